@@ -1,5 +1,5 @@
-"""The guard: counts the work of a put, a keep-alive and a watched event in a quiet local cluster of three hosts, and
-holds it against bounds.
+"""The guard: counts the work of a put, a keep-alive and a watched event in a quiet local cluster of three
+hosts, and holds it against bounds.
 
 Only counters, and CPU as a ratio to a loop measured beside it: never speed, which is the machine's. What the
 cluster does while nobody asks (heartbeats) is measured too and taken off.
@@ -33,51 +33,72 @@ _TRIES = 3  # a bound is broken only if it is in every one: other programs can o
 
 @dataclass(slots=True, frozen=True)
 class Bound:
-    """The most that one operation may cost, over all three hosts; ``seen`` is what it was when the bound was set."""
+    """The most that one operation may cost, over all three hosts; ``seen`` is what it was when the bound was
+    set."""
 
     what: str
     seen: float
     most: float
 
 
-#: By load. Puts: 1 client, so that nothing can be shared, and 1000, where most has to be. Keep-alives of 1000 clients.
-#: Events at 2,000 watchers of one key on 100 connections, the put of each and the making of the watchers included.
-#: Frames of nodes include those of a front in the same process, which has sockets of the same kind (decision 18).
-#: A change that makes one of them worse on purpose says why, and sets both numbers anew.
+#: By load. Puts: 1 client, so that nothing can be shared, and 1000, where most has to be. Keep-alives of 1000
+#: clients. Events at 2,000 watchers of one key on 100 connections, the put of each and the making of the
+#: watchers included. Frames of nodes include those of a front in the same process, which has sockets of the
+#: same kind (decision 18). A change that makes one of them worse on purpose says why, and sets both numbers
+#: anew.
 BOUNDS: dict[str, tuple[Bound, ...]] = {
     "1 client": (
         Bound("log_entries", 3.0, 3.05), Bound("syncs", 3.0, 3.6), Bound("log_bytes", 1142, 1240),
         Bound("peer_bytes", 947, 1180), Bound("node_frames", 4.0, 7.0), Bound("front_frames", 0.95, 1.2),
-        Bound("cpu_loops", 19, 35)),
+        Bound("cpu_loops", 19, 35),
+    ),
     "1000 clients": (
         Bound("log_entries", 0.02, 0.1), Bound("syncs", 0.016, 0.1), Bound("log_bytes", 847, 910),
         Bound("peer_bytes", 566, 620), Bound("node_frames", 0.02, 0.15), Bound("front_frames", 0.02, 0.12),
-        Bound("cpu_loops", 0.30, 0.6)),
-    # a lone put on a shard other than 0 goes by the sequencer, whose prepare may meet the lock of the put before it and be
-    # sent again; entries gather, also where four logs share what comes
+        Bound("cpu_loops", 0.30, 0.6),
+    ),
+    # a lone put on a shard other than 0 goes by the sequencer, whose prepare may meet the lock of the put
+    # before it and be sent again; entries gather, also where four logs share what comes
     "1 client, 4 shards": (
         Bound("log_entries", 3.0, 3.3), Bound("syncs", 3.2, 3.9), Bound("node_frames", 7.9, 11.5),
-        Bound("cpu_loops", 25, 50)),
+        Bound("cpu_loops", 25, 50),
+    ),
     "1000 clients, 4 shards": (
         Bound("log_entries", 0.03, 0.12), Bound("syncs", 0.033, 0.15), Bound("node_frames", 0.14, 0.28),
-        Bound("cpu_loops", 0.53, 1.05)),
+        Bound("cpu_loops", 0.53, 1.05),
+    ),
     "keep-alives": (
-        Bound("node_frames", 0.15, 0.3), Bound("front_frames", 0.05, 0.15), Bound("cpu_loops", 0.16, 0.32)),
+        Bound("node_frames", 0.15, 0.3), Bound("front_frames", 0.05, 0.15), Bound("cpu_loops", 0.16, 0.32),
+    ),
     "watched events": (
-        Bound("node_frames", 0.002, 0.01), Bound("front_frames", 0.0004, 0.005), Bound("cpu_loops", 0.011, 0.03)),
+        Bound("node_frames", 0.002, 0.01), Bound("front_frames", 0.0004, 0.005),
+        Bound("cpu_loops", 0.011, 0.03),
+    ),
 }
 
 
-def measure(*, data_dir: Path | None = None, muster_flags: Sequence[str] = (), puts: int = PUTS) -> dict[str, Any]:
+def measure(
+    *, data_dir: Path | None = None, muster_flags: Sequence[str] = (), puts: int = PUTS
+) -> dict[str, Any]:
     """Count. The ``--json`` dictionary; ``passed`` says whether every bound holds."""
     with started(["muster"], data_dir=data_dir, muster_flags=muster_flags) as (system,):
         loads = asyncio.run(_loads(system, _specs(system, puts)))
     with started([f"muster:{_SHARDS}"], data_dir=data_dir, muster_flags=muster_flags) as (system,):
-        loads |= asyncio.run(_loads(system, {
-            f"{name}, {_SHARDS} shards": spec for name, spec in _specs(system, puts).items() if "client" in name}))
+        loads |= asyncio.run(
+            _loads(
+                system,
+                {
+                    f"{name}, {_SHARDS} shards": spec
+                    for name, spec in _specs(system, puts).items()
+                    if "client" in name
+                },
+            )
+        )
     rows = _judge(loads)
-    return {"schema": SCHEMA, "machine": run.machine(), "flags": list(muster_flags), "puts": puts, "rows": rows,
-            "measured": loads, "passed": all(row["passed"] for row in rows)}
+    return {
+        "schema": SCHEMA, "machine": run.machine(), "flags": list(muster_flags), "puts": puts, "rows": rows,
+        "measured": loads, "passed": all(row["passed"] for row in rows),
+    }
 
 
 def _judge(loads: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
@@ -86,23 +107,37 @@ def _judge(loads: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
         for bound in BOUNDS[load]:
             values = [one[bound.what] for one in found if bound.what in one]
             value = min(values, default=None)
-            rows.append({"load": load, "what": bound.what, "value": value, "seen": bound.seen, "most": bound.most,
-                         "passed": value is not None and value <= bound.most})
+            rows.append(
+                {
+                    "load": load, "what": bound.what, "value": value, "seen": bound.seen, "most": bound.most,
+                    "passed": value is not None and value <= bound.most,
+                }
+            )
     return rows
 
 
 def _specs(system: System, puts: int) -> dict[str, Spec]:
     spec = Spec("put", tuple(system.endpoints), total=puts, key_space=1000, timeout_s=20.0)
-    return {"1 client": spec, "1000 clients": Spec(
-        "put", tuple(system.endpoints), conns=100, clients=1000, total=5 * puts, key_space=1000, timeout_s=20.0),
-        "keep-alives": Spec("lease-keepalive", tuple(system.endpoints), conns=100, clients=1000, leases=1000,
-                            lease_ttl_s=600, total=20 * puts, timeout_s=20.0),
-        "watched events": Spec("watch", tuple(system.endpoints), conns=100, streams=100, watchers_per_stream=20,
-                               key_space=1, total=max(1, puts // 5), timeout_s=20.0)}
+    return {
+        "1 client": spec,
+        "1000 clients": Spec(
+            "put", tuple(system.endpoints), conns=100, clients=1000, total=5 * puts, key_space=1000,
+            timeout_s=20.0,
+        ),
+        "keep-alives": Spec(
+            "lease-keepalive", tuple(system.endpoints), conns=100, clients=1000, leases=1000, lease_ttl_s=600,
+            total=20 * puts, timeout_s=20.0,
+        ),
+        "watched events": Spec(
+            "watch", tuple(system.endpoints), conns=100, streams=100, watchers_per_stream=20, key_space=1,
+            total=max(1, puts // 5), timeout_s=20.0,
+        ),
+    }
 
 
 async def _loads(system: System, loads: dict[str, Spec]) -> dict[str, list[dict[str, float]]]:
-    await run.run(next(spec for name, spec in loads.items() if name.startswith("1000 clients")))  # warm: caches, connections
+    # warm: caches, connections
+    await run.run(next(spec for name, spec in loads.items() if name.startswith("1000 clients")))
     found: dict[str, list[dict[str, float]]] = {name: [] for name in loads}
     for _ in range(_TRIES):
         for name, load in loads.items():
@@ -125,7 +160,9 @@ async def _work(system: System, spec: Spec) -> dict[str, float]:
     grown = counters.grown(before, counters.sample(system.endpoints))
     if result["errors"]:
         raise run.RunError(f"operations failed: {result['errors']}")
-    work = {name: max(0.0, value - idle[name] * took_s) / result["operations"] for name, value in grown.items()}
+    work = {
+        name: max(0.0, value - idle[name] * took_s) / result["operations"] for name, value in grown.items()
+    }
     work["cpu_loops"] = max(0.0, cpu_s - idle_cpu * took_s) / result["operations"] / calibration_s()
     return work
 
@@ -135,7 +172,8 @@ def _cpu_s(system: System) -> float:
 
 
 def calibration_s() -> float:
-    """CPU seconds of a thousand turns of a small interpreter loop: how slow this machine is at this moment."""
+    """CPU seconds of a thousand turns of a small interpreter loop: how slow this machine is at this
+    moment."""
     times = []
     for _ in range(7):
         began = time.process_time()

@@ -47,7 +47,8 @@ def parse(text: str) -> dict[str, float]:
 
 
 def sample(endpoints: Sequence[str]) -> dict[str, float]:
-    """Those of :data:`NAMES` that the members serve, summed over them; empty over TLS, or where there is no /metrics."""
+    """Those of :data:`NAMES` that the members serve, summed over them; empty over TLS, or where there is no
+    /metrics."""
     total: dict[str, float] = {}
     for text in endpoints:
         endpoint = parse_endpoint(text)
@@ -58,7 +59,9 @@ def sample(endpoints: Sequence[str]) -> dict[str, float]:
     return total
 
 
-def grown(before: dict[str, float], after: dict[str, float], names: Iterable[str] = NAMES) -> dict[str, float]:
+def grown(
+    before: dict[str, float], after: dict[str, float], names: Iterable[str] = NAMES
+) -> dict[str, float]:
     """What was added between two samples. A counter that began anew (a process restarted) counts from 0."""
     return {name: after[name] - (before.get(name, 0.0) if after[name] >= before.get(name, 0.0) else 0.0)
             for name in names if name in after}

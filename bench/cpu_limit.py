@@ -1,5 +1,5 @@
-"""A process that may use no more than a given share of a CPU, by a cgroup: to find where it saturates although whoever loads
-it needs more of the machine than it does."""
+"""A process that may use no more than a given share of a CPU, by a cgroup: to find where it saturates
+although whoever loads it needs more of the machine than it does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PERIOD_US = 25_000  # who has used up its share waits for so long at most; it is usually 100 ms, and below 10 the kernel is too coarse
+# who has used up its share waits for so long at most; it is usually 100 ms, and below 10 the kernel is too
+# coarse
+_PERIOD_US = 25_000
 _ROOT = Path("/sys/fs/cgroup")
 
 
@@ -24,7 +26,9 @@ def limited(pid: int, share: float) -> Iterator[None]:
     except OSError as e:
         if group.is_dir():
             group.rmdir()
-        raise RuntimeError(f"a share of a CPU needs the right to make a cgroup below {own}: {e.strerror}") from e
+        raise RuntimeError(
+            f"a share of a CPU needs the right to make a cgroup below {own}: {e.strerror}"
+        ) from e
     try:
         yield
     finally:
@@ -39,7 +43,10 @@ def _own_group(share: float) -> tuple[Path, dict[str, str]]:
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if "cpu" in controllers.split(","):
-            return _ROOT / "cpu" / path.lstrip("/"), {"cpu.cfs_period_us": str(_PERIOD_US), "cpu.cfs_quota_us": quota_us}
+            return _ROOT / "cpu" / path.lstrip("/"), {
+                "cpu.cfs_period_us": str(_PERIOD_US),
+                "cpu.cfs_quota_us": quota_us,
+            }
         if not controllers and (_ROOT / "cgroup.controllers").exists():
             return _ROOT / path.lstrip("/"), {"cpu.max": f"{quota_us} {_PERIOD_US}"}
     raise RuntimeError("a share of a CPU needs cgroups, which this system has not")

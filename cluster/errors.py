@@ -150,7 +150,8 @@ BAD_LEADER_TRANSFEREE = _kind(
 LEADER_TRANSFER_TIMEOUT = _kind(
     62, Code.UNKNOWN, "LeaderTransferTimeout",
     "etcdserver: request timed out, leader transfer took too long")
-UNKNOWN_ALARM = _kind(70, Code.INVALID_ARGUMENT, "UnknownAlarm", "etcdserver: unknown alarm request")  # muster's own
+# muster's own
+UNKNOWN_ALARM = _kind(70, Code.INVALID_ARGUMENT, "UnknownAlarm", "etcdserver: unknown alarm request")
 CORRUPT = _kind(63, Code.DATA_LOSS, "Corrupt", "etcdserver: corrupt cluster")
 CLUSTER_VERSION_UNAVAILABLE = _kind(
     64, Code.FAILED_PRECONDITION, "ClusterVersionUnavailable",
@@ -268,7 +269,8 @@ def watch_cancel_reason(error: EtcdError) -> str:
 
 
 _GO_CODE_NAME: dict[int, str] = {
-    int(code): "OK" if code == 0 else "".join(part.capitalize() for part in code.name.split("_")) for code in Code
+    int(code): "OK" if code == 0 else "".join(part.capitalize() for part in code.name.split("_"))
+    for code in Code
 }
 
 _HTTP_STATUS: dict[int, int] = {

@@ -21,9 +21,12 @@ from cluster.errors import EtcdError
 _MAX_PLACES = 256  # places remembered; a program has not that many faults
 _MAX_KEPT = 16  # faults that wait to be logged
 
-# What a mistake in evaluating raises. Signals between modules (EtcdError, NotYet, ...) and failing disks are others.
-MISTAKES = (ArithmeticError, AttributeError, DecodeError, LookupError, NameError, RuntimeError, TypeError, ValueError,
-            struct.error)
+# What a mistake in evaluating raises. Signals between modules (EtcdError, NotYet, ...) and failing disks are
+# others.
+MISTAKES = (
+    ArithmeticError, AttributeError, DecodeError, LookupError, NameError, RuntimeError, TypeError, ValueError,
+    struct.error,
+)
 # In a handler of a front, besides: no descriptor left, say, and a refusal that nobody answered
 HANDLER_MISTAKES = (*MISTAKES, OSError, EtcdError)
 
@@ -68,8 +71,8 @@ faults = Faults()
 
 
 def answered(evaluate: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a function that evaluates a request and changes nothing before it returns: a mistake in it becomes the
-    EtcdError of an internal fault, which its caller answers as any refusal."""
+    """Decorates a function that evaluates a request and changes nothing before it returns: a mistake in it
+    becomes the EtcdError of an internal fault, which its caller answers as any refusal."""
 
     @wraps(evaluate)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -87,8 +90,8 @@ class Torn(AssertionError):
 
 
 def whole(change: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a change of a leader's state that a request may bring about: a mistake in it breaks an invariant (Torn),
-    which ends the process, instead of the request whose turn it was."""
+    """Decorates a change of a leader's state that a request may bring about: a mistake in it breaks an
+    invariant (Torn), which ends the process, instead of the request whose turn it was."""
 
     @wraps(change)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,6 +1,7 @@
 """Counts of how long things took, in buckets: what Prometheus makes percentiles of.
 
-Kept as plain integers, because a node's are added up by a front of its host when somebody scrapes. Nothing is locked: one thread observes.
+Kept as plain integers, because a node's are added up by a front of its host when somebody scrapes. Nothing is
+locked: one thread observes.
 """
 
 from __future__ import annotations

@@ -1,15 +1,18 @@
 """Which host should lead a shard: pure decisions of the shard's present leader, for its own shard only.
 
-``together``: every shard's leader on the sequencer's host, where cuts and feeds take no network (the default, for
-latency). ``spread``: shard s's leader s places after the sequencer among the hosts that are up, in the order of
-their IDs (for load). A leader hands over by Raft's leadership transfer, one attempt at a time.
+``together``: every shard's leader on the sequencer's host, where cuts and feeds take no network (the default,
+for latency). ``spread``: shard s's leader s places after the sequencer among the hosts that are up, in the
+order of their IDs (for load). A leader hands over by Raft's leadership transfer, one attempt at a time.
 
 Rules against thrash
-- The same wish must have stood for ``settle_ms``: a host that comes and goes, or a sequencer just elected, moves nothing.
-- Only to a voter that was heard within an election timeout, and lacks few entries and few records of the order: one that is
-  far behind in the order, or has no feed, would lead a shard that stands still until it has followed.
-- Each attempt doubles the pause before the next one, up to ``MOST_PAUSES`` times the first, whether it succeeded or not:
-  two hosts that cannot keep a leader see it moved ever more rarely. A quiet time of that length begins anew.
+- The same wish must have stood for ``settle_ms``: a host that comes and goes, or a sequencer just elected,
+  moves nothing.
+- Only to a voter that was heard within an election timeout, and lacks few entries and few records of the
+  order: one that is far behind in the order, or has no feed, would lead a shard that stands still until it
+  has followed.
+- Each attempt doubles the pause before the next one, up to ``MOST_PAUSES`` times the first, whether it
+  succeeded or not: two hosts that cannot keep a leader see it moved ever more rarely. A quiet time of that
+  length begins anew.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ class Candidate:
     member_id: int
     heard: bool  # within an election timeout
     lag: int  # entries that it is not known to have
-    order_lag: int | None = None  # order records that it had still to apply, as it said just now; None: no feed, or no word
+    # order records that it had still to apply, as it said just now; None: no feed, or no word
+    order_lag: int | None = None
 
 
 class BackOff:
@@ -92,7 +96,11 @@ class LeaderPlacement:
             self._wish, self._since_ms = wish, now_ms
         if wish == self._own or now_ms - self._since_ms < self._settle_ms or not self._pauses.ready(now_ms):
             return 0
-        near = (c for c in others if c.heard and c.lag <= MAX_LAG and c.order_lag is not None and c.order_lag <= MAX_LAG)
+        near = (
+            c
+            for c in others
+            if c.heard and c.lag <= MAX_LAG and c.order_lag is not None and c.order_lag <= MAX_LAG
+        )
         if not any(c.member_id == wish for c in near):
             return 0
         self._pauses.tried(now_ms)

@@ -1,4 +1,5 @@
-"""The shape of a log line, the same in every process of a host and the one of etcd, which operators' tools parse.
+"""The shape of a log line, the same in every process of a host and the one of etcd, which operators' tools
+parse.
 
 Formats only, as structlog processors; where lines go is each process's business.
 """
@@ -15,7 +16,8 @@ Line = MutableMapping[str, Any]
 
 
 def shape(caller: str, **facts: Any) -> Callable[[Any, str, Line], Line]:
-    """Level, time (``ts`` of the line), caller and message first, then ``facts`` and what the line says besides."""
+    """Level, time (``ts`` of the line), caller and message first, then ``facts`` and what the line says
+    besides."""
 
     def shaped(_logger: Any, method: str, line: Line) -> Line:
         return {"level": _ETCD_NAMES.get(method, method), "ts": line.pop("ts"), "caller": caller,

@@ -72,5 +72,6 @@ class Placement:
                 return None
             at = slash + 1
         prefix = key[:at]
-        # every k with key <= k < range_end begins with prefix iff range_end <= the prefix's successor ('/' + 1)
+        # every k with key <= k < range_end begins with prefix iff range_end <= the prefix's successor ('/' +
+        # 1)
         return prefix if range_end != b"\0" and range_end <= prefix[:-1] + b"0" else None

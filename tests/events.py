@@ -13,14 +13,18 @@ Event = tuple[int, int, bytes] | tuple[int, int, bytes, int]  # revision, type, 
 def table_and_fields(events: Sequence[Event]) -> bytes:
     """What an EVENTS record and a HISTORY answer have behind their heads."""
     fields = [event_field(e[1], e[2]) for e in events]
-    table = [EVENT.pack(e[0], e[1], e[3] if len(e) > 3 else 0, len(f)) for e, f in zip(events, fields, strict=True)]
+    table = [
+        EVENT.pack(e[0], e[1], e[3] if len(e) > 3 else 0, len(f)) for e, f in zip(events, fields, strict=True)
+    ]
     return b"".join(table + fields)
 
 
 def record(events: Sequence[Event], more: bool = False, revision: int = 0) -> bytes:
     """The body of an EVENTS record; ``revision``: of one without events."""
     first, last = (events[0][0], events[-1][0]) if events else (revision, revision)
-    return EVENTS_HEAD.pack(first, last, len(events) | (MORE_EVENTS if more else 0)) + table_and_fields(events)
+    return EVENTS_HEAD.pack(first, last, len(events) | (MORE_EVENTS if more else 0)) + table_and_fields(
+        events
+    )
 
 
 def read(body: bytes) -> list[tuple[int, kv_pb2.Event]]:

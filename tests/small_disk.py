@@ -12,9 +12,12 @@ import pytest
 
 @contextmanager
 def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A tmpfs of ``size`` ("64m") at a directory, which is made. The test is skipped where that may not be mounted."""
+    """A tmpfs of ``size`` ("64m") at a directory, which is made. The test is skipped where that may not be
+    mounted."""
     folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
     if done.returncode:
         pytest.skip("needs the right to mount a tmpfs")
     try:

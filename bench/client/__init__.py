@@ -9,4 +9,6 @@ from bench.client.connection import Connection
 from bench.client.errors import RpcError, Status
 from bench.client.stream import Stream
 
-__all__ = ["Client", "Connection", "Endpoint", "RpcError", "Status", "Stream", "parse_endpoint", "tls_context"]
+__all__ = [
+    "Client", "Connection", "Endpoint", "RpcError", "Status", "Stream", "parse_endpoint", "tls_context",
+]

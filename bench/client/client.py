@@ -29,7 +29,8 @@ class Endpoint:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """``host:port``, or a URL with ``http`` or ``https``; port 2379 if none is given. ValueError on anything else."""
+    """``host:port``, or a URL with ``http`` or ``https``; port 2379 if none is given. ValueError on anything
+    else."""
     parts = urlsplit(text if "://" in text else f"http://{text}")
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"{text}: only http and https endpoints are supported")
@@ -44,7 +45,8 @@ def tls_context(*, cacert: str = "", cert: str = "", key: str = "", insecure_ski
                 ) -> ssl.SSLContext:
     """What etcd's clients do with ``--cacert``, ``--cert``, ``--key`` and ``--insecure-skip-tls-verify``.
 
-    Without ``cacert`` the machine's certificate authorities are trusted. OSError for files that cannot be used.
+    Without ``cacert`` the machine's certificate authorities are trusted. OSError for files that cannot be
+    used.
     """
     context = ssl.create_default_context(cafile=cacert or None)
     if insecure_skip_verify:
@@ -114,7 +116,8 @@ class Client:
 
     async def unary(self, path: str, request: Message, response: type[M], *, connection: int = 0,
                     timeout_s: float = 10.0) -> M:
-        """One call, awaited: for what is not measured. RpcError if it fails, TimeoutError if it takes too long."""
+        """One call, awaited: for what is not measured. RpcError if it fails, TimeoutError if it takes too
+        long."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def done(error: RpcError | None, body: bytes) -> None:
@@ -146,8 +149,10 @@ class Client:
 
     async def _connect(self, endpoint: Endpoint, timeout_s: float) -> Connection:
         try:
-            return await Connection.open(endpoint.host, endpoint.port, timeout_s=timeout_s, metadata=self.metadata,
-                                         on_lost=self._lost, tls=self.tls if endpoint.secure else None)
+            return await Connection.open(
+                endpoint.host, endpoint.port, timeout_s=timeout_s, metadata=self.metadata, on_lost=self._lost,
+                tls=self.tls if endpoint.secure else None,
+            )
         except ssl.SSLError:
             raise
         except TimeoutError:

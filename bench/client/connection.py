@@ -78,10 +78,18 @@ class Connection(asyncio.Protocol):
         self._continued: tuple[int, int, bytearray] | None = None  # stream, flags, block so far
 
     @classmethod
-    async def open(cls, host: str, port: int, *, timeout_s: float = 5.0, metadata: Iterable[tuple[str, str]] = (),
-                   on_lost: Callable[[Connection, RpcError], None] | None = None,
-                   tls: ssl.SSLContext | None = None) -> Connection:
-        """Connect, and wait for the server's settings. OSError (``ssl.SSLError`` is one) or TimeoutError if that fails.
+    async def open(
+        cls,
+        host: str,
+        port: int,
+        *,
+        timeout_s: float = 5.0,
+        metadata: Iterable[tuple[str, str]] = (),
+        on_lost: Callable[[Connection, RpcError], None] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> Connection:
+        """Connect, and wait for the server's settings. OSError (``ssl.SSLError`` is one) or TimeoutError if
+        that fails.
 
         ``tls``: a context that offers ``h2`` by ALPN, such as :func:`bench.client.tls_context` makes.
         """
@@ -116,7 +124,13 @@ class Connection(asyncio.Protocol):
         stream_id = self._next_id
         calls = self._calls
         size = len(body) + 5
-        if size > self._quick or size > self._window or len(calls) >= self._max_streams or self.lost or self._unsent:
+        if (
+            size > self._quick
+            or size > self._window
+            or len(calls) >= self._max_streams
+            or self.lost
+            or self._unsent
+        ):
             return self._slow_call(path, body, callback)
         self._next_id = stream_id + 2
         self._window -= size
@@ -168,7 +182,8 @@ class Connection(asyncio.Protocol):
         self._lose(RpcError(Status.CANCELLED, "connection closed by this side"))
 
     async def wait_closed(self, limit_s: float = 1.0) -> None:
-        """After :meth:`close`: until the transport is gone. A peer that does not take part is cut off at the limit."""
+        """After :meth:`close`: until the transport is gone. A peer that does not take part is cut off at the
+        limit."""
         if self._transport is None:
             return
         try:
@@ -245,7 +260,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.write(
             frames.PREFACE
-            + frames.settings(((frames.SETTINGS_ENABLE_PUSH, 0), (frames.SETTINGS_INITIAL_WINDOW_SIZE, _RECEIVE_WINDOW)))
+            + frames.settings(
+                ((frames.SETTINGS_ENABLE_PUSH, 0), (frames.SETTINGS_INITIAL_WINDOW_SIZE, _RECEIVE_WINDOW))
+            )
             + frames.window_update(0, _RECEIVE_WINDOW - frames.DEFAULT_WINDOW)
         )
 
@@ -273,7 +290,9 @@ class Connection(asyncio.Protocol):
                         body = bodies.pop(stream_id, b"")
                         if block.outcome is not None:
                             callback(block.outcome, b"")
-                        elif len(body) >= 5 and body[0] == 0 and WORD.unpack_from(body, 1)[0] == len(body) - 5:
+                        elif (
+                            len(body) >= 5 and body[0] == 0 and WORD.unpack_from(body, 1)[0] == len(body) - 5
+                        ):
                             callback(None, bytes(body[5:]))
                         else:
                             callback(RpcError(Status.INTERNAL, "malformed response message"), b"")
@@ -285,8 +304,11 @@ class Connection(asyncio.Protocol):
                     self._unacknowledged += end - pos - 9
                     if stream_id in calls:
                         if stream_id in bodies:
-                            bodies[stream_id] = bytearray(bodies[stream_id]) if type(bodies[stream_id]) is bytes \
+                            bodies[stream_id] = (
+                                bytearray(bodies[stream_id])
+                                if type(bodies[stream_id]) is bytes
                                 else bodies[stream_id]
+                            )
                             bodies[stream_id] += data[pos + 9 : end]
                         else:
                             bodies[stream_id] = data[pos + 9 : end]
@@ -315,7 +337,8 @@ class Connection(asyncio.Protocol):
             self._close_when_idle()
 
     def _runs(self, stream_id: int, data: bytes, pos: int, end: int) -> int:
-        """DATA of a stream, and frames of the same size behind it, as far as the stream reads them in one go."""
+        """DATA of a stream, and frames of the same size behind it, as far as the stream reads them in one
+        go."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.on_run is None:
             return pos
@@ -370,8 +393,10 @@ class Connection(asyncio.Protocol):
             self._window_update(stream_id, payload)
         elif kind == frames.RST_STREAM:
             code = WORD.unpack(payload)[0]
-            error = RpcError(_RST_TO_GRPC.get(code, Status.INTERNAL), f"stream reset by the server, HTTP/2 code {code}",
-                             sent=code != frames.REFUSED_STREAM)
+            error = RpcError(
+                _RST_TO_GRPC.get(code, Status.INTERNAL), f"stream reset by the server, HTTP/2 code {code}",
+                sent=code != frames.REFUSED_STREAM,
+            )
             self._end(stream_id, error)
         elif kind == frames.GOAWAY:
             self._server_goes_away(payload)
@@ -478,7 +503,9 @@ class Connection(asyncio.Protocol):
 
     def _admit(self) -> None:
         """Start calls that waited for the server's stream limit."""
-        while self._waiting and self.lost is None and len(self._calls) + len(self._streams) < self._max_streams:
+        while (
+            self._waiting and self.lost is None and len(self._calls) + len(self._streams) < self._max_streams
+        ):
             self._slow_call(*self._waiting.popleft())
 
     def _retire(self, error: RpcError) -> None:
@@ -514,7 +541,9 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(callback, error, b"")
         for stream in self._streams.values():
             self._loop.call_soon(stream.on_end, error)
-        for table in (self._calls, self._streams, self._bodies, self._unsent, self._http_errors, self._waiting):
+        for table in (
+            self._calls, self._streams, self._bodies, self._unsent, self._http_errors, self._waiting,
+        ):
             table.clear()
         self._flush()
         if self._transport is not None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
+    range(10)
+)
 
 ACK = 0x1
 END_STREAM = 0x1
@@ -71,14 +73,17 @@ def _string(text: bytes) -> bytes:
     return _integer(len(text), 7, 0) + text
 
 
-def header_block(path: str, authority: str, metadata: Iterable[tuple[str, str]] = (), *, secure: bool = False) -> bytes:
+def header_block(
+    path: str, authority: str, metadata: Iterable[tuple[str, str]] = (), *, secure: bool = False
+) -> bytes:
     """The request header block of one gRPC method.
 
     Only static-table entries and literals without indexing (RFC 7541 section 6.2.2): the block means the
     same at any time, so it is built once per method and sent as it lies.
     """
     parts = [b"\x83\x87" if secure else b"\x83\x86"]  # :method POST, :scheme https or http
-    for index, text in ((4, path), (1, authority), (31, "application/grpc")):  # :path, :authority, content-type
+    # :path, :authority, content-type
+    for index, text in ((4, path), (1, authority), (31, "application/grpc")):
         parts += (_integer(index, 4, 0), _string(text.encode()))
     for name, text in (("te", "trailers"), ("user-agent", "muster-bench"), *metadata):
         parts += (b"\x00", _string(name.lower().encode()), _string(text.encode()))

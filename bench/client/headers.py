@@ -78,6 +78,8 @@ def _judge(fields: tuple[tuple[str, str], ...]) -> Block:
     if status == "0":
         return Block(fields, http_error, None)
     if status is None:
-        return Block(fields, http_error, http_error or RpcError(Status.INTERNAL, "response without grpc-status"))
+        return Block(
+            fields, http_error, http_error or RpcError(Status.INTERNAL, "response without grpc-status")
+        )
     number = int(status) if status.isdigit() else int(Status.UNKNOWN)
     return Block(fields, http_error, RpcError(number, unquote(found.get("grpc-message", ""))))

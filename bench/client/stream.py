@@ -29,16 +29,22 @@ class Outbound:
 class Stream:
     """A call of many messages each way; made by :meth:`Connection.stream`.
 
-    ``on_message(body)`` for each message, then exactly one ``on_end(error)``; None is status OK. ``on_run(data, at, limit,
-    lead)``, where there is one, is asked first: it may take as many messages as it likes of those from ``at`` on, each with
-    ``lead`` bytes in front (the gRPC prefix; a DATA frame's header and the prefix, where every message is a frame of the
-    size of the first), and returns where the last one that it took ends.
+    ``on_message(body)`` for each message, then exactly one ``on_end(error)``; None is status OK.
+    ``on_run(data, at, limit, lead)``, where there is one, is asked first: it may take as many messages as it
+    likes of those from ``at`` on, each with ``lead`` bytes in front (the gRPC prefix; a DATA frame's header
+    and the prefix, where every message is a frame of the size of the first), and returns where the last one
+    that it took ends.
     """
 
-    __slots__ = ("_cancelled", "_connection", "_partial", "id", "on_end", "on_message", "on_run", "outbound", "unacknowledged")
+    __slots__ = (
+        "_cancelled", "_connection", "_partial", "id", "on_end", "on_message", "on_run", "outbound",
+        "unacknowledged",
+    )
 
-    def __init__(self, connection: Connection, stream_id: int, window: int, on_message: Callable[[bytes], None],
-                 on_end: Callable[[RpcError | None], None], on_run: OnRun | None = None) -> None:
+    def __init__(
+        self, connection: Connection, stream_id: int, window: int, on_message: Callable[[bytes], None],
+        on_end: Callable[[RpcError | None], None], on_run: OnRun | None = None,
+    ) -> None:
         self.id = stream_id
         self.on_message = on_message
         self.on_end = on_end
@@ -63,8 +69,9 @@ class Stream:
         self._connection.cancel(self.id)
 
     def take_runs(self, data: bytes, at: int, end: int) -> int:
-        """Offer the frame at ``at``, which ends at ``end``, and what comes after it to ``on_run``; where the last whole frame
-        ends of which everything was taken, ``at`` if none. What is left of a frame is received at once."""
+        """Offer the frame at ``at``, which ends at ``end``, and what comes after it to ``on_run``; where the
+        last whole frame ends of which everything was taken, ``at`` if none. What is left of a frame is
+        received at once."""
         begin = at + FRAME.size
         if self.on_run is None or self._partial or self._cancelled or end - begin < PREFIX.size:
             return at

@@ -1,5 +1,5 @@
-"""Comparisons as one self-contained page: the verdict, charts as inline SVG, tables. Nothing is loaded; one small script
-sorts a table by the column that is clicked on."""
+"""Comparisons as one self-contained page: the verdict, charts as inline SVG, tables. Nothing is loaded; one
+small script sorts a table by the column that is clicked on."""
 
 from __future__ import annotations
 
@@ -38,10 +38,12 @@ for (const head of document.querySelectorAll("th")) head.addEventListener("click
 });
 """
 #: The work of the headline chart, in few words.
-_HEADLINES = {"put-1000": "put 1000 clients", "put-100": "put 100 clients", "put-1": "put 1 client",
-              "range-l-1000": "linearizable read 1000 clients", "range-s-1000": "serializable read 1000 clients",
-              "range-l-1": "linearizable read 1 client", "txn-1000": "transaction 1000 clients",
-              "lease-keepalive": "lease keep-alive 100 clients"}
+_HEADLINES = {
+    "put-1000": "put 1000 clients", "put-100": "put 100 clients", "put-1": "put 1 client",
+    "range-l-1000": "linearizable read 1000 clients", "range-s-1000": "serializable read 1000 clients",
+    "range-l-1": "linearizable read 1 client", "txn-1000": "transaction 1000 clients",
+    "lease-keepalive": "lease keep-alive 100 clients",
+}
 _QUANTILES = ("p50", "p90", "p95", "p99", "p99.9")
 
 
@@ -55,8 +57,8 @@ def page(results: list[dict[str, Any]]) -> str:
 
 
 def headline(results: list[dict[str, Any]]) -> str:
-    """One chart for a README, an SVG file of its own: operations per second, the first system's being 1, of the first
-    comparison that has any of the headline's work. ValueError if none has."""
+    """One chart for a README, an SVG file of its own: operations per second, the first system's being 1, of
+    the first comparison that has any of the headline's work. ValueError if none has."""
     for result in results:
         cells = {cell["name"]: cell for cell in result["cells"] if cell["name"] in _HEADLINES}
         if cells:
@@ -66,12 +68,28 @@ def headline(results: list[dict[str, Any]]) -> str:
     names = [system["name"] for system in result["systems"]]
     shown = [cells[name] for name in _HEADLINES if name in cells]
     first = [_median(cell, names[0], "throughput_per_s") for cell in shown]
-    values = [(name, [value / base if base and (value := _median(cell, name, "throughput_per_s")) is not None else None
-                      for cell, base in zip(shown, first, strict=True)]) for name in names]
-    chart = bars(f"Operations per second, {names[0]} = 1", [_HEADLINES[cell["name"]] for cell in shown], values, "")
+    values = [
+        (
+            name,
+            [
+                value / base
+                if base and (value := _median(cell, name, "throughput_per_s")) is not None
+                else None
+                for cell, base in zip(shown, first, strict=True)
+            ],
+        )
+        for name in names
+    ]
+    chart = bars(
+        f"Operations per second, {names[0]} = 1", [_HEADLINES[cell["name"]] for cell in shown], values, ""
+    )
     style = "".join(line for line in _STYLE.splitlines() if line.startswith("svg "))
-    return chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fafafa" ', 1).replace(
-        ">", f"><style>{style}</style>", 1) + "\n"
+    return (
+        chart.replace(
+            "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fafafa" ', 1
+        ).replace(">", f"><style>{style}</style>", 1)
+        + "\n"
+    )
 
 
 def _part(result: dict[str, Any]) -> str:
@@ -115,7 +133,10 @@ def _verdict(result: dict[str, Any]) -> list[str]:
     if not said:
         return []
     title = result["title"] or " beside ".join(system["name"] for system in reversed(result["systems"]))
-    return [f"<h2>{escape(title)}: verdict</h2>", '<ul class="v">', *(f"<li>{escape(one)}</li>" for one in said), "</ul>"]
+    return [
+        f"<h2>{escape(title)}: verdict</h2>", '<ul class="v">', *(f"<li>{escape(one)}</li>" for one in said),
+        "</ul>",
+    ]
 
 
 def _section(title: str, charts: list[str]) -> list[str]:
@@ -157,22 +178,34 @@ def _by_clients(result: dict[str, Any], names: list[str]) -> list[str]:
 
 
 def _by_shards(result: dict[str, Any]) -> list[str]:
-    """Throughput and CPU by the number of shards, each work its own line, where there are several systems of it."""
+    """Throughput and CPU by the number of shards, each work its own line, where there are several systems of
+    it."""
     systems = [s for s in result["systems"] if s["name"].startswith("muster")]
     if len({s["shards"] for s in systems}) < 2:
         return []
     charts = []
-    for figure, title, unit in (("throughput_per_s", "Throughput", "ops/s"), ("server_us_per_op", "CPU", "us/op")):
+    for figure, title, unit in (
+        ("throughput_per_s", "Throughput", "ops/s"),
+        ("server_us_per_op", "CPU", "us/op"),
+    ):
         series = [Series(cell["name"], [(s["shards"], value) for s in systems
                                         if (value := _median(cell, s["name"], figure)) is not None])
                   for cell in result["cells"] if not cell["name"].startswith(("put-1-", "range-all"))]
-        charts.append(lines(f"{title} by shards", series, unit, [(s["shards"], str(s["shards"])) for s in systems],
-                            x_title="shards"))
+        charts.append(
+            lines(
+                f"{title} by shards", series, unit, [(s["shards"], str(s["shards"])) for s in systems],
+                x_title="shards",
+            )
+        )
     return charts
 
 
 def _figure_bars(result: dict[str, Any], names: list[str], figure: str, title: str, unit: str) -> str:
-    cells = [cell for cell in result["cells"] if not cell["name"].startswith(("range-all", "range-paged", "range-1k"))]
+    cells = [
+        cell
+        for cell in result["cells"]
+        if not cell["name"].startswith(("range-all", "range-paged", "range-1k"))
+    ]
     return bars(title, [cell["name"] for cell in cells],
                 [(name, [_median(cell, name, figure) for cell in cells]) for name in names], unit,
                 spread=[[_ends(cell, name, figure) for cell in cells] for name in names], x_title="work")
@@ -204,8 +237,10 @@ def _over_time(cell: dict[str, Any], names: list[str]) -> str:
     longest = max((len(one.points) for one in series), default=0)
     if longest < 3:
         return ""
-    return lines(cell["title"], series, "ops/s", [(i, str(i)) for i in range(0, longest, max(1, longest // 8))],
-                 x_title="seconds, one round after the other")
+    return lines(
+        cell["title"], series, "ops/s", [(i, str(i)) for i in range(0, longest, max(1, longest // 8))],
+        x_title="seconds, one round after the other",
+    )
 
 
 def _memory(result: dict[str, Any]) -> str:
@@ -215,7 +250,9 @@ def _memory(result: dict[str, Any]) -> str:
 
 
 def _target_table(found: list[list[str]]) -> str:
-    out = ['<div class="t"><table><tr>', *(f"<th>{escape(head)}</th>" for head in tables.TARGET_HEADS), "</tr>"]
+    out = [
+        '<div class="t"><table><tr>', *(f"<th>{escape(head)}</th>" for head in tables.TARGET_HEADS), "</tr>",
+    ]
     for line in found:
         out.append("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line[:-1])
                    + f'<td class="{line[-1]}">{line[-1]}</td></tr>')

@@ -1,7 +1,7 @@
 """What very many connections and watches of one process cost a server, and those who work beside them.
 
-Each system has the machine to itself: started, measured and stopped before the next one's turn. Memory is the sum over
-all members' processes, read once it has settled; the kernel's socket buffers are not in it.
+Each system has the machine to itself: started, measured and stopped before the next one's turn. Memory is the
+sum over all members' processes, read once it has settled; the kernel's socket buffers are not in it.
 """
 
 from __future__ import annotations
@@ -83,8 +83,10 @@ def measure(names: Sequence[str], load: Load, *, data_dir: Path | None = None, e
         said(f"{name}: start")
         with started([name], data_dir=data_dir, etcd_flags=etcd_flags, muster_flags=muster_flags) as running:
             rows.append(uvloop.run(_Turn(running[0], load, said).measure()))
-    return {"schema": SCHEMA, "started_at": started_at.isoformat(timespec="seconds"), "machine": run.machine(),
-            "settings": asdict(load), "hard_limit": hard, "systems": rows}
+    return {
+        "schema": SCHEMA, "started_at": started_at.isoformat(timespec="seconds"), "machine": run.machine(),
+        "settings": asdict(load), "hard_limit": hard, "systems": rows,
+    }
 
 
 class _Turn:
@@ -96,8 +98,9 @@ class _Turn:
         self._said = said
         endpoints = [parse_endpoint(e) for e in system.endpoints[: load.members or None]]
         self._crowd = Crowd(endpoints, load.at_once, load.timeout_s)
-        self._row: dict[str, Any] = {"name": system.name, "version": system.version, "flags": list(system.flags),
-                                     "failed": ""}
+        self._row: dict[str, Any] = {
+            "name": system.name, "version": system.version, "flags": list(system.flags), "failed": "",
+        }
 
     async def measure(self) -> dict[str, Any]:
         """The row of this system; as far as it came if the limit passed."""
@@ -157,7 +160,8 @@ class _Turn:
 
     async def _coming(self, stage: str, work: Callable[[Callable[[int], None]], Coroutine[Any, Any, Any]],
                       total: int) -> Any:
-        """A step of the crowd, with one client's puts beside it at a steady rate; its figures go to ``stage``."""
+        """A step of the crowd, with one client's puts beside it at a steady rate; its figures go to
+        ``stage``."""
         load = self._load
         self._said(f"{self._system.name}: {stage.replace('_', ' ')}")
         stop = asyncio.Event()
@@ -267,9 +271,14 @@ def lines(load: dict[str, Any]) -> list[tuple[str, _Pick]]:
         ("put and get on each of them: requests a second", lambda r: r["serve"]["per_s"]),
         ("watches created a second", lambda r: r["watch"]["per_s"]),
         ("RSS of a connection, KiB", _bytes_each("empty", "connected", lambda r: float(connections))),
-        ("RSS of a connection that has served, KiB", _bytes_each("empty", "served", lambda r: float(connections))),
-        ("RSS of a watch, its share of a stream included, KiB",
-         _bytes_each("loaded", "watched", lambda r: float(watches))),
+        (
+            "RSS of a connection that has served, KiB",
+            _bytes_each("empty", "served", lambda r: float(connections)),
+        ),
+        (
+            "RSS of a watch, its share of a stream included, KiB",
+            _bytes_each("loaded", "watched", lambda r: float(watches)),
+        ),
     ]
     for stage, title in (("empty", "before"), ("served", f"with {connections:,} connections"),
                          ("watched", f"with {watches:,} watches on them"), ("unwatched", "watches ended"),
@@ -283,8 +292,10 @@ def lines(load: dict[str, Any]) -> list[tuple[str, _Pick]]:
                          ("puts_beside_watches", "beside the watches"), ("puts_after", "after they closed")):
         found.append((f"puts a second {title}", lambda r, s=stage: r[s]["throughput_per_s"]))  # type: ignore[misc]
         found.append(("p99 of these, ms", lambda r, s=stage: r[s]["latency_ms"]["p99"]))  # type: ignore[misc]
-    for stage, title in (("connect", "connections come"), ("watch", "watches come"), ("end_watches", "watches end"),
-                         ("close", "connections close")):
+    for stage, title in (
+        ("connect", "connections come"), ("watch", "watches come"), ("end_watches", "watches end"),
+        ("close", "connections close"),
+    ):
         found.append((f"a put's p99 while {title}, ms",
                       lambda r, s=stage: r[s]["others"]["latency_ms"]["p99"]))  # type: ignore[misc]
         found.append(("the slowest, ms", lambda r, s=stage: r[s]["others"]["latency_ms"]["max"]))  # type: ignore[misc]
@@ -323,11 +334,16 @@ def _heads(result: dict[str, Any]) -> list[str]:
 def _remarks(result: dict[str, Any]) -> list[str]:
     settings, machine = result["settings"], result["machine"]
     members = settings["members"] or 3
-    found = [f"{settings['connections']:,} connections to {members} of three members, {settings['watches']:,} watches "
-             f"on {settings['watch_streams'] or settings['connections']:,} streams, each on a key of its own; sums "
-             f"over all members. Puts by {settings['clients']} clients for {settings['duration_s']:g} s; while the crowd "
-             f"comes and goes {settings['rate_per_s']:g} a second. {result['started_at']}, {machine['cpu']}, "
-             f"{machine['cpus']} CPUs."]
+    found = [
+        f"{settings['connections']:,} connections to {members} of three members, "
+        f"{settings['watches']:,} watches "
+        f"on {settings['watch_streams'] or settings['connections']:,} streams, each "
+        f"on a key of its own; sums "
+        f"over all members. Puts by {settings['clients']} clients for "
+        f"{settings['duration_s']:g} s; while the crowd "
+        f"comes and goes {settings['rate_per_s']:g} a second. {result['started_at']}, {machine['cpu']}, "
+        f"{machine['cpus']} CPUs."
+    ]
     for row in result["systems"]:
         found += [f"{row['name']}: {row['failed']}"] if row["failed"] else []
         found += [f"{row['name']}: {count} x {what}" for what, count in row["errors"].items()]

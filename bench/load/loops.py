@@ -174,7 +174,8 @@ class Loop:
                 self._backlog.append(intended)
 
     async def _sweep(self) -> None:
-        """Give up calls above the time limit, the whole run a time limit after its end, and a dead server's run."""
+        """Give up calls above the time limit, the whole run a time limit after its end, and a dead server's
+        run."""
         limit_ns = round(self.spec.timeout_s * 1e9)
         patience_ns = _PATIENCE * max(limit_ns, self._interval_ns)
         over_since = 0

@@ -24,7 +24,8 @@ _THRESHOLD = re.compile(r"\s*([a-z0-9._]+)\s*(>=|<=|>|<)\s*([0-9.]+)\s*([a-zµ%]
 
 
 def seconds(text: str, *, bare: float | None = None) -> float:
-    """A duration as Go writes it, 1m30s; a number without a unit only where ``bare`` says how many seconds one is.
+    """A duration as Go writes it, 1m30s; a number without a unit only where ``bare`` says how many seconds
+    one is.
 
     ValueError for anything else.
     """
@@ -103,9 +104,13 @@ def thresholds(text: str) -> list[Threshold]:
 def one_line(result: dict[str, Any]) -> str:
     """All that matters of a run."""
     latency = result["latency_ms"]
-    line = (f"{result['command']}, {result['settings']['clients']:,} clients: {result['operations']:,} operations in "
-            f"{result['duration_s']:.2f} s, {result['throughput_per_s']:,.0f}/s, mean {number(latency['mean'])} ms, "
-            f"p99 {number(latency['p99'])} ms, max {number(latency['max'])} ms, {errors_of(result):,} errors")
+    line = (
+        f"{result['command']}, {result['settings']['clients']:,} clients: "
+        f"{result['operations']:,} operations in "
+        f"{result['duration_s']:.2f} s, {result['throughput_per_s']:,.0f}/s, mean "
+        f"{number(latency['mean'])} ms, "
+        f"p99 {number(latency['p99'])} ms, max {number(latency['max'])} ms, {errors_of(result):,} errors"
+    )
     return line + (", interrupted" if result["interrupted"] else "")
 
 
@@ -113,15 +118,23 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     """CSV with a head; latencies are in milliseconds."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["started_at", "command", "clients", "conns", "rate_per_s", "operations", "errors", "duration_s",
-                     "throughput_per_s", *(f"{name}_ms" for name in _LATENCIES), "server_us_per_op", "interrupted"])
+    writer.writerow(
+        [
+            "started_at", "command", "clients", "conns", "rate_per_s", "operations", "errors", "duration_s",
+            "throughput_per_s", *(f"{name}_ms" for name in _LATENCIES), "server_us_per_op", "interrupted",
+        ]
+    )
     for result in results:
         settings, server = result["settings"], result["server"]
-        writer.writerow([
-            result["started_at"], result["command"], settings["clients"], settings["conns"], settings["rate_per_s"],
-            result["operations"], errors_of(result), f"{result['duration_s']:.3f}",
-            f"{result['throughput_per_s']:.1f}", *(f"{result['latency_ms'][name]:.3f}" for name in _LATENCIES),
-            "" if server is None else f"{server['us_per_op']:.2f}", int(result["interrupted"])])
+        writer.writerow(
+            [
+                result["started_at"], result["command"], settings["clients"], settings["conns"],
+                settings["rate_per_s"], result["operations"], errors_of(result),
+                f"{result['duration_s']:.3f}", f"{result['throughput_per_s']:.1f}",
+                *(f"{result['latency_ms'][name]:.3f}" for name in _LATENCIES),
+                "" if server is None else f"{server['us_per_op']:.2f}", int(result["interrupted"]),
+            ]
+        )
     return out.getvalue()
 
 
@@ -129,7 +142,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def saved(path: Path) -> list[dict[str, Any]]:
-    """The runs of a file that ``--save`` or ``--json`` wrote. ValueError if it is none, OSError if it cannot be read."""
+    """The runs of a file that ``--save`` or ``--json`` wrote. ValueError if it is none, OSError if it cannot
+    be read."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:

@@ -40,7 +40,8 @@ class Latencies:
         return sorted(self.counts.items())
 
     def quantiles_us(self, wanted: Iterable[float]) -> list[int]:
-        """For each quantile the smallest latency that at least so large a part did not exceed (nearest rank)."""
+        """For each quantile the smallest latency that at least so large a part did not exceed (nearest
+        rank)."""
         pairs, size = self.pairs(), len(self)
         found = []
         for quantile in wanted:
@@ -66,7 +67,8 @@ class Latencies:
         return summary
 
     def buckets(self, per_decade: int = 10) -> list[tuple[int, int]]:
-        """A histogram of at most ``per_decade`` bars for each power of ten: ``(upper bound in us, count)``."""
+        """A histogram of at most ``per_decade`` bars for each power of ten: ``(upper bound in us,
+        count)``."""
         bars: Counter[int] = Counter()
         for latency_us, count in self.counts.items():
             bars[math.ceil(math.log10(max(latency_us, 1)) * per_decade - 1e-9)] += count

@@ -52,7 +52,8 @@ class Ticker:
 
 
 def _timerfd(interval_s: float) -> int:
-    """A file descriptor that becomes readable every ``interval_s`` (timerfd_create(2); Python has it from 3.13)."""
+    """A file descriptor that becomes readable every ``interval_s`` (timerfd_create(2); Python has it from
+    3.13)."""
     libc = ctypes.CDLL(None, use_errno=True)
     fd: int = libc.timerfd_create(_CLOCK_MONOTONIC, _FLAGS)
     if fd < 0:

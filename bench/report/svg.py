@@ -23,8 +23,15 @@ class Series:
     spread: Sequence[tuple[float, float]] = ()  # the lowest and highest of each point's rounds
 
 
-def bars(title: str, groups: Sequence[str], values: Sequence[tuple[str, Sequence[float | None]]], unit: str, *,
-         spread: Sequence[Sequence[tuple[float, float] | None]] = (), x_title: str = "") -> str:
+def bars(
+    title: str,
+    groups: Sequence[str],
+    values: Sequence[tuple[str, Sequence[float | None]]],
+    unit: str,
+    *,
+    spread: Sequence[Sequence[tuple[float, float] | None]] = (),
+    x_title: str = "",
+) -> str:
     """A bar for each system in each group; ``values``: ``(system, a value for each group)``.
 
     ``spread``: the lowest and highest round of each, as ``values`` is, drawn over the bars.
@@ -34,7 +41,10 @@ def bars(title: str, groups: Sequence[str], values: Sequence[tuple[str, Sequence
     if not known:
         return ""
     longest = max(len(word) for group in groups for word in group.split())
-    height, width = _HEIGHT, max(_WIDTH, _LEFT + _RIGHT + len(groups) * max(26 * len(values), 6 * longest + 8))
+    height, width = (
+        _HEIGHT,
+        max(_WIDTH, _LEFT + _RIGHT + len(groups) * max(26 * len(values), 6 * longest + 8)),
+    )
     axis = _Axis(0.0, max(known) or 1.0, height - _BOTTOM, _TOP)
     step = (width - _LEFT - _RIGHT) / len(groups)
     wide = min(46.0, step * 0.8 / len(values))
@@ -48,9 +58,12 @@ def bars(title: str, groups: Sequence[str], values: Sequence[tuple[str, Sequence
             x = middle + wide * (s - len(values) / 2)
             y = axis.place(value)
             ends = spread[s][g] if spread else None
-            out.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide - 2:.1f}" height="{max(0.5, axis.low_y - y):.1f}" '
-                       f'fill="{COLOURS[s % len(COLOURS)]}"><title>{escape(name)}, {escape(group)}: {number(value)} '
-                       f"{escape(unit)}{_between(ends)}</title></rect>")
+            out.append(
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide - 2:.1f}" '
+                f'height="{max(0.5, axis.low_y - y):.1f}" '
+                f'fill="{COLOURS[s % len(COLOURS)]}"><title>{escape(name)}, {escape(group)}: {number(value)} '
+                f"{escape(unit)}{_between(ends)}</title></rect>"
+            )
             out += _whisker(x + wide / 2 - 1, ends, axis)
             out.append(f'<text x="{x + wide / 2 - 1:.1f}" y="{y - 3:.1f}" class="v">{number(value)}</text>')
         out += _words(group, middle, height - _BOTTOM + 14, step)
@@ -65,8 +78,10 @@ def lines(title: str, series: Sequence[Series], unit: str, ticks: Sequence[tuple
     if not points:
         return ""
     ys = [y for _, y in points] + [end for one in series for ends in one.spread for end in ends]
-    axis = _Axis(min(y for y in ys if y > 0) if log_y and max(ys) > 0 else 0.0, max(ys) or 1.0, _HEIGHT - _BOTTOM,
-                 _TOP, log=log_y and max(ys) > 0)
+    axis = _Axis(
+        min(y for y in ys if y > 0) if log_y and max(ys) > 0 else 0.0, max(ys) or 1.0, _HEIGHT - _BOTTOM,
+        _TOP, log=log_y and max(ys) > 0,
+    )
     shape = math.log10 if log_x else float
     xs = [shape(x) for x, _ in points] + [shape(x) for x, _ in ticks]
     low, span = min(xs), (max(xs) - min(xs)) or 1.0
@@ -87,8 +102,10 @@ def lines(title: str, series: Sequence[Series], unit: str, ticks: Sequence[tuple
         for i, (x, y) in enumerate(one.points):
             ends = one.spread[i] if one.spread else None
             out += _whisker(across(x), ends, axis)
-            out.append(f'<circle cx="{across(x):.1f}" cy="{axis.place(y):.1f}" r="4" fill="{colour}">'
-                       f"<title>{escape(one.name)}: {number(y)} {escape(unit)}{_between(ends)}</title></circle>")
+            out.append(
+                f'<circle cx="{across(x):.1f}" cy="{axis.place(y):.1f}" r="4" fill="{colour}">'
+                f"<title>{escape(one.name)}: {number(y)} {escape(unit)}{_between(ends)}</title></circle>"
+            )
     out += _x_title(x_title, (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 20)
     return "\n".join([*out, *(_list(names) if beside else _legend(names, width)), "</svg>"])
 
@@ -132,7 +149,10 @@ def _whisker(x: float, ends: tuple[float, float] | None, axis: _Axis) -> list[st
     if ends is None or ends[0] == ends[1]:
         return []
     low, high = axis.place(ends[0]), axis.place(ends[1])
-    return [f'<path d="M{x - 4:.1f} {low:.1f}h8M{x - 4:.1f} {high:.1f}h8M{x:.1f} {low:.1f}V{high:.1f}" class="w"/>']
+    return [
+        f'<path d="M{x - 4:.1f} {low:.1f}h8M{x - 4:.1f} {high:.1f}h8M{x:.1f} '
+        f'{low:.1f}V{high:.1f}" class="w"/>'
+    ]
 
 
 def _x_title(text: str, x: float, height: float) -> list[str]:
@@ -140,10 +160,12 @@ def _x_title(text: str, x: float, height: float) -> list[str]:
 
 
 def _frame(title: str, unit: str, width: float, height: float) -> list[str]:
-    return [f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="img" '
-            f'aria-label="{escape(title)}">',
-            f'<text x="{_LEFT}" y="16" class="t">{escape(title)}</text>',
-            f'<text x="4" y="16" class="u">{escape(unit)}</text>']
+    return [
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="img" '
+        f'aria-label="{escape(title)}">',
+        f'<text x="{_LEFT}" y="16" class="t">{escape(title)}</text>',
+        f'<text x="4" y="16" class="u">{escape(unit)}</text>',
+    ]
 
 
 def _legend(names: Sequence[str], width: float) -> list[str]:
@@ -160,7 +182,9 @@ def _list(names: Sequence[str]) -> list[str]:
     out = []
     for s, name in enumerate(names):
         y = _TOP + 18 * s
-        out.append(f'<rect x="{_WIDTH + 4}" y="{y}" width="11" height="11" fill="{COLOURS[s % len(COLOURS)]}"/>')
+        out.append(
+            f'<rect x="{_WIDTH + 4}" y="{y}" width="11" height="11" fill="{COLOURS[s % len(COLOURS)]}"/>'
+        )
         out.append(f'<text x="{_WIDTH + 19}" y="{y + 10}" class="l">{escape(name)}</text>')
     return out
 

@@ -85,7 +85,11 @@ def spent(before: dict[int, Usage], after: dict[int, Usage]) -> list[Spent]:
         then = before.get(pid)
         if then is None or then.started != now.started:
             then = Usage(now.name, 0.0, 0, 0, now.started)
-        used.append(Spent(pid, now.name, now.cpu_s - then.cpu_s, now.rss_bytes, now.written_bytes - then.written_bytes))
+        used.append(
+            Spent(
+                pid, now.name, now.cpu_s - then.cpu_s, now.rss_bytes, now.written_bytes - then.written_bytes
+            )
+        )
     return used
 
 

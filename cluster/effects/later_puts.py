@@ -7,11 +7,11 @@ go)::
     PUTS_HEAD, its revision 0 | key length and whether it is new, u8 each | head lengths, u8 each |
     tail lengths, u32 each | heads | tails
 
-An entry is either one such item or has none: one that holds anything else, or a put of a key whose creation was pending
-(PUT_REF), is made of single items.
+An entry is either one such item or has none: one that holds anything else, or a put of a key whose creation
+was pending (PUT_REF), is made of single items.
 
-Hot path, in us a put (256 B, 200 puts an entry, warm caches, without RocksDB's own work): an apply takes 0.65, reading included, where
-single items take 1.05 (decision 32).
+Hot path, in us a put (256 B, 200 puts an entry, warm caches, without RocksDB's own work): an apply takes
+0.65, reading included, where single items take 1.05 (decision 32).
 """
 
 from __future__ import annotations
@@ -42,12 +42,17 @@ class LaterPuts(NamedTuple):
         join = b"".join
         kvs = [join((head, b"\x10", mod, b"\x18", mod, tail)) if new else join((head, b"\x18", mod, tail))
                for head, tail, new, mod in zip(self.heads, self.tails, self.new, mods, strict=True)]
-        return Puts(before + 1, list(self.keys), kvs, [key for key, new in zip(self.keys, self.new, strict=True) if new])
+        return Puts(
+            before + 1, list(self.keys), kvs,
+            [key for key, new in zip(self.keys, self.new, strict=True) if new],
+        )
 
     def encode(self) -> bytes:
         """The item."""
         count = len(self.keys)
-        marks = bytes([len(key) | _NEW if new else len(key) for key, new in zip(self.keys, self.new, strict=True)])
+        marks = bytes(
+            [len(key) | _NEW if new else len(key) for key, new in zip(self.keys, self.new, strict=True)]
+        )
         sizes = [*map(len, self.tails)]
         body = b"".join((PUTS_HEAD.pack(count, 0), marks, bytes(map(len, self.heads)),
                          struct.pack(f"<{count}I", *sizes), *self.heads, *self.tails))
@@ -75,8 +80,10 @@ def read(data: bytes, pos: int, end: int) -> LaterPuts:
     if at + sum(sizes) != end:
         raise ValueError("truncated puts")
     # a head opens with the key: a tag, a length of one byte
-    return LaterPuts([head[2 : 2 + (mark & 0x7F)] for head, mark in zip(heads, marks, strict=True)], heads, tails,
-                     [mark > _NEW for mark in marks])
+    return LaterPuts(
+        [head[2 : 2 + (mark & 0x7F)] for head, mark in zip(heads, marks, strict=True)], heads, tails,
+        [mark > _NEW for mark in marks],
+    )
 
 
 def single(kind: int, key: bytes, head: bytes, tail: bytes) -> bytes:

@@ -45,13 +45,15 @@ class Item(IntEnum):
     CUT = 11  # the next three: see cluster.order.log
     MULTI = 12
     SKIP = 13  # never logged: see cluster.order.log
-    PUT_REF = 14  # R: of a key that exists when it is applied and did not when it was logged: create_revision is
-    # that of the version before it (shards other than 0: a pending creation's revision is not known yet)
+    # R: of a key that exists when it is applied and did not when it was logged: create_revision is that of
+    # the version before it (shards other than 0: a pending creation's revision is not known yet)
+    PUT_REF = 14
     INCARNATION = 15  # member id u64, incarnation u64: the data directory that this member is for ever (H10)
     DELETE_RANGE = 16  # R: every live key of a span: RANGE_HEAD, key, end; expanded by who applies it (D8)
     TXN_LONG = 17  # R: as TXN, DELETE_RANGE items among them
     ALARM = 18  # ALARM_BODY: a member's alarm is raised or disarmed
-    PUTS = 19  # R: many puts, each at a revision of its own, with KeyValues as they will be stored: see puts()
+    # R: many puts, each at a revision of its own, with KeyValues as they will be stored: see puts()
+    PUTS = 19
     PUTS_LATER = 20  # R: the same of a shard other than 0: see cluster.effects.later_puts
     ROWS = 21  # rows of a feature that are written or deleted: see cluster.features.rows
     DOWNGRADE = 24  # target version of a downgrade, or nothing: cluster.features.downgrade
@@ -79,8 +81,8 @@ def key_offset(key_len: int) -> int:
 
 
 def put(key: bytes, create_revision: int, version: int, value: bytes, lease: int) -> bytes:
-    """A put's item. ``create_revision`` 0: the key is new, the effect's revision is its creation; pending: the
-    key's creation is logged and not in order yet."""
+    """A put's item. ``create_revision`` 0: the key is new, the effect's revision is its creation; pending:
+    the key's creation is logged and not in order yet."""
     key_len = len(key)
     tail = b"\x20" + varint(version)
     if value:
@@ -110,8 +112,8 @@ class Puts(NamedTuple):
 
 
 def puts(revision: int, keys: Sequence[bytes], kvs: Sequence[bytes], new: Sequence[bool]) -> bytes:
-    """The item of puts at ``revision`` and those after it: keys of 1 to 127 bytes, no leases. For shard 0, whose leader
-    knows the revisions (C4), so that KeyValues are logged whole::
+    """The item of puts at ``revision`` and those after it: keys of 1 to 127 bytes, no leases. For shard 0,
+    whose leader knows the revisions (C4), so that KeyValues are logged whole::
 
         PUTS_HEAD | key length and whether it is new, u8 each | KeyValue lengths, u32 each | KeyValues
 
@@ -148,8 +150,8 @@ def delete(key: bytes) -> bytes:
 
 
 def delete_range(key: bytes, range_end: bytes, count: int) -> bytes:
-    """The item of a delete of many keys. Nothing before it at its revision touches the span, which holds exactly
-    ``count`` live keys: what a replica finds there is decided by its place in the order alone."""
+    """The item of a delete of many keys. Nothing before it at its revision touches the span, which holds
+    exactly ``count`` live keys: what a replica finds there is decided by its place in the order alone."""
     return ITEM.pack(Item.DELETE_RANGE, RANGE_HEAD.size + len(key) + len(range_end)) + RANGE_HEAD.pack(
         count, len(key)) + key + range_end
 
@@ -195,7 +197,8 @@ def bootstrap(layout_version: int, shard_count: int, depth: int) -> bytes:
 
 
 def bootstrap_in(data: bytes) -> tuple[int, int, int] | None:
-    """Layout version, shard count and depth, if a record says them. It may hold what only that layout can read."""
+    """Layout version, shard count and depth, if a record says them. It may hold what only that layout can
+    read."""
     for kind, pos, _ in items(data):
         if kind == Item.BOOTSTRAP:
             version, shard_count, depth = BOOTSTRAP.unpack_from(data, pos)
@@ -280,10 +283,15 @@ def read_put(data: bytes, kind: int, pos: int, end: int, mod_revision: bytes) ->
     key = data[key_at : key_at + key_len]
     if kind == 1:
         return key, b"".join((data[pos:head_end], b"\x18", mod_revision, data[head_end:end])), lease
-    return key, b"".join((data[pos:head_end], b"\x10", mod_revision, b"\x18", mod_revision, data[head_end:end])), lease
+    return (
+        key, b"".join((data[pos:head_end], b"\x10", mod_revision, b"\x18", mod_revision, data[head_end:end])),
+        lease,
+    )
 
 
-def read_put_ref(data: bytes, pos: int, end: int, create: int, mod_revision: bytes) -> tuple[bytes, bytes, int]:
+def read_put_ref(
+    data: bytes, pos: int, end: int, create: int, mod_revision: bytes
+) -> tuple[bytes, bytes, int]:
     """As :func:`read_put`, of a PUT_REF whose creation is known by now."""
     key_len, head_len, lease = _PUT_BODY.unpack_from(data, pos)
     pos += _PUT_BODY.size

@@ -1,4 +1,5 @@
-"""What a request touches, without evaluating it: keys and ranges compared, read and written, and leases named.
+"""What a request touches, without evaluating it: keys and ranges compared, read and written, and leases
+named.
 
 Both branches of a transaction count, nested ones included: which one is taken is known only to the leader.
 Two requests conflict if one writes what the other touches (I9); read and read do not conflict.
@@ -89,7 +90,8 @@ def inverted(span: Span) -> bool:
 
 @answered
 def footprint(method: int, body: bytes) -> Footprint:
-    """The footprint of a request's body. Methods that touch no key have an empty one. EtcdError if malformed."""
+    """The footprint of a request's body. Methods that touch no key have an empty one. EtcdError if
+    malformed."""
     found = Footprint()
     if method == Method.PUT:
         key = plain_put.key_of(body)
@@ -159,7 +161,8 @@ def _add_txn(found: Footprint, request: Any) -> None:
 
 
 def is_read_only(request: Any) -> bool:
-    """Whether a TxnRequest goes around the log: ranges only, in both branches. A nested one goes through it."""
+    """Whether a TxnRequest goes around the log: ranges only, in both branches. A nested one goes through
+    it."""
     return all(op.HasField("request_range") for ops in (request.success, request.failure) for op in ops)
 
 

@@ -1,9 +1,10 @@
-"""The put that nearly all are: a key of 1 to 127 bytes, perhaps a value below 16 KiB, nothing else, each once and in order.
+"""The put that nearly all are: a key of 1 to 127 bytes, perhaps a value below 16 KiB, nothing else, each once
+and in order.
 
-Hot path. Such a request is told by its bytes, and never becomes a message object: its fields are sliced out of it and
-spliced into the effect and the KeyValue. One recogniser serves everybody who asks: the front for its shard, the leader
-for evaluation. It is strict: whatever is odd about a request, a length in more bytes than it needs, say, is left to the
-parser (``tests/unit/semantics/test_put.py``).
+Hot path. Such a request is told by its bytes, and never becomes a message object: its fields are sliced out
+of it and spliced into the effect and the KeyValue. One recogniser serves everybody who asks: the front for
+its shard, the leader for evaluation. It is strict: whatever is odd about a request, a length in more bytes
+than it needs, say, is left to the parser (``tests/unit/semantics/test_put.py``).
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def key_end(request: bytes) -> int:
 
 
 def _beginning(rest: int) -> bytes:
-    """Tag and length of a value field of ``rest`` bytes; where there is none, what no such field begins with."""
+    """Tag and length of a value field of ``rest`` bytes; where there is none, what no such field begins
+    with."""
     for head in (2, 3):
         value_len = rest - head
         if value_len > 0 and len(varint(value_len)) == head - 1:
@@ -81,14 +83,25 @@ def written(request: bytes, end: int, current: Current | Version | None, revisio
     if create < _PENDING:
         return _version((create, revision, number, 0, b"".join(
             (request[:end], b"\x10", varint(create), b"\x18", mod, version_field, request[end + 1 :]))))
-    return _version((create, revision, number, 0, b"".join((request[:end], b"\x18", mod, version_field, request[end + 1 :]))))
+    return _version(
+        (
+            create, revision, number, 0,
+            b"".join((request[:end], b"\x18", mod, version_field, request[end + 1 :])),
+        )
+    )
 
 
-def pending(request: bytes, end: int, current: Current | Version | None, revision: int) -> tuple[Version, int, bytes, bytes]:
-    """What the key is at a revision that nobody knows yet, the item's kind, and the KeyValue before and after its revisions, of a
-    request with a value whose key ends at ``end``. The KeyValue itself nobody may see (D6)."""
+def pending(
+    request: bytes, end: int, current: Current | Version | None, revision: int
+) -> tuple[Version, int, bytes, bytes]:
+    """What the key is at a revision that nobody knows yet, the item's kind, and the KeyValue before and after
+    its revisions, of a request with a value whose key ends at ``end``. The KeyValue itself nobody may see
+    (D6)."""
     if current is None:
-        return _version((revision, revision, 1, 0, b"")), _PUT_NEW, request[:end], b"\x20\x01\x2a" + request[end + 1 :]
+        return (
+            _version((revision, revision, 1, 0, b"")), _PUT_NEW, request[:end],
+            b"\x20\x01\x2a" + request[end + 1 :],
+        )
     create, number = current[0], current[2] + 1
     tail = (_versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)) + request[end + 1 :]
     version = _version((create, revision, number, 0, b""))

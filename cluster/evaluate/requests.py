@@ -29,8 +29,9 @@ from cluster.version import CLUSTER_VERSION
 from cluster.wire.protobuf import varint
 
 __all__ = [
-    "Alarm", "Current", "Outcome", "Version", "View", "compact", "delete_range", "lease_grant", "lease_revoke",
-    "publish", "put", "range_", "revoke", "set_alarm", "set_downgrade", "txn"]
+    "Alarm", "Current", "Outcome", "Version", "View", "compact", "delete_range", "lease_grant",
+    "lease_revoke", "publish", "put", "range_", "revoke", "set_alarm", "set_downgrade", "txn",
+]
 
 Alarm = tuple[int, int]  # member, etcd's type of alarm
 
@@ -111,8 +112,9 @@ def compact(view: View, request: bytes) -> tuple[Outcome, int]:
 
 @answered
 def set_alarm(view: View, request: bytes, raised: Iterable[Alarm]) -> Outcome:
-    """AlarmRequest that raises an alarm or disarms one of ``raised``, as the applied state has them; its answer
-    names the alarm it is about, if there is or was one. The applier decides on the order of two of them."""
+    """AlarmRequest that raises an alarm or disarms one of ``raised``, as the applied state has them; its
+    answer names the alarm it is about, if there is or was one. The applier decides on the order of two of
+    them."""
     message: Any = parse(pb.AlarmRequest.FromString, request)
     check_alarm(message)
     wanted = (message.memberID, message.alarm)
@@ -143,7 +145,8 @@ def publish(view: View, member: bytes) -> Outcome:
 def lease_grant(
     view: View, request: bytes, minimum_s: int, new_id: Callable[[], int]
 ) -> tuple[Outcome, int]:
-    """LeaseGrantRequest: the outcome and the lease. ``new_id`` gives 64 random bits for a lease without ID."""
+    """LeaseGrantRequest: the outcome and the lease. ``new_id`` gives 64 random bits for a lease without
+    ID."""
     message: Any = parse(pb.LeaseGrantRequest.FromString, request)
     ttl_s = effective_ttl_s(message.TTL, minimum_s)
     lease: int = message.ID

@@ -17,7 +17,8 @@ def holds(span: Span, key: bytes) -> bool:
 
 
 def without(span: Span, holes: Iterable[Span]) -> list[Span]:
-    """What is left of a span, in key order, once the holes are taken out; no piece is empty or a single key's."""
+    """What is left of a span, in key order, once the holes are taken out; no piece is empty or a single
+    key's."""
     pieces: list[tuple[bytes, bytes | None]] = [bounds(span)]
     for hole in holes:
         low, high = bounds(hole)
@@ -67,8 +68,8 @@ def meet(some: Iterable[Span], others: Iterable[Span]) -> bool:
 
 
 class Intervals:
-    """A set of keys made of intervals, each from its first key to before its end. To add one and to look a key up
-    take log n steps."""
+    """A set of keys made of intervals, each from its first key to before its end. To add one and to look a
+    key up take log n steps."""
 
     __slots__ = ("_begins", "_ends", "_rest")
 

@@ -57,9 +57,12 @@ def check(method: int, body: bytes, max_txn_ops: int) -> None:
 
 
 def check_alarm(request: Message) -> None:
-    """Every number of an AlarmRequest's enums has a name. etcd takes unknown ones and keeps them; nothing here could
-    say what they mean, and the log keeps what it is given."""
-    if (request.action not in pb.AlarmRequest.AlarmAction.values() or request.alarm not in pb.AlarmType.values()):
+    """Every number of an AlarmRequest's enums has a name. etcd takes unknown ones and keeps them; nothing
+    here could say what they mean, and the log keeps what it is given."""
+    if (
+        request.action not in pb.AlarmRequest.AlarmAction.values()
+        or request.alarm not in pb.AlarmType.values()
+    ):
         raise EtcdError(errors.UNKNOWN_ALARM)
 
 
@@ -172,7 +175,8 @@ def _check_keys(ops: Sequence[Message]) -> Steps[tuple[set[bytes], Intervals]]:
 
 
 def _union(some: set[bytes], others: set[bytes]) -> set[bytes]:
-    if len(some) < len(others):  # the smaller into the larger: else each level of nesting would copy everything below
+    # the smaller into the larger: else each level of nesting would copy everything below
+    if len(some) < len(others):
         some, others = others, some
     some |= others
     return some

@@ -53,8 +53,8 @@ class View(Protocol):
         """KeyValue in wire form of the live key, None if absent."""
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        """Live ``(key, KeyValue)`` in key order at ``revision``; 0 = the view's own. A view that is read in steps gives
-        a PAUSE (no key) now and then, where it passes over much that is gone."""
+        """Live ``(key, KeyValue)`` in key order at ``revision``; 0 = the view's own. A view that is read in
+        steps gives a PAUSE (no key) now and then, where it passes over much that is gone."""
 
     def count(self, start: bytes, end: bytes) -> int:
         """How many keys :meth:`scan` would give, without walking a long range."""

@@ -1,7 +1,8 @@
 """When to compact by itself: etcd's two modes (contract v3-semantics section 9).
 
 * periodic, retention a duration (a bare number: hours): the revision is sampled every tenth of min(retention,
-  1 h); after the first full period it compacts to the revision of ``retention`` ago every min(retention, 1 h).
+  1 h); after the first full period it compacts to the revision of ``retention`` ago every min(retention, 1
+  h).
 * revision, retention N: every five minutes it compacts to current - N.
 
 Pure: revision and time are passed in. The leader of shard 0 asks; a new leader starts sampling afresh.
@@ -14,7 +15,9 @@ from collections import deque
 
 HOUR_MS = 3_600_000
 _REVISION_INTERVAL_MS = 300_000
-_UNITS_MS = {"h": 3_600_000.0, "m": 60_000.0, "s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001, "ns": 0.000001}
+_UNITS_MS = {
+    "h": 3_600_000.0, "m": 60_000.0, "s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001, "ns": 0.000001,
+}
 
 
 def parse_duration_ms(text: str) -> float:
@@ -37,7 +40,9 @@ class AutoCompactor:
         if mode == "revision":
             self._revisions = int(retention)
         else:
-            self._retention_ms = float(retention) * HOUR_MS if retention.isdigit() else parse_duration_ms(retention)
+            self._retention_ms = (
+                float(retention) * HOUR_MS if retention.isdigit() else parse_duration_ms(retention)
+            )
         self._period_ms = min(self._retention_ms, HOUR_MS)
         self._samples: deque[tuple[int, int]] = deque()  # (time, revision), oldest first
         self._last_ms: int | None = None

@@ -74,7 +74,9 @@ _Entry = tuple[int, int, Lease]
 class Lessor:
     """All leases of the cluster, and on the sequencer their deadlines."""
 
-    def __init__(self, election_timeout_ms: int, *, checkpoint_interval_ms: int = CHECKPOINT_INTERVAL_MS) -> None:
+    def __init__(
+        self, election_timeout_ms: int, *, checkpoint_interval_ms: int = CHECKPOINT_INTERVAL_MS
+    ) -> None:
         self.min_ttl_s = min_ttl_s(election_timeout_ms)
         self.primary = False
         self._election_timeout_ms = election_timeout_ms
@@ -128,8 +130,8 @@ class Lessor:
             yield lease, entry.ttl_s, entry.remaining_s
 
     def rank(self, lease: int) -> tuple[int, int]:
-        """Its place among all leases (LeaseLeases): by the time left on the sequencer, by IDs elsewhere; that of one which is
-        gone is the last."""
+        """Its place among all leases (LeaseLeases): by the time left on the sequencer, by IDs elsewhere; that
+        of one which is gone is the last."""
         entry = self._leases.get(lease)
         return (entry.deadline_ms if entry is not None and self.primary else NEVER), lease
 
@@ -237,7 +239,8 @@ class Lessor:
         return found
 
     def next_deadline(self) -> int:
-        """No :meth:`due` or :meth:`due_checkpoints` finds anything before this time; NEVER if nothing waits."""
+        """No :meth:`due` or :meth:`due_checkpoints` finds anything before this time; NEVER if nothing
+        waits."""
         first = self._deadlines[0][0] if self._deadlines else NEVER
         return min(first, self._checkpoints[0][0]) if self._checkpoints else first
 

@@ -1,14 +1,17 @@
-"""Which group's configuration changes next when a host joins or leaves: rules over all groups of a store (H12, I21).
+"""Which group's configuration changes next when a host joins or leaves: rules over all groups of a store
+(H12, I21).
 
-A host has a replica in the group of every shard, so that one change of hosts is one change in each group. What goes
-wrong if groups do as they please: host B leads shard s, C's node of s is down; B is removed from group 0 first and
-gets no feed any more; s then has no quorum that could remove B until C is back, and if C's node is lost, never. So
+A host has a replica in the group of every shard, so that one change of hosts is one change in each group.
+What goes wrong if groups do as they please: host B leads shard s, C's node of s is down; B is removed from
+group 0 first and gets no feed any more; s then has no quorum that could remove B until C is back, and if C's
+node is lost, never. So
 
-* a host joins group 0 first: its feed is there before the first entry that has to be put in order. It leaves group 0
-  last. A host outside of group 0 is a voter nowhere;
-* the next change of hosts begins when every group has committed the last one: no two groups are further apart than one
-  change, whoever has to take over;
-* a leader is not removed: it hands over first. Within a group Raft goes one step at a time (``cluster.raft``).
+* a host joins group 0 first: its feed is there before the first entry that has to be put in order. It leaves
+  group 0 last. A host outside of group 0 is a voter nowhere;
+* the next change of hosts begins when every group has committed the last one: no two groups are further apart
+  than one change, whoever has to take over;
+* a leader is not removed: it hands over first. Within a group Raft goes one step at a time
+  (``cluster.raft``).
 
 Pure decisions; who carries them out (``node.members``, and the simulator) says what each group has committed.
 """
@@ -41,7 +44,11 @@ class HostChange:
         """A group's configuration after the change."""
         one = frozenset((self.member_id,))
         if self.kind == Kind.ADD:
-            return current if self.member_id in current.voters else Configuration(current.voters, current.learners | one)
+            return (
+                current
+                if self.member_id in current.voters
+                else Configuration(current.voters, current.learners | one)
+            )
         if self.kind == Kind.PROMOTE:
             return Configuration(current.voters | one, current.learners - one)
         return Configuration(current.voters - one, current.learners - one)
@@ -52,7 +59,8 @@ class HostChange:
 
 
 def may_begin(committed: Sequence[Configuration]) -> bool:
-    """I21: whether another change of hosts may begin; the committed configuration of each group, group 0's first."""
+    """I21: whether another change of hosts may begin; the committed configuration of each group, group 0's
+    first."""
     return all(configuration == committed[0] for configuration in committed)
 
 

@@ -1,4 +1,5 @@
-"""Member and cluster IDs, computed as etcd computes them: every host of a new cluster arrives at the same ones."""
+"""Member and cluster IDs, computed as etcd computes them: every host of a new cluster arrives at the same
+ones."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from hashlib import sha1
 
 
 def member_id(peer_urls: Iterable[str], token: str) -> int:
-    """The ID of a member of a cluster that bootstraps with ``token`` (the discovery URL, where one is used)."""
+    """The ID of a member of a cluster that bootstraps with ``token`` (the discovery URL, where one is
+    used)."""
     return _first_eight("".join(sorted(peer_urls)) + token)
 
 

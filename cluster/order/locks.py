@@ -1,8 +1,8 @@
 """A shard leader's one lock table: first come, first served among those that conflict (C5).
 
-Three things queue here: *prepares* of transactions over several shards (until the sequencer decides), requests
-that *wait* for something pending to be applied (H14), and requests that came behind either. An entry becomes
-active when nothing before it conflicts with it any more; it stays in its place while it is active.
+Three things queue here: *prepares* of transactions over several shards (until the sequencer decides),
+requests that *wait* for something pending to be applied (H14), and requests that came behind either. An entry
+becomes active when nothing before it conflicts with it any more; it stays in its place while it is active.
 
 A prepare never waits, directly or through requests queued before it, for another attempt's undecided
 prepare: it is refused, naming that attempt (H6, I12). What a granted lock waits for is then only cuts, and
@@ -119,8 +119,8 @@ class LockTable(Generic[P]):
         self._remove(entry)
 
     def unlock(self, entry: Queued[P]) -> None:
-        """A prepare is done with: its multi was applied, its attempt released, a later sequencer's record applied (I11); or it was
-        refused after all, before it was granted."""
+        """A prepare is done with: its multi was applied, its attempt released, a later sequencer's record
+        applied (I11); or it was refused after all, before it was granted."""
         self._remove(entry)
 
     def _remove(self, entry: Queued[P]) -> None:

@@ -1,8 +1,8 @@
 """The order log: how the one order of the whole store is written down, and what follows from it.
 
-Shard 0's Raft log is the order log. Each of its records is a list of items in the order in which the sequencer
-evaluated them: shard 0's own effects, *cuts*, transactions over several shards (*multis*), control items. The
-revision is a pure fold over it (I5):
+Shard 0's Raft log is the order log. Each of its records is a list of items in the order in which the
+sequencer evaluated them: shard 0's own effects, *cuts*, transactions over several shards (*multis*), control
+items. The revision is a pure fold over it (I5):
 
 * an own effect that changes something adds 1;
 * a cut adds, in ascending shard order, what each shard's cumulative count has grown by; the entries of that
@@ -10,9 +10,9 @@ revision is a pure fold over it (I5):
 * a multi adds 1 for each of its groups (one group is one atomic change; a transaction has one, a batch of
   expired leases one per lease that has keys).
 
-Every field is absolute, never a difference, so a record means the same whoever folds it (H15). A cut names for
-each shard ``(index, term of the entry there, cumulative count up to it)``: a node applies it only when its own
-entry at that index has that term, which by log matching proves the whole prefix (H3, C6).
+Every field is absolute, never a difference, so a record means the same whoever folds it (H15). A cut names
+for each shard ``(index, term of the entry there, cumulative count up to it)``: a node applies it only when
+its own entry at that index has that term, which by log matching proves the whole prefix (H3, C6).
 
 A node of shard s needs not shard 0's values: it is fed a *projection* of each record, in which own effects
 have become their number (D9). Projections need no state, so any host's node 0 can serve any record.
@@ -44,8 +44,12 @@ PART_HEAD = struct.Struct("<HHII")
 _SKIP = struct.Struct("<Q")
 CUT_SIZE = _CUT.size
 _COUNT = struct.Struct("<Q")
-_CONTROL = frozenset((Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
-                      Item.INCARNATION, Item.ALARM, Item.ROWS, Item.HOST))
+_CONTROL = frozenset(
+    (
+        Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
+        Item.INCARNATION, Item.ALARM, Item.ROWS, Item.HOST,
+    )
+)
 _OF_SHARD_0 = frozenset(bytes((feature,)) for feature in OF_SHARD_0)
 # what is no effect of shard 0's own
 _ORDERING = _CONTROL | {Item.CUT, Item.MULTI, Item.SKIP, Item.PUBLISH, Item.DOWNGRADE}
@@ -211,7 +215,8 @@ def _is_of_shard_0(data: bytes, kind: int, pos: int) -> bool:
 
 
 def project(data: bytes, shard: int) -> bytes:
-    """What a node of ``shard`` (not 0) needs of an order record: order, cuts, its own parts, control items."""
+    """What a node of ``shard`` (not 0) needs of an order record: order, cuts, its own parts, control
+    items."""
     out: list[bytes] = []
     skipped = 0
     for kind, pos, end in items(data):
@@ -272,7 +277,8 @@ class Fold:
     def __init__(self, revision: int = 1, cuts: Mapping[int, Cut] | None = None) -> None:
         self.revision = revision
         self.cuts: dict[int, Cut] = dict(cuts or {})
-        # what was taken since the owner looked: shards that it cuts or that take part in a multi; a control item is for all
+        # what was taken since the owner looked: shards that it cuts or that take part in a multi; a control
+        # item is for all
         self.concerned: set[int] = set()
         self.concerns_all = False
 
@@ -285,12 +291,14 @@ class Fold:
         return self.cuts.get(shard, _NO_CUT)
 
     def take(self, data: bytes, shard: int) -> list[Step]:
-        """Fold one record (or its projection for ``shard``): what a node of ``shard`` has to do for it, in order.
+        """Fold one record (or its projection for ``shard``): what a node of ``shard`` has to do for it, in
+        order.
 
         The fold stands after the whole record then: a record becomes visible as a whole.
         """
         steps: list[Step] = []
-        own, own_end, own_revision = -1, 0, 0  # a run of shard 0's own effects is one step: each gets the next revision
+        # a run of shard 0's own effects is one step: each gets the next revision
+        own, own_end, own_revision = -1, 0, 0
         for kind, pos, end in items(data):
             if kind not in _ORDERING:
                 assert shard == 0, "shard 0's effects are not projected to others"
@@ -338,7 +346,9 @@ class Fold:
         for _ in range(count):
             s, leader_term = PARTICIPANT.unpack_from(data, pos)
             pos += PARTICIPANT.size
-            assert self.cut(s).term == leader_term, f"I10: multi {attempt} rests on term {leader_term} of shard {s}"
+            assert self.cut(s).term == leader_term, (
+                f"I10: multi {attempt} rests on term {leader_term} of shard {s}"
+            )
             takes_part = takes_part or s == shard
             self.concerned.add(s)
         while pos < end:
@@ -356,7 +366,9 @@ class Fold:
 
     def encode(self) -> bytes:
         """For storage, in the batch of the data it describes."""
-        return struct.pack("<Q", self.revision) + b"".join([_pack_cut(s, self.cuts[s]) for s in sorted(self.cuts)])
+        return struct.pack("<Q", self.revision) + b"".join(
+            [_pack_cut(s, self.cuts[s]) for s in sorted(self.cuts)]
+        )
 
     @classmethod
     def decode(cls, data: bytes) -> Fold:

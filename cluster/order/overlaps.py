@@ -1,7 +1,9 @@
-"""Whether a request meets any of many others: asked of those under way at once, one by one, by whoever is next.
+"""Whether a request meets any of many others: asked of those under way at once, one by one, by whoever is
+next.
 
-Hot path. Footprints of single keys, which nearly all are, are looked up key by key: 1 us, however many are held; compared
-with each other, two pairs of keys take 0.9 us, 50 times for 50 under way. A span is compared with everybody.
+Hot path. Footprints of single keys, which nearly all are, are looked up key by key: 1 us, however many are
+held; compared with each other, two pairs of keys take 0.9 us, 50 times for 50 under way. A span is compared
+with everybody.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ from cluster.pb import rpc_pb2 as pb
 
 _U32 = struct.Struct("<I")
 _ATTEMPT = struct.Struct("<QQ")
-_PREPARE = struct.Struct("<QQQQQ")  # attempt, floor: attempt numbers of this term up to it are finished; applied order
+# attempt, floor: attempt numbers of this term up to it are finished; applied order
+_PREPARE = struct.Struct("<QQQQQ")
 _RANGE = struct.Struct("<QBII")  # revision to read at (0 latest), flags, key length, end length
 REPORT = struct.Struct("<HQQQQ")  # shard, index, term, count, applied order index
 FATE = struct.Struct("<Q")  # order index of the attempt's multi, 0: it has and will have none
@@ -44,7 +45,8 @@ Row = tuple[bytes, bytes]  # key, KeyValue in wire form
 
 @dataclass(slots=True)
 class Touch:
-    """One range of a transaction in a shard: read (and written, with the flag) at a revision (0: the latest)."""
+    """One range of a transaction in a shard: read (and written, with the flag) at a revision (0: the
+    latest)."""
 
     key: bytes
     range_end: bytes
@@ -63,8 +65,10 @@ class Prepare:
     order_index: int  # apply the order log up to here first
     touches: list[Touch] = field(default_factory=list)
     leases: list[int] = field(default_factory=list)  # to be revoked: lock them and every key on them
-    named: list[int] = field(default_factory=list)  # that its puts name: a revoke of them waits for its multi (I15)
-    compares: list[Any] = field(default_factory=list)  # Compare messages of ranges, to be decided for the shard's own keys
+    # that its puts name: a revoke of them waits for its multi (I15)
+    named: list[int] = field(default_factory=list)
+    # Compare messages of ranges, to be decided for the shard's own keys
+    compares: list[Any] = field(default_factory=list)
 
     def footprint(self) -> Footprint:
         """As the lock table sees it."""
@@ -111,12 +115,15 @@ class Prepare:
             compares.append(pb.Compare.FromString(data[pos - length : pos]))
         (count,) = _U32.unpack_from(data, pos)
         leases = list(struct.unpack(f"<{(len(data) - pos - 4) // 8}q", data[pos + 4 :]))
-        return cls(Attempt(term, number), floor, order_index, touches, leases[:count], leases[count:], compares)
+        return cls(
+            Attempt(term, number), floor, order_index, touches, leases[:count], leases[count:], compares
+        )
 
 
 @dataclass(slots=True)
 class Grant:
-    """What the leader of ``term`` read under the lock: rows per touch, keys per lease, a verdict per compare."""
+    """What the leader of ``term`` read under the lock: rows per touch, keys per lease, a verdict per
+    compare."""
 
     term: int
     rows: list[list[Row]]

@@ -1,9 +1,11 @@
-"""What one host can keep of a store whose other hosts are lost (H18): the longest beginning of the order that it has whole.
+"""What one host can keep of a store whose other hosts are lost (H18): the longest beginning of the order that
+it has whole.
 
-Its copy of the order log may name entries of a shard that its replica of that shard has not, or has otherwise (a log's tail
-need not be committed): a node would wait for them for ever. So the order is kept up to the last record before the first
-cut that the host's own logs do not match, in index and in term, which proves the prefix (log matching). What stands behind
-it is dropped, and said to be; shards' entries behind their last kept cut have no place in the order and go with it.
+Its copy of the order log may name entries of a shard that its replica of that shard has not, or has otherwise
+(a log's tail need not be committed): a node would wait for them for ever. So the order is kept up to the last
+record before the first cut that the host's own logs do not match, in index and in term, which proves the
+prefix (log matching). What stands behind it is dropped, and said to be; shards' entries behind their last
+kept cut have no place in the order and go with it.
 
 A state never goes back. Where a node of this host has applied more of the order than that, the order is kept
 up to there, and entries that are nowhere on this host are *made up*: they take the revisions that their cut
@@ -37,9 +39,9 @@ class Kept(NamedTuple):
 def kept(
     records: Records, applied: Mapping[int, int], term_at: Callable[[int, int], int | None],
 ) -> Kept:
-    """``records``: the host's order records, ascending, each with its index, those that its least node has applied among
-    them; ``applied``: the log index that each shard's state covers; ``term_at(shard, index)``: of the entry in the host's
-    log of the shard, None if there is none."""
+    """``records``: the host's order records, ascending, each with its index, those that its least node has
+    applied among them; ``applied``: the log index that each shard's state covers; ``term_at(shard, index)``:
+    of the entry in the host's log of the shard, None if there is none."""
     last = 0
     for index, data in records:
         for kind, pos, end in items(data):

@@ -1,17 +1,18 @@
 """What of a record can be applied, judged from its bytes alone, so that all replicas judge alike.
 
-A log holds what some leader wrote. If a mistake of that program wrote what has no meaning, every replica would
-fall over it when it applies it, and again at every start. So records pass through :func:`sound` on their way out of a
-log, before anything folds, projects or applies them:
+A log holds what some leader wrote. If a mistake of that program wrote what has no meaning, every replica
+would fall over it when it applies it, and again at every start. So records pass through :func:`sound` on
+their way out of a log, before anything folds, projects or applies them:
 
-* an item whose *form* is wrong (cut short, lengths that do not add up, a kind that has no place there) changes
-  nothing. It still takes the revisions that its kind stands for, since its leader counted them: a SKIP item takes
-  its place. It is counted as a fault of this program;
-* an item of a kind that is *newer* than this program is not skipped: a program that knows it would apply it, and the
-  replicas would differ. :class:`NewerRecord` ends the node, and says what to do;
+* an item whose *form* is wrong (cut short, lengths that do not add up, a kind that has no place there)
+  changes nothing. It still takes the revisions that its kind stands for, since its leader counted them: a
+  SKIP item takes its place. It is counted as a fault of this program;
+* an item of a kind that is *newer* than this program is not skipped: a program that knows it would apply it,
+  and the replicas would differ. :class:`NewerRecord` ends the node, and says what to do;
 * a sound item that *contradicts the state* breaks an invariant, which ends the node as ever (decision 54).
 
-What a KeyValue holds is nobody's business here: applying cuts and joins it (see ``node.storage.keys.parse_current``).
+What a KeyValue holds is nobody's business here: applying cuts and joins it (see
+``node.storage.keys.parse_current``).
 
 Hot path: an item of many puts costs 0.06 us a put, any other 0.6 us.
 """
@@ -53,12 +54,14 @@ _NEWEST = max(Item)
 
 
 class NewerRecord(Exception):
-    """A record holds an item of a kind that this program does not know: a newer one wrote it. Skipping it would let this
-    replica differ from those that know it."""
+    """A record holds an item of a kind that this program does not know: a newer one wrote it. Skipping it
+    would let this replica differ from those that know it."""
 
     def __init__(self, kind: int) -> None:
-        super().__init__(f"the log holds an item of kind {kind}, and this version knows none above {_NEWEST:d}: "
-                         "a newer version wrote it. Start that version, or a later one, on this host")
+        super().__init__(
+            f"the log holds an item of kind {kind}, and this version knows none above {_NEWEST:d}: "
+            "a newer version wrote it. Start that version, or a later one, on this host"
+        )
 
 
 class UnsoundItem(ValueError):
@@ -69,7 +72,11 @@ def _sound_put(data: bytes, pos: int, end: int) -> bool:
     if end - pos <= _PUT_LEAST:
         return False
     key_len, head_len, _ = _PUT_BODY.unpack_from(data, pos)
-    return key_len > 0 and key_offset(key_len) + key_len <= head_len < end - pos - _PUT_LEAST and data[pos + _PUT_LEAST] == 0x0A
+    return (
+        key_len > 0
+        and key_offset(key_len) + key_len <= head_len < end - pos - _PUT_LEAST
+        and data[pos + _PUT_LEAST] == 0x0A
+    )
 
 
 def _sound_delete(data: bytes, pos: int, end: int) -> bool:
@@ -81,7 +88,11 @@ def _sound_delete_range(data: bytes, pos: int, end: int) -> bool:
         return False
     count, key_len = RANGE_HEAD.unpack_from(data, pos)
     at = pos + RANGE_HEAD.size
-    return count < _MOST_CHANGES and 0 < key_len <= end - at and not inverted((data[at : at + key_len], data[at + key_len : end]))
+    return (
+        count < _MOST_CHANGES
+        and 0 < key_len <= end - at
+        and not inverted((data[at : at + key_len], data[at + key_len : end]))
+    )
 
 
 def _sound_txn(data: bytes, pos: int, end: int) -> bool:
@@ -168,7 +179,9 @@ def _hold_keys(marks: bytes, sizes: bytes | tuple[int, ...]) -> bool:
     """Whether every key has a byte, and room where it stands, behind a tag and a length."""
     if 0 in marks or 0x80 in marks:
         return False
-    return min(sizes) >= 2 + 0x7F or all(size >= 2 + (mark & 0x7F) for mark, size in zip(marks, sizes, strict=True))
+    return min(sizes) >= 2 + 0x7F or all(
+        size >= 2 + (mark & 0x7F) for mark, size in zip(marks, sizes, strict=True)
+    )
 
 
 def _sound_cut(data: bytes, pos: int, end: int) -> bool:
@@ -190,10 +203,19 @@ def _sound_multi(data: bytes, pos: int, end: int) -> bool:
             return False
         group, shard, sub, length = PART_HEAD.unpack_from(data, pos)
         pos += PART_HEAD.size
-        if pos + length > end or not newest <= group < groups or sub >= _MOST_CHANGES or (last.get(shard) == group and not sub):
+        if (
+            pos + length > end
+            or not newest <= group < groups
+            or sub >= _MOST_CHANGES
+            or (last.get(shard) == group and not sub)
+        ):
             return False
         newest = last[shard] = group
-        alone = length >= ITEM.size and data[pos] == Item.DELETE_RANGE and ITEM.unpack_from(data, pos)[1] == length - ITEM.size
+        alone = (
+            length >= ITEM.size
+            and data[pos] == Item.DELETE_RANGE
+            and ITEM.unpack_from(data, pos)[1] == length - ITEM.size
+        )
         if not _sound_changes(data, pos, pos + length, _LONG_CHANGES if alone else _CHANGES):
             return False
         pos += length
@@ -206,13 +228,17 @@ def _sound_skip(data: bytes, pos: int, end: int) -> bool:
 
 Check = Callable[[bytes, int, int], bool]
 _DELETES: dict[int, Check] = {Item.DELETE: _sound_delete}
-_CHANGES: dict[int, Check] = _DELETES | {Item.PUT: _sound_put, Item.PUT_NEW: _sound_put, Item.PUT_REF: _sound_put}
+_CHANGES: dict[int, Check] = _DELETES | {
+    Item.PUT: _sound_put, Item.PUT_NEW: _sound_put, Item.PUT_REF: _sound_put,
+}
 _LONG_CHANGES: dict[int, Check] = _CHANGES | {Item.DELETE_RANGE: _sound_delete_range}
 _EFFECTS: dict[int, Check] = _LONG_CHANGES | {Item.TXN: _sound_txn, Item.TXN_LONG: _sound_txn_long}
 _CONTROLS: dict[int, Check] = {
-    Item.LEASE_GRANT: _of_size(LEASE.size), Item.LEASE_REVOKE: _sound_revoke, Item.LEASE_CHECKPOINT: _of_size(LEASE.size),
-    Item.COMPACT: _of_size(REVISION.size), Item.BOOTSTRAP: _of_size(BOOTSTRAP.size), Item.ALARM: _of_size(ALARM_BODY.size),
-    Item.INCARNATION: _of_size(INCARNATION.size), Item.ROWS: rows.sound, Item.HOST: _sound_host}
+    Item.LEASE_GRANT: _of_size(LEASE.size), Item.LEASE_REVOKE: _sound_revoke,
+    Item.LEASE_CHECKPOINT: _of_size(LEASE.size), Item.COMPACT: _of_size(REVISION.size),
+    Item.BOOTSTRAP: _of_size(BOOTSTRAP.size), Item.ALARM: _of_size(ALARM_BODY.size),
+    Item.INCARNATION: _of_size(INCARNATION.size), Item.ROWS: rows.sound, Item.HOST: _sound_host,
+}
 _ORDER: dict[int, Check] = {Item.CUT: _sound_cut, Item.MULTI: _sound_multi}
 
 
@@ -227,8 +253,8 @@ class Place(Enum):
 
 
 def sound(data: bytes, place: Place, start: int = 0) -> bytes:
-    """The record whose items begin at ``start``: itself, unless there is something that cannot be applied. Raises
-    NewerRecord."""
+    """The record whose items begin at ``start``: itself, unless there is something that cannot be applied.
+    Raises NewerRecord."""
     checks, pos, end = place.value, start, len(data)
     unpack, size = ITEM.unpack_from, ITEM.size
     while pos < end:
@@ -271,7 +297,10 @@ def _without_unsound(data: bytes, checks: dict[int, Check], start: int) -> bytes
 
 
 def _met(why: str, kind: int, length: int) -> None:
-    faults.met("applying a record", UnsoundItem(f"an item of kind {kind} and {length} bytes is {why}: it changes nothing"))
+    faults.met(
+        "applying a record",
+        UnsoundItem(f"an item of kind {kind} and {length} bytes is {why}: it changes nothing"),
+    )
 
 
 def _revisions(data: bytes, kind: int, pos: int, end: int) -> int:

@@ -1,12 +1,13 @@
 """When the next entry of a log leaves: group commit.
 
-An entry costs the hosts a fixed sum whether it holds one change or five hundred: its frames, syncs and wake-ups took
-1.4 ms of CPU at its leader alone, a change in it some 30 us (decision 19). So while an entry of a leader is
-under way, what comes in gathers for the next one, unless it fills an entry by itself. Nothing waits when nothing is
-under way, but for what is known to be on its way to a busy store of several shards (below, and decision 33).
+An entry costs the hosts a fixed sum whether it holds one change or five hundred: its frames, syncs and
+wake-ups took 1.4 ms of CPU at its leader alone, a change in it some 30 us (decision 19). So while an entry of
+a leader is under way, what comes in gathers for the next one, unless it fills an entry by itself. Nothing
+waits when nothing is under way, but for what is known to be on its way to a busy store of several shards
+(below, and decision 33).
 
-Records of the order log are shared by all shards, and each costs every host as much as an entry. So under load the
-sequencer's next one waits for the shards that are about to report (:class:`Company`, decision 24).
+Records of the order log are shared by all shards, and each costs every host as much as an entry. So under
+load the sequencer's next one waits for the shards that are about to report (:class:`Company`, decision 24).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Mapping
 
 FULL_REQUESTS = 512
 FULL_BYTES = 256 << 10
-MAX_ENTRY_BYTES = 4 << 20  # an entry is closed above this size, so that no record holds up the others for long (D9)
+# an entry is closed above this size, so that no record holds up the others for long (D9)
+MAX_ENTRY_BYTES = 4 << 20
 BUSY_CHANGES = 4
 _LONGEST_S = 0.1
 _SMOOTHING = 0.2
@@ -30,7 +32,8 @@ class Pace:
     def __init__(self, full_requests: int = FULL_REQUESTS, full_bytes: int = FULL_BYTES) -> None:
         self.full_requests = full_requests
         self.full_bytes = full_bytes
-        self.awaited = 0  # so many requests gather although nothing is under way: clients just answered are about to ask again
+        # so many requests gather although nothing is under way: clients just answered are about to ask again
+        self.awaited = 0
         self.held = False  # what is queued gathers although nothing is under way: others are about to join it
 
     def due(self, under_way: int, queued: int, queued_bytes: int) -> bool:
@@ -41,8 +44,8 @@ class Pace:
 
 
 class Doubt:
-    """Whether a wait that only saves work is worth while: after ever more of them in vain, one after the other, it is given up
-    for 1, 3, 7, ... 63 rounds (decision 33)."""
+    """Whether a wait that only saves work is worth while: after ever more of them in vain, one after the
+    other, it is given up for 1, 3, 7, ... 63 rounds (decision 33)."""
 
     __slots__ = ("_skip", "_vain")
 
@@ -70,9 +73,10 @@ class Doubt:
 class Company:
     """Which shards the sequencer's next record waits for, and until when.
 
-    Expected is who had at least ``busy`` changes in its last cut: its next entry was gathering meanwhile, and is reported
-    one quorum round after that cut is applied. Nobody is expected for longer than twice what that takes as a rule, so that a
-    shard whose clients have gone is waited for once. Times are the caller's, in seconds.
+    Expected is who had at least ``busy`` changes in its last cut: its next entry was gathering meanwhile, and
+    is reported one quorum round after that cut is applied. Nobody is expected for longer than twice what that
+    takes as a rule, so that a shard whose clients have gone is waited for once. Times are the caller's, in
+    seconds.
     """
 
     __slots__ = ("_cut_at", "_turn_s", "busy")

@@ -1,9 +1,9 @@
 """Whether this replica can wait for news of commits.
 
-A commit costs a leader a message to each follower, and each of them a wake-up, unless an append is about to leave that takes
-it along. So a follower where nobody looks says with its acks that it can wait (``Raft.patient``), and is told within
-``COMMIT_RIDES_MS`` at the latest. Where somebody watches, or a read waits or has waited within a second, all is told at once
-(decision 26).
+A commit costs a leader a message to each follower, and each of them a wake-up, unless an append is about to
+leave that takes it along. So a follower where nobody looks says with its acks that it can wait
+(``Raft.patient``), and is told within ``COMMIT_RIDES_MS`` at the latest. Where somebody watches, or a read
+waits or has waited within a second, all is told at once (decision 26).
 """
 
 from __future__ import annotations

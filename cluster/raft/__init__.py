@@ -1,4 +1,5 @@
-"""Raft: one group of replicas that agree on one log. A pure state machine: see ``core`` for the driver's loop.
+"""Raft: one group of replicas that agree on one log. A pure state machine: see ``core`` for the driver's
+loop.
 
 Read in this order: ``types``, ``messages``, ``state``, ``election``, ``replication``, ``core``; then the
 parts they use: ``log``, ``progress``, ``reads``, ``membership``. "Section" means the paper (Ongaro and

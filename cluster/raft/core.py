@@ -66,8 +66,8 @@ class Raft(Election):
     # -- what goes in ----------------------------------------------------------------------------------------
 
     def step(self, message: Message, now_ms: int) -> bool:
-        """A message from a peer came. False: it gives the next Ready nothing to do, but perhaps an answer to send
-        (:meth:`take_answers`)."""
+        """A message from a peer came. False: it gives the next Ready nothing to do, but perhaps an answer to
+        send (:meth:`take_answers`)."""
         if now_ms > self._now:
             self._now = now_ms
         if message.to != self.id or message.sender == self.id:
@@ -79,7 +79,8 @@ class Raft(Election):
         return not self._quiet
 
     def take_answers(self) -> list[Message]:
-        """Messages of a Ready to come that may leave now: each waits for nothing (I2), and is handed out once."""
+        """Messages of a Ready to come that may leave now: each waits for nothing (I2), and is handed out
+        once."""
         answers, self._now_out = self._now_out, []
         return answers
 
@@ -126,8 +127,8 @@ class Raft(Election):
         self._reads.waiting.append(context)
 
     def persisted(self, sequence: int) -> bool:
-        """Everything in the Ready of that sequence, and before it, is synced. False: that gives the next Ready nothing to
-        do: no quorum has it yet, say."""
+        """Everything in the Ready of that sequence, and before it, is synced. False: that gives the next
+        Ready nothing to do: no quorum has it yet, say."""
         campaigns = self._role == Role.CANDIDATE
         flight = self._hard_flight
         while flight and flight[0][0] <= sequence:
@@ -143,11 +144,14 @@ class Raft(Election):
 
     def applied(self, index: int) -> None:
         """The state holds everything up to ``index``. Before the first Ready: where the state stands; it is
-        committed, then, whatever the hard state remembers. LogContradiction if the log ends before it (H10)."""
+        committed, then, whatever the hard state remembers. LogContradiction if the log ends before it
+        (H10)."""
         log = self.log
         if index > log.commit:
             if self._sequence or index > log.last_index:
-                raise LogContradiction(f"H10: state is at {index}, log committed to {log.commit}, ends at {log.last_index}")
+                raise LogContradiction(
+                    f"H10: state is at {index}, log committed to {log.commit}, ends at {log.last_index}"
+                )
             log.commit = index
         log.applied = max(log.applied, index)
         if index > self._announced:  # after a restart: the state knows who was a member then
@@ -158,13 +162,15 @@ class Raft(Election):
     def prove_committed(self, index: int, term: int) -> bool:
         """Something that is committed elsewhere says that entry ``index`` is committed and has ``term``.
 
-        It is, with all before it, in this log too if the entry here has that term (log matching); otherwise nothing
-        follows yet. True if that was news: the next Ready hands it out, once it is synced here.
+        It is, with all before it, in this log too if the entry here has that term (log matching); otherwise
+        nothing follows yet. True if that was news: the next Ready hands it out, once it is synced here.
         """
         log = self.log
         if index <= log.commit or index > log.last_index or log.term(index) != term:
             return False
-        assert self._role != Role.LEADER or term < self.term, "I3: named as committed before its leader has committed it"
+        assert self._role != Role.LEADER or term < self.term, (
+            "I3: named as committed before its leader has committed it"
+        )
         self._advance_commit(index)
         return True
 
@@ -172,17 +178,19 @@ class Raft(Election):
         """Storage dropped the entries up to ``index``; its ``snapshot_position`` says so already."""
         position = self._storage.snapshot_position()
         if position.index < index or index > self.log.applied:
-            raise ValueError(f"compacted to {index}: storage begins after {position.index}, applied {self.log.applied}")
+            raise ValueError(
+                f"compacted to {index}: storage begins after {position.index}, applied {self.log.applied}"
+            )
         self.log.compact(position)
         self._membership.compacted(position.index, position.configuration)
 
     def snapshot_installed(self, position: SnapshotPosition) -> bool:
-        """A state snapshot of ``position`` was switched in. Sync the stored log before that, so that a restart
-        which finds the state ahead of the log knows an unfinished install from a lost log (H10).
+        """A state snapshot of ``position`` was switched in. Sync the stored log before that, so that a
+        restart which finds the state ahead of the log knows an unfinished install from a lost log (H10).
 
         True: the log has no suffix that matches it, and the driver must begin its stored log after
-        ``position`` (synced) before it asks for the next Ready; a driver that crashed in between does so when it
-        starts. False: the stored log goes on as it is (H8). A position that is applied already is ignored.
+        ``position`` (synced) before it asks for the next Ready; a driver that crashed in between does so when
+        it starts. False: the stored log goes on as it is (H8). A position that is applied already is ignored.
         """
         log = self.log
         if position.index <= log.applied:
@@ -226,7 +234,8 @@ class Raft(Election):
         if changed:
             self._handed_hard = hard = self._hard_state()
             self._hard_flight.append((sequence, self.term, self.vote))
-        # Only what this replica's own disk holds is applied, so that its state is never ahead of its log (H10).
+        # Only what this replica's own disk holds is applied, so that its state is never ahead of its log
+        # (H10).
         first = last = self._announced
         bound = log.commit if log.commit < log.persisted else log.persisted
         configuration = None
@@ -237,15 +246,22 @@ class Raft(Election):
         leader = (self.leader_id, int(self._role), self.term)
         leader_changed = leader != self._announced_leader
         if not (
-            must_sync or last > first or self._now_out or self._after_sync or self._reads_done or leader_changed
-            or self._reads_failed or self._snapshots_to or configuration is not None
+            must_sync
+            or last > first
+            or self._now_out
+            or self._after_sync
+            or self._reads_done
+            or leader_changed
+            or self._reads_failed
+            or self._snapshots_to
+            or configuration is not None
         ):
             return None
         self._sequence = sequence
         self._announced_leader = leader
         ready = Ready(
-            sequence, hard, entries, self._now_out, self._after_sync, must_sync, (first, last), self._reads_done,
-            self._reads_failed, leader_changed, self._snapshots_to, configuration,
+            sequence, hard, entries, self._now_out, self._after_sync, must_sync, (first, last),
+            self._reads_done, self._reads_failed, leader_changed, self._snapshots_to, configuration,
         )
         self._now_out, self._after_sync = [], []
         self._reads_done, self._reads_failed, self._snapshots_to = [], [], []
@@ -261,8 +277,8 @@ class Raft(Election):
         return configuration
 
     def log_entries(self, first: int, last: int, max_bytes: int = 1 << 62) -> list[Entry]:
-        """Entries ``[first, last]``, for applying; from memory, older ones from storage. Cut short once they hold
-        ``max_bytes`` of data, which the last of them may pass."""
+        """Entries ``[first, last]``, for applying; from memory, older ones from storage. Cut short once they
+        hold ``max_bytes`` of data, which the last of them may pass."""
         found: list[Entry] = []
         while first <= last and max_bytes > 0:
             more = self.log.entries(first, last, max_bytes)
@@ -331,7 +347,9 @@ class Raft(Election):
         """A leader's view of the others; empty elsewhere."""
         learners = self._membership.current.learners
         return {
-            peer: PeerStatus(p.match, p.next, p.state.name.lower(), len(p.inflight), peer in learners, p.heard_ms)
+            peer: PeerStatus(
+                p.match, p.next, p.state.name.lower(), len(p.inflight), peer in learners, p.heard_ms
+            )
             for peer, p in self._progress.items()
         }
 

@@ -106,7 +106,8 @@ class Election(Replication):
         if free and self._up_to_date(message):
             self.vote = message.sender
             self._deadline_ms = self._now + self._timeout_ms
-            self._after_sync.append(Message(Kind.VOTE_ACK, self.id, message.sender, self.term, flag=True))  # I2
+            # I2
+            self._after_sync.append(Message(Kind.VOTE_ACK, self.id, message.sender, self.term, flag=True))
         else:
             self._send(Message(Kind.VOTE_ACK, self.id, message.sender, self.term))
 

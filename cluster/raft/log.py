@@ -22,8 +22,10 @@ _ENTRY_COST = 200  # bytes of Python objects beside an entry's data
 class RaftLog:
     """One replica's log. Terms of compacted entries are unknown: see :meth:`term`."""
 
-    __slots__ = ("_flight", "_max_tail_bytes", "_storage", "applied", "commit", "handed", "last_index", "last_term",
-                 "persisted", "position", "tail", "tail_bytes", "tail_first")
+    __slots__ = (
+        "_flight", "_max_tail_bytes", "_storage", "applied", "commit", "handed", "last_index", "last_term",
+        "persisted", "position", "tail", "tail_bytes", "tail_first",
+    )
 
     def __init__(self, storage: LogStorage, max_tail_bytes: int) -> None:
         self._storage = storage
@@ -31,7 +33,9 @@ class RaftLog:
         self.position: SnapshotPosition = storage.snapshot_position()
         self.last_index = storage.last_index()
         if self.last_index < self.position.index:
-            raise LogContradiction(f"log ends at {self.last_index}, before its own start {self.position.index}")
+            raise LogContradiction(
+                f"log ends at {self.last_index}, before its own start {self.position.index}"
+            )
         self.last_term = self.position.term
         if self.last_index > self.position.index:
             self.last_term = storage.term(self.last_index)
@@ -113,7 +117,9 @@ class RaftLog:
     def _truncate(self, index: int) -> None:
         """Drop ``index`` and everything after it."""
         if index <= self.commit:
-            raise LogContradiction(f"I1: a leader contradicts the committed entry {index} (commit {self.commit})")
+            raise LogContradiction(
+                f"I1: a leader contradicts the committed entry {index} (commit {self.commit})"
+            )
         keep = index - self.tail_first
         if keep > 0:
             for entry in self.tail[keep:]:

@@ -24,15 +24,18 @@ class Kind(IntEnum):
     # Candidate to voters; answered by PRE_VOTE_ACK or, by one that hears a leader, not at all. Lost: asked
     # again after an election timeout.
     PRE_VOTE = 1
-    # flag: yes, `term` being the term asked about; or no, `term` being the sender's own. Lost: one vote fewer.
+    # flag: yes, `term` being the term asked about; or no, `term` being the sender's own. Lost: one vote
+    # fewer.
     PRE_VOTE_ACK = 2
-    # Vote for me in `term`. index, log_term: the last entry. flag: a transfer, so hearing a leader is no reason
-    # to refuse. Leaves after the candidate's own vote and log are synced. Lost: asked again after a timeout.
+    # Vote for me in `term`. index, log_term: the last entry. flag: a transfer, so hearing a leader is no
+    # reason to refuse. Leaves after the candidate's own vote and log are synced. Lost: asked again after a
+    # timeout.
     VOTE = 3
     # flag: granted. Leaves after the vote is synced (I2). Repeated: counted once.
     VOTE_ACK = 4
     # index, log_term: the entry before `entries`; commit: the leader's. Answered by APPEND_ACK or
-    # APPEND_REJECT. Lost: the next append, or the leader's check after a heartbeat, is rejected and it resends.
+    # APPEND_REJECT. Lost: the next append, or the leader's check after a heartbeat, is rejected and it
+    # resends.
     APPEND = 5
     # The sender's synced log has the entry (index, log_term): by log matching everything before it too, so an
     # ack proves itself whenever it arrives. Lost: the next one covers it. Also sent after a snapshot install.
@@ -44,13 +47,14 @@ class Kind(IntEnum):
     # commit: what the receiver may commit, never beyond what it acknowledged; round: latest read round.
     # Leader to all; answered by HEARTBEAT_ACK. Lost: the next one comes soon.
     HEARTBEAT = 8
-    # round: the heartbeat's (H2); at a higher term, it unseats a leader of an older one. flag: as in APPEND_ACK.
+    # round: the heartbeat's (H2); at a higher term, it unseats a leader of an older one. flag: as in
+    # APPEND_ACK.
     HEARTBEAT_ACK = 9
     # commit: as in HEARTBEAT; sent when commit moves and no append is due (D4), to a peer that can wait
     # a little later. Not answered. Lost: the next append or heartbeat brings it.
     COMMIT = 10
-    # Campaign at once (leadership transfer, thesis section 3.10). Lost: repeated with each heartbeat until the
-    # transfer is given up.
+    # Campaign at once (leadership transfer, thesis section 3.10). Lost: repeated with each heartbeat until
+    # the transfer is given up.
     TIMEOUT_NOW = 11
 
 
@@ -70,7 +74,8 @@ class Message(NamedTuple):
     entries: Sequence[Entry] = ()
 
 
-_HEADER = struct.Struct("<BBQQQQQQQQI")  # kind, flag, sender, to, term, index, log_term, commit, round, hint, entries
+# kind, flag, sender, to, term, index, log_term, commit, round, hint, entries
+_HEADER = struct.Struct("<BBQQQQQQQQI")
 _CHECKSUM = struct.Struct("<I")  # CRC-32 of the header, before it; entries carry their own
 _HEADER_END = _CHECKSUM.size + _HEADER.size
 _KINDS = frozenset(Kind)
@@ -81,7 +86,9 @@ def encode_messages(messages: Iterable[Message]) -> bytes:
     parts: list[bytes] = []
     add = parts.append
     for kind, sender, to, term, index, log_term, commit, round_, hint, flag, entries in messages:
-        header = _HEADER.pack(kind, flag, sender, to, term, index, log_term, commit, round_, hint, len(entries))
+        header = _HEADER.pack(
+            kind, flag, sender, to, term, index, log_term, commit, round_, hint, len(entries)
+        )
         add(_CHECKSUM.pack(zlib.crc32(header)))
         add(header)
         for entry in entries:
@@ -90,8 +97,8 @@ def encode_messages(messages: Iterable[Message]) -> bytes:
 
 
 def decode_messages(data: bytes) -> list[Message]:
-    """What :func:`encode_messages` made. IntegrityError if anything is cut short, unknown or fails a checksum;
-    then no part of the frame is to be believed."""
+    """What :func:`encode_messages` made. IntegrityError if anything is cut short, unknown or fails a
+    checksum; then no part of the frame is to be believed."""
     messages: list[Message] = []
     pos, end = 0, len(data)
     while pos < end:

@@ -32,8 +32,10 @@ PROBE, REPLICATE, SNAPSHOT = ProgressState.PROBE, ProgressState.REPLICATE, Progr
 class Progress:
     """One peer. The leader's loop reads and writes the fields directly: this is the hot path."""
 
-    __slots__ = ("acked_round", "check_due", "checked_ms", "heard_ms", "inflight", "inflight_bytes", "match", "next",
-                 "patient", "sent_commit", "sent_ms", "state", "waiting")
+    __slots__ = (
+        "acked_round", "check_due", "checked_ms", "heard_ms", "inflight", "inflight_bytes", "match", "next",
+        "patient", "sent_commit", "sent_ms", "state", "waiting",
+    )
 
     def __init__(self, next_index: int, now_ms: int) -> None:
         self.match = 0

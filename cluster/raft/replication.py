@@ -136,7 +136,9 @@ class Replication(RaftState):
             elif progress.state == PROBE and not progress.waiting:
                 sent = self._send_append(peer, progress)
             known = commit if commit < progress.match else progress.match
-            if (asking and peer in self._membership.current.voters) or (heartbeat and self._heartbeat_to(progress)):
+            if (asking and peer in self._membership.current.voters) or (
+                heartbeat and self._heartbeat_to(progress)
+            ):
                 progress.sent_ms = now
                 progress.sent_commit = known
                 self._now_out.append(
@@ -239,9 +241,14 @@ class Replication(RaftState):
             self._maybe_commit()
             if message.sender == self._transferee:
                 self._hand_over()
-            if self._leaving and message.sender in self._leaving and index >= self._leaving[message.sender][0]:
+            if (
+                self._leaving
+                and message.sender in self._leaving
+                and index >= self._leaving[message.sender][0]
+            ):
                 self._let_go(message.sender)
-            # an ack before the quorum's, or after it: its sender has been told of the commit, or is by the next append or in time
+            # an ack before the quorum's, or after it: its sender has been told of the commit, or is by the
+            # next append or in time
             self._quiet = (
                 log.commit == before and progress.next > log.last_index and not self._transferee
                 and (not self.config.tells_commit or min(before, progress.match) <= progress.sent_commit
@@ -281,7 +288,9 @@ class Replication(RaftState):
     def _confirmed_round(self) -> int:
         """The latest read round that a quorum of voters confirmed."""
         current = self._membership.current
-        rounds = sorted(self._reads.latest if v == self.id else self._progress[v].acked_round for v in current.voters)
+        rounds = sorted(
+            self._reads.latest if v == self.id else self._progress[v].acked_round for v in current.voters
+        )
         return rounds[len(rounds) - current.quorum()]
 
     def _maybe_commit(self) -> None:
@@ -357,7 +366,8 @@ class Replication(RaftState):
             self._now_out.append(Message(Kind.TIMEOUT_NOW, self.id, self._transferee, self.term))
 
     def snapshot_sent(self, peer: int, ok: bool) -> None:
-        """The state snapshot asked for by ``Ready.snapshots_to`` reached ``peer``, or did not: probe again."""
+        """The state snapshot asked for by ``Ready.snapshots_to`` reached ``peer``, or did not: probe
+        again."""
         progress = self._progress.get(peer)
         if progress is not None and progress.state == SNAPSHOT:
             progress.probe(self.log.position.index + 1 if ok else progress.match + 1)
@@ -407,12 +417,18 @@ class Replication(RaftState):
 
     def _on_heartbeat(self, message: Message) -> None:
         self._quiet = (
-            message.commit <= self.log.commit and self._role == Role.FOLLOWER and self.leader_id == message.sender
+            message.commit <= self.log.commit
+            and self._role == Role.FOLLOWER
+            and self.leader_id == message.sender
             and self._saved_term == self.term
         )
         self._follow(message)
         self._advance_commit(message.commit)
-        self._send(Message(Kind.HEARTBEAT_ACK, self.id, message.sender, self.term, round=message.round, flag=self.patient))
+        self._send(
+            Message(
+                Kind.HEARTBEAT_ACK, self.id, message.sender, self.term, round=message.round, flag=self.patient
+            )
+        )
 
     def _on_commit(self, message: Message) -> None:
         self._follow(message)

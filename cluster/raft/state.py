@@ -38,7 +38,9 @@ class RaftState:
         hard = storage.hard_state()
         self.log = log = RaftLog(storage, config.max_tail_bytes)
         if hard.commit > log.last_index:
-            raise LogContradiction(f"H10: log ends at {log.last_index}, but {hard.commit} had been committed here")
+            raise LogContradiction(
+                f"H10: log ends at {log.last_index}, but {hard.commit} had been committed here"
+            )
         log.commit = max(log.commit, hard.commit)
         self.term = hard.term
         self.vote = hard.vote
@@ -47,7 +49,8 @@ class RaftState:
         if log.last_term > self.term:  # a crash between installing a snapshot and writing the term it brought
             self.term, self.vote = log.last_term, 0
         self._handed_hard = hard
-        self._hard_flight: deque[tuple[int, int, int]] = deque()  # (sequence, term, vote) handed out for storage
+        # (sequence, term, vote) handed out for storage
+        self._hard_flight: deque[tuple[int, int, int]] = deque()
         self._membership = self._read_membership()
 
         #: Whether this replica's driver can wait for news of commits; may be changed at any time.
@@ -61,7 +64,8 @@ class RaftState:
 
         # a leader's
         self._progress: dict[int, Progress] = {}
-        self._leaving: dict[int, tuple[int, int]] = {}  # removed or demoted peer -> (index of that, since when it is committed)
+        # removed or demoted peer -> (index of that, since when it is committed)
+        self._leaving: dict[int, tuple[int, int]] = {}
         self._reads = ReadRounds()
         self._term_start = 0  # index of its first entry
         self._uncommitted_bytes = 0
@@ -158,7 +162,9 @@ class RaftState:
             return
         if index > log.last_index:
             # the leader only says what this replica had acknowledged, after a sync
-            raise LogContradiction(f"H10: log ends at {log.last_index}, but this replica had acknowledged {index}")
+            raise LogContradiction(
+                f"H10: log ends at {log.last_index}, but this replica had acknowledged {index}"
+            )
         log.commit = index
 
     def _hard_state(self) -> HardState:

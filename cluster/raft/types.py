@@ -79,7 +79,8 @@ def entry_checksum(index: int, term: int, kind: int, data: bytes) -> int:
 
 @dataclass(slots=True)  # not frozen: making one would take 0.45 us instead of 0.12
 class Entry:
-    """One place of the log; never changed once made. ``checksum`` -1: not computed yet, :meth:`encode` does."""
+    """One place of the log; never changed once made. ``checksum`` -1: not computed yet, :meth:`encode`
+    does."""
 
     index: int
     term: int
@@ -175,7 +176,8 @@ class Configuration:
 
 @dataclass(slots=True, frozen=True)
 class SnapshotPosition:
-    """A place in the log up to which everything is in the state: the entry there and who was a member then."""
+    """A place in the log up to which everything is in the state: the entry there and who was a member
+    then."""
 
     index: int
     term: int
@@ -186,7 +188,8 @@ class SnapshotPosition:
 class Config:
     """How one replica behaves. All times are by the ``now_ms`` that the caller hands in."""
 
-    #: This replica's ID, unique in the group for ever: a replica that lost its log gets a new one (H10). Never 0.
+    #: This replica's ID, unique in the group for ever: a replica that lost its log gets a new one (H10).
+    #: Never 0.
     id: int
     #: A leader lets each peer hear from it at least this often. Default 100, as etcd. Below the round trip it
     #: only costs messages; above a third of the election timeout one lost message may unseat a leader.
@@ -194,9 +197,10 @@ class Config:
     #: A follower that hears nothing this long, plus up to the same again by chance, campaigns; a leader that
     #: hears from no quorum this long steps down. Default 1000, as etcd; ten heartbeats is the usual ratio.
     election_timeout_ms: int = 1000
-    #: The first election after a start comes as if the leader had last been heard an election timeout less a heartbeat
-    #: ago: when all replicas start together nobody leads whom it would be worth to wait for, and where somebody leads he
-    #: is heard within a heartbeat, or pre-votes are refused. Default off; etcd's ``initial-election-tick-advance``.
+    #: The first election after a start comes as if the leader had last been heard an election timeout less a
+    #: heartbeat ago: when all replicas start together nobody leads whom it would be worth to wait for, and
+    #: where somebody leads he is heard within a heartbeat, or pre-votes are refused. Default off; etcd's
+    #: ``initial-election-tick-advance``.
     soon_at_start: bool = False
     #: Entries of one append message stop at this many bytes (one entry always fits). Large messages delay the
     #: heartbeats behind them.
@@ -205,25 +209,26 @@ class Config:
     max_inflight: int = 64
     #: The same in bytes: bounds what a slow peer makes the transport hold.
     max_inflight_bytes: int = 16 << 20
-    #: Proposals are dropped while this many bytes of this leader's entries are uncommitted: bounds memory when
-    #: the quorum is slow or gone.
+    #: Proposals are dropped while this many bytes of this leader's entries are uncommitted: bounds memory
+    #: when the quorum is slow or gone.
     max_uncommitted_bytes: int = 64 << 20
-    #: Entries kept in memory for peers that are slightly behind; older ones are read from storage. Entries not
-    #: yet synced stay in memory in any case.
+    #: Entries kept in memory for peers that are slightly behind; older ones are read from storage. Entries
+    #: not yet synced stay in memory in any case.
     max_tail_bytes: int = 16 << 20
-    #: So many confirmation rounds for reads may be under way at once; questions beyond wait and share the next.
+    #: So many confirmation rounds for reads may be under way at once; questions beyond wait and share the
+    #: next.
     max_read_rounds: int = 4
-    #: Ask before a campaign whether it could be won (thesis section 9.6): a replica that was cut off then does
-    #: not unseat a working leader by its higher term.
+    #: Ask before a campaign whether it could be won (thesis section 9.6): a replica that was cut off then
+    #: does not unseat a working leader by its higher term.
     pre_vote: bool = True
     #: A leader without a quorum's answers steps down, and nobody votes while it hears from a leader (thesis
     #: section 6.2, 4.2.3). Off only in tests.
     check_quorum: bool = True
-    #: Tell peers of a commit at once, in a message of its own if need be (D4). Off where they learn it from elsewhere
-    #: (``prove_committed``): then it rides with appends and heartbeats.
+    #: Tell peers of a commit at once, in a message of its own if need be (D4). Off where they learn it from
+    #: elsewhere (``prove_committed``): then it rides with appends and heartbeats.
     tells_commit: bool = True
-    #: So long a commit may go untold to a peer that has said it can wait (``Raft.patient``): until then an append takes
-    #: it along, which saves both sides a message and a wake-up. 0: everybody is told at once.
+    #: So long a commit may go untold to a peer that has said it can wait (``Raft.patient``): until then an
+    #: append takes it along, which saves both sides a message and a wake-up. 0: everybody is told at once.
     commit_rides_ms: int = 0
 
     def __post_init__(self) -> None:
@@ -258,8 +263,9 @@ class LogStorage(Protocol):
 
 @dataclass(slots=True)
 class Ready:
-    """What the caller has to do now, in this order: send ``messages``; write ``entries`` and ``hard_state`` in
-    one batch; sync it if ``must_sync``; then send ``messages_after_sync`` and call ``persisted(sequence)``.
+    """What the caller has to do now, in this order: send ``messages``; write ``entries`` and ``hard_state``
+    in one batch; sync it if ``must_sync``; then send ``messages_after_sync`` and call
+    ``persisted(sequence)``.
 
     Several may be under way at once, synced in order; one sync may cover several. One that needs no sync
     counts as persisted once all before it are. ``committed`` can be applied at once.
@@ -267,7 +273,8 @@ class Ready:
 
     sequence: int
     hard_state: HardState | None  # to be written with ``entries``, in one batch
-    entries: list[Entry]  # to append; if entries[0].index <= last stored index, truncate the stored tail first
+    # to append; if entries[0].index <= last stored index, truncate the stored tail first
+    entries: list[Entry]
     messages: list[Message]  # send at once; a leader's appends are among them
     messages_after_sync: list[Message]  # I2: only after this Ready and all before it are synced
     must_sync: bool
@@ -275,7 +282,8 @@ class Ready:
     reads: list[tuple[int, int]]  # (context, index): answer once applied through index
     reads_failed: list[int]  # leadership lost before they were confirmed: ask again, elsewhere
     leader_changed: bool  # leader_id, role or term is not what it was at the last Ready
-    snapshots_to: list[tuple[int, int]]  # (peer, least useful index): send it a state snapshot, then snapshot_sent
+    # (peer, least useful index): send it a state snapshot, then snapshot_sent
+    snapshots_to: list[tuple[int, int]]
     configuration: Configuration | None  # a committed change; in effect since it was appended
 
 

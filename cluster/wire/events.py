@@ -1,12 +1,13 @@
 """Events of watches, from the node that applies them through a front to clients.
 
-Hot path: an event is put into its final form once, by the node: the field 11 of a ``WatchResponse`` that every watcher
-gets. Fronts pass these bytes on, as many events at once as a node applied at once. What a front has to know of single
-events, where it merges shards, filters, or joins a watch in the midst, stands in a table before them, and is read only
-then. Nine revisions applied at once cost node and front 1.2 us each until the front has its response, where both took them
-apart and put them together 3.5 (one alone: 3.6 and 4.7).
+Hot path: an event is put into its final form once, by the node: the field 11 of a ``WatchResponse`` that
+every watcher gets. Fronts pass these bytes on, as many events at once as a node applied at once. What a front
+has to know of single events, where it merges shards, filters, or joins a watch in the midst, stands in a
+table before them, and is read only then. Nine revisions applied at once cost node and front 1.2 us each until
+the front has its response, where both took them apart and put them together 3.5 (one alone: 3.6 and 4.7).
 
-An EVENTS record: ``EVENTS_HEAD | table: an EVENT each | fields``. A history answer has the same table and fields.
+An EVENTS record: ``EVENTS_HEAD | table: an EVENT each | fields``. A history answer has the same table and
+fields.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from cluster.wire.protobuf import read_varint, varint
 PUT, DELETE = 0, 1
 
 EVENTS_HEAD = Struct("<QQI")  # first and last revision, which are both here whole; number of events
-MORE_EVENTS = 1 << 31  # in that number: further records of this (one) revision come, nothing of it may show yet
-EVENT = Struct("<QBII")  # revision, type, place among its revision's changes over all shards, bytes of its field
+# in that number: further records of this (one) revision come, nothing of it may show yet
+MORE_EVENTS = 1 << 31
+# revision, type, place among its revision's changes over all shards, bytes of its field
+EVENT = Struct("<QBII")
 
 _heads: dict[int, bytes] = {}  # what stands before a KeyValue of so many bytes, in the event of a put
 _HEADS_MOST = 4096
 
 
 def event_field(kind: int, kv: bytes, prev_kv: bytes = b"") -> bytes:
-    """Field 11 of a ``WatchResponse`` with one ``mvccpb.Event``. ``kv`` and ``prev_kv`` (b"": none) are KeyValues in wire form;
-    a DELETE's has key and mod_revision."""
+    """Field 11 of a ``WatchResponse`` with one ``mvccpb.Event``. ``kv`` and ``prev_kv`` (b"": none) are
+    KeyValues in wire form; a DELETE's has key and mod_revision."""
     size = len(kv)
     if kind == PUT and not prev_kv:
         head = _heads.get(size)

@@ -55,8 +55,10 @@ class Method(IntEnum):
     READ_INDEX = 16  # body empty; answer OK: READ_INDEX_ANSWER
     LEASE_KEEPALIVE = 17  # LeaseKeepAliveRequest; OK: HEAD + fields (TTL 0: no such lease)
     LEASE_TTL = 18  # LeaseTimeToLiveRequest; OK: HEAD + fields
-    LEASE_KEEPALIVES = 19  # lease IDs (i64 each); OK: HEAD + what each has got (i64): TTL in s, 0 none, LEASE_DUE
-    # Reads of a replica; body: READ + etcd request. Answer OK: HEAD + fields; long ones PARTIAL ... OK, as far as CREDIT goes.
+    # lease IDs (i64 each); OK: HEAD + what each has got (i64): TTL in s, 0 none, LEASE_DUE
+    LEASE_KEEPALIVES = 19
+    # Reads of a replica; body: READ + etcd request. Answer OK: HEAD + fields; long ones PARTIAL ... OK, as
+    # far as CREDIT goes.
     RANGE = 32
     LEASE_LEASES = 33
     MEMBER_LIST = 34
@@ -82,33 +84,39 @@ class Method(IntEnum):
     # Watch (to a node of the front's own host). The rid is the subscription's.
     SUBSCRIBE = 48  # SUBSCRIBE_HEAD + key + range_end; answered by EVENTS for ever, first SUBSCRIBED
     UNSUBSCRIBE = 49  # rid of the subscription; no answer
-    HISTORY = 50  # HISTORY_HEAD + key + range_end; answered once: HISTORY_ANSWER + events (cluster.wire.events), or ERROR Compacted
-    # as RANGE, of which a front makes one answer out of several shards': every answer is HEAD +
+    # HISTORY_HEAD + key + range_end; answered once: HISTORY_ANSWER + events (cluster.wire.events), or ERROR
+    # Compacted as RANGE, of which a front makes one answer out of several shards': every answer is HEAD +
     # cluster.evaluate.reading.row_parts
+    HISTORY = 50
     RANGE_ROWS = 43
     STREAM_ROWS = 44  # as RANGE_STREAM, likewise
     LEASE_KEYS = 42  # READ + LeaseTimeToLiveRequest: the keys of this shard on the lease; OK: HEAD + fields
-    CATCH_UP = 53  # revision (u64) that a read waits for: its WATERMARK at once, and others promptly for a while; no answer
+    # revision (u64) that a read waits for: its WATERMARK at once, and others promptly for a while; no answer
+    CATCH_UP = 53
     CANCEL = 51  # rid of a read or a queued write that nobody waits for any more; no answer
     # Between nodes, on links like a front's: see cluster.order.prepare, node.links.siblings and
     # node.replica.shards.feed.
     WIDE = 72  # a front's transaction over several shards, to the sequencer: wide method u8 + the request
-    LONE = 73  # a lone client's put, to the sequencer: its shard (u16) + the request; ELSEWHERE: to its leader, rather
+    # a lone client's put, to the sequencer: its shard (u16) + the request; ELSEWHERE: to its leader, rather
+    LONE = 73
     PREPARE = 80
     RELEASE = 81  # no answer
     QUERY = 82  # leader -> sequencer: what became of this attempt? OK: FATE
     REPORT = 83  # leader -> sequencer; no answer
-    FEED = 84  # node -> any node 0: order records from this index on (u64); PARTIAL answers FEED_HEAD + projection
-    # order index applied (u64), durable (u64), haste (u8, node.replica.shards.feed): credit for more;
-    # no answer
+    # node -> any node 0: order records from this index on (u64); PARTIAL answers FEED_HEAD + projection order
+    # index applied (u64), durable (u64), haste (u8, node.replica.shards.feed): credit for more; no answer
+    FEED = 84
     FEED_ACK = 85
     # leader of shard 0 -> a shard's leader: where its group stands, and what is due there
     # (node.members.group)
     RECONFIGURE = 86
     SHOWN = 87  # sequencer -> who granted: the next piece of rows that it has pinned (cluster.order.shown)
-    CREDIT = 52  # rid of an answer in PARTIAL records: so many bytes (u64, in all) of their bodies have been passed on, or have
-    # room; as many as before: its client takes others first; rid 0: so many of all such answers have been read from this link; no answer
-    FAREWELL = 54  # the answer to LEAVING: this front has every answer and asks nothing more on this link; no answer
+    # rid of an answer in PARTIAL records: so many bytes (u64, in all) of their bodies have been passed on, or
+    # have room; as many as before: its client takes others first; rid 0: so many of all such answers have
+    # been read from this link; no answer
+    CREDIT = 52
+    # the answer to LEAVING: this front has every answer and asks nothing more on this link; no answer
+    FAREWELL = 54
     # Administration.
     TRANSFER_LEADER = 64  # u64 member ID; to the shard's leader; OK once the target has been told to campaign
 
@@ -125,10 +133,14 @@ class Status(IntEnum):
     SUBSCRIBED = 6  # SUBSCRIBED_BODY
     STATE = 7  # rid 0: STATE_BODY, at HELLO, on every change of leader or term, and every heartbeat
     WATERMARK = 8  # rid 0: revision u64: everything of this shard up to it has been emitted to this front
-    REFUSED = 9  # rid 0: UTF-8 reason (foreign cluster, wrong version); the node ignores the link from then on
+    # rid 0: UTF-8 reason (foreign cluster, wrong version); the node ignores the link from then on
+    REFUSED = 9
     LOCKED = 11  # a prepare would wait for another attempt's undecided one; body: that attempt
-    ELSEWHERE = 12  # certainly not logged; only the sequencer can decide it: send it there as a wide transaction
-    LEAVING = 13  # rid 0: this node is about to end: ask nothing more here; answered by FAREWELL once everything is answered
+    # certainly not logged; only the sequencer can decide it: send it there as a wide transaction
+    ELSEWHERE = 12
+    # rid 0: this node is about to end: ask nothing more here; answered by FAREWELL once everything is
+    # answered
+    LEAVING = 13
     VERSIONS = (
         14  # rid 0: SPOKEN, which versions the node speaks; in its first frame, to those who named theirs
     )
@@ -144,23 +156,29 @@ MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, MEMBER_PROMOTE = range(1, 5)  # kinds 
 HEAD = struct.Struct("<QQ")  # revision for the response header, raft term; the response's other fields follow
 PUT_ANSWER = struct.Struct("<QBIQQ")  # ANSWER and HEAD of a put without previous value, in one
 READ_INDEX_ANSWER = struct.Struct("<QQQ")  # order index, revision there, term
-READ = struct.Struct("<QQ")  # applied order index to wait for (0: serializable), revision to read at (0: latest)
+# applied order index to wait for (0: serializable), revision to read at (0: latest)
+READ = struct.Struct("<QQ")
 LEASE_DUE = -1  # its time is over and its revocation on the way: only LEASE_KEEPALIVE waits for that
 LONE_HEAD = struct.Struct("<H")  # shard
 SPOKEN = struct.Struct("<HH")  # lowest and highest version
 LEADER = struct.Struct("<QQ")  # member ID of the leader (0 unknown), term
-SUBSCRIBE_HEAD = struct.Struct("<QBI")  # deliver events of revision >= this, flags (1: with prev_kv), key length
+# deliver events of revision >= this, flags (1: with prev_kv), key length
+SUBSCRIBE_HEAD = struct.Struct("<QBI")
 SUBSCRIBED_BODY = struct.Struct("<QQ")  # live events start at this revision; compact revision
-HISTORY_HEAD = struct.Struct("<QIIBI")  # from revision, at most so many events, bytes, flags (1: prev_kv), key length
-HISTORY_ANSWER = struct.Struct("<QQQI")  # next revision to ask from, applied revision, compact revision, events
+# from revision, at most so many events, bytes, flags (1: prev_kv), key length
+HISTORY_HEAD = struct.Struct("<QIIBI")
+# next revision to ask from, applied revision, compact revision, events
+HISTORY_ANSWER = struct.Struct("<QQQI")
 STATE_BODY = struct.Struct("<QQQQQQ")  # shard, leader member ID (0 unknown), term, commit, applied, revision
-FEED_HEAD = struct.Struct("<QQI")  # order index and term of the record, its bytes in node 0's log; its projection follows
+# order index and term of the record, its bytes in node 0's log; its projection follows
+FEED_HEAD = struct.Struct("<QQI")
 FEED_BODY = struct.Struct("<HQ")  # shard, first order index wanted
 FEED_ACK_BODY = struct.Struct("<QQB")  # applied order index, durable order index, haste
 # haste: records may come late; those that concern the own shard may not; none may
 NO_HASTE, OWN_HASTE, ALL_HASTE = 0, 1, 2
-# protocol version, cluster ID, member ID of the front's host (0: none), session, then how it places keys: shards and
-# depth (0, 0: it places none). One that placed keys otherwise than the cluster agreed would write to the wrong shard.
+# protocol version, cluster ID, member ID of the front's host (0: none), session, then how it places keys:
+# shards and depth (0, 0: it places none). One that placed keys otherwise than the cluster agreed would write
+# to the wrong shard.
 HELLO_BODY = struct.Struct("<HQQQHH")
 
 

@@ -1,7 +1,8 @@
 """What a node's log says of its peers: who cannot be reached and why, who is back, and that nobody leads.
 
-A cluster that cannot form, or has fallen apart, says why on every host. The same trouble is told once, then every
-``AGAIN_S`` while it lasts. Nodes of shards other than 0, which mostly have the same troubles, repeat it less often.
+A cluster that cannot form, or has fallen apart, says why on every host. The same trouble is told once, then
+every ``AGAIN_S`` while it lasts. Nodes of shards other than 0, which mostly have the same troubles, repeat it
+less often.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Contacts:
         self._leaderless: _Trouble | None = None
 
     def look(self, leader: int, now: float) -> None:
-        """``leader``: member ID of whom this node follows, 0: of nobody. ``now``: seconds of any one clock."""
+        """``leader``: member ID of whom this node follows, 0: of nobody. ``now``: seconds of any one
+        clock."""
         for member_id, link in self._links.items():
             reason, hint = link.trouble()
             if reason:
@@ -67,10 +69,14 @@ class Contacts:
         if len(trouble.told) >= _MOST_CAUSES:
             trouble.told.pop(min(trouble.told, key=trouble.told.__getitem__))
         trouble.told[reason] = now
-        log.warning(event, **self._named(peer), reason=reason, **({"hint": hint} if hint else {}), for_s=round(now - trouble.since))
+        log.warning(
+            event, **self._named(peer), reason=reason, **({"hint": hint} if hint else {}),
+            for_s=round(now - trouble.since),
+        )
 
     def _due(self, trouble: _Trouble, reason: str, now: float) -> bool:
-        """Another cause is news, once it has stood for two looks: a dial that is refused and one that hangs take turns."""
+        """Another cause is news, once it has stood for two looks: a dial that is refused and one that hangs
+        take turns."""
         stands, trouble.reason = reason == trouble.reason, reason
         if not trouble.told:
             return now - trouble.since >= PATIENCE_S
@@ -94,10 +100,14 @@ class Contacts:
             return
         self._leaderless.told[""] = now
         members = len(self._links) + 1
-        reached = [link.peer.name for member_id, link in self._links.items() if member_id not in self._troubles]
+        reached = [
+            link.peer.name for member_id, link in self._links.items() if member_id not in self._troubles
+        ]
         needed = members // 2 + 1
-        facts = {"shard": self._shard, "reached": reached, "not_reached": dict(self._unreached()), "members": members,
-                 "needed": needed, "for_s": round(now - self._leaderless.since)}
+        facts = {
+            "shard": self._shard, "reached": reached, "not_reached": dict(self._unreached()),
+            "members": members, "needed": needed, "for_s": round(now - self._leaderless.since),
+        }
         if len(reached) + 1 < needed:
             log.warning("nobody leads: no majority of the members reaches each other", **facts)
         else:
@@ -111,4 +121,7 @@ class Contacts:
 
     def _named(self, peer: Peer) -> dict[str, object]:
         host = f"[{peer.host}]" if ":" in peer.host else peer.host
-        return {"peer": peer.name or f"{peer.member_id:x}", "address": f"{host}:{peer.port + self._shard}", "shard": self._shard}
+        return {
+            "peer": peer.name or f"{peer.member_id:x}", "address": f"{host}:{peer.port + self._shard}",
+            "shard": self._shard,
+        }

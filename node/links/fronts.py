@@ -34,22 +34,26 @@ class FrontLink:
     """One front's connection."""
 
     __slots__ = (
-        "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until", "identity", "lost",
+        "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until",
+        "identity", "lost",
         "member_id", "newest", "overdue", "pass_on", "pieces_sent", "pieces_taken", "session",
         "subscriptions", "version", "wanted", "watches", "watermark",
     )  # fmt: skip
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
         self.identity = identity
-        self.watches = identity[:1] != NODE_IDENTITY  # a front; other shards' nodes (node.links.siblings) have no use for watermarks
+        # a front; other shards' nodes (node.links.siblings) have no use for watermarks
+        self.watches = identity[:1] != NODE_IDENTITY
         self.session = session
         self.member_id = member_id  # of the host it runs on; 0: no member
         self.version = LOWEST  # that both sides speak
         self.alive = True
         self.farewell = False  # it has every answer, and asks nothing more
-        self.pass_on: PassOn | None = None  # to a front in this very process, which takes large answers as they are
+        # to a front in this very process, which takes large answers as they are
+        self.pass_on: PassOn | None = None
         self.answered = 0
-        self.newest = self.overdue = 0  # rid of its last request; of the last one that it has given up by now, at the latest
+        # rid of its last request; of the last one that it has given up by now, at the latest
+        self.newest = self.overdue = 0
         self.subscriptions: dict[int, Any] = {}  # rid -> node.serving.watches.Subscription
         self.lost: dict[int, Any] = {}  # the same, after an install: those that it has not been told of yet
         self.watermark = 0  # revision of the last WATERMARK sent
@@ -89,7 +93,8 @@ class FrontLink:
             self.answered -= 1  # flush counts pieces
 
     def pieces(self, rid: int, status: int, parts: list[bytes]) -> None:
-        """As :meth:`answer`, for a large body in pieces: it is not copied on its way to a front in this process."""
+        """As :meth:`answer`, for a large body in pieces: it is not copied on its way to a front in this
+        process."""
         if status == _PARTIAL:
             self.pieces_sent += sum(map(len, parts))
         if self.pass_on is not None:
@@ -101,7 +106,8 @@ class FrontLink:
         self.answered -= len(parts)
 
     def ok(self, rid: int, revision: int, term: int, tail: bytes) -> None:
-        """Queue the answer of an etcd method: revision and term for the header, the other fields in wire form."""
+        """Queue the answer of an etcd method: revision and term for the header, the other fields in wire
+        form."""
         self._out.append(ANSWER.pack(rid, 0, 16 + len(tail)) + HEAD.pack(revision, term) + tail)
 
     @property
@@ -152,12 +158,15 @@ class Fronts:
         self._prompt = prompt  # local fronts hear of every revision as it is applied
         self._revision = 0  # applied, and all its events queued
         self._limit_s = limit_s
-        self._came: deque[tuple[float, list[tuple[FrontLink, int]]]] = deque()  # when, by link, the last request that had come
+        # when, by link, the last request that had come
+        self._came: deque[tuple[float, list[tuple[FrontLink, int]]]] = deque()
         self.links: dict[bytes, FrontLink] = {}
         self.dirty: set[FrontLink] = set()
         self._refusals = Repeats()
 
-    def frame(self, identity: bytes, data: bytes, send: Send, prefix: bytes, pass_on: PassOn | None = None) -> None:
+    def frame(
+        self, identity: bytes, data: bytes, send: Send, prefix: bytes, pass_on: PassOn | None = None
+    ) -> None:
         """One frame of a front arrived. ``pass_on``: see :class:`FrontLink`."""
         link = self.links.get(identity)
         try:
@@ -252,8 +261,9 @@ class Fronts:
                 self.drop(link.identity)
 
     def watermark(self, revision: int, now: float) -> None:
-        """Every event up to ``revision`` has been emitted: told at once where somebody watches, or waits (CATCH_UP), and
-        by node 0 to its host's fronts, which take the newest revision there is from it; to others with what leaves next.
+        """Every event up to ``revision`` has been emitted: told at once where somebody watches, or waits
+        (CATCH_UP), and by node 0 to its host's fronts, which take the newest revision there is from it; to
+        others with what leaves next.
         """
         self._revision = revision
         for link in self.links.values():
@@ -282,7 +292,8 @@ class Fronts:
             self.dirty.add(link)
 
     def leave(self) -> None:
-        """Tell every front that this node is about to end. Other shards' nodes need not know: they ask elsewhere freely."""
+        """Tell every front that this node is about to end. Other shards' nodes need not know: they ask
+        elsewhere freely."""
         for link in self.links.values():
             if link.watches:
                 link.answer(0, Status.LEAVING, b"")

@@ -2,17 +2,18 @@
 
 Two memories, and a member must be what both of them say.
 
-*Heard*: this replica's own, of each peer that said hello, synced before the first message of that peer is taken.
+*Heard*: this replica's own, of each peer that said hello, synced before the first message of that peer is
+taken.
 
-*Agreed*: what the leader of shard 0 had heard, logged behind nothing but the first entry of its term, before any
-write that it evaluates. It is applied by every replica of every shard and travels with snapshots: so a peer is known
-also to those that never heard it, and an emptied host learns from the log itself that it is not who it was. The
-first record of a member counts for ever. What is agreed of a member that was never heard is remembered as if it had been:
-a shard's node that is killed forgets what it has applied, and has nothing but its memory until the feed has brought
-it again.
+*Agreed*: what the leader of shard 0 had heard, logged behind nothing but the first entry of its term, before
+any write that it evaluates. It is applied by every replica of every shard and travels with snapshots: so a
+peer is known also to those that never heard it, and an emptied host learns from the log itself that it is not
+who it was. The first record of a member counts for ever. What is agreed of a member that was never heard is
+remembered as if it had been: a shard's node that is killed forgets what it has applied, and has nothing but
+its memory until the feed has brought it again.
 
-What stays open: a host whose first acknowledgement and whose loss both come before that record is applied, towards
-peers that have not heard it. Nobody can know that it ever was somebody else.
+What stays open: a host whose first acknowledgement and whose loss both come before that record is applied,
+towards peers that have not heard it. Nobody can know that it ever was somebody else.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 REFUSED = (
-    "member {:x} came back without the data that it had: its old votes and acknowledged writes are lost, so it may not "
-    "take part under its old identity. Remove the member and add it again as a new one, with an empty data directory"
+    "member {:x} came back without the data that it had: its old votes and acknowledged "
+    "writes are lost, so it may not "
+    "take part under its old identity. Remove the member and add it again as a new one, "
+    "with an empty data directory"
 )
 
 
@@ -35,13 +38,15 @@ class Memory(Protocol):
 
 
 class Incarnations:
-    """Both memories of one replica. Incarnation 0 is nobody's: it is neither logged nor held against anybody."""
+    """Both memories of one replica. Incarnation 0 is nobody's: it is neither logged nor held against
+    anybody."""
 
     def __init__(
-        self, member_id: int, incarnation: int, members: Iterable[int], memory: Memory, agreed: Mapping[int, int],
-        logged: Callable[[], Iterable[tuple[int, int]]] = tuple,
+        self, member_id: int, incarnation: int, members: Iterable[int], memory: Memory,
+        agreed: Mapping[int, int], logged: Callable[[], Iterable[tuple[int, int]]] = tuple,
     ) -> None:
-        """``logged``: the records in the log's tail, which is not applied yet; read at a first contact only."""
+        """``logged``: the records in the log's tail, which is not applied yet; read at a first contact
+        only."""
         self.agreed = dict(agreed)
         self._memory = memory
         self._in_log = logged
@@ -50,10 +55,12 @@ class Incarnations:
         for member in members:
             if member != member_id and (seen := memory.meta(_name(member))) is not None:
                 self._heard[member] = int.from_bytes(seen, "big")
-        self._logged: tuple[int, set[int]] = (0, set())  # term, members that it has logged and not applied yet
+        # term, members that it has logged and not applied yet
+        self._logged: tuple[int, set[int]] = (0, set())
 
     def accept(self, member_id: int, incarnation: int) -> bool:
-        """Whether a hello is of the replica that is known here; the first one is remembered. Blocks for a sync."""
+        """Whether a hello is of the replica that is known here; the first one is remembered. Blocks for a
+        sync."""
         if not self._is_agreed(member_id, incarnation):
             return False
         seen = self.heard(member_id)
@@ -79,7 +86,8 @@ class Incarnations:
         return self._heard.get(member_id)
 
     def to_log(self, term: int) -> list[tuple[int, int]]:
-        """``(member, incarnation)`` of all that were heard and are not agreed: for the leader of shard 0, once a term."""
+        """``(member, incarnation)`` of all that were heard and are not agreed: for the leader of shard 0,
+        once a term."""
         if self._logged[0] != term:
             self._logged = (term, set())
         logged = self._logged[1]
@@ -89,7 +97,8 @@ class Incarnations:
         return new
 
     def agree(self, records: Iterable[tuple[int, int]]) -> list[int]:
-        """Records were applied, or came with a snapshot: the members among them, this one too, that are somebody else."""
+        """Records were applied, or came with a snapshot: the members among them, this one too, that are
+        somebody else."""
         self.agreed.update(records)
         unheard = [(member, agreed) for member, agreed in self.agreed.items() if member not in self._heard]
         for member, agreed in unheard:  # H10: a crash takes what was applied, and not this

@@ -1,4 +1,5 @@
-"""Raft's messages: what a peer's frame brings; and on their way out, one frame per peer, what may leave only after a sync (I2)."""
+"""Raft's messages: what a peer's frame brings; and on their way out, one frame per peer, what may leave only
+after a sync (I2)."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Mail:
                 self.appends_received += 1
             if message.sender == member_id and raft.step(message, now):
                 due = True
-        if not due and (answers := raft.take_answers()):  # to a question about leadership: it waits for no tick
+        # to a question about leadership: it waits for no tick
+        if not due and (answers := raft.take_answers()):
             self.queue(answers)
             self.send()
         return due

@@ -6,15 +6,15 @@ byte of a frame says what it is: ``cluster.wire.frames`` has the kinds, and what
 lost.
 
 A hello carries protocol version, cluster ID, member ID, incarnation and shard. A replica that comes back with
-another incarnation has lost its disk: it is refused, because its old votes are gone (``node.links.incarnations``). One that is refused
-says hello again after ``RETRY_S``, or as soon as there is another connection. Lost frames
-need no repair here: Raft resends, snapshots resume from an offset, hellos are asked for again. The
-last small frame before such a hello is kept for it: a link between followers says nothing until a vote is wanted, and a vote
-that is lost costs an election timeout.
+another incarnation has lost its disk: it is refused, because its old votes are gone
+(``node.links.incarnations``). One that is refused says hello again after ``RETRY_S``, or as soon as there is
+another connection. Lost frames need no repair here: Raft resends, snapshots resume from an offset, hellos are
+asked for again. The last small frame before such a hello is kept for it: a link between followers says
+nothing until a vote is wanted, and a vote that is lost costs an election timeout.
 
 Without keys whoever connects is a stranger to the router until its hello is accepted, a peer's or a front's
-(``tools.muster.machine.zmtp.sockets.Router``). An empty frame ends its connection, and so does a stranger's of an unknown kind. A member's is ignored:
-a newer version may have more of them.
+(``tools.muster.machine.zmtp.sockets.Router``). An empty frame ends its connection, and so does a stranger's
+of an unknown kind. A member's is ignored: a newer version may have more of them.
 
 A hello names the lowest version that its sender speaks, or, where that was refused, the next one. A second
 later the sender says which ones it speaks (VERSIONS): hosts of version 7 pass over that, and a stranger may
@@ -50,7 +50,8 @@ _HINTS = {
     REFUSED_CLUSTER: "compare --initial-cluster-token and --initial-cluster of both hosts",
     REFUSED_VERSION: "both hosts need the same version of muster",
     REFUSED_UNKNOWN: "compare --initial-cluster of both hosts",
-    REFUSED_SHARD: "a host's shards take the ports from its peer port on: compare the peer URLs in --initial-cluster",
+    REFUSED_SHARD: "a host's shards take the ports from its peer port on: compare the peer "
+                   "URLs in --initial-cluster",
 }
 _HELLO, _WHO, _REFUSED, _FRONT, _VERSIONS, _JOIN = (
     kind.byte for kind in (PeerKind.HELLO, PeerKind.WHO, PeerKind.REFUSED, PeerKind.FRONT, PeerKind.VERSIONS,
@@ -108,7 +109,8 @@ class PeerLink:
         return False
 
     def trouble(self) -> tuple[str, str]:
-        """Why nothing arrives at this peer, as far as this side knows, and what to look at; empty while all is well."""
+        """Why nothing arrives at this peer, as far as this side knows, and what to look at; empty while all
+        is well."""
         # a socket may stand already, and the handshake not be over
         if reason := self._socket.trouble or ("" if self._socket.stands() else "no connection"):
             return reason, self._socket.hint()
@@ -133,7 +135,8 @@ class PeerLink:
         self._told_versions = False
 
     def _opened(self) -> None:
-        """There is another connection, so whoever is there has heard no hello yet, and may be somebody else."""
+        """There is another connection, so whoever is there has heard no hello yet, and may be somebody
+        else."""
         self._greet()
 
     def _receive(self, parts: list[bytes]) -> None:
@@ -142,7 +145,9 @@ class PeerLink:
             if self._refused is None:
                 self._greet()
         elif frame[:1] == _REFUSED and len(frame) > 1:
-            reason = "".join(c if c.isprintable() else "?" for c in frame[2:].decode(errors="replace")[:_LONGEST_REASON])
+            reason = "".join(
+                c if c.isprintable() else "?" for c in frame[2:].decode(errors="replace")[:_LONGEST_REASON]
+            )
             self._refused, self._refused_at = (frame[1], reason), self._now()
             self._greeted = False
             if frame[1] == REFUSED_VERSION:  # it may speak the next one
@@ -194,7 +199,8 @@ class Peers:
         self._roster = roster
         self._known = roster.reachable()
         self._accepted: dict[bytes, int] = {}
-        # By identity, the oldest first: when a frame came before the hello, and what it was, as a vote after a restart here
+        # By identity, the oldest first: when a frame came before the hello, and what it was, as a vote after
+        # a restart here
         self._early: dict[bytes, tuple[float, bytes]] = {}
         self._refusals = Repeats()
         self._loop = machine.loop
@@ -288,7 +294,10 @@ class Peers:
         self.received_bytes[member_id] += len(frame)
         if not frame:
             if self._refusals.news((member_id, "empty"), self._loop.time()):
-                log.warning("ended the connection of a peer that sent an empty frame", **self._who(identity, member_id))
+                log.warning(
+                    "ended the connection of a peer that sent an empty frame",
+                    **self._who(identity, member_id),
+                )
             self._gone(identity)
             self._router.drop(identity, "it sent an empty frame")
             return
@@ -304,15 +313,19 @@ class Peers:
             return
         version, cluster_id, member_id, incarnation, shard = HELLO.unpack_from(frame, 1)
         if cluster_id != self._cluster_id:
-            self._refuse(identity, member_id, REFUSED_CLUSTER,
-                         f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})", "cluster ID mismatch")
+            self._refuse(
+                identity, member_id, REFUSED_CLUSTER,
+                f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})", "cluster ID mismatch",
+            )
         elif not LOWEST <= version <= HIGHEST:
             self._refuse(identity, member_id, REFUSED_VERSION,
                          f"incompatible version (got {version} want {LOWEST} to {HIGHEST})")
         elif member_id not in self._known:
             self._refuse_unknown(identity, member_id)
         elif shard != self._shard:
-            self._refuse(identity, member_id, REFUSED_SHARD, f"shard mismatch (got {shard} want {self._shard})")
+            self._refuse(
+                identity, member_id, REFUSED_SHARD, f"shard mismatch (got {shard} want {self._shard})"
+            )
         elif not self._incarnations.accept(member_id, incarnation):
             self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
         else:
@@ -328,11 +341,14 @@ class Peers:
             self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
 
     def _refuse(self, identity: bytes, member_id: int, code: int, reason: str, told: str = "") -> None:
-        """``told``: what a stranger is to hear instead of the reason, which may name what only members know."""
+        """``told``: what a stranger is to hear instead of the reason, which may name what only members
+        know."""
         if self._refusals.news((member_id, code), self._loop.time()):
             hint = _HINTS.get(code, "")
             if code == REFUSED_CLUSTER and member_id in self._known:
-                hint = "its own ID is right, so the --initial-cluster that it was made with names other members"
+                hint = (
+                    "its own ID is right, so the --initial-cluster that it was made with names other members"
+                )
             log.warning("refused a peer", **self._who(identity, member_id), reason=reason, hint=hint)
         self._gone(identity)
         self._router.send([identity, _REFUSED + bytes((code,)) + (told or reason).encode()])
@@ -343,12 +359,14 @@ class Peers:
         self._early.pop(identity, None)
 
     def _who(self, identity: bytes, member_id: int) -> dict[str, str]:
-        """Fields of a log line about whoever is at the other end: the name if its ID has one, or if one member alone has its
-        address."""
+        """Fields of a log line about whoever is at the other end: the name if its ID has one, or if one
+        member alone has its address."""
         address = self._router.address(identity)
         host = address.rpartition(":")[0].strip("[]")
         there = [p.name for p in self._known.values() if p.host == host]
-        name = self._known[member_id].name if member_id in self._known else there[0] if len(there) == 1 else ""
+        name = (
+            self._known[member_id].name if member_id in self._known else there[0] if len(there) == 1 else ""
+        )
         return {"peer": name, "member": f"{member_id:x}", "address": address}
 
     def look(self) -> None:

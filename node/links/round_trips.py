@@ -1,4 +1,5 @@
-"""How long a frame takes to a peer and back: asked now and then, for ``etcd_network_peer_round_trip_time_seconds``."""
+"""How long a frame takes to a peer and back: asked now and then, for
+``etcd_network_peer_round_trip_time_seconds``."""
 
 from __future__ import annotations
 

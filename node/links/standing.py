@@ -1,4 +1,5 @@
-"""What a node tells of itself: to its supervisor that it serves and whom it follows, to everybody linked how it stands."""
+"""What a node tells of itself: to its supervisor that it serves and whom it follows, to everybody linked how
+it stands."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ class Standing:
             self._leader = now
             node.upkeep.leader_changes += 1 if now[0] else 0
             name = node.roster.name(now[0])
-            log.info("leader changed", shard=node.settings.shard, leader=f"{now[0]:x}", name=name, term=now[1])
+            log.info(
+                "leader changed", shard=node.settings.shard, leader=f"{now[0]:x}", name=name, term=now[1]
+            )
             node.status.say("leader", shard=node.settings.shard, leader=now[0], name=name, term=now[1])
             self.say_state()
             node.upkeep.publish()
@@ -56,12 +59,15 @@ class Standing:
             self._node.upkeep.begin()
 
     def say_state(self) -> None:
-        """Tell everybody who is linked here how things are: now, because they changed, or to show that this node lives."""
+        """Tell everybody who is linked here how things are: now, because they changed, or to show that this
+        node lives."""
         self._node.clock.state_said()
         self._node.fronts.broadcast(Status.STATE, self.state())
 
     def state(self) -> bytes:
         """The body of a STATE record."""
         node, raft = self._node, self._node.raft
-        return STATE_BODY.pack(node.settings.shard, raft.leader_id, raft.term, raft.commit_index, node.applied_index,
-                               node.store.revision)
+        return STATE_BODY.pack(
+            node.settings.shard, raft.leader_id, raft.term, raft.commit_index, node.applied_index,
+            node.store.revision,
+        )

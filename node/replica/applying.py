@@ -1,8 +1,8 @@
 """A run of committed records being applied: at once, or in slices when many keys are deleted (D8).
 
-Between slices the loop is served: heartbeats, votes, acknowledgements, reads of what is applied, and the evaluation
-of further writes go on; only what comes later in the order waits, as it must. Nothing of the run shows before its
-last slice.
+Between slices the loop is served: heartbeats, votes, acknowledgements, reads of what is applied, and the
+evaluation of further writes go on; only what comes later in the order waits, as it must. Nothing of the run
+shows before its last slice.
 """
 
 from __future__ import annotations
@@ -26,12 +26,17 @@ _RUN_BYTES = 1 << 20  # committed entries are applied in runs of about this size
 
 
 def one_run(entries: Iterable[Entry]) -> list[tuple[int, int, bytes]]:
-    """As many of the entries of a store's only shard as are applied together: index, term, what can be applied of the record
-    (empty: an entry of another kind)."""
+    """As many of the entries of a store's only shard as are applied together: index, term, what can be
+    applied of the record (empty: an entry of another kind)."""
     run: list[tuple[int, int, bytes]] = []
     size = 0
     for entry in entries:
-        run.append((entry.index, entry.term, sound(entry.data, Place.ALONE) if entry.kind == EntryKind.RECORD else b""))
+        run.append(
+            (
+                entry.index, entry.term,
+                sound(entry.data, Place.ALONE) if entry.kind == EntryKind.RECORD else b"",
+            )
+        )
         size += len(entry.data)
         if size >= _RUN_BYTES:
             break
@@ -47,8 +52,9 @@ class Applies:
     """The apply that is under way in one replica, if it is a long one."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, gather: Callable[[list[Event]], None], go_on: Callable[[], None],
-        warning_s: float = math.inf, perf_counter: Callable[[], float] = perf_counter,
+        self, loop: asyncio.AbstractEventLoop, gather: Callable[[list[Event]], None],
+        go_on: Callable[[], None], warning_s: float = math.inf,
+        perf_counter: Callable[[], float] = perf_counter,
     ) -> None:
         """``warning_s``: an apply that takes longer is logged."""
         self._loop = loop

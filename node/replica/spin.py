@@ -1,15 +1,17 @@
 """A leader that waits for its followers looks out for their answers for a moment instead of going to sleep.
 
-Answers to the question whether it still leads come within some 60 us where hosts are near, a lone put's acks within a sync;
-and a process that slept is woken 40 us later, with caches that have forgotten it: together most of what a lone client's
-linearizable read takes. So the loop looks at what it would sleep on (epoll's own descriptor is readable when
-anything is there), for ``LIMIT_S`` at most. Where answers come later it soon stops trying: each look in vain doubles
-the number of waits until the next one. It costs CPU only where the loop has nothing else to do. A lone client that has just
-got its answer is waited for likewise: many ask again at once.
+Answers to the question whether it still leads come within some 60 us where hosts are near, a lone put's acks
+within a sync; and a process that slept is woken 40 us later, with caches that have forgotten it: together
+most of what a lone client's linearizable read takes. So the loop looks at what it would sleep on (epoll's own
+descriptor is readable when anything is there), for ``LIMIT_S`` at most. Where answers come later it soon
+stops trying: each look in vain doubles the number of waits until the next one. It costs CPU only where the
+loop has nothing else to do. A lone client that has just got its answer is waited for likewise: many ask again
+at once.
 
-Figures, three hosts on two CPUs, one client: a linearizable read 221 to 158 us, and 274 to 234 us of all servers' CPU,
-since sleeping and waking cost more than looking; a put with syncs of 150 to 300 us 0.87 to 1.0 of the time, 0.9 to 1.1 of the CPU; with the wait for the client 0.94 of that
-(0.96 of a read's), 0.93 of the CPU.
+Figures, three hosts on two CPUs, one client: a linearizable read 221 to 158 us, and 274 to 234 us of all
+servers' CPU, since sleeping and waking cost more than looking; a put with syncs of 150 to 300 us 0.87 to 1.0
+of the time, 0.9 to 1.1 of the CPU; with the wait for the client 0.94 of that (0.96 of a read's), 0.93 of the
+CPU.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ _MOST_SKIPPED = 256
 
 
 class Spin:
-    """Of one loop. ``wanted()``: an answer is still awaited. On a loop that has no descriptor to look at nothing happens."""
+    """Of one loop. ``wanted()``: an answer is still awaited. On a loop that has no descriptor to look at
+    nothing happens."""
 
     def __init__(self, machine: Machine, wanted: Callable[[], bool]) -> None:
         self._loop = machine.loop

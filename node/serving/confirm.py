@@ -1,8 +1,8 @@
 """Questions that only a confirmed sequencer may answer: read indexes, keep-alives, time to live.
 
-All questions of a tick share one confirmation round, begun after they arrived (H2): Raft counts only answers to
-messages sent after ``read_index`` was called. Keep-alives are memory, not log entries, and are answered after
-the same round (H7): a zombie cannot promise a lease that its successor does not know.
+All questions of a tick share one confirmation round, begun after they arrived (H2): Raft counts only answers
+to messages sent after ``read_index`` was called. Keep-alives are memory, not log entries, and are answered
+after the same round (H7): a zombie cannot promise a lease that its successor does not know.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from node.serving.leases.keys import Store, answer_keys
 from node.serving.reads import Waiting
 from node.slicing.slicer import Slices
 
-# questions without a confirmation, and those that wait for a revocation; a front asks one for all of its reads of a tick
+# questions without a confirmation, and those that wait for a revocation; a front asks one for all of its
+# reads of a tick
 MOST_OPEN = 100_000
 Question = tuple[FrontLink, int, int, bytes]  # link, rid, method, body
 
@@ -70,7 +71,8 @@ class Confirmations:
         self._beside = beside
         self._questions: list[Question] = []
         self._rounds: dict[int, list[Question]] = {}
-        self._blocked: dict[int, list[Question]] = {}  # keep-alives of expired leases that await their revocation
+        # keep-alives of expired leases that await their revocation
+        self._blocked: dict[int, list[Question]] = {}
         self._blocking = 0  # questions in there
         self._applying = Waiting(MOST_OPEN)
         self._asking = 0  # questions in open rounds
@@ -93,7 +95,8 @@ class Confirmations:
             self._questions.append((link, rid, method, body))
 
     def run(self, serving: bool) -> None:
-        """Start a round for the questions that came since the last one. Until this leader serves they wait."""
+        """Start a round for the questions that came since the last one. Until this leader serves they
+        wait."""
         if self._questions and serving and self._raft.is_leader:  # else deposed in this very tick: see resign
             questions, self._questions = self._questions, []
             self._asking += len(questions)
@@ -147,7 +150,9 @@ class Confirmations:
         self._mark_dirty(link)
 
     def _answer(self, questions: list[Question], index: int) -> None:
-        assert self._applied_index() >= index, f"I13: {index} was committed when they asked, {self._applied_index()} is applied"
+        assert self._applied_index() >= index, (
+            f"I13: {index} was committed when they asked, {self._applied_index()} is applied"
+        )
         if not self._lessor.primary:  # it stepped down while it waited for the apply
             for question in questions:
                 self._not_leader(question)

@@ -54,8 +54,8 @@ class Looking:
     def start(
         self, link: FrontLink, rid: int, looked: A, wanted: Wanted, then: Callable[[A | None], None],
     ) -> None:
-        """Look at them, as long as that is ``wanted``; ``then`` is called once: with what was seen, or None if it was given
-        up or refused."""
+        """Look at them, as long as that is ``wanted``; ``then`` is called once: with what was seen, or None
+        if it was given up or refused."""
         if len(self) >= MOST:
             then(None)
             self._node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))

@@ -1,7 +1,8 @@
-"""Long answers of transactions, made in slices beside the loop: of those that only read, at the applied revision; of those that
-write, once they are applied, at the revision before them.
+"""Long answers of transactions, made in slices beside the loop: of those that only read, at the applied
+revision; of those that write, once they are applied, at the revision before them.
 
-What a write did is logged and does not depend on the rows that it shows, so nothing waits for them, and nothing is held back.
+What a write did is logged and does not depend on the rows that it shows, so nothing waits for them, and
+nothing is held back.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Past:
         self._node = node
 
     def read_txn(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
-        """A read-only transaction, at a revision (0: the latest): at once if it names single keys only. EtcdError."""
+        """A read-only transaction, at a revision (0: the latest): at once if it names single keys only.
+        EtcdError."""
         node = self._node
         limit = node.settings.common.max_txn_ops
         message = parse(rpc_pb2.TxnRequest.FromString, body)
@@ -100,8 +102,16 @@ class Past:
         else:
             link.answer(rid, status, body)
 
-    def _work(self, link: FrontLink, rid: int, steps: txn_eval.Steps[list[bytes]], revision: int, term: int, *,
-              written: bool = False) -> Slices:
+    def _work(
+        self,
+        link: FrontLink,
+        rid: int,
+        steps: txn_eval.Steps[list[bytes]],
+        revision: int,
+        term: int,
+        *,
+        written: bool = False,
+    ) -> Slices:
         pieces = yield from steps
         head = HEAD.pack(revision, term)
         if link.watches and len(pieces) > 1 and sum(map(len, pieces)) > PIECE_BYTES:

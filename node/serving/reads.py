@@ -64,8 +64,10 @@ class Waiting:
 class Reads:
     """Admission of reads: wait for the index, then serve, errors answered in one place."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, slicer: Slicer, mark_dirty: Callable[[FrontLink], None],
-                 applied_index: Callable[[], int], limit: int = 100_000) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, slicer: Slicer, mark_dirty: Callable[[FrontLink], None],
+        applied_index: Callable[[], int], limit: int = 100_000,
+    ) -> None:
         self._loop = loop
         self._slicer = slicer
         self._mark_dirty = mark_dirty
@@ -84,7 +86,9 @@ class Reads:
             self._serve(link, rid, revision, request, serve)
             return
         deadline = self._loop.time() + timeout_ms / 1000
-        if not self.waiting.add(min_index, deadline, lambda: self._serve(link, rid, revision, request, serve)):
+        if not self.waiting.add(
+            min_index, deadline, lambda: self._serve(link, rid, revision, request, serve)
+        ):
             self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
 
     def behind(self, body: bytes) -> bool:

@@ -1,13 +1,14 @@
 """Long answers: read on only as far as their receivers take them.
 
-Their parts leave as PARTIAL records, at most :data:`WINDOW_BYTES` of their bodies ahead of what the front says that it has
-passed on, or has room for (CREDIT). One that is that far ahead is parked: off the slicer, its RocksDB iterator open. So a
-client that does not read costs one window and no CPU. All answers of one link have :data:`LINK_BYTES` on their way that the
-front has not read from it, and a piece of each that has just begun, whichever clients they are for: what is everybody's is
-not full of one client's rows. Those that wait for room there go on in turn, as many as there is room for.
+Their parts leave as PARTIAL records, at most :data:`WINDOW_BYTES` of their bodies ahead of what the front
+says that it has passed on, or has room for (CREDIT). One that is that far ahead is parked: off the slicer,
+its RocksDB iterator open. So a client that does not read costs one window and no CPU. All answers of one link
+have :data:`LINK_BYTES` on their way that the front has not read from it, and a piece of each that has just
+begun, whichever clients they are for: what is everybody's is not full of one client's rows. Those that wait
+for room there go on in turn, as many as there is room for.
 
-A parked answer ends when its front cancels or goes, when it gets no credit for long, and when there are as many as may be
-and its receiver is slow: then it makes room for a newcomer. The front is told so.
+A parked answer ends when its front cancels or goes, when it gets no credit for long, and when there are as
+many as may be and its receiver is slow: then it makes room for a newcomer. The front is told so.
 """
 
 from __future__ import annotations
@@ -30,14 +31,17 @@ _SLOW_BYTES_S = 65_536
 
 
 def slow(began: float, moved_at: float, taken: int, now: float) -> bool:
-    """Whether who takes an answer is so slow that it may end for another's: nothing for a while, or a trickle."""
+    """Whether who takes an answer is so slow that it may end for another's: nothing for a while, or a
+    trickle."""
     return now - moved_at > SLOW_AFTER_S or taken < (now - began - SLOW_AFTER_S) * _SLOW_BYTES_S
 
 
 class LongAnswer:
     """One of them."""
 
-    __slots__ = ("_streams", "began", "credited", "link", "moved_at", "parked", "refusal", "resumed", "rid", "sent")
+    __slots__ = (
+        "_streams", "began", "credited", "link", "moved_at", "parked", "refusal", "resumed", "rid", "sent",
+    )
 
     def __init__(self, streams: Streams, link: FrontLink, rid: int) -> None:
         self._streams = streams
@@ -86,12 +90,14 @@ class RangeStream(LongAnswer):
 
 
 class Answer(LongAnswer):
-    """An answer that the front puts together. ``head``: what its first record begins with. ``written``: it is of a request
-    that has changed the store; "too many requests" would say that it has not (I23)."""
+    """An answer that the front puts together. ``head``: what its first record begins with. ``written``: it is
+    of a request that has changed the store; "too many requests" would say that it has not (I23)."""
 
     __slots__ = ("_head",)
 
-    def __init__(self, streams: Streams, link: FrontLink, rid: int, head: list[bytes], *, written: bool = False) -> None:
+    def __init__(
+        self, streams: Streams, link: FrontLink, rid: int, head: list[bytes], *, written: bool = False
+    ) -> None:
         super().__init__(streams, link, rid)
         self._head = head
         if written:
@@ -128,8 +134,8 @@ class Answer(LongAnswer):
 
 
 class Streams:
-    """All such answers of one node. ``start``: give work of a link's request to the slicer; ``refuse``: answer it with an
-    error; ``stalled_s``: one that is parked gets no credit for so long and ends."""
+    """All such answers of one node. ``start``: give work of a link's request to the slicer; ``refuse``:
+    answer it with an error; ``stalled_s``: one that is parked gets no credit for so long and ends."""
 
     def __init__(self, start: Callable[[FrontLink, int, Slices], None], now: Callable[[], float],
                  refuse: Callable[[FrontLink, int, EtcdError], None], stalled_s: float) -> None:
@@ -138,8 +144,10 @@ class Streams:
         self._refuse = refuse
         self._stalled_s = stalled_s
         self._open: dict[tuple[bytes, int], LongAnswer] = {}
-        self._behind: dict[bytes, deque[LongAnswer]] = {}  # parked, with a window of their own: their links are full
-        self._resumed: Counter[bytes] = Counter()  # of each link: how many have room for a piece, and have not taken it yet
+        # parked, with a window of their own: their links are full
+        self._behind: dict[bytes, deque[LongAnswer]] = {}
+        # of each link: how many have room for a piece, and have not taken it yet
+        self._resumed: Counter[bytes] = Counter()
 
     def open(self, link: FrontLink, rid: int) -> RangeStream:
         """A new stream; EtcdError if there are too many."""
@@ -152,7 +160,8 @@ class Streams:
         return Answer(self, link, rid, head, written=written)
 
     def add(self, answer: LongAnswer) -> None:
-        """It counts as one of many from now on, if it does not already. EtcdError if there are too many, none of them slow."""
+        """It counts as one of many from now on, if it does not already. EtcdError if there are too many, none
+        of them slow."""
         mark = answer.link.identity, answer.rid
         if self._open.get(mark) is answer:
             return
@@ -172,7 +181,8 @@ class Streams:
             self._behind.setdefault(answer.link.identity, deque()).append(answer)
 
     def credit(self, link: FrontLink, rid: int, size: int) -> None:
-        """The front has passed on so many bytes in all of an answer; with rid 0: has read so many from its link."""
+        """The front has passed on so many bytes in all of an answer; with rid 0: has read so many from its
+        link."""
         if not rid:
             link.pieces_taken = min(max(link.pieces_taken, size), link.pieces_sent)
             self.resume_behind(link)
@@ -183,7 +193,8 @@ class Streams:
         was_ahead = answer.ahead
         answer.moved_at = self._now()
         if size <= answer.credited:
-            answer.began = answer.moved_at  # its client takes something else first: it is not this one that is slow
+            # its client takes something else first: it is not this one that is slow
+            answer.began = answer.moved_at
         answer.credited = max(answer.credited, size)
         if answer.parked is not None and was_ahead and not answer.ahead:
             if self.full(link):
@@ -192,7 +203,8 @@ class Streams:
                 self._resume(answer)
 
     def full(self, link: FrontLink) -> bool:
-        """Whether all answers of a link have on their way what they may, with a piece of each that goes on now."""
+        """Whether all answers of a link have on their way what they may, with a piece of each that goes on
+        now."""
         return link.in_flight + self._resumed[link.identity] * PIECE_BYTES >= LINK_BYTES
 
     def went_on(self, answer: LongAnswer) -> None:
@@ -248,7 +260,9 @@ class Streams:
                 self._give_up(answer)
             elif not answer.link.alive:
                 self.end(answer.link, answer.rid)
-        for identity in [i for i, behind in self._behind.items() if all(one.parked is None for one in behind)]:
+        for identity in [
+            i for i, behind in self._behind.items() if all(one.parked is None for one in behind)
+        ]:
             del self._behind[identity]
 
     def close(self) -> None:

@@ -1,13 +1,13 @@
 """The source of watch events: what this replica applies, for the fronts of its own host.
 
 A front subscribes to a range once for all its clients. Events leave with the tick that applied them, one
-record per subscription, of all revisions that were applied (``cluster.wire.events``), encoded once per set of subscriptions
-with the same wish for ``prev_kv``. History (a watch from an old revision) is read in slices, off the apply path, and each answer says
-up to which applied revision it is complete: because a link keeps its order, the front knows exactly which live
-events come after it (review (b), Join).
+record per subscription, of all revisions that were applied (``cluster.wire.events``), encoded once per set of
+subscriptions with the same wish for ``prev_kv``. History (a watch from an old revision) is read in slices,
+off the apply path, and each answer says up to which applied revision it is complete: because a link keeps its
+order, the front knows exactly which live events come after it (review (b), Join).
 
-Matching is by exact key in a dictionary, and by an index for ranges (``range_index``): one event costs a dictionary
-look-up plus the ranges that hold it.
+Matching is by exact key in a dictionary, and by an index for ranges (``range_index``): one event costs a
+dictionary look-up plus the ranges that hold it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ PREV_KV = 1
 _NEVER = 1 << 63  # no revision
 _LEAVE = 32  # subscriptions that leave the indexes, or are told that they are lost, in a step: 200 us
 _PIECE = 256  # events of one revision that leave before it is applied whole
-_RECORD_BYTES = 12 << 10  # of events, about: a front makes a response of each record, which fits a frame of HTTP/2
+# of events, about: a front makes a response of each record, which fits a frame of HTTP/2
+_RECORD_BYTES = 12 << 10
 Event = tuple[int, int, bytes, bytes, int]  # revision, kind, key, KeyValue, place in the revision
 PUT = 0  # kinds of event
 Encoded = tuple[int, bytes, bytes]  # revision, entry of the table, field
@@ -59,9 +60,12 @@ class Subscription:
 class WatchSource:
     """All subscriptions of this node."""
 
-    def __init__(self, store: History, mark_dirty: Callable[[FrontLink], None], start: Callable[[Slices], None],
-                 caught_up: Callable[[], None]) -> None:
-        """``start``: runs work in slices, beside the loop. ``caught_up``: who got no watermarks may have them."""
+    def __init__(
+        self, store: History, mark_dirty: Callable[[FrontLink], None], start: Callable[[Slices], None],
+        caught_up: Callable[[], None],
+    ) -> None:
+        """``start``: runs work in slices, beside the loop. ``caught_up``: who got no watermarks may have
+        them."""
         self._store = store
         self._mark_dirty = mark_dirty
         self._start = start
@@ -133,7 +137,8 @@ class WatchSource:
             self._start(self._leave(ended, self._keys))
 
     def _leave(self, ended: dict[int, Subscription], keys: dict[bytes, list[Subscription]]) -> Slices:
-        """Subscriptions of a link that has ended leave the indexes, a few at a time, unless the indexes go first."""
+        """Subscriptions of a link that has ended leave the indexes, a few at a time, unless the indexes go
+        first."""
         while ended and keys is self._keys:
             for _ in range(min(_LEAVE, len(ended))):
                 self._drop(ended.popitem()[1])
@@ -142,8 +147,8 @@ class WatchSource:
     def lost(self) -> None:
         """A snapshot was installed: revisions were jumped over (H8). Fronts re-join from history.
 
-        They are told in slices. Until a front has heard of all of its subscriptions it gets no watermark (I16):
-        that would say of the others that nothing happened.
+        They are told in slices. Until a front has heard of all of its subscriptions it gets no watermark
+        (I16): that would say of the others that nothing happened.
         """
         self._collected.clear()
         self.emit([])
@@ -185,8 +190,8 @@ class WatchSource:
         subscribes until then is live after it."""
         self.holding = True
         self._collect(events)
-        # what is there of the last revision leaves: the front takes it in while this goes on, instead of a million
-        # events at once
+        # what is there of the last revision leaves: the front takes it in while this goes on, instead of a
+        # million events at once
         for sub, matched in self._collected.items():
             revision = matched[-1][0] if matched else 0
             if len(matched) >= _PIECE and sub.pieces in (0, revision):
@@ -199,10 +204,13 @@ class WatchSource:
                 self._mark_dirty(sub.link)
 
     def _end_pieces(self, sub: Subscription, matched: list[Encoded]) -> list[Encoded]:
-        """What comes before the revision that was sent in pieces, then its rest; returns what comes after it."""
+        """What comes before the revision that was sent in pieces, then its rest; returns what comes after
+        it."""
         revision, sub.pieces = sub.pieces, 0
         self._send(sub, [event for event in matched if event[0] < revision])
-        sub.link.answer(sub.rid, Status.EVENTS, _record(revision, [event for event in matched if event[0] == revision]))
+        sub.link.answer(
+            sub.rid, Status.EVENTS, _record(revision, [event for event in matched if event[0] == revision])
+        )
         return [event for event in matched if event[0] > revision]
 
     def _collect(self, events: list[Event]) -> None:

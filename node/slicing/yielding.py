@@ -1,8 +1,9 @@
 """Whether others are about: long work then leaves them the CPU between its slices.
 
-A slice of half a millisecond delays nobody much by itself. But three hosts' nodes that read, compact or catch watchers up as
-fast as they can take all CPUs there are, and on every hop a put waits until the scheduler takes one of them away. So work
-that is long lets time pass between its slices while requests come, and none otherwise.
+A slice of half a millisecond delays nobody much by itself. But three hosts' nodes that read, compact or catch
+watchers up as fast as they can take all CPUs there are, and on every hop a put waits until the scheduler
+takes one of them away. So work that is long lets time pass between its slices while requests come, and none
+otherwise.
 """
 
 from __future__ import annotations

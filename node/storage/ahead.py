@@ -1,19 +1,19 @@
 """The write-ahead log's newest file is longer than what is in it, so that a sync changes no file's size.
 
-A sync after an append that grew its file writes the file system's journal too, and waits for whoever else does. RocksDB
-recycles its log files and then overwrites them in place, but the first 100 MB after every start go to files that
-grow. So the end of such a file is kept filled ahead of what is written.
+A sync after an append that grew its file writes the file system's journal too, and waits for whoever else
+does. RocksDB recycles its log files and then overwrites them in place, but the first 100 MB after every start
+go to files that grow. So the end of such a file is kept filled ahead of what is written.
 
-What it is filled with reads as the record of another file, at whatever byte a reader begins: kind 5, with a number that no
-file will ever have. There the log ends for RocksDB, as it does in a recycled file. (Behind zeros it goes on looking in the next
-block of 32 KiB; after a power cut that lost one page and kept a later one it could find entries there whose
-predecessors are gone.)
+What it is filled with reads as the record of another file, at whatever byte a reader begins: kind 5, with a
+number that no file will ever have. There the log ends for RocksDB, as it does in a recycled file. (Behind
+zeros it goes on looking in the next block of 32 KiB; after a power cut that lost one page and kept a later
+one it could find entries there whose predecessors are gone.)
 
-Nothing that is written can be overwritten: the filling is only ever appended (``O_APPEND``), and what RocksDB writes begins
-at or before the end of its file. Of a full disk RocksDB will tell by itself.
+Nothing that is written can be overwritten: the filling is only ever appended (``O_APPEND``), and what RocksDB
+writes begins at or before the end of its file. Of a full disk RocksDB will tell by itself.
 
-Figures, 387 bytes, synced, ext4, with others writing to the same file system: median 226 us growing, 116 filled,
-100 recycled; the quickest tenth 107, 73 and 73.
+Figures, 387 bytes, synced, ext4, with others writing to the same file system: median 226 us growing, 116
+filled, 100 recycled; the quickest tenth 107, 73 and 73.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from pathlib import Path
 FILL_BYTES = 256 << 10  # at a time: 0.3 ms
 FIRST_BYTES = 64 << 10  # a log with less in it is not worth it
 FILLING = b"\x05"
-# What one write brings lies in the page cache as one folio, up to 512 KB in newer kernels; each put would dirty a whole one
+# What one write brings lies in the page cache as one folio, up to 512 KB in newer kernels; each put would
+# dirty a whole one
 _PIECE_BYTES = 4096
 _RECORD_BYTES = 32  # at least what RocksDB adds to a write
 

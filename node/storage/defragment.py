@@ -12,7 +12,8 @@ from node.storage.errors import SyncFailed
 
 
 class Defragmenting:
-    """Of one store, whose database an install may replace meanwhile. RocksDB closes none that is compacted."""
+    """Of one store, whose database an install may replace meanwhile. RocksDB closes none that is
+    compacted."""
 
     def __init__(self) -> None:
         self._running = threading.Lock()

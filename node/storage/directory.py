@@ -1,4 +1,5 @@
-"""Which database directory is the store: one small file decides, so that a snapshot is switched in atomically.
+"""Which database directory is the store: one small file decides, so that a snapshot is switched in
+atomically.
 
 ::
 

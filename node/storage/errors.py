@@ -38,15 +38,19 @@ class DiskFull(StorageError):
     """The disk, or this user's share of it, is full. What is on it is as sound as before."""
 
     def __init__(self, where: str, text: str) -> None:
-        super().__init__(f"{where}: No space left on device. Nothing is damaged, and nothing that was acknowledged is "
-                         f"lost: make room and start this host again ({text})")
+        super().__init__(
+            f"{where}: No space left on device. Nothing is damaged, and nothing that was acknowledged is "
+            f"lost: make room and start this host again ({text})"
+        )
 
 
 class LibraryRefused(StorageError):
     """The version of rocksdict that is installed does not do what the log rests on. Nothing is damaged."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(f"{text}. Install a version of rocksdict that muster was tried with (pyproject.toml)")
+        super().__init__(
+            f"{text}. Install a version of rocksdict that muster was tried with (pyproject.toml)"
+        )
 
 
 def is_disk_full(error: BaseException) -> bool:

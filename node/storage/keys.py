@@ -54,7 +54,8 @@ HOST_PREFIX = b"mhost/"  # then the member ID (8 bytes)
 INCARNATION_PREFIX = b"mincarnation/"  # then the member ID in hexadecimal
 LOCAL_PREFIX = b"mlocal/"  # differs between replicas: not in the state hash
 COMPACTION_ROW = LOCAL_PREFIX + b"compaction"
-ABOVE_ROW = LOCAL_PREFIX + b"above"  # revision up to which slices of an apply have written: rows above the position are there
+# revision up to which slices of an apply have written: rows above the position are there
+ABOVE_ROW = LOCAL_PREFIX + b"above"
 KEYS_END = b"l"  # the first possible row key after all ``k`` rows
 RUNS_END = b"s"
 
@@ -131,7 +132,8 @@ def _parse_current(kv: bytes, key_len: int) -> Current:
 
 
 def lease_named(versions: RdictIter, key: bytes, revision: int) -> int:
-    """The lease that a key names at a revision; 0: it is not there, or names none. Raises what RocksDB does."""
+    """The lease that a key names at a revision; 0: it is not there, or names none. Raises what RocksDB
+    does."""
     prefix = b"k" + escape(key) + b"\0\0"
     versions.seek(prefix + (MAX64 - revision).to_bytes(8, "big"))
     if not versions.valid():

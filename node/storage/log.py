@@ -50,7 +50,8 @@ _POSITION = struct.Struct("<QQ")
 _HARD_STATE_ROW = b"h"
 _POSITION_ROW = b"s"
 _INSTALL_ROW = b"minstalling"
-ROW_BYTES = 96  # of the disk, about, that an entry takes besides its data: header, key, and what RocksDB adds to both
+# of the disk, about, that an entry takes besides its data: header, key, and what RocksDB adds to both
+ROW_BYTES = 96
 _ADVICE = (
     "This replica must not vote under its old identity: remove the member from the cluster and add it anew, "
     "with an empty data directory"
@@ -71,10 +72,12 @@ class RaftLog:
         self._no_fsync = no_fsync
         self._where = root / "db"
         self._ahead = FilledAhead(self._where)
-        # Held while the mark is written or decided on: a sync that ends late must not raise it over a truncation.
+        # Held while the mark is written or decided on: a sync that ends late must not raise it over a
+        # truncation.
         self._marking = threading.Lock()
         self._truncations = 0
-        # What has been written, as one value: the helper thread that syncs reads it while entries are appended.
+        # What has been written, as one value: the helper thread that syncs reads it while entries are
+        # appended.
         self._written = Mark(0, 0, 0, 0)
         self._hard_state = HardState(0, 0, 0)
         self._position = SnapshotPosition(0, 0, Configuration(frozenset()))
@@ -102,7 +105,9 @@ class RaftLog:
         mark = MarkFile(root / "synced", no_fsync=no_fsync)
         fresh = not (where / "CURRENT").exists()
         if fresh and mark.exists():
-            raise StorageCorruption(f"the log at {where} is gone, but {mark.path} says that there was one. {_ADVICE}")
+            raise StorageCorruption(
+                f"the log at {where} is gone, but {mark.path} says that there was one. {_ADVICE}"
+            )
         try:
             database = Rdict(str(where), log_options(write_buffer_bytes, create=fresh))
         except Exception as e:
@@ -160,7 +165,9 @@ class RaftLog:
     def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
         """Entries ``[first, last]``, cut before ``max_bytes`` of data would be passed, at least one."""
         if not self._position.index < first <= last <= self._last:
-            raise IndexError(f"entries [{first}, {last}] outside of [{self._position.index + 1}, {self._last}]")
+            raise IndexError(
+                f"entries [{first}, {last}] outside of [{self._position.index + 1}, {self._last}]"
+            )
         out: list[Entry] = []
         size = 0
         try:
@@ -174,7 +181,9 @@ class RaftLog:
                     raise StorageCorruption(f"the log at {self.path} has no entry {index}")
                 entry = Entry.decode(it.value())
                 if entry.index != index or entry.term != self.term(index):
-                    raise StorageCorruption(f"the log at {self.path} has entry {entry.index} in the place of {index}")
+                    raise StorageCorruption(
+                        f"the log at {self.path} has entry {entry.index} in the place of {index}"
+                    )
                 size += len(entry.data)
                 if out and size > max_bytes:
                     break
@@ -186,14 +195,16 @@ class RaftLog:
         return out
 
     def bytes_after(self, index: int) -> int:
-        """What the entries behind ``index`` take of the disk, of those that are kept; but see :meth:`file_bytes`."""
+        """What the entries behind ``index`` take of the disk, of those that are kept; but see
+        :meth:`file_bytes`."""
         if not self._ends:
             return 0
         offset = index - self._position.index - 1
         return self._ends[-1] - (self._ends[offset] if offset >= 0 else self._dropped)
 
     def file_bytes(self) -> int:
-        """What the log's files take of the disk: what is kept, and ``LOG_BESIDE`` write buffers at most besides. 50 us."""
+        """What the log's files take of the disk: what is kept, and ``LOG_BESIDE`` write buffers at most
+        besides. 50 us."""
         total = 0
         with suppress(FileNotFoundError), os.scandir(self._where) as files:
             for file in files:
@@ -202,7 +213,8 @@ class RaftLog:
         return total
 
     def index_before(self, size: int) -> int:
-        """The last entry behind which at least ``size`` bytes are logged; the snapshot position if the log holds less."""
+        """The last entry behind which at least ``size`` bytes are logged; the snapshot position if the log
+        holds less."""
         return self._position.index + (bisect_right(self._ends, self._ends[-1] - size) if self._ends else 0)
 
     # Writes
@@ -214,7 +226,9 @@ class RaftLog:
         if entries:
             first = entries[0].index
             if not self._position.index < first <= self._last + 1:
-                raise ValueError(f"entry {first} does not follow {self._last} (kept from {self._position.index + 1})")
+                raise ValueError(
+                    f"entry {first} does not follow {self._last} (kept from {self._position.index + 1})"
+                )
             if first <= self._last:
                 self._lower_mark(first - 1)
                 batch.delete_range(_ENTRY_ROW.pack(b"e", first), _ENTRIES_END)
@@ -228,7 +242,9 @@ class RaftLog:
             for entry in entries:
                 last += 1
                 if entry.index != last or entry.term < term:
-                    raise ValueError(f"entry ({entry.index}, {entry.term}) cannot stand at {last} after term {term}")
+                    raise ValueError(
+                        f"entry ({entry.index}, {entry.term}) cannot stand at {last} after term {term}"
+                    )
                 term = entry.term
                 batch.put(pack(b"e", last), entry.encode())
                 terms.append(term)
@@ -238,7 +254,9 @@ class RaftLog:
         if hard_state is not None:
             if hard_state.term < self._hard_state.term:
                 raise ValueError(f"term goes back from {self._hard_state.term} to {hard_state.term}")
-            batch.put(_HARD_STATE_ROW, _seal(_HARD_STATE.pack(hard_state.term, hard_state.vote, hard_state.commit)))
+            batch.put(
+                _HARD_STATE_ROW, _seal(_HARD_STATE.pack(hard_state.term, hard_state.vote, hard_state.commit))
+            )
             self._hard_state = hard_state
         self._write(batch)
         self._note_written()  # not before: a sync in between would claim what it did not cover
@@ -264,7 +282,9 @@ class RaftLog:
         if position.index <= self._position.index:
             return
         if position.index > self._last or self.term(position.index) != position.term:
-            raise ValueError(f"({position.index}, {position.term}) is not in the log; it ends at {self._last}")
+            raise ValueError(
+                f"({position.index}, {position.term}) is not in the log; it ends at {self._last}"
+            )
         batch = WriteBatch(raw_mode=True)
         batch.delete_range(_ENTRY_ROW.pack(b"e", 0), _ENTRY_ROW.pack(b"e", position.index + 1))
         self._put_position(batch, position)
@@ -326,7 +346,8 @@ class RaftLog:
                 self._drop_install()
         if self._last < applied_index:
             raise StorageCorruption(
-                f"the log at {self.path} ends at {self._last}, but {applied_index} had been applied. {_ADVICE}"
+                f"the log at {self.path} ends at {self._last}, but {applied_index} "
+                f"had been applied. {_ADVICE}"
             )
         if applied_index < self._position.index:
             raise StorageCorruption(
@@ -435,8 +456,14 @@ class RaftLog:
             try:
                 entry = Entry.decode(it.value())
             except IntegrityError as e:
-                raise StorageCorruption(f"the log at {self.path}, entry {self._last + 1}: {e}. {_ADVICE}") from e
-            if it.key() != _ENTRY_ROW.pack(b"e", entry.index) or entry.index != self._last + 1 or entry.term < term:
+                raise StorageCorruption(
+                    f"the log at {self.path}, entry {self._last + 1}: {e}. {_ADVICE}"
+                ) from e
+            if (
+                it.key() != _ENTRY_ROW.pack(b"e", entry.index)
+                or entry.index != self._last + 1
+                or entry.term < term
+            ):
                 raise StorageCorruption(
                     f"the log at {self.path} has entry ({entry.index}, term {entry.term}) after "
                     f"({self._last}, term {term}). {_ADVICE}"
@@ -454,24 +481,28 @@ class RaftLog:
         if not self._mark.exists():
             if self._last or self._hard_state != HardState(0, 0, 0):
                 raise StorageCorruption(
-                    f"{self._mark.path} is missing, so it is unknown how far the log at {self.path} had been synced. {_ADVICE}"
+                    f"{self._mark.path} is missing, so it is unknown how far the log at {self.path} "
+                    f"had been synced. {_ADVICE}"
                 )
             self._mark.create()
             return
         mark = self._mark.open()
         if self._last < mark.last_index:
             raise StorageCorruption(
-                f"the log at {self.path} ends at {self._last}, but {mark.last_index} had been synced. {_ADVICE}"
+                f"the log at {self.path} ends at {self._last}, but {mark.last_index} "
+                f"had been synced. {_ADVICE}"
             )
         if mark.last_index > self._position.index and self.term(mark.last_index) != mark.last_term:
             raise StorageCorruption(
-                f"the log at {self.path} has an entry of term {self.term(mark.last_index)} at {mark.last_index}, "
+                f"the log at {self.path} has an entry of term "
+                f"{self.term(mark.last_index)} at {mark.last_index}, "
                 f"but one of term {mark.last_term} had been synced there. {_ADVICE}"
             )
         now = self._hard_state
         if now.term < mark.term or (now.term == mark.term and mark.vote and now.vote != mark.vote):
             raise StorageCorruption(
-                f"the log at {self.path} has term {now.term} and vote {now.vote:x}, but term {mark.term} and vote "
+                f"the log at {self.path} has term {now.term} and vote {now.vote:x}, but "
+                f"term {mark.term} and vote "
                 f"{mark.vote:x} had been synced. {_ADVICE}"
             )
 

@@ -63,11 +63,15 @@ class MarkFile:
         self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         block = os.pread(self._fd, _FILE_BYTES, 0)
         size = _MARK.size
-        if len(block) != _FILE_BYTES or int.from_bytes(block[size : size + 4], "little") != zlib.crc32(block[:size]):
+        if len(block) != _FILE_BYTES or int.from_bytes(block[size : size + 4], "little") != zlib.crc32(
+            block[:size]
+        ):
             self.close()
             raise StorageCorruption(
-                f"{self.path}: damaged, so it is unknown how far the log had been synced. This replica must not "
-                "vote under its old identity: remove the member from the cluster and add it anew, with an empty "
+                f"{self.path}: damaged, so it is unknown how far the log had been "
+                f"synced. This replica must not "
+                "vote under its old identity: remove the member from the cluster and "
+                "add it anew, with an empty "
                 "data directory"
             )
         magic, *fields = _MARK.unpack_from(block)

@@ -30,8 +30,9 @@ _RECYCLED = 2  # such files that wait to be used again
 _TABLES = 8  # level-0 tables of the log, at which writes wait for a compaction
 # hard state and incarnations, of 28 and 8 bytes, lie with the keys: a row that stays keeps a whole file
 _LEAST_BLOB_BYTES = 32
-# The log's files take so many write buffers at most beside what is kept: the write-ahead files, entries in level-0
-# tables and in two flushes that were under way when these were full, and a file of which a part is kept
+# The log's files take so many write buffers at most beside what is kept: the write-ahead files, entries in
+# level-0 tables and in two flushes that were under way when these were full, and a file of which a part is
+# kept
 LOG_BESIDE = _UNFLUSHED + _RECYCLED + _TABLES + 2 + 1
 
 
@@ -68,9 +69,9 @@ def log_options(write_buffer_bytes: int, *, create: bool) -> Options:
     file size. Recycling allows only point-in-time recovery, which drops a damaged tail silently: the mark
     beside the database tells (H10).
 
-    Entries lie in files of their own, beside tables that hold their keys. Such a file goes when no entry in it is
-    kept any more, so a compaction reads and writes keys only, and what the disk holds beside the kept entries is
-    bounded (``LOG_BESIDE``).
+    Entries lie in files of their own, beside tables that hold their keys. Such a file goes when no entry in
+    it is kept any more, so a compaction reads and writes keys only, and what the disk holds beside the kept
+    entries is bounded (``LOG_BESIDE``).
     """
     options = _common(LOG_CACHE_BYTES, write_buffer_bytes, create)
     options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
@@ -93,14 +94,16 @@ def log_options(write_buffer_bytes: int, *, create: bool) -> Options:
     return options
 
 
-# What the log's recovery needs. rocksdict cannot set all of it, and RocksDB changes at open what it finds inconsistent
-# (other recovery modes end the recycling): so what it opened with is read back
+# What the log's recovery needs. rocksdict cannot set all of it, and RocksDB changes at open what it finds
+# inconsistent (other recovery modes end the recycling): so what it opened with is read back
 LOG_NEEDS = {
     "wal_recovery_mode": "kPointInTimeRecovery",  # the mark and the checksums stand beside this one only
     "recycle_log_file_num": "2",
-    "avoid_flush_during_recovery": "false",  # a log that was read back is never written to again, filling and all
+    # a log that was read back is never written to again, filling and all
+    "avoid_flush_during_recovery": "false",
     "best_efforts_recovery": "false",
-    "manual_wal_flush": "false",  # a write is in the file when it returns, so that a killed process loses none
+    # a write is in the file when it returns, so that a killed process loses none
+    "manual_wal_flush": "false",
     "wal_compression": "kNoCompression",
     "allow_mmap_writes": "false",  # a mapped file is cut to its length, and would be filled in between
     "wal_bytes_per_sync": "0",
@@ -110,21 +113,29 @@ LOG_NEEDS = {
 def check_log_opened(directory: Path) -> None:
     """After the log in this directory was opened: does RocksDB keep it as recovery and ``ahead`` need it?
 
-    Raises LibraryRefused if it opened it otherwise, or writes to the end of its file instead of to an offset of its own, where
-    what it writes would come behind the filling.
+    Raises LibraryRefused if it opened it otherwise, or writes to the end of its file instead of to an offset
+    of its own, where what it writes would come behind the filling.
     """
     newest = max(directory.glob("OPTIONS-*[0-9]"), key=lambda file: int(file.name[8:]), default=None)
     if newest is None:
         raise LibraryRefused(f"{directory}: RocksDB has not written down its options")
     lines = (line.strip().partition("=") for line in newest.read_text(encoding="utf-8").splitlines())
     opened = {name.strip(): value.strip() for name, is_pair, value in lines if is_pair}
-    wrong = [f"{name}={opened.get(name)} where {value} is needed" for name, value in LOG_NEEDS.items() if opened.get(name) != value]
+    wrong = [
+        f"{name}={opened.get(name)} where {value} is needed"
+        for name, value in LOG_NEEDS.items()
+        if opened.get(name) != value
+    ]
     if wrong:
-        raise LibraryRefused(f"{directory}: RocksDB {opened.get('rocksdb_version')} opened the log with {', '.join(wrong)}")
+        raise LibraryRefused(
+            f"{directory}: RocksDB {opened.get('rocksdb_version')} opened the log with {', '.join(wrong)}"
+        )
     files = _flags_of_files(directory)
     if not files or any(flags & os.O_APPEND for flags in files):
         raise LibraryRefused(
-            f"{directory}: RocksDB {opened.get('rocksdb_version')} does not write its log at an offset of its own ({files})")
+            f"{directory}: RocksDB {opened.get('rocksdb_version')} does not write its log at an "
+            f"offset of its own ({files})"
+        )
 
 
 def _flags_of_files(directory: Path) -> list[int]:
@@ -134,18 +145,22 @@ def _flags_of_files(directory: Path) -> list[int]:
         with contextlib.suppress(OSError):  # closed meanwhile by another thread
             path = Path(os.readlink(f"/proc/self/fd/{fd}"))
             if path.suffix == ".log" and path.parent.samefile(directory):
-                found += [int(line.split()[1], 8) for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
-                          if line.startswith("flags:")]
+                found += [
+                    int(line.split()[1], 8)
+                    for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+                    if line.startswith("flags:")
+                ]
     return [flags for flags in found if flags & os.O_ACCMODE != os.O_RDONLY]
 
 
 def state_options(block_cache_bytes: int, write_buffer_bytes: int, *, create: bool) -> Options:
     """The applied state: no write is in a write-ahead log, flushes are the only thing that makes it durable.
 
-    Most of what a row costs is finding its place in the write buffer, a list of which every step misses the CPU's caches. So
-    the buffer is four small ones, of which one is written to, and which are flushed together as one table: a row in batches
-    of 250 takes 1.0 us instead of 2.0. A seek among unflushed rows takes 7 us instead of 5 at worst, when all are filled; what is
-    read often is not sought (``VersionCache``, ``blocks``).
+    Most of what a row costs is finding its place in the write buffer, a list of which every step misses the
+    CPU's caches. So the buffer is four small ones, of which one is written to, and which are flushed together
+    as one table: a row in batches of 250 takes 1.0 us instead of 2.0. A seek among unflushed rows takes 7 us
+    instead of 5 at worst, when all are filled; what is read often is not sought (``VersionCache``,
+    ``blocks``).
     """
     options = _common(block_cache_bytes, write_buffer_bytes // _WRITE_BUFFERS, create)
     options.set_min_write_buffer_number_to_merge(_WRITE_BUFFERS)

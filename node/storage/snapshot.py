@@ -51,7 +51,9 @@ def _framed(data: bytes) -> bytes:
 
 def _read_position(path: Path) -> Position:
     try:
-        database = Rdict(str(path), state_options(1 << 20, 1 << 20, create=False), access_type=AccessType.read_only())
+        database = Rdict(
+            str(path), state_options(1 << 20, 1 << 20, create=False), access_type=AccessType.read_only()
+        )
     except Exception as e:
         raise_open(e, str(path))
     try:
@@ -67,7 +69,9 @@ class SnapshotSource:
         self.directory = path
         self.position = position
         self._files = sorted((f.name, f.stat().st_size) for f in path.iterdir())
-        header = json.dumps({"position": list(position), "files": self._files}, separators=(",", ":")).encode()
+        header = json.dumps(
+            {"position": list(position), "files": self._files}, separators=(",", ":")
+        ).encode()
         self._header = MAGIC + _framed(header)
         self.size_bytes = len(self._header) + _DIGEST_BYTES
         for _, size in self._files:
@@ -104,8 +108,8 @@ class SnapshotSource:
 
     @staticmethod
     def remove_left(path: str | Path) -> None:
-        """Remove the checkpoints under ``path`` that no source of this process stands on: they keep files of the store, which it
-        has long replaced, on the disk."""
+        """Remove the checkpoints under ``path`` that no source of this process stands on: they keep files of
+        the store, which it has long replaced, on the disk."""
         with contextlib.suppress(FileNotFoundError):
             for child in Path(path).iterdir():
                 if child not in _live:

@@ -50,7 +50,9 @@ class CatchingUp:
         else:
             held.index, held.transfer = index, False
 
-    def needed(self, least: int, kept_anyway: int, peers: Mapping[int, PeerStatus], now_ms: int) -> int | None:
+    def needed(
+        self, least: int, kept_anyway: int, peers: Mapping[int, PeerStatus], now_ms: int
+    ) -> int | None:
         """The log behind this must be kept. None: nobody needs any. ``least``: it may be kept behind that;
         ``kept_anyway``: who is as far has caught up; ``peers``: a leader's (others have none to wait for)."""
         for peer, held in list(self._held.items()):
@@ -80,8 +82,8 @@ class CatchingUp:
         return min(again, key=lambda held: held.index, default=None)
 
     def pause_s(self, size: int, kept: int, room: int, now_s: float) -> float:
-        """So many bytes were logged: for how many seconds no more may be. ``kept``: bytes behind :attr:`slows`,
-        of ``room`` at most."""
+        """So many bytes were logged: for how many seconds no more may be. ``kept``: bytes behind
+        :attr:`slows`, of ``room`` at most."""
         held = self._slowed()
         if held is None or kept < room // 2:
             return 0.0

@@ -1,4 +1,5 @@
-"""What this node has done so far, as plain counters: for /metrics, and for the guard that keeps work from growing.
+"""What this node has done so far, as plain counters: for /metrics, and for the guard that keeps work from
+growing.
 
 Read when a front asks (``Method.COUNTERS``); on the hot path there is an addition to an integer at most.
 """

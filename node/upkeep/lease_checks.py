@@ -1,9 +1,9 @@
 """From time to time, each replica looks whether its keys and leases agree
 (``node.storage.state.slices.lease_check``).
 
-Beside requests, in slices, and each host at a time of its own. What does not agree is logged as an error and counted
-(``muster_node_lease_mismatches_total``): nothing else is done about it yet. Rows that are true no longer are removed afterwards, if
-they are many (``node.storage.state.slices.stale_rows``).
+Beside requests, in slices, and each host at a time of its own. What does not agree is logged as an error and
+counted (``muster_node_lease_mismatches_total``): nothing else is done about it yet. Rows that are true no
+longer are removed afterwards, if they are many (``node.storage.state.slices.stale_rows``).
 """
 
 from __future__ import annotations
@@ -64,9 +64,11 @@ class LeaseChecks:
         self.mismatches += found.mismatches
         if found.mismatches:
             self._corrupt()
-            log.error("keys and leases do not agree", mismatches=found.mismatches, order_index=found.position.order_index,
-                      revision=found.position.revision,
-                      examples=[f"{m.key!r} and {m.lease:x}: {m.fault.value}" for m in found.examples])
+            log.error(
+                "keys and leases do not agree", mismatches=found.mismatches,
+                order_index=found.position.order_index, revision=found.position.revision,
+                examples=[f"{m.key!r} and {m.lease:x}: {m.fault.value}" for m in found.examples],
+            )
         else:
             log.debug("keys and leases agree", keys=found.keys, on_leases=found.attached, rows=found.rows,
                       took_s=round(self._now() - began, 3))

@@ -1,15 +1,15 @@
 """State snapshots: streamed to a replica that fell behind the log.
 
 A snapshot is a checkpoint of ``state`` alone: never a vote, a term or a log (H8, I18). It travels beside the
-Raft messages in frames ``kind u8 | transfer u64 | offset u64 | data``; the sender keeps a window of unacknowledged
-bytes, so that Raft's own traffic is not held up. A transfer that breaks is begun anew.
+Raft messages in frames ``kind u8 | transfer u64 | offset u64 | data``; the sender keeps a window of
+unacknowledged bytes, so that Raft's own traffic is not held up. A transfer that breaks is begun anew.
 
-The receiver builds aside, verifies, and switches in at once. Checking and syncing what came may take minutes on a slow
-disk: a helper thread does it, and the sender is acknowledged every second meanwhile. A transfer that begins by then
-supersedes the one that is being synced, which is installed all the same if it is news when it is done. So a receiver keeps
-two copies at most, and a refused one leaves nothing behind. Because state and log are two databases, the log
-says first that an install to a position is on its way: after a crash in between, opening the log completes it,
-and no other gap between log and state is believed (H10).
+The receiver builds aside, verifies, and switches in at once. Checking and syncing what came may take minutes
+on a slow disk: a helper thread does it, and the sender is acknowledged every second meanwhile. A transfer
+that begins by then supersedes the one that is being synced, which is installed all the same if it is news
+when it is done. So a receiver keeps two copies at most, and a refused one leaves nothing behind. Because
+state and log are two databases, the log says first that an install to a position is on its way: after a crash
+in between, opening the log completes it, and no other gap between log and state is believed (H10).
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Snapshots:
         self._sending: dict[int, Sending] = {}
         self._preparing: set[int] = set()
         self._receiving: Receiving | None = None  # the newest one
-        self._finishing: Receiving | None = None  # the one that a helper thread checks and syncs, the newest or an older one
+        # the one that a helper thread checks and syncs, the newest or an older one
+        self._finishing: Receiving | None = None
         self.catching_up = CatchingUp()
         self._serial = 0
         self.sent = self.installed = self.failed = 0
@@ -172,7 +173,9 @@ class Snapshots:
         if receiving.ended:
             self._reply(receiving, _ACK)
         elif now - receiving.moved_at > _SILENT_S:
-            log.warning("a snapshot came in part only", peer=f"{receiving.peer:x}", received_bytes=receiving.received)
+            log.warning(
+                "a snapshot came in part only", peer=f"{receiving.peer:x}", received_bytes=receiving.received
+            )
             self._abandon()
 
     # -- frames
@@ -258,7 +261,8 @@ class Snapshots:
             done.add_done_callback(lambda future: self._finished(receiving, future))
 
     def _finished(self, receiving: Receiving, future: asyncio.Future[Position]) -> None:
-        """Everything is there, verified and synced: switch it in. Another one may have begun to come meanwhile."""
+        """Everything is there, verified and synced: switch it in. Another one may have begun to come
+        meanwhile."""
         self._finishing = None
         superseded = self._receiving is not receiving
         if not superseded:
@@ -268,7 +272,8 @@ class Snapshots:
             return
         try:
             error = future.exception()
-            if isinstance(error, OSError):  # an install's own would leave the state in doubt: it ends the node
+            # an install's own would leave the state in doubt: it ends the node
+            if isinstance(error, OSError):
                 raise SnapshotRefused(str(error))
             self._install(receiving, future.result())
         except SnapshotRefused as e:
@@ -286,7 +291,9 @@ class Snapshots:
         if node.raft.role is Role.LEADER:  # elected meanwhile: what it evaluates stands on the state it has
             raise SnapshotRefused("this node leads now")
         if position.order_index <= node.store.position.order_index:  # before the log hears of it
-            raise SnapshotRefused(f"it is at {position.order_index}, this node at {node.store.position.order_index}")
+            raise SnapshotRefused(
+                f"it is at {position.order_index}, this node at {node.store.position.order_index}"
+            )
         snapshot = SnapshotPosition(position.shard_index, position.term, receiving.configuration)
         node.log.begin_install(snapshot)
         node.store.install(receiving.sink)  # forward only, or SnapshotRefused

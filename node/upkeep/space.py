@@ -1,8 +1,8 @@
 """Room on the disks: when a host is short of it, and when the store must take no more data in.
 
-A shard without a majority has the order log kept on every host, for as long as that lasts (``node.upkeep.floors``,
-I17). Then the log is bounded by stopping what makes it grow: NOSPACE is raised, and writes that add data are
-refused until it is disarmed.
+A shard without a majority has the order log kept on every host, for as long as that lasts
+(``node.upkeep.floors``, I17). Then the log is bounded by stopping what makes it grow: NOSPACE is raised, and
+writes that add data are refused until it is disarmed.
 
 A host is *short* once the log that it keeps has half of ``--order-log-bytes``, or less than
 ``--min-free-disk-bytes`` of its file system are free; *very short* at three quarters, or at half the margin.
@@ -36,8 +36,8 @@ _SILENT_S = 10.0  # a host that has not been heard for so long is down
 
 
 def log_buffer_bytes(settings: NodeSettings) -> int:
-    """The write buffer of a node's log: half as much again as the state's, unless the order log's bound is too
-    small for that."""
+    """The write buffer of a node's log: half as much again as the state's, unless the order log's bound is
+    too small for that."""
     wanted = settings.write_buffer_bytes * 3 // 2
     return min(wanted, settings.order_log_bytes // (4 * LOG_BESIDE)) if settings.shard == 0 else wanted
 
@@ -65,7 +65,8 @@ class Space:
         self._said: dict[int, tuple[int, float]] = {}  # member: how short it is, and when it said so
 
     def look(self, kept_log_bytes: int, file_bytes: int) -> bool:
-        """How short this host is now; whether that has changed. ``file_bytes``: what the order log's files take."""
+        """How short this host is now; whether that has changed. ``file_bytes``: what the order log's files
+        take."""
         quarter = self._most_log_bytes // 4
         before, self.own, self.why = self.own, ENOUGH, ""
         taken = max(kept_log_bytes, file_bytes - quarter)
@@ -87,7 +88,8 @@ class Space:
         self._said[member_id] = (data[0], now_s)
 
     def of_hosts(self, voters: Collection[int], heard_s: Mapping[int, float], now_s: float) -> dict[int, int]:
-        """How short every host is, as far as this node knows; ``heard_s``: when each of the others was heard last."""
+        """How short every host is, as far as this node knows; ``heard_s``: when each of the others was heard
+        last."""
         levels = {}
         for voter in voters:
             level, said_s = self._said.get(voter, (ENOUGH, 0.0))

@@ -1,4 +1,5 @@
-"""gRPC over ``proxy.http.http2``: calls and their handlers. Where each path goes says ``proxy.grpc.registry``.
+"""gRPC over ``proxy.http.http2``: calls and their handlers. Where each path goes says
+``proxy.grpc.registry``.
 
 A unary handler is ``handler(call, message)``: it answers now or later with ``call.reply`` or
 ``call.finish(status, message)``. A stream handler is an object with ``opened``, ``message``,
@@ -39,7 +40,8 @@ from proxy.http.memory import TOO_MANY
 _TOO_MUCH = "grpc: too many unfinished requests on this connection"
 
 _JOINED_BYTES = 65_536
-_PATIENT_BYTES = 65_536  # an unfinished request of that size may be refused for want of room: others it is not worth while
+# an unfinished request of that size may be refused for want of room: others it is not worth while
+_PATIENT_BYTES = 65_536
 BACKLOG_BYTES = 1 << 20  # what may wait for the client of a stream that is sent to unasked
 SHARED_BACKLOG_BYTES = 16 << 20  # of all streams of a connection, before each has less
 MESSAGE_WORK = 3  # units of work (``proxy.http.http2.connection``) of a message of a stream
@@ -48,7 +50,8 @@ UnaryHandler = Callable[["Call", bytes], None]
 
 
 class StreamHandler(Protocol):
-    """What serves a method with a stream of requests. One object may serve every call (see ``Call.context``)."""
+    """What serves a method with a stream of requests. One object may serve every call (see
+    ``Call.context``)."""
 
     def opened(self, call: Call) -> None:
         """The call began; nothing of its requests has come."""
@@ -106,7 +109,8 @@ class Call(Stream):
         self.principal: Any = route.principal  # proxy.auth.shown.Shown, or None: its client shows nothing
         self.context: Any = None  # free for the handler
         self.deadline: float | None = None  # loop time
-        self.on_cancel: Callable[[Call], None] | None = None  # unary: the client gave up, or the deadline passed
+        # unary: the client gave up, or the deadline passed
+        self.on_cancel: Callable[[Call], None] | None = None
         self.on_drain: Callable[[], None] | None = None  # pending_bytes fell to the mark
         self.started = False  # response headers are sent
         self._buffer: bytearray | None = None  # an unfinished request message
@@ -199,7 +203,8 @@ class Call(Stream):
         if size < _JOINED_BYTES:
             self.send_data(b"".join((PREFIX.pack(0, size), *parts)))
             return
-        self.send_data(PREFIX.pack(0, size))  # a large one is not copied: its parts wait for the window one by one
+        # a large one is not copied: its parts wait for the window one by one
+        self.send_data(PREFIX.pack(0, size))
         for part in parts:
             self.send_data(part)
 
@@ -235,8 +240,9 @@ class Call(Stream):
         return self.queued
 
     def backlog_bytes(self) -> int:
-        """How much may wait for the client (``pending_bytes``) before whoever sends of himself should wait with it: less
-        where the other streams of its connection have much to take, or there is no room for it (``proxy.http.memory``)."""
+        """How much may wait for the client (``pending_bytes``) before whoever sends of himself should wait
+        with it: less where the other streams of its connection have much to take, or there is no room for it
+        (``proxy.http.memory``)."""
         connection = self.connection
         if connection.queued > SHARED_BACKLOG_BYTES or connection.crowded:
             return connection.limits.drain_mark_bytes
@@ -255,7 +261,10 @@ class Call(Stream):
     def room_to_gather(self) -> bool:
         """Whether its connection may have more of several answers."""
         connection = self.connection
-        return connection.gathered + connection.queued <= connection.limits.max_untaken_bytes and not connection.crowded
+        return (
+            connection.gathered + connection.queued <= connection.limits.max_untaken_bytes
+            and not connection.crowded
+        )
 
     @property
     def takes(self) -> bool:
@@ -270,7 +279,8 @@ class Call(Stream):
 
     @property
     def beyond_all_room(self) -> bool:
-        """Whether there is too much, by what others hold. An answer that is too large by itself alone is let through."""
+        """Whether there is too much, by what others hold. An answer that is too large by itself alone is let
+        through."""
         connection = self.connection
         memory = connection.memory
         return connection.crowded and memory.used - self.gathered > memory.limit_bytes
@@ -340,7 +350,9 @@ class Call(Stream):
             buffer = self._buffer = bytearray()
         buffer += data
         try:
-            found = wire.split_messages(buffer, limits.max_message_bytes, self.headers.field(b"grpc-encoding"))
+            found = wire.split_messages(
+                buffer, limits.max_message_bytes, self.headers.field(b"grpc-encoding")
+            )
             connection.buffered += len(buffer) - self._counted
             self._counted = len(buffer)
             if buffer and ended:
@@ -359,7 +371,8 @@ class Call(Stream):
         self.gone()
 
     def fault(self, error: Exception) -> None:
-        """A handler met a fault of this program: the call ends with INTERNAL, as if its client had given it up."""
+        """A handler met a fault of this program: the call ends with INTERNAL, as if its client had given it
+        up."""
         faults.met(f"serving {wire.text_of(self.path)}", error)
         if not (self.closed or self.ending):
             self._refuse(wire.INTERNAL, wire.FAULT)
@@ -389,7 +402,8 @@ class UnaryCall(Call):
         self._collect(data, ended)
 
     def _collect(self, data: bytes, ended: bool) -> None:
-        """The way of a message that comes in pieces, compressed, or wrong. It is held whole until the client has sent all."""
+        """The way of a message that comes in pieces, compressed, or wrong. It is held whole until the client
+        has sent all."""
         if self.closed or self.ending:
             return
         if not ended:
@@ -435,7 +449,8 @@ class UnaryCall(Call):
 
 
 class StreamCall(Call):
-    """A call whose handler gets every request message as it comes; of very many that come at once some each turn."""
+    """A call whose handler gets every request message as it comes; of very many that come at once some each
+    turn."""
 
     __slots__ = ("_ended", "_held")
 
@@ -554,5 +569,6 @@ class RefusedCall(Call):
 
 
 __all__ = [
-    "Call", "Deadlines", "Limits", "Peer", "RefusedCall", "StreamCall", "StreamHandler", "UnaryCall", "UnaryHandler", "encode_message", "parse_timeout",
+    "Call", "Deadlines", "Limits", "Peer", "RefusedCall", "StreamCall", "StreamHandler", "UnaryCall",
+    "UnaryHandler", "encode_message", "parse_timeout",
 ]  # fmt: skip

@@ -35,8 +35,8 @@ class Slot(set[Expires]):
 class Deadlines:
     """Open calls by deadline, in slots of 10 ms: adding and removing are set operations.
 
-    The owner calls ``expire`` at (or after) ``due()``, and arms its timer when ``arm`` is called. What is done leaves
-    nothing behind: clients set deadlines years away, and calls by the hundred thousand.
+    The owner calls ``expire`` at (or after) ``due()``, and arms its timer when ``arm`` is called. What is
+    done leaves nothing behind: clients set deadlines years away, and calls by the hundred thousand.
     """
 
     SLOT_S = 0.01

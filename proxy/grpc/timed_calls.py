@@ -1,4 +1,5 @@
-"""How long calls take, by method: ``grpc_server_handling_seconds``, which etcd has with ``--metrics=extensive`` only.
+"""How long calls take, by method: ``grpc_server_handling_seconds``, which etcd has with
+``--metrics=extensive`` only.
 
 These kinds of calls take the place of the others then. Without the flag, nothing of it is on a call's way.
 """

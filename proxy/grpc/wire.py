@@ -51,7 +51,8 @@ class Refused(Exception):
 
 
 def reply_head(stream_id: int, size: int, _pack=_HEAD.pack) -> bytes:  # type: ignore[no-untyped-def]
-    """Everything before a unary answer of ``size`` bytes: HEADERS frame, DATA frame header, message prefix."""
+    """Everything before a unary answer of ``size`` bytes: HEADERS frame, DATA frame header, message
+    prefix."""
     return _pack(_HEAD_WORD, END_HEADERS, stream_id, RESPONSE, size + 5 << 8 | DATA, 0, stream_id, 0, size)  # type: ignore[no-any-return]
 
 
@@ -107,20 +108,25 @@ def decompress(message: bytes, limit: int, encoding: bytes) -> bytes:
     except zlib.error as error:
         raise Refused(INTERNAL, f"grpc: failed to decompress the received message: {error}") from None
     if len(plain) > limit:
-        raise Refused(RESOURCE_EXHAUSTED, f"grpc: received message after decompression larger than max {limit}")
+        raise Refused(
+            RESOURCE_EXHAUSTED, f"grpc: received message after decompression larger than max {limit}"
+        )
     if not unpacker.eof:
         raise Refused(INTERNAL, "grpc: failed to decompress the received message: unexpected EOF")
     return plain
 
 
 def ending(status: int, message: str, http_status: int = 0) -> bytes:
-    """The block that ends a call: trailers, or with an HTTP status the whole answer (trailers-only). A message is cut to
-    MAX_MESSAGE_CHARS: it may repeat what the client has sent, and Huffman encoding takes the square of its length."""
+    """The block that ends a call: trailers, or with an HTTP status the whole answer (trailers-only). A
+    message is cut to MAX_MESSAGE_CHARS: it may repeat what the client has sent, and Huffman encoding takes
+    the square of its length."""
     message = message[:MAX_MESSAGE_CHARS]
     key = (status, message, http_status)
     block = _endings.get(key)
     if block is None:
-        fields = [(b":status", b"%d" % http_status), (b"content-type", b"application/grpc")] if http_status else []
+        fields = (
+            [(b":status", b"%d" % http_status), (b"content-type", b"application/grpc")] if http_status else []
+        )
         fields.append((b"grpc-status", b"%d" % status))
         if message:
             fields.append((b"grpc-message", encode_message(message)))
@@ -133,7 +139,9 @@ def ending(status: int, message: str, http_status: int = 0) -> bytes:
 
 def encode_message(message: str) -> bytes:
     """``grpc-message``: UTF-8, percent-encoded outside printable ASCII."""
-    return b"".join(bytes((c,)) if 0x20 <= c <= 0x7E and c != 0x25 else b"%%%02X" % c for c in message.encode())
+    return b"".join(
+        bytes((c,)) if 0x20 <= c <= 0x7E and c != 0x25 else b"%%%02X" % c for c in message.encode()
+    )
 
 
 def parse_timeout(text: bytes) -> float:

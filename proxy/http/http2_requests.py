@@ -1,4 +1,5 @@
-"""Plain HTTP requests that came over HTTP/2 (browsers and curl after ALPN): the same handlers as over HTTP/1.1."""
+"""Plain HTTP requests that came over HTTP/2 (browsers and curl after ALPN): the same handlers as over
+HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ class HttpStream(Stream):
 
     def turned_away(self) -> None:
         self._drop_body()
-        Http2Request(self, b"").respond(429, TOO_MANY.encode() + b"\n", content_type="text/plain; charset=utf-8")
+        Http2Request(self, b"").respond(
+            429, TOO_MANY.encode() + b"\n", content_type="text/plain; charset=utf-8"
+        )
 
     def opened(self, ended: bool) -> None:
         if ended:
@@ -41,7 +44,10 @@ class HttpStream(Stream):
         if len(body) > limits.max_body_bytes or self.connection.buffered > limits.max_buffered_bytes:
             self._drop_body()
             request = Http2Request(self, b"")
-            request.respond(413, b"413 Request Entity Too Large: request body too large\n", content_type="text/plain; charset=utf-8")
+            request.respond(
+                413, b"413 Request Entity Too Large: request body too large\n",
+                content_type="text/plain; charset=utf-8",
+            )
         elif ended:
             whole = bytes(body)
             self._drop_body()

@@ -1,16 +1,17 @@
 """What clients' connections hold of this front's memory: counted for each, bounded in all.
 
-A connection holds what it has sent and what has not been answered, what it has been answered and has not taken, and its
-open streams. Once all together are beyond the limit, those beyond their share (the limit divided by those that hold
-something) are *crowded*: they get no further requests in until they, or others, hold less. Whatever the sizes are,
-somebody is beyond his share then, and who asks for little never is.
+A connection holds what it has sent and what has not been answered, what it has been answered and has not
+taken, and its open streams. Once all together are beyond the limit, those beyond their share (the limit
+divided by those that hold something) are *crowded*: they get no further requests in until they, or others,
+hold less. Whatever the sizes are, somebody is beyond his share then, and who asks for little never is.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-STREAM_BYTES = 2048  # what an open stream counts for: its call, its request on the way, and a request of SMALL_BYTES
+# what an open stream counts for: its call, its request on the way, and a request of SMALL_BYTES
+STREAM_BYTES = 2048
 SMALL_BYTES = 1024  # smaller requests count by their streams alone
 STEP_BYTES = 16_384  # what a connection has changed by when it is counted anew
 TOO_MANY = "etcdserver: too many requests"

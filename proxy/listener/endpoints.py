@@ -26,14 +26,18 @@ _PROBE = rpc_pb2.RangeRequest(key=b"\0", keys_only=True).SerializeToString()
 Done = Callable[[str], None]  # "" or what is wrong
 
 
-def register_http(registry: Registry, context: Context, metrics: Metrics, *, metrics_only: bool = False) -> None:
+def register_http(
+    registry: Registry, context: Context, metrics: Metrics, *, metrics_only: bool = False
+) -> None:
     """Register the paths; ``metrics_only``: those of ``--listen-metrics-urls``."""
     checks = Checks(context)
     health = Health(context, checks, metrics)
     registry.http("/metrics", metrics.serve)
     registry.http("/health", health.serve)
-    for name, listed in (("livez", ("serializable_read",)),
-                         ("readyz", ("data_corruption", "serializable_read", "linearizable_read", "non_learner"))):
+    for name, listed in (
+        ("livez", ("serializable_read",)),
+        ("readyz", ("data_corruption", "serializable_read", "linearizable_read", "non_learner")),
+    ):
         probe = Probe(name, listed, checks, metrics)
         registry.http(f"/{name}", probe.serve)
         registry.http(f"/{name}/", probe.serve_one)
@@ -46,7 +50,9 @@ def only_get(request: HttpRequest) -> bool:
     """Answers 405 unless this is a GET."""
     if request.method == "GET":
         return True
-    request.respond(405, b"Method Not Allowed\n", [("Allow", "GET"), ("X-Content-Type-Options", "nosniff")], _TEXT)
+    request.respond(
+        405, b"Method Not Allowed\n", [("Allow", "GET"), ("X-Content-Type-Options", "nosniff")], _TEXT
+    )
     return False
 
 
@@ -123,7 +129,8 @@ class Checks:
 
     @property
     def leader_known(self) -> bool:
-        """Whether any host that this front hears names a leader: reads are asked of that one, whatever the own node knows."""
+        """Whether any host that this front hears names a leader: reads are asked of that one, whatever the
+        own node knows."""
         return self._router.routes[0].leader != 0
 
 
@@ -143,10 +150,11 @@ class _Asked:
 
 
 class Health:
-    """/health: alarms, and a read as clients make it. It is true as soon as a client's linearizable read would be answered.
+    """/health: alarms, and a read as clients make it. It is true as soon as a client's linearizable read
+    would be answered.
 
-    Such a read waits for a leader. So does this, for an election timeout; etcd says at once that it knows none, and answers
-    the read later all the same. While a leader is known, the read's own limit counts.
+    Such a read waits for a leader. So does this, for an election timeout; etcd says at once that it knows
+    none, and answers the read later all the same. While a leader is known, the read's own limit counts.
     """
 
     def __init__(self, context: Context, checks: Checks, metrics: Metrics) -> None:
@@ -188,7 +196,11 @@ class Health:
 
     def _tick(self, now: float) -> None:
         for asked in tuple(self._open):
-            if not asked.serializable and now - asked.since > self._patience_s and not self._checks.leader_known:
+            if (
+                not asked.serializable
+                and now - asked.since > self._patience_s
+                and not self._checks.leader_known
+            ):
                 self._end(asked, asked.alarms or "RAFT NO LEADER")
 
     def _end(self, asked: _Asked, reason: str) -> None:

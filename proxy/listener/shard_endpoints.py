@@ -1,8 +1,9 @@
 """/muster/shards and /muster/placement: what muster has and etcd has not, as JSON. Answered by every front.
 
-``GET /muster/placement``: ``{"cluster_id", "member_id", "shards", "depth", "version"}``: where keys live (hexadecimal IDs; the rule
-is ``cluster.placement``). ``GET /muster/shards``: ``{"member_id", "name", "shards": [...]}``, one object per shard as this
-host's node of it tells (``node.upkeep.facts``), or ``{"shard": n, "up": false}`` where that does not answer.
+``GET /muster/placement``: ``{"cluster_id", "member_id", "shards", "depth", "version"}``: where keys live
+(hexadecimal IDs; the rule is ``cluster.placement``). ``GET /muster/shards``: ``{"member_id", "name",
+"shards": [...]}``, one object per shard as this host's node of it tells (``node.upkeep.facts``), or
+``{"shard": n, "up": false}`` where that does not answer.
 """
 
 from __future__ import annotations

@@ -49,11 +49,14 @@ _KNOWN = {
     "etcdserverpb.KV": ("Range", "Put", "DeleteRange", "Txn", "Compact"),
     "etcdserverpb.Lease": ("LeaseGrant", "LeaseRevoke", "LeaseTimeToLive", "LeaseLeases"),
     "etcdserverpb.Cluster": ("MemberAdd", "MemberRemove", "MemberUpdate", "MemberList", "MemberPromote"),
-    "etcdserverpb.Maintenance": ("Alarm", "Status", "Defragment", "Hash", "HashKV", "MoveLeader", "Downgrade"),
+    "etcdserverpb.Maintenance": (
+        "Alarm", "Status", "Defragment", "Hash", "HashKV", "MoveLeader", "Downgrade",
+    ),
     "etcdserverpb.Auth": (
-        "AuthEnable", "AuthDisable", "AuthStatus", "Authenticate", "UserAdd", "UserGet", "UserList", "UserDelete",
-        "UserChangePassword", "UserGrantRole", "UserRevokeRole", "RoleAdd", "RoleGet", "RoleList", "RoleDelete",
-        "RoleGrantPermission", "RoleRevokePermission"),
+        "AuthEnable", "AuthDisable", "AuthStatus", "Authenticate", "UserAdd", "UserGet", "UserList",
+        "UserDelete", "UserChangePassword", "UserGrantRole", "UserRevokeRole", "RoleAdd", "RoleGet",
+        "RoleList", "RoleDelete", "RoleGrantPermission", "RoleRevokePermission",
+    ),
 }
 _KNOWN_STREAMS = (
     ("bidi_stream", "etcdserverpb.Watch", "Watch"), ("bidi_stream", "etcdserverpb.Lease", "LeaseKeepAlive"),
@@ -67,14 +70,16 @@ class Metrics:
     def __init__(
         self, context: Context, server: ServerFigures, calls: Registry, turns: Turns | None = None
     ) -> None:
-        """``calls``: who serves which method; it counts clients, and times calls with ``--metrics=extensive``."""
+        """``calls``: who serves which method; it counts clients, and times calls with
+        ``--metrics=extensive``."""
         self._context = context
         self._server = server
         self._calls = calls
         self._turns = turns
         self.health_successes = 0
         self.health_failures = 0
-        self._healthchecks: dict[tuple[str, str], list[int]] = {}  # (type, name) -> [last, successes, failures]
+        # (type, name) -> [last, successes, failures]
+        self._healthchecks: dict[tuple[str, str], list[int]] = {}
         self._status = rpc_pb2.StatusResponse()
         self._revision = 0
         self._shards: list[ShardFacts] = []
@@ -166,15 +171,21 @@ class Metrics:
         yield from self._of_process
 
     def look(self) -> None:
-        """Look at the process. For a thread beside the loop: the kernel lists descriptors, 4 ms for 10,000, more than once."""
+        """Look at the process. For a thread beside the loop: the kernel lists descriptors, 4 ms for 10,000,
+        more than once."""
         gauge = GaugeMetricFamily
         most = resource.getrlimit(resource.RLIMIT_AS)[0]
         self._of_process = [
             *self._process.collect(),
             gauge("os_fd_used", "Open file descriptors.", len(os.listdir("/proc/self/fd"))),
-            gauge("os_fd_limit", "The limit of open file descriptors.", resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-            gauge("process_virtual_memory_max_bytes", "The limit of virtual memory.",
-                  _UNLIMITED if most == resource.RLIM_INFINITY else most),
+            gauge(
+                "os_fd_limit", "The limit of open file descriptors.",
+                resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            ),
+            gauge(
+                "process_virtual_memory_max_bytes", "The limit of virtual memory.",
+                _UNLIMITED if most == resource.RLIM_INFINITY else most,
+            ),
         ]
 
     def _alone(self, done: Callable[[Iterable[Metric]], None]) -> None:
@@ -201,8 +212,10 @@ class Metrics:
         for (kind, version), found in self._calls.clients.items():
             clients.add_metric([kind, version], found.calls)
         yield clients
-        times = HistogramMetricFamily("grpc_server_handling_seconds", "How long calls took, until their answer was handed on.",
-                                      labels=labels)
+        times = HistogramMetricFamily(
+            "grpc_server_handling_seconds", "How long calls took, until their answer was handed on.",
+            labels=labels,
+        )
         for key in self._context.stats:
             took = self._calls.times.get(f"/{key[1]}/{key[2]}")
             if took is not None:
@@ -217,11 +230,19 @@ class Metrics:
         own = context.common.member_id
         gauge, counter = GaugeMetricFamily, CounterMetricFamily
         yield gauge("etcd_server_has_leader", "Whether or not a leader exists.", int(router.has_leader))
-        yield gauge("etcd_server_is_leader", "Whether or not this member is a leader.", int(route.leader == own != 0))
-        yield gauge("etcd_server_is_learner", "Whether or not this member is a learner.", int(status.isLearner))
+        yield gauge(
+            "etcd_server_is_leader", "Whether or not this member is a leader.", int(route.leader == own != 0)
+        )
+        yield gauge(
+            "etcd_server_is_learner", "Whether or not this member is a learner.", int(status.isLearner)
+        )
         yield counter("etcd_server_leader_changes_seen", "Leader changes seen.", route.leader_changes)
-        yield gauge("etcd_server_proposals_committed_total", "Consensus proposals committed.", status.raftIndex)
-        yield gauge("etcd_server_proposals_applied_total", "Consensus proposals applied.", status.raftAppliedIndex)
+        yield gauge(
+            "etcd_server_proposals_committed_total", "Consensus proposals committed.", status.raftIndex
+        )
+        yield gauge(
+            "etcd_server_proposals_applied_total", "Consensus proposals applied.", status.raftAppliedIndex
+        )
         yield gauge("etcd_server_quota_backend_bytes", "Backend storage quota size in bytes.",
                     context.settings.quota_backend_bytes)
         for name, label, value in (
@@ -242,7 +263,9 @@ class Metrics:
         context, router = self._context, self._context.router
         gauge, counter = GaugeMetricFamily, CounterMetricFamily
         figures = router.statistics()
-        yield gauge("etcd_server_proposals_pending", "Requests under way.", figures["pending"] + figures["queued"])
+        yield gauge(
+            "etcd_server_proposals_pending", "Requests under way.", figures["pending"] + figures["queued"]
+        )
         failed = sum(
             sum(n for code, n in stats.codes.items() if code in _FAILED_PROPOSAL)
             for (_, service, method), stats in context.stats.items()
@@ -261,20 +284,35 @@ class Metrics:
                 "The longest turn of this process's event loop.",
                 turns.longest_s,
             )
-        yield counter("etcd_server_slow_read_indexes", "Read-index questions that were answered after 0.5 s or later.",
-                      figures["read_index_slow"])
-        yield counter("etcd_server_read_indexes_failed", "Read-index questions that failed.", figures["read_index_failed"])
-        yield counter("muster_front_read_index_rounds", "Read-index questions asked.", figures["read_index_rounds"])
+        yield counter(
+            "etcd_server_slow_read_indexes", "Read-index questions that were answered after 0.5 s or later.",
+            figures["read_index_slow"],
+        )
+        yield counter(
+            "etcd_server_read_indexes_failed", "Read-index questions that failed.",
+            figures["read_index_failed"],
+        )
+        yield counter(
+            "muster_front_read_index_rounds", "Read-index questions asked.", figures["read_index_rounds"]
+        )
         yield gauge("muster_front_links_up", "Links to nodes that are up.", figures["links_up"])
         server = self._server.statistics()
-        yield counter("etcd_network_client_grpc_received_bytes", "Bytes from clients.", server["received_bytes"])
+        yield counter(
+            "etcd_network_client_grpc_received_bytes", "Bytes from clients.", server["received_bytes"]
+        )
         yield counter("etcd_network_client_grpc_sent_bytes", "Bytes to clients.", server["sent_bytes"])
-        yield counter("muster_front_connections_refused", "Clients' connections closed because there were too many.",
-                      server["connections_refused"])
-        yield counter("muster_front_connections_stalled", "Clients' connections ended that held memory and took nothing.",
-                      server["connections_stalled"])
-        yield counter("muster_front_requests_refused", "Requests of clients that held more than their share of memory.",
-                      server["requests_refused"])
+        yield counter(
+            "muster_front_connections_refused", "Clients' connections closed because there were too many.",
+            server["connections_refused"],
+        )
+        yield counter(
+            "muster_front_connections_stalled",
+            "Clients' connections ended that held memory and took nothing.", server["connections_stalled"],
+        )
+        yield counter(
+            "muster_front_requests_refused", "Requests of clients that held more than their share of memory.",
+            server["requests_refused"],
+        )
         for name in ("connections", "streams", "queued_bytes", "memory_bytes", "memory_limit_bytes"):
             yield gauge(f"muster_front_{name}", "Of this front's client side.", server[name])
         context = self._context
@@ -291,12 +329,19 @@ class Metrics:
         if counted and min(counted) >= 0:  # -1: a node is still counting
             yield gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", sum(counted))
         compacted = [facts.get("compact_revision", 0) for facts in self._shards if facts["up"]]
-        yield gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.", max(compacted, default=0))
+        yield gauge(
+            "etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.",
+            max(compacted, default=0),
+        )
         yield gauge("etcd_disk_defrag_inflight", "Defragmentations under way on this host, by shard.",
                     sum(facts.get("defragmenting", 0) for facts in self._shards))
         yield gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk.", status.dbSize)
-        yield gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in use.", status.dbSizeInUse)
-        yield gauge("etcd_debugging_mvcc_current_revision", "The current revision of the store.", self._revision)
+        yield gauge(
+            "etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in use.", status.dbSizeInUse
+        )
+        yield gauge(
+            "etcd_debugging_mvcc_current_revision", "The current revision of the store.", self._revision
+        )
 
     def _requests(self) -> Iterator[Metric]:
         """What clients of this front asked for."""
@@ -310,23 +355,39 @@ class Metrics:
         yield gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", watch["watches"])
         yield gauge("etcd_debugging_mvcc_slow_watcher_total", "Unsynced watchers.", watch["slow"])
         yield gauge("muster_watch_subscriptions", "Distinct ranges watched.", watch["subscriptions"])
-        yield gauge("muster_watch_merge_bytes", "Events of watches over several shards that wait for a shard.", watch["merge_bytes"])
-        yield counter("muster_watch_merge_pauses", "Times that a shard's events were left to history for want of room.",
-                      watch["merge_pauses"])
+        yield gauge(
+            "muster_watch_merge_bytes", "Events of watches over several shards that wait for a shard.",
+            watch["merge_bytes"],
+        )
+        yield counter(
+            "muster_watch_merge_pauses", "Times that a shard's events were left to history for want of room.",
+            watch["merge_pauses"],
+        )
         yield counter("etcd_debugging_mvcc_events", "Events sent to this front.", watch["events"])
         lease = "etcdserverpb.Lease"
-        yield counter("etcd_debugging_lease_granted", "Leases granted.", context.method("unary", lease, "LeaseGrant").ok)
-        yield counter("etcd_debugging_lease_revoked", "Leases revoked.", context.method("unary", lease, "LeaseRevoke").ok)
+        yield counter(
+            "etcd_debugging_lease_granted", "Leases granted.", context.method("unary", lease, "LeaseGrant").ok
+        )
+        yield counter(
+            "etcd_debugging_lease_revoked", "Leases revoked.",
+            context.method("unary", lease, "LeaseRevoke").ok,
+        )
         yield counter("etcd_debugging_lease_renewed", "Keep-alives answered.",
                       context.method("bidi_stream", lease, "LeaseKeepAlive").sent)
-        yield counter("muster_front_faults", "Requests that met a fault of this program in this front.", faults.count)
+        yield counter(
+            "muster_front_faults", "Requests that met a fault of this program in this front.", faults.count
+        )
 
     def _health(self) -> Iterator[Metric]:
         # counters that etcd names without _total, which the library would add to a counter
-        yield GaugeMetricFamily("etcd_server_health_success", "Successful health checks.", self.health_successes)
+        yield GaugeMetricFamily(
+            "etcd_server_health_success", "Successful health checks.", self.health_successes
+        )
         yield GaugeMetricFamily("etcd_server_health_failures", "Failed health checks.", self.health_failures)
         last = GaugeMetricFamily("etcd_server_healthcheck", "The last result.", labels=["type", "name"])
-        total = CounterMetricFamily("etcd_server_healthchecks", "All results.", labels=["type", "name", "status"])
+        total = CounterMetricFamily(
+            "etcd_server_healthchecks", "All results.", labels=["type", "name", "status"]
+        )
         for (kind, name), (passed, successes, failures) in self._healthchecks.items():
             last.add_metric([kind, name], passed)
             total.add_metric([kind, name, "success"], successes)
@@ -359,7 +420,8 @@ _LAST = re.compile(rb"(?<=\d)\.0$")
 def go_numbers(text: bytes) -> bytes:
     """Whole numbers as Go's Prometheus library writes them, values and bounds of buckets: 1, not 1.0."""
     return b"".join(
-        line if line.startswith(b"#") else _LAST.sub(b"", _BOUND.sub(rb"\1", line)) for line in text.splitlines(True)
+        line if line.startswith(b"#") else _LAST.sub(b"", _BOUND.sub(rb"\1", line))
+        for line in text.splitlines(True)
     )
 
 

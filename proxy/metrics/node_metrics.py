@@ -1,5 +1,5 @@
-"""What the nodes of this host have done (``node.upkeep.counters``), as samples of /metrics: under etcd's names summed over the shards, and
-under muster's by shard.
+"""What the nodes of this host have done (``node.upkeep.counters``), as samples of /metrics: under etcd's
+names summed over the shards, and under muster's by shard.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ def node_samples(nodes: Mapping[int, Figures], member_id: int) -> Iterator[Metri
     yield from _peers(nodes)
     yield from _tree(nodes)
     for name, text, counter in _SUMS:
-        yield CounterMetricFamily(name, text, sum(found["counters"].get(counter, 0) for found in nodes.values()))
+        yield CounterMetricFamily(
+            name, text, sum(found["counters"].get(counter, 0) for found in nodes.values())
+        )
     for name in next(iter(nodes.values()))["counters"]:
-        family = CounterMetricFamily(f"muster_node_{name}", f"{name} of this host's node, by shard.", labels=["shard"])
+        family = CounterMetricFamily(
+            f"muster_node_{name}", f"{name} of this host's node, by shard.", labels=["shard"]
+        )
         for shard, found in nodes.items():
             family.add_metric([str(shard)], found["counters"][name])
         yield family
@@ -77,18 +81,26 @@ def _peers(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
             observed = figures["round_trips"]
             trips.setdefault(member, Histogram(observed["bounds"])).add(observed)
     times = HistogramMetricFamily(
-        "etcd_network_peer_round_trip_time_seconds", "How long a frame takes to a peer and back.", labels=["To"])
+        "etcd_network_peer_round_trip_time_seconds", "How long a frame takes to a peer and back.",
+        labels=["To"],
+    )
     for member, total in trips.items():
         times.add_metric([member], total.buckets(), total.sum)
     yield times
 
 
-# name, help, its labels. An apply here is of all entries that were committed together, so etcd's ``op`` has one value.
+# name, help, its labels. An apply here is of all entries that were committed together, so etcd's ``op`` has
+# one value.
 _HISTOGRAMS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("etcd_disk_wal_fsync_duration_seconds", "Syncs of the log, over all shards of this host.", {}),
-    ("etcd_disk_backend_commit_duration_seconds", "Writes of applied batches to the state, over all shards.", {}),
-    ("etcd_server_apply_duration_seconds", "Applies of entries that were committed together.",
-     {"version": "v3", "op": "Batch", "success": "true"}),
+    (
+        "etcd_disk_backend_commit_duration_seconds",
+        "Writes of applied batches to the state, over all shards.", {},
+    ),
+    (
+        "etcd_server_apply_duration_seconds", "Applies of entries that were committed together.",
+        {"version": "v3", "op": "Batch", "success": "true"},
+    ),
     ("etcd_disk_backend_defrag_duration_seconds", "How long a defragmentation of a shard takes.", {}),
     ("etcd_mvcc_hash_duration_seconds", "How long a hash of all that is stored takes.", {}),
     ("etcd_mvcc_hash_rev_duration_seconds", "How long a hash at a revision takes.", {}),
@@ -107,12 +119,18 @@ _WRITES = (
 # name, help, label, figure
 _PEERS = (
     ("etcd_network_peer_sent_bytes", "Bytes sent to a peer, over all shards.", "To", "sent_bytes"),
-    ("etcd_network_peer_received_bytes", "Bytes received from a peer, over all shards.", "From", "received_bytes"),
+    (
+        "etcd_network_peer_received_bytes", "Bytes received from a peer, over all shards.", "From",
+        "received_bytes",
+    ),
     ("etcd_network_peer_sent_failures", "Frames for a peer that was not there.", "To", "send_failures"),
 )
 
 # name, help, counter
 _SUMS = (
     ("etcd_server_slow_apply", "Applies that took longer than --warning-apply-duration.", "slow_applies"),
-    ("etcd_server_heartbeat_send_failures", "Heartbeats of a leader that were an interval late.", "heartbeats_late"),
+    (
+        "etcd_server_heartbeat_send_failures", "Heartbeats of a leader that were an interval late.",
+        "heartbeats_late",
+    ),
 )

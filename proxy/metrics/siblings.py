@@ -1,9 +1,10 @@
 """The other fronts of this host: one scrape of ``/metrics`` has the figures of all of them.
 
-With ``--fronts 2`` or more the kernel decides which front a scraper reaches, so every front tells its own figures to
-whoever connects to ``front-<index>.sock`` in the run directory (one JSON array, then the end of the stream), and the
-one that is scraped asks the others. Each front's samples carry its index in the label ``front``: counters begin again
-with their process, and ``sum(rate(...))`` then stays right. One that does not answer in time is left out.
+With ``--fronts 2`` or more the kernel decides which front a scraper reaches, so every front tells its own
+figures to whoever connects to ``front-<index>.sock`` in the run directory (one JSON array, then the end of
+the stream), and the one that is scraped asks the others. Each front's samples carry its index in the label
+``front``: counters begin again with their process, and ``sum(rate(...))`` then stays right. One that does not
+answer in time is left out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ Families = list[list[Any]]  # name, documentation, type, [[sample's name, labels
 
 def encode(families: Iterable[Metric]) -> Families:
     """As it travels."""
-    return [[f.name, f.documentation, f.type, [[s.name, s.labels, s.value] for s in f.samples]] for f in families]
+    return [
+        [f.name, f.documentation, f.type, [[s.name, s.labels, s.value] for s in f.samples]] for f in families
+    ]
 
 
 def labelled(found: dict[int, Families]) -> Iterator[Metric]:

@@ -1,7 +1,7 @@
 """Requests of a front that have waited too long, or whose clients have gone: what each is told.
 
-The router looks through what is open, every ``router.SWEEP_S``, instead of having a timer for each; through AT_ONCE
-requests of a link at a time, the oldest first, so that 50,000 are told half a second late at most.
+The router looks through what is open, every ``router.SWEEP_S``, instead of having a timer for each; through
+AT_ONCE requests of a link at a time, the oldest first, so that 50,000 are told half a second late at most.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ def sweep_link(router: Router, link: Link, route: ShardRoute, now: float) -> Non
             router.post(link, waiting.rid, Method.CANCEL, b"")
         if waiting.call is not None and waiting.call.closed:
             router.gone(waiting)
-        elif waiting.route == WRITE and route.leader_since - 2 * router.election_s < waiting.started < route.leader_since:
+        elif (
+            waiting.route == WRITE
+            and route.leader_since - 2 * router.election_s < waiting.started < route.leader_since
+        ):
             router.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
         else:
             router.fail(waiting, errors.TIMEOUT)
@@ -56,7 +59,8 @@ def sweep_queue(router: Router, queue: deque[Waiting], now: float) -> deque[Wait
         elif now - waiting.started <= waiting.limit_s:
             kept.append(waiting)
         elif waiting.route == WRITE:
-            router.fail(waiting, errors.CONTEXT_DEADLINE_EXCEEDED)  # never reached a leader's log, as etcd says it
+            # never reached a leader's log, as etcd says it
+            router.fail(waiting, errors.CONTEXT_DEADLINE_EXCEEDED)
         elif waiting.method in _OF_LEASES:
             router.fail(waiting, errors.NO_LEADER)
         else:

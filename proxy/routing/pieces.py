@@ -1,9 +1,11 @@
-"""Answers that come in pieces, and wait here until they are whole: how much of them each client may have under way.
+"""Answers that come in pieces, and wait here until they are whole: how much of them each client may have
+under way.
 
-Nodes send a window of an answer unasked, and more as they are given credit (``node.serving.streams``). It is given at once while
-its client's connection holds little; beyond ``--max-untaken-bytes`` only to the answer that its connection asked for
-first, and to none while its client does not take what is ready. So who asks for much, or reads slowly, has his answers one
-after the other, and nobody else waits for them. What was read from a link is told at once, whomever it is for.
+Nodes send a window of an answer unasked, and more as they are given credit (``node.serving.streams``). It is
+given at once while its client's connection holds little; beyond ``--max-untaken-bytes`` only to the answer
+that its connection asked for first, and to none while its client does not take what is ready. So who asks for
+much, or reads slowly, has his answers one after the other, and nobody else waits for them. What was read from
+a link is told at once, whomever it is for.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ class Pieces:
             self._give(coming)
 
     def _give(self, coming: _Coming, first: bool | None = None) -> bool:
-        """Credit, if there is room. ``first``: whether its connection waits for no answer before it; None: look."""
+        """Credit, if there is room. ``first``: whether its connection waits for no answer before it; None:
+        look."""
         client = coming.waiting.client
         if client is not None and not client.room_to_gather:
             if not client.takes:
@@ -81,7 +84,9 @@ class Pieces:
                 return False
         coming.credited = coming.received
         coming.moved_at = self._router.loop.time()
-        self._router.post(coming.link, coming.waiting.rid, Method.CREDIT, coming.received.to_bytes(8, "little"))
+        self._router.post(
+            coming.link, coming.waiting.rid, Method.CREDIT, coming.received.to_bytes(8, "little")
+        )
         return True
 
     def _is_first(self, coming: _Coming, client: Any) -> bool:
@@ -90,7 +95,11 @@ class Pieces:
             if one is coming:
                 return True
             other = one.waiting.client
-            if other is not None and other.connection is connection and one.link.pending.get(one.waiting.rid) is one.waiting:
+            if (
+                other is not None
+                and other.connection is connection
+                and one.link.pending.get(one.waiting.rid) is one.waiting
+            ):
                 return False
         return False
 
@@ -114,7 +123,9 @@ class Pieces:
                     coming.progress, coming.moved_at = waiting.client.progress, now
                     if now - coming.told_at > KEEP_S:
                         coming.told_at = now
-                        self._router.post(coming.link, waiting.rid, Method.CREDIT, coming.credited.to_bytes(8, "little"))
+                        self._router.post(
+                            coming.link, waiting.rid, Method.CREDIT, coming.credited.to_bytes(8, "little")
+                        )
                 if now - coming.moved_at > self._stall_s:
                     self._refuse(coming)
                 else:

@@ -1,7 +1,8 @@
-"""What a front's log says of nodes that it does not reach: which shard nobody answers for, and why each host does not.
+"""What a front's log says of nodes that it does not reach: which shard nobody answers for, and why each host
+does not.
 
-A front beside nodes has little to add to what those say. One on a machine without a member (``muster proxy``) is the only one
-there that knows. The same trouble is told once, then every ``AGAIN_S`` while it lasts.
+A front beside nodes has little to add to what those say. One on a machine without a member (``muster proxy``)
+is the only one there that knows. The same trouble is told once, then every ``AGAIN_S`` while it lasts.
 """
 
 from __future__ import annotations
@@ -48,18 +49,26 @@ class Reach:
         for route in routes:
             if any(link.up for link in route.links.values()):
                 if route.shard in self._told:
-                    log.info("a node of the shard answers", shard=route.shard, after_s=round(now - self._since[route.shard]))
+                    log.info(
+                        "a node of the shard answers", shard=route.shard,
+                        after_s=round(now - self._since[route.shard]),
+                    )
                 self._told.discard(route.shard)
                 self._since.pop(route.shard, None)
                 continue
             since = self._since.setdefault(route.shard, now)
             if now - since >= PATIENCE_S and self._repeats.news(route.shard, now):
                 self._told.add(route.shard)
-                log.warning("no node of the shard answers", shard=route.shard, not_reached=self._why(route), for_s=round(now - since))
+                log.warning(
+                    "no node of the shard answers", shard=route.shard, not_reached=self._why(route),
+                    for_s=round(now - since),
+                )
 
     def _why(self, route: ShardRoute) -> dict[str, str]:
         found = {}
         for member_id, peer in self._peers.items():
             host = f"[{peer.host}]" if ":" in peer.host else peer.host
-            found[f"{self.name(member_id)} ({host}:{peer.port + route.shard})"] = route.troubles.get(member_id, "not tried yet")
+            found[f"{self.name(member_id)} ({host}:{peer.port + route.shard})"] = route.troubles.get(
+                member_id, "not tried yet"
+            )
         return found

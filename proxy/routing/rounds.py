@@ -1,12 +1,15 @@
 """Answers of one round leave together.
 
-With several shards an order record puts entries of all of them in order, and their leaders answer one after the other, some
-milliseconds apart where hosts have few CPUs. Each portion was a write to every client's connection, and the next requests came
-back in as many portions: as many reads, frames to the leaders and wake-ups there. So the answers that one busy leader gives to writes wait for those of the
-others that have requests of this front under way (decision 33). An answer is the last that is said of its request: what is kept may be overtaken.
+With several shards an order record puts entries of all of them in order, and their leaders answer one after
+the other, some milliseconds apart where hosts have few CPUs. Each portion was a write to every client's
+connection, and the next requests came back in as many portions: as many reads, frames to the leaders and
+wake-ups there. So the answers that one busy leader gives to writes wait for those of the others that have
+requests of this front under way (decision 33). An answer is the last that is said of its request: what is
+kept may be overtaken.
 
-Nothing waits where little is under way, nor on a link with watches. The wait is half as long again as the others have taken of late,
-``LONGEST_S`` at most. One that was in vain is not repeated at once: each doubles the number of rounds until the next try.
+Nothing waits where little is under way, nor on a link with watches. The wait is half as long again as the
+others have taken of late, ``LONGEST_S`` at most. One that was in vain is not repeated at once: each doubles
+the number of rounds until the next try.
 """
 
 from __future__ import annotations
@@ -48,7 +51,8 @@ class Rounds:
         self._waits = True  # in this round
 
     def sift(self, link: Link, answers: Answers) -> Answers:
-        """What of these answers is passed on now; answers to writes may be kept, and come back by ``Link.take``."""
+        """What of these answers is passed on now; answers to writes may be kept, and come back by
+        ``Link.take``."""
         if len(answers) < self.busy:
             return answers
         self._note(link)

@@ -490,7 +490,8 @@ class Router:
         say = log.info if link.term else log.debug  # one that never came up is tried again and again
         if reason.startswith(REFUSED) and self._refusals.news((link.shard, link.member_id, reason), now):
             say = log.warning
-        say("link down", shard=link.shard, peer=self.reach.name(link.member_id), member=f"{link.member_id:x}", reason=reason,
+        say("link down", shard=link.shard, peer=self.reach.name(link.member_id), member=f"{link.member_id:x}",
+            reason=reason,
             pending=len(link.pending))
         self.routes[link.shard].lost(link, now, reason)
         pending = tuple(link.pending.values())

@@ -1,7 +1,7 @@
 """Requests that take long are logged, with what each waited for (``--warning-unary-request-duration``).
 
-Nothing is measured on the way of a request: the router's sweep, every 50 ms, finds those that have been open for too long, and
-later that they have ended. So the time told is up to 50 ms too long.
+Nothing is measured on the way of a request: the router's sweep, every 50 ms, finds those that have been open
+for too long, and later that they have ended. So the time told is up to 50 ms too long.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def _keys(request: Any) -> dict[str, object]:
 
 
 def _range(request: Any) -> dict[str, object]:
-    return _keys(request) | {name: value for name in ("limit", "revision", "serializable") if (value := getattr(request, name))}
+    return _keys(request) | {
+        name: value for name in ("limit", "revision", "serializable") if (value := getattr(request, name))
+    }
 
 
 def _put(request: Any) -> dict[str, object]:
@@ -44,7 +46,9 @@ def _put(request: Any) -> dict[str, object]:
 
 
 def _txn(request: Any) -> dict[str, object]:
-    return {"compares": len(request.compare), "success": len(request.success), "failure": len(request.failure)}
+    return {
+        "compares": len(request.compare), "success": len(request.success), "failure": len(request.failure),
+    }
 
 
 def _lease(request: Any) -> dict[str, object]:
@@ -102,11 +106,16 @@ class SlowRequests:
         self._find(router.read_index.unanswered(), "a read index", None, now)
 
     def _find(self, requests: Iterable[Waiting], where: str, link: Link | None, now: float) -> None:
-        """The oldest come first, but for a few that were sent anew: they are found when those before them are."""
+        """The oldest come first, but for a few that were sent anew: they are found when those before them
+        are."""
         for waiting in requests:
             if now - waiting.began <= self.limit_s or len(self._open) >= _MOST_OPEN:
                 return
-            if waiting.method in _WATCHED and id(waiting) not in self._open and (link is not None or waiting.client is not None):
+            if (
+                waiting.method in _WATCHED
+                and id(waiting) not in self._open
+                and (link is not None or waiting.client is not None)
+            ):
                 self._open[id(waiting)] = (waiting, where, link)
 
     def _next_second(self, now: float) -> None:

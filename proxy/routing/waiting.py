@@ -1,5 +1,5 @@
-"""A request on its way, and the counters of its method: the records that the router and the services share; and what the
-router asks of those around it."""
+"""A request on its way, and the counters of its method: the records that the router and the services share;
+and what the router asks of those around it."""
 
 from __future__ import annotations
 
@@ -36,17 +36,21 @@ class MethodStats:
 class Waiting:
     """One request between its client and a node.
 
-    ``then(waiting, status, body)`` takes the answers if it is set: PARTIAL ones first, then OK or ERROR last (ERROR
-    also stands for UNKNOWN, for time limits and lost links; ``body`` is an encoded EtcdError). Without it the
-    answer is spliced into ``call``.
+    ``then(waiting, status, body)`` takes the answers if it is set: PARTIAL ones first, then OK or ERROR last
+    (ERROR also stands for UNKNOWN, for time limits and lost links; ``body`` is an encoded EtcdError). Without
+    it the answer is spliced into ``call``.
     """
 
-    __slots__ = ("began", "body", "call", "context", "key", "limit_s", "method", "pieces", "prefix", "rid", "route", "shard",
-                 "started", "stats", "then")
+    __slots__ = (
+        "began", "body", "call", "context", "key", "limit_s", "method", "pieces", "prefix", "rid", "route",
+        "shard", "started", "stats", "then",
+    )
 
-    def __init__(self, call: Any, method: int, body: bytes, shard: int, route: int, started: float, limit_s: float,
-                 stats: MethodStats, then: Callable[[Waiting, int, bytes], None] | None = None,
-                 context: Any = None, prefix: bytes = b"") -> None:
+    def __init__(
+        self, call: Any, method: int, body: bytes, shard: int, route: int, started: float, limit_s: float,
+        stats: MethodStats, then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None,
+        prefix: bytes = b"",
+    ) -> None:
         self.call = call  # proxy.grpc.calls.Call, or None
         self.method = method
         self.body = body
@@ -68,8 +72,8 @@ class Waiting:
         return self.call
 
     def tell(self, status: int, body: bytes) -> None:
-        """Who waits takes an answer, by ``then``. A fault of this program in doing so ends that call alone: the link that
-        brought the answer is everybody's."""
+        """Who waits takes an answer, by ``then``. A fault of this program in doing so ends that call alone:
+        the link that brought the answer is everybody's."""
         assert self.then is not None
         try:
             self.then(self, status, body)
@@ -81,14 +85,15 @@ class Waiting:
                 client.finish(errors.INTERNAL_FAULT.code, errors.INTERNAL_FAULT.text)
 
     def waited(self, now: float) -> None:
-        """It is sent only now: its time limit stays the one it came with. What is left of it goes along, and is all that the
-        node may take, whose client has been told then that the outcome is unknown."""
+        """It is sent only now: its time limit stays the one it came with. What is left of it goes along, and
+        is all that the node may take, whose client has been told then that the outcome is unknown."""
         self.limit_s = max(self.limit_s - (now - self.started), 0.001)
         self.started = now
 
 
 class PartWaiting(Waiting):
-    """A request that a front makes for a part of a client's; the client does not wait for this one by itself."""
+    """A request that a front makes for a part of a client's; the client does not wait for this one by
+    itself."""
 
     __slots__ = ("_client",)
 

@@ -37,8 +37,8 @@ def register(registry: Registry, context: Context) -> None:
 
 
 def _service(data: bytes) -> str:
-    """HealthCheckRequest.service; EtcdError if ``data`` is no such message. Its one field, a string of number 1, is read as
-    the name in an etcdserverpb message that has one there, too."""
+    """HealthCheckRequest.service; EtcdError if ``data`` is no such message. Its one field, a string of number
+    1, is read as the name in an etcdserverpb message that has one there, too."""
     return validate.parse(rpc_pb2.AuthUserGetRequest.FromString, data).name
 
 
@@ -60,7 +60,8 @@ class HealthWatch:
             self._calls.add(call)
 
     def message(self, call: Call, data: bytes) -> None:
-        """The request, which is the first message: any other is passed over, as grpc-go's server streams do."""
+        """The request, which is the first message: any other is passed over, as grpc-go's server streams
+        do."""
         if call.closed or call.context:
             return
         call.context = True

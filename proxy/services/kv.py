@@ -1,8 +1,8 @@
 """etcdserverpb.KV: Put, Range, DeleteRange, Txn, Compact, and RangeStream of etcd 3.7.
 
-Hot path: a put is not parsed here (with one shard) beyond the check that it begins with a key, nor is a read of one
-key; any other range is parsed once, for its ``serializable`` flag. A transaction of single keys is read by
-``cluster.evaluate.txns.plain_txn``. What a request means is evaluated at the leader or the replica.
+Hot path: a put is not parsed here (with one shard) beyond the check that it begins with a key, nor is a read
+of one key; any other range is parsed once, for its ``serializable`` flag. A transaction of single keys is
+read by ``cluster.evaluate.txns.plain_txn``. What a request means is evaluated at the leader or the replica.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def _range(context: Context) -> UnaryHandler:
     return range_
 
 
-def _range_over(context: Context, call: Call, request: Message, shards: tuple[int, ...], stats: MethodStats) -> None:
+def _range_over(
+    context: Context, call: Call, request: Message, shards: tuple[int, ...], stats: MethodStats
+) -> None:
     """A range over several shards, at one revision."""
 
     def reply(call: Call, revision: int, term: int, pieces: list[bytes]) -> None:
@@ -134,8 +136,10 @@ def _range_over(context: Context, call: Call, request: Message, shards: tuple[in
         reply(call, revision, term, [range_answer(request, blob)])
 
     if RangeRead(request).ordered:
-        gather = Gather(context.router, call, Method.RANGE, range_requests(request, shards), request.serializable, stats,
-                        answer, context.refuse)
+        gather = Gather(
+            context.router, call, Method.RANGE, range_requests(request, shards), request.serializable, stats,
+            answer, context.refuse,
+        )
     else:
         gather = MergedRange(context.router, call, request, shards, stats, reply, context.refuse)
     gather.start(max(request.revision, 0))

@@ -1,9 +1,10 @@
-"""KV/RangeStream of etcd 3.7: one range of any size in chunks, all of them read at one revision. The last chunk
-carries the header, ``more`` and ``count``.
+"""KV/RangeStream of etcd 3.7: one range of any size in chunks, all of them read at one revision. The last
+chunk carries the header, ``more`` and ``count``.
 
-Nodes send on only what the client takes (CREDIT, ``node.serving.streams``), so that a call costs this front at most a window
-for each shard, a backlog (``proxy.grpc.calls.BACKLOG_BYTES``) and a part, however large the range is and however slowly it is read. With several
-shards their rows are merged by key as they come, as far as every shard that has not ended has shown its next row.
+Nodes send on only what the client takes (CREDIT, ``node.serving.streams``), so that a call costs this front
+at most a window for each shard, a backlog (``proxy.grpc.calls.BACKLOG_BYTES``) and a part, however large the
+range is and however slowly it is read. With several shards their rows are merged by key as they come, as far
+as every shard that has not ended has shown its next row.
 """
 
 from __future__ import annotations
@@ -138,7 +139,9 @@ class Merging(RowGather):
 
     __slots__ = ("_begun", "_context", "_credited", "_told_at", "_waiting")
 
-    def __init__(self, context: Context, call: Call, stats: MethodStats, request: Any, shards: tuple[int, ...]) -> None:
+    def __init__(
+        self, context: Context, call: Call, stats: MethodStats, request: Any, shards: tuple[int, ...]
+    ) -> None:
         super().__init__(context.router, call, Method.STREAM_ROWS, request, shards, stats, context.refuse)
         self._context = context
         self._begun = False
@@ -193,7 +196,8 @@ class Merging(RowGather):
             self._told_at = now
         for place, waiting in self._waiting.items():
             passed = merge.passed(place)
-            if keep or passed - self._credited.get(place, 0) >= _CREDIT_BYTES:  # other shards' rows may come first for long
+            # other shards' rows may come first for long
+            if keep or passed - self._credited.get(place, 0) >= _CREDIT_BYTES:
                 self._credited[place] = passed
                 self._router.credit(waiting, passed)
 
@@ -215,7 +219,8 @@ class Merging(RowGather):
 
 
 def _set_going(waiting: Waiting) -> None:
-    """The first part has come: a link that breaks now ends the stream, for another replica would begin again."""
+    """The first part has come: a link that breaks now ends the stream, for another replica would begin
+    again."""
     waiting.pieces = []
     waiting.limit_s = _LIMIT_S
 

@@ -17,7 +17,9 @@ class Shares:
     def take(self, call: Any) -> bool:
         """Count a call until it is closed; False if its connection has as many as may be."""
         connection = call.connection
-        taken = [stream_id for stream_id in connection.shares.get(self, ()) if stream_id in connection.streams]
+        taken = [
+            stream_id for stream_id in connection.shares.get(self, ()) if stream_id in connection.streams
+        ]
         connection.shares[self] = taken
         if len(taken) >= self._most:
             return False

@@ -1,13 +1,14 @@
 """Requests over several shards, as one front puts them together.
 
-A range is read at one revision everywhere: a read index gives ``(order index, revision R)``, every shard's replica on
-this host answers at exactly R once it has applied that order index, and the rows are merged by key (section 4). Its round is
-the one that other reads of the tick share (``proxy.routing.reads.read_index``).
-A serializable one reads at the lowest revision that all of the host's replicas have applied (H17), once that is what
-this front has shown already. A latest-read that meets a compaction starts over with a new R (H16).
+A range is read at one revision everywhere: a read index gives ``(order index, revision R)``, every shard's
+replica on this host answers at exactly R once it has applied that order index, and the rows are merged by key
+(section 4). Its round is the one that other reads of the tick share (``proxy.routing.reads.read_index``). A
+serializable one reads at the lowest revision that all of the host's replicas have applied (H17), once that is
+what this front has shown already. A latest-read that meets a compaction starts over with a new R (H16).
 
-A read-only transaction is answered in the same way (``proxy.spanning.read_txns``, ``proxy.spanning.range_txns``). Writes over several shards, and
-other transactions, go to the sequencer as one (``Method.WIDE``).
+A read-only transaction is answered in the same way (``proxy.spanning.read_txns``,
+``proxy.spanning.range_txns``). Writes over several shards, and other transactions, go to the sequencer as one
+(``Method.WIDE``).
 """
 
 from __future__ import annotations
@@ -35,12 +36,15 @@ Answer = Callable[[Any, int, int, bytes], None]  # call, revision, term, the res
 class Gather:
     """One read of several shards at one revision."""
 
-    __slots__ = ("_answer", "_call", "_failed", "_limit", "_method", "_most", "_order", "_requests", "_router", "_stats", "_tails",
-                 "_term", "_tries", "order_index", "revision", "serializable", "shards")
+    __slots__ = (
+        "_answer", "_call", "_failed", "_limit", "_method", "_most", "_order", "_requests", "_router",
+        "_stats", "_tails", "_term", "_tries", "order_index", "revision", "serializable", "shards",
+    )
 
     def __init__(
-        self, router: Router, call: Any, method: int, requests: Iterable[tuple[int, bytes]], serializable: bool,
-        stats: MethodStats, answer: Answer, failed: Callable[[Any, MethodStats, EtcdError], None],
+        self, router: Router, call: Any, method: int, requests: Iterable[tuple[int, bytes]],
+        serializable: bool, stats: MethodStats, answer: Answer,
+        failed: Callable[[Any, MethodStats, EtcdError], None],
     ) -> None:
         """``requests``: what is asked of which shard; ``answer`` gets the answers in this order."""
         self._router = router
@@ -76,14 +80,16 @@ class Gather:
         self._read(order_index, latest, term)
 
     def _serializable(self) -> None:
-        """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off. Whether they
-        have one that the request names is for the replicas to say: what this front knows of them may be old."""
+        """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off.
+        Whether they have one that the request names is for the replicas to say: what this front knows of them
+        may be old."""
         router = self._router
         known = [link.revision if (link := router.routes[s].replica) is not None else 0 for s in self.shards]
         if min(known):
             self._read(0, max(min(known), self.revision), router.routes[0].term)
         else:
-            self._fail(EtcdError(errors.TIMEOUT))  # a shard of which this host has no replica now, and no other answers
+            # a shard of which this host has no replica now, and no other answers
+            self._fail(EtcdError(errors.TIMEOUT))
 
     def _indexed(self, waiting: Waiting, status: int, body: bytes) -> None:
         if status != _OK:
@@ -101,13 +107,18 @@ class Gather:
         router = self._router
         prefix = READ.pack(order_index, self.revision or latest)
         for place, (shard, request) in enumerate(self._requests):
-            router.to_replica(PartWaiting(self._call, self._method, request, shard, READ_ANY, router.loop.time(), router.limit_s,
-                                          router.quiet, self._part, (self._tries, place, []), prefix))
+            router.to_replica(
+                PartWaiting(
+                    self._call, self._method, request, shard, READ_ANY, router.loop.time(), router.limit_s,
+                    router.quiet, self._part, (self._tries, place, []), prefix,
+                )
+            )
 
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
         pieces: list[bytes]
         tried, place, pieces = waiting.context
-        if tried != self._tries:  # of an attempt that was given up: at another revision than the others' (H16)
+        # of an attempt that was given up: at another revision than the others' (H16)
+        if tried != self._tries:
             if status == _PARTIAL:
                 self._router.cancel(waiting)
             return
@@ -118,7 +129,8 @@ class Gather:
                 self._router.cancel(waiting)
                 return
             pieces.append(body if pieces else body[HEAD.size :])
-            waiting.pieces = pieces  # a link that breaks now ends the read, for another replica would begin again
+            # a link that breaks now ends the read, for another replica would begin again
+            waiting.pieces = pieces
             return
         if self._call is None or self._call.closed:
             return
@@ -147,8 +159,8 @@ class Gather:
             if not self.serializable:
                 self._fail(error)
                 return
-            # a replica of this host is further behind than what the others have compacted: nobody asked for an old
-            # revision, so nobody is told that it is gone
+            # a replica of this host is further behind than what the others have compacted: nobody asked for
+            # an old revision, so nobody is told that it is gone
             self.serializable, self._most = False, 2 * _TRIES
         self._tries += 1
         self.start()
@@ -174,7 +186,8 @@ def split(blob: bytes) -> Iterator[bytes]:
 
 
 def range_requests(request: Any, shards: tuple[int, ...]) -> list[tuple[int, bytes]]:
-    """What each shard is asked, so that one answer can be made of theirs: the rows that may be in it, and the count."""
+    """What each shard is asked, so that one answer can be made of theirs: the rows that may be in it, and the
+    count."""
     whole = RangeRead(request)
     part = rpc_pb2.RangeRequest(key=request.key, range_end=request.range_end)
     if whole.count_only:
@@ -186,7 +199,9 @@ def range_requests(request: Any, shards: tuple[int, ...]) -> list[tuple[int, byt
             setattr(part, name, getattr(request, name))
         if whole.limit and (request.sort_order or request.sort_target):
             # the first rows of all are among the first of each shard; one more tells that there are more
-            part.sort_order, part.sort_target, part.limit = request.sort_order, request.sort_target, whole.limit + 1
+            part.sort_order, part.sort_target, part.limit = (
+                request.sort_order, request.sort_target, whole.limit + 1,
+            )
     if request.keys_only and request.sort_target != rpc_pb2.RangeRequest.VALUE:
         part.keys_only = True
     asked = part.SerializeToString()
@@ -229,15 +244,17 @@ def range_rows(tail: bytes) -> tuple[list[Row], int]:
 
 
 def hash_answer(blob: bytes, revision: int) -> bytes | None:
-    """HashKVResponse after its header: one hash of the shards', in their order. None if a compaction has come to some of the
-    shards only: their hashes do not cover the same versions."""
+    """HashKVResponse after its header: one hash of the shards', in their order. None if a compaction has come
+    to some of the shards only: their hashes do not cover the same versions."""
     parts = [rpc_pb2.HashKVResponse.FromString(tail) for tail in split(blob)]
     value, compacted = 0, parts[0].compact_revision
     for part in parts:
         if part.compact_revision != compacted:
             return None
         value = zlib.crc32(part.hash.to_bytes(4, "little"), value)
-    return rpc_pb2.HashKVResponse(hash=value, compact_revision=compacted, hash_revision=revision).SerializeToString()
+    return rpc_pb2.HashKVResponse(
+        hash=value, compact_revision=compacted, hash_revision=revision
+    ).SerializeToString()
 
 
 def lease_keys_answer(ttl: bytes, blob: bytes) -> bytes:

@@ -1,4 +1,5 @@
-"""Ranges over several shards whose rows come in the order of their keys: merged as they come, passed on as they stand.
+"""Ranges over several shards whose rows come in the order of their keys: merged as they come, passed on as
+they stand.
 
 Nodes send rows in the form of ``cluster.evaluate.reading.row_parts``; ``proxy.spanning.row_merge`` puts
 them in order. What is asked in another order must be sorted as a whole
@@ -28,9 +29,14 @@ class RowGather(Gather):
 
     __slots__ = ("_count", "_merge", "_request")
 
-    def __init__(self, router: Router, call: Any, method: int, request: Any, shards: tuple[int, ...], stats: MethodStats,
-                 failed: Callable[[Any, MethodStats, EtcdError], None]) -> None:
-        super().__init__(router, call, method, range_requests(request, shards), request.serializable, stats, _unused, failed)
+    def __init__(
+        self, router: Router, call: Any, method: int, request: Any, shards: tuple[int, ...],
+        stats: MethodStats, failed: Callable[[Any, MethodStats, EtcdError], None],
+    ) -> None:
+        super().__init__(
+            router, call, method, range_requests(request, shards), request.serializable, stats, _unused,
+            failed,
+        )
         self._request = request
         self._merge = RowMerge(0)
         self._count = 0
@@ -67,8 +73,10 @@ class MergedRange(RowGather):
 
     __slots__ = ("_pieces", "_reply", "_runs")
 
-    def __init__(self, router: Router, call: Any, request: Any, shards: tuple[int, ...], stats: MethodStats, reply: Pieces,
-                 failed: Callable[[Any, MethodStats, EtcdError], None]) -> None:
+    def __init__(
+        self, router: Router, call: Any, request: Any, shards: tuple[int, ...], stats: MethodStats,
+        reply: Pieces, failed: Callable[[Any, MethodStats, EtcdError], None],
+    ) -> None:
         super().__init__(router, call, Method.RANGE_ROWS, request, shards, stats, failed)
         self._reply = reply
         self._runs: list[bytes] = []
@@ -92,7 +100,8 @@ class MergedRange(RowGather):
 
 
 def ending(request: Any, count: int, rows: int) -> bytes:
-    """What follows the rows of such a range. ``count``: its keys; ``rows``: that came out of the shards, which filter."""
+    """What follows the rows of such a range. ``count``: its keys; ``rows``: that came out of the shards,
+    which filter."""
     read = RangeRead(request)
     found = rows if read.filtered else count
     return end_fields(not read.count_only and 0 < read.limit < found, count)

@@ -1,8 +1,10 @@
-"""Read-only transactions over several shards that read ranges, or at revisions that they name, or compare ranges.
+"""Read-only transactions over several shards that read ranges, or at revisions that they name, or compare
+ranges.
 
-First every compare is decided by the shards that hold its keys, each for its own, at one revision; then each range of the
-taken branch is read at that revision, as a range by itself is: in slices there, merged as it comes here. No lock, no order
-record, no work for any leader but the read index. What meets a compaction starts over with a new revision (H16).
+First every compare is decided by the shards that hold its keys, each for its own, at one revision; then each
+range of the taken branch is read at that revision, as a range by itself is: in slices there, merged as it
+comes here. No lock, no order record, no work for any leader but the read index. What meets a compaction
+starts over with a new revision (H16).
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ _NOTHING = b""  # a transaction without operations
 
 
 def is_read(request: Any) -> bool:
-    """Whether a transaction over several shards can be answered so. Only the sequencer knows what has been compacted,
-    which is what a negative revision is compared with."""
+    """Whether a transaction over several shards can be answered so. Only the sequencer knows what has been
+    compacted, which is what a negative revision is compared with."""
     return is_read_only(request) and all(
         op.request_range.revision >= 0 for ops in (request.success, request.failure) for op in ops)
 
@@ -71,20 +73,27 @@ class RangeTxn:
             whole = rpc_pb2.TxnRequest(failure=[*self._request.success, *self._request.failure])
             asked.append((0, whole.SerializeToString()))
         self._named = False
-        self._first = Gather(self._context.router, self._call, Method.READ_TXN, asked, self._serializable, self._stats,
-                             self._compared, self._failed)
+        self._first = Gather(
+            self._context.router, self._call, Method.READ_TXN, asked, self._serializable, self._stats,
+            self._compared, self._failed,
+        )
         self._first.start()
 
     def _compared(self, call: Any, revision: int, term: int, blob: bytes) -> None:
         answers = split(blob)
         assert self._first is not None
         self._order_index = self._first.order_index
-        self._first = None  # it knows of this method: rows kept in such a cycle stay until the garbage collector comes
+        # it knows of this method: rows kept in such a cycle stay until the garbage collector comes
+        self._first = None
         succeeded = True
         for shards in self._asked:
-            succeeded = _holds([rpc_pb2.TxnResponse.FromString(next(answers)) for _ in range(shards)]) and succeeded
+            succeeded = (
+                _holds([rpc_pb2.TxnResponse.FromString(next(answers)) for _ in range(shards)]) and succeeded
+            )
         self._revision, self._term = revision, term
-        self._ops = [op.request_range for op in (self._request.success if succeeded else self._request.failure)]
+        self._ops = [
+            op.request_range for op in (self._request.success if succeeded else self._request.failure)
+        ]
         self._pieces = [b"\x10\x01"] if succeeded else []
         self._next(0)
 
@@ -98,7 +107,8 @@ class RangeTxn:
             call.reply(context.router.header(self._revision, self._term), *self._pieces)
             return
         request = self._ops[place]
-        if request.revision > self._revision:  # in their order: one before it may name a revision that is compacted
+        # in their order: one before it may name a revision that is compacted
+        if request.revision > self._revision:
             context.refuse(call, self._stats, EtcdError(errors.FUTURE_REV))
             return
         shards = context.placement.shards_of(request.key, request.range_end)
@@ -108,11 +118,15 @@ class RangeTxn:
             asked = rpc_pb2.RangeRequest()
             asked.CopyFrom(request)
             asked.revision = 0
-            gather = Gather(router, call, Method.RANGE, [(shards[0], asked.SerializeToString())], self._serializable, stats,
-                            lambda call, revision, term, blob: self._read(place, [next(split(blob))]), failed)
+            gather = Gather(
+                router, call, Method.RANGE, [(shards[0], asked.SerializeToString())], self._serializable,
+                stats, lambda call, revision, term, blob: self._read(place, [next(split(blob))]), failed,
+            )
         elif RangeRead(request).ordered:
-            gather = Gather(router, call, Method.RANGE, range_requests(request, shards), self._serializable, stats,
-                            lambda call, revision, term, blob: self._read(place, [range_answer(request, blob)]), failed)
+            gather = Gather(
+                router, call, Method.RANGE, range_requests(request, shards), self._serializable, stats,
+                lambda call, revision, term, blob: self._read(place, [range_answer(request, blob)]), failed,
+            )
         else:
             gather = MergedRange(router, call, request, shards, stats,
                                  lambda call, revision, term, pieces: self._read(place, pieces), failed)
@@ -139,6 +153,7 @@ class RangeTxn:
 
 
 def _holds(parts: list[Any]) -> bool:
-    """A compare, of what each shard says of its own keys: it holds for all there are; with none it is as each shard says."""
+    """A compare, of what each shard says of its own keys: it holds for all there are; with none it is as each
+    shard says."""
     there = [part.succeeded for part in parts if part.responses[0].response_range.count]
     return all(there) if there else bool(parts[0].succeeded)

@@ -1,6 +1,6 @@
-"""Read-only transactions of single keys over several shards: every key is read at one revision, as a range over shards is,
-and the transaction is evaluated here. No lock, no order record, nothing for any leader but the question for a read index,
-which all reads of a tick share (decision 27).
+"""Read-only transactions of single keys over several shards: every key is read at one revision, as a range
+over shards is, and the transaction is evaluated here. No lock, no order record, nothing for any leader but
+the question for a read index, which all reads of a tick share (decision 27).
 """
 
 from __future__ import annotations

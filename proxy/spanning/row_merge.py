@@ -1,8 +1,8 @@
 """Rows of several shards put in order, in runs.
 
-Shards hold disjoint directories, so what lies in one directory comes out of one shard, row after row: a *run*, which goes
-on as it stands, however many rows it has. It ends at the next key of another shard; where that is, is found by looking
-at a few keys (1, 2, 4, ... rows further on, then between).
+Shards hold disjoint directories, so what lies in one directory comes out of one shard, row after row: a
+*run*, which goes on as it stands, however many rows it has. It ends at the next key of another shard; where
+that is, is found by looking at a few keys (1, 2, 4, ... rows further on, then between).
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class RowMerge:
         return all(s.ended and not s.data for s in self._sources)
 
     def take(self, runs: list[bytes], most_bytes: int = _NO_LIMIT) -> int:
-        """Append the next rows, as far as it is certain that they are next, about so many bytes at most. Returns how many."""
+        """Append the next rows, as far as it is certain that they are next, about so many bytes at most.
+        Returns how many."""
         heap: list[tuple[bytes, int]] = []
         for number, source in enumerate(self._sources):
             if source.data:
@@ -123,7 +124,8 @@ class RowMerge:
 
 
 def _run_end(data: bytes, starts: list[int], low: int, bound: bytes) -> tuple[int, bytes | None]:
-    """The first row after ``low``, whose key is below the bound, with a key that is not, and this key; the number of rows and None if there is none."""
+    """The first row after ``low``, whose key is below the bound, with a key that is not, and this key; the
+    number of rows and None if there is none."""
     rows, step = len(starts) - 1, 1
     high, found = low + 1, None
     while high < rows:

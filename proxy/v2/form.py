@@ -1,4 +1,5 @@
-"""A query and a form as Go's net/http reads them (``Request.ParseForm`` of Go 1.16, which etcd 3.5.1 is built with).
+"""A query and a form as Go's net/http reads them (``Request.ParseForm`` of Go 1.16, which etcd 3.5.1 is built
+with).
 
 Text is UTF-8; bytes that are none survive as surrogates, so that a value is stored as it was sent.
 """

@@ -1,13 +1,13 @@
 """Watches that go together: of one stream and range, with the same filters, at the same revision.
 
-Hot path: a cohort is the unit that gets events. One event to 100 watches of a stream is one ``bytes.join``, because
-their messages differ in nothing but the watch id: with ids of one length even the gRPC prefix is the same. Clients
-number their watches alike, so what is joined for one stream serves most others as it is (``Batch.framed``). 10,000
-watches on 100 connections cost 0.03 us of the front's CPU per event delivered (1.4 one by one), HTTP/2 included
-(``tests.unit.proxy.cost``).
+Hot path: a cohort is the unit that gets events. One event to 100 watches of a stream is one ``bytes.join``,
+because their messages differ in nothing but the watch id: with ids of one length even the gRPC prefix is the
+same. Clients number their watches alike, so what is joined for one stream serves most others as it is
+(``Batch.framed``). 10,000 watches on 100 connections cost 0.03 us of the front's CPU per event delivered (1.4
+one by one), HTTP/2 included (``tests.unit.proxy.cost``).
 
-A cohort is *live* or *lagging* as a whole (``subscription``). Where a client stops reading in the midst of it, those
-that have got the event stay, the others go on as a cohort of their own.
+A cohort is *live* or *lagging* as a whole (``subscription``). Where a client stops reading in the midst of
+it, those that have got the event stay, the others go on as a cohort of their own.
 """
 
 from __future__ import annotations
@@ -42,10 +42,15 @@ class ClientWatch:
 class Cohort:
     """Some watches of one stream. See the module's docstring."""
 
-    __slots__ = ("_ids", "asking", "cursor", "filters", "fragment", "members", "sent", "shape", "stream", "subscription")
+    __slots__ = (
+        "_ids", "asking", "cursor", "filters", "fragment", "members", "sent", "shape", "stream",
+        "subscription",
+    )
 
-    def __init__(self, stream: WatchStream, subscription: Subscription, cursor: int, filters: int, fragment: bool,
-                 id_bytes: int) -> None:
+    def __init__(
+        self, stream: WatchStream, subscription: Subscription, cursor: int, filters: int, fragment: bool,
+        id_bytes: int,
+    ) -> None:
         self.stream = stream
         self.subscription = subscription
         self.cursor = cursor  # the last revision delivered whole to all of them
@@ -140,7 +145,11 @@ class Cohort:
         hub = self.stream.hub
         header = hub.header(header_revision)
         ids = self._ids or self._names()
-        if self.fragment and len(events) >= hub.fragment_bytes and len(fields := batch.fields(self.filters)) > 1:
+        if (
+            self.fragment
+            and len(events) >= hub.fragment_bytes
+            and len(fields := batch.fields(self.filters)) > 1
+        ):
             told = self._send_fragments(ids, header, fields)
             self._done(revision, ids, told)
         else:
@@ -151,7 +160,8 @@ class Cohort:
         return self._ids
 
     def _write(self, revision: int, ids: tuple[bytes, ...], frames: list[tuple[bytes, int]]) -> None:
-        """Everything up to a revision to every member; once the client has too much to read, to no more of them."""
+        """Everything up to a revision to every member; once the client has too much to read, to no more of
+        them."""
         stream = self.stream
         told = 0
         for data, count in frames:
@@ -202,7 +212,9 @@ class Cohort:
         stream = self.stream
         for watch in tuple(self.members.values()):
             stream.forget(watch)
-            stream.send(stream.hub.header(0), watch_id_field(watch.id), CANCELED, compact_revision_field(revision))
+            stream.send(
+                stream.hub.header(0), watch_id_field(watch.id), CANCELED, compact_revision_field(revision)
+            )
 
 
 def _frames(ids: tuple[bytes, ...], header: bytes, events: bytes) -> list[tuple[bytes, int]]:

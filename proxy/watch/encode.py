@@ -1,4 +1,5 @@
-"""Watch responses in wire form: events come ready-made from the node (``cluster.wire.events``), the envelope is made here.
+"""Watch responses in wire form: events come ready-made from the node (``cluster.wire.events``), the envelope
+is made here.
 
 Hot path: what one record brings, of one revision or many, stays one piece of bytes for all who get all of it.
 """
@@ -28,7 +29,8 @@ def watch_id_field(watch_id: int) -> bytes:
     return b"\x10" + varint(watch_id) if found is None else found
 
 
-_ID_FIELDS = {0: b"", **{i: b"\x10" + varint(i) for i in range(1, 1024)}}  # what small ids share over all streams
+# what small ids share over all streams
+_ID_FIELDS = {0: b"", **{i: b"\x10" + varint(i) for i in range(1, 1024)}}
 
 
 def compact_revision_field(revision: int) -> bytes:
@@ -53,7 +55,8 @@ class Batch:
         self.count = count
         self.table = table  # an EVENT each
         self.wire = wire  # the fields 11
-        # while it goes to many cohorts, what was made for one: (filters, watch id fields) -> pieces and their responses
+        # while it goes to many cohorts, what was made for one: (filters, watch id fields) -> pieces and their
+        # responses
         self.framed: dict[tuple[int, tuple[bytes, ...]], list[tuple[bytes, int]]] | None = None
         self._entries: list[Entry] | None = None
         self._fields: list[bytes] | None = None
@@ -65,7 +68,8 @@ class Batch:
         return len(self.table) + len(self.wire)
 
     def forget(self) -> None:
-        """Nobody gets it any more for now: what was made of it goes, so that ``size_bytes`` is what it takes to keep it."""
+        """Nobody gets it any more for now: what was made of it goes, so that ``size_bytes`` is what it takes
+        to keep it."""
         self.framed = self._entries = self._fields = self._encoded = None
 
     def entries(self) -> list[Entry]:
@@ -120,7 +124,8 @@ class Batch:
             yield self
             return
         entries = self.entries()
-        begin, at, size = 0, 0, 0  # of the piece: its first event, where that lies in the wire form, bytes so far
+        # of the piece: its first event, where that lies in the wire form, bytes so far
+        begin, at, size = 0, 0, 0
         for i, (entry, following) in enumerate(zip(entries, [*entries[1:], None], strict=True), 1):
             size += entry[3]
             if following is None or (size >= size_bytes and following[0] != entry[0]):
@@ -160,8 +165,8 @@ def joined(batches: list[Batch]) -> Batch:
 
 
 def merged(batches: list[Batch]) -> Batch:
-    """Batches of several shards as one. The sequencer gave each change its place in the revision; keys of a deleted range
-    share one."""
+    """Batches of several shards as one. The sequencer gave each change its place in the revision; keys of a
+    deleted range share one."""
     rows = []
     for batch in batches:
         rows += [(e[0], e[2], f, e) for e, f in zip(batch.entries(), batch.fields(), strict=True)]

@@ -1,7 +1,8 @@
 """Watches whose stream has ended leave a few in a turn of the loop.
 
-A client that goes away ends all its watches at once, and each costs this loop and the node's some microseconds: 10,000
-streams with ten watches each kept others waiting for 0.6 s. What still waits gets nothing more: its call is closed.
+A client that goes away ends all its watches at once, and each costs this loop and the node's some
+microseconds: 10,000 streams with ten watches each kept others waiting for 0.6 s. What still waits gets
+nothing more: its call is closed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from proxy.watch.stream import WatchStream
 
 _A_TURN = 200  # watches, some 2 ms
-_SHARE = 6  # and 1 in 2**6 of those that wait: where more end in a turn than leave, more leave in the next ones
+# and 1 in 2**6 of those that wait: where more end in a turn than leave, more leave in the next ones
+_SHARE = 6
 
 
 class Ending:

@@ -119,6 +119,8 @@ class History:
             return Slice(None, 0, 0, question.compacted)
         if question.failed:
             return Slice(None, 0, 0, failed=True)
-        found = [b for batch in question.batches if (b := batch.between(0, question.next_revision - 1)) is not None]
+        found = [
+            b for batch in question.batches if (b := batch.between(0, question.next_revision - 1)) is not None
+        ]
         batch = merged(found) if len(found) > 1 else found[0] if found else None
         return Slice(batch, question.next_revision, question.applied)

@@ -1,8 +1,9 @@
 """All watches of this front, tied to the links.
 
-Streams ask for subscriptions, subscriptions get their shards' events from the links; when a link ends, its parts
-move to another node and go on from where they stood. So they do when the own host's node has known no leader for two
-election timeouts where others know one. Parts go home to the own host's node when that is back, and knows a leader.
+Streams ask for subscriptions, subscriptions get their shards' events from the links; when a link ends, its
+parts move to another node and go on from where they stood. So they do when the own host's node has known no
+leader for two election timeouts where others know one. Parts go home to the own host's node when that is
+back, and knows a leader.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from proxy.watch.subscription import Room, Subscription
 
 log = structlog.get_logger("watch")
 
-_LOOKS = 200  # subscriptions over several shards that are looked at in a turn: 2 ms with 16 shards, without the events
+# subscriptions over several shards that are looked at in a turn: 2 ms with 16 shards, without the events
+_LOOKS = 200
 _EVENTS, _SUBSCRIBED = int(Status.EVENTS), int(Status.SUBSCRIBED)
 
 
@@ -58,13 +60,15 @@ class WatchHub:
         self._joining = Joining(router)
         self._ending = Ending(router)
         self.permissions = Permissions(router, self.streams)
-        self._merging: dict[Subscription, None] = {}  # over several shards, with events that wait for watermarks
+        # over several shards, with events that wait for watermarks
+        self._merging: dict[Subscription, None] = {}
         self._looks: dict[Subscription, None] = {}  # those of them that a watermark may let go on
         self._looking = False
         self._stalled_parts: dict[Part, None] = {}  # asked history without getting further: ask again
         self._stalled_cohorts: dict[Cohort, None] = {}
         self._ticking: dict[WatchStream, None] = {}  # streams with a watch that wants periodic progress
-        self._cut_off: dict[int, float] = {}  # shards whose own node knows no leader, where others do; since when
+        # shards whose own node knows no leader, where others do; since when
+        self._cut_off: dict[int, float] = {}
         self._next_look = 0.0
         self._header_key = (-1, -1)
         self._header = b""
@@ -236,7 +240,8 @@ class WatchHub:
         elif status == _SUBSCRIBED:
             part.subscribed(body)
             self._joining.go_on(link.shard)
-        else:  # LOST (the node installed a snapshot), or refused: subscribe anew, the gap is read from history
+        # LOST (the node installed a snapshot), or refused: subscribe anew, the gap is read from history
+        else:
             part.leave(None)
             self._stalled_parts.pop(part, None)
             if status == int(Status.LOST):
@@ -257,7 +262,8 @@ class WatchHub:
             self._router.at_flush(self._look)
 
     def _look(self) -> None:
-        """Once for all watermarks of a turn, and at some subscriptions in a turn: emit what the watermarks allow."""
+        """Once for all watermarks of a turn, and at some subscriptions in a turn: emit what the watermarks
+        allow."""
         self._looking = False
         for subscription in list(islice(self._looks, _LOOKS)):
             del self._looks[subscription]
@@ -293,7 +299,8 @@ class WatchHub:
                     stream.periodic()
 
     def want_progress(self, stream: WatchStream) -> None:
-        """A watch of the stream wants periodic progress: one ticker per stream, with etcd's jitter of a tenth."""
+        """A watch of the stream wants periodic progress: one ticker per stream, with etcd's jitter of a
+        tenth."""
         if stream not in self._ticking:
             stream.progress_at = self._router.loop.time() + self._progress_delay_s()
             self._ticking[stream] = None

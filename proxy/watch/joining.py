@@ -1,8 +1,9 @@
 """Parts that go to a node, a few at a time: the way of reads decides which (``ShardRoute.replica``).
 
-A front whose link to a node ends, or comes up, moves the parts of all its watches: tens of thousands. Each costs this loop
-and the node's some microseconds, so at most ``WINDOW`` SUBSCRIBE records of a link wait for their answers, and the next ones
-leave as those come. A part that waits keeps its place: what it has got on the old link, even one that has ended, stays got.
+A front whose link to a node ends, or comes up, moves the parts of all its watches: tens of thousands. Each
+costs this loop and the node's some microseconds, so at most ``WINDOW`` SUBSCRIBE records of a link wait for
+their answers, and the next ones leave as those come. A part that waits keeps its place: what it has got on
+the old link, even one that has ended, stays got.
 """
 
 from __future__ import annotations

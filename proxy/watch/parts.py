@@ -5,8 +5,8 @@ events come live. What lies between is read from history while live events are h
 (review (b), Join). A lost link, a LOST record or a restarted node begins the same again, from the position:
 what is at or below it is dropped, what is missing is read from history (I16).
 
-A part whose events wait for other shards may be *paused* (``subscription``): it takes nothing more, and reads what it has
-missed from history when it goes on.
+A part whose events wait for other shards may be *paused* (``subscription``): it takes nothing more, and reads
+what it has missed from history when it goes on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Method
 from proxy.routing.links import Link
 from proxy.watch.encode import Batch, joined
 
-_HELD_BYTES = 8 << 20  # live events held back while a gap is read; beyond it they are dropped and read as history
+# live events held back while a gap is read; beyond it they are dropped and read as history
+_HELD_BYTES = 8 << 20
 
 
 class Owner(Protocol):
@@ -39,10 +40,13 @@ class Poster(Protocol):
 
 
 class Part:
-    """States: away (no link), asked (SUBSCRIBE sent), filling (reading a gap), live; in each it may be paused, but for live."""
+    """States: away (no link), asked (SUBSCRIBE sent), filling (reading a gap), live; in each it may be
+    paused, but for live."""
 
-    __slots__ = ("_held", "_held_bytes", "_pieces", "filling", "generation", "link", "live", "live_from", "owner", "paused",
-                 "position", "rid", "shard")
+    __slots__ = (
+        "_held", "_held_bytes", "_pieces", "filling", "generation", "link", "live", "live_from", "owner",
+        "paused", "position", "rid", "shard",
+    )
 
     def __init__(self, owner: Owner, shard: int, position: int) -> None:
         self.owner = owner
@@ -92,8 +96,8 @@ class Part:
         self._drop()
 
     def end(self, router: Poster) -> None:
-        """Its subscription has ended. Nothing refers to that any more, so that it is freed at once: garbage that refers to
-        itself stays for hours (``tools.muster.machine.process.setup``)."""
+        """Its subscription has ended. Nothing refers to that any more, so that it is freed at once: garbage
+        that refers to itself stays for hours (``tools.muster.machine.process.setup``)."""
         self.leave(router)
         del self.owner
 
@@ -139,7 +143,8 @@ class Part:
         """EVENTS of a revision of which more comes: it is kept until it is whole (I16)."""
         if batch.last > self.position:
             if self.paused:
-                self.live_from = max(self.live_from, batch.last + 1)  # also if it goes on before the rest has come
+                # also if it goes on before the rest has come
+                self.live_from = max(self.live_from, batch.last + 1)
             elif self._pieces is None or self._pieces[0].last != batch.last:
                 self._pieces = [batch]
             else:
@@ -169,7 +174,8 @@ class Part:
             self._held_bytes = 0
 
     def filled(self, batch: Batch | None, next_revision: int) -> bool:
-        """A slice of history from ``position + 1``, complete below ``next_revision``. False if nothing was gained."""
+        """A slice of history from ``position + 1``, complete below ``next_revision``. False if nothing was
+        gained."""
         self.filling = False
         before = self.position
         if batch is not None and (fresh := batch.between(before, self.live_from - 1)) is not None:

@@ -1,13 +1,13 @@
 """Answers to progress requests: how far every watch of a stream is.
 
-A client that asks has often just been told a revision, by this front or by another, and waits for the answer to reach it
-(Kubernetes does, before it lists from its cache). So the answer is not below what this front had told anyone when the
-request came, as an etcd member's is not below what that member has applied. It waits for the nodes' watermarks where it
-must: a node with subscriptions applies at once, and tells as soon as it has. What another front has told may be newer:
-the client asks again, as it must with etcd.
+A client that asks has often just been told a revision, by this front or by another, and waits for the answer
+to reach it (Kubernetes does, before it lists from its cache). So the answer is not below what this front had
+told anyone when the request came, as an etcd member's is not below what that member has applied. It waits for
+the nodes' watermarks where it must: a node with subscriptions applies at once, and tells as soon as it has.
+What another front has told may be newer: the client asks again, as it must with etcd.
 
-Requests of one stream that wait share an answer: ten thousand of them cost what one costs. A stream that waits holds two
-numbers here, however many requests it has sent.
+Requests of one stream that wait share an answer: ten thousand of them cost what one costs. A stream that
+waits holds two numbers here, however many requests it has sent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class ProgressRequests:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        # the revisions that the first and the last request of a stream are owed: later ones do not put off the first
+        # the revisions that the first and the last request of a stream are owed: later ones do not put off
+        # the first
         self._due: dict[WatchStream, tuple[int, int]] = {}
         self._looking = False
 

@@ -1,7 +1,7 @@
 """One client's watch stream: its watches, their ids, and what is sent when (contract section 2).
 
-A client that does not read has its stream *blocked* at a bounded backlog: its watches lag, one after the other as
-their events come, and go on from their cursors once it reads again. Nobody else notices.
+A client that does not read has its stream *blocked* at a bounded backlog: its watches lag, one after the
+other as their events come, and go on from their cursors once it reads again. Nobody else notices.
 """
 
 from __future__ import annotations
@@ -145,9 +145,11 @@ class WatchStream:
         self.send(self.hub.header(revision), PROGRESS_ID, CREATED, CANCELED, cancel_reason_field(reason))
 
     def tell_progress(self, owed: int) -> int | None:
-        """Tell how far all watches are, if every event up to that revision has been sent and it is ``owed`` at least.
+        """Tell how far all watches are, if every event up to that revision has been sent and it is ``owed``
+        at least.
 
-        Returns it; None: not yet; 0: never, for there is no watch or one begins later (etcd answers nothing then).
+        Returns it; None: not yet; 0: never, for there is no watch or one begins later (etcd answers nothing
+        then).
         """
         if not self.watches:
             return 0
@@ -160,8 +162,8 @@ class WatchStream:
         return revision
 
     def _promised(self, watches: Iterable[ClientWatch], least: int = 0) -> int | None:
-        """The revision that all of these watches have reached; None if that is below ``least``, or below events that one was
-        sent, or one is not synced."""
+        """The revision that all of these watches have reached; None if that is below ``least``, or below
+        events that one was sent, or one is not synced."""
         lowest = None
         if self.blocked:
             return None
@@ -170,14 +172,16 @@ class WatchStream:
             if not cohort.synced:
                 return None
             through = cohort.subscription.through()
-            if through < max(least, cohort.sent):  # what a watch was told of the past may be ahead of what is emitted
+            # what a watch was told of the past may be ahead of what is emitted
+            if through < max(least, cohort.sent):
                 return None
             if lowest is None or through < lowest:
                 lowest = through
         return lowest
 
     def periodic(self) -> None:
-        """The interval has passed: progress to each watch that wants it, is synced, and got no events since."""
+        """The interval has passed: progress to each watch that wants it, is synced, and got no events
+        since."""
         for watch in tuple(self.watches.values()):
             if watch.progress:
                 if watch.cohort.sent > watch.mark:

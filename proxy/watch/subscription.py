@@ -3,14 +3,15 @@
 The rules (I16)
 - A subscription emits every event after the revision it began at, once, in order, a revision whole and only
   when every shard of the range has brought everything up to it.
-- Watches come in cohorts. A cohort is *live* (gets what is emitted), *ahead* (its cursor is beyond what has been
-  emitted) or *lagging* (its cursor is behind, or its client does not read). While anybody lags, what is emitted is
-  also kept in a bounded ring. A lagging cohort is served from the ring if its cursor reaches into it, else from
-  history; then it is live again. It never holds back the others.
-- A cohort's cursor is the last revision delivered whole; what is at or below it is not delivered again. Live cohorts
-  have everything emitted, wherever their cursor was left.
-- Events that wait for other shards have bounded room (``Room``). Over it, parts that are ahead are paused; each goes on, from
-  history, when there is room again, or when nothing of it is left to wait: so the slowest is never paused.
+- Watches come in cohorts. A cohort is *live* (gets what is emitted), *ahead* (its cursor is beyond what has
+  been emitted) or *lagging* (its cursor is behind, or its client does not read). While anybody lags, what is
+  emitted is also kept in a bounded ring. A lagging cohort is served from the ring if its cursor reaches into
+  it, else from history; then it is live again. It never holds back the others.
+- A cohort's cursor is the last revision delivered whole; what is at or below it is not delivered again. Live
+  cohorts have everything emitted, wherever their cursor was left.
+- Events that wait for other shards have bounded room (``Room``). Over it, parts that are ahead are paused;
+  each goes on, from history, when there is room again, or when nothing of it is left to wait: so the slowest
+  is never paused.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from proxy.watch.cohort import Cohort
 
 _RING_BYTES = 4 << 20
-_RESPONSE_BYTES = 12 << 10  # of events, about: what is put together here goes out in responses that fit a frame of HTTP/2
+# of events, about: what is put together here goes out in responses that fit a frame of HTTP/2
+_RESPONSE_BYTES = 12 << 10
 
 
 class Room:
-    """What all subscriptions of a front may keep of shards that are ahead of others. One record more for each of them, and a
-    revision whole, whatever its size."""
+    """What all subscriptions of a front may keep of shards that are ahead of others. One record more for each
+    of them, and a revision whole, whatever its size."""
 
     __slots__ = ("held_bytes", "limit_bytes", "pauses")
 
@@ -86,8 +88,8 @@ class Ring:
             self._dropped = 0
 
     def after(self, revision: int) -> Iterator[Batch]:
-        """The batches of later revisions (the first may hold some before), many small ones as one: who has to catch up gets
-        as much at once as is cheap."""
+        """The batches of later revisions (the first may hold some before), many small ones as one: who has to
+        catch up gets as much at once as is cheap."""
         size, found = 0, []
         for batch in self._batches[bisect_right(self._batches, revision, self._dropped, key=_last) :]:
             found.append(batch)
@@ -106,8 +108,10 @@ def _last(batch: Batch) -> int:
 class Subscription:
     """One distinct (range, prev_kv)."""
 
-    __slots__ = ("_held_bytes", "_holder", "_paused", "_pending", "_ring", "ahead", "emitted", "hub", "key", "lagging", "live", "parts",
-                 "prev_kv", "range_end")
+    __slots__ = (
+        "_held_bytes", "_holder", "_paused", "_pending", "_ring", "ahead", "emitted", "hub", "key", "lagging",
+        "live", "parts", "prev_kv", "range_end",
+    )
 
     def __init__(self, hub: Hub, key: bytes, range_end: bytes, prev_kv: bool, shards: tuple[int, ...],
                  revision: int) -> None:
@@ -121,10 +125,12 @@ class Subscription:
         self.live: dict[tuple[object, int], Cohort] = {}  # by shape
         self.ahead: list[Cohort] = []
         self.lagging: dict[Cohort, None] = {}
-        # several shards: what has come of each and waits for others. None, as the ring, where there is none: most are idle
+        # several shards: what has come of each and waits for others. None, as the ring, where there is none:
+        # most are idle
         self._pending: dict[int, list[Batch]] | None = None
         self._held_bytes = 0  # in there
-        self._holder: Part | None = None  # the part that was the last one behind: while it is, nothing can be emitted
+        # the part that was the last one behind: while it is, nothing can be emitted
+        self._holder: Part | None = None
         self._paused = False  # some parts are
         self._ring: Ring | None = None
 
@@ -155,9 +161,15 @@ class Subscription:
             self.advance()
 
     def advance(self) -> bool:
-        """Several shards: emit, in order, every revision that all of them have brought whole. True if that was all."""
+        """Several shards: emit, in order, every revision that all of them have brought whole. True if that
+        was all."""
         holder = self._holder
-        if holder is not None and holder.through() <= self.emitted and self._pending and not (self._paused or self.hub.room.full):
+        if (
+            holder is not None
+            and holder.through() <= self.emitted
+            and self._pending
+            and not (self._paused or self.hub.room.full)
+        ):
             return False
         self._holder = holder = min(self.parts, key=Part.through)
         low = holder.through()
@@ -300,7 +312,8 @@ class Subscription:
             if cohort.blocked or cohort not in self.lagging:
                 return
         self._recovered(cohort)
-        self._place(cohort, cohort.cursor <= self.emitted)  # history may have brought it further than the live events
+        # history may have brought it further than the live events
+        self._place(cohort, cohort.cursor <= self.emitted)
 
     def _recovered(self, cohort: Cohort) -> None:
         del self.lagging[cohort]

@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 
 def environment() -> dict[str, str]:
     """Ours, without what would be read as flags."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_")) and k != "NOTIFY_SOCKET"}
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_")) and k != "NOTIFY_SOCKET"
+    }
     return {**kept, "PYTHONPATH": str(ROOT)}
 
 
@@ -60,7 +62,8 @@ class LocalCluster:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Another ``muster local`` command on it."""
         return subprocess.run(
-            command("local", *words, f"--data-dir={self.data_dir}"), capture_output=True, text=True, check=False,
+            command("local", *words, f"--data-dir={self.data_dir}"), capture_output=True, text=True,
+            check=False,
             timeout=2 * LIMIT_S, cwd=self.data_dir.parent, env=environment(),
         )  # fmt: skip
 
@@ -84,7 +87,11 @@ class LocalCluster:
 
     def leader(self) -> int:
         """The host that leads shard 0, waited for."""
-        return int(until(lambda: [s for s in self.status()["shards"][:1] if s["leader_host"] is not None])[0]["leader_host"])
+        return int(
+            until(lambda: [s for s in self.status()["shards"][:1] if s["leader_host"] is not None])[0][
+                "leader_host"
+            ]
+        )
 
     def endpoints(self) -> list[str]:
         """host:port of every host."""
@@ -103,15 +110,17 @@ class LocalCluster:
 def local_cluster(
     data_dir: Path, hosts: int = 3, *args: str, extra: Sequence[str] = (), base_port: int = 0,
 ) -> Iterator[LocalCluster]:
-    """A local cluster that has said ``ready``; stopped in the end, whatever happened. It has MUSTER_TEST_SHARDS
-    shards (1), unless the flags say how many. ``base_port`` 0: any that is free."""
+    """A local cluster that has said ``ready``; stopped in the end, whatever happened. It has
+    MUSTER_TEST_SHARDS shards (1), unless the flags say how many. ``base_port`` 0: any that is free."""
     shards = shards_of_tests()
     for flag in args:
         if flag.startswith("--shards="):
             value = flag.removeprefix("--shards=")
             shards = int(value) if value.isdigit() else 64
     base_port = base_port or free_base_port(hosts, shards)
-    flags = [f"--hosts={hosts}", f"--shards={shards}", f"--base-port={base_port}", f"--data-dir={data_dir}", *args]
+    flags = [
+        f"--hosts={hosts}", f"--shards={shards}", f"--base-port={base_port}", f"--data-dir={data_dir}", *args,
+    ]
     if not any(flag.startswith("--fronts=") for flag in args):
         # processes of their own, so that tests can end one of them, whatever the machine's CPUs would suggest
         flags.append(f"--fronts={os.environ.get('MUSTER_TEST_FRONTS', '1')}")

@@ -35,17 +35,19 @@ class Nodes:
         self.settings: dict[int, NodeSettings] = {}
         for peer in peers:
             common = Common(
-                cluster_id=77, member_id=peer.member_id, name=peer.name, shard_count=1, placement_depth=2, peers=peers,
-                run_dir=self.run_dirs[peer.member_id], heartbeat_interval_ms=100, election_timeout_ms=1500,
-                log_format="console",
+                cluster_id=77, member_id=peer.member_id, name=peer.name, shard_count=1, placement_depth=2,
+                peers=peers, run_dir=self.run_dirs[peer.member_id], heartbeat_interval_ms=100,
+                election_timeout_ms=1500, log_format="console",
             )
             common = replace(common, **{k: v for k, v in overrides.items() if k in common_names})  # type: ignore[arg-type]
             node = NodeSettings(
                 common=common, shard=0, data_dir=str(directory / peer.name), listen_host="127.0.0.1",
-                listen_port=peer.port, client_urls=(f"http://127.0.0.1:{peer.port + 1}",), incarnation=peer.member_id,
+                listen_port=peer.port, client_urls=(f"http://127.0.0.1:{peer.port + 1}",),
+                incarnation=peer.member_id,
             )
             self.settings[peer.member_id] = replace(
-                node, **{k: v for k, v in overrides.items() if k not in common_names})  # type: ignore[arg-type]
+                node, **{k: v for k, v in overrides.items() if k not in common_names}
+            )  # type: ignore[arg-type]
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.fronts: list[Front] = []
@@ -56,7 +58,10 @@ class Nodes:
         if not Path(settings.data_dir).exists():
             Path(settings.data_dir).mkdir(parents=True)
             seal.seal(settings.data_dir, settings.incarnation)
-        with open(Path(settings.data_dir) / "stderr.log", "ab") as log, os.fdopen(hand([dumps(settings)])) as handed:
+        with (
+            open(Path(settings.data_dir) / "stderr.log", "ab") as log,
+            os.fdopen(hand([dumps(settings)])) as handed,
+        ):
             self.processes[member_id] = subprocess.Popen(
                 [sys.executable, "-m", "tools.muster.processes.node"], stdin=handed, stderr=log,
                 cwd=Path(__file__).parents[2])
@@ -98,7 +103,9 @@ class Nodes:
         self.start_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for process in self.processes.values():
             process.kill()
         for process in self.processes.values():
@@ -120,7 +127,13 @@ class Front:
         self.rid = 0
         self.answers: dict[int, list[tuple[int, bytes]]] = {}
         self.states: list[tuple[int, ...]] = []
-        self.post([messages.request(0, Method.HELLO, 0, HELLO_BODY.pack(messages.PROTOCOL_VERSION, cluster_id, 0, 1, 0, 0))])
+        self.post(
+            [
+                messages.request(
+                    0, Method.HELLO, 0, HELLO_BODY.pack(messages.PROTOCOL_VERSION, cluster_id, 0, 1, 0, 0)
+                )
+            ]
+        )
 
     def post(self, records: list[bytes]) -> None:
         self.sequence += 1

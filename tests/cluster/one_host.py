@@ -23,9 +23,18 @@ class Host:
         self.port = port = port or free_base_port(1, shards)
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                command(f"--data-dir={data_dir}", f"--shards={shards}", *flags, f"--listen-client-urls=http://127.0.0.1:{port}",
-                        f"--advertise-client-urls=http://127.0.0.1:{port}", f"--listen-peer-urls=http://127.0.0.1:{port + 1}"),
-                stdout=log, stderr=log, env=environment())
+                command(
+                    f"--data-dir={data_dir}",
+                    f"--shards={shards}",
+                    *flags,
+                    f"--listen-client-urls=http://127.0.0.1:{port}",
+                    f"--advertise-client-urls=http://127.0.0.1:{port}",
+                    f"--listen-peer-urls=http://127.0.0.1:{port + 1}",
+                ),
+                stdout=log,
+                stderr=log,
+                env=environment(),
+            )
 
     def leads(self) -> bool:
         """Whether its node has voted for itself and serves."""
@@ -35,13 +44,19 @@ class Host:
     def serves(self) -> bool:
         """Whether it leads and its port answers."""
         with contextlib.suppress(OSError):
-            return self.leads() and urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).status == 200
+            return (
+                self.leads()
+                and urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).status == 200
+            )
         return False
 
     def kill(self) -> None:
         """SIGKILL to all of its processes, the supervisor first."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            processes = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+            processes = [
+                psutil.Process(self.process.pid),
+                *psutil.Process(self.process.pid).children(recursive=True),
+            ]
             for process in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGKILL)

@@ -52,7 +52,9 @@ async def _write_and_read_through_each(hosts: SeparateHosts) -> None:
     clients = [await Client.open([Endpoint(*e)], 1, timeout_s=10.0) for e in hosts.endpoints]
     for n in range(8):  # on both shards
         key, value = f"/s{n}/k".encode(), str(n).encode()
-        await clients[n % 3].unary("/etcdserverpb.KV/Put", pb.PutRequest(key=key, value=value), pb.PutResponse)
+        await clients[n % 3].unary(
+            "/etcdserverpb.KV/Put", pb.PutRequest(key=key, value=value), pb.PutResponse
+        )
         for client in clients:
             found = await client.unary("/etcdserverpb.KV/Range", pb.RangeRequest(key=key), pb.RangeResponse)
             assert [kv.value for kv in found.kvs] == [value]

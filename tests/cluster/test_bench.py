@@ -19,14 +19,18 @@ from bench.systems.systems import System, start_muster, started
 
 @pytest.fixture(scope="module", params=["0", "1"], ids=["front in node 0", "front of its own"])
 def muster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    system = start_muster(tmp_path_factory.mktemp("bench"), hosts=1, shards=2, flags=["--fronts", request.param])
+    system = start_muster(
+        tmp_path_factory.mktemp("bench"), hosts=1, shards=2, flags=["--fronts", request.param]
+    )
     yield system
     system.stop()
 
 
 def bench(muster: System, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-m", "bench.cli", *arguments, "--endpoints", ",".join(muster.endpoints),
-                           "--json"], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.cli", *arguments, "--endpoints", ",".join(muster.endpoints), "--json"],
+        capture_output=True, text=True, timeout=100, check=False,
+    )
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -67,8 +71,10 @@ def test_each_command_is_served_without_an_error(muster: System, arguments: tupl
 
 
 def test_watchers_miss_and_repeat_nothing(muster: System) -> None:
-    result = bench(muster, "watch", "--streams", "3", "--watchers-per-stream", "4", "--total", "50", "--clients", "5",
-                   "--prefix", "/bench/", "--key-size", "14", "--key-space-size", "20")
+    result = bench(
+        muster, "watch", "--streams", "3", "--watchers-per-stream", "4", "--total", "50", "--clients", "5",
+        "--prefix", "/bench/", "--key-size", "14", "--key-space-size", "20",
+    )
     assert (result["operations"], result["errors"]) == (50 * 12, {})
     assert result["extra"]["to_all"]["count"] == 50
 
@@ -87,7 +93,9 @@ def test_the_guard_counts_one_log_entry_for_each_put_on_each_host(
 
 
 def test_a_muster_with_keys_has_a_key_file_of_its_own_and_serves(tmp_path: Path) -> None:
-    with started(["muster:2+keys"], data_dir=tmp_path, muster_flags=["--", "--snapshot-count", "5000"]) as (system,):
+    with started(["muster:2+keys"], data_dir=tmp_path, muster_flags=["--", "--snapshot-count", "5000"]) as (
+        system,
+    ):
         assert (system.name, system.shards) == ("muster-2+keys", 2)
         key = system.flags[system.flags.index("--peer-key-file") + 1]
         assert Path(key).stat().st_mode & 0o777 == 0o600

@@ -19,15 +19,20 @@ from tests.tries import best_of_three, within
 from tools.muster_bench import RealGround
 
 
-def row(cuts_per_s: float, reports_per_s: float, *, kept_up: bool = True, us: tuple[float, float] = (1000, 10)) -> dict[str, Any]:
+def row(
+    cuts_per_s: float, reports_per_s: float, *, kept_up: bool = True, us: tuple[float, float] = (1000, 10)
+) -> dict[str, Any]:
     """A step of a sequencer to which a cut and a report have those prices."""
     cpu = (us[0] * cuts_per_s + us[1] * reports_per_s) / 1e6
-    return {"cuts_per_s": cuts_per_s, "reports_per_s": reports_per_s, "sequencer_cpu": cpu, "kept_up": kept_up}
+    return {
+        "cuts_per_s": cuts_per_s, "reports_per_s": reports_per_s, "sequencer_cpu": cpu, "kept_up": kept_up,
+    }
 
 
 def test_a_sequencer_saturates_where_cuts_that_come_just_in_time_leave_no_cpu_for_more_reports() -> None:
     steps = [row(100, 200), row(150, 600), row(180, 2000), row(5, 9000, kept_up=False, us=(1, 99))]
-    # 30 cuts a second are 3 % of a CPU, 97 % are 97,000 reports a second, those of 485 shards, and there is shard 0
+    # 30 cuts a second are 3 % of a CPU, 97 % are 97,000 reports a second, those of 485 shards, and there is
+    # shard 0
     assert cuts.saturation(steps, 200) == pytest.approx(486)
     assert cuts.saturation(steps, 200, 0.13) == pytest.approx(51)
     assert cuts.saturation(steps, 200, 0.02) == pytest.approx(1)  # not even the cuts

@@ -66,7 +66,8 @@ def test_each_of_the_five_steps_shows_something(tmp_path: Path) -> None:
 
 
 def _told(text: str) -> list[str]:
-    """The lines, without what differs from run to run: times, processes, the order in which endpoints answer."""
+    """The lines, without what differs from run to run: times, processes, the order in which endpoints
+    answer."""
     return sorted(re.sub(r"took = \S+|process \d+", "...", text).splitlines())
 
 

@@ -1,5 +1,5 @@
-"""Maintenance.Hash is of what clients wrote: an election and a restart do not change it, as they do not change etcd's.
-``musterctl endpoint hashkv`` compares hosts at one revision, however soon after a write."""
+"""Maintenance.Hash is of what clients wrote: an election and a restart do not change it, as they do not
+change etcd's. ``musterctl endpoint hashkv`` compares hosts at one revision, however soon after a write."""
 
 from __future__ import annotations
 
@@ -35,12 +35,20 @@ async def first_life(host: Host) -> int:
     """The hash after some writes."""
     async with client_of(host) as client:
         empty = await hash_of(client)
-        await client.unary("/etcdserverpb.Lease/LeaseGrant", pb.LeaseGrantRequest(ID=7, TTL=6000), pb.LeaseGrantResponse)
+        await client.unary(
+            "/etcdserverpb.Lease/LeaseGrant", pb.LeaseGrantRequest(ID=7, TTL=6000), pb.LeaseGrantResponse
+        )
         granted = await hash_of(client)
         for number in range(20):
-            await client.unary("/etcdserverpb.KV/Put", pb.PutRequest(key=b"%d" % number, lease=7), pb.PutResponse)
-        await client.unary("/etcdserverpb.KV/DeleteRange", pb.DeleteRangeRequest(key=b"3"), pb.DeleteRangeResponse)
-        await client.unary("/etcdserverpb.KV/Compact", pb.CompactionRequest(revision=9, physical=True), pb.CompactionResponse)
+            await client.unary(
+                "/etcdserverpb.KV/Put", pb.PutRequest(key=b"%d" % number, lease=7), pb.PutResponse
+            )
+        await client.unary(
+            "/etcdserverpb.KV/DeleteRange", pb.DeleteRangeRequest(key=b"3"), pb.DeleteRangeResponse
+        )
+        await client.unary(
+            "/etcdserverpb.KV/Compact", pb.CompactionRequest(revision=9, physical=True), pb.CompactionResponse
+        )
         written = await hash_of(client)
         assert len({empty, granted, written}) == 3
         return written
@@ -88,9 +96,13 @@ def test_a_host_that_is_down_does_not_keep_the_others_from_being_compared(
     with local_cluster(tmp_path / "c", 3) as cluster:
         cluster.ok("kill", "2")
         endpoints = cluster.endpoints()
-        line = ["--endpoints", ",".join(endpoints), "--command-timeout=1s", "endpoint", "hashkv", "-w", "json"]
+        line = [
+            "--endpoints", ",".join(endpoints), "--command-timeout=1s", "endpoint", "hashkv", "-w", "json",
+        ]
         assert cli.run(line) == 1
         output = capsys.readouterr()
         assert [answer["Endpoint"] for answer in json.loads(output.out)] == endpoints[:2]
         assert f"musterctl: {endpoints[2]}: connection refused\n" in output.err
-        assert f"Failed to get the hash of endpoint {endpoints[2]} (context deadline exceeded)\n" in output.err
+        assert (
+            f"Failed to get the hash of endpoint {endpoints[2]} (context deadline exceeded)\n" in output.err
+        )

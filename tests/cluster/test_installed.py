@@ -31,26 +31,44 @@ class Installed:
 
     def command(self, script: str, *args: str) -> list[str]:
         module, _, function = self.scripts[script].partition(":")
-        return [str(self.python), "-P", "-c", f"import sys; from {module} import {function}; sys.exit({function}())", *args]
+        return [
+            str(self.python), "-P", "-c",
+            f"import sys; from {module} import {function}; sys.exit({function}())", *args,
+        ]
 
     @property
     def environment(self) -> dict[str, str]:
-        """Dependencies are taken from where the tests have them; an editable install there is not followed."""
-        return {**environment(), "PYTHONPATH": os.pathsep.join([str(self.folder), sysconfig.get_path("purelib")])}
+        """Dependencies are taken from where the tests have them; an editable install there is not
+        followed."""
+        return {
+            **environment(),
+            "PYTHONPATH": os.pathsep.join([str(self.folder), sysconfig.get_path("purelib")]),
+        }
 
     def run(self, script: str, *args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(script, *args), env=self.environment, cwd=self.folder, capture_output=True,
-                              text=True, check=False, timeout=LIMIT_S)
+        return subprocess.run(
+            self.command(script, *args), env=self.environment, cwd=self.folder, capture_output=True,
+            text=True, check=False, timeout=LIMIT_S,
+        )
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     tmp = tmp_path_factory.mktemp("installed")
     source = tmp / "source"
-    shutil.copytree(ROOT, source, ignore=lambda folder, names: [
-        n for n in names if n.startswith(".") or n in ("tests", "docs", "build", "__pycache__") or n.endswith(".egg-info")])
+    shutil.copytree(
+        ROOT,
+        source,
+        ignore=lambda folder, names: [
+            n
+            for n in names
+            if n.startswith(".") or n in ("tests", "docs", "build", "__pycache__") or n.endswith(".egg-info")
+        ],
+    )
     build = "from setuptools.build_meta import build_wheel; build_wheel('..')"
-    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True, timeout=LIMIT_S)
+    subprocess.run(
+        [sys.executable, "-c", build], cwd=source, check=True, capture_output=True, timeout=LIMIT_S
+    )
     (wheel,) = tmp.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp / "lib")
@@ -78,17 +96,27 @@ def test_the_wheel_claims_five_names_and_no_others(installed: Installed) -> None
 @pytest.mark.parametrize("fronts", ["0", "1"])
 def test_a_host_of_two_shards_serves(installed: Installed, tmp_path: Path, fronts: str) -> None:
     base = free_base_port(1, 2)
-    command = installed.command("muster", "local", "--hosts=1", "--shards=2", f"--fronts={fronts}", f"--base-port={base}",
-                                f"--data-dir={tmp_path / 'data'}")
-    with subprocess.Popen(command, env=installed.environment, cwd=installed.folder, stdout=subprocess.PIPE, text=True,
-                          stderr=subprocess.PIPE) as server:
+    command = installed.command(
+        "muster", "local", "--hosts=1", "--shards=2", f"--fronts={fronts}", f"--base-port={base}",
+        f"--data-dir={tmp_path / 'data'}",
+    )
+    with subprocess.Popen(
+        command, env=installed.environment, cwd=installed.folder, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE,
+    ) as server:
         try:
             assert server.stdout is not None
             for line in server.stdout:
                 if line.strip() == "ready":
                     break
-            assert installed.run("musterctl", "--endpoints", f"127.0.0.1:{base}", "put", "/a/b", "v").stdout == "OK\n"
-            assert installed.run("musterctl", "--endpoints", f"127.0.0.1:{base}", "get", "/a/b").stdout == "/a/b\nv\n"
+            assert (
+                installed.run("musterctl", "--endpoints", f"127.0.0.1:{base}", "put", "/a/b", "v").stdout
+                == "OK\n"
+            )
+            assert (
+                installed.run("musterctl", "--endpoints", f"127.0.0.1:{base}", "get", "/a/b").stdout
+                == "/a/b\nv\n"
+            )
         finally:
             server.terminate()
             server.communicate(timeout=LIMIT_S)

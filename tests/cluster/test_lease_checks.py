@@ -1,4 +1,5 @@
-"""The check of keys against leases in real processes: it runs beside requests and finds nothing to complain of."""
+"""The check of keys against leases in real processes: it runs beside requests and finds nothing to complain
+of."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def counted(host: Host, name: str) -> list[int]:
 
 
 async def load(host: Host) -> None:
-    """Keys of both shards come to hang on leases, move, leave and go with them, in transactions over both too."""
+    """Keys of both shards come to hang on leases, move, leave and go with them, in transactions over both
+    too."""
     rng = random.Random(1)
     client = await Client.open([parse_endpoint(f"127.0.0.1:{host.port}")], connections=1)
 
@@ -34,7 +36,9 @@ async def load(host: Host) -> None:
             await client.unary(f"/etcdserverpb.{method}", request, answer)
 
     def put() -> pb.PutRequest:
-        return pb.PutRequest(key=b"/%d/%d/k" % (rng.randrange(6), rng.randrange(3)), lease=rng.choice([0, *LEASES]))
+        return pb.PutRequest(
+            key=b"/%d/%d/k" % (rng.randrange(6), rng.randrange(3)), lease=rng.choice([0, *LEASES])
+        )
 
     for turn in range(400):
         if turn % 50 == 0:
@@ -51,7 +55,9 @@ async def load(host: Host) -> None:
         elif choice < 0.95:
             await call("KV/Compact", pb.CompactionRequest(revision=turn // 2 + 1), pb.CompactionResponse)
         else:
-            await call("Lease/LeaseRevoke", pb.LeaseRevokeRequest(ID=rng.choice(LEASES)), pb.LeaseRevokeResponse)
+            await call(
+                "Lease/LeaseRevoke", pb.LeaseRevokeRequest(ID=rng.choice(LEASES)), pb.LeaseRevokeResponse
+            )
     await client.close()
 
 
@@ -61,5 +67,9 @@ def test_leases_of_several_shards_agree_with_their_keys_all_the_time(tmp_path: P
         asyncio.run(load(host))
         before = counted(host, "lease_checks")
         assert len(before) == SHARDS
-        until(lambda: all(now > then + 1 for now, then in zip(counted(host, "lease_checks"), before, strict=True)))
+        until(
+            lambda: all(
+                now > then + 1 for now, then in zip(counted(host, "lease_checks"), before, strict=True)
+            )
+        )
         assert counted(host, "lease_mismatches") == [0] * SHARDS, host.log.read_text()

@@ -51,7 +51,10 @@ def whole(request: pytest.FixtureRequest) -> None:
 
 def test_endpoints_come_before_ready(cluster: LocalCluster) -> None:
     ports = [cluster.base_port + 100 * i for i in range(3)]
-    assert cluster.output == [*(f"host {i}  http://127.0.0.1:{port}" for i, port in enumerate(ports)), "ready"]
+    assert cluster.output == [
+        *(f"host {i}  http://127.0.0.1:{port}" for i, port in enumerate(ports)),
+        "ready",
+    ]
     for port in ports:  # ready means that every front serves
         socket.create_connection(("127.0.0.1", port), 5).close()
 
@@ -98,7 +101,11 @@ def test_a_killed_host_is_gone_at_once_and_comes_back(cluster: LocalCluster) -> 
 def test_one_killed_node_is_started_again_by_its_supervisor(cluster: LocalCluster) -> None:
     before = cluster.host(0)
     cluster.ok("kill", "0", "--shard", "0")
-    after = until(lambda: (h := cluster.host(0))["ready"] and h["nodes"][0]["starts"] > before["nodes"][0]["starts"] and h)
+    after = until(
+        lambda: (
+            (h := cluster.host(0))["ready"] and h["nodes"][0]["starts"] > before["nodes"][0]["starts"] and h
+        )
+    )
     assert after["pid"] == before["pid"]
     assert after["nodes"][0]["pid"] != before["nodes"][0]["pid"]
     assert after["fronts"][0]["pid"] == before["fronts"][0]["pid"]
@@ -178,7 +185,8 @@ def test_a_server_is_a_good_citizen_under_systemd(tmp_path: Path) -> None:
     client, peer = f"http://127.0.0.1:{base}", f"http://127.0.0.1:{base + 1}"
     settings = {
         "ETCD_NAME": "infra0", "ETCD_DATA_DIR": str(tmp_path / "d"), "ETCD_LISTEN_CLIENT_URLS": client,
-        "ETCD_ADVERTISE_CLIENT_URLS": client, "ETCD_LISTEN_PEER_URLS": peer, "ETCD_INITIAL_ADVERTISE_PEER_URLS": peer,
+        "ETCD_ADVERTISE_CLIENT_URLS": client, "ETCD_LISTEN_PEER_URLS": peer,
+        "ETCD_INITIAL_ADVERTISE_PEER_URLS": peer,
     }  # fmt: skip
     path = f"/tmp/muster-test-{os.getpid()}.notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, open(tmp_path / "log", "wb") as log:
@@ -186,7 +194,8 @@ def test_a_server_is_a_good_citizen_under_systemd(tmp_path: Path) -> None:
         notified.bind(path)
         try:
             with subprocess.Popen(
-                command(), env={**environment(), **settings, "NOTIFY_SOCKET": path}, cwd=tmp_path, stdout=log, stderr=log
+                command(), env={**environment(), **settings, "NOTIFY_SOCKET": path}, cwd=tmp_path, stdout=log,
+                stderr=log,
             ) as process:
                 try:
                     assert notified.recv(100) == b"READY=1"

@@ -1,4 +1,5 @@
-"""A host's log file is set aside by the host or by ``logrotate``, and every process of it goes on in a new one."""
+"""A host's log file is set aside by the host or by ``logrotate``, and every process of it goes on in a new
+one."""
 
 from __future__ import annotations
 
@@ -15,14 +16,18 @@ from tests.cluster.one_host import started
 
 
 @pytest.mark.parametrize("by_itself", [False, True], ids=["logrotate", "by-itself"])
-def test_all_processes_of_a_host_follow_a_log_file_that_was_set_aside(tmp_path: Path, by_itself: bool) -> None:
+def test_all_processes_of_a_host_follow_a_log_file_that_was_set_aside(
+    tmp_path: Path, by_itself: bool
+) -> None:
     path = tmp_path / "muster.log"
     flags = [f"--log-outputs={path}"]
     if by_itself:
         flags += ["--enable-log-rotation", '--log-rotation-config-json={"maxsize": 1, "compress": true}']
 
     def callers() -> set[str]:
-        return {json.loads(line)["caller"] for line in path.read_text().splitlines()} if path.exists() else set()
+        return (
+            {json.loads(line)["caller"] for line in path.read_text().splitlines()} if path.exists() else set()
+        )
 
     with started(tmp_path / "data", 0, 1, *flags, "--fronts=1") as host:
         until(lambda: path.exists() and "ready to serve client requests" in path.read_text())

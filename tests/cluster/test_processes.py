@@ -26,7 +26,9 @@ def test_arguments_and_environment_tell_processes_apart_and_no_more(
 ) -> None:
     keys, token = tmp_path / "keys.json", "a-token-of-this-cluster"
     peer_keys.generate(str(keys))
-    monkeypatch.setattr(one_host, "environment", lambda: {**environment(), "MUSTER_INITIAL_CLUSTER_TOKEN": token})
+    monkeypatch.setattr(
+        one_host, "environment", lambda: {**environment(), "MUSTER_INITIAL_CLUSTER_TOKEN": token}
+    )
     with one_host.started(tmp_path / "h", 0, 2, f"--fronts={fronts}", f"--peer-key-file={keys}") as host:
         until(host.leads)
         children = psutil.Process(host.process.pid).children()

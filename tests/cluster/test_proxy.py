@@ -31,7 +31,10 @@ from tools.muster.local.layout import TOKEN
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     folder = tmp_path_factory.mktemp("proxied")
-    subprocess.run(command("peer-keys", str(folder / "keys")), check=True, env=environment(), capture_output=True, timeout=LIMIT_S)
+    subprocess.run(
+        command("peer-keys", str(folder / "keys")), check=True, env=environment(), capture_output=True,
+        timeout=LIMIT_S,
+    )
     with local_cluster(folder / "c", 3, extra=(f"--peer-key-file={folder / 'keys'}",)) as running:
         yield running
 
@@ -56,8 +59,10 @@ def test_a_proxy_serves_and_stops_in_order(cluster: LocalCluster, tmp_path: Path
     port = free_base_port(1)
     where = {
         "endpoints": ["--endpoints=" + ",".join(cluster.endpoints())],
-        "initial-cluster": [f"--initial-cluster={initial_cluster(cluster)}", f"--initial-cluster-token={TOKEN}",
-                            f"--shards={shards_of_tests()}"],
+        "initial-cluster": [
+            f"--initial-cluster={initial_cluster(cluster)}", f"--initial-cluster-token={TOKEN}",
+            f"--shards={shards_of_tests()}",
+        ],
     }[found_by]
     flags = [
         f"--listen-client-urls=http://127.0.0.1:{port}", f"--data-dir={tmp_path / 'p'}",
@@ -68,16 +73,19 @@ def test_a_proxy_serves_and_stops_in_order(cluster: LocalCluster, tmp_path: Path
         name = f"muster-test-{port}"
         notified.bind(f"\0{name}")
         with subprocess.Popen(
-            command("proxy", *where, *flags), cwd=tmp_path, stdout=log, stderr=log, env={**environment(), "NOTIFY_SOCKET": f"@{name}"}
+            command("proxy", *where, *flags), cwd=tmp_path, stdout=log, stderr=log,
+            env={**environment(), "NOTIFY_SOCKET": f"@{name}"},
         ) as process:
             try:
                 assert notified.recv(100) == b"READY=1"
                 with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
                     put = channel.unary_unary(
-                        "/etcdserverpb.KV/Put", rpc_pb2.PutRequest.SerializeToString, rpc_pb2.PutResponse.FromString
+                        "/etcdserverpb.KV/Put", rpc_pb2.PutRequest.SerializeToString,
+                        rpc_pb2.PutResponse.FromString,
                     )
                     get = channel.unary_unary(
-                        "/etcdserverpb.KV/Range", rpc_pb2.RangeRequest.SerializeToString, rpc_pb2.RangeResponse.FromString
+                        "/etcdserverpb.KV/Range", rpc_pb2.RangeRequest.SerializeToString,
+                        rpc_pb2.RangeResponse.FromString,
                     )
                     key = found_by.encode()
                     put(rpc_pb2.PutRequest(key=key, value=b"through"), timeout=LIMIT_S)

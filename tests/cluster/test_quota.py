@@ -36,7 +36,9 @@ def refused(put: Callable[..., Any], key: bytes = b"k", value: bytes = VALUE) ->
     return False
 
 
-def test_a_store_over_its_quota_takes_puts_again_after_a_compaction_and_the_alarm_is_disarmed(tmp_path: Path) -> None:
+def test_a_store_over_its_quota_takes_puts_again_after_a_compaction_and_the_alarm_is_disarmed(
+    tmp_path: Path,
+) -> None:
     with local_cluster(tmp_path / "c", 1, extra=("--quota-backend-bytes=20000000",)) as cluster, \
             grpc.insecure_channel(cluster.endpoints()[0]) as channel:
         put = method(channel, "KV/Put", pb.PutRequest, pb.PutResponse)

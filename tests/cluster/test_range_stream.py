@@ -1,4 +1,5 @@
-"""Streams that nobody reads cost a few megabytes, however large their range; those that are read are whole."""
+"""Streams that nobody reads cost a few megabytes, however large their range; those that are read are
+whole."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ MIB = 1 << 20
 def stream(channel: grpc.Channel, **fields: Any) -> Any:
     return channel.unary_stream(
         "/etcdserverpb.KV/RangeStream", request_serializer=lambda m: m.SerializeToString(),
-        response_deserializer=pb.RangeStreamResponse.FromString)(pb.RangeRequest(**fields), timeout=2 * LIMIT_S)
+        response_deserializer=pb.RangeStreamResponse.FromString,
+    )(pb.RangeRequest(**fields), timeout=2 * LIMIT_S)
 
 
 def rows(chunks: Iterator[Any]) -> tuple[list[bytes], Any]:
@@ -37,11 +39,15 @@ def memory(cluster: LocalCluster) -> int:
     return sum(psutil.Process(pid).memory_info().rss for pid in cluster.pids())
 
 
-def test_streams_that_nobody_reads_cost_a_few_megabytes_each_and_those_that_are_read_are_whole(tmp_path: Path) -> None:
+def test_streams_that_nobody_reads_cost_a_few_megabytes_each_and_those_that_are_read_are_whole(
+    tmp_path: Path,
+) -> None:
     with local_cluster(tmp_path / "c", 1, "--shards=3", "--fronts=1") as cluster:
         options = [("grpc.max_receive_message_length", -1)]
         with grpc.insecure_channel(cluster.endpoints()[0], options=options) as channel:
-            put = channel.unary_unary("/etcdserverpb.KV/Put", request_serializer=lambda m: m.SerializeToString())
+            put = channel.unary_unary(
+                "/etcdserverpb.KV/Put", request_serializer=lambda m: m.SerializeToString()
+            )
             keys = sorted([b"/dir%d/k%02d" % (i % 6, i) for i in range(KEYS)])
             for key in keys:
                 put(pb.PutRequest(key=key, value=b"v" * VALUE_BYTES), timeout=LIMIT_S)
@@ -55,7 +61,8 @@ def test_streams_that_nobody_reads_cost_a_few_megabytes_each_and_those_that_are_
                 unread.append(stream(channel, key=b"/dir1/", range_end=b"/dir10"))  # in one shard
             for call in unread:
                 next(call)
-            found, last = rows(stream(channel, key=b"\0", range_end=b"\0", limit=KEYS - 1))  # as many turns as the others had
+            # as many turns as the others had
+            found, last = rows(stream(channel, key=b"\0", range_end=b"\0", limit=KEYS - 1))
             assert (found, last.count, last.more) == (keys[:-1], KEYS, True)
             grown = memory(cluster) - before
             # of 560 MB that wait for their readers; the processes of the host together

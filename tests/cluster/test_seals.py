@@ -1,7 +1,8 @@
 """H10: a host that was killed right after its first start does not come back as itself without what it had.
 
-A host of one shard is started, by a real process, and killed with SIGKILL as soon as its node may send. Every set of
-the parts of its data directory may then be gone: each is refused with a text that says what to do, or is a new host.
+A host of one shard is started, by a real process, and killed with SIGKILL as soon as its node may send. Every
+set of the parts of its data directory may then be gone: each is refused with a text that says what to do, or
+is a new host.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.host.identity import bootstrap
 
 PARTS = {
-    "log": "shard-0/log/db", "mark": "shard-0/log/synced", "state": "shard-0/state", "seal": "shard-0/incarnation",
-    "identity": "identity.json"}
+    "log": "shard-0/log/db", "mark": "shard-0/log/synced", "state": "shard-0/state",
+    "seal": "shard-0/incarnation", "identity": "identity.json",
+}
 SETS = [frozenset(s) for n in range(len(PARTS) + 1) for s in itertools.combinations(PARTS, n)]
 
 
@@ -47,11 +49,15 @@ def lacking(killed: Path, to: Path, parts: frozenset[str]) -> Path:
 
 
 def establish(data_dir: Path) -> tuple[bootstrap.Identity, bool]:
-    return bootstrap.establish(config.build(resolve(SERVER_FLAGS, (f"--data-dir={data_dir}", "--shards=1"), {})))
+    return bootstrap.establish(
+        config.build(resolve(SERVER_FLAGS, (f"--data-dir={data_dir}", "--shards=1"), {}))
+    )
 
 
 @pytest.mark.parametrize("parts", SETS, ids=lambda parts: "+".join(sorted(parts)) or "nothing")
-def test_every_loss_is_refused_or_makes_a_new_host(killed: Path, tmp_path: Path, parts: frozenset[str]) -> None:
+def test_every_loss_is_refused_or_makes_a_new_host(
+    killed: Path, tmp_path: Path, parts: frozenset[str]
+) -> None:
     was, _ = establish(killed)
     data_dir = lacking(killed, tmp_path / "data", parts)
     if not parts:
@@ -78,7 +84,9 @@ def test_every_loss_is_refused_or_makes_a_new_host(killed: Path, tmp_path: Path,
             assert (name in text) == (part in parts), text
 
 
-@pytest.mark.parametrize("parts", [{"log", "mark", "state"}, {"log", "mark"}, {"state"}], ids=lambda parts: "+".join(sorted(parts)))
+@pytest.mark.parametrize(
+    "parts", [{"log", "mark", "state"}, {"log", "mark"}, {"state"}], ids=lambda parts: "+".join(sorted(parts))
+)
 def test_the_host_does_not_start_without_them(killed: Path, tmp_path: Path, parts: set[str]) -> None:
     with started(lacking(killed, tmp_path / "data", frozenset(parts))) as host:
         assert until(lambda: host.process.poll() is not None or host.leads())
@@ -115,7 +123,10 @@ def test_a_directory_of_an_older_version_starts_and_is_sealed_anew(killed: Path,
 def test_a_directory_of_an_older_version_without_a_log_is_refused(killed: Path, tmp_path: Path) -> None:
     data_dir = lacking(killed, tmp_path / "data", frozenset({"log", "mark", "state"}))
     older(data_dir)
-    with pytest.raises(ConfigError, match=r"has no log, and its seal is an older version's.*must not vote under its old identity"):
+    with pytest.raises(
+        ConfigError,
+        match=r"has no log, and its seal is an older version's.*must not vote under its old identity",
+    ):
         establish(data_dir)
 
 
@@ -123,6 +134,7 @@ def test_a_host_that_was_killed_before_its_node_began_starts_as_new(tmp_path: Pa
     bootstrap.prepare_data_dir(str(tmp_path / "data"))
     before, _ = establish(tmp_path / "data")  # the identity is written, and then it dies
     assert establish(tmp_path / "data") == (before, False)
-    (tmp_path / "data" / "member" / "shard-0" / "log" / "db").mkdir(parents=True)  # a node had begun to make its log
+    # a node had begun to make its log
+    (tmp_path / "data" / "member" / "shard-0" / "log" / "db").mkdir(parents=True)
     with started(tmp_path / "data") as host:
         until(host.leads)

@@ -31,7 +31,9 @@ from tools.muster.local.layout import TOKEN
 from tools.musterctl import cli
 
 
-def unary(channel: grpc.Channel, method: str, request: object, response: type, timeout: float = LIMIT_S) -> object:
+def unary(
+    channel: grpc.Channel, method: str, request: object, response: type, timeout: float = LIMIT_S
+) -> object:
     """One call of etcd's API."""
     return channel.unary_unary(
         f"/etcdserverpb.{method}", request_serializer=lambda m: m.SerializeToString(),
@@ -64,7 +66,8 @@ class Servers:
         peer, client = f"http://127.0.0.1:{self.base + 100 * host + 1}", f"http://{self.client(host)}"
         with open(self.folder / f"h{host}.log", "ab") as log:
             self.running[host] = subprocess.Popen(
-                command(f"--name=h{host}", f"--data-dir={self.folder / f'h{host}'}", f"--initial-cluster={cluster}",
+                command(f"--name=h{host}", f"--data-dir={self.folder / f'h{host}'}",
+                        f"--initial-cluster={cluster}",
                         f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
                         f"--listen-client-urls={client}", f"--advertise-client-urls={client}", *flags),
                 stdout=log, stderr=log, env=environment(), cwd=self.folder)  # fmt: skip
@@ -92,14 +95,19 @@ def servers(folder: Path) -> Iterator[Servers]:
 
 
 @pytest.mark.parametrize(("most", "other"), [(3, 2), (1, 2), (2, 1)])
-def test_a_host_with_another_number_of_shards_is_told_so_and_follows_when_told(tmp_path: Path, most: int, other: int) -> None:
+def test_a_host_with_another_number_of_shards_is_told_so_and_follows_when_told(
+    tmp_path: Path, most: int, other: int
+) -> None:
     with servers(tmp_path) as hosts:
         hosts.start(0, f"--shards={most}")
         hosts.start(1, f"--shards={most}")
         until(lambda: all("ready to serve" in hosts.log(i) for i in (0, 1)))  # hence the number is agreed
         odd = hosts.start(2, f"--shards={other}")
         assert odd.wait(LIMIT_S) == 1
-        told = f"this cluster has {most} shards at placement depth 2, this host was started with {other} at depth 2"
+        told = (
+            f"this cluster has {most} shards at placement depth 2, this host was "
+            f"started with {other} at depth 2"
+        )
         assert told in hosts.log(2)
         with grpc.insecure_channel(hosts.client(0)) as channel:
             for i in range(20):
@@ -201,7 +209,9 @@ def test_shard_list_shows_every_shard_on_every_host(three: LocalCluster) -> None
     def listed() -> list[dict[str, object]]:
         found = json.loads(ctl(three, "shard", "list", "-w", "json"))
         # followers hear of the last records a moment later
-        return found if {f["revision"] for f in found} == {61} and {f["order_lag"] for f in found} == {0} else []
+        return (
+            found if {f["revision"] for f in found} == {61} and {f["order_lag"] for f in found} == {0} else []
+        )
 
     found = until(listed)
     assert [(f["shard"], f["host"]) for f in found] == [(s, f"host{h}") for s in range(3) for h in range(3)]
@@ -216,12 +226,16 @@ def test_shard_list_shows_every_shard_on_every_host(three: LocalCluster) -> None
     table = ctl(three, "shard", "list", "-w", "table").splitlines()
     assert len(table) == 3 + 9 + 1
     assert "FEED FROM" in table[1]
-    assert ctl(three, "shard", "list").splitlines()[1] == table[1], "a table is the default: rows need a header"
+    assert ctl(three, "shard", "list").splitlines()[1] == table[1], (
+        "a table is the default: rows need a header"
+    )
     assert len(ctl(three, "shard", "list", "-w", "simple").splitlines()) == 9
     blocks = ctl(three, "shard", "list", "-w", "fields").split("\n\n")
     assert len(blocks) == 9 + 1
     fifth = set(blocks[4].splitlines())
-    assert fifth >= {'"Host" : "host1"', f'"MemberID" : "{found[4]["member_id"]}"', '"Shard" : 1', '"Up" : true'}
+    assert fifth >= {
+        '"Host" : "host1"', f'"MemberID" : "{found[4]["member_id"]}"', '"Shard" : 1', '"Up" : true',
+    }
 
 
 def test_shard_of_tells_where_keys_are(three: LocalCluster) -> None:
@@ -237,7 +251,9 @@ def test_shard_of_tells_where_keys_are(three: LocalCluster) -> None:
     ctl(three, "shard", "list", "-w", "protobuf", code=4)
 
 
-def test_a_user_is_passed_over_while_auth_is_off(three: LocalCluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_user_is_passed_over_while_auth_is_off(
+    three: LocalCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As etcd's client does: "authentication is not enabled" is no reason to end."""
     assert cli.run(["--endpoints", three.endpoints()[0], "--user", "root:secret", "put", "k", "v"]) == 0
     assert capsys.readouterr().out == "OK\n"
@@ -274,13 +290,19 @@ def test_whichever_front_is_scraped_shows_all_fronts_of_its_host(tmp_path: Path)
                     if s.name == "grpc_server_started_total" and s.labels["grpc_method"] == "Put"}
             assert set(puts) == {"0", "1"}
             assert sum(puts.values()) == 12
-            assert [s.labels for f in families for s in f.samples if s.name == "etcd_server_has_leader"] == [{}]
+            assert [s.labels for f in families for s in f.samples if s.name == "etcd_server_has_leader"] == [
+                {}
+            ]
 
 
 def test_a_proxy_learns_the_layout_and_cannot_have_another(three: LocalCluster, tmp_path: Path) -> None:
     port = free_base_port(1)
-    flags = [f"--endpoints={three.endpoints()[1]}", f"--listen-client-urls=http://127.0.0.1:{port}", f"--data-dir={tmp_path / 'p'}"]
-    refused = subprocess.run(command("proxy", *flags, "--shards=2"), capture_output=True, text=True, check=False,
+    flags = [
+        f"--endpoints={three.endpoints()[1]}", f"--listen-client-urls=http://127.0.0.1:{port}",
+        f"--data-dir={tmp_path / 'p'}",
+    ]
+    refused = subprocess.run(command("proxy", *flags, "--shards=2"), capture_output=True, text=True,
+                             check=False,
                              timeout=LIMIT_S, env=environment(), cwd=tmp_path)  # fmt: skip
     assert refused.returncode == 1
     assert "--shards=2, but this cluster has 3" in refused.stderr
@@ -309,7 +331,12 @@ def test_a_proxy_told_otherwise_is_refused_by_the_nodes(three: LocalCluster, tmp
         cwd=tmp_path, stdout=log, stderr=log, env=environment(),
     ) as process:  # fmt: skip
         try:
-            until(lambda: "this cluster has 3 shards at placement depth 2, not 2 at 2" in (tmp_path / "log").read_text())
+            until(
+                lambda: (
+                    "this cluster has 3 shards at placement depth 2, not 2 at 2"
+                    in (tmp_path / "log").read_text()
+                )
+            )
         finally:
             process.terminate()
             process.wait(20)

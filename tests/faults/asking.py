@@ -1,8 +1,9 @@
 """Requests through every host all the time, whatever became of those before: how long a host does not answer.
 
-A request that waits for something that is over is not counted against those that begin later: a stall is the time from a
-moment to the first answer to what was asked after it. The writes delete what is not there: they are logged, committed and put
-in order like any, without an event that a check of somebody else's history would find.
+A request that waits for something that is over is not counted against those that begin later: a stall is the
+time from a moment to the first answer to what was asked after it. The writes delete what is not there: they
+are logged, committed and put in order like any, without an event that a check of somebody else's history
+would find.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _LIMIT_S = 20.0  # a front gives up by itself before
 
 
 class Asking:
-    """Writes and linearizable reads of keys on every shard through one host, one more of each every ``pause_s``."""
+    """Writes and linearizable reads of keys on every shard through one host, one more of each every
+    ``pause_s``."""
 
     def __init__(self, endpoint: tuple[str, int], pause_s: float) -> None:
         self._endpoint = Endpoint(*endpoint)
@@ -57,14 +59,20 @@ class Asking:
         with contextlib.suppress(RpcError, TimeoutError):
             for key in _KEYS:
                 if kind == "write":
-                    await client.unary("/etcdserverpb.KV/DeleteRange", pb.DeleteRangeRequest(key=key), pb.DeleteRangeResponse,
-                                       timeout_s=_LIMIT_S)
+                    await client.unary(
+                        "/etcdserverpb.KV/DeleteRange", pb.DeleteRangeRequest(key=key),
+                        pb.DeleteRangeResponse, timeout_s=_LIMIT_S,
+                    )
                 else:
-                    await client.unary("/etcdserverpb.KV/Range", pb.RangeRequest(key=key), pb.RangeResponse, timeout_s=_LIMIT_S)
+                    await client.unary(
+                        "/etcdserverpb.KV/Range", pb.RangeRequest(key=key), pb.RangeResponse,
+                        timeout_s=_LIMIT_S,
+                    )
             self.answered[kind].append((asked, time.monotonic()))
 
     def first_since(self, moment: float) -> dict[str, float]:
-        """Of each kind, how long after a moment all of it was answered that was asked after it; what was not is missing."""
+        """Of each kind, how long after a moment all of it was answered that was asked after it; what was not
+        is missing."""
         found = {}
         for kind, pairs in self.answered.items():
             if after := [answered for asked, answered in pairs if asked >= moment]:
@@ -85,7 +93,9 @@ async def resumed(asking: list[Asking], moment: float, limit_s: float = 300.0) -
 
 
 @contextlib.asynccontextmanager
-async def everybody_asking(endpoints: Sequence[tuple[str, int]], pause_s: float = 0.1) -> AsyncIterator[list[Asking]]:
+async def everybody_asking(
+    endpoints: Sequence[tuple[str, int]], pause_s: float = 0.1
+) -> AsyncIterator[list[Asking]]:
     """Ask through every host around the body, which begins when all answer."""
     asking = [Asking(e, pause_s) for e in endpoints]
     try:

@@ -1,4 +1,5 @@
-"""A local cluster and what can be done to its processes, from the test's own process so that it takes no time."""
+"""A local cluster and what can be done to its processes, from the test's own process so that it takes no
+time."""
 
 from __future__ import annotations
 
@@ -108,7 +109,9 @@ class Hosts:
 
     def launch(self, host: int) -> None:
         """Start one that will not come up, perhaps."""
-        answer = control.ask(os.path.join(rundir.run_dir_of(str(self.data_dir)), "local.sock"), {"do": "start", "host": host})
+        answer = control.ask(
+            os.path.join(rundir.run_dir_of(str(self.data_dir)), "local.sock"), {"do": "start", "host": host}
+        )
         assert "error" not in answer, answer
 
     def exit_code(self, host: int, since: int) -> int:

@@ -69,7 +69,9 @@ class Watcher:
     async def _follow(self, client: Client) -> None:
         ended = asyncio.Event()
         try:
-            stream: Stream = client.connections[0].stream("/etcdserverpb.Watch/Watch", self._message, lambda _: ended.set())
+            stream: Stream = client.connections[0].stream(
+                "/etcdserverpb.Watch/Watch", self._message, lambda _: ended.set()
+            )
         except RpcError:
             return
         stream.send(rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(
@@ -83,7 +85,9 @@ class Watcher:
         for event in response.events:
             kv = event.kv
             deleted = event.type == kv_pb2.Event.DELETE
-            self.events.append(Event(kv.mod_revision, kv.key, None if deleted else kv.value, kv.create_revision, kv.version))
+            self.events.append(
+                Event(kv.mod_revision, kv.key, None if deleted else kv.value, kv.create_revision, kv.version)
+            )
         if response.events:
             self._next = self.events[-1].revision + 1  # a revision comes whole in one message
         self._moved.set()
@@ -113,7 +117,9 @@ class Load:
         self._first = await current_revision(self._hosts.endpoints) + 1
         self.watchers = [Watcher(e, self._first) for e in self._hosts.endpoints]
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._client(i, i % len(self._hosts.endpoints))) for i in range(self._count)]
+        self._tasks = [
+            loop.create_task(self._client(i, i % len(self._hosts.endpoints))) for i in range(self._count)
+        ]
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
@@ -155,8 +161,11 @@ class Load:
         what was done at that moment had certainly happened."""
         async with asyncio.timeout(limit_s):
             while True:
-                found = [o.returned_ns for o in self.operations
-                         if o.writes and o.outcome is Outcome.OK and o.invoked_ns > gone_ns and o.host != not_host]
+                found = [
+                    o.returned_ns
+                    for o in self.operations
+                    if o.writes and o.outcome is Outcome.OK and o.invoked_ns > gone_ns and o.host != not_host
+                ]
                 if found:
                     return (min(found) - since_ns) / 1e9
                 await asyncio.sleep(0.02)
@@ -186,8 +195,8 @@ class Load:
                 await client.close()
 
     def _key(self) -> bytes:
-        # A few directories, so that with several shards each has some; new keys as time goes by, since a key's
-        # part of the history has to be searched.
+        # A few directories, so that with several shards each has some; new keys as time goes by, since a
+        # key's part of the history has to be searched.
         age = len(self.operations) // 8000
         return f"/{self._name}/{self._random.randrange(4)}/{age}-{self._random.randrange(6)}".encode()
 
@@ -211,7 +220,9 @@ class Load:
             return await self._put_two(client, key)
         return await self._get_several(client, key)
 
-    async def _call(self, client: Client, operation: Operation, method: str, request: Message, response: type[A]) -> A | None:
+    async def _call(
+        self, client: Client, operation: Operation, method: str, request: Message, response: type[A]
+    ) -> A | None:
         operation.kind = method
         operation.invoked_ns = time.monotonic_ns()
         try:
@@ -230,8 +241,10 @@ class Load:
     async def _put(self, client: Client, key: bytes, *, prev_kv: bool) -> tuple[Operation, bool]:
         value = self._value()
         operation = Operation(0, 0, Outcome.OK, writes=((key, value),))
-        answer = await self._call(client, operation, "Put", rpc_pb2.PutRequest(key=key, value=value, prev_kv=prev_kv),
-                                  rpc_pb2.PutResponse)
+        answer = await self._call(
+            client, operation, "Put", rpc_pb2.PutRequest(key=key, value=value, prev_kv=prev_kv),
+            rpc_pb2.PutResponse,
+        )
         if answer is not None:
             self._known[key] = value
             if prev_kv:
@@ -240,7 +253,9 @@ class Load:
 
     async def _get(self, client: Client, key: bytes) -> tuple[Operation, bool]:
         operation = Operation(0, 0, Outcome.OK)
-        answer = await self._call(client, operation, "Range", rpc_pb2.RangeRequest(key=key), rpc_pb2.RangeResponse)
+        answer = await self._call(
+            client, operation, "Range", rpc_pb2.RangeRequest(key=key), rpc_pb2.RangeResponse
+        )
         if answer is not None:
             operation.reads = ((key, _value_in(answer)),)
             self._known[key] = _value_in(answer)
@@ -248,8 +263,10 @@ class Load:
 
     async def _delete(self, client: Client, key: bytes) -> tuple[Operation, bool]:
         operation = Operation(0, 0, Outcome.OK, writes=((key, None),))
-        answer = await self._call(client, operation, "DeleteRange", rpc_pb2.DeleteRangeRequest(key=key, prev_kv=True),
-                                  rpc_pb2.DeleteRangeResponse)
+        answer = await self._call(
+            client, operation, "DeleteRange", rpc_pb2.DeleteRangeRequest(key=key, prev_kv=True),
+            rpc_pb2.DeleteRangeResponse,
+        )
         if answer is not None:
             operation.reads = ((key, answer.prev_kvs[0].value if answer.deleted else None),)
             if not answer.deleted:
@@ -260,9 +277,13 @@ class Load:
     async def _swap(self, client: Client, key: bytes) -> tuple[Operation, bool]:
         expected, value = self._known.get(key), self._value()
         if expected is None:
-            compare = rpc_pb2.Compare(key=key, target=rpc_pb2.Compare.VERSION, result=rpc_pb2.Compare.EQUAL, version=0)
+            compare = rpc_pb2.Compare(
+                key=key, target=rpc_pb2.Compare.VERSION, result=rpc_pb2.Compare.EQUAL, version=0
+            )
         else:
-            compare = rpc_pb2.Compare(key=key, target=rpc_pb2.Compare.VALUE, result=rpc_pb2.Compare.EQUAL, value=expected)
+            compare = rpc_pb2.Compare(
+                key=key, target=rpc_pb2.Compare.VALUE, result=rpc_pb2.Compare.EQUAL, value=expected
+            )
         operation = Operation(0, 0, Outcome.OK, reads=((key, expected),), writes=((key, value),))
         answer = await self._call(client, operation, "Txn", rpc_pb2.TxnRequest(
             compare=[compare], success=[_put_op(key, value)], failure=[_get_op(key)]), rpc_pb2.TxnResponse)
@@ -289,7 +310,9 @@ class Load:
         answer = await self._call(client, operation, "Txn", rpc_pb2.TxnRequest(
             success=[_get_op(k) for k in keys]), rpc_pb2.TxnResponse)
         if answer is not None:
-            found: Pairs = tuple((k, _value_in(r.response_range)) for k, r in zip(keys, answer.responses, strict=True))
+            found: Pairs = tuple(
+                (k, _value_in(r.response_range)) for k, r in zip(keys, answer.responses, strict=True)
+            )
             operation.reads = found
         return operation, answer is not None
 
@@ -309,7 +332,9 @@ class Load:
                 problems += [f"{kind} at host {host}: {p}" for p in watcher.problems]
                 if [e for e in watcher.events if e.revision <= last] != history:
                     found = check_stream(watcher.events, self._first, last) or ["other events"]
-                    problems += [f"{kind} at host {host} ({watcher.interruptions} interruptions): {p}" for p in found]
+                    problems += [
+                        f"{kind} at host {host} ({watcher.interruptions} interruptions): {p}" for p in found
+                    ]
         problems += check_operations(self.operations, history)
         if not problems and (why := unlinearizable(self.operations)):
             problems = [why]
@@ -321,9 +346,12 @@ class Load:
 
     def summary(self) -> str:
         """For people."""
-        return (f"{len(self.operations)} operations, {self.count(Outcome.AMBIGUOUS)} of unknown fate, "
-                f"{self.count(Outcome.FAILED)} failed, {sum(w.interruptions for w in self.watchers)} watches interrupted; "
-                f"errors {self.errors}")
+        return (
+            f"{len(self.operations)} operations, {self.count(Outcome.AMBIGUOUS)} of unknown fate, "
+            f"{self.count(Outcome.FAILED)} failed, "
+            f"{sum(w.interruptions for w in self.watchers)} watches interrupted; "
+            f"errors {self.errors}"
+        )
 
 
 async def current_revision(endpoints: Sequence[tuple[str, int]], limit_s: float = CATCH_UP_LIMIT_S) -> int:
@@ -336,7 +364,9 @@ async def current_revision(endpoints: Sequence[tuple[str, int]], limit_s: float 
                 except (OSError, TimeoutError):
                     continue
                 try:
-                    answer = await client.unary(_KV + "Range", rpc_pb2.RangeRequest(key=b"\0"), rpc_pb2.RangeResponse)
+                    answer = await client.unary(
+                        _KV + "Range", rpc_pb2.RangeRequest(key=b"\0"), rpc_pb2.RangeResponse
+                    )
                     return int(answer.header.revision)
                 except (RpcError, TimeoutError):
                     pass

@@ -1,8 +1,9 @@
 """Hosts in network namespaces of their own, whose packets can be dropped without a word.
 
-``Net`` makes one namespace for each host and one, the hub, with the bridge that joins them; clients live in the hub.
-Namespaces have no names: each belongs to a thread of this process and to what it starts, and goes when they are gone.
-A packet is dropped where it arrives (``iptables -A INPUT -j DROP``), so its sender learns nothing.
+``Net`` makes one namespace for each host and one, the hub, with the bridge that joins them; clients live in
+the hub. Namespaces have no names: each belongs to a thread of this process and to what it starts, and goes
+when they are gone. A packet is dropped where it arrives (``iptables -A INPUT -j DROP``), so its sender learns
+nothing.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class Namespace:
 
 
 class Net:
-    """Namespaces for ``hosts`` hosts, joined, with addresses of ``network`` (three octets). Hosts are numbered from 0."""
+    """Namespaces for ``hosts`` hosts, joined, with addresses of ``network`` (three octets). Hosts are
+    numbered from 0."""
 
     def __init__(self, hosts: int, network: str = _NETWORK) -> None:
         self.hub = Namespace()
@@ -113,7 +115,8 @@ class Net:
                     self.drop(other, host)
 
     def cut_one_way(self, host: int, *, heard: bool) -> None:
-        """One direction only: ``heard``: the host is heard and hears nobody; else it hears and nobody hears it."""
+        """One direction only: ``heard``: the host is heard and hears nobody; else it hears and nobody hears
+        it."""
         for other in range(len(self.hosts)):
             if other != host:
                 self.drop(*((other, host) if heard else (host, other)))

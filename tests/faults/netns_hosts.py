@@ -1,4 +1,5 @@
-"""Three real hosts, each in a network namespace of its own (``netns``): ``Hosts`` whose network can be cut."""
+"""Three real hosts, each in a network namespace of its own (``netns``): ``Hosts`` whose network can be
+cut."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class NetHosts(SeparateHosts):
 
 @contextlib.contextmanager
 def three_net_hosts(data_dir: Path, *flags: str) -> Iterator[NetHosts]:
-    """Three fresh hosts that serve; this thread lives in the hub meanwhile. Skipped where namespaces cannot be made."""
+    """Three fresh hosts that serve; this thread lives in the hub meanwhile. Skipped where namespaces cannot
+    be made."""
     need()
     with net(3) as network:
         hosts = NetHosts(network, data_dir, flags)

@@ -1,7 +1,9 @@
 """Every class of request asked all the time, one at a time each: how long it stalls when a process dies.
 
-``async with Probes(hosts, shards) as probes:`` asks around the body; ``probes.killed(shard, led)`` notes a death, and
-:meth:`Probes.table` says for each class and kind of death when the first request that began after it was answered.
+``async with Probes(hosts, shards) as probes:`` asks around the body; ``probes.killed(shard, led)`` notes a
+death, and
+:meth:`Probes.table` says for each class and kind of death when the first request that began after it was
+answered.
 """
 
 from __future__ import annotations
@@ -48,23 +50,36 @@ class Probe:
 
 
 def probes_of(shards: int, lease: int) -> list[Probe]:
-    """Every class there is. The writes delete what is not there: logged, committed and put in order like any, without an
-    event that a check of somebody else's history would find."""
+    """Every class there is. The writes delete what is not there: logged, committed and put in order like any,
+    without an event that a check of somebody else's history would find."""
     keys = [keys_of(s, shards, 1)[0].encode() + b"-probe" for s in range(shards)]
     everything = frozenset(range(shards))
     found = []
     for s, key in enumerate(keys):
-        found.append(Probe(f"write on shard {s}", "KV/DeleteRange", pb.DeleteRangeRequest(key=key), pb.DeleteRangeResponse, frozenset((s,))))
+        found.append(
+            Probe(
+                f"write on shard {s}", "KV/DeleteRange", pb.DeleteRangeRequest(key=key),
+                pb.DeleteRangeResponse, frozenset((s,)),
+            )
+        )
     for s in (0, shards - 1):
-        found.append(Probe(f"get on shard {s}", "KV/Range", pb.RangeRequest(key=keys[s]), pb.RangeResponse, frozenset()))
-    two = pb.TxnRequest(success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key)) for key in keys[:2]])
+        found.append(
+            Probe(
+                f"get on shard {s}", "KV/Range", pb.RangeRequest(key=keys[s]), pb.RangeResponse, frozenset()
+            )
+        )
+    two = pb.TxnRequest(
+        success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key)) for key in keys[:2]]
+    )
     found += [
         Probe("serializable get", "KV/Range", pb.RangeRequest(key=keys[-1], serializable=True), pb.RangeResponse, frozenset()),
         Probe("range over all shards", "KV/Range", pb.RangeRequest(key=b"/", range_end=b"0", count_only=True), pb.RangeResponse, frozenset()),
         Probe("serializable range over all shards", "KV/Range",
-              pb.RangeRequest(key=b"/", range_end=b"0", count_only=True, serializable=True), pb.RangeResponse, frozenset()),
+              pb.RangeRequest(key=b"/", range_end=b"0", count_only=True, serializable=True), pb.RangeResponse,
+              frozenset()),
         Probe("transaction over shards 0 and 1", "KV/Txn", two, pb.TxnResponse, frozenset((0, 1))),
-        Probe("delete over all shards", "KV/DeleteRange", pb.DeleteRangeRequest(key=b"/nothing", range_end=b"/nothinh"),
+        Probe("delete over all shards", "KV/DeleteRange",
+              pb.DeleteRangeRequest(key=b"/nothing", range_end=b"/nothinh"),
               pb.DeleteRangeResponse, everything),
         Probe("lease grant", "Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=TTL_S), pb.LeaseGrantResponse, frozenset((0,))),
         Probe("time to live of a lease", "Lease/LeaseTimeToLive", pb.LeaseTimeToLiveRequest(ID=lease), pb.LeaseTimeToLiveResponse, frozenset()),
@@ -83,18 +98,26 @@ class Probes:
         self._tasks: list[asyncio.Task[None]] = []
         self.probes: list[Probe] = []
         self.deaths: list[Death] = []
-        self.answered: dict[str, list[tuple[int, int]]] = defaultdict(list)  # (asked, answered), of those that succeeded
+        # (asked, answered), of those that succeeded
+        self.answered: dict[str, list[tuple[int, int]]] = defaultdict(list)
 
     async def __aenter__(self) -> Probes:
         client = await Client.open(self._endpoints[:1], 1, timeout_s=10.0)
-        grant = await client.unary("/etcdserverpb.Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=TTL_S), pb.LeaseGrantResponse, timeout_s=CALL_LIMIT_S)
+        grant = await client.unary(
+            "/etcdserverpb.Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=TTL_S), pb.LeaseGrantResponse,
+            timeout_s=CALL_LIMIT_S,
+        )
         await client.close()
         self.probes = probes_of(self._shards, grant.ID)
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._ask(p, self._endpoints[i % 3])) for i, p in enumerate(self.probes)]
+        self._tasks = [
+            loop.create_task(self._ask(p, self._endpoints[i % 3])) for i, p in enumerate(self.probes)
+        ]
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         done = await asyncio.gather(*self._tasks, return_exceptions=True)
         if error is None:
@@ -118,7 +141,9 @@ class Probes:
                         continue
                 began = time.monotonic_ns()
                 try:
-                    await client.unary(f"/etcdserverpb.{probe.method}", probe.request, probe.response, timeout_s=CALL_LIMIT_S)
+                    await client.unary(
+                        f"/etcdserverpb.{probe.method}", probe.request, probe.response, timeout_s=CALL_LIMIT_S
+                    )
                 except (RpcError, TimeoutError):
                     await client.close()
                     client = None
@@ -132,7 +157,8 @@ class Probes:
     # -- what was found
 
     def stall_s(self, probe: Probe, death: Death) -> float | None:
-        """From a death to the first answer to a request that began after it; None: another death came between."""
+        """From a death to the first answer to a request that began after it; None: another death came
+        between."""
         after = [returned for asked, returned in self.answered[probe.name] if asked > death.at_ns]
         if not after:
             return None

@@ -20,7 +20,8 @@ Launch = Callable[[Callable[[], "subprocess.Popen[bytes]"]], "subprocess.Popen[b
 
 @dataclass(frozen=True)
 class Place:
-    """Where a host listens; ``address`` as clients and peers use it. ``launch`` calls what starts its process."""
+    """Where a host listens; ``address`` as clients and peers use it. ``launch`` calls what starts its
+    process."""
 
     address: str
     client_port: int
@@ -47,7 +48,8 @@ class SeparateHosts(Hosts):
         if self.up(host):
             return True
         process = self._processes.get(host)
-        if process is not None and process.poll():  # a host that was told to stop ends with 0, one that was killed below 0
+        # a host that was told to stop ends with 0, one that was killed below 0
+        if process is not None and process.poll():
             assert process.returncode < 0, "\n".join(last_lines(self._hosts[host].log_file, 5))
         if process is None or process.poll() is not None:
             self._processes[host] = self._places[host].launch(lambda: self._launch(host))
@@ -82,4 +84,6 @@ def _host(index: int, places: Sequence[Place], data_dir: Path, flags: Sequence[s
         "--initial-cluster=" + ",".join(f"host{i}={p.url(p.peer_port)}" for i, p in enumerate(places)),
         "--log-format=console", "--cpus=none", *flags,
     )
-    return LocalHost(index, f"host{index}", place.client_port, place.peer_port, str(folder), f"{folder}.log", arguments)
+    return LocalHost(
+        index, f"host{index}", place.client_port, place.peer_port, str(folder), f"{folder}.log", arguments
+    )

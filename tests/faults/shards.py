@@ -1,4 +1,5 @@
-"""What tests of several shards share: keys by shard, what hosts tell of their shards, and whether replicas are equal."""
+"""What tests of several shards share: keys by shard, what hosts tell of their shards, and whether replicas
+are equal."""
 
 from __future__ import annotations
 
@@ -53,7 +54,9 @@ class Client:
         return self.call("KV/Txn", pb.TxnRequest(compare=compare, success=success), pb.TxnResponse)
 
     def hash_kv(self, revision: int) -> int:
-        return int(self.call("Maintenance/HashKV", pb.HashKVRequest(revision=revision), pb.HashKVResponse, 30.0).hash)
+        return int(
+            self.call("Maintenance/HashKV", pb.HashKVRequest(revision=revision), pb.HashKVResponse, 30.0).hash
+        )
 
     def close(self) -> None:
         self.channel.close()

@@ -1,8 +1,9 @@
 """Clients that go on through an orderly change of the cluster and take note of every request that fails.
 
-They are gRPC's own channels over all endpoints, as etcd's clients are: what was certainly not executed (a refused
-connection, a stream above the last one that GOAWAY names) they try elsewhere by themselves. Everything else is a failure:
-an answer that is an error, a stream that breaks after the request was sent, no answer in time.
+They are gRPC's own channels over all endpoints, as etcd's clients are: what was certainly not executed (a
+refused connection, a stream above the last one that GOAWAY names) they try elsewhere by themselves.
+Everything else is a failure: an answer that is an error, a stream that breaks after the request was sent, no
+answer in time.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from tests.faults.shards import keys_of
 
 _KV = "/etcdserverpb.KV/"
 _LEASE = "/etcdserverpb.Lease/"
-_OPTIONS = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200),
-            ("grpc.use_local_subchannel_pool", 1)]
+_OPTIONS = [
+    ("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200), ("grpc.use_local_subchannel_pool", 1),
+]
 CALL_LIMIT_S = 20.0  # a front gives up by itself before
 AGREE_LIMIT_S = 60.0
 
@@ -38,7 +41,8 @@ class Hosts(Protocol):
 
 
 class SteadyClient:
-    """One client: it alone writes its two counters, which live on different shards where there are several."""
+    """One client: it alone writes its two counters, which live on different shards where there are
+    several."""
 
     def __init__(self, hosts: Hosts, number: int, shards: int) -> None:
         self.home = number % len(hosts.endpoints)
@@ -59,14 +63,19 @@ class SteadyClient:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Requests, one after the other, until told to stop."""
-        kinds = (self._put, self._get, self._both, self._put, self._compare, self._delete, self._both, self._range, self._lease)
+        kinds = (
+            self._put, self._get, self._both, self._put, self._compare, self._delete, self._both, self._range,
+            self._lease,
+        )
         at = self.home
         while not stop.is_set():
             if self._channel is None or self._fresh:
                 await self.close()
                 self._fresh = False
                 endpoints = [*self._hosts.endpoints[self.home:], *self._hosts.endpoints[:self.home]]
-                self._channel = grpc.aio.insecure_channel("ipv4:" + ",".join(f"{h}:{p}" for h, p in endpoints), options=_OPTIONS)
+                self._channel = grpc.aio.insecure_channel(
+                    "ipv4:" + ",".join(f"{h}:{p}" for h, p in endpoints), options=_OPTIONS
+                )
             kind = kinds[at % len(kinds)]
             at += 1
             began = time.monotonic()
@@ -74,7 +83,10 @@ class SteadyClient:
                 await kind()
                 self.done += 1
             except grpc.aio.AioRpcError as e:
-                self.failures.append(f"{kind.__name__[1:]} after {time.monotonic() - began:.3f} s: {e.code().name}: {e.details()}")
+                self.failures.append(
+                    f"{kind.__name__[1:]} after {time.monotonic() - began:.3f} s: "
+                    f"{e.code().name}: {e.details()}"
+                )
             except Failed as e:
                 self.failures.append(f"{kind.__name__[1:]}: {e}")
             self.longest_s = max(self.longest_s, time.monotonic() - began)
@@ -89,17 +101,22 @@ class SteadyClient:
     async def _call(self, method: str, request: Any, response: Any) -> Any:
         assert self._channel is not None
         return await self._channel.unary_unary(
-            method, request_serializer=lambda m: m.SerializeToString(), response_deserializer=response.FromString,
+            method, request_serializer=lambda m: m.SerializeToString(),
+            response_deserializer=response.FromString,
         )(request, timeout=CALL_LIMIT_S, wait_for_ready=True)  # fmt: skip
 
     async def _put(self) -> None:
-        await self._call(_KV + "Put", pb.PutRequest(key=self._own.encode(), value=b"%d" % self.done), pb.PutResponse)
+        await self._call(
+            _KV + "Put", pb.PutRequest(key=self._own.encode(), value=b"%d" % self.done), pb.PutResponse
+        )
 
     async def _get(self) -> None:
         await self._call(_KV + "Range", pb.RangeRequest(key=self._own.encode()), pb.RangeResponse)
 
     async def _range(self) -> None:
-        await self._call(_KV + "Range", pb.RangeRequest(key=b"/s", range_end=b"/t", limit=20), pb.RangeResponse)
+        await self._call(
+            _KV + "Range", pb.RangeRequest(key=b"/s", range_end=b"/t", limit=20), pb.RangeResponse
+        )
 
     async def _delete(self) -> None:
         key = self._gone.encode()
@@ -119,7 +136,8 @@ class SteadyClient:
         await self._call(_KV + "DeleteRange", pb.DeleteRangeRequest(key=key), pb.DeleteRangeResponse)
 
     async def _both(self) -> None:
-        """A transaction over two shards: both counters go from n to n + 1, or the compare fails and something was done twice."""
+        """A transaction over two shards: both counters go from n to n + 1, or the compare fails and something
+        was done twice."""
         keys, n = (self._other.encode(), self._own.encode() + b"/n"), self.both
         compare = [pb.Compare(key=k, target=pb.Compare.VERSION, version=n) for k in keys]
         answer = await self._call(_KV + "Txn", pb.TxnRequest(
@@ -129,8 +147,13 @@ class SteadyClient:
         self.both += 1
 
     async def _lease(self) -> None:
-        lease = (await self._call(_LEASE + "LeaseGrant", pb.LeaseGrantRequest(TTL=60), pb.LeaseGrantResponse)).ID
-        await self._call(_KV + "Put", pb.PutRequest(key=self._gone.encode() + b"/l", value=b"x", lease=lease), pb.PutResponse)
+        lease = (
+            await self._call(_LEASE + "LeaseGrant", pb.LeaseGrantRequest(TTL=60), pb.LeaseGrantResponse)
+        ).ID
+        await self._call(
+            _KV + "Put", pb.PutRequest(key=self._gone.encode() + b"/l", value=b"x", lease=lease),
+            pb.PutResponse,
+        )
         await self._call(_LEASE + "LeaseRevoke", pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse)
 
 
@@ -146,7 +169,9 @@ class SteadyClients:
         self._tasks = [asyncio.get_running_loop().create_task(c.run(self._stop)) for c in self.clients]
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         done = await asyncio.gather(*self._tasks, return_exceptions=True)
         for client in self.clients:
@@ -189,4 +214,7 @@ def _put_op(key: bytes, value: bytes) -> Any:
 
 def summary(clients: Sequence[SteadyClient]) -> str:
     """One line."""
-    return f"{sum(c.done for c in clients)} requests, {sum(len(c.failures) for c in clients)} failed, longest {max(c.longest_s for c in clients):.2f} s"
+    return (
+        f"{sum(c.done for c in clients)} requests, {sum(len(c.failures) for c in clients)} failed, longest "
+        f"{max(c.longest_s for c in clients):.2f} s"
+    )

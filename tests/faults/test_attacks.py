@@ -37,7 +37,9 @@ LIMIT_S = 20.0
 
 
 @pytest.fixture(scope="module", params=["0", "1"], ids=["front in node 0", "front of its own"])
-def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalCluster]:
     data_dir = tmp_path_factory.mktemp("attacks") / "d"
     with local_cluster(data_dir, 3, "--shards=2", f"--fronts={request.param}", extra=STEADY) as found:
         yield found
@@ -73,7 +75,12 @@ def http2_call(*fields: tuple[str | bytes, str | bytes]) -> bytes:
     usual = {":method": "POST", ":scheme": "http", ":path": "/etcdserverpb.KV/Put", ":authority": "x",
              "content-type": "application/grpc", "te": "trailers"}
     block = hpack.Encoder().encode([*({**usual, **dict(fields)}).items()])
-    return PREFACE + f.settings_frame({}) + f.header_frames(1, block, False) + f.frame(f.DATA, f.END_STREAM, 1, bytes(5))
+    return (
+        PREFACE
+        + f.settings_frame({})
+        + f.header_frames(1, block, False)
+        + f.frame(f.DATA, f.END_STREAM, 1, bytes(5))
+    )
 
 
 def alarm(number: int) -> bytes:
@@ -85,13 +92,25 @@ def one_host(data_dir: Path, *flags: str, prefix: tuple[str, ...] = ()) -> Itera
     """A cluster of one host that serves; its client endpoint. Its processes must live to the end."""
     port = free_base_port(1, 1)
     client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
-    with subprocess.Popen([*prefix, *command(
-            f"--data-dir={data_dir}", f"--listen-client-urls={client}", f"--advertise-client-urls={client}", "--fronts=0",
-            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", *flags)], env=environment()) as host:
+    with subprocess.Popen(
+        [
+            *prefix,
+            *command(
+                f"--data-dir={data_dir}", f"--listen-client-urls={client}",
+                f"--advertise-client-urls={client}", "--fronts=0", f"--listen-peer-urls={peer}",
+                f"--initial-advertise-peer-urls={peer}", *flags,
+            ),
+        ],
+        env=environment(),
+    ) as host:
         try:
             endpoint = client.removeprefix("http://")
-            until(lambda: raw(endpoint, "/etcdserverpb.KV/Put", rpc_pb2.PutRequest(key=b"up").SerializeToString())
-                  is grpc.StatusCode.OK)
+            until(
+                lambda: (
+                    raw(endpoint, "/etcdserverpb.KV/Put", rpc_pb2.PutRequest(key=b"up").SerializeToString())
+                    is grpc.StatusCode.OK
+                )
+            )
             began = started(host.pid)
             yield endpoint
             assert (host.poll(), started(host.pid)) == (None, began)
@@ -111,13 +130,24 @@ ATTACKS: dict[str, Attack] = {
     "an alarm of type 300": lambda at: raw(at, _ALARM, alarm(300)) is grpc.StatusCode.INVALID_ARGUMENT,
     "an alarm action of type 9": lambda at: raw(at, _ALARM, b"\x08\x09") is grpc.StatusCode.INVALID_ARGUMENT,
     "content-length of 5000 digits": lambda at: said(at, http2_call(("content-length", "9" * 5000))),
-    "metrics for text/plain;version=x": lambda at: b" 200 " in said(
-        at, b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: text/plain;version=x\r\n\r\n"),
-    "status of counters": lambda at: raw(at, "/etcdserverpb.Maintenance/Status", b"counters") is grpc.StatusCode.INTERNAL,
-    "status of facts": lambda at: raw(at, "/etcdserverpb.Maintenance/Status", b"facts") is grpc.StatusCode.INTERNAL,
-    "hash of odd bytes": lambda at: raw(at, "/etcdserverpb.Maintenance/Hash", b"\xff") is grpc.StatusCode.INTERNAL,
-    "health of half a string": lambda at: raw(at, "/grpc.health.v1.Health/Check", b"\x0a") is grpc.StatusCode.INTERNAL,
-    "a path of 30,000 odd bytes": lambda at: said(at, http2_call((b":path", b"/" + b"\xff" * 10_000 + b"/x"))),
+    "metrics for text/plain;version=x": lambda at: (
+        b" 200 " in said(at, b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: text/plain;version=x\r\n\r\n")
+    ),
+    "status of counters": lambda at: (
+        raw(at, "/etcdserverpb.Maintenance/Status", b"counters") is grpc.StatusCode.INTERNAL
+    ),
+    "status of facts": lambda at: (
+        raw(at, "/etcdserverpb.Maintenance/Status", b"facts") is grpc.StatusCode.INTERNAL
+    ),
+    "hash of odd bytes": lambda at: (
+        raw(at, "/etcdserverpb.Maintenance/Hash", b"\xff") is grpc.StatusCode.INTERNAL
+    ),
+    "health of half a string": lambda at: (
+        raw(at, "/grpc.health.v1.Health/Check", b"\x0a") is grpc.StatusCode.INTERNAL
+    ),
+    "a path of 30,000 odd bytes": lambda at: said(
+        at, http2_call((b":path", b"/" + b"\xff" * 10_000 + b"/x"))
+    ),
 }
 
 
@@ -128,9 +158,17 @@ def test_one_small_request_ends_nothing(cluster: LocalCluster, name: str) -> Non
     for endpoint in endpoints:
         assert ATTACKS[name](endpoint), name
     for endpoint in endpoints:
-        until(lambda endpoint=endpoint: raw(  # type: ignore[misc]
-            endpoint, "/etcdserverpb.KV/Put", rpc_pb2.PutRequest(key=b"k", value=name.encode()).SerializeToString())
-            is grpc.StatusCode.OK, LIMIT_S)
+        until(
+            lambda endpoint=endpoint: (
+                raw(  # type: ignore[misc]
+                    endpoint,
+                    "/etcdserverpb.KV/Put",
+                    rpc_pb2.PutRequest(key=b"k", value=name.encode()).SerializeToString(),
+                )
+                is grpc.StatusCode.OK
+            ),
+            LIMIT_S,
+        )
     assert cluster.pids() == before
 
 
@@ -142,15 +180,19 @@ METHODS = {
     "Maintenance": ("Alarm", "Status", "Defragment", "Hash", "HashKV", "Snapshot", "MoveLeader", "Downgrade"),
     "Auth": ("AuthEnable", "AuthStatus", "Authenticate", "UserAdd", "RoleGet"),
 }
-# no message; half of one; a length beyond its end; a varint beyond 64 bits; what fronts once asked nodes; fields with
-# unknown numbers of enums; a field number of 2^29 - 1
-BODIES = (b"\xff", b"\x0a", b"\x0a\xff\xff\xff\xff\x0f", b"\x08" + b"\xff" * 9 + b"\x7f", b"counters", b"facts", bytes(64),
-          b"\x18\x07", b"\x12\x80", b"\x20\x63\x28\x63", b"\xf8\xff\xff\xff\x0f\x01")
+# no message; half of one; a length beyond its end; a varint beyond 64 bits; what fronts once asked nodes;
+# fields with unknown numbers of enums; a field number of 2^29 - 1
+BODIES = (
+    b"\xff", b"\x0a", b"\x0a\xff\xff\xff\xff\x0f", b"\x08" + b"\xff" * 9 + b"\x7f", b"counters", b"facts",
+    bytes(64), b"\x18\x07", b"\x12\x80", b"\x20\x63\x28\x63", b"\xf8\xff\xff\xff\x0f\x01",
+)
 
 
 def test_every_method_takes_any_bytes(cluster: LocalCluster) -> None:
     before, endpoint = cluster.pids(), cluster.endpoints()[0]
-    paths = [f"/etcdserverpb.{service}/{method}" for service, methods in METHODS.items() for method in methods]
+    paths = [
+        f"/etcdserverpb.{service}/{method}" for service, methods in METHODS.items() for method in methods
+    ]
     with grpc.insecure_channel(endpoint) as channel:
         for path in (*paths, "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"):
             call = channel.stream_stream(path, request_serializer=bytes, response_deserializer=bytes)
@@ -159,7 +201,10 @@ def test_every_method_takes_any_bytes(cluster: LocalCluster) -> None:
                 with contextlib.suppress(grpc.RpcError):
                     next(iter(stream), None)  # an answer, or its end
                 stream.cancel()
-    assert raw(endpoint, "/etcdserverpb.KV/Put", rpc_pb2.PutRequest(key=b"k").SerializeToString()) is grpc.StatusCode.OK
+    assert (
+        raw(endpoint, "/etcdserverpb.KV/Put", rpc_pb2.PutRequest(key=b"k").SerializeToString())
+        is grpc.StatusCode.OK
+    )
     assert cluster.pids() == before
 
 
@@ -168,7 +213,8 @@ def pipelined_versions(connection: socket.socket) -> bytes:
 
 
 def huffman_headers(connection: socket.socket) -> bytes:
-    """Calls of a path nobody serves, 5 KB of Huffman codes each, that no cache holds: the table is emptied each time."""
+    """Calls of a path nobody serves, 5 KB of Huffman codes each, that no cache holds: the table is emptied
+    each time."""
     connection.sendall(PREFACE + f.settings_frame({}))
     block = b"\x20" + hpack.Encoder().encode([
         (":method", "POST"), (":scheme", "http"), (":path", "/a.B/" + "a" * 8000), (":authority", "x"),
@@ -178,7 +224,9 @@ def huffman_headers(connection: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("flood", [pipelined_versions, huffman_headers])
 @best_of_three
-def test_a_flood_of_four_connections_spoils_nobodys_turn(cluster: LocalCluster, flood: Callable[[socket.socket], bytes]) -> None:
+def test_a_flood_of_four_connections_spoils_nobodys_turn(
+    cluster: LocalCluster, flood: Callable[[socket.socket], bytes]
+) -> None:
     """Each read was worked off whole: others' puts took 4.5 to 7 s, and a leader fell."""
     before, leader, endpoint = cluster.pids(), cluster.leader(), cluster.endpoints()[cluster.leader()]
     host, _, port = endpoint.rpartition(":")
@@ -186,7 +234,10 @@ def test_a_flood_of_four_connections_spoils_nobodys_turn(cluster: LocalCluster, 
 
     def flooding() -> None:
         while not stop.is_set():
-            with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection((host, int(port)), timeout=LIMIT_S) as connection,
+            ):
                 data = flood(connection)
                 connection.settimeout(0.05)
                 while not stop.is_set():
@@ -202,10 +253,15 @@ def test_a_flood_of_four_connections_spoils_nobodys_turn(cluster: LocalCluster, 
     try:
         slowest = 0.0
         with grpc.insecure_channel(endpoint) as channel:
-            put = channel.unary_unary("/etcdserverpb.KV/Put", response_deserializer=rpc_pb2.PutResponse.FromString)
+            put = channel.unary_unary(
+                "/etcdserverpb.KV/Put", response_deserializer=rpc_pb2.PutResponse.FromString
+            )
             for number in range(60):
                 began = time.monotonic()
-                put(rpc_pb2.PutRequest(key=b"beside", value=b"%d" % number).SerializeToString(), timeout=LIMIT_S)
+                put(
+                    rpc_pb2.PutRequest(key=b"beside", value=b"%d" % number).SerializeToString(),
+                    timeout=LIMIT_S,
+                )
                 slowest = max(slowest, time.monotonic() - began)
                 stop.wait(0.02)
     finally:
@@ -219,20 +275,31 @@ def test_a_flood_of_four_connections_spoils_nobodys_turn(cluster: LocalCluster, 
 def test_a_store_whose_log_holds_an_alarm_without_a_name_starts_and_serves(tmp_path: Path) -> None:
     """Made by a version that logged such an alarm: it ended when it applied it, and again at every start."""
     with tarfile.open(Path(__file__).parent / "data" / "alarm-7.tar.xz") as made:
-        made.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # Python 3.11.4
-    with one_host(tmp_path / "old.muster", "--name=h1") as endpoint, grpc.insecure_channel(endpoint) as channel:
-        ranges = channel.unary_unary("/etcdserverpb.KV/Range", response_deserializer=rpc_pb2.RangeResponse.FromString)
-        found = ranges(rpc_pb2.RangeRequest(key=b"before0", range_end=b"before9").SerializeToString(), timeout=LIMIT_S)
+        # Python 3.11.4
+        made.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    with (
+        one_host(tmp_path / "old.muster", "--name=h1") as endpoint,
+        grpc.insecure_channel(endpoint) as channel,
+    ):
+        ranges = channel.unary_unary(
+            "/etcdserverpb.KV/Range", response_deserializer=rpc_pb2.RangeResponse.FromString
+        )
+        found = ranges(
+            rpc_pb2.RangeRequest(key=b"before0", range_end=b"before9").SerializeToString(), timeout=LIMIT_S
+        )
         assert [(kv.key, kv.value) for kv in found.kvs] == [(b"before%d" % i, b"v%d" % i) for i in range(3)]
         listed = channel.unary_unary(_ALARM, response_deserializer=rpc_pb2.AlarmResponse.FromString)
         assert not listed(b"", timeout=LIMIT_S).alarms
 
 
 def test_connections_beyond_the_descriptors_leave_the_host_alone(tmp_path: Path) -> None:
-    """400 connections at a limit of 300 ended the leader: it could not open a file, and took that for its disk's end."""
+    """400 connections at a limit of 300 ended the leader: it could not open a file, and took that for its
+    disk's end."""
     with (one_host(tmp_path / "d", prefix=("prlimit", "--nofile=300:300")) as endpoint,
           grpc.insecure_channel(endpoint) as channel, contextlib.ExitStack() as held):
-        put = channel.unary_unary("/etcdserverpb.KV/Put", response_deserializer=rpc_pb2.PutResponse.FromString)
+        put = channel.unary_unary(
+            "/etcdserverpb.KV/Put", response_deserializer=rpc_pb2.PutResponse.FromString
+        )
         value = rpc_pb2.PutRequest(key=b"k", value=bytes(100_000)).SerializeToString()
         put(value, timeout=LIMIT_S)
         host, _, port = endpoint.rpartition(":")

@@ -28,7 +28,8 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def flooding(endpoint: str, connections: int, piece: Callable[[Raw], bytes]) -> int:
-    """Send piece after piece on so many connections, read nothing, and connect anew when turned out; how often that was."""
+    """Send piece after piece on so many connections, read nothing, and connect anew when turned out; how
+    often that was."""
     until, turned_out = time.monotonic() + SHARE_S, 0
     with contextlib.ExitStack() as stack:
         raws: list[Raw | None] = [None] * connections
@@ -40,7 +41,8 @@ def flooding(endpoint: str, connections: int, piece: Callable[[Raw], bytes]) -> 
                         raw.socket.settimeout(0.05)
                     raw.send(piece(raw))
                 except TimeoutError:
-                    continue  # it is not read any more: half a piece is on its way, and the rest of it never comes
+                    # it is not read any more: half a piece is on its way, and the rest of it never comes
+                    continue
                 except OSError:
                     raws[place] = None
                     turned_out += 1
@@ -69,7 +71,10 @@ def continuations(raw: Raw) -> bytes:
     """CVE-2024-24549 and its kin: a header block that does not end."""
     stream, raw.next_id = raw.next_id, raw.next_id + 2
     piece = b"\x00\x01a\x7f\x81\x7e" + b"x" * 16_000
-    return f.frame(f.HEADERS, 0, stream, raw.block(_PUT)) + f.frame(f.CONTINUATION, 0, stream, piece[:16_000]) * 50
+    return (
+        f.frame(f.HEADERS, 0, stream, raw.block(_PUT))
+        + f.frame(f.CONTINUATION, 0, stream, piece[:16_000]) * 50
+    )
 
 
 def empty_continuations(raw: Raw) -> bytes:
@@ -98,7 +103,9 @@ def empty_frames(raw: Raw) -> bytes:
 def tiny_frames(raw: Raw) -> bytes:
     """DATA of one octet each, of a message of 60,000 octets."""
     stream = raw.next_id
-    head = raw.call_frames(_CHECK, end=False) + f.frame(f.DATA, 0, stream, b"\0" + (60_000).to_bytes(4, "big"))
+    head = raw.call_frames(_CHECK, end=False) + f.frame(
+        f.DATA, 0, stream, b"\0" + (60_000).to_bytes(4, "big")
+    )
     return head + f.frame(f.DATA, 0, stream, b"x") * 5000
 
 
@@ -120,7 +127,9 @@ FLOODS = [rapid_resets, continuations, *(pytest.param(flood, marks=pytest.mark.s
 
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_of_frames_spoils_its_connection(cluster: Attacked, flood: Callable[[Raw], bytes]) -> None:
-    cluster.beside(lambda: flooding(cluster.endpoint, 4, flood), turns=1, floor_s=1.5 * FLOOR_S, most_bytes=MOST_BYTES)
+    cluster.beside(
+        lambda: flooding(cluster.endpoint, 4, flood), turns=1, floor_s=1.5 * FLOOR_S, most_bytes=MOST_BYTES
+    )
 
 
 def zero_windows(endpoint: str) -> None:
@@ -139,17 +148,25 @@ def compressed(endpoint: str) -> None:
         streams = []
         for _ in range(100):
             stream = raw.call(_PUT, end=False, more=[("grpc-encoding", "gzip")])
-            raw.send(f.frame(f.DATA, 0, stream, data[:16_000]), f.frame(f.DATA, f.END_STREAM, stream, data[16_000:]))
+            raw.send(
+                f.frame(f.DATA, 0, stream, data[:16_000]),
+                f.frame(f.DATA, f.END_STREAM, stream, data[16_000:]),
+            )
             streams.append(stream)
         raw.read_until_ended(*streams)
         assert "0" not in raw.ended.values()
 
 
 def slow_clients(endpoint: str) -> None:
-    """400 connections that send an octet at a time: of a preface, of headers, of a request line, of a body."""
+    """400 connections that send an octet at a time: of a preface, of headers, of a request line, of a
+    body."""
     host, _, port = endpoint.rpartition(":")
-    beginnings = [b"", PREFACE + f.settings_frame({}) + f.frame(f.HEADERS, 0, 1, b"\x83"), b"GET /version HTTP/1.1\r\nX: ",
-                  b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"]
+    beginnings = [
+        b"",
+        PREFACE + f.settings_frame({}) + f.frame(f.HEADERS, 0, 1, b"\x83"),
+        b"GET /version HTTP/1.1\r\nX: ",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n",
+    ]
     with contextlib.ExitStack() as stack:
         found = []
         for number in range(400):
@@ -162,6 +179,10 @@ def slow_clients(endpoint: str) -> None:
             time.sleep(SHARE_S / 8)
 
 
-@pytest.mark.parametrize("attack", [zero_windows, compressed, pytest.param(slow_clients, marks=pytest.mark.soak)])
-def test_what_is_never_taken_or_never_ends_costs_others_nothing(cluster: Attacked, attack: Callable[[str], None]) -> None:
+@pytest.mark.parametrize(
+    "attack", [zero_windows, compressed, pytest.param(slow_clients, marks=pytest.mark.soak)]
+)
+def test_what_is_never_taken_or_never_ends_costs_others_nothing(
+    cluster: Attacked, attack: Callable[[str], None]
+) -> None:
     cluster.beside(lambda: attack(cluster.endpoint), turns=1, floor_s=1.5 * FLOOR_S, most_bytes=MOST_BYTES)

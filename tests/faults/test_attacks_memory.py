@@ -1,7 +1,7 @@
 """Clients that have much kept for them: none takes a host's memory or its slots (docs/security.md).
 
-What connections hold together is bounded to 64 MiB here; a process may take three times as much, while copies are on
-the way (decision 52).
+What connections hold together is bounded to 64 MiB here; a process may take three times as much, while copies
+are on the way (decision 52).
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def deadlines(endpoint: str) -> None:
         data = message(b"")
         for first in range(3, 2 * CALLS, 2000):
             streams = range(first, first + 2000, 2)
-            raw.send(*(f.header_frames(n, block, False) + f.frame(f.DATA, f.END_STREAM, n, data) for n in streams))
+            raw.send(
+                *(f.header_frames(n, block, False) + f.frame(f.DATA, f.END_STREAM, n, data) for n in streams)
+            )
             raw.read_until_ended(*streams)
             raw.ended.clear()
             raw.received.clear()

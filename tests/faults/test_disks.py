@@ -141,7 +141,8 @@ def test_a_flipped_bit_in_the_log_is_found_at_the_start_and_named(hosts: Hosts) 
             values = [v for v in values if v in logged]
             # Not the very last: what was not synced yet here, a log may lose (the others acknowledged it)
             for value in (values[-60], values[-120]):
-                with kept_aside(hosts, node):  # of this node only: the others go on, and what they do must last
+                # of this node only: the others go on, and what they do must last
+                with kept_aside(hosts, node):
                     flip(node, "log/db/*.log", value)
                     await refused_while_others_serve(hosts, load, f"the log at {node / 'log'}")
             await aside(hosts.start, VICTIM)
@@ -153,8 +154,9 @@ async def get(hosts: Hosts, host: int, key: bytes) -> bytes:
     """A serializable read at one host."""
     client = await Client.open([Endpoint(*hosts.endpoints[host])], 1)
     try:
-        answer = await client.unary("/etcdserverpb.KV/Range", rpc_pb2.RangeRequest(key=key, serializable=True),
-                                    rpc_pb2.RangeResponse)
+        answer = await client.unary(
+            "/etcdserverpb.KV/Range", rpc_pb2.RangeRequest(key=key, serializable=True), rpc_pb2.RangeResponse
+        )
         return answer.kvs[0].value if answer.kvs else b""
     finally:
         await client.close()
@@ -165,7 +167,9 @@ def test_a_flipped_bit_in_the_state_is_found_and_named_and_never_served(hosts: H
 
     async def scenario() -> None:
         client = await Client.open([Endpoint(*hosts.endpoints[VICTIM])], 1)
-        await client.unary("/etcdserverpb.KV/Put", rpc_pb2.PutRequest(key=key, value=value), rpc_pb2.PutResponse)
+        await client.unary(
+            "/etcdserverpb.KV/Put", rpc_pb2.PutRequest(key=key, value=value), rpc_pb2.PutResponse
+        )
         await client.close()
         assert await get(hosts, VICTIM, key) == value
         async with Load(hosts, "stateflip") as load:

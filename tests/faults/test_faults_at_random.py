@@ -1,7 +1,9 @@
-"""Hosts that are killed, stopped, cut off without a word, and cut off one way, in network namespaces and under load from
-clients on every host: nothing acknowledged is lost, no answer is wrong, and all serve again within seconds.
+"""Hosts that are killed, stopped, cut off without a word, and cut off one way, in network namespaces and
+under load from clients on every host: nothing acknowledged is lost, no answer is wrong, and all serve again
+within seconds.
 
-``MUSTER_SOAK=1`` does it for ten minutes, half of them with a peer key; it prints the longest stalls by kind of fault.
+``MUSTER_SOAK=1`` does it for ten minutes, half of them with a peer key; it prints the longest stalls by kind
+of fault.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ SHARDS = 2
 RUN_S = float(os.environ.get("MUSTER_SOAK_S", "300"))  # of each soak; in CI every kind of fault comes once
 PART_S = 60.0  # of a history that is checked at once
 FAULT_S = (0.5, 12.0) if SOAK else (3.0, 3.0)
-STALL_LIMIT_S = 10 * ELECTION_TIMEOUT_S  # of hosts that run; elections take one to two, on a busy machine longer
+# of hosts that run; elections take one to two, on a busy machine longer
+STALL_LIMIT_S = 10 * ELECTION_TIMEOUT_S
 START_LIMIT_S = 40.0  # of a host that was killed: it has to start first
 KINDS = ("killed", "stopped", "cut off", "not heard", "hears nothing", "all cut off")
 
@@ -56,7 +59,8 @@ class Stall:
 
     kind: str
     led: bool  # the host led shard 0
-    others_s: float  # from its beginning until every other host answered everything; of no meaning if all were cut off
+    # from its beginning until every other host answered everything; of no meaning if all were cut off
+    others_s: float
     healed_s: float  # from its end until every host did
 
 
@@ -117,7 +121,10 @@ def table(stalls: list[Stall]) -> str:
     by: dict[tuple[str, str], list[Stall]] = defaultdict(list)
     for s in stalls:
         by[s.kind, "" if s.kind == "all cut off" else "the sequencer's" if s.led else "another"].append(s)
-    lines = ["| fault | host | times | other hosts, from its beginning | all hosts, from its end |", "|---|---|---|---|---|"]
+    lines = [
+        "| fault | host | times | other hosts, from its beginning | all hosts, from its end |",
+        "|---|---|---|---|---|",
+    ]
     for (kind, whose), found in sorted(by.items(), key=lambda item: (KINDS.index(item[0][0]), item[0][1])):
         others = "" if kind == "all cut off" else cell([s.others_s for s in found])
         lines.append(f"| {kind} | {whose} | {len(found)} | {others} | {cell([s.healed_s for s in found])} |")

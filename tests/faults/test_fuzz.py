@@ -1,8 +1,9 @@
 """Whatever comes to a host's ports, no process ends, the store goes on, and no fault of the program is met.
 
-Every input is a function of a seed and a number. A failure names the kind, the seed and the numbers since all was well:
-``MUSTER_FUZZ="methods 7 1200-1260"`` sends these again, and nothing else. Each kind takes four seconds on each of two clusters;
-by ``make soak`` it takes ``MUSTER_SOAK_S`` seconds (300, an hour in all). The store is the fuzz's own: its data is fair game.
+Every input is a function of a seed and a number. A failure names the kind, the seed and the numbers since all
+was well: ``MUSTER_FUZZ="methods 7 1200-1260"`` sends these again, and nothing else. Each kind takes four
+seconds on each of two clusters; by ``make soak`` it takes ``MUSTER_SOAK_S`` seconds (300, an hour in all).
+The store is the fuzz's own: its data is fair game.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ class Target:
         self.endpoints = cluster.endpoints()
         self.pids = cluster.pids()
         self.shards = len(cluster.status()["shards"])
-        own, other = (json.loads(next(cluster.data_dir.glob(f"{host}/**/identity.json")).read_text()) for host in ("host0", "host2"))
+        own, other = (
+            json.loads(next(cluster.data_dir.glob(f"{host}/**/identity.json")).read_text())
+            for host in ("host0", "host2")
+        )
         self.impostor = peers.Impostor(
             int(other["cluster_id"], 16), int(other["member_id"], 16), int(other["incarnation"], 16),
             int(own["member_id"], 16), own["shard_count"], own["placement_depth"])
@@ -81,14 +85,18 @@ class Target:
             until(lambda endpoint=endpoint: answers(endpoint), LIMIT_S)  # type: ignore[misc]
         log = "".join(path.read_text(encoding="utf-8") for path in self.cluster.data_dir.glob("host*.log"))
         if not may_fault:
-            assert self.faults() == self.expected_faults, f"a fault of the program was met: {where}\n{log[-5000:]}"
+            assert self.faults() == self.expected_faults, (
+                f"a fault of the program was met: {where}\n{log[-5000:]}"
+            )
         assert "this node crashed" not in log, f"{where}\n{log[-5000:]}"
 
 
 def answers(endpoint: str) -> bool:
     """Whether a put is taken, after alarms that the fuzz may have raised are disarmed."""
     with grpc.insecure_channel(endpoint) as channel:
-        alarm = channel.unary_unary("/etcdserverpb.Maintenance/Alarm", response_deserializer=rpc_pb2.AlarmResponse.FromString)
+        alarm = channel.unary_unary(
+            "/etcdserverpb.Maintenance/Alarm", response_deserializer=rpc_pb2.AlarmResponse.FromString
+        )
         put = channel.unary_unary("/etcdserverpb.KV/Put")
         with contextlib.suppress(grpc.RpcError):
             for raised in alarm(rpc_pb2.AlarmRequest().SerializeToString(), timeout=LIMIT_S).alarms:
@@ -105,7 +113,12 @@ def call_methods(r: Random, target: Target) -> None:
     for _ in range(20):
         path, bodies = messages.requests(r)
         call = target.channel.stream_stream(path, request_serializer=bytes, response_deserializer=bytes)
-        open_calls.append(call(iter(bodies), timeout=0.2 if path.endswith(("Watch", "LeaseKeepAlive", "Lock", "Campaign")) else 2.0))
+        open_calls.append(
+            call(
+                iter(bodies),
+                timeout=0.2 if path.endswith(("Watch", "LeaseKeepAlive", "Lock", "Campaign")) else 2.0,
+            )
+        )
     for call in open_calls:
         with contextlib.suppress(grpc.RpcError):
             next(iter(call), None)
@@ -113,7 +126,10 @@ def call_methods(r: Random, target: Target) -> None:
 
 
 def _bytes_to(port: int, data: bytes) -> None:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as connection:
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S) as connection,
+    ):
         connection.sendall(data)
         connection.settimeout(0.03)
         for _ in range(4):  # a node's signs of life never end
@@ -162,15 +178,19 @@ def talk_as_peer(r: Random, target: Target) -> None:
 
 
 KINDS: dict[str, Send] = {
-    "methods": call_methods, "http2": to_clients_port(connections.http2), "http1": to_clients_port(connections.http1),
-    "anything": to_clients_port(connections.anything), "gateway": talk_to_the_gateway,
-    "stranger": talk_as_stranger, "peer": talk_as_peer,
+    "methods": call_methods, "http2": to_clients_port(connections.http2),
+    "http1": to_clients_port(connections.http1), "anything": to_clients_port(connections.anything),
+    "gateway": talk_to_the_gateway, "stranger": talk_as_stranger, "peer": talk_as_peer,
 }
-#: Whoever holds the peer port may send what a node has to call a mistake: it is counted, and the sender hears INTERNAL.
+#: Whoever holds the peer port may send what a node has to call a mistake: it is counted, and the sender hears
+#: INTERNAL.
 MAY_FAULT = frozenset(("peer",))
 
 
-@pytest.fixture(scope="module", params=[("0", 2), ("1", 1)], ids=["two shards, front in node 0", "one shard, front of its own"])
+@pytest.fixture(
+    scope="module", params=[("0", 2), ("1", 1)],
+    ids=["two shards, front in node 0", "one shard, front of its own"],
+)
 def target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     fronts, shards = request.param
     data_dir = tmp_path_factory.mktemp("fuzz") / "d"
@@ -209,7 +229,9 @@ def _odd_items(r: Random, place: Place) -> bytes:
     """Items that no replica can apply, as a leader's mistake might have made them."""
     while True:
         item = bytearray(messages.mutated(r, r.choice(EXAMPLES)))
-        data = records.ITEM.pack(item[0] if item else 0, max(len(item) - records.ITEM.size, 0)) + bytes(item[records.ITEM.size :])
+        data = records.ITEM.pack(item[0] if item else 0, max(len(item) - records.ITEM.size, 0)) + bytes(
+            item[records.ITEM.size :]
+        )
         with contextlib.suppress(NewerRecord):
             kept = sound(data, place)
             if kept is not data and all(kind == records.Item.SKIP for kind, _, _ in records.items(kept)):
@@ -217,18 +239,27 @@ def _odd_items(r: Random, place: Place) -> bytes:
 
 
 def _append(log_dir: Path, items: list[bytes], place: Place) -> None:
-    """As records of the log's last leader, in a shard other than 0 with the counts that it would have given them."""
-    log = RaftLog.open(log_dir, initial=Configuration(frozenset((1,))), no_fsync=False, write_buffer_bytes=1 << 20)
+    """As records of the log's last leader, in a shard other than 0 with the counts that it would have given
+    them."""
+    log = RaftLog.open(
+        log_dir, initial=Configuration(frozenset((1,))), no_fsync=False, write_buffer_bytes=1 << 20
+    )
     try:
         last, term = log.last_index(), log.hard_state().term
         if place is Place.ENTRY:
-            before = [e.data for e in log.entries(max(log.snapshot_position().index + 1, last - 100), last, 1 << 20)
-                      if e.kind == EntryKind.RECORD and len(e.data) >= ENTRY_ITEMS]
+            before = [
+                e.data
+                for e in log.entries(max(log.snapshot_position().index + 1, last - 100), last, 1 << 20)
+                if e.kind == EntryKind.RECORD and len(e.data) >= ENTRY_ITEMS
+            ]
             count = entry_count(before[-1])
             for at, item in enumerate(items):
                 count += count_revisions(sound(item, place))
                 items[at] = entry(count, item)
-        log.append([Entry(last + at, term, EntryKind.RECORD, data) for at, data in enumerate(items, 1)], log.hard_state())
+        log.append(
+            [Entry(last + at, term, EntryKind.RECORD, data) for at, data in enumerate(items, 1)],
+            log.hard_state(),
+        )
         log.sync()
     finally:
         log.close()
@@ -249,7 +280,10 @@ def test_a_store_whose_logs_hold_what_nobody_can_apply_starts_and_serves(tmp_pat
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
                 put = channel.unary_unary("/etcdserverpb.KV/Put")
                 for key in range(8):
-                    put(rpc_pb2.PutRequest(key=b"/s%d/k" % key, value=b"%d" % life).SerializeToString(), timeout=LIMIT_S)
+                    put(
+                        rpc_pb2.PutRequest(key=b"/s%d/k" % key, value=b"%d" % life).SerializeToString(),
+                        timeout=LIMIT_S,
+                    )
             assert host.process.poll() is None
             assert began == host.process.pid
             if life:  # a node logs its faults each second

@@ -1,4 +1,5 @@
-"""/health after all hosts died at once, on a busy machine: it says what a client's linearizable read would meet."""
+"""/health after all hosts died at once, on a busy machine: it says what a client's linearizable read would
+meet."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def readable_s(endpoint: tuple[str, int], began: float) -> float:
     while True:
         assert time.monotonic() - began < LIMIT_S, "no read was answered"
         with grpc.insecure_channel("{}:{}".format(*endpoint)) as channel:
-            read = channel.unary_unary("/etcdserverpb.KV/Range", pb.RangeRequest.SerializeToString, pb.RangeResponse.FromString)
+            read = channel.unary_unary(
+                "/etcdserverpb.KV/Range", pb.RangeRequest.SerializeToString, pb.RangeResponse.FromString
+            )
             try:
                 read(pb.RangeRequest(key=b"health"), timeout=10)
                 return time.monotonic() - began
@@ -69,7 +72,10 @@ def test_health_is_true_as_soon_as_reads_are_answered(tmp_path: Path) -> None:
     with three_hosts(Path(tempfile.mkdtemp(dir=tmp_path)) / "c") as hosts:
         for _ in range(ROUNDS):
             hosts.kill(0, 1, 2)
-            busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(multiprocessing.cpu_count())]
+            busy = [
+                subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                for _ in range(multiprocessing.cpu_count())
+            ]
             try:
                 hosts.start(0, 1, 2, wait_s=0)
                 found = measure(hosts)
@@ -77,6 +83,9 @@ def test_health_is_true_as_soon_as_reads_are_answered(tmp_path: Path) -> None:
                 for process in busy:
                     process.kill()
                     process.wait()
-            print("by host, first read and first health:", ", ".join(f"{r:.2f} {h:.2f} s" for r, h in found), flush=True)
+            print(
+                "by host, first read and first health:", ", ".join(f"{r:.2f} {h:.2f} s" for r, h in found),
+                flush=True,
+            )
             assert all(health(e) for e in hosts.endpoints)
             within(max(h - r for r, h in found), MARGIN_S, "from the first read to the first health it")

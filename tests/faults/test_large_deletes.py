@@ -1,4 +1,5 @@
-"""One request that deletes very many keys (D8): it comes through, nobody is elected meanwhile, others are served."""
+"""One request that deletes very many keys (D8): it comes through, nobody is elected meanwhile, others are
+served."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ async def load(client: Client, keys: int) -> None:
 
 
 async def count(client: Client, prefix: bytes, revision: int = 0) -> int:
-    request = pb.RangeRequest(key=prefix, range_end=prefix[:-1] + bytes((prefix[-1] + 1,)), count_only=True, revision=revision)
+    request = pb.RangeRequest(
+        key=prefix, range_end=prefix[:-1] + bytes((prefix[-1] + 1,)), count_only=True, revision=revision
+    )
     return (await client.unary(KV + "Range", request, pb.RangeResponse, timeout_s=60)).count
 
 
@@ -52,7 +55,9 @@ async def terms(hosts: Hosts) -> list[int]:
     for host, port in hosts.endpoints:
         client = await Client.open([Endpoint(host, port)], 1)
         try:
-            answer = await client.unary("/etcdserverpb.Maintenance/Status", pb.StatusRequest(), pb.StatusResponse)
+            answer = await client.unary(
+                "/etcdserverpb.Maintenance/Status", pb.StatusRequest(), pb.StatusResponse
+            )
             found.append(answer.raftTerm)
         finally:
             await client.close()
@@ -82,7 +87,9 @@ class Watcher:
     def __init__(self, client: Client) -> None:
         self.deleted: list[tuple[int, bytes]] = []
         self.created = asyncio.get_running_loop().create_future()
-        self._stream = client.connections[0].stream("/etcdserverpb.Watch/Watch", self._message, lambda error: None)
+        self._stream = client.connections[0].stream(
+            "/etcdserverpb.Watch/Watch", self._message, lambda error: None
+        )
         self._stream.send(pb.WatchRequest(create_request=pb.WatchCreateRequest(
             key=b"/gone/", range_end=b"/gone0", filters=[pb.WatchCreateRequest.NOPUT])).SerializeToString())
 
@@ -115,7 +122,9 @@ async def delete_all(hosts: Hosts, keys: int) -> tuple[float, float, float]:
         reading = asyncio.ensure_future(others.run())
         began = time.monotonic()
         answer = await client.unary(
-            KV + "DeleteRange", pb.DeleteRangeRequest(key=b"/gone/", range_end=b"/gone0"), pb.DeleteRangeResponse, timeout_s=60)
+            KV + "DeleteRange", pb.DeleteRangeRequest(key=b"/gone/", range_end=b"/gone0"),
+            pb.DeleteRangeResponse, timeout_s=60,
+        )
         took_s = time.monotonic() - began
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
@@ -124,13 +133,19 @@ async def delete_all(hosts: Hosts, keys: int) -> tuple[float, float, float]:
         assert await terms(hosts) == before, "nobody was elected meanwhile"
         revision = answer.header.revision
         await watcher.has(keys)
-        assert watcher.deleted == [(revision, key) for key in sorted(map(name, range(keys)))], "once each, in the order of keys"
+        assert watcher.deleted == [(revision, key) for key in sorted(map(name, range(keys)))], (
+            "once each, in the order of keys"
+        )
         put = await client.unary(KV + "Put", pb.PutRequest(key=name(7), value=b"anew"), pb.PutResponse)
         assert put.header.revision == revision + 1, "one revision for all of it"
         for connection in range(3):  # one a host
             request = pb.RangeRequest(key=b"/gone/", range_end=b"/gone0")
-            rows = await client.unary(KV + "Range", request, pb.RangeResponse, connection=connection, timeout_s=30)
-            assert [(kv.key, kv.version, kv.create_revision) for kv in rows.kvs] == [(name(7), 1, revision + 1)]
+            rows = await client.unary(
+                KV + "Range", request, pb.RangeResponse, connection=connection, timeout_s=30
+            )
+            assert [(kv.key, kv.version, kv.create_revision) for kv in rows.kvs] == [
+                (name(7), 1, revision + 1)
+            ]
         assert await count(client, b"/gone/", revision - 1) == keys
         assert await count(client, b"/gone/", revision) == 0
         waits = sorted(others.waits_s)

@@ -25,13 +25,17 @@ LOAD_LIMIT_S, RESTART_LIMIT_S = 900, 60
 
 
 def put_all(hosts: Hosts, keys: int) -> int:
-    """Put keys 0 to ``keys`` - 1, each once; how many had an error for an answer (a busy machine may elect meanwhile)."""
+    """Put keys 0 to ``keys`` - 1, each once; how many had an error for an answer (a busy machine may elect
+    meanwhile)."""
     endpoints = ",".join(f"{h}:{p}" for h, p in hosts.endpoints)
     done = subprocess.run(
-        [sys.executable, "-m", "bench.cli", "put", f"--endpoints={endpoints}", "--conns=12", "--clients=240", f"--total={keys}",
-         "--sequential-keys", f"--key-space-size={keys}", f"--key-prefix={PREFIX.decode()}", "--key-size=16", f"--val-size={VALUE_BYTES}",
+        [sys.executable, "-m", "bench.cli", "put", f"--endpoints={endpoints}", "--conns=12", "--clients=240",
+         f"--total={keys}",
+         "--sequential-keys", f"--key-space-size={keys}", f"--key-prefix={PREFIX.decode()}", "--key-size=16",
+         f"--val-size={VALUE_BYTES}",
          "--json"],
-        capture_output=True, text=True, timeout=LOAD_LIMIT_S, check=False, cwd=ROOT, env=environment())  # fmt: skip
+        capture_output=True, text=True, timeout=LOAD_LIMIT_S, check=False, cwd=ROOT,
+        env=environment())  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     errors = sum(found["errors"].values())
@@ -45,23 +49,30 @@ def memory(hosts: Hosts) -> list[int]:
 
 
 async def check_reads(hosts: Hosts, keys: int, errors: int) -> int:
-    """From every host: the count, and keys from all over, whole; none that was acknowledged is missing. The count."""
+    """From every host: the count, and keys from all over, whole; none that was acknowledged is missing. The
+    count."""
     async def one(host: int) -> int:
         client = await Client.open([Endpoint(*hosts.endpoints[host])], 1)
         try:
             async def read(request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
-                return await client.unary("/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse, timeout_s=30)
+                return await client.unary(
+                    "/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse, timeout_s=30
+                )
 
             everything = await read(rpc_pb2.RangeRequest(key=PREFIX, range_end=PREFIX_END, count_only=True))
             assert keys - errors <= everything.count <= keys
             assert everything.header.revision == everything.count + 1
             values, missing = set(), 0
             for number in range(host, keys, keys // 100):
-                answer = await read(rpc_pb2.RangeRequest(key=b"%s%010d" % (PREFIX, number), serializable=host == 1))
+                answer = await read(
+                    rpc_pb2.RangeRequest(key=b"%s%010d" % (PREFIX, number), serializable=host == 1)
+                )
                 if not answer.kvs:
                     missing += 1
                     continue
-                assert [(kv.key, kv.version, len(kv.value)) for kv in answer.kvs] == [(b"%s%010d" % (PREFIX, number), 1, VALUE_BYTES)]
+                assert [(kv.key, kv.version, len(kv.value)) for kv in answer.kvs] == [
+                    (b"%s%010d" % (PREFIX, number), 1, VALUE_BYTES)
+                ]
                 values.add(answer.kvs[0].value)
             assert len(values) == 1
             assert missing <= keys - everything.count
@@ -87,8 +98,12 @@ def load_restart_and_serve(data_dir: Path, keys: int) -> None:
         serving_s = time.monotonic() - began
         assert asyncio.run(check_reads(hosts, keys, errors)) >= count
         after = memory(hosts)
-        print(f"{count} of {keys} keys ({errors} errors): loaded in {loaded_s:.1f} s, serving {serving_s:.1f} s after kill -9 of all hosts, "
-              f"memory of a node {max(loaded) >> 20} MiB after the load, {max(after) >> 20} MiB after the restart")
+        print(
+            f"{count} of {keys} keys ({errors} errors): loaded in {loaded_s:.1f} s, serving {serving_s:.1f} "
+            f"s after kill -9 of all hosts, "
+            f"memory of a node {max(loaded) >> 20} MiB after the load, "
+            f"{max(after) >> 20} MiB after the restart"
+        )
         assert max(loaded + after) < NODE_LIMIT_BYTES
 
 

@@ -43,7 +43,9 @@ _SYSTEMD = {
 }
 
 pytestmark = [
-    pytest.mark.skipif(not (ROOT / ".venv/bin/muster").exists(), reason="needs make setup: it stands for pip"),
+    pytest.mark.skipif(
+        not (ROOT / ".venv/bin/muster").exists(), reason="needs make setup: it stands for pip"
+    ),
     pytest.mark.timeout(240),
 ]
 

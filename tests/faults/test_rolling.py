@@ -1,6 +1,8 @@
-"""A rolling restart: hosts are stopped in order and started again, one after the other, with clients on every host.
+"""A rolling restart: hosts are stopped in order and started again, one after the other, with clients on every
+host.
 
-No request may fail or end with an unknown outcome: a stop hands over what it leads, and answers what it has taken.
+No request may fail or end with an unknown outcome: a stop hands over what it leads, and answers what it has
+taken.
 """
 
 from __future__ import annotations
@@ -21,10 +23,16 @@ ROUNDS = 10 if SOAK else 2
 
 @pytest.mark.longer
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("shards", "fronts", "keys"), [
-    pytest.param(1, 1, False, marks=pytest.mark.soak), (1, 0, False), (2, 1, False), (2, 0, False),
-    pytest.param(3, 1, False, marks=pytest.mark.soak), (2, 1, True)],
-    ids=["one-shard", "one-shard-joined", "two-shards", "two-shards-joined", "three-shards", "two-shards-keys"])
+@pytest.mark.parametrize(
+    ("shards", "fronts", "keys"),
+    [
+        pytest.param(1, 1, False, marks=pytest.mark.soak), (1, 0, False), (2, 1, False), (2, 0, False),
+        pytest.param(3, 1, False, marks=pytest.mark.soak), (2, 1, True),
+    ],
+    ids=[
+        "one-shard", "one-shard-joined", "two-shards", "two-shards-joined", "three-shards", "two-shards-keys",
+    ],
+)
 def test_a_rolling_restart_fails_no_request(tmp_path: Path, shards: int, fronts: int, keys: bool) -> None:
     async def scenario(hosts: Hosts) -> None:
         stops: list[float] = []
@@ -44,7 +52,9 @@ def test_a_rolling_restart_fails_no_request(tmp_path: Path, shards: int, fronts:
                 await aside(hosts.start, host)
                 clients.go_home()
                 await clients.more(20)
-        print(f"{shards} shards, {fronts} fronts: {summary(clients.clients)}; longest stop {max(stops):.2f} s")
+        print(
+            f"{shards} shards, {fronts} fronts: {summary(clients.clients)}; longest stop {max(stops):.2f} s"
+        )
         clients.check()
 
     flags = []

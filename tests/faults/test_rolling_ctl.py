@@ -1,4 +1,5 @@
-"""A rolling restart under ``musterctl watch`` and ``musterctl lease keep-alive``: no event is lost or doubled, no lease ends."""
+"""A rolling restart under ``musterctl watch`` and ``musterctl lease keep-alive``: no event is lost or
+doubled, no lease ends."""
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ class Writer(threading.Thread):
 def ask(channel: grpc.Channel, method: str, request: Any, response: Any) -> Any:
     """One request; grpc.RpcError after twenty seconds."""
     call = channel.unary_unary(
-        f"/etcdserverpb.{method}", request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
+        f"/etcdserverpb.{method}", request_serializer=type(request).SerializeToString,
+        response_deserializer=response.FromString,
     )
     return call(request, timeout=20.0, wait_for_ready=True)
 
@@ -109,7 +111,8 @@ def shown(watch: Tool) -> list[Event]:
     """The events that a watch with ``-w json`` has printed."""
     events = [event["kv"] for line in watch.lines() for event in json.loads(line)["Events"] or ()]
     return [
-        (kv["mod_revision"], *(base64.b64decode(kv.get(name, "")) for name in ("key", "value"))) for kv in events
+        (kv["mod_revision"], *(base64.b64decode(kv.get(name, "")) for name in ("key", "value")))
+        for kv in events
     ]
 
 
@@ -123,9 +126,13 @@ def test_a_rolling_restart_loses_no_event_and_no_lease(tmp_path: Path, shards: i
         channel = stack.enter_context(grpc.insecure_channel("ipv4:" + ",".join(endpoints)))
         lease = ask(channel, "Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=TTL_S), pb.LeaseGrantResponse).ID
         watch = stack.enter_context(
-            musterctl(tmp_path / "watch", endpoints, "watch", "--prefix", PREFIX.decode(), "--rev=1", "-w", "json")
+            musterctl(
+                tmp_path / "watch", endpoints, "watch", "--prefix", PREFIX.decode(), "--rev=1", "-w", "json"
+            )
         )
-        keeper = stack.enter_context(musterctl(tmp_path / "keeper", endpoints, "lease", "keep-alive", f"{lease:x}"))
+        keeper = stack.enter_context(
+            musterctl(tmp_path / "keeper", endpoints, "lease", "keep-alive", f"{lease:x}")
+        )
         writer = Writer(channel)
         writer.start()
         stack.callback(writer.stop)
@@ -141,12 +148,17 @@ def test_a_rolling_restart_loses_no_event_and_no_lease(tmp_path: Path, shards: i
         assert shown(watch) == expected
         renewals = len(keeper.lines())
         until(lambda: len(keeper.lines()) > renewals)
-        left = ask(channel, "Lease/LeaseTimeToLive", pb.LeaseTimeToLiveRequest(ID=lease), pb.LeaseTimeToLiveResponse)
+        left = ask(
+            channel, "Lease/LeaseTimeToLive", pb.LeaseTimeToLiveRequest(ID=lease), pb.LeaseTimeToLiveResponse
+        )
         assert left.TTL > 0
         assert not any("expired" in line for line in keeper.lines()), keeper.told()
         assert watch.process.poll() is None
         assert keeper.process.poll() is None
-        print(f"{shards} shards: {len(expected)} events, {len(keeper.lines())} renewals; told: {watch.told()!r} {keeper.told()!r}")
+        print(
+            f"{shards} shards: {len(expected)} events, {len(keeper.lines())} renewals; told: "
+            f"{watch.told()!r} {keeper.told()!r}"
+        )
 
 
 @pytest.mark.timeout(300)
@@ -156,8 +168,12 @@ def test_both_wait_for_a_cluster_that_is_away_and_say_so(tmp_path: Path) -> None
         hosts, endpoints = Hosts(cluster), cluster.endpoints()
         channel = stack.enter_context(grpc.insecure_channel("ipv4:" + ",".join(endpoints)))
         lease = ask(channel, "Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=2), pb.LeaseGrantResponse).ID
-        watch = stack.enter_context(musterctl(tmp_path / "watch", endpoints, "watch", "--prefix", PREFIX.decode(), "-w", "json"))
-        keeper = stack.enter_context(musterctl(tmp_path / "keeper", endpoints, "lease", "keep-alive", f"{lease:x}"))
+        watch = stack.enter_context(
+            musterctl(tmp_path / "watch", endpoints, "watch", "--prefix", PREFIX.decode(), "-w", "json")
+        )
+        keeper = stack.enter_context(
+            musterctl(tmp_path / "keeper", endpoints, "lease", "keep-alive", f"{lease:x}")
+        )
 
         def put(value: bytes) -> None:
             ask(channel, "KV/Put", pb.PutRequest(key=LAST, value=value), pb.PutResponse)
@@ -185,7 +201,9 @@ def test_a_watch_whose_revisions_were_compacted_meanwhile_says_so_as_etcdctl(tmp
         hosts, endpoints = Hosts(cluster), cluster.endpoints()
         first = endpoints[0]
         channel = stack.enter_context(grpc.insecure_channel("ipv4:" + ",".join(endpoints[1:])))
-        watch = stack.enter_context(musterctl(tmp_path / "watch", [first], "watch", "--prefix", PREFIX.decode(), "-w", "json"))
+        watch = stack.enter_context(
+            musterctl(tmp_path / "watch", [first], "watch", "--prefix", PREFIX.decode(), "-w", "json")
+        )
 
         def put() -> int:
             return int(ask(channel, "KV/Put", pb.PutRequest(key=LAST), pb.PutResponse).header.revision)

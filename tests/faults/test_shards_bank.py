@@ -1,7 +1,8 @@
-"""Money moved between accounts on five shards: nobody ever sees a total that is not the whole, at any revision, on any host.
+"""Money moved between accounts on five shards: nobody ever sees a total that is not the whole, at any
+revision, on any host.
 
-Every revision of a run is read again on every host when it is over. So that this takes a minute at most in CI, transfers are
-bounded in number: ``MOST`` of them are begun in ``RUN_S``, evenly.
+Every revision of a run is read again on every host when it is over. So that this takes a minute at most in
+CI, transfers are bounded in number: ``MOST`` of them are begun in ``RUN_S``, evenly.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Bank:
         time.sleep(turn - now)
 
     def transfer(self, client: Client) -> Callable[[], None]:
-        """Read two accounts, then move some money if neither has changed: a compare-and-swap over two shards."""
+        """Read two accounts, then move some money if neither has changed: a compare-and-swap over two
+        shards."""
 
         def move() -> None:
             self._turn()
@@ -75,8 +77,14 @@ class Bank:
                 amount = random.randint(1, max(int(rows[0].value), 1))
                 if int(rows[0].value) < amount:
                     return
-                unchanged = [pb.Compare(key=kv.key, target="MOD", result="EQUAL", mod_revision=kv.mod_revision) for kv in rows]
-                answer = client.txn(unchanged, [_put(source, int(rows[0].value) - amount), _put(target, int(rows[1].value) + amount)])
+                unchanged = [
+                    pb.Compare(key=kv.key, target="MOD", result="EQUAL", mod_revision=kv.mod_revision)
+                    for kv in rows
+                ]
+                answer = client.txn(
+                    unchanged,
+                    [_put(source, int(rows[0].value) - amount), _put(target, int(rows[1].value) + amount)],
+                )
                 with self._lock:
                     self.transfers += answer.succeeded
                     self.conflicts += not answer.succeeded
@@ -107,7 +115,9 @@ class Bank:
     def clients(self, found: list[Client]) -> list[Callable[[], None]]:
         """Four that move money, and on each host one that audits as it is and one that audits the replica."""
         movers = [self.transfer(found[i % 3]) for i in range(4)]
-        return movers + [self.audit(client, serializable) for client in found for serializable in (False, True)]
+        return movers + [
+            self.audit(client, serializable) for client in found for serializable in (False, True)
+        ]
 
 
 def total(found: pb.RangeResponse) -> int:
@@ -130,7 +140,10 @@ def open_accounts(client: Client) -> int:
 
 def wait_for_revision(found: list[Client], revision: int) -> None:
     """Until every host shows it: a serializable read shows what its host has, and that may be from before."""
-    until(lambda: all(client.everything(serializable=True).header.revision >= revision for client in found), 10.0)
+    until(
+        lambda: all(client.everything(serializable=True).header.revision >= revision for client in found),
+        10.0,
+    )
 
 
 def check_every_revision(hosts: Hosts, found: list[Client], first: int) -> int:
@@ -173,7 +186,9 @@ def test_the_total_is_constant_in_every_read(hosts: Hosts) -> None:
             time.sleep(0 if background.errors else RUN_S / 2)  # the load itself
         revisions = check_every_revision(hosts, found, first)
         assert_equal_everywhere(found)
-    print(f"{bank.transfers} transfers, {bank.conflicts} refused, {bank.audits} audits, {revisions} revisions")
+    print(
+        f"{bank.transfers} transfers, {bank.conflicts} refused, {bank.audits} audits, {revisions} revisions"
+    )
     assert revisions >= bank.transfers
 
 
@@ -195,6 +210,8 @@ def test_the_total_is_constant_while_nodes_are_killed(hosts: Hosts) -> None:
         until(lambda: all(hosts.ready(host) for host in range(3)))
         revisions = check_every_revision(hosts, found, first)
         assert_equal_everywhere(found)
-    print(f"{bank.transfers} transfers, {bank.conflicts} refused, {bank.audits} audits, {revisions} revisions")
+    print(
+        f"{bank.transfers} transfers, {bank.conflicts} refused, {bank.audits} audits, {revisions} revisions"
+    )
     print(f"{bank.early} audits of replicas that had not come so far again")
     assert bank.transfers > 50

@@ -1,4 +1,5 @@
-"""The order log's feed (H13): a host without its node 0 goes on, and a node that missed too much takes a peer's state."""
+"""The order log's feed (H13): a host without its node 0 goes on, and a node that missed too much takes a
+peer's state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Single nodes killed at random under load, three shards: nothing acknowledged is lost, all hosts end up equal.
+"""Single nodes killed at random under load, three shards: nothing acknowledged is lost, all hosts end up
+equal.
 
 ``MUSTER_SOAK=1`` does it for ten minutes, and prints how long each class of request stalled.
 """
@@ -60,7 +61,9 @@ def test_nodes_killed_at_random_lose_nothing(hosts: Hosts) -> None:
             left, part = RUN_S, 0
             while left > 0:
                 name = name_on_all_shards(f"nodes{part}")
-                async with Load(hosts, name, clients=12 if SOAK else 48, pause_s=0.1 if SOAK else 0.06) as load:
+                async with Load(
+                    hosts, name, clients=12 if SOAK else 48, pause_s=0.1 if SOAK else 0.06
+                ) as load:
                     await kill_for(min(left, PART_S), load, probes)
                 print(f"{len(probes.deaths)} nodes killed so far; {load.summary()}", flush=True)
                 left -= PART_S
@@ -88,7 +91,9 @@ def name_on_all_shards(start: str) -> str:
     """A name for a load, whose keys (four directories below it) are spread over all shards."""
     placement = Placement(SHARDS)
     names = (f"{start}-{i}" for i in itertools.count())
-    return next(n for n in names if len({placement.shard_of(f"/{n}/{d}/x".encode()) for d in range(4)}) == SHARDS)
+    return next(
+        n for n in names if len({placement.shard_of(f"/{n}/{d}/x".encode()) for d in range(4)}) == SHARDS
+    )
 
 
 def resumed_s(load: Load, shard: int, killed_ns: int) -> float:
@@ -115,7 +120,10 @@ def test_writes_resume_within_three_election_timeouts_of_a_leaders_death(hosts: 
         return [resumed_s(load, shard, killed_ns) for shard in range(SHARDS)]
 
     resumed = asyncio.run(scenario())
-    print(f"the first write after the death of shard {dead}'s leader:", ", ".join(f"shard {s} {t:.2f} s" for s, t in enumerate(resumed)))
+    print(
+        f"the first write after the death of shard {dead}'s leader:",
+        ", ".join(f"shard {s} {t:.2f} s" for s, t in enumerate(resumed)),
+    )
     within(max(resumed), 3 * ELECTION_TIMEOUT_S)
     if dead:  # D14: the others go on, but for what they have to do with this one
         others_s = max(t for s, t in enumerate(resumed) if s != dead)

@@ -1,4 +1,5 @@
-"""A watch over several shards while one of its host's replicas stands still: bounded memory, and nothing lost by it."""
+"""A watch over several shards while one of its host's replicas stands still: bounded memory, and nothing lost
+by it."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class Watching:
         self._thread.start()
 
     def _read(self) -> None:
-        with contextlib.suppress(grpc.RpcError):  # it is cancelled in the end; if it ends before, events are missing
+        # it is cancelled in the end; if it ends before, events are missing
+        with contextlib.suppress(grpc.RpcError):
             for response in self._call:
                 self.events += [(e.kv.mod_revision, e.kv.key.decode()) for e in response.events]
 
@@ -73,13 +75,16 @@ def test_i16_what_waits_for_a_replica_that_stands_still_is_bounded_and_nothing_i
 
         def write(shard: int) -> None:
             keys = keys_of(shard, SHARDS, KEYS)
-            puts = [pb.RequestOp(request_put=pb.PutRequest(key=k.encode(), value=VALUE.encode())) for k in keys]
+            puts = [
+                pb.RequestOp(request_put=pb.PutRequest(key=k.encode(), value=VALUE.encode())) for k in keys
+            ]
             revision = writer.txn([], puts).header.revision
             written.extend((revision, key) for key in keys)
 
         write(1)
         watching = Watching(found[host], written[0][0])
-        for _ in range(10):  # a front that hears nothing of a node soon asks another host's: then there is no need to wait
+        # a front that hears nothing of a node soon asks another host's: then there is no need to wait
+        for _ in range(10):
             until(lambda: len(watching.events) == len(written))
             most = 0
             with stopped(hosts.node_pid(host, 2)):

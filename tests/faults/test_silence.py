@@ -21,7 +21,8 @@ from tools.muster import peer_keys
 
 SILENCE_S = 16.0
 LONG_SILENCE_S = 56.0
-RESUMED_WITHIN_S = 5 * ELECTION_TIMEOUT_S  # a dial under way is given up, the next one succeeds, somebody is elected
+# a dial under way is given up, the next one succeeds, somebody is elected
+RESUMED_WITHIN_S = 5 * ELECTION_TIMEOUT_S
 SHARDS = 2
 
 
@@ -73,7 +74,10 @@ def test_the_leading_host_is_cut_off(hosts: NetHosts) -> None:
             healed = time.monotonic()
             hosts.net.heal()
             found = await resumed(asking, healed)
-        print(f"host {leader} cut off for {SILENCE_S:.0f} s: the others go on after {longest(others):.2f} s; healed: {told(found)}")
+        print(
+            f"host {leader} cut off for {SILENCE_S:.0f} s: the others go on after "
+            f"{longest(others):.2f} s; healed: {told(found)}"
+        )
         return longest(others), longest(found)
 
     meanwhile_s, healed_s = asyncio.run(scenario())
@@ -94,7 +98,10 @@ def test_only_one_direction_of_the_leading_hosts_network_is_cut(hosts: NetHosts,
             healed = time.monotonic()
             hosts.net.heal()
             found = await resumed(asking, healed)
-        print(f"host {leader} cut off one way: the others go on after {longest(others):.2f} s; healed: {told(found)}")
+        print(
+            f"host {leader} cut off one way: the others go on after "
+            f"{longest(others):.2f} s; healed: {told(found)}"
+        )
         return longest(others), longest(found)
 
     meanwhile_s, healed_s = asyncio.run(scenario())
@@ -104,7 +111,8 @@ def test_only_one_direction_of_the_leading_hosts_network_is_cut(hosts: NetHosts,
 
 @best_of_three
 def test_connections_of_a_host_that_vanished_are_forgotten(hosts: NetHosts) -> None:
-    """On the listening side too: it hears neither an end nor anything else, and has nothing to say there itself."""
+    """On the listening side too: it hears neither an end nor anything else, and has nothing to say there
+    itself."""
     gone, left = 2, 0
     assert connections(hosts, left, gone) > 0
     hosts.net.cut(gone)
@@ -124,4 +132,6 @@ def connections(hosts: NetHosts, of: int, to: int) -> int:
     """How many TCP connections to another host are established, as a host's kernel sees it."""
     lines = hosts.net.hosts[of].run(lambda: Path("/proc/thread-self/net/tcp").read_text()).splitlines()[1:]
     there = socket.inet_aton(hosts.net.addresses[to])[::-1].hex().upper()
-    return sum(fields[2].startswith(there) and fields[3] == "01" for fields in (line.split() for line in lines))
+    return sum(
+        fields[2].startswith(there) and fields[3] == "01" for fields in (line.split() for line in lines)
+    )

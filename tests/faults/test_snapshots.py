@@ -18,7 +18,10 @@ from tests.faults.load import Load
 from tests.tries import TooSlow, best_of_three
 
 # ... and nobody is elected while a snapshot is awaited, though the machine may be busy
-KEEP_LITTLE = ("--snapshot-count=200", "--snapshot-catchup-entries=50", "--heartbeat-interval=100", "--election-timeout=3000")
+KEEP_LITTLE = (
+    "--snapshot-count=200", "--snapshot-catchup-entries=50", "--heartbeat-interval=100",
+    "--election-timeout=3000",
+)
 _TRY = itertools.count()  # each has keys of its own
 INSTALLED, SENDING = "installed a snapshot", "sending a snapshot"
 
@@ -106,15 +109,25 @@ async def put_bulk(hosts: Hosts, host: int, megabytes: int = 64) -> None:
         if there.count:
             return
         for at in range(0, megabytes * 16, 32):
-            await asyncio.gather(*(client.unary(
-                "/etcdserverpb.KV/Put", rpc_pb2.PutRequest(key=b"%s%d" % (directories[n % 4], n), value=os.urandom(65_536)),
-                rpc_pb2.PutResponse, timeout_s=30) for n in range(at, at + 32)))
+            await asyncio.gather(
+                *(
+                    client.unary(
+                        "/etcdserverpb.KV/Put",
+                        rpc_pb2.PutRequest(key=b"%s%d" % (directories[n % 4], n), value=os.urandom(65_536)),
+                        rpc_pb2.PutResponse,
+                        timeout_s=30,
+                    )
+                    for n in range(at, at + 32)
+                )
+            )
     finally:
         await client.close()
 
 
 @best_of_three
-def test_a_leader_killed_while_it_sends_a_snapshot_is_replaced_and_the_snapshot_sent_again(hosts: Hosts) -> None:
+def test_a_leader_killed_while_it_sends_a_snapshot_is_replaced_and_the_snapshot_sent_again(
+    hosts: Hosts,
+) -> None:
     async def scenario() -> None:
         await aside(hosts.start_missing)  # an earlier try left one down
         away = (await aside(hosts.leader) + 1) % 3

@@ -1,4 +1,5 @@
-"""Disks that fill up: the order log stays within its bound, and the store stops taking data in before a disk is full."""
+"""Disks that fill up: the order log stays within its bound, and the store stops taking data in before a disk
+is full."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def follower(hosts: Hosts) -> int:
     """A host that leads nothing, once every shard has a leader."""
 
     def found() -> list[int]:
-        leading = [[f["shard"] for f in facts(hosts, h) if f["up"] and f["role"] == "leader"] for h in range(3)]
+        leading = [
+            [f["shard"] for f in facts(hosts, h) if f["up"] and f["role"] == "leader"] for h in range(3)
+        ]
         return [leading.index([])] if sum(map(len, leading)) == SHARDS and [] in leading else []
 
     return int(until(found)[0])
@@ -53,7 +56,9 @@ def put(client: Client, key: str, value: bytes = VALUE, lease: int = 0) -> None:
 
 
 def delete(client: Client, key: str) -> int:
-    return int(client.call("KV/DeleteRange", pb.DeleteRangeRequest(key=key.encode()), pb.DeleteRangeResponse).deleted)
+    return int(
+        client.call("KV/DeleteRange", pb.DeleteRangeRequest(key=key.encode()), pb.DeleteRangeResponse).deleted
+    )
 
 
 def get(client: Client, key: str) -> bytes:
@@ -80,8 +85,11 @@ def alarms(client: Client) -> list[int]:
 
 def disarm(client: Client) -> None:
     for member_id in alarms(client):
-        client.call("Maintenance/Alarm", pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, memberID=member_id,
-                                                         alarm=pb.NOSPACE), pb.AlarmResponse)
+        client.call(
+            "Maintenance/Alarm",
+            pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, memberID=member_id, alarm=pb.NOSPACE),
+            pb.AlarmResponse,
+        )
 
 
 def bytes_in(folder: Path) -> int:
@@ -94,7 +102,8 @@ def bytes_in(folder: Path) -> int:
 
 
 class Filling:
-    """Clients that put large values on a few keys of shard 0 as fast as they can, and compact; until they are refused."""
+    """Clients that put large values on a few keys of shard 0 as fast as they can, and compact; until they are
+    refused."""
 
     def __init__(self, hosts: Hosts, threads: int = 4, compact: bool = True) -> None:
         self._hosts = hosts
@@ -103,7 +112,9 @@ class Filling:
         self.done = 0
         self.refused = threading.Event()
         self._ending = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(key,)) for key in keys_of(0, SHARDS, threads)]
+        self._threads = [
+            threading.Thread(target=self._run, args=(key,)) for key in keys_of(0, SHARDS, threads)
+        ]
 
     def __enter__(self) -> Filling:
         for thread in self._threads:
@@ -121,7 +132,9 @@ class Filling:
             if self._ending.is_set() or self.refused.is_set():
                 break
             try:
-                answer = client.call("KV/Put", pb.PutRequest(key=key.encode(), value=VALUE), pb.PutResponse, 30.0)
+                answer = client.call(
+                    "KV/Put", pb.PutRequest(key=key.encode(), value=VALUE), pb.PutResponse, 30.0
+                )
             except grpc.RpcError as e:
                 if e.details() == NO_SPACE:
                     self.refused.set()
@@ -129,7 +142,10 @@ class Filling:
             self.done += 1
             if self._compact and count % 20 == 0:
                 with contextlib.suppress(grpc.RpcError):  # another thread was further on
-                    client.call("KV/Compact", pb.CompactionRequest(revision=answer.header.revision), pb.CompactionResponse)
+                    client.call(
+                        "KV/Compact", pb.CompactionRequest(revision=answer.header.revision),
+                        pb.CompactionResponse,
+                    )
         client.close()
 
 
@@ -137,7 +153,8 @@ class Filling:
 @pytest.mark.timeout(SECONDS + 300)
 @pytest.mark.parametrize("who", ["nobody", "a sibling"])
 def test_the_order_log_stays_within_its_bound_at_full_speed(hosts: Hosts, who: str) -> None:
-    """Large values on shard 0, with all well and with the node of shard 1 stopped on one host; it comes back afterwards."""
+    """Large values on shard 0, with all well and with the node of shard 1 stopped on one host; it comes back
+    afterwards."""
     away = follower(hosts)
     with clients(hosts) as found:
         put(found[0], keys_of(1, SHARDS, 1)[0], b"v")
@@ -161,7 +178,9 @@ def test_the_order_log_stays_within_its_bound_at_full_speed(hosts: Hosts, who: s
 
 
 @pytest.mark.timeout(300)
-def test_a_shard_without_a_majority_stops_writes_before_disks_fill_and_no_reads_nor_deletes(hosts: Hosts) -> None:
+def test_a_shard_without_a_majority_stops_writes_before_disks_fill_and_no_reads_nor_deletes(
+    hosts: Hosts,
+) -> None:
     leader, mine = hosts.leader(), keys_of(0, SHARDS, 6)
     follower(hosts)
     away = [h for h in range(3) if h != leader]
@@ -182,13 +201,17 @@ def test_a_shard_without_a_majority_stops_writes_before_disks_fill_and_no_reads_
             assert delete(client, mine[0]) == 1
             assert get(client, mine[0]) == b""
             revision = client.call("KV/Range", pb.RangeRequest(key=b"/s"), pb.RangeResponse).header.revision
-            # it is acknowledged once every shard has it, which one cannot: its own shards have it all the same
+            # it is acknowledged once every shard has it, which one cannot: its own shards have it all the
+            # same
             with contextlib.suppress(grpc.RpcError):
                 client.call("KV/Compact", pb.CompactionRequest(revision=revision), pb.CompactionResponse, 1.0)
 
             def compacted() -> bool:
                 try:
-                    client.call("KV/Range", pb.RangeRequest(key=mine[5].encode(), revision=revision - 1), pb.RangeResponse)
+                    client.call(
+                        "KV/Range", pb.RangeRequest(key=mine[5].encode(), revision=revision - 1),
+                        pb.RangeResponse,
+                    )
                 except grpc.RpcError as e:
                     return "compacted" in str(e.details())
                 return False
@@ -235,7 +258,10 @@ def test_writes_stop_at_the_margin_of_free_space_and_deletes_bring_it_back(small
             for key in keys:
                 assert delete(client, key) == 1
             revision = client.call("KV/Range", pb.RangeRequest(key=b"/k"), pb.RangeResponse).header.revision
-            client.call("KV/Compact", pb.CompactionRequest(revision=revision, physical=True), pb.CompactionResponse, 60.0)
+            client.call(
+                "KV/Compact", pb.CompactionRequest(revision=revision, physical=True), pb.CompactionResponse,
+                60.0,
+            )
             until(lambda: shutil.disk_usage(small_disk).free > margin)
 
             def again() -> bool:

@@ -33,7 +33,11 @@ def programs() -> dict[str, Path]:
     built = {}
     with cache("go") as folder:
         for version, mod in GO_VERSIONS.items():
-            if (done := call(["go", "mod", "download", f"-modfile={mod}"], cwd=HERE / "go", limit_s=BUILD_LIMIT_S)).returncode:
+            if (
+                done := call(
+                    ["go", "mod", "download", f"-modfile={mod}"], cwd=HERE / "go", limit_s=BUILD_LIMIT_S
+                )
+            ).returncode:
                 unavailable(f"go mod download: {done.stderr.strip()}")
             built[version] = folder / version
             checked(

@@ -71,7 +71,9 @@ class Hosts:
             leads = []
             for i, endpoint in enumerate(self.endpoints):
                 with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(endpoint) as channel:
-                    status = unary(channel, "Maintenance/Status", pb.StatusResponse)(pb.StatusRequest(), timeout=2)
+                    status = unary(channel, "Maintenance/Status", pb.StatusResponse)(
+                        pb.StatusRequest(), timeout=2
+                    )
                     if status.leader == status.header.member_id:
                         leads.append(i)
             return leads
@@ -133,7 +135,8 @@ class _Etcd:
         self._lines = [
             [str(_BIN / "etcd"), f"--name=host-{i}", f"--data-dir={directory}/{i}", "--log-level=error",
              f"--listen-client-urls=http://{client}", f"--advertise-client-urls=http://{client}",
-             f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster={initial}"]
+             f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
+             f"--initial-cluster={initial}"]
             for i, (client, peer) in enumerate(zip(self.endpoints, peers, strict=True))
         ]  # fmt: skip
         self._running: dict[int, subprocess.Popen[bytes]] = {}

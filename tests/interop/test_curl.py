@@ -63,7 +63,10 @@ def test_metrics(hosts: Hosts, host: int) -> None:
 
 
 def test_one_host_leads_by_its_metrics(hosts: Hosts) -> None:
-    leading = [bool(re.search("^etcd_server_is_leader 1", curl(hosts, h, "/metrics").body, re.MULTILINE)) for h in HOSTS]
+    leading = [
+        bool(re.search("^etcd_server_is_leader 1", curl(hosts, h, "/metrics").body, re.MULTILINE))
+        for h in HOSTS
+    ]
     assert leading.count(True) == 1
     assert leading.index(True) == hosts.leader()
 

@@ -2,7 +2,8 @@
 
 stdout, stderr and exit code are compared. Every ID and address is replaced by the name of what it stands for
 (the i-th member, the cluster), so that a wrong one is a difference; masked are times, sizes, versions, terms,
-hashes, log indexes, lease IDs, etcdctl's JSON log lines on stderr, and musterctl's reasons there. musterctl does the same on muster.
+hashes, log indexes, lease IDs, etcdctl's JSON log lines on stderr, and musterctl's reasons there. musterctl
+does the same on muster.
 """
 
 from __future__ import annotations
@@ -195,9 +196,15 @@ class Cluster:
         """Which host leads."""
 
         def found() -> list[int]:
-            done = self.run(ETCDCTL, 0, run(f"endpoint status -w json --endpoints={','.join(self.endpoints)}"))
+            done = self.run(
+                ETCDCTL, 0, run(f"endpoint status -w json --endpoints={','.join(self.endpoints)}")
+            )
             statuses = json.loads(done.out) if done.code == 0 else []
-            return [i for i, s in enumerate(statuses) if s["Status"]["leader"] == s["Status"]["header"]["member_id"]]
+            return [
+                i
+                for i, s in enumerate(statuses)
+                if s["Status"]["leader"] == s["Status"]["header"]["member_id"]
+            ]
 
         return int(until(found)[0])
 
@@ -227,10 +234,15 @@ class Cluster:
             out = read_until(process, case.until) if case.until else b""
             if case.until:
                 process.send_signal(signal.SIGINT)
-            rest, err = process.communicate(None if case.until else self.fill(case.stdin.decode(), host).encode())
+            rest, err = process.communicate(
+                None if case.until else self.fill(case.stdin.decode(), host).encode()
+            )
         finally:
             watchdog.cancel()
-        outcome = Outcome(process.returncode, (out + rest).decode("utf-8", "surrogateescape"), err.decode("utf-8", "surrogateescape"))
+        outcome = Outcome(
+            process.returncode, (out + rest).decode("utf-8", "surrogateescape"),
+            err.decode("utf-8", "surrogateescape"),
+        )
         granted = re.search(r"lease ([0-9a-f]{16}) granted", outcome.out)
         if granted and case.args[1] == "grant":
             self.names["lease"] = granted[1]
@@ -239,7 +251,9 @@ class Cluster:
     def masked(self, text: str) -> str:
         """The output without what may differ."""
         # etcdctl's logs, and the lines in which musterctl says why an endpoint fails
-        text = "".join(line for line in text.splitlines(True) if not line.startswith(('{"level":', "musterctl: ")))
+        text = "".join(
+            line for line in text.splitlines(True) if not line.startswith(('{"level":', "musterctl: "))
+        )
         text = re.sub(r"etcdctl(?!-check)", "musterctl", text)
         text = re.sub(r"\n(?:GLOBAL )?OPTIONS OF ETCDCTL 3\.6:\n(?:.+\n)+", "", text)
         for pattern, name in self.masks:
@@ -248,9 +262,14 @@ class Cluster:
         text = re.sub(r'"Took" : [0-9.hmnµs]+', '"Took"', text)
         text = re.sub(r"\b\d+(?:\.\d+)? [kM]?B\b", "SIZE", text)
         text = re.sub(r"\b3\.\d+\.\d+\b", "VERSION", text)
-        text = re.sub(r'("(?:dbSize|dbSizeInUse|raftIndex|raftAppliedIndex|raftTerm|raft_term|hash)":)\d+', r"\1N", text)
-        text = re.sub(r'("(?:DBSize|DBSizeInUse|RaftIndex|RaftAppliedIndex|RaftTerm|Hash)" : )\d+', r"\1N", text)
-        text = re.sub(r',"(?:dbSizeQuota|hash_revision)":\d+', "", text)  # 3.6 has them, and so have muster and musterctl
+        text = re.sub(
+            r'("(?:dbSize|dbSizeInUse|raftIndex|raftAppliedIndex|raftTerm|raft_term|hash)":)\d+', r"\1N", text
+        )
+        text = re.sub(
+            r'("(?:DBSize|DBSizeInUse|RaftIndex|RaftAppliedIndex|RaftTerm|Hash)" : )\d+', r"\1N", text
+        )
+        # 3.6 has them, and so have muster and musterctl
+        text = re.sub(r',"(?:dbSizeQuota|hash_revision)":\d+', "", text)
         text = re.sub(r"remaining\(\d+s\)|\"TTL\" : \d+|\"ttl\":\d+", "TTL", text)
         text = re.sub(r"^((?:http://)?<client \d>, )\d+$", r"\1HASH", text, flags=re.MULTILINE)
         text = re.sub(r"(, (?:true|false), (?:true|false)), \d+, \d+, \d+,", r"\1, N, N, N,", text)
@@ -279,7 +298,11 @@ def in_one_order(case: Run, text: str) -> str:
         members = told["members"] if isinstance(told, dict) else told
         members.sort(key=json.dumps)
         return json.dumps(told)
-    blocks = re.split(r'\n\n|(?=^"ID" : )', text, flags=re.MULTILINE) if "fields" in case.args else text.split("\n")
+    blocks = (
+        re.split(r'\n\n|(?=^"ID" : )', text, flags=re.MULTILINE)
+        if "fields" in case.args
+        else text.split("\n")
+    )
     return "\n".join(sorted(block.strip() for block in blocks))
 
 
@@ -294,7 +317,8 @@ class Both:
         """Begin with no keys or leases; {r1} is the revision that the next change makes, and so on."""
         for cluster in (self.etcd, self.muster):
             assert cluster.run(ETCDCTL, 0, run("del '' --prefix")).code == 0
-            # one left over by a scenario minutes ago would end between what is asked of one cluster and of the other
+            # one left over by a scenario minutes ago would end between what is asked of one cluster and of
+            # the other
             for lease in cluster.run(ETCDCTL, 0, run("lease list")).out.splitlines()[1:]:
                 cluster.run(ETCDCTL, 0, run(f"lease revoke {lease}"))  # it may have ended by itself just now
         etcds, musters = self.etcd.revision(), self.muster.revision()
@@ -310,11 +334,16 @@ class Both:
         with ThreadPoolExecutor(2) as pool:
             right = pool.submit(self.muster.run, tool, host, case)
             expected, found = self.etcd.run(ETCDCTL, host, case), right.result()
-        told = f"{tool[-1].rpartition('/')[2]} {' '.join(case.args)}" + (f" <<< {case.stdin[:200]!r}" if case.stdin else "")
+        told = f"{tool[-1].rpartition('/')[2]} {' '.join(case.args)}" + (
+            f" <<< {case.stdin[:200]!r}" if case.stdin else ""
+        )
         return [
             f"{what} of: {told} (host {host})\n  etcd   {left!r}\n  muster {right!r}"
             for what, left, right in (
-                ("stdout", in_one_order(case, self.etcd.masked(expected.out)), in_one_order(case, self.muster.masked(found.out))),
+                (
+                    "stdout", in_one_order(case, self.etcd.masked(expected.out)),
+                    in_one_order(case, self.muster.masked(found.out)),
+                ),
                 ("stderr", self.etcd.masked(expected.err), self.muster.masked(found.err)),
                 ("exit code", expected.code, found.code),
             )
@@ -343,7 +372,9 @@ def make_leader(cluster: Cluster, host: int) -> None:
     wanted = next(m["ID"] for m in members if m["clientURLs"] == [f"http://{cluster.endpoints[host]}"])
     if cluster.leader() != host:
         # move-leader reads the environment twice and then finds that it contradicts itself
-        moved = cluster.run(ETCDCTL, 0, run(f"move-leader {wanted:x} --endpoints={','.join(cluster.endpoints)}"))
+        moved = cluster.run(
+            ETCDCTL, 0, run(f"move-leader {wanted:x} --endpoints={','.join(cluster.endpoints)}")
+        )
         assert moved.code == 0, moved.err
         until(lambda: cluster.leader() == host)
 
@@ -393,8 +424,13 @@ def watching(cluster: Cluster, host: int, case: Run) -> Iterator[subprocess.Pope
 def test_a_live_watch_is_told_what_etcd_tells(host: int, flags: str, both: Both) -> None:
     both.name_revisions()
     watch = run(f"watch live --prefix --rev={{r1}} {flags}")  # nothing happened there yet
-    changes = runs("put live/a 1", "put live/a 2", "put lively 3", "put other 4", "del live/a", "del other", "put live/z end")
-    last = {"": b"end\n", "--prev-kv": b"end\n", "-w json": b"ZW5k", "-w fields --prev-kv": b'"Value" : "end"\n'}[flags]
+    changes = runs(
+        "put live/a 1", "put live/a 2", "put lively 3", "put other 4", "del live/a", "del other",
+        "put live/z end",
+    )
+    last = {
+        "": b"end\n", "--prev-kv": b"end\n", "-w json": b"ZW5k", "-w fields --prev-kv": b'"Value" : "end"\n',
+    }[flags]
     outputs = []
     for cluster in (both.etcd, both.muster):
         with watching(cluster, host, watch) as process:
@@ -406,7 +442,10 @@ def test_a_live_watch_is_told_what_etcd_tells(host: int, flags: str, both: Both)
             out = json.dumps([event for line in out.splitlines() for event in json.loads(line)["Events"]])
         outputs.append(out)
     if "fields" in flags:
-        outputs = [re.sub(r'^"(ClusterID|MemberID|Revision|RaftTerm)" : .*\n', "", text, flags=re.MULTILINE) for text in outputs]
+        outputs = [
+            re.sub(r'^"(ClusterID|MemberID|Revision|RaftTerm)" : .*\n', "", text, flags=re.MULTILINE)
+            for text in outputs
+        ]
     assert outputs[0] == outputs[1]
 
 
@@ -428,9 +467,17 @@ def test_progress_is_told_when_asked_for(host: int, both: Both) -> None:
 
 
 def test_every_host_has_the_same_hash(both: Both) -> None:
-    assert both.muster.run(ETCDCTL, 0, run("put hashed x")).code == both.etcd.run(ETCDCTL, 0, run("put hashed x")).code == 0
-    both.muster.revision()  # by a linearizable read at every host: a hash is of what the asked host has applied
-    told = [json.loads(both.muster.run(ETCDCTL, i, run("endpoint hashkv -w json")).out)[0]["HashKV"] for i in range(3)]
+    assert (
+        both.muster.run(ETCDCTL, 0, run("put hashed x")).code
+        == both.etcd.run(ETCDCTL, 0, run("put hashed x")).code
+        == 0
+    )
+    # by a linearizable read at every host: a hash is of what the asked host has applied
+    both.muster.revision()
+    told = [
+        json.loads(both.muster.run(ETCDCTL, i, run("endpoint hashkv -w json")).out)[0]["HashKV"]
+        for i in range(3)
+    ]
     assert len({(t["hash"], t["header"]["revision"], t.get("compact_revision", 0)) for t in told}) == 1
 
 
@@ -441,7 +488,9 @@ def test_a_snapshot_is_saved(host: int, both: Both, tmp_path: Path) -> None:
         for name, cluster in (("etcd", both.etcd), ("muster", both.muster))
     ]
     assert [o.code for o in outcomes] == [0, 0], outcomes[1].err
-    assert both.muster.masked(outcomes[1].out) == both.etcd.masked(outcomes[0].out).replace("/etcd", "/muster")
+    assert both.muster.masked(outcomes[1].out) == both.etcd.masked(outcomes[0].out).replace(
+        "/etcd", "/muster"
+    )
     assert (tmp_path / "muster").stat().st_size > 1000
     assert not (tmp_path / "muster.part").exists()
 

@@ -78,7 +78,9 @@ def test_a_revoked_registration_is_gone_at_once(programs: dict[str, Path], hosts
         within(deleted - closed, 3.2)  # by the revoke after 2 s, not by the end of the lease
 
 
-def test_a_registration_started_before_the_discovery_is_listed(programs: dict[str, Path], hosts: Hosts) -> None:
+def test_a_registration_started_before_the_discovery_is_listed(
+    programs: dict[str, Path], hosts: Hosts
+) -> None:
     line: list[str | Path] = [programs["3.5"] / "register", "-endpoints", hosts.all]
     with (
         Program([*line, "-key", "/nodes/a", "-value", "10.0.0.1:80"]) as one,
@@ -86,7 +88,9 @@ def test_a_registration_started_before_the_discovery_is_listed(programs: dict[st
     ):
         for register in (one, two):
             register.wait_for("^续租成功$", LIMIT_S)
-        with Program([programs["3.5"] / "discover", "-endpoints", hosts.all, "-prefix", "/nodes/"]) as discover:
+        with Program(
+            [programs["3.5"] / "discover", "-endpoints", hosts.all, "-prefix", "/nodes/"]
+        ) as discover:
             discover.wait_for("set data key : /nodes/a", LIMIT_S)
             discover.wait_for("set data key : /nodes/b", LIMIT_S)
             discover.say("")
@@ -105,7 +109,9 @@ def test_clientv3(check: str, version: str, programs: dict[str, Path], hosts: Ho
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_clientv3_goes_on_when_the_leader_is_killed(version: str, programs: dict[str, Path], hosts: Hosts) -> None:
+def test_clientv3_goes_on_when_the_leader_is_killed(
+    version: str, programs: dict[str, Path], hosts: Hosts
+) -> None:
     leader = hosts.leader()
     with Program([programs[version] / "failover", *APART, "-endpoints", hosts.all]) as program:
         program.wait_for("^running$", LIMIT_S)
@@ -117,7 +123,9 @@ def test_clientv3_goes_on_when_the_leader_is_killed(version: str, programs: dict
 
 @pytest.mark.longer
 @pytest.mark.parametrize("version", VERSIONS)
-def test_clientv3_sees_nothing_of_a_rolling_restart(version: str, programs: dict[str, Path], hosts: Hosts) -> None:
+def test_clientv3_sees_nothing_of_a_rolling_restart(
+    version: str, programs: dict[str, Path], hosts: Hosts
+) -> None:
     with Program([programs[version] / "rolling", "-endpoints", hosts.all]) as program:
 
         def more() -> None:

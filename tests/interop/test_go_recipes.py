@@ -1,4 +1,5 @@
-"""clientv3's concurrency recipes over five shards (or MUSTER_TEST_SHARDS), while the sequencer and shards' leaders are killed."""
+"""clientv3's concurrency recipes over five shards (or MUSTER_TEST_SHARDS), while the sequencer and shards'
+leaders are killed."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ RUN_S = 600.0 if SOAK else 15.0
 @pytest.fixture(scope="module")
 def shaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     # fronts of their own: a node's death shall take no client's connection along
-    with local_cluster(tmp_path_factory.mktemp("recipes") / "c", 3, f"--shards={SHARDS}", "--fronts=1") as cluster:
+    with local_cluster(
+        tmp_path_factory.mktemp("recipes") / "c", 3, f"--shards={SHARDS}", "--fronts=1"
+    ) as cluster:
         yield Hosts(cluster)
 
 
@@ -42,7 +45,9 @@ def base_of(shard: int, version: str) -> str:
 
 
 @pytest.mark.parametrize("version", GO_VERSIONS if SOAK else ["3.6"])
-def test_recipes_keep_their_promises_while_leaders_die(programs: dict[str, Path], shaken: Hosts, version: str) -> None:
+def test_recipes_keep_their_promises_while_leaders_die(
+    programs: dict[str, Path], shaken: Hosts, version: str
+) -> None:
     chance = random.Random(os.urandom(8))
     bases = ",".join(base_of(shard, version) for shard in range(SHARDS))
     endpoints = ",".join(f"{host}:{port}" for host, port in shaken.endpoints)

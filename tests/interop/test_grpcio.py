@@ -119,7 +119,9 @@ def test_requests_wait_for_an_election_and_are_answered(hosts: Hosts, channels: 
                 assert get(channels[i])(pb.RangeRequest(key=b"/grpcio/e/" + name), timeout=LIMIT_S).count == 1
 
 
-def test_a_read_waits_for_an_election_and_sees_what_was_acknowledged(hosts: Hosts, channels: list[grpc.Channel]) -> None:
+def test_a_read_waits_for_an_election_and_sees_what_was_acknowledged(
+    hosts: Hosts, channels: list[grpc.Channel]
+) -> None:
     leader = hosts.leader()
     reader = channels[(leader + 1) % 3]
     for i in range(50):
@@ -138,7 +140,10 @@ def test_compressed_requests_are_understood(channels: list[grpc.Channel], hosts:
     with grpc.insecure_channel(hosts.endpoints[host], compression=grpc.Compression.Gzip) as channel:
         put(channel)(pb.PutRequest(key=b"/grpcio/z", value=value), timeout=LIMIT_S)
         assert get(channel)(pb.RangeRequest(key=b"/grpcio/z"), timeout=LIMIT_S).kvs[0].value == value
-    assert get(channels[(host + 1) % 3])(pb.RangeRequest(key=b"/grpcio/z"), timeout=LIMIT_S).kvs[0].value == value
+    assert (
+        get(channels[(host + 1) % 3])(pb.RangeRequest(key=b"/grpcio/z"), timeout=LIMIT_S).kvs[0].value
+        == value
+    )
 
 
 def test_compressed_watch_requests_are_understood(hosts: Hosts) -> None:
@@ -168,10 +173,14 @@ def test_every_watch_of_a_stream_gets_its_own_response_to_an_event(channels: lis
     )(iter(requests.get, None), timeout=LIMIT_S)
     for number in range(watches):
         filters = [pb.WatchCreateRequest.NOPUT] if number % 10 == 9 else []
-        requests.put(pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"/grpcio/many", filters=filters)))
+        requests.put(
+            pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"/grpcio/many", filters=filters))
+        )
     assert sorted(next(stream).watch_id for _ in range(watches)) == list(range(watches))
-    revisions = [put(channels[0])(pb.PutRequest(key=b"/grpcio/many", value=value), timeout=LIMIT_S).header.revision
-                 for _ in range(2)]
+    revisions = [
+        put(channels[0])(pb.PutRequest(key=b"/grpcio/many", value=value), timeout=LIMIT_S).header.revision
+        for _ in range(2)
+    ]
     got: dict[int, list[int]] = {}
     for _ in range(2 * watches * 9 // 10):
         response = next(stream)
@@ -201,7 +210,9 @@ def test_a_cancelled_watch_does_not_hold_up_the_rest_of_its_connection(channels:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=pb.WatchResponse.FromString,
         )(iter(requests.get, None))
-        requests.put(pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"/grpcio/", range_end=b"/grpcio0")))
+        requests.put(
+            pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"/grpcio/", range_end=b"/grpcio0"))
+        )
         assert next(watch).created
         watch.cancel()
         requests.put(None)
@@ -223,9 +234,13 @@ def test_many_calls_at_once_on_one_connection(channels: list[grpc.Channel]) -> N
         response_deserializer=pb.PutResponse.FromString,
     )
     for i in range(2000):
-        call.future(pb.PutRequest(key=b"/grpcio/m/%d" % i, value=b"v"), timeout=LIMIT_S).add_done_callback(finished)
+        call.future(pb.PutRequest(key=b"/grpcio/m/%d" % i, value=b"v"), timeout=LIMIT_S).add_done_callback(
+            finished
+        )
     for _ in range(2000):
         assert done.acquire(timeout=LIMIT_S)
     assert failures == []
-    counted = get(channels[2])(pb.RangeRequest(key=b"/grpcio/m/", range_end=b"/grpcio/m0", count_only=True), timeout=LIMIT_S)
+    counted = get(channels[2])(
+        pb.RangeRequest(key=b"/grpcio/m/", range_end=b"/grpcio/m0", count_only=True), timeout=LIMIT_S
+    )
     assert counted.count == 2000

@@ -68,4 +68,7 @@ def test_a_registration_ends_with_its_lease(java: list[str], hosts: Hosts) -> No
 
 def test_jetcd(java: list[str], hosts: Hosts) -> None:
     printed = checked([*java, *(["-Dapart=1"] if APART else []), "interop.Checks", *urls(hosts, 0, 1, 2)])
-    assert printed.split("\n") == [*(f"ok {name}" for name in ("kv", "txn", "watch", "lease", "cluster", "maintenance")), ""]
+    assert printed.split("\n") == [
+        *(f"ok {name}" for name in ("kv", "txn", "watch", "lease", "cluster", "maintenance")),
+        "",
+    ]

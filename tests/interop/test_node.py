@@ -46,5 +46,7 @@ def modules() -> Path:
 
 
 def test_etcd3(modules: Path, hosts: Hosts) -> None:
-    printed = checked(["node", NODE / "client.js", hosts.all, *APART], env={"NODE_PATH": str(modules)}, limit_s=90)
+    printed = checked(
+        ["node", NODE / "client.js", hosts.all, *APART], env={"NODE_PATH": str(modules)}, limit_s=90
+    )
     assert printed.split("\n") == [*(f"ok {name}" for name in CHECKS), ""]

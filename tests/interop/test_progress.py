@@ -1,7 +1,8 @@
-"""Progress requests, as Kubernetes' consistent lists from a cache use them; MUSTER_INTEROP_SERVER=etcd tries etcd.
+"""Progress requests, as Kubernetes' consistent lists from a cache use them; MUSTER_INTEROP_SERVER=etcd tries
+etcd.
 
-The list asks for the store's revision, then for the progress of its watch until that is as far, with no other write to
-push it.
+The list asks for the store's revision, then for the progress of its watch until that is as far, with no other
+write to push it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ class Watching:
 
     def __init__(self, channel: grpc.Channel, prefix: bytes) -> None:
         self._requests: queue.Queue[Any] = queue.Queue()
-        call = channel.stream_stream("/etcdserverpb.Watch/Watch", request_serializer=pb.WatchRequest.SerializeToString,
-                                     response_deserializer=pb.WatchResponse.FromString)
+        call = channel.stream_stream(
+            "/etcdserverpb.Watch/Watch", request_serializer=pb.WatchRequest.SerializeToString,
+            response_deserializer=pb.WatchResponse.FromString,
+        )
         self._responses = call(iter(self._requests.get, None), timeout=120)
         self.newest = [0, 0]  # revision of the last event, by watch
         for _ in self.newest:
@@ -65,11 +68,15 @@ def watching(endpoint: str, prefix: bytes) -> Iterator[tuple[Watching, Any]]:
 
 
 @pytest.mark.parametrize("host", range(3))
-def test_progress_is_not_older_than_a_put_that_the_same_endpoint_has_acknowledged(hosts: Hosts, host: int) -> None:
+def test_progress_is_not_older_than_a_put_that_the_same_endpoint_has_acknowledged(
+    hosts: Hosts, host: int
+) -> None:
     with watching(hosts.endpoints[host], b"/progress/") as (stream, put):
         behind = 0
         for i in range(ROUNDS):
-            revision = put(pb.PutRequest(key=b"/progress/%d/x" % i, value=b"1"), timeout=LIMIT_S).header.revision
+            revision = put(
+                pb.PutRequest(key=b"/progress/%d/x" % i, value=b"1"), timeout=LIMIT_S
+            ).header.revision
             told = stream.ask()
             behind += told < revision
             assert min(stream.newest) >= revision or told < revision, "an event up to the progress is missing"

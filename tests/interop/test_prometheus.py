@@ -1,4 +1,5 @@
-"""Prometheus scrapes three hosts: every series that alerts and dashboards read exists, muster's own and etcd's published ones."""
+"""Prometheus scrapes three hosts: every series that alerts and dashboards read exists, muster's own and
+etcd's published ones."""
 
 from __future__ import annotations
 
@@ -23,22 +24,36 @@ MONITORING = ROOT / "packaging" / "monitoring"
 RULES = MONITORING / "alerts.yml"
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text(encoding="utf-8"))
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-ALERTS = [rule for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
+ALERTS = [
+    rule for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]
+]
 
 #: What etcd's published dashboard and its alert rules read, with the labels that they choose and group by
 #: (contract http-endpoints.md, section 6.1).
 OF_ETCD = (
-    "etcd_server_has_leader", "etcd_server_leader_changes_seen_total", "etcd_server_proposals_committed_total",
-    "etcd_server_proposals_applied_total", "etcd_server_proposals_pending", "etcd_server_proposals_failed_total",
-    "etcd_server_quota_backend_bytes", "etcd_mvcc_db_total_size_in_bytes", "etcd_mvcc_db_total_size_in_use_in_bytes",
-    'etcd_disk_wal_fsync_duration_seconds_bucket{le="0.512"}', 'etcd_disk_backend_commit_duration_seconds_bucket{le="0.256"}',
-    "etcd_network_client_grpc_received_bytes_total", "etcd_network_client_grpc_sent_bytes_total",
-    'etcd_network_peer_received_bytes_total{From!=""}', 'etcd_network_peer_sent_bytes_total{To!=""}',
-    'etcd_network_peer_sent_failures_total{To!=""}', 'etcd_network_peer_round_trip_time_seconds_bucket{To!="",le="0.1024"}',
-    'grpc_server_started_total{grpc_type="unary"}', 'grpc_server_handled_total{grpc_type="unary",grpc_code="Unavailable"}',
+    "etcd_server_has_leader",
+    "etcd_server_leader_changes_seen_total",
+    "etcd_server_proposals_committed_total",
+    "etcd_server_proposals_applied_total",
+    "etcd_server_proposals_pending",
+    "etcd_server_proposals_failed_total",
+    "etcd_server_quota_backend_bytes",
+    "etcd_mvcc_db_total_size_in_bytes",
+    "etcd_mvcc_db_total_size_in_use_in_bytes",
+    'etcd_disk_wal_fsync_duration_seconds_bucket{le="0.512"}',
+    'etcd_disk_backend_commit_duration_seconds_bucket{le="0.256"}',
+    "etcd_network_client_grpc_received_bytes_total",
+    "etcd_network_client_grpc_sent_bytes_total",
+    'etcd_network_peer_received_bytes_total{From!=""}',
+    'etcd_network_peer_sent_bytes_total{To!=""}',
+    'etcd_network_peer_sent_failures_total{To!=""}',
+    'etcd_network_peer_round_trip_time_seconds_bucket{To!="",le="0.1024"}',
+    'grpc_server_started_total{grpc_type="unary"}',
+    'grpc_server_handled_total{grpc_type="unary",grpc_code="Unavailable"}',
     'grpc_server_started_total{grpc_type="bidi_stream",grpc_service="etcdserverpb.Watch"}',
     'grpc_server_handled_total{grpc_type="bidi_stream",grpc_service="etcdserverpb.Lease"}',
-    "process_resident_memory_bytes", "up",
+    "process_resident_memory_bytes",
+    "up",
 )
 
 
@@ -49,7 +64,9 @@ class Prometheus:
         self._url = f"http://127.0.0.1:{port}"
 
     def get(self, path: str, **query: str) -> Any:
-        answer = urllib.request.urlopen(f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=10).read()
+        answer = urllib.request.urlopen(
+            f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=10
+        ).read()
         return json.loads(answer)["data"]
 
     def query(self, text: str) -> list[Any]:
@@ -59,7 +76,9 @@ class Prometheus:
 
     def ready(self) -> bool:
         try:
-            return all(sample["value"][1] == "1" for sample in self.query("up")) and len(self.query("up")) == 3
+            return (
+                all(sample["value"][1] == "1" for sample in self.query("up")) and len(self.query("up")) == 3
+            )
         except OSError:
             return False
 
@@ -90,7 +109,10 @@ def prometheus(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) 
             until(found.ready, 60)
             endpoint = cluster.endpoints()[0]
             for i in range(3):
-                subprocess.run([str(ROOT / ".venv/bin/etcdctl"), f"--endpoints={endpoint}", "put", f"/{i}", "v"], check=True, timeout=30)
+                subprocess.run(
+                    [str(ROOT / ".venv/bin/etcdctl"), f"--endpoints={endpoint}", "put", f"/{i}", "v"],
+                    check=True, timeout=30,
+                )
             yield found
         finally:
             process.terminate()
@@ -98,7 +120,9 @@ def prometheus(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_the_dashboard_is_the_one_that_is_generated() -> None:
-    made = subprocess.run([sys.executable, str(MONITORING / "dashboard.py")], capture_output=True, check=True, timeout=30)
+    made = subprocess.run(
+        [sys.executable, str(MONITORING / "dashboard.py")], capture_output=True, check=True, timeout=30
+    )
     assert json.loads(made.stdout) == DASHBOARD
 
 
@@ -115,7 +139,9 @@ def test_no_panel_is_empty(prometheus: Prometheus, query: str) -> None:
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: str(alert["alert"]))
 def test_what_an_alert_reads_exists(prometheus: Prometheus, alert: dict[str, Any]) -> None:
-    for series in re.findall(r"\b(?:\w+_\w+|up)\{[^}]*\}", re.sub(r",?grpc_code=~\"[^\"]*\"", "", alert["expr"])):
+    for series in re.findall(
+        r"\b(?:\w+_\w+|up)\{[^}]*\}", re.sub(r",?grpc_code=~\"[^\"]*\"", "", alert["expr"])
+    ):
         until(lambda series=series: prometheus.query(series), 30)
 
 

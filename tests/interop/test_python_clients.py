@@ -23,7 +23,9 @@ def environment(client: str) -> Path:
         venv = folder / f"{client}-{version}-{fingerprint(requirements)}"
         if not (venv / "installed").exists():
             checked([sys.executable, "-m", "venv", "--clear", venv], limit_s=BUILD_LIMIT_S)
-            pip: list[str | Path] = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            pip: list[str | Path] = [
+                venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+            ]
             done = call([*pip, "-r", requirements], limit_s=BUILD_LIMIT_S)
             if done.returncode != 0:
                 unavailable(f"pip install {client}: {done.stderr.strip()}")
@@ -34,4 +36,7 @@ def environment(client: str) -> Path:
 @pytest.mark.parametrize("client", ["etcd3", "aetcd"])
 def test_client(client: str, hosts: Hosts) -> None:
     printed = checked([environment(client), PYTHON / f"{client}_client.py", hosts.all, *APART], limit_s=90)
-    assert printed.split("\n") == [*(f"ok {name}" for name in ("kv", "transaction", "watch", "lease", "lock")), ""]
+    assert printed.split("\n") == [
+        *(f"ok {name}" for name in ("kv", "transaction", "watch", "lease", "lock")),
+        "",
+    ]

@@ -1,4 +1,5 @@
-"""A store whose quota a request does not fit into, beside etcd's: what is refused, and what Status and AlarmList say."""
+"""A store whose quota a request does not fit into, beside etcd's: what is refused, and what Status and
+AlarmList say."""
 
 from __future__ import annotations
 
@@ -41,7 +42,10 @@ STEPS: list[tuple[str, Any, Any]] = [
     ("KV/Range", pb.RangeRequest(key=b"a"), pb.RangeResponse),
 ]
 LARGE_FIRST = [  # a transaction counts its larger branch, whichever is taken
-    ("KV/Txn", pb.TxnRequest(success=[GET], failure=[put(b"a", bytes(33_000)), put(b"b", bytes(33_000))]), pb.TxnResponse),
+    (
+        "KV/Txn", pb.TxnRequest(success=[GET], failure=[put(b"a", bytes(33_000)), put(b"b", bytes(33_000))]),
+        pb.TxnResponse,
+    ),
     ("Maintenance/Alarm", pb.AlarmRequest(), pb.AlarmResponse),
 ]
 
@@ -67,8 +71,10 @@ def played(address: str, steps: list[tuple[str, Any, Any]]) -> list[object]:
             except grpc.RpcError as e:
                 found.append((e.code(), e.details()))
             if isinstance(found[-1], tuple):  # the alarm is applied soon, on both
-                alarms = channel.unary_unary("/etcdserverpb.Maintenance/Alarm", pb.AlarmRequest.SerializeToString,
-                                             pb.AlarmResponse.FromString)
+                alarms = channel.unary_unary(
+                    "/etcdserverpb.Maintenance/Alarm", pb.AlarmRequest.SerializeToString,
+                    pb.AlarmResponse.FromString,
+                )
                 until(lambda: alarms(pb.AlarmRequest(), timeout=10).alarms)  # noqa: B023
     return found
 
@@ -89,7 +95,12 @@ def etcd() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("steps", [STEPS, LARGE_FIRST])
-def test_what_does_not_fit_is_refused_as_by_etcd(muster: str, etcd: str, steps: list[tuple[str, Any, Any]]) -> None:
+def test_what_does_not_fit_is_refused_as_by_etcd(
+    muster: str, etcd: str, steps: list[tuple[str, Any, Any]]
+) -> None:
     want = played(etcd, steps)
-    assert any(found == (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded") for found in want)
+    assert any(
+        found == (grpc.StatusCode.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded")
+        for found in want
+    )
     assert played(muster, steps) == want

@@ -27,7 +27,8 @@ _CI = bool(os.environ.get("MUSTER_CI"))
 
 
 def skip_without(*commands: str) -> None:
-    """At the top of a module: skip it by name if a command is missing. In CI its tests fail (see ``need``)."""
+    """At the top of a module: skip it by name if a command is missing. In CI its tests fail (see
+    ``need``)."""
     missing = [command for command in commands if shutil.which(command) is None]
     if missing and not _CI:
         pytest.skip(f"needs {', '.join(missing)}, not found in PATH", allow_module_level=True)
@@ -66,7 +67,8 @@ def fingerprint(*files: Path) -> str:
 
 
 def call(
-    line: Sequence[str | Path], *, cwd: Path = HERE, env: Mapping[str, str] | None = None, limit_s: float = 60.0,
+    line: Sequence[str | Path], *, cwd: Path = HERE, env: Mapping[str, str] | None = None,
+    limit_s: float = 60.0,
     stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:  # fmt: skip
     """Run a program to its end, whatever that is."""
@@ -76,22 +78,33 @@ def call(
     )  # fmt: skip
 
 
-def checked(line: Sequence[str | Path], *, cwd: Path = HERE, env: Mapping[str, str] | None = None, limit_s: float = 60.0) -> str:
+def checked(
+    line: Sequence[str | Path],
+    *,
+    cwd: Path = HERE,
+    env: Mapping[str, str] | None = None,
+    limit_s: float = 60.0,
+) -> str:
     """Run a program that must succeed; its output."""
     done = call(line, cwd=cwd, env=env, limit_s=limit_s)
     if done.returncode != 0:
-        pytest.fail(f"{' '.join(map(str, line))}\nexit code {done.returncode}\n{done.stdout}{done.stderr}", pytrace=False)
+        pytest.fail(
+            f"{' '.join(map(str, line))}\nexit code {done.returncode}\n{done.stdout}{done.stderr}",
+            pytrace=False,
+        )
     return done.stdout
 
 
 class Program:
-    """A program that runs beside the test; its lines, stdout and stderr together, with the times they came."""
+    """A program that runs beside the test; its lines, stdout and stderr together, with the times they
+    came."""
 
     def __init__(self, line: Iterable[str | Path]) -> None:
         self.lines: list[tuple[float, str]] = []
         self._more = threading.Condition()
         self._process = subprocess.Popen(
-            [str(word) for word in line], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [str(word) for word in line], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True, encoding="utf-8",
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read)
@@ -129,7 +142,10 @@ class Program:
             while len(found := [when for when, line in self.lines if re.search(pattern, line)]) < count:
                 left = deadline - time.monotonic()
                 if left <= 0 or (self._process.poll() is not None and not self._reader.is_alive()):
-                    pytest.fail(f"no line with {pattern!r} (number {count}); it printed:\n{self.text()}", pytrace=False)
+                    pytest.fail(
+                        f"no line with {pattern!r} (number {count}); it printed:\n{self.text()}",
+                        pytrace=False,
+                    )
                 self._more.wait(min(left, 0.2))
         return found[count - 1]
 

@@ -1,9 +1,9 @@
 """The revision oracle: every answer against the store's own history.
 
-A successful write tells its revision and a read the revision of what it shows, so there is nothing to search for:
-a full watch gives the one order, and each answer either fits it or does not. This sees what the search of
-``search`` cannot: revisions that are missing or used twice, snapshots torn over several keys, a write that an
-answer places elsewhere than the watch does.
+A successful write tells its revision and a read the revision of what it shows, so there is nothing to search
+for: a full watch gives the one order, and each answer either fits it or does not. This sees what the search
+of ``search`` cannot: revisions that are missing or used twice, snapshots torn over several keys, a write that
+an answer places elsewhere than the watch does.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tests.linearizability.history import Event, Operation, Outcome, Pairs
 def check_stream(events: Sequence[Event], first: int, last: int) -> list[str]:
     """What is wrong with a watch of everything from revision ``first`` that should have come to ``last``.
 
-    Revisions must be dense and rise, a revision changes a key once, and creation revision and version must follow
-    from the events before (of keys that were absent before ``first``).
+    Revisions must be dense and rise, a revision changes a key once, and creation revision and version must
+    follow from the events before (of keys that were absent before ``first``).
     """
     problems: list[str] = []
     expected = first - 1
@@ -41,13 +41,17 @@ def check_stream(events: Sequence[Event], first: int, last: int) -> list[str]:
         created, version = alive.get(event.key, (event.revision, 0))
         if event.value is None:
             if not alive.pop(event.key, None):
-                problems.append(f"revision {event.revision} deletes {event.key.decode()}, which was not there")
+                problems.append(
+                    f"revision {event.revision} deletes {event.key.decode()}, which was not there"
+                )
         else:
             alive[event.key] = created, version + 1
             if (event.create_revision, event.version) != (created, version + 1):
                 problems.append(
-                    f"{event.key.decode()} at revision {event.revision} has create revision {event.create_revision} and "
-                    f"version {event.version}, want {created} and {version + 1}")
+                    f"{event.key.decode()} at revision {event.revision} has create revision "
+                    f"{event.create_revision} and "
+                    f"version {event.version}, want {created} and {version + 1}"
+                )
     if expected != last:
         problems.append(f"the stream ends at revision {expected}, want {last}")
     return problems
@@ -71,7 +75,9 @@ class _Oracle:
             revisions.append(event.revision)
             values.append(event.value)
             if event.value is not None and written.setdefault(event.value, event.revision) != event.revision:
-                self.problems.append(f"value {event.value.decode()} was written at {written[event.value]} and {event.revision}")
+                self.problems.append(
+                    f"value {event.value.decode()} was written at {written[event.value]} and {event.revision}"
+                )
         certain = [o for o in operations if o.outcome is Outcome.OK]
         returns = sorted((o.returned_ns, o.revision) for o in certain)
         self._returned_ns = [at for at, _ in returns]
@@ -96,8 +102,15 @@ class _Oracle:
             stored = self._value_at(key, revision)
             if stored != value:
                 revisions, values = self._versions.get(key, ((), ()))
-                when = [(r, next(iter(revisions[i + 1 :]), "now")) for i, r in enumerate(revisions) if values[i] == value]
-                return f"{key.decode()} was {stored!r} at revision {revision}, not {value!r} (that from, to: {when[-3:]})"
+                when = [
+                    (r, next(iter(revisions[i + 1 :]), "now"))
+                    for i, r in enumerate(revisions)
+                    if values[i] == value
+                ]
+                return (
+                    f"{key.decode()} was {stored!r} at revision {revision}, not {value!r} "
+                    f"(that from, to: {when[-3:]})"
+                )
         return ""
 
     def _blame(self, operation: Operation, what: str) -> None:
@@ -107,7 +120,10 @@ class _Oracle:
         known, revision = self._known_before(operation.invoked_ns), operation.revision
         if operation.writes:
             if self._revisions.get(revision) != dict(operation.writes):
-                self._blame(operation, f"an acknowledged write is not in the history, which has {self._revisions.get(revision)}")
+                self._blame(
+                    operation,
+                    f"an acknowledged write is not in the history, which has {self._revisions.get(revision)}",
+                )
             elif self._claimed.setdefault(revision, operation) is not operation:
                 self._blame(operation, f"revision {revision} was told to somebody else too")
             if revision <= known:
@@ -121,7 +137,8 @@ class _Oracle:
             self._blame(operation, wrong)
 
     def _leftovers(self, uncertain: list[Operation]) -> None:
-        """Whatever no acknowledged write explains must be the doing of an ambiguous one, at most once each."""
+        """Whatever no acknowledged write explains must be the doing of an ambiguous one, at most once
+        each."""
         by_value: dict[bytes, Operation] = {}
         deletes: dict[bytes, list[Operation]] = {}
         for operation in sorted(uncertain, key=lambda o: o.invoked_ns):

@@ -1,12 +1,12 @@
 """Linearizability of a history, key by key: Wing and Gong's search with Lowe's memory of what was tried.
 
-Linearizability is local (Herlihy and Wing 1990), so a history is good if what it says of each key is; that keeps
-the search small. An operation on several keys counts as one operation on each: that may miss what only the keys
-together show (the oracle sees it) but never blames a good history.
+Linearizability is local (Herlihy and Wing 1990), so a history is good if what it says of each key is; that
+keeps the search small. An operation on several keys counts as one operation on each: that may miss what only
+the keys together show (the oracle sees it) but never blames a good history.
 
 Ambiguous writes could stand anywhere, which would make the search exponential. They are placed only where an
-operation reads what they wrote, directly before the first that does: values are unique, so if there is any good
-order there is one of this form, and a write that nobody saw can be left out.
+operation reads what they wrote, directly before the first that does: values are unique, so if there is any
+good order there is one of this form, and a write that nobody saw can be left out.
 """
 
 from __future__ import annotations
@@ -97,8 +97,10 @@ def _search(accesses: list[_Access]) -> list[_Access]:
     if not certain:
         return []
     head = _timeline(certain)
-    unknown = _Unknown([a for a in accesses if a.operation.outcome is Outcome.AMBIGUOUS and a.writes is not _ANY],
-                       len(certain))
+    unknown = _Unknown(
+        [a for a in accesses if a.operation.outcome is Outcome.AMBIGUOUS and a.writes is not _ANY],
+        len(certain),
+    )
     everything = (1 << len(certain)) - 1
     state: object = None
     done = 0  # bits of what has its place
@@ -109,8 +111,18 @@ def _search(accesses: list[_Access]) -> list[_Access]:
     while True:
         if entry is not None and entry.match is not None:
             access = entry.access
-            used = 0 if access.reads is _ANY or access.reads == state else unknown.reach(access.reads, state, done, entry)
-            after = access.writes if access.writes is not _ANY else access.reads if access.reads is not _ANY else state
+            used = (
+                0
+                if access.reads is _ANY or access.reads == state
+                else unknown.reach(access.reads, state, done, entry)
+            )
+            after = (
+                access.writes
+                if access.writes is not _ANY
+                else access.reads
+                if access.reads is not _ANY
+                else state
+            )
             if used >= 0 and (done | used | access.bit, after) not in tried:
                 tried.add((done | used | access.bit, after))
                 stack.append((entry, state, done))
@@ -162,7 +174,8 @@ class _Unknown:
         before_ns = _first_return(call)
         used = 0
         while value != state:
-            # Those that qualify are alike from here on: they never return, so each can wait as well as another.
+            # Those that qualify are alike from here on: they never return, so each can wait as well as
+            # another.
             chosen = next((a for a in self._by_value.get(value, ())
                            if not (done | used) & a.bit and a.operation.invoked_ns <= before_ns), None)
             if chosen is None:

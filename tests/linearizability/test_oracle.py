@@ -57,7 +57,10 @@ def test_a_stream_with_a_gap_a_repeat_or_an_early_end_is_caught() -> None:
 
 def test_a_stream_whose_versions_do_not_follow_is_caught() -> None:
     assert "want 2 and 2" in check_stream([STREAM[0], replace(STREAM[1], version=1), *STREAM[2:]], 2, 6)[0]
-    assert "want 6 and 1" in check_stream([*STREAM[:-1], replace(STREAM[-1], create_revision=2, version=4)], 2, 6)[0]
+    assert (
+        "want 6 and 1"
+        in check_stream([*STREAM[:-1], replace(STREAM[-1], create_revision=2, version=4)], 2, 6)[0]
+    )
     assert "was not there" in check_stream([Event(2, A, None)], 2, 2)[0]
 
 
@@ -100,7 +103,9 @@ def test_an_ambiguous_write_may_be_there_or_not() -> None:
     assert problems_with(2, replace(HISTORY[2], outcome=Outcome.AMBIGUOUS)) == ""
     assert problems_with(5, replace(HISTORY[5], outcome=Outcome.AMBIGUOUS, reads=())) == ""
     never = write(0, 0, (A, b"8"), outcome=Outcome.AMBIGUOUS)
-    assert check_operations([*HISTORY, never, write(0, 0, (A, None), outcome=Outcome.AMBIGUOUS)], STREAM) == []
+    assert (
+        check_operations([*HISTORY, never, write(0, 0, (A, None), outcome=Outcome.AMBIGUOUS)], STREAM) == []
+    )
 
 
 def test_an_ambiguous_write_takes_effect_whole_and_not_before_it_began() -> None:
@@ -119,5 +124,7 @@ def test_a_failed_write_that_took_effect_is_caught() -> None:
 
 
 def test_a_revision_that_nobody_wrote_is_caught() -> None:
-    assert check_operations(HISTORY, [*STREAM, Event(7, B, b"x", 4, 2)])[0].startswith("nobody wrote revision 7")
+    assert check_operations(HISTORY, [*STREAM, Event(7, B, b"x", 4, 2)])[0].startswith(
+        "nobody wrote revision 7"
+    )
     assert check_operations(HISTORY, [*STREAM, Event(7, A, None)])[0].startswith("nobody wrote revision 7")

@@ -1,4 +1,5 @@
-"""Clients: one request at a time each, of every kind; they remember what they asked and what they were told."""
+"""Clients: one request at a time each, of every kind; they remember what they asked and what they were
+told."""
 
 from __future__ import annotations
 
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from order_sim import Simulation
 
 RESPONSES: dict[str, Any] = {
-    "Put": pb.PutResponse, "Range": pb.RangeResponse, "DeleteRange": pb.DeleteRangeResponse, "Txn": pb.TxnResponse,
-    "Compact": pb.CompactionResponse, "LeaseGrant": pb.LeaseGrantResponse, "LeaseRevoke": pb.LeaseRevokeResponse,
-    "LeaseKeepAlive": pb.LeaseKeepAliveResponse, "LeaseTimeToLive": pb.LeaseTimeToLiveResponse,
-    "LeaseLeases": pb.LeaseLeasesResponse, "HashKV": pb.HashKVResponse,
+    "Put": pb.PutResponse, "Range": pb.RangeResponse, "DeleteRange": pb.DeleteRangeResponse,
+    "Txn": pb.TxnResponse, "Compact": pb.CompactionResponse, "LeaseGrant": pb.LeaseGrantResponse,
+    "LeaseRevoke": pb.LeaseRevokeResponse, "LeaseKeepAlive": pb.LeaseKeepAliveResponse,
+    "LeaseTimeToLive": pb.LeaseTimeToLiveResponse, "LeaseLeases": pb.LeaseLeasesResponse,
+    "HashKV": pb.HashKVResponse,
 }
 WRITES = frozenset(("Put", "DeleteRange", "Txn", "LeaseRevoke", "LeaseGrant", "Compact"))
 _SURE = (  # errors that say for certain that nothing was logged, besides those that an evaluation gave
@@ -225,7 +227,9 @@ class Clients:
         if end == b"\0" and self.random.random() < 0.5:
             end = b""
             key = self._key()
-        return "DeleteRange", pb.DeleteRangeRequest(key=key, range_end=end, prev_kv=self.random.random() < 0.3)
+        return "DeleteRange", pb.DeleteRangeRequest(
+            key=key, range_end=end, prev_kv=self.random.random() < 0.3
+        )
 
     def _range(self) -> tuple[str, Any]:
         r = self.random
@@ -245,7 +249,9 @@ class Clients:
 
     def _compare(self, key: bytes, end: bytes = b"") -> Any:
         r = self.random
-        compare = pb.Compare(key=key, range_end=end, result=r.choice((0, 0, 1, 2, 3)), target=r.choice((0, 1, 2, 2, 3)))
+        compare = pb.Compare(
+            key=key, range_end=end, result=r.choice((0, 0, 1, 2, 3)), target=r.choice((0, 1, 2, 2, 3))
+        )
         if compare.target == 0:
             compare.version = r.randint(0, 3)
         elif compare.target == 1:
@@ -292,7 +298,9 @@ class Clients:
             request.compare.append(self._compare(r.choice(keys)))
         if self.simulation.plan.turn_rows < Grain().turn_rows:
             for _ in range(r.choice((0, 1, 2))):
-                request.compare.append(self._compare(min(keys), max(keys)) if r.random() < 0.7 else self._compare(*self.span()))
+                request.compare.append(
+                    self._compare(min(keys), max(keys)) if r.random() < 0.7 else self._compare(*self.span())
+                )
         for ops in (request.success, request.failure):
             used: set[bytes] = set()
             for _ in range(r.choice((0, 1, 2, 3)) if ops is request.failure else r.choice((1, 2, 3))):
@@ -314,7 +322,9 @@ class Clients:
         a, b = self.random.sample(self.simulation.keys, 2)
         request = pb.TxnRequest(compare=[self._compare(a)])
         for at, key in enumerate((a, b)):
-            request.success.add().request_put.CopyFrom(pb.PutRequest(key=key, value=self._value() + b".%d" % at))
+            request.success.add().request_put.CopyFrom(
+                pb.PutRequest(key=key, value=self._value() + b".%d" % at)
+            )
             request.failure.add().request_range.CopyFrom(pb.RangeRequest(key=key))
         return "Txn", request
 
@@ -355,8 +365,10 @@ class Clients:
     def ask(self, front: FrontProcess, method: str, request: Any) -> Operation:
         """Send a request and remember what becomes of it."""
         simulation = self.simulation
-        operation = Operation(len(self.operations) + 1, method, request, front.host, simulation.now, self.shown,
-                              low_here=front.shown)
+        operation = Operation(
+            len(self.operations) + 1, method, request, front.host, simulation.now, self.shown,
+            low_here=front.shown,
+        )
         if method == "LeaseTimeToLive":
             operation.alive_until = self.alive_until.get(request.ID, 0.0)
         self.operations.append(operation)
@@ -424,5 +436,6 @@ class Clients:
             promised = response.TTL
         if promised > 0:
             # H7: the lease lives so long from the moment the request was made, at the least
-            until = operation.asked_at + promised / (1 + self.simulation.plan.drift)  # its clock may be the fastest
+            # its clock may be the fastest
+            until = operation.asked_at + promised / (1 + self.simulation.plan.drift)
             self.alive_until[response.ID] = max(until, self.alive_until.get(response.ID, 0.0))

@@ -1,5 +1,5 @@
-"""A host's log on its disk, which loses at a crash what was not synced, and the thread that syncs it. They have the
-faces of ``node.storage.RaftLog`` and ``tools.muster.machine.disk.syncer.Syncer``."""
+"""A host's log on its disk, which loses at a crash what was not synced, and the thread that syncs it. They
+have the faces of ``node.storage.RaftLog`` and ``tools.muster.machine.disk.syncer.Syncer``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class LogDisk:
 
     def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
         if not self.position.index < first <= last <= self.last_index():
-            raise IndexError(f"entries [{first}, {last}] outside of ({self.position.index}, {self.last_index()}]")
+            raise IndexError(
+                f"entries [{first}, {last}] outside of ({self.position.index}, {self.last_index()}]"
+            )
         found = self.log[first - self.position.index - 1 : last - self.position.index]
         size = 0
         for at, entry in enumerate(found):
@@ -92,7 +94,9 @@ class LogDisk:
 
     def sync(self, writes: int | None = None) -> None:
         """Everything written so far (up to that many writes) is durable."""
-        covered = len(self._unsynced) if writes is None else max(0, len(self._unsynced) - (self.writes - writes))
+        covered = (
+            len(self._unsynced) if writes is None else max(0, len(self._unsynced) - (self.writes - writes))
+        )
         if not covered:
             return
         hard, position, log, metas = self._durable
@@ -166,8 +170,10 @@ class LogDisk:
             else:
                 self._write(lambda disk: disk.metas.pop("installing", None) and None)
         if not self.position.index <= applied_index <= self.last_index():
-            raise Violation("H10 log and state meet", f"state at {applied_index}, log ({self.position.index}, "
-                                                      f"{self.last_index()}]")
+            raise Violation(
+                "H10 log and state meet",
+                f"state at {applied_index}, log ({self.position.index}, {self.last_index()}]",
+            )
 
     def meta(self, name: str) -> bytes | None:
         return self.metas.get(name)

@@ -1,5 +1,6 @@
-"""What else goes wrong: disks that fail or are full, power that is gone everywhere, clocks that drift and jump, long pauses, and
-processes that die at a point where it hurts. ``hard_plan_of`` gives a plan with all of it by chance."""
+"""What else goes wrong: disks that fail or are full, power that is gone everywhere, clocks that drift and
+jump, long pauses, and processes that die at a point where it hurts. ``hard_plan_of`` gives a plan with all of
+it by chance."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
     from order_sim import Plan, Simulation
 
 HARD_FAULTS = (
-    "kill sequencer", "kill leader", "kill leader", "kill node", "kill host", "restart", "restart", "restart", "restart",
-    "pause leader", "pause node", "pause front", "long pause", "isolate", "one way", "cut pair", "cut sequencer", "heal", "heal",
-    "heal", "break", "transfer", "transfer", "slow disk", "late", "flush", "flush", "empty host", "power cut", "dark host", "full disk",
-    "fail disk", "jump clock",
+    "kill sequencer", "kill leader", "kill leader", "kill node", "kill host", "restart", "restart", "restart",
+    "restart", "pause leader", "pause node", "pause front", "long pause", "isolate", "one way", "cut pair",
+    "cut sequencer", "heal", "heal", "heal", "break", "transfer", "transfer", "slow disk", "late", "flush",
+    "flush", "empty host", "power cut", "dark host", "full disk", "fail disk", "jump clock",
 )
 SNAPSHOTS_LEFT = "H8 a snapshot that nobody installs is removed"
 _MOST_RECEIVED = 3  # snapshots on a node's disk: one that comes, and those that are being finished beside it
@@ -25,7 +26,8 @@ _REMOVED_S = 1.0 + max(_LONG_PAUSES_S)  # by then what is to be removed is, by w
 
 
 class HardFaults:
-    """The faults of a simulation that ``order_sim`` does not know itself. Each is a method named as the fault."""
+    """The faults of a simulation that ``order_sim`` does not know itself. Each is a method named as the
+    fault."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
@@ -65,13 +67,17 @@ class HardFaults:
         """Of any process, for up to ten seconds."""
         simulation, r = self._simulation, self._simulation.random
         nodes = [n for _, n in sorted(simulation.nodes.items())]
-        simulation._pause(r.choice(r.choice((nodes, simulation._leaders() or nodes))), r.choice(_LONG_PAUSES_S))
+        simulation._pause(
+            r.choice(r.choice((nodes, simulation._leaders() or nodes))), r.choice(_LONG_PAUSES_S)
+        )
 
     def jump_clock(self) -> None:
         """A host's wall clock is set, by up to an hour."""
         simulation, r = self._simulation, self._simulation.random
         host = r.choice(simulation.hosts)
-        simulation.wall_jumps[host] = simulation.wall_jumps.get(host, 0.0) + r.choice((-1, 1)) * r.choice((0.5, 30.0, 3600.0))
+        simulation.wall_jumps[host] = simulation.wall_jumps.get(host, 0.0) + r.choice((-1, 1)) * r.choice(
+            (0.5, 30.0, 3600.0)
+        )
 
     # -- what follows from them
 
@@ -82,7 +88,10 @@ class HardFaults:
         chance = simulation.plan.dies * (0.02 if where == "in an apply" else 1.0)
         if not chance or simulation.calm or not isinstance(process, NodeProcess) or not process.alive:
             return
-        if simulation.nodes.get((process.host, process.shard)) is process and simulation.random.random() < chance:
+        if (
+            simulation.nodes.get((process.host, process.shard)) is process
+            and simulation.random.random() < chance
+        ):
             simulation.did[f"died {where}"] = simulation.did.get(f"died {where}", 0) + 1
             raise PowerCut(where)
 
@@ -104,7 +113,8 @@ class HardFaults:
         return ""
 
     def received(self, process_name: str, sinks: set[Any]) -> None:
-        """A node begins to receive a snapshot, beside these others. Some of them may just be being removed."""
+        """A node begins to receive a snapshot, beside these others. Some of them may just be being
+        removed."""
         if len(sinks) > _MOST_RECEIVED:
             early = set(sinks)
 
@@ -127,8 +137,10 @@ def harden(plan: Plan, seed: int) -> Plan:
     plan.snapshot_count = r.choice((10, 40, 10_000))
     plan.many = r.choice((1, 1, plan.many))
     assert plan.mix is not None
-    plan.mix |= {"compact": plan.mix["compact"] + r.choice((0, 2)), "delete": plan.mix["delete"] + r.choice((0, 6)),
-                 "lease_put": plan.mix["lease_put"] + r.choice((0, 4))}
+    plan.mix |= {
+        "compact": plan.mix["compact"] + r.choice((0, 2)), "delete": plan.mix["delete"] + r.choice((0, 6)),
+        "lease_put": plan.mix["lease_put"] + r.choice((0, 4)),
+    }
     plan.tcp = r.random() < 0.6
     plan.buffer = r.choice((10_000, 10_000, 60))
     return plan

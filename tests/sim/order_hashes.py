@@ -1,4 +1,5 @@
-"""HashKV, of whichever replica and whenever: equal where the history that it covers is equal, and nowhere else (I19)."""
+"""HashKV, of whichever replica and whenever: equal where the history that it covers is equal, and nowhere
+else (I19)."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class Hashes:
             raise Violation("I19 another history has another hash", f"{o}; {other}")
 
     def _versions(self, revision: int, compacted: int) -> Versions:
-        """Every version up to a revision, of those up to the compaction what it keeps: the last of each key that is there."""
+        """Every version up to a revision, of those up to the compaction what it keeps: the last of each key
+        that is there."""
         kept: dict[bytes, int] = {}
         for r in range(2, min(revision, compacted) + 1):
             for change in self._replay.changes[r]:
@@ -45,5 +47,9 @@ class Hashes:
                     kept.pop(change.key, None)
                 else:
                     kept[change.key] = r
-        later = [(r, change.key) for r in range(max(compacted, 1) + 1, revision + 1) for change in self._replay.changes[r]]
+        later = [
+            (r, change.key)
+            for r in range(max(compacted, 1) + 1, revision + 1)
+            for change in self._replay.changes[r]
+        ]
         return frozenset((*((r, key) for key, r in kept.items()), *later))

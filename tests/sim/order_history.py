@@ -1,14 +1,17 @@
 """What was answered, against what was committed (I22): replay, then look at every answer and every watch.
 
-The committed logs are folded once more, by the plainest code: an order record after the other, and for each cut
-the entries of the shards it names. That gives every revision its changes. Then
+The committed logs are folded once more, by the plainest code: an order record after the other, and for each
+cut the entries of the shards it names. That gives every revision its changes. Then
 
-* each revision belongs to exactly one request, which did exactly that to the state before it, or to a lease that was
-  revoked or expired; no request has two (I5, I23);
-* each answer is what a naive model of etcd (``tests/unit/semantics/model.py``) says in the state at its revision;
+* each revision belongs to exactly one request, which did exactly that to the state before it, or to a lease
+  that was revoked or expired; no request has two (I5, I23);
+* each answer is what a naive model of etcd (``tests/unit/semantics/model.py``) says in the state at its
+  revision;
 * nobody was shown a revision older than what anybody had been shown before he asked (real time);
-* what was refused could be refused at some moment between question and answer; what was said not to be logged is not;
-* each watch got exactly the events of its range, in order, from its start on, whole revisions at a time (I16);
+* what was refused could be refused at some moment between question and answer; what was said not to be logged
+  is not;
+* each watch got exactly the events of its range, in order, from its start on, whole revisions at a time
+  (I16);
 * a lease lived at least as long as it was promised, and nothing hangs on one that is gone (I15).
 """
 
@@ -69,7 +72,8 @@ class Replay:
     leases_at: dict[int, frozenset[int]] = field(default_factory=dict)  # revision -> leases just after it
     multis: dict[order.Attempt, int] = field(default_factory=dict)  # attempt -> order index
     spans: int = 0  # deletes that were logged as one
-    cuts_at: list[dict[int, order.Cut]] = field(default_factory=lambda: [{}])  # order index -> C_s of every shard
+    # order index -> C_s of every shard
+    cuts_at: list[dict[int, order.Cut]] = field(default_factory=lambda: [{}])
     revision_at: list[int] = field(default_factory=lambda: [1])  # order index -> revision there
     term_at: list[int] = field(default_factory=lambda: [0])  # order index -> the record's term
     revision: int = 1
@@ -96,7 +100,8 @@ class Answers(Model):
 
 
 class Folder:
-    """Folds order records as they become committed; ``logs``: shard -> index -> term, kind, data, of what is committed."""
+    """Folds order records as they become committed; ``logs``: shard -> index -> term, kind, data, of what is
+    committed."""
 
     def __init__(self, logs: dict[int, dict[int, tuple[int, int, bytes]]], shards: range) -> None:
         self._logs = logs
@@ -117,7 +122,8 @@ class Folder:
 
     def _record(self, index: int, data: bytes) -> None:
         replay = self.replay
-        waiting: list[int] = []  # revisions of a multi whose leases are named behind it: the last one's, no other's
+        # revisions of a multi whose leases are named behind it: the last one's, no other's
+        waiting: list[int] = []
         for kind, at, to in items(data):
             if kind == Item.CUT:
                 for shard, cut in order.decode_cut(data, at, to):
@@ -235,7 +241,8 @@ class Folder:
             if kind == Item.DELETE_RANGE:
                 start, range_end, _ = records.read_delete_range(data, at, to)
                 replay.spans += 1
-                count = counted.pop((place, start, range_end), 0)  # 0: another shard's part of the same has done it
+                # 0: another shard's part of the same has done it
+                count = counted.pop((place, start, range_end), 0)
                 gone = [key for key in sorted(state) if holds((start, range_end), key)] if count else []
                 if len(gone) != count:
                     raise Violation("I22 a range holds what was counted", f"{gone}, {count} at {revision}, record {index}")
@@ -468,7 +475,8 @@ class History:
             if not any(0 < revision <= highest for revision in wanted):  # H16: the latest revision never is
                 raise self._bad("I24 compacted only what is compacted", o, f"{highest}")
         elif "future revision" in text:
-            if o.method != "HashKV" and not any(revision > o.low for revision in _revisions(o)):  # that is a replica's own
+            # that is a replica's own
+            if o.method != "HashKV" and not any(revision > o.low for revision in _revisions(o)):
                 raise self._bad("I22 no revision is in the future that was shown", o, f"{o.low}")
         elif "key not found" in text:
             low, high = o.low, self._committed_by(o.answered_at)
@@ -500,7 +508,8 @@ class History:
                 by_value[value].append(o)
             if not values or o.method == "Txn":
                 rest.append(o)
-        keeping = [o for o in open_ if o.method == "Put" and o.request.ignore_value]  # they write what another one wrote
+        # they write what another one wrote
+        keeping = [o for o in open_ if o.method == "Put" and o.request.ignore_value]
         taken: dict[int, int] = {}  # number of a request -> the revision that is taken for its own
         candidates: dict[int, list[Operation]] = {}
         for revision in range(2, replay.revision + 1):
@@ -513,7 +522,8 @@ class History:
                 written = {c.kv.value for c in replay.changes[revision] if c.kv is not None}
                 asked = [o for o in self._simulation.clients.operations if written & set(_values(o))]
                 raise Violation("I22 each revision belongs to one request",
-                                f"{revision} (record {replay.record_of[revision]}): {replay.changes[revision]}; {asked}")
+                                f"{revision} (record {replay.record_of[revision]}): "
+                                f"{replay.changes[revision]}; {asked}")
         if self._users is not None:
             for revision, o in self._owner.items():
                 self._users.owned(o, revision)
@@ -547,8 +557,8 @@ class History:
 
 
 def _assign(revision: int, candidates: dict[int, list[Operation]], taken: dict[int, int], tried: set[int]) -> bool:
-    """Give a revision a request of its own, if need be by giving another revision another one: two deletes of one key
-    look the same."""
+    """Give a revision a request of its own, if need be by giving another revision another one: two deletes of
+    one key look the same."""
     for o in candidates[revision]:
         if o.number not in tried:
             tried.add(o.number)

@@ -1,5 +1,5 @@
-"""Every kind of answer that a client can get here, and how often it comes in the fixed seeds at the least: a check whose operation
-never happens passes idly."""
+"""Every kind of answer that a client can get here, and how often it comes in the fixed seeds at the least: a
+check whose operation never happens passes idly."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def kinds_of(o: Operation) -> Iterator[str]:
     elif o.refused:
         yield from (f"refused: {text}" for text in REFUSALS if text in (o.error or ""))
     elif o.ok:
-        yield from (f"{o.method}: {what}" for what, so in _facts(o.method, o.request, o.response).items() if so)
+        yield from (
+            f"{o.method}: {what}" for what, so in _facts(o.method, o.request, o.response).items() if so
+        )
 
 
 def _facts(method: str, request: Any, response: Any) -> dict[str, Any]:
@@ -45,20 +47,30 @@ def _facts(method: str, request: Any, response: Any) -> dict[str, Any]:
                 "the value kept": request.ignore_value, "what was there": response.HasField("prev_kv"),
                 "nothing was there": request.prev_kv and not response.HasField("prev_kv")}
     if method == "DeleteRange":
-        return {"deleted": response.deleted, "several": response.deleted > 1, "nothing to delete": not response.deleted,
-                "what was there": response.prev_kvs}
+        return {
+            "deleted": response.deleted, "several": response.deleted > 1,
+            "nothing to delete": not response.deleted, "what was there": response.prev_kvs,
+        }
     if method == "Txn":
         done = [op.WhichOneof("response") for op in response.responses]
-        return {"succeeded": response.succeeded, "failed": not response.succeeded, "put": "response_put" in done,
-                "deleted": "response_delete_range" in done, "read": "response_range" in done,
-                "several writes": sum(name != "response_range" for name in done) > 1}
+        return {
+            "succeeded": response.succeeded, "failed": not response.succeeded, "put": "response_put" in done,
+            "deleted": "response_delete_range" in done, "read": "response_range" in done,
+            "several writes": sum(name != "response_range" for name in done) > 1,
+        }
     if method == "Range":
-        return {"rows": response.kvs, "nothing": not response.count, "more": response.more, "count": request.count_only,
-                "serializable": request.serializable, "linearizable": not request.serializable,
-                "of an old revision": 0 < request.revision < response.header.revision}
+        return {
+            "rows": response.kvs, "nothing": not response.count, "more": response.more,
+            "count": request.count_only, "serializable": request.serializable,
+            "linearizable": not request.serializable,
+            "of an old revision": 0 < request.revision < response.header.revision,
+        }
     if method == "HashKV":
-        return {"of the latest": not request.revision, "of an old revision": 0 < request.revision < response.header.revision,
-                "compacted": response.compact_revision > 0}
+        return {
+            "of the latest": not request.revision,
+            "of an old revision": 0 < request.revision < response.header.revision,
+            "compacted": response.compact_revision > 0,
+        }
     if method == "LeaseTimeToLive":
         return {"left": response.TTL >= 0, "with keys": response.keys, "gone": response.TTL < 0}
     if method == "LeaseKeepAlive":

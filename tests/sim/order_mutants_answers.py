@@ -1,5 +1,5 @@
-"""Answers that a client would miss or not believe, taken out one at a time: checks that could pass idly must bite, each by its
-own name. As ``order_mutants``."""
+"""Answers that a client would miss or not believe, taken out one at a time: checks that could pass idly must
+bite, each by its own name. As ``order_mutants``."""
 
 from __future__ import annotations
 
@@ -87,15 +87,19 @@ def leases_end_late(patch: Patch) -> None:
 
 def time_to_live_is_always_the_same(patch: Patch) -> None:
     """I15: the answer tells what is left."""
-    patch.setattr(node.replica.server.Lessor, "time_to_live",
-                  lambda self, lease, now_ms: (1_000_000, self._leases[lease].ttl_s) if lease in self._leases else None)
+    patch.setattr(
+        node.replica.server.Lessor, "time_to_live",
+        lambda self, lease, now_ms: (1_000_000, self._leases[lease].ttl_s) if lease in self._leases else None,
+    )
 
 
 def any_replica_lists_the_leases(patch: Patch) -> None:
     """I22: the list of leases shows every grant and every end that was acknowledged before."""
     read = proxy.routing.router.Router.read
 
-    def local(self: Any, call: Any, method: int, body: bytes, shard: int, serializable: bool, *rest: Any) -> None:
+    def local(
+        self: Any, call: Any, method: int, body: bytes, shard: int, serializable: bool, *rest: Any
+    ) -> None:
         read(self, call, method, body, shard, serializable or method == Method.LEASE_LEASES, *rest)
 
     patch.setattr(proxy.routing.router.Router, "read", local)
@@ -110,13 +114,16 @@ def no_leases_are_listed(patch: Patch) -> None:
 
 
 def compares_are_looked_at_once(patch: Patch) -> None:
-    """I22: range compares that were looked at ahead are looked at again where the transaction is evaluated."""
+    """I22: range compares that were looked at ahead are looked at again where the transaction is
+    evaluated."""
     patch.setattr(RangeCompares, "look_again", lambda self, view, store: None)
 
 
 def no_shard_decides_range_compares(patch: Patch) -> None:
     """I22: a range compare is about the keys of every shard that it meets, not shard 0's alone."""
-    patch.setattr(cluster.order.leading.shard_leader, "decide", lambda compares, view, turn: bytes(len(compares)))
+    patch.setattr(
+        cluster.order.leading.shard_leader, "decide", lambda compares, view, turn: bytes(len(compares))
+    )
 
 
 # -- hashes
@@ -135,7 +142,9 @@ def hashes_are_of_half_a_compaction(patch: Patch) -> None:
     def mixed(blob: bytes, revision: int) -> bytes:
         parts = [pb.HashKVResponse.FromString(tail) for tail in proxy.spanning.gather.split(blob)]
         value = zlib.crc32(b"".join(part.hash.to_bytes(4, "little") for part in parts))
-        answer = pb.HashKVResponse(hash=value, compact_revision=parts[-1].compact_revision, hash_revision=revision)
+        answer = pb.HashKVResponse(
+            hash=value, compact_revision=parts[-1].compact_revision, hash_revision=revision
+        )
         return answer.SerializeToString()
 
     patch.setattr(proxy.services.upkeep.maintenance, "hash_answer", mixed)
@@ -167,7 +176,9 @@ def progress_names_the_watermark(patch: Patch) -> None:
 
 def progress_overtakes_events(patch: Patch) -> None:
     """I16: it names a revision up to which every event has been sent."""
-    patch.setattr(proxy.watch.stream.WatchStream, "_promised", lambda self, watches, least=0: self.hub.store_revision())
+    patch.setattr(
+        proxy.watch.stream.WatchStream, "_promised", lambda self, watches, least=0: self.hub.store_revision()
+    )
 
 
 def progress_requests_are_dropped(patch: Patch) -> None:
@@ -210,20 +221,32 @@ def compactions_are_misnamed(patch: Patch) -> None:
 WATCHES = {**HOT, "watch": 3, "progress": 6}
 SHOWN = {"put": 6, "wide": 20}
 MUTANTS = [
-    Mutant(compares_are_looked_at_once, ("I22",), plan(mix={"put": 10, "txn": 14, "delete": 3}, turn_rows=0, **CALM)),
-    Mutant(no_shard_decides_range_compares, ("I22",), plan(mix={"put": 10, "txn": 14, "delete": 3}, turn_rows=0, **CALM)),
+    Mutant(
+        compares_are_looked_at_once, ("I22",),
+        plan(mix={"put": 10, "txn": 14, "delete": 3}, turn_rows=0, **CALM),
+    ),
+    Mutant(
+        no_shard_decides_range_compares, ("I22",),
+        plan(mix={"put": 10, "txn": 14, "delete": 3}, turn_rows=0, **CALM),
+    ),
     Mutant(no_rows_are_pinned, ("I22",), plan(mix=SHOWN, many=1, clients=12, repeats=0.0, **CALM), first=1),
     Mutant(pieces_are_left_out, ("I22",), plan(mix=SHOWN, many=1, **CALM)),
     Mutant(no_lease_ever_expires, ("I15 a lease ends",), plan(mix=LEASES, **CALM)),
     Mutant(leases_end_late, ("I15 a lease ends",), plan(mix=LEASES, faults=("heal",))),
     Mutant(time_to_live_is_always_the_same, ("I15 time to live",), plan(mix=LEASES, **CALM)),
-    Mutant(any_replica_lists_the_leases, ("I22 the leases are",), plan(
-        mix={"grant": 8, "revoke": 8, "list": 20}, faults=("pause node", "cut pair", "heal"))),
+    Mutant(
+        any_replica_lists_the_leases, ("I22 the leases are",),
+        plan(mix={"grant": 8, "revoke": 8, "list": 20}, faults=("pause node", "cut pair", "heal")),
+    ),
     Mutant(no_leases_are_listed, ("I22 the leases are",), plan(mix={**LEASES, "list": 4}, **CALM)),
-    Mutant(hashes_are_of_the_latest_revision, ("I19 the same history", "I19 another history"), plan(
-        mix={"put": 8, "hash": 8}, **CALM)),
-    Mutant(hashes_are_of_half_a_compaction, ("I19 the same history", "I19 another history"), plan(
-        mix={"put": 8, "compact": 6, "hash": 20}, faults=("pause node",))),
+    Mutant(
+        hashes_are_of_the_latest_revision, ("I19 the same history", "I19 another history"),
+        plan(mix={"put": 8, "hash": 8}, **CALM),
+    ),
+    Mutant(
+        hashes_are_of_half_a_compaction, ("I19 the same history", "I19 another history"),
+        plan(mix={"put": 8, "compact": 6, "hash": 20}, faults=("pause node",)),
+    ),
     Mutant(watches_send_no_prev_kv, ("I16 what was there before",), plan(mix={**HOT, "watch": 3}, **CALM)),
     Mutant(no_watch_is_ever_confirmed, ("I16 a watch is confirmed",), plan(mix={**HOT, "watch": 3}, **CALM)),
     Mutant(progress_names_the_watermark, ("I16 progress covers",), plan(mix=WATCHES, **CALM)),
@@ -232,6 +255,9 @@ MUTANTS = [
     Mutant(nobody_is_notified_of_progress, ("I16 progress is told from",), plan(mix=WATCHES, **CALM)),
     Mutant(filters_are_ignored, ("I16 every event once",), plan(mix=WATCHES, **CALM)),
     Mutant(fragments_are_not_marked, ("I16 every event once",), plan(mix=WATCHES, **CALM)),
-    Mutant(compacted_watches_are_not_told_why, ("I16 a watch ends for a reason",), plan(mix={**WATCHES, "compact": 4}, **CALM)),
+    Mutant(
+        compacted_watches_are_not_told_why, ("I16 a watch ends for a reason",),
+        plan(mix={**WATCHES, "compact": 4}, **CALM),
+    ),
     Mutant(compactions_are_misnamed, ("I24 compacted only",), plan(mix={**WATCHES, "compact": 4}, **CALM)),
 ]

@@ -1,4 +1,5 @@
-"""Rules of ``order_checks`` that need a memory of their own: what is logged under locks (I9), what is done twice (I23)."""
+"""Rules of ``order_checks`` that need a memory of their own: what is logged under locks (I9), what is done
+twice (I23)."""
 
 from __future__ import annotations
 
@@ -32,14 +33,16 @@ class Term:
     leading: ShardLeader[Any]
     last_index: int  # of the log
     last_record: int = 0  # the last entry that is not empty, as far as this leader logged it
-    locked: dict[Attempt, int] = field(default_factory=dict)  # held by now -> what was logged before: to be shown
-    older: bool = False  # the next entry may hold what was evaluated before the last lock, and was not logged then
+    # held by now -> what was logged before: to be shown
+    locked: dict[Attempt, int] = field(default_factory=dict)
+    # the next entry may hold what was evaluated before the last lock, and was not logged then
+    older: bool = False
     answered: set[Attempt] = field(default_factory=set)
 
 
 class UnderLocks:
-    """I9, at each step of a shard's leader: what it logs touches no lock that it has held since before the step; and what it
-    grants shows all that was logged before the step in which it locked."""
+    """I9, at each step of a shard's leader: what it logs touches no lock that it has held since before the
+    step; and what it grants shows all that was logged before the step in which it locked."""
 
     def __init__(self) -> None:
         self.seen: dict[tuple[int, int], Term] = {}
@@ -51,7 +54,11 @@ class UnderLocks:
         if term is None or term.leading is not leading:
             self.seen[where] = Term(leading, raft.last_index)
             return
-        held = {h.attempt: h for h in leading._table if h.active and h.attempt is not None} if len(leading._table) else {}
+        held = (
+            {h.attempt: h for h in leading._table if h.active and h.attempt is not None}
+            if len(leading._table)
+            else {}
+        )
         before = term.last_record
         if raft.last_index > term.last_index and raft.term == leading.term:
             locked = [h for attempt, h in held.items() if attempt in term.locked]
@@ -68,18 +75,26 @@ class UnderLocks:
             if entry_.payload.answer is not None and attempt not in term.answered:
                 term.answered.add(attempt)
                 if process.node.applied_index < term.locked[attempt]:
-                    raise Violation("I9 a grant shows what was logged before", f"{process.name} grants {attempt} at entry "
-                                    f"{process.node.applied_index}, {term.locked[attempt]} was logged before it locked")
+                    raise Violation(
+                        "I9 a grant shows what was logged before",
+                        f"{process.name} grants {attempt} at entry "
+                        f"{process.node.applied_index}, {term.locked[attempt]} was logged before it locked",
+                    )
 
     def _logged(self, process: NodeProcess, index: int, data: bytes, locked: list[Queued[Any]]) -> None:
         if not locked:
             return
-        written = Footprint([], [span for kind, at, to in items(data, order.ENTRY_ITEMS) for span in _spans(data, kind, at, to)])
+        written = Footprint(
+            [],
+            [span for kind, at, to in items(data, order.ENTRY_ITEMS) for span in _spans(data, kind, at, to)],
+        )
         for held in locked:
             assert isinstance(held.payload, Preparing)
             if held.footprint.conflicts(written):
-                raise Violation("I9 nothing that conflicts is logged under a lock", f"{process.name} logs {written.writes} in "
-                                f"{index}, {held.attempt} holds {held.footprint}")
+                raise Violation(
+                    "I9 nothing that conflicts is logged under a lock",
+                    f"{process.name} logs {written.writes} in {index}, {held.attempt} holds {held.footprint}",
+                )
 
 
 def _spans(data: bytes, kind: int, at: int, to: int) -> list[tuple[bytes, bytes]]:
@@ -96,8 +111,8 @@ def _spans(data: bytes, kind: int, at: int, to: int) -> list[tuple[bytes, bytes]
 
 
 class Once:
-    """I23: no request is done twice. Every request writes a value of its own (``order_clients``), unless a test gives several
-    the same: then they may be done as often as they were asked."""
+    """I23: no request is done twice. Every request writes a value of its own (``order_clients``), unless a
+    test gives several the same: then they may be done as often as they were asked."""
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
@@ -121,8 +136,11 @@ class Once:
                           and not (c.key in before and before[c.key].value == c.kv.value)}:
                 self._done[value] += 1
                 if self._done[value] > self._asked[value]:
-                    raise Violation("I23 no request is done twice", f"{value!r} is written at {revision}, in record "
-                                    f"{replay.record_of[revision]}, once too often")
+                    raise Violation(
+                        "I23 no request is done twice",
+                        f"{value!r} is written at {revision}, in record "
+                        f"{replay.record_of[revision]}, once too often",
+                    )
         self._revision = replay.revision
 
 
@@ -131,5 +149,10 @@ def _written(operation: Operation) -> set[bytes]:
     if operation.method == "Put":
         return {request.value}
     if operation.method == "Txn":
-        return {op.request_put.value for ops in (request.success, request.failure) for op in ops if op.HasField("request_put")}
+        return {
+            op.request_put.value
+            for ops in (request.success, request.failure)
+            for op in ops
+            if op.HasField("request_put")
+        }
     return set()

@@ -1,4 +1,5 @@
-"""Clients' watch streams: one or two watches each, of every kind; what was asked and what was sent is remembered."""
+"""Clients' watch streams: one or two watches each, of every kind; what was asked and what was sent is
+remembered."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Watch:
     stream: Stream
     responses: list[tuple[float, Any]] = field(default_factory=list)  # fragments are put together
     cancelled_at: float = 0.0  # its client cancelled it
-    cursor: int = 0  # every event up to it is delivered: the last event's revision, or one that a progress answer named
+    # every event up to it is delivered: the last event's revision, or one that a progress answer named
+    cursor: int = 0
     progress_at: float = 0.0  # the last periodic progress
     fragments: list[Any] = field(default_factory=list)
 
@@ -44,7 +46,10 @@ class Watch:
         return bool(self.responses) and self.responses[-1][1].canceled
 
     def __repr__(self) -> str:
-        return f"watch {self.number} of {str(self.request).strip()!r} by front {self.front} at {self.asked_at:.4f}"
+        return (
+            f"watch {self.number} of {str(self.request).strip()!r} by front "
+            f"{self.front} at {self.asked_at:.4f}"
+        )
 
 
 @dataclass(eq=False)
@@ -53,7 +58,8 @@ class Stream:
 
     front: FrontProcess
     watches: dict[int, Watch] = field(default_factory=dict)  # by id
-    asked: list[int] = field(default_factory=list)  # progress requests without an answer: what the front had told anyone by then
+    # progress requests without an answer: what the front had told anyone by then
+    asked: list[int] = field(default_factory=list)
     call: Call | None = None
     ended: str | None = None
 
@@ -88,11 +94,15 @@ class WatchClients:
             create.progress_notify = r.random() < 0.3
             create.fragment = r.random() < 0.3
             if r.random() < 0.3:
-                create.filters.extend(r.choice(([pb.WatchCreateRequest.NOPUT], [pb.WatchCreateRequest.NODELETE])))
+                create.filters.extend(
+                    r.choice(([pb.WatchCreateRequest.NOPUT], [pb.WatchCreateRequest.NODELETE]))
+                )
             watch = Watch(len(self.watches) + 1, front.host, create, simulation.now, clients.shown, stream)
             self.watches.append(watch)
             stream.watches[create.watch_id] = watch
-        stream.call = clients.call(lambda data: self._told(stream, data), lambda status, message: self._ended(stream, message))
+        stream.call = clients.call(
+            lambda data: self._told(stream, data), lambda status, message: self._ended(stream, message)
+        )
 
         def start() -> None:
             handler = front.handlers["Watch"]
@@ -124,7 +134,9 @@ class WatchClients:
 
     def _send(self, stream: Stream, request: Any) -> None:
         front = stream.front
-        self._simulation.at(0.0001, front, lambda: front.handlers["Watch"].message(stream.call, request.SerializeToString()))
+        self._simulation.at(
+            0.0001, front, lambda: front.handlers["Watch"].message(stream.call, request.SerializeToString())
+        )
 
     def front_died(self, front: FrontProcess) -> None:
         """Its clients' connections broke."""

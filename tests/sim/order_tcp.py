@@ -1,10 +1,14 @@
-"""Connections as TCP makes them, for plans that ask for it: what the network drops is sent again after 0.2, 0.4, 0.8 ... s, so
-that a connection stays silent for about as long as it was cut, unless a side ends it and dials anew.
+"""Connections as TCP makes them, for plans that ask for it: what the network drops is sent again after 0.2,
+0.4, 0.8 ... s, so that a connection stays silent for about as long as it was cut, unless a side ends it and
+dials anew.
 
-* Each side has its own belief whether the connection stands. A side whose partner's end, or power, went in silence sends on until
-  an answer tells it, or until its kernel ends the connection (``tools.muster.machine.zmtp.silence``: nothing acknowledged for ``silence_s``).
-* A partner that does not read takes ``buffer`` frames; then ``send`` says False, as ``tools.muster.machine.zmtp.Stream`` does.
-* A dial is a SYN, sent again after 1 and 3 s; it is given up as ``tools.muster.machine.zmtp.Dealer`` gives it up.
+* Each side has its own belief whether the connection stands. A side whose partner's end, or power, went in
+  silence sends on until an answer tells it, or until its kernel ends the connection
+  (``tools.muster.machine.zmtp.silence``: nothing acknowledged for ``silence_s``).
+* A partner that does not read takes ``buffer`` frames; then ``send`` says False, as
+  ``tools.muster.machine.zmtp.Stream`` does.
+* A dial is a SYN, sent again after 1 and 3 s; it is given up as ``tools.muster.machine.zmtp.Dealer`` gives it
+  up.
 """
 
 from __future__ import annotations
@@ -45,7 +49,8 @@ class TcpConnection(Connection):
         self._silence_s = silence_s
         self._buffer = buffer
         self._streams = {True: Stream(), False: Stream()}
-        self._heard_at = {True: self.world.now, False: self.world.now}  # when this side's kernel heard the other
+        # when this side's kernel heard the other
+        self._heard_at = {True: self.world.now, False: self.world.now}
         if silence_s and dealer.process.host != router.process.host:
             self.world.at(silence_s, None, self._keep_alive)
 
@@ -77,7 +82,9 @@ class TcpConnection(Connection):
         delay = self.world.delay(self._random, source.host == target.host)
         arrival = max(self.world.now + delay, self._last[forward] + 1e-7)
         self._last[forward] = arrival
-        self.world.at_network(arrival - self.world.now, target, (self, forward), lambda: self._land(forward, number, parts))
+        self.world.at_network(
+            arrival - self.world.now, target, (self, forward), lambda: self._land(forward, number, parts)
+        )
 
     def _land(self, forward: bool, number: int, parts: list[bytes]) -> None:
         stream = self._streams[forward]
@@ -195,8 +202,16 @@ class TcpConnection(Connection):
 class TcpDealer(Dealer):
     """A connecting socket over such connections."""
 
-    def __init__(self, process: Process, endpoint: str, identity: bytes, *, reconnects: bool = True, silence_s: float = 0.0,
-                 buffer: int = 10_000) -> None:
+    def __init__(
+        self,
+        process: Process,
+        endpoint: str,
+        identity: bytes,
+        *,
+        reconnects: bool = True,
+        silence_s: float = 0.0,
+        buffer: int = 10_000,
+    ) -> None:
         self._silence_s = silence_s
         self._buffer = buffer
         self._pause_s = _PAUSES_S[0]
@@ -210,7 +225,11 @@ class TcpDealer(Dealer):
             return
         world = self.process.world
         router = world.bound.get(self.endpoint)
-        host = int(self.endpoint.split("/")[4]) if self.endpoint.startswith("ipc") else int(self.endpoint[7:].partition(":")[0])
+        host = (
+            int(self.endpoint.split("/")[4])
+            if self.endpoint.startswith("ipc")
+            else int(self.endpoint[7:].partition(":")[0])
+        )
         if not world.reachable(self.process.host, host) or host in world.dark:
             limit = dial_s(self._silence_s)
             later = [s for s in _SYNS_S[attempt + 1 :] if s < limit]

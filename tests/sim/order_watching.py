@@ -1,4 +1,5 @@
-"""What watches were sent, against what was committed (I16): as it is sent, and all of it at the end of a run."""
+"""What watches were sent, against what was committed (I16): as it is sent, and all of it at the end of a
+run."""
 
 from __future__ import annotations
 
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from order_sim import Simulation
     from order_streams import Stream, Watch
 
-FRAGMENT_BYTES = 150  # in the simulation: an answer of more events than fit is sent in parts, if its watch wants that
+# in the simulation: an answer of more events than fit is sent in parts, if its watch wants that
+FRAGMENT_BYTES = 150
 TOLD_S = 1.0  # once all is quiet, a progress request is answered by then
-NOTIFIED_S = 2 * (1.1 * PROGRESS_S + 0.1)  # a round of notices leaves out a watch that had events; ticks, a twentieth of it, sweeps
+# a round of notices leaves out a watch that had events; ticks, a twentieth of it, sweeps
+NOTIFIED_S = 2 * (1.1 * PROGRESS_S + 0.1)
 
 
 def wants(watch: Watch, change: Change) -> bool:
@@ -29,7 +32,9 @@ def wants(watch: Watch, change: Change) -> bool:
 
 def expected(replay: Replay, watch: Watch, after: int, upto: int) -> list[int]:
     """The revisions of a watch's events, one for each event."""
-    return [r for r in range(max(after, 1) + 1, upto + 1) for c in replay.changes.get(r, ()) if wants(watch, c)]
+    return [
+        r for r in range(max(after, 1) + 1, upto + 1) for c in replay.changes.get(r, ()) if wants(watch, c)
+    ]
 
 
 class Watching:
@@ -47,8 +52,10 @@ class Watching:
         if name == WHOLE_STREAM:
             checker.kinds["watch: progress, as asked"] += 1
             if stream.asked and revision < stream.asked[0]:
-                raise Violation("I16 progress covers what was told before", f"{[*stream.watches.values()]}: {revision}, "
-                                f"by this front {stream.asked[0]}")
+                raise Violation(
+                    "I16 progress covers what was told before",
+                    f"{[*stream.watches.values()]}: {revision}, by this front {stream.asked[0]}",
+                )
             stream.asked = [low for low in stream.asked if low > revision]
             for watch in stream.watches.values():
                 if watch.responses and not watch.cancelled:
@@ -100,9 +107,12 @@ class Watching:
     def _progress(self, watch: Watch, revision: int, *, alone: bool) -> None:
         missing = expected(self._simulation.checker.replay, watch, watch.cursor, revision)
         if missing or watch.fragments or (alone and revision < watch.cursor):
-            raise Violation("I16 progress comes behind its events", f"{watch} was at {watch.cursor}, told {revision} "
-                            f"without {missing}")
-        watch.cursor = max(revision, watch.cursor)  # of a whole stream it is how far the last of its watches is
+            raise Violation(
+                "I16 progress comes behind its events",
+                f"{watch} was at {watch.cursor}, told {revision} without {missing}",
+            )
+        # of a whole stream it is how far the last of its watches is
+        watch.cursor = max(revision, watch.cursor)
 
     def _events(self, watch: Watch, response: Any) -> None:
         replay = self._simulation.checker.replay
@@ -110,10 +120,16 @@ class Watching:
         if revisions != sorted(revisions) or revisions[0] <= watch.cursor:
             raise Violation("I16 revisions rise", f"{watch} was at {watch.cursor} and got {revisions}")
         if revisions[-1] > response.header.revision:
-            raise Violation("I16 a header covers its events", f"{watch} got {revisions}, header {response.header.revision}")
+            raise Violation(
+                "I16 a header covers its events",
+                f"{watch} got {revisions}, header {response.header.revision}",
+            )
         wanted = expected(replay, watch, watch.cursor, revisions[-1])
         if wanted != revisions:
-            raise Violation("I16 every event once, in order", f"{watch} was at {watch.cursor} and got {revisions}, not {wanted}")
+            raise Violation(
+                "I16 every event once, in order",
+                f"{watch} was at {watch.cursor} and got {revisions}, not {wanted}",
+            )
         watch.cursor = revisions[-1]
 
     def _cancelled(self, watch: Watch, response: Any) -> None:
@@ -122,8 +138,10 @@ class Watching:
         if compacted:
             checker.kinds["watch: compacted"] += 1
             if compacted not in (r for _, r in checker.replay.compactions) or watch.cursor + 1 >= compacted:
-                raise Violation("I24 compacted only what is compacted", f"{watch} at {watch.cursor}: {compacted}, "
-                                f"{checker.replay.compactions}")
+                raise Violation(
+                    "I24 compacted only what is compacted",
+                    f"{watch} at {watch.cursor}: {compacted}, {checker.replay.compactions}",
+                )
         elif not watch.cancelled_at:
             raise Violation("I16 a watch ends for a reason", f"{watch} at {watch.cursor}: {response}")
         else:
@@ -150,9 +168,14 @@ class WatchHistory:
             for event in response.events:
                 got.setdefault(event.kv.mod_revision, (at, []))[1].append(event)
         alive = w.ended is None and not w.cancelled
-        wanted = sorted(set(expected(replay, w, start - 1, replay.revision if alive else max(got, default=0))))
+        wanted = sorted(
+            set(expected(replay, w, start - 1, replay.revision if alive else max(got, default=0)))
+        )
         if list(got) != wanted:
-            raise Violation("I16 every event once, in order", f"{w} from {start} got {list(got)}, wanted {wanted}, alive {alive}")
+            raise Violation(
+                "I16 every event once, in order",
+                f"{w} from {start} got {list(got)}, wanted {wanted}, alive {alive}",
+            )
         if w.cancelled_at and w.ended is None and not w.cancelled:
             raise Violation("I16 a watch that was cancelled ends", f"{w}")
         if alive and start <= replay.revision:
@@ -165,13 +188,19 @@ class WatchHistory:
 
     def _told_of_progress(self, w: Watch, last_event_at: float) -> None:
         last = self._replay.revision  # a stream of which a watch begins later is answered nothing, as by etcd
-        if w.stream.asked and all(other.cancelled or other.request.start_revision <= last for other in w.stream.watches.values()):
+        if w.stream.asked and all(
+            other.cancelled or other.request.start_revision <= last for other in w.stream.watches.values()
+        ):
             raise Violation("I16 progress is told when asked for", f"{w}: {w.stream.asked}")
         # a replica whose state is being installed is behind, and so are its host's watches
         installed_at = self._simulation.checker.installed_at.get(w.front, 0.0)
         began_at = self._committed_at(w.request.start_revision)  # nothing is told before
         quiet_s = self._simulation.now - max(last_event_at, self._simulation.calm_at, installed_at, began_at)
-        if w.request.progress_notify and quiet_s > NOTIFIED_S and w.progress_at < self._simulation.now - NOTIFIED_S:
+        if (
+            w.request.progress_notify
+            and quiet_s > NOTIFIED_S
+            and w.progress_at < self._simulation.now - NOTIFIED_S
+        ):
             raise Violation("I16 progress is told from time to time", f"{w}: at {w.progress_at}")
 
     def _events(self, w: Watch, revision: int, at: float, events: list[Any]) -> None:
@@ -181,13 +210,19 @@ class WatchHistory:
             raise Violation("I16 a revision is sent whole", f"{w} {revision}: {events} of {changes}")
         before = self._replay.states[revision - 1]
         for event, change in zip(events, changes, strict=True):
-            same = event.kv.key == change.key and (event.type == 1 if change.kv is None else event.kv == change.kv)
+            same = event.kv.key == change.key and (
+                event.type == 1 if change.kv is None else event.kv == change.kv
+            )
             if not same:
                 raise Violation("I16 events in order", f"{w} {revision}: {event} for {change}")
             # as in etcd, a creation has none: not even behind a delete of the same transaction
             born = change.kv is not None and change.kv.create_revision == revision
             old = before.get(change.key) if w.request.prev_kv and not born else None
-            if event.prev_kv != old if event.HasField("prev_kv") else old is not None and not self._compacted(revision - 1, at):
+            if (
+                event.prev_kv != old
+                if event.HasField("prev_kv")
+                else old is not None and not self._compacted(revision - 1, at)
+            ):
                 raise Violation("I16 what was there before", f"{w} {revision}: {event}, before: {old}")
             kinds["watch: what was there before"] += old is not None
 
@@ -199,4 +234,7 @@ class WatchHistory:
     def _compacted(self, revision: int, time: float) -> bool:
         """Whether a revision may have been compacted away by then."""
         committed_at = self._simulation.checker.committed_at
-        return any(revision < compacted and committed_at[index] <= time for index, compacted in self._replay.compactions)
+        return any(
+            revision < compacted and committed_at[index] <= time
+            for index, compacted in self._replay.compactions
+        )

@@ -1,11 +1,11 @@
 """Processes, a clock and a network in one Python process, from one seed.
 
-A :class:`Process` is what an operating system process with an event loop is to the code that runs in it: it has
-the loop's methods that nodes and fronts use, it can be killed, and it can be paused for long (a zombie: what
-arrives meanwhile waits, and then comes in any order that keeps each connection's own). Sockets are ZeroMQ's
-DEALER and ROUTER as far as nodes and fronts can tell: a connection delivers in order or breaks; nothing is
-queued for a peer that is not there; a frame that was sent may arrive after its sender closed the socket and
-opened another. Partitions hold frames back or break the connections.
+A :class:`Process` is what an operating system process with an event loop is to the code that runs in it: it
+has the loop's methods that nodes and fronts use, it can be killed, and it can be paused for long (a zombie:
+what arrives meanwhile waits, and then comes in any order that keeps each connection's own). Sockets are
+ZeroMQ's DEALER and ROUTER as far as nodes and fronts can tell: a connection delivers in order or breaks;
+nothing is queued for a peer that is not there; a frame that was sent may arrive after its sender closed the
+socket and opened another. Partitions hold frames back or break the connections.
 
 Every connection draws its delays from its own generator, so that the order in which a process happens to go
 through a set of links changes nothing: a seed means the same run everywhere.
@@ -137,8 +137,8 @@ class Process:
         return Future(self)
 
     def run_in_executor(self, executor: object, work: Callable[..., Any], *args: Any) -> Future:
-        """In the other thread it takes a while, and happens at once somewhere in it. What finishes a snapshot takes what its
-        ``takes_s`` says."""
+        """In the other thread it takes a while, and happens at once somewhere in it. What finishes a snapshot
+        takes what its ``takes_s`` says."""
         future = Future(self)
         takes_s = work.__self__.takes_s if getattr(work, "__name__", "") == "finish" else 0.0  # type: ignore[attr-defined]
 

@@ -23,7 +23,8 @@ class Checker:
 
     def __init__(self) -> None:
         self.leaders: dict[int, int] = {}  # term -> who led it
-        self.entries: dict[tuple[int, int], tuple[int, bytes, int]] = {}  # (index, term) -> kind, data, term before
+        # (index, term) -> kind, data, term before
+        self.entries: dict[tuple[int, int], tuple[int, bytes, int]] = {}
         self.committed: dict[int, tuple[int, int, bytes]] = {}  # index -> term, kind, data
         self.highest_commit = 0
         self.checked_commit: dict[int, int] = {}
@@ -44,7 +45,10 @@ class Checker:
             if leading:
                 self._led(node)
         log = raft.log
-        if not log.position.index <= log.applied <= log.commit <= log.last_index or not log.persisted <= log.last_index:
+        if (
+            not log.position.index <= log.applied <= log.commit <= log.last_index
+            or not log.persisted <= log.last_index
+        ):
             raise Violation("I1 marks of a log", f"{node.id}: {raft.statistics()}")
         before = self.checked_commit.get(node.id, 0)
         if log.commit > before:
@@ -62,10 +66,14 @@ class Checker:
             raise Violation("I1 one leader per term", f"{raft.term}: {self.leaders[raft.term]} and {node.id}")
         hard = node.disk.durable_hard
         if (hard.term, hard.vote) != (raft.term, node.id):
-            raise Violation("I2 a leader's own vote is synced", f"{node.id} leads {raft.term}, on disk {hard}")
+            raise Violation(
+                "I2 a leader's own vote is synced", f"{node.id} leads {raft.term}, on disk {hard}"
+            )
         for index, (term, _, _) in self.committed.items():
             if index > raft.log.position.index and raft.log.term(index) != term:
-                raise Violation("I1 leader completeness", f"{node.id} leads {raft.term} without {index} of {term}")
+                raise Violation(
+                    "I1 leader completeness", f"{node.id} leads {raft.term} without {index} of {term}"
+                )
 
     def _committed(self, node: SimNode, before: int, nodes: dict[int, SimNode]) -> None:
         raft = node.raft
@@ -74,7 +82,9 @@ class Checker:
         for entry in raft.log_entries(first, commit) if first <= commit else []:
             found = self.committed.setdefault(entry.index, (entry.term, entry.kind, entry.data))
             if found != (entry.term, entry.kind, entry.data):
-                raise Violation("I1 one committed entry per index", f"{node.id} has {entry}, committed is {found}")
+                raise Violation(
+                    "I1 one committed entry per index", f"{node.id} has {entry}, committed is {found}"
+                )
         if raft.role == Role.LEADER and commit > self.highest_commit:
             self.counts["commits"] += 1
             term = raft.log.term(commit)
@@ -92,7 +102,9 @@ class Checker:
         for entry in entries:
             known = self.entries.setdefault((entry.index, entry.term), (entry.kind, entry.data, before))
             if known[:2] != (entry.kind, entry.data) or (known[2] != before and -1 not in (known[2], before)):
-                raise Violation("I1 log matching", f"{node.id} has {entry} after {before}, elsewhere it is {known}")
+                raise Violation(
+                    "I1 log matching", f"{node.id} has {entry} after {before}, elsewhere it is {known}"
+                )
             before = entry.term
 
     def leaves(self, node: SimNode, message: Message) -> None:
@@ -118,7 +130,9 @@ class Checker:
         elif kind == Kind.APPEND_ACK:
             self.counts["acks"] += 1
             if message.index > 0 and not node.disk.holds(message.index, message.log_term):
-                raise Violation("I2 no ack before its sync", f"{message}, disk ends at {node.disk.durable_last}")
+                raise Violation(
+                    "I2 no ack before its sync", f"{message}, disk ends at {node.disk.durable_last}"
+                )
 
     def applied(self, node: SimNode, index: int) -> None:
         """``node`` applied up to ``index``: a flush of its state now must not be ahead of its log."""
@@ -129,9 +143,15 @@ class Checker:
         """A read was confirmed at ``index``; when it was asked, ``asked_at`` was committed somewhere."""
         self.counts["reads"] += 1
         if index < asked_at:
-            raise Violation("I13 read index", f"{node.id} answered {index}, but {asked_at} was committed before")
+            raise Violation(
+                "I13 read index", f"{node.id} answered {index}, but {asked_at} was committed before"
+            )
 
     def failed(self, node: SimNode, error: Exception) -> None:
         """A replica found a contradiction itself; no replica here ever loses what it synced."""
-        rule = "I1 or I2, noticed by a replica" if isinstance(error, LogContradiction) else "assertion in a replica"
+        rule = (
+            "I1 or I2, noticed by a replica"
+            if isinstance(error, LogContradiction)
+            else "assertion in a replica"
+        )
         raise Violation(rule, f"{node.id}: {error}") from error

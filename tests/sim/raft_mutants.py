@@ -117,7 +117,9 @@ class CommitsEntriesOfOlderTerms(Raft):
 
     def _quorum_match(self) -> int:
         current = self._membership.current
-        matches = sorted(self.log.persisted if v == self.id else self._progress[v].match for v in current.voters)
+        matches = sorted(
+            self.log.persisted if v == self.id else self._progress[v].match for v in current.voters
+        )
         return matches[len(matches) - current.quorum()]
 
 

@@ -35,14 +35,14 @@ from cluster.raft import (
 )
 
 _FAULTS = (
-    "crash", "crash", "restart", "restart", "restart", "pause", "cut", "one-way", "heal", "heal", "disk", "clock",
-    "flush", "flush", "compact", "transfer", "configuration", "configuration", "configuration", "leader pause",
-    "leader crash", "unreachable", "all crash", "state sent", "split",
+    "crash", "crash", "restart", "restart", "restart", "pause", "cut", "one-way", "heal", "heal", "disk",
+    "clock", "flush", "flush", "compact", "transfer", "configuration", "configuration", "configuration",
+    "leader pause", "leader crash", "unreachable", "all crash", "state sent", "split",
 )
 _CHURN = (
-    "leader alone", "leader alone", "leader alone", "leader alone", "split", "heal", "heal", "crash", "restart",
-    "restart", "leader crash", "leader pause", "transfer", "configuration", "configuration", "disk", "flush",
-    "compact", "state sent", "all crash",
+    "leader alone", "leader alone", "leader alone", "leader alone", "split", "heal", "heal", "crash",
+    "restart", "restart", "leader crash", "leader pause", "transfer", "configuration", "configuration",
+    "disk", "flush", "compact", "state sent", "all crash",
 )
 
 
@@ -65,7 +65,8 @@ class SimNode:
     syncing: bool = False
     unsynced: list[Ready] = field(default_factory=list)
     slow_disk: bool = False
-    questions: dict[int, int] = field(default_factory=dict)  # context -> committed somewhere when it was asked
+    # context -> committed somewhere when it was asked
+    questions: dict[int, int] = field(default_factory=dict)
 
     def local(self, now: int) -> int:
         return int(self.clock_base + (now - self.clock_from) * self.clock_rate)

@@ -1,4 +1,5 @@
-"""Deletes of ranges that are logged as spans and applied in slices (D8): every delete of more than one key is one here."""
+"""Deletes of ranges that are logged as spans and applied in slices (D8): every delete of more than one key is
+one here."""
 
 from __future__ import annotations
 

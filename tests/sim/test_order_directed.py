@@ -17,9 +17,11 @@ CUT_AT, HEALED_AT = 1.6, 6.0
 
 
 def served_while_the_leader_cannot_reach_the_sequencer(seed: int) -> int:
-    """Writes of shard 1 that were acknowledged although the pair of hosts of its leader and the sequencer was cut, after
-    some time to hand over: both can still talk to the third host."""
-    simulation = Simulation(seed, plan(seconds=HEALED_AT, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, patience=0.0))
+    """Writes of shard 1 that were acknowledged although the pair of hosts of its leader and the sequencer was
+    cut, after some time to hand over: both can still talk to the third host."""
+    simulation = Simulation(
+        seed, plan(seconds=HEALED_AT, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, patience=0.0)
+    )
 
     def leader(shard: int) -> int:
         return next(p.host for p in simulation._leaders(shard))
@@ -54,8 +56,8 @@ def test_without_handing_over_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_is_proposed_that_raft_would_drop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry that is dropped would be lost although it was evaluated: the process must end then. Here next to nothing may be
-    uncommitted, and much is asked for; all of it is answered."""
+    """An entry that is dropped would be lost although it was evaluated: the process must end then. Here next
+    to nothing may be uncommitted, and much is asked for; all of it is answered."""
     config, looked = node.replica.server.Config, [0, 0]
     takes = Raft.takes_proposals.fget
     assert takes is not None
@@ -64,7 +66,9 @@ def test_nothing_is_proposed_that_raft_would_drop(seed: int, monkeypatch: pytest
         looked[takes(raft)] += raft.role is Role.LEADER
         return bool(takes(raft))
 
-    monkeypatch.setattr(node.replica.server, "Config", lambda **given: config(**given, max_uncommitted_bytes=50))
+    monkeypatch.setattr(
+        node.replica.server, "Config", lambda **given: config(**given, max_uncommitted_bytes=50)
+    )
     monkeypatch.setattr(Raft, "takes_proposals", property(look))
     done = Simulation(seed, plan(shards=3, clients=16)).run()
     assert done["answers"] > 100
@@ -73,8 +77,8 @@ def test_nothing_is_proposed_that_raft_would_drop(seed: int, monkeypatch: pytest
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_waited_for_a_lock_goes_on_entry_by_entry(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every request fills an entry here, and few may be ahead of the order: whoever was let go on finds no room, over and over,
-    and still stands before what conflicts with it and came later."""
+    """Every request fills an entry here, and few may be ahead of the order: whoever was let go on finds no
+    room, over and over, and still stands before what conflicts with it and came later."""
     for place in (cluster.order.leading.shard_leader, node.replica.writes):
         monkeypatch.setattr(place, "MAX_ENTRY_BYTES", 1)
     monkeypatch.setattr(cluster.order.leading.shard_leader, "_MAX_UNORDERED_BYTES", 60)

@@ -1,4 +1,5 @@
-"""A host that comes back without its data is nobody's voter any more (H10): by chance, and in the schedule that loses writes."""
+"""A host that comes back without its data is nobody's voter any more (H10): by chance, and in the schedule
+that loses writes."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ from order_world import Violation
 from node.links.incarnations import Incarnations
 
 CUT_AT, EMPTIED_AT, END = 1.5, 2.5, 6.0
-FAULTS = ("empty host", "empty host", "empty host", "kill leader", "transfer", "restart", "restart", "isolate", "heal", "heal")
+FAULTS = (
+    "empty host", "empty host", "empty host", "kill leader", "transfer", "restart", "restart", "isolate",
+    "heal", "heal",
+)
 
 
 @pytest.mark.longer
@@ -27,9 +31,12 @@ def test_hosts_that_lose_their_disks_and_find_them_again(shards: int) -> None:
 
 
 def a_voter_forgets_what_only_it_and_the_dead_have(seed: int) -> Simulation:
-    """One host is cut off, the others commit; then one of those two dies, the other loses its disks and comes back to the
-    one that was cut off. Both together are a majority of each group, which lacks what was acknowledged."""
-    simulation = Simulation(seed, plan(seconds=END, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, patience=0.0))
+    """One host is cut off, the others commit; then one of those two dies, the other loses its disks and comes
+    back to the one that was cut off. Both together are a majority of each group, which lacks what was
+    acknowledged."""
+    simulation = Simulation(
+        seed, plan(seconds=END, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, patience=0.0)
+    )
     lonely: list[int] = []
 
     def leader() -> int:

@@ -1,5 +1,6 @@
-"""The whole store under the faults of ``order_faults`` too: power gone everywhere, disks that fail or are full, long pauses,
-clocks that drift and jump, five hosts. Fixed seeds, and many more with MUSTER_SOAK=1; over RocksDB in ``test_order_real``."""
+"""The whole store under the faults of ``order_faults`` too: power gone everywhere, disks that fail or are
+full, long pauses, clocks that drift and jump, five hosts. Fixed seeds, and many more with MUSTER_SOAK=1; over
+RocksDB in ``test_order_real``."""
 
 from __future__ import annotations
 
@@ -32,8 +33,10 @@ def test_nothing_is_lost_and_no_answer_is_wrong(batch: int) -> None:
 
 # Seeds that failed once, as in test_order_sim.
 MENDED = {
-    4088: "a write that shows many rows showed those of its own revision, which its range had named beforehand",
-    20319: "a lock of an attempt that was over: its leader and the sequencer refused and asked without a pause, ever more often",
+    4088: "a write that shows many rows showed those of its own revision, which its "
+          "range had named beforehand",
+    20319: "a lock of an attempt that was over: its leader and the sequencer refused and asked "
+           "without a pause, ever more often",
     30167: "the checker's: two snapshots that were superseded within 10 ms were just being removed",
     60216: "the checker's: a watch that begins at a revision to come is told of progress only then",
 }
@@ -48,7 +51,13 @@ LEASES = {"grant": 4, "keep": 4, "ttl": 2, "lease_put": 4, "put": 2}
 
 
 def with_clocks_that_drift(seed: int, drift: float) -> Simulation:
-    return Simulation(seed, plan(drift=drift, mix=LEASES, faults=("transfer", "kill sequencer", "restart", "jump clock"), seconds=5.0))
+    return Simulation(
+        seed,
+        plan(
+            drift=drift, mix=LEASES, faults=("transfer", "kill sequencer", "restart", "jump clock"),
+            seconds=5.0,
+        ),
+    )
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -57,8 +66,8 @@ def test_leases_end_early_by_no_more_than_the_clock_is_fast(seed: int) -> None:
 
 
 def test_a_clock_that_is_faster_than_assumed_is_noticed() -> None:
-    """The check would see a lease that ends earlier than that: clocks run 0.3 faster than the checks are told. Not every run
-    has a lease that nobody keeps alive for long enough."""
+    """The check would see a lease that ends earlier than that: clocks run 0.3 faster than the checks are
+    told. Not every run has a lease that nobody keeps alive for long enough."""
     rules = []
     for seed in range(20):
         simulation = with_clocks_that_drift(seed, 0.0)

@@ -1,4 +1,5 @@
-"""Lone puts by the sequencer's way (decision 22), with every kind of trouble; and its rules, taken out one at a time."""
+"""Lone puts by the sequencer's way (decision 22), with every kind of trouble; and its rules, taken out one at
+a time."""
 
 from __future__ import annotations
 

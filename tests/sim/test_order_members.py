@@ -21,7 +21,9 @@ PLAN = plan(members=True, faults=CHANGES, fault_every_s=0.4, seconds=5.0)
 def test_hosts_leave_and_come_back_in_every_group(shards: int) -> None:
     changes = 0
     for seed in range(300 if SOAK else 4):
-        found = Simulation(seed, plan(shards=shards, members=True, faults=CHANGES, fault_every_s=0.4, seconds=5.0)).run()
+        found = Simulation(
+            seed, plan(shards=shards, members=True, faults=CHANGES, fault_every_s=0.4, seconds=5.0)
+        ).run()
         changes += found["changes of hosts"]
     assert changes > 10  # it would prove nothing if nobody came or went
 
@@ -45,16 +47,28 @@ def two_go_at_once(patch: pytest.MonkeyPatch) -> None:
 
     def both(self: HostChange, current: Configuration) -> Configuration:
         found = target(self, current)
-        return Configuration(frozenset(sorted(found.voters)[:1])) if len(found.voters) < len(current.voters) else found
+        return (
+            Configuration(frozenset(sorted(found.voters)[:1]))
+            if len(found.voters) < len(current.voters)
+            else found
+        )
 
     patch.setattr(HostChange, "target", both)
     patch.setattr(Configuration, "check_step", lambda self, new: None)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("mutant", [
-    Mutant(group_0_goes_with_the_others, ("H12",), PLAN), Mutant(the_next_change_does_not_wait, ("I21 the next",), PLAN),
-    Mutant(two_go_at_once, ("I21 one change",), PLAN)], ids=str)
-def test_the_simulator_notices_groups_that_do_as_they_please(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        Mutant(group_0_goes_with_the_others, ("H12",), PLAN),
+        Mutant(the_next_change_does_not_wait, ("I21 the next",), PLAN),
+        Mutant(two_go_at_once, ("I21 one change",), PLAN),
+    ],
+    ids=str,
+)
+def test_the_simulator_notices_groups_that_do_as_they_please(
+    mutant: Mutant, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mutant.remove(monkeypatch)
     assert hunt(mutant, mutant.seeds) is not None, f"{mutant.seeds} runs without it, and nobody noticed"

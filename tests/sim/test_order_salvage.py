@@ -1,4 +1,5 @@
-"""What one host can keep when the others are lost (H18), asked of what crashes have left on each host's disks."""
+"""What one host can keep when the others are lost (H18), asked of what crashes have left on each host's
+disks."""
 
 from __future__ import annotations
 
@@ -33,8 +34,13 @@ def salvage(simulation: Simulation, host: int, *, match: bool = True) -> tuple[K
     """What a host keeps, and where its order log ends. Without ``match`` every cut is believed."""
     order = simulation.logs[host, 0]
     records = records_of(simulation, host)
-    wanted = {(shard, cut.index): cut.term for _, data in records for kind, at, to in items(data) if kind == Item.CUT
-              for shard, cut in decode_cut(data, at, to)}
+    wanted = {
+        (shard, cut.index): cut.term
+        for _, data in records
+        for kind, at, to in items(data)
+        if kind == Item.CUT
+        for shard, cut in decode_cut(data, at, to)
+    }
 
     def term_at(shard: int, index: int) -> int | None:
         return term_of(simulation, host, shard, index) if match else wanted[shard, index]
@@ -61,7 +67,8 @@ def logs_of(simulation: Simulation, host: int) -> dict[int, dict[int, tuple[int,
 
 
 def folded(simulation: Simulation, host: int, last: int) -> int:
-    """The revision at which a host's own logs stand, folded up to an order record; Violation if they do not carry it."""
+    """The revision at which a host's own logs stand, folded up to an order record; Violation if they do not
+    carry it."""
     logs = logs_of(simulation, host)
     logs[0] = {index: entry for index, entry in logs[0].items() if index <= last}
     folder = Folder(logs, simulation.shards)

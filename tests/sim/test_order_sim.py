@@ -46,8 +46,8 @@ def test_no_check_passes_because_what_it_looks_at_never_happens() -> None:
     assert seen.keys() == KINDS.keys(), "a kind of answer that no least number is given for"
 
 
-# Seeds that failed once, with what was wrong; each was mended in the commit that added it. Later changes move what a
-# seed does, so what can be said without a simulator stands in tests/unit/order, too.
+# Seeds that failed once, with what was wrong; each was mended in the commit that added it. Later changes move
+# what a seed does, so what can be said without a simulator stands in tests/unit/order, too.
 MENDED = {
     1: "node 0 kept its own fold when it installed a snapshot",
     6: "a hash over shards at a revision of which the front had not heard yet was refused as in the future",
@@ -57,7 +57,8 @@ MENDED = {
     27: "a transaction read other shards at a revision that came while it was prepared, and found them empty",
     36: "a put of a key whose creation is pending, bound late, fell over",
     93: "a hash over shards, some of which a compaction had come to, was not of the versions that it named",
-    282: "a serializable read over shards, sent on to a replica behind, was told that its revision is in the future",
+    282: "a serializable read over shards, sent on to a replica behind, was told that its "
+         "revision is in the future",
     299: "a leader that was deposed by a message of the same tick handed over, and fell over",
     1008: "a list of leases stood under a header that was older than a lease in it",
 }

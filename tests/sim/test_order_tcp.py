@@ -1,4 +1,5 @@
-"""After a network that drops silently: how long the store takes to come back (``order_tcp``), and half-open links."""
+"""After a network that drops silently: how long the store takes to come back (``order_tcp``), and half-open
+links."""
 
 from __future__ import annotations
 
@@ -13,13 +14,21 @@ from cluster.settings import Common
 
 CUT_AT, SILENT_S = 1.5, 8.0
 SOON_S = 2.5  # an election, and dials
-CUTS = (*(f for f in HARD_FAULTS if not f.startswith(("empty", "kill"))), "dark host", "one way", "isolate", "heal", "restart")
+CUTS = (
+    *(f for f in HARD_FAULTS if not f.startswith(("empty", "kill"))), "dark host", "one way", "isolate",
+    "heal", "restart",
+)
 
 
 def stall_after_silence(seed: int, what: str) -> float:
     """Seconds from the end of a silence to the first acknowledged write that was begun after it."""
-    simulation = Simulation(seed, plan(
-        seconds=CUT_AT + 2 * SILENT_S, clients=4, think_s=0.05, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, tcp=True, patience=0.0))
+    simulation = Simulation(
+        seed,
+        plan(
+            seconds=CUT_AT + 2 * SILENT_S, clients=4, think_s=0.05, fault_every_s=1e9, faults=("heal",),
+            mix={"put": 1}, tcp=True, patience=0.0,
+        ),
+    )
     healed = CUT_AT + SILENT_S
 
     def cut() -> None:
@@ -39,7 +48,8 @@ def test_the_store_is_back_soon_after_a_silence_of_all(seed: int) -> None:
 
 
 def test_links_that_stand_for_ever_would_keep_it_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it was: TCP sends again about as late as the silence was long. 5.0 to 5.3 s after 8 s, where it is 0.5 to 0.8 now."""
+    """As it was: TCP sends again about as late as the silence was long. 5.0 to 5.3 s after 8 s, where it is
+    0.5 to 0.8 now."""
     never: Any = property(lambda self: 0.0)
     monkeypatch.setattr(Common, "silence_s", never)
     assert stall_after_silence(0, "all") > SOON_S

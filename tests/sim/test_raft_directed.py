@@ -21,7 +21,9 @@ def figure_8(raft_class: type[Raft]) -> Group:
     group.drop = lambda m: m.kind == Kind.APPEND
     group.elect(5)
     group.cut = {5}  # (c): S1 leads again and brings 2, but not its own entry, to S3
-    group.drop = lambda m: m.kind == Kind.APPEND and (m.to == 4 or (m.to == 3 and group[3].raft.last_index == 2))
+    group.drop = lambda m: (
+        m.kind == Kind.APPEND and (m.to == 4 or (m.to == 3 and group[3].raft.last_index == 2))
+    )
     group.elect(1)
     assert [group[i].raft.last_index for i in (1, 2, 3, 4)] == [3, 3, 2, 1]
     group.cut = {1}  # (d): S5 may still win, and replaces 2

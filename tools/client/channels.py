@@ -1,7 +1,8 @@
-"""The channels to the endpoints: which are connected, which one the next request takes, and what is said when none is.
+"""The channels to the endpoints: which are connected, which one the next request takes, and what is said when
+none is.
 
-A gRPC channel whose connection ended goes idle, and dials again only when it is asked for. Requests go to endpoints
-that are connected, so an idle channel is told to dial at once, as long as the client lives.
+A gRPC channel whose connection ended goes idle, and dials again only when it is asked for. Requests go to
+endpoints that are connected, so an idle channel is told to dial at once, as long as the client lives.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ class Channels:
     def pick(self, deadline: float | None) -> tuple[str, grpc.Channel] | None:
         """The first endpoint that is connected, and its channel; waited for.
 
-        None at the deadline (of ``time.monotonic()``); what is wrong with each endpoint was said on stderr then.
-        Without one, the reasons are said while it waits.
+        None at the deadline (of ``time.monotonic()``); what is wrong with each endpoint was said on stderr
+        then. Without one, the reasons are said while it waits.
         """
         if not self._followed:
             self._followed = True
@@ -214,7 +215,8 @@ def opened(config: Config, endpoint: str) -> grpc.Channel:
 
 
 def _dial(channel: grpc.Channel) -> None:
-    """Connect an idle channel. A subscription asks for it; whatever it hears is heard by the other one, too."""
+    """Connect an idle channel. A subscription asks for it; whatever it hears is heard by the other one,
+    too."""
 
     def nothing(_state: grpc.ChannelConnectivity) -> None:
         pass

@@ -1,7 +1,9 @@
-"""Why an endpoint cannot be reached, in a few words: one short connection of our own, whose answer is looked at.
+"""Why an endpoint cannot be reached, in a few words: one short connection of our own, whose answer is looked
+at.
 
-gRPC says of all failures "failed to connect to all addresses", in words that follow its version. What is tried here
-is what a gRPC client does first: find the address, connect, shake hands, exchange HTTP/2's SETTINGS.
+gRPC says of all failures "failed to connect to all addresses", in words that follow its version. What is
+tried here is what a gRPC client does first: find the address, connect, shake hands, exchange HTTP/2's
+SETTINGS.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class Tls:
 
 @dataclass(slots=True, frozen=True)
 class Target:
-    """One endpoint: ``name`` as the user wrote it, ``address`` as host:port or, for a Unix socket, its path."""
+    """One endpoint: ``name`` as the user wrote it, ``address`` as host:port or, for a Unix socket, its
+    path."""
 
     name: str
     address: str

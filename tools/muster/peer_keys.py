@@ -19,7 +19,8 @@ STEPS = ("add", "rotate", "drop")
 
 
 def generate(path: str) -> None:
-    """Make a new key pair in ``path``, readable by this user only. FileExistsError rather than overwrite one."""
+    """Make a new key pair in ``path``, readable by this user only. FileExistsError rather than overwrite
+    one."""
     _write(path, _new_pair())
 
 

@@ -14,7 +14,8 @@ _SCHEMES = (("https", "-ssl"), ("http", ""))
 
 
 def endpoints_of(domain: str, name: str, *, insecure: bool) -> list[str]:
-    """The endpoints of a domain, those by https first. Without ``insecure`` those in clear are left out. Exit 1."""
+    """The endpoints of a domain, those by https first. Without ``insecure`` those in clear are left out. Exit
+    1."""
     found: list[str] = []
     failures: list[str] = []
     for scheme, ssl in _SCHEMES:

@@ -1,7 +1,7 @@
 """muster-bench beside etcd's own benchmark tool: the same work on the same systems, in turns.
 
-Two load generators that agree on the ratio of two systems vouch for each other: neither the client's cost nor the way it
-counts is what the ratio shows.
+Two load generators that agree on the ratio of two systems vouch for each other: neither the client's cost nor
+the way it counts is what the ratio shows.
 """
 
 from __future__ import annotations
@@ -72,8 +72,14 @@ def measure(tool: Path, names: Sequence[str], clients: Sequence[int], *, rounds:
     began = datetime.now(UTC)
     with started(list(names), data_dir=data_dir) as systems:
         for system in systems:
-            asyncio.run(run.populate(Spec("put", tuple(system.endpoints), conns=4, clients=100, total=KEY_SPACE,
-                                          key_space=KEY_SPACE)))
+            asyncio.run(
+                run.populate(
+                    Spec(
+                        "put", tuple(system.endpoints), conns=4, clients=100, total=KEY_SPACE,
+                        key_space=KEY_SPACE,
+                    )
+                )
+            )
         for work in _WORK:
             for count in clients:
                 said(f"{work}, {count} clients")
@@ -94,13 +100,21 @@ def _round(tool: Path, systems: Sequence[System], work: str, clients: int,
         spec = Spec(**{"command": "put", "endpoints": tuple(system.endpoints), "conns": CONNS[clients],
                        "clients": clients, "duration_s": duration_s, "key_space": KEY_SPACE, **fields})
         result = asyncio.run(run.run(spec))
-        ours[system.name] = Figures(result["throughput_per_s"], result["latency_ms"]["mean"], result["latency_ms"]["p99"])
+        ours[system.name] = Figures(
+            result["throughput_per_s"], result["latency_ms"]["mean"], result["latency_ms"]["p99"]
+        )
     for system in systems:
         total = max(100, int(ours[system.name].throughput_per_s * duration_s))
         done = subprocess.run(
-            [str(tool), f"--endpoints={','.join(system.endpoints)}", f"--conns={CONNS[clients]}", f"--clients={clients}",
-             *options[:1], f"--total={total}", *options[1:]],
-            capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+            [
+                str(tool), f"--endpoints={','.join(system.endpoints)}", f"--conns={CONNS[clients]}",
+                f"--clients={clients}", *options[:1], f"--total={total}", *options[1:],
+            ],
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            check=False,
+        )
         if done.returncode:
             raise RuntimeError(f"etcd's tool ended with code {done.returncode}: {done.stderr[-300:]}")
         theirs[system.name] = parse(done.stdout)
@@ -111,7 +125,9 @@ def _median(runs: Sequence[dict[str, Figures]], systems: Sequence[System]) -> di
     first, second = systems[0].name, systems[1].name
     found: dict[str, Any] = {}
     for figure in Figures.__slots__:
-        found[figure] = {name: statistics.median(getattr(one[name], figure) for one in runs) for name in (first, second)}
+        found[figure] = {
+            name: statistics.median(getattr(one[name], figure) for one in runs) for name in (first, second)
+        }
         found[figure]["ratio"] = statistics.median(getattr(one[second], figure) / getattr(one[first], figure)
                                                    for one in runs)
     return found
@@ -120,12 +136,18 @@ def _median(runs: Sequence[dict[str, Figures]], systems: Sequence[System]) -> di
 def table(result: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows of text, the heading first."""
     first, second = (system["name"] for system in result["systems"])
-    rows: list[tuple[str, ...]] = [("work", "clients", "tool", f"{first} ops/s", f"{second} ops/s", "R throughput", "R mean", "R p99")]
+    rows: list[tuple[str, ...]] = [
+        ("work", "clients", "tool", f"{first} ops/s", f"{second} ops/s", "R throughput", "R mean", "R p99")
+    ]
     for row in result["rows"]:
         for tool, found in row["tools"].items():
             rate = found["throughput_per_s"]
-            rows.append((row["work"], str(row["clients"]), tool, f"{rate[first]:,.0f}", f"{rate[second]:,.0f}",
-                         *(number(found[figure]["ratio"]) for figure in Figures.__slots__)))
+            rows.append(
+                (
+                    row["work"], str(row["clients"]), tool, f"{rate[first]:,.0f}", f"{rate[second]:,.0f}",
+                    *(number(found[figure]["ratio"]) for figure in Figures.__slots__),
+                )
+            )
     return rows
 
 

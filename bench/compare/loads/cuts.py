@@ -1,9 +1,11 @@
-"""What the order log costs: three real node 0 processes, and shards that only say that they have committed something.
+"""What the order log costs: three real node 0 processes, and shards that only say that they have committed
+something.
 
-The nodes of the other shards are played by this process: they take the feed, and those on the sequencer's host report
-a commit so many times a second, as leaders of busy shards do. What the sequencer's process then uses is the price of
-the order alone: reports taken, cuts written to the order log and replicated, projections fed. From it follows how many
-shards one sequencer can order; a step with that many shards shows whether it is so.
+The nodes of the other shards are played by this process: they take the feed, and those on the sequencer's
+host report a commit so many times a second, as leaders of busy shards do. What the sequencer's process then
+uses is the price of the order alone: reports taken, cuts written to the order log and replicated, projections
+fed. From it follows how many shards one sequencer can order; a step with that many shards shows whether it is
+so.
 
 The bench is a client and knows no node's code. Who calls :func:`measure` passes in how nodes are started and
 asked (:class:`Ground`): ``tools.muster_bench`` does.
@@ -42,7 +44,8 @@ from cluster.wire.messages import FEED_ACK_BODY, FEED_BODY, FEED_HEAD, NO_HASTE,
 SCHEMA = "muster-bench-cuts/1"
 HOSTS = 3
 LATE_MS = 100.0  # a sequencer whose order comes later than this does not keep up
-_CUTS_PER_S = 3 * 1000 / LATE_MS  # so rare that a report just comes in time: it waits for one and for the next one's quorum
+# so rare that a report just comes in time: it waits for one and for the next one's quorum
+_CUTS_PER_S = 3 * 1000 / LATE_MS
 _START_LIMIT_S = 30.0
 _TURN_S = 0.005  # between two looks at which shards have something to report
 _SETTLE_S = 0.5
@@ -137,7 +140,9 @@ class _Shard:
         """One more entry of so many puts is committed."""
         self._index += 1
         self._reported[self._index] = self._loop.time()
-        self._link.request(Method.REPORT, REPORT.pack(self.shard, self._index, 1, self._index * puts, self._applied))
+        self._link.request(
+            Method.REPORT, REPORT.pack(self.shard, self._index, 1, self._index * puts, self._applied)
+        )
 
     def flush(self) -> None:
         if self._applied != self._acknowledged:
@@ -154,8 +159,9 @@ class _Shard:
 def measure(ground: Ground, shards: Sequence[int], *, rate_per_s: float, duration_s: float,
             data_dir: Path | None = None, cpu_limit: float = 1.0,
             said: Callable[[str], None] = print) -> dict[str, Any]:
-    """Load sequencers of stores with so many shards (2 at least), each of the others reporting at that rate. With a
-    ``cpu_limit`` below 1 the sequencer's process gets no more of a CPU, so that a step can saturate it.
+    """Load sequencers of stores with so many shards (2 at least), each of the others reporting at that rate.
+    With a ``cpu_limit`` below 1 the sequencer's process gets no more of a CPU, so that a step can saturate
+    it.
 
     The ``--json`` dictionary; RuntimeError if a node ends or does not serve in time, or cannot be limited.
     """
@@ -172,11 +178,12 @@ def measure(ground: Ground, shards: Sequence[int], *, rate_per_s: float, duratio
 
 
 def saturation(rows: Sequence[dict[str, Any]], rate_per_s: float, cpu: float = 1.0) -> float | None:
-    """The number of shards, each with that many reports a second, that a sequencer orders with so much of a CPU.
+    """The number of shards, each with that many reports a second, that a sequencer orders with so much of a
+    CPU.
 
-    A cut has a price and a report has one, by least squares over the steps that it kept up with. The busier the sequencer
-    is, the more reports a cut takes in; it saturates where cuts that come just in time leave no CPU for more reports.
-    None: the steps do not tell the two prices apart."""
+    A cut has a price and a report has one, by least squares over the steps that it kept up with. The busier
+    the sequencer is, the more reports a cut takes in; it saturates where cuts that come just in time leave no
+    CPU for more reports. None: the steps do not tell the two prices apart."""
     kept = [(row["cuts_per_s"], row["reports_per_s"], row["sequencer_cpu"]) for row in rows if row["kept_up"]]
     cuts, reports = sum(c * c for c, _, _ in kept), sum(r * r for _, r, _ in kept)
     both, of_cuts, of_reports = (sum(c * r for c, r, _ in kept), sum(c * u for c, _, u in kept),
@@ -229,9 +236,14 @@ async def _step(
     sequencer = used.pop(leader.common.member_id)
     ordered = sorted(waits_ms)
     return {
-        "shards": count, "reports_per_s": reports / took_s, "cuts_per_s": cuts / took_s, "fed_per_s": fed / took_s,
-        "sequencer_cpu": sequencer / took_s, "follower_cpu": statistics.mean(used.values()) / took_s,
-        "us_per_report": 1e6 * sequencer / reports, "us_per_cut": 1e6 * sequencer / cuts if cuts else None,
+        "shards": count,
+        "reports_per_s": reports / took_s,
+        "cuts_per_s": cuts / took_s,
+        "fed_per_s": fed / took_s,
+        "sequencer_cpu": sequencer / took_s,
+        "follower_cpu": statistics.mean(used.values()) / took_s,
+        "us_per_report": 1e6 * sequencer / reports,
+        "us_per_cut": 1e6 * sequencer / cuts if cuts else None,
         "to_order_p50_ms": ordered[len(ordered) // 2] if ordered else None,
         "to_order_p99_ms": ordered[int(len(ordered) * 0.99)] if ordered else None,
         "load_cpu": (load.user + load.system - own.user - own.system) / took_s,
@@ -265,7 +277,9 @@ async def _pace(loop: asyncio.AbstractEventLoop, everyone: Sequence[_Shard], rep
 @contextmanager
 def _started(ground: Ground, count: int, data_dir: Path | None) -> Iterator[list[_Host]]:
     """Node 0 of three hosts of a store with so many shards."""
-    directory = Path(tempfile.mkdtemp(prefix="muster-cuts-", dir=data_dir or os.environ.get("TMPDIR", "/var/tmp")))
+    directory = Path(
+        tempfile.mkdtemp(prefix="muster-cuts-", dir=data_dir or os.environ.get("TMPDIR", "/var/tmp"))
+    )
     ports = free_ports(HOSTS)
     peers = tuple(Peer(i + 1, f"host{i}", "127.0.0.1", port) for i, port in enumerate(ports))
     hosts: list[_Host] = []
@@ -277,8 +291,10 @@ def _started(ground: Ground, count: int, data_dir: Path | None) -> Iterator[list
             common = Common(cluster_id=1, member_id=peer.member_id, name=peer.name, shard_count=count,
                             placement_depth=2, peers=peers, run_dir=str(own / "run"), log_level="error",
                             status_fd=writing)
-            settings = NodeSettings(common=common, shard=0, data_dir=str(own / "shard-0"), listen_host="127.0.0.1",
-                                    listen_port=peer.port, incarnation=peer.member_id)
+            settings = NodeSettings(
+                common=common, shard=0, data_dir=str(own / "shard-0"), listen_host="127.0.0.1",
+                listen_port=peer.port, incarnation=peer.member_id,
+            )
             try:
                 process = ground.start(settings)
             finally:
@@ -312,8 +328,9 @@ def _leader(hosts: Sequence[_Host]) -> _Host:
 _COLUMNS: tuple[tuple[str, str, float], ...] = (
     ("shards", "shards", 1), ("reports/s", "reports_per_s", 1), ("cuts/s", "cuts_per_s", 1),
     ("records fed/s", "fed_per_s", 1), ("sequencer, % of a CPU", "sequencer_cpu", 100),
-    ("another node 0, % of a CPU", "follower_cpu", 100), ("us/report", "us_per_report", 1), ("us/cut", "us_per_cut", 1),
-    ("report to order p50 ms", "to_order_p50_ms", 1), ("p99 ms", "to_order_p99_ms", 1),
+    ("another node 0, % of a CPU", "follower_cpu", 100), ("us/report", "us_per_report", 1),
+    ("us/cut", "us_per_cut", 1), ("report to order p50 ms", "to_order_p50_ms", 1),
+    ("p99 ms", "to_order_p99_ms", 1),
 )
 
 
@@ -321,9 +338,11 @@ def lines(result: dict[str, Any]) -> list[list[str]]:
     """The table's rows of text, the heading first."""
     rows = [[title for title, _, _ in _COLUMNS] + ["kept up"]]
     for row in result["rows"]:
-        rows.append([str(row["shards"])]
-                    + ["-" if row[name] is None else number(row[name] * scale) for _, name, scale in _COLUMNS[1:]]
-                    + ["yes" if row["kept_up"] else "no"])
+        rows.append(
+            [str(row["shards"])]
+            + ["-" if row[name] is None else number(row[name] * scale) for _, name, scale in _COLUMNS[1:]]
+            + ["yes" if row["kept_up"] else "no"]
+        )
     return rows
 
 
@@ -332,9 +351,13 @@ def summary(result: dict[str, Any]) -> str:
     found, limit = result["saturates_at_shards"], result["cpu_limit"]
     much = "a whole CPU" if limit == 1 else f"the {100 * limit:.0f} % of a CPU that it gets"
     where = "how many cannot be told" if found is None else f"about {found:.0f} shards"
-    return (f"Each shard but 0 reports {result['rate_per_s']:g} commits a second for {result['duration_s']:g} s; {HOSTS} hosts; "
-            f"worked out from the steps that it kept up with (99 of 100 ordered within {LATE_MS:g} ms), the sequencer orders with "
-            f"{much}: {where}.")
+    return (
+        f"Each shard but 0 reports {result['rate_per_s']:g} commits a second for "
+        f"{result['duration_s']:g} s; {HOSTS} hosts; "
+        f"worked out from the steps that it kept up with (99 of 100 ordered within {LATE_MS:g} ms), "
+        f"the sequencer orders with "
+        f"{much}: {where}."
+    )
 
 
 def markdown(result: dict[str, Any]) -> str:

@@ -45,7 +45,8 @@ class Load:
 
 def measure(names: Sequence[str], load: Load, *, data_dir: Path | None = None, etcd_flags: Sequence[str] = (),
             muster_flags: Sequence[str] = (), said: Callable[[str], None] = print) -> dict[str, Any]:
-    """Measure each system, one after the other. RuntimeError or RunError if one fails, TimeoutError if it takes too long."""
+    """Measure each system, one after the other. RuntimeError or RunError if one fails, TimeoutError if it
+    takes too long."""
     rows = []
     if given := [name for name in names if "=" in name]:
         raise ValueError(f"{', '.join(given)}: size starts and restarts its systems itself")
@@ -54,12 +55,16 @@ def measure(names: Sequence[str], load: Load, *, data_dir: Path | None = None, e
         said(f"{name}: start")
         with _alone(name, data_dir, etcd_flags, muster_flags) as system:
             rows.append(asyncio.run(_bounded(system, load, said)))
-    return {"schema": SCHEMA, "started_at": started_at.isoformat(timespec="seconds"), "machine": run.machine(),
-            "settings": asdict(load), "systems": rows}
+    return {
+        "schema": SCHEMA, "started_at": started_at.isoformat(timespec="seconds"), "machine": run.machine(),
+        "settings": asdict(load), "systems": rows,
+    }
 
 
 @contextmanager
-def _alone(name: str, data_dir: Path | None, etcd_flags: Sequence[str], muster_flags: Sequence[str]) -> Iterator[System]:
+def _alone(
+    name: str, data_dir: Path | None, etcd_flags: Sequence[str], muster_flags: Sequence[str]
+) -> Iterator[System]:
     with started([name], data_dir=data_dir, etcd_flags=etcd_flags, muster_flags=muster_flags) as running:
         yield running[0]
 
@@ -95,7 +100,9 @@ async def _measure(system: System, load: Load, said: Callable[[str], None]) -> d
         tell("compact")
         revision = await upkeep.revision_of(client)
         try:
-            row["compact_s"] = await _timed(upkeep.compact(client, revision, physical=True, timeout_s=load.limit_s))
+            row["compact_s"] = await _timed(
+                upkeep.compact(client, revision, physical=True, timeout_s=load.limit_s)
+            )
         except RpcError as error:
             row["compact_s"] = str(error)
         row["compacted"] = await _settled(system)
@@ -103,8 +110,14 @@ async def _measure(system: System, load: Load, said: Callable[[str], None]) -> d
         row["defragment_s"] = []
         for i in range(len(client.connections)):
             try:
-                row["defragment_s"].append(await _timed(client.unary(
-                    DEFRAGMENT, pb.DefragmentRequest(), pb.DefragmentResponse, connection=i, timeout_s=load.limit_s)))
+                row["defragment_s"].append(
+                    await _timed(
+                        client.unary(
+                            DEFRAGMENT, pb.DefragmentRequest(), pb.DefragmentResponse, connection=i,
+                            timeout_s=load.limit_s,
+                        )
+                    )
+                )
             except RpcError as error:
                 row["defragment_s"] = str(error)
                 break
@@ -183,9 +196,15 @@ def show(console: Console, result: dict[str, Any]) -> None:
         table.add_row(title, *texts)
     console.print(table, soft_wrap=True, highlight=False)
     settings, machine = result["settings"], result["machine"]
-    console.print(f"{settings['keys']:,} keys with values of {settings['val_size_bytes']} bytes, {settings['overwrites']:,} "
-                  f"put again; three members each, sums over all of them; {result['started_at']}, {machine['cpu']}, "
-                  f"{machine['cpus']} CPUs.", soft_wrap=True, highlight=False, markup=False)
+    console.print(
+        f"{settings['keys']:,} keys with values of {settings['val_size_bytes']} bytes, "
+        f"{settings['overwrites']:,} "
+        f"put again; three members each, sums over all of them; {result['started_at']}, {machine['cpu']}, "
+        f"{machine['cpus']} CPUs.",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
     for row in rows:
         for what in ("compact_s", "defragment_s"):
             if isinstance(row[what], str):
@@ -200,7 +219,14 @@ def _lines() -> list[tuple[str, Callable[[dict[str, Any]], Any], float]]:
     found += [
         ("restart until serving, s", lambda r: r["restart_s"], 1),
         ("compaction, s", lambda r: None if isinstance(r["compact_s"], str) else r["compact_s"], 1),
-        ("defragmentation of a member, s",
-         lambda r: None if isinstance(r["defragment_s"], str) else sum(r["defragment_s"]) / len(r["defragment_s"]), 1),
+        (
+            "defragmentation of a member, s",
+            lambda r: (
+                None
+                if isinstance(r["defragment_s"], str)
+                else sum(r["defragment_s"]) / len(r["defragment_s"])
+            ),
+            1,
+        ),
     ]
     return found

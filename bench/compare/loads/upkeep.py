@@ -76,9 +76,15 @@ async def hash_kv(spec: Spec) -> dict[str, int]:
         places = range(len(client.connections))
         revision = min([(await client.unary(STATUS, pb.StatusRequest(), pb.StatusResponse, connection=i))
                         .header.revision for i in places])
-        return {spec.endpoints[i]: (await client.unary(
-            HASH_KV, pb.HashKVRequest(revision=revision), pb.HashKVResponse, connection=i, timeout_s=60.0)).hash
-            for i in places}
+        return {
+            spec.endpoints[i]: (
+                await client.unary(
+                    HASH_KV, pb.HashKVRequest(revision=revision), pb.HashKVResponse, connection=i,
+                    timeout_s=60.0,
+                )
+            ).hash
+            for i in places
+        }
     finally:
         await client.close()
 

@@ -43,7 +43,8 @@ class Actors(Protocol):
 
 
 class Mixed:
-    """Reads and writes in a ratio: as requests of their own (``mixed``), or each in a transaction (``txn-mixed``).
+    """Reads and writes in a ratio: as requests of their own (``mixed``), or each in a transaction
+    (``txn-mixed``).
 
     As in etcd's tool a read is of the whole key space, at most ``limit`` keys, unless a range is given;
     ``mixed`` reads single keys of the key space instead, again unless a range is given.
@@ -126,7 +127,8 @@ class _Mixed:
 
 
 class Scan:
-    """Reads a whole range, ``page`` keys at a time and all pages at the revision of the first; 0: in one request."""
+    """Reads a whole range, ``page`` keys at a time and all pages at the revision of the first; 0: in one
+    request."""
 
     def __init__(self, spec: Spec, client: Client) -> None:
         self.extra_us: dict[str, list[int]] = {"page": []}
@@ -147,8 +149,10 @@ class _Scan:
         self._place = place % len(client.connections)
         key = spec.range_key.encode()
         end = spec.range_end.encode() or (prefix_end(key) if key else b"\0")
-        self._first = pb.RangeRequest(key=key or b"\0", range_end=end, limit=spec.page, keys_only=spec.keys_only,
-                                      serializable=spec.serializable)
+        self._first = pb.RangeRequest(
+            key=key or b"\0", range_end=end, limit=spec.page, keys_only=spec.keys_only,
+            serializable=spec.serializable,
+        )
         self._turn = 0
         self._call = 0
 
@@ -200,10 +204,15 @@ class Grants:
     async def close(self) -> None:
         """Revoke them, a hundred at a time: left alone they would expire in the middle of the next run."""
         for first in range(0, len(self.leases), _REVOKES_AT_ONCE):
-            await asyncio.gather(*(
-                self._client.unary(REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i)
-                for i, lease in enumerate(self.leases[first : first + _REVOKES_AT_ONCE])
-            ), return_exceptions=True)
+            await asyncio.gather(
+                *(
+                    self._client.unary(
+                        REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i
+                    )
+                    for i, lease in enumerate(self.leases[first : first + _REVOKES_AT_ONCE])
+                ),
+                return_exceptions=True,
+            )
 
 
 class _Grant:
@@ -231,8 +240,8 @@ def actors(spec: Spec, client: Client) -> tuple[str, Actors]:
     from bench.load.traffic.recipes import Locks, Stms
 
     kinds: dict[str, type[Actors]] = {
-        "mixed": Mixed, "txn-mixed": Mixed, "scan": Scan, "lease-grant": Grants, "lease-keepalive": KeepAlives,
-        "stm": Stms, "lock": Locks,
+        "mixed": Mixed, "txn-mixed": Mixed, "scan": Scan, "lease-grant": Grants,
+        "lease-keepalive": KeepAlives, "stm": Stms, "lock": Locks,
     }
     made = kinds[spec.command](spec, client)  # type: ignore[call-arg]  # a Protocol has no constructor
     return KEEP_ALIVE if spec.command == "lease-keepalive" else "", made

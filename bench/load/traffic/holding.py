@@ -1,7 +1,7 @@
 """Very many connections and watches held by one process, and what each of them is answered.
 
-For ``bench.load.crowd``. Unlike :class:`bench.client.Client` nothing is opened again: what is refused or lost is
-counted and stays away.
+For ``bench.load.crowd``. Unlike :class:`bench.client.Client` nothing is opened again: what is refused or lost
+is counted and stays away.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Crowd:
         self._closing = False
 
     async def open(self, count: int, progress: Callable[[int], None]) -> list[int]:
-        """Open connections, to the endpoints in turn; the microseconds that each took, its settings included."""
+        """Open connections, to the endpoints in turn; the microseconds that each took, its settings
+        included."""
         took_us: list[int] = []
 
         async def one(i: int) -> None:
@@ -87,13 +88,18 @@ class Crowd:
 
         async def one(i: int) -> None:
             connection, key = self.connections[i], b"/crowd-served/%07d" % i
-            for path, request in ((PUT, pb.PutRequest(key=key, value=b"%d" % i)), (RANGE, pb.RangeRequest(key=key))):
+            for path, request in (
+                (PUT, pb.PutRequest(key=key, value=b"%d" % i)),
+                (RANGE, pb.RangeRequest(key=key)),
+            ):
                 began = perf_counter_ns()
                 body = await self._answer(connection, path, request.SerializeToString())
                 if body is None:
                     return
                 took_us.append((perf_counter_ns() - began) // 1000)
-                if path == RANGE and [kv.value for kv in pb.RangeResponse.FromString(body).kvs] != [b"%d" % i]:
+                if path == RANGE and [kv.value for kv in pb.RangeResponse.FromString(body).kvs] != [
+                    b"%d" % i
+                ]:
                     self.count(f"{connection.authority}: a get does not return what was put")
             progress(len(took_us))
 
@@ -101,9 +107,12 @@ class Crowd:
         return took_us
 
     async def watch(self, count: int, streams: int, progress: Callable[[int], None]) -> None:
-        """Create watches, each on a key of its own, on as many streams, of which each connection has at most one."""
+        """Create watches, each on a key of its own, on as many streams, of which each connection has at most
+        one."""
         chosen = self.connections[:streams]
-        of_each = [count // len(chosen) + (i < count % len(chosen)) for i in range(len(chosen))] if chosen else []
+        of_each = (
+            [count // len(chosen) + (i < count % len(chosen)) for i in range(len(chosen))] if chosen else []
+        )
 
         async def one(i: int) -> None:
             stream = _Stream(self, chosen[i], sum(of_each[:i]), of_each[i])
@@ -119,7 +128,8 @@ class Crowd:
         await self._each([i for i, watches in enumerate(of_each) if watches], one)
 
     async def deliver(self, watches: Iterable[int], progress: Callable[[int], None]) -> list[int]:
-        """Put on the keys of these watches; the microseconds from each put's sending to its event at the watch."""
+        """Put on the keys of these watches; the microseconds from each put's sending to its event at the
+        watch."""
         took_us: list[int] = []
 
         async def one(i: int) -> None:

@@ -1,4 +1,5 @@
-"""Operations that take several turns with the server, as etcd's ``concurrency`` package makes them: STM and locks.
+"""Operations that take several turns with the server, as etcd's ``concurrency`` package makes them: STM and
+locks.
 
 A coroutine for each operation, which costs some 20 us of CPU above its requests: what is measured here is how
 often clients get in each other's way, not how many requests a server stands.
@@ -74,8 +75,10 @@ class _Sessions:
         raise NotImplementedError
 
     async def _session(self, place: int) -> int:
-        granted = await self._client.unary(GRANT, pb.LeaseGrantRequest(TTL=_SESSION_TTL_S), pb.LeaseGrantResponse,
-                                           connection=place, timeout_s=self._spec.timeout_s)
+        granted = await self._client.unary(
+            GRANT, pb.LeaseGrantRequest(TTL=_SESSION_TTL_S), pb.LeaseGrantResponse, connection=place,
+            timeout_s=self._spec.timeout_s,
+        )
         self._leases.append(granted.ID)
         return granted.ID
 
@@ -87,7 +90,8 @@ class _Sessions:
 
 
 class Stms(_Sessions):
-    """Optimistic transactions: read some keys, write a part of them, start over if one has changed meanwhile."""
+    """Optimistic transactions: read some keys, write a part of them, start over if one has changed
+    meanwhile."""
 
     async def create(self) -> None:
         for place in range(self._spec.clients):
@@ -144,8 +148,11 @@ class _Stm:
                     first = first or found[1]
             written = keys[: self._writes]
             request = pb.TxnRequest(
-                success=[pb.RequestOp(request_put=pb.PutRequest(key=key, value=self._value)) for key in written],
-                failure=[pb.RequestOp(request_range=pb.RangeRequest(key=key)) for key in keys])
+                success=[
+                    pb.RequestOp(request_put=pb.PutRequest(key=key, value=self._value)) for key in written
+                ],
+                failure=[pb.RequestOp(request_range=pb.RangeRequest(key=key)) for key in keys],
+            )
             if self._isolation != "c":
                 request.compare.extend(
                     pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.MOD, key=key, mod_revision=revision)
@@ -175,8 +182,10 @@ class Locks(_Sessions):
         spec = self._spec
         for place in range(spec.clients):
             name = b"benchlock/%d" % (place % spec.names)
-            mutex = Mutex(self._client, place, await self._session(place), name, rpc=spec.locker != "lock-client",
-                          timeout_s=spec.timeout_s)
+            mutex = Mutex(
+                self._client, place, await self._session(place), name, rpc=spec.locker != "lock-client",
+                timeout_s=spec.timeout_s,
+            )
             self._turns.append(_Turns(_both(mutex)))
 
 
@@ -191,11 +200,13 @@ def _both(mutex: Mutex) -> Callable[[], Awaitable[None]]:
 class Mutex:
     """One session's side of a lock: by the server's lock service, or by the recipe of etcd's package.
 
-    The recipe: a key of one's own below the name, with the session's lease; whose key was created first has the
-    lock; the others wait for the one created right before theirs to be deleted.
+    The recipe: a key of one's own below the name, with the session's lease; whose key was created first has
+    the lock; the others wait for the one created right before theirs to be deleted.
     """
 
-    def __init__(self, client: Client, place: int, lease: int, name: bytes, *, rpc: bool, timeout_s: float) -> None:
+    def __init__(
+        self, client: Client, place: int, lease: int, name: bytes, *, rpc: bool, timeout_s: float
+    ) -> None:
         self._client = client
         self._place = place
         self._lease = lease
@@ -215,18 +226,37 @@ class Mutex:
         owner = pb.RequestOp(request_range=pb.RangeRequest(
             key=self._name + b"/", range_end=self._name + b"0", limit=1, sort_order=pb.RangeRequest.ASCEND,
             sort_target=pb.RangeRequest.CREATE))
-        tried = await self._unary(TXN, pb.TxnRequest(
-            compare=[pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.CREATE, key=self._key, create_revision=0)],
-            success=[pb.RequestOp(request_put=pb.PutRequest(key=self._key, lease=self._lease)), owner],
-            failure=[own, owner]), pb.TxnResponse)
-        mine = tried.header.revision if tried.succeeded else tried.responses[0].response_range.kvs[0].create_revision
+        tried = await self._unary(
+            TXN,
+            pb.TxnRequest(
+                compare=[
+                    pb.Compare(
+                        result=pb.Compare.EQUAL, target=pb.Compare.CREATE, key=self._key, create_revision=0
+                    )
+                ],
+                success=[pb.RequestOp(request_put=pb.PutRequest(key=self._key, lease=self._lease)), owner],
+                failure=[own, owner],
+            ),
+            pb.TxnResponse,
+        )
+        mine = (
+            tried.header.revision
+            if tried.succeeded
+            else tried.responses[0].response_range.kvs[0].create_revision
+        )
         first = tried.responses[1].response_range.kvs
         if not first or first[0].create_revision == mine:
             return
         while True:
-            before = await self._unary("/etcdserverpb.KV/Range", pb.RangeRequest(
-                key=self._name + b"/", range_end=self._name + b"0", limit=1, sort_order=pb.RangeRequest.DESCEND,
-                sort_target=pb.RangeRequest.CREATE, max_create_revision=mine - 1), pb.RangeResponse)
+            before = await self._unary(
+                "/etcdserverpb.KV/Range",
+                pb.RangeRequest(
+                    key=self._name + b"/", range_end=self._name + b"0", limit=1,
+                    sort_order=pb.RangeRequest.DESCEND, sort_target=pb.RangeRequest.CREATE,
+                    max_create_revision=mine - 1,
+                ),
+                pb.RangeResponse,
+            )
             if not before.kvs:
                 return
             await self._deleted(before.kvs[0].key, before.header.revision)
@@ -239,7 +269,9 @@ class Mutex:
             await self._unary(DELETE, pb.DeleteRangeRequest(key=self._key), pb.DeleteRangeResponse)
 
     async def _unary(self, path: str, request: Message, response: type[M]) -> M:
-        return await self._client.unary(path, request, response, connection=self._place, timeout_s=self._timeout_s)
+        return await self._client.unary(
+            path, request, response, connection=self._place, timeout_s=self._timeout_s
+        )
 
     async def _deleted(self, key: bytes, revision: int) -> None:
         """Wait until ``key`` is deleted after ``revision``."""
@@ -254,7 +286,9 @@ class Mutex:
             if not gone.done():
                 gone.set_exception(error or RpcError(Status.UNAVAILABLE, "watch ended"))
 
-        stream = self._client.connections[self._place % len(self._client.connections)].stream(WATCH, message, end)
+        stream = self._client.connections[self._place % len(self._client.connections)].stream(
+            WATCH, message, end
+        )
         stream.send(pb.WatchRequest(create_request=pb.WatchCreateRequest(
             key=key, start_revision=revision + 1, filters=[pb.WatchCreateRequest.NOPUT])).SerializeToString())
         try:

@@ -61,7 +61,9 @@ class CatchUps:
         def message(body: bytes) -> None:
             response = pb.WatchResponse.FromString(body)
             if response.canceled:
-                compacted = f"compacted up to {response.compact_revision}" if response.compact_revision else ""
+                compacted = (
+                    f"compacted up to {response.compact_revision}" if response.compact_revision else ""
+                )
                 self._fail(f"watch cancelled: {response.cancel_reason or compacted}")
                 return
             self.received += len(response.events)
@@ -107,10 +109,14 @@ class KeepAlives:
         request = pb.LeaseGrantRequest(TTL=self.spec.lease_ttl_s)
         for first in range(0, self.spec.leases, _GRANTS_AT_ONCE):
             started = perf_counter_ns()
-            for granted in await asyncio.gather(*(
-                self._client.unary(GRANT, request, pb.LeaseGrantResponse, connection=i, timeout_s=self.spec.timeout_s)
-                for i in range(first, min(first + _GRANTS_AT_ONCE, self.spec.leases))
-            )):
+            for granted in await asyncio.gather(
+                *(
+                    self._client.unary(
+                        GRANT, request, pb.LeaseGrantResponse, connection=i, timeout_s=self.spec.timeout_s
+                    )
+                    for i in range(first, min(first + _GRANTS_AT_ONCE, self.spec.leases))
+                )
+            ):
                 self.leases.append(granted.ID)
             self.extra_us["grant_100"].append((perf_counter_ns() - started) // 1000)
         for i in range(self.spec.clients):
@@ -122,14 +128,20 @@ class KeepAlives:
         for caller in self.callers:
             caller.close()
         for first in range(0, len(self.leases), _GRANTS_AT_ONCE):
-            await asyncio.gather(*(
-                self._client.unary(REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i)
-                for i, lease in enumerate(self.leases[first : first + _GRANTS_AT_ONCE])
-            ), return_exceptions=True)
+            await asyncio.gather(
+                *(
+                    self._client.unary(
+                        REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i
+                    )
+                    for i, lease in enumerate(self.leases[first : first + _GRANTS_AT_ONCE])
+                ),
+                return_exceptions=True,
+            )
 
 
 class _KeepAlive:
-    """One keep-alive stream, shaped like a connection: a call is one message, answered by the next one back."""
+    """One keep-alive stream, shaped like a connection: a call is one message, answered by the next one
+    back."""
 
     def __init__(self, client: Client, place: int, leases: list[int]) -> None:
         self._client = client

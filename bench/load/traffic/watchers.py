@@ -3,8 +3,9 @@
 A watched value opens with the intended time of its put, so an event's latency needs no bookkeeping and is
 right across client processes of one machine (``perf_counter_ns`` is the system's monotonic clock).
 
-Hot path: a million events a second are to be counted beside the servers, on the same CPUs. So what several watchers of
-a stream get alike is read once (``bench.client.runs``), and checked and timed together: they came in one read.
+Hot path: a million events a second are to be counted beside the servers, on the same CPUs. So what several
+watchers of a stream get alike is read once (``bench.client.runs``), and checked and timed together: they came
+in one read.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Watchers:
         self.spec = spec
         self.count = spec.streams * spec.watchers_per_stream
         self.per_put = self.count // (spec.watched_keys or 1)  # events of one put
-        self.samples_us: defaultdict[int, int] = defaultdict(int)  # delivery latencies; taken and cleared by whoever watches the run
+        # delivery latencies; taken and cleared by whoever watches the run
+        self.samples_us: defaultdict[int, int] = defaultdict(int)
         self.created_us: list[int] = []
         self.errors: Counter[str] = Counter()
         self.received = 0
@@ -81,7 +83,9 @@ class Watchers:
             connection = self._client.connections[i % len(self._client.connections)]
             self._streams.append(_WatchStream(self, connection, requests, self.spec.watchers_per_stream))
         if not await self._until(lambda: len(self.created_us) >= self.count or bool(self.errors)):
-            raise RuntimeError(f"{len(self.created_us)} of {self.count} watchers created within the time limit")
+            raise RuntimeError(
+                f"{len(self.created_us)} of {self.count} watchers created within the time limit"
+            )
         if self.errors:
             raise RuntimeError(f"watchers were not created: {dict(self.errors)}")
 
@@ -119,7 +123,8 @@ class Watchers:
             if put is None:
                 stamp_ns = int.from_bytes(kv.value[:STAMP_BYTES], "big")
                 put = self._puts[kv.mod_revision] = _Put(kv.mod_revision, stamp_ns, self.per_put)
-            if puts and put.revision <= puts[-1].revision:  # the puts are single: a revision twice is an event twice
+            # the puts are single: a revision twice is an event twice
+            if puts and put.revision <= puts[-1].revision:
                 self.errors[_OUT_OF_ORDER] += 1
             puts.append(put)
         if len(self._read) >= _RESPONSES_KEPT:
@@ -157,9 +162,14 @@ class Watchers:
         spec = self.spec
         if spec.watched_keys:
             key = key_format(spec)
-            return [pb.WatchRequest(create_request=pb.WatchCreateRequest(
-                key=key(number), prev_kv=spec.prev_kv, progress_notify=spec.progress_notify)).SerializeToString()
-                for number in range(spec.watched_keys)]
+            return [
+                pb.WatchRequest(
+                    create_request=pb.WatchCreateRequest(
+                        key=key(number), prev_kv=spec.prev_kv, progress_notify=spec.progress_notify
+                    )
+                ).SerializeToString()
+                for number in range(spec.watched_keys)
+            ]
         create = pb.WatchCreateRequest(prev_kv=spec.prev_kv, progress_notify=spec.progress_notify)
         if spec.watch_prefix:
             create.key = spec.watch_prefix.encode()
@@ -184,7 +194,8 @@ class _WatchStream:
             self.stream.send(requests[i % len(requests)])
 
     def _runs(self, data: bytes, at: int, limit: int, lead: int) -> int:
-        """What can be read without cutting it into messages; where it ends (see :class:`bench.client.Stream`)."""
+        """What can be read without cutting it into messages; where it ends (see
+        :class:`bench.client.Stream`)."""
         now = perf_counter_ns()
         run = run_at(data, at, limit, lead, len(self._last))
         if run is None or not self._take(run, now):

@@ -1,7 +1,7 @@
 """A Range request's answer, built out of rows as they come: filters, sorting, limits, counting.
 
-Hot path: rows are spliced into the response as they lie, 0.09 us a row (256 B values). Everything else about a Range is
-decided once, when it is parsed.
+Hot path: rows are spliced into the response as they lie, 0.09 us a row (256 B values). Everything else about
+a Range is decided once, when it is parsed.
 
 How to serve one::
 
@@ -11,8 +11,8 @@ How to serve one::
     read.add_count(number of keys of the range after those that were fed)
     tail = read.finish()
 
-A long answer may leave in parts: :meth:`RangeRead.take` gives what is final so far, :meth:`RangeRead.take_sized` with
-the sizes of its rows for who merges it with others (``row_parts``).
+A long answer may leave in parts: :meth:`RangeRead.take` gives what is final so far,
+:meth:`RangeRead.take_sized` with the sizes of its rows for who merges it with others (``row_parts``).
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ row_tags = _Prefixes()  # what stands before a row of so many bytes
 
 
 def plain_get(request: bytes) -> tuple[bytes, bool] | None:
-    """``(key, serializable)`` of the request that nearly all are: one key, its newest version, nothing else set. None:
-    it must be parsed. 0.2 us; to parse, check and ask for every field takes 3 us."""
+    """``(key, serializable)`` of the request that nearly all are: one key, its newest version, nothing else
+    set. None: it must be parsed. 0.2 us; to parse, check and ask for every field takes 3 us."""
     size = len(request)
     if size > 2 and request[0] == 0x0A:
         end = request[1] + 2
@@ -70,7 +70,8 @@ def plain_answer(kv: bytes | None) -> bytes:
 
 
 class Fields:
-    """A KeyValue's fields, read from its wire form; ``value_at:value_end`` spans the value field with its tag."""
+    """A KeyValue's fields, read from its wire form; ``value_at:value_end`` spans the value field with its
+    tag."""
 
     __slots__ = ("create", "lease", "mod", "value", "value_at", "value_end", "version")
 
@@ -145,8 +146,10 @@ class RangeRead:
     """
 
     __slots__ = (
-        "_decided", "_fed", "_filter", "_found", "_order", "_parts", "_sizes", "_sorted", "count", "count_only", "key",
-        "keys_only", "last_key", "limit", "range_end", "revision", "row_limit", "serializable")
+        "_decided", "_fed", "_filter", "_found", "_order", "_parts", "_sizes", "_sorted", "count",
+        "count_only", "key", "keys_only", "last_key", "limit", "range_end", "revision", "row_limit",
+        "serializable",
+    )
 
     def __init__(self, request: bytes | pb.RangeRequest, sized: bool = False) -> None:
         """``sized``: it is taken with :meth:`take_sized`."""
@@ -172,7 +175,9 @@ class RangeRead:
         # sort the first limit + 1 keys
         needs_all = bool(order) or self._filter is not None
         self._order: int = order or (_ASCEND if target else 0)
-        self._sorted = SortedRows(_SORT_KEYS[target], self._order == _DESCEND, self.limit) if self._order else None
+        self._sorted = (
+            SortedRows(_SORT_KEYS[target], self._order == _DESCEND, self.limit) if self._order else None
+        )
         # how many rows an answer needs; None: all of them
         self.row_limit: int | None
         if self.count_only:
@@ -234,7 +239,8 @@ class RangeRead:
         return self._decided and not self.keys_only
 
     def feed_from(self, source: RowSource, most: int, most_bytes: int) -> bool:
-        """As :meth:`feed`, by at most so many rows and about so many bytes. True: satisfied, or no rows are left."""
+        """As :meth:`feed`, by at most so many rows and about so many bytes. True: satisfied, or no rows are
+        left."""
         if self.row_limit is not None:
             most = min(most, self.row_limit - self._fed)
         rows, last_key, ended = source.more(self._parts, most, most_bytes, self._sizes)

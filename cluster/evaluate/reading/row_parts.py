@@ -1,10 +1,12 @@
 """Rows of a range on their way to a front that merges those of several shards.
 
-A part is what a node sends at once: ``ROWS | size of each row (u32) | rows | fields``. Rows stand as they do in an answer
-(``kvs`` with tag and length), so the front cuts them into runs and passes these on as they are; the sizes let it look at
-any row's key without walking through those before it. ``fields`` (count) come with the last part.
+A part is what a node sends at once: ``ROWS | size of each row (u32) | rows | fields``. Rows stand as they do
+in an answer (``kvs`` with tag and length), so the front cuts them into runs and passes these on as they are;
+the sizes let it look at any row's key without walking through those before it. ``fields`` (count) come with
+the last part.
 
-Hot path: sizes cost a node 0.06 us a row where rows are read, nothing where they come out of a block that has them.
+Hot path: sizes cost a node 0.06 us a row where rows are read, nothing where they come out of a block that has
+them.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ def rows_head(sizes: list[bytes]) -> bytes:
 
 
 def read_part(body: bytes, at: int) -> tuple[list[int], int]:
-    """Of the part that begins there: where each row begins, and the last one ends (so one more than there are rows);
-    and the count in its fields, 0 if there is none."""
+    """Of the part that begins there: where each row begins, and the last one ends (so one more than there are
+    rows); and the count in its fields, 0 if there is none."""
     (rows,) = ROWS.unpack_from(body, at)
     at += ROWS.size
     starts = list(accumulate(unpack_from(f"<{rows}I", body, at), initial=at + 4 * rows))

@@ -1,7 +1,8 @@
-"""Rows of a range in another order than that of their keys, made a few at a time: no step sorts more than some thousand rows.
+"""Rows of a range in another order than that of their keys, made a few at a time: no step sorts more than
+some thousand rows.
 
-Of a limited range no more rows are kept than twice its limit, or some thousand. Rows of equal rank stay in the order of their
-keys.
+Of a limited range no more rows are kept than twice its limit, or some thousand. Rows of equal rank stay in
+the order of their keys.
 """
 
 from __future__ import annotations
@@ -56,7 +57,11 @@ class SortedRows:
     def ordered(self) -> Iterator[Row]:
         """All that are to be taken, in order; merged as they are taken."""
         self._settle()
-        merged = heapq.merge(*self._runs, key=_first, reverse=self._descending) if self._runs else iter(self._fresh)
+        merged = (
+            heapq.merge(*self._runs, key=_first, reverse=self._descending)
+            if self._runs
+            else iter(self._fresh)
+        )
         for at, (_, row) in enumerate(merged, 1):
             yield row
             if at == self._limit:

@@ -1,13 +1,13 @@
 """The transaction that nearly all are: compares of single keys, then puts, reads and deletes of single keys.
 
-Hot path. :func:`read` takes such a TxnRequest out of its wire form without a message object; it is strict: anything it does
-not know to the last byte, and anything that would be refused for its form, is None and goes through
-``cluster.evaluate.txns.transactions``, which says the same of it
-(``tests/unit/semantics/test_plain_txn.py``).
-A compare, a put and a get of one key (256 B): read 2.4 us, evaluated 2.1, answered 1.2; through messages 17
-us in all (and 6.3 at the front, which only reads it).
+Hot path. :func:`read` takes such a TxnRequest out of its wire form without a message object; it is strict:
+anything it does not know to the last byte, and anything that would be refused for its form, is None and goes
+through ``cluster.evaluate.txns.transactions``, which says the same of it
+(``tests/unit/semantics/test_plain_txn.py``). A compare, a put and a get of one key (256 B): read 2.4 us,
+evaluated 2.1, answered 1.2; through messages 17 us in all (and 6.3 at the front, which only reads it).
 
-The form serves everybody who asks what a transaction touches: the front for its shard, the leader for locks and evaluation.
+The form serves everybody who asks what a transaction touches: the front for its shard, the leader for locks
+and evaluation.
 """
 
 from __future__ import annotations
@@ -25,19 +25,25 @@ from cluster.wire.protobuf import read_varint, varint
 
 GET, PUT, DELETE = 0x0A, 0x12, 0x1A  # RequestOp's tags
 EQUAL, GREATER, LESS, NOT_EQUAL = range(4)  # Compare.CompareResult
-CREATE, MOD, VERSION, LEASE, VALUE = range(5)  # what a compare looks at: the first four as they stand in Current
+# what a compare looks at: the first four as they stand in Current
+CREATE, MOD, VERSION, LEASE, VALUE = range(5)
 
 Compare = tuple[bytes, int, int, int | bytes]  # key, one of CREATE ... VALUE, one of EQUAL ..., given
-# tag and key; a put: its key and value fields in wire form (KeyValue's, the value's may be empty), lease; a get: b"", b"", revision
+# tag and key; a put: its key and value fields in wire form (KeyValue's, the value's may be empty), lease; a
+# get: b"", b"", revision
 Op = tuple[int, bytes, bytes, bytes, int]
-Said = tuple[int, bytes | None, bytes, bytes]  # what an operation answers, whatever the revision will be: see :func:`answer`
+# what an operation answers, whatever the revision will be: see :func:`answer`
+Said = tuple[int, bytes | None, bytes, bytes]
 
 _TARGETS = (VERSION, CREATE, MOD, VALUE, LEASE)  # by Compare.CompareTarget
 _GIVEN = (0x20, 0x28, 0x30, 0x3A, 0x40)  # tag of the field that a target is compared with
 _ABSENT = Current(0, 0, 0, 0)
 _SMALL = [bytes((i,)) for i in range(0x80)]
-_OWN, _OWN_NEW = 1, 2  # in Said: a get of what this very transaction has put, of a key that was there or was not
-_ITEM_PUT, _ITEM_PUT_NEW, _ITEM_PUT_REF = map(int, (records.Item.PUT, records.Item.PUT_NEW, records.Item.PUT_REF))
+# in Said: a get of what this very transaction has put, of a key that was there or was not
+_OWN, _OWN_NEW = 1, 2
+_ITEM_PUT, _ITEM_PUT_NEW, _ITEM_PUT_REF = map(
+    int, (records.Item.PUT, records.Item.PUT_NEW, records.Item.PUT_REF)
+)
 _PENDING = records.PENDING_REVISION
 _PUT_FIXED = records.PUT_HEAD.size - records.ITEM.size
 _pack_put = records.PUT_HEAD.pack
@@ -46,7 +52,8 @@ _version: Callable[[tuple[int, int, int, int, bytes]], Version] = partial(tuple.
 
 
 class Plain(NamedTuple):
-    """A transaction of this form. Keys are 1 to 127 bytes long, no branch puts a key twice or puts and deletes it."""
+    """A transaction of this form. Keys are 1 to 127 bytes long, no branch puts a key twice or puts and
+    deletes it."""
 
     compare: list[Compare]
     success: list[Op]
@@ -56,7 +63,11 @@ class Plain(NamedTuple):
 
     def keys(self) -> list[bytes]:
         """Every key that it names, some more than once."""
-        return [compare[0] for compare in self.compare] + [op[1] for op in self.success] + [op[1] for op in self.failure]
+        return (
+            [compare[0] for compare in self.compare]
+            + [op[1] for op in self.success]
+            + [op[1] for op in self.failure]
+        )
 
     @property
     def of_the_past(self) -> bool:
@@ -68,7 +79,9 @@ class Plain(NamedTuple):
         return max(len(self.compare), len(self.success), len(self.failure))
 
 
-_plain: Callable[[tuple[list[Compare], list[Op], list[Op], bool, bool]], Plain] = partial(tuple.__new__, Plain)
+_plain: Callable[[tuple[list[Compare], list[Op], list[Op], bool, bool]], Plain] = partial(
+    tuple.__new__, Plain
+)
 
 
 def read(data: bytes) -> Plain | None:
@@ -116,7 +129,8 @@ def read(data: bytes) -> Plain | None:
                 if kind != GET:
                     return None
                 revision = 0
-                if data[key_end] == 0x20:  # those of a transaction in memory (STM) read at the revision of its first read
+                # those of a transaction in memory (STM) read at the revision of its first read
+                if data[key_end] == 0x20:
                     revision, key_end = data[key_end + 1], key_end + 2
                     if revision >= 0x80:
                         revision, key_end = _number(data, key_end - 1)
@@ -243,7 +257,8 @@ def _holds(view: View, compare: Compare) -> bool:
 
 
 def run(view: View, plain: Plain) -> tuple[Outcome, Callable[[int], bytes]]:
-    """What it does, but for the outcome's tail, and how to make that out of the revision before it. EtcdError."""
+    """What it does, but for the outcome's tail, and how to make that out of the revision before it.
+    EtcdError."""
     succeeded = True
     for compare in plain.compare:
         if not _holds(view, compare):
@@ -288,7 +303,9 @@ def run(view: View, plain: Plain) -> tuple[Outcome, Callable[[int], bytes]]:
                 tail += b"\x30" + varint(lease)
             kv = _own_kv(own, head, mod, tail)
             head_len = len(head)
-            items.append(_pack_put(item, _PUT_FIXED + head_len + len(tail), len(key), head_len, lease) + head + tail)
+            items.append(
+                _pack_put(item, _PUT_FIXED + head_len + len(tail), len(key), head_len, lease) + head + tail
+            )
             writes.append((key, _version((create, revision, version, lease, kv))))
             written[key] = own, kv, head, tail
             said.append(_SAID_PUT)
@@ -316,8 +333,8 @@ def _own_kv(own: int, head: bytes, mod: bytes, tail: bytes) -> bytes:
 
 
 def answer(succeeded: bool, said: list[Said], evaluated_at: int, before: int) -> bytes:
-    """The TxnResponse after its header, once the revision ``before`` the transaction is known. It was evaluated as if its own
-    were to be ``evaluated_at``."""
+    """The TxnResponse after its header, once the revision ``before`` the transaction is known. It was
+    evaluated as if its own were to be ``evaluated_at``."""
     parts: list[bytes] = [b"\x10\x01"] if succeeded else []
     own_header = _header(before + 1)
     # what an operation's own header says: the transaction's revision once it has changed something

@@ -1,13 +1,15 @@
 """Range compares of a transaction that writes, looked at ahead of its turn.
 
-They decide what it does, so they hold on the state that it is evaluated on; and one may be over very many keys. So they are
-walked beforehand, in slices, at a pinned revision (:meth:`RangeCompares.walk`). Then what was written since is looked at
-again: in slices while it is much (:meth:`RangeCompares.catch_up`), and the rest in the turn of the evaluation itself
-(:meth:`RangeCompares.look_again`). Nothing is locked, and nobody's writes wait.
+They decide what it does, so they hold on the state that it is evaluated on; and one may be over very many
+keys. So they are walked beforehand, in slices, at a pinned revision (:meth:`RangeCompares.walk`). Then what
+was written since is looked at again: in slices while it is much (:meth:`RangeCompares.catch_up`), and the
+rest in the turn of the evaluation itself (:meth:`RangeCompares.look_again`). Nothing is locked, and nobody's
+writes wait.
 
-Of each compare the keys that fail it are kept, a few of them: with one of these left it is false; with none, and none ever
-left out, it is true. If all that were kept have changed and others were left out, its range is walked anew. Ranges that
-overlap share a walk, and their compares a test: a row that passes the narrowest of them passes all.
+Of each compare the keys that fail it are kept, a few of them: with one of these left it is false; with none,
+and none ever left out, it is true. If all that were kept have changed and others were left out, its range is
+walked anew. Ranges that overlap share a walk, and their compares a test: a row that passes the narrowest of
+them passes all.
 
 Pure: the state is read through views.
 """
@@ -36,7 +38,8 @@ _CHEAP_RULES = 16  # so many cost what a range costs
 _STEP_CHANGES = 128
 _STEP_CHECKS = 2048
 
-_Values = tuple[int, int, int, bytes, int]  # of a row, by Compare.CompareTarget: version, create, mod, value, lease
+# of a row, by Compare.CompareTarget: version, create, mod, value, lease
+_Values = tuple[int, int, int, bytes, int]
 
 
 class _Rule:
@@ -75,8 +78,11 @@ class _Bounds:
 
     def holds(self, value: Any) -> bool:
         return not (
-            (self.above is not None and value <= self.above) or (self.below is not None and value >= self.below)
-            or value in self.unequal or (self.equal and (len(self.equal) > 1 or value not in self.equal)))
+            (self.above is not None and value <= self.above)
+            or (self.below is not None and value >= self.below)
+            or value in self.unequal
+            or (self.equal and (len(self.equal) > 1 or value not in self.equal))
+        )
 
 
 def _bounds_of(rules: Iterable[_Rule]) -> list[_Bounds]:
@@ -133,7 +139,9 @@ class RangeCompares:
             if span not in self._ranges:
                 self._ranges[span] = _Range(span)
             self._ranges[span].ask(compare.target, compare.result, given_of(compare))
-        self._weight = max([1, len(self._ranges), *(len(range_.rules) // _CHEAP_RULES for range_ in self._ranges.values())])
+        self._weight = max(
+            [1, len(self._ranges), *(len(range_.rules) // _CHEAP_RULES for range_ in self._ranges.values())]
+        )
         self._failed: dict[bytes, list[_Rule]] = {}  # those that keep a key
         self._checks = 0  # of single compares, in this step
         self._left_out = False  # a key that fails was not kept
@@ -154,7 +162,9 @@ class RangeCompares:
         """Look at the ranges that need it. ``view``: the applied state, pinned."""
         if not any(range_.walked for range_ in self._ranges.values()):
             self.revision = view.revision
-        unwalked = sorted([range_ for range_ in self._ranges.values() if not range_.walked], key=lambda range_: range_.first)
+        unwalked = sorted(
+            [range_ for range_ in self._ranges.values() if not range_.walked], key=lambda range_: range_.first
+        )
         at = 0
         while at < len(unwalked):
             some = [unwalked[at]]
@@ -171,8 +181,12 @@ class RangeCompares:
         """Look at every row of ranges that overlap, unless all compares have failed often enough before."""
         for range_ in ranges:
             range_.forget()
-        # where a range begins or ends, the latter ones first; between two of them all rows are in the same ranges
-        edges = sorted({edge for range_ in ranges for edge in (range_.first, range_.upto) if edge is not None}, reverse=True)
+        # where a range begins or ends, the latter ones first; between two of them all rows are in the same
+        # ranges
+        edges = sorted(
+            {edge for range_ in ranges for edge in (range_.first, range_.upto) if edge is not None},
+            reverse=True,
+        )
         here: list[_Range] = []
         tests: list[_Bounds] = []
         end = b"\0" if upto is None else upto
@@ -191,7 +205,9 @@ class RangeCompares:
                     here = [range_ for range_ in ranges if range_.holds(key)]
                     tests = _open(here)
                 fields = Fields(kv)
-                self._check(key, (fields.version, fields.create, fields.mod, fields.value, fields.lease), tests)
+                self._check(
+                    key, (fields.version, fields.create, fields.mod, fields.value, fields.lease), tests
+                )
                 seen += 1
                 if self._left_out:
                     self._left_out = False
@@ -225,8 +241,8 @@ class RangeCompares:
                     self._left_out = True
 
     def catch_up(self, store: AppliedState) -> Steps[int]:
-        """Look at what has changed, up to what is applied now; how many changes these were, very many if ranges are to be walked
-        anew."""
+        """Look at what has changed, up to what is applied now; how many changes these were, very many if
+        ranges are to be walked anew."""
         if self.unwalked(store.compact_revision):
             return LOOKS
         changes, upto = store.changes(self.revision + 1), store.revision
@@ -242,8 +258,8 @@ class RangeCompares:
 
     @answered
     def look_again(self, view: Overlay, store: AppliedState) -> None:
-        """In the turn of the evaluation, at what has changed or is about to. Unlooked: that is too much for one turn;
-        NotYet: ranges are being deleted."""
+        """In the turn of the evaluation, at what has changed or is about to. Unlooked: that is too much for
+        one turn; NotYet: ranges are being deleted."""
         self.rounds += 1
         if self.revision < store.compact_revision:
             raise Unlooked
@@ -314,7 +330,11 @@ def compares_of(request: Any) -> Iterator[Any]:
 
 def is_of_range(compare: Any) -> bool:
     """Whether a compare is of a range that may hold keys, and depends on these."""
-    return bool(compare.range_end) and is_known(compare.target) and not inverted((compare.key, compare.range_end))
+    return (
+        bool(compare.range_end)
+        and is_known(compare.target)
+        and not inverted((compare.key, compare.range_end))
+    )
 
 
 def _values(view: View | AppliedState, key: bytes, valued: bool) -> _Values | None:

@@ -112,7 +112,9 @@ class Pending:
     def count(self, start: bytes, end: bytes) -> int:
         """As the base counts, with what this transaction did."""
         span = (start, end)
-        found = sum([self.base.count(*piece) for piece in (self.deleted.without(span) if self.ranges else [span])])
+        found = sum(
+            [self.base.count(*piece) for piece in (self.deleted.without(span) if self.ranges else [span])]
+        )
         for key in self._written_in(span):
             found += self.written[key] is not None
             found -= not self._deleted(key) and self.base.current(key) is not None
@@ -122,7 +124,11 @@ class Pending:
         """What of a range this transaction has not deleted yet; None if it has written single keys in it."""
         if self._written_in(span):
             return None
-        return [piece for piece in self.deleted.without(span) if self.base.count(*piece)] if self.ranges else [span]
+        return (
+            [piece for piece in self.deleted.without(span) if self.base.count(*piece)]
+            if self.ranges
+            else [span]
+        )
 
     def _merged(self, start: bytes, end: bytes) -> Iterator[Row]:
         own = self._written_in((start, end))
@@ -181,7 +187,9 @@ def apply_put(view: View, request: Any, revision: int) -> tuple[bytes, Version, 
         named = create = current[0]
         version = current[2] + 1
         # a pending creation is above every real revision: see ShardLeader, which binds answers late
-        assert create < revision or create >= records.PENDING_REVISION, "no key is put twice in one transaction"
+        assert create < revision or create >= records.PENDING_REVISION, (
+            "no key is put twice in one transaction"
+        )
         if request.ignore_lease:
             lease = current[3]
         if request.ignore_value or request.prev_kv:
@@ -214,14 +222,17 @@ class Deleted(NamedTuple):
 
     def items(self) -> list[bytes]:
         """Its effect."""
-        return [records.delete_range(*span) for span in self.ranges] + [records.delete(key) for key in self.keys]
+        return [records.delete_range(*span) for span in self.ranges] + [
+            records.delete(key) for key in self.keys
+        ]
 
 
 _NOTHING_DELETED = Deleted([], [], 0)
 
 
 def find_deleted(view: View, request: Any) -> Deleted:
-    """What a delete of one key or a range does. One of many keys is not spelled out (D8): replicas find them by themselves."""
+    """What a delete of one key or a range does. One of many keys is not spelled out (D8): replicas find them
+    by themselves."""
     key, range_end = request.key, request.range_end
     if not range_end:
         return _NOTHING_DELETED if view.current(key) is None else Deleted([key], [], 1)
@@ -252,7 +263,8 @@ def deleted_pieces(view: View, request: Any, deleted: Deleted) -> Steps[list[byt
 
 
 def _spans(view: View, key: bytes, range_end: bytes) -> list[Span] | None:
-    """The parts of a range that a running transaction has not touched yet; None if it has written keys in it."""
+    """The parts of a range that a running transaction has not touched yet; None if it has written keys in
+    it."""
     if not isinstance(view, Pending):
         return [(key, range_end)]
     return view.untouched((key, range_end))
@@ -303,7 +315,8 @@ def read_all(view: View, read: RangeRead) -> bytes:
 
 
 class Plan:
-    """A transaction with its branches chosen: the operations of the taken one, nested plans in their places."""
+    """A transaction with its branches chosen: the operations of the taken one, nested plans in their
+    places."""
 
     __slots__ = ("deleted", "ops", "succeeded")
 
@@ -334,7 +347,8 @@ class Decided(Protocol):
 
 
 class Turn:
-    """What range compares may take where they are decided in one turn, as those of a transaction that writes are."""
+    """What range compares may take where they are decided in one turn, as those of a transaction that writes
+    are."""
 
     __slots__ = ("_left", "looked")
 
@@ -466,8 +480,9 @@ class DueAnswer(NamedTuple):
 
 
 def txn(view: View, request: Any, weigh: Weigh | None = None, turn: Turn | None = None) -> Outcome:
-    """A transaction that passed its static checks. ``weigh``: how many keys a range has, about: an answer that shows very
-    many is made late; None: no answer is. ``turn``: what its range compares may take (Unlooked); None: as long as they do."""
+    """A transaction that passed its static checks. ``weigh``: how many keys a range has, about: an answer
+    that shows very many is made late; None: no answer is. ``turn``: what its range compares may take
+    (Unlooked); None: as long as they do."""
     plan = finish(plan_of(view, request, turn))
     finish(check_plan(view, plan))
     late = weigh is not None and _shows_many(plan, weigh)
@@ -480,7 +495,8 @@ def txn(view: View, request: Any, weigh: Weigh | None = None, turn: Turn | None 
 
 
 def read_txn(view: View, request: Any) -> Steps[list[bytes]]:
-    """A transaction that changes nothing: its response after the header. The view stays as it is between steps."""
+    """A transaction that changes nothing: its response after the header. The view stays as it is between
+    steps."""
     plan = yield from plan_of(view, request)
     yield from check_plan(view, plan)
     return (yield from run_plan(Pending(view), plan, shows=True, known=False))
@@ -530,8 +546,8 @@ def _shows_many(plan: Plan, weigh: Weigh) -> bool:
 
 
 def run_plan(pending: Pending, plan: Plan, *, shows: bool, known: bool) -> Steps[list[bytes]]:
-    """Run the operations of a plan: the TxnResponse after its header, in pieces. ``shows``: else the rows that it shows are
-    left out. ``known``: what its deletes do was found before."""
+    """Run the operations of a plan: the TxnResponse after its header, in pieces. ``shows``: else the rows
+    that it shows are left out. ``known``: what its deletes do was found before."""
     pieces: list[bytes] = [b"\x10\x01"] if plan.succeeded else []
     for place, (kind, body) in enumerate(plan.ops):
         if kind == "request_txn" or place % STEP_OPS == STEP_OPS - 1:

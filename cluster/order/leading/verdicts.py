@@ -32,7 +32,8 @@ def are_many(compares: Iterable[Any], view: View) -> bool:
     spans = Counter((compare.key, compare.range_end) for compare in compares if is_of_range(compare))
     for (key, end), times in spans.items():
         left -= times * _RANGE_COST
-        with contextlib.suppress(Blocked):  # then the lock waits for what is pending, and it is looked at after that
+        # then the lock waits for what is pending, and it is looked at after that
+        with contextlib.suppress(Blocked):
             left -= times * view.count(key, end)
         if left < 0:
             return True
@@ -54,8 +55,8 @@ class Verdicts:
     """What all shards say of the range compares of a transaction (``txn_eval.Decided``)."""
 
     def __init__(
-        self, own: Overlay, placement: Placement, asked: Mapping[int, Sequence[Any]], grants: Mapping[int, Grant],
-        looked: RangeCompares | None,
+        self, own: Overlay, placement: Placement, asked: Mapping[int, Sequence[Any]],
+        grants: Mapping[int, Grant], looked: RangeCompares | None,
     ) -> None:
         """``own``, ``looked``: of shard 0; ``asked``: the compares that each other shard was asked about."""
         self._own = own
@@ -63,7 +64,9 @@ class Verdicts:
         self._turn = Turn(looked)
         self._said: dict[tuple[int, bytes], int] = {
             (shard, compare.SerializeToString()): verdict
-            for shard, compares in asked.items() for compare, verdict in zip(compares, grants[shard].verdicts, strict=True)}
+            for shard, compares in asked.items()
+            for compare, verdict in zip(compares, grants[shard].verdicts, strict=True)
+        }
 
     def holds(self, compare: Any, view: View) -> bool:
         """See ``txn_eval.Decided``."""

@@ -1,17 +1,18 @@
 """The sequencer's part in transactions over several shards: admit, prepare, evaluate, append (section 5).
 
-1. Admission is first come, first served: a transaction is admitted when it overlaps nothing that is under way and
-   nothing that was queued before it.
-2. Each attempt gets a fresh id. ``prepare`` goes to the leader of every touched shard but shard 0, those only read
-   included (H4); shard 0's part is read when the record is made (C4). It is sent only when every participant has
-   a leader of the latest term in O (H19).
-3. With all grants, if every participant's term is still that of ``C_s`` in this sequencer's own log tail (C2), the
-   transaction is evaluated and its multi appended in the same step. Otherwise everything is released and a
-   fresh attempt begins.
-4. A refusal names another attempt. If that one is still undecided, this one lets go of everything and starts over
-   behind it; if it is dead its release is sent again, if it was appended the shard is told where (report, hole 2).
-5. An id that was released is dead: it is never appended (H5). One that was appended is never released. A leader
-   that asks about a lock is told "release once you have applied order index i" (hole 3).
+1. Admission is first come, first served: a transaction is admitted when it overlaps nothing that is under way
+   and nothing that was queued before it.
+2. Each attempt gets a fresh id. ``prepare`` goes to the leader of every touched shard but shard 0, those only
+   read included (H4); shard 0's part is read when the record is made (C4). It is sent only when every
+   participant has a leader of the latest term in O (H19).
+3. With all grants, if every participant's term is still that of ``C_s`` in this sequencer's own log tail
+   (C2), the transaction is evaluated and its multi appended in the same step. Otherwise everything is
+   released and a fresh attempt begins.
+4. A refusal names another attempt. If that one is still undecided, this one lets go of everything and starts
+   over behind it; if it is dead its release is sent again, if it was appended the shard is told where
+   (report, hole 2).
+5. An id that was released is dead: it is never appended (H5). One that was appended is never released. A
+   leader that asks about a lock is told "release once you have applied order index i" (hole 3).
 
 Pure: time is passed in, messages to leaders come out of :meth:`Coordinator.take_messages`.
 """
@@ -112,7 +113,8 @@ class Coordinator(Generic[T]):
     """All transactions over several shards of one sequencer's term."""
 
     def __init__(
-        self, term: int, placement: Placement, view: Overlay, fold: Fold, *, max_txn_ops: int, heartbeat_ms: int,
+        self, term: int, placement: Placement, view: Overlay, fold: Fold, *, max_txn_ops: int,
+        heartbeat_ms: int,
         max_waiting: int = MAX_WAITING, gone: Callable[[T], bool] = lambda token: False,
         users: AuthState | None = None,
     ) -> None:
@@ -145,11 +147,12 @@ class Coordinator(Generic[T]):
     # -- what comes in
 
     def submit(
-        self, token: T | None, method: int, body: bytes, leases: list[int] | None = None, deadline_ms: int = NEVER,
+        self, token: T | None, method: int, body: bytes, leases: list[int] | None = None,
+        deadline_ms: int = NEVER,
         who: Principal = NOBODY,
     ) -> bool:
-        """A transaction of a client, or an expiry of leases. What is not logged by its deadline is dropped without a word, as its
-        front has answered it then. False: too many wait. EtcdError: malformed."""
+        """A transaction of a client, or an expiry of leases. What is not logged by its deadline is dropped
+        without a word, as its front has answered it then. False: too many wait. EtcdError: malformed."""
         if len(self._queue) + len(self._running) >= self._max_waiting:
             return False
         revoked = leases or []
@@ -211,7 +214,9 @@ class Coordinator(Generic[T]):
         elif index := self._fate(holder):  # its multi ends the lock: ask again for when that is applied there
             prepare = Prepare.decode(wide.prepares[shard])
             if index <= prepare.order_index:
-                return  # a late prepare locked it after its multi: the shard asks about it, and this is sent when it is due
+                # a late prepare locked it after its multi: the shard asks about it, and this is sent when it
+                # is due
+                return
             wide.prepares[shard] = replace(prepare, order_index=index).encode()
             if holder in self._appended:  # else it may be dead, and the shard has to ask about it first
                 self._messages.append(Outgoing(shard, Method.PREPARE, wide.prepares[shard]))
@@ -220,8 +225,8 @@ class Coordinator(Generic[T]):
             wide.sent_ms = min(wide.sent_ms, now_ms - self._resend_ms + 1)
 
     def _answer_unknown(self, attempt: Attempt, shard: int) -> None:
-        """A lock that this sequencer does not wait for: dead ones are released again. An appended one ends by its
-        multi, which the shard's feed brings."""
+        """A lock that this sequencer does not wait for: dead ones are released again. An appended one ends by
+        its multi, which the shard's feed brings."""
         if attempt not in self._appending and not self._fate(attempt):
             self._messages.append(Outgoing(shard, Method.RELEASE, encode_attempt(attempt)))
 
@@ -229,12 +234,13 @@ class Coordinator(Generic[T]):
         """"Release once you have applied order index i" (0: at once); None: undecided, keep it."""
         if attempt in self._running or attempt in self._appending:
             return None
-        # of an older term: its multi may stand in the log before this term's first record, which ends the lock
+        # of an older term: its multi may stand in the log before this term's first record, which ends the
+        # lock
         return self._fate(attempt) if attempt.term == self.term else None
 
     def _fate(self, attempt: Attempt) -> int:
-        """I11: the order index of the multi of one that is not under way, 0 if it has none. If it is so old that this is not
-        kept, that of a later multi, whether it has one or not."""
+        """I11: the order index of the multi of one that is not under way, 0 if it has none. If it is so old
+        that this is not kept, that of a later multi, whether it has one or not."""
         index = self._appended.get(attempt)
         if index is None:
             number, index = self._not_kept
@@ -247,7 +253,8 @@ class Coordinator(Generic[T]):
     # -- progress
 
     def run(self, now_ms: int, append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
-        """Append what is complete, as far as a record has room, start what may be, repeat what was not answered.
+        """Append what is complete, as far as a record has room, start what may be, repeat what was not
+        answered.
 
         ``append(item, outcome, wide)`` logs the multi in the sequencer's open batch; a refusal
         (EtcdError) is handed to it as an outcome by the owner of the token: see :meth:`refusals`.
@@ -311,8 +318,8 @@ class Coordinator(Generic[T]):
         self._expiries.begun(wide)
         self._overlaps.add(wide.footprint)
         floor = next(iter(self._running)).number - 1
-        # everything this sequencer logged up to its own first record is applied there by then; overlapping multis
-        # before this one are in the order log already, and the lock there ends only with them
+        # everything this sequencer logged up to its own first record is applied there by then; overlapping
+        # multis before this one are in the order log already, and the lock there ends only with them
         named = [] if wide.leases else sorted(wide.footprint.leases)
         shards_of = self._placement.shards_of
         wide.asked = {
@@ -400,13 +407,15 @@ class Coordinator(Generic[T]):
         return wide.deadline_ms <= now_ms or (wide.token is not None and self._gone(wide.token))
 
     def _patience_ms(self, wide: Wide[T]) -> int:
-        """How long its prepares may take. Ten heartbeats, as without a leader (H19); then four times as long with each attempt, for
-        what is only slow, as one that reads very many rows, would be slow again, and never be done. An end of leases, which reads
-        no rows and has no deadline, has four times ten at most: whom it waits for may only look alive."""
+        """How long its prepares may take. Ten heartbeats, as without a leader (H19); then four times as long
+        with each attempt, for what is only slow, as one that reads very many rows, would be slow again, and
+        never be done. An end of leases, which reads no rows and has no deadline, has four times ten at most:
+        whom it waits for may only look alive."""
         return self._give_up_ms << min(2 * wide.given_up, 2 if wide.leases else _MOST_PATIENCE)
 
     def _give_up(self, wide: Wide[T]) -> None:
-        """Some participants have not granted in time: nothing is locked for their sake until their leaders are heard of again (H19)."""
+        """Some participants have not granted in time: nothing is locked for their sake until their leaders
+        are heard of again (H19)."""
         wide.given_up += 1
         for shard in wide.participants:
             if shard not in wide.grants:
@@ -510,8 +519,8 @@ class Coordinator(Generic[T]):
     def _parts(self, view: GrantedView, group: int, item: bytes) -> list[Part]:
         """An effect cut up by shard: runs of neighbours, each with the place of its first change (sub-order).
 
-        A deleted range is a part of its own in each shard that has keys of it. They share one place and take as
-        many as there are keys: events of equal place are in the order of their keys."""
+        A deleted range is a part of its own in each shard that has keys of it. They share one place and take
+        as many as there are keys: events of equal place are in the order of their keys."""
         pos, end = 0, len(item)
         if item and item[0] in (records.Item.TXN, records.Item.TXN_LONG):
             pos = records.ITEM.size
@@ -552,7 +561,8 @@ class Coordinator(Generic[T]):
         return messages
 
     def take_unlooked(self) -> list[tuple[Wide[T], RangeCompares]]:
-        """Transactions whose range compares are to be looked at in shard 0 ahead; then :meth:`looked_at` each."""
+        """Transactions whose range compares are to be looked at in shard 0 ahead; then :meth:`looked_at`
+        each."""
         unlooked, self._unlooked = self._unlooked, []
         return unlooked
 

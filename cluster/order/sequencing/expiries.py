@@ -1,8 +1,9 @@
 """How many leases end in one attempt over all shards: so many that one turn of a loop stays short.
 
-Every shard's leader reads, locks and names the keys of these leases in one turn, and the sequencer evaluates and logs
-them in one. The sequencer cannot know beforehand how many keys the other shards hold, so it learns from what came of the
-last attempts. A lease of very many keys is an attempt of its own: its keys go in one revision, as etcd's do.
+Every shard's leader reads, locks and names the keys of these leases in one turn, and the sequencer evaluates
+and logs them in one. The sequencer cannot know beforehand how many keys the other shards hold, so it learns
+from what came of the last attempts. A lease of very many keys is an attempt of its own: its keys go in one
+revision, as etcd's do.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Expiries:
         self._running = 0  # leases
 
     def cut(self, wide: Ending) -> list[int]:
-        """The leases of a larger expiry that must wait for the next one; none of what a client asks for. They are
-        cut off by the caller: ``wide.leases`` keeps the others."""
+        """The leases of a larger expiry that must wait for the next one; none of what a client asks for. They
+        are cut off by the caller: ``wide.leases`` keeps the others."""
         if wide.token is not None or len(wide.leases) <= self._at_once:
             return []
         rest = wide.leases[self._at_once :]

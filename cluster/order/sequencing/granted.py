@@ -1,4 +1,5 @@
-"""A transaction over several shards as the sequencer evaluates it: what it asks of the shards, and the store as they grant it.
+"""A transaction over several shards as the sequencer evaluates it: what it asks of the shards, and the store
+as they grant it.
 
 Pure. The messages are in ``cluster.order.prepare``.
 """
@@ -35,13 +36,15 @@ class Uncounted(Exception):
 
 
 class GrantedView:
-    """The store as a transaction sees it: shard 0 from the sequencer's own speculative state, the rest as granted."""
+    """The store as a transaction sees it: shard 0 from the sequencer's own speculative state, the rest as
+    granted."""
 
     def __init__(
-        self, own: Overlay, placement: Placement, touches: Mapping[int, Sequence[Touch]], grants: Mapping[int, Grant],
-        leases: Sequence[int],
+        self, own: Overlay, placement: Placement, touches: Mapping[int, Sequence[Touch]],
+        grants: Mapping[int, Grant], leases: Sequence[int],
     ) -> None:
-        """``touches``, ``grants``: what was asked of each shard but 0, and what it said; ``leases``: that are to be revoked."""
+        """``touches``, ``grants``: what was asked of each shard but 0, and what it said; ``leases``: that are
+        to be revoked."""
         self._own = own
         self._placement = placement
         self.revision = own.revision
@@ -207,8 +210,8 @@ def _each_once(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def rows_of(store: AppliedState, prepare: Prepare) -> tuple[list[list[Row]], dict[int, int], list[int]]:
-    """What a shard's leader grants: the rows of each touch; of those that need only be counted, and hold many, their number
-    instead; the places of those whose many rows are only shown: these are to be pinned."""
+    """What a shard's leader grants: the rows of each touch; of those that need only be counted, and hold
+    many, their number instead; the places of those whose many rows are only shown: these are to be pinned."""
     rows: list[list[Row]] = []
     counts: dict[int, int] = {}
     pinned: list[int] = []
@@ -249,8 +252,10 @@ def shows_deleted(method: int, body: bytes) -> bool:
 
 
 def _deletes_with_rows(request: Any) -> bool:
-    return any(op.request_delete_range.prev_kv or (op.HasField("request_txn") and _deletes_with_rows(op.request_txn))
-               for op in (*request.success, *request.failure))
+    return any(
+        op.request_delete_range.prev_kv or (op.HasField("request_txn") and _deletes_with_rows(op.request_txn))
+        for op in (*request.success, *request.failure)
+    )
 
 
 def shown_ranges(request: Any) -> Iterator[Any]:

@@ -1,15 +1,16 @@
 """The feed: committed order records, from a host's node 0 to the nodes of the other shards.
 
-A node asks any host's node 0 for the records from an index on, its own host's first (H13): the content is the same
-everywhere. Records leave as projections (``cluster.order.log.project``) in contiguous order, as far as the receiver's
-acknowledgements leave room. A record leaves at once to the nodes that are in haste for it: a shard's leader for its own cuts,
-transactions and control records, a node where somebody reads or watches for all of them. To others it goes with those of the
-next 50 ms: a frame, a wake-up and a write of the state for many records instead of each. Which records are kept, ``node.upkeep.floors`` says: a
-node that fell behind them installs a snapshot.
+A node asks any host's node 0 for the records from an index on, its own host's first (H13): the content is the
+same everywhere. Records leave as projections (``cluster.order.log.project``) in contiguous order, as far as
+the receiver's acknowledgements leave room. A record leaves at once to the nodes that are in haste for it: a
+shard's leader for its own cuts, transactions and control records, a node where somebody reads or watches for
+all of them. To others it goes with those of the next 50 ms: a frame, a wake-up and a write of the state for
+many records instead of each. Which records are kept, ``node.upkeep.floors`` says: a node that fell behind
+them installs a snapshot.
 
-Large records are counted in bytes. So much is read from the log in one turn of the loop, for all feeds together, and
-the rest in the next one: a node that is far behind must not take the loop from the sequencer. And so much is sent beyond
-what a node has acknowledged.
+Large records are counted in bytes. So much is read from the log in one turn of the loop, for all feeds
+together, and the rest in the next one: a node that is far behind must not take the loop from the sequencer.
+And so much is sent beyond what a node has acknowledged.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 _LATE_S = 0.05
 _WINDOW = 2000  # records sent beyond the acknowledged one
-_WINDOW_BYTES = 8 << 20  # the same in bytes of projections, or one record; a receiver acknowledges each quarter of it
+# the same in bytes of projections, or one record; a receiver acknowledges each quarter of it
+_WINDOW_BYTES = 8 << 20
 ACK_BYTES = _WINDOW_BYTES // 4
 _RUN = 128  # records read from the log at once
 _RUN_BYTES = 1 << 20
@@ -118,7 +120,8 @@ class Feeds:
         self._feeds.pop(link, None)
 
     def applied(self, concerned: Container[int]) -> None:
-        """More of the order log is committed and applied here, and the leaders of these shards are concerned."""
+        """More of the order log is committed and applied here, and the leaders of these shards are
+        concerned."""
         late = False
         for feed in list(self._feeds.values()):
             if feed.haste == ALL_HASTE or (feed.haste == OWN_HASTE and feed.shard in concerned):
@@ -167,13 +170,19 @@ class Feeds:
             if self._read_bytes >= _TURN_BYTES:
                 self._next_turn(feed)
                 break
-            for e in node.raft.log_entries(feed.next_index, min(last, feed.next_index + _RUN - 1), _RUN_BYTES):
+            for e in node.raft.log_entries(
+                feed.next_index, min(last, feed.next_index + _RUN - 1), _RUN_BYTES
+            ):
                 key = (e.index, feed.shard)
                 piece = self._projected.get(key)
                 if piece is None:
-                    piece = project(sound(e.data, Place.ORDER), feed.shard) if e.kind == EntryKind.RECORD else b""
+                    piece = (
+                        project(sound(e.data, Place.ORDER), feed.shard) if e.kind == EntryKind.RECORD else b""
+                    )
                     self._projected[key] = piece
-                feed.link.answer(feed.rid, Status.PARTIAL, FEED_HEAD.pack(e.index, e.term, len(e.data)) + piece)
+                feed.link.answer(
+                    feed.rid, Status.PARTIAL, FEED_HEAD.pack(e.index, e.term, len(e.data)) + piece
+                )
                 feed.sent(e.index, len(piece))
                 self._read_bytes += max(len(e.data), _RECORD_BYTES)
                 self.records += 1

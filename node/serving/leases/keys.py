@@ -1,4 +1,5 @@
-"""LeaseTimeToLive's keys: those of a lease that has very many are listed in slices, as they were when they were asked for."""
+"""LeaseTimeToLive's keys: those of a lease that has very many are listed in slices, as they were when they
+were asked for."""
 
 from __future__ import annotations
 

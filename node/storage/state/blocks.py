@@ -1,16 +1,18 @@
 """Rows that were read lately, as they stand in answers: what is asked again is not walked again.
 
-A block is the live rows of a span of keys, joined as they go into an answer, and the revision from which on they are just
-that. Blocks never overlap. A long range takes those that begin where it has got to, reads what lies between them, and
-leaves that as blocks: a row out of a block costs next to nothing where a walk takes 0.8 us, wherever the ranges of
-different requests begin and end.
+A block is the live rows of a span of keys, joined as they go into an answer, and the revision from which on
+they are just that. Blocks never overlap. A long range takes those that begin where it has got to, reads what
+lies between them, and leaves that as blocks: a row out of a block costs next to nothing where a walk takes
+0.8 us, wherever the ranges of different requests begin and end.
 
-Nothing on the write path knows of them. Who begins to read has the changes since the last time looked through (the ``r``
-rows, as for a watch: 0.8 us a change, 2.6 in a record of its own), and every block that holds a changed key goes; if they are too many, all go. So the
-blocks that are there are right at every revision from their own up to the last one looked through, and at no other.
+Nothing on the write path knows of them. Who begins to read has the changes since the last time looked through
+(the ``r`` rows, as for a watch: 0.8 us a change, 2.6 in a record of its own), and every block that holds a
+changed key goes; if they are too many, all go. So the blocks that are there are right at every revision from
+their own up to the last one looked through, and at no other.
 
-In memory only, bounded in bytes. A block gives way to another when several ranges were read without it, so that one that is
-larger than all the room finds most of what it left, and a single large one does not drive out what is asked all the time.
+In memory only, bounded in bytes. A block gives way to another when several ranges were read without it, so
+that one that is larger than all the room finds most of what it left, and a single large one does not drive
+out what is asked all the time.
 """
 
 from __future__ import annotations
@@ -53,11 +55,14 @@ class Walk(RowSource, Protocol):
 
 
 class Block:
-    """Rows of one span. Bounds are beginnings of row keys (``node.storage.keys``): ``lower`` inclusive, ``upper`` not."""
+    """Rows of one span. Bounds are beginnings of row keys (``node.storage.keys``): ``lower`` inclusive,
+    ``upper`` not."""
 
     __slots__ = ("_sizes", "data", "last_key", "lower", "rows", "since", "turn", "upper")
 
-    def __init__(self, lower: bytes, upper: bytes, since: int, rows: int, last_key: bytes, data: bytes, turn: int) -> None:
+    def __init__(
+        self, lower: bytes, upper: bytes, since: int, rows: int, last_key: bytes, data: bytes, turn: int
+    ) -> None:
         self.lower = lower
         self.upper = upper
         self.since = since  # right at this revision, and after it
@@ -109,7 +114,8 @@ class RowBlocks:
         if through >= revision:
             return True
         latest = self._store.revision
-        if latest - through > _MOST_CHANGES or through < self._store.compact_revision:  # r rows below that are gone
+        # r rows below that are gone
+        if latest - through > _MOST_CHANGES or through < self._store.compact_revision:
             self._through = latest
             self.clear()
             return True
@@ -152,7 +158,9 @@ class RowBlocks:
             return min(upper, self._blocks[lowers[at - 1]].upper)
         return min(upper, lowers[at]) if at < len(lowers) else upper
 
-    def keep(self, lower: bytes, upper: bytes, revision: int, rows: int, last_key: bytes, data: bytes) -> None:
+    def keep(
+        self, lower: bytes, upper: bytes, revision: int, rows: int, last_key: bytes, data: bytes
+    ) -> None:
         """These are all live rows of a span at a revision; kept if that is of use, and they are still."""
         self.read_rows += rows
         size = _size(rows, data)
@@ -198,7 +206,10 @@ class RowBlocks:
 
     def statistics(self) -> dict[str, int]:
         """For metrics."""
-        return {"blocks": len(self._lowers), "bytes": self._bytes, "taken_rows": self.taken_rows, "read_rows": self.read_rows}
+        return {
+            "blocks": len(self._lowers), "bytes": self._bytes, "taken_rows": self.taken_rows,
+            "read_rows": self.read_rows,
+        }
 
 
 class BlockRows:

@@ -1,12 +1,12 @@
 """How many live keys a range has now, without walking it: the cost grows with the logarithm of their number.
 
-The key space is cut into blocks of a few hundred keys, each with its count, in memory only. A count is a sum over
-whole blocks and a walk in the two at its ends: 0.3 ms for a prefix of a million keys, where walking it takes
-300 ms. A new or a deleted key costs a bisection at apply (0.5 us); an overwritten one nothing.
+The key space is cut into blocks of a few hundred keys, each with its count, in memory only. A count is a sum
+over whole blocks and a walk in the two at its ends: 0.3 ms for a prefix of a million keys, where walking it
+takes 300 ms. A new or a deleted key costs a bisection at apply (0.5 us); an overwritten one nothing.
 
 The blocks are built in slices after the start, behind a cursor: what lies before it is counted, what lies
-behind it is not yet. Until then counts are walked. Only the latest revision is counted so; a count in the past
-is walked.
+behind it is not yet. Until then counts are walked. Only the latest revision is counted so; a count in the
+past is walked.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-# keys of a fresh block; one of more than twice as many is cut. What a count walks at its ends: 0.25 us a key; what it
-# sums: 0.005 us a block
+# keys of a fresh block; one of more than twice as many is cut. What a count walks at its ends: 0.25 us a key;
+# what it sums: 0.005 us a block
 _BLOCK = 256
 _CUTS_PER_APPLY = 4
 
@@ -77,7 +77,8 @@ class KeyCounts:
             self._cut()
 
     def hold(self) -> None:
-        """A delete of many keys begins: until :meth:`release` the blocks stay as they are, counts included."""
+        """A delete of many keys begins: until :meth:`release` the blocks stay as they are, counts
+        included."""
         self._held = True
 
     def going(self, deleted: list[bytes]) -> None:
@@ -105,7 +106,8 @@ class KeyCounts:
         return bool(self._large) and not self._held
 
     def cut_step(self) -> bool:
-        """Cut one of them. True: none is left. Many keys that come in few applies leave large ones, slow to count in."""
+        """Cut one of them. True: none is left. Many keys that come in few applies leave large ones, slow to
+        count in."""
         if self.grown:
             self._cut_block(next(iter(self._large)))
         return not self.grown

@@ -1,8 +1,8 @@
 """Events of the past, for watches that start behind or fell behind.
 
 Each slice is read in one call and checks the compaction revision first (H16): versions can never vanish
-between the check and the read. Revisions are given whole (I16); one of very many changes pauses in its midst, and
-looks again whether it may go on.
+between the check and the read. Revisions are given whole (I16); one of very many changes pauses in its midst,
+and looks again whether it may go on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from node.storage.state.store import StateStore
 
-PastEvent = tuple[int, int, bytes, bytes, bytes, int]  # revision, type, key, KeyValue, the one before or b"", sub
+# revision, type, key, KeyValue, the one before or b"", sub
+PastEvent = tuple[int, int, bytes, bytes, bytes, int]
 
 
 @dataclass(slots=True)
@@ -120,7 +121,9 @@ def _version(source: Rdict, path: str, key: bytes, revision: int, sub: int) -> b
     return kv
 
 
-def all_changes(source: Rdict, path: str, from_revision: int, position: Position) -> Iterator[tuple[int, int, int, bytes]]:
+def all_changes(
+    source: Rdict, path: str, from_revision: int, position: Position
+) -> Iterator[tuple[int, int, int, bytes]]:
     """All changes ``(revision, sub, type, key)`` from a revision on, in order, out of the ``r`` rows."""
     it = source.iter(ALL_RUNS)
     # the run that holds the first change may begin before it

@@ -86,11 +86,13 @@ class Cursor:
 PAUSE = (b"", b"")  # no row: a key is never empty
 
 
-def scan_rows(cursor: Cursor, start: bytes, end: bytes, revision: int, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
+def scan_rows(
+    cursor: Cursor, start: bytes, end: bytes, revision: int, look: int = 0
+) -> Iterator[tuple[bytes, bytes]]:
     """The live keys of a range at a revision with their KeyValues, in key order.
 
-    ``look`` > 0: whenever so many rows were passed over (deleted keys, newer versions) that very PAUSE is given, so
-    that others are served while a range is read whose million keys were deleted.
+    ``look`` > 0: whenever so many rows were passed over (deleted keys, newer versions) that very PAUSE is
+    given, so that others are served while a range is read whose million keys were deleted.
     """
     lower, upper = range_rows(start, end)
     if lower >= upper:
@@ -150,13 +152,16 @@ def scan_rows(cursor: Cursor, start: bytes, end: bytes, revision: int, look: int
 
 
 class Splicer:
-    """:func:`scan_rows` for a long answer: rows go into it as they lie, in one loop. 0.7 us a row of 256 bytes where a
-    generator, a list of pairs and a loop over it took 1.4, half of either RocksDB's binding."""
+    """:func:`scan_rows` for a long answer: rows go into it as they lie, in one loop. 0.7 us a row of 256
+    bytes where a generator, a list of pairs and a loop over it took 1.4, half of either RocksDB's binding."""
 
     __slots__ = ("_cursor", "_last", "_look", "_lower", "_mixed", "_moved", "_oldest", "_range", "upper")
 
-    def __init__(self, cursor: Cursor, start: bytes, end: bytes, revision: int, mixed: bool, look: int) -> None:
-        """``mixed``: rows above the revision may be there. ``look``: at most so many rows are passed over in a call."""
+    def __init__(
+        self, cursor: Cursor, start: bytes, end: bytes, revision: int, mixed: bool, look: int
+    ) -> None:
+        """``mixed``: rows above the revision may be there. ``look``: at most so many rows are passed over in
+        a call."""
         self._cursor = cursor
         self._look = look
         self._range = (start, end)
@@ -172,9 +177,9 @@ class Splicer:
 
     def more(self, parts: list[bytes], most: int, most_bytes: int, sizes: list[bytes] | None = None,
              ) -> tuple[int, bytes | None, bool]:
-        """Append the next rows as fields ``kvs`` of a RangeResponse, at most so many and about so many bytes (none if
-        very many are passed over): their number, the last one's key, and whether the range is at its end. ``sizes``: gets
-        the rows' sizes (``cluster.evaluate.reading.row_parts``)."""
+        """Append the next rows as fields ``kvs`` of a RangeResponse, at most so many and about so many bytes
+        (none if very many are passed over): their number, the last one's key, and whether the range is at its
+        end. ``sizes``: gets the rows' sizes (``cluster.evaluate.reading.row_parts``)."""
         cursor, upper, oldest, mixed = self._cursor, self.upper, self._oldest, self._mixed
         if self._lower >= upper:
             return 0, None, True
@@ -323,10 +328,12 @@ class Reader:
             return kv
         return None
 
-    def scan(self, start: bytes, end: bytes, look: int = 0, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, start: bytes, end: bytes, look: int = 0, revision: int = 0
+    ) -> Iterator[tuple[bytes, bytes]]:
         """``(key, KeyValue)`` of the live keys of a range, in key order. Take as many as fit a slice, go on
-        later; other reads of this reader may come in between. ``look``: see :func:`scan_rows`. ``revision``: an older
-        one than the reader's, not compacted when it was made."""
+        later; other reads of this reader may come in between. ``look``: see :func:`scan_rows`. ``revision``:
+        an older one than the reader's, not compacted when it was made."""
         return scan_rows(self._cursor, start, end, revision or self.revision, look)
 
     def splicer(self, start: bytes, end: bytes, look: int) -> Splicer:

@@ -62,7 +62,10 @@ class HeaderBlock:
     for the layer above to keep what it has worked out from the fields.
     """
 
-    __slots__ = ("_metadata", "authority", "base", "content_length", "fault", "fields", "method", "path", "route", "scheme", "size", "trailer_fault", "volatile")
+    __slots__ = (
+        "_metadata", "authority", "base", "content_length", "fault", "fields", "method", "path", "route",
+        "scheme", "size", "trailer_fault", "volatile",
+    )
 
     def __init__(self, fields: list[Field], size: int) -> None:
         self.fields = fields
@@ -112,7 +115,8 @@ class HeaderBlock:
         return found
 
     def field(self, name: bytes) -> bytes:
-        """One of :attr:`metadata`, b"" if it is not there, without making all of it: most requests' is never looked at."""
+        """One of :attr:`metadata`, b"" if it is not there, without making all of it: most requests' is never
+        looked at."""
         base = self.base
         if base is not None and name != _VOLATILE:
             return base.metadata.get(name, b"")  # made once for the many that share it
@@ -144,10 +148,20 @@ class HeaderBlock:
                     return self._both("te is not trailers")
                 if name == b"content-length":
                     # Python refuses to read numbers of thousands of digits
-                    if not value.isdigit() or len(value) > _LENGTH_DIGITS or self.content_length not in (-1, int(value)):
+                    if (
+                        not value.isdigit()
+                        or len(value) > _LENGTH_DIGITS
+                        or self.content_length not in (-1, int(value))
+                    ):
                         return self._both("illegal content-length")
                     self.content_length = int(value)
-            if value and (value[0] in b" \t" or value[-1] in b" \t" or b"\0" in value or b"\r" in value or b"\n" in value):
+            if value and (
+                value[0] in b" \t"
+                or value[-1] in b" \t"
+                or b"\0" in value
+                or b"\r" in value
+                or b"\n" in value
+            ):
                 return self._both("illegal field value")
         self.method = pseudo.get(b":method", b"")
         self.path = pseudo.get(b":path", b"")
@@ -188,7 +202,8 @@ class HeaderDecoder:
     def __init__(self, max_list_bytes: int) -> None:
         self.cache: dict[bytes, HeaderBlock] = {}
         self._bases: dict[tuple[Field, ...], HeaderBlock] = {}
-        self._cached_bytes = self._bases_bytes = 0  # decoded: a short block may stand for fields of the table many times
+        # decoded: a short block may stand for fields of the table many times
+        self._cached_bytes = self._bases_bytes = 0
         self._table: deque[tuple[Field, int]] = deque()  # newest first, each with its size
         self._size = 0
         self._max = TABLE_LIMIT
@@ -203,7 +218,9 @@ class HeaderDecoder:
             fields, size, changed, inserted = self._decode(block)
         except (IndexError, ValueError, HPACKDecodingError):
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "broken header block") from None
-        decoded = (self._variant(fields, size, inserted) if inserted >= 0 else None) or HeaderBlock(fields, size)
+        decoded = (self._variant(fields, size, inserted) if inserted >= 0 else None) or HeaderBlock(
+            fields, size
+        )
         if changed:
             self.cache.clear()
             self._cached_bytes = 0
@@ -240,11 +257,16 @@ class HeaderDecoder:
 
     def statistics(self) -> dict[str, int]:
         """Sizes of what is kept."""
-        return {"cached_blocks": len(self.cache) + len(self._bases), "cached_bytes": self._cached_bytes + self._bases_bytes,
-                "table_entries": len(self._table), "table_bytes": self._size}
+        return {
+            "cached_blocks": len(self.cache) + len(self._bases),
+            "cached_bytes": self._cached_bytes + self._bases_bytes,
+            "table_entries": len(self._table),
+            "table_bytes": self._size,
+        }
 
     def _decode(self, block: bytes) -> tuple[list[Field], int, bool, int]:
-        """Fields, their size, whether the table changed, and the place of the last field inserted (-1: none)."""
+        """Fields, their size, whether the table changed, and the place of the last field inserted (-1:
+        none)."""
         table = self._table
         fields: list[Field] = []
         append = fields.append
@@ -268,7 +290,9 @@ class HeaderDecoder:
                     field, field_size = table[index - _STATIC_COUNT]
                 size += field_size
             elif octet & 0xE0 == 0x20:  # table size update: only before the first field (section 4.2)
-                limit, pos = _integer(block, pos + 1, 0x1F) if octet & 0x1F == 0x1F else (octet & 0x1F, pos + 1)
+                limit, pos = (
+                    _integer(block, pos + 1, 0x1F) if octet & 0x1F == 0x1F else (octet & 0x1F, pos + 1)
+                )
                 if fields or limit > TABLE_LIMIT:
                     raise ValueError
                 self._max = limit

@@ -16,7 +16,9 @@ HEADER_SIZE = 9
 U32 = Struct(">I")
 SETTING = Struct(">HI")
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
+    range(10)
+)
 
 END_STREAM = 0x1
 ACK = 0x1
@@ -107,7 +109,9 @@ def goaway(last_stream_id: int, code: int, debug: bytes = b"") -> bytes:
     return frame(GOAWAY, 0, 0, U32.pack(last_stream_id) + U32.pack(code) + debug)
 
 
-def header_frames(stream_id: int, block: bytes, end_stream: bool, max_frame: int = DEFAULT_MAX_FRAME) -> bytes:
+def header_frames(
+    stream_id: int, block: bytes, end_stream: bool, max_frame: int = DEFAULT_MAX_FRAME
+) -> bytes:
     """HEADERS and, for a block longer than a frame, CONTINUATION."""
     flags = END_STREAM if end_stream else 0
     if len(block) <= max_frame:
@@ -115,5 +119,7 @@ def header_frames(stream_id: int, block: bytes, end_stream: bool, max_frame: int
     out = [frame(HEADERS, flags, stream_id, block[:max_frame])]
     for start in range(max_frame, len(block), max_frame):
         last = start + max_frame >= len(block)
-        out.append(frame(CONTINUATION, END_HEADERS if last else 0, stream_id, block[start : start + max_frame]))
+        out.append(
+            frame(CONTINUATION, END_HEADERS if last else 0, stream_id, block[start : start + max_frame])
+        )
     return b"".join(out)

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 class Holdings:
     """The counts of a connection, each kept by whoever changes it."""
 
-    __slots__ = ("buffered", "counted", "finished", "gathered", "memory", "queued", "shares", "streams", "unanswered", "unsent")
+    __slots__ = (
+        "buffered", "counted", "finished", "gathered", "memory", "queued", "shares", "streams", "unanswered",
+        "unsent",
+    )
 
     def __init__(self, memory: Memory | None) -> None:
         self.memory = memory or Memory()
         self.streams: dict[int, Stream] = {}
-        self.shares: dict[object, list[int]] = {}  # ids of streams, by what there are few of (``proxy.services.shares``)
+        # ids of streams, by what there are few of (``proxy.services.shares``)
+        self.shares: dict[object, list[int]] = {}
         self.buffered = 0  # bytes of unfinished requests, counted by the layer above
         self.unanswered = 0  # bytes of requests that are being answered, but for small ones
         self.gathered = 0  # bytes of answers that have not all come from the nodes

@@ -26,7 +26,8 @@ class Outbound(Holdings):
     """What a connection has to say. See the module's docstring."""
 
     __slots__ = (
-        "_prefix_due", "_prefix_said", "limits", "notify", "out", "peer_max_frame", "peer_stream_window", "pings", "plain", "ready",
+        "_prefix_due", "_prefix_said", "limits", "notify", "out", "peer_max_frame", "peer_stream_window",
+        "pings", "plain", "ready",
         "send_window", "writable",
     )  # fmt: skip
 
@@ -36,7 +37,8 @@ class Outbound(Holdings):
         self.notify = notify  # called when ``out`` is about to become non-empty
         self.out: list[bytes | bytearray | memoryview] = []
         self.writable = True  # the socket takes more
-        self.plain = True  # writable, and header blocks need no prefix: ready-made answers may be written as they are
+        # writable, and header blocks need no prefix: ready-made answers may be written as they are
+        self.plain = True
         self.ready: dict[Stream, None] = {}
         self.send_window = frames.DEFAULT_WINDOW
         self.peer_stream_window = frames.DEFAULT_WINDOW
@@ -74,7 +76,8 @@ class Outbound(Holdings):
         return data
 
     def _pump(self) -> None:
-        """Move queued payload into frames, one frame a stream in turn, as windows and a bound per write allow."""
+        """Move queued payload into frames, one frame a stream in turn, as windows and a bound per write
+        allow."""
         ready = self.ready
         budget = _PUMP_BYTES
         mark = self.limits.drain_mark_bytes

@@ -27,7 +27,10 @@ DIRECT_BYTES = 16_384  # what fits one frame that any peer takes; larger payload
 class Stream:
     """The server's end of one HTTP/2 stream."""
 
-    __slots__ = ("closed", "connection", "ending", "headers", "held", "id", "queue", "queued", "receive_window", "received_bytes", "remote_closed", "send_window", "trailer")
+    __slots__ = (
+        "closed", "connection", "ending", "headers", "held", "id", "queue", "queued", "receive_window",
+        "received_bytes", "remote_closed", "send_window", "trailer",
+    )
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
         self.connection = connection
@@ -56,7 +59,8 @@ class Stream:
         """It has held back messages (``Connection.held_back``): it is its turn again."""
 
     def turned_away(self) -> None:
-        """Called instead of ``opened``: there is no room for what this client sends (``proxy.http.memory``)."""
+        """Called instead of ``opened``: there is no room for what this client sends
+        (``proxy.http.memory``)."""
         self.reset(ErrorCode.REFUSED_STREAM)
 
     def trailers(self, block: HeaderBlock) -> None:
@@ -76,7 +80,9 @@ class Stream:
         if self.closed:
             return
         connection = self.connection
-        connection.write(header_frames(self.id, connection.block_prefix() + block, end_stream, connection.peer_max_frame))
+        connection.write(
+            header_frames(self.id, connection.block_prefix() + block, end_stream, connection.peer_max_frame)
+        )
         if end_stream:
             connection.local_end(self)
 
@@ -164,7 +170,11 @@ class Stream:
     def _write_end(self) -> None:
         connection = self.connection
         if self.trailer:
-            connection.write(header_frames(self.id, connection.block_prefix() + self.trailer, True, connection.peer_max_frame))
+            connection.write(
+                header_frames(
+                    self.id, connection.block_prefix() + self.trailer, True, connection.peer_max_frame
+                )
+            )
         else:
             connection.write(FRAME_HEADER.pack(DATA, END_STREAM, self.id))
         connection.local_end(self)

@@ -1,10 +1,10 @@
 """Rounds of read-index questions: one question to the sequencer for all linearizable reads that have come.
 
-Hot path: a read is one list append here. Reads of one shard, of several (``proxy.spanning.gather``), and read-only transactions
-share the rounds.
+Hot path: a read is one list append here. Reads of one shard, of several (``proxy.spanning.gather``), and
+read-only transactions share the rounds.
 
-H2, I13: a question leaves after the reads that it stands for have come; reads that come while it is under way belong to
-a later one.
+H2, I13: a question leaves after the reads that it stands for have come; reads that come while it is under way
+belong to a later one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _OK = int(Status.OK)
 
 
 class ReadIndexRounds:
-    """Of one front. The router appends reads to ``waiting``, and calls :meth:`ask` before a tick's frames leave."""
+    """Of one front. The router appends reads to ``waiting``, and calls :meth:`ask` before a tick's frames
+    leave."""
 
     def __init__(self, router: Router) -> None:
         self.waiting: list[Waiting] = []  # no question stands for them yet
@@ -53,8 +54,10 @@ class ReadIndexRounds:
         router = self._router
         batch, self.waiting = self.waiting, []
         self.rounds += 1
-        question = Waiting(None, Method.READ_INDEX, b"", 0, ASK, router.loop.time(), router.limit_s, router.quiet,
-                           self._indexed, batch)
+        question = Waiting(
+            None, Method.READ_INDEX, b"", 0, ASK, router.loop.time(), router.limit_s, router.quiet,
+            self._indexed, batch,
+        )
         self._questions.append(question)
         router.to_leader(question)
 

@@ -1,4 +1,5 @@
-"""Serializable reads never go back at one front (I14): they wait for the replica to have what the front has shown.
+"""Serializable reads never go back at one front (I14): they wait for the replica to have what the front has
+shown.
 
 They wait a while at most: a replica that is cut off still serves. One that is behind may be so only because
 nobody asked (records come late where nobody waits, ``node.replica.shards.feed``): so it is asked, with
@@ -50,15 +51,16 @@ class RecentReads:
             self._behind.append((waiting.started, shards, lambda: router.to_replica(waiting)))
 
     def when_caught_up(self, shards: tuple[int, ...], then: Callable[[], None]) -> None:
-        """Call back once the replicas of all these shards have what this front has shown: soon, or after a while in
-        any case."""
+        """Call back once the replicas of all these shards have what this front has shown: soon, or after a
+        while in any case."""
         if self._caught_up(shards):
             then()
         else:
             self._behind.append((self._router.loop.time(), shards, then))
 
     def _caught_up(self, shards: tuple[int, ...]) -> bool:
-        """Whether the replicas of these shards have what this front has shown; one that has not is asked to hurry."""
+        """Whether the replicas of these shards have what this front has shown; one that has not is asked to
+        hurry."""
         router = self._router
         if not self.knows:
             if not self._asked:

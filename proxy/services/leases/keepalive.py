@@ -1,11 +1,12 @@
 """Lease/LeaseKeepAlive: one answer per request, in order; TTL 0 for a lease that is not there.
 
-Hot path: the keep-alives of a tick are one question to the sequencer and one answer, whatever their number, and only
-so many questions are under way at once: what comes meanwhile goes with the next. 3.3 us of the front's CPU per
-keep-alive instead of 9.8 (``tests.unit.proxy.cost``), and a hundredth of the records between the processes.
+Hot path: the keep-alives of a tick are one question to the sequencer and one answer, whatever their number,
+and only so many questions are under way at once: what comes meanwhile goes with the next. 3.3 us of the
+front's CPU per keep-alive instead of 9.8 (``tests.unit.proxy.cost``), and a hundredth of the records between
+the processes.
 
-A lease that is due is neither alive nor gone until its revocation is applied. A question for many does not wait for
-that: such a lease is asked for once more alone, which does.
+A lease that is due is neither alive nor gone until its revocation is applied. A question for many does not
+wait for that: such a lease is asked for once more alone, which does.
 """
 
 from __future__ import annotations
@@ -158,8 +159,12 @@ class KeepAlive:
 
     def _question(self, method: Method, body: bytes, batch: list[_Asked]) -> None:
         router = self._router
-        router.to_leader(Waiting(None, method, body, _SHARD, ASK, batch[0].started, router.limit_s, router.quiet,
-                                 self._answered, batch))
+        router.to_leader(
+            Waiting(
+                None, method, body, _SHARD, ASK, batch[0].started, router.limit_s, router.quiet,
+                self._answered, batch,
+            )
+        )
 
     def _answered(self, waiting: Waiting, status: int, body: bytes) -> None:
         batch: list[_Asked] = waiting.context

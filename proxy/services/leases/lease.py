@@ -72,13 +72,16 @@ def _time_to_live(context: Context) -> UnaryHandler:
             call.reply(context.router.header(revision, term), lease_keys_answer(ttl, blob))
 
         requests = [(shard, waiting.context) for shard in range(1, context.placement.shards)]
-        Gather(context.router, waiting.call, Method.LEASE_KEYS, requests, False, stats, answer, context.refuse).start()
+        Gather(
+            context.router, waiting.call, Method.LEASE_KEYS, requests, False, stats, answer, context.refuse
+        ).start()
 
     def time_to_live(call: Call, data: bytes) -> None:
         stats.started += 1
         if context.no_leader(call, stats):
             return
-        try:  # here and not at the node: what that does not expect ends it, and a question is asked again elsewhere
+        # here and not at the node: what that does not expect ends it, and a question is asked again elsewhere
+        try:
             request = validate.parse(rpc_pb2.LeaseTimeToLiveRequest.FromString, data)
         except EtcdError as e:
             context.refuse(call, stats, e)
@@ -97,8 +100,9 @@ def _leases(context: Context) -> UnaryHandler:
     def leases(call: Call, data: bytes) -> None:
         stats.started += 1
         if not context.no_leader(call, stats):
-            # linearizable: whoever was granted a lease finds it, also at a host whose replica is behind (an etcd
-            # answers a grant only once it is applied where it was asked for; a lease has no revision to wait for)
+            # linearizable: whoever was granted a lease finds it, also at a host whose replica is behind (an
+            # etcd answers a grant only once it is applied where it was asked for; a lease has no revision to
+            # wait for)
             may_list_leases(
                 context.router, call, range(1, context.placement.shards),
                 lambda: context.router.read(call, Method.LEASE_LEASES, data, _SHARD, False, stats),

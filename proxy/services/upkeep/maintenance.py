@@ -18,7 +18,8 @@ from proxy.shared.context import Call, Context, Registry, UnaryHandler
 from proxy.spanning.gather import Gather, hash_answer
 
 SERVICE = "etcdserverpb.Maintenance"
-_HASH_AGAIN_S = 0.02  # a compaction comes to all shards of a host within some milliseconds, where nothing is wrong
+# a compaction comes to all shards of a host within some milliseconds, where nothing is wrong
+_HASH_AGAIN_S = 0.02
 _HASH_TRIES = 50
 
 

@@ -1,10 +1,11 @@
 """A well-behaved client in a process of its own: how long its requests take, turn by turn.
 
-It asks at times that do not depend on the answers (an open loop): a request that is due while the server stands still
-waits from then on, so a stall of a second is seen by every request of that second, as by a crowd of clients. Puts on every
-shard and linearizable reads take turns.
+It asks at times that do not depend on the answers (an open loop): a request that is due while the server
+stands still waits from then on, so a stall of a second is seen by every request of that second, as by a crowd
+of clients. Puts on every shard and linearizable reads take turns.
 
-``Bystander(endpoint, keys)`` starts the process; ``python -m tests.faults.attacking.bystander`` is the process.
+``Bystander(endpoint, keys)`` starts the process; ``python -m tests.faults.attacking.bystander`` is the
+process.
 """
 
 from __future__ import annotations
@@ -51,13 +52,16 @@ class Bystander:
     def __init__(self, endpoint: str, keys: Sequence[str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.attacking.bystander", endpoint, *keys], cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True,
         )  # fmt: skip
 
     def __enter__(self) -> Bystander:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.kill()
         self._process.communicate()
 
@@ -100,7 +104,9 @@ class _Asking:
     async def run(self) -> None:
         """Follow the words on standard input."""
         lines = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
+        )
         issuer: asyncio.Task[None] | None = None
         while word := (await lines.readline()).strip():
             if word == b"begin":

@@ -30,9 +30,12 @@ def message(body: bytes, compressed: bool = False) -> bytes:
 
 
 class Raw:
-    """One connection. ``window``: what the server may send on a stream; the connection's own is as large as can be."""
+    """One connection. ``window``: what the server may send on a stream; the connection's own is as large as
+    can be."""
 
-    def __init__(self, endpoint: str, *, window: int = f.MAX_WINDOW, receive_buffer: int = 0, statuses: bool = True) -> None:
+    def __init__(
+        self, endpoint: str, *, window: int = f.MAX_WINDOW, receive_buffer: int = 0, statuses: bool = True
+    ) -> None:
         """``receive_buffer``: of the kernel, in bytes; 0: its own choice. ``statuses``: see :attr:`ended`."""
         host, _, port = endpoint.rpartition(":")
         self.socket = socket.socket()
@@ -43,7 +46,8 @@ class Raw:
         self.encoder = hpack.Encoder()
         self._decoder = hpack.Decoder()
         self.next_id = 1
-        self.ended: dict[int, str] = {}  # streams that the server has ended, with grpc-status if asked for, or "reset"
+        # streams that the server has ended, with grpc-status if asked for, or "reset"
+        self.ended: dict[int, str] = {}
         self._statuses = statuses
         self.received: dict[int, int] = {}  # octets of DATA
         self.goaway = b""
@@ -60,7 +64,9 @@ class Raw:
     def __enter__(self) -> Raw:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.socket.close()
 
     def send(self, *parts: bytes) -> None:
@@ -69,10 +75,16 @@ class Raw:
 
     def block(self, path: str, *more: tuple[str, str]) -> bytes:
         """The header block of a call."""
-        return self.encoder.encode([(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x"),
-                                    ("content-type", "application/grpc"), ("te", "trailers"), *more])
+        return self.encoder.encode(
+            [
+                (":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x"),
+                ("content-type", "application/grpc"), ("te", "trailers"), *more,
+            ]
+        )
 
-    def call_frames(self, path: str, *bodies: bytes, end: bool = True, more: Iterable[tuple[str, str]] = ()) -> bytes:
+    def call_frames(
+        self, path: str, *bodies: bytes, end: bool = True, more: Iterable[tuple[str, str]] = ()
+    ) -> bytes:
         """The frames of a call with these messages, on the next stream."""
         stream, self.next_id = self.next_id, self.next_id + 2
         data = b"".join(map(message, bodies))

@@ -21,7 +21,10 @@ def load(endpoint: str) -> None:
     for directory in range(DIRECTORIES):
         at = b"%b/%02d/all/" % (MANY, directory)  # the first two segments tell the shard
         for first in range(0, KEYS_EACH, _IN_A_TXN):
-            puts = [pb.PutRequest(key=b"%b%04d" % (at, n), value=b"%d" % n) for n in range(first, first + _IN_A_TXN)]
+            puts = [
+                pb.PutRequest(key=b"%b%04d" % (at, n), value=b"%d" % n)
+                for n in range(first, first + _IN_A_TXN)
+            ]
             requests.append(pb.TxnRequest(success=[pb.RequestOp(request_put=put) for put in puts]))
         value = bytes(LARGE_BYTES // DIRECTORIES)
         put = pb.PutRequest(key=b"%b/%02d/all/value" % (LARGE, directory), value=value)

@@ -35,18 +35,29 @@ METHODS: dict[str, type[Message] | None] = {
     "/grpc.health.v1.Health/Check": None, "/grpc.health.v1.Health/Watch": None, "/a.B/c": None,
 }
 #: Those that do most are asked most.
-WEIGHTS = [12 if ".KV/" in path else 6 if ".Lease/" in path or ".Watch/" in path or path.endswith(("Alarm", "HashKV")) else 1
-           for path in METHODS]
+WEIGHTS = [
+    12
+    if ".KV/" in path
+    else 6
+    if ".Lease/" in path or ".Watch/" in path or path.endswith(("Alarm", "HashKV"))
+    else 1
+    for path in METHODS
+]
 _INTEGERS = {
-    FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1), FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
-    FieldDescriptor.CPPTYPE_UINT32: (0, (1 << 32) - 1), FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1)}
+    FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, (1 << 32) - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
+}
 _TYPE = FieldDescriptor
 
 
 def requests(r: Random) -> tuple[str, list[bytes]]:
     """A method, and what is sent to it: one message, or a few where it takes a stream."""
     path = r.choices(list(METHODS), WEIGHTS)[0]
-    several = r.randint(1, 5) if path.endswith(("Watch", "LeaseKeepAlive")) else r.choices((1, 0, 2), (40, 1, 1))[0]
+    several = (
+        r.randint(1, 5) if path.endswith(("Watch", "LeaseKeepAlive")) else r.choices((1, 0, 2), (40, 1, 1))[0]
+    )
     return path, [_body(r, METHODS[path]) for _ in range(several)]
 
 
@@ -98,12 +109,27 @@ def _scalar(r: Random, field: FieldDescriptor) -> Any:
             return _bytes(r)
         return r.choice(("", "a", "http://127.0.0.1:1", "x" * 300, "\0", "ü€𝄞"))
     low, high = _INTEGERS[field.cpp_type]
-    return max(low, min(high, r.choice((0, 0, 1, 2, 3, 5, 60, r.randint(0, 200), -1, -2, 1 << 31, 1 << 53, low, high, high - 1))))
+    return max(
+        low,
+        min(
+            high,
+            r.choice(
+                (0, 0, 1, 2, 3, 5, 60, r.randint(0, 200), -1, -2, 1 << 31, 1 << 53, low, high, high - 1)
+            ),
+        ),
+    )
 
 
 def _bytes(r: Random) -> bytes:
-    key: bytes = r.choice((b"", b"\0", b"\xff", b"a", b"b", b"/d/e/%d" % r.randrange(20), b"/x/%d/y" % r.randrange(20), b"k%d" % r.randrange(9)))
-    return r.choices((key, key + b"\0", key * 200, r.randbytes(r.randint(0, 40)), bytes(200_000)), (20, 2, 2, 3, 0.1))[0]
+    key: bytes = r.choice(
+        (
+            b"", b"\0", b"\xff", b"a", b"b", b"/d/e/%d" % r.randrange(20), b"/x/%d/y" % r.randrange(20),
+            b"k%d" % r.randrange(9),
+        )
+    )
+    return r.choices(
+        (key, key + b"\0", key * 200, r.randbytes(r.randint(0, 40)), bytes(200_000)), (20, 2, 2, 3, 0.1)
+    )[0]
 
 
 def _deep(r: Random) -> bytes:
@@ -132,5 +158,7 @@ def mutated(r: Random, data: bytes) -> bytes:
         elif what == 3:
             del out[at : at + r.randint(1, 9)]
         else:
-            out[at:at] = r.choice((b"\xff" * 9, b"\xff\xff\xff\xff\x0f", r.randbytes(r.randint(1, 9)), bytes(out[:20])))
+            out[at:at] = r.choice(
+                (b"\xff" * 9, b"\xff\xff\xff\xff\x0f", r.randbytes(r.randint(1, 9)), bytes(out[:20]))
+            )
     return bytes(out)

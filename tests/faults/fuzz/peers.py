@@ -1,4 +1,5 @@
-"""What may come to the peer port: bytes, greetings of ZMTP, hellos, and frames of one whom a node takes for its peer or front."""
+"""What may come to the peer port: bytes, greetings of ZMTP, hellos, and frames of one whom a node takes for
+its peer or front."""
 
 from __future__ import annotations
 
@@ -32,10 +33,17 @@ class Impostor:
 def stranger(r: Random) -> bytes:
     """Bytes of a connection that does not know how to talk to a node, or half."""
     greeting = messages.mutated(r, GREETING) if r.random() < 0.4 else GREETING
-    command = ready(r.choice((b"DEALER", b"DEALER", b"ROUTER", b"PUB", b"")), r.randbytes(r.choice((0, 5, 13, 200))))
+    command = ready(
+        r.choice((b"DEALER", b"DEALER", b"ROUTER", b"PUB", b"")), r.randbytes(r.choice((0, 5, 13, 200)))
+    )
     if r.random() < 0.4:
         command = messages.mutated(r, command)
-    rest = r.choice((b"", r.randbytes(50), b"\2\xff\xff\xff\xff\xff\xff\xff\xff", b"\4\0", b"\4\x05\x04PING", b"\0\0", b"\1\1x" * 100))
+    rest = r.choice(
+        (
+            b"", r.randbytes(50), b"\2\xff\xff\xff\xff\xff\xff\xff\xff", b"\4\0", b"\4\x05\x04PING", b"\0\0",
+            b"\1\1x" * 100,
+        )
+    )
     return (greeting + command + rest) if r.random() < 0.8 else r.randbytes(r.choice((1, 20, 64, 300)))
 
 
@@ -68,7 +76,9 @@ def _peer_body(r: Random, who: Impostor) -> bytes:
 
 
 def _front_frames(r: Random, who: Impostor) -> list[bytes]:
-    hello = HELLO_BODY.pack(PROTOCOL_VERSION, who.cluster_id, who.member_id, r.getrandbits(60), who.shards, who.depth)
+    hello = HELLO_BODY.pack(
+        PROTOCOL_VERSION, who.cluster_id, who.member_id, r.getrandbits(60), who.shards, who.depth
+    )
     if r.random() < 0.1:
         hello = messages.mutated(r, hello)
     found = [SEQUENCE.pack(1) + _request(0, Method.HELLO, hello)]
@@ -92,13 +102,23 @@ def _request(rid: int, method: int, body: bytes) -> bytes:
 
 def _front_body(r: Random, method: int) -> bytes:
     if method == Method.PREPARE and r.random() < 0.7:
-        touches = [Touch(r.choice((b"", b"a", b"k1")), r.choice((b"", b"\0", b"b")), r.random() < 0.5, r.choice((0, 1, 1 << 63)))]
-        compares = [pb.Compare(key=b"a", range_end=r.choice((b"", b"\0", b"b")), target=r.choice((0, 2, 3, 9)))  # type: ignore[arg-type]
-                    for _ in range(r.choice((0, 1, 3)))]
+        touches = [
+            Touch(
+                r.choice((b"", b"a", b"k1")), r.choice((b"", b"\0", b"b")), r.random() < 0.5,
+                r.choice((0, 1, 1 << 63)),
+            )
+        ]
+        compares = [
+            pb.Compare(key=b"a", range_end=r.choice((b"", b"\0", b"b")),
+                       target=r.choice((0, 2, 3, 9)))  # type: ignore[arg-type]
+            for _ in range(r.choice((0, 1, 3)))
+        ]
         return messages.mutated(r, Prepare(
             Attempt(r.choice((0, 1, 2)), r.randrange(5)), 0, 0, touches, [-1, 5], [], compares).encode())
     if r.random() < 0.2:
         return r.randbytes(r.choice((0, 1, 7, 8, 9, 17, 25, 60)))
     _, bodies = messages.requests(r)
     body = b"".join(bodies)
-    return READ.pack(r.choice((0, 1, 1 << 40)), r.choice((0, 1, 1 << 63))) + body if r.random() < 0.6 else body
+    return (
+        READ.pack(r.choice((0, 1, 1 << 40)), r.choice((0, 1, 1 << 63))) + body if r.random() < 0.6 else body
+    )

@@ -54,21 +54,20 @@ def edges() -> Iterator[Step]:
         yield _txn(_range(b"a", revision=revision))
 
     # every row of the table of duplicates
-    for first, second in ((_put(b"k"), _put(b"k")), (_put(b"k"), _delete(b"k")), (_delete(b"k"), _put(b"k")),
-                          (_put(b"k"), _delete(b"j", b"l")), (_delete(b"j", b"l"), _put(b"k")),
-                          (_put(b"k"), _delete(b"j", b"\0")), (_delete(b"j", b"\0"), _put(b"k")),
-                          (_delete(b"\0", b"\0"), _put(b"k")), (_put(b"k"), _delete(b"\0", b"\0")),
-                          (_put(b"k"), _delete(b"k", b"k")), (_put(b"k"), _delete(b"l", b"j")),
-                          (_delete(b"k"), _delete(b"j", b"l")),
-                          (_put(b"k"), _nested([_put(b"k")])), (_put(b"k"), _nested([_delete(b"k")])),
-                          (_put(b"k"), _nested([], [_delete(b"j", b"l")])), (_delete(b"k"), _nested([_put(b"k")])),
-                          (_nested([_put(b"k")]), _delete(b"k")), (_nested([_delete(b"k")]), _put(b"k")),
-                          (_nested([_put(b"k")]), _nested([_put(b"k")])),
-                          (_nested([_put(b"k")]), _nested([], [_put(b"k")])),
-                          (_nested([_delete(b"k")]), _nested([_put(b"k")])),
-                          (_nested([_put(b"k")]), _nested([_delete(b"k")])),
-                          (_nested([_put(b"k")], [_put(b"k")]), _range(b"k")),
-                          (_nested([_nested([_put(b"k")])]), _put(b"k"))):
+    for first, second in (
+        (_put(b"k"), _put(b"k")), (_put(b"k"), _delete(b"k")), (_delete(b"k"), _put(b"k")),
+        (_put(b"k"), _delete(b"j", b"l")), (_delete(b"j", b"l"), _put(b"k")),
+        (_put(b"k"), _delete(b"j", b"\0")), (_delete(b"j", b"\0"), _put(b"k")),
+        (_delete(b"\0", b"\0"), _put(b"k")), (_put(b"k"), _delete(b"\0", b"\0")),
+        (_put(b"k"), _delete(b"k", b"k")), (_put(b"k"), _delete(b"l", b"j")),
+        (_delete(b"k"), _delete(b"j", b"l")), (_put(b"k"), _nested([_put(b"k")])),
+        (_put(b"k"), _nested([_delete(b"k")])), (_put(b"k"), _nested([], [_delete(b"j", b"l")])),
+        (_delete(b"k"), _nested([_put(b"k")])), (_nested([_put(b"k")]), _delete(b"k")),
+        (_nested([_delete(b"k")]), _put(b"k")), (_nested([_put(b"k")]), _nested([_put(b"k")])),
+        (_nested([_put(b"k")]), _nested([], [_put(b"k")])), (_nested([_delete(b"k")]), _nested([_put(b"k")])),
+        (_nested([_put(b"k")]), _nested([_delete(b"k")])),
+        (_nested([_put(b"k")], [_put(b"k")]), _range(b"k")), (_nested([_nested([_put(b"k")])]), _put(b"k")),
+    ):
         yield _txn(first, second)
         yield _txn(_nested([first, second]))
         yield Step("Txn", pb.TxnRequest(failure=[first, second]))
@@ -78,12 +77,16 @@ def edges() -> Iterator[Step]:
     yield Step("Put", Put(key=b"m", value=b"0"))
     yield _txn(_range(b"m", b"n"), _put(b"m", b"1", prev_kv=True), _range(b"m", b"n"), _delete(b"n"),
                _nested([_range(b"m"), _put(b"m2", b"2"), _range(b"m", b"n")]), _range(b"m", b"n", limit=1))
-    yield _txn(_nested([_put(b"k", b"2")]), _nested([_delete(b"k", prev_kv=True), _range(b"k")]), _range(b"k"))
+    yield _txn(
+        _nested([_put(b"k", b"2")]), _nested([_delete(b"k", prev_kv=True), _range(b"k")]), _range(b"k")
+    )
     yield _txn(_delete(b"m", b"\0", prev_kv=True), _put(b"m", b"3"), _range(b"m", b"n"))
     yield Step("Watch", pb.WatchCreateRequest(key=b"\0", range_end=b"\0", start_revision=2, prev_kv=True))
 
     # operations: 128 in one level; a nested level has what its parent left
-    for count, nested in ((127, 0), (128, 0), (129, 0), (64, 64), (64, 65), (1, 127), (1, 128), (127, 1), (128, 1)):
+    for count, nested in (
+        (127, 0), (128, 0), (129, 0), (64, 64), (64, 65), (1, 127), (1, 128), (127, 1), (128, 1),
+    ):
         yield Step("Txn", too_many_ops(count, nested))
     deep: pb.RequestOp = _put(b"deep")
     for _ in range(20):

@@ -56,7 +56,8 @@ _UNARY = {
 
 
 class Endpoint(Protocol):
-    """Something that answers steps. ``last_event`` of a watch: stop when an event of that revision has come."""
+    """Something that answers steps. ``last_event`` of a watch: stop when an event of that revision has
+    come."""
 
     def call(self, step: Step, expected_events: int = 0) -> Result:
         """Send one request and wait for its answer. ``expected_events``: how many a watch waits for."""
@@ -94,7 +95,8 @@ class GrpcEndpoint:
             return Refusal(e.code().value[0], e.details())
 
     def _watch(self, create: Any, expected: int) -> Watched:
-        """Create, wait for the expected events, cancel, and take whatever else came before the cancellation."""
+        """Create, wait for the expected events, cancel, and take whatever else came before the
+        cancellation."""
         requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         requests.put(pb.WatchRequest(create_request=create))
         stream = self._channel.stream_stream(

@@ -16,7 +16,8 @@ class Difference(AssertionError):
 
 
 class Pair:
-    """Two endpoints with equal histories, and the model, which says how many events a watch has to wait for."""
+    """Two endpoints with equal histories, and the model, which says how many events a watch has to wait
+    for."""
 
     def __init__(self, reference: Endpoint, subject: Endpoint) -> None:
         self.reference = reference

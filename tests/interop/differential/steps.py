@@ -1,4 +1,5 @@
-"""Seeded requests over a small key space, so that they meet each other: every RPC, flag, error and edge case."""
+"""Seeded requests over a small key space, so that they meet each other: every RPC, flag, error and edge
+case."""
 
 from __future__ import annotations
 
@@ -140,8 +141,8 @@ class Generator:
 
     def compare(self) -> Any:
         key = self.key()
-        compare = pb.Compare(
-            key=key, result=self.random.randint(0, 3), target=self.random.randint(0, 4))  # type: ignore[arg-type]
+        result, target = self.random.randint(0, 3), self.random.randint(0, 4)
+        compare = pb.Compare(key=key, result=result, target=target)  # type: ignore[arg-type]
         if self.chance(0.25):
             compare.range_end = self.range_end(key)
         fitting = ("version", "create_revision", "mod_revision", "value", "lease")[compare.target]
@@ -197,7 +198,10 @@ class Generator:
             key=key, range_end=self.range_end(key), start_revision=start, prev_kv=self.chance(0.5))
         if self.chance(0.3):
             request.filters.extend(
-                self.random.sample([pb.WatchCreateRequest.NOPUT, pb.WatchCreateRequest.NODELETE], self.random.randint(1, 2)))
+                self.random.sample(
+                    [pb.WatchCreateRequest.NOPUT, pb.WatchCreateRequest.NODELETE], self.random.randint(1, 2)
+                )
+            )
         return request
 
 

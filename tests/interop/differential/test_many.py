@@ -1,4 +1,5 @@
-"""Deletes of more keys than are listed in the log (D8), beside etcd: answers, revisions, events and their order."""
+"""Deletes of more keys than are listed in the log (D8), beside etcd: answers, revisions, events and their
+order."""
 
 from __future__ import annotations
 
@@ -93,14 +94,22 @@ def steps() -> Iterator[Step]:
     delete(inner, *everything)
     read(inner, *everything, count_only=True)
     txn = pb.TxnRequest()
-    txn.compare.add(key=everything[0], range_end=everything[1], target=pb.Compare.VERSION, result=pb.Compare.GREATER, version=0)
+    txn.compare.add(
+        key=everything[0], range_end=everything[1], target=pb.Compare.VERSION, result=pb.Compare.GREATER,
+        version=0,
+    )
     txn.success.add().request_txn.CopyFrom(inner)
     put(txn, b"/other/2")
     yield Step("Txn", txn)
     yield Step("Range", pb.RangeRequest(key=b"\0", range_end=b"\0"))
     yield Step("Watch", pb.WatchCreateRequest(key=b"\0", range_end=b"\0", start_revision=2))
-    yield Step("Watch", pb.WatchCreateRequest(key=everything[0], range_end=everything[1], start_revision=2, prev_kv=True,
-                                              filters=[pb.WatchCreateRequest.NOPUT]))
+    yield Step(
+        "Watch",
+        pb.WatchCreateRequest(
+            key=everything[0], range_end=everything[1], start_revision=2, prev_kv=True,
+            filters=[pb.WatchCreateRequest.NOPUT],
+        ),
+    )
 
 
 def test_the_model_of_one_shard(etcd: GrpcEndpoint) -> None:

@@ -45,7 +45,9 @@ def use(port: int) -> None:
             request = urllib.request.Request(keys, b"value=x" if method == "PUT" else None, method=method)
             assert urllib.request.urlopen(request, timeout=30).status == status
     for words in (("put", "k", "v"), ("get", "k"), ("lease", "grant", "60")):
-        subprocess.run([str(ROOT / ".venv/bin/etcdctl"), f"--endpoints=127.0.0.1:{port}", *words], check=True, timeout=30)
+        subprocess.run(
+            [str(ROOT / ".venv/bin/etcdctl"), f"--endpoints=127.0.0.1:{port}", *words], check=True, timeout=30
+        )
 
 
 @pytest.mark.parametrize("shards", [1, 2])

@@ -25,8 +25,8 @@ def test_generated_sequences(etcd: GrpcEndpoint) -> None:
         pair.run(seed, STEPS)
     # the sequences are worth something: every RPC was answered, and refused for its main reasons
     for outcome in (
-        "Put: ok", "Range: ok", "DeleteRange: ok", "Txn: ok", "Compact: ok", "LeaseGrant: ok", "LeaseRevoke: ok",
-        "LeaseTimeToLive: ok", "LeaseLeases: ok", "LeaseKeepAlive: ok", "Watch: ok",
+        "Put: ok", "Range: ok", "DeleteRange: ok", "Txn: ok", "Compact: ok", "LeaseGrant: ok",
+        "LeaseRevoke: ok", "LeaseTimeToLive: ok", "LeaseLeases: ok", "LeaseKeepAlive: ok", "Watch: ok",
         "Put: etcdserver: key not found", "Put: etcdserver: requested lease not found",
         "Range: etcdserver: mvcc: required revision has been compacted",
         "Range: etcdserver: mvcc: required revision is a future revision",

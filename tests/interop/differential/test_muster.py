@@ -30,7 +30,8 @@ def reads_locally(step: Step) -> bool:
 
 
 class Hosts:
-    """Several hosts of one cluster as one endpoint: each request goes to the next host, unless it reads locally."""
+    """Several hosts of one cluster as one endpoint: each request goes to the next host, unless it reads
+    locally."""
 
     def __init__(self, endpoints: list[Endpoint]) -> None:
         self._all = endpoints

@@ -17,7 +17,9 @@ def kv(client: etcd3.Etcd3Client) -> None:
     equal((value, meta.key, meta.version), (b"2", (PREFIX + "a").encode(), 2), "get")
     for name in ("c", "b"):
         client.put(PREFIX + name, name)
-    found = [meta.key.decode().removeprefix(PREFIX) for _, meta in client.get_prefix(PREFIX, sort_order="descend")]
+    found = [
+        meta.key.decode().removeprefix(PREFIX) for _, meta in client.get_prefix(PREFIX, sort_order="descend")
+    ]
     equal(found, ["c", "b", "a"], "get_prefix, descending")
     found = [value for value, _ in client.get_range(PREFIX + "a", PREFIX + "c")]
     equal(found, [b"2", b"b"], "get_range")

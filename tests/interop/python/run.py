@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 
 _DIRECTORY = f"/python/{time.time_ns()}/"
-# with -apart each key is in a directory of its own, so that they lie on all shards of a server that has several
+# with -apart each key is in a directory of its own, so that they lie on all shards of a server that has
+# several
 PREFIX = _DIRECTORY.replace("/", "-") if "-apart" in sys.argv else _DIRECTORY
 LIMIT_S = 30.0
 

@@ -38,7 +38,9 @@ class ScriptedServer:
     settings: dict[int, int] = {}
 
     def __init__(self) -> None:
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
+        self.h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+        )
         self.h2.local_settings = h2.settings.Settings(
             client=False, initial_values={**self.h2.local_settings, **self.settings})
         self.bodies: dict[int, bytes] = {}

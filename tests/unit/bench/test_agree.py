@@ -33,8 +33,13 @@ def test_the_report_of_etcds_tool_is_read() -> None:
     assert (found.throughput_per_s, found.mean_ms, found.p99_ms) == pytest.approx((24378.9012, 4.1, 12.1))
 
 
-@pytest.mark.parametrize(("said", "why"), [
-    ("", "did not say"), (REPORT + "\nError distribution:\n  [3]\tetcdserver: request timed out\n", "counted errors")])
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("", "did not say"),
+        (REPORT + "\nError distribution:\n  [3]\tetcdserver: request timed out\n", "counted errors"),
+    ],
+)
 def test_a_report_without_figures_or_with_errors_is_refused(said: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         agree.parse(said)
@@ -45,7 +50,9 @@ def test_both_tools_take_their_turns_and_the_ratios_are_told(etcd: System, tmp_p
     tool.write_text("#!/bin/sh\ncat <<'END'\n" + REPORT + "END\n")
     tool.chmod(0o755)
     names = [f"{name}={','.join(etcd.endpoints)}" for name in ("one", "other")]
-    result = agree.measure(tool, names, [1], rounds=1, duration_s=0.2, data_dir=tmp_path, said=lambda line: None)
+    result = agree.measure(
+        tool, names, [1], rounds=1, duration_s=0.2, data_dir=tmp_path, said=lambda line: None
+    )
     assert [row["work"] for row in result["rows"]] == ["put", "range-l", "range-s"]
     for row in result["rows"]:
         theirs, ours = row["tools"]["etcd's benchmark"], row["tools"]["muster-bench"]

@@ -20,29 +20,51 @@ from bench.systems.systems import System
 NUMBER = (int, float)
 #: Field: type, for a dictionary its fields, for a list the type of its items (docs/benchmarks-tables.md).
 RESULT: dict[str, Any] = {
-    "schema": str, "command": str, "interrupted": bool, "started_at": str, "operations": int, "duration_s": float,
-    "throughput_per_s": float, "errors": dict, "settings": dict, "machine_busy_percent": float,
+    "schema": str,
+    "command": str,
+    "interrupted": bool,
+    "started_at": str,
+    "operations": int,
+    "duration_s": float,
+    "throughput_per_s": float,
+    "errors": dict,
+    "settings": dict,
+    "machine_busy_percent": float,
     "others_busy_percent": float,
     "latency_ms": dict.fromkeys(("mean", "min", "p50", "p90", "p95", "p99", "p99.9", "max"), NUMBER),
-    "histogram_us": [list], "timeline": [list], "extra": dict,
+    "histogram_us": [list],
+    "timeline": [list],
+    "extra": dict,
     "machine": {"cpu": str, "cpus": int, "memory_bytes": int, "kernel": str, "python": str},
-    "client": {"cpu_s": float, "us_per_op": float, "busiest_percent": float, "reconnects": int, "limited": str,
-               "processes": [{"pid": int, "user_s": float, "system_s": float, "max_rss_bytes": int,
-                              "busy_percent": float}]},
-    "server": {"cpu_s": float, "us_per_op": float, "rss_bytes": int, "setup_rss_bytes": int,
-               "written_bytes": int,
-               "processes": [{"pid": int, "name": str, "cpu_s": float, "rss_bytes": int, "written_bytes": int}]},
+    "client": {
+        "cpu_s": float,
+        "us_per_op": float,
+        "busiest_percent": float,
+        "reconnects": int,
+        "limited": str,
+        "processes": [
+            {"pid": int, "user_s": float, "system_s": float, "max_rss_bytes": int, "busy_percent": float}
+        ],
+    },
+    "server": {
+        "cpu_s": float, "us_per_op": float, "rss_bytes": int, "setup_rss_bytes": int, "written_bytes": int,
+        "processes": [{"pid": int, "name": str, "cpu_s": float, "rss_bytes": int, "written_bytes": int}],
+    },
 }
 
 
 def bench(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-m", "bench.cli", *arguments], capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.cli", *arguments], capture_output=True, text=True, timeout=100
+    )
     assert done.returncode == code, done.stderr
     return done
 
 
 def result_of(etcd: System, *arguments: str) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(bench(*arguments, "--endpoints", ",".join(etcd.endpoints), "--json").stdout)
+    result: dict[str, Any] = json.loads(
+        bench(*arguments, "--endpoints", ",".join(etcd.endpoints), "--json").stdout
+    )
     check_schema(result, RESULT, "result")
     return result
 
@@ -80,7 +102,9 @@ def test_each_command_makes_its_total_and_reports_it(etcd: System, arguments: tu
     assert [p["name"] for p in result["server"]["processes"]] == ["etcd"]
     assert result["server"]["processes"][0]["pid"] == etcd.processes[0].pid
     latency = result["latency_ms"]
-    assert 0 < latency["min"] <= latency["p50"] <= latency["p99"] <= latency["max"] < 1000 * result["duration_s"]
+    assert (
+        0 < latency["min"] <= latency["p50"] <= latency["p99"] <= latency["max"] < 1000 * result["duration_s"]
+    )
     assert result["client"]["cpu_s"] > 0
     assert 0 <= result["others_busy_percent"] <= result["machine_busy_percent"] <= 100
 
@@ -92,7 +116,10 @@ def test_reads_are_as_consistent_as_asked(etcd: System) -> None:
 
 
 def test_options_of_all_commands_may_stand_before_the_command_as_in_etcds_tool(etcd: System) -> None:
-    options = ("--endpoints=" + ",".join(etcd.endpoints), "--conns", "2", "--sample", "--precise", "--dial-timeout=2s")
+    options = (
+        "--endpoints=" + ",".join(etcd.endpoints), "--conns", "2", "--sample", "--precise",
+        "--dial-timeout=2s",
+    )
     said = bench(*options, "put", "--total=50").stdout
     assert "50 operations in" in said
     settings = json.loads(bench(*options, "--json", "put", "--total", "50").stdout)["settings"]
@@ -120,8 +147,15 @@ def test_several_processes_share_total_and_sequential_keys(etcd: System) -> None
     counted = result_of(etcd, "range", "/seq/", "/seq0", "--total", "1", "--count-only")
     assert counted["operations"] == 1
     listed = subprocess.run(
-        [str(Path(sys.executable).parent / "etcdctl"), "--endpoints", etcd.endpoints[0], "get", "/seq/", "--prefix",
-         "--keys-only"], capture_output=True, text=True, timeout=60, check=True).stdout.split()
+        [
+            str(Path(sys.executable).parent / "etcdctl"), "--endpoints", etcd.endpoints[0], "get", "/seq/",
+            "--prefix", "--keys-only",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout.split()
     assert listed == [f"/seq/{i:05d}" for i in range(90)]
 
 
@@ -172,7 +206,9 @@ def test_client_processes_end_with_their_parent(etcd: System, sent: signal.Signa
     (("compare", "--only", "nothing"), 2, "no cell matches"),
     (("compare", "--subject", "zookeeper", "--baseline", "zookeeper"), 2, "zookeeper: neither etcd"),
 ])
-def test_what_cannot_be_done_is_said_with_its_exit_code(arguments: tuple[str, ...], code: int, said: str) -> None:
+def test_what_cannot_be_done_is_said_with_its_exit_code(
+    arguments: tuple[str, ...], code: int, said: str
+) -> None:
     done = bench(*arguments, code=code)
     assert said in done.stderr.replace("\n", " ")
     assert done.stdout == ""
@@ -181,9 +217,11 @@ def test_what_cannot_be_done_is_said_with_its_exit_code(arguments: tuple[str, ..
 def test_compare_takes_turns_and_writes_its_tables(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- compare: begin -->\nold\n<!-- compare: end -->\nafter\n")
-    done = bench("compare", "--subject", "etcd", "--rounds", "2", "--duration", "0.3", "--warm-up", "0.1",
-                 "--only", "put-1,range-s-100", "--key-space-size", "200", "--data-dir", str(tmp_path / "data"),
-                 "--markdown", str(page), "--json")
+    done = bench(
+        "compare", "--subject", "etcd", "--rounds", "2", "--duration", "0.3", "--warm-up", "0.1", "--only",
+        "put-1,range-s-100", "--key-space-size", "200", "--data-dir", str(tmp_path / "data"), "--markdown",
+        str(page), "--json",
+    )
     result = json.loads(done.stdout)
     assert [cell["name"] for cell in result["cells"]] == ["put-1", "range-s-100"]
     assert [system["name"] for system in result["systems"]] == ["etcd", "etcd-2"]
@@ -192,7 +230,9 @@ def test_compare_takes_turns_and_writes_its_tables(tmp_path: Path) -> None:
         ratio = cell["ratios"]["etcd-2"]["throughput_per_s"]
         assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
         assert all(len(run["server"]["processes"]) == 3 for runs in cell["runs"].values() for run in runs)
-    order = [line.split(", round ")[0].split(": ")[1] for line in done.stderr.splitlines() if ", round " in line]
+    order = [
+        line.split(", round ")[0].split(": ")[1] for line in done.stderr.splitlines() if ", round " in line
+    ]
     assert order == ["etcd", "etcd-2"] * 4
     text = page.read_text()
     assert text.startswith("before\n")
@@ -211,9 +251,19 @@ def test_a_duration_may_have_a_unit_and_several_tests_share_the_options(etcd: Sy
 
 
 def test_stages_are_a_row_of_csv_each(etcd: System) -> None:
-    rows = list(csv.DictReader(io.StringIO(bench("put", "--stages", "1,4", "--total", "50", "--csv", "--endpoints",
-                                                 etcd.endpoints[0]).stdout)))
-    assert [(row["clients"], row["operations"], row["errors"]) for row in rows] == [("1", "50", "0"), ("4", "50", "0")]
+    rows = list(
+        csv.DictReader(
+            io.StringIO(
+                bench(
+                    "put", "--stages", "1,4", "--total", "50", "--csv", "--endpoints", etcd.endpoints[0]
+                ).stdout
+            )
+        )
+    )
+    assert [(row["clients"], row["operations"], row["errors"]) for row in rows] == [
+        ("1", "50", "0"),
+        ("4", "50", "0"),
+    ]
     assert all(0 < float(row["p50_ms"]) <= float(row["p99_ms"]) for row in rows)
 
 
@@ -229,7 +279,9 @@ def test_a_run_is_told_over_a_saved_one(etcd: System, tmp_path: Path) -> None:
     ("p99>20s,errors>0", 0), ("max>1us", 3), ("throughput<1", 0), ("operations<51", 3),
 ])
 def test_a_threshold_makes_the_exit_code(etcd: System, condition: str, code: int) -> None:
-    done = bench("put", "-q", "--total", "50", "--fail-if", condition, "--endpoints", etcd.endpoints[0], code=code)
+    done = bench(
+        "put", "-q", "--total", "50", "--fail-if", condition, "--endpoints", etcd.endpoints[0], code=code
+    )
     assert ("failed: " in done.stderr) == (code == 3)
 
 
@@ -237,18 +289,30 @@ def test_a_threshold_makes_the_exit_code(etcd: System, condition: str, code: int
                                                  (("--fail-if", "errors>100"), 0)])
 def test_failed_operations_make_the_exit_code_and_are_told_with_their_endpoint(
         etcd: System, arguments: tuple[str, ...], code: int) -> None:
-    done = bench("put", "--total", "40", "--val-size", "2000000", "--endpoints", etcd.endpoints[0], *arguments,
-                 code=code)
+    done = bench(
+        "put", "--total", "40", "--val-size", "2000000", "--endpoints", etcd.endpoints[0], *arguments,
+        code=code,
+    )
     assert f"40 x {etcd.endpoints[0]}: INVALID_ARGUMENT: etcdserver: request is too large" in done.stdout
 
 
 def test_an_interrupted_run_tells_what_was_done_until_then(etcd: System, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     with seen.open("wb") as out:
-        watcher = subprocess.Popen([str(Path(sys.executable).parent / "etcdctl"), "--endpoints", etcd.endpoints[0],
-                                    "watch", "/stopped/", "--prefix"], stdout=out)
-    parent = psutil.Popen([sys.executable, "-m", "bench.cli", "put", "--duration", "90s", "--key-prefix", "/stopped/",
-                           "--key-size", "14", "--endpoints", etcd.endpoints[0], "-q"], stdout=subprocess.PIPE)
+        watcher = subprocess.Popen(
+            [
+                str(Path(sys.executable).parent / "etcdctl"), "--endpoints", etcd.endpoints[0], "watch",
+                "/stopped/", "--prefix",
+            ],
+            stdout=out,
+        )
+    parent = psutil.Popen(
+        [
+            sys.executable, "-m", "bench.cli", "put", "--duration", "90s", "--key-prefix", "/stopped/",
+            "--key-size", "14", "--endpoints", etcd.endpoints[0], "-q",
+        ],
+        stdout=subprocess.PIPE,
+    )
     try:
         deadline = time.monotonic() + 60
         while not seen.stat().st_size:
@@ -266,8 +330,14 @@ def test_an_interrupted_run_tells_what_was_done_until_then(etcd: System, tmp_pat
 
 
 def test_ctrl_c_while_keys_are_put_first_ends_the_command(etcd: System) -> None:
-    parent = psutil.Popen([sys.executable, "-m", "bench.cli", "range", "--key-space-size", "9999999", "--endpoints",
-                           etcd.endpoints[0]], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    parent = psutil.Popen(
+        [
+            sys.executable, "-m", "bench.cli", "range", "--key-space-size", "9999999", "--endpoints",
+            etcd.endpoints[0],
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     deadline = time.monotonic() + 60
     while not any(worker.net_connections("tcp") for worker in parent.children()):
         assert time.monotonic() < deadline

@@ -48,7 +48,9 @@ def with_server(server: ScriptedServer, work: Callable[[Connection], Awaitable[T
     return asyncio.run(run())
 
 
-async def calls(connection: Connection, bodies: list[bytes], path: str = PUT) -> list[tuple[RpcError | None, bytes]]:
+async def calls(
+    connection: Connection, bodies: list[bytes], path: str = PUT
+) -> list[tuple[RpcError | None, bytes]]:
     """Make all calls at once and wait for all answers; fails on an answer too many."""
     answers: dict[int, tuple[RpcError | None, bytes]] = {}
     done = asyncio.get_running_loop().create_future()
@@ -113,8 +115,9 @@ def test_messages_beyond_every_window_pass_both_ways(etcd: System) -> None:
         connection = client.connections[0]
         puts = [pb.PutRequest(key=b"big/%d" % i, value=value[i:]).SerializeToString() for i in range(5)]
         assert [error for error, _ in await calls(connection, puts)] == [None] * 5
-        (error, body), = await calls(connection, [pb.RangeRequest(key=b"big/", range_end=b"big0").SerializeToString()],
-                                     RANGE)
+        ((error, body),) = await calls(
+            connection, [pb.RangeRequest(key=b"big/", range_end=b"big0").SerializeToString()], RANGE
+        )
         assert error is None
         return [kv.value for kv in pb.RangeResponse.FromString(body).kvs]
 
@@ -238,7 +241,10 @@ def test_opening_fails_where_nobody_listens_and_where_nobody_answers() -> None:
 class LimitedServer(ScriptedServer):
     """At most three calls at once, in windows of 1000 bytes, answered only when it must."""
 
-    settings = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 3, h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1000}
+    settings = {
+        h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 3,
+        h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1000,
+    }
 
     def __init__(self) -> None:
         super().__init__()
@@ -286,7 +292,8 @@ class LeavingServer(ScriptedServer):
         self._seen.append((stream_id, body))
         if len(self._seen) == 4:
             frame_head = (8).to_bytes(3, "big") + b"\x07\x00" + bytes(4)
-            self.writer.write(frame_head + self._seen[1][0].to_bytes(4, "big") + bytes(4))  # h2 would close at once
+            # h2 would close at once
+            self.writer.write(frame_head + self._seen[1][0].to_bytes(4, "big") + bytes(4))
             for seen in self._seen[:2]:
                 self.answer(*seen)
 
@@ -409,9 +416,13 @@ def test_a_client_reconnects_to_another_member_when_its_own_is_gone(etcd: System
     uvloop.run(run())
 
 
-@pytest.mark.parametrize(("text", "wanted"), [
-    ("127.0.0.1:2379", "127.0.0.1:2379"), ("http://node:1", "node:1"), ("https://node:1", "node:1"), ("node", "node:2379"), ("[::1]:7", "[::1]:7"),
-])
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("127.0.0.1:2379", "127.0.0.1:2379"), ("http://node:1", "node:1"), ("https://node:1", "node:1"),
+        ("node", "node:2379"), ("[::1]:7", "[::1]:7"),
+    ],
+)
 def test_endpoints_are_understood_with_and_without_a_scheme(text: str, wanted: str) -> None:
     assert str(parse_endpoint(text)) == wanted
     assert parse_endpoint(text).secure == text.startswith("https")

@@ -20,8 +20,10 @@ from bench.systems.systems import System
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "bench.cli", "crowd", *arguments], capture_output=True, text=True,
-                          timeout=110, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "bench.cli", "crowd", *arguments], capture_output=True, text=True, timeout=110,
+        check=False,
+    )
 
 
 def test_a_crowd_is_opened_served_watched_and_closed_on_a_system_of_its_own(tmp_path: Path) -> None:
@@ -41,7 +43,8 @@ def test_a_crowd_is_opened_served_watched_and_closed_on_a_system_of_its_own(tmp_
         assert row[stage]["others"]["operations"] > 100  # at 100 a second, for two seconds at least
         assert row[stage]["others"]["errors"] == {}
     texts = crowd.markdown(result)
-    assert "-" not in [cell.strip() for line in texts.splitlines() for cell in line.split("|")]  # no figure is missing
+    # no figure is missing
+    assert "-" not in [cell.strip() for line in texts.splitlines() for cell in line.split("|")]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,7 +21,9 @@ def result(**changes: Any) -> dict[str, Any]:
     ("30s", 1.0, 30.0), ("30", 1.0, 30.0), ("0.5", 1.0, 0.5), ("1m30s", None, 90.0), ("250ms", None, 0.25),
     ("0", None, 0.0), ("20", 1e-3, 0.02),
 ])
-def test_a_duration_is_gos_or_a_number_where_that_is_allowed(text: str, bare: float | None, seconds: float) -> None:
+def test_a_duration_is_gos_or_a_number_where_that_is_allowed(
+    text: str, bare: float | None, seconds: float
+) -> None:
     assert outcome.seconds(text, bare=bare) == pytest.approx(seconds)
 
 
@@ -41,7 +43,9 @@ def test_thresholds_compare_in_the_units_they_name(text: str, met: bool) -> None
     assert limit.met(result()) is met
 
 
-@pytest.mark.parametrize("text", ["p99", "p98>1", "p99=3", "errors>1ms", "throughput>1/s", "p99>3%", "cpu>1ms"])
+@pytest.mark.parametrize(
+    "text", ["p99", "p98>1", "p99=3", "errors>1ms", "throughput>1/s", "p99>3%", "cpu>1ms"]
+)
 def test_thresholds_that_mean_nothing_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"--fail-if|invalid duration"):
         outcome.thresholds(text)
@@ -56,5 +60,11 @@ def test_a_threshold_on_what_was_not_measured_is_refused() -> None:
 
 def test_a_run_is_told_over_the_last_saved_one_of_the_same_work() -> None:
     before = [result(throughput_per_s=10.0), result(throughput_per_s=15.0), result(command="range")]
-    assert outcome.look_back(result(), Path("x"), before) == "over x (then): throughput 2.00, mean 1.00, p99 1.00"
-    assert outcome.look_back(result(settings={"clients": 5}), Path("x"), before) == "x: has no put with 5 clients"
+    assert (
+        outcome.look_back(result(), Path("x"), before)
+        == "over x (then): throughput 2.00, mean 1.00, p99 1.00"
+    )
+    assert (
+        outcome.look_back(result(settings={"clients": 5}), Path("x"), before)
+        == "x: has no put with 5 clients"
+    )

@@ -75,8 +75,10 @@ def test_a_lock_is_held_by_one_at_a_time_and_by_all_in_the_end(etcd: System, rpc
 @pytest.mark.parametrize("locker", ["stm", "lock-client"])
 def test_each_optimistic_transaction_writes_its_keys_once(etcd: System, isolation: str, locker: str) -> None:
     prefix = f"/stm/{isolation}/{locker}/"
-    spec = Spec("stm", tuple(etcd.endpoints), clients=4, total=1, isolation=isolation, locker=locker, key_space=3,
-                keys_per_txn=2, write_percent=50, key_prefix=prefix, key_size_bytes=len(prefix) + 1)
+    spec = Spec(
+        "stm", tuple(etcd.endpoints), clients=4, total=1, isolation=isolation, locker=locker, key_space=3,
+        keys_per_txn=2, write_percent=50, key_prefix=prefix, key_size_bytes=len(prefix) + 1,
+    )
     spec.check()
 
     async def work(client: Client) -> tuple[list[RpcError | None], int]:
@@ -86,7 +88,9 @@ def test_each_optimistic_transaction_writes_its_keys_once(etcd: System, isolatio
         for _ in range(5):
             errors += await asyncio.gather(*(operation(caller) for caller in stms.callers))
         await stms.close()
-        found = await client.unary(RANGE, pb.RangeRequest(key=prefix.encode(), range_end=b"/stm0"), pb.RangeResponse)
+        found = await client.unary(
+            RANGE, pb.RangeRequest(key=prefix.encode(), range_end=b"/stm0"), pb.RangeResponse
+        )
         return errors, sum(kv.version for kv in found.kvs if kv.key.startswith(prefix.encode()))
 
     errors, versions = with_client(etcd, work)
@@ -123,7 +127,9 @@ def test_watchers_of_a_compacted_revision_say_so(own_etcd: System) -> None:
     async def work(client: Client) -> dict[str, int]:
         await put(client, b"/gone")
         last = await put(client, b"/gone")
-        await client.unary("/etcdserverpb.KV/Compact", pb.CompactionRequest(revision=last), pb.CompactionResponse)
+        await client.unary(
+            "/etcdserverpb.KV/Compact", pb.CompactionRequest(revision=last), pb.CompactionResponse
+        )
         watchers = CatchUps(client, pb.WatchCreateRequest(key=b"/gone", start_revision=1), 2)
         assert not await watchers.wait(60)
         watchers.close()
@@ -142,9 +148,14 @@ def secure_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     peer = f"http://127.0.0.1:{peer_port}"
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            [find_etcd(), "--data-dir", str(directory / "data"), "--auto-tls", "--listen-client-urls", url,
-             "--advertise-client-urls", url, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-             "--initial-cluster", f"default={peer}"], stdout=log, stderr=subprocess.STDOUT)
+            [
+                find_etcd(), "--data-dir", str(directory / "data"), "--auto-tls", "--listen-client-urls", url,
+                "--advertise-client-urls", url, "--listen-peer-urls", peer, "--initial-advertise-peer-urls",
+                peer, "--initial-cluster", f"default={peer}",
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
     try:
         yield url
     finally:
@@ -184,8 +195,10 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(secure_endpoint: str) 
 
 def test_a_user_logs_in_and_a_wrong_password_does_not(own_etcd: System) -> None:
     def etcdctl(*words: str) -> None:
-        subprocess.run([str(Path(sys.executable).parent / "etcdctl"), "--endpoints", own_etcd.endpoints[0], *words],
-                       check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            [str(Path(sys.executable).parent / "etcdctl"), "--endpoints", own_etcd.endpoints[0], *words],
+            check=True, capture_output=True, timeout=60,
+        )
 
     etcdctl("user", "add", "root:secret")
     etcdctl("user", "grant-role", "root", "root")

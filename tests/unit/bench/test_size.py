@@ -16,8 +16,15 @@ PAGE = Path(__file__).parents[3] / "docs" / "benchmarks-tables.md"
 
 def test_size_tells_every_stage_of_a_system_that_it_starts_and_stops_itself(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.cli", "size", "--systems", "etcd", "--keys", "2000", "--data-dir", str(tmp_path),
-         "--json"], capture_output=True, text=True, timeout=110, check=False)
+        [
+            sys.executable, "-m", "bench.cli", "size", "--systems", "etcd", "--keys", "2000", "--data-dir",
+            str(tmp_path), "--json",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     (row,) = result["systems"]

@@ -50,7 +50,9 @@ def test_what_lies_behind_the_watch_id_reads_alone(watch_id: int) -> None:
 
 
 def test_responses_that_say_something_else_are_left_to_protobuf() -> None:
-    created, cancelled, progress, fragment = response(3, []), response(3, []), response(-1, []), response(3, [7])
+    created, cancelled, progress, fragment = (
+        response(3, []), response(3, []), response(-1, []), response(3, [7]),
+    )
     created.created = cancelled.canceled = fragment.fragment = True
     for made in (created, cancelled, progress, fragment, pb.WatchResponse(), response(3, [])):
         data = framed(made)
@@ -63,7 +65,10 @@ def test_a_run_is_what_the_messages_say_one_by_one(lead: int, seed: int) -> None
     r = random.Random(seed)
     messages = []
     for revision in range(7, 20):
-        made = [response(watch_id, [revision], revision // 2) for watch_id in r.sample(range(300), r.randint(1, 40))]
+        made = [
+            response(watch_id, [revision], revision // 2)
+            for watch_id in r.sample(range(300), r.randint(1, 40))
+        ]
         messages += [m for m in made for _ in range(r.choice((1, 1, 1, 1, 2)))]
     pieces = [framed(m) for m in messages]
     data = b"".join(pieces if lead == 5 else [frames.frame(frames.DATA, 0, 1, piece) for piece in pieces])
@@ -99,7 +104,8 @@ class OneConnection:
 
 
 def told(revisions: list[int], ids: list[int], r: random.Random) -> list[bytes]:
-    """What each of these watchers is told of some puts, in frames as etcd makes them, or fewer, or cut anywhere."""
+    """What each of these watchers is told of some puts, in frames as etcd makes them, or fewer, or cut
+    anywhere."""
     pieces = [framed(response(watch_id, revisions)) for watch_id in ids]
     way = r.randrange(3)
     if way == 0:

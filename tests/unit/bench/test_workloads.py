@@ -32,7 +32,9 @@ def test_a_value_of_no_bytes_and_a_stamped_value_are_right() -> None:
 
 
 def test_ranges_read_keys_that_puts_write() -> None:
-    request = pb.RangeRequest.FromString(range_body(replace(SPEC, serializable=True, limit=5, keys_only=True))(0))
+    request = pb.RangeRequest.FromString(
+        range_body(replace(SPEC, serializable=True, limit=5, keys_only=True))(0)
+    )
     assert 0 <= int(request.key) < 1000
     assert (len(request.key), request.serializable, request.limit, request.keys_only) == (8, True, 5, True)
     whole = pb.RangeRequest.FromString(range_body(replace(SPEC, range_key="a", range_end="b"))(0))
@@ -52,7 +54,9 @@ def test_transactions_put_as_many_different_keys_as_asked(value_size: int) -> No
 @pytest.mark.parametrize("value_size", [0, 1, 100, 256, 70_000])
 @pytest.mark.parametrize("key_size", [8, 200])
 def test_a_comparing_transaction_is_what_protobuf_would_write(key_size: int, value_size: int) -> None:
-    body = compare_body(replace(SPEC, command="txn-compare", key_size_bytes=key_size, val_size_bytes=value_size))(0)
+    body = compare_body(
+        replace(SPEC, command="txn-compare", key_size_bytes=key_size, val_size_bytes=value_size)
+    )(0)
     key = pb.TxnRequest.FromString(body).compare[0].key
     value = pb.TxnRequest.FromString(body).success[0].request_put.value
     assert (len(key), len(value)) == (key_size, value_size)
@@ -121,6 +125,8 @@ def test_the_smallest_key_size_that_holds_the_key_space_is_accepted() -> None:
     assert key_format(spec)(999) == b"999"
 
 
-@pytest.mark.parametrize(("prefix", "end"), [(b"a", b"b"), (b"a\xff", b"b"), (b"\xff\xff", b"\0"), (b"/x/", b"/x0")])
+@pytest.mark.parametrize(
+    ("prefix", "end"), [(b"a", b"b"), (b"a\xff", b"b"), (b"\xff\xff", b"\0"), (b"/x/", b"/x0")]
+)
 def test_the_end_of_a_prefix(prefix: bytes, end: bytes) -> None:
     assert prefix_end(prefix) == end

@@ -1,4 +1,5 @@
-"""CPU per unary call through ``proxy.http.http2`` and ``proxy.grpc.calls``: ``python -m tests.unit.grpc.cost``."""
+"""CPU per unary call through ``proxy.http.http2`` and ``proxy.grpc.calls``: ``python -m
+tests.unit.grpc.cost``."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from proxy.http.http2 import frames as f
 CALLS_PER_READ = 200
 READS = 200
 REQUEST = [
-    (":method", "POST"), (":scheme", "http"), (":path", "/etcdserverpb.KV/Put"), (":authority", "127.0.0.1:2379"),
+    (":method", "POST"), (":scheme", "http"), (":path", "/etcdserverpb.KV/Put"),
+    (":authority", "127.0.0.1:2379"),
     ("content-type", "application/grpc"), ("user-agent", "grpc-go/1.71.1"), ("te", "trailers"),
 ]  # fmt: skip
 
@@ -24,8 +26,12 @@ def cost_us(timeouts: bool, request_bytes: int = 120, answer_bytes: int = 60) ->
     registry = Registry()
     answer = bytes(answer_bytes)
     registry.unary("/etcdserverpb.KV/Put", lambda call, data: call.reply(answer))
-    server = Connection(registry.open, Limits(), 0.0, lambda: None, Peer("client", Deadlines(lambda when: None)))
-    server.receive(PREFACE + f.settings_frame({f.INITIAL_WINDOW_SIZE: 1 << 30}) + f.window_update(0, 1 << 30), 0.0)
+    server = Connection(
+        registry.open, Limits(), 0.0, lambda: None, Peer("client", Deadlines(lambda when: None))
+    )
+    server.receive(
+        PREFACE + f.settings_frame({f.INITIAL_WINDOW_SIZE: 1 << 30}) + f.window_update(0, 1 << 30), 0.0
+    )
     encoder = hpack.Encoder()
     message = b"\0" + request_bytes.to_bytes(4, "big") + bytes(request_bytes)
     stream_id = 1
@@ -34,7 +40,12 @@ def cost_us(timeouts: bool, request_bytes: int = 120, answer_bytes: int = 60) ->
         parts = []
         for _ in range(CALLS_PER_READ):
             timeout = [("grpc-timeout", f"{4_000_000 + stream_id}u")] if timeouts else []
-            parts += (f.header_frames(stream_id, encoder.encode([*REQUEST, *timeout, ("client-api-version", "3.6.0")]), False), f.frame(f.DATA, 1, stream_id, message))
+            parts += (
+                f.header_frames(
+                    stream_id, encoder.encode([*REQUEST, *timeout, ("client-api-version", "3.6.0")]), False
+                ),
+                f.frame(f.DATA, 1, stream_id, message),
+            )
             stream_id += 2
         data = b"".join(parts)
         started = time.process_time()

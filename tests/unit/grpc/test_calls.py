@@ -17,7 +17,8 @@ from proxy.http.memory import Memory
 from tests.unit.http2.client import Frame, parse
 
 REQUEST = {
-    ":method": "POST", ":scheme": "http", ":path": "/a.B/Echo", ":authority": "x", "content-type": "application/grpc", "te": "trailers",
+    ":method": "POST", ":scheme": "http", ":path": "/a.B/Echo", ":authority": "x",
+    "content-type": "application/grpc", "te": "trailers",
 }  # fmt: skip
 
 
@@ -58,7 +59,9 @@ class Talk:
             registry.stream("/a.B/Bidi", self.stream)
         self.encoder = hpack.Encoder()
         self.decoder = hpack.Decoder()
-        self.server = Connection(registry.open, Limits(**limits), 100.0, lambda: None, Peer("1.2.3.4:5", self.deadlines), memory)
+        self.server = Connection(
+            registry.open, Limits(**limits), 100.0, lambda: None, Peer("1.2.3.4:5", self.deadlines), memory
+        )
         self.server.receive(PREFACE + f.settings_frame({}), 100.0)
         self.server.take()
 
@@ -121,7 +124,9 @@ def test_an_answer_is_headers_one_message_and_trailers(talk: Talk) -> None:
     talk.data(1, message(b"hello"))
     head, body, tail = talk.take()
     assert dict(talk.decoder.decode(head.payload)) == {":status": "200", "content-type": "application/grpc"}
-    assert (head.flags, body, tail.flags) == (f.END_HEADERS, Frame(f.DATA, 0, 1, message(b"hello")), f.END_HEADERS | f.END_STREAM)
+    assert (head.flags, body, tail.flags) == (
+        f.END_HEADERS, Frame(f.DATA, 0, 1, message(b"hello")), f.END_HEADERS | f.END_STREAM,
+    )
     assert dict(talk.decoder.decode(tail.payload)) == {"grpc-status": "0"}
 
 
@@ -296,7 +301,9 @@ def test_a_gzip_bomb_is_not_inflated_beyond_the_limit() -> None:
     assert talk.status(1) == (8, "grpc: received message after decompression larger than max 100000")
 
 
-@pytest.mark.parametrize("data", [b"not gzip", zlib.compress(b"zlib"), gzip.compress(b"cut short", mtime=0)[:-9]])
+@pytest.mark.parametrize(
+    "data", [b"not gzip", zlib.compress(b"zlib"), gzip.compress(b"cut short", mtime=0)[:-9]]
+)
 def test_broken_gzip(talk: Talk, data: bytes) -> None:
     talk.headers(1, grpc_encoding="gzip")
     talk.data(1, message(data, flag=1))
@@ -313,16 +320,31 @@ def test_broken_gzip(talk: Talk, data: bytes) -> None:
     [
         ({"content_type": "text/plain"}, "415", 3, 'invalid gRPC request content-type: "text/plain"'),
         ({"content_type": None}, "415", 3, 'invalid gRPC request content-type: ""'),
-        ({"content_type": "application/grpcx"}, "415", 3, 'invalid gRPC request content-type: "application/grpcx"'),
+        (
+            {"content_type": "application/grpcx"}, "415", 3,
+            'invalid gRPC request content-type: "application/grpcx"',
+        ),
         ({"method": "GET"}, "405", 13, 'Received a HEADERS frame with :method "GET" which should be POST'),
         ({"path": "/a.B/Nope"}, "200", 12, "unknown method Nope for service a.B"),
         ({"path": "/x/y.Z/Do"}, "200", 12, "unknown service x/y.Z"),
         ({"path": "/"}, "200", 12, 'malformed method name: "/"'),
         ({"path": "nothing"}, "200", 12, 'malformed method name: "nothing"'),
-        ({"grpc_encoding": "snappy"}, "200", 12, 'grpc: Decompressor is not installed for grpc-encoding "snappy"'),
-        ({"grpc_timeout": "S"}, "400", 13, 'malformed grpc-timeout: transport: timeout string is too short: "S"'),
-        ({"grpc_timeout": "5x"}, "400", 13, 'malformed grpc-timeout: transport: timeout unit is not recognized: "5x"'),
-        ({"grpc_timeout": "123456789S"}, "400", 13, 'malformed grpc-timeout: transport: timeout string is too long: "123456789S"'),
+        (
+            {"grpc_encoding": "snappy"}, "200", 12,
+            'grpc: Decompressor is not installed for grpc-encoding "snappy"',
+        ),
+        (
+            {"grpc_timeout": "S"}, "400", 13,
+            'malformed grpc-timeout: transport: timeout string is too short: "S"',
+        ),
+        (
+            {"grpc_timeout": "5x"}, "400", 13,
+            'malformed grpc-timeout: transport: timeout unit is not recognized: "5x"',
+        ),
+        (
+            {"grpc_timeout": "123456789S"}, "400", 13,
+            'malformed grpc-timeout: transport: timeout string is too long: "123456789S"',
+        ),
         ({"grpc_timeout": "0S"}, "200", 4, "context deadline exceeded"),
     ],
 )
@@ -332,11 +354,15 @@ def test_what_is_refused_by_its_header_block(
 ) -> None:
     talk.headers(1, end=ended, **changes)
     fields, data = talk.answer(1)
-    assert (fields[":status"], fields["grpc-status"], fields["grpc-message"], data) == (http, str(status), text, b"")
+    assert (fields[":status"], fields["grpc-status"], fields["grpc-message"], data) == (
+        http, str(status), text, b"",
+    )
     assert not talk.server.streams
 
 
-@pytest.mark.parametrize("kind", ["application/grpc+proto", "application/grpc;charset=utf-8", "Application/GRPC"])
+@pytest.mark.parametrize(
+    "kind", ["application/grpc+proto", "application/grpc;charset=utf-8", "Application/GRPC"]
+)
 def test_content_types_that_are_grpc(talk: Talk, kind: str) -> None:
     talk.headers(1, content_type=kind)
     talk.data(1, message(b"x"))
@@ -345,7 +371,10 @@ def test_content_types_that_are_grpc(talk: Talk, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("2H", 7200), ("3M", 180), ("5S", 5), ("100m", 0.1), ("250u", 0.00025), ("99999999n", 0.099999999), ("99999999H", 315_360_000)],
+    [
+        ("2H", 7200), ("3M", 180), ("5S", 5), ("100m", 0.1), ("250u", 0.00025), ("99999999n", 0.099999999),
+        ("99999999H", 315_360_000),
+    ],
 )
 def test_timeouts(text: str, seconds: float) -> None:
     assert parse_timeout(text.encode()) == pytest.approx(seconds)
@@ -355,7 +384,9 @@ def test_metadata_and_peer_are_there_for_handlers(talk: Talk) -> None:
     talk.headers(1, path="/a.B/Park", token="abc")
     talk.data(1, message(b"x"))
     (call,) = talk.parked
-    assert (call.metadata[b"token"], call.path, call.peer, call.deadline) == (b"abc", b"/a.B/Park", "1.2.3.4:5", None)
+    assert (call.metadata[b"token"], call.path, call.peer, call.deadline) == (
+        b"abc", b"/a.B/Park", "1.2.3.4:5", None,
+    )
 
 
 def test_messages_are_percent_encoded() -> None:
@@ -462,7 +493,9 @@ def test_calls_are_refused_while_answers_pile_up_for_want_of_windows() -> None:
     refused = [frame for frame in talk.take() if frame.kind == f.RST_STREAM]
     assert 100_000 < talk.server.queued < 120_000
     assert {frame.payload for frame in refused} == {f.U32.pack(7)}
-    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 65_535}) + f.window_update(0, 1_000_000), 100.0)
+    talk.server.receive(
+        f.settings_frame({f.INITIAL_WINDOW_SIZE: 65_535}) + f.window_update(0, 1_000_000), 100.0
+    )
     talk.take()
     assert talk.server.queued == 0
     talk.headers(101)

@@ -84,7 +84,9 @@ def test_a_message_above_the_limit_is_refused_in_the_words_of_grpc_go(channel: g
         unary(channel, "Echo")(b"x" * (limit + 1))
     assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert error.value.details() == f"grpc: received message larger than max ({limit + 1} vs. {limit})"
-    assert unary(channel, "Echo")(b"x" * limit) == b"x" * limit, "the connection lives on, and the limit itself passes"
+    assert unary(channel, "Echo")(b"x" * limit) == b"x" * limit, (
+        "the connection lives on, and the limit itself passes"
+    )
 
 
 def test_a_gzip_request_is_read(channel: grpc.Channel) -> None:
@@ -106,7 +108,9 @@ def test_an_encoding_that_is_not_installed_is_unimplemented(channel: grpc.Channe
         ("/other.Thing/Do", "unknown service other.Thing"),
     ],
 )
-def test_unknown_methods_and_services_are_unimplemented(channel: grpc.Channel, path: str, details: str) -> None:
+def test_unknown_methods_and_services_are_unimplemented(
+    channel: grpc.Channel, path: str, details: str
+) -> None:
     with pytest.raises(grpc.RpcError) as error:
         channel.unary_unary(path, same, same)(b"")
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -127,7 +131,9 @@ def test_a_long_status_message_is_cut(channel: grpc.Channel) -> None:
     assert error.value.details() == "a" * 1024
 
 
-def test_a_deadline_ends_the_call_on_the_server_too(channel: grpc.Channel, service: Service, running: Running) -> None:
+def test_a_deadline_ends_the_call_on_the_server_too(
+    channel: grpc.Channel, service: Service, running: Running
+) -> None:
     with pytest.raises(grpc.RpcError) as error:
         unary(channel, "Park")(b"", timeout=0.2)
     assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -154,7 +160,9 @@ def test_a_bidi_stream_echoes_as_it_goes_and_ends_with_the_requests(channel: grp
     assert list(channel.stream_stream("/test.Service/Bidi", same, same)(iter(sent))) == sent
 
 
-def test_a_thousand_streams_are_open_at_once_on_one_connection(channel: grpc.Channel, running: Running) -> None:
+def test_a_thousand_streams_are_open_at_once_on_one_connection(
+    channel: grpc.Channel, running: Running
+) -> None:
     go_on = threading.Event()
 
     def requests(i: int) -> Iterator[bytes]:

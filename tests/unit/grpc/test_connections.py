@@ -17,7 +17,9 @@ from tests.unit.grpc.harness import Echo, serving
 from tools.muster.machine.process.descriptors import for_clients
 
 
-@pytest.mark.parametrize(("limit", "clients"), [(300, 150), (1024, 512), (4096, 3072), (1 << 20, (1 << 20) - 1024)])
+@pytest.mark.parametrize(
+    ("limit", "clients"), [(300, 150), (1024, 512), (4096, 3072), (1 << 20, (1 << 20) - 1024)]
+)
 def test_clients_leave_descriptors_to_the_disk_and_to_peers(limit: int, clients: int) -> None:
     assert for_clients(limit) == clients
 

@@ -1,4 +1,5 @@
-"""A mistake in a handler ends the call that met it; what a client sends never ends more than its connection."""
+"""A mistake in a handler ends the call that met it; what a client sends never ends more than its
+connection."""
 
 from __future__ import annotations
 
@@ -137,9 +138,14 @@ def test_a_mistake_in_reading_ends_that_connection_alone(monkeypatch: pytest.Mon
     registry = Registry()
     registry.http("/ok", lambda request: request.respond(200, b"fine"))
     monkeypatch.setattr(registry, "open", mistaken)
-    block = hpack.Encoder().encode([(":method", "POST"), (":scheme", "http"), (":path", "/a"), (":authority", "x")])
-    with (serving(registry) as running, socket.create_connection(("127.0.0.1", running.port), timeout=10) as other,
-          socket.create_connection(("127.0.0.1", running.port), timeout=10) as client):
+    block = hpack.Encoder().encode(
+        [(":method", "POST"), (":scheme", "http"), (":path", "/a"), (":authority", "x")]
+    )
+    with (
+        serving(registry) as running,
+        socket.create_connection(("127.0.0.1", running.port), timeout=10) as other,
+        socket.create_connection(("127.0.0.1", running.port), timeout=10) as client,
+    ):
         client.sendall(PREFACE + f.settings_frame({}) + f.header_frames(1, block, True))
         with contextlib.suppress(ConnectionResetError):
             while client.recv(4096):
@@ -163,7 +169,8 @@ def test_a_content_length_that_nobody_can_mean_ends_its_stream(digits: int) -> N
 
 @best_of_three
 def test_a_long_path_is_refused_at_once() -> None:
-    """The message repeats it, percent-encoded, and hpack's Huffman encoding takes the square of its length: 9.3 s."""
+    """The message repeats it, percent-encoded, and hpack's Huffman encoding takes the square of its length:
+    9.3 s."""
     talk = Talk(max_header_list_bytes=1 << 20)
     began = time.process_time()
     talk.headers(1, path=b"/" + b"\xff" * 12_000 + b"/x")

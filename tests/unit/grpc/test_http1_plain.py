@@ -92,7 +92,8 @@ def test_what_is_not_plain_is_left_to_h11(field: bytes) -> None:
 
 
 @pytest.mark.parametrize("request_", [
-    b"GET /a HTTP/1.0\r\nHost: x\r\n\r\n", b"GET /a HTTP/1.1\r\n\r\n", b"GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /a HTTP/1.0\r\nHost: x\r\n\r\n", b"GET /a HTTP/1.1\r\n\r\n",
+    b"GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
     b"get /a HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
     b"GET /a HTTP/1.1\nHost: x\n\n",
 ])  # fmt: skip

@@ -287,8 +287,10 @@ def test_curl(running: Running, options: list[str]) -> None:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")],
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(folder / "key.pem"), "-out",
+         str(folder / "cert.pem")],
         check=True, capture_output=True,
     )  # fmt: skip
     return folder
@@ -434,7 +436,8 @@ class Slow:
         self.frames: list[tuple[int, int, bytes]] = []  # kind, stream, payload
 
     def request(self, stream_id: int) -> None:
-        block = self.encoder.encode([(":method", "POST"), (":scheme", "http"), (":path", "/t.S/Echo"), (":authority", "x"),
+        block = self.encoder.encode([(":method", "POST"), (":scheme", "http"), (":path", "/t.S/Echo"),
+                                     (":authority", "x"),
                                      ("content-type", "application/grpc"), ("te", "trailers")])
         body = b"\0\0\0\0\x02hi"
         self.sock.sendall(f.frame(f.HEADERS, f.END_HEADERS, stream_id, block) + f.frame(f.DATA, f.END_STREAM, stream_id, body))

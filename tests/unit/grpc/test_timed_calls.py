@@ -50,7 +50,10 @@ def test_a_call_whose_deadline_passes_counts_whether_or_not_its_client_reads() -
     bidi.send(b"not taken")
     for call in (parked[0], bidi):
         call.expired()
-    assert {path: times.count for path, times in registry.times.items() if times.count} == {"/a.B/Park": 1, "/a.B/Bidi": 1}
+    assert {path: times.count for path, times in registry.times.items() if times.count} == {
+        "/a.B/Park": 1,
+        "/a.B/Bidi": 1,
+    }
 
 
 def test_nothing_is_timed_unless_asked() -> None:
@@ -63,8 +66,13 @@ def test_nothing_is_timed_unless_asked() -> None:
     assert {key: found.calls for key, found in registry.clients.items()} == {("unary", "unknown"): 1}
 
 
-@pytest.mark.parametrize(("version", "counted"), [("3.5", "3.5"), ("3.6.4", "3.6.4"), ("3.6.0-rc.1", "3.6.0-rc.1"),
-                                                  ("x" * 100, "unknown"), ('3"} 1\nfake 2', "unknown")])
+@pytest.mark.parametrize(
+    ("version", "counted"),
+    [
+        ("3.5", "3.5"), ("3.6.4", "3.6.4"), ("3.6.0-rc.1", "3.6.0-rc.1"), ("x" * 100, "unknown"),
+        ('3"} 1\nfake 2', "unknown"),
+    ],
+)
 def test_clients_are_counted_by_a_version_that_looks_like_one(version: str, counted: str) -> None:
     talk, registry, _ = timed()
     talk.headers(1, client_api_version=version.replace("\n", " "))

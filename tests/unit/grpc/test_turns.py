@@ -65,10 +65,23 @@ def test_a_read_of_very_many_calls_is_answered_in_turns_and_in_order() -> None:
     talk = Talk()
     call = f.frame(f.DATA, f.END_STREAM, 0, message(b""))
     calls = b"".join(
-        f.header_frames(number, talk.encoder.encode(list({
-            ":method": "POST", ":scheme": "http", ":path": "/a.B/Echo", ":authority": "x", "content-type": "application/grpc",
-            "te": "trailers"}.items())), False) + call[:5] + number.to_bytes(4, "big") + call[9:]
-        for number in range(1, 4001, 2))
+        f.header_frames(
+            number,
+            talk.encoder.encode(
+                list(
+                    {
+                        ":method": "POST", ":scheme": "http", ":path": "/a.B/Echo", ":authority": "x",
+                        "content-type": "application/grpc", "te": "trailers",
+                    }.items()
+                )
+            ),
+            False,
+        )
+        + call[:5]
+        + number.to_bytes(4, "big")
+        + call[9:]
+        for number in range(1, 4001, 2)
+    )
     talk.server.receive(calls, 100.0)
     answered = [len([frame for frame in talk.take() if frame.kind == f.DATA])]
     while talk.server.more:
@@ -83,8 +96,13 @@ def test_new_header_blocks_cost_by_their_length() -> None:
     """Huffman decoding takes up to 1.7 us an octet in Python: 4 MB/s of it kept a loop busy."""
     talk = Talk(max_header_list_bytes=65_536)
     encoder = hpack.Encoder()
-    block = encoder.encode([(":method", "POST"), (":scheme", "http"), (":path", "/a.B/" + "a" * 6000), (":authority", "x"),
-                            ("content-type", "application/grpc"), ("te", "trailers")], huffman=True)
+    block = encoder.encode(
+        [
+            (":method", "POST"), (":scheme", "http"), (":path", "/a.B/" + "a" * 6000), (":authority", "x"),
+            ("content-type", "application/grpc"), ("te", "trailers"),
+        ],
+        huffman=True,
+    )
     parts = [f.header_frames(number, b"\x20" + block, True) for number in range(1, 41, 2)]
     talk.server.receive(b"".join(parts), 100.0)
     assert turns(talk) >= 10
@@ -195,7 +213,9 @@ def test_pipelined_http1_requests_are_answered_in_turns_and_in_order() -> None:
 
     output = Turns()
     connection = Http1Connection({"/a": serve}.get, Limits(), output, "peer", 0.0)
-    connection.receive(b"".join(b"GET /a?%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(100)), 0.0)
+    connection.receive(
+        b"".join(b"GET /a?%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(100)), 0.0
+    )
     assert len(served) == TURN_REQUESTS
     while output.asked:
         output.asked -= 1
@@ -208,7 +228,8 @@ def test_pipelined_http1_requests_are_answered_in_turns_and_in_order() -> None:
 def test_cached_header_blocks_are_bounded_by_what_they_decode_to() -> None:
     """A block of a few octets stands for a field of 4 KB of the table, as often as it likes."""
     decoder = HeaderDecoder(65_536)
-    decoder.decode(b"\x40\x03big\x7f\xe1\x1d" + b"v" * 3936)  # a literal with indexing: the table is full of it
+    # a literal with indexing: the table is full of it
+    decoder.decode(b"\x40\x03big\x7f\xe1\x1d" + b"v" * 3936)
     largest = 0
     for number in range(4000):
         decoder.decode(b"\x83\x86\x04\x05/%04d\xbe" % number)  # POST, http, a path of its own, that field

@@ -51,7 +51,9 @@ class Recorder(Stream):
 class Client:
     """One connection, its server end included."""
 
-    def __init__(self, limits: Limits | None = None, settings: dict[int, int] | None = None, greet: bool = True) -> None:
+    def __init__(
+        self, limits: Limits | None = None, settings: dict[int, int] | None = None, greet: bool = True
+    ) -> None:
         self.now = 0.0
         self.notified = 0
         self.opened: list[Recorder] = []
@@ -81,7 +83,9 @@ class Client:
     def block(self, fields: list[tuple[str, str]] | None = None) -> bytes:
         return self.encoder.encode(REQUEST if fields is None else fields)
 
-    def request(self, stream_id: int, end: bool = False, fields: list[tuple[str, str]] | None = None) -> Recorder:
+    def request(
+        self, stream_id: int, end: bool = False, fields: list[tuple[str, str]] | None = None
+    ) -> Recorder:
         """Open a stream that must be accepted."""
         self.send(f.header_frames(stream_id, self.block(fields), end))
         assert self.opened, "the stream was not opened"

@@ -8,7 +8,9 @@ from tests.unit.http2.client import Client, Frame, Recorder
 
 
 def body(frames: list[Frame], stream_id: int) -> bytes:
-    return b"".join(frame.payload for frame in frames if frame.kind == f.DATA and frame.stream_id == stream_id)
+    return b"".join(
+        frame.payload for frame in frames if frame.kind == f.DATA and frame.stream_id == stream_id
+    )
 
 
 def test_nothing_exceeds_the_streams_window_and_the_rest_follows_an_update() -> None:
@@ -206,5 +208,7 @@ def test_data_on_streams_we_reset_still_counts_and_is_given_back() -> None:
     given = 0
     for _ in range(3_000):
         client.data(1, b"x" * 16_384)
-        given += sum(f.U32.unpack(frame.payload)[0] for frame in client.take() if frame.kind == f.WINDOW_UPDATE)
+        given += sum(
+            f.U32.unpack(frame.payload)[0] for frame in client.take() if frame.kind == f.WINDOW_UPDATE
+        )
     assert 3_000 * 16_384 - Limits().connection_window_bytes <= given <= 3_000 * 16_384

@@ -14,7 +14,10 @@ from proxy.http.http2 import frames as f
 from tests.unit.grpc.harness import Echo
 from tests.unit.http2.client import REQUEST, parse
 
-LIMITS = Limits(max_concurrent_streams=50, max_buffered_bytes=200_000, max_message_bytes=100_000, stream_window_bytes=65_535)
+LIMITS = Limits(
+    max_concurrent_streams=50, max_buffered_bytes=200_000, max_message_bytes=100_000,
+    stream_window_bytes=65_535,
+)
 
 
 def registry() -> Registry:
@@ -33,16 +36,41 @@ def session(rng: random.Random) -> bytes:
     out = [PREFACE, f.settings_frame({f.INITIAL_WINDOW_SIZE: rng.choice((0, 100, 65_535, 2**31 - 1))})]
     for stream_id in range(1, 2 * rng.randrange(1, 12), 2):
         fields = list(REQUEST)
-        fields[2] = (":path", rng.choice(("/a.B/C", "/a.B/Fail", "/a.B/Park", "/a.B/Bidi", "/a.B/None", "/health", "x")))
-        fields += rng.sample([("grpc-timeout", f"{rng.randrange(1000)}m"), ("grpc-encoding", "gzip"), ("x-y", "z" * rng.randrange(50))], rng.randrange(3))
+        fields[2] = (
+            ":path",
+            rng.choice(("/a.B/C", "/a.B/Fail", "/a.B/Park", "/a.B/Bidi", "/a.B/None", "/health", "x")),
+        )
+        fields += rng.sample(
+            [
+                ("grpc-timeout", f"{rng.randrange(1000)}m"), ("grpc-encoding", "gzip"),
+                ("x-y", "z" * rng.randrange(50)),
+            ],
+            rng.randrange(3),
+        )
         if rng.random() < 0.2:
             fields[4] = ("content-type", "text/plain")
         out.append(f.header_frames(stream_id, encoder.encode(fields), False, rng.choice((16_384, 20))))
         for _ in range(rng.randrange(3)):
             body = rng.randbytes(rng.randrange(300))
-            out.append(f.frame(f.DATA, 0, stream_id, bytes((rng.choice((0, 0, 0, 1, 9)),)) + len(body).to_bytes(4, "big") + body))
-        out.append(rng.choice((f.frame(f.DATA, 1, stream_id, b""), f.rst_stream(stream_id, 8), b"", f.window_update(stream_id, 1000))))
-        out.append(rng.choice((b"", f.ping(bytes(8)), f.window_update(0, 1000), f.settings_frame({4: rng.randrange(2**31)}))))
+            out.append(
+                f.frame(
+                    f.DATA, 0, stream_id,
+                    bytes((rng.choice((0, 0, 0, 1, 9)),)) + len(body).to_bytes(4, "big") + body,
+                )
+            )
+        out.append(
+            rng.choice(
+                (
+                    f.frame(f.DATA, 1, stream_id, b""), f.rst_stream(stream_id, 8), b"",
+                    f.window_update(stream_id, 1000),
+                )
+            )
+        )
+        out.append(
+            rng.choice(
+                (b"", f.ping(bytes(8)), f.window_update(0, 1000), f.settings_frame({4: rng.randrange(2**31)}))
+            )
+        )
     return b"".join(out)
 
 
@@ -53,7 +81,12 @@ def noise(rng: random.Random) -> bytes:
         kind = rng.randrange(12)
         size = rng.choice((0, 4, 5, 8, 6, 12, rng.randrange(100), rng.randrange(16_384)))
         payload = rng.randbytes(size) if rng.random() < 0.7 else bytes(size)
-        out.append(f.frame(kind, rng.choice((0, 1, 4, 5, 8, 0x20, rng.randrange(256))), rng.choice((0, 1, 1, 3, 5, rng.randrange(2**32))), payload))
+        out.append(
+            f.frame(
+                kind, rng.choice((0, 1, 4, 5, 8, 0x20, rng.randrange(256))),
+                rng.choice((0, 1, 1, 3, 5, rng.randrange(2**32))), payload,
+            )
+        )
     return b"".join(out)
 
 
@@ -112,7 +145,9 @@ def test_correct_sessions_are_never_hung_up_on(chunk: int) -> None:
     for seed in range(chunk * 40, chunk * 40 + 40):
         rng = random.Random(seed)
         connection = play(session(rng), rng)
-        assert connection.reason in ("connection lost", "too_many_pings", "INITIAL_WINDOW_SIZE overflows a window"), connection.reason
+        assert connection.reason in (
+            "connection lost", "too_many_pings", "INITIAL_WINDOW_SIZE overflows a window",
+        ), connection.reason
 
 
 @pytest.mark.parametrize("chunk", range(8))

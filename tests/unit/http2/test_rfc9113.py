@@ -106,7 +106,10 @@ def test_4_3_a_broken_block_ends_the_connection(client: Client, block: bytes) ->
 
 def test_4_3_nothing_comes_between_the_frames_of_a_block(client: Client) -> None:
     block = client.block()
-    client.send(f.frame(f.HEADERS, 0, 1, block[:3]), f.frame(f.PRIORITY, 0, 1, bytes(5)), f.frame(f.CONTINUATION, 4, 1, block[3:]))
+    client.send(
+        f.frame(f.HEADERS, 0, 1, block[:3]), f.frame(f.PRIORITY, 0, 1, bytes(5)),
+        f.frame(f.CONTINUATION, 4, 1, block[3:]),
+    )
     assert client.goaway() is ErrorCode.PROTOCOL_ERROR
 
 
@@ -123,7 +126,10 @@ def test_4_3_nor_frames_of_another_stream(client: Client) -> None:
 
 @pytest.mark.parametrize(
     "frame",
-    [f.frame(f.DATA, 1, 1, b"x"), f.rst_stream(1, 8), f.window_update(1, 100), f.frame(f.CONTINUATION, 4, 1, b"\x82")],
+    [
+        f.frame(f.DATA, 1, 1, b"x"), f.rst_stream(1, 8), f.window_update(1, 100),
+        f.frame(f.CONTINUATION, 4, 1, b"\x82"),
+    ],
 )
 def test_5_1_idle_takes_only_headers_and_priority(client: Client, frame: bytes) -> None:
     client.send(frame)
@@ -153,7 +159,9 @@ def test_5_1_closed_by_end_stream_of_both_takes_no_more_of_the_request(client: C
     assert client.goaway() is ErrorCode.STREAM_CLOSED
 
 
-@pytest.mark.parametrize("late", [f.window_update(1, 5), f.rst_stream(1, 8), f.frame(f.PRIORITY, 0, 1, bytes(5))])
+@pytest.mark.parametrize(
+    "late", [f.window_update(1, 5), f.rst_stream(1, 8), f.frame(f.PRIORITY, 0, 1, bytes(5))]
+)
 def test_5_1_closed_takes_late_frames_that_change_nothing(client: Client, late: bytes) -> None:
     client.request(1, end=True).send_headers(b"\x88", end_stream=True)
     client.send(late)
@@ -557,7 +565,9 @@ def test_8_1_1_content_length_that_fits(client: Client) -> None:
     ],
 )
 @pytest.mark.parametrize("timeout", [False, True])
-def test_8_2_and_8_3_a_malformed_request_is_reset(client: Client, wrong: list[tuple[str, str]], timeout: bool) -> None:
+def test_8_2_and_8_3_a_malformed_request_is_reset(
+    client: Client, wrong: list[tuple[str, str]], timeout: bool
+) -> None:
     if timeout:  # the way of blocks that differ in one field only must judge the same
         client.request(1, fields=[*REQUEST, ("grpc-timeout", "1S")])
         wrong = [*wrong, ("grpc-timeout", "2S")]
@@ -572,7 +582,9 @@ def test_8_3_a_volatile_field_before_the_pseudo_header_ones(client: Client) -> N
     assert client.reset(3) is ErrorCode.PROTOCOL_ERROR
 
 
-@pytest.mark.parametrize("fine", [fields(authority=None), [*REQUEST, ("x-empty", "")], [*REQUEST[:-1], ("te", "Trailers")]])
+@pytest.mark.parametrize(
+    "fine", [fields(authority=None), [*REQUEST, ("x-empty", "")], [*REQUEST[:-1], ("te", "Trailers")]]
+)
 def test_8_3_what_is_unusual_but_legal(client: Client, fine: list[tuple[str, str]]) -> None:
     client.request(1, fields=fine)
 

@@ -57,7 +57,8 @@ def test_a_list_flag_grows() -> None:
         (("get", "---x"), "bad flag syntax: ---x"),
         (
             ("watch", "-i=x"),
-            'invalid argument "x" for "-i, --interactive" flag: strconv.ParseBool: parsing "x": invalid syntax',
+            'invalid argument "x" for "-i, --interactive" flag: strconv.ParseBool: '
+            'parsing "x": invalid syntax',
         ),
     ],
 )

@@ -52,8 +52,14 @@ def serving(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[st
     ("answer", "reason"),
     [
         (bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)), REACHABLE),
-        (b"\xff\0\0\0\0\0\0\0\1\x7f\3", "this is a peer port: clients have another one (--listen-client-urls of the server)"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP/1 only: this is a peer port or a port for metrics, not one for clients"),
+        (
+            b"\xff\0\0\0\0\0\0\0\1\x7f\3",
+            "this is a peer port: clients have another one (--listen-client-urls of the server)",
+        ),
+        (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            "speaks HTTP/1 only: this is a peer port or a port for metrics, not one for clients",
+        ),
         (b"\x15\x03\x01\0\2\2\x16\0\0", "speaks TLS: use https://, or --cacert"),
         (b"220 mail.example\r\n", "takes connections and says nothing of HTTP/2"),
     ],
@@ -141,7 +147,8 @@ def test_a_server_that_asks_for_a_clients_certificate(authority: trustme.CA, ca_
     context.verify_mode = ssl.CERT_REQUIRED
     with serving(b"", context) as address:
         reason = explain(Target(address, address, tls=Tls(cacert=ca_file)), _LIMIT_S)
-    assert "ask for a client certificate (--cert, --key)" in reason  # an alert, or only the end of the connection
+    # an alert, or only the end of the connection
+    assert "ask for a client certificate (--cert, --key)" in reason
 
 
 def test_tls_to_a_port_without_it() -> None:
@@ -168,7 +175,9 @@ def test_an_endpoints_scheme_decides_about_tls_then_the_flags(
     settings = {"insecure_transport": True, "cert": "", "key": "", "cacert": "", **flags}
     config = Config(endpoints=(), user="", password="", keepalive_ms=1, keepalive_timeout_ms=1, **settings)  # type: ignore[arg-type]
     target = config.target(endpoint)
-    assert (target.name, target.address, target.unix, target.tls is not None) == (endpoint, address, unix, tls)
+    assert (target.name, target.address, target.unix, target.tls is not None) == (
+        endpoint, address, unix, tls,
+    )
 
 
 def test_waiting_is_said_after_a_second_then_every_thirty_and_once_it_is_over() -> None:

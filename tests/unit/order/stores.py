@@ -13,7 +13,8 @@ from cluster.wire.messages import HEAD, Status
 
 
 class EmptyStore:
-    """The applied state of a shard that holds nothing yet, at revision 7. ``leases``: whether every lease is there."""
+    """The applied state of a shard that holds nothing yet, at revision 7. ``leases``: whether every lease is
+    there."""
 
     revision = 7
     compact_revision = 0
@@ -27,7 +28,9 @@ class EmptyStore:
     def get(self, key: bytes, revision: int = 0) -> bytes | None:
         return None
 
-    def scan(self, start: bytes, end: bytes, revision: int = 0, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, start: bytes, end: bytes, revision: int = 0, look: int = 0
+    ) -> Iterator[tuple[bytes, bytes]]:
         return iter(())
 
     def lease(self, lease: int) -> tuple[int, int] | None:

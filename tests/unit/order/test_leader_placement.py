@@ -36,8 +36,12 @@ def test_spread_gives_every_host_as_many_as_any_other(hosts: int, shards: int) -
     for sequencer in members:
         led = Counter([sequencer])
         for shard in range(1, shards):
-            # whoever leads now, the wish is the same: the leaders of different shards need not talk to each other
-            wishes = {wanted(SPREAD, shard, own, sequencer, up(*(m for m in members if m != own))) for own in members}
+            # whoever leads now, the wish is the same: the leaders of different shards need not talk to each
+            # other
+            wishes = {
+                wanted(SPREAD, shard, own, sequencer, up(*(m for m in members if m != own)))
+                for own in members
+            }
             assert len(wishes) == 1
             led.update(wishes)
         assert max(led.values()) - min(led[m] for m in members) <= 1

@@ -10,7 +10,10 @@ from cluster.order.salvage import CannotBeKept, Kept, Plan, kept, planned
 from cluster.raft.types import Entry, EntryKind
 
 OWN = records.put(b"a", 0, 1, b"v", 0)
-ORDER = [(1, b""), (2, OWN + encode_cut({1: Cut(3, 1, 2)})), (3, OWN), (4, encode_cut({1: Cut(5, 2, 4), 2: Cut(2, 1, 1)})), (5, OWN)]
+ORDER = [
+    (1, b""), (2, OWN + encode_cut({1: Cut(3, 1, 2)})), (3, OWN),
+    (4, encode_cut({1: Cut(5, 2, 4), 2: Cut(2, 1, 1)})), (5, OWN),
+]
 LOGS = {(1, 3): 1, (1, 5): 2, (2, 2): 1}
 
 

@@ -6,7 +6,8 @@ from cluster.pacing.pace import Company, Pace
 
 
 def company(turn_s: float = 0.004) -> Company:
-    """One whose shards report so long after their cuts, as they have done for a while; shard 1 has just reported."""
+    """One whose shards report so long after their cuts, as they have done for a while; shard 1 has just
+    reported."""
     usual = Company()
     for round_ in range(40):
         usual.cut({1: 100}, float(round_))

@@ -20,8 +20,10 @@ print([len(text) for text in take(int(sys.argv[1]))], repr(sys.stdin.read()))
 
 def child(texts: list[str], count: int) -> subprocess.CompletedProcess[str]:
     with os.fdopen(hand(texts)) as handed:
-        return subprocess.run([sys.executable, "-c", CHILD, str(count)], stdin=handed, capture_output=True, text=True,
-                              check=False, cwd=Path(__file__).parents[3])
+        return subprocess.run(
+            [sys.executable, "-c", CHILD, str(count)], stdin=handed, capture_output=True, text=True,
+            check=False, cwd=Path(__file__).parents[3],
+        )
 
 
 @pytest.mark.parametrize("texts", [["{}"], ["{}", '{"name":"ä"}'], ["x" * 1_000_000]])

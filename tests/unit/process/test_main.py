@@ -1,4 +1,5 @@
-"""How a node's process ends: what a restart would not mend is said on the status pipe and never tried again."""
+"""How a node's process ends: what a restart would not mend is said on the status pipe and never tried
+again."""
 
 from __future__ import annotations
 
@@ -81,12 +82,22 @@ def raising(error: Exception) -> Callable[[], object]:
     return run
 
 
-@pytest.mark.parametrize(("error", "text"), [
-    *UNMENDABLE, (OSError(errno.ENOSPC, "No space left on device", "x/run/node-0.sock"), "make room and start this host again")])
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        *UNMENDABLE,
+        (
+            OSError(errno.ENOSPC, "No space left on device", "x/run/node-0.sock"),
+            "make room and start this host again",
+        ),
+    ],
+)
 def test_a_node_that_cannot_start_says_why_and_is_not_tried_again(error: Exception, text: str) -> None:
     pipe = Pipe()
-    common = Common(cluster_id=1, member_id=1, name="a", shard_count=1, placement_depth=2, peers=(), run_dir="/nowhere",
-                    status_fd=pipe.fd)
+    common = Common(
+        cluster_id=1, member_id=1, name="a", shard_count=1, placement_depth=2, peers=(), run_dir="/nowhere",
+        status_fd=pipe.fd,
+    )
     settings = NodeSettings(common=common, shard=0, data_dir="/data", listen_host="127.0.0.1", listen_port=1)
     with capture_logs():
         assert guarded(settings, raising(error)()) == FATAL_EXIT  # type: ignore[arg-type]

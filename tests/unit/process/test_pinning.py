@@ -1,4 +1,5 @@
-"""A pinned process's loop has its CPU for itself: what syncs, flushes and compacts beside it runs elsewhere."""
+"""A pinned process's loop has its CPU for itself: what syncs, flushes and compacts beside it runs
+elsewhere."""
 
 from __future__ import annotations
 
@@ -37,8 +38,10 @@ asyncio.run(main())
 
 def affinities(cpu: int) -> list[list[int]]:
     """Usable CPUs; those of the loop, of a thread started before it looked, and of one after."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(cpu)], capture_output=True, text=True, check=True, timeout=60,
-                          cwd=Path(__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(cpu)], capture_output=True, text=True, check=True, timeout=60,
+        cwd=Path(__file__).parents[3],
+    )
     found: list[list[int]] = json.loads(done.stdout)
     return found
 

@@ -11,12 +11,16 @@ import pytest
 from tools.muster.machine.process import scheduling
 
 if not scheduling.slice_s():
-    pytest.skip("this kernel tells no time slices (Linux before 6.12, or another system)", allow_module_level=True)
+    pytest.skip(
+        "this kernel tells no time slices (Linux before 6.12, or another system)", allow_module_level=True
+    )
 
 
 def in_a_process(code: str) -> str:
     """What it prints; the process that runs the tests keeps the slices it has."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     return done.stdout.strip()
 
 
@@ -39,8 +43,11 @@ print("as it should be")
 """) == "as it should be"
 
 
-def test_compactions_of_rocksdb_keep_the_usual_slices_and_flushes_have_short_ones(tmp_path: os.PathLike[str]) -> None:
-    assert in_a_process(f"""
+def test_compactions_of_rocksdb_keep_the_usual_slices_and_flushes_have_short_ones(
+    tmp_path: os.PathLike[str],
+) -> None:
+    assert (
+        in_a_process(f"""
 from pathlib import Path
 from tools.muster.machine.process import scheduling
 usual = scheduling.slice_s()
@@ -53,7 +60,9 @@ assert found["rocksdb:low"] == usual, found
 assert found["rocksdb:high"] == scheduling.SHORT_S, found
 store.close()
 print("as it should be")
-""") == "as it should be"
+""")
+        == "as it should be"
+    )
 
 
 def test_a_thread_under_another_policy_is_left_alone() -> None:

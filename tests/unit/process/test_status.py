@@ -21,7 +21,9 @@ def test_lines_of_json_go_to_the_pipe_and_a_supervisor_that_is_gone_is_no_error(
     read, write = os.pipe()
     pipe = StatusPipe(write)
     pipe.say("leader", shard=2, leader=7)
-    assert [json.loads(line) for line in os.read(read, 1000).splitlines()] == [{"event": "leader", "shard": 2, "leader": 7}]
+    assert [json.loads(line) for line in os.read(read, 1000).splitlines()] == [
+        {"event": "leader", "shard": 2, "leader": 7}
+    ]
     os.close(read)
     pipe.say("ready")
     pipe.say("ready")

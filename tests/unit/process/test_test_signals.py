@@ -1,5 +1,5 @@
-"""Tests end what they start with signals, so what they start must not ignore any: a shell that starts pytest in the
-background has it ignore SIGINT and SIGQUIT, and who ignores a signal hands that on to its children."""
+"""Tests end what they start with signals, so what they start must not ignore any: a shell that starts pytest
+in the background has it ignore SIGINT and SIGQUIT, and who ignores a signal hands that on to its children."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def test_nor_does_it_where_a_shell_starts_the_tests_in_the_background() -> None:
 
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "ignores_no_signal"],
-        cwd=ROOT, env={**os.environ, "PYTEST_ADDOPTS": ""}, preexec_fn=as_a_shell, capture_output=True, text=True, check=False,
+        cwd=ROOT, env={**os.environ, "PYTEST_ADDOPTS": ""}, preexec_fn=as_a_shell, capture_output=True,
+        text=True, check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -71,7 +71,8 @@ def test_new_growth_is_looked_at_at_once() -> None:
 
 
 def test_the_c_librarys_free_memory_goes_back_to_the_kernel() -> None:
-    """60 MB freed before a block that is in use: all that the library gives back by itself is the end of its heap."""
+    """60 MB freed before a block that is in use: all that the library gives back by itself is the end of its
+    heap."""
     code = """
 import asyncio
 from tools.muster.machine.process import trimming

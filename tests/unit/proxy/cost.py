@@ -38,7 +38,9 @@ class Fronted:
         peer = Peer("client", Deadlines(lambda when: None))
         limits = Limits()
         made = Connection(self.registry.open, limits, 0.0, lambda: None, peer)
-        made.receive(PREFACE + f.settings_frame({f.INITIAL_WINDOW_SIZE: 1 << 30}) + f.window_update(0, 1 << 30), 0.0)
+        made.receive(
+            PREFACE + f.settings_frame({f.INITIAL_WINDOW_SIZE: 1 << 30}) + f.window_update(0, 1 << 30), 0.0
+        )
         block = encode_block([(b":method", b"POST"), (b":scheme", b"http"), (b":path", path.encode()),
                               (b":authority", b"a"), (b"content-type", b"application/grpc")])
         made.receive(f.header_frames(1, block, False), 0.0)
@@ -63,8 +65,8 @@ class Fronted:
 
 
 def fan_out_us(connections: int, watches: int, keys: int, revisions: int, repeats: int = 10) -> float:
-    """Microseconds per event delivered: ``watches`` per connection on one key (``keys`` 1) or on a prefix, so many
-    revisions a tick."""
+    """Microseconds per event delivered: ``watches`` per connection on one key (``keys`` 1) or on a prefix, so
+    many revisions a tick."""
     front = Fronted(connections, "/etcdserverpb.Watch/Watch")
     create = rpc_pb2.WatchCreateRequest(key=b"k", range_end=b"l" if keys > 1 else b"")
     for _ in range(watches):
@@ -104,7 +106,10 @@ def keep_alive_us(connections: int, repeats: int = 200) -> float:
         front.say(message)
         front.net.run()
         for request in node.take():
-            node.answer(request.rid, Status.OK, HEAD.pack(1, 1) + (600).to_bytes(8, "little") * (len(request.body) // 8))
+            node.answer(
+                request.rid, Status.OK,
+                HEAD.pack(1, 1) + (600).to_bytes(8, "little") * (len(request.body) // 8),
+            )
         front.net.run()
         assert front.take()
 
@@ -126,7 +131,16 @@ def _cost(before: Callable[[], None], what: Callable[[], None], repeats: int) ->
 
 
 if __name__ == "__main__":
-    print(f"one key, 100 connections with 100 watches each: {fan_out_us(100, 100, 1, 1):.2f} us per event delivered")
-    print(f"one key, 100 streams with one watch each:       {fan_out_us(100, 1, 1, 1, 200):.2f} us per event delivered")
-    print(f"prefix, 10 streams with 10 watches, 20 a tick:  {fan_out_us(10, 10, 1000, 20, 20):.2f} us per event delivered")
+    print(
+        f"one key, 100 connections with 100 watches each: "
+        f"{fan_out_us(100, 100, 1, 1):.2f} us per event delivered"
+    )
+    print(
+        f"one key, 100 streams with one watch each:       "
+        f"{fan_out_us(100, 1, 1, 1, 200):.2f} us per event delivered"
+    )
+    print(
+        f"prefix, 10 streams with 10 watches, 20 a tick:  "
+        f"{fan_out_us(10, 10, 1000, 20, 20):.2f} us per event delivered"
+    )
     print(f"keep-alive, 100 streams:                        {keep_alive_us(100):.2f} us")

@@ -73,7 +73,10 @@ def test_faults_that_need_no_state_are_found_here() -> None:
         ("Range", rpc_pb2.RangeRequest(key=b"k", sort_order=9), (3, "etcdserver: invalid sort option")),
         ("DeleteRange", rpc_pb2.DeleteRangeRequest(), (3, "etcdserver: key is not provided")),
         ("Txn", txn, (3, "etcdserver: duplicate key given in txn request")),
-        ("Put", rpc_pb2.PutRequest(key=b"k", value=bytes(1_572_864)), (3, "etcdserver: request is too large")),
+        (
+            "Put", rpc_pb2.PutRequest(key=b"k", value=bytes(1_572_864)),
+            (3, "etcdserver: request is too large"),
+        ),
     ]
     for method, message, status in cases:
         assert served.call(method, message).status == status, method
@@ -81,11 +84,16 @@ def test_faults_that_need_no_state_are_found_here() -> None:
     assert served.count("etcdserverpb.KV", "Put", 3) == 3
 
 
-@pytest.mark.parametrize("method", ["Put", "Range", "DeleteRange", "Txn", "Compact", "RangeStream", "LeaseTimeToLive",
-                                    "LeaseKeepAlive", "MemberList", "HashKV", "Alarm"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "Put", "Range", "DeleteRange", "Txn", "Compact", "RangeStream", "LeaseTimeToLive", "LeaseKeepAlive",
+        "MemberList", "HashKV", "Alarm",
+    ],
+)
 def test_a_body_that_is_no_message_ends_here_and_reaches_no_node(method: str) -> None:
-    """A node ends at what it does not expect, and a question is asked again at the next one: that would be the whole
-    cluster, by one request."""
+    """A node ends at what it does not expect, and a question is asked again at the next one: that would be
+    the whole cluster, by one request."""
     served = Served()
     malformed = served.call(method, b"\xff\xff")
     assert malformed.status is not None
@@ -153,7 +161,10 @@ def test_a_compaction_is_known_to_the_front_once_it_is_acknowledged() -> None:
         served.net.run()
         assert rpc_pb2.CompactionResponse.FromString(call.replies[0]).header.revision == 7
     assert served.net.router.compacted == 5
-    assert (served.count("etcdserverpb.KV", "Compact", 0), served.count("etcdserverpb.KV", "Compact", 11)) == (2, 1)
+    assert (
+        served.count("etcdserverpb.KV", "Compact", 0),
+        served.count("etcdserverpb.KV", "Compact", 11),
+    ) == (2, 1)
 
 
 def test_a_physical_compaction_may_take_longer_than_a_request_once_it_is_in_order() -> None:
@@ -274,14 +285,17 @@ def test_leases_are_listed_after_a_read_index_for_a_replica_may_lack_the_one_jus
     served.net.run()
     (asked,) = served.net.nodes[1].take()
     assert (asked.method, READ.unpack_from(asked.body)[0]) == (Method.LEASE_LEASES, 9)
-    served.net.nodes[1].ok(asked, tail=rpc_pb2.LeaseLeasesResponse(leases=[rpc_pb2.LeaseStatus(ID=5)]).SerializeToString())
+    served.net.nodes[1].ok(
+        asked, tail=rpc_pb2.LeaseLeasesResponse(leases=[rpc_pb2.LeaseStatus(ID=5)]).SerializeToString()
+    )
     served.net.run()
     assert [lease.ID for lease in rpc_pb2.LeaseLeasesResponse.FromString(call.replies[0]).leases] == [5]
 
 
 def test_streams_without_an_end_of_their_own_end_at_a_stop_and_calls_go_on() -> None:
     served = Served()
-    health = served.methods.handlers["Watch"]  # registered last, under the same name as etcd's: grpc.health.v1's
+    # registered last, under the same name as etcd's: grpc.health.v1's
+    health = served.methods.handlers["Watch"]
     call = FakeCall()
     health.opened(call)
     health.message(call, b"")

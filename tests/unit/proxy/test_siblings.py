@@ -20,14 +20,21 @@ def figures(value: float) -> list[Metric]:
 
 
 def seen(families: Iterable[Metric]) -> dict[tuple[str, ...], float]:
-    return {(s.name, *(f"{k}={v}" for k, v in sorted(s.labels.items()))): s.value for f in families for s in f.samples}
+    return {
+        (s.name, *(f"{k}={v}" for k, v in sorted(s.labels.items()))): s.value
+        for f in families
+        for s in f.samples
+    }
 
 
 def test_samples_of_all_fronts_are_told_apart_by_their_front() -> None:
     found = {1: encode(figures(5)), 0: encode(figures(2))}
     families = list(labelled(found))
     assert [(f.name, f.type) for f in families] == [("puts", "counter")]
-    assert seen(families) == {("puts_total", "code=OK", "front=0"): 2, ("puts_total", "code=OK", "front=1"): 5}
+    assert seen(families) == {
+        ("puts_total", "code=OK", "front=0"): 2,
+        ("puts_total", "code=OK", "front=1"): 5,
+    }
 
 
 def test_a_front_alone_needs_no_label_and_no_socket(tmp_path: Path) -> None:

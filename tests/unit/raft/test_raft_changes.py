@@ -18,7 +18,8 @@ from cluster.raft import (
 THREE = Configuration(frozenset({1, 2, 3}))
 
 
-# -- thesis 3.10: transfer ------------------------------------------------------------------------------------
+# -- thesis 3.10: transfer
+# ------------------------------------------------------------------------------------
 
 
 def test_a_transfer_waits_until_the_target_has_the_log() -> None:
@@ -49,7 +50,8 @@ def test_leadership_goes_to_voters_only() -> None:
         group.elect(1).raft.transfer_leadership(4)
 
 
-# -- thesis chapter 4, I21, H12: membership -------------------------------------------------------------------
+# -- thesis chapter 4, I21, H12: membership
+# -------------------------------------------------------------------
 
 
 def test_learners_receive_the_log_and_never_campaign_or_count() -> None:
@@ -116,7 +118,9 @@ def test_a_change_by_more_than_one_member_or_of_the_leader_is_refused(new: Confi
 
 
 @pytest.mark.parametrize("learners", [(), (3,)], ids=["removed", "demoted"])
-def test_a_voter_on_its_way_out_gets_heartbeats_and_no_entry_before_that_is_committed(learners: tuple[int, ...]) -> None:
+def test_a_voter_on_its_way_out_gets_heartbeats_and_no_entry_before_that_is_committed(
+    learners: tuple[int, ...],
+) -> None:
     group = Group()
     leader = group.elect(1)
     group.cut = {2}
@@ -172,7 +176,8 @@ def test_a_restart_finds_the_configuration_in_the_log() -> None:
     assert group[2].raft.configuration.learners == {4}
 
 
-# -- section 7, H8: snapshots ---------------------------------------------------------------------------------
+# -- section 7, H8: snapshots
+# ---------------------------------------------------------------------------------
 
 
 def compacted_group() -> Group:

@@ -57,7 +57,9 @@ def _ready(ready: Ready) -> list[str]:
     lines += [f"read {context} failed" for context in ready.reads_failed]
     lines += [f"snapshot to {peer} from {index}" for peer, index in ready.snapshots_to]
     if ready.configuration is not None:
-        lines.append(f"configuration {sorted(ready.configuration.voters)} {sorted(ready.configuration.learners)}")
+        lines.append(
+            f"configuration {sorted(ready.configuration.voters)} {sorted(ready.configuration.learners)}"
+        )
     return lines
 
 
@@ -91,7 +93,9 @@ class Script:
         self.group[int(id_)].raft.transfer_leadership(int(target))
 
     def configure(self, id_: str, voters: str, learners: str = "") -> list[str]:
-        new = Configuration(frozenset(map(int, voters.split(","))), frozenset(int(w) for w in learners.split(",") if w))
+        new = Configuration(
+            frozenset(map(int, voters.split(","))), frozenset(int(w) for w in learners.split(",") if w)
+        )
         return [f"index {self.group[int(id_)].raft.propose_configuration(new)}"]
 
     def compact(self, id_: str, index: str) -> None:
@@ -106,7 +110,9 @@ class Script:
         if reset:
             target.storage.reset(position)
         source.snapshot_sent(target.id, True)
-        return [f"state of {position.index}@{position.term}, " + ("log begins anew" if reset else "log goes on")]
+        return [
+            f"state of {position.index}@{position.term}, " + ("log begins anew" if reset else "log goes on")
+        ]
 
     def disk(self, id_: str, what: str) -> list[str]:
         replica = self.group[int(id_)]
@@ -120,7 +126,9 @@ class Script:
         before = len(replica.readies)
         messages = replica.drain()
         self.group.wire += messages
-        return [line for r in replica.readies[before:] for line in _ready(r)] + [_message(m) for m in messages]
+        return [line for r in replica.readies[before:] for line in _ready(r)] + [
+            _message(m) for m in messages
+        ]
 
     def deliver(self, id_: str = "0") -> list[str]:
         to = int(id_)

@@ -10,7 +10,8 @@ from cluster.raft import (
     Message,
 )
 
-# -- D4: commit news ------------------------------------------------------------------------------------------
+# -- D4: commit news
+# ------------------------------------------------------------------------------------------
 
 
 def test_followers_learn_of_a_commit_at_once_without_time_passing() -> None:
@@ -72,7 +73,8 @@ def test_a_peer_that_cannot_wait_any_more_says_so_with_its_next_answer() -> None
     assert [r.raft.commit_index for r in group.replicas.values()] == [2, 2, 1]
 
 
-# -- steps that leave nothing to do but to answer --------------------------------------------------------------
+# -- steps that leave nothing to do but to answer
+# --------------------------------------------------------------
 
 
 def test_a_heartbeat_that_brings_no_news_is_answered_without_a_ready() -> None:
@@ -122,7 +124,9 @@ def test_an_ack_after_the_quorums_leaves_its_leader_nothing_to_do() -> None:
 
 
 @pytest.mark.parametrize("tells_commit", [True, False])
-def test_an_ack_before_the_quorums_and_a_sync_before_it_leave_their_leader_nothing_to_do(tells_commit: bool) -> None:
+def test_an_ack_before_the_quorums_and_a_sync_before_it_leave_their_leader_nothing_to_do(
+    tells_commit: bool,
+) -> None:
     group = Group(5, tells_commit=tells_commit)
     leader = group.elect(1)
     leader.slow_disk = True
@@ -134,7 +138,8 @@ def test_an_ack_before_the_quorums_and_a_sync_before_it_leave_their_leader_nothi
     assert leader.raft.step(Message(Kind.APPEND_ACK, 3, 1, 1, index, 1), group.now)
     leader.drain()
     assert leader.data() == [b"x"]
-    assert leader.raft.step(Message(Kind.APPEND_ACK, 4, 1, 1, index, 1), group.now) == tells_commit  # at once: not patient
+    # at once: not patient
+    assert leader.raft.step(Message(Kind.APPEND_ACK, 4, 1, 1, index, 1), group.now) == tells_commit
     leader.drain()
 
 

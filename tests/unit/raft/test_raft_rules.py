@@ -31,7 +31,8 @@ def granted(replica: Replica) -> list[tuple[int, bool]]:
     return [(m.to, m.flag) for m in replica.drain() if m.kind == Kind.VOTE_ACK]
 
 
-# -- section 5.1, 5.2: terms and elections --------------------------------------------------------------------
+# -- section 5.1, 5.2: terms and elections
+# --------------------------------------------------------------------
 
 
 def test_a_replica_votes_once_in_a_term_even_across_a_restart() -> None:
@@ -69,8 +70,12 @@ def test_a_late_vote_changes_nothing_for_a_leader_or_a_follower() -> None:
     leader = group.elect(1)
     for replica in (leader, group[2]):
         for sender in (2, 3):
-            replica.raft.step(Message(Kind.VOTE_ACK, sender, replica.id, leader.raft.term, flag=True), group.now)
-            replica.raft.step(Message(Kind.PRE_VOTE_ACK, sender, replica.id, leader.raft.term + 1, flag=True), group.now)
+            replica.raft.step(
+                Message(Kind.VOTE_ACK, sender, replica.id, leader.raft.term, flag=True), group.now
+            )
+            replica.raft.step(
+                Message(Kind.PRE_VOTE_ACK, sender, replica.id, leader.raft.term + 1, flag=True), group.now
+            )
     group.settle()
     assert [r.raft.role for r in group.replicas.values()] == [Role.LEADER, Role.FOLLOWER, Role.FOLLOWER]
     assert [r.raft.last_index for r in group.replicas.values()] == [1, 1, 1]
@@ -135,7 +140,8 @@ def test_a_replica_that_campaigns_soon_after_its_start_unseats_no_leader() -> No
     assert group[3].raft.leader_id == 1
 
 
-# -- section 5.3: replication ---------------------------------------------------------------------------------
+# -- section 5.3: replication
+# ---------------------------------------------------------------------------------
 
 
 def test_a_shorter_old_append_does_not_cut_off_what_came_after_it() -> None:
@@ -205,10 +211,13 @@ def test_entries_are_read_from_storage_once_memory_let_them_go() -> None:
     assert len(group[3].data()) == 20
 
 
-# -- section 5.4: safety --------------------------------------------------------------------------------------
+# -- section 5.4: safety
+# --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("index", "term", "expected"), [(2, 2, True), (3, 2, True), (1, 3, True), (9, 1, False), (1, 2, False)])
+@pytest.mark.parametrize(
+    ("index", "term", "expected"), [(2, 2, True), (3, 2, True), (1, 3, True), (9, 1, False), (1, 2, False)]
+)
 def test_a_vote_goes_only_to_a_log_at_least_as_complete(index: int, term: int, expected: bool) -> None:
     replica = Replica(1, THREE)
     replica.storage.log = [Entry(1, 1, 1, b""), Entry(2, 2, 1, b"")]
@@ -239,7 +248,8 @@ def test_an_entry_of_an_older_term_is_committed_only_by_one_of_the_own_term() ->
     assert second.commit_index == 3
 
 
-# -- I2: only after the sync ----------------------------------------------------------------------------------
+# -- I2: only after the sync
+# ----------------------------------------------------------------------------------
 
 
 def test_no_vote_ack_or_own_count_leaves_before_its_sync() -> None:
@@ -312,7 +322,8 @@ def test_a_restart_goes_on_where_the_state_stands() -> None:
     assert group[2].data() == [b"2", b"3"]
 
 
-# -- section 8, H2, I13: reads --------------------------------------------------------------------------------
+# -- section 8, H2, I13: reads
+# --------------------------------------------------------------------------------
 
 
 def test_a_question_waits_until_an_entry_of_the_own_term_is_committed() -> None:
@@ -384,7 +395,8 @@ def test_a_lost_round_is_asked_again_although_appends_flow() -> None:
     assert leader.reads == [(7, 1)]
 
 
-# -- thesis 4.2.3, 6.2, 9.6: undisturbed leaders --------------------------------------------------------------
+# -- thesis 4.2.3, 6.2, 9.6: undisturbed leaders
+# --------------------------------------------------------------
 
 
 def test_a_leader_without_a_quorum_steps_down_within_an_election_timeout() -> None:
@@ -451,7 +463,8 @@ def test_without_pre_vote_a_higher_term_does_not_lock_a_replica_out() -> None:
     assert group[3].data() == [b"x"]
 
 
-# -- bounds and odd input -------------------------------------------------------------------------------------
+# -- bounds and odd input
+# -------------------------------------------------------------------------------------
 
 
 def test_uncommitted_bytes_are_bounded() -> None:

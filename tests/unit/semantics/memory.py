@@ -1,4 +1,5 @@
-"""A shard in memory: the :class:`View` of ``cluster.evaluate.requests`` with all history, changed only through items.
+"""A shard in memory: the :class:`View` of ``cluster.evaluate.requests`` with all history, changed only
+through items.
 
 It applies records as a replica does, so a test through it checks the items and the overlay's writes too.
 """
@@ -45,7 +46,9 @@ class MemoryShard:
         f = Fields(kv)
         return Current(f.create, f.mod, f.version, f.lease)
 
-    def scan(self, start: bytes, end: bytes, revision: int = 0, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, start: bytes, end: bytes, revision: int = 0, look: int = 0
+    ) -> Iterator[tuple[bytes, bytes]]:
         assert end in (b"", b"\0") or start < end, "never called with an inverted range"
         for key in sorted(self.history):
             if (key == start) if end == b"" else start <= key and (end == b"\0" or key < end):
@@ -123,7 +126,9 @@ class MemoryShard:
                 self._change(record, pos, end)
             elif kind == records.Item.PUTS:
                 puts = records.read_puts(record, pos, end)
-                for self.revision, (key, kv) in enumerate(zip(puts.keys, puts.kvs, strict=True), puts.revision):
+                for self.revision, (key, kv) in enumerate(
+                    zip(puts.keys, puts.kvs, strict=True), puts.revision
+                ):
                     self.history.setdefault(key, []).append((self.revision, kv))
                     self.events.append((self.revision, 0, key, kv))
             else:

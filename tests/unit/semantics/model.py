@@ -1,6 +1,8 @@
-"""etcd's KV and Lease semantics in the plainest words: a dictionary per revision, message objects, no wire form.
+"""etcd's KV and Lease semantics in the plainest words: a dictionary per revision, message objects, no wire
+form.
 
-Written from the contract alone and independent of ``cluster``: what it is compared with shares no code with it.
+Written from the contract alone and independent of ``cluster``: what it is compared with shares no code with
+it.
 """
 
 from __future__ import annotations

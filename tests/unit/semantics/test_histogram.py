@@ -30,7 +30,8 @@ def test_figures_of_several_processes_add_up() -> None:
 
 def test_bounds_are_written_as_etcd_writes_them() -> None:
     assert [le for le, _ in Histogram(DISK_S).buckets()] == [
-        "0.001", "0.002", "0.004", "0.008", "0.016", "0.032", "0.064", "0.128", "0.256", "0.512", "1.024", "2.048", "4.096", "8.192",
-        "+Inf"]
+        "0.001", "0.002", "0.004", "0.008", "0.016", "0.032", "0.064", "0.128", "0.256", "0.512", "1.024",
+        "2.048", "4.096", "8.192", "+Inf",
+    ]
     assert Histogram(APPLY_S).buckets()[-2][0] == "52.4288"
     assert doubling(1.0, 3) == (1.0, 2.0, 4.0)

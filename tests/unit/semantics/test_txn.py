@@ -114,9 +114,13 @@ def test_field_checks_come_before_those_of_keys(request_: pb.TxnRequest, kind: e
 def test_a_range_sees_the_writes_before_it_and_none_after() -> None:
     shard = MemoryShard()
     run(shard, put(b"a", b"0"))
-    response = run(shard, get(b"a", b"c"), put(b"a", b"1"), get(b"a", b"c"), nested([put(b"b")]), get(b"a", b"c"),
-                   delete(b"a0"), get(b"a", revision=2))
-    values = [[kv.value for kv in r.response_range.kvs] for r in response.responses if r.HasField("response_range")]
+    response = run(
+        shard, get(b"a", b"c"), put(b"a", b"1"), get(b"a", b"c"), nested([put(b"b")]), get(b"a", b"c"),
+        delete(b"a0"), get(b"a", revision=2),
+    )
+    values = [
+        [kv.value for kv in r.response_range.kvs] for r in response.responses if r.HasField("response_range")
+    ]
     assert values == [[b"0"], [b"1"], [b"1", b"v"], [b"0"]]
     revisions = [r.response_range.header.revision for r in response.responses if r.HasField("response_range")]
     assert revisions == [2, 3, 3, 3]
@@ -133,7 +137,9 @@ def test_a_nested_header_is_present_and_empty() -> None:
 
 def test_compares_of_nested_transactions_see_the_state_before_the_outer_one() -> None:
     absent = pb.Compare(key=b"a", target=pb.Compare.CREATE, create_revision=0)
-    inner = pb.RequestOp(request_txn=pb.TxnRequest(compare=[absent], success=[put(b"b")], failure=[put(b"c")]))
+    inner = pb.RequestOp(
+        request_txn=pb.TxnRequest(compare=[absent], success=[put(b"b")], failure=[put(b"c")])
+    )
     shard = MemoryShard()
     response = run(shard, put(b"a"), inner)
     assert response.responses[1].response_txn.succeeded
@@ -203,25 +209,37 @@ def test_one_change_is_logged_as_itself() -> None:
 
 def test_quota_costs() -> None:
     request = pb.TxnRequest(
-        success=[put(b"12", b"345"), nested([put(b"1", b"")], [put(b"1", b"22")]), get(b"a")], failure=[delete(b"a")])
+        success=[put(b"12", b"345"), nested([put(b"1", b"")], [put(b"1", b"22")]), get(b"a")],
+        failure=[delete(b"a")],
+    )
     assert validate.put_cost(pb.PutRequest(key=b"12", value=b"345")) == 261
     assert validate.txn_cost(request) == 261 + 259
     assert validate.quota_cost(Method.TXN, request.SerializeToString()) == 520
     assert validate.quota_cost(Method.TXN, pb.TxnRequest(success=[delete(b"a")]).SerializeToString()) == 0
     assert validate.quota_cost(Method.LEASE_GRANT, b"") == 64
     assert validate.quota_cost(Method.DELETE_RANGE, b"") == 0
-    assert validate.quota_cost(Method.PUT, pb.PutRequest(key=b"k", value=b"v" * 1000).SerializeToString()) >= 1257
+    assert (
+        validate.quota_cost(Method.PUT, pb.PutRequest(key=b"k", value=b"v" * 1000).SerializeToString())
+        >= 1257
+    )
 
 
 def test_bodies_that_are_no_message_are_refused() -> None:
     for method in (Method.PUT, Method.RANGE, Method.DELETE_RANGE, Method.TXN):
-        assert refusal(lambda method=method: validate.check(method, b"\xff", 128)).kind == errors.MALFORMED_REQUEST  # type: ignore[misc]
+        assert (
+            refusal(lambda method=method: validate.check(method, b"\xff", 128)).kind
+            == errors.MALFORMED_REQUEST
+        )  # type: ignore[misc]
     validate.check(Method.COMPACT, b"", 128)
 
 
-@pytest.mark.parametrize(("compacted", "revision", "kind"), [
-    (0, -1, None), (0, -2, errors.COMPACTED), (3, -1, errors.COMPACTED), (3, 2, errors.COMPACTED), (3, 3, None),
-    (3, 0, None), (3, 5, None), (3, 6, errors.FUTURE_REV)])
+@pytest.mark.parametrize(
+    ("compacted", "revision", "kind"),
+    [
+        (0, -1, None), (0, -2, errors.COMPACTED), (3, -1, errors.COMPACTED), (3, 2, errors.COMPACTED),
+        (3, 3, None), (3, 0, None), (3, 5, None), (3, 6, errors.FUTURE_REV),
+    ],
+)
 def test_negative_revisions_count_as_compacted_once_anything_is(
     compacted: int, revision: int, kind: errors.ErrorKind | None
 ) -> None:

@@ -18,7 +18,9 @@ def open_store(tmp_path: Path) -> Iterator[OpenStore]:
     stores: list[StateStore] = []
 
     def open_(name: str = "state", write_buffer_bytes: int = 1 << 20) -> StateStore:
-        store = StateStore.open(tmp_path / name, block_cache_bytes=1 << 20, write_buffer_bytes=write_buffer_bytes)
+        store = StateStore.open(
+            tmp_path / name, block_cache_bytes=1 << 20, write_buffer_bytes=write_buffer_bytes
+        )
         stores.append(store)
         return store
 

@@ -1,4 +1,5 @@
-"""A naive multi-version store: the oracle for node.storage. It keeps everything and computes nothing cleverly."""
+"""A naive multi-version store: the oracle for node.storage. It keeps everything and computes nothing
+cleverly."""
 
 from __future__ import annotations
 
@@ -77,14 +78,17 @@ class Model:
         return self._delete(key, self.revision, 0)
 
     def txn(self, operations: list[tuple[str, bytes, bytes, int]]) -> bytes:
-        """Puts and deletes at one revision, each key at most once: others are refused (``duplicate key given``)."""
+        """Puts and deletes at one revision, each key at most once: others are refused (``duplicate key
+        given``)."""
         items: list[bytes] = []
         revision = self.revision + 1
         put_keys: set[bytes] = set()
         for name, key, value, lease in operations:
             if name == "put" and key not in put_keys:
                 put_keys.add(key)
-                items.append(self._put(key, value, lease if lease in self.leases else 0, revision, len(items)))
+                items.append(
+                    self._put(key, value, lease if lease in self.leases else 0, revision, len(items))
+                )
             elif name == "delete" and key not in put_keys:
                 newest = self.versions.get(key, [None])[-1]
                 if newest is not None and newest.version:
@@ -137,7 +141,9 @@ class Model:
                 out.append((key, version.kv(key)))
         return out
 
-    def history(self, start: bytes, end: bytes, from_revision: int) -> list[tuple[int, int, bytes, bytes, bytes, int]]:
+    def history(
+        self, start: bytes, end: bytes, from_revision: int
+    ) -> list[tuple[int, int, bytes, bytes, bytes, int]]:
         out = []
         last = sub = 0
         for revision, kind, key, version in self.log:

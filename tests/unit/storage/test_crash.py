@@ -1,4 +1,5 @@
-"""What a crash may take, and what it may not: processes killed at random points, logs cut as a power cut does."""
+"""What a crash may take, and what it may not: processes killed at random points, logs cut as a power cut
+does."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ ROUNDS = 6
 def kill_after(root: Path, seed: int, seconds: float) -> int:
     """Run the victim, kill it, and return the last index whose sync it has reported."""
     victim = subprocess.Popen(
-        [sys.executable, "-m", "tests.unit.storage.workload", str(root), str(seed)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.unit.storage.workload", str(root), str(seed)], stdout=subprocess.PIPE,
+        text=True,
     )
     assert victim.stdout is not None
     acknowledged = 0
@@ -67,7 +69,11 @@ def test_after_a_kill_the_log_has_all_that_was_synced_and_replay_gives_the_same_
         log, state = open_both(tmp_path / "victim")
         try:
             assert log.last_index() >= acknowledged > 0
-            assert log.snapshot_position().index <= state.durable_position.shard_index == state.position.shard_index
+            assert (
+                log.snapshot_position().index
+                <= state.durable_position.shard_index
+                == state.position.shard_index
+            )
             replay(log, state)
             while reference.position.shard_index < log.last_index():
                 reference.apply([next(records)])
@@ -75,7 +81,10 @@ def test_after_a_kill_the_log_has_all_that_was_synced_and_replay_gives_the_same_
             assert state.hash_state().run() == reference.hash_state().run()  # I19
             assert state.hash_kv().run() == reference.hash_kv().run()
             events = state.history(b"\0", b"\0", max(1, state.compact_revision), want_prev=True).events
-            assert events == reference.history(b"\0", b"\0", max(1, state.compact_revision), want_prev=True).events
+            assert (
+                events
+                == reference.history(b"\0", b"\0", max(1, state.compact_revision), want_prev=True).events
+            )
             for lease in (1, 2, 3):
                 assert state.lease_keys(lease) == reference.lease_keys(lease)
             compacted = max(compacted, state.compact_revision)
@@ -93,7 +102,8 @@ def fill_log(path: Path, last: int = 100) -> RaftLog:
 
 
 def crash(log: RaftLog, lost_bytes: int = 0) -> Path:
-    """What a process that dies now leaves behind; with ``lost_bytes``, a disk that forgot the end of the log."""
+    """What a process that dies now leaves behind; with ``lost_bytes``, a disk that forgot the end of the
+    log."""
     root = Path(log.path)
     log._database.flush_wal(False)
     image = root.with_name(root.name + "-crashed")
@@ -112,7 +122,8 @@ def wal(path: Path) -> Path:
 
 @pytest.mark.parametrize("lost_bytes", [1, 500, 5000])
 def test_a_log_that_lost_its_synced_end_is_refused(tmp_path: Path, lost_bytes: int) -> None:
-    """H10: point-in-time recovery drops the tail and says nothing; the mark knows better. Again at every start."""
+    """H10: point-in-time recovery drops the tail and says nothing; the mark knows better. Again at every
+    start."""
     image = crash(fill_log(tmp_path / "log"), lost_bytes)
     for _ in range(2):
         with pytest.raises(StorageCorruption, match=r"must not vote.*remove the member"):
@@ -140,7 +151,8 @@ def test_what_was_never_synced_may_be_lost(tmp_path: Path) -> None:
 
 
 def test_a_legal_truncation_that_a_crash_overtook_is_no_loss(tmp_path: Path) -> None:
-    """A new leader's entries replace synced ones by fewer; the mark is lowered first, so both outcomes open."""
+    """A new leader's entries replace synced ones by fewer; the mark is lowered first, so both outcomes
+    open."""
     for lost_bytes, last in ((0, 60), (1, 100)):
         log = fill_log(tmp_path / f"log{last}")
         log.append([Entry(60, 6, 1, b"replaces 41 entries")], HardState(6, 0, 0))
@@ -165,7 +177,9 @@ def test_a_sync_that_ends_after_a_truncation_does_not_raise_the_mark_over_it(tmp
     log.close()
 
 
-def test_a_sync_claims_nothing_that_was_written_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sync_claims_nothing_that_was_written_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A helper thread's sync may fall between an append's bookkeeping and its write."""
     log = fill_log(tmp_path / "log")
 
@@ -246,7 +260,10 @@ def test_a_state_cut_between_its_slices_shows_nothing_of_the_run(
     reference.apply(first)
 
     def seen() -> object:
-        return store.position, store.hash_state().run(), store.history(b"\0", b"\0", store.compact_revision or 1)
+        return (
+            store.position, store.hash_state().run(),
+            store.history(b"\0", b"\0", store.compact_revision or 1),
+        )
 
     before, written = seen(), 0
     write = StateStore.write

@@ -1,4 +1,5 @@
-"""A flipped bit in any file is found out, at open or at the read that meets it; it never changes an answer."""
+"""A flipped bit in any file is found out, at open or at the read that meets it; it never changes an
+answer."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.workload import CONFIGURATION, stream
 
 FLIPS = 60 if os.environ.get("MUSTER_SOAK") else 12
-# Files that carry nothing which is served: RocksDB's own diary, its lock, and the options, which we give anew.
+# Files that carry nothing which is served: RocksDB's own diary, its lock, and the options, which we give
+# anew.
 UNREAD = ("LOG", "LOCK", "OPTIONS")
 
 
@@ -62,7 +64,10 @@ def test_a_flipped_bit_in_any_file_of_the_state(open_store: OpenStore, tmp_path:
         store = StateStore.open(path, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
         try:
             low = max(1, store.compact_revision)
-            rows = {revision: list(store.scan(b"\0", b"\0", revision)) for revision in range(low, store.revision + 1, 25)}
+            rows = {
+                revision: list(store.scan(b"\0", b"\0", revision))
+                for revision in range(low, store.revision + 1, 25)
+            }
             keys = [key for key, _ in rows[low]]
             return (
                 store.position,
@@ -127,8 +132,11 @@ def test_a_flipped_bit_in_any_file_of_the_log(tmp_path: Path) -> None:
     assert refused > 20
 
 
-def test_a_damaged_block_in_the_middle_does_not_end_a_range_early(open_store: OpenStore, tmp_path: Path) -> None:
-    """RocksDB's iterator stops at a damaged block as at the end of the data: that must not look like fewer keys."""
+def test_a_damaged_block_in_the_middle_does_not_end_a_range_early(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    """RocksDB's iterator stops at a damaged block as at the end of the data: that must not look like fewer
+    keys."""
     store = open_store()
     store.apply([(1, 1, b"".join(records.put(b"%05d" % i, 0, 1, os.urandom(100), 0) for i in range(3000)))])
     store.close()

@@ -44,7 +44,10 @@ def entries(first: int, last: int) -> list[Entry]:
 
 
 def refused(disk: Path) -> None:
-    for opened in (lambda: RaftLog.open(disk / "log", initial=GROUP), lambda: StateStore.open(disk / "state")):
+    for opened in (
+        lambda: RaftLog.open(disk / "log", initial=GROUP),
+        lambda: StateStore.open(disk / "state"),
+    ):
         fill(disk)  # again: a start that failed has removed files that were not needed any more
         with pytest.raises(DiskFull, match=r"No space left on device\. Nothing is damaged"):
             opened()

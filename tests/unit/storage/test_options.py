@@ -1,4 +1,5 @@
-"""What the log's recovery needs of RocksDB is what it is opened with; another RocksDB is refused before it loses anything."""
+"""What the log's recovery needs of RocksDB is what it is opened with; another RocksDB is refused before it
+loses anything."""
 
 from __future__ import annotations
 

@@ -178,7 +178,9 @@ def test_a_torn_stream_is_refused(donor: StateStore, open_store: OpenStore, tmp_
     sink.abandon()
 
 
-def test_writes_during_a_transfer_do_not_reach_it(donor: StateStore, open_store: OpenStore, tmp_path: Path) -> None:
+def test_writes_during_a_transfer_do_not_reach_it(
+    donor: StateStore, open_store: OpenStore, tmp_path: Path
+) -> None:
     source = SnapshotSource.create(donor, tmp_path / "outgoing")
     position, value = donor.position, donor.hash_state().run()
     first = source.next_chunk(1000)
@@ -199,7 +201,9 @@ def test_writes_during_a_transfer_do_not_reach_it(donor: StateStore, open_store:
     assert store.hash_state().run() == value
 
 
-def test_several_transfers_at_once_and_one_abandoned(donor: StateStore, open_store: OpenStore, tmp_path: Path) -> None:
+def test_several_transfers_at_once_and_one_abandoned(
+    donor: StateStore, open_store: OpenStore, tmp_path: Path
+) -> None:
     first, second = (SnapshotSource.create(donor, tmp_path / "outgoing") for _ in range(2))
     first.next_chunk(100)
     first.close()
@@ -239,7 +243,10 @@ if point == "after": die()
 
 @pytest.mark.parametrize(
     "point",
-    ["receiving", "before finish", "before rename", "before pointer", "within pointer", "after pointer", "after"],
+    [
+        "receiving", "before finish", "before rename", "before pointer", "within pointer", "after pointer",
+        "after",
+    ],
 )
 def test_a_crash_at_any_point_of_an_install_leaves_the_old_or_the_new_state(
     donor: StateStore, open_store: OpenStore, tmp_path: Path, point: str

@@ -1,7 +1,8 @@
-"""A seeded stream of order records, the same in every process; and a victim that stores it until it is killed.
+"""A seeded stream of order records, the same in every process; and a victim that stores it until it is
+killed.
 
-``python -m tests.unit.storage.workload DIRECTORY SEED`` opens log and state in a directory as a node does, goes on
-where they end, and prints the index of every entry once its sync has returned.
+``python -m tests.unit.storage.workload DIRECTORY SEED`` opens log and state in a directory as a node does,
+goes on where they end, and prints the index of every entry once its sync has returned.
 """
 
 from __future__ import annotations

@@ -344,7 +344,9 @@ def test_the_password_of_a_url_is_in_no_log(tmp_path: Path, monkeypatch: pytest.
     assert "secret" not in f"{lines} {failed.value}"
 
 
-@pytest.mark.parametrize("more", ["--initial-cluster=h0=http://127.0.0.1:23800", "--discovery-srv=example.com"])
+@pytest.mark.parametrize(
+    "more", ["--initial-cluster=h0=http://127.0.0.1:23800", "--discovery-srv=example.com"]
+)
 def test_one_way_to_a_cluster_is_enough(tmp_path: Path, more: str) -> None:
     with pytest.raises(ConfigError, match=r"^multiple discovery or bootstrap flags are set"):
         built(tmp_path, "http://d/t", more)

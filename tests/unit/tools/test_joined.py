@@ -37,9 +37,13 @@ async def host(data: Path) -> AsyncIterator[tuple[Front, Client]]:
         peers=(Peer(1, "h", "127.0.0.1", peer_port, (f"http://127.0.0.1:{peer_port}",)),),
         run_dir=tempfile.mkdtemp(prefix="muster-test-"))
     data.mkdir()
-    node = make_node(NodeSettings(
-        common=common, shard=0, data_dir=str(data), listen_host="127.0.0.1", listen_port=peer_port, client_urls=(url,),
-        incarnation=1), NodesMachine(loop, common))
+    node = make_node(
+        NodeSettings(
+            common=common, shard=0, data_dir=str(data), listen_host="127.0.0.1", listen_port=peer_port,
+            client_urls=(url,), incarnation=1,
+        ),
+        NodesMachine(loop, common),
+    )
     front = make_front(node, FrontSettings(common=common, index=0, listen=(url,)), RealMachine(loop, common))
     node.start()
     await front.start()
@@ -78,7 +82,8 @@ def test_reads_near_show_every_write_that_was_acknowledged(tmp_path: Path) -> No
                 "/etcdserverpb.KV/DeleteRange", pb.DeleteRangeRequest(key=b"k"), pb.DeleteRangeResponse)
             for serializable in (True, False):
                 assert not (await get(serializable)).kvs
-            assert front.router.read_index.rounds >= 52  # one for each linearizable read: none was answered without
+            # one for each linearizable read: none was answered without
+            assert front.router.read_index.rounds >= 52
 
     asyncio.run(scenario())
 
@@ -89,7 +94,9 @@ def test_a_long_answer_arrives_whole(tmp_path: Path) -> None:
             values = {b"%04d" % n: bytes((n % 251,)) * (n % 700) for n in range(3000)}
             ops = [pb.RequestOp(request_put=pb.PutRequest(key=k, value=v)) for k, v in values.items()]
             for at in range(0, len(ops), 100):
-                await client.unary("/etcdserverpb.KV/Txn", pb.TxnRequest(success=ops[at : at + 100]), pb.TxnResponse)
+                await client.unary(
+                    "/etcdserverpb.KV/Txn", pb.TxnRequest(success=ops[at : at + 100]), pb.TxnResponse
+                )
             request = pb.RangeRequest(key=b"\0", range_end=b"\0")
             found = await client.unary("/etcdserverpb.KV/Range", request, pb.RangeResponse)
             assert {kv.key: kv.value for kv in found.kvs} == values
@@ -109,12 +116,16 @@ def test_a_fault_of_an_apply_that_a_read_began_is_not_the_reads(tmp_path: Path, 
             def catch_up() -> None:
                 raise fault
 
-            near: Any = next(link.near for link in front.router.routes[0].links.values() if link.near is not None)
+            near: Any = next(
+                link.near for link in front.router.routes[0].links.values() if link.near is not None
+            )
             node, loop = near._node, asyncio.get_running_loop()
             loop.set_exception_handler(lambda _, context: seen.append(context["exception"]))
             near._node = SimpleNamespace(catch_up=catch_up, order_index=node.order_index, loop=loop)
             await client.unary(
-                "/etcdserverpb.KV/Range", pb.RangeRequest(key=b"k", serializable=serializable), pb.RangeResponse)
+                "/etcdserverpb.KV/Range", pb.RangeRequest(key=b"k", serializable=serializable),
+                pb.RangeResponse,
+            )
             assert fault in seen
 
     asyncio.run(scenario())

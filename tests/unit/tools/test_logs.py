@@ -1,5 +1,5 @@
-"""Every process of a host writes the same kind of line, to every output. Each in a process of its own: what it
-sets up is for its whole life."""
+"""Every process of a host writes the same kind of line, to every output. Each in a process of its own: what
+it sets up is for its whole life."""
 
 from __future__ import annotations
 

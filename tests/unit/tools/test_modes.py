@@ -22,8 +22,9 @@ def test_a_new_directory_and_all_that_is_made_after_it_are_closed_to_others(tmp_
     assert prepare_data_dir(str(tmp_path / "d")) == []
     (tmp_path / "d" / "member" / "file").write_text("x")
     (tmp_path / "d" / "member" / "folder").mkdir()
-    assert {path.name: path.stat().st_mode & 0o777 for path in [tmp_path / "d", *(tmp_path / "d").rglob("*")]} == {
-        "d": 0o700, "member": 0o700, "file": 0o600, "folder": 0o700}
+    assert {
+        path.name: path.stat().st_mode & 0o777 for path in [tmp_path / "d", *(tmp_path / "d").rglob("*")]
+    } == {"d": 0o700, "member": 0o700, "file": 0o600, "folder": 0o700}
 
 
 def test_what_others_may_read_is_told_and_not_at_length(tmp_path: Path) -> None:

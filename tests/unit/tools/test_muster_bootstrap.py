@@ -1,4 +1,5 @@
-"""Who a host is: IDs by etcd's rules, kept for ever; one process per data directory; run directories that fit."""
+"""Who a host is: IDs by etcd's rules, kept for ever; one process per data directory; run directories that
+fit."""
 
 from __future__ import annotations
 
@@ -67,7 +68,9 @@ def test_another_number_of_shards_is_refused_at_a_restart(tmp_path: Path) -> Non
     path.write_text(json.dumps({**raw, "shard_count": 4}), encoding="utf-8")
     for shard in (1, 2, 3):
         shutil.copytree(tmp_path / "member" / "shard-0", tmp_path / "member" / f"shard-{shard}")
-    with pytest.raises(ConfigError, match="--shards=1, but this cluster was made with 4: the number of shards cannot change"):
+    with pytest.raises(
+        ConfigError, match="--shards=1, but this cluster was made with 4: the number of shards cannot change"
+    ):
         establish(tmp_path, "--shards=1")
     assert establish(tmp_path)[0].shard_count == 4  # nothing was asked for: what was agreed holds
     assert establish(tmp_path, "--shards=auto")[0].shard_count == 4
@@ -80,7 +83,9 @@ def test_a_host_follows_what_was_agreed_unless_it_was_told_a_number(tmp_path: Pa
     (tmp_path / "member" / "shard-0" / bootstrap.AGREED).write_text("3 2\n", encoding="utf-8")
 
     def may_follow(*flags: str) -> bool:
-        return bootstrap.may_follow(config.build(resolve(SERVER_FLAGS, (f"--data-dir={tmp_path}", *flags), {})), identity)
+        return bootstrap.may_follow(
+            config.build(resolve(SERVER_FLAGS, (f"--data-dir={tmp_path}", *flags), {})), identity
+        )
 
     assert may_follow()
     assert may_follow("--shards=auto", "--shard-depth=2")
@@ -119,7 +124,9 @@ def test_a_node_whose_directory_was_emptied_does_not_vote_again(tmp_path: Path, 
         folder.mkdir()
     if loss == "another's":
         shutil.copytree(tmp_path / "b" / "member" / "shard-0", folder)
-    with pytest.raises(ConfigError, match=r"must not vote under its old identity: .* remove the member, then add it anew"):
+    with pytest.raises(
+        ConfigError, match=r"must not vote under its old identity: .* remove the member, then add it anew"
+    ):
         establish(tmp_path / "a")
 
 
@@ -137,7 +144,8 @@ def test_a_crash_while_the_identity_is_written_leaves_a_first_start(tmp_path: Pa
         (of_three("infra0", "http://127.0.0.1:1"), "--initial-advertise-peer-urls has http://127.0.0.1:1 but missing from --initial-cluster=infra0=http://127.0.0.1:23800"),
         (
             (f"--initial-cluster={THREE},infra0=http://127.0.0.1:5", "--name=infra0", "--initial-advertise-peer-urls=http://127.0.0.1:23800"),
-            "--initial-cluster has infra0=http://127.0.0.1:23800,infra0=http://127.0.0.1:5 but missing from --initial-advertise-peer-urls=http://127.0.0.1:23800",
+            "--initial-cluster has infra0=http://127.0.0.1:23800,infra0=http://127.0.0.1:5 but missing from "
+            "--initial-advertise-peer-urls=http://127.0.0.1:23800",
         ),
         (("--initial-cluster-state=existing",), "could not retrieve cluster information from the given URLs"),
     ],
@@ -155,7 +163,8 @@ def test_a_wrong_cluster_with_defaults_left_gives_etcds_hints(tmp_path: Path) ->
 
 def test_names_that_resolve_to_the_same_address_are_the_same_host(tmp_path: Path) -> None:
     establish(
-        tmp_path, "--name=a", "--initial-cluster=a=http://localhost:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380"
+        tmp_path, "--name=a", "--initial-cluster=a=http://localhost:2380",
+        "--initial-advertise-peer-urls=http://127.0.0.1:2380",
     )
 
 
@@ -172,9 +181,13 @@ def test_a_data_directory_belongs_to_one_process(tmp_path: Path) -> None:
 
 
 def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
-    code = "import sys; from tools.muster.host.rundir import DataDirLock as D; d = D(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    code = (
+        "import sys; from tools.muster.host.rundir import DataDirLock as D; d = D(sys.argv[1]); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[3],
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
@@ -184,13 +197,17 @@ def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     assert rundir.holder_of(str(tmp_path)) == 0
 
 
-def test_a_short_path_keeps_its_sockets_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_path_keeps_its_sockets_with_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rundir, "LONGEST_SOCKET_PATH", 1000)
     assert rundir.make_run_dir(str(tmp_path)) == str(tmp_path / "run")
     assert rundir.run_dir_of(str(tmp_path)) == str(tmp_path / "run")
 
 
-def test_a_long_path_gets_short_sockets_that_others_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_path_gets_short_sockets_that_others_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
@@ -213,7 +230,9 @@ def test_a_run_directory_beside_the_data_is_left_alone(tmp_path: Path) -> None:
     assert os.path.isdir(asked)
 
 
-def test_a_run_directory_that_is_a_link_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_directory_that_is_a_link_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rundir, "LONGEST_SOCKET_PATH", 1000)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
@@ -241,7 +260,10 @@ def test_a_key_file_that_cannot_be_used(tmp_path: Path) -> None:
     first, second, open_to_all = tmp_path / "1", tmp_path / "2", tmp_path / "3"
     for path in (first, second, open_to_all):
         peer_keys.generate(str(path))
-    mixed = {**json.loads(first.read_text(encoding="utf-8")), "public": json.loads(second.read_text(encoding="utf-8"))["public"]}
+    mixed = {
+        **json.loads(first.read_text(encoding="utf-8")),
+        "public": json.loads(second.read_text(encoding="utf-8"))["public"],
+    }
     first.write_text(json.dumps(mixed), encoding="utf-8")
     second.write_text("-----BEGIN PRIVATE KEY-----", encoding="utf-8")
     open_to_all.chmod(0o644)

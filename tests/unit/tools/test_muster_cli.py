@@ -1,4 +1,5 @@
-"""The command line as a user meets it: exit codes, one line of error, and what `local` does when nothing runs."""
+"""The command line as a user meets it: exit codes, one line of error, and what `local` does when nothing
+runs."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ LATER = [f for f in SERVER_FLAGS.values() if f.support is Support.LATER and f.ki
 def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_"))}
     return subprocess.run(
-        [sys.executable, "-m", "tools.muster.cli", *args], cwd=folder, capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "tools.muster.cli", *args], cwd=folder, capture_output=True, text=True,
+        timeout=60,
         env={**kept, "PYTHONPATH": str(ROOT), **environ}, check=False,
     )  # fmt: skip
 
@@ -41,10 +43,17 @@ def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProc
         (("--nope",), 2, "flag provided but not defined: -nope"),
         (("--snapshot-count=x",), 2, 'invalid value "x" for flag -snapshot-count'),
         (("stray",), 1, "'stray' is not a valid flag"),
-        (("--heartbeat-interval=300",), 1, "error verifying flags, --election-timeout[1000ms] should be at least as 5 times"),
+        (
+            ("--heartbeat-interval=300",), 1,
+            "error verifying flags, --election-timeout[1000ms] should be at least as 5 times",
+        ),
         *(((f"--{flag.name}=x",), 1, f"--{flag.name} is not supported yet") for flag in LATER),
-        (("--listen-client-urls=https://127.0.0.1:2379", "--advertise-client-urls=https://127.0.0.1:2379"), 1,
-         "TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:2379 with HTTPS scheme"),
+        (
+            ("--listen-client-urls=https://127.0.0.1:2379", "--advertise-client-urls=https://127.0.0.1:2379"),
+            1,
+            "TLS key/cert (--cert-file, --key-file) must be provided for client url "
+            "https://127.0.0.1:2379 with HTTPS scheme",
+        ),
         (("--config-file=/nowhere",), 1, "cannot read --config-file /nowhere"),
         (("--listen-client-urls=http://127.0.0.1:2379",), 1, "--advertise-client-urls is required"),
         (("local", "fly"), 1, "no local cluster in local.muster"),
@@ -53,14 +62,18 @@ def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProc
         (("local", "--base-port=65500"), 1, "leaves no room for the ports of 3 hosts"),
         (("local", "--colour"), 2, "flag provided but not defined: -colour"),
         (("proxy",), 1, "give either --endpoints or --initial-cluster"),
-        (("proxy", "--initial-cluster-state=new"), 2, "flag provided but not defined: -initial-cluster-state"),
+        (
+            ("proxy", "--initial-cluster-state=new"), 2,
+            "flag provided but not defined: -initial-cluster-state",
+        ),
         (("peer-keys",), 2, "usage: muster peer-keys [--add|--rotate|--drop] FILE"),
         (("peer-keys", "/nowhere/keys"), 1, "cannot write /nowhere/keys"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, tuple) else None,
 )
 def test_an_error_is_one_line_and_an_exit_code(
-    args: tuple[str, ...], code: int, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    args: tuple[str, ...], code: int, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.run(list(args)) == code
@@ -80,7 +93,9 @@ def test_version_has_our_line_and_etcds_four(tmp_path: Path) -> None:
         assert [line.split(": ")[0] for line in lines[2:]] == ["Git SHA", "Go Version", "Go OS/Arch"]
 
 
-@pytest.mark.parametrize("args", [("--help",), ("-h",), ("help",), ("--name=a", "--help", "--heartbeat-interval=300")])
+@pytest.mark.parametrize(
+    "args", [("--help",), ("-h",), ("help",), ("--name=a", "--help", "--heartbeat-interval=300")]
+)
 def test_help_comes_on_stdout(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(list(args)) == 0
     out, err = capsys.readouterr()
@@ -124,8 +139,10 @@ def test_a_taken_port_is_told_in_etcds_words(tmp_path: Path) -> None:
         s.bind(("127.0.0.1", 0))
         s.listen(1)
         url = f"http://127.0.0.1:{s.getsockname()[1]}"
-        done = muster(tmp_path, f"--listen-client-urls={url}", f"--advertise-client-urls={url}", "--log-outputs=/dev/null",
-                      "--port-wait=100ms")
+        done = muster(
+            tmp_path, f"--listen-client-urls={url}", f"--advertise-client-urls={url}",
+            "--log-outputs=/dev/null", "--port-wait=100ms",
+        )
     assert done.returncode == 1
     assert done.stderr == f"muster: listen tcp {url[7:]}: bind: address already in use\n"
 
@@ -136,7 +153,9 @@ def test_a_port_that_is_still_taken_is_waited_for() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen(1)
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        config = build(resolve(SERVER_FLAGS, [f"--listen-client-urls={url}", f"--advertise-client-urls={url}"], {}))
+        config = build(
+            resolve(SERVER_FLAGS, [f"--listen-client-urls={url}", f"--advertise-client-urls={url}"], {})
+        )
         freed = threading.Timer(2.0, taken.close)
         freed.start()
         with capture_logs() as logs:
@@ -156,8 +175,13 @@ def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_line_wins_over_the_environment_without_an_error(tmp_path: Path) -> None:
-    done = muster(tmp_path, "--heartbeat-interval=300", ETCD_HEARTBEAT_INTERVAL="100", ETCD_ELECTION_TIMEOUT="600")
-    assert "--election-timeout[600ms] should be at least as 5 times as --heartbeat-interval[300ms]" in done.stderr
+    done = muster(
+        tmp_path, "--heartbeat-interval=300", ETCD_HEARTBEAT_INTERVAL="100", ETCD_ELECTION_TIMEOUT="600"
+    )
+    assert (
+        "--election-timeout[600ms] should be at least as 5 times as --heartbeat-interval[300ms]"
+        in done.stderr
+    )
 
 
 def test_ports_of_a_local_cluster(tmp_path: Path) -> None:
@@ -165,7 +189,10 @@ def test_ports_of_a_local_cluster(tmp_path: Path) -> None:
     assert [(h.client_port, h.peer_port) for h in made.hosts] == [(2379, 2380), (2479, 2480), (2579, 2580)]
     arguments = made.hosts[1].arguments
     assert "--listen-client-urls=http://127.0.0.1:2479" in arguments
-    assert "--initial-cluster=host0=http://127.0.0.1:2380,host1=http://127.0.0.1:2480,host2=http://127.0.0.1:2580" in arguments
+    assert (
+        "--initial-cluster=host0=http://127.0.0.1:2380,host1=http://127.0.0.1:2480,host2=http://127.0.0.1:2580"
+        in arguments
+    )
     assert arguments[-1] == "--log-level=debug"
     layout.save(str(tmp_path), made)
     assert layout.load(str(tmp_path)) == made
@@ -178,7 +205,9 @@ def test_a_local_clusters_shape_does_not_change(tmp_path: Path, capsys: pytest.C
         assert "it cannot run with" in capsys.readouterr().err
 
 
-def test_commands_for_a_local_cluster_that_is_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_for_a_local_cluster_that_is_down(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     layout.save(str(tmp_path), layout.plan(str(tmp_path), 2, 1, 2379, 1, ["none"] * 2, ()))
     directory = f"--data-dir={tmp_path}"
     for words, message in (

@@ -73,9 +73,16 @@ def test_help_names_every_flag_that_works() -> None:
 
 
 def test_every_flag_that_works_is_read_somewhere() -> None:
-    """No flag is accepted and dropped: here as far as its name goes, below as far as a process's settings go."""
-    source = "".join(f.read_text(encoding="utf-8") for f in (ROOT / "tools" / "muster").rglob("*.py") if f.name != "flags.py")
-    dropped = [f.name for f in SERVER_FLAGS.values() if f.support is Support.WORKS and f'"{f.name}"' not in source]
+    """No flag is accepted and dropped: here as far as its name goes, below as far as a process's settings
+    go."""
+    source = "".join(
+        f.read_text(encoding="utf-8")
+        for f in (ROOT / "tools" / "muster").rglob("*.py")
+        if f.name != "flags.py"
+    )
+    dropped = [
+        f.name for f in SERVER_FLAGS.values() if f.support is Support.WORKS and f'"{f.name}"' not in source
+    ]
     assert dropped == []
 
 

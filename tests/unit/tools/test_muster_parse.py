@@ -31,7 +31,10 @@ def test_one_dash_or_two_equals_or_blank(args: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("args", "value"),
-    [((), False), (("--unsafe-no-fsync",), True), (("-unsafe-no-fsync=false",), False), (("--unsafe-no-fsync=T",), True)],
+    [
+        ((), False), (("--unsafe-no-fsync",), True), (("-unsafe-no-fsync=false",), False),
+        (("--unsafe-no-fsync=T",), True),
+    ],
 )
 def test_a_boolean_takes_its_value_only_behind_equals(args: tuple[str, ...], value: bool) -> None:
     assert parse(*args)["unsafe-no-fsync"] is value
@@ -56,10 +59,16 @@ def test_two_dashes_end_the_flags() -> None:
         (("--name",), "flag needs an argument: -name"),
         (("--heartbeat-interval=abc",), 'invalid value "abc" for flag -heartbeat-interval: parse error'),
         (("--heartbeat-interval=-1",), 'invalid value "-1" for flag -heartbeat-interval: parse error'),
-        (("--snapshot-count=99999999999999999999",), 'invalid value "99999999999999999999" for flag -snapshot-count'),
+        (
+            ("--snapshot-count=99999999999999999999",),
+            'invalid value "99999999999999999999" for flag -snapshot-count',
+        ),
         (("--grpc-keepalive-min-time=5",), 'invalid value "5" for flag -grpc-keepalive-min-time'),
         (("--pre-vote=maybe",), 'invalid boolean value "maybe" for flag -pre-vote'),
-        (("--initial-cluster-state=old",), 'invalid value "old" for flag -initial-cluster-state; possible: new, existing'),
+        (
+            ("--initial-cluster-state=old",),
+            'invalid value "old" for flag -initial-cluster-state; possible: new, existing',
+        ),
     ],
 )
 def test_a_command_line_that_cannot_be_read(args: tuple[str, ...], message: str) -> None:
@@ -70,7 +79,8 @@ def test_a_command_line_that_cannot_be_read(args: tuple[str, ...], message: str)
 
 @pytest.mark.parametrize(
     ("text", "ms"),
-    [("0", 0), ("0s", 0), ("5s", 5000), ("1h30m", 5_400_000), ("2h0m0s", 7_200_000), ("1.5s", 1500), ("-1s", -1000),
+    [("0", 0), ("0s", 0), ("5s", 5000), ("1h30m", 5_400_000), ("2h0m0s", 7_200_000), ("1.5s", 1500),
+     ("-1s", -1000),
      ("100ms", 100), ("1us", 1), ("1m0.5s", 60_500), (".5s", 500)],
 )  # fmt: skip
 def test_durations_are_gos(text: str, ms: int) -> None:
@@ -110,7 +120,9 @@ def test_a_bad_variable_is_an_error_that_names_it() -> None:
 
 
 def test_the_file_is_exclusive(tmp_path: Path) -> None:
-    values = in_file(tmp_path, "name: filed\n", "--name=flag", "--max-txn-ops=7", ETCD_ELECTION_TIMEOUT="5000")
+    values = in_file(
+        tmp_path, "name: filed\n", "--name=flag", "--max-txn-ops=7", ETCD_ELECTION_TIMEOUT="5000"
+    )
     assert (values["name"], values["max-txn-ops"], values["election-timeout"]) == ("filed", 128, 1000)
 
 
@@ -145,7 +157,9 @@ def test_units_and_shapes_of_the_file(tmp_path: Path, text: str, flag: str, valu
     assert in_file(tmp_path, text)[flag] == value
 
 
-@pytest.mark.parametrize("text", ["name: [a", "- a\n- b", "name: [a, b]", "heartbeat-interval: soon", "name: {a: b}"])
+@pytest.mark.parametrize(
+    "text", ["name: [a", "- a\n- b", "name: [a, b]", "heartbeat-interval: soon", "name: {a: b}"]
+)
 def test_a_file_that_cannot_be(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as e:
         in_file(tmp_path, text)
@@ -161,7 +175,9 @@ def test_a_deprecated_name_sets_the_new_one_and_warns() -> None:
     values = parse("--experimental-snapshot-catchup-entries=77")
     assert values["snapshot-catchup-entries"] == 77
     assert values.is_set("snapshot-catchup-entries")
-    assert values.warnings == ["--experimental-snapshot-catchup-entries is deprecated, use --snapshot-catchup-entries"]
+    assert values.warnings == [
+        "--experimental-snapshot-catchup-entries is deprecated, use --snapshot-catchup-entries"
+    ]
 
 
 def test_a_deprecated_name_beside_the_new_one_is_an_error() -> None:
@@ -176,7 +192,8 @@ def test_a_deprecated_gate_becomes_the_feature_gate() -> None:
 def test_flags_that_etcd_ignores_are_ignored_with_a_warning() -> None:
     values = parse("-cluster-active-size", "9", "-vv", "1")
     assert values.warnings == [
-        'deprecated command line flag "cluster-active-size" ignored', 'deprecated command line flag "vv" ignored',
+        'deprecated command line flag "cluster-active-size" ignored',
+        'deprecated command line flag "vv" ignored',
     ]  # fmt: skip
 
 
@@ -191,23 +208,33 @@ cipher-suites"""
 
 def test_keys_of_a_file_that_nobody_knows_are_said_and_passed_over(tmp_path: Path) -> None:
     """etcd passes them over, too."""
-    text = "name: a\nsnapshot-cuont: 7\nclient-transport-security:\n  auto-tls: false\n  auto_tls: true\nother:\n  x: 1\n"
+    text = (
+        "name: a\nsnapshot-cuont: 7\nclient-transport-security:\n  auto-tls: false\n  "
+        "auto_tls: true\nother:\n  x: 1\n"
+    )
     values = in_file(tmp_path, text)
     assert values["name"] == "a"
     path = tmp_path / "muster.yaml"
     assert values.warnings == [
-        f"unrecognized key {key} in {path}" for key in ("snapshot-cuont", "client-transport-security.auto_tls", "other")]
+        f"unrecognized key {key} in {path}"
+        for key in ("snapshot-cuont", "client-transport-security.auto_tls", "other")
+    ]
 
 
 def test_the_keys_of_etcds_sample_file_are_all_known(tmp_path: Path) -> None:
-    transport = "".join(f"  {key}:\n" for key in ("cert-file", "key-file", "client-cert-auth", "trusted-ca-file", "auto-tls"))
+    transport = "".join(
+        f"  {key}:\n" for key in ("cert-file", "key-file", "client-cert-auth", "trusted-ca-file", "auto-tls")
+    )
     text = "".join(f"{key}:\n" for key in _SAMPLE_KEYS.split())
     text += f"client-transport-security:\n{transport}peer-transport-security:\n{transport}"
     assert in_file(tmp_path, text).warnings == []
 
 
 def test_what_stands_beside_a_file_is_ignored_with_a_line_for_each(tmp_path: Path) -> None:
-    values = in_file(tmp_path, "name: a", "--name=b", "--election-timeout=2000", ETCD_DATA_DIR="d", ETCD_UNKNOWN="x", MUSTER_NAME="")
+    values = in_file(
+        tmp_path, "name: a", "--name=b", "--election-timeout=2000", ETCD_DATA_DIR="d", ETCD_UNKNOWN="x",
+        MUSTER_NAME="",
+    )
     assert (values["name"], values["election-timeout"]) == ("a", 1000)
     assert values.warnings == [
         f"{what} is ignored: a configuration file is given, which stands alone"

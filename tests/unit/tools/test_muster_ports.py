@@ -22,17 +22,34 @@ def built(*args: str) -> config.ServerConfig:
     return config.build(resolve(SERVER_FLAGS, [*CLIENT, *args], {}))
 
 
-@pytest.mark.parametrize(("shards", "args", "message"), [
-    (2, ("--listen-metrics-urls=http://localhost:2381",),
-     "--listen-metrics-urls=http://localhost:2381 and shard 1 of --listen-peer-urls=http://localhost:2380 would both listen on "
-     "127.0.0.1:2381: shard s takes the peer port + s, here 2 ports"),
-    (1, ("--listen-peer-urls=http://127.0.0.1:2379",),
-     "--listen-client-urls=http://127.0.0.1:2379 and shard 0 of --listen-peer-urls=http://127.0.0.1:2379 would both listen on "
-     "127.0.0.1:2379"),
-    (1, ("--listen-metrics-urls=http://0.0.0.0:2379",),
-     "--listen-client-urls=http://127.0.0.1:2379 and --listen-metrics-urls=http://0.0.0.0:2379 would both listen on 0.0.0.0:2379"),
-])
-def test_two_of_its_ports_that_are_the_same_are_refused(shards: int, args: tuple[str, ...], message: str) -> None:
+@pytest.mark.parametrize(
+    ("shards", "args", "message"),
+    [
+        (
+            2,
+            ("--listen-metrics-urls=http://localhost:2381",),
+            "--listen-metrics-urls=http://localhost:2381 and shard 1 of "
+            "--listen-peer-urls=http://localhost:2380 would both listen on "
+            "127.0.0.1:2381: shard s takes the peer port + s, here 2 ports",
+        ),
+        (
+            1,
+            ("--listen-peer-urls=http://127.0.0.1:2379",),
+            "--listen-client-urls=http://127.0.0.1:2379 and shard 0 of "
+            "--listen-peer-urls=http://127.0.0.1:2379 would both listen on "
+            "127.0.0.1:2379",
+        ),
+        (
+            1,
+            ("--listen-metrics-urls=http://0.0.0.0:2379",),
+            "--listen-client-urls=http://127.0.0.1:2379 and --listen-metrics-urls=http://0.0.0.0:2379 would "
+            "both listen on 0.0.0.0:2379",
+        ),
+    ],
+)
+def test_two_of_its_ports_that_are_the_same_are_refused(
+    shards: int, args: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(ConfigError) as error:
         ports.compare(built(*args), shards)
     assert str(error.value) == message
@@ -55,13 +72,18 @@ def test_hosts_of_one_machine_leave_each_other_room(shards: int, good: bool) -> 
     if good:
         ports.compare(settings, shards, peers)
         return
-    with pytest.raises(ConfigError, match="the peer ports of default and other overlap: each host takes 2, from 2380 and from 2381"):
+    with pytest.raises(
+        ConfigError,
+        match="the peer ports of default and other overlap: each host takes 2, from 2380 and from 2381",
+    ):
         ports.compare(settings, shards, peers)
 
 
 def test_a_first_start_that_is_refused_leaves_nobody_behind(tmp_path: Path) -> None:
     """kubeadm's metrics port is the peer port + 1: five tracebacks and 226 lines in five seconds, once."""
-    done = muster(tmp_path, "--shards=2", "--listen-metrics-urls=http://127.0.0.1:2381", "--log-outputs=/dev/null")
+    done = muster(
+        tmp_path, "--shards=2", "--listen-metrics-urls=http://127.0.0.1:2381", "--log-outputs=/dev/null"
+    )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "would both listen on 127.0.0.1:2381" in done.stderr
     assert not bootstrap.is_known(str(tmp_path / "default.muster"))

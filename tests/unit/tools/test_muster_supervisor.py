@@ -161,7 +161,10 @@ signal.sigwait([signal.SIGTERM]); note("down")
 
 
 def test_a_front_in_node_0s_process_ends_before_all_nodes(tmp_path: Path) -> None:
-    host = Host(tmp_path, node_0=DRAINS % "time.sleep(0.3); note('drained'); say(event='drained')", node_1=GOOD, serving="node_0")
+    host = Host(
+        tmp_path, node_0=DRAINS % "time.sleep(0.3); note('drained'); say(event='drained')", node_1=GOOD,
+        serving="node_0",
+    )
 
     async def scenario() -> None:
         await host.until(lambda: host.supervisor.ready)
@@ -245,7 +248,10 @@ def test_a_refusal_stops_the_host_and_tells_why(tmp_path: Path) -> None:
 
     assert asyncio.run(main()) == 1
     assert len(host.log.all("a child refuses to run; stopping this host")) == 1
-    assert host.log.all("a child refuses to run; stopping this host")[0]["reason"] == "the log ends at 7 but 9 had been synced"
+    assert (
+        host.log.all("a child refuses to run; stopping this host")[0]["reason"]
+        == "the log ends at 7 but 9 had been synced"
+    )
     assert host.supervisor.children[0].starts == 1
 
 
@@ -284,7 +290,9 @@ def test_asking_twice_to_stop_kills_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_stopping_does_not_wait_for_a_child_that_rests_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_does_not_wait_for_a_child_that_rests_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(children, "FIRST_DELAY_S", 60.0)
     monkeypatch.setattr(children, "LONGEST_DELAY_S", 60.0)
     host = Host(tmp_path, node_0="sys.exit(1)", front_0=GOOD)
@@ -313,12 +321,18 @@ def test_a_node_that_ends_while_fronts_drain_is_not_started_again(tmp_path: Path
 
 
 def test_what_a_child_says_of_its_leader_is_kept_and_rubbish_is_not(tmp_path: Path) -> None:
-    body = "os.write(fd, b'rubbish\\n[1]\\n{\"event\": \"lea'); os.write(fd, b'der\", \"shard\": 0, \"leader\": 5, \"name\": \"h5\", \"term\": 2}\\n')\n" + GOOD
+    body = (
+        'os.write(fd, b\'rubbish\\n[1]\\n{"event": "lea\'); os.write(fd, b\'der", "shard": 0, "leader": 5, '
+        '"name": "h5", "term": 2}\\n\')\n'
+        + GOOD
+    )
     host = Host(tmp_path, node_0=body)
 
     async def scenario() -> None:
         await host.until(lambda: host.supervisor.ready)
-        assert host.supervisor.children[0].state == {"event": "leader", "shard": 0, "leader": 5, "name": "h5", "term": 2}
+        assert host.supervisor.children[0].state == {
+            "event": "leader", "shard": 0, "leader": 5, "name": "h5", "term": 2,
+        }
 
     assert host.run(scenario) == 0
     assert host.log.all("leader") == [{"child": "node 0", "shard": 0, "leader": "5", "name": "h5", "term": 2}]
@@ -368,11 +382,15 @@ def test_a_signal_stops_in_order_and_exits_0(tmp_path: Path, number: signal.Sign
         process.send_signal(number)
         assert process.wait(LIMIT_S) == 0
         assert not any(map(alive, pids))
-    assert (tmp_path / "notes").read_text(encoding="utf-8").splitlines()[-2:] == ["front_0 down", "node_0 down"]
+    assert (tmp_path / "notes").read_text(encoding="utf-8").splitlines()[-2:] == [
+        "front_0 down",
+        "node_0 down",
+    ]
 
 
 def test_a_terminal_that_is_gone_ends_no_child_by_itself(tmp_path: Path) -> None:
-    """The kernel tells all of them; the supervisor alone acts, so that they end in order. Under nohup it does not."""
+    """The kernel tells all of them; the supervisor alone acts, so that they end in order. Under nohup it does
+    not."""
     with hangups(signal.SIG_IGN), supervised(tmp_path) as (process, pids):
         for pid in (process.pid, *pids):
             os.kill(pid, signal.SIGHUP)

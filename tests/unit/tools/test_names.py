@@ -21,7 +21,9 @@ _ORDER = re.compile(r"Read in this order:(.*?)(?:\n\n|\Z)", re.DOTALL)
 
 def python_files() -> list[Path]:
     """The project's modules."""
-    return sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py") if not p.stem.endswith("_pb2"))
+    return sorted(
+        p for package in PACKAGES for p in (ROOT / package).rglob("*.py") if not p.stem.endswith("_pb2")
+    )
 
 
 def texts(path: Path) -> Iterator[str]:
@@ -31,7 +33,9 @@ def texts(path: Path) -> Iterator[str]:
         if token.type == tokenize.COMMENT:
             yield token.string
     for item in ast.walk(ast.parse(source)):
-        if isinstance(item, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (text := ast.get_docstring(item)):
+        if isinstance(item, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            text := ast.get_docstring(item)
+        ):
             yield text
 
 
@@ -46,7 +50,9 @@ def exists(name: str) -> bool:
         if count == len(parts):
             return True
         file = module if module.exists() else place / "__init__.py"
-        return file.exists() and re.search(rf"\b{parts[count]}\b", file.read_text(encoding="utf-8")) is not None
+        return (
+            file.exists() and re.search(rf"\b{parts[count]}\b", file.read_text(encoding="utf-8")) is not None
+        )
     return False
 
 
@@ -57,19 +63,30 @@ def lies(path: str) -> bool:
 
 def unknown(text: str) -> list[str]:
     """Names in a text that are of nothing."""
-    return [m[1] for m in _DOTTED.finditer(text) if m[1] not in _FILES and not exists(m[1])] + [m[1] for m in _PATH.finditer(text) if not lies(m[1])]
+    return [m[1] for m in _DOTTED.finditer(text) if m[1] not in _FILES and not exists(m[1])] + [
+        m[1] for m in _PATH.finditer(text) if not lies(m[1])
+    ]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_docstrings_and_comments_name_modules_that_exist(package: str) -> None:
     files = [path for path in python_files() if path.relative_to(ROOT).parts[0] == package]
     assert files
-    assert not [f"{path.relative_to(ROOT)}: {name}" for path in files for text in texts(path) for name in unknown(text)]
+    assert not [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in files
+        for text in texts(path)
+        for name in unknown(text)
+    ]
 
 
 def test_documents_name_modules_that_exist() -> None:
     documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    assert not [f"{path.relative_to(ROOT)}: {name}" for path in documents for name in unknown(path.read_text(encoding="utf-8"))]
+    assert not [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in documents
+        for name in unknown(path.read_text(encoding="utf-8"))
+    ]
 
 
 @pytest.mark.parametrize("package", ["cluster", "node", "proxy"])

@@ -90,7 +90,9 @@ def test_what_was_set_aside_is_compressed_and_bounded_by_number_and_age(tmp_path
     assert sum(1 for p in tmp_path.iterdir() if p.suffix == ".gz") == 1
 
 
-def test_a_full_disk_keeps_no_file_from_being_set_aside_or_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_no_file_from_being_set_aside_or_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*files: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

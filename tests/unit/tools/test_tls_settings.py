@@ -67,8 +67,10 @@ def test_without_an_https_url_there_is_no_tls_and_a_warning_says_so() -> None:
     found = build(*PAIR, "--client-cert-auth")
     assert found.tls is None
     assert found.warnings == (
-        "scheme is HTTP while key and cert files are present; ignoring key and cert files: http://localhost:2379",
-        "scheme is HTTP while --client-cert-auth is enabled; ignoring client cert auth for this URL: http://localhost:2379",
+        "scheme is HTTP while key and cert files are present; ignoring key and cert "
+        "files: http://localhost:2379",
+        "scheme is HTTP while --client-cert-auth is enabled; ignoring client cert auth for this "
+        "URL: http://localhost:2379",
     )
 
 
@@ -81,7 +83,8 @@ def test_metrics_alone_may_speak_tls() -> None:
     [
         (
             SECURE,
-            "TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:2379 with HTTPS scheme",
+            "TLS key/cert (--cert-file, --key-file) must be provided for client url "
+            "https://127.0.0.1:2379 with HTTPS scheme",
         ),
         ((*SECURE, "--cert-file=/c"), "KeyFile and CertFile must both be present[key: , cert: /c]"),
         (

@@ -25,7 +25,10 @@ def _measures(**found: tuple[tuple[int, int], float]):
 def test_the_first_is_taken_unless_another_is_clearly_quicker():
     assert venv.choose("a", ("b",), _measures(a=((3, 11), 1.0), b=((3, 11), 0.95))) == "/bin/a"
     assert venv.choose("a", ("b",), _measures(a=((3, 11), 1.0), b=((3, 11), 0.8))) == "/bin/b"
-    assert venv.choose("a", ("b", "c"), _measures(a=((3, 11), 1.0), b=((3, 12), 0.8), c=((3, 13), 0.7))) == "/bin/c"
+    assert (
+        venv.choose("a", ("b", "c"), _measures(a=((3, 11), 1.0), b=((3, 12), 0.8), c=((3, 13), 0.7)))
+        == "/bin/c"
+    )
 
 
 def test_one_that_is_too_old_or_not_there_is_passed_over():
@@ -45,7 +48,8 @@ def test_a_real_interpreter_is_measured_and_one_that_fails_is_not():
 
 def test_a_named_interpreter_that_will_not_do_is_one_line(tmp_path: Path):
     done = subprocess.run(
-        [sys.executable, str(_FILE), str(tmp_path / "venv"), "/nonexistent/python3"], capture_output=True, text=True, check=False
+        [sys.executable, str(_FILE), str(tmp_path / "venv"), "/nonexistent/python3"], capture_output=True,
+        text=True, check=False,
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

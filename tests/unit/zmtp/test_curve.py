@@ -46,14 +46,18 @@ class World:
             return False
 
         await until(free)
-        made = open_router(self.loop, self.context, f"tcp://127.0.0.1:{self.port}", self.came.append, keys=keys or self.keys, hwm=100,
-                           strangers=True)
+        made = open_router(
+            self.loop, self.context, f"tcp://127.0.0.1:{self.port}", self.came.append, keys=keys or self.keys,
+            hwm=100, strangers=True,
+        )
         self.sockets.append(made)
         return made
 
     def dealer(self, keys: CurveKeys | None = None, opened: Callable[[], None] | None = None) -> LoopSocket:
-        made = open_dealer(self.loop, self.context, f"tcp://127.0.0.1:{self.port}", b"d%d" % len(self.sockets), lambda parts: None,
-                           keys=keys or self.keys, hwm=100, opened=opened)
+        made = open_dealer(
+            self.loop, self.context, f"tcp://127.0.0.1:{self.port}", b"d%d" % len(self.sockets),
+            lambda parts: None, keys=keys or self.keys, hwm=100, opened=opened,
+        )
         assert isinstance(made, LoopSocket)
         self.sockets.append(made)
         return made
@@ -125,7 +129,9 @@ def test_nobody_there_is_told_from_another_key() -> None:
     lines = run(scenario)
     (line,) = lines  # once a minute
     assert line["reason"] == NO_KEY
-    assert line["address"].split(":")[0] in ("127.0.0.1", ""), "libzmq may have closed it before its address could be asked for"
+    assert line["address"].split(":")[0] in ("127.0.0.1", ""), (
+        "libzmq may have closed it before its address could be asked for"
+    )
 
 
 def test_while_keys_change_a_dealer_finds_the_one_that_a_router_serves_with() -> None:
@@ -155,8 +161,16 @@ def test_while_keys_change_a_dealer_finds_the_one_that_a_router_serves_with() ->
     run(scenario)
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0" + b"NULL".ljust(20, b"\0") + bytes(32)])
-def test_a_dealer_dials_again_after_an_answer_that_is_none(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0" + b"NULL".ljust(20, b"\0") + bytes(32),
+    ],
+)
+def test_a_dealer_dials_again_after_an_answer_that_is_none(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """libzmq does not: a host that was started without its key file by mistake was never reached again."""
     monkeypatch.setattr(tools.muster.machine.zmtp.curve, "_REDIAL_S", 0.1)
 
@@ -175,7 +189,8 @@ def test_a_dealer_dials_again_after_an_answer_that_is_none(answer: bytes, monkey
 
 
 @pytest.mark.parametrize("said", [
-    GREETING + b"\x06" + (1 << 29).to_bytes(8, "big") + bytes(60_000),  # a command of half a gigabyte, before anything is proved
+    # a command of half a gigabyte, before anything is proved
+    GREETING + b"\x06" + (1 << 29).to_bytes(8, "big") + bytes(60_000),
     GREETING + b"\x06" + (9000).to_bytes(8, "big") + bytes(8500),
 ])
 def test_a_stranger_says_little(said: bytes) -> None:
@@ -186,11 +201,15 @@ def test_a_stranger_says_little(said: bytes) -> None:
             stranger.sendall(said)
             await ended(stranger)
 
-    assert [line["reason"] for line in run(scenario)] == ["it said too much before it proved to hold the peer key"]
+    assert [line["reason"] for line in run(scenario)] == [
+        "it said too much before it proved to hold the peer key"
+    ]
 
 
 @pytest.mark.parametrize("said", [b"", GREETING[:20], GREETING])
-def test_a_stranger_has_a_moment_and_a_key_holder_has_not(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stranger_has_a_moment_and_a_key_holder_has_not(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tools.muster.machine.zmtp.curve, "HELLO_S", 0.5)
 
     async def scenario(world: World) -> None:
@@ -206,7 +225,9 @@ def test_a_stranger_has_a_moment_and_a_key_holder_has_not(said: bytes, monkeypat
     assert [line["reason"] for line in run(scenario)] == ["no handshake in time"]
 
 
-def test_of_too_many_strangers_the_first_goes_and_key_holders_come_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_many_strangers_the_first_goes_and_key_holders_come_and_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(tools.muster.machine.zmtp.curve, "MOST_STRANGERS", 3)
     monkeypatch.setattr(tools.muster.machine.zmtp.curve, "HELLO_S", 60.0)
 
@@ -224,7 +245,9 @@ def test_of_too_many_strangers_the_first_goes_and_key_holders_come_and_stay(monk
         for stranger in strangers:
             stranger.close()
 
-    assert [line["reason"] for line in run(scenario)] == ["too many connections have not proved to hold the peer key"]
+    assert [line["reason"] for line in run(scenario)] == [
+        "too many connections have not proved to hold the peer key"
+    ]
 
 
 def test_a_port_scan_ends_nothing() -> None:

@@ -1,4 +1,5 @@
-"""What ends a link on which nothing passes: the options of its socket, a dial's limit, heartbeats that are answered."""
+"""What ends a link on which nothing passes: the options of its socket, a dial's limit, heartbeats that are
+answered."""
 
 from __future__ import annotations
 
@@ -32,8 +33,12 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
 def limits(sock: socket.socket) -> tuple[int, int, int, int]:
     """Milliseconds without an acknowledgement, whether keep-alives are sent, and their seconds."""
     tcp = socket.IPPROTO_TCP
-    return (sock.getsockopt(tcp, socket.TCP_USER_TIMEOUT), sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
-            sock.getsockopt(tcp, socket.TCP_KEEPIDLE), sock.getsockopt(tcp, socket.TCP_KEEPINTVL))
+    return (
+        sock.getsockopt(tcp, socket.TCP_USER_TIMEOUT),
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+        sock.getsockopt(tcp, socket.TCP_KEEPIDLE),
+        sock.getsockopt(tcp, socket.TCP_KEEPINTVL),
+    )
 
 
 def test_both_sides_of_a_link_end_when_nothing_passes(guarded: list[socket.socket]) -> None:
@@ -52,14 +57,17 @@ def test_both_sides_of_a_link_end_when_nothing_passes(guarded: list[socket.socke
 def test_a_dial_that_hangs_is_given_up_and_made_anew() -> None:
     async def scenario() -> None:
         lost: list[str] = []
-        with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:  # whose kernel drops what it has no room for
+        # whose kernel drops what it has no room for
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
             waiting = [socket.socket() for _ in range(4)]
             for s in waiting:
                 s.setblocking(False)
                 s.connect_ex(deaf.getsockname())
             began = time.monotonic()
-            dealer = Dealer(asyncio.get_running_loop(), f"tcp://127.0.0.1:{deaf.getsockname()[1]}", b"d", lambda parts: None,
-                            hwm=3, lost=lost.append, silence_s=0.2)
+            dealer = Dealer(
+                asyncio.get_running_loop(), f"tcp://127.0.0.1:{deaf.getsockname()[1]}", b"d",
+                lambda parts: None, hwm=3, lost=lost.append, silence_s=0.2,
+            )
             await until(lambda: len(lost) >= 2)
             took_s = time.monotonic() - began
             dealer.close()

@@ -140,7 +140,9 @@ def test_a_newcomer_with_the_same_identity_takes_over(endpoint: str) -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize(("hwm", "most_bytes"), [(3, 1 << 40), (1 << 40, 1_200_000)], ids=["messages", "bytes"])
+@pytest.mark.parametrize(
+    ("hwm", "most_bytes"), [(3, 1 << 40), (1 << 40, 1_200_000)], ids=["messages", "bytes"]
+)
 def test_a_partner_that_does_not_read_is_refused_more_and_warned_of(
     endpoint: str, hwm: int, most_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,15 +213,18 @@ def test_a_client_with_curve_is_refused(context: zmq.Context[Any], endpoint: str
 
 
 def test_a_partner_that_ends_the_handshake_is_noticed_at_once() -> None:
-    """Its last bytes and its reset come together, as from libzmq that wants a key: uvloop tells of both once."""
+    """Its last bytes and its reset come together, as from libzmq that wants a key: uvloop tells of both
+    once."""
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.setblocking(False)
             lost: list[str] = []
-            dealer = Dealer(loop, f"tcp://127.0.0.1:{server.getsockname()[1]}", b"d", lambda parts: None, hwm=3, again_s=None,
-                            lost=lost.append)
+            dealer = Dealer(
+                loop, f"tcp://127.0.0.1:{server.getsockname()[1]}", b"d", lambda parts: None, hwm=3,
+                again_s=None, lost=lost.append,
+            )
             connection, _ = await loop.sock_accept(server)
             await until(lambda: dealer._stream is not None)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -261,7 +266,10 @@ def test_a_name_is_looked_up() -> None:
 
 
 def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "_look_up", lambda name: [(socket.AF_INET, "127.0.0.2"), (socket.AF_INET, "127.0.0.1")])
+    monkeypatch.setattr(
+        tools.muster.machine.zmtp.sockets, "_look_up",
+        lambda name: [(socket.AF_INET, "127.0.0.2"), (socket.AF_INET, "127.0.0.1")],
+    )
 
     async def scenario() -> None:
         loop, port = asyncio.get_running_loop(), free_port()

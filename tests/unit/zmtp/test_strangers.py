@@ -26,7 +26,10 @@ class World:
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
         self.came: list[bytes] = []
         self.gone: list[bytes] = []
-        self.router = Router(asyncio.get_running_loop(), self.endpoint, self.receive, hwm=100, strangers=True, gone=self.gone.append)
+        self.router = Router(
+            asyncio.get_running_loop(), self.endpoint, self.receive, hwm=100, strangers=True,
+            gone=self.gone.append,
+        )
 
     def receive(self, parts: list[bytes]) -> None:
         self.came.append(parts[-1])
@@ -94,7 +97,9 @@ def test_a_partner_may_say_much_right_behind_its_hello() -> None:
     async def scenario(world: World) -> None:
         _, writer = await world.connect()
         big = bytes(3_000_000)
-        writer.write(GREETED + frame_head(5, False) + HELLO + frame_head(len(big), False) + big + message(1) * 200)
+        writer.write(
+            GREETED + frame_head(5, False) + HELLO + frame_head(len(big), False) + big + message(1) * 200
+        )
         await until(lambda: len(world.came) == 202)
         assert world.came == [HELLO, big, *[b"\0"] * 200]
         writer.close()
@@ -108,7 +113,9 @@ def test_a_stranger_has_a_moment_and_a_partner_has_not(said: bytes, monkeypatch:
     monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "HELLO_S", 0.3)
 
     async def scenario(world: World) -> None:
-        partner = Dealer(asyncio.get_running_loop(), world.endpoint, b"partner", lambda parts: None, hwm=3, again_s=None)
+        partner = Dealer(
+            asyncio.get_running_loop(), world.endpoint, b"partner", lambda parts: None, hwm=3, again_s=None
+        )
         await until(lambda: partner.send([HELLO]))
         await world.ends(said)
         assert partner.send([b"still there"])
@@ -118,7 +125,9 @@ def test_a_stranger_has_a_moment_and_a_partner_has_not(said: bytes, monkeypatch:
     assert run(scenario) == ["no hello in time"]
 
 
-def test_of_too_many_strangers_the_first_goes_and_partners_come_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_many_strangers_the_first_goes_and_partners_come_and_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "MOST_STRANGERS", 3)
 
     async def scenario(world: World) -> None:

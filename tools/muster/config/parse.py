@@ -1,8 +1,8 @@
 """From command line, environment or file to values, over a flag table.
 
-Order of precedence: ``--config-file`` alone, if given; else command line, MUSTER_* variables, ETCD_* variables,
-defaults. The syntax is that of Go's flag package, which etcd's users write: one dash or two, ``=`` or a blank,
-``=`` for a boolean's value, ``--`` ends the flags.
+Order of precedence: ``--config-file`` alone, if given; else command line, MUSTER_* variables, ETCD_*
+variables, defaults. The syntax is that of Go's flag package, which etcd's users write: one dash or two, ``=``
+or a blank, ``=`` for a boolean's value, ``--`` ends the flags.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import yaml
 
 from tools.muster.config.flags import AUTO, Flag, Kind, Support
 
-_UNIT_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_UNIT_NS = {
+    "ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
+}
 _DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
 _TRUE, _FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
 _OWN_VARIABLES = ("MUSTER_CI", "MUSTER_SOAK", "MUSTER_ENDPOINTS")  # of the tests, not flags
@@ -90,7 +92,8 @@ def convert(flag: Flag, text: str) -> Any:
 
 
 def parse_arguments(table: Mapping[str, Flag], args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """``(text by flag name, arguments after the flags)``. UsageError on an unknown flag or a missing value."""
+    """``(text by flag name, arguments after the flags)``. UsageError on an unknown flag or a missing
+    value."""
     given: dict[str, str] = {}
     i = 0
     while i < len(args):
@@ -143,7 +146,9 @@ def resolve(
         beside = [f"--{name}" for name in given if name != "config-file"]
         if use_environ:
             beside += _variables(table, environ)
-        result.warnings += [f"{what} is ignored: a configuration file is given, which stands alone" for what in beside]
+        result.warnings += [
+            f"{what} is ignored: a configuration file is given, which stands alone" for what in beside
+        ]
     elif use_environ:
         _from_environ(result, table, environ)
     _resolve_aliases(result, table)
@@ -155,7 +160,9 @@ def _set(result: Values, flag: Flag, text: str, source: str, error: type[Excepti
         result.values[flag.name] = convert(flag, text)
     except ValueError:
         what = "invalid boolean value" if flag.kind is Kind.BOOL else "invalid value"
-        choices = f"; possible: {', '.join(c for c in flag.choices if c)}" if flag.choices else ": parse error"
+        choices = (
+            f"; possible: {', '.join(c for c in flag.choices if c)}" if flag.choices else ": parse error"
+        )
         raise error(f'{what} "{text}" for {where}{choices}') from None
     result.sources[flag.name] = source
 
@@ -176,7 +183,9 @@ def _from_environ(result: Values, table: Mapping[str, Flag], environ: Mapping[st
             flag = known.get(variable[len(prefix) :])
             if flag is None:
                 if variable not in ("ETCD_VERSION", *_OWN_VARIABLES):
-                    result.warnings.append(f"unrecognized environment variable {variable}={environ[variable]}")
+                    result.warnings.append(
+                        f"unrecognized environment variable {variable}={environ[variable]}"
+                    )
             elif not result.is_set(flag.name):  # the command line wins, then MUSTER_*
                 _set(result, flag, environ[variable], "environment", ConfigError, variable)
 
@@ -200,16 +209,24 @@ def _from_file(table: Mapping[str, Flag], path: str) -> Values:
             node = node.get(step) if isinstance(node, dict) else None
         if not flag.yaml_path or node is None:
             continue
-        _set(result, flag, _file_text(flag, node, path), "file", ConfigError, f"key {flag.yaml} in {path}" if flag.yaml else f"key {flag.name} in {path}")
+        _set(
+            result, flag, _file_text(flag, node, path), "file", ConfigError,
+            f"key {flag.yaml} in {path}" if flag.yaml else f"key {flag.name} in {path}",
+        )
     result.sources["config-file"] = "flag"
     result.values["config-file"] = path
-    # etcd takes a file with keys that it does not know and says nothing; a setting that has no effect is worth a line
+    # etcd takes a file with keys that it does not know and says nothing; a setting that has no effect is
+    # worth a line
     known = {flag.yaml_path for flag in table.values() if flag.yaml_path}
-    result.warnings += [f"unrecognized key {'.'.join(key)} in {path}" for key in _unknown_keys(document, known)]
+    result.warnings += [
+        f"unrecognized key {'.'.join(key)} in {path}" for key in _unknown_keys(document, known)
+    ]
     return result
 
 
-def _unknown_keys(document: dict[Any, Any], known: set[tuple[str, ...]], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+def _unknown_keys(
+    document: dict[Any, Any], known: set[tuple[str, ...]], above: tuple[str, ...] = ()
+) -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for step, node in document.items():
         key = (*above, str(step))

@@ -1,7 +1,9 @@
-"""Rotation of the log file, as etcd's: ``--enable-log-rotation`` and ``--log-rotation-config-json`` (lumberjack's keys).
+"""Rotation of the log file, as etcd's: ``--enable-log-rotation`` and ``--log-rotation-config-json``
+(lumberjack's keys).
 
-The supervisor looks at the file once a second, and renames it when it is too large; every process of the host opens a
-file that was renamed anew (``tools.muster.machine.logfile``). So a file may be larger than ``maxsize`` by what a second brings.
+The supervisor looks at the file once a second, and renames it when it is too large; every process of the host
+opens a file that was renamed anew (``tools.muster.machine.logfile``). So a file may be larger than
+``maxsize`` by what a second brings.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def rotation_of(outputs: Sequence[str], text: str) -> Rotation:
     """What the two flags ask for. ConfigError in etcd's words."""
     files = [o for o in outputs if o not in ("default", "stderr", "stdout", "systemd/journal", "/dev/null")]
     if len(files) != 1:
-        raise ConfigError("--log-outputs requires a single file path when --log-rotate-config-json is defined")
+        raise ConfigError(
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined"
+        )
     try:
         found = json.loads(text)
     except ValueError as error:
@@ -57,13 +61,15 @@ def rotation_of(outputs: Sequence[str], text: str) -> Rotation:
         if type(value) is not kind or (isinstance(value, int) and value < 0):
             raise ConfigError(f"invalid log rotation config: {name} is not of its kind: {json.dumps(value)}")
     return Rotation(
-        Path(files[0]), (found.get("maxsize") or _DEFAULT_MEGABYTES) << 20, min(found.get("maxage", 0), _MOST_DAYS),
+        Path(files[0]), (found.get("maxsize") or _DEFAULT_MEGABYTES) << 20,
+        min(found.get("maxage", 0), _MOST_DAYS),
         found.get("maxbackups", 0), found.get("localtime", False), found.get("compress", False),
     )  # fmt: skip
 
 
 async def rotating(rotation: Rotation | None, failed: Callable[[str], object], work: Awaitable[int]) -> int:
-    """Do ``work`` while the log file is looked at. ``failed`` is told of the first of errors that follow each other."""
+    """Do ``work`` while the log file is looked at. ``failed`` is told of the first of errors that follow each
+    other."""
     if rotation is None:
         return await work
     looks = asyncio.get_running_loop().create_task(_keep_rotating(rotation, failed))
@@ -89,8 +95,8 @@ async def _keep_rotating(rotation: Rotation, failed: Callable[[str], object]) ->
 def rotate(rotation: Rotation, now: datetime.datetime | None = None) -> None:
     """Set the file aside if it is too large; remove and compress what was set aside before. OSError.
 
-    A file is compressed one look after it was set aside at the earliest: by then nobody writes to it. That comes last:
-    where a disk is full it fails, and everything else makes room.
+    A file is compressed one look after it was set aside at the earliest: by then nobody writes to it. That
+    comes last: where a disk is full it fails, and everything else makes room.
     """
     now = now or datetime.datetime.now(datetime.UTC)
     kept = _remove_old(rotation, now)
@@ -98,7 +104,9 @@ def rotate(rotation: Rotation, now: datetime.datetime | None = None) -> None:
         if rotation.path.stat().st_size >= rotation.max_bytes:
             shown = now.astimezone() if rotation.local_time else now
             stamp = f"{shown.strftime(_STAMP)}.{shown.microsecond // 1000:03d}"
-            os.rename(rotation.path, rotation.path.with_name(f"{rotation.path.stem}-{stamp}{rotation.path.suffix}"))
+            os.rename(
+                rotation.path, rotation.path.with_name(f"{rotation.path.stem}-{stamp}{rotation.path.suffix}")
+            )
     for path in kept:
         if rotation.compress and path.suffix != ".gz":
             _compress(path)
@@ -130,7 +138,9 @@ def _set_aside(rotation: Rotation) -> list[tuple[datetime.datetime, Path]]:
             continue
         with contextlib.suppress(ValueError):
             when = datetime.datetime.strptime(stamp, f"{_STAMP}.%f")
-            found.append((when.astimezone() if rotation.local_time else when.replace(tzinfo=datetime.UTC), path))
+            found.append(
+                (when.astimezone() if rotation.local_time else when.replace(tzinfo=datetime.UTC), path)
+            )
     return found
 
 

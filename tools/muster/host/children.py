@@ -1,8 +1,8 @@
 """One child of the supervisor: started, watched, started again after a crash, stopped.
 
 A child says how it is doing on the pipe ``status_fd``, one JSON object a line: ``{"event": "ready"}``,
-``{"event": "leader", "shard", "leader", "term"}``, ``{"event": "fatal", "error"}``, ``{"event": "drained"}``. Its exit code 3 means
-that starting it again would not help.
+``{"event": "leader", "shard", "leader", "term"}``, ``{"event": "fatal", "error"}``, ``{"event": "drained"}``.
+Its exit code 3 means that starting it again would not help.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(slots=True, frozen=True)
 class ChildSpec:
-    """What to run: ``argv(status_fd)`` gives the command line, ``settings(status_fd)`` what the child is handed
-    (``tools.muster.machine.process.handed``)."""
+    """What to run: ``argv(status_fd)`` gives the command line, ``settings(status_fd)`` what the child is
+    handed (``tools.muster.machine.process.handed``)."""
 
     kind: str  # "node" or "front"
     index: int  # of the shard, or of the front
@@ -52,7 +52,8 @@ class ChildSpec:
 
 @dataclass(slots=True)
 class Child:
-    """A running or resting child. ``on_change(child, event)`` is told every status line and the end of each run."""
+    """A running or resting child. ``on_change(child, event)`` is told every status line and the end of each
+    run."""
 
     spec: ChildSpec
     on_change: Callable[[Child, dict[str, Any]], None]
@@ -78,7 +79,8 @@ class Child:
             os.kill(self.pid, number)
 
     async def drain(self, limit_s: float) -> None:
-        """Ask a node that holds a front to end that, and go on by itself; wait until it has, or ends, at most ``limit_s``."""
+        """Ask a node that holds a front to end that, and go on by itself; wait until it has, or ends, at most
+        ``limit_s``."""
         self.stopping = True
         if self.pid and self.ready:  # one that starts yet does not know the signal
             self.signal(signal.SIGUSR1)
@@ -110,7 +112,9 @@ class Child:
             if ran_s >= STEADY_S:
                 self._delay_s = 0.0
             self._delay_s = min(max(self._delay_s * 2, FIRST_DELAY_S), LONGEST_DELAY_S)
-            self.on_change(self, {"event": "exited", "code": code, "ran_s": round(ran_s, 3), "again_in_s": self._delay_s})
+            self.on_change(
+                self, {"event": "exited", "code": code, "ran_s": round(ran_s, 3), "again_in_s": self._delay_s}
+            )
             if code in (FATAL_EXIT, REMOVED_EXIT) or self.stopping:
                 return
             await asyncio.sleep(self._delay_s)  # the back-off itself, not a wait for a condition
@@ -222,7 +226,8 @@ def die_with(parent: int) -> None:
 
 def python(module: str, *arguments: str) -> list[str]:
     """The command line of one of muster's own processes; it needs :func:`environment`."""
-    return [sys.executable, "-P", "-m", module, *arguments]  # -P: a folder `node` where we are started is not ours
+    # -P: a folder `node` where we are started is not ours
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -234,4 +239,8 @@ def environment() -> dict[str, str]:
 
 def _environment_of_child() -> dict[str, str]:
     """:func:`environment` without what is for the supervisor: flags as variables, and systemd's socket."""
-    return {k: v for k, v in environment().items() if not k.startswith(("ETCD_", "MUSTER_")) and k != "NOTIFY_SOCKET"}
+    return {
+        k: v
+        for k, v in environment().items()
+        if not k.startswith(("ETCD_", "MUSTER_")) and k != "NOTIFY_SOCKET"
+    }

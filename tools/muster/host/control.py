@@ -1,7 +1,7 @@
 """The control socket of a supervisor: one JSON object a line asks, one answers.
 
-``{"do": "status"}``, ``{"do": "ready"}``, ``{"do": "kill", "kind": "node", "index": 0}``, ``{"do": "stop"}``. Only this user can reach
-the socket: its directory is private.
+``{"do": "status"}``, ``{"do": "ready"}``, ``{"do": "kill", "kind": "node", "index": 0}``, ``{"do": "stop"}``.
+Only this user can reach the socket: its directory is private.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from cluster.wire.messages import STATE_BODY, Status
 def states(
     run_dir: str, cluster_id: int, member_id: int, shards: Sequence[int], limit_s: float = 0.5
 ) -> dict[int, dict[str, Any]]:
-    """Leader, term and indexes as each shard's node tells them; a node that says nothing in time is left out."""
+    """Leader, term and indexes as each shard's node tells them; a node that says nothing in time is left
+    out."""
     found: dict[int, dict[str, Any]] = {}
     deadline = time.monotonic() + limit_s
     with zmq.Context(io_threads=1) as context:
@@ -27,7 +28,8 @@ def states(
             for shard in shards:
                 s = context.socket(zmq.DEALER)
                 s.setsockopt(zmq.LINGER, 0)
-                s.setsockopt(zmq.IMMEDIATE, 1)  # writable means connected: nothing is queued for a node that is down
+                # writable means connected: nothing is queued for a node that is down
+                s.setsockopt(zmq.IMMEDIATE, 1)
                 s.connect(f"ipc://{run_dir}/node-{shard}.sock")
                 end = ends[s] = AskingEnd()
                 hellos[s] = end.frame([end.hello(cluster_id, member_id, secrets.randbits(64))])

@@ -18,8 +18,8 @@ def assign(spec: str, processes: int, usable: Sequence[int] | None = None, *, fl
     """The CPU of each process; -1: not pinned.
 
     ``auto`` pins only where every process gets a CPU of its own: two processes pinned to one CPU while
-    another idles are worse off than two that the kernel places. The last ``floating`` of them (fronts) need none:
-    where CPUs run out, the kernel places them. A list is used round robin.
+    another idles are worse off than two that the kernel places. The last ``floating`` of them (fronts) need
+    none: where CPUs run out, the kernel places them. A list is used round robin.
     """
     if usable is None:
         usable = sorted(os.sched_getaffinity(0))
@@ -38,7 +38,11 @@ def _listed(spec: str) -> list[int]:
     chosen: list[int] = []
     for part in spec.split(","):
         low, dash, high = part.strip().partition("-")
-        if not low.isdigit() or (dash and not (high.isdigit() and int(high) >= int(low))) or len(low + high) > 8:
+        if (
+            not low.isdigit()
+            or (dash and not (high.isdigit() and int(high) >= int(low)))
+            or len(low + high) > 8
+        ):
             raise ConfigError(f'--cpus "{spec}": not "auto", "none" or a list such as 0-3,6')
         chosen += range(int(low), int(high if dash else low) + 1)
     return chosen

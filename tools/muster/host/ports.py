@@ -1,4 +1,5 @@
-"""The ports that a host listens on: which they are, whether two of its own are the same, and whether they are free."""
+"""The ports that a host listens on: which they are, whether two of its own are the same, and whether they are
+free."""
 
 from __future__ import annotations
 
@@ -66,38 +67,51 @@ def in_url(host: str) -> str:
 
 
 def listeners(config: ServerConfig, shards: int) -> list[Listener]:
-    """All that this host binds: for clients, for metrics, and for peers a port for each of ``shards`` (0 of a proxy)."""
-    found = [Listener(bind_address(url), url.port, f"--{flag}={url.text}")
-             for flag, urls in (("listen-client-urls", config.listen_client), ("listen-metrics-urls", config.listen_metrics))
-             for url in {(u.host, u.port): u for u in urls}.values()]  # http and https may share an address
+    """All that this host binds: for clients, for metrics, and for peers a port for each of ``shards`` (0 of a
+    proxy)."""
+    found = [
+        Listener(bind_address(url), url.port, f"--{flag}={url.text}")
+        for flag, urls in (
+            ("listen-client-urls", config.listen_client),
+            ("listen-metrics-urls", config.listen_metrics),
+        )
+        for url in {(u.host, u.port): u for u in urls}.values()
+    ]  # http and https may share an address
     for peer in config.listen_peer if shards else ():
         host = bind_address(peer)
-        found += [Listener(host, peer.port + shard, f"shard {shard} of --listen-peer-urls={peer.text}") for shard in range(shards)]
+        found += [
+            Listener(host, peer.port + shard, f"shard {shard} of --listen-peer-urls={peer.text}")
+            for shard in range(shards)
+        ]
     return found
 
 
 def compare(config: ServerConfig, shards: int, peers: Sequence[Peer] = ()) -> None:
-    """ConfigError if two of this host's own listeners cannot be bound together, or if another host of ``peers`` has its
-    peer port at the same address among this host's."""
+    """ConfigError if two of this host's own listeners cannot be bound together, or if another host of
+    ``peers`` has its peer port at the same address among this host's."""
     mine = listeners(config, shards)
     for at, one in enumerate(mine):
         for other in mine[:at]:
             if one.meets(other):
                 hint = f": shard s takes the peer port + s, here {shards} ports" if shards > 1 else ""
-                raise ConfigError(f"{other.asked_by} and {one.asked_by} would both listen on {one.address}{hint}")
+                raise ConfigError(
+                    f"{other.asked_by} and {one.asked_by} would both listen on {one.address}{hint}"
+                )
     own = next((peer for peer in peers if peer.name == config.name), None)
     if own is None:
         return
     for peer in peers:
         if peer is not own and peer.host == own.host and abs(peer.port - own.port) < shards:
-            raise ConfigError(f"the peer ports of {own.name} and {peer.name} overlap: each host takes {shards}, from "
-                              f"{own.port} and from {peer.port}, at {own.host}")
+            raise ConfigError(
+                f"the peer ports of {own.name} and {peer.name} overlap: each host takes {shards}, from "
+                f"{own.port} and from {peer.port}, at {own.host}"
+            )
 
 
 def check(config: ServerConfig, identity: Identity | None, log: Logger) -> None:
-    """Compare them, and wait until all are free, ``--port-wait`` at most: children of a supervisor that was killed may be
-    ending still. ConfigError, in etcd's words, if one is not: better now than by a child that crashes again and again.
-    ``identity``: None of a proxy."""
+    """Compare them, and wait until all are free, ``--port-wait`` at most: children of a supervisor that was
+    killed may be ending still. ConfigError, in etcd's words, if one is not: better now than by a child that
+    crashes again and again. ``identity``: None of a proxy."""
     shards = identity.shard_count if identity is not None else 0
     compare(config, shards, identity.peers if identity is not None else ())
     wait_until_free(config, shards, log)
@@ -114,7 +128,10 @@ def _wait(wanted: Sequence[Listener], limit_s: float, log: Logger) -> None:
         while (code := _bind_error(listener)) == errno.EADDRINUSE and time.monotonic() < began + limit_s:
             if not told and time.monotonic() > began + _TOLD_AFTER_S:
                 told = True
-                log.warning("a port is taken; waiting for it", address=listener.address, wanted_by=listener.asked_by, limit_s=limit_s)
+                log.warning(
+                    "a port is taken; waiting for it", address=listener.address, wanted_by=listener.asked_by,
+                    limit_s=limit_s,
+                )
             time.sleep(0.05)
         if code:
             reason = "address already in use" if code == errno.EADDRINUSE else os.strerror(code).lower()

@@ -88,7 +88,8 @@ class DataDirLock:
             holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip()
             os.close(self._fd)
             raise ConfigError(
-                f"data directory {data_dir} is in use by another muster" + (f" (process {holder})" if holder else "")
+                f"data directory {data_dir} is in use by another muster"
+                + (f" (process {holder})" if holder else "")
             ) from None
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)

@@ -2,10 +2,10 @@
 
 Order of stopping, each step bounded:
 
-1. fronts: they send GOAWAY and answer what they hold. Where node 0's process holds the front (``tools.muster.joined``),
-   SIGUSR1 ends that alone;
-2. nodes of shards other than 0: each hands its leadership over and answers what it has logged (``node.replica.leaving``), for
-   which it needs the order that its host's node 0 feeds it;
+1. fronts: they send GOAWAY and answer what they hold. Where node 0's process holds the front
+   (``tools.muster.joined``), SIGUSR1 ends that alone;
+2. nodes of shards other than 0: each hands its leadership over and answers what it has logged
+   (``node.replica.leaving``), for which it needs the order that its host's node 0 feeds it;
 3. node 0.
 """
 
@@ -39,8 +39,8 @@ class StopLimits:
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """What asks for an end in order. A terminal that is gone is among it, as with etcd, unless ``nohup`` or ``muster
-    local`` had that ignored before the start."""
+    """What asks for an end in order. A terminal that is gone is among it, as with etcd, unless ``nohup`` or
+    ``muster local`` had that ignored before the start."""
     asked = (signal.SIGTERM, signal.SIGINT)
     return asked if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*asked, signal.SIGHUP)
 
@@ -115,7 +115,8 @@ class Supervisor:
 
     async def _stop_all(self) -> None:
         for child in self.children:
-            child.stopping = True  # systemd may have told them all at once: what ends now is not started again
+            # systemd may have told them all at once: what ends now is not started again
+            child.stopping = True
         hurry = asyncio.get_running_loop().create_task(self._hurry.wait())
         try:
             for stage in self._stages():
@@ -158,7 +159,10 @@ class Supervisor:
             self.stop(1)
         elif kind == "leader":
             leader = f"{event.get('leader', 0):x}"
-            self._log.info("leader", child=label, shard=event.get("shard"), leader=leader, name=event.get("name", ""), term=event.get("term"))
+            self._log.info(
+                "leader", child=label, shard=event.get("shard"), leader=leader, name=event.get("name", ""),
+                term=event.get("term"),
+            )
         elif kind == "ready":
             self._log.info("child is ready", child=label, pid=child.pid)
         if self.ready and not self.announced:
@@ -176,8 +180,13 @@ class Supervisor:
             child.stopping = True
             self.stop()
         elif code == FATAL_EXIT:
-            self._log.error("a child refuses to run; stopping this host", child=label, reason=child.fatal or "see its log")
+            self._log.error(
+                "a child refuses to run; stopping this host", child=label, reason=child.fatal or "see its log"
+            )
             child.stopping = True
             self.stop(1)
         else:
-            self._log.warning("crashed; starting it again", child=label, how=how, after_s=event["ran_s"], in_s=event["again_in_s"])
+            self._log.warning(
+                "crashed; starting it again", child=label, how=how, after_s=event["ran_s"],
+                in_s=event["again_in_s"],
+            )

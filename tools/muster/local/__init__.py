@@ -1,2 +1,3 @@
-"""Several hosts on one machine: ``hosts`` runs them, ``layout`` says where they are, ``commands`` are `muster local`'s.
+"""Several hosts on one machine: ``hosts`` runs them, ``layout`` says where they are, ``commands`` are `muster
+local`'s.
 """

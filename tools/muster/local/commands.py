@@ -19,10 +19,22 @@ FLAGS = {
     f.name: f
     for f in (
         Flag("hosts", Kind.UINT, "3", "number of hosts"),
-        Flag("shards", Kind.COUNT, "1", 'number of shards; "auto": as many as there are CPUs for each host, at least 1'),
+        Flag(
+            "shards", Kind.COUNT, "1",
+            'number of shards; "auto": as many as there are CPUs for each host, at least 1',
+        ),
         Flag("data-dir", Kind.STR, "local.muster", "directory of all hosts' data and logs"),
-        Flag("base-port", Kind.UINT, "2379", "client port of host 0; host i's is this + 100 * i, its peer ports start right after"),
-        Flag("fronts", Kind.COUNT, "auto", 'front processes of each host; 0: node 0 serves clients itself; "auto": one for every four CPUs of a host'),
+        Flag(
+            "base-port", Kind.UINT, "2379",
+            "client port of host 0; host i's is this + 100 * i, its peer ports start right after",
+        ),
+        Flag(
+            "fronts",
+            Kind.COUNT,
+            "auto",
+            'front processes of each host; 0: node 0 serves clients itself; "auto": one for '
+            'every four CPUs of a host',
+        ),
         Flag("cpus", Kind.STR, "auto", 'CPUs to share out among the hosts: "auto", "none" or a list'),
         Flag("shard", Kind.STR, "", "kill: only the host's node of this shard"),
         Flag("front", Kind.STR, "", "kill: only this front of the host"),
@@ -48,7 +60,8 @@ OnReady = Callable[[str, layout.Layout], None]
 
 
 def run(args: list[str], on_ready: OnReady | None = None) -> int:
-    """Run one of them; the exit code. ``on_ready(data_dir, layout)`` is told when a started cluster serves."""
+    """Run one of them; the exit code. ``on_ready(data_dir, layout)`` is told when a started cluster
+    serves."""
     extra: list[str] = []
     if "--" in args:
         cut = args.index("--")
@@ -60,7 +73,9 @@ def run(args: list[str], on_ready: OnReady | None = None) -> int:
     command = words.pop(0) if words else ""
     if not command:
         return _run(values, tuple(extra), on_ready)
-    actions: dict[str, Callable[[layout.LocalHost, Values], str]] = {"kill": _kill, "stop": _stop, "start": _start}
+    actions: dict[str, Callable[[layout.LocalHost, Values], str]] = {
+        "kill": _kill, "stop": _stop, "start": _start,
+    }
     found = layout.load(values["data-dir"])
     if command == "status" and not words:
         return _status(found, values["json"])
@@ -111,18 +126,28 @@ def _follow_recorded(values: Values) -> None:
     except layout.NoCluster:
         return
     for flag, has in (
-        ("hosts", len(recorded.hosts)), ("shards", recorded.shards), ("base-port", recorded.hosts[0].client_port),
+        ("hosts", len(recorded.hosts)), ("shards", recorded.shards),
+        ("base-port", recorded.hosts[0].client_port),
     ):  # fmt: skip
         if values.is_set(flag) and values[flag] not in (has, AUTO):
-            raise ConfigError(f"{values['data-dir']} was made with --{flag}={has}: it cannot run with --{flag}={values[flag]}")
+            raise ConfigError(
+                f"{values['data-dir']} was made with --{flag}={has}: it cannot run "
+                f"with --{flag}={values[flag]}"
+            )
         values.values[flag] = has
 
 
 def _kill(host: layout.LocalHost, values: Values) -> str:
     if values["shard"]:
-        return f"killed node {values['shard']} of host {host.index} (process {local.kill_node(host, _number(values, 'shard'))})"
+        return (
+            f"killed node {values['shard']} of host {host.index} (process "
+            f"{local.kill_node(host, _number(values, 'shard'))})"
+        )
     if values["front"]:
-        return f"killed front {values['front']} of host {host.index} (process {local.kill_front(host, _number(values, 'front'))})"
+        return (
+            f"killed front {values['front']} of host {host.index} (process "
+            f"{local.kill_front(host, _number(values, 'front'))})"
+        )
     return f"killed host {host.index} (process {local.kill(host)} and its children)"
 
 
@@ -131,7 +156,10 @@ def _stop(host: layout.LocalHost, values: Values) -> str:
 
 
 def _start(host: layout.LocalHost, values: Values) -> str:
-    return f"started host {host.index} (process {local.start(values['data-dir'], host, wait_s=values['wait'] / 1000)})"
+    return (
+        f"started host {host.index} (process "
+        f"{local.start(values['data-dir'], host, wait_s=values['wait'] / 1000)})"
+    )
 
 
 def _number(values: Values, flag: str) -> int:
@@ -144,7 +172,10 @@ def _status(found: layout.Layout, as_json: bool) -> int:
     hosts: list[dict[str, Any]] = []
     for host in found.hosts:
         state = local.status_of(host)
-        base = {"host": host.index, "name": host.name, "up": state is not None, "endpoint": host.endpoint, "log_file": host.log_file}
+        base = {
+            "host": host.index, "name": host.name, "up": state is not None, "endpoint": host.endpoint,
+            "log_file": host.log_file,
+        }
         hosts.append({**base, **(state or {})})
     leaders = _leaders(hosts, found.shards)
     if as_json:
@@ -154,10 +185,16 @@ def _status(found: layout.Layout, as_json: bool) -> int:
         if not h["up"]:
             print(f"host {h['host']}  {h['endpoint']}  down")
             continue
-        print(f"host {h['host']}  {h['endpoint']}  {'ready' if h['ready'] else 'not ready'}  member {h['member_id']}  supervisor {h['pid']}")
+        print(
+            f"host {h['host']}  {h['endpoint']}  {'ready' if h['ready'] else 'not ready'}  member "
+            f"{h['member_id']}  supervisor {h['pid']}"
+        )
         for n in h["nodes"]:
             where = f"{_process(n)}  term {n.get('term', '?')}  commit {n.get('commit_index', '?')}"
-            print(f"  node {n['shard']}   {where}  applied {n.get('applied_index', '?')}  revision {n.get('revision', '?')}{'  leader' if n['is_leader'] else ''}")
+            print(
+                f"  node {n['shard']}   {where}  applied {n.get('applied_index', '?')}  revision "
+                f"{n.get('revision', '?')}{'  leader' if n['is_leader'] else ''}"
+            )
         for f in h["fronts"]:
             print(f"  front {f['front']}  {_process(f)}")
     for shard in leaders:

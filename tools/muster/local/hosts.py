@@ -1,7 +1,8 @@
-"""``muster local``: several hosts on this machine, each with its own supervisor, under one foreground process.
+"""``muster local``: several hosts on this machine, each with its own supervisor, under one foreground
+process.
 
-The foreground process owns all of them: whatever ends it ends them. The other commands talk to the supervisors'
-control sockets, or to the foreground's own where something has to be started.
+The foreground process owns all of them: whatever ends it ends them. The other commands talk to the
+supervisors' control sockets, or to the foreground's own where something has to be started.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class LocalCluster:
             return {"error": f"unknown request {request['do']!r}"}
         host = self._layout.host(request["host"])
         if host.index in self._processes:
-            return {"error": f"host {host.index} is already running (process {self._processes[host.index].pid})"}
+            return {
+                "error": f"host {host.index} is already running (process {self._processes[host.index].pid})"
+            }
         return {"pid": self._start(host)}
 
     def _start(self, host: LocalHost) -> int:
@@ -209,8 +212,8 @@ def stop(host: LocalHost) -> int:
 
 
 def start(data_dir: str, host: LocalHost, *, wait_s: float = 0.0) -> int:
-    """Have the foreground process start a host again; returns when its supervisor answers, and with ``wait_s``
-    only when it is ready."""
+    """Have the foreground process start a host again; returns when its supervisor answers, and with
+    ``wait_s`` only when it is ready."""
     path = os.path.join(rundir.run_dir_of(data_dir), "local.sock")
     try:
         answer = control.ask(path, {"do": "start", "host": host.index})

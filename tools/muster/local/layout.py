@@ -51,7 +51,8 @@ class Layout:
 
 
 def plan(
-    data_dir: str, hosts: int, shards: int, base_port: int, fronts: int, cpus: list[str], extra: tuple[str, ...]
+    data_dir: str, hosts: int, shards: int, base_port: int, fronts: int, cpus: list[str],
+    extra: tuple[str, ...],
 ) -> Layout:
     """Host i's client port is ``base_port + 100 * i``; its peer ports start right after."""
     if not 1 <= hosts <= 99:
@@ -73,7 +74,11 @@ def plan(
             f"--initial-cluster={cluster}", f"--initial-cluster-token={TOKEN}",
             f"--shards={shards}", f"--fronts={fronts}", f"--cpus={cpus[i]}", *extra,
         )  # fmt: skip
-        made.append(LocalHost(i, f"host{i}", port, port + 1, str(root / f"host{i}"), str(root / f"host{i}.log"), arguments))
+        made.append(
+            LocalHost(
+                i, f"host{i}", port, port + 1, str(root / f"host{i}"), str(root / f"host{i}.log"), arguments
+            )
+        )
     return Layout(tuple(made), shards)
 
 
@@ -90,6 +95,8 @@ def load(data_dir: str) -> Layout:
         hosts = tuple(LocalHost(**{**h, "arguments": tuple(h["arguments"])}) for h in raw["hosts"])
         return Layout(hosts, raw["shards"])
     except FileNotFoundError:
-        raise NoCluster(f"no local cluster in {data_dir}: start one with `muster local --data-dir {data_dir}`") from None
+        raise NoCluster(
+            f"no local cluster in {data_dir}: start one with `muster local --data-dir {data_dir}`"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ConfigError(f"cannot read {path}: {e}") from None

@@ -7,7 +7,8 @@ import os
 
 
 class LogFile:
-    """Appends whole lines to ``path``; where somebody has renamed or removed the file, to a new one of that name.
+    """Appends whole lines to ``path``; where somebody has renamed or removed the file, to a new one of that
+    name.
 
     OSError if it cannot be opened at first. Later, lines go to the file that was open.
     """
@@ -23,7 +24,8 @@ class LogFile:
         self._pending.append(text)
 
     def flush(self) -> None:
-        """One write of the system: lines of several processes do not mix. A disk that is full costs the line only."""
+        """One write of the system: lines of several processes do not mix. A disk that is full costs the line
+        only."""
         self._follow()
         data = "".join(self._pending).encode(errors="backslashreplace")
         self._pending.clear()

@@ -1,4 +1,5 @@
-"""Structured logs of nodes and fronts: one line per event (``cluster.logline``), to everything ``--log-outputs`` names."""
+"""Structured logs of nodes and fronts: one line per event (``cluster.logline``), to everything
+``--log-outputs`` names."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class _Outputs:
 
 
 def configure(caller: str, level: str, form: str, outputs: tuple[str, ...], **facts: Any) -> None:
-    """From now on structlog writes JSON or console lines (``form``) of ``caller``, with ``facts`` in every one."""
+    """From now on structlog writes JSON or console lines (``form``) of ``caller``, with ``facts`` in every
+    one."""
     renderer: Any = structlog.processors.JSONRenderer() if form == "json" else logline.text
     structlog.configure(
         processors=[

@@ -37,7 +37,8 @@ log = structlog.get_logger("node")
 
 _SWITCH_INTERVAL_S = 0.0002
 REPLACE_HOST = (
-    "This replica's log is not the one that it voted and acknowledged with, so it may not take part under its old identity. "
+    "This replica's log is not the one that it voted and acknowledged with, so it may not take "
+    "part under its old identity. "
     "Remove the member and add it again as a new one, with an empty data directory"
 )
 
@@ -91,9 +92,19 @@ async def end(node: Node) -> None:
 
 def fatal_reason(error: BaseException | None) -> str:
     """What to tell the operator if starting this node again would not help; else nothing."""
-    if isinstance(error, StorageCorruption | DirectoryLocked | DiskFull | LibraryRefused | NewerRecord | seal.SealBroken | Fatal):
+    if isinstance(
+        error,
+        StorageCorruption
+        | DirectoryLocked
+        | DiskFull
+        | LibraryRefused
+        | NewerRecord
+        | seal.SealBroken
+        | Fatal,
+    ):
         return str(error)
-    if isinstance(error, LogContradiction):  # H10: a heartbeat may tell an emptied host before its hello is refused
+    # H10: a heartbeat may tell an emptied host before its hello is refused
+    if isinstance(error, LogContradiction):
         return f"{error}. {REPLACE_HOST}"
     return ""
 

@@ -248,7 +248,8 @@ def _endpoints(given: Values, domain: str, insecure: bool) -> list[str]:
 
 
 def _checked(endpoint: str) -> str:
-    """An endpoint as a URL; ``host:port`` means http, as in etcdctl before it was built with a newer Go. Refused."""
+    """An endpoint as a URL; ``host:port`` means http, as in etcdctl before it was built with a newer Go.
+    Refused."""
     url = endpoint if "://" in endpoint else f"http://{endpoint}"
     try:
         parts = urlsplit(url)

@@ -1,12 +1,14 @@
-"""Deletes of many keys, expanded where they are applied, in slices (D8); and other effects of very many changes.
+"""Deletes of many keys, expanded where they are applied, in slices (D8); and other effects of very many
+changes.
 
-Such a delete is logged as a span. Its place in the order decides what it holds, so every replica finds the same
-keys: those that are live just before its revision. Each gets its tombstone and its entry in an ``r`` row, all at one
-place (``sub``): what has equal places is in the order of keys. ``r`` rows are told apart by counting on from there.
+Such a delete is logged as a span. Its place in the order decides what it holds, so every replica finds the
+same keys: those that are live just before its revision. Each gets its tombstone and its entry in an ``r``
+row, all at one place (``sub``): what has equal places is in the order of keys. ``r`` rows are told apart by
+counting on from there.
 
-A slice writes above the applied position, so nobody sees it (review (b), Visibility); after a crash the whole is
-done again and writes the same rows. While it lasts the key counts and the version cache stand still: both speak of
-the applied position.
+A slice writes above the applied position, so nobody sees it (review (b), Visibility); after a crash the whole
+is done again and writes the same rows. While it lasts the key counts and the version cache stand still: both
+speak of the applied position.
 
 Cost: 1.9 us of CPU a key with its event; a million keys in 3,900 slices, of which none takes 4 ms.
 """
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 
     from node.storage.state.changes.apply import Event, Run
 
-LONG_KINDS = frozenset(map(int, (Item.TXN, Item.LEASE_REVOKE, Item.DELETE_RANGE, Item.TXN_LONG)))  # that may be long
+# that may be long
+LONG_KINDS = frozenset(map(int, (Item.TXN, Item.LEASE_REVOKE, Item.DELETE_RANGE, Item.TXN_LONG)))
 _MANY = 1000  # changes at one revision; to apply so many takes 10 ms
 _SKIP_ROWS = 8  # so many rows of one key are stepped over before a seek is cheaper
 
@@ -41,8 +44,9 @@ def is_long(data: bytes, kind: int, pos: int) -> bool:
     if kind in (Item.DELETE_RANGE, Item.TXN_LONG):
         return True
     length = ITEM.unpack_from(data, pos)[1]
-    return length > _MANY * ITEM.size and has_many(data, pos + ITEM.size + (LEASE_ID.size if kind == Item.LEASE_REVOKE else 0),
-                                                   pos + ITEM.size + length)
+    return length > _MANY * ITEM.size and has_many(
+        data, pos + ITEM.size + (LEASE_ID.size if kind == Item.LEASE_REVOKE else 0), pos + ITEM.size + length
+    )
 
 
 def has_many(data: bytes, pos: int, end: int) -> bool:
@@ -132,10 +136,13 @@ def delete_range(run: Run, data: bytes, pos: int, end: int, sub: int) -> Iterato
     if entries:
         run.batch.put(RUN.pack(b"r", revision, first), b"".join(entries))
     if found != count:
-        # Two in memory that agree against the disk: keys of it are gone. Else its leader's count was wrong, and so
-        # was its answer; what every replica finds is the truth, and stopping all of them would help nobody.
+        # Two in memory that agree against the disk: keys of it are gone. Else its leader's count was wrong,
+        # and so was its answer; what every replica finds is the truth, and stopping all of them would help
+        # nobody.
         if own == count:
-            raise StorageCorruption(f"{store.path}: [{start!r}, {range_end!r}) holds {found} keys where {count} were counted")
+            raise StorageCorruption(
+                f"{store.path}: [{start!r}, {range_end!r}) holds {found} keys where {count} were counted"
+            )
         run.out.miscounted.append((start, count, found))
 
 
@@ -159,7 +166,8 @@ def _live_keys(run: Run, start: bytes, end: bytes, revision: int) -> Iterator[li
                 yield found
                 found = []
             escaped = row[1:-15]
-            if escaped == last or row[-13:-5] < oldest:  # an older version, or one that is newer than the revision
+            # an older version, or one that is newer than the revision
+            if escaped == last or row[-13:-5] < oldest:
                 skipped += 1
                 if skipped > _SKIP_ROWS:
                     it.seek(b"k" + escaped + (b"\0\x01" if escaped == last else b"\0\0" + oldest))

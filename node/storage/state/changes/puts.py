@@ -1,12 +1,13 @@
 """Many plain puts at once: a PUTS item of a record, or what its leader evaluated.
 
-Key, KeyValue and revision of each put are known, so its row is a matter of a few bytes, and all that is done for many is done
-for them together. A leader has them from its evaluation (``cluster.evaluate.replica.Batch.puts``) and makes the rows while
-the entry is on its way to the others: they lie in the CPU's caches then, and an apply later would make its clients wait.
-Everybody else reads the item. What is written is the same (``tests/unit/storage/state/test_puts.py``).
+Key, KeyValue and revision of each put are known, so its row is a matter of a few bytes, and all that is done
+for many is done for them together. A leader has them from its evaluation
+(``cluster.evaluate.replica.Batch.puts``) and makes the rows while the entry is on its way to the others: they
+lie in the CPU's caches then, and an apply later would make its clients wait. Everybody else reads the item.
+What is written is the same (``tests/unit/storage/state/test_puts.py``).
 
-Hot path, in us a put (256 B, 250 puts a record, without RocksDB's own work): a follower's apply 0.6, reading included, where
-single PUT items take 1.2; a leader 0.4 before its entry is committed and 0.3 after.
+Hot path, in us a put (256 B, 250 puts a record, without RocksDB's own work): a follower's apply 0.6, reading
+included, where single PUT items take 1.2; a leader 0.4 before its entry is committed and 0.3 after.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ def write_rows(batch: WriteBatch, puts: Puts) -> None:
     for start in range(0, len(names), GRAIN.run_entries):
         some = puts.keys[start : start + GRAIN.run_entries]
         heads = map(ENTRY.pack, range(len(some)), repeat(0), repeat(keys.PUT), map(len, some))
-        put(RUN.pack(b"r", puts.revision + start, 0), b"".join([head + key for head, key in zip(heads, some, strict=True)]))
+        put(
+            RUN.pack(b"r", puts.revision + start, 0),
+            b"".join([head + key for head, key in zip(heads, some, strict=True)]),
+        )
 
 
 class PreparedPuts:
@@ -86,13 +90,20 @@ def apply_later(run: Run, later: LaterPuts) -> None:
     apply_puts(run, later.at(before))
     if run.created is not None:
         run.created.update(
-            {key: revision for revision, (key, new) in enumerate(zip(later.keys, later.new, strict=True), before + 1) if new})
+            {
+                key: revision
+                for revision, (key, new) in enumerate(zip(later.keys, later.new, strict=True), before + 1)
+                if new
+            }
+        )
 
 
 def _took(run: Run, puts: Puts) -> None:
     """The rows are in the batch: everything else that hangs on them."""
     # C4: the leader of shard 0 knew the revisions when it evaluated
-    assert puts.revision == run.revision + 1, f"C4: revision {puts.revision} evaluated where {run.revision + 1} is due"
+    assert puts.revision == run.revision + 1, (
+        f"C4: revision {puts.revision} evaluated where {run.revision + 1} is due"
+    )
     run.revision += len(puts.keys)
     run.born += puts.new
     remember(run.store.cache, puts)
@@ -128,7 +139,10 @@ def remember(cache: VersionCache, puts: Puts) -> None:
 
 def events_of(puts: Puts) -> list[Event]:
     """What watchers are told of them."""
-    return [(revision, keys.PUT, key, kv, 0) for revision, key, kv in zip(count(puts.revision), puts.keys, puts.kvs, strict=False)]
+    return [
+        (revision, keys.PUT, key, kv, 0)
+        for revision, key, kv in zip(count(puts.revision), puts.keys, puts.kvs, strict=False)
+    ]
 
 
 assert GRAIN.run_entries * 127 < keys.RUN_BYTES

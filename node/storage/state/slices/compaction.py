@@ -8,10 +8,10 @@ a successor at or below R, and every change is in an ``r`` row. So it is enough 
 Progress is a row of its own, written in the batch of the removals. It needs no position: what is removed is
 invisible at every revision that may be read since R was applied.
 
-The changes are taken some thousand at a time and sorted by key: neighbours share blocks, and of a key with several
-changes only the first costs a seek. On a busy machine 11 us a change of 20,000 keys with 15 versions each, where one
-after the other in the order of revisions takes 17. Within a key they stay in that order: a tombstone goes only after everything
-below it, else an old value would come to light for a moment.
+The changes are taken some thousand at a time and sorted by key: neighbours share blocks, and of a key with
+several changes only the first costs a seek. On a busy machine 11 us a change of 20,000 keys with 15 versions
+each, where one after the other in the order of revisions takes 17. Within a key they stay in that order: a
+tombstone goes only after everything below it, else an old value would come to light for a moment.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class Compaction:
                 return False
         versions = self._store.database.iter(ALL_KEYS)
         handled = 0
-        last_key, last_own = b"", b""  # of the change before: its row supersedes nothing but what came before it
+        # of the change before: its row supersedes nothing but what came before it
+        last_key, last_own = b"", b""
         while changes:
             key, revision, sub, kind = changes.pop()
             prefix = b"k" + escape(key)
@@ -129,8 +130,8 @@ class Compaction:
         return not changes and self._end
 
     def _take_chunk(self, deadline: int) -> None:
-        """The next changes to be handled, by key, those of one key in their order; what is left at the deadline is taken by
-        another call."""
+        """The next changes to be handled, by key, those of one key in their order; what is left at the
+        deadline is taken by another call."""
         target, done, changes = self._target, self._done, self._changes
         runs = self._runs_from(*(self._after if self._taking else self._next_run))
         self._taking = True
@@ -147,7 +148,11 @@ class Compaction:
                 return
             entries = keys.run_entries(row, runs.value())
             taken += len(entries)
-            changes += [(key, revision, sub, kind) for revision, sub, kind, key in entries if done <= revision <= target]
+            changes += [
+                (key, revision, sub, kind)
+                for revision, sub, kind, key in entries
+                if done <= revision <= target
+            ]
             runs.next()
         else:
             runs.status()
@@ -156,8 +161,8 @@ class Compaction:
         changes.sort(reverse=True)
 
     def _before(self, versions: RdictIter, prefix: bytes, own: bytes, last: bytes) -> bytes:
-        """The row of the version that a change superseded, b"" if there is none. ``last``: the row of the change of
-        the same key before it, behind which the iterator stands."""
+        """The row of the version that a change superseded, b"" if there is none. ``last``: the row of the
+        change of the same key before it, behind which the iterator stands."""
         if last and versions.valid():
             versions.prev()
             if versions.valid() and versions.key() == last:

@@ -4,15 +4,15 @@
 revision only what a compaction would keep (contract 5), so replicas agree however far each has removed. The
 order is by key, then newest first; CRC-32 as zlib's.
 
-``hash_state`` adds all else that is applied: leases with the keys that hang on them, members and the position: equal
-order index, equal hash (I19).
+``hash_state`` adds all else that is applied: leases with the keys that hang on them, members and the
+position: equal order index, equal hash (I19).
 
-``hash_written`` covers what requests have made of the store, and no more: neither the position, which an election
-moves, nor what replicas note of each other. It is Maintenance.Hash, which etcd computes without its consistent index and
-term for the same reason: it stays as it is over a restart.
+``hash_written`` covers what requests have made of the store, and no more: neither the position, which an
+election moves, nor what replicas note of each other. It is Maintenance.Hash, which etcd computes without its
+consistent index and term for the same reason: it stays as it is over a restart.
 
-A row that says that a key hangs on a lease counts only while it is true: one that is true no longer goes with a
-compaction, at a time of its own.
+A row that says that a key hangs on a lease counts only while it is true: one that is true no longer goes with
+a compaction, at a time of its own.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ class StateHash:
         self.value = value
 
     def _between(self, lower: bytes, upper: bytes, check: int) -> Iterator[bytes | None]:
-        """The row keys in ``[lower, upper)``, the iterator at each; None where the clock is to be looked at."""
+        """The row keys in ``[lower, upper)``, the iterator at each; None where the clock is to be looked
+        at."""
         it = self._iterator
         rows = 0
         it.seek(lower)
@@ -163,5 +164,8 @@ class StateHash:
         for row in self._between(b"l", b"m", _FIND_CHECK):
             if row is None:
                 yield
-            elif lease_named(self._versions, row[LEASE_KEY.size :], self.revision) == LEASE_KEY.unpack_from(row)[1]:
+            elif (
+                lease_named(self._versions, row[LEASE_KEY.size :], self.revision)
+                == LEASE_KEY.unpack_from(row)[1]
+            ):
                 self.value = zlib.crc32(row, self.value)

@@ -1,14 +1,16 @@
 """Do keys and the leases that they hang on agree? Looked at in slices, at one moment of the applied state.
 
-An ``l`` row is all that makes a key go with its lease. No hash of keys covers these rows, and a reader of keys does not
-meet them: a replica that lost one keeps the key for ever, and nothing would tell. So both sides are walked:
+An ``l`` row is all that makes a key go with its lease. No hash of keys covers these rows, and a reader of
+keys does not meet them: a replica that lost one keeps the key for ever, and nothing would tell. So both sides
+are walked:
 
-* the newest version of every key, if it names a lease: the lease is there, and a row says that the key hangs on it;
-* every ``l`` row: its lease is there, and some version of its key names it. That need not be the newest: rows of keys that
-  left their lease go with the version that named it, at a compaction.
+* the newest version of every key, if it names a lease: the lease is there, and a row says that the key hangs
+  on it;
+* every ``l`` row: its lease is there, and some version of its key names it. That need not be the newest: rows
+  of keys that left their lease go with the version that named it, at a compaction.
 
-The alarm for corrupt members asks by :func:`check_leases`; ``node.upkeep.lease_checks`` does from time to time. Nothing is mended
-here: whoever lost a row cannot know what else it lost.
+The alarm for corrupt members asks by :func:`check_leases`; ``node.upkeep.lease_checks`` does from time to
+time. Nothing is mended here: whoever lost a row cannot know what else it lost.
 
 Cost: 2 us of CPU a key, 6 us more for one on a lease with its row; no slice of 200 us took 1 ms.
 """
@@ -187,7 +189,8 @@ def _leases_of(versions: RdictIter, key: bytes) -> Iterator[int]:
 
 
 def check_leases(store: StateStore, budget_us: int = SLICE_US) -> Generator[None, None, LeaseCheck]:
-    """The whole check, of this moment, a slice at a time; returns what was found. Raises StorageCorruption."""
+    """The whole check, of this moment, a slice at a time; returns what was found. Raises
+    StorageCorruption."""
     check = LeaseCheck(store)
     while not check.step(budget_us):
         yield

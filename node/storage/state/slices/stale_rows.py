@@ -1,11 +1,12 @@
 """Removes rows that say that a key hangs on a lease, where it does no longer.
 
-A put does not look what lease its key hung on before, so such rows stay. A compaction removes them with the versions that
-they came with; where nobody compacts, a long-lived lease would collect one for every key that ever hung on it, and whoever
-asks for its keys would walk them all. They say nothing, so each replica removes them in its own time.
+A put does not look what lease its key hung on before, so such rows stay. A compaction removes them with the
+versions that they came with; where nobody compacts, a long-lived lease would collect one for every key that
+ever hung on it, and whoever asks for its keys would walk them all. They say nothing, so each replica removes
+them in its own time.
 
-Each slice judges by the position that it finds, and an apply that is under way puts its rows with the next one: what is
-removed is not true, and comes back when it is.
+Each slice judges by the position that it finds, and an apply that is under way puts its rows with the next
+one: what is removed is not true, and comes back when it is.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _TIME_CHECK = 16  # rows between two looks at the clock: about 100 us
 
 
 def drop_stale_rows(store: StateStore, budget_us: int) -> Iterator[int]:
-    """Slices of ``budget_us`` over all rows; each yields how many it has removed. Raises StorageCorruption, SyncFailed."""
+    """Slices of ``budget_us`` over all rows; each yields how many it has removed. Raises StorageCorruption,
+    SyncFailed."""
     path, row = store.path, b"l"
     while row and store.path == path:  # else a snapshot took its place
         deadline = time.perf_counter_ns() + budget_us * 1000

@@ -45,8 +45,10 @@ def test_a_peer_that_is_not_reached_is_named_with_its_address_once_and_then_now_
     world = World()
     world.links[3].why = ("Connection refused", "")
     (line,) = world.seconds(PATIENCE_S + 1)
-    assert line == {"event": "a peer is not reached", "log_level": "warning", "peer": "h3", "address": "10.0.0.3:2380", "shard": 0,
-                    "reason": "Connection refused", "for_s": round(PATIENCE_S)}
+    assert line == {
+        "event": "a peer is not reached", "log_level": "warning", "peer": "h3", "address": "10.0.0.3:2380",
+        "shard": 0, "reason": "Connection refused", "for_s": round(PATIENCE_S),
+    }
     assert len(world.seconds(AGAIN_S * 4)) == 4
     world.links[3].why = ("", "")
     (line,) = world.seconds(1)
@@ -95,11 +97,16 @@ def test_that_nobody_leads_is_told_with_those_who_are_reached_and_those_who_are_
     world.leader = 0
     world.links[2].why = ("Connection refused", "")
     world.links[3].why = ("it refuses this host: cluster ID mismatch", "")
-    nobody = [line for line in world.seconds(AGAIN_S + PATIENCE_S + 1) if line["event"].startswith("nobody leads")]
+    nobody = [
+        line for line in world.seconds(AGAIN_S + PATIENCE_S + 1) if line["event"].startswith("nobody leads")
+    ]
     assert len(nobody) == 2
     assert nobody[0]["event"] == "nobody leads: no majority of the members reaches each other"
     assert (nobody[0]["reached"], nobody[0]["members"], nobody[0]["needed"]) == ([], 3, 2)
-    assert nobody[0]["not_reached"] == {"h2": "Connection refused", "h3": "it refuses this host: cluster ID mismatch"}
+    assert nobody[0]["not_reached"] == {
+        "h2": "Connection refused",
+        "h3": "it refuses this host: cluster ID mismatch",
+    }
     world.leader = 1
     assert [line for line in world.seconds(100) if "leads" in line["event"]] == []
 
@@ -111,7 +118,7 @@ def test_nodes_of_other_shards_say_the_same_less_often() -> None:
     assert [line["address"] for line in lines] == ["10.0.0.3:2382"]
 
 
-def test_a_peer_with_ever_new_troubles_is_still_told_of_now_and_then_and_its_causes_are_not_kept_for_ever() -> None:
+def test_a_peer_with_ever_new_troubles_is_told_of_now_and_then_and_its_causes_are_not_kept() -> None:
     world = World()
     for cause in range(40):
         world.links[3].why = (f"cause {cause}", "")

@@ -15,7 +15,9 @@ def test_a_request_is_given_up_once_it_came_longer_ago_than_a_front_waits() -> N
     overdue = []
     for second in range(12):
         if second < 4:
-            fronts.frame(b"f", frame(2 + second, [request(1 + second, Method.PUT, 7000, b"")]), lambda parts: True, b"")
+            fronts.frame(
+                b"f", frame(2 + second, [request(1 + second, Method.PUT, 7000, b"")]), lambda parts: True, b""
+            )
         fronts.sweep(float(second))
         overdue.append([rid for rid in (1, 2, 3, 4) if not link.awaits(rid)])
     assert overdue == [[]] * 7 + [[1], [1, 2], [1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4]]

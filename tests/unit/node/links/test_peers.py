@@ -58,7 +58,8 @@ def peers(own: int, ports: list[int], came: list[tuple[int, int, bytes]], good: 
     return Peers(
         machine, cluster_id=7, member_id=own, incarnation=own, shard=0, roster=Fixed(own, members),
         listen=[f"tcp://127.0.0.1:{ports[own - 1]}"], silence_s=1.0, incarnations=Accepting(good),
-        on_frame=lambda *frame: came.append(frame), on_front=lambda *_: None, on_refused=lambda peer, code, reason: (refused if refused is not None else []).append(reason),
+        on_frame=lambda *frame: came.append(frame), on_front=lambda *_: None,
+        on_refused=lambda peer, code, reason: (refused if refused is not None else []).append(reason),
     )
 
 
@@ -148,7 +149,9 @@ def test_a_host_that_is_refused_says_hello_again_after_a_while_or_on_another_con
     assert socket.sent == [b"H"]
     receive([b"X" + bytes((REFUSED_CLUSTER,)) + b"cluster ID\nmismatch"])
     assert link.trouble() == (
-        "it refuses this host: cluster ID?mismatch", "compare --initial-cluster-token and --initial-cluster of both hosts")
+        "it refuses this host: cluster ID?mismatch",
+        "compare --initial-cluster-token and --initial-cluster of both hosts",
+    )
     for _ in range(100):
         assert not link.send(b"R", b"x")
         receive([b"?"])

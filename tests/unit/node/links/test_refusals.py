@@ -120,7 +120,10 @@ def test_a_refusal_names_who_is_refused_and_what_to_look_at(port: Socket) -> Non
     with capture_logs() as logged:
         port.receive([b"other", hello(1, 99)])
         port.receive([b"list", hello(1, 2)])
-    assert [(line["peer"], line["member"], line["address"]) for line in logged] == [("", "63", "10.0.0.9:5"), ("h2", "2", "10.0.0.9:5")]
+    assert [(line["peer"], line["member"], line["address"]) for line in logged] == [
+        ("", "63", "10.0.0.9:5"),
+        ("h2", "2", "10.0.0.9:5"),
+    ]
     assert "--initial-cluster-token" in logged[0]["hint"]
     assert "--initial-cluster that it was made with names other members" in logged[1]["hint"]
 
@@ -143,6 +146,8 @@ def test_a_wrong_hello_of_a_front_learns_nothing_of_the_cluster() -> None:
 
 def test_a_cause_is_news_once_in_its_interval_and_few_are_told_apart() -> None:
     repeats = Repeats(60.0, causes=3)
-    assert [repeats.news(cause, 0.0) for cause in ("a", "a", "b", "c", "d")] == [True, False, True, True, False]
+    assert [repeats.news(cause, 0.0) for cause in ("a", "a", "b", "c", "d")] == [
+        True, False, True, True, False,
+    ]
     assert repeats.news("d", 61.0)
     assert repeats.news("a", 61.0)

@@ -43,7 +43,9 @@ def test_only_a_connection_that_is_stuck_is_warned_of(
         endpoint = f"ipc://{tmp_path}/s"
         came = asyncio.Event()
         loop = asyncio.get_running_loop()
-        served = LoopSocket(loop, router(context, endpoint, keys=None, hwm=100_000 if ends else 2), lambda _: came.set())
+        served = LoopSocket(
+            loop, router(context, endpoint, keys=None, hwm=100_000 if ends else 2), lambda _: came.set()
+        )
         front = dealer(context, endpoint)
         try:
             async with asyncio.timeout(60):

@@ -41,9 +41,20 @@ def settings(data: Path, members: int = 1) -> NodeSettings:
         s.bind(("127.0.0.1", 0))
         port = int(s.getsockname()[1])
     common = Common(
-        cluster_id=7, member_id=1, name="h", shard_count=1, placement_depth=2, log_format="console",
-        peers=tuple(Peer(i, f"h{i}", "127.0.0.1", port, (f"http://127.0.0.1:{port}",)) for i in range(1, members + 1)), run_dir=tempfile.mkdtemp(prefix="muster-test-"))
-    return NodeSettings(common=common, shard=0, data_dir=str(data), listen_host="127.0.0.1", listen_port=port, incarnation=1)
+        cluster_id=7,
+        member_id=1,
+        name="h",
+        shard_count=1,
+        placement_depth=2,
+        log_format="console",
+        peers=tuple(
+            Peer(i, f"h{i}", "127.0.0.1", port, (f"http://127.0.0.1:{port}",)) for i in range(1, members + 1)
+        ),
+        run_dir=tempfile.mkdtemp(prefix="muster-test-"),
+    )
+    return NodeSettings(
+        common=common, shard=0, data_dir=str(data), listen_host="127.0.0.1", listen_port=port, incarnation=1
+    )
 
 
 def node_of(given: NodeSettings) -> Node:
@@ -60,7 +71,10 @@ async def until_compacted(node: Node) -> None:
 def test_after_a_restart(tmp_path: Path) -> None:
     group = Configuration(frozenset({1}))
     log = RaftLog.open(tmp_path / "log", initial=group)
-    log.append([Entry(index, term, EntryKind.RECORD, data) for index, term, data in overwritten(1)], HardState(1, 1, 2))
+    log.append(
+        [Entry(index, term, EntryKind.RECORD, data) for index, term, data in overwritten(1)],
+        HardState(1, 1, 2),
+    )
     log.close()
     interrupted(tmp_path / "state", 1).close()
 

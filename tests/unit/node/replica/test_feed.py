@@ -37,7 +37,9 @@ class NodeZero:
         self._dirty: set[FrontLink] = set()
         self.timers: list[Callable[[], None]] = []
         self.turns: list[Callable[[], None]] = []
-        self.loop = SimpleNamespace(call_later=lambda after_s, call: self.timers.append(call), call_soon=self.turns.append)
+        self.loop = SimpleNamespace(
+            call_later=lambda after_s, call: self.timers.append(call), call_soon=self.turns.append
+        )
         self.feeds = Feeds(self)  # type: ignore[arg-type]
 
     def _entries(self, first: int, last: int, max_bytes: int = 1 << 62) -> list[Any]:
@@ -45,7 +47,10 @@ class NodeZero:
         if self.record:
             count = min(count, -(-max_bytes // len(self.record)))
         self.read_bytes += count * len(self.record)
-        return [SimpleNamespace(index=i, term=1, kind=EntryKind.RECORD, data=self.record) for i in range(first, first + count)]
+        return [
+            SimpleNamespace(index=i, term=1, kind=EntryKind.RECORD, data=self.record)
+            for i in range(first, first + count)
+        ]
 
     def turn(self) -> int:
         """The loop's next turn; the bytes that are read from the log in it."""
@@ -85,8 +90,12 @@ class Sibling:
         if self.link.pending:
             self.link.flush()
         frames, self._frames = self._frames, []
-        return [FEED_HEAD.unpack_from(body)[0] for frame in frames for _, status, body in decode_answers(frame)[1]
-                if status == Status.PARTIAL]
+        return [
+            FEED_HEAD.unpack_from(body)[0]
+            for frame in frames
+            for _, status, body in decode_answers(frame)[1]
+            if status == Status.PARTIAL
+        ]
 
 
 def test_a_leader_gets_the_records_that_concern_it_at_once_and_others_with_them() -> None:

@@ -85,7 +85,9 @@ def test_in_vain_it_still_looks_now_and_then(epoll: select.epoll) -> None:
     assert looks(spin, loop, 257) == 1
 
 
-def test_an_answer_in_time_forgives_the_looks_in_vain(epoll: select.epoll, answered: Callable[[], object]) -> None:
+def test_an_answer_in_time_forgives_the_looks_in_vain(
+    epoll: select.epoll, answered: Callable[[], object]
+) -> None:
     loop = Loop(epoll)
     spin = spin_on(loop)
     looks(spin, loop, 1 + 1 + 1 + 3)

@@ -58,7 +58,9 @@ class Served:
         self.link.flush()
         records = [record for frame in self.frames for record in messages.decode_answers(frame)[1]]
         self.frames.clear()
-        return sum(len(body) for _, status, body in records if status == Status.PARTIAL), records[-1][1] if records else -1
+        return sum(len(body) for _, status, body in records if status == Status.PARTIAL), records[-1][
+            1
+        ] if records else -1
 
 
 def test_a_receiver_that_takes_nothing_gets_one_window_and_costs_no_slices() -> None:
@@ -210,7 +212,8 @@ def test_those_who_wait_for_a_full_link_go_on_when_others_end_with_less_than_the
 
 @pytest.mark.parametrize("how", ["front gone", "cancelled", "node stops"])
 def test_one_that_waits_for_a_full_link_before_it_has_sent_anything_ends_too(how: str) -> None:
-    """It counts, say: it reads many rows and shows none. It would keep an iterator of the database for ever."""
+    """It counts, say: it reads many rows and shows none. It would keep an iterator of the database for
+    ever."""
     shared = Shared(count=200, size=900_000)
     assert shared.link.in_flight >= LINK_BYTES
     closed = shared.closed
@@ -259,7 +262,9 @@ def test_a_short_answer_is_one_record() -> None:
     assert shared.link.pieces_sent == 0
 
 
-def test_one_whose_client_takes_others_first_is_neither_slow_nor_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_whose_client_takes_others_first_is_neither_slow_nor_stalled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(streams, "_MOST", 1)
     served = Served()
     for _ in range(30):

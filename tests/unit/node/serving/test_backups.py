@@ -28,7 +28,8 @@ class Node:
         self.link = FrontLink(b"front", self._frame, b"", 1)
         self.closed: list[int] = []
         self.begun: list[int] = []
-        self.made: list[Callable[[Any], None]] = []  # what is to be called once the checkpoint of each is made
+        # what is to be called once the checkpoint of each is made
+        self.made: list[Callable[[Any], None]] = []
         self.loop.run_in_executor = lambda *args: SimpleNamespace(add_done_callback=self._begins)  # type: ignore[attr-defined]
         node: Any = SimpleNamespace(
             loop=self.loop,
@@ -57,7 +58,12 @@ class Node:
     def refused(self) -> list[int]:
         self.link.flush()
         frames, self.frames = self.frames, []
-        return [rid for frame in frames for rid, status, _ in messages.decode_answers(frame)[1] if status == Status.ERROR]
+        return [
+            rid
+            for frame in frames
+            for rid, status, _ in messages.decode_answers(frame)[1]
+            if status == Status.ERROR
+        ]
 
     def taken(self, rid: int, size: int) -> None:
         """A client has taken so much in all."""
@@ -77,7 +83,9 @@ def test_a_newcomer_is_refused_while_all_are_taken_as_they_should_be(node: Node)
 
 
 @pytest.mark.parametrize("trickle", [0, 1000])
-def test_of_several_that_stall_the_one_that_has_had_nothing_for_longest_gives_way(node: Node, trickle: int) -> None:
+def test_of_several_that_stall_the_one_that_has_had_nothing_for_longest_gives_way(
+    node: Node, trickle: int
+) -> None:
     node.loop.now += 3 * SLOW_AFTER_S
     for rid in (1, 2, 4):
         node.taken(rid, 100 << 20)
@@ -106,13 +114,16 @@ def test_a_shard_whose_turn_comes_later_is_not_the_slow_one(node: Node) -> None:
 
 
 def test_one_that_is_cancelled_while_its_checkpoint_is_made_takes_no_place(node: Node) -> None:
-    """It would have stood there, unread, until it was slow: who asks and cancels again and again would keep all places."""
+    """It would have stood there, unread, until it was slow: who asks and cancels again and again would keep
+    all places."""
     node.backups.end(node.link, 1)
     node.closed.clear()
     node.backups.ask(node.link, 9, b"")
     node.backups.end(node.link, 9)
     (made,) = node.made
-    source = SimpleNamespace(close=lambda: node.closed.append(9), next_chunk=lambda size: b"c" * size, size_bytes=1 << 30)
+    source = SimpleNamespace(
+        close=lambda: node.closed.append(9), next_chunk=lambda size: b"c" * size, size_bytes=1 << 30
+    )
     made(SimpleNamespace(exception=lambda: None, result=lambda: source))
     assert (node.closed, len(node.backups._held)) == ([9], _MOST - 1)
     assert not node.link.pending

@@ -27,8 +27,9 @@ class Leader:
         store: Any = SimpleNamespace(revision=9)
         lessor: Any = SimpleNamespace(primary=True)
         self.confirmations = Confirmations(
-            raft, store, lessor, lambda link: None, applied_index=lambda: 5, now=lambda: 0.0, now_ms=lambda: 0, limit_s=7,
-            beside=lambda link, rid, work: None)
+            raft, store, lessor, lambda link: None, applied_index=lambda: 5, now=lambda: 0.0,
+            now_ms=lambda: 0, limit_s=7, beside=lambda link, rid, work: None,
+        )
         self.frames: list[bytes] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)
         self.rid = 0
@@ -63,7 +64,9 @@ def test_too_many_open_questions_are_refused_until_some_are_answered(monkeypatch
     assert leader.answers() == []
     leader.confirmations.run(True)
     leader.confirmations.failed(leader.rounds[1:])
-    assert [(rid, status) for rid, status, _ in leader.answers()] == [(r, Status.NOT_LEADER) for r in (3, 4, 6)]
+    assert [(rid, status) for rid, status, _ in leader.answers()] == [
+        (r, Status.NOT_LEADER) for r in (3, 4, 6)
+    ]
     for _ in range(4):
         leader.ask()
     assert leader.answers() == []
@@ -105,7 +108,10 @@ def test_keep_alives_that_wait_for_a_revocation_are_bounded(monkeypatch: pytest.
     keep_alive(9)
     assert leader.answers() == [], "there is room again"
     leader.confirmations.resign()
-    assert [(rid, status) for rid, status, _ in leader.answers()] == [(2, Status.NOT_LEADER), (4, Status.NOT_LEADER)]
+    assert [(rid, status) for rid, status, _ in leader.answers()] == [
+        (2, Status.NOT_LEADER),
+        (4, Status.NOT_LEADER),
+    ]
     keep_alive(7)
     keep_alive(7)
     assert leader.answers() == []
@@ -122,6 +128,8 @@ def test_a_question_that_cannot_be_read_is_its_own_answer(method: Method) -> Non
     leader.confirmations.run(True)
     leader.confirmations.confirmed(leader.rounds[0], 5)
     answered = leader.answers()
-    assert [(rid, status) for rid, status, _ in answered] == [(1, Status.OK), (2, Status.ERROR), (3, Status.OK)]
+    assert [(rid, status) for rid, status, _ in answered] == [
+        (1, Status.OK), (2, Status.ERROR), (3, Status.OK),
+    ]
     assert EtcdError.decode(answered[1][2]).kind is errors.INTERNAL_FAULT
     assert len(faults.take()) == 1

@@ -1,4 +1,5 @@
-"""LeaseLeases: made once for all who ask, in short steps; nobody misses a lease that was there when he asked."""
+"""LeaseLeases: made once for all who ask, in short steps; nobody misses a lease that was there when he
+asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Range compares that decide what a transaction writes: looked at in slices, as if they were looked at in its turn."""
+"""Range compares that decide what a transaction writes: looked at in slices, as if they were looked at in its
+turn."""
 
 from __future__ import annotations
 
@@ -85,7 +86,9 @@ def noise(rng: random.Random, replica: Replica) -> None:
         replica.write(Method.PUT, pb.PutRequest(key=rng.choice(KEYS), value=b"%d" % rng.randrange(4)))
     elif what < 0.9:
         key, end = span(rng)
-        replica.write(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=key, range_end=end if rng.random() < 0.2 else b""))
+        replica.write(
+            Method.DELETE_RANGE, pb.DeleteRangeRequest(key=key, range_end=end if rng.random() < 0.2 else b"")
+        )
     elif what < 0.95:
         replica.write(Method.COMPACT, pb.CompactionRequest(revision=replica.store.revision))
     if rng.random() < 0.6 and replica.index < replica.raft.last:
@@ -156,7 +159,9 @@ def test_fifty_compares_over_many_keys_walk_these_once_and_hold_nobody_up(
 
 def test_a_compare_that_fails_early_is_decided_in_its_turn(replica: Replica) -> None:
     fill(replica, 5000)
-    failing = pb.Compare(key=b"f", range_end=b"g", target=pb.Compare.VERSION, version=5, result=pb.Compare.GREATER)
+    failing = pb.Compare(
+        key=b"f", range_end=b"g", target=pb.Compare.VERSION, version=5, result=pb.Compare.GREATER
+    )
     replica.write(Method.TXN, pb.TxnRequest(compare=[failing] * 50, success=[PUT]))
     assert not len(replica.looking)
 
@@ -210,7 +215,8 @@ def test_a_look_ahead_that_is_given_up_midway_decides_nothing(
 
 
 def test_looks_that_wait_and_are_given_up_end_one_after_the_other(replica: Replica) -> None:
-    """Each begins the next one in its own slice; the slicer took that for one more, and ended the node over it."""
+    """Each begins the next one in its own slice; the slicer took that for one more, and ended the node over
+    it."""
     fill(replica, 600)
     for _ in range(looking.AT_ONCE + 4):
         replica.write(Method.TXN, pb.TxnRequest(compare=[FULL], success=[PUT]))

@@ -49,7 +49,9 @@ class Source:
         self.frames.append(parts[-1])
         return True
 
-    def subscribe(self, rid: int, key: bytes, end: bytes = b"", *, link: int = 0, start: int = 0, prev: bool = False) -> None:
+    def subscribe(
+        self, rid: int, key: bytes, end: bytes = b"", *, link: int = 0, start: int = 0, prev: bool = False
+    ) -> None:
         body = SUBSCRIBE_HEAD.pack(start, 1 if prev else 0, len(key)) + key + end
         self.source.subscribe(self.links[link], rid, body)
 
@@ -86,7 +88,9 @@ def test_each_subscription_gets_the_events_of_its_range_in_one_record() -> None:
         source.subscribe(rid, key, end)
     source.write((6, b"a"), (6, b"b"), (7, b"c"))
     assert sorted(source.events()) == [
-        (1, [(6, b"b")]), (2, [(6, b"a"), (6, b"b")]), (3, [(6, b"b"), (7, b"c")]), (5, [(6, b"a"), (6, b"b"), (7, b"c")])]
+        (1, [(6, b"b")]), (2, [(6, b"a"), (6, b"b")]), (3, [(6, b"b"), (7, b"c")]),
+        (5, [(6, b"a"), (6, b"b"), (7, b"c")]),
+    ]
 
 
 def test_i16_a_record_is_bounded_and_no_revision_is_split() -> None:
@@ -100,7 +104,12 @@ def test_i16_a_record_is_bounded_and_no_revision_is_split() -> None:
     for rid in (1, 2):
         mine = [[revision for revision, _ in events] for found, events in records if found == rid]
         assert mine == [[revision] * 2 for revision in range(6, 16)]
-    source.source.emit([(revision, 0, b"k", key_value(b"k", 2, revision, 2, bytes(100), 0), 0) for revision in range(16, 1016)])
+    source.source.emit(
+        [
+            (revision, 0, b"k", key_value(b"k", 2, revision, 2, bytes(100), 0), 0)
+            for revision in range(16, 1016)
+        ]
+    )
     sizes = [len(events) for rid, events in source.events() if rid == 1]
     assert sum(sizes) == 1000
     assert all(50 < size < 150 for size in sizes[:-1])
@@ -142,7 +151,9 @@ def test_h8_after_a_snapshot_every_subscription_is_lost() -> None:
     assert not source.source.active
     while source.step():
         pass
-    assert sorted((rid, status) for rid, status, _ in source.answers()) == [(r, Status.LOST) for r in (1, 2, 3)]
+    assert sorted((rid, status) for rid, status, _ in source.answers()) == [
+        (r, Status.LOST) for r in (1, 2, 3)
+    ]
 
 
 @best_of_three
@@ -215,8 +226,9 @@ def test_a_revision_of_very_many_events_leaves_in_pieces_while_it_is_applied() -
     assert pieces == [(1, 7, 7, 300 | MORE_EVENTS), (1, 7, 7, 400 | MORE_EVENTS)]
     source.source.emit([*deletes(7, 700, 701), *deletes(8, 0, 1)])
     found = [(rid, status, body) for rid, status, body in source.answers()]
-    assert [(rid, *EVENTS_HEAD.unpack_from(body)) for rid, status, body in found if status == Status.EVENTS] == [
-        (1, 6, 6, 2), (1, 7, 7, 1), (1, 8, 8, 1), (2, 7, 7, 1)]
+    assert [
+        (rid, *EVENTS_HEAD.unpack_from(body)) for rid, status, body in found if status == Status.EVENTS
+    ] == [(1, 6, 6, 2), (1, 7, 7, 1), (1, 8, 8, 1), (2, 7, 7, 1)]
     assert [rid for rid, status, _ in found if status == Status.SUBSCRIBED] == [3]
 
 

@@ -1,4 +1,5 @@
-"""Large transactions take n log n steps, wherever they are looked at: twice the size is not four times the work.
+"""Large transactions take n log n steps, wherever they are looked at: twice the size is not four times the
+work.
 
 Steps are lines of this program, not seconds.
 """
@@ -61,7 +62,10 @@ def op(number: int, keys: str) -> pb.RequestOp:
 def deep(size: int) -> pb.TxnRequest:
     """Three levels, with ``size`` operations; the deletes of each meet the puts of all the others."""
     inner = [pb.TxnRequest(success=[op(at + place, "k") for place in range(8)]) for at in range(0, size, 8)]
-    middle = [pb.TxnRequest(success=[pb.RequestOp(request_txn=txn) for txn in inner[at : at + 8]]) for at in range(0, len(inner), 8)]
+    middle = [
+        pb.TxnRequest(success=[pb.RequestOp(request_txn=txn) for txn in inner[at : at + 8]])
+        for at in range(0, len(inner), 8)
+    ]
     return pb.TxnRequest(success=[pb.RequestOp(request_txn=txn) for txn in middle])
 
 
@@ -93,7 +97,9 @@ def test_footprints_and_their_conflicts_take_n_log_n_steps(shape: Callable[[int]
 
 
 @SHAPES
-def test_a_leader_evaluates_and_applies_in_n_log_n_steps(tmp_path: Path, shape: Callable[[int], pb.TxnRequest]) -> None:
+def test_a_leader_evaluates_and_applies_in_n_log_n_steps(
+    tmp_path: Path, shape: Callable[[int], pb.TxnRequest]
+) -> None:
     """Beside another of the same size that is on its way."""
     def run(size: int) -> Callable[[], object]:
         store = StateStore.open(tmp_path / f"{size}")
@@ -101,8 +107,14 @@ def test_a_leader_evaluates_and_applies_in_n_log_n_steps(tmp_path: Path, shape: 
         store.apply([(1, 1, data)], want_events=False)
         while not store.counts.build_step():
             pass
-        leader = Leader(store, 1, max_txn_ops=1 << 20, lessor=Lessor(1000), new_lease_id=lambda: 7, late_answers=True)
-        before = pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=f"k{at:06}y".encode())) for at in range(1, size, 2)])
+        leader = Leader(
+            store, 1, max_txn_ops=1 << 20, lessor=Lessor(1000), new_lease_id=lambda: 7, late_answers=True
+        )
+        before = pb.TxnRequest(
+            success=[
+                pb.RequestOp(request_put=pb.PutRequest(key=f"k{at:06}y".encode())) for at in range(1, size, 2)
+            ]
+        )
         leader.execute(Method.TXN, before.SerializeToString())
         body = shape(size).SerializeToString()
 

@@ -104,7 +104,9 @@ def test_nothing_is_kept_for_who_is_silent_nor_for_a_transfer_that_failed_nor_wh
         up.begins(7, 50, 0.0)
         if end == "failed":
             up.sent(7, None)
-        assert up.needed(10, 90, {} if end == "deposed" else status(3), 10_000 if end == "silent" else 0) is None
+        assert (
+            up.needed(10, 90, {} if end == "deposed" else status(3), 10_000 if end == "silent" else 0) is None
+        )
         assert up.slows is None
 
 
@@ -116,7 +118,9 @@ def test_who_runs_out_of_log_slows_the_load_once_half_is_used_and_less_once_it_h
     up.begins(7, 90, 0.0)
     assert up.slows == 90
     assert up.pause_s(5, 49, 100, 10.0) == 0
-    assert up.pause_s(1, 50, 100, 10.0) == pytest.approx(0.8), "a fourth of 5 bytes a second, which it was until then"
+    assert up.pause_s(1, 50, 100, 10.0) == pytest.approx(0.8), (
+        "a fourth of 5 bytes a second, which it was until then"
+    )
     assert up.pause_s(1, 51, 100, 10.2) == pytest.approx(1.4), "it was on its way"
     assert up.pause_s(100, 99, 100, 20.0) == 5, "never longer"
     up.sent(7, 95)

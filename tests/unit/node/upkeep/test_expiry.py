@@ -23,8 +23,9 @@ class Node:
         self.loop: Any = ManualLoop()
         store = SimpleNamespace(hangs_many=self._hangs_many, remember_lease_keys=lambda lease, step: iter(()))
         node: Any = SimpleNamespace(
-            loop=self.loop, store=store, slicer=SimpleNamespace(start=lambda work: self.work.append(work)), wake=lambda: None,
-            writes=SimpleNamespace(leader=SimpleNamespace(expire=self._expire)))
+            loop=self.loop, store=store, slicer=SimpleNamespace(start=lambda work: self.work.append(work)),
+            wake=lambda: None, writes=SimpleNamespace(leader=SimpleNamespace(expire=self._expire)),
+        )
         self.expiry = Expiry(node)
 
     def _hangs_many(self, lease: int, many: int) -> bool:

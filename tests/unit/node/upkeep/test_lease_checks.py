@@ -76,8 +76,18 @@ def test_rows_of_keys_that_left_a_lease_are_removed_though_nobody_compacts(tmp_p
         store = replica.store
         for turn in range(50):
             names = [b"/%02d/%04d" % (turn, n) for n in range(2000)]
-            store.apply([(turn + 2, 1, b"".join(
-                [records.put(name, 0, 1, b"", 5) for name in names] + [records.delete(name) for name in names]))])
+            store.apply(
+                [
+                    (
+                        turn + 2,
+                        1,
+                        b"".join(
+                            [records.put(name, 0, 1, b"", 5) for name in names]
+                            + [records.delete(name) for name in names]
+                        ),
+                    )
+                ]
+            )
         live = store.lease_keys(5)
         assert len(store.attachment_rows(5)) == 103_000
         replica.checks.second()

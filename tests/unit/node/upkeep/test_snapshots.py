@@ -82,7 +82,12 @@ class Host:
 
     def put(self, count: int) -> None:
         first = self.store.position.order_index + 1
-        self.store.apply([(i, 1, records.put(b"/k/%d" % i, 0, 1, bytes([i % 251]) * 1000, 0)) for i in range(first, first + count)])
+        self.store.apply(
+            [
+                (i, 1, records.put(b"/k/%d" % i, 0, 1, bytes([i % 251]) * 1000, 0))
+                for i in range(first, first + count)
+            ]
+        )
 
     def feed(self, peer: int) -> None:
         """Raft wants a state sent, again and again until one has arrived."""
@@ -134,7 +139,9 @@ def hosts(world: World, tmp_path: Path) -> Iterator[dict[int, Host]]:
         host.store.close()
 
 
-def test_a_snapshot_whose_sync_takes_a_minute_is_installed_and_sent_once(world: World, hosts: dict[int, Host]) -> None:
+def test_a_snapshot_whose_sync_takes_a_minute_is_installed_and_sent_once(
+    world: World, hosts: dict[int, Host]
+) -> None:
     world.finish_s = 60.0
     hosts[1].feed(2)
     world.run(90.0)
@@ -163,7 +170,9 @@ def test_what_is_superseded_while_it_is_synced_is_installed_if_it_is_news_and_le
     assert hosts[1].directories() == hosts[2].directories() == hosts[3].directories() == []
 
 
-def test_many_that_are_superseded_leave_one_that_is_synced_and_one_that_comes(world: World, hosts: dict[int, Host]) -> None:
+def test_many_that_are_superseded_leave_one_that_is_synced_and_one_that_comes(
+    world: World, hosts: dict[int, Host]
+) -> None:
     world.finish_s = 60.0
     for turn in range(20):
         hosts[1 if turn % 2 else 3].snapshots.send_to(2, 0)
@@ -182,7 +191,9 @@ def test_one_that_is_refused_once_it_is_whole_leaves_nothing(world: World, hosts
     assert hosts[1].directories() == hosts[2].directories() == []
 
 
-def test_one_that_is_no_news_is_refused_before_the_log_hears_of_it(world: World, hosts: dict[int, Host]) -> None:
+def test_one_that_is_no_news_is_refused_before_the_log_hears_of_it(
+    world: World, hosts: dict[int, Host]
+) -> None:
     begun = []
     hosts[2].log.begin_install = begun.append
     hosts[2].put(60)

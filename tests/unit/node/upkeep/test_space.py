@@ -20,7 +20,9 @@ def host_1(path: Path | str = "/", most: int = 800, margin: int = 0) -> Space:
     return Space(1, str(path), most_log_bytes=most, margin_bytes=margin)
 
 
-@pytest.mark.parametrize(("kept", "level"), [(0, ENOUGH), (399, ENOUGH), (400, SHORT), (599, SHORT), (600, VERY_SHORT)])
+@pytest.mark.parametrize(
+    ("kept", "level"), [(0, ENOUGH), (399, ENOUGH), (400, SHORT), (599, SHORT), (600, VERY_SHORT)]
+)
 def test_half_of_what_the_log_may_take_is_headroom(kept: int, level: int) -> None:
     host = host_1()
     assert host.look(kept, 0) is bool(level)
@@ -37,7 +39,9 @@ def test_files_that_take_more_than_they_may_count_too(files: int, level: int) ->
     assert bool(host.why) == bool(level)
 
 
-@pytest.mark.parametrize(("buffer", "bound"), [(32 << 20, 4 << 30), (32 << 20, 256 << 20), (1 << 20, 256 << 20)])
+@pytest.mark.parametrize(
+    ("buffer", "bound"), [(32 << 20, 4 << 30), (32 << 20, 256 << 20), (1 << 20, 256 << 20)]
+)
 def test_the_files_beside_what_is_kept_take_a_quarter_of_the_bound(buffer: int, bound: int) -> None:
     common: Any = None
     settings = NodeSettings(common, 0, "", "", 0, write_buffer_bytes=buffer, order_log_bytes=bound)
@@ -65,7 +69,9 @@ def test_free_space_is_what_a_user_may_write(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("levels", "store"), [
     ((0, 0, 0), ENOUGH), ((2, 0, 0), ENOUGH), ((1, 1, 0), SHORT), ((1, 2, 0), SHORT), ((2, 2, 0), VERY_SHORT),
     ((0,), ENOUGH), ((1,), SHORT), ((0, 1), SHORT), ((0, 0, 0, 2, 2), ENOUGH), ((0, 0, 1, 2, 2), SHORT)])
-def test_the_store_is_short_once_those_that_are_not_are_no_majority(levels: tuple[int, ...], store: int) -> None:
+def test_the_store_is_short_once_those_that_are_not_are_no_majority(
+    levels: tuple[int, ...], store: int
+) -> None:
     assert of_store(dict(enumerate(levels))) == store
 
 

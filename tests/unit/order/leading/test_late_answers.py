@@ -28,7 +28,8 @@ def is_late(shown: pb.RequestOp) -> bool:
 
 
 def test_rows_of_the_past_are_read_before_a_compaction_can_remove_them() -> None:
-    """Its revision is known only once a cut has put it in order: a compaction may have come in between, unknown here."""
+    """Its revision is known only once a cut has put it in order: a compaction may have come in between,
+    unknown here."""
     for revision, late in ((0, True), (5, False)):
         shown = pb.RequestOp(request_range=pb.RangeRequest(key=b"a", range_end=b"b", revision=revision))
         assert is_late(shown) is late

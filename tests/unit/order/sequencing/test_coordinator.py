@@ -1,4 +1,5 @@
-"""The sequencer's part in transactions over several shards: what it gives up, when, and what becomes of it."""
+"""The sequencer's part in transactions over several shards: what it gives up, when, and what becomes of
+it."""
 
 from __future__ import annotations
 
@@ -43,8 +44,10 @@ class Sequencer:
     def fresh(self) -> Coordinator[str]:
         """One that has heard of no leader yet."""
         return Coordinator(
-            5, self.placement, Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, TERM, 0), 2: Cut(1, TERM, 0)}),
-            max_txn_ops=128, heartbeat_ms=HEARTBEAT_MS, gone=lambda token: token in self.gone)
+            5, self.placement, Overlay(EmptyStore(leases=True)),
+            Fold(7, {1: Cut(1, TERM, 0), 2: Cut(1, TERM, 0)}), max_txn_ops=128, heartbeat_ms=HEARTBEAT_MS,
+            gone=lambda token: token in self.gone,
+        )
 
     def hear(self, *shards: int) -> None:
         """Their leaders report; without a name all of them."""
@@ -82,7 +85,8 @@ def sequencer() -> Sequencer:
 
 @pytest.mark.parametrize("takes_ms", [900, 1200, 3300])
 def test_what_is_slow_to_prepare_is_done_all_the_same(sequencer: Sequencer, takes_ms: int) -> None:
-    """A delete that shows several hundred thousand rows: its prepare takes longer than ten heartbeats each time."""
+    """A delete that shows several hundred thousand rows: its prepare takes longer than ten heartbeats each
+    time."""
     sequencer.submit("slow")
     granted: set[tuple[int, Attempt]] = set()
     due: list[tuple[int, int, Attempt]] = []
@@ -99,7 +103,9 @@ def test_what_is_slow_to_prepare_is_done_all_the_same(sequencer: Sequencer, take
     assert len({attempt for _, attempt in sequencer.prepares}) <= 2
 
 
-def test_h19_nothing_is_locked_for_a_shard_that_has_not_granted_until_its_leader_is_heard_of(sequencer: Sequencer) -> None:
+def test_h19_nothing_is_locked_for_a_shard_that_has_not_granted_until_its_leader_is_heard_of(
+    sequencer: Sequencer,
+) -> None:
     """Its leader has died, and nobody has said so."""
     sequencer.submit("wide")
     sequencer.run(0)
@@ -167,7 +173,8 @@ def test_what_nobody_waits_for_any_more_is_not_done(sequencer: Sequencer) -> Non
 
 
 def test_an_expiry_that_is_on_its_way_is_not_asked_for_again(sequencer: Sequencer) -> None:
-    """The lessor names a lease every few seconds until it is gone: a shard without a leader would fill the queue with them."""
+    """The lessor names a lease every few seconds until it is gone: a shard without a leader would fill the
+    queue with them."""
     expiring = sequencer.coordinator = sequencer.fresh()  # no leaders
     for _ in range(20_000):
         assert expiring.submit(None, Method.LEASE_REVOKE, b"", [1, 2])
@@ -231,7 +238,9 @@ def done(sequencer: Sequencer, token: str, index: int) -> Attempt:
     return attempt
 
 
-def test_i11_a_fate_that_is_not_kept_is_a_later_one(sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_i11_a_fate_that_is_not_kept_is_a_later_one(
+    sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A leader far behind asks about its lock: it must not let go before it has applied the multi."""
     monkeypatch.setattr(coordinator, "_FATES_KEPT", 2)
     first, second, third, last = (done(sequencer, token, index) for token, index in (
@@ -266,9 +275,16 @@ def test_i11_a_prepare_that_meets_a_lock_whose_fate_is_not_kept_waits_for_a_late
 def test_a_record_is_closed_when_it_is_large(sequencer: Sequencer) -> None:
     """D9: everything else that is in order waits for it."""
     for number in range(9):
-        body = pb.TxnRequest(success=[
-            pb.RequestOp(request_put=pb.PutRequest(key=key_of(shard, sequencer.placement, number), value=b"v" * (300 << 10)))
-            for shard in range(3)])
+        body = pb.TxnRequest(
+            success=[
+                pb.RequestOp(
+                    request_put=pb.PutRequest(
+                        key=key_of(shard, sequencer.placement, number), value=b"v" * (300 << 10)
+                    )
+                )
+                for shard in range(3)
+            ]
+        )
         assert sequencer.coordinator.submit(str(number), Method.TXN, body.SerializeToString())
     sequencer.run(0)
     for shard, attempt in sequencer.prepares:
@@ -283,9 +299,11 @@ def test_a_record_is_closed_when_it_is_large(sequencer: Sequencer) -> None:
     assert not sequencer.released
 
 
-def test_a_late_lock_of_an_attempt_that_is_over_is_not_asked_for_again_and_again(sequencer: Sequencer) -> None:
-    """A new leader locked it for a prepare that came late. Each refusal was answered by a prepare at once, hence by a
-    refusal; every prepare that was sent again began another such round."""
+def test_a_late_lock_of_an_attempt_that_is_over_is_not_asked_for_again_and_again(
+    sequencer: Sequencer,
+) -> None:
+    """A new leader locked it for a prepare that came late. Each refusal was answered by a prepare at once,
+    hence by a refusal; every prepare that was sent again began another such round."""
     first = done(sequencer, "a", 11)
     sequencer.submit("c")
     sequencer.run(0)

@@ -1,4 +1,5 @@
-"""Leases that end together: so many in one turn as it has time for, in time that grows with their keys and no faster."""
+"""Leases that end together: so many in one turn as it has time for, in time that grows with their keys and no
+faster."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ class Shards:
     def __init__(self, keys_each: int) -> None:
         self.keys_each = keys_each
         self.coordinator: Coordinator[str] = Coordinator(
-            5, Placement(2, 1), Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, TERM, 0)}), max_txn_ops=128, heartbeat_ms=100)
+            5, Placement(2, 1), Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, TERM, 0)}),
+            max_txn_ops=128, heartbeat_ms=100,
+        )
         self.coordinator.leader_of(1, TERM)
         self.attempts: list[list[int]] = []
         self.ended: list[tuple[list[int], int]] = []  # leases, keys
@@ -93,7 +96,9 @@ def test_what_a_client_revokes_does_not_wait_for_leases_that_are_due() -> None:
     shards = Shards(2000)
     shards.coordinator.submit(None, Method.LEASE_REVOKE, b"", list(range(1, 101)))
     shards.turn()
-    assert shards.coordinator.submit("client", Method.LEASE_REVOKE, pb.LeaseRevokeRequest(ID=1000).SerializeToString())
+    assert shards.coordinator.submit(
+        "client", Method.LEASE_REVOKE, pb.LeaseRevokeRequest(ID=1000).SerializeToString()
+    )
     shards.turn()
     shards.turn()
     assert [1000] in [leases for leases, _ in shards.ended]
@@ -176,8 +181,9 @@ class Turns:
         self.work: list[Iterator[None]] = []
         self.writes = SimpleNamespace(leader=leader)
         node: Any = SimpleNamespace(
-            loop=SimpleNamespace(call_soon=self.due.append), slicer=SimpleNamespace(start=self.work.append), wake=lambda: None,
-            writes=self.writes, store=store)
+            loop=SimpleNamespace(call_soon=self.due.append), slicer=SimpleNamespace(start=self.work.append),
+            wake=lambda: None, writes=self.writes, store=store,
+        )
         self.expiry = Expiry(node)
 
     def run(self) -> None:
@@ -220,8 +226,10 @@ def test_leases_that_are_due_end_a_few_in_each_turn(store: StateStore) -> None:
 
 
 def test_h7_leases_that_one_term_found_due_are_not_ended_by_the_next() -> None:
-    leaders = [Leader(EmptyStore(leases=True), term, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 9)
-               for term in (1, 2)]
+    leaders = [
+        Leader(EmptyStore(leases=True), term, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 9)
+        for term in (1, 2)
+    ]
     turns = Turns(leaders[0], SimpleNamespace(hangs_many=lambda lease, many: False))
     expiry = turns.expiry
     expiry.add(range(1, 1001))
@@ -244,7 +252,9 @@ def lease_of(store: StateStore, keys: int) -> Leader:
     return Leader(store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 9)
 
 
-def test_the_keys_of_a_large_lease_are_read_in_slices_before_it_ends(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_keys_of_a_large_lease_are_read_in_slices_before_it_ends(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """20,000 keys took 0.45 s in one turn, most of it to read them one by one."""
     leader = lease_of(store, 3000)
     reads = [0]
@@ -274,7 +284,9 @@ def test_h7_a_lease_whose_keys_were_read_in_a_term_that_is_lost_does_not_end(sto
     leader = lease_of(store, 600)
     turns = Turns(leader, store)
     turns.expiry.add([7])
-    turns.writes.leader = later = Leader(store, 2, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 9)
+    turns.writes.leader = later = Leader(
+        store, 2, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 9
+    )
     for _ in turns.work[0]:
         pass
     assert not leader.dirty

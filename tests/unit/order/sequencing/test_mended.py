@@ -60,7 +60,9 @@ def keys() -> tuple[bytes, bytes]:
     return found[0], found[1]
 
 
-def test_a_range_at_a_revision_that_came_while_it_was_prepared_is_asked_for_anew(keys: tuple[bytes, bytes]) -> None:
+def test_a_range_at_a_revision_that_came_while_it_was_prepared_is_asked_for_anew(
+    keys: tuple[bytes, bytes],
+) -> None:
     own, other = keys
     view = Overlay(EmptyStore(leases=True))
     coordinator: Coordinator[str] = Coordinator(
@@ -86,7 +88,9 @@ def test_a_range_at_a_revision_that_came_while_it_was_prepared_is_asked_for_anew
     second = Prepare.decode(again.body)
     assert second.attempt > first.attempt
     assert [t.revision for t in second.touches] == [0, 8]
-    kv = kv_pb2.KeyValue(key=other, create_revision=8, mod_revision=8, version=1, value=b"x").SerializeToString()
+    kv = kv_pb2.KeyValue(
+        key=other, create_revision=8, mod_revision=8, version=1, value=b"x"
+    ).SerializeToString()
     coordinator.granted(second.attempt, 1, Grant(3, [[], [(other, kv)]], []))
     coordinator.run(2, append)
     (outcome, _), = logged
@@ -94,11 +98,16 @@ def test_a_range_at_a_revision_that_came_while_it_was_prepared_is_asked_for_anew
     assert [row.value for row in answer.responses[1].response_range.kvs] == [b"x"]
 
 
-def test_a_write_of_one_shard_begins_at_once_only_where_nothing_waits_and_nothing_conflicts(keys: tuple[bytes, bytes]) -> None:
-    """A lone put is sent to its leader rather than wait behind a transaction whose other shard has no leader (D14)."""
+def test_a_write_of_one_shard_begins_at_once_only_where_nothing_waits_and_nothing_conflicts(
+    keys: tuple[bytes, bytes],
+) -> None:
+    """A lone put is sent to its leader rather than wait behind a transaction whose other shard has no leader
+    (D14)."""
     _, other = keys
     coordinator: Coordinator[str] = Coordinator(
-        5, Placement(2, 1), Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, 3, 0)}), max_txn_ops=128, heartbeat_ms=100)
+        5, Placement(2, 1), Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, 3, 0)}), max_txn_ops=128,
+        heartbeat_ms=100,
+    )
     put = pb.PutRequest(key=other, value=b"v").SerializeToString()
     elsewhere = pb.PutRequest(key=other + b"x", value=b"v").SerializeToString()
     assert not coordinator.free_for(Method.PUT, put, 1)  # its leader has not been heard of
@@ -133,11 +142,15 @@ def test_a_revoke_whose_keys_turn_out_to_be_another_ones_lets_go() -> None:
     assert shard.undecided() == [other]
 
 
-def test_a_prepare_that_meets_a_lock_whose_end_is_logged_is_asked_again_for_when_it_is_applied(keys: tuple[bytes, bytes]) -> None:
+def test_a_prepare_that_meets_a_lock_whose_end_is_logged_is_asked_again_for_when_it_is_applied(
+    keys: tuple[bytes, bytes],
+) -> None:
     """Neither side waits for a timer: a lone client's next put of a key would find the last one's lock."""
     _, other = keys
     coordinator: Coordinator[str] = Coordinator(
-        5, Placement(2, 1), Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, 3, 0)}), max_txn_ops=128, heartbeat_ms=100)
+        5, Placement(2, 1), Overlay(EmptyStore(leases=True)), Fold(7, {1: Cut(1, 3, 0)}), max_txn_ops=128,
+        heartbeat_ms=100,
+    )
     coordinator.leader_of(1, 3)
     put = pb.PutRequest(key=other, value=b"v").SerializeToString()
     sent: list[Prepare] = []

@@ -35,8 +35,11 @@ class Request:
 
 class Figures:
     def statistics(self) -> dict[str, int]:
-        return {"connections": 1, "connections_refused": 0, "connections_stalled": 0, "requests_refused": 0, "streams": 2,
-                "queued_bytes": 3, "memory_bytes": 0, "memory_limit_bytes": 9, "received_bytes": 4, "sent_bytes": 5}
+        return {
+            "connections": 1, "connections_refused": 0, "connections_stalled": 0, "requests_refused": 0,
+            "streams": 2, "queued_bytes": 3, "memory_bytes": 0, "memory_limit_bytes": 9, "received_bytes": 4,
+            "sent_bytes": 5,
+        }
 
 
 FIGURES = json.dumps({
@@ -132,7 +135,10 @@ def test_health_looks_at_alarms_then_the_leader_then_a_read() -> None:
     assert leaderless.answer is None
     site.net.pass_time(1.2)
     assert leaderless.answer == (503, b'{"health":"false","reason":"RAFT NO LEADER"}\n')
-    assert site.get("/health", "exclude=NOSPACE&serializable=true").answer == (200, b'{"health":"true","reason":""}')
+    assert site.get("/health", "exclude=NOSPACE&serializable=true").answer == (
+        200,
+        b'{"health":"true","reason":""}',
+    )
     assert (site.metrics.health_successes, site.metrics.health_failures) == (1, 2)
 
 
@@ -165,7 +171,10 @@ def test_health_fails_when_the_read_does() -> None:
         for asked in node.take(Method.ALARM):
             node.ok(asked, 1)  # the read stays unanswered
     site.net.pass_time(7.5)
-    assert request.answer == (503, b'{"health":"false","reason":"RANGE ERROR:etcdserver: request timed out"}\n')
+    assert request.answer == (
+        503,
+        b'{"health":"false","reason":"RANGE ERROR:etcdserver: request timed out"}\n',
+    )
 
 
 def test_livez_and_readyz_list_their_checks() -> None:
@@ -182,7 +191,10 @@ def test_livez_and_readyz_list_their_checks() -> None:
         b"[+]linearizable_read ok\n[+]non_learner ok\n\n")
     assert site.get("/readyz", "exclude=data_corruption").answer == (200, b"ok\n")
     site.learner = True
-    assert site.get("/readyz/non_learner").answer == (503, b"[-]non_learner failed: not supported for learner\n\n")
+    assert site.get("/readyz/non_learner").answer == (
+        503,
+        b"[-]non_learner failed: not supported for learner\n\n",
+    )
 
 
 def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
@@ -208,21 +220,32 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     assert found[("etcd_network_client_grpc_sent_bytes_total",)] == 5
     assert found[("etcd_disk_wal_fsync_duration_seconds_count",)] == 7
     assert found[("etcd_disk_wal_fsync_duration_seconds_sum",)] == 2.5
-    assert [found[("etcd_disk_wal_fsync_duration_seconds_bucket", ("le", le))] for le in ("0.001", "1", "+Inf")] == [4, 6, 7]
+    assert [
+        found[("etcd_disk_wal_fsync_duration_seconds_bucket", ("le", le))] for le in ("0.001", "1", "+Inf")
+    ] == [4, 6, 7]
     applies = (("op", "Batch"), ("success", "true"), ("version", "v3"))
     assert found[("etcd_server_apply_duration_seconds_bucket", ("le", "0.5"), *applies)] == 1
     assert found[("etcd_server_slow_apply_total",)] == 2
     assert found[("etcd_server_heartbeat_send_failures_total",)] == 1
-    assert found[("etcd_server_slow_read_indexes_total",)] == found[("etcd_server_read_indexes_failed_total",)] == 0
+    assert (
+        found[("etcd_server_slow_read_indexes_total",)]
+        == found[("etcd_server_read_indexes_failed_total",)]
+        == 0
+    )
     assert found[("etcd_network_peer_sent_bytes_total", ("To", "2"))] == 70
     assert found[("etcd_network_peer_received_bytes_total", ("From", "2"))] == 9
     assert found[("etcd_network_peer_sent_failures_total", ("To", "2"))] == 3
     assert found[("etcd_network_peer_round_trip_time_seconds_bucket", ("To", "2"), ("le", "0.1"))] == 2
     assert found[("etcd_network_peer_round_trip_time_seconds_count", ("To", "2"))] == 3
     put = (("grpc_method", "Put"), ("grpc_service", "etcdserverpb.KV"), ("grpc_type", "unary"))
-    assert [found[("grpc_server_handling_seconds_bucket", *put, ("le", le))] for le in ("0.1", "0.25", "+Inf")] == [0, 1, 1]
+    assert [
+        found[("grpc_server_handling_seconds_bucket", *put, ("le", le))] for le in ("0.1", "0.25", "+Inf")
+    ] == [0, 1, 1]
     assert found[("etcd_server_client_requests_total", ("client_api_version", "3.5"), ("type", "unary"))] == 4
-    assert (found[("etcd_debugging_mvcc_keys_total",)], found[("etcd_debugging_mvcc_compact_revision",)]) == (5, 3)
+    assert (found[("etcd_debugging_mvcc_keys_total",)], found[("etcd_debugging_mvcc_compact_revision",)]) == (
+        5,
+        3,
+    )
     assert found[("muster_node_syncs_total", ("shard", "0"))] == 7
     assert ("process_resident_memory_bytes",) in found
     watch = (("grpc_method", "Watch"), ("grpc_service", "etcdserverpb.Watch"), ("grpc_type", "bidi_stream"))
@@ -241,11 +264,13 @@ def test_metrics_are_given_without_a_node() -> None:
 def test_whole_numbers_are_written_as_by_go() -> None:
     text = (
         b"# HELP x takes 1.0\n"
-        b'x_bucket{le="1.0"} 2.0\nx_bucket{le="0.5",version="3.0"} 1.5\nx_sum 2.147483648e+09\nx_up{v="1.0"} -1.0\nx 10.05\n'
+        b'x_bucket{le="1.0"} 2.0\nx_bucket{le="0.5",version="3.0"} 1.5\nx_sum '
+        b'2.147483648e+09\nx_up{v="1.0"} -1.0\nx 10.05\n'
     )
     assert go_numbers(text) == (
         b"# HELP x takes 1.0\n"
-        b'x_bucket{le="1"} 2\nx_bucket{le="0.5",version="3.0"} 1.5\nx_sum 2.147483648e+09\nx_up{v="1.0"} -1\nx 10.05\n'
+        b'x_bucket{le="1"} 2\nx_bucket{le="0.5",version="3.0"} 1.5\nx_sum '
+        b'2.147483648e+09\nx_up{v="1.0"} -1\nx 10.05\n'
     )
 
 

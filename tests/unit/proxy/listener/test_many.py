@@ -1,4 +1,5 @@
-"""What a front looks through by itself stays short in each turn, however many requests, calls and connections there are."""
+"""What a front looks through by itself stays short in each turn, however many requests, calls and connections
+there are."""
 
 from __future__ import annotations
 
@@ -64,7 +65,9 @@ def test_a_call_that_leaves_late_takes_no_newer_slot_along() -> None:
 
 def test_a_link_of_very_many_requests_is_looked_through_in_parts_and_whole() -> None:
     told: list[Waiting] = []
-    router: Any = SimpleNamespace(fail=lambda waiting, kind: told.append(waiting), post=lambda *args: None, election_s=1.0)
+    router: Any = SimpleNamespace(
+        fail=lambda waiting, kind: told.append(waiting), post=lambda *args: None, election_s=1.0
+    )
     route: Any = SimpleNamespace(leader_since=0.0)
     link: Any = SimpleNamespace(pending={}, unseen=[], farewell=lambda: None)
     for rid in range(1, 3 * AT_ONCE + 1):
@@ -78,7 +81,9 @@ def test_a_link_of_very_many_requests_is_looked_through_in_parts_and_whole() -> 
         counts.append(len(told) - before)
         link.pending.pop(AT_ONCE + 7, None)  # answered meanwhile
     assert counts == [AT_ONCE, AT_ONCE - 1, AT_ONCE, 0]
-    assert [waiting.rid for waiting in told] == [rid for rid in range(1, 3 * AT_ONCE + 1) if rid != AT_ONCE + 7]
+    assert [waiting.rid for waiting in told] == [
+        rid for rid in range(1, 3 * AT_ONCE + 1) if rid != AT_ONCE + 7
+    ]
     assert not link.pending
 
 
@@ -120,7 +125,9 @@ def test_very_many_connections_are_ticked_in_parts_once_a_second(monkeypatch: py
         return server
 
     found = asyncio.run(scenario()).statistics()
-    assert (found["streams"], found["queued_bytes"], found["buffered_bytes"], found["connections"]) == (95, 190, 285, 95)
+    assert (found["streams"], found["queued_bytes"], found["buffered_bytes"], found["connections"]) == (
+        95, 190, 285, 95,
+    )
 
 
 def test_the_process_is_looked_at_in_a_thread_and_only_when_somebody_scrapes() -> None:

@@ -1,4 +1,5 @@
-"""A node that is about to end, as a front sees it; and what is left of a write's time when it goes elsewhere."""
+"""A node that is about to end, as a front sees it; and what is left of a write's time when it goes
+elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Links over real ZeroMQ sockets: greeting, loss, CURVE, and that nothing old is delivered after a reconnect."""
+"""Links over real ZeroMQ sockets: greeting, loss, CURVE, and that nothing old is delivered after a
+reconnect."""
 
 from __future__ import annotations
 
@@ -31,8 +32,10 @@ def free_port() -> int:
 class RouterNode:
     """A node behind a real ROUTER, polled by the test's loop."""
 
-    def __init__(self, context: zmq.Context[Any], endpoint: str, prefix: bytes, keys: tuple[bytes, bytes] | None = None,
-                 member: int = 1) -> None:
+    def __init__(
+        self, context: zmq.Context[Any], endpoint: str, prefix: bytes,
+        keys: tuple[bytes, bytes] | None = None, member: int = 1,
+    ) -> None:
         self.prefix = prefix
         self.member = member
         self.sent: dict[bytes, int] = {}
@@ -140,7 +143,9 @@ def test_a_link_greets_carries_requests_and_answers_over_ipc(tmp_path: Path) -> 
     run(test)
 
 
-def test_a_node_that_dies_costs_its_writes_an_answer_and_comes_back_under_a_new_session(tmp_path: Path) -> None:
+def test_a_node_that_dies_costs_its_writes_an_answer_and_comes_back_under_a_new_session(
+    tmp_path: Path,
+) -> None:
     async def test(context: zmq.Context[Any]) -> None:
         endpoint = f"ipc://{tmp_path}/node-0.sock"
         node = RouterNode(context, endpoint, b"")

@@ -73,7 +73,9 @@ def test_without_room_a_connection_gets_its_answers_one_after_the_other() -> Non
     first.room_to_gather = second.room_to_gather = False
     assert [credit.rid for credit in asked.piece(first_rid)] == [first_rid]
     assert asked.piece(second_rid) == []
-    assert [credit.rid for credit in asked.piece(other_rid)] == [other_rid], "another connection waits for neither"
+    assert [credit.rid for credit in asked.piece(other_rid)] == [other_rid], (
+        "another connection waits for neither"
+    )
     asked.node.answer(first_rid, Status.OK, b"")
     asked.net.pass_time(0.1)
     assert first.status == (0, "")
@@ -119,7 +121,9 @@ def test_an_answer_whose_client_takes_others_first_is_waited_for_and_its_node_is
     for at in range(1, 31):
         call.progress = at
         asked.net.pass_time(4)
-        assert {(told.method, told.rid, bytes(told.body)) for told in asked.told()} == {(Method.CREDIT, rid, bytes(8))}
+        assert {(told.method, told.rid, bytes(told.body)) for told in asked.told()} == {
+            (Method.CREDIT, rid, bytes(8))
+        }
     assert call.status is None
 
 

@@ -48,8 +48,15 @@ def test_a_proxy_that_reaches_no_node_says_why_by_name_and_address_now_and_then(
         shard.lost(shard.links[peer], 0.0, reason)
     first, *more = looked(reach, shard, 0, int(PATIENCE_S + 3 * AGAIN_S))
     assert first == {
-        "event": "no node of the shard answers", "log_level": "warning", "shard": 1, "for_s": round(PATIENCE_S),
-        "not_reached": {"h1 (10.0.0.1:2381)": "Connection refused", "h2 (10.0.0.2:2381)": "refused: cluster ID mismatch"}}
+        "event": "no node of the shard answers",
+        "log_level": "warning",
+        "shard": 1,
+        "for_s": round(PATIENCE_S),
+        "not_reached": {
+            "h1 (10.0.0.1:2381)": "Connection refused",
+            "h2 (10.0.0.2:2381)": "refused: cluster ID mismatch",
+        },
+    }
     assert len(more) == 2
     shard.ensure(1, 100.0)
     up: Any = shard.links[1]
@@ -58,7 +65,9 @@ def test_a_proxy_that_reaches_no_node_says_why_by_name_and_address_now_and_then(
     assert (line["event"], line["log_level"]) == ("a node of the shard answers", "info")
 
 
-@pytest.mark.parametrize(("reason", "again_s"), [("connection lost", 0.05), (REFUSED + "cluster ID mismatch", 5.0)])
+@pytest.mark.parametrize(
+    ("reason", "again_s"), [("connection lost", 0.05), (REFUSED + "cluster ID mismatch", 5.0)]
+)
 def test_one_that_refused_is_asked_again_after_a_while(reason: str, again_s: float) -> None:
     shard = route()
     shard.ensure(1, 0.0)
@@ -76,6 +85,10 @@ def test_one_of_many_refusals_is_logged() -> None:
         for _ in range(10):
             net.nodes[1].answer(0, Status.REFUSED, b"cluster ID mismatch")
             net.pass_time(5.5)
-    downs = [line["log_level"] for line in logged if line["event"] == "link down" and line["reason"].startswith(REFUSED)]
+    downs = [
+        line["log_level"]
+        for line in logged
+        if line["event"] == "link down" and line["reason"].startswith(REFUSED)
+    ]
     assert len(downs) >= 5
     assert downs.count("warning") == 1

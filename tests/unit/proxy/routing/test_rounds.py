@@ -110,7 +110,9 @@ def test_a_link_with_watches_is_passed_on_at_once(front: Front) -> None:
 def test_only_answers_to_writes_are_kept(front: Front) -> None:
     a, _ = front.leader(), front.leader()
     a.pending[3] = SimpleNamespace(route=READ_ANY)
-    others = [(0, int(Status.WATERMARK), bytes(8)), (3, OK, b""), (4, int(Status.NOT_LEADER), b""), (999, OK, b"")]
+    others = [
+        (0, int(Status.WATERMARK), bytes(8)), (3, OK, b""), (4, int(Status.NOT_LEADER), b""), (999, OK, b""),
+    ]
     a.frame([(rid, OK, b"") for rid in range(10, 10 + BUSY)] + others)
     assert a.told == [0, 3, 4, 999]
     front.clock.pass_(LONGEST_S)

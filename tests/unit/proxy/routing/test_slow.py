@@ -46,8 +46,10 @@ def test_a_slow_write_is_logged_when_it_has_ended_and_a_quick_one_is_not() -> No
     (line,) = slow(logs)
     assert 0.6 <= line.pop("took_s") <= 0.75
     assert line.pop("request_bytes") > 0
-    assert line == {"event": "request took too long", "log_level": "warning", "expected_s": 0.3, "waited_for": "member 1", "shard": 0,
-                    "method": "PUT", "key": "slow", "value_bytes": 6}
+    assert line == {
+        "event": "request took too long", "log_level": "warning", "expected_s": 0.3, "waited_for": "member 1",
+        "shard": 0, "method": "PUT", "key": "slow", "value_bytes": 6,
+    }
     assert "secret" not in repr(logs)
 
 
@@ -62,7 +64,10 @@ def test_what_a_request_waited_for_is_told() -> None:
         net.pass_time(8.0)
         assert put.closed
         assert read.closed
-    assert {line["method"]: line["waited_for"] for line in slow(logs)} == {"PUT": "a leader", "RANGE": "a read index"}
+    assert {line["method"]: line["waited_for"] for line in slow(logs)} == {
+        "PUT": "a leader",
+        "RANGE": "a read index",
+    }
     (line,) = [line for line in slow(logs) if line["method"] == "RANGE"]
     assert (line["key"], line["range_end"], line["limit"]) == ("a", "b", 3)
 
@@ -72,8 +77,13 @@ def test_what_a_request_waited_for_is_told() -> None:
 def test_a_request_is_told_as_its_client_made_it_whoever_is_asked(method: Method, head: bytes) -> None:
     body = rpc_pb2.PutRequest(key=b"k" * 200 + b"\xff", value=b"v").SerializeToString()
     found = described(Waiting(None, method, head + body, 1, WRITE, 0.0, 7.0, MethodStats()))
-    assert found == {"method": "PUT", "request_bytes": len(body), "key": "k" * 128 + "... (201 bytes)", "value_bytes": 1}
-    assert described(Waiting(None, method, head + b"\xff", 1, WRITE, 0.0, 7.0, MethodStats())) == {"method": "PUT", "request_bytes": 1}
+    assert found == {
+        "method": "PUT", "request_bytes": len(body), "key": "k" * 128 + "... (201 bytes)", "value_bytes": 1,
+    }
+    assert described(Waiting(None, method, head + b"\xff", 1, WRITE, 0.0, 7.0, MethodStats())) == {
+        "method": "PUT",
+        "request_bytes": 1,
+    }
 
 
 def test_very_many_are_counted() -> None:

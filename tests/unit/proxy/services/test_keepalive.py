@@ -37,7 +37,10 @@ class Alive:
     def asked(self) -> list[tuple[Request, tuple[int, ...]]]:
         """The questions for many that have come, and the leases in them."""
         self.net.run()
-        return [(r, Struct(f"<{len(r.body) // 8}q").unpack(r.body)) for r in self.node.take(Method.LEASE_KEEPALIVES)]
+        return [
+            (r, Struct(f"<{len(r.body) // 8}q").unpack(r.body))
+            for r in self.node.take(Method.LEASE_KEEPALIVES)
+        ]
 
     def answer(self, request: Request, *ttls: int, revision: int = 4) -> None:
         self.node.ok(request, revision, Struct(f"<{len(ttls)}q").pack(*ttls))

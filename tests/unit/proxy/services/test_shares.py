@@ -43,7 +43,9 @@ def test_one_connection_does_not_take_all_snapshots_that_a_node_makes_at_once() 
     most = served.net.context.settings.max_connection_snapshots
     greedy, other = Connection(), Connection()
     calls = [ask(handler, greedy) for _ in range(most + 1)]
-    assert [call.status for call in calls] == [None] * most + [(errors.TOO_MANY_REQUESTS.code, "etcdserver: too many requests")]
+    assert [call.status for call in calls] == [None] * most + [
+        (errors.TOO_MANY_REQUESTS.code, "etcdserver: too many requests")
+    ]
     assert ask(handler, other).status is None
     served.net.run()
     assert [request.method for request in served.node.take()] == [Method.SNAPSHOT] * (most + 1)

@@ -130,10 +130,19 @@ def compare(rng: random.Random, revision: int) -> pb.Compare:
 
 def read(rng: random.Random, revision: int, serializable: bool) -> pb.RequestOp:
     key, end = span(rng)
-    return pb.RequestOp(request_range=pb.RangeRequest(
-        key=key, range_end=end, limit=rng.choice((0, 0, 1, 7)), count_only=rng.random() < 0.1, keys_only=rng.random() < 0.2,
-        sort_order=rng.choice((0, 0, 0, 2)), sort_target=rng.choice((0, 0, 0, 3)),  # type: ignore[arg-type]  # numbers
-        revision=rng.choice((0, 0, 0, 0, rng.randint(1, revision), revision + 1)), serializable=serializable))
+    return pb.RequestOp(
+        request_range=pb.RangeRequest(
+            key=key,
+            range_end=end,
+            limit=rng.choice((0, 0, 1, 7)),
+            count_only=rng.random() < 0.1,
+            keys_only=rng.random() < 0.2,
+            sort_order=rng.choice((0, 0, 0, 2)),
+            sort_target=rng.choice((0, 0, 0, 3)),  # type: ignore[arg-type]  # numbers
+            revision=rng.choice((0, 0, 0, 0, rng.randint(1, revision), revision + 1)),
+            serializable=serializable,
+        )
+    )
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -155,11 +164,15 @@ ALL = pb.RequestOp(request_range=pb.RangeRequest(key=b"k", range_end=b"l"))
 
 
 def test_nothing_is_asked_of_the_sequencer_but_a_read_index_and_all_is_read_at_its_revision() -> None:
-    """315 bytes with 15 full ranges were locked, read and evaluated in one turn of the sequencer's: it lost its term."""
+    """315 bytes with 15 full ranges were locked, read and evaluated in one turn of the sequencer's: it lost
+    its term."""
     store = Store()
     for key in KEYS:
         store.put(key, b"v")
-    txn = pb.TxnRequest(compare=[pb.Compare(key=b"k", range_end=b"l", target=pb.Compare.VERSION, version=1)], success=[ALL] * 15)
+    txn = pb.TxnRequest(
+        compare=[pb.Compare(key=b"k", range_end=b"l", target=pb.Compare.VERSION, version=1)],
+        success=[ALL] * 15,
+    )
     assert heard(store, store.ask(txn)) == said(store, txn)
     assert set(store.methods) == {Method.READ_INDEX, Method.READ_TXN, Method.RANGE_ROWS}
     assert store.methods.count(Method.READ_INDEX) == 1
@@ -171,7 +184,9 @@ def test_one_that_meets_a_compaction_starts_over() -> None:
     for key in KEYS:
         store.put(key, b"v")
     store.compacted_first = 2
-    assert heard(store, store.ask(pb.TxnRequest(success=[ALL, ALL]))) == said(store, pb.TxnRequest(success=[ALL, ALL]))
+    assert heard(store, store.ask(pb.TxnRequest(success=[ALL, ALL]))) == said(
+        store, pb.TxnRequest(success=[ALL, ALL])
+    )
     assert store.methods.count(Method.READ_INDEX) > 1
 
 
@@ -202,7 +217,8 @@ def test_what_writes_or_names_a_negative_revision_goes_to_the_sequencer() -> Non
 
 
 def test_an_answered_transaction_leaves_no_cycle_that_keeps_its_rows() -> None:
-    """Fronts make few cycles, so they collect them almost never: 30 MB stayed for each transaction of 15 full ranges."""
+    """Fronts make few cycles, so they collect them almost never: 30 MB stayed for each transaction of 15 full
+    ranges."""
     store = Store()
     for key in KEYS:
         store.put(key, b"v")

@@ -16,7 +16,10 @@ from tests.unit.semantics.memory import MemoryShard
 
 SHARDS = 3
 PLACEMENT = Placement(SHARDS, 2)
-KEYS = [next(key for key in (b"k%d" % i for i in range(100)) if PLACEMENT.shard_of(key) == shard) for shard in range(SHARDS)]
+KEYS = [
+    next(key for key in (b"k%d" % i for i in range(100)) if PLACEMENT.shard_of(key) == shard)
+    for shard in range(SHARDS)
+]
 
 
 def get(key: bytes, **more: Any) -> Any:
@@ -24,7 +27,9 @@ def get(key: bytes, **more: Any) -> Any:
 
 
 def existed(key: bytes) -> Any:
-    return rpc_pb2.Compare(key=key, target=rpc_pb2.Compare.CREATE, result=rpc_pb2.Compare.GREATER, create_revision=0)
+    return rpc_pb2.Compare(
+        key=key, target=rpc_pb2.Compare.CREATE, result=rpc_pb2.Compare.GREATER, create_revision=0
+    )
 
 
 def call_txn(net: Net, txn: Any) -> FakeCall:
@@ -41,7 +46,9 @@ def test_all_keys_are_read_at_the_revision_of_one_read_index_and_the_answer_is_a
     for key in KEYS[:2]:
         store.execute(Method.PUT, rpc_pb2.PutRequest(key=key, value=b"of " + key).SerializeToString())
     txn = rpc_pb2.TxnRequest(
-        compare=[existed(KEYS[0]), existed(KEYS[1])], success=[get(KEYS[0]), get(KEYS[2]), get(KEYS[1])], failure=[get(KEYS[2])])
+        compare=[existed(KEYS[0]), existed(KEYS[1])], success=[get(KEYS[0]), get(KEYS[2]), get(KEYS[1])],
+        failure=[get(KEYS[2])],
+    )
     call = call_txn(net, txn)
     sequencer = net.nodes[1]
     (question,) = sequencer.take()
@@ -52,7 +59,8 @@ def test_all_keys_are_read_at_the_revision_of_one_read_index_and_the_answer_is_a
         node = net.every[shard, 1]
         (read,) = node.take()
         assert read.method == Method.RANGE
-        assert READ.unpack_from(read.body) == (9, store.revision)  # applied that far, at exactly this revision
+        # applied that far, at exactly this revision
+        assert READ.unpack_from(read.body) == (9, store.revision)
         assert rpc_pb2.RangeRequest.FromString(read.body[READ.size :]) == rpc_pb2.RangeRequest(key=key)
         node.ok(read, store.revision + 5, plain_answer(store.get(key)))  # it has applied more by now
         net.run()
@@ -74,7 +82,7 @@ def test_a_serializable_one_asks_nobody() -> None:
         assert READ.unpack_from(read.body) == (0, 5)  # the lowest that is applied
 
 
-def test_what_writes_goes_to_the_sequencer_and_what_names_a_revision_or_a_range_asks_it_for_a_read_index() -> None:
+def test_writes_go_to_the_sequencer_and_what_names_a_revision_or_a_range_asks_it_for_a_read_index() -> None:
     put = rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=KEYS[0]))
     for last, method in ((put, Method.WIDE), (get(KEYS[0], revision=1), Method.READ_INDEX),
                          (get(KEYS[0], range_end=KEYS[0] + b"\0"), Method.READ_INDEX)):

@@ -70,7 +70,9 @@ def test_progress_requests_that_wait_share_an_answer_and_later_ones_do_not_put_i
     world.settle()
     looks = []
     tell = WatchStream.tell_progress
-    monkeypatch.setattr(WatchStream, "tell_progress", lambda stream, owed: looks.append(owed) or tell(stream, owed))
+    monkeypatch.setattr(
+        WatchStream, "tell_progress", lambda stream, owed: looks.append(owed) or tell(stream, owed)
+    )
     for _ in range(3):
         world.net.router.header(world.store.write((PUT, b"k")), 1)
         for _ in range(10_000):

@@ -34,7 +34,9 @@ def watching(world: World, ranges: int) -> None:
     world.settle()
 
 
-def test_parts_move_to_another_node_a_window_at_a_time_and_all_of_them_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_move_to_another_node_a_window_at_a_time_and_all_of_them_arrive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(joining, "WINDOW", 100)
     world = World()
     watching(world, 1000)

@@ -1,7 +1,8 @@
 """Nodes with a watch source over one shared log of events, and clients that record what they are told.
 
-The nodes apply the log at their own pace, answer HISTORY from what they have applied when they *begin* with it and may
-send that answer later than events applied since: the order of ``node.serving.watches`` at its worst.
+The nodes apply the log at their own pace, answer HISTORY from what they have applied when they *begin* with
+it and may send that answer later than events applied since: the order of ``node.serving.watches`` at its
+worst.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ class Store:
         """One revision: ``(kind, key)`` each."""
         self.revision += 1
         for kind, key in changes:
-            kv = tombstone(key, self.revision) if kind else key_value(key, self.revision, self.revision, 1, b"v", 0)
+            kv = (
+                tombstone(key, self.revision)
+                if kind
+                else key_value(key, self.revision, self.revision, 1, b"v", 0)
+            )
             self.events.append((self.revision, kind, key, kv))
         return self.revision
 
@@ -91,7 +96,9 @@ class Source:
                 at = SUBSCRIBE_HEAD.size
                 live = max(start, self.node.revision + 1)
                 self.subs[request.rid] = (body[at : at + key_len], body[at + key_len :], live)
-                self.node.answer(request.rid, Status.SUBSCRIBED, SUBSCRIBED_BODY.pack(live, self.store.compacted))
+                self.node.answer(
+                    request.rid, Status.SUBSCRIBED, SUBSCRIBED_BODY.pack(live, self.store.compacted)
+                )
             elif request.method == Method.UNSUBSCRIBE:
                 self.subs.pop(request.rid, None)
                 self.sent.pop(request.rid, None)
@@ -155,7 +162,8 @@ class Source:
         self.serve()
 
     def apply(self, revision: int) -> None:
-        """Apply up to a revision, so many revisions at once as ``at_once`` says: their events, then the watermark."""
+        """Apply up to a revision, so many revisions at once as ``at_once`` says: their events, then the
+        watermark."""
         if self.begun:
             self._end_begun()
         while self.node.revision < revision:

@@ -117,7 +117,9 @@ def test_a_page_that_a_power_cut_left_unwritten_ends_the_log_there(log: RaftLog,
     assert len(set(found)) > 20
 
 
-def test_a_block_that_begins_with_a_whole_record_is_not_looked_for_behind_a_page_that_is_missing(log: RaftLog) -> None:
+def test_a_block_that_begins_with_a_whole_record_is_not_looked_for_behind_a_page_that_is_missing(
+    log: RaftLog,
+) -> None:
     """Behind zeros RocksDB would go on with the next block of 32 KiB, and find entries there."""
     log.append(entries(1, 1, 300))
     before = end_of(newest(log))
@@ -197,7 +199,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_files_before_the_newest_may_end_in_filling_too(tmp_path: Path) -> None:
     """A process that dies just after a change of files has not cut the old one to its length."""
-    done = subprocess.run([sys.executable, "-c", VICTIM, str(tmp_path / "log")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", VICTIM, str(tmp_path / "log")], capture_output=True, text=True, check=False
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     files = list((tmp_path / "log" / "db").glob("*.log"))
     assert len(files) >= 2

@@ -182,7 +182,10 @@ def test_syncs_in_a_thread_and_appends_in_the_loop_do_not_disturb_each_other(log
                 first = rng.randrange(max(log.first_index(), log.last_index() - 20), log.last_index() + 1)
             else:
                 first = log.last_index() + 1
-            log.append([entry(i, term, 200) for i in range(first, first + rng.randrange(1, 10))], HardState(term, 0, 0))
+            log.append(
+                [entry(i, term, 200) for i in range(first, first + rng.randrange(1, 10))],
+                HardState(term, 0, 0),
+            )
             if rng.random() < 0.02:
                 last = log.last_index()
                 log.truncate_prefix(SnapshotPosition(last - 1, log.term(last - 1), CONFIGURATION))

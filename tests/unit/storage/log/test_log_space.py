@@ -21,7 +21,8 @@ REST = 2  # of these: RocksDB's diary and manifest
 
 
 def most_beside(path: Path, size: int, count: int) -> float:
-    """Log entries of this size and truncate as a node does; write buffers that the files took at most beside that."""
+    """Log entries of this size and truncate as a node does; write buffers that the files took at most beside
+    that."""
     log = RaftLog.open(path, initial=CONFIGURATION, write_buffer_bytes=BUFFER, no_fsync=True)
     data, most, since = os.urandom(size), 0, 0
     for index in range(1, count + 1):
@@ -37,7 +38,9 @@ def most_beside(path: Path, size: int, count: int) -> float:
 
 
 @pytest.mark.parametrize(("size", "count"), [(BUFFER // 4, 600), (BUFFER // 32, 4800), (40, 60_000)])
-def test_files_take_a_bounded_number_of_buffers_beside_what_is_kept(tmp_path: Path, size: int, count: int) -> None:
+def test_files_take_a_bounded_number_of_buffers_beside_what_is_kept(
+    tmp_path: Path, size: int, count: int
+) -> None:
     assert most_beside(tmp_path, size, count) <= LOG_BESIDE + REST
 
 

@@ -1,4 +1,5 @@
-"""Keys and the leases that they hang on: the rows of both agree, whatever runs between two slices of an apply."""
+"""Keys and the leases that they hang on: the rows of both agree, whatever runs between two slices of an
+apply."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ def filled(store: StateStore) -> StateStore:
     """More keys than one slice deletes; ``k`` hung on a lease once, ``old`` still does."""
     do(store, records.lease_grant(LEASE, 60), records.lease_grant(OTHER, 60))
     do(store, *(records.put(b"/span/%06d" % n, 0, 1, b"", 0) for n in range(MANY)))
-    do(store, records.put(b"k", 0, 1, b"first", LEASE), records.delete(b"k"), records.put(b"old", 0, 1, b"", OTHER))
+    do(
+        store, records.put(b"k", 0, 1, b"first", LEASE), records.delete(b"k"),
+        records.put(b"old", 0, 1, b"", OTHER),
+    )
     do(store, records.compact(store.revision))
     return store
 
@@ -31,7 +35,9 @@ def sliced(store: StateStore, *items: bytes) -> Applying:
     """An apply of these items and then of a delete in slices."""
     index = store.position.shard_index + 1
     count = store.live_count(b"/span/", b"/span0")
-    return store.apply_slices([(index, 1, b"".join(items) + records.delete_range(b"/span/", b"/span0", count))])
+    return store.apply_slices(
+        [(index, 1, b"".join(items) + records.delete_range(b"/span/", b"/span0", count))]
+    )
 
 
 def pauses(work: Applying) -> Iterator[None]:
@@ -58,17 +64,23 @@ def test_a_compaction_between_two_slices_does_not_detach_a_key(open_store: OpenS
 
 def unversioned(store: StateStore) -> tuple[object, ...]:
     """What has no revision: leases, attachments, members, alarms; and the hash of all."""
-    return (sorted(store.leases()), store.lease_keys(LEASE), store.lease_keys(OTHER), store.members(), store.alarms(),
-            store.incarnations(), [row for row, _ in store.rows(b"l", b"m")], store.hash_state().run())
+    return (
+        sorted(store.leases()), store.lease_keys(LEASE), store.lease_keys(OTHER), store.members(),
+        store.alarms(), store.incarnations(), [row for row, _ in store.rows(b"l", b"m")],
+        store.hash_state().run(),
+    )
 
 
 CHANGES = (
     records.lease_revoke(OTHER, [b"old"]), records.lease_grant(9, 5), records.put(b"k", 0, 1, b"", 9),
-    records.lease_checkpoint(LEASE, 3), records.publish(b"\x08\x01"), records.alarm(True, 1, 5), records.incarnation(3, 33))
+    records.lease_checkpoint(LEASE, 3), records.publish(b"\x08\x01"), records.alarm(True, 1, 5),
+    records.incarnation(3, 33),
+)
 
 
 def test_rows_without_a_revision_change_with_the_position(open_store: OpenStore) -> None:
-    """Readers, hashes, checks and compactions between two slices meet all of them at the old position (I6, I19)."""
+    """Readers, hashes, checks and compactions between two slices meet all of them at the old position (I6,
+    I19)."""
     store, whole = filled(open_store("sliced")), filled(open_store("whole"))
     before = unversioned(store)
     for _ in pauses(sliced(store, *CHANGES)):
@@ -78,10 +90,13 @@ def test_rows_without_a_revision_change_with_the_position(open_store: OpenStore)
     assert unversioned(store) == unversioned(whole) != before
     assert sorted(store.leases()) == [(LEASE, 60, 3), (9, 5, 0)]
     assert (store.lease_keys(9), store.lease_keys(OTHER)) == ([b"k"], [])
-    assert [row[9:] for row, _ in store.rows(b"l", b"m")] == [b"k", b"k"]  # of 9, and of LEASE until a compaction
+    # of 9, and of LEASE until a compaction
+    assert [row[9:] for row, _ in store.rows(b"l", b"m")] == [b"k", b"k"]
 
 
-def test_after_a_crash_between_two_slices_they_are_at_the_old_position(open_store: OpenStore, tmp_path: Path) -> None:
+def test_after_a_crash_between_two_slices_they_are_at_the_old_position(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
     store = filled(open_store())
     before = unversioned(store)
     work = sliced(store, *CHANGES)
@@ -100,8 +115,10 @@ def test_after_a_crash_between_two_slices_they_are_at_the_old_position(open_stor
 def test_a_lease_may_end_and_begin_again_in_one_run(open_store: OpenStore, long: bool) -> None:
     store = filled(open_store())
     items = (
-        records.put(b"k", 0, 1, b"", LEASE), records.lease_revoke(LEASE, [b"k"]), records.lease_revoke(OTHER, [b"old"]),
-        records.lease_grant(OTHER, 30), records.put(b"new", 0, 1, b"", OTHER), records.put(b"old", 0, 1, b"", OTHER))
+        records.put(b"k", 0, 1, b"", LEASE), records.lease_revoke(LEASE, [b"k"]),
+        records.lease_revoke(OTHER, [b"old"]), records.lease_grant(OTHER, 30),
+        records.put(b"new", 0, 1, b"", OTHER), records.put(b"old", 0, 1, b"", OTHER),
+    )
     if long:
         for _ in pauses(sliced(store, *items)):
             pass
@@ -131,14 +148,23 @@ def test_a_row_that_an_apply_puts_is_not_lost_to_the_removal_of_stale_ones(open_
 def test_rows_of_keys_that_left_a_lease_go_with_a_compaction(open_store: OpenStore) -> None:
     """100,000 keys that came and went under one lease: what is left is of those that are there."""
     store = open_store(write_buffer_bytes=8 << 20)
-    do(store, records.lease_grant(LEASE, 60), records.lease_grant(OTHER, 60), records.put(b"stays", 0, 1, b"", LEASE))
+    do(
+        store, records.lease_grant(LEASE, 60), records.lease_grant(OTHER, 60),
+        records.put(b"stays", 0, 1, b"", LEASE),
+    )
     for turn in range(50):
         names = [b"/job/%03d/%04d" % (turn, n) for n in range(2000)]
         do(store, *(records.put(name, 0, 1, b"", LEASE) for name in names))
         if turn % 2:
             do(store, *(records.delete(name) for name in names))
         else:
-            do(store, *(records.put(name, store.revision - 1999 + n, 2, b"", OTHER if n == 0 else 0) for n, name in enumerate(names)))
+            do(
+                store,
+                *(
+                    records.put(name, store.revision - 1999 + n, 2, b"", OTHER if n == 0 else 0)
+                    for n, name in enumerate(names)
+                ),
+            )
     compact(store, store.revision)
     assert [row[9:] for row, _ in store.rows(b"l", b"m") if row[8] == LEASE] == [b"stays"]
     assert len(list(store.rows(b"l", b"m"))) == 1 + 25

@@ -33,7 +33,9 @@ class History:
         if current is not None and rng.random() < 0.3:
             return records.delete(key)
         value = bytes(rng.choice((0, 10, 300)))
-        return records.put(key, current.create if current else 0, current.version + 1 if current else 1, value, 0)
+        return records.put(
+            key, current.create if current else 0, current.version + 1 if current else 1, value, 0
+        )
 
     def apply(self, item: bytes) -> None:
         self.index += 1
@@ -72,7 +74,9 @@ def read_on(going: Going, rng: random.Random, steps: int) -> bool:
 
 def begin(store: StateStore, rng: random.Random) -> Going:
     """A range of the present or of the past, and what the database says of it."""
-    start, end = rng.choice([(b"\0", b"\0"), (b"1", b"2"), (b"0", b"3"), (b"100", b"\0"), tuple(rng.sample(NAMES, 2))])
+    start, end = rng.choice(
+        [(b"\0", b"\0"), (b"1", b"2"), (b"0", b"3"), (b"100", b"\0"), tuple(rng.sample(NAMES, 2))]
+    )
     revision = rng.choice((0, 0, 0, rng.randint(max(1, store.compact_revision), store.revision)))
     limit = rng.choice((0, 0, 30, 200))
     request = rpc_pb2.RangeRequest(key=start, range_end=end, limit=limit)
@@ -175,12 +179,16 @@ def test_no_room_no_blocks(tmp_path: Path) -> None:
         store.close()
 
 
-def test_a_delete_that_is_applied_in_slices_takes_blocks_out_when_it_is_through(open_store: OpenStore) -> None:
+def test_a_delete_that_is_applied_in_slices_takes_blocks_out_when_it_is_through(
+    open_store: OpenStore,
+) -> None:
     store = big(open_store)
     while not store.counts.build_step():
         pass
     before = whole(store.reader())
-    work = store.apply_slices([(2, 1, records.delete_range(b"k01", b"k02", store.live_count(b"k01", b"k02")))])
+    work = store.apply_slices(
+        [(2, 1, records.delete_range(b"k01", b"k02", store.live_count(b"k01", b"k02")))]
+    )
     next(work)
     assert whole(store.reader()) == before
     for _ in work:

@@ -103,8 +103,21 @@ def test_a_store_counts_what_it_applies(open_store: OpenStore) -> None:
     for at in range(0, 3000, 100):
         index = store.position.shard_index + 1
         store.apply([(index, 1, b"".join(items[at : at + 100]))])
-    store.apply([(store.position.shard_index + 1, 1, records.delete(b"k0005") + records.txn(
-        [records.delete(b"k0006"), records.put(b"k0007", 9, 2, b"w", 0), records.put(b"new", 0, 1, b"", 0)]))])
+    store.apply(
+        [
+            (
+                store.position.shard_index + 1,
+                1,
+                records.delete(b"k0005")
+                + records.txn(
+                    [
+                        records.delete(b"k0006"), records.put(b"k0007", 9, 2, b"w", 0),
+                        records.put(b"new", 0, 1, b"", 0),
+                    ]
+                ),
+            )
+        ]
+    )
     assert store.quick_count(b"k", b"l") == store.count(b"k", b"l") == 2998
     assert store.quick_count(b"\0", b"\0") == 2999
     assert store.counts.statistics()["blocks"] > 2

@@ -22,7 +22,8 @@ def key(number: int) -> bytes:
 
 
 def filled(path: Path, numbers: range = range(KEYS)) -> StateStore:
-    """A store with some keys in the span, those before and after it, and one that was deleted and one overwritten."""
+    """A store with some keys in the span, those before and after it, and one that was deleted and one
+    overwritten."""
     store = StateStore.open(path)
     items = [records.put(key(n), 0, 1, b"v%d" % n, 0) for n in numbers]
     items += [records.put(b"/a", 0, 1, b"before", 0), records.put(b"/z", 0, 1, b"behind", 0)]
@@ -122,11 +123,16 @@ def test_a_part_of_a_transaction_over_several_shards_begins_at_its_place(tmp_pat
 
 
 def test_what_a_transaction_does_besides_it_is_applied_in_order(tmp_path: Path) -> None:
-    """Only a delete to the end of the keys lets a put of the same keys into one transaction, as etcd's check has it."""
+    """Only a delete to the end of the keys lets a put of the same keys into one transaction, as etcd's check
+    has it."""
     store = filled(tmp_path)
     before, everything = store.revision, store.live_count(b"\0", b"\0")
-    item = records.txn([
-        records.delete_range(b"\0", b"\0", everything), records.put(b"/a", 0, 1, b"new", 0), records.put(b"/n", 0, 1, b"n", 0)])
+    item = records.txn(
+        [
+            records.delete_range(b"\0", b"\0", everything), records.put(b"/a", 0, 1, b"new", 0),
+            records.put(b"/n", 0, 1, b"n", 0),
+        ]
+    )
     store.apply([(3, 1, item)])
     assert store.revision == before + 1
     assert [k for k, _ in store.scan(b"\0", b"\0")] == [b"/a", b"/n"]
@@ -232,7 +238,9 @@ MANY = 3000
 def lease_of(store: StateStore, keys: int) -> None:
     """Lease 7 with so many keys, and one that has left it."""
     put = [records.put(b"k%05d" % n, 0, 1, b"v", 7) for n in range(keys)]
-    store.apply([(1, 1, records.lease_grant(7, 60) + b"".join(put) + records.put(b"k00001", 3, 2, b"left", 0))])
+    store.apply(
+        [(1, 1, records.lease_grant(7, 60) + b"".join(put) + records.put(b"k00001", 3, 2, b"left", 0))]
+    )
 
 
 def everything(store: StateStore) -> list[tuple[bytes, bytes]]:
@@ -244,7 +252,12 @@ def revoke() -> bytes:
 
 
 def transaction() -> bytes:
-    return records.txn([records.put(b"n%05d" % n, 0, 1, b"v", 7) if n % 2 else records.delete(b"k%05d" % n) for n in range(MANY)])
+    return records.txn(
+        [
+            records.put(b"n%05d" % n, 0, 1, b"v", 7) if n % 2 else records.delete(b"k%05d" % n)
+            for n in range(MANY)
+        ]
+    )
 
 
 @pytest.mark.parametrize("item", [revoke, transaction], ids=["lease", "transaction"])
@@ -252,7 +265,8 @@ def transaction() -> bytes:
 def test_an_effect_of_very_many_changes_is_applied_in_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, item: Callable[[], bytes], part: bool,
 ) -> None:
-    """The end of a lease of 20,000 keys held each replica's loop for 0.27 s: the same rows, events and counts as in one go."""
+    """The end of a lease of 20,000 keys held each replica's loop for 0.27 s: the same rows, events and counts
+    as in one go."""
     if part and item is revoke:
         data = b"".join(records.delete(b"k%05d" % n) for n in range(MANY) if n != 1)
     else:
@@ -282,19 +296,30 @@ def test_an_effect_of_very_many_changes_is_applied_in_slices(
             leases = ended.value.leases
         assert steps > 10 if many < MANY else not steps
         past = store.history(b"\0", b"\0", before + 1, max_events=10**6, max_scan=10**6).events
-        found.append((everything(store), past, events, leases, store.live_count(b"\0", b"\0"), store.revision, store.lease_keys(7)))
+        found.append(
+            (
+                everything(store), past, events, leases, store.live_count(b"\0", b"\0"), store.revision,
+                store.lease_keys(7),
+            )
+        )
         store.close()
     (sliced_rows, *sliced), (whole_rows, *whole) = found
     assert sliced == whole
-    assert [row for row in sliced_rows if row[0][:1] != b"r"] == [row for row in whole_rows if row[0][:1] != b"r"]
+    assert [row for row in sliced_rows if row[0][:1] != b"r"] == [
+        row for row in whole_rows if row[0][:1] != b"r"
+    ]
 
 
-def test_what_follows_a_span_and_puts_in_one_record_is_found_in_history_and_by_a_compaction(tmp_path: Path) -> None:
-    """Its change was noted at a revision far ahead: watches missed it, and a compaction left what it had superseded, which
-    came to light again once the key was deleted."""
+def test_what_follows_a_span_and_puts_in_one_record_is_found_in_history_and_by_a_compaction(
+    tmp_path: Path,
+) -> None:
+    """Its change was noted at a revision far ahead: watches missed it, and a compaction left what it had
+    superseded, which came to light again once the key was deleted."""
     store = filled(tmp_path)
     before = store.revision
-    long = records.txn([records.delete_range(b"/span/", b"/span0", KEYS - 1), records.put(b"/n", 0, 1, b"n", 0)])
+    long = records.txn(
+        [records.delete_range(b"/span/", b"/span0", KEYS - 1), records.put(b"/n", 0, 1, b"n", 0)]
+    )
     store.apply([(3, 1, long + records.put(b"/a", store.current(b"/a").create, 2, b"anew", 0))])  # type: ignore[union-attr]
     assert store.revision == before + 2
     noted = [change for row, run in store.rows(b"r", b"s") for change in run_entries(row, run)]

@@ -1,4 +1,5 @@
-"""A process that dies between two slices of an apply leaves rows above its position: nobody reads them before they are applied."""
+"""A process that dies between two slices of an apply leaves rows above its position: nobody reads them before
+they are applied."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def half_applied(store: StateStore) -> list[bytes]:
 
 
 @pytest.mark.parametrize("way", ["killed", "sent"])
-def test_half_of_an_apply_is_not_seen_where_the_store_is_opened(open_store: OpenStore, tmp_path: Path, way: str) -> None:
+def test_half_of_an_apply_is_not_seen_where_the_store_is_opened(
+    open_store: OpenStore, tmp_path: Path, way: str
+) -> None:
     store = filled(open_store())
     before = half_applied(store)
     store.flush()

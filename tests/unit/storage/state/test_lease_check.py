@@ -1,4 +1,5 @@
-"""The check of keys against leases: it passes on whatever was applied, and fires on every row that is wrong."""
+"""The check of keys against leases: it passes on whatever was applied, and fires on every row that is
+wrong."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def checked(store: StateStore) -> LeaseCheck:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_it_finds_nothing_in_what_was_applied_however_far_a_compaction_is(open_store: OpenStore, seed: int) -> None:
+def test_it_finds_nothing_in_what_was_applied_however_far_a_compaction_is(
+    open_store: OpenStore, seed: int
+) -> None:
     store = open_store()
     rng = random.Random(seed)
     attached = 0
@@ -64,11 +67,14 @@ def test_it_finds_nothing_between_two_slices_nor_after_a_crash_there(open_store:
 
 
 def attaches_at_once(run: Run, lease: int, key: bytes) -> None:
-    """A mutant: the row is written with the key's, above the position, where a compaction judges it by the position."""
+    """A mutant: the row is written with the key's, above the position, where a compaction judges it by the
+    position."""
     run.batch.put(LEASE_KEY.pack(b"l", lease) + key, b"")
 
 
-def test_it_finds_what_a_compaction_between_two_slices_did(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_finds_what_a_compaction_between_two_slices_did(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Run, "attach", attaches_at_once)
     store = filled(open_store())
     for _ in pauses(sliced(store, records.put(b"k", 0, 1, b"again", LEASE))):
@@ -92,9 +98,12 @@ Damage = Callable[[WriteBatch], None]
 )  # fmt: skip
 def test_it_fires(open_store: OpenStore, damage: Damage, fault: Fault, key: bytes) -> None:
     store = open_store()
-    do(store, records.lease_grant(5, 60), records.lease_grant(6, 60), records.put(b"live", 0, 1, b"", 5),
-       records.put(b"zero\0", 0, 1, b"", 5), records.put(b"other", 0, 1, b"", 6), records.put(b"plain", 0, 1, b"", 0),
-       records.put(b"left", 0, 1, b"", 5), records.put(b"moved", 0, 1, b"", 5))
+    do(
+        store, records.lease_grant(5, 60), records.lease_grant(6, 60), records.put(b"live", 0, 1, b"", 5),
+        records.put(b"zero\0", 0, 1, b"", 5), records.put(b"other", 0, 1, b"", 6),
+        records.put(b"plain", 0, 1, b"", 0), records.put(b"left", 0, 1, b"", 5),
+        records.put(b"moved", 0, 1, b"", 5),
+    )
     do(store, records.delete(b"left"), records.put(b"moved", 7, 2, b"", 6))
     check = checked(store)
     assert (check.mismatches, check.keys, check.attached, check.rows) == (0, 5, 4, 6)
@@ -125,7 +134,9 @@ def test_it_is_of_one_moment_and_a_slice_is_short(open_store: OpenStore) -> None
         store.apply([(index, 1, b"".join([
             records.lease_grant(turn + 1, 60),
             *(records.put(b"%d/%04d" % (turn, n), 0, 1, b"x" * 100, turn + 1) for n in range(1000))]))])
-    one = b"".join(records.put(b"one", store.revision + 1 if n else 0, n + 1, b"", n == 0) for n in range(5000))
+    one = b"".join(
+        records.put(b"one", store.revision + 1 if n else 0, n + 1, b"", n == 0) for n in range(5000)
+    )
     store.apply([(index + 1, 1, one)])  # of its versions only the oldest names a lease
     check = LeaseCheck(store)
     took = []

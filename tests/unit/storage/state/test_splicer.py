@@ -44,7 +44,9 @@ def spliced(reader: Reader, start: bytes, end: bytes, rng: random.Random) -> tup
 @pytest.mark.parametrize("seed", range(6))
 def test_spliced_rows_are_those_of_a_scan(open_store: OpenStore, seed: int) -> None:
     store, rng = filled(open_store, seed), random.Random(seed)
-    ranges = [(b"\0", b"\0"), (b"1", b"2"), (b"1\0", b"3"), (b"5", b"5"), (b"9", b"1"), (b"2", b"\0"), (b"zz", b"")]
+    ranges = [
+        (b"\0", b"\0"), (b"1", b"2"), (b"1\0", b"3"), (b"5", b"5"), (b"9", b"1"), (b"2", b"\0"), (b"zz", b""),
+    ]
     for revision in (0, store.revision, store.revision // 2, 2):
         reader = store.reader(revision)
         for start, end in ranges:

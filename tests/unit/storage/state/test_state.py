@@ -583,7 +583,8 @@ def test_no_old_value_comes_to_light_while_a_deleted_key_is_compacted(
         assert list(store.scan(*ALL))[:-1] == live
         assert all(store.get(name) is None for name in names[::2])
     assert steps > 20
-    # k2 was deleted at the very revision of the compaction: its tombstone stays for those who watch from there
+    # k2 was deleted at the very revision of the compaction: its tombstone stays for those who watch from
+    # there
     assert [(key, kind) for key, _, kind in versions(store)][:-1] == [
         (b"k1", 0), (b"k2", 1), (b"k3", 0), (b"k4", 1), (b"k4", 0), (b"k5", 0)]
 

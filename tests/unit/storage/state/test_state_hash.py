@@ -25,7 +25,9 @@ from tests.unit.storage.state.test_state import do, versions
 def test_the_state_hash_tells_any_difference(open_store: OpenStore, other: bytes) -> None:
     """I19"""
     one, two, same = open_store("one"), open_store("two"), open_store("same")
-    for store, data in ((one, records.put(b"a", 0, 1, b"1", 0)), (same, records.put(b"a", 0, 1, b"1", 0)), (two, other)):
+    for store, data in (
+        (one, records.put(b"a", 0, 1, b"1", 0)), (same, records.put(b"a", 0, 1, b"1", 0)), (two, other),
+    ):
         do(store, records.lease_grant(5, 1))
         do(store, data)
     assert one.hash_state().run() == same.hash_state().run() != two.hash_state().run()
@@ -33,7 +35,9 @@ def test_the_state_hash_tells_any_difference(open_store: OpenStore, other: bytes
 
 
 @pytest.mark.parametrize("other", [records.incarnation(1, 2), records.lease_checkpoint(5, 9), b""])
-def test_the_hash_of_what_was_written_leaves_out_what_replicas_note_by_themselves(open_store: OpenStore, other: bytes) -> None:
+def test_the_hash_of_what_was_written_leaves_out_what_replicas_note_by_themselves(
+    open_store: OpenStore, other: bytes
+) -> None:
     store = open_store()
     do(store, records.lease_grant(5, 60), records.put(b"a", 0, 1, b"1", 5))
     written, state = store.hash_written().run(), store.hash_state().run()
@@ -45,11 +49,16 @@ def test_the_hash_of_what_was_written_leaves_out_what_replicas_note_by_themselve
     assert open_store().hash_written().run() == written
 
 
-def test_the_state_hash_tells_a_key_that_hangs_on_its_lease_at_one_replica_only(open_store: OpenStore) -> None:
+def test_the_state_hash_tells_a_key_that_hangs_on_its_lease_at_one_replica_only(
+    open_store: OpenStore,
+) -> None:
     """I19"""
     one, two = open_store("one"), open_store("two")
     for store in (one, two):
-        do(store, records.lease_grant(5, 60), records.put(b"a", 0, 1, b"1", 5), records.put(b"b", 0, 1, b"1", 5))
+        do(
+            store, records.lease_grant(5, 60), records.put(b"a", 0, 1, b"1", 5),
+            records.put(b"b", 0, 1, b"1", 5),
+        )
     batch = WriteBatch(raw_mode=True)
     batch.delete(LEASE_KEY.pack(b"l", 5) + b"a")
     two.write(batch)
@@ -62,7 +71,10 @@ def test_a_row_of_a_key_that_left_its_lease_counts_in_no_hash(open_store: OpenSt
     """It goes with a compaction, which each replica does in its own time."""
     one, two = open_store("one"), open_store("two")
     for store in (one, two):
-        do(store, records.lease_grant(5, 60), records.put(b"a", 0, 1, b"1", 5), records.put(b"b", 0, 1, b"1", 5))
+        do(
+            store, records.lease_grant(5, 60), records.put(b"a", 0, 1, b"1", 5),
+            records.put(b"b", 0, 1, b"1", 5),
+        )
         do(store, records.delete(b"a"), records.put(b"b", 3, 2, b"2", 0), records.compact(5))
     while not two.compaction_step(0):
         pass

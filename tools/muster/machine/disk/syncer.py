@@ -5,8 +5,8 @@ The log is written unsynced, messages that may leave before the sync leave, and 
 
 On a disk that is fast and idle the hand-over to a thread costs as much as the sync itself: a lone client
 waits for two wake-ups. So while few requests are about and syncs take well under a millisecond, the loop
-syncs itself. So does a loop that nobody waits for (``unserved``: a replica where nobody leads, reads or watches), as long as
-a sync takes less than a heartbeat does by far (decision 7).
+syncs itself. So does a loop that nobody waits for (``unserved``: a replica where nobody leads, reads or
+watches), as long as a sync takes less than a heartbeat does by far (decision 7).
 
 A failed sync ends the process; it is never retried (review (b), Disk).
 """

@@ -1,15 +1,16 @@
 """File descriptors: clients leave some to the disk and to other hosts.
 
-A process that has none left cannot open a table of RocksDB or take a peer's connection: the host would look broken because
-a client opened connections. So the soft limit becomes the hard one (as Go's programs do), and clients get what a reserve
-leaves.
+A process that has none left cannot open a table of RocksDB or take a peer's connection: the host would look
+broken because a client opened connections. So the soft limit becomes the hard one (as Go's programs do), and
+clients get what a reserve leaves.
 """
 
 from __future__ import annotations
 
 import resource
 
-_RESERVE = 1024  # tables and logs of RocksDB (256 at most are open), links to nodes, fronts and peers, sockets to listen on
+# tables and logs of RocksDB (256 at most are open), links to nodes, fronts and peers, sockets to listen on
+_RESERVE = 1024
 
 
 def raise_limit() -> int:

@@ -1,7 +1,8 @@
-"""Settings on their way from a supervisor to its child: lines of a file in memory, which is the child's standard input.
+"""Settings on their way from a supervisor to its child: lines of a file in memory, which is the child's
+standard input.
 
-Arguments and environment of a process are shown to every user of the machine, or outlive their use: ``ps``, crash reports,
-logs of starts. What stands there is only what tells processes apart.
+Arguments and environment of a process are shown to every user of the machine, or outlive their use: ``ps``,
+crash reports, logs of starts. What stands there is only what tells processes apart.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ _STDIN = 0
 
 
 def hand(texts: Sequence[str]) -> int:
-    """A descriptor of a file in memory that holds these texts, each of one line; the caller closes it. A file, not a pipe:
-    nobody waits until the child reads."""
+    """A descriptor of a file in memory that holds these texts, each of one line; the caller closes it. A
+    file, not a pipe: nobody waits until the child reads."""
     fd = os.memfd_create("muster-settings", os.MFD_CLOEXEC)
     rest = "".join(f"{text}\n" for text in texts).encode()
     while rest:
@@ -24,12 +25,15 @@ def hand(texts: Sequence[str]) -> int:
 
 
 def take(count: int) -> list[str]:
-    """The texts that this process was handed; standard input is empty from here on. ValueError if there are not ``count``."""
+    """The texts that this process was handed; standard input is empty from here on. ValueError if there are
+    not ``count``."""
     with os.fdopen(os.dup(_STDIN), encoding="utf-8") as file:
         texts = file.read().splitlines()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, _STDIN)
     os.close(null)
     if len(texts) != count:
-        raise ValueError(f"standard input has {len(texts)} lines of settings, not {count}: muster starts this process")
+        raise ValueError(
+            f"standard input has {len(texts)} lines of settings, not {count}: muster starts this process"
+        )
     return texts

@@ -11,10 +11,13 @@ _LEAST_BYTES, _MOST_BYTES = 64 << 20, 2 << 30
 
 
 def of_the_host() -> int:
-    """Bytes: the machine's memory, or what the control groups around this process leave of it (cgroups v2)."""
+    """Bytes: the machine's memory, or what the control groups around this process leave of it (cgroups
+    v2)."""
     most = int(psutil.virtual_memory().total)
     try:
-        own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        own = next(
+            line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")
+        )
     except (OSError, StopIteration):
         return most
     group = _CGROUPS / own.strip().lstrip("/")
@@ -31,6 +34,7 @@ def of_the_host() -> int:
 
 
 def for_clients(host_bytes: int) -> int:
-    """What clients' connections may hold on a host with so much memory: an eighth, 64 MiB at least, 2 GiB at most. They are
-    counted by what they send and are sent; a process takes up to three times as much for it, while copies are on the way."""
+    """What clients' connections may hold on a host with so much memory: an eighth, 64 MiB at least, 2 GiB at
+    most. They are counted by what they send and are sent; a process takes up to three times as much for it,
+    while copies are on the way."""
     return min(max(host_bytes // 8, _LEAST_BYTES), _MOST_BYTES)

@@ -15,8 +15,8 @@ _ASIDE_EVERY_S = 5.0
 
 
 def pin(cpu: int) -> set[int]:
-    """Run the calling thread on one CPU, if that is wanted and there is such a one. The CPUs that are left for the
-    others of its process (:func:`keep_aside`); none if it was not pinned."""
+    """Run the calling thread on one CPU, if that is wanted and there is such a one. The CPUs that are left
+    for the others of its process (:func:`keep_aside`); none if it was not pinned."""
     usable = os.sched_getaffinity(0)
     if cpu not in usable:
         return set()
@@ -27,8 +27,8 @@ def pin(cpu: int) -> set[int]:
 def keep_aside(loop: asyncio.AbstractEventLoop, cpus: set[int]) -> None:
     """Have all threads but the loop's run on these CPUs; with none, leave them as they are.
 
-    Threads that sync, flush and compact are born on the CPU of who first needs them: the loop's, which would wait for them
-    there while others idle. Some are born late, so it looks now and then.
+    Threads that sync, flush and compact are born on the CPU of who first needs them: the loop's, which would
+    wait for them there while others idle. Some are born late, so it looks now and then.
     """
     if cpus:
         put_aside(cpus)

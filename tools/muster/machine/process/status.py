@@ -1,8 +1,8 @@
 """What a process says of itself to the supervisor that started it: JSON lines on a pipe.
 
-``{"event": "ready"}`` once it serves, ``{"event": "leader", ...}`` when that changes, ``{"event": "fatal", "error":
-...}`` as its last words if starting it again would not help, ``{"event": "drained"}`` once a front that shares a node's
-process has ended.
+``{"event": "ready"}`` once it serves, ``{"event": "leader", ...}`` when that changes, ``{"event": "fatal",
+"error": ...}`` as its last words if starting it again would not help, ``{"event": "drained"}`` once a front
+that shares a node's process has ended.
 """
 
 from __future__ import annotations

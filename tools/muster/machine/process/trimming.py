@@ -1,8 +1,9 @@
 """What a process has freed goes back to the kernel.
 
-The C library keeps freed memory for later: up to 64 MB at the end of its heap once large blocks were freed, and whatever lies
-before a block that is still in use. After one client's large answers a front kept 60 MB for ever. ``malloc_trim`` gives whole free
-pages back, at 0.07 ms for each MB, so it is called where a process has grown, and seldom where it finds nothing.
+The C library keeps freed memory for later: up to 64 MB at the end of its heap once large blocks were freed,
+and whatever lies before a block that is still in use. After one client's large answers a front kept 60 MB for
+ever. ``malloc_trim`` gives whole free pages back, at 0.07 ms for each MB, so it is called where a process has
+grown, and seldom where it finds nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Trim:
 
 
 def give_back_freed(loop: asyncio.AbstractEventLoop) -> None:
-    """From now on. Does nothing where the C library has no ``malloc_trim`` (musl gives memory back by itself)."""
+    """From now on. Does nothing where the C library has no ``malloc_trim`` (musl gives memory back by
+    itself)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None:
         return

@@ -1,8 +1,8 @@
 """How long turns of this process's event loop take: whoever waits in it waits for them.
 
-A timer says how late it is: as late as what holds the loop then lets it be. That costs nothing where work is done, whoever
-does it, and tells a turn of 20 ms from one of 30. While the process has little to do it looks ten times a second, and else
-a hundred times.
+A timer says how late it is: as late as what holds the loop then lets it be. That costs nothing where work is
+done, whoever does it, and tells a turn of 20 ms from one of 30. While the process has little to do it looks
+ten times a second, and else a hundred times.
 """
 
 from __future__ import annotations

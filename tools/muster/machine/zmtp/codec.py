@@ -1,7 +1,7 @@
 """ZMTP 3.0 as bytes: greeting, READY, messages. Pure.
 
-Both sides say 64 bytes of greeting, then one READY command with the socket's type and its identity, then messages
-of one or more frames. https://rfc.zeromq.org/spec/23/
+Both sides say 64 bytes of greeting, then one READY command with the socket's type and its identity, then
+messages of one or more frames. https://rfc.zeromq.org/spec/23/
 """
 
 from __future__ import annotations
@@ -46,12 +46,14 @@ def frame_head(size: int, more: bool) -> bytes:
 
 
 class Decoder:
-    """One connection's incoming bytes. ``kind`` is the own socket's type. ``most_bytes``: of a message; it may be raised
-    between two calls. ``one_by_one``: :meth:`feed` returns one message at most, the next is asked for by ``feed(b"")``, so
-    that what the first one says decides about the second."""
+    """One connection's incoming bytes. ``kind`` is the own socket's type. ``most_bytes``: of a message; it
+    may be raised between two calls. ``one_by_one``: :meth:`feed` returns one message at most, the next is
+    asked for by ``feed(b"")``, so that what the first one says decides about the second."""
 
-    __slots__ = ("_greeted", "_kind", "_need", "_parts", "_parts_bytes", "_rest", "identity", "most_bytes", "one_by_one", "pongs",
-                 "ready")
+    __slots__ = (
+        "_greeted", "_kind", "_need", "_parts", "_parts_bytes", "_rest", "identity", "most_bytes",
+        "one_by_one", "pongs", "ready",
+    )
 
     def __init__(self, kind: bytes, most_bytes: int = MAX_MESSAGE_BYTES, *, one_by_one: bool = False) -> None:
         self.most_bytes = most_bytes
@@ -138,7 +140,8 @@ class Decoder:
 
     def _command(self, body: bytes) -> None:
         if self.ready:
-            if body.startswith(b"\x04PING"):  # ZMTP 3.1, as libzmq's heartbeats; two bytes of time to live, then its context
+            # ZMTP 3.1, as libzmq's heartbeats; two bytes of time to live, then its context
+            if body.startswith(b"\x04PING"):
                 answer = b"\x04PONG" + body[7 : 7 + _MAX_CONTEXT_BYTES]
                 self.pongs += bytes((COMMAND, len(answer))) + answer
             return

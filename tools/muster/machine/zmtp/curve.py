@@ -1,14 +1,15 @@
-"""What libzmq's sockets do not do by themselves where peers have a key: say why a link does not stand, and bear strangers.
+"""What libzmq's sockets do not do by themselves where peers have a key: say why a link does not stand, and
+bear strangers.
 
-libzmq tells of connections on a *monitor*, a socket of its own (``zmq_socket_monitor(3)``), from when that is made on: before the
-watched one binds or connects. Two things are made of that:
+libzmq tells of connections on a *monitor*, a socket of its own (``zmq_socket_monitor(3)``), from when that is
+made on: before the watched one binds or connects. Two things are made of that:
 
-- A dealer knows its trouble. After an answer that is no handshake libzmq never dials again (4.3.5), as when a host was started
-  without its key file and then with it: here it is dialled anew.
-- A router bears few connections that have not proved to hold the cluster's key, and few bytes of each. libzmq itself takes a
-  command of any length that may be a message's, a gigabyte, before anybody has proved anything. How far a connection is, the
-  kernel tells (``TCP_INFO``): who is no key holder gets no more than a greeting, a WELCOME and an ERROR of this side
-  (RFC 26, CurveZMQ).
+- A dealer knows its trouble. After an answer that is no handshake libzmq never dials again (4.3.5), as when a
+  host was started without its key file and then with it: here it is dialled anew.
+- A router bears few connections that have not proved to hold the cluster's key, and few bytes of each. libzmq
+  itself takes a command of any length that may be a message's, a gigabyte, before anybody has proved
+  anything. How far a connection is, the kernel tells (``TCP_INFO``): who is no key holder gets no more than a
+  greeting, a WELCOME and an ERROR of this side (RFC 26, CurveZMQ).
 """
 
 from __future__ import annotations
@@ -33,13 +34,24 @@ from tools.muster.machine.zmtp.stream import CLOSED
 log = structlog.get_logger("curve")
 
 _EVENT = struct.Struct("=hi")  # number and value
-_FAILURES = zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_AUTH
-_OF_DEALERS = (zmq.Event.CONNECTED | zmq.Event.CONNECT_RETRIED | zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED | _FAILURES)
+_FAILURES = (
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+    | zmq.Event.HANDSHAKE_FAILED_AUTH
+)
+_OF_DEALERS = (
+    zmq.Event.CONNECTED
+    | zmq.Event.CONNECT_RETRIED
+    | zmq.Event.DISCONNECTED
+    | zmq.Event.HANDSHAKE_SUCCEEDED
+    | _FAILURES
+)
 _OF_ROUTERS = zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED | zmq.Event.CLOSED | _FAILURES
 _REDIAL_S = 2.0  # libzmq's own dials come after half a second at most
 _OTHER_KEY_S = 0.05
 _LOOK_S = 0.1
-# Of CurveZMQ, with ZMTP's frames: a greeting (64), then WELCOME (170) or, at the end, an ERROR (12). READY comes after the proof
+# Of CurveZMQ, with ZMTP's frames: a greeting (64), then WELCOME (170) or, at the end, an ERROR (12). READY
+# comes after the proof
 _MOST_TO_A_STRANGER = 64 + 170 + 12
 _MOST_OF_A_STRANGER = 8192  # greeting (64), HELLO (202) and INITIATE (some 300)
 # Of struct tcp_info (linux/tcp.h; since 4.19): tcpi_bytes_received, tcpi_bytes_sent, tcpi_bytes_retrans
@@ -93,8 +105,8 @@ def show_keys(sock: zmq.Socket[bytes], endpoint: str, keys: CurveKeys) -> None:
 
 
 class DealerMonitor:
-    """Of a dealer: why it has no connection, told to ``troubled`` ("": there is one), and another dial where libzmq has given
-    up, unless the dealer is of one connection only (``redials``)."""
+    """Of a dealer: why it has no connection, told to ``troubled`` ("": there is one), and another dial where
+    libzmq has given up, unless the dealer is of one connection only (``redials``)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: zmq.Socket[bytes], endpoint: str,
                  troubled: Callable[[str], None], keys: CurveKeys, *, redials: bool = True) -> None:
@@ -172,7 +184,8 @@ class RouterMonitor:
         """``port``: that it is about to bind."""
         self._loop = loop
         self._port = port
-        self._strangers: dict[int, tuple[float, str]] = {}  # descriptor -> when it was accepted, and from where
+        # descriptor -> when it was accepted, and from where
+        self._strangers: dict[int, tuple[float, str]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
         self._complaints = Repeats()
@@ -184,7 +197,9 @@ class RouterMonitor:
             if len(self._strangers) > MOST_STRANGERS:
                 self._look()
             if len(self._strangers) > MOST_STRANGERS:
-                self._end(next(iter(self._strangers)), "too many connections have not proved to hold the peer key")
+                self._end(
+                    next(iter(self._strangers)), "too many connections have not proved to hold the peer key"
+                )
             if self._timer is None:
                 self._timer = self._loop.call_later(_LOOK_S, self._look_again)
         elif event & _FAILURES:
@@ -222,13 +237,18 @@ class RouterMonitor:
 
     def _complain(self, address: str, reason: str) -> None:
         if self._complaints.news((address.rpartition(":")[0], reason), self._loop.time()):
-            log.warning("a connection ended before it was one", address=address, reason=reason, hint=hint_of(reason))
+            log.warning(
+                "a connection ended before it was one", address=address, reason=reason, hint=hint_of(reason)
+            )
 
     def _bytes(self, descriptor: int) -> tuple[int, int]:
-        """Bytes for the other side, however often sent, and from it. Of one that is gone: as of somebody known."""
+        """Bytes for the other side, however often sent, and from it. Of one that is gone: as of somebody
+        known."""
         try:
             with self._borrowed(descriptor) as sock:
-                received, sent, again = _BYTES.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES.size))
+                received, sent, again = _BYTES.unpack(
+                    sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES.size)
+                )
                 return sent - again, received
         except (OSError, struct.error):
             return _MOST_TO_A_STRANGER + 1, 0
@@ -243,8 +263,8 @@ class RouterMonitor:
 
     @contextlib.contextmanager
     def _borrowed(self, descriptor: int) -> Iterator[socket.socket]:
-        """A connection of this port by libzmq's descriptor; OSError if that is something else by now: libzmq closes it in a
-        thread of its own, and tells of it later."""
+        """A connection of this port by libzmq's descriptor; OSError if that is something else by now: libzmq
+        closes it in a thread of its own, and tells of it later."""
         copy = os.dup(descriptor)
         try:
             borrowed = socket.socket(fileno=copy)

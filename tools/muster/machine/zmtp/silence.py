@@ -1,10 +1,11 @@
 """How a link notices that nothing passes any more, on both transports.
 
-TCP by itself waits. What a silent network drops is sent again after 0.2, 0.4, 0.8 ... s: when the network is back, the next
-attempt is about as far away as the silence was long. A side that has nothing to send never notices. So the kernel ends a
-connection when what it sent is not acknowledged for ``silence_s``, and asks the other kernel after as long without a packet.
-Whoever dialled then dials anew, whoever listens forgets the connection. None of it takes time of an event loop, and a
-process that is busy, or stopped, is not silent: its kernel goes on acknowledging.
+TCP by itself waits. What a silent network drops is sent again after 0.2, 0.4, 0.8 ... s: when the network is
+back, the next attempt is about as far away as the silence was long. A side that has nothing to send never
+notices. So the kernel ends a connection when what it sent is not acknowledged for ``silence_s``, and asks the
+other kernel after as long without a packet. Whoever dialled then dials anew, whoever listens forgets the
+connection. None of it takes time of an event loop, and a process that is busy, or stopped, is not silent: its
+kernel goes on acknowledging.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ LONGEST_DIAL_S = 5.0
 
 
 def dial_s(silence_s: float) -> float:
-    """How long an attempt to connect may take, in seconds: half of ``silence_s``; 0: the usual limit. A connection takes one
-    round trip, and a lost SYN is sent again after a second only: another dial is sooner."""
+    """How long an attempt to connect may take, in seconds: half of ``silence_s``; 0: the usual limit. A
+    connection takes one round trip, and a lost SYN is sent again after a second only: another dial is
+    sooner."""
     return min(silence_s / 2 or LONGEST_DIAL_S, LONGEST_DIAL_S)
 
 
 def end_when_silent(sock: socket.socket, silence_s: float) -> None:
-    """Have the kernel end a TCP connection (ETIMEDOUT) on which nothing passes for ``silence_s``; 0: leave it alone.
+    """Have the kernel end a TCP connection (ETIMEDOUT) on which nothing passes for ``silence_s``; 0: leave it
+    alone.
 
     An idle one ends after up to twice that, and not before two seconds: keep-alives count in seconds.
     """
@@ -39,7 +42,8 @@ def end_when_silent(sock: socket.socket, silence_s: float) -> None:
 
 
 def end_libzmq_when_silent(sock: zmq.Socket[bytes], silence_s: float) -> None:
-    """The same for a socket of libzmq, before it binds or connects. Its heartbeats see a partner whose kernel alone is left."""
+    """The same for a socket of libzmq, before it binds or connects. Its heartbeats see a partner whose kernel
+    alone is left."""
     if not silence_s:
         return
     silence_ms = int(silence_s * 1000)

@@ -84,7 +84,8 @@ def status(invocation: Invocation) -> None:
 
 
 def hash_kv(invocation: Invocation) -> None:
-    """``endpoint hashkv``: of ``--rev``, or of several endpoints at the newest revision that all of them have."""
+    """``endpoint hashkv``: of ``--rev``, or of several endpoints at the newest revision that all of them
+    have."""
     s = session(invocation)
     asked = endpoints(invocation, s)
     wanted = invocation.flags.number("rev")
@@ -98,7 +99,8 @@ def hash_kv(invocation: Invocation) -> None:
 
 
 def _hashes(s: Session, clients: dict[str, Client], revision: int) -> tuple[list[EndpointHash], str]:
-    """Of each endpoint that answers; and the last failure, "" if there was none. A failure is told at once."""
+    """Of each endpoint that answers; and the last failure, "" if there was none. A failure is told at
+    once."""
     found, failure = [], ""
     for endpoint, client in clients.items():
         try:
@@ -117,8 +119,9 @@ def _hash_of(s: Session, client: Client, revision: int) -> rpc_pb2.HashKVRespons
 def _comparable_hashes(s: Session, asked: list[str]) -> tuple[list[EndpointHash], str]:
     """Hashes of one revision, over one compaction.
 
-    Each endpoint says how far it is, and the least is what all have. A replica may be a moment behind its endpoint, and
-    a compaction may come between: then all are asked again, as long as the time of a command allows.
+    Each endpoint says how far it is, and the least is what all have. A replica may be a moment behind its
+    endpoint, and a compaction may come between: then all are asked again, as long as the time of a command
+    allows.
     """
     end = time.monotonic() + s.timeout_s
     clients = {endpoint: s.client(endpoint) for endpoint in asked}

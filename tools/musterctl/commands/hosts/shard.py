@@ -1,4 +1,5 @@
-"""``shard list`` and ``shard of``: what only muster has, from ``/muster/shards`` and ``/muster/placement`` of its hosts."""
+"""``shard list`` and ``shard of``: what only muster has, from ``/muster/shards`` and ``/muster/placement`` of
+its hosts."""
 
 from __future__ import annotations
 
@@ -20,7 +21,10 @@ from tools.musterctl.printing import layout
 from tools.musterctl.printing.gotext import quote, raw, si_bytes
 from tools.musterctl.printing.printer import choose
 
-HEADER = ("SHARD", "HOST", "ROLE", "TERM", "COMMIT", "APPLIED", "ORDER", "LAG", "REVISION", "KEYS", "SIZE", "CPU", "FEED FROM")
+HEADER = (
+    "SHARD", "HOST", "ROLE", "TERM", "COMMIT", "APPLIED", "ORDER", "LAG", "REVISION", "KEYS", "SIZE", "CPU",
+    "FEED FROM",
+)
 _FORMATS = ("simple", "table", "json", "fields")
 
 Facts = dict[str, Any]
@@ -33,7 +37,11 @@ def list_shards(invocation: Invocation) -> None:
     s = _session(invocation)
     with failing_with(1, "failed to fetch endpoints from the cluster's member list: {}"):
         request = rpc_pb2.MemberListRequest(linearizable=False)
-        members = s.client().unary("Cluster/MemberList", request, rpc_pb2.MemberListResponse, s.timeout_s, True).members
+        members = (
+            s.client()
+            .unary("Cluster/MemberList", request, rpc_pb2.MemberListResponse, s.timeout_s, True)
+            .members
+        )
     found: list[Facts] = []
     silent: list[str] = []
     for member in sorted(members, key=lambda m: m.name):
@@ -41,7 +49,9 @@ def list_shards(invocation: Invocation) -> None:
         if host is None:
             silent.append(member.name or f"{member.ID:x}")
         else:
-            found += [{"host": host["name"], "member_id": host["member_id"], **facts} for facts in host["shards"]]
+            found += [
+                {"host": host["name"], "member_id": host["member_id"], **facts} for facts in host["shards"]
+            ]
     found.sort(key=lambda facts: (facts["shard"], facts["host"]))
     newest = max((facts["order_index"] for facts in found if facts["up"]), default=0)
     for facts in found:
@@ -61,8 +71,10 @@ def _row(facts: Facts, names: dict[str, str]) -> list[str]:
     feed = facts.get("feed_from", "")
     return [
         str(facts["shard"]), facts["host"], facts["role"], str(facts["term"]), str(facts["commit_index"]),
-        str(facts["applied_index"]), str(facts["order_index"]), str(facts["order_lag"]), str(facts["revision"]),
-        str(facts["keys"]) if facts["keys"] >= 0 else "?", si_bytes(facts["size_bytes"]), f"{facts['cpu_share']:.0%}",
+        str(facts["applied_index"]), str(facts["order_index"]), str(facts["order_lag"]),
+        str(facts["revision"]),
+        str(facts["keys"]) if facts["keys"] >= 0 else "?", si_bytes(facts["size_bytes"]),
+        f"{facts['cpu_share']:.0%}",
         names.get(feed, feed),
     ]  # fmt: skip
 
@@ -96,7 +108,9 @@ def _session(invocation: Invocation) -> Session:
     return s
 
 
-def _show(s: Session, header: Sequence[str], rows: list[list[str]], blocks: list[Facts], document: object) -> None:
+def _show(
+    s: Session, header: Sequence[str], rows: list[list[str]], blocks: list[Facts], document: object
+) -> None:
     """``rows`` for people, ``blocks`` (one of lines for each) and ``document`` for programs."""
     if s.printer.kind == "json":
         print(json.dumps(document, separators=(",", ":")))
@@ -112,7 +126,9 @@ def _show(s: Session, header: Sequence[str], rows: list[list[str]], blocks: list
 
 def _field(name: str) -> str:
     """``member_id`` as the format spells names: MemberID."""
-    return "".join("ID" if word == "id" else "CPU" if word == "cpu" else word.capitalize() for word in name.split("_"))
+    return "".join(
+        "ID" if word == "id" else "CPU" if word == "cpu" else word.capitalize() for word in name.split("_")
+    )
 
 
 def _value(value: object) -> str:

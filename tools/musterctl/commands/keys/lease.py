@@ -85,7 +85,8 @@ def list_leases(invocation: Invocation) -> None:
 
 
 def keep_alive(invocation: Invocation) -> None:
-    """``lease keep-alive <leaseID>``: a renewal each third of the TTL until a server says that the lease is gone."""
+    """``lease keep-alive <leaseID>``: a renewal each third of the TTL until a server says that the lease is
+    gone."""
     lease = _one_id(invocation, "lease keep-alive command needs lease ID as argument")
     s = session(invocation)
     client = s.client()
@@ -114,8 +115,9 @@ def _renew_once(client: Client, lease: int) -> rpc_pb2.LeaseKeepAliveResponse:
 def renewals(client: Client, lease: int) -> Iterator[rpc_pb2.LeaseKeepAliveResponse]:
     """Answers to renewals, the next sent a third of the TTL after the last was answered, for ever.
 
-    Where one is not answered in time, or the stream breaks, the next goes to another endpoint. It does not end when
-    the TTL has passed without an answer: the cluster alone knows, and it gives a lease its full time after an election.
+    Where one is not answered in time, or the stream breaks, the next goes to another endpoint. It does not
+    end when the TTL has passed without an answer: the cluster alone knows, and it gives a lease its full time
+    after an election.
     """
     ttl_s = 0
     lapse = _Lapse(lease)
@@ -185,7 +187,10 @@ class _Lapse:
         """It was renewed now."""
         if self._timer is not None:
             self._timer.cancel()
-        words = f"lease {self._lease:016x} was not renewed for its whole TTL of {ttl_s} s and may be gone; trying on"
+        words = (
+            f"lease {self._lease:016x} was not renewed for its whole TTL of {ttl_s} s "
+            f"and may be gone; trying on"
+        )
         self._timer = threading.Timer(ttl_s, say, (words,))
         self._timer.daemon = True
         self._timer.start()
