@@ -41,7 +41,7 @@ def _of_kind(run: dict[str, Any], kind: str) -> dict[str, Any]:
         **{name: run[name] for name in _OF_THE_RUN if name in run},
         "command": f"{run['command']}: {kind}",
         "operations": found["count"],
-        "throughput_per_s": found["count"] / run["duration_s"],
+        "throughput_per_s": run.get("reached_per_s", {}).get(kind, found["count"] / run["duration_s"]),
         "latency_ms": found["latency_ms"],
         "extra": {},
         "timeline": [],

@@ -156,11 +156,18 @@ def _merge(spec: Spec, results: list[dict[str, Any]]) -> dict[str, Any]:
         "errors": dict(errors), "latency_ms": latencies.summary_ms(), "histogram_us": latencies.buckets(),
         "timeline": [[second, seconds[second]] for second in range(max(seconds, default=-1) + 1)],
         "extra": {name: {"count": len(values), "latency_ms": values.summary_ms()} for name, values in extra.items()},
-        **({"asked_per_s": kubernetes.rates(spec)} if spec.command == "kubernetes" else {}),
+        **(_rates(spec, results) if spec.command == "kubernetes" else {}),
         "client": {"processes": client, "cpu_s": cpu_s, "us_per_op": cpu_s / operations * 1e6 if operations else 0.0,
                    "busiest_percent": max(c["busy_percent"] for c in client),
                    "reconnects": sum(r["reconnects"] for r in results)},
     }
+
+
+def _rates(spec: Spec, results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """What was asked for of each kind of request, and what was reached."""
+    reached = {kind: sum(count for _, count in result["extra"][kind]) / took_s
+               for result in results for kind, took_s in result["kinds_s"].items()}
+    return {"asked_per_s": kubernetes.rates(spec), "reached_per_s": reached}
 
 
 def _verdict(result: dict[str, Any]) -> str:

@@ -190,6 +190,7 @@ class Worker:
             "pid": os.getpid(), "started_ns": loop.started_ns, "ended_ns": ended_ns,
             "latencies": (self.latencies if self._watchers is None else self.delivery).pairs(),
             "errors": dict(errors), "timeline": self.timeline, "extra": extra, "reconnects": reconnects,
+            "kinds_s": self._mix.took_s if self._mix is not None else {},
             "user_s": cpu_s[0], "system_s": cpu_s[1],
             "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }

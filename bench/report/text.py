@@ -67,7 +67,7 @@ def _latency(result: dict[str, Any], number: Callable[[float], str]) -> Table:
     for name, values in result["extra"].items():
         count = f"{values['count']}"
         if name in asked:
-            count += f", {values['count'] / result['duration_s']:,.1f} of {asked[name]:,g}/s"
+            count += f", {result['reached_per_s'][name]:,.1f} of {asked[name]:,g}/s"
         table.add_row(f"{name} ({count})", *(number(v) for v in values["latency_ms"].values()))
     return table
 

@@ -124,6 +124,12 @@ class Mix:
             loop.samples_us.clear()
         return taken
 
+    @property
+    def took_s(self) -> dict[str, float]:
+        """How long each kind was sent and answered: a slow list that is waited for is no other's delay."""
+        return {kind: max(loop.spec.duration_s, (loop.answered_ns - loop.started_ns) / 1e9)
+                for kind, loop in self.loops.items()}
+
     async def run(self) -> None:
         """Run all loops to their end."""
         self.started_ns = self.ended_ns = perf_counter_ns()

@@ -77,6 +77,8 @@ def test_every_kind_of_request_is_answered_and_every_write_reaches_every_watch_o
         "whole list": 4,
         "progress": 10,
     }
+    assert result["reached_per_s"].keys() == result["asked_per_s"].keys()
+    assert all(rate <= result["asked_per_s"][kind] * 1.4 for kind, rate in result["reached_per_s"].items())
     assert counts["page"] == 4 * 3
     assert counts["watch created"] == 60
     assert counts["event"] == 2 * (200 + 40)  # two API servers
