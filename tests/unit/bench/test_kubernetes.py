@@ -19,8 +19,10 @@ from bench.load.traffic import kubernetes
 from bench.load.traffic.kubernetes import guarded, rates
 from bench.load.traffic.kubernetes_reads import BEHIND, LEASES, PODS, STAMP, kinds_of, outline
 from bench.load.traffic.workloads import PUT, RANGE
+from bench.systems import systems
 from bench.systems.systems import System, start_muster
 from cluster.pb import rpc_pb2 as pb
+from tests.ports import free_base_port
 
 SMALL = Spec(
     "kubernetes",
@@ -45,7 +47,9 @@ SMALL = Spec(
 
 @pytest.fixture(scope="module")
 def muster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    system = start_muster(tmp_path_factory.mktemp("muster"), hosts=1, shards=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(systems, "_free_block", lambda size: free_base_port(1, 2))
+        system = start_muster(tmp_path_factory.mktemp("muster"), hosts=1, shards=2)
     yield system
     system.stop()
 

@@ -11,11 +11,16 @@ from bench import counters
 from bench.compare.comparison import Plan, Told, compare
 from bench.compare.matrix import Cell
 from bench.load.spec import Spec
+from bench.systems import systems
 from bench.systems.systems import started
+from tests.ports import free_base_port
 
 
 @pytest.mark.parametrize("name", ["etcd+tls", "muster+tls"])
-def test_puts_go_by_tls_and_the_servers_tell_of_themselves_in_clear(name: str, tmp_path: Path) -> None:
+def test_puts_go_by_tls_and_the_servers_tell_of_themselves_in_clear(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systems, "_free_block", lambda size: free_base_port(1, size))
     with started([name], data_dir=tmp_path, hosts=1) as (system,):
         assert [endpoint.partition(":")[0] for endpoint in system.endpoints] == ["https"]
         assert counters.sample(system.told)["syncs"] >= 0
