@@ -36,6 +36,28 @@ def leave_s(election_timeout_ms: int) -> float:
 
 
 @dataclass(slots=True, frozen=True)
+class PeerTls:
+    """TLS between hosts, with etcd's meaning: files, which are read again when they change, and what peers
+    have to show."""
+
+    cert_file: str
+    key_file: str
+    client_cert_file: str = ""  # of connections that this host dials; "": the same as of those it takes
+    client_key_file: str = ""
+    client_cert_auth: bool = False
+    trusted_ca_file: str = ""
+    crl_file: str = ""
+    allowed_cns: tuple[str, ...] = ()
+    allowed_hostnames: tuple[str, ...] = ()
+    verifies: bool = True  # False with --peer-auto-tls: each host has made its certificate itself
+
+    @property
+    def knows_peers(self) -> bool:
+        """Whether a stranger is kept out: a peer has to show a certificate that somebody vouches for."""
+        return self.client_cert_auth or self.trusted_ca_file != ""
+
+
+@dataclass(slots=True, frozen=True)
 class Common:
     """What nodes and fronts of a host both need."""
 
@@ -52,6 +74,7 @@ class Common:
     max_txn_ops: int = 128
     warning_request_ms: float = 300  # a client's request that takes longer is logged; 0: none
     client_stall_timeout_ms: int = 60_000  # of a client that takes nothing of a long answer
+    peer_tls: PeerTls | None = None  # of links between hosts; None: in clear, or by CURVE
     curve_key_file: str = ""  # JSON {"public": z85, "secret": z85}, one key pair for the whole cluster; "" = no CURVE
     log_level: str = "info"
     log_format: str = "json"
@@ -196,6 +219,8 @@ def loads(kind: type[S], text: str) -> S:
     common = raw.pop("common")
     common["peers"] = tuple(Peer(**{**p, "peer_urls": tuple(p["peer_urls"])}) for p in common["peers"])
     common["log_outputs"] = tuple(common["log_outputs"])
+    if common.get("peer_tls") is not None:
+        common["peer_tls"] = PeerTls(**_with_tuples(common["peer_tls"]))
     if raw.get("tls") is not None:
         raw["tls"] = Tls(**_with_tuples(raw["tls"]))
     if raw.get("tracing") is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -118,3 +118,11 @@ def _fits(pattern: str, host: str) -> bool:
         return False
     first = wanted[0] == given[0] or (wanted[0] == "*" and len(wanted) > 1)
     return first and wanted[1:] == given[1:]
+
+
+def refusal_of(tls: ssl.SSLObject, judge: Callable[[Sequence[Certificate]], str]) -> str:
+    """What is said of the certificates of a finished handshake; "" if nothing is wrong with them."""
+    try:
+        return judge(shown(tls))
+    except ValueError as error:
+        return f"the client's certificate cannot be read: {error}"

@@ -158,7 +158,7 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
                 self._raw.resume_reading()
             return
         except ssl.SSLError as error:
-            self._refuse(_words(error))
+            self._refuse(words(error))
             return
         try:
             reason = self._admit()
@@ -308,7 +308,7 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         return self if name == "tls_layer" else self._raw.get_extra_info(name, default)
 
 
-def _words(error: ssl.SSLError) -> str:
+def words(error: ssl.SSLError) -> str:
     """A failed handshake, for an operator."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"tls: failed to verify certificate: {error.verify_message}"

@@ -27,10 +27,16 @@ class Place:
     client_port: int
     peer_port: int
     launch: Launch = lambda start: start()
+    peer_scheme: str = "http"
 
     def url(self, port: int) -> str:
         """An address of it."""
         return f"http://[{self.address}]:{port}" if ":" in self.address else f"http://{self.address}:{port}"
+
+    @property
+    def peer_url(self) -> str:
+        """Its peer URL."""
+        return self.peer_scheme + self.url(self.peer_port).removeprefix("http")
 
 
 class SeparateHosts(Hosts):
@@ -43,6 +49,12 @@ class SeparateHosts(Hosts):
         self._places = places
         self._hosts = tuple(_host(i, places, data_dir, flags) for i in range(len(places)))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def flags(self, host: int, flags: Sequence[str]) -> None:
+        """What a host that is down is started with from now on."""
+        hosts = list(self._hosts)
+        hosts[host] = _host(host, self._places, self.data_dir, flags)
+        self._hosts = tuple(hosts)
 
     def _start(self, host: int) -> bool:
         if self.up(host):
@@ -76,12 +88,12 @@ class SeparateHosts(Hosts):
 
 def _host(index: int, places: Sequence[Place], data_dir: Path, flags: Sequence[str]) -> LocalHost:
     place, folder = places[index], data_dir / f"host{index}"
-    client, peer = place.url(place.client_port), place.url(place.peer_port)
+    client, peer = place.url(place.client_port), place.peer_url
     arguments = (
         f"--name=host{index}", f"--data-dir={folder}",
         f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
         f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
-        "--initial-cluster=" + ",".join(f"host{i}={p.url(p.peer_port)}" for i, p in enumerate(places)),
+        "--initial-cluster=" + ",".join(f"host{i}={p.peer_url}" for i, p in enumerate(places)),
         "--log-format=console", "--cpus=none", *flags,
     )
     return LocalHost(

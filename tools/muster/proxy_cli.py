@@ -21,7 +21,7 @@ from tools.muster.config.flags import SERVER_FLAGS, Flag, Kind
 from tools.muster.config.parse import ConfigError, Values, convert, resolve
 from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import with_agreed_layout
-from tools.muster.config.tls import check_files
+from tools.muster.config.tls import check_files, check_peer_files
 from tools.muster.flag_docs import flag_list
 from tools.muster.host import logs, pinning, ports, rundir, serve
 from tools.muster.host.identity import auto_tls, bootstrap
@@ -157,6 +157,8 @@ def run(args: list[str]) -> int:
     settings = auto_tls.with_certificate(settings)
     if settings.tls is not None:
         check_files(settings.tls)
+    if settings.peer_tls is not None:
+        check_peer_files(settings.peer_tls)
     if os.path.exists(bootstrap.member_dir(settings.data_dir)):
         raise ConfigError(f"{settings.data_dir} is the data directory of a member: a proxy needs its own")
     lock = rundir.DataDirLock(settings.data_dir)

@@ -89,8 +89,14 @@ def test_a_proxy_need_not_find_itself(tmp_path: Path) -> None:
 def test_records_of_peers_by_tls_are_of_no_use(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"scheme mismatch with expected peer http://127\.0\.0\.1:23800; "):
         found(tmp_path, "secure.test")
-    with pytest.raises(ConfigError, match="peers speak no TLS but CURVE"):
+    with pytest.raises(ConfigError, match='cannot find local etcd member "h1" in SRV records'):
         found(tmp_path, "secure.test", number=1)
+
+
+def test_hosts_that_talk_by_tls_find_each_other_by_their_records(tmp_path: Path) -> None:
+    own = ("--listen-peer-urls=https://127.0.0.1:23800", "--initial-advertise-peer-urls=https://127.0.0.1:23800")
+    settings = found(tmp_path, "secure.test", "--peer-auto-tls", *own)
+    assert settings.initial_cluster_text == "h0=https://localhost:23800"
 
 
 def test_without_the_flag_nobody_is_asked(tmp_path: Path) -> None:

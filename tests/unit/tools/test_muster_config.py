@@ -42,8 +42,8 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
         ("--listen-peer-urls=127.0.0.1:2380", "URL scheme must be http, https, unix, or unixs: 127.0.0.1:2380"),
         ("--listen-peer-urls=http://127.0.0.1", 'URL address does not have the form "host:port": http://127.0.0.1'),
         ("--listen-peer-urls=http://127.0.0.1:99999", 'URL address does not have the form "host:port"'),
-        ("--listen-peer-urls=https://127.0.0.1:2380", "peers speak no TLS but CURVE"),
-        ("--listen-peer-urls=unix:///run/peer", "peers speak no TLS but CURVE"),
+        ("--listen-peer-urls=https://127.0.0.1:2380", "over http: some peer URLs differ"),
+        ("--listen-peer-urls=unix:///run/peer", "peers talk over TCP; say http or https"),
         ("--listen-metrics-urls=unix:sock", 'URL address does not have the form "host:port": unix:sock'),
         (f"--listen-metrics-urls=unix:///{'x' * 107}", f"listen unix /{'x' * 107}: bind: invalid argument"),
         ("--listen-metrics-urls=unixs:///run/metrics",
@@ -73,7 +73,7 @@ def test_a_rate_of_traces_is_of_a_million() -> None:
 
 @pytest.mark.parametrize(
     "arg",
-    ["--peer-cert-file=c", "--peer-auto-tls"],
+    ["--memory-mlock", "--experimental-enable-v2v3=x"],
 )  # fmt: skip
 def test_what_is_not_there_yet_is_refused_by_name(arg: str) -> None:
     with pytest.raises(ConfigError, match=r"^--[a-z0-9-]+ is not supported yet"):

@@ -112,8 +112,8 @@ def test_metrics_alone_may_speak_tls() -> None:
             ("--client-cert-file=/c",),
             "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: /c]",
         ),
-        (("--initial-advertise-peer-urls=https://127.0.0.1:2380",), "peers speak no TLS but CURVE"),
-        (("--initial-cluster=default=https://127.0.0.1:2380",), "peers speak no TLS but CURVE"),
+        (("--initial-advertise-peer-urls=https://127.0.0.1:2380",), "some peer URLs differ"),
+        (("--initial-cluster=default=https://127.0.0.1:2380",), "some peer URLs differ"),
     ],
 )
 def test_what_cannot_be_is_told_as_etcd_tells_it(args: tuple[str, ...], message: str) -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from cluster.settings import Tls
+from cluster.settings import PeerTls, Tls
 from tools.muster.config.flags import AUTO, GATES, SERVER_FLAGS, SETTABLE_GATES, Support
 from tools.muster.config.parse import ConfigError, Values, convert, duration_ms
 from tools.muster.config.rotation import Rotation, rotation_of
-from tools.muster.config.tls import tls_of
+from tools.muster.config.tls import peer_tls_of, tls_of
 from tools.muster.config.tracing import tracing_of
 from tools.muster.config.users import check_users
 from tools.muster.host import pinning
@@ -88,6 +88,7 @@ class ServerConfig:
     values: Values
     socket_mode: int = 0o700  # of the files of Unix sockets for clients
     tls: Tls | None = None  # of https URLs
+    peer_tls: PeerTls | None = None  # of https peer URLs; with --peer-auto-tls the files are yet to come
     rotation: Rotation | None = None  # of the log file
     warnings: tuple[str, ...] = ()
 
@@ -119,10 +120,10 @@ def parse_url(text: str) -> Url:
 
 
 def parse_peer_url(text: str) -> Url:
-    """A http URL with a port. Peers know each other by CURVE keys."""
+    """A http or https URL with a port."""
     url = parse_url(text)
-    if url.scheme != "http":
-        raise ConfigError(f"{text}: peers speak no TLS but CURVE; say http, and see --peer-key-file")
+    if url.scheme not in ("http", "https"):
+        raise ConfigError(f"{text}: peers talk over TCP; say http or https")
     return url
 
 
@@ -165,7 +166,8 @@ def _advertised(values: Values, flag: str, listen: tuple[Url, ...]) -> tuple[Url
     if values.is_set(flag) or not listen or listen[0].host not in ("0.0.0.0", "::"):
         return urls
     host = _default_route_host()
-    return (Url(f"http://{host}:{listen[0].port}", host, listen[0].port),) if host else urls
+    scheme = listen[0].scheme
+    return (Url(f"{scheme}://{host}:{listen[0].port}", host, listen[0].port),) if host else urls
 
 
 def _check_support(values: Values) -> list[str]:
@@ -189,21 +191,31 @@ def _check_support(values: Values) -> list[str]:
     return warnings
 
 
-def _check_peer_port(listen: tuple[Url, ...], members: tuple[Url, ...], key_file: str, insecure: bool) -> list[str]:
+def _check_peer_port(
+    listen: tuple[Url, ...], members: tuple[Url, ...], key_file: str, tls: PeerTls | None, insecure: bool
+) -> list[str]:
     """Whoever reaches a peer port without a key is believed (decision 53): ConfigError unless that was asked for. Warnings."""
     if key_file:
         if insecure:
             raise ConfigError("--peer-insecure and --peer-key-file exclude each other: with a key file the peer port is secured")
         return []
+    if tls is not None and tls.knows_peers:
+        if insecure:
+            raise ConfigError(
+                "--peer-insecure and --peer-trusted-ca-file exclude each other: peers show certificates"
+            )
+        return []
     beyond = next((u for u in listen if not u.is_loopback), None)
     if beyond is not None and not insecure:
         raise ConfigError(
             f"--listen-peer-urls={beyond.text} is reached from other machines, and would believe whoever does: give every host "
-            "the same --peer-key-file (muster peer-keys FILE makes it), or say --peer-insecure"
+            "the same --peer-key-file (muster peer-keys FILE makes it), or https URLs and a --peer-trusted-ca-file, "
+            "or say --peer-insecure"
         )
     if beyond is not None:
-        return [f"--peer-insecure: peers talk in clear, and whoever reaches {beyond.text} may act as one of them"]
-    if not all(u.is_loopback for u in members):
+        how = "peers talk in clear" if tls is None else "peers show no certificate that somebody vouches for"
+        return [f"--peer-insecure: {how}, and whoever reaches {beyond.text} may act as one of them"]
+    if tls is None and not all(u.is_loopback for u in members):
         return ["peers talk in clear and unauthenticated: give every host the same --peer-key-file (muster peer-keys FILE)"]
     return []
 
@@ -244,9 +256,12 @@ def build(values: Values) -> ServerConfig:
     if values["order-log-bytes"] < LEAST_ORDER_LOG_BYTES:
         raise ConfigError(f"--order-log-bytes must be at least {LEAST_ORDER_LOG_BYTES}")
     pinning.check(values["cpus"])
-    key_file = values["peer-key-file"]
     members = tuple(parse_url(u) for _, urls in parse_initial_cluster(cluster_text) for u in urls)
-    warnings += _check_peer_port(listen_peer, members, key_file, values["peer-insecure"])
+    named = [u.text for u in (*advertise_peer, *members)]
+    peer_tls, more = peer_tls_of(values, [u.text for u in listen_peer], named)
+    warnings += more
+    key_file = "" if values["peer-cert-file"] else values["peer-key-file"]
+    warnings += _check_peer_port(listen_peer, members, key_file, peer_tls, values["peer-insecure"])
     return ServerConfig(
         name=name,
         data_dir=values["data-dir"] if values.is_set("data-dir") else f"{name}.muster",
@@ -273,6 +288,7 @@ def build(values: Values) -> ServerConfig:
         values=values,
         socket_mode=0o777 & ~_umask(),
         tls=tls,
+        peer_tls=peer_tls,
         rotation=_rotation(values, warnings),
         warnings=tuple(warnings),
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from cluster.settings import Tls
+from cluster.settings import PeerTls, Tls
 from proxy.tls.contexts import ALWAYS_ON, CIPHERS, NOT_HERE, Credentials
 from tools.muster.config.parse import ConfigError, Values
+from tools.muster.machine.zmtp.tls import PeerCredentials
 
 _SECURE = ("https:", "unixs:")
+UNLIKE = "peers of one cluster talk over https, all of them, or over http: some peer URLs differ"
 
 def tls_of(
     values: Values, client_urls: Sequence[str], metrics_urls: Sequence[str]
@@ -56,6 +58,71 @@ def tls_of(
         min_version=values["tls-min-version"],
         max_version=values["tls-max-version"],
     ), warnings
+
+
+def peer_tls_of(
+    values: Values, listen: Sequence[str], named: Sequence[str]
+) -> tuple[PeerTls | None, list[str]]:
+    """What --peer-cert-file and its company ask for, and warnings; ``named``: URLs of this host's and of
+    others that are told to peers. None where they talk over http; with --peer-auto-tls the files are yet to
+    come."""
+    warnings: list[str] = []
+    cert, key, auto = values["peer-cert-file"], values["peer-key-file"], values["peer-auto-tls"]
+    if auto and cert:
+        warnings.append("ignoring peer auto TLS since certs given")
+        auto = False
+    if bool(values["peer-client-cert-file"]) != bool(values["peer-client-key-file"]):
+        raise ConfigError(
+            "ClientKeyFile and ClientCertFile must both be present or both absent: "
+            f"key: {values['peer-client-key-file']}, cert: {values['peer-client-cert-file']}]"
+        )
+    names, hosts = values["peer-cert-allowed-cn"], values["peer-cert-allowed-hostname"]
+    if names and hosts:
+        raise ConfigError(
+            "AllowedCN and AllowedHostname are mutually exclusive "
+            f'(cn="{",".join(names)}", hostname="{",".join(hosts)}")'
+        )
+    secure = [url.startswith("https:") for url in (*listen, *named)]
+    if not any(secure):
+        for url in listen:
+            if cert:
+                warnings.append(
+                    f"scheme is HTTP while key and cert files are present; ignoring key and cert files: {url}"
+                )
+            if values["peer-client-cert-auth"]:
+                warnings.append(
+                    "scheme is HTTP while --peer-client-cert-auth is enabled; "
+                    f"ignoring client cert auth for this URL: {url}"
+                )
+        return None, warnings
+    if not all(secure):
+        raise ConfigError(UNLIKE)
+    if auto:
+        return PeerTls("", "", verifies=False), warnings
+    if not cert and not key:
+        address = listen[0].partition("://")[2]
+        raise ConfigError(f"cannot listen on TLS for {address}: KeyFile and CertFile are not presented")
+    if not (cert and key):
+        raise ConfigError(f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")
+    return PeerTls(
+        cert_file=_absolute(cert),
+        key_file=_absolute(key),
+        client_cert_file=_absolute(values["peer-client-cert-file"]),
+        client_key_file=_absolute(values["peer-client-key-file"]),
+        client_cert_auth=values["peer-client-cert-auth"],
+        trusted_ca_file=_absolute(values["peer-trusted-ca-file"]),
+        crl_file=_absolute(values["peer-crl-file"]),
+        allowed_cns=names,
+        allowed_hostnames=hosts,
+    ), warnings
+
+
+def check_peer_files(tls: PeerTls) -> None:
+    """ConfigError if the files cannot be used."""
+    try:
+        PeerCredentials(tls)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def check_files(tls: Tls) -> None:

@@ -17,7 +17,7 @@ from tools.muster.config.flags import AUTO
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import ServerConfig, Url, gate, setting, with_shards
-from tools.muster.config.tls import check_files
+from tools.muster.config.tls import check_files, check_peer_files
 from tools.muster.config.tracing import tracing_of
 from tools.muster.discovery.service import shown
 from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
@@ -50,6 +50,8 @@ def run(config: ServerConfig) -> int:
         config = auto_tls.with_certificate(config)
         if config.tls is not None:
             check_files(config.tls)
+        if config.peer_tls is not None:
+            check_peer_files(config.peer_tls)
         if not bootstrap.is_known(config.data_dir):
             if by_url.discovers(config):  # whoever is registered there has to come
                 ports.compare(config, config.shards)
@@ -183,6 +185,7 @@ def _common(config: ServerConfig, identity: Identity, run_dir: str, member_id: i
         max_txn_ops=setting(config, "max-txn-ops"),
         warning_request_ms=setting(config, "warning-unary-request-duration"),
         client_stall_timeout_ms=setting(config, "client-stall-timeout"),
+        peer_tls=config.peer_tls,
         curve_key_file=os.path.abspath(config.peer_key_file) if config.peer_key_file else "",
         log_level=setting(config, "log-level"),
         log_format=setting(config, "log-format"),

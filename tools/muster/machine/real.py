@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cached_property
 
+import structlog
 import zmq
 
 from cluster.machine import FrameSocket, Receive, StatusSink, Syncs, Tracer
@@ -26,6 +27,19 @@ from tools.muster.machine.process.turns import turns
 from tools.muster.machine.zmtp import traffic
 from tools.muster.machine.zmtp.keys import CurveKeys
 from tools.muster.machine.zmtp.links import Gatekeeper, open_dealer, open_router
+from tools.muster.machine.zmtp.tls import PeerCredentials
+
+log = structlog.get_logger("machine")
+
+
+def _peer_credentials(common: Common) -> PeerCredentials | None:
+    if common.peer_tls is None:
+        return None
+
+    def failed(reason: str) -> None:
+        log.warning("changed files of peer certificates cannot be used", error=reason)
+
+    return PeerCredentials(common.peer_tls, failed)
 
 
 class RealMachine:
@@ -47,6 +61,7 @@ class RealMachine:
         self.resident_bytes = resident_bytes
         self.cpu_s = time.process_time
         self._keys = CurveKeys.load(common.curve_key_file)
+        self._tls = _peer_credentials(common)
         self._gatekeeper: Gatekeeper | None = None
 
     def now_ms(self) -> int:
@@ -95,6 +110,7 @@ class RealMachine:
             silence_s=silence_s,
             strangers=strangers,
             gone=gone,
+            tls=self._tls if keyed else None,
         )
 
     def dial(
@@ -123,6 +139,7 @@ class RealMachine:
             opened=opened,
             lost=lost,
             redials=redials,
+            tls=self._tls if keyed else None,
         )
 
     # -- threads

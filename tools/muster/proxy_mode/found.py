@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from cluster.repeats import Repeats
-from cluster.settings import Peer
+from cluster.settings import Peer, PeerTls
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, parse_url, setting
 from tools.muster.host.identity.joining import Running, ask
@@ -22,7 +22,7 @@ from tools.muster.proxy_mode import kind
 
 _AGAIN_S, _TOLD_S = 1.0, 30.0
 
-Ask = Callable[[Sequence[tuple[str, int]], str, float], Running | None]
+Ask = Callable[[Sequence[tuple[str, int]], str, PeerTls | None, float], Running | None]
 
 
 class Members:
@@ -68,7 +68,8 @@ class Members:
                 at = parse_url(url)
             except ConfigError:
                 continue
-            running = self._ask([(at.host, at.port)], self._config.peer_key_file, self._dial_s)
+            config = self._config
+            running = self._ask([(at.host, at.port)], config.peer_key_file, config.peer_tls, self._dial_s)
             if running is not None and running.members:
                 self._aside.pop(url, None)
                 return running

@@ -13,7 +13,7 @@ from tools.muster import peer_keys
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import ServerConfig, setting, with_agreed_layout
-from tools.muster.config.tls import check_files
+from tools.muster.config.tls import check_files, check_peer_files
 from tools.muster.host import pinning, ports, rundir, serve
 from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import auto_tls, by_srv, by_url
@@ -40,6 +40,8 @@ def run(config: ServerConfig, log: Logger) -> int:
         config = auto_tls.with_certificate(config)
         if config.tls is not None:
             check_files(config.tls)
+        if config.peer_tls is not None:
+            check_peer_files(config.peer_tls)
         ports.check(config, None, log)
         members = Members(config, _peer_urls(config, log), log)
         running = members.first()

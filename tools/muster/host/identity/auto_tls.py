@@ -15,18 +15,29 @@ from tools.muster.config.settings import ServerConfig, setting
 
 
 def with_certificate(config: ServerConfig) -> ServerConfig:
-    """The same, with the files of --auto-tls where that was asked for. ConfigError."""
-    if config.tls is None or config.tls.cert_file:
+    """The same, with the files of --auto-tls and --peer-auto-tls where that was asked for. ConfigError."""
+    peers = config.peer_tls is not None and not config.peer_tls.cert_file
+    clients = config.tls is not None and not config.tls.cert_file
+    if not peers and not clients:
         return config
     from tools.muster.host.identity.self_signed import self_signed  # 8 MB that other hosts do not need
 
-    hosts = [u.host for u in (*config.listen_client, *config.listen_metrics) if u.scheme in ("https", "unixs")]
-    try:
-        cert, key = self_signed(
-            Path(config.data_dir, "fixtures", "client"), hosts, setting(config, "self-signed-cert-validity")
-        )
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write the certificate of --auto-tls {error.filename}: {error.strerror}"
-        ) from None
-    return replace(config, tls=replace(config.tls, cert_file=cert, key_file=key))
+    def made(folder: str, hosts: list[str]) -> tuple[str, str]:
+        flag = "--auto-tls" if folder == "client" else "--peer-auto-tls"
+        try:
+            return self_signed(
+                Path(config.data_dir, "fixtures", folder), hosts, setting(config, "self-signed-cert-validity")
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write the certificate of {flag} {error.filename}: {error.strerror}"
+            ) from None
+
+    if config.tls is not None and clients:
+        urls = (*config.listen_client, *config.listen_metrics)
+        cert, key = made("client", [u.host for u in urls if u.scheme in ("https", "unixs")])
+        config = replace(config, tls=replace(config.tls, cert_file=cert, key_file=key))
+    if config.peer_tls is not None and peers:
+        cert, key = made("peer", [u.host for u in config.listen_peer])
+        config = replace(config, peer_tls=replace(config.peer_tls, cert_file=cert, key_file=key))
+    return config

@@ -19,6 +19,7 @@ from cluster.members import identity as ids
 from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, parse_url
+from tools.muster.config.tls import UNLIKE
 from tools.muster.host.identity import joining
 from tools.muster.host.identity.wal_dir import place_logs
 from tools.muster.machine.disk import seal
@@ -228,6 +229,9 @@ def _check_own(config: ServerConfig) -> None:
         if urls is None:
             raise ConfigError(f'couldn\'t find local name "{config.name}" in the initial cluster configuration')
         _check_own_urls(config, urls)
+        schemes = {url.partition(":")[0] for _, others in config.initial_cluster for url in others}
+        if schemes != {config.listen_peer[0].scheme}:
+            raise ConfigError(UNLIKE)
     except ConfigError as e:
         hints = [hint for flag, hint in HINTS if not config.values.is_set(flag)]
         raise ConfigError(" ".join((str(e), *(f"({hint})" for hint in hints)))) from None
@@ -236,7 +240,8 @@ def _check_own(config: ServerConfig) -> None:
 def _join(config: ServerConfig) -> Identity:
     """A host that was added to a running cluster, which says who it is and how the store is laid out."""
     _check_own(config)
-    running, peers, own = joining.join(config.initial_cluster, config.name, config.peer_key_file, _resolved)
+    running, peers, own = joining.join(
+        config.initial_cluster, config.name, config.peer_key_file, config.peer_tls, _resolved)
     incarnation = secrets.randbits(64) or 1
     identity = Identity(
         running.cluster_id, own, incarnation, running.shards, running.depth, peers, joined=True)

@@ -17,11 +17,12 @@ from typing import Any
 import zmq
 
 from cluster.endpoints import tcp_endpoint
-from cluster.settings import Peer
+from cluster.settings import Peer, PeerTls
 from cluster.wire.frames import PeerKind
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import parse_url
 from tools.muster.machine.zmtp.keys import CurveKeys
+from tools.muster.machine.zmtp.tls import PeerCredentials, asked_by_tls
 
 QUESTION = PeerKind.JOIN.byte
 _ONE_S = 2.0  # for an answer of one host
@@ -83,8 +84,14 @@ class Running:
         )
 
 
-def ask(addresses: Iterable[tuple[str, int]], key_file: str, limit_s: float = _ONE_S) -> Running | None:
+def ask(
+    addresses: Iterable[tuple[str, int]], key_file: str, tls: PeerTls | None = None, limit_s: float = _ONE_S
+) -> Running | None:
     """What the first of these peer ports says that answers."""
+    if tls is not None:
+        credentials = PeerCredentials(tls)
+        answers = (asked_by_tls(host, port, credentials, QUESTION, limit_s) for host, port in addresses)
+        return next((found for answer in answers if (found := _told(answer)) is not None), None)
     keys = CurveKeys.load(key_file)
     with zmq.Context(io_threads=1) as context:
         for host, port in addresses:
@@ -111,15 +118,19 @@ def _answer(s: zmq.Socket[bytes], limit_s: float) -> Running | None:
     while (left_s := deadline - time.monotonic()) > 0 and s.poll(int(left_s * 1000) + 1):
         frame = s.recv_multipart()[-1]
         if frame[:1] == QUESTION:
-            try:
-                return Running.decode(frame[1:])
-            except ValueError:
-                return None
+            return _told(frame)
     return None
 
 
+def _told(frame: bytes) -> Running | None:
+    try:
+        return Running.decode(frame[1:]) if frame[:1] == QUESTION else None
+    except ValueError:
+        return None
+
+
 def join(
-    initial: InitialCluster, name: str, key_file: str, resolved: Callable[[str], str]
+    initial: InitialCluster, name: str, key_file: str, tls: PeerTls | None, resolved: Callable[[str], str]
 ) -> tuple[Running, tuple[Peer, ...], int]:
     """The running cluster, its hosts with the names of the flags, and the own ID. ConfigError."""
     others = [
@@ -127,7 +138,7 @@ def join(
     ]
     deadline = time.monotonic() + _AGAIN_S
     while True:
-        running = ask(others, key_file)
+        running = ask(others, key_file, tls)
         if running is None:
             raise ConfigError(
                 "cannot fetch cluster info from peer urls: "

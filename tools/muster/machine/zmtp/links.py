@@ -19,6 +19,7 @@ from tools.muster.machine.zmtp import Dealer, Router, end_libzmq_when_silent, tr
 from tools.muster.machine.zmtp.curve import DealerMonitor, RouterMonitor, show_keys
 from tools.muster.machine.zmtp.keys import CurveKeys
 from tools.muster.machine.zmtp.sockets import AGAIN_S, hint_of, split
+from tools.muster.machine.zmtp.tls import PeerCredentials
 
 log = structlog.get_logger("sockets")
 
@@ -244,13 +245,15 @@ def open_router(
     silence_s: float = 0.0,
     strangers: bool = False,
     gone: Callable[[bytes], None] | None = None,
+    tls: PeerCredentials | None = None,
 ) -> FrameSocket:
     """A socket that listens; with keys only holders of the cluster's key may connect (see :class:`Gatekeeper`).
     ``silence_s``, ``strangers``, ``gone``: as of ``tools.muster.machine.zmtp.Router``; with keys strangers are those who have not proved to hold it, and
     nobody is told who has gone."""
     if keys is None:
         # a port where strangers come is one for peers, at which an etcd answers HTTP
-        return Router(loop, endpoint, receive, hwm=hwm, silence_s=silence_s, strangers=strangers, gone=gone, http=strangers)
+        return Router(loop, endpoint, receive, hwm=hwm, silence_s=silence_s, strangers=strangers, gone=gone, http=strangers,
+                      tls=tls)
     assert context is not None, "libzmq does CURVE"
     made = LoopSocket(loop, _router(context, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint), receive)
     if strangers:
@@ -272,6 +275,7 @@ def open_dealer(
     opened: Callable[[], None] | None = None,
     lost: Callable[[str], None] | None = None,
     redials: bool = True,
+    tls: PeerCredentials | None = None,
 ) -> FrameSocket:
     """A socket that connects, again and again, or once. Nothing is queued for a peer that is not there.
     ``silence_s``: as of ``Dealer``. ``opened``: there is a connection. ``lost``: there is none, or none any
@@ -287,6 +291,7 @@ def open_dealer(
             opened=opened,
             lost=lost,
             again_s=AGAIN_S if redials else None,
+            tls=tls,
         )
     assert context is not None, "libzmq does CURVE"
     if not redials:

@@ -22,7 +22,8 @@ from cluster.endpoints import tcp_endpoint
 from cluster.repeats import Repeats
 from tools.muster.machine.zmtp.http import QUESTION
 from tools.muster.machine.zmtp.silence import dial_s, end_when_silent
-from tools.muster.machine.zmtp.stream import CLOSED, LATE, Receive, Stream, traffic
+from tools.muster.machine.zmtp.stream import CLOSED, LATE, Receive, Socket, Stream, traffic
+from tools.muster.machine.zmtp.tls import Handshake, PeerCredentials, TlsSocket
 
 log = structlog.get_logger("zmtp")
 
@@ -56,6 +57,8 @@ def hint_of(trouble: str) -> str:
         return "a host with --peer-key-file and one without cannot talk"
     if trouble == NO_KEY:
         return "every host needs the same --peer-key-file"
+    if trouble.startswith(("tls: ", "remote error: tls: ")):
+        return "see --peer-cert-file, --peer-trusted-ca-file and the host's name in its peer URL"
     if "does not speak ZMTP" in trouble or trouble in (NO_PEER, NO_ANSWER, LATE):
         return "a peer port and another one were taken for each other"
     return ""
@@ -68,8 +71,10 @@ class Dealer:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, endpoint: str, identity: bytes, receive: Receive, *, hwm: int,
         again_s: tuple[float, float] | None = AGAIN_S, opened: Callable[[], None] | None = None,
-        lost: Callable[[str], None] | None = None, silence_s: float = 0.0,
+        lost: Callable[[str], None] | None = None, silence_s: float = 0.0, tls: PeerCredentials | None = None,
     ) -> None:
+        self._tls = tls
+        self._handshake: Handshake | None = None
         self._loop = loop
         self._transport, self._host, self._port = split(endpoint)
         self._identity = identity
@@ -112,6 +117,8 @@ class Dealer:
             self._addresses.cancel()
         if self._stream is not None:
             self._stream.close()
+        if self._handshake is not None:
+            self._handshake.close()
         self._stop_connecting()
 
     def hint(self) -> str:
@@ -200,8 +207,28 @@ class Dealer:
         self._connecting = None
         end_when_silent(sock, self._silence_s)
         self.trouble = NO_ANSWER
+        if self._tls is None or sock.family == socket.AF_UNIX:
+            self._talk(sock)
+            return
+        try:
+            self._handshake = Handshake(
+                self._loop, sock, self._tls, self._host, self._shaken, self._not_shaken)
+        except ValueError as error:  # files of certificates that do not fit together just now
+            sock.close()
+            self._failed(str(error))
+
+    def _talk(self, sock: Socket) -> Stream:
         self._stream = Stream(
             self._loop, sock, b"DEALER", self._identity, self._hwm, self._is_open, self._came, self._is_lost)
+        return self._stream
+
+    def _shaken(self, sock: TlsSocket) -> None:
+        self._handshake = None
+        self._loop.call_soon(self._talk(sock).look)
+
+    def _not_shaken(self, reason: str) -> None:
+        self._handshake = None
+        self._failed(reason)
 
     def _stop_connecting(self) -> None:
         if self._connecting is not None:
@@ -254,7 +281,9 @@ class Router:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: str, receive: Receive, *, hwm: int,
                  silence_s: float = 0.0, strangers: bool = False, gone: Callable[[bytes], None] | None = None,
-                 http: bool = False) -> None:
+                 http: bool = False, tls: PeerCredentials | None = None) -> None:
+        self._tls = tls
+        self._handshakes: dict[Handshake, None] = {}  # the one that began first, first
         self._loop = loop
         self._receive = receive
         self._http = http
@@ -331,15 +360,38 @@ class Router:
                 return
             sock.setblocking(False)
             end_when_silent(sock, self._silence_s)
-            stream = Stream(
-                self._loop, sock, b"ROUTER", b"", self._hwm, self._opened, self._came, self._lost, stranger=self._wary,
-                address="" if self._path else tcp_endpoint(*address[:2]).removeprefix("tcp://"),
-                asked=self._asked if self._http else None)
-            self._shaking.add(stream)
-            if self._wary:
-                if len(self._strangers) >= MOST_STRANGERS:
-                    self._end(next(iter(self._strangers)), "too many connections have not said who they are")
-                self._strangers[stream] = self._loop.call_later(HELLO_S, self._end, stream, "no hello in time")
+            name = "" if self._path else tcp_endpoint(*address[:2]).removeprefix("tcp://")
+            if self._tls is None:
+                self._take(sock, name)
+            else:
+                self._shake_hands(sock, name, self._tls)
+
+    def _take(self, sock: Socket, address: str) -> Stream:
+        stream = Stream(
+            self._loop, sock, b"ROUTER", b"", self._hwm, self._opened, self._came, self._lost,
+            stranger=self._wary, address=address, asked=self._asked if self._http else None)
+        self._shaking.add(stream)
+        if self._wary:
+            if len(self._strangers) >= MOST_STRANGERS:
+                self._end(next(iter(self._strangers)), "too many connections have not said who they are")
+            self._strangers[stream] = self._loop.call_later(HELLO_S, self._end, stream, "no hello in time")
+        return stream
+
+    def _shake_hands(self, sock: socket.socket, address: str, tls: PeerCredentials) -> None:
+        def done(encrypted: TlsSocket) -> None:
+            self._handshakes.pop(handshake, None)
+            self._loop.call_soon(self._take(encrypted, address).look)
+
+        def failed(reason: str) -> None:
+            self._handshakes.pop(handshake, None)
+            self._complain(address, reason)
+
+        if len(self._handshakes) >= MOST_STRANGERS:
+            oldest = next(iter(self._handshakes))
+            del self._handshakes[oldest]
+            oldest.close()
+        handshake = Handshake(self._loop, sock, tls, "", done, failed)
+        self._handshakes[handshake] = None
 
     def _accept_again(self) -> None:
         self._timer = None
@@ -374,9 +426,13 @@ class Router:
         shaking, stranger = stream in self._shaking, stream in self._strangers
         self._forget(stream)
         if shaking or (stranger and reason != CLOSED):
-            host = stream.address.rpartition(":")[0]
-            if self._complaints.news((host, reason), self._loop.time()):
-                log.warning("a connection ended before it was one", address=stream.address, reason=reason, hint=hint_of(reason))
+            self._complain(stream.address, reason)
+
+    def _complain(self, address: str, reason: str) -> None:
+        host = address.rpartition(":")[0]
+        if self._complaints.news((host, reason), self._loop.time()):
+            log.warning(
+                "a connection ended before it was one", address=address, reason=reason, hint=hint_of(reason))
 
     def _forget(self, stream: Stream) -> None:
         self._shaking.discard(stream)
@@ -407,6 +463,9 @@ class Router:
             stream.close()
         for timer in self._strangers.values():
             timer.cancel()
+        for handshake in self._handshakes:
+            handshake.close()
+        self._handshakes.clear()
         self._streams.clear()
         self._shaking.clear()
         self._strangers.clear()

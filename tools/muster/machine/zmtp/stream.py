@@ -16,6 +16,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from tools.muster.machine.zmtp import codec
 from tools.muster.machine.zmtp.http import Request, is_http
@@ -31,6 +32,23 @@ LATE = "no handshake in time"
 MOST_BYTES = 256 << 20  # the answer to a range is sent as it is read, and may be that large
 
 Receive = Callable[[list[bytes]], None]
+
+
+class Socket(Protocol):
+    """What a stream uses of a non-blocking socket: ``tls.TlsSocket`` is one, too."""
+
+    @property
+    def family(self) -> int: ...
+
+    def fileno(self) -> int: ...
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+    def recv(self, size: int, /) -> bytes: ...
+
+    def send(self, data: bytes | memoryview, /) -> int: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -57,7 +75,7 @@ class Stream:
     )  # fmt: skip
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, kind: bytes, identity: bytes, hwm: int,
+        self, loop: asyncio.AbstractEventLoop, sock: Socket, kind: bytes, identity: bytes, hwm: int,
         opened: Callable[[Stream], None], message: Callable[[Stream, list[bytes]], None],
         lost: Callable[[Stream, str], None], *, stranger: bool = False, address: str = "",
         asked: Callable[[Stream], None] | None = None,
@@ -104,6 +122,11 @@ class Stream:
             return self._put(codec.frame_head(size, False)) and self._put(body)
         last = len(parts) - 1
         return self._put(b"".join([codec.frame_head(len(part), at < last) + part for at, part in enumerate(parts)]))
+
+    def look(self) -> None:
+        """Something may have come before this was there."""
+        if not self.closed:
+            self._readable()
 
     def _put(self, data: bytes) -> bool:
         backlog = self._backlog

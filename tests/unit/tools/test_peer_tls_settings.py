@@ -1,0 +1,93 @@
+"""What the flags of TLS between hosts come to, in etcd's words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.settings import PeerTls
+from tests.authority import Authority
+from tools.muster.config import settings as config
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import ConfigError, resolve
+from tools.muster.config.tls import check_peer_files
+from tools.muster.host.identity import auto_tls
+
+HOST = "https://127.0.0.1:2380"
+SECURE = (f"--listen-peer-urls={HOST}", f"--initial-advertise-peer-urls={HOST}")
+PAIR = ("--peer-cert-file=/c", "--peer-key-file=/k")
+
+
+def build(*args: str) -> config.ServerConfig:
+    return config.build(resolve(SERVER_FLAGS, args, {}))
+
+
+def test_flags_become_settings_and_the_key_is_the_certificates() -> None:
+    found = build(
+        *SECURE, *PAIR, "--peer-client-cert-file=/cc", "--peer-client-key-file=/ck",
+        "--peer-client-cert-auth", "--peer-trusted-ca-file=/ca", "--peer-crl-file=/crl",
+        "--peer-cert-allowed-cn=a,b",
+    )  # fmt: skip
+    assert found.peer_tls == PeerTls("/c", "/k", "/cc", "/ck", True, "/ca", "/crl", ("a", "b"))
+    assert found.peer_key_file == ""
+
+
+def test_without_a_certificate_the_key_is_curves() -> None:
+    found = build("--peer-key-file=/k")
+    assert (found.peer_key_file, found.peer_tls) == ("/k", None)
+
+
+def test_over_http_files_are_passed_over_with_a_warning() -> None:
+    found = build(*PAIR)
+    assert (found.peer_key_file, found.peer_tls) == ("", None)
+    assert found.warnings == (
+        "scheme is HTTP while key and cert files are present; ignoring key and cert files: http://localhost:2380",
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (SECURE, "cannot listen on TLS for 127.0.0.1:2380: KeyFile and CertFile are not presented"),
+        ((*SECURE, "--peer-key-file=/k"), "KeyFile and CertFile must both be present[key: /k, cert: ]"),
+        ((*SECURE, "--peer-cert-file=/c"), "KeyFile and CertFile must both be present[key: , cert: /c]"),
+        ((*SECURE, *PAIR, "--peer-client-cert-file=/x"),
+         "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: /x]"),
+        ((*SECURE, *PAIR, "--peer-cert-allowed-cn=a", "--peer-cert-allowed-hostname=b"),
+         'AllowedCN and AllowedHostname are mutually exclusive (cn="a", hostname="b")'),
+        ((SECURE[0], *PAIR),
+         "peers of one cluster talk over https, all of them, or over http: some peer URLs differ"),
+        (("--listen-peer-urls=https://0.0.0.0:2380", SECURE[1], "--peer-auto-tls"), "or say --peer-insecure"),
+        ((*SECURE, *PAIR, "--peer-trusted-ca-file=/ca", "--peer-insecure"), "exclude each other"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused(args: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        build(*args)
+    assert words in str(refused.value)
+
+
+def test_an_authority_lets_a_port_face_the_world() -> None:
+    everywhere = ("--listen-peer-urls=https://0.0.0.0:2380", "--initial-advertise-peer-urls=https://10.0.0.1:2380")
+    assert build(*everywhere, *PAIR, "--peer-trusted-ca-file=/ca").warnings == ()
+
+
+def test_automatic_ones_are_made_and_kept(tmp_path: Path) -> None:
+    asked = build(*SECURE, "--peer-auto-tls", f"--data-dir={tmp_path}")
+    first = auto_tls.with_certificate(asked).peer_tls
+    assert first is not None
+    assert first.cert_file == str(tmp_path / "fixtures" / "peer" / "cert.pem")
+    assert not first.knows_peers
+    check_peer_files(first)
+    assert auto_tls.with_certificate(asked).peer_tls == first
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    pair = Authority(tmp_path).issue("x", "127.0.0.1")
+    check_peer_files(PeerTls(str(pair.cert), str(pair.key)))
+    own = str(pair.cert), str(pair.key)
+    for wrong in (PeerTls("/none", own[1]), PeerTls(*own, trusted_ca_file="/none")):
+        with pytest.raises(ConfigError) as refused:
+            check_peer_files(wrong)
+        assert "open /none: no such file or directory" in str(refused.value)

@@ -1,0 +1,188 @@
+"""Links between hosts by TLS: what a stream sees of them, whom they refuse, and what they survive."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from cluster.settings import PeerTls
+from tests.authority import Authority, Pair
+from tests.ports import free_ports
+from tools.muster.machine.zmtp import Dealer, Router
+from tools.muster.machine.zmtp.tls import Handshake, PeerCredentials, TlsSocket, asked_by_tls
+
+NAME = "127.0.0.1"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def credentials(authority: Authority, pair: Pair, **rest: str) -> PeerCredentials:
+    settings = PeerTls(str(pair.cert), str(pair.key), trusted_ca_file=str(authority.file), **rest)
+    return PeerCredentials(settings)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def shaken(
+    mine: PeerCredentials, theirs: PeerCredentials, name: str = NAME
+) -> tuple[list[TlsSocket], list[str]]:
+    """Both ends of a pair of sockets with small buffers, and what went wrong."""
+    loop, ends, wrong = asyncio.get_running_loop(), socket.socketpair(), list[str]()
+    found: dict[str, TlsSocket] = {}
+    for end in ends:
+        end.setblocking(False)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+    for end, holder, dialled in zip(ends, (mine, theirs), (name, ""), strict=True):
+
+        def done(sock: TlsSocket, who: str = dialled) -> None:
+            found[who] = sock
+
+        Handshake(loop, end, holder, dialled, done, wrong.append)
+    await until(lambda: len(found) + len(wrong) == 2 or (wrong and not name))
+    return [found[who] for who in (name, "") if who in found], wrong
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bytes_come_as_they_were_sent_however_little_the_kernel_takes(
+    authority: Authority, seed: int
+) -> None:
+    rng = random.Random(seed)
+    pair = authority.issue("host", NAME)
+
+    async def scenario() -> None:
+        (one, two), wrong = await shaken(credentials(authority, pair), credentials(authority, pair))
+        assert not wrong
+        for sender, receiver in ((one, two), (two, one)):
+            wanted = b"".join(rng.randbytes(rng.choice((1, 100, 16_384, 300_000))) for _ in range(20))
+            left, got = memoryview(wanted), bytearray()
+            while len(got) < len(wanted):
+                if left and rng.random() < 0.6:
+                    with contextlib.suppress(BlockingIOError):
+                        left = left[sender.send(left[: rng.choice((1, 7, 70_000, len(left)))]) :]
+                else:
+                    try:
+                        got += receiver.recv(rng.choice((4096, 65_536)))
+                    except BlockingIOError:
+                        assert left, "all of it was taken, and some is left behind"
+            assert bytes(got) == wanted
+        one.close()
+        assert two.recv(100) == b""
+        two.close()
+
+    asyncio.run(scenario())
+
+
+def test_messages_go_both_ways_and_large_ones_whole(authority: Authority) -> None:
+    pair = authority.issue("host", NAME)
+
+    async def scenario() -> None:
+        loop, endpoint = asyncio.get_running_loop(), f"tcp://{NAME}:{free_ports(1)[0]}"
+        told: list[list[bytes]] = []
+        came: list[list[bytes]] = []
+        held = credentials(authority, pair)
+        router = Router(loop, endpoint, told.append, hwm=1000, strangers=True, tls=held)
+        dealer = Dealer(loop, endpoint, b"me", came.append, hwm=1000, tls=held)
+        await until(lambda: dealer.send([b"hello"]))
+        await until(lambda: told == [[b"me", b"hello"]])
+        router.trust(b"me")
+        large = random.Random(1).randbytes(5_000_000)
+        for _ in range(3):
+            assert dealer.send([b"a", large])
+            assert router.send([b"me", large])
+        await until(lambda: len(told) == 4 and len(came) == 3)
+        assert told[1:] == [[b"me", b"a", large]] * 3
+        assert came == [[large]] * 3
+        dealer.close()
+        router.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("who", ["another authority's", "expired", "revoked", "another name's", "nobody"])
+def test_who_shows_no_good_certificate_is_no_peer(authority: Authority, tmp_path: Path, who: str) -> None:
+    host = authority.issue("host", NAME)
+    other = Authority(tmp_path, "other")
+    crl = authority.revoke(authority.issue("gone", NAME).serial)
+    rest = {"crl_file": str(crl)} if who == "revoked" else {}
+    shows = {
+        "another authority's": lambda: credentials(authority, other.issue("stranger", NAME)),
+        "expired": lambda: credentials(authority, authority.issue("old", NAME, expired=True)),
+        "revoked": lambda: credentials(authority, Pair(tmp_path / "gone.pem", tmp_path / "gone-key.pem")),
+        "another name's": lambda: credentials(authority, host),
+        "nobody": lambda: None,
+    }[who]()
+
+    async def scenario() -> None:
+        loop, port = asyncio.get_running_loop(), free_ports(1)[0]
+        told: list[list[bytes]] = []
+        listens = authority.issue("elsewhere", "elsewhere.example") if who == "another name's" else host
+        router = Router(
+            loop, f"tcp://{NAME}:{port}", told.append, hwm=10, strangers=True,
+            tls=credentials(authority, listens, **rest),
+        )  # fmt: skip
+        reasons: list[str] = []
+        with capture_logs() as logs:
+            dealer = Dealer(
+                loop, f"tcp://{NAME}:{port}", b"x", told.append, hwm=10, tls=shows, lost=reasons.append
+            )
+            await until(lambda: len(reasons) > 1 and logs)
+        assert not dealer.send([b"hello"])
+        assert not told
+        assert all(line["log_level"] == "warning" for line in logs)
+        dealer.close()
+        router.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_handshake_has_a_time_limit_and_holds_up_nobody(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tools.muster.machine.zmtp.tls.HANDSHAKE_S", 0.2)
+    held = credentials(authority, authority.issue("host", NAME))
+
+    async def scenario() -> None:
+        loop, port = asyncio.get_running_loop(), free_ports(1)[0]
+        told: list[list[bytes]] = []
+        router = Router(loop, f"tcp://{NAME}:{port}", told.append, hwm=10, strangers=True, tls=held)
+        silent = socket.create_connection((NAME, port))
+        silent.sendall(b"\x16\x03\x01")
+        silent.setblocking(False)
+        assert await asyncio.wait_for(loop.sock_recv(silent, 1), 60) == b""
+        silent.close()
+        router.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_question_is_answered_to_who_has_a_certificate(authority: Authority, tmp_path: Path) -> None:
+    held = credentials(authority, authority.issue("host", NAME))
+    stranger = credentials(authority, Authority(tmp_path, "other").issue("stranger", NAME))
+
+    async def scenario() -> None:
+        loop, port = asyncio.get_running_loop(), free_ports(1)[0]
+        router: Router
+        router = Router(
+            loop, f"tcp://{NAME}:{port}", lambda parts: router.send([parts[0], parts[-1] + b"!"]) and None,
+            hwm=10, strangers=True, tls=held,
+        )  # fmt: skip
+        ask = lambda who: loop.run_in_executor(None, asked_by_tls, NAME, port, who, b"?", 30.0)  # noqa: E731
+        assert await ask(held) == b"?!"
+        assert await ask(stranger) == b""
+        router.close()
+
+    asyncio.run(scenario())

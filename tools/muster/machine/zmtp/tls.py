@@ -1,0 +1,280 @@
+"""TLS under a link between hosts, for those who have certificates rather than a peer key.
+
+A handshake (:class:`Handshake`) is done before a connection is a :class:`Stream`, so that one writes to a
+socket that takes what it is given (:class:`TlsSocket`). What hosts show each other is etcd's: see
+:class:`cluster.settings.PeerTls`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+import time
+from collections.abc import Callable
+
+from cluster.settings import PeerTls, Tls
+from proxy.tls.certified import refusal_of
+from proxy.tls.contexts import Credentials, read
+from proxy.tls.layer import words
+from tools.muster.machine.zmtp.codec import GREETING, Broken, Decoder, frame_head, ready
+from tools.muster.machine.zmtp.stream import CLOSED, LATE
+
+HANDSHAKE_S = 5.0
+_HANDSHAKE_BYTES = 16_384
+_PIECE = 262_144  # encrypted in one go
+_READ_BYTES = 65_536
+
+
+class PeerCredentials:
+    """What this host shows its peers, and asks of theirs. Files that change count from the next connection
+    on. ValueError if those of the start cannot be used."""
+
+    def __init__(self, settings: PeerTls, failed: Callable[[str], object] = lambda reason: None) -> None:
+        self._settings = settings
+        self._served = Credentials(
+            Tls(
+                cert_file=settings.cert_file,
+                key_file=settings.key_file,
+                client_cert_auth=settings.client_cert_auth,
+                trusted_ca_file=settings.trusted_ca_file,
+                crl_file=settings.crl_file,
+                allowed_cns=settings.allowed_cns,
+                allowed_hostnames=settings.allowed_hostnames,
+            ),
+            failed,
+        )
+        self.for_dialling()
+
+    def for_listening(self) -> ssl.SSLContext:
+        """For a handshake that a peer begins."""
+        return self._served.context()
+
+    def for_dialling(self) -> ssl.SSLContext:
+        """For one that this host begins: made anew each time, since hosts dial seldom. ValueError."""
+        settings = self._settings
+        cert = settings.client_cert_file or settings.cert_file
+        key = settings.client_key_file or settings.key_file
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if not settings.verifies:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        elif settings.trusted_ca_file:
+            read(settings.trusted_ca_file)  # whose error names the file
+            # whatever stands in the file is trusted, as Go does
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            try:
+                context.load_verify_locations(settings.trusted_ca_file)
+            except ssl.SSLError as error:
+                raise ValueError(
+                    f"certificate authorities {settings.trusted_ca_file}: {error.reason}"
+                ) from None
+        else:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        for path in (cert, key):
+            read(path)
+        try:
+            context.load_cert_chain(cert, key, password=lambda: b"")
+        except ssl.SSLError as error:
+            raise ValueError(f"certificate {cert} and key {key}: {error.reason}") from None
+        return context
+
+    def refusal(self, tls: ssl.SSLObject) -> str:
+        """Why a peer that has shaken hands is refused; "" if it is not."""
+        return refusal_of(tls, self._served.refusal)
+
+
+class TlsSocket:
+    """As much of a non-blocking socket as :class:`Stream` uses, over a handshake that is done."""
+
+    def __init__(
+        self, raw: socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
+    ) -> None:
+        self._raw = raw
+        self._tls = tls
+        self._in = incoming
+        self._out = outgoing
+        self._pending = b""  # encrypted, and not taken by the kernel
+        self._ahead = 0  # bytes at the begin of the next ``send`` that are among these
+        self.family = raw.family
+
+    def fileno(self) -> int:
+        """The socket's."""
+        return self._raw.fileno()
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """The socket's."""
+        self._raw.setsockopt(level, option, value)
+
+    def recv(self, size: int) -> bytes:
+        """What has come, whole records; b"" at the end. BlockingIOError, OSError. Nothing that could be read
+        is left behind: the loop tells of the socket alone."""
+        pieces: list[bytes] = []
+        waits = ended = False
+        while not (pieces or waits or ended):  # a record may come in parts
+            try:
+                data = self._raw.recv(size)
+                ended = not data
+                self._in.write(data)
+            except (BlockingIOError, InterruptedError):
+                waits = True
+            try:
+                while piece := self._tls.read(_READ_BYTES):
+                    pieces.append(piece)
+                ended = True
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLZeroReturnError:
+                ended = True
+            except ssl.SSLError as error:
+                raise OSError(errno.EPROTO, words(error)) from None
+        if pieces or ended:
+            return b"".join(pieces)
+        raise BlockingIOError
+
+    def send(self, data: bytes | memoryview) -> int:
+        """How much of it was taken. What does not fit is to be given again from there on. One byte of it may
+        be encrypted already: it stands for what the kernel has not taken, and is not sent twice."""
+        self._flush()
+        if self._pending:
+            raise BlockingIOError
+        view, done = memoryview(data), self._ahead
+        self._ahead = 0
+        while done < len(view):
+            done += self._tls.write(view[done : done + _PIECE])
+            self._flush()
+            if self._pending:
+                self._ahead = 1
+                return done - 1
+        return done
+
+    def _flush(self) -> None:
+        self._pending += self._out.read()
+        if self._pending:
+            with contextlib.suppress(BlockingIOError, InterruptedError):
+                self._pending = self._pending[self._raw.send(self._pending) :]
+
+    def close(self) -> None:
+        """At once."""
+        self._raw.close()
+
+
+class Handshake:
+    """Of one connection: ``done(socket)`` or ``failed(reason)`` once, unless :meth:`close` was called.
+    ``name``: whom this side has dialled, "": it listens."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, credentials: PeerCredentials, name: str,
+        done: Callable[[TlsSocket], None], failed: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._loop = loop
+        self._socket = sock
+        self._fd = sock.fileno()
+        self._credentials = credentials
+        self._listens = not name
+        self._done = done
+        self._failed = failed
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._pending = b""
+        self._closed = False
+        self._timer = loop.call_later(HANDSHAKE_S, self._fail, LATE)
+        context = credentials.for_dialling() if name else credentials.for_listening()
+        self._tls = context.wrap_bio(
+            self._in, self._out, server_side=not name, server_hostname=name.strip("[]") if name else None
+        )
+        loop.add_reader(self._fd, self._readable)
+        if name:
+            loop.call_soon(self._step)
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(_HANDSHAKE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._fail(error.strerror or str(error))
+            return
+        if not data:
+            self._fail(CLOSED)
+            return
+        self._in.write(data)
+        self._step()
+
+    def _step(self) -> None:
+        if self._closed:
+            return
+        reason = ""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return
+        except ssl.SSLError as error:
+            reason = words(error)
+        if not reason and self._listens:
+            reason = self._credentials.refusal(self._tls)
+        if reason:
+            self._flush()  # the alert that tells the other side why
+            self._fail(reason)
+            return
+        self._flush()
+        if self._pending:  # a handshake is some kilobytes: it fits into the buffer of a new connection
+            self._fail("it takes no handshake")
+            return
+        self._end()
+        self._done(TlsSocket(self._socket, self._tls, self._in, self._out))
+
+    def _flush(self) -> None:
+        self._pending += self._out.read()
+        if self._pending:
+            with contextlib.suppress(OSError):
+                self._pending = self._pending[self._socket.send(self._pending) :]
+
+    def _end(self) -> None:
+        self._closed = True
+        self._timer.cancel()
+        self._loop.remove_reader(self._fd)
+
+    def _fail(self, reason: str) -> None:
+        if not self._closed:
+            self.close()
+            self._failed(reason)
+
+    def close(self) -> None:
+        """Give it up at once."""
+        if not self._closed:
+            self._end()
+            self._socket.close()
+
+
+def asked_by_tls(
+    host: str, port: int, credentials: PeerCredentials, question: bytes, limit_s: float
+) -> bytes:
+    """The last frame of the first message that a peer port answers a question with, by a socket that waits;
+    b"" if there is none."""
+    deadline = time.monotonic() + limit_s
+    decoder = Decoder(b"DEALER")
+    try:
+        with (
+            socket.create_connection((host, port), limit_s) as raw,
+            credentials.for_dialling().wrap_socket(raw, server_hostname=host) as sock,
+        ):
+            sock.sendall(GREETING + ready(b"DEALER", b""))
+            asked = False
+            while (left_s := deadline - time.monotonic()) > 0:
+                sock.settimeout(left_s)
+                data = sock.recv(_READ_BYTES)
+                if not data:
+                    break
+                messages = decoder.feed(data)
+                if decoder.ready and not asked:
+                    asked = True
+                    sock.sendall(frame_head(len(question), False) + question)
+                for parts in messages:
+                    if parts[-1][:1] == question[:1]:
+                        return parts[-1]
+    except (OSError, ValueError, Broken):
+        pass
+    return b""
