@@ -81,7 +81,7 @@ def test_node_0_killed_again_and_again_holds_up_nobody_else(hosts: Hosts) -> Non
 
 
 @pytest.mark.parametrize("busy", [range(3), range(0, 3, 2)], ids=["all shards", "all but its own"])
-def test_a_node_that_missed_what_nobody_keeps_installs_a_peers_state(hosts: Hosts, busy: range) -> None:
+def test_a_node_that_missed_what_nobody_keeps_has_it_in_the_end(hosts: Hosts, busy: range) -> None:
     host, shard = follower(hosts), 1
     log = hosts.log(host)
     with clients(hosts) as found:
@@ -94,8 +94,11 @@ def test_a_node_that_missed_what_nobody_keeps_installs_a_peers_state(hosts: Host
             before = max(order_index(hosts, host, shard) for host in range(3))
             with Background(*writers):
                 until(lambda: order_index(hosts, leader, shard) > before + 550, 100)
-        log.await_text("installed a snapshot")
+        # where its own log has not moved, what node 0 had sent it meanwhile may do: that this node did not
+        # read is no silence of node 0
         until(lambda: order_index(hosts, host, shard) > before + 550)
+        if shard in busy:
+            log.await_text("installed a snapshot")
         with Background(*writers):  # and it goes on
             until(lambda: order_index(hosts, host, shard) > before + 650)
         assert hosts.node_pid(host, shard) == pid
