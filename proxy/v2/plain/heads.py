@@ -25,6 +25,7 @@ class Block(NamedTuple):
     created: bytes  # of an answer 201
     named: bool  # it says who asks
     form: bool  # a form follows
+    bare: bool  # no body follows: a set may have had these fields, and a read with them has one, too
 
 
 class Heads:
@@ -53,6 +54,7 @@ class Heads:
                 b"HTTP/1.1 201 Created\r\n" + rest,
                 bool(plain.headers.get("authorization")),
                 plain.headers.get("content-type") == _FORM,
+                not plain.body,
             )
         if len(self.blocks) >= _KEPT:
             self.blocks.clear()

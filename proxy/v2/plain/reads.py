@@ -65,6 +65,7 @@ class PlainReads:
         near = link.near if link is not None else None
         if (
             block is None
+            or not block.bare
             or near is None
             or self._principals.enabled
             or near.guarded

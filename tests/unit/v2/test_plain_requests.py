@@ -249,6 +249,19 @@ def test_a_plain_read_asks_by_no_frame() -> None:
     assert (host.near.files, host.asked) == (4, 4)
 
 
+def test_the_body_of_a_read_is_no_request_though_a_set_had_the_same_fields() -> None:
+    hidden = get("/dir/10.0.0.1:80")
+    body = b"value=%b" % (b"x" * (len(hidden) - 6))
+    fields = FORM + b"Content-Length: %d\r\n" % len(hidden)
+    answers = []
+    for plain in (True, False):
+        host = Host(plain=plain)
+        assert b'"action":"set"' in host.send(put("/k", body))
+        answers.append(USUAL.sub(b"", host.get("/k", fields) + host.send(hidden)))
+        assert host.output.data.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert answers[0] == answers[1]
+
+
 def usual(host: Host) -> bool:
     """Whether a read goes the usual way, and is answered."""
     asked = host.asked
