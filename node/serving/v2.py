@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 0.5  # a read waits so long for what its front has shown; who is cut off answers all the same
 _MOST_WAITING = 20_000
+_SHORT_BYTES = 16_384  # of a value that is read at once: 6 ms where each octet is to be escaped
 _SLICE = 200  # nodes of a list that are shown in a step: 0.5 ms
 _MOST_LIST_BYTES = 256 << 20  # of an answer: a link takes no frame of 1 GiB
 _AT_ONCE = 1024  # nodes whose time is over that go in one entry, at most: 10 ms each heartbeat interval
@@ -101,7 +102,7 @@ class V2Tree:
     def file(self, path: bytes, after: int, now_ns: int) -> tuple[int, int, int, bytes] | None:
         """For a front in this very process, which has shown an index (``after``): the tree's index, the raft
         index, the term, and the answer to a read of a file. None: there is none, it is not for all to read,
-        or this replica has not got so far."""
+        it is long, or this replica has not got so far."""
         tree = self.tree
         if tree.index < after or enabled(tree):
             return None
@@ -109,7 +110,7 @@ class V2Tree:
             node = tree.find(path)
         except V2Error:
             return None
-        if node.children is not None:
+        if node.children is not None or len(node.value) > _SHORT_BYTES:
             return None
         body = self._shown.get(node)
         if body is None:

@@ -23,6 +23,7 @@ from proxy.http.requests import AtOnce, Headers, HttpHandler, HttpRequest, Switc
 
 _MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, and not in __all__
 TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms
+TURN_BYTES = 65_536  # of answers at once, likewise; the last one may go beyond it
 _TEXT = "text/plain; charset=utf-8"
 FindHandler = Callable[[str], "HttpHandler | None"]
 
@@ -143,8 +144,8 @@ class Http1Connection:
         if self._draining or output.crowded or output.unsent_bytes() > self._limits.max_unsent_bytes:
             return data
         answers: list[bytes] = []
-        at = 0
-        while at < len(data) and self._served < TURN_REQUESTS:
+        at = said = 0
+        while at < len(data) and self._served < TURN_REQUESTS and said < TURN_BYTES:
             try:
                 found = at_once(data, at)
             except HANDLER_MISTAKES as error:  # of this program: the request goes the usual way
@@ -154,6 +155,7 @@ class Http1Connection:
                 break
             answer, at = found
             answers.append(answer)
+            said += len(answer)
             self._served += 1
         if answers:
             output.write_now(answers[0] if len(answers) == 1 else b"".join(answers))

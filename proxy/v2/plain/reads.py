@@ -5,7 +5,7 @@ Hot path: 5 us a read from what came to what leaves (decision 91). A read is pla
 - it is ``GET /v2/keys/<key>`` and at most ``quorum=false``, the key spelt as etcd cleans it, without escapes;
 - the block of its header fields was looked at before: clients send the same one again and again;
 - the node of this host's replica is in this process, and has what this front has shown;
-- there are no users of either version, and a file is there.
+- there are no users of either version, and a file is there, of 16 KiB at most.
 
 All else goes another way (``requests``, ``proxy.v2.keys``), which answers a plain read with the same bytes.
 """

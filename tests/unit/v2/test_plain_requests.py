@@ -18,7 +18,7 @@ from cluster.features.v2.shown import LatelyShown, event_json
 from cluster.features.v2.tree import AUTH, KEYS, Node, Tree, namespace
 from cluster.wire.messages import HEAD, READ, Method, Status
 from node.serving.v2 import V2Tree
-from proxy.http.http1 import TURN_REQUESTS, Http1Connection
+from proxy.http.http1 import TURN_BYTES, TURN_REQUESTS, Http1Connection
 from proxy.http.http1_plain import Plain
 from proxy.http.http2 import Limits
 from proxy.http.requests import HttpHandler
@@ -477,6 +477,22 @@ def test_pipelined_reads_are_answered_in_turns_and_in_one_write() -> None:
     assert turns == [TURN_REQUESTS, 2 * TURN_REQUESTS]
     assert (host.near.files, host.output.writes, host.asked) == (40, 3, 0)
     assert host.output.data.count(b"HTTP/1.1 200 OK\r\n") == 40
+
+
+def test_long_files_are_read_one_after_the_other_and_answers_at_once_have_a_bound() -> None:
+    host = Host()
+    host.set(b"/long", b"<" * 20_000)
+    host.connection.receive(get("/long") * 16, 0.0)
+    assert (host.near.files, host.output.data) == (0, b"")
+    host.pump()
+    assert (host.near.files, host.asked) == (0, 16)
+    assert host.output.data.count(b"HTTP/1.1 200 OK\r\n") == 16
+    host.connect()
+    host.set(b"/short", b"<" * 4_000)
+    host.connection.receive(get("/short") * 16, 1.0)
+    assert TURN_BYTES <= len(host.output.data) < 2 * TURN_BYTES
+    host.pump()
+    assert host.output.data.count(b"HTTP/1.1 200 OK\r\n") == 16
 
 
 def test_a_turn_has_so_many_reads_however_they_come() -> None:
