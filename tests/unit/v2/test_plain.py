@@ -128,3 +128,8 @@ def test_whatever_bytes_come_are_a_plain_set_or_none(body: bytes) -> None:
 @given(st.binary(max_size=50) | st.text(max_size=50).map(str.encode))
 def test_text_is_quoted_the_same_in_bytes(text: bytes) -> None:
     assert quoted_bytes(text) == quoted(text).encode()
+
+
+def test_every_octet_and_separator_of_long_text_is_quoted_as_of_short_text() -> None:
+    for some in (*(bytes([octet]) for octet in range(256)), "\u2028\u2029\ufffd\xe9\u4e00<\n".encode()):
+        assert quoted(some * 5000)[1:-1] == quoted(some)[1:-1] * 5000
