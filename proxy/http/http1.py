@@ -146,6 +146,8 @@ class Http1Connection:
         answers: list[bytes] = []
         at = said = 0
         while at < len(data) and self._served < TURN_REQUESTS and said < TURN_BYTES:
+            if answers and output.later():  # the first of each connection alone does not wait for others
+                break
             try:
                 found = at_once(data, at)
             except HANDLER_MISTAKES as error:  # of this program: the request goes the usual way

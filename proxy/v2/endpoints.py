@@ -54,7 +54,7 @@ def register_v2(registry: Filtered, context: Context, random_bytes: Callable[[in
     registry.http("/v2/stats/self", stats.itself)
     registry.http("/v2/stats/leader", stats.leader)
     registry.http("/v2/stats/store", keys.counts)
-    if context.settings.discovery_service:
+    if context.settings.discovery_service and not context.settings.read_only:
         registry.http("/new", Directories(context, keys.credentials, keys.feed, random_bytes).new)
     context.on_stop.append(keys.waits.end)
     return keys.traffic

@@ -418,11 +418,13 @@ def test_a_front_that_is_read_only_takes_no_write() -> None:
     host = Host()
     settings: Any = host.net.context.settings
     object.__setattr__(settings, "read_only", True)
+    object.__setattr__(settings, "discovery_service", True)
     registry = FilteredRegistry((), (), read_only=True)
     register_v2(registry, host.net.context, bytes)
     host.registry = registry
     host.connect()
     assert b" 501 " in host.send(put("/k", b"value=x")).partition(b"\r\n")[0]
+    assert b" 404 " in host.send(b"GET /new?size=3 HTTP/1.1\r\nHost: x\r\n\r\n").partition(b"\r\n")[0]
     assert host.writes == 0
 
 
@@ -493,6 +495,18 @@ def test_long_files_are_read_one_after_the_other_and_answers_at_once_have_a_boun
     assert TURN_BYTES <= len(host.output.data) < 2 * TURN_BYTES
     host.pump()
     assert host.output.data.count(b"HTTP/1.1 200 OK\r\n") == 16
+
+
+def test_of_pipelined_reads_one_alone_is_answered_when_others_have_had_the_turn() -> None:
+    host = Host()
+    waits = True
+    host.output.later = lambda: waits  # type: ignore[method-assign]
+    host.connection.receive(get("/k") * 10, 0.0)
+    assert host.output.data.count(b"HTTP/1.1 200 OK\r\n") == host.near.files == 1
+    waits = False
+    host.connection.go_on()
+    assert host.output.data.count(b"HTTP/1.1 200 OK\r\n") == host.near.files == 10
+    assert host.asked == 0
 
 
 def test_a_turn_has_so_many_reads_however_they_come() -> None:
