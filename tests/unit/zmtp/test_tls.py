@@ -169,6 +169,41 @@ def test_a_handshake_has_a_time_limit_and_holds_up_nobody(
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("files", ["another's key", "no key"])
+def test_a_host_dials_again_whose_files_did_not_fit_together_for_a_while(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, files: str
+) -> None:
+    monkeypatch.setattr("tools.muster.machine.zmtp.tls.HANDSHAKE_S", 3.0)
+    pair, other = authority.issue("host", NAME), authority.issue("other", NAME)
+    listens, dials = credentials(authority, other), credentials(authority, pair)
+    key = pair.key.read_bytes()
+    if files == "another's key":
+        pair.key.write_bytes(other.key.read_bytes())
+    else:  # it goes between two looks at it
+        pair.key.unlink()
+        monkeypatch.setattr("tools.muster.machine.zmtp.tls.read", lambda path: b"")
+
+    async def scenario() -> None:
+        loop, endpoint = asyncio.get_running_loop(), f"tcp://{NAME}:{free_ports(1)[0]}"
+        told: list[list[bytes]] = []
+        reasons: list[str] = []
+        router = Router(loop, endpoint, told.append, hwm=10, strangers=True, tls=listens)
+        dealer = Dealer(loop, endpoint, b"me", told.append, hwm=10, tls=dials, lost=reasons.append)
+        await until(lambda: reasons)
+        began = len(reasons)
+        pair.key.write_bytes(key)
+        await until(lambda: dealer.send([b"hello"]))
+        router.trust(b"me")
+        failed, stream = len(reasons), dealer._stream
+        assert failed <= began + 20
+        await asyncio.sleep(3.2)
+        assert (len(reasons), dealer._stream) == (failed, stream)
+        dealer.close()
+        router.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_question_is_answered_to_who_has_a_certificate(authority: Authority, tmp_path: Path) -> None:
     held = credentials(authority, authority.issue("host", NAME))
     stranger = credentials(authority, Authority(tmp_path, "other").issue("stranger", NAME))

@@ -213,7 +213,7 @@ class Dealer:
         try:
             self._handshake = Handshake(
                 self._loop, sock, self._tls, self._host, self._shaken, self._not_shaken)
-        except ValueError as error:  # files of certificates that do not fit together just now
+        except (ValueError, OSError) as error:  # files of certificates do not fit together just now, or go
             sock.close()
             self._failed(str(error))
 

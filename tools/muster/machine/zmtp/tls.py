@@ -179,11 +179,12 @@ class Handshake:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._pending = b""
         self._closed = False
-        self._timer = loop.call_later(HANDSHAKE_S, self._fail, LATE)
         context = credentials.for_dialling() if name else credentials.for_listening()
         self._tls = context.wrap_bio(
             self._in, self._out, server_side=not name, server_hostname=name.strip("[]") if name else None
         )
+        # only now: a handshake that cannot begin leaves nothing behind, as its descriptor is another's soon
+        self._timer = loop.call_later(HANDSHAKE_S, self._fail, LATE)
         loop.add_reader(self._fd, self._readable)
         if name:
             loop.call_soon(self._step)
