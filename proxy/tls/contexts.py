@@ -89,7 +89,7 @@ class Credentials:
         if stamps != self._stamps or (self._look_again_at and time.monotonic() >= self._look_again_at):
             try:
                 self._context = self._load()
-            except ValueError as error:
+            except (ValueError, OSError) as error:  # the latter: a file goes between two looks at it
                 if stamps != self._stamps:
                     self._failed(str(error))
                 self._stamps = stamps

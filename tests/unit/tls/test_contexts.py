@@ -101,6 +101,19 @@ def test_while_half_a_pair_is_replaced_the_old_one_counts(authority: Authority) 
     assert told[1:] == [f"open {pair.key}: no such file or directory"]
 
 
+def test_a_file_that_goes_between_two_looks_at_it_changes_nothing(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = authority.issue("server", "127.0.0.1")
+    told: list[str] = []
+    held = Credentials(settings(pair), told.append)
+    before = held.context()
+    pair.key.unlink()
+    monkeypatch.setattr("proxy.tls.contexts.read", lambda path: b"")
+    assert held.context() is before
+    assert len(told) == 1
+
+
 def test_what_is_written_twice_within_a_time_stamp_is_seen(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
