@@ -255,7 +255,7 @@ class Cluster:
             line for line in text.splitlines(True) if not line.startswith(('{"level":', "musterctl: "))
         )
         text = re.sub(r"etcdctl(?!-check)", "musterctl", text)
-        text = re.sub(r"\n(?:GLOBAL )?OPTIONS OF ETCDCTL 3\.6:\n(?:.+\n)+", "", text)
+        text = re.sub(r"\n(?:GLOBAL )?OPTIONS OF ETCDCTL 3\.6(?: AND LATER)?:\n(?:.+\n)+", "", text)
         for pattern, name in self.masks:
             text = pattern.sub(name, text)
         text = re.sub(r'(took(?: = |":"))[0-9.hmnµs]+', r"\1T", text)

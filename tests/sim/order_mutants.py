@@ -20,6 +20,7 @@ import node.serving.confirm
 import proxy.routing.router
 import proxy.spanning.gather
 from cluster.evaluate.footprint import Footprint, footprint
+from cluster.features.lessor import Lessor
 from cluster.order import log as order
 from cluster.order.leading.pending import PendingOverlay
 from cluster.order.leading.shard_leader import ShardLeader
@@ -350,12 +351,12 @@ def keeps_alive_without_a_round(patch: Patch) -> None:
 
 def leases_get_no_time_at_a_new_sequencer(patch: Patch) -> None:
     """H7: a new sequencer gives every lease its full time."""
-    promote = node.replica.server.Lessor.promote
+    promote = Lessor.promote
 
     def short(self: Any, now_ms: int, election_timeout_ms: int | None = None) -> None:
         promote(self, now_ms - 800, 0)
 
-    patch.setattr(node.replica.server.Lessor, "promote", short)
+    patch.setattr(Lessor, "promote", short)
 
 
 # -- fronts

@@ -12,7 +12,6 @@ from order_mutants import HOT, Mutant, plan
 
 import cluster.order.leading.shard_leader
 import cluster.order.shown
-import node.replica.server
 import proxy.routing.router
 import proxy.services.upkeep.maintenance
 import proxy.spanning.gather
@@ -20,6 +19,7 @@ import proxy.watch.cohort
 import proxy.watch.hub
 import proxy.watch.stream
 from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.features.lessor import Lessor
 from cluster.order.sequencing.fetching import Fetching
 from cluster.order.shown import ShownRows
 from cluster.pb import rpc_pb2 as pb
@@ -76,19 +76,19 @@ def pieces_are_left_out(patch: Patch) -> None:
 
 def no_lease_ever_expires(patch: Patch) -> None:
     """I15: a lease whose time is over ends."""
-    patch.setattr(node.replica.server.Lessor, "due", lambda self, now_ms, limit=0: [])
+    patch.setattr(Lessor, "due", lambda self, now_ms, limit=0: [])
 
 
 def leases_end_late(patch: Patch) -> None:
     """I15: a lease ends soon after its time; here six seconds later."""
-    due = node.replica.server.Lessor.due
-    patch.setattr(node.replica.server.Lessor, "due", lambda self, now_ms: due(self, now_ms - 6_000))
+    due = Lessor.due
+    patch.setattr(Lessor, "due", lambda self, now_ms: due(self, now_ms - 6_000))
 
 
 def time_to_live_is_always_the_same(patch: Patch) -> None:
     """I15: the answer tells what is left."""
     patch.setattr(
-        node.replica.server.Lessor, "time_to_live",
+        Lessor, "time_to_live",
         lambda self, lease, now_ms: (1_000_000, self._leases[lease].ttl_s) if lease in self._leases else None,
     )
 
@@ -107,7 +107,7 @@ def any_replica_lists_the_leases(patch: Patch) -> None:
 
 def no_leases_are_listed(patch: Patch) -> None:
     """I22: nor is the list empty."""
-    patch.setattr(node.replica.server.Lessor, "unordered", lambda self: [])
+    patch.setattr(Lessor, "unordered", lambda self: [])
 
 
 # -- transactions

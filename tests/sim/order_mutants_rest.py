@@ -180,7 +180,7 @@ def effects_stand_first(patch: Patch) -> None:
     seal = Leader.seal
 
     def sorted_(self: Any) -> Any:
-        self._open.close_stretch()
+        self._open.close_stretch(self._v2_tree)
         self._open.items.sort(key=lambda item: item[0] in (Item.CUT, Item.MULTI))
         return seal(self)
 
@@ -228,7 +228,7 @@ def unchanged_answers_name_the_cuts_end(patch: Patch) -> None:
     applied = ShardLeader.applied_entries
 
     def late(self: Any, last_index: int, base: int) -> None:
-        covered = [batch for index, batch in self._sealed if index <= last_index]
+        covered = [batch for batch in self._sealed.entries if batch.index <= last_index]
         total, before = sum(batch.grown for batch in covered), 0
         for batch in covered:
             batch.replies = [r if r.changed else r._replace(before=total - before) for r in batch.replies]

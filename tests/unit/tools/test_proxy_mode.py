@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from cluster.settings import PeerTls
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, UsageError, resolve
@@ -131,7 +132,9 @@ class Cluster:
         self.asked: list[int] = []
         self.limits: set[float] = set()
 
-    def ask(self, addresses: Sequence[tuple[str, int]], key_file: str, limit_s: float) -> Running | None:
+    def ask(
+        self, addresses: Sequence[tuple[str, int]], key_file: str, tls: PeerTls | None, limit_s: float
+    ) -> Running | None:
         ((_, port),) = addresses
         self.asked.append(port)
         self.limits.add(limit_s)
