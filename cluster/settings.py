@@ -182,6 +182,11 @@ class FrontSettings:
     max_connection_range_compares: int = 16
     max_connection_snapshots: int = 2
     max_connection_range_streams: int = 64
+    max_client_snapshots: int = 3  # of this front, as the next one: proxy.services.shares
+    max_client_range_streams: int = 1024
+    client_head_timeout_ms: int = 20_000  # for TLS' handshake and first octets; a request's head
+    http1_idle_timeout_ms: int = 300_000
+    max_header_bytes: int = 65_536  # of one request
     grpc_keepalive_min_time_ms: int = 5_000
     grpc_keepalive_interval_ms: int = 7_200_000
     grpc_keepalive_timeout_ms: int = 20_000

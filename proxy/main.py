@@ -21,7 +21,8 @@ from proxy.gateway.serve import Gateway
 from proxy.grpc.registry import Registry
 from proxy.listener.endpoints import register_http
 from proxy.listener.filter import FilteredRegistry, redirect, refused_read_only
-from proxy.listener.server import Limits, Server
+from proxy.listener.limits import limits_of, limits_of_metrics
+from proxy.listener.server import Server
 from proxy.listener.shard_endpoints import register as register_shards
 from proxy.machine import Machine
 from proxy.metrics.exposition import Metrics
@@ -38,7 +39,6 @@ from proxy.v2.endpoints import register_v2
 log = structlog.get_logger("front")
 
 FATAL_EXIT = 3  # the supervisor does not start a process again that ends with this
-_RECEIVE_OVERHEAD_BYTES = 524_288
 
 
 class Front:
@@ -65,21 +65,7 @@ class Front:
         register_all(self.registry, self.context)
         self.router.members.subscribe(self._members_changed)
         self._members_changed()
-        limits = Limits(
-            max_message_bytes=common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES,
-            max_concurrent_streams=settings.max_concurrent_streams,
-            max_connections=settings.max_client_connections if settings.max_client_connections >= 0
-            else machine.client_descriptors(),
-            max_memory_bytes=settings.max_client_memory_bytes,
-            connection_window_bytes=settings.max_unanswered_bytes,
-            max_buffered_bytes=settings.max_unfinished_bytes,
-            max_untaken_bytes=settings.max_untaken_bytes,
-            max_queued_bytes=8 * settings.max_untaken_bytes,
-            stalled_s=common.client_stall_timeout_ms / 1000,
-            ping_min_interval_s=settings.grpc_keepalive_min_time_ms / 1000,
-            keepalive_interval_s=settings.grpc_keepalive_interval_ms / 1000,
-            keepalive_timeout_s=settings.grpc_keepalive_timeout_ms / 1000,
-        )
+        limits = limits_of(settings, machine.client_descriptors)
         self.server = Server(self.registry, limits)
         self.corruption = CorruptionChecks(self.context)
         self.metrics = Metrics(self.context, self.server, self.registry, machine.turns)
@@ -123,7 +109,7 @@ class Front:
         if settings.listen_metrics:
             registry = Registry()
             register_http(registry, self.context, self.metrics, metrics_only=True)
-            self.metrics_server = Server(registry)
+            self.metrics_server = Server(registry, limits_of_metrics(self.server.limits))
             await self._listen(self.metrics_server, settings.listen_metrics, tls)
         await self.siblings.start()
         log.info("serving", urls=list(settings.listen))

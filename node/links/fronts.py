@@ -172,7 +172,7 @@ class Fronts:
         try:
             sequence, records = messages.decode_requests(data)
         except (ValueError, IndexError) as e:
-            log.warning("dropping a front that sent a broken frame", error=str(e))
+            self._tell("dropping a front that sent a broken frame", link, error=str(e))
             self.drop(identity)
             return
         if sequence == 1:
@@ -186,7 +186,7 @@ class Fronts:
         elif link is None:
             return  # a link dropped before: silence makes the front open a new one
         elif not link.in_sequence(sequence):
-            log.warning("dropping a front whose frames are out of sequence", session=link.session)
+            self._tell("dropping a front whose frames are out of sequence", link, session=link.session)
             self.drop(identity)
             return
         if records:
@@ -195,6 +195,11 @@ class Fronts:
                 newest = max([rid for rid, *_ in records])
             link.newest = max(link.newest, newest)
             self._receive(link, records)
+
+    def _tell(self, dropping: str, link: FrontLink | None, **facts: object) -> None:
+        """Log it, once in a while of each host."""
+        if self._refusals.news((dropping, link.member_id if link is not None else 0), self._now()):
+            log.warning(dropping, **facts)
 
     def _hello(
         self, identity: bytes, records: list[tuple[int, int, int, bytes]], send: Send, prefix: bytes

@@ -28,6 +28,7 @@ from cluster.pacing.pace import Pace
 from cluster.pacing.patience import COMMIT_RIDES_MS, HURRY_S, Patience
 from cluster.raft import Config, Configuration, IntegrityError, Raft, Ready
 from cluster.raft import Role as RaftRole
+from cluster.repeats import Repeats
 from cluster.settings import NodeSettings, Peer
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import Method, Status
@@ -140,6 +141,7 @@ class Node:
         self.roster = Roster(self)
         self._take_position()
         self.mail = Mail(self)
+        self._broken = Repeats()  # frames of peers
         self._scheduled = self._running = False
         self._requests_in_tick = self.wanted_revision = 0  # somebody waits for the latter
         self._answered_early = self._gathers = False  # the latter: its frame holds nothing but writes
@@ -316,7 +318,8 @@ class Node:
             elif kind in self.frames:
                 self.frames[kind](member_id, data)
         except (ValueError, IntegrityError, EtcdError) as e:  # checksum or framing: dropped, Raft sends it again
-            log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
+            if self._broken.news((member_id, kind), self.loop.time()):
+                log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
         if due and len(data) <= _LONE_BYTES and self.role.alone and not (self._scheduled or self._running):
             self._run()  # at once: nothing else is about that it could be shared with
         elif due:

@@ -24,6 +24,7 @@ import structlog
 
 from cluster.grain import GRAIN
 from cluster.raft import Configuration, Role, SnapshotPosition
+from cluster.repeats import Repeats
 from cluster.wire.frames import PeerKind
 from node.storage import Position, SnapshotRefused
 from node.storage.snapshot import SnapshotSink, SnapshotSource
@@ -39,6 +40,7 @@ _SNAPSHOT = PeerKind.SNAPSHOT.byte
 _FRAME = struct.Struct("<BQQ")  # kind, transfer, offset
 _BEGIN, _CHUNK, _END, _ACK, _DONE, _FAILED = range(1, 7)
 _STALLED_S = 10.0  # a transfer whose peer acknowledges nothing for so long is given up
+_LONGEST_REASON = 300  # of a peer's, in the log
 _SILENT_S = 30.0  # so is one whose sender sends nothing: longer, for the sender is to notice first
 
 
@@ -80,6 +82,7 @@ class Snapshots:
         # the one that a helper thread checks and syncs, the newest or an older one
         self._finishing: Receiving | None = None
         self.catching_up = CatchingUp()
+        self._refusals = Repeats()
         self._serial = 0
         self.sent = self.installed = self.failed = 0
         self._outgoing = Path(node.settings.data_dir, "outgoing")
@@ -204,7 +207,7 @@ class Snapshots:
             log.info("a snapshot was installed by a peer", peer=f"{peer:x}")
             self._finish(sending, True)
         else:
-            self._give_up(sending, text.decode(errors="replace"))
+            self._give_up(sending, text[:_LONGEST_REASON].decode(errors="replace"))
 
     # -- receiving
 
@@ -249,7 +252,8 @@ class Snapshots:
         self._reply(receiving, _ACK)
 
     def _refuse(self, receiving: Receiving, error: Exception) -> None:
-        log.warning("a snapshot was refused", peer=f"{receiving.peer:x}", reason=str(error))
+        if self._refusals.news((receiving.peer, str(error)), self._node.loop.time()):
+            log.warning("a snapshot was refused", peer=f"{receiving.peer:x}", reason=str(error))
         self._reply(receiving, _FAILED, str(error).encode())
 
     def _finish_next(self) -> None:

@@ -25,9 +25,9 @@ from typing import Any
 from hpack.exceptions import HPACKDecodingError
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
-from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
+from proxy.http.http2 import huffman
 from proxy.http.http2.frames import ConnectionFault, ErrorCode
 
 Field = tuple[bytes, bytes]
@@ -358,7 +358,7 @@ def _string(block: bytes, pos: int, end: int) -> tuple[bytes, int]:
         return raw, stop
     text = _huffman.get(raw)
     if text is None:
-        text = bytes(decode_huffman(raw))
+        text = huffman.decode(raw)
         if len(raw) <= 64:
             if len(_huffman) >= _MAX_STRINGS:
                 _huffman.clear()

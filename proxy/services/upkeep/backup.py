@@ -74,9 +74,10 @@ class Snapshot:
     def __init__(self, context: Context, service: str) -> None:
         self._context = context
         self._stats = context.method("server_stream", service, "Snapshot")
-        self._shares = Shares(context.settings.max_connection_snapshots)
+        settings = context.settings
+        self._shares = Shares(settings.max_connection_snapshots, settings.max_client_snapshots)
         self._making: dict[Call, _Sending] = {}  # those that nothing has come of yet
-        context.on_tick.append(self._tick)
+        context.on_tick += (self._tick, self._shares.tick)
 
     def opened(self, call: Call) -> None:
         """A call has begun; its request follows."""

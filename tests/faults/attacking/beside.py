@@ -123,14 +123,14 @@ class Attacked:
         """Attack in every second turn, and judge. The attack has left when the callable returns. ``most_bytes``: that a host
         may take for it meanwhile, 0 for any."""
         seen = Seen()
-        self._turn(TURN_S)  # what is made at the first requests of a client is there
+        self.turn(TURN_S)  # what is made at the first requests of a client is there
         standing, memory = self.standing(), self.memory()
-        with _watching(self.memory) as peaks:
+        with watching(self.memory) as peaks:
             for left in reversed(range(TRIES)):
                 for _ in range(turns):
-                    seen.quiet.append(self._turn(TURN_S))
+                    seen.quiet.append(self.turn(TURN_S))
                     began = time.monotonic()
-                    seen.attacked.append(self._turn(TURN_S, attack))
+                    seen.attacked.append(self.turn(TURN_S, attack))
                     seen.took_s.append(time.monotonic() - began)
                 bound_s = 2 * max(seen.quiet_p99_s, floor_s)
                 if seen.attacked_p99_s <= bound_s or not left or seen.failures:
@@ -156,7 +156,7 @@ class Attacked:
         assert back, f"{[m >> 20 for m in memory]} MiB before, {[m >> 20 for m in self.memory()]} after: {seen}"
         return seen
 
-    def _turn(self, least_s: float, attack: Callable[[], object] = lambda: None) -> Turn:
+    def turn(self, least_s: float, attack: Callable[[], object] = lambda: None) -> Turn:
         """A turn of the bystander's, so long at least, with an attack."""
         self._bystander.begin()
         try:
@@ -182,7 +182,7 @@ def _attacking(attack: Callable[[], object], error: list[BaseException]) -> None
 
 
 @contextlib.contextmanager
-def _watching(memory: Callable[[], list[int]]) -> Iterator[list[int]]:
+def watching(memory: Callable[[], list[int]]) -> Iterator[list[int]]:
     """The most memory that each host has meanwhile, looked at four times a second."""
     peaks = memory()
     stop = threading.Event()

@@ -13,6 +13,7 @@ from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.faults import faults
 from cluster.raft import Entry, EntryKind, IntegrityError
+from cluster.repeats import Repeats
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
 from node.replica import applying
@@ -94,6 +95,7 @@ class Told:
         self.role = SimpleNamespace(alone=alone)
         self.fronts = SimpleNamespace(flush=lambda: self.seen.append("answered"))
         self.mail = SimpleNamespace(came=self.came)
+        self._broken, self.loop = Repeats(), SimpleNamespace(time=lambda: 0.0)
 
     def came(self, member_id: int, data: bytes) -> bool:
         if data == b"broken":
@@ -123,6 +125,16 @@ def test_a_lone_request_goes_on_in_the_call_that_brings_a_peers_frame(
     with capture_logs():
         Node._peer_frame(node, 7, 0x52, data)
     assert node.seen == then
+
+
+def test_frames_of_a_peer_that_cannot_be_read_are_logged_now_and_then() -> None:
+    """Each time, they fill a log as fast as a link brings them."""
+    node: Any = Told()
+    with capture_logs() as logged:
+        for member_id in (7, 8):
+            for _ in range(1000):
+                Node._peer_frame(node, member_id, 0x52, b"broken")
+    assert [line["peer"] for line in logged] == ["7", "8"]
 
 
 def test_a_fault_in_a_tick_that_a_peers_frame_began_is_not_taken_for_a_broken_frame() -> None:

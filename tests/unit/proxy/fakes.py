@@ -55,6 +55,8 @@ class FakeCall:
         self.metadata = metadata or {}
         self.deadline = deadline
         self.closed = False
+        self.principal: Any = None
+        self.peer = "127.0.0.1:1"
         self.context: Any = None
         self.replies: list[bytes] = []
         self.status: tuple[int, str] | None = None

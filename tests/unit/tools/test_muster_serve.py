@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from cluster.settings import Peer
+from cluster.settings import FrontSettings, Peer, loads
+from proxy.http.http2 import Limits
+from proxy.listener.limits import limits_of, limits_of_metrics
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import resolve
@@ -16,8 +18,8 @@ from tools.muster.host.identity.bootstrap import Identity
 MIB = 1 << 20
 
 
-def node_settings(shards: int, *args: str) -> list[dict[str, int]]:
-    """Of each node of a host with so many shards."""
+def told(kind: str, shards: int, *args: str) -> list[str]:
+    """Each process of that kind, of a host with so many shards."""
     built = config.with_shards(
         config.build(resolve(SERVER_FLAGS, [f"--shards={shards}", "--fronts=1", *args], {})), shards
     )
@@ -25,7 +27,50 @@ def node_settings(shards: int, *args: str) -> list[dict[str, int]]:
         1, 2, 3, shards, 2, (Peer(2, "default", "localhost", 2380, ("http://localhost:2380",)),)
     )
     specs = serve.child_specs(built, identity, "/run")
-    return [json.loads(spec.settings(3)[0]) for spec in specs if spec.kind == "node"]
+    return [spec.settings(3)[0] for spec in specs if spec.kind == kind]
+
+
+def node_settings(shards: int, *args: str) -> list[dict[str, int]]:
+    """Of each node of a host with so many shards."""
+    return [json.loads(text) for text in told("node", shards, *args)]
+
+
+def limits(*args: str) -> Limits:
+    """Of the one front of a host with these flags."""
+    (text,) = told("front", 1, *args)
+    return limits_of(loads(FrontSettings, text), lambda: 500)
+
+
+def test_limits_to_clients_are_those_of_the_flags() -> None:
+    found = limits("--client-head-timeout=7s", "--http1-idle-timeout=90s", "--max-header-bytes=8192",
+                   "--max-request-bytes=20000000", "--client-stall-timeout=5s")
+    assert (found.handshake_timeout_s, found.head_timeout_s, found.http1_idle_timeout_s) == (7.0, 7.0, 90.0)
+    assert (found.max_header_list_bytes, found.max_http1_header_bytes) == (8192, 8192)
+    assert found.stalled_s == 5.0
+    assert found.max_body_bytes == 40_000_000  # what a request may have, as base64 in JSON
+    assert found.max_connections == 500
+
+
+def test_limits_without_flags_are_what_is_documented() -> None:
+    found, usual = limits(), Limits()
+    for name in ("handshake_timeout_s", "head_timeout_s", "http1_idle_timeout_s", "max_header_list_bytes",
+                 "max_http1_header_bytes", "max_body_bytes", "stalled_s"):
+        assert getattr(found, name) == getattr(usual, name), name
+
+
+@pytest.mark.parametrize(("clients", "metrics"), [(1, 1), (150, 18), (1 << 30, 256)])
+def test_connections_for_metrics_are_few_and_there_is_always_one(clients: int, metrics: int) -> None:
+    found = limits_of_metrics(limits(f"--max-client-connections={clients}"))
+    assert found.max_connections == metrics
+
+
+@pytest.mark.parametrize(("fronts", "snapshots", "streams"), [(1, 3, 1024), (2, 1, 512), (16, 1, 64)])
+def test_a_clients_shares_are_divided_among_a_hosts_fronts(fronts: int, snapshots: int, streams: int) -> None:
+    texts = told("front", 1, f"--fronts={fronts}")
+    assert len(texts) == fronts
+    for settings in (loads(FrontSettings, text) for text in texts):
+        assert settings.max_client_snapshots == snapshots
+        assert settings.max_client_range_streams == streams
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,20 @@ _GROUPS: dict[str, list[Flag]] = {
              "rest wait"),
         Flag("max-connection-snapshots", U, "2", "snapshots that one connection may have under way; a host makes 4 at once"),
         Flag("max-connection-range-streams", U, "64", "RangeStreams that one connection may have under way"),
+        Flag("max-client-snapshots", U, "3",
+             "snapshots that one client, a user or else an address, may have under way at a host however "
+             "many connections it makes, shared among the host's fronts, at least one each; so one is left "
+             "for others"),
+        Flag("max-client-range-streams", U, "1024",
+             "RangeStreams that one client may have under way at a host, likewise; a node has 4096 at once"),
+        Flag("client-head-timeout", D, "20s",
+             "a connection's first octets, with TLS' handshake before them, and the head of each request are "
+             "to be there so long after they have begun; at least 1s"),
+        Flag("http1-idle-timeout", D, "5m",
+             "a connection that speaks HTTP/1.1 and asks nothing for so long is closed; at least 1s"),
+        Flag("max-header-bytes", U, "65536",
+             "head of one request, over HTTP/2 counted as its SETTINGS_MAX_HEADER_LIST_SIZE is; 4096 to "
+             "524288"),
         Flag("client-stall-timeout", D, "1m", "a client that takes nothing of a stream, a snapshot or a range for so long is answered with an error; of one that holds more than its share of --max-client-memory-bytes when that is used up, the connection ends"),
         Flag("watch-merge-bytes", U, "67108864", "memory of this host, shared among its fronts, for events of watches over several shards that wait for a shard whose replica here is behind; what is beyond is read from history, later"),
         Flag("port-wait", D, "10s", "how long a start waits for ports that are still taken, by processes of a host that was killed, say, before it gives up"),

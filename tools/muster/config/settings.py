@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from cluster.settings import PeerTls, Tls
 from tools.muster.config.flags import AUTO, GATES, SERVER_FLAGS, SETTABLE_GATES, Support
+from tools.muster.config.limits import check_limits
 from tools.muster.config.parse import ConfigError, Values, convert, duration_ms
 from tools.muster.config.rotation import Rotation, rotation_of
 from tools.muster.config.tls import peer_tls_of, tls_of
@@ -252,6 +253,7 @@ def build(values: Values) -> ServerConfig:
     if values["shard-depth"] < 1:
         raise ConfigError("--shard-depth must be at least 1")
     check_users(values["auth-token"], values["bcrypt-cost"])
+    check_limits(values)
     tracing_of(values)
     if values["order-log-bytes"] < LEAST_ORDER_LOG_BYTES:
         raise ConfigError(f"--order-log-bytes must be at least {LEAST_ORDER_LOG_BYTES}")

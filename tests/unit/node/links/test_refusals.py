@@ -144,6 +144,22 @@ def test_a_wrong_hello_of_a_front_learns_nothing_of_the_cluster() -> None:
     assert len(logged) == 1
 
 
+def test_broken_frames_of_fronts_are_logged_now_and_then() -> None:
+    """Each time, whoever reaches the peer port would fill a log."""
+    fronts = Fronts(CLUSTER, lambda *args: None, lambda link: None, lambda link: None, (1, 2))
+    hello = request(0, Method.HELLO, 0, HELLO_BODY.pack(PROTOCOL_VERSION, CLUSTER, 0, 5, 0, 0))
+    with capture_logs() as logged:
+        for number in range(100):
+            front, send = b"%d" % number, lambda parts: True
+            fronts.frame(front, b"odd", send, b"F")
+            fronts.frame(front, SEQUENCE.pack(1) + hello, send, b"F")
+            fronts.frame(front, SEQUENCE.pack(7), send, b"F")
+    assert [line["event"] for line in logged] == [
+        "dropping a front that sent a broken frame", "dropping a front whose frames are out of sequence",
+    ]
+    assert not fronts.links
+
+
 def test_a_cause_is_news_once_in_its_interval_and_few_are_told_apart() -> None:
     repeats = Repeats(60.0, causes=3)
     assert [repeats.news(cause, 0.0) for cause in ("a", "a", "b", "c", "d")] == [

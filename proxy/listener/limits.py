@@ -1,0 +1,47 @@
+"""What clients may do at a front's ports, by its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from cluster.settings import FrontSettings
+from proxy.http.http2 import Limits
+
+_RECEIVE_OVERHEAD_BYTES = 524_288
+_LEAST_BODY_BYTES = 8_388_608  # of a request over HTTP/1.1
+_MOST_METRICS_CONNECTIONS = 256
+
+
+def limits_of(settings: FrontSettings, descriptors: Callable[[], int]) -> Limits:
+    """Those of the client port. ``descriptors``: how many connections those of this process allow."""
+    common = settings.common
+    most = settings.max_client_connections
+    return Limits(
+        max_message_bytes=common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES,
+        max_concurrent_streams=settings.max_concurrent_streams,
+        max_connections=most if most >= 0 else descriptors(),
+        max_memory_bytes=settings.max_client_memory_bytes,
+        connection_window_bytes=settings.max_unanswered_bytes,
+        max_buffered_bytes=settings.max_unfinished_bytes,
+        max_untaken_bytes=settings.max_untaken_bytes,
+        max_queued_bytes=8 * settings.max_untaken_bytes,
+        max_header_list_bytes=settings.max_header_bytes,
+        max_http1_header_bytes=settings.max_header_bytes,
+        # base64 has four octets for three
+        max_body_bytes=max(_LEAST_BODY_BYTES, 2 * common.max_request_bytes),
+        handshake_timeout_s=settings.client_head_timeout_ms / 1000,
+        head_timeout_s=settings.client_head_timeout_ms / 1000,
+        http1_idle_timeout_s=settings.http1_idle_timeout_ms / 1000,
+        stalled_s=common.client_stall_timeout_ms / 1000,
+        ping_min_interval_s=settings.grpc_keepalive_min_time_ms / 1000,
+        keepalive_interval_s=settings.grpc_keepalive_interval_ms / 1000,
+        keepalive_timeout_s=settings.grpc_keepalive_timeout_ms / 1000,
+    )
+
+
+def limits_of_metrics(limits: Limits) -> Limits:
+    """Those of --listen-metrics-urls. Its connections come out of what is kept for storage and peers, and
+    clients cannot fill it up: who watches the host still gets in."""
+    most = max(1, min(limits.max_connections >> 3, _MOST_METRICS_CONNECTIONS))
+    return replace(limits, max_connections=most)
