@@ -182,8 +182,7 @@ class FrontSettings:
     max_connection_range_compares: int = 16
     max_connection_snapshots: int = 2
     max_connection_range_streams: int = 64
-    max_client_snapshots: int = 3  # of this front, as the next one: proxy.services.shares
-    max_client_range_streams: int = 1024
+    max_client_snapshots: int = 3  # of this front: proxy.services.shares
     client_head_timeout_ms: int = 20_000  # for TLS' handshake and first octets; a request's head
     http1_idle_timeout_ms: int = 300_000
     max_header_bytes: int = 65_536  # of one request

@@ -36,9 +36,7 @@ class RangeStream:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._stats = context.method("server_stream", SERVICE, "RangeStream")
-        settings = context.settings
-        self._shares = Shares(settings.max_connection_range_streams, settings.max_client_range_streams)
-        context.on_tick.append(self._shares.tick)
+        self._shares = Shares(context.settings.max_connection_range_streams)
 
     def opened(self, call: Call) -> None:
         """A call has begun; its request follows."""

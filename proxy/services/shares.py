@@ -1,32 +1,27 @@
 """What one client may have under way of things of which a node has few.
 
 The rest is others': four snapshots that nobody reads would take all that a node makes at once. A connection
-has a share, and so has a client, however many connections it makes (decision 56): by the user that it shows
-itself to be, else by its address. Calls of the JSON gateway, of which each stands alone, have the latter
-only.
+has a share. Where clients have one, too, it counts over all of their connections (decision 56): by the user
+that a client shows itself to be, else by its address. Calls of the JSON gateway, of which each stands alone,
+have the latter only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 _LOOK_S = 1.0
-_FEW = 16
 
 
 class Shares:
-    """Calls of one kind that are under way. ``most``: of a connection; ``most_of_client``: of a client."""
+    """Calls of one kind, by connection. ``most``: of a connection."""
 
-    def __init__(self, most: int, most_of_client: int) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._most_of_client = most_of_client
-        self._clients: dict[str, list[Any]] = {}
-        self._count = 0  # of calls in it
-        self._look_at = _FEW  # so many make it worth a look which of them are over
-        self._looked_s = 0.0
 
     def take(self, call: Any) -> bool:
-        """Count a call until it is closed; False if its connection or its client has as many as may be."""
+        """Count a call until it is closed; False if its connection has as many as may be."""
         connection = call.connection
         taken = [
             stream_id for stream_id in connection.shares.get(self, ()) if stream_id in connection.streams
@@ -34,34 +29,43 @@ class Shares:
         connection.shares[self] = taken
         if len(taken) >= self._most:
             return False
-        client = client_of(call)
-        calls = self._clients.get(client)
-        if calls is not None and len(calls) >= self._most_of_client:
-            self._forget()
-            calls = self._clients.get(client)
-            if calls is not None and len(calls) >= self._most_of_client:
-                return False
-        if calls is None:
-            calls = self._clients[client] = []
-        calls.append(call)
         taken.append(call.id)
-        self._count += 1
-        if self._count >= self._look_at:
-            self._forget()
         return True
 
+
+class ClientShares:
+    """The same, by client. ``most``: of a client. ``end_slow``: ends one of these calls whose client hardly
+    takes it, and says which; who shares an address with such a client is not kept out by it."""
+
+    def __init__(self, most: int, end_slow: Callable[[list[Any]], Any | None]) -> None:
+        self._most = most
+        self._end_slow = end_slow
+        self._clients: dict[str, list[Any]] = {}
+        self._looked_s = 0.0
+
+    def take(self, call: Any) -> bool:
+        """Count a call until it is closed; False if its client has as many as may be, none of them slow."""
+        client = client_of(call)
+        calls = [one for one in self._clients.get(client, ()) if _open(one)]
+        if len(calls) >= self._most:
+            ended = self._end_slow(calls)
+            if ended is None:
+                return False
+            calls.remove(ended)  # its end may wait for its client for long
+        self._clients[client] = [*calls, call]
+        return True
+
+    def over(self, call: Any) -> None:
+        """The node has done its part, whenever the client takes what is left."""
+        client = client_of(call)
+        self._clients[client] = [one for one in self._clients.get(client, ()) if one is not call]
+
     def tick(self, now: float) -> None:
-        """Every sweep: forget those that are over, now and then."""
+        """Every sweep: now and then, forget calls that are over. A reference keeps their connections."""
         if self._clients and now - self._looked_s >= _LOOK_S:
             self._looked_s = now
-            self._forget()
-
-    def _forget(self) -> None:
-        """Those that are over: a reference would keep their connections."""
-        found = {client: [call for call in calls if _open(call)] for client, calls in self._clients.items()}
-        self._clients = {client: calls for client, calls in found.items() if calls}
-        self._count = sum(map(len, self._clients.values()))
-        self._look_at = 2 * self._count + _FEW
+            found = {client: list(filter(_open, calls)) for client, calls in self._clients.items()}
+            self._clients = {client: calls for client, calls in found.items() if calls}
 
 
 def _open(call: Any) -> bool:

@@ -22,7 +22,7 @@ from cluster.wire.messages import READ, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.pieces import KEEP_S
 from proxy.routing.router import READ_ANY, Waiting
-from proxy.services.shares import Shares
+from proxy.services.shares import ClientShares, Shares
 from proxy.shared.context import Call, Context
 
 log = structlog.get_logger("backups")
@@ -33,6 +33,8 @@ _CHUNK_BYTES = 32_768
 _LIMIT_S = 3600.0  # without a byte of progress
 _LINK_LIMIT_S = 10.0  # to the nodes of a host that is not this one
 _MOST_ATTEMPTS = 10
+# a client who takes nothing for so long, or less than so much from then on, gives way to one of his own
+_SLOW_AFTER_S, _SLOW_BYTES_S = 10.0, 65_536
 _OK, _PARTIAL = 0, 4
 
 
@@ -51,7 +53,7 @@ class _Sending:
     """One backup on its way to a client."""
 
     __slots__ = ("attempt", "began", "built", "checkpoints", "chunks", "digest", "done", "index", "member",
-                 "received", "revision", "told_at")
+                 "moved_at", "passed", "received", "revision", "sent_since", "told_at")
 
     def __init__(self, shards: int, now: float) -> None:
         self.checkpoints = [_Checkpoint() for _ in range(shards)]
@@ -63,6 +65,8 @@ class _Sending:
         self.built: Waiting | None = None  # the question for the file
         self.chunks: deque[tuple[int, bytes]] = deque()  # bytes that remain behind it, chunk
         self.received = 0
+        self.sent_since = self.moved_at = 0.0  # when its client was sent the first of it, and the last
+        self.passed = 0  # bytes that he was sent
         self.done = False
         self.digest = hashlib.sha256()
         self.told_at = now
@@ -75,9 +79,10 @@ class Snapshot:
         self._context = context
         self._stats = context.method("server_stream", service, "Snapshot")
         settings = context.settings
-        self._shares = Shares(settings.max_connection_snapshots, settings.max_client_snapshots)
+        self._shares = Shares(settings.max_connection_snapshots)
+        self._clients = ClientShares(settings.max_client_snapshots, self._end_slow)
         self._making: dict[Call, _Sending] = {}  # those that nothing has come of yet
-        context.on_tick += (self._tick, self._shares.tick)
+        context.on_tick += (self._tick, self._clients.tick)
 
     def opened(self, call: Call) -> None:
         """A call has begun; its request follows."""
@@ -89,7 +94,7 @@ class Snapshot:
         if call.context is not None:
             return
         context = self._context
-        if not self._shares.take(call):
+        if not (self._shares.take(call) and self._clients.take(call)):
             context.refuse(call, self._stats, errors.TOO_MANY_REQUESTS)
             return
         sending = call.context = _Sending(context.placement.shards, context.router.loop.time())
@@ -194,6 +199,7 @@ class Snapshot:
             sending.chunks.append((remaining, chunk))
         elif status == _OK:
             sending.done = True
+            self._clients.over(call)
         else:
             self._fail(call, sending, body)
             return
@@ -205,6 +211,9 @@ class Snapshot:
             if call.pending_bytes() > call.backlog_bytes():
                 return  # on_drain goes on here
             remaining, chunk = sending.chunks.popleft()
+            sending.moved_at = self._context.router.loop.time()
+            sending.sent_since = sending.sent_since or sending.moved_at
+            sending.passed += len(chunk)
             for at in range(0, len(chunk), _CHUNK_BYTES):
                 piece = chunk[at : at + _CHUNK_BYTES]
                 sending.digest.update(piece)
@@ -226,6 +235,18 @@ class Snapshot:
         self._abandon(call, sending)
         if not call.closed:
             self._context.refuse(call, self._stats, EtcdError.decode(error))
+
+    def _end_slow(self, calls: list[Call]) -> Call | None:
+        """End the one of these that has moved least lately, if it is slow, and not for want of anything."""
+        now = self._context.router.loop.time()
+        call = min(calls, key=lambda one: one.context.moved_at or now)
+        sending: _Sending = call.context
+        slow = (now - sending.moved_at > _SLOW_AFTER_S
+                or sending.passed < (now - sending.sent_since - _SLOW_AFTER_S) * _SLOW_BYTES_S)
+        if not (slow and sending.chunks):
+            return None
+        self._fail(call, sending, EtcdError(errors.TOO_MANY_REQUESTS).encode())
+        return call
 
     def _abandon(self, call: Call, sending: _Sending) -> None:
         self._making.pop(call, None)

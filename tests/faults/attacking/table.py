@@ -31,8 +31,8 @@ from tests.faults.attacking import rows
 from tests.faults.attacking.beside import TURN_S, Attacked, attacked, watching
 from tests.faults.attacking.bystander import Bystander, Turn
 
-TURNS = 3
-REST_S = 10.0
+TURNS = 2
+REST_S = 5.0
 _LIMIT_S = 20.0
 
 Attack = Callable[[str], object]

@@ -102,8 +102,6 @@ _GROUPS: dict[str, list[Flag]] = {
              "snapshots that one client, a user or else an address, may have under way at a host however "
              "many connections it makes, shared among the host's fronts, at least one each; so one is left "
              "for others"),
-        Flag("max-client-range-streams", U, "1024",
-             "RangeStreams that one client may have under way at a host, likewise; a node has 4096 at once"),
         Flag("client-head-timeout", D, "20s",
              "a connection's first octets, with TLS' handshake before them, and the head of each request are "
              "to be there so long after they have begun; at least 1s"),

@@ -282,7 +282,6 @@ def _front_settings(
         max_connection_snapshots=setting(config, "max-connection-snapshots"),
         max_connection_range_streams=setting(config, "max-connection-range-streams"),
         max_client_snapshots=max(setting(config, "max-client-snapshots") // max(config.fronts, 1), 1),
-        max_client_range_streams=max(setting(config, "max-client-range-streams") // max(config.fronts, 1), 1),
         client_head_timeout_ms=setting(config, "client-head-timeout"),
         http1_idle_timeout_ms=setting(config, "http1-idle-timeout"),
         max_header_bytes=setting(config, "max-header-bytes"),
