@@ -128,10 +128,10 @@ def disturbed(sizes: Sizes) -> list[Cell]:
 
 
 def backup(sizes: Sizes) -> list[Cell]:
-    """The same while a backup of all that there is is made, over and over."""
+    """The same while a backup of all that there is is made, over and over: of the large range's keys, too."""
     put = replace(_BLANK, clients=100, conns=10, rate_per_s=sizes.disturbed_rate_per_s)
     return [Cell("put-during-backup", "puts while a backup is made, over and over", put, "disturbed",
-                 "backup", targets=(_at_most(2.0, "p99_growth", ratio=False),))]
+                 "backup", big=True, targets=(_at_most(2.0, "p99_growth", ratio=False),))]
 
 
 def idle_watchers(sizes: Sizes) -> Cell:

@@ -173,15 +173,20 @@ async def _back_up(client: Client, place: int) -> None:
         nonlocal left
         left = pb.SnapshotResponse.FromString(body).remaining_bytes
 
-    stream = client.connections[place % len(client.connections)].stream(SNAPSHOT, message, ended.set_result)
+    def end(error: RpcError | None) -> None:
+        if not ended.done():  # which it is where the work was cancelled in the middle
+            ended.set_result(error)
+
+    stream = client.connections[place % len(client.connections)].stream(SNAPSHOT, message, end)
     stream.send(pb.SnapshotRequest().SerializeToString())
     stream.close_send()
     try:
         async with asyncio.timeout(_BACKUP_S):
             error = await ended
     except TimeoutError:
-        stream.cancel()
         raise run.RunError(f"no backup within {_BACKUP_S:.0f} s") from None
+    finally:
+        stream.cancel()
     if error is not None or left:
         raise run.RunError(f"a backup ended: {error or f'{left} bytes before its end'}")
 
