@@ -12,7 +12,7 @@ SHARING := tests/sim tests/unit tests/linearizability
 PAIRED := tests/cluster tests/interop
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-shards test-all-shards test-kubernetes soak attack lint bench bench-check proto docs clean
+.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd soak attack lint bench bench-check proto docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -55,6 +55,9 @@ soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills and cut
 
 test-kubernetes: $(STAMP)  ## Kubernetes' own storage tests on muster, with 1 and 3 shards (needs Go; the first build takes minutes)
 	$(BIN)/python -m tests.interop.kubernetes.run
+
+test-etcd: $(STAMP)  ## etcd's own end-to-end tests with muster in etcd's place, with 1 and 3 shards (needs Go; an hour)
+	$(BIN)/python -m tests.interop.etcd.run $(ETCD_FLAGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	@failed=0; $(BIN)/ruff check . || failed=1; $(BIN)/mypy || failed=1; exit $$failed

@@ -134,7 +134,7 @@ class Front:
 
     def _tell_handshake(self, address: str, reason: str) -> None:
         if self._refusals.news((address, reason), self._loop.time()):
-            log.warning("rejected connection", remote_address=address, error=reason)
+            log.warning("rejected connection on client endpoint", remote_address=address, error=reason)
 
     def _in_thread(self, work: Callable[[], None], then: Callable[[], None]) -> None:
         def done(future: asyncio.Future[None]) -> None:

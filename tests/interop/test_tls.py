@@ -21,7 +21,7 @@ import pytest
 from bench.client import Client, parse_endpoint, tls_context
 from cluster.pb import rpc_pb2 as pb
 from tests.authority import Authority, Pair, replace
-from tests.cluster.local_cluster import LIMIT_S, environment
+from tests.cluster.local_cluster import LIMIT_S, environment, until
 from tests.interop.secure_hosts import (
     ETCDCTL,
     MUSTERCTL,
@@ -156,6 +156,8 @@ def test_who_has_no_good_certificate_is_refused(world: World, who: str, words: s
     assert said(found[0]) == said(found[1]) == (1, "", "Error: context deadline exceeded")
     for done in found:
         assert words in reason(done)
+    if words:
+        until(lambda: "rejected connection on client endpoint" in world.muster.log.read_text())
 
 
 def test_a_refused_certificate_is_refused_on_every_listener(world: World) -> None:

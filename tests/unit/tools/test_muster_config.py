@@ -47,7 +47,7 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
         ("--listen-metrics-urls=unix:sock", 'URL address does not have the form "host:port": unix:sock'),
         (f"--listen-metrics-urls=unix:///{'x' * 107}", f"listen unix /{'x' * 107}: bind: invalid argument"),
         ("--listen-metrics-urls=unixs:///run/metrics",
-         "cannot listen on TLS for /run/metrics: KeyFile and CertFile are not presented"),
+         "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"),
         ("--initial-cluster=infra0=http://a:1,http://b:1", 'error setting up initial cluster: "http://b:1" is not of the form name=URL'),
         ("--initial-cluster=infra0=http://a:1,infra1=http://a:1", "initial cluster infra0=http://a:1,infra1=http://a:1 has duplicate url"),
         ("--shards=0", "--shards must be at least 1"),

@@ -143,6 +143,7 @@ def test_who_shows_no_good_certificate_is_no_peer(authority: Authority, tmp_path
         assert not dealer.send([b"hello"])
         assert not told
         assert all(line["log_level"] == "warning" for line in logs)
+        assert "rejected connection on peer endpoint" in [line["event"] for line in logs]
         dealer.close()
         router.close()
 

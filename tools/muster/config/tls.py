@@ -11,6 +11,7 @@ from tools.muster.config.parse import ConfigError, Values
 from tools.muster.machine.zmtp.tls import PeerCredentials
 
 _SECURE = ("https:", "unixs:")
+NO_METRICS_PAIR = "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
 UNLIKE = "peers of one cluster talk over https, all of them, or over http: some peer URLs differ"
 
 def tls_of(
@@ -40,8 +41,7 @@ def tls_of(
         _check_url(url, bool(cert or key or auto), values, warnings)
     for url in metrics_urls:
         if url.startswith(_SECURE) and not (cert or key or auto):
-            address = url.partition("://")[2]
-            raise ConfigError(f"cannot listen on TLS for {address}: KeyFile and CertFile are not presented")
+            raise ConfigError(NO_METRICS_PAIR)
     if not any(url.startswith(_SECURE) for url in (*client_urls, *metrics_urls)):
         return None, warnings
     if not auto and not (cert and key):

@@ -384,7 +384,7 @@ class Router:
 
         def failed(reason: str) -> None:
             self._handshakes.pop(handshake, None)
-            self._complain(address, reason)
+            self._complain(address, reason, "rejected connection on peer endpoint")  # etcd's words
 
         if len(self._handshakes) >= MOST_STRANGERS:
             oldest = next(iter(self._handshakes))
@@ -428,11 +428,12 @@ class Router:
         if shaking or (stranger and reason != CLOSED):
             self._complain(stream.address, reason)
 
-    def _complain(self, address: str, reason: str) -> None:
+    def _complain(
+        self, address: str, reason: str, what: str = "a connection ended before it was one"
+    ) -> None:
         host = address.rpartition(":")[0]
         if self._complaints.news((host, reason), self._loop.time()):
-            log.warning(
-                "a connection ended before it was one", address=address, reason=reason, hint=hint_of(reason))
+            log.warning(what, address=address, reason=reason, hint=hint_of(reason))
 
     def _forget(self, stream: Stream) -> None:
         self._shaking.discard(stream)
