@@ -80,6 +80,7 @@ class Common:
     log_format: str = "json"
     log_outputs: tuple[str, ...] = ("stderr",)
     cpu: int = -1  # pin to this CPU; -1: not pinned
+    cpu_lets_go: bool = False  # as long as others leave it alone
     status_fd: int = -1  # write JSON lines here: {"event": "ready"}, {"event": "leader", ...}
 
     @property

@@ -25,8 +25,9 @@ from proxy.routing.links import Connector, Link, Receiver
 from tools.muster.machine import logs
 from tools.muster.machine.disk.disks import NodesMachine
 from tools.muster.machine.process.handed import take
+from tools.muster.machine.process.place import Place
 from tools.muster.machine.process.scheduling import short_slices
-from tools.muster.machine.process.setup import keep_aside, pin, settle_memory
+from tools.muster.machine.process.setup import settle_memory
 from tools.muster.machine.process.status import StatusPipe, parts
 from tools.muster.machine.process.trimming import give_back_freed
 from tools.muster.machine.process.turns import turns
@@ -159,7 +160,7 @@ def make_front(node: Node, settings: FrontSettings, machine: Machine) -> Front:
     return front
 
 
-async def _run(node_settings: NodeSettings, front_settings: FrontSettings, others: set[int]) -> int:
+async def _run(node_settings: NodeSettings, front_settings: FrontSettings, place: Place) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -178,7 +179,7 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings, other
     node.peers.round_trips.start()
     await front.start()
     turns.watch(loop)
-    keep_aside(loop, others)
+    place.keep(loop)
     settle_memory()
     give_back_freed(loop)
     await asyncio.wait(stopping_or_draining, return_when=asyncio.FIRST_COMPLETED)
@@ -198,9 +199,9 @@ def main() -> int:
     common = node_settings.common
     logs.configure("muster/node", common.log_level, common.log_format, common.log_outputs, host=common.name,
                    process=f"node-{node_settings.shard}+front")
-    others = pin(common.cpu)
+    place = Place(common.cpu, lets_go=common.cpu_lets_go)
     short_slices()
-    return guarded(node_settings, _run(node_settings, front_settings, others))
+    return guarded(node_settings, _run(node_settings, front_settings, place))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ _WORDS = {
     "run-dir": "directory of the proxy's sockets; default <data-dir>/run, or a short one where that path is too long",
     "port-wait": "how long a start waits for ports that are still taken before it gives up",
     "fronts": "number of processes that share the client port",
-    "cpus": 'CPUs to pin the processes to: "auto" (one each, where there are enough), "none", or a list: 0-3,6',
+    "cpus": 'CPUs to pin processes to: "auto" (one each, where enough are free), "none", or a list: 0-3,6',
     "shards": "the cluster's number of shards: needed with --initial-cluster, told by --endpoints",
     "shard-depth": "the cluster's own: needed with --initial-cluster where it is not the default, told by --endpoints",
     "initial-cluster": "the members, in place of --endpoints: name=peer URL,...",

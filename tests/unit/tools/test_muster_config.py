@@ -172,10 +172,20 @@ def test_several_urls_of_one_host_belong_together() -> None:
         ("0-2,6", 3, [0, 1, 2, 6], [0, 1, 2]),
         ("1", 3, [0, 1], [1, 1, 1]),
         ("0,1", 3, [0, 1], [0, 1, 0]),
+        ("auto:0,1", 2, [0, 1], [0, 1]),
     ],
 )
 def test_pinning(spec: str, processes: int, usable: list[int], pins: list[int]) -> None:
     assert pinning.assign(spec, processes, usable) == pins
+
+
+def test_loops_let_go_of_cpus_that_nobody_named() -> None:
+    assert pinning.lets_go("auto")
+    assert pinning.lets_go(pinning.written([0, 2], yields=True))
+    assert not pinning.lets_go(pinning.written([0, 2], yields=False))
+    pinning.check("auto:0,2")
+    with pytest.raises(ConfigError, match='--cpus "auto:": not "auto"'):
+        pinning.check("auto:")
 
 
 def test_fronts_float_where_the_nodes_take_all_cpus() -> None:

@@ -79,7 +79,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("shard-depth", U, "2", "how many segments of a key's directory decide its shard; agreed once"),
         Flag("leader-placement", E, "together", "where shards' leaders are kept: together, on the sequencer's host (for latency), or spread over the hosts (for load)", choices=("together", "spread")),
         Flag("fronts", Kind.COUNT, "auto", 'number of front processes that share the client port; 0: node 0 serves clients itself; "auto": one for every four CPUs'),
-        Flag("cpus", S, "auto", 'CPUs to pin nodes and fronts to: "auto" (one each, where there are enough), "none", or a list: 0-3,6'),
+        Flag("cpus", S, "auto", 'CPUs to pin nodes and fronts to: "auto" (one each, where enough are free), "none", or a list: 0-3,6'),
         Flag("range-cache-bytes", U, "33554432", "memory of this host, shared among its shards, for rows that ranges have read lately, so that a range asked again is not walked again; 0: none"),
         Flag("block-cache-bytes", U, "67108864", "memory of this host, shared among its shards (each gets 4 MiB at least), for blocks of stored rows that were read"),
         Flag("write-buffer-bytes", U, "33554432", "memory of this host, shared among its shards (each gets 8 MiB at least), for rows that are not flushed yet; the log takes half as much again, and is truncated after three quarters of it"),

@@ -7,11 +7,24 @@ from collections.abc import Sequence
 
 from tools.muster.config.parse import ConfigError
 
+_AUTO = "auto"
+
 
 def check(spec: str) -> None:
-    """ConfigError unless ``spec`` is "auto", "none" or a list of CPUs such as ``0-3,6``."""
-    if spec not in ("auto", "none"):
+    """ConfigError unless ``spec`` is "auto", "none", or a list of CPUs such as ``0-3,6``, also behind
+    ``auto:``."""
+    if spec not in (_AUTO, "none"):
         _listed(spec)
+
+
+def lets_go(spec: str) -> bool:
+    """Whether a loop may leave its CPU to others (``tools.muster.machine.process.place``)."""
+    return spec.partition(":")[0] == _AUTO
+
+
+def written(cpus: Sequence[int], *, yields: bool) -> str:
+    """These CPUs; ``yields``: as long as others leave them alone."""
+    return f"{_AUTO}:{_text(cpus)}" if yields else _text(cpus)
 
 
 def assign(spec: str, processes: int, usable: Sequence[int] | None = None, *, floating: int = 0) -> list[int]:
@@ -19,15 +32,16 @@ def assign(spec: str, processes: int, usable: Sequence[int] | None = None, *, fl
 
     ``auto`` pins only where every process gets a CPU of its own: two processes pinned to one CPU while
     another idles are worse off than two that the kernel places. The last ``floating`` of them (fronts) need
-    none: where CPUs run out, the kernel places them. A list is used round robin.
+    none: where CPUs run out, the kernel places them. A list is used round robin; behind
+    ``auto:`` too, whose loops let go of their CPUs where others want them.
     """
     if usable is None:
         usable = sorted(os.sched_getaffinity(0))
-    if spec == "none" or (spec == "auto" and processes - floating > len(usable)):
+    if spec == "none" or (spec == _AUTO and processes - floating > len(usable)):
         return [-1] * processes
-    if spec == "auto" and processes > len(usable):
+    if spec == _AUTO and processes > len(usable):
         return [*usable, *[-1] * (processes - len(usable))]
-    chosen = list(usable) if spec == "auto" else _listed(spec)
+    chosen = list(usable) if spec == _AUTO else _listed(spec)
     for cpu in chosen:
         if cpu not in usable:
             raise ConfigError(f'--cpus "{spec}": CPU {cpu} is not usable here (usable: {_text(usable)})')
@@ -36,7 +50,7 @@ def assign(spec: str, processes: int, usable: Sequence[int] | None = None, *, fl
 
 def _listed(spec: str) -> list[int]:
     chosen: list[int] = []
-    for part in spec.split(","):
+    for part in spec.removeprefix(f"{_AUTO}:").split(","):
         low, dash, high = part.strip().partition("-")
         if (
             not low.isdigit()

@@ -191,6 +191,7 @@ def _common(config: ServerConfig, identity: Identity, run_dir: str, member_id: i
         log_format=setting(config, "log-format"),
         log_outputs=tuple("stderr" if o in ("default", "systemd/journal") else o for o in setting(config, "log-outputs")),
         cpu=cpu,
+        cpu_lets_go=pinning.lets_go(config.cpus),
         status_fd=status_fd,
     )
 

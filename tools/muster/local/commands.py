@@ -111,7 +111,8 @@ def _run(values: Values, extra: tuple[str, ...], on_ready: OnReady | None) -> in
     hosts, processes = values["hosts"], values["shards"] + values["fronts"]
     pins = pinning.assign(values["cpus"], hosts * processes)
     shares = [pins[i * processes : (i + 1) * processes] for i in range(hosts)]
-    cpus = ["none" if -1 in share else ",".join(map(str, share)) for share in shares]
+    yields = pinning.lets_go(values["cpus"])
+    cpus = ["none" if -1 in share else pinning.written(share, yields=yields) for share in shares]
     made = layout.plan(
         values["data-dir"], hosts, values["shards"], values["base-port"], values["fronts"], cpus, extra
     )

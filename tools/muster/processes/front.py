@@ -14,8 +14,9 @@ from proxy.main import Front
 from tools.muster.machine import logs
 from tools.muster.machine.process.crash import crash_handler
 from tools.muster.machine.process.handed import take
+from tools.muster.machine.process.place import Place
 from tools.muster.machine.process.scheduling import short_slices
-from tools.muster.machine.process.setup import pin, settle_memory
+from tools.muster.machine.process.setup import settle_memory
 from tools.muster.machine.process.trimming import give_back_freed
 from tools.muster.machine.process.turns import turns
 from tools.muster.machine.real import RealMachine
@@ -23,7 +24,7 @@ from tools.muster.machine.real import RealMachine
 log = structlog.get_logger("front")
 
 
-async def serve(settings: FrontSettings) -> None:
+async def serve(settings: FrontSettings, place: Place) -> None:
     """Run a front until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -36,6 +37,7 @@ async def serve(settings: FrontSettings) -> None:
     settle_memory()
     give_back_freed(loop)
     turns.watch(loop)
+    place.keep(loop)
     await stopping.wait()
     await front.stop()
     machine.close()
@@ -47,9 +49,9 @@ def main() -> None:
     common = settings.common
     logs.configure("muster/front", common.log_level, common.log_format, common.log_outputs, host=common.name,
                    front=settings.index)
-    pin(common.cpu)
+    place = Place(common.cpu, lets_go=common.cpu_lets_go)
     short_slices()
-    uvloop.run(serve(settings))
+    uvloop.run(serve(settings, place))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ from tools.muster.machine.disk import seal
 from tools.muster.machine.disk.disks import NodesMachine
 from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT, Handler, crash_handler
 from tools.muster.machine.process.handed import take
+from tools.muster.machine.process.place import Place
 from tools.muster.machine.process.scheduling import short_slices
-from tools.muster.machine.process.setup import keep_aside, pin, settle_memory
+from tools.muster.machine.process.setup import settle_memory
 from tools.muster.machine.process.status import StatusPipe
 from tools.muster.machine.process.trimming import give_back_freed
 from tools.muster.machine.process.turns import turns
@@ -59,7 +60,7 @@ def sealed_node(settings: NodeSettings, machine: NodesMachine) -> Node:
     return node
 
 
-async def _run(settings: NodeSettings, others: set[int]) -> int:
+async def _run(settings: NodeSettings, place: Place) -> int:
     loop = asyncio.get_running_loop()
     machine = NodesMachine(loop, settings.common)
     node = sealed_node(settings, machine)
@@ -72,7 +73,7 @@ async def _run(settings: NodeSettings, others: set[int]) -> int:
     if settings.shard == 0:
         node.peers.round_trips.start()
     turns.watch(loop)
-    keep_aside(loop, others)
+    place.keep(loop)
     settle_memory()
     give_back_freed(loop)
     await stop.wait()
@@ -133,9 +134,9 @@ def main() -> int:
     common = settings.common
     logs.configure("muster/node", common.log_level, common.log_format, common.log_outputs,
                    host=common.name, process=f"node-{settings.shard}")
-    others = pin(common.cpu)
+    place = Place(common.cpu, lets_go=common.cpu_lets_go)
     short_slices()
-    return guarded(settings, _run(settings, others))
+    return guarded(settings, _run(settings, place))
 
 
 def guarded(settings: NodeSettings, run: Coroutine[Any, Any, int]) -> int:

@@ -1,0 +1,119 @@
+"""The CPU of a process's event loop: its own while nobody else wants it.
+
+A pinned loop has its caches for itself and never meets the threads of its process that sync, flush and
+compact. But it cannot leave either. Where other programs fill the machine its CPU is as full as the others,
+and it waits there for its turn while another one falls idle. So a loop that ``auto`` gave its CPU looks
+each second how long it waited for it, as the kernel tells, and lets go where that is much; it takes it again
+after a minute in which it hardly waited. Each time that it lets go makes this wait twice as long.
+
+A CPU that an operator names (``--cpus 0-3``) is kept whatever happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+LOOK_S = 1.0
+_ASIDE_EVERY = 5  # looks
+MUCH, LITTLE = 0.02, 0.005  # of the time spent waiting for a CPU
+_FIRST_REST_S, _LONGEST_REST_S = 60.0, 3600.0
+
+
+class Contention:
+    """Decides whether a loop holds its CPU. Told the time, and how long the loop waited for a CPU in all."""
+
+    def __init__(self, now: float, waited_s: float) -> None:
+        self.held = True
+        self._looked = now
+        self.waited_s = waited_s
+        self._rest_s = _FIRST_REST_S
+        self._calm_since = now
+
+    def look(self, now: float, waited_s: float) -> bool:
+        """Whether it holds its CPU from now on."""
+        passed, waited = now - self._looked, waited_s - self.waited_s
+        self._looked, self.waited_s = now, waited_s
+        if self.held:
+            if waited > MUCH * passed:
+                self.held = False
+                self._calm_since = now
+        elif waited > LITTLE * passed:
+            self._calm_since = now
+        elif now - self._calm_since >= self._rest_s:
+            self.held = True
+            self._rest_s = min(2 * self._rest_s, _LONGEST_REST_S)
+        return self.held
+
+
+class Place:
+    """Where the calling thread, which runs the loop, and the other threads of its process run.
+
+    ``cpu``: the loop's, -1 for none; ``lets_go``: while others leave it alone.
+    """
+
+    def __init__(self, cpu: int, *, lets_go: bool, waited_s: Callable[[], float] | None = None) -> None:
+        self._all = os.sched_getaffinity(0)
+        self._cpu = cpu if cpu in self._all else -1
+        self._lets_go = lets_go
+        self._waited_s = waited_s or waited_for_cpu_s
+        self._contention: Contention | None = None
+        self.looks = 0  # so far
+        self._hold(True)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the loop has its CPU now, and no other."""
+        return self._cpu >= 0 and (self._contention is None or self._contention.held)
+
+    def keep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look from time to time, from now on.
+
+        Threads that sync, flush and compact are born on the CPU of who first needs them: the loop's, which
+        would wait for them there while others idle. Some are born late.
+        """
+        if self._cpu < 0:
+            return
+        if self._lets_go:
+            self._contention = Contention(loop.time(), self._waited_s())
+        self._look(loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        held = before = True
+        if self._contention is not None:
+            before = self._contention.held
+            held = self._contention.look(loop.time(), self._waited_s())
+            if held is not before:
+                self._hold(held)
+        if held is not before or self.looks % _ASIDE_EVERY == 0:
+            put_aside(self._all - {self._cpu} if held else self._all)
+        self.looks += 1
+        loop.call_later(LOOK_S, self._look, loop)
+
+    def _hold(self, held: bool) -> None:
+        if self._cpu >= 0:
+            with suppress(OSError):
+                os.sched_setaffinity(0, {self._cpu} if held else self._all)
+
+
+def put_aside(cpus: set[int]) -> None:
+    """Move every thread of this process but the main one to these CPUs; with none, leave them as they are."""
+    if not cpus:
+        return
+    with suppress(OSError):
+        for name in os.listdir("/proc/self/task"):
+            thread = int(name)
+            with suppress(OSError):  # it has ended
+                if thread != os.getpid() and os.sched_getaffinity(thread) != cpus:
+                    os.sched_setaffinity(thread, cpus)
+
+
+def waited_for_cpu_s() -> float:
+    """How long this process's main thread was ready to run and did not; 0 where the kernel does not tell."""
+    try:
+        with open("/proc/self/schedstat", "rb") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
