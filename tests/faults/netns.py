@@ -104,7 +104,7 @@ class Net:
         """From here on nothing of one host arrives at another, and neither is told."""
         if (source, target) not in self._dropped:
             self._dropped.add((source, target))
-            self.hosts[target]("iptables", "-A", "INPUT", "-s", self.addresses[source], "-j", "DROP")
+            self.hosts[target]("iptables", "-w", "-A", "INPUT", "-s", self.addresses[source], "-j", "DROP")
 
     def cut(self, *hosts: int) -> None:
         """Cut these hosts off from all others and from each other, both ways."""
@@ -124,7 +124,7 @@ class Net:
     def heal(self) -> None:
         """Everything passes again."""
         for target in {t for _, t in self._dropped}:
-            self.hosts[target]("iptables", "-F", "INPUT")
+            self.hosts[target]("iptables", "-w", "-F", "INPUT")
         self._dropped.clear()
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ def obstacle() -> str:
     except OSError as e:
         return f"cannot make a network namespace ({e.strerror}); run as root"
     try:
-        probe("iptables", "-A", "INPUT", "-s", "10.0.0.1", "-j", "DROP")
+        probe("iptables", "-w", "-A", "INPUT", "-s", "10.0.0.1", "-j", "DROP")
         probe("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
         probe("ip", "link", "add", "bridge", "type", "bridge")
     except AssertionError as e:

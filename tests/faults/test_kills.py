@@ -134,7 +134,7 @@ async def _random_kills(hosts: Hosts, name: str, seconds: float, pause_s: float)
 
 
 def test_random_processes_are_killed_again_and_again(hosts: Hosts) -> None:
-    asyncio.run(_random_kills(hosts, "random", 20, 0.06))
+    asyncio.run(_random_kills(hosts, "random", 12, 0.06))
 
 
 @pytest.mark.soak

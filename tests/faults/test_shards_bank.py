@@ -140,10 +140,7 @@ def open_accounts(client: Client) -> int:
 
 def wait_for_revision(found: list[Client], revision: int) -> None:
     """Until every host shows it: a serializable read shows what its host has, and that may be from before."""
-    until(
-        lambda: all(client.everything(serializable=True).header.revision >= revision for client in found),
-        10.0,
-    )
+    until(lambda: all(client.everything(serializable=True).header.revision >= revision for client in found))
 
 
 def check_every_revision(hosts: Hosts, found: list[Client], first: int) -> int:

@@ -26,7 +26,7 @@ MIB = 1 << 20
 BOUND = 256 * MIB
 VALUE = os.urandom(MIB)
 NO_SPACE = "etcdserver: mvcc: database space exceeded"
-SECONDS = 600.0 if SOAK else 20.0
+SECONDS = 600.0 if SOAK else 10.0
 SLOW_S = 180.0  # more on a busy machine, until as much was written as the bound is
 STEADY = ("--heartbeat-interval=200", "--election-timeout=3000")
 # small buffers: what RocksDB's files take by themselves is little beside what is logged

@@ -30,10 +30,10 @@ class Running:
         async def inside():  # type: ignore[no-untyped-def]
             return function(*args)
 
-        return asyncio.run_coroutine_threadsafe(inside(), self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(inside(), self.loop).result(60)
 
     def stop(self, grace_s: float) -> None:
-        asyncio.run_coroutine_threadsafe(self.server.stop(grace_s), self.loop).result(30)
+        asyncio.run_coroutine_threadsafe(self.server.stop(grace_s), self.loop).result(grace_s + 30)
 
 
 @contextmanager
