@@ -16,7 +16,7 @@ from proxy.grpc import wire
 from proxy.grpc.calls import Call, RefusedCall, StreamCall, StreamHandler, UnaryCall, UnaryHandler
 from proxy.grpc.timed_calls import KINDS, new_times
 from proxy.grpc.traced_calls import traced
-from proxy.http.http1_plain import FindPlain
+from proxy.http.http1_plain import FindPlain, TakeWhole
 from proxy.http.http2 import Connection, HeaderBlock, Stream
 from proxy.http.http2_requests import HttpStream
 from proxy.http.requests import AtOnce, HttpHandler
@@ -73,6 +73,12 @@ class Registry:
         self._http_prefixes: list[tuple[str, HttpHandler]] = []
         self.at_once: AtOnce | None = None  # answers requests of HTTP/1.1 as they are read
         self.find_plain: FindPlain | None = None  # who serves plain ones of HTTP/1.1, before http
+        self.take_whole: TakeWhole | None = None  # takes some of these as they are read, before that
+
+    @property
+    def short_ways(self) -> tuple[AtOnce | None, FindPlain | None, TakeWhole | None]:
+        """Of requests of HTTP/1.1."""
+        return self.at_once, self.find_plain, self.take_whole
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
         """Serve ``/package.Service/Method`` by a function (server-streaming answers are fine too)."""

@@ -16,13 +16,14 @@ from typing import Protocol
 import h11
 
 from cluster.faults import HANDLER_MISTAKES, faults
-from proxy.http.http1_plain import FindPlain, Plain, PlainRequest, take
+from proxy.http.http1_plain import FindPlain, Plain, PlainRequest, TakenRequest, TakeWhole, take
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
 from proxy.http.requests import AtOnce, Headers, HttpHandler, HttpRequest, Switched
 
 _MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, and not in __all__
 TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms
+_PUT = b"P"[0]
 TURN_BYTES = 65_536  # of answers at once, likewise; the last one may go beyond it
 _TEXT = "text/plain; charset=utf-8"
 FindHandler = Callable[[str], "HttpHandler | None"]
@@ -94,13 +95,16 @@ class Http1Connection:
 
     __slots__ = ("_advancing", "_at_once", "_body", "_body_bytes", "_draining", "_ended", "_find",
                  "_find_plain", "_given", "_h11", "_half_since", "_head", "_held", "_limits", "_peer", "_raw",
-                 "_served", "_switched", "last_active", "now", "output", "peer_name", "request", "secure")
+                 "_served", "_switched", "_take_whole", "last_active", "now",
+                 "output", "peer_name", "request", "secure")
 
     def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float,
-                 at_once: AtOnce | None = None, find_plain: FindPlain | None = None) -> None:
+                 at_once: AtOnce | None = None, find_plain: FindPlain | None = None,
+                 take_whole: TakeWhole | None = None) -> None:
         self._find = find
         self._at_once = at_once
         self._find_plain = find_plain
+        self._take_whole = take_whole
         self._limits = limits
         self.output = output
         self._peer = peer
@@ -113,7 +117,7 @@ class Http1Connection:
         self._body_bytes = 0
         self._draining = False
         self._advancing = False
-        self.request: HttpRequest | None = None  # being answered
+        self.request: HttpRequest | TakenRequest | None = None  # being answered
         self._raw = b""  # read, and neither looked at nor given to h11
         self._given = False  # h11 may be in the middle of a request: it has been given something
         self._ended = False  # behind that the client has ended its side
@@ -128,15 +132,62 @@ class Http1Connection:
         if now != self.now:  # time passes between turns of the loop
             self._served = 0
         self.now = self.last_active = now
-        if self._at_once is not None and not (self._given or self._raw or self.request is not None) and data:
-            data = self._answer_at_once(data, self._at_once)
-            if not data:
-                return True
+        taking = False
+        if data and not (self._given or self._raw or self.request is not None):
+            if data[0] == _PUT:  # none is answered at once
+                taking = self._take_whole is not None
+            elif self._at_once is not None:
+                data = self._answer_at_once(data, self._at_once)
+                if not data:
+                    return True
         if data and self.request is None and self._switched is None and self.output.later():
             self._raw += data
+        elif taking and self._taken(data):
+            return True
         else:
             self._receive(data)
         return False
+
+    def _taken(self, data: bytes) -> bool:
+        """Whether this is one request that needs no look at its parts; it is on its way."""
+        output, limits = self.output, self._limits
+        if (
+            self._draining
+            or self._served >= TURN_REQUESTS
+            or self.peer_name is not None
+            or len(data) > min(limits.max_http1_header_bytes, limits.max_body_bytes)
+            or output.crowded
+            or output.unsent_bytes() > limits.max_unsent_bytes
+        ):
+            return False
+        assert self._take_whole is not None
+        try:
+            request = self._take_whole(self, data)
+        except HANDLER_MISTAKES as error:  # of this program: nothing was done yet
+            faults.met("taking a request", error)
+            return False
+        if request is None:
+            return False
+        self._served += 1
+        self._half_since = 0.0
+        self.request = request
+        try:
+            request.go()
+        except HANDLER_MISTAKES as error:
+            faults.met("serving a request that was taken", error)
+            if not request.started:
+                request.usual().respond(500, b"Internal Server Error\n", content_type=_TEXT)
+        return True
+
+    def usual(self, data: bytes, closed: bool) -> PlainRequest:
+        """A request that was taken, as others are (``Taker``)."""
+        plain = take(data, len(data), len(data))
+        assert plain is not None, "only plain ones are taken"
+        request = PlainRequest(self, plain, self._peer)
+        request.secure, request.peer_name, request.closed = self.secure, self.peer_name, closed
+        if not closed:
+            self.request = request
+        return request
 
     def _answer_at_once(self, data: bytes, at_once: AtOnce) -> bytes:
         """Answer what needs no request, as far as this turn of the loop allows; what is left."""
@@ -218,14 +269,14 @@ class Http1Connection:
         request, self.request = self.request, None
         if request is not None and not request.closed:
             request.closed = True
-            if request.on_close is not None:
+            if isinstance(request, HttpRequest) and request.on_close is not None:
                 request.on_close(request)
 
     def drained(self) -> None:
         """The socket took what was written."""
         if self.request is None:
             self._advance()
-        elif self.request.on_drain is not None:
+        elif isinstance(self.request, HttpRequest) and self.request.on_drain is not None:
             self.request.on_drain()
 
     def drain(self, behind: bool = False) -> None:

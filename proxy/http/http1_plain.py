@@ -112,6 +112,33 @@ class Owner(Protocol):
         """This answer is the last."""
 
 
+class Taker(Owner, Protocol):
+    """A connection that has read a request, and not looked at it."""
+
+    def usual(self, data: bytes, closed: bool) -> PlainRequest:
+        """It, as others are: it is this connection's now. ``closed``: nobody waits for the answer, and so it
+        is not."""
+
+
+class TakenRequest:
+    """A plain request that was taken as its bytes came: what others have is only in those."""
+
+    __slots__ = ("closed", "started")
+
+    closed: bool
+    started: bool
+
+    def go(self) -> None:
+        """Have it answered."""
+        raise NotImplementedError
+
+    def usual(self) -> HttpRequest:
+        """It, as others are. This one has ended."""
+        raise NotImplementedError
+
+
+# Takes the plain request that these bytes are and nothing else; None: it goes the usual way
+TakeWhole = Callable[[Taker, bytes], "TakenRequest | None"]
 # Who answers a plain request with ``PlainRequest.whole``; None: it goes the usual way
 FindPlain = Callable[[Plain], HttpHandler | None]
 

@@ -224,8 +224,8 @@ class _Front(asyncio.Protocol):
         head = PREFACE[: min(len(data), 14)]  # "PRI * HTTP/2.0": no HTTP/1.1 request line begins so
         if not data.startswith(head):
             self.sniffed = b""
-            self.http1 = Http1Connection(self.server.registry.find_http, self.server.limits, self, self.peer, self.loop.time(),
-                                         self.server.registry.at_once, self.server.registry.find_plain)
+            self.http1 = Http1Connection(self.server.registry.find_http, self.server.limits, self, self.peer,
+                                         self.loop.time(), *self.server.registry.short_ways)
             self.http1.secure, self.http1.peer_name = self.secure, self.peer_name
             self.data_received(data)
         elif len(head) < 14:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from proxy.http.http1_plain import FindPlain
+from proxy.http.http1_plain import FindPlain, TakeWhole
 from proxy.http.requests import AtOnce, HttpRequest
 from proxy.shared.context import Context, Registry
 from proxy.v2.directories import Directories
@@ -14,6 +14,7 @@ from proxy.v2.members import PATH, Members
 from proxy.v2.plain.heads import Heads
 from proxy.v2.plain.reads import PlainReads
 from proxy.v2.plain.requests import PlainRequests
+from proxy.v2.plain.sets import PlainSets
 from proxy.v2.request import PREFIX
 from proxy.v2.stats import Stats
 from proxy.v2.traffic import Traffic
@@ -26,6 +27,7 @@ class Filtered(Registry, Protocol):
 
     at_once: AtOnce | None
     find_plain: FindPlain | None
+    take_whole: TakeWhole | None
 
     def added(self, headers: dict[str, str]) -> list[tuple[str, str]] | None: ...
     def filtered(self, request: HttpRequest) -> HttpRequest: ...
@@ -36,7 +38,9 @@ def register_v2(registry: Filtered, context: Context, random_bytes: Callable[[in
     keys = Keys(context)
     heads = Heads(context.common.cluster_id, registry.added)
     registry.at_once = PlainReads(context, keys.feed, keys.traffic, heads).at_once
-    registry.find_plain = PlainRequests(context, keys, heads, registry.filtered).find
+    plain = PlainRequests(context, keys, heads, registry.filtered)
+    registry.find_plain = plain.find
+    registry.take_whole = PlainSets(plain).take
     auth = Auth(context, keys.credentials, keys.feed)
     members = Members(context, auth)
     stats = Stats(context)

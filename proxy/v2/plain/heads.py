@@ -26,6 +26,7 @@ class Block(NamedTuple):
     named: bool  # it says who asks
     form: bool  # a form follows
     bare: bool  # no body follows: a set may have had these fields, and a read with them has one, too
+    length: int  # of the body
 
 
 class Heads:
@@ -38,6 +39,8 @@ class Heads:
         self.blocks: dict[bytes, Block | None] = {}  # None: such a request is not plain
         self._made: tuple[bytes, int, int, int] = b"", 0, 0, 0  # what this was made of:
         self._head = b""
+        self._place: tuple[int, int] = -1, -1  # of the order, and its term; what an answer says of them
+        self._placed = b""
         self._second = 0
         self._tail = b""
 
@@ -55,6 +58,7 @@ class Heads:
                 bool(plain.headers.get("authorization")),
                 plain.headers.get("content-type") == _FORM,
                 not plain.body,
+                len(plain.body),
             )
         if len(self.blocks) >= _KEPT:
             self.blocks.clear()
@@ -72,6 +76,24 @@ class Heads:
             ).encode()
         second = now_ns // _NS
         if second != self._second:
-            self._second = second
-            self._tail = f"\r\ndate: {date(second)}\r\n\r\n".encode()
+            self._dated(second)
         return b"%b%d%b%b" % (self._head, len(body), self._tail, body)
+
+    def changed(
+        self, begin: bytes, index: int, raft_index: int, term: int, body: bytes, now_ns: int
+    ) -> bytes:
+        """The same, to one of many changes, each of which has an index of its own."""
+        if (raft_index, term) != self._place:
+            self._place = raft_index, term
+            self._placed = (
+                f"\r\nX-Raft-Index: {raft_index}\r\nX-Raft-Term: {term}\r\n"
+                f"content-type: {JSON}\r\ncontent-length: "
+            ).encode()
+        second = now_ns // _NS
+        if second != self._second:
+            self._dated(second)
+        return b"%bX-Etcd-Index: %d%b%d%b%b" % (begin, index, self._placed, len(body), self._tail, body)
+
+    def _dated(self, second: int) -> None:
+        self._second = second
+        self._tail = f"\r\ndate: {date(second)}\r\n\r\n".encode()

@@ -36,7 +36,7 @@ from proxy.v2.plain.reads import MOST_PATH, PLAIN_KEY
 _READ = re.compile(rf"/v2/keys({PLAIN_KEY})(\?quorum=(?:true|false))?")
 _WRITE = re.compile(rf"/v2/keys({PLAIN_KEY})")
 _BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_VALUE = b"value="
+VALUE = b"value="
 _TTL = re.compile(rb"ttl=([0-9]{1,9})")
 _NS = 10**9
 _SERIALIZABLE = READ.pack(0, 0)
@@ -57,9 +57,9 @@ class PlainRequests:
         self.filtered = filtered
         self.now_ns = now_ns
         self.stats = MethodStats()
-        self._principals = context.principals
-        self._most_bytes = min(LARGE_BYTES // 2, context.common.max_request_bytes)
-        self._serves_writes = not context.settings.read_only
+        self.principals = context.principals
+        self.most_bytes = min(LARGE_BYTES // 2, context.common.max_request_bytes)  # of a value
+        self.serves_writes = not context.settings.read_only
 
     def find(self, plain: Plain) -> HttpHandler | None:
         """Who answers a plain request; None: it goes the usual way."""
@@ -67,30 +67,36 @@ class PlainRequests:
         if method == "GET":
             if (found := _READ.fullmatch(plain.target)) is None or plain.body:
                 return None
-        elif method == "PUT" and self._serves_writes and plain.body.startswith(_VALUE):
+        elif method == "PUT" and self.serves_writes and plain.body.startswith(VALUE):
             if (found := _WRITE.fullmatch(plain.target)) is None:
                 return None
         else:
             return None
         block = self.heads.blocks.get(plain.block) or self.heads.look(plain, plain.block)
-        if block is None or block.named or self._principals.enabled or len(plain.target) > MOST_PATH:
+        if block is None or block.named or self.principals.enabled or len(plain.target) > MOST_PATH:
             return None
         path = KEYS + found[1].encode()
         if method == "GET":
             return PlainRead(self, block, path, found[2] == "?quorum=true")
-        value, more, rest = plain.body[len(_VALUE) :].partition(b"&")
-        if not block.form or len(value) > self._most_bytes or b";" in value:
+        form = form_of(plain.body[len(VALUE) :], self.most_bytes) if block.form else None
+        return None if form is None else PlainSet(self, block, path, *form)
+
+
+def form_of(form: bytes, most_bytes: int) -> tuple[bytes, int | None] | None:
+    """The value and the TTL in seconds of a form that is nothing else, from behind ``value=`` on."""
+    value, more, rest = form.partition(b"&")
+    if len(value) > most_bytes or b";" in value:
+        return None
+    ttl = _TTL.fullmatch(rest) if more else None
+    if more and ttl is None:
+        return None
+    if b"+" in value:
+        value = value.replace(b"+", b" ")
+    if b"%" in value:
+        if _BROKEN.search(value):
             return None
-        ttl = _TTL.fullmatch(rest) if more else None
-        if more and ttl is None:
-            return None
-        if b"+" in value:
-            value = value.replace(b"+", b" ")
-        if b"%" in value:
-            if _BROKEN.search(value):
-                return None
-            value = unquote_to_bytes(value)
-        return PlainSet(self, block, path, value, int(ttl[1]) if ttl is not None else None)
+        value = unquote_to_bytes(value)
+    return value, int(ttl[1]) if ttl is not None else None
 
 
 class PlainRequestCall:

@@ -77,7 +77,7 @@ class Host:
         self.registry = FilteredRegistry(cors, hosts)
         self.traffic: Traffic = register_v2(self.registry, self.net.context, bytes)
         if not plain:
-            self.registry.at_once = self.registry.find_plain = None
+            self.registry.at_once = self.registry.find_plain = self.registry.take_whole = None
         self.near = Near(self.tree)
         if near:
             link = node.link
@@ -104,7 +104,7 @@ class Host:
         self.output = Output()
         self.connection = Http1Connection(
             self.registry.find_http, limits or Limits(), self.output, "p", 0.0, self.registry.at_once,
-            self.registry.find_plain)  # fmt: skip
+            self.registry.find_plain, self.registry.take_whole)  # fmt: skip
 
     def pump(self) -> None:
         """The node answers what comes by a frame."""
