@@ -28,7 +28,7 @@ from cluster.features.v2.tree import (
 from cluster.features.v2.users import refusal
 from cluster.pacing.pace import MAX_ENTRY_BYTES
 
-_LONG_PAST_NS = 946_684_800 * 10**9  # what expires before 2000 never does, as in etcd
+LONG_PAST_NS = 946_684_800 * 10**9  # what expires before 2000 never does, as in etcd
 _READ_ONLY = frozenset((b"/", KEYS))
 
 
@@ -142,7 +142,7 @@ def _not_root(tree: Tree, path: bytes) -> None:
 
 
 def _expires(write: Write) -> int:
-    return write.expires_ns if write.expires_ns >= _LONG_PAST_NS else 0
+    return write.expires_ns if write.expires_ns >= LONG_PAST_NS else 0
 
 
 def _set(tree: Tree, write: Write) -> _Done:

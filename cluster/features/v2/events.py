@@ -126,17 +126,19 @@ class _Previous(Protocol):
     def modified(self) -> int: ...
     @property
     def created(self) -> int: ...
+    @property
+    def expires_ns(self) -> int: ...
 
 
 def plain_event(
-    index: int, action: int, at_ns: int, key: bytes, value: bytes, prev: _Previous | None
+    index: int, action: int, at_ns: int, key: bytes, value: bytes, expires_ns: int, prev: _Previous | None
 ) -> bytes:
-    """The row of what happened to a file that was made at this index, and the one before it; neither has a
-    TTL."""
+    """The row of what happened to a file that was made at this index, and the one before it."""
     if prev is None:
-        head = _HEAD.pack(index, action, 0, at_ns, index, 0, 0, 0, 0, len(key))
+        head = _HEAD.pack(index, action, 0, at_ns, index, expires_ns, 0, 0, 0, len(key))
         return b"".join((head, key, _LENGTH.pack(len(value)), value))
-    head = _HEAD.pack(index, action, _PREV, at_ns, index, 0, 0, prev.modified, prev.created, len(key))
+    head = _HEAD.pack(index, action, _PREV, at_ns, index, expires_ns, prev.expires_ns, prev.modified,
+                      prev.created, len(key))  # fmt: skip
     return b"".join((head, key, _LENGTH.pack(len(value)), value, prev.value))
 
 

@@ -31,8 +31,8 @@ class Kind(IntEnum):
 
 _WRITE = struct.Struct("<BBQqqII")  # op, flags, prev index, expires, now, lengths of path and previous value
 _DIR, _REFRESH, _RECURSIVE = 1, 2, 4
-#: A set with no flag, which compares nothing and never expires: what it begins with, up to the clock
-PLAIN_SET = _WRITE.pack(Op.SET, 0, 0, 0, 0, 0, 0)[:18]
+#: A set with no flag, which compares nothing: what it begins with, up to when it expires
+PLAIN_SET = _WRITE.pack(Op.SET, 0, 0, 0, 0, 0, 0)[:10]
 _SLASH, _NAMED = 16, 32  # of every request for a key
 _READ = struct.Struct("<BQ")  # kind, index to wait for
 _GET = struct.Struct("<Bq")  # flags, now

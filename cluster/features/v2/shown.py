@@ -17,6 +17,18 @@ def event_json(event: Event, prefix: bytes) -> bytes:
     return f'{{"action":"{NAMES[event.action]}","node":{node}{prev}}}\n'.encode()
 
 
+def set_json(
+    path: bytes, value: bytes, index: int, expires_ns: int, before: Node | None, prefix: bytes, now_ns: int
+) -> bytes:
+    """The event of a file that is set, without one."""
+    node = _closed(_first(path, value, False, expires_ns, prefix, now_ns), index, index)
+    prev = ""
+    if before is not None:
+        fields = _first(path, before.value, False, before.expires_ns, prefix, now_ns)
+        prev = f',"prevNode":{_closed(fields, before.modified, before.created)}'
+    return f'{{"action":"set","node":{node}{prev}}}\n'.encode()
+
+
 def short_json(action: int) -> bytes:
     """An answer without its nodes (``noValueOnSuccess``)."""
     return f'{{"action":"{NAMES[Action(action)]}"}}\n'.encode()

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from cluster.faults import faults
 from cluster.features.rows import Row
 from cluster.features.v2.events import Swept, index_of, sweeps
-from cluster.features.v2.history import FIRST, KEPT, History, Sizes
+from cluster.features.v2.history import FIRST, KEPT, MOST_BYTES, History, Sizes
 from cluster.features.v2.refusals import Code, V2Error
 
 KEYS, AUTH = b"/1", b"/2"  # etcd's namespaces
@@ -60,7 +60,7 @@ def namespace(path: bytes) -> bytes:
 class Node:
     """A file or a directory. A change puts another one in its place; only what a directory holds changes."""
 
-    __slots__ = ("children", "created", "expires_ns", "key", "modified", "value")
+    __slots__ = ("children", "clear", "created", "expires_ns", "key", "modified", "value")
 
     def __init__(
         self, key: bytes, directory: bool, created: int, modified: int, expires_ns: int, value: bytes
@@ -71,6 +71,7 @@ class Node:
         self.modified = modified
         self.expires_ns = expires_ns  # 0: never
         self.value = value
+        self.clear = False  # whether JSON escapes nothing of key and value, where that is known
 
     @property
     def hidden(self) -> bool:
@@ -207,6 +208,11 @@ class Tree:
         assert self.history is not None, "one of both is there"
         return self.history.sizes()
 
+    @property
+    def full(self) -> bool:
+        """Whether events go with the next change (``outdated``)."""
+        return self.sizes.bytes > MOST_BYTES
+
     def outdated(self) -> list[Row]:
         """The rows of events that go with the next change: all together have too many bytes."""
         return [(_EVENT + _SLOT.pack(index % KEPT), None) for index in self.sizes.outdated()]
@@ -218,6 +224,10 @@ class Tree:
             self._sizes.add(index, event_bytes)
         self.written = True
         self.counts[_SETS] += 1
+
+    def set_until(self, path: bytes, row: Row) -> None:
+        """Put a file in its place by its row: it has a TTL, or the one before it had."""
+        self._put(path, row[1] or b"")
 
     def counters(self) -> Row:
         """The row of the counters, as they are."""
@@ -262,10 +272,10 @@ class Tree:
             self.history.forget(slot)
 
     def _put_file(self, path: bytes, row: bytes) -> bool:
-        """Put a file where one is, or none, next to the one before, while nothing expires. False: it is
-        another case. Hot path."""
+        """Put a file that does not expire where one is, or none, next to the one before. False: it is another
+        case. Hot path."""
         above, slash, name = path.rpartition(b"/")
-        if above != self._near or not slash or self._expiring:
+        if above != self._near or not slash:
             return False
         children = self._near_children
         node = children.get(name)
@@ -275,6 +285,8 @@ class Tree:
         if expires_ns:
             return False
         children[name] = Node(path, False, created, modified, 0, row[_HEAD.size :])
+        if self._expiring:
+            self._expiring.pop(path, None)
         return True
 
     def _put(self, path: bytes, row: bytes) -> None:

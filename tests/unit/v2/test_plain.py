@@ -74,7 +74,8 @@ PLAIN = Write(Op.SET, b"/1/d/a", b"v", now_ns=NOW_NS)
         replace(PLAIN, path=b"/1/d//a"),
         replace(PLAIN, path=b"1/d/a"),
         replace(PLAIN, path=b""),
-        replace(PLAIN, path=b"/1/d/ends"),
+        replace(PLAIN, expires_ns=1),  # long past: it never does
+        replace(PLAIN, expires_ns=-1),
         replace(PLAIN, directory=True),
         replace(PLAIN, refresh=True),
         replace(PLAIN, recursive=True),
@@ -82,7 +83,6 @@ PLAIN = Write(Op.SET, b"/1/d/a", b"v", now_ns=NOW_NS)
         replace(PLAIN, who=Who(b"root")),
         replace(PLAIN, prev_value=b"v"),
         replace(PLAIN, prev_index=5),
-        replace(PLAIN, expires_ns=NOW_NS + S),
         *[replace(PLAIN, op=op) for op in Op if op != Op.SET],
     ],
 )
@@ -95,6 +95,24 @@ def test_what_is_no_plain_set_is_left_alone(other: Write) -> None:
     assert not rows
     assert plain_set(tree, PLAIN.encode(), rows) is not None
     assert len(rows) == 2
+
+
+def test_a_set_with_a_ttl_is_plain_and_so_is_one_of_what_had_one() -> None:
+    short, long = Tree(keep_events=False), Tree(keep_events=False)
+    for tree in (short, long):
+        tree.take(answered(tree, PLAIN.encode())[0])
+    ends = replace(PLAIN, expires_ns=NOW_NS + 5 * S + 1)
+    for write in (ends, replace(ends, path=b"/1/d/b"), replace(ends, value=b"<"), PLAIN, PLAIN, ends):
+        rows: list[Row] = []
+        answer = plain_set(short, write.encode(), rows)
+        logged, expected = answered(long, write.encode())
+        long.take(logged)
+        assert ([*rows, short.counters()], answer) == (logged, expected)
+        assert state(short) == state(long)
+    late = NOW_NS + 6 * S
+    assert expire(short, late) == expire(long, late)
+    assert short.next_expiry_ns == 0
+    assert short.counts == long.counts
 
 
 def test_users_of_version_2_are_asked_the_long_way() -> None:
@@ -119,7 +137,8 @@ def test_a_directory_that_was_set_in_and_is_gone_is_not_there() -> None:
 @given(st.binary(max_size=200))
 def test_whatever_bytes_come_are_a_plain_set_or_none(body: bytes) -> None:
     tree = Tree()
-    for some in (body, PLAIN.encode()[:18] + body, PLAIN.encode()[: len(body) % 40]):
+    whole = PLAIN.encode()
+    for some in (body, whole[:18] + body, whole[:10] + body, whole[: len(body) % 40]):
         rows: list[Row] = []
         answer = plain_set(tree, some, rows)
         assert (answer is None) == (not rows)
