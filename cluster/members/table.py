@@ -13,7 +13,7 @@ not started yet.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -148,6 +148,20 @@ class Table:
     def former(self) -> list[int]:
         """IDs of those that were removed."""
         return sorted(i for i, host in self.hosts.items() if host.removed)
+
+    def listed(self, published: Mapping[int, bytes]) -> list[rpc_pb2.Member]:
+        """Every member with what it has published, an ``etcdserverpb.Member`` in wire form, by ID."""
+        own = {i: rpc_pb2.Member.FromString(data) for i, data in published.items()}
+        return [
+            rpc_pb2.Member(
+                ID=host.member_id,
+                name=own[host.member_id].name if host.member_id in own else "",
+                peerURLs=sorted(host.peer_urls),
+                clientURLs=list(own[host.member_id].clientURLs) if host.member_id in own else [],
+                isLearner=host.learner,
+            )
+            for host in self.members
+        ]
 
     def removed(self, member_id: int) -> bool:
         """Whether it was a member once and is none any more."""

@@ -11,8 +11,11 @@ A state never goes back. Where a node of this host has applied more of the order
 up to there, and entries that are nowhere on this host are *made up*: they take the revisions that their cut
 says, and change nothing. Every node can then apply what is left.
 
-Pure. ``--force-new-cluster`` carries it out (``tools.muster.host.identity.forcing``); the simulator applies
-it to what crashes leave on one host.
+A backup of the host's data directory changes nothing there, so it may end earlier: at the furthest place that
+every node has reached, or can be carried to by the logs (:func:`common`).
+
+Pure. ``--force-new-cluster`` carries it out (``tools.muster.host.identity.forcing``), and the backup
+``node.backup.salvage``; the simulator applies both to what crashes leave on one host.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from cluster.order.log import Cut, decode_cut, decode_multi, entry
 from cluster.raft.types import Entry, EntryKind
 
 Records = Iterable[tuple[int, bytes]]
+_ANY = 1 << 64  # above every index
 
 
 class Kept(NamedTuple):
@@ -52,6 +56,24 @@ def kept(
                         return Kept(last, shard, cut)
         last = index
     return Kept(last)
+
+
+def common(
+    records: Callable[[int], Records], begins: int, applied: Mapping[int, int], ordered: Mapping[int, int],
+    term_at: Callable[[int, int], int | None],
+) -> Kept:
+    """The furthest place of the order that the shards named in ``ordered`` have all reached, or can be
+    carried to by the host's own logs: no gap is before it.
+
+    ``records(index)``: the order records from there on; ``begins``: the last one that is no longer kept;
+    ``ordered``: how much of the order each node has applied; the rest as of :func:`kept`."""
+    least = min(ordered.values())
+    if least < begins:
+        return Kept(least)  # what carries that node further is not kept any more
+    # cuts of other shards are no matter of these
+    beyond = {shard: index if shard in ordered else _ANY for shard, index in applied.items()}
+    found = kept(records(least + 1), beyond, term_at)
+    return found._replace(order_index=max(least, found.order_index))
 
 
 class CannotBeKept(Exception):

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,23 +59,33 @@ def build(job: Job, alive: Iterator[None]) -> dict[str, int]:
         behind = any(shard.position.order_index < position.order_index for shard in shards)
         if compacted > position.revision or behind:
             raise Unfit("a shard was compacted beyond the revision of the backup, or is behind it")
-        sorter = Sorter(output.parent, job.budget_bytes)
-        for shard in shards:
-            for some in shard.keys(position.revision, compacted):
-                next(alive)
-                sorter.add(some)
-        file = PacedFile(output)
         around = Around(
             consistent_index=position.order_index, term=position.term, compact_revision=compacted,
             finished_compact_revision=compacted, leases=shards[0].leases(), alarms=shards[0].alarms(),
             auth=shards[0].auth(), v2=shards[0].v2(),
             members=[rpc_pb2.Member.FromString(bytes.fromhex(member)) for member in job.members],
             removed=job.removed)
-        counted = _Counted(sorter.rows(), alive)
-        head = write(Writer(file.write), counted, around)
-        size = file.size_bytes
-        file.close(head)
-    return {"size_bytes": size, "revision": position.revision, "rows": counted.rows}
+        rows, size = assemble(
+            [(shard, position.revision) for shard in shards], around, output, job.budget_bytes, alive)
+    return {"size_bytes": size, "revision": position.revision, "rows": rows}
+
+
+def assemble(
+    shards: Iterable[tuple[Checkpoint, int]], around: Around, output: Path, budget_bytes: int,
+    alive: Iterator[None],
+) -> tuple[int, int]:
+    """Write the file of what each shard shows at the revision beside it; how many rows it has, and bytes."""
+    sorter = Sorter(output.parent, budget_bytes)
+    for shard, revision in shards:
+        for some in shard.keys(revision, around.compact_revision):
+            next(alive)
+            sorter.add(some)
+    file = PacedFile(output)
+    counted = _Counted(sorter.rows(), alive)
+    head = write(Writer(file.write), counted, around)
+    size = file.size_bytes
+    file.close(head)
+    return counted.rows, size
 
 
 class _Counted:

@@ -157,20 +157,7 @@ class Roster:
 
     def listed(self) -> list[rpc_pb2.Member]:
         """Every member with what it has published, by ID."""
-        published = {i: rpc_pb2.Member.FromString(m) for i, m in self._node.store.members().items()}
-        members = []
-        for host in self.table.members:
-            own = published.get(host.member_id)
-            members.append(
-                rpc_pb2.Member(
-                    ID=host.member_id,
-                    name=own.name if own else "",
-                    peerURLs=sorted(host.peer_urls),
-                    clientURLs=list(own.clientURLs) if own else [],
-                    isLearner=host.learner,
-                )
-            )
-        return members
+        return self.table.listed(self._node.store.members())
 
     def name(self, member_id: int) -> str:
         """A host's name; empty: it is not known."""

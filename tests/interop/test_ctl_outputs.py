@@ -149,7 +149,7 @@ class Tool:
         text = re.sub(r"etcdctl(?!-check)", "musterctl", text)
         if text.startswith("NAME:\n\tmusterctl -"):
             return "the general help"  # it lists the commands, and musterctl has not all of them
-        text = re.sub(r"\n(?:GLOBAL )?OPTIONS OF ETCDCTL 3\.6 AND LATER:\n(?:.+\n)+", "", text)
+        text = re.sub(r"\n(?:GLOBAL )?OPTIONS OF (?:MUSTERCTL|ETCDCTL 3\.6 AND LATER):\n(?:.+\n)+", "", text)
         text = re.sub(r'took(?: = |":")[0-9.hmnµs]+', "took", text)
         text = re.sub(r'"Took" : [0-9.hmnµs]+', '"Took"', text)
         text = re.sub(r"\d+(?:\.\d+)? [kM]?B\b", "SIZE", text)

@@ -14,7 +14,7 @@ from order_world import Violation
 
 from cluster.effects.records import Item, items
 from cluster.order.log import Entries, Fold, decode_cut, entry_count, project
-from cluster.order.salvage import CannotBeKept, Kept, Plan, kept, planned
+from cluster.order.salvage import CannotBeKept, Kept, Plan, common, kept, planned
 
 SEEDS = 12
 
@@ -59,6 +59,19 @@ def applied_of(simulation: Simulation, host: int) -> dict[int, int]:
 def term_of(simulation: Simulation, host: int, shard: int, index: int) -> int | None:
     log = simulation.logs[host, shard]
     return log.term(index) if log.position.index < index <= log.last_index() else None
+
+
+def backed_up(simulation: Simulation, host: int, end: int) -> Kept:
+    """Where a backup of its files ends, if its node of shard 0 has applied all that the order log holds."""
+    states = {s: simulation.states[host, s].flushed.position.order_index for s in simulation.shards}
+    records = records_of(simulation, host)
+
+    def records_from(first: int) -> list[tuple[int, bytes]]:
+        return [record for record in records if record[0] >= first]
+
+    begins = simulation.logs[host, 0].position.index
+    return common(records_from, begins, applied_of(simulation, host), states | {0: end},
+                  partial(term_of, simulation, host))
 
 
 def logs_of(simulation: Simulation, host: int) -> dict[int, dict[int, tuple[int, int, bytes]]]:
@@ -150,6 +163,12 @@ def test_where_more_is_applied_somewhere_entries_are_made_up_that_carry_the_orde
                                 partial(term_of, simulation, host))
             except CannotBeKept:  # a transaction over several shards stands on what is lost
                 refused += 1
+                saved_at = backed_up(simulation, host, end)
+                assert saved_at.shard  # what is refused is a gap, and a backup ends before it
+                assert saved_at.order_index < end
+                revision = folded(simulation, host, saved_at.order_index)
+                if saved_at.order_index <= replay.order_index:
+                    assert revision == replay.revision_at[saved_at.order_index]
                 continue
             made_up += bool(found.made_up)
             revision = carried(simulation, host, found)
@@ -157,3 +176,4 @@ def test_where_more_is_applied_somewhere_entries_are_made_up_that_carry_the_orde
                 assert revision == replay.revision_at[end]
     print(f"made up {made_up}, refused {refused} of {SEEDS * len(HOSTS)}")
     assert made_up
+    assert refused

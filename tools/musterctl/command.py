@@ -31,6 +31,7 @@ class Flag:
     usage: str
     short: str = ""
     newer: bool = False  # than etcdctl 3.5, whose help does not have it
+    own: bool = False  # no etcdctl has it
 
     def parse(self, value: str) -> Value:
         """The flag's value from its text. GoError if it has none."""

@@ -34,9 +34,12 @@ def usage(command: Command) -> str:
         blocks.append("\n\nCOMMANDS:\n" + "".join(rows))
     if command.long:
         blocks.append("\nDESCRIPTION:\n" + "".join(f"\t{line}\n" for line in command.long.split("\n")))
-    blocks.append("\nOPTIONS:\n" + flag_lines([flag for flag in command.local_flags() if not flag.newer]))
-    if newer := [flag for flag in command.local_flags() if flag.newer]:
+    local = command.local_flags()
+    blocks.append("\nOPTIONS:\n" + flag_lines([flag for flag in local if not (flag.newer or flag.own)]))
+    if newer := [flag for flag in local if flag.newer]:
         blocks.append("\nOPTIONS OF ETCDCTL 3.6 AND LATER:\n" + flag_lines(newer))
+    if own := [flag for flag in local if flag.own]:
+        blocks.append("\nOPTIONS OF MUSTERCTL:\n" + flag_lines(own))
     if command.parent is not None:
         above = command.global_flags()
         blocks.append("\nGLOBAL OPTIONS:\n" + flag_lines([flag for flag in above if not flag.newer]))
@@ -74,7 +77,7 @@ def short_usage(command: Command) -> str:
     """The form that a bad line of a txn shows: no global flags, none that etcdctl 3.5 has
     not, plain alignment."""
     rows = []
-    for flag in (flag for flag in command.local_flags() if not flag.newer):
+    for flag in (flag for flag in command.local_flags() if not (flag.newer or flag.own)):
         name = f"  -{flag.short}, --{flag.name}" if flag.short else f"      --{flag.name}"
         kind = "" if flag.kind == "bool" else f" {flag.kind}"
         default = ""

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.effects import records
 from cluster.order.log import Attempt, Cut, Multi, Part, encode_cut, encode_multi, entry
-from cluster.order.salvage import CannotBeKept, Kept, Plan, kept, planned
+from cluster.order.salvage import CannotBeKept, Kept, Plan, common, kept, planned
 from cluster.raft.types import Entry, EntryKind
 
 OWN = records.put(b"a", 0, 1, b"v", 0)
@@ -60,3 +60,32 @@ def test_a_transaction_over_several_shards_that_stands_on_what_is_lost_cannot_be
     assert plan_of(5, lost, order).order_index == 5
     with pytest.raises(CannotBeKept, match="order record 6 changes shard 2"):
         plan_of(6, lost, order)
+
+
+def common_of(
+    ordered: dict[int, int], applied: dict[int, int], logs: dict[tuple[int, int], int], begins: int = 0
+) -> Kept:
+    def term_at(shard: int, index: int) -> int | None:
+        return logs.get((shard, index))
+
+    return common(lambda first: ORDER[first - 1 :], begins, applied, ordered, term_at)
+
+
+def test_all_shards_come_as_far_as_the_first_entry_that_one_of_them_lacks() -> None:
+    """However far the others have applied the order; what has been is no matter of the logs any more."""
+    assert common_of({0: 5, 1: 5, 2: 3}, {0: 5, 1: 5, 2: 0}, {}) == Kept(3, 2, Cut(2, 1, 1))
+    assert common_of({0: 5, 1: 5, 2: 1}, {0: 5, 1: 5, 2: 0}, {(2, 2): 1}) == Kept(5)
+    assert common_of({0: 2, 1: 2, 2: 1}, {0: 2, 1: 3, 2: 0}, {(2, 2): 1}) == Kept(3, 1, Cut(5, 2, 4))
+    assert common_of({0: 5, 1: 5, 2: 5}, {0: 5, 1: 5, 2: 2}, {}) == Kept(5)
+
+
+def test_a_shard_by_itself_is_not_held_up_by_what_others_lack() -> None:
+    applied = {0: 0, 1: 0, 2: 0}
+    assert common_of({0: 0}, applied, {}) == Kept(5)
+    assert common_of({2: 0}, applied, {(2, 2): 1}) == Kept(5)
+    assert common_of({1: 1}, applied, {(1, 3): 1, (2, 2): 1}) == Kept(3, 1, Cut(5, 2, 4))
+
+
+def test_nobody_is_carried_on_by_records_that_are_not_kept_any_more() -> None:
+    assert common_of({0: 5, 1: 2, 2: 5}, {0: 5, 1: 3, 2: 2}, LOGS, begins=3) == Kept(2)
+    assert common_of({0: 5, 1: 3, 2: 5}, {0: 5, 1: 3, 2: 2}, LOGS, begins=3) == Kept(5)

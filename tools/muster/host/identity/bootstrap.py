@@ -102,6 +102,15 @@ def _identity_file(data_dir: str) -> Path:
     return Path(member_dir(data_dir), "identity.json")
 
 
+def known(data_dir: str) -> Identity:
+    """Whose a data directory is. ConfigError: nobody's, or that cannot be read."""
+    path = _identity_file(data_dir)
+    try:
+        return _known(path, path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ConfigError(f"{data_dir} holds no data of a host ({path}: {e.strerror})") from None
+
+
 def establish(config: ServerConfig) -> tuple[Identity, bool]:
     """This host's identity and whether it is new. Call with the data directory locked."""
     path = _identity_file(config.data_dir)

@@ -6,7 +6,10 @@ starts with ``--force-new-cluster`` only, which makes a cluster of it alone. A m
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from tools.muster.config.parse import ConfigError
@@ -14,6 +17,7 @@ from tools.muster.host.identity.bootstrap import member_dir
 from tools.muster.machine.disk.seal import sync_directory, write_whole
 
 FILE = "copied"
+LOCK = "LOCK"  # RocksDB's; it must not be copied: the lock ends with any descriptor of its file
 
 
 def mark(data_dir: str) -> None:
@@ -37,3 +41,22 @@ def taken(data_dir: str) -> None:
     if path.exists():
         path.unlink()
         sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def held(data_dir: str) -> Iterator[None]:
+    """Locks on the stores of all nodes: those of a host that was killed may live a little longer. ConfigError
+    if one does."""
+    found: list[int] = []
+    try:
+        for folder, _, names in os.walk(member_dir(data_dir), followlinks=True):
+            if LOCK in names:
+                found.append(os.open(Path(folder, LOCK), os.O_RDWR | os.O_CLOEXEC))
+                try:
+                    fcntl.lockf(found[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    raise ConfigError(f"{folder} is in use: processes of the host still run") from None
+        yield
+    finally:
+        for fd in found:
+            os.close(fd)

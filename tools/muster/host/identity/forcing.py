@@ -22,7 +22,7 @@ from cluster.members.table import Table
 from cluster.order.salvage import CannotBeKept, Plan, planned
 from cluster.raft import Configuration, Entry, EntryKind, HardState
 from node.storage import Position, RaftLog, StateStore
-from node.storage.errors import StorageError
+from node.storage.errors import StorageCorruption, StorageError
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity.bootstrap import Identity, shard_dir
 from tools.muster.host.supervisor import Logger
@@ -55,7 +55,14 @@ def force(data_dir: str, identity: Identity, log: Logger) -> None:
         except CannotBeKept as e:
             raise ConfigError(
                 f"--force-new-cluster cannot go on with this host: {e}. Nothing was changed: try it with "
-                "another host that is left, or restore a backup (musterctl snapshot restore)"
+                "another host that is left, or have a backup made of what this one has without a gap "
+                f"(musterctl snapshot save FILE --data-dir={data_dir}), and restore that to a new data "
+                "directory (musterctl snapshot restore)"
+            ) from None
+        except StorageCorruption as e:
+            raise ConfigError(
+                f"--force-new-cluster cannot go on with this host: {e}. What its nodes have applied can be "
+                f"saved if their states are whole: musterctl snapshot save FILE --data-dir={data_dir}"
             ) from None
         except StorageError as e:
             raise ConfigError(f"--force-new-cluster cannot go on with this host: {e}") from None

@@ -51,8 +51,19 @@ def command() -> Command:
                          "Segments of a key's directory that decide its shard; 0: 2"),
                 ),
             ),
-            Command("save <filename>", "Stores an etcd node backend snapshot to a given file",
-                    "data.snapshots:save"),
+            Command(
+                "save <filename>",
+                "Stores an etcd node backend snapshot to a given file",
+                "data.snapshots:save",
+                flags=(
+                    Flag("data-dir", "string", "",
+                         "Optional. If present, saves what is in the data directory of a stopped host",
+                         own=True),
+                    Flag("uneven", "bool", "false",
+                         "With --data-dir: of each shard as much as there is, though not equally much",
+                         own=True),
+                ),
+            ),
             Command("status <filename>", "Gets backend snapshot status of a given file",
                     "data.snapshots:status"),
         ],
@@ -106,6 +117,11 @@ def save(invocation: Invocation) -> None:
     path = invocation.args[0]
     if not path:
         raise Exit(128, "snapshot save expects one argument")
+    if data_dir := invocation.flags.string("data-dir"):
+        _save_offline(data_dir, path, invocation.flags.switch("uneven"))
+        return
+    if invocation.flags.switch("uneven"):
+        raise Exit(128, "--uneven goes with --data-dir")
     s = session(invocation)
     if len(s.config.endpoints) != 1:
         raise Exit(
@@ -140,6 +156,27 @@ def save(invocation: Invocation) -> None:
     print(f"Snapshot saved at {path}")
     if server_version:
         print(f"Server version {server_version}")
+
+
+def _save_offline(data_dir: str, path: str, uneven: bool) -> None:
+    """Of a host that does not run."""
+    from pathlib import Path
+
+    from tools.muster.config.parse import ConfigError
+    from tools.muster.host import salvaging
+
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    try:
+        found = salvaging.save(data_dir, Path(path), uneven, tell)
+    except ConfigError as error:
+        raise Exit(1, str(error)) from None
+    except OSError as error:
+        raise Exit(1, f"{error.filename or path}: {(error.strerror or str(error)).lower()}") from None
+    for line in salvaging.described(found):
+        tell(line)
+    print(f"Snapshot saved at {path}")
 
 
 def status(invocation: Invocation) -> None:

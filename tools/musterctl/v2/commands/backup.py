@@ -6,7 +6,6 @@ does not run the files are copied, with its IDs. Decision 90 says why.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -21,7 +20,6 @@ from tools.musterctl.v2.start import Run
 _STATUS_S = 30.0
 _NS = 1e9
 _OF_ETCD = ("snap", "wal")
-_LOCK = "LOCK"  # RocksDB's
 _ASIDE = ".copying"  # in the backup's directory: what is not whole yet
 
 
@@ -51,6 +49,7 @@ def backup(run: Run) -> None:
 def _copy(run: Run, data_dir: Path, backup_dir: Path) -> None:
     from tools.muster.config.parse import ConfigError
     from tools.muster.host import rundir
+    from tools.muster.host.identity import copies
 
     os.umask(0o077)  # what is copied has all keys, and hashes of passwords
     if rundir.holder_of(str(data_dir)):
@@ -61,17 +60,19 @@ def _copy(run: Run, data_dir: Path, backup_dir: Path) -> None:
     except ConfigError as error:
         refuse(error)
     try:
-        _of_files(data_dir, backup_dir)
+        with copies.held(str(data_dir)):
+            _of_files(data_dir, backup_dir)
+    except ConfigError as error:
+        refuse(error)
     finally:
         lock.release()
 
 
 def _of_files(data_dir: Path, backup_dir: Path) -> None:
-    from tools.muster.host.identity.copies import mark
+    from tools.muster.host.identity.copies import LOCK, mark
 
-    stores = _held(data_dir / "member")
     aside = _aside(backup_dir)
-    left_out = shutil.ignore_patterns(_LOCK, "backups")  # a lock ends with any descriptor of its file
+    left_out = shutil.ignore_patterns(LOCK, "backups")
     try:
         # links of --wal-dir are followed: the copy has its logs inside
         shutil.copytree(data_dir / "member", aside / "data" / "member", ignore=left_out)
@@ -81,22 +82,7 @@ def _of_files(data_dir: Path, backup_dir: Path) -> None:
         refuse("; ".join(reason for *_, reason in error.args[0][:3]))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        for fd in stores:
-            os.close(fd)
     _say(f"copied the files of a host that does not run to {backup_dir}: it keeps its IDs")
-
-
-def _held(member: Path) -> list[int]:
-    """Locks on the stores of all nodes: those of a host that was killed may live a little longer."""
-    found = []
-    for folder, _, names in os.walk(member, followlinks=True):
-        if _LOCK in names:
-            found.append(os.open(Path(folder, _LOCK), os.O_RDWR | os.O_CLOEXEC))
-            try:
-                fcntl.lockf(found[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                refuse(f"{folder} is in use: processes of the host still run")
-    return found
 
 
 def _of_running(run: Run, data_dir: Path, backup_dir: Path) -> None:

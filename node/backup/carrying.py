@@ -1,0 +1,77 @@
+"""The state of a shard of a host that does not run, carried on by the host's own logs.
+
+What is applied is what the nodes would have applied: the same folds, the same rows. It runs on copies of
+their files (``salvage``).
+"""
+
+from __future__ import annotations
+
+from cluster.order.following.placing import Placing
+from cluster.order.log import Change, Control, Fold, project
+from cluster.order.sound import NewerRecord, Place, sound
+from cluster.raft.types import Entry, EntryKind
+from node.storage import ApplyFailed, RaftLog, StateStore, StorageError
+
+_FOLD = "fold"  # its row in the state of a store of several shards
+_RECORDS = 256  # of the order, applied in one batch
+_BYTES = 1 << 20
+_NO_STEP = -1  # an effect that has a revision of its own
+
+
+def carry(
+    store: StateStore, shard: int, shards: int, own: RaftLog | None, order: RaftLog, last: int
+) -> None:
+    """Apply what is behind the state up to an order record, which ``own``, the shard's log, is known to
+    match; None: no record up to there names it. Raises StorageError, NewerRecord."""
+    stored = store.meta(_FOLD)
+
+    def entries_of(first: int, to: int) -> list[Entry]:
+        assert own is not None, "the order names entries of a log that is not there"
+        return own.entries(first, to, _BYTES)
+
+    placing = Placing(shard, Fold() if stored is None else Fold.decode(stored), entries_of)
+    try:
+        while (at := store.position.order_index) < last:
+            entries = order.entries(at + 1, min(last, at + _RECORDS), _BYTES)
+            if shards == 1:
+                store.apply([(entry.index, entry.term, _sound(entry, Place.ALONE)) for entry in entries])
+            elif shard == 0:
+                _in_order(store, placing.fold, entries)
+            else:
+                _by_cuts(store, placing, shard, entries)
+        store.flush()
+    except (StorageError, NewerRecord):
+        raise
+    except Exception as error:
+        raise ApplyFailed(
+            f"{store.path}: the order behind record {store.position.order_index} could not be applied: "
+            f"{error!r}"
+        ) from error
+
+
+def _sound(entry: Entry, place: Place) -> bytes:
+    return sound(entry.data, place) if entry.kind == EntryKind.RECORD else b""
+
+
+def _in_order(store: StateStore, fold: Fold, entries: list[Entry]) -> None:
+    """Of shard 0: every entry is in order."""
+    changes: list[tuple[int, bytes, int, int]] = []
+    for entry in entries:
+        for step in fold.take(_sound(entry, Place.ORDER), 0):
+            if isinstance(step, Control):
+                changes.append((step.revision, step.item, 0, _NO_STEP))
+            elif isinstance(step, Change) and step.items:
+                changes.append((step.revision, step.items, 0, step.sub if step.attempt else _NO_STEP))
+    index, term = entries[-1].index, entries[-1].term
+    store.apply_changes(changes, (index, index, term, fold.revision), meta={_FOLD: fold.encode()})
+
+
+def _by_cuts(store: StateStore, placing: Placing, shard: int, entries: list[Entry]) -> None:
+    """Of another shard: cuts say which of its own entries are."""
+    run = [
+        (entry.index, entry.term, sound(project(_sound(entry, Place.ORDER), shard), Place.FED))
+        for entry in entries
+    ]
+    placed = placing.take(run, store.position.shard_index, store.position.term, None)
+    position = (entries[-1].index, placed.index, placed.term, placing.fold.revision)
+    store.apply_changes(placed.changes, position, meta={_FOLD: placing.fold.encode()})

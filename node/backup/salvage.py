@@ -1,0 +1,215 @@
+"""A backup out of the files of one host whose nodes do not run, and have not all come equally far.
+
+The nodes of a host apply the order each at its own pace, and what a crash leaves of their states is older
+still. So each state is carried on by the logs (``carrying``), up to the furthest place of the order that all
+of them reach without a gap (``cluster.order.salvage.common``). A state that is further on already shows what
+was there: history has the keys, and a shard that stands at the place has the leases, users and members. Only
+the v2 tree has neither: it is shard 0's, of wherever that stands.
+
+Without a place that all can show, or where more is wanted, a backup may be *uneven*: of each shard as much as
+there is.
+
+It changes the files that it is given: they are copies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.bolt.etcd import Around, Lease
+from cluster.features.rows import RowsOf
+from cluster.members.table import Table
+from cluster.order.salvage import CannotBeKept, Kept, common
+from cluster.order.sound import Place, sound
+from cluster.raft.types import Configuration, EntryKind
+from cluster.settings import Peer
+from node.backup.build import assemble
+from node.backup.carrying import carry
+from node.backup.rows import Checkpoint
+from node.backup.users import auth_in
+from node.storage import Position, RaftLog, StateStore, StorageCorruption
+
+_CACHE_BYTES = 4 << 20
+_CHUNK_BYTES = 4 << 20
+_BUDGET_BYTES = 32 << 20  # of rows in memory
+_NEVER = 1 << 64  # the order log begins behind everything: it cannot be read
+
+
+@dataclass(slots=True, frozen=True)
+class Share:
+    """What the backup has of one shard, and what it leaves out."""
+
+    shard: int
+    revision: int  # the backup shows it as of then
+    changes: int  # of keys behind it, which were applied
+    entries: int  # of its log, which were not applied and could not be
+    unreadable: str = ""  # why its log could not be read
+
+
+@dataclass(slots=True)
+class Salvaged:
+    """What a backup holds."""
+
+    revision: int
+    compact_revision: int
+    order_index: int  # the record of the order that it ends with
+    order_end: int  # the last one that is here
+    ends: str  # why it ends there; empty: all that is here is in it
+    rows: int = 0
+    leases: int = 0
+    v2_revision: int = 0  # the v2 tree is of a later moment; 0: it is not, or there is none
+    shards: list[Share] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Replica:
+    """What one node has left."""
+
+    shard: int
+    store: StateStore
+    log: RaftLog | None
+    unreadable: str
+
+    @property
+    def position(self) -> Position:
+        return self.store.position
+
+    def term_at(self, index: int) -> int | None:
+        """Of an entry of its log."""
+        log = self.log
+        if log is None or not log.snapshot_position().index <= index <= log.last_index():
+            return None
+        return log.term(index)
+
+    def left(self, revision: int) -> Share:
+        """What is behind a revision, or behind what it has applied."""
+        shown = min(revision, self.store.revision)
+        changes = sum(1 for _ in self.store.changes(shown + 1)) if self.store.revision > shown else 0
+        entries = self.log.last_index() - self.position.shard_index if self.log is not None else 0
+        return Share(self.shard, shown, changes, max(entries, 0), self.unreadable)
+
+
+def salvage(
+    folders: Sequence[Path], output: Path, peers: Sequence[Peer], member_id: int, uneven: bool,
+    tell: Callable[[str], None],
+) -> Salvaged:
+    """Write the database ``output`` of the states and logs in ``folders``, one of each shard; what is sorted
+    lies beside it meanwhile. Raises CannotBeKept, StorageError, NewerRecord, OSError."""
+    with contextlib.ExitStack() as opened:
+        replicas = [_open(shard, folder, member_id, opened) for shard, folder in enumerate(folders)]
+        goals, ends = _goals(replicas, uneven)
+        order = replicas[0].log
+        for replica in replicas:
+            goal, at = goals[replica.shard], replica.position.order_index
+            if goal > at:
+                assert order is not None, "it is what the goal was found in"
+                tell(f"shard {replica.shard}: applying the order behind record {at} up to {goal}")
+                carry(replica.store, replica.shard, len(replicas), replica.log, order, goal)
+        found, around = _around(replicas, peers, max(goals.values()), ends)
+        found.shards = [replica.left(found.revision) for replica in replicas]
+        paths = [Path(replica.store.path) for replica in replicas]
+    with contextlib.ExitStack() as opened:
+        shards = [Checkpoint(path) for path in paths]
+        for shard in shards:
+            opened.callback(shard.close)
+        around.v2 = shards[0].v2()
+        shown = [(shard, min(found.revision, shard.position.revision)) for shard in shards]
+        found.rows, _ = assemble(shown, around, output, _BUDGET_BYTES, itertools.repeat(None))
+    return found
+
+
+def _open(shard: int, folder: Path, member_id: int, opened: contextlib.ExitStack) -> _Replica:
+    store = StateStore.open(folder / "state", block_cache_bytes=_CACHE_BYTES, range_cache_bytes=0)
+    opened.callback(store.close)
+    try:
+        log = RaftLog.open(folder / "log", initial=Configuration(frozenset({member_id})))
+        opened.callback(log.close)
+        log.verify(store.position.shard_index)
+    except StorageCorruption as error:  # what is applied is there all the same
+        return _Replica(shard, store, None, str(error))
+    return _Replica(shard, store, log, "")
+
+
+def _goals(replicas: list[_Replica], uneven: bool) -> tuple[dict[int, int], str]:
+    """How far each state is to be carried, and why not further."""
+    log = replicas[0].log
+    begins = log.snapshot_position().index if log is not None else _NEVER
+    place = Place.ORDER if len(replicas) > 1 else Place.ALONE
+
+    def records(first: int) -> Iterator[tuple[int, bytes]]:
+        assert log is not None
+        while first <= log.last_index():
+            for entry in log.entries(first, log.last_index(), _CHUNK_BYTES):
+                data = sound(entry.data, place) if entry.kind == EntryKind.RECORD else b""
+                yield entry.index, data
+                first = entry.index + 1
+
+    def furthest(some: list[_Replica]) -> Kept:
+        ordered = {replica.shard: replica.position.order_index for replica in some}
+        return common(records, begins, applied, ordered, lambda s, index: replicas[s].term_at(index))
+
+    applied = {replica.shard: replica.position.shard_index for replica in replicas}
+    if uneven:
+        goals = {replica.shard: furthest([replica]).order_index for replica in replicas}
+        return goals, "" if len(set(goals.values())) == 1 else "no shard goes further"
+    found = furthest(replicas)
+    behind = min(replicas, key=lambda replica: replica.position.order_index)
+    return dict.fromkeys(applied, found.order_index), _why(replicas, found, begins, behind)
+
+
+def _why(replicas: list[_Replica], found: Kept, begins: int, behind: _Replica) -> str:
+    """What keeps all of them from going further; empty: nothing."""
+    if found.shard:
+        log, index = replicas[found.shard].log, found.cut.index
+        if log is None:
+            has = "that log cannot be read"
+        elif log.last_index() < index:
+            has = f"that log ends with {log.last_index()}"
+        else:
+            has = "that log has another one there"
+        return f"the order wants entry {index} of shard {found.shard}'s log next, and {has}"
+    if begins == _NEVER:
+        return "the order log cannot be read"
+    if behind.position.order_index < begins:
+        return f"the order log is kept behind record {begins} only, and shard {behind.shard} is not as far"
+    return ""
+
+
+def _around(
+    replicas: list[_Replica], peers: Sequence[Peer], place: int, ends: str
+) -> tuple[Salvaged, Around]:
+    """All that the backup holds besides keys, of a shard that stands at its place."""
+    at = next(replica for replica in replicas if replica.position.order_index == place)
+    position, store = at.position, at.store
+    beyond = max(replicas, key=lambda replica: replica.store.compact_revision)
+    compacted = beyond.store.compact_revision
+    if compacted > position.revision:
+        raise CannotBeKept(
+            f"shard {at.shard} goes up to revision {position.revision}, and shard {beyond.shard} is "
+            f"compacted up to {compacted}: no revision can be read of both"
+        )
+    order, first = replicas[0].log, replicas[0]
+    end = max(replica.position.order_index for replica in replicas)
+    found = Salvaged(
+        position.revision, compacted, place, max(end, order.last_index()) if order is not None else end, ends)
+    if first.position.order_index > place and first.store.feature_rows(RowsOf.V2):
+        found.v2_revision = first.store.revision
+    # where shards do not go equally far, a key may hang on a lease that another one knows
+    leases = {
+        lease: Lease(lease, ttl_s, remaining_s)
+        for replica in replicas if replica.position.order_index <= place
+        for lease, ttl_s, remaining_s in replica.store.leases()
+    }  # fmt: skip
+    leases |= {lease: Lease(lease, ttl_s, remaining_s) for lease, ttl_s, remaining_s in store.leases()}
+    found.leases = len(leases)
+    table = Table(peers, store.hosts())
+    around = Around(
+        consistent_index=place, term=first.position.term, compact_revision=compacted,
+        finished_compact_revision=compacted, leases=list(leases.values()), alarms=store.alarms(),
+        auth=auth_in(store.feature_rows(RowsOf.AUTH)), removed=table.former,
+        members=table.listed(first.store.members()))
+    return found, around

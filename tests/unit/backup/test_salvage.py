@@ -1,0 +1,219 @@
+"""A backup of the files of a host that does not run holds the order up to the furthest place that all of its
+shards reach, however unequally far they have come."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.bolt import Database
+from cluster.bolt.etcd import checked_size, read_around, read_revision
+from cluster.order.salvage import CannotBeKept
+from cluster.pb import kv_pb2
+from cluster.settings import Peer
+from node.backup.salvage import Salvaged, salvage
+from tests.unit.backup.orders import OTHERS, OWN, SHARDS, Order, Version
+from tools.muster.config.parse import ConfigError
+from tools.muster.host import salvaging
+from tools.muster.host.identity import bootstrap, forcing
+from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.machine.disk import seal
+
+PEERS = tuple(
+    Peer(member, f"h{n}", "127.0.0.1", 2380 + n, (f"http://127.0.0.1:{2380 + n}",))
+    for n, member in enumerate((OWN, 0xB2, 0xC3))
+)
+
+
+def salvaged(root: Path, uneven: bool = False) -> tuple[Salvaged, Database]:
+    output = root / "out" / "backup.db"
+    output.parent.mkdir()
+    folders = [root / f"shard-{shard}" for shard in range(SHARDS)]
+    found = salvage(folders, output, PEERS, OWN, uneven, lambda text: None)
+    assert [path.name for path in output.parent.iterdir()] == ["backup.db"]
+    database = Database(output.read_bytes())
+    assert database.check() == []
+    return found, database
+
+
+def versions_in(database: Database) -> set[Version]:
+    found: set[Version] = set()
+    for at, value in database.rows(b"key"):
+        main, sub, deleted = read_revision(at)
+        kv = kv_pb2.KeyValue.FromString(value)
+        if deleted:
+            found.add((main, sub, kv.key, 0, 0, b"", 0))
+        else:
+            assert kv.mod_revision == main
+            found.add((main, sub, kv.key, kv.create_revision, kv.version, kv.value, kv.lease))
+    return found
+
+
+def leases_in(database: Database) -> dict[int, int]:
+    return {lease.lease: lease.ttl_s for lease in read_around(database).leases}
+
+
+def written(order: Order, root: Path, places: dict[int, int], ends: dict[int, int]) -> None:
+    """Files of a host whose states stand at ``places`` and whose logs end there, or later at ``ends``."""
+    order.logs(root / "whole", {shard: len(order.entries[shard]) for shard in OTHERS})
+    order.states(root / "whole", places)
+    order.logs(root, ends)
+    for shard in range(SHARDS):
+        (root / "whole" / f"shard-{shard}" / "state").rename(root / f"shard-{shard}" / "state")
+
+
+def unequal(order: Order, seed: int) -> tuple[dict[int, int], dict[int, int], int]:
+    """Places of states, ends of logs, and the furthest place of the order that all of them reach."""
+    rng = random.Random(seed)
+    end = len(order.records)
+    places = {shard: rng.randrange(10, end + 1) for shard in range(SHARDS)}
+    ends = {}
+    for shard in OTHERS:
+        applied = order.cuts[places[shard]][shard]
+        ends[shard] = rng.choice([applied, rng.randrange(applied, len(order.entries[shard]) + 1)])
+
+    def reached(place: int) -> bool:
+        return all(place <= places[s] or order.cuts[place][s] <= ends[s] for s in OTHERS)
+
+    return places, ends, max(place for place in range(end + 1) if reached(place))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_it_holds_the_longest_beginning_of_the_order_that_all_shards_reach(tmp_path: Path, seed: int) -> None:
+    order = Order.made(seed)
+    places, ends, place = unequal(order, seed)
+    written(order, tmp_path, places, ends)
+    found, database = salvaged(tmp_path)
+    assert (found.order_index, found.order_end) == (place, len(order.records))
+    assert found.revision == order.revisions[place]
+    assert versions_in(database) == order.shown(found.revision)
+    assert leases_in(database) == order.leases[place]
+    assert bool(found.ends) == (place < len(order.records))
+    around = read_around(database)
+    assert [member.ID for member in around.members] == [peer.member_id for peer in PEERS]
+    later = places[0] > place and any(b"of version 2" in record for record in order.records[: places[0]])
+    assert found.v2_revision == (order.revisions[places[0]] if later else 0)
+    for share in found.shards:
+        behind = [v for v in order.versions if v[2].startswith(b"s%d/" % share.shard)]
+        applied = order.revisions[max(places[share.shard], place)]
+        assert share.changes == sum(found.revision < version[0] <= applied for version in behind)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_uneven_one_holds_of_each_shard_as_much_as_there_is(tmp_path: Path, seed: int) -> None:
+    order = Order.made(seed)
+    places, ends, _ = unequal(order, seed)
+    written(order, tmp_path, places, ends)
+    found, database = salvaged(tmp_path, uneven=True)
+    end = len(order.records)
+    reached = {0: end}
+    for shard in OTHERS:
+        log = [place for place in range(end + 1) if order.cuts[place][shard] <= ends[shard]]
+        reached[shard] = max(places[shard], *log)
+    assert found.revision == order.revisions[end]
+    wanted = {
+        version for version in order.versions
+        if version[0] <= order.revisions[reached[int(version[2][1:2])]]
+    }  # fmt: skip
+    assert versions_in(database) == wanted
+    assert leases_in(database).items() >= order.leases[end].items()
+
+
+def test_where_a_shard_is_compacted_beyond_another_only_an_uneven_one_can_be_made(tmp_path: Path) -> None:
+    order = Order.made(3, compacts=[55])
+    places = {0: 60, 1: 30, 2: 60}
+    ends = {1: order.cuts[30][1], 2: len(order.entries[2])}
+    written(order, tmp_path, places, ends)
+    with pytest.raises(CannotBeKept, match=r"shard 1 goes up to revision .* compacted up to"):
+        salvaged(tmp_path)
+    (tmp_path / "out").rmdir()
+    found, database = salvaged(tmp_path, uneven=True)
+    assert found.compact_revision == order.revisions[54]
+    live = {kv[2]: kv for kv in sorted(order.shown(found.revision)) if not kv[2].startswith(b"s1/")}
+    kept = {kv[2]: kv for kv in sorted(versions_in(database)) if not kv[2].startswith(b"s1/")}
+    assert {k: v for k, v in kept.items() if v[4]} == {k: v for k, v in live.items() if v[4]}
+
+
+def test_a_log_that_cannot_be_read_leaves_what_is_applied(tmp_path: Path) -> None:
+    order = Order.made(5)
+    places = {0: 60, 1: 41, 2: 50}
+    written(order, tmp_path, places, {shard: len(order.entries[shard]) for shard in OTHERS})
+    (tmp_path / "shard-0/log/synced").unlink()
+    for path in (tmp_path / "shard-0/log/db").iterdir():
+        path.unlink()
+    found, database = salvaged(tmp_path)
+    assert "there is no log" in found.ends or "cannot be read" in found.ends
+    assert found.shards[0].unreadable
+    assert found.revision == order.revisions[41]
+    assert versions_in(database) == order.shown(found.revision)
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> tuple[Path, Order, Identity]:
+    """Of a host whose shard 1 lacks entries before a transaction that changes it, which others have
+    applied."""
+    order = Order.made(11)
+    record = next(record for record, shards in order.multis if record > 30 and 1 in shards)
+    before = order.cuts[record - 1][1]
+    place = max(p for p in range(record) if order.cuts[p][1] < before)
+    folder = tmp_path / "host" / "member"
+    written(order, folder, {0: 60, 1: place, 2: 60}, {1: order.cuts[place][1], 2: len(order.entries[2])})
+    identity = Identity(0xC1, OWN, 7, SHARDS, 2, PEERS)
+    for shard in range(SHARDS):
+        seal.seal(folder / f"shard-{shard}", identity.incarnation)
+        seal.begin(folder / f"shard-{shard}", identity.incarnation)
+    bootstrap.write_identity(folder / "identity.json", identity)
+    return tmp_path / "host", order, identity
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    """Digests of its files."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"
+    }  # fmt: skip
+
+
+def test_what_a_forced_start_refuses_is_saved_by_the_command_that_it_names(
+    data_dir: tuple[Path, Order, Identity], tmp_path: Path
+) -> None:
+    host, order, identity = data_dir
+    log: Any = None  # it refuses before it says anything
+    with pytest.raises(ConfigError, match=f"musterctl snapshot save FILE --data-dir={host}"):
+        forcing.force(str(host), identity, log)
+    before = bytes_of(host)
+    file = tmp_path / "backup.db"
+    told: list[str] = []
+    found = salvaging.save(str(host), file, False, told.append)
+    assert bytes_of(host) == before
+    data = file.read_bytes()
+    database = Database(data, checked_size(data, skip_hash_check=False))
+    assert versions_in(database) == order.shown(found.revision)
+    assert found.revision == order.revisions[found.order_index]
+    said = "\n".join(salvaging.described(found))
+    assert f"saved revision {found.revision}" in said
+    assert "of shard 1's log next, and that log ends with" in said
+    assert "shard 0: " in said
+    assert not [path for path in tmp_path.iterdir() if path.name not in ("host", "backup.db")]
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_host_that_runs_and_one_that_never_began_are_refused(
+    data_dir: tuple[Path, Order, Identity], tmp_path: Path
+) -> None:
+    host, _, _ = data_dir
+    file = tmp_path / "backup.db"
+    lock = salvaging.DataDirLock(str(host))
+    with pytest.raises(ConfigError, match="in use by another muster"):
+        salvaging.save(str(host), file, False, print)
+    lock.release()
+    (host / "member/shard-2/state/current").unlink()
+    with pytest.raises(ConfigError, match="there is nothing to save"):
+        salvaging.save(str(host), file, False, print)
+    with pytest.raises(ConfigError, match="holds no data of a host"):
+        salvaging.save(str(tmp_path / "nowhere"), file, False, print)
+    assert not file.exists()

@@ -1,0 +1,123 @@
+"""``musterctl snapshot save --data-dir``: a backup out of the files of a host that does not run.
+
+Its files stay as they are: what is opened are copies, made beside the backup (files that never change are
+linked where that can be). ``node.backup.salvage`` says what is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster.order.salvage import CannotBeKept
+from cluster.order.sound import NewerRecord
+from node.backup.salvage import Salvaged, salvage
+from node.storage import StorageError
+from tools.muster.config.parse import ConfigError
+from tools.muster.host.identity import bootstrap, copies
+from tools.muster.host.rundir import DataDirLock
+from tools.muster.machine.disk.seal import sync_directory
+
+Tell = Callable[[str], None]
+_PARTS = ("state", "log")
+_UNCHANGING = ".sst"  # RocksDB writes such a file once
+_CHUNK_BYTES = 1 << 20
+
+
+def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
+    """Make the backup. Raises ConfigError, OSError; then there is none, and nothing is left beside it."""
+    identity = bootstrap.known(data_dir)
+    for shard in range(identity.shard_count):
+        if not Path(bootstrap.shard_dir(data_dir, shard), "state", "current").is_file():
+            raise ConfigError(
+                f"no node of this host has begun ({bootstrap.shard_dir(data_dir, shard)}): there is nothing "
+                "to save"
+            )
+    lock = DataDirLock(data_dir)
+    aside = file.with_name(file.name + ".salvaging")
+    mask = os.umask(0o077)  # what is copied has all keys, and hashes of passwords
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        with copies.held(data_dir):
+            folders = [
+                _copy(Path(bootstrap.shard_dir(data_dir, shard)), aside / f"shard-{shard}", tell)
+                for shard in range(identity.shard_count)
+            ]
+        (aside / "sorted").mkdir()
+        made = aside / "sorted" / "backup.db"
+        found = salvage(folders, made, identity.peers, identity.member_id, uneven, tell)
+        _seal(made)
+        os.replace(made, file)
+        sync_directory(file.parent)
+    except shutil.Error as error:
+        raise ConfigError("; ".join(reason for *_, reason in error.args[0][:3])) from None
+    except CannotBeKept as error:
+        raise ConfigError(
+            f"{error}. With --uneven the backup has of each shard as much as there is, and of transactions "
+            "over several shards perhaps a part only"
+        ) from None
+    except (StorageError, NewerRecord) as error:
+        raise ConfigError(str(error)) from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.umask(mask)
+        lock.release()
+    return found
+
+
+def _copy(folder: Path, to: Path, tell: Tell) -> Path:
+    tell(f"copying {folder}")
+    for part in _PARTS:
+        if (folder / part).is_dir():  # a log may be lost; links of --wal-dir are followed
+            left_out = shutil.ignore_patterns(copies.LOCK)
+            shutil.copytree(folder / part, to / part, ignore=left_out, copy_function=_copied)
+    return to
+
+
+def _copied(source: str, to: str) -> str:
+    if source.endswith(_UNCHANGING):
+        try:
+            os.link(source, to)
+        except OSError:  # another file system, or one without links
+            pass
+        else:
+            return to
+    return str(shutil.copyfile(source, to))
+
+
+def _seal(made: Path) -> None:
+    """Put the hash behind the database, as every backup has it, and all of it on the disk."""
+    digest = hashlib.sha256()
+    with made.open("r+b") as out:
+        while chunk := out.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        out.write(digest.digest())
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def described(found: Salvaged) -> list[str]:
+    """What the backup holds and what it leaves out, for an operator."""
+    told = [
+        f"saved revision {found.revision}, record {found.order_index} of the order: {found.rows} revisions "
+        f"of keys, {found.leases} leases"
+    ]
+    if found.ends:
+        left = found.order_end - found.order_index
+        told.append(f"it ends there because {found.ends}; {left} records of the order behind it are left out")
+    for share in found.shards:
+        if share.unreadable:
+            told.append(f"shard {share.shard}: its log counts for nothing: {share.unreadable}")
+        if share.revision < found.revision:
+            told.append(f"shard {share.shard}: as of revision {share.revision}")
+        if share.changes or (share.entries and (found.ends or share.shard)):
+            told.append(
+                f"shard {share.shard}: {share.changes} changes of keys behind it are left out, and "
+                f"{share.entries} entries of its log that it had not applied"
+            )
+    if found.v2_revision:
+        told.append(f"the tree of version 2 has no history: it is that of revision {found.v2_revision}")
+    return told
