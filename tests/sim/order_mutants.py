@@ -22,6 +22,7 @@ import proxy.spanning.gather
 from cluster.evaluate.footprint import Footprint, footprint
 from cluster.features.lessor import Lessor
 from cluster.order import log as order
+from cluster.order.leading.attempts import Attempts
 from cluster.order.leading.pending import PendingOverlay
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.locks import LockTable
@@ -159,10 +160,10 @@ def prepares_lock_writes_only(patch: Patch) -> None:
 def prepare_does_not_wait(patch: Patch) -> None:
     """H1: answered when everything logged by then is applied."""
 
-    def lock(self: Any, held: Any) -> None:
+    def lock(self: Any, held: Any, begun: int) -> None:
         held.payload.batch = 0
 
-    patch.setattr(ShardLeader, "_lock", lock)
+    patch.setattr(Attempts, "_lock", lock)
 
 
 def prepares_wait_for_each_other(patch: Patch) -> None:
@@ -172,7 +173,7 @@ def prepares_wait_for_each_other(patch: Patch) -> None:
 
 def locks_outlive_their_sequencer(patch: Patch) -> None:
     """I11: a record of a later sequencer's term ends the locks of older ones."""
-    applied = ShardLeader.applied_record
+    applied = Attempts.applied_record
 
     def keep(self: Any, order_index: int, order_term: int, attempts: Any) -> None:
         newest = self.sequencer_term
@@ -180,7 +181,7 @@ def locks_outlive_their_sequencer(patch: Patch) -> None:
         applied(self, order_index, newest, attempts)
         self.sequencer_term = max(order_term, newest)
 
-    patch.setattr(ShardLeader, "applied_record", keep)
+    patch.setattr(Attempts, "applied_record", keep)
 
 
 def leases_of_puts_are_not_locked(patch: Patch) -> None:
@@ -242,15 +243,14 @@ def attempts_keep_their_id(patch: Patch) -> None:
         self._number = max(number, self._number)
         return started
 
-    def release(self: Any, attempt: Any, *, more: bool = False) -> None:
+    def release(self: Any, attempt: Any) -> bool:
         held = self._table.find(attempt)
         if held is not None:
             self._table.unlock(held)
-            if not more:
-                self._advance()
+        return held is not None
 
     patch.setattr(Coordinator, "_start", again)
-    patch.setattr(ShardLeader, "release", release)  # an ended id is locked again
+    patch.setattr(Attempts, "release", release)  # an ended id is locked again
 
 
 def locks_are_let_go_at_once(patch: Patch) -> None:

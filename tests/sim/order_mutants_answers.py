@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from order_mutants import HOT, Mutant, plan
 
-import cluster.order.leading.shard_leader
+import cluster.order.leading.attempts
 import cluster.order.shown
 import proxy.routing.router
 import proxy.services.upkeep.maintenance
@@ -122,8 +122,7 @@ def compares_are_looked_at_once(patch: Patch) -> None:
 def no_shard_decides_range_compares(patch: Patch) -> None:
     """I22: a range compare is about the keys of every shard that it meets, not shard 0's alone."""
     patch.setattr(
-        cluster.order.leading.shard_leader, "decide", lambda compares, view, turn: bytes(len(compares))
-    )
+        cluster.order.leading.attempts, "decide", lambda compares, view, turn: bytes(len(compares)))
 
 
 # -- hashes

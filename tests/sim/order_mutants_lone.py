@@ -19,7 +19,7 @@ from order_mutants import (
 
 import proxy.routing.router
 from cluster.evaluate.footprint import Footprint
-from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.leading.attempts import Attempts
 from cluster.order.prepare import Prepare
 from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
 from node.replica.shards.order_role import OrderRole
@@ -41,21 +41,21 @@ def _alone(prepare: Prepare) -> bool:
 
 def lone_puts_lock_nothing(patch: Patch) -> None:
     """I9: the put's key is locked at its leader until the multi is applied there."""
-    wanted = ShardLeader._wanted
-    patch.setattr(ShardLeader, "_wanted",
+    wanted = Attempts._wanted
+    patch.setattr(Attempts, "_wanted",
                   lambda self, prepare: Footprint() if _alone(prepare) else wanted(self, prepare))
 
 
 def lone_puts_see_what_is_applied_only(patch: Patch) -> None:
     """H1: the leader answers when everything that it had logged is applied: the key's version may be on its way."""
-    lock = ShardLeader._lock
+    lock = Attempts._lock
 
-    def at_once(self: Any, held: Any) -> None:
-        lock(self, held)
+    def at_once(self: Any, held: Any, begun: int) -> None:
+        lock(self, held, begun)
         if _alone(held.payload.prepare):
             held.payload.batch = 0
 
-    patch.setattr(ShardLeader, "_lock", at_once)
+    patch.setattr(Attempts, "_lock", at_once)
 
 
 def a_lone_put_rests_on_any_leaders_word(patch: Patch) -> None:

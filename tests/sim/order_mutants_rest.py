@@ -21,6 +21,7 @@ from cluster.effects.records import Item
 from cluster.errors import EtcdError
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.view import Outcome
+from cluster.order.leading.attempts import Attempts
 from cluster.order.leading.pending import PendingOverlay
 from cluster.order.leading.shard_batch import Reply
 from cluster.order.leading.shard_leader import ShardLeader
@@ -89,27 +90,29 @@ def the_sequencer_judges_fates_by_index(patch: Patch) -> None:
 
 def the_floor_is_forgotten(patch: Patch) -> None:
     """H5: ids at or below the floor that a prepare carries are over, and never locked again."""
-    prepare = ShardLeader.prepare
+    prepare = Attempts.prepare
 
-    def below(self: Any, token: Any, wanted: Any) -> None:
+    def below(self: Any, *asked: Any) -> bool:
         floor, self._floor = self._floor, Attempt(0, 0)
-        prepare(self, token, wanted)
+        locked = prepare(self, *asked)
         self._floor = max(floor, self._floor)
+        return locked
 
-    patch.setattr(ShardLeader, "prepare", below)
+    patch.setattr(Attempts, "prepare", below)
 
 
 def grants_before_the_sequencers_record(patch: Patch) -> None:
     """H5: a shard grants only after it has applied a record of the asking sequencer's term."""
-    prepare = ShardLeader.prepare
+    prepare = Attempts.prepare
 
-    def early(self: Any, token: Any, wanted: Any) -> None:
+    def early(self: Any, token: Any, wanted: Any, *how: Any) -> bool:
         known = self.sequencer_term
         self.sequencer_term = max(known, wanted.attempt.term)
-        prepare(self, token, wanted)
+        locked = prepare(self, token, wanted, *how)
         self.sequencer_term = known
+        return locked
 
-    patch.setattr(ShardLeader, "prepare", early)
+    patch.setattr(Attempts, "prepare", early)
 
 
 def locks_run_out(patch: Patch) -> None:
@@ -155,7 +158,7 @@ def leaders_are_never_forgotten(patch: Patch) -> None:
 
 def keys_of_a_lease_are_not_locked(patch: Patch) -> None:
     """H6 (iii): a revoke locks every key that hangs on the lease."""
-    patch.setattr(ShardLeader, "_wanted", lambda self, prepare: prepare.footprint())
+    patch.setattr(Attempts, "_wanted", lambda self, prepare: prepare.footprint())
 
 
 def expiries_share_a_revision(patch: Patch) -> None:

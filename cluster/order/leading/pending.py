@@ -1,5 +1,6 @@
-"""The speculative state of a shard other than 0, whose pending revisions nobody knows yet (D6), and how a transaction's
-answer is made again once they are known. What cannot be told from it is an exception: see ``cluster.order.leading.shard_leader``.
+"""The speculative state of a shard other than 0, whose pending revisions nobody knows yet (D6), and how a
+transaction's answer is made again once they are known. What cannot be told from it is an exception: see
+``cluster.order.leading.shard_leader``.
 """
 
 from __future__ import annotations
@@ -90,9 +91,11 @@ class PendingOverlay(Overlay):
 
 
 class Recorder:
-    """A view that remembers what a transaction read, so that its answer can be made again at known revisions."""
+    """A view that remembers what a transaction read, so that its answer can be made again at known
+    revisions."""
 
-    __slots__ = ("_base", "_counts", "_currents", "_gets", "_leases", "_scans", "compact_revision", "revision")
+    __slots__ = (
+        "_base", "_counts", "_currents", "_gets", "_leases", "_scans", "compact_revision", "revision")
 
     def __init__(self, base: PendingOverlay) -> None:
         self._base: PendingOverlay | None = base
@@ -167,7 +170,8 @@ def shows_rows(request: Any) -> bool:
 
 def shows_past(request: Any) -> bool:
     """Whether a transaction's answer can hold rows at a revision that it names."""
-    return any(op.request_range.revision > 0 or shows_past(op.request_txn) for op in (*request.success, *request.failure))
+    ops = (*request.success, *request.failure)
+    return any(op.request_range.revision > 0 or shows_past(op.request_txn) for op in ops)
 
 
 def check_plain(view: PendingOverlay, plain: Plain) -> None:

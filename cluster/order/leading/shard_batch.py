@@ -17,7 +17,8 @@ from cluster.evaluate.txns.transactions import DueAnswer, Late
 from cluster.wire.messages import HEAD, Status
 
 Answer = tuple[Any, int, bytes | DueAnswer]  # token, status, body
-# whose it is, its key, the item's kind, the KeyValue before and after its revisions (``cluster.evaluate.plain_put.pending``)
+# whose it is, its key, the item's kind, the KeyValue before and after its revisions
+# (``cluster.evaluate.plain_put.pending``)
 PendingPut = tuple[Any, bytes, int, bytes, bytes]
 
 
@@ -52,7 +53,8 @@ class ShardBatch:
         self.index = self.term = 0  # of the entry, once it is logged
         self.items: list[bytes] = []
         self.size = 0  # bytes of its items, roughly
-        # while it is nothing but plain puts these say all; None: there is more, and ``items``, ``keys``, ``replies``, ``changes`` do
+        # while it is nothing but plain puts these say all; None: there is more, and ``items``, ``keys``,
+        # ``replies``, ``changes`` do
         self.puts: list[PendingPut] | None = []
         self.later: LaterPuts | None = None  # the same once sealed, as it is logged
         self.keys: list[bytes] = []
@@ -73,7 +75,8 @@ class ShardBatch:
     def mix(self) -> None:
         """Something else than a plain put is about to come in."""
         if self.puts is not None:
-            self.replies = [Reply(put[0], before, True, b"", None, None) for before, put in enumerate(self.puts)]
+            self.replies = [
+                Reply(put[0], before, True, b"", None, None) for before, put in enumerate(self.puts)]
             self.items = [single(kind, key, head, tail) for _, key, kind, head, tail in self.puts]
             self.keys = self.written()
             self.changes, self.puts = len(self.puts), None
@@ -110,4 +113,5 @@ class ShardBatch:
         """All answers, given the revision before the batch."""
         if self.puts is None:
             return [reply.bind(base, term) for reply in self.replies]
-        return [(put[0], Status.OK, HEAD.pack(revision, term)) for revision, put in enumerate(self.puts, base + 1)]
+        puts = enumerate(self.puts, base + 1)
+        return [(put[0], Status.OK, HEAD.pack(revision, term)) for revision, put in puts]

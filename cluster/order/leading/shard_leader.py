@@ -3,12 +3,12 @@
 What is logged here gets its revision when a cut of the order log covers it. Until then its revision is
 *pending*: larger than any applied one, and otherwise unknown (D6). So requests fall into three kinds:
 
-* most are decided at once: blind puts, deletes, compares of values, versions, leases, and of revisions that are
-  applied; their answers are bound to revisions when their entry is applied;
+* most are decided at once: blind puts, deletes, compares of values, versions, leases, and of revisions that
+  are applied; their answers are bound to revisions when their entry is applied;
 * those that must show or compare a pending revision wait until it is applied, in the lock table (H14);
 * those that only the whole store can answer (an unknown lease, a revision above the applied one) go to the
   sequencer, as transactions over several shards (review (b), Negative knowledge), which lock their keys here
-  by ``prepare`` and are met again in the feed.
+  by ``prepare`` (``cluster.order.leading.attempts``) and are met again in the feed.
 
 The driver feeds in requests and what was applied, and takes out a record to propose and answers. Nothing is
 evaluated before :meth:`ShardLeader.serve` (I8).
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from cluster import errors
 from cluster.effects.later_puts import LaterPuts
@@ -35,6 +35,7 @@ from cluster.evaluate.view import Outcome
 from cluster.faults import answered, whole
 from cluster.features.auth.principal import SAID, Principal, named
 from cluster.features.auth.state import AuthState
+from cluster.order.leading.attempts import Attempts, Unlooking
 from cluster.order.leading.drafts import draft_of
 from cluster.order.leading.pending import (
     Blocked,
@@ -49,11 +50,9 @@ from cluster.order.leading.pending import (
 from cluster.order.leading.queued import Preparing, Report, Waiting
 from cluster.order.leading.rights import Rights
 from cluster.order.leading.shard_batch import Answer, PendingPut, Reply, ShardBatch
-from cluster.order.leading.verdicts import are_many, decide
-from cluster.order.locks import LockTable, Queued, Refused
+from cluster.order.locks import LockTable, Queued
 from cluster.order.log import Attempt, entry
-from cluster.order.prepare import Grant, Prepare, encode_attempt
-from cluster.order.sequencing.granted import rows_of
+from cluster.order.prepare import Prepare
 from cluster.order.shown import ShownRows
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pb import rpc_pb2 as pb
@@ -63,11 +62,10 @@ from cluster.wire.messages import LEADER, Method, Status
 
 T = TypeVar("T")
 
-_MAX_UNORDERED_BYTES = 32 << 20  # of logged entries without a place in the order; Raft drops proposals beyond 64 MiB
-_MAX_EARLY = 1000  # prepares that may not lock yet
+# of logged entries without a place in the order; Raft drops proposals beyond 64 MiB
+_MAX_UNORDERED_BYTES = 32 << 20
 _METHODS, _PUT = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN)), int(Method.PUT)
 _NOTHING = Outcome(b"", False, b"", [], 0)
-Unlooking = tuple[Any, bytes | Attempt, Ahead]  # token, TxnRequest or whose prepare it is
 PutAnswers = tuple[list[PendingPut], int]  # in order, the revision before the first
 
 
@@ -75,11 +73,12 @@ class ShardLeader(Generic[T]):
     """Evaluates one shard's writes at one term. ``T``: what names a request to the driver (its way back)."""
 
     def __init__(
-        self, store: AppliedState, shard: int, term: int, *, first_index: int, inherited_count: int, max_txn_ops: int,
-        max_queued: int = MOST, max_unordered: int = 64, pace: Pace | None = None,
-        shown: ShownRows | None = None, users: Callable[[], AuthState] | None = None,
+        self, store: AppliedState, shard: int, term: int, *, first_index: int, inherited_count: int,
+        max_txn_ops: int, max_queued: int = MOST, max_unordered: int = 64, pace: Pace | None = None,
+        shown: ShownRows | None = None, users: Callable[[], AuthState] | None = None, order_index: int = 0,
     ) -> None:
-        """``shown``: where it keeps the rows of its grants that are fetched later; ``users``: as applied."""
+        """``shown``: where it keeps the rows of its grants that are fetched later; ``users``,
+        ``order_index``: as applied."""
         self.term = term
         self.shard = shard
         self.serving = False
@@ -88,14 +87,8 @@ class ShardLeader(Generic[T]):
         self._intake: Intake[tuple[T, int, bytes]] = Intake(pace or Pace(), max_queued)
         self.shown = ShownRows() if shown is None else shown
         self._table: LockTable[Waiting[T] | Preparing[T]] = LockTable()
-        self._held_up = False  # requests of the table that may go on found the entry full, or too much ahead of the order
-        self._early: list[tuple[T, Prepare]] = []
-        self._ahead: dict[Attempt, tuple[T, Prepare]] = {}  # of which range compares are being looked at before they lock
-        self._ungranted: dict[Attempt, Queued[Waiting[T] | Preparing[T]]] = {}  # they hold their locks, or will soon
-        self._ended: set[Attempt] = set()  # released or applied here: never locked again (H5)
-        self._floor = Attempt(0, 0)
-        self.sequencer_term = 0  # newest term of an order record applied here
-        self.order_index = 0  # applied
+        # requests of the table that may go on found the entry full, or too much ahead of the order
+        self._held_up = False
         self.view: PendingOverlay
         self._open = ShardBatch(1)
         self._applied_batch = 0
@@ -107,6 +100,8 @@ class ShardLeader(Generic[T]):
         self._put_answers: list[PutAnswers] = []
         self._unlooked: list[Unlooking] = []
         self._rights: Rights[T] = Rights(users)
+        self._attempts: Attempts[T] = Attempts(
+            store, term, self._table, self.shown, self._answers, self._unlooked, order_index)
 
     # -- requests
 
@@ -115,6 +110,7 @@ class ShardLeader(Generic[T]):
         assert not self.serving
         self.view = PendingOverlay(self._store)
         self._rights.serve()
+        self._attempts.serve(self.view)
         self.serving = True
 
     def submit(self, token: T, method: int, body: bytes) -> None:
@@ -136,8 +132,8 @@ class ShardLeader(Generic[T]):
         self._evaluate(token, Method.TXN, body, None, looked, who)
 
     def run(self) -> None:
-        """Evaluate what is queued, as far as entries may still be logged ahead of the order; first what has waited in
-        the lock table and may go on."""
+        """Evaluate what is queued, as far as entries may still be logged ahead of the order; first what has
+        waited in the lock table and may go on."""
         if not self.runnable:
             return
         if self._held_up:
@@ -164,8 +160,8 @@ class ShardLeader(Generic[T]):
             self._evaluate(token, method, body, None, None, who)
 
     def _puts(self) -> None:
-        """Evaluate the plain puts that stand first, as most are, where nothing is locked. Hot path: 1.1 us a put, where
-        :meth:`_evaluate` takes 4."""
+        """Evaluate the plain puts that stand first, as most are, where nothing is locked. Hot path: 1.1 us a
+        put, where :meth:`_evaluate` takes 4."""
         queue, view, batch = self._intake.queue, self.view, self._open
         current, take = view.current, view.take_put
         puts: list[PendingPut] = []
@@ -192,7 +188,8 @@ class ShardLeader(Generic[T]):
 
     @property
     def runnable(self) -> bool:
-        """Whether requests may be evaluated now: what has waited in the lock table at once, what is queued when due."""
+        """Whether requests may be evaluated now: what has waited in the lock table at once, what is queued
+        when due."""
         return self._may_log and (self._held_up or self._intake.due(len(self._sealed)))
 
     @property
@@ -259,7 +256,8 @@ class ShardLeader(Generic[T]):
             written = Footprint([], [*((key, b"") for key, _ in outcome.writes), *outcome.ranges])
             assert not self._table.locks(written), "I9: nothing is logged under an attempt's lock"
         batch.mix()
-        batch.replies.append(Reply(token, batch.changes, outcome.changed, outcome.late or outcome.tail, late, error))
+        tail = outcome.late or outcome.tail
+        batch.replies.append(Reply(token, batch.changes, outcome.changed, tail, late, error))
         if outcome.items:
             batch.items.append(outcome.items)
             batch.size += len(outcome.items)
@@ -286,7 +284,8 @@ class ShardLeader(Generic[T]):
         if looked is not None:
             looked.look_again(self.view, self._store)
         turn, recorder = Turn(looked), Recorder(self.view)
-        # A compaction may come before it in the order of all shards, and remove what it shows of the past: that is read now
+        # A compaction may come before it in the order of all shards, and remove what it shows of the past:
+        # that is read now
         weigh = None if shows_past(request) else self._store.live_count
         outcome = evaluate.txn(recorder, body, self._max_txn_ops, weigh, turn)
         if outcome.late is not None:
@@ -301,123 +300,35 @@ class ShardLeader(Generic[T]):
     # -- transactions over several shards
 
     @whole
-    def prepare(self, token: T, prepare: Prepare, looked: RangeCompares | None = None) -> None:
-        """The sequencer asks for a lock (H5: stale and finished attempts are passed over, it sends again)."""
-        attempt = prepare.attempt
-        if attempt.term < self.sequencer_term or attempt in self._ended or attempt <= self._floor:
-            return
-        if attempt.term > self.sequencer_term or not self.serving or prepare.order_index > self.order_index:
-            if len(self._early) < _MAX_EARLY:
-                self._early.append((token, prepare))
-            return
-        self._raise_floor(Attempt(attempt.term, prepare.floor))
-        held = self._table.find(attempt)
-        if held is not None:
-            assert isinstance(held.payload, Preparing)
-            held.payload.token = token
-            if held.payload.answer is not None:
-                self._answers.append((token, Status.OK, held.payload.answer))
-            return
-        if attempt in self._ahead or (looked is None and len(self._ahead) < _MAX_EARLY and are_many(prepare.compares, self.view)):
-            if attempt not in self._ahead:
-                self._unlooked.append((token, attempt, RangeCompares(pb.TxnRequest(compare=prepare.compares))))
-            self._ahead[attempt] = token, prepare
-            return
-        wanted = self._wanted(prepare)
-        try:
-            entry_ = self._table.prepare(attempt, wanted, Preparing(token, prepare, looked=looked))
-        except Refused as e:
-            self._answers.append((token, Status.LOCKED, encode_attempt(e.holder)))
-            return
-        if entry_.active:
-            self._lock(entry_)
-            self._ungranted[attempt] = entry_
-            self._grant()
+    def prepare(self, token: T, prepare: Prepare) -> None:
+        """The sequencer asks for a lock."""
+        if self._attempts.prepare(token, prepare, self._begun):
+            self.let_go()
 
     def looks(self, attempt: Attempt) -> bool:
         """Whether a look for :meth:`looked_at` is still wanted."""
-        return attempt in self._ahead or self._table.find(attempt) is not None
+        return self._attempts.looks(attempt)
 
     @whole
     def looked_at(self, attempt: Attempt, looked: RangeCompares | None) -> None:
-        """The range compares of a prepare of :meth:`take_unlooked` were looked at; None: that was given up."""
-        ahead, held = self._ahead.pop(attempt, None), self._table.find(attempt)
-        if held is not None and isinstance(held.payload, Preparing):
-            held.payload.looked, self._ungranted[attempt] = looked, held
-            if looked is not None:
-                self._grant()
-        elif ahead is not None and looked is not None:
-            self.prepare(*ahead, looked)
-
-    def _wanted(self, prepare: Prepare) -> Footprint:
-        """The footprint, with every key that hangs on a lease to be revoked (H6)."""
-        wanted = prepare.footprint()
-        for lease in prepare.leases:
-            wanted.writes.extend((key, b"") for key in self.view.lease_keys(lease))
-        return wanted
-
-    def _lock(self, held: Queued[Waiting[T] | Preparing[T]]) -> None:
-        """Nothing before it conflicts: from now on nothing conflicting is logged here (I9)."""
-        assert isinstance(held.payload, Preparing)
-        # H1: everything evaluated by now is applied before it is answered, whatever it touches (C3); also what
-        # changed nothing: its answer shows the state before the lock, so it must not be bound to a later revision
-        held.payload.batch = self._open.number if self.dirty else self._open.number - 1
+        """The range compares of a prepare of :meth:`take_unlooked` were looked at; None: that was given
+        up."""
+        if self._attempts.looked_at(attempt, looked, self._begun):
+            self.let_go()
 
     def let_go(self) -> None:
-        """Rows that were pinned are not any more: others may be."""
-        self._grant()
-
-    def _grant(self) -> None:
-        for attempt, held in list(self._ungranted.items()):
-            payload = held.payload
-            assert isinstance(payload, Preparing)
-            if self._table.find(attempt) is not held:  # released meanwhile
-                del self._ungranted[attempt]
-                continue
-            if not held.active or payload.batch > self._applied_batch:
-                continue
-            prepare, store = payload.prepare, self._store
-            if any(t.revision > store.revision for t in prepare.touches):
-                continue
-            if self.shown.full and any(t.shown for t in prepare.touches):
-                continue
-            del self._ungranted[attempt]
-            try:
-                if payload.looked is not None:
-                    payload.looked.look_again(self.view, store)
-                verdicts = decide(prepare.compares, self.view, Turn(payload.looked))
-            except Unlooked:
-                looked = payload.looked or RangeCompares(pb.TxnRequest(compare=prepare.compares))
-                self._unlooked.append((payload.token, attempt, looked))
-                continue
-            rows, counts, pinned = rows_of(store, prepare)
-            if pinned:
-                self.shown.keep(attempt, store, prepare.touches, pinned)
-            keys = [store.lease_keys(lease) for lease in prepare.leases]
-            payload.answer = Grant(self.term, rows, keys, counts, verdicts).encode()
-            self._answers.append((payload.token, Status.OK, payload.answer))
+        """Grant what may be granted: more is applied, or rows that were pinned are not any more."""
+        self._attempts.grant(self._applied_batch)
 
     @whole
-    def release(self, attempt: Attempt, *, more: bool = False) -> None:
-        """The attempt is given up, or its multi was applied. ``more``: others go on the same grounds, and the caller
-        lets go on whoever waited for them."""
-        if attempt > self._floor:
-            self._ended.add(attempt)
-        self._ahead.pop(attempt, None)
-        held = self._table.find(attempt)
-        if held is not None:
-            self._table.unlock(held)
-            if not more:
-                self._advance()
-
-    def _raise_floor(self, floor: Attempt) -> None:
-        if floor > self._floor:
-            self._floor = floor
-            self._ended = {a for a in self._ended if a > floor}
+    def release(self, attempt: Attempt) -> None:
+        """The attempt is given up."""
+        if self._attempts.release(attempt):
+            self._advance()
 
     def undecided(self) -> list[Attempt]:
         """Locks held now: the driver asks the sequencer about those that it has seen for long."""
-        return [held.attempt for held in self._table if held.attempt is not None]
+        return self._attempts.undecided()
 
     def _advance(self) -> None:
         """Something left the table, or was applied: let go on whoever can, as far as the entry has room."""
@@ -428,7 +339,7 @@ class ShardLeader(Generic[T]):
             for held in self._table.activate():
                 payload = held.payload
                 if isinstance(payload, Preparing):
-                    self._activated(held, payload)
+                    self._attempts.activated(held, payload, self._begun)
                 else:
                     payload.batch = 0
             for held in list(self._table) if self._table.requests else ():
@@ -440,29 +351,7 @@ class ShardLeader(Generic[T]):
                     before, p = len(self._table), payload
                     self._evaluate(p.token, p.method, p.body, held, p.looked, p.who)
                     progress = progress or len(self._table) < before
-        self._grant()
-
-    def _activated(self, held: Queued[Waiting[T] | Preparing[T]], payload: Preparing[T]) -> None:
-        if payload.prepare.leases:  # what ran before it may have hung more keys on the lease
-            self._table.widen(held, self._wanted(payload.prepare))
-            behind = False
-            for other in self._table:
-                if other is held:
-                    behind = True
-                    continue
-                if not other.footprint.conflicts(held.footprint):
-                    continue
-                if behind and other.attempt is None:
-                    self._table.suspend(other)  # it came later, and waits for this lock now
-                else:  # I12: nor may it wait for, or overlap, an undecided one that came later
-                    self._table.suspend(held)
-                    if other.attempt is not None:
-                        self._answers.append((payload.token, Status.LOCKED, encode_attempt(other.attempt)))
-                        assert payload.answer is None, f"I11: {payload.prepare.attempt} was granted, and is undecided"
-                        self._table.unlock(held)
-                    return
-        self._lock(held)
-        self._ungranted[payload.prepare.attempt] = held
+        self.let_go()
 
     # -- the log and the order
 
@@ -471,8 +360,14 @@ class ShardLeader(Generic[T]):
         """Whether anything was evaluated since the last :meth:`seal`."""
         return bool(self._open.puts or self._open.replies)
 
+    @property
+    def _begun(self) -> int:
+        """The last batch that anything is in."""
+        return self._open.number - (not self.dirty)
+
     def seal(self) -> bytes:
-        """The data of the entry for everything evaluated since the last call; call :meth:`logged` with its index."""
+        """The data of the entry for everything evaluated since the last call; call :meth:`logged` with its
+        index."""
         self._count += self._open.grown
         return entry(self._count, self._open.seal())
 
@@ -484,8 +379,8 @@ class ShardLeader(Generic[T]):
         self._open = ShardBatch(self.view.batch)
 
     def evaluated(self, index: int) -> LaterPuts | None:
-        """What the entry there puts, if it is one of this leader's that is not applied yet, and of which only the revisions
-        are missing."""
+        """What the entry there puts, if it is one of this leader's that is not applied yet, and of which only
+        the revisions are missing."""
         batch = self._sealed.at(index, self.term)
         return None if batch is None else batch.later
 
@@ -496,12 +391,12 @@ class ShardLeader(Generic[T]):
             counts.popleft()
         if not counts or counts[0][0] > commit_index:
             return None
-        (index, count), said = counts[0], self._rights.said(self._applied_batch, self.order_index)
+        (index, count), said = counts[0], self._rights.said(self._applied_batch, self._attempts.order_index)
         return Report(self.shard, index, self.term, count, *said)
 
     def applied_entries(self, last_index: int, base: int) -> None:
-        """A cut of this term was applied: entries up to ``last_index``; ``base`` is the revision before the first
-        of them that is this leader's own."""
+        """A cut of this term was applied: entries up to ``last_index``; ``base`` is the revision before the
+        first of them that is this leader's own."""
         for batch, done in self._sealed.applied(last_index, self.term):
             assert done, "Raft: a leader's log holds all that it logged up to there"
             self.view.forget(batch.number, batch.written(), [])
@@ -514,29 +409,21 @@ class ShardLeader(Generic[T]):
 
     def applied_record(self, order_index: int, order_term: int, attempts: list[Attempt]) -> None:
         """A whole order record was applied here: ``attempts`` are the multis it held."""
-        self._rights.applied(self._open.number - (not self.dirty), self._applied_batch, self.order_index)
-        self.order_index = order_index
+        self._rights.applied(self._begun, self._applied_batch, self._attempts.order_index)
         if self.serving:
             self.view.compact_revision = self._store.compact_revision
-        if order_term > self.sequencer_term:
-            self.sequencer_term = order_term
-            # I11: what an older sequencer left undecided will never be appended
-            for held in [h for h in self._table if h.attempt is not None and h.attempt.term < order_term]:
-                self._table.unlock(held)
-        for attempt in attempts:
-            self.release(attempt, more=True)
+        self._attempts.applied_record(order_index, order_term, attempts)
         if len(self._table):
             self._advance()
-        if self._early and self.serving:
-            early, self._early = self._early, []
-            for token, prepare in early:
-                self.prepare(token, prepare)
+        for token, prepare in self._attempts.take_early():
+            self.prepare(token, prepare)
 
     # -- what comes out
 
     def take_answers(self) -> list[Answer]:
         """Answers that are due, but those of :meth:`take_puts`."""
-        answers, self._answers = self._answers, []
+        answers = self._answers[:]
+        self._answers.clear()
         return answers
 
     def take_puts(self) -> list[PutAnswers]:
@@ -545,12 +432,15 @@ class ShardLeader(Generic[T]):
         return puts
 
     def take_unlooked(self) -> list[Unlooking]:
-        """Whose range compares are to be looked at: then :meth:`resume` a transaction, or forget it; :meth:`looked_at` a prepare."""
-        unlooked, self._unlooked = self._unlooked, []
+        """Whose range compares are to be looked at: then :meth:`resume` a transaction, or forget it;
+        :meth:`looked_at` a prepare."""
+        unlooked = self._unlooked[:]
+        self._unlooked.clear()
         return unlooked
 
     def resign(self) -> tuple[list[T], list[tuple[int, ShardBatch]]]:
-        """The term is lost: requests that were not logged (NOT_LEADER), and logged batches whose fate is open."""
+        """The term is lost: requests that were not logged (NOT_LEADER), and logged batches whose fate is
+        open."""
         lost = [token for token, _, _ in self._intake.queue]
         lost += [h.payload.token for h in self._table if isinstance(h.payload, Waiting)]
         lost += [token for token, _, _ in self._unlooked] + self._open.owed()

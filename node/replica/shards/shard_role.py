@@ -172,8 +172,8 @@ class ShardRole:
                 self.store, self.settings.shard, self.raft.term, first_index=self.raft.last_index,
                 inherited_count=self.placing.inherited_count(self.raft.last_index, self.node.applied_index),
                 max_txn_ops=self.settings.common.max_txn_ops,
-                pace=self.pace, shown=self.shown, users=lambda: self.node.guard.state)
-            self.leading.order_index = self.node.order_index
+                pace=self.pace, shown=self.shown, users=lambda: self.node.guard.state,
+                order_index=self.node.order_index)
 
     def evaluate(self) -> None:
         """The first part of a tick."""

@@ -1,0 +1,230 @@
+"""What a shard's leader locks and grants for transactions over several shards.
+
+The sequencer asks for locks by *prepares*, one for each attempt (``cluster.order.prepare``). They stand in
+the leader's lock table among its own requests. An attempt is granted once it locks, and everything that was
+evaluated before is applied (H1). It ends by its multi, its release or a record of a later sequencer (I11).
+
+The leader says how far it is: ``begun`` is the last batch that anything is in, ``applied`` the last one that
+is in order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from cluster.evaluate.footprint import Footprint
+from cluster.evaluate.replica import Ahead, AppliedState
+from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.evaluate.txns.transactions import Turn, Unlooked
+from cluster.faults import whole
+from cluster.order.leading.pending import PendingOverlay
+from cluster.order.leading.queued import Preparing, Waiting
+from cluster.order.leading.shard_batch import Answer
+from cluster.order.leading.verdicts import are_many, decide
+from cluster.order.locks import LockTable, Queued, Refused
+from cluster.order.log import Attempt
+from cluster.order.prepare import Grant, Prepare, encode_attempt
+from cluster.order.sequencing.granted import rows_of
+from cluster.order.shown import ShownRows
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import Status
+
+T = TypeVar("T")
+
+_MAX_EARLY = 1000  # prepares that may not lock yet
+Unlooking = tuple[Any, bytes | Attempt, Ahead]  # token, TxnRequest or whose prepare it is
+
+
+class Attempts(Generic[T]):
+    """At one leader. ``T``: what names a request."""
+
+    def __init__(
+        self, store: AppliedState, term: int, table: LockTable[Waiting[T] | Preparing[T]], shown: ShownRows,
+        answers: list[Answer], unlooked: list[Unlooking], order_index: int,
+    ) -> None:
+        """``table``, ``answers``, ``unlooked``: the leader's. ``shown``: where rows of grants that are
+        fetched later are kept. ``order_index``: applied."""
+        self._store = store
+        self._term = term
+        self._table = table
+        self._shown = shown
+        self._answers = answers
+        self._unlooked = unlooked
+        self._view: PendingOverlay | None = None
+        self._early: list[tuple[T, Prepare]] = []
+        # of which range compares are being looked at before they lock
+        self._ahead: dict[Attempt, tuple[T, Prepare]] = {}
+        # they hold their locks, or will soon
+        self._ungranted: dict[Attempt, Queued[Waiting[T] | Preparing[T]]] = {}
+        self._ended: set[Attempt] = set()  # released or applied here: never locked again (H5)
+        self._floor = Attempt(0, 0)
+        self.sequencer_term = 0  # newest term of an order record applied here
+        self.order_index = order_index  # applied
+
+    def serve(self, view: PendingOverlay) -> None:
+        """From now on attempts may lock. ``view``: what is evaluated so far."""
+        self._view = view
+
+    # -- what the sequencer asks
+
+    def prepare(self, token: T, prepare: Prepare, begun: int, looked: RangeCompares | None = None) -> bool:
+        """It asks for a lock (H5: stale and finished attempts are passed over, it sends again). True: that is
+        held, call :meth:`grant`."""
+        attempt, view = prepare.attempt, self._view
+        if attempt.term < self.sequencer_term or attempt in self._ended or attempt <= self._floor:
+            return False
+        if attempt.term > self.sequencer_term or view is None or prepare.order_index > self.order_index:
+            if len(self._early) < _MAX_EARLY:
+                self._early.append((token, prepare))
+            return False
+        self._raise_floor(Attempt(attempt.term, prepare.floor))
+        held = self._table.find(attempt)
+        if held is not None:
+            assert isinstance(held.payload, Preparing)
+            held.payload.token = token
+            if held.payload.answer is not None:
+                self._answers.append((token, Status.OK, held.payload.answer))
+            return False
+        looks = attempt in self._ahead
+        if looks or (looked is None and len(self._ahead) < _MAX_EARLY and are_many(prepare.compares, view)):
+            if not looks:
+                ahead = RangeCompares(pb.TxnRequest(compare=prepare.compares))
+                self._unlooked.append((token, attempt, ahead))
+            self._ahead[attempt] = token, prepare
+            return False
+        try:
+            held = self._table.prepare(
+                attempt, self._wanted(prepare), Preparing(token, prepare, looked=looked))
+        except Refused as e:
+            self._answers.append((token, Status.LOCKED, encode_attempt(e.holder)))
+            return False
+        if held.active:
+            self._lock(held, begun)
+            self._ungranted[attempt] = held
+        return held.active
+
+    def looks(self, attempt: Attempt) -> bool:
+        """Whether a look for :meth:`looked_at` is still wanted."""
+        return attempt in self._ahead or self._table.find(attempt) is not None
+
+    def looked_at(self, attempt: Attempt, looked: RangeCompares | None, begun: int) -> bool:
+        """The range compares of a prepare were looked at; None: that was given up. As :meth:`prepare`."""
+        ahead, held = self._ahead.pop(attempt, None), self._table.find(attempt)
+        if held is not None and isinstance(held.payload, Preparing):
+            held.payload.looked, self._ungranted[attempt] = looked, held
+            return looked is not None
+        return ahead is not None and looked is not None and self.prepare(*ahead, begun, looked)
+
+    @whole
+    def release(self, attempt: Attempt) -> bool:
+        """The attempt is given up, or its multi was applied. True: whoever waited for it may go on."""
+        if attempt > self._floor:
+            self._ended.add(attempt)
+        self._ahead.pop(attempt, None)
+        held = self._table.find(attempt)
+        if held is not None:
+            self._table.unlock(held)
+        return held is not None
+
+    def undecided(self) -> list[Attempt]:
+        """Locks held now."""
+        return [held.attempt for held in self._table if held.attempt is not None]
+
+    def _raise_floor(self, floor: Attempt) -> None:
+        if floor > self._floor:
+            self._floor = floor
+            self._ended = {a for a in self._ended if a > floor}
+
+    # -- locks
+
+    def _wanted(self, prepare: Prepare) -> Footprint:
+        """The footprint, with every key that hangs on a lease to be revoked (H6)."""
+        wanted = prepare.footprint()
+        for lease in prepare.leases:
+            assert self._view is not None
+            wanted.writes.extend((key, b"") for key in self._view.lease_keys(lease))
+        return wanted
+
+    def _lock(self, held: Queued[Waiting[T] | Preparing[T]], begun: int) -> None:
+        """Nothing before it conflicts: from now on nothing conflicting is logged here (I9)."""
+        assert isinstance(held.payload, Preparing)
+        # H1: everything evaluated by now is applied before it is answered, whatever it touches (C3); also
+        # what changed nothing: its answer shows the state before the lock, so it must not be bound to a later
+        # revision
+        held.payload.batch = begun
+
+    def activated(self, held: Queued[Waiting[T] | Preparing[T]], payload: Preparing[T], begun: int) -> None:
+        """Nothing before it holds it up any more."""
+        if payload.prepare.leases:  # what ran before it may have hung more keys on the lease
+            self._table.widen(held, self._wanted(payload.prepare))
+            behind = False
+            for other in self._table:
+                if other is held:
+                    behind = True
+                    continue
+                if not other.footprint.conflicts(held.footprint):
+                    continue
+                if behind and other.attempt is None:
+                    self._table.suspend(other)  # it came later, and waits for this lock now
+                else:  # I12: nor may it wait for, or overlap, an undecided one that came later
+                    self._table.suspend(held)
+                    if other.attempt is not None:
+                        self._answers.append((payload.token, Status.LOCKED, encode_attempt(other.attempt)))
+                        assert payload.answer is None, (
+                            f"I11: {payload.prepare.attempt} was granted, and is undecided")
+                        self._table.unlock(held)
+                    return
+        self._lock(held, begun)
+        self._ungranted[payload.prepare.attempt] = held
+
+    def grant(self, applied: int) -> None:
+        """Answer the prepares that lock, and for which all is applied that must be."""
+        for attempt, held in list(self._ungranted.items()):
+            payload = held.payload
+            assert isinstance(payload, Preparing)
+            if self._table.find(attempt) is not held:  # released meanwhile
+                del self._ungranted[attempt]
+                continue
+            if not held.active or payload.batch > applied:
+                continue
+            prepare, store = payload.prepare, self._store
+            if any(t.revision > store.revision for t in prepare.touches):
+                continue
+            if self._shown.full and any(t.shown for t in prepare.touches):
+                continue
+            assert self._view is not None
+            del self._ungranted[attempt]
+            try:
+                if payload.looked is not None:
+                    payload.looked.look_again(self._view, store)
+                verdicts = decide(prepare.compares, self._view, Turn(payload.looked))
+            except Unlooked:
+                looked = payload.looked or RangeCompares(pb.TxnRequest(compare=prepare.compares))
+                self._unlooked.append((payload.token, attempt, looked))
+                continue
+            rows, counts, pinned = rows_of(store, prepare)
+            if pinned:
+                self._shown.keep(attempt, store, prepare.touches, pinned)
+            keys = [store.lease_keys(lease) for lease in prepare.leases]
+            payload.answer = Grant(self._term, rows, keys, counts, verdicts).encode()
+            self._answers.append((payload.token, Status.OK, payload.answer))
+
+    # -- the order
+
+    def applied_record(self, order_index: int, order_term: int, attempts: list[Attempt]) -> None:
+        """A whole order record was applied here: ``attempts`` are the multis it held."""
+        self.order_index = order_index
+        if order_term > self.sequencer_term:
+            self.sequencer_term = order_term
+            # I11: what an older sequencer left undecided will never be appended
+            for held in [h for h in self._table if h.attempt is not None and h.attempt.term < order_term]:
+                self._table.unlock(held)
+        for attempt in attempts:
+            self.release(attempt)
+
+    def take_early(self) -> list[tuple[T, Prepare]]:
+        """Those that came before their time: :meth:`prepare` each of them again."""
+        if self._view is None or not self._early:
+            return []
+        early, self._early = self._early, []
+        return early
