@@ -3,7 +3,7 @@
 Hot path. :func:`read` takes such a TxnRequest out of its wire form without a message object; it is strict:
 anything it does not know to the last byte, and anything that would be refused for its form, is None and goes
 through ``cluster.evaluate.txns.transactions``, which says the same of it
-(``tests/unit/semantics/test_plain_txn.py``). A compare, a put and a get of one key (256 B): read 2.4 us,
+(``tests/unit/semantics/txns/test_plain_txn.py``). A compare, a put and a get of one key (256 B): read 2.4 us,
 evaluated 2.1, answered 1.2; through messages 17 us in all (and 6.3 at the front, which only reads it).
 
 The form serves everybody who asks what a transaction touches: the front for its shard, the leader for locks

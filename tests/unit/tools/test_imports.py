@@ -112,8 +112,7 @@ def test_no_rooms_import_each_other_over_whatever_others() -> None:
 
 
 # folders of tests that are still to be sorted
-UNSORTED = {"tests/cluster", "tests/faults", "tests/interop", "tests/sim", "tests/unit/bench",
-            "tests/unit/grpc", "tests/unit/semantics", "tests/unit/tools"}
+UNSORTED = {"tests/cluster", "tests/faults", "tests/interop", "tests/sim"}
 
 
 def test_a_folder_of_many_modules_has_folders() -> None:

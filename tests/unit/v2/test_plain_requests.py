@@ -25,7 +25,7 @@ from proxy.http.requests import HttpHandler
 from proxy.listener.filter import FilteredRegistry
 from proxy.v2.endpoints import register_v2
 from proxy.v2.traffic import Traffic
-from tests.unit.grpc.test_http1_fuzz import Output
+from tests.unit.grpc.http1.test_http1_fuzz import Output
 from tests.unit.proxy.fakes import Net
 from tests.unit.v2.random_writes import NOW_NS, S, random_write
 

@@ -17,7 +17,7 @@ from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import Limits
 from proxy.http.memory import Memory
 from proxy.http.requests import HttpRequest
-from tests.unit.grpc.test_websocket import ASK, Output
+from tests.unit.grpc.http1.test_websocket import ASK, Output
 
 WATCH = TARGETS["/v3/watch"]
 CREATE = '{"create_request":{"key":"YQ=="}}'

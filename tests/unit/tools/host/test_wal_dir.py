@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.tools.test_muster_bootstrap import establish
+from tests.unit.tools.host.test_muster_bootstrap import establish
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import bootstrap
 from tools.muster.machine.disk import seal

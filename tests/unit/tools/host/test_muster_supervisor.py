@@ -340,7 +340,7 @@ def test_what_a_child_says_of_its_leader_is_kept_and_rubbish_is_not(tmp_path: Pa
 
 SUPERVISED = """
 import asyncio, sys
-from tests.unit.tools.test_muster_supervisor import GOOD, Host
+from tests.unit.tools.host.test_muster_supervisor import GOOD, Host
 from pathlib import Path
 host = Host(Path(sys.argv[1]), node_0=GOOD, front_0=GOOD)
 async def main():
@@ -356,7 +356,7 @@ sys.exit(asyncio.run(main()))
 def supervised(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     """A supervisor in a process of its own, and its children's pids."""
     with subprocess.Popen(
-        [sys.executable, "-c", SUPERVISED, str(folder)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
+        [sys.executable, "-c", SUPERVISED, str(folder)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[4]
     ) as process:
         try:
             assert process.stdout is not None

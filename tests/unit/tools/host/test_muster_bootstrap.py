@@ -187,7 +187,7 @@ def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[4],
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"

@@ -20,9 +20,8 @@ from cluster.evaluate.reading.ranges import (
 from cluster.pb import kv_pb2
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import key_value
-
-from .memory import MemoryShard, refusal
-from .model import Model
+from tests.unit.semantics.memory import MemoryShard, refusal
+from tests.unit.semantics.model import Model
 
 Row = tuple[bytes, bytes]
 

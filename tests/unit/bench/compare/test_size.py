@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.compare.loads import size
 from bench.systems.systems import System
 
-PAGE = Path(__file__).parents[3] / "docs" / "benchmarks-tables.md"
+PAGE = Path(__file__).parents[4] / "docs" / "benchmarks-tables.md"
 
 
 def test_size_tells_every_stage_of_a_system_that_it_starts_and_stops_itself(tmp_path: Path) -> None:

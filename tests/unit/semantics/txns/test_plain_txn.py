@@ -21,8 +21,7 @@ from cluster.order.leading.pending import Blocked, Elsewhere
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
-
-from .memory import MemoryShard
+from tests.unit.semantics.memory import MemoryShard
 
 MAX_OPS = 4
 KEYS = [b"a", b"b", b"c", b"k" * 127]

@@ -7,7 +7,7 @@ import pytest
 from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import Limits
 from proxy.http.requests import HttpRequest
-from tests.unit.grpc.test_http1_fuzz import Output
+from tests.unit.grpc.http1.test_http1_fuzz import Output
 
 HEAD = b"GET /x HTTP/1.1\r\nHost: x\r\nX-Long: " + b"y" * 200 + b"\r\n\r\n"
 

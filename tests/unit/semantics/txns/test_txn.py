@@ -10,8 +10,7 @@ from cluster.evaluate import requests as evaluate
 from cluster.evaluate import validate
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
-
-from .memory import MemoryShard, refusal
+from tests.unit.semantics.memory import MemoryShard, refusal
 
 
 def put(key: bytes, value: bytes = b"v", **more: Any) -> pb.RequestOp:

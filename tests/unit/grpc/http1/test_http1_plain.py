@@ -12,7 +12,7 @@ from proxy.http.http1 import Http1Connection
 from proxy.http.http1_plain import take
 from proxy.http.http2 import Limits
 from proxy.http.requests import HttpHandler, HttpRequest
-from tests.unit.grpc.test_http1_fuzz import Output
+from tests.unit.grpc.http1.test_http1_fuzz import Output
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n"
 PUT = b"PUT /a HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"

@@ -19,9 +19,8 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from tests.tries import best_of_three, within
 from tests.unit.order.stores import EmptyStore
-
-from .memory import MemoryShard
-from .test_footprint import UNIVERSE, keys, spans
+from tests.unit.semantics.memory import MemoryShard
+from tests.unit.semantics.test_footprint import UNIVERSE, keys, spans
 
 
 def inverted(span: Span) -> bool:
