@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import ssl
@@ -15,18 +14,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cluster.settings import Peer
-from tools.muster import peer_keys
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS, Flag, Kind
 from tools.muster.config.parse import ConfigError, Values, convert, resolve
-from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import with_agreed_layout
-from tools.muster.config.tls import check_files, check_peer_files
 from tools.muster.flag_docs import flag_list
-from tools.muster.host import logs, pinning, ports, rundir, serve
-from tools.muster.host.identity import auto_tls, bootstrap
+from tools.muster.host import pinning, ports, rundir, serve
+from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
-from tools.muster.host.supervisor import Supervisor
+from tools.muster.host.identity.keys import with_keys
+from tools.muster.proxy_mode import fronts
 
 if TYPE_CHECKING:
     import grpc
@@ -34,10 +31,12 @@ if TYPE_CHECKING:
 ASK_LIMIT_S = 30.0  # how long to look for a member that answers
 
 _TAKEN = (
-    "name", "data-dir", "run-dir", "port-wait", "fronts", "cpus", "shards", "shard-depth", "listen-client-urls", "listen-metrics-urls",
+    "name", "data-dir", "run-dir", "port-wait", "fronts", "cpus", "shards", "shard-depth",
+    "listen-client-urls", "listen-metrics-urls",
     "initial-cluster", "initial-cluster-token", "peer-key-file", "heartbeat-interval", "election-timeout",
-    "max-request-bytes", "max-txn-ops", "max-concurrent-streams", "grpc-keepalive-min-time", "grpc-keepalive-interval",
-    "grpc-keepalive-timeout", "socket-reuse-port", "watch-progress-notify-interval", "cors",
+    "max-request-bytes", "max-txn-ops", "max-concurrent-streams", "grpc-keepalive-min-time",
+    "grpc-keepalive-interval", "grpc-keepalive-timeout", "socket-reuse-port",
+    "watch-progress-notify-interval", "cors",
     "cert-file", "key-file", "client-cert-auth", "trusted-ca-file", "client-crl-file",
     "client-cert-allowed-hostname", "client-cert-allowed-cn", "auto-tls", "self-signed-cert-validity",
     "cipher-suites", "tls-min-version", "tls-max-version",
@@ -49,12 +48,14 @@ _TAKEN = (
 _WORDS = {
     "name": "this proxy's name, in its log",
     "data-dir": "directory of the proxy's lock and sockets; it keeps no data",
-    "run-dir": "directory of the proxy's sockets; default <data-dir>/run, or a short one where that path is too long",
+    "run-dir": "directory of the proxy's sockets; default <data-dir>/run, or a short one where that path is "
+    "too long",
     "port-wait": "how long a start waits for ports that are still taken before it gives up",
     "fronts": "number of processes that share the client port",
     "cpus": 'CPUs to pin processes to: "auto" (one each, where enough are free), "none", or a list: 0-3,6',
     "shards": "the cluster's number of shards: needed with --initial-cluster, told by --endpoints",
-    "shard-depth": "the cluster's own: needed with --initial-cluster where it is not the default, told by --endpoints",
+    "shard-depth": "the cluster's own: needed with --initial-cluster where it is not the default, told by "
+    "--endpoints",
     "initial-cluster": "the members, in place of --endpoints: name=peer URL,...",
     "initial-cluster-token": "the cluster's own, with --initial-cluster",
     "peer-key-file": "the cluster's key file, if its members have one",
@@ -63,9 +64,9 @@ _WORDS = {
     "max-request-bytes": "largest client request; the members' own",
     "max-txn-ops": "operations in a transaction; the members' own",
 }
-_USAGE = """A front alone, on a machine without a member: it takes requests of clients here, sends each to the member that leads
-its keys, and serves watches out of the members' events. It has no vote and keeps no data. To its clients it is one more
-endpoint of the cluster. It needs the members' peer ports.
+_USAGE = """A front alone, on a machine without a member: it takes requests of clients here, sends each to the
+member that leads its keys, and serves watches out of the members' events. It has no vote and keeps no data.
+To its clients it is one more endpoint of the cluster. It needs the members' peer ports.
 
 Usage:
 
@@ -75,8 +76,10 @@ Usage:
 Flags:
 """
 FLAGS = {
-    "endpoints": Flag("endpoints", Kind.LIST, "", "client URLs of members, asked once for the members' peer URLs"),
-    "cacert": Flag("cacert", Kind.STR, "", "authorities to trust at --endpoints by https; default: the machine's"),
+    "endpoints": Flag(
+        "endpoints", Kind.LIST, "", "client URLs of members, asked once for the members' peer URLs"),
+    "cacert": Flag(
+        "cacert", Kind.STR, "", "authorities to trust at --endpoints by https; default: the machine's"),
     "cert": Flag("cert", Kind.STR, "", "certificate to show to --endpoints"),
     "key": Flag("key", Kind.STR, "", "key of --cert"),
     **{name: replace(SERVER_FLAGS[name], help=_WORDS.get(name, SERVER_FLAGS[name].help)) for name in _TAKEN},
@@ -138,11 +141,14 @@ def run(args: list[str]) -> int:
     if bool(files.cert) != bool(files.key):
         raise ConfigError(f"KeyFile and CertFile must both be present[key: {files.key}, cert: {files.cert}]")
     if given.is_set("endpoints") == given.is_set("initial-cluster"):
-        raise ConfigError("give either --endpoints or --initial-cluster, so that the cluster's members can be found")
+        raise ConfigError(
+            "give either --endpoints or --initial-cluster, so that the cluster's members can be found")
     settings = config.build(_server_values(given))
     if given.is_set("initial-cluster") and not settings.shards_set:
-        raise ConfigError("--initial-cluster does not tell how many shards the cluster has: give --shards too, or --endpoints instead")
-    log = logs.configure(given["log-outputs"], given["log-level"], given["log-format"])
+        raise ConfigError(
+            "--initial-cluster does not tell how many shards the cluster has: give --shards too, or "
+            "--endpoints instead")
+    log = serve.log_of(settings)
     for warning in settings.warnings:
         log.warning(warning)
     if given.is_set("endpoints"):
@@ -151,27 +157,20 @@ def run(args: list[str]) -> int:
     else:
         peers = bootstrap.peers_of(settings.initial_cluster, settings.initial_cluster_token)
         cluster_id = bootstrap.cluster_id_of(peers)
-    if settings.peer_key_file:
-        peer_keys.check(settings.peer_key_file)
     os.makedirs(settings.data_dir, mode=0o700, exist_ok=True)
-    settings = auto_tls.with_certificate(settings)
-    if settings.tls is not None:
-        check_files(settings.tls)
-    if settings.peer_tls is not None:
-        check_peer_files(settings.peer_tls)
+    settings = with_keys(settings)
     if os.path.exists(bootstrap.member_dir(settings.data_dir)):
         raise ConfigError(f"{settings.data_dir} is the data directory of a member: a proxy needs its own")
     lock = rundir.DataDirLock(settings.data_dir)
     try:
         ports.check(settings, None, log)
-        run_dir = rundir.make_run_dir(settings.data_dir, settings.run_dir)
         identity = Identity(cluster_id, 0, 0, settings.shards, settings.shard_depth, peers)
-        specs = serve.front_specs(settings, identity, run_dir, 0, pinning.assign(settings.cpus, max(1, settings.fronts)))
-        log.info(f"starting a proxy of cluster {cluster_id:x}", members={p.name: list(p.peer_urls) for p in peers})
-        work = serve.supervise(Supervisor(specs, log, serve.stop_limits(settings)), settings, identity, run_dir)
-        code = asyncio.run(rotating(settings.rotation, lambda error: log.warning("cannot rotate the log file", error=error), work))
-        rundir.remove_run_dir(settings.data_dir, run_dir)
-        return code
+        pins = pinning.assign(settings.cpus, max(1, settings.fronts))
+        named = {p.name: list(p.peer_urls) for p in peers}
+        log.info(f"starting a proxy of cluster {cluster_id:x}", members=named)
+        return fronts.run(
+            settings, identity, log,
+            lambda run_dir: serve.front_specs(settings, identity, run_dir, 0, pins))
     finally:
         lock.release()
 
@@ -180,7 +179,8 @@ def _server_values(given: Values) -> Values:
     """A proxy's flags as a server's, with the others at their defaults."""
     defaults = {f.name: convert(f, f.default) for f in SERVER_FLAGS.values()}
     sources = {k: v for k, v in given.sources.items() if k in defaults}
-    values = Values({**defaults, **{k: v for k, v in given.values.items() if k in defaults}}, sources, given.rest)
+    ours = {k: v for k, v in given.values.items() if k in defaults}
+    values = Values({**defaults, **ours}, sources, given.rest)
     values.values["advertise-client-urls"] = values["listen-client-urls"]
     values.sources["advertise-client-urls"] = "flag"
     values.sources["data-dir"] = "flag"  # a proxy has a default of its own

@@ -6,24 +6,23 @@ import asyncio
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from cluster.endpoints import tcp_endpoint
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer, dumps
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
-from tools.muster import peer_keys
 from tools.muster.config.flags import AUTO
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import ServerConfig, Url, gate, setting, with_shards
-from tools.muster.config.tls import check_files, check_peer_files
 from tools.muster.config.tracing import tracing_of
 from tools.muster.discovery.service import shown
 from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
 from tools.muster.host.children import ChildSpec, python
-from tools.muster.host.identity import auto_tls, bootstrap, by_srv, by_url, copies
+from tools.muster.host.identity import bootstrap, by_srv, by_url, copies
 from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.host.identity.keys import with_keys
 from tools.muster.host.supervisor import Logger, StopLimits, Supervisor, say_removed
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.machine.process.memory import for_clients, of_the_host
@@ -34,10 +33,7 @@ _LEAST_WRITE_BUFFER_BYTES = 8 << 20
 
 def run(config: ServerConfig) -> int:
     """Run a host until it is told to stop; the exit code."""
-    try:
-        log = logs.configure(setting(config, "log-outputs"), setting(config, "log-level"), setting(config, "log-format"))
-    except OSError as e:
-        raise ConfigError(f"cannot open --log-outputs {e.filename}: {e.strerror}") from None
+    log = log_of(config)
     for warning in config.warnings:
         log.warning(warning)
     raise_limit()
@@ -45,13 +41,7 @@ def run(config: ServerConfig) -> int:
         log.warning(looser)
     lock = rundir.DataDirLock(config.data_dir)
     try:
-        if config.peer_key_file:
-            peer_keys.check(config.peer_key_file)
-        config = auto_tls.with_certificate(config)
-        if config.tls is not None:
-            check_files(config.tls)
-        if config.peer_tls is not None:
-            check_peer_files(config.peer_tls)
+        config = with_keys(config)
         if not bootstrap.is_known(config.data_dir):
             if by_url.discovers(config):  # whoever is registered there has to come
                 ports.compare(config, config.shards)
@@ -83,8 +73,7 @@ def run(config: ServerConfig) -> int:
             try:
                 supervisor = Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config))
                 _log_facts(log, config, identity, is_new)
-                work = supervise(supervisor, config, identity, run_dir)
-                code = asyncio.run(rotating(config.rotation, lambda error: log.warning("cannot rotate the log file", error=error), work))
+                code = until_told(config, log, supervise(supervisor, config, identity, run_dir))
             finally:
                 rundir.remove_run_dir(config.data_dir, run_dir)
             if supervisor.told_to_stop or not bootstrap.may_follow(config, identity):
@@ -92,6 +81,21 @@ def run(config: ServerConfig) -> int:
             log.info("the cluster has agreed on another number of shards than this host would have chosen: starting with that one")
     finally:
         lock.release()
+
+
+def log_of(config: ServerConfig) -> Logger:
+    """The supervisor's. ConfigError."""
+    try:
+        return logs.configure(
+            setting(config, "log-outputs"), setting(config, "log-level"), setting(config, "log-format"))
+    except OSError as e:
+        raise ConfigError(f"cannot open --log-outputs {e.filename}: {e.strerror}") from None
+
+
+def until_told(config: ServerConfig, log: Logger, work: Coroutine[Any, Any, int]) -> int:
+    """Supervise, and set the log file aside whenever it is large; the exit code."""
+    return asyncio.run(rotating(
+        config.rotation, lambda error: log.warning("cannot rotate the log file", error=error), work))
 
 
 async def supervise(supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str) -> int:

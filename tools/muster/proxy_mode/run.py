@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
-from tools.muster import peer_keys
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import ServerConfig, setting, with_agreed_layout
-from tools.muster.config.tls import check_files, check_peer_files
 from tools.muster.host import pinning, ports, rundir, serve
 from tools.muster.host.children import ChildSpec
-from tools.muster.host.identity import auto_tls, by_srv, by_url
+from tools.muster.host.identity import by_srv, by_url
 from tools.muster.host.identity.bootstrap import Identity
-from tools.muster.host.supervisor import Logger, Supervisor
+from tools.muster.host.identity.keys import with_keys
+from tools.muster.host.supervisor import Logger
 from tools.muster.machine.process.descriptors import raise_limit
-from tools.muster.proxy_mode import kind
+from tools.muster.proxy_mode import fronts, kind
 from tools.muster.proxy_mode.found import Members
 
 
@@ -35,32 +30,18 @@ def run(config: ServerConfig, log: Logger) -> int:
     lock = rundir.DataDirLock(config.data_dir)
     try:
         log.info("v2 API proxy starting", readonly=setting(config, "proxy") == "readonly")
-        if config.peer_key_file:
-            peer_keys.check(config.peer_key_file)
-        config = auto_tls.with_certificate(config)
-        if config.tls is not None:
-            check_files(config.tls)
-        if config.peer_tls is not None:
-            check_peer_files(config.peer_tls)
+        config = with_keys(config)
         ports.check(config, None, log)
         members = Members(config, _peer_urls(config, log), log)
         running = members.first()
         config = with_agreed_layout(config, running.shards, running.depth)
         config = replace(config, fronts=max(config.fronts, 1))
         members.keep(running)
-        run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
-        try:
-            identity = Identity(
-                running.cluster_id, 0, 0, config.shards, config.shard_depth, members.peers)
-            specs = _specs(config, identity, run_dir, members)
-            log.info(f"starting a proxy of cluster {running.cluster_id:x}", peer_urls=list(members.peer_urls))
-            work = serve.supervise(
-                Supervisor(specs, log, serve.stop_limits(config)), config, identity, run_dir)
-            return asyncio.run(rotating(
-                config.rotation, lambda error: log.warning("cannot rotate the log file", error=error),
-                _beside(members.refresh(running.cluster_id), work)))
-        finally:
-            rundir.remove_run_dir(config.data_dir, run_dir)
+        identity = Identity(running.cluster_id, 0, 0, config.shards, config.shard_depth, members.peers)
+        log.info(f"starting a proxy of cluster {running.cluster_id:x}", peer_urls=list(members.peer_urls))
+        return fronts.run(
+            config, identity, log, lambda run_dir: _specs(config, identity, run_dir, members),
+            lambda: members.refresh(running.cluster_id))
     finally:
         lock.release()
 
@@ -93,14 +74,3 @@ def _specs(config: ServerConfig, identity: Identity, run_dir: str, members: Memb
         return lambda status_fd: now()[index].settings(status_fd)
 
     return [replace(spec, settings=told(index)) for index, spec in enumerate(now())]
-
-
-async def _beside(more: Coroutine[Any, Any, None], work: Coroutine[Any, Any, int]) -> int:
-    """Something that goes on as long as the work does."""
-    task = asyncio.ensure_future(more)
-    try:
-        return await work
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

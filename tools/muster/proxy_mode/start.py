@@ -11,12 +11,10 @@ import contextlib
 import os
 from dataclasses import replace
 
-from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, setting
-from tools.muster.host import logs, serve
+from tools.muster.host import serve
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.by_url import ClusterFull
-from tools.muster.host.supervisor import Logger
 from tools.muster.proxy_mode import run as proxy
 from tools.muster.proxy_mode.kind import Kind, kind_of
 
@@ -26,7 +24,7 @@ def run(config: ServerConfig) -> int:
     kind = kind_of(config.data_dir)
     wanted = setting(config, "proxy") != "off"
     if kind is Kind.PROXY or (kind is Kind.NOBODY and wanted):
-        log = _log(config)
+        log = serve.log_of(config)
         for warning in config.warnings:
             log.warning(warning)
         if not wanted:
@@ -40,17 +38,9 @@ def run(config: ServerConfig) -> int:
     except ClusterFull as full:
         if setting(config, "discovery-fallback") == "exit":
             raise
-        log = _log(config)
+        log = serve.log_of(config)
         log.warning("discovery cluster full, falling back to proxy", error=str(full))
     # what stays of it would have the next start find a member there
     with contextlib.suppress(OSError):
         os.rmdir(bootstrap.member_dir(config.data_dir))
     return proxy.run(config, log)
-
-
-def _log(config: ServerConfig) -> Logger:
-    try:
-        return logs.configure(
-            setting(config, "log-outputs"), setting(config, "log-level"), setting(config, "log-format"))
-    except OSError as e:
-        raise ConfigError(f"cannot open --log-outputs {e.filename}: {e.strerror}") from None

@@ -1,0 +1,40 @@
+"""Fronts alone, on a machine without a member: by ``muster proxy``, or as what ``muster --proxy`` starts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from tools.muster.config.settings import ServerConfig
+from tools.muster.host import rundir, serve
+from tools.muster.host.children import ChildSpec
+from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.host.supervisor import Logger, Supervisor
+
+
+def run(
+    config: ServerConfig, identity: Identity, log: Logger, specs: Callable[[str], list[ChildSpec]],
+    beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+) -> int:
+    """Run them until told to stop; the exit code. ``specs``: their processes, given the run directory;
+    what ``beside`` begins goes on as long as they do."""
+    run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
+    try:
+        supervisor = Supervisor(specs(run_dir), log, serve.stop_limits(config))
+        work = serve.supervise(supervisor, config, identity, run_dir)
+        return serve.until_told(config, log, work if beside is None else _beside(beside(), work))
+    finally:
+        rundir.remove_run_dir(config.data_dir, run_dir)
+
+
+async def _beside(more: Coroutine[Any, Any, None], work: Coroutine[Any, Any, int]) -> int:
+    """Something that goes on as long as the work does."""
+    task = asyncio.ensure_future(more)
+    try:
+        return await work
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
