@@ -56,6 +56,16 @@ class Flag:
         return f"[{self.default}]" if self.kind == "list" else self.default
 
 
+def switch(name: str, usage: str, short: str = "", *, on: bool = False) -> Flag:
+    """A flag that is given or not; ``on``: by default."""
+    return Flag(name, "bool", "true" if on else "false", usage, short)
+
+
+def number(name: str, usage: str, *, newer: bool = False) -> Flag:
+    """A flag with a whole number, 0 by default."""
+    return Flag(name, "int", "0", usage, newer=newer)
+
+
 class Flags:
     """The values of one parsed command line: typed access, and which flags were given."""
 

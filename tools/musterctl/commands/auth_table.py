@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from tools.musterctl.command import Command, Flag
+from tools.musterctl.command import Command, Flag, switch
 
+_FROM_STDIN = "password from stdin instead of interactive terminal"
 _FROM_KEY = "permission of keys that are greater than or equal to the given key using byte compare"
-
-
-def _bool(name: str, default: str, usage: str) -> Flag:
-    return Flag(name, "bool", default, usage)
 
 
 def commands() -> list[Command]:
@@ -38,9 +35,9 @@ def _user() -> Command:
                 "Adds a new user",
                 "auth:user_add",
                 (
-                    _bool("interactive", "true", "Read password from stdin instead of interactive terminal"),
+                    switch("interactive", f"Read {_FROM_STDIN}", on=True),
                     Flag("new-user-password", "string", "", "Supply password from the command line flag"),
-                    _bool("no-password", "false", "Create a user without password (CN based auth only)"),
+                    switch("no-password", "Create a user without password (CN based auth only)"),
                 ),
             ),
             Command("delete <user name>", "Deletes a user", "auth:user_delete"),
@@ -48,7 +45,7 @@ def _user() -> Command:
                 "get <user name> [options]",
                 "Gets detailed information of a user",
                 "auth:user_get",
-                (_bool("detail", "false", "Show permissions of roles granted to the user"),),
+                (switch("detail", "Show permissions of roles granted to the user"),),
             ),
             Command("grant-role <user name> <role name>", "Grants a role to a user", "auth:user_grant_role"),
             Command("list", "Lists all users", "auth:user_list"),
@@ -57,11 +54,7 @@ def _user() -> Command:
                 "Changes password of user",
                 "auth:user_passwd",
                 (
-                    _bool(
-                        "interactive",
-                        "true",
-                        "If true, read password from stdin instead of interactive terminal",
-                    ),
+                    switch("interactive", f"If true, read {_FROM_STDIN}", on=True),
                 ),
             ),
             Command(
@@ -84,8 +77,8 @@ def _role() -> Command:
                 "Grants a key to a role",
                 "auth:role_grant_permission",
                 (
-                    _bool("prefix", "false", "grant a prefix permission"),
-                    _bool("from-key", "false", f"grant a {_FROM_KEY}"),
+                    switch("prefix", "grant a prefix permission"),
+                    switch("from-key", f"grant a {_FROM_KEY}"),
                 ),
             ),
             Command("list", "Lists all roles", "auth:role_list"),
@@ -94,8 +87,8 @@ def _role() -> Command:
                 "Revokes a key from a role",
                 "auth:role_revoke_permission",
                 (
-                    _bool("prefix", "false", "revoke a prefix permission"),
-                    _bool("from-key", "false", f"revoke a {_FROM_KEY}"),
+                    switch("prefix", "revoke a prefix permission"),
+                    switch("from-key", f"revoke a {_FROM_KEY}"),
                 ),
             ),
         ],

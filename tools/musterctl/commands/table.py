@@ -6,20 +6,11 @@ yet is not in the table, and so is an unknown command.
 
 from __future__ import annotations
 
-from tools.musterctl.command import Command, Flag
+from tools.musterctl.command import Command, Flag, number, switch
 from tools.musterctl.commands import auth_table
 from tools.musterctl.commands.data import copying_flags, snapshots
 from tools.musterctl.commands.hosts import member_flags
 from tools.musterctl.global_flags import GLOBAL_FLAGS
-
-
-def _bool(name: str, usage: str, short: str = "") -> Flag:
-    return Flag(name, "bool", "false", usage, short)
-
-
-def _int(name: str, usage: str) -> Flag:
-    return Flag(name, "int", "0", usage)
-
 
 _PUT_LONG = """Puts the given key into the store.
 
@@ -40,7 +31,8 @@ $ cat file | put <key>
 will store the content of the file to <key>."""
 
 _ROW_LONG = (
-    "When --write-out is set to simple, this command prints out comma-separated {} lists for each endpoint.\n"
+    "When --write-out is set to simple, this command prints out comma-separated {} lists for each "
+    "endpoint.\n"
     "The items in the lists are {}."
 )
 
@@ -55,17 +47,17 @@ def get_command() -> Command:
             Flag("consistency", "string", "l", "Linearizable(l) or Serializable(s)"),
             Flag("order", "string", "", "Order of results; ASCEND or DESCEND (ASCEND by default)"),
             Flag("sort-by", "string", "", "Sort target; CREATE, KEY, MODIFY, VALUE, or VERSION"),
-            _int("limit", "Maximum number of results"),
-            _bool("prefix", "Get keys with matching prefix"),
-            _bool("from-key", "Get keys that are greater than or equal to the given key using byte compare"),
-            _int("rev", "Specify the kv revision"),
-            _bool("keys-only", "Get only the keys"),
-            _bool("count-only", "Get only the count"),
-            _bool("print-value-only", 'Only write values when using the "simple" output format'),
-            Flag("min-create-rev", "int", "0", "Minimum create revision", newer=True),
-            Flag("max-create-rev", "int", "0", "Maximum create revision", newer=True),
-            Flag("min-mod-rev", "int", "0", "Minimum modification revision", newer=True),
-            Flag("max-mod-rev", "int", "0", "Maximum modification revision", newer=True),
+            number("limit", "Maximum number of results"),
+            switch("prefix", "Get keys with matching prefix"),
+            switch("from-key", "Get keys that are greater than or equal to the given key using byte compare"),
+            number("rev", "Specify the kv revision"),
+            switch("keys-only", "Get only the keys"),
+            switch("count-only", "Get only the count"),
+            switch("print-value-only", 'Only write values when using the "simple" output format'),
+            number("min-create-rev", "Minimum create revision", newer=True),
+            number("max-create-rev", "Maximum create revision", newer=True),
+            number("min-mod-rev", "Minimum modification revision", newer=True),
+            number("max-mod-rev", "Maximum modification revision", newer=True),
         ),
     )
 
@@ -78,9 +70,9 @@ def put_command() -> Command:
         "keys.kv:put",
         (
             Flag("lease", "string", "0", "lease ID (in hexadecimal) to attach to the key"),
-            _bool("prev-kv", "return the previous key-value pair before modification"),
-            _bool("ignore-value", "updates the key using its current value"),
-            _bool("ignore-lease", "updates the key using its current lease"),
+            switch("prev-kv", "return the previous key-value pair before modification"),
+            switch("ignore-value", "updates the key using its current value"),
+            switch("ignore-lease", "updates the key using its current lease"),
         ),
         long=_PUT_LONG,
     )
@@ -93,9 +85,9 @@ def del_command() -> Command:
         "Removes the specified key or range of keys [key, range_end)",
         "keys.kv:delete",
         (
-            _bool("prefix", "delete keys with matching prefix"),
-            _bool("prev-kv", "return deleted key-value pairs"),
-            _bool(
+            switch("prefix", "delete keys with matching prefix"),
+            switch("prev-kv", "return deleted key-value pairs"),
+            switch(
                 "from-key", "delete keys that are greater than or equal to the given key using byte compare"
             ),
             Flag("range", "bool", "false", "delete range of keys without delay", newer=True),
@@ -110,11 +102,11 @@ def watch_command() -> Command:
         "Watches events stream on keys or prefixes",
         "keys.watch:watch",
         (
-            _bool("interactive", "Interactive mode", "i"),
-            _bool("prefix", "Watch on a prefix if prefix is set"),
-            _int("rev", "Revision to start watching"),
-            _bool("prev-kv", "get the previous key-value pair before the event happens"),
-            _bool("progress-notify", "get periodic watch progress notification from server"),
+            switch("interactive", "Interactive mode", "i"),
+            switch("prefix", "Watch on a prefix if prefix is set"),
+            number("rev", "Revision to start watching"),
+            switch("prev-kv", "get the previous key-value pair before the event happens"),
+            switch("progress-notify", "get periodic watch progress notification from server"),
         ),
     )
 
@@ -131,25 +123,28 @@ def _lease_command() -> Command:
                 "timetolive <leaseID> [options]",
                 "Get lease information",
                 "keys.lease:time_to_live",
-                (_bool("keys", "Get keys attached to this lease"),),
+                (switch("keys", "Get keys attached to this lease"),),
             ),
             Command("list", "List all active leases", "keys.lease:list_leases"),
             Command(
                 "keep-alive [options] <leaseID>",
                 "Keeps leases alive (renew)",
                 "keys.lease:keep_alive",
-                (_bool("once", once),),
+                (switch("once", once),),
             ),
         ],
     )
 
 
 def _endpoint_command() -> Command:
-    items = "endpoint, ID, version, db size, is leader, is learner, raft term, raft index, raft applied index, errors"
+    items = (
+        "endpoint, ID, version, db size, is leader, is learner, raft term, raft index, raft applied index, "
+        "errors"
+    )
     return Command(
         "endpoint <subcommand>",
         "Endpoint related commands",
-        inherited=(_bool("cluster", "use all endpoints from the cluster member list"),),
+        inherited=(switch("cluster", "use all endpoints from the cluster member list"),),
         children=[
             Command(
                 "health",
@@ -166,7 +161,7 @@ def _endpoint_command() -> Command:
                 "hashkv",
                 "Prints the KV history hash for each endpoint in --endpoints",
                 "hosts.endpoint:hash_kv",
-                (_int("rev", "maximum revision to hash (default: all revisions)"),),
+                (number("rev", "maximum revision to hash (default: all revisions)"),),
             ),
         ],
     )
@@ -181,8 +176,10 @@ def _shard_command() -> Command:
                 "list",
                 "Lists every shard on every host of the cluster",
                 "hosts.shard:list_shards",
-                long="Prints every shard on every host: role, term, indexes of the shard's log and of the order log, how many\n"
-                "order records it lags behind the newest host, keys, size, share of one CPU, and whose feed it takes.\n"
+                long="Prints every shard on every host: role, term, indexes of the shard's log and of the "
+                "order log, how many\n"
+                "order records it lags behind the newest host, keys, size, share of one CPU, and whose feed "
+                "it takes.\n"
                 "A table, unless --write-out is simple, fields or json.",
             ),
             Command(
@@ -190,47 +187,36 @@ def _shard_command() -> Command:
                 "Prints the shards that a key or a range can touch",
                 "hosts.shard:of",
                 (
-                    _bool("prefix", "of all keys with this prefix"),
-                    _bool("from-key", "of all keys from this one on"),
+                    switch("prefix", "of all keys with this prefix"),
+                    switch("from-key", "of all keys from this one on"),
                 ),
             ),
         ],
     )
 
 
+def _load_flags(check: str, prefix: str) -> tuple[Flag, ...]:
+    model = f"The {check} check's workload model."
+    return (
+        Flag("load", "string", "s", f"{model} Accepted workloads: s(small), m(medium), l(large), xl(xLarge)"),
+        Flag("prefix", "string", prefix, f"The prefix for writing the {check} check's keys."),
+        switch("auto-compact", "Compact storage with last revision after test is finished."),
+        switch("auto-defrag", "Defragment storage after test is finished."),
+    )
+
+
 def _check_command() -> Command:
-    load = "The performance check's workload model. Accepted workloads: s(small), m(medium), l(large), xl(xLarge)"
     perf = Command(
         "perf [options]",
         "Check the performance of the etcd cluster",
         "data.check:perf",
-        (
-            Flag("load", "string", "s", load),
-            Flag(
-                "prefix",
-                "string",
-                "/etcdctl-check-perf/",
-                "The prefix for writing the performance check's keys.",
-            ),
-            _bool("auto-compact", "Compact storage with last revision after test is finished."),
-            _bool("auto-defrag", "Defragment storage after test is finished."),
-        ),
+        _load_flags("performance", "/etcdctl-check-perf/"),
     )
     scale = Command(
         "datascale [options]",
         "Check the memory usage of holding data for different workloads on a given server endpoint.",
         "data.datascale:datascale",
-        (
-            Flag("load", "string", "s", load.replace("performance", "datascale")),
-            Flag(
-                "prefix",
-                "string",
-                "/etcdctl-check-datascale/",
-                "The prefix for writing the datascale check's keys.",
-            ),
-            _bool("auto-compact", "Compact storage with last revision after test is finished."),
-            _bool("auto-defrag", "Defragment storage after test is finished."),
-        ),
+        _load_flags("datascale", "/etcdctl-check-datascale/"),
         long="If no endpoint is provided, localhost will be used. "
         "If multiple endpoints are provided, first endpoint will be used.",
     )
@@ -294,13 +280,13 @@ def root() -> Command:
                 "txn [options]",
                 "Txn processes all the requests in one transaction",
                 "keys.txn:txn",
-                (_bool("interactive", "Input transaction in interactive mode", "i"),),
+                (switch("interactive", "Input transaction in interactive mode", "i"),),
             ),
             Command(
                 "compaction [options] <revision>",
                 "Compacts the event history in etcd",
                 "keys.kv:compaction",
-                (_bool("physical", "'true' to wait for compaction to physically remove all old revisions"),),
+                (switch("physical", "'true' to wait for compaction to physically remove all old revisions"),),
             ),
             Command(
                 "alarm <subcommand>",
@@ -315,7 +301,7 @@ def root() -> Command:
                 "Defragments the storage of the etcd members with given endpoints",
                 "hosts.maintenance:defrag",
                 (
-                    _bool("cluster", "use all endpoints from the cluster member list"),
+                    switch("cluster", "use all endpoints from the cluster member list"),
                     Flag("data-dir", "string", "",
                          "Optional. If present, defragments a data directory not in use by etcd."),
                 ),
@@ -356,7 +342,7 @@ def root() -> Command:
                 "elect <election-name> [proposal]",
                 "Observes and participates in leader election",
                 "keys.concurrency:elect",
-                (_bool("listen", "observation mode", "l"),),
+                (switch("listen", "observation mode", "l"),),
             ),
             Command(
                 "peer-keys <filename>",
