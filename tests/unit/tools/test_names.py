@@ -7,6 +7,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,76 @@ def test_documents_name_modules_that_exist() -> None:
         f"{path.relative_to(ROOT)}: {name}"
         for path in documents
         for name in unknown(path.read_text(encoding="utf-8"))
+    ]
+
+
+_CODE = re.compile(r"`([^`\n]+)`")
+_FILE = re.compile(r"[\w/]+\.(?:py|tsv|md)")
+_MEMBER = re.compile(r"([A-Z][a-z]\w+)(?:\.(\w+))?")  # a class, or something of it
+# something of a module, with some of the folders that it lies in
+_OF_A_MODULE = re.compile(r"((?:[a-z]\w*/)*[a-z]\w*)\.(?!json)(\w+)")
+
+
+@cache
+def classes() -> dict[str, str]:
+    """The text of each class of this project and its tests; of those of one name, of all of them."""
+    found: dict[str, str] = {}
+    for path in [*python_files(), *(ROOT / "tests").rglob("*.py")]:
+        source = path.read_text(encoding="utf-8")
+        lines = source.splitlines()
+        for item in ast.walk(ast.parse(source)):
+            if isinstance(item, ast.ClassDef):
+                text = "\n".join(lines[item.lineno - 1 : item.end_lineno])
+                found[item.name] = found.get(item.name, "") + text
+    return found
+
+
+@cache
+def files() -> list[str]:
+    """The project's, as a slash and their path."""
+    top = (*PACKAGES, "tests", "docs", "packaging")
+    return [f"/{path.relative_to(ROOT)}" for folder in top for path in (ROOT / folder).rglob("*.*")]
+
+
+def ending(path: str) -> list[Path]:
+    """Those whose path ends so, behind a slash."""
+    return [ROOT / found[1:] for found in files() if found.endswith(f"/{path}")]
+
+
+def has(text: str, name: str) -> bool:
+    """Whether a class or a module has a function or a variable of that name."""
+    return re.search(rf"(?m)\b(?:def|class) {name}\b|\bself\.{name}\b|^\s*{name}\s*[:=]", text) is not None
+
+
+def names_nothing(code: str) -> bool:
+    """Whether a piece of code in a page is the name of a module or a class, and there is none."""
+    if _DOTTED.fullmatch(code) and exists(code):
+        return False
+    if _FILE.fullmatch(code):
+        return not ending(code)
+    if (named := _MEMBER.fullmatch(code)) is not None:
+        text = classes().get(named[1])
+        if text is None:
+            return named[2] is not None
+        return named[2] is not None and not has(text, named[2])
+    if (named := _OF_A_MODULE.fullmatch(code)) is not None and (found := ending(f"{named[1]}.py")):
+        return not any(has(file.read_text(encoding="utf-8"), named[2]) for file in found)
+    return False
+
+
+def test_pages_of_design_name_code_that_is_there() -> None:
+    """Modules by their last folders, classes and what is in them: more than other pages' whole paths."""
+    assert names_nothing("storage/apply.py")
+    assert names_nothing("Coordinator.nothing")
+    assert not names_nothing("Coordinator._release")
+    assert names_nothing("raft/core.nothing")
+    pages = sorted((ROOT / "docs" / "design").glob("*.md"))
+    assert len(pages) > 8
+    assert not [
+        f"{path.name}: {code[1]}"
+        for path in pages
+        for code in _CODE.finditer(path.read_text(encoding="utf-8"))
+        if names_nothing(code[1])
     ]
 
 
