@@ -16,10 +16,15 @@ import grpc
 import psutil
 import pytest
 
+from cluster.bolt import Database
+from cluster.bolt.etcd import key_in, read_revision
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
+from node.backup.salvage import Salvaged
 from tests.cluster.local_cluster import environment, until
 from tests.cluster.test_members import LIMIT_S, Hosts
+from tools.muster.config.parse import ConfigError
+from tools.muster.host import salvaging
 
 SHARDS = 2
 FORCED = "--force-new-cluster"
@@ -111,6 +116,29 @@ def everything(hosts: Hosts, host: int, **more: Any) -> pb.RangeResponse:
     return found
 
 
+def backup_of_files(hosts: Hosts, host: int) -> tuple[Salvaged, dict[bytes, bytes]]:
+    """Of a host that was killed, whose states are behind its logs; and the keys that are live in it."""
+    file = hosts.folder / "killed.db"
+
+    def tried() -> Salvaged | None:
+        try:
+            return salvaging.save(str(hosts.folder / f"h{host}"), file, False, print)
+        except ConfigError as error:  # its processes end with it, a moment later
+            if "in use" not in str(error):
+                raise
+            return None
+
+    found: Salvaged = until(tried, LIMIT_S)
+    database = Database(file.read_bytes())
+    live: dict[bytes, bytes] = {}
+    for at, value in database.rows(b"key"):
+        if read_revision(at)[2]:
+            live.pop(key_in(value), None)
+        else:
+            live[key_in(value)] = value
+    return found, live
+
+
 @pytest.mark.timeout(400)
 def test_the_host_that_is_left_keeps_what_it_has_and_grows_again(hosts: Hosts) -> None:
     before = hosts.anywhere("Maintenance/Status", pb.StatusRequest(), pb.StatusResponse).header
@@ -131,8 +159,13 @@ def test_the_host_that_is_left_keeps_what_it_has_and_grows_again(hosts: Hosts) -
     finally:
         writers.stop()
     kill(hosts, 0)
+    saved, live = backup_of_files(hosts, 0)
     hosts.start(0, FORCED)
     until(lambda: hosts.member(0).name, LIMIT_S)
+    then = {bytes(kv.key): kv.SerializeToString() for kv in everything(hosts, 0, revision=saved.revision).kvs}
+    assert live == then
+    if '"lost_entries": {}' in hosts.log(0):
+        assert saved.revision == everything(hosts, 0).header.revision
 
     # the longest beginning of the order that it has: all that was acknowledged up to that revision
     found = everything(hosts, 0)

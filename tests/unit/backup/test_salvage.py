@@ -3,8 +3,12 @@ shards reach, however unequally far they have come."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
+import json
 import random
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +18,20 @@ from cluster.bolt import Database
 from cluster.bolt.etcd import checked_size, read_around, read_revision
 from cluster.order.salvage import CannotBeKept
 from cluster.pb import kv_pb2
+from cluster.raft.types import Entry, EntryKind, HardState
 from cluster.settings import Peer
 from node.backup.salvage import Salvaged, salvage
+from node.storage import StateStore
 from tests.unit.backup.orders import OTHERS, OWN, SHARDS, Order, Version
+from tests.unit.backup.test_build import built, checkpoint
+from tests.unit.bolt.test_bolt import etcdutl
+from tests.unit.storage.workload import open_both, stream
 from tools.muster.config.parse import ConfigError
 from tools.muster.host import salvaging
 from tools.muster.host.identity import bootstrap, forcing
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.machine.disk import seal
+from tools.musterctl import cli
 
 PEERS = tuple(
     Peer(member, f"h{n}", "127.0.0.1", 2380 + n, (f"http://127.0.0.1:{2380 + n}",))
@@ -152,6 +162,29 @@ def test_a_log_that_cannot_be_read_leaves_what_is_applied(tmp_path: Path) -> Non
     assert versions_in(database) == order.shown(found.revision)
 
 
+def test_of_one_shard_all_that_is_logged_is_there(tmp_path: Path) -> None:
+    records = list(itertools.islice(stream(4), 300))
+    folder = tmp_path / "shard-0"
+    log, store = open_both(folder)
+    log.append([Entry(*record[:2], EntryKind.RECORD, record[2]) for record in records], HardState(9, OWN, 0))
+    log.sync()
+    store.apply(records[:200])
+    store.close()
+    log.close()
+    output = tmp_path / "out" / "backup.db"
+    output.parent.mkdir()
+    found = salvage([folder], output, PEERS, OWN, False, lambda text: None)
+    assert (found.order_index, found.ends) == (300, "")
+    with contextlib.closing(StateStore.open(tmp_path / "wanted")) as wanted:
+        wanted.apply(records)
+        assert found.revision == wanted.revision
+        made, _ = built(tmp_path / "made", [checkpoint(wanted, tmp_path)])
+    for bucket in (b"key", b"lease", b"meta"):
+        rows = (list(Database(path.read_bytes()).rows(bucket)) for path in (output, made))
+        assert [row for row in next(rows) if row[0] != b"confState"] == [
+            row for row in next(rows) if row[0] != b"confState"]
+
+
 @pytest.fixture
 def data_dir(tmp_path: Path) -> tuple[Path, Order, Identity]:
     """Of a host whose shard 1 lacks entries before a transaction that changes it, which others have
@@ -197,7 +230,11 @@ def test_what_a_forced_start_refuses_is_saved_by_the_command_that_it_names(
     said = "\n".join(salvaging.described(found))
     assert f"saved revision {found.revision}" in said
     assert "of shard 1's log next, and that log ends with" in said
-    assert "shard 0: " in said
+    assert "shard 0: left out are " in said
+    # a real tool of etcd's takes it
+    status = [etcdutl(), "snapshot", "status", str(file), "-w", "json"]
+    done = subprocess.run(status, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["revision"] == max(version[0] for version in versions_in(database))
     assert not [path for path in tmp_path.iterdir() if path.name not in ("host", "backup.db")]
     assert file.stat().st_mode & 0o077 == 0
 
@@ -211,9 +248,13 @@ def test_a_host_that_runs_and_one_that_never_began_are_refused(
     with pytest.raises(ConfigError, match="in use by another muster"):
         salvaging.save(str(host), file, False, print)
     lock.release()
+    with pytest.raises(FileNotFoundError):
+        salvaging.save(str(host), tmp_path / "nowhere" / "backup.db", False, print)
     (host / "member/shard-2/state/current").unlink()
     with pytest.raises(ConfigError, match="there is nothing to save"):
         salvaging.save(str(host), file, False, print)
     with pytest.raises(ConfigError, match="holds no data of a host"):
         salvaging.save(str(tmp_path / "nowhere"), file, False, print)
     assert not file.exists()
+    assert cli.run(["snapshot", "save", str(file), "--uneven"]) == 128
+    assert cli.run(["snapshot", "save", str(file), "--data-dir", str(tmp_path / "nowhere")]) == 1

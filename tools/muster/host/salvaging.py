@@ -41,6 +41,7 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
     mask = os.umask(0o077)  # what is copied has all keys, and hashes of passwords
     try:
         shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
         with copies.held(data_dir):
             folders = [
                 _copy(Path(bootstrap.shard_dir(data_dir, shard)), aside / f"shard-{shard}", tell)
@@ -106,18 +107,19 @@ def described(found: Salvaged) -> list[str]:
         f"of keys, {found.leases} leases"
     ]
     if found.ends:
-        left = found.order_end - found.order_index
-        told.append(f"it ends there because {found.ends}; {left} records of the order behind it are left out")
+        behind = found.order_end - found.order_index
+        told.append(
+            f"it ends there because {found.ends}; left out are {behind} records of the order behind it"
+        )
     for share in found.shards:
         if share.unreadable:
             told.append(f"shard {share.shard}: its log counts for nothing: {share.unreadable}")
         if share.revision < found.revision:
-            told.append(f"shard {share.shard}: as of revision {share.revision}")
-        if share.changes or (share.entries and (found.ends or share.shard)):
-            told.append(
-                f"shard {share.shard}: {share.changes} changes of keys behind it are left out, and "
-                f"{share.entries} entries of its log that it had not applied"
-            )
+            told.append(f"shard {share.shard}: as of revision {share.revision} only")
+        left = [f"{share.changes} changes of keys that it had applied"] if share.changes else []
+        left += [f"{share.entries} entries of its log that have no place before it"] if share.entries else []
+        if left:
+            told.append(f"shard {share.shard}: left out are {' and '.join(left)}")
     if found.v2_revision:
         told.append(f"the tree of version 2 has no history: it is that of revision {found.v2_revision}")
     return told
