@@ -35,7 +35,7 @@ from cluster.features.auth.state import AuthState
 from cluster.features.lessor import NEVER, Lessor
 from cluster.features.rows import Row, RowsOf, encode
 from cluster.features.v2.plain import plain_set
-from cluster.features.v2.tree import Tree
+from cluster.features.v2.tree import SetRows, Tree
 from cluster.wire.messages import Method
 
 if TYPE_CHECKING:
@@ -284,14 +284,14 @@ class Batch:
         self.leases: list[int] = []
         self.puts: list[Written] | None = None  # once sealed: ``stretch``, if there is nothing else
         # rows of the last plain sets of the v2 tree, of which one item is made as well, the counters' behind
-        self.v2_sets: list[Row] = []
-        self.sets: list[Row] | None = None  # once sealed: ``v2_sets``, if there is nothing else
+        self.v2_sets = SetRows()
+        self.sets: SetRows | None = None  # once sealed: ``v2_sets``, if there is nothing else
 
     def close_sets(self, tree: Tree | None) -> None:
         """Something else than plain sets comes, and has not changed the tree yet."""
         if self.v2_sets:
             self.items.append(_sets_item(self.v2_sets, tree))
-            self.v2_sets = []
+            self.v2_sets = SetRows()
 
     def close_stretch(self, tree: Tree | None) -> None:
         """Something else than plain puts and sets comes. ``tree``: what the sets were evaluated with."""

@@ -15,7 +15,7 @@ from cluster.features.v2.events import Action, plain_event
 from cluster.features.v2.requests import ANSWER, PLAIN_SET
 from cluster.features.v2.shown import set_json
 from cluster.features.v2.text import clear, quoted_bytes
-from cluster.features.v2.tree import KEYS, Node, Tree, event_row, file_row, node_row
+from cluster.features.v2.tree import KEYS, Node, SetRows, Tree, event_row, file_row, node_row
 from cluster.features.v2.users import enabled
 
 _REST = struct.Struct("<qqII")  # behind PLAIN_SET: expires, now, lengths of path and previous value
@@ -56,6 +56,8 @@ def plain_set(tree: Tree, body: bytes, rows: list[Row]) -> bytes | None:
     rows.append(file_row(path, index, value))
     rows.append(event_row(index, event))
     node = children[name] = Node(path, False, index, index, 0, value)
+    if isinstance(rows, SetRows):
+        rows.files.append(node)
     tree.set_done(index, len(event))
     key = path[len(KEYS) :]
     if before is not None and before.clear:  # the key is that of this one

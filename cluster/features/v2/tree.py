@@ -104,6 +104,18 @@ def counter_row(index: int, counts: Iterable[int]) -> Row:
     return COUNTER_ROW, _COUNTS.pack(index, *[count & 0xFFFFFFFF for count in counts])
 
 
+class SetRows(list[Row]):
+    """Rows of files that were set one after the other, each its file's and its event's, at last the
+    counters', and the files: who has made them need not make them again of their rows. A file never changes.
+    """
+
+    __slots__ = ("files",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: list[Node] = []  # of those without a TTL, before and behind it
+
+
 class Tree:
     """All nodes. Whoever changes them does it by rows."""
 
@@ -238,6 +250,8 @@ class Tree:
         nothing, here as at every other replica."""
         events: list[tuple[bytes, Swept]] = []
         removed: list[bytes] = []
+        if isinstance(rows, SetRows) and len(rows) == 2 * len(rows.files) + 1:
+            rows = self._take_files(rows, events)
         for name, value in rows:
             try:
                 kind = name[:1]
@@ -264,6 +278,28 @@ class Tree:
             except (struct.error, ValueError, IndexError) as error:
                 faults.met("taking a row of the v2 tree", error)
         return events
+
+    def _take_files(self, rows: SetRows, events: list[tuple[bytes, Swept]]) -> list[Row]:
+        """Take in what was set, as the rows say it; those that are left. Hot path: half the time."""
+        history = self.history
+        at = 0
+        for file in rows.files:
+            path = file.key
+            above, _, name = path.rpartition(b"/")
+            children = self.children_of(above)
+            event = rows[at + 1][1]
+            if children is None or history is None or event is None:
+                break  # of rows that no set of ours writes
+            before = children.get(name)
+            if before is not None and before.children is not None:
+                break
+            children[name] = file
+            if self._expiring:
+                self._expiring.pop(path, None)
+            history.add(event)
+            events.append((event, ()))
+            at += 2
+        return rows[at:]
 
     def _forget(self, slot: int) -> None:
         if self._sizes is not None:

@@ -15,7 +15,7 @@ from cluster.features.v2.plain import plain_set
 from cluster.features.v2.requests import Answer, Op, Who, Write
 from cluster.features.v2.shown import get_json
 from cluster.features.v2.text import quoted, quoted_bytes
-from cluster.features.v2.tree import Tree
+from cluster.features.v2.tree import SetRows, Tree
 from tests.unit.v2.random_writes import NOW_NS, S, random_write
 from tests.unit.v2.test_tree import everything
 
@@ -113,6 +113,55 @@ def test_a_set_with_a_ttl_is_plain_and_so_is_one_of_what_had_one() -> None:
     assert expire(short, late) == expire(long, late)
     assert short.next_expiry_ns == 0
     assert short.counts == long.counts
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_replica_takes_files_that_were_made_as_it_takes_their_rows(seed: int) -> None:
+    rng = random.Random(seed)
+    tree, replica, other = Tree(keep_events=False), Tree(), Tree()
+    shared = 0
+    for step in range(300):
+        rows, left = SetRows(), SetRows()
+        for _ in range(rng.choice((1, 2, 10))):
+            write = random_write(rng, tree, NOW_NS + step * S) if rng.random() < 0.3 else PLAIN
+            body = replace(write, value=b"%d" % rng.randrange(5)).encode()
+            if plain_set(tree, body, rows) is None:
+                changed = answered(tree, body)[0]
+                tree.take(changed)
+                left += changed
+                break
+        if rows:
+            rows.append(tree.counters() if not left else (b"c", None))
+        shared += len(rows.files)
+        for taken in rows, left:
+            if taken:
+                found = replica.take(taken)
+                assert found == other.take(list(taken))
+    assert everything(replica) == everything(other)
+    assert shared > 100
+    ends = replace(PLAIN, path=b"/1/d/a", expires_ns=NOW_NS + S)
+    for one in replica, other:
+        one.take(answered(one, ends.encode())[0])
+    rows = SetRows()
+    tree.take(answered(tree, replace(ends, expires_ns=0).encode())[0])
+    assert plain_set(tree, PLAIN.encode(), rows) is not None
+    rows.append(tree.counters())
+    replica.take(rows)
+    other.take(list(rows))
+    assert (replica.next_expiry_ns, everything(replica)) == (other.next_expiry_ns, everything(other))
+
+
+def test_a_file_that_was_made_takes_no_directorys_place_but_by_its_row() -> None:
+    tree, replica, other = Tree(keep_events=False), Tree(), Tree()
+    tree.take(answered(tree, PLAIN.encode())[0])
+    rows = SetRows()
+    assert plain_set(tree, PLAIN.encode(), rows) is not None
+    rows.append(tree.counters())
+    for one in replica, other:
+        one.take(answered(one, replace(PLAIN, path=b"/1/d/a/b").encode())[0])
+    replica.take(rows)
+    other.take(list(rows))
+    assert everything(replica) == everything(other)
 
 
 def test_users_of_version_2_are_asked_the_long_way() -> None:
