@@ -2,8 +2,12 @@
 
 Two kinds of rules. Those of the table: no ID or peer URL twice, only a learner is promoted, not too many
 learners. And, with ``--strict-reconfig-check``, those that keep the quorum: enough members have started,
-and who leads has been connected to them for a while. A host counts as started once it has published its
-name.
+and who leads has been connected to enough of them for a while. A host counts as started once it has
+published its name.
+
+Whoever is added counts as away until he comes, a learner too: those that are connected have to be a majority
+with him. So it is in the newest releases of etcd 3.5 and 3.6 (its issue 21640). Before, one voter that was
+away kept anybody from being added.
 """
 
 from __future__ import annotations
@@ -44,7 +48,7 @@ def add(table: Table, facts: Facts, urls: Sequence[str], learner: bool, now_s: i
     if facts.strict:
         if not learner and not _enough_to_add(voters, facts.started):
             raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
-        if any(facts.connected_s(host.member_id) < HEALTHY_S for host in voters):
+        if len(voters) > 1 and _connected(voters, facts) < (len(voters) + 1) // 2 + 1:
             raise EtcdError(errors.UNHEALTHY)
     if new.member_id in table.hosts:  # one that was removed never comes back
         raise EtcdError(errors.MEMBER_NOT_FOUND if table.removed(new.member_id) else errors.MEMBER_EXIST)
@@ -65,10 +69,9 @@ def remove(table: Table, facts: Facts, member_id: int) -> Host:
     if facts.strict and not (host is not None and host.learner and not host.removed):
         if sum(other.member_id in facts.started for other in left) < len(left) // 2 + 1:
             raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
-        if facts.connected_s(member_id) > 0:  # one that is down is in nobody's quorum
-            active = sum(facts.connected_s(other.member_id) >= HEALTHY_S for other in voters)
-            if active - 1 < 1 + (len(voters) - 1) // 2:
-                raise EtcdError(errors.UNHEALTHY)
+        down = facts.connected_s(member_id) <= 0  # one that is down is in nobody's quorum
+        if not down and _connected(voters, facts) - 1 < 1 + (len(voters) - 1) // 2:
+            raise EtcdError(errors.UNHEALTHY)
     return replace(_known(table, member_id), removed=True)
 
 
@@ -132,6 +135,10 @@ def _free(table: Table, new: Host) -> None:
 
 def _voters(table: Table) -> list[Host]:
     return [host for host in table.members if not host.learner]
+
+
+def _connected(voters: Sequence[Host], facts: Facts) -> int:
+    return sum(facts.connected_s(host.member_id) >= HEALTHY_S for host in voters)
 
 
 def _enough_to_add(voters: Sequence[Host], started: Collection[int]) -> bool:

@@ -94,6 +94,7 @@ class PeerLink:
         self._greeted_at = float("-inf")
         self._refused: tuple[int, str] | None = None
         self._refused_at = 0.0
+        self._opened_at: float | None = None
         self.sent_bytes = 0
         self.failures = 0
         self._socket = connect(self._receive, self._opened)
@@ -122,6 +123,11 @@ class PeerLink:
         code, reason = self._refused
         return f"it refuses this host: {reason}", _HINTS.get(code, "")
 
+    def since(self, otherwise: float) -> float:
+        """When this connection was made, or the peer last refused this host; ``otherwise``, where the socket
+        does not tell the former. While there is trouble it means nothing."""
+        return max(otherwise if self._opened_at is None else self._opened_at, self._refused_at)
+
     def look(self) -> None:
         """Each second: say hello again where that was refused a while ago."""
         if self._refused is not None and not self._greeted and self._now() >= self._refused_at + RETRY_S:
@@ -137,6 +143,7 @@ class PeerLink:
     def _opened(self) -> None:
         """There is another connection, so whoever is there has heard no hello yet, and may be somebody
         else."""
+        self._opened_at = self._now()
         self._greet()
 
     def _receive(self, parts: list[bytes]) -> None:

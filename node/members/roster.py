@@ -41,7 +41,7 @@ class Roster:
         self.left = False  # this host was removed
         self.ends = True  # then; off in drills
         self._running = False
-        self._connected: dict[int, float] = {}  # members that links stand to, since when
+        self._connected: dict[int, float] = {}  # members that links were found to stand to, since when
         self.table.subscribe(self._changed)
 
     def start(self) -> None:
@@ -133,18 +133,19 @@ class Roster:
             if link.trouble()[0]:
                 self._connected.pop(member_id, None)
             else:
-                self._connected.setdefault(member_id, now)
+                self._connected.setdefault(member_id, link.since(now))
 
     def connected_s(self, member_id: int) -> float:
-        """How long a link to this member has stood; 0: none does."""
-        if member_id == self._node.raft.id:
+        """How long a link to this member has stood, from the moment that it was made; 0: none does."""
+        node = self._node
+        if member_id == node.raft.id:
             return inf
-        since = self._connected.get(member_id)
-        return (
-            0.0
-            if since is None or member_id not in self._node.peers.links
-            else max(self._node.loop.time() - since, 0.001)
-        )
+        link = node.peers.links.get(member_id)
+        if link is None or link.trouble()[0]:
+            return 0.0
+        now = node.loop.time()
+        found = self._connected.setdefault(member_id, link.since(now))
+        return max(now - max(found, link.since(found)), 0.001)
 
     def leave(self) -> None:
         """This host was removed: it ends, and never starts again with what it has

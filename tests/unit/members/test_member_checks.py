@@ -57,15 +57,29 @@ def test_voters_are_added_while_enough_have_started() -> None:
     assert checks.add(cluster(2), facts(1), [url(3)], True, 1).learner  # one that does not vote is no danger
 
 
-def test_nothing_is_added_while_a_voter_is_away() -> None:
-    assert (
-        refusal(lambda: checks.add(cluster(3), facts(1, 2, 3, down=(3,)), [url(4)], False, 1))
-        is errors.UNHEALTHY
-    )
-    assert (
-        refusal(lambda: checks.add(cluster(3), facts(1, 2, 3, down=(3,)), [url(4)], True, 1))
-        is errors.UNHEALTHY
-    )
+@pytest.mark.parametrize("learner", [False, True], ids=["voter", "learner"])
+@pytest.mark.parametrize(
+    ("voters", "down", "added"), [(1, 0, True), (3, 1, False), (4, 1, True), (5, 1, True), (5, 2, False)]
+)
+def test_somebody_is_added_if_those_that_are_connected_are_a_majority_with_him(
+    voters: int, down: int, added: bool, learner: bool
+) -> None:
+    """The cases of etcd 3.6.14's own test of it."""
+    known = facts(*range(1, voters + 1), down=tuple(range(voters - down + 1, voters + 1)))
+    wish = partial(checks.add, cluster(voters), known, [url(9)], learner, 1)
+    if added:
+        assert wish().learner == learner
+    else:
+        assert refusal(wish) is errors.UNHEALTHY
+
+
+def test_a_voter_counts_as_connected_after_five_seconds() -> None:
+    def wish(connected_s: float) -> Host:
+        known = Facts((1, 2), lambda m: math.inf if m == 1 else connected_s)
+        return checks.add(cluster(2), known, [url(9)], False, 1)
+
+    assert refusal(partial(wish, 4.999)) is errors.UNHEALTHY
+    assert wish(5.0)
 
 
 def test_a_peer_url_belongs_to_one_member() -> None:

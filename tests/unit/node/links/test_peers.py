@@ -191,6 +191,21 @@ def test_frames_of_who_never_said_hello_make_room(monkeypatch: pytest.MonkeyPatc
     asyncio.run(scenario())
 
 
+def test_a_link_tells_since_when_it_stands() -> None:
+    """Not since somebody looked: members may be changed five seconds after, to the moment."""
+    now = [100.3]
+    link, _, (receive, opened) = link_that_names_its_version(now)
+    assert link.since(100.0) == 100.0, "its socket has not told"
+    opened()
+    now[0] = 107.0
+    assert (link.trouble()[0], link.since(now[0])) == ("", 100.3)
+    opened()
+    assert link.since(now[0]) == 107.0, "it broke, and was made anew between two looks at it"
+    now[0] = 108.0
+    receive([b"X" + bytes((REFUSED_CLUSTER,)) + b"cluster ID mismatch"])
+    assert link.since(now[0]) == 108.0
+
+
 def link_that_names_its_version(now: list[float]) -> tuple[PeerLink, Socket, list[Any]]:
     socket, made = Socket(), []
 

@@ -1,14 +1,16 @@
 """A new host asks the cluster that it is to join who belongs to it (``--initial-cluster-state existing``).
 
 The hosts that ``--initial-cluster`` names besides the own one are asked on their peer ports, one after the
-other; the first answer counts. What the flags say must then be what the cluster says, by etcd's rules: as
-many members, and for each one with its peer URLs. From that the new host has its ID, the cluster's, and the
-number of shards.
+other; the first answer counts. While one of them listens and none answers, all are asked again: on a busy
+machine an answer may take a while, for which etcd gives each of them ten seconds. What the flags say must
+then be what the cluster says, by etcd's rules: as many members, and for each one with its peer URLs. From
+that the new host has its ID, the cluster's, and the number of shards.
 """
 
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +28,8 @@ from tools.muster.machine.zmtp.tls import PeerCredentials, asked_by_tls
 
 QUESTION = PeerKind.JOIN.byte
 _ONE_S = 2.0  # for an answer of one host
-_AGAIN_S, _PAUSE_S = 10.0, 0.5  # a host may be asked that has not heard yet what the cluster has agreed on
+# a host may be asked that is busy, or has not heard yet what the cluster has agreed on
+_AGAIN_S, _PAUSE_S = 10.0, 0.5
 InitialCluster = Sequence[tuple[str, tuple[str, ...]]]
 
 
@@ -122,6 +125,14 @@ def _answer(s: zmq.Socket[bytes], limit_s: float) -> Running | None:
     return None
 
 
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), _ONE_S).close()
+    except OSError:
+        return False
+    return True
+
+
 def _told(frame: bytes) -> Running | None:
     try:
         return Running.decode(frame[1:]) if frame[:1] == QUESTION else None
@@ -140,6 +151,9 @@ def join(
     while True:
         running = ask(others, key_file, tls)
         if running is None:
+            if time.monotonic() < deadline and any(_listens(*address) for address in others):
+                time.sleep(_PAUSE_S)
+                continue
             raise ConfigError(
                 "cannot fetch cluster info from peer urls: "
                 "could not retrieve cluster information from the given URLs"
