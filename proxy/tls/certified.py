@@ -60,7 +60,7 @@ def read(der: bytes) -> Certificate:
     )
 
 
-def shown(tls: ssl.SSLObject) -> list[Certificate]:
+def shown(tls: ssl.SSLObject | ssl.SSLSocket) -> list[Certificate]:
     """What the client of a finished handshake has shown, its own first; empty if nothing was asked for.
     ValueError."""
     own = tls.getpeercert(binary_form=True)
@@ -69,7 +69,7 @@ def shown(tls: ssl.SSLObject) -> list[Certificate]:
     return [read(own), *(read(der) for der in _chain(tls) if der != own)]
 
 
-def _chain(tls: ssl.SSLObject) -> list[bytes]:
+def _chain(tls: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
     """The certificates that came with a client's own."""
     of_newer_pythons: Any = getattr(tls, "get_unverified_chain", None)  # 3.13
     if of_newer_pythons is not None:
@@ -120,7 +120,9 @@ def _fits(pattern: str, host: str) -> bool:
     return first and wanted[1:] == given[1:]
 
 
-def refusal_of(tls: ssl.SSLObject, judge: Callable[[Sequence[Certificate]], str]) -> str:
+def refusal_of(
+    tls: ssl.SSLObject | ssl.SSLSocket, judge: Callable[[Sequence[Certificate]], str]
+) -> str:
     """What is said of the certificates of a finished handshake; "" if nothing is wrong with them."""
     try:
         return judge(shown(tls))

@@ -15,6 +15,7 @@ from tools.muster.machine.zmtp.codec import (
     MORE,
     Broken,
     Decoder,
+    error_command,
     frame_head,
     ready,
 )
@@ -60,6 +61,7 @@ def test_byte_by_byte() -> None:
         (GREETING + ready(b"PUB", b""), "wrong type"),
         (GREETING + b"\0\1x", "did not say READY"),
         (GREETING + b"\4\6\5ERROR", "'ERROR' instead"),
+        (GREETING + error_command("bad"), "^remote error: bad$"),
         (GREETING + b"\4\x0a\5READY\4abc", "READY"),
         (HELLO + bytes((LONG,)) + (MAX_MESSAGE_BYTES + 1).to_bytes(8, "big"), "too large"),
         (HELLO + b"\x08\1x", "unknown flags"),

@@ -8,6 +8,7 @@ import random
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,7 +17,7 @@ from cluster.settings import PeerTls
 from tests.authority import Authority, Pair
 from tests.ports import free_ports
 from tools.muster.machine.zmtp import Dealer, Router
-from tools.muster.machine.zmtp.tls import Handshake, PeerCredentials, TlsSocket, asked_by_tls
+from tools.muster.machine.zmtp.tls import BAD_CERTIFICATE, Handshake, PeerCredentials, TlsSocket, asked_by_tls
 
 NAME = "127.0.0.1"
 
@@ -26,7 +27,7 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def credentials(authority: Authority, pair: Pair, **rest: str) -> PeerCredentials:
+def credentials(authority: Authority, pair: Pair, **rest: Any) -> PeerCredentials:
     settings = PeerTls(str(pair.cert), str(pair.key), trusted_ca_file=str(authority.file), **rest)
     return PeerCredentials(settings)
 
@@ -150,6 +151,79 @@ def test_who_shows_no_good_certificate_is_no_peer(authority: Authority, tmp_path
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("what", ["common name", "host name", "revoked"])
+@pytest.mark.parametrize("who", ["dials", "listens"])
+def test_a_peer_of_another_name_is_refused_and_told_so_whoever_dials(
+    authority: Authority, what: str, who: str
+) -> None:
+    """An etcd judges the names of both sides; a list of what is revoked it looks at where it listens."""
+    good, bad = authority.issue("good", NAME), authority.issue("bad", NAME)
+    rules: dict[str, Any] = {
+        "common name": {"allowed_cns": ("good", "other")},
+        "host name": {"allowed_hostnames": ("elsewhere.example",)},
+        "revoked": {"crl_file": str(authority.revoke(bad.serial))},
+    }[what]
+    judge, judged = credentials(authority, good, **rules), credentials(authority, bad)
+
+    async def scenario() -> None:
+        loop, endpoint = asyncio.get_running_loop(), f"tcp://{NAME}:{free_ports(1)[0]}"
+        told: list[list[bytes]] = []
+        lost: list[str] = []
+        dials, listens = (judge, judged) if who == "dials" else (judged, judge)
+        with capture_logs() as logs:
+            router = Router(loop, endpoint, told.append, hwm=10, strangers=True, tls=listens)
+            dealer = Dealer(loop, endpoint, b"x", told.append, hwm=10, tls=dials, lost=lost.append)
+
+            def reasons(at: str) -> set[str]:
+                return set(lost) if at == "dials" else {line["reason"] for line in logs}
+
+            other = "listens" if who == "dials" else "dials"
+            await until(lambda: f"remote error: {BAD_CERTIFICATE}" in reasons(other))
+            refusals = ("client certificate authentication failed", "transport: certificate serial")
+            await until(lambda: any(reason.startswith(refusals) for reason in reasons(who)))
+        assert not dealer.send([b"hello"])
+        assert not told
+        dealer.close()
+        router.close()
+
+    asyncio.run(scenario())
+
+
+def test_of_two_that_refuse_each_other_who_listens_tells_both_reasons(authority: Authority) -> None:
+    one, two = authority.issue("one", NAME), authority.issue("two", NAME)
+
+    async def scenario() -> None:
+        _, wrong = await shaken(
+            credentials(authority, one, allowed_cns=("one",)),
+            credentials(authority, two, allowed_cns=("two",)),
+        )
+        failed = "client certificate authentication failed"
+        assert set(wrong) == {failed, f"{failed}, and remote error: {BAD_CERTIFICATE}"}
+
+    asyncio.run(scenario())
+
+
+def test_a_peer_of_an_allowed_name_is_one_and_a_list_that_changes_counts_for_the_next(
+    authority: Authority,
+) -> None:
+    host = authority.issue("host", NAME)
+    rules: dict[str, Any] = {"allowed_cns": ("host",), "crl_file": str(authority.revoke(1))}
+
+    async def scenario() -> None:
+        ends, wrong = await shaken(*(credentials(authority, host, **rules) for _ in range(2)))
+        assert (len(ends), wrong) == (2, [])
+        for end in ends:
+            end.close()
+        held = [credentials(authority, host, **rules) for _ in range(2)]
+        authority.revoke(host.serial)
+        _, wrong = await shaken(*held)
+        assert [reason.partition(",")[0] for reason in wrong] == [
+            f"transport: certificate serial {host.serial:x} revoked"
+        ] * 2
+
+    asyncio.run(scenario())
+
+
 def test_a_handshake_has_a_time_limit_and_holds_up_nobody(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +282,7 @@ def test_a_host_dials_again_whose_files_did_not_fit_together_for_a_while(
 def test_a_question_is_answered_to_who_has_a_certificate(authority: Authority, tmp_path: Path) -> None:
     held = credentials(authority, authority.issue("host", NAME))
     stranger = credentials(authority, Authority(tmp_path, "other").issue("stranger", NAME))
+    picky = credentials(authority, authority.issue("host", NAME), allowed_cns=("another",))
 
     async def scenario() -> None:
         loop, port = asyncio.get_running_loop(), free_ports(1)[0]
@@ -219,6 +294,7 @@ def test_a_question_is_answered_to_who_has_a_certificate(authority: Authority, t
         ask = lambda who: loop.run_in_executor(None, asked_by_tls, NAME, port, who, b"?", 30.0)  # noqa: E731
         assert await ask(held) == b"?!"
         assert await ask(stranger) == b""
+        assert await ask(picky) == b"", "who joins a cluster asks nobody of another name"
         router.close()
 
     asyncio.run(scenario())

@@ -11,8 +11,10 @@ _SIGNATURE = b"\xff\0\0\0\0\0\0\0\x01\x7f"
 _GREETING_BYTES = 64
 GREETING = _SIGNATURE + b"\x03\0" + b"NULL".ljust(20, b"\0") + bytes(32)
 MAX_MESSAGE_BYTES = 1 << 30
+REMOTE = "remote error: "  # before what the other side says of why it refuses this one
 _MAX_COMMAND_BYTES = 4096
 _MAX_CONTEXT_BYTES = 16  # of a PING
+_MOST_REASON_BYTES = 200
 
 # the only pairs that muster uses (ROUTER with ROUTER would be legal ZeroMQ)
 _PARTNER = {b"DEALER": b"ROUTER", b"ROUTER": b"DEALER"}
@@ -25,6 +27,13 @@ class Broken(Exception):
 def ready(kind: bytes, identity: bytes) -> bytes:
     """The READY command of a socket of this type."""
     body = b"\x05READY" + _property(b"Socket-Type", kind) + _property(b"Identity", identity)
+    return bytes((COMMAND, len(body))) + body
+
+
+def error_command(reason: str) -> bytes:
+    """What is said instead of READY to somebody who is refused."""
+    said = reason.encode()[:_MOST_REASON_BYTES]
+    body = b"\x05ERROR" + bytes((len(said),)) + said
     return bytes((COMMAND, len(body))) + body
 
 
@@ -145,6 +154,8 @@ class Decoder:
                 answer = b"\x04PONG" + body[7 : 7 + _MAX_CONTEXT_BYTES]
                 self.pongs += bytes((COMMAND, len(answer))) + answer
             return
+        if body.startswith(b"\x05ERROR") and len(body) > 7:
+            raise Broken(f"{REMOTE}{_word(body[7 : 7 + body[6]])}")
         if not body.startswith(b"\x05READY"):
             text = body[1 : 1 + body[0]] if body else b""
             raise Broken(f"it said {text.decode('ascii', 'replace')!r} instead of READY")

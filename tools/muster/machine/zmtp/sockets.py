@@ -59,6 +59,8 @@ def hint_of(trouble: str) -> str:
         return "every host needs the same --peer-key-file"
     if trouble.startswith(("tls: ", "remote error: tls: ")):
         return "see --peer-cert-file, --peer-trusted-ca-file and the host's name in its peer URL"
+    if trouble.startswith(("client certificate authentication failed", "transport: certificate serial")):
+        return "see --peer-cert-allowed-cn, --peer-cert-allowed-hostname and --peer-crl-file"
     if "does not speak ZMTP" in trouble or trouble in (NO_PEER, NO_ANSWER, LATE):
         return "a peer port and another one were taken for each other"
     return ""

@@ -3,6 +3,10 @@
 A handshake (:class:`Handshake`) is done before a connection is a :class:`Stream`, so that one writes to a
 socket that takes what it is given (:class:`TlsSocket`). What hosts show each other is etcd's: see
 :class:`cluster.settings.PeerTls`.
+
+Names that are allowed and lists of what is revoked count for whoever dials in, and for whoever is dialled.
+OpenSSL's handshake knows nothing of either, so it ends well, and who refuses the other tells it afterwards:
+an ERROR of ZMTP, with the words that Go has for the alert that an etcd sends.
 """
 
 from __future__ import annotations
@@ -19,10 +23,19 @@ from cluster.settings import PeerTls, Tls
 from proxy.tls.certified import refusal_of
 from proxy.tls.contexts import Credentials, read
 from proxy.tls.layer import words
-from tools.muster.machine.zmtp.codec import GREETING, Broken, Decoder, frame_head, ready
+from tools.muster.machine.zmtp.codec import (
+    GREETING,
+    REMOTE,
+    Broken,
+    Decoder,
+    error_command,
+    frame_head,
+    ready,
+)
 from tools.muster.machine.zmtp.stream import CLOSED, LATE
 
 HANDSHAKE_S = 5.0
+BAD_CERTIFICATE = "tls: bad certificate"
 _HANDSHAKE_BYTES = 16_384
 _PIECE = 262_144  # encrypted in one go
 _READ_BYTES = 65_536
@@ -55,6 +68,7 @@ class PeerCredentials:
     def for_dialling(self) -> ssl.SSLContext:
         """For one that this host begins: made anew each time, since hosts dial seldom. ValueError."""
         settings = self._settings
+        self._served.context()  # what is revoked counts from the next connection on
         cert = settings.client_cert_file or settings.cert_file
         key = settings.client_key_file or settings.key_file
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -81,8 +95,11 @@ class PeerCredentials:
             raise ValueError(f"certificate {cert} and key {key}: {error.reason}") from None
         return context
 
-    def refusal(self, tls: ssl.SSLObject) -> str:
-        """Why a peer that has shaken hands is refused; "" if it is not."""
+    def refusal(self, tls: ssl.SSLObject | ssl.SSLSocket, listens: bool) -> str:
+        """Why a peer that has shaken hands is refused; "" if it is not. ``listens``: this side does, and the
+        peer has dialled it."""
+        if not listens and not self._settings.verifies:
+            return ""
         return refusal_of(tls, self._served.refusal)
 
 
@@ -214,10 +231,12 @@ class Handshake:
             return
         except ssl.SSLError as error:
             reason = words(error)
-        if not reason and self._listens:
-            reason = self._credentials.refusal(self._tls)
+        if not reason and (reason := self._credentials.refusal(self._tls, self._listens)):
+            reason = self._with_theirs(reason)
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.write(GREETING + error_command(BAD_CERTIFICATE))
         if reason:
-            self._flush()  # the alert that tells the other side why
+            self._flush()  # what tells the other side why
             self._fail(reason)
             return
         self._flush()
@@ -226,6 +245,17 @@ class Handshake:
             return
         self._end()
         self._done(TlsSocket(self._socket, self._tls, self._in, self._out))
+
+    def _with_theirs(self, reason: str) -> str:
+        """Why the other side is refused, and why it refuses this one, should it have said so by now."""
+        try:
+            Decoder(b"ROUTER" if self._listens else b"DEALER").feed(self._tls.read(_READ_BYTES))
+        except Broken as said:
+            if str(said).startswith(REMOTE):
+                return f"{reason}, and {said}"
+        except ssl.SSLError:
+            pass
+        return reason
 
     def _flush(self) -> None:
         self._pending += self._out.read()
@@ -262,6 +292,8 @@ def asked_by_tls(
             socket.create_connection((host, port), limit_s) as raw,
             credentials.for_dialling().wrap_socket(raw, server_hostname=host) as sock,
         ):
+            if credentials.refusal(sock, listens=False):
+                return b""
             sock.sendall(GREETING + ready(b"DEALER", b""))
             asked = False
             while (left_s := deadline - time.monotonic()) > 0:
