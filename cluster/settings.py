@@ -168,6 +168,8 @@ class FrontSettings:
     common: Common
     index: int
     listen: tuple[str, ...]  # client URLs to bind: http://127.0.0.1:2379
+    grpc_alone: bool = False  # they serve, and nothing else: HTTP has listeners of its own
+    listen_http: tuple[str, ...] = ()  # these
     reuse_port: bool = False  # several fronts share the port
     socket_mode: int = 0o700  # of the files of Unix sockets
     fronts: int = 1  # of this host, this one too

@@ -24,6 +24,7 @@ from proxy.listener.filter import FilteredRegistry, redirect, refused_read_only
 from proxy.listener.limits import limits_of, limits_of_metrics
 from proxy.listener.server import Server
 from proxy.listener.shard_endpoints import register as register_shards
+from proxy.listener.traffic import GrpcAlone, HttpAlone, Serves
 from proxy.machine import Machine
 from proxy.metrics.exposition import Metrics
 from proxy.metrics.siblings import Siblings
@@ -105,16 +106,21 @@ class Front:
             self.status.say("fatal", error=reason)
             os._exit(FATAL_EXIT)
         tls = Credentials(settings.tls, self._tell_unusable) if settings.tls is not None else None
-        await self._listen(self.server, settings.listen, tls)
+        grpc = GrpcAlone(self.registry) if settings.grpc_alone else None
+        await self._listen(self.server, settings.listen, tls, grpc)
+        await self._listen(self.server, settings.listen_http, tls, HttpAlone(self.registry))
         if settings.listen_metrics:
             registry = Registry()
             register_http(registry, self.context, self.metrics, metrics_only=True)
             self.metrics_server = Server(registry, limits_of_metrics(self.server.limits))
+            if settings.tls is not None:
+                tls = Credentials(settings.tls, by_address=True)  # whose changed files the other one tells of
             await self._listen(self.metrics_server, settings.listen_metrics, tls)
         await self.siblings.start()
-        log.info("serving", urls=list(settings.listen))
+        log.info("serving", urls=[*settings.listen, *settings.listen_http])
 
-    async def _listen(self, server: Server, urls: Sequence[str], tls: Credentials | None) -> None:
+    async def _listen(self, server: Server, urls: Sequence[str], tls: Credentials | None,
+                      serves: Serves | None = None) -> None:
         """Bind every address once, whichever of the schemes its URLs name."""
         server.handshake_failed = self._tell_handshake
         schemes: dict[tuple[str, int], set[str]] = {}
@@ -124,10 +130,12 @@ class Front:
         for (host, port), named in schemes.items():
             if named <= {"unix", "unixs"}:
                 await server.start_unix(host, mode=self.settings.socket_mode,
-                                        tls=tls if "unixs" in named else None, plain_too="unix" in named)
+                                        tls=tls if "unixs" in named else None, plain_too="unix" in named,
+                                        serves=serves)
             else:
                 await server.start(host, port, reuse_port=self.settings.reuse_port,
-                                   tls=tls if "https" in named else None, plain_too="http" in named)
+                                   tls=tls if "https" in named else None, plain_too="http" in named,
+                                   serves=serves)
 
     def _tell_unusable(self, reason: str) -> None:
         log.warning("changed files of TLS cannot be used, those from before go on to count", error=reason)

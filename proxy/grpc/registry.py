@@ -58,6 +58,8 @@ class Clients:
 class Registry:
     """Who serves which path."""
 
+    http1 = http2_in_clear = True  # what a connection may speak (proxy.listener.traffic)
+
     def __init__(self, *, timed: bool = False, tracer: Tracer | None = None) -> None:
         """``timed``: measure how long calls take, into ``times``. ``tracer``: makes spans of calls."""
         self.times: dict[str, Histogram] = {}  # by path, in seconds
@@ -151,12 +153,11 @@ class Registry:
 
     def _resolve(self, headers: HeaderBlock, connection: Connection) -> Route:
         content_type = headers.field(b"content-type")
-        kind = content_type.lower()
-        if not kind.startswith(b"application/grpc") or kind[16:17] not in (b"", b"+", b";"):
+        if not is_grpc(content_type):
             handler = self.find_http(headers.path.partition(b"?")[0].decode("latin-1"))
             if handler is not None:
                 return Route(HttpStream, handler)
-            return _refused(wire.INVALID_ARGUMENT, f"invalid gRPC request content-type: {wire.quote(content_type)}", 415)
+            return not_grpc(content_type)
         if headers.method != b"POST":
             return _refused(wire.INTERNAL, f"Received a HEADERS frame with :method {wire.quote(headers.method)} which should be POST", 405)
         found = self._methods.get(headers.path)
@@ -186,6 +187,18 @@ class Registry:
         if (kind, text) not in self.clients and len(self.clients) >= _MOST_CLIENTS:
             text = "unknown"
         return self.clients.setdefault((kind, text), Clients())
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Whether a request is a call."""
+    kind = content_type.lower()
+    return kind.startswith(b"application/grpc") and kind[16:17] in (b"", b"+", b";")
+
+
+def not_grpc(content_type: bytes) -> Route:
+    """The answer to another request, which nobody serves."""
+    words = f"invalid gRPC request content-type: {wire.quote(content_type)}"
+    return _refused(wire.INVALID_ARGUMENT, words, 415)
 
 
 def _with_timeout(route: Route, text: bytes) -> Route:

@@ -23,6 +23,8 @@ from proxy.http.backlog import Backlog
 from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import PREFACE, Connection, Limits
 from proxy.http.memory import STEP_BYTES, Memory
+from proxy.listener.sums import Sums
+from proxy.listener.traffic import Serves
 from proxy.tls import Credentials, TlsLayer
 
 __all__ = ["Limits", "Server"]
@@ -41,10 +43,12 @@ class _Front(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "ended", "fd", "http1",
-                 "http2", "loop", "paused_reading", "peer", "peer_name", "secure", "server", "sniffed", "taken", "taken_at", "transport", "unwritable", "waits", "written")
+                 "http2", "loop", "paused_reading", "peer", "peer_name", "secure", "server", "serves",
+                 "sniffed", "taken", "taken_at", "transport", "unwritable", "waits", "written")
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, serves: Serves) -> None:
         self.server = server
+        self.serves = serves
         self.loop = server.loop
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.fd = -1  # of a connection without TLS
@@ -223,18 +227,23 @@ class _Front(asyncio.Protocol):
             return
         head = PREFACE[: min(len(data), 14)]  # "PRI * HTTP/2.0": no HTTP/1.1 request line begins so
         if not data.startswith(head):
-            self.sniffed = b""
-            self.http1 = Http1Connection(self.server.registry.find_http, self.server.limits, self, self.peer,
-                                         self.loop.time(), *self.server.registry.short_ways)
+            self.sniffed, serves = b"", self.serves
+            if not serves.http1:
+                self.close()
+                return
+            self.http1 = Http1Connection(serves.find_http, self.server.limits, self, self.peer,
+                                         self.loop.time(), *serves.short_ways)
             self.http1.secure, self.http1.peer_name = self.secure, self.peer_name
             self.data_received(data)
         elif len(head) < 14:
             self.sniffed = data
+        elif not (self.secure or self.serves.http2_in_clear):
+            self.close()
         else:
             self.sniffed = b""
             self.dirty = True
             self.http2 = Connection(
-                self.server.registry.open, self.server.limits, self.loop.time(), self.mark,
+                self.serves.open, self.server.limits, self.loop.time(), self.mark,
                 Peer(self.peer, self.server.deadlines, self.peer_name, secure=self.secure,
                      spent=self.server.backlog.spent),
                 self.server.memory,
@@ -392,25 +401,6 @@ class _Front(asyncio.Protocol):
         return not self.behind and (self.http1 is None or self.http1.request is None)
 
 
-class Sums:
-    """What connections come to together."""
-
-    def __init__(self) -> None:
-        self.found = dict.fromkeys(
-            ("http2_connections", "http1_connections", "streams", "queued_bytes", "buffered_bytes", "paused_reading"), 0)
-
-    def add(self, front: _Front) -> None:
-        """One more."""
-        found, http2 = self.found, front.http2
-        if http2 is not None:
-            found["http2_connections"] += 1
-            found["streams"] += len(http2.streams)
-            found["queued_bytes"] += http2.queued
-            found["buffered_bytes"] += http2.buffered
-        found["http1_connections"] += front.http1 is not None
-        found["paused_reading"] += front.paused_reading
-
-
 class Server:
     """Listens, and owns every client connection of this front."""
 
@@ -449,29 +439,34 @@ class Server:
         return [(name, 0) if isinstance(name, str) else name[:2] for name in names]
 
     async def start(self, host: str, port: int, *, reuse_port: bool = False, tls: Credentials | None = None,
-                    plain_too: bool = False) -> None:
+                    plain_too: bool = False, serves: Serves | None = None) -> None:
         """Listen; may be called for several addresses. Port 0 picks one (see ``addresses``). ``plain_too``:
-        beside TLS."""
+        beside TLS. ``serves``: a part of the registry; None: all of it."""
         self._loop = asyncio.get_running_loop()
         self._listens(await self._loop.create_server(
-            self._protocol(tls, plain_too), host, port, reuse_port=reuse_port or None, backlog=_BACKLOG))
+            self._protocol(tls, plain_too, serves), host, port, reuse_port=reuse_port or None,
+            backlog=_BACKLOG))
 
     async def start_unix(self, path: str, *, mode: int, tls: Credentials | None = None,
-                         plain_too: bool = False) -> None:
+                         plain_too: bool = False, serves: Serves | None = None) -> None:
         """Listen on a Unix socket, which a socket of that name gives way to: of a process that is gone, as
         whoever starts this process has looked. :meth:`stop` removes it."""
         self._loop = asyncio.get_running_loop()
-        listener = await self._loop.create_unix_server(self._protocol(tls, plain_too), path, backlog=_BACKLOG)
+        listener = await self._loop.create_unix_server(
+            self._protocol(tls, plain_too, serves), path, backlog=_BACKLOG)
         os.chmod(path, mode)
         self._files.append((path, os.stat(path).st_ino))
         self._listens(listener)
 
-    def _protocol(self, tls: Credentials | None, plain_too: bool) -> Callable[[], asyncio.Protocol]:
+    def _protocol(
+        self, tls: Credentials | None, plain_too: bool, part: Serves | None
+    ) -> Callable[[], asyncio.Protocol]:
         """What makes the protocol of a connection."""
+        serves = part or self.registry
         if tls is None:
-            return lambda: _Front(self)
+            return lambda: _Front(self, serves)
         return lambda: TlsLayer(
-            _Front(self), tls, self.backlog.add, self._refuse_handshake, plain_too=plain_too)
+            _Front(self, serves), tls, self.backlog.add, self._refuse_handshake, plain_too=plain_too)
 
     def _listens(self, listener: asyncio.Server) -> None:
         self._listeners.append(listener)

@@ -63,9 +63,14 @@ _Stamp = tuple[int, ...] | None
 class Credentials:
     """What this side shows clients, and what it asks of theirs."""
 
-    def __init__(self, settings: Tls, failed: Callable[[str], object] = lambda reason: None) -> None:
-        """``failed`` is told why changed files cannot be used. ValueError if those of the start cannot."""
+    def __init__(
+        self, settings: Tls, failed: Callable[[str], object] = lambda reason: None, *,
+        by_address: bool = False,
+    ) -> None:
+        """``failed`` is told why changed files cannot be used. ValueError if those of the start cannot.
+        ``by_address``: a client that shows a certificate has to come from where that is for."""
         self._settings = settings
+        self.by_address = by_address
         self._failed = failed
         self._files = tuple(
             f

@@ -19,6 +19,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+from proxy.tls.addresses import by_name, by_number
 from proxy.tls.certified import shown
 from proxy.tls.contexts import Credentials
 
@@ -58,6 +59,7 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         "_encrypted",
         "_fd",
         "_in",
+        "_looked_up",
         "_out",
         "_plain_too",
         "_queue",
@@ -92,6 +94,7 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         self._tls: ssl.SSLObject = cast(ssl.SSLObject, None)
         self._encrypted = False  # the handshake is done
         self._queued = False  # its next step
+        self._looked_up: asyncio.Future[str] | None = None  # where the client comes from
         self._turned_away = False
         self._shut = False  # this side has said that it ends
         self._wants_reading = True  # the connection above does
@@ -146,7 +149,7 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
 
     def _shake_hands(self) -> None:
         self._queued = False
-        if self._raw.is_closing() or self._turned_away:
+        if self._raw.is_closing() or self._turned_away or self._looked_up is not None:
             return
         try:
             if self._tls is None:
@@ -164,6 +167,11 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
             reason = self._admit()
         except ValueError as error:
             reason = f"the client's certificate cannot be read: {error}"
+        if reason is not None:
+            self._decide(reason)
+
+    def _decide(self, reason: str) -> None:
+        """The client is there, or refused."""
         if reason:
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
@@ -176,14 +184,28 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         if self._in.pending:
             self._read()
 
-    def _admit(self) -> str:
-        """Why a client that has shaken hands is refused; "" if it is not."""
+    def _admit(self) -> str | None:
+        """Why a client that has shaken hands is refused; "" if it is not. None: it is looked up where it
+        comes from, and :meth:`_decide` hears of it."""
         self._above.secure = True
         certificates = shown(self._tls)
         reason = self._credentials.refusal(certificates)
         if certificates and self._credentials.names_clients and not reason:
             self._above.peer_name = certificates[0].common_name
-        return reason
+        name = self._raw.get_extra_info("peername")
+        if not self._credentials.by_address or reason or not certificates or not isinstance(name, tuple):
+            return reason
+        found = by_number(certificates[0], name[0])
+        if found is None:
+            self._flush()
+            self._raw.pause_reading()
+            self._looked_up = asyncio.ensure_future(by_name(certificates[0], name[0]))
+            self._looked_up.add_done_callback(self._told)
+        return found
+
+    def _told(self, found: asyncio.Future[str]) -> None:
+        if not self._raw.is_closing() and not found.cancelled():
+            self._decide(found.result())
 
     def _refuse(self, reason: str) -> None:
         name = self._raw.get_extra_info("peername")

@@ -167,8 +167,18 @@ def test_a_refused_certificate_is_refused_on_every_listener(world: World) -> Non
         for url in (world.muster.url, world.muster.metrics):
             for pair in (None, revoked, late, world.stranger.issue("mallory", "x")):
                 assert asked(url + path, world.authority, pair).startswith("refused: "), (url, path, pair)
-    for url in (world.muster.url, world.muster.metrics):
-        assert asked(f"{url}/health", world.authority, world.alice) == '{"health":"true","reason":""}'
+    healthy = '{"health":"true","reason":""}'
+    assert asked(f"{world.muster.url}/health", world.authority, world.alice) == healthy
+
+
+def test_who_asks_for_metrics_comes_from_an_address_that_his_certificate_is_for(world: World) -> None:
+    here = world.authority.issue("here", "127.0.0.1", "*.invalid")
+    others = [world.authority.issue("there", "10.0.0.1"), world.authority.issue("wild", "*.invalid")]
+    for host in world.hosts:
+        assert asked(f"{host.metrics}/health", world.authority, here).startswith('{"health":"true"')
+        for pair in others:
+            assert asked(f"{host.metrics}/health", world.authority, pair).startswith("refused: ")
+            assert asked(f"{host.url}/health", world.authority, pair).startswith('{"health":"true"')
 
 
 def test_a_client_that_does_not_trust_the_server_does_not_send(world: World) -> None:

@@ -32,7 +32,7 @@ ASK_LIMIT_S = 30.0  # how long to look for a member that answers
 
 _TAKEN = (
     "name", "data-dir", "run-dir", "port-wait", "fronts", "cpus", "shards", "shard-depth",
-    "listen-client-urls", "listen-metrics-urls",
+    "listen-client-urls", "listen-client-http-urls", "listen-metrics-urls",
     "initial-cluster", "initial-cluster-token", "peer-key-file", "heartbeat-interval", "election-timeout",
     "max-request-bytes", "max-txn-ops", "max-concurrent-streams", "grpc-keepalive-min-time",
     "grpc-keepalive-interval", "grpc-keepalive-timeout", "socket-reuse-port",

@@ -12,6 +12,7 @@ import uvloop
 from proxy.grpc.calls import Call
 from proxy.grpc.registry import Registry
 from proxy.listener.server import Limits, Server
+from proxy.listener.traffic import Serves
 from proxy.tls import Credentials
 
 
@@ -39,11 +40,12 @@ class Running:
 @contextmanager
 def serving(
     registry: Registry, limits: Limits | None = None, tls: Credentials | None = None,
+    serves: Serves | None = None,
 ) -> Iterator[Running]:
     """A server on a free port of 127.0.0.1."""
     loop = uvloop.new_event_loop()
     server = Server(registry, limits)
-    loop.run_until_complete(server.start("127.0.0.1", 0, tls=tls))
+    loop.run_until_complete(server.start("127.0.0.1", 0, tls=tls, serves=serves))
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     running = Running(server, loop)

@@ -542,7 +542,7 @@ class Transport:
 
 def connection(transport: Transport) -> _Front:
     server = SimpleNamespace(loop=SimpleNamespace(time=lambda: 0.0), limits=Limits(), opened=lambda front: None)
-    front = _Front(server)  # type: ignore[arg-type]
+    front = _Front(server, Registry())  # type: ignore[arg-type]
     front.connection_made(transport)  # type: ignore[arg-type]
     return front
 

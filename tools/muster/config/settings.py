@@ -75,6 +75,7 @@ class ServerConfig:
     cpus: str
     listen_peer: tuple[Url, ...]
     listen_client: tuple[Url, ...]
+    listen_http: tuple[Url, ...]  # clients of HTTP; those of listen_client are gRPC's alone, then
     listen_metrics: tuple[Url, ...]
     advertise_peer: tuple[Url, ...]
     advertise_client: tuple[Url, ...]
@@ -237,9 +238,17 @@ def build(values: Values) -> ServerConfig:
     name = values["name"]
     listen_peer = tuple(parse_peer_url(text) for text in values["listen-peer-urls"])
     listen_client = parse_urls(values["listen-client-urls"])
+    listen_http = parse_urls(values["listen-client-http-urls"])
     listen_metrics = parse_urls(values["listen-metrics-urls"])
-    tls, more = tls_of(values, [u.text for u in listen_client], [u.text for u in listen_metrics])
+    clients = (*listen_client, *listen_http)
+    tls, more = tls_of(values, [u.text for u in clients], [u.text for u in listen_metrics])
     warnings += more
+    bound = {(u.host, u.port) for u in listen_client}
+    if (twice := next((u for u in listen_http if (u.host, u.port) in bound), None)) is not None:
+        raise ConfigError(
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url "
+            f"{twice.text}"
+        )
     if not listen_peer:
         raise ConfigError("--listen-peer-urls must not be empty")
     if not listen_client:
@@ -272,10 +281,11 @@ def build(values: Values) -> ServerConfig:
         shard_depth=values["shard-depth"],
         shards_set=values.is_set("shards") and values["shards"] != AUTO,
         depth_set=values.is_set("shard-depth"),
-        fronts=_fronts(front_count(values["fronts"]), listen_client),
+        fronts=_fronts(front_count(values["fronts"]), clients),
         cpus=values["cpus"],
         listen_peer=listen_peer,
         listen_client=listen_client,
+        listen_http=listen_http,
         listen_metrics=listen_metrics,
         advertise_peer=advertise_peer,
         advertise_client=_advertised(values, "advertise-client-urls", listen_client),

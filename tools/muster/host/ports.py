@@ -73,6 +73,7 @@ def listeners(config: ServerConfig, shards: int) -> list[Listener]:
         Listener(bind_address(url), url.port, f"--{flag}={url.text}")
         for flag, urls in (
             ("listen-client-urls", config.listen_client),
+            ("listen-client-http-urls", config.listen_http),
             ("listen-metrics-urls", config.listen_metrics),
         )
         for url in {(u.host, u.port): u for u in urls}.values()

@@ -264,7 +264,9 @@ def _front_settings(
     return dumps(FrontSettings(
         common=_common(config, identity, run_dir, member_id, cpu, status_fd),
         index=index,
-        listen=tuple(_to_bind(url) for url in config.listen_client if index == 0 or not url.is_unix),
+        listen=_of_front(config.listen_client, index),
+        grpc_alone=bool(config.listen_http),
+        listen_http=_of_front(config.listen_http, index),
         socket_mode=config.socket_mode,
         fronts=max(config.fronts, 1),
         reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
@@ -309,6 +311,10 @@ def _front_settings(
     ))  # fmt: skip
 
 
+def _of_front(urls: Sequence[Url], index: int) -> tuple[str, ...]:
+    return tuple(_to_bind(url) for url in urls if index == 0 or not url.is_unix)
+
+
 def _to_bind(url: Url) -> str:
     """A listen URL with the address that its host stands for."""
     if url.is_unix:
@@ -351,7 +357,7 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
                 data_dir=os.path.abspath(config.data_dir), members=_members(identity.peers), flags=_members(flags),
             )  # fmt: skip
     log.info(f"starting member {identity.member_id:x} in cluster {identity.cluster_id:x}")
-    for url in config.listen_client:
+    for url in (*config.listen_client, *config.listen_http):
         if url.scheme in ("https", "unixs"):
             log.info("serving client traffic securely", address=url.text)
         else:

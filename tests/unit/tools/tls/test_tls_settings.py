@@ -74,6 +74,15 @@ def test_without_an_https_url_there_is_no_tls_and_a_warning_says_so() -> None:
     )
 
 
+def test_http_alone_may_speak_tls() -> None:
+    found = build(*PAIR, "--listen-client-http-urls=https://127.0.0.1:2377,http://127.0.0.1:2376")
+    assert (found.tls, found.warnings[0]) == (
+        Tls("/c", "/k"),
+        "scheme is HTTP while key and cert files are present; ignoring key and cert files: "
+        "http://localhost:2379",
+    )
+
+
 def test_metrics_alone_may_speak_tls() -> None:
     assert build(*PAIR, "--listen-metrics-urls=https://127.0.0.1:2400").tls == Tls("/c", "/k")
 
@@ -85,6 +94,16 @@ def test_metrics_alone_may_speak_tls() -> None:
             SECURE,
             "TLS key/cert (--cert-file, --key-file) must be provided for client url "
             "https://127.0.0.1:2379 with HTTPS scheme",
+        ),
+        (
+            ("--listen-client-http-urls=https://127.0.0.1:2377",),
+            "TLS key/cert (--cert-file, --key-file) must be provided for client url "
+            "https://127.0.0.1:2377 with HTTPS scheme",
+        ),
+        (
+            ("--listen-client-http-urls=http://localhost:2377,https://localhost:2379", *PAIR),
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url "
+            "https://localhost:2379",
         ),
         ((*SECURE, "--cert-file=/c"), "KeyFile and CertFile must both be present[key: , cert: /c]"),
         (

@@ -34,7 +34,7 @@ def with_certificate(config: ServerConfig) -> ServerConfig:
             ) from None
 
     if config.tls is not None and clients:
-        urls = (*config.listen_client, *config.listen_metrics)
+        urls = (*config.listen_client, *config.listen_http, *config.listen_metrics)
         cert, key = made("client", [u.host for u in urls if u.scheme in ("https", "unixs")])
         config = replace(config, tls=replace(config.tls, cert_file=cert, key_file=key))
     if config.peer_tls is not None and peers:

@@ -1,0 +1,28 @@
+"""What the connections of a server come to together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proxy.listener.server import _Front
+
+
+class Sums:
+    """Over connections that are looked at one after the other."""
+
+    def __init__(self) -> None:
+        self.found = dict.fromkeys(
+            ("http2_connections", "http1_connections", "streams", "queued_bytes", "buffered_bytes",
+             "paused_reading"), 0)
+
+    def add(self, front: _Front) -> None:
+        """One more."""
+        found, http2 = self.found, front.http2
+        if http2 is not None:
+            found["http2_connections"] += 1
+            found["streams"] += len(http2.streams)
+            found["queued_bytes"] += http2.queued
+            found["buffered_bytes"] += http2.buffered
+        found["http1_connections"] += front.http1 is not None
+        found["paused_reading"] += front.paused_reading

@@ -1,0 +1,91 @@
+"""What a listener serves: gRPC and HTTP, or one of them.
+
+Where there is a ``--listen-client-http-urls``, its listeners serve HTTP alone, and those of
+``--listen-client-urls`` gRPC alone, as in etcd:
+
+- HTTP alone is HTTP/1.1, and HTTP/2 by TLS; who begins with HTTP/2 in clear is hung up on. A method of gRPC
+  is a path that nobody serves.
+- gRPC alone is HTTP/2. Whoever speaks HTTP/1.1 is hung up on, another request than gRPC's is answered 415.
+
+The registry itself serves both.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from proxy.grpc.registry import Registry, Route, is_grpc, not_grpc
+from proxy.http.http1_plain import FindPlain, TakeWhole
+from proxy.http.http2 import Connection, HeaderBlock, Stream
+from proxy.http.http2_requests import HttpStream
+from proxy.http.requests import AtOnce, HttpHandler
+from proxy.listener.filter import not_found
+
+ShortWays = tuple[AtOnce | None, FindPlain | None, TakeWhole | None]
+
+
+class Serves(Protocol):
+    """Who serves what a connection asks for."""
+
+    @property
+    def http1(self) -> bool:
+        """Whether it may speak HTTP/1.1."""
+
+    @property
+    def http2_in_clear(self) -> bool:
+        """Whether it may speak HTTP/2 without TLS."""
+
+    @property
+    def short_ways(self) -> ShortWays:
+        """Of requests of HTTP/1.1."""
+
+    def find_http(self, path: str) -> HttpHandler | None:
+        """Who serves this path of HTTP/1.1."""
+
+    def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
+        """The stream for a new request of HTTP/2."""
+
+
+class GrpcAlone:
+    """gRPC's methods of a registry."""
+
+    http1, http2_in_clear = False, True
+    short_ways = (None, None, None)
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def find_http(self, path: str) -> HttpHandler | None:
+        """Nobody."""
+        return None
+
+    def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
+        """A call's stream; another request is refused."""
+        if headers.route is None and not is_grpc(content_type := headers.field(b"content-type")):
+            headers.route = not_grpc(content_type)
+        return self._registry.open(connection, stream_id, headers)
+
+
+class HttpAlone:
+    """A registry's HTTP paths."""
+
+    http1, http2_in_clear = True, False
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    @property
+    def short_ways(self) -> ShortWays:
+        """The registry's."""
+        return self._registry.short_ways
+
+    def find_http(self, path: str) -> HttpHandler | None:
+        """Whom the registry has."""
+        return self._registry.find_http(path)
+
+    def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
+        """A request's stream, whatever its content type."""
+        if headers.route is None:
+            path = headers.path.partition(b"?")[0].decode("latin-1")
+            headers.route = Route(HttpStream, self.find_http(path) or not_found)
+        return HttpStream(connection, stream_id, headers)

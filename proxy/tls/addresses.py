@@ -1,0 +1,49 @@
+"""Whether a client comes from an address that its certificate is for: ``checkCertSAN`` of etcd's transport
+package, which it asks of clients of ``--listen-metrics-urls``.
+
+A certificate without alternative names is for everywhere. With addresses among them, the client's must be
+one, unless a name of it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from proxy.tls.certified import Certificate
+
+
+def by_number(certificate: Certificate, address: str) -> str | None:
+    """Why a client from there is refused; "" if it is not. None: that is for its names to say."""
+    if not certificate.addresses and not certificate.dns_names:
+        return ""
+    if address in certificate.addresses:
+        return ""
+    if certificate.dns_names:
+        return None
+    return f"x509: certificate is valid for {', '.join(certificate.addresses)}, not {address}"
+
+
+async def by_name(certificate: Certificate, address: str) -> str:
+    """The same by the names, which are looked up. A star counts for the name that the address has alone."""
+    loop = asyncio.get_running_loop()
+    wild = tuple(name[1:] for name in certificate.dns_names if name.startswith("*."))
+    names = [name for name in certificate.dns_names if not name.startswith("*.")]
+    failed = found = ""
+    try:
+        found = (await loop.getnameinfo((address, 0)))[0].removesuffix(".")
+    except OSError as error:
+        failed = f" (lookup {address}: {error.strerror or error})"
+    if found in names or found.endswith(wild):
+        return ""
+    for name in names:
+        try:
+            answers = await loop.getaddrinfo(name, None)
+        except OSError:
+            failed = f" (lookup {name}: no such host)"
+            continue
+        except ValueError:  # no name at all
+            continue
+        if address in (answer[4][0] for answer in answers):
+            return ""
+    listed = " ".join(f'"{name}"' for name in certificate.dns_names)
+    return f'tls: "{address}" does not match any of DNSNames [{listed}]{failed}'

@@ -1,0 +1,79 @@
+"""A client's certificate may say from where it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import ssl
+from pathlib import Path
+
+import pytest
+
+from cluster.settings import Tls
+from proxy.grpc.registry import Registry
+from proxy.tls import Credentials
+from proxy.tls.addresses import by_name, by_number
+from proxy.tls.certified import Certificate
+from tests.authority import Authority
+from tests.unit.grpc.harness import serving
+
+NAME = "127.0.0.1"
+
+
+def certificate(names: tuple[str, ...] = (), addresses: tuple[str, ...] = ()) -> Certificate:
+    return Certificate("x", 1, names, addresses)
+
+
+def test_addresses_are_compared_and_names_are_looked_up() -> None:
+    assert by_number(certificate(), NAME) == "", "it says nothing"
+    assert by_number(certificate(("a.example",), (NAME,)), NAME) == ""
+    assert by_number(certificate(("a.example",), ("10.0.0.1",)), NAME) is None
+    assert by_number(certificate((), ("10.0.0.1", "::1")), NAME) == (
+        "x509: certificate is valid for 10.0.0.1, ::1, not 127.0.0.1"
+    )
+    assert asyncio.run(by_name(certificate(("*.invalid", "localhost")), NAME)) == ""
+    assert asyncio.run(by_name(certificate(("*.invalid", "10.0.0.1")), NAME)) == (
+        'tls: "127.0.0.1" does not match any of DNSNames ["*.invalid" "10.0.0.1"]'
+    )
+
+
+def _answer(connection: http.client.HTTPSConnection) -> bytes:
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read()
+    except OSError:
+        connection.close()
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("hosts", "refusal"),
+    [
+        (("127.0.0.1",), ""),
+        (("localhost",), ""),
+        (("10.0.0.1",), "x509: certificate is valid for 10.0.0.1, not 127.0.0.1"),
+        (("*.invalid",), 'tls: "127.0.0.1" does not match any of DNSNames ["*.invalid"]'),
+    ],
+)
+def test_a_listener_that_looks_at_addresses_refuses_who_comes_from_another_one(
+    tmp_path: Path, hosts: tuple[str, ...], refusal: str
+) -> None:
+    authority = Authority(tmp_path)
+    host, client = authority.issue("host", NAME), authority.issue("client", *hosts)
+    registry = Registry()
+    registry.http("/metrics", lambda request: request.respond(200, b"ok"))
+    held = Credentials(
+        Tls(str(host.cert), str(host.key), True, str(authority.file)), by_address=True
+    )
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.load_cert_chain(client.cert, client.key)
+    refused: list[tuple[str, str]] = []
+    with serving(registry, tls=held) as running:
+        running.server.handshake_failed = lambda *told: refused.append(told)
+        connection = http.client.HTTPSConnection(NAME, running.port, timeout=60, context=context)
+        answers = [_answer(connection) for _ in range(2)]
+        connection.close()
+    assert answers == [b"" if refusal else b"ok"] * 2
+    assert [(address, reason.startswith(refusal)) for address, reason in refused] == (
+        [(NAME, True)] * 2 if refusal else []
+    )
