@@ -9,6 +9,8 @@ PORT ?= 2379
 DEMO_DIR ?= .demo
 TESTS ?= tests
 SHARING := tests/sim tests/unit tests/linearizability
+# tests of the load generator, which wait for an etcd or for a duration
+LOADS := tests/unit/bench
 PAIRED := tests/cluster tests/interop
 # faults that are waited for, whatever else the machine does meanwhile; the others in tests/faults measure time or memory
 WAITING := $(addprefix tests/faults/test_,disks.py faults_at_random.py fuzz.py readme.py rolling.py rolling_ctl.py \
@@ -33,12 +35,15 @@ demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, da
 
 test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); names what was skipped and why
 ifeq ($(TESTS),tests)
-	# simulations and unit tests use little but CPU, so they share the machine; what starts hosts waits for most
-	# of its time, so two files run side by side, each with hosts of its own (tests/ports.py), and beside them one
-	# after the other the faults that are only waited for; what measures has the machine to itself (decision 58).
+	# simulations and unit tests use little but CPU, so they share the machine, and beside them those of the load
+	# generator wait; what starts hosts waits for most of its time, so two files run side by side, each with hosts
+	# of its own (tests/ports.py), and beside them one after the other the faults that are only waited for; what
+	# measures has the machine to itself (decision 58).
 	# All parts run whatever the others say: one run names all that fails
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
-	$(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(SHARING) || failed=1; \
+	$(BIN)/python -m pytest -m "not soak" -q -rfEs $(LOADS) >$$told 2>&1 & waiting=$$!; \
+	$(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(LOADS:%=--ignore=%) $(SHARING) || failed=1; \
+	wait $$waiting || failed=1; cat $$told; \
 	$(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 $(WAITING) >$$told 2>&1 & waiting=$$!; \
 	$(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 2 --dist loadfile $(WAITING:%=--ignore=%) $(PAIRED) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \

@@ -456,7 +456,8 @@ MUTANTS = [
     Mutant(says_no_lease_by_itself, ("I22 no lease", "I15"), plan(
         mix={"grant": 10, "lease_put": 20}, busy_s=0.02, think_s=0.001, fault_every_s=9.0)),
     Mutant(judges_fates_by_index, ("I23", *WRONG), plan(
-        faults=("isolate", "heal", "heal", "heal"), mix={"put": 1}, clients=12, fault_every_s=0.3, patience=1.0), first=40),
+        faults=("isolate", "heal", "heal", "heal"), mix={"put": 1}, clients=12, fault_every_s=0.3,
+        patience=1.0), first=64),
     Mutant(no_locks, WRONG, plan(fault_every_s=5.0)),
     Mutant(locks_bind_nobody, ("I9 nothing that conflicts",), plan(fault_every_s=5.0)),
     Mutant(locks_leave_reads_alone, WRONG, plan(fault_every_s=5.0)),
@@ -470,7 +471,7 @@ MUTANTS = [
     Mutant(leases_of_puts_are_not_locked, ("I15",), plan(mix=LEASES)),
     Mutant(terms_are_not_checked, ("I10", *WRONG), plan(
         mix=WIDE, faults=("pause leader", "transfer", "transfer", "transfer"), fault_every_s=0.05, busy_s=0.005,
-        shards=3)),
+        shards=3), first=14),
     Mutant(attempts_keep_their_id, (*WRONG, "I23", "liveness", "H5"), plan(shards=3, repeats=0.5), first=10),
     Mutant(locks_are_let_go_at_once, ("I11", *WRONG), plan(
         mix=HOT, faults=("break",), fault_every_s=1.0)),
@@ -482,7 +483,8 @@ MUTANTS = [
     Mutant(index_without_a_round, ("I13", "I14", "I22 real time", "I24"), plan(
         faults=("isolate", "isolate", "heal"), fault_every_s=0.5, clients=12), first=13),
     Mutant(keeps_alive_without_a_round, ("H7", "I22 a lease"), plan(
-        mix={"grant": 4, "keep": 20, "put": 4}, faults=("isolate", "isolate", "heal"), fault_every_s=0.5, seconds=5.0)),
+        mix={"grant": 4, "keep": 20, "put": 4}, faults=("isolate", "isolate", "heal"), fault_every_s=0.5,
+        seconds=5.0), first=7),
     Mutant(leases_get_no_time_at_a_new_sequencer, ("H7",), plan(
         mix={"grant": 4, "keep": 20, "put": 4}, faults=SEQUENCERS, seconds=5.0)),
     Mutant(sends_whatever_any_shard_has, ("I16",), plan(mix={**HOT, "watch": 2})),

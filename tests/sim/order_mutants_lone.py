@@ -125,7 +125,8 @@ MUTANTS = [
     Mutant(a_lone_put_rests_on_any_leaders_word, ("I10", *WRONG), lone(
         faults=("pause leader", "transfer", "transfer", "transfer"), fault_every_s=0.05, busy_s=0.005, shards=3)),
     Mutant(a_lone_puts_lock_outlives_its_sequencer, ("I23 every wait", "liveness"), lone(
-        faults=("kill sequencer", "restart", "pause sequencer"), fault_every_s=0.1, busy_s=0.02, shards=3)),
+        faults=("kill sequencer", "restart", "pause sequencer"), fault_every_s=0.1, busy_s=0.02, shards=3),
+        first=14),
     Mutant(a_lone_puts_lease_is_not_locked, ("I15", "I22 a put continues its key", "I22 a delete finds its key"), lone(
         mix={"lease_put": 12, "grant": 4, "revoke": 6}, fault_every_s=9.0)),
     Mutant(lone_puts_go_to_their_leader_when_their_link_breaks, ("I23", *WRONG), lone(

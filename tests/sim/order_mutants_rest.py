@@ -345,9 +345,11 @@ MUTANTS = [
     Mutant(acknowledges_controls_at_once, ("I20",), plan(
         mix={"put": 8, "compact": 4}, faults=("pause leader", "pause leader", "break"))),
     Mutant(expiries_outlive_their_term, ("H7", "I22 a lease"), plan(
-        mix={"grant": 8, "keep": 30, "put": 4}, faults=("isolate", "pause sequencer", "heal"), fault_every_s=0.6, seconds=6.0)),
+        mix={"grant": 8, "keep": 30, "put": 4}, faults=("isolate", "pause sequencer", "heal"),
+        fault_every_s=0.6, seconds=6.0), first=17),
     Mutant(the_sequencer_judges_fates_by_index, ("I23", *WRONG), plan(
-        faults=("isolate", "heal", "heal", "heal"), mix={"put": 1}, clients=12, fault_every_s=0.3, patience=1.0, shards=1)),
+        faults=("isolate", "heal", "heal", "heal"), mix={"put": 1}, clients=12, fault_every_s=0.3,
+        patience=1.0, shards=1), first=9),
     Mutant(the_floor_is_forgotten, ("H5",), plan(shards=3, repeats=0.5, mix=WIDE, fault_every_s=9.0)),
     Mutant(grants_before_the_sequencers_record, ("H5",), plan(
         mix=WIDE, faults=("transfer", "kill sequencer", "restart"), fault_every_s=0.1, shards=3)),
@@ -371,7 +373,8 @@ MUTANTS = [
     Mutant(node_0_keeps_its_own_fold, ("I3", "I4", "I5", "I6", "I10", "I17", "I19"), plan(snapshot_count=20, faults=SNAPSHOTS, seconds=6.0)),
     Mutant(installs_are_no_gaps_for_watches, ("I16", "I23 every wait", "liveness"), plan(
         snapshot_count=20, faults=SNAPSHOTS, mix={**HOT, "watch": 3}, seconds=6.0)),
-    Mutant(reads_join_a_question_under_way, ("I22 real time", "I24", "I14"), plan(mix={"put": 6, "range": 20}, clients=12, fault_every_s=9.0)),
+    Mutant(reads_join_a_question_under_way, ("I22 real time", "I24", "I14"), plan(
+        mix={"put": 6, "range": 20}, clients=12, fault_every_s=9.0), first=4),
     Mutant(fronts_forget_what_they_showed, ("I14 a front",), plan(
         mix={"put": 8, "serializable": 8}, faults=("pause node", "cut pair", "heal", "late"), late=0.1)),
     Mutant(serializable_spans_are_torn, WRONG, plan(mix={**HOT, "serializable": 20})),
