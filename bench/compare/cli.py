@@ -1,4 +1,5 @@
-"""``muster-bench compare``, ``report``, ``agree``, ``size``, ``cuts`` and ``check``: the commands that start their servers themselves."""
+"""``muster-bench compare``, ``report``, ``agree``, ``size``, ``cuts`` and ``check``: the commands that start
+their servers themselves."""
 
 from __future__ import annotations
 
@@ -31,8 +32,13 @@ from bench.systems import systems
 _errors = Console(stderr=True, highlight=False)
 Option = typer.Option
 
-_DATA_DIR = Annotated[Path | None, Option(help="Where the systems keep their data (a new directory in it, removed "
-                                               "afterwards). Default: TMPDIR or /var/tmp.")]
+_DATA_DIR = Annotated[
+    Path | None,
+    Option(
+        help="Where the systems keep their data (a new directory in it, removed "
+        "afterwards). Default: TMPDIR or /var/tmp."
+    ),
+]
 _ETCD_FLAGS = Annotated[str, Option(help="More flags for etcd, as one string.")]
 _MUSTER_FLAGS = Annotated[str, Option(help="More flags for muster local, as one string: \"--fronts 0\".")]
 _GO_BENCHMARK = Path(__file__).with_name("go_benchmark.sh")
@@ -51,24 +57,44 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    baseline: Annotated[str, Option(help="A: etcd or muster, to be started (muster:4 with four shards); PATH of an "
-                                         "etcd; or NAME=HOST:PORT,... for one that runs.")] = "",
-    subject: Annotated[str, Option(help="B, in the same forms; several, separated by blanks, are each compared "
-                                        "with A.")] = "",
+    baseline: Annotated[
+        str,
+        Option(
+            help="A: etcd or muster, to be started (muster:4 with four shards); PATH of an "
+            "etcd; or NAME=HOST:PORT,... for one that runs."
+        ),
+    ] = "",
+    subject: Annotated[
+        str, Option(help="B, in the same forms; several, separated by blanks, are each compared with A.")
+    ] = "",
     with_: Annotated[str, Option("--with", help="etcd=ENDPOINTS or etcd=PATH: the baseline.")] = "",
-    preset: Annotated[str, Option(help="issue2 (puts and ranges by clients), issue3 (by shards), issue4 (the whole "
-                                       "matrix), keys (peer keys), several with commas, or all: these four. "
-                                       "Bounded in time: 6, 6, 10 and 5 minutes. "
-                                       "issue15: version 2 of the API. "
-                                       "tls: puts and ranges by TLS. "
-                                       "kubernetes: what its API servers ask for.")] = "",
-    only: Annotated[str, Option(help="Comma-separated cells or shell patterns, such as put-*,range-l-1000. Default: "
-                                     "the preset's, or put and both ranges with 1, 100 and 1000 clients.")] = "",
+    preset: Annotated[
+        str,
+        Option(
+            help="issue2 (puts and ranges by clients), issue3 (by shards), issue4 (the whole "
+            "matrix), keys (peer keys), several with commas, or all: these four. "
+            "Bounded in time: 6, 6, 10 and 5 minutes. "
+            "issue15: version 2 of the API. "
+            "tls: puts and ranges by TLS. "
+            "kubernetes: what its API servers ask for."
+        ),
+    ] = "",
+    only: Annotated[
+        str,
+        Option(
+            help="Comma-separated cells or shell patterns, such as put-*,range-l-1000. Default: "
+            "the preset's, or put and both ranges with 1, 100 and 1000 clients."
+        ),
+    ] = "",
     rounds: Annotated[int, Option(min=1, help="Turns of each system in each cell.")] = 3,
     duration: Annotated[float, Option(min=0.1, help="Seconds of one turn, at most.")] = 5.0,
     warm_up: Annotated[float, Option(min=0, help="Seconds before the first turn of a cell.")] = 1.0,
-    budget: Annotated[float, Option(min=0, help="Seconds for the whole; turns are shortened to keep it. 0: the "
-                                                "preset's, or no bound.")] = 0.0,
+    budget: Annotated[
+        float,
+        Option(
+            min=0, help="Seconds for the whole; turns are shortened to keep it. 0: the preset's, or no bound."
+        ),
+    ] = 0.0,
     key_space: Annotated[int, Option("--key-space-size", help="Number of different keys.")] = 10_000,
     big_keys: Annotated[int, Option(help="Keys of the large range. 0: the preset's (100,000).")] = 0,
     watchers: Annotated[int, Option(help="Watchers of one key; twice as many idle ones.")] = 10_000,
@@ -77,7 +103,9 @@ def compare(
     scale: Annotated[float, Option(help="Of a Kubernetes cluster's rates (5,000 renewals a second).")] = 0.2,
     hosts: Annotated[int, Option(min=1, max=7, help="Members of each system.")] = 3,
     processes: Annotated[int, Option(help="Client processes that share the work.")] = 1,
-    leader_only: Annotated[bool, Option("--leader-only", help="Connect to the leader's member only.")] = False,
+    leader_only: Annotated[
+        bool, Option("--leader-only", help="Connect to the leader's member only.")
+    ] = False,
     data_dir: _DATA_DIR = None,
     etcd_flags: _ETCD_FLAGS = "",
     muster_flags: _MUSTER_FLAGS = "",
@@ -115,7 +143,9 @@ def compare(
                           for w in wanted]
             results.append(_compare(plan, wanted, data_dir, etcd_flags, muster_flags, quiet=as_json))
             if save is not None:  # what is there is kept if the next one fails
-                save.write_text(json.dumps(results[0] if len(results) == 1 else results) + "\n", encoding="utf-8")
+                save.write_text(
+                    json.dumps(results[0] if len(results) == 1 else results) + "\n", encoding="utf-8"
+                )
             _write(results, markdown, html_page)
     if as_json:
         sys.stdout.write(json.dumps(results[0] if len(results) == 1 else results) + "\n")
@@ -124,8 +154,15 @@ def compare(
             compare_report.show(output(), result)
 
 
-def _compare(plan: comparing.Plan, names: list[str], data_dir: Path | None, etcd_flags: str, muster_flags: str, *,
-             quiet: bool) -> dict[str, Any]:
+def _compare(
+    plan: comparing.Plan,
+    names: list[str],
+    data_dir: Path | None,
+    etcd_flags: str,
+    muster_flags: str,
+    *,
+    quiet: bool,
+) -> dict[str, Any]:
     began = time.monotonic()
     if any(cell.spec.command in V2 for cell in plan.cells):
         etcd_flags += " --enable-v2"
@@ -170,9 +207,12 @@ def _write(results: list[dict[str, Any]], markdown: Path | None, html_page: Path
 
 
 def agree(
-    tool: Annotated[Path, Option(help="etcd's benchmark tool, as bench/compare/go_benchmark.sh builds and runs it.")]
-    = _GO_BENCHMARK,
-    systems_: Annotated[str, Option("--systems", help="The two to compare, as compare names them.")] = "etcd muster",
+    tool: Annotated[
+        Path, Option(help="etcd's benchmark tool, as bench/compare/go_benchmark.sh builds and runs it.")
+    ] = _GO_BENCHMARK,
+    systems_: Annotated[
+        str, Option("--systems", help="The two to compare, as compare names them.")
+    ] = "etcd muster",
     clients: Annotated[str, Option(help="Comma-separated: of 1, 100 and 1000.")] = "1,100,1000",
     rounds: Annotated[int, Option(min=1, help="Turns of each tool on each system.")] = 3,
     duration: Annotated[float, Option(min=0.1, help="Seconds of one turn.")] = 3.0,
@@ -180,7 +220,8 @@ def agree(
     page: Annotated[bool, Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: _JSON = False,
 ) -> None:
-    """Run the same work by muster-bench and by etcd's own benchmark tool, to see that both tell the same ratios."""
+    """Run the same work by muster-bench and by etcd's own benchmark tool, to see that both tell the same
+    ratios."""
     from bench.compare.loads import agree as agreeing
 
     with _failures():
@@ -198,17 +239,23 @@ def agree(
 def size(
     keys: Annotated[int, Option(min=1, help="Keys to load.")] = 100_000,
     val_size: Annotated[int, Option(help="Bytes of a value.")] = 256,
-    overwrites: Annotated[int, Option(min=0, help="Keys to put again, for the compaction to take away. Default: as "
-                                                  "many as there are.")] = 0,
-    names: Annotated[str, Option("--systems", help="What to start, separated by blanks, one after the other.")]
-    = "etcd muster",
+    overwrites: Annotated[
+        int,
+        Option(
+            min=0, help="Keys to put again, for the compaction to take away. Default: as many as there are."
+        ),
+    ] = 0,
+    names: Annotated[
+        str, Option("--systems", help="What to start, separated by blanks, one after the other.")
+    ] = "etcd muster",
     data_dir: _DATA_DIR = None,
     etcd_flags: _ETCD_FLAGS = "",
     muster_flags: _MUSTER_FLAGS = "",
     limit: Annotated[float, Option(help="Seconds after which a system's turn is given up.")] = 600.0,
     as_json: _JSON = False,
 ) -> None:
-    """Load keys; tell bytes on disk and in memory, and the time of a restart, a compaction, a defragmentation."""
+    """Load keys; tell bytes on disk and in memory, and the time of a restart, a compaction, a
+    defragmentation."""
     from bench.compare.loads import size as sizing
 
     with _failures():
@@ -223,11 +270,16 @@ def crowd(
     connections: Annotated[int, Option(min=1, help="Connections, all from this process.")] = 10_000,
     watches: Annotated[int, Option(min=1, help="Watches on them, each on a key of its own.")] = 100_000,
     watch_streams: Annotated[int, Option(min=0, help="Connections that have a watch stream. 0: all.")] = 0,
-    members: Annotated[int, Option(min=0, max=3, help="Members that the connections go to. 0: all three.")] = 0,
-    at_once: Annotated[int, Option(min=1, help="Connections, requests or streams under way at a time.")] = 256,
+    members: Annotated[
+        int, Option(min=0, max=3, help="Members that the connections go to. 0: all three.")
+    ] = 0,
+    at_once: Annotated[
+        int, Option(min=1, help="Connections, requests or streams under way at a time.")
+    ] = 256,
     duration: Annotated[float, Option(min=0.1, help="Seconds of the puts beside them, each time.")] = 5.0,
-    names: Annotated[str, Option("--systems", help="What to start, separated by blanks, one after the other.")]
-    = "etcd muster",
+    names: Annotated[
+        str, Option("--systems", help="What to start, separated by blanks, one after the other.")
+    ] = "etcd muster",
     data_dir: _DATA_DIR = None,
     etcd_flags: _ETCD_FLAGS = "",
     muster_flags: _MUSTER_FLAGS = "",
@@ -235,14 +287,22 @@ def crowd(
     page: Annotated[bool, Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: _JSON = False,
 ) -> None:
-    """Hold very many connections and watches; tell their memory, and what others' puts take beside them. Exit 1 if any
-    of them failed."""
+    """Hold very many connections and watches; tell their memory, and what others' puts take beside them. Exit
+    1 if any of them failed."""
     from bench.load import crowd as crowding
 
     with _failures():
-        load = crowding.Load(connections, watches, watch_streams, members, at_once, duration_s=duration, limit_s=limit)
-        result = crowding.measure(shlex.split(names), load, data_dir=data_dir, etcd_flags=shlex.split(etcd_flags),
-                                  muster_flags=shlex.split(muster_flags), said=_said(quiet=as_json))
+        load = crowding.Load(
+            connections, watches, watch_streams, members, at_once, duration_s=duration, limit_s=limit
+        )
+        result = crowding.measure(
+            shlex.split(names),
+            load,
+            data_dir=data_dir,
+            etcd_flags=shlex.split(etcd_flags),
+            muster_flags=shlex.split(muster_flags),
+            said=_said(quiet=as_json),
+        )
     if page and not as_json:
         sys.stdout.write(crowding.markdown(result))
     else:
@@ -253,15 +313,23 @@ def crowd(
 
 def cuts(
     context: typer.Context,
-    shards: Annotated[str, Option(help="Comma-separated: numbers of shards, each a step.")] = "2,4,8,16,32,64",
+    shards: Annotated[
+        str, Option(help="Comma-separated: numbers of shards, each a step.")
+    ] = "2,4,8,16,32,64",
     rate: Annotated[float, Option(min=1, help="Commits a second that each shard reports.")] = 200.0,
     duration: Annotated[float, Option(min=0.1, help="Seconds of one step.")] = 3.0,
-    cpu_limit: Annotated[float, Option(min=0.01, max=1, help="Share of a CPU that the sequencer's process may use; below 1 by a cgroup.")] = 1.0,
+    cpu_limit: Annotated[
+        float,
+        Option(
+            min=0.01, max=1, help="Share of a CPU that the sequencer's process may use; below 1 by a cgroup."
+        ),
+    ] = 1.0,
     data_dir: _DATA_DIR = None,
     page: Annotated[bool, Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: _JSON = False,
 ) -> None:
-    """What the order log of a store with several shards costs, and how many shards one sequencer can order."""
+    """What the order log of a store with several shards costs, and how many shards one sequencer can
+    order."""
     from bench.compare.loads import cuts as ordering
 
     if context.obj is None:
@@ -307,9 +375,16 @@ class _Bar(comparing.Told):
     """A progress bar on stderr where that is a terminal, lines where it is not."""
 
     def __init__(self, name: str, quiet: bool) -> None:
-        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                             TimeElapsedColumn(), TextColumn("{task.fields[note]}"), console=_errors, transient=True,
-                             disable=quiet or not _errors.is_terminal)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=_errors,
+            transient=True,
+            disable=quiet or not _errors.is_terminal,
+        )
         self._task = self._bar.add_task(name or "compare", total=None, note="")
 
     def __enter__(self) -> _Bar:

@@ -2,8 +2,8 @@
 
 All run all the while (what each costs when idle is measured and told), and take turns of a few seconds, so
 that whatever else the machine does meets all alike. A ratio is a system's figure over the first one's in the
-same round. A budget bounds the whole: turns get shorter and rounds fewer when time runs short, and what is left
-over is named.
+same round. A budget bounds the whole: turns get shorter and rounds fewer when time runs short, and what is
+left over is named.
 """
 
 from __future__ import annotations
@@ -38,9 +38,21 @@ SHORTEST_TURN_S = 0.6
 COMFORTABLE_TURN_S = 1.0
 
 #: The figures of one run that are compared, and whether more is better.
-FIGURES = {"throughput_per_s": True, "mean_ms": False, "p50_ms": False, "p99_ms": False, "max_ms": False,
-           "server_us_per_op": False, "server_rss_bytes": False, "written_per_op": False, "syncs_per_op": False,
-           "p99_growth": False, "to_all_ms": False, "watcher_bytes": False, "errors": False}
+FIGURES = {
+    "throughput_per_s": True,
+    "mean_ms": False,
+    "p50_ms": False,
+    "p99_ms": False,
+    "max_ms": False,
+    "server_us_per_op": False,
+    "server_rss_bytes": False,
+    "written_per_op": False,
+    "syncs_per_op": False,
+    "p99_growth": False,
+    "to_all_ms": False,
+    "watcher_bytes": False,
+    "errors": False,
+}
 
 
 @dataclass(slots=True)
@@ -73,11 +85,13 @@ class Told:
         """Turns made, of all systems."""
 
 
-async def compare(plan: Plan, systems: Sequence[System], told: Told, *, began: float | None = None) -> dict[str, Any]:
+async def compare(
+    plan: Plan, systems: Sequence[System], told: Told, *, began: float | None = None
+) -> dict[str, Any]:
     """Run the plan on the systems in turn. The ``--json`` dictionary.
 
-    A run that fails is recorded as such and the others go on; RuntimeError if a system has ended. ``began``: the
-    moment of ``time.monotonic`` that the budget counts from, where starting the systems is to be in it.
+    A run that fails is recorded as such and the others go on; RuntimeError if a system has ended. ``began``:
+    the moment of ``time.monotonic`` that the budget counts from, where starting the systems is to be in it.
     """
     began = time.monotonic() if began is None else began
     started_at = datetime.now(UTC)
@@ -101,8 +115,8 @@ async def compare(plan: Plan, systems: Sequence[System], told: Told, *, began: f
 
 
 async def _passes(plan: Plan, systems: Sequence[System], told: Told, clock: _Clock) -> list[dict[str, Any]]:
-    """Every cell once, then every cell again: so that each has its turn when time runs short, and the rounds of
-    one cell lie far apart."""
+    """Every cell once, then every cell again: so that each has its turn when time runs short, and the rounds
+    of one cell lie far apart."""
     runs: dict[str, dict[str, list[dict[str, Any]]]] = {
         cell.name: {system.name: [] for system in systems} for cell in plan.cells}
     lengths: dict[str, float] = {}
@@ -218,14 +232,17 @@ async def _turn(plan: Plan, cell: Cell, system: System, duration_s: float, round
     try:
         if cell.kind == "disturbed":
             part = 1 / max(1, plan.rounds - max(round_, 0))
-            result = await disturbed_run(spec, cell.disturbance, system.pids, processes=plan.processes, part=part)
+            result = await disturbed_run(
+                spec, cell.disturbance, system.pids, processes=plan.processes, part=part
+            )
         else:
             result = await run.run(spec, processes=plan.processes, server_roots=system.pids)
     except (run.RunError, OSError, TimeoutError) as error:
         system.check()
         return {"failed": str(error) or type(error).__name__}
     result["counters"] = counters.grown(before, counters.sample(system.told))
-    if round_ == 0 and spec.command in WATCHES and result["server"]:  # later rounds find the memory already there
+    # later rounds find the memory already there
+    if round_ == 0 and spec.command in WATCHES and result["server"]:
         watchers = spec.streams * spec.watchers_per_stream
         result["watcher_bytes"] = max(0, result["server"]["setup_rss_bytes"]) / watchers
     return result
@@ -284,7 +301,9 @@ def figures(results: Iterable[dict[str, Any]], name: str) -> list[float]:
     return [value for result in results if (value := figure(result, name)) is not None]
 
 
-def ratios(runs: dict[str, list[dict[str, Any]]], names: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+def ratios(
+    runs: dict[str, list[dict[str, Any]]], names: Sequence[str]
+) -> dict[str, dict[str, dict[str, float]]]:
     """For each system but the first, and each figure, its over the first's: median, lowest, highest round."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for other in names[1:]:
@@ -293,13 +312,18 @@ def ratios(runs: dict[str, list[dict[str, Any]]], names: Sequence[str]) -> dict[
             values = [b / a for one, two in zip(runs[names[0]], runs[other], strict=False)
                       if (a := figure(one, name)) and (b := figure(two, name)) is not None]
             if values:
-                found[other][name] = {"median": statistics.median(values), "low": min(values), "high": max(values)}
+                found[other][name] = {
+                    "median": statistics.median(values),
+                    "low": min(values),
+                    "high": max(values),
+                }
     return found
 
 
 def targets(cell: Cell, runs: dict[str, list[dict[str, Any]]], found: dict[str, dict[str, dict[str, float]]],
             names: Sequence[str]) -> list[dict[str, Any]]:
-    """The cell's targets with what was reached, of the systems that there are; ``value`` is None where it could not be measured."""
+    """The cell's targets with what was reached, of the systems that there are; ``value`` is None where it
+    could not be measured."""
     rows = []
     for target in cell.targets:
         if target.subject >= len(names):

@@ -1,6 +1,7 @@
 """What is compared: the cells, the targets set for them, and the presets that group them.
 
-A cell is one row of work. ``kind`` says how it is run (``bench.compare.comparison``); ``spec`` lacks endpoints and duration.
+A cell is one row of work. ``kind`` says how it is run (``bench.compare.comparison``); ``spec`` lacks
+endpoints and duration.
 """
 
 from __future__ import annotations
@@ -81,8 +82,11 @@ _CLIENT_TARGETS = {
     ("range-s", 1000): (_at_least(1.8),),
     ("range-s", 1): (_at_most(1.2, "mean_ms"),),
 }
-_WORK = (("put", "put", {"command": "put"}), ("range-l", "linearizable range of one key", {"command": "range"}),
-         ("range-s", "serializable range of one key", {"command": "range", "serializable": True}))
+_WORK = (
+    ("put", "put", {"command": "put"}),
+    ("range-l", "linearizable range of one key", {"command": "range"}),
+    ("range-s", "serializable range of one key", {"command": "range", "serializable": True}),
+)
 
 
 def by_clients() -> list[Cell]:
@@ -100,16 +104,41 @@ def large_reads(sizes: Sizes) -> list[Cell]:
     scan = replace(whole, command="scan", clients=1, conns=1, timeout_s=30.0)
     n = f"{sizes.big_keys:,}"
     return [
-        Cell("range-1k", "range of 1,000 keys, 10 clients",
-             replace(whole, range_end=end, clients=10, conns=10), big=True, targets=(_at_least(1.5),)),
-        Cell("range-all", f"range of {n} keys in one request", replace(scan, page=0), big=True,
-             targets=(_at_least(1.5),)),
-        Cell("range-paged", f"range of {n} keys in pages of 1,000", replace(scan, page=1000), big=True,
-             targets=(_at_least(1.5),)),
-        Cell("count", f"count of a prefix of {n} keys", replace(whole, count_only=True), big=True,
-             targets=(_at_most(0.2, "mean_ms"),)),
-        Cell("first-page", f"first page of 500 of {n} keys, with the exact count", replace(whole, limit=500), big=True,
-             targets=(_at_most(0.2, "mean_ms"),)),
+        Cell(
+            "range-1k",
+            "range of 1,000 keys, 10 clients",
+            replace(whole, range_end=end, clients=10, conns=10),
+            big=True,
+            targets=(_at_least(1.5),),
+        ),
+        Cell(
+            "range-all",
+            f"range of {n} keys in one request",
+            replace(scan, page=0),
+            big=True,
+            targets=(_at_least(1.5),),
+        ),
+        Cell(
+            "range-paged",
+            f"range of {n} keys in pages of 1,000",
+            replace(scan, page=1000),
+            big=True,
+            targets=(_at_least(1.5),),
+        ),
+        Cell(
+            "count",
+            f"count of a prefix of {n} keys",
+            replace(whole, count_only=True),
+            big=True,
+            targets=(_at_most(0.2, "mean_ms"),),
+        ),
+        Cell(
+            "first-page",
+            f"first page of 500 of {n} keys, with the exact count",
+            replace(whole, limit=500),
+            big=True,
+            targets=(_at_most(0.2, "mean_ms"),),
+        ),
     ]
 
 
@@ -118,12 +147,33 @@ def disturbed(sizes: Sizes) -> list[Cell]:
     put = replace(_BLANK, clients=100, conns=10, rate_per_s=sizes.disturbed_rate_per_s)
     twice = (_at_most(2.0, "p99_growth", ratio=False),)
     return [
-        Cell("put-during-catch-up", "puts while watchers catch up from revision 1", put, "disturbed", "catch-up",
-             big=True, targets=twice),
-        Cell("put-during-full-range", f"puts while {sizes.big_keys:,} keys are read, over and over", put, "disturbed",
-             "full-range", big=True, targets=twice),
-        Cell("put-during-compaction", "puts while compaction runs", put, "disturbed", "compaction", big=True,
-             targets=twice),
+        Cell(
+            "put-during-catch-up",
+            "puts while watchers catch up from revision 1",
+            put,
+            "disturbed",
+            "catch-up",
+            big=True,
+            targets=twice,
+        ),
+        Cell(
+            "put-during-full-range",
+            f"puts while {sizes.big_keys:,} keys are read, over and over",
+            put,
+            "disturbed",
+            "full-range",
+            big=True,
+            targets=twice,
+        ),
+        Cell(
+            "put-during-compaction",
+            "puts while compaction runs",
+            put,
+            "disturbed",
+            "compaction",
+            big=True,
+            targets=twice,
+        ),
     ]
 
 
@@ -137,9 +187,21 @@ def backup(sizes: Sizes) -> list[Cell]:
 def idle_watchers(sizes: Sizes) -> Cell:
     """So many that what they take stands out, and on servers that have no memory to spare yet: first."""
     per_stream = max(1, sizes.watchers // 50)
-    return Cell("idle-watchers", f"{100 * per_stream:,} idle watchers of one key on 100 connections: memory of each",
-                replace(_BLANK, command="watch", key_space=1, conns=100, streams=100, watchers_per_stream=per_stream,
-                        rate_per_s=1.0), duration_s=1.5, targets=(_at_most(0.5, "watcher_bytes"),))
+    return Cell(
+        "idle-watchers",
+        f"{100 * per_stream:,} idle watchers of one key on 100 connections: memory of each",
+        replace(
+            _BLANK,
+            command="watch",
+            key_space=1,
+            conns=100,
+            streams=100,
+            watchers_per_stream=per_stream,
+            rate_per_s=1.0,
+        ),
+        duration_s=1.5,
+        targets=(_at_most(0.5, "watcher_bytes"),),
+    )
 
 
 def others(sizes: Sizes) -> list[Cell]:
@@ -147,21 +209,47 @@ def others(sizes: Sizes) -> list[Cell]:
     per_stream = max(1, sizes.watchers // 100)
     watch = replace(_BLANK, command="watch", key_space=1, conns=100, streams=100)
     return [
-        Cell("txn-1000", "transaction (compare, put, get), 1000 clients",
-             replace(_BLANK, command="txn-compare", clients=1000, conns=100), targets=(_at_least(2.5),)),
-        Cell("lease-keepalive", "lease keep-alives, 1000 leases, 100 clients",
-             replace(_BLANK, command="lease-keepalive", clients=100, conns=10, leases=1000, lease_ttl_s=600),
-             targets=(_at_least(1.5),)),
-        Cell("lease-grant", "lease grants, 100 clients",
-             replace(_BLANK, command="lease-grant", clients=100, conns=10, lease_ttl_s=600), duration_s=1.5,
-             targets=(_at_least(1.5),)),
-        Cell("watch-one-key", f"one key watched by {100 * per_stream:,} watchers on 100 connections: delivery to all",
-             replace(watch, watchers_per_stream=per_stream, rate_per_s=3.0),
-             targets=(_at_most(0.5, "to_all_ms"),)),
-        Cell("watch-prefix", f"100 watchers on a prefix, {sizes.watch_rate_per_s:,.0f} puts/s",
-             replace(watch, conns=10, streams=10, watchers_per_stream=10, key_space=1000, watch_prefix="/w/",
-                     key_prefix="/w/", clients=100, rate_per_s=sizes.watch_rate_per_s),
-             targets=(_at_most(0.7, "p99_ms"), _at_most(0, "errors", ratio=False))),
+        Cell(
+            "txn-1000",
+            "transaction (compare, put, get), 1000 clients",
+            replace(_BLANK, command="txn-compare", clients=1000, conns=100),
+            targets=(_at_least(2.5),),
+        ),
+        Cell(
+            "lease-keepalive",
+            "lease keep-alives, 1000 leases, 100 clients",
+            replace(_BLANK, command="lease-keepalive", clients=100, conns=10, leases=1000, lease_ttl_s=600),
+            targets=(_at_least(1.5),),
+        ),
+        Cell(
+            "lease-grant",
+            "lease grants, 100 clients",
+            replace(_BLANK, command="lease-grant", clients=100, conns=10, lease_ttl_s=600),
+            duration_s=1.5,
+            targets=(_at_least(1.5),),
+        ),
+        Cell(
+            "watch-one-key",
+            f"one key watched by {100 * per_stream:,} watchers on 100 connections: delivery to all",
+            replace(watch, watchers_per_stream=per_stream, rate_per_s=3.0),
+            targets=(_at_most(0.5, "to_all_ms"),),
+        ),
+        Cell(
+            "watch-prefix",
+            f"100 watchers on a prefix, {sizes.watch_rate_per_s:,.0f} puts/s",
+            replace(
+                watch,
+                conns=10,
+                streams=10,
+                watchers_per_stream=10,
+                key_space=1000,
+                watch_prefix="/w/",
+                key_prefix="/w/",
+                clients=100,
+                rate_per_s=sizes.watch_rate_per_s,
+            ),
+            targets=(_at_most(0.7, "p99_ms"), _at_most(0, "errors", ratio=False)),
+        ),
     ]
 
 
@@ -170,18 +258,33 @@ def by_shards() -> list[Cell]:
     txn = replace(_BLANK, command="txn-put", txn_ops=2, clients=100, conns=10)
     cells = {cell.name: cell for cell in by_clients()}
     return [
-        replace(cells["put-1000"], targets=(_at_most(1.3, "server_us_per_op"), _at_most(1.5, "server_us_per_op", subject=2))),
+        replace(
+            cells["put-1000"],
+            targets=(_at_most(1.3, "server_us_per_op"), _at_most(1.5, "server_us_per_op", subject=2)),
+        ),
         Cell("put-4000", "put, 4000 clients on 400 connections", replace(_BLANK, clients=4000, conns=400)),
         replace(cells["put-100"], targets=()),
         Cell("put-1-shard-0", "put, 1 client, a key of shard 0", replace(_BLANK, key_space=1), own_key_of=0),
-        Cell("put-1-shard-1", "put, 1 client, a key of another shard", replace(_BLANK, key_space=1), own_key_of=1,
-             min_shards=2),
+        Cell(
+            "put-1-shard-1",
+            "put, 1 client, a key of another shard",
+            replace(_BLANK, key_space=1),
+            own_key_of=1,
+            min_shards=2,
+        ),
         replace(cells["range-l-1000"], targets=()),
-        Cell("txn-one-shard", "transaction of 2 puts in one directory, 100 clients",
-             replace(txn, key_prefix="/d/", key_space=10_000)),
+        Cell(
+            "txn-one-shard",
+            "transaction of 2 puts in one directory, 100 clients",
+            replace(txn, key_prefix="/d/", key_space=10_000),
+        ),
         Cell("txn-any-shard", "transaction of 2 puts on any shard, 100 clients", txn),
-        Cell("range-all", "full range in one request", replace(
-            _BLANK, command="scan", range_key=BIG_PREFIX, range_end="/big0", page=0, timeout_s=30.0), big=True),
+        Cell(
+            "range-all",
+            "full range in one request",
+            replace(_BLANK, command="scan", range_key=BIG_PREFIX, range_end="/big0", page=0, timeout_s=30.0),
+            big=True,
+        ),
     ]
 
 
@@ -238,7 +341,8 @@ ALL = ("issue2", "issue3", "issue4", "keys")  # what all means
 
 
 def cells(sizes: Sizes, preset: str = "") -> list[Cell]:
-    """Every cell, or those of a preset, in the order in which they run: compaction last, it takes the history away."""
+    """Every cell, or those of a preset, in the order in which they run: compaction last, it takes the history
+    away."""
     if preset == "issue2":
         return by_clients()
     if preset == "issue3":

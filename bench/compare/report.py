@@ -21,9 +21,18 @@ _COLUMNS = (("throughput_per_s", "ops/s", 1.0), ("mean_ms", "mean ms", 1.0), ("p
 _SPECIAL = (("to_all_ms", "to all watchers {} ms", 1.0), ("watcher_bytes", "{} KiB a watcher", 1024.0),
             ("p99_growth", "p99 grows {} times", 1.0))
 
-FIGURE_NAMES = {"throughput_per_s": "throughput", "mean_ms": "mean latency", "p99_ms": "p99", "max_ms": "longest",
-                "server_us_per_op": "server CPU us/op", "to_all_ms": "time to all", "watcher_bytes": "memory a watcher",
-                "p99_growth": "p99 during / before", "errors": "errors", "server_rss_bytes": "memory"}
+FIGURE_NAMES = {
+    "throughput_per_s": "throughput",
+    "mean_ms": "mean latency",
+    "p99_ms": "p99",
+    "max_ms": "longest",
+    "server_us_per_op": "server CPU us/op",
+    "to_all_ms": "time to all",
+    "watcher_bytes": "memory a watcher",
+    "p99_growth": "p99 during / before",
+    "errors": "errors",
+    "server_rss_bytes": "memory",
+}
 
 
 def marks(result: dict[str, Any]) -> tuple[str, str]:
@@ -56,7 +65,9 @@ def rows(result: dict[str, Any], *, by: str = "title") -> list[list[str]]:
             line = [title, f"{name} / {names[0]}"]
             for figure, _, _ in _COLUMNS:
                 ratio = found.get(figure)
-                line.append(f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else "-")
+                line.append(
+                    f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})" if ratio else "-"
+                )
             lines.append([*line, ", ".join(
                 f"{FIGURE_NAMES[figure]} {found[figure]['median']:.2f}" for figure, _, _ in _SPECIAL
                 if figure in found and figure != "p99_growth")])
@@ -69,12 +80,21 @@ def headings() -> list[str]:
 
 
 def targets(result: dict[str, Any]) -> list[list[str]]:
-    """The issue's table: work, figure, what is wanted, what was reached, whether that is it. Whose figure, where there are several."""
+    """The issue's table: work, figure, what is wanted, what was reached, whether that is it. Whose figure,
+    where there are several."""
     several = len(result["systems"]) > 2
-    return [[cell["title"], FIGURE_NAMES.get(target["figure"], target["figure"]) + (f", {target['system']}" if several else ""),
-             target["wanted"], "not measured" if target["value"] is None else f"{target['value']:.2f}",
-             "yes" if target["met"] else "no"]
-            for cell in result["cells"] for target in cell["targets"]]
+    return [
+        [
+            cell["title"],
+            FIGURE_NAMES.get(target["figure"], target["figure"])
+            + (f", {target['system']}" if several else ""),
+            target["wanted"],
+            "not measured" if target["value"] is None else f"{target['value']:.2f}",
+            "yes" if target["met"] else "no",
+        ]
+        for cell in result["cells"]
+        for target in cell["targets"]
+    ]
 
 
 TARGET_HEADS = ["work", "figure", "target", "reached", "met"]
@@ -113,13 +133,17 @@ def markdown(result: dict[str, Any]) -> str:
     memory = [[f"{system['name']}: {process['name']}", number(process["rss_bytes"] / 2**20),
                number(process["pss_bytes"] / 2**20), number(process["cpu_s"])]
               for system in result["systems"] for process in system["processes"]]
-    parts += _markdown_table(["process at the end", "RSS MiB", "of its own (PSS) MiB", "CPU s in all"], memory,
-                             right=(1, 2, 3))
+    parts += _markdown_table(
+        ["process at the end", "RSS MiB", "of its own (PSS) MiB", "CPU s in all"], memory, right=(1, 2, 3)
+    )
     return "\n".join(parts) + "\n"
 
 
 def _markdown_table(heads: list[str], lines: list[list[str]], right: Any) -> list[str]:
-    out = ["| " + " | ".join(heads) + " |", "|" + "".join("---:|" if i in right else "---|" for i in range(len(heads)))]
+    out = [
+        "| " + " | ".join(heads) + " |",
+        "|" + "".join("---:|" if i in right else "---|" for i in range(len(heads))),
+    ]
     for line in lines:
         bold = " / " in line[1]
         out.append("| " + " | ".join(f"**{text}**" if bold and text else text for text in line) + " |")
@@ -144,21 +168,33 @@ def context(result: dict[str, Any]) -> list[str]:
     lengths = f"{turns[0]:.1f} to {turns[-1]:.1f} s" if turns and turns[0] < turns[-1] else \
         f"{plan['duration_s']:g} s" if not turns else f"{turns[0]:.1f} s"
     counts = sorted(len(runs) for cell in result["cells"] for runs in cell["runs"].values() if runs)
-    rounds = f"{counts[0]} to {counts[-1]}" if counts and counts[0] < counts[-1] else f"{counts[0] if counts else 0}"
+    rounds = (
+        f"{counts[0]} to {counts[-1]}"
+        if counts and counts[0] < counts[-1]
+        else f"{counts[0] if counts else 0}"
+    )
     lines = [
         f"{result['started_at']}, {machine['cpu']}, {machine['cpus']} CPUs, "
-        f"{machine['memory_bytes'] / 2**30:.0f} GiB, Linux {machine['kernel']}, Python {machine['python']}; data on "
-        f"{storage['filesystem'] or 'an unknown file system'}, where a synced write of 300 bytes takes "
-        f"{storage['sync_ms']:.2f} ms.",
+        f"{machine['memory_bytes'] / 2**30:.0f} GiB, Linux {machine['kernel']}, Python {machine['python']}; "
+        f"data on {storage['filesystem'] or 'an unknown file system'}, where a synced write of 300 bytes "
+        f"takes {storage['sync_ms']:.2f} ms.",
         f"{rounds} rounds of {lengths} each, in turns, all systems running; connections go to "
         + ("the leader only" if plan["leader_only"] else "all members in turn, the leader first")
         + "; ratios are medians over the rounds, with the lowest and highest.",
     ]
-    runs = [run for cell in result["cells"] for runs in cell["runs"].values() for run in runs if "failed" not in run]
+    runs = [
+        run
+        for cell in result["cells"]
+        for runs in cell["runs"].values()
+        for run in runs
+        if "failed" not in run
+    ]
     others = [run["others_busy_percent"] for run in runs if run["others_busy_percent"] is not None]
     if others:
-        lines.append(f"Other programs and the kernel took {statistics.median(others):.0f}% of the machine's CPUs in "
-                     f"the median turn, {max(others):.0f}% in the worst.")
+        lines.append(
+            f"Other programs and the kernel took {statistics.median(others):.0f}% of the machine's CPUs in "
+            f"the median turn, {max(others):.0f}% in the worst."
+        )
     for system in result["systems"]:
         flags = f" ({' '.join(system['flags'])})" if system["flags"] else ""
         shards = f", {system['shards']} shard" + ("s" if system["shards"] > 1 else "") \

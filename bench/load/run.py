@@ -70,7 +70,9 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
         puts = sum(event["operations"] for event in sent)
         for worker in workers:
             worker.tell(f"end {puts}")
-        limit_s = START_LIMIT_S + spec.timeout_s + (spec.duration_s + puts / 1000 if spec.command in WATCHES else 0)
+        limit_s = (
+            START_LIMIT_S + spec.timeout_s + (spec.duration_s + puts / 1000 if spec.command in WATCHES else 0)
+        )
         results = await asyncio.gather(*(worker.expect("result", limit_s) for worker in workers))
         if spec.command in WATCHES:  # their work goes on until the last event is delivered
             usage_after = servers.sample(server_roots)
@@ -112,11 +114,23 @@ async def _stopping(workers: Sequence[_Process], stop: asyncio.Event | None) -> 
 
 async def populate(spec: Spec, *, processes: int = 1, progress: Progress | None = None,
                    stop: asyncio.Event | None = None) -> None:
-    """Put every key of the spec's key space once, 100 at a time, until ``stop``. RunError if any of them fails."""
+    """Put every key of the spec's key space once, 100 at a time, until ``stop``. RunError if any of them
+    fails."""
     result = await run(
-        replace(spec, command="put", distribution="sequential", first_key=0, total=spec.key_space, duration_s=0.0,
-                rate_per_s=0.0, clients=min(100, spec.key_space), conns=max(1, min(10, spec.key_space))),
-        processes=processes, progress=progress, stop=stop,
+        replace(
+            spec,
+            command="put",
+            distribution="sequential",
+            first_key=0,
+            total=spec.key_space,
+            duration_s=0.0,
+            rate_per_s=0.0,
+            clients=min(100, spec.key_space),
+            conns=max(1, min(10, spec.key_space)),
+        ),
+        processes=processes,
+        progress=progress,
+        stop=stop,
     )
     if result["errors"]:
         raise RunError(f"keys could not be put: {result['errors']}")
@@ -127,7 +141,9 @@ def machine() -> dict[str, Any]:
     model = ""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as info:
-            model = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), "")
+            model = next(
+                (line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), ""
+            )
     except OSError:
         pass
     return {"cpu": model or platform.processor(), "cpus": len(os.sched_getaffinity(0)),
@@ -147,19 +163,36 @@ def _merge(spec: Spec, results: list[dict[str, Any]]) -> dict[str, Any]:
             seconds[int(max(0.0, at_s - 1e-6))] += operations
     duration_s = (max(r["ended_ns"] for r in results) - min(r["started_ns"] for r in results)) / 1e9
     operations = len(latencies)
-    client = [{"pid": r["pid"], "user_s": r["user_s"], "system_s": r["system_s"], "max_rss_bytes": r["max_rss_bytes"],
-               "busy_percent": 100 * (r["user_s"] + r["system_s"]) / max(duration_s, 1e-9)} for r in results]
+    client = [
+        {
+            "pid": r["pid"],
+            "user_s": r["user_s"],
+            "system_s": r["system_s"],
+            "max_rss_bytes": r["max_rss_bytes"],
+            "busy_percent": 100 * (r["user_s"] + r["system_s"]) / max(duration_s, 1e-9),
+        }
+        for r in results
+    ]
     cpu_s = sum(c["user_s"] + c["system_s"] for c in client)
     return {
-        "operations": operations, "duration_s": duration_s,
+        "operations": operations,
+        "duration_s": duration_s,
         "throughput_per_s": operations / duration_s if duration_s else 0.0,
-        "errors": dict(errors), "latency_ms": latencies.summary_ms(), "histogram_us": latencies.buckets(),
+        "errors": dict(errors),
+        "latency_ms": latencies.summary_ms(),
+        "histogram_us": latencies.buckets(),
         "timeline": [[second, seconds[second]] for second in range(max(seconds, default=-1) + 1)],
-        "extra": {name: {"count": len(values), "latency_ms": values.summary_ms()} for name, values in extra.items()},
+        "extra": {
+            name: {"count": len(values), "latency_ms": values.summary_ms()} for name, values in extra.items()
+        },
         **(_rates(spec, results) if spec.command == "kubernetes" else {}),
-        "client": {"processes": client, "cpu_s": cpu_s, "us_per_op": cpu_s / operations * 1e6 if operations else 0.0,
-                   "busiest_percent": max(c["busy_percent"] for c in client),
-                   "reconnects": sum(r["reconnects"] for r in results)},
+        "client": {
+            "processes": client,
+            "cpu_s": cpu_s,
+            "us_per_op": cpu_s / operations * 1e6 if operations else 0.0,
+            "busiest_percent": max(c["busy_percent"] for c in client),
+            "reconnects": sum(r["reconnects"] for r in results),
+        },
     }
 
 
@@ -172,7 +205,10 @@ def _rates(spec: Spec, results: list[dict[str, Any]]) -> dict[str, dict[str, flo
 
 def _verdict(result: dict[str, Any]) -> str:
     """Whether the client side was what limited the run: ``no``, or in words how."""
-    if result["settings"]["rate_per_s"] and result["throughput_per_s"] > 0.98 * result["settings"]["rate_per_s"]:
+    if (
+        result["settings"]["rate_per_s"]
+        and result["throughput_per_s"] > 0.98 * result["settings"]["rate_per_s"]
+    ):
         return "no"
     if result["client"]["busiest_percent"] >= CLIENT_LIMITED_PERCENT:
         return "yes: a client process used a whole CPU; use more --processes"
@@ -192,7 +228,8 @@ def _server(used: list[servers.Spent], operations: int, setup_rss_bytes: int) ->
 
 
 def _others_percent(result: dict[str, Any], measured_s: float) -> float | None:
-    """What neither clients nor servers used of this machine's CPUs; None where the servers' part is not known.
+    """What neither clients nor servers used of this machine's CPUs; None where the servers' part is not
+    known.
 
     Interrupts, the kernel's own threads and this process are in it, so it is a little above 0 at best.
     """

@@ -99,13 +99,32 @@ class Spec:
         """ValueError, in words for the user, if this cannot be run."""
         if self.command not in COMMANDS:
             raise ValueError(f"unknown command {self.command}")
-        for name in ("conns", "clients", "key_size_bytes", "key_space", "txn_ops", "streams", "watchers_per_stream",
-                     "leases", "lease_ttl_s", "keys_per_txn", "names", "events", "waiters"):
+        for name in (
+            "conns",
+            "clients",
+            "key_size_bytes",
+            "key_space",
+            "txn_ops",
+            "streams",
+            "watchers_per_stream",
+            "leases",
+            "lease_ttl_s",
+            "keys_per_txn",
+            "names",
+            "events",
+            "waiters",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if self.total <= 0 and self.duration_s <= 0 and self.command != "watch-get":  # that ends with its watchers
+        # that ends with its watchers
+        if self.total <= 0 and self.duration_s <= 0 and self.command != "watch-get":
             raise ValueError("a run needs an end: give a total or a duration")
-        if self.total < 0 or self.duration_s < 0 or self.rate_per_s < 0 or min(self.timeout_s, self.dial_timeout_s) <= 0:
+        if (
+            self.total < 0
+            or self.duration_s < 0
+            or self.rate_per_s < 0
+            or min(self.timeout_s, self.dial_timeout_s) <= 0
+        ):
             raise ValueError("total, duration and rate must not be negative; the timeouts must be positive")
         if self.distribution not in DISTRIBUTIONS:
             raise ValueError(f"key distribution must be one of {', '.join(DISTRIBUTIONS)}")
@@ -123,7 +142,9 @@ class Spec:
         if self.command == "v2-wait" and self.clients != 1:
             raise ValueError("v2-wait has one client, which sets the key that all wait for")
         if self.keys_per_txn > self.key_space:
-            raise ValueError("a transaction reads a key only once: key space smaller than the keys per transaction")
+            raise ValueError(
+                "a transaction reads a key only once: key space smaller than the keys per transaction"
+            )
         if not 0 <= self.write_percent <= 100:
             raise ValueError("the percentage of writes must be between 0 and 100")
         if self.rw_ratio < 0:
@@ -131,7 +152,9 @@ class Spec:
         if self.user and ":" not in self.user:
             raise ValueError("--user must be name:password")
         if self.watched_keys and (self.watch_prefix or self.watchers_per_stream % self.watched_keys):
-            raise ValueError("the watchers of a stream must be a multiple of the watched keys, and without a prefix")
+            raise ValueError(
+                "the watchers of a stream must be a multiple of the watched keys, and without a prefix"
+            )
         if self.command == "txn-put" and self.txn_ops > self.key_space:
             raise ValueError("a transaction may put a key only once: key space smaller than the operations")
         if not self.endpoints:

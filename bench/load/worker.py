@@ -72,7 +72,11 @@ class Worker:
         if spec.command in WATCHES:
             self._watchers = watchers = Watchers(spec, self._client)
             await watchers.create()
-            puts = replace(spec, key_space=spec.watched_keys, distribution="sequential") if spec.watched_keys else spec
+            puts = (
+                replace(spec, key_space=spec.watched_keys, distribution="sequential")
+                if spec.watched_keys
+                else spec
+            )
             self._loop = Loop(spec, connections, PUT, put_body(puts, stamped=True))
         elif spec.command == "kubernetes":
             self._loop = self._mix = Mix(spec, self._client)
@@ -224,7 +228,9 @@ def _pairs(samples_us: list[int]) -> list[tuple[int, int]]:
 
 async def _orders() -> asyncio.StreamReader:
     reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
     return reader
 
 
@@ -262,5 +268,6 @@ async def _serve(spec: Spec) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends us in order
+    # Ctrl-C reaches the whole group; the parent ends us in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     uvloop.run(_serve(Spec.loads(sys.argv[1])))

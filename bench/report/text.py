@@ -23,7 +23,9 @@ def render(result: dict[str, Any], *, sample: bool = False, precise: bool = Fals
     if result["histogram_us"]:
         parts.append(_histogram(result["histogram_us"]))
     if sample:
-        parts.append(Text("operations in each second: " + " ".join(str(count) for _, count in result["timeline"])))
+        parts.append(
+            Text("operations in each second: " + " ".join(str(count) for _, count in result["timeline"]))
+        )
     parts.append(_cpu(result))
     for endpoint, value in result.get("hash_kv", {}).items():
         parts.append(Text(f"hash of {endpoint}: {value}"))
@@ -81,7 +83,9 @@ def _histogram(buckets: list[tuple[int, int]]) -> Table:
     for upper_us, count in buckets:
         if count * 1000 < most:
             continue  # too few for a bar; the percentiles tell of them
-        table.add_row(f"<= {number(upper_us / 1000)} ms", "#" * max(1, round(_BAR_WIDTH * count / most)), str(count))
+        table.add_row(
+            f"<= {number(upper_us / 1000)} ms", "#" * max(1, round(_BAR_WIDTH * count / most)), str(count)
+        )
     return table
 
 
@@ -91,10 +95,21 @@ def _cpu(result: dict[str, Any]) -> Table:
     if server is not None:
         for process in server["processes"]:
             per_op = process["cpu_s"] / result["operations"] * 1e6 if result["operations"] else 0.0
-            table.add_row(f"server {process['name']} {process['pid']}", number(process["cpu_s"]), number(per_op),
-                          number(process["rss_bytes"] / 2**20), number(process["written_bytes"] / 2**20))
-        table.add_row("server, all", number(server["cpu_s"]), number(server["us_per_op"]),
-                      number(server["rss_bytes"] / 2**20), number(server["written_bytes"] / 2**20), style="bold")
+            table.add_row(
+                f"server {process['name']} {process['pid']}",
+                number(process["cpu_s"]),
+                number(per_op),
+                number(process["rss_bytes"] / 2**20),
+                number(process["written_bytes"] / 2**20),
+            )
+        table.add_row(
+            "server, all",
+            number(server["cpu_s"]),
+            number(server["us_per_op"]),
+            number(server["rss_bytes"] / 2**20),
+            number(server["written_bytes"] / 2**20),
+            style="bold",
+        )
     table.add_row("client", number(client["cpu_s"]), number(client["us_per_op"]),
                   number(sum(p["max_rss_bytes"] for p in client["processes"]) / 2**20), "-")
     others = result["others_busy_percent"]

@@ -145,8 +145,14 @@ def start_etcd(data_dir: Path, *, members: int = 3, binary: str | None = None,
     clients = [f"http://127.0.0.1:{port}" for port in ports[:members]]
     peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
     initial = ",".join(f"m{i}={url}" for i, url in enumerate(peers))
-    system = System(name, _version([path], "etcd"), [url.removeprefix("http://") for url in clients], [], data_dir,
-                    flags=tuple(flags))
+    system = System(
+        name,
+        _version([path], "etcd"),
+        [url.removeprefix("http://") for url in clients],
+        [],
+        data_dir,
+        flags=tuple(flags),
+    )
     try:
         for i in range(members):
             _spawn(system, f"m{i}", [
@@ -166,7 +172,8 @@ def start_etcd(data_dir: Path, *, members: int = 3, binary: str | None = None,
 
 def start_muster(data_dir: Path, *, hosts: int = 3, shards: int = 1, flags: Sequence[str] = (),
                  name: str = "muster", keys: bool = False) -> System:
-    """Start ``muster local`` and wait for its line ``ready``; with ``keys`` its hosts have a key file for each other."""
+    """Start ``muster local`` and wait for its line ``ready``; with ``keys`` its hosts have a key file for
+    each other."""
     if keys:
         flags = _with_keys(flags, data_dir / "peer.key")
     base = _free_block(100 * (hosts - 1) + 50)
@@ -197,8 +204,16 @@ def start_secure(name: str, program: Sequence[str], data_dir: Path, *, hosts: in
     clients = [base + 100 * i for i in range(hosts)]
     peers = [f"http://127.0.0.1:{port + 1}" for port in clients]
     cluster = ",".join(f"m{i}={url}" for i, url in enumerate(peers))
-    system = System(name, _version(program, name.partition("+")[0]), [f"https://127.0.0.1:{p}" for p in clients],
-                    [], data_dir, flags=tuple(flags), cacert=str(cert), health=[p + 90 for p in clients])
+    system = System(
+        name,
+        _version(program, name.partition("+")[0]),
+        [f"https://127.0.0.1:{p}" for p in clients],
+        [],
+        data_dir,
+        flags=tuple(flags),
+        cacert=str(cert),
+        health=[p + 90 for p in clients],
+    )
     try:
         for i, (client, peer, health) in enumerate(zip(clients, peers, system.health, strict=True)):
             _spawn(system, f"m{i}", [*program, *secure.member_flags(
@@ -229,7 +244,8 @@ def given(name: str, endpoints: Sequence[str], data_dir: Path) -> System:
 @contextmanager
 def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: Sequence[str] = (),
             muster_flags: Sequence[str] = (), hosts: int = 3) -> Iterator[list[System]]:
-    """Systems as ``muster-bench compare`` names them, side by side below one new directory, stopped at the end.
+    """Systems as ``muster-bench compare`` names them, side by side below one new directory, stopped at the
+    end.
 
     ``etcd``, ``muster``, ``muster:4`` (with so many shards), ``muster+keys`` (with a peer key file),
     ``etcd+tls``, ``muster+tls``, the path of an etcd, or ``NAME=HOST:PORT,...``. Two of one kind get
@@ -310,7 +326,9 @@ def _wait_healthy(system: System, port: int) -> None:
         if re.search(r'"health"\s*:\s*"?true', http_get("127.0.0.1", port, "/health", 2.0)):
             return
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{system.name}: 127.0.0.1:{port} was not healthy within {START_LIMIT_S:.0f} s")
+            raise RuntimeError(
+                f"{system.name}: 127.0.0.1:{port} was not healthy within {START_LIMIT_S:.0f} s"
+            )
         time.sleep(0.05)
 
 

@@ -63,7 +63,9 @@ class AppliedState(Protocol):
     def compact_revision(self) -> int: ...
     def current(self, key: bytes) -> Current | None: ...
     def get(self, key: bytes, revision: int = 0) -> bytes | None: ...
-    def scan(self, start: bytes, end: bytes, revision: int = 0, look: int = 0) -> Iterator[tuple[bytes, bytes]]: ...
+    def scan(
+        self, start: bytes, end: bytes, revision: int = 0, look: int = 0
+    ) -> Iterator[tuple[bytes, bytes]]: ...
     def reader(self, revision: int = 0) -> Pinned: ...
     def live_count(self, start: bytes, end: bytes) -> int: ...
     def changes(self, from_revision: int) -> Iterator[tuple[int, int, int, bytes]]: ...
@@ -85,13 +87,24 @@ class Overlay:
     """The speculative state: a view for ``cluster.evaluate.requests`` of applied state + pending effects."""
 
     __slots__ = (
-        "_attached", "_hung", "_leases", "_ranges", "_sorted", "_store", "_writes", "batch", "compact_revision", "revision")
+        "_attached",
+        "_hung",
+        "_leases",
+        "_ranges",
+        "_sorted",
+        "_store",
+        "_writes",
+        "batch",
+        "compact_revision",
+        "revision",
+    )
 
     def __init__(self, store: AppliedState) -> None:
         self._store = store
         # the last pending write of each key, with the batch that it belongs to
         self._writes: dict[bytes, tuple[int, Version | None]] = {}
-        self._sorted: tuple[tuple[int, int], list[bytes]] = ((0, 0), [])  # its keys when it was last asked for a range
+        # its keys when it was last asked for a range
+        self._sorted: tuple[tuple[int, int], list[bytes]] = ((0, 0), [])
         # spans deleted whole, with their batch; what was pending in them is no longer in _writes, what is in
         # _writes came after them
         self._ranges: list[tuple[int, Span]] = []
@@ -127,7 +140,8 @@ class Overlay:
         return self._store.get(key)
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        """Live ``(key, KeyValue)`` of a range in key order, at ``revision`` (0: the view's own), and pauses."""
+        """Live ``(key, KeyValue)`` of a range in key order, at ``revision`` (0: the view's own), and
+        pauses."""
         if revision and revision < self.revision:
             if revision > self._store.revision:
                 raise NotYet(revision)
@@ -141,7 +155,8 @@ class Overlay:
         writes = self._writes
         if not writes:
             return ()
-        state = self.revision, len(writes)  # keys come with a revision of their own, and go without others coming
+        # keys come with a revision of their own, and go without others coming
+        state = self.revision, len(writes)
         if self._sorted[0] != state:
             self._sorted = state, sorted(writes)
         return keys_in(self._sorted[1], span)
@@ -303,8 +318,12 @@ class Batch:
 
 
 def _puts_item(written: list[Written]) -> bytes:
-    return records.puts(written[0][1].mod, [key for key, _ in written], [version.kv for _, version in written],
-                        [version.create == version.mod for _, version in written])
+    return records.puts(
+        written[0][1].mod,
+        [key for key, _ in written],
+        [version.kv for _, version in written],
+        [version.create == version.mod for _, version in written],
+    )
 
 
 def _sets_item(rows: list[Row], tree: Tree | None) -> bytes:
@@ -340,8 +359,8 @@ class Leader:
         auth: AuthState | None = None,
         v2: Callable[[], Tree] = Tree,
     ) -> None:
-        """``late_answers``: outcomes may leave their answers for later (``Outcome.late``), and transactions may ask for a look
-        ahead (Unlooked)."""
+        """``late_answers``: outcomes may leave their answers for later (``Outcome.late``), and transactions
+        may ask for a look ahead (Unlooked)."""
         self.term = term
         self._weigh = store.live_count if late_answers else None
         self.view = Overlay(store)
@@ -375,8 +394,8 @@ class Leader:
         return bool(batch.items or batch.stretch or batch.v2_sets)
 
     def put(self, body: bytes) -> int:
-        """Evaluate a plain put, as most are: the revision it takes. 0: it is none, :meth:`execute` it. Hot path: 1.4 us,
-        where ``execute`` takes 3."""
+        """Evaluate a plain put, as most are: the revision it takes. 0: it is none, :meth:`execute` it. Hot
+        path: 1.4 us, where ``execute`` takes 3."""
         end = key_end(body)
         if not end or len(body) == end:
             return 0
@@ -435,8 +454,8 @@ class Leader:
         return Draft(self.view, request, self._max_txn_ops)
 
     def expire(self, lease: int) -> int:
-        """Revoke a lease that this term found due (H7: decided and appended in one and the same term); how many keys
-        went with it."""
+        """Revoke a lease that this term found due (H7: decided and appended in one and the same term); how
+        many keys went with it."""
         if not self.view.lease_exists(lease):
             return 0
         outcome = evaluate.revoke(self.view, lease)
@@ -452,7 +471,8 @@ class Leader:
         self, item: bytes, revisions: int, writes: list[tuple[bytes, Version | None]], revoked: list[int],
         ranges: Sequence[Span] = (),
     ) -> None:
-        """Log an item that gives other shards' effects their place: a cut, a multi with what it writes here."""
+        """Log an item that gives other shards' effects their place: a cut, a multi with what it writes
+        here."""
         batch = self._mixed()
         batch.items.append(item)
         if writes or ranges:

@@ -1,9 +1,9 @@
 """Links between the nodes of different shards: this node as a client of another, as a front is.
 
-Nodes of other shards are asked over the sockets that serve fronts (``node.links.fronts``): own host over ipc, other
-hosts over tcp. A link that is silent for an election timeout, or out of sequence, is dropped and made anew with
-another session; what was asked on it is asked again by whoever needs the answer: everything sent here is
-idempotent (``cluster.order.prepare``).
+Nodes of other shards are asked over the sockets that serve fronts (``node.links.fronts``): own host over ipc,
+other hosts over tcp. A link that is silent for an election timeout, or out of sequence, is dropped and made
+anew with another session; what was asked on it is asked again by whoever needs the answer: everything sent
+here is idempotent (``cluster.order.prepare``).
 """
 
 from __future__ import annotations
@@ -63,13 +63,16 @@ class NodeLink:
 
     def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None, *,
                 stays: bool = False) -> int:
-        """Queue a request for this tick's frame; ``answered(status, body)`` for every answer to it: False if that leaves
-        nothing to do at once. Answers are taken for ``Common.limit_s``, since whoever needs one asks again long before; those
-        of one that ``stays``, a subscription, as long as the link lasts."""
+        """Queue a request for this tick's frame; ``answered(status, body)`` for every answer to it: False if
+        that leaves nothing to do at once. Answers are taken for ``Common.limit_s``, since whoever needs one
+        asks again long before; those of one that ``stays``, a subscription, as long as the link lasts."""
         self._rid += 1
         callbacks = self._callbacks
         if answered is not None:
-            callbacks[self._rid] = answered, inf if stays else self._links.loop.time() + self._links.common.limit_s
+            callbacks[self._rid] = (
+                answered,
+                inf if stays else self._links.loop.time() + self._links.common.limit_s,
+            )
             if len(callbacks) > _MOST_CALLBACKS:
                 del callbacks[next(rid for rid, (_, until) in callbacks.items() if until < inf)]
             assert len(callbacks) <= _MOST_CALLBACKS, "I23: what waits for answers is bounded"
@@ -222,7 +225,8 @@ class NodeLinks:
                 link.flush()
 
     def sweep(self) -> None:
-        """Drop links that are silent, or whose connection is gone: what is said seldom would not show it (H13); every heartbeat."""
+        """Drop links that are silent, or whose connection is gone: what is said seldom would not show it
+        (H13); every heartbeat."""
         now = self.loop.time()
         listening = self._listening
         heard_till = listening.look(now)
@@ -236,8 +240,9 @@ class NodeLinks:
                 link.excuse(listening.held_s, now)
 
     def drop_unused(self, keep: NodeLink | None) -> None:
-        """Drop links that nobody has looked at for a while: each brings a STATE, and a wake-up with it, four times in an
-        election timeout. They are made again when they are wanted. ``keep``: one that is held on to elsewhere."""
+        """Drop links that nobody has looked at for a while: each brings a STATE, and a wake-up with it, four
+        times in an election timeout. They are made again when they are wanted. ``keep``: one that is held on
+        to elsewhere."""
         since = self.loop.time() - GRAIN.unused_link_s
         for link in list(self._links.values()):
             if link.alive and link.used_at < since and link is not keep:
@@ -246,7 +251,9 @@ class NodeLinks:
     def dropped(self, link: NodeLink, reason: str) -> None:
         """A link ended itself."""
         if link.up:
-            log.info("dropped a link to another node", peer=f"{link.member_id:x}", shard=link.shard, reason=reason)
+            log.info(
+                "dropped a link to another node", peer=f"{link.member_id:x}", shard=link.shard, reason=reason
+            )
         if self._links.get((link.member_id, link.shard)) is link:
             del self._links[link.member_id, link.shard]
         self.dirty.discard(link)

@@ -1,7 +1,8 @@
 """A node's clock: it ticks when something is due, not every so often (D12).
 
-Due are what Raft waits for, a heartbeat's work, a second's work, and the STATE by which links know that this node lives.
-A tick each 20 ms and a STATE each heartbeat were most of what an idle host of several shards cost (decision 19).
+Due are what Raft waits for, a heartbeat's work, a second's work, and the STATE by which links know that this
+node lives. A tick each 20 ms and a STATE each heartbeat were most of what an idle host of several shards cost
+(decision 19).
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ _READ_S = 0.001  # until a loop has looked at its sockets
 
 
 def signs_of_life_ms(common: Common) -> int:
-    """How often links that have nothing else to say show that they live: four times in what they would be given up
-    after. So do the groups of shards other than 0; shard 0's keeps the interval that was asked for."""
-    return max(common.heartbeat_interval_ms, min(3 * common.heartbeat_interval_ms, common.election_timeout_ms // 4))
+    """How often links that have nothing else to say show that they live: four times in what they would be
+    given up after. So do the groups of shards other than 0; shard 0's keeps the interval that was asked
+    for."""
+    return max(
+        common.heartbeat_interval_ms, min(3 * common.heartbeat_interval_ms, common.election_timeout_ms // 4)
+    )
 
 
 class Clock:
@@ -31,7 +35,8 @@ class Clock:
     def __init__(self, node: Node) -> None:
         common = node.settings.common
         self._node = node
-        self.calm = False  # nobody waits for this node, as it says: a heartbeat's work is done as seldom as STATE is said
+        # nobody waits for this node, as it says: a heartbeat's work is done as seldom as STATE is said
+        self.calm = False
         self._interval_s = common.heartbeat_interval_ms / 1000
         self._held_ms = common.election_timeout_ms // 2
         self._state_s = signs_of_life_ms(common) / 1000

@@ -1,14 +1,18 @@
-"""A node's orderly end: it leads nothing any more, what it was asked is answered, and its fronts ask elsewhere.
+"""A node's orderly end: it leads nothing any more, what it was asked is answered, and its fronts ask
+elsewhere.
 
 1. Peers are told (frame ``G``), so that none hands leadership to a node that is about to go.
 2. Leadership is handed over, and again if it comes back. What only a leader is told (``Owed.LEADING``) is
    waited for before, up to an election timeout.
-3. What was logged here has its fate only later: with the next leader's first entry, on shards other than 0 with its
-   first cut. It is waited for, up to three election timeouts in all: links and feed stay open until then (I7, I23).
-4. Fronts are told (LEAVING). A front sends nothing more, and says FAREWELL once it has every answer. So no request is in
-   a socket's buffer when that closes, where nobody could tell what became of it. One election timeout at most.
+3. What was logged here has its fate only later: with the next leader's first entry, on shards other than 0
+   with its first cut. It is waited for, up to three election timeouts in all: links and feed stay open until
+   then (I7, I23).
+4. Fronts are told (LEAVING). A front sends nothing more, and says FAREWELL once it has every answer. So no
+   request is in a socket's buffer when that closes, where nobody could tell what became of it. One election
+   timeout at most.
 
-The nodes of a host end in the order that ``tools.muster.host.supervisor`` gives: node 0, which feeds the others, is the last.
+The nodes of a host end in the order that ``tools.muster.host.supervisor`` gives: node 0, which feeds the
+others, is the last.
 """
 
 from __future__ import annotations
@@ -56,7 +60,10 @@ class Leaving:
         node.fronts.leave()
         node.wake()
         if not await self._until(lambda: node.fronts.left, node.loop.time() + self._election_s):
-            log.warning("stopping although a front has not said that it has all its answers", shard=node.settings.shard)
+            log.warning(
+                "stopping although a front has not said that it has all its answers",
+                shard=node.settings.shard,
+            )
 
     async def _until(self, condition: Callable[[], bool], until: float) -> bool:
         node = self._node
@@ -84,7 +91,8 @@ class Leaving:
         if raft.role is Role.LEADER:
             successors = node.upkeep.successors()
             if self._target not in successors if raft.transferring else bool(successors):
-                # the one it was handed to ends as well, where all hosts are stopped at once: another one, or nobody
+                # the one it was handed to ends as well, where all hosts are stopped at once: another one, or
+                # nobody
                 self._target = successors[0] if successors else node.settings.common.member_id
                 raft.transfer_leadership(self._target)
                 node.wake()

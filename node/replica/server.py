@@ -3,7 +3,8 @@
 Work is done per *tick*, not per request. Sockets put what arrives into queues; the tick then
 
 1. evaluates the queued writes and proposes them as one entry, starts a confirmation round for the questions,
-2. takes what Raft wants done: entries to the log (unsynced), messages that may leave before the sync, the sync,
+2. takes what Raft wants done: entries to the log (unsynced), messages that may leave before the sync, the
+   sync,
 3. applies what is committed, answers who waited for it, emits watch events,
 4. sends one frame per front and per peer.
 
@@ -96,12 +97,17 @@ class Node:
             write_buffer_bytes=settings.write_buffer_bytes, range_cache_bytes=settings.range_cache_bytes)
         self.log.verify(self.store.position.shard_index)
         self.raft = Raft(
-            Config(id=common.member_id, heartbeat_ms=signs_of_life_ms(common) if settings.shard else common.heartbeat_interval_ms,
-                   election_timeout_ms=common.election_timeout_ms,
-                   soon_at_start=settings.initial_election_tick_advance,
-                   tells_commit=settings.shard == 0,  # C6: in other shards a cut tells
-                   commit_rides_ms=COMMIT_RIDES_MS),
-            self.log, machine.random.random, self.now_ms(),
+            Config(
+                id=common.member_id,
+                heartbeat_ms=signs_of_life_ms(common) if settings.shard else common.heartbeat_interval_ms,
+                election_timeout_ms=common.election_timeout_ms,
+                soon_at_start=settings.initial_election_tick_advance,
+                tells_commit=settings.shard == 0,  # C6: in other shards a cut tells
+                commit_rides_ms=COMMIT_RIDES_MS,
+            ),
+            self.log,
+            machine.random.random,
+            self.now_ms(),
         )
         self.raft.applied(self.store.position.shard_index)
         self.guard = Guard(self)
@@ -128,13 +134,23 @@ class Node:
         self.expiry = Expiry(self)
         self.writes.fits = self.upkeep.fits
         self.confirmations = kinds.confirmations(
-            self._raft_view, self.store, self.lessor, self._mark_dirty, applied_index=lambda: self.applied_index,
-            now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s, beside=self.reads.start,
-            judged=self.guard.question)
+            self._raft_view,
+            self.store,
+            self.lessor,
+            self._mark_dirty,
+            applied_index=lambda: self.applied_index,
+            now=loop.time,
+            now_ms=self.now_ms,
+            limit_s=common.limit_s,
+            beside=self.reads.start,
+            judged=self.guard.question,
+        )
         self._for_peers = Spin(machine, lambda: self.confirmations.open or self.writes.uncommitted > 0)
         self._for_clients = Spin(machine, lambda: True)
         self.serve, self.snapshots, self.backups = Serve(self), Snapshots(self), Backups(self)
-        self.streams = Streams(self.reads.start, loop.time, self.reads.refuse, common.client_stall_timeout_ms / 1000)
+        self.streams = Streams(
+            self.reads.start, loop.time, self.reads.refuse, common.client_stall_timeout_ms / 1000
+        )
         self.incarnations = Incarnations(
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
             self.logged_incarnations)
@@ -190,11 +206,18 @@ class Node:
         """Bind, connect, and begin to take part."""
         settings, common = self.settings, self.settings.common
         self.peers = Peers(
-            self.machine, cluster_id=common.cluster_id, member_id=common.member_id,
-            incarnation=settings.incarnation, shard=settings.shard, roster=self.roster,
+            self.machine,
+            cluster_id=common.cluster_id,
+            member_id=common.member_id,
+            incarnation=settings.incarnation,
+            shard=settings.shard,
+            roster=self.roster,
             listen=[tcp_endpoint(settings.listen_host, settings.listen_port), *settings.listen_also],
             silence_s=common.silence_s,
-            incarnations=self.incarnations, on_frame=self._peer_frame, on_front=self._remote_front, on_refused=self._refused,
+            incarnations=self.incarnations,
+            on_frame=self._peer_frame,
+            on_front=self._remote_front,
+            on_refused=self._refused,
         )
         self._local = self.machine.listen(
             ipc_endpoint(common.run_dir, settings.shard), self._local_front, keyed=False, hwm=100_000)
@@ -230,8 +253,8 @@ class Node:
         self._wake_for_frame()
 
     def front_frame(self, identity: bytes, data: bytes, send: Send, pass_on: PassOn) -> None:
-        """A frame of a front in this very process (``tools.muster.joined``), which holds all that came to the front in
-        this turn of the loop: the tick runs at once, unless one is to come or under way anyway."""
+        """A frame of a front in this very process (``tools.muster.joined``), which holds all that came to the
+        front in this turn of the loop: the tick runs at once, unless one is to come or under way anyway."""
         self.fronts.frame(identity, data, send, b"", pass_on)
         if self._scheduled or self._running:
             self._wake_for_frame()
@@ -252,7 +275,8 @@ class Node:
             self.wake()
 
     def _gathered(self) -> bool:
-        """Whether the frame was nothing but writes, for the entry that leaves when the one under way is done."""
+        """Whether the frame was nothing but writes, for the entry that leaves when the one under way is
+        done."""
         gathers, self._gathers = self._gathers, False
         return gathers and not self._dirty and not self.role.has_room
 
@@ -273,12 +297,15 @@ class Node:
                     take_in(self, link, rid, method, timeout_ms, body)
             except EtcdError as error:
                 self.reads.refuse(link, rid, error)
-            except MISTAKES as error:  # the request's alone: the link is everybody's; a failing disk is none of them
+            except (
+                MISTAKES
+            ) as error:  # the request's alone: the link is everybody's; a failing disk is none of them
                 faults.met(f"taking in a request of method {method}", error)
                 self.reads.refuse(link, rid, EtcdError(errors.INTERNAL_FAULT))
 
     def hurry(self, link: FrontLink, revision: int) -> None:
-        """A read waits until this revision is applied here: its front hears at once, and for a while what comes then."""
+        """A read waits until this revision is applied here: its front hears at once, and for a while what
+        comes then."""
         self.hurried_until = self.loop.time() + HURRY_S
         self.fronts.hurry(link, revision, self.hurried_until)
         self.wanted_revision = max(revision, self.wanted_revision)
@@ -317,7 +344,11 @@ class Node:
                 self.upkeep.leaving[member_id] = self.now_ms()
             elif kind in self.frames:
                 self.frames[kind](member_id, data)
-        except (ValueError, IntegrityError, EtcdError) as e:  # checksum or framing: dropped, Raft sends it again
+        except (
+            ValueError,
+            IntegrityError,
+            EtcdError,
+        ) as e:  # checksum or framing: dropped, Raft sends it again
             if self._broken.news((member_id, kind), self.loop.time()):
                 log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
         if due and len(data) <= _LONE_BYTES and self.role.alone and not (self._scheduled or self._running):
@@ -369,7 +400,8 @@ class Node:
             self.wake()
 
     def _answer_alone(self) -> None:
-        """Nobody else is about to be answered: this answer leaves before everything else that is to be done."""
+        """Nobody else is about to be answered: this answer leaves before everything else that is to be
+        done."""
         if self._dirty and self.role.alone:
             self._answered_early = True
             self.fronts.flush()
@@ -432,7 +464,8 @@ class Node:
         return self.raft.persisted(sequence)
 
     def _unseen(self) -> bool:
-        """Whether nobody waits here for what is committed, so that it may be applied a little later (``cluster.pacing.gathering``)."""
+        """Whether nobody waits here for what is committed, so that it may be applied a little later
+        (``cluster.pacing.gathering``)."""
         return (self.raft.role is RaftRole.FOLLOWER and not self.serve.watched and not self.writes.uncommitted
                 and not len(self.reads.waiting) and self.store.revision >= self.wanted_revision
                 and self.standing.ready)
@@ -465,8 +498,12 @@ class Node:
         if applied.bootstrap is not None:
             self.upkeep.check_bootstrap(applied.bootstrap)
         for start, counted, found in applied.miscounted:
-            log.error("a leader counted otherwise what it deleted: its answer was wrong", first_key=repr(start),
-                      counted=counted, found=found)
+            log.error(
+                "a leader counted otherwise what it deleted: its answer was wrong",
+                first_key=repr(start),
+                counted=counted,
+                found=found,
+            )
         if applied.alarms:
             self.upkeep.alarms_changed()
         if applied.hosts:

@@ -107,8 +107,9 @@ class Writes:
         auth: Callable[[], AuthState] = AuthState,
         v2: Callable[[], Tree] = Tree,
     ) -> None:
-        """``answer_late``: answers what shows many rows, beside the loop; None: all is answered in one go. ``look``, with it:
-        looks at range compares ahead, and calls :meth:`resume` (``node.serving.looking``)."""
+        """``answer_late``: answers what shows many rows, beside the loop; None: all is answered in one go.
+        ``look``, with it: looks at range compares ahead, and calls :meth:`resume`
+        (``node.serving.looking``)."""
         self._raft = raft
         self._store = store
         self._mark_dirty = mark_dirty
@@ -130,7 +131,8 @@ class Writes:
         self._looked: dict[tuple[FrontLink, int], Ahead] = {}  # of what is queued, or waits for a revision
         self.leader: Leader | None = None
         self.on_logged: Callable[[int], None] = lambda index: None
-        self.fits: Callable[[int], bool] = lambda size: True  # whether so many bytes are within the quota for certain
+        # whether so many bytes are within the quota for certain
+        self.fits: Callable[[int], bool] = lambda size: True
         self.committed = 0
         self.proposed = 0
         self.failed = 0
@@ -187,7 +189,8 @@ class Writes:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more entry may be logged: not too many are on their way, nor too many bytes for Raft to take more."""
+        """Whether one more entry may be logged: not too many are on their way, nor too many bytes for Raft to
+        take more."""
         return self._under_way.has_room and self._raft.takes_proposals
 
     @property
@@ -219,7 +222,8 @@ class Writes:
             return  # deposed by a message of this very tick: what is queued is refused when Raft says so
         queue = self._intake.queue
         while queue or self._staged(leader):
-            # what others have staged (a cut, a transaction over several shards, a lease's end) has waited its turn
+            # what others have staged (a cut, a transaction over several shards, a lease's end) has waited its
+            # turn
             if not (self.has_room if self._staged(leader) else self.due):
                 return
             self._evaluate(leader)
@@ -293,7 +297,11 @@ class Writes:
             self._open.late.append((link, rid, due))
             return len(outcome.items)
         tail = outcome.tail
-        reply = link, rid, ANSWER.pack(rid, 0, _HEAD_BYTES + len(tail)) + HEAD.pack(outcome.revision, leader.term) + tail
+        reply = (
+            link,
+            rid,
+            ANSWER.pack(rid, 0, _HEAD_BYTES + len(tail)) + HEAD.pack(outcome.revision, leader.term) + tail,
+        )
         if method in EVERYWHERE:
             self._open.controls.append((reply, method == Method.COMPACT and _is_physical(body)))
         else:
@@ -391,7 +399,8 @@ class Writes:
             self._intake.first([w[1:] for w in ready])
 
     def skipped_to(self, index: int) -> None:
-        """A snapshot replaced everything up to ``index``: nobody here can tell what became of older entries."""
+        """A snapshot replaced everything up to ``index``: nobody here can tell what became of older
+        entries."""
         for owed in self._under_way.skipped_to(index):
             for link, rid in owed.owed:
                 link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())

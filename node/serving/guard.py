@@ -71,7 +71,11 @@ class Guard:
 
     def requests(self, link: FrontLink, requests: list[_Request]) -> None:
         """A frame of a front, or of another shard's node, whose own requests are nobody else's."""
-        if link.watches and not self.state.enabled and any(method not in WRITES for _, method, _, _ in requests):
+        if (
+            link.watches
+            and not self.state.enabled
+            and any(method not in WRITES for _, method, _, _ in requests)
+        ):
             self._node.catch_up()  # before it is asked whether auth is on: a read sees what is committed here
         if self.state.enabled and link.watches:
             requests = [

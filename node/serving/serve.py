@@ -1,7 +1,7 @@
 """What this replica answers from its applied state: ranges, read-only transactions, status, hashes, backups.
 
-Hot path: a read of one key costs one parse (0.3 us), one store look-up and two joins, at once. Everything that
-may be long is a generator for ``node.serving.reads``.
+Hot path: a read of one key costs one parse (0.3 us), one store look-up and two joins, at once. Everything
+that may be long is a generator for ``node.serving.reads``.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ class Serve:
     # -- keys
 
     def get(self, key: bytes) -> tuple[int, int, bytes]:
-        """For a front in this very process: applied revision, term, and the answer for one key after its header."""
+        """For a front in this very process: applied revision, term, and the answer for one key after its
+        header."""
         self.ranges += 1
         return self._store.revision, self._node.raft.term, plain_answer(self._store.get(key))
 
@@ -197,7 +198,8 @@ class Serve:
 
     @staticmethod
     def _part_is_due(read: RangeRead, at_last: int, before: int) -> bool:
-        """Whether there is enough to be sent: many rows since the last part, or few large ones in the last slice."""
+        """Whether there is enough to be sent: many rows since the last part, or few large ones in the last
+        slice."""
         rows = read.count
         return rows - at_last >= _PARTIAL_ROWS or (
             rows - before < _SLICE_ROWS and read.unsent and read.unsent_bytes() >= PIECE_BYTES)
@@ -260,7 +262,8 @@ class Serve:
             yield
 
     def _range_stream(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        """As a range, in parts of whole KeyValues, as fast as they are taken; more and count come with the last one."""
+        """As a range, in parts of whole KeyValues, as fast as they are taken; more and count come with the
+        last one."""
         read = RangeRead(body)
         return self._stream(link, rid, revision, read, read.take_parts)
 
@@ -269,12 +272,16 @@ class Serve:
         read = RangeRead(body, sized=True)
         return self._stream(link, rid, revision, read, read.take_sized)
 
-    def _stream(self, link: FrontLink, rid: int, revision: int, read: RangeRead, take: Callable[[], list[bytes]]) -> Slices:
+    def _stream(
+        self, link: FrontLink, rid: int, revision: int, read: RangeRead, take: Callable[[], list[bytes]]
+    ) -> Slices:
         reader = self._reader(revision or read.revision)
         stream = self._node.streams.open(link, rid)
         return stream.run(self._streamed(stream, reader, read, take))
 
-    def _streamed(self, stream: RangeStream, reader: Reader, read: RangeRead, take: Callable[[], list[bytes]]) -> Slices:
+    def _streamed(
+        self, stream: RangeStream, reader: Reader, read: RangeRead, take: Callable[[], list[bytes]]
+    ) -> Slices:
         head = HEAD.pack(reader.position.revision, self._term())
         for _ in self._feed(reader, read):
             if read.unsent and not read.satisfied:
@@ -311,8 +318,13 @@ class Serve:
         while True:
             try:
                 part = yield from self._store.history_slices(
-                    key, range_end, next_revision, max_events=max_events - len(parts), max_bytes=max_bytes - size,
-                    want_prev=bool(flags & PREV_KV), max_scan=_HISTORY_SCAN,
+                    key,
+                    range_end,
+                    next_revision,
+                    max_events=max_events - len(parts),
+                    max_bytes=max_bytes - size,
+                    want_prev=bool(flags & PREV_KV),
+                    max_scan=_HISTORY_SCAN,
                 )
             except Compacted as e:
                 raise EtcdError(errors.COMPACTED, str(e.compact_revision)) from e
@@ -325,8 +337,12 @@ class Serve:
             if next_revision > part.applied_revision or len(parts) >= max_events or size >= max_bytes:
                 break
             yield
-        link.answer(rid, Status.OK, HISTORY_ANSWER.pack(
-            next_revision, part.applied_revision, part.compact_revision, len(parts)) + b"".join(table + parts))
+        link.answer(
+            rid,
+            Status.OK,
+            HISTORY_ANSWER.pack(next_revision, part.applied_revision, part.compact_revision, len(parts))
+            + b"".join(table + parts),
+        )
 
     # -- the rest
 
@@ -395,7 +411,10 @@ class Serve:
             yield
         self.hash_revs.observe(self._node.machine.perf_counter() - began)
         answer = rpc_pb2.HashKVResponse(
-            hash=hashing.value, compact_revision=hashing.compact_revision or -1, hash_revision=hashing.revision)
+            hash=hashing.value,
+            compact_revision=hashing.compact_revision or -1,
+            hash_revision=hashing.revision,
+        )
         link.ok(rid, shown, self._term(), answer.SerializeToString())
 
     def _hash(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:

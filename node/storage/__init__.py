@@ -1,9 +1,9 @@
 """What a node keeps on its disk: the Raft log and everything that was applied.
 
-Read in this order: ``keys`` (the rows), ``log`` with ``ahead`` and ``mark`` (the Raft log), ``state`` (the store's face),
-``apply`` with ``puts`` (order records into rows), ``reads`` with ``blocks``, ``history``, ``compaction``,
-``hashing``, ``lease_check`` with ``stale_rows``, ``snapshot``.
-Nothing here knows of sockets, Raft messages or requests; errors are those of ``errors``.
+Read in this order: ``keys`` (the rows), ``log`` with ``ahead`` and ``mark`` (the Raft log), ``state`` (the
+store's face), ``apply`` with ``puts`` (order records into rows), ``reads`` with ``blocks``, ``history``,
+``compaction``, ``hashing``, ``lease_check`` with ``stale_rows``, ``snapshot``. Nothing here knows of sockets,
+Raft messages or requests; errors are those of ``errors``.
 """
 
 from cluster.evaluate.view import Current

@@ -1,8 +1,10 @@
-"""Leases that end: a few in each turn of the loop, and one of many keys only once these have been read, in slices.
+"""Leases that end: a few in each turn of the loop, and one of many keys only once these have been read, in
+slices.
 
-A thousand leases may be due at once, and one may have ten thousand keys, each of which the disk takes 15 us to tell. All keys of a
-lease go in one revision, so they are listed in one turn: out of memory that takes 2 us a key. How many leases of a store of
-several shards end in one attempt is its sequencer's to say (``cluster.order.sequencing.expiries``).
+A thousand leases may be due at once, and one may have ten thousand keys, each of which the disk takes 15 us
+to tell. All keys of a lease go in one revision, so they are listed in one turn: out of memory that takes 2 us
+a key. How many leases of a store of several shards end in one attempt is its sequencer's to say
+(``cluster.order.sequencing.expiries``).
 """
 
 from __future__ import annotations
@@ -98,8 +100,8 @@ class Expiry:
             then()
 
     def as_read(self, leases: list[int], then: Callable[[list[int]], None]) -> None:
-        """Call that with most of these leases at once, and with each on which very many keys hang when these are read:
-        the others do not wait for it."""
+        """Call that with most of these leases at once, and with each on which very many keys hang when these
+        are read: the others do not wait for it."""
         few = []
         left = KEYS
         for at, lease in enumerate(leases):

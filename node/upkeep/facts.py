@@ -1,4 +1,5 @@
-"""How this node and its shard are now: for ``musterctl shard list``, ``/muster/shards`` and the gauges of /metrics.
+"""How this node and its shard are now: for ``musterctl shard list``, ``/muster/shards`` and the gauges of
+/metrics.
 
 Answered as JSON to ``Method.FACTS``. Counters that only grow are in ``node.upkeep.counters``.
 """

@@ -47,7 +47,8 @@ AGREED = "agreed"  # file in a node's directory: the layout that this host was n
 _KEEP_AT_MOST = 20
 _KEEP_SHARE = 8
 _TRANSFER_SHARE = 3, 8  # of the same, of any leader's log, for who gets a state
-_FLUSH_SHARE = 16  # of the same: a sibling of node 0 flushes so often at least, that what is kept for it may go
+# of the same: a sibling of node 0 flushes so often at least, that what is kept for it may go
+_FLUSH_SHARE = 16
 # A compaction has time, requests have not: while there are any (node.slicing.yielding) it takes a fifth of
 # the loop, as etcd pauses between batches, in short slices: what comes waits for one
 _COMPACT_SLICE_US = 500
@@ -57,7 +58,8 @@ _LOOKS = 32  # at the free space, while so much is logged as its margin has
 _QUOTA_STEP = 64 << 10  # logged bytes between two looks at the quota, at least
 _KEY_WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
                          Method.LEASE_REVOKE))
-_PUT_COST, _LEASE_COST = 256, 64  # what a put takes besides key and value, and a lease, as etcd's quota.go estimates it
+# what a put takes besides key and value, and a lease, as etcd's quota.go estimates it
+_PUT_COST, _LEASE_COST = 256, 64
 
 
 class Upkeep:
@@ -81,7 +83,8 @@ class Upkeep:
         self._published = False
         self._quota_full = False
         self._quota_look_at = 0  # log bytes
-        self._quota_fits = 0  # requests of so many bytes together are within the quota until then, whatever they are
+        # requests of so many bytes together are within the quota until then, whatever they are
+        self._quota_fits = 0
         self._alarms = node.store.alarms()
         self._no_space = any(kind == rpc_pb2.NOSPACE for _, kind in self._alarms)
         self.corrupt = any(kind == rpc_pb2.CORRUPT for _, kind in self._alarms)
@@ -93,8 +96,8 @@ class Upkeep:
         self._space = None if settings.shard else Space(
             settings.common.member_id, settings.data_dir, most_log_bytes=settings.order_log_bytes,
             margin_bytes=settings.min_free_disk_bytes)
-        # Large entries count by their bytes too: most of the log is then truncated before RocksDB would write it a second
-        # time, when the log's write buffer, of half as much again as the state's, is full
+        # Large entries count by their bytes too: most of the log is then truncated before RocksDB would write
+        # it a second time, when the log's write buffer, of half as much again as the state's, is full
         self._flush_bytes = settings.write_buffer_bytes * 3 // 4
         # an entry at least: a follower that lost one frame is sent entries, no state
         self._catchup_bytes = max(settings.write_buffer_bytes // 4, MAX_ENTRY_BYTES)
@@ -102,7 +105,8 @@ class Upkeep:
         self.lease_checks = LeaseChecks(
             node.store, node.slicer, settings.lease_check_interval_ms / 1000, node.loop.time,
             settings.common.member_id, self._raise_corrupt)
-        # of other shards' writes a sibling has no rows, so it flushes for them when that helps node 0, and no sooner
+        # of other shards' writes a sibling has no rows, so it flushes for them when that helps node 0, and no
+        # sooner
         self._ordered_flush_bytes = min(4 * self._flush_bytes, settings.order_log_bytes // _FLUSH_SHARE)
         self._auto = AutoCompactor(settings.auto_compaction_mode, settings.auto_compaction_retention)
 
@@ -141,7 +145,10 @@ class Upkeep:
             if self.fits(len(body)):
                 return False
             cost = _cost(method, body)
-            if not cost or self._node.store.size_in_use_bytes() + cost < self._node.settings.quota_backend_bytes:
+            if (
+                not cost
+                or self._node.store.size_in_use_bytes() + cost < self._node.settings.quota_backend_bytes
+            ):
                 return False
             self._raise_no_space()  # as etcd does: one request that is too large for what is left
             return True
@@ -175,16 +182,23 @@ class Upkeep:
         self._quota_fits = left - grows
         full = left <= 0
         if full and not self._quota_full:
-            log.warning("the space quota is used up: writes are refused until data is deleted and compacted, and the "
-                        "alarm disarmed", quota_bytes=quota)
+            log.warning(
+                "the space quota is used up: writes are refused until data is deleted and compacted, and the "
+                "alarm disarmed",
+                quota_bytes=quota,
+            )
         self._quota_full = full
         if full:  # as etcd's members do: all of them refuse then
             self._raise_no_space()
 
     def _look_at_space(self) -> None:
-        """How short of space this host is, and at the leader of shard 0 whether the store must take no more in."""
+        """How short of space this host is, and at the leader of shard 0 whether the store must take no more
+        in."""
         node, space = self._node, self._space
-        least = min(node.settings.order_log_bytes // 2, node.settings.min_free_disk_bytes or node.settings.order_log_bytes)
+        least = min(
+            node.settings.order_log_bytes // 2,
+            node.settings.min_free_disk_bytes or node.settings.order_log_bytes,
+        )
         self._space_look_at = self._log_bytes + max(least // _LOOKS, _QUOTA_STEP)
         if space is None:
             return
@@ -221,7 +235,10 @@ class Upkeep:
         self._alarms = self._node.store.alarms()
         self._no_space = any(kind == rpc_pb2.NOSPACE for _, kind in self._alarms)
         self.corrupt = any(kind == rpc_pb2.CORRUPT for _, kind in self._alarms)
-        log.warning("alarms", raised=[f"{rpc_pb2.AlarmType.Name(kind)} {member_id:x}" for member_id, kind in self._alarms])
+        log.warning(
+            "alarms",
+            raised=[f"{rpc_pb2.AlarmType.Name(kind)} {member_id:x}" for member_id, kind in self._alarms],
+        )
 
     def alarm(self, body: bytes) -> None:
         """A host wants its alarm logged; it asks until that is applied there."""
@@ -240,7 +257,8 @@ class Upkeep:
         """So much of the log has been applied, and in shards other than 0 so much of node 0's."""
         self._log_bytes += size
         self._ordered_bytes += ordered
-        if self._log_bytes >= self._space_look_at:  # on every host: within a second a fast disk takes more than the margin
+        # on every host: within a second a fast disk takes more than the margin
+        if self._log_bytes >= self._space_look_at:
             self._look_at_space()
         catching_up = self._node.snapshots.catching_up
         if (slowed := catching_up.slows) is not None and self._node.raft.role is Role.LEADER:
@@ -262,9 +280,11 @@ class Upkeep:
             self._cutting = True
             node.slicer.start(self._cut_counts())
         grown = max(node.applied_index - self._flush_began[0], node.order_index - self._flush_began[1])
-        if not self._flushing and (grown >= node.settings.snapshot_count
-                                   or self._log_bytes - self._flushed_bytes >= self._flush_bytes
-                                   or self._ordered_bytes - self._flushed_ordered >= self._ordered_flush_bytes):
+        if not self._flushing and (
+            grown >= node.settings.snapshot_count
+            or self._log_bytes - self._flushed_bytes >= self._flush_bytes
+            or self._ordered_bytes - self._flushed_ordered >= self._ordered_flush_bytes
+        ):
             self._flushing = True
             self._flush_began = (node.applied_index, node.order_index)
             self._flushed_bytes, self._flushed_ordered = self._log_bytes, self._ordered_bytes
@@ -303,13 +323,14 @@ class Upkeep:
             node.raft.compacted(index)
             self._truncated = index
             log.info("truncated the log", index=index, applied=node.applied_index)
-            if self._no_space and freed >= self._ordered_flush_bytes:  # RocksDB would drop it when more is written
+            # RocksDB would drop it when more is written
+            if self._no_space and freed >= self._ordered_flush_bytes:
                 self._giving_back.want(node.log.reclaim)
 
     def begin(self) -> None:
-        """After a start or an install: count the keys in slices (``node.storage.state.counts``), and go on with a compaction that was
-        interrupted. Counting takes about a second of CPU a million keys, on every host at once, so both begin only
-        when this node serves, and give way to writes."""
+        """After a start or an install: count the keys in slices (``node.storage.state.counts``), and go on
+        with a compaction that was interrupted. Counting takes about a second of CPU a million keys, on every
+        host at once, so both begin only when this node serves, and give way to writes."""
         self._node.slicer.start(self._count_keys())
         if self._node.store.compacting:
             self.compaction_due()
@@ -350,12 +371,13 @@ class Upkeep:
         for link, record in waiting:
             link.put(record)
             self._node._mark_dirty(link)
-        if self._quota_full or self._no_space:  # RocksDB takes its time to drop what was deleted, and puts wait for it
+        # RocksDB takes its time to drop what was deleted, and puts wait for it
+        if self._quota_full or self._no_space:
             self._giving_back.want(store.defragment)
 
     def answer_when_compacted(self, link: FrontLink, record: bytes) -> None:
-        """A compaction asked for with ``physical``: answer once the old data is gone here, which may take longer than
-        a request may; the front is told at once that it is in order."""
+        """A compaction asked for with ``physical``: answer once the old data is gone here, which may take
+        longer than a request may; the front is told at once that it is in order."""
         rid = ANSWER.unpack_from(record)[0]
         self._node._mark_dirty(link)
         self._waiting_compaction = [waiting for waiting in self._waiting_compaction if waiting[0].alive]
@@ -385,7 +407,8 @@ class Upkeep:
             clientURLs=list(settings.client_urls)).SerializeToString(deterministic=True)
 
     def publish(self) -> None:
-        """Have the leader log this host's attributes, unless they are applied here; repeated until they are."""
+        """Have the leader log this host's attributes, unless they are applied here; repeated until they
+        are."""
         if self.published():
             return
         node = self._node
@@ -400,7 +423,8 @@ class Upkeep:
             self._execute(Method.PUBLISH, member)
 
     def log_incarnations(self) -> None:
-        """The leader of shard 0 logs which data directories stand behind the members that it has heard (H10)."""
+        """The leader of shard 0 logs which data directories stand behind the members that it has heard
+        (H10)."""
         leader = self._node.writes.leader
         if leader is not None:
             for member_id, incarnation in self._node.incarnations.to_log(leader.term):
@@ -421,7 +445,8 @@ class Upkeep:
         common = self._node.settings.common
         if (shards, depth) != (common.shard_count, common.placement_depth):
             with open(f"{self._node.settings.data_dir}/{AGREED}", "w", encoding="utf-8") as f:
-                f.write(f"{shards} {depth}\n")  # for the next start of this host; one that is lost is written again
+                # for the next start of this host; one that is lost is written again
+                f.write(f"{shards} {depth}\n")
             self._node.fail(
                 f"this cluster has {shards} shards at placement depth {depth}, this host was started with "
                 f"{common.shard_count} at depth {common.placement_depth}: start it with --shards {shards} "
@@ -475,14 +500,17 @@ class Upkeep:
         self.lease_checks.second()
         if self._space is not None and self._space.own:
             self._tell_space()
-        if node.log.bytes_after(0) >= 2 * (self._flush_bytes + self._catchup_bytes):  # it waits for others, not for a flush
+        # it waits for others, not for a flush
+        if node.log.bytes_after(0) >= 2 * (self._flush_bytes + self._catchup_bytes):
             self._truncate()
         leader = node.writes.leader
         if leader is not None and node.settings.shard == 0:
             revision = self._auto.due(node.store.revision, node.now_ms())
             if revision is not None and not self.corrupt and revision > leader.view.compact_revision:
                 log.info("compacting by the clock", revision=revision)
-                leader.execute(Method.COMPACT, rpc_pb2.CompactionRequest(revision=revision).SerializeToString())
+                leader.execute(
+                    Method.COMPACT, rpc_pb2.CompactionRequest(revision=revision).SerializeToString()
+                )
 
     def close(self) -> None:
         """Wait for what helper threads do."""

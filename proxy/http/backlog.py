@@ -1,8 +1,8 @@
 """Connections that have more to do of what has been read: some of them in each turn of the loop.
 
-A connection gives way after some 2 ms. With each of forty going on in every turn a turn took 80 ms, and a put of somebody
-else's, which takes several turns, 330 ms at p99. So those that go on share a turn's time, first come, first served; who has
-sent little is answered as it is read.
+A connection gives way after some 2 ms. With each of forty going on in every turn a turn took 80 ms, and a put
+of somebody else's, which takes several turns, 330 ms at p99. So those that go on share a turn's time, first
+come, first served; who has sent little is answered as it is read.
 
 Messages of streams wait likewise once those that were read in a turn have taken as much of it: 256
 connections that each created ten watches at once held the loop for 100 ms, and a put of somebody else's took
@@ -26,7 +26,9 @@ class Backlog:
 
     __slots__ = ("_clock", "_going_on", "_running", "_since", "_soon", "_until", "_waiting")
 
-    def __init__(self, soon: Callable[[Callable[[], None]], object], clock: Callable[[], float] = perf_counter) -> None:
+    def __init__(
+        self, soon: Callable[[Callable[[], None]], object], clock: Callable[[], float] = perf_counter
+    ) -> None:
         """``soon``: calls something in the next turn of the loop."""
         self._soon = soon
         self._clock = clock

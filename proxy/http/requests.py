@@ -53,7 +53,9 @@ class HttpRequest:
     __slots__ = ("body", "closed", "context", "headers", "method", "on_close", "on_drain", "path", "peer",
                  "peer_name", "query", "secure", "started")
 
-    def __init__(self, method: str, path: str, query: str, headers: dict[str, str], body: bytes, peer: str) -> None:
+    def __init__(
+        self, method: str, path: str, query: str, headers: dict[str, str], body: bytes, peer: str
+    ) -> None:
         self.method = method
         self.path = path  # percent-encoding as it came
         self.query = query  # without "?"

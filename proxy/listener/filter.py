@@ -1,5 +1,5 @@
-"""What happens to every HTTP request of a client listener before its handler (contract http-endpoints.md, section 1):
-old path prefixes, the host whitelist against DNS rebinding, CORS headers, OPTIONS, and 404."""
+"""What happens to every HTTP request of a client listener before its handler (contract http-endpoints.md,
+section 1): old path prefixes, the host whitelist against DNS rebinding, CORS headers, OPTIONS, and 404."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ class FilteredRegistry(Registry):
         request.path = _modern(decoded(request.path) or "")
         host = host_name(request.headers.get("host", ""))
         if self._hosts and "*" not in self._hosts and host not in self._hosts and not request.secure:
-            request.respond(421, _UNKNOWN_HOST.format(host=host).encode(), [("X-Content-Type-Options", "nosniff")], _TEXT)
+            request.respond(
+                421, _UNKNOWN_HOST.format(host=host).encode(), [("X-Content-Type-Options", "nosniff")], _TEXT
+            )
             return
         if request.peer_name and request.path.startswith("/v3/") and self.auth_enabled():
             request.respond(400, _NAME_IGNORED, [("X-Content-Type-Options", "nosniff")], _TEXT)
@@ -108,7 +110,9 @@ class WithHeaders(HttpRequest):
     __slots__ = ("_fields", "_request")
 
     def __init__(self, request: HttpRequest, fields: list[tuple[str, str]]) -> None:
-        super().__init__(request.method, request.path, request.query, request.headers, request.body, request.peer)
+        super().__init__(
+            request.method, request.path, request.query, request.headers, request.body, request.peer
+        )
         self.secure, self.peer_name, self.closed = request.secure, request.peer_name, request.closed
         self._request = request
         self._fields = fields

@@ -6,7 +6,8 @@ joined and sent once per loop tick, whatever the number of requests.
 Rules
 - A link never resumes: when the connection is gone the link is dead, and whoever needs
   the node opens a new link with a new session, so that nothing old is ever delivered (review (b) Transport).
-- A socket takes frames only while a connection stands, so a link that cannot take a frame is lost: either the connection is gone or the node stopped reading. Both mean the same to a front.
+- A socket takes frames only while a connection stands, so a link that cannot take a frame is lost: either the
+  connection is gone or the node stopped reading. Both mean the same to a front.
 - A node says STATE every heartbeat: a link that hears nothing for an election timeout is dead. Time for which
   this front's own loop was held does not count.
 - Frames are numbered 1, 2, 3, ... in each direction; one out of sequence ends the link.
@@ -117,9 +118,11 @@ class Link:
         self.closed = False
         self.next_rid = 1
         self.pending: dict[int, Any] = {}  # rid -> router.Waiting
-        self.pieces_read = 0  # bytes of answers in pieces, and what the node was told of them (proxy.routing.pieces)
+        # bytes of answers in pieces, and what the node was told of them (proxy.routing.pieces)
+        self.pieces_read = 0
         self.pieces_told = 0
-        self.unseen: list[int] = []  # their rids, newest first, that proxy.routing.overdue has not come to in this round
+        # their rids, newest first, that proxy.routing.overdue has not come to in this round
+        self.unseen: list[int] = []
         self.parts: dict[int, Any] = {}  # rid -> watch.parts.Part: the subscriptions on this link
         self.asked: set[int] = set()  # rids of SUBSCRIBE records without an answer
         self.outbox: list[bytes] = []
@@ -170,8 +173,8 @@ class Link:
         return self._end.version
 
     def post(self, rid: int, method: int, body: bytes, timeout_ms: int = 0) -> None:
-        """Queue a record that nobody waits for here (UNSUBSCRIBE, CANCEL, SUBSCRIBE). The caller marks the link
-        as having something to send."""
+        """Queue a record that nobody waits for here (UNSUBSCRIBE, CANCEL, SUBSCRIBE). The caller marks the
+        link as having something to send."""
         self.outbox.append(REQUEST.pack(rid, method, timeout_ms, len(body)) + body)
 
     def flush(self) -> None:
@@ -204,7 +207,8 @@ class Link:
         self._receiver.link_answers(self, answers)
 
     def pieces(self, rid: int, status: int, parts: list[bytes]) -> None:
-        """A large answer of a node in this process, in pieces instead of in a frame; the first begins with the HEAD."""
+        """A large answer of a node in this process, in pieces instead of in a frame; the first begins with
+        the HEAD."""
         if not self.closed:
             self._receiver.link_pieces(self, rid, status, parts)
 
@@ -219,8 +223,8 @@ class Link:
         self._receiver.link_state(self)
 
     def leave(self) -> None:
-        """The node is about to end: others are asked from now on. It waits for a FAREWELL, which says that no answer of its
-        own is missed here."""
+        """The node is about to end: others are asked from now on. It waits for a FAREWELL, which says that no
+        answer of its own is missed here."""
         self.leaving = True
         self._receiver.link_state(self)
         self.farewell()

@@ -1,9 +1,9 @@
 """The links to one shard's nodes: who leads it, who answers reads here, and keeping the links open.
 
 The leader is what the freshest live node says: of all live links whose last STATE names a leader, the one
-with the highest term counts. NOT_LEADER answers update the same knowledge. A link to the leader is opened when
-it is named; while nobody knows a leader, links to all hosts are kept open, so that the first to know tells us; a while
-after an election those that nobody needs end (decision 34).
+with the highest term counts. NOT_LEADER answers update the same knowledge. A link to the leader is opened
+when it is named; while nobody knows a leader, links to all hosts are kept open, so that the first to know
+tells us; a while after an election those that nobody needs end (decision 34).
 
 Reads go to the own host's node (any up-to-date replica may answer, architecture section 4), and elsewhere
 only while that one is down or there is none.
@@ -29,7 +29,8 @@ _BACKOFF_MOST_S = 1.0
 _OWN_BACKOFF_MOST_S = 0.2
 _REFUSED_BACKOFF_S = 5.0  # what a node refuses a front for is mended by people
 _UNUSED_S = 10.0  # so long after an election links that nobody needs are kept
-_OWN_CONNECT_S = 0.1  # a local socket takes a connection at once, or there is nobody (ZeroMQ does not say which)
+# a local socket takes a connection at once, or there is nobody (ZeroMQ does not say which)
+_OWN_CONNECT_S = 0.1
 
 _HELD_S = 0.1  # two of the router's sweeps: who comes later than that was held
 
@@ -65,7 +66,8 @@ class ShardRoute:
         self._listening = Listening(max(dead_after_s / 4, _HELD_S))
         self._retry_at: dict[int, float] = {}
         self._backoff_s: dict[int, float] = {}
-        self.troubles: dict[int, str] = {}  # by member, why the last link to it ended; of those that no link is up to
+        # by member, why the last link to it ended; of those that no link is up to
+        self.troubles: dict[int, str] = {}
 
     def choose(self, now: float) -> None:
         """Work out leader and replica from what the live links have said last."""
@@ -99,7 +101,9 @@ class ShardRoute:
         elif home is not None:
             self.replica = self.leader_link  # the own node is cut off from a leader that this front can reach
         elif self.replica is None or not self.replica.up or self.replica.leaving:
-            self.replica = self.leader_link or next((link for link in self.links.values() if link.up and not link.leaving), None)
+            self.replica = self.leader_link or next(
+                (link for link in self.links.values() if link.up and not link.leaving), None
+            )
 
     def follow(self, members: Iterable[int]) -> None:
         """Members have changed. Links to a host that went stay as long as it does: it may lead yet, and owe
@@ -166,8 +170,8 @@ class ShardRoute:
                 self.ensure(member, now)
 
     def _drop_unused(self) -> None:
-        """Each link brings a STATE, and a wake-up with it, four times in an election timeout (D12). Who leads is told by the
-        own host's node; the others are asked again as soon as nobody knows."""
+        """Each link brings a STATE, and a wake-up with it, four times in an election timeout (D12). Who leads
+        is told by the own host's node; the others are asked again as soon as nobody knows."""
         if self.home is None or not self.home.leader:
             return
         for link in list(self.links.values()):

@@ -1,4 +1,5 @@
-"""What the services share: the router, the settings, the counters, and the rule about streams without a leader."""
+"""What the services share: the router, the settings, the counters, and the rule about streams without a
+leader."""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ class Context:
         self.guarded: dict[Call, Callable[[Call], None]] = {}  # streams with hasleader -> how to end one
 
     def method(self, grpc_type: str, service: str, method: str) -> MethodStats:
-        """The counters of one method, made when it is registered so that it is exported as 0 from the start."""
+        """The counters of one method, made when it is registered so that it is exported as 0 from the
+        start."""
         return self.stats.setdefault((grpc_type, service, method), MethodStats())
 
     def when_guarded(self, then: Callable[[], None]) -> None:
@@ -82,7 +84,8 @@ class Context:
             then()
 
     def stop(self) -> None:
-        """The front shuts down: streams end, so that their clients go elsewhere. Calls are answered as ever."""
+        """The front shuts down: streams end, so that their clients go elsewhere. Calls are answered as
+        ever."""
         self.stopping = True
         for end in self.on_stop:
             end()
@@ -94,8 +97,11 @@ class Context:
         stats.failed(error.code)
         call.finish(error.code, error.text)
 
-    def malformed(self, call: Call, stats: MethodStats, from_string: Callable[[bytes], object], data: bytes) -> bool:
-        """A body that is no such message: the call is answered as grpc-go does, and nothing of it goes to a node."""
+    def malformed(
+        self, call: Call, stats: MethodStats, from_string: Callable[[bytes], object], data: bytes
+    ) -> bool:
+        """A body that is no such message: the call is answered as grpc-go does, and nothing of it goes to a
+        node."""
         try:
             validate.parse(from_string, data)
         except EtcdError as e:
@@ -118,8 +124,8 @@ class Context:
         return False
 
     def guard(self, call: Call, end: Callable[[Call], None]) -> None:
-        """Have ``end`` called once this host has been without a leader for three election timeouts, if the stream's
-        client asked for that."""
+        """Have ``end`` called once this host has been without a leader for three election timeouts, if the
+        stream's client asked for that."""
         if call.field(b"hasleader") == b"true":
             self.guarded[call] = end
 
@@ -131,7 +137,10 @@ class Context:
         """Every sweep: end what has waited too long, streams that have been without a leader among it."""
         for look in self.on_tick:
             look(now)
-        if self.guarded and now - self.router.leaderless_since > _LEADERLESS_ELECTIONS * self.router.election_s:
+        if (
+            self.guarded
+            and now - self.router.leaderless_since > _LEADERLESS_ELECTIONS * self.router.election_s
+        ):
             guarded, self.guarded = self.guarded, {}
             for call, end in guarded.items():
                 end(call)

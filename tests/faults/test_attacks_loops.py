@@ -56,7 +56,10 @@ def deletes_and_puts(endpoint: str) -> int:
         return pb.RequestOp(request_put=pb.PutRequest(key=key))
 
     def level(ops: list[pb.RequestOp], size: int) -> list[pb.RequestOp]:
-        return [pb.RequestOp(request_txn=pb.TxnRequest(success=ops[at : at + size])) for at in range(0, len(ops), size)]
+        return [
+            pb.RequestOp(request_txn=pb.TxnRequest(success=ops[at : at + size]))
+            for at in range(0, len(ops), size)
+        ]
 
     ops = level(level([op(n) for n in range(24 * 24 * 32)], 32), 24)  # 24 + 24 + 32 of 128 operations
     return answered(endpoint, _TXN, pb.TxnRequest(success=ops).SerializeToString())
@@ -64,7 +67,10 @@ def deletes_and_puts(endpoint: str) -> int:
 
 def progress_requests(endpoint: str) -> None:
     """2,000 watches on one stream, then 28 KB of requests for progress."""
-    create = [pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"w%d" % n)).SerializeToString() for n in range(2000)]
+    create = [
+        pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"w%d" % n)).SerializeToString()
+        for n in range(2000)
+    ]
     ask = pb.WatchRequest(progress_request=pb.WatchProgressRequest()).SerializeToString()
     with Raw(endpoint) as raw:
         stream = raw.call("/etcdserverpb.Watch/Watch", *create, end=False)
@@ -84,8 +90,16 @@ def sorts_by_value(endpoint: str) -> int:
 
 def range_compares(endpoint: str) -> int:
     """50 compares of 60,000 keys on both shards, each of a range of its own, decide a put: 1 KB."""
-    compares = [pb.Compare(key=MANY, range_end=b"%b%02d" % (MANY_END, n), target=pb.Compare.VERSION, result=pb.Compare.NOT_EQUAL,
-                           version=100 + n) for n in range(50)]
+    compares = [
+        pb.Compare(
+            key=MANY,
+            range_end=b"%b%02d" % (MANY_END, n),
+            target=pb.Compare.VERSION,
+            result=pb.Compare.NOT_EQUAL,
+            version=100 + n,
+        )
+        for n in range(50)
+    ]
     put = pb.RequestOp(request_put=pb.PutRequest(key=b"decided"))
     return answered(endpoint, _TXN, pb.TxnRequest(compare=compares, success=[put]).SerializeToString())
 
@@ -115,7 +129,10 @@ def odd_path(endpoint: str) -> None:
 
 # with what a p99 may come to beside them, on a machine where twice the usual one is less
 ATTACKS: dict[Callable[[str], object], float] = {
-    odd_path: 2 * FLOOR_S, full_ranges: 2 * FLOOR_S, progress_requests: 2 * FLOOR_S, sorts_by_value: 2 * FLOOR_S,
+    odd_path: 2 * FLOOR_S,
+    full_ranges: 2 * FLOOR_S,
+    progress_requests: 2 * FLOOR_S,
+    sorts_by_value: 2 * FLOOR_S,
     range_compares: 2 * FLOOR_S,
     deletes_and_puts: 1.5,  # evaluated in one turn, some 0.4 s alone on a CPU, as in an etcd
 }

@@ -127,9 +127,19 @@ def muster_of(snapshot: Path, folder: Path, hosts: int, shards: int, *flags: str
     cluster = ",".join(f"host{i}=http://127.0.0.1:{base + 100 * i + 1}" for i in range(hosts))
     data_dir = folder / "muster"
     for i in range(hosts):
-        call(*MUSTERCTL, "snapshot", "restore", snapshot, f"--data-dir={data_dir / f'host{i}'}",
-             f"--name=host{i}", f"--initial-cluster={cluster}", "--initial-cluster-token=muster-local",
-             f"--shards={shards}", f"--initial-advertise-peer-urls=http://127.0.0.1:{base + 100 * i + 1}", *flags)
+        call(
+            *MUSTERCTL,
+            "snapshot",
+            "restore",
+            snapshot,
+            f"--data-dir={data_dir / f'host{i}'}",
+            f"--name=host{i}",
+            f"--initial-cluster={cluster}",
+            "--initial-cluster-token=muster-local",
+            f"--shards={shards}",
+            f"--initial-advertise-peer-urls=http://127.0.0.1:{base + 100 * i + 1}",
+            *flags,
+        )
     with local_cluster(data_dir, hosts, f"--shards={shards}", "--fronts=0", base_port=base) as cluster_:
         yield cluster_.endpoints()
 

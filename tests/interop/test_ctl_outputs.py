@@ -1,7 +1,8 @@
 """musterctl answers as etcdctl 3.5 does: stdout, stderr and exit code, byte for byte.
 
 Both run against real etcd servers. Masked are only IDs and addresses (where the tools have a server each),
-times, sizes, log indexes, and what each says of endpoints on stderr: etcdctl's JSON log lines, musterctl's own.
+times, sizes, log indexes, and what each says of endpoints on stderr: etcdctl's JSON log lines, musterctl's
+own.
 """
 
 from __future__ import annotations
@@ -145,7 +146,9 @@ class Tool:
     def mask(self, data: bytes, ids: bool) -> str:
         """The output without what may differ."""
         text = data.decode("utf-8", "surrogateescape")
-        text = "".join(line for line in text.splitlines(True) if not line.startswith(('{"level":', "musterctl: ")))
+        text = "".join(
+            line for line in text.splitlines(True) if not line.startswith(('{"level":', "musterctl: "))
+        )
         text = re.sub(r"etcdctl(?!-check)", "musterctl", text)
         if text.startswith("NAME:\n\tmusterctl -"):
             return "the general help"  # it lists the commands, and musterctl has not all of them

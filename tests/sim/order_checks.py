@@ -1,9 +1,10 @@
-"""What must hold at every moment of a simulated cluster: the invariants of ``docs/design/invariants.md``, by name.
+"""What must hold at every moment of a simulated cluster: the invariants of ``docs/design/invariants.md``, by
+name.
 
-:class:`Checker` is told after every step of every node. What is committed is folded as soon as any replica knows
-it (``order_history.Folder``: I3, I4, I5, I10, I15, I24 and the first half of I22), so a broken rule ends the run at
-the step that broke it. What clients are told is looked at when they are told (I7, I13, I16, I20), and once more
-at the end (``order_history.check_history``).
+:class:`Checker` is told after every step of every node. What is committed is folded as soon as any replica
+knows it (``order_history.Folder``: I3, I4, I5, I10, I15, I24 and the first half of I22), so a broken rule
+ends the run at the step that broke it. What clients are told is looked at when they are told (I7, I13, I16,
+I20), and once more at the end (``order_history.check_history``).
 
 ``watched_classes`` gives variants of product classes that ask the checker: for what only they see in the act.
 """
@@ -58,7 +59,8 @@ class Checker:
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self.committed: dict[int, dict[int, tuple[int, int, bytes]]] = {}  # shard -> index -> term, kind, data
+        # shard -> index -> term, kind, data
+        self.committed: dict[int, dict[int, tuple[int, int, bytes]]] = {}
         self.committed_at: dict[int, float] = {}  # order index -> when the first replica knew
         self.leaders: dict[tuple[int, int], int] = {}  # shard, term -> host
         self.states: dict[tuple[int, int], tuple[object, ...]] = {}  # shard, order index -> digest
@@ -66,11 +68,13 @@ class Checker:
         self.folds: dict[int, tuple[bytes, str]] = {}  # order index -> fold, of whom
         self._folder = Folder(self.committed, simulation.shards)
         self.configurations = Configurations(simulation.shards, simulation.configuration)
-        self._new: list[tuple[tuple[int, int], int, int, int]] = []  # applied, not looked at yet: where and what
+        # applied, not looked at yet: where and what
+        self._new: list[tuple[tuple[int, int], int, int, int]] = []
         self._seen: dict[tuple[int, int], int] = {}  # highest commit index
         self._led: dict[tuple[int, int], tuple[int, bool]] = {}
         self._applied: dict[tuple[int, int], int] = {}  # order index, in this life of the process
-        self._truncated: dict[tuple[int, int], tuple[int, int]] = {}  # log's first index - 1, installs until then
+        # log's first index - 1, installs until then
+        self._truncated: dict[tuple[int, int], tuple[int, int]] = {}
         self._served: dict[tuple[int, int], object] = {}  # a leader whose right to serve was looked at
         self._locks: dict[tuple[int, int], Locks] = {}
         self._under_locks = UnderLocks()
@@ -78,8 +82,15 @@ class Checker:
         self.leases = LeaseTimes(simulation)
         self.streamed = Watching(simulation).streamed
         self.kinds: Counter[str] = Counter()  # what clients were told, by kind
-        self.counts = {"commits": 0, "leaders": 0, "applied": 0, "elections": 0, "grants": 0, "read indexes": 0,
-                       "lone": 0}
+        self.counts = {
+            "commits": 0,
+            "leaders": 0,
+            "applied": 0,
+            "elections": 0,
+            "grants": 0,
+            "read indexes": 0,
+            "lone": 0,
+        }
 
     @property
     def replay(self) -> Replay:
@@ -89,7 +100,15 @@ class Checker:
     def started(self, process: NodeProcess) -> None:
         """It came back with what its disks kept."""
         where = process.host, process.shard
-        for known in (self._seen, self._led, self._applied, self._truncated, self._served, self._locks, self._under_locks.seen):
+        for known in (
+            self._seen,
+            self._led,
+            self._applied,
+            self._truncated,
+            self._served,
+            self._locks,
+            self._under_locks.seen,
+        ):
             known.pop(where, None)  # type: ignore[attr-defined]
 
     # -- after each step of a node
@@ -124,7 +143,8 @@ class Checker:
             self._sequencer_leads(process, node.writes.leader)
 
     def dies(self, process: NodeProcess) -> None:
-        """It ends in the midst of a step, perhaps, in which it alone has learnt of a commit and applied it."""
+        """It ends in the midst of a step, perhaps, in which it alone has learnt of a commit and applied
+        it."""
         if (commit := process.node.raft.commit_index) > self._seen.get((process.host, process.shard), 0):
             self._committed(process, commit)
 
@@ -146,8 +166,10 @@ class Checker:
                     if raft.role is Role.LEADER:
                         self._on_disks(process, entry.index, entry.term)
                 if found != mine:
-                    raise Violation("I1 one committed entry per index", f"{process.name} has {mine} at {entry.index}, "
-                                                                        f"committed is {found}")
+                    raise Violation(
+                        "I1 one committed entry per index",
+                        f"{process.name} has {mine} at {entry.index}, committed is {found}",
+                    )
         self._seen[where] = commit
         if shard == 0:
             self._folder.advance()
@@ -162,7 +184,9 @@ class Checker:
             if 2 * len(have) > len(voters):
                 break
         else:
-            raise Violation("I2 committed is on a quorum's disks", f"{process.name}: {index} of term {term} is on {have}")
+            raise Violation(
+                "I2 committed is on a quorum's disks", f"{process.name}: {index} of term {term} is on {have}"
+            )
 
     def _elected(self, process: NodeProcess) -> None:
         self.counts["leaders"] += 1
@@ -171,13 +195,17 @@ class Checker:
             raise Violation("I1 one leader per term", f"shard {shard} term {raft.term}")
         hard = process.log.durable_hard
         if (hard.term, hard.vote) != (raft.term, process.host):
-            raise Violation("I2 a leader's own vote is synced", f"{process.name} leads {raft.term}, on disk {hard}")
+            raise Violation(
+                "I2 a leader's own vote is synced", f"{process.name} leads {raft.term}, on disk {hard}"
+            )
         known = self.committed.get(shard, {})
         top = max(known, default=0)
         while top > raft.log.position.index and known[top][0] >= raft.term:
             top -= 1  # of a later term: this leader was elected late, and is none any more
         if top > raft.log.position.index and (top > raft.last_index or raft.log.term(top) != known[top][0]):
-            raise Violation("I1 leader completeness", f"{process.name} leads {raft.term} without {top} of {known[top][0]}")
+            raise Violation(
+                "I1 leader completeness", f"{process.name} leads {raft.term} without {top} of {known[top][0]}"
+            )
 
     def _log_begins(self, process: NodeProcess, first: int, installs: int) -> None:
         where = process.host, process.shard
@@ -187,7 +215,9 @@ class Checker:
             self.installed_at[process.host] = self._simulation.now
         durable = process.disk.flushed.position.shard_index
         if first > durable:
-            raise Violation("I17 the log begins where the durable state ends", f"{process.name}: {first} > {durable}")
+            raise Violation(
+                "I17 the log begins where the durable state ends", f"{process.name}: {first} > {durable}"
+            )
         feeds = process.node.role.feeds if isinstance(process.node.role, OrderRole) else None
         if feeds is not None and before is not None and before[1] == installs:
             states, snapshot_count = self._simulation.states, self._simulation.plan.snapshot_count
@@ -196,7 +226,9 @@ class Checker:
                 low = states[process.host, shard].flushed.position.order_index
                 # a disk may hold more than its node had said when it died
                 if said > low:
-                    raise Violation("I17 what the host's other nodes have is durable", f"{process.name}: {said} > {low}")
+                    raise Violation(
+                        "I17 what the host's other nodes have is durable", f"{process.name}: {said} > {low}"
+                    )
                 # one who needs what this log lacks since an install needs an install, too
                 if max(within, before[0] - 1) < said < first:
                     raise Violation("I17 order records are kept for the host's other nodes",
@@ -207,7 +239,8 @@ class Checker:
                                                  for state in self._simulation.durable_states(h, shard))]
                 if 2 * len(have) <= len(voters):
                     raise Violation("I17 what is no order record any more is durable at a majority",
-                                    f"{process.name} has them above {first}, which of shard {shard} only {have} have applied")
+                                    f"{process.name} has them above {first}, which of shard {shard} only "
+                                    f"{have} have applied")
 
     # -- what is applied
 
@@ -225,7 +258,9 @@ class Checker:
         if fold is not None:
             other, who = self.folds.setdefault(position.order_index, (fold, str(where)))
             if other != fold:
-                raise Violation("I19 all nodes have the same fold", f"{where} and {who} at {position.order_index}")
+                raise Violation(
+                    "I19 all nodes have the same fold", f"{where} and {who} at {position.order_index}"
+                )
         # node 0 applies in the step in which it hears of the commit: looked at once the step is over
         self._new.append((where, position.order_index, position.shard_index, position.revision))
 
@@ -235,14 +270,22 @@ class Checker:
         for where, order_index, shard_index, revision in new:
             _, shard = where
             if order_index > replay.order_index:
-                raise Violation("I6 only what is in order is applied", f"{where} is at {order_index} of {replay.order_index}")
+                raise Violation(
+                    "I6 only what is in order is applied",
+                    f"{where} is at {order_index} of {replay.order_index}",
+                )
             if replay.revision_at[order_index] != revision:
-                raise Violation("I5 a fold of the order log alone", f"{where} has revision {revision} at {order_index}, "
-                                f"the replay {replay.revision_at[order_index]}")
+                raise Violation(
+                    "I5 a fold of the order log alone",
+                    f"{where} has revision {revision} at {order_index}, "
+                    f"the replay {replay.revision_at[order_index]}",
+                )
             cut = replay.cuts_at[order_index].get(shard)
             if shard and cut is not None and cut.index != shard_index:
-                raise Violation("I6 what is applied is what the latest cut says", f"{where} is at entry {shard_index}, "
-                                f"the cut at {order_index} is {cut}")
+                raise Violation(
+                    "I6 what is applied is what the latest cut says",
+                    f"{where} is at entry {shard_index}, the cut at {order_index} is {cut}",
+                )
 
     # -- leaders of shards, and the sequencer
 
@@ -252,8 +295,10 @@ class Checker:
             self._served[where] = leading
             cut = replay.cuts_at[node.order_index].get(process.shard, Cut())
             if cut.term < leading.term:
-                raise Violation("I8 a leader serves once a cut of its term is applied",
-                                f"{process.name} leads {leading.term}, the latest cut at {node.order_index} is {cut}")
+                raise Violation(
+                    "I8 a leader serves once a cut of its term is applied",
+                    f"{process.name} leads {leading.term}, the latest cut at {node.order_index} is {cut}",
+                )
         self._under_locks.stepped(process, leading)
         locks = self._locks.get(where)
         if locks is None or locks.leading is not leading:
@@ -270,15 +315,19 @@ class Checker:
             if attempt in locks.ended:
                 raise Violation("H5 an ended attempt is never locked again", f"{process.name} has {attempt}")
             for other in prepares[:place]:
-                if other.payload.prepare.attempt.term == attempt.term and other.footprint.conflicts(held.footprint):
+                if other.payload.prepare.attempt.term == attempt.term and other.footprint.conflicts(
+                    held.footprint
+                ):
                     raise Violation("I12 undecided attempts never overlap",
                                     f"{process.name}: {other.payload.prepare.attempt} and {attempt}")
         granted = {held.payload.prepare.attempt for held in prepares if held.payload.answer is not None}
         for attempt in granted - locks.granted:
             self.counts["grants"] += 1
             if replay.term_at[at] < attempt.term:
-                raise Violation("H5 a shard grants after a record of the sequencer's term",
-                                f"{process.name} grants {attempt} at {at}, a record of term {replay.term_at[at]}")
+                raise Violation(
+                    "H5 a shard grants after a record of the sequencer's term",
+                    f"{process.name} grants {attempt} at {at}, a record of term {replay.term_at[at]}",
+                )
         for attempt in locks.granted - granted:
             locks.ended.add(attempt)
             decided = replay.multis.get(attempt, at + 1) <= at or replay.term_at[at] > attempt.term
@@ -305,8 +354,10 @@ class Checker:
         self._served[where] = leader
         known = self.committed.get(0, {}).get(process.node.applied_index)
         if known is None or known[0] != leader.term:
-            raise Violation("I8 the sequencer serves once a record of its term is applied",
-                            f"{process.name} leads {leader.term} at {process.node.applied_index}: {known and known[0]}")
+            raise Violation(
+                "I8 the sequencer serves once a record of its term is applied",
+                f"{process.name} leads {leader.term} at {process.node.applied_index}: {known and known[0]}",
+            )
 
     # -- what clients are told
 
@@ -314,7 +365,9 @@ class Checker:
         """A request was answered."""
         revision = operation.response.header.revision
         if revision > self.replay.revision:
-            raise Violation("I7 answered after commit", f"{operation}: only {self.replay.revision} is committed")
+            raise Violation(
+                "I7 answered after commit", f"{operation}: only {self.replay.revision} is committed"
+            )
         self.leases.told(operation)
         if operation.method == "Compact":
             self._compacted(operation)
@@ -324,7 +377,9 @@ class Checker:
 
     def _compacted(self, operation: Operation) -> None:
         replay = self.replay
-        index = next((i for i, revision in replay.compactions if revision == operation.request.revision), None)
+        index = next(
+            (i for i, revision in replay.compactions if revision == operation.request.revision), None
+        )
         if index is None:
             raise Violation("I22 an acknowledged compaction is in the order", str(operation))
         for (_, shard), process in sorted(self._simulation.nodes.items()):
@@ -346,10 +401,14 @@ class Checker:
         text, cause = str(error), error
         while not (found := re.match(r"([CHI]\d+)", str(cause))) and cause.__cause__ is not None:
             cause = cause.__cause__  # an apply that failed: what made it fail
-        rule = found[1] if found else "I1 or I2" if isinstance(cause, IntegrityError) else "a process fell over"
+        rule = (
+            found[1] if found else "I1 or I2" if isinstance(cause, IntegrityError) else "a process fell over"
+        )
         trace: Any = traceback.extract_tb(error.__traceback__)
         last = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(trace[-4:]))
-        raise Violation(f"{rule}, noticed by a process", f"{where}: {type(error).__name__}: {text} ({last})") from error
+        raise Violation(
+            f"{rule}, noticed by a process", f"{where}: {type(error).__name__}: {text} ({last})"
+        ) from error
 
 
 def watched_classes(simulation: Simulation) -> tuple[type, type]:
@@ -358,16 +417,21 @@ def watched_classes(simulation: Simulation) -> tuple[type, type]:
     class WatchedCoordinator(Coordinator[Any]):
         def __init__(self, *args: Any, **named: Any) -> None:
             super().__init__(*args, **named)
-            self.given_up: dict[int, tuple[Any, int]] = {}  # by identity: a transaction, attempts of it that took too long
-            self.heard: set[int] = set()  # shards whose leaders were heard of since an attempt was given up for their sake
+            # by identity: a transaction, attempts of it that took too long
+            self.given_up: dict[int, tuple[Any, int]] = {}
+            # shards whose leaders were heard of since an attempt was given up for their sake
+            self.heard: set[int] = set()
 
         def leader_of(self, shard: int, term: int) -> None:
             super().leader_of(shard, term)
             self.heard.add(shard)
 
         def run(self, now_ms: int, append: Any) -> None:
-            late = [(attempt, wide, set(wide.participants) - set(wide.grants)) for attempt, wide in self._running.items()
-                    if now_ms - wide.started_ms >= GIVE_UP_MS and len(wide.grants) < len(wide.participants)]
+            late = [
+                (attempt, wide, set(wide.participants) - set(wide.grants))
+                for attempt, wide in self._running.items()
+                if now_ms - wide.started_ms >= GIVE_UP_MS and len(wide.grants) < len(wide.participants)
+            ]
             number = self._number
             super().run(now_ms, append)
             for attempt, wide, missing in late:

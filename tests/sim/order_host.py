@@ -104,8 +104,12 @@ class FrontProcess(Process):
             self.router.rounds.busy = 1  # answers wait for each other as they do under load
         chance = self.random.choice((0, 3, 1 << 30))
         self.router.lone_after = chance if simulation.plan.lone_after is None else simulation.plan.lone_after
-        self.context = Context(FrontSettings(
-            common=common, index=0, listen=(), watch_progress_notify_interval_ms=int(PROGRESS_S * 1000)), self.router)
+        self.context = Context(
+            FrontSettings(
+                common=common, index=0, listen=(), watch_progress_notify_interval_ms=int(PROGRESS_S * 1000)
+            ),
+            self.router,
+        )
         self.context.hub.fragment_bytes = FRAGMENT_BYTES
         self.context.hub.random = self.random.random
         register_all(self, self.context)
@@ -142,7 +146,14 @@ class RepeatingLink(NodeLink):
 
     repeats = 0.0
 
-    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None, *, stays: bool = False) -> int:
+    def request(
+        self,
+        method: int,
+        body: bytes,
+        answered: Callable[[int, bytes], object] | None = None,
+        *,
+        stays: bool = False,
+    ) -> int:
         process: Any = self._links.loop
         if method in _REPEATED and process.random.random() < self.repeats:
             process.call_later(process.random.choice((0.01, 0.1, 1.0)) * process.random.random(),
@@ -190,13 +201,30 @@ def fine_grained(simulation: Simulation) -> Iterator[None]:
 
 def common_settings(host: int, hosts: int, shards: int) -> Common:
     peers = tuple(Peer(i, f"h{i}", f"h{i}", 1000, (f"http://h{i}:1000",)) for i in range(1, hosts + 1))
-    return Common(cluster_id=7, member_id=host, name=f"h{host}", shard_count=shards, placement_depth=1, peers=peers,
-                  run_dir=f"/run/{host}", heartbeat_interval_ms=HEARTBEAT_MS, election_timeout_ms=ELECTION_MS)
+    return Common(
+        cluster_id=7,
+        member_id=host,
+        name=f"h{host}",
+        shard_count=shards,
+        placement_depth=1,
+        peers=peers,
+        run_dir=f"/run/{host}",
+        heartbeat_interval_ms=HEARTBEAT_MS,
+        election_timeout_ms=ELECTION_MS,
+    )
 
 
 def node_settings(common: Common, shard: int, snapshot_count: int, incarnation: int) -> NodeSettings:
     return NodeSettings(
-        common, shard, f"/{common.member_id}/{shard}", f"h{common.member_id}", 1000 + shard, incarnation=incarnation,
+        common,
+        shard,
+        f"/{common.member_id}/{shard}",
+        f"h{common.member_id}",
+        1000 + shard,
+        incarnation=incarnation,
         initial_election_tick_advance=False,  # time without a leader is what some histories need
-        client_urls=(f"http://h{common.member_id}:2379",), peer_urls=(f"http://h{common.member_id}:1000",),
-        snapshot_count=snapshot_count, snapshot_catchup_entries=snapshot_count // 2)
+        client_urls=(f"http://h{common.member_id}:2379",),
+        peer_urls=(f"http://h{common.member_id}:1000",),
+        snapshot_count=snapshot_count,
+        snapshot_catchup_entries=snapshot_count // 2,
+    )

@@ -1,9 +1,11 @@
-"""The real state store of a simulated node: ``node.storage.StateStore`` over RocksDB, in a directory in memory.
+"""The real state store of a simulated node: ``node.storage.StateStore`` over RocksDB, in a directory in
+memory.
 
-A crash leaves what a killed process or a power cut leaves: a copy of the directory as RocksDB had flushed it, at times in the
-middle of a flush (the manifest ends anywhere, the table is cut short). A node that starts opens the copy. What the
-files say is looked at after every apply: the state's hash on all replicas (I19), and a row for every key that hangs on a
-lease, which no hash covers. At the end every row is compared with the replay of the order.
+A crash leaves what a killed process or a power cut leaves: a copy of the directory as RocksDB had flushed it,
+at times in the middle of a flush (the manifest ends anywhere, the table is cut short). A node that starts
+opens the copy. What the files say is looked at after every apply: the state's hash on all replicas (I19), and
+a row for every key that hangs on a lease, which no hash covers. At the end every row is compared with the
+replay of the order.
 """
 
 from __future__ import annotations
@@ -48,7 +50,12 @@ class Seen:
 
     def digest(self) -> tuple[object, ...]:
         store = self._store
-        return self.position, store.hash_state().run(), self.metas.get("fold", b""), tuple(sorted(store.leases()))
+        return (
+            self.position,
+            store.hash_state().run(),
+            self.metas.get("fold", b""),
+            tuple(sorted(store.leases())),
+        )
 
 
 class RealDisk:
@@ -195,7 +202,10 @@ class RealStore(StateStore):
         for lease, attached in by_lease.items():
             rows = {row[9:] for row in self.attachment_rows(lease)}
             if not attached <= rows:
-                raise Violation(LEASE_ROWS, f"{self.path} at {self.position}: lease {lease} lacks {sorted(attached - rows)}")
+                raise Violation(
+                    LEASE_ROWS,
+                    f"{self.path} at {self.position}: lease {lease} lacks {sorted(attached - rows)}",
+                )
 
 
 class RealSink(SnapshotSink):
@@ -252,8 +262,8 @@ def _flush(store: RealStore) -> None:
 
 
 def _copy(old: Path, new: Path) -> None:
-    """Copy all that is not there yet. RocksDB compacts in threads of its own meanwhile: a table that a manifest names is there
-    before the manifest names it, and until another one names it no more."""
+    """Copy all that is not there yet. RocksDB compacts in threads of its own meanwhile: a table that a
+    manifest names is there before the manifest names it, and until another one names it no more."""
     _tables(old, new)
     for folder, _, names in os.walk(old):
         for name in names:
@@ -305,11 +315,17 @@ def check_stores(simulation: Simulation) -> None:
         for lease in {kv.lease for kv in mine.values() if kv.lease}:
             hang = sorted(k for k, kv in mine.items() if kv.lease == lease)
             if store.lease_keys(lease) != hang:
-                raise Violation(LEASE_ROWS, f"node {host}.{shard}: {lease} has {store.lease_keys(lease)}, not {hang}")
+                raise Violation(
+                    LEASE_ROWS, f"node {host}.{shard}: {lease} has {store.lease_keys(lease)}, not {hang}"
+                )
         first = store.compact_revision + 1
-        events = store.history(b"\0", b"\0", first, max_events=1 << 30, max_bytes=1 << 30, max_scan=1 << 30).events
+        events = store.history(
+            b"\0", b"\0", first, max_events=1 << 30, max_bytes=1 << 30, max_scan=1 << 30
+        ).events
         got = [(revision, key, bool(deleted)) for revision, deleted, key, _, _, _ in events]
         ordered = [(revision, c.key, c.kv is None) for revision in range(first, replay.revision + 1)
                    for c in replay.changes.get(revision, ()) if simulation.placement.shard_of(c.key) == shard]
         if got != ordered:
-            raise Violation("I16 history is what was ordered", f"node {host}.{shard} from {first}: {got}, not {ordered}")
+            raise Violation(
+                "I16 history is what was ordered", f"node {host}.{shard} from {first}: {got}, not {ordered}"
+            )

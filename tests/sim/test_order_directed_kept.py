@@ -1,5 +1,5 @@
-"""A shard without a quorum while the others go on: what the order log must keep for it, however long that takes (I17). And a
-node for which nothing is kept that is elected before it has got a state (H13)."""
+"""A shard without a quorum while the others go on: what the order log must keep for it, however long that
+takes (I17). And a node for which nothing is kept that is elected before it has got a state (H13)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,19 @@ DIES_AT, END = 1.6, 5.0
 
 def many_small_records(seed: int) -> Simulation:
     """Nothing fails by itself."""
-    return Simulation(seed, plan(
-        seconds=END, clients=12, think_s=0.002, fault_every_s=0.03, faults=("flush",), mix={"put": 10}, patience=0.0,
-        snapshot_count=SNAPSHOT_COUNT))
+    return Simulation(
+        seed,
+        plan(
+            seconds=END,
+            clients=12,
+            think_s=0.002,
+            fault_every_s=0.03,
+            faults=("flush",),
+            mix={"put": 10},
+            patience=0.0,
+            snapshot_count=SNAPSHOT_COUNT,
+        ),
+    )
 
 
 def leave_alone(simulation: Simulation) -> None:
@@ -32,8 +42,9 @@ def leave_alone(simulation: Simulation) -> None:
 
 
 def nodes_of_a_shard_die(seed: int, dead: int) -> Simulation:
-    """So many nodes of shard 1, its leader among them, are down until the end, while shard 0 goes on for several times the
-    records that are kept for a host's own nodes. If one is left it has heard nothing of what these two did last."""
+    """So many nodes of shard 1, its leader among them, are down until the end, while shard 0 goes on for
+    several times the records that are kept for a host's own nodes. If one is left it has heard nothing of
+    what these two did last."""
     simulation = many_small_records(seed)
     dying: list[int] = []
 
@@ -80,7 +91,8 @@ def test_one_node_that_is_down_is_not_waited_for(seed: int) -> None:
     simulation = nodes_of_a_shard_die(seed, 1)
     kept = records_kept_at_the_end(simulation)
     simulation.run()
-    # some flushes' worth of records: 54 to 238 over eight seeds. What is waited for is above 5 * BOUND, as the test before says
+    # some flushes' worth of records: 54 to 238 over eight seeds. What is waited for is above 5 * BOUND, as
+    # the test before says
     assert max(kept) < 4 * BOUND
     assert sum(n.node.snapshots.installed for n in simulation.nodes.values() if n.shard == 1) == 1
 
@@ -94,8 +106,8 @@ def test_without_the_rule_it_would_be_gone(dead: int, monkeypatch: pytest.Monkey
 
 
 def a_node_leads_that_gets_no_records(seed: int) -> tuple[Simulation, list[float]]:
-    """It was down for long, its shard had nothing to do, and it is made the leader before anybody gave it a state. The times
-    at which it was seen to lead so."""
+    """It was down for long, its shard had nothing to do, and it is made the leader before anybody gave it a
+    state. The times at which it was seen to lead so."""
     simulation = many_small_records(seed)
     seen: list[float] = []
 

@@ -24,7 +24,9 @@ def the_role(simulation: Simulation, shard: int) -> Any:
     return process.node.role
 
 
-def just_before_it_comes_back(simulation: Simulation, shard: int, look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def just_before_it_comes_back(
+    simulation: Simulation, shard: int, look: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
     """Run without the nodes of a shard for long; what ``look`` finds before they are started again."""
     found = []
 
@@ -45,10 +47,19 @@ def just_before_it_comes_back(simulation: Simulation, shard: int, look: Callable
 
 
 def waiting_when_the_shard_comes_back(seed: int) -> int:
-    """How many transactions wait at the sequencer for a shard that was gone for long: its clients ask one by one, and wait until
-    each has timed out."""
-    simulation = Simulation(seed, plan(
-        seconds=BACK_AT + 1, fault_every_s=1e9, faults=("heal",), mix={"wide": 1}, patience=1.0, clients=CLIENTS))
+    """How many transactions wait at the sequencer for a shard that was gone for long: its clients ask one by
+    one, and wait until each has timed out."""
+    simulation = Simulation(
+        seed,
+        plan(
+            seconds=BACK_AT + 1,
+            fault_every_s=1e9,
+            faults=("heal",),
+            mix={"wide": 1},
+            patience=1.0,
+            clients=CLIENTS,
+        ),
+    )
     found = just_before_it_comes_back(simulation, 1, lambda: the_role(simulation, 0).coordinator.statistics())
     return int(found["queued"] + found["running"])
 
@@ -72,12 +83,23 @@ def locks_are_asked_about_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def puts_waiting_when_the_sequencer_comes_back(seed: int) -> int:
     """As above: puts at the leader of a healthy shard, whose last entry waits for its place in the order."""
-    simulation = Simulation(seed, plan(
-        seconds=BACK_AT + 1, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, patience=1.0, clients=CLIENTS, lone_after=1 << 30))
+    simulation = Simulation(
+        seed,
+        plan(
+            seconds=BACK_AT + 1,
+            fault_every_s=1e9,
+            faults=("heal",),
+            mix={"put": 1},
+            patience=1.0,
+            clients=CLIENTS,
+            lone_after=1 << 30,
+        ),
+    )
 
     def gather() -> None:
         for host in HOSTS:
-            simulation.nodes[host, 1].node.pace.full_requests = 256  # what comes gathers while an entry is under way
+            # what comes gathers while an entry is under way
+            simulation.nodes[host, 1].node.pace.full_requests = 256
 
     simulation.at(GONE_AT, None, gather)
     found = just_before_it_comes_back(simulation, 0, lambda: the_role(simulation, 1).leading.statistics())
@@ -99,7 +121,8 @@ def run_all(seeds: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_lock_whose_fate_is_not_kept_ends_by_its_multi(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:  # I11
+# I11
+def test_a_lock_whose_fate_is_not_kept_ends_by_its_multi(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     locks_are_asked_about_at_once(monkeypatch)
     Simulation(seed, plan(mix=WIDE)).run()
 
@@ -112,6 +135,9 @@ def test_if_it_was_none_the_lock_would_end_before(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_each_waits_for_the_next_record_where_one_fills_a_record(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:  # D9
+# D9
+def test_each_waits_for_the_next_record_where_one_fills_a_record(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(coordinator, "MAX_ENTRY_BYTES", 1)
     Simulation(seed, plan(mix=WIDE)).run()

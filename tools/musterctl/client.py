@@ -24,7 +24,17 @@ from tools.musterctl.printing.printer import Printer, choose
 
 R = TypeVar("R", bound=Message)
 
-__all__ = ["Client", "Config", "RequestError", "Session", "Stream", "failing_with", "request_error", "session", "stream_breaks"]
+__all__ = [
+    "Client",
+    "Config",
+    "RequestError",
+    "Session",
+    "Stream",
+    "failing_with",
+    "request_error",
+    "session",
+    "stream_breaks",
+]
 
 _RETRY_PAUSE_S = 0.05
 _STREAM_PAUSE_S = 0.1
@@ -81,7 +91,8 @@ def request_error(error: grpc.RpcError) -> RequestError:
 
 
 def stream_breaks(error: grpc.RpcError) -> bool:
-    """Whether a stream ended for a reason that another one may not meet: a connection, a server that stops."""
+    """Whether a stream ended for a reason that another one may not meet: a connection, a server that
+    stops."""
     return error.code() in _BROKEN
 
 
@@ -276,7 +287,8 @@ class Client:
             say(f"{stream.endpoint} answers")
 
     def failed(self, stream: Stream[R], reason: str) -> None:
-        """Such a stream ended: the next one goes to another endpoint, after a pause. The reason is said if this lasts."""
+        """Such a stream ended: the next one goes to another endpoint, after a pause. The reason is said if
+        this lasts."""
         self._channels.avoid(stream.endpoint)
         if self._failing.is_due():
             say(f"{stream.endpoint}: {reason}; trying again")

@@ -1,7 +1,7 @@
 """Puts at a fixed rate, first alone, then while something long goes on at the same servers.
 
-The result is that of the second run, with the first one's latencies as ``before``: what counts is how much the
-long work adds to the others' waiting. What takes the answers of the long work is a process of its own
+The result is that of the second run, with the first one's latencies as ``before``: what counts is how much
+the long work adds to the others' waiting. What takes the answers of the long work is a process of its own
 (``python -m bench.compare.loads.disturb SPEC KIND PART``) that gives way to every other: it stands for a
 client on another machine. To parse an answer of 28 MB takes it 25 ms, and on CPUs that it shares with the
 servers these were most of the puts' waiting.
@@ -52,19 +52,28 @@ async def disturbed_run(spec: Spec, disturbance: str, server_roots: Sequence[int
     """Both runs. ``part``: of the history that is still there, what a compaction takes away."""
     before = await run.run(spec, processes=processes, server_roots=server_roots)
     async with _long_work(spec, disturbance, part) as (done, ended):
-        result = await run.run(replace(spec, seed=spec.seed + 100), processes=processes, server_roots=server_roots)
+        result = await run.run(
+            replace(spec, seed=spec.seed + 100), processes=processes, server_roots=server_roots
+        )
         if disturbance == "compaction":  # or the next turn would begin within it
             await asyncio.wait((ended,), timeout=_LONG_S)
     if done.failed or not done.ended:
         raise run.RunError(f"{disturbance}: {done.failed or 'the process of the long work died'}")
     result["before"] = {"latency_ms": before["latency_ms"], "operations": before["operations"],
                         "errors": before["errors"]}
-    result["disturbance"] = {"kind": disturbance, "finished": len(done.took_s), "took_s": done.took_s, "events": done.events}
+    result["disturbance"] = {
+        "kind": disturbance,
+        "finished": len(done.took_s),
+        "took_s": done.took_s,
+        "events": done.events,
+    }
     return result
 
 
 @asynccontextmanager
-async def _long_work(spec: Spec, disturbance: str, part: float) -> AsyncIterator[tuple[Done, asyncio.Future[None]]]:
+async def _long_work(
+    spec: Spec, disturbance: str, part: float
+) -> AsyncIterator[tuple[Done, asyncio.Future[None]]]:
     """The process of the long work, from when it is under way on; what it has done is told at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.compare.loads.disturb", spec.dumps(), disturbance, str(part),
@@ -91,7 +100,9 @@ async def _long_work(spec: Spec, disturbance: str, part: float) -> AsyncIterator
     try:
         await asyncio.wait((ready, listening), timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
         if done.failed or not ready.done():
-            raise run.RunError(f"{disturbance}: {done.failed or 'the process of the long work did not start'}")
+            raise run.RunError(
+                f"{disturbance}: {done.failed or 'the process of the long work did not start'}"
+            )
         yield done, listening
         with suppress(ConnectionError):
             process.stdin.close()  # which ends it
@@ -141,7 +152,9 @@ async def _main(spec: Spec, disturbance: str, part: float) -> None:
     await client.close()
 
 
-async def _again(client: Client, disturbance: str, part: float, done: Done, begun: Callable[[], None]) -> None:
+async def _again(
+    client: Client, disturbance: str, part: float, done: Done, begun: Callable[[], None]
+) -> None:
     """The long work, over and over until cancelled; a compaction once."""
     place = 0
     first = await _oldest(client)
@@ -158,7 +171,9 @@ async def _again(client: Client, disturbance: str, part: float, done: Done, begu
             await _back_up(client, place)
         else:
             last = await upkeep.revision_of(client)
-            await upkeep.compact(client, first + round((last - first) * part), physical=True, timeout_s=_LONG_S)
+            await upkeep.compact(
+                client, first + round((last - first) * part), physical=True, timeout_s=_LONG_S
+            )
         say("done", took_s=time.monotonic() - began)
         if disturbance == "compaction":
             return

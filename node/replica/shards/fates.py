@@ -1,7 +1,8 @@
-"""Batches that a shard's leader logged in a term that it has lost: their answers wait until their fate is known.
+"""Batches that a shard's leader logged in a term that it has lost: their answers wait until their fate is
+known.
 
-The first cut of a later term decides them all: what is at or below it, with its own term, is done; the rest is lost for
-certain, and the fronts may send it again (I23).
+The first cut of a later term decides them all: what is at or below it, with its own term, is done; the rest
+is lost for certain, and the fronts may send it again (I23).
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class Fates:
     def keep(self, index: int, term: int, batch: ShardBatch) -> None:
         """A batch of a term that was just lost, logged there.
 
-        Another one may have been kept of that place, in an earlier term, which this log has lost since. That decides
-        nothing: of five hosts a minority may have it still, and bring it back (figure 8 of the Raft paper).
+        Another one may have been kept of that place, in an earlier term, which this log has lost since. That
+        decides nothing: of five hosts a minority may have it still, and bring it back (figure 8 of the Raft
+        paper).
         """
         self._open.logged(index, term, batch)
 
@@ -57,8 +59,8 @@ class Fates:
                     not_leader(node, *token)
 
     def skipped_to(self, applied: int) -> None:
-        """A snapshot replaced everything up to there: nobody here can tell any more whether it was committed (I23: so not
-        "resend")."""
+        """A snapshot replaced everything up to there: nobody here can tell any more whether it was committed
+        (I23: so not "resend")."""
         for batch in self._open.skipped_to(applied):
             for link, rid in batch.owed():
                 link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())

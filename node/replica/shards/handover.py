@@ -1,12 +1,14 @@
 """A shard's leader gives its leadership away: to where leaders are wanted, or to who can do what it cannot.
 
-Placement (``cluster.leader_placement``): decided every second from what Raft knows of the group, who is the sequencer, and what
-the wanted member answered in the second before (frame ``L``): how far it is in the order, and whether it has a live feed.
+Placement (``cluster.leader_placement``): decided every second from what Raft knows of the group, who is the
+sequencer, and what the wanted member answered in the second before (frame ``L``): how far it is in the order,
+and whether it has a live feed.
 
-H13: what this leader has committed must be in a cut within an election timeout. If it is not, its feed or its way to
-the sequencer is dead while its group is well, and nobody would elect anew: it asks its peers (frame ``L``) whether
-they have a live feed and a way to the sequencer, and hands over to the first that says so, with back-off. While there is
-no sequencer nobody says so, and the leader stays. A long apply excuses it, but not for ever.
+H13: what this leader has committed must be in a cut within an election timeout. If it is not, its feed or its
+way to the sequencer is dead while its group is well, and nobody would elect anew: it asks its peers (frame
+``L``) whether they have a live feed and a way to the sequencer, and hands over to the first that says so,
+with back-off. While there is no sequencer nobody says so, and the leader stays. A long apply excuses it, but
+not for ever.
 """
 
 from __future__ import annotations

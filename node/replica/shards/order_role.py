@@ -132,7 +132,8 @@ class OrderRole:
     def _lone(
         self, link: FrontLink, rid: int, timeout_ms: int, body: bytes, who: Principal | None = None
     ) -> None:
-        """A put that is alone at its front: as a transaction over its shard, unless it would have to wait for another."""
+        """A put that is alone at its front: as a transaction over its shard, unless it would have to wait for
+        another."""
         (shard,), request = LONE_HEAD.unpack_from(body), body[LONE_HEAD.size :]
         try:
             free = self.coordinator is None or self.coordinator.free_for(Method.PUT, request, shard)
@@ -204,7 +205,9 @@ class OrderRole:
     def _looks(self, coordinator: Coordinator[Token], wide: Wide[Token]) -> bool:
         return coordinator is self.coordinator and wide.looking
 
-    def _looked(self, coordinator: Coordinator[Token], wide: Wide[Token], looked: RangeCompares | None) -> None:
+    def _looked(
+        self, coordinator: Coordinator[Token], wide: Wide[Token], looked: RangeCompares | None
+    ) -> None:
         if coordinator is self.coordinator:
             coordinator.looked_at(wide, looked)
 
@@ -382,8 +385,11 @@ class OrderRole:
             self._short_since = now
         elif now - self._short_since >= _SHORT_S:
             self._short_since = now
-            log.warning("more of the order is kept than usual: most replicas of a shard are down or far behind",
-                        shard=floors.of_majority(voters)[1], records=self.node.applied_index - kept_after)
+            log.warning(
+                "more of the order is kept than usual: most replicas of a shard are down or far behind",
+                shard=floors.of_majority(voters)[1],
+                records=self.node.applied_index - kept_after,
+            )
         return kept_after
 
     def facts(self) -> dict[str, Any]:
@@ -391,8 +397,11 @@ class OrderRole:
         coordinator = self.coordinator.statistics() if self.coordinator is not None else {}
         return {
             "serving": self.coordinator is not None,
-            "cuts": self.cuts, "multis": coordinator.get("completed", 0), "restarts": coordinator.get("restarted", 0),
-            "running": coordinator.get("running", 0), "queued": coordinator.get("queued", 0),
+            "cuts": self.cuts,
+            "multis": coordinator.get("completed", 0),
+            "restarts": coordinator.get("restarted", 0),
+            "running": coordinator.get("running", 0),
+            "queued": coordinator.get("queued", 0),
             "feed_records": self.feeds.records,
         }
 
@@ -435,18 +444,24 @@ class OrderRole:
             self.node._mark_dirty(link)
 
     def _settle_controls(self) -> None:
-        """Who does not lead is not told any more what the shards' leaders have applied: whoever waits for that hears that
-        the outcome is unknown. Not that it is lost: it is applied here, and must not be asked for again (I23)."""
+        """Who does not lead is not told any more what the shards' leaders have applied: whoever waits for
+        that hears that the outcome is unknown. Not that it is lost: it is applied here, and must not be asked
+        for again (I23)."""
         if self.raft.role is not Role.LEADER:
             for link, record in self._controls.all():
                 self._tell_unknown(link, record)
 
     def _tell_unknown(self, link: FrontLink, record: bytes) -> None:
-        link.answer(ANSWER.unpack_from(record)[0], Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+        link.answer(
+            ANSWER.unpack_from(record)[0],
+            Status.UNKNOWN,
+            EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode(),
+        )
         self.node._mark_dirty(link)
 
     def _forget_controls(self) -> None:
-        """Their fronts have told their clients that the outcome is unknown: a shard without a leader ends no wait (I23)."""
+        """Their fronts have told their clients that the outcome is unknown: a shard without a leader ends no
+        wait (I23)."""
         self._controls.keep(lambda waits: waits[0].awaits(ANSWER.unpack_from(waits[1])[0]))
 
     # -- the tick

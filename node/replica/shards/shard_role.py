@@ -1,7 +1,7 @@
 """The role of a shard other than 0: its own Raft group, applied in the order that the order log gives.
 
-What its group commits is reported to the sequencer and waits; the feed of order records, from any host's node 0,
-says what is applied next and at which revisions. A cut is applied only when this node's own entry at the
+What its group commits is reported to the sequencer and waits; the feed of order records, from any host's node
+0, says what is applied next and at which revisions. A cut is applied only when this node's own entry at the
 cut's index has the cut's term (H3, I6).
 """
 
@@ -179,13 +179,16 @@ class ShardRole:
         """The first part of a tick."""
         leading = self.leading
         if leading is None or not leading.serving or not self.raft.takes_proposals:
-            return  # it hands over, or too much is uncommitted: what is queued, or was let go on already, waits
+            # it hands over, or too much is uncommitted: what is queued, or was let go on already, waits
+            return
         if self.raft.term != leading.term:
             return  # deposed by a message of this very tick: what is queued is refused when Raft says so
         leading.run()
         if leading.dirty:
             cut = self.placing.fold.cut(self.settings.shard)
-            assert cut.term >= leading.term, f"I8: the leader of term {leading.term} evaluates, the latest cut here is {cut}"
+            assert cut.term >= leading.term, (
+                f"I8: the leader of term {leading.term} evaluates, the latest cut here is {cut}"
+            )
             self.returning.taken()
             leading.logged(self.raft.propose(leading.seal()))
 
@@ -293,7 +296,9 @@ class ShardRole:
                 else:
                     leading.serve()
                     self.node.standing.say_state()
-                    log.info("leading", shard=self.settings.shard, term=leading.term, revision=self.store.revision)
+                    log.info(
+                        "leading", shard=self.settings.shard, term=leading.term, revision=self.store.revision
+                    )
             if leading is not None:
                 leading.applied_record(order_index, order_term, attempts)
         if leading is not None:
@@ -317,7 +322,8 @@ class ShardRole:
                                                 report.applied_order))
 
     def _repeat_report(self) -> None:
-        """Every heartbeat until the feed shows it, then now and then: what was said may be lost (a report is state)."""
+        """Every heartbeat until the feed shows it, then now and then: what was said may be lost (a report is
+        state)."""
         cut = self.placing.fold.cut(self.settings.shard)
         self._report(force=self._reporting.again(cut, self.loop.time()))
 

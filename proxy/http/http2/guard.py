@@ -23,15 +23,20 @@ class Limits:
     max_connections: int = 1 << 30  # of one front; the next one is closed as it comes
     max_memory_bytes: int = 1 << 62  # what the connections of a front hold together (``proxy.http.memory``)
     stream_window_bytes: int = 1_048_576  # what a client may send on a stream before we ask for more
-    connection_window_bytes: int = 4_194_304  # requests of a connection that are not answered, but for unfinished ones
+    # requests of a connection that are not answered, but for unfinished ones
+    connection_window_bytes: int = 4_194_304
     max_header_list_bytes: int = 65_536  # counted as RFC 7541 section 4.1 does; above: the stream is refused
     max_continuations: int = 32  # CONTINUATION frames of one block
     max_buffered_bytes: int = 67_108_864  # unfinished request messages of one connection
-    max_unsent_bytes: int = 8_388_608  # answers a client does not take: at half of it, with its socket full, reading
+    # answers a client does not take: at half of it, with its socket full, reading
+    max_unsent_bytes: int = 8_388_608
     # from it stops; a stream of requests with that much unread is reset
-    max_untaken_bytes: int = 33_554_432  # answers that a client does not take: beyond it its next large ranges wait
-    max_queued_bytes: int = 268_435_456  # answers that wait for want of windows: above it new calls are refused.
-    # Large, because a few honest ranges are large, and other calls on the connection must not suffer from them
+    # answers that a client does not take: beyond it its next large ranges wait
+    max_untaken_bytes: int = 33_554_432
+    # answers that wait for want of windows: above it new calls are refused.
+    max_queued_bytes: int = 268_435_456
+    # Large, because a few honest ranges are large, and other calls on the connection must not suffer from
+    # them
     write_high_bytes: int = 1_048_576  # socket buffer: above it streams queue, and their owners are told
     drain_mark_bytes: int = 65_536  # a stream's on_drain is called when its queue falls to this
     control_burst: float = 10_000.0  # control frames (SETTINGS, PRIORITY, empty DATA, stream errors) at once

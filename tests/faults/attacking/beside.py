@@ -8,8 +8,8 @@
   priority; on a machine of two CPUs that others use, a p99 without any attack is anything from 5 to
   50 ms. So the bound is twice the measured one or twice :data:`FLOOR_S`, whichever is more. What
   these attacks once did is 1 to 10 s.
-- Once the attacker has left, the memory that the processes of each host have to themselves (USS) comes back to what
-  it was, and a fifth, at most.
+- Once the attacker has left, the memory that the processes of each host have to themselves (USS) comes back
+  to what it was, and a fifth, at most.
 """
 
 from __future__ import annotations
@@ -79,9 +79,11 @@ class Seen:
 
     def __str__(self) -> str:
         slowest = max(turn.slowest_s for turn in self.attacked)
-        return (f"p99 {1e3 * self.quiet_p99_s:.0f} ms without, {1e3 * self.attacked_p99_s:.0f} ms beside, slowest"
-                f" {1e3 * slowest:.0f} ms; an attack takes {statistics.median(self.took_s):.2f} s; memory"
-                f" {self.peak_bytes / 1e6:+.0f} MB meanwhile, {self.left_bytes / 1e6:+.0f} MB after")
+        return (
+            f"p99 {1e3 * self.quiet_p99_s:.0f} ms without, {1e3 * self.attacked_p99_s:.0f} ms beside, slowest"
+            f" {1e3 * slowest:.0f} ms; an attack takes {statistics.median(self.took_s):.2f} s; memory"
+            f" {self.peak_bytes / 1e6:+.0f} MB meanwhile, {self.left_bytes / 1e6:+.0f} MB after"
+        )
 
 
 class Attacked:
@@ -118,10 +120,15 @@ class Attacked:
         return found
 
     def beside(
-        self, attack: Callable[[], object], *, turns: int = TURNS, floor_s: float = FLOOR_S, most_bytes: int = 0,
+        self,
+        attack: Callable[[], object],
+        *,
+        turns: int = TURNS,
+        floor_s: float = FLOOR_S,
+        most_bytes: int = 0,
     ) -> Seen:
-        """Attack in every second turn, and judge. The attack has left when the callable returns. ``most_bytes``: that a host
-        may take for it meanwhile, 0 for any."""
+        """Attack in every second turn, and judge. The attack has left when the callable returns.
+        ``most_bytes``: that a host may take for it meanwhile, 0 for any."""
         seen = Seen()
         self.turn(TURN_S)  # what is made at the first requests of a client is there
         standing, memory = self.standing(), self.memory()
@@ -153,7 +160,9 @@ class Attacked:
         assert stands == standing, f"processes, leaders, terms: {standing} before, {stands} after"
         assert seen.attacked_p99_s <= bound_s, seen
         assert not most_bytes or seen.peak_bytes <= most_bytes, seen
-        assert back, f"{[m >> 20 for m in memory]} MiB before, {[m >> 20 for m in self.memory()]} after: {seen}"
+        assert back, (
+            f"{[m >> 20 for m in memory]} MiB before, {[m >> 20 for m in self.memory()]} after: {seen}"
+        )
         return seen
 
     def turn(self, least_s: float, attack: Callable[[], object] = lambda: None) -> Turn:
@@ -210,8 +219,11 @@ def _settled(hosts: Hosts) -> bool:
 
 @contextlib.contextmanager
 def attacked(data_dir: Path, fronts: int, *flags: str) -> Iterator[Attacked]:
-    """Three hosts with two shards and rows. ``fronts``: 0 for the front in node 0's process; ``flags``: of the server's."""
-    with local_cluster(data_dir, 3, f"--shards={SHARDS}", f"--fronts={fronts}", extra=(*_FLAGS, *flags)) as cluster:
+    """Three hosts with two shards and rows. ``fronts``: 0 for the front in node 0's process; ``flags``: of
+    the server's."""
+    with local_cluster(
+        data_dir, 3, f"--shards={SHARDS}", f"--fronts={fronts}", extra=(*_FLAGS, *flags)
+    ) as cluster:
         hosts = Hosts(cluster)
         until(lambda: _settled(hosts))
         at = hosts.leader()
@@ -222,4 +234,7 @@ def attacked(data_dir: Path, fronts: int, *flags: str) -> Iterator[Attacked]:
             yield Attacked(hosts, bystander, at, fronts)
 
 
-BOTH_FRONTS = [pytest.param(0, id="front in node 0"), pytest.param(1, id="front of its own", marks=pytest.mark.soak)]
+BOTH_FRONTS = [
+    pytest.param(0, id="front in node 0"),
+    pytest.param(1, id="front of its own", marks=pytest.mark.soak),
+]

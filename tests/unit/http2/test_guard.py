@@ -20,7 +20,8 @@ TIGHT = Limits(control_burst=50, control_rate=10, reset_burst=50, reset_rate=10)
 
 @pytest.mark.parametrize(
     "frame",
-    [f.settings_frame({}), f.settings_frame({f.INITIAL_WINDOW_SIZE: 70_000}), f.SETTINGS_ACK, f.frame(f.DATA, 0, 1, b""),
+    [f.settings_frame({}), f.settings_frame({f.INITIAL_WINDOW_SIZE: 70_000}), f.SETTINGS_ACK,
+     f.frame(f.DATA, 0, 1, b""),
      f.frame(f.DATA, f.PADDED, 1, b"\x01\0"), f.frame(f.PRIORITY, 0, 9, bytes(5)), f.frame(0x55, 0, 0, b"")],
 )  # fmt: skip
 def test_a_flood_of_frames_that_bring_nothing_ends_the_connection(frame: bytes) -> None:
@@ -87,7 +88,8 @@ def test_a_header_list_above_the_limit_is_refused_and_the_table_stays_right() ->
 def test_a_cached_block_above_the_limit_is_refused_each_time() -> None:
     client = Client(Limits(max_header_list_bytes=300))
     client.request(1)
-    block = client.block() + b"\x82" * 4  # repeated pseudo-header fields are malformed as well: refused either way
+    # repeated pseudo-header fields are malformed as well: refused either way
+    block = client.block() + b"\x82" * 4
     for stream_id in (3, 5, 7):
         client.send(f.header_frames(stream_id, block, False))
         assert client.reset(stream_id) is not None

@@ -64,7 +64,8 @@ def test_a_request_over_two_mebibytes_is_not_sent() -> None:
     client.close()
     size = request.ByteSize()
     assert str(caught.value) == (
-        f"rpc error: code = ResourceExhausted desc = trying to send message larger than max ({size} vs. 2097152)"
+        "rpc error: code = ResourceExhausted desc = trying to send message larger than max "
+        f"({size} vs. 2097152)"
     )
 
 

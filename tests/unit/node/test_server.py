@@ -41,7 +41,8 @@ def ask(node: Any) -> None:
 
 
 def test_a_read_that_finds_the_disk_damaged_ends_the_node_instead_of_the_front_that_asked() -> None:
-    """The front would ask again, and again, and every time the writes on its link would have an unknown fate."""
+    """The front would ask again, and again, and every time the writes on its link would have an unknown
+    fate."""
     dropped: list[bytes] = []
     with pytest.raises(StorageCorruption, match="sst"):
         ask(node_whose_reads_raise(StorageCorruption("000012.sst: checksum mismatch"), dropped))
@@ -62,15 +63,28 @@ def test_a_request_that_meets_a_fault_is_answered_and_the_link_that_all_share_go
 def test_whatever_is_asked_has_the_replica_caught_up_first_and_writes_have_not() -> None:
     seen: list[str] = []
     node: Any = SimpleNamespace(
-        role=SimpleNamespace(submit=lambda *args: seen.append("write")), _requests_in_tick=0,
+        role=SimpleNamespace(submit=lambda *args: seen.append("write")),
+        _requests_in_tick=0,
         _node_request=lambda *args: False,
-        serve=SimpleNamespace(request=lambda *args: seen.append("read")), catch_up=lambda: seen.append("caught up"),
+        serve=SimpleNamespace(request=lambda *args: seen.append("read")),
+        catch_up=lambda: seen.append("caught up"),
         watches=SimpleNamespace(subscribe=lambda *args: seen.append("watch")),
-        confirmations=SimpleNamespace(ask=lambda *args: seen.append("question")))
+        confirmations=SimpleNamespace(ask=lambda *args: seen.append("question")),
+    )
     link = FrontLink(b"front", lambda parts: True, b"", 1)
     Node._requests(node, link, [(rid, method, 1000, b"") for rid, method in enumerate(
         (Method.PUT, Method.RANGE, Method.READ_INDEX, Method.SUBSCRIBE, Method.STATUS))])
-    assert seen == ["write", "caught up", "read", "caught up", "question", "caught up", "watch", "caught up", "read"]
+    assert seen == [
+        "write",
+        "caught up",
+        "read",
+        "caught up",
+        "question",
+        "caught up",
+        "watch",
+        "caught up",
+        "read",
+    ]
 
 
 def test_a_link_that_an_early_answer_found_full_gets_nothing_more() -> None:
@@ -113,7 +127,8 @@ class Told:
     (b"an ack", {}, ["at once"]),
     (b"nothing to do", {}, []),
     (b"broken", {}, ["at once"]),
-    (bytes(5000), {}, ["later"]),  # many requests: others may come in this turn of the loop that share its tick
+    # many requests: others may come in this turn of the loop that share its tick
+    (bytes(5000), {}, ["later"]),
     (b"an ack", {"alone": False}, ["later"]),
     (b"an ack", {"scheduled": True}, ["later"]),
     (b"an ack", {"running": True}, ["later"]),
@@ -165,7 +180,9 @@ class Behind:
     def __init__(self, entries: int, entry_bytes: int) -> None:
         self.loop = ManualLoop()
         self.fatal = SimpleNamespace(done=lambda: False)
-        self.log = [Entry(i, 1, EntryKind.RECORD, records.delete(bytes(entry_bytes))) for i in range(1, entries + 1)]
+        self.log = [
+            Entry(i, 1, EntryKind.RECORD, records.delete(bytes(entry_bytes))) for i in range(1, entries + 1)
+        ]
         self.runs: list[int] = []
         self.turns = 0
         self.applied_index = 0
@@ -194,7 +211,9 @@ class Behind:
     (10, applying._RUN_BYTES // 4, [4, 4, 2]),  # large ones
     (256, 10, [256]),
 ])
-def test_who_is_far_behind_serves_the_loop_after_every_long_run(entries: int, entry_bytes: int, runs: list[int]) -> None:
+def test_who_is_far_behind_serves_the_loop_after_every_long_run(
+    entries: int, entry_bytes: int, runs: list[int]
+) -> None:
     node = Behind(entries, entry_bytes)
     node.gathering.take(entries)
     assert node.runs == runs[:1], "one run, and then the loop's turn"

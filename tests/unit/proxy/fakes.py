@@ -1,4 +1,5 @@
-"""A loop, calls and nodes that tests drive by hand. The nodes speak the real frames of ``cluster.wire.messages``."""
+"""A loop, calls and nodes that tests drive by hand. The nodes speak the real frames of
+``cluster.wire.messages``."""
 
 from __future__ import annotations
 
@@ -187,7 +188,9 @@ class FakeNode:
         self.answer(request.rid, Status.OK, HEAD.pack(revision or self.revision, self.term) + tail)
 
     def index(self, request: Request, index: int, revision: int = 0) -> None:
-        self.answer(request.rid, Status.OK, READ_INDEX_ANSWER.pack(index, revision or self.revision, self.term))
+        self.answer(
+            request.rid, Status.OK, READ_INDEX_ANSWER.pack(index, revision or self.revision, self.term)
+        )
 
     def not_leader(self, request: Request, leader: int, term: int) -> None:
         self.answer(request.rid, Status.NOT_LEADER, LEADER.pack(leader, term))
@@ -212,15 +215,24 @@ class FakeNode:
 
 
 class Net:
-    """A front's router, its loop and three hosts' nodes; the front runs on host 1. ``nodes``: those of shard 0."""
+    """A front's router, its loop and three hosts' nodes; the front runs on host 1. ``nodes``: those of shard
+    0."""
 
     def __init__(self, hosts: int = 3, own: int = 1, shards: int = 1) -> None:
         self.loop = ManualLoop()
         self.every = {(s, m): FakeNode(m, s) for s in range(shards) for m in range(1, hosts + 1)}
         self.nodes = {m: self.every[0, m] for m in range(1, hosts + 1)}
         peers = tuple(Peer(m, f"h{m}", "127.0.0.1", 1) for m in self.nodes)
-        common = Common(cluster_id=7, member_id=own, name="h1", shard_count=shards, placement_depth=2, peers=peers,
-                        run_dir="/nowhere", election_timeout_ms=1000)
+        common = Common(
+            cluster_id=7,
+            member_id=own,
+            name="h1",
+            shard_count=shards,
+            placement_depth=2,
+            peers=peers,
+            run_dir="/nowhere",
+            election_timeout_ms=1000,
+        )
         self.settings = FrontSettings(common=common, index=0, listen=())
         self.sessions = 0
         self._connecting: list[Link] = []

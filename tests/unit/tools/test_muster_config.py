@@ -35,21 +35,44 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
     ("args", "message"),
     [
         ("extra", "'extra' is not a valid flag"),
-        ("--heartbeat-interval=300", "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[300ms]"),
-        ("--election-timeout=60000", "--election-timeout[60000ms] is too long, and should be set less than 50000ms"),
+        (
+            "--heartbeat-interval=300",
+            "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[300ms]",
+        ),
+        (
+            "--election-timeout=60000",
+            "--election-timeout[60000ms] is too long, and should be set less than 50000ms",
+        ),
         ("--heartbeat-interval=0", "--heartbeat-interval must be >0 (set to 0ms)"),
-        ("--listen-client-urls=http://0.0.0.0:2379", "--advertise-client-urls is required when --listen-client-urls is set explicitly"),
-        ("--listen-peer-urls=127.0.0.1:2380", "URL scheme must be http, https, unix, or unixs: 127.0.0.1:2380"),
-        ("--listen-peer-urls=http://127.0.0.1", 'URL address does not have the form "host:port": http://127.0.0.1'),
+        (
+            "--listen-client-urls=http://0.0.0.0:2379",
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        ),
+        (
+            "--listen-peer-urls=127.0.0.1:2380",
+            "URL scheme must be http, https, unix, or unixs: 127.0.0.1:2380",
+        ),
+        (
+            "--listen-peer-urls=http://127.0.0.1",
+            'URL address does not have the form "host:port": http://127.0.0.1',
+        ),
         ("--listen-peer-urls=http://127.0.0.1:99999", 'URL address does not have the form "host:port"'),
         ("--listen-peer-urls=https://127.0.0.1:2380", "over http: some peer URLs differ"),
         ("--listen-peer-urls=unix:///run/peer", "peers talk over TCP; say http or https"),
         ("--listen-metrics-urls=unix:sock", 'URL address does not have the form "host:port": unix:sock'),
         (f"--listen-metrics-urls=unix:///{'x' * 107}", f"listen unix /{'x' * 107}: bind: invalid argument"),
-        ("--listen-metrics-urls=unixs:///run/metrics",
-         "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"),
-        ("--initial-cluster=infra0=http://a:1,http://b:1", 'error setting up initial cluster: "http://b:1" is not of the form name=URL'),
-        ("--initial-cluster=infra0=http://a:1,infra1=http://a:1", "initial cluster infra0=http://a:1,infra1=http://a:1 has duplicate url"),
+        (
+            "--listen-metrics-urls=unixs:///run/metrics",
+            "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url",
+        ),
+        (
+            "--initial-cluster=infra0=http://a:1,http://b:1",
+            'error setting up initial cluster: "http://b:1" is not of the form name=URL',
+        ),
+        (
+            "--initial-cluster=infra0=http://a:1,infra1=http://a:1",
+            "initial cluster infra0=http://a:1,infra1=http://a:1 has duplicate url",
+        ),
         ("--shards=0", "--shards must be at least 1"),
         ("--client-head-timeout=999ms", "--client-head-timeout must be at least 1s"),
         ("--http1-idle-timeout=0s", "--http1-idle-timeout must be at least 1s"),
@@ -59,7 +82,10 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
         ("--feature-gates=Wings=true", "unrecognized feature gate: Wings"),
         ("--feature-gates=LeaseCheckpoint=true", "feature gate LeaseCheckpoint=true is not supported yet"),
         ("--auto-compaction-retention=soon", 'error parsing --auto-compaction-retention: "soon"'),
-        ("--watch-progress-notify-interval=10ms", "--watch-progress-notify-interval[10ms] must be at least 100ms"),
+        (
+            "--watch-progress-notify-interval=10ms",
+            "--watch-progress-notify-interval[10ms] must be at least 100ms",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be(args: str, message: str) -> None:
@@ -131,7 +157,10 @@ def test_a_peer_port_beyond_this_machine_wants_a_key_or_a_word(host: str) -> Non
     urls = f"--listen-peer-urls=http://{host}:2380", "--initial-advertise-peer-urls=http://10.0.0.1:2380"
     with pytest.raises(ConfigError) as e:
         build(*urls)
-    assert all(way in str(e.value) for way in (f"http://{host}:2380", "--peer-key-file", "muster peer-keys FILE", "--peer-insecure"))
+    assert all(
+        way in str(e.value)
+        for way in (f"http://{host}:2380", "--peer-key-file", "muster peer-keys FILE", "--peer-insecure")
+    )
     assert build(*urls, "--peer-key-file=k").warnings == ()
     (warning,) = build(*urls, "--peer-insecure").warnings
     assert warning.startswith("--peer-insecure: ")
@@ -144,7 +173,10 @@ def test_a_peer_port_of_this_machine_alone_wants_neither(host: str) -> None:
 
 
 def test_peers_elsewhere_without_keys_are_warned_about() -> None:
-    assert any("--peer-key-file" in w for w in build("--initial-cluster=default=http://localhost:2380,b=http://b:2380").warnings)
+    assert any(
+        "--peer-key-file" in w
+        for w in build("--initial-cluster=default=http://localhost:2380,b=http://b:2380").warnings
+    )
 
 
 def test_a_key_and_the_word_for_none_exclude_each_other() -> None:
@@ -201,7 +233,17 @@ def test_pinning_to_a_cpu_that_is_not_ours() -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "hosts", "cpus", "fronts"),
-    [(-1, 1, 1, 0), (-1, 1, 3, 0), (-1, 1, 4, 1), (-1, 1, 7, 1), (-1, 1, 16, 4), (-1, 3, 6, 0), (-1, 3, 12, 1), (3, 1, 1, 3), (0, 1, 8, 0)],
+    [
+        (-1, 1, 1, 0),
+        (-1, 1, 3, 0),
+        (-1, 1, 4, 1),
+        (-1, 1, 7, 1),
+        (-1, 1, 16, 4),
+        (-1, 3, 6, 0),
+        (-1, 3, 12, 1),
+        (3, 1, 1, 3),
+        (0, 1, 8, 0),
+    ],
 )
 def test_a_host_has_one_front_for_every_four_cpus(
     monkeypatch: pytest.MonkeyPatch, wanted: int, hosts: int, cpus: int, fronts: int

@@ -5,9 +5,10 @@ same batch; etcd 3.5's corruption came from two). A long run is cut into several
 GRAIN.apply_slice_bytes, and only the last carries the position: rows above the position are invisible to
 every reader, and writing them again after a crash changes nothing (review (b) Visibility).
 
-That holds of rows that name a revision. All others (leases, attachments, members, alarms) would show at once, so they
-are kept back for the last batch (``Run.late``): whoever looks between two slices, or after a crash between them, finds
-them at the position. A compaction reads what key hangs on what lease there, a hash and a check of leases, too.
+That holds of rows that name a revision. All others (leases, attachments, members, alarms) would show at once,
+so they are kept back for the last batch (``Run.late``): whoever looks between two slices, or after a crash
+between them, finds them at the position. A compaction reads what key hangs on what lease there, a hash and a
+check of leases, too.
 
 Hot path: see the figure in ``state``. One tight loop; a put costs a struct, two joins and one batch row.
 """
@@ -62,7 +63,8 @@ if TYPE_CHECKING:
     from node.storage.state.store import StateStore
 
 
-Event = tuple[int, int, bytes, bytes, int]  # revision, type (0 PUT, 1 DELETE), key, KeyValue, place in the revision
+# revision, type (0 PUT, 1 DELETE), key, KeyValue, place in the revision
+Event = tuple[int, int, bytes, bytes, int]
 
 
 @dataclass(slots=True)
@@ -71,16 +73,18 @@ class Applied:
 
     revision: int
     events: list[Event] = field(default_factory=list)
-    # LEASE_GRANT, LEASE_REVOKE or LEASE_CHECKPOINT; lease; its TTL, 0, what remains of it (0: cleared). In their order:
-    # an ID that was revoked may be granted again in the same run
+    # LEASE_GRANT, LEASE_REVOKE or LEASE_CHECKPOINT; lease; its TTL, 0, what remains of it (0: cleared). In
+    # their order: an ID that was revoked may be granted again in the same run
     leases: list[tuple[Item, int, int]] = field(default_factory=list)
     compacted: int | None = None  # the highest compaction revision of the run
     published: list[bytes] = field(default_factory=list)  # etcdserverpb.Member in wire form
     bootstrap: tuple[int, int, int] | None = None  # layout version, shard count, placement depth
-    miscounted: list[tuple[bytes, int, int]] = field(default_factory=list)  # deleted spans: first key, logged, found
+    # deleted spans: first key, logged, found
+    miscounted: list[tuple[bytes, int, int]] = field(default_factory=list)
     alarms: bool = False  # some were raised or disarmed
     rows: dict[int, list[Row]] = field(default_factory=dict)  # of features, as they were written
-    incarnations: list[tuple[int, int]] = field(default_factory=list)  # member, incarnation: those that are new
+    # member, incarnation: those that are new
+    incarnations: list[tuple[int, int]] = field(default_factory=list)
     hosts: list[bytes] = field(default_factory=list)  # rows of the table of members (cluster.members.table)
 
     @property
@@ -168,7 +172,8 @@ class Run:
         return read_put_ref(data, pos, end, create, mod)
 
     def changes(self, data: bytes, pos: int, end: int, sub: int = 0) -> None:
-        """Several changes at one revision, in their order; none takes no revision. ``sub``: place of the first."""
+        """Several changes at one revision, in their order; none takes no revision. ``sub``: place of the
+        first."""
         if pos == end:
             return
         self.revision += 1
@@ -194,7 +199,8 @@ class Run:
         self.pending = 0
 
     def note_above(self, batch: WriteBatch) -> None:
-        """A slice goes before the position: a process that dies before the last one leaves its rows, and the next must know."""
+        """A slice goes before the position: a process that dies before the last one leaves its rows, and the
+        next must know."""
         if self.revision > self.store.above:
             self.store.above = self.revision
             batch.put(keys.ABOVE_ROW, self.revision.to_bytes(8, "big"))
@@ -246,7 +252,10 @@ class Run:
         elif kind == Item.COMPACT:
             (revision,) = REVISION.unpack_from(data, pos)
             if revision > self.revision:  # I24; so it is at every replica, at this place of the order
-                faults.met("applying a record", UnsoundItem(f"a compaction at {revision}, where the revision is {self.revision}"))
+                faults.met(
+                    "applying a record",
+                    UnsoundItem(f"a compaction at {revision}, where the revision is {self.revision}"),
+                )
             elif revision > self.compact:
                 self.compact = revision
                 out.compacted = revision
@@ -265,8 +274,8 @@ class Run:
         self.out.leases.append((Item.LEASE_REVOKE, lease, 0))
 
     def effects(self, data: bytes, pos: int) -> int:
-        """The items of one record from ``pos`` on; returns where it stopped: at the end, or at an item that is
-        to be applied in slices. Hot path."""
+        """The items of one record from ``pos`` on; returns where it stopped: at the end, or at an item that
+        is to be applied in slices. Hot path."""
         run, events = self, self.events
         hot, cold = self.store.cache.hot, self.store.cache.cold
         cache_put = self.store.cache.put
@@ -433,9 +442,12 @@ def apply_alone(store: StateStore, prepared: Prepared, index: int, term: int, wa
     puts = prepared.puts
     revision = position.revision + len(puts.keys)
     assert index == position.shard_index + 1, "I18: only forward, entry by entry"
-    assert puts.revision == position.revision + 1, "C4: the leader of shard 0 knew the revisions when it evaluated"
+    assert puts.revision == position.revision + 1, (
+        "C4: the leader of shard 0 knew the revisions when it evaluated"
+    )
     new = Position(index, index, term, revision, position.compact_revision)
-    prepared.batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6: in the batch of the data it describes
+    # I6: in the batch of the data it describes
+    prepared.batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))
     store.write(prepared.batch)
     store.position = new
     if puts.new:

@@ -31,10 +31,20 @@ broken line
 def run_of(throughput: float, p99: float = 10.0, **more: Any) -> dict[str, Any]:
     latency = {"mean": p99 / 5, "min": 0.1, "p50": p99 / 10, "p90": p99 / 2, "p95": p99 / 1.5, "p99": p99,
                "p99.9": p99 * 2, "max": p99 * 3}
-    return {"operations": 1000, "errors": {}, "throughput_per_s": throughput, "duration_s": 4.0, "latency_ms": latency,
-            "timeline": [[i, 250] for i in range(4)], "extra": {}, "client": {"limited": "no"},
-            "others_busy_percent": 5.0, "counters": {"syncs": 30.0},
-            "server": {"us_per_op": 40.0, "rss_bytes": 2**28, "written_bytes": 10**6, "setup_rss_bytes": 0}, **more}
+    return {
+        "operations": 1000,
+        "errors": {},
+        "throughput_per_s": throughput,
+        "duration_s": 4.0,
+        "latency_ms": latency,
+        "timeline": [[i, 250] for i in range(4)],
+        "extra": {},
+        "client": {"limited": "no"},
+        "others_busy_percent": 5.0,
+        "counters": {"syncs": 30.0},
+        "server": {"us_per_op": 40.0, "rss_bytes": 2**28, "written_bytes": 10**6, "setup_rss_bytes": 0},
+        **more,
+    }
 
 
 def result_of(preset: str = "issue4") -> dict[str, Any]:
@@ -48,19 +58,32 @@ def result_of(preset: str = "issue4") -> dict[str, Any]:
         found = compare.ratios(runs, names)
         rows.append({"name": cell.name, "title": cell.title, "duration_s": 4.0, "runs": runs, "ratios": found,
                      "targets": compare.targets(cell, runs, found, names)})
-    system = {"version": "1 <2>", "endpoints": [], "shards": 1, "flags": ["--fronts", "0"], "idle_cpu_percent": 1.0,
-              "processes": [{"name": "node", "rss_bytes": 2**26, "pss_bytes": 2**25, "cpu_s": 3.0}]}
+    system = {
+        "version": "1 <2>",
+        "endpoints": [],
+        "shards": 1,
+        "flags": ["--fronts", "0"],
+        "idle_cpu_percent": 1.0,
+        "processes": [{"name": "node", "rss_bytes": 2**26, "pss_bytes": 2**25, "cpu_s": 3.0}],
+    }
     return {
-        "preset": preset, "title": "A & B", "started_at": "now", "notes": {"etcd flags": "-x"},
+        "preset": preset,
+        "title": "A & B",
+        "started_at": "now",
+        "notes": {"etcd flags": "-x"},
         "machine": {"cpu": "c", "cpus": 2, "memory_bytes": 2**34, "kernel": "6", "python": "3.11"},
-        "storage": {"filesystem": "ext4", "sync_ms": 0.5}, "plan": {"rounds": 2, "duration_s": 4.0, "leader_only": False},
-        "systems": [{"name": name, **system} for name in names], "cells": rows,
+        "storage": {"filesystem": "ext4", "sync_ms": 0.5},
+        "plan": {"rounds": 2, "duration_s": 4.0, "leader_only": False},
+        "systems": [{"name": name, **system} for name in names],
+        "cells": rows,
     }
 
 
 def test_a_ratio_is_of_the_same_round() -> None:
-    found = compare.ratios({"a": [run_of(100), {"failed": "x"}, run_of(50)], "b": [run_of(300), run_of(9), run_of(50)]},
-                           ["a", "b"])
+    found = compare.ratios(
+        {"a": [run_of(100), {"failed": "x"}, run_of(50)], "b": [run_of(300), run_of(9), run_of(50)]},
+        ["a", "b"],
+    )
     assert found["b"]["throughput_per_s"] == {"median": 2.0, "low": 1.0, "high": 3.0}
 
 
@@ -72,7 +95,9 @@ def test_each_system_has_targets_of_its_own() -> None:
     found = compare.targets(cell, runs, compare.ratios(runs, names), names)
     assert [(t["system"], t["wanted"], t["value"], t["met"]) for t in found] == [
         ("muster-2", "R <= 1.3", 1.25, True), ("muster-4", "R <= 1.5", 1.55, False)]
-    assert [t["system"] for t in compare.targets(cell, runs, compare.ratios(runs, names), names[:2])] == ["muster-2"]
+    assert [t["system"] for t in compare.targets(cell, runs, compare.ratios(runs, names), names[:2])] == [
+        "muster-2"
+    ]
 
 
 def test_a_target_is_met_by_the_median_ratio_or_by_the_figure_itself() -> None:
@@ -146,7 +171,9 @@ def test_the_lowest_and_the_highest_round_are_drawn_and_told() -> None:
         "one, a: 50.00 u (40.00 to 60.00)"]
     assert len(tree.findall("path[@class='w']")) == 1
     assert "work" in [text.text for text in tree.findall("text")]
-    line = ElementTree.fromstring(svg.lines("t", [svg.Series("one", [(1, 5.0)], [(4.0, 6.0)])], "u", [(1, "1")]))
+    line = ElementTree.fromstring(
+        svg.lines("t", [svg.Series("one", [(1, 5.0)], [(4.0, 6.0)])], "u", [(1, "1")])
+    )
     assert line.findtext("circle/title") == "one: 5.00 u (4.00 to 6.00)"
 
 
@@ -166,10 +193,14 @@ class Moment:
 
 
 def plan_of(names: str, budget_s: float, rounds: int = 3) -> Plan:
-    return Plan(choose(names.split(","), Sizes(), "issue2"), rounds, 5.0, 0.0, budget_s=budget_s, preset="issue2")
+    return Plan(
+        choose(names.split(","), Sizes(), "issue2"), rounds, 5.0, 0.0, budget_s=budget_s, preset="issue2"
+    )
 
 
-def test_turns_get_shorter_then_rounds_fewer_then_the_last_cells_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_get_shorter_then_rounds_fewer_then_the_last_cells_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     moment = Moment()
     monkeypatch.setattr(compare, "time", moment)
     plan = plan_of("put-*", 1000.0)
@@ -180,13 +211,19 @@ def test_turns_get_shorter_then_rounds_fewer_then_the_last_cells_are_left_out(mo
     plan.budget_s = 20.0  # only one round
     assert _Clock(plan, 2, 0.0).duration_s(plan.cells[0], plan.cells, 2, first=True) == \
         pytest.approx(20 / 6 - compare.TURN_OVERHEAD_S)
-    plan.warm_up_s, plan.budget_s = 1.0, 12.0  # not even for that: no warm-ups, and turns as short as they get
+    # not even for that: no warm-ups, and turns as short as they get
+    plan.warm_up_s, plan.budget_s = 1.0, 12.0
     clock = _Clock(plan, 2, 0.0)
-    assert clock.duration_s(plan.cells[0], plan.cells, 2, first=True) == pytest.approx(12 / 6 - compare.TURN_OVERHEAD_S)
+    assert clock.duration_s(plan.cells[0], plan.cells, 2, first=True) == pytest.approx(
+        12 / 6 - compare.TURN_OVERHEAD_S
+    )
     assert clock.hurry
     plan.warm_up_s, plan.budget_s = 0.0, 20.0
     moment.now = 19.9
-    assert _Clock(plan, 2, 0.0).duration_s(plan.cells[2], plan.cells[2:], 2, first=True) == compare.SHORTEST_TURN_S
+    assert (
+        _Clock(plan, 2, 0.0).duration_s(plan.cells[2], plan.cells[2:], 2, first=True)
+        == compare.SHORTEST_TURN_S
+    )
     assert _Clock(plan, 2, 0.0).duration_s(plan.cells[2], plan.cells[2:], 1, first=False) == 0.0
     moment.now = 20.1
     assert _Clock(plan, 2, 0.0).duration_s(plan.cells[2], plan.cells[2:], 2, first=True) == 0.0
@@ -220,8 +257,10 @@ def test_counters_are_summed_over_labels_and_begin_anew_with_their_process() -> 
 
 def test_the_guard_passes_by_its_best_try_and_fails_where_every_try_is_above_or_nothing_is_served() -> None:
     def loads(factor: float, **change: float) -> dict[str, list[dict[str, float]]]:
-        return {load: [{b.what: b.seen * factor for b in bounds} | change, {b.what: b.most * 9 for b in bounds}]
-                for load, bounds in check.BOUNDS.items()}
+        return {
+            load: [{b.what: b.seen * factor for b in bounds} | change, {b.what: b.most * 9 for b in bounds}]
+            for load, bounds in check.BOUNDS.items()
+        }
 
     assert all(row["passed"] for row in check._judge(loads(1.0)))
     broken = [row for row in check._judge(loads(1.0, syncs=1e9)) if not row["passed"]]

@@ -19,8 +19,17 @@ KEYS = 20
 
 
 def spec_of(etcd: System) -> Spec:
-    return Spec("put", tuple(etcd.endpoints), key_prefix="/big/", key_size_bytes=13, key_space=KEYS, clients=2, conns=1,
-                rate_per_s=50.0, duration_s=0.5)
+    return Spec(
+        "put",
+        tuple(etcd.endpoints),
+        key_prefix="/big/",
+        key_size_bytes=13,
+        key_space=KEYS,
+        clients=2,
+        conns=1,
+        rate_per_s=50.0,
+        duration_s=0.5,
+    )
 
 
 async def long_work(spec: Spec, kind: str, done: disturb.Done, until: asyncio.Event) -> None:
@@ -84,7 +93,9 @@ def test_the_process_of_the_long_work_gives_way_and_ends_with_its_run(etcd: Syst
         async with disturb._long_work(spec, "full-range", 1.0):
             found = [p for p in psutil.Process().children() if "bench.compare.loads.disturb" in p.cmdline()]
             if sys.platform == "linux":
-                policies = [int(Path(f"/proc/{p.pid}/stat").read_text().rpartition(")")[2].split()[38]) for p in found]
+                policies = [
+                    int(Path(f"/proc/{p.pid}/stat").read_text().rpartition(")")[2].split()[38]) for p in found
+                ]
                 assert policies == [5]  # SCHED_IDLE
             return found
 

@@ -16,7 +16,8 @@ SEED_REQUESTS = (
     b"GET /a HTTP/1.0\r\n\r\n",
     b"GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     b"POST /later HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
-    b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n3\r\nabc\r\n0\r\nT: 1\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+    b"3\r\nabc\r\n0\r\nT: 1\r\n\r\n",
     b"GET /pieces HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
     b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
@@ -62,8 +63,14 @@ def talk(data: bytes, rng: random.Random) -> Output:
         request.write(b"two")
         request.end()
 
-    handlers: dict[str, HttpHandler] = {"/a": lambda request: request.respond(200, request.body), "/later": later.append, "/pieces": pieces}
-    connection = Http1Connection(handlers.get, Limits(max_body_bytes=1000, max_http1_header_bytes=2000), output, "peer", 0.0)
+    handlers: dict[str, HttpHandler] = {
+        "/a": lambda request: request.respond(200, request.body),
+        "/later": later.append,
+        "/pieces": pieces,
+    }
+    connection = Http1Connection(
+        handlers.get, Limits(max_body_bytes=1000, max_http1_header_bytes=2000), output, "peer", 0.0
+    )
     pos = 0
     while pos < len(data) and not output.closed:
         step = rng.choice((1, 7, 50, len(data)))
@@ -125,7 +132,9 @@ def test_the_head_of_an_answer_in_pieces_does_not_wait_for_them() -> None:
         request.start(200)
         later.append(request)
 
-    Http1Connection({"/a": begin}.get, Limits(), output, "peer", 0.0).receive(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n", 0.0)
+    Http1Connection({"/a": begin}.get, Limits(), output, "peer", 0.0).receive(
+        b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n", 0.0
+    )
     assert output.data.endswith(b"\r\n\r\n")
     later[0].write(b"piece")
     assert b"piece" in output.data

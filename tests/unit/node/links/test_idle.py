@@ -52,7 +52,9 @@ class Socket:
 @pytest.fixture
 def links() -> NodeLinks:
     peers = [Peer(m, f"h{m}", "h", 1000) for m in (1, 2, 3)]
-    common: Any = SimpleNamespace(limit_s=7.0, member_id=1, run_dir="/run", peers=peers, election_timeout_ms=1000, silence_s=1.0)
+    common: Any = SimpleNamespace(
+        limit_s=7.0, member_id=1, run_dir="/run", peers=peers, election_timeout_ms=1000, silence_s=1.0
+    )
     machine: Any = SimpleNamespace(loop=Loop(), dial=lambda *args, **others: Socket(), random_bytes=bytes)
     return NodeLinks(machine, common, lambda: None)
 
@@ -77,7 +79,9 @@ def test_links_that_nobody_looks_at_are_dropped_and_made_again_when_wanted(links
     assert again in links.dirty  # it introduces itself at once
 
 
-def test_i23_answers_are_waited_for_as_long_as_a_front_waits_and_a_subscriptions_for_ever(links: NodeLinks) -> None:
+def test_i23_answers_are_waited_for_as_long_as_a_front_waits_and_a_subscriptions_for_ever(
+    links: NodeLinks,
+) -> None:
     link, heard = links.get(1, 0), []
     link.request(Method.FEED, b"", lambda status, body: heard.append("feed"), stays=True)
     link.request(Method.QUERY, b"", lambda status, body: heard.append("query"))
@@ -95,7 +99,9 @@ def test_i23_answers_are_waited_for_as_long_as_a_front_waits_and_a_subscriptions
     assert link.waiting == 1
 
 
-def test_i23_so_many_answers_are_waited_for_and_no_more(links: NodeLinks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_i23_so_many_answers_are_waited_for_and_no_more(
+    links: NodeLinks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(node.links.siblings, "_MOST_CALLBACKS", 3)
     link, heard = links.get(1, 0), []
     link.request(Method.FEED, b"", lambda status, body: heard.append(1), stays=True)

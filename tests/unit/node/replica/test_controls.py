@@ -1,4 +1,5 @@
-"""A compaction is acknowledged when every shard's leader has applied it (I20): what becomes of it when the sequencer changes."""
+"""A compaction is acknowledged when every shard's leader has applied it (I20): what becomes of it when the
+sequencer changes."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ RID = 5
 
 
 class Sequencer(OrderRole):
-    """Of two shards; shard 1's leader has applied the order up to 10, and a compaction is applied here at 11."""
+    """Of two shards; shard 1's leader has applied the order up to 10, and a compaction is applied here at
+    11."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -53,7 +55,11 @@ class Sequencer(OrderRole):
     def answers(self) -> list[tuple[int, int, bytes]]:
         if self.link.pending:
             self.link.flush()
-        found = [(rid, status, bytes(body)) for frame in self.sent for rid, status, body in decode_answers(frame)[1]]
+        found = [
+            (rid, status, bytes(body))
+            for frame in self.sent
+            for rid, status, body in decode_answers(frame)[1]
+        ]
         self.sent.clear()
         return found
 
@@ -73,8 +79,11 @@ def test_it_is_done_when_the_last_leader_has_applied_it(node: Sequencer) -> None
     assert [(rid, status) for rid, status, _ in node.answers()] == [(RID, Status.OK)]
 
 
-def test_a_sequencer_that_is_deposed_tells_nobody_that_it_is_lost_and_lets_nobody_wait(node: Sequencer) -> None:
-    """The leaders report to another one from now on. It is applied: asked for again, it would be refused (I23)."""
+def test_a_sequencer_that_is_deposed_tells_nobody_that_it_is_lost_and_lets_nobody_wait(
+    node: Sequencer,
+) -> None:
+    """The leaders report to another one from now on. It is applied: asked for again, it would be refused
+    (I23)."""
     node.compacted()
     node.deposed()
     assert node.answers() == UNKNOWN
@@ -125,7 +134,10 @@ def test_i23_so_many_wait_and_no_more(node: Sequencer, monkeypatch: pytest.Monke
     assert node.node.writes.submit.call_count == 2
     node.submit(node.link, 2, Method.COMPACT, 5000, b"")
     node.submit(node.link, 3, Method.SET_ALARM, 5000, b"")
-    assert [(rid, error.text) for rid, error in refused] == [(2, errors.TOO_MANY_REQUESTS.text), (3, errors.TOO_MANY_REQUESTS.text)]
+    assert [(rid, error.text) for rid, error in refused] == [
+        (2, errors.TOO_MANY_REQUESTS.text),
+        (3, errors.TOO_MANY_REQUESTS.text),
+    ]
     node.submit(node.link, 4, Method.PUT, 5000, b"")
     assert node.node.writes.submit.call_count == 3, "nothing else is refused"
     node.compacted()  # one that was logged before so many waited

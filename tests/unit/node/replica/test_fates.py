@@ -35,14 +35,17 @@ class FakeNode:
     def __init__(self, term: int) -> None:
         self.log = SimpleNamespace(term=lambda index: term)
         self.raft = SimpleNamespace(role=Role.FOLLOWER, leader_id=2, term=term)
-        self.past: Any = SimpleNamespace(deliver=lambda link, rid, status, body, term: link.answer(rid, status, body))
+        self.past: Any = SimpleNamespace(
+            deliver=lambda link, rid, status, body, term: link.answer(rid, status, body)
+        )
 
     def _mark_dirty(self, link: Link) -> None:
         pass
 
 
 def decided(term: int, cut: Cut) -> list[tuple[int, int]]:
-    """Entry 8 was logged here in two terms, one after the other; ``term``: the one that was applied in the end."""
+    """Entry 8 was logged here in two terms, one after the other; ``term``: the one that was applied in the
+    end."""
     link, node = Link(), FakeNode(term)
     fates = Fates(node)  # type: ignore[arg-type]
     fates.keep(8, OLD, batch_of(link, 1))
@@ -54,8 +57,9 @@ def decided(term: int, cut: Cut) -> list[tuple[int, int]]:
 
 
 def test_an_entry_that_this_log_has_lost_may_be_committed_by_others() -> None:
-    """Five hosts, figure 8. The entry of the old term is on this host and on B. Another leader, which C and D follow, takes it
-    from this host's log, this host leads once more and logs its own there; then B is elected by C, D and itself."""
+    """Five hosts, figure 8. The entry of the old term is on this host and on B. Another leader, which C and D
+    follow, takes it from this host's log, this host leads once more and logs its own there; then B is elected
+    by C, D and itself."""
     assert decided(OLD, Cut(9, NEW, 9)) == [(1, Status.OK), (2, Status.NOT_LEADER)]
 
 

@@ -1,4 +1,5 @@
-"""H13: a shard's leader whose entries are not put in order hands over to a peer with a live feed, and only then."""
+"""H13: a shard's leader whose entries are not put in order hands over to a peer with a live feed, and only
+then."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ class FakeRaft:
     last_index: int = 50
     commit_index: int = 50
     transferring: bool = False
-    configuration: Configuration = field(default_factory=lambda: Configuration(frozenset((1, 2, 3)), frozenset()))
+    configuration: Configuration = field(
+        default_factory=lambda: Configuration(frozenset((1, 2, 3)), frozenset())
+    )
     others: dict[int, FakePeer] = field(default_factory=dict)
     transfers: list[int] = field(default_factory=list)
 
@@ -105,7 +108,8 @@ class FakeNode:
             self.handover.heartbeat()
 
     def seconds(self, count: int, told: dict[int, bytes]) -> None:
-        """Heartbeats, and looks at who is wanted as leader; members answer what they are asked as they are told to."""
+        """Heartbeats, and looks at who is wanted as leader; members answer what they are asked as they are
+        told to."""
         for _ in range(count):
             self.run(1000)
             self.sent.clear()
@@ -272,7 +276,9 @@ def gathering(policy: str = "together") -> FakeNode:
 def test_leaders_gather_where_the_sequencer_is() -> None:
     node = gathering()
     node.seconds(3, {2: _LIVE.pack(b"!", 2, 5000)})
-    assert node.raft.transfers == [2], "as soon as the wish has stood for long enough: asking takes no time of its own"
+    assert node.raft.transfers == [2], (
+        "as soon as the wish has stood for long enough: asking takes no time of its own"
+    )
 
 
 def test_leaders_spread() -> None:

@@ -47,7 +47,9 @@ class FakeRaft:
             self.targets.append(target)
 
     def peers(self) -> dict[int, Any]:
-        return {m: SimpleNamespace(heard_ms=10_000 - ago, learner=False, match=m) for m, ago in self.heard.items()}
+        return {
+            m: SimpleNamespace(heard_ms=10_000 - ago, learner=False, match=m) for m, ago in self.heard.items()
+        }
 
 
 class FakeNode:
@@ -56,7 +58,9 @@ class FakeNode:
     def __init__(self, election_ms: int) -> None:
         self.loop = asyncio.get_running_loop()
         peers = tuple(Peer(m, f"h{m}", "127.0.0.1", 1) for m in (1, 2, 3))
-        common = Common(7, 1, "h", 3, 2, peers, "/nowhere", election_timeout_ms=election_ms, heartbeat_interval_ms=20)
+        common = Common(
+            7, 1, "h", 3, 2, peers, "/nowhere", election_timeout_ms=election_ms, heartbeat_interval_ms=20
+        )
         self.settings = SimpleNamespace(common=common, shard=1)
         self.roster = SimpleNamespace(table=Table(peers))
         self.raft = FakeRaft()
@@ -91,8 +95,11 @@ class FakeNode:
         self.fronts.flush()
 
 
-def leave(steps: Callable[[FakeNode, asyncio.Task[None]], Any], before: Callable[[FakeNode], None] = lambda node: None,
-          election_ms: int = ELECTION_MS) -> float:
+def leave(
+    steps: Callable[[FakeNode, asyncio.Task[None]], Any],
+    before: Callable[[FakeNode], None] = lambda node: None,
+    election_ms: int = ELECTION_MS,
+) -> float:
     """Leave while ``steps`` happen; how long that took. It takes 60 s at most: with an election timeout that
     is longer, no wait was ended by its bound."""
 

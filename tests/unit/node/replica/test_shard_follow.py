@@ -55,7 +55,9 @@ class Group:
 
     def log_entries(self, first: int, last: int) -> list[Entry]:
         data = [b"" if i == 1 else records.put(b"key %d" % i, 0, 1, b"v", 0) for i in range(first, last + 1)]
-        return [Entry(first + i, 1, EntryKind.RECORD, entry(first + i - 1, item)) for i, item in enumerate(data)]
+        return [
+            Entry(first + i, 1, EntryKind.RECORD, entry(first + i - 1, item)) for i, item in enumerate(data)
+        ]
 
     def applied(self, index: int) -> None:
         pass
@@ -115,7 +117,9 @@ class Replica:
         return self.order_index, self.role.feed.late.waits
 
 
-def test_records_that_could_not_be_applied_end_the_node_whoever_asked(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_that_could_not_be_applied_end_the_node_whoever_asked(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They have left the feed: the next ones would be applied without them (I6)."""
     replica: Any = Replica(store)
     replica.fed(1, 2)

@@ -103,7 +103,9 @@ def test_a_write_is_answered_when_its_entry_is_applied(replica: Replica) -> None
     assert replica.answers() == {1: Status.OK}
 
 
-def test_a_leader_that_leads_again_never_says_lost_of_a_write_that_it_has_logged_and_applied(replica: Replica) -> None:
+def test_a_leader_that_leads_again_never_says_lost_of_a_write_that_it_has_logged_and_applied(
+    replica: Replica,
+) -> None:
     """I23: the front sends again what is said to be lost, so it would be done twice."""
     replica.lead(1)
     for rid in (1, 2, 3, 4, 5):
@@ -121,14 +123,20 @@ def test_a_leader_that_leads_again_never_says_lost_of_a_write_that_it_has_logged
     assert replica.answers() == {7: Status.OK}
 
 
-def test_i23_writes_that_wait_for_a_revision_count_among_those_that_wait(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_i23_writes_that_wait_for_a_revision_count_among_those_that_wait(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(replica.writes._intake, "most", 3)
     replica.lead(1)
     replica.put(1)  # logged at revision 2, not applied
     replica.put(9)  # and at 3
     read = rpc_pb2.RangeRequest(key=b"k1", revision=2)
-    txn = rpc_pb2.TxnRequest(success=[rpc_pb2.RequestOp(request_range=read),
-                                      rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=b"x"))]).SerializeToString()
+    txn = rpc_pb2.TxnRequest(
+        success=[
+            rpc_pb2.RequestOp(request_range=read),
+            rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=b"x")),
+        ]
+    ).SerializeToString()
     for rid in (2, 3, 4):
         replica.writes.submit(replica.link, rid, Method.TXN, txn)
         replica.writes.run()
@@ -164,7 +172,9 @@ def test_who_leads_no_longer_keeps_nothing_of_its_term(
     assert node.lessor.demote.called is demotes
 
 
-def test_without_the_look_at_its_term_an_old_one_would_stand_in_the_way(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_look_at_its_term_an_old_one_would_stand_in_the_way(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def by_index(self: Writes, index: int, term: int) -> None:
         entries = self._under_way.entries
         while entries and entries[0].index <= index:
@@ -258,14 +268,19 @@ def test_rows_are_prepared_of_an_own_entry_of_plain_puts_and_of_no_other(replica
     assert replica.writes.prepared(4, 1) is None
     replica.apply(2)
     assert replica.writes.prepared(2, 1) is None
-    replica.writes.submit(replica.link, 3, Method.DELETE_RANGE, rpc_pb2.DeleteRangeRequest(key=b"k1").SerializeToString())
+    replica.writes.submit(
+        replica.link, 3, Method.DELETE_RANGE, rpc_pb2.DeleteRangeRequest(key=b"k1").SerializeToString()
+    )
     replica.writes.run()
     replica.writes.prepare()
     assert replica.writes.prepared(4, 1) is None
 
 
-def test_what_is_queued_waits_for_the_next_entry_where_something_else_fills_this_one(replica: Replica) -> None:
-    """D9: a record that holds several large transactions over many shards holds up everybody's cut for long enough."""
+def test_what_is_queued_waits_for_the_next_entry_where_something_else_fills_this_one(
+    replica: Replica,
+) -> None:
+    """D9: a record that holds several large transactions over many shards holds up everybody's cut for long
+    enough."""
     replica.lead(1)
     replica.writes.weigh(4 << 20)
     replica.writes.stage((replica.link, 1), Status.OK, b"")

@@ -72,7 +72,9 @@ def test_the_keys_are_those_of_the_headers_revision_however_long_it_takes(
     monkeypatch.setattr(Reader, "get", counted)
     replica.apply(records.delete(b"k0003"))
     revision = replica.store.revision
-    work = answer_keys(replica.store, replica.link, 1, 1, pb.LeaseTimeToLiveResponse(ID=7, TTL=5, grantedTTL=60))
+    work = answer_keys(
+        replica.store, replica.link, 1, 1, pb.LeaseTimeToLiveResponse(ID=7, TTL=5, grantedTTL=60)
+    )
     assert work is not None
     replica.apply(records.delete(b"k0000"))  # before its first step
     before = 0
@@ -100,8 +102,12 @@ class Revokes:
         self.submitted: list[tuple[Any, ...]] = []
         self.work: list[Iterator[None]] = []
         node: Any = SimpleNamespace(
-            store=store, raft=SimpleNamespace(role=role), slicer=SimpleNamespace(start=self.work.append), wake=lambda: None,
-            role=SimpleNamespace(submit=lambda *request: self.submitted.append(request)))
+            store=store,
+            raft=SimpleNamespace(role=role),
+            slicer=SimpleNamespace(start=self.work.append),
+            wake=lambda: None,
+            role=SimpleNamespace(submit=lambda *request: self.submitted.append(request)),
+        )
         self.expiry = Expiry(node)
 
     def revoke(self, link: FrontLink, lease: int) -> bytes:

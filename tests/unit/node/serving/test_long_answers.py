@@ -1,4 +1,5 @@
-"""Transactions that read or show many rows: the same answers as in one go, made in short steps at one revision."""
+"""Transactions that read or show many rows: the same answers as in one go, made in short steps at one
+revision."""
 
 from __future__ import annotations
 
@@ -59,9 +60,17 @@ class Replica:
         self.looking = Looking(node)
         self.serve = Serve(node)
         self.writes = Writes(
-            self.raft, self.store, lambda link: None, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
-            refusal=lambda method, body: None, control_applied=lambda link, record, physical: None,
-            answer_late=self.past.answer, look=self.looking.write)
+            self.raft,
+            self.store,
+            lambda link: None,
+            max_txn_ops=128,
+            lessor=Lessor(1000),
+            new_lease_id=lambda: 7,
+            refusal=lambda method, body: None,
+            control_applied=lambda link, record, physical: None,
+            answer_late=self.past.answer,
+            look=self.looking.write,
+        )
         node.writes, node.wake = self.writes, lambda: None
         self.answers: list[tuple[int, int, bytes]] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)
@@ -110,7 +119,9 @@ class Replica:
 
     def read(self, request: pb.TxnRequest) -> tuple[int, bytes]:
         self.rid += 1
-        self.serve.request(self.link, self.rid, Method.READ_TXN, 1000, READ.pack(0, 0) + request.SerializeToString())
+        self.serve.request(
+            self.link, self.rid, Method.READ_TXN, 1000, READ.pack(0, 0) + request.SerializeToString()
+        )
         return self.settle()[self.rid]
 
 
@@ -126,21 +137,35 @@ def span(rng: random.Random) -> tuple[bytes, bytes]:
     return start, rng.choice((b"", end, end, b"\0", start))
 
 
-def operation(rng: random.Random, revision: int, used: set[bytes], depth: int, reads_only: bool) -> pb.RequestOp | None:
+def operation(
+    rng: random.Random, revision: int, used: set[bytes], depth: int, reads_only: bool
+) -> pb.RequestOp | None:
     what = rng.random()
     key, end = span(rng)
     if reads_only or what < 0.4:
-        return pb.RequestOp(request_range=pb.RangeRequest(
-            key=key, range_end=end, limit=rng.choice((0, 0, 1, 7)), count_only=rng.random() < 0.1,
-            sort_order=rng.choice((0, 0, 1, 2)), sort_target=rng.choice((0, 0, 3, 4)),  # type: ignore[arg-type]  # numbers
-            revision=rng.choice((0, 0, 0, rng.randint(1, revision), revision + 99)), min_mod_revision=rng.choice((0, 0, 3))))
+        return pb.RequestOp(
+            request_range=pb.RangeRequest(
+                key=key,
+                range_end=end,
+                limit=rng.choice((0, 0, 1, 7)),
+                count_only=rng.random() < 0.1,
+                sort_order=rng.choice((0, 0, 1, 2)),
+                sort_target=rng.choice((0, 0, 3, 4)),  # type: ignore[arg-type]  # numbers
+                revision=rng.choice((0, 0, 0, rng.randint(1, revision), revision + 99)),
+                min_mod_revision=rng.choice((0, 0, 3)),
+            )
+        )
     if what < 0.6:
         if key in used:
             return None
         used.add(key)
-        return pb.RequestOp(request_put=pb.PutRequest(key=key, value=b"%d" % rng.randrange(99), prev_kv=rng.random() < 0.3))
+        return pb.RequestOp(
+            request_put=pb.PutRequest(key=key, value=b"%d" % rng.randrange(99), prev_kv=rng.random() < 0.3)
+        )
     if what < 0.85:
-        return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key, range_end=end, prev_kv=rng.random() < 0.6))
+        return pb.RequestOp(
+            request_delete_range=pb.DeleteRangeRequest(key=key, range_end=end, prev_kv=rng.random() < 0.6)
+        )
     if depth:
         return pb.RequestOp(request_txn=transaction(rng, revision, depth - 1, False))
     return None
@@ -151,7 +176,8 @@ def transaction(rng: random.Random, revision: int, depth: int, reads_only: bool)
     for _ in range(rng.choice((0, 0, 1, 2))):
         key, end = span(rng)
         target = rng.choice((0, 1, 2, 3))
-        compare = pb.Compare(key=key, range_end=end, result=rng.choice((0, 1, 2, 3)), target=target)  # type: ignore[arg-type]
+        result: Any = rng.choice((0, 1, 2, 3))
+        compare = pb.Compare(key=key, range_end=end, result=result, target=target)  # type: ignore[arg-type]
         if target == 3:
             compare.value = b"5"
         elif target == 2:
@@ -163,8 +189,13 @@ def transaction(rng: random.Random, revision: int, depth: int, reads_only: bool)
         request.compare.append(compare)
     for ops in (request.success, request.failure):
         used: set[bytes] = set()
-        ops.extend(op for op in (operation(rng, revision, used, depth, reads_only) for _ in range(rng.choice((0, 1, 2, 4))))
-                   if op is not None)
+        ops.extend(
+            op
+            for op in (
+                operation(rng, revision, used, depth, reads_only) for _ in range(rng.choice((0, 1, 2, 4)))
+            )
+            if op is not None
+        )
     return request
 
 
@@ -195,7 +226,10 @@ def test_late_answers_say_what_answers_in_one_go_say(
             revision = replica.store.revision
             if rng.random() < 0.2:
                 key, end = span(rng)
-                method, request = Method.DELETE_RANGE, pb.DeleteRangeRequest(key=key, range_end=end, prev_kv=True)
+                method, request = (
+                    Method.DELETE_RANGE,
+                    pb.DeleteRangeRequest(key=key, range_end=end, prev_kv=True),
+                )
             else:
                 method, request = Method.TXN, transaction(rng, revision, 2, False)  # type: ignore[assignment]
             rid = replica.write(method, request)
@@ -211,7 +245,9 @@ def test_late_answers_say_what_answers_in_one_go_say(
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_reads_in_steps_say_what_reads_in_one_go_say(replica: Replica, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_in_steps_say_what_reads_in_one_go_say(
+    replica: Replica, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = random.Random(seed)
     monkeypatch.setattr(txn_eval, "_STEP_ROWS", rng.choice((1, 3)))
     for number in range(80):
@@ -232,7 +268,9 @@ def test_reads_in_steps_say_what_reads_in_one_go_say(replica: Replica, seed: int
 def fill(replica: Replica, keys: int) -> None:
     """In one entry each some hundred."""
     for first in range(0, keys, 500):
-        data = b"".join(records.put(b"f%06d" % n, 0, 1, b"v" * 20, 0) for n in range(first, min(first + 500, keys)))
+        data = b"".join(
+            records.put(b"f%06d" % n, 0, 1, b"v" * 20, 0) for n in range(first, min(first + 500, keys))
+        )
         replica.apply(replica.raft.propose(data))
     replica.writes.resign()
     replica.writes.lead()
@@ -241,19 +279,36 @@ def fill(replica: Replica, keys: int) -> None:
 ALL = pb.RequestOp(request_range=pb.RangeRequest(key=b"f", range_end=b"g"))
 
 
-@pytest.mark.parametrize("request_", [
-    pb.TxnRequest(success=[ALL] * 15),
-    pb.TxnRequest(compare=[pb.Compare(key=b"f", range_end=b"g", target=pb.Compare.VERSION, version=1)] * 50, success=[ALL]),
-    pb.TxnRequest(success=[pb.RequestOp(request_range=pb.RangeRequest(
-        key=b"f", range_end=b"g", sort_order=2, sort_target=4, limit=1))] * 10),
-], ids=["ranges", "compares", "sorts"])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pb.TxnRequest(success=[ALL] * 15),
+        pb.TxnRequest(
+            compare=[pb.Compare(key=b"f", range_end=b"g", target=pb.Compare.VERSION, version=1)] * 50,
+            success=[ALL],
+        ),
+        pb.TxnRequest(
+            success=[
+                pb.RequestOp(
+                    request_range=pb.RangeRequest(
+                        key=b"f", range_end=b"g", sort_order=2, sort_target=4, limit=1
+                    )
+                )
+            ]
+            * 10
+        ),
+    ],
+    ids=["ranges", "compares", "sorts"],
+)
 def test_a_read_only_transaction_over_many_keys_is_read_in_slices(
     replica: Replica, request_: pb.TxnRequest, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """315 bytes with 15 full ranges held the leader for 3.8 s; writes between its slices are not seen."""
     fill(replica, 5000)
     steps = watched_steps(monkeypatch)
-    replica.serve.request(replica.link, 99, Method.READ_TXN, 1000, READ.pack(0, 0) + request_.SerializeToString())
+    replica.serve.request(
+        replica.link, 99, Method.READ_TXN, 1000, READ.pack(0, 0) + request_.SerializeToString()
+    )
     assert not replica.link.pending
     revision = replica.store.revision
     replica.write(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"f", range_end=b"g"))
@@ -265,17 +320,37 @@ def test_a_read_only_transaction_over_many_keys_is_read_in_slices(
     assert max(steps) <= 256
 
 
-@pytest.mark.parametrize(("method", "request_"), [
-    (Method.TXN, pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=b"f000001", value=b"new")), ALL])),
-    (Method.TXN, pb.TxnRequest(success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(
-        key=b"f", range_end=b"f004999", prev_kv=True)), ALL])),
-    (Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"f", range_end=b"g", prev_kv=True)),
-], ids=["put and range", "delete and range", "delete"])
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        (
+            Method.TXN,
+            pb.TxnRequest(
+                success=[pb.RequestOp(request_put=pb.PutRequest(key=b"f000001", value=b"new")), ALL]
+            ),
+        ),
+        (
+            Method.TXN,
+            pb.TxnRequest(
+                success=[
+                    pb.RequestOp(
+                        request_delete_range=pb.DeleteRangeRequest(
+                            key=b"f", range_end=b"f004999", prev_kv=True
+                        )
+                    ),
+                    ALL,
+                ]
+            ),
+        ),
+        (Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"f", range_end=b"g", prev_kv=True)),
+    ],
+    ids=["put and range", "delete and range", "delete"],
+)
 def test_a_write_that_shows_many_rows_reads_none_of_them_in_its_turn(
     replica: Replica, method: int, request_: Any, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """50,000 rows held the loop for 0.12 s. They are read once the write is applied, as they were before it; what comes
-    after it does not wait, a compaction neither."""
+    """50,000 rows held the loop for 0.12 s. They are read once the write is applied, as they were before it;
+    what comes after it does not wait, a compaction neither."""
     fill(replica, 5000)
     plain = Leader(replica.store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7)
     expected = plain.execute(method, request_.SerializeToString())

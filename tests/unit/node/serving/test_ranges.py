@@ -32,7 +32,9 @@ class Replica:
     """One store, its read path, and a front that is in the same process (``near``) or not."""
 
     def __init__(self, path: Path, cache_bytes: int, near: bool) -> None:
-        self.store = StateStore.open(path, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20, range_cache_bytes=cache_bytes)
+        self.store = StateStore.open(
+            path, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20, range_cache_bytes=cache_bytes
+        )
         loop: Any = ManualLoop()
         self.loop = loop
         self.reads = Reads(loop, Slicer(loop), lambda link: None, lambda: 0)
@@ -79,7 +81,9 @@ class Replica:
 
 def request(rng: random.Random, revision: int) -> rpc_pb2.RangeRequest:
     start, end = sorted(rng.sample(KEYS, 2))
-    asked = rpc_pb2.RangeRequest(key=rng.choice((start, b"\0")), range_end=rng.choice((end, end, b"\0", b"l")))
+    asked = rpc_pb2.RangeRequest(
+        key=rng.choice((start, b"\0")), range_end=rng.choice((end, end, b"\0", b"l"))
+    )
     if rng.random() < 0.4:
         asked.limit = rng.choice((1, 100, 300, 5000))
     if rng.random() < 0.3:
@@ -89,7 +93,8 @@ def request(rng: random.Random, revision: int) -> rpc_pb2.RangeRequest:
     if rng.random() < 0.1:
         asked.count_only = True
     if rng.random() < 0.1:
-        asked.sort_order, asked.sort_target = rpc_pb2.RangeRequest.DESCEND, rng.choice((0, 3))  # type: ignore[assignment]
+        asked.sort_order = rpc_pb2.RangeRequest.DESCEND
+        asked.sort_target = rng.choice((0, 3))  # type: ignore[assignment]
     if rng.random() < 0.1:
         asked.min_mod_revision = rng.randint(1, revision)
     return asked
@@ -100,7 +105,11 @@ def change(store: StateStore, rng: random.Random, key: bytes) -> bytes:
     value = bytes(rng.choice((0, 100)))
     if current is None:
         return records.put(key, 0, 1, value, 0)
-    return records.delete(key) if rng.random() < 0.3 else records.put(key, current.create, current.version + 1, value, 0)
+    return (
+        records.delete(key)
+        if rng.random() < 0.3
+        else records.put(key, current.create, current.version + 1, value, 0)
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))

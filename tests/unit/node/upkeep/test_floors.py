@@ -32,7 +32,8 @@ def test_the_own_hosts_nodes_get_what_they_want() -> None:
 
 
 def test_within_the_bound_only() -> None:
-    assert floors(90, 70, others={2: (95, 95), 3: (99, 99)}).kept_after(80, HOSTS) == 90  # the second installs a state
+    # the second installs a state
+    assert floors(90, 70, others={2: (95, 95), 3: (99, 99)}).kept_after(80, HOSTS) == 90
 
 
 def test_a_node_that_wants_all_within_the_bound_gets_it() -> None:
@@ -62,8 +63,18 @@ def test_the_last_word_counts() -> None:
     assert mine.kept_after(80, HOSTS) == 0
 
 
-@pytest.mark.parametrize(("voters", "kept_after"), [((1,), 90), ((1, 2), 80), ((1, 2, 3), 80), ((1, 2, 3, 4), 70),
-                                                    ((1, 2, 3, 4, 5), 70), ((2, 3, 4), 70), ((2, 9), 0)])
+@pytest.mark.parametrize(
+    ("voters", "kept_after"),
+    [
+        ((1,), 90),
+        ((1, 2), 80),
+        ((1, 2, 3), 80),
+        ((1, 2, 3, 4), 70),
+        ((1, 2, 3, 4, 5), 70),
+        ((2, 3, 4), 70),
+        ((2, 9), 0),
+    ],
+)
 def test_a_majority_of_the_voters(voters: tuple[int, ...], kept_after: int) -> None:
     mine = floors(90, others={2: (80,), 3: (70,), 4: (60,), 5: (50,)})
     assert mine.of_majority(voters) == (kept_after, 1)
@@ -80,9 +91,12 @@ def test_a_frame_of_another_layout_is_broken() -> None:
 
 def test_it_is_said_now_and_then_that_more_is_kept_than_usual() -> None:
     node: Any = SimpleNamespace(
-        feeds=SimpleNamespace(floors=floors(90, 90, others={2: (95, 20), 3: (99, 30)})), _short_since=None,
+        feeds=SimpleNamespace(floors=floors(90, 90, others={2: (95, 20), 3: (99, 30)})),
+        _short_since=None,
         node=SimpleNamespace(applied_index=100),
-        raft=SimpleNamespace(configuration=SimpleNamespace(voters=HOSTS)), loop=SimpleNamespace(time=lambda: now_s))
+        raft=SimpleNamespace(configuration=SimpleNamespace(voters=HOSTS)),
+        loop=SimpleNamespace(time=lambda: now_s),
+    )
     said = []
     with capture_logs() as lines:
         for now_s in (0, 1, 59, 60, 61, 119, 120, 500):

@@ -76,19 +76,34 @@ class Replica:
     """Host 1's node of a shard with a real log and state, as far as its upkeep needs it."""
 
     def __init__(self, path: Path, shard: int = 0, leads: bool = True, **settings: Any) -> None:
-        common = Common(cluster_id=1, member_id=1, name="h1", shard_count=2, placement_depth=1, run_dir="", peers=tuple(
-            Peer(i, f"h{i}", "h", 1) for i in (1, 2, 3)))
+        common = Common(
+            cluster_id=1,
+            member_id=1,
+            name="h1",
+            shard_count=2,
+            placement_depth=1,
+            run_dir="",
+            peers=tuple(Peer(i, f"h{i}", "h", 1) for i in (1, 2, 3)),
+        )
         self.settings = NodeSettings(common, shard, str(path), "h", 1, **settings)
         self.roster = SimpleNamespace(table=Table(common.peers))
         group = Configuration(frozenset((1, 2, 3)))
-        self.log = RaftLog.open(path / "log", initial=group, no_fsync=True, write_buffer_bytes=log_buffer_bytes(self.settings))
+        self.log = RaftLog.open(
+            path / "log", initial=group, no_fsync=True, write_buffer_bytes=log_buffer_bytes(self.settings)
+        )
         self.store = StateStore.open(path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
         self.loop, self.stopping, self.applied_index, self.order_index = Loop(), False, 0, 0
         self.machine = machine_on(self.loop)
         self.heard = {2: SimpleNamespace(heard_ms=1e6), 3: SimpleNamespace(heard_ms=1e6)}
         self.raft = SimpleNamespace(
-            configuration=group, held_back=False, peers=lambda: self.heard, compacted=lambda index: None, last_index=0, role=Role.FOLLOWER,
-            position_at=lambda index: SnapshotPosition(index, 1, group))
+            configuration=group,
+            held_back=False,
+            peers=lambda: self.heard,
+            compacted=lambda index: None,
+            last_index=0,
+            role=Role.FOLLOWER,
+            position_at=lambda index: SnapshotPosition(index, 1, group),
+        )
         self.writes = SimpleNamespace(leader=SimpleNamespace(execute=self._log_alarm) if leads else None)
         self.serve = SimpleNamespace(ranges=0)
         self.slicer = SimpleNamespace(start=lambda slices: None)
@@ -161,7 +176,9 @@ Make = Callable[..., Replica]
 SMALL = {"order_log_bytes": 64 << 20, "write_buffer_bytes": 1 << 20}
 
 
-def test_a_log_kept_for_a_majority_stops_writes_at_half_of_its_bound_and_transactions_at_three_quarters(replica: Make) -> None:
+def test_a_log_kept_for_a_majority_stops_writes_at_half_of_its_bound_and_transactions_at_three_quarters(
+    replica: Make,
+) -> None:
     node = replica(**SMALL)
     node.wanted_from = 0
     node.upkeep.peer_said(2, SPACE[0], b"\x01")
@@ -192,7 +209,8 @@ def test_a_log_kept_for_a_majority_stops_writes_at_half_of_its_bound_and_transac
     node.upkeep.second()
     node.upkeep.second()
     assert node.log.bytes_after(0) < 8 << 20
-    assert not node.upkeep.over_quota(Method.PUT, b"")  # once the alarm is disarmed: it was never applied here
+    # once the alarm is disarmed: it was never applied here
+    assert not node.upkeep.over_quota(Method.PUT, b"")
 
 
 def test_one_host_that_is_short_is_no_reason_to_stop(replica: Make) -> None:
@@ -279,7 +297,8 @@ def put_of(size: int) -> pb.PutRequest:
 
 
 def test_a_request_is_judged_with_its_own_size(replica: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """etcd's quota.go: 256 bytes for a put besides key and value, the larger branch of a transaction, 64 for a lease."""
+    """etcd's quota.go: 256 bytes for a put besides key and value, the larger branch of a transaction, 64 for
+    a lease."""
     node = replica(quota_backend_bytes=1 << 20)
     used = (1 << 20) - 2000
     monkeypatch.setattr(node.store, "size_in_use_bytes", lambda: used)
@@ -298,7 +317,9 @@ def test_a_request_is_judged_with_its_own_size(replica: Make, monkeypatch: pytes
     assert refused(Method.PUT, put_of(2000 - 256))
     assert not refused(Method.TXN, pb.TxnRequest(success=[op(700)] * 2, failure=[op(1743)]))
     assert refused(Method.TXN, pb.TxnRequest(success=[op(744)] * 2, failure=[op(10)]))
-    assert refused(Method.TXN, pb.TxnRequest(success=[pb.RequestOp(request_txn=pb.TxnRequest(failure=[op(1744)]))]))
+    assert refused(
+        Method.TXN, pb.TxnRequest(success=[pb.RequestOp(request_txn=pb.TxnRequest(failure=[op(1744)]))])
+    )
     assert not refused(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=bytes(5000)))
     assert not refused(Method.LEASE_GRANT, pb.LeaseGrantRequest(TTL=1))
     used = (1 << 20) - 64
@@ -339,13 +360,20 @@ def test_who_waits_until_old_data_is_gone_is_bounded(replica: Make, monkeypatch:
 
     for rid in range(1, 5):
         ask(links[0], rid)
-    assert answers(links[0]) == [(1, Status.PARTIAL), (2, Status.PARTIAL), (3, Status.PARTIAL), (4, Status.UNKNOWN)]
+    assert answers(links[0]) == [
+        (1, Status.PARTIAL),
+        (2, Status.PARTIAL),
+        (3, Status.PARTIAL),
+        (4, Status.UNKNOWN),
+    ]
     links[0].alive = False  # its places are free
     for rid in range(1, 4):
         ask(links[1], rid)
     (compact,) = node.loop.soon
     compact()
-    assert answers(links[1]) == [(rid, Status.PARTIAL) for rid in (1, 2, 3)] + [(rid, Status.OK) for rid in (1, 2, 3)]
+    assert answers(links[1]) == [(rid, Status.PARTIAL) for rid in (1, 2, 3)] + [
+        (rid, Status.OK) for rid in (1, 2, 3)
+    ]
 
 
 def test_while_a_member_is_corrupt_nothing_is_written_and_the_alarm_can_be_disarmed(replica: Make) -> None:

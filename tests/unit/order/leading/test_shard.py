@@ -24,15 +24,20 @@ from tests.unit.order.stores import answers, leader
 
 
 def rounds_until_a_swap_of_a_hot_key_is_answered() -> int:
-    """Its compare cannot be decided while the key is pending, and every round brings another put of the key, in an
-    entry of its own."""
+    """Its compare cannot be decided while the key is pending, and every round brings another put of the key,
+    in an entry of its own."""
     shard = leader(Pace(full_requests=1))
     answered: list[str] = []
     for i in range(50):
         shard.submit(f"put {i}", Method.PUT, pb.PutRequest(key=b"hot", value=b"%d" % i).SerializeToString())
         if i == 1:
-            shard.submit("swap", Method.TXN, pb.TxnRequest(
-                compare=[pb.Compare(key=b"hot", target="MOD", result="LESS", mod_revision=9)]).SerializeToString())
+            shard.submit(
+                "swap",
+                Method.TXN,
+                pb.TxnRequest(
+                    compare=[pb.Compare(key=b"hot", target="MOD", result="LESS", mod_revision=9)]
+                ).SerializeToString(),
+            )
         shard.run()
         if shard.dirty:
             shard.seal()
@@ -62,7 +67,8 @@ def read(key: bytes) -> bytes:
 
 
 def test_a_lock_waits_for_what_was_evaluated_before_it_even_if_that_changed_nothing() -> None:
-    """Otherwise the read, which did not see the locked transaction's write, is bound to a revision behind it (I9)."""
+    """Otherwise the read, which did not see the locked transaction's write, is bound to a revision behind it
+    (I9)."""
     shard = leader()
     shard.submit("reader", Method.TXN, read(b"k"))
     shard.run()
@@ -89,7 +95,9 @@ def test_entries_are_bounded_in_bytes_and_so_is_what_waits_for_the_order() -> No
     """Raft drops proposals beyond 64 MiB of uncommitted entries: it must never come to that."""
     shard = leader()
     for i in range(60):
-        shard.submit(f"put {i}", Method.PUT, pb.PutRequest(key=b"k%d" % i, value=bytes(1 << 20)).SerializeToString())
+        shard.submit(
+            f"put {i}", Method.PUT, pb.PutRequest(key=b"k%d" % i, value=bytes(1 << 20)).SerializeToString()
+        )
     index, entries = 5, []
     while shard.queued and shard.runnable:
         shard.run()
@@ -108,7 +116,9 @@ def test_what_a_lock_held_up_fills_no_larger_entries_than_what_is_queued() -> No
     attempt = Attempt(2, 1)
     shard.prepare("sequencer", Prepare(attempt, 0, 1, [Touch(b"a", b"z", write=True)]))
     for i in range(60):
-        shard.submit(f"put {i}", Method.PUT, pb.PutRequest(key=b"k%d" % i, value=bytes(1_400_000)).SerializeToString())
+        shard.submit(
+            f"put {i}", Method.PUT, pb.PutRequest(key=b"k%d" % i, value=bytes(1_400_000)).SerializeToString()
+        )
     shard.run()
     assert not shard.dirty
     shard.release(attempt)
@@ -138,7 +148,9 @@ def test_what_was_held_up_and_finds_the_entry_full_stands_before_what_comes_late
     attempt = Attempt(2, 1)
     shard.prepare("sequencer", Prepare(attempt, 0, 1, [Touch(b"a", b"z", write=True)]))
     for i in range(8):
-        shard.submit(f"put {i}", Method.PUT, pb.PutRequest(key=b"k", value=bytes(1 << 20)).SerializeToString())
+        shard.submit(
+            f"put {i}", Method.PUT, pb.PutRequest(key=b"k", value=bytes(1 << 20)).SerializeToString()
+        )
     shard.run()
     shard.release(attempt)
     shard.submit("same key", Method.PUT, pb.PutRequest(key=b"k", value=b"last").SerializeToString())
@@ -205,7 +217,9 @@ def write(key: bytes, value: bytes) -> bytes:
                                   pb.RequestOp(request_range=pb.RangeRequest(key=key))]).SerializeToString()
 
 
-def test_a_mistake_in_evaluating_a_transaction_is_its_answer_and_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_in_evaluating_a_transaction_is_its_answer_and_nothing_is_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def mistaken(*args: Any) -> Any:
         raise KeyError("a mistake")
 
@@ -222,7 +236,8 @@ def test_a_mistake_in_evaluating_a_transaction_is_its_answer_and_nothing_is_logg
 
 
 def test_a_mistake_after_evaluating_is_nobodys_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A release lets a transaction go on that waited for it: what is evaluated and not taken in would be lost in silence."""
+    """A release lets a transaction go on that waited for it: what is evaluated and not taken in would be lost
+    in silence."""
     shard = leader()
     attempt = Attempt(2, 1)
     shard.prepare("sequencer", Prepare(attempt, 0, 1, [Touch(b"k", b"", write=True)]))

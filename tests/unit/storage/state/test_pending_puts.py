@@ -1,5 +1,5 @@
-"""A shard's plain puts, whose revisions a cut tells later: what their leader writes from what it evaluated is what
-everybody else reads out of the entry."""
+"""A shard's plain puts, whose revisions a cut tells later: what their leader writes from what it evaluated is
+what everybody else reads out of the entry."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def some_key(r: Random) -> bytes:
 def some_write(r: Random, plain: float) -> tuple[int, bytes]:
     key = some_key(r)
     if r.random() < plain:
-        return Method.PUT, rpc_pb2.PutRequest(key=key, value=bytes(r.choice((1, 127, 128, 300)))).SerializeToString()
+        return Method.PUT, rpc_pb2.PutRequest(
+            key=key, value=bytes(r.choice((1, 127, 128, 300)))
+        ).SerializeToString()
     if r.random() < 0.5:
         return Method.DELETE_RANGE, rpc_pb2.DeleteRangeRequest(key=key).SerializeToString()
     op = rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=key, value=b"t"))
@@ -51,7 +53,9 @@ def some_write(r: Random, plain: float) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_was_evaluated_makes_the_same_rows_events_and_knowledge_as_the_entry(open_store: OpenStore, seed: int) -> None:
+def test_what_was_evaluated_makes_the_same_rows_events_and_knowledge_as_the_entry(
+    open_store: OpenStore, seed: int
+) -> None:
     r = Random(seed)
     own, other = open_store("own"), open_store("other")
     own.counts.build_step()
@@ -102,7 +106,9 @@ def test_an_entry_of_more_changes_than_a_row_holds(open_store: OpenStore) -> Non
     own, other = open_store("own"), open_store("other")
     leader = leader_of(own)
     for number in range(GRAIN.run_entries + 1):
-        leader.submit(0, Method.PUT, rpc_pb2.PutRequest(key=b"%0127d" % number, value=b"v").SerializeToString())
+        leader.submit(
+            0, Method.PUT, rpc_pb2.PutRequest(key=b"%0127d" % number, value=b"v").SerializeToString()
+        )
     leader.run()
     data = leader.seal()
     leader.logged(1)

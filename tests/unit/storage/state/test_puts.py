@@ -1,4 +1,5 @@
-"""A leader's plain puts: what it writes from what it evaluated is what everybody else reads out of the record."""
+"""A leader's plain puts: what it writes from what it evaluated is what everybody else reads out of the
+record."""
 
 from __future__ import annotations
 
@@ -24,13 +25,19 @@ class Replica:
         self.store = store
         self.index = 0
 
-    def apply(self, data: bytes, batch: Batch | None, *, want_events: bool = False, alone: bool = False) -> Applied:
+    def apply(
+        self, data: bytes, batch: Batch | None, *, want_events: bool = False, alone: bool = False
+    ) -> Applied:
         self.index += 1
         if alone and batch is not None and batch.puts:
             return self.store.apply_own(PreparedPuts(batch.puts), self.index, 1, want_events=want_events)
         applying = self.store.apply_slices(
-            [(self.index, 1, data)], want_events=want_events,
-            evaluated=lambda index, term: PreparedPuts(batch.puts) if batch is not None and batch.puts is not None else None)
+            [(self.index, 1, data)],
+            want_events=want_events,
+            evaluated=lambda index, term: (
+                PreparedPuts(batch.puts) if batch is not None and batch.puts is not None else None
+            ),
+        )
         with pytest.raises(StopIteration) as done:
             next(applying)
         applied: Applied = done.value.value
@@ -68,7 +75,9 @@ def another_write(r: Random) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_was_evaluated_makes_the_same_rows_events_and_knowledge_as_the_record(open_store: OpenStore, seed: int) -> None:
+def test_what_was_evaluated_makes_the_same_rows_events_and_knowledge_as_the_record(
+    open_store: OpenStore, seed: int
+) -> None:
     r = Random(seed)
     own, other = Replica(open_store("own")), Replica(open_store("other"))
     own.store.counts.build_step()
@@ -119,7 +128,11 @@ def test_revisions_that_are_not_those_due_are_refused(open_store: OpenStore) -> 
     data, batch = leader.seal()
     other.apply(data, None)
     with pytest.raises(AssertionError, match="C4"):
-        next(other.store.apply_slices([(2, 1, data)], evaluated=lambda index, term: PreparedPuts(batch.puts or [])))
+        next(
+            other.store.apply_slices(
+                [(2, 1, data)], evaluated=lambda index, term: PreparedPuts(batch.puts or [])
+            )
+        )
     with pytest.raises(AssertionError, match="C4"):
         other.store.apply_own(PreparedPuts(batch.puts or []), 2, 1, want_events=False)
     with pytest.raises(AssertionError, match="I18"):
@@ -168,7 +181,11 @@ def test_puts_in_one_item_do_what_as_many_items_do(open_store: OpenStore, seed: 
             known[key] = create, version + 1
         item = records.puts(revision - len(keys) + 1, keys, kvs, new)
         assert records.read_puts(item, records.ITEM.size, len(item)) == (
-            revision - len(keys) + 1, keys, kvs, [key for key, is_new in zip(keys, new, strict=True) if is_new])
+            revision - len(keys) + 1,
+            keys,
+            kvs,
+            [key for key, is_new in zip(keys, new, strict=True) if is_new],
+        )
         done = [store.apply([(index, 1, data)], want_events=index % 2 == 0)
                 for store, data in ((together, item), (single, b"".join(items)))]
         assert done[0] == done[1]
@@ -188,7 +205,9 @@ def test_puts_follow_other_changes_of_their_record(open_store: OpenStore) -> Non
     together, single = open_store("together"), open_store("single")
     before = records.put(b"a", 0, 1, b"v", 0) + records.delete(b"a")
     after = records.put(b"z", 0, 1, b"v", 0)
-    item = records.puts(4, [b"b", b"b"], [key_value(b"b", 4, 4 + at, 1 + at, b"v", 0) for at in range(2)], [True, False])
+    item = records.puts(
+        4, [b"b", b"b"], [key_value(b"b", 4, 4 + at, 1 + at, b"v", 0) for at in range(2)], [True, False]
+    )
     items = records.put(b"b", 0, 1, b"v", 0) + records.put(b"b", 4, 2, b"v", 0)
     done = [store.apply([(1, 1, data)], want_events=True)
             for store, data in ((together, before + item + after), (single, before + items + after))]
@@ -198,7 +217,9 @@ def test_puts_follow_other_changes_of_their_record(open_store: OpenStore) -> Non
 
 
 def test_puts_that_do_not_add_up_are_refused(open_store: OpenStore) -> None:
-    item = records.puts(2, [b"a", b"b"], [key_value(key, 2, 2, 1, b"v", 0) for key in (b"a", b"b")], [True, True])
+    item = records.puts(
+        2, [b"a", b"b"], [key_value(key, 2, 2, 1, b"v", 0) for key in (b"a", b"b")], [True, True]
+    )
     for end in range(records.ITEM.size, len(item)):
         with pytest.raises(ValueError, match="truncated puts"):
             records.read_puts(item[:end], records.ITEM.size, end)

@@ -1,8 +1,9 @@
 """Message links on either transport: ``zmtp`` where peers talk in clear, libzmq where they have a key, as it
 does CURVE.
 
-libzmq on the event loop is drained without coroutines, edge-triggered as its FD is. A ZeroMQ socket's FD becomes readable when its *state changed*, not while messages wait. So after every
-wake-up the socket is drained to EAGAIN, and after every send the EVENTS flag is looked at again.
+libzmq on the event loop is drained without coroutines, edge-triggered as its FD is. A ZeroMQ socket's FD
+becomes readable when its *state changed*, not while messages wait. So after every wake-up the socket is
+drained to EAGAIN, and after every send the EVENTS flag is looked at again.
 """
 
 from __future__ import annotations
@@ -247,15 +248,26 @@ def open_router(
     gone: Callable[[bytes], None] | None = None,
     tls: PeerCredentials | None = None,
 ) -> FrameSocket:
-    """A socket that listens; with keys only holders of the cluster's key may connect (see :class:`Gatekeeper`).
-    ``silence_s``, ``strangers``, ``gone``: as of ``tools.muster.machine.zmtp.Router``; with keys strangers are those who have not proved to hold it, and
-    nobody is told who has gone."""
+    """A socket that listens; with keys only holders of the cluster's key may connect (see
+    :class:`Gatekeeper`). ``silence_s``, ``strangers``, ``gone``: as of ``tools.muster.machine.zmtp.Router``;
+    with keys strangers are those who have not proved to hold it, and nobody is told who has gone."""
     if keys is None:
         # a port where strangers come is one for peers, at which an etcd answers HTTP
-        return Router(loop, endpoint, receive, hwm=hwm, silence_s=silence_s, strangers=strangers, gone=gone, http=strangers,
-                      tls=tls)
+        return Router(
+            loop,
+            endpoint,
+            receive,
+            hwm=hwm,
+            silence_s=silence_s,
+            strangers=strangers,
+            gone=gone,
+            http=strangers,
+            tls=tls,
+        )
     assert context is not None, "libzmq does CURVE"
-    made = LoopSocket(loop, _router(context, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint), receive)
+    made = LoopSocket(
+        loop, _router(context, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint), receive
+    )
     if strangers:
         made.monitor_router(endpoint)
     made.socket.bind(endpoint)
@@ -301,7 +313,8 @@ def open_dealer(
         once = DealtOnce(loop, socket, endpoint, receive, opened, lost, keys)
         socket.connect(endpoint)  # only now: what comes of it is told once
         return once
-    # of names libzmq would take no IPv4 address, and that is what hosts bind: IPv6 only where an address says so
+    # of names libzmq would take no IPv4 address, and that is what hosts bind: IPv6 only where an address says
+    # so
     made = LoopSocket(
         loop, _dealer(context, endpoint, identity, keys=keys, hwm=hwm, silence_s=silence_s), receive)
     made.monitor_dealer(endpoint, opened, keys)
@@ -310,7 +323,12 @@ def open_dealer(
 
 
 def router(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, keys: CurveKeys | None, hwm: int, silence_s: float = 0.0
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str,
+    *,
+    keys: CurveKeys | None,
+    hwm: int,
+    silence_s: float = 0.0,
 ) -> zmq.Socket[bytes]:
     """A bound ROUTER of libzmq."""
     socket = _router(context, keys=keys, hwm=hwm, silence_s=silence_s, ipv6="[" in endpoint)
@@ -318,7 +336,9 @@ def router(
     return socket
 
 
-def _router(context: zmq.Context[zmq.Socket[bytes]], *, keys: CurveKeys | None, hwm: int, silence_s: float, ipv6: bool) -> zmq.Socket[bytes]:
+def _router(
+    context: zmq.Context[zmq.Socket[bytes]], *, keys: CurveKeys | None, hwm: int, silence_s: float, ipv6: bool
+) -> zmq.Socket[bytes]:
     socket = context.socket(zmq.ROUTER)
     socket.linger = 0
     socket.sndhwm = socket.rcvhwm = hwm
@@ -339,7 +359,8 @@ def _dealer(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, identity: bytes, *, keys: CurveKeys, hwm: int,
     silence_s: float,
 ) -> zmq.Socket[bytes]:
-    """A DEALER of libzmq, not connected yet. Nothing is queued for a peer that is not there, nothing old is sent later."""
+    """A DEALER of libzmq, not connected yet. Nothing is queued for a peer that is not there, nothing old is
+    sent later."""
     socket = context.socket(zmq.DEALER)
     socket.linger = 0
     socket.sndhwm = socket.rcvhwm = hwm
@@ -378,7 +399,9 @@ class Gatekeeper:
         if not good:
             self.refused += 1
             if self._refusals.news("no key", self._loop.time()):
-                log.warning("refused a connection that does not hold this cluster's peer key", refused=self.refused)
+                log.warning(
+                    "refused a connection that does not hold this cluster's peer key", refused=self.refused
+                )
         status, text = (b"200", b"OK") if good else (b"400", b"not this cluster's key")
         self._socket.send([*parts[: split + 1], b"1.0", request_id, status, text, b"", b""])
 

@@ -1,12 +1,12 @@
 """One ZMTP connection on the event loop.
 
-Hot path. A message there and back between two processes costs 15 us of CPU and 16 us of time this way, 77 and 65 with
-libzmq, whose I/O threads must be woken on each side, both for sending and for receiving (uvloop, loopback, 100 bytes,
-2-core reference machine).
+Hot path. A message there and back between two processes costs 15 us of CPU and 16 us of time this way, 77 and
+65 with libzmq, whose I/O threads must be woken on each side, both for sending and for receiving (uvloop,
+loopback, 100 bytes, 2-core reference machine).
 
-What is sent goes to the kernel at once, not at the end of the tick: an append is on its way while the leader writes
-its own log. Only what the kernel does not take is kept here, ``hwm`` messages and ``MOST_BYTES`` at most: a partner
-that has stopped reading costs no more memory than that, one message beyond it apart.
+What is sent goes to the kernel at once, not at the end of the tick: an append is on its way while the leader
+writes its own log. Only what the kernel does not take is kept here, ``hwm`` messages and ``MOST_BYTES`` at
+most: a partner that has stopped reading costs no more memory than that, one message beyond it apart.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ _READ_BYTES = 65_536  # below malloc's threshold for maps of its own
 _READS = 16  # in one go, so that one connection cannot starve the rest of the loop
 _JOIN_BYTES = 65_536  # up to so much, head and body are copied together
 _HANDSHAKE_S = 5.0
-STRANGER_BYTES = 4096  # of a message; a hello has less than a hundred, a vote that comes before it some hundreds
-_STRANGER_TURNS = 64  # reads, of STRANGER_BYTES each, and messages before its hello; a partner needs some four
+# of a message; a hello has less than a hundred, a vote that comes before it some hundreds
+STRANGER_BYTES = 4096
+# reads, of STRANGER_BYTES each, and messages before its hello; a partner needs some four
+_STRANGER_TURNS = 64
 CLOSED = "connection closed"
 LATE = "no handshake in time"
 MOST_BYTES = 256 << 20  # the answer to a range is sent as it is read, and may be that large
@@ -63,10 +65,10 @@ traffic = Traffic()
 
 
 class Stream:
-    """A connected, non-blocking socket. ``opened(stream)`` once both sides are ready, ``message(parts)`` for each
-    message, ``lost(stream, reason)`` once at the end unless ``close`` was called. ``stranger``: until :meth:`trust` the other side
-    may say little. ``asked(stream)``: a stranger may also ask by HTTP who belongs to the cluster
-    (``tools.muster.machine.zmtp.http``); ``send`` answers him."""
+    """A connected, non-blocking socket. ``opened(stream)`` once both sides are ready, ``message(parts)`` for
+    each message, ``lost(stream, reason)`` once at the end unless ``close`` was called. ``stranger``: until
+    :meth:`trust` the other side may say little. ``asked(stream)``: a stranger may also ask by HTTP who
+    belongs to the cluster (``tools.muster.machine.zmtp.http``); ``send`` answers him."""
 
     __slots__ = (
         "_asked", "_backlog", "_backlog_bytes", "_decoder", "_fd", "_greeting", "_handshake", "_hwm", "_loop",
@@ -83,7 +85,9 @@ class Stream:
         self._loop = loop
         self._socket = sock
         self._fd = sock.fileno()
-        self._decoder = (codec.Decoder(kind, STRANGER_BYTES, one_by_one=True) if stranger else codec.Decoder(kind))
+        self._decoder = (
+            codec.Decoder(kind, STRANGER_BYTES, one_by_one=True) if stranger else codec.Decoder(kind)
+        )
         self._stranger_turns = 0
         self.address = address  # the other side's, for logs
         self._backlog: deque[bytes | memoryview] = deque()
@@ -121,7 +125,9 @@ class Stream:
                 return self._put(codec.frame_head(size, False) + body)
             return self._put(codec.frame_head(size, False)) and self._put(body)
         last = len(parts) - 1
-        return self._put(b"".join([codec.frame_head(len(part), at < last) + part for at, part in enumerate(parts)]))
+        return self._put(
+            b"".join([codec.frame_head(len(part), at < last) + part for at, part in enumerate(parts)])
+        )
 
     def look(self) -> None:
         """Something may have come before this was there."""
@@ -182,8 +188,8 @@ class Stream:
                 return
             if not self._take(data):
                 return
-            # uvloop tells of an error once, and together with what came before it: before the handshake is over nobody
-            # sends, and would notice it by that
+            # uvloop tells of an error once, and together with what came before it: before the handshake is
+            # over nobody sends, and would notice it by that
             if len(data) < _READ_BYTES and self.ready:
                 return
 
