@@ -39,6 +39,7 @@ from tests.unit.odd_records import EXAMPLES
 LIMIT_S = 20.0
 RUN_S = float(os.environ.get("MUSTER_SOAK_S", "300")) if SOAK else 4.0
 LOOK_S = 2.0  # between two looks at the processes
+FEWEST = 6  # inputs of a kind, however busy the machine
 # in CI a new find would mark the wrong change (tests/conftest.py)
 SEED = 11 if os.environ.get("MUSTER_CI") else secrets.randbits(32)
 Send = Callable[[Random, "Target"], None]
@@ -211,7 +212,7 @@ def test_no_input_ends_a_process_or_meets_a_fault(target: Target, kind: str) -> 
     number = well = int(first)
     target.expected_faults = target.faults()
     until_s, looked = time.monotonic() + RUN_S, time.monotonic()
-    while number <= int(last) if replay else time.monotonic() < until_s:
+    while number <= int(last) if replay else time.monotonic() < until_s or number < FEWEST:
         KINDS[kind](Random(f"{kind}/{seed}/{number}"), target)
         number += 1
         if time.monotonic() - looked > LOOK_S:
@@ -219,7 +220,6 @@ def test_no_input_ends_a_process_or_meets_a_fault(target: Target, kind: str) -> 
             well, looked = number, time.monotonic()
     target.look(f'MUSTER_FUZZ="{kind} {seed} {well}-{number - 1}"', may_fault=kind in MAY_FAULT)
     print(f"{kind}: seed {seed}, {number - int(first)} inputs")
-    assert number > 5
 
 
 # -- what a log holds
