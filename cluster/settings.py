@@ -75,7 +75,8 @@ class Common:
     warning_request_ms: float = 300  # a client's request that takes longer is logged; 0: none
     client_stall_timeout_ms: int = 60_000  # of a client that takes nothing of a long answer
     peer_tls: PeerTls | None = None  # of links between hosts; None: in clear, or by CURVE
-    curve_key_file: str = ""  # JSON {"public": z85, "secret": z85}, one key pair for the whole cluster; "" = no CURVE
+    # JSON {"public": z85, "secret": z85}, one key pair for the whole cluster; "" = no CURVE
+    curve_key_file: str = ""
     log_level: str = "info"
     log_format: str = "json"
     log_outputs: tuple[str, ...] = ("stderr",)
@@ -85,7 +86,8 @@ class Common:
 
     @property
     def silence_s(self) -> float:
-        """So long nothing may pass on a link between hosts before it is dialled anew: an election timeout, in seconds."""
+        """So long nothing may pass on a link between hosts before it is dialled anew: an election timeout, in
+        seconds."""
         return max(self.election_timeout_ms, _LEAST_SILENCE_MS) / 1000
 
     @property
@@ -95,7 +97,8 @@ class Common:
 
     @property
     def leave_s(self) -> float:
-        """What a node that is told to end waits at most, until it leads nothing and has answered everything."""
+        """What a node that is told to end waits at most, until it leads nothing and has answered
+        everything."""
         return leave_s(self.election_timeout_ms)
 
 

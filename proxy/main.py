@@ -70,7 +70,9 @@ class Front:
         self.server = Server(self.registry, limits)
         self.corruption = CorruptionChecks(self.context)
         self.metrics = Metrics(self.context, self.server, self.registry, machine.turns)
-        self.siblings = Siblings(common.run_dir, settings.index, settings.fronts, self.metrics.own, self.metrics.look)
+        self.siblings = Siblings(
+            common.run_dir, settings.index, settings.fronts, self.metrics.own, self.metrics.look
+        )
         self.metrics.in_thread = self._in_thread
         self.metrics.gather = self.siblings.gather
         register_http(self.registry, self.context, self.metrics)
@@ -156,8 +158,11 @@ class Front:
         """Once a minute, if clients' connections were refused."""
         refused = self.server.refused
         if refused > self._refused and self._refusals.news("connections", self._loop.time()):
-            log.warning("refused connections of clients: there are as many as may be", refused=refused - self._refused,
-                        limit=self.server.limits.max_connections)
+            log.warning(
+                "refused connections of clients: there are as many as may be",
+                refused=refused - self._refused,
+                limit=self.server.limits.max_connections,
+            )
             self._refused = refused
 
     def _sweep(self) -> None:
@@ -176,7 +181,8 @@ class Front:
         log.info("stopping")
         self.context.stop()
         self.siblings.close()
-        # the server's own limit to what a request waits: then each has been answered, unless it is a long stream
+        # the server's own limit to what a request waits: then each has been answered, unless it is a long
+        # stream
         await self.server.stop(self.settings.common.limit_s, self.router.close)
         if self.metrics_server is not None:
             await self.metrics_server.stop(0.0)

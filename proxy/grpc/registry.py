@@ -29,7 +29,17 @@ class Route:
     """What a header block was found to ask for; kept on the block (``HeaderBlock.route``)."""
 
     __slots__ = (
-        "behind", "client", "handler", "http_status", "kind", "message", "principal", "status", "timeout", "times")
+        "behind",
+        "client",
+        "handler",
+        "http_status",
+        "kind",
+        "message",
+        "principal",
+        "status",
+        "timeout",
+        "times",
+    )
 
     def __init__(self, kind: type[Stream], handler: Any = None, timeout: float | None = None,
                  client: Clients | None = None, times: Histogram | None = None,
@@ -63,7 +73,8 @@ class Registry:
     def __init__(self, *, timed: bool = False, tracer: Tracer | None = None) -> None:
         """``timed``: measure how long calls take, into ``times``. ``tracer``: makes spans of calls."""
         self.times: dict[str, Histogram] = {}  # by path, in seconds
-        self.clients: dict[tuple[str, str], Clients] = {}  # by kind of call, unary or stream, and API version of the client
+        # by kind of call, unary or stream, and API version of the client
+        self.clients: dict[tuple[str, str], Clients] = {}
         # refuses gRPC methods by their path, where this host may not
         self.gate: Callable[[bytes], EtcdError | None] | None = None
         self._timed = timed
@@ -159,24 +170,41 @@ class Registry:
                 return Route(HttpStream, handler)
             return not_grpc(content_type)
         if headers.method != b"POST":
-            return _refused(wire.INTERNAL, f"Received a HEADERS frame with :method {wire.quote(headers.method)} which should be POST", 405)
+            return _refused(
+                wire.INTERNAL,
+                f"Received a HEADERS frame with :method {wire.quote(headers.method)} which should be POST",
+                405,
+            )
         found = self._methods.get(headers.path)
         if found is None:
             service, slash, method = headers.path[1:].rpartition(b"/")
             if headers.path[:1] != b"/" or not slash:
                 return _refused(wire.UNIMPLEMENTED, f"malformed method name: {wire.quote(headers.path)}")
             if service in self._services:
-                return _refused(wire.UNIMPLEMENTED, f"unknown method {wire.text_of(method)} for service {wire.text_of(service)}")
+                return _refused(
+                    wire.UNIMPLEMENTED,
+                    f"unknown method {wire.text_of(method)} for service {wire.text_of(service)}",
+                )
             return _refused(wire.UNIMPLEMENTED, f"unknown service {wire.text_of(service)}")
         encoding = headers.field(b"grpc-encoding")
         if encoding not in (b"identity", b"gzip", b""):
-            return _refused(wire.UNIMPLEMENTED, f"grpc: Decompressor is not installed for grpc-encoding {wire.quote(encoding)}")
+            return _refused(
+                wire.UNIMPLEMENTED,
+                f"grpc: Decompressor is not installed for grpc-encoding {wire.quote(encoding)}",
+            )
         kind_of_call = "stream" if issubclass(found[0], StreamCall) else "unary"
         fields = headers.metadata
-        route = Route(found[0], found[1], None, self._client(kind_of_call, headers.field(b"client-api-version")),
-                      self.times.get(wire.text_of(headers.path)),
-                      self.shown(fields.get(b"token", fields.get(b"authorization")),
-                                 getattr(getattr(connection, "owner", None), "name", None)))
+        route = Route(
+            found[0],
+            found[1],
+            None,
+            self._client(kind_of_call, headers.field(b"client-api-version")),
+            self.times.get(wire.text_of(headers.path)),
+            self.shown(
+                fields.get(b"token", fields.get(b"authorization")),
+                getattr(getattr(connection, "owner", None), "name", None),
+            ),
+        )
         if any(name == b"grpc-timeout" for name, _ in headers.fields):
             return _with_timeout(route, headers.field(b"grpc-timeout"))
         return route

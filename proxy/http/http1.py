@@ -61,7 +61,14 @@ class Http1Request(HttpRequest):
     __slots__ = ("_connection",)
 
     def __init__(
-        self, connection: Http1Connection, method: str, path: str, query: str, headers: dict[str, str], body: bytes, peer: str
+        self,
+        connection: Http1Connection,
+        method: str,
+        path: str,
+        query: str,
+        headers: dict[str, str],
+        body: bytes,
+        peer: str,
     ) -> None:
         super().__init__(method, path, query, headers, body, peer)
         self._connection = connection
@@ -311,14 +318,19 @@ class Http1Connection:
                 self._advancing = False
 
     def _events(self) -> None:
-        """Take events until an answer is pending, the client does not read its answers, or more bytes are needed."""
+        """Take events until an answer is pending, the client does not read its answers, or more bytes are
+        needed."""
         while self.output.unsent_bytes() <= self._limits.max_unsent_bytes:
             if self.request is not None:  # what is behind it waits, whatever that is
                 return
             if self._served >= TURN_REQUESTS:
                 self.output.again()
                 return
-            if self._h11.their_state is h11.ERROR or self._h11.our_state in (h11.ERROR, h11.MUST_CLOSE, h11.CLOSED):
+            if self._h11.their_state is h11.ERROR or self._h11.our_state in (
+                h11.ERROR,
+                h11.MUST_CLOSE,
+                h11.CLOSED,
+            ):
                 return
             if self._raw:
                 if isinstance(self.request, PlainRequest):
@@ -464,7 +476,8 @@ class Http1Connection:
         fields.append((b"date", formatdate(usegmt=True).encode()))
         if self._draining:
             fields.append((b"connection", b"close"))
-        whole = any(name == b"content-length" for name, _ in fields)  # its body is written before anybody else's turn
+        # its body is written before anybody else's turn
+        whole = any(name == b"content-length" for name, _ in fields)
         self._send(h11.Response(status_code=status, headers=fields, reason=_reason(status)), held=whole)
 
     def send_chunk(self, chunk: bytes) -> None:
@@ -501,7 +514,11 @@ class Http1Connection:
             self._send(
                 h11.Response(
                     status_code=status,
-                    headers=[(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close"), (b"content-length", b"%d" % len(body))],
+                    headers=[
+                        (b"content-type", b"text/plain; charset=utf-8"),
+                        (b"connection", b"close"),
+                        (b"content-length", b"%d" % len(body)),
+                    ],
                     reason=_reason(status),
                 ),
                 held=True,

@@ -25,7 +25,9 @@ _HEAD = re.compile(
     rb"((?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n)+)\r\n"
 )
 _LENGTH = re.compile(r"[0-9]{1,9}")
-_OTHERS = frozenset(("transfer-encoding", "expect", "upgrade", "te", "trailer", "http2-settings", "proxy-connection"))
+_OTHERS = frozenset(
+    ("transfer-encoding", "expect", "upgrade", "te", "trailer", "http2-settings", "proxy-connection")
+)
 _KEPT, _KEPT_BYTES = 512, 1024  # blocks of header fields, and the largest
 _BODILESS = frozenset((204, 304))
 

@@ -36,9 +36,30 @@ from proxy.watch.subscription import Subscription
 Patch = pytest.MonkeyPatch
 HOT = {"put": 8, "txn": 8, "transfer": 8, "wide": 6, "range": 4, "delete": 2}
 LEASES = {**MIX, "lease_put": 10, "grant": 4, "revoke": 4, "keep": 2, "wide": 8}
-CHANGES = ("pause leader", "pause leader", "kill leader", "transfer", "transfer", "restart", "heal", "cut sequencer",
-           "isolate", "heal", "pause sequencer", "break")
-SEQUENCERS = ("pause sequencer", "pause sequencer", "isolate", "heal", "heal", "kill sequencer", "restart", "one way")
+CHANGES = (
+    "pause leader",
+    "pause leader",
+    "kill leader",
+    "transfer",
+    "transfer",
+    "restart",
+    "heal",
+    "cut sequencer",
+    "isolate",
+    "heal",
+    "pause sequencer",
+    "break",
+)
+SEQUENCERS = (
+    "pause sequencer",
+    "pause sequencer",
+    "isolate",
+    "heal",
+    "heal",
+    "kill sequencer",
+    "restart",
+    "one way",
+)
 
 
 WIDE = {"transfer": 10, "wide": 6, "put": 6}
@@ -47,8 +68,19 @@ SPLITS = ("isolate", "one way", "heal", "heal", "transfer", "pause leader")
 
 def plan(**given: Any) -> Plan:
     """Many clients on few shards, for a few seconds."""
-    return Plan(**{"shards": 2, "seconds": 3.0, "clients": 6, "think_s": 0.005, "fault_every_s": 0.2, "repeats": 0.2,
-                   "mix": HOT, "faults": CHANGES, **given})
+    return Plan(
+        **{
+            "shards": 2,
+            "seconds": 3.0,
+            "clients": 6,
+            "think_s": 0.005,
+            "fault_every_s": 0.2,
+            "repeats": 0.2,
+            "mix": HOT,
+            "faults": CHANGES,
+            **given,
+        }
+    )
 
 
 # -- a shard's leader
@@ -152,7 +184,9 @@ def prepares_lock_writes_only(patch: Patch) -> None:
     """H4: what a transaction only reads is locked, too."""
 
     def writes_only(self: Prepare) -> Footprint:
-        return Footprint([], [(t.key, t.range_end) for t in self.touches if t.write], {*self.leases, *self.named})
+        return Footprint(
+            [], [(t.key, t.range_end) for t in self.touches if t.write], {*self.leases, *self.named}
+        )
 
     patch.setattr(Prepare, "footprint", writes_only)
 
@@ -211,7 +245,9 @@ def terms_are_not_checked(patch: Patch) -> None:
             self._grants = grants
 
         def cut(self, shard: int) -> Any:
-            return order.Cut(term=self._grants[shard].term) if shard in self._grants else self._fold.cut(shard)
+            return (
+                order.Cut(term=self._grants[shard].term) if shard in self._grants else self._fold.cut(shard)
+            )
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self._fold, name)
@@ -305,7 +341,8 @@ def reports_what_is_logged(patch: Patch) -> None:
 
 
 def sequencer_serves_when_elected(patch: Patch) -> None:
-    """H15, I8: the sequencer folds its whole log's tail before it evaluates: it waits for its own first record."""
+    """H15, I8: the sequencer folds its whole log's tail before it evaluates: it waits for its own first
+    record."""
     changed = node.replica.shards.order_role.OrderRole.leader_changed
 
     def early(self: Any) -> None:
@@ -387,7 +424,11 @@ def writes_are_sent_again(patch: Patch) -> None:
     down = proxy.routing.router.Router.link_down
 
     def resend(self: Any, link: Any, reason: str) -> None:
-        writes = {rid: w for rid, w in link.pending.items() if w.route == proxy.routing.router.WRITE and w.call is not None}
+        writes = {
+            rid: w
+            for rid, w in link.pending.items()
+            if w.route == proxy.routing.router.WRITE and w.call is not None
+        }
         for rid in writes:
             del link.pending[rid]
         down(self, link, reason)
@@ -452,41 +493,103 @@ MUTANTS = [
     Mutant(serves_when_elected, (*WRONG, "I6", "I3", "I8"), plan()),
     Mutant(applies_by_index_alone, ("H10", "I6", "I19", "I3", *WRONG), plan()),
     Mutant(answers_when_logged, WRONG, plan()),
-    Mutant(compares_pending_revisions, WRONG, plan(mix={"put": 6, "txn": 20}, busy_s=0.01, fault_every_s=9.0), first=28),
-    Mutant(says_no_lease_by_itself, ("I22 no lease", "I15"), plan(
-        mix={"grant": 10, "lease_put": 20}, busy_s=0.02, think_s=0.001, fault_every_s=9.0)),
-    Mutant(judges_fates_by_index, ("I23", *WRONG), plan(
-        faults=("isolate", "heal", "heal", "heal"), mix={"put": 1}, clients=12, fault_every_s=0.3,
-        patience=1.0), first=64),
+    Mutant(
+        compares_pending_revisions,
+        WRONG,
+        plan(mix={"put": 6, "txn": 20}, busy_s=0.01, fault_every_s=9.0),
+        first=28,
+    ),
+    Mutant(
+        says_no_lease_by_itself,
+        ("I22 no lease", "I15"),
+        plan(mix={"grant": 10, "lease_put": 20}, busy_s=0.02, think_s=0.001, fault_every_s=9.0),
+    ),
+    Mutant(
+        judges_fates_by_index,
+        ("I23", *WRONG),
+        plan(
+            faults=("isolate", "heal", "heal", "heal"),
+            mix={"put": 1},
+            clients=12,
+            fault_every_s=0.3,
+            patience=1.0,
+        ),
+        first=64,
+    ),
     Mutant(no_locks, WRONG, plan(fault_every_s=5.0)),
     Mutant(locks_bind_nobody, ("I9 nothing that conflicts",), plan(fault_every_s=5.0)),
     Mutant(locks_leave_reads_alone, WRONG, plan(fault_every_s=5.0)),
     Mutant(prepares_lock_writes_only, WRONG, plan(fault_every_s=5.0)),
     Mutant(prepare_does_not_wait, WRONG, plan(fault_every_s=5.0)),
-    Mutant(prepares_wait_for_each_other, ("I12", "I23", "liveness"), plan(
-        shards=3, mix={"lease_put": 10, "grant": 4, "revoke": 8, "wide": 8, "transfer": 8}, fault_every_s=9.0)),
-    Mutant(locks_outlive_their_sequencer, ("I23 every wait", "liveness"), plan(
-        mix=WIDE, faults=("kill sequencer", "restart", "pause sequencer"), fault_every_s=0.1,
-        busy_s=0.02, shards=3, clients=12), first=39),
+    Mutant(
+        prepares_wait_for_each_other,
+        ("I12", "I23", "liveness"),
+        plan(
+            shards=3,
+            mix={"lease_put": 10, "grant": 4, "revoke": 8, "wide": 8, "transfer": 8},
+            fault_every_s=9.0,
+        ),
+    ),
+    Mutant(
+        locks_outlive_their_sequencer,
+        ("I23 every wait", "liveness"),
+        plan(
+            mix=WIDE,
+            faults=("kill sequencer", "restart", "pause sequencer"),
+            fault_every_s=0.1,
+            busy_s=0.02,
+            shards=3,
+            clients=12,
+        ),
+        first=39,
+    ),
     Mutant(leases_of_puts_are_not_locked, ("I15",), plan(mix=LEASES)),
-    Mutant(terms_are_not_checked, ("I10", *WRONG), plan(
-        mix=WIDE, faults=("pause leader", "transfer", "transfer", "transfer"), fault_every_s=0.05, busy_s=0.005,
-        shards=3), first=14),
+    Mutant(
+        terms_are_not_checked,
+        ("I10", *WRONG),
+        plan(
+            mix=WIDE,
+            faults=("pause leader", "transfer", "transfer", "transfer"),
+            fault_every_s=0.05,
+            busy_s=0.005,
+            shards=3,
+        ),
+        first=14,
+    ),
     Mutant(attempts_keep_their_id, (*WRONG, "I23", "liveness", "H5"), plan(shards=3, repeats=0.5), first=10),
-    Mutant(locks_are_let_go_at_once, ("I11", *WRONG), plan(
-        mix=HOT, faults=("break",), fault_every_s=1.0)),
+    Mutant(locks_are_let_go_at_once, ("I11", *WRONG), plan(mix=HOT, faults=("break",), fault_every_s=1.0)),
     Mutant(revokes_lock_one_shard, ("I15", "I22"), plan(shards=3, mix=LEASES)),
     Mutant(cuts_anything_reported, ("I4",), plan(repeats=0.4)),
-    Mutant(reports_what_is_logged, ("I3", "I19", "I6", "I4", *WRONG), plan(
-        late=0.2, faults=("kill leader", "restart", "late"), fault_every_s=0.1, mix={"put": 1})),
-    Mutant(sequencer_serves_when_elected, (*WRONG, "I3", "I4", "I8", "I10"), plan(faults=SEQUENCERS), first=4),
-    Mutant(index_without_a_round, ("I13", "I14", "I22 real time", "I24"), plan(
-        faults=("isolate", "isolate", "heal"), fault_every_s=0.5, clients=12), first=13),
-    Mutant(keeps_alive_without_a_round, ("H7", "I22 a lease"), plan(
-        mix={"grant": 4, "keep": 20, "put": 4}, faults=("isolate", "isolate", "heal"), fault_every_s=0.5,
-        seconds=5.0), first=7),
-    Mutant(leases_get_no_time_at_a_new_sequencer, ("H7",), plan(
-        mix={"grant": 4, "keep": 20, "put": 4}, faults=SEQUENCERS, seconds=5.0)),
+    Mutant(
+        reports_what_is_logged,
+        ("I3", "I19", "I6", "I4", *WRONG),
+        plan(late=0.2, faults=("kill leader", "restart", "late"), fault_every_s=0.1, mix={"put": 1}),
+    ),
+    Mutant(
+        sequencer_serves_when_elected, (*WRONG, "I3", "I4", "I8", "I10"), plan(faults=SEQUENCERS), first=4
+    ),
+    Mutant(
+        index_without_a_round,
+        ("I13", "I14", "I22 real time", "I24"),
+        plan(faults=("isolate", "isolate", "heal"), fault_every_s=0.5, clients=12),
+        first=13,
+    ),
+    Mutant(
+        keeps_alive_without_a_round,
+        ("H7", "I22 a lease"),
+        plan(
+            mix={"grant": 4, "keep": 20, "put": 4},
+            faults=("isolate", "isolate", "heal"),
+            fault_every_s=0.5,
+            seconds=5.0,
+        ),
+        first=7,
+    ),
+    Mutant(
+        leases_get_no_time_at_a_new_sequencer,
+        ("H7",),
+        plan(mix={"grant": 4, "keep": 20, "put": 4}, faults=SEQUENCERS, seconds=5.0),
+    ),
     Mutant(sends_whatever_any_shard_has, ("I16",), plan(mix={**HOT, "watch": 2})),
     Mutant(writes_are_sent_again, ("I23", *WRONG), plan()),
     Mutant(broken_links_tell_nobody, ("I23 every wait",), plan()),

@@ -1,5 +1,6 @@
-"""The rules that a lone put on another shard rests on (decision 22), taken out one at a time where such puts are nearly all
-there is. As ``order_mutants``, where most of them are shown for transactions over several shards."""
+"""The rules that a lone put on another shard rests on (decision 22), taken out one at a time where such puts
+are nearly all there is. As ``order_mutants``, where most of them are shown for transactions over several
+shards."""
 
 from __future__ import annotations
 
@@ -26,12 +27,13 @@ from node.replica.shards.order_role import OrderRole
 from node.replica.writes import Writes
 
 Patch = pytest.MonkeyPatch
-LONE = {"put": 12, "delete": 3, "txn": 4, "range": 2}  # nothing that spans shards: what the sequencer coordinates is lone
+# nothing that spans shards: what the sequencer coordinates is lone
+LONE = {"put": 12, "delete": 3, "txn": 4, "range": 2}
 
 
 def lone(**given: Any) -> Any:
-    """Every put that finds nothing under way is sent to the sequencer; a few clients at each of three fronts are enough
-    for others to take the leader's way meanwhile."""
+    """Every put that finds nothing under way is sent to the sequencer; a few clients at each of three fronts
+    are enough for others to take the leader's way meanwhile."""
     return plan(**{"mix": LONE, "lone_after": 0, "clients": 8, **given})
 
 
@@ -47,7 +49,8 @@ def lone_puts_lock_nothing(patch: Patch) -> None:
 
 
 def lone_puts_see_what_is_applied_only(patch: Patch) -> None:
-    """H1: the leader answers when everything that it had logged is applied: the key's version may be on its way."""
+    """H1: the leader answers when everything that it had logged is applied: the key's version may be on its
+    way."""
     lock = Attempts._lock
 
     def at_once(self: Any, held: Any, begun: int) -> None:
@@ -122,18 +125,40 @@ def a_deposed_sequencer_disowns_what_it_logged(patch: Patch) -> None:
 MUTANTS = [
     Mutant(lone_puts_lock_nothing, WRONG, lone(fault_every_s=9.0)),
     Mutant(lone_puts_see_what_is_applied_only, WRONG, lone(fault_every_s=9.0)),
-    Mutant(a_lone_put_rests_on_any_leaders_word, ("I10", *WRONG), lone(
-        faults=("pause leader", "transfer", "transfer", "transfer"), fault_every_s=0.05, busy_s=0.005, shards=3)),
-    Mutant(a_lone_puts_lock_outlives_its_sequencer, ("I23 every wait", "liveness"), lone(
-        faults=("kill sequencer", "restart", "pause sequencer"), fault_every_s=0.1, busy_s=0.02, shards=3),
-        first=14),
-    Mutant(a_lone_puts_lease_is_not_locked, ("I15", "I22 a put continues its key", "I22 a delete finds its key"), lone(
-        mix={"lease_put": 12, "grant": 4, "revoke": 6}, fault_every_s=9.0)),
-    Mutant(lone_puts_go_to_their_leader_when_their_link_breaks, ("I23", *WRONG), lone(
-        faults=("break", "isolate", "heal", "pause sequencer"), patience=1.0)),
+    Mutant(
+        a_lone_put_rests_on_any_leaders_word,
+        ("I10", *WRONG),
+        lone(
+            faults=("pause leader", "transfer", "transfer", "transfer"),
+            fault_every_s=0.05,
+            busy_s=0.005,
+            shards=3,
+        ),
+    ),
+    Mutant(
+        a_lone_puts_lock_outlives_its_sequencer,
+        ("I23 every wait", "liveness"),
+        lone(
+            faults=("kill sequencer", "restart", "pause sequencer"), fault_every_s=0.1, busy_s=0.02, shards=3
+        ),
+        first=14,
+    ),
+    Mutant(
+        a_lone_puts_lease_is_not_locked,
+        ("I15", "I22 a put continues its key", "I22 a delete finds its key"),
+        lone(mix={"lease_put": 12, "grant": 4, "revoke": 6}, fault_every_s=9.0),
+    ),
+    Mutant(
+        lone_puts_go_to_their_leader_when_their_link_breaks,
+        ("I23", *WRONG),
+        lone(faults=("break", "isolate", "heal", "pause sequencer"), patience=1.0),
+    ),
     Mutant(the_sequencer_sends_on_what_it_takes, ("I23", *WRONG), lone(fault_every_s=9.0)),
-    Mutant(a_deposed_sequencer_disowns_what_it_logged, ("I23", *WRONG), lone(
-        faults=(*SEQUENCERS, "transfer"), fault_every_s=0.2, patience=1.0)),
+    Mutant(
+        a_deposed_sequencer_disowns_what_it_logged,
+        ("I23", *WRONG),
+        lone(faults=(*SEQUENCERS, "transfer"), fault_every_s=0.2, patience=1.0),
+    ),
 ]
 SCENARIOS = {
     "crashes": ("kill sequencer", "kill leader", "kill node", "kill host", "restart", "restart", "restart"),

@@ -1,5 +1,5 @@
-"""More rules taken out, one at a time: what is acknowledged when, whose word ends with a term, what is kept on disk,
-what a front shows. As ``order_mutants``."""
+"""More rules taken out, one at a time: what is acknowledged when, whose word ends with a term, what is kept
+on disk, what a front shows. As ``order_mutants``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def acknowledges_controls_at_once(patch: Patch) -> None:
 
 
 def expiries_outlive_their_term(patch: Patch) -> None:
-    """H7: an expiry is appended in the term that decided it; here the next sequencer is given it, as etcd once did."""
+    """H7: an expiry is appended in the term that decided it; here the next sequencer is given it, as etcd
+    once did."""
     waiting: list[int] = []
     resign, run = Coordinator.resign, OrderRole.evaluate
 
@@ -290,7 +291,12 @@ def reads_join_a_question_under_way(patch: Patch) -> None:
 
 def fronts_forget_what_they_showed(patch: Patch) -> None:
     """Monotone fronts: a serializable read waits for a replica that lacks what this front has shown."""
-    patch.setattr(proxy.routing.router.Router, "highest", property(lambda self: 0, lambda self, value: None), raising=False)
+    patch.setattr(
+        proxy.routing.router.Router,
+        "highest",
+        property(lambda self: 0, lambda self, value: None),
+        raising=False,
+    )
 
 
 def serializable_spans_are_torn(patch: Patch) -> None:
@@ -299,7 +305,8 @@ def serializable_spans_are_torn(patch: Patch) -> None:
     read = gather._serializable
 
     def latest(self: Any) -> None:
-        real, proxy.spanning.gather.READ = proxy.spanning.gather.READ, _LatestRead()  # type: ignore[attr-defined, assignment]
+        latest: Any = _LatestRead()
+        real, proxy.spanning.gather.READ = proxy.spanning.gather.READ, latest  # type: ignore[attr-defined]
         try:
             read(self)
         finally:
@@ -315,7 +322,8 @@ def latest_reads_end_as_compacted(patch: Patch) -> None:
 
 
 def repeated_events_are_passed_on(patch: Patch) -> None:
-    """I16: what is at or below a part's position has been delivered: a part asks from there on, and drops it."""
+    """I16: what is at or below a part's position has been delivered: a part asks from there on, and drops
+    it."""
     events, head = proxy.watch.parts.Part.events, proxy.watch.parts.SUBSCRIBE_HEAD
     patch.setattr(proxy.watch.parts, "SUBSCRIBE_HEAD", SimpleNamespace(
         pack=lambda first, flags, size: head.pack(1, flags, size)))
@@ -342,45 +350,111 @@ def parts_join_without_history(patch: Patch) -> None:
 
 BUSY = {"busy_s": 0.02, "think_s": 0.001}
 MUTANTS = [
-    Mutant(acknowledges_controls_at_once, ("I20",), plan(
-        mix={"put": 8, "compact": 4}, faults=("pause leader", "pause leader", "break"))),
-    Mutant(expiries_outlive_their_term, ("H7", "I22 a lease"), plan(
-        mix={"grant": 8, "keep": 30, "put": 4}, faults=("isolate", "pause sequencer", "heal"),
-        fault_every_s=0.6, seconds=6.0), first=17),
-    Mutant(the_sequencer_judges_fates_by_index, ("I23", *WRONG), plan(
-        faults=("isolate", "heal", "heal", "heal"), mix={"put": 1}, clients=12, fault_every_s=0.3,
-        patience=1.0, shards=1), first=9),
+    Mutant(
+        acknowledges_controls_at_once,
+        ("I20",),
+        plan(mix={"put": 8, "compact": 4}, faults=("pause leader", "pause leader", "break")),
+    ),
+    Mutant(
+        expiries_outlive_their_term,
+        ("H7", "I22 a lease"),
+        plan(
+            mix={"grant": 8, "keep": 30, "put": 4},
+            faults=("isolate", "pause sequencer", "heal"),
+            fault_every_s=0.6,
+            seconds=6.0,
+        ),
+        first=17,
+    ),
+    Mutant(
+        the_sequencer_judges_fates_by_index,
+        ("I23", *WRONG),
+        plan(
+            faults=("isolate", "heal", "heal", "heal"),
+            mix={"put": 1},
+            clients=12,
+            fault_every_s=0.3,
+            patience=1.0,
+            shards=1,
+        ),
+        first=9,
+    ),
     Mutant(the_floor_is_forgotten, ("H5",), plan(shards=3, repeats=0.5, mix=WIDE, fault_every_s=9.0)),
-    Mutant(grants_before_the_sequencers_record, ("H5",), plan(
-        mix=WIDE, faults=("transfer", "kill sequencer", "restart"), fault_every_s=0.1, shards=3)),
+    Mutant(
+        grants_before_the_sequencers_record,
+        ("H5",),
+        plan(mix=WIDE, faults=("transfer", "kill sequencer", "restart"), fault_every_s=0.1, shards=3),
+    ),
     Mutant(locks_run_out, ("I11", *WRONG), plan(mix=WIDE)),
-    Mutant(attempts_never_give_up, ("H19",), plan(mix=WIDE, faults=("kill leader", "restart", "kill leader"))),
-    Mutant(attempts_begin_without_leaders, ("H19 no attempt",), plan(mix=WIDE, faults=("kill leader", "restart", "kill leader"))),
-    Mutant(leaders_are_never_forgotten, ("H19 no attempt",), plan(mix=WIDE, faults=("kill leader", "restart", "kill leader"))),
-    Mutant(keys_of_a_lease_are_not_locked, ("I15", *WRONG), plan(
-        mix={"lease_put": 12, "put": 6, "delete": 4, "grant": 3, "revoke": 6}, fault_every_s=9.0)),
-    Mutant(expiries_share_a_revision, ("I22 each revision", *WRONG), plan(
-        mix={"grant": 12, "lease_put": 20}, think_s=0.001, fault_every_s=9.0)),
+    Mutant(
+        attempts_never_give_up, ("H19",), plan(mix=WIDE, faults=("kill leader", "restart", "kill leader"))
+    ),
+    Mutant(
+        attempts_begin_without_leaders,
+        ("H19 no attempt",),
+        plan(mix=WIDE, faults=("kill leader", "restart", "kill leader")),
+    ),
+    Mutant(
+        leaders_are_never_forgotten,
+        ("H19 no attempt",),
+        plan(mix=WIDE, faults=("kill leader", "restart", "kill leader")),
+    ),
+    Mutant(
+        keys_of_a_lease_are_not_locked,
+        ("I15", *WRONG),
+        plan(mix={"lease_put": 12, "put": 6, "delete": 4, "grant": 3, "revoke": 6}, fault_every_s=9.0),
+    ),
+    Mutant(
+        expiries_share_a_revision,
+        ("I22 each revision", *WRONG),
+        plan(mix={"grant": 12, "lease_put": 20}, think_s=0.001, fault_every_s=9.0),
+    ),
     Mutant(effects_stand_first, ("C4", *WRONG), plan(fault_every_s=9.0)),
-    Mutant(reports_entries_of_older_terms, ("I3", "I6", *WRONG), plan(
-        faults=("transfer", "kill leader", "restart"), fault_every_s=0.1, mix={"put": 1}, late=0.1)),
-    Mutant(says_future_by_itself, ("I22 no revision",), plan(
-        mix={"txn": 20, "put": 4}, faults=("pause node", "transfer"), fault_every_s=0.1, clients=12)),
+    Mutant(
+        reports_entries_of_older_terms,
+        ("I3", "I6", *WRONG),
+        plan(faults=("transfer", "kill leader", "restart"), fault_every_s=0.1, mix={"put": 1}, late=0.1),
+    ),
+    Mutant(
+        says_future_by_itself,
+        ("I22 no revision",),
+        plan(mix={"txn": 20, "put": 4}, faults=("pause node", "transfer"), fault_every_s=0.1, clients=12),
+    ),
     Mutant(answers_are_not_made_again, WRONG, plan(fault_every_s=9.0)),
     Mutant(unchanged_answers_name_the_cuts_end, WRONG, plan(mix={"txn": 20, "put": 6}, fault_every_s=9.0)),
     Mutant(truncates_to_what_is_applied, ("I17", "H10"), plan(snapshot_count=20, faults=SNAPSHOTS)),
     Mutant(keeps_no_records_for_siblings, ("I17",), plan(snapshot_count=20, faults=SNAPSHOTS)),
-    Mutant(node_0_keeps_its_own_fold, ("I3", "I4", "I5", "I6", "I10", "I17", "I19"), plan(snapshot_count=20, faults=SNAPSHOTS, seconds=6.0)),
-    Mutant(installs_are_no_gaps_for_watches, ("I16", "I23 every wait", "liveness"), plan(
-        snapshot_count=20, faults=SNAPSHOTS, mix={**HOT, "watch": 3}, seconds=6.0)),
-    Mutant(reads_join_a_question_under_way, ("I22 real time", "I24", "I14"), plan(
-        mix={"put": 6, "range": 20}, clients=12, fault_every_s=9.0), first=4),
-    Mutant(fronts_forget_what_they_showed, ("I14 a front",), plan(
-        mix={"put": 8, "serializable": 8}, faults=("pause node", "cut pair", "heal", "late"), late=0.1)),
+    Mutant(
+        node_0_keeps_its_own_fold,
+        ("I3", "I4", "I5", "I6", "I10", "I17", "I19"),
+        plan(snapshot_count=20, faults=SNAPSHOTS, seconds=6.0),
+    ),
+    Mutant(
+        installs_are_no_gaps_for_watches,
+        ("I16", "I23 every wait", "liveness"),
+        plan(snapshot_count=20, faults=SNAPSHOTS, mix={**HOT, "watch": 3}, seconds=6.0),
+    ),
+    Mutant(
+        reads_join_a_question_under_way,
+        ("I22 real time", "I24", "I14"),
+        plan(mix={"put": 6, "range": 20}, clients=12, fault_every_s=9.0),
+        first=4,
+    ),
+    Mutant(
+        fronts_forget_what_they_showed,
+        ("I14 a front",),
+        plan(mix={"put": 8, "serializable": 8}, faults=("pause node", "cut pair", "heal", "late"), late=0.1),
+    ),
     Mutant(serializable_spans_are_torn, WRONG, plan(mix={**HOT, "serializable": 20})),
-    Mutant(latest_reads_end_as_compacted, ("I24 compacted only",), plan(
-        mix={"put": 8, "range": 20, "compact": 6}, fault_every_s=9.0, **BUSY)),
-    Mutant(repeated_events_are_passed_on, ("I16",), plan(
-        mix={**HOT, "watch": 3}, faults=(*CHANGES, "kill node", "restart"))),
+    Mutant(
+        latest_reads_end_as_compacted,
+        ("I24 compacted only",),
+        plan(mix={"put": 8, "range": 20, "compact": 6}, fault_every_s=9.0, **BUSY),
+    ),
+    Mutant(
+        repeated_events_are_passed_on,
+        ("I16",),
+        plan(mix={**HOT, "watch": 3}, faults=(*CHANGES, "kill node", "restart")),
+    ),
     Mutant(parts_join_without_history, ("I16",), plan(mix={**HOT, "watch": 3}, faults=SEQUENCERS)),
 ]

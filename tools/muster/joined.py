@@ -1,9 +1,10 @@
-"""A host's front inside its node 0's process: ``python -m tools.muster.joined``, which is handed the settings of both.
+"""A host's front inside its node 0's process: ``python -m tools.muster.joined``, which is handed the settings
+of both.
 
-With ``--fronts 0`` there is no front process. What a request then saves are two ipc messages and two wake-ups of
-latency, which counts most where CPUs are few (docs/benchmarks.md has the figures); what it
-costs is that a crash takes both down, and that they share one CPU. Front and node stay strangers: they exchange the
-same frames as over ipc, by a function call.
+With ``--fronts 0`` there is no front process. What a request then saves are two ipc messages and two wake-ups
+of latency, which counts most where CPUs are few (docs/benchmarks.md has the figures); what it costs is that a
+crash takes both down, and that they share one CPU. Front and node stay strangers: they exchange the same
+frames as over ipc, by a function call.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class InProcessTransport:
 
     __slots__ = ("_connector", "_identity", "_link", "_loop", "_node", "closed")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, connector: JoinedConnector, node: Node, link: Link) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, connector: JoinedConnector, node: Node, link: Link
+    ) -> None:
         self._loop = loop
         self._connector = connector
         self._node = node
@@ -51,8 +54,8 @@ class InProcessTransport:
         self.closed = False
 
     def send(self, frame: bytes) -> bool:
-        """To the node; it answers with a tick, this one or a later one. A fault in the node is none of the client whose
-        request brought it here: it ends the process, as in a node of its own."""
+        """To the node; it answers with a tick, this one or a later one. A fault in the node is none of the
+        client whose request brought it here: it ends the process, as in a node of its own."""
         try:
             self._node.front_frame(self._identity, frame, self._deliver, self._pass_on)
         except Exception as error:
@@ -107,7 +110,8 @@ class NearNode:
         return self._guard.state.enabled
 
     def _catch_up(self) -> None:
-        """A front asks within a handler, whose faults are its request's. What is applied meanwhile is everybody's."""
+        """A front asks within a handler, whose faults are its request's. What is applied meanwhile is
+        everybody's."""
         try:
             self._node.catch_up()
         except Exception as error:
@@ -120,7 +124,8 @@ class JoinedConnector(Connector):
     def __init__(self, node: Node, machine: Machine, common: Common) -> None:
         super().__init__(machine, common)
         self._node = node
-        self.answered: Callable[[], None] = _nothing  # writes what clients have been told: in this turn, not the next
+        # writes what clients have been told: in this turn, not the next
+        self.answered: Callable[[], None] = _nothing
 
     def __call__(self, receiver: Receiver, shard: int, member_id: int) -> Link:
         if (shard, member_id) != (self._node.settings.shard, self._common.member_id):

@@ -101,7 +101,9 @@ def parse_url(text: str) -> Url:
     etcd 3.5 takes ``unix://host:port``, which it makes a file of that name; later ones take any path, too.
     """
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https", "unix", "unixs") or (not parts.netloc and parts.scheme[:4] == "http"):
+    if parts.scheme not in ("http", "https", "unix", "unixs") or (
+        not parts.netloc and parts.scheme[:4] == "http"
+    ):
         raise ConfigError(f"URL scheme must be http, https, unix, or unixs: {text}")
     if parts.scheme in ("unix", "unixs"):
         path = text.partition("://")[2]
@@ -161,7 +163,8 @@ def _default_route_host() -> str | None:
 
 
 def _advertised(values: Values, flag: str, listen: tuple[Url, ...]) -> tuple[Url, ...]:
-    """Advertised URLs; where only the default stands and the host listens everywhere, the machine's own address."""
+    """Advertised URLs; where only the default stands and the host listens everywhere, the machine's own
+    address."""
     urls = parse_urls(values[flag])
     for url in urls if "peer" in flag else ():
         parse_peer_url(url.text)
@@ -196,10 +199,13 @@ def _check_support(values: Values) -> list[str]:
 def _check_peer_port(
     listen: tuple[Url, ...], members: tuple[Url, ...], key_file: str, tls: PeerTls | None, insecure: bool
 ) -> list[str]:
-    """Whoever reaches a peer port without a key is believed (decision 53): ConfigError unless that was asked for. Warnings."""
+    """Whoever reaches a peer port without a key is believed (decision 53): ConfigError unless that was asked
+    for. Warnings."""
     if key_file:
         if insecure:
-            raise ConfigError("--peer-insecure and --peer-key-file exclude each other: with a key file the peer port is secured")
+            raise ConfigError(
+                "--peer-insecure and --peer-key-file exclude each other: with a key file the peer port is "
+                "secured")
         return []
     if tls is not None and tls.knows_peers:
         if insecure:
@@ -210,15 +216,19 @@ def _check_peer_port(
     beyond = next((u for u in listen if not u.is_loopback), None)
     if beyond is not None and not insecure:
         raise ConfigError(
-            f"--listen-peer-urls={beyond.text} is reached from other machines, and would believe whoever does: give every host "
-            "the same --peer-key-file (muster peer-keys FILE makes it), or https URLs and a --peer-trusted-ca-file, "
+            f"--listen-peer-urls={beyond.text} is reached from other machines, and would believe whoever "
+            "does: give every host "
+            "the same --peer-key-file (muster peer-keys FILE makes it), or https URLs and a "
+            "--peer-trusted-ca-file, "
             "or say --peer-insecure"
         )
     if beyond is not None:
         how = "peers talk in clear" if tls is None else "peers show no certificate that somebody vouches for"
         return [f"--peer-insecure: {how}, and whoever reaches {beyond.text} may act as one of them"]
     if tls is None and not all(u.is_loopback for u in members):
-        return ["peers talk in clear and unauthenticated: give every host the same --peer-key-file (muster peer-keys FILE)"]
+        return [
+            "peers talk in clear and unauthenticated: give every host the same --peer-key-file "
+            "(muster peer-keys FILE)"]
     return []
 
 
@@ -232,7 +242,8 @@ def build(values: Values) -> ServerConfig:
     unsaid = values.is_set("listen-client-urls") and not values.is_set("advertise-client-urls")
     if unsaid and values["proxy"] == "off" and not falls_back:
         raise ConfigError(
-            "--advertise-client-urls is required when --listen-client-urls is set explicitly. When listening on specific "
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly. When "
+            "listening on specific "
             "address(es), this process must advertise accessible url(s) to each connected client"
         )
     name = values["name"]
@@ -296,7 +307,8 @@ def build(values: Values) -> ServerConfig:
         initial_cluster_token=values["initial-cluster-token"],
         peer_key_file=key_file,
         quota_backend_bytes=values["quota-backend-bytes"] or DEFAULT_QUOTA_BYTES,
-        watch_progress_notify_interval_ms=values["watch-progress-notify-interval"] or DEFAULT_PROGRESS_INTERVAL_MS,
+        watch_progress_notify_interval_ms=values["watch-progress-notify-interval"]
+        or DEFAULT_PROGRESS_INTERVAL_MS,
         values=values,
         socket_mode=0o777 & ~_umask(),
         tls=tls,
@@ -381,8 +393,9 @@ def shard_count(wanted: int, hosts: int = 1) -> int:
 def front_count(wanted: int, hosts: int = 1) -> int:
     """The number of front processes that --fronts asks for, with so many hosts on this machine.
 
-    Where few CPUs must be shared, a front of its own only adds messages and wake-ups (docs/benchmarks.md), so node 0
-    serves clients itself. A large host's fronts saturate before its nodes do: one for every CPUS_PER_FRONT.
+    Where few CPUs must be shared, a front of its own only adds messages and wake-ups (docs/benchmarks.md), so
+    node 0 serves clients itself. A large host's fronts saturate before its nodes do: one for every
+    CPUS_PER_FRONT.
     """
     if wanted != AUTO:
         return wanted
@@ -397,15 +410,20 @@ def _check_timing(values: Values) -> None:
         raise ConfigError("--election-timeout must be >0 (set to 0ms)")
     if 5 * heartbeat > election:
         raise ConfigError(
-            f"--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+            f"--election-timeout[{election}ms] should be at least as 5 times as "
+            f"--heartbeat-interval[{heartbeat}ms]"
         )
     if election > 50_000:
-        raise ConfigError(f"--election-timeout[{election}ms] is too long, and should be set less than 50000ms")
+        raise ConfigError(
+            f"--election-timeout[{election}ms] is too long, and should be set less than 50000ms"
+        )
     if values["compact-hash-check-time"] <= 0:
         raise ConfigError("--compact-hash-check-time must be >0 (set to 0s)")
     progress = values["watch-progress-notify-interval"]
     if progress and progress < MIN_PROGRESS_INTERVAL_MS:
-        raise ConfigError(f"--watch-progress-notify-interval[{progress}ms] must be at least {MIN_PROGRESS_INTERVAL_MS}ms")
+        raise ConfigError(
+            f"--watch-progress-notify-interval[{progress}ms] must be at least {MIN_PROGRESS_INTERVAL_MS}ms"
+        )
     _check_retention(values["auto-compaction-mode"], values["auto-compaction-retention"])
 
 
@@ -415,7 +433,9 @@ def _check_retention(mode: str, text: str) -> None:
     except ValueError:
         ok = False
     if not ok:
-        raise ConfigError(f'error parsing --auto-compaction-retention: "{text}" is not a possible value of mode {mode}')
+        raise ConfigError(
+            f'error parsing --auto-compaction-retention: "{text}" is not a possible value of mode {mode}'
+        )
 
 
 def gate(config: ServerConfig, name: str) -> bool:

@@ -48,7 +48,11 @@ def run(config: ServerConfig) -> int:
                 ports.wait_until_free(config, config.shards, log)
             config = by_url.with_cluster(by_srv.with_cluster(config, log), log)
             # a refused first start leaves nothing that the next one would go by
-            ports.compare(config, config.shards, bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token))
+            ports.compare(
+                config,
+                config.shards,
+                bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token),
+            )
         elif by_url.discovers(config):
             log.warning(
                 "discovery token ignored since a cluster has already been initialized. "
@@ -78,7 +82,9 @@ def run(config: ServerConfig) -> int:
                 rundir.remove_run_dir(config.data_dir, run_dir)
             if supervisor.told_to_stop or not bootstrap.may_follow(config, identity):
                 return code
-            log.info("the cluster has agreed on another number of shards than this host would have chosen: starting with that one")
+            log.info(
+                "the cluster has agreed on another number of shards than this host would have chosen: "
+                "starting with that one")
     finally:
         lock.release()
 
@@ -123,7 +129,9 @@ async def supervise(supervisor: Supervisor, config: ServerConfig, identity: Iden
         os.unlink(path)
 
 
-def status_of(supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str) -> dict[str, Any]:
+def status_of(
+    supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str
+) -> dict[str, Any]:
     """What ``muster local status`` shows of this host."""
     shards = nodestate.states(
         run_dir, identity.cluster_id, identity.member_id,
@@ -174,7 +182,9 @@ def child_specs(config: ServerConfig, identity: Identity, run_dir: str) -> list[
     return specs + front_specs(config, identity, run_dir, identity.member_id, pins[shards:])
 
 
-def _common(config: ServerConfig, identity: Identity, run_dir: str, member_id: int, cpu: int, status_fd: int) -> Common:
+def _common(
+    config: ServerConfig, identity: Identity, run_dir: str, member_id: int, cpu: int, status_fd: int
+) -> Common:
     return Common(
         cluster_id=identity.cluster_id,
         member_id=member_id,
@@ -193,7 +203,9 @@ def _common(config: ServerConfig, identity: Identity, run_dir: str, member_id: i
         curve_key_file=os.path.abspath(config.peer_key_file) if config.peer_key_file else "",
         log_level=setting(config, "log-level"),
         log_format=setting(config, "log-format"),
-        log_outputs=tuple("stderr" if o in ("default", "systemd/journal") else o for o in setting(config, "log-outputs")),
+        log_outputs=tuple(
+            "stderr" if o in ("default", "systemd/journal") else o for o in setting(config, "log-outputs")
+        ),
         cpu=cpu,
         cpu_lets_go=pinning.lets_go(config.cpus),
         status_fd=status_fd,
@@ -201,7 +213,8 @@ def _common(config: ServerConfig, identity: Identity, run_dir: str, member_id: i
 
 
 def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: int, cpu: int) -> ChildSpec:
-    """A node's process; node 0's holds the front too when there are no front processes (``tools.muster.joined``)."""
+    """A node's process; node 0's holds the front too when there are no front processes
+    (``tools.muster.joined``)."""
     listen, *also = config.listen_peer
     serves = shard == 0 and config.fronts == 0
 
@@ -227,8 +240,10 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             min_free_disk_bytes=setting(config, "min-free-disk-bytes"),
             auto_compaction_mode=setting(config, "auto-compaction-mode"),
             auto_compaction_retention=setting(config, "auto-compaction-retention"),
-            block_cache_bytes=max(setting(config, "block-cache-bytes") // config.shards, _LEAST_BLOCK_CACHE_BYTES),
-            write_buffer_bytes=max(setting(config, "write-buffer-bytes") // config.shards, _LEAST_WRITE_BUFFER_BYTES),
+            block_cache_bytes=max(
+                setting(config, "block-cache-bytes") // config.shards, _LEAST_BLOCK_CACHE_BYTES),
+            write_buffer_bytes=max(
+                setting(config, "write-buffer-bytes") // config.shards, _LEAST_WRITE_BUFFER_BYTES),
             range_cache_bytes=setting(config, "range-cache-bytes") // config.shards,
             lease_check_interval_ms=setting(config, "lease-check-interval"),
             corrupt_check=setting(config, "corrupt-check-time") > 0,
@@ -245,7 +260,9 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
     return ChildSpec("node", shard, cpu, lambda status_fd: argv, settings, serves=serves)
 
 
-def front_specs(config: ServerConfig, identity: Identity, run_dir: str, member_id: int, pins: Sequence[int]) -> list[ChildSpec]:
+def front_specs(
+    config: ServerConfig, identity: Identity, run_dir: str, member_id: int, pins: Sequence[int]
+) -> list[ChildSpec]:
     """The front processes; ``member_id`` 0 on a machine without a member."""
 
     def spec(index: int, cpu: int) -> ChildSpec:
@@ -259,7 +276,13 @@ def front_specs(config: ServerConfig, identity: Identity, run_dir: str, member_i
 
 
 def _front_settings(
-    config: ServerConfig, identity: Identity, run_dir: str, member_id: int, index: int, cpu: int, status_fd: int
+    config: ServerConfig,
+    identity: Identity,
+    run_dir: str,
+    member_id: int,
+    index: int,
+    cpu: int,
+    status_fd: int,
 ) -> str:
     return dumps(FrontSettings(
         common=_common(config, identity, run_dir, member_id, cpu, status_fd),
@@ -333,19 +356,28 @@ def _memory_of_a_front(config: ServerConfig) -> int:
 
 def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bool) -> None:
     log.info(
-        "starting muster", muster_version=MUSTER_VERSION, etcd_version=ETCD_VERSION, python_version=platform.python_version(),
+        "starting muster", muster_version=MUSTER_VERSION, etcd_version=ETCD_VERSION,
+        python_version=platform.python_version(),
         os_arch=f"{sys.platform}/{platform.machine()}", cpus=os.cpu_count(), pid=os.getpid(),
     )  # fmt: skip
     if not config.values.is_set("data-dir"):
         log.info("no data-dir provided, using default data-dir", data_dir=os.path.abspath(config.data_dir))
-    log.info("listening", peer_urls=[u.text for u in config.listen_peer], client_urls=[u.text for u in config.listen_client])
+    log.info(
+        "listening",
+        peer_urls=[u.text for u in config.listen_peer],
+        client_urls=[u.text for u in config.listen_client],
+    )
     url = setting(config, "discovery")
     token = shown(url) if url else config.initial_cluster_token
     log.info(
-        "settings", name=config.name, data_dir=os.path.abspath(config.data_dir), member_dir=os.path.abspath(bootstrap.member_dir(config.data_dir)),
-        heartbeat=f"{setting(config, 'heartbeat-interval')}ms", election=f"{setting(config, 'election-timeout')}ms",
-        snapshot_count=setting(config, "snapshot-count"), advertise_client_urls=[u.text for u in config.advertise_client],
-        initial_advertise_peer_urls=[u.text for u in config.advertise_peer], initial_cluster=config.initial_cluster_text if is_new else "",
+        "settings", name=config.name, data_dir=os.path.abspath(config.data_dir),
+        member_dir=os.path.abspath(bootstrap.member_dir(config.data_dir)),
+        heartbeat=f"{setting(config, 'heartbeat-interval')}ms",
+        election=f"{setting(config, 'election-timeout')}ms",
+        snapshot_count=setting(config, "snapshot-count"),
+        advertise_client_urls=[u.text for u in config.advertise_client],
+        initial_advertise_peer_urls=[u.text for u in config.advertise_peer],
+        initial_cluster=config.initial_cluster_text if is_new else "",
         initial_cluster_token=token, shards=identity.shard_count, fronts=config.fronts,
     )  # fmt: skip
     if not is_new and config.initial_cluster_set:
@@ -353,8 +385,10 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
         flags = bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token)
         if {p.member_id for p in flags} != {p.member_id for p in identity.peers}:
             log.warning(
-                "the data directory was made for other members than the flags name, and it counts: is it another cluster's?",
-                data_dir=os.path.abspath(config.data_dir), members=_members(identity.peers), flags=_members(flags),
+                "the data directory was made for other members than the flags name, and it counts: is it "
+                "another cluster's?",
+                data_dir=os.path.abspath(config.data_dir), members=_members(identity.peers),
+                flags=_members(flags),
             )  # fmt: skip
     log.info(f"starting member {identity.member_id:x} in cluster {identity.cluster_id:x}")
     for url in (*config.listen_client, *config.listen_http):

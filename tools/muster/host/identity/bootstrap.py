@@ -29,7 +29,9 @@ from tools.muster.machine.disk.seal import write_whole
 FORMAT, JOINED_FORMAT = 1, 2
 _TOLD = 3  # paths that others may read, in a log
 REMOVED_FILE = "removed"  # in node 0's directory, written by it (node.members.roster)
-AGREED = "agreed"  # in a node's directory, written by a node (node.upkeep.upkeep): shards and depth, where they are not this host's
+# in a node's directory, written by a node (node.upkeep.upkeep): shards and depth, where they are not this
+# host's
+AGREED = "agreed"
 HINTS = (
     ("initial-cluster", "forgot to set --initial-cluster flag?"),
     ("initial-advertise-peer-urls", "forgot to set --initial-advertise-peer-urls flag?"),
@@ -60,8 +62,8 @@ def member_dir(data_dir: str) -> str:
 
 
 def prepare_data_dir(data_dir: str) -> list[str]:
-    """Make the data directory, for this user only, as all that this process and its children make from now on. What others
-    may read of one that is there, to be told; ConfigError if it cannot be used."""
+    """Make the data directory, for this user only, as all that this process and its children make from now
+    on. What others may read of one that is there, to be told; ConfigError if it cannot be used."""
     os.umask(0o077)
     try:
         os.makedirs(data_dir, mode=0o700, exist_ok=True)
@@ -76,8 +78,8 @@ def prepare_data_dir(data_dir: str) -> list[str]:
 
 
 def _open_to_others(data_dir: str) -> list[str]:
-    """Its directories and files whose mode lets the group or others in, as the log is to say it: the first few. What lies
-    in a closed directory is closed."""
+    """Its directories and files whose mode lets the group or others in, as the log is to say it: the first
+    few. What lies in a closed directory is closed."""
     found = []
     for folder, folders, files in os.walk(data_dir):
         if not os.lstat(folder).st_mode & 0o077:
@@ -89,8 +91,14 @@ def _open_to_others(data_dir: str) -> list[str]:
             except OSError:
                 continue
             if mode & 0o077 and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                found.append(f"{path} has mode {stat.S_IMODE(mode):04o}, where 0{'7' if stat.S_ISDIR(mode) else '6'}00 is enough")
-    return [*found[:_TOLD], f"{len(found) - _TOLD} more like it in {data_dir}"] if len(found) > _TOLD + 1 else found
+                found.append(
+                    f"{path} has mode {stat.S_IMODE(mode):04o}, where "
+                    f"0{'7' if stat.S_ISDIR(mode) else '6'}00 is enough")
+    return (
+        [*found[:_TOLD], f"{len(found) - _TOLD} more like it in {data_dir}"]
+        if len(found) > _TOLD + 1
+        else found
+    )
 
 
 def is_known(data_dir: str) -> bool:
@@ -131,7 +139,9 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
         return identity, False
     leftovers = sorted(p.name for p in path.parent.iterdir() if not _is_of_a_first_start(p))
     if leftovers:  # H10: a log without its identity must not come back as somebody
-        raise ConfigError(f"{path} is missing, but {path.parent} holds {', '.join(leftovers)}: restore the file or empty the data directory")
+        raise ConfigError(
+            f"{path} is missing, but {path.parent} holds {', '.join(leftovers)}: restore the file or empty "
+            "the data directory")
     identity = _join(config) if config.initial_cluster_state == "existing" else identity_of(config)
     _seal(config.data_dir, identity)
     write_identity(path, identity)  # from here on this host is somebody
@@ -161,8 +171,8 @@ def _seal(data_dir: str, identity: Identity) -> None:
 
 
 def _check_seals(data_dir: str, identity: Identity) -> None:
-    """H10: a node whose directory was emptied has lost its votes; it must not come back under its old identity. The node looks
-    again by itself: it is started anew while its host runs."""
+    """H10: a node whose directory was emptied has lost its votes; it must not come back under its old
+    identity. The node looks again by itself: it is started anew while its host runs."""
     for shard in range(identity.shard_count):
         try:
             seal.check(shard_dir(data_dir, shard), identity.member_id, identity.incarnation)
@@ -171,9 +181,11 @@ def _check_seals(data_dir: str, identity: Identity) -> None:
 
 
 def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
-    """The cluster agreed on another layout than this host was made with, and its nodes refused: take that over.
+    """The cluster agreed on another layout than this host was made with, and its nodes refused: take that
+    over.
 
-    Nothing is lost by it: no node of this host served under the wrong layout, and the nodes that are new here have never voted.
+    Nothing is lost by it: no node of this host served under the wrong layout, and the nodes that are new here
+    have never voted.
     """
     other = _agreed_otherwise(data_dir, identity)
     if other is None:
@@ -182,7 +194,9 @@ def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
     for new in range(identity.shard_count, shards):
         folder = Path(shard_dir(data_dir, new))
         if folder.exists() and not _is_of_a_first_start(folder):
-            raise ConfigError(f"{folder} is in the way: this cluster has {shards} shards, this host was made with {identity.shard_count}")
+            raise ConfigError(
+                f"{folder} is in the way: this cluster has {shards} shards, this host was made with "
+                f"{identity.shard_count}")
     identity = replace(identity, shard_count=shards, placement_depth=depth)
     _seal(data_dir, identity)
     write_identity(path, identity)
@@ -190,7 +204,8 @@ def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
 
 
 def may_follow(config: ServerConfig, identity: Identity) -> bool:
-    """Whether the nodes have stopped because the cluster agreed on another number of shards, and none was asked for here."""
+    """Whether the nodes have stopped because the cluster agreed on another number of shards, and none was
+    asked for here."""
     other = _agreed_otherwise(config.data_dir, identity)
     if other is None or config.shards_set:
         return False
@@ -213,7 +228,9 @@ def _agreed_otherwise(data_dir: str, identity: Identity) -> tuple[int, int] | No
 def _is_of_a_first_start(path: Path) -> bool:
     """Whether a first start that was cut short may have left it: nothing that a node has written."""
     if path.is_dir():
-        return seal.read(path)[1] != seal.BEGUN and all(p.name in (seal.FILE, seal.FILE + ".tmp") for p in path.iterdir())
+        return seal.read(path)[1] != seal.BEGUN and all(
+            p.name in (seal.FILE, seal.FILE + ".tmp") for p in path.iterdir()
+        )
     return path.name.endswith(".tmp")
 
 
@@ -222,7 +239,9 @@ def peers_of(initial_cluster: tuple[tuple[str, tuple[str, ...]], ...], token: st
     peers = []
     for name, urls in initial_cluster:
         first = parse_url(urls[0])
-        peers.append(Peer(ids.member_id(list(urls), token), name, first.host, first.port, tuple(sorted(urls))))
+        peers.append(
+            Peer(ids.member_id(list(urls), token), name, first.host, first.port, tuple(sorted(urls)))
+        )
     return tuple(sorted(peers, key=lambda p: p.member_id))
 
 
@@ -236,7 +255,9 @@ def _check_own(config: ServerConfig) -> None:
     try:
         urls = dict(config.initial_cluster).get(config.name)
         if urls is None:
-            raise ConfigError(f'couldn\'t find local name "{config.name}" in the initial cluster configuration')
+            raise ConfigError(
+                f'couldn\'t find local name "{config.name}" in the initial cluster configuration'
+            )
         _check_own_urls(config, urls)
         schemes = {url.partition(":")[0] for _, others in config.initial_cluster for url in others}
         if schemes != {config.listen_peer[0].scheme}:
@@ -289,7 +310,8 @@ def _check_own_urls(config: ServerConfig, listed: tuple[str, ...]) -> None:
             f'(resolved urls: "{missing[0][1]}" != "{",".join(listed_at)}")'
         )
     raise ConfigError(
-        f"--initial-cluster has {entries} but missing from --initial-advertise-peer-urls={','.join(advertised)} "
+        f"--initial-cluster has {entries} but missing from "
+        f"--initial-advertise-peer-urls={','.join(advertised)} "
         f'(resolved urls: "{",".join(advertised_at)}" != "{",".join(listed_at)}")'
     )
 
@@ -315,7 +337,9 @@ def _known(path: Path, text: str) -> Identity:
             raw["format"] == JOINED_FORMAT,
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as e:
-        raise ConfigError(f"{path} is damaged ({e!r}): restore it, or replace this host in its cluster") from None
+        raise ConfigError(
+            f"{path} is damaged ({e!r}): restore it, or replace this host in its cluster"
+        ) from None
     return identity
 
 
@@ -323,11 +347,13 @@ def _check_layout(config: ServerConfig, identity: Identity) -> None:
     """ConfigError if the flags ask for another layout than the cluster has."""
     if config.shards_set and config.shards != identity.shard_count:
         raise ConfigError(
-            f"--shards={config.shards}, but this cluster was made with {identity.shard_count}: the number of shards cannot change"
+            f"--shards={config.shards}, but this cluster was made with {identity.shard_count}: the number "
+            "of shards cannot change"
         )
     if config.depth_set and config.shard_depth != identity.placement_depth:
         raise ConfigError(
-            f"--shard-depth={config.shard_depth}, but this cluster was made with {identity.placement_depth}: it cannot change"
+            f"--shard-depth={config.shard_depth}, but this cluster was made with "
+            f"{identity.placement_depth}: it cannot change"
         )
 
 

@@ -1,10 +1,11 @@
 """DEALER and ROUTER, as far as muster uses them.
 
-- A DEALER has one connection. Nothing is kept for a partner that is not there, and nothing old is sent after a
-  reconnect (ZeroMQ's IMMEDIATE, with linger 0): ``send`` says False instead.
-- A ROUTER knows its partners by the identity that they gave. A newcomer with the same identity takes over (HANDOVER),
-  what is for nobody is refused (MANDATORY): ``send`` says False.
-- A partner that does not read makes ``send`` say False once ``hwm`` messages, or ``stream.MOST_BYTES``, wait for it.
+- A DEALER has one connection. Nothing is kept for a partner that is not there, and nothing old is sent after
+  a reconnect (ZeroMQ's IMMEDIATE, with linger 0): ``send`` says False instead.
+- A ROUTER knows its partners by the identity that they gave. A newcomer with the same identity takes over
+  (HANDOVER), what is for nobody is refused (MANDATORY): ``send`` says False.
+- A partner that does not read makes ``send`` say False once ``hwm`` messages, or ``stream.MOST_BYTES``, wait
+  for it.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ log = structlog.get_logger("zmtp")
 
 AGAIN_S = (0.05, 0.5)  # shortest and longest pause between dials
 HELLO_S = 5.0  # so long a stranger may take until it has said who it is; a partner takes a round trip
-# Beyond so many strangers the one that has been quiet longest goes: to keep a partner out, an enemy has to fill them anew within
-# the partner's round trip. What they hold is some megabytes in all.
+# Beyond so many strangers the one that has been quiet longest goes: to keep a partner out, an enemy has to
+# fill them anew within the partner's round trip. What they hold is some megabytes in all.
 MOST_STRANGERS = 256
-_ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))  # libzmq's way to say that it wants another mechanism
-NO_KEY = "the handshake failed: it holds another peer key, or none"  # of libzmq (``tools.muster.machine.zmtp.curve``)
+# libzmq's way to say that it wants another mechanism
+_ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
+# of libzmq (``tools.muster.machine.zmtp.curve``)
+NO_KEY = "the handshake failed: it holds another peer key, or none"
 NO_PEER = "it answered, but not as a peer"
 NO_ANSWER = "it takes connections, and does not answer as a peer"
 _NOT_TRIED = "not tried yet"
@@ -67,8 +70,9 @@ def hint_of(trouble: str) -> str:
 
 
 class Dealer:
-    """The connecting side. ``again_s``: shortest and longest pause before it tries again, None: never; then ``lost`` is
-    how its owner hears of the end. ``silence_s``: so long nothing may pass (``tools.muster.machine.zmtp.silence``); 0: for ever."""
+    """The connecting side. ``again_s``: shortest and longest pause before it tries again, None: never; then
+    ``lost`` is how its owner hears of the end. ``silence_s``: so long nothing may pass
+    (``tools.muster.machine.zmtp.silence``); 0: for ever."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, endpoint: str, identity: bytes, receive: Receive, *, hwm: int,
@@ -153,7 +157,9 @@ class Dealer:
             self._addresses = self._loop.run_in_executor(None, _look_up, self._host)
             self._addresses.add_done_callback(self._looked_up)
         # who answers look-ups may be cut off too: what the name meant before is tried meanwhile
-        self._timer = self._loop.call_later(dial_s(self._silence_s), self._connect_to_known, "no address in time")
+        self._timer = self._loop.call_later(
+            dial_s(self._silence_s), self._connect_to_known, "no address in time"
+        )
 
     def _looked_up(self, found: asyncio.Future[list[tuple[int, str]]]) -> None:
         self._addresses = None
@@ -271,15 +277,19 @@ class Dealer:
 def _look_up(host: str) -> list[tuple[int, str]]:
     """The addresses of a name, IPv4 first, which is what a host binds that is told a name."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return sorted(((int(family), str(address[0])) for family, _, _, _, address in found), key=lambda a: a[0] != socket.AF_INET)
+    return sorted(
+        ((int(family), str(address[0])) for family, _, _, _, address in found),
+        key=lambda a: a[0] != socket.AF_INET,
+    )
 
 
 class Router:
     """The listening side. ``receive`` gets ``[identity, *frames]``, ``send`` takes the same.
 
-    ``strangers``: whoever connects is one until :meth:`trust`. A stranger has ``HELLO_S``, few and small messages
-    (``tools.muster.machine.zmtp.stream``), and there are ``MOST_STRANGERS`` at most. ``gone(identity)``: a connection that stood has ended. ``http``: a stranger
-    may ask by HTTP who belongs to the cluster."""
+    ``strangers``: whoever connects is one until :meth:`trust`. A stranger has ``HELLO_S``, few and small
+    messages (``tools.muster.machine.zmtp.stream``), and there are ``MOST_STRANGERS`` at most.
+    ``gone(identity)``: a connection that stood has ended. ``http``: a stranger may ask by HTTP who belongs to
+    the cluster."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, endpoint: str, receive: Receive, *, hwm: int,
                  silence_s: float = 0.0, strangers: bool = False, gone: Callable[[bytes], None] | None = None,
@@ -403,7 +413,8 @@ class Router:
         self._shaking.discard(stream)
         if not stream.identity:
             self._unnamed += 1
-            stream.identity = b"\0" + self._unnamed.to_bytes(8, "big")  # as libzmq: a name of its own begins with 0
+            # as libzmq: a name of its own begins with 0
+            stream.identity = b"\0" + self._unnamed.to_bytes(8, "big")
         before = self._streams.get(stream.identity)
         if before is not None:
             before.close()
@@ -482,7 +493,9 @@ def _listen_unix(path: str) -> socket.socket:
 
 
 def _listen_tcp(host: str, port: int) -> socket.socket:
-    found = socket.getaddrinfo(None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    found = socket.getaddrinfo(
+        None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
     family, _, _, _, address = found[0]
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
