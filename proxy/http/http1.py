@@ -246,8 +246,14 @@ class Http1Connection:
         if self._switched is not None:
             self._switched.go_on()
         elif self.request is None:
-            if self._at_once is not None and self._raw and not (self._given or self._ended):
-                self._raw = self._answer_at_once(self._raw, self._at_once)
+            if self._raw and not (self._given or self._ended):
+                raw, self._raw = self._raw, b""
+                if raw[0] == _PUT:
+                    if self._take_whole is not None and self._taken(raw):
+                        return
+                elif self._at_once is not None:
+                    raw = self._answer_at_once(raw, self._at_once)
+                self._raw = raw
             self._advance()
 
     @property

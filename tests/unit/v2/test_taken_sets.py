@@ -202,8 +202,24 @@ def test_a_set_has_its_turn_later_where_others_have_had_this_one() -> None:
     assert host.writes == 2
     host.output.later = lambda: False  # type: ignore[method-assign]
     host.connection.go_on()
+    assert len(taken) == 1
     host.pump()
-    assert (host.writes, taken) == (3, [])
+    assert (host.writes, host.connection.backlog, host.connection.request) == (3, 0, None)
+    assert host.output.data.endswith(b"}\n")
+
+
+def test_a_set_that_fails_as_it_is_taken_later_is_asked_once() -> None:
+    host = ready()
+    host.net.router.routes[0].leader_link = None
+    host.net.router.routes[0].queue.extend([None] * 20_000)  # type: ignore[list-item]
+    host.output.later = lambda: True  # type: ignore[method-assign]
+    before = len(host.output.data)
+    host.connection.receive(put("/k", b"value=x"), 5.0)
+    host.output.later = lambda: False  # type: ignore[method-assign]
+    host.connection.go_on()
+    said = host.output.data[before:]
+    assert said.count(b"HTTP/1.1 ") == said.count(b"HTTP/1.1 500 ") == 1
+    assert (host.writes, host.connection.backlog, host.connection.request) == (2, 0, None)
 
 
 def test_a_fault_before_anything_is_asked_goes_the_usual_way_and_one_behind_it_ends_the_request() -> None:
