@@ -102,7 +102,7 @@ class Applies:
         self.took.observe(took)
         if took > self._warning_s:
             self.slow += 1
-            log.warning("apply took too long", took_s=round(took, 4), expected_s=self._warning_s)
+            log.warning("apply request took too long", took_s=round(took, 4), expected_s=self._warning_s)
 
     def _slice(self, work: Applying) -> None:
         if work is not self._work:
