@@ -128,6 +128,8 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._shut = True
+        if self._looked_up is not None:
+            self._looked_up.cancel()
         # it refers to this: all of it is freed at once
         above, self._above = self._above, cast(Connection, None)
         above.connection_lost(exc)

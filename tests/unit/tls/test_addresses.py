@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import socket
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
 
 from cluster.settings import Tls
 from proxy.grpc.registry import Registry
-from proxy.tls import Credentials
+from proxy.tls import Credentials, layer
 from proxy.tls.addresses import by_name, by_number
 from proxy.tls.certified import Certificate
 from tests.authority import Authority
@@ -77,3 +79,33 @@ def test_a_listener_that_looks_at_addresses_refuses_who_comes_from_another_one(
     assert [(address, reason.startswith(refusal)) for address, reason in refused] == (
         [(NAME, True)] * 2 if refusal else []
     )
+
+
+def test_nothing_is_looked_up_for_a_client_that_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate may have hundreds of names, and each may take a resolver's whole patience."""
+    begun, ended = threading.Event(), threading.Event()
+
+    async def never(certificate: Certificate, address: str) -> str:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+        return ""
+
+    monkeypatch.setattr(layer, "by_name", never)
+    authority = Authority(tmp_path)
+    host, client = authority.issue("host", NAME), authority.issue("client", "elsewhere.invalid")
+    held = Credentials(Tls(str(host.cert), str(host.key), True, str(authority.file)), by_address=True)
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.load_cert_chain(client.cert, client.key)
+    with (
+        serving(Registry(), tls=held) as running,
+        socket.create_connection((NAME, running.port), 60) as raw,
+        context.wrap_socket(raw, server_hostname=NAME),
+    ):
+        assert begun.wait(60)
+        running.call(lambda: [front.transport.abort() for front in running.server._fronts])
+        assert ended.wait(60)
