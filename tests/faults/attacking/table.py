@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
 import socket
 import statistics
 import sys
@@ -167,6 +168,7 @@ def look(system: Attacked, attack: Attack) -> Row:
 
 def main(names: list[str]) -> None:
     """Print a row as soon as it is there."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # what was started ends with it
     found = attacks()
     with (
         tempfile.TemporaryDirectory() as folder,
