@@ -125,4 +125,6 @@ class TakenSet(TakenRequest):
                 owner.write_now(ways.heads.changed(begin, index, raft_index, term, text, ways.now_ns()))
                 owner.answered()
                 return
-        ways.keys.answered(ways.filtered(self.usual()), status, body, self._now_ns, self._came)
+        self.usual().serve(  # where a fault of this program is told its client
+            lambda request: ways.keys.answered(
+                ways.filtered(request), status, body, self._now_ns, self._came))

@@ -266,6 +266,21 @@ def test_a_set_that_waits_in_vain_for_a_leader_is_told_so() -> None:
     assert b" 500 " in answers[0].partition(b"\r\n")[0]
 
 
+def test_a_refusal_that_cannot_be_read_ends_the_request_and_not_its_connection() -> None:
+    host = ready()
+    taken = noted(host)
+    host.connection.receive(put("/k", b"value=x"), 5.0)
+    host.net.run()
+    (question,) = host.net.nodes[1].take()
+    before = len(host.output.data)
+    host.net.nodes[1].answer(question.rid, Status.ERROR, b"")
+    host.net.run()
+    assert host.output.data[before:].startswith(b"HTTP/1.1 500 ")
+    assert (len(taken), host.connection.request) == (1, None)
+    assert b'"value":"b"' in host.get("/k")
+    assert len(faults.take()) == 1
+
+
 def test_answers_to_changes_are_made_as_others_are() -> None:
     heads, others = Heads(7, lambda headers: []), Heads(7, lambda headers: [])
     for index, place, term, second in ((5, 9, 2, 1), (6, 9, 2, 1), (7, 10, 2, 2), (8, 10, 3, 2)):
