@@ -24,7 +24,7 @@ from tests.interop.etcd.verdicts import Known, Outcome, Verdict, covers, judge, 
 from tests.interop.toolchain import CACHE
 
 NEEDED = ("go", "curl", "unshare", "ip")
-LIMIT_S = 150
+LIMIT_S = 300
 LISTED_S = 60  # many of those that are known to fail wait for something that never comes
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "etcd-tests.md"
 _ALONE = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
