@@ -4,47 +4,50 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 
 import pytest
 import zmq
 
 from tests.ports import free_ports
 from tools.muster.config.parse import ConfigError
+from tools.muster.host.identity import joining
 from tools.muster.host.identity.joining import QUESTION, join
 
 LIMIT_S = 60.0
 
 
 class Busy:
-    """A member that answers the second question alone."""
+    """A member that answers no first question, and each one after it."""
 
     def __init__(self, port: int, answer: bytes) -> None:
         self.asked = 0
         self._answer = answer
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
+        self._router.linger = 0
         self._router.bind(f"tcp://127.0.0.1:{port}")
+        self._done = threading.Event()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
     def _serve(self) -> None:
-        end = time.monotonic() + LIMIT_S
-        while self.asked < 2 and time.monotonic() < end:
+        while not self._done.is_set():
             if self._router.poll(100):
                 identity, question = self._router.recv_multipart()
                 assert question == QUESTION
                 self.asked += 1
-                if self.asked == 2:
+                if self.asked > 1:
                     self._router.send_multipart([identity, QUESTION + self._answer])
 
     def close(self) -> None:
+        self._done.set()
         self._thread.join()
         self._router.close()
         self._context.term()
 
 
-def test_a_busy_member_is_asked_again() -> None:
+def test_a_busy_member_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "_AGAIN_S", LIMIT_S)  # a machine that is busy may be late a second time
     ports = free_ports(2)
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     members = [
@@ -59,7 +62,7 @@ def test_a_busy_member_is_asked_again() -> None:
         )
     finally:
         busy.close()
-    assert busy.asked == 2
+    assert busy.asked > 1
     assert (running.cluster_id, own, [p.name for p in peers]) == (7, 2, ["h0", "h1"])
 
 
