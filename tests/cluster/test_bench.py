@@ -13,8 +13,17 @@ import pytest
 
 from bench import check, counters
 from bench.client import parse_endpoint
-from bench.systems import servers
+from bench.systems import servers, systems
 from bench.systems.systems import System, start_muster, started
+from tests.ports import free_base_port
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ports() -> Iterator[None]:
+    """Of this process: the bench's own choice is the same in all that run side by side."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(systems, "_free_block", lambda size: free_base_port(size // 100 + 1, 3))
+        yield
 
 
 @pytest.fixture(scope="module", params=["0", "1"], ids=["front in node 0", "front of its own"])

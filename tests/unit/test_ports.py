@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from bench.systems.systems import _PORTS
 from tests.cluster.local_cluster import ROOT
-from tests.ports import _block, free_base_port, free_ports
+from tests.ports import _END, _FIRST, _block, free_base_port, free_ports
 
 _ASK = "from tests.ports import _block; b = _block(); print(b.start, b.stop, flush=True); input()"
 
@@ -31,3 +32,7 @@ def test_a_plan_of_ports_lies_in_the_block_whole() -> None:
     found = free_ports(5)
     assert len(set(found)) == 5
     assert all(port in block for port in found)
+
+
+def test_what_the_bench_chooses_for_etcd_lies_in_no_block() -> None:
+    assert set(_PORTS).isdisjoint(range(_FIRST, _END))
