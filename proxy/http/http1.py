@@ -354,6 +354,9 @@ class Http1Connection:
                 self._reject(error.error_status_hint, str(error))
                 return
             if isinstance(event, h11.Request):
+                if _size(event) > self._limits.max_http1_header_bytes:  # h11 bounds what comes in pieces
+                    self._reject(431, "request head too large")
+                    return
                 if self.output.crowded:
                     self._reject(429, TOO_MANY)
                     return
@@ -540,3 +543,9 @@ def _reason(status: int) -> bytes:
         return HTTPStatus(status).phrase.encode()
     except ValueError:
         return b""
+
+
+def _size(head: h11.Request) -> int:
+    """Bytes of a request's head, as they came but for white space."""
+    fields = sum(len(name) + len(value) + 4 for name, value in head.headers)
+    return len(head.method) + len(head.target) + len(b"  HTTP/1.1\r\n\r\n") + fields
