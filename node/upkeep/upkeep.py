@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,6 +31,7 @@ from node.links.fronts import FrontLink
 from node.links.incarnations import REFUSED
 from node.slicing.slicer import Slices
 from node.slicing.yielding import Others
+from node.storage.keys import PUT
 from node.upkeep.giving_back import GivingBack
 from node.upkeep.lease_checks import LeaseChecks
 from node.upkeep.space import ENOUGH, GONE, SHORT, VERY_SHORT, Space, of_store
@@ -56,6 +58,7 @@ _COMPACT_BESIDE_US = 200
 _COMPACT_PAUSE_S = 0.001
 _LOOKS = 32  # at the free space, while so much is logged as its margin has
 _QUOTA_STEP = 64 << 10  # logged bytes between two looks at the quota, at least
+_QUOTA_CHANGES = 5_000  # are looked at at a time, for a put among them
 _KEY_WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
                          Method.LEASE_REVOKE))
 # what a put takes besides key and value, and a lease, as etcd's quota.go estimates it
@@ -85,6 +88,8 @@ class Upkeep:
         self._quota_look_at = 0  # log bytes
         # requests of so many bytes together are within the quota until then, whatever they are
         self._quota_fits = 0
+        self._quiet_to = node.store.revision  # what was put until then raises no alarm (any more)
+        self._wants_alarm = False  # NOSPACE was asked for, and no alarm has been applied since
         self._alarms = node.store.alarms()
         self._no_space = any(kind == rpc_pb2.NOSPACE for _, kind in self._alarms)
         self.corrupt = any(kind == rpc_pb2.CORRUPT for _, kind in self._alarms)
@@ -139,7 +144,7 @@ class Upkeep:
 
     def over_quota(self, method: int, body: bytes) -> bool:
         """Whether a write must be refused for want of space (etcd's NOSPACE; deletes always pass)."""
-        if self._log_bytes >= self._quota_look_at:
+        if self._quota_full or self._log_bytes >= self._quota_look_at:  # there may be room by now
             self._look_at_quota()
         if not (self._quota_full or self._no_space or self._short):
             if self.fits(len(body)):
@@ -150,13 +155,13 @@ class Upkeep:
                 or self._node.store.size_in_use_bytes() + cost < self._node.settings.quota_backend_bytes
             ):
                 return False
-            self._raise_no_space()  # as etcd does: one request that is too large for what is left
+            self._raise_no_space(body)  # as etcd does: one request that is too large for what is left
             return True
-        if self._short >= VERY_SHORT and method in (Method.DELETE_RANGE, Method.TXN):
+        if _cost(method, body):
+            if self._quota_full:
+                self._raise_no_space(body)
             return True
-        return method in (Method.PUT, Method.LEASE_GRANT) or (method == Method.V2_WRITE and grows(body)) or (
-            method == Method.TXN and _has_put(rpc_pb2.TxnRequest.FromString(body))
-        )
+        return self._short >= VERY_SHORT and method in (Method.DELETE_RANGE, Method.TXN)
 
     def fits(self, size: int) -> bool:
         """Whether requests of so many bytes are within the quota for certain, without a look at each."""
@@ -168,10 +173,33 @@ class Upkeep:
         if self._node.settings.corrupt_check and (member_id, rpc_pb2.CORRUPT) not in self._alarms:
             self._node.raise_alarm(_alarm(member_id, rpc_pb2.CORRUPT))
 
-    def _raise_no_space(self) -> None:
+    def _raise_no_space(self, body: bytes) -> None:
+        """A request does not fit; without a body nobody made it. Who asks for the alarm asks again each
+        second."""
+        if body and not self._wants_alarm:
+            self._wants_alarm = True
+            self._ask_no_space()
+
+    def _ask_no_space(self) -> None:
         member_id = self._node.settings.common.member_id
         if (member_id, rpc_pb2.NOSPACE) not in self._alarms:
             self._node.raise_alarm(_no_space_at(member_id))
+
+    def _put_since(self) -> bool:
+        """Whether a key was put here since the last alarm, or since there was room. A full store may be
+        disarmed, and deleted from, without another alarm: that comes with the next put, as in etcd."""
+        store = self._node.store
+        if store.revision <= self._quiet_to:
+            return False
+        first = max(self._quiet_to + 1, store.compact_revision)
+        looked, last = 0, first
+        for revision, _, kind, _ in islice(store.changes(first), _QUOTA_CHANGES):
+            if kind == PUT:
+                return True
+            looked, last = looked + 1, revision
+        # the next look goes on there; of what one request deletes no more than that is looked at
+        self._quiet_to = store.revision if looked < _QUOTA_CHANGES else max(first, last - 1)
+        return False
 
     def _look_at_quota(self) -> None:
         quota = self._node.settings.quota_backend_bytes
@@ -188,8 +216,10 @@ class Upkeep:
                 quota_bytes=quota,
             )
         self._quota_full = full
-        if full:  # as etcd's members do: all of them refuse then
-            self._raise_no_space()
+        if not full:
+            self._quiet_to = self._node.store.revision
+        elif not self._no_space and self._put_since():  # as etcd's members do: all of them refuse then
+            self._ask_no_space()
 
     def _look_at_space(self) -> None:
         """How short of space this host is, and at the leader of shard 0 whether the store must take no more
@@ -234,6 +264,7 @@ class Upkeep:
         """Alarms were raised or disarmed."""
         self._alarms = self._node.store.alarms()
         self._no_space = any(kind == rpc_pb2.NOSPACE for _, kind in self._alarms)
+        self._wants_alarm, self._quiet_to = False, self._node.store.revision
         self.corrupt = any(kind == rpc_pb2.CORRUPT for _, kind in self._alarms)
         log.warning(
             "alarms",
@@ -496,6 +527,8 @@ class Upkeep:
         node = self._node
         faults.log(log)
         self._look_at_quota()
+        if self._wants_alarm:
+            self._ask_no_space()
         self._look_at_space()
         self.lease_checks.second()
         if self._space is not None and self._space.own:
@@ -552,12 +585,3 @@ def _txn_cost(txn: rpc_pb2.TxnRequest) -> int:
         _put_cost(op.request_put) if op.HasField("request_put") else
         _txn_cost(op.request_txn) if op.HasField("request_txn") else 0 for op in branch)
         for branch in (txn.success, txn.failure))
-
-
-def _has_put(txn: rpc_pb2.TxnRequest) -> bool:
-    return any(
-        op.HasField("request_put") or (op.HasField("request_txn") and _has_put(op.request_txn))
-        for op in [*txn.success, *txn.failure]
-    )
-
-

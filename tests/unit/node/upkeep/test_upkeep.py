@@ -153,6 +153,14 @@ class Replica:
                 self.upkeep.logged_bytes(len(data))
                 self.upkeep.applied()
 
+    def apply(self, data: bytes) -> None:
+        """Log and apply a record."""
+        index = self.log.last_index() + 1
+        self.log.append([Entry(index, 1, EntryKind.RECORD, data)])
+        self.applied_index = self.order_index = index
+        if self.store.apply([(index, 1, data)]).alarms:
+            self.upkeep.alarms_changed()
+
     def close(self) -> None:
         self.upkeep.close()
         self.log.close()
@@ -305,6 +313,7 @@ def test_a_request_is_judged_with_its_own_size(replica: Make, monkeypatch: pytes
 
     def refused(method: int, request: Any) -> bool:
         node.raised.clear()
+        node.upkeep.alarms_changed()  # what was asked for has come and gone
         found = node.upkeep.over_quota(method, request.SerializeToString())
         assert node.raised == ([NO_SPACE] if found else [])
         return found
@@ -325,6 +334,65 @@ def test_a_request_is_judged_with_its_own_size(replica: Make, monkeypatch: pytes
     used = (1 << 20) - 64
     assert refused(Method.LEASE_GRANT, pb.LeaseGrantRequest(TTL=1))
     assert refused(Method.PUT, put_of(10))
+
+
+def full(replica: Make, monkeypatch: pytest.MonkeyPatch) -> Replica:
+    """A store that is full, and its alarm disarmed."""
+    node = replica(quota_backend_bytes=1 << 20)
+    monkeypatch.setattr(node.store, "size_in_use_bytes", lambda: 2 << 20)
+    node.apply(records.txn([records.put(b"%d" % i, 0, 1, b"v", 0) for i in range(20)]))
+    node.upkeep.second()
+    assert node.raised == [NO_SPACE]
+    node.apply(records.alarm(True, pb.NOSPACE, 1))
+    assert node.upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+    node.apply(records.alarm(False, pb.NOSPACE, 1))
+    node.raised.clear()
+    return node
+
+
+def test_a_full_store_that_was_disarmed_waits_for_the_next_put(
+    replica: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = full(replica, monkeypatch)
+    node.apply(records.delete(b"0"))
+    for _ in range(3):
+        assert not node.upkeep.over_quota(Method.DELETE_RANGE, DELETE.SerializeToString())
+        assert node.upkeep.over_quota(Method.PUT, b""), "as is asked before the queue is looked at"
+        node.upkeep.second()
+    assert node.raised == []
+    for _ in range(2):
+        assert node.upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+    assert node.raised == [NO_SPACE]
+    node.upkeep.second()
+    assert node.raised == [NO_SPACE] * 2, "again until it is applied"
+    node.apply(records.alarm(True, pb.NOSPACE, 1))
+    node.upkeep.second()
+    assert node.raised == [NO_SPACE] * 2
+
+
+def test_a_put_that_others_let_in_raises_the_alarm_of_a_full_store(
+    replica: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = full(replica, monkeypatch)
+    monkeypatch.setattr(upkeep, "_QUOTA_CHANGES", 3)
+    for i in range(7):
+        node.apply(records.delete(b"%d" % i))
+    node.apply(records.txn([records.delete(b"%d" % i) for i in range(7, 20)]))
+    node.upkeep.second()
+    assert node.raised == []
+    node.apply(records.put(b"k", 0, 1, b"v", 0))
+    for _ in range(7):
+        node.upkeep.second()
+    assert node.raised
+
+
+def test_puts_go_on_as_soon_as_there_is_room_and_the_alarm_is_disarmed(
+    replica: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = full(replica, monkeypatch)
+    monkeypatch.setattr(node.store, "size_in_use_bytes", lambda: 1 << 19)
+    assert not node.upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+    assert node.raised == []
 
 
 def test_far_from_the_quota_nobody_looks_at_requests(replica: Make, monkeypatch: pytest.MonkeyPatch) -> None:
