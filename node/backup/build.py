@@ -1,8 +1,9 @@
 """One file out of the checkpoints of all shards: ``python -m node.backup.build``, a process of its own.
 
-It works beside nodes that serve: behind them at the CPU, on any CPU that is free, and it gives the disk a few
-megabytes at a time. It ends with the process that began it. The job comes by standard input, the result goes
-to standard output, JSON both.
+It works beside nodes that serve: behind them at the CPU, on any CPU that is free, and it gives the disk a
+megabyte at a time. It takes the CPU only while nobody else wants it (``giving_way``), and its share as a nice
+process where that is hardly ever. It ends with the process that began it. The job comes by standard input,
+the result goes to standard output, JSON both.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from pathlib import Path
 from cluster.bolt import Writer
 from cluster.bolt.etcd import Around, Row, write
 from cluster.pb import rpc_pb2
+from node.backup import giving_way
 from node.backup.rows import Checkpoint
-from node.backup.sorting import PacedFile, Sorter
+from node.backup.sorting import RUNS, PacedFile, Sorter
 from node.storage import StorageError
 
 _NICE = 10
@@ -113,14 +115,8 @@ def _with_parent(parent: int) -> Iterator[None]:
         yield
 
 
-def main() -> int:
-    """See the module."""
-    parent = os.getppid()
-    with suppress(OSError):
-        os.nice(_NICE)
-    with suppress(OSError):  # the node is pinned, and what it starts with it
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    job = Job(**json.load(sys.stdin))
+def _result(job: Job, parent: int) -> dict[str, object]:
+    """What goes to standard output."""
     began = time.perf_counter()
     try:
         result: dict[str, object] = {**build(job, _with_parent(parent))}
@@ -129,8 +125,32 @@ def main() -> int:
     except (StorageError, OSError) as e:
         result = {"error": str(e)}
     result["seconds"] = round(time.perf_counter() - began, 3)
-    json.dump(result, sys.stdout)
+    return result
+
+
+def main() -> int:
+    """See the module."""
+    me, parent = os.getpid(), os.getppid()
+    with suppress(OSError):
+        os.nice(_NICE)
+    with suppress(OSError):  # the node is pinned, and what it starts with it
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    job = Job(**json.load(sys.stdin))
+    result = giving_way.attempt(
+        lambda: json.dumps(_result(job, me)).encode(), lambda: os.getppid() == parent)
+    if result is None:
+        if os.getppid() != parent:
+            return 1
+        _remove_left(Path(job.output))
+        result = json.dumps(_result(job, parent)).encode()
+    sys.stdout.write(result.decode())
     return 0
+
+
+def _remove_left(output: Path) -> None:
+    """By an attempt that was ended."""
+    for path in (output, *output.parent.glob(RUNS)):
+        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

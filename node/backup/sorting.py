@@ -8,14 +8,28 @@ from __future__ import annotations
 import heapq
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 Row = tuple[bytes, bytes]
+RUNS = "run-*"  # names of files of a Sorter
 _SIZES = struct.Struct("<BI")
 _OVERHEAD_BYTES = 180  # of a row in memory besides its bytes
 _READ_BYTES = 256 << 10  # of each run at a time
-_SYNC_BYTES = 8 << 20  # given to the disk at once: a sync of the log waits for one such piece at most
+_FREED_BYTES = 8 << 20  # at once
+_FREED_EVERY_S = 0.01
+_SYNC_BYTES = 1 << 20  # given to the disk at once: a sync of the log waits for one such piece at most
+
+
+def shrink(file: BinaryIO) -> None:
+    """Free a large file by and by: a sync of the log waits for a file that is freed, 70 ms for 300 MB."""
+    size = os.fstat(file.fileno()).st_size
+    while size > _FREED_BYTES:
+        size -= _FREED_BYTES
+        os.ftruncate(file.fileno(), size)
+        time.sleep(_FREED_EVERY_S)
 
 
 class PacedFile:

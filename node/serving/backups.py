@@ -20,6 +20,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 from collections import deque
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.wire.messages import HEAD, Status
 from node.backup.build import Job
+from node.backup.sorting import shrink
 from node.links.fronts import FrontLink
 from node.serving.streams import slow
 from node.storage.snapshot import SnapshotSource
@@ -43,6 +45,7 @@ log = structlog.get_logger("backups")
 HELD = struct.Struct("<QQQQ")  # order index, revision, compact revision, member ID; then the name
 _WINDOW_BYTES = 512 * 1024
 _CHUNK_BYTES = 128 * 1024
+_CHUNK_EVERY_S = 0.002  # a chunk takes the loops of node and front 0.4 ms: what others ask for comes between
 _MOST = 4  # of each kind at once; each holds a checkpoint, or a file, on the disk
 _BUDGET_BYTES = 32 << 20  # of rows in the memory of what builds
 _NAME = re.compile(r"checkpoint-\d+")
@@ -61,8 +64,8 @@ class _Taken:
     def end(self) -> None:
         """Nothing more of it is built or sent."""
 
-    def free(self) -> None:
-        """Give back what it has on the disk: 50 ms for the file of a million keys, so not in the loop."""
+    def free(self, at_once: bool) -> None:
+        """Give back what it has on the disk, in a thread: a large file takes its time, unless ``at_once``."""
 
 
 class Hold(_Taken):
@@ -72,7 +75,7 @@ class Hold(_Taken):
         super().__init__(link, rid, now)
         self.source = source
 
-    def free(self) -> None:
+    def free(self, at_once: bool) -> None:
         self.source.close()
 
 
@@ -87,15 +90,20 @@ class Backup(_Taken):
         self.file: BinaryIO | None = None
         self.size_bytes = 0
         self.revision = 0
+        self.timer: asyncio.TimerHandle | None = None  # until its next chunk
         self.ended = False
 
     def end(self) -> None:
         self.ended = True
+        if self.timer is not None:
+            self.timer.cancel()
         if self.process is not None:
             self.process.kill()
 
-    def free(self) -> None:
+    def free(self, at_once: bool) -> None:
         if self.file is not None:
+            if not at_once:
+                shrink(self.file)
             self.file.close()
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -203,7 +211,7 @@ class Backups:
         log.info("built a backup", **result)
         backup.size_bytes, backup.revision = result["size_bytes"], result["revision"]
         try:
-            backup.file = (backup.folder / "backup.db").open("rb")
+            backup.file = (backup.folder / "backup.db").open("r+b")
             shutil.rmtree(backup.folder)  # what is open stays until it is closed
         except OSError as e:
             self.end(backup.link, backup.rid)
@@ -233,18 +241,26 @@ class Backups:
             self._pump(taken)
 
     def _pump(self, backup: Backup) -> None:
+        """Send a chunk if there is room in the window and it is time, and see to the next one."""
         link, rid, file = backup.link, backup.rid, backup.file
         assert file is not None
-        while backup.sent - backup.credited < _WINDOW_BYTES:
-            chunk = file.read(_CHUNK_BYTES)
-            if not chunk:
-                link.answer(rid, Status.OK, HEAD.pack(backup.revision, self._node.raft.term))
-                self.completed += 1
-                self.end(link, rid)
-                break
+        if backup.timer is not None or backup.sent - backup.credited >= _WINDOW_BYTES:
+            return
+        chunk = file.read(_CHUNK_BYTES)
+        if chunk:
             backup.sent += len(chunk)
             link.answer(rid, Status.PARTIAL, (backup.size_bytes - backup.sent).to_bytes(8, "little") + chunk)
+            backup.timer = self._node.loop.call_later(_CHUNK_EVERY_S, self._next, backup)
+        else:
+            link.answer(rid, Status.OK, HEAD.pack(backup.revision, self._node.raft.term))
+            self.completed += 1
+            self.end(link, rid)
         self._node._mark_dirty(link)
+
+    def _next(self, backup: Backup) -> None:
+        backup.timer = None
+        if not backup.ended:
+            self._pump(backup)
 
     # -- ends
 
@@ -259,9 +275,10 @@ class Backups:
 
     def _free(self, taken: _Taken) -> None:
         if self._node.stopping:
-            taken.free()
+            taken.free(True)
         else:
-            self._node.loop.run_in_executor(None, taken.free)
+            # not of the pool, which others wait for; the process may end meanwhile
+            threading.Thread(target=taken.free, args=(False,), daemon=True).start()
 
     def _made_room(self, kind: dict[tuple[bytes, int], Any]) -> bool:
         """Whether a slow one has ended for a newcomer's sake."""

@@ -1,0 +1,104 @@
+"""Work that runs only while nobody else wants its CPU, as long as that is often enough.
+
+The kernel takes the CPU from a process of the policy SCHED_IDLE as soon as any other wakes; a nice one ends
+its slice of milliseconds first, and a put that wakes three threads meets three of them. On a full machine an
+idle process hardly runs, and without privileges it cannot leave the policy again. So a child tries, and who
+waits for it ends it when it starves.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+_LOOK_S = 1.0
+_LOOKS = 3  # in a row at which it starves
+_READ_BYTES = 1 << 16
+
+
+@dataclass(slots=True, frozen=True)
+class Times:
+    """Of a process since its start, nanoseconds."""
+
+    ran: int
+    waited: int  # it could have run, had it been given a CPU
+
+
+def times_of(pid: int) -> Times | None:
+    """None: this kernel does not tell, or the process is gone."""
+    try:
+        with open(f"/proc/{pid}/schedstat") as file:
+            ran, waited, *_ = file.read().split()
+    except (OSError, ValueError):
+        return None
+    return Times(int(ran), int(waited))
+
+
+def starves(before: Times, after: Times) -> bool:
+    """Whether it got less than a quarter of the CPU time that it wanted, and wanted some."""
+    ran, waited = after.ran - before.ran, after.waited - before.waited
+    return waited > 3 * ran and waited > _LOOK_S * 1e9 / 4
+
+
+def attempt(
+    work: Callable[[], bytes], wanted: Callable[[], bool], times: Callable[[int], Times | None] = times_of,
+) -> bytes | None:
+    """What ``work`` returns in a child that gives way; None: it starved, failed, or is not wanted any more.
+
+    To be called before this process has threads. ``work`` shall end by itself when its parent has ended.
+    ``wanted`` is asked every second.
+    """
+    before = times(os.getpid())
+    if before is None:
+        return None
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _in_child(work, writing)
+    os.close(writing)
+    try:
+        return _result(child, reading, wanted, times)
+    finally:
+        os.close(reading)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _in_child(work: Callable[[], bytes], writing: int) -> None:
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        # who reads the parent's output must not wait for a child that outlives it
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        os.dup2(nothing, 1)
+        result = work()
+        while result:
+            result = result[os.write(writing, result) :]
+    finally:
+        os._exit(0)
+
+
+def _result(
+    child: int, reading: int, wanted: Callable[[], bool], times: Callable[[int], Times | None]
+) -> bytes | None:
+    parts: list[bytes] = []
+    before = Times(0, 0)
+    starved = 0
+    while starved < _LOOKS and wanted():
+        if select.select([reading], [], [], _LOOK_S)[0]:
+            part = os.read(reading, _READ_BYTES)
+            if not part:
+                return b"".join(parts) or None
+            parts.append(part)
+            continue
+        after = times(child)
+        if after is None:
+            return None
+        starved = starved + 1 if starves(before, after) else 0
+        before = after
+    return None
