@@ -9,15 +9,14 @@ waits for it ends it when it starves.
 from __future__ import annotations
 
 import os
-import select
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 _LOOK_S = 1.0
 _LOOKS = 3  # in a row at which it starves
-_READ_BYTES = 1 << 16
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,13 +59,17 @@ def attempt(
     if child == 0:
         _in_child(work, writing)
     os.close(writing)
+    parts: list[bytes] = []
+    reader = threading.Thread(target=_read, args=(reading, parts))
+    reader.start()
     try:
-        return _result(child, reading, wanted, times)
+        ended = _ends(child, reader, wanted, times)
     finally:
-        os.close(reading)
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        reader.join()
+    return b"".join(parts) or None if ended else None
 
 
 def _in_child(work: Callable[[], bytes], writing: int) -> None:
@@ -83,22 +86,24 @@ def _in_child(work: Callable[[], bytes], writing: int) -> None:
         os._exit(0)
 
 
-def _result(
-    child: int, reading: int, wanted: Callable[[], bool], times: Callable[[int], Times | None]
-) -> bytes | None:
-    parts: list[bytes] = []
+def _read(reading: int, parts: list[bytes]) -> None:
+    with os.fdopen(reading, "rb") as file:
+        parts.append(file.read())
+
+
+def _ends(
+    child: int, reader: threading.Thread, wanted: Callable[[], bool], times: Callable[[int], Times | None]
+) -> bool:
+    """Waits; whether it came to its end by itself."""
     before = Times(0, 0)
     starved = 0
     while starved < _LOOKS and wanted():
-        if select.select([reading], [], [], _LOOK_S)[0]:
-            part = os.read(reading, _READ_BYTES)
-            if not part:
-                return b"".join(parts) or None
-            parts.append(part)
-            continue
+        reader.join(_LOOK_S)
+        if not reader.is_alive():
+            return True
         after = times(child)
         if after is None:
-            return None
+            return False
         starved = starved + 1 if starves(before, after) else 0
         before = after
-    return None
+    return False
