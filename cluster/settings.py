@@ -189,6 +189,10 @@ class FrontSettings:
     max_connection_snapshots: int = 2
     max_connection_range_streams: int = 64
     max_client_snapshots: int = 3  # of this front: proxy.services.shares
+    max_control_frames: int = 1_000  # of a connection, as the three below; at once
+    max_control_frame_rate: int = 100  # a second
+    max_stream_resets: int = 10_000
+    max_stream_reset_rate: int = 5_000
     client_head_timeout_ms: int = 20_000  # for TLS' handshake and first octets; a request's head
     http1_idle_timeout_ms: int = 300_000
     max_header_bytes: int = 65_536  # of one request

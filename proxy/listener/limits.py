@@ -30,6 +30,10 @@ def limits_of(settings: FrontSettings, descriptors: Callable[[], int]) -> Limits
         max_http1_header_bytes=settings.max_header_bytes,
         # base64 has four octets for three
         max_body_bytes=max(_LEAST_BODY_BYTES, 2 * common.max_request_bytes),
+        control_burst=settings.max_control_frames,
+        control_rate=settings.max_control_frame_rate,
+        reset_burst=settings.max_stream_resets,
+        reset_rate=settings.max_stream_reset_rate,
         handshake_timeout_s=settings.client_head_timeout_ms / 1000,
         head_timeout_s=settings.client_head_timeout_ms / 1000,
         http1_idle_timeout_s=settings.http1_idle_timeout_ms / 1000,

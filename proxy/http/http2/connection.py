@@ -9,9 +9,9 @@ called or ``receive`` returned, writes what ``take()`` returns until that is emp
 Streams are made by ``open_stream(connection, id, headers)``; see ``stream`` for the callbacks.
 
 Errors: a rule whose breach ends the connection raises ``ConnectionFault`` inside and becomes
-GOAWAY; one that ends a stream becomes RST_STREAM (RFC 9113 section 5.4). Breaches of streams
-and other frames that cost more than they bring are paid from a budget. WINDOW_UPDATE and PING
-are not: honest clients under load send thousands of them a second.
+GOAWAY; one that ends a stream becomes RST_STREAM (RFC 9113 section 5.4). Breaches of streams, and
+frames that cost more than they bring, are paid from budgets. WINDOW_UPDATE is not: honest clients under
+load send thousands of them a second. PING has a rule of its own (``guard``).
 
 Ids of streams that were reset, by either side, are remembered (boundedly), because late frames
 on them are judged differently (section 5.1); every other closed stream ended by END_STREAM.
@@ -48,9 +48,10 @@ class Connection(Outbound):
     """The server's end of one HTTP/2 connection. See the module's docstring for the contract."""
 
     __slots__ = (
-        "_block", "_control", "_decoder", "_drain_ping", "_first", "_gaps", "_keepalive", "_last_id", "_last_read", "_max_frame",
-        "_needs_preface", "_open_stream", "_receive_window", "_reset_ids", "_resets", "_rest", "draining", "held_back",
-        "more", "now", "owner", "reason", "stream_window", "work",
+        "_block", "_control", "_decoder", "_drain_ping", "_faults", "_first", "_gaps", "_keepalive",
+        "_last_id", "_last_read", "_max_frame", "_needs_preface", "_open_stream", "_receive_window",
+        "_reset_ids", "_resets", "_rest", "draining", "held_back", "more", "now", "owner", "reason",
+        "stream_window", "work",
     )  # fmt: skip
 
     def __init__(
@@ -78,8 +79,9 @@ class Connection(Outbound):
         self._receive_window = limits.connection_window_bytes
         self._block: PartialBlock | None = None
         self._drain_ping = False
-        self._control = Budget(limits.control_burst, limits.control_rate, now)
-        self._resets = Budget(limits.reset_burst, limits.reset_rate, now)
+        self._control = Budget("control frames", limits.control_burst, limits.control_rate, now)
+        self._faults = Budget("faults of streams", limits.fault_burst, limits.fault_rate, now)
+        self._resets = Budget("resets", limits.reset_burst, limits.reset_rate, now)
         self._keepalive = KeepAlive(limits.keepalive_interval_s, limits.keepalive_timeout_s, now)
         self._last_read = now
         settings = {
@@ -214,7 +216,7 @@ class Connection(Outbound):
             except StreamFault as fault:
                 self._stream_fault(stream_id, fault.code)
         else:
-            self._pay()  # unknown types are ignored (section 4.1)
+            self._control.pay(self.now)  # unknown types are ignored (section 4.1)
 
     # -- frames, one method each
 
@@ -231,7 +233,7 @@ class Connection(Outbound):
             raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
         ended = bool(flags & frames.END_STREAM)
         if not body and not ended:
-            self._pay()
+            self._control.pay(self.now)
         stream.receive_window -= length
         stream.remote_closed = ended
         self._account(stream, len(body))
@@ -338,7 +340,7 @@ class Connection(Outbound):
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not stream_id:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")  # section 6.3
-        self._pay()
+        self._control.pay(self.now)
         if len(payload) != 5:
             raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY is not 5 octets")
         if frames.U32.unpack_from(payload)[0] & 0x7FFF_FFFF == stream_id:
@@ -350,8 +352,7 @@ class Connection(Outbound):
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM is not 4 octets")  # section 6.4
         stream = self.streams.get(stream_id)
         if stream is not None:
-            if not self._resets.spend(self.now):
-                raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many resets")
+            self._resets.pay(self.now)
             self.forget(stream, reset_by_us=False)
             stream.cancelled(frames.U32.unpack(payload)[0])
 
@@ -361,15 +362,15 @@ class Connection(Outbound):
         if flags & frames.ACK:
             if payload:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS acknowledgement with a payload")
-            self._pay()
+            self._control.pay(self.now)
             return
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS length is not a multiple of 6")
-        self._pay()
+        self._control.pay(self.now)
         for key, value in frames.SETTING.iter_unpack(payload):
             if key == frames.INITIAL_WINDOW_SIZE:
                 for _ in range(len(self.streams) >> 8):
-                    self._pay()  # the work is proportional
+                    self._faults.pay(self.now)  # the work is proportional
                 self.set_initial_window(value)
             elif key == frames.MAX_FRAME_SIZE:
                 if not frames.DEFAULT_MAX_FRAME <= value <= 0xFF_FFFF:
@@ -392,6 +393,7 @@ class Connection(Outbound):
         if len(payload) != 8:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING is not 8 octets")
         if flags & frames.ACK:
+            self._control.pay(self.now)  # this side asks seldom
             if payload == _DRAIN_PING and self._drain_ping:
                 self.drain_now()
             return
@@ -404,7 +406,7 @@ class Connection(Outbound):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")  # section 6.8
         if len(payload) < 8:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY is too short")
-        self._pay()
+        self._control.pay(self.now)
         self.draining = True  # a client that says goodbye opens nothing more; what is open is answered
         self._finish_if_idle("the client is leaving")
 
@@ -533,7 +535,7 @@ class Connection(Outbound):
 
     def _stream_fault(self, stream_id: int, code: ErrorCode) -> None:
         """RST_STREAM for the peer's breach (section 5.4.2)."""
-        self._pay()
+        self._faults.pay(self.now)
         self.write(frames.rst_stream(stream_id, code))
         stream = self.streams.get(stream_id)
         if stream is not None:
@@ -550,7 +552,7 @@ class Connection(Outbound):
         if by_us is None:
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, "frame after END_STREAM")
         if not paid:
-            self._pay()
+            self._faults.pay(self.now)
         if not by_us:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "frame after RST_STREAM")
 
@@ -587,10 +589,6 @@ class Connection(Outbound):
         stream.received_bytes += size
         expected = stream.headers.content_length
         return stream.received_bytes == expected if ended else stream.received_bytes <= expected
-
-    def _pay(self) -> None:
-        if not self._control.spend(self.now):
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many control frames")
 
 
 _HANDLERS: tuple[Callable[[Connection, int, int, bytes], None], ...] = (

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from proxy.http.http2.frames import ConnectionFault, ErrorCode
+
 MAX_PING_STRIKES = 2
 IDLE_PING_INTERVAL_S = 7200.0
 
@@ -39,8 +41,10 @@ class Limits:
     # them
     write_high_bytes: int = 1_048_576  # socket buffer: above it streams queue, and their owners are told
     drain_mark_bytes: int = 65_536  # a stream's on_drain is called when its queue falls to this
-    control_burst: float = 10_000.0  # control frames (SETTINGS, PRIORITY, empty DATA, stream errors) at once
-    control_rate: float = 1_000.0  # and per second
+    control_burst: float = 1_000.0  # frames that bring nothing (SETTINGS, PRIORITY, empty DATA) at once
+    control_rate: float = 100.0  # and per second
+    fault_burst: float = 10_000.0  # faults of streams, refused and late ones among them, at once
+    fault_rate: float = 1_000.0  # and per second
     reset_burst: float = 10_000.0  # unanswered calls a client resets, at once
     reset_rate: float = 5_000.0  # and per second
     ping_min_interval_s: float = 5.0
@@ -57,21 +61,23 @@ class Limits:
 
 
 class Budget:
-    """A token bucket: ``burst`` at once, refilled at ``rate`` per second."""
+    """What a connection may send of one kind: ``burst`` at once, ``rate`` a second."""
 
-    __slots__ = ("_burst", "_rate", "_since", "_tokens")
+    __slots__ = ("_burst", "_rate", "_since", "_tokens", "_what")
 
-    def __init__(self, burst: float, rate: float, now: float) -> None:
+    def __init__(self, what: str, burst: float, rate: float, now: float) -> None:
+        self._what = what
         self._burst = burst
         self._rate = rate
         self._tokens = burst
         self._since = now
 
-    def spend(self, now: float) -> bool:
-        """Take one token; False if there is none."""
+    def pay(self, now: float) -> None:
+        """One of them came. ConnectionFault if it is one too many."""
         self._tokens = min(self._burst, self._tokens + (now - self._since) * self._rate) - 1.0
         self._since = now
-        return self._tokens >= 0.0
+        if self._tokens < 0.0:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"too many {self._what}")
 
 
 class PingPolicy:

@@ -251,8 +251,10 @@ class Snapshot:
     def _abandon(self, call: Call, sending: _Sending) -> None:
         self._making.pop(call, None)
         self._release(sending)
+        sending.chunks.clear()  # a call that ends may stay for as long as its client takes nothing
         if sending.built is not None and not sending.done:
             self._context.router.cancel(sending.built)
+            sending.built = None
 
     def _tick(self, now: float) -> None:
         for call, sending in tuple(self._making.items()):

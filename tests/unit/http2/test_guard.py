@@ -15,13 +15,14 @@ def flood(client: Client, frame: bytes, count: int) -> ErrorCode | None:
     return client.goaway()
 
 
-TIGHT = Limits(control_burst=50, control_rate=10, reset_burst=50, reset_rate=10)
+TIGHT = Limits(control_burst=50, control_rate=10, fault_burst=50, fault_rate=10, reset_burst=50,
+               reset_rate=10)
 
 
 @pytest.mark.parametrize(
     "frame",
     [f.settings_frame({}), f.settings_frame({f.INITIAL_WINDOW_SIZE: 70_000}), f.SETTINGS_ACK,
-     f.frame(f.DATA, 0, 1, b""),
+     f.frame(f.DATA, 0, 1, b""), f.ping(bytes(8), ack=True),
      f.frame(f.DATA, f.PADDED, 1, b"\x01\0"), f.frame(f.PRIORITY, 0, 9, bytes(5)), f.frame(0x55, 0, 0, b"")],
 )  # fmt: skip
 def test_a_flood_of_frames_that_bring_nothing_ends_the_connection(frame: bytes) -> None:
@@ -48,10 +49,19 @@ def test_rapid_resets_end_the_connection() -> None:
 
 
 def test_refused_streams_are_paid_for_too() -> None:
-    client = Client(Limits(control_burst=50, control_rate=10, max_concurrent_streams=1))
+    client = Client(Limits(fault_burst=50, fault_rate=10, max_concurrent_streams=1))
     for i in range(60):
         client.send(f.header_frames(2 * i + 1, client.block(), True))
     assert client.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_client_whose_refused_calls_end_late_is_no_flood_of_control_frames() -> None:
+    """Each call is answered before its end has come: what comes then is late, and nobody's fault."""
+    client = Client(Limits(control_burst=50, control_rate=0))
+    for number in range(1, 2_001, 2):
+        client.request(number).send_headers(b"\x88", end_stream=True)
+        client.send(f.frame(f.DATA, f.END_STREAM, number, b""))
+    assert client.goaway() is None
 
 
 def test_honest_window_updates_cost_nothing() -> None:

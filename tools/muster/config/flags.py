@@ -102,6 +102,14 @@ _GROUPS: dict[str, list[Flag]] = {
              "snapshots that one client, a user or else an address, may have under way at a host however "
              "many connections it makes, shared among the host's fronts, at least one each; so one is left "
              "for others"),
+        Flag("max-control-frames", U, "1000",
+             "frames of HTTP/2 that bring nothing (SETTINGS, PRIORITY, empty DATA, unknown ones) that one "
+             "connection may send at once; with one more it ends; at least 100"),
+        Flag("max-control-frame-rate", U, "100", "the same in each second after that"),
+        Flag("max-stream-resets", U, "10000",
+             "calls that the client of one connection may reset at once before they are answered; with one "
+             "more it ends; at least 100"),
+        Flag("max-stream-reset-rate", U, "5000", "the same in each second after that"),
         Flag("client-head-timeout", D, "20s",
              "a connection's first octets, with TLS' handshake before them, and the head of each request are "
              "to be there so long after they have begun; at least 1s"),

@@ -145,6 +145,16 @@ def test_a_snapshot_that_its_client_does_not_take_gives_way_to_another_of_his() 
     assert ask(handler, Connection("10.0.0.2:9")).status is None
     assert ask(handler, Connection("10.0.0.1:9")).status is None
     assert [call.status for call in calls] == [None] * (most - 1) + [TOO_MANY]
+    assert not calls[-1].context.chunks  # which nobody counts any more
+
+
+def test_a_snapshot_whose_client_has_gone_keeps_nothing() -> None:
+    served = Served()
+    handler = Snapshot(served.net.context, "etcdserverpb.Maintenance")
+    call = ask(handler, Connection())
+    call.context.chunks.append((0, b"x"))
+    handler.cancelled(call)
+    assert not call.context.chunks
 
 
 def test_a_snapshot_that_is_taken_gives_way_to_nobody() -> None:

@@ -49,11 +49,15 @@ def test_limits_to_clients_are_those_of_the_flags() -> None:
     assert found.stalled_s == 5.0
     assert found.max_body_bytes == 40_000_000  # what a request may have, as base64 in JSON
     assert found.max_connections == 500
+    found = limits("--max-control-frames=100", "--max-control-frame-rate=7", "--max-stream-resets=101",
+                   "--max-stream-reset-rate=8")
+    assert (found.control_burst, found.control_rate, found.reset_burst, found.reset_rate) == (100, 7, 101, 8)
 
 
 def test_limits_without_flags_are_what_is_documented() -> None:
     found, usual = limits(), Limits()
-    for name in ("handshake_timeout_s", "head_timeout_s", "http1_idle_timeout_s", "max_header_list_bytes",
+    for name in ("control_burst", "control_rate", "reset_burst", "reset_rate",
+                 "handshake_timeout_s", "head_timeout_s", "http1_idle_timeout_s", "max_header_list_bytes",
                  "max_http1_header_bytes", "max_body_bytes", "stalled_s"):
         assert getattr(found, name) == getattr(usual, name), name
 
