@@ -13,8 +13,9 @@ SHARING := tests/sim tests/unit tests/linearizability
 LOADS := tests/unit/bench
 PAIRED := tests/cluster tests/interop
 # faults that are waited for, whatever else the machine does meanwhile; the others in tests/faults measure time or memory
-WAITING := $(addprefix tests/faults/test_,disks.py faults_at_random.py fuzz.py readme.py rolling.py rolling_ctl.py \
-	shards_bank.py shards_feed.py shards_watch.py silence.py) tests/interop/test_patroni.py
+WAITING := tests/faults/fuzz tests/interop/clients/test_patroni.py \
+	$(addsuffix .py,$(addprefix tests/faults/,disks/test_disks upgrades/test_rolling upgrades/test_rolling_ctl \
+	$(addprefix kills/test_,faults_at_random readme silence) $(addprefix sharded/test_shards_,bank feed watch)))
 ELSEWHERE := $(SHARING) $(PAIRED) $(WAITING)
 
 .DEFAULT_GOAL := help
@@ -55,8 +56,8 @@ endif
 
 test-shards: $(STAMP)  ## some clients' tests and the comparison with etcd, over 2 and over 5 shards
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
-	MUSTER_TEST_SHARDS=2 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/test_grpcio.py tests/interop/test_curl.py >$$told 2>&1 & two=$$!; \
-	MUSTER_TEST_SHARDS=5 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/test_python_clients.py tests/interop/differential/test_muster.py || failed=1; \
+	MUSTER_TEST_SHARDS=2 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/clients/test_grpcio.py tests/interop/gateway/test_curl.py >$$told 2>&1 & two=$$!; \
+	MUSTER_TEST_SHARDS=5 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/clients/test_python_clients.py tests/interop/differential/test_muster.py || failed=1; \
 	wait $$two || failed=1; cat $$told; \
 	exit $$failed
 
@@ -77,7 +78,7 @@ lint: $(STAMP)  ## ruff and mypy
 	@failed=0; $(BIN)/ruff check . || failed=1; $(BIN)/mypy || failed=1; exit $$failed
 
 attack: $(STAMP)  ## attack hosts on this machine as broken clients and enemies would (docs/security.md)
-	$(BIN)/python -m pytest -q -rfEs -s tests/faults/test_attacks*.py
+	$(BIN)/python -m pytest -q -rfEs -s tests/faults/attacking/test_attacks*.py
 
 bench: $(STAMP)  ## compare with etcd on this machine (BENCH_FLAGS=... for muster-bench compare)
 	$(BIN)/muster-bench compare $(BENCH_FLAGS)

@@ -1,9 +1,9 @@
 """What a node or a front needs of the machine that it runs on.
 
 Time, randomness, links, threads and lines to the operator enter by this one protocol. The real machine is
-``tools.muster.machine.real``; the simulator's is ``tests/sim/order_machine.py``. So ``node/`` and ``proxy/``
-import no socket, and a whole cluster runs in one Python process under a virtual clock without a name being
-replaced.
+``tools.muster.machine.real``; the simulator's is ``tests/sim/world/order_machine.py``. So ``node/`` and
+``proxy/`` import no socket, and a whole cluster runs in one Python process under a virtual clock without a
+name being replaced.
 
 Both have the process's event loop besides, which nothing in ``cluster/`` may know: ``node.machine``,
 ``proxy.machine``. A node's machine opens disks, too.

@@ -1,8 +1,8 @@
 """The set that nearly all are: of a file, in a directory that is there, compared with nothing.
 
 Hot path. Such a request is told by its first bytes, and becomes no object: its rows and its answer are what
-``changes`` comes to, of which this is a short cut (``tests/unit/v2/test_plain.py``). Those that come in one
-turn are one item of the log, with one row of the counters (decision 93).
+``changes`` comes to, of which this is a short cut (``tests/unit/v2/tree/test_plain.py``). Those that come in
+one turn are one item of the log, with one row of the counters (decision 93).
 """
 
 from __future__ import annotations

@@ -27,8 +27,13 @@ import psutil
 
 from bench.systems.systems import System, start_etcd
 from cluster.pb import rpc_pb2 as pb
-from tests.faults import test_attacks, test_attacks_http2, test_attacks_loops, test_attacks_memory
-from tests.faults.attacking import rows
+from tests.faults.attacking import (
+    rows,
+    test_attacks,
+    test_attacks_http2,
+    test_attacks_loops,
+    test_attacks_memory,
+)
 from tests.faults.attacking.beside import TURN_S, Attacked, attacked, watching
 from tests.faults.attacking.bystander import Bystander, Turn
 

@@ -20,7 +20,7 @@ from cluster.features.v2.requests import Op, Write
 from cluster.features.v2.shown import event_json, get_json
 from cluster.features.v2.tree import KEYS, Tree
 from tests.cluster.local_cluster import until
-from tests.unit.v2.random_writes import NOW_NS, S, random_path, random_write
+from tests.unit.v2.tree.random_writes import NOW_NS, S, random_path, random_write
 
 from .etcd import running_etcd
 

@@ -13,7 +13,7 @@ from typing import Any
 from tests.cluster.local_cluster import until
 from tests.interop.rows.table import Checks
 from tests.interop.rows.world import Ctl, Done, Got, Site, World
-from tests.interop.v2_hosts import serves
+from tests.interop.v2.v2_hosts import serves
 
 CLUSTER = Checks()  # of the world and of what was seen
 row = CLUSTER.row

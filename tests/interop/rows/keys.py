@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.cluster.local_cluster import until
 from tests.interop.rows.table import Checks
 from tests.interop.rows.world import Got, Site, World
-from tests.interop.v2_hosts import Server
+from tests.interop.v2.v2_hosts import Server
 
 KEYS = Checks()
 row = KEYS.row

@@ -11,7 +11,7 @@ from tests.cluster.local_cluster import LIMIT_S, command, environment, until
 from tests.faults.netns import Namespace
 from tests.interop.rows.table import Checks
 from tests.interop.rows.world import Got
-from tests.interop.v2_hosts import FORM, Server, serves
+from tests.interop.v2.v2_hosts import FORM, Server, serves
 
 STARTS = Checks()  # of an empty folder and of a network of its own
 row = STARTS.row

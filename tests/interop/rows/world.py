@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.local_cluster import LocalCluster, command, environment, local_cluster, until
-from tests.interop.v2_hosts import FORM, Answer, Server, serves
+from tests.interop.v2.v2_hosts import FORM, Answer, Server, serves
 from tests.ports import free_ports
 
 BIN = Path(sys.executable).parent

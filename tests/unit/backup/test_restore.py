@@ -21,8 +21,8 @@ from node.storage import Position, RaftLog, StateStore
 from tests.unit.backup.test_build import built, checkpoint, filled
 from tests.unit.storage.conftest import OpenStore, open_store
 from tests.unit.storage.workload import CONFIGURATION
-from tests.unit.v2.random_writes import NOW_NS
-from tests.unit.v2.test_tree import everything
+from tests.unit.v2.tree.random_writes import NOW_NS
+from tests.unit.v2.tree.test_tree import everything
 
 __all__ = ["open_store"]
 KEYS = [b"/%d/%d" % (a, b) for a in range(3) for b in range(40)]

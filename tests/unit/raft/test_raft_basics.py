@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from raft_harness import Group, Replica
 
 from cluster.raft import (
     Configuration,
@@ -16,6 +15,7 @@ from cluster.raft import (
     decode_messages,
     encode_messages,
 )
+from tests.unit.raft.raft_harness import Group, Replica
 
 
 def test_three_replicas_elect_one_leader_and_agree_on_what_it_proposes() -> None:

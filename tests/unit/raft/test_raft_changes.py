@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from raft_harness import Group, Replica, kinds
 
 from cluster.raft import (
     Configuration,
@@ -14,6 +13,7 @@ from cluster.raft import (
     Role,
     SnapshotPosition,
 )
+from tests.unit.raft.raft_harness import Group, Replica, kinds
 
 THREE = Configuration(frozenset({1, 2, 3}))
 

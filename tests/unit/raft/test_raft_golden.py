@@ -23,9 +23,9 @@ import os
 from pathlib import Path
 
 import pytest
-from raft_harness import Group
 
 from cluster.raft import Configuration, Kind, Message, RaftError, Ready
+from tests.unit.raft.raft_harness import Group
 
 _FOLDER = Path(__file__).parent / "golden"
 

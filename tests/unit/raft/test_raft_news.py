@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from raft_harness import Group, kinds
 
 from cluster.raft import (
     Kind,
     Message,
 )
+from tests.unit.raft.raft_harness import Group, kinds
 
 # -- D4: commit news
 # ------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from raft_harness import Group, MemoryStorage, Replica, kinds
 
 from cluster.raft import (
     Config,
@@ -19,6 +18,7 @@ from cluster.raft import (
     Raft,
     Role,
 )
+from tests.unit.raft.raft_harness import Group, MemoryStorage, Replica, kinds
 
 THREE = Configuration(frozenset({1, 2, 3}))
 

@@ -4,7 +4,7 @@ Key, KeyValue and revision of each put are known, so its row is a matter of a fe
 for many is done for them together. A leader has them from its evaluation
 (``cluster.evaluate.replica.Batch.puts``) and makes the rows while the entry is on its way to the others: they
 lie in the CPU's caches then, and an apply later would make its clients wait. Everybody else reads the item.
-What is written is the same (``tests/unit/storage/state/test_puts.py``).
+What is written is the same (``tests/unit/storage/state/leaders/test_puts.py``).
 
 Hot path, in us a put (256 B, 250 puts a record, without RocksDB's own work): a follower's apply 0.6, reading
 included, where single PUT items take 1.2; a leader 0.4 before its entry is committed and 0.3 after.

@@ -1,0 +1,1 @@
+"""Hosts, shards and proxies that serve."""

@@ -1,0 +1,24 @@
+"""A cluster that cannot form says why: on every host, by name and address, in the first minute (docs/misconfigurations.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.starting.misconfigurations import CASES, Setting, await_causes, running
+
+MOST_LINES = 60  # of a host, in all
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_every_host_names_the_cause(case: Callable[[Setting], None], tmp_path: Path) -> None:
+    with running(case, tmp_path) as setting:
+        missing = await_causes(setting)
+        assert not missing, {host.name: host.lines()[-30:] for host in setting.hosts}
+        for host in setting.hosts:
+            assert len(host.lines()) <= MOST_LINES, "it says so, and not again and again"
+            assert not any("Traceback" in line for line in host.lines())
+            if not host.runs:
+                assert sum("muster: " in line or "refuses to run" in line for line in host.lines()) == 1

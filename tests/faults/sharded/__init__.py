@@ -1,0 +1,1 @@
+"""Faults of single shards, while the others go on."""

@@ -1,0 +1,1 @@
+"""Users, certificates and tokens beside a real etcd."""

@@ -1,0 +1,1 @@
+"""Single services and their limits beside a real etcd."""

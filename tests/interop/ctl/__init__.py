@@ -1,0 +1,1 @@
+"""musterctl beside etcdctl, and etcdctl on muster."""

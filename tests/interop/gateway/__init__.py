@@ -1,0 +1,1 @@
+"""JSON over HTTP and WebSocket beside a real etcd."""

@@ -1,0 +1,1 @@
+"""Whole clusters in one process, out of one seed: :mod:`tests.sim.world.order_sim` first."""

@@ -1,0 +1,1 @@
+"""What must hold, at every moment and of all that was answered."""

@@ -1,0 +1,475 @@
+"""What must hold at every moment of a simulated cluster: the invariants of ``docs/design/invariants.md``, by
+name.
+
+:class:`Checker` is told after every step of every node. What is committed is folded as soon as any replica
+knows it (``order_history.Folder``: I3, I4, I5, I10, I15, I24 and the first half of I22), so a broken rule
+ends the run at the step that broke it. What clients are told is looked at when they are told (I7, I13, I16,
+I20), and once more at the end (``order_history.check_history``).
+
+``watched_classes`` gives variants of product classes that ask the checker: for what only they see in the act.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from cluster.order.leading.queued import Preparing
+from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.log import Attempt, Cut
+from cluster.order.sequencing.coordinator import Coordinator
+from cluster.raft import IntegrityError, Role
+from cluster.wire.messages import Method
+from node.replica.shards.order_role import OrderRole
+from node.replica.shards.shard_role import ShardRole
+from node.serving.confirm import Confirmations
+from tests.sim.checks.order_history import Folder, Replay
+from tests.sim.checks.order_rules import Once, UnderLocks
+from tests.sim.checks.order_watching import Watching
+from tests.sim.clients.order_leases import LeaseTimes
+from tests.sim.world.order_members import Configurations
+from tests.sim.world.order_store import Content
+from tests.sim.world.order_world import Violation
+
+if TYPE_CHECKING:
+    from tests.sim.clients.order_clients import Operation
+    from tests.sim.world.order_host import NodeProcess
+    from tests.sim.world.order_sim import Simulation
+
+KEEP_AT_MOST = 20  # snapshot counts of order records that are kept for siblings (node.upkeep.upkeep)
+GIVE_UP_MS = 500  # ten heartbeats: an attempt that is not complete by then lets go of its locks
+# what a serializable read waits for a replica that lacks what its front has shown (proxy.routing.reads)
+BEHIND_S = 0.5
+
+
+class Locks:
+    """What one shard leader's term has locked."""
+
+    def __init__(self, leading: ShardLeader[Any]) -> None:
+        self.leading = leading
+        self.granted: set[Attempt] = set()
+        self.ended: set[Attempt] = set()
+
+
+class Checker:
+    """Sees every step of every node, and remembers what was ever true."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        # shard -> index -> term, kind, data
+        self.committed: dict[int, dict[int, tuple[int, int, bytes]]] = {}
+        self.committed_at: dict[int, float] = {}  # order index -> when the first replica knew
+        self.leaders: dict[tuple[int, int], int] = {}  # shard, term -> host
+        self.states: dict[tuple[int, int], tuple[object, ...]] = {}  # shard, order index -> digest
+        self.installed_at: dict[int, float] = {}  # host -> when one of its replicas last installed a state
+        self.folds: dict[int, tuple[bytes, str]] = {}  # order index -> fold, of whom
+        self._folder = Folder(self.committed, simulation.shards)
+        self.configurations = Configurations(simulation.shards, simulation.configuration)
+        # applied, not looked at yet: where and what
+        self._new: list[tuple[tuple[int, int], int, int, int]] = []
+        self._seen: dict[tuple[int, int], int] = {}  # highest commit index
+        self._led: dict[tuple[int, int], tuple[int, bool]] = {}
+        self._applied: dict[tuple[int, int], int] = {}  # order index, in this life of the process
+        # log's first index - 1, installs until then
+        self._truncated: dict[tuple[int, int], tuple[int, int]] = {}
+        self._served: dict[tuple[int, int], object] = {}  # a leader whose right to serve was looked at
+        self._locks: dict[tuple[int, int], Locks] = {}
+        self._under_locks = UnderLocks()
+        self._once = Once(simulation)
+        self.leases = LeaseTimes(simulation)
+        self.streamed = Watching(simulation).streamed
+        self.kinds: Counter[str] = Counter()  # what clients were told, by kind
+        self.counts = {
+            "commits": 0,
+            "leaders": 0,
+            "applied": 0,
+            "elections": 0,
+            "grants": 0,
+            "read indexes": 0,
+            "lone": 0,
+        }
+
+    @property
+    def replay(self) -> Replay:
+        """What is committed so far, folded."""
+        return self._folder.replay
+
+    def started(self, process: NodeProcess) -> None:
+        """It came back with what its disks kept."""
+        where = process.host, process.shard
+        for known in (
+            self._seen,
+            self._led,
+            self._applied,
+            self._truncated,
+            self._served,
+            self._locks,
+            self._under_locks.seen,
+        ):
+            known.pop(where, None)  # type: ignore[attr-defined]
+
+    # -- after each step of a node
+
+    def stepped(self, process: NodeProcess) -> None:
+        where = process.host, process.shard
+        node: Any = process.node
+        raft = node.raft
+        commit = raft.commit_index
+        if commit > self._seen.get(where, 0):
+            self._committed(process, commit)
+        leading = raft.role is Role.LEADER
+        self.configurations.in_effect(process.name, process.shard, raft.configuration)
+        if self._led.get(where) != (raft.term, leading):
+            self._led[where] = raft.term, leading
+            if leading:
+                self._elected(process)
+        if self._new:
+            self._positions()
+        index = node.order_index
+        if index < self._applied.get(where, 0):
+            raise Violation("I18 only forward", f"{process.name} went from {self._applied[where]} to {index}")
+        self._applied[where] = index
+        first = process.log.position.index
+        installs = node.snapshots.installed
+        if self._truncated.get(where) != (first, installs):
+            self._log_begins(process, first, installs)
+        if process.shard:
+            if node.role.leading is not None:
+                self._shard_leads(process, node.role.leading)
+        elif node.writes.leader is not None:
+            self._sequencer_leads(process, node.writes.leader)
+
+    def dies(self, process: NodeProcess) -> None:
+        """It ends in the midst of a step, perhaps, in which it alone has learnt of a commit and applied
+        it."""
+        if (commit := process.node.raft.commit_index) > self._seen.get((process.host, process.shard), 0):
+            self._committed(process, commit)
+
+    def _committed(self, process: NodeProcess, commit: int) -> None:
+        where, shard = (process.host, process.shard), process.shard
+        raft = process.node.raft
+        known = self.committed.setdefault(shard, {})
+        first = max(self._seen.get(where, 0), raft.log.position.index) + 1
+        if first <= commit:
+            for entry in raft.log_entries(first, commit):
+                mine = entry.term, int(entry.kind), entry.data
+                found = known.get(entry.index)
+                if found is None:
+                    found = known[entry.index] = mine
+                    self.configurations.committed(shard, entry.kind, entry.data)
+                    if shard == 0:
+                        self.committed_at[entry.index] = self._simulation.now
+                        self.counts["commits"] += 1
+                    if raft.role is Role.LEADER:
+                        self._on_disks(process, entry.index, entry.term)
+                if found != mine:
+                    raise Violation(
+                        "I1 one committed entry per index",
+                        f"{process.name} has {mine} at {entry.index}, committed is {found}",
+                    )
+        self._seen[where] = commit
+        if shard == 0:
+            self._folder.advance()
+            self._once.ordered(self.replay)
+
+    def _on_disks(self, process: NodeProcess, index: int, term: int) -> None:
+        logs = self._simulation.durable_logs
+        raft = process.node.raft
+        # a change may have been appended in the very step in which the entry was committed: before it
+        for voters in (raft.configuration.voters, raft.committed_configuration.voters):
+            have = [h for h in voters if any(log.holds(index, term) for log in logs(h, process.shard))]
+            if 2 * len(have) > len(voters):
+                break
+        else:
+            raise Violation(
+                "I2 committed is on a quorum's disks", f"{process.name}: {index} of term {term} is on {have}"
+            )
+
+    def _elected(self, process: NodeProcess) -> None:
+        self.counts["leaders"] += 1
+        raft, shard = process.node.raft, process.shard
+        if self.leaders.setdefault((shard, raft.term), process.host) != process.host:
+            raise Violation("I1 one leader per term", f"shard {shard} term {raft.term}")
+        hard = process.log.durable_hard
+        if (hard.term, hard.vote) != (raft.term, process.host):
+            raise Violation(
+                "I2 a leader's own vote is synced", f"{process.name} leads {raft.term}, on disk {hard}"
+            )
+        known = self.committed.get(shard, {})
+        top = max(known, default=0)
+        while top > raft.log.position.index and known[top][0] >= raft.term:
+            top -= 1  # of a later term: this leader was elected late, and is none any more
+        if top > raft.log.position.index and (top > raft.last_index or raft.log.term(top) != known[top][0]):
+            raise Violation(
+                "I1 leader completeness", f"{process.name} leads {raft.term} without {top} of {known[top][0]}"
+            )
+
+    def _log_begins(self, process: NodeProcess, first: int, installs: int) -> None:
+        where = process.host, process.shard
+        before = self._truncated.get(where)
+        self._truncated[where] = first, installs
+        if before is not None and before[1] != installs:
+            self.installed_at[process.host] = self._simulation.now
+        durable = process.disk.flushed.position.shard_index
+        if first > durable:
+            raise Violation(
+                "I17 the log begins where the durable state ends", f"{process.name}: {first} > {durable}"
+            )
+        feeds = process.node.role.feeds if isinstance(process.node.role, OrderRole) else None
+        if feeds is not None and before is not None and before[1] == installs:
+            states, snapshot_count = self._simulation.states, self._simulation.plan.snapshot_count
+            within = process.node.applied_index - KEEP_AT_MOST * snapshot_count
+            for shard, said in enumerate(feeds.floors.own(), 1):
+                low = states[process.host, shard].flushed.position.order_index
+                # a disk may hold more than its node had said when it died
+                if said > low:
+                    raise Violation(
+                        "I17 what the host's other nodes have is durable", f"{process.name}: {said} > {low}"
+                    )
+                # one who needs what this log lacks since an install needs an install, too
+                if max(within, before[0] - 1) < said < first:
+                    raise Violation("I17 order records are kept for the host's other nodes",
+                                    f"{process.name} has them above {first}, node {shard} needs {said + 1}")
+            for shard in self._simulation.shards[1:]:
+                voters = process.node.raft.configuration.voters
+                have = [h for h in voters if any(state.flushed.position.order_index >= first
+                                                 for state in self._simulation.durable_states(h, shard))]
+                if 2 * len(have) <= len(voters):
+                    raise Violation("I17 what is no order record any more is durable at a majority",
+                                    f"{process.name} has them above {first}, which of shard {shard} only "
+                                    f"{have} have applied")
+
+    # -- what is applied
+
+    def applied(self, where: tuple[int, int], content: Content) -> None:
+        """A replica applied up to an order index (I5, I6, I19)."""
+        self.counts["applied"] += 1
+        _, shard = where
+        position = content.position
+        digest = content.digest()
+        known = self.states.setdefault((shard, position.order_index), digest)
+        if known != digest:
+            raise Violation("I19 replicas are equal at equal order index",
+                            f"shard {shard} at {position.order_index}: {where} has {digest}, others {known}")
+        fold = content.metas.get("fold")
+        if fold is not None:
+            other, who = self.folds.setdefault(position.order_index, (fold, str(where)))
+            if other != fold:
+                raise Violation(
+                    "I19 all nodes have the same fold", f"{where} and {who} at {position.order_index}"
+                )
+        # node 0 applies in the step in which it hears of the commit: looked at once the step is over
+        self._new.append((where, position.order_index, position.shard_index, position.revision))
+
+    def _positions(self) -> None:
+        new, self._new = self._new, []
+        replay = self.replay
+        for where, order_index, shard_index, revision in new:
+            _, shard = where
+            if order_index > replay.order_index:
+                raise Violation(
+                    "I6 only what is in order is applied",
+                    f"{where} is at {order_index} of {replay.order_index}",
+                )
+            if replay.revision_at[order_index] != revision:
+                raise Violation(
+                    "I5 a fold of the order log alone",
+                    f"{where} has revision {revision} at {order_index}, "
+                    f"the replay {replay.revision_at[order_index]}",
+                )
+            cut = replay.cuts_at[order_index].get(shard)
+            if shard and cut is not None and cut.index != shard_index:
+                raise Violation(
+                    "I6 what is applied is what the latest cut says",
+                    f"{where} is at entry {shard_index}, the cut at {order_index} is {cut}",
+                )
+
+    # -- leaders of shards, and the sequencer
+
+    def _shard_leads(self, process: NodeProcess, leading: ShardLeader[Any]) -> None:
+        where, node, replay = (process.host, process.shard), process.node, self.replay
+        if leading.serving and self._served.get(where) is not leading:
+            self._served[where] = leading
+            cut = replay.cuts_at[node.order_index].get(process.shard, Cut())
+            if cut.term < leading.term:
+                raise Violation(
+                    "I8 a leader serves once a cut of its term is applied",
+                    f"{process.name} leads {leading.term}, the latest cut at {node.order_index} is {cut}",
+                )
+        self._under_locks.stepped(process, leading)
+        locks = self._locks.get(where)
+        if locks is None or locks.leading is not leading:
+            locks = self._locks[where] = Locks(leading)
+        if len(leading._table) or locks.granted:
+            self._look_at_locks(process, locks)
+
+    def _look_at_locks(self, process: NodeProcess, locks: Locks) -> None:
+        replay = self.replay
+        at = process.node.order_index
+        prepares = [held for held in locks.leading._table if isinstance(held.payload, Preparing)]
+        for place, held in enumerate(prepares):
+            attempt = held.payload.prepare.attempt
+            if attempt in locks.ended:
+                raise Violation("H5 an ended attempt is never locked again", f"{process.name} has {attempt}")
+            for other in prepares[:place]:
+                if other.payload.prepare.attempt.term == attempt.term and other.footprint.conflicts(
+                    held.footprint
+                ):
+                    raise Violation("I12 undecided attempts never overlap",
+                                    f"{process.name}: {other.payload.prepare.attempt} and {attempt}")
+        granted = {held.payload.prepare.attempt for held in prepares if held.payload.answer is not None}
+        for attempt in granted - locks.granted:
+            self.counts["grants"] += 1
+            if replay.term_at[at] < attempt.term:
+                raise Violation(
+                    "H5 a shard grants after a record of the sequencer's term",
+                    f"{process.name} grants {attempt} at {at}, a record of term {replay.term_at[at]}",
+                )
+        for attempt in locks.granted - granted:
+            locks.ended.add(attempt)
+            decided = replay.multis.get(attempt, at + 1) <= at or replay.term_at[at] > attempt.term
+            if not decided and self._undecided(attempt):
+                raise Violation("I11 a lock ends by its multi, a release or a later sequencer's record",
+                                f"{process.name} let go of {attempt}, which is under way")
+        locks.granted = granted
+
+    def _undecided(self, attempt: Attempt) -> bool:
+        for host in {h for h, _ in self._simulation.nodes}:
+            process = self._simulation.nodes[host, 0]
+            role = process.node.role
+            coordinator = role.coordinator if isinstance(role, OrderRole) else None
+            if process.alive and coordinator is not None and attempt in coordinator._running:
+                return True
+            if process.alive and coordinator is not None and coordinator._is_appended(attempt):
+                return True  # its multi is on its way
+        return False
+
+    def _sequencer_leads(self, process: NodeProcess, leader: Any) -> None:
+        where = process.host, 0
+        if self._served.get(where) is leader:
+            return
+        self._served[where] = leader
+        known = self.committed.get(0, {}).get(process.node.applied_index)
+        if known is None or known[0] != leader.term:
+            raise Violation(
+                "I8 the sequencer serves once a record of its term is applied",
+                f"{process.name} leads {leader.term} at {process.node.applied_index}: {known and known[0]}",
+            )
+
+    # -- what clients are told
+
+    def told(self, operation: Operation) -> None:
+        """A request was answered."""
+        revision = operation.response.header.revision
+        if revision > self.replay.revision:
+            raise Violation(
+                "I7 answered after commit", f"{operation}: only {self.replay.revision} is committed"
+            )
+        self.leases.told(operation)
+        if operation.method == "Compact":
+            self._compacted(operation)
+        waited_s = (self._simulation.now - operation.asked_at) * self._simulation.clock_rate(operation.front)
+        if operation.method == "Range" and revision < operation.low_here and waited_s < BEHIND_S:
+            raise Violation("I14 a front never goes back", f"{operation}: it had shown {operation.low_here}")
+
+    def _compacted(self, operation: Operation) -> None:
+        replay = self.replay
+        index = next(
+            (i for i, revision in replay.compactions if revision == operation.request.revision), None
+        )
+        if index is None:
+            raise Violation("I22 an acknowledged compaction is in the order", str(operation))
+        for (_, shard), process in sorted(self._simulation.nodes.items()):
+            role = process.node.role
+            leading = role.leading if isinstance(role, ShardRole) else None
+            if not process.alive or leading is None or not leading.serving:
+                continue
+            # one whose shard has committed an entry of a later leader can commit nothing any more
+            committed = self.committed.get(shard, {})
+            newest = committed[max(committed)][0] if committed else 0
+            if leading.term >= newest and process.node.order_index < index:
+                raise Violation("I20 a control record is acknowledged once every leader has applied it",
+                                f"{operation}: in {index}, {process.name} is at {process.node.order_index}")
+
+    # -- at the end
+
+    def failed(self, where: str, error: BaseException) -> None:
+        """A process found a contradiction itself, or fell over."""
+        text, cause = str(error), error
+        while not (found := re.match(r"([CHI]\d+)", str(cause))) and cause.__cause__ is not None:
+            cause = cause.__cause__  # an apply that failed: what made it fail
+        rule = (
+            found[1] if found else "I1 or I2" if isinstance(cause, IntegrityError) else "a process fell over"
+        )
+        trace: Any = traceback.extract_tb(error.__traceback__)
+        last = " < ".join(f"{f.name}:{f.lineno}" for f in reversed(trace[-4:]))
+        raise Violation(
+            f"{rule}, noticed by a process", f"{where}: {type(error).__name__}: {text} ({last})"
+        ) from error
+
+
+def watched_classes(simulation: Simulation) -> tuple[type, type]:
+    """``Coordinator`` and ``Confirmations`` that tell what they are about to do."""
+
+    class WatchedCoordinator(Coordinator[Any]):
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
+            # by identity: a transaction, attempts of it that took too long
+            self.given_up: dict[int, tuple[Any, int]] = {}
+            # shards whose leaders were heard of since an attempt was given up for their sake
+            self.heard: set[int] = set()
+
+        def leader_of(self, shard: int, term: int) -> None:
+            super().leader_of(shard, term)
+            self.heard.add(shard)
+
+        def run(self, now_ms: int, append: Any) -> None:
+            late = [
+                (attempt, wide, set(wide.participants) - set(wide.grants))
+                for attempt, wide in self._running.items()
+                if now_ms - wide.started_ms >= GIVE_UP_MS and len(wide.grants) < len(wide.participants)
+            ]
+            number = self._number
+            super().run(now_ms, append)
+            for attempt, wide, missing in late:
+                if attempt not in self._running and (wide.attempt or any(w is wide for w in self._queue)):
+                    self.given_up[id(wide)] = wide, self.given_up.get(id(wide), (wide, 0))[1] + 1
+                    self.heard -= missing
+            for wide in self._running.values():
+                if wide.attempt.number > number and not self.heard.issuperset(wide.participants):
+                    raise Violation("H19 no attempt begins without its participants' leaders",
+                                    f"{wide.attempt} of {wide.participants}, heard of were {self.heard}")
+                waits_ms, before = now_ms - wide.started_ms, self.given_up.get(id(wide), (wide, 0))[1]
+                if waits_ms >= GIVE_UP_MS * 4**before and len(wide.grants) < len(wide.participants):
+                    raise Violation("H19 no locks while a participant has no leader",
+                                    f"{wide.attempt}, after {before} others, waits for {waits_ms} ms")
+
+        def free_for(self, method: int, body: bytes, shard: int) -> bool:
+            free = super().free_for(method, body, shard)
+            simulation.checker.counts["lone"] += free
+            return free
+
+    class WatchedConfirmations(Confirmations):
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
+            self._shown: dict[
+                tuple[Any, int], int
+            ] = {}  # by question, what was shown to clients when it came
+
+        def ask(self, link: Any, rid: int, method: int, body: bytes) -> None:
+            self._shown[link, rid] = simulation.clients.shown
+            super().ask(link, rid, method, body)
+
+        def _answer(self, questions: Any, index: int) -> None:
+            for link, rid, method, _ in questions:
+                shown = self._shown.pop((link, rid), 0)
+                if method == Method.READ_INDEX and self._lessor.primary:
+                    simulation.checker.counts["read indexes"] += 1
+                    if self._store.revision < shown:
+                        raise Violation("I13 a read index covers what was shown before the question",
+                                        f"revision {self._store.revision}, shown: {shown}")
+            super()._answer(questions, index)
+
+    return WatchedCoordinator, WatchedConfirmations

@@ -1,0 +1,1 @@
+"""Schedules that are made for one rule."""

@@ -1,0 +1,1 @@
+"""Rules taken out one at a time: the checks must notice each."""

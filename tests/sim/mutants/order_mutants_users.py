@@ -1,0 +1,225 @@
+"""Rules of who may what taken out, one at a time, as ``order_mutants``: plans of ``test_order_users``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+
+import cluster.features.auth.judge
+import cluster.order.sequencing.coordinator
+import node.replica.shards.order_role
+import node.replica.writes
+import proxy.services.kv
+from cluster.evaluate.feature_table import EVERYWHERE
+from cluster.features.auth.principal import SAID, Kind, Principal, split
+from cluster.features.auth.state import AuthState
+from cluster.order.leading.rights import Rights
+from cluster.wire.messages import READ, Method
+from node.replica.shards.order_role import OrderRole
+from node.serving.guard import Guard
+from tests.sim.mutants.order_mutants_rest import SNAPSHOTS
+from tests.sim.world.order_sim import Plan
+
+Patch = pytest.MonkeyPatch
+ASKED, REFUSED, EFFECT, EQUAL = "P1", "P2", "P3", "P4"
+
+
+class Mutant(NamedTuple):
+    """A rule that is taken out, where, and by what that is noticed."""
+
+    remove: Callable[[Patch], None]
+    shards: int
+    rules: tuple[str, ...]
+    faults: tuple[str, ...] = ()  # other ones than in the plan, and more of them
+    first: int = 0  # seed
+
+    def plan(self, plan: Plan) -> Plan:
+        """What hurts soon, made of a plan of all."""
+        if not self.faults:
+            return plan
+        return replace(plan, faults=self.faults, fault_every_s=0.2, snapshot_count=20)
+
+    def __str__(self) -> str:
+        return f"{self.remove.__name__} at {self.shards}"
+
+
+def _nobody_is_judged(*_: object) -> None:
+    """Everybody may."""
+
+
+def _anybody_may(patch: Patch, method: Method) -> None:
+    patch.setitem(cluster.features.auth.judge._NEEDS, method, _nobody_is_judged)
+
+
+def writes_of_shard_0_are_not_judged(patch: Patch) -> None:
+    patch.setattr(node.replica.writes, "judge", _nobody_is_judged)
+
+
+def writes_of_other_shards_are_not_judged(patch: Patch) -> None:
+    patch.setattr(Rights, "judge", _nobody_is_judged)
+
+
+def writes_over_shards_are_not_judged(patch: Patch) -> None:
+    patch.setattr(cluster.order.sequencing.coordinator, "judge", _nobody_is_judged)
+
+
+def what_has_no_name_is_not_judged(patch: Patch) -> None:
+    """A request that came before users were enabled, as far as was applied then."""
+
+    judge = node.replica.writes.judge
+    nobody = node.replica.writes.NOBODY
+    patch.setattr(
+        node.replica.writes, "judge", lambda state, who, *rest: who is nobody or judge(state, who, *rest)
+    )
+
+
+def ranges_are_not_judged(patch: Patch) -> None:
+    _anybody_may(patch, Method.RANGE)
+
+
+def serializable_ranges_are_not_judged(patch: Patch) -> None:
+    take = Guard.take
+
+    def lets_pass(self: Any, link: Any, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
+        if method == Method.RANGE | SAID and READ.unpack_from(split(body)[1])[0] == 0:
+            self._node.reads.submit(
+                link, rid, timeout_ms, split(body)[1], self._node.serve.reading(Method.RANGE)
+            )
+            return True
+        return take(self, link, rid, method, timeout_ms, body)
+
+    patch.setattr(Guard, "take", lets_pass)
+
+
+def only_one_branch_is_judged(patch: Patch) -> None:
+    """What is not done tells by its verdict what it would have seen."""
+    judge_txn = cluster.features.auth.judge._judge_txn
+
+    def first(asked: Any, request: Any) -> None:
+        del request.failure[:]
+        judge_txn(asked, request)
+
+    patch.setattr(cluster.features.auth.judge, "_judge_txn", first)
+
+
+def compares_are_not_judged(patch: Patch) -> None:
+    judge_txn = cluster.features.auth.judge._judge_txn
+
+    def writes(asked: Any, request: Any) -> None:
+        del request.compare[:]
+        judge_txn(asked, request)
+
+    patch.setattr(cluster.features.auth.judge, "_judge_txn", writes)
+
+
+def revokes_are_not_judged(patch: Patch) -> None:
+    """With a lease go its keys."""
+    _anybody_may(patch, Method.LEASE_REVOKE)
+
+
+def keep_alives_are_not_judged(patch: Patch) -> None:
+    _anybody_may(patch, Method.LEASE_KEEPALIVE)
+
+
+def leases_without_keys_are_anybodys(patch: Patch) -> None:
+    """Also theirs who have no name."""
+    patch.setattr(cluster.features.auth.judge._Asked, "named", lambda self: None)
+
+
+def puts_under_leases_are_puts(patch: Patch) -> None:
+    """Who writes under a lease may make its other keys live, or go."""
+    patch.setattr(proxy.services.kv, "may_write_lease", lambda *args: args[4]())
+    judge_put = cluster.features.auth.judge._judge_put
+
+    def plain(asked: Any, request: Any) -> None:
+        request.lease = 0
+        judge_put(asked, request)
+
+    patch.setattr(cluster.features.auth.judge, "_judge_put", plain)
+
+
+def void_tokens_count(patch: Patch) -> None:
+    """A simple token is no older than its user's password, and the last disabling."""
+    checked = cluster.features.auth.judge._checked
+
+    def whatever(state: AuthState, who: Principal) -> Principal:
+        return who if who.kind == Kind.SIMPLE else checked(state, who)
+
+    patch.setattr(cluster.features.auth.judge, "_checked", whatever)
+
+
+def old_revisions_count(patch: Patch) -> None:
+    """A JSON web token names the auth revision that there is."""
+    patch.setattr(cluster.features.auth.judge._Asked, "valid", lambda self: self._user())
+
+
+def a_start_forgets_users(patch: Patch) -> None:
+    init = Guard.__init__
+
+    def empty(self: Any, of: Any) -> None:
+        init(self, of)
+        self.state = AuthState()
+
+    patch.setattr(Guard, "__init__", empty)
+
+
+def an_install_brings_no_users(patch: Patch) -> None:
+    patch.setattr(Guard, "replaced", lambda self: None)
+
+
+def changes_are_acknowledged_by_shard_0(patch: Patch) -> None:
+    """I20: a change of users is acknowledged once every shard's leader has applied it."""
+    others = EVERYWHERE - {Method.AUTH_CHANGE}
+    patch.setattr(node.replica.writes, "EVERYWHERE", others)
+    patch.setattr(node.replica.shards.order_role, "EVERYWHERE", others)
+
+
+def what_was_let_pass_comes_whenever(patch: Patch) -> None:
+    """And once what was evaluated there before is in order."""
+    patch.setattr(Rights, "_counts", lambda self, ordered, order_index: order_index)
+
+
+def refusals_do_not_wait(patch: Patch) -> None:
+    """I7: a refusal may rest on what is logged, and lost."""
+    wide = OrderRole._wide
+
+    def at_once(
+        self: Any, link: Any, rid: int, method: int, timeout_ms: int, body: bytes, who: Any = None
+    ) -> None:
+        leader = self.writes.leader
+        if leader is not None and who is not None:
+            try:
+                cluster.features.auth.judge.judge(leader.auth, who, method, body, leader.view)
+            except node.replica.shards.order_role.EtcdError as error:
+                self.node.reads.refuse(link, rid, error)
+                return
+        wide(self, link, rid, method, timeout_ms, body, who)
+
+    patch.setattr(OrderRole, "_wide", at_once)
+
+
+MUTANTS = [
+    Mutant(writes_of_shard_0_are_not_judged, 1, (ASKED, EFFECT)),
+    Mutant(writes_of_other_shards_are_not_judged, 3, (ASKED, EFFECT)),
+    Mutant(writes_over_shards_are_not_judged, 3, (ASKED, EFFECT)),
+    Mutant(what_has_no_name_is_not_judged, 1, (ASKED, EFFECT)),
+    Mutant(ranges_are_not_judged, 1, (ASKED,)),
+    Mutant(serializable_ranges_are_not_judged, 1, (ASKED,)),
+    Mutant(only_one_branch_is_judged, 1, (ASKED, EFFECT), first=2),
+    Mutant(compares_are_not_judged, 1, (ASKED, EFFECT), first=5),
+    Mutant(revokes_are_not_judged, 1, (ASKED, EFFECT)),
+    Mutant(revokes_are_not_judged, 3, (ASKED, EFFECT), first=6),
+    Mutant(keep_alives_are_not_judged, 1, (ASKED,)),
+    Mutant(leases_without_keys_are_anybodys, 1, (ASKED,)),
+    Mutant(puts_under_leases_are_puts, 1, (ASKED, EFFECT), first=2),
+    Mutant(void_tokens_count, 1, (ASKED, EFFECT), first=14),
+    Mutant(old_revisions_count, 1, (ASKED, EFFECT)),
+    Mutant(a_start_forgets_users, 1, (ASKED, REFUSED, EFFECT, EQUAL), SNAPSHOTS, first=1),
+    Mutant(an_install_brings_no_users, 3, (ASKED, EFFECT, REFUSED, EQUAL), SNAPSHOTS, first=2),
+    Mutant(changes_are_acknowledged_by_shard_0, 3, (ASKED, EFFECT, REFUSED)),
+    Mutant(what_was_let_pass_comes_whenever, 3, (EFFECT,)),
+    Mutant(refusals_do_not_wait, 3, (REFUSED,), first=3),
+]

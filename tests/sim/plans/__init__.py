@@ -1,0 +1,1 @@
+"""Seeds under every kind of trouble."""

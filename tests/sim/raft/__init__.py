@@ -1,0 +1,1 @@
+"""Raft alone: its simulator, checks and mutants."""

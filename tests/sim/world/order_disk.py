@@ -1,0 +1,233 @@
+"""A host's log on its disk, which loses at a crash what was not synced, and the thread that syncs it. They
+have the faces of ``node.storage.RaftLog`` and ``tools.muster.machine.disk.syncer.Syncer``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cluster.raft import Configuration, Entry, HardState, SnapshotPosition
+from tests.sim.world.order_world import DiskBroke, Process, Violation
+
+
+class LogDisk:
+    """The log as the process sees it, and as a crash leaves it."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.hard = HardState(0, 0, 0)
+        self.position = SnapshotPosition(0, 0, configuration)
+        self.log: list[Entry] = []
+        self.metas: dict[str, bytes] = {}
+        self.writes = 0
+        self.failing = False  # no sync succeeds, no write finds room
+        self.perhaps_dies: Callable[[str], None] = lambda where: None
+        self._durable: tuple[HardState, SnapshotPosition, list[Entry], dict[str, bytes]] = (
+            self.hard, self.position, [], {})
+        self._unsynced: list[Callable[[LogDisk], None]] = []
+
+    # -- LogStorage
+
+    def hard_state(self) -> HardState:
+        return self.hard
+
+    def snapshot_position(self) -> SnapshotPosition:
+        return self.position
+
+    def last_index(self) -> int:
+        return self.position.index + len(self.log)
+
+    def term(self, index: int) -> int:
+        if index == self.position.index:
+            return self.position.term
+        if not self.position.index < index <= self.last_index():
+            raise IndexError(f"entry {index} outside of ({self.position.index}, {self.last_index()}]")
+        return self.log[index - self.position.index - 1].term
+
+    def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
+        if not self.position.index < first <= last <= self.last_index():
+            raise IndexError(
+                f"entries [{first}, {last}] outside of ({self.position.index}, {self.last_index()}]"
+            )
+        found = self.log[first - self.position.index - 1 : last - self.position.index]
+        size = 0
+        for at, entry in enumerate(found):
+            size += len(entry.data)
+            if at and size > max_bytes:
+                return found[:at]
+        return found
+
+    def bytes_after(self, index: int) -> int:
+        return sum(len(entry.data) for entry in self.log[max(0, index - self.position.index):])
+
+    def file_bytes(self) -> int:
+        return self.bytes_after(0)
+
+    def index_before(self, size: int) -> int:
+        for entry in reversed(self.log):
+            if size <= 0:
+                return entry.index
+            size -= len(entry.data)
+        return self.position.index
+
+    # -- writes
+
+    def _write(self, change: Callable[[LogDisk], None]) -> None:
+        if self.failing:
+            raise DiskBroke("no space left for the log")
+        change(self)
+        self._unsynced.append(change)
+        self.writes += 1
+
+    def append(self, entries: Sequence[Entry], hard_state: HardState | None = None) -> None:
+        entries = list(entries)
+
+        def change(disk: LogDisk) -> None:
+            if entries:
+                keep = entries[0].index - disk.position.index - 1
+                assert 0 <= keep <= len(disk.log), "a gap in the log"
+                disk.log[keep:] = entries
+            if hard_state is not None:
+                assert hard_state.term >= disk.hard.term, "I2: a term never falls"
+                disk.hard = hard_state
+
+        self._write(change)
+
+    def sync(self, writes: int | None = None) -> None:
+        """Everything written so far (up to that many writes) is durable."""
+        covered = (
+            len(self._unsynced) if writes is None else max(0, len(self._unsynced) - (self.writes - writes))
+        )
+        if not covered:
+            return
+        hard, position, log, metas = self._durable
+        shadow = LogDisk(position.configuration)
+        shadow.hard, shadow.position, shadow.log, shadow.metas = hard, position, log, metas
+        for change in self._unsynced[:covered]:
+            change(shadow)
+        self._durable = shadow.hard, shadow.position, shadow.log, shadow.metas
+        del self._unsynced[:covered]
+
+    def crash(self, survivors: int) -> None:
+        """The first ``survivors`` of the unsynced writes reached the disk, the others are lost."""
+        self.sync(self.writes - len(self._unsynced) + min(survivors, len(self._unsynced)))
+        self._unsynced.clear()
+        hard, position, log, metas = self._durable
+        self.hard, self.position, self.log, self.metas = hard, position, list(log), dict(metas)
+
+    @property
+    def unsynced(self) -> int:
+        return len(self._unsynced)
+
+    @property
+    def durable_hard(self) -> HardState:
+        """The hard state that a crash would leave."""
+        return self._durable[0]
+
+    def holds(self, index: int, term: int) -> bool:
+        """Whether a crash would leave this entry, or a snapshot that covers it."""
+        _, position, log, _ = self._durable
+        at = index - position.index - 1
+        return at < 0 or (at < len(log) and log[at].term == term)
+
+    def truncate_prefix(self, position: SnapshotPosition) -> None:
+        if position.index <= self.position.index:
+            return
+        assert self.term(position.index) == position.term
+
+        def change(disk: LogDisk) -> None:
+            disk.log = disk.log[position.index - disk.position.index :]
+            disk.position = position
+
+        self._write(change)
+
+    def begin_install(self, position: SnapshotPosition) -> None:
+        def change(disk: LogDisk) -> None:
+            disk.metas["installing"] = b"1"
+
+        self.installing = position
+        self._write(change)
+        self.perhaps_dies("before an install is logged")
+        self.sync()
+        self.perhaps_dies("when an install is logged")
+
+    def finish_install(self, position: SnapshotPosition) -> None:
+        self.perhaps_dies("when a state is installed")
+        if position.index > self.position.index:
+            if position.index <= self.last_index() and self.term(position.index) == position.term:
+                self.truncate_prefix(position)
+            else:
+                def change(disk: LogDisk) -> None:
+                    disk.log, disk.position = [], position
+
+                self._write(change)
+                self.sync()
+        self._write(lambda disk: disk.metas.pop("installing", None) and None)
+
+    def verify(self, applied_index: int) -> None:
+        if "installing" in self.metas:
+            if applied_index >= self.installing.index:
+                self.finish_install(self.installing)
+            else:
+                self._write(lambda disk: disk.metas.pop("installing", None) and None)
+        if not self.position.index <= applied_index <= self.last_index():
+            raise Violation(
+                "H10 log and state meet",
+                f"state at {applied_index}, log ({self.position.index}, {self.last_index()}]",
+            )
+
+    def meta(self, name: str) -> bytes | None:
+        return self.metas.get(name)
+
+    def set_meta(self, name: str, value: bytes) -> None:
+        self._write(lambda disk: disk.metas.__setitem__(name, value))
+
+    def close(self) -> None:
+        """The process ends."""
+
+
+class Syncer:
+    """``tools.muster.machine.disk.syncer.Syncer``: a sync covers what was written when it began, and takes a
+    while."""
+
+    def __init__(self, loop: Process, sync: Callable[[], None], done: Callable[[int], None]) -> None:
+        self._loop = loop
+        self._disk: LogDisk = sync.__self__  # type: ignore[attr-defined]
+        self._done = done
+        self._running = False
+        self._wanted = 0
+        self.slow = False
+        self._inline = loop.random.random() < 0.3
+
+    @property
+    def busy(self) -> bool:
+        return self._running
+
+    def request(self, sequence: int, *, quiet: bool) -> bool:
+        self._wanted = sequence
+        if self._running:
+            return False
+        if quiet and self._inline:
+            if self._disk.failing:
+                raise DiskBroke("a sync failed")
+            self._disk.sync()
+            return True
+        self._start()
+        return False
+
+    def _start(self) -> None:
+        self._running = True
+        sequence, covered = self._wanted, self._disk.writes
+        random = self._loop.random
+        delay = random.uniform(0.05, 0.3) if self.slow else random.uniform(0.0002, 0.004)
+        self._loop.world.at(delay, self._loop, lambda: self._finished(sequence, covered))
+
+    def _finished(self, sequence: int, covered: int) -> None:
+        if self._disk.failing:
+            raise DiskBroke("a sync failed")
+        self._disk.sync(covered)
+        self._running = False
+        if self._wanted > sequence:
+            self._start()
+        self._done(sequence)
+
+    def close(self) -> None:
+        """The process ends."""

@@ -1,0 +1,146 @@
+"""What else goes wrong: disks that fail or are full, power that is gone everywhere, clocks that drift and
+jump, long pauses, and processes that die at a point where it hurts. ``hard_plan_of`` gives a plan with all of
+it by chance."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from tests.sim.world.order_host import NodeProcess
+from tests.sim.world.order_world import PowerCut, Violation
+
+if TYPE_CHECKING:
+    from tests.sim.world.order_sim import Plan, Simulation
+
+HARD_FAULTS = (
+    "kill sequencer", "kill leader", "kill leader", "kill node", "kill host", "restart", "restart", "restart",
+    "restart", "pause leader", "pause node", "pause front", "long pause", "isolate", "one way", "cut pair",
+    "cut sequencer", "heal", "heal", "heal", "break", "transfer", "transfer", "slow disk", "late", "flush",
+    "flush", "empty host", "power cut", "dark host", "full disk", "fail disk", "jump clock",
+)
+SNAPSHOTS_LEFT = "H8 a snapshot that nobody installs is removed"
+_MOST_RECEIVED = 3  # snapshots on a node's disk: one that comes, and those that are being finished beside it
+_LONG_PAUSES_S = (2.0, 5.0, 10.0)
+_REMOVED_S = 1.0 + max(_LONG_PAUSES_S)  # by then what is to be removed is, by whoever was paused
+
+
+class HardFaults:
+    """The faults of a simulation that ``order_sim`` does not know itself. Each is a method named as the
+    fault."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+
+    def power_cut(self) -> None:
+        """Of all hosts at once: what is unsynced is lost everywhere."""
+        simulation = self._simulation
+        self._go_dark(simulation.hosts)
+
+    def dark_host(self) -> None:
+        """The power of one host is cut: it tells nobody."""
+        self._go_dark((self._simulation.random.choice(self._simulation.hosts),))
+
+    def _go_dark(self, hosts: tuple[int, ...]) -> None:
+        simulation = self._simulation
+        simulation.dark |= set(hosts)
+        for host in hosts:
+            simulation._kill_host(host, front=True, unsynced=False)
+
+    def full_disk(self) -> None:
+        """Nothing finds room on a host any more."""
+        simulation = self._simulation
+        host = simulation.random.choice(simulation.hosts)
+        for shard in simulation.shards:
+            self._fails(simulation.nodes[host, shard])
+
+    def fail_disk(self) -> None:
+        """The device under one node says no."""
+        simulation = self._simulation
+        self._fails(simulation.random.choice([n for _, n in sorted(simulation.nodes.items())]))
+
+    def _fails(self, node: NodeProcess) -> None:
+        if node.alive:
+            node.log.failing = node.disk.failing = True
+
+    def long_pause(self) -> None:
+        """Of any process, for up to ten seconds."""
+        simulation, r = self._simulation, self._simulation.random
+        nodes = [n for _, n in sorted(simulation.nodes.items())]
+        simulation._pause(
+            r.choice(r.choice((nodes, simulation._leaders() or nodes))), r.choice(_LONG_PAUSES_S)
+        )
+
+    def jump_clock(self) -> None:
+        """A host's wall clock is set, by up to an hour."""
+        simulation, r = self._simulation, self._simulation.random
+        host = r.choice(simulation.hosts)
+        simulation.wall_jumps[host] = simulation.wall_jumps.get(host, 0.0) + r.choice((-1, 1)) * r.choice(
+            (0.5, 30.0, 3600.0)
+        )
+
+    # -- what follows from them
+
+    def perhaps_dies(self, where: str) -> None:
+        """A process may die at this point of its work."""
+        simulation = self._simulation
+        process = simulation.current
+        chance = simulation.plan.dies * (0.02 if where == "in an apply" else 1.0)
+        if not chance or simulation.calm or not isinstance(process, NodeProcess) or not process.alive:
+            return
+        if (
+            simulation.nodes.get((process.host, process.shard)) is process
+            and simulation.random.random() < chance
+        ):
+            simulation.did[f"died {where}"] = simulation.did.get(f"died {where}", 0) + 1
+            raise PowerCut(where)
+
+    def disk_failed(self, process: NodeProcess) -> None:
+        """A node ends because its disk fails; for want of space its host does."""
+        simulation = self._simulation
+        simulation.did["ended by a disk"] = simulation.did.get("ended by a disk", 0) + 1
+        if all(simulation.nodes[process.host, s].log.failing or not simulation.nodes[process.host, s].alive
+               for s in simulation.shards):
+            simulation._kill_host(process.host, front=True)
+        else:
+            simulation.kill(process)
+
+    def snapshots_left(self) -> str:
+        """What is left of snapshots that came; nothing when all is at rest."""
+        for (host, shard), disk in sorted(self._simulation.states.items()):
+            if disk.sinks:
+                return f"{SNAPSHOTS_LEFT}: node {host}.{shard} has {len(disk.sinks)}"
+        return ""
+
+    def received(self, process_name: str, sinks: set[Any]) -> None:
+        """A node begins to receive a snapshot, beside these others. Some of them may just be being
+        removed."""
+        if len(sinks) > _MOST_RECEIVED:
+            early = set(sinks)
+
+            def look() -> None:
+                if len(left := early & sinks) > _MOST_RECEIVED:
+                    raise Violation(SNAPSHOTS_LEFT, f"{process_name} has {len(left)}")
+
+            self._simulation.at(_REMOVED_S, None, look)
+
+
+def harden(plan: Plan, seed: int) -> Plan:
+    """Add what is new to a plan, by chance."""
+    r = Random(f"hard plan {seed}")
+    plan.faults = HARD_FAULTS
+    plan.hosts = r.choice((3, 3, 3, 5))
+    plan.drift = r.choice((0.0, 0.01, 0.05))
+    plan.dies = r.choice((0.0, 0.2))
+    plan.finish_s = r.choice(((0.0, 0.0), (0.0, 2.0), (0.0, 30.0)))
+    plan.seconds = r.choice((5.0, 8.0, 14.0))
+    plan.snapshot_count = r.choice((10, 40, 10_000))
+    plan.many = r.choice((1, 1, plan.many))
+    assert plan.mix is not None
+    plan.mix |= {
+        "compact": plan.mix["compact"] + r.choice((0, 2)), "delete": plan.mix["delete"] + r.choice((0, 6)),
+        "lease_put": plan.mix["lease_put"] + r.choice((0, 4)),
+    }
+    plan.tcp = r.random() < 0.6
+    plan.buffer = r.choice((10_000, 10_000, 60))
+    return plan

@@ -1,0 +1,108 @@
+"""Hosts leave and come back, in every group, while everything else goes wrong: an operator whose wishes
+the nodes carry out. The host that left keeps its disks, so that it may come back under its identity."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING
+
+from cluster.raft import Configuration, EntryKind
+from tests.sim.world.order_world import Violation
+
+if TYPE_CHECKING:
+    from tests.sim.world.order_host import NodeProcess
+    from tests.sim.world.order_sim import Simulation
+
+LOOK_S = 0.05
+
+
+class Configurations:
+    """What every group has committed, and the rules over all of them (I21, H12)."""
+
+    def __init__(self, shards: range, initial: Configuration) -> None:
+        self.history = {shard: [initial] for shard in shards}
+        self._known: dict[str, Configuration] = {}  # in effect at a node when it was looked at last
+
+    def committed(self, shard: int, kind: int, data: bytes) -> None:
+        """One more entry of a group is known to be committed, in the order of its log."""
+        if kind != EntryKind.CONFIG:
+            return
+        mine = self.history[shard]
+        mine.append(Configuration.decode(data))
+        where = f"group {shard}: {mine[-1]}"
+        for other, history in self.history.items():
+            at = min(len(mine), len(history))
+            if mine[:at] != history[:at] or abs(len(mine) - len(history)) > 1:
+                raise Violation(
+                    "I21 the next change of hosts begins when all groups have the last",
+                    f"{where}, group {other}: {history[-1]}",
+                )
+        members = self.history[0][-1].members()
+        for other, history in self.history.items():
+            if not history[-1].voters <= members:
+                raise Violation(
+                    "H12 a host out of group 0 is a voter nowhere", f"{where}, group {other}: {history[-1]}"
+                )
+
+    def in_effect(self, node: str, shard: int, configuration: Configuration) -> None:
+        """What a node goes by after a step (I21): committed, or one member's change away from what is."""
+        if self._known.get(node) is configuration:
+            return
+        self._known[node] = configuration
+        if not any(
+            len(_changed(committed, configuration)) <= 1 for committed in reversed(self.history[shard])
+        ):
+            raise Violation(
+                "I21 one change at a time in a group",
+                f"{node} goes by {configuration}, committed is {self.history[shard][-1]}",
+            )
+
+    def now(self) -> list[Configuration]:
+        """The latest committed configuration of each group."""
+        return [history[-1] for _, history in sorted(self.history.items())]
+
+
+def _changed(before: Configuration, after: Configuration) -> set[int]:
+    return (before.voters ^ after.voters) | (before.learners ^ after.learners)
+
+
+class Members:
+    """The operator. One wish after the other, told to whoever leads shard 0: a host leaves, and comes back.
+    The rest is the nodes' own work (``node.members``)."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._random = Random(f"{simulation.seed}/members")
+        self._later()
+
+    def _later(self) -> None:
+        self._simulation.at(LOOK_S, None, self._look)
+
+    @property
+    def done(self) -> int:
+        """Changes that every group has committed."""
+        return min(len(history) for history in self._simulation.checker.configurations.history.values()) - 1
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether everybody is a voter of every group again."""
+        return all(c == self._simulation.configuration for c in self._simulation.checker.configurations.now())
+
+    def _look(self) -> None:
+        self._later()
+        leaders = self._simulation._leaders(0)
+        if leaders:
+            leader = max(leaders, key=lambda process: process.node.raft.term)
+            leader.happens(None, lambda: self._wish(leader))
+
+    def _wish(self, leader: NodeProcess) -> None:
+        hosts = leader.node.roster.table.hosts
+        gone = [host for _, host in sorted(hosts.items()) if host.removed]
+        if gone:
+            leader.node.roster.changes.want(replace(gone[0], removed=False))
+        elif leader.node.raft.configuration.voters != hosts.keys() or self._simulation.calm:
+            return  # the one before is to vote again first
+        elif self._random.random() > 0.7:
+            host = hosts[self._random.choice(sorted(hosts))]
+            leader.node.roster.changes.want(replace(host, removed=True))

@@ -1,0 +1,600 @@
+"""A multi-version store in memory that may come back from any moment since its last flush. It has the faces of
+``node.storage``'s classes.
+
+The store applies records in the plainest way and keeps a chain of hashes over every change, so that two replicas
+at one order index can be compared at once (I19).
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from bisect import bisect_left, insort
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+from cluster.effects import later_puts, records
+from cluster.effects.later_puts import LaterPuts
+from cluster.effects.records import Item, items
+from cluster.evaluate.reading.ranges import Fields, is_creation, row_tags
+from cluster.evaluate.reading.row_parts import sizes_of
+from cluster.evaluate.spans import holds
+from cluster.evaluate.view import Current
+from cluster.features import downgrade, rows
+from cluster.members.table import Host
+from cluster.wire.protobuf import read_varint, tombstone, varint
+from node.storage import Applied, Applying, HistorySlice, Position, Prepared, PreparedRows
+from node.storage.errors import Compacted, FutureRevision, SnapshotRefused, SyncFailed
+from tests.sim.world.order_rows import apply_rows, feature_rows, pauses
+
+
+class Content:
+    """Everything that is applied."""
+
+    def __init__(self) -> None:
+        self.position = Position(0, 0, 0, 1, 0)
+        self.keys: list[bytes] = []
+        self.versions: dict[bytes, list[tuple[int, int, bytes | None]]] = {}  # revision, sub, KeyValue
+        self.changes: list[tuple[int, int, bytes, bytes | None]] = []  # revision, sub, key, KeyValue
+        self.leases: dict[int, tuple[int, int]] = {}
+        self.metas: dict[str, bytes] = {}
+        self.members: dict[int, bytes] = {}
+        self.incarnations: dict[int, int] = {}
+        self.alarms: set[tuple[int, int]] = set()
+        self.layout: tuple[int, int, int] | None = None
+        self.chain = 0
+
+    def copy(self) -> Content:
+        new = Content()
+        new.position, new.layout, new.chain = self.position, self.layout, self.chain
+        new.keys, new.changes = list(self.keys), list(self.changes)
+        new.versions = {k: list(v) for k, v in self.versions.items()}
+        new.leases, new.metas, new.members = dict(self.leases), dict(self.metas), dict(self.members)
+        new.incarnations, new.alarms = dict(self.incarnations), set(self.alarms)
+        return new
+
+    def digest(self) -> tuple[object, ...]:
+        """What must be the same on every replica at this order index (I19)."""
+        return self.position, self.chain, self.metas.get("fold", b""), tuple(sorted(self.leases.items()))
+
+
+Changes = list[tuple[int, bytes, int, int]]
+
+
+class Store:
+    """``node.storage.StateStore`` in memory. ``disk`` outlives the process."""
+
+    def __init__(self, disk: StateDisk) -> None:
+        self._disk = disk
+        self._now = disk.reopen()
+        self.counts = SimpleNamespace(build_step=lambda: True, grown=False)  # the key counts of ranges: here they are walked
+
+    def forget_versions(self) -> None:
+        """It has none."""
+
+    @property
+    def position(self) -> Position:
+        return self._now.position
+
+    @property
+    def durable_position(self) -> Position:
+        return self._disk.flushed.position
+
+    @property
+    def revision(self) -> int:
+        return self._now.position.revision
+
+    @property
+    def compact_revision(self) -> int:
+        return self._now.position.compact_revision
+
+    # -- changes
+
+    def apply(self, run: Sequence[tuple[int, int, bytes]], *, want_events: bool = False,
+              meta: Mapping[str, bytes] | None = None) -> Applied:
+        changes: Changes = []
+        revision = self.revision
+        for _, _, data in run:
+            changes.append((revision, data, 0, -1))
+            revision += sum(_takes(data, kind, at, to) for kind, at, to in items(data))
+        index, term, _ = run[-1]
+        assert run[0][0] == self.position.shard_index + 1, "I18: records in order"
+        return self.apply_changes(changes, (index, index, term, revision), want_events=want_events, meta=meta)
+
+    def apply_changes(self, changes: Sequence[tuple[int, bytes, int, int]], position: tuple[int, int, int, int], *,
+                      want_events: bool = False, meta: Mapping[str, bytes] | None = None) -> Applied:
+        # the caller's bytes are kept: they are immutable
+        batch = (list(changes), position, dict(meta or {}))
+        applied = apply(self._now, *batch)
+        self._disk.applied.append(batch)
+        self._disk.watched(self._now)
+        if not want_events:
+            applied.events.clear()
+        return applied
+
+    def apply_slices(self, run: Sequence[tuple[int, int, bytes]], *, want_events: bool = False,
+                     meta: Mapping[str, bytes] | None = None, evaluated: object = None) -> Applying:
+        yield from pauses(data for _, _, data in run)
+        return self.apply(run, want_events=want_events, meta=meta)
+
+    def apply_own(self, prepared: Prepared, index: int, term: int, *, want_events: bool) -> Applied:
+        if isinstance(prepared, PreparedRows):
+            return self.apply([(index, term, records.rows(rows.encode(prepared.feature, prepared.rows)))])
+        puts = prepared.puts
+        new = [key in puts.new and puts.keys.index(key) == place for place, key in enumerate(puts.keys)]
+        return self.apply([(index, term, records.puts(puts.revision, puts.keys, puts.kvs, new))], want_events=want_events)
+
+    def apply_changes_slices(self, changes: Sequence[tuple[int, bytes, int, int]], position: tuple[int, int, int, int],
+                             *, want_events: bool = False, meta: Mapping[str, bytes] | None = None,
+                             evaluated: Mapping[int, LaterPuts] | None = None) -> Applying:
+        for place, puts in (evaluated or {}).items():  # what a leader knows of its own entry is what the entry says
+            _, data, pos, sub = changes[place]
+            assert sub == -1
+            assert data[pos:] == puts.encode()
+        yield from pauses(data[pos:] for _, data, pos, _ in changes)
+        return self.apply_changes(changes, position, want_events=want_events, meta=meta)
+
+    def flush(self) -> Position:
+        if self._disk.failing:
+            raise SyncFailed("the disk fails")
+        self._disk.flushed = self._now.copy()
+        self._disk.applied.clear()
+        return self._disk.flushed.position
+
+    def install(self, sink: Sink) -> Position:
+        if sink.position.order_index <= self.position.order_index:
+            raise SnapshotRefused("not newer")
+        self._now = sink.content.copy()
+        self._disk.flushed = sink.content.copy()
+        self._disk.applied.clear()
+        self._disk.sinks.discard(sink)
+        return self.position
+
+    def close(self) -> None:
+        """The process ends."""
+
+    compacting = False
+
+    def compaction_step(self, budget_us: int) -> bool:
+        return True
+
+    # -- reads
+
+    def _at(self, revision: int) -> int:
+        if revision <= 0:
+            return self.revision
+        if revision > self.revision:
+            raise FutureRevision(self.revision)
+        if revision < self.compact_revision:
+            raise Compacted(self.compact_revision)
+        return revision
+
+    def _live(self, key: bytes, revision: int) -> bytes | None:
+        for at, _, kv in reversed(self._now.versions.get(key, ())):
+            if at <= revision:
+                return kv
+        return None
+
+    def get(self, key: bytes, revision: int = 0) -> bytes | None:
+        return self._live(key, self._at(revision))
+
+    def current(self, key: bytes) -> Current | None:
+        kv = self._live(key, self.revision)
+        if kv is None:
+            return None
+        f = Fields(kv)
+        return Current(f.create, f.mod, f.version, f.lease)
+
+    def previous(self, key: bytes, revision: int) -> bytes | None:
+        return None if revision - 1 < self.compact_revision else self._live(key, revision - 1)
+
+    def _span(self, start: bytes, end: bytes) -> list[bytes]:
+        keys = self._now.keys
+        first = bisect_left(keys, start)
+        if not end:
+            return keys[first : first + 1] if keys[first : first + 1] == [start] else []
+        return keys[first:] if end == b"\0" else keys[first : bisect_left(keys, end)]
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        at = self._at(revision)
+        return iter([(key, kv) for key in self._span(start, end) if (kv := self._live(key, at)) is not None])
+
+    def changes(self, from_revision: int) -> Iterator[tuple[int, int, int, bytes]]:
+        found = self._now.changes
+        return iter([(revision, sub, int(kv is None), key)
+                     for revision, sub, key, kv in found[bisect_left(found, (from_revision,)):]])
+
+    def rows_at(self, revision: int) -> dict[bytes, bytes]:
+        """All live keys then, as far as they have not been compacted."""
+        return {key: kv for key in self._span(b"\0", b"\0") if (kv := self._live(key, revision)) is not None}
+
+    def live_count(self, start: bytes, end: bytes) -> int:
+        return sum(1 for _ in self.scan(start, end))
+
+    def quick_count(self, start: bytes, end: bytes) -> int | None:
+        """Not known without walking."""
+        return None
+
+    def count_at_most(self, start: bytes, end: bytes) -> int | None:
+        """Not known without walking."""
+        return None
+
+    def reader(self, revision: int = 0) -> Reader:
+        return Reader(self, self._at(revision))
+
+    def reader_before(self, revision: int) -> Reader:
+        return Reader(self, revision)
+
+    def history(self, start: bytes, end: bytes, from_revision: int, *, max_events: int, max_bytes: int,
+                want_prev: bool = False, max_scan: int = 10_000) -> HistorySlice:
+        position = self.position
+        if from_revision < position.compact_revision:
+            raise Compacted(position.compact_revision)
+        slice_ = HistorySlice([], max(position.revision + 1, from_revision), position.revision,
+                              position.compact_revision)
+        changes = self._now.changes
+        last = from_revision
+        found = itertools.islice(changes, bisect_left(changes, (from_revision,)), None)
+        for scanned, (revision, sub, key, kv) in enumerate(found):
+            if revision != last:
+                if scanned >= max_scan or len(slice_.events) >= max_events:
+                    slice_.next_revision = revision
+                    break
+                last = revision
+            if key == start if not end else start <= key and (end == b"\0" or key < end):
+                prev = (self.previous(key, revision) or b"") if want_prev and not (
+                    kv is not None and is_creation(kv)) else b""
+                slice_.events.append((revision, int(kv is None), key, kv or tombstone(key, revision), prev, sub))
+        return slice_
+
+    def history_slices(self, start: bytes, end: bytes, from_revision: int, *, max_events: int, max_bytes: int,
+                       want_prev: bool, max_scan: int) -> Generator[None, None, HistorySlice]:
+        return self.history(start, end, from_revision, max_events=max_events, max_bytes=max_bytes, want_prev=want_prev,
+                            max_scan=max_scan)
+        yield
+
+    def hash_kv(self, revision: int = 0) -> KeysHash:
+        return KeysHash(self._now, self._at(revision))
+
+    def lease(self, lease: int) -> tuple[int, int] | None:
+        return self._now.leases.get(lease)
+
+    def leases(self) -> Iterator[tuple[int, int, int]]:
+        return iter([(lease, *ttl) for lease, ttl in self._now.leases.items()])
+
+    def hangs_many(self, lease: int, many: int) -> bool:
+        return len(self.lease_keys(lease)) > many
+
+    def remember_lease_keys(self, lease: int, step: int) -> Iterator[None]:
+        """Everything is in memory here; as many steps as in the real one."""
+        return iter([None] * (len(self.lease_keys(lease)) // step))
+
+    def lease_keys(self, lease: int, limit: int = 0) -> list[bytes]:
+        return [k for k in self._now.keys if (c := self.current(k)) is not None and c.lease == lease]
+
+    def attached(self, lease: int) -> Iterator[bytes]:
+        return iter(self.lease_keys(lease))
+
+    def meta(self, name: str) -> bytes | None:
+        return self._now.metas.get(name)
+
+    def members(self) -> dict[int, bytes]:
+        return self._now.members
+
+    def alarms(self) -> list[tuple[int, int]]:
+        return sorted(self._now.alarms)
+
+    def feature_rows(self, feature: int) -> list[tuple[bytes, bytes]]:
+        return feature_rows(self._now.metas, feature)
+
+    def hosts(self) -> list[bytes]:
+        return [row for name, row in sorted(self._now.metas.items()) if name.startswith("host/")]
+
+    def incarnations(self) -> dict[int, int]:
+        return self._now.incarnations
+
+    def bootstrap(self) -> tuple[int, int, int] | None:
+        return self._now.layout
+
+    def size_in_use_bytes(self) -> int:
+        return 0
+
+    def size_bytes(self) -> int:
+        return 0
+
+
+class KeysHash:
+    """``node.storage.state.slices.hashing.StateHash`` of the versions of keys."""
+
+    def __init__(self, content: Content, revision: int) -> None:
+        self.revision, self.compact_revision = revision, content.position.compact_revision
+        kept: dict[bytes, tuple[int, int, bytes | None]] = {}
+        covered = []  # in the order of keys, however far a compaction has come: the same versions are the same rows
+        for version in content.changes:
+            if version[0] <= min(revision, self.compact_revision):
+                kept[version[2]] = version[0], version[1], version[3]
+            elif version[0] <= revision:
+                covered.append((version[2], version[0], version[1], version[3]))
+        covered += [(key, *rest) for key, rest in kept.items() if rest[2] is not None]
+        self.value = zlib.crc32(repr(sorted(covered, key=lambda version: version[:3])).encode())
+
+    def step(self, budget_us: int) -> bool:
+        return True
+
+
+class Reader:
+    """A pinned revision."""
+
+    def __init__(self, store: Store, revision: int) -> None:
+        self.position = store.position
+        self.revision = revision
+        self._rows = store.rows_at(revision)
+        # whatever is compacted meanwhile
+        self._versions = {key: list(versions) for key, versions in sorted(store._now.versions.items())}
+
+    def _older(self, revision: int) -> dict[bytes, bytes]:
+        found = {key: [kv for at, _, kv in some if at <= revision] for key, some in self._versions.items()}
+        return {key: kv for key, kvs in found.items() if kvs and (kv := kvs[-1]) is not None}
+
+    def scan(self, start: bytes, end: bytes, look: int = 0, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        return iter([(k, kv) for k, kv in (self._older(revision) if revision else self._rows).items()
+                     if (k == start if not end else start <= k and (end == b"\0" or k < end))])
+
+    def splicer(self, start: bytes, end: bytes, look: int) -> Splicer:
+        return Splicer(self.scan(start, end))
+
+    rows = splicer  # here nothing that was read is kept
+
+    def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:
+        return sum(1 for _ in self.scan(start, end)), None
+
+
+class Splicer:
+    """Rows that go into an answer as they lie."""
+
+    def __init__(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
+        self._rows = rows
+
+    def more(self, parts: list[bytes], most: int, most_bytes: int, sizes: list[bytes] | None = None,
+             ) -> tuple[int, bytes | None, bool]:
+        taken, begin, ended = 0, len(parts), False
+        last = None
+        while taken < most and most_bytes > 0:
+            row = next(self._rows, None)
+            if row is None:
+                ended = True
+                break
+            last, kv = row
+            parts += (row_tags[len(kv)], kv)
+            most_bytes -= len(kv)
+            taken += 1
+        if sizes is not None:
+            sizes.append(sizes_of(parts, begin))
+        return taken, last, ended
+
+
+class StateDisk:
+    """What is on the disk: a flushed state, and what was applied to it since."""
+
+    def __init__(self) -> None:
+        self.flushed = Content()
+        self.applied: list[tuple[Changes, tuple[int, int, int, int], dict[str, bytes]]] = []
+        self.watched: Callable[[Content], None] = lambda content: None
+        self.failing = False
+        self.sinks: set[Any] = set()  # snapshots being received, by whoever lives now
+
+    def crash(self, random: Random) -> None:
+        """RocksDB may have flushed at any batch; the rest is gone."""
+        survivors = random.choice((0, len(self.applied), random.randint(0, len(self.applied))))
+        self.sinks.clear()
+        for batch in self.applied[:survivors]:
+            apply(self.flushed, *batch)
+        self.applied.clear()
+
+    def reopen(self) -> Content:
+        assert not self.applied
+        return self.flushed.copy()
+
+
+def _takes(data: bytes, kind: int, at: int, to: int) -> int:
+    if kind in (Item.PUT, Item.PUT_NEW, Item.PUT_REF, Item.DELETE, Item.DELETE_RANGE):
+        return 1
+    if kind == Item.PUTS:
+        return len(records.read_puts(data, at, to).keys)
+    if kind == Item.PUTS_LATER:
+        return len(later_puts.read(data, at, to).keys)
+    if kind in (Item.TXN, Item.TXN_LONG):
+        return int(to > at)
+    return int(kind == Item.LEASE_REVOKE and to > at + records.LEASE_ID.size)
+
+
+def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]], position: tuple[int, int, int, int],
+          meta: Mapping[str, bytes]) -> Applied:
+    """Apply records that have a place; see ``StateStore.apply_changes``."""
+    out = Applied(content.position.revision)
+    revision, compact = content.position.revision, content.position.compact_revision
+    for before, data, pos, sub in changes:
+        assert before >= revision or (sub > 0 and before == revision - 1), "I5: revisions only grow"
+        revision = before
+        if sub >= 0:
+            revision += _change(content, out, revision + 1, data, pos, len(data), sub)
+            continue
+        for kind, at, to in items(data, pos):
+            if kind == Item.PUTS:
+                revision = _puts(content, out, revision, records.read_puts(data, at, to))
+            elif kind == Item.PUTS_LATER:
+                revision = _puts(content, out, revision, later_puts.read(data, at, to).at(revision))
+            elif kind in (Item.TXN, Item.TXN_LONG):
+                revision += _change(content, out, revision + 1, data, at, to, 0)
+            elif kind == Item.LEASE_GRANT:
+                lease, ttl = records.LEASE.unpack_from(data, at)
+                content.leases[lease] = (ttl, 0)
+                out.leases.append((Item.LEASE_GRANT, lease, ttl))
+            elif kind == Item.LEASE_REVOKE:
+                (lease,) = records.LEASE_ID.unpack_from(data, at)
+                revision += _change(content, out, revision + 1, data, at + 8, to, 0)
+                content.leases.pop(lease, None)
+                out.leases.append((Item.LEASE_REVOKE, lease, 0))
+            elif kind == Item.LEASE_CHECKPOINT:
+                lease, remaining = records.LEASE.unpack_from(data, at)
+                if lease in content.leases:
+                    content.leases[lease] = (content.leases[lease][0], remaining)
+                    out.leases.append((Item.LEASE_CHECKPOINT, lease, remaining))
+            elif kind == Item.COMPACT:
+                (at_revision,) = records.REVISION.unpack_from(data, at)
+                assert at_revision <= revision, "I24: no compaction above the applied revision"
+                if at_revision > compact:
+                    compact = out.compacted = at_revision
+            elif kind == Item.BOOTSTRAP:
+                content.layout = out.bootstrap = records.BOOTSTRAP.unpack_from(data, at)
+            elif kind == Item.ALARM:
+                raised, alarm, member_id = records.ALARM_BODY.unpack_from(data, at)
+                (content.alarms.add if raised else content.alarms.discard)((member_id, alarm))
+                out.alarms = True
+            elif kind == Item.ROWS:
+                apply_rows(content.metas, out, data, at, to)
+            elif kind == Item.INCARNATION:
+                member_id, incarnation = records.INCARNATION.unpack_from(data, at)
+                if content.incarnations.setdefault(member_id, incarnation) == incarnation:
+                    out.incarnations.append((member_id, incarnation))
+            elif kind == Item.DOWNGRADE:
+                content.metas[downgrade.META] = data[at:to]
+            elif kind == Item.HOST:
+                content.metas[f"host/{Host.decode(data[at:to]).member_id:016x}"] = data[at:to]
+                out.hosts.append(data[at:to])
+            elif kind == Item.PUBLISH:
+                content.members[read_varint(data[at:to], 1)[0]] = data[at:to]
+            else:
+                revision += _change(content, out, revision + 1, data, at - records.ITEM.size, to, 0)
+    order_index, shard_index, term, new_revision = position
+    assert new_revision >= revision, "I5: the fold stands after everything it covers"
+    assert order_index > content.position.order_index, "I18: only forward"
+    content.metas.update(meta)
+    content.position = Position(order_index, shard_index, term, new_revision, compact)
+    out.revision = new_revision
+    return out
+
+
+def _puts(content: Content, out: Applied, revision: int, puts: records.Puts) -> int:
+    """Puts whose leader knew everything about them, and the revision after them."""
+    assert puts.revision == revision + 1, f"C4: revision {puts.revision} evaluated where {revision + 1} is due"
+    for key, kv in zip(puts.keys, puts.kvs, strict=True):
+        revision += 1
+        old, new = _newest(content, key), Fields(kv)
+        assert new.mod == revision, f"C4: {key!r} put at {new.mod}, logged as {revision}"
+        before = (revision, 0) if old is None else (Fields(old).create, Fields(old).version)
+        assert (new.create, new.version) == (before[0], before[1] + 1), f"I22: put of {key!r} onto something else"
+        _version(content, out, revision, 0, key, kv)
+    assert {key for key, kv in zip(puts.keys, puts.kvs, strict=True) if Fields(kv).version == 1} == set(puts.new), "I22: new or not?"
+    return revision
+
+
+def _change(content: Content, out: Applied, revision: int, data: bytes, pos: int, end: int, sub: int) -> int:
+    """Changes at one revision; whether there were any."""
+    if pos == end:
+        return 0
+    mod = varint(revision)
+    place = sub - 1
+    for kind, at, to in items(data, pos, end):
+        place += 1
+        kv: bytes | None = None
+        if kind == Item.DELETE_RANGE:
+            start, range_end, count = records.read_delete_range(data, at, to)
+            found = [key for key in content.keys if holds((start, range_end), key) and _newest(content, key) is not None]
+            assert len(found) == count, f"I22: [{start!r}, {range_end!r}) holds {len(found)} keys, {count} were counted"
+            for key in found:
+                _version(content, out, revision, place, key, None)
+            place += count - 1
+            continue
+        if kind == Item.DELETE:
+            key = data[at:to]
+            assert _newest(content, key) is not None, f"I22: a delete of {key!r}, which is not there"
+        elif kind == Item.PUT_REF:
+            key = records.key_of(data, kind, at, to)
+            old = _newest(content, key)
+            assert old is not None, f"I22: PUT_REF of {key!r}, which is not there"
+            key, kv, lease = records.read_put_ref(data, at, to, Fields(old).create, mod)
+        else:
+            key, kv, lease = records.read_put(data, kind, at, to, mod)
+            old = _newest(content, key)
+            assert (old is None) == (kind == Item.PUT_NEW), f"I22: put of {key!r}: new or not?"
+        if kv is not None:
+            lease = Fields(kv).lease
+            assert not lease or lease in content.leases, f"I15: {key!r} hangs on lease {lease}, which is not there"
+        _version(content, out, revision, place, key, kv)
+    return 1
+
+
+def _version(content: Content, out: Applied, revision: int, place: int, key: bytes, kv: bytes | None) -> None:
+    if key not in content.versions:
+        content.versions[key] = []
+        insort(content.keys, key)
+    content.versions[key].append((revision, place, kv))
+    content.changes.append((revision, place, key, kv))
+    content.chain = hash((content.chain, revision, place, key, kv))
+    out.events.append((revision, int(kv is None), key, kv if kv is not None else tombstone(key, revision), place))
+
+
+def _newest(content: Content, key: bytes) -> bytes | None:
+    versions = content.versions.get(key)
+    return versions[-1][2] if versions else None
+
+
+_sources = itertools.count(1)
+_snapshots: dict[bytes, Content] = {}
+
+
+class Source:
+    """``node.storage.snapshot.SnapshotSource``: the stream is a ticket, in two chunks."""
+
+    def __init__(self, content: Content) -> None:
+        self.content = content
+        self.position = content.position
+        self._ticket = b"%08d" % next(_sources)
+        self.size_bytes = len(self._ticket)
+        _snapshots[self._ticket] = content
+        self._sent = 0
+
+    @classmethod
+    def create(cls, store: Store, path: str) -> Source:
+        return cls(store._now.copy())
+
+    @staticmethod
+    def remove_left(path: str) -> None:
+        """A crash takes the memory with it."""
+
+    def next_chunk(self, size: int) -> bytes:
+        chunk = self._ticket[self._sent : self._sent + 4]
+        self._sent += 4
+        return chunk
+
+    def close(self) -> None:
+        """Sent or given up."""
+
+
+class Sink:
+    """``node.storage.snapshot.SnapshotSink``."""
+
+    def __init__(self, disk: StateDisk, takes_s: float) -> None:
+        self._disk = disk
+        self.takes_s = takes_s  # what syncing it takes: see Process.run_in_executor
+        self._data = b""
+        disk.sinks.add(self)
+        self.position = Position(0, 0, 0, 0, 0)
+        self.content = Content()
+
+    def write(self, data: bytes) -> None:
+        self._data += data
+
+    def finish(self) -> Position:
+        if self._data not in _snapshots:
+            raise SnapshotRefused("it is not whole")
+        self.content = _snapshots[self._data]
+        self.position = self.content.position
+        return self.position
+
+    def abandon(self) -> None:
+        """Given up."""
+        self._disk.sinks.discard(self)

@@ -1,0 +1,1 @@
+"""What a leader writes from what it evaluated, beside what the record says."""
