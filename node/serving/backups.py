@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import threading
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -98,7 +101,7 @@ class Backup(_Taken):
         if self.timer is not None:
             self.timer.cancel()
         if self.process is not None:
-            self.process.kill()
+            _kill(self.process)
 
     def free(self, at_once: bool) -> None:
         if self.file is not None:
@@ -312,11 +315,19 @@ def _run(backup: Backup, job: Job) -> dict[str, Any]:
     """In a helper thread: have the file built by a process, and wait for it."""
     backup.folder.mkdir(parents=True)
     backup.process = process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "node.backup.build"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        [sys.executable, "-P", "-m", "node.backup.build"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        process_group=0)
     if backup.ended:
-        process.kill()
+        _kill(process)
     out, _ = process.communicate(job.encode())
     if process.returncode:
         return {"error": f"it ended with code {process.returncode}"}
     found: dict[str, Any] = json.loads(out)
     return found
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """With its child, which would write on for a moment into a folder that is being removed."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
