@@ -14,7 +14,7 @@ from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from cluster.version import CLUSTER_VERSION, ETCD_VERSION
 from cluster.wire.messages import HEAD, Method
-from proxy.http.requests import HttpRequest
+from proxy.http.requests import HttpHandler, HttpRequest
 from proxy.metrics.exposition import Metrics
 from proxy.routing.router import Waiting
 from proxy.shared.context import Context, Registry
@@ -40,7 +40,8 @@ def register_http(
     ):
         probe = Probe(name, listed, checks, metrics)
         registry.http(f"/{name}", probe.serve)
-        registry.http(f"/{name}/", probe.serve_one)
+        for check in listed:
+            registry.http(f"/{name}/{check}", probe.one(check))
     if not metrics_only:
         registry.http("/version", _version)
         registry.http("/debug/vars", lambda request: _debug_vars(request, context))
@@ -214,7 +215,10 @@ class Health:
             self._metrics.health_successes += 1
         if not request.closed:
             body = orjson.dumps({"health": "false" if reason else "true", "reason": reason})
-            request.respond(503 if reason else 200, body + b"\n" if reason else body, (), _TEXT)
+            if reason:
+                request.respond(503, body + b"\n", [("X-Content-Type-Options", "nosniff")], _TEXT)
+            else:
+                request.respond(200, body, (), _TEXT)
 
 
 class Probe:
@@ -235,13 +239,14 @@ class Probe:
             excluded = set(query.get("exclude", ()))
             self._run(request, [n for n in self._listed if n not in excluded], "verbose" in query)
 
-    def serve_one(self, request: HttpRequest) -> None:
-        """``/livez/<check>``."""
-        name = request.path.rpartition("/")[2]
-        if name not in self._listed:
-            request.respond(404, b"404 page not found\n", [("X-Content-Type-Options", "nosniff")], _TEXT)
-        elif only_get(request):
-            self._run(request, [name], "verbose" in parse_qs(request.query, keep_blank_values=True))
+    def one(self, check: str) -> HttpHandler:
+        """What serves ``/livez/<check>``."""
+
+        def serve(request: HttpRequest) -> None:
+            if only_get(request):
+                self._run(request, [check], "verbose" in parse_qs(request.query, keep_blank_values=True))
+
+        return serve
 
     def _run(self, request: HttpRequest, names: list[str], verbose: bool) -> None:
         found: dict[str, str] = {}
