@@ -9,7 +9,8 @@ import pytest
 
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
-from tools.muster.config.parse import ConfigError, UsageError, Values, duration_ms, resolve
+from tools.muster.config.parse import ConfigError, UsageError, Values, resolve
+from tools.muster.config.values import duration_ms
 
 
 def parse(*args: str, **environ: str) -> Values:
@@ -64,10 +65,10 @@ def test_two_dashes_end_the_flags() -> None:
             'invalid value "99999999999999999999" for flag -snapshot-count',
         ),
         (("--grpc-keepalive-min-time=5",), 'invalid value "5" for flag -grpc-keepalive-min-time'),
-        (("--pre-vote=maybe",), 'invalid boolean value "maybe" for flag -pre-vote'),
+        (("--pre-vote=maybe",), 'invalid boolean value "maybe" for -pre-vote: parse error'),
         (
             ("--initial-cluster-state=old",),
-            'invalid value "old" for flag -initial-cluster-state; possible: new, existing',
+            'invalid value "old" for flag -initial-cluster-state: invalid value; possible: new, existing',
         ),
     ],
 )
@@ -75,6 +76,66 @@ def test_a_command_line_that_cannot_be_read(args: tuple[str, ...], message: str)
     with pytest.raises(UsageError) as e:
         parse(*args)
     assert message in str(e.value)
+
+
+_URL = "--listen-client-urls="
+
+
+@pytest.mark.parametrize(
+    ("argument", "why"),
+    [
+        (_URL + "x", "URL scheme must be http, https, unix, or unixs: x"),
+        (_URL + "localhost:1", "URL scheme must be http, https, unix, or unixs: localhost:1"),
+        (_URL + "127.0.0.1:1", 'parse "127.0.0.1:1": first path segment in URL cannot contain colon'),
+        (_URL + "ftp://h:1", "URL scheme must be http, https, unix, or unixs: ftp://h:1"),
+        (_URL + "http://", 'URL address does not have the form "host:port": http://'),
+        (_URL + "http://h", 'URL address does not have the form "host:port": http://h'),
+        (_URL + "http://h:1,http://h", 'URL address does not have the form "host:port": http://h'),
+        (_URL + "http://h:x", 'parse "http://h:x": invalid port ":x" after host'),
+        (_URL + "http://h:1/", "URL must not contain a path: http://h:1/"),
+        (_URL + "http://[::1", "parse \"http://[::1\": missing ']' in host"),
+        ("--max-txn-ops=+5", "parse error"),
+        ("--max-txn-ops= 5", "parse error"),
+        ("--max-txn-ops=09", "parse error"),
+        ("--grpc-keepalive-interval=99999999h", "parse error"),
+    ],
+)
+def test_a_value_that_is_none_ends_with_code_2_in_etcds_words(argument: str, why: str) -> None:
+    name, _, text = argument.partition("=")
+    with pytest.raises(UsageError) as e:
+        parse(argument)
+    assert str(e.value).startswith(f'invalid value "{text}" for flag {name[1:]}: ')
+    assert why in str(e.value)
+
+
+@pytest.mark.parametrize("text", ["http://h:1", "HTTP://h:1", "https://[::1]:2379", "unix://h:1"])
+def test_urls_that_etcd_takes(text: str) -> None:
+    assert parse(_URL + text)["listen-client-urls"] == (text,)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0x10", 16), ("010", 8), ("1_000", 1000), ("0b11", 3), ("0o17", 15), ("0", 0)]
+)
+def test_numbers_are_gos(text: str, value: int) -> None:
+    assert parse(f"--max-txn-ops={text}")["max-txn-ops"] == value
+
+
+@pytest.mark.parametrize(
+    "name", ["auto-compaction-mode", "auto-compaction-retention", "log-level", "metrics"]
+)
+def test_an_empty_value_of_some_flags_is_the_default(name: str) -> None:
+    assert parse(f"--{name}=")[name] == SERVER_FLAGS[name].default
+
+
+def test_a_log_level_may_be_written_in_capitals() -> None:
+    assert parse("--log-level=WARN")["log-level"] == "warn"
+
+
+def test_a_cost_that_bcrypt_does_not_know_is_the_usual_one() -> None:
+    for cost in ("3", "32"):
+        built = config.build(parse(f"--bcrypt-cost={cost}"))
+        assert built.values["bcrypt-cost"] == 10
+        assert any("--bcrypt-cost" in warning for warning in built.warnings)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ or a blank, ``=`` for a boolean's value, ``--`` ends the flags.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +14,17 @@ from typing import Any
 import yaml
 
 from tools.muster.config.flags import AUTO, Flag, Kind, Support
+from tools.muster.config.values import duration_ms, mistake_of_url, number
 
-_UNIT_NS = {
-    "ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
-}
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
 _TRUE, _FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
+# of these an empty value is as good as none, as for etcd: charts write a flag whose value nobody set
+_EMPTY_IS_DEFAULT = (
+    "auto-compaction-mode",
+    "auto-compaction-retention",
+    "backend-bbolt-freelist-type",
+    "log-level",
+    "metrics",
+)
 _OWN_VARIABLES = ("MUSTER_CI", "MUSTER_SOAK", "MUSTER_ENDPOINTS")  # of the tests, not flags
 
 
@@ -49,26 +53,13 @@ class Values:
         return name in self.sources
 
 
-def duration_ms(text: str) -> int:
-    """Go's duration text in milliseconds, rounded up. ValueError if it is none."""
-    sign, body = (-1, text[1:]) if text[:1] == "-" else (1, text[1:] if text[:1] == "+" else text)
-    if body == "0":
-        return 0
-    pos, total = 0, 0.0
-    while pos < len(body):
-        m = _DURATION.match(body, pos)
-        if m is None:
-            raise ValueError(text)
-        total += float(m[1]) * _UNIT_NS[m[2]]
-        pos = m.end()
-    if not body:
-        raise ValueError(text)
-    return sign * -int(-total // 1_000_000)
-
-
 def convert(flag: Flag, text: str) -> Any:
     """The value that ``text`` stands for; ValueError if it cannot be one."""
     kind = flag.kind
+    if not text and flag.name in _EMPTY_IS_DEFAULT:
+        text = flag.default
+    if flag.name == "log-level":
+        text = text.lower()
     if kind is Kind.BOOL:
         if text in _TRUE:
             return True
@@ -78,10 +69,7 @@ def convert(flag: Flag, text: str) -> Any:
     if kind is Kind.COUNT and text == "auto":
         return AUTO
     if kind is Kind.UINT or kind is Kind.INT or kind is Kind.COUNT:
-        number = int(text, 0) if text[:2].lower() in ("0x", "0b", "0o") else int(text)
-        if (kind is not Kind.INT and number < 0) or abs(number) >= 1 << 63:
-            raise ValueError(text)
-        return number
+        return number(text, signed=kind is Kind.INT)
     if kind is Kind.DURATION:
         return duration_ms(text)
     if kind is Kind.URLS or kind is Kind.LIST:
@@ -156,14 +144,18 @@ def resolve(
 
 
 def _set(result: Values, flag: Flag, text: str, source: str, error: type[Exception], where: str) -> None:
+    what = f'invalid value "{text}" for {where}'
+    if flag.kind is Kind.BOOL and source == "flag":  # Go's package has words of its own for these
+        what = f'invalid boolean value "{text}" for -{flag.name}'
     try:
-        result.values[flag.name] = convert(flag, text)
+        found = convert(flag, text)
     except ValueError:
-        what = "invalid boolean value" if flag.kind is Kind.BOOL else "invalid value"
-        choices = (
-            f"; possible: {', '.join(c for c in flag.choices if c)}" if flag.choices else ": parse error"
-        )
-        raise error(f'{what} "{text}" for {where}{choices}') from None
+        possible = ", ".join(c for c in flag.choices if c)
+        why = f"invalid value; possible: {possible}" if possible else "parse error"
+        raise error(f"{what}: {why}") from None
+    if flag.kind is Kind.URLS and (wrong := next(filter(None, map(mistake_of_url, found)), "")):
+        raise error(f"{what}: {wrong}")
+    result.values[flag.name] = found
     result.sources[flag.name] = source
 
 

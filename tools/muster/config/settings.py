@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 from cluster.settings import PeerTls, Tls
 from tools.muster.config.flags import AUTO, GATES, SERVER_FLAGS, SETTABLE_GATES, Support
 from tools.muster.config.limits import check_limits
-from tools.muster.config.parse import ConfigError, Values, convert, duration_ms
+from tools.muster.config.parse import ConfigError, Values, convert
 from tools.muster.config.rotation import Rotation, rotation_of
 from tools.muster.config.tls import peer_tls_of, tls_of
 from tools.muster.config.tracing import tracing_of
-from tools.muster.config.users import check_users
+from tools.muster.config.users import bcrypt_cost, check_users
+from tools.muster.config.values import duration_ms, mistake_of_url
 from tools.muster.host import pinning
 
 LEAST_ORDER_LOG_BYTES = 256 << 20  # half of it is well above what a host keeps while all is well
@@ -100,11 +101,15 @@ def parse_url(text: str) -> Url:
 
     etcd 3.5 takes ``unix://host:port``, which it makes a file of that name; later ones take any path, too.
     """
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ConfigError(mistake_of_url(text)) from None
     if parts.scheme not in ("http", "https", "unix", "unixs") or (
         not parts.netloc and parts.scheme[:4] == "http"
     ):
         raise ConfigError(f"URL scheme must be http, https, unix, or unixs: {text}")
+    text = parts.scheme + text[len(parts.scheme) :]  # of HTTP:// the scheme is http
     if parts.scheme in ("unix", "unixs"):
         path = text.partition("://")[2]
         if not path:
@@ -115,6 +120,9 @@ def parse_url(text: str) -> Url:
     try:
         port = parts.port
     except ValueError:
+        given = parts.netloc.rpartition(":")[2]
+        if given.isdecimal():
+            raise ConfigError(f"listen tcp: address {given}: invalid port") from None
         port = None
     if not parts.hostname or port is None:
         raise ConfigError(f'URL address does not have the form "host:port": {text}')
@@ -272,7 +280,8 @@ def build(values: Values) -> ServerConfig:
     shards = shard_count(values["shards"])
     if values["shard-depth"] < 1:
         raise ConfigError("--shard-depth must be at least 1")
-    check_users(values["auth-token"], values["bcrypt-cost"])
+    check_users(values["auth-token"])
+    warnings += bcrypt_cost(values)
     check_limits(values)
     tracing_of(values)
     if values["order-log-bytes"] < LEAST_ORDER_LOG_BYTES:

@@ -82,6 +82,8 @@ def peer_tls_of(
             "AllowedCN and AllowedHostname are mutually exclusive "
             f'(cn="{",".join(names)}", hostname="{",".join(hosts)}")'
         )
+    if cert and not key:
+        raise ConfigError(f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")
     secure = [url.startswith("https:") for url in (*listen, *named)]
     if not any(secure):
         for url in listen:

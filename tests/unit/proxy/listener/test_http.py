@@ -83,8 +83,7 @@ class Site:
 
     def get(self, path: str, query: str = "", method: str = "GET", answering: bool = True) -> Request:
         request = Request(path, method, query)
-        handler = self.handlers.get(path) or self.handlers[path.rpartition("/")[0] + "/"]
-        handler(request)
+        self.handlers[path](request)
         self.net.run()
         if answering:
             self.answer()
@@ -130,7 +129,9 @@ def test_health_is_true_when_a_read_succeeds() -> None:
 def test_health_looks_at_alarms_then_the_leader_then_a_read() -> None:
     site = Site(leader=0)
     site.alarms = [1]
-    assert site.get("/health").answer == (503, b'{"health":"false","reason":"ALARM NOSPACE"}\n')
+    full = site.get("/health")
+    assert full.answer == (503, b'{"health":"false","reason":"ALARM NOSPACE"}\n')
+    assert full.fields["X-Content-Type-Options"] == "nosniff"
     leaderless = site.get("/health", "exclude=NOSPACE")
     assert leaderless.answer is None
     site.net.pass_time(1.2)
@@ -182,9 +183,7 @@ def test_livez_and_readyz_list_their_checks() -> None:
     assert site.get("/livez").answer == (200, b"ok\n")
     assert site.get("/livez", "verbose").answer == (200, b"[+]serializable_read ok\nok\n")
     assert site.get("/livez/serializable_read").answer == (200, b"ok\n")
-    missing = site.get("/livez/linearizable_read").answer
-    assert missing is not None
-    assert missing[0] == 404
+    assert {path for path in site.handlers if "livez" in path} == {"/livez", "/livez/serializable_read"}
     site.alarms = [2]
     assert site.get("/readyz").answer == (
         503, b"[-]data_corruption failed: alarm activated: CORRUPT\n[+]serializable_read ok\n"
