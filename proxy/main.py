@@ -22,6 +22,7 @@ from proxy.grpc.registry import Registry
 from proxy.listener.endpoints import register_http
 from proxy.listener.filter import FilteredRegistry, redirect, refused_read_only
 from proxy.listener.limits import limits_of, limits_of_metrics
+from proxy.listener.proxied import Proxied
 from proxy.listener.server import Server
 from proxy.listener.shard_endpoints import register as register_shards
 from proxy.listener.traffic import GrpcAlone, HttpAlone, Serves
@@ -85,6 +86,10 @@ class Front:
             self.registry.http("/v3", lambda request: redirect(request, "/v3/"))
         if settings.v2:
             self.metrics.of_v2 = register_v2(self.registry, self.context, machine.random_bytes).samples
+            if not settings.common.member_id:
+                proxied = Proxied(self.router.routes[0].reaches_any)
+                self.registry.passed_on = proxied.pass_on
+                self.metrics.of_proxy = proxied.samples
         self.metrics_server: Server | None = None
         self._loop = loop
         self._ready = False

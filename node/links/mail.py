@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cluster.raft import Kind, Message, decode_messages, encode_messages
 from cluster.wire.frames import PeerKind
+from node.links.flow import Flow
 
 if TYPE_CHECKING:
     from node.replica.server import Node
@@ -18,22 +19,24 @@ _APPEND = int(Kind.APPEND)
 class Mail:
     """Of one node."""
 
-    __slots__ = ("_after_sync", "_node", "_outbox", "appends_received", "appends_sent")
+    __slots__ = ("_after_sync", "_node", "_outbox", "received", "sent")
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self.appends_received = self.appends_sent = 0
+        self.received, self.sent = Flow(), Flow()  # of appends
         self._outbox: dict[int, list[Message]] = {}
         self._after_sync: list[tuple[int, list[Message]]] = []  # the sequence that must be on disk before
 
     def came(self, member_id: int, data: bytes) -> bool:
         """A frame of a peer. Whether it gives a tick anything to do. IntegrityError."""
-        raft, now, due = self._node.raft, self._node.now_ms(), False
+        raft, now, due, appends = self._node.raft, self._node.now_ms(), False, 0
         for message in decode_messages(data):
             if message.kind == _APPEND:
-                self.appends_received += 1
+                appends += 1
             if message.sender == member_id and raft.step(message, now):
                 due = True
+        if appends:
+            self.received.add(now, appends, len(data))
         # to a question about leadership: it waits for no tick
         if not due and (answers := raft.take_answers()):
             self.queue(answers)
@@ -44,8 +47,6 @@ class Mail:
         """These leave with the next :meth:`send`."""
         outbox = self._outbox
         for message in messages:
-            if message.kind == _APPEND:
-                self.appends_sent += 1
             outbox.setdefault(message.to, []).append(message)
 
     def send(self) -> None:
@@ -54,7 +55,10 @@ class Mail:
             return
         outbox, self._outbox = self._outbox, {}
         for peer, messages in outbox.items():
-            if not self._node.peers.send(peer, _RAFT, encode_messages(messages)):
+            data = encode_messages(messages)
+            if appends := [message.kind for message in messages].count(_APPEND):
+                self.sent.add(self._node.now_ms(), appends, len(data))
+            if not self._node.peers.send(peer, _RAFT, data):
                 self._node.raft.report_unreachable(peer)
 
     def hold(self, sequence: int, messages: list[Message]) -> None:

@@ -46,7 +46,7 @@ class Facts:
     def now(self) -> dict[str, Any]:
         """Indexes are of the shard's own Raft log, but for ``order_index``; sizes in bytes."""
         node, raft, store = self._node, self._node.raft, self._node.store
-        counted = store.counts.statistics()
+        counted, now_ms = store.counts.statistics(), node.now_ms()
         return {
             "shard": node.settings.shard,
             "member_id": f"{node.settings.common.member_id:x}",
@@ -66,8 +66,9 @@ class Facts:
             "defragmenting": int(node.serve.defragments.running),
             "cpu_share": self._cpu.now(),
             "resident_bytes": node.machine.resident_bytes(),
-            "appends_received": node.mail.appends_received,
-            "appends_sent": node.mail.appends_sent,
+            "appends_received": node.mail.received.messages,
+            "appends_sent": node.mail.sent.messages,
+            "append_rates": [*node.mail.received.rates(now_ms), *node.mail.sent.rates(now_ms)],
             # entries that each other member is not known to have; a leader's view
             "behind": {
                 f"{member:x}": raft.last_index - peer.match for member, peer in raft.peers().items()

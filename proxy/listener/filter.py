@@ -44,6 +44,8 @@ class FilteredRegistry(Registry):
         self._cors = frozenset(cors)
         self._hosts = frozenset(host_whitelist)
         self.auth_enabled: Callable[[], bool] = lambda: False  # whether there are users
+        # of a proxy: what happens instead of the handler's call
+        self.passed_on: Callable[[HttpRequest, HttpHandler], None] | None = None
 
     def find_http(self, path: str) -> HttpHandler | None:
         """The handler of a path, filtered; an unknown path has one too."""
@@ -95,6 +97,8 @@ class FilteredRegistry(Registry):
         answered = self.filtered(request)
         if request.method == "OPTIONS":
             answered.respond(200)
+        elif self.passed_on is not None:
+            self.passed_on(answered, handler)
         else:
             handler(answered)
 

@@ -9,7 +9,7 @@ from cluster.settings import FrontSettings
 from proxy.http.http2 import Limits
 
 _RECEIVE_OVERHEAD_BYTES = 524_288
-_LEAST_BODY_BYTES = 8_388_608  # of a request over HTTP/1.1
+_LEAST_BODY_BYTES = 12 << 20  # of a request over HTTP/1.1: a form of version 2 is refused from 10 MiB on
 _MOST_METRICS_CONNECTIONS = 256
 
 

@@ -101,6 +101,7 @@ class Metrics:
         self.gather: Callable[[Callable[[Iterable[Metric]], None]], None] = self._alone
         # what requests of version 2 came to, where they are served
         self.of_v2: Callable[[], Iterable[Metric]] = tuple
+        self.of_proxy: Callable[[], Iterable[Metric]] = tuple  # and at a proxy
         # does the first and then, on the loop, the second
         self.in_thread: Callable[[Callable[[], None], Callable[[], None]], None] = _at_once
 
@@ -167,6 +168,7 @@ class Metrics:
         yield from self._front()
         yield from self._requests()
         yield from self.of_v2()
+        yield from self.of_proxy()
         yield from self._health()
         yield from self._of_process
 

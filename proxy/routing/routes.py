@@ -116,6 +116,10 @@ class ShardRoute:
         own = self.links.get(self.own)
         return own.leader != 0 if own is not None and own.up else self.leader != 0
 
+    def reaches_any(self) -> bool:
+        """Whether a node of any host answers."""
+        return any(link.up for link in self.links.values())
+
     def ensure(self, member: int, now: float) -> None:
         """Open a link to a host's node, unless there is one or the last attempt was just now."""
         if member not in self.members and member != self.leader:

@@ -37,10 +37,11 @@ def register_v2(registry: Filtered, context: Context, random_bytes: Callable[[in
     """Serve ``/v2/...``; what its requests come to."""
     keys = Keys(context)
     heads = Heads(context.common.cluster_id, registry.added)
-    registry.at_once = PlainReads(context, keys.feed, keys.traffic, heads).at_once
-    plain = PlainRequests(context, keys, heads, registry.filtered)
-    registry.find_plain = plain.find
-    registry.take_whole = PlainSets(plain).take
+    if context.common.member_id:  # a proxy counts each request, and may have nobody to ask
+        registry.at_once = PlainReads(context, keys.feed, keys.traffic, heads).at_once
+        plain = PlainRequests(context, keys, heads, registry.filtered)
+        registry.find_plain = plain.find
+        registry.take_whole = PlainSets(plain).take
     auth = Auth(context, keys.credentials, keys.feed)
     members = Members(context, auth)
     stats = Stats(context)

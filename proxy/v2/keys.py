@@ -30,6 +30,7 @@ from proxy.v2.waiting.feed import Feed
 from proxy.v2.waiting.waits import Waits
 
 _WRITES = frozenset(("PUT", "POST", "DELETE"))
+_LEAST_BYTES = 4 << 20  # that a value may have, whatever --max-request-bytes says; etcd's form has 10 MiB
 _MOST_PATH = 4096  # no etcd reads a longer request line; who deletes a directory logs the paths of all below
 
 
@@ -69,7 +70,7 @@ class Keys:
             self._refuse(request, V2Error(wrong.code, wrong.cause.encode("utf-8", "surrogateescape")))
             return
         size = len(_bytes(asked.value)) + len(_bytes(asked.prev_value))
-        if size > self._context.common.max_request_bytes or len(asked.path) > _MOST_PATH:
+        if size > max(self._context.common.max_request_bytes, _LEAST_BYTES) or len(asked.path) > _MOST_PATH:
             self._refuse(request, V2Error(Code.RAFT_INTERNAL, errors.REQUEST_TOO_LARGE.text))
         elif self._context.principals.enabled:  # users of version 3 are none of version 2's: nobody may
             self._refuse(request, _nobody_may())

@@ -38,26 +38,26 @@ class Stats:
         common, router = self._context.common, self._router
         name = next((host.name for host in router.members.members if host.member_id == common.member_id), "")
         led_ns = max(int((router.loop.time() - router.routes[0].leader_since) * 1e9), 0)
-        request.respond(
-            200,
-            orjson.dumps(
-                {
-                    "name": name,
-                    "id": f"{common.member_id:x}",
-                    "state": _STATES.get(facts["role"], "StateFollower"),
-                    "startTime": moment(self._started_ns),
-                    "leaderInfo": {
-                        "leader": facts["leader"] or "0",
-                        "uptime": duration(led_ns),
-                        "startTime": moment(self._now_ns() - led_ns),
-                    },
-                    "recvAppendRequestCnt": facts.get("appends_received", 0),
-                    "sendAppendRequestCnt": facts.get("appends_sent", 0),
-                }
-            ),
-            (),
-            JSON,
-        )
+        came, came_bytes, left, left_bytes = facts.get("append_rates", (0.0,) * 4)
+        shown: dict[str, Any] = {
+            "name": name,
+            "id": f"{common.member_id:x}",
+            "state": _STATES.get(facts["role"], "StateFollower"),
+            "startTime": moment(self._started_ns),
+            "leaderInfo": {
+                "leader": facts["leader"] or "0",
+                "uptime": duration(led_ns),
+                "startTime": moment(self._now_ns() - led_ns),
+            },
+            "recvAppendRequestCnt": facts.get("appends_received", 0),
+            "recvPkgRate": came,
+            "recvBandwidthRate": came_bytes,
+            "sendAppendRequestCnt": facts.get("appends_sent", 0),
+            "sendPkgRate": left,
+            "sendBandwidthRate": left_bytes,
+        }
+        shown = {key: value for key, value in shown.items() if value or not key.endswith("Rate")}
+        request.respond(200, orjson.dumps(shown), (), JSON)
 
     def leader(self, request: HttpRequest) -> None:
         """``/v2/stats/leader``: how long a frame takes to each follower and back."""

@@ -165,6 +165,18 @@ def test_statistics_are_those_of_etcd(etcd: Server, one: Server) -> None:
     assert found_self["leaderInfo"]["leader"] == found_self["id"]
 
 
+def test_members_tell_how_fast_entries_come_and_leave(trio: LocalCluster, three: list[Server]) -> None:
+    def rates(host: int) -> list[str]:
+        """The names of those that it tells while it is written to."""
+        three[0].ask("PUT", "/v2/keys/w/rate", "value=1", FORM)
+        shown = json.loads(three[host].ask("GET", "/v2/stats/self").body)
+        assert all(shown[name] > 0 for name in shown if name.endswith("Rate"))
+        return [name for name in shown if name.endswith("Rate")]
+
+    until(lambda: rates(trio.leader()) == ["sendPkgRate", "sendBandwidthRate"])
+    until(lambda: rates((trio.leader() + 1) % 3) == ["recvPkgRate", "recvBandwidthRate"])
+
+
 def test_a_path_with_a_broken_escape_is_refused_as_by_go(etcd: Server, one: Server) -> None:
     wanted, found = (server.ask("GET", "/v2/members%zz") for server in (etcd, one))
     assert (found.status, found.body.strip()) == (wanted.status, wanted.body.strip())
@@ -448,8 +460,23 @@ def test_a_path_is_no_longer_than_etcd_reads_it(one: Server) -> None:
     assert (longest.status, longer.status) == (201, 500)
 
 
+def test_large_values_are_taken_and_too_large_forms_refused(etcd: Server, three: list[Server]) -> None:
+    both = (etcd, three[0])
+    for server in both:
+        server.ask("PUT", "/v2/keys/w/begun", "value=1", FORM)
+        server.begin()
+    for size in (3_000_000, (10 << 20) - 5):
+        body = "value=" + "x" * size
+        wanted, found = (server.shown(server.ask("PUT", "/v2/keys/w/long", body, FORM)) for server in both)
+        assert found == wanted, size
+    for server in three:
+        read = server.ask("GET", "/v2/keys/w/long?quorum=true")
+        assert json.loads(read.body)["node"]["value"] == "x" * 3_000_000
+    three[0].ask("DELETE", "/v2/keys/w/long")
+
+
 def test_a_value_is_as_long_as_its_bytes(one: Server) -> None:
-    answer = one.ask("PUT", "/v2/keys/w/long", ("value=" + "\N{GRINNING FACE}" * 500_000).encode(), FORM)
+    answer = one.ask("PUT", "/v2/keys/w/long", ("value=" + "\N{GRINNING FACE}" * 1_200_000).encode(), FORM)
     assert (answer.status, "etcdserver: request is too large" in answer.body) == (500, True)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import json
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 import structlog
 
 from cluster.settings import PeerTls
+from tests.ports import free_ports
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, UsageError, resolve
@@ -24,6 +28,7 @@ from tools.muster.proxy_mode import kind, start
 from tools.muster.proxy_mode import run as proxy
 from tools.muster.proxy_mode.found import Members
 from tools.muster.proxy_mode.kind import Kind, kind_of
+from tools.muster.proxy_mode.unready import refusing
 
 LOG = structlog.wrap_logger(structlog.testing.CapturingLogger())
 ONE, TWO, THREE = (f"http://127.0.0.1:{port}" for port in (1, 2, 3))
@@ -212,3 +217,37 @@ def test_a_front_that_is_started_again_is_told_the_members_of_today(tmp_path: Pa
 def peers(spec: ChildSpec) -> list[int]:
     """The ports that a front is told."""
     return [peer["port"] for peer in json.loads(spec.settings(3)[0])["common"]["peers"]]
+
+
+# -- before it knows a member
+
+
+def asked(port: int, method: str, path: str) -> tuple[int, str | None, bytes]:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request(method, path, b"value=1" if method == "PUT" else None)
+        answer = connection.getresponse()
+        return answer.status, answer.getheader("content-type"), answer.read()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_clients_are_told_that_no_member_is_known(read_only: bool) -> None:
+    (port,) = free_ports(1)
+    url = config.parse_url(f"http://127.0.0.1:{port}")
+    nobody = (503, "application/json", b'{"message":"httpproxy: zero endpoints currently available"}')
+    with refusing([url], read_only):
+        for path in ("/v2/keys/a?wait=true", "/version", "/v2/members"):
+            assert asked(port, "GET", path) == nobody
+        assert asked(port, "GET", "/v2/config/local/proxy") == (
+            200, "text/plain; charset=utf-8", b'{"endpoints":[]}\n')  # fmt: skip
+        assert asked(port, "PUT", "/v2/keys/a") == ((501, None, b"") if read_only else nobody)
+        assert asked(port, "HEAD", "/v2/keys/a")[::2] == (501 if read_only else 503, b"")
+    with pytest.raises(ConnectionRefusedError):
+        asked(port, "GET", "/version")
+
+
+def test_a_port_that_is_taken_is_left_alone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = config.parse_url(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        refused = refusing([url], False)
+        with refused:
+            pass

@@ -12,11 +12,13 @@ from tools.muster.host import pinning, ports, rundir, serve
 from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import by_srv, by_url
 from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.host.identity.joining import Running
 from tools.muster.host.identity.keys import with_keys
 from tools.muster.host.supervisor import Logger
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.proxy_mode import fronts, kind
 from tools.muster.proxy_mode.found import Members
+from tools.muster.proxy_mode.unready import refusing
 
 
 def run(config: ServerConfig, log: Logger) -> int:
@@ -33,7 +35,7 @@ def run(config: ServerConfig, log: Logger) -> int:
         config = with_keys(config)
         ports.check(config, None, log)
         members = Members(config, _peer_urls(config, log), log)
-        running = members.first()
+        running = members.now() or _awaited(config, members)
         config = with_agreed_layout(config, running.shards, running.depth)
         config = replace(config, fronts=max(config.fronts, 1))
         members.keep(running)
@@ -44,6 +46,12 @@ def run(config: ServerConfig, log: Logger) -> int:
             lambda: members.refresh(running.cluster_id))
     finally:
         lock.release()
+
+
+def _awaited(config: ServerConfig, members: Members) -> Running:
+    """What the first member says that answers; clients are refused meanwhile."""
+    with refusing((*config.listen_client, *config.listen_http), setting(config, "proxy") == "readonly"):
+        return members.first()
 
 
 def _peer_urls(config: ServerConfig, log: Logger) -> tuple[str, ...]:

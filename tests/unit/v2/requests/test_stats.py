@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.histogram import ROUND_TRIP_S, Histogram
+from node.links.flow import Flow
 from proxy.v2.stats import duration, followers
 
 
@@ -43,3 +44,22 @@ def test_a_follower_that_never_answered_has_no_latency() -> None:
     assert shown["latency"] == dict.fromkeys(
         ("current", "average", "standardDeviation", "minimum", "maximum"), 0.0
     )
+
+
+def test_a_rate_is_that_of_the_last_frames() -> None:
+    flow = Flow()
+    assert flow.rates(0) == (0.0, 0.0)
+    flow.add(1000, 1, 100)
+    assert flow.rates(1000) == (0.0, 0.0)  # of one frame there is none
+    for now_ms in (1500, 2000):
+        flow.add(now_ms, 2, 100)
+    assert flow.rates(2900) == (5.0, 300.0)
+    assert flow.messages == 5
+
+
+def test_who_has_heard_nothing_for_a_second_has_no_rate() -> None:
+    flow = Flow()
+    flow.add(1000, 1, 100)
+    flow.add(1500, 1, 100)
+    assert flow.rates(2501) == (0.0, 0.0)
+    assert flow.messages == 2

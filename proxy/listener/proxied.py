@@ -1,0 +1,95 @@
+"""What a proxy does with requests over HTTP besides serving them: it counts them under the names of etcd's
+proxy of version 2, and refuses those of version 2 while it reaches no member."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from time import perf_counter
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+
+from cluster.histogram import Histogram, doubling
+from proxy.http.requests import Headers, HttpHandler, HttpRequest
+from proxy.listener.filter import WithHeaders
+
+OWN = "/v2/config/local/proxy"
+_OWN = (OWN, "/metrics")  # of the proxy itself
+_TOOK_S = doubling(0.0005, 13)  # etcd's
+_ZERO_ENDPOINTS = b'{"message":"httpproxy: zero endpoints currently available"}'
+_NO_ENDPOINTS = b'{"endpoints":[]}\n'
+
+
+class Proxied:
+    """Of one front. ``reaches``: whether any member answers."""
+
+    def __init__(self, reaches: Callable[[], bool], clock: Callable[[], float] = perf_counter) -> None:
+        self._reaches = reaches
+        self._clock = clock
+        self._requests: Counter[str] = Counter()
+        self._handled: Counter[tuple[str, int]] = Counter()
+        self._dropped: Counter[tuple[str, str]] = Counter()
+        self._took: dict[str, Histogram] = {}
+
+    def pass_on(self, request: HttpRequest, handler: HttpHandler) -> None:
+        """Serve it, or refuse it."""
+        path, method = request.path, request.method
+        lost = path.startswith("/v2/") and not self._reaches()
+        if path in _OWN:
+            if lost and method == "GET":
+                request.respond(200, _NO_ENDPOINTS, content_type="text/plain; charset=utf-8")
+            else:
+                handler(request)
+            return
+        self._requests[method] += 1
+        if lost:
+            self._dropped[method, "zero_endpoints"] += 1
+            request.respond(503, _ZERO_ENDPOINTS, (), "application/json")
+        else:
+            handler(_Counted(request, self, self._clock()))
+
+    def handled(self, method: str, status: int, began: float) -> None:
+        """An answer begins."""
+        self._handled[method, status] += 1
+        took = self._took.get(method)
+        if took is None:
+            took = self._took[method] = Histogram(_TOOK_S)
+        took.observe(self._clock() - began)
+
+    def samples(self) -> Iterator[Metric]:
+        """For /metrics."""
+        requests = CounterMetricFamily(
+            "etcd_proxy_requests", "Requests over HTTP that came.", labels=["method"])
+        for method, count in self._requests.items():
+            requests.add_metric([method], count)
+        handled = CounterMetricFamily(
+            "etcd_proxy_handled", "Requests over HTTP that were answered.", labels=["method", "code"])
+        for (method, status), count in self._handled.items():
+            handled.add_metric([method, str(status)], count)
+        dropped = CounterMetricFamily(
+            "etcd_proxy_dropped", "Requests over HTTP that no member could answer.",
+            labels=["method", "proxying_error"])
+        for (method, error), count in self._dropped.items():
+            dropped.add_metric([method, error], count)
+        took = HistogramMetricFamily(
+            "etcd_proxy_handling_duration_seconds", "How long answers over HTTP took to begin.",
+            labels=["method"])
+        for method, times in self._took.items():
+            took.add_metric([method], times.buckets(), times.sum)
+        yield from (family for family in (requests, handled, dropped, took) if family.samples)
+
+
+class _Counted(WithHeaders):
+    """A request whose answer counts."""
+
+    __slots__ = ("_began", "_proxied")
+
+    def __init__(self, request: HttpRequest, proxied: Proxied, began: float) -> None:
+        super().__init__(request, [])
+        self._proxied = proxied
+        self._began = began
+
+    def start(self, status: int, headers: Headers = ()) -> None:
+        """Begins the answer."""
+        self._proxied.handled(self.method, status, self._began)
+        super().start(status, headers)

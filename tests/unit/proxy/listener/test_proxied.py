@@ -1,0 +1,78 @@
+"""What a proxy counts, and what it says while it reaches no member."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from proxy.http.requests import HttpRequest
+from proxy.listener.proxied import Proxied
+
+
+class Asked(HttpRequest):
+    """Keeps its answer."""
+
+    def __init__(self, method: str, path: str) -> None:
+        super().__init__(method, path, "", {}, b"", "peer")
+        self.status = 0
+        self.answer = b""
+
+    def start(self, status: int, headers: Iterable[tuple[str, str]] = ()) -> None:
+        self.started, self.status = True, status
+
+    def write(self, chunk: bytes) -> None:
+        self.answer += chunk
+
+    def end(self) -> None:
+        self.closed = True
+
+
+def served(request: HttpRequest) -> None:
+    """A handler."""
+    request.respond(201 if request.method == "PUT" else 200, b"served")
+
+
+def ask(proxied: Proxied, method: str, path: str) -> tuple[int, bytes]:
+    request = Asked(method, path)
+    proxied.pass_on(request, served)
+    return request.status, request.answer
+
+
+def counted(proxied: Proxied) -> dict[str, float]:
+    return {
+        " ".join((sample.name, *sample.labels.values())): sample.value
+        for family in proxied.samples()
+        for sample in family.samples
+        if not sample.name.endswith(("_bucket", "_sum"))
+    }
+
+
+def test_requests_count_by_method_and_answer_and_own_paths_do_not() -> None:
+    proxied = Proxied(lambda: True, lambda: 0.0)
+    assert ask(proxied, "GET", "/v2/keys/a") == (200, b"served")
+    assert ask(proxied, "PUT", "/v2/keys/a") == (201, b"served")
+    assert ask(proxied, "GET", "/version") == (200, b"served")
+    for path in ("/metrics", "/v2/config/local/proxy"):
+        assert ask(proxied, "GET", path) == (200, b"served")
+    assert counted(proxied) == {
+        "etcd_proxy_requests_total GET": 2,
+        "etcd_proxy_requests_total PUT": 1,
+        "etcd_proxy_handled_total GET 200": 2,
+        "etcd_proxy_handled_total PUT 201": 1,
+        "etcd_proxy_handling_duration_seconds_count GET": 2,
+        "etcd_proxy_handling_duration_seconds_count PUT": 1,
+    }
+
+
+def test_who_reaches_no_member_says_so_as_an_etcd() -> None:
+    proxied = Proxied(lambda: False)
+    nobody = (503, b'{"message":"httpproxy: zero endpoints currently available"}')
+    for method, path in (("GET", "/v2/keys/a"), ("PUT", "/v2/keys/a"), ("GET", "/v2/members")):
+        assert ask(proxied, method, path) == nobody
+    assert ask(proxied, "GET", "/v2/config/local/proxy") == (200, b'{"endpoints":[]}\n')
+    assert ask(proxied, "GET", "/metrics") == (200, b"served")
+    assert counted(proxied)["etcd_proxy_dropped_total GET zero_endpoints"] == 2
+    assert not any("handled" in name for name in counted(proxied))
+
+
+def test_a_proxy_that_counted_nothing_has_no_samples() -> None:
+    assert counted(Proxied(lambda: True)) == {}
