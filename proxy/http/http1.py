@@ -16,7 +16,7 @@ from typing import Protocol
 import h11
 
 from cluster.faults import HANDLER_MISTAKES, faults
-from proxy.http.http1_plain import FindPlain, Plain, PlainRequest, TakenRequest, TakeWhole, take
+from proxy.http.http1_plain import FindPlain, Plain, PlainRequest, TakenRequest, TakeWhole, spelt, take
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
 from proxy.http.requests import AtOnce, Headers, HttpHandler, HttpRequest, Switched
@@ -237,6 +237,9 @@ class Http1Connection:
     def _give(self, data: bytes) -> None:
         """To h11."""
         self._given = True
+        conn = self._h11
+        if not data.isascii() and conn.their_state is h11.IDLE and b"\n" not in conn.trailing_data[0]:
+            data = spelt(conn.trailing_data[0], data)
         with suppress(RuntimeError):  # data after EOF was given: the socket layer is closing
             self._h11.receive_data(data)
 

@@ -21,9 +21,10 @@ from proxy.http.requests import Headers, HttpHandler, HttpRequest
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _HEAD = re.compile(
-    rb"(GET|HEAD|PUT|POST|DELETE|OPTIONS) (/[!-~]*) HTTP/1\.1\r\n"
+    rb"(GET|HEAD|PUT|POST|DELETE|OPTIONS) (/[!-~\x80-\xff]*) HTTP/1\.1\r\n"
     rb"((?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n)+)\r\n"
 )
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _LENGTH = re.compile(r"[0-9]{1,9}")
 _OTHERS = frozenset(
     ("transfer-encoding", "expect", "upgrade", "te", "trailer", "http2-settings", "proxy-connection")
@@ -68,7 +69,16 @@ def take(data: bytes, most_head_bytes: int, most_body_bytes: int) -> Plain | Non
     end = begin + fields.length
     if end > len(data):
         return None
-    return Plain(found[1].decode(), found[2].decode(), fields.values, data[begin:end], data[end:], block)
+    target = found[2].decode("latin-1")  # clients spell keys as they are, too: curl does
+    return Plain(found[1].decode(), target, fields.values, data[begin:end], data[end:], block)
+
+
+def spelt(before: bytes, data: bytes) -> bytes:
+    """What goes on with a request line that has begun with ``before``, its target without octets above ASCII:
+    ``h11`` takes none there. Go does, and curl sends keys as they are written."""
+    line, end, rest = data.partition(b"\n")
+    method, blank, target = (b"", b"", line) if b" " in before else line.partition(b" ")
+    return method + blank + _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], target) + end + rest
 
 
 def _fields(block: bytes) -> Fields | None:

@@ -12,6 +12,7 @@ from proxy.http.http1 import Http1Connection
 from proxy.http.http1_plain import take
 from proxy.http.http2 import Limits
 from proxy.http.requests import HttpHandler, HttpRequest
+from proxy.listener.filter import decoded
 from tests.unit.grpc.http1.test_http1_fuzz import Output
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -64,7 +65,7 @@ def test_what_clients_get_is_what_h11_would_have_said(seed: int, monkeypatch: py
     data = bytearray(b"".join(chance.choices(SEEDS, k=chance.randint(1, 4))))
     if seed % 2:
         for _ in range(chance.randint(1, 3)):
-            data[chance.randrange(len(data))] = chance.choice(b"\r\n :/\0\xffaG1")
+            data[chance.randrange(len(data))] = chance.choice(b"\r\n :/\0\x7faG1")
     cuts = sorted(chance.sample(range(len(data)), min(len(data), chance.randint(0, 3))))
     sent = [bytes(data[a:b]) for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True) if a < b]
     found, closed, _ = answers(sent)
@@ -94,11 +95,40 @@ def test_what_is_not_plain_is_left_to_h11(field: bytes) -> None:
 @pytest.mark.parametrize("request_", [
     b"GET /a HTTP/1.0\r\nHost: x\r\n\r\n", b"GET /a HTTP/1.1\r\n\r\n",
     b"GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"get /a HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"get /a HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /\x7f HTTP/1.1\r\nHost: x\r\n\r\n",
     b"GET /a HTTP/1.1\nHost: x\n\n",
 ])  # fmt: skip
 def test_an_odd_request_line_is_left_to_h11(request_: bytes) -> None:
     assert take(request_, 10_000, 10_000) is None
+
+
+SPELT = "PUT /\u65e5?value=\u672c HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n\u00e9".encode()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 5, 6, 16, 20, len(SPELT) - 1])
+@pytest.mark.parametrize("field", [b"", b"Expect: 100-continue\r\n"])
+def test_a_key_may_be_spelt_as_it_is(cut: int, field: bytes) -> None:
+    """As curl sends what is typed. The head comes in two pieces, and h11 looks at some."""
+    asked = list[tuple[str, str | None, bytes]]()
+
+    def handler(request: HttpRequest) -> None:
+        asked.append((request.method, decoded(request.path), request.body))
+        asked.append(("", decoded(request.query), b""))
+        request.respond(200)
+
+    sent = SPELT.replace(b"Host", field + b"Host")
+    output = Output()
+    connection = Http1Connection(lambda path: handler, Limits(), output, "p", 0.0)
+    for piece in (sent[:cut], sent[cut:]):
+        if piece:
+            connection.receive(piece, 0.0)
+    assert asked == [("PUT", "/\u65e5", "\u00e9".encode()), ("", "value=\u672c", b"")]
+    assert b"HTTP/1.1 200 " in output.data
+
+
+def test_a_method_is_of_ascii() -> None:
+    for request in (b"G\xffT", b"GET\xff"):
+        assert answers([GET.replace(b"GET", request)])[0].startswith(b"HTTP/1.1 400 ")
 
 
 def test_large_heads_and_bodies_are_left_to_h11() -> None:
