@@ -49,6 +49,7 @@ class PeerTls:
     crl_file: str = ""
     allowed_cns: tuple[str, ...] = ()
     allowed_hostnames: tuple[str, ...] = ()
+    by_address: bool = True  # whoever dials with a certificate comes from an address that it is for
     verifies: bool = True  # False with --peer-auto-tls: each host has made its certificate itself
 
     @property

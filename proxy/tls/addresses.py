@@ -1,5 +1,5 @@
 """Whether a client comes from an address that its certificate is for: ``checkCertSAN`` of etcd's transport
-package, which it asks of clients of ``--listen-metrics-urls``.
+package, which it asks of clients of ``--listen-metrics-urls``, and of peers.
 
 A certificate without alternative names is for everywhere. With addresses among them, the client's must be
 one, unless a name of it is.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import ssl
 import subprocess
 import sys
@@ -35,6 +36,11 @@ class SecureHost:
     def url(self) -> str:
         """For clients."""
         return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def peers(self) -> str:
+        """For peers, where these talk by TLS."""
+        return f"https://127.0.0.1:{self.port + 1}"
 
     @property
     def metrics(self) -> str:
@@ -86,18 +92,19 @@ def asked(url: str, authority: Authority, pair: Pair | None = None, body: bytes 
             return f"{error.code} {error.read().decode()}"
     except urllib.error.URLError as error:
         return f"refused: {type(error.reason).__name__}"
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:  # the latter: no word of HTTP
         return f"refused: {type(error).__name__}"
 
 
 @contextlib.contextmanager
 def secure_host(
-    name: str, folder: Path, ready: Authority | None, with_pair: Pair | None, *flags: str
+    name: str, folder: Path, ready: Authority | None, with_pair: Pair | None, *flags: str,
+    peers: str = "http",
 ) -> Iterator[SecureHost]:
     """A host that serves ``https`` clients and metrics at 127.0.0.1. ``ready``: whom to trust when asking
-    whether it does; None: anybody."""
+    whether it does; None: anybody. ``peers``: the scheme of its peer URL."""
     port = free_base_port(1, 5)  # four shards at most
-    url, peer = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
+    url, peer = f"https://127.0.0.1:{port}", f"{peers}://127.0.0.1:{port + 1}"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
     common = [

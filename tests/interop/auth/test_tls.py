@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,12 +75,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         f"--key-file={server.key}",
         "--client-cert-auth",
         f"--trusted-ca-file={authority.file}",
+        f"--peer-cert-file={server.cert}",
+        f"--peer-key-file={server.key}",
+        "--peer-client-cert-auth",
+        f"--peer-trusted-ca-file={authority.file}",
     )
     with contextlib.ExitStack() as stack:
         # etcd's gateway dials its own server, with the server's certificate
         muster = stack.enter_context(
-            secure_host("muster", folder / "hosts", authority, alice, *flags, f"--client-crl-file={crl}")
-        )
+            secure_host(
+                "muster", folder / "hosts", authority, alice, *flags, f"--client-crl-file={crl}",
+                peers="https",
+            )
+        )  # fmt: skip
         # etcd reads a list in DER only
         etcd = stack.enter_context(
             secure_host(
@@ -89,6 +97,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 alice,
                 *flags,
                 f"--client-crl-file={_der(authority, crl)}",
+                peers="https",
             )
         )
         yield World(muster, etcd, folder, authority, stranger, alice, server)
@@ -179,6 +188,27 @@ def test_who_asks_for_metrics_comes_from_an_address_that_his_certificate_is_for(
         for pair in others:
             assert asked(f"{host.metrics}/health", world.authority, pair).startswith("refused: ")
             assert asked(f"{host.url}/health", world.authority, pair).startswith('{"health":"true"')
+
+
+def _logged(host: SecureHost, words: str) -> bool:
+    return words in host.log.read_text()
+
+
+def test_a_peer_comes_from_an_address_that_its_certificate_is_for(world: World) -> None:
+    good = [
+        world.authority.issue("near", "127.0.0.1", "*.invalid"), world.authority.issue("name", "localhost"),
+    ]  # fmt: skip
+    others = {
+        world.authority.issue("far", "10.0.0.1"): "x509: certificate is valid for 10.0.0.1, not 127.0.0.1",
+        world.authority.issue("star", "*.invalid"): r'tls: \"127.0.0.1\" does not match any of DNSNames '
+        r'[\"*.invalid\"]',
+    }
+    for host in world.hosts:
+        for pair in good:
+            assert "127.0.0.1" in asked(f"{host.peers}/members", world.authority, pair)
+        for pair, words in others.items():
+            assert asked(f"{host.peers}/members", world.authority, pair).startswith("refused: ")
+            until(partial(_logged, host, words), LIMIT_S)
 
 
 def test_a_client_that_does_not_trust_the_server_does_not_send(world: World) -> None:

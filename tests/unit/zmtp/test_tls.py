@@ -189,6 +189,76 @@ def test_a_peer_of_another_name_is_refused_and_told_so_whoever_dials(
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("names", "refusal"),
+    [
+        ((NAME, "*.invalid"), ""),
+        (("localhost",), ""),
+        ((), ""),
+        (("10.0.0.1",), "x509: certificate is valid for 10.0.0.1, not 127.0.0.1"),
+        (("*.invalid",), 'tls: "127.0.0.1" does not match any of DNSNames ["*.invalid"]'),
+    ],
+)
+def test_a_peer_dials_from_an_address_that_its_certificate_is_for(
+    authority: Authority, names: tuple[str, ...], refusal: str
+) -> None:
+    """Unless nobody asks for that."""
+    good, other = authority.issue("good", NAME), authority.issue("other", *names)
+
+    async def scenario(by_address: bool) -> None:
+        loop, endpoint = asyncio.get_running_loop(), f"tcp://{NAME}:{free_ports(1)[0]}"
+        told: list[list[bytes]] = []
+        lost: list[str] = []
+        held = credentials(authority, good, by_address=by_address)
+        with capture_logs() as logs:
+            router = Router(loop, endpoint, told.append, hwm=10, strangers=True, tls=held)
+            dealer = Dealer(
+                loop, endpoint, b"x", told.append, hwm=10, tls=credentials(authority, other), lost=lost.append
+            )
+            if refusal and by_address:
+                await until(lambda: f"remote error: {BAD_CERTIFICATE}" in lost and logs)
+                assert logs[0]["reason"].startswith(refusal)
+                assert "--peer-skip-client-san-verification" in logs[0]["hint"]
+            else:
+                await until(lambda: dealer.send([b"hello"]))
+                await until(lambda: told == [[b"x", b"hello"]])
+        assert bool(told) == (not (refusal and by_address))
+        dealer.close()
+        router.close()
+
+    for by_address in (True, False):
+        asyncio.run(scenario(by_address))
+
+
+def test_a_peer_that_is_looked_up_is_closed_with_its_listener(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = asyncio.Event()
+
+    async def never(certificate: object, address: str) -> str:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+        return ""
+
+    monkeypatch.setattr("tools.muster.machine.zmtp.tls.by_name", never)
+    held = credentials(authority, authority.issue("host", NAME))
+    named = credentials(authority, authority.issue("named", "elsewhere.invalid"))
+
+    async def scenario() -> None:
+        loop, endpoint = asyncio.get_running_loop(), f"tcp://{NAME}:{free_ports(1)[0]}"
+        router = Router(loop, endpoint, lambda parts: None, hwm=10, strangers=True, tls=held)
+        dealer = Dealer(loop, endpoint, b"x", lambda parts: None, hwm=10, tls=named)
+        await until(lambda: any(one._looked_up is not None for one in router._handshakes))
+        assert not dealer.send([b"hello"])
+        router.close()
+        await until(ended.is_set)
+        dealer.close()
+
+    asyncio.run(scenario())
+
+
 def test_of_two_that_refuse_each_other_who_listens_tells_both_reasons(authority: Authority) -> None:
     one, two = authority.issue("one", NAME), authority.issue("two", NAME)
 

@@ -260,7 +260,10 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("peer-cert-allowed-cn", L, "", "common names of which a peer's certificate must have one", yaml=_PEER + "allowed-cn"),
         Flag("peer-cert-allowed-hostname", L, "", "hosts of which a peer's certificate must name one", yaml=_PEER + "allowed-hostname"),
         Flag("peer-auto-tls", B, "false", "https peer URLs with certificates that sign themselves, made in <data-dir>/fixtures/peer: peers are not known by them", yaml=_PEER + "auto-tls"),
-        Flag("peer-skip-client-san-verification", B, "false", "skip the SAN check of peers", NO, yaml=_PEER + "skip-client-san-verification"),
+        Flag("peer-skip-client-san-verification", B, "false",
+             "take peers from addresses, too, that their certificates are not for: without it a peer whose "
+             "certificate has names or addresses (SAN) has to dial from one of them",
+             yaml=_PEER + "skip-client-san-verification"),
         Flag("self-signed-cert-validity", U, "1", "years of the certificates of --auto-tls and --peer-auto-tls"),
         Flag("cipher-suites", L, "", "cipher suites of TLS 1.2, by Go's names; TLS 1.3 has its own"),
         Flag("tls-min-version", E, "TLS1.2", "lowest TLS version", choices=("TLS1.2", "TLS1.3")),

@@ -116,6 +116,7 @@ def peer_tls_of(
         crl_file=_absolute(values["peer-crl-file"]),
         allowed_cns=names,
         allowed_hostnames=hosts,
+        by_address=not values["peer-skip-client-san-verification"],
     ), warnings
 
 

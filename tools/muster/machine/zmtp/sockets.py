@@ -60,6 +60,10 @@ def hint_of(trouble: str) -> str:
         return "a host with --peer-key-file and one without cannot talk"
     if trouble == NO_KEY:
         return "every host needs the same --peer-key-file"
+    if trouble.startswith("x509: certificate is valid for") or "does not match any of DNSNames" in trouble:
+        return (
+            "the peer dials from an address that its certificate is not for: see the names and addresses in "
+            "it, or --peer-skip-client-san-verification")
     if trouble.startswith(("tls: ", "remote error: tls: ")):
         return "see --peer-cert-file, --peer-trusted-ca-file and the host's name in its peer URL"
     if trouble.startswith(("client certificate authentication failed", "transport: certificate serial")):
@@ -274,6 +278,11 @@ class Dealer:
             self._failed(reason)
 
 
+def _plain(address: str) -> str:
+    """An address as certificates have it: of IPv4, though it came by a socket of IPv6, and of no zone."""
+    return address.partition("%")[0].removeprefix("::ffff:") if "." in address else address.partition("%")[0]
+
+
 def _look_up(host: str) -> list[tuple[int, str]]:
     """The addresses of a name, IPv4 first, which is what a host binds that is told a name."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -376,7 +385,7 @@ class Router:
             if self._tls is None:
                 self._take(sock, name)
             else:
-                self._shake_hands(sock, name, self._tls)
+                self._shake_hands(sock, name, self._tls, _plain(address[0]) if name else "")
 
     def _take(self, sock: Socket, address: str) -> Stream:
         stream = Stream(
@@ -389,7 +398,7 @@ class Router:
             self._strangers[stream] = self._loop.call_later(HELLO_S, self._end, stream, "no hello in time")
         return stream
 
-    def _shake_hands(self, sock: socket.socket, address: str, tls: PeerCredentials) -> None:
+    def _shake_hands(self, sock: socket.socket, address: str, tls: PeerCredentials, number: str) -> None:
         def done(encrypted: TlsSocket) -> None:
             self._handshakes.pop(handshake, None)
             self._loop.call_soon(self._take(encrypted, address).look)
@@ -402,7 +411,7 @@ class Router:
             oldest = next(iter(self._handshakes))
             del self._handshakes[oldest]
             oldest.close()
-        handshake = Handshake(self._loop, sock, tls, "", done, failed)
+        handshake = Handshake(self._loop, sock, tls, "", done, failed, number)
         self._handshakes[handshake] = None
 
     def _accept_again(self) -> None:

@@ -7,6 +7,9 @@ socket that takes what it is given (:class:`TlsSocket`). What hosts show each ot
 Names that are allowed and lists of what is revoked count for whoever dials in, and for whoever is dialled.
 OpenSSL's handshake knows nothing of either, so it ends well, and who refuses the other tells it afterwards:
 an ERROR of ZMTP, with the words that Go has for the alert that an etcd sends.
+
+Whoever dials in with a certificate of certain names and addresses has to come from one of them
+(``proxy.tls.addresses``). Names are looked up; that takes its part of the time that a handshake may take.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ import errno
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from cluster.settings import PeerTls, Tls
-from proxy.tls.certified import refusal_of
+from proxy.tls.addresses import by_name, by_number
+from proxy.tls.certified import refusal_of, shown
 from proxy.tls.contexts import Credentials, read
 from proxy.tls.layer import words
 from tools.muster.machine.zmtp.codec import (
@@ -102,6 +107,15 @@ class PeerCredentials:
             return ""
         return refusal_of(tls, self._served.refusal)
 
+    def judges(self, tls: ssl.SSLObject, address: str) -> Coroutine[Any, Any, str] | str:
+        """Why a peer that dials from there is refused, "" if it is not; or what looks that up. Its
+        certificate is one that :meth:`refusal` has read."""
+        certificates = shown(tls) if self._settings.by_address else []
+        if not certificates:
+            return ""
+        found = by_number(certificates[0], address)
+        return by_name(certificates[0], address) if found is None else found
+
 
 class TlsSocket:
     """As much of a non-blocking socket as :class:`Stream` uses, over a handshake that is done."""
@@ -180,17 +194,19 @@ class TlsSocket:
 
 class Handshake:
     """Of one connection: ``done(socket)`` or ``failed(reason)`` once, unless :meth:`close` was called.
-    ``name``: whom this side has dialled, "": it listens."""
+    ``name``: whom this side has dialled, "": it listens. ``address``: where the other side dials from."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, credentials: PeerCredentials, name: str,
-        done: Callable[[TlsSocket], None], failed: Callable[[str], None],
+        done: Callable[[TlsSocket], None], failed: Callable[[str], None], address: str = "",
     ) -> None:  # fmt: skip
         self._loop = loop
         self._socket = sock
         self._fd = sock.fileno()
         self._credentials = credentials
         self._listens = not name
+        self._address = address
+        self._looked_up: asyncio.Task[str] | None = None  # what that is called
         self._done = done
         self._failed = failed
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -223,20 +239,37 @@ class Handshake:
     def _step(self) -> None:
         if self._closed:
             return
-        reason = ""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
             return
         except ssl.SSLError as error:
-            reason = words(error)
-        if not reason and (reason := self._credentials.refusal(self._tls, self._listens)):
+            self._flush()  # what tells the other side why
+            self._fail(words(error))
+            return
+        verdict: Coroutine[Any, Any, str] | str = self._credentials.refusal(self._tls, self._listens)
+        if not verdict and self._address:
+            verdict = self._credentials.judges(self._tls, self._address)
+        if isinstance(verdict, str):
+            self._decide(verdict)
+            return
+        self._flush()
+        self._loop.remove_reader(self._fd)
+        self._looked_up = self._loop.create_task(verdict)
+        self._looked_up.add_done_callback(self._told)
+
+    def _told(self, found: asyncio.Task[str]) -> None:
+        if not self._closed:
+            self._decide(found.result())
+
+    def _decide(self, reason: str) -> None:
+        """Both sides have shaken hands; "" if the other one may stay."""
+        if reason:
             reason = self._with_theirs(reason)
             with contextlib.suppress(ssl.SSLError):
                 self._tls.write(GREETING + error_command(BAD_CERTIFICATE))
-        if reason:
-            self._flush()  # what tells the other side why
+            self._flush()
             self._fail(reason)
             return
         self._flush()
@@ -267,6 +300,8 @@ class Handshake:
         self._closed = True
         self._timer.cancel()
         self._loop.remove_reader(self._fd)
+        if self._looked_up is not None:
+            self._looked_up.cancel()
 
     def _fail(self, reason: str) -> None:
         if not self._closed:
