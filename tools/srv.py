@@ -12,14 +12,28 @@ class LookupFailed(Exception):
 
 
 class Target(NamedTuple):
-    """One record."""
+    """Where a record points."""
 
     host: str  # with its final dot
     port: int
 
 
+class Record(NamedTuple):
+    """One record."""
+
+    host: str  # with its final dot
+    port: int
+    priority: int
+    weight: int
+
+
 def lookup(service: str) -> list[Target]:
     """The targets of a name, by priority and weight. LookupFailed."""
+    return [Target(record.host, record.port) for record in records(service)]
+
+
+def records(service: str) -> list[Record]:
+    """The records of a name, by priority and weight. LookupFailed."""
     import dns.exception  # 60 ms to load, for few
     import dns.resolver
 
@@ -33,5 +47,5 @@ def lookup(service: str) -> list[Target]:
         raise LookupFailed(f"lookup {service} on {server}: i/o timeout") from None
     except dns.exception.DNSException:
         raise LookupFailed(f"lookup {service} on {server}: server misbehaving") from None
-    records = sorted(answer, key=lambda record: (record.priority, -record.weight, record.target, record.port))
-    return [Target(str(record.target), record.port) for record in records]
+    found = sorted(answer, key=lambda record: (record.priority, -record.weight, record.target, record.port))
+    return [Record(str(record.target), record.port, record.priority, record.weight) for record in found]

@@ -1,4 +1,5 @@
-"""The command line: ``muster [flags]`` runs a server; ``muster local | proxy | peer-keys | version | help``.
+"""The command line: ``muster [flags]`` runs a server; ``muster local | proxy | gateway | peer-keys |
+version | help``.
 
 Exit codes: 0 normal, 1 a setting that cannot be or a failure, 2 a command line that cannot be read. Every
 error is one line on stderr.
@@ -15,6 +16,7 @@ from tools.muster.config.parse import ConfigError, UsageError
 COMMANDS = {
     "local": "run several hosts on this machine, and look after them",
     "proxy": "run a front alone, on a machine without a member",
+    "gateway": "pass connections on to members, as etcd's gateway does",
     "peer-keys": "make the key file that hosts need to talk to each other",
     "version": "print the versions",
     "help": "print this",
@@ -57,6 +59,10 @@ def _dispatch(args: list[str]) -> int:
         from tools.muster.proxy_cli import run as run_proxy
 
         return run_proxy(args[1:])
+    if command == "gateway":
+        from tools.muster.gateway.cli import run as run_gateway
+
+        return run_gateway(args[1:])
     if command == "peer-keys":
         return _peer_keys(args[1:])
     if command == "version":

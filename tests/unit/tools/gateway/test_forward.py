@@ -1,0 +1,74 @@
+"""Who gets the next connection of a gateway, and what its command line takes."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from tools.muster.config.parse import ConfigError, UsageError
+from tools.muster.gateway import cli
+from tools.muster.gateway.forward import Endpoint, Forwarder
+from tools.srv import LookupFailed, Record
+
+
+class Silent:
+    """A log that nobody reads."""
+
+    def info(self, event: str, **facts: object) -> None:
+        """Nothing."""
+
+    def warning(self, event: str, **facts: object) -> None:
+        """Nothing."""
+
+
+def picked(forwarder: Forwarder, times: int) -> Counter[str]:
+    return Counter(endpoint.host for _ in range(times) if (endpoint := forwarder.pick()) is not None)
+
+
+def test_the_best_priority_that_answers_counts_and_weights_within_it() -> None:
+    first, second = Endpoint("a", 1, priority=1, weight=30), Endpoint("b", 1, priority=1, weight=10)
+    never, last = Endpoint("c", 1, priority=1), Endpoint("d", 1, priority=2)
+    forwarder = Forwarder([last, first, second, never], Silent(), random.Random(1))
+    found = picked(forwarder, 4000)
+    assert set(found) == {"a", "b", "c"}
+    assert 2 < found["a"] / found["b"] < 4
+    assert found["c"] < 100  # without a weight among others that have one: hardly ever
+    first.answers = second.answers = False
+    assert picked(forwarder, 10) == {"c": 10}
+    never.answers = False
+    assert picked(forwarder, 10) == {"d": 10}
+    last.answers = False
+    assert forwarder.pick() is None
+
+
+def test_those_of_equal_rank_have_a_turn_each() -> None:
+    endpoints = [Endpoint(name, 1) for name in "abc"]
+    forwarder = Forwarder(endpoints, Silent())
+    assert picked(forwarder, 9) == {"a": 3, "b": 3, "c": 3}
+    endpoints[1].answers = False
+    assert picked(forwarder, 8) == {"a": 4, "c": 4}
+
+
+def test_records_of_a_domain_name_the_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    def records(service: str) -> list[Record]:
+        if service == "_etcd-client-x._tcp.example.com":
+            return [Record("m.example.com.", 2379, 1, 5)]
+        raise LookupFailed(f"lookup {service} on 127.0.0.1:53: no such host")
+
+    monkeypatch.setattr(cli, "records", records)
+    found = cli.discovered("example.com", "x", "", insecure=True)
+    assert [(str(one), one.priority, one.weight) for one in found] == [("m.example.com:2379", 1, 5)]
+    assert cli.discovered("example.com", "x", "", insecure=False) == []
+    with pytest.raises(ConfigError, match=r"dns lookup errors: lookup _etcd-client-ssl\._tcp\.example\.com"):
+        cli.discovered("example.com", "", "", insecure=True)
+
+
+def test_a_command_line_that_cannot_be_is_refused() -> None:
+    for words in (["stop"], ["start", "--x"], ["start", "--retry-delay=soon"], ["start", "more"]):
+        with pytest.raises(UsageError):
+            cli.run(words)
+    for word in ("--endpoints=a", "--listen-addr=1.2.3.4:99999", "--endpoints="):
+        with pytest.raises(ConfigError):
+            cli.run(["start", word])

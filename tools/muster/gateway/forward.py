@@ -1,0 +1,149 @@
+"""Connections that are passed on, byte for byte, by etcd's rules (``tcpproxy`` of its server).
+
+Of the endpoints that answer those of the best priority have a turn each, or where they have weights, one by
+lot. An endpoint that cannot be dialled is left alone until it answers again, which is tried once in a while.
+A connection ends on both sides when it ends on one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+_DIAL_S = 5.0
+
+
+class Log(Protocol):
+    """Where the gateway says what it does."""
+
+    def info(self, event: str, **facts: object) -> object: ...
+
+    def warning(self, event: str, **facts: object) -> object: ...
+
+
+@dataclass(eq=False)
+class Endpoint:
+    """Where connections go."""
+
+    host: str
+    port: int
+    priority: int = 0
+    weight: int = 0
+    answers: bool = True
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Forwarder:
+    """All connections of a gateway."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], log: Log, rng: random.Random | None = None) -> None:
+        self.endpoints = list(endpoints)
+        self._log = log
+        self._random = rng or random.Random()
+        self._picked = 0
+        self._opening: set[asyncio.Task[None]] = set()
+
+    def pick(self) -> Endpoint | None:
+        """Whose the next connection is; None: nobody answers."""
+        there = [one for one in self.endpoints if one.answers]
+        best = min((one.priority for one in there), default=0)
+        there = [one for one in there if one.priority == best]
+        weighted = [one for one in there if one.weight]
+        even = [one for one in there if not one.weight]
+        if weighted and not (even and self._random.randrange(100) == 1):
+            return self._random.choices(weighted, [one.weight for one in weighted])[0]
+        if not even:
+            return None
+        self._picked += 1
+        return even[(self._picked - 1) % len(even)]
+
+    async def listen(self, host: str, port: int) -> asyncio.Server:
+        """Take connections there. OSError."""
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(lambda: _Side(self), host or None, port)
+
+    def opened(self, side: _Side) -> None:
+        """A client has connected, of whom nothing is read yet."""
+        task = asyncio.get_running_loop().create_task(self._open(side))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open(self, side: _Side) -> None:
+        while (endpoint := self.pick()) is not None and not side.closed:
+            if (out := await self._dial(endpoint)) is not None:
+                side.join(out)
+                return
+        side.close()
+
+    async def _dial(self, endpoint: Endpoint) -> _Side | None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_DIAL_S):
+                _, side = await loop.create_connection(lambda: _Side(None), endpoint.host, endpoint.port)
+        except OSError as error:  # TimeoutError is one
+            endpoint.answers = False
+            self._log.warning("deactivated endpoint", endpoint=str(endpoint), error=str(error) or "timeout")
+            return None
+        return side
+
+    async def look(self, interval_s: float) -> None:
+        """Try those that did not answer, for ever."""
+        while True:
+            await asyncio.sleep(interval_s)
+            for endpoint in self.endpoints:
+                if not endpoint.answers and (side := await self._dial(endpoint)) is not None:
+                    side.close()
+                    endpoint.answers = True
+                    self._log.info("activated", endpoint=str(endpoint), interval_s=interval_s)
+
+
+class _Side(asyncio.Protocol):
+    """One of a connection's two ends."""
+
+    def __init__(self, forwarder: Forwarder | None) -> None:
+        self._forwarder = forwarder  # None: this end was dialled
+        self._transport = cast(asyncio.Transport, None)
+        self._other: _Side | None = None
+        self.closed = False
+
+    def join(self, other: _Side) -> None:
+        """From now on what comes at one end leaves at the other."""
+        self._other, other._other = other, self
+        if self.closed or other.closed:
+            self.close()
+            other.close()
+            return
+        self._transport.resume_reading()
+        other._transport.resume_reading()
+
+    def close(self) -> None:
+        """Once what is to leave here has left."""
+        self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.pause_reading()
+        if self._forwarder is not None:
+            self._forwarder.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._other is not None
+        self._other._transport.write(data)
+
+    def pause_writing(self) -> None:
+        if self._other is not None and not self._other.closed:
+            self._other._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._other is not None and not self._other.closed:
+            self._other._transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        if self._other is not None:
+            self._other.close()
