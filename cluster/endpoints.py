@@ -1,11 +1,42 @@
-"""Where the nodes of a cluster listen."""
+"""Where the nodes of a cluster listen.
+
+A peer URL ``unix://host:port`` is, as at an etcd, a Unix socket of the name ``host:port`` in the working
+directory; its host is told as ``unix:host`` (:data:`UNIX`), so that shards count ports up there, too.
+"""
 
 from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+UNIX = "unix:"
+
+
+def peer_address(url: str) -> tuple[str, int]:
+    """Host and port of a peer URL; port 0 where it does not say. ValueError if it is none."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        name, _, port = parts.netloc.rpartition(":")
+        return f"{UNIX}{name}", int(port) if name and port.isdecimal() else 0
+    return parts.hostname or "", parts.port or 0
+
+
+def peer_endpoint(host: str, port: int) -> str:
+    """Where a node listens for its peers, by :func:`peer_address`."""
+    return f"ipc://{host.removeprefix(UNIX)}:{port}" if host.startswith(UNIX) else tcp_endpoint(host, port)
+
 
 
 def tcp_endpoint(host: str, port: int) -> str:
     """``tcp://HOST:PORT``, with an IPv6 address in brackets."""
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def dialled_from(endpoint: str, local: str) -> str:
+    """An endpoint with the address of this machine that it is dialled from, as libzmq reads it; as it was
+    where that is an address of the other kind."""
+    if not local or not endpoint.startswith("tcp://") or (":" in local) != ("[" in endpoint):
+        return endpoint
+    return f"{tcp_endpoint(local, 0)};{endpoint.removeprefix('tcp://')}"
 
 
 def ipc_endpoint(run_dir: str, shard: int) -> str:

@@ -76,6 +76,7 @@ class Common:
     warning_request_ms: float = 300  # a client's request that takes longer is logged; 0: none
     client_stall_timeout_ms: int = 60_000  # of a client that takes nothing of a long answer
     peer_tls: PeerTls | None = None  # of links between hosts; None: in clear, or by CURVE
+    local_address: str = ""  # that other hosts are dialled from; "": any
     # JSON {"public": z85, "secret": z85}, one key pair for the whole cluster; "" = no CURVE
     curve_key_file: str = ""
     log_level: str = "info"
@@ -206,6 +207,7 @@ class FrontSettings:
     corrupt_check_ms: int = 0  # between comparisons of all replicas, at the leader's host; 0: none
     compact_hash_check_ms: int = 0  # the same, once something was compacted meanwhile
     quota_backend_bytes: int = 2_147_483_648
+    stop_on_defrag: bool = False  # health checks are told NOT_SERVING while this host defragments
     cors: tuple[str, ...] = ("*",)
     host_whitelist: tuple[str, ...] = ("*",)
     gateway: bool = True  # serve JSON below /v3/

@@ -15,10 +15,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 from google.protobuf.message import DecodeError
 
+from cluster.endpoints import peer_address
 from cluster.pb import rpc_pb2
 from cluster.settings import Peer
 
@@ -58,8 +58,7 @@ class Host:
         """How it is reached. Port 0 where its URL does not say: nobody can connect there."""
         address, port = "", 0
         with contextlib.suppress(ValueError, IndexError):
-            parts = urlsplit(self.peer_urls[0])
-            address, port = parts.hostname or "", parts.port or 0
+            address, port = peer_address(self.peer_urls[0])
         return Peer(self.member_id, self.name, address, port, self.peer_urls)
 
     @classmethod

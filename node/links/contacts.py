@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from cluster.endpoints import peer_endpoint
 from cluster.settings import Peer
 
 log = structlog.get_logger("contacts")
@@ -120,8 +121,5 @@ class Contacts:
             yield link.peer.name, link.trouble()[0]
 
     def _named(self, peer: Peer) -> dict[str, object]:
-        host = f"[{peer.host}]" if ":" in peer.host else peer.host
-        return {
-            "peer": peer.name or f"{peer.member_id:x}", "address": f"{host}:{peer.port + self._shard}",
-            "shard": self._shard,
-        }
+        _, _, address = peer_endpoint(peer.host, peer.port + self._shard).partition("://")
+        return {"peer": peer.name or f"{peer.member_id:x}", "address": address, "shard": self._shard}

@@ -30,7 +30,7 @@ from typing import Protocol
 
 import structlog
 
-from cluster.endpoints import tcp_endpoint
+from cluster.endpoints import peer_endpoint
 from cluster.machine import FrameSocket, Receive
 from cluster.repeats import Repeats
 from cluster.settings import Peer
@@ -231,7 +231,7 @@ class Peers:
         self.links = {p.member_id: self._link(p) for p in self._known.values()}
 
     def _link(self, peer: Peer) -> PeerLink:
-        endpoint = tcp_endpoint(peer.host, peer.port + self._shard)
+        endpoint = peer_endpoint(peer.host, peer.port + self._shard)
         connect = partial(_dial, self._machine, endpoint, self._silence_s)
         return PeerLink(connect, peer, self._hello, self._on_refused, self._loop.time)
 

@@ -13,7 +13,7 @@ from math import inf
 
 import structlog
 
-from cluster.endpoints import ipc_endpoint, tcp_endpoint
+from cluster.endpoints import ipc_endpoint, peer_endpoint
 from cluster.grain import GRAIN
 from cluster.members.table import Table
 from cluster.settings import Common
@@ -199,7 +199,7 @@ class NodeLinks:
         if member_id == self.common.member_id:
             return ipc_endpoint(self.common.run_dir, shard), b"", False
         peer = self._members.peer(member_id)
-        return tcp_endpoint(peer.host, peer.port + shard), _FRONT, True
+        return peer_endpoint(peer.host, peer.port + shard), _FRONT, True
 
     def get(self, member_id: int, shard: int) -> NodeLink:
         """The link to that node, made if need be."""

@@ -21,7 +21,7 @@ import structlog
 
 from cluster import errors
 from cluster.effects import records
-from cluster.endpoints import ipc_endpoint, tcp_endpoint
+from cluster.endpoints import ipc_endpoint, peer_endpoint
 from cluster.errors import EtcdError
 from cluster.faults import MISTAKES, faults
 from cluster.machine import FrameSocket
@@ -212,7 +212,7 @@ class Node:
             incarnation=settings.incarnation,
             shard=settings.shard,
             roster=self.roster,
-            listen=[tcp_endpoint(settings.listen_host, settings.listen_port), *settings.listen_also],
+            listen=[peer_endpoint(settings.listen_host, settings.listen_port), *settings.listen_also],
             silence_s=common.silence_s,
             incarnations=self.incarnations,
             on_frame=self._peer_frame,

@@ -366,6 +366,9 @@ class Serve:
             isLearner=node.roster.table.learner(node.settings.common.member_id),
             dbSizeQuota=node.settings.quota_backend_bytes,
         )
+        target = self._store.meta(downgrade.META)
+        answer.downgradeInfo.enabled = target is not None
+        answer.downgradeInfo.targetVersion = (target or b"").decode()
         if not raft.leader_id:
             answer.errors.append("etcdserver: no leader")
         for member_id, kind in self._store.alarms():  # as etcd writes an AlarmMember

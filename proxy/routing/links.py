@@ -21,7 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from cluster.endpoints import ipc_endpoint, tcp_endpoint
+from cluster.endpoints import ipc_endpoint, peer_endpoint
 from cluster.members.table import Table
 from cluster.settings import Common
 from cluster.wire.frames import PeerKind
@@ -335,7 +335,7 @@ class Connector:
             endpoint = ipc_endpoint(common.run_dir, shard)
         else:
             peer = self._members.peer(member_id)
-            endpoint = tcp_endpoint(peer.host, peer.port + shard)
+            endpoint = peer_endpoint(peer.host, peer.port + shard)
         link.attach(
             SocketTransport(
                 self._machine, endpoint, identity, link, self._greet, common.silence_s, keyed=not local

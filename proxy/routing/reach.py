@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from cluster.endpoints import peer_endpoint
 from cluster.repeats import Repeats
 from cluster.settings import Peer
 from proxy.routing.routes import ShardRoute
@@ -67,8 +68,6 @@ class Reach:
     def _why(self, route: ShardRoute) -> dict[str, str]:
         found = {}
         for member_id, peer in self._peers.items():
-            host = f"[{peer.host}]" if ":" in peer.host else peer.host
-            found[f"{self.name(member_id)} ({host}:{peer.port + route.shard})"] = route.troubles.get(
-                member_id, "not tried yet"
-            )
+            _, _, address = peer_endpoint(peer.host, peer.port + route.shard).partition("://")
+            found[f"{self.name(member_id)} ({address})"] = route.troubles.get(member_id, "not tried yet")
         return found

@@ -1,4 +1,5 @@
-"""grpc.health.v1.Health, as etcd serves it: the one service name "" is SERVING while this front runs."""
+"""grpc.health.v1.Health, as etcd serves it: the one service name "" is SERVING while this front runs, unless
+the feature gate StopGRPCServiceOnDefrag is open and this host defragments."""
 
 from __future__ import annotations
 
@@ -6,12 +7,15 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
+from proxy.metrics.shard_facts import ShardFacts, gather
 from proxy.shared.context import Call, Context, Registry
 
 SERVICE = "grpc.health.v1.Health"
 _SERVING = b"\x08\x01"
+_NOT_SERVING = b"\x08\x02"
 _SERVICE_UNKNOWN = b"\x08\x03"
 _NOT_FOUND = 5
+_LOOK_S = 0.25  # between questions to the nodes whether they defragment
 
 
 def register(registry: Registry, context: Context) -> None:
@@ -30,10 +34,31 @@ def register(registry: Registry, context: Context) -> None:
             call.finish(_NOT_FOUND, "unknown service")
         else:
             stats.ok += 1
-            call.reply(_SERVING)
+            call.reply(_NOT_SERVING if context.defragmenting else _SERVING)
 
     registry.unary(f"/{SERVICE}/Check", check)
     registry.stream(f"/{SERVICE}/Watch", HealthWatch(context))
+    if context.settings.stop_on_defrag:
+        context.on_tick.append(_Looks(context).tick)
+
+
+class _Looks:
+    """Ask this host's nodes from time to time whether they defragment."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._asking = False
+        self._next = 0.0
+
+    def tick(self, now: float) -> None:
+        """Every sweep."""
+        if now >= self._next and not self._asking:
+            self._next, self._asking = now + _LOOK_S, True
+            gather(self._context, self._told)
+
+    def _told(self, shards: list[ShardFacts]) -> None:
+        self._asking = False
+        self._context.defragmenting.told(any(facts.get("defragmenting") for facts in shards))
 
 
 def _service(data: bytes) -> str:
@@ -43,13 +68,15 @@ def _service(data: bytes) -> str:
 
 
 class HealthWatch:
-    """Health/Watch: says the status once; it does not change while this front runs."""
+    """Health/Watch: says the status, and again when it changes."""
 
     def __init__(self, context: Context) -> None:
         self._stats = context.method("server_stream", SERVICE, "Watch")
         self._context = context
         self._calls: set[Call] = set()
+        self._told: set[Call] = set()  # of these, those who hear of a status that changes
         context.on_stop.append(self.stop)
+        context.defragmenting.changed.append(self._changed)
 
     def opened(self, call: Call) -> None:
         """A call has begun."""
@@ -66,13 +93,23 @@ class HealthWatch:
             return
         call.context = True
         try:
-            status = _SERVICE_UNKNOWN if _service(data) else _SERVING
+            known = not _service(data)
         except EtcdError as e:
             self._calls.discard(call)
             self._context.refuse(call, self._stats, e)
             return
+        if known:
+            self._told.add(call)
         self._stats.sent += 1
-        call.send(status)
+        call.send(self._status() if known else _SERVICE_UNKNOWN)
+
+    def _status(self) -> bytes:
+        return _NOT_SERVING if self._context.defragmenting else _SERVING
+
+    def _changed(self) -> None:
+        for call in self._told:
+            self._stats.sent += 1
+            call.send(self._status())
 
     def half_closed(self, call: Call) -> None:
         """The client listens on."""
@@ -80,10 +117,12 @@ class HealthWatch:
     def cancelled(self, call: Call) -> None:
         """The client has gone."""
         self._calls.discard(call)
+        self._told.discard(call)
         self._stats.failed(1)
 
     def stop(self) -> None:
         """The front shuts down."""
         calls, self._calls = self._calls, set()
+        self._told.clear()
         for call in calls:
             self._context.refuse(call, self._stats, errors.STOPPED)

@@ -17,6 +17,7 @@ from proxy.auth.shown import Principals
 from proxy.auth.tokens import tokens_of
 from proxy.routing.reads.listing import Listing
 from proxy.routing.router import MethodStats, Router
+from proxy.shared.defragmenting import Defragmenting
 from proxy.shared.stepped import Stepped
 from proxy.watch.hub import WatchHub
 
@@ -63,6 +64,7 @@ class Context:
         self.passwords = Passwords(router.loop, settings.bcrypt_cost)
         self.stats: dict[tuple[str, str, str], MethodStats] = {}  # (grpc_type, service, method)
         self.comparisons = self.corrupt_found = 0  # of all replicas: proxy.services.upkeep.corruption
+        self.defragmenting = Defragmenting(settings.stop_on_defrag)
         self.stepped = Stepped(router.loop)
         self.listing = Listing(router)
         self.stopping = False

@@ -228,5 +228,5 @@ def layout_of(endpoints: Sequence[str], files: Files = NO_FILES) -> tuple[int, i
 
 
 def _peer(member_id: int, name: str, urls: list[str]) -> Peer:
-    first = config.parse_url(urls[0])
+    first = config.parse_peer_url(urls[0])
     return Peer(member_id, name, first.host, first.port, tuple(urls))

@@ -23,18 +23,21 @@ def defragment(context: Context, service: str) -> UnaryHandler:
     def answered(waiting: Waiting, status: int, body: bytes) -> None:
         call = waiting.call
         if call.closed:
-            return
+            return  # the nodes tell when it is over
         if status != 0:
+            context.defragmenting.ends(call)
             context.refuse(call, stats, EtcdError.decode(body))
         elif waiting.shard + 1 < shards:
             ask(call, waiting.shard + 1)
         else:
+            context.defragmenting.ends(call)
             stats.ok += 1
             call.reply(b"")  # no header, as etcd's
 
     def handle(call: Call, data: bytes) -> None:
         stats.started += 1
         if not context.malformed(call, stats, rpc_pb2.DefragmentRequest.FromString, data):
+            context.defragmenting.begins(call)
             ask(call, 0)
 
     return handle

@@ -1,4 +1,5 @@
-"""Hosts that listen for their peers at several addresses, and are known by the second one."""
+"""Hosts that listen for their peers at several addresses, and are known by the second one; and hosts whose
+peers come by Unix sockets."""
 
 from __future__ import annotations
 
@@ -27,11 +28,18 @@ class SecondAddress(Hosts):
         return super().start(host, urls, *self.flags, *flags)
 
 
+class UnixSockets(Hosts):
+    """Files in their working directory, as etcd has them."""
+
+    def peer(self, host: int) -> str:
+        return super().peer(host).replace("http://127.0.0.1", "unix://Host.unix")
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("keys", [False, True], ids=["in clear", "with keys"])
-def test_peers_come_by_every_address(keys: bool, tmp_path: Path) -> None:
-    hosts = SecondAddress(tmp_path, 2)
-    if keys:
+@pytest.mark.parametrize("how", ["in clear", "with keys", "by Unix sockets"])
+def test_peers_come_by_every_address(how: str, tmp_path: Path) -> None:
+    hosts = (UnixSockets if how == "by Unix sockets" else SecondAddress)(tmp_path, 2)
+    if isinstance(hosts, SecondAddress) and how == "with keys":
         file = tmp_path / "cluster.keys"
         subprocess.run(command("peer-keys", str(file)), check=True, env=environment(), timeout=LIMIT_S)
         hosts.flags = (f"--peer-key-file={file}",)

@@ -269,7 +269,7 @@ class Cluster:
             r'("(?:DBSize|DBSizeInUse|RaftIndex|RaftAppliedIndex|RaftTerm|Hash)" : )\d+', r"\1N", text
         )
         # 3.6 has them, and so have muster and musterctl
-        text = re.sub(r',"(?:dbSizeQuota|hash_revision)":\d+', "", text)
+        text = re.sub(r',"(?:(?:dbSizeQuota|hash_revision)":\d+|downgradeInfo":\{[^}]*\})', "", text)
         text = re.sub(r"remaining\(\d+s\)|\"TTL\" : \d+|\"ttl\":\d+", "TTL", text)
         text = re.sub(r"^((?:http://)?<client \d>, )\d+$", r"\1HASH", text, flags=re.MULTILINE)
         text = re.sub(r"(, (?:true|false), (?:true|false)), \d+, \d+, \d+,", r"\1, N, N, N,", text)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tools.muster.config import settings as config
-from tools.muster.config.flags import SERVER_FLAGS, SETTABLE_GATES
+from tools.muster.config.flags import GATES, SERVER_FLAGS
+from tools.muster.config.gates import STAGES
 from tools.muster.config.parse import ConfigError, resolve
-from tools.muster.config.settings import ServerConfig, gate
-from tools.muster.host import pinning
+from tools.muster.config.settings import ServerConfig, gate, local_address, setting
+from tools.muster.host import pinning, ports
+
+CHECKS = ("CompactHashCheck", "InitialCorruptCheck")
+ALPHA = set(STAGES["AllAlpha"])
 
 
 def build(*args: str, **environ: str) -> ServerConfig:
@@ -59,7 +65,12 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
         ("--initial-cluster=default=http://[::1", "missing ']' in host"),
         ("--listen-peer-urls=http://127.0.0.1:99999", "listen tcp: address 99999: invalid port"),
         ("--listen-peer-urls=https://127.0.0.1:2380", "over http: some peer URLs differ"),
-        ("--listen-peer-urls=unix:///run/peer", "peers talk over TCP; say http or https"),
+        (
+            "--listen-peer-urls=unix:///run/peer",
+            'URL address does not have the form "host:port": unix:///run/peer',
+        ),
+        ("--listen-peer-urls=unix://peer", 'URL address does not have the form "host:port": unix://peer'),
+        ("--listen-peer-urls=unixs://peer:1", "peers talk by Unix sockets in clear, or over https"),
         ("--listen-metrics-urls=unix:sock", 'URL address does not have the form "host:port": unix:sock'),
         (f"--listen-metrics-urls=unix:///{'x' * 107}", f"listen unix /{'x' * 107}: bind: invalid argument"),
         (
@@ -84,7 +95,15 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
         ("--max-stream-resets=0", "--max-stream-resets must be at least 100"),
         ("--cpus=a-b", '--cpus "a-b": not "auto", "none" or a list'),
         ("--feature-gates=Wings=true", "unrecognized feature gate: Wings"),
-        ("--feature-gates=LeaseCheckpoint=true", "feature gate LeaseCheckpoint=true is not supported yet"),
+        ("--feature-gates=LeaseCheckpoint", "missing bool value for LeaseCheckpoint"),
+        (
+            "--feature-gates=AllBeta=yes",
+            'invalid value of AllBeta=yes, err: strconv.ParseBool: parsing "yes": invalid syntax',
+        ),
+        (
+            "--experimental-enable-lease-checkpoint-persist",
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+        ),
         ("--auto-compaction-retention=soon", 'error parsing --auto-compaction-retention: "soon"'),
         (
             "--watch-progress-notify-interval=10ms",
@@ -128,6 +147,11 @@ def test_what_does_nothing_is_taken_with_a_line_that_says_so(arg: str) -> None:
     assert [w.startswith(f"{name} has no effect in muster (") for w in build(arg).warnings] == [True]
 
 
+def test_the_debug_flag_of_old_is_a_level_of_the_log() -> None:
+    assert setting(build("--debug"), "log-level") == "debug"
+    assert setting(build(), "log-level") == "info"
+
+
 def test_a_flag_without_effect_is_warned_about() -> None:
     assert build("--backend-batch-limit=5").warnings == (
         "--backend-batch-limit has no effect in muster (operations between commits of the backend)",
@@ -140,13 +164,63 @@ def test_a_flag_without_effect_is_warned_about() -> None:
         ((), []),
         (("--experimental-initial-corrupt-check",), ["InitialCorruptCheck"]),
         (("--experimental-compact-hash-check-enabled",), ["CompactHashCheck"]),
-        (("--feature-gates=CompactHashCheck=True,InitialCorruptCheck=true",), list(SETTABLE_GATES)),
+        (("--feature-gates=CompactHashCheck=True,InitialCorruptCheck=1",), [*CHECKS]),
         (("--feature-gates=CompactHashCheck=false",), []),
+        (
+            ("--feature-gates=InitialCorruptCheck=true", "--experimental-compact-hash-check-enabled"),
+            [*CHECKS],
+        ),
+        (("--feature-gates=CompactHashCheck=F,AllAlpha=TRUE",), [*ALPHA - {"CompactHashCheck"}, "AllAlpha"]),
+        (("--feature-gates=AllBeta=false",), ["-FastLeaseKeepAlive", "-TxnModeWriteWithSharedBuffer"]),
+        (
+            ("--experimental-enable-lease-checkpoint", "--experimental-enable-lease-checkpoint-persist"),
+            ["LeaseCheckpoint", "LeaseCheckpointPersist"],
+        ),
     ],
 )
-def test_the_gates_of_checks_can_be_opened(args: tuple[str, ...], open_gates: list[str]) -> None:
+def test_gates_are_opened_and_closed_as_etcds(args: tuple[str, ...], open_gates: list[str]) -> None:
     config = build(*args)
-    assert [name for name in SETTABLE_GATES if gate(config, name)] == open_gates
+    now = {name: gate(config, name) for name in GATES}
+    changed = [name if now[name] else f"-{name}" for name in GATES if now[name] != GATES[name]]
+    assert sorted(changed) == sorted(open_gates)
+
+
+def test_a_gate_that_changes_nothing_is_taken_with_a_line_that_says_so() -> None:
+    assert build("--feature-gates=TxnModeWriteWithSharedBuffer=false,LeaseCheckpoint=true").warnings == (
+        "feature gate TxnModeWriteWithSharedBuffer has no effect in muster",
+    )
+
+
+def test_peers_by_unix_sockets_have_no_key_and_a_file_for_each_shard() -> None:
+    url = "unix://a.b:7"
+    flags = (
+        f"--listen-peer-urls={url}", f"--initial-advertise-peer-urls={url}",
+        f"--initial-cluster=default={url}",
+    )  # fmt: skip
+    found = build(*flags, "--shards=2")
+    assert (found.listen_peer[0].host, found.listen_peer[0].port) == ("unix:a.b", 7)
+    assert found.warnings == ()
+    peers = [at for at in ports.listeners(found, 2) if "peer" in at.asked_by]
+    assert [at.address for at in peers] == [os.path.abspath("a.b:7"), os.path.abspath("a.b:8")]
+    with pytest.raises(ConfigError, match="peers talk by Unix sockets in clear"):
+        build(*flags, "--peer-key-file=/k")
+
+
+@pytest.mark.parametrize(
+    ("urls", "address"),
+    [
+        ("http://10.0.0.1:2380", "10.0.0.1"),
+        ("http://host:2380,http://127.0.0.1:2380,http://[::]:2380,http://[fd00::1]:2380", "fd00::1"),
+        ("http://host:2380,http://localhost:2380", ""),
+    ],
+)
+def test_peers_are_dialled_from_the_first_address_that_is_told_to_them(urls: str, address: str) -> None:
+    args = (
+        f"--initial-advertise-peer-urls={urls}",
+        f"--initial-cluster={','.join(f'default={url}' for url in urls.split(','))}",
+    )
+    assert local_address(build(*args, "--feature-gates=SetMemberLocalAddr=true")) == address
+    assert local_address(build(*args)) == ""
 
 
 def test_retention_by_mode() -> None:

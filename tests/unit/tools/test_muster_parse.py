@@ -250,6 +250,20 @@ def test_a_deprecated_gate_becomes_the_feature_gate() -> None:
     assert parse("--experimental-enable-lease-checkpoint")["feature-gates"] == "LeaseCheckpoint=true"
 
 
+def test_a_deprecated_gate_stands_beside_others_but_not_beside_itself() -> None:
+    others = "--feature-gates=CompactHashCheck=true"
+    assert parse("--experimental-enable-lease-checkpoint", others)["feature-gates"] == (
+        "CompactHashCheck=true,LeaseCheckpoint=true"
+    )
+    with pytest.raises(ConfigError) as e:
+        parse("--experimental-enable-lease-checkpoint=false", "--feature-gates=LeaseCheckpoint=true")
+    assert str(e.value) == (
+        "cannot specify both flags: --experimental-enable-lease-checkpoint=false and "
+        "--feature-gates=LeaseCheckpoint=true at the same time, please just use "
+        "--feature-gates=LeaseCheckpoint=true"
+    )
+
+
 def test_flags_that_etcd_ignores_are_ignored_with_a_warning() -> None:
     values = parse("-cluster-active-size", "9", "-vv", "1")
     assert values.warnings == [

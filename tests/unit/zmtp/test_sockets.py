@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 import tools.muster.machine.zmtp.sockets
 import tools.muster.machine.zmtp.stream
-from cluster.endpoints import tcp_endpoint
+from cluster.endpoints import peer_address, peer_endpoint, tcp_endpoint
 from tests.ports import free_ports
 from tools.muster.machine.zmtp import Dealer, Router
 from tools.muster.machine.zmtp.codec import GREETING, ready
@@ -310,5 +310,12 @@ def test_what_a_name_meant_before_is_dialled_while_a_look_up_hangs(monkeypatch: 
 @pytest.mark.parametrize(("host", "endpoint"), [
     ("10.0.0.1", "tcp://10.0.0.1:5"), ("::1", "tcp://[::1]:5"), ("name", "tcp://name:5")])
 def test_an_endpoint_is_split_as_it_was_made(host: str, endpoint: str) -> None:
-    assert tcp_endpoint(host, 5) == endpoint
+    assert tcp_endpoint(host, 5) == peer_endpoint(host, 5) == endpoint
     assert split(endpoint) == ("tcp", host, 5)
+
+
+def test_a_peer_url_of_a_unix_socket_is_a_file_in_the_working_directory() -> None:
+    assert peer_address("unix://Etcd.unix:1") == ("unix:Etcd.unix", 1)
+    assert peer_endpoint("unix:Etcd.unix", 3) == "ipc://Etcd.unix:3"
+    assert peer_address("https://[::1]:2380") == ("::1", 2380)
+    assert [peer_address(url)[1] for url in ("unix://x", "unix://:1", "unix:///x", "http://x")] == [0] * 4

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 from structlog.testing import capture_logs
 
+from cluster.endpoints import dialled_from
 from cluster.settings import PeerTls
 from tests.authority import Authority, Pair
 from tests.ports import free_ports
 from tools.muster.machine.zmtp import Dealer, Router
+from tools.muster.machine.zmtp.keys import CurveKeys
+from tools.muster.machine.zmtp.links import open_dealer
 from tools.muster.machine.zmtp.tls import BAD_CERTIFICATE, Handshake, PeerCredentials, TlsSocket, asked_by_tls
 
 NAME = "127.0.0.1"
@@ -257,6 +261,42 @@ def test_a_peer_that_is_looked_up_is_closed_with_its_listener(
         dealer.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("how", ["in clear", "by certificate", "by key", "a question"])
+def test_a_host_dials_from_the_address_that_it_is_told(authority: Authority, how: str) -> None:
+    held = credentials(authority, authority.issue("host", NAME))
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server((NAME, 0)) as listener, zmq.Context() as context:
+            listener.setblocking(False)
+            port = listener.getsockname()[1]
+            dealer = None
+            if how == "a question":
+                asked = loop.run_in_executor(
+                    None, asked_by_tls, NAME, port, held, b"?", 30.0, "127.0.0.2")
+            else:
+                dealer = open_dealer(
+                    loop, context, f"tcp://{NAME}:{port}", b"x", lambda parts: None, hwm=10,
+                    keys=CurveKeys(*zmq.curve_keypair()) if how == "by key" else None,
+                    tls=held if how == "by certificate" else None, local="127.0.0.2",
+                )  # fmt: skip
+            accepted, (address, _) = await asyncio.wait_for(loop.sock_accept(listener), 60)
+            accepted.close()
+            assert address == "127.0.0.2"
+            if dealer is not None:
+                dealer.close()
+            else:
+                assert await asked == b""
+
+    asyncio.run(scenario())
+
+
+def test_an_address_of_another_kind_is_passed_over() -> None:
+    assert dialled_from("tcp://[::1]:1", "127.0.0.2") == "tcp://[::1]:1"
+    assert dialled_from("tcp://[::1]:1", "::2") == "tcp://[::2]:0;[::1]:1"
+    assert dialled_from("ipc:///x", "127.0.0.2") == "ipc:///x"
 
 
 def test_of_two_that_refuse_each_other_who_listens_tells_both_reasons(authority: Authority) -> None:

@@ -146,7 +146,8 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("election-timeout", U, "1000", "time without a leader before an election, in ms; at least 5 heartbeats, at most 50000"),
         Flag("initial-election-tick-advance", B, "true", "hold the first election after a start up to an election timeout sooner"),
         Flag("listen-peer-urls", URLS, "http://localhost:2380",
-             "where peers are listened to: shard s binds each of these ports + s"),
+             "where peers are listened to: shard s binds each of these ports + s. unix://host:port is the "
+             "file of that name in the working directory"),
         Flag("listen-client-urls", URLS, "http://localhost:2379", "where clients are listened to: http, https, or unix and unixs with a path"),
         Flag("listen-client-http-urls", URLS, "",
              "listeners for HTTP alone; those of --listen-client-urls serve gRPC alone then"),
@@ -169,9 +170,12 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("enable-v2", B, "true", "serve etcd's API of version 2 (/v2/...); etcd's default is false"),
         Flag("raft-read-timeout", D, "5s", "read time-out of a peer connection", NO, yaml=""),
         Flag("raft-write-timeout", D, "5s", "write time-out of a peer connection", NO, yaml=""),
-        Flag("feature-gates", S, "", "gate=bool,...; etcd's gates. InitialCorruptCheck (compare "
-             "this host with the others before it serves) and "
-             "CompactHashCheck can be set, the others have their defaults"),
+        Flag("feature-gates", S, "", "gate=bool,...: etcd's gates. InitialCorruptCheck: compare this host with "
+             "the others before it serves. CompactHashCheck: compare all after compactions. "
+             "SetMemberLocalAddr: dial peers from the first address of --initial-advertise-peer-urls that is "
+             "neither a name nor loopback. StopGRPCServiceOnDefrag: gRPC's health checks are answered "
+             "NOT_SERVING while this host defragments. AllAlpha, AllBeta: those that are not named. The others "
+             "have no effect: muster always notes what is left of long leases"),
     ],
     "clustering": [
         Flag("initial-advertise-peer-urls", URLS, "http://localhost:2380", "this host's peer URLs, told to the cluster"),
@@ -336,7 +340,7 @@ _GROUPS: dict[str, list[Flag]] = {
     ],
     "removed from etcd": [
         Flag("experimental-enable-v2v3", S, "", "v2 emulation", LATER),
-        Flag("debug", B, "false", "debug logging: use --log-level=debug", LATER),
+        Flag("debug", B, "false", "the same as --log-level=debug, as in etcd 3.4"),
         Flag("log-package-levels", S, "", "levels per package", NO),
     ],
 }
@@ -374,8 +378,7 @@ _IGNORED = (
     "max-retry-attempts", "peer-heartbeat-interval", "peer-election-timeout", "retry-interval", "snapshot", "v", "vv",
 )  # fmt: skip
 
-SETTABLE_GATES = ("InitialCorruptCheck", "CompactHashCheck")
-# etcd's feature gates (3.6) and their defaults. Of those that cannot be set another value is refused
+# etcd's feature gates (3.6 and 3.7) and their defaults: tools.muster.config.gates
 GATES = {
     "AllAlpha": False, "AllBeta": False, "StopGRPCServiceOnDefrag": False, "InitialCorruptCheck": False,
     "CompactHashCheck": False, "TxnModeWriteWithSharedBuffer": True, "LeaseCheckpoint": False,

@@ -16,7 +16,7 @@ import yaml
 from tools.muster.config.flags import AUTO, Flag, Kind, Support
 from tools.muster.config.values import duration_ms, mistake_of_url, number
 
-_TRUE, _FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
+TRUE, FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
 # of these an empty value is as good as none, as for etcd: charts write a flag whose value nobody set
 _EMPTY_IS_DEFAULT = (
     "auto-compaction-mode",
@@ -61,9 +61,9 @@ def convert(flag: Flag, text: str) -> Any:
     if flag.name == "log-level":
         text = text.lower()
     if kind is Kind.BOOL:
-        if text in _TRUE:
+        if text in TRUE:
             return True
-        if text in _FALSE:
+        if text in FALSE:
             return False
         raise ValueError(text)
     if kind is Kind.COUNT and text == "auto":
@@ -251,6 +251,8 @@ def _file_text(flag: Flag, node: Any, path: str) -> str:
 def _resolve_aliases(result: Values, table: Mapping[str, Flag]) -> None:
     """Carry deprecated names over to what they stand for; each is worth a warning."""
     gates = []
+    named = (part.partition("=") for part in result.values.get("feature-gates", "").split(","))
+    given = {name.strip(): text.strip() for name, _, text in named}
     for flag in table.values():
         if not result.is_set(flag.name):
             continue
@@ -262,14 +264,20 @@ def _resolve_aliases(result: Values, table: Mapping[str, Flag]) -> None:
         new_name = f"--{target}={gate}=true" if gate else f"--{target}"
         result.warnings.append(f"--{flag.name} is deprecated, use {new_name}")
         if gate:
-            gates.append(f"{gate}={str(result[flag.name]).lower()}")
+            value = str(result[flag.name]).lower()
+            if gate in given:
+                here = f"--feature-gates={gate}={given[gate]}"
+                raise ConfigError(
+                    f"cannot specify both flags: --{flag.name}={value} and {here} at the same time, please "
+                    f"just use {here}"
+                )
+            gates.append(f"{gate}={value}")
         elif result.is_set(target):
             raise ConfigError(f"cannot set both --{flag.name} and --{target}: use only --{target}")
         else:
             result.values[target] = result[flag.name]
             result.sources[target] = result.sources[flag.name]
     if gates:
-        if result.is_set("feature-gates"):
-            raise ConfigError("cannot set feature gates both by --feature-gates and by deprecated flags")
-        result.values["feature-gates"] = ",".join(gates)
+        beside = [result.values["feature-gates"]] if result.values["feature-gates"] else []
+        result.values["feature-gates"] = ",".join(beside + gates)
         result.sources["feature-gates"] = "flag"

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from cluster.endpoints import peer_address
 from cluster.settings import PeerTls, Tls
-from tools.muster.config.flags import AUTO, GATES, SERVER_FLAGS, SETTABLE_GATES, Support
+from tools.muster.config.flags import AUTO, SERVER_FLAGS, Support
+from tools.muster.config.gates import gates_of, warnings_of
 from tools.muster.config.limits import check_limits
 from tools.muster.config.parse import ConfigError, Values, convert
 from tools.muster.config.rotation import Rotation, rotation_of
@@ -132,11 +134,17 @@ def parse_url(text: str) -> Url:
 
 
 def parse_peer_url(text: str) -> Url:
-    """A http or https URL with a port."""
+    """A http or https URL with a port; or ``unix://host:port``, as an etcd has it for peers: a file of that
+    name in the working directory."""
     url = parse_url(text)
-    if url.scheme not in ("http", "https"):
-        raise ConfigError(f"{text}: peers talk over TCP; say http or https")
-    return url
+    if not url.is_unix:
+        return url
+    if url.scheme == "unixs":
+        raise ConfigError(f"{text}: peers talk by Unix sockets in clear, or over https")
+    host, port = peer_address(text)
+    if not port or urlsplit(text).path:
+        raise ConfigError(f'URL address does not have the form "host:port": {text}')
+    return Url(text, host, port)
 
 
 def parse_urls(texts: tuple[str, ...]) -> tuple[Url, ...]:
@@ -173,9 +181,7 @@ def _default_route_host() -> str | None:
 def _advertised(values: Values, flag: str, listen: tuple[Url, ...]) -> tuple[Url, ...]:
     """Advertised URLs; where only the default stands and the host listens everywhere, the machine's own
     address."""
-    urls = parse_urls(values[flag])
-    for url in urls if "peer" in flag else ():
-        parse_peer_url(url.text)
+    urls = tuple(map(parse_peer_url if "peer" in flag else parse_url, values[flag]))
     if values.is_set(flag) or not listen or listen[0].host not in ("0.0.0.0", "::"):
         return urls
     host = _default_route_host()
@@ -193,15 +199,8 @@ def _check_support(values: Values) -> list[str]:
             raise ConfigError(f"--{flag.name} is not supported yet ({flag.help})")
         if flag.support is Support.NO_EFFECT:
             warnings.append(f"--{flag.name} has no effect in muster ({flag.help})")
-    for part in (p for p in values["feature-gates"].split(",") if p):
-        gate, _, text = part.partition("=")
-        if gate not in GATES:
-            raise ConfigError(f"unrecognized feature gate: {gate}")
-        if text.lower() not in ("true", "false"):
-            raise ConfigError(f"invalid value of feature gate {part}")
-        if (text.lower() == "true") != GATES[gate] and gate not in SETTABLE_GATES:
-            raise ConfigError(f"feature gate {part} is not supported yet")
-    return warnings
+    gates_of(values["feature-gates"])
+    return warnings + warnings_of(values["feature-gates"])
 
 
 def _check_peer_port(
@@ -245,6 +244,8 @@ def build(values: Values) -> ServerConfig:
     if values.rest:
         raise ConfigError(f"'{values.rest[0]}' is not a valid flag")
     warnings = values.warnings + _check_support(values)
+    if values["debug"]:
+        values.values["log-level"] = "debug"
     _check_timing(values)
     falls_back = values["discovery"] != "" and values["discovery-fallback"] == "proxy"
     unsaid = values.is_set("listen-client-urls") and not values.is_set("advertise-client-urls")
@@ -287,11 +288,13 @@ def build(values: Values) -> ServerConfig:
     if values["order-log-bytes"] < LEAST_ORDER_LOG_BYTES:
         raise ConfigError(f"--order-log-bytes must be at least {LEAST_ORDER_LOG_BYTES}")
     pinning.check(values["cpus"])
-    members = tuple(parse_url(u) for _, urls in parse_initial_cluster(cluster_text) for u in urls)
+    members = tuple(parse_peer_url(u) for _, urls in parse_initial_cluster(cluster_text) for u in urls)
     named = [u.text for u in (*advertise_peer, *members)]
     peer_tls, more = peer_tls_of(values, [u.text for u in listen_peer], named)
     warnings += more
     key_file = "" if values["peer-cert-file"] else values["peer-key-file"]
+    if key_file and any(url.is_unix for url in (*listen_peer, *advertise_peer, *members)):
+        raise ConfigError("--peer-key-file is for http peer URLs: peers talk by Unix sockets in clear")
     warnings += _check_peer_port(listen_peer, members, key_file, peer_tls, values["peer-insecure"])
     return ServerConfig(
         name=name,
@@ -449,8 +452,22 @@ def _check_retention(mode: str, text: str) -> None:
 
 def gate(config: ServerConfig, name: str) -> bool:
     """Whether a feature gate is open."""
-    given = dict(part.split("=", 1) for part in config.values["feature-gates"].split(",") if part)
-    return str(given.get(name, GATES[name])).lower() == "true"
+    return gates_of(config.values["feature-gates"])[name]
+
+
+def local_address(config: ServerConfig) -> str:
+    """The address that this host dials its peers from, by etcd's rule: with the gate SetMemberLocalAddr the
+    first that it advertises to them, unless that is a name, or of this machine alone. "": any."""
+    if not gate(config, "SetMemberLocalAddr"):
+        return ""
+    for url in config.advertise_peer:
+        try:
+            address = ipaddress.ip_address(url.host)
+        except ValueError:
+            continue
+        if not (address.is_loopback or address.is_unspecified):
+            return str(address)
+    return ""
 
 
 def setting(config: ServerConfig, name: str) -> Any:

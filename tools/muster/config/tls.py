@@ -103,9 +103,15 @@ def peer_tls_of(
         return PeerTls("", "", verifies=False), warnings
     if not cert and not key:
         address = listen[0].partition("://")[2]
-        raise ConfigError(f"cannot listen on TLS for {address}: KeyFile and CertFile are not presented")
+        raise ConfigError(
+            f"cannot listen on TLS for {address}: KeyFile and CertFile are not presented "
+            "(https peer URLs want --peer-cert-file and --peer-key-file, or --peer-auto-tls)"
+        )
     if not (cert and key):
-        raise ConfigError(f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")
+        raise ConfigError(
+            f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}] (--peer-key-file and "
+            "--peer-cert-file)"
+        )
     return PeerTls(
         cert_file=_absolute(cert),
         key_file=_absolute(key),

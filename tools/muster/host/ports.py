@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cluster.endpoints import UNIX, peer_endpoint
 from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, Url, setting
@@ -50,7 +51,9 @@ class Listener:
 
 def bind_address(url: Url) -> str:
     """The address to bind for a URL; a name is resolved, IPv4 first (localhost is 127.0.0.1). Of a Unix
-    socket its whole path."""
+    socket its whole path, of one for peers ``cluster.endpoints``' host."""
+    if url.host.startswith(UNIX):
+        return url.host
     if url.is_unix:
         return os.path.abspath(url.host)
     try:
@@ -80,10 +83,11 @@ def listeners(config: ServerConfig, shards: int) -> list[Listener]:
     ]  # http and https may share an address
     for peer in config.listen_peer if shards else ():
         host = bind_address(peer)
-        found += [
-            Listener(host, peer.port + shard, f"shard {shard} of --listen-peer-urls={peer.text}")
-            for shard in range(shards)
-        ]
+        for shard in range(shards):
+            at = host, peer.port + shard
+            if peer.is_unix:
+                at = os.path.abspath(peer_endpoint(*at).removeprefix("ipc://")), 0
+            found.append(Listener(*at, f"shard {shard} of --listen-peer-urls={peer.text}"))
     return found
 
 

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from cluster.endpoints import tcp_endpoint
+from cluster.endpoints import peer_endpoint
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer, dumps
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from tools.muster.config.flags import AUTO
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.rotation import rotating
-from tools.muster.config.settings import ServerConfig, Url, gate, setting, with_shards
+from tools.muster.config.settings import ServerConfig, Url, gate, local_address, setting, with_shards
 from tools.muster.config.tracing import tracing_of
 from tools.muster.discovery.service import shown
 from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
@@ -200,6 +200,7 @@ def _common(
         warning_request_ms=setting(config, "warning-unary-request-duration"),
         client_stall_timeout_ms=setting(config, "client-stall-timeout"),
         peer_tls=config.peer_tls,
+        local_address=local_address(config),
         curve_key_file=os.path.abspath(config.peer_key_file) if config.peer_key_file else "",
         log_level=setting(config, "log-level"),
         log_format=setting(config, "log-format"),
@@ -225,7 +226,7 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             data_dir=os.path.abspath(bootstrap.shard_dir(config.data_dir, shard)),
             listen_host=ports.bind_address(listen),
             listen_port=listen.port + shard,
-            listen_also=tuple(tcp_endpoint(ports.bind_address(url), url.port + shard) for url in also),
+            listen_also=tuple(peer_endpoint(ports.bind_address(url), url.port + shard) for url in also),
             client_urls=tuple(u.text for u in config.advertise_client),
             peer_urls=identity.own.peer_urls,
             incarnation=identity.incarnation,
@@ -327,6 +328,7 @@ def _front_settings(
         initial_corrupt_check=gate(config, "InitialCorruptCheck"),
         corrupt_check_ms=setting(config, "corrupt-check-time"),
         compact_hash_check_ms=setting(config, "compact-hash-check-time") * gate(config, "CompactHashCheck"),
+        stop_on_defrag=gate(config, "StopGRPCServiceOnDefrag"),
         quota_backend_bytes=config.quota_backend_bytes,
         cors=setting(config, "cors"),
         host_whitelist=setting(config, "host-whitelist"),
@@ -394,6 +396,10 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
                 data_dir=os.path.abspath(config.data_dir), members=_members(identity.peers),
                 flags=_members(flags),
             )  # fmt: skip
+    if local := local_address(config):
+        log.info("setting member local address from AdvertisePeerURLs", local_address=local)
+    elif gate(config, "SetMemberLocalAddr"):
+        log.warning("unable to set a member local address due to lack of suitable local addresses")
     log.info(f"starting member {identity.member_id:x} in cluster {identity.cluster_id:x}")
     for url in (*config.listen_client, *config.listen_http):
         if url.scheme in ("https", "unixs"):

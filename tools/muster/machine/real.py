@@ -62,6 +62,7 @@ class RealMachine:
         self.cpu_s = time.process_time
         self._keys = CurveKeys.load(common.curve_key_file)
         self._tls = _peer_credentials(common)
+        self._local_address = common.local_address
         self._gatekeeper: Gatekeeper | None = None
 
     def now_ms(self) -> int:
@@ -140,6 +141,7 @@ class RealMachine:
             lost=lost,
             redials=redials,
             tls=self._tls if keyed else None,
+            local=self._local_address if keyed else "",
         )
 
     # -- threads

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from cluster.repeats import Repeats
 from cluster.settings import Peer, PeerTls
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import ServerConfig, parse_url, setting
+from tools.muster.config.settings import ServerConfig, parse_peer_url, setting
 from tools.muster.host.identity.joining import Running, ask
 from tools.muster.host.supervisor import Logger
 from tools.muster.proxy_mode import kind
@@ -65,7 +65,7 @@ class Members:
             if self._aside.get(url, 0.0) > self._clock():
                 continue
             try:
-                at = parse_url(url)
+                at = parse_peer_url(url)
             except ConfigError:
                 continue
             config = self._config
@@ -114,5 +114,5 @@ def _peers_of(running: Running) -> tuple[Peer, ...]:
 
 def _peers(running: Running) -> Iterable[Peer]:
     for member in running.members:
-        first = parse_url(member.peer_urls[0])
+        first = parse_peer_url(member.peer_urls[0])
         yield Peer(member.member_id, member.name, first.host, first.port, member.peer_urls, member.learner)

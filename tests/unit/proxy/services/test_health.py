@@ -2,17 +2,83 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
+from cluster.pb import rpc_pb2
+from cluster.wire.messages import Method
 from proxy.services.health import HealthWatch
+from proxy.services.table import register_all
+from proxy.shared.context import Context
 from tests.unit.proxy.fakes import FakeCall
 from tests.unit.proxy.test_services import Served
 
+SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
+
+
+def served(stop_on_defrag: bool) -> Served:
+    found = Served()
+    net = found.net
+    net.settings = dataclasses.replace(net.settings, stop_on_defrag=stop_on_defrag)
+    net.context = Context(net.settings, net.router)
+    register_all(found.methods, net.context)
+    return found
+
+
+def nodes_say(found: Served, defragmenting: int) -> None:
+    """All that the front's questions are answered with in the next second."""
+    for _ in range(4):
+        found.net.pass_time(0.25)
+        for request in found.node.take(Method.FACTS):
+            found.node.ok(request, tail=json.dumps({"defragmenting": defragmenting}).encode())
+        found.net.run()
+
 
 def test_a_health_watch_is_answered_once_however_many_messages_come() -> None:
-    served = Served()
+    found = Served()
     call = FakeCall()
-    watch = HealthWatch(served.net.context)
+    watch = HealthWatch(found.net.context)
     watch.opened(call)
     for _ in range(1000):
         watch.message(call, b"")
-    assert call.replies == [b"\x08\x01"]
+    assert call.replies == [SERVING]
     assert not call.closed
+
+
+def test_a_host_that_defragments_says_that_it_does_not_serve() -> None:
+    found = served(stop_on_defrag=True)
+    watch, other = found.call("Watch", b""), found.call("Watch", b"\x0a\x01x")
+    asked = found.call("Defragment", rpc_pb2.DefragmentRequest())
+    assert found.call("Check", b"").replies == [NOT_SERVING]
+    assert found.call("Watch", b"").replies == [NOT_SERVING]
+    assert watch.replies == [SERVING, NOT_SERVING]
+    (request,) = found.node.take(Method.DEFRAGMENT)
+    found.node.ok(request)
+    found.net.run()
+    assert asked.status == (0, "")
+    assert watch.replies == [SERVING, NOT_SERVING, SERVING]
+    assert found.call("Check", b"").replies == [SERVING]
+    assert other.replies == [b"\x08\x03"]
+
+
+def test_nodes_tell_that_another_front_was_asked_or_that_the_client_has_gone() -> None:
+    found = served(stop_on_defrag=True)
+    watch = found.call("Watch", b"")
+    nodes_say(found, 1)
+    nodes_say(found, 0)
+    assert watch.replies == [SERVING, NOT_SERVING, SERVING]
+    found.call("Defragment", rpc_pb2.DefragmentRequest()).closed = True
+    nodes_say(found, 1)
+    assert watch.replies[3:] == [NOT_SERVING]
+    nodes_say(found, 0)
+    assert watch.replies[4:] == [SERVING]
+
+
+def test_a_host_serves_while_it_defragments_unless_the_gate_is_open() -> None:
+    found = served(stop_on_defrag=False)
+    watch = found.call("Watch", b"")
+    asked = found.call("Defragment", rpc_pb2.DefragmentRequest())
+    found.net.pass_time(1)
+    assert (watch.replies, asked.closed) == ([SERVING], False)
+    assert found.call("Check", b"").replies == [SERVING]
+    assert not found.node.take(Method.FACTS)

@@ -50,6 +50,7 @@ def test_over_http_files_are_passed_over_with_a_warning() -> None:
     ("args", "words"),
     [
         (SECURE, "cannot listen on TLS for 127.0.0.1:2380: KeyFile and CertFile are not presented"),
+        (SECURE, "(https peer URLs want --peer-cert-file and --peer-key-file, or --peer-auto-tls)"),
         ((*SECURE, "--peer-key-file=/k"), "KeyFile and CertFile must both be present[key: /k, cert: ]"),
         ((*SECURE, "--peer-cert-file=/c"), "KeyFile and CertFile must both be present[key: , cert: /c]"),
         ((*SECURE, *PAIR, "--peer-client-cert-file=/x"),

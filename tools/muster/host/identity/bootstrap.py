@@ -18,7 +18,7 @@ from typing import Any
 from cluster.members import identity as ids
 from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import ServerConfig, parse_url
+from tools.muster.config.settings import ServerConfig, local_address, parse_peer_url
 from tools.muster.config.tls import UNLIKE
 from tools.muster.host.identity import joining
 from tools.muster.host.identity.wal_dir import place_logs
@@ -238,7 +238,7 @@ def peers_of(initial_cluster: tuple[tuple[str, tuple[str, ...]], ...], token: st
     """Every host of an initial cluster with its ID, in the order of the IDs."""
     peers = []
     for name, urls in initial_cluster:
-        first = parse_url(urls[0])
+        first = parse_peer_url(urls[0])
         peers.append(
             Peer(ids.member_id(list(urls), token), name, first.host, first.port, tuple(sorted(urls)))
         )
@@ -271,7 +271,8 @@ def _join(config: ServerConfig) -> Identity:
     """A host that was added to a running cluster, which says who it is and how the store is laid out."""
     _check_own(config)
     running, peers, own = joining.join(
-        config.initial_cluster, config.name, config.peer_key_file, config.peer_tls, _resolved)
+        config.initial_cluster, config.name, config.peer_key_file, config.peer_tls, _resolved,
+        local_address(config))
     incarnation = secrets.randbits(64) or 1
     identity = Identity(
         running.cluster_id, own, incarnation, running.shards, running.depth, peers, joined=True)
@@ -317,7 +318,9 @@ def _check_own_urls(config: ServerConfig, listed: tuple[str, ...]) -> None:
 
 
 def _resolved(url: str) -> str:
-    parsed = parse_url(url)
+    parsed = parse_peer_url(url)
+    if parsed.is_unix:
+        return parsed.text
     try:
         infos = socket.getaddrinfo(parsed.host, parsed.port, socket.AF_INET, socket.SOCK_STREAM)
     except OSError:

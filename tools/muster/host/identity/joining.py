@@ -10,6 +10,7 @@ that the new host has its ID, the cluster's, and the number of shards.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,11 +19,11 @@ from typing import Any
 
 import zmq
 
-from cluster.endpoints import tcp_endpoint
+from cluster.endpoints import UNIX, dialled_from, peer_endpoint
 from cluster.settings import Peer, PeerTls
 from cluster.wire.frames import PeerKind
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import parse_url
+from tools.muster.config.settings import parse_peer_url
 from tools.muster.machine.zmtp.keys import CurveKeys
 from tools.muster.machine.zmtp.tls import PeerCredentials, asked_by_tls
 
@@ -88,12 +89,15 @@ class Running:
 
 
 def ask(
-    addresses: Iterable[tuple[str, int]], key_file: str, tls: PeerTls | None = None, limit_s: float = _ONE_S
+    addresses: Iterable[tuple[str, int]], key_file: str, tls: PeerTls | None = None, limit_s: float = _ONE_S,
+    local: str = "",
 ) -> Running | None:
-    """What the first of these peer ports says that answers."""
+    """What the first of these peer ports says that answers. ``local``: the address of this machine that they
+    are dialled from; "": any."""
     if tls is not None:
         credentials = PeerCredentials(tls)
-        answers = (asked_by_tls(host, port, credentials, QUESTION, limit_s) for host, port in addresses)
+        answers = (
+            asked_by_tls(host, port, credentials, QUESTION, limit_s, local) for host, port in addresses)
         return next((found for answer in answers if (found := _told(answer)) is not None), None)
     keys = CurveKeys.load(key_file)
     with zmq.Context(io_threads=1) as context:
@@ -101,7 +105,7 @@ def ask(
             with context.socket(zmq.DEALER) as s:
                 s.setsockopt(zmq.LINGER, 0)
                 s.setsockopt(zmq.IMMEDIATE, 1)
-                endpoint = tcp_endpoint(host, port)
+                endpoint = dialled_from(peer_endpoint(host, port), local)
                 s.setsockopt(zmq.IPV6, int("[" in endpoint))
                 if keys is not None:
                     s.setsockopt(zmq.CURVE_SERVERKEY, keys.public)
@@ -126,6 +130,8 @@ def _answer(s: zmq.Socket[bytes], limit_s: float) -> Running | None:
 
 
 def _listens(host: str, port: int) -> bool:
+    if host.startswith(UNIX):
+        return os.path.exists(f"{host.removeprefix(UNIX)}:{port}")
     try:
         socket.create_connection((host, port), _ONE_S).close()
     except OSError:
@@ -141,15 +147,19 @@ def _told(frame: bytes) -> Running | None:
 
 
 def join(
-    initial: InitialCluster, name: str, key_file: str, tls: PeerTls | None, resolved: Callable[[str], str]
+    initial: InitialCluster, name: str, key_file: str, tls: PeerTls | None, resolved: Callable[[str], str],
+    local: str = "",
 ) -> tuple[Running, tuple[Peer, ...], int]:
     """The running cluster, its hosts with the names of the flags, and the own ID. ConfigError."""
     others = [
-        (parse_url(url).host, parse_url(url).port) for other, urls in initial if other != name for url in urls
+        (at.host, at.port)
+        for other, urls in initial
+        if other != name
+        for at in map(parse_peer_url, urls)
     ]
     deadline = time.monotonic() + _AGAIN_S
     while True:
-        running = ask(others, key_file, tls)
+        running = ask(others, key_file, tls, local=local)
         if running is None:
             if time.monotonic() < deadline and any(_listens(*address) for address in others):
                 time.sleep(_PAUSE_S)
@@ -184,7 +194,7 @@ def assigned(initial: InitialCluster, running: Running, resolved: Callable[[str]
                     f"PeerURLs: no match found for existing member ({member.member_id:x}, [{urls}]), "
                     f"last resolver error ({_unequal(member, initial)})"
                 )
-            first = parse_url(found[1][0])
+            first = parse_peer_url(found[1][0])
             own = tuple(sorted(found[1]))
             peers.append(Peer(member.member_id, found[0], first.host, first.port, own, member.learner))
     except ConfigError as e:

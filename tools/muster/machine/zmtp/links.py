@@ -14,6 +14,7 @@ from collections.abc import Callable
 import structlog
 import zmq
 
+from cluster.endpoints import dialled_from
 from cluster.machine import FrameSocket, Receive
 from cluster.repeats import Repeats
 from tools.muster.machine.zmtp import Dealer, Router, end_libzmq_when_silent, traffic
@@ -288,10 +289,11 @@ def open_dealer(
     lost: Callable[[str], None] | None = None,
     redials: bool = True,
     tls: PeerCredentials | None = None,
+    local: str = "",
 ) -> FrameSocket:
     """A socket that connects, again and again, or once. Nothing is queued for a peer that is not there.
-    ``silence_s``: as of ``Dealer``. ``opened``: there is a connection. ``lost``: there is none, or none any
-    more; with a key, only a socket of one connection tells."""
+    ``silence_s``, ``local``: as of ``Dealer``. ``opened``: there is a connection. ``lost``: there is none, or
+    none any more; with a key, only a socket of one connection tells."""
     if keys is None:
         return Dealer(
             loop,
@@ -304,7 +306,9 @@ def open_dealer(
             lost=lost,
             again_s=AGAIN_S if redials else None,
             tls=tls,
+            local=local,
         )
+    endpoint = dialled_from(endpoint, local)
     assert context is not None, "libzmq does CURVE"
     if not redials:
         socket = _dealer(context, endpoint, identity, keys=keys, hwm=hwm, silence_s=silence_s)

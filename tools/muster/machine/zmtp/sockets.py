@@ -76,14 +76,17 @@ def hint_of(trouble: str) -> str:
 class Dealer:
     """The connecting side. ``again_s``: shortest and longest pause before it tries again, None: never; then
     ``lost`` is how its owner hears of the end. ``silence_s``: so long nothing may pass
-    (``tools.muster.machine.zmtp.silence``); 0: for ever."""
+    (``tools.muster.machine.zmtp.silence``); 0: for ever. ``local``: the address of this machine that it dials
+    from, where that is one of the same kind; "": any."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, endpoint: str, identity: bytes, receive: Receive, *, hwm: int,
         again_s: tuple[float, float] | None = AGAIN_S, opened: Callable[[], None] | None = None,
         lost: Callable[[str], None] | None = None, silence_s: float = 0.0, tls: PeerCredentials | None = None,
+        local: str = "",
     ) -> None:
         self._tls = tls
+        self._local = local
         self._handshake: Handshake | None = None
         self._loop = loop
         self._transport, self._host, self._port = split(endpoint)
@@ -193,6 +196,8 @@ class Dealer:
         sock.setblocking(False)
         self._connecting = sock
         try:
+            if self._local and family == (socket.AF_INET6 if ":" in self._local else socket.AF_INET):
+                sock.bind((self._local, 0))
             sock.connect(host if family == socket.AF_UNIX else (host, self._port))
         except BlockingIOError:
             if family == socket.AF_UNIX:  # its queue of connections is full

@@ -316,15 +316,16 @@ class Handshake:
 
 
 def asked_by_tls(
-    host: str, port: int, credentials: PeerCredentials, question: bytes, limit_s: float
+    host: str, port: int, credentials: PeerCredentials, question: bytes, limit_s: float, local: str = ""
 ) -> bytes:
     """The last frame of the first message that a peer port answers a question with, by a socket that waits;
-    b"" if there is none."""
+    b"" if there is none. ``local``: the address of this machine that it dials from; "": any."""
     deadline = time.monotonic() + limit_s
     decoder = Decoder(b"DEALER")
+    source = (local, 0) if local and (":" in local) == (":" in host) else None
     try:
         with (
-            socket.create_connection((host, port), limit_s) as raw,
+            socket.create_connection((host, port), limit_s, source) as raw,
             credentials.for_dialling().wrap_socket(raw, server_hostname=host) as sock,
         ):
             if credentials.refusal(sock, listens=False):
