@@ -174,8 +174,8 @@ _GROUPS: dict[str, list[Flag]] = {
              "the others before it serves. CompactHashCheck: compare all after compactions. "
              "SetMemberLocalAddr: dial peers from the first address of --initial-advertise-peer-urls that is "
              "neither a name nor loopback. StopGRPCServiceOnDefrag: gRPC's health checks are answered "
-             "NOT_SERVING while this host defragments. AllAlpha, AllBeta: those that are not named. The others "
-             "have no effect: muster always notes what is left of long leases"),
+             "NOT_SERVING while this host defragments. AllAlpha, AllBeta: those that are not named. The "
+             "others have no effect: muster always notes what is left of long leases"),
     ],
     "clustering": [
         Flag("initial-advertise-peer-urls", URLS, "http://localhost:2380", "this host's peer URLs, told to the cluster"),
