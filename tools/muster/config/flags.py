@@ -296,6 +296,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("logger", E, "zap", "etcd's logger; muster's own whatever it says", NO, choices=("zap",)),
         Flag("log-outputs", L, "default", "default (stderr), stderr, stdout, or file paths"),
         Flag("log-level", E, "info", "lowest level that is logged", choices=LEVELS),
+        Flag("debug", B, "false", "the same as --log-level=debug, as in etcd 3.4"),
         Flag("log-format", E, "json", "json or console", choices=("json", "console")),
         Flag("enable-log-rotation", B, "false", "set the log file aside when it is large; without it too, a file that something else renames is opened anew"),
         Flag("log-rotation-config-json", S, ROTATION, "when it is large (maxsize, in MB) and which of the files set aside are kept: maxage in days and maxbackups, 0: all"),
@@ -340,7 +341,6 @@ _GROUPS: dict[str, list[Flag]] = {
     ],
     "removed from etcd": [
         Flag("experimental-enable-v2v3", S, "", "v2 emulation", LATER),
-        Flag("debug", B, "false", "the same as --log-level=debug, as in etcd 3.4"),
         Flag("log-package-levels", S, "", "levels per package", NO),
     ],
 }
