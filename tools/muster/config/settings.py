@@ -141,10 +141,10 @@ def parse_peer_url(text: str) -> Url:
         return url
     if url.scheme == "unixs":
         raise ConfigError(f"{text}: peers talk by Unix sockets in clear, or over https")
-    host, port = peer_address(text)
+    host, port = peer_address(url.text)
     if not port or urlsplit(text).path:
         raise ConfigError(f'URL address does not have the form "host:port": {text}')
-    return Url(text, host, port)
+    return Url(url.text, host, port)
 
 
 def parse_urls(texts: tuple[str, ...]) -> tuple[Url, ...]:
