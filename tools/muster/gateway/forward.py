@@ -109,17 +109,27 @@ class _Side(asyncio.Protocol):
         self._forwarder = forwarder  # None: this end was dialled
         self._transport = cast(asyncio.Transport, None)
         self._other: _Side | None = None
+        self._early = b""  # what came before there was another end: a loop may read once more than it is told
         self.closed = False
 
     def join(self, other: _Side) -> None:
         """From now on what comes at one end leaves at the other."""
         self._other, other._other = other, self
+        for side in (self, other):
+            if side._early:
+                side._pass_on(side._early)
+                side._early = b""
         if self.closed or other.closed:
             self.close()
             other.close()
             return
         self._transport.resume_reading()
         other._transport.resume_reading()
+
+    def _pass_on(self, data: bytes) -> None:
+        assert self._other is not None
+        if not self._other.closed:
+            self._other._transport.write(data)
 
     def close(self) -> None:
         """Once what is to leave here has left."""
@@ -132,8 +142,11 @@ class _Side(asyncio.Protocol):
             self._forwarder.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        assert self._other is not None
-        self._other._transport.write(data)
+        if self._other is None:
+            self._early += data
+            self._transport.pause_reading()
+        else:
+            self._pass_on(data)
 
     def pause_writing(self) -> None:
         if self._other is not None and not self._other.closed:
