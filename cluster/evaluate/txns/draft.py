@@ -34,7 +34,7 @@ from cluster.evaluate.txns.transactions import (
     run_plan,
 )
 from cluster.evaluate.validate import checking_txn, parse
-from cluster.evaluate.view import Outcome, Version
+from cluster.evaluate.view import Outcome, Version, View
 from cluster.faults import answered
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import varint
@@ -74,8 +74,10 @@ def _left(request: Any, left: int) -> int:
 class Draft:
     """See the module. Made for one leader's term: ``view`` is what that leader evaluates on."""
 
-    def __init__(self, view: Overlay, request: Any, max_ops: int) -> None:
+    def __init__(self, view: Overlay, request: Any, max_ops: int, sees: View | None = None) -> None:
+        """``sees``: what it is evaluated on, if that is more than ``view``: the rest does not change."""
         self._view = view
+        self._sees: View = view if sees is None else sees
         self._request = request
         self._max_ops = max_ops
         self._checked = False
@@ -135,7 +137,7 @@ class Draft:
         self._since, self._batch = self._view.revision, self._view.batch
 
     def _evaluate(self) -> Steps[None]:
-        view = self._view
+        view = self._sees
         self._moved, self._outcome = False, None
         try:
             self._begin()
@@ -179,13 +181,14 @@ class Draft:
             return None
         assert self._plan is not None, "it was evaluated"
         if self._outcome is None or not self._allowed():
-            finish(check_plan(self._view, self._plan))
+            finish(check_plan(self._sees, self._plan))
             if self._outcome is None:  # it would not be refused now
                 self._moved, self.fit = True, self._rounds < ROUNDS
                 return None
         view, drafted, plan = self._view, self._outcome, self._plan
         revision = view.revision + drafted.changed
-        writes = [(key, version and _bound(key, version, revision)) for key, version in drafted.writes]
+        mod = varint(revision)
+        writes = [(key, version and _bound(key, version, revision, mod)) for key, version in drafted.writes]
         late = Late(lambda before: run_plan(Pending(before), plan, shows=True, known=True))
         return Outcome(drafted.items, drafted.changed, b"", writes, revision, drafted.ranges, late)
 
@@ -217,14 +220,15 @@ class Draft:
         return all(map(view.lease_exists, self._leases))
 
 
-def _bound(key: bytes, version: Version, revision: int) -> Version:
-    """A version of a pending revision, now that this is known."""
+def _bound(key: bytes, version: Version, revision: int, mod: bytes) -> Version:
+    """A version of a pending revision, now that this is known; ``mod``: as it is written."""
     create, _, number, lease, kv = version
     head = 1 + len(varint(len(key))) + len(key)
-    rest = head + 1 + len(varint(create)) + len(_PENDING_MOD)
     if create >= PENDING_REVISION:
-        create = revision
-    mod = varint(revision)
-    first = mod if create == revision else varint(create)
+        rest = head + len(_PENDING_MOD) + len(_PENDING_MOD)
+        create, first = revision, mod
+    else:
+        first = varint(create)
+        rest = head + 1 + len(first) + len(_PENDING_MOD)
     kv = b"".join((kv[:head], b"\x10", first, b"\x18", mod, kv[rest:]))
     return Version(create, revision, number, lease, kv)

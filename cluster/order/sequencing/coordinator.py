@@ -21,17 +21,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from dataclasses import replace
+from typing import Generic, TypeVar
 
 from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.footprint import Footprint, footprint, plain_footprint
-from cluster.evaluate.replica import NotYet, Overlay
+from cluster.evaluate.replica import Ahead, NotYet, Overlay
 from cluster.evaluate.spans import Span, merged
 from cluster.evaluate.txns import plain_txn
-from cluster.evaluate.txns.plain_txn import Plain
 from cluster.evaluate.txns.range_compares import RangeCompares, compares_of
 from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.evaluate.validate import parse
@@ -44,9 +43,12 @@ from cluster.order.leading.verdicts import Verdicts, are_many
 from cluster.order.log import Attempt, Fold, Multi, Part, encode_multi
 from cluster.order.overlaps import Overlaps
 from cluster.order.prepare import Grant, Prepare, Touch, encode_attempt
+from cluster.order.sequencing.drafts import draft_of, large_of
 from cluster.order.sequencing.expiries import Expiries
-from cluster.order.sequencing.fetching import Fetched
 from cluster.order.sequencing.granted import GrantedView, Uncounted, Unread, shown_ranges, shows_deleted
+from cluster.order.sequencing.wide import NEVER
+from cluster.order.sequencing.wide import Outgoing as Outgoing
+from cluster.order.sequencing.wide import Wide as Wide
 from cluster.pacing.pace import MAX_ENTRY_BYTES
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
@@ -54,59 +56,9 @@ from cluster.wire.messages import Method
 
 T = TypeVar("T")
 
-NEVER = 1 << 62
 MAX_WAITING = 10_000  # transactions at one sequencer; beyond it TooManyRequests
 _FATES_KEPT = 100_000  # of the attempts that were appended last
 _MOST_PATIENCE = 6  # an attempt is given up after ten heartbeats, and at most so many times doubled
-
-
-@dataclass(slots=True)
-class Wide(Generic[T]):
-    """One transaction over several shards, from its arrival to its answer. ``token`` None: an expiry."""
-
-    token: T | None
-    method: int
-    body: bytes
-    footprint: Footprint
-    leases: list[int]  # to be revoked
-    attempt: Attempt | None = None
-    participants: tuple[int, ...] = ()
-    prepares: dict[int, bytes] = field(default_factory=dict)
-    touches: dict[int, list[Touch]] = field(default_factory=dict)
-    grants: dict[int, Grant] = field(default_factory=dict)
-    started_ms: int = 0
-    sent_ms: int = 0
-    behind: Attempt | None = None  # start over once this one is decided
-    given_up: int = 0  # so many attempts took too long to prepare
-    leaderless: int = 0  # the shard whose leader it was last found to wait for; 0: none
-    deadline_ms: int = NEVER  # its client has been told by then that it timed out
-    rows: bool = False  # it must see the rows that it deletes, however many
-    # the lowest revision that it names and that was in the future when its rows were asked for
-    ahead: int = NEVER
-    plain: Plain | None = None  # what it is, if it is a transaction of single keys at the latest revision
-    compares: list[Any] = field(default_factory=list)  # its range compares, each once
-    asked: dict[int, list[Any]] = field(default_factory=dict)  # of these, in this attempt
-    looked: RangeCompares | None = None  # they were looked at in shard 0, ahead of its turn
-    looking: bool = False  # they are being looked at
-    who: Principal = NOBODY  # asks
-    fetched: Fetched | None = None  # what its answer needs besides, once it is fetched
-
-    @property
-    def pinned(self) -> dict[int, int]:
-        """The shards that have pinned rows for its answer, and the hosts there."""
-        return {
-            shard: grant.member_id for shard, grant in self.grants.items()
-            if any(self.touches[shard][at].shown for at in grant.counts)
-        }
-
-
-@dataclass(slots=True, frozen=True)
-class Outgoing:
-    """A message to the leader of a shard."""
-
-    shard: int
-    method: int
-    body: bytes
 
 
 class Coordinator(Generic[T]):
@@ -139,7 +91,7 @@ class Coordinator(Generic[T]):
         self._appending: list[Attempt] = []  # those whose multis are in the record that is being made
         self._room = 0  # bytes that may still be appended in this run
         self._messages: list[Outgoing] = []
-        self._unlooked: list[tuple[Wide[T], RangeCompares]] = []
+        self._unlooked: list[tuple[Wide[T], Ahead]] = []
         # shard -> newest term that its leader was heard of, since it last failed to grant in time
         self._has_leader: dict[int, int] = {}
         self.completed = self.restarted = 0
@@ -170,7 +122,11 @@ class Coordinator(Generic[T]):
             wanted = plain_footprint(plain)
         else:
             wanted = Footprint(leases=set(revoked)) if revoked else footprint(method, body)
-        wide = Wide(token, method, body, wanted, revoked, plain=plain, deadline_ms=deadline_ms, who=who)
+        large = large_of(method, body, wanted)
+        if large is not None:
+            plain = None
+        wide = Wide(
+            token, method, body, wanted, revoked, plain=plain, deadline_ms=deadline_ms, who=who, large=large)
         if method == Method.TXN and plain is None:
             found = compares_of(pb.TxnRequest.FromString(body))
             wide.compares = list({compare.SerializeToString(): compare for compare in found}.values())
@@ -345,7 +301,7 @@ class Coordinator(Generic[T]):
                     found.setdefault(shard, []).append(Touch(key, b"", key in written))
             return found
         brief = not wide.rows
-        shown_too = brief and shows_deleted(wide.method, wide.body)
+        shown_too = brief and not wide.footprint.single and shows_deleted(wide.method, wide.body)
         shards_of = self._placement.shards_of
 
         def ask(touch: Touch) -> None:
@@ -357,7 +313,7 @@ class Coordinator(Generic[T]):
             ask(Touch(key, end, True, 0, brief and not shown_too and bool(end), shown_too and bool(end)))
         shown: dict[tuple[bytes, bytes, int], None] = {}
         if wide.method == Method.TXN:
-            ranges = shown_ranges(pb.TxnRequest.FromString(wide.body))
+            ranges = shown_ranges(wide.large or pb.TxnRequest.FromString(wide.body))
             shown = dict.fromkeys((r.key, r.range_end, r.revision) for r in ranges)
         needed = {(key, end) for key, end, _ in shown}
         reads: dict[int, list[Span]] = {}
@@ -395,6 +351,8 @@ class Coordinator(Generic[T]):
         for shard in wide.participants:
             self._messages.append(Outgoing(shard, Method.RELEASE, encode_attempt(wide.attempt)))
         wide.attempt = None
+        if wide.draft is not None:  # of what was granted to this attempt
+            wide.draft, wide.looking = None, False
 
     def _restart(self, wide: Wide[T]) -> None:
         """Let go of everything and start over, in the same place at admission."""
@@ -433,6 +391,10 @@ class Coordinator(Generic[T]):
                 return
         participants = {shard: grant.term for shard, grant in wide.grants.items()}
         view = GrantedView(self._view, self._placement, wide.touches, wide.grants, wide.leases)
+        if wide.large is not None and wide.draft is None:
+            wide.draft = draft_of(self._view, view, wide.large, self._max_txn_ops)
+            self._look(wide)
+            return
         try:
             if self._users.enabled and wide.token is not None:
                 judge(self._users, wide.who, wide.method, wide.body, view)
@@ -483,6 +445,11 @@ class Coordinator(Generic[T]):
         return encode_multi(Multi(attempt, int(outcome.changed), participants, parts)), outcome
 
     def _txn(self, view: GrantedView, wide: Wide[T]) -> Outcome:
+        if wide.draft is not None:
+            if (outcome := wide.draft.outcome()) is not None:
+                return outcome
+            if wide.draft.fit:
+                raise Unlooked
         if wide.looked is not None:
             wide.looked.look_again(self._view, self._view.applied)
         verdicts = Verdicts(self._view, self._placement, wide.asked, wide.grants, wide.looked)
@@ -490,7 +457,7 @@ class Coordinator(Generic[T]):
 
     def _look(self, wide: Wide[T]) -> None:
         wide.looking = True
-        self._unlooked.append((wide, wide.looked or RangeCompares.of(wide.body)))
+        self._unlooked.append((wide, wide.draft or wide.looked or RangeCompares.of(wide.body)))
 
     def _revoke(
         self, view: GrantedView, wide: Wide[T], attempt: Attempt, participants: dict[int, int]
@@ -560,16 +527,19 @@ class Coordinator(Generic[T]):
         messages, self._messages = self._messages, []
         return messages
 
-    def take_unlooked(self) -> list[tuple[Wide[T], RangeCompares]]:
-        """Transactions whose range compares are to be looked at in shard 0 ahead; then :meth:`looked_at`
-        each."""
+    def take_unlooked(self) -> list[tuple[Wide[T], Ahead]]:
+        """Transactions whose range compares are to be looked at in shard 0 ahead, or that are evaluated
+        ahead; then :meth:`looked_at` each."""
         unlooked, self._unlooked = self._unlooked, []
         return unlooked
 
-    def looked_at(self, wide: Wide[T], looked: RangeCompares | None) -> None:
+    def looked_at(self, wide: Wide[T], looked: Ahead | None) -> None:
         """That was done; None: it was given up, since nobody waits for it any more."""
+        if isinstance(looked, RangeCompares):
+            wide.looked = looked
+        elif wide.large is not None and (wide.draft is None or looked not in (None, wide.draft)):
+            return  # of an attempt that has ended
         wide.looking = False
-        wide.looked = looked
         if looked is None:
             wide.deadline_ms = 0
 

@@ -18,8 +18,7 @@ import structlog
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.feature_table import EVERYWHERE
-from cluster.evaluate.replica import Leader
-from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.evaluate.replica import Ahead, Leader
 from cluster.features.auth.principal import FRONT, NOBODY, SAID, Principal, named
 from cluster.order.leading.queued import Report
 from cluster.order.log import Attempt, Change, Control
@@ -206,7 +205,7 @@ class OrderRole:
         return coordinator is self.coordinator and wide.looking
 
     def _looked(
-        self, coordinator: Coordinator[Token], wide: Wide[Token], looked: RangeCompares | None
+        self, coordinator: Coordinator[Token], wide: Wide[Token], looked: Ahead | None
     ) -> None:
         if coordinator is self.coordinator:
             coordinator.looked_at(wide, looked)

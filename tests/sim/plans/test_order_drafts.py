@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
+from cluster.evaluate.steps import Steps
 from cluster.evaluate.txns import draft
 from cluster.evaluate.txns.draft import Draft
+from cluster.evaluate.view import Outcome
 from cluster.order.leading.drafts import ShardDraft
+from cluster.order.sequencing.coordinator import Coordinator
+from cluster.order.sequencing.drafts import WideDraft
 from tests.sim.mutants.order_mutants import plan
 from tests.sim.world.order_sim import SOAK, Simulation
 from tests.sim.world.order_world import Violation
 
 _BATCH = 4
+_FOR_OTHERS = 20  # steps
 _BATCHES = 100 if SOAK else 2
 
 
@@ -35,17 +40,21 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return found
 
 
-def run(seed: int) -> None:
-    mix = {"txn": 20, "put": 8, "delete": 3, "grant": 1, "lease_put": 2, "revoke": 1, "range": 2}
+MIX = {"txn": 20, "put": 8, "delete": 3, "grant": 1, "lease_put": 2, "revoke": 1, "range": 2}
+WIDE = {"wide": 12, "transfer": 12, "put": 10, "delete": 2, "grant": 1, "lease_put": 2, "revoke": 1,
+        "range": 2}
+
+
+def run(seed: int, mix: dict[str, int] | None = None) -> None:
     try:
-        Simulation(seed, plan(mix=mix, shards=2 + seed % 2, many=1 if seed % 2 else 256)).run()
+        Simulation(seed, plan(mix=mix or MIX, shards=2 + seed % 2, many=1 if seed % 2 else 256)).run()
     except Violation as e:
         raise Violation(e.rule, f"seed {seed}: {e}") from e
 
 
-def run_all(seeds: Iterable[int]) -> None:
+def run_all(seeds: Iterable[int], mix: dict[str, int] | None = None) -> None:
     for seed in seeds:
-        run(seed)
+        run(seed, mix)
 
 
 @pytest.mark.longer
@@ -62,3 +71,49 @@ def test_unless_what_changed_is_looked_at_in_the_turn(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ShardDraft, "_looks_again", lambda self: self._moved)
     with pytest.raises(Violation, match="I22"):
         run_all(range(12))
+
+
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over several shards, with time for others in between."""
+    steps = WideDraft.steps
+
+    def and_others(self: WideDraft) -> Steps[None]:
+        yield from steps(self)
+        for _ in range(_FOR_OTHERS):
+            yield
+
+    monkeypatch.setattr(WideDraft, "steps", and_others)
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("slowly")
+@pytest.mark.parametrize("batch", range(_BATCHES))
+def test_what_is_evaluated_ahead_over_several_shards_is_what_its_turn_would_give(
+    batch: int, done: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    txn = Coordinator._txn
+
+    def both(self: Any, view: Any, wide: Any) -> Outcome:
+        outcome = txn(self, view, wide)
+        ahead, wide.draft = wide.draft, None
+        expected = txn(self, view, wide) if ahead is not None and ahead.fit else outcome
+        wide.draft = ahead
+        for name in ("items", "changed", "writes", "revision"):
+            assert getattr(outcome, name) == getattr(expected, name), name
+        assert list(outcome.ranges) == list(expected.ranges)
+        return outcome
+
+    monkeypatch.setattr(Coordinator, "_txn", both)
+    run_all(range(batch * _BATCH, (batch + 1) * _BATCH), WIDE)
+    assert done["WideDraft used"] > 10
+    assert done["WideDraft again"]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("slowly")
+def test_unless_what_changed_in_shard_0_is_looked_at_in_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WideDraft, "_looks_again", lambda self: self._moved)
+    with pytest.raises(Violation, match="I22"):
+        run_all(range(12), WIDE)

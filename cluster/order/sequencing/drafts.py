@@ -1,0 +1,45 @@
+"""A transaction of very many operations over several shards, evaluated ahead of its turn.
+
+As on one shard (``cluster.evaluate.txns.draft``), once all of its shards have granted it. What they hold of
+its keys is locked and does not change; what shard 0 holds of them may, and is looked at in the turn. Ranges,
+and reads at a revision that is named, may need more than was granted: such a transaction is evaluated in one
+turn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.evaluate.footprint import Footprint
+from cluster.evaluate.replica import Overlay
+from cluster.evaluate.txns.draft import Draft, large
+from cluster.order.sequencing.granted import GrantedView
+from cluster.wire.messages import Method
+
+
+class WideDraft(Draft):
+    """See the module."""
+
+
+def large_of(method: int, body: bytes, wanted: Footprint) -> Any | None:
+    """The request, parsed, if it is evaluated ahead. EtcdError."""
+    if method != Method.TXN or not wanted.single:
+        return None
+    request: Any = large(body)
+    return None if request is None or _of_the_past(request) else request
+
+
+def _of_the_past(request: Any) -> bool:
+    """Whether it reads at a revision that it names."""
+    for ops in (request.success, request.failure):
+        for op in ops:
+            kind = op.WhichOneof("request")
+            if (kind == "request_range" and op.request_range.revision) or (
+                    kind == "request_txn" and _of_the_past(op.request_txn)):
+                return True
+    return False
+
+
+def draft_of(own: Overlay, granted: GrantedView, request: Any, max_ops: int) -> Draft:
+    """Of one attempt. ``own``: shard 0's state, which ``granted`` shows, too."""
+    return WideDraft(own, request, max_ops, granted)

@@ -1,0 +1,71 @@
+"""A transaction over several shards, from its arrival at the sequencer to its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from cluster.evaluate.footprint import Footprint
+from cluster.evaluate.txns.draft import Draft
+from cluster.evaluate.txns.plain_txn import Plain
+from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.features.auth.principal import NOBODY, Principal
+from cluster.order.log import Attempt
+from cluster.order.prepare import Grant, Touch
+from cluster.order.sequencing.fetching import Fetched
+
+T = TypeVar("T")
+
+NEVER = 1 << 62
+
+
+@dataclass(slots=True)
+class Wide(Generic[T]):
+    """See the module. ``token`` None: an expiry."""
+
+    token: T | None
+    method: int
+    body: bytes
+    footprint: Footprint
+    leases: list[int]  # to be revoked
+    attempt: Attempt | None = None
+    participants: tuple[int, ...] = ()
+    prepares: dict[int, bytes] = field(default_factory=dict)
+    touches: dict[int, list[Touch]] = field(default_factory=dict)
+    grants: dict[int, Grant] = field(default_factory=dict)
+    started_ms: int = 0
+    sent_ms: int = 0
+    behind: Attempt | None = None  # start over once this one is decided
+    given_up: int = 0  # so many attempts took too long to prepare
+    leaderless: int = 0  # the shard whose leader it was last found to wait for; 0: none
+    deadline_ms: int = NEVER  # its client has been told by then that it timed out
+    rows: bool = False  # it must see the rows that it deletes, however many
+    # the lowest revision that it names and that was in the future when its rows were asked for
+    ahead: int = NEVER
+    plain: Plain | None = None  # what it is, if it is a transaction of single keys at the latest revision
+    compares: list[Any] = field(default_factory=list)  # its range compares, each once
+    asked: dict[int, list[Any]] = field(default_factory=dict)  # of these, in this attempt
+    looked: RangeCompares | None = None  # they were looked at in shard 0, ahead of its turn
+    looking: bool = False  # they are being looked at
+    who: Principal = NOBODY  # asks
+    # its request, if it has very many operations on single keys: it is evaluated ahead of its turn,
+    large: Any = None
+    draft: Draft | None = None  # once its keys are granted, and anew in each attempt
+    fetched: Fetched | None = None  # what its answer needs besides, once it is fetched
+
+    @property
+    def pinned(self) -> dict[int, int]:
+        """The shards that have pinned rows for its answer, and the hosts there."""
+        return {
+            shard: grant.member_id for shard, grant in self.grants.items()
+            if any(self.touches[shard][at].shown for at in grant.counts)
+        }
+
+
+@dataclass(slots=True, frozen=True)
+class Outgoing:
+    """A message to the leader of a shard."""
+
+    shard: int
+    method: int
+    body: bytes

@@ -1,0 +1,134 @@
+"""A transaction of very many operations over several shards, evaluated ahead of its turn."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.evaluate.replica import Ahead
+from cluster.evaluate.txns import draft
+from cluster.order.log import Attempt
+from cluster.order.sequencing.drafts import WideDraft
+from cluster.order.sequencing.wide import Wide
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import Method
+from tests.unit.order.sequencing.test_coordinator import Sequencer, key_of
+
+
+@pytest.fixture
+def sequencer(monkeypatch: pytest.MonkeyPatch) -> Sequencer:
+    """Two operations are many to it."""
+    monkeypatch.setattr(draft, "LARGE_OPS", 2)
+    return Sequencer()
+
+
+def granted(sequencer: Sequencer) -> Attempt:
+    """The attempt that was begun last, once its shards have granted it."""
+    for shard in (1, 2):
+        sequencer.grant(shard, sequencer.attempt)
+    sequencer.run(0)
+    return sequencer.attempt
+
+
+def looks(sequencer: Sequencer) -> list[tuple[Wide[str], Ahead]]:
+    """What is evaluated ahead, done as far as it takes several turns."""
+    found = sequencer.coordinator.take_unlooked()
+    for _, ahead in found:
+        assert isinstance(ahead, WideDraft)
+        assert list(ahead.steps())
+    return found
+
+
+def test_what_is_evaluated_ahead_is_logged_as_what_is_evaluated_in_its_turn(
+    sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequencer.submit("ahead")
+    sequencer.run(0)
+    first = granted(sequencer)
+    assert not sequencer.logged
+    for look in looks(sequencer):
+        sequencer.coordinator.looked_at(*look)
+    sequencer.run(1)
+    monkeypatch.setattr(draft, "LARGE_OPS", 1000)
+    sequencer.coordinator = sequencer.fresh()
+    sequencer.hear()
+    sequencer.submit("in its turn")
+    sequencer.run(0)
+    assert granted(sequencer) == first  # of the other coordinator
+    assert sequencer.logged == ["ahead", "in its turn"]
+    assert sequencer.items[0] == sequencer.items[1]
+
+
+def test_others_that_touch_none_of_its_keys_are_done_meanwhile(
+    sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequencer.submit("ahead")
+    sequencer.run(0)
+    granted(sequencer)
+    monkeypatch.setattr(draft, "LARGE_OPS", 1000)
+    sequencer.body = pb.TxnRequest(success=[
+        pb.RequestOp(request_put=pb.PutRequest(key=key_of(shard, sequencer.placement, 1)))
+        for shard in range(3)]).SerializeToString()
+    sequencer.submit("meanwhile")
+    sequencer.run(1)
+    granted(sequencer)
+    assert sequencer.logged == ["meanwhile"]
+
+
+def test_what_was_evaluated_for_an_attempt_is_not_used_for_the_next_one(sequencer: Sequencer) -> None:
+    """Between the two its keys are not locked, and may change."""
+    sequencer.submit("ahead")
+    sequencer.run(0)
+    first = granted(sequencer)
+    (late,) = looks(sequencer)
+    sequencer.coordinator._restart(late[0])
+    sequencer.run(0)
+    second = granted(sequencer)
+    assert second > first
+    sequencer.coordinator.looked_at(*late)
+    sequencer.run(1)
+    assert not sequencer.logged
+    (look,) = looks(sequencer)
+    assert look[1] is not late[1]
+    sequencer.coordinator.looked_at(*look)
+    sequencer.run(2)
+    assert sequencer.logged == ["ahead"]
+
+
+def test_what_is_given_up_in_one_attempt_does_not_end_the_next_one(sequencer: Sequencer) -> None:
+    sequencer.submit("ahead")
+    sequencer.run(0)
+    granted(sequencer)
+    ((wide, _),) = looks(sequencer)
+    sequencer.coordinator._restart(wide)
+    assert not wide.looking  # so it is given up
+    sequencer.coordinator.looked_at(wide, None)
+    sequencer.run(0)
+    granted(sequencer)
+    for look in looks(sequencer):
+        sequencer.coordinator.looked_at(*look)
+    sequencer.run(1)
+    assert sequencer.logged == ["ahead"]
+
+
+def test_what_nobody_waits_for_lets_go_of_its_keys(sequencer: Sequencer) -> None:
+    sequencer.submit("ahead")
+    sequencer.run(0)
+    attempt = granted(sequencer)
+    ((wide, _),) = looks(sequencer)
+    sequencer.coordinator.looked_at(wide, None)
+    sequencer.run(1)
+    assert sequencer.released == [(1, attempt), (2, attempt)]
+    assert not sequencer.coordinator.busy
+
+
+@pytest.mark.parametrize("request_range", [
+    pb.RangeRequest(key=b"a", range_end=b"b"), pb.RangeRequest(key=b"a", revision=3)])
+def test_what_shows_a_range_or_the_past_is_evaluated_in_its_turn(
+    sequencer: Sequencer, request_range: pb.RangeRequest
+) -> None:
+    nested = pb.TxnRequest(success=[pb.RequestOp(request_range=request_range)])
+    request = pb.TxnRequest.FromString(sequencer.body)
+    request.failure.append(pb.RequestOp(request_txn=nested))
+    assert sequencer.coordinator.submit("shows", Method.TXN, request.SerializeToString())
+    (wide,) = sequencer.coordinator._queue
+    assert wide.large is None
