@@ -220,6 +220,7 @@ class FrontSettings:
     auth_token: str = "simple"  # or "jwt,...", or "": none
     auth_token_ttl_s: int = 300  # of a simple token, since it was last used
     bcrypt_cost: int = 10  # 4 to 31
+    strict_reconfig_check: bool = True  # proxy.services.cluster
 
 
 S = TypeVar("S", NodeSettings, FrontSettings)

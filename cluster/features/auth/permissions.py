@@ -50,5 +50,6 @@ class Ranges:
         held = self._ends[at]
         if end is None:
             return held is None
-        # an inverted range holds no key, and is covered, as etcd has it, where both its bounds are
-        return self._starts[at] < end and (held is None or (start < held and end <= held))
+        # an inverted range holds no key. It is covered where its start is, if etcd's tree of intervals finds
+        # that: surely for the first of them, and for one that begins at the range's end or before it
+        return (at == 0 or self._starts[at] <= end) and (held is None or (start < held and end <= held))

@@ -88,10 +88,11 @@ class Snapshot:
         """A call has begun; its request follows."""
         self._stats.started += 1
         call.context = None
+        self._context.no_leader(call, self._stats)
 
     def message(self, call: Call, data: bytes) -> None:
         """The request."""
-        if call.context is not None:
+        if call.context is not None or call.closed:
             return
         context = self._context
         if not (self._shares.take(call) and self._clients.take(call)):
@@ -103,7 +104,10 @@ class Snapshot:
         self._begin(call, sending)
 
     def half_closed(self, call: Call) -> None:
-        """The client has said all it will."""
+        """The client has said all it will: without a request there is none."""
+        if call.context is None and not call.closed:
+            self._stats.failed(errors.Code.UNKNOWN)
+            call.finish(errors.Code.UNKNOWN, "EOF")
 
     def cancelled(self, call: Call) -> None:
         """The client has gone."""

@@ -36,7 +36,9 @@ def defragment(context: Context, service: str) -> UnaryHandler:
 
     def handle(call: Call, data: bytes) -> None:
         stats.started += 1
-        if not context.malformed(call, stats, rpc_pb2.DefragmentRequest.FromString, data):
+        if not context.no_leader(call, stats) and not context.malformed(
+            call, stats, rpc_pb2.DefragmentRequest.FromString, data
+        ):
             context.defragmenting.begins(call)
             ask(call, 0)
 

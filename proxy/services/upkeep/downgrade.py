@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import validate
@@ -10,6 +12,13 @@ from cluster.features import downgrade
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
 from proxy.shared.context import Call, Context, UnaryHandler
+
+
+def _checked(request: Any) -> None:
+    if request.action not in (downgrade.VALIDATE, downgrade.ENABLE, downgrade.CANCEL):
+        raise EtcdError(errors.UNKNOWN_DOWNGRADE_ACTION)
+    if request.action != downgrade.CANCEL:
+        downgrade.target_version(request.version)
 
 
 def downgrades(context: Context, service: str) -> UnaryHandler:
@@ -22,12 +31,9 @@ def downgrades(context: Context, service: str) -> UnaryHandler:
             return
         try:
             request = validate.parse(rpc_pb2.DowngradeRequest.FromString, data)
-            if request.action not in (downgrade.VALIDATE, downgrade.ENABLE, downgrade.CANCEL):
-                raise EtcdError(errors.UNKNOWN_DOWNGRADE_ACTION)
-            if (
-                request.action != downgrade.CANCEL
-            ):  # what is no version costs no quorum, and no log entry holds it
-                downgrade.target_version(request.version)
+            # what is no version costs no quorum; who is judged is told first whether he may ask
+            if not context.router.principals.judged(call):
+                _checked(request)
         except EtcdError as e:
             context.refuse(call, stats, e)
             return

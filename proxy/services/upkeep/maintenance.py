@@ -65,7 +65,9 @@ def _status(context: Context) -> UnaryHandler:
 
     def status(call: Call, data: bytes) -> None:
         stats.started += 1
-        if context.malformed(call, stats, rpc_pb2.StatusRequest.FromString, data):
+        if context.no_leader(call, stats) or context.malformed(
+            call, stats, rpc_pb2.StatusRequest.FromString, data
+        ):
             return
         router.local(call, Method.STATUS, b"", 0, stats, answer)
 
@@ -98,7 +100,9 @@ def _hash(context: Context) -> UnaryHandler:
 
     def hash_(call: Call, data: bytes) -> None:
         stats.started += 1
-        if context.malformed(call, stats, rpc_pb2.HashRequest.FromString, data):
+        if context.no_leader(call, stats) or context.malformed(
+            call, stats, rpc_pb2.HashRequest.FromString, data
+        ):
             return
         context.router.local(call, Method.HASH, b"", 0, stats)
 

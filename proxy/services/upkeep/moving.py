@@ -37,10 +37,12 @@ class MoveLeader:
         """A request. Whom it names is for the node to judge: it knows who votes."""
         context, stats = self._context, self._stats
         stats.started += 1
+        if context.no_leader(call, stats):
+            return
         try:
             target = validate.parse(rpc_pb2.MoveLeaderRequest.FromString, data).targetID
             home = context.router.routes[0].home
-            if home is None:
+            if home is None or not context.router.has_leader:
                 raise EtcdError(errors.NOT_LEADER)
             leads = home.leader == context.common.member_id
         except EtcdError as e:

@@ -226,7 +226,10 @@ def _management(client: Client) -> list[Any]:
         said += [
             ask("Auth/UserList", pb.AuthUserListRequest(), who),
             ask("Auth/RoleList", pb.AuthRoleListRequest(), who),
-            *[ask("Auth/UserGet", pb.AuthUserGetRequest(name=name), who) for name in ("u", "n", "nosuch")],
+            *[
+                ask("Auth/UserGet", pb.AuthUserGetRequest(name=name), who)
+                for name in ("u", "n", "nosuch", "")
+            ],
             *[ask("Auth/RoleGet", pb.AuthRoleGetRequest(role=role), who) for role in ("r", "b", "nosuch")],
             ask("Auth/RoleAdd", pb.AuthRoleAddRequest(name="x"), who),
             ask("Auth/AuthEnable", pb.AuthEnableRequest(), who),
@@ -286,8 +289,13 @@ def _keys(client: Client) -> list[Any]:
                 (b"\0", b"\0"),
                 (b"/d/x", b""),
                 (b"/d/u/", b"/d/a"),
+                (b"/d/u/", b"/d/u/"),
+                (b"/d/k", b"/d/k"),
+                (b"/d/x", b"/d/x"),
             )
         ]
+        said += [client.put(key, who, ignore_value=True) for key in (b"/d/k", b"/e/k")]
+        said += [client.put(key, who, ignore_lease=True, lease=5) for key in (b"/d/k", b"/e/k")]
         said += [client.get(b"/d/x", who, serializable=True), client.get(b"/d/u/1", who, serializable=True)]
         said += [
             ask("KV/Txn", request, who)

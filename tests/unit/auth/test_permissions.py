@@ -44,6 +44,15 @@ def test_nothing_covers_a_key_where_nothing_was_granted() -> None:
     assert not _ranges().covers(b"a", b"")
 
 
+def test_a_range_without_keys_is_covered_where_its_start_is() -> None:
+    ranges = _ranges((b"b", b"c"), (b"d", b"f"))
+    for key, end, covered in (
+        (b"b", b"b", True), (b"b", b"a", True), (b"e", b"e", True), (b"e", b"d", True),
+        (b"e", b"a", False), (b"c", b"c", False), (b"c", b"b", False), (b"a", b"a", False),
+    ):  # fmt: skip
+        assert ranges.covers(key, end) is covered, (key, end)
+
+
 _range = st.tuples(st.sampled_from(_KEYS), st.sampled_from([b"", b"\0", *_KEYS, b"g"]))
 
 

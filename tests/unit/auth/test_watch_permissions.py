@@ -7,9 +7,11 @@ from typing import Any
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.pb import rpc_pb2
 from proxy.auth.shown import Principals
 from proxy.routing.waiting import Waiting
 from proxy.watch.permissions import Permissions
+from proxy.watch.stream import WatchStream
 from tests.unit.proxy.fakes import ManualLoop
 
 WATCHES = 5
@@ -89,3 +91,36 @@ def test_only_what_was_not_answered_is_asked_again() -> None:
     router.answer(EtcdError(errors.PERMISSION_DENIED), None)
     assert stream.canceled == [2]
     assert not router.later()
+
+
+class Refusing:
+    """A hub that must not be asked, and the call of its one stream."""
+
+    def __init__(self) -> None:
+        self.responses_sent = 0
+        self.sent: list[bytes] = []
+        self.on_drain: Any = None
+
+    def store_revision(self) -> int:
+        return 7
+
+    def header(self, revision: int) -> bytes:
+        return b""
+
+    def send(self, *parts: bytes) -> None:
+        self.sent.append(b"".join(parts))
+
+    def pending_bytes(self) -> int:
+        return 0
+
+    def backlog_bytes(self) -> int:
+        return 1
+
+
+def test_a_watch_from_a_negative_revision_is_refused_before_anybody_is_judged() -> None:
+    hub = Refusing()  # whoever asks it for a permission fails
+    create = rpc_pb2.WatchCreateRequest(key=b"secret", start_revision=-1)
+    WatchStream(hub, hub).request(rpc_pb2.WatchRequest(create_request=create))  # type: ignore[arg-type]
+    (answer,) = map(rpc_pb2.WatchResponse.FromString, hub.sent)
+    assert (answer.watch_id, answer.created, answer.canceled) == (-1, True, True)
+    assert answer.cancel_reason == errors.WATCH_NEGATIVE_START

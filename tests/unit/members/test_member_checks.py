@@ -86,6 +86,8 @@ def test_a_peer_url_belongs_to_one_member() -> None:
     assert refusal(lambda: checks.add(cluster(2), facts(1, 2), [url(2)], False, 1)) is errors.PEER_URL_EXIST
     assert refusal(lambda: checks.update(cluster(2), 1, [url(2)])) is errors.PEER_URL_EXIST
     assert checks.update(cluster(2), 1, [url(1)]).peer_urls == (url(1),)
+    assert refusal(lambda: checks.update(cluster(2), 1, ["bad"])) is errors.MEMBER_BAD_URLS
+    assert refusal(lambda: checks.update(cluster(2), 9, ["bad"])) is errors.MEMBER_NOT_FOUND
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,59 @@ def test_a_request_that_asks_for_a_leader_is_refused_at_once_without_one() -> No
     for method in ("Put", "Range", "Txn", "LeaseGrant", "LeaseKeepAlive", "Compact", "Alarm"):
         call = served.call(method, rpc_pb2.RangeRequest(key=b"k"), {b"hasleader": b"true"})
         assert call.status == (14, "etcdserver: no leader"), method
+    for method in ("Status", "Hash", "Defragment", "MoveLeader", "Snapshot"):
+        call = served.call(method, b"", {b"hasleader": b"true"})
+        assert call.status == (14, "etcdserver: no leader"), method
     assert served.call("Put", rpc_pb2.PutRequest(key=b"k")).status is None  # without it, it waits
+
+
+def test_whether_a_put_is_one_is_said_before_whether_its_client_may_put() -> None:
+    served = Served()
+    served.net.context.principals.enabled = True
+    cases = (({"ignore_value": True}, "value is provided"), ({"ignore_lease": True}, "lease is provided"))
+    for fields, said in cases:
+        put = rpc_pb2.PutRequest(key=b"k", value=b"v", lease=5, **fields)  # type: ignore[arg-type]
+        assert served.call("Put", put).status == (3, f"etcdserver: {said}")
+    assert served.node.take() == []
+    served.call("Put", rpc_pb2.PutRequest(key=b"k", value=b"v", lease=5))
+    assert [request.method for request in served.node.take()] == [Method.PUT]
+
+
+def test_a_downgrade_that_is_none_is_refused_here_unless_its_client_is_judged() -> None:
+    served = Served()
+    wrong = rpc_pb2.DowngradeRequest(version="x")
+    assert served.call("Downgrade", wrong).status == (
+        3, "etcdserver: wrong downgrade target version format"
+    )  # fmt: skip
+    served.net.context.principals.enabled = True
+    assert served.call("Downgrade", wrong).status is None
+
+
+def test_a_host_that_is_alone_leads_nobody_and_adds_nobody() -> None:
+    served = Served(leader=0)
+    served.net.pass_time(10)
+    added = rpc_pb2.MemberAddRequest(peerURLs=["http://a:1"])
+    assert served.call("MemberAdd", added).status == (14, "etcdserver: unhealthy cluster")
+    moved = rpc_pb2.MoveLeaderRequest(targetID=2)
+    assert served.call("MoveLeader", moved).status == (9, "etcdserver: not leader")
+    promoted = served.call("MemberPromote", rpc_pb2.MemberPromoteRequest(ID=2))
+    served.net.pass_time(10)
+    assert promoted.status == (14, "etcdserver: no leader")
+
+
+def test_whether_a_member_is_there_is_said_before_whether_its_urls_are_any() -> None:
+    served = Served()
+    served.call("MemberUpdate", rpc_pb2.MemberUpdateRequest(ID=9, peerURLs=["bad"]))
+    assert [request.method for request in served.node.take()] == [Method.MEMBERS]
+
+
+def test_a_snapshot_that_nobody_asks_for_ends() -> None:
+    served = Served()
+    call = FakeCall()
+    snapshot = served.methods.handlers["Snapshot"]
+    snapshot.opened(call)
+    snapshot.half_closed(call)
+    assert call.status == (2, "EOF")
 
 
 def test_transactions_without_writes_are_read_at_the_replica() -> None:

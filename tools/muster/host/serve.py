@@ -337,6 +337,7 @@ def _front_settings(
         auth_token=setting(config, "auth-token"),
         auth_token_ttl_s=setting(config, "auth-token-ttl"),
         bcrypt_cost=setting(config, "bcrypt-cost"),
+        strict_reconfig_check=setting(config, "strict-reconfig-check"),
     ))  # fmt: skip
 
 
