@@ -95,6 +95,7 @@ def test_a_peer_url_belongs_to_one_member() -> None:
 )
 def test_peer_urls_are_checked(urls: list[str]) -> None:
     assert refusal(lambda: checks.add(cluster(1), facts(1), urls, False, 1)) is errors.MEMBER_BAD_URLS
+    assert refusal(lambda: checks.update(cluster(1), 1, urls)) is errors.MEMBER_BAD_URLS
 
 
 def test_there_are_few_learners() -> None:
@@ -128,6 +129,7 @@ def test_nobody_is_changed_who_is_not_there() -> None:
         members, known = table, facts(1, 2)
         assert refusal(partial(checks.remove, members, known, 3)) is errors.MEMBER_NOT_FOUND
         assert refusal(partial(checks.update, members, 3, [url(7)])) is errors.MEMBER_NOT_FOUND
+        assert refusal(partial(checks.update, members, 3, ["foo"])) is errors.MEMBER_NOT_FOUND
         assert refusal(partial(checks.promote, members, known, 3)) is errors.MEMBER_NOT_FOUND
 
 

@@ -139,5 +139,6 @@ def test_what_a_server_says_of_its_storage_is_told_of_a_backup(
     finally:
         server.stop(None)
     assert path.read_bytes() == b"ab"
+    assert path.stat().st_mode & 0o777 == 0o600
     told = f"Snapshot saved at {path}\n" + (f"Server version {version}\n" if version else "")
     assert capsys.readouterr().out == told

@@ -127,6 +127,32 @@ def test_an_empty_value_of_some_flags_is_the_default(name: str) -> None:
     assert parse(f"--{name}=")[name] == SERVER_FLAGS[name].default
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--auto-compaction-mode=x", 'unknown auto-compaction-mode "x"'),
+        ("--logger=x", 'unknown logger option "x"'),
+    ],
+)
+def test_two_choices_are_looked_at_behind_the_command_line(argument: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(argument)
+
+
+@pytest.mark.parametrize("name", ["force", "snapshot", "vv", "cluster-active-size"])
+def test_flags_that_are_ignored_need_no_value(name: str) -> None:
+    assert parse(f"--{name}", "--name=a").warnings == [f'deprecated command line flag "{name}" ignored']
+
+
+def test_behind_help_nothing_is_looked_at() -> None:
+    assert parse("--name=a", "--help", "--nosuch")["help"] is True
+
+
+def test_a_file_may_say_where_to_listen_and_leave_what_to_advertise(tmp_path: Path) -> None:
+    built = config.build(in_file(tmp_path, "listen-client-urls: http://127.0.0.1:3379"))
+    assert [url.text for url in built.advertise_client] == ["http://localhost:2379"]
+
+
 def test_a_log_level_may_be_written_in_capitals() -> None:
     assert parse("--log-level=WARN")["log-level"] == "warn"
 
@@ -210,6 +236,8 @@ def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
         ("peer-transport-security:\n  key-file: /k", "peer-key-file", "/k"),
         ("unsafe-no-fsync: true", "unsafe-no-fsync", True),
         ("quota-backend-bytes: -1", "quota-backend-bytes", -1),
+        ("quota-backend-bytes: 8.589934592e+09", "quota-backend-bytes", 8_589_934_592),  # as charts render it
+        ("quota-backend-bytes: 1e9", "quota-backend-bytes", 1_000_000_000),
         ("unheard-of: 1", "name", "default"),  # unlisted keys are ignored
         ("", "name", "default"),
     ],

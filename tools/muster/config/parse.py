@@ -25,6 +25,10 @@ _EMPTY_IS_DEFAULT = (
     "log-level",
     "metrics",
 )
+_UNKNOWN_CHOICE = {  # etcd looks at these behind the command line: another text, and exit code 1
+    "auto-compaction-mode": 'unknown auto-compaction-mode "{}"; possible: periodic, revision',
+    "logger": 'unknown logger option "{}"; possible: zap',
+}
 _OWN_VARIABLES = ("MUSTER_CI", "MUSTER_SOAK", "MUSTER_ENDPOINTS")  # of the tests, not flags
 
 
@@ -94,13 +98,14 @@ def parse_arguments(table: Mapping[str, Flag], args: Sequence[str]) -> tuple[dic
         name, equals, text = arg.lstrip("-").partition("=")
         if arg.startswith("---") or not name:
             raise UsageError(f"bad flag syntax: {arg}")
-        if name == "h":
-            name = "help"
+        if name in ("h", "help") and not equals:  # Go's package looks no further
+            return {**given, "help": "true"}, list(args[i:])
         flag = table.get(name)
         if flag is None:
             raise UsageError(f"flag provided but not defined: -{name}")
         if not equals:
-            if flag.kind is Kind.BOOL:
+            ignored = flag.support is Support.IGNORED  # etcd takes these for booleans
+            if flag.kind is Kind.BOOL or (ignored and (i >= len(args) or args[i].startswith("-"))):
                 text = "true"
             elif i >= len(args):
                 raise UsageError(f"flag needs an argument: -{name}")
@@ -150,6 +155,8 @@ def _set(result: Values, flag: Flag, text: str, source: str, error: type[Excepti
     try:
         found = convert(flag, text)
     except ValueError:
+        if flag.name in _UNKNOWN_CHOICE:
+            raise ConfigError(_UNKNOWN_CHOICE[flag.name].format(text)) from None
         possible = ", ".join(c for c in flag.choices if c)
         why = f"invalid value; possible: {possible}" if possible else "parse error"
         raise error(f"{what}: {why}") from None
@@ -237,6 +244,9 @@ def _file_text(flag: Flag, node: Any, path: str) -> str:
         return "true" if node else "false"
     if flag.kind is Kind.DURATION and isinstance(node, int):
         return f"{node}ns"  # etcd's file format: bare numbers are nanoseconds
+    if flag.kind in (Kind.UINT, Kind.INT, Kind.COUNT) and not isinstance(node, (list, dict)):
+        whole = _whole(node)
+        return str(node) if whole is None else str(whole)
     if isinstance(node, list):
         if flag.kind is not Kind.LIST:
             raise ConfigError(f"key {flag.name} in {path}: a list is not possible here")
@@ -246,6 +256,15 @@ def _file_text(flag: Flag, node: Any, path: str) -> str:
             raise ConfigError(f"key {flag.name} in {path}: a map is not possible here")
         return ",".join(f"{k}={str(v).lower()}" for k, v in node.items())
     return str(node)
+
+
+def _whole(node: Any) -> int | None:
+    """An integer that is written as charts do: 8.589934592e+09. YAML 1.1 takes 1e9 for text."""
+    try:
+        value = float(node) if isinstance(node, (float, str)) and "e" in str(node).lower() else node
+        return int(value) if isinstance(value, float) and value.is_integer() else None
+    except ValueError:
+        return None
 
 
 def _resolve_aliases(result: Values, table: Mapping[str, Flag]) -> None:

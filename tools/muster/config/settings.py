@@ -248,7 +248,9 @@ def build(values: Values) -> ServerConfig:
         values.values["log-level"] = "debug"
     _check_timing(values)
     falls_back = values["discovery"] != "" and values["discovery-fallback"] == "proxy"
-    unsaid = values.is_set("listen-client-urls") and not values.is_set("advertise-client-urls")
+    by_file = values.sources.get("listen-client-urls") == "file"  # with which etcd advertises the default
+    listens = values.is_set("listen-client-urls") and not by_file
+    unsaid = listens and not values.is_set("advertise-client-urls")
     if unsaid and values["proxy"] == "off" and not falls_back:
         raise ConfigError(
             "--advertise-client-urls is required when --listen-client-urls is set explicitly. When "

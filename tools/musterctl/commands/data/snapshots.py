@@ -133,7 +133,8 @@ def save(invocation: Invocation) -> None:
     progress = Progress("snapshot save")
     server_version = ""  # told by etcds since 3.6, of their storage
     try:
-        with open(part, "wb") as file:
+        # as etcdctl's: passwords' hashes are in it
+        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             request = rpc_pb2.SnapshotRequest()
             chunks = s.client().responses(
                 "Maintenance/Snapshot", request, rpc_pb2.SnapshotResponse, timeout_s
@@ -185,7 +186,16 @@ def status(invocation: Invocation) -> None:
 
     if len(invocation.args) != 1:
         raise Exit(128, "snapshot status requires exactly one argument")
-    _print_status(invocation.flags.string("write-out"), _looked_at(invocation.args[0], status_of))
+    form = _known_form(invocation)
+    _print_status(form, _looked_at(invocation.args[0], status_of))
+
+
+def _known_form(invocation: Invocation) -> str:
+    """How to print; etcdutl does not look at the file for a form that it has never heard of."""
+    form = invocation.flags.string("write-out")
+    if form not in ("simple", "json", "fields", "table", "protobuf"):
+        raise Exit(4, "unsupported output format")
+    return form
 
 
 def _looked_at(name: str, look: Callable[[mmap.mmap], Found]) -> Found:
@@ -217,9 +227,9 @@ def hashkv(invocation: Invocation) -> None:
     if len(invocation.args) != 1:
         raise Exit(128, "hashkv requires exactly one argument")
     revision = invocation.flags.number("rev")
+    form = _known_form(invocation)
     found = _looked_at(invocation.args[0], lambda data: hash_of_keys(data, revision))
     row = [str(found.hash), str(found.revision), str(found.compact_revision)]
-    form = invocation.flags.string("write-out")
     if form == "simple":
         print(", ".join(row))
     elif form == "table":
@@ -260,7 +270,7 @@ def _print_status(form: str, found: Status) -> None:
         for name, value in fields:
             print(f'"{name}" : {value}')
         if found.version:
-            print(f'"Version" : "{found.version}"')
+            print(f'"Version" : {found.version}')
     else:
         raise Exit(4, f"{form} not supported as output format")
 
