@@ -29,6 +29,7 @@ from cluster.features.lessor import Lessor
 from cluster.features.rows import RowsOf
 from cluster.features.v2.tree import Tree
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
+from cluster.pipeline.aside import Aside
 from cluster.pipeline.intake import Intake
 from cluster.pipeline.under_way import UnderWay
 from cluster.wire.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
@@ -127,7 +128,7 @@ class Writes:
         self._auth = auth  # users and roles as applied
         self._v2 = v2  # the v2 tree as applied
         # what is being looked at ahead, as it goes back into the queue
-        self._looking: dict[tuple[FrontLink, int], tuple[int, bytes]] = {}
+        self._aside: Aside[tuple[FrontLink, int], tuple[int, bytes]] = Aside()
         self._looked: dict[tuple[FrontLink, int], Ahead] = {}  # of what is queued, or waits for a revision
         self.leader: Leader | None = None
         self.on_logged: Callable[[int], None] = lambda index: None
@@ -153,10 +154,9 @@ class Writes:
         lost = self._open.owed
         lost += [(link, rid) for link, rid, _, _ in self._intake.drain()]
         lost += [(link, rid) for _, link, rid, _, _ in self._later]
-        lost += self._looking
+        lost += self._aside.drain()
         self._open = Owed()
         self._later.clear()
-        self._looking.clear()
         self._looked.clear()
         for link, rid in lost:
             self._not_leader(link, rid)
@@ -173,7 +173,7 @@ class Writes:
         """Take in one write of a front."""
         if not self._raft.is_leader:
             self._not_leader(link, rid)
-        elif not self._intake.take((link, rid, method, body), len(self._later) + len(self._looking)):
+        elif not self._intake.take((link, rid, method, body), len(self._later) + len(self._aside)):
             link.answer(rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
             self._mark_dirty(link)
 
@@ -288,7 +288,7 @@ class Writes:
             return 0
         except Unlooked:
             assert self._look is not None
-            self._looking[link, rid] = said, asked  # judged anew in its turn
+            self._aside.put((link, rid), (said, asked))  # judged anew in its turn
             ahead = looked if looked is not None and looked.fit else RangeCompares.of(body)
             self._look(link, rid, ahead)
             return 0
@@ -310,11 +310,11 @@ class Writes:
 
     def looks(self, link: FrontLink, rid: int) -> bool:
         """Whether a look ahead for this request is still wanted."""
-        return (link, rid) in self._looking
+        return (link, rid) in self._aside
 
     def resume(self, link: FrontLink, rid: int, looked: Ahead | None) -> None:
         """A look ahead is done; None: it was given up, and nobody is answered here."""
-        asked = self._looking.pop((link, rid), None)
+        asked = self._aside.back((link, rid))
         if asked is not None and looked is not None:
             self._looked[link, rid] = looked
             self._intake.first([(link, rid, *asked)])

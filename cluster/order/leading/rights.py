@@ -8,17 +8,14 @@ it has applied the change once that is in order, too, and the change is acknowle
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 from cluster.features.auth.judge import Leases, judge
 from cluster.features.auth.principal import NOBODY, Principal
 from cluster.features.auth.state import AuthState
 
-T = TypeVar("T")
 
-
-class Rights(Generic[T]):
-    """At one leader. Batches are what its entries are made of, by number. ``T``: what names a request."""
+class Rights:
+    """At one leader. Batches are what its entries are made of, by number."""
 
     def __init__(self, users: Callable[[], AuthState] | None) -> None:
         """``users``: as applied; None: there are none."""
@@ -29,7 +26,6 @@ class Rights(Generic[T]):
         self._batch = 0  # the last one that was begun before the last change was applied
         self._before = 0  # the order index that counts until that batch is in order
         self._held = True
-        self.whose: dict[T, Principal] = {}  # of what is being looked at ahead
 
     def serve(self) -> None:
         """What was logged in older terms is in order."""
@@ -63,15 +59,3 @@ class Rights(Generic[T]):
         if not self._serves:
             return 0
         return self._before if ordered < self._batch else order_index
-
-    # -- what is looked at ahead
-
-    def looks(self, token: T, who: Principal | None) -> None:
-        """This one's request is, and is judged again when that is done."""
-        if who is not None:
-            self.whose[token] = who
-
-    def forget(self, gone: Callable[[T], bool]) -> None:
-        """Drop what is of requests that nobody waits for."""
-        if self.whose:
-            self.whose = {token: who for token, who in self.whose.items() if not gone(token)}

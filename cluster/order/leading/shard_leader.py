@@ -56,6 +56,7 @@ from cluster.order.prepare import Prepare
 from cluster.order.shown import ShownRows
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pb import rpc_pb2 as pb
+from cluster.pipeline.aside import Aside
 from cluster.pipeline.intake import MOST, Intake
 from cluster.pipeline.under_way import UnderWay
 from cluster.wire.messages import LEADER, Method, Status
@@ -99,7 +100,8 @@ class ShardLeader(Generic[T]):
         self._answers: list[Answer] = []
         self._put_answers: list[PutAnswers] = []
         self._unlooked: list[Unlooking] = []
-        self._rights: Rights[T] = Rights(users)
+        self._aside: Aside[T, tuple[bytes, Principal | None]] = Aside()  # transactions that are looked at
+        self._rights = Rights(users)
         self._attempts: Attempts[T] = Attempts(
             store, term, self._table, self.shown, self._answers, self._unlooked, order_index)
 
@@ -117,12 +119,20 @@ class ShardLeader(Generic[T]):
         """Take in one write; its answer comes with :meth:`take_answers`, now or later."""
         if method & ~SAID not in _METHODS:  # a front that is none: leases and the like are the sequencer's
             self._refuse(token, EtcdError(errors.UNKNOWN_METHOD))
-        elif not self._intake.take((token, method, body), len(self._table)):
+        elif not self._intake.take((token, method, body), len(self._table) + len(self._aside)):
             self._refuse(token, EtcdError(errors.TOO_MANY_REQUESTS))
 
-    def resume(self, token: T, body: bytes, looked: Ahead) -> None:
-        """Evaluate a transaction of :meth:`take_unlooked`, now that what it asked for was done ahead."""
-        who = self._rights.whose.pop(token, None)
+    def awaits(self, token: T) -> bool:
+        """Whether a look for :meth:`resume` is still wanted."""
+        return token in self._aside
+
+    def resume(self, token: T, looked: Ahead | None) -> None:
+        """Evaluate a transaction of :meth:`take_unlooked`, now that what it asked for was done ahead; None:
+        that was given up, and nobody is answered here."""
+        asked = self._aside.back(token)
+        if asked is None or looked is None:
+            return
+        body, who = asked
         if (full := not self._may_log or self._open.size >= MAX_ENTRY_BYTES) or len(self._table):
             wanted = footprint(Method.TXN, body)
             if full or self._table.conflicts(wanted):
@@ -241,7 +251,7 @@ class ShardLeader(Generic[T]):
         except Unlooked:
             ahead = looked if looked is not None and looked.fit else RangeCompares.of(body)
             self._unlooked.append((token, body, ahead))
-            self._rights.looks(token, who)
+            self._aside.put(token, (body, who))
             if queued is not None:
                 self._table.remove(queued)
             return
@@ -443,13 +453,14 @@ class ShardLeader(Generic[T]):
         open."""
         lost = [token for token, _, _ in self._intake.queue]
         lost += [h.payload.token for h in self._table if isinstance(h.payload, Waiting)]
-        lost += [token for token, _, _ in self._unlooked] + self._open.owed()
+        lost += [token for token, what, _ in self._unlooked if isinstance(what, Attempt)]
+        lost += self._aside.drain() + self._open.owed()
         return lost, [(batch.index, batch) for batch in self._sealed.entries]
 
     def forget(self, gone: Callable[[T], bool]) -> None:
         """Drop waiting requests whose asker is gone or whose time is over."""
         self._intake.forget(lambda request: gone(request[0]))
-        self._rights.forget(gone)
+        self._aside.forget(gone)
         for held in [h for h in self._table if isinstance(h.payload, Waiting) and gone(h.payload.token)]:
             self._table.remove(held)
         if self.serving:

@@ -192,19 +192,20 @@ class ShardRole:
             self.returning.taken()
             leading.logged(self.raft.propose(leading.seal()))
 
-    def _looks(self, leading: ShardLeader[Token], what: bytes | Attempt) -> bool:
-        return leading is self.leading and (not isinstance(what, Attempt) or leading.looks(what))
+    def _looks(self, leading: ShardLeader[Token], token: Token, what: bytes | Attempt) -> bool:
+        wanted = leading.looks(what) if isinstance(what, Attempt) else leading.awaits(token)
+        return leading is self.leading and wanted
 
     def _looked(
         self, leading: ShardLeader[Token], token: Token, what: bytes | Attempt, looked: Ahead | None
     ) -> None:
-        if leading is not self.leading:
+        if not isinstance(what, Attempt):
+            leading.resume(token, looked)  # nothing, once the term is lost
+        elif leading is not self.leading:
             not_leader(self.node, *token)
-        elif isinstance(what, Attempt):
+        else:
             assert looked is None or isinstance(looked, RangeCompares)
             leading.looked_at(what, looked)
-        elif looked is not None:
-            leading.resume(token, what, looked)
 
     def _drain(self, leading: ShardLeader[Token]) -> int:
         last, count = None, 0
@@ -354,8 +355,9 @@ class ShardRole:
         if leading is not None:
             self._drain(leading)
             for token, what, looked in leading.take_unlooked():
-                self.node.looking.start(token[0], token[1], looked, partial(self._looks, leading, what),
-                                   partial(self._looked, leading, token, what))
+                self.node.looking.start(
+                    token[0], token[1], looked, partial(self._looks, leading, token, what),
+                    partial(self._looked, leading, token, what))
             self._report(force=False)
             if leading.ready and self.raft.takes_proposals:
                 self.node.wake()

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from cluster.pacing.pace import Pace
+from cluster.pipeline.aside import Aside
 from cluster.pipeline.intake import Intake
 from cluster.pipeline.under_way import UnderWay
 
@@ -54,6 +55,25 @@ def test_whom_nobody_waits_for_is_forgotten() -> None:
     waiting = intake("a", "bb", "ccc")
     waiting.forget(lambda request: request[0] == "bb")
     assert ([name for name, _ in waiting.queue], waiting.bytes) == (["a", "ccc"], 4)
+
+
+def test_whoever_stands_aside_comes_back_once_with_what_was_asked() -> None:
+    aside: Aside[str, bytes] = Aside()
+    aside.put("a", b"put")
+    aside.put("b", b"txn")
+    assert "a" in aside
+    assert (len(aside), aside.back("a"), aside.back("a")) == (2, b"put", None)
+    assert "a" not in aside
+    assert aside.drain() == ["b"]
+    assert (len(aside), aside.back("b")) == (0, None)
+
+
+def test_whoever_stands_aside_and_is_not_waited_for_does_not_come_back() -> None:
+    aside: Aside[str, bytes] = Aside()
+    for name in ("a", "b"):
+        aside.put(name, name.encode())
+    aside.forget(lambda name: name == "a")
+    assert (aside.back("a"), aside.back("b")) == (None, b"b")
 
 
 def test_a_term_that_ends_leaves_nothing_behind() -> None:

@@ -211,7 +211,7 @@ def test_a_look_ahead_that_is_given_up_midway_decides_nothing(
     replica.link.overdue = rid
     replica.settle()
     assert replica.store.get(b"done") is None
-    assert not replica.writes._looking
+    assert not replica.writes._aside
 
 
 def test_looks_that_wait_and_are_given_up_end_one_after_the_other(replica: Replica) -> None:

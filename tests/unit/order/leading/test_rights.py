@@ -31,7 +31,7 @@ def enabled() -> AuthState:
 
 def test_nothing_counts_before_it_serves_whatever_changes() -> None:
     users = AuthState()
-    rights: Rights[str] = Rights(lambda: users)
+    rights = Rights(lambda: users)
     assert rights.said(0, 5) == (0, False)
     users.take([meta_row(replace(users.meta, enabled=True))])
     rights.applied(0, 0, 5)
@@ -43,7 +43,7 @@ def test_nothing_counts_before_it_serves_whatever_changes() -> None:
 
 def test_a_change_counts_once_what_was_begun_before_is_in_order() -> None:
     users = AuthState()
-    rights: Rights[str] = Rights(lambda: users)
+    rights = Rights(lambda: users)
     rights.serve()
     assert rights.said(2, 8)[0] == 8
     users.take([meta_row(replace(users.meta, enabled=True))])

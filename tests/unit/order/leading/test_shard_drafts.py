@@ -83,7 +83,7 @@ def test_no_turn_looks_at_more_keys_than_a_step(turns: Turns) -> None:
     draft = turns.submit()
     turns.work_off(draft)
     assert 0 < turns.longest <= 2 * STEP_OPS
-    turns.leader.resume("large", BODY, draft)
+    turns.leader.resume("large", draft)
     turns.over()
     assert turns.longest <= 2 * STEP_OPS
     assert turns.leader.seal()
@@ -98,7 +98,7 @@ def test_others_puts_go_on_beside_it(turns: Turns) -> None:
             turns.put(b"elsewhere")
             puts += 1
     assert puts
-    turns.leader.resume("large", BODY, draft)
+    turns.leader.resume("large", draft)
     assert turns.leader.dirty
 
 
@@ -114,7 +114,7 @@ def test_what_changed_meanwhile_has_it_evaluated_again(applied: bool, turns: Tur
             turns.part.execute(Method.PUT, pb.PutRequest(key=b"t00000", value=b"v").SerializeToString())
         else:
             turns.put(b"t00000")
-    turns.leader.resume("large", BODY, draft)
+    turns.leader.resume("large", draft)
     ((_, _, again),) = turns.leader.take_unlooked()
     assert again is draft
     assert not turns.leader.dirty
@@ -125,7 +125,7 @@ def test_it_waits_for_what_is_pending(turns: Turns) -> None:
     turns.put(b"t00000")
     draft = turns.submit()
     turns.work_off(draft)
-    turns.leader.resume("large", BODY, draft)
+    turns.leader.resume("large", draft)
     assert not turns.leader.take_unlooked()
     assert len(turns.leader._table) == 1
     turns.part.execute(Method.PUT, pb.PutRequest(key=b"t00000", value=b"v").SerializeToString())
@@ -134,7 +134,7 @@ def test_it_waits_for_what_is_pending(turns: Turns) -> None:
     ((_, _, again),) = turns.leader.take_unlooked()
     assert again is draft
     turns.work_off(draft)
-    turns.leader.resume("large", BODY, draft)
+    turns.leader.resume("large", draft)
     assert turns.leader.dirty
 
 
@@ -147,6 +147,35 @@ def test_a_lease_that_is_not_known_here_is_the_sequencers_to_look_for(turns: Tur
     ((_, _, draft),) = turns.leader.take_unlooked()
     assert isinstance(draft, Draft)
     turns.work_off(draft)
-    turns.leader.resume("large", body, draft)
+    turns.leader.resume("large", draft)
     ((token, status, _),) = turns.leader.take_answers()
     assert (token, status) == ("large", Status.ELSEWHERE)
+
+
+def test_i23_what_is_looked_at_ahead_counts_among_those_that_wait(turns: Turns) -> None:
+    turns.submit()
+    turns.leader._intake.most = 2
+    for token in ("one", "one too many"):
+        turns.leader.submit(token, Method.PUT, pb.PutRequest(key=b"k").SerializeToString())
+    ((token, status, _),) = turns.leader.take_answers()
+    assert (token, status) == ("one too many", Status.ERROR)
+
+
+def test_a_look_ahead_ends_with_the_term(turns: Turns) -> None:
+    draft = turns.submit()
+    turns.work_off(draft)
+    lost, _ = turns.leader.resign()
+    assert lost == ["large"]
+    assert not turns.leader.awaits("large")
+    turns.leader.resume("large", draft)
+    assert not turns.leader.dirty
+
+
+def test_whoever_is_not_waited_for_has_nothing_looked_at(turns: Turns) -> None:
+    draft = turns.submit()
+    assert turns.leader.awaits("large")
+    turns.leader.forget(lambda token: token == "large")
+    assert not turns.leader.awaits("large")
+    turns.work_off(draft)
+    turns.leader.resume("large", draft)
+    assert not turns.leader.dirty
