@@ -1,8 +1,8 @@
 """``muster-bench``: the commands that put load on something that runs.
 
 A command is a row of :data:`COMMANDS`: its help, its defaults, and the options it has above those of all.
-Options have the names of :class:`bench.load.spec.Spec`'s fields, so nothing is copied by hand. ``compare``, ``size``
-and ``check``, which start their servers themselves, are in ``bench.compare.cli``.
+Options have the names of :class:`bench.load.spec.Spec`'s fields, so nothing is copied by hand. ``compare``,
+``size`` and ``check``, which start their servers themselves, are in ``bench.compare.cli``.
 """
 
 from __future__ import annotations
@@ -44,76 +44,88 @@ _COMMON: _Options = {
                                         help="Comma-separated; connections go to them in turn.")], LOCAL),
     "target_leader": (Annotated[bool, Option("--target-leader", help="Connect to the leader only.")], False),
     "conns": (Annotated[int, Option(help="Connections.")], 1),
-    "clients": (Annotated[int, Option(help="Clients; each has one operation under way. They share the connections.")],
-                1),
-    "total": (Annotated[int | None, Option("--total", "--put-total",
-                                           help="Operations. Default 10000, or no limit with --duration.")], None),
-    "duration": (Annotated[str, Option(help="How long operations are started: 30s, 1m30s, or a number of seconds. "
-                                            "0: until --total.")], "0"),
-    "stages": (Annotated[str, Option(help="Comma-separated numbers of clients: a run with each, one after the "
-                                          "other.")], ""),
+    "clients": (Annotated[int, Option(
+        help="Clients; each has one operation under way. They share the connections.")], 1),
+    "total": (Annotated[int | None, Option(
+        "--total", "--put-total", help="Operations. Default 10000, or no limit with --duration.")], None),
+    "duration": (Annotated[str, Option(
+        help="How long operations are started: 30s, 1m30s, or a number of seconds. 0: until --total.")], "0"),
+    "stages": (Annotated[str, Option(
+        help="Comma-separated numbers of clients: a run with each, one after the other.")], ""),
     "rate_per_s": (Annotated[float, Option(
-        "--rate", "--put-rate", help="Operations per second. Latency then counts from the intended time of sending, "
-                                     "so that stalls show. 0: each client goes on when answered.")], 0.0),
-    "dial_timeout": (Annotated[str, Option(help="How long a connection may take to be made, such as 500ms or 5s. "
-                                                "0: 5s.")], "5s"),
-    "timeout_s": (Annotated[float, Option("--timeout", help="Seconds after which an operation counts as failed.")],
-                  10.0),
+        "--rate", "--put-rate", help="Operations per second. Latency then counts from the intended "
+                                     "time of sending, so that stalls show. 0: each client goes on "
+                                     "when answered.")], 0.0),
+    "dial_timeout": (Annotated[str, Option(
+        help="How long a connection may take to be made, such as 500ms or 5s. 0: 5s.")], "5s"),
+    "timeout_s": (Annotated[float, Option(
+        "--timeout", help="Seconds after which an operation counts as failed.")], 10.0),
     "seed": (Annotated[int, Option(help="Of keys and values.")], 1),
     "user": (Annotated[str, Option(help="name:password, to log in with.")], ""),
     "cacert": (Annotated[str, Option(help="Trust servers by this CA bundle.")], ""),
     "cert": (Annotated[str, Option(help="The client's certificate.")], ""),
     "key": (Annotated[str, Option("--key", help="Its key.")], ""),
-    "insecure_skip_verify": (Annotated[bool, Option("--insecure-skip-tls-verify", help="Trust any server.")], False),
+    "insecure_skip_verify": (Annotated[bool, Option(
+        "--insecure-skip-tls-verify", help="Trust any server.")], False),
     "processes": (Annotated[int, Option(help="Client processes that share the work.")], 1),
-    "server_pids": (Annotated[str, Option(help="Comma-separated processes whose CPU and memory to report, with all "
-                                               "below them. Default: those found behind local endpoints.")], ""),
-    "as_json": (Annotated[bool, Option("--json", help="Print the result as JSON, nothing else on stdout.")], False),
-    "as_csv": (Annotated[bool, Option("--csv", help="Print the results as CSV, nothing else on stdout.")], False),
+    "server_pids": (Annotated[str, Option(
+        help="Comma-separated processes whose CPU and memory to report, with all below them. Default: those "
+             "found behind local endpoints.")], ""),
+    "as_json": (Annotated[bool, Option(
+        "--json", help="Print the result as JSON, nothing else on stdout.")], False),
+    "as_csv": (Annotated[bool, Option(
+        "--csv", help="Print the results as CSV, nothing else on stdout.")], False),
     "quiet": (Annotated[bool, Option("--quiet", "-q", help="One line for each run.")], False),
-    "fail_if": (Annotated[str, Option(help="Exit with 3 if any of these holds: 'p99>20ms,errors>1%,throughput<5000'. "
-                                           "Without a condition on errors any error makes it 1.")], ""),
+    "fail_if": (Annotated[str, Option(
+        help="Exit with 3 if any of these holds: 'p99>20ms,errors>1%,throughput<5000'. Without a condition "
+             "on errors any error makes it 1.")], ""),
     "save": (Annotated[Path | None, Option(help="File to write the results to, as JSON.")], None),
-    "against": (Annotated[str, Option(help="Comma-separated files of saved results: tells this run over each.")], ""),
+    "against": (Annotated[str, Option(
+        help="Comma-separated files of saved results: tells this run over each.")], ""),
     "sample": (Annotated[bool, Option("--sample", help="List the operations of each second too.")], False),
     "precise": (Annotated[bool, Option("--precise", help="Print latencies to the microsecond.")], False),
 }
 _SIZES: _Options = {
     "key_size_bytes": (Annotated[int, Option("--key-size", help="Bytes of a key.")], 8),
     "val_size_bytes": (Annotated[int, Option("--val-size", help="Bytes of a value.")], 256),
-    "key_space": (Annotated[int, Option("--key-space-size", "--keys", help="Number of different keys.")], 10_000),
+    "key_space": (Annotated[int, Option(
+        "--key-space-size", "--keys", help="Number of different keys.")], 10_000),
 }
 _KEYS: _Options = {
     **_SIZES,
     "key_prefix": (Annotated[str, Option(help="Start of every key (part of --key-size).")], ""),
-    "distribution": (Annotated[str, Option("--key-distribution", help="uniform, zipf or sequential.")], "uniform"),
-    "sequential": (Annotated[bool, Option("--sequential-keys", help="Short for --key-distribution sequential.")],
-                   False),
+    "distribution": (Annotated[str, Option(
+        "--key-distribution", help="uniform, zipf or sequential.")], "uniform"),
+    "sequential": (Annotated[bool, Option(
+        "--sequential-keys", help="Short for --key-distribution sequential.")], False),
     "zipf_exponent": (Annotated[float, Option(help="Exponent of zipf.")], 1.1),
 }
 _CONSISTENCY: _Options = {
     "consistency": (Annotated[str, Option(help="l (linearizable) or s (serializable).")], "l"),
 }
 _RANGE: _Options = {
-    "range_key": (Annotated[str, typer.Argument(metavar="[KEY]", help="Key to read; default: a key of the key space "
-                                                                      "each time.")], ""),
+    "range_key": (Annotated[str, typer.Argument(
+        metavar="[KEY]", help="Key to read; default: a key of the key space each time.")], ""),
     "range_end": (Annotated[str, typer.Argument(metavar="[RANGE_END]", help="End of the range.")], ""),
     "limit": (Annotated[int, Option(help="Most keys to return; 0: all.")], 0),
 }
 _POPULATE: _Options = {
-    "populate": (Annotated[bool, Option(help="Put every key of the key space first, if no KEY is given.")], True),
+    "populate": (Annotated[bool, Option(
+        help="Put every key of the key space first, if no KEY is given.")], True),
 }
 _WATCH: _Options = {
     "streams": (Annotated[int, Option(help="Watch streams; they share the connections.")], 10),
     "watchers_per_stream": (Annotated[int, Option("--watchers-per-stream", "--watch-per-stream",
                                                   help="Watchers on each stream.")], 100),
     "sequential": _KEYS["sequential"],
-    "watched_keys": (Annotated[int, Option("--watched-key-total", help="Each watcher watches one of so many keys. "
-                                                                       "0: all of the key space.")], 0),
-    "watch_prefix": (Annotated[str, Option("--prefix", help="Watch this prefix and put below it. Default: the key "
-                                                            "space itself.")], ""),
+    "watched_keys": (Annotated[int, Option(
+        "--watched-key-total", help="Each watcher watches one of so many keys. 0: all of the key "
+                                    "space.")], 0),
+    "watch_prefix": (Annotated[str, Option(
+        "--prefix", help="Watch this prefix and put below it. Default: the key space itself.")], ""),
     "prev_kv": (Annotated[bool, Option("--prev-kv", help="Ask for the previous value.")], False),
-    "progress_notify": (Annotated[bool, Option("--progress-notify", help="Ask for progress notifications.")], False),
+    "progress_notify": (Annotated[bool, Option(
+        "--progress-notify", help="Ask for progress notifications.")], False),
 }
 
 
@@ -130,19 +142,20 @@ class Command:
 COMMANDS = {
     "put": Command("Put single keys.", {
         **_KEYS,
-        "compact_interval_s": (Annotated[float, Option("--compact-interval", help="Compact every so many seconds.")],
-                               0.0),
-        "compact_delta": (Annotated[int, Option("--compact-index-delta", help="Revisions to keep then.")], 1000),
-        "check_hashkv": (Annotated[bool, Option("--check-hashkv", help="Compare the members' hashes afterwards.")],
-                         False),
+        "compact_interval_s": (Annotated[float, Option(
+            "--compact-interval", help="Compact every so many seconds.")], 0.0),
+        "compact_delta": (Annotated[int, Option(
+            "--compact-index-delta", help="Revisions to keep then.")], 1000),
+        "check_hashkv": (Annotated[bool, Option(
+            "--check-hashkv", help="Compare the members' hashes afterwards.")], False),
     }),
     "range": Command("Read one key, or a range.", {
         **_RANGE, **_CONSISTENCY, **_KEYS, **_POPULATE,
         "keys_only": (Annotated[bool, Option("--keys-only", help="No values.")], False),
         "count_only": (Annotated[bool, Option("--count-only", help="Only the number of keys.")], False),
     }),
-    "scan": Command("Read a whole range page by page, all pages at one revision; an operation is the whole range. "
-                    "Default: every key there is.", {
+    "scan": Command("Read a whole range page by page, all pages at one revision; an operation is the whole "
+                    "range. Default: every key there is.", {
         **_RANGE, **_CONSISTENCY,
         "page": (Annotated[int, Option(help="Keys of a page; 0: all in one request.")], 1000),
         "keys_only": (Annotated[bool, Option("--keys-only", help="No values.")], False),
@@ -150,8 +163,8 @@ COMMANDS = {
     "txn-put": Command("Put keys in transactions; an operation is one transaction.", {
         **_KEYS, "txn_ops": (Annotated[int, Option(help="Puts in one transaction.")], 1)}),
     "txn-compare": Command("Compare a key, put it and get it, in one transaction.", {**_KEYS, **_POPULATE}),
-    "txn-mixed": Command("Reads and writes, each in a transaction. As in etcd's tool a read is of all keys, at most "
-                         "--limit, unless KEY is given.", {
+    "txn-mixed": Command("Reads and writes, each in a transaction. As in etcd's tool a read is of all keys, "
+                         "at most --limit, unless KEY is given.", {
         **_RANGE, **_CONSISTENCY, **_KEYS,
         "rw_ratio": (Annotated[float, Option(help="Reads per write.")], 1.0),
         "end_key": (Annotated[str, Option(help="RANGE_END, as etcd's tool spells it.")], ""),
@@ -159,28 +172,31 @@ COMMANDS = {
     "mixed": Command("Reads and writes of single keys, each a request of its own.", {
         **_RANGE, **_CONSISTENCY, **_KEYS, **_POPULATE,
         "rw_ratio": (Annotated[float, Option(help="Reads per write.")], 1.0)}),
-    "stm": Command("Software transactional memory, as etcd's concurrency package has it: read some keys, write a "
-                   "part of them, start over if one has changed meanwhile.", {
+    "stm": Command("Software transactional memory, as etcd's concurrency package has it: read some keys, "
+                   "write a part of them, start over if one has changed meanwhile.", {
         **_SIZES,
-        "isolation": (Annotated[str, Option(help="c (read committed), r (repeatable reads), s (serializable), "
-                                                 "ss (serializable snapshot).")], "r"),
+        "isolation": (Annotated[str, Option(
+            help="c (read committed), r (repeatable reads), s (serializable), ss (serializable "
+                 "snapshot).")], "r"),
         "keys_per_txn": (Annotated[int, Option(help="Keys of one transaction.")], 1),
-        "write_percent": (Annotated[int, Option("--txn-wr-percent", help="Percentage of them that is written.")], 50),
-        "locker": (Annotated[str, Option("--stm-locker", help="stm (none), lock-client or lock-rpc around each.")],
-                   "stm"),
+        "write_percent": (Annotated[int, Option(
+            "--txn-wr-percent", help="Percentage of them that is written.")], 50),
+        "locker": (Annotated[str, Option(
+            "--stm-locker", help="stm (none), lock-client or lock-rpc around each.")], "stm"),
     }, {"key_space": 1, "val_size_bytes": 8}),
     "lock": Command("Take a lock and give it back; an operation is both.", {
         "names": (Annotated[int, Option(help="Locks that the clients share.")], 1),
-        "locker": (Annotated[str, Option(help="lock-rpc (the server's lock service) or lock-client (the recipe).")],
-                   "lock-rpc"),
+        "locker": (Annotated[str, Option(
+            help="lock-rpc (the server's lock service) or lock-client (the recipe).")], "lock-rpc"),
     }, total=1000),
-    "watch": Command("Create watchers, put, and count every event at every watcher; an operation is one event "
-                     "delivered.", {**_SIZES, **_WATCH}, {"key_space": 1}, total=1000),
-    "watch-latency": Command("Put at a fixed rate; the latency is from a put's intended sending to its event at a "
-                             "watcher.", {**_SIZES, **_WATCH},
-                             {"key_space": 1, "watchers_per_stream": 1, "clients": 100, "rate_per_s": 100.0}, 1000),
-    "watch-get": Command("Serializable reads while many watchers catch up from an old revision; ends when they "
-                         "have.", {
+    "watch": Command("Create watchers, put, and count every event at every watcher; an operation is one "
+                     "event delivered.", {**_SIZES, **_WATCH}, {"key_space": 1}, total=1000),
+    "watch-latency": Command(
+        "Put at a fixed rate; the latency is from a put's intended sending to its event at a watcher.",
+        {**_SIZES, **_WATCH},
+        {"key_space": 1, "watchers_per_stream": 1, "clients": 100, "rate_per_s": 100.0}, 1000),
+    "watch-get": Command("Serializable reads while many watchers catch up from an old revision; ends when "
+                         "they have.", {
         "streams": _WATCH["streams"],
         "watchers": (Annotated[int, Option(help="Watchers in all.")], 10_000),
         "events": (Annotated[int, Option(help="Events that each has to catch up with.")], 8),
@@ -240,7 +256,8 @@ def _as_command(invoke: Callable[..., None], options: _Options, defaults: dict[s
     parameters = [inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, annotation=hint,
                                     default=defaults.get(option, default))
                   for option, (hint, default) in options.items()]
-    invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
+    # what inspect looks for
+    invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     invoke.__annotations__ = {option: hint for option, (hint, _) in options.items()}
 
 
@@ -251,7 +268,8 @@ for _name, _command in COMMANDS.items():
 def _register_several() -> None:
     """``run``: the commands that take no more options than these, one after the other."""
     options = {
-        "tests": (Annotated[str, typer.Argument(metavar="TEST,...", help="Such as put,range,txn-compare.")], ...),
+        "tests": (Annotated[str, typer.Argument(
+            metavar="TEST,...", help="Such as put,range,txn-compare.")], ...),
         **_KEYS, **_CONSISTENCY, **_POPULATE, **_COMMON,
     }
 
@@ -269,8 +287,8 @@ _register_several()
 
 
 def _load(name: str, command: Command, given: dict[str, Any]) -> None:
-    """Make the runs, show them, and exit: 0; 1 if one failed or an operation did; 2 for impossible options; 3 for a
-    threshold of --fail-if; 130 after Ctrl-C, with the results until then."""
+    """Make the runs, show them, and exit: 0; 1 if one failed or an operation did; 2 for impossible options;
+    3 for a threshold of --fail-if; 130 after Ctrl-C, with the results until then."""
     _load_all([(name, command)], given)
 
 
@@ -280,7 +298,8 @@ def _load_all(tests: Sequence[tuple[str, Command]], given: dict[str, Any]) -> No
         if given["as_json"] and given["as_csv"]:
             raise ValueError("--json and --csv exclude each other")
         limits = outcome.thresholds(given["fail_if"])
-        before = [(path, outcome.saved(path)) for path in map(Path, given["against"].split(",")) if given["against"]]
+        before = [(path, outcome.saved(path))
+                  for path in map(Path, given["against"].split(",")) if given["against"]]
         stages = [int(n) for n in given["stages"].split(",") if n] if given["stages"] else [given["clients"]]
         for name, command in tests:
             for clients in stages:
@@ -335,7 +354,9 @@ def _one(name: str, command: Command, given: dict[str, Any]) -> dict[str, Any]:
             raise asyncio.CancelledError  # Ctrl-C, and nothing to tell yet
 
     async def work(progress: run.Progress, stop: asyncio.Event) -> dict[str, Any]:
-        async with upkeep.compacting(spec, given.get("compact_interval_s", 0.0), given.get("compact_delta", 0)):
+        async with upkeep.compacting(
+            spec, given.get("compact_interval_s", 0.0), given.get("compact_delta", 0)
+        ):
             result = await run.run(spec, processes=given["processes"], server_roots=roots, progress=progress,
                                    stop=stop)
         return result | {"interrupted": stop.is_set()}
@@ -347,7 +368,9 @@ def _one(name: str, command: Command, given: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _show(result: dict[str, Any], given: dict[str, Any], before: Sequence[tuple[Path, list[dict[str, Any]]]]) -> None:
+def _show(
+    result: dict[str, Any], given: dict[str, Any], before: Sequence[tuple[Path, list[dict[str, Any]]]]
+) -> None:
     """What is said as soon as a run has ended."""
     if given["as_json"] or given["as_csv"]:
         return
@@ -356,7 +379,8 @@ def _show(result: dict[str, Any], given: dict[str, Any], before: Sequence[tuple[
         console.print(outcome.one_line(result), soft_wrap=True, highlight=False, markup=False)
     else:
         if given["stages"] or result["interrupted"]:
-            console.print(outcome.one_line(result), soft_wrap=True, highlight=False, markup=False, style="bold")
+            console.print(
+                outcome.one_line(result), soft_wrap=True, highlight=False, markup=False, style="bold")
         report.show(console, result, sample=given["sample"], precise=given["precise"])
     for path, runs in before:
         console.print(outcome.look_back(result, path, runs), soft_wrap=True, highlight=False, markup=False)
@@ -378,12 +402,14 @@ def _spec(name: str, given: dict[str, Any]) -> Spec:
     return Spec(name, **values)
 
 
-def with_progress(work: Callable[[run.Progress, asyncio.Event], Any], what: str, total: int | None, *, quiet: bool,
-                  duration_s: float = 0.0) -> Any:
-    """Run a coroutine that reports its progress, behind a bar on stderr where that is a terminal: how far it is, how
-    long it goes on, operations in the last second. Ctrl-C sets the event that it is given; a second one cancels it."""
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TextColumn("left"),
-                   TimeRemainingColumn(), console=_errors, transient=True, disable=quiet or not _errors.is_terminal)
+def with_progress(work: Callable[[run.Progress, asyncio.Event], Any], what: str, total: int | None, *,
+                  quiet: bool, duration_s: float = 0.0) -> Any:
+    """Run a coroutine that reports its progress, behind a bar on stderr where that is a terminal: how far it
+    is, how long it goes on, operations in the last second. Ctrl-C sets the event that it is given; a second
+    one cancels it."""
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
+                   TextColumn("left"), TimeRemainingColumn(), console=_errors, transient=True,
+                   disable=quiet or not _errors.is_terminal)
 
     async def interruptible() -> Any:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -408,7 +434,8 @@ def with_progress(work: Callable[[run.Progress, asyncio.Event], Any], what: str,
             seen.append((now, done))
             note = f"{done:,}" + (f" of {total:,}" if total else "") + f", {rate:,.0f}/s"
             share = max(done / total if total else 0.0, (now - began) / duration_s if duration_s else 0.0)
-            bar.update(shown, completed=min(share, 1.0), note=note + (f", {errors:,} errors" if errors else ""))
+            bar.update(shown, completed=min(share, 1.0),
+                       note=note + (f", {errors:,} errors" if errors else ""))
 
         loop.add_signal_handler(signal.SIGINT, interrupt)
         try:
@@ -429,9 +456,10 @@ def _split(endpoints: str) -> tuple[str, ...]:
 
 
 def command_first(arguments: Sequence[str]) -> list[str]:
-    """The same arguments with options in front of the command behind it: etcd's tool takes those of all commands in
-    both places, as in ``benchmark --conns=100 put``."""
-    flags = {"--" + name.replace("_", "-") for name, (hint, _) in _COMMON.items() if get_args(hint)[0] is bool}
+    """The same arguments with options in front of the command behind it: etcd's tool takes those of all
+    commands in both places, as in ``benchmark --conns=100 put``."""
+    flags = {"--" + name.replace("_", "-")
+             for name, (hint, _) in _COMMON.items() if get_args(hint)[0] is bool}
     flags |= {"--json", "--csv", "-q", "--insecure-skip-tls-verify"}
     before, rest = [], list(arguments)
     while rest and rest[0].startswith("-") and rest[0] != "--help":

@@ -1,15 +1,16 @@
-"""The whole store in one Python process: S shards on three hosts, fronts, clients, and everything that goes wrong.
+"""The whole store in one Python process: S shards on three hosts, fronts, clients, and everything that goes
+wrong.
 
 Nodes and fronts are the real ones (``order_host``); clock, network and disks are simulated (``order_world``,
-``order_disk``, ``order_store``; with ``Plan.real`` the state store is the real one, ``order_real``). From one seed: frames
-delayed and late, connections broken, hosts cut off both ways or one way,
-links dead, nodes killed one by one or a host at a time (what was not synced or flushed is lost), paused as
-zombies, slow disks, leadership transferred, logs truncated so that replicas install snapshots, messages between
-nodes repeated late.
+``order_disk``, ``order_store``; with ``Plan.real`` the state store is the real one, ``order_real``). From one
+seed: frames delayed and late, connections broken, hosts cut off both ways or one way, links dead, nodes
+killed one by one or a host at a time (what was not synced or flushed is lost), paused as zombies, slow disks,
+leadership transferred, logs truncated so that replicas install snapshots, messages between nodes repeated
+late.
 
-``Simulation(seed).run()`` raises :class:`order_world.Violation`, or returns what it did. When the faults are over
-everything must come to rest: every request answered, every lock gone, all replicas equal (``order_history``
-checks what was answered against what was committed).
+``Simulation(seed).run()`` raises :class:`order_world.Violation`, or returns what it did. When the faults are
+over everything must come to rest: every request answered, every lock gone, all replicas equal
+(``order_history`` checks what was answered against what was committed).
 """
 
 from __future__ import annotations
@@ -54,13 +55,14 @@ from tests.sim.world.order_world import Process, Violation, World
 
 HOSTS = (1, 2, 3)  # unless a plan says otherwise
 ENDLESS = "I23 every wait has an end"  # the rule that something breaks which is left when there is peace
-MIX = {"put": 6, "lease_put": 2, "delete": 2, "range": 4, "serializable": 2, "txn": 4, "wide": 4, "transfer": 3,
-       "grant": 1, "revoke": 1, "keep": 1, "ttl": 1, "compact": 1, "watch": 1, "progress": 1, "list": 1, "hash": 1}
+MIX = {"put": 6, "lease_put": 2, "delete": 2, "range": 4, "serializable": 2, "txn": 4, "wide": 4,
+       "transfer": 3, "grant": 1, "revoke": 1, "keep": 1, "ttl": 1, "compact": 1, "watch": 1, "progress": 1,
+       "list": 1, "hash": 1}
 FAULTS = (
     "kill sequencer", "kill leader", "kill leader", "kill node", "kill host", "restart", "restart", "restart",
-    "pause sequencer", "pause leader", "pause leader", "pause node", "pause front", "isolate", "one way", "cut pair",
-    "cut sequencer", "heal", "heal", "heal", "break", "break", "transfer", "transfer", "slow disk", "late", "flush",
-    "empty host",
+    "pause sequencer", "pause leader", "pause leader", "pause node", "pause front", "isolate", "one way",
+    "cut pair", "cut sequencer", "heal", "heal", "heal", "break", "break", "transfer", "transfer",
+    "slow disk", "late", "flush", "empty host",
 )
 
 
@@ -94,7 +96,8 @@ class Plan:
     buffer: int = 10_000  # frames that a connection takes for one that does not read
     dies: float = 0.0  # chance of a process to die at a point where it hurts
     users: bool = False  # clients are somebody, and what they may changes
-    lone_after: int | None = None  # lone writes before one counts as alone at a front (decision 22); None: by chance
+    # lone writes before one counts as alone at a front (decision 22); None: by chance
+    lone_after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,9 @@ class Simulation(World):
         self.hard = HardFaults(self)
         self.perhaps_dies, self.disk_failed = self.hard.perhaps_dies, self.hard.disk_failed
         self._disks = itertools.count(1)
-        self.sources: Any = RealSources(lambda path: self.states[self._place(path)]) if self.plan.real else Source  # type: ignore[arg-type,return-value]
+        self.sources: Any = RealSources(
+            lambda path: self.states[self._place(path)]  # type: ignore[arg-type,return-value]
+        ) if self.plan.real else Source
         if self.plan.real:
             self._root = make_root()
             self._clean = weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
@@ -178,7 +183,8 @@ class Simulation(World):
         for shard in self.shards:
             log = self.logs[host, shard] = LogDisk(self.configuration)
             disk = self.states[host, shard] = self._new_state(host, shard)
-            disk.watched = lambda content, where=(host, shard): self.checker.applied(where, content)  # type: ignore[misc]
+            disk.watched = lambda content, where=(host, shard): (  # type: ignore[misc]
+                self.checker.applied(where, content))
             log.perhaps_dies = self.perhaps_dies
 
     def _new_state(self, host: int, shard: int) -> AnyState:
@@ -215,7 +221,9 @@ class Simulation(World):
         _, host, shard, _ = path.split("/")
         return int(host), int(shard)
 
-    def open_log(self, path: str, *, initial: Configuration, no_fsync: bool, write_buffer_bytes: int) -> LogDisk:
+    def open_log(
+        self, path: str, *, initial: Configuration, no_fsync: bool, write_buffer_bytes: int
+    ) -> LogDisk:
         return self.logs[self._place(path)]
 
     def open_state(self, path: str, **sizes: int) -> Any:
@@ -355,8 +363,8 @@ class Simulation(World):
     # -- disks that are lost, and found again (H10)
 
     def empty(self, host: int) -> bool:
-        """A host dies, and comes back without its data, once all its peers know it: towards others nobody could tell
-        (``node.links.incarnations``). Whether it did."""
+        """A host dies, and comes back without its data, once all its peers know it: towards others nobody
+        could tell (``node.links.incarnations``). Whether it did."""
         peers = [n for _, n in sorted(self.nodes.items()) if n.host != host]
         known = self.incarnations[host]
         if self.kept or not all(n.alive and n.node.incarnations.heard(host) == known for n in peers):
@@ -369,10 +377,12 @@ class Simulation(World):
         return True
 
     def refused(self, process: NodeProcess) -> None:
-        """A node found that it is not who it was: its host ends, and starts no more (``tools.muster``'s supervisor)."""
+        """A node found that it is not who it was: its host ends, and starts no more (``tools.muster``'s
+        supervisor)."""
         host = process.host
         if host not in self.kept:
-            raise Violation("H10 only an emptied host is refused", f"{process.name}: {process.node.fatal.result()}")
+            raise Violation(
+                "H10 only an emptied host is refused", f"{process.name}: {process.node.fatal.result()}")
         self.did["refused"] = self.did.get("refused", 0) + 1
         self.ended.add(host)
         self._kill_host(host, front=True)
@@ -432,7 +442,8 @@ class Simulation(World):
         with fine_grained(self):
             try:
                 self._run()
-                if faults.count > before:  # say, an item that its leader made and nobody can apply (cluster.order.sound)
+                # say, an item that its leader made and nobody can apply (cluster.order.sound)
+                if faults.count > before:
                     raise Violation("no request and no record meets a mistake", f"{faults.take()}")
             except Violation:
                 raise
@@ -470,7 +481,9 @@ class Simulation(World):
         self.peace()
         if not self.run_until(self.now + 30.0 + 2 * self.plan.finish_s[1], self._at_rest):
             why = self.why_not()
-            raise Violation(ENDLESS if why.startswith("I23") else SNAPSHOTS_LEFT if why.startswith(SNAPSHOTS_LEFT) else "liveness", why)
+            raise Violation(
+                ENDLESS if why.startswith("I23")
+                else SNAPSHOTS_LEFT if why.startswith(SNAPSHOTS_LEFT) else "liveness", why)
         self._last_questions()
         check_history(self)  # type: ignore[arg-type]
         if self.plan.real:
@@ -484,7 +497,8 @@ class Simulation(World):
             clients.watching.ask_progress(stream)
         fronts = [front for _, front in sorted(self.fronts.items())]
         clients.patience = 1.0
-        hashed = [clients.ask(front, "HashKV", pb.HashKVRequest(revision=self.checker.replay.revision)) for front in fronts]
+        hashed = [clients.ask(front, "HashKV", pb.HashKVRequest(revision=self.checker.replay.revision))
+                  for front in fronts]
         for front in fronts:
             clients.ask(front, "LeaseLeases", pb.LeaseLeasesRequest())
         self.run_until(self.now + TOLD_S, lambda: not clients.waiting and not any(s.asked for s in streams))
@@ -527,7 +541,8 @@ class Simulation(World):
         if self.members is not None and not self.members.at_rest:
             return f"not every host is a voter everywhere again: {self.checker.configurations.now()}"
         if self.clients.waiting:
-            return "I23: never answered: " + "; ".join(repr(w[0]) for w in list(self.clients.waiting.values())[:3])
+            return "I23: never answered: " + "; ".join(
+                repr(w[0]) for w in list(self.clients.waiting.values())[:3])
         ends = set()
         for (host, shard), process in sorted(self.nodes.items()):
             node: Any = process.node
