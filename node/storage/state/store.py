@@ -4,13 +4,13 @@ Written without a write-ahead log: it is rebuilt from the Raft log, so each byte
 loses is what no finished flush covers (:attr:`StateStore.durable_position`, H9); the log keeps that much.
 
 Call everything from one thread, but :meth:`StateStore.flush`, :meth:`StateStore.defragment` and
-``SnapshotSource.create``, which may run in a helper thread beside it. Reads see whole applied runs, never half
-of one.
+``SnapshotSource.create``, which may run in a helper thread beside it. Reads see whole applied runs, never
+half of one.
 
-Cost (us of CPU, 2-core reference machine, values of 256 B, 100,000 keys): apply 1.7 a put at 100 puts a record, 7 for a
-record of one; ``current`` 0.06 for a hot key, 3.4 else; ``get`` and ``previous`` 2.2; a range 6 and 0.75 a key; a count
-0.44 a key; history 2.4 an event and 0.25 a change passed over; compaction 3 a change; a hash 0.8 a version.
-A million keys of 256 B leave the process at about 100 MB.
+Cost (us of CPU, 2-core reference machine, values of 256 B, 100,000 keys): apply 1.7 a put at 100 puts a
+record, 7 for a record of one; ``current`` 0.06 for a hot key, 3.4 else; ``get`` and ``previous`` 2.2; a range
+6 and 0.75 a key; a count 0.44 a key; history 2.4 an event and 0.25 a change passed over; compaction 3 a
+change; a hash 0.8 a version. A million keys of 256 B leave the process at about 100 MB.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ class StateStore:
 
     @property
     def applying(self) -> bool:
-        """Whether rows above the position may be there: an apply in slices is under way, or was when the process died."""
+        """Whether rows above the position may be there: an apply in slices is under way, or was when the
+        process died."""
         return self.cache.suspended or self.above > self.position.revision
 
     @property
@@ -165,10 +166,7 @@ class StateStore:
     # Changes
 
     def apply(
-        self,
-        records: Sequence[tuple[int, int, bytes]],
-        *,
-        want_events: bool = False,
+        self, records: Sequence[tuple[int, int, bytes]], *, want_events: bool = False,
         meta: Mapping[str, bytes] | None = None,
     ) -> Applied:
         """Apply a run of committed order records ``(index, term, data)``, the next ones in order.
@@ -179,29 +177,23 @@ class StateStore:
         return drained(self.apply_slices(records, want_events=want_events, meta=meta))
 
     def apply_slices(
-        self,
-        records: Sequence[tuple[int, int, bytes]],
-        *,
-        want_events: bool = False,
-        meta: Mapping[str, bytes] | None = None,
-        evaluated: Evaluated = nothing_evaluated,
+        self, records: Sequence[tuple[int, int, bytes]], *, want_events: bool = False,
+        meta: Mapping[str, bytes] | None = None, evaluated: Evaluated = nothing_evaluated,
     ) -> Applying:
-        """As :meth:`apply`, pausing where many keys are deleted: yields the events since the last pause. Nothing
-        else may be applied before it is through; reads show the position before it until then. ``evaluated``: what the
-        leader that made a record, at an index and term, knows of it without reading it (``puts``)."""
+        """As :meth:`apply`, pausing where many keys are deleted: yields the events since the last pause.
+        Nothing else may be applied before it is through; reads show the position before it until then.
+        ``evaluated``: what the leader that made a record, at an index and term, knows of it without reading
+        it (``puts``)."""
         return apply_records(self, records, want_events, meta, evaluated)
 
     def apply_own(self, prepared: Prepared, index: int, term: int, *, want_events: bool) -> Applied:
-        """As :meth:`apply_slices` for the one record at ``index`` that ``prepared`` was made of, at its leader."""
+        """As :meth:`apply_slices` for the one record at ``index`` that ``prepared`` was made of, at its
+        leader."""
         return apply_alone(self, prepared, index, term, want_events)
 
     def apply_changes(
-        self,
-        changes: Sequence[tuple[int, bytes, int, int]],
-        position: tuple[int, int, int, int],
-        *,
-        want_events: bool = False,
-        meta: Mapping[str, bytes] | None = None,
+        self, changes: Sequence[tuple[int, bytes, int, int]], position: tuple[int, int, int, int], *,
+        want_events: bool = False, meta: Mapping[str, bytes] | None = None,
     ) -> Applied:
         """Apply what the order log gave a place: ``(revision before, items, start in items, sub)`` each.
 
@@ -212,16 +204,12 @@ class StateStore:
         return drained(self.apply_changes_slices(changes, position, want_events=want_events, meta=meta))
 
     def apply_changes_slices(
-        self,
-        changes: Sequence[tuple[int, bytes, int, int]],
-        position: tuple[int, int, int, int],
-        *,
-        want_events: bool = False,
-        meta: Mapping[str, bytes] | None = None,
+        self, changes: Sequence[tuple[int, bytes, int, int]], position: tuple[int, int, int, int], *,
+        want_events: bool = False, meta: Mapping[str, bytes] | None = None,
         evaluated: Mapping[int, LaterPuts] | None = None,
     ) -> Applying:
-        """As :meth:`apply_changes`, with pauses: see :meth:`apply_slices`. ``evaluated``: what the leader that made some of
-        the changes knows of them without reading them, by their place
+        """As :meth:`apply_changes`, with pauses: see :meth:`apply_slices`. ``evaluated``: what the leader
+        that made some of the changes knows of them without reading them, by their place
         (``cluster.effects.later_puts``)."""
         return apply_changes(self, changes, position, want_events, meta, evaluated or {})
 
@@ -250,7 +238,8 @@ class StateStore:
             return position
 
     def exclusive(self) -> threading.Lock:
-        """Held while the database must stay open: a helper thread's checkpoint against an install. For this package."""
+        """Held while the database must stay open: a helper thread's checkpoint against an install. For this
+        package."""
         return self._flushing
 
     def compaction_step(self, budget_us: int) -> bool:
@@ -259,7 +248,8 @@ class StateStore:
 
     @property
     def compacting(self) -> bool:
-        """Whether :meth:`compaction_step` has anything left to do: a compaction goes on where it stood after a restart."""
+        """Whether :meth:`compaction_step` has anything left to do: a compaction goes on where it stood after
+        a restart."""
         return not self._compaction.done
 
     # Reads of single keys
@@ -277,7 +267,8 @@ class StateStore:
         return found  # type: ignore[no-any-return]
 
     def forget_versions(self) -> None:
-        """Nobody asks :meth:`current` from now on (this replica leads no longer): applies need not keep what it knew up to date."""
+        """Nobody asks :meth:`current` from now on (this replica leads no longer): applies need not keep what
+        it knew up to date."""
         self.cache.forget_versions()
 
     def peek(self, key: bytes) -> Current | None:
@@ -334,13 +325,16 @@ class StateStore:
         return Reader(self, revision)
 
     def reader_before(self, revision: int) -> Reader:
-        """Pin an applied revision whose successor was applied in this turn of the loop: a compaction that was applied with
-        it may have made it unreadable for others, and has removed nothing yet."""
+        """Pin an applied revision whose successor was applied in this turn of the loop: a compaction that was
+        applied with it may have made it unreadable for others, and has removed nothing yet."""
         assert revision <= self.revision, "applied"
         return Reader(self, revision, kept=True)
 
-    def scan(self, start: bytes, end: bytes, revision: int = 0, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        """``(key, KeyValue)`` of the live keys of a range, in key order. ``look``: with pauses (``reads.scan_rows``)."""
+    def scan(
+        self, start: bytes, end: bytes, revision: int = 0, look: int = 0
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """``(key, KeyValue)`` of the live keys of a range, in key order. ``look``: with pauses
+        (``reads.scan_rows``)."""
         revision = check_revision(revision, self.position)
         # made now, so that what is yielded is of this moment however late it is consumed
         cursor = Cursor(self.database, self.path, range_rows(start, end)[1])
@@ -349,10 +343,12 @@ class StateStore:
     def count(self, start: bytes, end: bytes, revision: int = 0) -> int:
         """How many live keys a range has."""
         revision = check_revision(revision, self.position)
-        return count_rows(Cursor(self.database, self.path, range_rows(start, end)[1]), start, end, revision)[0]
+        return count_rows(
+            Cursor(self.database, self.path, range_rows(start, end)[1]), start, end, revision)[0]
 
     def quick_count(self, start: bytes, end: bytes) -> int | None:
-        """As :meth:`count`, now, without walking the range; None while not all keys are counted (``counts``)."""
+        """As :meth:`count`, now, without walking the range; None while not all keys are counted
+        (``counts``)."""
         return self.counts.count(start, end) if end else None
 
     def count_at_most(self, start: bytes, end: bytes) -> int | None:
@@ -365,22 +361,16 @@ class StateStore:
         return self.count(start, end) if found is None else found
 
     def changes(self, from_revision: int) -> Iterator[tuple[int, int, int, bytes]]:
-        """Every change ``(revision, sub, type, key)`` from a revision on, in order; that is not below the compacted one."""
+        """Every change ``(revision, sub, type, key)`` from a revision on, in order; that is not below the
+        compacted one."""
         try:
             yield from all_changes(self.database, self.path, from_revision, self.position)
         except Exception as e:
             raise_read(e, self.path, f"reading changes from revision {from_revision}")
 
     def history(
-        self,
-        start: bytes,
-        end: bytes,
-        from_revision: int,
-        *,
-        max_events: int = 1_000,
-        max_bytes: int = 1 << 20,
-        want_prev: bool = False,
-        max_scan: int = 10_000,
+        self, start: bytes, end: bytes, from_revision: int, *, max_events: int = 1_000,
+        max_bytes: int = 1 << 20, want_prev: bool = False, max_scan: int = 10_000,
     ) -> HistorySlice:
         """The events of a range from a revision on, as many as fit; whole revisions only, so one large
         revision may pass the limits. ``max_scan`` bounds the changes looked at. Raises Compacted."""
@@ -394,7 +384,8 @@ class StateStore:
                 return found
 
     def history_slices(
-        self, start: bytes, end: bytes, from_revision: int, *, max_events: int, max_bytes: int, want_prev: bool, max_scan: int,
+        self, start: bytes, end: bytes, from_revision: int, *, max_events: int, max_bytes: int,
+        want_prev: bool, max_scan: int,
     ) -> Generator[None, None, HistorySlice]:
         """As :meth:`history`, with a pause after every ``max_scan`` changes of one and the same revision."""
         return history_slices(
@@ -440,7 +431,8 @@ class StateStore:
         return sum(1 for _ in islice(self.rows(prefix, _after(prefix)), many + 1)) > many
 
     def remember_lease_keys(self, lease: int, step: int) -> Iterator[None]:
-        """Read the keys of a lease so many at a time, so that :meth:`lease_keys` finds them in memory: 0.5 us a key, not 15."""
+        """Read the keys of a lease so many at a time, so that :meth:`lease_keys` finds them in memory: 0.5 us
+        a key, not 15."""
         prefix = LEASE_KEY.pack(b"l", lease)
         for at, (row, _) in enumerate(self.rows(prefix, _after(prefix)), 1):
             self.current(row[9:])
@@ -448,12 +440,13 @@ class StateStore:
                 yield
 
     def attached(self, lease: int) -> Iterator[bytes]:
-        """As :meth:`lease_keys`, of this moment, however late they are taken; b"" for a row that is true no longer."""
+        """As :meth:`lease_keys`, of this moment, however late they are taken; b"" for a row that is true no
+        longer."""
         prefix = LEASE_KEY.pack(b"l", lease)
         rows, reader = self.rows(prefix, _after(prefix)), self.reader()
         first = list(islice(rows, 1))  # that pins them
-        return (row[9:] if (kv := reader.get(row[9:])) is not None and parse_current(kv, len(row) - 9).lease == lease else b""
-                for row, _ in chain(first, rows))
+        return (row[9:] if (kv := reader.get(row[9:])) is not None
+                and parse_current(kv, len(row) - 9).lease == lease else b"" for row, _ in chain(first, rows))
 
     def attachment_rows(self, lease: int) -> list[bytes]:
         """Row keys of all keys that ever hung on a lease, stale ones too. For this package."""
@@ -472,15 +465,17 @@ class StateStore:
     def members(self) -> dict[int, bytes]:
         """Member ID to ``etcdserverpb.Member`` in wire form, as last published."""
         prefix = keys.MEMBER_PREFIX
-        return {int.from_bytes(row[len(prefix) :], "big"): value for row, value in self.rows(prefix, _after(prefix))}
+        return {int.from_bytes(row[len(prefix) :], "big"): value
+                for row, value in self.rows(prefix, _after(prefix))}
 
     def hosts(self) -> list[bytes]:
         """Rows of the table of members, by ID."""
         return [value for _, value in self.rows(keys.HOST_PREFIX, _after(keys.HOST_PREFIX))]
 
     def alarms(self) -> list[tuple[int, int]]:
-        """``(member ID, etcd's type of alarm)`` of every alarm that is raised. A log may hold one of a type without a
-        name, which muster once took from clients: its row is kept, alike on all replicas, and means nothing."""
+        """``(member ID, etcd's type of alarm)`` of every alarm that is raised. A log may hold one of a type
+        without a name, which muster once took from clients: its row is kept, alike on all replicas, and means
+        nothing."""
         prefix = keys.ALARM_PREFIX
         return [(int.from_bytes(row[len(prefix) + 1 :], "big"), row[len(prefix)])
                 for row, _ in self.rows(prefix, _after(prefix)) if row[len(prefix)] in _ALARM_TYPES]
@@ -497,8 +492,8 @@ class StateStore:
                 for row, value in self.rows(prefix, _after(prefix))}
 
     def bootstrap(self) -> tuple[int, int, int] | None:
-        """Layout version, shard count and placement depth; None before the first record. Kept: it is asked at every
-        apply, and once agreed it never changes."""
+        """Layout version, shard count and placement depth; None before the first record. Kept: it is asked at
+        every apply, and once agreed it never changes."""
         if self._bootstrap is None and (row := self.meta("bootstrap")) is not None:
             self._bootstrap = struct.unpack("<III", row)
         return self._bootstrap
@@ -530,7 +525,8 @@ class StateStore:
 
     def size_bytes(self) -> int:
         """Bytes taken on the disk and in write buffers."""
-        return self._property("rocksdb.total-sst-files-size") + self._property("rocksdb.cur-size-all-mem-tables")
+        return (self._property("rocksdb.total-sst-files-size")
+                + self._property("rocksdb.cur-size-all-mem-tables"))
 
     def size_in_use_bytes(self) -> int:
         """An estimate of the bytes that are live."""
@@ -565,7 +561,8 @@ class StateStore:
         Raises SnapshotRefused, and the state is as it was.
         """
         if sink.position.order_index <= self.position.order_index:
-            raise SnapshotRefused(f"snapshot at {sink.position.order_index} is not newer than {self.position.order_index}")
+            raise SnapshotRefused(
+                f"snapshot at {sink.position.order_index} is not newer than {self.position.order_index}")
         with self._flushing:
             old, name = self._name, directory.next_name(self._name)
             target = self.root / name
@@ -588,7 +585,8 @@ class StateStore:
     def wait_idle(self, limit_s: float = 30.0) -> None:
         """Wait until RocksDB has no background work; for tests and measurements."""
         deadline = time.monotonic() + limit_s
-        while self._property("rocksdb.num-running-compactions") or self._property("rocksdb.num-running-flushes"):
+        while (self._property("rocksdb.num-running-compactions")
+               or self._property("rocksdb.num-running-flushes")):
             if time.monotonic() > deadline:
                 raise TimeoutError("background work does not end")
             time.sleep(0.01)
