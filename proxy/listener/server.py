@@ -1,9 +1,9 @@
 """One port for HTTP/2 (prior knowledge or ALPN) and HTTP/1.1, on an asyncio (uvloop) loop.
 
-What a connection speaks shows in its first bytes. Everything read at once is processed before
-anything is written; everything said in a tick leaves in one ``transport.write`` per connection:
-at the end of the read for what was answered inside it, else in one ``call_soon`` for all
-connections. A client that does not read stops being read (``Limits.max_unsent_bytes``).
+What a connection speaks shows in its first bytes. Everything read at once is processed before anything is
+written; everything said in a tick leaves in one ``transport.write`` per connection: at the end of the read
+for what was answered inside it, else in one ``call_soon`` for all connections. A client that does not read
+stops being read (``Limits.max_unsent_bytes``).
 
 TLS lies between a connection and its socket (``proxy.tls``); without it nothing does.
 """
@@ -123,7 +123,8 @@ class _Front(asyncio.Protocol):
             self._sniff(data)
 
     def again(self) -> None:
-        """There is more to do of what has been read: in a later turn of the loop, and until then nothing more is read."""
+        """There is more to do of what has been read: in a later turn of the loop, and until then nothing more
+        is read."""
         if not self.behind:
             self.behind = True
             self._pause_reading()
@@ -245,9 +246,7 @@ class _Front(asyncio.Protocol):
             self.http2 = Connection(
                 self.serves.open, self.server.limits, self.loop.time(), self.mark,
                 Peer(self.peer, self.server.deadlines, self.peer_name, secure=self.secure,
-                     spent=self.server.backlog.spent),
-                self.server.memory,
-            )
+                     spent=self.server.backlog.spent), self.server.memory)
             self.data_received(data)
 
     # -- writing
@@ -270,8 +269,8 @@ class _Front(asyncio.Protocol):
             self._send(data)
             left -= len(data)
             if self.unwritable:
-                if self._unsent() > self.server.limits.max_unsent_bytes >> 1:  # before calls would have to be refused
-                    self._pause_reading()
+                if self._unsent() > self.server.limits.max_unsent_bytes >> 1:
+                    self._pause_reading()  # before calls would have to be refused
                 break
             if not http2.ready:
                 break
@@ -282,11 +281,13 @@ class _Front(asyncio.Protocol):
             self.close(half=http2.drained)
 
     def _send(self, data: bytes) -> None:
-        """What is small goes to the kernel at once: the transport would give it at the end of the loop's turn. What it does
-        not take is the transport's, as is to find that the connection is broken."""
+        """What is small goes to the kernel at once: the transport would give it at the end of the loop's
+        turn. What it does not take is the transport's, as is to find that the connection is broken."""
         transport, http2, sent = self.transport, self.http2, 0
         self.written += len(data)
-        if len(data) <= _AT_ONCE_BYTES and self.fd >= 0 and not (transport.get_write_buffer_size() or transport.is_closing()):
+        if len(data) <= _AT_ONCE_BYTES and self.fd >= 0 and not (
+            transport.get_write_buffer_size() or transport.is_closing()
+        ):
             try:
                 sent = os.write(self.fd, data)
             except OSError:
@@ -314,8 +315,9 @@ class _Front(asyncio.Protocol):
         return self.transport.get_write_buffer_size()
 
     def close(self, *, half: bool = False) -> None:
-        """Close once everything written is sent. ``half``: the client closes, at most ``linger_s`` later. A socket that is
-        closed with something unread in it takes back what the client has not got yet, the GOAWAY that says what to do."""
+        """Close once everything written is sent. ``half``: the client closes, at most ``linger_s`` later. A
+        socket that is closed with something unread in it takes back what the client has not got yet, the
+        GOAWAY that says what to do."""
         if not self.closing:
             self.closing = True
             self.closed_at = self.loop.time()
@@ -374,12 +376,13 @@ class _Front(asyncio.Protocol):
         return self.server.memory.crowded(self)
 
     def _look_at_taken(self, now: float) -> None:
-        """A client that has answers to take, takes none for long, and holds more than its share of a memory that is used up
-        loses its connection: that memory is others'."""
+        """A client that has answers to take, takes none for long, and holds more than its share of a memory
+        that is used up loses its connection: that memory is others'."""
         taken = self.written - self.transport.get_write_buffer_size()
         if taken != self.taken or not self._unsent():
             self.taken, self.taken_at = taken, now
-        elif now - self.taken_at > self.server.limits.stalled_s and self.server.memory.crowded(self.http2 or self):
+        elif (now - self.taken_at > self.server.limits.stalled_s
+              and self.server.memory.crowded(self.http2 or self)):
             self.server.ended_stalled += 1
             self.closing = True
             self.transport.abort()
@@ -482,8 +485,8 @@ class Server:
         self._files.clear()
 
     async def stop(self, grace_s: float = 0.0, last: Callable[[], None] | None = None) -> None:
-        """No new connections; GOAWAY; open calls finish within the grace; then everything is closed. ``last`` answers those
-        that have not."""
+        """No new connections; GOAWAY; open calls finish within the grace; then everything is closed. ``last``
+        answers those that have not."""
         self.stopping = True
         for listener in self._listeners:
             listener.close()
@@ -492,7 +495,8 @@ class Server:
             front.drain()
         self.flush()
         began = self._loop.time()
-        while not all(front.done for front in self._fronts) and (waited_s := self._loop.time() - began) < grace_s:
+        while (not all(front.done for front in self._fronts)
+               and (waited_s := self._loop.time() - began) < grace_s):
             if waited_s > _PING_S:
                 for front in self._fronts:
                     if front.http2 is not None:
@@ -514,7 +518,8 @@ class Server:
         self._tick = self._timer = None
 
     def statistics(self) -> dict[str, Any]:
-        """Counts of connections and calls, and what is buffered; of very many connections, as it was at the last tick."""
+        """Counts of connections and calls, and what is buffered; of very many connections, as it was at the
+        last tick."""
         if len(self._fronts) > _TICKED:
             sums = self._sums
         else:
@@ -522,17 +527,11 @@ class Server:
             for front in self._fronts:
                 sums.add(front)
         return {
-            **sums.found,
-            "connections": len(self._fronts),
-            "connections_accepted": self._accepted,
-            "connections_refused": self.refused,
-            "connections_stalled": self.ended_stalled,
-            "memory_bytes": self.memory.used,
-            "memory_limit_bytes": self.memory.limit_bytes,
-            "requests_refused": self.memory.refused,
-            "handshakes_failed": self.handshakes_failed,
-            "received_bytes": self.received_bytes,
-            "sent_bytes": self.sent_bytes,
+            **sums.found, "connections": len(self._fronts), "connections_accepted": self._accepted,
+            "connections_refused": self.refused, "connections_stalled": self.ended_stalled,
+            "memory_bytes": self.memory.used, "memory_limit_bytes": self.memory.limit_bytes,
+            "requests_refused": self.memory.refused, "handshakes_failed": self.handshakes_failed,
+            "received_bytes": self.received_bytes, "sent_bytes": self.sent_bytes,
             "deadlines": len(self.deadlines),
         }
 
