@@ -312,7 +312,7 @@ class Coordinator(Generic[T]):
         for key, end in dict.fromkeys(wide.footprint.writes):
             ask(Touch(key, end, True, 0, brief and not shown_too and bool(end), shown_too and bool(end)))
         shown: dict[tuple[bytes, bytes, int], None] = {}
-        if wide.method == Method.TXN:
+        if wide.method == Method.TXN and wide.footprint.reads:
             ranges = shown_ranges(wide.large or pb.TxnRequest.FromString(wide.body))
             shown = dict.fromkeys((r.key, r.range_end, r.revision) for r in ranges)
         needed = {(key, end) for key, end, _ in shown}
@@ -493,22 +493,29 @@ class Coordinator(Generic[T]):
             pos = records.ITEM.size
         parts: list[Part] = []
         sub = -1
+        of, first, begin, last = -1, 0, 0, 0  # a run: its shard, place, and bytes
+
+        def end_run() -> None:
+            if of >= 0:
+                parts.append(Part(group, of, first, item[begin:last]))
+
         for kind, at, to in records.items(item, pos, end):
             sub += 1
             if kind == records.Item.DELETE_RANGE:
+                end_run()
+                of = -1
                 start, range_end, count = records.read_delete_range(item, at, to)
                 for shard, own in sorted(view.counts(start, range_end).items()):
                     if own:
                         parts.append(Part(group, shard, sub, records.delete_range(start, range_end, own)))
                 sub += count - 1
                 continue
-            key = records.key_of(item, kind, at, to)
-            shard = self._placement.shard_of(key)
-            piece = item[at - records.ITEM.size : to]
-            if parts and parts[-1].shard == shard and parts[-1].items[0] != records.Item.DELETE_RANGE:
-                parts[-1] = parts[-1]._replace(items=parts[-1].items + piece)
-            else:
-                parts.append(Part(group, shard, sub, piece))
+            shard = self._placement.shard_of(records.key_of(item, kind, at, to))
+            if shard != of:
+                end_run()
+                of, first, begin = shard, sub, at - records.ITEM.size
+            last = to
+        end_run()
         return parts
 
     def logged(self, index: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from cluster.evaluate.footprint import Footprint
 from cluster.evaluate.replica import Overlay
+from cluster.evaluate.steps import Steps
 from cluster.evaluate.txns.draft import Draft, large
 from cluster.order.sequencing.granted import GrantedView
 from cluster.wire.messages import Method
@@ -20,24 +21,16 @@ from cluster.wire.messages import Method
 class WideDraft(Draft):
     """See the module."""
 
+    def _evaluate(self) -> Steps[None]:
+        if self._revisions:  # that it reads at
+            self.fit = False
+        else:
+            yield from super()._evaluate()
+
 
 def large_of(method: int, body: bytes, wanted: Footprint) -> Any | None:
     """The request, parsed, if it is evaluated ahead. EtcdError."""
-    if method != Method.TXN or not wanted.single:
-        return None
-    request: Any = large(body)
-    return None if request is None or _of_the_past(request) else request
-
-
-def _of_the_past(request: Any) -> bool:
-    """Whether it reads at a revision that it names."""
-    for ops in (request.success, request.failure):
-        for op in ops:
-            kind = op.WhichOneof("request")
-            if (kind == "request_range" and op.request_range.revision) or (
-                    kind == "request_txn" and _of_the_past(op.request_txn)):
-                return True
-    return False
+    return large(body) if method == Method.TXN and wanted.single else None
 
 
 def draft_of(own: Overlay, granted: GrantedView, request: Any, max_ops: int) -> Draft:

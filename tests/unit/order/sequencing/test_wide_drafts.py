@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.effects.records import ITEM
 from cluster.evaluate.replica import Ahead
 from cluster.evaluate.txns import draft
-from cluster.order.log import Attempt
+from cluster.order.log import Attempt, decode_multi
+from cluster.order.prepare import Grant
 from cluster.order.sequencing.drafts import WideDraft
 from cluster.order.sequencing.wide import Wide
 from cluster.pb import rpc_pb2 as pb
-from cluster.wire.messages import Method
-from tests.unit.order.sequencing.test_coordinator import Sequencer, key_of
+from tests.unit.order.sequencing.test_coordinator import TERM, Sequencer, key_of
 
 
 @pytest.fixture
@@ -121,14 +122,51 @@ def test_what_nobody_waits_for_lets_go_of_its_keys(sequencer: Sequencer) -> None
     assert not sequencer.coordinator.busy
 
 
-@pytest.mark.parametrize("request_range", [
-    pb.RangeRequest(key=b"a", range_end=b"b"), pb.RangeRequest(key=b"a", revision=3)])
-def test_what_shows_a_range_or_the_past_is_evaluated_in_its_turn(
-    sequencer: Sequencer, request_range: pb.RangeRequest
-) -> None:
-    nested = pb.TxnRequest(success=[pb.RequestOp(request_range=request_range)])
+def with_range(sequencer: Sequencer, shown: pb.RangeRequest) -> bytes:
+    """What sequencers here are asked, and this in a transaction within it."""
     request = pb.TxnRequest.FromString(sequencer.body)
-    request.failure.append(pb.RequestOp(request_txn=nested))
-    assert sequencer.coordinator.submit("shows", Method.TXN, request.SerializeToString())
-    (wide,) = sequencer.coordinator._queue
-    assert wide.large is None
+    request.success.append(pb.RequestOp(request_txn=pb.TxnRequest(
+        success=[pb.RequestOp(request_range=shown)])))
+    return request.SerializeToString()
+
+
+def test_what_shows_a_range_is_evaluated_in_its_turn(sequencer: Sequencer) -> None:
+    sequencer.body = with_range(sequencer, pb.RangeRequest(key=b"a", range_end=b"b"))
+    sequencer.submit("shows")
+    sequencer.run(0)
+    assert [wide.large for wide in sequencer.coordinator._running.values()] == [None]
+
+
+def test_what_shows_the_past_is_evaluated_in_its_turn(sequencer: Sequencer) -> None:
+    key = key_of(0, sequencer.placement, 1)
+    sequencer.body = with_range(sequencer, pb.RangeRequest(key=key, revision=7))
+    sequencer.submit("shows")
+    sequencer.run(0)
+    granted(sequencer)
+    (look,) = looks(sequencer)
+    assert not sequencer.logged
+    sequencer.coordinator.looked_at(*look)
+    sequencer.run(1)
+    assert sequencer.logged == ["shows"]
+
+
+def test_what_neighbours_do_in_one_shard_is_one_part_of_the_log(sequencer: Sequencer) -> None:
+    """Each was added to the ones before it, so as many as 18,000 took 0.16 s, the square of their number."""
+    puts = [key_of(shard, sequencer.placement, number)
+            for number, shard in enumerate((1, 1, 2, 0, 0))]
+    sequencer.body = pb.TxnRequest(success=[
+        pb.RequestOp(request_put=pb.PutRequest(key=key)) for key in puts]).SerializeToString()
+    sequencer.submit("ahead")
+    sequencer.run(0)
+    touched = {1: 2, 2: 1}
+    for shard, rows in touched.items():
+        sequencer.coordinator.granted(sequencer.attempt, shard, Grant(TERM, [[] for _ in range(rows)], []))
+    sequencer.run(0)
+    for look in looks(sequencer):
+        sequencer.coordinator.looked_at(*look)
+    sequencer.run(1)
+    (item,) = sequencer.items
+    parts = decode_multi(item, ITEM.size, len(item)).parts
+    assert [(part.shard, part.sub) for part in parts] == [(1, 0), (2, 2), (0, 3)]
+    lasts = puts[1], puts[2], puts[4]
+    assert all(key in part.items for part, key in zip(parts, lasts, strict=True))
