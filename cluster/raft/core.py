@@ -222,7 +222,7 @@ class Raft(Election):
         elif self._ack_to:
             self._flush_ack()
         sequence = self._sequence + 1
-        entries = log.hand_out(sequence)
+        entries = log.hand_out(sequence) if log.handed != log.last_index else []
         handed = self._handed_hard
         must_sync = changed = handed.term != self.term or handed.vote != self.vote
         hard = None

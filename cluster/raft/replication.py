@@ -114,7 +114,7 @@ class Replication(RaftState):
         log, config, now = self.log, self.config, self._now
         commit, last = log.commit, log.last_index
         heartbeat, self._heartbeat_due = self._heartbeat_due, False
-        asking = self._begin_round(heartbeat)
+        asking = bool(self._reads.waiting) and self._begin_round(heartbeat)
         leaving = self._leaving
         overdue, self._news_due = self._news_due, False
         untold = False
@@ -298,8 +298,11 @@ class Replication(RaftState):
         log, progress = self.log, self._progress
         current = self._membership.current
         # I2: this replica's own copy counts once synced
-        matches = sorted(log.persisted if v == self.id else progress[v].match for v in current.voters)
-        index = matches[len(matches) - current.quorum()]
+        if progress:
+            matches = sorted(log.persisted if v == self.id else progress[v].match for v in current.voters)
+            index = matches[len(matches) - current.quorum()]
+        else:
+            index = log.persisted
         if index > log.commit and log.term(index) == self.term:  # section 5.4.2
             before = log.commit
             self._advance_commit(index)

@@ -118,6 +118,11 @@ class RaftState:
             return Role.LEARNER
         return self._role
 
+    @property
+    def is_leader(self) -> bool:
+        """Whether this replica leads."""
+        return self._role is Role.LEADER
+
     def _promotable(self) -> bool:
         return self.id in self._membership.current.voters
 

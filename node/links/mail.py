@@ -67,7 +67,7 @@ class Mail:
 
     def holds_before(self, sequence: int) -> bool:
         """Whether some wait for an earlier sequence."""
-        return any(s < sequence for s, _ in self._after_sync)
+        return bool(self._after_sync) and any(s < sequence for s, _ in self._after_sync)
 
     def synced(self, sequence: int) -> None:
         """I2: everything up to there is on disk: votes and acks may leave."""

@@ -41,7 +41,12 @@ class LoneRole:
     @property
     def has_room(self) -> bool:
         """Whether a tick would evaluate writes that are queued."""
-        return self._writes.due
+        return not self._writes.uncommitted or self._writes.due
+
+    @property
+    def settled(self) -> bool:
+        """Whether :meth:`evaluate` would do nothing now, for certain."""
+        return not (self._writes.ready or self._node.confirmations.asked)
 
     @property
     def owed(self) -> Owed:

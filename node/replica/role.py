@@ -70,6 +70,10 @@ class Role(Protocol):
     def owed(self) -> Owed:
         """What keeps this node from ending."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether :meth:`evaluate` would do nothing now, for certain."""
+
     def submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         """A write of a front."""
 

@@ -47,7 +47,6 @@ from node.replica.leaving import FRAME as LEAVING_FRAME
 from node.replica.leaving import Leaving, close
 from node.replica.lone import LoneRole
 from node.replica.pauses import GatheringTimer
-from node.replica.raft_view import RaftView
 from node.replica.requests import take_in
 from node.replica.role import Kinds, Role
 from node.replica.spin import Spin
@@ -113,7 +112,6 @@ class Node:
         self.guard = Guard(self)
         self.lessor = kinds.lessor(common.election_timeout_ms)
         self.lessor.load(self.store.leases())
-        self._raft_view = RaftView(self.raft)
         self.syncer = machine.syncs(self.log.sync, self._synced)
         self.fronts = Fronts(
             common.cluster_id, self.guard.requests, self._greet, self._front_gone,
@@ -127,14 +125,14 @@ class Node:
         self.upkeep = Upkeep(self)
         self.pace, self.past, self.looking = Pace(), Past(self), Looking(self)
         self.writes = Writes(
-            self._raft_view, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
+            self.raft, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
             new_lease_id=LeaseIds(machine, common.member_id), refusal=self.upkeep.refusal,
             pace=self.pace, control_applied=self._control_applied, answer_late=self.past.answer,
             look=self.looking.write, auth=self.guard.copy, v2=lambda: self.serve.v2.tree.copy())
         self.expiry = Expiry(self)
         self.writes.fits = self.upkeep.fits
         self.confirmations = kinds.confirmations(
-            self._raft_view,
+            self.raft,
             self.store,
             self.lessor,
             self._mark_dirty,
@@ -373,7 +371,8 @@ class Node:
         self._scheduled = False
         self._running = True
         writes = self.writes
-        self.patience.look()
+        if writes.leader is None:  # a leader hears of commits from nobody
+            self.patience.look()
         for _ in range(4):
             self.role.evaluate()
             busy = False
@@ -381,7 +380,7 @@ class Node:
                 busy = True
                 self.handle(ready)
                 self._answer_alone()
-            if not busy:
+            if not busy or self.role.settled:
                 break
         lone = self._requests_in_tick <= 1
         self._requests_in_tick = 0
@@ -435,10 +434,10 @@ class Node:
             if self.syncer.request(ready.sequence, quiet=self._requests_in_tick <= _QUIET_REQUESTS):
                 self._persisted(ready.sequence)
                 self.mail.send()  # a follower's ack waits for nothing else
-        elif not self.syncer.busy and not self.mail.holds_before(ready.sequence):
-            self._persisted(ready.sequence)
-        else:
+        elif self.syncer.busy or self.mail.holds_before(ready.sequence):
             self.syncer.request(ready.sequence, quiet=False)
+        elif ready.messages_after_sync or ready.hard_state is not None:  # else there is nothing to tell
+            self._persisted(ready.sequence)
         if ready.entries and self.role.gathers:
             self.writes.prepare()  # they are on their way: what their apply will need can be made meanwhile
         first, last = ready.committed

@@ -218,18 +218,21 @@ class Writes:
         leader = self.leader
         if leader is None or self._raft.transferring:
             return  # what is queued waits: for the own term's first apply, or for the hand-over to end
-        if not self._raft.is_leader or self._raft.term != leader.term:
+        raft = self._raft
+        if not raft.is_leader or raft.term != leader.term:
             return  # deposed by a message of this very tick: what is queued is refused when Raft says so
         queue = self._intake.queue
-        while queue or self._staged(leader):
+        staged = self._staged(leader)
+        while queue or staged:
             # what others have staged (a cut, a transaction over several shards, a lease's end) has waited its
             # turn
-            if not (self.has_room if self._staged(leader) else self.due):
+            if not (self.has_room if staged else self.due):
                 return
             self._evaluate(leader)
             if not self._staged(leader):
                 return
             self._propose(leader)
+            staged = self._staged(leader)
 
     def _staged(self, leader: Leader) -> bool:
         """Whether there is something for the next entry, or somebody to be answered with it."""

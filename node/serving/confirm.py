@@ -84,6 +84,11 @@ class Confirmations:
         """Whether followers have been asked and a quorum has not answered yet."""
         return bool(self._rounds)
 
+    @property
+    def asked(self) -> bool:
+        """Whether questions wait for a round to begin."""
+        return bool(self._questions)
+
     def ask(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
         """Take in one question."""
         if not self._raft.is_leader:

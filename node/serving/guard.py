@@ -71,13 +71,15 @@ class Guard:
 
     def requests(self, link: FrontLink, requests: list[_Request]) -> None:
         """A frame of a front, or of another shard's node, whose own requests are nobody else's."""
-        if (
-            link.watches
-            and not self.state.enabled
-            and any(method not in WRITES for _, method, _, _ in requests)
-        ):
-            self._node.catch_up()  # before it is asked whether auth is on: a read sees what is committed here
-        if self.state.enabled and link.watches:
+        judged = link.watches and self.state.enabled
+        if link.watches and not judged:
+            for _, method, _, _ in requests:
+                if method not in WRITES:
+                    # before it is asked whether auth is on: a read sees what is committed here
+                    self._node.catch_up()
+                    judged = self.state.enabled
+                    break
+        if judged:
             requests = [
                 (rid, method | SAID, timeout_ms, _NOBODY + body)
                 if method in JUDGED

@@ -74,7 +74,7 @@ class CatchingUp:
     @property
     def slows(self) -> int | None:
         """The log may have to grow more slowly, for who needs it behind this; None: not at all."""
-        slowed = self._slowed()
+        slowed = self._slowed() if self._ran_out else None
         return slowed.index if slowed is not None else None
 
     def _slowed(self) -> _Held | None:

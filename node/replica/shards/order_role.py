@@ -58,6 +58,7 @@ class OrderRole:
     """See the module and ``node.replica.role``."""
 
     gathers = False  # other nodes wait for what is applied here, and it is put in order first
+    settled = False  # it is asked
 
     def __init__(self, node: Node, kinds: Kinds) -> None:
         self.node = node

@@ -53,6 +53,7 @@ class ShardRole:
 
     gathers = False  # what is applied here is put in order first
     awaited = True  # the feed says what is applied, and it knows who waits (node.replica.shards.feed)
+    settled = False  # it is asked
 
     def __init__(self, node: Node, kinds: Kinds) -> None:
         self.node = node

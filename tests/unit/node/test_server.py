@@ -12,7 +12,7 @@ from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.faults import faults
-from cluster.raft import Entry, EntryKind, IntegrityError
+from cluster.raft import Entry, EntryKind, IntegrityError, Ready
 from cluster.repeats import Repeats
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
@@ -247,3 +247,51 @@ def test_a_node_that_stops_applies_no_further_run() -> None:
     node.gathering.stop()
     node.loop.run()
     assert (node.runs, node.turns) == ([256], 0)
+
+
+@pytest.mark.parametrize(("settled", "evaluated"), [(True, 1), (False, 2)])
+def test_a_tick_evaluates_again_what_its_first_round_let_in_and_only_that(
+    settled: bool, evaluated: int
+) -> None:
+    seen: list[str] = []
+    handed: list[Any] = ["what Raft wants done", None, None]
+    node: Any = SimpleNamespace(
+        writes=SimpleNamespace(leader=object(), uncommitted=0, ready=False),
+        raft=SimpleNamespace(ready=lambda: handed.pop(0)), handle=seen.append, _answer_alone=lambda: None,
+        role=SimpleNamespace(
+            settled=settled, evaluate=lambda: seen.append("evaluated"), finish=lambda: None),
+        mail=SimpleNamespace(send=lambda: None), fronts=SimpleNamespace(flush=lambda: None),
+        clock=SimpleNamespace(look=lambda: None), confirmations=SimpleNamespace(open=False),
+        _requests_in_tick=1, _dirty=set(), _answered_early=False)
+    Node._run(node)
+    assert seen[:2] == ["evaluated", "what Raft wants done"]
+    assert seen.count("evaluated") == evaluated
+
+
+@pytest.mark.parametrize(("ready", "asked"), [(False, False), (True, False), (False, True)])
+def test_a_store_of_one_shard_is_settled_while_no_write_and_no_question_could_leave(
+    ready: bool, asked: bool
+) -> None:
+    node: Any = SimpleNamespace(
+        writes=SimpleNamespace(ready=ready), confirmations=SimpleNamespace(asked=asked))
+    assert LoneRole(node, Kinds()).settled is not (ready or asked)
+
+
+@pytest.mark.parametrize(("busy", "held", "told"), [
+    (False, [], []),  # what is committed alone is on the disk already: nobody is told of a sync
+    (False, ["an ack"], ["synced"]),
+    (True, [], ["asked for a sync"]),
+    (True, ["an ack"], ["asked for a sync"]),
+])
+def test_of_what_needs_no_sync_only_those_hear_who_wait_for_one(
+    busy: bool, held: list[Any], told: list[str]
+) -> None:
+    seen: list[str] = []
+    node: Any = SimpleNamespace(
+        mail=SimpleNamespace(queue=lambda messages: None, hold=lambda *args: None,
+                             holds_before=lambda sequence: False),
+        syncer=SimpleNamespace(busy=busy, request=lambda *args, **kw: seen.append("asked for a sync")),
+        _persisted=lambda sequence: seen.append("synced"), role=SimpleNamespace(gathers=False),
+        gathering=SimpleNamespace(take=lambda last: None))
+    Node.handle(node, Ready(7, None, [], [], held, False, (3, 4), [], [], False, [], None))
+    assert seen == told
