@@ -39,6 +39,27 @@ def test_options_lists_the_global_flags(capsys: pytest.CaptureFixture[str]) -> N
         assert any(flag in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ("snapshot restore f --initial-advertise-peer-urls=x", 1,
+         "URL scheme must be http, https, unix, or unixs: x"),
+        ("snapshot restore f --wal-dir=.", 1, 'wal-dir "." exists'),
+        ("snapshot restore f --mark-compacted", 128, "--mark-compacted required if --revision-bump > 0"),
+        ("snapshot status f -w nosuch", 4, "unsupported output format"),
+        ("hashkv f -w nosuch", 4, "unsupported output format"),
+    ],
+)  # fmt: skip
+def test_what_backups_cannot_be_is_told_before_the_file_is_looked_at(
+    words: str, code: int, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = words.split()
+    if "restore" in line:
+        line.append(f"--data-dir={tmp_path / 'made'}")
+    assert cli.run(line) == code
+    assert capsys.readouterr().err == f"Error: {text}\n"
+
+
 def test_a_token_excludes_a_password(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["get", "a", "--auth-jwt-token=x", "--user=u:p"]) == 128
     assert capsys.readouterr().err == "Error: --auth-jwt-token excludes --user and --password\n"

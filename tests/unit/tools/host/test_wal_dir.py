@@ -10,6 +10,7 @@ import pytest
 from tests.unit.tools.host.test_muster_bootstrap import establish
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import bootstrap
+from tools.muster.host.identity.wal_dir import begin_logs
 from tools.muster.machine.disk import seal
 
 
@@ -35,6 +36,19 @@ def test_every_nodes_log_is_a_link_into_it(tmp_path: Path) -> None:
     assert (logs / "shard-0" / "db" / "CURRENT").is_file()
     establish(data_dir, f"--wal-dir={logs}")
     establish(data_dir)  # the link remembers
+
+
+def test_a_host_that_is_restored_begins_with_its_logs_there(tmp_path: Path) -> None:
+    folders = [tmp_path / "data" / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    begin_logs("", folders)
+    assert not (folders[0] / "log").exists()
+    begin_logs(str(tmp_path / "logs"), folders)
+    for number, folder in enumerate(folders):
+        assert (folder / "log").readlink() == tmp_path / "logs" / f"shard-{number}"
+    with pytest.raises(FileExistsError):
+        begin_logs(str(tmp_path / "logs"), folders)
 
 
 def test_another_directory_than_that_of_the_first_start_is_refused(tmp_path: Path) -> None:

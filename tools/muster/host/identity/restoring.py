@@ -18,9 +18,10 @@ from cluster.bolt.etcd import NoBackup, checked_size
 from cluster.bolt.status import check
 from node.backup.restore import Changed, Restored, restore
 from tools.muster.config.flags import SERVER_FLAGS
-from tools.muster.config.parse import resolve
+from tools.muster.config.parse import ConfigError, UsageError, resolve
 from tools.muster.config.settings import build
 from tools.muster.host.identity.bootstrap import identity_of, member_dir, shard_dir, write_identity
+from tools.muster.host.identity.wal_dir import begin_logs
 from tools.muster.machine.disk import seal
 
 Tell = Callable[[int, int], None]  # bytes done, of so many
@@ -37,6 +38,7 @@ class NewHost:
     initial_advertise_peer_urls: str
     shards: int
     shard_depth: int  # 0: as a first start has it
+    wal_dir: str = ""  # for the logs; "": in the data directory
 
     def arguments(self) -> list[str]:
         """As the host itself would be told them."""
@@ -51,11 +53,16 @@ def restore_host(
     snapshot: Path, new: NewHost, changed: Changed, skip_hash_check: bool, tell: Tell,
 ) -> Restored:
     """Make the data directory. Raises NoBackup, ConfigError, OSError, StorageError; nothing is left then."""
-    config = build(resolve(SERVER_FLAGS, new.arguments(), {}, use_environ=False))
+    try:
+        config = build(resolve(SERVER_FLAGS, new.arguments(), {}, use_environ=False))
+    except UsageError as e:  # of a value: it is the tool's, which names no flag of a server's
+        raise ConfigError(str(e).partition(": ")[2]) from None
     identity = identity_of(config)
     data_dir = Path(config.data_dir)
     if data_dir.exists() and (not data_dir.is_dir() or any(data_dir.iterdir())):
         raise NoBackup(f'data-dir "{data_dir}" not empty or could not be read')
+    if new.wal_dir and Path(new.wal_dir).exists():
+        raise NoBackup(f'wal-dir "{new.wal_dir}" exists')
     aside = data_dir.with_name(data_dir.name + ".restoring")
     shutil.rmtree(aside, ignore_errors=True)
     with snapshot.open("rb") as file, _mapped(file.fileno()) as data:
@@ -65,6 +72,7 @@ def restore_host(
         try:
             for folder in folders:
                 folder.mkdir(parents=True)
+            begin_logs(new.wal_dir, folders)
             restored = restore(
                 database, folders, identity.placement_depth, [peer.member_id for peer in identity.peers],
                 changed, lambda rows, size: tell(size, database.size_bytes))
@@ -77,6 +85,8 @@ def restore_host(
             os.replace(aside, data_dir)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
+            if new.wal_dir:
+                shutil.rmtree(new.wal_dir, ignore_errors=True)
             raise
         finally:
             os.umask(mask)

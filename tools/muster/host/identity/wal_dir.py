@@ -27,6 +27,15 @@ def place_logs(wal_dir: str, folders: Sequence[str]) -> None:
             raise ConfigError(f"cannot use --wal-dir={wal_dir}: {e.strerror}: {e.filename}") from None
 
 
+def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
+    """The same of nodes that are just being made, whose logs do not exist anywhere. OSError."""
+    for shard, folder in enumerate(folders) if wal_dir else ():
+        wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
+        wanted.mkdir(mode=0o700, parents=True)
+        (folder / LOG).symlink_to(wanted)
+        seal.sync_directory(wanted.parent)
+
+
 def _place(log: Path, wanted: Path) -> None:
     if log.is_symlink():
         if (there := os.readlink(log)) != str(wanted):

@@ -32,6 +32,7 @@ def command() -> Command:
                 "data.snapshots:restore",
                 flags=(
                     Flag("data-dir", "string", "", "Path to the output data directory"),
+                    Flag("wal-dir", "string", "", "Path to the WAL directory (use --data-dir if none given)"),
                     Flag("name", "string", "default", "Human-readable name for this member"),
                     Flag("initial-cluster", "string", "default=http://localhost:2380",
                          "Initial cluster configuration for restore bootstrap"),
@@ -290,7 +291,7 @@ def restore(invocation: Invocation) -> None:
         raise Exit(128, "snapshot restore requires exactly one argument")
     bump, compacted = flags.number("bump-revision"), flags.switch("mark-compacted")
     if bump < 0 or (bump > 0) != compacted:
-        raise Exit(128, "--mark-compacted required if --bump-revision")
+        raise Exit(128, "--mark-compacted required if --revision-bump > 0")  # etcdutl's name for it
     path = Path(invocation.args[0])
     name = flags.string("name")
     new = NewHost(
@@ -298,7 +299,8 @@ def restore(invocation: Invocation) -> None:
         initial_cluster=flags.string("initial-cluster"),
         initial_cluster_token=flags.string("initial-cluster-token"),
         initial_advertise_peer_urls=flags.string("initial-advertise-peer-urls"),
-        shards=flags.number("shards"), shard_depth=flags.number("shard-depth"))
+        shards=flags.number("shards"), shard_depth=flags.number("shard-depth"),
+        wal_dir=flags.string("wal-dir"))
     progress = Progress("snapshot restore")
     try:
         restored = restore_host(
