@@ -65,6 +65,7 @@ class Defragments:
         if error is not None:
             raise error
         self.took.observe(took_s)
+        node.upkeep.in_use()
         log.info(
             "defragmented",
             shard=node.settings.shard,

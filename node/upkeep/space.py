@@ -30,6 +30,7 @@ from cluster.wire.frames import PeerKind
 from node.storage.options import LOG_BESIDE
 
 FRAME = PeerKind.SPACE.byte  # between node 0s: a u8, how short of space the sender is
+SIZES = "sizes"  # file in the run directory
 ENOUGH, SHORT, VERY_SHORT, GONE = 0, 1, 2, 3
 _FORGOTTEN_S = 5.0  # who was short and has not said so for so long is not any more
 _SILENT_S = 10.0  # a host that has not been heard for so long is down
@@ -106,3 +107,40 @@ class Space:
 def of_store(levels: Mapping[int, int]) -> int:
     """How short the store is: what is left when a majority of its hosts has at least as much room."""
     return sorted(levels.values())[len(levels) // 2]
+
+
+class Sizes:
+    """What each shard of this host has in use: the quota is of them together. A node tells its own in a file
+    of the run directory, 8 bytes for each shard. Where it cannot, on a full disk, the last one stands."""
+
+    def __init__(self, run_dir: str, shard: int, shard_count: int) -> None:
+        self._shard = shard
+        self._count = shard_count
+        self._fd = -1
+        if shard_count > 1 and run_dir:
+            anew = 0 if shard else os.O_TRUNC  # what was told in an earlier life; those that live tell again
+            with suppress(OSError):
+                self._fd = os.open(os.path.join(run_dir, SIZES), os.O_RDWR | os.O_CREAT | anew, 0o600)
+
+    def tell(self, size: int) -> None:
+        """So much this shard has in use."""
+        if self._fd >= 0:
+            with suppress(OSError):
+                os.pwrite(self._fd, size.to_bytes(8, "little"), 8 * self._shard)
+
+    def others(self) -> int:
+        """What the other shards have in use, as they told last: each second, and while they grow."""
+        if self._fd < 0:
+            return 0
+        try:
+            told = os.pread(self._fd, 8 * self._count, 0)
+        except OSError:
+            return 0
+        found = [int.from_bytes(told[at : at + 8], "little") for at in range(0, len(told), 8)]
+        return sum(found) - sum(found[self._shard : self._shard + 1])
+
+    def close(self) -> None:
+        """No more is told."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -34,7 +34,7 @@ from node.slicing.yielding import Others
 from node.storage.keys import PUT
 from node.upkeep.giving_back import GivingBack
 from node.upkeep.lease_checks import LeaseChecks
-from node.upkeep.space import ENOUGH, GONE, SHORT, VERY_SHORT, Space, of_store
+from node.upkeep.space import ENOUGH, GONE, SHORT, VERY_SHORT, Sizes, Space, of_store
 from node.upkeep.space import FRAME as SPACE_FRAME
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Upkeep:
         self._quota_look_at = 0  # log bytes
         # requests of so many bytes together are within the quota until then, whatever they are
         self._quota_fits = 0
+        self._tell_at, self._tell_step = 0, _QUOTA_STEP  # log bytes
         self._quiet_to = node.store.revision  # what was put until then raises no alarm (any more)
         self._wants_alarm = False  # NOSPACE was asked for, and no alarm has been applied since
         self._alarms = node.store.alarms()
@@ -96,6 +97,7 @@ class Upkeep:
         self.leader_changes = 0
         self.leaving: dict[int, int] = {}  # member -> when it said last that it is about to end, in ms
         settings = node.settings
+        self._sizes = Sizes(settings.common.run_dir, settings.shard, settings.common.shard_count)
         self._short = ENOUGH  # how short of space the store is, at the leader of shard 0
         self._space_look_at = 0  # log bytes
         self._space = None if settings.shard else Space(
@@ -150,10 +152,7 @@ class Upkeep:
             if self.fits(len(body)):
                 return False
             cost = _cost(method, body)
-            if (
-                not cost
-                or self._node.store.size_in_use_bytes() + cost < self._node.settings.quota_backend_bytes
-            ):
+            if not cost or self.in_use() + cost < self._node.settings.quota_backend_bytes:
                 return False
             self._raise_no_space(body)  # as etcd does: one request that is too large for what is left
             return True
@@ -162,6 +161,13 @@ class Upkeep:
                 self._raise_no_space(body)
             return True
         return self._short >= VERY_SHORT and method in (Method.DELETE_RANGE, Method.TXN)
+
+    def in_use(self) -> int:
+        """What all shards have in use on this host; the others are told what this one has."""
+        own = self._node.store.size_in_use_bytes()
+        self._sizes.tell(own)
+        self._tell_at = self._log_bytes + self._tell_step
+        return own + self._sizes.others()
 
     def fits(self, size: int) -> bool:
         """Whether requests of so many bytes are within the quota for certain, without a look at each."""
@@ -203,9 +209,10 @@ class Upkeep:
 
     def _look_at_quota(self) -> None:
         quota = self._node.settings.quota_backend_bytes
-        left = quota - self._node.store.size_in_use_bytes() - _PUT_COST if quota > 0 else 1 << 62
-        # a burst does not pass it between two seconds
-        self._quota_look_at = self._log_bytes + max(left // 4, _QUOTA_STEP)
+        left = quota - self.in_use() - _PUT_COST if quota > 0 else 1 << 62
+        # a burst does not pass it between two seconds, nor do the shards together
+        self._tell_step = max(left // (4 * self._node.settings.common.shard_count), _QUOTA_STEP)
+        self._quota_look_at = self._log_bytes + self._tell_step
         grows = self._quota_look_at - self._log_bytes + _PUT_COST * self._node.settings.common.max_txn_ops
         self._quota_fits = left - grows
         full = left <= 0
@@ -265,6 +272,7 @@ class Upkeep:
         self._alarms = self._node.store.alarms()
         self._no_space = any(kind == rpc_pb2.NOSPACE for _, kind in self._alarms)
         self._wants_alarm, self._quiet_to = False, self._node.store.revision
+        self.in_use()  # who disarms one has made room, maybe
         self.corrupt = any(kind == rpc_pb2.CORRUPT for _, kind in self._alarms)
         log.warning(
             "alarms",
@@ -288,6 +296,8 @@ class Upkeep:
         """So much of the log has been applied, and in shards other than 0 so much of node 0's."""
         self._log_bytes += size
         self._ordered_bytes += ordered
+        if self._log_bytes >= self._tell_at:
+            self.in_use()
         # on every host: within a second a fast disk takes more than the margin
         if self._log_bytes >= self._space_look_at:
             self._look_at_space()
@@ -549,6 +559,7 @@ class Upkeep:
         """Wait for what helper threads do."""
         self._giving_back.close()
         self._thread.shutdown(wait=True)
+        self._sizes.close()
 
 
 def _no_space_at(member_id: int) -> bytes:

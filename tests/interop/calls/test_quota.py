@@ -17,7 +17,10 @@ from tests.cluster.local_cluster import local_cluster, until
 from tests.interop.ctl.test_ctl_outputs import start_etcd
 
 QUOTA = "--quota-backend-bytes=65536"
-MORE = "--quota-backend-bytes=3000000"  # a shard's write buffer of RocksDB's counts a megabyte at first
+QUOTA_OF_ALL = 8_000_000  # a shard's write buffer of RocksDB's counts a megabyte at first
+MORE = f"--quota-backend-bytes={QUOTA_OF_ALL}"
+VALUE_BYTES = 100_000
+KEYS = [b"/%d/k" % i for i in range(5)]  # of all shards
 QUIET_S = 2.5  # a store that raised its alarm by the clock would do so within a second
 LARGE, SMALL = bytes(66_000), b"v"
 
@@ -109,8 +112,8 @@ def test_what_does_not_fit_is_refused_as_by_etcd(
     assert played(muster, steps) == want
 
 
-def disarmed(address: str) -> list[object]:
-    """A store is filled, its alarm disarmed, and room made: what its answers were."""
+def disarmed(address: str) -> tuple[int, list[object]]:
+    """A store is filled, its alarm disarmed, and room made: how much it took, and what its answers were."""
     found: list[object] = []
     with grpc.insecure_channel(address) as channel:
 
@@ -120,9 +123,9 @@ def disarmed(address: str) -> list[object]:
             )
             return method(request, timeout=60, wait_for_ready=True)
 
-        def put(size: int) -> bool:
+        def put(size: int, key: bytes = KEYS[0]) -> bool:
             try:
-                call("KV/Put", pb.PutRequest(key=b"k", value=bytes(size)), pb.PutResponse)
+                call("KV/Put", pb.PutRequest(key=key, value=bytes(size)), pb.PutResponse)
             except grpc.RpcError as e:
                 if e.code() != grpc.StatusCode.RESOURCE_EXHAUSTED:
                     raise
@@ -137,37 +140,42 @@ def disarmed(address: str) -> list[object]:
                 request = pb.AlarmRequest(action="DEACTIVATE", memberID=held.memberID, alarm=held.alarm)
                 found.append(len(call("Maintenance/Alarm", request, pb.AlarmResponse).alarms))
 
-        until(lambda: not put(100_000))
+        taken = 0
+        while taken < 100 * QUOTA_OF_ALL and put(VALUE_BYTES, KEYS[taken // VALUE_BYTES % len(KEYS)]):
+            taken += VALUE_BYTES
         until(alarms)
         found += [alarms(), put(1)]
         disarm()
-        deleted = call("KV/DeleteRange", pb.DeleteRangeRequest(key=b"k"), pb.DeleteRangeResponse)
+        everything = pb.DeleteRangeRequest(key=b"/", range_end=b"0")
+        deleted = call("KV/DeleteRange", everything, pb.DeleteRangeResponse)
         ends = time.monotonic() + QUIET_S
         while time.monotonic() < ends and not alarms():
             time.sleep(0.1)
-        found += [deleted.deleted, alarms(), put(100_000)]
+        found += [deleted.deleted, alarms(), put(VALUE_BYTES)]
         until(alarms)
-        revision = call("KV/Range", pb.RangeRequest(key=b"k"), pb.RangeResponse).header.revision
+        revision = call("KV/Range", pb.RangeRequest(key=KEYS[0]), pb.RangeResponse).header.revision
         compaction = pb.CompactionRequest(revision=revision, physical=True)
         call("KV/Compact", compaction, pb.CompactionResponse)
         call("Maintenance/Defragment", pb.DefragmentRequest(), pb.DefragmentResponse)
         disarm()
-        found += [put(1), alarms()]
-    return found
+        found += [[put(1, key) for key in KEYS], alarms()]
+    return taken, found
 
 
-DISARMED = [[pb.NOSPACE], False, 1, 1, [], False, 1, True, []]
+DISARMED = [[pb.NOSPACE], False, 1, len(KEYS), [], False, 1, [True] * len(KEYS), []]
 
 
 @pytest.mark.parametrize("shards", [1, 3])
 def test_a_full_store_is_disarmed_and_gets_room_as_etcd(tmp_path: Path, shards: int) -> None:
     with local_cluster(tmp_path / "c", 1, f"--shards={shards}", extra=(MORE,)) as cluster:
-        assert disarmed(cluster.endpoints()[0]) == DISARMED
+        taken, found = disarmed(cluster.endpoints()[0])
+    assert taken < QUOTA_OF_ALL, "whatever the number of shards"
+    assert found == DISARMED
 
 
 def test_etcd_does_so() -> None:
     server = start_etcd(MORE)
     try:
-        assert disarmed(server.address) == DISARMED
+        assert disarmed(server.address)[1] == DISARMED
     finally:
         server.stop()

@@ -75,14 +75,16 @@ class Loop:
 class Replica:
     """Host 1's node of a shard with a real log and state, as far as its upkeep needs it."""
 
-    def __init__(self, path: Path, shard: int = 0, leads: bool = True, **settings: Any) -> None:
+    def __init__(
+        self, path: Path, shard: int = 0, leads: bool = True, run_dir: str = "", **settings: Any
+    ) -> None:
         common = Common(
             cluster_id=1,
             member_id=1,
             name="h1",
             shard_count=2,
             placement_depth=1,
-            run_dir="",
+            run_dir=run_dir,
             peers=tuple(Peer(i, f"h{i}", "h", 1) for i in (1, 2, 3)),
         )
         self.settings = NodeSettings(common, shard, str(path), "h", 1, **settings)
@@ -334,6 +336,27 @@ def test_a_request_is_judged_with_its_own_size(replica: Make, monkeypatch: pytes
     used = (1 << 20) - 64
     assert refused(Method.LEASE_GRANT, pb.LeaseGrantRequest(TTL=1))
     assert refused(Method.PUT, put_of(10))
+
+
+def test_the_quota_is_of_all_shards_of_a_host_together(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = [replica(shard=shard, run_dir=str(tmp_path), quota_backend_bytes=1 << 20) for shard in (0, 1)]
+    used = [1000, 700_000]
+    for shard, node in enumerate(two):
+        monkeypatch.setattr(node.store, "size_in_use_bytes", lambda shard=shard: used[shard])
+    for node in reversed(two):
+        node.upkeep.second()
+    assert not two[0].upkeep.over_quota(Method.PUT, put_of(300_000).SerializeToString())
+    assert two[0].upkeep.over_quota(Method.PUT, put_of(400_000).SerializeToString())
+    two[0].upkeep.alarms_changed()
+    used[1] = 1 << 20
+    two[1].write(1, 100_000)  # it tells so while it grows
+    two[0].upkeep.second()
+    assert two[0].upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+    used[1] = 1000
+    two[1].upkeep.alarms_changed()
+    assert not two[0].upkeep.over_quota(Method.PUT, PUT.SerializeToString())
 
 
 def full(replica: Make, monkeypatch: pytest.MonkeyPatch) -> Replica:
