@@ -212,7 +212,9 @@ TWIN: dict[str, list[Run]] = {
         """),
         run("user add u3", stdin="secret\n"),
         run("user passwd u3", stdin="other\n"),
+        run("user passwd nosuch", stdin="x\n"),  # makes one, and fails
         *lines("""
+            user remove nosuch
             user passwd u3
             user remove u2
             user remove u2

@@ -83,8 +83,10 @@ def _path(kind: str, name: str) -> str:
 
 
 def _put_user(
-    client: Client, name: str, password: str, verb: str = "", roles: list[str] | None = None
-) -> None:
+    client: Client, name: str, password: str, verb: str = "", roles: list[str] | None = None, *,
+    new: bool = False,
+) -> None:  # fmt: skip
+    """``new``: it may be one. Where it may not, and is, etcdctl fails without a word."""
     members = [f'"user":{json_string(name)}']
     if password:
         members.append(f'"password":{json_string(password)}')
@@ -92,7 +94,8 @@ def _put_user(
     if verb:
         members.append(f'"{verb}":{_names(roles)}')
     body = raw("{" + ",".join(members) + "}")
-    _told(client.ask(Request("PUT", _path("users", name), "", body, _JSON)), 200, 201)
+    statuses = (200, 201) if new else (200,)
+    _told(client.ask(Request("PUT", _path("users", name), "", body, _JSON)), *statuses)
 
 
 def user_add(run: Run) -> None:
@@ -102,7 +105,7 @@ def user_add(run: Run) -> None:
     name, colon, password = given.partition(":")
     if not colon:
         password = ask_password("New password: ")
-    _done(lambda: _put_user(client, name, password))
+    _done(lambda: _put_user(client, name, password, new=True))
     print(f"User {name} created")
 
 
