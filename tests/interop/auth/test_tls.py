@@ -289,7 +289,7 @@ def test_a_proxy_asks_members_by_tls(world: World) -> None:
     files = Files(str(world.authority.file), str(world.alice.cert), str(world.alice.key))
     for host in world.hosts:
         _, members = members_of([host.url], files)
-        assert [member.peer_urls for member in members] == [(f"http://127.0.0.1:{host.port + 1}",)]
+        assert [member.peer_urls for member in members] == [(f"https://127.0.0.1:{host.port + 1}",)]
     assert layout_of([world.muster.url], files) == (1, 2)
     with pytest.raises(ConfigError, match=r"no endpoint tells how keys .*CERTIFICATE_VERIFY_FAILED"):
         layout_of([world.muster.url], Files(str(world.stranger.file)))
