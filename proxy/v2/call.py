@@ -10,6 +10,7 @@ from proxy.http.requests import Headers, HttpRequest
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
+MADE = 1  # the term in which an etcd is made, before anybody leads; transcripts of fresh ones show 2
 _NOSNIFF = ("X-Content-Type-Options", "nosniff")
 _NEVER_LOGGED = frozenset((errors.CONTEXT_DEADLINE_EXCEEDED.number, errors.DEADLINE_EXCEEDED.number))
 

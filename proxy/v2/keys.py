@@ -22,7 +22,7 @@ from cluster.wire.messages import HEAD, Method
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
-from proxy.v2.call import JSON, HttpCall, allowed, said, told
+from proxy.v2.call import JSON, MADE, HttpCall, allowed, said, told
 from proxy.v2.request import BadRequest, KeyRequest, parse_key_request
 from proxy.v2.traffic import Traffic
 from proxy.v2.users.credentials import Credentials
@@ -257,7 +257,7 @@ class Keys:
             *self._cluster,
             ("X-Etcd-Index", str(index)),
             ("X-Raft-Index", str(raft_index)),
-            ("X-Raft-Term", str(term)),
+            ("X-Raft-Term", str(term + MADE)),
         ]
 
     def _refused(self, request: HttpRequest, answer: Answer) -> None:

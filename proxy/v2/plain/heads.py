@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from proxy.http.http1_plain import Plain, date
-from proxy.v2.call import JSON
+from proxy.v2.call import JSON, MADE
 
 _NS = 10**9
 _FORM = "application/x-www-form-urlencoded"
@@ -71,7 +71,7 @@ class Heads:
         if made != self._made:
             self._made = made
             self._head = begin + (
-                f"X-Etcd-Index: {index}\r\nX-Raft-Index: {raft_index}\r\nX-Raft-Term: {term}\r\n"
+                f"X-Etcd-Index: {index}\r\nX-Raft-Index: {raft_index}\r\nX-Raft-Term: {term + MADE}\r\n"
                 f"content-type: {JSON}\r\ncontent-length: "
             ).encode()
         second = now_ns // _NS
@@ -86,7 +86,7 @@ class Heads:
         if (raft_index, term) != self._place:
             self._place = raft_index, term
             self._placed = (
-                f"\r\nX-Raft-Index: {raft_index}\r\nX-Raft-Term: {term}\r\n"
+                f"\r\nX-Raft-Index: {raft_index}\r\nX-Raft-Term: {term + MADE}\r\n"
                 f"content-type: {JSON}\r\ncontent-length: "
             ).encode()
         second = now_ns // _NS

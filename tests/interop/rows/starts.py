@@ -71,7 +71,8 @@ def refused(net: Namespace, folder: Path, *flags: str, **env: str) -> str:
 @row("S0-022", "S0-026", "S0-027", "S0-028", "S0-029", "S1-067", "S1-083", "S3-049")
 def default_start(net: Namespace, folder: Path) -> None:
     with started(net, folder) as host:
-        assert host.ask("PUT", "/v2/keys/a", "value=b").node["createdIndex"] == 4  # as on a fresh etcd
+        made = host.ask("PUT", "/v2/keys/a", "value=b")
+        assert (made.node["createdIndex"], made.headers["x-raft-term"]) == (4, "2")  # as on a fresh etcd
         assert (folder / "default.muster" / "member").is_dir()
         until(lambda: host.ask("GET", "/v2/members").body == _DEFAULT)
         assert host.ask("GET", "/v2/keys/").headers["x-etcd-cluster-id"] == "cdf818194e3a8c32"
