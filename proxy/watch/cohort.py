@@ -211,7 +211,7 @@ class Cohort:
         """The next revision that these watches need is gone: they end, the stream goes on."""
         stream = self.stream
         for watch in tuple(self.members.values()):
-            stream.forget(watch)
+            stream.compacted(watch)
             stream.send(
                 stream.hub.header(0), watch_id_field(watch.id), CANCELED, compact_revision_field(revision)
             )

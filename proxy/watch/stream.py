@@ -17,6 +17,7 @@ from proxy.watch.encode import CANCELED, CREATED, PROGRESS_ID, cancel_reason_fie
 from proxy.watch.subscription import Subscription
 
 _DEFERRED_BYTES = 1 << 20
+_COMPACTED_MOST = 1_000  # watches that a compaction ended, whose cancellation is answered yet
 _DEFERRED_MOST = 10_000  # requests, and _DEFERRED_BYTES of them, that wait until a node is heard
 
 
@@ -39,8 +40,8 @@ class Hub(Protocol):
 class WatchStream:
     """One Watch call."""
 
-    __slots__ = ("_asking", "_deferred_bytes", "_next_id", "blocked", "call", "closed", "deferred", "hub",
-                 "progress_at", "watches")
+    __slots__ = ("_asking", "_compacted", "_deferred_bytes", "_next_id", "blocked", "call", "closed",
+                 "deferred", "hub", "progress_at", "watches")
 
     def __init__(self, hub: Hub, call: Any) -> None:
         self.hub = hub
@@ -53,6 +54,7 @@ class WatchStream:
         self._deferred_bytes = 0
         self._asking = False  # whether its client may watch what he asks for: what comes next waits
         self._next_id = 0
+        self._compacted: dict[int, bool] | None = None  # IDs that a compaction ended, the last of them
         call.on_drain = self.drained
 
     # -- requests -----------------------------------------------------------------------------------
@@ -69,10 +71,12 @@ class WatchStream:
         if kind == "create_request":
             self._ask(request.create_request)
         elif kind == "cancel_request":
-            watch = self.watches.get(request.cancel_request.watch_id)
+            watch_id = request.cancel_request.watch_id
+            watch = self.watches.get(watch_id)
             if watch is not None:
                 self.forget(watch)
-                self.send(self.hub.header(self.hub.store_revision()), watch_id_field(watch.id), CANCELED)
+            if watch is not None or (self._compacted and self._compacted.pop(watch_id, False)):
+                self.send(self.hub.header(self.hub.store_revision()), watch_id_field(watch_id), CANCELED)
         elif kind == "progress_request":
             self.hub.ask_progress(self)
 
@@ -130,6 +134,8 @@ class WatchStream:
         subscription = self.hub.subscribe(key, range_end, request.prev_kv, revision)
         watch = ClientWatch(watch_id, request.start_revision or cursor, cursor, request.progress_notify)
         self.watches[watch_id] = watch
+        if self._compacted:
+            self._compacted.pop(watch_id, None)
         if watch.progress:
             self.hub.want_progress(self)
         filters = 0
@@ -222,6 +228,15 @@ class WatchStream:
         """A watch has ended."""
         del self.watches[watch.id]
         self.hub.ended(watch)
+
+    def compacted(self, watch: ClientWatch) -> None:
+        """A compaction has ended a watch. Its client may cancel it yet, and is answered then, as by etcd."""
+        self.forget(watch)
+        if self._compacted is None:
+            self._compacted = {}
+        elif len(self._compacted) >= _COMPACTED_MOST:
+            del self._compacted[next(iter(self._compacted))]
+        self._compacted[watch.id] = True
 
     def close(self) -> None:
         """The call has ended; whoever closes it forgets the watches."""

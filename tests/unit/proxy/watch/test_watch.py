@@ -111,6 +111,22 @@ def test_a_watch_from_a_compacted_revision_is_created_and_then_ends_with_the_com
     assert [e[0] for e in client.events(1)] == [5, 6, 7]
 
 
+def test_a_watch_that_a_compaction_ended_is_cancelled_once_more_if_its_client_says_so() -> None:
+    world = World()
+    for _ in range(6):
+        world.write((PUT, b"k"))
+    world.store.compacted = 5
+    client = Client(world)
+    client.create(b"k", start=3)
+    world.settle()
+    ended = len(client.responses())
+    for _ in range(2):
+        client.cancel(0)
+    (answer,) = client.responses()[ended:]
+    assert (answer.watch_id, answer.canceled, answer.compact_revision) == (0, True, 0)
+    assert answer.header.revision == 7
+
+
 def test_a_watch_below_a_compaction_that_this_front_acknowledged_ends_though_the_replica_is_behind() -> None:
     world = World()
     for _ in range(6):
