@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def figures(node: Node) -> dict[str, Any]:
     """All that a front exports of this node, as JSON. ``histograms``: by etcd's names, in seconds.
-    ``peers``: by member ID. ``v2``: of the tree of version 2, since it was made."""
+    ``peers``: by member ID. ``v2``: of the tree of version 2, since it was made.
+    ``auth_revision``: of users and roles."""
     peers = node.peers
     return {
         "counters": counters(node),
@@ -38,6 +39,7 @@ def figures(node: Node) -> dict[str, Any]:
             for member, link in peers.links.items()
         },
         "v2": node.serve.v2.tree.counted(),
+        "auth_revision": node.guard.state.revision,
     }
 
 

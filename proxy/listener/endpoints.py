@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Callable
 from urllib.parse import parse_qs
@@ -66,10 +67,18 @@ def _version(request: HttpRequest) -> None:
 def _debug_vars(request: HttpRequest, context: Context) -> None:
     if only_get(request):
         route = context.router.routes[0]
+        own = context.common.member_id
         facts = {
             "cmdline": sys.argv[:1],
             "pid": os.getpid(),
-            "raft.status": {"leader": f"{route.leader:x}", "term": route.term},
+            "file_descriptor_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            "raft.status": {
+                "id": f"{own:x}",
+                "term": route.term,
+                "lead": f"{route.leader:x}",
+                "leader": f"{route.leader:x}",
+                "raftState": "StateLeader" if route.leader == own else "StateFollower",
+            },
             "router": context.router.statistics(),
             "watch": context.hub.statistics(),
         }

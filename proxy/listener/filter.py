@@ -26,6 +26,7 @@ To fix this, choose one of the following options:
   - e.g. etcd --host-whitelist "{host}"
 
 This requirement has been added to help prevent "DNS Rebinding" attacks (CVE-2018-5702).
+
 """
 _NAME_IGNORED = (
     b"CommonName of client sending a request against gateway will be ignored and not used as expected\n"

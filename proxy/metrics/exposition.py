@@ -386,6 +386,10 @@ class Metrics:
             "etcd_server_health_success", "Successful health checks.", self.health_successes
         )
         yield GaugeMetricFamily("etcd_server_health_failures", "Failed health checks.", self.health_failures)
+        promoted = self._context.method("unary", "etcdserverpb.Cluster", "MemberPromote").ok
+        yield GaugeMetricFamily(
+            "etcd_server_learner_promote_successes", "Learners promoted as this front was asked to.", promoted
+        )
         last = GaugeMetricFamily("etcd_server_healthcheck", "The last result.", labels=["type", "name"])
         total = CounterMetricFamily(
             "etcd_server_healthchecks", "All results.", labels=["type", "name", "status"]
@@ -416,13 +420,19 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
 
 
 _BOUND = re.compile(rb'(\ble="\d+)\.0(?=")')
+_COUNTER = re.compile(
+    rb"^(# TYPE etcd_server_(?:health_success|health_failures|learner_promote_successes) )gauge"
+)
 _LAST = re.compile(rb"(?<=\d)\.0$")
 
 
 def go_numbers(text: bytes) -> bytes:
-    """Whole numbers as Go's Prometheus library writes them, values and bounds of buckets: 1, not 1.0."""
+    """Whole numbers as Go's Prometheus library writes them, values and bounds of buckets: 1, not 1.0.
+    Counters without _total are called so."""
     return b"".join(
-        line if line.startswith(b"#") else _LAST.sub(b"", _BOUND.sub(rb"\1", line))
+        _COUNTER.sub(rb"\1counter", line)
+        if line.startswith(b"#")
+        else _LAST.sub(b"", _BOUND.sub(rb"\1", line))
         for line in text.splitlines(True)
     )
 

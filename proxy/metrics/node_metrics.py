@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from cluster.histogram import Histogram
 
@@ -22,6 +22,15 @@ def node_samples(nodes: Mapping[int, Figures], member_id: int) -> Iterator[Metri
     yield from _histograms(nodes)
     yield from _peers(nodes)
     yield from _tree(nodes)
+    if 0 in nodes and "auth_revision" in nodes[0]:
+        yield GaugeMetricFamily(
+            "etcd_debugging_auth_revision", "The current revision of users and roles.",
+            nodes[0]["auth_revision"],
+        )
+    yield GaugeMetricFamily(
+        "etcd_disk_wal_write_bytes_total", "Bytes written to the log, over all shards of this host.",
+        sum(found["counters"].get("log_written_bytes", 0) for found in nodes.values()),
+    )
     for name, text, counter in _SUMS:
         yield CounterMetricFamily(
             name, text, sum(found["counters"].get(counter, 0) for found in nodes.values())

@@ -19,15 +19,13 @@ from tests.interop.differential.etcd import running_etcd
 ELSEWHERE = {
     r"go_.*|promhttp_.*": "of Go and its HTTP library; Python's are python_*",
     r"etcd_grpc_proxy_.*": "of etcd's gRPC proxy",
-    r"etcd_debugging_auth_revision": "there are no users yet",
     r"etcd_debugging_disk_backend_commit_.*": "parts of a commit to bbolt; RocksDB has none of them",
     r"etcd_debugging_snap_save_.*|etcd_snap_.*": "of etcd's snapshot files; a state is flushed instead",
     r"etcd_debugging_mvcc_(index|db)_compaction_.*": "of etcd's compaction, which pauses; muster's goes in slices",
     r"etcd_debugging_lease_ttl_total|etcd_debugging_server_lease_expired_total": "not counted",
     r"etcd_debugging_mvcc_(total_put_size_in_bytes|pending_events_total|range_total)": "not counted",
     r"etcd_disk_backend_snapshot_duration_seconds": "of a copy of bbolt's file",
-    r"etcd_disk_wal_write_bytes_total": "muster_node_log_written_bytes_total",
-    r"etcd_server_learner_promote_.*|etcd_server_snapshot_apply_in_progress_total": "members cannot be changed yet",
+    r"etcd_server_snapshot_apply_in_progress_total": "not counted",
     r"etcd_mvcc_db_open_read_transactions": "RocksDB has no read transactions that hold space",
 }
 

@@ -260,6 +260,16 @@ def test_metrics_are_given_without_a_node() -> None:
     assert b"etcd_server_has_leader 0\n" in request.answer[1]
 
 
+def test_counts_of_health_checks_are_counters_as_in_etcd() -> None:
+    site = Site()
+    site.get("/health")
+    request = site.get("/metrics")
+    assert request.answer is not None
+    for name in ("health_success", "health_failures", "learner_promote_successes"):
+        assert f"# TYPE etcd_server_{name} counter\n".encode() in request.answer[1]
+    assert b"\netcd_server_health_success 1\n" in request.answer[1]
+
+
 def test_whole_numbers_are_written_as_by_go() -> None:
     text = (
         b"# HELP x takes 1.0\n"
@@ -325,6 +335,7 @@ def test_an_unknown_host_is_refused_when_there_is_a_whitelist() -> None:
     refused = ask(registry, "GET", "/version", host="evil.example")
     assert refused.status == 421
     assert refused.text.startswith(b"\netcd received your request, but the Host header was unrecognized.")
+    assert refused.text.endswith(b"(CVE-2018-5702).\n\n")  # Go's http.Error ends a text once more
 
 
 def test_by_tls_every_host_is_served_whatever_the_whitelist_says() -> None:
