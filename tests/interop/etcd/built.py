@@ -1,11 +1,14 @@
 """etcd's own tests, downloaded by Go and built, with its tools, and a program ``etcd`` that starts muster.
 
 Nothing of the tests is changed. Their module is a part of etcd's repository and says so by ``replace``; these
-lines are taken out, so that Go fetches the other parts as it does for anybody.
+lines are taken out, so that Go fetches the other parts as it does for anybody. Where the tests of etcd's
+client start etcd's servers inside their own process, ``muster.go`` starts processes of muster: the functions
+that it has are taken out of etcd's ``framework/integration/cluster.go``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -23,8 +26,13 @@ MODULE = f"go.etcd.io/etcd/tests/v3@{VERSION}"
 WHOLE = "go.etcd.io/etcd/v3@v3.6.8"  # the newest of the root that was published; of it, the example of a file
 EXAMPLE = "etcd.conf.yml.sample"
 TOOLS = {"etcdctl": "etcdctl/v3", "etcdutl": "etcdutl/v3", "etcd.real": "server/v3"}
+_CLIENT = "integration/clientv3"
+CLIENT = (_CLIENT, *(f"{_CLIENT}/{part}" for part in (
+    "concurrency", "connectivity", "experimental/recipes", "lease", "naming")))
 PACKAGES = ("common", "e2e")
+PROGRAM = "PROGRAM_OF_MEMBERS"  # of the environment, as muster.go reads it
 _ROOT = Path(__file__).resolve().parents[3]
+_MEMBER = Path(__file__).with_name("muster.go")
 _FLAGS = "-mod=mod -buildvcs=false"
 _START = """#!/bin/sh
 # muster in etcd's place; a gateway and a gRPC proxy are etcd's own, in front of muster
@@ -72,7 +80,64 @@ def built() -> Path:
                 made = str(programs / f"{package}.test")
                 _go("test", "-vet=off", "-tags=e2e", "-c", "-o", made, f"./{package}", cwd=home / "tests")
             (home / "done").touch()
+        _clients(home)
     return home
+
+
+def binary(package: str) -> str:
+    """The name of what a package is built to."""
+    return f"{package.replace('/', '-')}.test"
+
+
+def _clients(home: Path) -> None:
+    """The tests of etcd's client, with members that are processes of muster."""
+    ours, made = _MEMBER.read_text(), home / "clients"
+    version = hashlib.sha256(ours.encode()).hexdigest()
+    if made.exists() and made.read_text() == version:
+        return
+    framework = home / "tests" / "framework" / "integration"
+    original = home / "cluster.go"
+    if not original.exists():
+        shutil.copyfile(framework / "cluster.go", original)
+    (framework / "cluster.go").write_text(without(original.read_text(), ours))
+    (framework / "muster.go").write_text(ours)
+    for package in CLIENT:
+        to = str(home / "programs" / binary(package))
+        _go("test", "-vet=off", "-c", "-o", to, f"./{package}", cwd=home / "tests")
+    made.write_text(version)
+
+
+CHANGED = {
+    "type Member struct {\n": "type Member struct {\n\tprocess\n",
+    "*etcdserver.EtcdServer\n": "*Server\n",
+    'URLScheme    = "unix"': 'URLScheme    = "http"',
+    'URLSchemeTLS = "unixs"': 'URLSchemeTLS = "https"',
+    "m := &Member{\n": "m := &Member{\n\t\tprocess:      process{given: mcfg},\n",
+    "m.TickMs = uint(framecfg.TickDuration / time.Millisecond)\n": "m.TickMs = heartbeatMs\n",
+}
+_FUNCTION = re.compile(r"^func (\([^)]*\) )?(\w+)\(", re.M)
+
+
+def without(original: str, ours: str) -> str:
+    """etcd's file less the functions that ``muster.go`` has, and less the imports that nobody needs then."""
+    own = {found.group(0) for found in _FUNCTION.finditer(ours)}
+    for old, new in CHANGED.items():
+        assert original.count(old) == 1, old
+        original = original.replace(old, new)
+    for found in reversed(list(_FUNCTION.finditer(original))):
+        if found.group(0) in own:
+            end = original.index("\n}\n", found.start()) + 3
+            original = original[: found.start()] + original[end:]
+    head, _, body = original.partition("\n)\n")
+
+    def used(line: str) -> bool:
+        path = re.search(r'^\t(?:(\w+) )?"([^"]+)"$', line)
+        if path is None:
+            return True
+        name = path[1] or next(part for part in reversed(path[2].split("/")) if not re.match(r"v\d+$", part))
+        return re.search(rf"\b{name}\.", body) is not None
+
+    return "\n".join(filter(used, head.split("\n"))) + "\n)\n" + body
 
 
 def programs(home: Path, to: Path, shards: int) -> None:
@@ -90,6 +155,7 @@ def place(home: Path, to: Path, package: str) -> Path:
     """A working directory for one run of a test: what lies beside it is where the tests look for it."""
     where = to / "etcd" / "tests" / package
     where.mkdir(parents=True)
-    (to / "etcd" / "tests" / "fixtures").symlink_to(home / "tests" / "fixtures")
+    for folder in {to / "etcd" / "tests", where.parent}:
+        (folder / "fixtures").symlink_to(home / "tests" / "fixtures")
     (to / "etcd" / EXAMPLE).symlink_to(home / EXAMPLE)
     return where

@@ -19,7 +19,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.interop.etcd.built import MODULE, PACKAGES, built, place, programs
+from tests.interop.etcd.built import CLIENT, MODULE, PACKAGES, PROGRAM, binary, built, place, programs
 from tests.interop.etcd.verdicts import Known, Outcome, Verdict, covers, judge, known, outcome
 from tests.interop.toolchain import CACHE
 
@@ -54,10 +54,13 @@ class Run:
         self._listed = {name for row in listed if row.shards <= shards for name in row.names}
         self._home = home
         self._work = work
-        self._programs = work / f"programs-{package}-{shards}"
+        name = f"{package.replace('/', '-')}-{shards}"
+        self._programs = work / f"programs-{name}"
         self._alone = _alone()
-        self.logs = CACHE / "etcd" / "logs" / f"{package}-{shards}"
-        self._line = [str(home / "programs" / f"{package}.test"), "-bin-dir", str(self._programs)]
+        self.logs = CACHE / "etcd" / "logs" / name
+        self._line = [str(home / "programs" / binary(package))]
+        if package not in CLIENT:
+            self._line += ["-bin-dir", str(self._programs)]
         programs(home, self._programs, shards)
         shutil.rmtree(self.logs, ignore_errors=True)
         self.logs.mkdir(parents=True)
@@ -69,7 +72,8 @@ class Run:
             listed = subprocess.run(
                 [*self._line, "-test.list=."], cwd=cwd, capture_output=True, text=True, check=True
             )
-        return [name for name in listed.stdout.split() if re.search(pattern, name)]
+        names = [name for name in listed.stdout.split() if name.startswith("Test")]  # no examples
+        return [name for name in names if re.search(pattern, name)]
 
     def one(self, name: str) -> Outcome:
         """Run a test."""
@@ -78,6 +82,7 @@ class Run:
         with tempfile.TemporaryDirectory(dir=self._work) as folder, tempfile.TemporaryDirectory() as files:
             cwd = place(self._home, Path(folder), self.package)
             environment = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD", "MUSTER_"))}
+            environment[PROGRAM] = str(self._programs / "etcd")
             with open(self.logs / f"{name}.log", "wb") as log:
                 flags = ["-test.v", f"-test.timeout={limit_s}s", f"-test.run=^{name}$"]
                 try:
@@ -113,7 +118,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", default="1,3", help="the numbers of shards to run the tests with (1,3)")
     parser.add_argument("--run", default="", help="only tests whose names have this pattern in them")
-    parser.add_argument("--packages", default=",".join(PACKAGES), help="which of their packages (common,e2e)")
+    parser.add_argument(
+        "--packages",
+        default=",".join(PACKAGES),
+        help=f"which of their packages (common,e2e); there are {', '.join(CLIENT)} as well",
+    )
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 2), help="side by side")
     asked = parser.parse_args()
     missing = [command for command in NEEDED if shutil.which(command) is None]

@@ -1,0 +1,339 @@
+// What takes the place of parts of etcd's tests/framework/integration/cluster.go: a Member of a Cluster is a
+// process of muster there, where etcd's is a server inside the test.
+
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coreos/go-semver/semver"
+
+	"go.etcd.io/etcd/client/pkg/v3/testutil"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	"go.etcd.io/etcd/client/pkg/v3/types"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/config"
+	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
+)
+
+const (
+	program     = "PROGRAM_OF_MEMBERS" // of the environment
+	heartbeatMs = 65                   // with ten of them to an election the least lease is of a second
+	peerPorts   = 20                   // from each peer URL's on, for as many shards
+	bridgePorts = 31000
+	firstGroup  = 20000
+	readyLimit  = 60 * time.Second
+	stopLimit   = 15 * time.Second
+)
+
+// Server is what the tests ask of a member's server. Whatever is not here no other process can be asked: the
+// embedded one is nil.
+type Server struct {
+	*etcdserver.EtcdServer
+	Cfg     config.ServerConfig
+	command *exec.Cmd
+	ended   chan struct{}
+	client  *clientv3.Client
+	mu      sync.Mutex
+	id      types.ID
+}
+
+// process is what a Member has besides.
+type process struct {
+	given MemberConfig
+}
+
+// told is a listener that tells an address, where muster listens.
+type told struct {
+	net.Listener
+	addr net.Addr
+}
+
+func (l told) Addr() net.Addr { return l.addr }
+func (l told) Close() error   { return nil }
+
+func (s *Server) status(limit time.Duration) *clientv3.StatusResponse {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	found, err := s.client.Status(ctx, s.client.Endpoints()[0])
+	if err != nil {
+		return nil
+	}
+	return found
+}
+
+func (s *Server) MemberID() types.ID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for until := time.Now().Add(readyLimit); s.id == 0 && time.Now().Before(until); {
+		if found := s.status(5 * time.Second); found != nil {
+			s.id = types.ID(found.Header.MemberId)
+		}
+	}
+	return s.id
+}
+
+func (s *Server) Lead() uint64 {
+	if found := s.status(2 * time.Second); found != nil {
+		return found.Leader
+	}
+	return 0
+}
+
+func (s *Server) Leader() types.ID { return types.ID(s.Lead()) }
+
+func (s *Server) Term() uint64 {
+	if found := s.status(2 * time.Second); found != nil {
+		return found.RaftTerm
+	}
+	return 0
+}
+
+func (s *Server) StopNotify() <-chan struct{} { return s.ended }
+
+func (s *Server) ReadyNotify() <-chan struct{} {
+	ready := make(chan struct{})
+	close(ready)
+	return ready
+}
+
+func (s *Server) ClusterVersion() *semver.Version { return semver.New("3.5.0") }
+
+func (s *Server) HardStop() { s.Stop() }
+
+func (s *Server) Stop() {
+	s.client.Close()
+	s.command.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.ended:
+	case <-time.After(stopLimit):
+		s.command.Process.Kill()
+		<-s.ended
+	}
+}
+
+func NewLocalListener(t testutil.TB) net.Listener {
+	number := int(atomic.AddInt32(&UniqueCount, 1))
+	return NewListenerWithAddr(t, fmt.Sprintf("127.0.0.1:%d", BasePort+peerPorts*number))
+}
+
+func NewListenerWithAddr(t testutil.TB, addr string) net.Listener {
+	resolved, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return told{addr: resolved}
+}
+
+func (m *Member) clientScheme() string { return SchemeFromTLSInfo(m.ClientTLSInfo) }
+
+func (m *Member) grpcAddr() (network, host, port string) {
+	if m.UseIP { // for IP-only TLS certs
+		return "tcp", "127.0.0.1", m.Port
+	}
+	return "tcp", "localhost", m.Port
+}
+
+func (m *Member) listenGRPC() error {
+	m.Port = fmt.Sprint(BaseGRPCPort + m.UniqNumber)
+	m.GRPCListener = told{} // it only has to be there
+	_, host, port := m.grpcAddr()
+	if m.UseBridge {
+		port = m.bridgePort()
+	}
+	m.GRPCURL = m.clientScheme() + "://" + net.JoinHostPort(host, port)
+	return nil
+}
+
+func (m *Member) bridgePort() string { return fmt.Sprint(bridgePorts + m.UniqNumber) }
+
+// bridged: a bridge ends if there is nothing yet behind it.
+func (m *Member) bridged() error {
+	if !m.UseBridge {
+		return nil
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", m.bridgePort()))
+	if err != nil {
+		return err
+	}
+	m.GRPCBridge = newBridge(dialer{network: "tcp", addr: net.JoinHostPort("127.0.0.1", m.Port)}, l)
+	return nil
+}
+
+func secured(prefix string, info *transport.TLSInfo) []string {
+	if info == nil {
+		return nil
+	}
+	flags := []string{"--" + prefix + "cert-file=" + info.CertFile, "--" + prefix + "key-file=" + info.KeyFile}
+	if info.TrustedCAFile != "" {
+		flags = append(flags, "--"+prefix+"trusted-ca-file="+info.TrustedCAFile)
+	}
+	if info.ClientCertAuth {
+		ca := "--client-cert-auth"
+		if prefix != "" {
+			ca = "--peer-client-cert-auth"
+		}
+		flags = append(flags, ca)
+	}
+	return flags
+}
+
+func (m *Member) flags() []string {
+	client := m.clientScheme() + "://127.0.0.1:" + m.Port
+	state := "existing"
+	if m.NewCluster {
+		state = "new"
+	}
+	flags := []string{
+		"--name=" + m.Name, "--data-dir=" + m.DataDir,
+		"--listen-peer-urls=" + m.PeerURLs.String(), "--initial-advertise-peer-urls=" + m.PeerURLs.String(),
+		"--listen-client-urls=" + client + "," + m.ClientURLs.String(),
+		"--advertise-client-urls=" + m.ClientURLs.String(),
+		"--initial-cluster=" + m.InitialPeerURLsMap.String(), "--initial-cluster-state=" + state,
+		"--initial-cluster-token=" + m.InitialClusterToken,
+		fmt.Sprintf("--heartbeat-interval=%d", m.TickMs),
+		fmt.Sprintf("--election-timeout=%d", int(m.TickMs)*m.ElectionTicks),
+		fmt.Sprintf("--strict-reconfig-check=%v", m.StrictReconfigCheck),
+		fmt.Sprintf("--max-txn-ops=%d", m.MaxTxnOps), fmt.Sprintf("--max-request-bytes=%d", m.MaxRequestBytes),
+		fmt.Sprintf("--snapshot-count=%d", m.SnapshotCount),
+		fmt.Sprintf("--snapshot-catchup-entries=%d", m.SnapshotCatchUpEntries),
+		fmt.Sprintf("--max-learners=%d", m.MaxLearners), fmt.Sprintf("--bcrypt-cost=%d", m.BcryptCost),
+		fmt.Sprintf("--quota-backend-bytes=%d", m.QuotaBackendBytes), "--auth-token=" + m.AuthToken,
+		"--cpus=none", "--fronts=0", "--min-free-disk-bytes=0",
+	}
+	flags = append(append(flags, secured("", m.ClientTLSInfo)...), secured("peer-", m.PeerTLSInfo)...)
+	notify := m.WatchProgressNotifyInterval
+	if notify == 0 {
+		notify = v3rpc.GetProgressReportInterval() // a test may have set it
+	}
+	for name, given := range map[string]time.Duration{
+		"grpc-keepalive-min-time": m.given.GRPCKeepAliveMinTime, "corrupt-check-time": m.CorruptCheckTime,
+		"grpc-keepalive-interval":        m.given.GRPCKeepAliveInterval,
+		"grpc-keepalive-timeout":         m.given.GRPCKeepAliveTimeout,
+		"watch-progress-notify-interval": notify,
+	} {
+		if given != 0 {
+			flags = append(flags, fmt.Sprintf("--%s=%s", name, given))
+		}
+	}
+	if m.given.EnableLeaseCheckpoint {
+		flags = append(flags, fmt.Sprintf(
+			"--feature-gates=LeaseCheckpoint=true,LeaseCheckpointPersist=%v", m.given.LeaseCheckpointPersist))
+	}
+	if m.Metrics != "" {
+		flags = append(flags, "--metrics="+m.Metrics)
+	}
+	return flags
+}
+
+// grouped says whether processes may be given groups: rules of the network know a member by its own.
+func grouped() bool {
+	groups, err := os.ReadFile("/proc/self/gid_map")
+	return err == nil && strings.Contains(string(groups), "4294967295")
+}
+
+func (m *Member) Launch() error {
+	command := exec.Command(os.Getenv(program), m.flags()...)
+	command.Stdout, command.Stderr = os.Stdout, os.Stderr
+	if grouped() {
+		group := syscall.Credential{Uid: 0, Gid: uint32(firstGroup + m.UniqNumber)}
+		command.SysProcAttr = &syscall.SysProcAttr{Credential: &group}
+	}
+	if err := command.Start(); err != nil {
+		return err
+	}
+	m.Closed = false
+	m.Server = &Server{Cfg: m.ServerConfig, command: command, ended: make(chan struct{})}
+	go func(ended chan struct{}) {
+		command.Wait()
+		close(ended)
+	}(m.Server.ended)
+	own := *m
+	_, host, port := m.grpcAddr()
+	own.GRPCURL = m.clientScheme() + "://" + net.JoinHostPort(host, port)
+	for until := time.Now().Add(readyLimit); ; time.Sleep(50 * time.Millisecond) {
+		if c, err := net.Dial("tcp", "127.0.0.1:"+m.Port); err == nil {
+			c.Close()
+			break
+		}
+		select {
+		case <-m.Server.ended:
+			return fmt.Errorf("member %s has ended", m.Name)
+		default:
+		}
+		if time.Now().After(until) {
+			m.Server.command.Process.Kill()
+			return fmt.Errorf("member %s does not listen", m.Name)
+		}
+	}
+	err := m.bridged()
+	if err != nil {
+		return err
+	}
+	if m.Server.client, err = NewClientV3(&own); err != nil {
+		return err
+	}
+	if m.Client == nil {
+		m.Client, err = NewClientV3(m)
+	}
+	return err
+}
+
+func (m *Member) Close() {
+	if m.GRPCBridge != nil {
+		m.GRPCBridge.Close()
+		m.GRPCBridge = nil
+	}
+	if m.Server != nil && m.Server.client != nil {
+		m.Server.Stop()
+	}
+	m.Closed = true
+}
+
+// Restart starts the member using the preserved data dir.
+func (m *Member) Restart(_ testutil.TB) error {
+	if m.GRPCListener != nil {
+		if err := m.listenGRPC(); err != nil {
+			return err
+		}
+	}
+	return m.Launch()
+}
+
+func reject(t testutil.TB, action string, from, to *Member) {
+	port := to.PeerListeners[0].Addr().(*net.TCPAddr).Port
+	said, err := exec.Command("iptables", "-w", action, "OUTPUT", "-p", "tcp",
+		"--dport", fmt.Sprintf("%d:%d", port, port+peerPorts-1),
+		"-m", "owner", "--gid-owner", fmt.Sprint(firstGroup+from.UniqNumber),
+		"-j", "REJECT", "--reject-with", "tcp-reset").CombinedOutput()
+	if err != nil {
+		t.Fatalf("no partition can be made here: %v %s", err, said)
+	}
+}
+
+// InjectPartition drops connections from m to others, vice versa.
+func (m *Member) InjectPartition(t testing.TB, others ...*Member) {
+	for _, other := range others {
+		reject(t, "-A", m, other)
+		reject(t, "-A", other, m)
+	}
+}
+
+// RecoverPartition recovers connections from m to others, vice versa.
+func (m *Member) RecoverPartition(t testing.TB, others ...*Member) {
+	for _, other := range others {
+		reject(t, "-D", m, other)
+		reject(t, "-D", other, m)
+	}
+}
