@@ -255,6 +255,8 @@ SHARED: dict[str, list[Run]] = {
             help
             h set
             help nosuch
+            help help
+            help h
             set --help
             backup --help
             exec-watch -h
@@ -316,6 +318,10 @@ SHARED: dict[str, list[Run]] = {
             --endpoints ftp://127.0.0.1:1 get k
             --endpoints {ep}/ get k
             --endpoints http://[::1 get k
+            --endpoints :2379 get k
+            --endpoints http:// get k
+            --endpoints http://127.0.0.1:99999 get k
+            --endpoints http://127.0.0.1:x get k
             --total-timeout 1ns get k
             --total-timeout 0 get k
             --ca-file /nope get k

@@ -250,6 +250,8 @@ def _endpoints(given: Values, domain: str, insecure: bool) -> list[str]:
 def _checked(endpoint: str) -> str:
     """An endpoint as a URL; ``host:port`` means http, as in etcdctl before it was built with a newer Go.
     Refused."""
+    if endpoint.startswith(":"):
+        raise Refused(f"parse {gotext.quote(endpoint)}: missing protocol scheme")
     url = endpoint if "://" in endpoint else f"http://{endpoint}"
     try:
         parts = urlsplit(url)
@@ -259,6 +261,8 @@ def _checked(endpoint: str) -> str:
         _ = parts.port
     except ValueError:
         port = parts.netloc.rpartition(":")[2]
+        if port.isascii() and port.isdecimal():  # of 99999 whoever dials says so
+            return url.rstrip("/")
         raise Refused(
             f"parse {gotext.quote(endpoint)}: invalid port {gotext.quote(':' + port)} after host"
         ) from None

@@ -151,7 +151,13 @@ class Connections:
         raise AssertionError("a new connection is always tried")
 
     def _open(self, parts: SplitResult, until: float | None) -> http.client.HTTPConnection:
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        if not parts.hostname:
+            raise RequestError("http: no Host in request URL")
+        try:
+            host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError:
+            shown = parts.netloc.rpartition(":")[2]
+            raise RequestError(f"dial tcp: address {shown}: invalid port", connecting=True) from None
         connection = http.client.HTTPConnection(host, port)
         plain = _dial(host, port, until)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

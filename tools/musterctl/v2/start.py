@@ -13,6 +13,12 @@ from tools.musterctl.v2.line import HELP, DoubledError, LineError, Values, optio
 from tools.musterctl.v2.table import COMMANDS, GLOBAL, Command, find
 
 _NO_TOPIC = 3
+_HELP_OF_HELP = """NAME:
+    - Shows a list of commands or help for one command
+
+USAGE:
+    [command]
+"""
 
 
 @dataclass(slots=True)
@@ -78,6 +84,8 @@ def _one(command: Command, parent: Command | None, given: Values, words: list[st
 def _topic(words: list[str], commands: tuple[Command, ...], parent: Command | None) -> None:
     if not words:
         return _show(helps.group_as_program(parent) if parent else helps.whole())
+    if parent is None and words[0] in ("help", "h"):
+        return _show(_HELP_OF_HELP)
     command = find(commands, words[0])
     if command is None:
         raise _no_topic(words[0])
