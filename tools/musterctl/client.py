@@ -79,7 +79,7 @@ def request_error(error: grpc.RpcError) -> RequestError:
     """etcd's own messages stand alone, an expired deadline is Go's, the rest carries the gRPC code."""
     code: grpc.StatusCode = error.code()
     details: str = error.details() or ""
-    if details.startswith(("etcdserver: ", "auth: ")) and details not in _UNKNOWN_TO_CLIENTS:
+    if details.startswith("etcdserver: ") and details not in _UNKNOWN_TO_CLIENTS:
         return RequestError(details, code)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return RequestError("context deadline exceeded", code)

@@ -144,6 +144,7 @@ TWIN = {
         *runs("auth status --user=root:root", "user list --user=u:pw", "user get u --user=u:pw"),
         *runs("role grant-permission r readwrite k --user=root:root", "user grant-role u r --user=root:root"),
         *runs("put k v --user=u:pw", "get k --user=u:pw", "put l v --user=u:pw", "get k l --user=u:pw"),
+        *runs("defrag", "defrag --user=u:pw", "endpoint hashkv --user=u:pw"),
         *runs("auth enable --user=root:root", "auth disable --user=u:pw", "auth disable --user=root:root"),
         *runs("auth disable", "auth status", "get k --user=u:pw"),
     ],
@@ -352,6 +353,7 @@ SHARED = {
         run("watch --rev={rev}", until="end\n", ETCDCTL_WATCH_KEY="w/z"),
         run("watch --rev={rev}", until="end\n", ETCDCTL_WATCH_KEY="w/a", ETCDCTL_WATCH_RANGE_END="w/zz"),
         run("watch --rev={rev} -- echo hi", until="hi\n", ETCDCTL_WATCH_KEY="w/z"),
+        run("watch w/z w/a --rev={rev}"),
         *runs("watch", "watch --rev=1", "watch a --", "watch --", "watch -- echo hi", "watch a b --prefix"),
         *runs(
             "watch a --from-key", "watch a --rev=x", "watch a --rev=1 -w simple", "watch a --rev=1 -w json"

@@ -136,7 +136,7 @@ def cancel_reason(r: rpc_pb2.WatchResponse) -> str:
         return _COMPACTED
     if not r.cancel_reason:
         return _FUTURE
-    if r.cancel_reason.startswith("etcdserver: "):
+    if r.created or r.cancel_reason.startswith("etcdserver: "):  # created: it was refused from the start
         return r.cancel_reason
     return f"rpc error: code = FailedPrecondition desc = {r.cancel_reason}"
 
