@@ -141,10 +141,20 @@ def test_a_crash_while_the_identity_is_written_leaves_a_first_start(tmp_path: Pa
     ("args", "message"),
     [
         (("--name=infra9", f"--initial-cluster={THREE}"), 'couldn\'t find local name "infra9" in the initial cluster configuration'),
-        (of_three("infra0", "http://127.0.0.1:1"), "--initial-advertise-peer-urls has http://127.0.0.1:1 but missing from --initial-cluster=infra0=http://127.0.0.1:23800"),
+        (
+            of_three("infra0", "http://127.0.0.1:1"),
+            "--initial-cluster has infra0=http://127.0.0.1:23800 but missing from "
+            "--initial-advertise-peer-urls=http://127.0.0.1:1 "
+            '(resolved urls: "http://127.0.0.1:1" != "http://127.0.0.1:23800")',
+        ),
+        (
+            of_three("infra0", "http://127.0.0.1:23800,http://127.0.0.1:5"),
+            "--initial-advertise-peer-urls has http://127.0.0.1:5 but missing from "
+            "--initial-cluster=infra0=http://127.0.0.1:23800",
+        ),
         (
             (f"--initial-cluster={THREE},infra0=http://127.0.0.1:5", "--name=infra0", "--initial-advertise-peer-urls=http://127.0.0.1:23800"),
-            "--initial-cluster has infra0=http://127.0.0.1:23800,infra0=http://127.0.0.1:5 but missing from "
+            "--initial-cluster has infra0=http://127.0.0.1:5 but missing from "
             "--initial-advertise-peer-urls=http://127.0.0.1:23800",
         ),
         (("--initial-cluster-state=existing",), "could not retrieve cluster information from the given URLs"),

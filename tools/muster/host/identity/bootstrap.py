@@ -303,17 +303,18 @@ def _check_own_urls(config: ServerConfig, listed: tuple[str, ...]) -> None:
     listed_at, advertised_at = sorted(map(_resolved, listed)), sorted(map(_resolved, advertised))
     if listed_at == advertised_at:
         return
-    entries = ",".join(f"{config.name}={u}" for u in listed)
-    missing = [(u, r) for u in advertised if (r := _resolved(u)) not in listed_at]
+    resolved = f'(resolved urls: "{",".join(advertised_at)}" != "{",".join(listed_at)}")'
+    missing = [f"{config.name}={url}" for url in listed if _resolved(url) not in advertised_at]
     if missing:
         raise ConfigError(
-            f"--initial-advertise-peer-urls has {missing[0][0]} but missing from --initial-cluster={entries} "
-            f'(resolved urls: "{missing[0][1]}" != "{",".join(listed_at)}")'
+            f"--initial-cluster has {','.join(missing)} but missing from "
+            f"--initial-advertise-peer-urls={','.join(advertised)} {resolved}"
         )
+    missing = [url for url in advertised if _resolved(url) not in listed_at]
+    entries = ",".join(f"{config.name}={url}" for url in listed)
     raise ConfigError(
-        f"--initial-cluster has {entries} but missing from "
-        f"--initial-advertise-peer-urls={','.join(advertised)} "
-        f'(resolved urls: "{",".join(advertised_at)}" != "{",".join(listed_at)}")'
+        f"--initial-advertise-peer-urls has {','.join(missing)} but missing from "
+        f"--initial-cluster={entries} {resolved}"
     )
 
 
