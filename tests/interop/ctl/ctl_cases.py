@@ -418,6 +418,7 @@ SHARED = {
     ],
     "endpoints": [
         run("--endpoints={ep},127.0.0.1:1 get w/z", ETCDCTL_ENDPOINTS=""),
+        run("--endpoints={ep},{ep} endpoint hashkv", ETCDCTL_ENDPOINTS=""),
         run("--endpoints=127.0.0.1:1,{ep} get w/z", ETCDCTL_ENDPOINTS=""),
         run("--endpoints=http://{ep} --endpoints=http://127.0.0.1:1 member list", ETCDCTL_ENDPOINTS=""),
         run("--endpoints= get w/z", ETCDCTL_ENDPOINTS=""),

@@ -93,7 +93,8 @@ def hash_kv(invocation: Invocation) -> None:
         found, failure = _hashes(s, {endpoint: s.client(endpoint) for endpoint in asked}, wanted)
     else:
         found, failure = _comparable_hashes(s, asked)
-    s.printer.endpoint_hash(found)
+    told = {one.endpoint: one for one in found}
+    s.printer.endpoint_hash([told[endpoint] for endpoint in asked if endpoint in told])
     if failure:
         raise Exit(1, failure)
 
