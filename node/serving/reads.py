@@ -122,7 +122,7 @@ class Reads:
         mark = (link.identity, rid)
         try:
             for _ in work:
-                if not link.alive or self._running[mark]:
+                if not link.alive or self._running.get(mark):
                     return
                 if link.pending:
                     self._mark_dirty(link)

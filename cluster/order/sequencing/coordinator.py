@@ -43,7 +43,7 @@ from cluster.order.leading.verdicts import Verdicts, are_many
 from cluster.order.log import Attempt, Fold, Multi, Part, encode_multi
 from cluster.order.overlaps import Overlaps
 from cluster.order.prepare import Grant, Prepare, Touch, encode_attempt
-from cluster.order.sequencing.drafts import draft_of, large_of
+from cluster.order.sequencing.drafts import WideDraft, draft_of, large_of
 from cluster.order.sequencing.expiries import Expiries
 from cluster.order.sequencing.granted import GrantedView, Uncounted, Unread, shown_ranges, shows_deleted
 from cluster.order.sequencing.wide import NEVER
@@ -156,7 +156,10 @@ class Coordinator(Generic[T]):
         if wide is None:
             self._answer_unknown(attempt, shard)
         elif shard in wide.participants:
-            wide.grants[shard] = grant
+            if wide.draft is not None and wide.grants[shard].term != grant.term:
+                self._restart(wide)  # it is evaluated on what another leader granted, before this one locked
+            else:
+                wide.grants[shard] = grant
 
     def refused(self, attempt: Attempt, shard: int, holder: Attempt, now_ms: int) -> None:
         """A participant would have to wait for another attempt's undecided lock."""
@@ -539,6 +542,10 @@ class Coordinator(Generic[T]):
         ahead; then :meth:`looked_at` each."""
         unlooked, self._unlooked = self._unlooked, []
         return unlooked
+
+    def looks(self, wide: Wide[T], ahead: Ahead) -> bool:
+        """Whether this look for :meth:`looked_at` is still wanted. One of an ended attempt is not."""
+        return wide.looking and (wide.draft is ahead or not isinstance(ahead, WideDraft))
 
     def looked_at(self, wide: Wide[T], looked: Ahead | None) -> None:
         """That was done; None: it was given up, since nobody waits for it any more."""

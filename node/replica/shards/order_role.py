@@ -197,18 +197,18 @@ class OrderRole:
             self._send_prepares(coordinator)
             for wide, looked in coordinator.take_unlooked():
                 assert wide.token is not None
-                self.node.looking.start(*wide.token, looked, partial(self._looks, coordinator, wide),
-                                   partial(self._looked, coordinator, wide))
+                self.node.looking.start(*wide.token, looked, partial(self._looks, coordinator, wide, looked),
+                                   partial(self._looked, coordinator, wide, looked))
         self.writes.run()
         self.node.confirmations.run(self.writes.leader is not None)
 
-    def _looks(self, coordinator: Coordinator[Token], wide: Wide[Token]) -> bool:
-        return coordinator is self.coordinator and wide.looking
+    def _looks(self, coordinator: Coordinator[Token], wide: Wide[Token], ahead: Ahead) -> bool:
+        return coordinator is self.coordinator and coordinator.looks(wide, ahead)
 
     def _looked(
-        self, coordinator: Coordinator[Token], wide: Wide[Token], looked: Ahead | None
+        self, coordinator: Coordinator[Token], wide: Wide[Token], ahead: Ahead, looked: Ahead | None
     ) -> None:
-        if coordinator is self.coordinator:
+        if self._looks(coordinator, wide, ahead):
             coordinator.looked_at(wide, looked)
 
     @property

@@ -245,3 +245,18 @@ def test_fronts_take_turns_with_the_looks_that_wait(
     replica.settle()
     assert len(order) == 3 * looking.AT_ONCE + 1
     assert order.index(b"other") <= 2 * looking.AT_ONCE
+
+
+def test_long_work_for_a_request_goes_on_when_other_work_for_it_ends(replica: Replica) -> None:
+    """A look of an attempt that has ended, and that of the next one."""
+    done: list[str] = []
+
+    def work(name: str, steps: int) -> Iterator[None]:
+        for _ in range(steps):
+            yield
+        done.append(name)
+
+    replica.reads.start(replica.link, 7, work("ended", 1))
+    replica.reads.start(replica.link, 7, work("next", 3))
+    replica.loop.run()
+    assert done == ["ended", "next"]

@@ -7,7 +7,7 @@ import pytest
 from cluster.effects.records import ITEM
 from cluster.evaluate.replica import Ahead
 from cluster.evaluate.txns import draft
-from cluster.order.log import Attempt, decode_multi
+from cluster.order.log import Attempt, Cut, decode_multi
 from cluster.order.prepare import Grant
 from cluster.order.sequencing.drafts import WideDraft
 from cluster.order.sequencing.wide import Wide
@@ -93,6 +93,48 @@ def test_what_was_evaluated_for_an_attempt_is_not_used_for_the_next_one(sequence
     sequencer.coordinator.looked_at(*look)
     sequencer.run(2)
     assert sequencer.logged == ["ahead"]
+
+
+def test_what_was_evaluated_on_one_leaders_grant_is_not_logged_under_another_leaders(
+    sequencer: Sequencer,
+) -> None:
+    """A prepare that was sent again is granted twice, by a leader that is none any more and by the next one:
+    before that one locked its keys they may have changed."""
+    sequencer.submit("ahead")
+    sequencer.run(0)
+    first = granted(sequencer)
+    (look,) = looks(sequencer)
+    sequencer.coordinator.granted(first, 1, Grant(TERM + 1, [[]], []))
+    sequencer.coordinator.fold.cuts[1] = Cut(1, TERM + 1, 0)
+    sequencer.coordinator.looked_at(*look)
+    sequencer.run(1)
+    assert not sequencer.logged
+    second = sequencer.attempt
+    assert second > first
+    assert (1, first) in sequencer.released
+    for shard, term in ((1, TERM + 1), (2, TERM)):
+        sequencer.coordinator.granted(second, shard, Grant(term, [[]], []))
+    sequencer.run(2)
+    for look in looks(sequencer):
+        sequencer.coordinator.looked_at(*look)
+    sequencer.run(3)
+    assert sequencer.logged == ["ahead"]
+
+
+def test_a_look_of_an_attempt_that_has_ended_is_not_wanted_in_the_next_one(sequencer: Sequencer) -> None:
+    """It may wait for others' looks for so long. Given up then, it must not end its transaction."""
+    sequencer.submit("ahead")
+    sequencer.run(0)
+    granted(sequencer)
+    ((wide, late),) = sequencer.coordinator.take_unlooked()
+    assert sequencer.coordinator.looks(wide, late)
+    sequencer.coordinator._restart(wide)
+    sequencer.run(0)
+    granted(sequencer)
+    ((_, look),) = sequencer.coordinator.take_unlooked()
+    assert wide.looking
+    assert sequencer.coordinator.looks(wide, look)
+    assert not sequencer.coordinator.looks(wide, late)
 
 
 def test_what_is_given_up_in_one_attempt_does_not_end_the_next_one(sequencer: Sequencer) -> None:
