@@ -36,6 +36,12 @@ def expected(replay: Replay, watch: Watch, after: int, upto: int) -> list[int]:
     ]
 
 
+def _acknowledged(watch: Watch, response: Any) -> bool:
+    """Whether a client hears, once, that the watch is cancelled which a compaction had ended: as by etcd."""
+    ended = watch.responses[-1][1].compact_revision and response.canceled and not response.compact_revision
+    return bool(ended and watch.cancelled_at)
+
+
 class Watching:
     """Each response when it is sent."""
 
@@ -61,7 +67,7 @@ class Watching:
                     self._progress(watch, revision, alone=False)
             return
         watch = stream.watches.get(name)
-        if watch is None or watch.cancelled:
+        if watch is None or (watch.cancelled and not _acknowledged(watch, response)):
             raise Violation("I16 only watches that are there are sent anything", f"{stream}: {response}")
         if response.fragment:
             if not watch.request.fragment:
@@ -175,7 +181,7 @@ class WatchHistory:
                 "I16 every event once, in order",
                 f"{w} from {start} got {list(got)}, wanted {wanted}, alive {alive}",
             )
-        if w.cancelled_at and w.ended is None and not w.cancelled:
+        if w.cancelled_at and w.ended is None and (not w.cancelled or w.responses[-1][1].compact_revision):
             raise Violation("I16 a watch that was cancelled ends", f"{w}")
         if alive and start <= replay.revision:
             self._told_of_progress(w, max((at for at, _ in got.values()), default=w.asked_at))
