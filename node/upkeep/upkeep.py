@@ -225,7 +225,7 @@ class Upkeep:
         self._quota_full = full
         if not full:
             self._quiet_to = self._node.store.revision
-        elif not self._no_space and self._put_since():  # as etcd's members do: all of them refuse then
+        elif not (self._no_space or self._wants_alarm) and self._put_since():  # as etcd's: all refuse then
             self._ask_no_space()
 
     def _look_at_space(self) -> None:

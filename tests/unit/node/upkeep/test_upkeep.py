@@ -373,6 +373,21 @@ def full(replica: Make, monkeypatch: pytest.MonkeyPatch) -> Replica:
     return node
 
 
+def test_many_requests_that_are_refused_at_once_ask_for_one_alarm(
+    replica: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is applied by and by; each request to node 0 would log it again."""
+    node = replica(quota_backend_bytes=1 << 20)
+    monkeypatch.setattr(node.store, "size_in_use_bytes", lambda: 2 << 20)
+    node.apply(records.put(b"k", 0, 1, b"v", 0))
+    for _ in range(100):
+        assert node.upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+    assert 1 <= len(node.raised) <= 2
+    node.raised.clear()
+    node.upkeep.second()
+    assert node.raised == [NO_SPACE], "once more each second"
+
+
 def test_a_full_store_that_was_disarmed_waits_for_the_next_put(
     replica: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
