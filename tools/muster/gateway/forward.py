@@ -8,12 +8,17 @@ A connection ends on both sides when it ends on one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import random
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 _DIAL_S = 5.0
+_ALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 9))  # as Go's programs ask for
+_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # nothing is wrong with an endpoint then
 
 
 class Log(Protocol):
@@ -78,6 +83,8 @@ class Forwarder:
             if (out := await self._dial(endpoint)) is not None:
                 side.join(out)
                 return
+            if endpoint.answers:
+                break
         side.close()
 
     async def _dial(self, endpoint: Endpoint) -> _Side | None:
@@ -85,7 +92,10 @@ class Forwarder:
         try:
             async with asyncio.timeout(_DIAL_S):
                 _, side = await loop.create_connection(lambda: _Side(None), endpoint.host, endpoint.port)
-        except OSError as error:  # TimeoutError is one
+        except (OSError, UnicodeError) as error:  # TimeoutError is one; or a name that cannot be
+            if isinstance(error, OSError) and error.errno in _OWN:
+                self._log.warning("cannot dial", endpoint=str(endpoint), error=str(error))
+                return None
             endpoint.answers = False
             self._log.warning("deactivated endpoint", endpoint=str(endpoint), error=str(error) or "timeout")
             return None
@@ -138,6 +148,13 @@ class _Side(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.pause_reading()
+        sock = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it is closed already
+            # whoever is gone without a word is noticed
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _ALIVE:
+                if (option := getattr(socket, name, None)) is not None:  # not every system has all of them
+                    sock.setsockopt(socket.IPPROTO_TCP, option, value)
         if self._forwarder is not None:
             self._forwarder.opened(self)
 

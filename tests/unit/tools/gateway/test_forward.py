@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 import random
+import socket
 from collections import Counter
 
 import pytest
@@ -49,6 +53,43 @@ def test_those_of_equal_rank_have_a_turn_each() -> None:
     assert picked(forwarder, 9) == {"a": 3, "b": 3, "c": 3}
     endpoints[1].answers = False
     assert picked(forwarder, 8) == {"a": 4, "c": 4}
+
+
+@pytest.mark.parametrize("own", [errno.EMFILE, errno.ENFILE])
+def test_an_endpoint_is_not_left_alone_for_want_of_descriptors_here(
+    own: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = Endpoint("127.0.0.1", 1)
+
+    async def scenario() -> None:
+        async def refused(*_: object, **__: object) -> None:
+            raise OSError(own, os.strerror(own))
+
+        loop = asyncio.get_running_loop()
+        forwarder = Forwarder([endpoint], Silent())
+        server = await forwarder.listen("127.0.0.1", 0)
+        monkeypatch.setattr(loop, "create_connection", refused)
+        with socket.create_connection(server.sockets[0].getsockname(), 60) as client:
+            client.setblocking(False)
+            assert await asyncio.wait_for(loop.sock_recv(client, 1), 60) == b""  # ended, and does not wait
+        server.close()
+
+    asyncio.run(scenario())
+    assert endpoint.answers
+
+
+def test_a_name_that_cannot_be_is_an_endpoint_that_does_not_answer() -> None:
+    endpoint = Endpoint("a..b", 1)
+
+    async def scenario() -> None:
+        server = await Forwarder([endpoint], Silent()).listen("127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert await asyncio.wait_for(reader.read(), 60) == b""
+        writer.close()
+        server.close()
+
+    asyncio.run(scenario())
+    assert not endpoint.answers
 
 
 def test_records_of_a_domain_name_the_members(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.tools.host.test_muster_bootstrap import establish
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import bootstrap
-from tools.muster.host.identity.wal_dir import begin_logs
+from tools.muster.host.identity.wal_dir import begin_logs, made_at, point_logs
 from tools.muster.machine.disk import seal
 
 
@@ -49,6 +49,22 @@ def test_a_host_that_is_restored_begins_with_its_logs_there(tmp_path: Path) -> N
         assert (folder / "log").readlink() == tmp_path / "logs" / f"shard-{number}"
     with pytest.raises(FileExistsError):
         begin_logs(str(tmp_path / "logs"), folders)
+
+
+def test_logs_may_lie_in_the_data_directory_that_is_being_made(tmp_path: Path) -> None:
+    data_dir, aside = tmp_path / "data", tmp_path / "data.restoring"
+    elsewhere = str(tmp_path / "data-logs")
+    assert made_at(elsewhere, data_dir, aside) == elsewhere
+    assert made_at("", data_dir, aside) == ""
+    (aside / "a").mkdir(parents=True)
+    made = made_at(str(data_dir / "wal"), data_dir, aside)
+    begin_logs(made, [aside / "a"])
+    (aside / "a" / "log" / "x").touch()
+    point_logs(str(data_dir / "wal"), [aside / "a"])
+    assert not data_dir.exists()
+    aside.rename(data_dir)
+    assert (data_dir / "a" / "log").readlink() == data_dir / "wal" / "shard-0"
+    assert (data_dir / "a" / "log" / "x").exists()
 
 
 def test_another_directory_than_that_of_the_first_start_is_refused(tmp_path: Path) -> None:

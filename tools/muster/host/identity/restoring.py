@@ -21,7 +21,7 @@ from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, UsageError, resolve
 from tools.muster.config.settings import build
 from tools.muster.host.identity.bootstrap import identity_of, member_dir, shard_dir, write_identity
-from tools.muster.host.identity.wal_dir import begin_logs
+from tools.muster.host.identity.wal_dir import begin_logs, made_at, point_logs
 from tools.muster.machine.disk import seal
 
 Tell = Callable[[int, int], None]  # bytes done, of so many
@@ -72,13 +72,16 @@ def restore_host(
         try:
             for folder in folders:
                 folder.mkdir(parents=True)
-            begin_logs(new.wal_dir, folders)
+            logs = made_at(new.wal_dir, data_dir, aside)
+            begin_logs(logs, folders)
             restored = restore(
                 database, folders, identity.placement_depth, [peer.member_id for peer in identity.peers],
                 changed, lambda rows, size: tell(size, database.size_bytes))
             for folder in folders:
                 seal.seal(folder, identity.incarnation)
                 seal.begin(folder, identity.incarnation)
+            if logs != new.wal_dir:
+                point_logs(new.wal_dir, folders)
             write_identity(Path(member_dir(str(aside)), "identity.json"), identity)
             if data_dir.exists():
                 data_dir.rmdir()

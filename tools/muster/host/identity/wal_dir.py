@@ -36,6 +36,20 @@ def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
         seal.sync_directory(wanted.parent)
 
 
+def made_at(wal_dir: str, data_dir: Path, aside: Path) -> str:
+    """Where a ``wal_dir`` is made while ``aside`` is, which is renamed to ``data_dir`` at the end."""
+    path, whole = (os.path.abspath(one) for one in (wal_dir, data_dir))
+    inside = os.path.commonpath((path, whole)) == whole
+    return str(aside / os.path.relpath(path, whole)) if wal_dir and inside else wal_dir
+
+
+def point_logs(wal_dir: str, folders: Sequence[Path]) -> None:
+    """Have links of :func:`begin_logs` name the directory as it is called at the end. OSError."""
+    for shard, folder in enumerate(folders):
+        (folder / LOG).unlink()
+        (folder / LOG).symlink_to(Path(os.path.abspath(wal_dir), f"shard-{shard}"))
+
+
 def _place(log: Path, wanted: Path) -> None:
     if log.is_symlink():
         if (there := os.readlink(log)) != str(wanted):
