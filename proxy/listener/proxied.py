@@ -17,6 +17,9 @@ OWN = "/v2/config/local/proxy"
 _OWN = (OWN, "/metrics")  # of the proxy itself
 _TOOK_S = doubling(0.0005, 13)  # etcd's
 _ZERO_ENDPOINTS = b'{"message":"httpproxy: zero endpoints currently available"}'
+# what counts by its name; any other word of a client's counts as one
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
+_OTHER = "OTHER"
 _NO_ENDPOINTS = b'{"endpoints":[]}\n'
 
 
@@ -41,15 +44,16 @@ class Proxied:
             else:
                 handler(request)
             return
-        self._requests[method] += 1
+        self._requests[_counts_as(method)] += 1
         if lost:
-            self._dropped[method, "zero_endpoints"] += 1
+            self._dropped[_counts_as(method), "zero_endpoints"] += 1
             request.respond(503, _ZERO_ENDPOINTS, (), "application/json")
         else:
             handler(_Counted(request, self, self._clock()))
 
     def handled(self, method: str, status: int, began: float) -> None:
         """An answer begins."""
+        method = _counts_as(method)
         self._handled[method, status] += 1
         took = self._took.get(method)
         if took is None:
@@ -77,6 +81,10 @@ class Proxied:
         for method, times in self._took.items():
             took.add_metric([method], times.buckets(), times.sum)
         yield from (family for family in (requests, handled, dropped, took) if family.samples)
+
+
+def _counts_as(method: str) -> str:
+    return method if method in _METHODS else _OTHER
 
 
 class _Counted(WithHeaders):

@@ -76,3 +76,19 @@ def test_who_reaches_no_member_says_so_as_an_etcd() -> None:
 
 def test_a_proxy_that_counted_nothing_has_no_samples() -> None:
     assert counted(Proxied(lambda: True)) == {}
+
+
+def test_words_of_a_client_s_own_count_as_one() -> None:
+    reached = True
+    proxied = Proxied(lambda: reached, lambda: 0.0)
+    for number in range(20):
+        assert ask(proxied, f"X{number}", "/v2/keys/a") == (200, b"served")
+    reached = False
+    for number in range(20):
+        assert ask(proxied, f"X{number}", "/v2/keys/a")[0] == 503
+    assert counted(proxied) == {
+        "etcd_proxy_requests_total OTHER": 40,
+        "etcd_proxy_handled_total OTHER 200": 20,
+        "etcd_proxy_dropped_total OTHER zero_endpoints": 20,
+        "etcd_proxy_handling_duration_seconds_count OTHER": 20,
+    }
