@@ -54,7 +54,7 @@ class Limits:
     linger_s: float = 10.0  # what a closed connection has to take the last answers
     handshake_timeout_s: float = 20.0  # until a connection has said what it speaks, with its first request
     head_timeout_s: float = 20.0  # from a request's first field to its last
-    max_body_bytes: int = 8_388_608  # HTTP/1.1 request body
+    max_body_bytes: int = 12 << 20  # HTTP/1.1 request body
     max_http1_header_bytes: int = 65_536
     http1_idle_timeout_s: float = 300.0
     stalled_s: float = 60.0  # a client that takes nothing for so long loses what others have need of

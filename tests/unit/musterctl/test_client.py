@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -142,3 +143,22 @@ def test_what_a_server_says_of_its_storage_is_told_of_a_backup(
     assert path.stat().st_mode & 0o777 == 0o600
     told = f"Snapshot saved at {path}\n" + (f"Server version {version}\n" if version else "")
     assert capsys.readouterr().out == told
+
+
+def test_a_backup_that_is_refused_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(request: object, context: grpc.ServicerContext) -> Iterator[bytes]:
+        yield rpc_pb2.SnapshotResponse(blob=b"a").SerializeToString()
+        context.abort(grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied")
+
+    handler = grpc.method_handlers_generic_handler(
+        "etcdserverpb.Maintenance", {"Snapshot": grpc.unary_stream_rpc_method_handler(refuse)})
+    server = grpc.server(ThreadPoolExecutor(1), handlers=(handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        words = ["snapshot", "save", str(tmp_path / "backup")]
+        assert cli.run(["--endpoints", f"127.0.0.1:{port}", *words]) == 5
+    finally:
+        server.stop(None)
+    assert "permission denied" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

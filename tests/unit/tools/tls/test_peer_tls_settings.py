@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.config.tls import check_peer_files
 from tools.muster.host.identity import auto_tls
+from tools.muster.host.identity.bootstrap import identity_of
+from tools.muster.host.identity.restoring import NewHost
 
 HOST = "https://127.0.0.1:2380"
 SECURE = (f"--listen-peer-urls={HOST}", f"--initial-advertise-peer-urls={HOST}")
@@ -92,3 +95,11 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as refused:
             check_peer_files(wrong)
         assert "open /none: no such file or directory" in str(refused.value)
+
+
+def test_a_host_is_restored_to_https_urls_before_it_has_certificates() -> None:
+    new = NewHost("x", "d", f"x={HOST}", "t", HOST, 1, 0)
+    assert identity_of(build(*new.arguments())).peers[0].peer_urls == (HOST,)
+    mixed = replace(new, initial_cluster=f"x={HOST},y=http://127.0.0.1:2390")
+    with pytest.raises(ConfigError, match="all of them, or over http"):
+        identity_of(build(*mixed.arguments()))

@@ -46,6 +46,8 @@ class NewHost:
             f"--name={self.name}", f"--data-dir={self.data_dir}", f"--initial-cluster={self.initial_cluster}",
             f"--initial-cluster-token={self.initial_cluster_token}", f"--shards={self.shards}",
             f"--initial-advertise-peer-urls={self.initial_advertise_peer_urls}"]
+        if self.initial_advertise_peer_urls.startswith("https:"):  # it will be told its certificate later
+            given += ["--listen-peer-urls=https://localhost:2380", "--peer-auto-tls"]
         return [*given, f"--shard-depth={self.shard_depth}"] if self.shard_depth else given
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from tools.musterctl.command import Command, Exit, Flag, Invocation
@@ -155,6 +156,8 @@ def save(invocation: Invocation) -> None:
         raise Exit(5, f"could not open {part} ({reason})") from None
     finally:
         progress.end()
+        with suppress(OSError):  # as etcdctl: what is not whole is of no use
+            os.unlink(part)
     print(f"Snapshot saved at {path}")
     if server_version:
         print(f"Server version {server_version}")
