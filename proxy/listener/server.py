@@ -504,7 +504,7 @@ class Server:
             await asyncio.sleep(0.01)
         if last is not None:
             last()
-            self.flush()
+        self.flush()  # the last answer may have been said in this very turn
         for front in list(self._fronts):
             front.close(half=True)
         end = self._loop.time() + _LINGER_S

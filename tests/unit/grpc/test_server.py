@@ -413,23 +413,6 @@ def test_an_idle_http1_connection_is_closed(service: Service) -> None:
         assert data.startswith(b"HTTP/1.1 201")
 
 
-def test_stopping_answers_what_is_open_and_tells_clients_to_go(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("proxy.listener.server._LINGER_S", 60.0)  # a client on a busy machine reads late
-    with serving(service.registry) as running, grpc.insecure_channel(running.address) as channel:
-        future = channel.unary_unary("/t.S/Park", same, same).future(b"")
-        wait_for(lambda: len(service.parked) == 1)
-        stopper = threading.Thread(target=running.stop, args=(200,))
-        stopper.start()
-        wait_for(lambda: service.parked[0].connection.draining)
-        running.call(service.parked[0].reply, b"done")
-        assert future.result(timeout=60) == b"done"
-        stopper.join(100)
-        assert not stopper.is_alive(), "nothing is open, so the grace need not pass"
-        assert running.call(running.server.statistics)["connections"] == 0
-
-
 class Slow:
     """An HTTP/2 client that looks at what it was sent only when told to, as one behind a long way does."""
 
