@@ -25,7 +25,6 @@ def peer_endpoint(host: str, port: int) -> str:
     return f"ipc://{host.removeprefix(UNIX)}:{port}" if host.startswith(UNIX) else tcp_endpoint(host, port)
 
 
-
 def tcp_endpoint(host: str, port: int) -> str:
     """``tcp://HOST:PORT``, with an IPv6 address in brackets."""
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"

@@ -262,8 +262,7 @@ class Backups:
 
     def _next(self, backup: Backup) -> None:
         backup.timer = None
-        if not backup.ended:
-            self._pump(backup)
+        self._pump(backup)
 
     # -- ends
 

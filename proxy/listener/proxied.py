@@ -12,15 +12,13 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from cluster.histogram import Histogram, doubling
 from proxy.http.requests import Headers, HttpHandler, HttpRequest
 from proxy.listener.filter import WithHeaders
+from proxy.shared.unreached import NO_ENDPOINTS, NOBODY, OWN
 
-OWN = "/v2/config/local/proxy"
 _OWN = (OWN, "/metrics")  # of the proxy itself
 _TOOK_S = doubling(0.0005, 13)  # etcd's
-_ZERO_ENDPOINTS = b'{"message":"httpproxy: zero endpoints currently available"}'
 # what counts by its name; any other word of a client's counts as one
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 _OTHER = "OTHER"
-_NO_ENDPOINTS = b'{"endpoints":[]}\n'
 
 
 class Proxied:
@@ -40,14 +38,14 @@ class Proxied:
         lost = path.startswith("/v2/") and not self._reaches()
         if path in _OWN:
             if lost and method == "GET":
-                request.respond(200, _NO_ENDPOINTS, content_type="text/plain; charset=utf-8")
+                request.respond(200, NO_ENDPOINTS, content_type="text/plain; charset=utf-8")
             else:
                 handler(request)
             return
         self._requests[_counts_as(method)] += 1
         if lost:
             self._dropped[_counts_as(method), "zero_endpoints"] += 1
-            request.respond(503, _ZERO_ENDPOINTS, (), "application/json")
+            request.respond(503, NOBODY, (), "application/json")
         else:
             handler(_Counted(request, self, self._clock()))
 

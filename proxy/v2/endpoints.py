@@ -8,6 +8,7 @@ from typing import Protocol
 from proxy.http.http1_plain import FindPlain, TakeWhole
 from proxy.http.requests import AtOnce, HttpRequest
 from proxy.shared.context import Context, Registry
+from proxy.shared.unreached import OWN
 from proxy.v2.directories import Directories
 from proxy.v2.keys import Keys
 from proxy.v2.members import PATH, Members
@@ -55,7 +56,7 @@ def register_v2(registry: Filtered, context: Context, random_bytes: Callable[[in
         registry.http(f"{path}/", handler)
     registry.http("/v2/machines", members.machines)
     if context.common.member_id == 0:
-        registry.http("/v2/config/local/proxy", members.endpoints)
+        registry.http(OWN, members.endpoints)
     registry.http("/v2/stats/self", stats.itself)
     registry.http("/v2/stats/leader", stats.leader)
     registry.http("/v2/stats/store", keys.counts)

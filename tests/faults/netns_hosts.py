@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.faults.netns import Net, need, net
 from tests.faults.separate_hosts import Place, SeparateHosts
+from tools.muster import peer_keys
 
 CLIENT_PORT, PEER_PORT = 2379, 2380
 
@@ -21,6 +22,18 @@ class NetHosts(SeparateHosts):
         places = [Place(address, CLIENT_PORT, PEER_PORT, host.run)
                   for address, host in zip(network.addresses, network.hosts, strict=True)]
         super().__init__(data_dir, places, flags)
+
+
+@contextlib.contextmanager
+def clear_or_keyed(folder: Path, how: str, *flags: str) -> Iterator[NetHosts]:
+    """:func:`three_net_hosts` whose links are in ``clear``, or have ``keys``."""
+    if how == "keys":
+        peer_keys.generate(str(folder / "keys.json"))
+        peers = f"--peer-key-file={folder / 'keys.json'}"
+    else:
+        peers = "--peer-insecure"
+    with three_net_hosts(folder / "c", *flags, peers) as found:
+        yield found
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ from cluster.order.leading.verdicts import Verdicts, are_many
 from cluster.order.log import Attempt, Fold, Multi, Part, encode_multi
 from cluster.order.overlaps import Overlaps
 from cluster.order.prepare import Grant, Prepare, Touch, encode_attempt
-from cluster.order.sequencing.drafts import WideDraft, draft_of, large_of
+from cluster.order.sequencing.drafts import WideDraft, large_of
 from cluster.order.sequencing.expiries import Expiries
 from cluster.order.sequencing.granted import GrantedView, Uncounted, Unread, shown_ranges, shows_deleted
 from cluster.order.sequencing.wide import NEVER
@@ -395,7 +395,7 @@ class Coordinator(Generic[T]):
         participants = {shard: grant.term for shard, grant in wide.grants.items()}
         view = GrantedView(self._view, self._placement, wide.touches, wide.grants, wide.leases)
         if wide.large is not None and wide.draft is None:
-            wide.draft = draft_of(self._view, view, wide.large, self._max_txn_ops)
+            wide.draft = WideDraft(self._view, wide.large, self._max_txn_ops, view)
             self._look(wide)
             return
         try:

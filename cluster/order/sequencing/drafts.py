@@ -11,15 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.evaluate.footprint import Footprint
-from cluster.evaluate.replica import Overlay
 from cluster.evaluate.steps import Steps
 from cluster.evaluate.txns.draft import Draft, large
-from cluster.order.sequencing.granted import GrantedView
 from cluster.wire.messages import Method
 
 
 class WideDraft(Draft):
-    """See the module."""
+    """Of one attempt: on shard 0's state, and seeing what was granted (``GrantedView``)."""
 
     def _evaluate(self) -> Steps[None]:
         if self._revisions:  # that it reads at
@@ -31,8 +29,3 @@ class WideDraft(Draft):
 def large_of(method: int, body: bytes, wanted: Footprint) -> Any | None:
     """The request, parsed, if it is evaluated ahead. EtcdError."""
     return large(body) if method == Method.TXN and wanted.single else None
-
-
-def draft_of(own: Overlay, granted: GrantedView, request: Any, max_ops: int) -> Draft:
-    """Of one attempt. ``own``: shard 0's state, which ``granted`` shows, too."""
-    return WideDraft(own, request, max_ops, granted)

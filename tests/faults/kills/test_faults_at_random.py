@@ -26,8 +26,7 @@ import pytest
 from tests.faults.asking import Asking, everybody_asking, longest, resumed
 from tests.faults.hosts import ELECTION_TIMEOUT_S, SOAK, aside, until
 from tests.faults.load import Load
-from tests.faults.netns_hosts import NetHosts, three_net_hosts
-from tools.muster import peer_keys
+from tests.faults.netns_hosts import NetHosts, clear_or_keyed
 from tools.muster.host import rundir
 
 SHARDS = 2
@@ -43,13 +42,7 @@ KINDS = ("killed", "stopped", "cut off", "not heard", "hears nothing", "all cut 
 @pytest.fixture(scope="module", params=["clear", "keys"] if SOAK else ["clear"])
 def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetHosts]:
     folder: Path = tmp_path_factory.mktemp("faults")
-    flags = [f"--shards={SHARDS}", "--fronts=0"]
-    if request.param == "keys":
-        peer_keys.generate(str(folder / "keys.json"))
-        flags.append(f"--peer-key-file={folder / 'keys.json'}")
-    else:
-        flags.append("--peer-insecure")
-    with three_net_hosts(folder / "c", *flags) as found:
+    with clear_or_keyed(folder, request.param, f"--shards={SHARDS}", "--fronts=0") as found:
         yield found
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.faults.asking import everybody_asking, longest, resumed, told
 from tests.faults.hosts import ELECTION_TIMEOUT_S, aside, until
-from tests.faults.netns_hosts import NetHosts, three_net_hosts
+from tests.faults.netns_hosts import NetHosts, clear_or_keyed
 from tests.tries import best_of_three, within
-from tools.muster import peer_keys
 
 SILENCE_S = 16.0
 LONG_SILENCE_S = 56.0
@@ -29,13 +29,7 @@ SHARDS = 2
 @pytest.fixture(scope="module", params=["clear", "keys"])
 def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetHosts]:
     folder: Path = tmp_path_factory.mktemp("silence")
-    flags = [f"--shards={SHARDS}", "--fronts=0"]
-    if request.param == "keys":
-        peer_keys.generate(str(folder / "keys.json"))
-        flags.append(f"--peer-key-file={folder / 'keys.json'}")
-    else:
-        flags.append("--peer-insecure")
-    with three_net_hosts(folder / "c", *flags) as found:
+    with clear_or_keyed(folder, request.param, f"--shards={SHARDS}", "--fronts=0") as found:
         yield found
 
 
@@ -62,25 +56,33 @@ def test_all_hosts_are_cut_off_from_each_other(hosts: NetHosts, silence_s: float
     within(asyncio.run(scenario()), RESUMED_WITHIN_S)
 
 
-@best_of_three
-def test_the_leading_host_is_cut_off(hosts: NetHosts) -> None:
+def without_its_leader(
+    hosts: NetHosts, cut: Callable[[int], None], silence_s: float, how: str
+) -> tuple[float, float]:
+    """The leading host's network is ``cut``, then healed: when the others go on, and when all do, in
+    seconds."""
     async def scenario() -> tuple[float, float]:
         async with everybody_asking(hosts.endpoints) as asking:
             leader = await aside(hosts.leader)
-            cut = time.monotonic()
-            hosts.net.cut(leader)
-            others = await resumed([a for i, a in enumerate(asking) if i != leader], cut)
-            await asyncio.sleep(max(0.0, cut + SILENCE_S - time.monotonic()))
+            began = time.monotonic()
+            cut(leader)
+            others = await resumed([a for i, a in enumerate(asking) if i != leader], began)
+            await asyncio.sleep(max(0.0, began + silence_s - time.monotonic()))
             healed = time.monotonic()
             hosts.net.heal()
             found = await resumed(asking, healed)
         print(
-            f"host {leader} cut off for {SILENCE_S:.0f} s: the others go on after "
+            f"host {leader} cut off {how}: the others go on after "
             f"{longest(others):.2f} s; healed: {told(found)}"
         )
         return longest(others), longest(found)
 
-    meanwhile_s, healed_s = asyncio.run(scenario())
+    return asyncio.run(scenario())
+
+
+@best_of_three
+def test_the_leading_host_is_cut_off(hosts: NetHosts) -> None:
+    meanwhile_s, healed_s = without_its_leader(hosts, hosts.net.cut, SILENCE_S, f"for {SILENCE_S:.0f} s")
     within(meanwhile_s, RESUMED_WITHIN_S, "the others")
     within(healed_s, RESUMED_WITHIN_S, "all of them, once healed,")
 
@@ -88,23 +90,8 @@ def test_the_leading_host_is_cut_off(hosts: NetHosts) -> None:
 @pytest.mark.parametrize("heard", [False, True], ids=["is not heard", "hears nothing"])
 @best_of_three
 def test_only_one_direction_of_the_leading_hosts_network_is_cut(hosts: NetHosts, heard: bool) -> None:
-    async def scenario() -> tuple[float, float]:
-        async with everybody_asking(hosts.endpoints) as asking:
-            leader = await aside(hosts.leader)
-            cut = time.monotonic()
-            hosts.net.cut_one_way(leader, heard=heard)
-            others = await resumed([a for i, a in enumerate(asking) if i != leader], cut)
-            await asyncio.sleep(max(0.0, cut + SILENCE_S / 2 - time.monotonic()))
-            healed = time.monotonic()
-            hosts.net.heal()
-            found = await resumed(asking, healed)
-        print(
-            f"host {leader} cut off one way: the others go on after "
-            f"{longest(others):.2f} s; healed: {told(found)}"
-        )
-        return longest(others), longest(found)
-
-    meanwhile_s, healed_s = asyncio.run(scenario())
+    meanwhile_s, healed_s = without_its_leader(
+        hosts, partial(hosts.net.cut_one_way, heard=heard), SILENCE_S / 2, "one way")
     within(meanwhile_s, RESUMED_WITHIN_S, "the others")
     within(healed_s, RESUMED_WITHIN_S, "all of them, once healed,")
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 
+from proxy.shared.unreached import NO_ENDPOINTS, NOBODY, OWN
 from tools.muster.config.settings import Url
 from tools.muster.host.ports import bind_address
 
-_OWN = "/v2/config/local/proxy"
-_NOBODY = (503, "application/json", b'{"message":"httpproxy: zero endpoints currently available"}')
-_NO_ENDPOINTS = (200, "text/plain; charset=utf-8", b'{"endpoints":[]}\n')
+_REFUSED = (503, "application/json", NOBODY)
+_NONE = (200, "text/plain; charset=utf-8", NO_ENDPOINTS)
 _MOST_READ = 1 << 20
 _PATIENCE_S = 5.0  # with a client that says nothing
 
@@ -33,8 +33,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if length.isdecimal():  # what is not read would have the connection reset
             self.rfile.read(min(int(length), _MOST_READ))
-        own = self.path.partition("?")[0] == _OWN and self.command == "GET"
-        status, kind, body = _NO_ENDPOINTS if own else _NOBODY
+        own = self.path.partition("?")[0] == OWN and self.command == "GET"
+        status, kind, body = _NONE if own else _REFUSED
         if self.read_only and self.command != "GET":
             status, kind, body = 501, "", b""
         self.send_response_only(status)

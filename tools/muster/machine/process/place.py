@@ -16,6 +16,8 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
+from node.backup.giving_way import times_of
+
 LOOK_S = 1.0
 _ASIDE_EVERY = 5  # looks
 MUCH, LITTLE = 0.02, 0.005  # of the time spent waiting for a CPU
@@ -112,8 +114,5 @@ def put_aside(cpus: set[int]) -> None:
 
 def waited_for_cpu_s() -> float:
     """How long this process's main thread was ready to run and did not; 0 where the kernel does not tell."""
-    try:
-        with open("/proc/self/schedstat", "rb") as file:
-            return int(file.read().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
+    found = times_of(os.getpid())
+    return found.waited / 1e9 if found is not None else 0.0
