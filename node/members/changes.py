@@ -80,7 +80,7 @@ class Changes:
                 Status.NOT_LEADER,
                 LEADER.pack(0 if raft.role is Role.LEADER else raft.leader_id, raft.term),
             )
-            self._node._mark_dirty(link)
+            self._node.mark_dirty(link)
         elif len(self._wishes) >= _MOST_WISHES:
             raise EtcdError(errors.TOO_MANY_REQUESTS)
         else:
@@ -127,7 +127,7 @@ class Changes:
     def _say(self, wish: Wish, status: int, body: bytes) -> None:
         if wish.link is not None:
             wish.link.answer(wish.rid, status, body)
-            self._node._mark_dirty(wish.link)
+            self._node.mark_dirty(wish.link)
 
     def applied(self, rows: list[bytes]) -> None:
         """Rows of the table were applied here."""

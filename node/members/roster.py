@@ -67,7 +67,7 @@ class Roster:
             link.answer(rid, Status.OK, group.answer(node, body))
         else:
             link.answer(rid, Status.NOT_LEADER, LEADER.pack(node.raft.leader_id, node.raft.term))
-        node._mark_dirty(link)
+        node.mark_dirty(link)
 
     def greet(self, link: FrontLink) -> None:
         """A front's link is new: it knows the hosts that it was made with."""

@@ -105,7 +105,7 @@ def close(node: Node) -> None:
     """Close all that a node has opened; nothing is answered any more."""
     node.clock.stop()
     node.gathering.stop()
-    node._local.close()
+    node.local_fronts.close()
     node.peers.close()
     node.syncer.close()
     node.upkeep.close()

@@ -39,7 +39,7 @@ def take_in(node: Node, link: FrontLink, rid: int, method: int, timeout_ms: int,
         node.roster.changes.submit(link, rid, body)
     elif method == Method.RECONFIGURE:
         node.roster.asked(link, rid, body)
-    elif method >= Method.WIDE and node._node_request(link, rid, method, timeout_ms, body):
+    elif method >= Method.WIDE and node.node_request(link, rid, method, timeout_ms, body):
         pass
     else:
         node.serve.request(link, rid, method, timeout_ms, body)

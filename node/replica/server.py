@@ -117,15 +117,15 @@ class Node:
             common.cluster_id, self.guard.requests, self._greet, self._front_gone,
             (common.shard_count, common.placement_depth), settings.shard == 0, limit_s=common.limit_s,
             now=machine.monotonic)
-        self._dirty = self.fronts.dirty
+        self.dirty = self.fronts.dirty
         self.slicer = Slicer(loop, lambda: self.raft.last_index, machine.perf_counter)
-        self.watches = WatchSource(self.store, self._mark_dirty, self.slicer.start,
+        self.watches = WatchSource(self.store, self.mark_dirty, self.slicer.start,
                                    lambda: self.fronts.watermark_again(loop.time()))
-        self.reads = Reads(loop, self.slicer, self._mark_dirty, lambda: self.order_index)
+        self.reads = Reads(loop, self.slicer, self.mark_dirty, lambda: self.order_index)
         self.upkeep = Upkeep(self)
         self.pace, self.past, self.looking = Pace(), Past(self), Looking(self)
         self.writes = Writes(
-            self.raft, self.store, self._dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
+            self.raft, self.store, self.dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
             new_lease_id=LeaseIds(machine, common.member_id), refusal=self.upkeep.refusal,
             pace=self.pace, control_applied=self._control_applied, answer_late=self.past.answer,
             look=self.looking.write, auth=self.guard.copy, v2=lambda: self.serve.v2.tree.copy())
@@ -135,7 +135,7 @@ class Node:
             self.raft,
             self.store,
             self.lessor,
-            self._mark_dirty,
+            self.mark_dirty,
             applied_index=lambda: self.applied_index,
             now=loop.time,
             now_ms=self.now_ms,
@@ -179,7 +179,7 @@ class Node:
         self.stopping = self.left = False  # left: nothing is owed any more, and fronts were told
         self.fatal: asyncio.Future[str] = loop.create_future()
         self.peers: Peers
-        self._local: FrameSocket
+        self.local_fronts: FrameSocket
 
     def _control_applied(self, link: FrontLink, record: bytes, physical: bool) -> None:
         if physical:
@@ -190,7 +190,7 @@ class Node:
     def _acknowledge(self, link: FrontLink, record: bytes) -> None:
         """A control record (a compaction) is applied here: everybody has it who could evaluate without it."""
         link.put(record)
-        self._mark_dirty(link)
+        self.mark_dirty(link)
 
     def _take_position(self) -> None:
         """How much of the group's log the state holds, and of the order log: what reads wait for."""
@@ -217,7 +217,7 @@ class Node:
             on_front=self._remote_front,
             on_refused=self._refused,
         )
-        self._local = self.machine.listen(
+        self.local_fronts = self.machine.listen(
             ipc_endpoint(common.run_dir, settings.shard), self._local_front, keyed=False, hwm=100_000)
         if (agreed := self.store.bootstrap()) is not None:
             self.upkeep.check_bootstrap(agreed)
@@ -242,12 +242,13 @@ class Node:
             self._scheduled = True
             self.loop.call_soon(self._run)
 
-    def _mark_dirty(self, link: FrontLink) -> None:
-        self._dirty.add(link)
+    def mark_dirty(self, link: FrontLink) -> None:
+        """Something is queued on this link: the tick that comes sends it."""
+        self.dirty.add(link)
         self.wake()
 
     def _local_front(self, parts: list[bytes]) -> None:
-        self.fronts.frame(parts[0], parts[-1], self._local.send, b"")
+        self.fronts.frame(parts[0], parts[-1], self.local_fronts.send, b"")
         self._wake_for_frame()
 
     def front_frame(self, identity: bytes, data: bytes, send: Send, pass_on: PassOn) -> None:
@@ -276,9 +277,10 @@ class Node:
         """Whether the frame was nothing but writes, for the entry that leaves when the one under way is
         done."""
         gathers, self._gathers = self._gathers, False
-        return gathers and not self._dirty and not self.role.has_room
+        return gathers and not self.dirty and not self.role.has_room
 
-    def _requests(self, link: FrontLink, requests: list[tuple[int, int, int, bytes]]) -> None:
+    def take_requests(self, link: FrontLink, requests: list[tuple[int, int, int, bytes]]) -> None:
+        """What a frame of a front holds, once it is clear who asks."""
         submit = self.role.submit
         self._gathers = True
         self._requests_in_tick += len(requests)
@@ -309,7 +311,7 @@ class Node:
         self.wanted_revision = max(revision, self.wanted_revision)
         self.patience.hurried()
 
-    def _node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
+    def node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
         """A request of another shard's node, or one with a principal; False if it is neither."""
         handler = self.handlers.get(method)
         if handler is None:
@@ -321,7 +323,7 @@ class Node:
         link.answer(0, Status.STATE, self.standing.state())
         self.guard.greet(link)
         self.roster.greet(link)
-        self._dirty.add(link)
+        self.dirty.add(link)
         if self.left and link.watches:
             link.answer(0, Status.LEAVING, b"")
 
@@ -386,7 +388,7 @@ class Node:
         self._requests_in_tick = 0
         self.role.finish()
         self.mail.send()
-        answered = bool(self._dirty) or self._answered_early
+        answered = bool(self.dirty) or self._answered_early
         self._answered_early = False
         self.fronts.flush()
         self._running = False
@@ -395,13 +397,13 @@ class Node:
             self._for_peers.soon()
         elif answered and lone and writes.leader is not None:
             self._for_clients.soon()
-        if writes.ready or self._dirty:
+        if writes.ready or self.dirty:
             self.wake()
 
     def _answer_alone(self) -> None:
         """Nobody else is about to be answered: this answer leaves before everything else that is to be
         done."""
-        if self._dirty and self.role.alone:
+        if self.dirty and self.role.alone:
             self._answered_early = True
             self.fronts.flush()
 

@@ -169,7 +169,7 @@ class Backups:
         link.answer(rid, Status.PARTIAL, HELD.pack(
             position.order_index, position.revision, position.compact_revision,
             self._node.settings.common.member_id) + source.directory.name.encode())
-        self._node._mark_dirty(link)
+        self._node.mark_dirty(link)
 
     # -- building
 
@@ -258,7 +258,7 @@ class Backups:
             link.answer(rid, Status.OK, HEAD.pack(backup.revision, self._node.raft.term))
             self.completed += 1
             self.end(link, rid)
-        self._node._mark_dirty(link)
+        self._node.mark_dirty(link)
 
     def _next(self, backup: Backup) -> None:
         backup.timer = None

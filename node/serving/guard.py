@@ -86,7 +86,7 @@ class Guard:
                 else (rid, method, timeout_ms, body)
                 for rid, method, timeout_ms, body in requests
             ]
-        self._node._requests(link, requests)
+        self._node.take_requests(link, requests)
 
     def take(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
         """A request with a principal, if it is one. EtcdError, if that may not have it evaluated."""
@@ -95,14 +95,14 @@ class Guard:
         node, inner = self._node, method & ~SAID
         principal, request = split(body)
         if inner not in JUDGED or (principal.kind == Kind.FRONT and inner not in _WRITES):
-            node._requests(link, [(rid, inner, timeout_ms, request)])
+            node.take_requests(link, [(rid, inner, timeout_ms, request)])
         elif inner in _QUESTIONS:
             node.confirmations.ask(link, rid, method, body)
         elif inner == Method.WIDE or inner == Method.LONE:
             if node.settings.shard == 0 and node.settings.common.shard_count > 1:
                 node.role.submit(link, rid, method, timeout_ms, body)
             else:  # nobody here takes it
-                node._requests(link, [(rid, inner, timeout_ms, request)])
+                node.take_requests(link, [(rid, inner, timeout_ms, request)])
         elif inner == Method.LEASE_REVOKE and node.settings.shard == 0:
             node.expiry.revoke(link, rid, timeout_ms, request, body[: len(body) - len(request)])
         elif inner in (_AT_LEADER if node.settings.shard == 0 else _KEYS):
@@ -110,7 +110,7 @@ class Guard:
         elif inner in _AT_LEADER or inner in _ADMINISTRATION:
             leader = node.writes.leader
             judge(self.state if leader is None else leader.auth, principal, inner, request, node.store)
-            node._requests(link, [(rid, inner, timeout_ms, request)])
+            node.take_requests(link, [(rid, inner, timeout_ms, request)])
         else:
             serve = node.serve.reading(inner)
 

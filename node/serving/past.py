@@ -88,7 +88,7 @@ class Past:
                 node.reads.start(link, rid, work)
             else:
                 link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
-                node._mark_dirty(link)
+                node.mark_dirty(link)
 
         if due.late.fetch is None:
             fetched(True)

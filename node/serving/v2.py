@@ -95,7 +95,7 @@ class V2Tree:
         self._followers = {link for link in self._followers if link.alive}
         for link in self._followers:
             link.answer(0, Status.V2_EVENTS, news)
-            self._node._mark_dirty(link)
+            self._node.mark_dirty(link)
 
     # -- reads
 
@@ -160,7 +160,7 @@ class V2Tree:
                 return
             answer = self._answered(asked)
         link.ok(rid, node.store.revision, node.raft.term, answer.encode())
-        node._mark_dirty(link)
+        node.mark_dirty(link)
 
     @answered
     def _asked(self, body: bytes) -> _Asked:

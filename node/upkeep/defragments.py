@@ -75,7 +75,7 @@ class Defragments:
         for link, rid in asked:
             if link.alive:
                 link.answer(rid, Status.OK, HEAD.pack(node.store.revision, node.raft.term))
-                node._mark_dirty(link)
+                node.mark_dirty(link)
         if self._waiting:
             self._begin()
 

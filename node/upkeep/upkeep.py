@@ -411,7 +411,7 @@ class Upkeep:
         waiting, self._waiting_compaction = self._waiting_compaction, []
         for link, record in waiting:
             link.put(record)
-            self._node._mark_dirty(link)
+            self._node.mark_dirty(link)
         # RocksDB takes its time to drop what was deleted, and puts wait for it
         if self._quota_full or self._no_space:
             self._giving_back.want(store.defragment)
@@ -420,7 +420,7 @@ class Upkeep:
         """A compaction asked for with ``physical``: answer once the old data is gone here, which may take
         longer than a request may; the front is told at once that it is in order."""
         rid = ANSWER.unpack_from(record)[0]
-        self._node._mark_dirty(link)
+        self._node.mark_dirty(link)
         self._waiting_compaction = [waiting for waiting in self._waiting_compaction if waiting[0].alive]
         if len(self._waiting_compaction) < MAX_WAITING:
             link.answer(rid, Status.PARTIAL, b"")
@@ -521,7 +521,7 @@ class Upkeep:
             node.raft.transfer_leadership(target)
             node.wake()
             link.answer(rid, Status.OK, b"")
-        node._mark_dirty(link)
+        node.mark_dirty(link)
 
     # -- clockwork
 

@@ -53,7 +53,7 @@ class Fates:
             if done:
                 for (link, rid), status, body in own.answers(before[own.index], own.term):
                     node.past.deliver(link, rid, status, body, own.term)
-                    node._mark_dirty(link)
+                    node.mark_dirty(link)
             else:
                 for token in own.owed():
                     not_leader(node, *token)
@@ -64,4 +64,4 @@ class Fates:
         for batch in self._open.skipped_to(applied):
             for link, rid in batch.owed():
                 link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
-                self._node._mark_dirty(link)
+                self._node.mark_dirty(link)

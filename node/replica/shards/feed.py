@@ -98,7 +98,7 @@ class Feeds:
         shard, first = FEED_BODY.unpack(body)
         if first <= self._node.log.snapshot_position().index:
             link.answer(rid, Status.ERROR, EtcdError(errors.COMPACTED).encode())
-            self._node._mark_dirty(link)
+            self._node.mark_dirty(link)
             return
         feed = self._feeds[link] = Feed(link, rid, shard, first, first - 1)
         self.push(feed)
@@ -162,7 +162,7 @@ class Feeds:
             # truncated, or jumped over by a snapshot: another host may have it, or a snapshot must do
             self._feeds.pop(feed.link, None)
             feed.link.answer(feed.rid, Status.ERROR, EtcdError(errors.COMPACTED).encode())
-            node._dirty.add(feed.link)
+            node.dirty.add(feed.link)
             return
         last = min(node.applied_index, feed.acked + _WINDOW)
         sent = False
@@ -188,7 +188,7 @@ class Feeds:
                 self.records += 1
                 sent = True
         if sent:
-            node._dirty.add(feed.link)
+            node.dirty.add(feed.link)
 
     @property
     def hasty(self) -> bool:

@@ -37,4 +37,4 @@ def not_leader(node: Node, link: FrontLink, rid: int) -> None:
     """Tell that nothing was logged, and who leads (I23)."""
     leader = 0 if node.raft.role is Role.LEADER else node.raft.leader_id
     link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, node.raft.term))
-    node._mark_dirty(link)
+    node.mark_dirty(link)

@@ -144,7 +144,7 @@ class OrderRole:
             self._wide(link, rid, Method.PUT, timeout_ms, request, who)
         else:
             link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
-            self.node._mark_dirty(link)
+            self.node.mark_dirty(link)
 
     def _wide(
         self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes,
@@ -180,7 +180,7 @@ class OrderRole:
         fate = self.coordinator.fate(decode_attempt(body)) if self.coordinator is not None else None
         if fate is not None:
             link.answer(rid, Status.OK, FATE.pack(fate))
-            self.node._mark_dirty(link)
+            self.node.mark_dirty(link)
 
     # -- the sequencer
 
@@ -441,7 +441,7 @@ class OrderRole:
         applied = self.reports.applied_by_all(range(1, self.placement.shards), self.fold)
         for link, record in self._controls.done(applied):
             link.put(record)
-            self.node._mark_dirty(link)
+            self.node.mark_dirty(link)
 
     def _settle_controls(self) -> None:
         """Who does not lead is not told any more what the shards' leaders have applied: whoever waits for
@@ -457,7 +457,7 @@ class OrderRole:
             Status.UNKNOWN,
             EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode(),
         )
-        self.node._mark_dirty(link)
+        self.node.mark_dirty(link)
 
     def _forget_controls(self) -> None:
         """Their fronts have told their clients that the outcome is unknown: a shard without a leader ends no

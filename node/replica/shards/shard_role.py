@@ -217,13 +217,13 @@ class ShardRole:
                 if link is not last:
                     last, put = link, link.put
                     if link.alive:
-                        self.node._dirty.add(link)
+                        self.node.dirty.add(link)
                 put(pack(rid, 0, head_bytes, revision, term))
         answers = leading.take_answers()
         for (link, rid), status, body in answers:
             if link.alive:
                 self.node.past.deliver(link, rid, status, body, leading.term)
-                self.node._dirty.add(link)
+                self.node.dirty.add(link)
         return count + len(answers)
 
     # -- the order

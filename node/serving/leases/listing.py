@@ -72,7 +72,7 @@ class LeaseList:
                     work = self._answer(link, rid, max(head, self._head))
                     if work is not None:
                         self._node.reads.start(link, rid, work)
-                    self._node._mark_dirty(link)
+                    self._node.mark_dirty(link)
                 if not number % _TOLD:
                     yield
         self._making = False

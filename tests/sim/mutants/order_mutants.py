@@ -151,7 +151,7 @@ def judges_fates_by_index(patch: Patch) -> None:
             if own.index in before:
                 for (link, rid), status, body in own.answers(before[own.index], own.term):
                     link.answer(rid, status, body)
-                    self._node._mark_dirty(link)
+                    self._node.mark_dirty(link)
                 self._open.entries.remove(own)
 
     patch.setattr(node.replica.shards.fates.Fates, "decide", decide)

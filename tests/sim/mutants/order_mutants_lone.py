@@ -103,7 +103,7 @@ def the_sequencer_sends_on_what_it_takes(patch: Patch) -> None:
         (shard,), request = LONE_HEAD.unpack_from(body), body[LONE_HEAD.size :]
         if coordinator is not None and not coordinator.free_for(Method.PUT, request, shard):
             link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
-            self.node._mark_dirty(link)
+            self.node.mark_dirty(link)
             coordinator.submit(None, Method.PUT, request)
 
     patch.setattr(OrderRole, "_lone", both)

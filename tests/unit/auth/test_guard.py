@@ -21,7 +21,7 @@ class _Node:
     def catch_up(self) -> None:
         self.guard.state = SimpleNamespace(enabled=True)  # type: ignore[assignment]
 
-    def _requests(self, link: Any, requests: list[tuple[int, int, int, bytes]]) -> None:
+    def take_requests(self, link: Any, requests: list[tuple[int, int, int, bytes]]) -> None:
         self.taken += [method for _, method, _, _ in requests]
 
 

@@ -31,13 +31,13 @@ def node_whose_reads_raise(error: Exception, dropped: list[bytes]) -> Any:
         raise error
 
     return SimpleNamespace(
-        role=SimpleNamespace(submit=None), _requests_in_tick=0, _node_request=lambda *args: False,
+        role=SimpleNamespace(submit=None), _requests_in_tick=0, node_request=lambda *args: False,
         serve=SimpleNamespace(request=request),
         fronts=SimpleNamespace(drop=dropped.append), catch_up=lambda: None)
 
 
 def ask(node: Any) -> None:
-    Node._requests(node, FrontLink(b"front", lambda parts: True, b"", 1), [(1, Method.RANGE, 1000, b"")])
+    Node.take_requests(node, FrontLink(b"front", lambda parts: True, b"", 1), [(1, Method.RANGE, 1000, b"")])
 
 
 def test_a_read_that_finds_the_disk_damaged_ends_the_node_instead_of_the_front_that_asked() -> None:
@@ -65,14 +65,14 @@ def test_whatever_is_asked_has_the_replica_caught_up_first_and_writes_have_not()
     node: Any = SimpleNamespace(
         role=SimpleNamespace(submit=lambda *args: seen.append("write")),
         _requests_in_tick=0,
-        _node_request=lambda *args: False,
+        node_request=lambda *args: False,
         serve=SimpleNamespace(request=lambda *args: seen.append("read")),
         catch_up=lambda: seen.append("caught up"),
         watches=SimpleNamespace(subscribe=lambda *args: seen.append("watch")),
         confirmations=SimpleNamespace(ask=lambda *args: seen.append("question")),
     )
     link = FrontLink(b"front", lambda parts: True, b"", 1)
-    Node._requests(node, link, [(rid, method, 1000, b"") for rid, method in enumerate(
+    Node.take_requests(node, link, [(rid, method, 1000, b"") for rid, method in enumerate(
         (Method.PUT, Method.RANGE, Method.READ_INDEX, Method.SUBSCRIBE, Method.STATUS))])
     assert seen == [
         "write",
@@ -95,7 +95,7 @@ def test_a_link_that_an_early_answer_found_full_gets_nothing_more() -> None:
         role=SimpleNamespace(submit=None), _requests_in_tick=0,
         catch_up=lambda: setattr(link, "alive", False),
         watches=SimpleNamespace(subscribe=lambda *args: seen.append("watch")))
-    Node._requests(node, link, [(1, Method.SUBSCRIBE, 1000, b""), (2, Method.SUBSCRIBE, 1000, b"")])
+    Node.take_requests(node, link, [(1, Method.SUBSCRIBE, 1000, b""), (2, Method.SUBSCRIBE, 1000, b"")])
     assert seen == []
 
 
@@ -104,7 +104,7 @@ class Told:
 
     def __init__(self, *, alone: bool = True, scheduled: bool = False, running: bool = False) -> None:
         self.seen: list[str] = []
-        self._dirty = {"a front"}
+        self.dirty = {"a front"}
         self._scheduled, self._running = scheduled, running
         self.role = SimpleNamespace(alone=alone)
         self.fronts = SimpleNamespace(flush=lambda: self.seen.append("answered"))
@@ -168,7 +168,7 @@ def test_an_answer_that_is_alone_leaves_before_the_rest_of_the_tick() -> None:
         node: Any = Told(alone=alone)
         Node._answer_alone(node)
         assert node.seen == ["answered"] * alone
-    node._dirty = set()
+    node.dirty = set()
     node.role.alone = True
     Node._answer_alone(node)
     assert node.seen == []
@@ -262,7 +262,7 @@ def test_a_tick_evaluates_again_what_its_first_round_let_in_and_only_that(
             settled=settled, evaluate=lambda: seen.append("evaluated"), finish=lambda: None),
         mail=SimpleNamespace(send=lambda: None), fronts=SimpleNamespace(flush=lambda: None),
         clock=SimpleNamespace(look=lambda: None), confirmations=SimpleNamespace(open=False),
-        _requests_in_tick=1, _dirty=set(), _answered_early=False)
+        _requests_in_tick=1, dirty=set(), _answered_early=False)
     Node._run(node)
     assert seen[:2] == ["evaluated", "what Raft wants done"]
     assert seen.count("evaluated") == evaluated

@@ -39,7 +39,7 @@ class FakeNode:
             deliver=lambda link, rid, status, body, term: link.answer(rid, status, body)
         )
 
-    def _mark_dirty(self, link: Link) -> None:
+    def mark_dirty(self, link: Link) -> None:
         pass
 
 

@@ -34,7 +34,7 @@ class NodeZero:
         self.log = SimpleNamespace(snapshot_position=lambda: SimpleNamespace(index=0))
         self.raft = SimpleNamespace(log_entries=self._entries)
         self.applied_index = 0
-        self._dirty: set[FrontLink] = set()
+        self.dirty: set[FrontLink] = set()
         self.timers: list[Callable[[], None]] = []
         self.turns: list[Callable[[], None]] = []
         self.loop = SimpleNamespace(

@@ -134,7 +134,7 @@ def test_records_that_could_not_be_applied_end_the_node_whoever_asked(
     monkeypatch.setattr(store, "write", fails)
     link = FrontLink(b"front", lambda parts: True, b"", 1)
     with pytest.raises(ApplyFailed, match="order records 2 to 2"):
-        Node._requests(replica, link, [(1, Method.RANGE, 1000, b"")])
+        Node.take_requests(replica, link, [(1, Method.RANGE, 1000, b"")])
     assert replica.dropped == []
 
 

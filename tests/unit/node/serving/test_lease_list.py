@@ -37,7 +37,7 @@ class Registry:
         self.streams = Streams(self.reads.start, self.loop.time, self.reads.refuse, 60.0)
         node: Any = SimpleNamespace(store=self.store, raft=SimpleNamespace(term=1), lessor=self.lessor,
                                     slicer=slicer, reads=self.reads, streams=self.streams,
-                                    _mark_dirty=lambda link: None)
+                                    mark_dirty=lambda link: None)
         self.list = LeaseList(node)
         self.answers: list[tuple[int, int, bytes]] = []
         self.heads: dict[int, tuple[int, ...]] = {}  # revision and term of each answer

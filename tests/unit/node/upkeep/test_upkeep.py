@@ -126,7 +126,7 @@ class Replica:
     def wake(self) -> None:
         self.woken = True
 
-    def _mark_dirty(self, link: FrontLink) -> None:
+    def mark_dirty(self, link: FrontLink) -> None:
         """Answers are taken by hand."""
 
     def fail(self, reason: str) -> None:

@@ -248,15 +248,15 @@ def test_a_mistake_after_evaluating_is_nobodys_answer(monkeypatch: pytest.Monkey
         raise KeyError("a mistake")
 
     monkeypatch.setattr("cluster.order.leading.pending.PendingOverlay.take", mistaken)
-    role = SimpleNamespace(submit=None, leading=shard)
-    node = SimpleNamespace(
+    role: Any = SimpleNamespace(submit=None, leading=shard)
+    node: Any = SimpleNamespace(
         role=role, _requests_in_tick=0, catch_up=lambda: None,
         handlers={Method.RELEASE: lambda *asked: ShardRole._release(role, decode_attempt(asked[-1]))},
         reads=SimpleNamespace(refuse=lambda *args: pytest.fail("answered, and the leader goes on")))
-    node._node_request = partial(Node._node_request, node)
+    node.node_request = partial(Node.node_request, node)
+    link = FrontLink(b"sequencer", lambda parts: True, b"", 1)
     with pytest.raises(Torn, match=r"ShardLeader\.release met KeyError"):
-        Node._requests(node, FrontLink(b"sequencer", lambda parts: True, b"", 1),  # type: ignore[arg-type]
-                       [(1, Method.RELEASE, 1000, encode_attempt(attempt))])
+        Node.take_requests(node, link, [(1, Method.RELEASE, 1000, encode_attempt(attempt))])
 
 
 @pytest.mark.parametrize("method", [Method.LEASE_GRANT, Method.COMPACT, Method.SET_ALARM, Method.PUBLISH, 99])

@@ -66,7 +66,7 @@ class Host:
         self.node: Any = SimpleNamespace(
             store=SimpleNamespace(feature_rows=lambda _: [], revision=1), raft=SimpleNamespace(term=TERM),
             applied_index=71, guard=SimpleNamespace(state=self.state), loop=self.net.loop,
-            patience=SimpleNamespace(hurried=lambda: None), _mark_dirty=lambda link: None)  # fmt: skip
+            patience=SimpleNamespace(hurried=lambda: None), mark_dirty=lambda link: None)  # fmt: skip
         self.tree = V2Tree(self.node)
         chance = random.Random(seed)
         for _ in range(40):
