@@ -38,6 +38,7 @@ from node.backup.build import Job
 from node.backup.sorting import shrink
 from node.links.fronts import FrontLink
 from node.serving.streams import slow
+from node.slicing.yielding import Others
 from node.storage.snapshot import SnapshotSource
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ log = structlog.get_logger("backups")
 HELD = struct.Struct("<QQQQ")  # order index, revision, compact revision, member ID; then the name
 _WINDOW_BYTES = 512 * 1024
 _CHUNK_BYTES = 128 * 1024
-_CHUNK_EVERY_S = 0.002  # a chunk takes the loops of node and front 0.4 ms: what others ask for comes between
+# A chunk takes the loops of node and front 0.4 ms, its receiver as long: what others ask for comes between
+_CHUNK_EVERY_S = 0.002
+_CHUNK_BESIDE_S = 0.004  # while they ask
 _MOST = 4  # of each kind at once; each holds a checkpoint, or a file, on the disk
 _BUDGET_BYTES = 32 << 20  # of rows in the memory of what builds
 _NAME = re.compile(r"checkpoint-\d+")
@@ -126,6 +129,7 @@ class Backups:
         self._serial = 0
         self._folder = Path(node.settings.data_dir) / "backups"
         node.machine.remove_left_snapshots(self._folder)  # by a process that was killed
+        self._others = Others(node.machine.perf_counter, lambda: (node.raft.last_index, node.serve.ranges))
         self.completed = 0
 
     def ask(self, link: FrontLink, rid: int, body: bytes) -> None:
@@ -198,28 +202,23 @@ class Backups:
             done = self._node.loop.run_in_executor(None, _run, backup, job)
             done.add_done_callback(partial(self._built, backup))
 
-    def _built(self, backup: Backup, done: asyncio.Future[dict[str, Any]]) -> None:
+    def _built(self, backup: Backup, done: asyncio.Future[tuple[dict[str, Any], BinaryIO | None]]) -> None:
         self._building = None
+        error = done.exception()
+        result: dict[str, Any] = {"error": str(error)}
+        if error is None:
+            result, backup.file = done.result()
         if not self._node.stopping:
             self._build_next()
         if backup.ended:
             self._free(backup)  # what it has left meanwhile
             return
-        error = done.exception()
-        result: dict[str, Any] = {"error": str(error)} if error is not None else done.result()
         if "size_bytes" not in result:
             self.end(backup.link, backup.rid)
             self._failed(backup.link, backup.rid, result.get("unfit") or result.get("error") or "no result")
             return
         log.info("built a backup", **result)
         backup.size_bytes, backup.revision = result["size_bytes"], result["revision"]
-        try:
-            backup.file = (backup.folder / "backup.db").open("r+b")
-            shutil.rmtree(backup.folder)  # what is open stays until it is closed
-        except OSError as e:
-            self.end(backup.link, backup.rid)
-            self._failed(backup.link, backup.rid, str(e))
-            return
         backup.began = backup.moved_at = self._node.loop.time()
         self._pump(backup)
 
@@ -253,7 +252,8 @@ class Backups:
         if chunk:
             backup.sent += len(chunk)
             link.answer(rid, Status.PARTIAL, (backup.size_bytes - backup.sent).to_bytes(8, "little") + chunk)
-            backup.timer = self._node.loop.call_later(_CHUNK_EVERY_S, self._next, backup)
+            every_s = _CHUNK_BESIDE_S if self._others.about() else _CHUNK_EVERY_S
+            backup.timer = self._node.loop.call_later(every_s, self._next, backup)
         else:
             link.answer(rid, Status.OK, HEAD.pack(backup.revision, self._node.raft.term))
             self.completed += 1
@@ -310,8 +310,8 @@ class Backups:
             self.end(taken.link, taken.rid)
 
 
-def _run(backup: Backup, job: Job) -> dict[str, Any]:
-    """In a helper thread: have the file built by a process, and wait for it."""
+def _run(backup: Backup, job: Job) -> tuple[dict[str, Any], BinaryIO | None]:
+    """In a helper thread: have the file built by a process, wait for it, and open it."""
     backup.folder.mkdir(parents=True)
     backup.process = process = subprocess.Popen(
         [sys.executable, "-P", "-m", "node.backup.build"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -320,9 +320,13 @@ def _run(backup: Backup, job: Job) -> dict[str, Any]:
         _kill(process)
     out, _ = process.communicate(job.encode())
     if process.returncode:
-        return {"error": f"it ended with code {process.returncode}"}
+        return {"error": f"it ended with code {process.returncode}"}, None
     found: dict[str, Any] = json.loads(out)
-    return found
+    if "size_bytes" not in found:
+        return found, None
+    file = (backup.folder / "backup.db").open("r+b")
+    shutil.rmtree(backup.folder)  # what is open stays until it is closed
+    return found, file
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

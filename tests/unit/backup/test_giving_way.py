@@ -12,7 +12,7 @@ import pytest
 
 from node.backup import giving_way
 from node.backup.giving_way import Times, starves
-from node.backup.sorting import shrink
+from node.backup.sorting import PacedFile, shrink
 
 _S = 1_000_000_000
 _WORK = """
@@ -107,3 +107,13 @@ def test_a_large_file_is_freed_by_and_by(tmp_path: Path, monkeypatch: pytest.Mon
         file.truncate(20 << 20)
         shrink(file)
     assert sizes == [12 << 20, 4 << 20]
+
+
+def test_a_file_that_goes_to_the_disk_in_pieces_holds_all_of_them_once(tmp_path: Path) -> None:
+    written = [bytes([i % 251]) * (i * 7919 % 300_000) for i in range(20)]
+    file = PacedFile(tmp_path / "file")
+    for part in written:
+        file.write(part)
+    assert file.size_bytes == sum(map(len, written))
+    file.close(head=b"head")
+    assert (tmp_path / "file").read_bytes() == b"head" + b"".join(written)[4:]
