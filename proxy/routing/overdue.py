@@ -1,7 +1,7 @@
-"""Requests of a front that have waited too long, or whose clients have gone: what each is told.
+"""Requests of a front that wait, or whose clients or links have gone: what becomes of each.
 
-The router looks through what is open, every ``router.SWEEP_S``, instead of having a timer for each; through
-AT_ONCE requests of a link at a time, the oldest first, so that 50,000 are told half a second late at most.
+What has waited too long is found by looking through what is open, every ``router.SWEEP_S``, instead of
+having a timer for each; through AT_ONCE requests of a link at a time, the oldest first, so that 50,000 are told half a second late at most.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cluster import errors
 from cluster.wire.messages import Method
-from proxy.routing.waiting import WRITE, Waiting
+from proxy.routing.waiting import ASK, SERIALIZABLE, WRITE, Waiting
 
 if TYPE_CHECKING:
     from proxy.routing.links import Link
@@ -48,6 +48,42 @@ def sweep_link(router: Router, link: Link, route: ShardRoute, now: float) -> Non
             router.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
         else:
             router.fail(waiting, errors.TIMEOUT)
+
+
+def moved_on(router: Router, link: Link) -> None:
+    """What was under way on a link that has ended (I23)."""
+    pending = tuple(link.pending.values())
+    link.pending.clear()
+    for waiting in pending:
+        if waiting.route == WRITE or waiting.pieces is not None or waiting.method == Method.SNAPSHOT:
+            router.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+        elif waiting.call is not None and waiting.call.closed:
+            router.gone(waiting)
+        elif waiting.route == ASK:
+            router.to_leader(waiting)
+        elif waiting.prefix == SERIALIZABLE:
+            router.recent.read(waiting)
+        else:
+            router.to_replica(waiting)
+
+
+def resume(router: Router, route: ShardRoute) -> None:
+    """Send what has waited for a leader, or for a replica, if there is one now."""
+    if route.leader_link is not None and route.queue:
+        queue, route.queue = route.queue, deque()
+        for waiting in queue:
+            if waiting.call is not None and waiting.call.closed:
+                router.gone(waiting)
+            else:
+                router.to_leader(waiting)
+    if route.replica is not None and route.reads:
+        queue, route.reads = route.reads, deque()
+        for waiting in queue:
+            if waiting.prefix == SERIALIZABLE:
+                router.recent.read(waiting)
+            else:
+                router.to_replica(waiting)
+    router.recent.release()
 
 
 def sweep_queue(router: Router, queue: deque[Waiting], now: float) -> deque[Waiting]:

@@ -17,7 +17,6 @@ Rules
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -29,13 +28,13 @@ from cluster.features.auth.principal import SAID
 from cluster.members.table import Table
 from cluster.repeats import Repeats
 from cluster.settings import Common
-from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, READ, REQUEST, Method, Status
+from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, REQUEST, Method, Status
 from cluster.wire.protobuf import ResponseHeaders, header_prefix
 from proxy.auth.shown import Principals
 from proxy.routing.following import heard
 from proxy.routing.in_turn import LARGE_BYTES, InTurn
 from proxy.routing.links import REFUSED, Link, Near
-from proxy.routing.overdue import sweep_link, sweep_waiting
+from proxy.routing.overdue import moved_on, resume, sweep_link, sweep_waiting
 from proxy.routing.pieces import Pieces
 from proxy.routing.reach import Reach
 from proxy.routing.reads.read_index import ReadIndexRounds
@@ -43,9 +42,11 @@ from proxy.routing.reads.recent import RecentReads
 from proxy.routing.rounds import Rounds
 from proxy.routing.routes import Connect, ShardRoute
 from proxy.routing.slow import SlowRequests
-from proxy.routing.waiting import ASK, READ_ANY, WRITE, Loop, MethodStats, Subscriber, Waiting
+from proxy.routing.waiting import (
+    ASK, READ_ANY, SERIALIZABLE, WRITE, Loop, MethodStats, Subscriber, Waiting,
+)
 
-__all__ = ["ASK", "READ_ANY", "SWEEP_S", "WRITE", "MethodStats", "Router", "Subscriber", "Waiting"]
+__all__ = ["ASK", "READ_ANY", "SERIALIZABLE", "SWEEP_S", "WRITE", "MethodStats", "Router", "Subscriber", "Waiting"]
 
 log = structlog.get_logger("router")
 
@@ -141,7 +142,7 @@ class Router:
         if not serializable:
             self.read_index.add(waiting)
             return
-        waiting.prefix = _SERIALIZABLE
+        waiting.prefix = SERIALIZABLE
         self.recent.read(waiting)
 
     def index(self, then: Callable[[Waiting, int, bytes], None]) -> None:
@@ -182,7 +183,7 @@ class Router:
         """A question about the host's own replica, however far it is (Status, Snapshot). ``limit_s``: if it
         has a time limit of its own."""
         waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), limit_s or self.limit_s,
-                          stats, then, context, _SERIALIZABLE)
+                          stats, then, context, SERIALIZABLE)
         home = self.routes[shard].home
         if home is not None:
             self.send(home, waiting)
@@ -465,24 +466,7 @@ class Router:
         """A node has said how things are."""
         route = self.routes[link.shard]
         route.choose(self.loop.time())
-        self._resume(route)
-
-    def _resume(self, route: ShardRoute) -> None:
-        if route.leader_link is not None and route.queue:
-            queue, route.queue = route.queue, deque()
-            for waiting in queue:
-                if waiting.call is not None and waiting.call.closed:
-                    self.gone(waiting)
-                else:
-                    self.to_leader(waiting)
-        if route.replica is not None and route.reads:
-            queue, route.reads = route.reads, deque()
-            for waiting in queue:
-                if waiting.prefix == _SERIALIZABLE:
-                    self.recent.read(waiting)
-                else:
-                    self.to_replica(waiting)
-        self.recent.release()
+        resume(self, route)
 
     def link_down(self, link: Link, reason: str) -> None:
         """A link has ended: its writes have an unknown fate, its questions are asked elsewhere (I23)."""
@@ -494,22 +478,10 @@ class Router:
             reason=reason,
             pending=len(link.pending))
         self.routes[link.shard].lost(link, now, reason)
-        pending = tuple(link.pending.values())
-        link.pending.clear()
-        for waiting in pending:
-            if waiting.route == WRITE or waiting.pieces is not None or waiting.method == Method.SNAPSHOT:
-                self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
-            elif waiting.call is not None and waiting.call.closed:
-                self.gone(waiting)
-            elif waiting.route == ASK:
-                self.to_leader(waiting)
-            elif waiting.prefix == _SERIALIZABLE:
-                self.recent.read(waiting)
-            else:
-                self.to_replica(waiting)
+        moved_on(self, link)
         if self.hub is not None:
             self.hub.link_down(link)
-        self._resume(self.routes[link.shard])
+        resume(self, self.routes[link.shard])
 
     # -- time ---------------------------------------------------------------------------------------
 
@@ -522,7 +494,7 @@ class Router:
             if not self.draining:
                 route.upkeep(now)
             route.choose(now)  # also offers the leader again that a NOT_LEADER had taken back
-            self._resume(route)
+            resume(self, route)
             for link in tuple(route.links.values()):
                 sweep_link(self, link, route, now)
             sweep_waiting(self, route, now)
@@ -595,5 +567,3 @@ class Router:
             "links_up": sum(link.up for r in self.routes for link in r.links.values()),
         }
 
-
-_SERIALIZABLE = READ.pack(0, 0)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster import errors
 from cluster.faults import HANDLER_MISTAKES, faults
-from cluster.wire.messages import Method
+from cluster.wire.messages import READ, Method
 
 if TYPE_CHECKING:
     from proxy.routing.links import Link
 
 WRITE, ASK, READ_ANY = 0, 1, 2  # routes: to the leader and never again (I23); to the leader; to a replica
+SERIALIZABLE = READ.pack(0, 0)  # what stands before a read of a replica as far as that is
 
 
 class MethodStats:

@@ -13,9 +13,6 @@ GOAWAY; one that ends a stream becomes RST_STREAM (RFC 9113 section 5.4). Breach
 frames that cost more than they bring, are paid from budgets. WINDOW_UPDATE is not: honest clients under
 load send thousands of them a second. PING has a rule of its own (``guard``).
 
-Ids of streams that were reset, by either side, are remembered (boundedly), because late frames
-on them are judged differently (section 5.1); every other closed stream ended by END_STREAM.
-
 Hot path: ``receive`` handles HEADERS with END_HEADERS only, and DATA without padding, in its
 own loop; everything else is a method. Measured on the 2-core reference machine with calls
 pipelined 200 a read, ``proxy.grpc.calls`` and its answer included (``tests.unit.grpc.cost``): 1.9 us of CPU per unary call
@@ -29,7 +26,7 @@ from collections.abc import Callable
 from proxy.http.http2 import frames
 from proxy.http.http2.blocks import TABLE_LIMIT, HeaderBlock, HeaderDecoder
 from proxy.http.http2.frames import ConnectionFault, ErrorCode, StreamFault
-from proxy.http.http2.guard import Budget, KeepAlive, Limits
+from proxy.http.http2.guard import Budget, KeepAlive, Limits, ResetIds
 from proxy.http.http2.outbound import Outbound
 from proxy.http.http2.partial import PartialBlock, unpad
 from proxy.http.http2.stream import Stream
@@ -37,7 +34,6 @@ from proxy.http.memory import Memory
 
 _KEEPALIVE_PING = b"\0muster\0"
 _DRAIN_PING = b"\0goaway\0"
-_REMEMBERED_RESETS = 4_096
 TURN_WORK = 400  # units of work in a turn of the loop, some 2 ms: a frame is one, 4 octets of a new header block
 # another (short fields take 0.2 us an octet)
 
@@ -75,7 +71,7 @@ class Connection(Outbound):
         self._first = True  # the client's SETTINGS have not come yet
         self._last_id = 0
         self._gaps: list[tuple[int, int]] = []  # ids that were skipped, hence closed without ever being used
-        self._reset_ids: dict[int, bool] = {}  # True: by us
+        self._reset_ids = ResetIds()
         self._receive_window = limits.connection_window_bytes
         self._block: PartialBlock | None = None
         self._drain_ping = False
@@ -248,7 +244,7 @@ class Connection(Outbound):
         if window < self.stream_window >> 1 and not stream.remote_closed:
             self.write(frames.window_update(stream.id, self.stream_window - window))
             stream.receive_window = self.stream_window
-        if stream.headers.content_length >= 0 and not self._length_fits(stream, body_bytes, stream.remote_closed):
+        if stream.headers.content_length >= 0 and not stream.length_fits(body_bytes, stream.remote_closed):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length and DATA differ")  # section 8.1.1
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -333,7 +329,7 @@ class Connection(Outbound):
         if block.trailer_fault:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, block.trailer_fault)
         stream.remote_closed = True
-        if stream.headers.content_length >= 0 and not self._length_fits(stream, 0, True):
+        if stream.headers.content_length >= 0 and not stream.length_fits(0, True):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length and DATA differ")
         stream.trailers(block)
 
@@ -455,9 +451,7 @@ class Connection(Outbound):
             stream.queue = None
         self.ready.pop(stream, None)
         if reset_by_us is not None:
-            if len(self._reset_ids) >= _REMEMBERED_RESETS:
-                del self._reset_ids[next(iter(self._reset_ids))]
-            self._reset_ids[stream.id] = reset_by_us
+            self._reset_ids.add(stream.id, reset_by_us)
         if self.draining:
             self._finish_if_idle("drained")
 
@@ -542,13 +536,11 @@ class Connection(Outbound):
             self.forget(stream, reset_by_us=True)
             stream.cancelled(code)
         elif stream_id <= self._last_id and stream_id & 1:
-            self._reset_ids[stream_id] = True
-            if len(self._reset_ids) > _REMEMBERED_RESETS:
-                del self._reset_ids[next(iter(self._reset_ids))]
+            self._reset_ids.add(stream_id, True)
 
     def _late(self, stream_id: int, paid: bool) -> None:
         """DATA or HEADERS on a stream that is closed (section 5.1, "closed"). ``paid``: by flow control."""
-        by_us = self._reset_ids.get(stream_id)
+        by_us = self._reset_ids.by_us(stream_id)
         if by_us is None:
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, "frame after END_STREAM")
         if not paid:
@@ -583,12 +575,6 @@ class Connection(Outbound):
         stream.held = 0
         if not self.finished:
             self._receive_window = self._credit(self._receive_window)
-
-    def _length_fits(self, stream: Stream, size: int, ended: bool) -> bool:
-        """Section 8.1.1: DATA adds up to content-length."""
-        stream.received_bytes += size
-        expected = stream.headers.content_length
-        return stream.received_bytes == expected if ended else stream.received_bytes <= expected
 
 
 _HANDLERS: tuple[Callable[[Connection, int, int, bytes], None], ...] = (

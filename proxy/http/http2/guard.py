@@ -14,6 +14,7 @@ from proxy.http.http2.frames import ConnectionFault, ErrorCode
 
 MAX_PING_STRIKES = 2
 IDLE_PING_INTERVAL_S = 7200.0
+_REMEMBERED_RESETS = 4_096
 
 
 @dataclass(slots=True, frozen=True)
@@ -102,6 +103,31 @@ class PingPolicy:
         if last + (IDLE_PING_INTERVAL_S if idle else self._limits.ping_min_interval_s) > now:
             self._strikes += 1
         return self._strikes <= MAX_PING_STRIKES
+
+
+class ResetIds:
+    """Ids of streams that were reset, by either side; the oldest are forgotten.
+
+    Late frames on them are judged differently (section 5.1); every other closed stream ended by END_STREAM.
+    """
+
+    __slots__ = ("_by_us",)
+
+    def __init__(self) -> None:
+        self._by_us: dict[int, bool] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_us)
+
+    def add(self, stream_id: int, by_us: bool) -> None:
+        """A stream was reset."""
+        self._by_us[stream_id] = by_us
+        if len(self._by_us) > _REMEMBERED_RESETS:
+            del self._by_us[next(iter(self._by_us))]
+
+    def by_us(self, stream_id: int) -> bool | None:
+        """Whether this side reset it; None: nobody did, as far as is remembered."""
+        return self._by_us.get(stream_id)
 
 
 class KeepAlive:

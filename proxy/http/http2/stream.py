@@ -73,6 +73,14 @@ class Stream:
     def drained(self) -> None:
         """The queue fell to the drain mark."""
 
+    # -- receiving (connection's use)
+
+    def length_fits(self, size: int, ended: bool) -> bool:
+        """Section 8.1.1: DATA, of which so much more has come, adds up to content-length."""
+        self.received_bytes += size
+        expected = self.headers.content_length
+        return self.received_bytes == expected if ended else self.received_bytes <= expected
+
     # -- sending
 
     def send_headers(self, block: bytes, end_stream: bool = False) -> None:

@@ -21,7 +21,7 @@ from cluster.errors import EtcdError
 from cluster.wire.messages import READ, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.pieces import KEEP_S
-from proxy.routing.router import READ_ANY, Waiting
+from proxy.routing.router import READ_ANY, SERIALIZABLE, Waiting
 from proxy.services.shares import ClientShares, Shares
 from proxy.shared.context import Call, Context
 
@@ -187,7 +187,7 @@ class Snapshot:
         names = json.dumps([one.name for one in sending.checkpoints]).encode()
         sending.built = Waiting(
             call, Method.SNAPSHOT, names, 0, READ_ANY, router.loop.time(), _LIMIT_S, self._stats,
-            self._answer, sending, READ.pack(0, 0))
+            self._answer, sending, SERIALIZABLE)
         router.send(link, sending.built)
 
     def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:

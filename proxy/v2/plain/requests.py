@@ -26,7 +26,7 @@ from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER, Method, Status
 from proxy.http.http1_plain import Plain, PlainRequest
 from proxy.http.requests import HttpHandler, HttpRequest
 from proxy.routing.in_turn import LARGE_BYTES
-from proxy.routing.router import READ_ANY, MethodStats, Waiting
+from proxy.routing.router import READ_ANY, SERIALIZABLE, MethodStats, Waiting
 from proxy.shared.context import Context
 from proxy.v2.call import said
 from proxy.v2.keys import Keys
@@ -39,7 +39,6 @@ _BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 VALUE = b"value="
 _TTL = re.compile(rb"ttl=([0-9]{1,9})")
 _NS = 10**9
-_SERIALIZABLE = READ.pack(0, 0)
 _OK = int(Status.OK)
 
 
@@ -186,7 +185,7 @@ class PlainRead(PlainRequestCall):
         router = self.ways.router
         now = router.loop.time()
         if self.kind == "GET":
-            router.recent.read(self._of_replica(_SERIALIZABLE, now))
+            router.recent.read(self._of_replica(SERIALIZABLE, now))
         else:
             router.read_index.add(
                 Waiting(self, Method.READ_INDEX, b"", 0, READ_ANY, now, router.limit_s, self.ways.stats,

@@ -21,14 +21,13 @@ from cluster.features.v2.events import Brief, Event, concerns, decode_news
 from cluster.features.v2.requests import Answer, Kind, Scan, Who, read_body
 from cluster.features.v2.shown import event_json
 from cluster.features.v2.tree import AUTH, namespace
-from cluster.wire.messages import HEAD, READ, Method
+from cluster.wire.messages import HEAD, Method
 from proxy.routing.links import Link
-from proxy.routing.router import READ_ANY, Router, Waiting
+from proxy.routing.router import READ_ANY, SERIALIZABLE, Router, Waiting
 
 _AT_ONCE = 200  # who is woken in a turn of the loop
 _LOOKS_AT_ONCE = 2000  # who looks back again in one frame: some 20 ms of a node
 _PAUSE_S = 0.03  # until the next ones do
-_NOW = READ.pack(0, 0)
 _FOLLOW, _LEAVE = b"\1", b"\0"
 
 
@@ -214,7 +213,7 @@ class Feed:
             link,
             Waiting(
                 None, Method.V2_READ, body, 0, READ_ANY, router.loop.time(), router.limit_s, router.quiet,
-                self._looked_back, (waiter, waiter.asked, self._epoch), _NOW),
+                self._looked_back, (waiter, waiter.asked, self._epoch), SERIALIZABLE),
         )  # fmt: skip
 
     def _looked_back(self, waiting: Waiting, status: int, body: bytes) -> None:
