@@ -3,61 +3,25 @@
 from __future__ import annotations
 
 from cluster.raft import Configuration, Entry, HardState, Ready, SnapshotPosition
+from tests.raft_log import MemoryLog
 
 
-class SimDisk:
-    """A log on a disk: ``written`` is what reads see, ``durable`` what a crash leaves.
+class SimDisk(MemoryLog):
+    """A log on a disk: ``log`` is what reads see, ``durable_log`` what a crash leaves.
 
     Durable is written minus ``pending``; both are kept as whole lists, which is slow and plainly right.
     """
 
     def __init__(self, configuration: Configuration) -> None:
-        self.hard = self.durable_hard = HardState(0, 0, 0)
-        self.position = self.durable_position = SnapshotPosition(0, 0, configuration)
-        self.log: list[Entry] = []
+        super().__init__(configuration)
+        self.durable_hard, self.durable_position = self.hard, self.position
         self.durable_log: list[Entry] = []
         self.pending: list[tuple[int, HardState | None, list[Entry]]] = []
 
-    # LogStorage
-    def hard_state(self) -> HardState:
-        return self.hard
-
-    def snapshot_position(self) -> SnapshotPosition:
-        return self.position
-
-    def last_index(self) -> int:
-        return self.position.index + len(self.log)
-
-    def term(self, index: int) -> int:
-        assert self.position.index < index <= self.last_index()
-        return self.log[index - self.position.index - 1].term
-
-    def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
-        found = self.log[first - self.position.index - 1 : last - self.position.index]
-        size = 0
-        for i, entry in enumerate(found):
-            size += len(entry.data)
-            if i and size > max_bytes:
-                return found[:i]
-        return found
-
     # what a driver does
     def write(self, ready: Ready) -> None:
-        if ready.hard_state is not None:
-            self.hard = ready.hard_state
-        if ready.entries:
-            self._splice(self.log, self.position.index, ready.entries)
+        super().write(ready)
         self.pending.append((ready.sequence, ready.hard_state, ready.entries))
-
-    @staticmethod
-    def _splice(log: list[Entry], start: int, entries: list[Entry]) -> None:
-        keep = entries[0].index - start - 1
-        if keep < 0:  # written before the log began later
-            entries = entries[-keep:]
-            keep = 0
-        if entries:
-            assert keep <= len(log), "a gap in the log"
-            log[keep:] = entries
 
     def sync(self, sequence: int) -> None:
         """Everything written with ``sequence`` or before is now durable."""
@@ -73,8 +37,15 @@ class SimDisk:
         _, hard, entries = self.pending.pop(0)
         if hard is not None:
             self.durable_hard = hard
+        if not entries:
+            return
+        keep = entries[0].index - self.durable_position.index - 1
+        if keep < 0:  # written before the log began later
+            entries = entries[-keep:]
+            keep = 0
         if entries:
-            self._splice(self.durable_log, self.durable_position.index, entries)
+            assert keep <= len(self.durable_log), "a gap in the log"
+            self.durable_log[keep:] = entries
 
     def crash(self, survivors: int) -> None:
         """The first ``survivors`` of the pending writes had reached the disk, the others are lost."""
@@ -85,15 +56,15 @@ class SimDisk:
 
     def compact(self, position: SnapshotPosition) -> None:
         """Drop a prefix, synced."""
-        self.log = self.log[position.index - self.position.index :]
+        super().compact(position)
         self.durable_log = self.durable_log[position.index - self.durable_position.index :]
-        self.position = self.durable_position = position
+        self.durable_position = position
 
     def reset(self, position: SnapshotPosition) -> None:
         """Begin anew after a snapshot, synced; everything written before is synced with it."""
         self.sync_all()
-        self.log, self.durable_log = [], []
-        self.position = self.durable_position = position
+        super().reset(position)
+        self.durable_log, self.durable_position = [], position
 
     # questions of the checker
     @property

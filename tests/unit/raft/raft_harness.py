@@ -8,63 +8,15 @@ from cluster.raft import (
     Config,
     Configuration,
     Entry,
-    HardState,
     Kind,
     Message,
     Raft,
     Ready,
     Role,
-    SnapshotPosition,
     decode_messages,
     encode_messages,
 )
-
-
-class MemoryStorage:
-    """A log in memory, written as a driver would."""
-
-    def __init__(self, configuration: Configuration) -> None:
-        self.hard = HardState(0, 0, 0)
-        self.position = SnapshotPosition(0, 0, configuration)
-        self.log: list[Entry] = []
-
-    def hard_state(self) -> HardState:
-        return self.hard
-
-    def snapshot_position(self) -> SnapshotPosition:
-        return self.position
-
-    def last_index(self) -> int:
-        return self.position.index + len(self.log)
-
-    def term(self, index: int) -> int:
-        return self.log[index - self.position.index - 1].term
-
-    def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
-        found = self.log[first - self.position.index - 1 : last - self.position.index]
-        assert found
-        size = 0
-        for i, entry in enumerate(found):
-            size += len(entry.data)
-            if i and size > max_bytes:
-                return found[:i]
-        return found
-
-    def write(self, ready: Ready) -> None:
-        if ready.hard_state is not None:
-            self.hard = ready.hard_state
-        if ready.entries:
-            keep = ready.entries[0].index - self.position.index - 1
-            assert 0 <= keep <= len(self.log), "a gap in the log"
-            self.log[keep:] = ready.entries
-
-    def compact(self, position: SnapshotPosition) -> None:
-        self.log = self.log[position.index - self.position.index :]
-        self.position = position
-
-    def reset(self, position: SnapshotPosition) -> None:
-        self.log = []
-        self.position = position
+from tests.raft_log import MemoryLog
 
 
 class Replica:
@@ -75,7 +27,7 @@ class Replica:
         self.id = id_
         self.settings = settings
         self.raft_class = raft_class
-        self.storage = MemoryStorage(configuration)
+        self.storage = MemoryLog(configuration)
         self.random = random
         self.slow_disk = False
         self.applied: list[Entry] = []

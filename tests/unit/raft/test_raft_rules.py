@@ -18,7 +18,8 @@ from cluster.raft import (
     Raft,
     Role,
 )
-from tests.unit.raft.raft_harness import Group, MemoryStorage, Replica, kinds
+from tests.raft_log import MemoryLog
+from tests.unit.raft.raft_harness import Group, Replica, kinds
 
 THREE = Configuration(frozenset({1, 2, 3}))
 
@@ -512,7 +513,7 @@ def test_an_id_of_zero_and_a_heartbeat_beyond_the_timeout_are_refused() -> None:
 
 
 def test_a_log_that_contradicts_its_hard_state_is_refused() -> None:
-    storage = MemoryStorage(THREE)
+    storage = MemoryLog(THREE)
     storage.hard = HardState(1, 0, 7)
     with pytest.raises(LogContradiction, match="H10"):
         Raft(Config(1), storage, lambda: 0.0, 0)
