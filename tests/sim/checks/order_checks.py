@@ -2,7 +2,7 @@
 name.
 
 :class:`Checker` is told after every step of every node. What is committed is folded as soon as any replica
-knows it (``order_history.Folder``: I3, I4, I5, I10, I15, I24 and the first half of I22), so a broken rule
+knows it (``order_replay.Folder``: I3, I4, I5, I10, I15, I24 and the first half of I22), so a broken rule
 ends the run at the step that broke it. What clients are told is looked at when they are told (I7, I13, I16,
 I20), and once more at the end (``order_history.check_history``).
 
@@ -25,12 +25,12 @@ from cluster.wire.messages import Method
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
 from node.serving.confirm import Confirmations
-from tests.sim.checks.order_history import Folder, Replay
+from tests.sim.checks.order_replay import Folder, Replay
 from tests.sim.checks.order_rules import Once, UnderLocks
 from tests.sim.checks.order_watching import Watching
 from tests.sim.clients.order_leases import LeaseTimes
+from tests.sim.world.order_content import Content
 from tests.sim.world.order_members import Configurations
-from tests.sim.world.order_store import Content
 from tests.sim.world.order_world import Violation
 
 if TYPE_CHECKING:

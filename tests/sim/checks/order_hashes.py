@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.sim.world.order_world import Violation
 
 if TYPE_CHECKING:
-    from tests.sim.checks.order_history import Replay
+    from tests.sim.checks.order_replay import Replay
     from tests.sim.clients.order_clients import Operation
 
 Versions = frozenset[tuple[int, bytes]]  # however far a compaction has come

@@ -19,7 +19,7 @@ from cluster.raft import EntryKind
 from tests.sim.world.order_world import Violation
 
 if TYPE_CHECKING:
-    from tests.sim.checks.order_history import Replay
+    from tests.sim.checks.order_replay import Replay
     from tests.sim.clients.order_clients import Operation
     from tests.sim.world.order_host import NodeProcess
     from tests.sim.world.order_sim import Simulation

@@ -11,7 +11,7 @@ from tests.sim.world.order_world import Violation
 from tests.unit.semantics.model import inside
 
 if TYPE_CHECKING:
-    from tests.sim.checks.order_history import Change, Replay
+    from tests.sim.checks.order_replay import Change, Replay
     from tests.sim.clients.order_streams import Stream, Watch
     from tests.sim.world.order_sim import Simulation
 

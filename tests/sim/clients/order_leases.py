@@ -19,7 +19,7 @@ from cluster.features.lessor import EXPIRY_RETRY_MS, EXPIRY_SCAN_INTERVAL_MS, Le
 from tests.sim.world.order_world import Violation
 
 if TYPE_CHECKING:
-    from tests.sim.checks.order_history import Replay
+    from tests.sim.checks.order_replay import Replay
     from tests.sim.clients.order_clients import Operation
     from tests.sim.world.order_sim import Simulation
 

@@ -31,7 +31,7 @@ from tests.sim.clients.order_clients import Call, Clients, Operation
 from tests.sim.world.order_world import Violation
 
 if TYPE_CHECKING:
-    from tests.sim.checks.order_history import Replay
+    from tests.sim.checks.order_replay import Replay
     from tests.sim.world.order_host import FrontProcess
     from tests.sim.world.order_sim import Simulation
 

@@ -11,7 +11,7 @@ import pytest
 from cluster.effects.records import Item, items
 from cluster.order.log import Entries, Fold, decode_cut, entry_count, project
 from cluster.order.salvage import CannotBeKept, Kept, Plan, common, kept, planned
-from tests.sim.checks.order_history import RECORD, Folder
+from tests.sim.checks.order_replay import RECORD, Folder
 from tests.sim.mutants.order_mutants import plan
 from tests.sim.world.order_sim import HOSTS, Simulation
 from tests.sim.world.order_world import Violation

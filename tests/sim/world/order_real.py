@@ -40,7 +40,7 @@ def make_root() -> Path:
 
 
 class Seen:
-    """What a replica has applied, as checks ask for it (``order_store.Content``)."""
+    """What a replica has applied, as checks ask for it (``order_content.Content``)."""
 
     def __init__(self, store: RealStore) -> None:
         self.position = store.position
