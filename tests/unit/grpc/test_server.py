@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import grpc
 import hpack
@@ -27,7 +26,7 @@ from proxy.grpc.registry import Registry
 from proxy.http.http2 import PREFACE
 from proxy.http.http2 import frames as f
 from proxy.http.requests import HttpRequest
-from proxy.listener.server import Limits, Server, _Front
+from proxy.listener.server import Limits, Server
 from proxy.tls import Credentials
 from tests.unit.grpc.harness import Echo, Running, serving
 
@@ -103,16 +102,20 @@ def client(running: Running) -> Iterator[http.client.HTTPConnection]:
 # -- HTTP/1.1
 
 
-def test_requests_follow_each_other_on_one_connection(client: http.client.HTTPConnection, running: Running) -> None:
+def test_requests_follow_each_other_on_one_connection(
+    client: http.client.HTTPConnection, running: Running
+) -> None:
     for i in range(20):
         client.request("POST", f"/echo?q={i}", body=b"body", headers={"X-A": "1"})
         response = client.getresponse()
-        assert (response.status, response.headers["x-reply"], response.read()) == (201, "yes", b"POST /echo q=%d 1 body" % i)
+        assert (response.status, response.headers["x-reply"]) == (201, "yes")
+        assert response.read() == b"POST /echo q=%d 1 body" % i
     assert running.call(running.server.statistics)["connections_accepted"] == 1
 
 
 def test_chunked_bodies_both_ways(client: http.client.HTTPConnection) -> None:
-    client.request("PUT", "/echo", body=iter([b"a", b"b" * 5000]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    client.request("PUT", "/echo", body=iter([b"a", b"b" * 5000]), encode_chunked=True,
+                   headers={"Transfer-Encoding": "chunked"})
     assert client.getresponse().read() == b"PUT /echo  None a" + b"b" * 5000
     client.request("GET", "/pieces")
     response = client.getresponse()
@@ -152,9 +155,13 @@ def test_a_body_above_the_limit_is_refused(client: http.client.HTTPConnection) -
     assert client.getresponse().status == 413
 
 
+def connected(running: Running) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", running.port), timeout=20)
+
+
 def raw(running: Running, data: bytes) -> bytes:
     """Everything the server says to ``data`` until it closes."""
-    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
+    with connected(running) as sock:
         sock.sendall(data)
         out = b""
         while piece := sock.recv(65_536):
@@ -163,17 +170,21 @@ def raw(running: Running, data: bytes) -> bytes:
 
 
 def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
-    said = raw(running, b"GET /echo?1 HTTP/1.1\r\nHost: x\r\n\r\n" * 3 + b"GET /below/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    said = raw(running, b"GET /echo?1 HTTP/1.1\r\nHost: x\r\n\r\n" * 3
+               + b"GET /below/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert said.count(b"HTTP/1.1 201") == 3
     assert said.endswith(b"below /below/")
 
 
 def test_thousands_of_pipelined_requests_in_one_read(running: Running) -> None:
-    said = raw(running, b"GET /below/ HTTP/1.1\r\nHost: x\r\n\r\n" * 5_000 + b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    said = raw(running, b"GET /below/ HTTP/1.1\r\nHost: x\r\n\r\n" * 5_000
+               + b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert (said.count(b"HTTP/1.1 200"), said.count(b"HTTP/1.1 201")) == (5_000, 1)
 
 
-def test_a_client_that_pipelines_and_does_not_read_is_bounded_and_gets_all_in_the_end(service: Service) -> None:
+def test_a_client_that_pipelines_and_does_not_read_is_bounded_and_gets_all_in_the_end(
+    service: Service,
+) -> None:
     served = 0
 
     def large(request: HttpRequest) -> None:
@@ -183,8 +194,9 @@ def test_a_client_that_pipelines_and_does_not_read_is_bounded_and_gets_all_in_th
 
     service.registry.http("/large", large)
     limits = Limits(write_high_bytes=100_000, max_unsent_bytes=1_000_000)
-    with serving(service.registry, limits) as running, socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
-        sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 999 + b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    with serving(service.registry, limits) as running, connected(running) as sock:
+        sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 999
+                     + b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         wait_for(lambda: served > 5)
         time.sleep(0.2)  # nothing to wait for: it is the absence of further answers that is claimed
         assert served < 500, "about 1 MB of ours and what the kernel buffers"
@@ -255,7 +267,10 @@ def test_clients_of_a_unix_socket_are_told_from_each_other() -> None:
     assert peers == ["@1", "@2"]
 
 
-@pytest.mark.parametrize("junk", [b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"PRI /x HTTP/1.1\r\nbad header\r\n\r\n", b"\x16\x03\x01\0\0\0\0\r\n\r\n"])
+@pytest.mark.parametrize("junk", [
+    b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"PRI /x HTTP/1.1\r\nbad header\r\n\r\n",
+    b"\x16\x03\x01\0\0\0\0\r\n\r\n",
+])  # fmt: skip
 def test_what_is_not_http_is_refused_and_closed(running: Running, junk: bytes) -> None:
     assert raw(running, junk).startswith(b"HTTP/1.1 400 ")
 
@@ -275,9 +290,13 @@ def test_a_client_that_leaves_a_stream_reaches_its_handler(running: Running, ser
 
 
 @pytest.mark.skipif(CURL is None, reason="curl is not installed")
-@pytest.mark.parametrize("options", [[], ["--http2"], ["--http2-prior-knowledge"], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]])
+@pytest.mark.parametrize("options", [
+    [], ["--http2"], ["--http2-prior-knowledge"], ["-H", "Expect: 100-continue"],
+    ["-H", "Transfer-Encoding: chunked"],
+])  # fmt: skip
 def test_curl(running: Running, options: list[str]) -> None:
-    command = [CURL or "", "-sS", "--max-time", "20", *options, "-d", "data", "-H", "x-a: 7", f"http://{running.address}/echo?q"]
+    command = [CURL or "", "-sS", "--max-time", "20", *options, "-d", "data", "-H", "x-a: 7",
+               f"http://{running.address}/echo?q"]
     done = subprocess.run(command, capture_output=True, check=True)
     assert done.stdout == b"POST /echo q 7 data", done
 
@@ -307,27 +326,34 @@ def test_tls_serves_grpc_http2_and_http1_on_one_port(certificate: Path, service:
             message = b"x" * 1_000_000
             assert channel.unary_unary("/t.S/Echo", same, same)(message) == message
         for version, option in ((b"2", "--http2"), (b"1.1", "--http1.1")):
-            command = [CURL or "", "-sS", option, "--cacert", str(certificate / "cert.pem"), "-w", "%{http_version}", "-d", "data", f"https://{running.address}/echo"]
-            assert subprocess.run(command, capture_output=True, check=True).stdout == b"POST /echo  None data" + version
+            command = [CURL or "", "-sS", option, "--cacert", str(certificate / "cert.pem"),
+                       "-w", "%{http_version}", "-d", "data", f"https://{running.address}/echo"]
+            said = subprocess.run(command, capture_output=True, check=True).stdout
+            assert said == b"POST /echo  None data" + version
 
 
 # -- back-pressure
 
 
-def test_a_client_that_never_reads_is_no_longer_read_and_gets_all_answers_in_the_end(service: Service) -> None:
+def test_a_client_that_never_reads_is_no_longer_read_and_gets_all_answers_in_the_end(
+    service: Service,
+) -> None:
     limits = Limits(write_high_bytes=100_000, max_unsent_bytes=2_000_000)
-    with serving(service.registry, limits) as running, socket.create_connection(("127.0.0.1", running.port)) as sock:
+    with serving(service.registry, limits) as running, connected(running) as sock:
         encoder = hpack.Encoder()
-        sock.sendall(PREFACE + f.settings_frame({f.INITIAL_WINDOW_SIZE: 2**31 - 1}) + f.window_update(0, 2**31 - 1 - 65_535))
+        sock.sendall(PREFACE + f.settings_frame({f.INITIAL_WINDOW_SIZE: 2**31 - 1})
+                     + f.window_update(0, 2**31 - 1 - 65_535))
         stream_id = 1
         sent = 0
         sock.settimeout(0.5)
-        fields = [(":method", "POST"), (":scheme", "http"), (":path", "/t.S/Big"), ("content-type", "application/grpc")]
+        fields = [(":method", "POST"), (":scheme", "http"), (":path", "/t.S/Big"),
+                  ("content-type", "application/grpc")]
         unsent = b""
         blocked = False
         while not blocked:
             while len(unsent) < 100_000:
-                unsent += f.header_frames(stream_id, encoder.encode(fields), False) + f.frame(f.DATA, 1, stream_id, b"\0\0\0\0\0")
+                unsent += f.header_frames(stream_id, encoder.encode(fields), False)
+                unsent += f.frame(f.DATA, 1, stream_id, b"\0\0\0\0\0")
                 stream_id += 2
                 sent += 1
             try:
@@ -398,14 +424,14 @@ def test_a_stream_writer_that_heeds_pending_bytes_stays_bounded() -> None:
 
 
 def test_a_connection_that_says_nothing_is_closed() -> None:
-    with serving(Registry(), Limits(handshake_timeout_s=0.1)) as running, socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
+    with serving(Registry(), Limits(handshake_timeout_s=0.1)) as running, connected(running) as sock:
         sock.sendall(b"PRI")
         assert sock.recv(1) == b""
 
 
 def test_an_idle_http1_connection_is_closed(service: Service) -> None:
     limits = Limits(http1_idle_timeout_s=0.1)
-    with serving(service.registry, limits) as running, socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
+    with serving(service.registry, limits) as running, connected(running) as sock:
         sock.sendall(b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
         data = b""
         while piece := sock.recv(1000):
@@ -428,12 +454,16 @@ class Slow:
                                      (":authority", "x"),
                                      ("content-type", "application/grpc"), ("te", "trailers")])
         body = b"\0\0\0\0\x02hi"
-        self.sock.sendall(f.frame(f.HEADERS, f.END_HEADERS, stream_id, block) + f.frame(f.DATA, f.END_STREAM, stream_id, body))
+        self.sock.sendall(f.frame(f.HEADERS, f.END_HEADERS, stream_id, block)
+                          + f.frame(f.DATA, f.END_STREAM, stream_id, body))
 
-    def read(self, until: Callable[[tuple[int, int, bytes]], bool] = lambda frame: False) -> list[tuple[int, int, bytes]]:
+    def read(
+        self, until: Callable[[tuple[int, int, bytes]], bool] = lambda frame: False
+    ) -> list[tuple[int, int, bytes]]:
         """Frames until one that is wanted, or the end."""
         while True:
-            while len(self.data) >= 9 and len(self.data) >= (size := 9 + int.from_bytes(self.data[:3], "big")):
+            while len(self.data) >= 9 and len(self.data) >= (
+                    size := 9 + int.from_bytes(self.data[:3], "big")):
                 found = (self.data[3], int.from_bytes(self.data[5:9], "big"), self.data[9:size])
                 self.data = self.data[size:]
                 self.frames.append(found)
@@ -461,7 +491,8 @@ def test_stopping_an_idle_connection_waits_for_its_client_to_know(service: Servi
         frames = slow.read()
         slow.sock.close()
         stopper.join(20)
-        assert any(kind == f.DATA and stream == 3 and payload.endswith(b"hi") for kind, stream, payload in frames)
+        assert any(kind == f.DATA and stream == 3 and payload.endswith(b"hi")
+                   for kind, stream, payload in frames)
         goaways = [int.from_bytes(payload[:4], "big") for kind, _, payload in frames if kind == f.GOAWAY]
         assert goaways[0] == f.MAX_STREAM_ID
         assert goaways[1] in (3, 5)
@@ -501,69 +532,3 @@ def test_stopping_cuts_off_what_outlasts_the_grace(service: Service) -> None:
         assert isinstance(error, grpc.RpcError)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert service.parked[0].closed
-
-
-class Transport:
-    """What a connection's own transport would do: keep, until somebody reads."""
-
-    def __init__(self, sock: socket.socket | None) -> None:
-        self.sock = sock
-        self.kept = b""
-        self.closing = False
-
-    def get_extra_info(self, name: str, default: object = None) -> object:
-        return {"socket": self.sock}.get(name, default)
-
-    def set_write_buffer_limits(self, high: int, low: int) -> None: ...
-    def get_write_buffer_size(self) -> int:
-        return len(self.kept)
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def write(self, data: bytes) -> None:
-        self.kept += data
-
-
-def connection(transport: Transport) -> _Front:
-    server = SimpleNamespace(loop=SimpleNamespace(time=lambda: 0.0), limits=Limits(), opened=lambda front: None)
-    front = _Front(server, Registry())  # type: ignore[arg-type]
-    front.connection_made(transport)  # type: ignore[arg-type]
-    return front
-
-
-def test_small_writes_go_to_the_kernel_until_it_takes_no_more_and_nothing_is_lost_or_overtaken() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.setblocking(False)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
-        transport = Transport(ours)
-        front = connection(transport)
-        pieces = [bytes([i % 256]) * (i % 700 + 1) for i in range(3000)]
-        for piece in pieces:
-            front._send(piece)
-        assert transport.kept  # more than a socket holds
-        received, whole = b"", b"".join(pieces)
-        while len(received) < len(whole) - len(transport.kept):
-            received += theirs.recv(1 << 20)
-        assert received
-        assert received + transport.kept == whole
-        transport.kept = b""  # it has sent what it kept
-        front._send(b"next")
-        assert (theirs.recv(10), transport.kept) == (b"next", b"")
-
-
-def test_what_the_kernel_refuses_and_what_is_large_is_the_transports() -> None:
-    ours, theirs = socket.socketpair()
-    with ours:
-        ours.setblocking(False)
-        transport = Transport(ours)
-        front = connection(transport)
-        theirs.close()
-        front._send(b"broken")
-        assert transport.kept == b"broken"
-        for sock, data, closing in ((ours, bytes(1 << 20), False), (None, b"tls or a test", False), (ours, b"closing", True)):
-            transport = Transport(sock)
-            transport.closing = closing
-            connection(transport)._send(data)
-            assert transport.kept == data

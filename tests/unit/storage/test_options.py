@@ -27,8 +27,10 @@ def test_the_log_is_opened_as_its_recovery_needs_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda o: o.set_wal_recovery_mode(DBRecoveryMode.absolute_consistency()), "wal_recovery_mode=kAbsoluteConsistency where kPoint"),
-        (lambda o: o.set_wal_recovery_mode(DBRecoveryMode.absolute_consistency()), "recycle_log_file_num=0 where 2 is needed"),
+        (lambda o: o.set_wal_recovery_mode(DBRecoveryMode.absolute_consistency()),
+         "wal_recovery_mode=kAbsoluteConsistency where kPoint"),
+        (lambda o: o.set_wal_recovery_mode(DBRecoveryMode.absolute_consistency()),
+         "recycle_log_file_num=0 where 2 is needed"),
         (lambda o: o.set_recycle_log_file_num(0), "recycle_log_file_num=0 where 2 is needed"),
         (lambda o: o.set_allow_mmap_writes(True), "allow_mmap_writes=true where false is needed"),
     ],

@@ -13,7 +13,7 @@ from cluster.grain import GRAIN
 from node.storage import Applying, StateStore
 from node.storage.state.slices.stale_rows import drop_stale_rows
 from tests.unit.storage.conftest import OpenStore
-from tests.unit.storage.state.test_state import compact, do
+from tests.unit.storage.state.stores import compact, do
 
 MANY = 2 * GRAIN.delete_slice_rows + 9
 LEASE, OTHER = 7, 8

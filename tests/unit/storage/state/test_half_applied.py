@@ -13,8 +13,8 @@ from cluster.grain import GRAIN
 from node.storage import StateStore
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from tests.unit.storage.conftest import OpenStore
+from tests.unit.storage.state.stores import do
 from tests.unit.storage.state.test_attachments import MANY, filled, sliced
-from tests.unit.storage.state.test_state import do
 
 
 def rows(store: StateStore) -> list[bytes]:

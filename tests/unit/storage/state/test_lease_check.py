@@ -16,8 +16,8 @@ from node.storage.keys import LEASE_KEY, LEASE_VALUE
 from node.storage.state.changes.apply import Run
 from node.storage.state.slices.lease_check import Fault, LeaseCheck, check_leases
 from tests.unit.storage.conftest import OpenStore
+from tests.unit.storage.state.stores import do
 from tests.unit.storage.state.test_attachments import CHANGES, LEASE, filled, pauses, sliced
-from tests.unit.storage.state.test_state import do
 from tests.unit.storage.workload import stream
 
 

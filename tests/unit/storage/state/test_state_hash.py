@@ -8,7 +8,7 @@ from rocksdict import WriteBatch
 from cluster.effects import records
 from node.storage.keys import LEASE_KEY
 from tests.unit.storage.conftest import OpenStore
-from tests.unit.storage.state.test_state import do, versions
+from tests.unit.storage.state.stores import do, versions
 
 
 @pytest.mark.parametrize(

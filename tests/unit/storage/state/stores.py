@@ -1,0 +1,34 @@
+"""What tests of the state store do with one."""
+
+from __future__ import annotations
+
+from cluster.effects import records
+from node.storage import StateStore, keys
+from node.storage.state.changes import apply
+
+ALL = (b"\0", b"\0")
+
+
+def do(store: StateStore, *items: bytes, want_events: bool = False) -> apply.Applied:
+    """Apply items as one record."""
+    index = store.position.shard_index + 1
+    return store.apply([(index, 1, b"".join(items))], want_events=want_events)
+
+
+def compact(store: StateStore, revision: int) -> None:
+    do(store, records.compact(revision))
+    while not store.compaction_step(0):
+        pass
+
+
+def versions(store: StateStore) -> list[tuple[bytes, int, int]]:
+    """``(key, revision, type)`` of every version row."""
+    return [
+        (keys.unescape(row[1:-15]), keys.MAX64 - int.from_bytes(row[-13:-5], "big"), row[-1])
+        for row, _ in store.rows(b"k", b"l")
+    ]
+
+
+def changes(store: StateStore) -> list[int]:
+    """The revisions of every run row."""
+    return [change[0] for row, run in store.rows(b"r", b"s") for change in keys.run_entries(row, run)]

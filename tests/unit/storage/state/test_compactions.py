@@ -1,0 +1,114 @@
+"""A compaction takes what nobody may ask for any more, in slices, and survives restarts (contract 1.7)."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.effects import records
+from cluster.grain import GRAIN
+from cluster.wire import protobuf as wire
+from node.storage import Compacted
+from tests.unit.storage.conftest import OpenStore
+from tests.unit.storage.state.stores import ALL, changes, compact, do, versions
+
+
+def test_a_compaction_keeps_the_newest_at_or_below_it_and_all_above(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, records.put(b"a", 0, 1, b"", 0))  # 2
+    for version in range(2, 7):
+        do(store, records.put(b"a", 2, version, b"", 0))  # 3..7
+    compact(store, 5)
+    assert versions(store) == [(b"a", 7, 0), (b"a", 6, 0), (b"a", 5, 0)]
+    assert store.get(b"a", 5) == wire.key_value(b"a", 2, 5, 4, b"", 0)
+    with pytest.raises(Compacted) as caught:
+        store.get(b"a", 4)
+    assert caught.value.compact_revision == 5
+
+
+def test_a_tombstone_exactly_at_the_compaction_stays_until_the_next(open_store: OpenStore) -> None:
+    """So that a watch from the compaction revision sees the DELETE."""
+    store = open_store()
+    do(store, records.put(b"a", 0, 1, b"", 0), records.put(b"b", 0, 1, b"", 0))  # 2, 3
+    do(store, records.delete(b"a"), records.delete(b"b"))  # 4, 5
+    compact(store, 5)
+    assert versions(store) == [(b"b", 5, 1)]
+    assert store.history(*ALL, 5).events == [(5, 1, b"b", wire.tombstone(b"b", 5), b"", 0)]
+    do(store, records.put(b"c", 0, 1, b"", 0))  # 6
+    compact(store, 6)
+    assert versions(store) == [(b"c", 6, 0)]
+
+
+def test_runs_below_the_compaction_go(open_store: OpenStore) -> None:
+    store = open_store()
+    for i in range(10):
+        do(store, *(records.put(b"%d/%d" % (i, j), 0, 1, b"", 0) for j in range(3)))
+    compact(store, 12)  # within the fourth record, of 11..13
+    assert changes(store) == list(range(11, 32))
+    assert [event[0] for event in store.history(*ALL, 12).events] == list(range(12, 32))
+
+
+def test_a_revision_larger_than_a_run_survives_compaction_whole(open_store: OpenStore) -> None:
+    store = open_store()
+    many = 3 * GRAIN.run_entries + 5
+    do(store, records.put(b"first", 0, 1, b"", 0))
+    do(store, records.txn(records.put(b"%06d" % i, 0, 1, b"", 0) for i in range(many)))  # 3
+    do(store, records.put(b"last", 0, 1, b"", 0))
+    compact(store, 3)
+    compact(store, 3)
+    events = store.history(*ALL, 3, max_events=1).events
+    assert [event[2] for event in events] == [b"%06d" % i for i in range(many)]
+    assert store.history(*ALL, 3, max_events=1).next_revision == 4
+
+
+def test_compaction_goes_on_after_a_restart(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GRAIN, "compaction_chunk", 60)  # what a restart costs at most
+    monkeypatch.setattr(
+        GRAIN, "compaction_take_check", 25
+    )  # so that some of them fall between two parts of a chunk
+    store = open_store()
+    for version in range(300):
+        do(store, *(records.put(b"%d" % i, version and 2 + i, version + 1, b"x" * 20, 0) for i in range(5)))
+    do(store, records.compact(store.revision))
+    steps = 0
+    while not store.compaction_step(0):
+        steps += 1
+        if steps % 8 == 0:
+            store.flush()
+            store.close()
+            store = open_store()
+    assert steps > 20
+    assert len(versions(store)) == 5
+    assert store.compaction_step(0)  # and it stays done
+    store.close()
+    assert open_store().statistics()["compacting"] == 0
+
+
+def test_a_slice_of_a_compaction_ends_in_the_midst_of_a_chunk_that_is_taken(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GRAIN, "compaction_take_check", 10)
+    store = open_store()
+    for version in range(100):
+        do(store, records.put(b"key", version and 2, version + 1, b"", 0))
+    do(store, records.compact(store.revision))
+    for step in range(1, 10):
+        assert not store.compaction_step(0)
+        assert len(store._compaction._changes) == 10 * step
+        assert len(versions(store)) == 100  # nothing goes before the chunk is whole
+    while not store.compaction_step(0):
+        pass
+    assert len(versions(store)) == 1
+
+
+def test_a_second_compaction_may_come_while_the_first_is_at_work(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, records.put(b"a", 0, 1, b"", 0))
+    for i in range(100):
+        do(store, records.put(b"b", 0, 1, b"", 0), records.delete(b"b"), records.put(b"a", 2, i + 2, b"", 0))
+    do(store, records.compact(151))
+    for _ in range(3):
+        store.compaction_step(0)
+    do(store, records.compact(store.revision))
+    while not store.compaction_step(0):
+        pass
+    assert versions(store) == [(b"a", 302, 0)]
