@@ -23,8 +23,8 @@ Items, little-endian (``cluster.effects.records`` has the frame ``kind u8 | leng
     MULTI   attempt term u64 | attempt number u64 | groups u16 | participants u16
             (shard u16 | term u64) ...  participants, ascending
             (group u16 | shard u16 | sub u32 | length u32 | items) ...   in the order of the changes
-    SKIP    n u64       never logged: n revisions of shard 0's own effects (in projections), or of an item that
-                        nobody can apply (``cluster.order.sound``)
+    SKIP    n u64       never logged: n revisions of shard 0's own effects (in projections), or of an item
+                        that nobody can apply (``cluster.order.sound``)
 """
 
 from __future__ import annotations

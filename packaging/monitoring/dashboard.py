@@ -1,6 +1,7 @@
-"""The Grafana dashboard beside this file: ``python packaging/monitoring/dashboard.py > packaging/monitoring/dashboard.json``.
+"""The Grafana dashboard beside this file.
 
-Grafana's JSON says everything five times; what is shown is the table here. ``make docs`` writes the file.
+``python packaging/monitoring/dashboard.py > packaging/monitoring/dashboard.json`` makes it, and so does
+``make docs``. Grafana's JSON says everything five times; what is shown is the table here.
 """
 
 from __future__ import annotations
@@ -36,15 +37,21 @@ PANELS = (
     Panel("Shards led", "none", (("{{instance}}", f"sum by (instance) (muster_shard_is_leader{HOSTS})"),)),
     Panel("Requests", "reqps", (
         ("{{grpc_method}}", rate("grpc_server_started_total", "grpc_method", ',grpc_type="unary"')),
-        ("failed", f'sum(rate(grpc_server_handled_total{{job="$job",grpc_code=~"{FAILED}"}}[$__rate_interval]))'))),
+        ("failed",
+         f'sum(rate(grpc_server_handled_total{{job="$job",grpc_code=~"{FAILED}"}}[$__rate_interval]))'))),
     Panel("Open streams", "none", tuple(
-        (name, " - ".join(f'sum(grpc_server_{what}_total{{job="$job",grpc_service="etcdserverpb.{name}",grpc_type="bidi_stream"}})'
-                          for what in ("started", "handled"))) for name in ("Watch", "Lease"))),
-    Panel("Syncs of the log, p99", "s", (("{{instance}}", quantile("etcd_disk_wal_fsync_duration_seconds", "instance")),)),
-    Panel("Writes to the state, p99", "s", (("{{instance}}", quantile("etcd_disk_backend_commit_duration_seconds", "instance")),)),
+        (name, " - ".join(
+            f'sum(grpc_server_{what}_total'
+            f'{{job="$job",grpc_service="etcdserverpb.{name}",grpc_type="bidi_stream"}})'
+            for what in ("started", "handled"))) for name in ("Watch", "Lease"))),
+    Panel("Syncs of the log, p99", "s", (
+        ("{{instance}}", quantile("etcd_disk_wal_fsync_duration_seconds", "instance")),)),
+    Panel("Writes to the state, p99", "s", (
+        ("{{instance}}", quantile("etcd_disk_backend_commit_duration_seconds", "instance")),)),
     Panel("Round trips between hosts, p99", "s", (
         ("{{instance}} to {{To}}", quantile("etcd_network_peer_round_trip_time_seconds", "instance, To")),)),
-    Panel("Event loops, p99 of a turn", "s", (("{{instance}}", quantile("muster_loop_turn_seconds", "instance")),)),
+    Panel("Event loops, p99 of a turn", "s", (
+        ("{{instance}}", quantile("muster_loop_turn_seconds", "instance")),)),
     Panel("Traffic with clients", "Bps", (
         ("{{instance}} in", rate("etcd_network_client_grpc_received_bytes_total", "instance")),
         ("{{instance}} out", rate("etcd_network_client_grpc_sent_bytes_total", "instance")))),
@@ -57,12 +64,14 @@ PANELS = (
         ("{{instance}} front", f"process_resident_memory_bytes{HOSTS}"),
         ("{{instance}} shard {{shard}}", f"muster_shard_resident_memory_bytes{HOSTS}"))),
     Panel("Size on disk", "bytes", (
-        ("{{instance}}", f"etcd_mvcc_db_total_size_in_bytes{HOSTS}"), ("{{instance}} quota", f"etcd_server_quota_backend_bytes{HOSTS}"))),
+        ("{{instance}}", f"etcd_mvcc_db_total_size_in_bytes{HOSTS}"),
+        ("{{instance}} quota", f"etcd_server_quota_backend_bytes{HOSTS}"))),
     Panel("Keys by shard", "none", (("{{instance}} shard {{shard}}", f"muster_shard_keys{HOSTS}"),)),
     Panel("Watches", "none", (
         ("{{instance}}", f"sum by (instance) (etcd_debugging_mvcc_watcher_total{HOSTS})"),
         ("{{instance}} behind", f"sum by (instance) (etcd_debugging_mvcc_slow_watcher_total{HOSTS})"))),
-    Panel("Leader changes in a day", "none", (("{{instance}}", f"changes(etcd_server_leader_changes_seen_total{HOSTS}[1d])"),)),
+    Panel("Leader changes in a day", "none", (
+        ("{{instance}}", f"changes(etcd_server_leader_changes_seen_total{HOSTS}[1d])"),)),
 )
 _WIDTH, _HEIGHT = 12, 8  # of Grafana's 24 columns
 
@@ -71,17 +80,21 @@ def dashboard() -> dict[str, Any]:
     """As Grafana (9 or later) imports it."""
     source = {"type": "prometheus", "uid": "${datasource}"}
     return {
-        "title": "muster", "uid": "muster", "schemaVersion": 37, "refresh": "10s", "time": {"from": "now-1h", "to": "now"},
+        "title": "muster", "uid": "muster", "schemaVersion": 37, "refresh": "10s",
+        "time": {"from": "now-1h", "to": "now"},
         "templating": {"list": [
             {"name": "datasource", "type": "datasource", "query": "prometheus"},
-            {"name": "job", "type": "query", "datasource": source, "query": "label_values(muster_shard_up, job)", "refresh": 2},
+            {"name": "job", "type": "query", "datasource": source,
+             "query": "label_values(muster_shard_up, job)", "refresh": 2},
         ]},
         "panels": [
             {
                 "id": i + 1, "title": panel.title, "type": "timeseries", "datasource": source,
                 "gridPos": {"x": i % 2 * _WIDTH, "y": i // 2 * _HEIGHT, "w": _WIDTH, "h": _HEIGHT},
                 "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
-                "options": {"tooltip": {"mode": "multi"}, "legend": {"displayMode": "list", "placement": "bottom"}},
+                "options": {
+                    "tooltip": {"mode": "multi"}, "legend": {"displayMode": "list", "placement": "bottom"},
+                },
                 "targets": [
                     {"refId": chr(ord("A") + n), "expr": query, "legendFormat": legend, "datasource": source}
                     for n, (legend, query) in enumerate(panel.queries)

@@ -1,7 +1,8 @@
 """Requests of a front that wait, or whose clients or links have gone: what becomes of each.
 
 What has waited too long is found by looking through what is open, every ``router.SWEEP_S``, instead of
-having a timer for each; through AT_ONCE requests of a link at a time, the oldest first, so that 50,000 are told half a second late at most.
+having a timer for each; through AT_ONCE requests of a link at a time, the oldest first, so that 50,000 are
+told half a second late at most.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """Every request's way to a node and back.
 
-Hot path: a put is one object, one dictionary entry and two list appends here, and its answer one dictionary pop and a
-splice: 1.8 us from handler to reply, a linearizable range 2.3 us (100 a tick, without gRPC and ZeroMQ, 2-core reference
-machine). No future, task or timer is made for a request. One sweep every 50 ms finds what has waited too long.
+Hot path: a put is one object, one dictionary entry and two list appends here, and its answer one dictionary
+pop and a splice: 1.8 us from handler to reply, a linearizable range 2.3 us (100 a tick, without gRPC and
+ZeroMQ, 2-core reference machine). No future, task or timer is made for a request. One sweep every 50 ms finds
+what has waited too long.
 
 Rules
-- Writes and questions to the leader go to the shard's leader; while there is none they wait in a bounded queue.
-- I23: a write is sent again only after the node said that it was certainly not logged (NOT_LEADER). One whose link
-  broke after it was sent has an unknown fate: its client is told so, as etcd tells it.
+- Writes and questions to the leader go to the shard's leader; while there is none they wait in a bounded
+  queue.
+- I23: a write is sent again only after the node said that it was certainly not logged (NOT_LEADER). One whose
+  link broke after it was sent has an unknown fate: its client is told so, as etcd tells it.
 - Reads, and questions that change nothing, are sent again freely.
 - H2, I13: reads that are linearizable share rounds of read-index questions
   (``proxy.routing.reads.read_index``).
@@ -43,10 +45,19 @@ from proxy.routing.rounds import Rounds
 from proxy.routing.routes import Connect, ShardRoute
 from proxy.routing.slow import SlowRequests
 from proxy.routing.waiting import (
-    ASK, READ_ANY, SERIALIZABLE, WRITE, Loop, MethodStats, Subscriber, Waiting,
+    ASK,
+    READ_ANY,
+    SERIALIZABLE,
+    WRITE,
+    Loop,
+    MethodStats,
+    Subscriber,
+    Waiting,
 )
 
-__all__ = ["ASK", "READ_ANY", "SERIALIZABLE", "SWEEP_S", "WRITE", "MethodStats", "Router", "Subscriber", "Waiting"]
+__all__ = [
+    "ASK", "READ_ANY", "SERIALIZABLE", "SWEEP_S", "WRITE", "MethodStats", "Router", "Subscriber", "Waiting",
+]
 
 log = structlog.get_logger("router")
 
@@ -81,7 +92,8 @@ class Router:
         self.highest = 0  # the highest revision this front has shown to a client
         self.compacted = 0  # the highest compaction that this front has acknowledged
         self.hub: Subscriber | None = None
-        self.leaderless_since = loop.time()  # when shard 0 was last found without a leader; inf while it has one
+        # when shard 0 was last found without a leader; inf while it has one
+        self.leaderless_since = loop.time()
         self.header_prefix = header_prefix(common.cluster_id, common.member_id)
         self._headers = ResponseHeaders(self.header_prefix)
         self.quiet = MethodStats()  # of requests that no client stands behind
@@ -107,7 +119,8 @@ class Router:
     def write(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
               then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
         """A request that may change something, to the shard's leader."""
-        waiting = Waiting(call, method, body, shard, WRITE, self.loop.time(), self.limit_s, stats, then, context)
+        waiting = Waiting(
+            call, method, body, shard, WRITE, self.loop.time(), self.limit_s, stats, then, context)
         if len(body) > LARGE_BYTES and not self.in_turn.large.lets_in(waiting, len(body)):
             return
         link = self.routes[shard].leader_link
@@ -121,8 +134,9 @@ class Router:
         self.write(call, Method.WIDE, bytes((method,)) + body, 0, stats)
 
     def lone(self) -> bool:
-        """Whether this write, as the last few, finds nothing of this front under way at a leader: if it is for another shard
-        than 0, the sequencer's way (LONE) is the shorter one, one quorum round instead of two (decision 22)."""
+        """Whether this write, as the last few, finds nothing of this front under way at a leader: if it is
+        for another shard than 0, the sequencer's way (LONE) is the shorter one, one quorum round instead of
+        two (decision 22)."""
         for route in self.routes:
             if route.leader_link is not None and route.leader_link.pending:
                 self._lone = 0
@@ -133,12 +147,14 @@ class Router:
     def ask(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
             then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
         """A question to the shard's leader that may be asked twice."""
-        self.to_leader(Waiting(call, method, body, shard, ASK, self.loop.time(), self.limit_s, stats, then, context))
+        self.to_leader(
+            Waiting(call, method, body, shard, ASK, self.loop.time(), self.limit_s, stats, then, context))
 
     def read(self, call: Any, method: int, body: bytes, shard: int, serializable: bool, stats: MethodStats,
              then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
         """A read of a replica; a linearizable one after a read index."""
-        waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats, then, context)
+        waiting = Waiting(
+            call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats, then, context)
         if not serializable:
             self.read_index.add(waiting)
             return
@@ -147,10 +163,13 @@ class Router:
 
     def index(self, then: Callable[[Waiting, int, bytes], None]) -> None:
         """A read index for reads of several shards, of the round that others share."""
-        self.read_index.add(Waiting(None, Method.READ_INDEX, b"", 0, READ_ANY, self.loop.time(), self.limit_s, self.quiet, then))
+        self.read_index.add(Waiting(
+            None, Method.READ_INDEX, b"", 0, READ_ANY, self.loop.time(), self.limit_s, self.quiet, then))
 
-    def get(self, call: Any, body: bytes, key: bytes, serializable: bool, shard: int, stats: MethodStats) -> None:
-        """A read of one key's newest version and nothing else: :meth:`read`, or at once from a node in this process."""
+    def get(self, call: Any, body: bytes, key: bytes, serializable: bool, shard: int,
+            stats: MethodStats) -> None:
+        """A read of one key's newest version and nothing else: :meth:`read`, or at once from a node in this
+        process."""
         if serializable:
             link = self.routes[shard].replica
             near = link.near if link is not None else None
@@ -190,7 +209,8 @@ class Router:
         else:
             self.to_replica(waiting)
 
-    def history(self, body: bytes, shard: int, then: Callable[[Waiting, int, bytes], None], context: Any) -> None:
+    def history(self, body: bytes, shard: int, then: Callable[[Waiting, int, bytes], None],
+                context: Any) -> None:
         """A slice of a watch's past."""
         self.to_replica(Waiting(None, Method.HISTORY, body, shard, READ_ANY, self.loop.time(), self.limit_s,
                                 self.quiet, then, context))
@@ -224,7 +244,8 @@ class Router:
         rid = link.next_rid
         link.next_rid = rid + 1
         link.pending[rid] = waiting
-        assert not waiting.rid or waiting.route != WRITE, "I23: a write is sent again only if it was certainly not logged"
+        assert not waiting.rid or waiting.route != WRITE, (
+            "I23: a write is sent again only if it was certainly not logged")
         waiting.rid = rid
         outbox = link.outbox
         if not outbox:
@@ -283,7 +304,8 @@ class Router:
             self.loop.call_soon(self._flush)
 
     def at_flush(self, gather: Callable[[], None]) -> None:
-        """Call once, before this tick's frames leave: for what asks one question for all that came in a tick."""
+        """Call once, before this tick's frames leave: for what asks one question for all that came in a
+        tick."""
         self._gathering.append(gather)
         self.schedule()
 
@@ -305,7 +327,8 @@ class Router:
                 if len(link.pending) - queued < _BUSY or queued >= _BUSY:
                     link.flush()
                     continue
-                # what comes within a moment would wait at the leader for the entry before it anyway (cluster.pacing.pace)
+                # what comes within a moment would wait at the leader for the entry before it anyway
+                # (cluster.pacing.pace)
                 self._late.append(link)
                 if len(self._late) == 1:
                     self.loop.call_later(_GATHER_S, self._flush_late)
@@ -421,7 +444,8 @@ class Router:
         if term > link.term or (term == link.term and leader != link.leader):
             link.leader, link.term = leader, term
         elif leader == 0 or leader == link.leader == link.member_id:
-            link.leader = 0  # it said STATE before it knew, or leads and does not serve yet: its next STATE decides
+            # it said STATE before it knew, or leads and does not serve yet: its next STATE decides
+            link.leader = 0
         route.choose(self.loop.time())
         if route.leader_link is link:
             route.leader_link = None  # asking the same node at once would only spin
@@ -455,7 +479,8 @@ class Router:
 
     def link_up(self, link: Link) -> None:
         """A link has said its first STATE."""
-        log.info("link up", shard=link.shard, peer=self.reach.name(link.member_id), member=f"{link.member_id:x}")
+        log.info("link up", shard=link.shard, peer=self.reach.name(link.member_id),
+                 member=f"{link.member_id:x}")
         link.rounds = self.rounds
         link.up_at = self.loop.time()
         self.routes[link.shard].opened(link, link.up_at)
@@ -474,9 +499,8 @@ class Router:
         say = log.info if link.term else log.debug  # one that never came up is tried again and again
         if reason.startswith(REFUSED) and self._refusals.news((link.shard, link.member_id, reason), now):
             say = log.warning
-        say("link down", shard=link.shard, peer=self.reach.name(link.member_id), member=f"{link.member_id:x}",
-            reason=reason,
-            pending=len(link.pending))
+        say("link down", shard=link.shard, peer=self.reach.name(link.member_id),
+            member=f"{link.member_id:x}", reason=reason, pending=len(link.pending))
         self.routes[link.shard].lost(link, now, reason)
         moved_on(self, link)
         if self.hub is not None:

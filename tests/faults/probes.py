@@ -72,8 +72,10 @@ def probes_of(shards: int, lease: int) -> list[Probe]:
         success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key)) for key in keys[:2]]
     )
     found += [
-        Probe("serializable get", "KV/Range", pb.RangeRequest(key=keys[-1], serializable=True), pb.RangeResponse, frozenset()),
-        Probe("range over all shards", "KV/Range", pb.RangeRequest(key=b"/", range_end=b"0", count_only=True), pb.RangeResponse, frozenset()),
+        Probe("serializable get", "KV/Range",
+              pb.RangeRequest(key=keys[-1], serializable=True), pb.RangeResponse, frozenset()),
+        Probe("range over all shards", "KV/Range",
+              pb.RangeRequest(key=b"/", range_end=b"0", count_only=True), pb.RangeResponse, frozenset()),
         Probe("serializable range over all shards", "KV/Range",
               pb.RangeRequest(key=b"/", range_end=b"0", count_only=True, serializable=True), pb.RangeResponse,
               frozenset()),
@@ -81,8 +83,10 @@ def probes_of(shards: int, lease: int) -> list[Probe]:
         Probe("delete over all shards", "KV/DeleteRange",
               pb.DeleteRangeRequest(key=b"/nothing", range_end=b"/nothinh"),
               pb.DeleteRangeResponse, everything),
-        Probe("lease grant", "Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=TTL_S), pb.LeaseGrantResponse, frozenset((0,))),
-        Probe("time to live of a lease", "Lease/LeaseTimeToLive", pb.LeaseTimeToLiveRequest(ID=lease), pb.LeaseTimeToLiveResponse, frozenset()),
+        Probe("lease grant", "Lease/LeaseGrant",
+              pb.LeaseGrantRequest(TTL=TTL_S), pb.LeaseGrantResponse, frozenset((0,))),
+        Probe("time to live of a lease", "Lease/LeaseTimeToLive",
+              pb.LeaseTimeToLiveRequest(ID=lease), pb.LeaseTimeToLiveResponse, frozenset()),
     ]  # fmt: skip
     return found
 

@@ -41,7 +41,8 @@ def programs() -> dict[str, Path]:
                 unavailable(f"go mod download: {done.stderr.strip()}")
             built[version] = folder / version
             checked(
-                ["go", "build", "-buildvcs=false", "-mod=readonly", f"-modfile={mod}", "-o", f"{built[version]}/", "./..."],
+                ["go", "build", "-buildvcs=false", "-mod=readonly", f"-modfile={mod}",
+                 "-o", f"{built[version]}/", "./..."],
                 cwd=HERE / "go", limit_s=BUILD_LIMIT_S,
             )  # fmt: skip
     return built

@@ -11,7 +11,8 @@ from tools.muster.local.layout import Layout
 
 PYTHON_SNIPPET = """import grpc; from cluster.pb import rpc_pb2 as pb; \
 get = grpc.insecure_channel('{host}').unary_unary('/etcdserverpb.KV/Range', \
-pb.RangeRequest.SerializeToString, pb.RangeResponse.FromString); print(get(pb.RangeRequest(key=b'greeting')))"""
+pb.RangeRequest.SerializeToString, pb.RangeResponse.FromString); \
+print(get(pb.RangeRequest(key=b'greeting')))"""
 
 
 def hints(data_dir: str, layout: Layout) -> str:

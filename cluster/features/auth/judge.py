@@ -7,8 +7,8 @@ answers a read, with the users and roles as they are there. What a method needs 
 | who | may |
 |---|---|
 | nobody has shown who he is | nothing that is judged (UserEmpty) |
-| a token that is none, or is older than its user's password or the last disabling | nothing (InvalidAuthToken) |
-| a JSON web token that names an older auth revision | keys, no more (AuthOldRevision: its client logs in again) |
+| an unknown token, or one older than its user's password or the last disabling | nothing (InvalidAuthToken) |
+| a web token that names an older auth revision | keys, no more (AuthOldRevision: its client logs in again) |
 | a user with the role root | everything |
 | any other | keys as his roles' ranges say, and what shows nobody's keys |
 """

@@ -282,11 +282,13 @@ class Coordinator(Generic[T]):
         named = [] if wide.leases else sorted(wide.footprint.leases)
         shards_of = self._placement.shards_of
         wide.asked = {
-            shard: [compare for compare in wide.compares if shard in shards_of(compare.key, compare.range_end)]
+            shard: [compare for compare in wide.compares
+                    if shard in shards_of(compare.key, compare.range_end)]
             for shard in wide.participants
         }
         wide.prepares = {
-            shard: Prepare(wide.attempt, floor, 0, touches[shard], wide.leases, named, wide.asked[shard]).encode()
+            shard: Prepare(
+                wide.attempt, floor, 0, touches[shard], wide.leases, named, wide.asked[shard]).encode()
             for shard in wide.participants
         }
         self._send(wide, now_ms)
@@ -426,7 +428,8 @@ class Coordinator(Generic[T]):
         append(item, outcome, wide)
 
     @answered
-    def _evaluate(self, view: GrantedView, wide: Wide[T], attempt: Attempt, participants: dict[int, int]) -> tuple[bytes, Outcome]:
+    def _evaluate(self, view: GrantedView, wide: Wide[T], attempt: Attempt,
+                  participants: dict[int, int]) -> tuple[bytes, Outcome]:
         if wide.leases:
             return self._revoke(view, wide, attempt, participants)
         if wide.plain is not None:
@@ -578,4 +581,7 @@ class Coordinator(Generic[T]):
 
     def statistics(self) -> dict[str, int]:
         """Counts for metrics."""
-        return {"queued": len(self._queue), "running": len(self._running), "completed": self.completed, "restarted": self.restarted}
+        return {
+            "queued": len(self._queue), "running": len(self._running),
+            "completed": self.completed, "restarted": self.restarted,
+        }  # fmt: skip

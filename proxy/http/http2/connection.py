@@ -15,8 +15,9 @@ load send thousands of them a second. PING has a rule of its own (``guard``).
 
 Hot path: ``receive`` handles HEADERS with END_HEADERS only, and DATA without padding, in its
 own loop; everything else is a method. Measured on the 2-core reference machine with calls
-pipelined 200 a read, ``proxy.grpc.calls`` and its answer included (``tests.unit.grpc.cost``): 1.9 us of CPU per unary call
-whose header block is cached, 8.6 us where each carries a new ``grpc-timeout``.
+pipelined 200 a read, ``proxy.grpc.calls`` and its answer included (``tests.unit.grpc.cost``):
+1.9 us of CPU per unary call whose header block is cached, 8.6 us where each carries a new
+``grpc-timeout``.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from proxy.http.memory import Memory
 
 _KEEPALIVE_PING = b"\0muster\0"
 _DRAIN_PING = b"\0goaway\0"
-TURN_WORK = 400  # units of work in a turn of the loop, some 2 ms: a frame is one, 4 octets of a new header block
-# another (short fields take 0.2 us an octet)
+# units of work in a turn of the loop, some 2 ms: a frame is one, 4 octets of a new header block another
+# (short fields take 0.2 us an octet)
+TURN_WORK = 400
 
 OpenStream = Callable[["Connection", int, HeaderBlock], Stream]
 
@@ -51,8 +53,8 @@ class Connection(Outbound):
     )  # fmt: skip
 
     def __init__(
-        self, open_stream: OpenStream, limits: Limits, now: float, notify: Callable[[], None], owner: object = None,
-        memory: Memory | None = None,
+        self, open_stream: OpenStream, limits: Limits, now: float, notify: Callable[[], None],
+        owner: object = None, memory: Memory | None = None,
     ) -> None:
         super().__init__(limits, notify, memory)
         self.owner = owner  # free for whoever made the connection
@@ -95,8 +97,8 @@ class Connection(Outbound):
     # -- bytes in
 
     def receive(self, data: bytes, now: float) -> None:
-        """Everything the socket gave. Calls back streams; what it makes us say is in ``take``. Others want a turn of the
-        loop, too: with ``more`` set the owner calls again, with b"", in the next one."""
+        """Everything the socket gave. Calls back streams; what it makes us say is in ``take``. Others want a
+        turn of the loop, too: with ``more`` set the owner calls again, with b"", in the next one."""
         self.more = False
         if self.finished:
             return
@@ -185,7 +187,8 @@ class Connection(Outbound):
                     self.work += length >> 2
                     block = decode(raw)
                 self._last_id = stream_id
-                if block.fault or block.size > max_list or self.queued > max_queued or self.draining or len(streams) >= max_streams or crowded:
+                if (block.fault or block.size > max_list or self.queued > max_queued or self.draining
+                        or len(streams) >= max_streams or crowded):
                     try:
                         self._open(stream_id, block, False)
                     except StreamFault as fault:
@@ -249,7 +252,8 @@ class Connection(Outbound):
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not stream_id & 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream a client cannot open")  # section 5.1.1
+            # section 5.1.1
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream a client cannot open")
         if flags & frames.PADDED:
             payload = unpad(payload)
         if flags & frames.PRIORITY_FLAG:
@@ -272,14 +276,16 @@ class Connection(Outbound):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without HEADERS")  # section 6.10
         partial.fragments.append(payload)
         partial.size += len(payload)
-        if partial.size > self.limits.max_header_list_bytes or len(partial.fragments) > self.limits.max_continuations + 1:
+        if (partial.size > self.limits.max_header_list_bytes
+                or len(partial.fragments) > self.limits.max_continuations + 1):
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "header block too large")
         if flags & frames.END_HEADERS:
             self._block = None
             self._block_complete(partial)
 
     def _block_complete(self, partial: PartialBlock) -> None:
-        """A header block is whole. It is decoded whatever becomes of it: the table must stay right (section 4.3)."""
+        """A header block is whole. It is decoded whatever becomes of it: the table must stay right
+        (section 4.3)."""
         stream_id = partial.stream_id
         self.work += partial.size >> 2
         block = self._decoder.decode(b"".join(partial.fragments))
@@ -289,7 +295,8 @@ class Connection(Outbound):
             return
         if stream_id <= self._last_id:
             if any(low <= stream_id <= high for low, high in self._gaps):
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "stream id is not above the last")  # section 5.1.1
+                # section 5.1.1
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "stream id is not above the last")
             self._late(stream_id, paid=False)
             return
         if stream_id > self._last_id + 2:
@@ -307,7 +314,8 @@ class Connection(Outbound):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, block.fault)
         if block.size > limits.max_header_list_bytes:
             raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "header list too large")
-        if self.draining or len(self.streams) >= limits.max_concurrent_streams or self.queued > limits.max_queued_bytes:
+        if (self.draining or len(self.streams) >= limits.max_concurrent_streams
+                or self.queued > limits.max_queued_bytes):
             # Section 5.1.2. A client that gives no windows for its answers gets no further calls; reading
             # from it goes on, because its WINDOW_UPDATE would come that way. Refused calls may be sent again.
             raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams")
@@ -415,7 +423,8 @@ class Connection(Outbound):
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE of zero")
             self.send_window += increment
             if self.send_window > frames.MAX_WINDOW:
-                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "connection window overflow")  # section 6.9.1
+                # section 6.9.1
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "connection window overflow")
             return
         self._check_not_idle(stream_id, "WINDOW_UPDATE")
         stream = self.streams.get(stream_id)
@@ -469,7 +478,8 @@ class Connection(Outbound):
         return self.finished and self.draining
 
     def drain_now(self) -> None:
-        """After :meth:`drain`: the client has seen that, or does not say so. Nothing new is taken any more."""
+        """After :meth:`drain`: the client has seen that, or does not say so. Nothing new is taken any
+        more."""
         if not self._drain_ping or self.finished:
             return
         self._drain_ping, self.draining = False, True
@@ -498,8 +508,8 @@ class Connection(Outbound):
         """Sizes of everything that could grow."""
         return {
             "streams": len(self.streams), "ready": len(self.ready), "queued_bytes": self.queued,
-            "buffered_bytes": self.buffered, "unanswered_bytes": self.unanswered, "gathered_bytes": self.gathered,
-            "rest_bytes": len(self._rest), "reset_ids": len(self._reset_ids),
+            "buffered_bytes": self.buffered, "unanswered_bytes": self.unanswered,
+            "gathered_bytes": self.gathered, "rest_bytes": len(self._rest), "reset_ids": len(self._reset_ids),
             **self._decoder.statistics(),
         }  # fmt: skip
 
@@ -564,8 +574,9 @@ class Connection(Outbound):
         return window
 
     def taken_on(self, stream: Stream, size: int) -> None:
-        """A request of so many bytes is complete: until it is answered the client gets that much less window. What is
-        unfinished has no part in this, or many large requests sent at once would wait for each other's end."""
+        """A request of so many bytes is complete: until it is answered the client gets that much less window.
+        What is unfinished has no part in this, or many large requests sent at once would wait for each
+        other's end."""
         stream.held += size
         self.unanswered += size
 

@@ -98,7 +98,8 @@ def test_a_proxy_serves_and_stops_in_order(cluster: LocalCluster, tmp_path: Path
 
 def test_a_proxy_does_not_take_a_members_data_directory(cluster: LocalCluster, tmp_path: Path) -> None:
     done = subprocess.run(
-        command("proxy", f"--initial-cluster={initial_cluster(cluster)}", "--shards=1", f"--data-dir={cluster.data_dir / 'host0'}"),
+        command("proxy", f"--initial-cluster={initial_cluster(cluster)}", "--shards=1",
+                f"--data-dir={cluster.data_dir / 'host0'}"),
         capture_output=True, text=True, check=False, timeout=LIMIT_S, env=environment(), cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1

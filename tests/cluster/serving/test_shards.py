@@ -346,8 +346,10 @@ def test_a_proxy_told_otherwise_is_refused_by_the_nodes(three: LocalCluster, tmp
 def test_a_full_shard_refuses_what_would_grow_it(tmp_path: Path) -> None:
     placement = Placement(3)
     key = next(f"/q{i}/k" for i in range(100) if placement.shard_of(f"/q{i}/k".encode()) == 2)
-    with local_cluster(tmp_path / "c", 3, "--shards=3", extra=("--quota-backend-bytes=3000000",)) as cluster, \
-            grpc.insecure_channel(cluster.endpoints()[0]) as channel:  # fmt: skip
+    with (
+        local_cluster(tmp_path / "c", 3, "--shards=3", extra=("--quota-backend-bytes=3000000",)) as cluster,
+        grpc.insecure_channel(cluster.endpoints()[0]) as channel,
+    ):
 
         def refused(request: pb.PutRequest | pb.TxnRequest) -> bool:
             try:

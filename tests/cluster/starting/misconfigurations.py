@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,8 @@ _LOUD = re.compile(r"\t(warn|error|fatal)\t|^muster: ")
 _DULL = ("without TLS", "no data-dir provided", "the minimum")
 _SHOWN = 6  # lines of each host
 _SERVES = "ready to serve client requests"
-_WIDEST = 300
+_WIDEST = 300  # of a line
+_COLUMNS = 110  # of the page
 
 
 @dataclass
@@ -61,7 +63,8 @@ class Setting:
     base: int = 0
     hosts: list[Host] = field(default_factory=list)
     blockers: list[socket.socket] = field(default_factory=list)
-    before: list[tuple[list[str], str]] = field(default_factory=list)  # command lines to run first, until a line is there
+    # command lines to run first, until a line is there
+    before: list[tuple[list[str], str]] = field(default_factory=list)
     late: int | None = None  # the host that starts once the others serve
 
     def __post_init__(self) -> None:
@@ -82,10 +85,12 @@ class Setting:
 
     def arguments(self, host: int) -> list[str]:
         """A host's command line, as it should be."""
-        return [f"--name=h{host}", f"--data-dir={self.folder / f'h{host}'}", f"--listen-client-urls={self.client(host)}",
+        return [f"--name=h{host}", f"--data-dir={self.folder / f'h{host}'}",
+                f"--listen-client-urls={self.client(host)}",
                 f"--advertise-client-urls={self.client(host)}", f"--listen-peer-urls={self.peer(host)}",
                 f"--initial-advertise-peer-urls={self.peer(host)}", f"--initial-cluster={self.cluster()}",
-                "--initial-cluster-token=right", "--shards=1", "--fronts=0", "--cpus=none", "--log-format=console", "--port-wait=1s"]
+                "--initial-cluster-token=right", "--shards=1", "--fronts=0", "--cpus=none",
+                "--log-format=console", "--port-wait=1s"]
 
     def give(self, host: int, flag: str, value: str) -> None:
         """Have a host started with another value of a flag."""
@@ -119,7 +124,8 @@ class Setting:
             line = line.replace(f"127.0.0.1:{self.base + 100 * i + 2}", f"10.0.0.{i + 1}:2381")
             line = line.replace(f"127.0.0.1:{self.base + 100 * i + 1}", f"10.0.0.{i + 1}:2380")
             line = line.replace(f"127.0.0.1:{self.base + 100 * i}", f"10.0.0.{i + 1}:2379")
-        line = line.replace(f"{self.base + 1}", "2380").replace(f"{self.base + 101}", "2380").replace(f"{self.base + 201}", "2380")
+        for i in range(HOSTS):
+            line = line.replace(f"{self.base + 100 * i + 1}", "2380")
         return line.replace(str(self.folder), "/var/lib")
 
 
@@ -128,7 +134,9 @@ def _not_reached(name: str, why: str) -> str:
 
 
 ANOTHER_KEY = "it holds another peer key, or none.*every host needs the same --peer-key-file"
-OTHER_PORT = "it (takes connections, and does not answer as a peer|does not speak ZMTP).*a peer port and another one were taken for each other"
+OTHER_PORT = (
+    "it (takes connections, and does not answer as a peer|does not speak ZMTP)"
+    ".*a peer port and another one were taken for each other")
 REFUSES = "it refuses this host: cluster ID mismatch.*compare --initial-cluster-token and --initial-cluster"
 
 
@@ -154,7 +162,8 @@ def other_token(s: Setting) -> None:
     """h2 has another --initial-cluster-token"""
     s.give(2, "initial-cluster-token", "wrong")
     for host in range(2):
-        s.expect(host, _not_reached("h2", REFUSES), "refused a peer\t.*cluster ID mismatch .*--initial-cluster-token")
+        s.expect(host, _not_reached("h2", REFUSES),
+                 "refused a peer\t.*cluster ID mismatch .*--initial-cluster-token")
     s.expect(2, _not_reached("h0", REFUSES), _not_reached("h1", REFUSES), "nobody leads: no majority")
 
 
@@ -182,7 +191,8 @@ def client_port(s: Setting) -> None:
     s.give(2, "initial-advertise-peer-urls", s.client(2))
     for host in range(2):
         s.expect(host, _not_reached("h2", OTHER_PORT))
-    s.expect(2, "nobody leads, though this host reaches a majority of the members.*the logs of the others say whether they reach")
+    s.expect(2, "nobody leads, though this host reaches a majority of the members"
+             ".*the logs of the others say whether they reach")
 
 
 def one_down(s: Setting) -> None:
@@ -197,7 +207,8 @@ def majority_down(s: Setting) -> None:
     s.absent(1)
     s.absent(2)
     s.expect(0, _not_reached("h1", "Connection refused"), _not_reached("h2", "Connection refused"),
-             r"nobody leads: no majority of the members reaches each other\t.*reached=\[\]\tnot_reached=(?=.*h1)(?=.*h2).*members=3\tneeded=2")
+             r"nobody leads: no majority of the members reaches each other\t.*reached=\[\]\t"
+             r"not_reached=(?=.*h1)(?=.*h2).*members=3\tneeded=2")
 
 
 def port_taken(s: Setting) -> None:
@@ -210,12 +221,14 @@ def port_taken(s: Setting) -> None:
 
 def other_data(s: Setting) -> None:
     """h2 has a data directory of another cluster"""
-    alone = [a for a in s.arguments(2) if not a.startswith(("--initial-cluster=", "--initial-cluster-token="))]
+    alone = [a for a in s.arguments(2)
+             if not a.startswith(("--initial-cluster=", "--initial-cluster-token="))]
     alone += [f"--initial-cluster={s.cluster(2)}", "--initial-cluster-token=another"]
     s.before.append((alone, _SERVES))
     for host in range(2):
         s.expect(host, _not_reached("h2", REFUSES))
-    s.expect(2, "the data directory was made for other members than the flags name, and it counts.*members=h2=", "refused a peer")
+    s.expect(2, "the data directory was made for other members than the flags name, and it counts"
+             ".*members=h2=", "refused a peer")
 
 
 def other_shards(s: Setting) -> None:
@@ -247,9 +260,11 @@ def proxy_of_another(s: Setting) -> None:
     """a proxy has another --initial-cluster-token"""
     s.absent(1)
     s.absent(2)
-    proxy = Host("proxy", ["proxy", f"--data-dir={s.folder / 'proxy'}", f"--initial-cluster={s.cluster(0)}", "--initial-cluster-token=wrong",
-                           "--shards=1", "--fronts=1", "--cpus=none", "--log-format=console", f"--listen-client-urls={s.client(1)}"],
-                 [r"no node of the shard answers\t.*shard=0\tnot_reached=.*h0 \(127\.0\.0\.1:\d+\).*refused: cluster ID mismatch"],
+    proxy = Host("proxy", ["proxy", f"--data-dir={s.folder / 'proxy'}", f"--initial-cluster={s.cluster(0)}",
+                           "--initial-cluster-token=wrong", "--shards=1", "--fronts=1", "--cpus=none",
+                           "--log-format=console", f"--listen-client-urls={s.client(1)}"],
+                 [r"no node of the shard answers\t.*shard=0\tnot_reached=.*h0 \(127\.0\.0\.1:\d+\)"
+                  ".*refused: cluster ID mismatch"],
                  s.folder / "proxy.log")
     s.give(0, "initial-cluster", s.cluster(0))
     s.expect(0, "refused a front\t.*cluster ID mismatch")
@@ -257,8 +272,8 @@ def proxy_of_another(s: Setting) -> None:
 
 
 CASES: Sequence[Callable[[Setting], None]] = (
-    other_key, no_key, other_token, other_members, other_name, client_port, one_down, majority_down, port_taken, other_data,
-    other_shards, own_ports, open_port, proxy_of_another,
+    other_key, no_key, other_token, other_members, other_name, client_port, one_down, majority_down,
+    port_taken, other_data, other_shards, own_ports, open_port, proxy_of_another,
 )
 
 
@@ -300,8 +315,8 @@ def running(case: Callable[[Setting], None], folder: Path) -> Iterator[Setting]:
 def _start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     parent = os.getpid()
     with open(log, "ab") as file:
-        return subprocess.Popen(command(*arguments), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment(),
-                                preexec_fn=lambda: die_with(parent))
+        return subprocess.Popen(command(*arguments), stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                                env=environment(), preexec_fn=lambda: die_with(parent))
 
 
 def _run_first(setting: Setting, arguments: Sequence[str], until: str) -> None:
@@ -322,7 +337,8 @@ def _until_logged(log: Path, line: str) -> None:
 def await_causes(setting: Setting, limit_s: float = LIMIT_S) -> dict[str, list[str]]:
     """Wait until every host has said what it has to; what is missing, by host, once the limit has passed."""
     deadline = time.monotonic() + limit_s
-    while (missing := {h.name: m for h in setting.hosts if (m := h.missing())}) and time.monotonic() < deadline:
+    while ((missing := {h.name: m for h in setting.hosts if (m := h.missing())})
+            and time.monotonic() < deadline):
         time.sleep(0.1)
     for host in setting.hosts:
         if not host.runs and not missing:
@@ -341,7 +357,8 @@ def transcript(case: Callable[[Setting], None], setting: Setting) -> str:
             if wanted and not any(dull in line for dull in _DULL):
                 seen.append(_cut(setting.plain(line)))
         ended = "" if host.runs else " (ends with exit code 1)"
-        parts.append(f"{host.name}{ended}:\n\n```\n" + "\n".join(list(dict.fromkeys(seen))[:_SHOWN]) + "\n```\n")
+        shown = "\n".join(list(dict.fromkeys(seen))[:_SHOWN])
+        parts.append(f"{host.name}{ended}:\n\n```\n{shown}\n```\n")
     return "\n".join(parts)
 
 
@@ -349,8 +366,23 @@ def _cut(line: str) -> str:
     """Level, message and fields; no time, and no caller."""
     words = line.split("\t")
     if len(words) > 3:
-        line = "  ".join([f"{words[1]:<5}", words[3], *(w for w in words[4:] if not w.startswith(("host=", "process=", "member=")))])
-    return line if len(line) <= _WIDEST else line[:_WIDEST] + " ..."
+        fields = [word for word in words[4:] if not word.startswith(("host=", "process=", "member="))]
+        line = "  ".join([f"{words[1]:<5}", words[3], *fields])
+    return _wrapped(line if len(line) <= _WIDEST else line[:_WIDEST] + " ...")
+
+
+def _wrapped(line: str) -> str:
+    """As lines of a page, broken between fields and, where one is long, between words."""
+    fill = textwrap.TextWrapper(
+        _COLUMNS, subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False)
+    shown = [""]
+    for field_ in re.split(r"  (?=\S+=)", line):
+        joined = f"{shown[-1]}  {field_}" if shown[-1] else field_
+        if len(joined) <= _COLUMNS:
+            shown[-1] = joined
+        else:
+            shown += [f"{'':7}{field_}"] if shown[-1] else [field_]
+    return "\n".join(part for one in shown for part in fill.wrap(one) if part)
 
 
 HEAD = """# Misconfigurations
@@ -358,7 +390,7 @@ HEAD = """# Misconfigurations
 What hosts log in the first minute when a cluster of three is set up wrongly. Generated:
 `python -m tests.cluster.starting.misconfigurations > docs/misconfigurations.md`;
 `tests/cluster/starting/test_misconfigurations.py` asserts that each host names the cause. Times, callers and
-repetitions are left out, the hosts of one machine stand as three.
+repetitions are left out, long lines are broken, the hosts of one machine stand as three.
 """
 
 
@@ -366,7 +398,10 @@ def main() -> None:
     """Run all cases and print the page."""
     print(HEAD)
     for case in CASES:
-        with tempfile.TemporaryDirectory(prefix="muster-wrong-") as folder, running(case, Path(folder)) as setting:
+        with (
+            tempfile.TemporaryDirectory(prefix="muster-wrong-") as folder,
+            running(case, Path(folder)) as setting,
+        ):
             missing = await_causes(setting)
             assert not missing, (case.__name__, missing)
             print(transcript(case, setting))

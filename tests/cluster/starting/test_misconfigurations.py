@@ -1,4 +1,7 @@
-"""A cluster that cannot form says why: on every host, by name and address, in the first minute (docs/misconfigurations.md)."""
+"""A cluster that cannot form says why: on every host, by name and address, in the first minute.
+
+docs/misconfigurations.md shows what they say.
+"""
 
 from __future__ import annotations
 

@@ -101,7 +101,8 @@ def resumed_s(load: Load, shard: int, killed_ns: int) -> float:
     placement = Placement(SHARDS)
     found = [
         o.returned_ns for o in load.operations
-        if o.outcome is Outcome.OK and o.invoked_ns > killed_ns and len(o.writes) == 1 and placement.shard_of(o.writes[0][0]) == shard
+        if (o.outcome is Outcome.OK and o.invoked_ns > killed_ns and len(o.writes) == 1
+            and placement.shard_of(o.writes[0][0]) == shard)
     ]  # fmt: skip
     return (min(found) - killed_ns) / 1e9
 

@@ -21,7 +21,7 @@ ELSEWHERE = {
     r"etcd_grpc_proxy_.*": "of etcd's gRPC proxy",
     r"etcd_debugging_disk_backend_commit_.*": "parts of a commit to bbolt; RocksDB has none of them",
     r"etcd_debugging_snap_save_.*|etcd_snap_.*": "of etcd's snapshot files; a state is flushed instead",
-    r"etcd_debugging_mvcc_(index|db)_compaction_.*": "of etcd's compaction, which pauses; muster's goes in slices",
+    r"etcd_debugging_mvcc_(index|db)_compaction_.*": "of a compaction that pauses; muster's goes in slices",
     r"etcd_debugging_lease_ttl_total|etcd_debugging_server_lease_expired_total": "not counted",
     r"etcd_debugging_mvcc_(total_put_size_in_bytes|pending_events_total|range_total)": "not counted",
     r"etcd_disk_backend_snapshot_duration_seconds": "of a copy of bbolt's file",

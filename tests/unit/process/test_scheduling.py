@@ -55,7 +55,8 @@ scheduling.short_slices()
 from node.storage import StateStore
 from tools.muster.machine.disk.threads import lower_compactions
 store = StateStore.open({str(tmp_path)!r} + "/state", opened=lower_compactions)
-found = {{(t / "comm").read_text().strip(): scheduling.slice_s(int(t.name)) for t in Path("/proc/self/task").iterdir()}}
+found = {{(t / "comm").read_text().strip(): scheduling.slice_s(int(t.name))
+         for t in Path("/proc/self/task").iterdir()}}
 assert found["rocksdb:low"] == usual, found
 assert found["rocksdb:high"] == scheduling.SHORT_S, found
 store.close()

@@ -303,10 +303,10 @@ def test_flags_that_etcd_ignores_are_ignored_with_a_warning() -> None:
 _SAMPLE_KEYS = """\
 name data-dir wal-dir snapshot-count heartbeat-interval election-timeout quota-backend-bytes listen-peer-urls
 listen-client-urls max-snapshots max-wals cors initial-advertise-peer-urls advertise-client-urls discovery
-discovery-proxy discovery-srv initial-cluster initial-cluster-token initial-cluster-state strict-reconfig-check enable-v2
-enable-pprof proxy proxy-failure-wait proxy-refresh-interval proxy-dial-timeout proxy-write-timeout proxy-read-timeout
-self-signed-cert-validity log-level logger log-outputs force-new-cluster auto-compaction-mode auto-compaction-retention
-cipher-suites"""
+discovery-proxy discovery-srv initial-cluster initial-cluster-token initial-cluster-state
+strict-reconfig-check enable-v2 enable-pprof proxy proxy-failure-wait proxy-refresh-interval
+proxy-dial-timeout proxy-write-timeout proxy-read-timeout self-signed-cert-validity log-level logger
+log-outputs force-new-cluster auto-compaction-mode auto-compaction-retention cipher-suites"""
 
 
 def test_keys_of_a_file_that_nobody_knows_are_said_and_passed_over(tmp_path: Path) -> None:
@@ -354,14 +354,17 @@ def test_the_files_own_name_is_not_beside_it(tmp_path: Path) -> None:
 # every key of etcd 3.5's etcd.conf.yml.sample, with the value that it has there
 SAMPLE = """
 {name: default, data-dir: , wal-dir: , snapshot-count: 10000, heartbeat-interval: 100, election-timeout: 1000,
- quota-backend-bytes: 0, listen-peer-urls: "http://localhost:2380", listen-client-urls: "http://localhost:2379",
+ quota-backend-bytes: 0, listen-peer-urls: "http://localhost:2380",
+ listen-client-urls: "http://localhost:2379",
  max-snapshots: 5, max-wals: 5, cors: , initial-advertise-peer-urls: "http://localhost:2380",
  advertise-client-urls: "http://localhost:2379", discovery: , discovery-fallback: proxy, discovery-proxy: ,
  discovery-srv: , initial-cluster: , initial-cluster-token: etcd-cluster, initial-cluster-state: new,
  strict-reconfig-check: false, enable-pprof: true, proxy: "off", proxy-failure-wait: 5000,
  proxy-refresh-interval: 30000, proxy-dial-timeout: 1000, proxy-write-timeout: 5000, proxy-read-timeout: 0,
- client-transport-security: {cert-file: , key-file: , client-cert-auth: false, trusted-ca-file: , auto-tls: false},
- peer-transport-security: {cert-file: , key-file: , client-cert-auth: false, trusted-ca-file: , auto-tls: false},
+ client-transport-security:
+   {cert-file: , key-file: , client-cert-auth: false, trusted-ca-file: , auto-tls: false},
+ peer-transport-security:
+   {cert-file: , key-file: , client-cert-auth: false, trusted-ca-file: , auto-tls: false},
  self-signed-cert-validity: 1, log-level: debug, logger: zap, log-outputs: [stderr], force-new-cluster: false,
  auto-compaction-mode: periodic, auto-compaction-retention: "1",
  cipher-suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384],

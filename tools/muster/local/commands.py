@@ -46,7 +46,7 @@ FLAGS = {
 
 USAGE = """Usage:
 
-  muster local [flags] [-- server flags]   run the hosts in the foreground; prints "ready" once all of it serves
+  muster local [flags] [-- server flags]   run the hosts in the foreground; "ready" is printed once all serve
   muster local status [--json]             each host's processes and shards
   muster local kill N... [--shard S]       kill -9 of all processes of host N, or of one node
   muster local stop N...                   stop host N in order

@@ -140,7 +140,8 @@ def test_a_crash_while_the_identity_is_written_leaves_a_first_start(tmp_path: Pa
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--name=infra9", f"--initial-cluster={THREE}"), 'couldn\'t find local name "infra9" in the initial cluster configuration'),
+        (("--name=infra9", f"--initial-cluster={THREE}"),
+         'couldn\'t find local name "infra9" in the initial cluster configuration'),
         (
             of_three("infra0", "http://127.0.0.1:1"),
             "--initial-cluster has infra0=http://127.0.0.1:23800 but missing from "
@@ -153,7 +154,8 @@ def test_a_crash_while_the_identity_is_written_leaves_a_first_start(tmp_path: Pa
             "--initial-cluster=infra0=http://127.0.0.1:23800",
         ),
         (
-            (f"--initial-cluster={THREE},infra0=http://127.0.0.1:5", "--name=infra0", "--initial-advertise-peer-urls=http://127.0.0.1:23800"),
+            (f"--initial-cluster={THREE},infra0=http://127.0.0.1:5", "--name=infra0",
+             "--initial-advertise-peer-urls=http://127.0.0.1:23800"),
             "--initial-cluster has infra0=http://127.0.0.1:5 but missing from "
             "--initial-advertise-peer-urls=http://127.0.0.1:23800",
         ),
