@@ -35,7 +35,7 @@ from proxy.services import cluster
 from proxy.services.table import register_all
 from proxy.services.upkeep.corruption import CorruptionChecks, differs
 from proxy.shared.context import Context
-from proxy.tls import Credentials
+from proxy.tls import HINTS, Credentials
 from proxy.v2.endpoints import register_v2
 
 log = structlog.get_logger("front")
@@ -149,7 +149,9 @@ class Front:
 
     def _tell_handshake(self, address: str, reason: str) -> None:
         if self._refusals.news((address, reason), self._loop.time()):
-            log.warning("rejected connection on client endpoint", remote_address=address, error=reason)
+            hint = {"hint": HINTS[reason]} if reason in HINTS else {}
+            what = "rejected connection on client endpoint"
+            log.warning(what, remote_address=address, error=reason, **hint)
 
     def _in_thread(self, work: Callable[[], None], then: Callable[[], None]) -> None:
         def done(future: asyncio.Future[None]) -> None:

@@ -356,7 +356,8 @@ class Peers:
                 hint = (
                     "its own ID is right, so the --initial-cluster that it was made with names other members"
                 )
-            log.warning("refused a peer", **self._who(identity, member_id), reason=reason, hint=hint)
+            told_too = {"hint": hint} if hint else {}
+            log.warning("refused a peer", **self._who(identity, member_id), reason=reason, **told_too)
         self._gone(identity)
         self._router.send([identity, _REFUSED + bytes((code,)) + (told or reason).encode()])
 
@@ -366,15 +367,16 @@ class Peers:
         self._early.pop(identity, None)
 
     def _who(self, identity: bytes, member_id: int) -> dict[str, str]:
-        """Fields of a log line about whoever is at the other end: the name if its ID has one, or if one
-        member alone has its address."""
+        """Fields of a log line about whoever is at the other end, as far as they are known: the name if its
+        ID has one, or if one member alone has its address."""
         address = self._router.address(identity)
         host = address.rpartition(":")[0].strip("[]")
         there = [p.name for p in self._known.values() if p.host == host]
         name = (
             self._known[member_id].name if member_id in self._known else there[0] if len(there) == 1 else ""
         )
-        return {"peer": name, "member": f"{member_id:x}", "address": address}
+        known = {"peer": name, "member": f"{member_id:x}" if member_id else "", "address": address}
+        return {field: value for field, value in known.items() if value}
 
     def look(self) -> None:
         """Each second."""

@@ -118,6 +118,7 @@ class Principals:
         """What a client shows by his metadata, or by his certificate; None: nothing. An empty token is one
         that does not count, as etcd has it."""
         if token is not None:
+            token = token.partition(b",")[0]  # of several the first counts, as at an etcd
             text = (token[len(_BEARER) :] if token.startswith(_BEARER) else token).decode("latin-1")
             found = self._shown.pop(text, None)
             if found is None:

@@ -26,6 +26,7 @@ TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms
 _PUT = b"P"[0]
 TURN_BYTES = 65_536  # of answers at once, likewise; the last one may go beyond it
 _TEXT = "text/plain; charset=utf-8"
+_FIRST_COUNTS = ("authorization", "content-type", "origin")  # of fields that repeat, as in Go
 FindHandler = Callable[[str], "HttpHandler | None"]
 
 
@@ -367,6 +368,9 @@ class Http1Connection:
                     self._reject(405, "this is no proxy")
                     return
                 self._head = event
+                if not _expects_less(event):
+                    self._reject(417, "")
+                    return
                 if self._h11.they_are_waiting_for_100_continue:
                     self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
             elif isinstance(event, h11.Data):
@@ -425,7 +429,10 @@ class Http1Connection:
         headers: dict[str, str] = {}
         for raw_name, raw_value in head.headers:
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            if name not in headers:
+                headers[name] = value
+            elif name not in _FIRST_COUNTS:
+                headers[name] += f", {value}"
         target = head.target.decode("latin-1")
         if target.startswith(("http://", "https://")):  # absolute form (RFC 9112 section 3.2.2)
             rest = target.split("://", 1)[1]
@@ -522,7 +529,7 @@ class Http1Connection:
         """The request cannot be read: say so and close."""
         self._body, self._body_bytes = [], 0
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = f"{status} {_reason(status).decode()}: {text}\n".encode()
+            body = f"{status} {_reason(status).decode()}: {text}\n".encode() if text else b""
             self._send(
                 h11.Response(
                     status_code=status,
@@ -539,6 +546,12 @@ class Http1Connection:
                 self._send(h11.Data(data=body))
             self._send(h11.EndOfMessage())
         self.output.close()
+
+
+def _expects_less(head: h11.Request) -> bool:
+    """Whether a request expects nothing but "100 Continue", if that."""
+    expected = next((value for name, value in head.headers if name == b"expect"), b"")
+    return not expected or b"100-continue" in (word.strip() for word in expected.lower().split(b","))
 
 
 def _reason(status: int) -> bytes:

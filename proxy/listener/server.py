@@ -25,7 +25,7 @@ from proxy.http.http2 import PREFACE, Connection, Limits
 from proxy.http.memory import STEP_BYTES, Memory
 from proxy.listener.sums import Sums
 from proxy.listener.traffic import Serves
-from proxy.tls import Credentials, TlsLayer
+from proxy.tls import TLS_IN_CLEAR, Credentials, TlsLayer
 
 __all__ = ["Limits", "Server"]
 
@@ -229,6 +229,8 @@ class _Front(asyncio.Protocol):
         head = PREFACE[: min(len(data), 14)]  # "PRI * HTTP/2.0": no HTTP/1.1 request line begins so
         if not data.startswith(head):
             self.sniffed, serves = b"", self.serves
+            if data[:1] == b"\x16" and not self.secure:  # a client that begins with TLS
+                self.server.handshake_failed(self.peer.rpartition(":")[0], TLS_IN_CLEAR)
             if not serves.http1:
                 self.close()
                 return

@@ -389,13 +389,13 @@ class Router:
         if revision > self.highest:
             self.highest = revision
         self._header_key = (revision, term)
-        self._header = self._headers.make(revision, term)
+        self._header = self._headers.make(revision, self.routes[0].term or term)
 
     def header(self, revision: int, term: int) -> bytes:
-        """Field 1 of a response; remembers that this revision has been shown."""
+        """Field 1 of a response, in shard 0's term (decision 102); this revision has been shown."""
         if revision > self.highest:
             self.highest = revision
-        return self._headers.make(revision, term)
+        return self._headers.make(revision, self.routes[0].term or term)
 
     def _other(self, link: Link, rid: int, status: int, body: bytes) -> None:
         if rid == 0:

@@ -6,6 +6,6 @@
 """
 
 from proxy.tls.contexts import Credentials
-from proxy.tls.layer import TlsLayer
+from proxy.tls.layer import HINTS, TLS_IN_CLEAR, TlsLayer
 
-__all__ = ["Credentials", "TlsLayer"]
+__all__ = ["HINTS", "TLS_IN_CLEAR", "Credentials", "TlsLayer"]

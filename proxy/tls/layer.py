@@ -27,6 +27,17 @@ _AT_ONCE_BYTES = 16_384
 _MOST_AHEAD_BYTES = 65_536  # read of a client that has not finished its handshake
 _RECORD = 16_384  # plain bytes in one, at most
 _HANDSHAKE = 0x16  # the first byte of a client that begins with TLS
+_NO_TLS = "tls: first record does not look like a TLS handshake"
+TLS_IN_CLEAR = "a client begins with TLS where there is none"
+# what an operator may look at, by why a client was turned away
+HINTS = {
+    _NO_TLS: "the client says http, and this port is https",
+    TLS_IN_CLEAR: "the client says https, and this port is http",
+    "tls: client didn't provide a certificate": "the client needs --cert and --key",
+    "remote error: tls: unknown ca": "the client knows another authority: see its --cacert",
+    "remote error: tls: bad certificate":
+        "the client knows another authority, or dialled what the certificate does not name",
+}
 
 
 class Connection(Protocol):
@@ -340,7 +351,7 @@ def words(error: ssl.SSLError) -> str:
         return "EOF"
     reason = (error.reason or "handshake failure").lower().replace("_", " ")
     if reason in ("http request", "wrong version number", "https proxy request"):
-        return "tls: first record does not look like a TLS handshake"
+        return _NO_TLS
     if "alert" in reason:
         return f"remote error: tls: {reason.partition('alert ')[2]}"
     if reason == "peer did not return a certificate":

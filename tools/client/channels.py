@@ -7,6 +7,7 @@ endpoints that are connected, so an idle channel is told to dial at once, as lon
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -60,9 +61,11 @@ class Config:
         scheme, separator, address = endpoint.partition("://")
         if not separator:
             scheme, address = "", endpoint
+            if endpoint.startswith(("unix:", "unixs:")):  # as gRPC writes a path
+                scheme, _, address = endpoint.partition(":")
         tls = bool(self.cert or self.key or self.cacert) or not self.insecure_transport
         if scheme in ("http", "https"):
-            address = address.split("/", 1)[0]
+            address = re.split("[/?#]", address, maxsplit=1)[0].rpartition("@")[2]
             tls = scheme == "https"
         elif scheme == "unixs":
             tls = True

@@ -136,6 +136,7 @@ def muster_of(snapshot: Path, folder: Path, hosts: int, shards: int, *flags: str
             f"--name=host{i}",
             f"--initial-cluster={cluster}",
             "--initial-cluster-token=muster-local",
+            "--initial-memory-map-size=10485760",
             f"--shards={shards}",
             f"--initial-advertise-peer-urls=http://127.0.0.1:{base + 100 * i + 1}",
             *flags,

@@ -514,6 +514,36 @@ def test_a_value_is_as_long_as_its_bytes(one: Server) -> None:
     assert (answer.status, "etcdserver: request is too large" in answer.body) == (500, True)
 
 
+def raw(server: Server, head: str, body: str) -> tuple[int, str | None, str]:
+    """What a head that no library sends is answered with: status, what is said of the connection, action."""
+    host, _, port = server.address.rpartition(":")
+    text = f"PUT /v2/keys/w/odd HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}"
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(text.encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        shown = answer.read().decode()
+        action = json.loads(shown).get("node", {}).get("value", "") if shown.startswith("{") else shown
+        return answer.status, answer.getheader("Connection"), action
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"Content-Type: {FORM}\r\nExpect: foo\r\n",
+        f"Content-Type: {FORM}\r\nExpect:\r\n",
+        f"Content-Type: {FORM}\r\nExpect: 100-Continue\r\n",
+        f"Content-Type: {FORM}\r\nExpect: foo, 100-continue\r\n",
+        f"Content-Type: {FORM}\r\nExpect: foo\r\nExpect: 100-continue\r\n",
+        f"Content-Type: {FORM}\r\nExpect: 100-continue\r\nExpect: foo\r\n",
+        f"Content-Type: {FORM}\r\nContent-Type: application/json\r\n",
+        f"Content-Type: application/json\r\nContent-Type: {FORM}\r\n",
+    ],
+)
+def test_odd_heads_are_answered_as_by_etcd(etcd: Server, one: Server, head: str) -> None:
+    assert raw(one, head, "value=1") == raw(etcd, head, "value=1")
+
+
 @pytest.mark.filterwarnings("ignore")  # of the client, which is from 2017
 def test_python_etcd_works_at_any_host(three: list[Server]) -> None:
     first, second = (v2_python.client(server.address) for server in three[:2])

@@ -89,6 +89,29 @@ def test_a_unix_socket_that_is_not_there(tmp_path: Path) -> None:
     assert explain(target, _LIMIT_S) == "no such file or directory"
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "address", "unix"),
+    [
+        ("10.0.0.1:2379", "10.0.0.1:2379", False),
+        ("http://10.0.0.1:2379", "10.0.0.1:2379", False),
+        ("http://10.0.0.1:2379/", "10.0.0.1:2379", False),
+        ("http://10.0.0.1:2379/path?a=b#c", "10.0.0.1:2379", False),
+        ("http://10.0.0.1:2379?a=b", "10.0.0.1:2379", False),
+        ("http://10.0.0.1:2379#c", "10.0.0.1:2379", False),
+        ("http://me:secret@10.0.0.1:2379/", "10.0.0.1:2379", False),
+        ("http://[::1]:2379?a", "[::1]:2379", False),
+        ("unix:///run/etcd.sock", "/run/etcd.sock", True),
+        ("unix://localhost:2379", "localhost:2379", True),
+        ("unix:run/etcd.sock", "run/etcd.sock", True),
+        ("unix:/run/etcd.sock", "/run/etcd.sock", True),
+        ("unixs:/run/etcd.sock", "/run/etcd.sock", True),
+    ],
+)
+def test_an_endpoint_may_be_written_as_for_etcdctl(endpoint: str, address: str, unix: bool) -> None:
+    target = Config((), True, "", "", "", "", "", 1, 1).target(endpoint)
+    assert (target.address, target.unix, target.tls is not None) == (address, unix, "s:" in endpoint[:7])
+
+
 def test_one_that_says_nothing_takes_the_time_limit_and_no_more() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"

@@ -21,7 +21,7 @@ from proxy.grpc.calls import Call
 from proxy.grpc.registry import Registry
 from proxy.http.requests import HttpRequest
 from proxy.listener.server import Limits
-from proxy.tls import Credentials
+from proxy.tls import HINTS, TLS_IN_CLEAR, Credentials
 from tests.authority import Authority
 from tests.unit.grpc.harness import Running, serving
 
@@ -186,6 +186,25 @@ def test_a_client_that_goes_away_in_the_midst_leaves_nothing(running: Running, a
             secure.recv(1000)
     until(lambda: connections(running) == 0)
     until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
+
+
+def test_a_client_that_begins_with_tls_where_there_is_none_is_told_of(authority: Authority) -> None:
+    told: list[tuple[str, str]] = []
+    with serving(Served().registry) as running:
+        running.server.handshake_failed = lambda address, reason: told.append((address, reason))
+        made = context(authority)
+        with (
+            socket.create_connection(("127.0.0.1", running.port), LIMIT_S) as plain,
+            pytest.raises(OSError),
+            made.wrap_socket(plain, server_hostname="127.0.0.1"),
+        ):
+            pass
+        until(lambda: told)
+        with grpc.insecure_channel(running.address) as channel:
+            call = channel.unary_unary("/t.S/Who", lambda data: data, lambda data: data)
+            assert call(b"I am", timeout=LIMIT_S) == b"I am None"
+    assert told == [("127.0.0.1", TLS_IN_CLEAR)]
+    assert TLS_IN_CLEAR in HINTS
 
 
 def test_one_port_may_take_both(authority: Authority, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import socket
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import structlog
 
 from cluster.settings import PeerTls
+from tests.cluster.local_cluster import until
 from tests.ports import free_ports
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
@@ -24,7 +26,7 @@ from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.by_url import ClusterFull
 from tools.muster.host.identity.joining import Running, Told
-from tools.muster.proxy_mode import kind, start
+from tools.muster.proxy_mode import kind, start, unready
 from tools.muster.proxy_mode import run as proxy
 from tools.muster.proxy_mode.found import Members
 from tools.muster.proxy_mode.kind import Kind, kind_of
@@ -243,6 +245,58 @@ def test_clients_are_told_that_no_member_is_known(read_only: bool) -> None:
         assert asked(port, "HEAD", "/v2/keys/a")[::2] == (501 if read_only else 503, b"")
     with pytest.raises(ConnectionRefusedError):
         asked(port, "GET", "/version")
+
+
+def test_who_says_nothing_takes_no_thread_and_keeps_nobody_waiting() -> None:
+    (port,) = free_ports(1)
+    with refusing([config.parse_url(f"http://127.0.0.1:{port}")], False), contextlib.ExitStack() as silent:
+        before = threading.active_count()
+        for _ in range(50):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)).sendall(b"GET /v")
+        assert asked(port, "GET", "/v2/keys/a")[0] == 503
+        assert threading.active_count() == before
+
+
+def test_a_silent_client_has_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unready, "_PATIENCE_S", 0.1)
+    (port,) = free_ports(1)
+    with (
+        refusing([config.parse_url(f"http://127.0.0.1:{port}")], False),
+        socket.create_connection(("127.0.0.1", port), timeout=60) as silent,
+    ):
+        assert silent.recv(100) == b""
+
+
+def test_there_are_only_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unready, "_MOST_AT_ONCE", 2)
+    monkeypatch.setattr(unready, "_PATIENCE_S", 3600)
+    (port,) = free_ports(1)
+    with refusing([config.parse_url(f"http://127.0.0.1:{port}")], False), contextlib.ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as third, contextlib.suppress(OSError):
+            assert third.recv(100) == b""
+        held.close()
+        until(lambda: answered(port))
+
+
+def answered(port: int) -> bool:
+    try:
+        return asked(port, "GET", "/v2/keys/a")[0] == 503
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+@pytest.mark.parametrize("sent", [b"\r\n\r\n", b"GET /\r\n\r\n", b"\xff\xff x\r\n\r\n"])
+def test_what_is_no_request_is_a_bad_one(sent: bytes) -> None:
+    (port,) = free_ports(1)
+    with (
+        refusing([config.parse_url(f"http://127.0.0.1:{port}")], False),
+        socket.create_connection(("127.0.0.1", port), timeout=60) as client,
+    ):
+        client.sendall(sent)
+        with client.makefile("rb") as answer:
+            assert answer.readline() == b"HTTP/1.1 400 Bad Request\r\n"
 
 
 def test_a_port_that_is_taken_is_left_alone() -> None:

@@ -132,7 +132,7 @@ def test_nobody_there_is_told_from_another_key() -> None:
     lines = run(scenario)
     (line,) = lines  # once a minute
     assert line["reason"] == NO_KEY
-    assert line["address"].split(":")[0] in ("127.0.0.1", ""), (
+    assert line.get("address", "").split(":")[0] in ("127.0.0.1", ""), (
         "libzmq may have closed it before its address could be asked for"
     )
 

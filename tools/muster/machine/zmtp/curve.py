@@ -28,7 +28,7 @@ import zmq
 
 from cluster.repeats import Repeats
 from tools.muster.machine.zmtp.keys import CurveKeys
-from tools.muster.machine.zmtp.sockets import HELLO_S, MOST_STRANGERS, NO_KEY, NO_PEER, hint_of
+from tools.muster.machine.zmtp.sockets import HELLO_S, MOST_STRANGERS, NO_KEY, NO_PEER, fields
 from tools.muster.machine.zmtp.stream import CLOSED
 
 log = structlog.get_logger("curve")
@@ -237,9 +237,7 @@ class RouterMonitor:
 
     def _complain(self, address: str, reason: str) -> None:
         if self._complaints.news((address.rpartition(":")[0], reason), self._loop.time()):
-            log.warning(
-                "a connection ended before it was one", address=address, reason=reason, hint=hint_of(reason)
-            )
+            log.warning("a connection ended before it was one", **fields(address, reason))
 
     def _bytes(self, descriptor: int) -> tuple[int, int]:
         """Bytes for the other side, however often sent, and from it. Of one that is gone: as of somebody

@@ -54,6 +54,12 @@ def split(endpoint: str) -> tuple[str, str, int]:
     return transport, host.strip("[]"), int(port)
 
 
+def fields(address: str, trouble: str) -> dict[str, str]:
+    """Fields of a log line about a connection that ended, without those of which nothing is known."""
+    known = {"address": address, "reason": trouble, "hint": hint_of(trouble)}
+    return {name: value for name, value in known.items() if value}
+
+
 def hint_of(trouble: str) -> str:
     """What an operator may look at, who reads of a connection that could not be made."""
     if "CURVE" in trouble or trouble in _ENDED:
@@ -460,7 +466,7 @@ class Router:
     ) -> None:
         host = address.rpartition(":")[0]
         if self._complaints.news((host, reason), self._loop.time()):
-            log.warning(what, address=address, reason=reason, hint=hint_of(reason))
+            log.warning(what, **fields(address, reason))
 
     def _forget(self, stream: Stream) -> None:
         self._shaking.discard(stream)

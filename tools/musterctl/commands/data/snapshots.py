@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from tools.musterctl.command import Command, Exit, Flag, Invocation
+from tools.musterctl.command import Command, Exit, Flag, Invocation, number
 
 if TYPE_CHECKING:
     import mmap
@@ -43,6 +43,8 @@ def command() -> Command:
                          "List of this member's peer URLs to advertise to the rest of the cluster"),
                     Flag("skip-hash-check", "bool", "false",
                          "Ignore snapshot integrity hash value (required if copied from data directory)"),
+                    number("initial-memory-map-size", "Taken for the sake of scripts: there is no memory map",
+                           newer=True),
                     Flag("bump-revision", "int", "0",
                          "How much to increase the latest revision after restore"),
                     Flag("mark-compacted", "bool", "false",

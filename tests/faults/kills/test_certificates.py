@@ -1,0 +1,92 @@
+"""docs/certificates.md, pasted into three machines: as ``test_readme`` pastes README, with its differences.
+``ssh`` runs a command with the other machine's folder in front of its paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.local_cluster import ROOT, until
+from tests.faults.kills.test_readme import Machine, machines
+from tests.faults.netns import need, net
+
+_AUTHORITIES = "where the authorities are kept"
+_INSTALLED = """mkdir -p /opt/muster /usr/local/bin
+ln -s "$CHECKOUT/.venv" /opt/muster/venv
+ln -sf /opt/muster/venv/bin/muster /opt/muster/venv/bin/musterctl /usr/local/bin/
+"""
+
+pytestmark = [
+    pytest.mark.skipif(
+        not (ROOT / ".venv/bin/muster").exists(), reason="needs make setup: it stands for pip"
+    ),
+    pytest.mark.timeout(240),
+]
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Who pastes what, in the page's order."""
+    page = (ROOT / "docs" / "certificates.md").read_text()
+    found = re.findall(r"(?ms)^```sh\n# ([^\n]*)\n(.*?)^```$", page)
+    assert [who for who, _ in found] == [
+        *[_AUTHORITIES] * 3, "on every host", f"{_AUTHORITIES}, and the clients", "as app",
+        f"{_AUTHORITIES}, to revoke",
+    ]  # fmt: skip
+    return found
+
+
+def reaching(commands: str, to: dict[str, str]) -> str:
+    """The commands with other machines' folders in place of ``scp`` and ``ssh``; ``to``: names by address."""
+    lines = []
+    for line in commands.splitlines():
+        if copy := re.fullmatch(r"scp -p (\S+) root@([\d.]+):(\S+)", line):
+            line = f"cp -p {copy[1]} $MACHINES/{to[copy[2]]}{copy[3]}"
+        elif there := re.fullmatch(r"ssh root@([\d.]+) (.+)", line):
+            line = re.sub(r"(?<= )/", f"$MACHINES/{to[there[1]]}/", there[2])
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def refused(client: Machine, commands: str, hosts: Sequence[Machine], reason: str) -> bool:
+    """Whether every host has logged by now why it refuses a client, which in any case gets no answer."""
+    code, _ = client.paste(commands)
+    assert code != 0
+    return all(re.search(reason, (host.root / "log").read_text()) for host in hosts)
+
+
+def test_three_hosts_and_users_by_certificates(tmp_path: Path) -> None:
+    need()
+    made, issued, handed_out, start, users, as_app, revoked = (commands for _, commands in blocks())
+    first, start = start.split("\n", 1)
+    with net(3, "10.0.0") as network, machines(network, tmp_path, [first]) as (*hosts, _):
+        kept = hosts[0]  # host-a, and the authorities with it
+        to = {host.address: host.name for host in hosts}
+        for host in hosts:
+            host.ok(_INSTALLED)
+        in_order = made + issued + reaching(handed_out, to)
+        kept.ok(in_order)
+        for host in hosts:
+            host.start(start)
+        environment = "\n".join(line for line in users.splitlines() if line.startswith("export "))
+        for host in hosts:
+            kept.wait_for(f"{environment}\nmusterctl --endpoints https://{host.address}:2379 get a")
+        shown = kept.ok(users)
+        assert shown.count(" is healthy: ") == 3
+        assert shown.endswith("Authentication Enabled\n")
+        assert kept.ok(f"{environment}\n{as_app}") == "OK\n/app/key\nvalue\n"
+        code, denied = kept.paste(f"{environment}\n{as_app}musterctl put elsewhere value")
+        assert code != 0
+        assert "permission denied" in denied
+        # without a certificate, by http, and as one who is revoked
+        get = "musterctl --command-timeout 2s get /app/key"
+        nobody = f"{environment}\nunset ETCDCTL_CERT ETCDCTL_KEY\n{get}"
+        until(lambda: refused(kept, nobody, hosts, "tls: client didn't provide a certificate"))
+        by_http = f"{get} --endpoints http://{kept.address}:2379"
+        until(lambda: refused(kept, by_http, [kept], "the client says http, and this port is https"))
+        kept.ok(f"cd /etc/muster-ca/\n{reaching(revoked, to)}")
+        app = f"{environment}\n{as_app.splitlines()[0]}\n{get}"
+        until(lambda: refused(kept, app, hosts, "transport: certificate serial [0-9a-f]+ revoked"))
+        assert kept.ok(f"{environment}\nmusterctl get /app/key") == "/app/key\nvalue\n"
