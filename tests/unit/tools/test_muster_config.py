@@ -31,6 +31,16 @@ def test_without_flags() -> None:
     assert c.warnings == ()
 
 
+def test_empty_urls_are_those_of_the_default() -> None:
+    """Whoever names client URLs has to say what he advertises; saying nothing will do, as at an etcd."""
+    listens = ("--listen-peer-urls=", "--listen-client-urls=", "--initial-advertise-peer-urls=")
+    found, wanted = build(*listens, "--advertise-client-urls=", "--listen-metrics-urls="), build()
+    for field in ("listen_peer", "listen_client", "advertise_client", "initial_cluster", "listen_metrics"):
+        assert getattr(found, field) == getattr(wanted, field)
+    with pytest.raises(ConfigError, match="--advertise-client-urls is required"):
+        build(*listens)
+
+
 def test_the_name_names_the_data_directory_and_the_cluster() -> None:
     c = build("--name=infra0", "--initial-advertise-peer-urls=http://127.0.0.1:2390")
     assert c.data_dir == "infra0.muster"

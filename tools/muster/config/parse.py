@@ -60,7 +60,7 @@ class Values:
 def convert(flag: Flag, text: str) -> Any:
     """The value that ``text`` stands for; ValueError if it cannot be one."""
     kind = flag.kind
-    if not text and flag.name in _EMPTY_IS_DEFAULT:
+    if not text and (kind is Kind.URLS or flag.name in _EMPTY_IS_DEFAULT):
         text = flag.default
     if flag.name == "log-level":
         text = text.lower()
