@@ -125,7 +125,7 @@ class NodeSettings:
     snapshot_count: int = 10_000  # applied entries between truncations of the log
     snapshot_catchup_entries: int = 5_000
     quota_backend_bytes: int = 2_147_483_648  # <= 0: off
-    order_log_bytes: int = 4_294_967_296  # what shard 0's log may take of the disk: node.upkeep.space
+    order_log_bytes: int = 4_294_967_296  # what shard 0's log may take of the disk: node.upkeep.space.disks
     min_free_disk_bytes: int = 0  # 0: not looked at
     auto_compaction_mode: str = "periodic"
     auto_compaction_retention: str = "0"

@@ -31,14 +31,13 @@ class Standing:
         now = (node.raft.leader_id, node.raft.term)
         if now != self._leader:
             self._leader = now
-            node.upkeep.leader_changes += 1 if now[0] else 0
             name = node.roster.name(now[0])
             log.info(
                 "leader changed", shard=node.settings.shard, leader=f"{now[0]:x}", name=name, term=now[1]
             )
             node.status.say("leader", shard=node.settings.shard, leader=now[0], name=name, term=now[1])
             self.say_state()
-            node.upkeep.publish()
+            node.upkeep.publishing.publish()
             self.say_ready()
 
     def second(self, now: float) -> None:
@@ -53,7 +52,7 @@ class Standing:
     def say_ready(self) -> None:
         """Tell the supervisor once that this node serves."""
         # like etcd, only with its own attributes applied: MemberList never shows a ready host as unstarted
-        if not self.ready and self._leader[0] and self._node.upkeep.published():
+        if not self.ready and self._leader[0] and self._node.upkeep.publishing.done():
             self.ready = True
             self._node.status.say("ready")
             self._node.upkeep.begin()

@@ -79,7 +79,7 @@ def carry_out(node: Node, change: HostChange) -> None:
         return
     try:
         if change.kind is Kind.REMOVE and change.member_id == raft.id:  # H12: a leader hands over first
-            successors = [m for m in node.upkeep.successors() if not node.roster.table.removed(m)]
+            successors = [m for m in node.upkeep.succession.successors() if not node.roster.table.removed(m)]
             if successors:
                 raft.transfer_leadership(successors[0])
         else:

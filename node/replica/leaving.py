@@ -84,12 +84,12 @@ class Leaving:
     @property
     def _may_hand_over(self) -> bool:
         """Whether this node leads, and another voter could."""
-        return self._node.raft.role is Role.LEADER and bool(self._node.upkeep.successors())
+        return self._node.raft.role is Role.LEADER and bool(self._node.upkeep.succession.successors())
 
     def _settled(self) -> bool:
         node, raft = self._node, self._node.raft
         if raft.role is Role.LEADER:
-            successors = node.upkeep.successors()
+            successors = node.upkeep.succession.successors()
             if self._target not in successors if raft.transferring else bool(successors):
                 # the one it was handed to ends as well, where all hosts are stopped at once: another one, or
                 # nobody
@@ -109,7 +109,7 @@ def close(node: Node) -> None:
     node.peers.close()
     node.syncer.close()
     node.upkeep.close()
-    node.serve.defragments.close()
+    node.defragments.close()
     node.snapshots.close()
     node.backups.close()
     node.streams.close()

@@ -71,7 +71,7 @@ class LoneRole:
         while node.applied_index < last and not node.fatal.done() and not node.applies.busy:
             run = one_run(raft.log_entries(node.applied_index + 1, min(last, node.applied_index + most)))
             if most == 1 and (agreed := records.bootstrap_in(run[0][2])) is not None:
-                node.upkeep.check_bootstrap(agreed)
+                node.upkeep.agreed.check_bootstrap(agreed)
                 if node.fatal.done():
                     return
             if node.applied_index + len(run) < last and is_full(run, most):

@@ -34,7 +34,7 @@ def take_in(node: Node, link: FrontLink, rid: int, method: int, timeout_ms: int,
     elif method == Method.FAREWELL:
         link.farewell = True
     elif method == Method.TRANSFER_LEADER:
-        node.upkeep.transfer(link, rid, body)
+        node.upkeep.succession.transfer(link, rid, body)
     elif method == Method.MEMBERS:
         node.roster.changes.submit(link, rid, body)
     elif method == Method.RECONFIGURE:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import structlog
 
@@ -62,9 +63,12 @@ from node.serving.streams import Streams
 from node.serving.watches import WatchSource
 from node.slicing.slicer import Slicer
 from node.storage import Applied
+from node.upkeep.counters import figures
+from node.upkeep.defragments import Defragments
 from node.upkeep.expiry import Expiry
+from node.upkeep.facts import Facts
 from node.upkeep.snapshots import Snapshots
-from node.upkeep.space import log_buffer_bytes
+from node.upkeep.space.disks import log_buffer_bytes
 from node.upkeep.upkeep import Upkeep
 
 log = structlog.get_logger("node")
@@ -122,15 +126,15 @@ class Node:
         self.watches = WatchSource(self.store, self.mark_dirty, self.slicer.start,
                                    lambda: self.fronts.watermark_again(loop.time()))
         self.reads = Reads(loop, self.slicer, self.mark_dirty, lambda: self.order_index)
-        self.upkeep = Upkeep(self)
+        self.upkeep = Upkeep(self, settings, machine, self.log, self.store, self.raft, self.slicer)
         self.pace, self.past, self.looking = Pace(), Past(self), Looking(self)
-        self.writes = Writes(
+        self.writes: Writes = Writes(
             self.raft, self.store, self.dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
-            new_lease_id=LeaseIds(machine, common.member_id), refusal=self.upkeep.refusal,
+            new_lease_id=LeaseIds(machine, common.member_id), refusal=self.upkeep.quota.refusal,
             pace=self.pace, control_applied=self._control_applied, answer_late=self.past.answer,
             look=self.looking.write, auth=self.guard.copy, v2=lambda: self.serve.v2.tree.copy())
         self.expiry = Expiry(self)
-        self.writes.fits = self.upkeep.fits
+        self.writes.fits = self.upkeep.quota.fits
         self.confirmations = kinds.confirmations(
             self.raft,
             self.store,
@@ -145,7 +149,11 @@ class Node:
         )
         self._for_peers = Spin(machine, lambda: self.confirmations.open or self.writes.uncommitted > 0)
         self._for_clients = Spin(machine, lambda: True)
-        self.serve, self.snapshots, self.backups = Serve(self), Snapshots(self), Backups(self)
+        self.defragments = Defragments(self)
+        self.serve: Serve = Serve(self, facts=Facts(self).now, figures=partial(figures, self),
+                                  defragment=self.defragments.ask)
+        self.backups = Backups(self)
+        self.snapshots = Snapshots(self, self.upkeep.catching_up)
         self.streams = Streams(
             self.reads.start, loop.time, self.reads.refuse, common.client_stall_timeout_ms / 1000
         )
@@ -169,7 +177,7 @@ class Node:
         self.link_ends: list[Callable[[FrontLink], None]] = [self.watches.gone]
         self.acknowledge: Callable[[FrontLink, bytes], None] = self._acknowledge
         self.hurried_until = 0.0  # somebody waits for what is applied here, or did just now
-        self.role = role(self, kinds)
+        self.role: Role = role(self, kinds)
         self.catch_up = self.role.catch_up
         self.gathering = GatheringTimer(
             loop, self.role.apply, self._unseen if self.role.gathers else lambda: False, self.wake)
@@ -183,7 +191,7 @@ class Node:
 
     def _control_applied(self, link: FrontLink, record: bytes, physical: bool) -> None:
         if physical:
-            self.upkeep.answer_when_compacted(link, record)
+            self.upkeep.compaction.answer_when_done(link, record)
         else:
             self.acknowledge(link, record)
 
@@ -220,8 +228,8 @@ class Node:
         self.local_fronts = self.machine.listen(
             ipc_endpoint(common.run_dir, settings.shard), self._local_front, keyed=False, hwm=100_000)
         if (agreed := self.store.bootstrap()) is not None:
-            self.upkeep.check_bootstrap(agreed)
-        self.upkeep.incarnations_agreed(())
+            self.upkeep.agreed.check_bootstrap(agreed)
+        self.upkeep.agreed.incarnations(())
         self.roster.start()
         log.info("node started", shard=settings.shard, term=self.raft.term, commit=self.raft.commit_index,
                  applied=self.applied_index, revision=self.store.revision, last_index=self.raft.last_index)
@@ -341,7 +349,7 @@ class Node:
             elif kind in TOLD:
                 self.upkeep.peer_said(member_id, kind, data)
             elif kind == LEAVING_FRAME[0]:
-                self.upkeep.leaving[member_id] = self.now_ms()
+                self.upkeep.succession.left(member_id)
             elif kind in self.frames:
                 self.frames[kind](member_id, data)
         except (
@@ -418,7 +426,7 @@ class Node:
         if self.settings.shard:
             self.role.ask_leader(0, Method.SET_ALARM, body)
         elif self.writes.leader is not None:
-            self.upkeep.alarm(body)
+            self.upkeep.alarms.asked(body)
         elif self.raft.leader_id and self.raft.leader_id != self.settings.common.member_id:
             self.peers.send(self.raft.leader_id, PeerKind.ALARM.byte, body)
 
@@ -485,7 +493,7 @@ class Node:
             self.watches.emit(applied.events)
         self.fronts.watermark(self.store.revision, self.loop.time())
         if applied.leases:
-            self.upkeep.leases_changed(applied)
+            self.expiry.changed(applied)
         for index, term, _ in run:
             self.writes.applied(index, term)
         self._answer_alone()
@@ -495,9 +503,9 @@ class Node:
         if applied.leases:
             self.confirmations.revoked(applied.revoked)
         if applied.compacted is not None:
-            self.upkeep.compaction_due()
+            self.upkeep.compaction.due()
         if applied.bootstrap is not None:
-            self.upkeep.check_bootstrap(applied.bootstrap)
+            self.upkeep.agreed.check_bootstrap(applied.bootstrap)
         for start, counted, found in applied.miscounted:
             log.error(
                 "a leader counted otherwise what it deleted: its answer was wrong",
@@ -510,12 +518,14 @@ class Node:
         if applied.hosts:
             self.roster.applied(applied.hosts)
         if applied.incarnations:
-            self.upkeep.incarnations_agreed(applied.incarnations)
+            self.upkeep.agreed.incarnations(applied.incarnations)
         if len(self.reads.waiting):
             self.reads.waiting.release(self.order_index, self.loop.time())
         self.confirmations.applied(self.applied_index)
         self.upkeep.logged_bytes(sum([len(data) for _, _, data in run]))
-        self.upkeep.applied()
+        if self.store.counts.grown:
+            self.upkeep.counting.cut()
+        self.upkeep.flushes.applied()
         self.standing.say_ready()
 
     def state_replaced(self) -> None:
@@ -526,13 +536,13 @@ class Node:
         self.serve.replaced()
         self.watches.lost()
         self.writes.skipped_to(self.applied_index)
-        self.upkeep.installed(self.applied_index)
+        self.upkeep.truncation.installed(self.applied_index)
         self.upkeep.alarms_changed()
         self.roster.replaced()
         self.role.replaced()
         if self.standing.ready:
             self.upkeep.begin()
-        self.upkeep.incarnations_agreed(self.store.incarnations().items())
+        self.upkeep.agreed.incarnations(self.store.incarnations().items())
         self.reads.waiting.release(self.order_index, self.loop.time())
 
     def lead(self) -> None:
@@ -543,10 +553,10 @@ class Node:
         if self.settings.shard == 0 and self.store.bootstrap() is None:
             common = self.settings.common
             leader.append(records.bootstrap(1, common.shard_count, common.placement_depth))
-        self.upkeep.log_incarnations()
+        self.upkeep.agreed.log_incarnations()
         self.roster.changes.leading()
         self.standing.say_state()
-        self.upkeep.publish()
+        self.upkeep.publishing.publish()
         log.info("leading", shard=self.settings.shard, term=self.raft.term, revision=self.store.revision)
 
     def _leader_changed(self) -> None:

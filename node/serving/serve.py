@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -32,9 +32,6 @@ from node.serving.v2 import V2Tree
 from node.serving.watches import PREV_KV
 from node.slicing.slicer import Slices
 from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader
-from node.upkeep.counters import figures
-from node.upkeep.defragments import Defragments
-from node.upkeep.facts import Facts
 
 if TYPE_CHECKING:
     from node.replica.server import Node
@@ -52,8 +49,12 @@ _REST_KEY_BYTES = 1024  # of one that is remembered
 class Serve:
     """Read methods of one replica."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, facts: Callable[[], dict[str, Any]],
+                 figures: Callable[[], dict[str, Any]], defragment: Callable[[FrontLink, int], None]) -> None:
+        """``facts``: how this node is (``node.upkeep.facts``). ``figures``: what it has done
+        (``node.upkeep.counters``). ``defragment`` answers when that is done."""
         self._node = node
+        self._facts_now, self._figures, self._ask_defragment = facts, figures, defragment
         self._store = node.store
         self._reads = {
             Method.RANGE: self._range,
@@ -82,8 +83,6 @@ class Serve:
         self._rests: dict[tuple[int, bytes, bytes], int] = {}
         self.hashes, self.hash_revs = Histogram(HASH_S), Histogram(HASH_S)
         self.lease_list = LeaseList(node)
-        self.facts = Facts(node)
-        self.defragments = Defragments(node)
 
     def request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         """One read of a front, or a revoke: what hangs on its lease is read before."""
@@ -377,10 +376,10 @@ class Serve:
         link.ok(rid, self._store.revision, raft.term, answer.SerializeToString())
 
     def _counters(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        link.ok(rid, self._store.revision, self._term(), json.dumps(figures(self._node)).encode())
+        link.ok(rid, self._store.revision, self._term(), json.dumps(self._figures()).encode())
 
     def _facts(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        link.ok(rid, self._store.revision, self._term(), json.dumps(self.facts.now()).encode())
+        link.ok(rid, self._store.revision, self._term(), json.dumps(self._facts_now()).encode())
 
     def _users(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         self._node.guard.show(link, rid, revision, body)
@@ -400,7 +399,7 @@ class Serve:
         link.ok(rid, self._store.revision, self._term(), answer.SerializeToString())
 
     def _defragment(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        self.defragments.ask(link, rid)
+        self._ask_defragment(link, rid)
 
     def _hash_kv(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
         wanted = revision or rpc_pb2.HashKVRequest.FromString(body).revision

@@ -1,6 +1,6 @@
 """What a node does besides requests.
 
-Read in this order: ``upkeep`` (the driver), ``disk`` (when what is synced), ``snapshots`` with
-``catching_up``, ``expiry``, ``floors`` (which records must be kept), ``space`` with ``giving_back``,
-``lease_checks``, ``counters`` and ``facts``.
+Read in this order: ``upkeep`` (the driver), ``flushes``, ``truncation`` with ``floors`` (which records must
+be kept), ``snapshots`` with ``catching_up``, ``compaction`` and ``counting``, ``space`` (quota, alarms,
+disks), ``group`` (what hosts agree on), ``expiry``, ``lease_checks``, ``counters`` and ``facts``.
 """

@@ -10,10 +10,16 @@ replica that is silent is not waited for, nor is any log kept for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from cluster.raft import Raft, Role
 from cluster.raft.types import PeerStatus
+
+if TYPE_CHECKING:
+    from node.storage import RaftLog
 
 _SILENT_MS = 10_000
 _SLOWER_BY, _SLOWEST_BY = 4, 64  # each time; at most
@@ -93,3 +99,31 @@ class CatchingUp:
         slower = min(_SLOWER_BY ** worst, _SLOWEST_BY)
         self._until_s = min(max(self._until_s, now_s) + size * slower / held.pace, now_s + _LONGEST_PAUSE_S)
         return self._until_s - now_s
+
+
+class Slowing:
+    """A leader's proposals, held back for whoever ran out of its log."""
+
+    def __init__(self, catching_up: CatchingUp, raft: Raft, raft_log: RaftLog, loop: AbstractEventLoop, *,
+                 room_bytes: int, go_on: Callable[[], None]) -> None:
+        """``room_bytes``: of the log may be kept for them. ``go_on`` is called when Raft may go on."""
+        self._catching_up = catching_up
+        self._raft = raft
+        self._log = raft_log
+        self._loop = loop
+        self._room_bytes = room_bytes
+        self._go_on = go_on
+
+    def logged(self, slowed: int, size: int) -> None:
+        """So many bytes were logged, while the log is needed behind ``slowed``."""
+        if self._raft.role is not Role.LEADER:
+            return
+        pause_s = self._catching_up.pause_s(
+            size, self._log.bytes_after(slowed), self._room_bytes, self._loop.time())
+        if pause_s and not self._raft.held_back:
+            self._raft.held_back = True
+            self._loop.call_later(pause_s, self._ended)
+
+    def _ended(self) -> None:
+        self._raft.held_back = False
+        self._go_on()

@@ -6,15 +6,41 @@ Read when a front asks (``Method.COUNTERS``); on the hot path there is an additi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.faults import faults
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from cluster.machine import Syncs
+    from node.links.peers import Peers
+    from node.machine import NodeMachine
+    from node.replica.applying import Applies
+    from node.replica.clock import Clock
+    from node.serving.guard import Guard
+    from node.serving.serve import Serve
+    from node.storage import RaftLog, StateStore
+    from node.upkeep.defragments import Defragments
+    from node.upkeep.upkeep import Upkeep
 
 
-def figures(node: Node) -> dict[str, Any]:
+class CountersNode(Protocol):
+    """What is counted of a node."""
+
+    machine: NodeMachine
+    log: RaftLog
+    store: StateStore
+    syncer: Syncs
+    peers: Peers
+    serve: Serve
+    guard: Guard
+    defragments: Defragments
+    applies: Applies
+    clock: Clock
+    upkeep: Upkeep
+    applied_index: int
+
+
+def figures(node: CountersNode) -> dict[str, Any]:
     """All that a front exports of this node, as JSON. ``histograms``: by etcd's names, in seconds.
     ``peers``: by member ID. ``v2``: of the tree of version 2, since it was made.
     ``auth_revision``: of users and roles."""
@@ -25,7 +51,7 @@ def figures(node: Node) -> dict[str, Any]:
             "etcd_disk_wal_fsync_duration_seconds": node.syncer.took.observed(),
             "etcd_disk_backend_commit_duration_seconds": node.store.commits.observed(),
             "etcd_server_apply_duration_seconds": node.applies.took.observed(),
-            "etcd_disk_backend_defrag_duration_seconds": node.serve.defragments.took.observed(),
+            "etcd_disk_backend_defrag_duration_seconds": node.defragments.took.observed(),
             "etcd_mvcc_hash_duration_seconds": node.serve.hashes.observed(),
             "etcd_mvcc_hash_rev_duration_seconds": node.serve.hash_revs.observed(),
         },
@@ -43,7 +69,7 @@ def figures(node: Node) -> dict[str, Any]:
     }
 
 
-def counters(node: Node) -> dict[str, int]:
+def counters(node: CountersNode) -> dict[str, int]:
     """Name: value, none of which goes down while the process lives (times in microseconds, sizes in bytes).
 
     ``loop_long_turns``: that took longer than 20 ms (``tools.muster.machine.process.turns``). ``frames_*``

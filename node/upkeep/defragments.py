@@ -7,29 +7,49 @@ deleted is gone."""
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.histogram import DEFRAG_S, Histogram
+from cluster.raft import Raft
+from cluster.settings import NodeSettings
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
 from node.storage.errors import SyncFailed
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.machine import NodeMachine
+    from node.storage import StateStore
+    from node.upkeep.upkeep import Upkeep
 
 log = structlog.get_logger("defragment")
 
 _MOST = 1000  # who wait for the next one
 
 
+class DefragmentsNode(Protocol):
+    """What defragmentation needs of its node."""
+
+    settings: NodeSettings
+    machine: NodeMachine
+    loop: asyncio.AbstractEventLoop
+    store: StateStore
+    raft: Raft
+    upkeep: Upkeep
+    stopping: bool
+
+    def mark_dirty(self, link: FrontLink) -> None: ...
+
+    def fail(self, reason: str) -> None: ...
+
+
 class Defragments:
     """Of one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: DefragmentsNode) -> None:
         self._node = node
         self._thread = node.machine.thread("defragment")
         self._waiting: list[tuple[FrontLink, int]] = []
@@ -65,7 +85,7 @@ class Defragments:
         if error is not None:
             raise error
         self.took.observe(took_s)
-        node.upkeep.in_use()
+        node.upkeep.quota.in_use()
         log.info(
             "defragmented",
             shard=node.settings.shard,

@@ -9,22 +9,28 @@ a key. How many leases of a store of several shards end in one attempt is its se
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from cluster.effects import records
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.validate import parse
 from cluster.features.auth.principal import SAID
+from cluster.features.lessor import Lessor
 from cluster.pb import rpc_pb2
-from cluster.raft import Role
+from cluster.raft import Raft
+from cluster.raft import Role as RaftRole
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
-from node.slicing.slicer import Slices
+from node.slicing.slicer import Slicer, Slices
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.replica.role import Role
+    from node.replica.writes import Writes
+    from node.storage import Applied, StateStore
 
 KEYS = 400  # a turn's: 8 to 12 us each
 MANY = 256  # keys of a lease that are read beforehand
@@ -33,16 +39,48 @@ _LEASE = 4  # what a lease costs besides its keys, in keys
 _LOOK = 40  # what it costs to find that very many hang on a lease, in keys
 
 
+class ExpiryNode(Protocol):
+    """What the end of leases needs of its node."""
+
+    loop: AbstractEventLoop
+    raft: Raft
+    store: StateStore
+    lessor: Lessor
+    slicer: Slicer
+    writes: Writes
+    role: Role
+
+    def now_ms(self) -> int: ...
+
+    def wake(self) -> None: ...
+
+
 class Expiry:
     """The leases of one node that end."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: ExpiryNode) -> None:
         self._node = node
         self._due: deque[int] = deque()
         self._read: set[int] = set()  # of these the keys have been read
         self._of: Leader | None = None  # whose they are (H7: decided and appended in one and the same term)
         self._scheduled = False
         self.decide: Callable[[list[int]], None] = self.add  # what becomes of leases that were found due (H7)
+
+    def changed(self, applied: Applied) -> None:
+        """Grants and revokes were applied: the registry follows, on every replica, in their order."""
+        lessor, now = self._node.lessor, self._node.now_ms()
+        for kind, lease, seconds in applied.leases:
+            if kind == records.Item.LEASE_GRANT:
+                lessor.granted(lease, seconds, now)
+            elif kind == records.Item.LEASE_REVOKE:
+                lessor.revoked(lease)
+            else:
+                lessor.checkpointed(lease, seconds)
+
+    def look(self) -> None:
+        """Every heartbeat: what is due?"""
+        if self._node.lessor.primary:
+            self.decide(self._node.lessor.due(self._node.now_ms()))
 
     def add(self, leases: Iterable[int]) -> None:
         """These were found due by the term that leads now."""
@@ -86,7 +124,7 @@ class Expiry:
         node, lease = self._node, parse(rpc_pb2.LeaseRevokeRequest.FromString, body).ID
         method = Method.LEASE_REVOKE | (SAID if said else 0)
         submit = partial(node.role.submit, link, rid, method, timeout_ms, said + body)
-        if node.raft.role is Role.LEADER:
+        if node.raft.role is RaftRole.LEADER:
             self.when_read([lease], submit)
         else:
             submit()

@@ -7,13 +7,19 @@ Answered as JSON to ``Method.FACTS``. Counters that only grow are in ``node.upke
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from cluster.raft import Role
+from cluster.raft import Raft
+from cluster.raft import Role as RaftRole
+from cluster.settings import NodeSettings
 from node.machine import Machine
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.links.mail import Mail
+    from node.machine import NodeMachine
+    from node.replica.role import Role
+    from node.storage import StateStore
+    from node.upkeep.defragments import Defragments
 
 _SAMPLE_S = 1.0  # what the CPU share is taken over, at least
 
@@ -36,10 +42,26 @@ class CpuShare:
         return round(self._share, 3)
 
 
+class FactsNode(Protocol):
+    """What is told of a node."""
+
+    settings: NodeSettings
+    machine: NodeMachine
+    raft: Raft
+    store: StateStore
+    defragments: Defragments
+    mail: Mail
+    role: Role
+    applied_index: int
+    order_index: int
+
+    def now_ms(self) -> int: ...
+
+
 class Facts:
     """What one node tells of itself. What its role adds, ``Role.facts`` says."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: FactsNode) -> None:
         self._node = node
         self._cpu = CpuShare(node.machine)
 
@@ -63,7 +85,7 @@ class Facts:
             "keys": counted["keys"] if counted["ready"] else -1,  # -1: being counted
             "size_bytes": store.size_bytes(),
             "size_in_use_bytes": store.size_in_use_bytes(),
-            "defragmenting": int(node.serve.defragments.running),
+            "defragmenting": int(node.defragments.running),
             "cpu_share": self._cpu.now(),
             "resident_bytes": node.machine.resident_bytes(),
             "appends_received": node.mail.received.messages,
@@ -72,6 +94,6 @@ class Facts:
             # entries that each other member is not known to have; a leader's view
             "behind": {
                 f"{member:x}": raft.last_index - peer.match for member, peer in raft.peers().items()
-            } if raft.role is Role.LEADER else {},
+            } if raft.role is RaftRole.LEADER else {},
             **node.role.facts(),
         }

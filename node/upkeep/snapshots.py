@@ -18,20 +18,23 @@ import asyncio
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from cluster.grain import GRAIN
-from cluster.raft import Configuration, Role, SnapshotPosition
+from cluster.raft import Configuration, Raft, Role, SnapshotPosition
 from cluster.repeats import Repeats
+from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
 from node.storage import Position, SnapshotRefused
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.catching_up import CatchingUp
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.links.peers import Peers
+    from node.machine import NodeMachine
+    from node.storage import RaftLog, StateStore
 
 log = structlog.get_logger("snapshots")
 
@@ -71,17 +74,34 @@ class Receiving:
     moved_at: float = 0.0
 
 
+class SnapshotsNode(Protocol):
+    """What transfers need of their node."""
+
+    settings: NodeSettings
+    machine: NodeMachine
+    loop: asyncio.AbstractEventLoop
+    log: RaftLog
+    store: StateStore
+    raft: Raft
+    peers: Peers
+    stopping: bool
+
+    def state_replaced(self) -> None: ...
+
+    def wake(self) -> None: ...
+
+
 class Snapshots:
     """All transfers of one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: SnapshotsNode, catching_up: CatchingUp) -> None:
         self._node = node
         self._sending: dict[int, Sending] = {}
         self._preparing: set[int] = set()
         self._receiving: Receiving | None = None  # the newest one
         # the one that a helper thread checks and syncs, the newest or an older one
         self._finishing: Receiving | None = None
-        self.catching_up = CatchingUp()
+        self._catching_up = catching_up
         self._refusals = Repeats()
         self._serial = 0
         self.sent = self.installed = self.failed = 0
@@ -96,7 +116,7 @@ class Snapshots:
             return
         node = self._node
         self._preparing.add(peer)
-        self.catching_up.begins(peer, node.store.position.shard_index, node.loop.time())
+        self._catching_up.begins(peer, node.store.position.shard_index, node.loop.time())
         future = node.loop.run_in_executor(None, node.machine.snapshot_of, node.store, self._outgoing)
         future.add_done_callback(lambda done: self._prepared(peer, min_index, done))
 
@@ -154,14 +174,14 @@ class Snapshots:
         sending.source.close()
         if ok:
             self.sent += 1
-            self.catching_up.sent(sending.peer, sending.source.position.shard_index)
+            self._catching_up.sent(sending.peer, sending.source.position.shard_index)
             self._node.raft.snapshot_sent(sending.peer, True)
         else:
             self.failed += 1
             self._not_sent(sending.peer)
 
     def _not_sent(self, peer: int) -> None:
-        self.catching_up.sent(peer, None)
+        self._catching_up.sent(peer, None)
         self._node.raft.snapshot_sent(peer, False)
 
     def sweep(self) -> None:

@@ -82,7 +82,7 @@ class OrderRole:
         self.writes.on_logged = self._logged
         node.acknowledge = self.acknowledge
         node.expiry.decide = self._revoke_expired
-        node.upkeep.kept_for_others = self.kept_for_others
+        node.upkeep.truncation.kept_for_others = self.kept_for_others
         node.link_ends.append(self.feeds.gone)
         node.clock.each_heartbeat(self._heartbeat)
         node.frames[FRAME[0]] = self.feeds.floors.came
@@ -156,7 +156,7 @@ class OrderRole:
             not_leader(self.node, link, rid)
             return
         try:
-            if (refusal := self.node.upkeep.refusal(method, body)) is not None:
+            if (refusal := self.node.upkeep.quota.refusal(method, body)) is not None:
                 raise EtcdError(refusal)
             accepted = coordinator.submit(
                 (link, rid), method, body, deadline_ms=self.node.now_ms() + timeout_ms,

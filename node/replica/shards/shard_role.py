@@ -108,7 +108,7 @@ class ShardRole:
             self.leading.submit((link, rid), method, body)
 
     def _refusal(self, method: int, body: bytes) -> ErrorKind | None:
-        return self.node.upkeep.refusal(*(named(method, body)[1:] if method & SAID else (method, body)))
+        return self.node.upkeep.quota.refusal(*(named(method, body)[1:] if method & SAID else (method, body)))
 
     def _prepare(self, link: FrontLink, rid: int, body: bytes) -> None:
         if self.leading is None:

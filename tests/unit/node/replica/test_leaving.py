@@ -24,7 +24,7 @@ from cluster.wire.messages import (
 from node.links.fronts import NODE_IDENTITY, Fronts
 from node.replica.leaving import FRAME, Leaving
 from node.replica.role import Owed
-from node.upkeep.upkeep import Upkeep
+from node.upkeep.group.succession import Succession
 
 ELECTION_MS = 200
 FRONT, NODE = b"front", NODE_IDENTITY + b"another shard's"
@@ -69,8 +69,8 @@ class FakeNode:
         self.role = SimpleNamespace(owed=Owed.NOTHING)
         self.said: list[tuple[int, bytes]] = []
         self.peers = SimpleNamespace(send=lambda member, kind, data: self.said.append((member, kind)))
-        self.upkeep = SimpleNamespace(_node=self, leaving={})
-        self.upkeep.successors = lambda: Upkeep.successors(self.upkeep)
+        self.upkeep = SimpleNamespace(succession=Succession(
+            self, self.raft, election_ms=election_ms, now_ms=self.now_ms))  # type: ignore[arg-type]
         self.fronts = Fronts(7, self._received, lambda link: None, lambda link: None, (3, 2))
         self.heard: dict[bytes, list[int]] = {}  # identity -> statuses
         for identity in (FRONT, NODE):
@@ -197,7 +197,7 @@ def test_every_wait_has_its_bound() -> None:
 
 def test_nobody_is_handed_to_who_is_about_to_end_itself() -> None:
     def all_leave(node: FakeNode) -> None:
-        node.upkeep.leaving = {2: 10_000, 3: 9_999}
+        node.upkeep.succession.leaving = {2: 10_000, 3: 9_999}
 
     async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
         await until(lambda: FRONT in node.heard)
@@ -208,7 +208,8 @@ def test_nobody_is_handed_to_who_is_about_to_end_itself() -> None:
     assert leave(steps, all_leave) < ELECTION_MS / 1000 + 3
 
     def one_leaves(node: FakeNode) -> None:
-        node.upkeep.leaving = {3: 10_000, 2: 10_000 - ELECTION_MS}  # 2 said so before it was started anew
+        # 2 said so before it was started anew
+        node.upkeep.succession.leaving = {3: 10_000, 2: 10_000 - ELECTION_MS}
 
     async def handed(node: FakeNode, task: asyncio.Task[None]) -> None:
         await until(lambda: node.raft.targets == [2])
@@ -224,9 +225,9 @@ def test_a_hand_over_to_one_that_ends_as_well_is_given_up_at_once() -> None:
 
     async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
         await until(lambda: node.raft.targets == [3])
-        node.upkeep.leaving[3] = 10_000
+        node.upkeep.succession.leaving[3] = 10_000
         await until(lambda: node.raft.targets == [3, 2])
-        node.upkeep.leaving[2] = 10_000
+        node.upkeep.succession.leaving[2] = 10_000
         await until(lambda: FRONT in node.heard)
         assert not node.raft.transferring
         node.farewell()

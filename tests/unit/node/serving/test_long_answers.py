@@ -58,7 +58,7 @@ class Replica:
         self.streams: Streams = node.streams
         self.past = node.past = Past(node)
         self.looking = Looking(node)
-        self.serve = Serve(node)
+        self.serve = Serve(node, facts=dict, figures=dict, defragment=lambda link, rid: None)
         self.writes = Writes(
             self.raft,
             self.store,

@@ -45,7 +45,7 @@ class Replica:
             reads=self.reads,
             streams=Streams(self.reads.start, loop.time, self.reads.refuse, 60.0),
         )
-        self.serve = Serve(node)
+        self.serve = Serve(node, facts=dict, figures=dict, defragment=lambda link, rid: None)
         self.answers: list[tuple[int, bytes]] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)
         if near:

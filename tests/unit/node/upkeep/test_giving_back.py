@@ -7,7 +7,7 @@ import threading
 import time
 from itertools import pairwise
 
-from node.upkeep.giving_back import GivingBack
+from node.upkeep.space.giving_back import GivingBack
 from tests.unit.machines import machine_on
 
 

@@ -16,6 +16,7 @@ from cluster.effects import records
 from cluster.raft import Configuration, Role
 from node.storage import StateStore, snapshot
 from node.storage.snapshot import SnapshotSink, SnapshotSource
+from node.upkeep.catching_up import CatchingUp
 from node.upkeep.snapshots import Snapshots
 from tests.unit.machines import machine_on
 
@@ -77,7 +78,7 @@ class Host:
             role=Role.FOLLOWER, snapshot_sent=self._sent, snapshot_installed=lambda at: True,
             position_at=lambda index: SimpleNamespace(configuration=GROUP))
         self.peers = SimpleNamespace(send=self._send)
-        self.snapshots = Snapshots(self)  # type: ignore[arg-type]
+        self.snapshots = Snapshots(self, CatchingUp())  # type: ignore[arg-type]
         self._sweep()
 
     def put(self, count: int) -> None:
@@ -243,5 +244,5 @@ def test_what_a_killed_process_left_is_removed_at_the_start(world: World, hosts:
     hosts[1].store.close()
     snapshot._live.discard(left.directory)  # the process that made it is gone
     hosts[1].store = StateStore.open(hosts[1].state, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
-    hosts[1].snapshots = Snapshots(hosts[1])  # type: ignore[arg-type]
+    hosts[1].snapshots = Snapshots(hosts[1], CatchingUp())  # type: ignore[arg-type]
     assert hosts[1].directories() == []

@@ -10,8 +10,8 @@ import pytest
 
 from cluster.settings import NodeSettings
 from node.storage.options import LOG_BESIDE
-from node.upkeep import space
-from node.upkeep.space import ENOUGH, GONE, SHORT, VERY_SHORT, Sizes, Space, of_store
+from node.upkeep.space import disks as space
+from node.upkeep.space.disks import ENOUGH, GONE, SHORT, VERY_SHORT, Sizes, Space, of_store
 
 HOSTS = (1, 2, 3)
 

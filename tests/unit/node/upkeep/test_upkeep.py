@@ -21,12 +21,13 @@ from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire.messages import ANSWER, Method, Status, decode_answers
 from node.links.fronts import FrontLink
 from node.storage import RaftLog, StateStore
-from node.upkeep import upkeep
-from node.upkeep.catching_up import CatchingUp
-from node.upkeep.space import FRAME as SPACE
-from node.upkeep.space import log_buffer_bytes
+from node.upkeep import compaction
+from node.upkeep.expiry import Expiry
+from node.upkeep.space import quota
+from node.upkeep.space.disks import FRAME as SPACE
+from node.upkeep.space.disks import log_buffer_bytes
 from node.upkeep.upkeep import Upkeep
-from tests.unit.machines import machine_on
+from tools.muster.machine.disk.disks import NodesMachine
 
 
 def test_a_lease_granted_again_in_the_run_that_revokes_it_is_there(tmp_path: Path) -> None:
@@ -35,8 +36,8 @@ def test_a_lease_granted_again_in_the_run_that_revokes_it_is_there(tmp_path: Pat
         (1, 1, records.lease_grant(9, 60)), (2, 1, records.lease_revoke(9, []) + records.lease_grant(7, 60)),
         (3, 1, records.lease_grant(9, 30)), (4, 1, records.lease_revoke(7, []))])
     lessor = Lessor(1000)
-    fake: Any = SimpleNamespace(_node=SimpleNamespace(lessor=lessor, now_ms=lambda: 0))
-    Upkeep.leases_changed(fake, applied)
+    node: Any = SimpleNamespace(lessor=lessor, now_ms=lambda: 0)
+    Expiry(node).changed(applied)
     assert list(lessor) == [(9, 30, 0)] == list(store.leases())
     assert applied.revoked == [9, 7]
     store.close()
@@ -72,6 +73,13 @@ class Loop:
         return done
 
 
+class Machine(NodesMachine):
+    """The real one, but for the clock, which the test turns."""
+
+    def now_ms(self) -> int:
+        return int(self.loop.time() * 1000)
+
+
 class Replica:
     """Host 1's node of a shard with a real log and state, as far as its upkeep needs it."""
 
@@ -87,6 +95,7 @@ class Replica:
             run_dir=run_dir,
             peers=tuple(Peer(i, f"h{i}", "h", 1) for i in (1, 2, 3)),
         )
+        fake: Any = self  # for the parts of a node that are stand-ins
         self.settings = NodeSettings(common, shard, str(path), "h", 1, **settings)
         self.roster = SimpleNamespace(table=Table(common.peers))
         group = Configuration(frozenset((1, 2, 3)))
@@ -95,7 +104,7 @@ class Replica:
         )
         self.store = StateStore.open(path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
         self.loop, self.stopping, self.applied_index, self.order_index = Loop(), False, 0, 0
-        self.machine = machine_on(self.loop)
+        self.machine = Machine(fake.loop, common)
         self.heard = {2: SimpleNamespace(heard_ms=1e6), 3: SimpleNamespace(heard_ms=1e6)}
         self.raft = SimpleNamespace(
             configuration=group,
@@ -109,7 +118,6 @@ class Replica:
         self.writes = SimpleNamespace(leader=SimpleNamespace(execute=self._log_alarm) if leads else None)
         self.serve = SimpleNamespace(ranges=0)
         self.slicer = SimpleNamespace(start=lambda slices: None)
-        self.snapshots = SimpleNamespace(catching_up=CatchingUp())
         self.told: list[tuple[int, bytes, bytes]] = []
         self.peers = SimpleNamespace(send=lambda *frame: self.told.append(frame))
         self.wanted_from = 1 << 62  # of the order, by siblings that a majority stands behind
@@ -117,11 +125,9 @@ class Replica:
         self.woken = False
         self.alarms: list[pb.AlarmRequest] = []
         self.raised: list[pb.AlarmRequest] = []  # of this host's quota
-        self.upkeep = Upkeep(self)  # type: ignore[arg-type]
-        self.upkeep.kept_for_others = self.kept_for_others
-
-    def now_ms(self) -> int:
-        return int(self.loop.now_s * 1000)
+        self.upkeep = Upkeep(
+            fake, self.settings, self.machine, self.log, self.store, fake.raft, fake.slicer)
+        self.upkeep.truncation.kept_for_others = self.kept_for_others
 
     def wake(self) -> None:
         self.woken = True
@@ -153,7 +159,7 @@ class Replica:
                 self.store.apply([(index, 1, data)])
                 self.applied_index = self.order_index = index
                 self.upkeep.logged_bytes(len(data))
-                self.upkeep.applied()
+                self.upkeep.flushes.applied()
 
     def apply(self, data: bytes) -> None:
         """Log and apply a record."""
@@ -195,23 +201,24 @@ def test_a_log_kept_for_a_majority_stops_writes_at_half_of_its_bound_and_transac
     node.write(31, 1 << 20)
     node.upkeep.second()
     assert node.alarms == []
-    assert not node.upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+    assert not node.upkeep.quota.exceeded(Method.PUT, PUT.SerializeToString())
     node.write(2, 1 << 20)
-    assert node.upkeep.over_quota(Method.PUT, PUT.SerializeToString()), "at once, before the alarm is applied"
+    assert node.upkeep.quota.exceeded(Method.PUT, PUT.SerializeToString()), (
+        "at once, before the alarm is applied")
     assert node.alarms[0] == NO_SPACE
     assert {a.memberID for a in node.alarms} == {1, 2}
     assert (2, SPACE, b"\x01") in node.told
     assert (3, SPACE, b"\x01") in node.told
-    assert node.upkeep.over_quota(Method.LEASE_GRANT, b"")
-    assert [node.upkeep.over_quota(Method.TXN, txn.SerializeToString()) for txn in TXNS] == [False, True]
+    assert node.upkeep.quota.exceeded(Method.LEASE_GRANT, b"")
+    assert [node.upkeep.quota.exceeded(Method.TXN, txn.SerializeToString()) for txn in TXNS] == [False, True]
     rest = (Method.DELETE_RANGE, Method.COMPACT, Method.LEASE_REVOKE, Method.SET_ALARM, Method.PUBLISH)
-    assert not any(node.upkeep.over_quota(method, DELETE.SerializeToString()) for method in rest)
+    assert not any(node.upkeep.quota.exceeded(method, DELETE.SerializeToString()) for method in rest)
     node.upkeep.peer_said(2, SPACE[0], b"\x02")
     node.write(20, 1 << 20)
     node.upkeep.second()
-    assert [node.upkeep.over_quota(Method.TXN, txn.SerializeToString()) for txn in TXNS] == [True, True]
-    assert node.upkeep.over_quota(Method.DELETE_RANGE, b"")
-    assert not any(node.upkeep.over_quota(method, b"") for method in rest[1:])
+    assert [node.upkeep.quota.exceeded(Method.TXN, txn.SerializeToString()) for txn in TXNS] == [True, True]
+    assert node.upkeep.quota.exceeded(Method.DELETE_RANGE, b"")
+    assert not any(node.upkeep.quota.exceeded(method, b"") for method in rest[1:])
     # those behind have caught up: no flush comes, and yet the log shrinks
     node.store.flush()
     node.wanted_from = 1 << 62
@@ -220,7 +227,7 @@ def test_a_log_kept_for_a_majority_stops_writes_at_half_of_its_bound_and_transac
     node.upkeep.second()
     assert node.log.bytes_after(0) < 8 << 20
     # once the alarm is disarmed: it was never applied here
-    assert not node.upkeep.over_quota(Method.PUT, b"")
+    assert not node.upkeep.quota.exceeded(Method.PUT, b"")
 
 
 def test_one_host_that_is_short_is_no_reason_to_stop(replica: Make) -> None:
@@ -229,12 +236,12 @@ def test_one_host_that_is_short_is_no_reason_to_stop(replica: Make) -> None:
     node.write(40, 1 << 20)
     node.upkeep.second()
     assert node.alarms == []
-    assert not node.upkeep.over_quota(Method.PUT, b"")
+    assert not node.upkeep.quota.exceeded(Method.PUT, b"")
     node.loop.now_s += 11  # ... until another one has been silent for long
-    node.heard[2].heard_ms = node.now_ms()
+    node.heard[2].heard_ms = node.machine.now_ms()
     node.upkeep.second()
     assert node.alarms == [NO_SPACE]
-    assert node.upkeep.over_quota(Method.PUT, b"")
+    assert node.upkeep.quota.exceeded(Method.PUT, b"")
 
 
 def test_who_does_not_lead_says_that_it_is_short_every_second(replica: Make) -> None:
@@ -247,7 +254,7 @@ def test_who_does_not_lead_says_that_it_is_short_every_second(replica: Make) -> 
     node.told.clear()
     node.upkeep.second()
     assert node.told == [(i, SPACE, b"\x01") for i in (1, 2, 3)]
-    assert not node.upkeep.over_quota(Method.PUT, b"")
+    assert not node.upkeep.quota.exceeded(Method.PUT, b"")
 
 
 def test_what_is_kept_for_siblings_alone_is_bounded_in_bytes(replica: Make) -> None:
@@ -262,7 +269,7 @@ def test_what_is_kept_for_siblings_alone_is_bounded_in_bytes(replica: Make) -> N
 def test_what_is_kept_for_a_transfer_is_bounded_in_bytes(replica: Make) -> None:
     node = replica(**SMALL)
     node.heard[2] = PeerStatus(0, 1, "snapshot", 0, False, int(1e6))
-    node.snapshots.catching_up.begins(2, 1, 1000.0)
+    node.upkeep.catching_up.begins(2, 1, 1000.0)
     node.write(20, 1 << 20)
     node.store.flush()
     node.upkeep.second()
@@ -280,7 +287,7 @@ def test_a_leader_holds_proposals_back_for_who_ran_out_of_log(replica: Make, sha
     node.raft.role = Role.LEADER
     node.heard[2] = PeerStatus(0, 1, "snapshot", 0, False, int(1e6))
     for held_back in (False, True):
-        node.snapshots.catching_up.begins(2, node.applied_index + 1, 999.0)
+        node.upkeep.catching_up.begins(2, node.applied_index + 1, 999.0)
         node.write(30, 1 << 20)
         assert node.raft.held_back is held_back
         node.store.flush()
@@ -298,7 +305,7 @@ def test_a_sibling_flushes_for_what_node_0_logged(replica: Make) -> None:
         node.store.apply([(index, 1, b"")])
         node.applied_index = node.order_index = index
         node.upkeep.logged_bytes(0, 1 << 20)
-        node.upkeep.applied()
+        node.upkeep.flushes.applied()
     assert node.store.durable_position.order_index == 6  # 3 MiB, and 3 MiB more
 
 
@@ -316,14 +323,14 @@ def test_a_request_is_judged_with_its_own_size(replica: Make, monkeypatch: pytes
     def refused(method: int, request: Any) -> bool:
         node.raised.clear()
         node.upkeep.alarms_changed()  # what was asked for has come and gone
-        found = node.upkeep.over_quota(method, request.SerializeToString())
+        found = node.upkeep.quota.exceeded(method, request.SerializeToString())
         assert node.raised == ([NO_SPACE] if found else [])
         return found
 
     def op(size: int) -> pb.RequestOp:
         return pb.RequestOp(request_put=put_of(size))
 
-    assert not node.upkeep.fits(0)  # so the queue is looked at one by one
+    assert not node.upkeep.quota.fits(0)  # so the queue is looked at one by one
     assert not refused(Method.PUT, put_of(2000 - 256 - 1))
     assert refused(Method.PUT, put_of(2000 - 256))
     assert not refused(Method.TXN, pb.TxnRequest(success=[op(700)] * 2, failure=[op(1743)]))
@@ -347,16 +354,16 @@ def test_the_quota_is_of_all_shards_of_a_host_together(
         monkeypatch.setattr(node.store, "size_in_use_bytes", lambda shard=shard: used[shard])
     for node in reversed(two):
         node.upkeep.second()
-    assert not two[0].upkeep.over_quota(Method.PUT, put_of(300_000).SerializeToString())
-    assert two[0].upkeep.over_quota(Method.PUT, put_of(400_000).SerializeToString())
+    assert not two[0].upkeep.quota.exceeded(Method.PUT, put_of(300_000).SerializeToString())
+    assert two[0].upkeep.quota.exceeded(Method.PUT, put_of(400_000).SerializeToString())
     two[0].upkeep.alarms_changed()
     used[1] = 1 << 20
     two[1].write(1, 100_000)  # it tells so while it grows
     two[0].upkeep.second()
-    assert two[0].upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+    assert two[0].upkeep.quota.exceeded(Method.PUT, PUT.SerializeToString())
     used[1] = 1000
     two[1].upkeep.alarms_changed()
-    assert not two[0].upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+    assert not two[0].upkeep.quota.exceeded(Method.PUT, PUT.SerializeToString())
 
 
 def full(replica: Make, monkeypatch: pytest.MonkeyPatch) -> Replica:
@@ -367,7 +374,7 @@ def full(replica: Make, monkeypatch: pytest.MonkeyPatch) -> Replica:
     node.upkeep.second()
     assert node.raised == [NO_SPACE]
     node.apply(records.alarm(True, pb.NOSPACE, 1))
-    assert node.upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+    assert node.upkeep.quota.exceeded(Method.PUT, PUT.SerializeToString())
     node.apply(records.alarm(False, pb.NOSPACE, 1))
     node.raised.clear()
     return node
@@ -381,7 +388,7 @@ def test_many_requests_that_are_refused_at_once_ask_for_one_alarm(
     monkeypatch.setattr(node.store, "size_in_use_bytes", lambda: 2 << 20)
     node.apply(records.put(b"k", 0, 1, b"v", 0))
     for _ in range(100):
-        assert node.upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+        assert node.upkeep.quota.exceeded(Method.PUT, PUT.SerializeToString())
     assert 1 <= len(node.raised) <= 2
     node.raised.clear()
     node.upkeep.second()
@@ -394,12 +401,12 @@ def test_a_full_store_that_was_disarmed_waits_for_the_next_put(
     node = full(replica, monkeypatch)
     node.apply(records.delete(b"0"))
     for _ in range(3):
-        assert not node.upkeep.over_quota(Method.DELETE_RANGE, DELETE.SerializeToString())
-        assert node.upkeep.over_quota(Method.PUT, b""), "as is asked before the queue is looked at"
+        assert not node.upkeep.quota.exceeded(Method.DELETE_RANGE, DELETE.SerializeToString())
+        assert node.upkeep.quota.exceeded(Method.PUT, b""), "as is asked before the queue is looked at"
         node.upkeep.second()
     assert node.raised == []
     for _ in range(2):
-        assert node.upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+        assert node.upkeep.quota.exceeded(Method.PUT, PUT.SerializeToString())
     assert node.raised == [NO_SPACE]
     node.upkeep.second()
     assert node.raised == [NO_SPACE] * 2, "again until it is applied"
@@ -412,7 +419,7 @@ def test_a_put_that_others_let_in_raises_the_alarm_of_a_full_store(
     replica: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = full(replica, monkeypatch)
-    monkeypatch.setattr(upkeep, "_QUOTA_CHANGES", 3)
+    monkeypatch.setattr(quota, "_CHANGES", 3)
     for i in range(7):
         node.apply(records.delete(b"%d" % i))
     node.apply(records.txn([records.delete(b"%d" % i) for i in range(7, 20)]))
@@ -429,23 +436,23 @@ def test_puts_go_on_as_soon_as_there_is_room_and_the_alarm_is_disarmed(
 ) -> None:
     node = full(replica, monkeypatch)
     monkeypatch.setattr(node.store, "size_in_use_bytes", lambda: 1 << 19)
-    assert not node.upkeep.over_quota(Method.PUT, PUT.SerializeToString())
+    assert not node.upkeep.quota.exceeded(Method.PUT, PUT.SerializeToString())
     assert node.raised == []
 
 
 def test_far_from_the_quota_nobody_looks_at_requests(replica: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     node = replica(quota_backend_bytes=1 << 30)
-    assert not node.upkeep.over_quota(Method.PUT, b"")
+    assert not node.upkeep.quota.exceeded(Method.PUT, b"")
     monkeypatch.setattr(node.store, "size_in_use_bytes", None)
-    assert node.upkeep.fits(100 << 20)
-    assert not node.upkeep.over_quota(Method.PUT, put_of(1 << 20).SerializeToString())
+    assert node.upkeep.quota.fits(100 << 20)
+    assert not node.upkeep.quota.exceeded(Method.PUT, put_of(1 << 20).SerializeToString())
     off = replica(quota_backend_bytes=-1)
-    assert not off.upkeep.over_quota(Method.PUT, b"")
-    assert off.upkeep.fits(1 << 60)
+    assert not off.upkeep.quota.exceeded(Method.PUT, b"")
+    assert off.upkeep.quota.fits(1 << 60)
 
 
 def test_who_waits_until_old_data_is_gone_is_bounded(replica: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "MAX_WAITING", 3)
+    monkeypatch.setattr(compaction, "MAX_WAITING", 3)
     node = replica()
     frames: list[bytes] = []
 
@@ -462,7 +469,7 @@ def test_who_waits_until_old_data_is_gone_is_bounded(replica: Make, monkeypatch:
         return found
 
     def ask(link: FrontLink, rid: int) -> None:
-        node.upkeep.answer_when_compacted(link, ANSWER.pack(rid, Status.OK, 0))
+        node.upkeep.compaction.answer_when_done(link, ANSWER.pack(rid, Status.OK, 0))
 
     for rid in range(1, 5):
         ask(links[0], rid)
@@ -487,13 +494,13 @@ def test_while_a_member_is_corrupt_nothing_is_written_and_the_alarm_can_be_disar
     writes = (Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
               Method.LEASE_REVOKE)
     node.store.apply([(node.log.last_index() + 1, 1, records.alarm(True, pb.CORRUPT, 2))])
-    assert {node.upkeep.refusal(method, b"") for method in writes} == {None}, "not known yet"
+    assert {node.upkeep.quota.refusal(method, b"") for method in writes} == {None}, "not known yet"
     node.upkeep.alarms_changed()
-    assert {node.upkeep.refusal(method, b"") for method in writes} == {errors.CORRUPT}
-    assert node.upkeep.refusal(Method.SET_ALARM, b"") is None
+    assert {node.upkeep.quota.refusal(method, b"") for method in writes} == {errors.CORRUPT}
+    assert node.upkeep.quota.refusal(Method.SET_ALARM, b"") is None
     node.store.apply([(node.log.last_index() + 2, 1, records.alarm(False, pb.CORRUPT, 2))])
     node.upkeep.alarms_changed()
-    assert {node.upkeep.refusal(method, b"") for method in writes} == {None}
+    assert {node.upkeep.quota.refusal(method, b"") for method in writes} == {None}
 
 
 @pytest.mark.parametrize("checks", [False, True])

@@ -29,8 +29,8 @@ from tools.muster.machine.disk.seal import write_whole
 FORMAT, JOINED_FORMAT = 1, 2
 _TOLD = 3  # paths that others may read, in a log
 REMOVED_FILE = "removed"  # in node 0's directory, written by it (node.members.roster)
-# in a node's directory, written by a node (node.upkeep.upkeep): shards and depth, where they are not this
-# host's
+# in a node's directory, written by a node (node.upkeep.group.agreed): shards and depth, where they are not
+# this host's
 AGREED = "agreed"
 HINTS = (
     ("initial-cluster", "forgot to set --initial-cluster flag?"),

@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
@@ -32,8 +33,17 @@ from node.storage.options import LOG_BESIDE
 FRAME = PeerKind.SPACE.byte  # between node 0s: a u8, how short of space the sender is
 SIZES = "sizes"  # file in the run directory
 ENOUGH, SHORT, VERY_SHORT, GONE = 0, 1, 2, 3
+LOOK_BYTES = 64 << 10  # logged between two looks, at least
 _FORGOTTEN_S = 5.0  # who was short and has not said so for so long is not any more
 _SILENT_S = 10.0  # a host that has not been heard for so long is down
+
+
+@dataclass(slots=True)
+class Logged:
+    """Bytes that have been applied since this node's start: looks and flushes go by them."""
+
+    own: int = 0  # of the own log
+    ordered: int = 0  # of node 0's, in other shards
 
 
 def log_buffer_bytes(settings: NodeSettings) -> int:

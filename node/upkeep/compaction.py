@@ -1,0 +1,116 @@
+"""Physical compaction: old versions are removed in slices, so that no request waits for it; and the one that
+the clock asks for (``--auto-compaction-*``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.features.autocompact import AutoCompactor
+from cluster.order.sequencing.coordinator import MAX_WAITING
+from cluster.pb import rpc_pb2
+from cluster.raft import Raft
+from cluster.settings import NodeSettings
+from cluster.wire.messages import ANSWER, Method, Status
+from node.links.fronts import FrontLink
+from node.machine import Machine
+from node.slicing.yielding import Others
+
+if TYPE_CHECKING:
+    from cluster.evaluate.replica import Leader
+    from node.serving.serve import Serve
+    from node.storage import StateStore
+    from node.upkeep.space.alarms import Alarms
+
+log = structlog.get_logger("upkeep")
+
+# A compaction has time, requests have not: while there are any (node.slicing.yielding) it takes a fifth of
+# the loop, as etcd pauses between batches, in short slices: what comes waits for one
+_SLICE_US = 500
+_BESIDE_US = 200
+_PAUSE_S = 0.001
+
+
+class CompactionNode(Protocol):
+    """What a compaction needs of its node besides."""
+
+    stopping: bool
+    serve: Serve
+
+    def mark_dirty(self, link: FrontLink) -> None: ...
+
+
+class Compaction:
+    """Of one node's state."""
+
+    def __init__(self, node: CompactionNode, machine: Machine, store: StateStore, raft: Raft, *,
+                 freed: Callable[[], None]) -> None:
+        """``freed`` is called after each one."""
+        self._node = node
+        self._loop = machine.loop
+        self._store = store
+        self._freed = freed
+        self._running = False
+        self._requests = Others(machine.perf_counter, lambda: (raft.last_index, node.serve.ranges))
+        self._waiting: list[tuple[FrontLink, bytes]] = []
+
+    def due(self) -> None:
+        """One was applied: remove old versions."""
+        if not self._running:
+            self._running = True
+            self._loop.call_soon(self._some)
+
+    def _some(self) -> None:
+        node = self._node
+        if node.stopping:
+            return
+        beside = self._requests.about()
+        if not self._store.compaction_step(_BESIDE_US if beside else _SLICE_US):
+            self._loop.call_later(_PAUSE_S if beside else 0, self._some)
+            return
+        self._running = False
+        waiting, self._waiting = self._waiting, []
+        for link, record in waiting:
+            link.put(record)
+            node.mark_dirty(link)
+        self._freed()
+
+    def answer_when_done(self, link: FrontLink, record: bytes) -> None:
+        """A compaction asked for with ``physical``: answer once the old data is gone here, which may take
+        longer than a request may; the front is told at once that it is in order."""
+        rid = ANSWER.unpack_from(record)[0]
+        self._node.mark_dirty(link)
+        self._waiting = [waiting for waiting in self._waiting if waiting[0].alive]
+        if len(self._waiting) < MAX_WAITING:
+            link.answer(rid, Status.PARTIAL, b"")
+            self._waiting.append((link, record))
+        else:  # it is in order, and will be done
+            link.answer(rid, Status.UNKNOWN, EtcdError(errors.TOO_MANY_REQUESTS).encode())
+        self.due()
+
+
+class ClockCompaction:
+    """What the leader of shard 0 compacts by the clock."""
+
+    def __init__(self, settings: NodeSettings, store: StateStore, *, alarms: Alarms,
+                 leader: Callable[[], Leader | None], now_ms: Callable[[], int]) -> None:
+        self._first = settings.shard == 0
+        self._store = store
+        self._alarms = alarms
+        self._leader = leader
+        self._now_ms = now_ms
+        self._auto = AutoCompactor(settings.auto_compaction_mode, settings.auto_compaction_retention)
+
+    def second(self) -> None:
+        """Every second."""
+        leader = self._leader()
+        if leader is None or not self._first:
+            return
+        revision = self._auto.due(self._store.revision, self._now_ms())
+        if revision is not None and not self._alarms.corrupt and revision > leader.view.compact_revision:
+            log.info("compacting by the clock", revision=revision)
+            leader.execute(Method.COMPACT, rpc_pb2.CompactionRequest(revision=revision).SerializeToString())

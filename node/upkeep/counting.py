@@ -1,0 +1,39 @@
+"""The counts of keys (``node.storage.state.counts``), built and cut beside requests, in slices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from node.slicing.slicer import Slicer, Slices
+
+if TYPE_CHECKING:
+    from node.storage import StateStore
+
+
+class Counting:
+    """Of one node's keys."""
+
+    def __init__(self, store: StateStore, slicer: Slicer) -> None:
+        self._store = store
+        self._slicer = slicer
+        self._cutting = False
+
+    def begin(self) -> None:
+        """Count all of them. That takes about a second of CPU a million keys."""
+        self._slicer.start(self._count())
+
+    def _count(self) -> Slices:
+        counts = self._store.counts
+        while counts is self._store.counts and not counts.build_step():
+            yield
+
+    def cut(self) -> None:
+        """Blocks of counts have grown: cut them."""
+        if not self._cutting:
+            self._cutting = True
+            self._slicer.start(self._cut())
+
+    def _cut(self) -> Slices:
+        while not self._store.counts.cut_step():
+            yield
+        self._cutting = False

@@ -1,0 +1,63 @@
+"""Who leads after this node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.raft import Raft, Role
+from cluster.wire.messages import Status
+from node.links.fronts import FrontLink
+
+
+class SuccessionNode(Protocol):
+    """What a hand-over needs of its node besides."""
+
+    def wake(self) -> None: ...
+
+    def mark_dirty(self, link: FrontLink) -> None: ...
+
+
+class Succession:
+    """Of one node."""
+
+    def __init__(self, node: SuccessionNode, raft: Raft, *, election_ms: int,
+                 now_ms: Callable[[], int]) -> None:
+        self._node = node
+        self._raft = raft
+        self._election_ms = election_ms
+        self._now_ms = now_ms
+        self.leaving: dict[int, int] = {}  # member -> when it said last that it is about to end, in ms
+
+    def left(self, member_id: int) -> None:
+        """A member said that it is about to end."""
+        self.leaving[member_id] = self._now_ms()
+
+    def successors(self) -> list[int]:
+        """Voters that are reachable and not about to end, the one that is furthest along first."""
+        raft, now, election_ms = self._raft, self._now_ms(), self._election_ms
+        voters = raft.configuration.voters  # a leader serves one that was removed for a while
+        found = [
+            (-peer.match, member_id) for member_id, peer in raft.peers().items()
+            # who ends says so every heartbeat until it has gone, and is not heard any more then
+            if now - peer.heard_ms < election_ms <= now - self.leaving.get(member_id, -election_ms)
+            and member_id in voters
+        ]
+        return [member_id for _, member_id in sorted(found)]
+
+    def transfer(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """Hand leadership to the member a front names."""
+        node, raft = self._node, self._raft
+        if raft.role is not Role.LEADER:
+            link.answer(rid, Status.NOT_LEADER,
+                        raft.leader_id.to_bytes(8, "little") + raft.term.to_bytes(8, "little"))
+        else:
+            target = int.from_bytes(body[:8], "little")
+            if target not in raft.configuration.voters:
+                raise EtcdError(errors.BAD_LEADER_TRANSFEREE)
+            raft.transfer_leadership(target)
+            node.wake()
+            link.answer(rid, Status.OK, b"")
+        node.mark_dirty(link)

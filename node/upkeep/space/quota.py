@@ -1,0 +1,156 @@
+"""Which writes are refused: what the store has in use is held to ``--quota-backend-bytes``, which all shards
+of a host share.
+
+NOSPACE comes of it as in etcd: with the request that does not fit, or with a put that others let in.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cluster import errors
+from cluster.errors import ErrorKind
+from cluster.pb import rpc_pb2
+from cluster.settings import NodeSettings
+from cluster.wire.messages import Method
+from node.storage.keys import PUT
+from node.upkeep.space.alarms import Alarms
+from node.upkeep.space.costs import PUT_COST, cost
+from node.upkeep.space.disks import LOOK_BYTES, VERY_SHORT, Logged, Sizes
+from node.upkeep.space.shortage import Shortage
+
+if TYPE_CHECKING:
+    from node.storage import StateStore
+
+log = structlog.get_logger("upkeep")
+
+_CHANGES = 5_000  # are looked at at a time, for a put among them
+_KEY_WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COMPACT, Method.LEASE_GRANT,
+                         Method.LEASE_REVOKE))
+
+
+class Quota:
+    """Of one node."""
+
+    def __init__(self, settings: NodeSettings, store: StateStore, *, alarms: Alarms, shortage: Shortage,
+                 logged: Logged) -> None:
+        common = settings.common
+        self._store = store
+        self._alarms = alarms
+        self._shortage = shortage
+        self._logged = logged
+        self._most = settings.quota_backend_bytes
+        self._shards = common.shard_count
+        self._most_ops = common.max_txn_ops
+        self._sizes = Sizes(common.run_dir, settings.shard, common.shard_count)
+        self.full = False
+        self._look_at = 0  # log bytes
+        self._fits = 0  # requests of so many bytes together are within the quota until then
+        self.tell_at, self._tell_step = 0, LOOK_BYTES  # log bytes
+        self._quiet_to = store.revision  # what was put until then raises no alarm (any more)
+        self._wants_alarm = False  # NOSPACE was asked for, and no alarm has been applied since
+
+    # -- requests
+
+    def refusal(self, method: int, body: bytes) -> ErrorKind | None:
+        """Why a write must be refused, whatever it says. While a member is corrupt no key, no lease and
+        no history changes, as in etcd."""
+        if self._alarms.corrupt and method in _KEY_WRITES:
+            return errors.CORRUPT
+        return errors.NO_SPACE if self.exceeded(method, body) else None
+
+    def exceeded(self, method: int, body: bytes) -> bool:
+        """Whether a write must be refused for want of space (etcd's NOSPACE; deletes always pass)."""
+        if self.full or self._logged.own >= self._look_at:  # there may be room by now
+            self.look()
+        short = self._shortage.store
+        if not (self.full or self._alarms.no_space or short):
+            if self.fits(len(body)):
+                return False
+            adds = cost(method, body)
+            if not adds or self.in_use() + adds < self._most:
+                return False
+            self._refused(body)  # as etcd does: one request that is too large for what is left
+            return True
+        if cost(method, body):
+            if self.full:
+                self._refused(body)
+            return True
+        return short >= VERY_SHORT and method in (Method.DELETE_RANGE, Method.TXN)
+
+    def fits(self, size: int) -> bool:
+        """Whether requests of so many bytes are within the quota for certain, without a look at each."""
+        return size < self._fits
+
+    def _refused(self, body: bytes) -> None:
+        """A request does not fit; without a body nobody made it. Who asks for the alarm asks again each
+        second."""
+        if body and not self._wants_alarm:
+            self._ask()
+
+    def _ask(self) -> None:
+        self._wants_alarm = True
+        self._alarms.want(rpc_pb2.NOSPACE)
+
+    # -- looks
+
+    def in_use(self) -> int:
+        """What all shards have in use on this host; the others are told what this one has."""
+        own = self._store.size_in_use_bytes()
+        self._sizes.tell(own)
+        self.tell_at = self._logged.own + self._tell_step
+        return own + self._sizes.others()
+
+    def look(self) -> None:
+        """What is left, and when the next look is due."""
+        left = self._most - self.in_use() - PUT_COST if self._most > 0 else 1 << 62
+        # a burst does not pass it between two seconds, nor do the shards together
+        self._tell_step = max(left // (4 * self._shards), LOOK_BYTES)
+        self._look_at = self._logged.own + self._tell_step
+        self._fits = left - self._tell_step - PUT_COST * self._most_ops
+        full = left <= 0
+        if full and not self.full:
+            log.warning(
+                "the space quota is used up: writes are refused until data is deleted and compacted, and the "
+                "alarm disarmed",
+                quota_bytes=self._most,
+            )
+        self.full = full
+        if not full:
+            self._quiet_to = self._store.revision
+        elif not (self._alarms.no_space or self._wants_alarm) and self._put_since():
+            self._alarms.want(rpc_pb2.NOSPACE)  # as etcd's: all refuse then
+
+    def _put_since(self) -> bool:
+        """Whether a key was put here since the last alarm, or since there was room. A full store may be
+        disarmed, and deleted from, without another alarm: that comes with the next put, as in etcd."""
+        store = self._store
+        if store.revision <= self._quiet_to:
+            return False
+        first = max(self._quiet_to + 1, store.compact_revision)
+        looked, last = 0, first
+        for revision, _, kind, _ in islice(store.changes(first), _CHANGES):
+            if kind == PUT:
+                return True
+            looked, last = looked + 1, revision
+        # the next look goes on there; of what one request deletes no more than that is looked at
+        self._quiet_to = store.revision if looked < _CHANGES else max(first, last - 1)
+        return False
+
+    def alarms_changed(self) -> None:
+        """Alarms were raised or disarmed."""
+        self._wants_alarm, self._quiet_to = False, self._store.revision
+        self.in_use()  # who disarms one has made room, maybe
+
+    def second(self) -> None:
+        """Every second."""
+        self.look()
+        if self._wants_alarm:
+            self._ask()
+
+    def close(self) -> None:
+        """No more is told to other shards."""
+        self._sizes.close()

@@ -1,0 +1,88 @@
+"""How short of room on its disks this host is, and at the leader of shard 0 whether the store must take no
+more in. What the levels mean, ``node.upkeep.space.disks`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from cluster.pb import rpc_pb2
+from cluster.raft import Raft
+from cluster.settings import NodeSettings
+from node.upkeep.space.alarms import Alarms
+from node.upkeep.space.disks import ENOUGH, FRAME, GONE, LOOK_BYTES, SHORT, Logged, Space, of_store
+
+if TYPE_CHECKING:
+    from node.links.peers import Peers
+    from node.members.roster import Roster
+    from node.replica.writes import Writes
+    from node.storage import RaftLog
+
+log = structlog.get_logger("upkeep")
+
+_LOOKS = 32  # at the free space, while so much is logged as its margin has
+
+
+class ShortageNode(Protocol):
+    """What a look at the room needs of its node besides."""
+
+    writes: Writes
+    peers: Peers
+    roster: Roster
+
+
+class Shortage:
+    """Of one node."""
+
+    def __init__(self, node: ShortageNode, settings: NodeSettings, raft_log: RaftLog, raft: Raft, *,
+                 alarms: Alarms, logged: Logged, now_ms: Callable[[], int]) -> None:
+        self._node = node
+        self._log = raft_log
+        self._raft = raft
+        self._alarms = alarms
+        self._logged = logged
+        self._now_ms = now_ms
+        self.store = ENOUGH  # how short of space the store is, at the leader of shard 0
+        self.look_at = 0  # log bytes
+        least = min(settings.order_log_bytes // 2, settings.min_free_disk_bytes or settings.order_log_bytes)
+        self._step = max(least // _LOOKS, LOOK_BYTES)
+        self._space = None if settings.shard else Space(
+            settings.common.member_id, settings.data_dir, most_log_bytes=settings.order_log_bytes,
+            margin_bytes=settings.min_free_disk_bytes)
+
+    def look(self) -> None:
+        """How things are now. Others hear of a change at once."""
+        space = self._space
+        self.look_at = self._logged.own + self._step
+        if space is None:
+            return
+        if space.look(self._log.bytes_after(0), self._log.file_bytes()):
+            self._tell(space)
+            log.warning("room on the disks", short=space.own > ENOUGH, why=space.why)
+        if self._node.writes.leader is None:
+            self.store = ENOUGH
+            return
+        heard_s = {member_id: peer.heard_ms / 1000 for member_id, peer in self._raft.peers().items()}
+        levels = space.of_hosts(self._raft.configuration.voters, heard_s, self._now_ms() / 1000)
+        self.store = of_store(levels)
+        if self.store:
+            for member_id, level in levels.items():
+                if SHORT <= level < GONE:
+                    self._alarms.raise_for(member_id, rpc_pb2.NOSPACE)
+
+    def _tell(self, space: Space) -> None:
+        for peer in self._node.roster.table.peers:
+            self._node.peers.send(peer.member_id, FRAME, bytes((space.own,)))
+
+    def came(self, member_id: int, data: bytes) -> None:
+        """Another host says how short it is. ValueError if that is not what was sent."""
+        if self._space is not None:
+            self._space.came(member_id, data, self._now_ms() / 1000)
+
+    def second(self) -> None:
+        """Every second."""
+        self.look()
+        if self._space is not None and self._space.own:
+            self._tell(self._space)
