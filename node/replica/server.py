@@ -25,6 +25,7 @@ from cluster.effects import records
 from cluster.endpoints import ipc_endpoint, peer_endpoint
 from cluster.errors import EtcdError
 from cluster.faults import MISTAKES, faults
+from cluster.features.lessor import Lessor
 from cluster.machine import FrameSocket
 from cluster.pacing.pace import Pace
 from cluster.pacing.patience import COMMIT_RIDES_MS, HURRY_S, Patience
@@ -52,14 +53,20 @@ from node.replica.requests import take_in
 from node.replica.role import Kinds, Role
 from node.replica.spin import Spin
 from node.replica.writes import Writes
+from node.serving.admission import Admission
 from node.serving.backups import Backups
+from node.serving.confirm import Confirmations
 from node.serving.guard import Guard
 from node.serving.leases.ids import LeaseIds
+from node.serving.leases.listing import LeaseList
 from node.serving.looking import Looking
+from node.serving.maintenance import Maintenance
 from node.serving.past import Past
+from node.serving.ranges import Ranges
 from node.serving.reads import Reads
 from node.serving.serve import Serve
 from node.serving.streams import Streams
+from node.serving.v2 import V2Tree
 from node.serving.watches import WatchSource
 from node.slicing.slicer import Slicer
 from node.storage import Applied
@@ -84,6 +91,7 @@ class Node:
 
     def __init__(self, settings: NodeSettings, machine: NodeMachine,
                  role: Callable[[Node, Kinds], Role] = LoneRole, kinds: Kinds = _KINDS) -> None:
+        # parts have their types declared: a part that is made before another is checked against it, too
         self.settings = settings
         common = settings.common
         self.machine = machine
@@ -113,29 +121,35 @@ class Node:
             self.now_ms(),
         )
         self.raft.applied(self.store.position.shard_index)
-        self.guard = Guard(self)
-        self.lessor = kinds.lessor(common.election_timeout_ms)
+        self.lessor: Lessor = kinds.lessor(common.election_timeout_ms)
         self.lessor.load(self.store.leases())
         self.syncer = machine.syncs(self.log.sync, self._synced)
-        self.fronts = Fronts(
-            common.cluster_id, self.guard.requests, self._greet, self._front_gone,
+        self.admission: Admission = Admission(self)
+        self.fronts: Fronts = Fronts(
+            common.cluster_id, self.admission.requests, self._greet, self._front_gone,
             (common.shard_count, common.placement_depth), settings.shard == 0, limit_s=common.limit_s,
             now=machine.monotonic)
         self.dirty = self.fronts.dirty
-        self.slicer = Slicer(loop, lambda: self.raft.last_index, machine.perf_counter)
-        self.watches = WatchSource(self.store, self.mark_dirty, self.slicer.start,
-                                   lambda: self.fronts.watermark_again(loop.time()))
-        self.reads = Reads(loop, self.slicer, self.mark_dirty, lambda: self.order_index)
-        self.upkeep = Upkeep(self, settings, machine, self.log, self.store, self.raft, self.slicer)
-        self.pace, self.past, self.looking = Pace(), Past(self), Looking(self)
+        self.guard: Guard = Guard(self.store, self.fronts, lambda: self.order_index)
+        self.slicer: Slicer = Slicer(loop, lambda: self.raft.last_index, machine.perf_counter)
+        self.watches: WatchSource = WatchSource(
+            self.store, self.mark_dirty, self.slicer.start, lambda: self.fronts.watermark_again(loop.time()))
+        self.reads: Reads = Reads(loop, self.slicer, self.mark_dirty, lambda: self.order_index)
+        self.streams: Streams = Streams(
+            self.reads.start, loop.time, self.reads.refuse, common.client_stall_timeout_ms / 1000)
+        self.upkeep: Upkeep = Upkeep(self, settings, machine, self.log, self.store, self.raft, self.slicer)
+        self.pace = Pace()
+        self.past: Past = Past(
+            self.store, self.raft, self.reads, self.streams, self.mark_dirty, max_txn_ops=common.max_txn_ops)
+        self.looking = Looking(self.store, self.reads, self.wake)
         self.writes: Writes = Writes(
             self.raft, self.store, self.dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
             new_lease_id=LeaseIds(machine, common.member_id), refusal=self.upkeep.quota.refusal,
             pace=self.pace, control_applied=self._control_applied, answer_late=self.past.answer,
-            look=self.looking.write, auth=self.guard.copy, v2=lambda: self.serve.v2.tree.copy())
-        self.expiry = Expiry(self)
+            look=self.looking.start, auth=self.guard.copy, v2=lambda: self.serve.v2.tree.copy())
+        self.expiry: Expiry = Expiry(self)
         self.writes.fits = self.upkeep.quota.fits
-        self.confirmations = kinds.confirmations(
+        self.confirmations: Confirmations = kinds.confirmations(
             self.raft,
             self.store,
             self.lessor,
@@ -149,28 +163,34 @@ class Node:
         )
         self._for_peers = Spin(machine, lambda: self.confirmations.open or self.writes.uncommitted > 0)
         self._for_clients = Spin(machine, lambda: True)
-        self.defragments = Defragments(self)
-        self.serve: Serve = Serve(self, facts=Facts(self).now, figures=partial(figures, self),
-                                  defragment=self.defragments.ask)
-        self.backups = Backups(self)
-        self.snapshots = Snapshots(self, self.upkeep.catching_up)
-        self.streams = Streams(
-            self.reads.start, loop.time, self.reads.refuse, common.client_stall_timeout_ms / 1000
+        self.defragments: Defragments = Defragments(self)
+        self.serve: Serve = Serve(
+            self,
+            ranges=Ranges(self.store, self.raft, self.streams),
+            maintenance=Maintenance(self, Facts(self).now, partial(figures, self)),
+            v2=V2Tree(self),
+            lease_list=LeaseList(
+                self.lessor, self.store, self.raft, reads=self.reads, streams=self.streams,
+                slicer=self.slicer, mark_dirty=self.mark_dirty),
+            defragment=self.defragments.ask,
         )
-        self.incarnations = Incarnations(
+        self.backups: Backups = Backups(self)
+        self.snapshots: Snapshots = Snapshots(self, self.upkeep.catching_up)
+        self.incarnations: Incarnations = Incarnations(
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
             self.logged_incarnations)
-        self.roster = Roster(self)
+        self.roster: Roster = Roster(self)
         self._take_position()
-        self.mail = Mail(self)
+        self.mail: Mail = Mail(self)
         self._broken = Repeats()  # frames of peers
         self._scheduled = self._running = False
         self._requests_in_tick = self.wanted_revision = 0  # somebody waits for the latter
         self._answered_early = self._gathers = False  # the latter: its frame holds nothing but writes
-        self.standing = Standing(self)
-        self.clock = Clock(self)
-        self.patience = Patience(self.raft, loop.time, lambda: len(self.reads.waiting) > 0,
-                                 lambda: self.serve.watched or self.role.awaited)
+        self.standing: Standing = Standing(self)
+        self.clock: Clock = Clock(self)
+        self.patience: Patience = Patience(
+            self.raft, loop.time, lambda: len(self.reads.waiting) > 0,
+            lambda: self.serve.watched or self.role.awaited)
         # what a role adds: requests of other nodes, frames of peers, what ends with a link
         self.handlers: dict[int, Handler] = {}
         self.frames: dict[int, Callable[[int, bytes], None]] = {}
@@ -181,7 +201,7 @@ class Node:
         self.catch_up = self.role.catch_up
         self.gathering = GatheringTimer(
             loop, self.role.apply, self._unseen if self.role.gathers else lambda: False, self.wake)
-        self.applies = Applies(
+        self.applies: Applies = Applies(
             loop, self.watches.gather, self.gathering.go_on, settings.warning_apply_ms / 1000,
             machine.perf_counter)
         self.stopping = self.left = False  # left: nothing is owed any more, and fronts were told
@@ -203,7 +223,7 @@ class Node:
     def _take_position(self) -> None:
         """How much of the group's log the state holds, and of the order log: what reads wait for."""
         position = self.store.position
-        self.applied_index = position.shard_index
+        self.applied_index: int = position.shard_index
         self.order_index = position.order_index if self.settings.shard else position.shard_index
 
     # -- life
@@ -323,7 +343,7 @@ class Node:
         """A request of another shard's node, or one with a principal; False if it is neither."""
         handler = self.handlers.get(method)
         if handler is None:
-            return self.guard.take(link, rid, method, timeout_ms, body)
+            return self.admission.take(link, rid, method, timeout_ms, body)
         handler(link, rid, timeout_ms, body)
         return True
 

@@ -12,7 +12,8 @@ Hot path: one put costs a queue append, its evaluation, one struct pack and a li
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import structlog
 
@@ -60,7 +61,7 @@ class Consensus(Protocol):
 
 
 AnswerLate = Callable[[FrontLink, int, DueAnswer, int], None]  # ..., term
-Look = Callable[[FrontLink, int, Ahead], None]
+Look = Callable[[FrontLink, int, Ahead, Callable[[], bool], Callable[[Any], None]], None]  # ..., then
 Request = tuple[FrontLink, int, int, bytes]  # its way back, rid, method
 Reply = tuple[FrontLink, int, bytes]  # its way back, rid, the encoded answer record
 
@@ -109,7 +110,7 @@ class Writes:
         v2: Callable[[], Tree] = Tree,
     ) -> None:
         """``answer_late``: answers what shows many rows, beside the loop; None: all is answered in one go.
-        ``look``, with it: looks at range compares ahead, and calls :meth:`resume`
+        ``look``, with it: looks at range compares ahead while they are wanted, and says what it saw
         (``node.serving.looking``)."""
         self._raft = raft
         self._store = store
@@ -293,7 +294,7 @@ class Writes:
             assert self._look is not None
             self._aside.put((link, rid), (said, asked))  # judged anew in its turn
             ahead = looked if looked is not None and looked.fit else RangeCompares.of(body)
-            self._look(link, rid, ahead)
+            self._look(link, rid, ahead, partial(self.looks, link, rid), partial(self.resume, link, rid))
             return 0
         if outcome.late is not None:
             due = DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)

@@ -27,22 +27,28 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import structlog
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.settings import NodeSettings
 from cluster.wire.messages import HEAD, Status
 from node.backup.build import Job
 from node.backup.sorting import shrink
 from node.links.fronts import FrontLink
+from node.machine import NodeMachine
+from node.serving.reads import Reads
 from node.serving.streams import slow
 from node.slicing.yielding import Others
+from node.storage import StateStore
 from node.storage.snapshot import SnapshotSource
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from cluster.raft import Raft
+    from node.members.roster import Roster
+    from node.serving.serve import Serve
 
 log = structlog.get_logger("backups")
 
@@ -55,6 +61,22 @@ _CHUNK_BESIDE_S = 0.004  # while they ask
 _MOST = 4  # of each kind at once; each holds a checkpoint, or a file, on the disk
 _BUDGET_BYTES = 32 << 20  # of rows in the memory of what builds
 _NAME = re.compile(r"checkpoint-\d+")
+
+
+class BackupsNode(Protocol):
+    """What backups need of their node."""
+
+    settings: NodeSettings
+    machine: NodeMachine
+    loop: asyncio.AbstractEventLoop
+    raft: Raft
+    store: StateStore
+    reads: Reads
+    serve: Serve
+    roster: Roster
+    stopping: bool
+
+    def mark_dirty(self, link: FrontLink) -> None: ...
 
 
 class _Taken:
@@ -118,7 +140,7 @@ class Backup(_Taken):
 class Backups:
     """All backups of one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: BackupsNode) -> None:
         self._node = node
         self._held: dict[tuple[bytes, int], Hold] = {}
         self._running: dict[tuple[bytes, int], Backup] = {}
@@ -129,7 +151,8 @@ class Backups:
         self._serial = 0
         self._folder = Path(node.settings.data_dir) / "backups"
         node.machine.remove_left_snapshots(self._folder)  # by a process that was killed
-        self._others = Others(node.machine.perf_counter, lambda: (node.raft.last_index, node.serve.ranges))
+        self._others = Others(
+            node.machine.perf_counter, lambda: (node.raft.last_index, node.serve.ranges.count))
         self.completed = 0
 
     def ask(self, link: FrontLink, rid: int, body: bytes) -> None:

@@ -1,148 +1,51 @@
-"""Who may have what done here: users and roles as this replica has applied them, and the way of a request to
-its judge.
+"""Who may have what done here: users and roles as this replica has applied them.
 
-A front says who asks by a bit of the method's number (``cluster.features.auth.principal``); while auth is
-on, a request without it is nobody's. Such a request is judged where it is evaluated:
-
-| request | judged with | when |
-|---|---|---|
-| a write of shard 0 | the leader's users and roles, those that are logged among them | when it is evaluated (``node.replica.writes``) |
-| a write over several shards, a lone put | the same | when it is evaluated (``cluster.order.sequencing``) |
-| a write of another shard | those applied at its leader | when it is evaluated (``cluster.order.leading``) |
-| a change of members | those applied there | when it arrives |
-| a keep-alive, a time to live | those applied at the leader | after its confirmation |
-| a read | those applied at the replica | when it is read |
-
-A change of users and roles is acknowledged once every shard's leader has applied it, as a compaction is
-(I20), and what it had evaluated before is in order (``cluster.order.leading.rights``).
+``node.serving.admission`` is the way of a request to who judges it by them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
-from cluster.features.auth.judge import JUDGED, judge
-from cluster.features.auth.principal import NOBODY, SAID, Kind, news, split
+from cluster.features.auth.judge import judge
+from cluster.features.auth.principal import SAID, news, split
 from cluster.features.auth.reads import show
 from cluster.features.auth.state import AuthState
 from cluster.features.rows import Row, RowsOf
-from cluster.wire.messages import Method, Status
-from node.kinds import WRITES
-from node.links.fronts import FrontLink
-from node.slicing.slicer import Slices
-
-if TYPE_CHECKING:
-    from node.replica.server import Node
-
-_NOBODY = NOBODY.encode()
-_Request = tuple[int, int, int, bytes]  # rid, method, timeout_ms, body
-_QUESTIONS = frozenset((Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
-_AT_LEADER = frozenset(
-    (
-        Method.PUT,
-        Method.DELETE_RANGE,
-        Method.TXN,
-        Method.COMPACT,
-        Method.LEASE_GRANT,
-        Method.SET_ALARM,
-        Method.SET_DOWNGRADE,
-        Method.AUTH_CHANGE,
-        Method.LEASE_REVOKE,
-    )
-)
-_KEYS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
-_WRITES = _AT_LEADER | {Method.WIDE, Method.LONE}
-_ADMINISTRATION = frozenset((Method.TRANSFER_LEADER, Method.MEMBERS))
+from cluster.wire.messages import Status
+from node.links.fronts import FrontLink, Fronts
+from node.storage import StateStore
 
 
 class Guard:
     """Of one node."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self.state = AuthState(node.store.feature_rows(RowsOf.AUTH))
+    def __init__(self, store: StateStore, fronts: Fronts, order_index: Callable[[], int]) -> None:
+        self._store = store
+        self._fronts = fronts
+        self._order_index = order_index
+        self.state = AuthState(store.feature_rows(RowsOf.AUTH))
 
     def copy(self) -> AuthState:
         """Users and roles as applied, for a leader to go on from."""
         return self.state.copy()
 
-    # -- requests
-
-    def requests(self, link: FrontLink, requests: list[_Request]) -> None:
-        """A frame of a front, or of another shard's node, whose own requests are nobody else's."""
-        judged = link.watches and self.state.enabled
-        if link.watches and not judged:
-            for _, method, _, _ in requests:
-                if method not in WRITES:
-                    # before it is asked whether auth is on: a read sees what is committed here
-                    self._node.catch_up()
-                    judged = self.state.enabled
-                    break
-        if judged:
-            requests = [
-                (rid, method | SAID, timeout_ms, _NOBODY + body)
-                if method in JUDGED
-                else (rid, method, timeout_ms, body)
-                for rid, method, timeout_ms, body in requests
-            ]
-        self._node.take_requests(link, requests)
-
-    def take(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
-        """A request with a principal, if it is one. EtcdError, if that may not have it evaluated."""
-        if not method & SAID:
-            return False
-        node, inner = self._node, method & ~SAID
-        principal, request = split(body)
-        if inner not in JUDGED or (principal.kind == Kind.FRONT and inner not in _WRITES):
-            node.take_requests(link, [(rid, inner, timeout_ms, request)])
-        elif inner in _QUESTIONS:
-            node.confirmations.ask(link, rid, method, body)
-        elif inner == Method.WIDE or inner == Method.LONE:
-            if node.settings.shard == 0 and node.settings.common.shard_count > 1:
-                node.role.submit(link, rid, method, timeout_ms, body)
-            else:  # nobody here takes it
-                node.take_requests(link, [(rid, inner, timeout_ms, request)])
-        elif inner == Method.LEASE_REVOKE and node.settings.shard == 0:
-            node.expiry.revoke(link, rid, timeout_ms, request, body[: len(body) - len(request)])
-        elif inner in (_AT_LEADER if node.settings.shard == 0 else _KEYS):
-            node.role.submit(link, rid, method, timeout_ms, body)
-        elif inner in _AT_LEADER or inner in _ADMINISTRATION:
-            leader = node.writes.leader
-            judge(self.state if leader is None else leader.auth, principal, inner, request, node.store)
-            node.take_requests(link, [(rid, inner, timeout_ms, request)])
-        else:
-            serve = node.serve.reading(inner)
-
-            def judged(link: FrontLink, rid: int, revision: int, request: bytes) -> Slices | None:
-                judge(self.state, principal, inner, request, node.store)
-                return serve(link, rid, revision, request)
-
-            node.reads.submit(link, rid, timeout_ms, request, judged)
-        return True
-
-    def late(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
-        """A read without a name that waits for what is not applied here: auth may be on by then."""
-        if not link.watches or method not in JUDGED:
-            return False
-        return self.take(link, rid, method | SAID, timeout_ms, _NOBODY + body)
-
     def question(self, method: int, body: bytes) -> tuple[int, bytes]:
         """A question that is about to be answered, without its principal. EtcdError, if that may not have it
         answered."""
         principal, request = split(body)
-        judge(self.state, principal, method & ~SAID, request, self._node.store)
+        judge(self.state, principal, method & ~SAID, request, self._store)
         return method & ~SAID, request
 
     # -- what is shown
 
-    def show(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
+    def shown(self, body: bytes) -> bytes:
         """Users and roles, for ``node.serving.serve``."""
-        link.ok(rid, self._node.store.revision, self._node.raft.term, show(self.state, body))
+        return show(self.state, body)
 
     def _news(self) -> bytes:
         state = self.state
-        return news(self._node.order_index, state.enabled, state.revision, state.secret)
+        return news(self._order_index(), state.enabled, state.revision, state.secret)
 
     def greet(self, link: FrontLink) -> None:
         """A front's link is new."""
@@ -159,11 +62,11 @@ class Guard:
 
     def replaced(self) -> None:
         """A snapshot was installed."""
-        self.state = AuthState(self._node.store.feature_rows(RowsOf.AUTH))
+        self.state = AuthState(self._store.feature_rows(RowsOf.AUTH))
         self._tell()
 
     def _tell(self) -> None:
-        for link in self._node.fronts.links.values():
+        for link in self._fronts.links.values():
             if link.watches:
                 link.answer(0, Status.AUTH, self._news())
-                self._node.fronts.dirty.add(link)
+                self._fronts.dirty.add(link)

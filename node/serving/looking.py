@@ -8,7 +8,7 @@ given it up; nobody waits for it."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -19,10 +19,9 @@ from cluster.evaluate.txns.transactions import Steps
 from cluster.pacing.turns import Turns
 from node.links.fronts import FrontLink
 from node.serving.past import PastView
+from node.serving.reads import Reads
 from node.slicing.slicer import Slices
-
-if TYPE_CHECKING:
-    from node.replica.server import Node
+from node.storage import StateStore
 
 # the shares of two connections (``--max-connection-range-compares``); each keeps an iterator of RocksDB
 AT_ONCE = 32
@@ -37,19 +36,14 @@ A = TypeVar("A", RangeCompares, Draft, Ahead)
 class Looking:
     """The looks ahead of one node."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, store: StateStore, reads: Reads, wake: Callable[[], None]) -> None:
+        self._store = store
+        self._reads = reads
+        self._wake = wake
         self._turns: Turns[Look] = Turns(AT_ONCE)
 
     def __len__(self) -> int:
         return self._turns.used + len(self._turns)
-
-    def write(self, link: FrontLink, rid: int, looked: Ahead) -> None:
-        """For a transaction of ``node.replica.writes``."""
-        writes = self._node.writes
-        self.start(
-            link, rid, looked, lambda: writes.looks(link, rid),
-            lambda looked: writes.resume(link, rid, looked))
 
     def start(
         self, link: FrontLink, rid: int, looked: A, wanted: Wanted, then: Callable[[A | None], None],
@@ -58,7 +52,7 @@ class Looking:
         if it was given up or refused."""
         if len(self) >= MOST:
             then(None)
-            self._node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
+            self._reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
             return
         look = link, rid, looked, wanted, then
         if self._turns.enter(link.identity, 1, look):
@@ -66,7 +60,7 @@ class Looking:
 
     def _begin(self, look: Look) -> None:
         link, rid, *_ = look
-        self._node.reads.start(link, rid, self._look(*look))
+        self._reads.start(link, rid, self._look(*look))
 
     def _look(
         self, link: FrontLink, rid: int, looked: Any, wanted: Wanted, then: Callable[[Any], None],
@@ -80,7 +74,7 @@ class Looking:
             then(seen)
             while (found := self._turns.next()) is not None:
                 self._begin(found[2])
-            self._node.wake()
+            self._wake()
 
     def _steps(self, link: FrontLink, rid: int, looked: Ahead, wanted: Wanted) -> Steps[bool]:
         """Whether all was looked at: nothing may be decided by what was given up midway."""
@@ -90,7 +84,7 @@ class Looking:
                     return False
                 yield
             return True
-        store = self._node.store
+        store = self._store
         rounds = 0
         while wanted() and link.awaits(rid):
             if looked.unwalked(store.compact_revision):

@@ -7,8 +7,7 @@ nothing is held back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -20,12 +19,10 @@ from cluster.evaluate.validate import check_txn, checking_txn, parse
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
-from node.serving.streams import PIECE_BYTES
+from node.serving.reads import HasTerm, Reads
+from node.serving.streams import PIECE_BYTES, Streams
 from node.slicing.slicer import Slices
-from node.storage import Compacted, FutureRevision, Reader
-
-if TYPE_CHECKING:
-    from node.replica.server import Node
+from node.storage import Compacted, FutureRevision, Reader, StateStore
 
 _LOOK = 1000  # rows passed over in a step
 _LONG_BYTES = 4096  # of a transaction that is checked in steps: some 500 operations
@@ -51,26 +48,33 @@ class PastView(Before):
 class Past:
     """Long transactions of one node."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(
+        self, store: StateStore, raft: HasTerm, reads: Reads, streams: Streams,
+        mark_dirty: Callable[[FrontLink], None], *, max_txn_ops: int,
+    ) -> None:
+        self._store = store
+        self._raft = raft
+        self._reads = reads
+        self._streams = streams
+        self._mark_dirty = mark_dirty
+        self._max_txn_ops = max_txn_ops
 
     def read_txn(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
         """A read-only transaction, at a revision (0: the latest): at once if it names single keys only.
         EtcdError."""
-        node = self._node
-        limit = node.settings.common.max_txn_ops
+        limit = self._max_txn_ops
         message = parse(rpc_pb2.TxnRequest.FromString, body)
         many = len(body) > _LONG_BYTES
         if not many:
             check_txn(message, limit)
         try:
-            reader = node.store.reader(revision)
+            reader = self._store.reader(revision)
         except Compacted as e:
             raise EtcdError(errors.COMPACTED) from e
         except FutureRevision as e:
             raise EtcdError(errors.FUTURE_REV) from e
         steps = _checked_txn(reader, message, limit) if many else txn_eval.read_txn(PastView(reader), message)
-        work = self._work(link, rid, steps, reader.revision, node.raft.term)
+        work = self._work(link, rid, steps, reader.revision, self._raft.term)
         if many or _long(message):
             return work
         for _ in work:
@@ -79,16 +83,15 @@ class Past:
 
     def answer(self, link: FrontLink, rid: int, due: DueAnswer, term: int) -> None:
         """A request whose answer shows many rows was applied in this turn."""
-        node = self._node
-        view = PastView(node.store.reader_before(due.before))
+        view = PastView(self._store.reader_before(due.before))
         work = self._work(link, rid, due.late.pieces(view), due.revision, term, written=True)
 
         def fetched(there: bool) -> None:
             if there:
-                node.reads.start(link, rid, work)
+                self._reads.start(link, rid, work)
             else:
                 link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
-                node.mark_dirty(link)
+                self._mark_dirty(link)
 
         if due.late.fetch is None:
             fetched(True)
@@ -115,7 +118,7 @@ class Past:
         pieces = yield from steps
         head = HEAD.pack(revision, term)
         if link.watches and len(pieces) > 1 and sum(map(len, pieces)) > PIECE_BYTES:
-            answer = self._node.streams.answer(link, rid, [head], written=written)
+            answer = self._streams.answer(link, rid, [head], written=written)
             yield from answer.run(answer.last(pieces))
         else:
             link.pieces(rid, Status.OK, [head, *pieces])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
@@ -23,6 +24,13 @@ from node.links.fronts import FrontLink
 from node.slicing.slicer import Slicer, Slices
 
 log = structlog.get_logger("reads")
+
+
+class HasTerm(Protocol):
+    """What an answer's header says of Raft."""
+
+    @property
+    def term(self) -> int: ...
 
 
 class Waiting:

@@ -1,88 +1,99 @@
-"""What this replica answers from its applied state: ranges, read-only transactions, status, hashes, backups.
+"""What this replica answers from its applied state: which part answers which method. Read-only transactions
+and history are answered here.
 
-Hot path: a read of one key costs one parse (0.3 us), one store look-up and two joins, at once. Everything
-that may be long is a generator for ``node.serving.reads``.
+Everything that may be long is a generator for ``node.serving.reads``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.reading.ranges import RangeRead, RowSource, plain_answer, plain_get
 from cluster.evaluate.replica import Overlay
 from cluster.evaluate.txns import plain_txn
-from cluster.evaluate.validate import parse
-from cluster.features import downgrade
 from cluster.features.rows import Row
-from cluster.histogram import HASH_S, Histogram
 from cluster.pb import rpc_pb2
-from cluster.version import CLUSTER_VERSION
+from cluster.settings import NodeSettings
 from cluster.wire.events import EVENT, event_field
-from cluster.wire.messages import HEAD, HISTORY_ANSWER, HISTORY_HEAD, Method, Status
+from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, Method, Status
 from node.links.fronts import FrontLink
+from node.serving.admission import Admission
+from node.serving.backups import Backups
+from node.serving.guard import Guard
 from node.serving.leases.keys import answer_keys
 from node.serving.leases.listing import LeaseList
-from node.serving.streams import PIECE_BYTES, Answer, RangeStream
+from node.serving.maintenance import Maintenance
+from node.serving.past import Past
+from node.serving.ranges import Ranges
+from node.serving.reads import HasTerm, Reads
 from node.serving.v2 import V2Tree
-from node.serving.watches import PREV_KV
+from node.serving.watches import PREV_KV, WatchSource
 from node.slicing.slicer import Slices
-from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader
+from node.storage import Compacted, StateStore
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.upkeep.expiry import Expiry
 
-_SLICE_ROWS = 256
-_SLICE_BYTES = 256 << 10
-_PARTIAL_ROWS = 1024
 _HISTORY_SCAN = 32  # a slice of 0.1 to 0.25 ms
 _FAR_BEHIND = 1000  # revisions: a watch that has so many to catch up with asks for them in many parts
-_LOOK = 1000  # rows passed over in a slice: of keys that are gone, or newer
-_RESTS = 1024  # lists whose next page may be asked for
-_REST_KEY_BYTES = 1024  # of one that is remembered
+
+
+class ServeNode(Protocol):
+    """What the answers need of their node."""
+
+    settings: NodeSettings
+    store: StateStore
+    reads: Reads
+    admission: Admission
+    guard: Guard
+    expiry: Expiry
+    watches: WatchSource
+    past: Past
+    backups: Backups
+
+    @property
+    def raft(self) -> HasTerm: ...
 
 
 class Serve:
     """Read methods of one replica."""
 
-    def __init__(self, node: Node, *, facts: Callable[[], dict[str, Any]],
-                 figures: Callable[[], dict[str, Any]], defragment: Callable[[FrontLink, int], None]) -> None:
-        """``facts``: how this node is (``node.upkeep.facts``). ``figures``: what it has done
-        (``node.upkeep.counters``). ``defragment`` answers when that is done."""
+    def __init__(
+        self, node: ServeNode, *, ranges: Ranges, maintenance: Maintenance, v2: V2Tree, lease_list: LeaseList,
+        defragment: Callable[[FrontLink, int], None],
+    ) -> None:
+        """``defragment`` answers when that is done."""
         self._node = node
-        self._facts_now, self._figures, self._ask_defragment = facts, figures, defragment
         self._store = node.store
         self._reads = {
-            Method.RANGE: self._range,
-            Method.RANGE_STREAM: self._range_stream,
-            Method.RANGE_ROWS: self._range_rows,
-            Method.STREAM_ROWS: self._stream_rows,
+            Method.RANGE: ranges.whole,
+            Method.RANGE_STREAM: ranges.stream,
+            Method.RANGE_ROWS: ranges.rows,
+            Method.STREAM_ROWS: ranges.stream_rows,
             Method.READ_TXN: self._txn,
             Method.LEASE_LEASES: self._leases,
             Method.LEASE_KEYS: self._lease_keys,
-            Method.MEMBER_LIST: self._members,
-            Method.HASH: self._hash,
-            Method.HASH_KV: self._hash_kv,
-            Method.STATUS: self._status,
-            Method.COUNTERS: self._counters,
-            Method.FACTS: self._facts,
+            Method.MEMBER_LIST: maintenance.members,
+            Method.HASH: maintenance.hash_all,
+            Method.HASH_KV: maintenance.hash_kv,
+            Method.STATUS: maintenance.status,
+            Method.COUNTERS: maintenance.counters,
+            Method.FACTS: maintenance.facts,
             Method.SNAPSHOT: self._snapshot,
-            Method.ALARM: self._alarms,
-            Method.DOWNGRADE: self._downgrade,
+            Method.ALARM: maintenance.alarms,
+            Method.DOWNGRADE: maintenance.may_downgrade,
             Method.DEFRAGMENT: self._defragment,
             Method.AUTH_SHOW: self._users,
             Method.V2_READ: self._v2,
         }
-        self.v2 = V2Tree(node)
-        self.ranges = 0
-        # how many keys there are from where a page of a list ended, at its revision, up to its end
-        self._rests: dict[tuple[int, bytes, bytes], int] = {}
-        self.hashes, self.hash_revs = Histogram(HASH_S), Histogram(HASH_S)
-        self.lease_list = LeaseList(node)
+        self.ranges = ranges
+        self.maintenance = maintenance
+        self.v2 = v2
+        self.lease_list = lease_list
+        self._ask_defragment = defragment
 
     def request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         """One read of a front, or a revoke: what hangs on its lease is read before."""
@@ -99,7 +110,7 @@ class Serve:
                 behind = self._store.revision - HISTORY_HEAD.unpack_from(body)[0]
                 reads.start(link, rid, reads_history, part=behind > _FAR_BEHIND)
             return
-        if reads.behind(body) and self._node.guard.late(link, rid, method, timeout_ms, body):
+        if reads.behind(body) and self._node.admission.late(link, rid, method, timeout_ms, body):
             return
         reads.submit(link, rid, timeout_ms, body, self.reading(method))
 
@@ -116,7 +127,7 @@ class Serve:
         """A snapshot was installed."""
         self._node.guard.replaced()
         self.v2.replaced()
-        self._rests.clear()
+        self.ranges.replaced()
 
     @property
     def watched(self) -> bool:
@@ -128,174 +139,6 @@ class Serve:
 
     def _term(self) -> int:
         return self._node.raft.term
-
-    # -- keys
-
-    def get(self, key: bytes) -> tuple[int, int, bytes]:
-        """For a front in this very process: applied revision, term, and the answer for one key after its
-        header."""
-        self.ranges += 1
-        return self._store.revision, self._node.raft.term, plain_answer(self._store.get(key))
-
-    def _range(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
-        self.ranges += 1
-        store = self._store
-        if not revision and (plain := plain_get(body)) is not None:
-            link.ok(rid, store.revision, self._term(), plain_answer(store.get(plain[0])))
-            return None
-        read = RangeRead(body)
-        at = revision or read.revision
-        if read.single and not read.count_only:
-            try:
-                kv = store.get(read.key, at)
-            except Compacted as e:
-                raise EtcdError(errors.COMPACTED) from e
-            except FutureRevision as e:
-                raise EtcdError(errors.FUTURE_REV) from e
-            if kv is not None:
-                read.feed(((read.key, kv),))
-            link.ok(rid, store.revision, self._term(), read.finish())
-            return None
-        return self._long_range(link, rid, read, at)
-
-    def _long_range(self, link: FrontLink, rid: int, read: RangeRead, at: int) -> Slices:
-        """From one snapshot at one revision, whatever is applied meanwhile (H16)."""
-        reader = self._reader(at)
-        answer = self._node.streams.answer(link, rid, [HEAD.pack(reader.position.revision, self._term())])
-        return answer.run(self._gathered(answer, reader, read))
-
-    def _gathered(self, answer: Answer, reader: Reader, read: RangeRead) -> Slices:
-        at_last = before = 0
-        for _ in self._feed(reader, read):
-            if not read.satisfied and self._part_is_due(read, at_last, before):
-                answer.pieces(read.take_parts())
-                at_last = read.count
-            before = read.count
-            yield
-        yield from read.ending()
-        yield from answer.last(read.take_parts())
-
-    def _range_rows(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        """As a range, for who merges its rows with those of other shards."""
-        self.ranges += 1
-        read = RangeRead(body, sized=True)
-        reader = self._reader(revision or read.revision)
-        answer = self._node.streams.answer(link, rid, [])
-        return answer.run(self._gathered_rows(answer, reader, read))
-
-    def _gathered_rows(self, answer: Answer, reader: Reader, read: RangeRead) -> Slices:
-        head = HEAD.pack(reader.position.revision, self._term())
-        at_last = before = 0
-        for _ in self._feed(reader, read):
-            if self._part_is_due(read, at_last, before):
-                answer.pieces([head, *read.take_sized()])
-                at_last = read.count
-            before = read.count
-            yield
-        yield from read.ending()
-        answer.end([head, *read.take_sized()])
-
-    @staticmethod
-    def _part_is_due(read: RangeRead, at_last: int, before: int) -> bool:
-        """Whether there is enough to be sent: many rows since the last part, or few large ones in the last
-        slice."""
-        rows = read.count
-        return rows - at_last >= _PARTIAL_ROWS or (
-            rows - before < _SLICE_ROWS and read.unsent and read.unsent_bytes() >= PIECE_BYTES)
-
-    def _feed(self, reader: Reader, read: RangeRead) -> Slices:
-        """Give a read its rows a slice at a time, and the count of those that its answer does not show."""
-        if read.empty:
-            return
-        # now, while the store is at the reader's revision; after other requests it may not be
-        total = most = None
-        if reader.revision == self._store.revision:
-            if read.row_limit is None:
-                most = self._store.count_at_most(read.key, read.range_end)
-            else:
-                total = most = self._store.quick_count(read.key, read.range_end)
-            if most == 0:
-                return
-        if read.spliced:
-            few = min(n for n in (most, read.row_limit, LEAST_ROWS) if n is not None) < LEAST_ROWS
-            source: RowSource = (reader.splicer if few else reader.rows)(read.key, read.range_end, _LOOK)
-            while not read.satisfied and not read.feed_from(source, _SLICE_ROWS, _SLICE_BYTES):
-                yield
-        else:
-            rows = reader.scan(read.key, read.range_end, _LOOK)
-            ended = False
-            while not read.satisfied:
-                some, ended = _some(rows)
-                if (some and read.feed(some)) or ended:
-                    break
-                yield
-        if read.satisfied:
-            shown = read.count
-            if total is None:  # the page before may have counted: what was there at a revision stays
-                total = self._rests.get((reader.revision, read.key, read.range_end))
-            if total is not None:
-                read.add_count(total - shown)
-            else:
-                yield from self._count_rest(reader, read)
-            self._note_rest(reader.revision, read, read.count - shown)
-
-    def _note_rest(self, revision: int, read: RangeRead, rest: int) -> None:
-        """A page ended, and so many keys come after it: the next page need not walk them to count them."""
-        last, end = read.last_key, read.range_end
-        if rest and last is not None and len(last) + len(end) <= _REST_KEY_BYTES:
-            while len(self._rests) >= _RESTS:
-                del self._rests[next(iter(self._rests))]
-            self._rests[revision, last + b"\0", end] = rest
-
-    def _count_rest(self, reader: Reader, read: RangeRead) -> Slices:
-        """Count the keys after the rows that the answer shows."""
-        start: bytes | None = read.key if read.last_key is None else read.last_key + b"\0"
-        end = read.range_end
-        if not end:
-            if read.last_key is None:
-                read.add_count(reader.count(read.key, b"")[0])
-            return
-        while start is not None and (end == b"\0" or start < end):
-            count, start = reader.count(start, end, 200)
-            read.add_count(count)
-            yield
-
-    def _range_stream(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        """As a range, in parts of whole KeyValues, as fast as they are taken; more and count come with the
-        last one."""
-        read = RangeRead(body)
-        return self._stream(link, rid, revision, read, read.take_parts)
-
-    def _stream_rows(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        """As a stream, for who merges its rows with those of other shards."""
-        read = RangeRead(body, sized=True)
-        return self._stream(link, rid, revision, read, read.take_sized)
-
-    def _stream(
-        self, link: FrontLink, rid: int, revision: int, read: RangeRead, take: Callable[[], list[bytes]]
-    ) -> Slices:
-        reader = self._reader(revision or read.revision)
-        stream = self._node.streams.open(link, rid)
-        return stream.run(self._streamed(stream, reader, read, take))
-
-    def _streamed(
-        self, stream: RangeStream, reader: Reader, read: RangeRead, take: Callable[[], list[bytes]]
-    ) -> Slices:
-        head = HEAD.pack(reader.position.revision, self._term())
-        for _ in self._feed(reader, read):
-            if read.unsent and not read.satisfied:
-                stream.send(b"".join([head, *take()]))
-            yield
-        yield from read.ending()
-        stream.link.answer(stream.rid, Status.OK, b"".join([head, *take()]))
-
-    def _reader(self, revision: int) -> Reader:
-        try:
-            return self._store.reader(revision)
-        except Compacted as e:
-            raise EtcdError(errors.COMPACTED) from e
-        except FutureRevision as e:
-            raise EtcdError(errors.FUTURE_REV) from e
 
     def _txn(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
         limit = self._node.settings.common.max_txn_ops
@@ -343,8 +186,6 @@ class Serve:
             + b"".join(table + parts),
         )
 
-    # -- the rest
-
     def _leases(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
         return self.lease_list.ask(link, rid)
 
@@ -352,96 +193,11 @@ class Serve:
         answer = rpc_pb2.LeaseTimeToLiveResponse(ID=rpc_pb2.LeaseTimeToLiveRequest.FromString(body).ID)
         return answer_keys(self._store, link, rid, self._term(), answer)
 
-    def _members(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        answer = rpc_pb2.MemberListResponse(members=self._node.roster.listed())
-        link.ok(rid, 0, self._term(), answer.SerializeToString())
-
-    def _status(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        node, raft = self._node, self._node.raft
-        answer = rpc_pb2.StatusResponse(
-            dbSize=max(self._store.size_bytes(), 1), dbSizeInUse=max(self._store.size_in_use_bytes(), 1),
-            leader=raft.leader_id, raftIndex=raft.commit_index, raftTerm=raft.term,
-            raftAppliedIndex=node.applied_index,
-            isLearner=node.roster.table.learner(node.settings.common.member_id),
-            dbSizeQuota=node.settings.quota_backend_bytes,
-        )
-        target = self._store.meta(downgrade.META)
-        answer.downgradeInfo.enabled = target is not None
-        answer.downgradeInfo.targetVersion = (target or b"").decode()
-        if not raft.leader_id:
-            answer.errors.append("etcdserver: no leader")
-        for member_id, kind in self._store.alarms():  # as etcd writes an AlarmMember
-            member = f"memberID:{member_id} " if member_id else ""
-            answer.errors.append(f"{member}alarm:{rpc_pb2.AlarmType.Name(kind)} ")
-        link.ok(rid, self._store.revision, raft.term, answer.SerializeToString())
-
-    def _counters(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        link.ok(rid, self._store.revision, self._term(), json.dumps(self._figures()).encode())
-
-    def _facts(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        link.ok(rid, self._store.revision, self._term(), json.dumps(self._facts_now()).encode())
-
     def _users(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        self._node.guard.show(link, rid, revision, body)
-
-    def _alarms(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        wanted = rpc_pb2.AlarmRequest.FromString(body).alarm
-        answer = rpc_pb2.AlarmResponse(alarms=[
-            rpc_pb2.AlarmMember(memberID=member_id, alarm=kind)  # type: ignore[arg-type]  # an enum's number
-            for member_id, kind in self._store.alarms() if wanted in (rpc_pb2.NONE, kind)])
-        link.ok(rid, self._store.revision, self._term(), answer.SerializeToString())
-
-    def _downgrade(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        """VALIDATE: whether a downgrade to that version may begin."""
-        request = parse(rpc_pb2.DowngradeRequest.FromString, body)
-        downgrade.check_target(request.version, self._store.meta(downgrade.META))
-        answer = rpc_pb2.DowngradeResponse(version=CLUSTER_VERSION)
-        link.ok(rid, self._store.revision, self._term(), answer.SerializeToString())
+        link.ok(rid, self._store.revision, self._term(), self._node.guard.shown(body))
 
     def _defragment(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         self._ask_defragment(link, rid)
 
-    def _hash_kv(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        wanted = revision or rpc_pb2.HashKVRequest.FromString(body).revision
-        store = self._store
-        if wanted > store.revision:
-            raise EtcdError(errors.FUTURE_REV)
-        if 0 < wanted < store.compact_revision:
-            raise EtcdError(errors.COMPACTED)
-        began = self._node.machine.perf_counter()
-        hashing, shown = store.hash_kv(wanted), store.revision  # more may be applied before it is done
-        while not hashing.step(200):
-            yield
-        self.hash_revs.observe(self._node.machine.perf_counter() - began)
-        answer = rpc_pb2.HashKVResponse(
-            hash=hashing.value,
-            compact_revision=hashing.compact_revision or -1,
-            hash_revision=hashing.revision,
-        )
-        link.ok(rid, shown, self._term(), answer.SerializeToString())
-
-    def _hash(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        began = self._node.machine.perf_counter()
-        hashing, shown = self._store.hash_written(), self._store.revision
-        while not hashing.step(200):
-            yield
-        self.hashes.observe(self._node.machine.perf_counter() - began)
-        link.ok(rid, shown, self._term(), rpc_pb2.HashResponse(hash=hashing.value).SerializeToString())
-
     def _snapshot(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         self._node.backups.ask(link, rid, body)
-
-
-def _some(rows: Iterator[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], bool]:
-    """The next rows: not too many, and with large values fewer; whether these are the last."""
-    some: list[tuple[bytes, bytes]] = []
-    size = 0
-    for row in rows:
-        if row is PAUSE:
-            return some, False
-        some.append(row)
-        size += len(row[1])
-        if len(some) == _SLICE_ROWS or size >= _SLICE_BYTES:
-            return some, False
-    return some, True
-

@@ -9,11 +9,12 @@ Other shards' nodes have a tree, too, which stays empty.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cluster.effects import records
 from cluster.errors import PERMISSION_DENIED, REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, EtcdError
@@ -26,12 +27,17 @@ from cluster.features.v2.requests import Answer, Get, Kind, Scan, split_read
 from cluster.features.v2.shown import LatelyShown, Listing, get_json
 from cluster.features.v2.tree import Tree, namespace
 from cluster.features.v2.users import Show, enabled, lists, refusal, shown, steps
+from cluster.pacing.patience import Patience
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
+from node.machine import NodeMachine
+from node.serving.reads import HasTerm, Reads
 from node.slicing.slicer import Slices
+from node.storage import StateStore
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.replica.writes import Writes
+    from node.serving.guard import Guard
 
 _PATIENCE_S = 0.5  # a read waits so long for what its front has shown; who is cut off answers all the same
 _MOST_WAITING = 20_000
@@ -48,10 +54,28 @@ _REQUESTS: dict[int, Callable[[bytes], _Asked]] = {
 }
 
 
+class V2Node(Protocol):
+    """What the tree needs of its node."""
+
+    machine: NodeMachine
+    loop: asyncio.AbstractEventLoop
+    store: StateStore
+    reads: Reads
+    writes: Writes
+    guard: Guard
+    patience: Patience
+    applied_index: int
+
+    @property
+    def raft(self) -> HasTerm: ...
+    def wake(self) -> None: ...
+    def mark_dirty(self, link: FrontLink) -> None: ...
+
+
 class V2Tree:
     """Of one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: V2Node) -> None:
         self._node = node
         self.tree = Tree(node.store.feature_rows(RowsOf.V2))
         self._shown = LatelyShown()

@@ -55,7 +55,7 @@ class Compaction:
         self._store = store
         self._freed = freed
         self._running = False
-        self._requests = Others(machine.perf_counter, lambda: (raft.last_index, node.serve.ranges))
+        self._requests = Others(machine.perf_counter, lambda: (raft.last_index, node.serve.ranges.count))
         self._waiting: list[tuple[FrontLink, bytes]] = []
 
     def due(self) -> None:

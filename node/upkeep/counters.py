@@ -52,8 +52,8 @@ def figures(node: CountersNode) -> dict[str, Any]:
             "etcd_disk_backend_commit_duration_seconds": node.store.commits.observed(),
             "etcd_server_apply_duration_seconds": node.applies.took.observed(),
             "etcd_disk_backend_defrag_duration_seconds": node.defragments.took.observed(),
-            "etcd_mvcc_hash_duration_seconds": node.serve.hashes.observed(),
-            "etcd_mvcc_hash_rev_duration_seconds": node.serve.hash_revs.observed(),
+            "etcd_mvcc_hash_duration_seconds": node.serve.maintenance.hashes.observed(),
+            "etcd_mvcc_hash_rev_duration_seconds": node.serve.maintenance.hash_revs.observed(),
         },
         "peers": {
             f"{member:x}": {

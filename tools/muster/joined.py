@@ -89,7 +89,7 @@ class NearNode:
         self._node = node
         self._store = node.store
         self._guard = node.guard
-        self.get = node.serve.get
+        self.get = node.serve.ranges.get
         self.v2_file = node.serve.v2.file
 
     @property

@@ -7,18 +7,18 @@ in one turn.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from cluster.evaluate.reading.sorting import SortedRows
+from cluster.features.lessor import Lessor
 from cluster.wire.messages import HEAD, Status
 from cluster.wire.protobuf import varint
 from node.links.fronts import FrontLink
-from node.serving.streams import Answer
-from node.slicing.slicer import Slices
-
-if TYPE_CHECKING:
-    from node.replica.server import Node
+from node.serving.reads import HasTerm, Reads
+from node.serving.streams import Answer, Streams
+from node.slicing.slicer import Slicer, Slices
 
 _STEP = 256  # leases
 _PART = 4096  # leases in a piece of an answer, some 50 KB: what has one is answered at once
@@ -26,11 +26,27 @@ _TOLD = 64  # who asked, in a step
 Head = tuple[int, int]  # revision and term of an answer's header
 
 
+class HasRevision(Protocol):
+    """What an answer's header says of the store."""
+
+    @property
+    def revision(self) -> int: ...
+
+
 class LeaseList:
     """The answers of one replica's registry."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(
+        self, lessor: Lessor, store: HasRevision, raft: HasTerm, *, reads: Reads, streams: Streams,
+        slicer: Slicer, mark_dirty: Callable[[FrontLink], None],
+    ) -> None:
+        self._lessor = lessor
+        self._store = store
+        self._raft = raft
+        self._reads = reads
+        self._streams = streams
+        self._slicer = slicer
+        self._mark_dirty = mark_dirty
         self._waiting: list[tuple[int, FrontLink, int, Head]] = []  # since which change of the registry, ...
         self._making = False
         self._parts: list[bytes] = []  # LeaseLeasesResponse after its header
@@ -41,12 +57,12 @@ class LeaseList:
     def ask(self, link: FrontLink, rid: int) -> Slices | None:
         """Answer with every lease that there is now, or is by the time the answer is made. Its header's
         revision is of that moment, or of the question's where the leases are still those."""
-        if self._of == self._node.lessor.changes:
+        if self._of == self._lessor.changes:
             return self._answer(link, rid, self._now())
-        self._waiting.append((self._node.lessor.changes, link, rid, self._now()))
+        self._waiting.append((self._lessor.changes, link, rid, self._now()))
         if not self._making:
             self._making = True
-            self._node.slicer.start(self._work())
+            self._slicer.start(self._work())
         return None
 
     def _answer(self, link: FrontLink, rid: int, head: Head) -> Slices | None:
@@ -55,11 +71,11 @@ class LeaseList:
         if len(parts) <= 1:
             link.pieces(rid, Status.OK, [HEAD.pack(*head), *parts])
             return None
-        answer = self._node.streams.answer(link, rid, [HEAD.pack(*head)])
+        answer = self._streams.answer(link, rid, [HEAD.pack(*head)])
         return answer.run(_in_turn(answer, parts))
 
     def _now(self) -> Head:
-        return self._node.store.revision, self._node.raft.term
+        return self._store.revision, self._raft.term
 
     def _work(self) -> Slices:
         while self._waiting:
@@ -71,14 +87,14 @@ class LeaseList:
                 elif link.alive:
                     work = self._answer(link, rid, max(head, self._head))
                     if work is not None:
-                        self._node.reads.start(link, rid, work)
-                    self._node.mark_dirty(link)
+                        self._reads.start(link, rid, work)
+                    self._mark_dirty(link)
                 if not number % _TOLD:
                     yield
         self._making = False
 
     def _make(self) -> Slices:
-        lessor, of, head = self._node.lessor, self._node.lessor.changes, self._now()
+        lessor, of, head = self._lessor, self._lessor.changes, self._now()
         self.made += 1
         leases = lessor.unordered()
         # a lease's number as a row's key: (rank, row) is all that sorting looks at

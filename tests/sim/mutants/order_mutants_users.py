@@ -19,6 +19,7 @@ from cluster.features.auth.state import AuthState
 from cluster.order.leading.rights import Rights
 from cluster.wire.messages import READ, Method
 from node.replica.shards.order_role import OrderRole
+from node.serving.admission import Admission
 from node.serving.guard import Guard
 from tests.sim.mutants.order_mutants_rest import SNAPSHOTS
 from tests.sim.world.order_sim import Plan
@@ -81,7 +82,7 @@ def ranges_are_not_judged(patch: Patch) -> None:
 
 
 def serializable_ranges_are_not_judged(patch: Patch) -> None:
-    take = Guard.take
+    take = Admission.take
 
     def lets_pass(self: Any, link: Any, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
         if method == Method.RANGE | SAID and READ.unpack_from(split(body)[1])[0] == 0:
@@ -91,7 +92,7 @@ def serializable_ranges_are_not_judged(patch: Patch) -> None:
             return True
         return take(self, link, rid, method, timeout_ms, body)
 
-    patch.setattr(Guard, "take", lets_pass)
+    patch.setattr(Admission, "take", lets_pass)
 
 
 def only_one_branch_is_judged(patch: Patch) -> None:
@@ -159,8 +160,8 @@ def old_revisions_count(patch: Patch) -> None:
 def a_start_forgets_users(patch: Patch) -> None:
     init = Guard.__init__
 
-    def empty(self: Any, of: Any) -> None:
-        init(self, of)
+    def empty(self: Any, *given: Any) -> None:
+        init(self, *given)
         self.state = AuthState()
 
     patch.setattr(Guard, "__init__", empty)

@@ -31,14 +31,14 @@ class Registry:
         self.lessor = Lessor(1000)
         for lease in range(1, leases + 1):
             self.lessor.granted(lease * 7919 % 1_000_003, 60, 0)
-        self.store = SimpleNamespace(revision=7)
+        self.store: Any = SimpleNamespace(revision=7)
         slicer = Slicer(self.loop)
         self.reads = Reads(loop, slicer, lambda link: None, lambda: 0)
         self.streams = Streams(self.reads.start, self.loop.time, self.reads.refuse, 60.0)
-        node: Any = SimpleNamespace(store=self.store, raft=SimpleNamespace(term=1), lessor=self.lessor,
-                                    slicer=slicer, reads=self.reads, streams=self.streams,
-                                    mark_dirty=lambda link: None)
-        self.list = LeaseList(node)
+        raft: Any = SimpleNamespace(term=1)
+        self.list = LeaseList(
+            self.lessor, self.store, raft, reads=self.reads, streams=self.streams, slicer=slicer,
+            mark_dirty=lambda link: None)
         self.answers: list[tuple[int, int, bytes]] = []
         self.heads: dict[int, tuple[int, ...]] = {}  # revision and term of each answer
         self.link = FrontLink(b"front", self._frame, b"", 1)

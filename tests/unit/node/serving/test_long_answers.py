@@ -27,12 +27,11 @@ from node.replica.writes import Writes
 from node.serving.looking import Looking
 from node.serving.past import Past
 from node.serving.reads import Reads
-from node.serving.serve import Serve
 from node.serving.streams import Streams
 from node.slicing.slicer import Slicer
 from node.storage import StateStore
-from tests.unit.machines import machine_on
 from tests.unit.node.replica.test_writes import FakeRaft
+from tests.unit.node.serving.answering import serve_of
 from tests.unit.proxy.fakes import ManualLoop
 
 KEYS = [b"k%03d" % n for n in range(60)]
@@ -46,19 +45,13 @@ class Replica:
         self.loop: Any = ManualLoop()
         self.raft = FakeRaft()
         self.reads = Reads(self.loop, Slicer(self.loop), lambda link: None, lambda: 0)
-        node: Any = SimpleNamespace(
-            machine=machine_on(),
-            store=self.store,
-            raft=self.raft,
-            reads=self.reads,
-            settings=SimpleNamespace(common=SimpleNamespace(max_txn_ops=128)),
-            streams=Streams(self.reads.start, self.loop.time, self.reads.refuse, 60.0),
-            guard=SimpleNamespace(show=None),  # nobody asks who may do what
-        )
-        self.streams: Streams = node.streams
-        self.past = node.past = Past(node)
-        self.looking = Looking(node)
-        self.serve = Serve(node, facts=dict, figures=dict, defragment=lambda link, rid: None)
+        self.streams = Streams(self.reads.start, self.loop.time, self.reads.refuse, 60.0)
+        self.past = Past(
+            self.store, self.raft, self.reads, self.streams, lambda link: None, max_txn_ops=128)
+        self.looking = Looking(self.store, self.reads, lambda: None)
+        self.serve = serve_of(
+            self.store, self.raft, self.reads, self.streams, past=self.past,
+            settings=SimpleNamespace(common=SimpleNamespace(max_txn_ops=128)))
         self.writes = Writes(
             self.raft,
             self.store,
@@ -69,9 +62,8 @@ class Replica:
             refusal=lambda method, body: None,
             control_applied=lambda link, record, physical: None,
             answer_late=self.past.answer,
-            look=self.looking.write,
+            look=self.looking.start,
         )
-        node.writes, node.wake = self.writes, lambda: None
         self.answers: list[tuple[int, int, bytes]] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)
         self.index = 0

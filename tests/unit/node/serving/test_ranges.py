@@ -16,13 +16,12 @@ from cluster.pb import rpc_pb2
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, READ, Method, Status
 from node.links.fronts import FrontLink
-from node.serving import serve
+from node.serving import ranges
 from node.serving.reads import Reads
-from node.serving.serve import Serve
 from node.serving.streams import Streams
 from node.slicing.slicer import Slicer
 from node.storage import Reader, StateStore
-from tests.unit.machines import machine_on
+from tests.unit.node.serving.answering import serve_of
 from tests.unit.proxy.fakes import ManualLoop
 
 KEYS = [b"k%04d" % n for n in range(900)]
@@ -38,14 +37,9 @@ class Replica:
         loop: Any = ManualLoop()
         self.loop = loop
         self.reads = Reads(loop, Slicer(loop), lambda link: None, lambda: 0)
-        node: Any = SimpleNamespace(
-            machine=machine_on(),
-            store=self.store,
-            raft=SimpleNamespace(term=1),
-            reads=self.reads,
-            streams=Streams(self.reads.start, loop.time, self.reads.refuse, 60.0),
-        )
-        self.serve = Serve(node, facts=dict, figures=dict, defragment=lambda link, rid: None)
+        raft: Any = SimpleNamespace(term=1)
+        streams = Streams(self.reads.start, loop.time, self.reads.refuse, 60.0)
+        self.serve = serve_of(self.store, raft, self.reads, streams)
         self.answers: list[tuple[int, bytes]] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)
         if near:
@@ -194,7 +188,7 @@ def test_the_pages_of_a_list_are_counted_once_while_the_store_goes_on(
             assert (first.count, walked > 0) == (600, True)
             walked, asked.key = 0, first.kvs[-1].key + b"\0"
             assert (page(asked).count, walked) == (450, 0)
-            patched.setattr(serve, "_RESTS", 3)
+            patched.setattr(ranges, "_RESTS", 3)
             for n in range(3 + len(pages)):  # others' lists
                 asked.key = KEYS[n]
                 page(asked)

@@ -116,7 +116,7 @@ class Replica:
             position_at=lambda index: SnapshotPosition(index, 1, group),
         )
         self.writes = SimpleNamespace(leader=SimpleNamespace(execute=self._log_alarm) if leads else None)
-        self.serve = SimpleNamespace(ranges=0)
+        self.serve = SimpleNamespace(ranges=SimpleNamespace(count=0))
         self.slicer = SimpleNamespace(start=lambda slices: None)
         self.told: list[tuple[int, bytes, bytes]] = []
         self.peers = SimpleNamespace(send=lambda *frame: self.told.append(frame))

@@ -1,0 +1,142 @@
+"""The way of a request to its judge.
+
+A front says who asks by a bit of the method's number (``cluster.features.auth.principal``); while auth is
+on, a request without it is nobody's. Such a request is judged where it is evaluated:
+
+| request | judged with | when |
+|---|---|---|
+| a write of shard 0 | the leader's users and roles, those that are logged among them | when it is evaluated (``node.replica.writes``) |
+| a write over several shards, a lone put | the same | when it is evaluated (``cluster.order.sequencing``) |
+| a write of another shard | those applied at its leader | when it is evaluated (``cluster.order.leading``) |
+| a change of members | those applied there | when it arrives |
+| a keep-alive, a time to live | those applied at the leader | after its confirmation |
+| a read | those applied at the replica | when it is read |
+
+A change of users and roles is acknowledged once every shard's leader has applied it, as a compaction is
+(I20), and what it had evaluated before is in order (``cluster.order.leading.rights``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from cluster.features.auth.judge import JUDGED, judge
+from cluster.features.auth.principal import NOBODY, SAID, Kind, split
+from cluster.settings import NodeSettings
+from cluster.wire.messages import Method
+from node.kinds import WRITES
+from node.links.fronts import FrontLink
+from node.serving.confirm import Confirmations
+from node.serving.guard import Guard
+from node.serving.reads import Reads
+from node.slicing.slicer import Slices
+from node.storage import StateStore
+
+if TYPE_CHECKING:
+    from node.replica.role import Role
+    from node.replica.writes import Writes
+    from node.serving.serve import Serve
+    from node.upkeep.expiry import Expiry
+
+_NOBODY = NOBODY.encode()
+Request = tuple[int, int, int, bytes]  # rid, method, timeout_ms, body
+_QUESTIONS = frozenset((Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
+_AT_LEADER = frozenset(
+    (
+        Method.PUT,
+        Method.DELETE_RANGE,
+        Method.TXN,
+        Method.COMPACT,
+        Method.LEASE_GRANT,
+        Method.SET_ALARM,
+        Method.SET_DOWNGRADE,
+        Method.AUTH_CHANGE,
+        Method.LEASE_REVOKE,
+    )
+)
+_KEYS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
+_WRITES = _AT_LEADER | {Method.WIDE, Method.LONE}
+_ADMINISTRATION = frozenset((Method.TRANSFER_LEADER, Method.MEMBERS))
+
+
+class AdmissionNode(Protocol):
+    """What the way to the judge needs of its node."""
+
+    settings: NodeSettings
+    store: StateStore
+    guard: Guard
+    reads: Reads
+    writes: Writes
+    confirmations: Confirmations
+    expiry: Expiry
+    serve: Serve
+    role: Role
+
+    def catch_up(self) -> None: ...
+    def take_requests(self, link: FrontLink, requests: list[Request]) -> None: ...
+
+
+class Admission:
+    """Of one node."""
+
+    def __init__(self, node: AdmissionNode) -> None:
+        self._node = node
+
+    def requests(self, link: FrontLink, requests: list[Request]) -> None:
+        """A frame of a front, or of another shard's node, whose own requests are nobody else's."""
+        node = self._node
+        judged = link.watches and node.guard.state.enabled
+        if link.watches and not judged:
+            for _, method, _, _ in requests:
+                if method not in WRITES:
+                    # before it is asked whether auth is on: a read sees what is committed here
+                    node.catch_up()
+                    judged = node.guard.state.enabled
+                    break
+        if judged:
+            requests = [
+                (rid, method | SAID, timeout_ms, _NOBODY + body)
+                if method in JUDGED
+                else (rid, method, timeout_ms, body)
+                for rid, method, timeout_ms, body in requests
+            ]
+        node.take_requests(link, requests)
+
+    def take(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
+        """A request with a principal, if it is one. EtcdError, if that may not have it evaluated."""
+        if not method & SAID:
+            return False
+        node, inner = self._node, method & ~SAID
+        principal, request = split(body)
+        if inner not in JUDGED or (principal.kind == Kind.FRONT and inner not in _WRITES):
+            node.take_requests(link, [(rid, inner, timeout_ms, request)])
+        elif inner in _QUESTIONS:
+            node.confirmations.ask(link, rid, method, body)
+        elif inner == Method.WIDE or inner == Method.LONE:
+            if node.settings.shard == 0 and node.settings.common.shard_count > 1:
+                node.role.submit(link, rid, method, timeout_ms, body)
+            else:  # nobody here takes it
+                node.take_requests(link, [(rid, inner, timeout_ms, request)])
+        elif inner == Method.LEASE_REVOKE and node.settings.shard == 0:
+            node.expiry.revoke(link, rid, timeout_ms, request, body[: len(body) - len(request)])
+        elif inner in (_AT_LEADER if node.settings.shard == 0 else _KEYS):
+            node.role.submit(link, rid, method, timeout_ms, body)
+        elif inner in _AT_LEADER or inner in _ADMINISTRATION:
+            leader = node.writes.leader
+            judge(node.guard.state if leader is None else leader.auth, principal, inner, request, node.store)
+            node.take_requests(link, [(rid, inner, timeout_ms, request)])
+        else:
+            serve = node.serve.reading(inner)
+
+            def judged(link: FrontLink, rid: int, revision: int, request: bytes) -> Slices | None:
+                judge(node.guard.state, principal, inner, request, node.store)
+                return serve(link, rid, revision, request)
+
+            node.reads.submit(link, rid, timeout_ms, request, judged)
+        return True
+
+    def late(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
+        """A read without a name that waits for what is not applied here: auth may be on by then."""
+        if not link.watches or method not in JUDGED:
+            return False
+        return self.take(link, rid, method | SAID, timeout_ms, _NOBODY + body)
