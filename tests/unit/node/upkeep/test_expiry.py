@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from cluster.effects import records
+from cluster.features.lessor import Lessor
+from node.storage import StateStore
 from node.upkeep.expiry import Expiry
 from tests.unit.proxy.fakes import ManualLoop
 
@@ -62,3 +66,16 @@ def test_a_turn_looks_at_few_large_leases(shards: int) -> None:
         node.settle(lambda: node.expiry.as_read(due, node.ended.extend))
     assert sorted(node.ended) == due
     assert node.most <= 20
+
+
+def test_a_lease_granted_again_in_the_run_that_revokes_it_is_there(tmp_path: Path) -> None:
+    store = StateStore.open(tmp_path)
+    applied = store.apply([
+        (1, 1, records.lease_grant(9, 60)), (2, 1, records.lease_revoke(9, []) + records.lease_grant(7, 60)),
+        (3, 1, records.lease_grant(9, 30)), (4, 1, records.lease_revoke(7, []))])
+    lessor = Lessor(1000)
+    node: Any = SimpleNamespace(lessor=lessor, now_ms=lambda: 0)
+    Expiry(node).changed(applied)
+    assert list(lessor) == [(9, 30, 0)] == list(store.leases())
+    assert applied.revoked == [9, 7]
+    store.close()

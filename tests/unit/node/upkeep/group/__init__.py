@@ -1,0 +1,1 @@
+"""What a node agrees on with the others."""

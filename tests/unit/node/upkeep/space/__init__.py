@@ -1,0 +1,1 @@
+"""Quota, alarms, and the room on the disks."""

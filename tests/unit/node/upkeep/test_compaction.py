@@ -1,0 +1,68 @@
+"""Compactions: who waits for them, and which ones the clock asks for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import ANSWER, Method, Status, decode_answers
+from node.links.fronts import FrontLink
+from node.upkeep import compaction
+from tests.unit.node.upkeep.replicas import Make
+
+
+def test_who_waits_until_old_data_is_gone_is_bounded(replica: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "MAX_WAITING", 3)
+    node = replica()
+    frames: list[bytes] = []
+
+    def take(parts: list[bytes]) -> bool:
+        frames.append(parts[-1])
+        return True
+
+    links = [FrontLink(b"%d" % i, take, b"", i) for i in range(2)]
+
+    def answers(link: FrontLink) -> list[tuple[int, int]]:
+        link.flush()
+        found = [(rid, status) for frame in frames for rid, status, _ in decode_answers(frame)[1]]
+        frames.clear()
+        return found
+
+    def ask(link: FrontLink, rid: int) -> None:
+        node.upkeep.compaction.answer_when_done(link, ANSWER.pack(rid, Status.OK, 0))
+
+    for rid in range(1, 5):
+        ask(links[0], rid)
+    assert answers(links[0]) == [
+        (1, Status.PARTIAL),
+        (2, Status.PARTIAL),
+        (3, Status.PARTIAL),
+        (4, Status.UNKNOWN),
+    ]
+    links[0].alive = False  # its places are free
+    for rid in range(1, 4):
+        ask(links[1], rid)
+    (compact,) = node.loop.soon
+    compact()
+    assert answers(links[1]) == [(rid, Status.PARTIAL) for rid in (1, 2, 3)] + [
+        (rid, Status.OK) for rid in (1, 2, 3)
+    ]
+
+
+def test_the_clock_compacts_at_the_leader_of_shard_0_alone(replica: Make) -> None:
+    """``--auto-compaction-mode=revision``: all but the last so many."""
+    for shard, leads in ((0, True), (0, False), (1, True)):
+        node = replica(
+            shard=shard, leads=leads, auto_compaction_mode="revision", auto_compaction_retention=10)
+        asked: list[tuple[int, bytes]] = []
+        if node.writes.leader is not None:
+            node.writes.leader.execute = lambda *request, to=asked: to.append(request)
+            node.writes.leader.view = SimpleNamespace(compact_revision=0)
+        node.write(30, 10)
+        for _ in range(2):
+            node.upkeep.second()
+            node.loop.now_s += 301
+        expected = [(Method.COMPACT, pb.CompactionRequest(revision=21).SerializeToString())]
+        assert asked == (expected if leads and not shard else [])
