@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 from tests.ports import free_base_port as free_base_port
 from tools.muster.host import rundir
+from tools.muster.local import commands, layout
 
 LIMIT_S = 60.0
 # server flags with which nobody is elected once all is up, however busy the machine, unless somebody dies
@@ -74,10 +74,9 @@ class LocalCluster:
         return done.stdout
 
     def status(self) -> dict[str, Any]:
-        """``muster local status --json``."""
-        found = json.loads(self.ok("status", "--json"))
-        assert isinstance(found, dict)
-        return found
+        """What ``muster local status --json`` prints, without a process of its own: whoever asks again and
+        again would leave the hosts that little CPU."""
+        return commands.status(layout.load(str(self.data_dir)))
 
     def host(self, index: int) -> dict[str, Any]:
         """One host of the status."""
@@ -95,7 +94,8 @@ class LocalCluster:
 
     def endpoints(self) -> list[str]:
         """host:port of every host."""
-        return [h["endpoint"].removeprefix("http://") for h in self.status()["hosts"]]
+        hosts = layout.load(str(self.data_dir)).hosts
+        return [host.endpoint.removeprefix("http://") for host in hosts]
 
     def pids(self) -> list[int]:
         """Every process of every host that is up."""

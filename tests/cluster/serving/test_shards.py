@@ -155,7 +155,7 @@ def leaders(cluster: LocalCluster) -> list[int | None]:
 
 
 def test_leaders_come_together_and_follow_the_sequencer(tmp_path: Path) -> None:
-    with local_cluster(tmp_path / "c", 3, "--shards=4") as cluster:
+    with local_cluster(tmp_path / "c", 3, "--shards=3") as cluster:
         until(lambda: len(set(leaders(cluster))) == 1)
         first = leaders(cluster)[0]
         cluster.ok("kill", str(first))
@@ -168,12 +168,12 @@ def test_leaders_are_spread_over_the_hosts_that_are_up(tmp_path: Path) -> None:
         found = leaders(cluster)
         return sorted(found.count(host) for host in range(3)) if None not in found else []
 
-    with local_cluster(tmp_path / "c", 3, "--shards=6", extra=("--leader-placement=spread",)) as cluster:
-        until(lambda: numbers() == [2, 2, 2])
+    with local_cluster(tmp_path / "c", 3, "--shards=4", extra=("--leader-placement=spread",)) as cluster:
+        until(lambda: numbers() == [1, 1, 2])
         cluster.ok("kill", "1")
-        until(lambda: numbers() == [0, 3, 3])
+        until(lambda: numbers() == [0, 2, 2])
         cluster.ok("start", "1", "--wait=60s")
-        until(lambda: numbers() == [2, 2, 2])
+        until(lambda: numbers() == [1, 1, 2])
         with grpc.insecure_channel(cluster.endpoints()[1]) as channel:
             for i in range(30):
                 put(channel, f"/{i}/k", str(i))

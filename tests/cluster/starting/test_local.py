@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -60,7 +61,7 @@ def test_endpoints_come_before_ready(cluster: LocalCluster) -> None:
 
 
 def test_status_tells_processes_pins_and_leaders(cluster: LocalCluster) -> None:
-    status = cluster.status()
+    status = json.loads(cluster.ok("status", "--json"))
     assert status["shards"][0]["leader_host"] in (0, 1, 2)
     assert status["shards"][0]["term"] >= 1
     assert sum(h["nodes"][0]["is_leader"] for h in status["hosts"]) == 1

@@ -169,7 +169,8 @@ def _number(values: Values, flag: str) -> int:
     return int(values[flag])
 
 
-def _status(found: layout.Layout, as_json: bool) -> int:
+def status(found: layout.Layout) -> dict[str, Any]:
+    """What all hosts say of themselves, and who leads each shard."""
     hosts: list[dict[str, Any]] = []
     for host in found.hosts:
         state = local.status_of(host)
@@ -178,11 +179,15 @@ def _status(found: layout.Layout, as_json: bool) -> int:
             "log_file": host.log_file,
         }
         hosts.append({**base, **(state or {})})
-    leaders = _leaders(hosts, found.shards)
+    return {"hosts": hosts, "shards": _leaders(hosts, found.shards)}
+
+
+def _status(found: layout.Layout, as_json: bool) -> int:
+    told = status(found)
     if as_json:
-        print(json.dumps({"hosts": hosts, "shards": leaders}))
+        print(json.dumps(told))
         return 0
-    for h in hosts:
+    for h in told["hosts"]:
         if not h["up"]:
             print(f"host {h['host']}  {h['endpoint']}  down")
             continue
@@ -198,7 +203,7 @@ def _status(found: layout.Layout, as_json: bool) -> int:
             )
         for f in h["fronts"]:
             print(f"  front {f['front']}  {_process(f)}")
-    for shard in leaders:
+    for shard in told["shards"]:
         who = f"host {shard['leader_host']}" if shard["leader_host"] is not None else "no leader"
         print(f"shard {shard['shard']}  {who}  term {shard['term']}")
     return 0
