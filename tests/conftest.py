@@ -11,6 +11,7 @@ inherits what is ignored, and never what is handled.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ from tests import limits, second_tries
 # Tests fork to start hosts that end with them. grpc's handlers of forks would close its pollers' descriptors in the child,
 # which says so in that host's log, and stop its own threads meanwhile.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+# Collect what is young seldomer than Python would: simulations make many objects, and few cycles
+GARBAGE = (20_000, 10, 10)
 
 # A machine that is busy with other things makes an example slow, not wrong.
 settings.register_profile("anew", deadline=None, print_blob=True)
@@ -40,6 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     limits.register(config)
     second_tries.register(config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests live to the end: the garbage collector looks at them no more."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
 
 
 @pytest.fixture(autouse=True)

@@ -89,6 +89,8 @@ class Seen:
 class Attacked:
     """A cluster with rows in it, and a bystander at the host that is attacked: the leader's."""
 
+    _known = False  # the bystander has asked before
+
     def __init__(self, hosts: Hosts, bystander: Bystander, at: int, fronts: int) -> None:
         self.hosts = hosts
         self.fronts = fronts  # of a host, each a process of its own
@@ -130,7 +132,9 @@ class Attacked:
         """Attack in every second turn, and judge. The attack has left when the callable returns.
         ``most_bytes``: that a host may take for it meanwhile, 0 for any."""
         seen = Seen()
-        self.turn(TURN_S)  # what is made at the first requests of a client is there
+        if not self._known:
+            self.turn(TURN_S)  # what is made at the first requests of a client is there
+            self._known = True
         standing, memory = self.standing(), self.memory()
         with watching(self.memory) as peaks:
             for left in reversed(range(TRIES)):

@@ -12,6 +12,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -155,8 +156,8 @@ ATTACKS: dict[str, Attack] = {
 def test_one_small_request_ends_nothing(cluster: LocalCluster, name: str) -> None:
     """Each of these ended a front, a leader, or every replica for good, or froze a host for seconds."""
     before, endpoints = cluster.pids(), cluster.endpoints()
-    for endpoint in endpoints:
-        assert ATTACKS[name](endpoint), name
+    with ThreadPoolExecutor(len(endpoints)) as pool:
+        assert all(pool.map(ATTACKS[name], endpoints)), name
     for endpoint in endpoints:
         until(
             lambda endpoint=endpoint: (
