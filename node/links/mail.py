@@ -3,17 +3,27 @@ after a sync (I2)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from cluster.raft import Kind, Message, decode_messages, encode_messages
+from cluster.raft import Kind, Message, Raft, decode_messages, encode_messages
 from cluster.wire.frames import PeerKind
 from node.links.flow import Flow
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.links.peers import Peers
 
 _RAFT = PeerKind.RAFT.byte
 _APPEND = int(Kind.APPEND)
+
+
+class MailNode(Protocol):
+    """What Raft's messages need of their node."""
+
+    raft: Raft
+    peers: Peers
+
+    def now_ms(self) -> int:
+        """Raft's time."""
 
 
 class Mail:
@@ -21,7 +31,7 @@ class Mail:
 
     __slots__ = ("_after_sync", "_node", "_outbox", "received", "sent")
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: MailNode) -> None:
         self._node = node
         self.received, self.sent = Flow(), Flow()  # of appends
         self._outbox: dict[int, list[Message]] = {}

@@ -3,23 +3,46 @@ it stands."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from cluster.machine import StatusSink
+from cluster.raft import Raft
+from cluster.settings import NodeSettings
 from cluster.wire.messages import STATE_BODY, Status
 from node.links.contacts import Contacts
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.links.fronts import Fronts
+    from node.links.peers import Peers
+    from node.members.roster import Roster
+    from node.replica.clock import Clock
+    from node.storage import StateStore
+    from node.upkeep.upkeep import Upkeep
 
 log = structlog.get_logger("node")
+
+
+class StandingNode(Protocol):
+    """What is told of a node, and to whom."""
+
+    settings: NodeSettings
+    status: StatusSink
+    raft: Raft
+    store: StateStore
+    fronts: Fronts
+    peers: Peers
+    roster: Roster
+    clock: Clock
+    upkeep: Upkeep
+    applied_index: int
 
 
 class Standing:
     """Of one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: StandingNode) -> None:
         self._node = node
         self._leader = (0, 0)  # member, term
         self._contacts: Contacts | None = None

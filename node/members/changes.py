@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from google.protobuf.message import Message
@@ -26,6 +26,7 @@ from cluster.members.host_changes import HostChange
 from cluster.members.table import Host
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
+from cluster.settings import NodeSettings
 from cluster.wire.messages import (
     HEAD,
     LEADER,
@@ -37,10 +38,15 @@ from cluster.wire.messages import (
     Status,
 )
 from node.links.fronts import FrontLink
-from node.members.group import REQUEST, Standing, carry_out, standing
+from node.members.group import REQUEST, GroupNode, Standing, asked_for, carry_out, standing
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    import asyncio
+
+    from node.machine import NodeMachine
+    from node.replica.role import Role as NodeRole
+    from node.replica.writes import Writes
+    from node.serving.reads import Reads
 
 log = structlog.get_logger("members")
 
@@ -58,10 +64,28 @@ class Wish:
     row: bytes = b""  # what it has become
 
 
-class Changes:
-    """Of one host's node 0. Elsewhere nothing is ever submitted, and nothing goes on."""
+class ChangesNode(GroupNode, Protocol):
+    """What wishes for members need of their node."""
 
-    def __init__(self, node: Node) -> None:
+    settings: NodeSettings
+    machine: NodeMachine
+    loop: asyncio.AbstractEventLoop
+    writes: Writes
+    reads: Reads
+    role: NodeRole
+
+    def now_ms(self) -> int:
+        """Raft's time."""
+
+    def mark_dirty(self, link: FrontLink) -> None:
+        """Something is queued on this link."""
+
+
+class Changes:
+    """Of one host's node 0. Elsewhere nothing is ever submitted, and nothing goes on; what its leader asks of
+    a group is carried out everywhere."""
+
+    def __init__(self, node: ChangesNode) -> None:
         self._node = node
         self._wishes: deque[Wish] = deque()
         self._logged: Wish | None = None  # its row is logged, and not applied yet
@@ -200,6 +224,17 @@ class Changes:
 
     # -- the groups
 
+    def asked(self, link: FrontLink, rid: int, body: bytes) -> None:
+        """RECONFIGURE: the leader of shard 0 asks the leader of this group."""
+        node, raft = self._node, self._node.raft
+        if raft.role is Role.LEADER:
+            if (change := asked_for(body)) is not None:
+                carry_out(node, change)
+            link.answer(rid, Status.OK, standing(raft, node.now_ms()).encode())
+        else:
+            link.answer(rid, Status.NOT_LEADER, LEADER.pack(raft.leader_id, raft.term))
+        node.mark_dirty(link)
+
     def look(self) -> None:
         """Every heartbeat."""
         if self._leads and not self._idle:
@@ -228,7 +263,7 @@ class Changes:
         node = self._node
         if not self._leads:
             return
-        self._groups[0] = standing(node)
+        self._groups[0] = standing(node.raft, node.now_ms())
         shards = range(node.settings.common.shard_count)
         if any(shard not in self._groups for shard in shards):
             self._ask_all()

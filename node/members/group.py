@@ -6,16 +6,28 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.members.host_changes import HostChange, Kind
-from cluster.raft import Configuration, RaftError, Role
+from cluster.raft import Configuration, Raft, RaftError, Role
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.members.roster import Roster
+    from node.upkeep.upkeep import Upkeep
 
 _UNHEARD = 1 << 32  # entries that one is behind who has not answered
 REQUEST = struct.Struct("<BQ")  # kind of change (0: only tell), member ID
+
+
+class GroupNode(Protocol):
+    """What a change of hosts in a node's group needs of it."""
+
+    raft: Raft
+    roster: Roster
+    upkeep: Upkeep
+
+    def wake(self) -> None:
+        """Have a tick run."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -53,9 +65,8 @@ class Standing:
             raise ValueError(f"not a group's standing: {e!r}") from e
 
 
-def standing(node: Node) -> Standing:
+def standing(raft: Raft, now_ms: int) -> Standing:
     """Of the group that this node leads."""
-    raft, now_ms = node.raft, node.now_ms()
     last = max(raft.last_index, 1)
     return Standing(
         raft.term,
@@ -72,7 +83,7 @@ def standing(node: Node) -> Standing:
     )
 
 
-def carry_out(node: Node, change: HostChange) -> None:
+def carry_out(node: GroupNode, change: HostChange) -> None:
     """Ask Raft for it. What it refuses now is asked for again (``node.members.changes``)."""
     raft = node.raft
     if raft.role is not Role.LEADER or change.done(raft.configuration) or raft.transferring:
@@ -89,14 +100,11 @@ def carry_out(node: Node, change: HostChange) -> None:
     node.wake()
 
 
-def answer(node: Node, body: bytes) -> bytes:
-    """What the leader of shard 0 asks of the group that this node leads. ValueError if it is no such
-    request."""
+def asked_for(body: bytes) -> HostChange | None:
+    """The change that the leader of shard 0 asks for; None: it only asks where the group stands. ValueError
+    if it is no such request."""
     try:
         kind, member_id = REQUEST.unpack(body)
-        change = HostChange(Kind(kind), member_id) if kind else None
+        return HostChange(Kind(kind), member_id) if kind else None
     except struct.error as e:
         raise ValueError("not a request for a change of hosts") from e
-    if change is not None:
-        carry_out(node, change)
-    return standing(node).encode()

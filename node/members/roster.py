@@ -9,35 +9,55 @@ from __future__ import annotations
 
 import json
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from cluster.members.table import Table
 from cluster.pb import rpc_pb2
-from cluster.raft import Role
-from cluster.settings import Peer
-from cluster.wire.messages import LEADER, Status
+from cluster.raft import Raft
+from cluster.settings import NodeSettings, Peer
+from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
 from node.links.peers import REMOVED
-from node.members import group
 from node.members.changes import Changes
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    import asyncio
+
+    from node.links.fronts import Fronts
+    from node.links.peers import Peers
+    from node.storage import StateStore
 
 log = structlog.get_logger("members")
 
 REMOVED_FILE = "removed"  # in a node's directory: this host was removed, and does not start any more
 
 
+class RosterNode(Protocol):
+    """What follows the table of members, and what it is read from."""
+
+    settings: NodeSettings
+    loop: asyncio.AbstractEventLoop
+    raft: Raft
+    store: StateStore
+    peers: Peers
+    fronts: Fronts
+
+    def wake(self) -> None:
+        """Have a tick run."""
+
+    def fail(self, reason: str) -> None:
+        """End this process for a reason that a restart would not mend."""
+
+
 class Roster:
     """Of one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: RosterNode, changes: Changes) -> None:
         self._node = node
         self.table = Table(node.settings.common.peers, node.store.hosts())
-        self.changes = Changes(node)
+        self.changes = changes
         self.left = False  # this host was removed
         self.ends = True  # then; off in drills
         self._running = False
@@ -59,15 +79,6 @@ class Roster:
     def replaced(self) -> None:
         """Another state was installed."""
         self.table.replace(self._node.store.hosts())
-
-    def asked(self, link: FrontLink, rid: int, body: bytes) -> None:
-        """RECONFIGURE: the leader of shard 0 asks the leader of this group."""
-        node = self._node
-        if node.raft.role is Role.LEADER:
-            link.answer(rid, Status.OK, group.answer(node, body))
-        else:
-            link.answer(rid, Status.NOT_LEADER, LEADER.pack(node.raft.leader_id, node.raft.term))
-        node.mark_dirty(link)
 
     def greet(self, link: FrontLink) -> None:
         """A front's link is new: it knows the hosts that it was made with."""

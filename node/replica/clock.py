@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from cluster.settings import Common
+from cluster.settings import Common, NodeSettings
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from cluster.raft import Raft
+    from node.links.standing import Standing
+    from node.replica.role import Role
+    from node.replica.writes import Writes
 
 _READ_S = 0.001  # until a loop has looked at its sockets
 
@@ -29,10 +32,27 @@ def signs_of_life_ms(common: Common) -> int:
     )
 
 
-class Clock:
-    """Of one node."""
+class ClockNode(Protocol):
+    """What the clock needs of its node."""
 
-    def __init__(self, node: Node) -> None:
+    settings: NodeSettings
+    loop: asyncio.AbstractEventLoop
+    raft: Raft
+    writes: Writes
+    standing: Standing
+    role: Role
+
+    def now_ms(self) -> int:
+        """Raft's time."""
+
+    def wake(self) -> None:
+        """Have a tick run."""
+
+
+class Clock:
+    """Of one node. What is done each heartbeat and each second is done in the order that it was said in."""
+
+    def __init__(self, node: ClockNode) -> None:
         common = node.settings.common
         self._node = node
         # nobody waits for this node, as it says: a heartbeat's work is done as seldom as STATE is said
@@ -96,21 +116,12 @@ class Clock:
             self._next_heartbeat = now + (self._state_s if self.calm else interval)
             if now >= self._next_state - interval / 2:
                 node.standing.say_state()
-            node.upkeep.tick()
-            node.standing.say_ready()
             for call in self._heartbeats:
                 call()
         if now >= self._next_second:
             self._next_second = now + 1.0
-            node.reads.sweep()
-            node.snapshots.sweep()
-            node.backups.sweep()
-            node.streams.sweep()
-            node.fronts.sweep(now)
-            node.upkeep.second()
             for call in self._seconds:
                 call()
-            node.standing.second(now)
         self._arm(node.raft.next_deadline(), now_ms, now)
         node.wake()
 

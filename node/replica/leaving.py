@@ -19,16 +19,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from cluster.raft import Role
+from cluster.raft import Raft, Role
+from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
 from node.replica.role import Owed
+from node.replica.role import Role as NodeRole
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.links.fronts import Fronts
+    from node.links.peers import Peers
+    from node.members.roster import Roster
+    from node.upkeep.upkeep import Upkeep
 
 log = structlog.get_logger("node")
 
@@ -36,10 +41,29 @@ FRAME = PeerKind.LEAVING.byte
 _LOOK_S = 0.005
 
 
+class LeavingNode(Protocol):
+    """What an orderly end needs of its node."""
+
+    settings: NodeSettings
+    loop: asyncio.AbstractEventLoop
+    raft: Raft
+    roster: Roster
+    peers: Peers
+    fronts: Fronts
+    role: NodeRole
+    upkeep: Upkeep
+    fatal: asyncio.Future[str]
+    stopping: bool
+    left: bool
+
+    def wake(self) -> None:
+        """Have a tick run."""
+
+
 class Leaving:
     """Of one node; its loop goes on meanwhile."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: LeavingNode) -> None:
         self._node = node
         self._election_s = node.settings.common.election_timeout_ms / 1000
         self._told_at = 0.0  # peers
@@ -99,22 +123,3 @@ class Leaving:
             if successors:
                 return False
         return node.role.owed is Owed.NOTHING
-
-
-def close(node: Node) -> None:
-    """Close all that a node has opened; nothing is answered any more."""
-    node.clock.stop()
-    node.gathering.stop()
-    node.local_fronts.close()
-    node.peers.close()
-    node.syncer.close()
-    node.upkeep.close()
-    node.defragments.close()
-    node.snapshots.close()
-    node.backups.close()
-    node.streams.close()
-    node.log.sync()
-    node.log.close()
-    node.store.flush()
-    node.store.close()
-    node.machine.close()

@@ -4,18 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.effects import records
-from cluster.raft import EntryKind
+from cluster.raft import EntryKind, Raft
 from node.links.fronts import FrontLink
 from node.replica.applying import is_full, one_run
 from node.replica.role import Kinds, Owed
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    import asyncio
+
+    from node.replica.applying import Applies
+    from node.replica.pauses import GatheringTimer
+    from node.replica.writes import Writes
+    from node.serving.confirm import Confirmations
+    from node.serving.looking import Looking
+    from node.serving.watches import WatchSource
+    from node.storage import Applied, StateStore
+    from node.upkeep.upkeep import Upkeep
 
 _APPLY_ENTRIES = 256
+
+
+class LoneNode(Protocol):
+    """What the role of an only shard needs of its node."""
+
+    raft: Raft
+    store: StateStore
+    writes: Writes
+    confirmations: Confirmations
+    looking: Looking
+    watches: WatchSource
+    upkeep: Upkeep
+    gathering: GatheringTimer
+    applies: Applies
+    applied_index: int
+    fatal: asyncio.Future[str]
+
+    def applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        """A run of this shard's own log is applied."""
 
 
 class LoneRole:
@@ -25,7 +53,7 @@ class LoneRole:
     gathers = True
     awaited = False
 
-    def __init__(self, node: Node, kinds: Kinds) -> None:
+    def __init__(self, node: LoneNode, kinds: Kinds) -> None:
         self._node = node
         self._writes = node.writes
 
@@ -51,7 +79,7 @@ class LoneRole:
     @property
     def owed(self) -> Owed:
         """What keeps this node from ending."""
-        return owed_of_writes(self._node)
+        return owed_of_writes(self._writes, self._node.looking)
 
     def evaluate(self) -> None:
         """The first part of a tick."""
@@ -105,7 +133,7 @@ class LoneRole:
 
     def unapplied(self) -> Iterable[bytes]:
         """Records of the order that are here and not applied yet."""
-        return unapplied_records(self._node)
+        return unapplied_records(self._node.raft, self._node.applied_index)
 
     def facts(self) -> dict[str, Any]:
         """Nothing besides."""
@@ -115,13 +143,13 @@ class LoneRole:
         """Nothing was opened."""
 
 
-def owed_of_writes(node: Node) -> Owed:
+def owed_of_writes(writes: Writes, looking: Looking) -> Owed:
     """What fronts wait for of the writes that this node's leader evaluated."""
-    return Owed.FATE if node.writes.uncommitted > 0 or len(node.looking) > 0 else Owed.NOTHING
+    return Owed.FATE if writes.uncommitted > 0 or len(looking) > 0 else Owed.NOTHING
 
 
-def unapplied_records(node: Node) -> Iterable[bytes]:
+def unapplied_records(raft: Raft, applied_index: int) -> Iterable[bytes]:
     """Those in the tail of the own log, where that is the order."""
-    for entry in node.raft.log_entries(node.applied_index + 1, node.raft.last_index):
+    for entry in raft.log_entries(applied_index + 1, raft.last_index):
         if entry.kind == EntryKind.RECORD:
             yield entry.data

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cluster.wire.messages import Method
 from node.kinds import QUESTIONS
 from node.links.fronts import FrontLink
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.members.roster import Roster
+    from node.serving.backups import Backups
+    from node.serving.confirm import Confirmations
+    from node.serving.reads import Reads
+    from node.serving.serve import Serve
+    from node.serving.streams import Streams
+    from node.serving.watches import WatchSource
+    from node.upkeep.upkeep import Upkeep
 
 
-def take_in(node: Node, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+class RequestsNode(Protocol):
+    """The parts of a node that are asked."""
+
+    confirmations: Confirmations
+    watches: WatchSource
+    reads: Reads
+    backups: Backups
+    streams: Streams
+    serve: Serve
+    upkeep: Upkeep
+    roster: Roster
+
+    def hurry(self, link: FrontLink, revision: int) -> None:
+        """A read waits until this revision is applied here."""
+
+    def node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
+        """Take a request of another shard's node, or one with a principal; False if it is neither."""
+
+
+def take_in(node: RequestsNode, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
     """Take in one request of a front, or of another shard's node. EtcdError refuses it."""
     if method in QUESTIONS:
         node.confirmations.ask(link, rid, method, body)
@@ -38,7 +64,7 @@ def take_in(node: Node, link: FrontLink, rid: int, method: int, timeout_ms: int,
     elif method == Method.MEMBERS:
         node.roster.changes.submit(link, rid, body)
     elif method == Method.RECONFIGURE:
-        node.roster.asked(link, rid, body)
+        node.roster.changes.asked(link, rid, body)
     elif method >= Method.WIDE and node.node_request(link, rid, method, timeout_ms, body):
         pass
     else:

@@ -15,13 +15,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.features.lessor import Lessor
 from cluster.order.sequencing.coordinator import Coordinator
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLinks
 from node.serving.confirm import Confirmations
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from cluster.raft import Raft
+    from cluster.settings import NodeSettings
+    from node.machine import NodeMachine
+    from node.members.roster import Roster
+    from node.replica.clock import Clock
+    from node.serving.reads import Reads
+    from node.storage import StateStore
+    from node.upkeep.expiry import Expiry
+    from node.upkeep.upkeep import Upkeep
+
+Handler = Callable[[FrontLink, int, int, bytes], None]  # link, rid, timeout_ms, body
 
 
 class Owed(IntEnum):
@@ -40,6 +55,30 @@ class Kinds:
     confirmations: type[Confirmations] = Confirmations
     links: type[NodeLinks] = NodeLinks
     coordinator: type[Coordinator[Any]] = Coordinator
+
+
+class RoleNode(Protocol):
+    """What the roles in a store of several shards need of their node: what they drive, and where they
+    register what they have besides. The protocol of each role adds its own to this."""
+
+    settings: NodeSettings
+    machine: NodeMachine
+    loop: asyncio.AbstractEventLoop
+    raft: Raft
+    store: StateStore
+    roster: Roster
+    reads: Reads
+    clock: Clock
+    expiry: Expiry
+    upkeep: Upkeep
+    handlers: dict[int, Handler]
+    frames: dict[int, Callable[[int, bytes], None]]
+
+    def wake(self) -> None:
+        """Have a tick run."""
+
+    def mark_dirty(self, link: FrontLink) -> None:
+        """Something is queued on this link."""
 
 
 class Role(Protocol):

@@ -42,15 +42,16 @@ from node.links.mail import Mail
 from node.links.peers import REFUSED_INCARNATION, REFUSED_REMOVED, Peers
 from node.links.standing import Standing
 from node.machine import NodeMachine
+from node.members.changes import Changes
 from node.members.roster import Roster
 from node.replica.applying import Applies
 from node.replica.clock import Clock, signs_of_life_ms
 from node.replica.leaving import FRAME as LEAVING_FRAME
-from node.replica.leaving import Leaving, close
+from node.replica.leaving import Leaving
 from node.replica.lone import LoneRole
 from node.replica.pauses import GatheringTimer
 from node.replica.requests import take_in
-from node.replica.role import Kinds, Role
+from node.replica.role import Handler, Kinds, Role
 from node.replica.spin import Spin
 from node.replica.writes import Writes
 from node.serving.admission import Admission
@@ -83,7 +84,6 @@ log = structlog.get_logger("node")
 _QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (the machine's syncs)
 _LONE_BYTES = 1024  # a peer's frame below this is of few requests: its tick waits for no others
 _KINDS = Kinds()
-Handler = Callable[[FrontLink, int, int, bytes], None]  # link, rid, timeout_ms, body
 
 
 class Node:
@@ -150,17 +150,9 @@ class Node:
         self.expiry: Expiry = Expiry(self)
         self.writes.fits = self.upkeep.quota.fits
         self.confirmations: Confirmations = kinds.confirmations(
-            self.raft,
-            self.store,
-            self.lessor,
-            self.mark_dirty,
-            applied_index=lambda: self.applied_index,
-            now=loop.time,
-            now_ms=self.now_ms,
-            limit_s=common.limit_s,
-            beside=self.reads.start,
-            judged=self.guard.question,
-        )
+            self.raft, self.store, self.lessor, self.mark_dirty, applied_index=lambda: self.applied_index,
+            now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s, beside=self.reads.start,
+            judged=self.guard.question)
         self._for_peers = Spin(machine, lambda: self.confirmations.open or self.writes.uncommitted > 0)
         self._for_clients = Spin(machine, lambda: True)
         self.defragments: Defragments = Defragments(self)
@@ -179,7 +171,7 @@ class Node:
         self.incarnations: Incarnations = Incarnations(
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
             self.logged_incarnations)
-        self.roster: Roster = Roster(self)
+        self.roster: Roster = Roster(self, Changes(self))
         self._take_position()
         self.mail: Mail = Mail(self)
         self._broken = Repeats()  # frames of peers
@@ -187,7 +179,7 @@ class Node:
         self._requests_in_tick = self.wanted_revision = 0  # somebody waits for the latter
         self._answered_early = self._gathers = False  # the latter: its frame holds nothing but writes
         self.standing: Standing = Standing(self)
-        self.clock: Clock = Clock(self)
+        self.clock: Clock = self._clock()
         self.patience: Patience = Patience(
             self.raft, loop.time, lambda: len(self.reads.waiting) > 0,
             lambda: self.serve.watched or self.role.awaited)
@@ -198,7 +190,8 @@ class Node:
         self.acknowledge: Callable[[FrontLink, bytes], None] = self._acknowledge
         self.hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.role: Role = role(self, kinds)
-        self.catch_up = self.role.catch_up
+        self.clock.each_second(lambda: self.standing.second(loop.time()))
+        self.catch_up: Callable[[], None] = self.role.catch_up
         self.gathering = GatheringTimer(
             loop, self.role.apply, self._unseen if self.role.gathers else lambda: False, self.wake)
         self.applies: Applies = Applies(
@@ -219,6 +212,17 @@ class Node:
         """A control record (a compaction) is applied here: everybody has it who could evaluate without it."""
         link.put(record)
         self.mark_dirty(link)
+
+    def _clock(self) -> Clock:
+        """What is due each heartbeat and each second, and in which order; what its role adds comes after."""
+        clock = Clock(self)
+        for each_heartbeat in (self.upkeep.tick, self.standing.say_ready):
+            clock.each_heartbeat(each_heartbeat)
+        for each_second in (
+                self.reads.sweep, self.snapshots.sweep, self.backups.sweep, self.streams.sweep,
+                lambda: self.fronts.sweep(self.loop.time()), self.upkeep.second):
+            clock.each_second(each_second)
+        return clock
 
     def _take_position(self) -> None:
         """How much of the group's log the state holds, and of the order log: what reads wait for."""
@@ -260,7 +264,11 @@ class Node:
         """Hand leadership over, answer what is under way, close."""
         await Leaving(self).run()
         self.role.close()  # its links only now: what was logged here gets its fate by the feed
-        close(self)
+        for end in (self.clock.stop, self.gathering.stop, self.local_fronts.close, self.peers.close,
+                    self.syncer.close, self.upkeep.close, self.defragments.close, self.snapshots.close,
+                    self.backups.close, self.streams.close, self.log.sync, self.log.close, self.store.flush,
+                    self.store.close, self.machine.close):
+            end()
 
     # -- what arrives
 
@@ -527,12 +535,8 @@ class Node:
         if applied.bootstrap is not None:
             self.upkeep.agreed.check_bootstrap(applied.bootstrap)
         for start, counted, found in applied.miscounted:
-            log.error(
-                "a leader counted otherwise what it deleted: its answer was wrong",
-                first_key=repr(start),
-                counted=counted,
-                found=found,
-            )
+            log.error("a leader counted otherwise what it deleted: its answer was wrong",
+                      first_key=repr(start), counted=counted, found=found)
         if applied.alarms:
             self.upkeep.alarms_changed()
         if applied.hosts:

@@ -7,7 +7,7 @@ is lost for certain, and the fronts may send it again (I23).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -15,18 +15,26 @@ from cluster.order.leading.shard_batch import ShardBatch
 from cluster.order.log import Cut
 from cluster.pipeline.under_way import UnderWay
 from cluster.wire.messages import Status
-from node.replica.shards.linked import not_leader
+from node.replica.shards.linked import RefusingNode, not_leader
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.serving.past import Past
+    from node.storage import RaftLog
 
 NO_TERM = 0  # of an entry that this cut did not put in order
+
+
+class FatesNode(RefusingNode, Protocol):
+    """What decides the fate of a batch, and who tells it."""
+
+    log: RaftLog
+    past: Past
 
 
 class Fates:
     """Of one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: FatesNode) -> None:
         self._node = node
         self._open: UnderWay[ShardBatch] = UnderWay()
 

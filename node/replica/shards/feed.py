@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -30,7 +30,11 @@ from node.links.fronts import FrontLink
 from node.upkeep.floors import Floors
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    import asyncio
+
+    from cluster.raft import Raft
+    from cluster.settings import NodeSettings
+    from node.storage import RaftLog
 
 _LATE_S = 0.05
 _WINDOW = 2000  # records sent beyond the acknowledged one
@@ -80,10 +84,27 @@ class Feed:
         return self.sent_bytes - self.acked_bytes < _WINDOW_BYTES
 
 
+class FeedsNode(Protocol):
+    """Where a feed's records come from, and how they leave."""
+
+    settings: NodeSettings
+    loop: asyncio.AbstractEventLoop
+    raft: Raft
+    log: RaftLog
+    applied_index: int
+    dirty: set[FrontLink]
+
+    def wake(self) -> None:
+        """Have a tick run."""
+
+    def mark_dirty(self, link: FrontLink) -> None:
+        """Something is queued on this link: a tick sends it."""
+
+
 class Feeds:
     """All nodes fed by this node 0."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: FeedsNode) -> None:
         self._node = node
         self._feeds: dict[FrontLink, Feed] = {}
         self._projected: dict[tuple[int, int], bytes] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -16,7 +16,8 @@ from cluster.order.following.feed_queue import FeedQueue
 from cluster.order.following.source import FeedSource
 from cluster.order.log import cut_of
 from cluster.order.sound import Place, sound
-from cluster.raft import Role
+from cluster.raft import Raft, Role
+from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import (
     ALL_HASTE,
@@ -33,20 +34,49 @@ from node.replica.pauses import LateFeedTimer
 from node.replica.shards.feed import ACK_BYTES
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from node.links.peers import Peers
+    from node.links.standing import Standing
+    from node.members.roster import Roster
     from node.replica.shards.shard_role import ShardRole
+    from node.serving.reads import Reads
+    from node.serving.watches import WatchSource
+    from node.storage import StateStore
 
 log = structlog.get_logger("shard")
 
 _ACK_EVERY = 200
-STATE_WANTED_FRAME = PeerKind.STATE_WANTED.byte
-_INDEX = struct.Struct("<Q")
+STATE_WANTED = PeerKind.STATE_WANTED.byte
+ORDER_INDEX = struct.Struct("<Q")
+
+
+class FeedEndNode(Protocol):
+    """What an end of the feed needs of its node."""
+
+    settings: NodeSettings
+    loop: asyncio.AbstractEventLoop
+    raft: Raft
+    store: StateStore
+    roster: Roster
+    peers: Peers
+    reads: Reads
+    watches: WatchSource
+    standing: Standing
+    order_index: int
+    wanted_revision: int
+    hurried_until: float
+    stopping: bool
+
+    def wake(self) -> None:
+        """Have a tick run."""
 
 
 class FeedEnd:
     """Of one node."""
 
     def __init__(self, role: ShardRole) -> None:
-        node = role.node
+        node: FeedEndNode = role.node
         common = node.settings.common
         self._node, self._role, self._loop = node, role, node.loop
         self.queue = FeedQueue(node.order_index)
@@ -56,7 +86,6 @@ class FeedEnd:
         # to whom this node said last how far it is, and what
         self._said: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)
         self._unacknowledged = 0  # bytes of projections applied since then
-        node.frames[STATE_WANTED_FRAME[0]] = self._state_wanted
 
     # -- records
 
@@ -130,15 +159,10 @@ class FeedEnd:
         peers = [node.raft.leader_id] if node.raft.leader_id else []
         peers += [m for m in node.roster.others if m not in peers]
         for peer in peers:
-            if node.peers.send(peer, STATE_WANTED_FRAME, _INDEX.pack(node.order_index)):
+            if node.peers.send(peer, STATE_WANTED, ORDER_INDEX.pack(node.order_index)):
                 log.info("asked a peer for its state: the order records that come next are kept nowhere",
                          peer=f"{peer:x}", order_index=node.order_index)
                 return
-
-    def _state_wanted(self, member_id: int, data: bytes) -> None:
-        if len(data) == _INDEX.size and _INDEX.unpack(data)[0] < self._node.order_index:
-            # any position that is further on in the order helps it
-            self._node.snapshots.send_to(member_id, 0)
 
     # -- what node 0 is told
 

@@ -14,16 +14,18 @@ not for ever.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from cluster.leader_placement import MAX_LAG, BackOff, Candidate, LeaderPlacement
 from cluster.order.following.stuck import Stuck
-from cluster.raft import Role
+from cluster.raft import Raft, Role
+from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
 
 if TYPE_CHECKING:
+    from node.links.peers import Peers
     from node.replica.shards.shard_role import ShardRole
 
 log = structlog.get_logger("handover")
@@ -33,11 +35,30 @@ _QUESTION, _ANSWER = b"?", b"!"
 _LIVE = struct.Struct("<cQQ")  # answer, sequencer it can reach (0: none), order index applied
 
 
+class HandOverNode(Protocol):
+    """What a hand-over needs of its node."""
+
+    settings: NodeSettings
+    raft: Raft
+    peers: Peers
+    order_index: int
+    stopping: bool
+
+    def now_ms(self) -> int:
+        """Raft's time."""
+
+    def wake(self) -> None:
+        """Have a tick run."""
+
+    def catch_up(self) -> None:
+        """Have all applied that is known to be committed."""
+
+
 class HandOver:
     """Leadership transfers of one node of a shard other than 0."""
 
     def __init__(self, role: ShardRole, policy: str) -> None:
-        node = role.node
+        node: HandOverNode = role.node
         common = node.settings.common
         self._node, self._role = node, role
         self._placement = LeaderPlacement(

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from cluster.order.log import Fold
-from cluster.raft import Role
+from cluster.raft import Raft, Role
 from cluster.wire.messages import LEADER, Status
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLinks
-from node.replica.role import Kinds
-
-if TYPE_CHECKING:
-    from node.replica.server import Node
+from node.replica.role import Kinds, RoleNode
+from node.storage import StateStore
 
 FOLD = "fold"
 
 
-def linked(node: Node, kinds: Kinds) -> NodeLinks:
+class RefusingNode(Protocol):
+    """What :func:`not_leader` needs of a node."""
+
+    raft: Raft
+
+    def mark_dirty(self, link: FrontLink) -> None:
+        """Something is queued on this link."""
+
+
+def linked(node: RoleNode, kinds: Kinds) -> NodeLinks:
     """Links from this node to those of other shards; they follow members, and are swept each heartbeat."""
     links = kinds.links(node.machine, node.settings.common, node.wake, node.roster.table)
     node.roster.table.subscribe(links.follow)
@@ -25,15 +32,15 @@ def linked(node: Node, kinds: Kinds) -> NodeLinks:
     return links
 
 
-def load_fold(node: Node) -> Fold:
+def load_fold(store: StateStore) -> Fold:
     """The fold at the applied position; a fresh store's stands at revision 1."""
-    stored = node.store.meta(FOLD)
+    stored = store.meta(FOLD)
     fold = Fold() if stored is None else Fold.decode(stored)
-    assert fold.revision == node.store.revision, "I6: the fold is in the batch of the data it describes"
+    assert fold.revision == store.revision, "I6: the fold is in the batch of the data it describes"
     return fold
 
 
-def not_leader(node: Node, link: FrontLink, rid: int) -> None:
+def not_leader(node: RefusingNode, link: FrontLink, rid: int) -> None:
     """Tell that nothing was logged, and who leads (I23)."""
     leader = 0 if node.raft.role is Role.LEADER else node.raft.leader_id
     link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, node.raft.term))

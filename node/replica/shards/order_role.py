@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -29,21 +29,27 @@ from cluster.order.sequencing.fetching import Ask, Fetched, Fetching
 from cluster.order.sequencing.reports import Reports
 from cluster.order.sequencing.sequencer import Sequencer, Tail
 from cluster.order.sound import Place, sound
-from cluster.pacing.pace import Company
+from cluster.pacing.pace import Company, Pace
 from cluster.placement import Placement
 from cluster.raft import EntryKind, Role
 from cluster.wire.messages import ANSWER, LEADER, LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
 from node.replica.lone import owed_of_writes, unapplied_records
-from node.replica.role import Kinds, Owed
-from node.replica.shards.feed import Feeds
+from node.replica.role import Kinds, Owed, RoleNode
+from node.replica.shards.feed import Feeds, FeedsNode
 from node.replica.shards.linked import FOLD, linked, load_fold, not_leader
 from node.storage import Applied
 from node.upkeep.floors import FRAME, REPEAT_S
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from node.links.peers import Peers
+    from node.replica.applying import Applies
+    from node.replica.pauses import GatheringTimer
+    from node.replica.writes import Writes
+    from node.serving.confirm import Confirmations
+    from node.serving.looking import Looking
+    from node.serving.watches import WatchSource
 
 log = structlog.get_logger("sequencer")
 
@@ -54,20 +60,41 @@ Token = tuple[FrontLink, int]
 Waits = tuple[FrontLink, bytes]  # whom to tell, and the record that says so
 
 
+class OrderNode(RoleNode, FeedsNode, Protocol):
+    """What node 0 is to its role besides."""
+
+    writes: Writes
+    pace: Pace
+    confirmations: Confirmations
+    looking: Looking
+    watches: WatchSource
+    gathering: GatheringTimer
+    applies: Applies
+    peers: Peers
+    link_ends: list[Callable[[FrontLink], None]]
+    acknowledge: Callable[[FrontLink, bytes], None]
+
+    def now_ms(self) -> int:
+        """Raft's time."""
+
+    def applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        """A run of the order log is applied."""
+
+
 class OrderRole:
     """See the module and ``node.replica.role``."""
 
     gathers = False  # other nodes wait for what is applied here, and it is put in order first
     settled = False  # it is asked
 
-    def __init__(self, node: Node, kinds: Kinds) -> None:
+    def __init__(self, node: OrderNode, kinds: Kinds) -> None:
         self.node = node
         self.settings, self.loop, self.raft, self.store = node.settings, node.loop, node.raft, node.store
         self.writes, self.pace = node.writes, node.pace
         common = node.settings.common
         self.links = linked(node, kinds)
         self.placement = Placement(common.shard_count, common.placement_depth)
-        self.fold = load_fold(node)
+        self.fold = load_fold(node.store)
         self.feeds = Feeds(node)
         self.reports = Reports()
         self.fetching = Fetching(common.heartbeat_interval_ms)
@@ -407,7 +434,7 @@ class OrderRole:
 
     def replaced(self) -> None:
         """Another state was installed."""
-        self.fold = load_fold(self.node)  # I19: the donor's, in the batch of its data
+        self.fold = load_fold(self.store)  # I19: the donor's, in the batch of its data
         self.feeds.applied(range(self.placement.shards))
 
     # -- control records
@@ -419,11 +446,11 @@ class OrderRole:
             return Owed.LEADING
         if len(self.fetching) or (self.coordinator is not None and self.coordinator.awaited):
             return Owed.FATE
-        return owed_of_writes(self.node)
+        return owed_of_writes(self.writes, self.node.looking)
 
     def unapplied(self) -> Iterable[bytes]:
         """Records of the order that are here and not applied yet."""
-        return unapplied_records(self.node)
+        return unapplied_records(self.raft, self.node.applied_index)
 
     def acknowledge(self, link: FrontLink, record: bytes) -> None:
         """A compaction is applied here: it is acknowledged once every shard's leader has applied it (I20)."""

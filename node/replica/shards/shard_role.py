@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -32,20 +32,45 @@ from cluster.wire.frames import PeerKind
 from cluster.wire.messages import HEAD, NO_HASTE, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink
 from node.replica.pauses import ReturningTimer
-from node.replica.role import Kinds, Owed
-from node.replica.shards.fates import Fates
-from node.replica.shards.feed_end import FeedEnd
-from node.replica.shards.handover import HandOver
+from node.replica.role import Kinds, Owed, RoleNode
+from node.replica.shards.fates import Fates, FatesNode
+from node.replica.shards.feed_end import ORDER_INDEX, STATE_WANTED, FeedEnd, FeedEndNode
+from node.replica.shards.handover import HandOver, HandOverNode
 from node.replica.shards.linked import FOLD, linked, load_fold, not_leader
 from node.slicing.slicer import Slices
 from node.storage import Applied, ApplyFailed, StorageError
 
 if TYPE_CHECKING:
-    from node.replica.server import Node
+    from cluster.machine import Syncs
+    from cluster.pacing.pace import Pace
+    from cluster.raft import Ready
+    from node.replica.applying import Applies
+    from node.serving.guard import Guard
+    from node.serving.looking import Looking
+    from node.upkeep.snapshots import Snapshots
 
 log = structlog.get_logger("shard")
 
 Token = tuple[FrontLink, int]
+
+
+class ShardNode(RoleNode, FeedEndNode, HandOverNode, FatesNode, Protocol):
+    """What a node of a shard other than 0 is to its role besides."""
+
+    pace: Pace
+    guard: Guard
+    looking: Looking
+    snapshots: Snapshots
+    applies: Applies
+    syncer: Syncs
+    applied_index: int
+    dirty: set[FrontLink]
+
+    def handle(self, ready: Ready) -> None:
+        """Do what Raft wants done."""
+
+    def after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        """What follows from what was applied."""
 
 
 class ShardRole:
@@ -55,13 +80,13 @@ class ShardRole:
     awaited = True  # the feed says what is applied, and it knows who waits (node.replica.shards.feed)
     settled = False  # it is asked
 
-    def __init__(self, node: Node, kinds: Kinds) -> None:
+    def __init__(self, node: ShardNode, kinds: Kinds) -> None:
         self.node = node
         self.settings, self.raft, self.store, self.pace = node.settings, node.raft, node.store, node.pace
         self.loop = loop = node.loop
         settings, common = node.settings, node.settings.common
         self.links = linked(node, kinds)
-        self.placing = Placing(settings.shard, load_fold(node), node.raft.log_entries)
+        self.placing = Placing(settings.shard, load_fold(node.store), node.raft.log_entries)
         self.feed = FeedEnd(self)
         self.leading: ShardLeader[Token] | None = None
         self.shown = ShownRows()
@@ -72,6 +97,7 @@ class ShardRole:
         self.handover = HandOver(self, settings.leader_placement)
         node.clock.each_heartbeat(self._heartbeat)
         node.clock.each_second(self._second)
+        node.frames[STATE_WANTED[0]] = self._state_wanted
         node.frames[PeerKind.HAND_OVER.byte[0]] = self.handover.frame
         node.handlers.update({
             Method.PREPARE: lambda link, rid, timeout_ms, body: self._prepare(link, rid, body),
@@ -306,6 +332,11 @@ class ShardRole:
         if leading is not None:
             self.returning.answered(self._drain(leading), leading.queued)
 
+    def _state_wanted(self, member_id: int, data: bytes) -> None:
+        if len(data) == ORDER_INDEX.size and ORDER_INDEX.unpack(data)[0] < self.node.order_index:
+            # any position that is further on in the order helps it
+            self.node.snapshots.send_to(member_id, 0)
+
     # -- reports
 
     def _report(self, *, force: bool) -> None:
@@ -415,6 +446,6 @@ class ShardRole:
     def replaced(self) -> None:
         """Another state was installed."""
         node = self.node
-        self.placing = Placing(self.settings.shard, load_fold(node), self.raft.log_entries)
+        self.placing = Placing(self.settings.shard, load_fold(self.store), self.raft.log_entries)
         self._fates.skipped_to(node.applied_index)
         self.feed.replaced()
