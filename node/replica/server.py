@@ -197,7 +197,8 @@ class Node:
         self.applies: Applies = Applies(
             loop, self.watches.gather, self.gathering.go_on, settings.warning_apply_ms / 1000,
             machine.perf_counter)
-        self.stopping = self.left = False  # left: nothing is owed any more, and fronts were told
+        self.stopping: bool = False
+        self.left = False  # nothing is owed any more, and fronts were told
         self.fatal: asyncio.Future[str] = loop.create_future()
         self.peers: Peers
         self.local_fronts: FrameSocket
@@ -228,7 +229,7 @@ class Node:
         """How much of the group's log the state holds, and of the order log: what reads wait for."""
         position = self.store.position
         self.applied_index: int = position.shard_index
-        self.order_index = position.order_index if self.settings.shard else position.shard_index
+        self.order_index: int = position.order_index if self.settings.shard else position.shard_index
 
     # -- life
 

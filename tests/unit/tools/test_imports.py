@@ -134,3 +134,49 @@ def test_no_more_than_two_modules_stand_in_a_circle() -> None:
         TopologicalSorter(known).prepare()
     except CycleError as circle:
         pytest.fail(" <- ".join(circle.args[1]))
+
+
+WHOLE = {"node/replica/server.py", "node/replica/made.py"}  # where the node is, and where it is made
+
+
+def test_no_part_of_a_node_takes_the_whole_node() -> None:
+    """A part says what it needs: as parameters, or as a protocol of its own."""
+    assert not [
+        where
+        for path in modules("node")
+        if (where := str(path.relative_to(ROOT))) not in WHOLE
+        and "node.replica.server" in imported(path, types_too=True)
+    ]
+
+
+def test_what_a_part_needs_of_its_node_is_little_and_public() -> None:
+    needs = {
+        f"{path.relative_to(ROOT)}: {item.name}": [name for step in item.body if (name := member(step))]
+        for path in modules("node")
+        for item in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(item, ast.ClassDef) and item.name.endswith("Node")
+        and any(ast.unparse(base) == "Protocol" for base in item.bases)
+    }
+    assert len(needs) > 10, "they are found"
+    assert not {where: len(names) for where, names in needs.items() if len(names) > MOST_NEEDED}
+    assert not [where for where, names in needs.items() if any(name.startswith("_") for name in names)]
+
+
+MOST_NEEDED = 14  # what a protocol that it is joined of needs is counted there
+
+
+def member(step: ast.stmt) -> str:
+    """What a line of a protocol's body declares; empty: nothing."""
+    if isinstance(step, ast.FunctionDef):
+        return step.name
+    return step.target.id if isinstance(step, ast.AnnAssign) and isinstance(step.target, ast.Name) else ""
+
+
+def test_no_part_of_a_node_reaches_for_what_is_private_to_it() -> None:
+    assert not [
+        f"{path.relative_to(ROOT)}:{item.lineno} {ast.unparse(item)}"
+        for path in modules("node")
+        for item in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(item, ast.Attribute) and item.attr.startswith("_") and not item.attr.startswith("__")
+        and ast.unparse(item.value).split(".")[-1] in {"node", "_node"}
+    ]
