@@ -300,7 +300,9 @@ class SocketTransport:
         if self._link.greeted:
             self._link.close("connection lost")
             return
-        self._link.trouble = reason  # the route's own limit ends the link: no faster retry than that
+        hint = self._socket.hint()
+        # the route's own limit ends the link: no faster retry than that
+        self._link.trouble = f"{reason} ({hint})" if hint else reason
 
     def close(self) -> None:
         """Close the socket; what was not sent is dropped."""

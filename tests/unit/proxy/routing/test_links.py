@@ -218,3 +218,20 @@ def test_another_clusters_key_reaches_nobody(tmp_path: Path) -> None:
         await node.close()
 
     run(test)
+
+
+@pytest.mark.parametrize("front", ["without a key", "with another"])
+def test_a_front_that_holds_no_key_or_another_says_what_to_look_at(tmp_path: Path, front: str) -> None:
+    async def test(context: zmq.Context[Any]) -> None:
+        public, secret = zmq.curve_keypair()
+        path = tmp_path / "keys.json"
+        path.write_text(json.dumps({"public": public.decode(), "secret": secret.decode()}))
+        port = free_port()
+        node = RouterNode(context, f"tcp://127.0.0.1:{port}", b"F", zmq.curve_keypair())
+        key_file = str(path) if front == "with another" else ""
+        async with router_of(settings(tmp_path, own=0, port=port, curve=key_file)) as router:
+            links = router.routes[0].links
+            await until(lambda: any("--peer-key-file" in link.trouble for link in links.values()))
+        await node.close()
+
+    run(test)
