@@ -189,7 +189,7 @@ def _compare(cases: list[Run], real: Tool, ours: Tool, ids: bool) -> None:
 
 @pytest.fixture(scope="module")
 def twins() -> Iterator[tuple[Tool, Tool]]:
-    servers = [start_etcd(), start_etcd()]
+    servers = [start_etcd("--bcrypt-cost=4"), start_etcd("--bcrypt-cost=4")]
     yield Tool(_ETCDCTL, servers[0].address), Tool(_MUSTERCTL, servers[1].address)
     for server in servers:
         server.stop()
