@@ -528,9 +528,12 @@ class StreamCall(Call):
     def _hand_over(self) -> None:
         """What is held, as far as this turn's work allows."""
         connection, held = self.connection, self._held
+        spent = connection.owner.spent  # type: ignore[attr-defined]
+        before = len(held)
         while held:
-            if connection.work >= TURN_WORK:
+            if connection.work >= connection.turn_work or (len(held) < before and spent()):
                 connection.held_back = self
+                connection.work = max(connection.work, connection.turn_work)
                 return
             connection.work += MESSAGE_WORK
             self.handler.message(self, held.pop())

@@ -16,7 +16,16 @@ from typing import Protocol
 import h11
 
 from cluster.faults import HANDLER_MISTAKES, faults
-from proxy.http.http1_plain import FindPlain, Plain, PlainRequest, TakenRequest, TakeWhole, spelt, take
+from proxy.http.http1_plain import (
+    FindPlain,
+    Plain,
+    PlainRequest,
+    TakenRequest,
+    TakeWhole,
+    begins_plain,
+    spelt,
+    take,
+)
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
 from proxy.http.requests import AtOnce, Headers, HttpHandler, HttpRequest, Switched
@@ -101,7 +110,7 @@ class Http1Request(HttpRequest):
 class Http1Connection:
     """The server's end of one HTTP/1.1 connection."""
 
-    __slots__ = ("_advancing", "_at_once", "_body", "_body_bytes", "_draining", "_ended", "_find",
+    __slots__ = ("_advancing", "_at", "_at_once", "_body", "_body_bytes", "_draining", "_ended", "_find",
                  "_find_plain", "_given", "_h11", "_half_since", "_head", "_held", "_limits", "_peer", "_raw",
                  "_served", "_switched", "_take_whole", "last_active", "now",
                  "output", "peer_name", "request", "secure")
@@ -126,7 +135,8 @@ class Http1Connection:
         self._draining = False
         self._advancing = False
         self.request: HttpRequest | TakenRequest | None = None  # being answered
-        self._raw = b""  # read, and neither looked at nor given to h11
+        self._raw = b""  # read, and neither looked at nor given to h11, but for what lies before ``_at``
+        self._at = 0
         self._given = False  # h11 may be in the middle of a request: it has been given something
         self._ended = False  # behind that the client has ended its side
         self._served = 0  # requests since the last turn of the loop began
@@ -149,7 +159,7 @@ class Http1Connection:
                 if not data:
                     return True
         if data and self.request is None and self._switched is None and self.output.later():
-            self._raw += data
+            self._raw = self._left() + data
         elif taking and self._taken(data):
             return True
         else:
@@ -222,12 +232,17 @@ class Http1Connection:
             output.write_now(answers[0] if len(answers) == 1 else b"".join(answers))
         return data[at:] if at else data
 
+    def _left(self) -> bytes:
+        """What is not looked at of ``_raw``. The caller sees to it that this is all of it from now on."""
+        at, self._at = self._at, 0
+        return self._raw[at:] if at else self._raw
+
     def _receive(self, data: bytes) -> None:
         if self._switched is not None:
             self._switched.received(data)
             return
         if data:
-            self._raw = self._raw + data if self._raw else data
+            self._raw = self._left() + data if self._raw else data
         elif self._raw:
             self._ended = True
         else:
@@ -251,7 +266,7 @@ class Http1Connection:
             self._switched.go_on()
         elif self.request is None:
             if self._raw and not (self._given or self._ended):
-                raw, self._raw = self._raw, b""
+                raw, self._raw = self._left(), b""
                 if raw[0] == _PUT:
                     if self._take_whole is not None and self._taken(raw):
                         return
@@ -271,7 +286,7 @@ class Http1Connection:
         if self._switched is not None:
             return self._switched.held_bytes
         given = len(self._h11.trailing_data[0]) if self._h11.their_state is not h11.ERROR else 0
-        return len(self._raw) + given
+        return len(self._raw) - self._at + given
 
     @property
     def overrun(self) -> bool:
@@ -348,7 +363,9 @@ class Http1Connection:
                 if (plain := self._plain()) is not None:
                     self._serve_plain(plain)
                     continue
-                raw, self._raw = self._raw, b""
+                if self._begun():
+                    return
+                raw, self._raw = self._left(), b""
                 self._give(raw)
                 if self._ended:
                     self._give(b"")
@@ -399,12 +416,20 @@ class Http1Connection:
         self._given = False
         if self._ended or self.output.crowded:
             return None
-        return take(self._raw, self._limits.max_http1_header_bytes, self._limits.max_body_bytes)
+        return take(self._raw, self._limits.max_http1_header_bytes, self._limits.max_body_bytes,
+                    self._at)
+
+    def _begun(self) -> bool:
+        """Whether all that is there is the beginning of a plain request, whose rest is waited for: once h11
+        has that, it has what comes behind it, too."""
+        return not (self._given or self._ended) and begins_plain(self._raw, self._at)
 
     def _serve_plain(self, plain: Plain) -> None:
         self._served += 1
         self._half_since = 0.0
-        self._raw = plain.rest
+        self._at = plain.end
+        if 2 * plain.end >= len(self._raw):  # many small requests are not moved for each of them
+            self._raw = self._left()
         request = PlainRequest(self, plain, self._peer)
         request.secure, request.peer_name = self.secure, self.peer_name
         self.request = request

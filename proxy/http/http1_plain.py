@@ -24,6 +24,10 @@ _HEAD = re.compile(
     rb"(GET|HEAD|PUT|POST|DELETE|OPTIONS) (/[!-~\x80-\xff]*) HTTP/1\.1\r\n"
     rb"((?:" + _TOKEN + rb":[\t -~\x80-\xff]*\r\n)+)\r\n"
 )
+_STARTS = (b"GET /", b"HEAD /", b"PUT /", b"POST /", b"DELETE /", b"OPTIONS /")
+_LONGEST = max(map(len, _STARTS))
+_BEGUN_BYTES = 2048  # a longer beginning is h11's, which knows when it is too long
+_BLANK = re.compile(rb"\n\r?\n")
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _LENGTH = re.compile(r"[0-9]{1,9}")
 _OTHERS = frozenset(
@@ -41,13 +45,13 @@ class Fields(NamedTuple):
 
 
 class Plain(NamedTuple):
-    """A request, and what follows it."""
+    """A request, and where it ends."""
 
     method: str
     target: str
     headers: dict[str, str]
     body: bytes
-    rest: bytes
+    end: int  # in what was read
     block: bytes  # of the header fields
 
 
@@ -56,10 +60,10 @@ _lines: dict[int, str] = {}
 _date = (0, "")
 
 
-def take(data: bytes, most_head_bytes: int, most_body_bytes: int) -> Plain | None:
-    """The plain request that ``data`` begins with; None: there is none."""
-    found = _HEAD.match(data)
-    if found is None or found.end() > most_head_bytes:
+def take(data: bytes, most_head_bytes: int, most_body_bytes: int, at: int = 0) -> Plain | None:
+    """The plain request that begins there; None: there is none."""
+    found = _HEAD.match(data, at)
+    if found is None or found.end() - at > most_head_bytes:
         return None
     block = found[3]
     fields = _kept[block] if block in _kept else _fields(block)
@@ -70,7 +74,16 @@ def take(data: bytes, most_head_bytes: int, most_body_bytes: int) -> Plain | Non
     if end > len(data):
         return None
     target = found[2].decode("latin-1")  # clients spell keys as they are, too: curl does
-    return Plain(found[1].decode(), target, fields.values, data[begin:end], data[end:], block)
+    return Plain(found[1].decode(), target, fields.values, data[begin:end], end, block)
+
+
+def begins_plain(data: bytes, at: int) -> bool:
+    """Whether what begins there may be a plain request, but for the end of its head, which has not come."""
+    if len(data) - at > _BEGUN_BYTES:
+        return False
+    head = data[at : at + _LONGEST]
+    known = any(head.startswith(start) or start.startswith(head) for start in _STARTS)
+    return known and _BLANK.search(data, at) is None
 
 
 def spelt(before: bytes, data: bytes) -> bytes:

@@ -19,7 +19,7 @@ from typing import Any, cast
 from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.grpc.calls import Deadlines, Peer
 from proxy.grpc.registry import Registry
-from proxy.http.backlog import Backlog
+from proxy.http.backlog import LARGE_BYTES, Backlog
 from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import PREFACE, Connection, Limits
 from proxy.http.memory import STEP_BYTES, Memory
@@ -44,7 +44,7 @@ class _Front(asyncio.Protocol):
 
     __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "ended", "fd", "http1",
                  "http2", "loop", "paused_reading", "peer", "peer_name", "secure", "server", "serves",
-                 "sniffed", "taken", "taken_at", "transport", "unwritable", "waits", "written")
+                 "sniffed", "taken", "taken_at", "transport", "turns", "unwritable", "waits", "written")
 
     def __init__(self, server: Server, serves: Serves) -> None:
         self.server = server
@@ -65,6 +65,7 @@ class _Front(asyncio.Protocol):
         self.closed_at = 0.0
         self.paused_reading = False
         self.behind = False  # something that has been read waits for its turn
+        self.turns = 0  # that it had one after the other, about
         self.ended = False  # and the client has ended its side behind it
         self.waits = False  # to be written, before it goes on
         self.unwritable = False
@@ -99,6 +100,8 @@ class _Front(asyncio.Protocol):
         if http2 is not None:
             self.server.received_bytes += len(data)
             self.dirty = True  # what is said inside the read is written below
+            if self.turns or len(data) > LARGE_BYTES:
+                http2.turn_work = self.server.backlog.work(self.turns, len(data))
             try:
                 http2.receive(data, self.loop.time())
                 self.flush()
@@ -128,7 +131,7 @@ class _Front(asyncio.Protocol):
         if not self.behind:
             self.behind = True
             self._pause_reading()
-            self.server.backlog.add(self._go_on)
+            self.turns = self.server.backlog.again(self._go_on, self.turns)
 
     def later(self) -> bool:
         """Whether what has been read has its turn later, since others have had this one."""
@@ -156,6 +159,7 @@ class _Front(asyncio.Protocol):
             self.data_received(b"")
             if new and self.http2 is not None and self.server.stopping:
                 self.drain()
+        self.turns >>= not self.behind
         if self.http2 is None:
             if self.ended and not self.behind:
                 self.close()
@@ -248,7 +252,7 @@ class _Front(asyncio.Protocol):
             self.http2 = Connection(
                 self.serves.open, self.server.limits, self.loop.time(), self.mark,
                 Peer(self.peer, self.server.deadlines, self.peer_name, secure=self.secure,
-                     spent=self.server.backlog.spent), self.server.memory)
+                     spent=self.server.backlog.over), self.server.memory)
             self.data_received(data)
 
     # -- writing

@@ -35,9 +35,10 @@ from proxy.http.memory import Memory
 
 _KEEPALIVE_PING = b"\0muster\0"
 _DRAIN_PING = b"\0goaway\0"
-# units of work in a turn of the loop, some 2 ms: a frame is one, 4 octets of a new header block another
+# units of work in a turn of the loop, some 1 ms: a frame is one, 4 octets of a new header block another
 # (short fields take 0.2 us an octet)
-TURN_WORK = 400
+TURN_WORK = 200
+BRIEF_WORK = TURN_WORK >> 1  # of those that have had very many turns (``proxy.http.backlog``)
 
 OpenStream = Callable[["Connection", int, HeaderBlock], Stream]
 
@@ -49,7 +50,7 @@ class Connection(Outbound):
         "_block", "_control", "_decoder", "_drain_ping", "_faults", "_first", "_gaps", "_keepalive",
         "_last_id", "_last_read", "_max_frame", "_needs_preface", "_open_stream", "_receive_window",
         "_reset_ids", "_resets", "_rest", "draining", "held_back", "more", "now", "owner", "reason",
-        "stream_window", "work",
+        "stream_window", "turn_work", "work",
     )  # fmt: skip
 
     def __init__(
@@ -60,7 +61,8 @@ class Connection(Outbound):
         self.owner = owner  # free for whoever made the connection
         self.now = now  # of the last receive or tick
         self.work = 0  # done in this receive, in units of some 5 us
-        self.more = False  # it stopped at TURN_WORK: there is more to do of what has been read
+        self.turn_work = TURN_WORK  # at most; the owner sets it
+        self.more = False  # it stopped there: there is more to do of what has been read
         self.held_back: Stream | None = None  # it has messages that wait for the next receive
         self.stream_window = limits.stream_window_bytes
         self.reason = ""  # why it finished
@@ -138,7 +140,8 @@ class Connection(Outbound):
         max_list = self.limits.max_header_list_bytes
         max_streams = self.limits.max_concurrent_streams
         crowded = self.crowded
-        while size - pos >= 9 and self.work < TURN_WORK:
+        most = self.turn_work
+        while size - pos >= 9 and self.work < most:
             self.work += 1
             word, flags, stream_id = unpack(data, pos)
             length = word >> 8
@@ -202,7 +205,7 @@ class Connection(Outbound):
                     return
         if pos < size:
             self._rest = data[pos:]
-        self.more = self.work >= TURN_WORK and (size - pos >= 9 or self.held_back is not None)
+        self.more = self.work >= most and (size - pos >= 9 or self.held_back is not None)
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if self._first and (kind != frames.SETTINGS or flags & frames.ACK):

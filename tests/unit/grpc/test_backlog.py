@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.http.backlog import SHARED_S, Backlog
+from proxy.http.backlog import AGAIN_S, LARGE_BYTES, LOUD_S, LOUD_TURNS, SHARED_S, Backlog
+from proxy.http.http2.connection import BRIEF_WORK, TURN_WORK
 
 
 class Loop:
@@ -70,6 +71,69 @@ def test_who_comes_back_waits_for_the_next_turn() -> None:
     assert len(one.done) == 1
     loop.turn()
     assert len(one.done) == 2
+
+
+class Loud:
+    """A connection that stops in the middle again and again."""
+
+    def __init__(self, loop: Loop, left: int, go_s: float) -> None:
+        self.loop, self.left, self.go_s = loop, left, go_s
+        self.turns = loop.backlog.again(self.go_on, 0)
+
+    def go_on(self) -> None:
+        self.loop.now += self.go_s
+        self.left -= 1
+        if self.left:
+            self.turns = self.loop.backlog.again(self.go_on, self.turns)
+
+
+def test_who_comes_back_turn_after_turn_has_less_of_each() -> None:
+    loop = Loop()
+    loud = [Loud(loop, 200, LOUD_S / 3) for _ in range(4)]
+    while any(one.turns <= LOUD_TURNS for one in loud):
+        assert loop.turn() <= (AGAIN_S + LOUD_S) * 4 / 3 * 1.01
+    lefts = [one.left for one in loud]
+    assert max(lefts) - min(lefts) <= 1
+    while loop.due:
+        assert loop.turn() <= LOUD_S * 4 / 3 * 1.01  # what has begun goes on to its end
+        lefts = [one.left for one in loud]
+        assert max(lefts) - min(lefts) <= 1
+    assert not any(lefts)
+
+
+def test_each_kind_has_its_share_of_a_turn() -> None:
+    loop = Loop()
+    loud = Loud(loop, 100, LOUD_S)
+    while loud.turns <= LOUD_TURNS:
+        loop.turn()
+    busy, stopped = [Busy(loop, 1) for _ in range(2)], [Loud(loop, 2, AGAIN_S) for _ in range(2)]
+    left = loud.left
+    assert loop.turn() == pytest.approx(SHARED_S + AGAIN_S + LOUD_S)
+    assert [one.turns for one in busy] == [0, 1]
+    assert [one.left for one in stopped] == [1, 2]
+    assert loud.left == left - 1
+
+
+def test_a_loud_one_whose_work_takes_no_time_gives_way() -> None:
+    loop = Loop()
+    loud = Loud(loop, 10_000, 0.0)
+    while loop.due:
+        left = loud.left
+        loop.turn()
+        assert left - loud.left <= 100
+
+
+def test_who_is_loud_or_sends_much_in_a_turn_that_is_used_up_may_do_less() -> None:
+    loop = Loop()
+    work = loop.backlog.work
+    assert [work(LOUD_TURNS, 0), work(LOUD_TURNS + 1, 0)] == [TURN_WORK, BRIEF_WORK]
+    assert work(0, LARGE_BYTES + 1) == TURN_WORK
+    loop.now += SHARED_S / 2  # others' reads
+    assert work(0, LARGE_BYTES + 1) == TURN_WORK
+    loop.now += SHARED_S / 2
+    assert [work(0, LARGE_BYTES), work(0, LARGE_BYTES + 1)] == [TURN_WORK, BRIEF_WORK]
+    loop.turn()
+    assert work(0, LARGE_BYTES + 1) == TURN_WORK
 
 
 def test_a_fault_of_one_leaves_the_others_their_turns() -> None:

@@ -16,6 +16,7 @@ from proxy.http.backlog import SHARED_S, Backlog
 from proxy.http.http1 import TURN_REQUESTS
 from proxy.http.http2 import PREFACE
 from proxy.http.http2 import frames as f
+from proxy.http.http2.connection import BRIEF_WORK, TURN_WORK
 from proxy.http.requests import HttpRequest
 from tests.unit.grpc.harness import Running, serving
 from tests.unit.grpc.test_server import wait_for
@@ -58,6 +59,16 @@ class AlwaysBusy(Backlog):
 
     def spent(self) -> bool:
         return not self._going_on
+
+
+class Listening(Backlog):
+    """Writes down what connections may do in their turns."""
+
+    __slots__ = ("allowed",)
+
+    def work(self, turns: int, size: int) -> int:
+        self.allowed.append(super().work(turns, size))
+        return self.allowed[-1]
 
 
 class Stopped(AlwaysBusy):
@@ -201,6 +212,35 @@ def test_a_new_connection_of_http2_that_waits_begins_in_its_turn() -> None:
             data = sock.recv(65_536)
             assert data
             seen += data
+
+
+def test_a_flood_has_short_turns_and_who_sends_little_is_not_asked() -> None:
+    """A request of somebody else's takes several turns of the loop, each as long as what is done for a
+    flood."""
+    worker = Worker()
+    with serving(worker.registry) as running, connected(running) as sock:
+        sock.sendall(PREFACE + f.frame(f.SETTINGS, 0, 0, b"") + f.ping(b"01234567"))
+        wait_for(lambda: any(front.http2 is not None for front in running.server._fronts), LIMIT_S)
+        (front,) = running.server._fronts
+        running.server.backlog = backlog = Listening(running.loop.call_soon)
+        backlog.allowed = []
+        running.call(front.data_received, f.window_update(0, 1) * 50 * TURN_WORK)
+        wait_for(lambda: not front.behind, LIMIT_S)
+        assert set(backlog.allowed[:8]) == {TURN_WORK}
+        assert backlog.allowed[-1] == BRIEF_WORK
+        asked_before = len(backlog.allowed)
+        for number in range(8):  # each ends with nothing left to do
+            running.call(front.data_received, f.window_update(0, 1) * (TURN_WORK + 1))
+            wait_for(lambda: not front.behind, LIMIT_S)
+            assert number < 3 or backlog.allowed[-1] == TURN_WORK
+        assert len(backlog.allowed) > asked_before
+        with connected(running) as quiet:
+            asked_before = len(backlog.allowed)
+            quiet.sendall(PREFACE + f.frame(f.SETTINGS, 0, 0, b"") + f.ping(b"01234567"))
+            seen = b""
+            while b"01234567" not in seen:
+                seen += quiet.recv(65_536)
+            assert len(backlog.allowed) == asked_before
 
 
 def test_who_goes_while_his_request_waits_has_none() -> None:

@@ -74,12 +74,49 @@ def test_what_clients_get_is_what_h11_would_have_said(seed: int, monkeypatch: py
     assert (lines(found), closed) == (lines(wanted), wanted_closed), sent
 
 
+def test_a_head_that_is_cut_anywhere_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """h11, given a beginning, would take with it all that comes behind: many requests of 100 us each."""
+    def given(self: Http1Connection, data: bytes) -> None:
+        raise AssertionError(f"{data!r} goes to h11")
+
+    monkeypatch.setattr(Http1Connection, "_give", given)
+    for cut in range(1, len(GET)):
+        data, closed, _ = answers([GET * 3 + GET[:cut], GET[cut:] + GET * 5])
+        assert (data.count(b"HTTP/1.1 200"), closed) == (9, False)
+
+
+@pytest.mark.parametrize("beginning", [GET[:-2], GET[:2], b"GET /" + b"a" * 2000])
+def test_a_client_that_ends_its_side_within_a_head_has_no_answer(beginning: bytes) -> None:
+    data, closed, _ = answers([GET + beginning, b""])
+    assert (data.count(b"HTTP/1.1 200"), closed) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "odd", [b"BREW /a HTTP/1.1\r\nHost: x\r\n\r\n", b"\x01GET /", b"GET\t/a", b"get /a\r\n\r\n"]
+)
+def test_what_is_no_beginning_of_a_plain_request_is_looked_at_by_h11(
+    odd: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bytes] = []
+    give = Http1Connection._give
+
+    def given(self: Http1Connection, data: bytes) -> None:
+        seen.append(data)
+        give(self, data)
+
+    monkeypatch.setattr(Http1Connection, "_give", given)
+    answers([GET + odd])
+    assert seen == [odd]
+
+
 @pytest.mark.parametrize("request_", [GET, PUT, KEPT])
 def test_a_plain_request_is_taken_with_its_body_and_no_more(request_: bytes) -> None:
     plain = take(request_ + b"rest", 10_000, 10_000)
     assert plain is not None
-    assert plain.rest == b"rest"
+    assert plain.end == len(request_)
     assert take(request_[:-1], 10_000, 10_000) is None
+    behind = take(b"before" + request_ + b"rest", len(request_), 10_000, len(b"before"))
+    assert behind == plain._replace(end=plain.end + len(b"before"))
 
 
 @pytest.mark.parametrize("field", [
