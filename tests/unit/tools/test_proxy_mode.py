@@ -254,7 +254,7 @@ def test_who_says_nothing_takes_no_thread_and_keeps_nobody_waiting() -> None:
         for _ in range(50):
             silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)).sendall(b"GET /v")
         assert asked(port, "GET", "/v2/keys/a")[0] == 503
-        assert threading.active_count() == before
+        assert threading.active_count() <= before  # threads of other tests may end meanwhile
 
 
 def test_a_silent_client_has_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
