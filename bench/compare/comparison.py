@@ -1,6 +1,6 @@
 """Systems beside each other on one machine: the same matrix, in turns, as ratios with their spread.
 
-All run all the while (what each costs when idle is measured and told), and take turns of a few seconds, so
+All run all the while; what each costs when idle is measured and told. They take turns of a few seconds, so
 that whatever else the machine does meets all alike. A ratio is a system's figure over the first one's in the
 same round. A budget bounds the whole: turns get shorter and rounds fewer when time runs short, and what is
 left over is named.

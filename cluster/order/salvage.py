@@ -3,12 +3,12 @@ it has whole.
 
 Its copy of the order log may name entries of a shard that its replica of that shard has not, or has otherwise
 (a log's tail need not be committed): a node would wait for them for ever. So the order is kept up to the last
-record before the first cut that the host's own logs do not match, in index and in term, which proves the
+record before the first cut that the host's own logs do not match in index and in term. A match proves the
 prefix (log matching). What stands behind it is dropped, and said to be; shards' entries behind their last
 kept cut have no place in the order and go with it.
 
 A state never goes back. Where a node of this host has applied more of the order than that, the order is kept
-up to there, and entries that are nowhere on this host are *made up*: they take the revisions that their cut
+up to there. Entries that are nowhere on this host are then *made up*: they take the revisions that their cut
 says, and change nothing. Every node can then apply what is left.
 
 A backup of the host's data directory changes nothing there, so it may end earlier: at the furthest place that

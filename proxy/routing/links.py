@@ -4,8 +4,8 @@ Hot path: a request costs one struct pack, one dictionary entry and two list app
 joined and sent once per loop tick, whatever the number of requests.
 
 Rules
-- A link never resumes: when the connection is gone the link is dead, and whoever needs
-  the node opens a new link with a new session, so that nothing old is ever delivered (review (b) Transport).
+- A link never resumes: when the connection is gone the link is dead. Whoever needs the node opens a new link
+  with a new session, so that nothing old is ever delivered (review (b) Transport).
 - A socket takes frames only while a connection stands, so a link that cannot take a frame is lost: either the
   connection is gone or the node stopped reading. Both mean the same to a front.
 - A node says STATE every heartbeat: a link that hears nothing for an election timeout is dead. Time for which

@@ -7,8 +7,8 @@ What is logged here gets its revision when a cut of the order log covers it. Unt
   are applied; their answers are bound to revisions when their entry is applied;
 * those that must show or compare a pending revision wait until it is applied, in the lock table (H14);
 * those that only the whole store can answer (an unknown lease, a revision above the applied one) go to the
-  sequencer, as transactions over several shards (review (b), Negative knowledge), which lock their keys here
-  by ``prepare`` (``cluster.order.leading.attempts``) and are met again in the feed.
+  sequencer, as transactions over several shards (review (b), Negative knowledge). These lock their keys here
+  by ``prepare`` (``cluster.order.leading.attempts``), and come back in the feed.
 
 The driver feeds in requests and what was applied, and takes out a record to propose and answers. Nothing is
 evaluated before :meth:`ShardLeader.serve` (I8).

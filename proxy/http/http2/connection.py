@@ -3,7 +3,7 @@
 Contract: the owner calls ``receive(data, now)`` with what it read, and, whenever ``notify`` was
 called or ``receive`` returned, writes what ``take()`` returns until that is empty or
 ``writable`` is false. It calls ``pause_writing`` and ``resume_writing`` as its socket fills and empties,
-``tick(now)`` about once a second, ``lost()`` when the socket is gone, and closes the socket once
+``tick(now)`` about once a second, and ``lost()`` when the socket is gone. It closes the socket once
 ``finished`` is true and everything is taken. No method raises on anything a peer can send.
 
 Streams are made by ``open_stream(connection, id, headers)``; see ``stream`` for the callbacks.
