@@ -22,6 +22,10 @@ _SETTINGS = 4
 _ZMTP_BYTE = 0xFF  # a ZeroMQ connection begins with it
 _TLS_ALERT = b"\x15\x03"
 REACHABLE = "takes connections, but was not reached in time"
+_ENDS = "ends connections without a word"
+_ENDS_AT_ONCE = "ends connections at once"
+_ENDS_TLS = "ends TLS connections: it may ask for a client certificate (--cert, --key), or refuse this one"
+_SPEAKS_TLS = "speaks TLS: use https://, or --cacert"
 
 
 @dataclass(slots=True, frozen=True)
@@ -46,21 +50,39 @@ class Target:
 
 
 def explain(target: Target, timeout_s: float) -> str:
-    """Why ``target`` cannot be used; it takes some ``timeout_s`` at most. REACHABLE if it can."""
+    """Why ``target`` cannot be used; it takes some ``timeout_s`` at most, and as much again where that ends
+    connections. REACHABLE if it can."""
     try:
         connection = connect(target, timeout_s)
     except OSError as error:
         return _words(error)
     with contextlib.closing(connection):
         if target.tls is None:
-            return _greet(connection)
+            said = _greet(connection)
+            ended = said.startswith((_ENDS, _ENDS_AT_ONCE))
+            return _SPEAKS_TLS if ended and _by_tls(target, timeout_s) else said
         try:
             host = host_port(target.address)[0]
             secure = context_of(target.tls).wrap_socket(connection, server_hostname=host)
         except OSError as error:
             return _tls_words(error)
         with contextlib.closing(secure):
-            return _greet(secure)
+            said = _greet(secure)
+            return _ENDS_TLS if said == _ENDS else said
+
+
+def _by_tls(target: Target, timeout_s: float) -> bool:
+    """Whether TLS is spoken there, whoever asks for it."""
+    try:
+        with (
+            connect(target, timeout_s) as connection,
+            context_of(Tls(unchecked=True)).wrap_socket(connection),
+        ):
+            return True
+    except ssl.SSLError as error:
+        return "ALERT" in (error.reason or "")
+    except OSError:
+        return False
 
 
 def explain_all(targets: Sequence[Target], timeout_s: float) -> list[tuple[str, str]]:
@@ -120,7 +142,7 @@ def _tls_words(error: OSError) -> str:
     if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
         return "does not speak TLS: use http://, without --cacert, --cert and --key"
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or "CERTIFICATE_REQUIRED" in str(error):
-        return "ends TLS connections: it may ask for a client certificate (--cert, --key)"
+        return _ENDS_TLS
     if isinstance(error, ssl.SSLError):
         return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
     if isinstance(error, TimeoutError):
@@ -135,17 +157,19 @@ def _greet(connection: socket.socket) -> str:
         connection.sendall(_PREFACE)
         while len(answer) < _FRAME_HEADER_BYTES and (read := connection.recv(1024)):
             answer += read
+        if not answer:
+            return _ENDS
     except TimeoutError:
         pass
     except ssl.SSLError as error:  # TLS 1.3: a server refuses a client's certificate after the handshake
         return _tls_words(error)
     except OSError as error:
         if not answer:
-            return f"ends connections at once: {_words(error)}"
+            return f"{_ENDS_AT_ONCE}: {_words(error)}"
     if answer[:1] == bytes((_ZMTP_BYTE,)):
         return "this is a peer port: clients have another one (--listen-client-urls of the server)"
     if answer.startswith(_TLS_ALERT):
-        return "speaks TLS: use https://, or --cacert"
+        return _SPEAKS_TLS
     if answer.startswith(b"HTTP/1"):
         return "speaks HTTP/1 only: this is a peer port or a port for metrics, not one for clients"
     if len(answer) >= _FRAME_HEADER_BYTES and answer[3] == _SETTINGS:

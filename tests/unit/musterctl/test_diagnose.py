@@ -174,6 +174,36 @@ def test_a_server_that_asks_for_a_clients_certificate(authority: trustme.CA, ca_
     assert "ask for a client certificate (--cert, --key)" in reason
 
 
+@contextlib.contextmanager
+def ending(serve: Callable[[socket.socket], object]) -> Iterator[str]:
+    """A server that ends two connections when it has done this with them; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run() -> None:
+            for _ in range(2):  # the question, and a look whether TLS is spoken
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    serve(connection)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(_LIMIT_S)
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_no_tls_to_a_port_with_it(authority: trustme.CA, asks: bool) -> None:
+    context = server_with(authority, "127.0.0.1")
+    context.verify_mode = ssl.CERT_REQUIRED if asks else ssl.CERT_NONE
+    with ending(lambda connection: context.wrap_socket(connection, server_side=True).close()) as address:
+        assert explain(Target(address, address), _LIMIT_S) == "speaks TLS: use https://, or --cacert"
+
+
+def test_one_that_ends_connections_says_so() -> None:
+    with ending(lambda connection: connection.recv(1000)) as address:
+        assert explain(Target(address, address), _LIMIT_S).startswith("ends connections ")
+
+
 def test_tls_to_a_port_without_it() -> None:
     with serving(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address:
         reason = explain(Target(address, address, tls=Tls()), _LIMIT_S)
