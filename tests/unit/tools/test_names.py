@@ -1,4 +1,4 @@
-"""Names of modules in docstrings, comments and documents are those of modules that exist."""
+"""Docstrings, comments and documents name modules that exist, and link to what is there."""
 
 from __future__ import annotations
 
@@ -157,6 +157,42 @@ def test_pages_of_design_name_code_that_is_there() -> None:
         for path in pages
         for code in _CODE.finditer(path.read_text(encoding="utf-8"))
         if names_nothing(code[1])
+    ]
+
+
+_CODE_BLOCK = re.compile(r"(?ms)^```.*?^```")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """What a link may name in a page: its headings, as GitHub makes names of them."""
+    text = _CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))
+    headings = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", "\n".join(re.findall(r"(?m)^#+ (.*)$", text)))
+    return {re.sub(r"[^\w\- ]", "", one.strip()).replace(" ", "-") for one in headings.lower().splitlines()}
+
+
+def leads_nowhere(page: Path, link: str) -> bool:
+    """Whether a link of a page names a file or a heading that is not there. Other sites are not asked."""
+    if re.match(r"\w+:", link):
+        return False
+    path, _, anchor = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    if not target.exists():
+        return True
+    return bool(anchor) and target.suffix == ".md" and anchor not in anchors(target)
+
+
+def test_links_of_documents_lead_somewhere() -> None:
+    assert leads_nowhere(ROOT / "README.md", "docs/nothing.md")
+    assert leads_nowhere(ROOT / "README.md", "docs/design/README.md#nothing")
+    assert not leads_nowhere(ROOT / "README.md", "docs/design/README.md#where-is-it")
+    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    assert not [
+        f"{page.relative_to(ROOT)}: {link}"
+        for page in documents
+        for link in _LINK.findall(_CODE_BLOCK.sub("", page.read_text(encoding="utf-8")))
+        if leads_nowhere(page, link)
     ]
 
 
