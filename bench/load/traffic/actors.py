@@ -17,6 +17,7 @@ from bench.client import Client, RpcError
 from bench.client.connection import Callback
 from bench.load.loops import Caller
 from bench.load.spec import Spec
+from bench.load.traffic.stepwise import Stepwise
 from bench.load.traffic.streams import GRANT, KEEP_ALIVE, REVOKE, KeepAlives, prefix_end
 from bench.load.traffic.workloads import PUT, RANGE, TXN, Body, put_body
 from cluster.pb import rpc_pb2 as pb
@@ -142,40 +143,26 @@ class Scan:
         return
 
 
-class _Scan:
+class _Scan(Stepwise):
     def __init__(self, owner: Scan, spec: Spec, client: Client, place: int) -> None:
+        super().__init__(client, place)
         self._owner = owner
-        self._client = client
-        self._place = place % len(client.connections)
         key = spec.range_key.encode()
         end = spec.range_end.encode() or (prefix_end(key) if key else b"\0")
         self._first = pb.RangeRequest(
             key=key or b"\0", range_end=end, limit=spec.page, keys_only=spec.keys_only,
             serializable=spec.serializable,
         )
-        self._turn = 0
-        self._call = 0
 
     def call(self, path: str, body: bytes, callback: Callback) -> int:
         """Scan the range; neither ``path`` nor ``body`` is looked at."""
-        self._turn += 1
-        self._ask(pb.RangeRequest.FromString(self._first.SerializeToString()), callback, self._turn)
+        self._ask(pb.RangeRequest.FromString(self._first.SerializeToString()), callback, self.begin())
         return 1
-
-    def cancel(self, stream_id: int) -> None:
-        """Forget the scan under way."""
-        self._turn += 1
-        self._client.connections[self._place].cancel(self._call)
 
     def _ask(self, request: pb.RangeRequest, callback: Callback, turn: int) -> None:
         sent = perf_counter_ns()
 
-        def done(error: RpcError | None, body: bytes) -> None:
-            if turn != self._turn:
-                return
-            if error is not None:
-                callback(error, b"")
-                return
+        def then(body: bytes) -> None:
             answer = pb.RangeResponse.FromString(body)
             self._owner.extra_us["page"].append((perf_counter_ns() - sent) // 1000)
             self._owner.keys_read += len(answer.kvs)
@@ -186,7 +173,7 @@ class _Scan:
             request.revision = request.revision or answer.header.revision
             self._ask(request, callback, turn)
 
-        self._call = self._client.connections[self._place].call(RANGE, request.SerializeToString(), done)
+        self.step(turn, RANGE, request.SerializeToString(), callback, then)
 
 
 class Grants:

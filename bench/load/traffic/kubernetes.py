@@ -24,6 +24,7 @@ from bench.client.connection import Callback
 from bench.load.loops import Loop
 from bench.load.spec import Spec
 from bench.load.traffic.kubernetes_reads import LEASES, PODS, SLOTS, STAMP, Kind, List, Watches
+from bench.load.traffic.stepwise import Stepwise
 from bench.load.traffic.streams import KEEP_ALIVE, KeepAlives, prefix_end
 from bench.load.traffic.workloads import PUT, RANGE, TXN
 from cluster.pb import rpc_pb2 as pb
@@ -257,7 +258,7 @@ class _Writes:
             await self._keep_alives.close()
 
 
-class _Update:
+class _Update(Stepwise):
     """One client of an API server: takes an object as it was last seen and writes it anew; again, if it has
     changed."""
 
@@ -270,38 +271,24 @@ class _Update:
         choose: Callable[[], int],
         draw: random.Random,
     ) -> None:
+        super().__init__(client, place)
         self._owner = owner
-        self._client = client
-        self._place = place % len(client.connections)
         self._objects = objects
         self._choose = choose
         self._draw = draw
-        self._turn = 0
-        self._call = 0
 
     def call(self, path: str, stamp: bytes, callback: Callback) -> int:
         """Update one object; ``stamp`` is the intended time."""
-        self._turn += 1
         place = self._choose()
         outdated = self._draw.random() * 100 < _OUTDATED_PERCENT
-        self._try(place, self._objects.revisions[place] - outdated, stamp, callback, self._turn)
+        self._try(place, self._objects.revisions[place] - outdated, stamp, callback, self.begin())
         return 1
-
-    def cancel(self, stream_id: int) -> None:
-        """Forget the update under way."""
-        self._turn += 1
-        self._client.connections[self._place].cancel(self._call)
 
     def _try(self, place: int, revision: int, stamp: bytes, callback: Callback, turn: int) -> None:
         objects, owner = self._objects, self._owner
         sent = perf_counter_ns()
 
-        def done(error: RpcError | None, body: bytes) -> None:
-            if turn != self._turn:
-                return
-            if error is not None:
-                callback(error, b"")
-                return
+        def then(body: bytes) -> None:
             answer = pb.TxnResponse.FromString(body)
             if answer.succeeded:
                 owner.committed += 1
@@ -317,7 +304,7 @@ class _Update:
             self._try(place, found[0].mod_revision, stamp, callback, turn)
 
         body = guarded(objects.keys[place], revision, objects.value(place, stamp))
-        self._call = self._client.connections[self._place].call(TXN, body, done)
+        self.step(turn, TXN, body, callback, then)
 
 
 def guarded(key: bytes, revision: int, value: bytes) -> bytes:

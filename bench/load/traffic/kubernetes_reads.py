@@ -11,6 +11,7 @@ from bench.client import Client, RpcError, Status
 from bench.client.connection import Callback
 from bench.load.loops import Caller
 from bench.load.spec import Spec
+from bench.load.traffic.stepwise import Stepwise
 from bench.load.traffic.streams import WATCH, prefix_end
 from bench.load.traffic.workloads import RANGE
 from cluster.pb import rpc_pb2 as pb
@@ -41,38 +42,24 @@ def kinds_of(count: int) -> list[bytes]:
     ]
 
 
-class List:
+class List(Stepwise):
     """Reads all pods, ``page`` at a time and all pages at the revision of the first; 0: in one request."""
 
     def __init__(self, spec: Spec, client: Client, place: int, page: int, pages_us: list[int]) -> None:
+        super().__init__(client, place)
         self._spec = spec
-        self._client = client
-        self._place = place % len(client.connections)
         self._page = page
         self._pages_us = pages_us
-        self._turn = 0
-        self._call = 0
 
     def call(self, path: str, body: bytes, callback: Callback) -> int:
         """Read them all; neither ``path`` nor ``body`` is looked at."""
-        self._turn += 1
-        self._ask(PODS, 0, 0, callback, self._turn)
+        self._ask(PODS, 0, 0, callback, self.begin())
         return 1
-
-    def cancel(self, stream_id: int) -> None:
-        """Forget the list under way."""
-        self._turn += 1
-        self._client.connections[self._place].cancel(self._call)
 
     def _ask(self, key: bytes, revision: int, before: int, callback: Callback, turn: int) -> None:
         sent = perf_counter_ns()
 
-        def done(error: RpcError | None, body: bytes) -> None:
-            if turn != self._turn:
-                return
-            if error is not None:
-                callback(error, b"")
-                return
+        def then(body: bytes) -> None:
             self._pages_us.append((perf_counter_ns() - sent) // 1000)
             at, rows, last, more = outline(body)
             if more:
@@ -83,7 +70,7 @@ class List:
                 callback(None, body)
 
         request = pb.RangeRequest(key=key, range_end=prefix_end(PODS), limit=self._page, revision=revision)
-        self._call = self._client.connections[self._place].call(RANGE, request.SerializeToString(), done)
+        self.step(turn, RANGE, request.SerializeToString(), callback, then)
 
 
 def outline(body: bytes) -> tuple[int, int, bytes, bool]:
