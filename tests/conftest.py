@@ -12,8 +12,10 @@ inherits what is ignored, and never what is handled.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -28,6 +30,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # Collect what is young seldomer than Python would: simulations make many objects, and few cycles
 GARBAGE = (20_000, 10, 10)
+LONG_S = 15.0
 
 # A machine that is busy with other things makes an example slow, not wrong.
 settings.register_profile("anew", deadline=None, print_blob=True)
@@ -44,6 +47,20 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     limits.register(config)
     second_tries.register(config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """In CI, tell which modules took long, so that its parts can be kept in balance (decision 58)."""
+    if "MUSTER_CI" not in os.environ:
+        return
+    took_s: Counter[str] = Counter()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            took_s[report.nodeid.partition("::")[0]] += report.duration
+    if longest := [(module, took) for module, took in took_s.most_common(30) if took >= LONG_S]:
+        terminalreporter.section("seconds of modules")
+        for module, took in longest:
+            terminalreporter.write_line(f"{took:7.1f} {module}")
 
 
 @pytest.hookimpl(trylast=True)

@@ -18,11 +18,13 @@ from tests.interop.toolchain import (
     skip_without,
     unavailable,
 )
+from tests.tries import TooSlow, best_of_three, within
 
 skip_without("java", "mvn")
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 JAVA = HERE / "java"
+LIMIT_S = 60.0
 TTL_S = 5.0
 TICK_S = 1.5
 
@@ -57,13 +59,17 @@ def test_configuration_is_put_and_read(java: list[str], hosts: Hosts) -> None:
     assert hosts.get("config/db", host=1) == "localhost:3306"
 
 
+@best_of_three
 def test_a_registration_ends_with_its_lease(java: list[str], hosts: Hosts) -> None:
     printed = checked([*java, "interop.ServiceRegistration", *urls(hosts, 1)])
     registered = time.monotonic()
     assert printed == "Service registered successfully\n"
     assert hosts.get("services/service1", host=2) == "192.168.0.1:8080"
-    hosts.gone("services/service1", TTL_S + TICK_S)
-    assert time.monotonic() - registered > TTL_S - 2.5  # the Java machine takes its time to end
+    hosts.gone("services/service1", LIMIT_S)
+    took_s = time.monotonic() - registered
+    within(took_s, TTL_S + TICK_S, "the end of the lease")
+    if took_s <= TTL_S - 2.5:
+        raise TooSlow("the Java machine took its time to end")
 
 
 def test_jetcd(java: list[str], hosts: Hosts) -> None:
