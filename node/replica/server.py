@@ -141,7 +141,7 @@ class Node:
         self.pace = Pace()
         self.past: Past = Past(
             self.store, self.raft, self.reads, self.streams, self.mark_dirty, max_txn_ops=common.max_txn_ops)
-        self.looking = Looking(self.store, self.reads, self.wake)
+        self.looking: Looking = Looking(self.store, self.reads, self.wake)
         self.writes: Writes = Writes(
             self.raft, self.store, self.dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
             new_lease_id=LeaseIds(machine, common.member_id), refusal=self.upkeep.quota.refusal,
@@ -192,7 +192,7 @@ class Node:
         self.role: Role = role(self, kinds)
         self.clock.each_second(lambda: self.standing.second(loop.time()))
         self.catch_up: Callable[[], None] = self.role.catch_up
-        self.gathering = GatheringTimer(
+        self.gathering: GatheringTimer = GatheringTimer(
             loop, self.role.apply, self._unseen if self.role.gathers else lambda: False, self.wake)
         self.applies: Applies = Applies(
             loop, self.watches.gather, self.gathering.go_on, settings.warning_apply_ms / 1000,
