@@ -15,7 +15,7 @@ PAIRED := tests/cluster tests/interop
 # faults that are waited for, whatever else the machine does meanwhile; the others in tests/faults measure time or memory
 WAITING := tests/faults/fuzz tests/interop/clients/test_patroni.py tests/cluster/starting/test_misconfigurations.py \
 	$(addsuffix .py,$(addprefix tests/faults/,attacking/test_attacks disks/test_disks upgrades/test_rolling upgrades/test_rolling_ctl \
-	$(addprefix kills/test_,faults_at_random readme silence) $(addprefix sharded/test_shards_,bank feed watch)))
+	$(addprefix kills/test_,certificates faults_at_random readme silence) $(addprefix sharded/test_shards_,bank feed watch)))
 ELSEWHERE := $(SHARING) $(PAIRED) $(WAITING)
 
 .DEFAULT_GOAL := help
