@@ -245,12 +245,13 @@ class Lessor:
         return min(first, self._checkpoints[0][0]) if self._checkpoints else first
 
     def time_to_live(self, lease: int, now_ms: int) -> tuple[int, int] | None:
-        """``(seconds left, rounded down; granted TTL)``; None if there is no such lease."""
+        """``(seconds left, rounded down; granted TTL)``; None if there is no such lease. As with etcd, whose
+        clock is finer, less than all is left from the first moment on."""
         assert self.primary, "H7: only the sequencer knows"  # H7
         entry = self._leases.get(lease)
         if entry is None:
             return None
-        return max(entry.deadline_ms - now_ms, 0) // 1000, entry.ttl_s
+        return max(entry.deadline_ms - now_ms - 1, 0) // 1000, entry.ttl_s
 
     def statistics(self) -> dict[str, int]:
         """Sizes, for metrics."""

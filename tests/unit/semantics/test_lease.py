@@ -66,6 +66,11 @@ def test_a_renewal_restarts_the_whole_time() -> None:
     assert lessor.due(19_000) == [7]
 
 
+def test_of_a_lease_granted_this_moment_less_than_its_whole_time_is_left() -> None:
+    lessor = sequencer((7, 10))
+    assert lessor.time_to_live(7, 0) == (9, 10)
+
+
 def test_an_unknown_lease_is_renewed_to_nothing() -> None:
     lessor = sequencer()
     assert lessor.renew(7, 0) == 0
@@ -203,5 +208,5 @@ def test_against_a_list_of_deadlines(seed: int) -> None:
                 assert len(found) == len(due)
                 given_out.update(dict.fromkeys(found, now))
         for i, t in deadlines.items():
-            assert lessor.time_to_live(i, now) == (max(t - now, 0) // 1000, ttls[i])
+            assert lessor.time_to_live(i, now) == (max(t - now - 1, 0) // 1000, ttls[i])
     assert len(lessor) == len(deadlines)

@@ -52,14 +52,14 @@ def test_h7_nothing_is_renewed_or_said_before_the_round_is_confirmed() -> None:
     sequencer.now_ms = 5_000
     sequencer.ask(1, 1, 2, 77, 1)
     assert sequencer.answers() == []
-    assert sequencer.lessor.time_to_live(1, 5_000) == (5, 10)
+    assert sequencer.lessor.time_to_live(1, 5_000) == (4, 10)
     assert len(sequencer.rounds) == 1
     sequencer.now_ms = 6_000
     sequencer.confirmations.confirmed(sequencer.rounds[0], 5)
     ((rid, status, body),) = sequencer.answers()
     assert (rid, status, HEAD.unpack_from(body)) == (1, Status.OK, (9, 3))
     assert Struct("<4q").unpack_from(body, HEAD.size) == (10, 60, 0, 10)
-    assert sequencer.lessor.time_to_live(1, 6_000) == (10, 10)
+    assert sequencer.lessor.time_to_live(1, 6_000) == (9, 10)
 
 
 def test_a_lease_that_is_due_is_named_and_one_asked_for_alone_waits_for_its_end() -> None:
