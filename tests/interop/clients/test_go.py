@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -125,19 +126,28 @@ def test_clientv3_goes_on_when_the_leader_is_killed(
 
 
 @pytest.mark.longer
-@pytest.mark.parametrize("version", VERSIONS)
-def test_clientv3_sees_nothing_of_a_rolling_restart(
-    version: str, programs: dict[str, Path], hosts: Hosts
+def test_clientv3_of_each_version_sees_nothing_of_a_rolling_restart(
+    programs: dict[str, Path], hosts: Hosts
 ) -> None:
-    with Program([programs[version] / "rolling", "-endpoints", hosts.all]) as program:
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(Program([programs[version] / "rolling", "-endpoints", hosts.all]))
+            for version in VERSIONS
+        ]
 
         def more() -> None:
-            program.wait_for("^more$", 60, count=len(program.times("^more$")) + 2)
+            """Each has done more than it had when this was called."""
+            counts = [len(client.times("^more$")) + 2 for client in clients]
+            for client, count in zip(clients, counts, strict=True):
+                client.wait_for("^more$", 60, count=count)
 
-        program.wait_for("^running$", LIMIT_S)
+        for client in clients:
+            client.wait_for("^running$", LIMIT_S)
         for host in range(3):
             hosts.restart(host, more)
             more()
-        program.say("stop")
-        program.finish(LIMIT_S)
-        print(program.text())
+        for client in clients:
+            client.say("stop")
+        for client in clients:
+            client.finish(LIMIT_S)
+            print(client.text())

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	limit   = 150 * time.Second
+	limit   = 300 * time.Second
 	attempt = 20 * time.Second // no request may take longer
 	workers = 6
 )
