@@ -14,6 +14,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -170,24 +171,24 @@ class Member:
         return self._log.read_text()[-3000:] if self._log.exists() else ""
 
 
-@pytest.fixture(params=["etcd3", "etcd"])
-def members(hosts: Hosts, request: pytest.FixtureRequest) -> Iterator[list[Member]]:
-    """Two, on three hosts of muster, by either version."""
+@pytest.fixture
+def pairs(hosts: Hosts) -> Iterator[list[list[Member]]]:
+    """Two members by either version, on three hosts of muster."""
     if not _PATRONI.exists() or not (_programs() / "initdb").exists():
         unavailable("needs Patroni and PostgreSQL")
     prefix = _prefix()
-    directory = Path(tempfile.mkdtemp(prefix="patroni-", dir="/tmp"))
-    if prefix:
-        shutil.chown(directory, "postgres", "postgres")
-    port = free_base_port(1, 4)
-    store = {request.param: {"hosts": hosts.endpoints}}
-    found = [Member(i, directory, store, port + 2 * i, prefix) for i in range(2)]
-    try:
+    found: list[list[Member]] = []
+    with contextlib.ExitStack() as stack:
+        for version in ("etcd3", "etcd"):
+            directory = Path(tempfile.mkdtemp(prefix="patroni-", dir="/tmp"))
+            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            if prefix:
+                shutil.chown(directory, "postgres", "postgres")
+            store, port = {version: {"hosts": hosts.endpoints}}, free_base_port(1, 4)
+            found.append([Member(i, directory, store, port + 2 * i, prefix) for i in range(2)])
+            for member in found[-1]:
+                stack.callback(member.kill)
         yield found
-    finally:
-        for member in found:
-            member.kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _holds(member: Member) -> bool:
@@ -199,7 +200,8 @@ def _holds(member: Member) -> bool:
     return False
 
 
-def test_a_replica_takes_over_from_a_killed_primary_which_joins_it_again(members: list[Member]) -> None:
+def _takes_over(members: list[Member]) -> None:
+    """A replica from its primary."""
     first, second = members
     try:
         first.start()
@@ -219,3 +221,10 @@ def test_a_replica_takes_over_from_a_killed_primary_which_joins_it_again(members
     except AssertionError:
         print("\n".join(member.log() for member in members))
         raise
+
+
+def test_replicas_take_over_from_killed_primaries_which_join_them_again(pairs: list[list[Member]]) -> None:
+    """By either version at once: most of it is a wait for the end of a lease of 20 s, Patroni's shortest."""
+    with ThreadPoolExecutor(len(pairs)) as pool:
+        for ended in [pool.submit(_takes_over, members) for members in pairs]:
+            ended.result()
