@@ -157,5 +157,8 @@ def place(home: Path, to: Path, package: str) -> Path:
     where.mkdir(parents=True)
     for folder in {to / "etcd" / "tests", where.parent}:
         (folder / "fixtures").symlink_to(home / "tests" / "fixtures")
+    if package in CLIENT:
+        expired = Path("tests", "integration", "fixtures-expired")
+        (to / "etcd" / expired).symlink_to(home / expired)
     (to / "etcd" / EXAMPLE).symlink_to(home / EXAMPLE)
     return where
