@@ -1,9 +1,9 @@
 """One file out of the checkpoints of all shards: ``python -m node.backup.build``, a process of its own.
 
 It works beside nodes that serve: behind them at the CPU, on any CPU that is free, and it gives the disk a
-megabyte at a time. It takes the CPU only while nobody else wants it (``giving_way``), and its share as a nice
-process where that is hardly ever. It ends with the process that began it. The job comes by standard input,
-the result goes to standard output, JSON both.
+quarter of a megabyte at a time. It takes the CPU only while nobody else wants it (``giving_way``), and its
+share as a nice process where that is hardly ever. It ends with the process that began it. The job comes by
+standard input, the result goes to standard output, JSON both.
 """
 
 from __future__ import annotations
