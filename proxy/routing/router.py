@@ -491,6 +491,8 @@ class Router:
         """A node has said how things are."""
         route = self.routes[link.shard]
         route.choose(self.loop.time())
+        if not link.shard:
+            self._header_key = (-1, -1)  # shard 0 may be in another term
         resume(self, route)
 
     def link_down(self, link: Link, reason: str) -> None:

@@ -36,6 +36,8 @@ def test_headers_tell_the_term_of_shard_0() -> None:
     assert net.router.term == 4, "which the headers of watches tell"
     lead(net, 0, 5)
     assert [term_of(net, shard, 20 + shard) for shard in (2, 0, 1)] == [5, 5, 5]
+    lead(net, 0, 6)
+    assert term_of(net, 1, 21) == 6, "although nothing else in the header is new"
 
 
 def test_a_front_that_has_not_heard_of_shard_0_tells_the_term_of_who_answers() -> None:
