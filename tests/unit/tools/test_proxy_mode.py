@@ -287,7 +287,10 @@ def answered(port: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("sent", [b"\r\n\r\n", b"GET /\r\n\r\n", b"\xff\xff x\r\n\r\n"])
+@pytest.mark.parametrize("sent", [
+    b"\r\n\r\n", b"GET /\r\n\r\n", b"\xff\xff x\r\n\r\n",
+    b"PUT /v2/keys/a HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+], ids=["nothing", "no version", "no words", "a length of very many digits"])  # fmt: skip
 def test_what_is_no_request_is_a_bad_one(sent: bytes) -> None:
     (port,) = free_ports(1)
     with (

@@ -18,6 +18,7 @@ from tools.muster.host.ports import bind_address
 
 _MOST_HEAD = 1 << 16
 _MOST_READ = 1 << 20
+_MOST_DIGITS = 19  # of a length
 _MOST_AT_ONCE = 1_000  # connections; one more is closed
 _PATIENCE_S = 5.0  # with a client, from its first byte to the last of its answer
 _BAD = (
@@ -75,6 +76,8 @@ class _Refusals:
         method, path, _ = words
         named = {name.strip().lower(): value.strip() for name, _, value in (f.partition(":") for f in fields)}
         length = named.get("content-length", "")
+        if len(length) > _MOST_DIGITS:
+            return _BAD
         if length.isdecimal() and "expect" not in named:  # what is not read would have the connection reset
             await _skip(reader, min(int(length), _MOST_READ))
         status, kind, body = 503, "application/json", NOBODY
