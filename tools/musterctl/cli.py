@@ -1,6 +1,6 @@
 """musterctl's entry: match the command line, take the environment, run the command, exit as etcdctl does.
 
-With ``--api 2``, MUSTERCTL_API=2 or ETCDCTL_API=2 the line is one of the v2 API (``v2``).
+With ``--api 2`` before the subcommand, MUSTERCTL_API=2 or ETCDCTL_API=2 the line is of the v2 API (``v2``).
 
 Exit codes: 0 done, 1 the request failed, 2 no client, 3 bad input, 4 unsupported value,
 5 interrupted by the server, 128 wrong arguments.
@@ -57,16 +57,44 @@ def run(line: list[str]) -> int:
 
 
 def _api_version(line: list[str]) -> tuple[str, list[str]]:
-    """Which API the line is for, and the line without ``--api``, which stands first."""
+    """Which API the line is for, and the line without ``--api``."""
     version = os.environ.get("MUSTERCTL_API", "") or os.environ.get("ETCDCTL_API", "") or "3"
-    if line and line[0] == "--api":
-        version, line = (line[1] if len(line) > 1 else ""), line[2:]
-    elif line and line[0].startswith("--api="):
-        version, line = line[0].removeprefix("--api="), line[1:]
+    if any(word == "--api" or word.startswith("--api=") for word in line):
+        given, line = _without_api(line)
+        version = version if given is None else given
     if version not in ("2", "3"):
         print(f"unsupported API version: {version}", file=sys.stderr)
         raise Exit(1)
     return version, line
+
+
+def _without_api(line: list[str]) -> tuple[str | None, list[str]]:
+    """The last value of ``--api`` before the subcommand, if there is one, and the other words.
+
+    Which API's flags stand there is not known yet: a word is a flag's value if it is so in either API.
+    """
+    taking = _flags_with_value()
+    version: str | None = None
+    kept: list[str] = []
+    words = list(line)
+    while words and len(words[0]) > 1 and words[0][0] == "-" and words[0] != "--":
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if name == "--api":
+            version = value if equals else (words.pop(0) if words else "")
+            continue
+        kept.append(word)
+        if not equals and words and name.removeprefix("-").removeprefix("-") in taking:
+            kept.append(words.pop(0))
+    return version, kept + words
+
+
+def _flags_with_value() -> set[str]:
+    """The names of both APIs' global flags that take a value."""
+    older = import_module("tools.musterctl.v2.table").GLOBAL
+    newer = import_module("tools.musterctl.global_flags").GLOBAL_FLAGS
+    names = {name for option in older if option.kind != "bool" for name in option.names}
+    return names | {name for flag in newer if flag.kind != "bool" for name in (flag.name, flag.short) if name}
 
 
 def _dispatch(root: Command, line: list[str]) -> None:

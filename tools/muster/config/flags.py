@@ -177,8 +177,8 @@ _GROUPS: dict[str, list[Flag]] = {
              "make directories in which hosts of other clusters find each other: /new?size=3 at the client "
              "port answers with a URL for their --discovery; needs --enable-v2"),
         Flag("peer-insecure", B, "false",
-             "listen for peers beyond this machine without a --peer-key-file: whoever reaches that port "
-             "may read, write and vote"),
+             "listen for peers beyond this machine with neither a --peer-key-file nor certificates of a "
+             "--peer-trusted-ca-file: whoever reaches that port may read, write and vote"),
         Flag("client-cert-allowed-cn", L, "",
              "common names of which a client certificate must have one; etcd has this in its file only",
              yaml=_CLIENT + "allowed-cn"),
