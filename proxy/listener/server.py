@@ -107,7 +107,7 @@ class _Front(asyncio.Protocol):
                 self.flush()
             except HANDLER_MISTAKES as error:
                 self._fault(error)
-            if http2.more or len(data) > _TURN_BYTES >> 2:  # libuv would read 8 MB of it in this turn
+            if http2.more:
                 self.again()
         elif (http1 := self.http1) is not None:
             try:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from time import perf_counter
 
-import hpack
 import pytest
 
 from proxy.grpc.registry import Registry
@@ -247,39 +245,6 @@ def test_a_flood_has_short_turns_and_who_sends_little_is_not_asked() -> None:
             while b"01234567" not in seen:
                 seen += quiet.recv(65_536)
             assert len(backlog.allowed) == asked_before
-
-
-def test_a_turn_reads_a_quarter_of_a_megabyte_of_a_connection() -> None:
-    """Whoever sends puts of 1 MB has as much read as there is: a turn took 20 to 40 ms."""
-    received: list[int] = []
-    registry, streams, size = Registry(), range(1, 9, 2), 60 * f.DEFAULT_MAX_FRAME
-    registry.unary("/a.B/Large", lambda call, body: call.reply(b""))
-    fields = {":method": "POST", ":scheme": "http", ":path": "/a.B/Large", ":authority": "x",
-              "content-type": "application/grpc", "te": "trailers"}
-    encoder = hpack.Encoder()
-    message = b"\0" + (size - 5).to_bytes(4, "big") + bytes(size - 5)
-    pieces = [message[at : at + f.DEFAULT_MAX_FRAME] for at in range(0, size, f.DEFAULT_MAX_FRAME)]
-    data = PREFACE + f.frame(f.SETTINGS, 0, 0, b"")
-    for stream in streams:
-        data += f.header_frames(stream, encoder.encode(list(fields.items())), False)
-        data += b"".join(f.frame(f.DATA, 0, stream, piece) for piece in pieces)
-        data += f.frame(f.DATA, f.END_STREAM, stream, b"")
-    with serving(registry) as running, connected(running) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
-
-        def count() -> None:
-            received.append(running.server.received_bytes)
-            running.loop.call_soon(count)
-
-        running.call(count)
-        with held(running):
-            sender = threading.Thread(target=sock.sendall, args=(data,))
-            sender.start()
-        wait_for(lambda: running.server.received_bytes >= len(data) - len(PREFACE), LIMIT_S)
-        sender.join(LIMIT_S)
-        running.call(received.append, running.server.received_bytes)
-    assert received[-1] <= len(data)
-    assert max(after - before for before, after in itertools.pairwise(received)) <= 300_000
 
 
 def test_who_goes_while_his_request_waits_has_none() -> None:
