@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
+import h11
+
 from proxy.shared.unreached import NO_ENDPOINTS, NOBODY, OWN
 from tools.muster.config.settings import Url
 from tools.muster.host.ports import bind_address
 
 _MOST_HEAD = 1 << 16
 _MOST_READ = 1 << 20
-_MOST_DIGITS = 19  # of a length
 _MOST_AT_ONCE = 1_000  # connections; one more is closed
 _PATIENCE_S = 5.0  # with a client, from its first byte to the last of its answer
 _BAD = (
@@ -61,7 +62,7 @@ class _Refusals:
                 writer.write(await self._answer(reader))
                 writer.write_eof()
                 await writer.drain()
-        except (OSError, EOFError, asyncio.LimitOverrunError):  # TimeoutError is an OSError
+        except (OSError, EOFError):  # TimeoutError is an OSError
             pass
         finally:
             self._open.discard(task)
@@ -69,32 +70,43 @@ class _Refusals:
 
     async def _answer(self, reader: asyncio.StreamReader) -> bytes:
         """Read one request, and refuse it."""
-        line, *fields = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        words = line.split(" ")
-        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST_HEAD)
+        try:
+            request = await _read(reader, connection)
+        except h11.RemoteProtocolError:
             return _BAD
-        method, path, _ = words
-        named = {name.strip().lower(): value.strip() for name, _, value in (f.partition(":") for f in fields)}
-        length = named.get("content-length", "")
-        if len(length) > _MOST_DIGITS:
-            return _BAD
-        if length.isdecimal() and "expect" not in named:  # what is not read would have the connection reset
-            await _skip(reader, min(int(length), _MOST_READ))
         status, kind, body = 503, "application/json", NOBODY
-        if path.partition("?")[0] == OWN and method == "GET":
+        if request.target.partition(b"?")[0] == OWN.encode() and request.method == b"GET":
             status, kind, body = 200, "text/plain; charset=utf-8", NO_ENDPOINTS
-        if self._read_only and method != "GET":
+        if self._read_only and request.method != b"GET":
             status, kind, body = 501, "", b""
-        head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Date: {formatdate(usegmt=True)}"]
-        if kind:
-            head.append(f"Content-Type: {kind}")
-        head += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
-        return "\r\n".join(head).encode() + (b"" if method == "HEAD" else body)
+        fields = [("Date", formatdate(usegmt=True)), *([("Content-Type", kind)] if kind else []),
+                  ("Content-Length", str(len(body))), ("Connection", "close")]
+        events: list[h11.Event] = [
+            h11.Response(status_code=status, headers=fields, reason=HTTPStatus(status).phrase.encode())]
+        if request.method != b"HEAD":
+            events.append(h11.Data(data=body))
+        return b"".join([connection.send(event) or b"" for event in events])
 
 
-async def _skip(reader: asyncio.StreamReader, size: int) -> None:
-    while size > 0 and (piece := await reader.read(min(size, _MOST_HEAD))):
-        size -= len(piece)
+async def _read(reader: asyncio.StreamReader, connection: h11.Connection) -> h11.Request:
+    """A request's head, and of its body what may be read: what is not would have the connection reset."""
+    request: h11.Request | None = None
+    left = _MOST_READ
+    while True:
+        event = connection.next_event()
+        if isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.Data):
+            left -= len(event.data)
+        elif event is h11.NEED_DATA and (request is None or (
+                left > 0 and not connection.they_are_waiting_for_100_continue)):
+            connection.receive_data(await reader.read(_MOST_HEAD))
+        else:
+            break
+    if request is None:
+        raise EOFError
+    return request
 
 
 @contextlib.contextmanager
