@@ -70,7 +70,7 @@ def _masked(data: bytes) -> str:
     text = re.sub(r"(VERSION:\n   |musterctl version: )\S+", r"\1VERSION", text)
     text = re.sub(r'"expiration":"[^"]+","ttl":\d+|(?<=TTL: )[1-9]\d*', "TTL", text)
     text = re.sub(r"127\.0\.0\.1:\d{4,5}", "ADDRESS", text)
-    return re.sub(r"\b[0-9a-f]{15,16}\b", "ID", text)
+    return re.sub(r"\b[0-9a-f]{13,16}\b", "ID", text)
 
 
 def put(address: str, key: str, value: str) -> int:

@@ -162,7 +162,7 @@ class Cluster:
         text = re.sub(r"remaining\(\d+s\)|\"TTL\" : \d+|\"ttl\":\d+", "TTL", text)
         text = re.sub(r"^((?:http://)?<client \d>, )\d+$", r"\1HASH", text, flags=re.MULTILINE)
         text = re.sub(r"(, (?:true|false), (?:true|false)), \d+, \d+, \d+,", r"\1, N, N, N,", text)
-        text = re.sub(r"\b[0-9a-f]{14,16}\b|\b\d{16,20}\b", "ID", text)  # a lease's
+        text = re.sub(r"\b[0-9a-f]{14,16}\b|(?<=/)[0-9a-f]{10,13}\b|\b\d{16,20}\b", "ID", text)  # a lease's
         if "+---" in text:  # a cell's width follows what is in it
             text = re.sub(r"\d+(\.\d+)?(ms|µs|s)?(?= +\|)", "N", text)
             text = re.sub(r"-+", "-", re.sub(r" +", " ", text))
