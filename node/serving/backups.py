@@ -57,7 +57,7 @@ _WINDOW_BYTES = 512 * 1024
 _CHUNK_BYTES = 128 * 1024
 # A chunk takes the loops of node and front 0.4 ms, its receiver as long: what others ask for comes between
 _CHUNK_EVERY_S = 0.002
-_CHUNK_BESIDE_S = 0.004  # while they ask
+_CHUNK_BESIDE_S = 0.006  # while they ask
 _MOST = 4  # of each kind at once; each holds a checkpoint, or a file, on the disk
 _BUDGET_BYTES = 32 << 20  # of rows in the memory of what builds
 _NAME = re.compile(r"checkpoint-\d+")
