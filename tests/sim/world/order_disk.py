@@ -6,16 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cluster.raft import Configuration, Entry, HardState, SnapshotPosition
+from tests.raft_log import MemoryLog
 from tests.sim.world.order_world import DiskBroke, Process, Violation
 
 
-class LogDisk:
+class LogDisk(MemoryLog):
     """The log as the process sees it, and as a crash leaves it."""
 
     def __init__(self, configuration: Configuration) -> None:
-        self.hard = HardState(0, 0, 0)
-        self.position = SnapshotPosition(0, 0, configuration)
-        self.log: list[Entry] = []
+        super().__init__(configuration)
         self.metas: dict[str, bytes] = {}
         self.writes = 0
         self.failing = False  # no sync succeeds, no write finds room
@@ -26,34 +25,19 @@ class LogDisk:
 
     # -- LogStorage
 
-    def hard_state(self) -> HardState:
-        return self.hard
-
-    def snapshot_position(self) -> SnapshotPosition:
-        return self.position
-
-    def last_index(self) -> int:
-        return self.position.index + len(self.log)
-
     def term(self, index: int) -> int:
         if index == self.position.index:
             return self.position.term
         if not self.position.index < index <= self.last_index():
             raise IndexError(f"entry {index} outside of ({self.position.index}, {self.last_index()}]")
-        return self.log[index - self.position.index - 1].term
+        return super().term(index)
 
     def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
         if not self.position.index < first <= last <= self.last_index():
             raise IndexError(
                 f"entries [{first}, {last}] outside of ({self.position.index}, {self.last_index()}]"
             )
-        found = self.log[first - self.position.index - 1 : last - self.position.index]
-        size = 0
-        for at, entry in enumerate(found):
-            size += len(entry.data)
-            if at and size > max_bytes:
-                return found[:at]
-        return found
+        return super().entries(first, last, max_bytes)
 
     def bytes_after(self, index: int) -> int:
         return sum(len(entry.data) for entry in self.log[max(0, index - self.position.index):])

@@ -181,14 +181,20 @@ def test_a_front_started_before_its_node_finds_it(tmp_path: Path) -> None:
     run(test)
 
 
+def key_file(folder: Path, keys: tuple[bytes, bytes]) -> str:
+    """A file of a cluster's keys, as a front is given it."""
+    path = folder / "keys.json"
+    path.write_text(json.dumps({"public": keys[0].decode(), "secret": keys[1].decode()}))
+    return str(path)
+
+
 @pytest.mark.parametrize("encrypted", [False, True])
 def test_a_remote_node_is_reached_over_tcp_with_the_clusters_key(tmp_path: Path, encrypted: bool) -> None:
     async def test(context: zmq.Context[Any]) -> None:
         keys, path = None, ""
         if encrypted:
             keys = zmq.curve_keypair()
-            path = str(tmp_path / "keys.json")
-            Path(path).write_text(json.dumps({"public": keys[0].decode(), "secret": keys[1].decode()}))
+            path = key_file(tmp_path, keys)
         port = free_port()
         node = RouterNode(context, f"tcp://127.0.0.1:{port}", b"F", keys)
         async with router_of(settings(tmp_path, own=0, port=port, curve=path)) as router:
@@ -206,12 +212,10 @@ def test_a_remote_node_is_reached_over_tcp_with_the_clusters_key(tmp_path: Path,
 
 def test_another_clusters_key_reaches_nobody(tmp_path: Path) -> None:
     async def test(context: zmq.Context[Any]) -> None:
-        public, secret = zmq.curve_keypair()
-        path = tmp_path / "keys.json"
-        path.write_text(json.dumps({"public": public.decode(), "secret": secret.decode()}))
+        path = key_file(tmp_path, zmq.curve_keypair())
         port = free_port()
         node = RouterNode(context, f"tcp://127.0.0.1:{port}", b"F", zmq.curve_keypair())
-        async with router_of(settings(tmp_path, own=0, port=port, curve=str(path))) as router:
+        async with router_of(settings(tmp_path, own=0, port=port, curve=path)) as router:
             await asyncio.sleep(0.3)
             assert not router.ready
             assert node.hellos == []
@@ -223,13 +227,11 @@ def test_another_clusters_key_reaches_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize("front", ["without a key", "with another"])
 def test_a_front_that_holds_no_key_or_another_says_what_to_look_at(tmp_path: Path, front: str) -> None:
     async def test(context: zmq.Context[Any]) -> None:
-        public, secret = zmq.curve_keypair()
-        path = tmp_path / "keys.json"
-        path.write_text(json.dumps({"public": public.decode(), "secret": secret.decode()}))
+        path = key_file(tmp_path, zmq.curve_keypair())
         port = free_port()
         node = RouterNode(context, f"tcp://127.0.0.1:{port}", b"F", zmq.curve_keypair())
-        key_file = str(path) if front == "with another" else ""
-        async with router_of(settings(tmp_path, own=0, port=port, curve=key_file)) as router:
+        curve = path if front == "with another" else ""
+        async with router_of(settings(tmp_path, own=0, port=port, curve=curve)) as router:
             links = router.routes[0].links
             await until(lambda: any("--peer-key-file" in link.trouble for link in links.values()))
         await node.close()
