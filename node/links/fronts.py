@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -18,7 +18,7 @@ from cluster.repeats import Repeats
 from cluster.wire import messages
 from cluster.wire.frames import HIGHEST, LOWEST, agreed
 from cluster.wire.link import spoken_by
-from cluster.wire.messages import ANSWER, HEAD, HELLO_BODY, SEQUENCE, SPOKEN, Method, Status
+from cluster.wire.messages import ANSWER, HEAD, HELLO_BODY, LEADER, SEQUENCE, SPOKEN, Method, Status
 
 log = structlog.get_logger("fronts")
 
@@ -314,3 +314,19 @@ class Fronts:
         for link in self.links.values():
             link.answer(0, status, body)
             self.dirty.add(link)
+
+
+class Leadership(Protocol):
+    """What Raft says of who leads."""
+
+    @property
+    def term(self) -> int: ...
+    @property
+    def leader_id(self) -> int: ...
+    @property
+    def is_leader(self) -> bool: ...
+
+
+def say_not_leader(raft: Leadership, link: FrontLink, rid: int) -> None:
+    """Tell that nothing was logged, and who leads, if it is somebody else (I23)."""
+    link.answer(rid, Status.NOT_LEADER, LEADER.pack(0 if raft.is_leader else raft.leader_id, raft.term))

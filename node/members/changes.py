@@ -37,7 +37,7 @@ from cluster.wire.messages import (
     Method,
     Status,
 )
-from node.links.fronts import FrontLink
+from node.links.fronts import FrontLink, say_not_leader
 from node.members.group import REQUEST, GroupNode, Standing, asked_for, carry_out, standing
 
 if TYPE_CHECKING:
@@ -98,12 +98,7 @@ class Changes:
     def submit(self, link: FrontLink, rid: int, body: bytes) -> None:
         """Take in a wish: its kind (u8) and the request."""
         if not self._leads:
-            raft = self._node.raft
-            link.answer(
-                rid,
-                Status.NOT_LEADER,
-                LEADER.pack(0 if raft.role is Role.LEADER else raft.leader_id, raft.term),
-            )
+            say_not_leader(self._node.raft, link, rid)
             self._node.mark_dirty(link)
         elif len(self._wishes) >= _MOST_WISHES:
             raise EtcdError(errors.TOO_MANY_REQUESTS)
@@ -232,7 +227,7 @@ class Changes:
                 carry_out(node, change)
             link.answer(rid, Status.OK, standing(raft, node.now_ms()).encode())
         else:
-            link.answer(rid, Status.NOT_LEADER, LEADER.pack(raft.leader_id, raft.term))
+            say_not_leader(raft, link, rid)
         node.mark_dirty(link)
 
     def look(self) -> None:

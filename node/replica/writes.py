@@ -33,8 +33,8 @@ from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pipeline.aside import Aside
 from cluster.pipeline.intake import Intake
 from cluster.pipeline.under_way import UnderWay
-from cluster.wire.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
-from node.links.fronts import FrontLink
+from cluster.wire.messages import ANSWER, HEAD, PUT_ANSWER, Method, Status
+from node.links.fronts import FrontLink, Leadership, say_not_leader
 from node.storage import Prepared, PreparedPuts, PreparedRows
 
 log = structlog.get_logger("writes")
@@ -44,15 +44,9 @@ _HEAD_BYTES = HEAD.size
 _MAX_UNCOMMITTED = 8  # entries on their way; while so many are, requests gather for a larger one
 
 
-class Consensus(Protocol):
+class Consensus(Leadership, Protocol):
     """What is asked of Raft here."""
 
-    @property
-    def term(self) -> int: ...
-    @property
-    def leader_id(self) -> int: ...
-    @property
-    def is_leader(self) -> bool: ...
     @property
     def transferring(self) -> bool: ...
     @property
@@ -163,8 +157,7 @@ class Writes:
             self._not_leader(link, rid)
 
     def _not_leader(self, link: FrontLink, rid: int) -> None:
-        leader = self._raft.leader_id if not self._raft.is_leader else 0
-        link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, self._raft.term))
+        say_not_leader(self._raft, link, rid)
         self._mark_dirty(link)
         self.failed += 1
 

@@ -17,8 +17,8 @@ from cluster.faults import MISTAKES, faults
 from cluster.features.auth.principal import SAID
 from cluster.features.lessor import Lessor
 from cluster.pb import rpc_pb2
-from cluster.wire.messages import LEADER, LEASE_DUE, READ_INDEX_ANSWER, Method, Status
-from node.links.fronts import FrontLink
+from cluster.wire.messages import LEASE_DUE, READ_INDEX_ANSWER, Method, Status
+from node.links.fronts import FrontLink, Leadership, say_not_leader
 from node.serving.leases.keys import Store, answer_keys
 from node.serving.reads import Waiting
 from node.slicing.slicer import Slices
@@ -29,15 +29,9 @@ MOST_OPEN = 100_000
 Question = tuple[FrontLink, int, int, bytes]  # link, rid, method, body
 
 
-class Consensus(Protocol):
+class Consensus(Leadership, Protocol):
     """What is asked of Raft here."""
 
-    @property
-    def term(self) -> int: ...
-    @property
-    def leader_id(self) -> int: ...
-    @property
-    def is_leader(self) -> bool: ...
     def read_index(self, context: int) -> None: ...
 
 
@@ -150,8 +144,7 @@ class Confirmations:
 
     def _not_leader(self, question: Question) -> None:
         link, rid, _, _ = question
-        leader = 0 if self._raft.is_leader else self._raft.leader_id
-        link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, self._raft.term))
+        say_not_leader(self._raft, link, rid)
         self._mark_dirty(link)
 
     def _answer(self, questions: list[Question], index: int) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from cluster.order.log import Fold
-from cluster.raft import Raft, Role
-from cluster.wire.messages import LEADER, Status
-from node.links.fronts import FrontLink
+from cluster.raft import Raft
+from node.links.fronts import FrontLink, say_not_leader
 from node.links.siblings import NodeLinks
 from node.replica.role import Kinds, RoleNode
 from node.storage import StateStore
@@ -42,6 +41,5 @@ def load_fold(store: StateStore) -> Fold:
 
 def not_leader(node: RefusingNode, link: FrontLink, rid: int) -> None:
     """Tell that nothing was logged, and who leads (I23)."""
-    leader = 0 if node.raft.role is Role.LEADER else node.raft.leader_id
-    link.answer(rid, Status.NOT_LEADER, LEADER.pack(leader, node.raft.term))
+    say_not_leader(node.raft, link, rid)
     node.mark_dirty(link)

@@ -9,7 +9,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.raft import Raft, Role
 from cluster.wire.messages import Status
-from node.links.fronts import FrontLink
+from node.links.fronts import FrontLink, say_not_leader
 
 
 class SuccessionNode(Protocol):
@@ -51,8 +51,7 @@ class Succession:
         """Hand leadership to the member a front names."""
         node, raft = self._node, self._raft
         if raft.role is not Role.LEADER:
-            link.answer(rid, Status.NOT_LEADER,
-                        raft.leader_id.to_bytes(8, "little") + raft.term.to_bytes(8, "little"))
+            say_not_leader(raft, link, rid)
         else:
             target = int.from_bytes(body[:8], "little")
             if target not in raft.configuration.voters:

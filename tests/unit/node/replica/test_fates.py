@@ -34,7 +34,7 @@ class FakeNode:
 
     def __init__(self, term: int) -> None:
         self.log = SimpleNamespace(term=lambda index: term)
-        self.raft = SimpleNamespace(role=Role.FOLLOWER, leader_id=2, term=term)
+        self.raft = SimpleNamespace(role=Role.FOLLOWER, is_leader=False, leader_id=2, term=term)
         self.past: Any = SimpleNamespace(
             deliver=lambda link, rid, status, body, term: link.answer(rid, status, body)
         )

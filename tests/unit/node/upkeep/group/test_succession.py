@@ -30,7 +30,8 @@ class Leader:
         self.heard = {member_id: SimpleNamespace(match=match, heard_ms=10_000)
                       for member_id, match in ((2, 7), (3, 9), (4, 9))}
         self.raft: Any = SimpleNamespace(
-            role=Role.LEADER, leader_id=1, term=5, configuration=Configuration(frozenset((1, 2, 3))),
+            role=Role.LEADER, is_leader=True, leader_id=1, term=5,
+            configuration=Configuration(frozenset((1, 2, 3))),
             peers=lambda: self.heard, transfer_leadership=self.handed_to.append)
         self.succession = Succession(self, self.raft, election_ms=ELECTION_MS, now_ms=lambda: self.now_ms)
 
@@ -85,6 +86,6 @@ def test_only_a_voter_can_be_named() -> None:
 
 def test_who_does_not_lead_says_who_does() -> None:
     leader = Leader()
-    leader.raft.role, leader.raft.leader_id = Role.FOLLOWER, 3
+    leader.raft.role, leader.raft.is_leader, leader.raft.leader_id = Role.FOLLOWER, False, 3
     assert leader.transfer(2) == (Status.NOT_LEADER, (3).to_bytes(8, "little") + (5).to_bytes(8, "little"))
     assert leader.handed_to == []
