@@ -129,7 +129,7 @@ def _refreshed(row: Row) -> Row:
     target = flag
     if flag.support is Support.ALIAS and flag.alias in SERVER_FLAGS:
         target = SERVER_FLAGS[flag.alias]
-    if target.support is Support.LATER:
+    if target.support is Support.REFUSED:
         return Row(row.area, row.name, "no", "refused at start, unless it has its default value")
     if target.support in (Support.NO_EFFECT, Support.IGNORED):
         return Row(row.area, row.name, "no effect", "taken, and said so at the start: " + _FLAG_TEST)

@@ -62,7 +62,7 @@ def markdown() -> str:
         "muster's own stand first.",
         "Precedence: `--config-file` alone, if given; else command line, `MUSTER_*`, `ETCD_*`, default.",
         "",
-        "A flag that muster does not support yet is refused at start unless it has its default value:",
+        "A flag that muster does not support is refused at start unless it has its default value:",
         "no setting is dropped in silence. In the file, durations written as numbers are nanoseconds.",
     ]
     for group, flags in groups(SERVER_FLAGS).items():

@@ -28,7 +28,7 @@ from tools.muster.machine.disk.disks import NodesMachine
 from tools.muster.machine.process.handed import take
 from tools.muster.machine.process.place import Place
 from tools.muster.machine.process.scheduling import short_slices
-from tools.muster.machine.process.setup import settle_memory
+from tools.muster.machine.process.setup import hold_memory, settle_memory
 from tools.muster.machine.process.status import StatusPipe, parts
 from tools.muster.machine.process.trimming import give_back_freed
 from tools.muster.machine.process.turns import turns
@@ -186,7 +186,7 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings, place
     turns.watch(loop)
     place.keep(loop)
     settle_memory()
-    give_back_freed(loop)
+    give_back_freed(loop, locked=common.memory_mlock)
     await asyncio.wait(stopping_or_draining, return_when=asyncio.FIRST_COMPLETED)
     if not node.fatal.done():
         await front.stop()
@@ -206,6 +206,7 @@ def main() -> int:
                    process=f"node-{node_settings.shard}+front")
     place = Place(common.cpu, lets_go=common.cpu_lets_go)
     short_slices()
+    hold_memory(common, log)
     return guarded(node_settings, _run(node_settings, front_settings, place))
 
 

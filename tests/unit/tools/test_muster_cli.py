@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from tools.muster import cli
-from tools.muster.config.flags import SERVER_FLAGS, Kind, Support
+from tools.muster.config.flags import SERVER_FLAGS, Support
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.config.settings import build
 from tools.muster.host import ports, rundir
@@ -24,8 +24,7 @@ from tools.muster.local import commands as local_cli
 from tools.muster.local import layout
 
 ROOT = Path(__file__).parents[3]
-# until there is none
-LATER = [f for f in SERVER_FLAGS.values() if f.support is Support.LATER and f.kind is Kind.STR][:1]
+REFUSED = [f for f in SERVER_FLAGS.values() if f.support is Support.REFUSED]
 
 
 def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -47,7 +46,7 @@ def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProc
             ("--heartbeat-interval=300",), 1,
             "error verifying flags, --election-timeout[1000ms] should be at least as 5 times",
         ),
-        *(((f"--{flag.name}=x",), 1, f"--{flag.name} is not supported yet") for flag in LATER),
+        *(((f"--{flag.name}=x",), 1, f"--{flag.name} is not supported (") for flag in REFUSED),
         (
             ("--listen-client-urls=https://127.0.0.1:2379", "--advertise-client-urls=https://127.0.0.1:2379"),
             1,

@@ -134,17 +134,19 @@ def test_a_rate_of_traces_is_of_a_million() -> None:
         build(rate, "--enable-distributed-tracing")
 
 
-@pytest.mark.parametrize(
-    "arg",
-    ["--memory-mlock", "--experimental-enable-v2v3=x"],
-)  # fmt: skip
-def test_what_is_not_there_yet_is_refused_by_name(arg: str) -> None:
-    with pytest.raises(ConfigError, match=r"^--[a-z0-9-]+ is not supported yet"):
-        build(arg)
+def test_what_is_not_there_is_refused_with_what_takes_its_place() -> None:
+    with pytest.raises(ConfigError, match=r"^--experimental-enable-v2v3 is not supported .*by --enable-v2"):
+        build("--experimental-enable-v2v3=/v2")
+
+
+@pytest.mark.parametrize("flag", ["memory-mlock", "experimental-memory-mlock"])
+def test_memory_is_locked_by_either_name(flag: str) -> None:
+    assert setting(build(f"--{flag}"), "memory-mlock")
+    assert not setting(build(), "memory-mlock")
 
 
 @pytest.mark.parametrize("arg", ["--auth-token=simple", "--pre-vote", "--peer-cert-file="])
-def test_what_is_not_there_yet_may_have_its_default(arg: str) -> None:
+def test_what_is_not_there_may_have_its_default(arg: str) -> None:
     assert build(arg).warnings == ()
 
 

@@ -1,7 +1,7 @@
 """The one flag table: command line, environment, YAML file, ``--help`` and docs/flags.md come from it.
 
 Names, defaults, environment variables and file keys are etcd's (3.4 to 3.6); muster's own flags stand first.
-``support`` says what muster does with a flag today. A flag whose function is not there yet is refused when it
+``support`` says what muster does with a flag today. A flag whose function is not there is refused when it
 is set to anything but its default: a setting is never silently dropped.
 """
 
@@ -34,7 +34,7 @@ class Support(Enum):
 
     WORKS = "works"
     NO_EFFECT = "accepted, without effect in muster"
-    LATER = "not supported yet: refused unless it has its default value"
+    REFUSED = "not supported: refused unless it has its default value"
     ALIAS = "deprecated: use the other name"
     IGNORED = "accepted and ignored with a warning, as etcd does"
 
@@ -70,7 +70,7 @@ class Flag:
 
 S, B, U, N, D = Kind.STR, Kind.BOOL, Kind.UINT, Kind.INT, Kind.DURATION
 URLS, L, E = Kind.URLS, Kind.LIST, Kind.ENUM
-NO, LATER, IGNORED = Support.NO_EFFECT, Support.LATER, Support.IGNORED
+NO, REFUSED, IGNORED = Support.NO_EFFECT, Support.REFUSED, Support.IGNORED
 LEVELS = ("debug", "info", "warn", "error", "panic", "fatal")
 ROTATION = '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}'
 _CLIENT, _PEER = "client-transport-security/", "peer-transport-security/"
@@ -207,7 +207,9 @@ _GROUPS: dict[str, list[Flag]] = {
              "listeners for HTTP alone; those of --listen-client-urls serve gRPC alone then"),
         Flag("max-snapshots", U, "5", "snapshot files kept", NO),
         Flag("max-wals", U, "5", "log files kept", NO),
-        Flag("memory-mlock", B, "false", "lock memory pages", LATER),
+        Flag("memory-mlock", B, "false",
+             "lock the memory of all processes of this host, so that none of it is swapped out; needs an "
+             "unlimited RLIMIT_MEMLOCK"),
         Flag("quota-backend-bytes", N, "0", "size quota of the store; 0: 2147483648, negative: off"),
         Flag("backend-bbolt-freelist-type", E, "map", "free list of bbolt", NO, choices=("array", "map")),
         Flag("backend-batch-interval", D, "0s", "longest time between commits of the backend", NO),
@@ -436,7 +438,9 @@ _GROUPS: dict[str, list[Flag]] = {
              "a front leaves a member that is silent for an election timeout", NO),
     ],
     "removed from etcd": [
-        Flag("experimental-enable-v2v3", S, "", "v2 emulation", LATER),
+        Flag("experimental-enable-v2v3", S, "",
+             "version 2 of the API on the keys of version 3; muster serves it by --enable-v2, from a tree of "
+             "its own", REFUSED),
         Flag("log-package-levels", S, "", "levels per package", NO),
     ],
 }

@@ -190,13 +190,13 @@ def _advertised(values: Values, flag: str, listen: tuple[Url, ...]) -> tuple[Url
 
 
 def _check_support(values: Values) -> list[str]:
-    """Refuse what is not there yet; ConfigError names the flag. Returns warnings."""
+    """Refuse what is not there; ConfigError names the flag. Returns warnings."""
     warnings = []
     for flag in SERVER_FLAGS.values():
         if not values.is_set(flag.name) or values[flag.name] == convert(flag, flag.default):
             continue
-        if flag.support is Support.LATER:
-            raise ConfigError(f"--{flag.name} is not supported yet ({flag.help})")
+        if flag.support is Support.REFUSED:
+            raise ConfigError(f"--{flag.name} is not supported ({flag.help})")
         if flag.support is Support.NO_EFFECT:
             warnings.append(f"--{flag.name} has no effect in muster ({flag.help})")
     gates_of(values["feature-gates"])

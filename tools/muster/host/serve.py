@@ -25,6 +25,7 @@ from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
 from tools.muster.host.supervisor import Logger, StopLimits, Supervisor, say_removed
 from tools.muster.machine.process.descriptors import raise_limit
+from tools.muster.machine.process.locking import CannotLock, limit_that_ends_growth, lock_memory
 from tools.muster.machine.process.memory import for_clients, of_the_host
 
 _LEAST_BLOCK_CACHE_BYTES = 4 << 20  # of a shard
@@ -37,6 +38,7 @@ def run(config: ServerConfig) -> int:
     for warning in config.warnings:
         log.warning(warning)
     raise_limit()
+    hold_memory(config, log)
     for looser in bootstrap.prepare_data_dir(config.data_dir):
         log.warning(looser)
     lock = rundir.DataDirLock(config.data_dir)
@@ -87,6 +89,18 @@ def run(config: ServerConfig) -> int:
                 "starting with that one")
     finally:
         lock.release()
+
+
+def hold_memory(config: ServerConfig, log: Logger) -> None:
+    """Lock the supervisor's memory, if it is to be; its processes lock their own. ConfigError."""
+    if not setting(config, "memory-mlock"):
+        return
+    try:
+        lock_memory()
+    except CannotLock as e:
+        raise ConfigError(str(e)) from None
+    if most := limit_that_ends_growth():
+        log.warning("memory is locked within a limit: a process that would have more ends", limit_bytes=most)
 
 
 def log_of(config: ServerConfig) -> Logger:
@@ -209,6 +223,7 @@ def _common(
         ),
         cpu=cpu,
         cpu_lets_go=pinning.lets_go(config.cpus),
+        memory_mlock=setting(config, "memory-mlock"),
         status_fd=status_fd,
     )
 

@@ -16,7 +16,7 @@ from tools.muster.machine.process.crash import crash_handler
 from tools.muster.machine.process.handed import take
 from tools.muster.machine.process.place import Place
 from tools.muster.machine.process.scheduling import short_slices
-from tools.muster.machine.process.setup import settle_memory
+from tools.muster.machine.process.setup import hold_memory, settle_memory
 from tools.muster.machine.process.trimming import give_back_freed
 from tools.muster.machine.process.turns import turns
 from tools.muster.machine.real import RealMachine
@@ -35,7 +35,7 @@ async def serve(settings: FrontSettings, place: Place) -> None:
     front = Front(settings, machine)
     await front.start()
     settle_memory()
-    give_back_freed(loop)
+    give_back_freed(loop, locked=settings.common.memory_mlock)
     turns.watch(loop)
     place.keep(loop)
     await stopping.wait()
@@ -51,6 +51,7 @@ def main() -> None:
                    front=settings.index)
     place = Place(common.cpu, lets_go=common.cpu_lets_go)
     short_slices()
+    hold_memory(common, log)
     uvloop.run(serve(settings, place))
 
 

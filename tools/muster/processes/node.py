@@ -29,7 +29,7 @@ from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT, Handler
 from tools.muster.machine.process.handed import take
 from tools.muster.machine.process.place import Place
 from tools.muster.machine.process.scheduling import short_slices
-from tools.muster.machine.process.setup import settle_memory
+from tools.muster.machine.process.setup import hold_memory, settle_memory
 from tools.muster.machine.process.status import StatusPipe
 from tools.muster.machine.process.trimming import give_back_freed
 from tools.muster.machine.process.turns import turns
@@ -75,7 +75,7 @@ async def _run(settings: NodeSettings, place: Place) -> int:
     turns.watch(loop)
     place.keep(loop)
     settle_memory()
-    give_back_freed(loop)
+    give_back_freed(loop, locked=settings.common.memory_mlock)
     await stop.wait()
     await end(node)
     return 0
@@ -136,6 +136,7 @@ def main() -> int:
                    host=common.name, process=f"node-{settings.shard}")
     place = Place(common.cpu, lets_go=common.cpu_lets_go)
     short_slices()
+    hold_memory(common, log)
     return guarded(settings, _run(settings, place))
 
 

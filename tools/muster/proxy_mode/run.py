@@ -24,6 +24,7 @@ from tools.muster.proxy_mode.unready import refusing
 def run(config: ServerConfig, log: Logger) -> int:
     """Run fronts until told to stop; the exit code. ConfigError."""
     raise_limit()
+    serve.hold_memory(config, log)
     os.umask(0o077)
     try:
         os.makedirs(config.data_dir, mode=0o700, exist_ok=True)

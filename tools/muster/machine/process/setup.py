@@ -1,11 +1,30 @@
-"""A process's garbage collector, once everything is loaded."""
+"""A process's memory: locked if it is to be, and what is loaded is out of the garbage collector's way."""
 
 from __future__ import annotations
 
 import gc
+import sys
+from typing import Any
+
+from cluster.settings import Common
+from tools.muster.machine.process.crash import FATAL_EXIT
+from tools.muster.machine.process.locking import CannotLock, lock_memory
+from tools.muster.machine.process.status import StatusPipe
 
 # These processes make few cycles and many short-lived objects: collect the young seldom, the old almost never
 _YOUNG, _MIDDLE, _OLD = 50_000, 20, 100
+
+
+def hold_memory(common: Common, log: Any) -> None:
+    """Lock this process's memory, if it is to be. Ends the process where that is refused."""
+    if not common.memory_mlock:
+        return
+    try:
+        lock_memory()
+    except CannotLock as error:
+        log.error("this process cannot run", error=str(error))
+        StatusPipe(common.status_fd).say("fatal", error=str(error))
+        sys.exit(FATAL_EXIT)
 
 
 def settle_memory() -> None:

@@ -13,6 +13,8 @@ import ctypes
 import os
 from collections.abc import Callable
 
+from tools.muster.machine.process import locking
+
 LOOK_S = 5.0
 GROWN_BYTES = 16 << 20  # since the process had least: worth a look
 MOST_S = 60.0  # between two looks through the heap that find nothing
@@ -46,13 +48,16 @@ class Trim:
         self._next = now + self._wait_s
 
 
-def give_back_freed(loop: asyncio.AbstractEventLoop) -> None:
+def give_back_freed(loop: asyncio.AbstractEventLoop, *, locked: bool = False) -> None:
     """From now on. Does nothing where the C library has no ``malloc_trim`` (musl gives memory back by
-    itself)."""
+    itself). ``locked``: this process has locked its memory."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None:
         return
-    trimming = Trim(resident_bytes, lambda: trim(0))
+    if locked:
+        trimming = Trim(resident_bytes, lambda: locking.put_aside(lambda: trim(0)))
+    else:
+        trimming = Trim(resident_bytes, lambda: trim(0))
 
     def look() -> None:
         trimming.look(loop.time())
