@@ -42,7 +42,10 @@ Ctrl-C here stops all of it; the data stays in {data_dir}."""
 
 def run(args: list[str]) -> int:
     """Run the local cluster with the hints; the exit code."""
-    return local_cli.run(args, on_ready=lambda data_dir, layout: print(hints(data_dir, layout), flush=True))
+    return local_cli.run(
+        args, on_ready=lambda data_dir, layout: print(hints(data_dir, layout), flush=True),
+        ports_by="make demo PORT=12379, say",
+    )
 
 
 if __name__ == "__main__":

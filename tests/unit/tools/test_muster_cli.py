@@ -197,6 +197,32 @@ def test_ports_of_a_local_cluster(tmp_path: Path) -> None:
     assert layout.load(str(tmp_path)) == made
 
 
+@pytest.mark.parametrize(
+    ("start", "by"),
+    [(("tools.muster.cli", "local"), "--base-port=12379, say"),
+     (("tools.muster.demo",), "make demo PORT=12379, say")],
+)  # fmt: skip
+def test_a_new_local_cluster_is_not_begun_on_ports_that_are_taken(
+    start: tuple[str, ...], by: str, tmp_path: Path
+) -> None:
+    """Else its folder would keep these ports, and a start with others would be refused."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen(1)
+        port = s.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", *start, "--data-dir=d", f"--base-port={port}"], cwd=tmp_path,
+            capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"muster: listen tcp 127.0.0.1:{port}: bind: address already in use: another program has this port "
+        f"of host 0, perhaps an etcd or another muster: end it, or choose other ports with {by}\n"
+    )
+    assert not (tmp_path / "d").exists()
+
+
 def test_a_local_clusters_shape_does_not_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout.save(str(tmp_path), layout.plan(str(tmp_path), 3, 1, 2379, 1, ["none"] * 3, ()))
     for flag in ("--hosts=5", "--base-port=3000", "--shards=2"):

@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cluster.endpoints import UNIX, peer_endpoint
@@ -139,9 +139,21 @@ def _wait(wanted: Sequence[Listener], limit_s: float, log: Logger) -> None:
                 )
             time.sleep(0.05)
         if code:
-            reason = "address already in use" if code == errno.EADDRINUSE else os.strerror(code).lower()
             network = "unix" if listener.is_unix else "tcp"
-            raise ConfigError(f"listen {network} {listener.address}: bind: {reason}")
+            raise ConfigError(f"listen {network} {listener.address}: bind: {_words(code)}")
+
+
+def taken(host: str, wanted: Iterable[int]) -> str:
+    """The first of these ports that cannot be bound, as ``host:port`` with the reason; "" if all can."""
+    for port in wanted:
+        code = _bind_error(Listener(host, port, ""))
+        if code:
+            return f"{host}:{port}: bind: {_words(code)}"
+    return ""
+
+
+def _words(code: int) -> str:
+    return "address already in use" if code == errno.EADDRINUSE else os.strerror(code).lower()
 
 
 def _bind_error(listener: Listener) -> int:

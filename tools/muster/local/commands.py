@@ -11,10 +11,11 @@ from tools.muster.config import settings as config
 from tools.muster.config.flags import AUTO, Flag, Kind
 from tools.muster.config.parse import ConfigError, UsageError, Values, resolve
 from tools.muster.flag_docs import flag_list
-from tools.muster.host import pinning
+from tools.muster.host import pinning, ports
 from tools.muster.local import hosts as local
 from tools.muster.local import layout
 
+_ADDRESS = "127.0.0.1"  # of all hosts
 FLAGS = {
     f.name: f
     for f in (
@@ -59,9 +60,11 @@ Flags:
 OnReady = Callable[[str, layout.Layout], None]
 
 
-def run(args: list[str], on_ready: OnReady | None = None) -> int:
+def run(
+    args: list[str], on_ready: OnReady | None = None, ports_by: str = "--base-port=12379, say",
+) -> int:
     """Run one of them; the exit code. ``on_ready(data_dir, layout)`` is told when a started cluster
-    serves."""
+    serves; ``ports_by`` tells people how ports are chosen."""
     extra: list[str] = []
     if "--" in args:
         cut = args.index("--")
@@ -72,7 +75,7 @@ def run(args: list[str], on_ready: OnReady | None = None) -> int:
         return 0
     command = words.pop(0) if words else ""
     if not command:
-        return _run(values, tuple(extra), on_ready)
+        return _run(values, tuple(extra), on_ready, ports_by)
     actions: dict[str, Callable[[layout.LocalHost, Values], str]] = {
         "kill": _kill, "stop": _stop, "start": _start,
     }
@@ -103,8 +106,8 @@ def _split(args: list[str]) -> tuple[list[str], Values]:
     return words, resolve(FLAGS, flags, {}, use_environ=False)
 
 
-def _run(values: Values, extra: tuple[str, ...], on_ready: OnReady | None) -> int:
-    _follow_recorded(values)
+def _run(values: Values, extra: tuple[str, ...], on_ready: OnReady | None, ports_by: str) -> int:
+    recorded = _follow_recorded(values)
     if values["shards"] == AUTO:
         values.values["shards"] = config.shard_count(AUTO, values["hosts"])
     values.values["fronts"] = config.front_count(values["fronts"], values["hosts"])
@@ -116,16 +119,29 @@ def _run(values: Values, extra: tuple[str, ...], on_ready: OnReady | None) -> in
     made = layout.plan(
         values["data-dir"], hosts, values["shards"], values["base-port"], values["fronts"], cpus, extra
     )
+    if not recorded:
+        _check_ports(made, ports_by)
     data_dir = values["data-dir"]
     return local.run(data_dir, made, (lambda: on_ready(data_dir, made)) if on_ready else None)
 
 
-def _follow_recorded(values: Values) -> None:
-    """A data directory keeps its hosts, shards and ports: they are part of its members' identity."""
+def _check_ports(made: layout.Layout, ports_by: str) -> None:
+    """ConfigError if a port of a new cluster is taken: before it is written down which ports it has."""
+    for host in made.hosts:
+        peers = range(host.peer_port, host.peer_port + made.shards)
+        if told := ports.taken(_ADDRESS, (host.client_port, *peers)):
+            raise ConfigError(
+                f"listen tcp {told}: another program has this port of host {host.index}, perhaps an etcd or "
+                f"another muster: end it, or choose other ports with {ports_by}")
+
+
+def _follow_recorded(values: Values) -> bool:
+    """A data directory keeps its hosts, shards and ports: they are part of its members' identity. Whether
+    there is one."""
     try:
         recorded = layout.load(values["data-dir"])
     except layout.NoCluster:
-        return
+        return False
     for flag, has in (
         ("hosts", len(recorded.hosts)), ("shards", recorded.shards),
         ("base-port", recorded.hosts[0].client_port),
@@ -136,6 +152,7 @@ def _follow_recorded(values: Values) -> None:
                 f"with --{flag}={values[flag]}"
             )
         values.values[flag] = has
+    return True
 
 
 def _kill(host: layout.LocalHost, values: Values) -> str:

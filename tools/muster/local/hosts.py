@@ -101,8 +101,12 @@ class LocalCluster:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         say(f"host {host.index} {how}; its log: {host.log_file}")
         if not self._announced and code > 0:
-            for line in last_lines(host.log_file, 5):
+            last = last_lines(host.log_file, 5)
+            for line in last:
                 say(f"  {line}")
+            if any("address already in use" in line for line in last):
+                say("another program has a port of this cluster: end it. A cluster with other ports needs a "
+                    "--data-dir of its own")
             self._exit_code = 1
             self._stop.set()
 
