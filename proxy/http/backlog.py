@@ -12,6 +12,12 @@ second, since libuv reads all that is ready before it looks at its timers.
 A request of somebody else's takes several turns, each as long as what is done in it. So those that stopped in
 the middle share a shorter time of it than those that have not begun, and who comes back turn after turn is
 *loud*: they share the shortest. A turn costs some 0.05 ms by itself: that is why they are not shorter still.
+
+Answers, reads and peers have their part of a turn, too. Where all of it together takes long, those that wait
+get less of the next one.
+
+While others ask, the loud ones rest between their turns: whatever comes then finds the loop idle, and other
+processes of the machine a CPU. Without others the loop is theirs.
 """
 
 from __future__ import annotations
@@ -25,10 +31,15 @@ from proxy.http.http2.connection import BRIEF_WORK, TURN_WORK
 SHARED_S = 0.002  # of a turn; the last one in it may take its own turn beyond that
 AGAIN_S = 0.001  # of a turn, those that stopped in the middle
 LOUD_S = 0.0005  # of a turn, all loud ones together, each as often as it fits in
+REST_S = 0.001  # of the loud ones between their turns, while others ask; a loop's timers take up to 1 ms more
+COMPANY_TURNS = 50  # of the loud ones, so long it counts that others have asked: some 0.1 s
+LONG_S = 0.004  # a turn of the loop that takes longer, with all else in it, leaves less of the next
+LEAST_PART = 0.25  # of these times
 
 LOUD_TURNS = 24  # who has had more of them is loud. Half are forgotten each time that he has nothing left
 _MOST_TURNS = 64  # that are remembered
 LARGE_BYTES = 4096  # who sends more at once waits for others
+_WARY_S = 1.0  # new connections are taken for loud after one was turned out
 _LOUD_GOES = 64  # of one turn, by number
 _UNTOLD_S = SHARED_S / 2  # so long things are taken without asking when the turn ends, which costs something
 
@@ -37,16 +48,24 @@ class Backlog:
     """Who goes on, in order."""
 
     __slots__ = (
-        "_again", "_clock", "_ends", "_going_on", "_loud", "_running", "_since", "_soon", "_until",
-        "_waiting",
+        "_again", "_began", "_clock", "_company", "_ends", "_going_on", "_later", "_loud", "_part",
+        "_resting", "_running", "_since", "_soon", "_until", "_waiting", "_wary_until", "heard",
     )  # fmt: skip
 
     def __init__(
-        self, soon: Callable[[Callable[[], None]], object], clock: Callable[[], float] = perf_counter
+        self, soon: Callable[[Callable[[], None]], object],
+        later: Callable[[float, Callable[[], None]], object], clock: Callable[[], float] = perf_counter,
     ) -> None:
-        """``soon``: calls something in the next turn of the loop."""
+        """``soon``: calls something in the next turn of the loop; ``later``: after so many seconds."""
         self._soon = soon
+        self._later = later
         self._clock = clock
+        self.heard = False  # somebody asks who sends little; whoever reads from clients says so
+        self._company = 0  # turns of the loud ones for which that counts on
+        self._resting = False  # the loud ones are
+        self._wary_until = float("-inf")  # new connections are taken for loud
+        self._part = 1.0  # of their time that those that wait get now
+        self._began = 0.0  # when the last turn of the loop did in which some had theirs; 0: the loop was idle
         self._waiting: deque[Callable[[], None]] = deque()
         self._again: deque[Callable[[], None]] = deque()
         self._loud: deque[Callable[[], None]] = deque()
@@ -60,10 +79,13 @@ class Backlog:
         """How many wait."""
         return len(self._waiting) + len(self._again) + len(self._loud)
 
-    def add(self, go_on: Callable[[], None]) -> None:
-        """Call this when its turn has come."""
+    def add(self, go_on: Callable[[], None], turns: int = 0) -> int:
+        """Call this when its turn has come; how many it has had, if it is the next one of many."""
+        if turns > LOUD_TURNS:
+            return self.again(go_on, turns)
         self._waiting.append(go_on)
         self._run()
+        return turns
 
     def again(self, go_on: Callable[[], None], turns: int) -> int:
         """The same, of a connection that stopped in the middle and has had so many turns; how many these are
@@ -72,6 +94,14 @@ class Backlog:
         self._run()
         return min(turns + 1, _MOST_TURNS)
 
+    def turned_out(self) -> None:
+        """A connection has broken a rule, and ends. Who sends such will be back."""
+        self._wary_until = self._clock() + _WARY_S
+
+    def newcomers_turns(self) -> int:
+        """How many turns a new connection counts as having had. One that sends little does not mind."""
+        return LOUD_TURNS + 1 if self._clock() < self._wary_until else 0
+
     def _run(self) -> None:
         if not self._running:
             self._running = True
@@ -79,21 +109,32 @@ class Backlog:
 
     def work(self, turns: int, size: int) -> int:
         """What a connection may do in its turn that has had so many turns, and of which so much was read. Who
-        sends much has a short turn where others have had the time of this one."""
+        sends much has a short turn where others have had the time of this one. Who is loud does nothing but
+        in his turn while others ask."""
+        if not self._going_on:
+            if turns > LOUD_TURNS:
+                if self._company:
+                    return 0
+            elif size <= LARGE_BYTES:
+                self.heard = True
         brief = turns > LOUD_TURNS or (size > LARGE_BYTES and self.spent())
         return BRIEF_WORK if brief else TURN_WORK
 
-    def spent(self) -> bool:
-        """Whether what is read waits: others' have had the time that all share."""
+    def spent(self, turns: int = 0) -> bool:
+        """Whether what is read waits: others' have had the time that all share, or the connection has had so
+        many turns that it is loud."""
         if self._going_on:
             return False
+        if turns > LOUD_TURNS and self._company:
+            return True
         now = self._clock()
         if self._until is not None:
             return now >= self._until
         if self._since is None:
             self._since = now
         elif now - self._since >= _UNTOLD_S:
-            self._until = now + SHARED_S - _UNTOLD_S
+            # who came before and waits has the rest of this turn
+            self._until = now if self._waiting else now + SHARED_S - _UNTOLD_S
             self._soon(self._read)
         return False
 
@@ -107,16 +148,42 @@ class Backlog:
 
     def _turn(self) -> None:
         self._going_on = True
+        began = self._clock()
+        if self._began:
+            long = began - self._began > LONG_S
+            self._part = max(self._part / 2, LEAST_PART) if long else min(1.25 * self._part, 1.0)
+        self._began = began
+        part = self._part
         try:
             # those that are here now: who comes back at once waits for a turn in which others have been read
-            self._share(self._waiting, SHARED_S, len(self._waiting))
-            self._share(self._again, AGAIN_S, len(self._again))
-            self._share(self._loud, LOUD_S, _LOUD_GOES)
+            self._share(self._waiting, part * SHARED_S, len(self._waiting))
+            self._share(self._again, part * AGAIN_S, len(self._again))
+            if self._loud and not self._resting:
+                self._share(self._loud, LOUD_S, _LOUD_GOES)
+                self._rest()
         finally:
             self._going_on = False
-            self._running = len(self) > 0
+            self._running = bool(self._waiting or self._again or (self._loud and not self._resting))
             if self._running:
                 self._soon(self._turn)
+            else:
+                self._began, self._part = 0.0, 1.0
+
+    def _rest(self) -> None:
+        """The loud ones have had a turn."""
+        if self.heard:
+            self.heard = False
+            self._company = COMPANY_TURNS
+        elif self._company:
+            self._company -= 1
+        if self._company:
+            self._resting = True
+            self._later(REST_S, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        if self._loud:
+            self._run()
 
     def _share(self, queue: deque[Callable[[], None]], share_s: float, goes: int) -> None:
         """Turns of those in a queue, until they have had their share of this turn of the loop."""

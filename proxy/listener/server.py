@@ -102,6 +102,8 @@ class _Front(asyncio.Protocol):
             self.dirty = True  # what is said inside the read is written below
             if self.turns or len(data) > LARGE_BYTES:
                 http2.turn_work = self.server.backlog.work(self.turns, len(data))
+            else:
+                self.server.backlog.heard = True
             try:
                 http2.receive(data, self.loop.time())
                 self.flush()
@@ -137,9 +139,11 @@ class _Front(asyncio.Protocol):
         """Whether what has been read has its turn later, since others have had this one."""
         if self.behind:
             self._pause_reading()
-        elif self.server.backlog.spent():
+        elif self.server.backlog.spent(self.turns):
             self.behind = True
-            self.server.backlog.add(self._go_on)
+            self.turns = self.server.backlog.add(self._go_on, self.turns)
+        elif not self.turns:
+            self.server.backlog.heard = True
         return self.behind
 
     def _go_on(self) -> None:
@@ -249,6 +253,7 @@ class _Front(asyncio.Protocol):
         else:
             self.sniffed = b""
             self.dirty = True
+            self.turns = self.server.backlog.newcomers_turns()
             self.http2 = Connection(
                 self.serves.open, self.server.limits, self.loop.time(), self.mark,
                 Peer(self.peer, self.server.deadlines, self.peer_name, secure=self.secure,
@@ -284,6 +289,8 @@ class _Front(asyncio.Protocol):
                 self.mark()
                 break
         if http2.finished and not http2.out:
+            if http2.failed:
+                self.server.backlog.turned_out()
             self.close(half=http2.drained)
 
     def _send(self, data: bytes) -> None:
@@ -418,7 +425,8 @@ class Server:
         self.limits = limits or Limits()
         self.memory = Memory(self.limits.max_memory_bytes)
         self.deadlines = Deadlines(self._arm)
-        self.backlog = Backlog(lambda turn: self._loop.call_soon(turn))
+        self.backlog = Backlog(
+            lambda turn: self._loop.call_soon(turn), lambda rest_s, then: self._loop.call_later(rest_s, then))
         self._fronts: set[_Front] = set()
         self._dirty: list[_Front] = []
         self._listeners: list[asyncio.Server] = []

@@ -87,7 +87,7 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         self,
         above: Connection,
         credentials: Credentials,
-        queue: Callable[[Callable[[], None]], None],
+        queue: Callable[[Callable[[], None]], object],
         refused: Callable[[str, str], None],
         *,
         plain_too: bool = False,

@@ -49,7 +49,7 @@ class Connection(Outbound):
     __slots__ = (
         "_block", "_control", "_decoder", "_drain_ping", "_faults", "_first", "_gaps", "_keepalive",
         "_last_id", "_last_read", "_max_frame", "_needs_preface", "_open_stream", "_receive_window",
-        "_reset_ids", "_resets", "_rest", "draining", "held_back", "more", "now", "owner", "reason",
+        "_reset_ids", "_resets", "_rest", "draining", "failed", "held_back", "more", "now", "owner", "reason",
         "stream_window", "turn_work", "work",
     )  # fmt: skip
 
@@ -66,6 +66,7 @@ class Connection(Outbound):
         self.held_back: Stream | None = None  # it has messages that wait for the next receive
         self.stream_window = limits.stream_window_bytes
         self.reason = ""  # why it finished
+        self.failed = False  # by a rule that the client broke
         self.draining = False
         self._open_stream = open_stream
         self._decoder = HeaderDecoder(limits.max_header_list_bytes)
@@ -519,7 +520,7 @@ class Connection(Outbound):
     def _fail(self, code: ErrorCode, text: str) -> None:
         if not self._needs_preface:
             self.write(frames.goaway(self._last_id, code, text.encode()))
-        self.finished = True
+        self.finished = self.failed = True
         self.reason = text
         self._cancel_all()
 

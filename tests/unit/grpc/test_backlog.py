@@ -6,7 +6,18 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.http.backlog import AGAIN_S, LARGE_BYTES, LOUD_S, LOUD_TURNS, SHARED_S, Backlog
+from proxy.http.backlog import (
+    AGAIN_S,
+    COMPANY_TURNS,
+    LARGE_BYTES,
+    LEAST_PART,
+    LONG_S,
+    LOUD_S,
+    LOUD_TURNS,
+    REST_S,
+    SHARED_S,
+    Backlog,
+)
 from proxy.http.http2.connection import BRIEF_WORK, TURN_WORK
 
 
@@ -16,7 +27,20 @@ class Loop:
     def __init__(self) -> None:
         self.now = 0.0
         self.due: list[Callable[[], None]] = []
-        self.backlog = Backlog(self.due.append, lambda: self.now)
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.backlog = Backlog(self.due.append, self.later, lambda: self.now)
+
+    def later(self, after_s: float, callback: Callable[[], None]) -> None:
+        self.timers.append((self.now + after_s, callback))
+
+    def rest(self) -> float:
+        """Nothing is due but a timer: how long until then."""
+        assert not self.due
+        [(when, callback)] = self.timers
+        self.timers.clear()
+        left_s, self.now = when - self.now, when
+        callback()
+        return left_s
 
     def turn(self) -> float:
         """Run what is due; how long that took."""
@@ -134,6 +158,95 @@ def test_who_is_loud_or_sends_much_in_a_turn_that_is_used_up_may_do_less() -> No
     assert [work(0, LARGE_BYTES), work(0, LARGE_BYTES + 1)] == [TURN_WORK, BRIEF_WORK]
     loop.turn()
     assert work(0, LARGE_BYTES + 1) == TURN_WORK
+
+
+def loud_one(loop: Loop) -> Loud:
+    """A connection that is loud by now, and never ends."""
+    loud = Loud(loop, 1_000_000, LOUD_S)
+    while loud.turns <= LOUD_TURNS:
+        loop.turn()
+    return loud
+
+
+def test_loud_ones_rest_between_their_turns_while_others_ask() -> None:
+    loop = Loop()
+    loud = loud_one(loop)
+    loop.backlog.heard = True
+    for _ in range(COMPANY_TURNS + 1):
+        left = loud.left
+        assert loop.turn() == pytest.approx(LOUD_S)
+        assert loud.left == left - 1
+        if loop.timers:
+            assert loop.rest() == pytest.approx(REST_S)
+    assert not loop.timers  # nobody has asked for long: the loop is theirs again
+    for _ in range(10):
+        assert loop.turn() == pytest.approx(LOUD_S)
+
+
+def test_others_have_their_turns_while_loud_ones_rest() -> None:
+    loop = Loop()
+    loud = loud_one(loop)
+    loop.backlog.work(0, LARGE_BYTES)  # somebody sends little
+    loop.turn()
+    left = loud.left
+    busy = Busy(loop, 3, 0.0001)
+    while loop.due:
+        loop.turn()
+    assert not busy.turns
+    assert loud.left == left
+    loop.rest()
+    loop.turn()
+    assert loud.left == left - 1
+
+
+def test_what_a_loud_one_sends_while_others_ask_is_for_its_turn() -> None:
+    loop = Loop()
+    backlog = loop.backlog
+    loud_one(loop)
+    assert backlog.work(LOUD_TURNS + 1, 0) == BRIEF_WORK
+    assert not backlog.spent(LOUD_TURNS + 1)
+    backlog.heard = True
+    loop.turn()
+    assert backlog.work(LOUD_TURNS + 1, 0) == 0
+    assert backlog.spent(LOUD_TURNS + 1)
+    assert not backlog.spent(LOUD_TURNS)
+    went: list[int] = []
+    backlog.add(lambda: went.append(backlog.work(LOUD_TURNS + 1, 0)), LOUD_TURNS + 1)
+    while loop.due:
+        loop.turn()
+    loop.rest()
+    loop.turn()
+    loop.rest()
+    loop.turn()
+    assert went == [BRIEF_WORK]
+
+
+def test_new_connections_are_taken_for_loud_after_one_was_turned_out() -> None:
+    loop = Loop()
+    assert loop.backlog.newcomers_turns() == 0
+    loop.backlog.turned_out()
+    assert loop.backlog.newcomers_turns() > LOUD_TURNS
+    loop.now += 1.1
+    assert loop.backlog.newcomers_turns() == 0
+
+
+def test_those_that_wait_have_less_of_turns_that_take_long_with_all_else() -> None:
+    loop = Loop()
+    crowd = [Busy(loop, 1, SHARED_S / 20) for _ in range(1000)]
+
+    def answered() -> int:
+        before = sum(not one.turns for one in crowd)
+        loop.turn()
+        return sum(not one.turns for one in crowd) - before
+
+    assert answered() == 20
+    for _ in range(5):
+        loop.now += LONG_S  # answers, and what peers say
+        least = answered()
+    assert least <= 20 * LEAST_PART + 1  # the last one goes beyond it
+    for _ in range(10):
+        last = answered()
+    assert last >= 20
 
 
 def test_a_fault_of_one_leaves_the_others_their_turns() -> None:
