@@ -281,6 +281,11 @@ class Http1Connection:
         return self._body_bytes
 
     @property
+    def idle(self) -> bool:
+        """No request is being answered, and nothing of one has been read."""
+        return self.request is None and not (self._raw or self._given) and self._switched is None
+
+    @property
     def backlog(self) -> int:
         """Bytes read and not yet looked at, because an answer is still being written."""
         if self._switched is not None:

@@ -119,6 +119,8 @@ class _Front(asyncio.Protocol):
                 return
             if answered and not (self.counted or self.transport.get_write_buffer_size()):
                 return
+            if self.behind and not self.paused_reading and len(data) <= LARGE_BYTES:
+                return  # little, and kept for a moment only
             self._count()
             if http1.overrun:
                 self.refuse()
@@ -184,10 +186,11 @@ class _Front(asyncio.Protocol):
         self.transport.abort()
 
     def eof_received(self) -> bool:
-        if self.behind and self.http2 is None:
-            self.ended = True  # what it has asked has its turn first
+        idle = self.http1 is None or self.http1.idle
+        if self.http2 is None and (self.behind or (idle and self.later())):
+            self.ended = True  # what it has asked has its turn first, and so have others
             return True
-        if self.http1 is not None:
+        if self.http1 is not None and not idle:
             try:
                 # a client that ends its side has gone, as Go's servers see it
                 self.http1.receive(b"", self.loop.time())
