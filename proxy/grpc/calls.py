@@ -87,6 +87,7 @@ class Call(Stream):
 
     __slots__ = ("_buffer", "_counted", "_slot", "context", "deadline", "gathered", "handler",
                  "on_cancel", "on_drain", "principal", "started")
+    large_answers = True  # the parts of one are sent as they are
     CUT_SHORT = wire.INTERNAL  # the status of a request that ends inside a message, as grpc-go has it
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
@@ -189,7 +190,7 @@ class Call(Stream):
         self.send(*parts)
         self.finish()
 
-    def send(self, *parts: bytes) -> None:
+    def send(self, *parts: bytes | memoryview) -> None:
         """One message of a stream (the parts joined); response headers first if they are still to be sent."""
         if self.closed or self.ending:
             return
@@ -197,7 +198,7 @@ class Call(Stream):
             self.start()
         if len(parts) == 1:
             body = parts[0]
-            self.send_data(b"%b%b" % (PREFIX.pack(0, len(body)), body))
+            self.send_data(b"".join((PREFIX.pack(0, len(body)), body)))
             return
         size = sum(map(len, parts))
         if size < _JOINED_BYTES:

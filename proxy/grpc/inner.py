@@ -70,6 +70,7 @@ class InnerCall:
     id = 1
     ending = False
     started = True
+    large_answers = False  # an answer becomes one piece here, and is translated as one
     peer_name: str | None = None  # certificates say nothing here: calls of the gateway come by tokens
 
     def __init__(
@@ -158,7 +159,7 @@ class InnerCall:
             self.answered(b"".join(parts))
             self.finish()
 
-    def send(self, *parts: bytes) -> None:
+    def send(self, *parts: bytes | memoryview) -> None:
         """One answer of several."""
         if not self.closed:
             self.answered(b"".join(parts))

@@ -24,7 +24,7 @@ class _Traced(Call):
     tracer: Tracer
     span: Span | None
 
-    def send(self, *parts: bytes) -> None:
+    def send(self, *parts: bytes | memoryview) -> None:
         sent(self, parts)
         super().send(*parts)
 
@@ -137,7 +137,7 @@ def begin(call: Any, tracer: Tracer, tap: type[UnaryTap] | type[StreamTap]) -> N
         call.handler = tap(call.handler, span)
 
 
-def sent(call: Any, parts: tuple[bytes, ...]) -> None:
+def sent(call: Any, parts: tuple[bytes | memoryview, ...]) -> None:
     """A message goes to the client."""
     if call.span is not None:
         call.span.sent(sum(map(len, parts)))

@@ -12,7 +12,7 @@ it, those that have got the event stay, the others go on as a cohort of their ow
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from proxy.grpc.wire import PREFIX
@@ -114,7 +114,7 @@ class Cohort:
             return
         framed = batch.framed
         if framed is None or self.fragment:
-            self._pass_on(revision, revision, batch)
+            self._pass_on(revision, revision, [batch])
             return
         ids = self._ids or self._names()
         frames = framed.get((self.filters, ids))
@@ -127,33 +127,35 @@ class Cohort:
         else:
             self.cursor = revision
 
-    def caught_up(self, batch: Batch | None, complete_to: int, applied: int) -> None:
-        """A slice of history, complete up to ``complete_to``."""
-        fresh = None if batch is None else batch.between(self.cursor, batch.last)
+    def caught_up(self, batches: list[Batch], complete_to: int, applied: int) -> None:
+        """Slices of history, complete up to ``complete_to``: one answer."""
+        fresh = [found for one in batches if (found := one.between(self.cursor, one.last)) is not None]
         upto = max(self.cursor, complete_to)
-        if fresh is None:
-            self.cursor = upto
+        if fresh:
+            self._pass_on(upto, max(applied, fresh[-1].last), fresh)
         else:
-            self._pass_on(upto, max(applied, fresh.last), fresh)
+            self.cursor = upto
 
-    def _pass_on(self, revision: int, header_revision: int, batch: Batch) -> None:
-        """Everything up to a revision to every member."""
-        events = batch.encoded(self.filters)
-        if not events:
+    def _pass_on(self, revision: int, header_revision: int, batches: list[Batch]) -> None:
+        """Everything up to a revision to every member, in one answer."""
+        parts = [events for batch in batches if (events := batch.encoded(self.filters))]
+        if not parts:
             self.cursor = revision
             return
         hub = self.stream.hub
         header = hub.header(header_revision)
         ids = self._ids or self._names()
+        size = sum(map(len, parts))
         if (
             self.fragment
-            and len(events) >= hub.fragment_bytes
-            and len(fields := batch.fields(self.filters)) > 1
+            and size >= hub.fragment_bytes
+            and len(fields := [one for batch in batches for one in batch.views(self.filters)]) > 1
         ):
-            told = self._send_fragments(ids, header, fields)
-            self._done(revision, ids, told)
+            self._done(revision, ids, self._send_fragments(ids, header, fields))
+        elif size > DIRECT_BYTES:  # it is not copied
+            self._done(revision, ids, self._send(ids, header, [parts]))
         else:
-            self._write(revision, ids, _frames(ids, header, events))
+            self._write(revision, ids, _frames(ids, header, b"".join(parts)))
 
     def _names(self) -> tuple[bytes, ...]:
         self._ids = tuple(self.members)
@@ -176,11 +178,10 @@ class Cohort:
             self._leave_behind(ids[told:])
         self.cursor = self.sent = revision
 
-    def _send_fragments(self, ids: tuple[bytes, ...], header: bytes, fields: list[bytes]) -> int:
+    def _send_fragments(self, ids: tuple[bytes, ...], header: bytes, fields: list[memoryview]) -> int:
         """One response in several messages, none of an event split, to each member; how many got it."""
-        stream = self.stream
-        limit = stream.hub.fragment_bytes - len(header) - len(ids[0]) - _EVENT_TAG_MOST
-        groups: list[list[bytes]] = [[]]
+        limit = self.stream.hub.fragment_bytes - len(header) - len(ids[0]) - _EVENT_TAG_MOST
+        groups: list[list[memoryview]] = [[]]
         size = 0
         for one in fields:
             if groups[-1] and size + len(one) > limit:
@@ -188,11 +189,19 @@ class Cohort:
                 size = 0
             groups[-1].append(one)
             size += len(one)
-        last = groups.pop()
+        return self._send(ids, header, groups)
+
+    def _send(
+        self, ids: tuple[bytes, ...], header: bytes, groups: Sequence[Sequence[bytes | memoryview]]
+    ) -> int:
+        """A response in so many messages to each member, until the client has too much to read; how many
+        got it."""
+        stream = self.stream
+        *fragments, last = groups
         for at, name in enumerate(ids):
             if at and stream.blocked:
                 return at
-            for group in groups:
+            for group in fragments:
                 stream.send(header, name, FRAGMENT, *group)
             stream.send(header, name, *last)
         return len(ids)

@@ -104,6 +104,15 @@ class Batch:
             if not filters & (NO_DELETE if e[1] else NO_PUT)
         ]
 
+    def views(self, filters: int = 0) -> list[memoryview]:
+        """The same, and nothing is copied: for large ones."""
+        found, at, wire = [], 0, memoryview(self.wire)
+        for entry in self.entries():
+            if not filters & (NO_DELETE if entry[1] else NO_PUT):
+                found.append(wire[at : at + entry[3]])
+            at += entry[3]
+        return found
+
     def between(self, after: int, upto: int) -> Batch | None:
         """The events of later revisions than ``after``, up to ``upto``."""
         if after < self.first and self.last <= upto:

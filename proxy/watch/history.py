@@ -18,8 +18,8 @@ from proxy.routing.router import Router, Waiting
 from proxy.watch.encode import Batch, batch_of_history, merged
 
 _OPEN = 4  # slices under way at once; the rest wait their turn
-# Per slice, and so per response (etcd's bound is 1000 revisions); nobody else is served while it is taken in.
-# In bytes a slice has what a message may have: large values come several revisions at once, as etcd's do
+# Per slice: nobody else is served while it is taken in. In bytes a slice has what a message may have. An
+# answer to a client is several of them (``gathered``)
 _EVENTS = 200
 
 
@@ -57,6 +57,7 @@ class History:
     def __init__(self, router: Router, most_bytes: int) -> None:
         self._router = router
         self._most_bytes = most_bytes  # of a slice
+        self.slice_events = _EVENTS
         self._turns: Turns[_Question] = Turns(_OPEN)
         self._going_on = False
         self.slices = 0
@@ -72,7 +73,8 @@ class History:
         self.slices += 1
         question.open = len(question.shards)
         head = HISTORY_HEAD.pack(
-            question.from_revision, _EVENTS, self._most_bytes, int(question.prev_kv), len(question.key))
+            question.from_revision, self.slice_events, self._most_bytes, int(question.prev_kv),
+            len(question.key))
         for shard in question.shards:
             self._router.history(head + question.key + question.range_end, shard, self._answer, question)
 

@@ -24,6 +24,7 @@ from proxy.routing.router import Router
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import batch_of_record, is_part
 from proxy.watch.ending import Ending
+from proxy.watch.gathered import Gathered
 from proxy.watch.history import History, Slice
 from proxy.watch.joining import Joining
 from proxy.watch.parts import Part
@@ -55,7 +56,7 @@ class WatchHub:
         self._router = router
         self._placement = placement
         self._progress_interval_s = progress_interval_s
-        self._history = History(router, fragment_bytes)
+        self.history = History(router, fragment_bytes)
         self._progress = ProgressRequests(router)
         self._joining = Joining(router)
         self._ending = Ending(router)
@@ -152,7 +153,7 @@ class WatchHub:
                 part.filling = True  # until the tick asks again
                 self._stalled_parts[part] = None
 
-        self._history.ask(subscription.key, subscription.range_end, subscription.prev_kv,
+        self.history.ask(subscription.key, subscription.range_end, subscription.prev_kv,
                           subscription.client(), (part.shard,), part.position + 1, answer)
 
     def _compacted(self, subscription: Subscription, part: Part, revision: int) -> None:
@@ -165,28 +166,40 @@ class WatchHub:
             part.filled(None, max(revision, part.position + 2))
 
     def catch_up(self, subscription: Subscription, cohort: Cohort) -> None:
-        """Read what a lagging cohort has not got."""
+        """Read what a lagging cohort has not got, as much as goes into an answer."""
         cohort.asking = True
+        gathered = Gathered(cohort.stream.call, cohort.cursor + 1, self.fragment_bytes)
+
+        def ask() -> None:
+            self.history.ask(subscription.key, subscription.range_end, subscription.prev_kv, cohort.client,
+                              tuple(p.shard for p in subscription.parts), gathered.next_revision, answer)
 
         def answer(found: Slice) -> None:
+            wanted = cohort in subscription.lagging  # else it has ended
+            if found.batch is not None:
+                found.batch.encoded(cohort.filters)  # slice by slice, not all of it at the end
+            more = not (found.compacted or found.failed) and gathered.add(found)
+            if more and wanted and not cohort.blocked:
+                ask()
+                return
+            gathered.release()
             cohort.asking = False
-            if cohort not in subscription.lagging:
-                return  # it has ended
-            if found.compacted:
-                if cohort.cursor + 1 < found.compacted:
-                    cohort.compacted(found.compacted)
-                    return
-                found.failed = True
-            before = cohort.cursor
-            if not found.failed:
-                cohort.caught_up(found.batch, found.next_revision - 1, found.applied)
-            if cohort.cursor == before:
-                self._stalled_cohorts[cohort] = None
-            else:
-                subscription.resume(cohort)
+            if wanted:
+                self._caught_up(subscription, cohort, gathered, found)
 
-        self._history.ask(subscription.key, subscription.range_end, subscription.prev_kv, cohort.client,
-                          tuple(p.shard for p in subscription.parts), cohort.cursor + 1, answer)
+        ask()
+
+    def _caught_up(self, subscription: Subscription, cohort: Cohort, gathered: Gathered, last: Slice) -> None:
+        """What has been gathered goes to a lagging cohort; then it goes on, or ends."""
+        before = cohort.cursor
+        if gathered.applied:
+            cohort.caught_up(gathered.batches, gathered.next_revision - 1, gathered.applied)
+        if last.compacted and cohort.cursor + 1 < last.compacted:
+            cohort.compacted(last.compacted)
+        elif last.compacted or last.failed or cohort.cursor == before:
+            self._stalled_cohorts[cohort] = None
+        else:
+            subscription.resume(cohort)
 
     # -- from the links -----------------------------------------------------------------------------
 
@@ -318,5 +331,5 @@ class WatchHub:
         slow = sum(len(c.members) for s in self.subscriptions.values() for c in s.lagging)
         return {"streams": len(self.streams), "watches": watches, "slow": slow,
                 "subscriptions": len(self.subscriptions), "events": self.events_received,
-                "responses": self.responses_sent, "history_slices": self._history.slices,
+                "responses": self.responses_sent, "history_slices": self.history.slices,
                 "merge_bytes": self.room.held_bytes, "merge_pauses": self.room.pauses}

@@ -199,7 +199,7 @@ class WatchStream:
 
     # -- answers ------------------------------------------------------------------------------------
 
-    def send(self, *parts: bytes) -> None:
+    def send(self, *parts: bytes | memoryview) -> None:
         """One response; marks the stream blocked when its client has too much to read."""
         call = self.call
         call.send(*parts)

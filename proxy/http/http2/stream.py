@@ -94,7 +94,7 @@ class Stream:
         if end_stream:
             connection.local_end(self)
 
-    def send_data(self, payload: bytes) -> None:
+    def send_data(self, payload: bytes | memoryview) -> None:
         """Payload, at once if windows and socket allow, else queued in order."""
         size = len(payload)
         if self.closed or not size:

@@ -82,7 +82,7 @@ class Call:
         self.unread = 0
         self.reads = True
         self.connection: object = self
-        self.room_to_gather = self.takes = True
+        self.room_to_gather = self.takes = self.large_answers = True
         self.progress = 0
         self.beyond_all_room = False
         self._told = told

@@ -69,7 +69,7 @@ def test_no_watch_falls_behind(trouble: str) -> None:
     for seed in range(200 if SOAK else 3):
         plan = Plan(
             shards=2 + seed % 3, seconds=5.0, think_s=(0.03, 0.1, 0.6)[seed % 3], repeats=0.0, faults=faults,
-            mix=MIX | {"watch": 4, "compact": 0},
+            mix=MIX | {"watch": 4, "compact": 0}, slice_events=(3, 200, 1)[seed % 3],
         )
         simulation = Simulation(seed, plan)
         look = Look(simulation, limit_s)

@@ -110,6 +110,7 @@ class FrontProcess(Process):
             self.router,
         )
         self.context.hub.fragment_bytes = FRAGMENT_BYTES
+        self.context.hub.history.slice_events = simulation.plan.slice_events
         self.context.hub.random = self.random.random
         register_all(self, self.context)
         self._sweep()

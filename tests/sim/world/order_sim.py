@@ -98,6 +98,7 @@ class Plan:
     users: bool = False  # clients are somebody, and what they may changes
     # lone writes before one counts as alone at a front (decision 22); None: by chance
     lone_after: int | None = None
+    slice_events: int = 200  # of a watch's past, in a slice
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class FakeCall:
         self.streams = {1: self}
         self.shares: dict[object, list[int]] = {}
         self.gathered = 0
-        self.room_to_gather = self.takes = True
+        self.room_to_gather = self.takes = self.large_answers = True
         self.progress: object = 0
         self.beyond_all_room = False
         self.reads = True  # a client that does not read lets ``unread`` grow
