@@ -1,31 +1,25 @@
-"""One file out of the checkpoints of all shards: ``python -m node.backup.build``, a process of its own.
+"""One file out of the checkpoints of all shards: the work of ``node.backup.process``.
 
-It works beside nodes that serve: behind them at the CPU, on any CPU that is free, and it gives the disk a
-quarter of a megabyte at a time. It takes the CPU only while nobody else wants it (``giving_way``), and its
-share as a nice process where that is hardly ever. It ends with the process that began it. The job comes by
-standard input, the result goes to standard output, JSON both.
+It gives the disk a quarter of a megabyte at a time, and ends with the process that wants the file.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cluster.bolt import Writer
 from cluster.bolt.etcd import Around, Row, write
 from cluster.pb import rpc_pb2
-from node.backup import giving_way
 from node.backup.rows import Checkpoint
 from node.backup.sorting import RUNS, PacedFile, Sorter
 from node.storage import StorageError
 
-_NICE = 10
 _LOOK_EVERY = 64  # lots of rows between two looks whether the node is still there
 
 
@@ -44,7 +38,7 @@ class Job:
     removed: list[int] = field(default_factory=list)  # IDs of former members
 
     def encode(self) -> bytes:
-        """For standard input."""
+        """For :func:`result`."""
         return json.dumps(asdict(self)).encode()
 
 
@@ -115,9 +109,12 @@ def _with_parent(parent: int) -> Iterator[None]:
         yield
 
 
-def _result(job: Job, parent: int) -> dict[str, object]:
-    """What goes to standard output."""
+def result(told: str, parent: int) -> bytes:
+    """What a job, as it was encoded, comes to, in JSON: the file's figures, ``unfit`` or ``error``. This
+    process ends with ``parent``, which began it."""
     began = time.perf_counter()
+    job = Job(**json.loads(told))
+    _remove_left(Path(job.output))
     try:
         result: dict[str, object] = {**build(job, _with_parent(parent))}
     except Unfit as e:
@@ -125,33 +122,10 @@ def _result(job: Job, parent: int) -> dict[str, object]:
     except (StorageError, OSError) as e:
         result = {"error": str(e)}
     result["seconds"] = round(time.perf_counter() - began, 3)
-    return result
-
-
-def main() -> int:
-    """See the module."""
-    me, parent = os.getpid(), os.getppid()
-    with suppress(OSError):
-        os.nice(_NICE)
-    with suppress(OSError):  # the node is pinned, and what it starts with it
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    job = Job(**json.load(sys.stdin))
-    result = giving_way.attempt(
-        lambda: json.dumps(_result(job, me)).encode(), lambda: os.getppid() == parent)
-    if result is None:
-        if os.getppid() != parent:
-            return 1
-        _remove_left(Path(job.output))
-        result = json.dumps(_result(job, parent)).encode()
-    sys.stdout.write(result.decode())
-    return 0
+    return json.dumps(result).encode()
 
 
 def _remove_left(output: Path) -> None:
     """By an attempt that was ended."""
     for path in (output, *output.parent.glob(RUNS)):
         path.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,7 @@
 A front asks in two steps. First every shard's node of a host holds a checkpoint: shard 0's, which decides the
 revision, then the others', once they have applied what shard 0 had. The answer is one PARTIAL record,
 :data:`HELD` and the checkpoint's name. Then node 0 is asked to build one file of them, in a process of its
-own (``node.backup.build``), and streams it: PARTIAL records ``remaining bytes u64 | chunk``, at most a
+own (``node.backup.process``), and streams it: PARTIAL records ``remaining bytes u64 | chunk``, at most a
 window's worth ahead of what the front has acknowledged (CREDIT), then OK. A slow client holds up nobody and
 fills no memory.
 
@@ -337,7 +337,7 @@ def _run(backup: Backup, job: Job) -> tuple[dict[str, Any], BinaryIO | None]:
     """In a helper thread: have the file built by a process, wait for it, and open it."""
     backup.folder.mkdir(parents=True)
     backup.process = process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "node.backup.build"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-P", "-m", "node.backup.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         process_group=0)
     if backup.ended:
         _kill(process)
