@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from cluster.wire import messages
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
-from node.serving.backups import _MOST, Backups, Hold
+from node.serving.backups import _MOST, Backup, Backups, Hold
 from node.serving.streams import SLOW_AFTER_S
 from tests.unit.machines import machine_on
 from tests.unit.proxy.fakes import ManualLoop
@@ -135,3 +137,62 @@ def test_one_that_is_cancelled_while_its_checkpoint_is_made_takes_no_place(node:
     assert not node.link.pending
     node.backups.ask(node.link, 10, b"")
     assert node.begun == [1, 1]
+
+
+class _Streaming:
+    """A node that sends one backup, whose front takes all at once; time passes as timers ask for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now = 0.0
+        self.sent: list[tuple[float, int]] = []  # when, bytes
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        node: Any = SimpleNamespace(
+            loop=SimpleNamespace(time=lambda: self.now, call_later=self._later),
+            machine=SimpleNamespace(perf_counter=lambda: self.now, remove_left_snapshots=lambda path: None),
+            raft=SimpleNamespace(last_index=0, term=1),
+            serve=SimpleNamespace(ranges=SimpleNamespace(count=0)),
+            settings=SimpleNamespace(data_dir=str(folder)),
+            mark_dirty=lambda link: None,
+            stopping=True,  # what it has on the disk is freed at once
+        )
+        self.node = node
+        self.backups = Backups(node)
+        link: Any = SimpleNamespace(identity=b"front", alive=True, answer=self._answer)
+        self.backup = Backup(link, 1, [], folder, 0.0)
+        self.backup.size_bytes = 1 << 20
+        path = folder / "file"
+        path.write_bytes(bytes(self.backup.size_bytes))
+        self.backup.file = path.open("rb")
+        self.backups._running[b"front", 1] = self.backup
+
+    def _later(self, after_s: float, work: Callable[..., None], *args: Any) -> Any:
+        self.timers.append((self.now + after_s, lambda: work(*args)))
+        return SimpleNamespace(cancel=lambda: None)
+
+    def _answer(self, rid: int, status: int, body: bytes) -> None:
+        if status == Status.PARTIAL:
+            self.sent.append((self.now, len(body) - 8))
+            self.backup.credited = self.backup.sent
+
+    def run(self, busy: bool) -> None:
+        """To its end, with requests between any two chunks or without any for long."""
+        self.backups._others.about()
+        self.now += 1.0
+        self.node.raft.last_index += busy
+        self.backups._pump(self.backup)
+        while self.timers:
+            self.now, work = self.timers.pop(0)
+            self.node.raft.last_index += busy
+            work()
+
+
+@pytest.mark.parametrize(("busy", "size", "every_s"), [(False, 128 << 10, 0.002), (True, 32 << 10, 0.003)])
+def test_beside_requests_a_backup_goes_out_slower_and_in_smaller_chunks(
+    tmp_path: Path, busy: bool, size: int, every_s: float
+) -> None:
+    streaming = _Streaming(tmp_path)
+    streaming.run(busy)
+    assert [sent for _, sent in streaming.sent] == [size] * ((1 << 20) // size)
+    gaps = {round(after - before, 6) for (before, _), (after, _) in pairwise(streaming.sent)}
+    assert gaps == {every_s}
+    assert streaming.backups.completed == 1
