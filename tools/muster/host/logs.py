@@ -50,7 +50,7 @@ def _stamp(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
 def configure(outputs: Sequence[str], level: str, form: str) -> structlog.stdlib.BoundLogger:
     """The logger of this process. OSError if an output cannot be opened."""
     sink = _Outputs(open_outputs(outputs))
-    renderer = structlog.processors.JSONRenderer() if form == "json" else logline.text
+    renderer = logline.in_json if form == "json" else logline.text
     logger = structlog.wrap_logger(
         sink,
         processors=[_stamp, logline.shape("muster/supervisor"), cast("structlog.typing.Processor", renderer)],

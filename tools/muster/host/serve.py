@@ -391,17 +391,21 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
     )
     url = setting(config, "discovery")
     token = shown(url) if url else config.initial_cluster_token
-    log.info(
-        "settings", name=config.name, data_dir=os.path.abspath(config.data_dir),
-        member_dir=os.path.abspath(bootstrap.member_dir(config.data_dir)),
-        heartbeat=f"{setting(config, 'heartbeat-interval')}ms",
-        election=f"{setting(config, 'election-timeout')}ms",
-        snapshot_count=setting(config, "snapshot-count"),
-        advertise_client_urls=[u.text for u in config.advertise_client],
-        initial_advertise_peer_urls=[u.text for u in config.advertise_peer],
-        initial_cluster=config.initial_cluster_text if is_new else "",
-        initial_cluster_token=token, shards=identity.shard_count, fronts=config.fronts,
-    )  # fmt: skip
+    log.info("settings", **{  # by the names of their flags, as etcd tells them
+        "name": config.name,
+        "data-dir": os.path.abspath(config.data_dir),
+        "member-dir": os.path.abspath(bootstrap.member_dir(config.data_dir)),
+        "heartbeat-interval": f"{setting(config, 'heartbeat-interval')}ms",
+        "election-timeout": f"{setting(config, 'election-timeout')}ms",
+        "snapshot-count": setting(config, "snapshot-count"),
+        "snapshot-catchup-entries": setting(config, "snapshot-catchup-entries"),
+        "advertise-client-urls": [u.text for u in config.advertise_client],
+        "initial-advertise-peer-urls": [u.text for u in config.advertise_peer],
+        "initial-cluster": config.initial_cluster_text if is_new else "",
+        "initial-cluster-token": token,
+        "shards": identity.shard_count,
+        "fronts": config.fronts,
+    })  # fmt: skip
     if not is_new and config.initial_cluster_set:
         log.info("the member has been initialized before: the initial-* flags are ignored")
         flags = bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token)

@@ -38,7 +38,7 @@ class _Outputs:
 def configure(caller: str, level: str, form: str, outputs: tuple[str, ...], **facts: Any) -> None:
     """From now on structlog writes JSON or console lines (``form``) of ``caller``, with ``facts`` in every
     one."""
-    renderer: Any = structlog.processors.JSONRenderer() if form == "json" else logline.text
+    renderer: Any = logline.in_json if form == "json" else logline.text
     structlog.configure(
         processors=[
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
