@@ -61,7 +61,7 @@ class Front:
         self.tracer = machine.tracer(settings.tracing) if settings.tracing is not None else None
         self.registry = FilteredRegistry(
             settings.cors, settings.host_whitelist, timed=settings.timed_calls, tracer=self.tracer,
-            read_only=settings.read_only)
+            read_only=settings.read_only, slow=self.router.slow.ended if self.router.slow.each else None)
         self.registry.shown = self.context.principals.of
         self.registry.auth_enabled = lambda: self.context.principals.enabled
         register_all(self.registry, self.context)

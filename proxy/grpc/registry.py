@@ -23,6 +23,7 @@ from proxy.http.requests import AtOnce, HttpHandler
 
 _VERSION = re.compile(rb"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9A-Za-z.+-]{1,24})?")
 _MOST_CLIENTS = 32  # kinds and versions that are counted apart
+Ended = Callable[[str, str, float], None]  # a call's path, its client's address, how long it took in s
 
 
 class Route:
@@ -36,6 +37,7 @@ class Route:
         "kind",
         "message",
         "principal",
+        "slow",
         "status",
         "timeout",
         "times",
@@ -43,12 +45,13 @@ class Route:
 
     def __init__(self, kind: type[Stream], handler: Any = None, timeout: float | None = None,
                  client: Clients | None = None, times: Histogram | None = None,
-                 principal: Any = None) -> None:
+                 principal: Any = None, slow: Ended | None = None) -> None:
         self.kind = kind
         self.handler = handler
         self.timeout = timeout  # seconds
         self.client = client  # who asks; None: no known method
         self.times = times  # of its method, where they are measured
+        self.slow = slow  # is told of each that has ended
         self.principal = principal  # what the client shows of who he is (proxy.auth.shown), or None
         self.behind: Route | None = None  # what was asked for, where the gate refuses it
         self.http_status = 200
@@ -70,14 +73,18 @@ class Registry:
 
     http1 = http2_in_clear = True  # what a connection may speak (proxy.listener.traffic)
 
-    def __init__(self, *, timed: bool = False, tracer: Tracer | None = None) -> None:
-        """``timed``: measure how long calls take, into ``times``. ``tracer``: makes spans of calls."""
+    def __init__(
+        self, *, timed: bool = False, tracer: Tracer | None = None, slow: Ended | None = None
+    ) -> None:
+        """``timed``: measure how long calls take, into ``times``. ``tracer``: makes spans of calls. ``slow``:
+        is told of each unary call that has ended."""
         self.times: dict[str, Histogram] = {}  # by path, in seconds
         # by kind of call, unary or stream, and API version of the client
         self.clients: dict[tuple[str, str], Clients] = {}
         # refuses gRPC methods by their path, where this host may not
         self.gate: Callable[[bytes], EtcdError | None] | None = None
         self._timed = timed
+        self._slow = slow
         self.tracer = tracer
         self.shown: Callable[[bytes | None, str | None], Any] = lambda token, common_name: None
         self._methods: dict[bytes, tuple[type[Call], Any]] = {}
@@ -144,8 +151,9 @@ class Registry:
     def _add(self, path: str, kind: type[Call], handler: Any) -> None:
         name = path.encode()
         assert name not in self._methods, path
-        if self._timed:
+        if self._timed or self._slow is not None:
             kind = KINDS[kind]
+        if self._timed:
             self.times[path] = new_times()
         if self.tracer is not None:
             kind = traced(kind, self.tracer)
@@ -204,6 +212,7 @@ class Registry:
                 fields.get(b"token", fields.get(b"authorization")),
                 getattr(getattr(connection, "owner", None), "name", None),
             ),
+            self._slow if kind_of_call == "unary" else None,
         )
         if any(name == b"grpc-timeout" for name, _ in headers.fields):
             return _with_timeout(route, headers.field(b"grpc-timeout"))
@@ -240,7 +249,9 @@ def _with_timeout(route: Route, text: bytes) -> Route:
         return route
     if timeout <= 0:
         return _refused(wire.DEADLINE_EXCEEDED, "context deadline exceeded")
-    return Route(route.kind, route.handler, timeout, route.client, route.times, route.principal)
+    return Route(
+        route.kind, route.handler, timeout, route.client, route.times, route.principal, route.slow
+    )
 
 
 def _refused(status: int, message: str, http_status: int = 200) -> Route:

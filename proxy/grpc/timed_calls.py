@@ -1,7 +1,8 @@
 """How long calls take, by method: ``grpc_server_handling_seconds``, which etcd has with
-``--metrics=extensive`` only.
+``--metrics=extensive`` only; and which took long, where few milliseconds are long
+(``proxy.routing.slow``).
 
-These kinds of calls take the place of the others then. Without the flag, nothing of it is on a call's way.
+These kinds of calls take the place of the others then. Without the flags, nothing of it is on a call's way.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 
 from cluster.histogram import DEFAULT_S, Histogram
+from proxy.grpc import wire
 from proxy.grpc.calls import Call, StreamCall, UnaryCall
 from proxy.http.http2 import Connection, HeaderBlock
 
@@ -64,7 +66,11 @@ class TimedStreamCall(StreamCall):
 def observe(call: Call, began: float) -> float:
     """Count a call that has ended; what ``began`` is from now on: negative, so that it counts once."""
     if began >= 0:
-        call.headers.route.times.observe(time.monotonic() - began)
+        route, took_s = call.headers.route, time.monotonic() - began
+        if route.times is not None:
+            route.times.observe(took_s)
+        if route.slow is not None:
+            route.slow(wire.text_of(call.path), call.peer, took_s)
     return -1.0
 
 

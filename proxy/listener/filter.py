@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_to_bytes
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.machine import Tracer
-from proxy.grpc.registry import Registry
+from proxy.grpc.registry import Ended, Registry
 from proxy.http.requests import Headers, HttpHandler, HttpRequest, Switched
 
 _TEXT = "text/plain; charset=utf-8"
@@ -38,9 +38,9 @@ class FilteredRegistry(Registry):
 
     def __init__(
         self, cors: tuple[str, ...], host_whitelist: tuple[str, ...], *, timed: bool = False,
-        tracer: Tracer | None = None, read_only: bool = False,
+        tracer: Tracer | None = None, read_only: bool = False, slow: Ended | None = None,
     ) -> None:
-        super().__init__(timed=timed, tracer=tracer)
+        super().__init__(timed=timed, tracer=tracer, slow=slow)
         self._read_only = read_only
         self._cors = frozenset(cors)
         self._hosts = frozenset(host_whitelist)

@@ -1,7 +1,9 @@
 """Requests that take long are logged, with what each waited for (``--warning-unary-request-duration``).
 
 Nothing is measured on the way of a request: the router's sweep, every 50 ms, finds those that have been open
-for too long, and later that they have ended. So the time told is up to 50 ms too long.
+for too long, and later that they have ended. So the time told is up to 50 ms too long. Where the limit is
+shorter than that, a sweep would miss most of them: each call is timed then (``proxy.grpc.timed_calls``), and
+told without what it waited for.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("slow")
 
 LINES_PER_S = 20  # logged; more are counted
+_SWEEP_S = 0.05  # how often the router's sweep looks
 _MOST_OPEN = 10_000  # that are remembered until they end
 _KEY_BYTES = 128  # of a key that is logged
 
@@ -83,6 +86,7 @@ class SlowRequests:
     def __init__(self, limit_s: float) -> None:
         """``limit_s``: a request that takes longer is logged; 0: none is."""
         self.limit_s = limit_s
+        self.each = 0 < limit_s < _SWEEP_S  # every call is told to ``ended``
         self._open: dict[int, tuple[Waiting, str, Link | None]] = {}  # by the identity of each
         self._lines = 0  # logged in the second that began at ``_second``
         self._more = 0
@@ -94,6 +98,8 @@ class SlowRequests:
             return
         if now - self._second >= 1.0:
             self._next_second(now)
+        if self.each:
+            return
         for key, (waiting, where, link) in list(self._open.items()):
             if _has_ended(waiting, link):
                 del self._open[key]
@@ -123,13 +129,24 @@ class SlowRequests:
             log.warning("more requests took too long", count=self._more)
         self._second, self._lines, self._more = now, 0, 0
 
+    def ended(self, path: str, client: str, took_s: float) -> None:
+        """A call has ended, where each is timed."""
+        if took_s > self.limit_s and self._room():
+            log.warning("request stats", took_s=round(took_s, 6), expected_s=self.limit_s,
+                        method=path.rpartition("/")[2], remote=client)
+
     def _tell(self, waiting: Waiting, where: str, now: float) -> None:
+        if self._room():
+            log.warning("request stats", took_s=round(now - waiting.began, 2), expected_s=self.limit_s,
+                        waited_for=where, shard=waiting.shard, **described(waiting))
+
+    def _room(self) -> bool:
+        """Whether one more line may be logged in this second."""
         if self._lines >= LINES_PER_S:
             self._more += 1
-            return
+            return False
         self._lines += 1
-        log.warning("request took too long", took_s=round(now - waiting.began, 2), expected_s=self.limit_s,
-                    waited_for=where, shard=waiting.shard, **described(waiting))
+        return True
 
 
 def described(waiting: Waiting) -> dict[str, object]:

@@ -396,7 +396,7 @@ _GROUPS: dict[str, list[Flag]] = {
              "days and maxbackups, 0: all"),
         Flag("warning-apply-duration", D, "100ms", "log applies slower than this"),
         Flag("warning-unary-request-duration", D, "300ms",
-             "log requests slower than this, with what they waited for; 0: none"),
+             "log requests slower than this, and from 50ms on what they waited for; 0: none"),
     ],
     "checks, compaction, watches": [
         Flag("corrupt-check-time", D, "0s",

@@ -55,6 +55,23 @@ def test_a_call_whose_deadline_passes_counts_whether_or_not_its_client_reads() -
     }
 
 
+@pytest.mark.parametrize("timeout", [{}, {"grpc_timeout": "5S"}])
+def test_who_wants_to_know_of_slow_calls_is_told_of_each_that_is_no_stream(timeout: dict[str, str]) -> None:
+    told: list[tuple[str, str, float]] = []
+    registry = Registry(slow=lambda path, client, took_s: told.append((path, client, took_s)))
+    registry.unary("/a.B/Echo", lambda call, data: call.reply(data))
+    registry.stream("/a.B/Bidi", Stream())
+    talk = Talk(registry)
+    talk.headers(1, path="/a.B/Echo", **timeout)
+    talk.data(1, message(b"x"))
+    talk.headers(3, path="/a.B/Bidi")
+    talk.server.receive(f.frame(f.RST_STREAM, 0, 3, bytes(4)), 100.0)
+    ((path, client, took_s),) = told
+    assert (path, client) == ("/a.B/Echo", "1.2.3.4:5")
+    assert 0 <= took_s < 20
+    assert registry.times == {}
+
+
 def test_nothing_is_timed_unless_asked() -> None:
     registry = Registry()
     registry.unary("/a.B/Echo", lambda call, data: call.reply(data))

@@ -26,7 +26,7 @@ def call(net: Net, method: str, request: Any) -> FakeCall:
 
 
 def slow(logs: Any) -> list[Any]:
-    return [line for line in logs if line["event"] == "request took too long"]
+    return [line for line in logs if line["event"] == "request stats"]
 
 
 def test_a_slow_write_is_logged_when_it_has_ended_and_a_quick_one_is_not() -> None:
@@ -47,7 +47,7 @@ def test_a_slow_write_is_logged_when_it_has_ended_and_a_quick_one_is_not() -> No
     assert 0.6 <= line.pop("took_s") <= 0.75
     assert line.pop("request_bytes") > 0
     assert line == {
-        "event": "request took too long", "log_level": "warning", "expected_s": 0.3, "waited_for": "member 1",
+        "event": "request stats", "log_level": "warning", "expected_s": 0.3, "waited_for": "member 1",
         "shard": 0, "method": "PUT", "key": "slow", "value_bytes": 6,
     }
     assert "secret" not in repr(logs)
@@ -105,6 +105,33 @@ def test_nothing_is_logged_where_the_limit_is_0() -> None:
         net.pass_time(8.0)
         assert put.closed
     assert slow(logs) == []
+
+
+def test_below_the_time_of_a_sweep_each_call_is_told_as_it_ends() -> None:
+    requests = SlowRequests(0.01)
+    assert requests.each
+    with structlog.testing.capture_logs() as logs:
+        requests.ended("/etcdserverpb.KV/Put", "127.0.0.1:1", 0.01)  # no longer than that
+        requests.ended("/etcdserverpb.KV/Put", "127.0.0.1:1", 0.0123456)
+    assert slow(logs) == [{
+        "event": "request stats", "log_level": "warning", "took_s": 0.012346, "expected_s": 0.01,
+        "method": "Put", "remote": "127.0.0.1:1",
+    }]
+    net = Net().started()
+    net.router.slow = requests
+    with structlog.testing.capture_logs() as logs:
+        call(net, "Put", rpc_pb2.PutRequest(key=b"slow"))
+        net.pass_time(0.2)
+        for _ in range(LINES_PER_S + 5):
+            requests.ended("/etcdserverpb.KV/Put", "127.0.0.1:1", 0.1)
+        net.pass_time(1.3)
+    assert len(slow(logs)) == LINES_PER_S
+    assert [line["count"] for line in logs if line["event"] == "more requests took too long"] == [5]
+
+
+@pytest.mark.parametrize("limit_s", [0.0, 0.05, 0.3])
+def test_else_no_call_is_timed(limit_s: float) -> None:
+    assert not SlowRequests(limit_s).each
 
 
 def test_a_part_of_a_range_that_waits_for_a_replica_is_logged_once() -> None:
