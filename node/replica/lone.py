@@ -67,6 +67,11 @@ class LoneRole:
         return self._writes.alone
 
     @property
+    def queued(self) -> int:
+        """Writes that wait to be evaluated."""
+        return self._writes.queued
+
+    @property
     def has_room(self) -> bool:
         """Whether a tick would evaluate writes that are queued."""
         return not self._writes.uncommitted or self._writes.due

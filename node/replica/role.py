@@ -102,6 +102,10 @@ class Role(Protocol):
         """Whether at most one write is on its way here, and none waits."""
 
     @property
+    def queued(self) -> int:
+        """Writes that wait to be evaluated."""
+
+    @property
     def has_room(self) -> bool:
         """Whether a tick would evaluate writes that are queued."""
 

@@ -46,6 +46,7 @@ from node.members.changes import Changes
 from node.members.roster import Roster
 from node.replica.applying import Applies
 from node.replica.clock import Clock, signs_of_life_ms
+from node.replica.large import LargeWrites
 from node.replica.leaving import FRAME as LEAVING_FRAME
 from node.replica.leaving import Leaving
 from node.replica.lone import LoneRole
@@ -125,8 +126,9 @@ class Node:
         self.lessor.load(self.store.leases())
         self.syncer = machine.syncs(self.log.sync, self._synced)
         self.admission: Admission = Admission(self)
+        self.large: LargeWrites = LargeWrites(self, self.admission.requests)
         self.fronts: Fronts = Fronts(
-            common.cluster_id, self.admission.requests, self._greet, self._front_gone,
+            common.cluster_id, self.large.requests, self._greet, self._front_gone,
             (common.shard_count, common.placement_depth), settings.shard == 0, limit_s=common.limit_s,
             now=machine.monotonic)
         self.dirty = self.fronts.dirty
@@ -265,10 +267,10 @@ class Node:
         """Hand leadership over, answer what is under way, close."""
         await Leaving(self).run()
         self.role.close()  # its links only now: what was logged here gets its fate by the feed
-        for end in (self.clock.stop, self.gathering.stop, self.local_fronts.close, self.peers.close,
-                    self.syncer.close, self.upkeep.close, self.defragments.close, self.snapshots.close,
-                    self.backups.close, self.streams.close, self.log.sync, self.log.close, self.store.flush,
-                    self.store.close, self.machine.close):
+        for end in (self.clock.stop, self.gathering.stop, self.large.close, self.local_fronts.close,
+                    self.peers.close, self.syncer.close, self.upkeep.close, self.defragments.close,
+                    self.snapshots.close, self.backups.close, self.streams.close, self.log.sync,
+                    self.log.close, self.store.flush, self.store.close, self.machine.close):
             end()
 
     # -- what arrives
@@ -424,6 +426,7 @@ class Node:
         lone = self._requests_in_tick <= 1
         self._requests_in_tick = 0
         self.role.finish()
+        self.large.look()
         self.mail.send()
         answered = bool(self.dirty) or self._answered_early
         self._answered_early = False

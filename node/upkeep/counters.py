@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from node.machine import NodeMachine
     from node.replica.applying import Applies
     from node.replica.clock import Clock
+    from node.replica.large import LargeWrites
     from node.serving.guard import Guard
     from node.serving.serve import Serve
     from node.storage import RaftLog, StateStore
@@ -36,6 +37,7 @@ class CountersNode(Protocol):
     defragments: Defragments
     applies: Applies
     clock: Clock
+    large: LargeWrites
     upkeep: Upkeep
     applied_index: int
 
@@ -89,6 +91,7 @@ def counters(node: CountersNode) -> dict[str, int]:
         "faults": faults.count,
         "slow_applies": node.applies.slow,
         "heartbeats_late": node.clock.late,
+        "large_writes_held": node.large.held,
         "lease_checks": node.upkeep.lease_checks.done,
         "lease_mismatches": node.upkeep.lease_checks.mismatches,
         "loop_long_turns": node.machine.turns.long,

@@ -152,6 +152,11 @@ class OrderRole:
         return self.writes.alone
 
     @property
+    def queued(self) -> int:
+        """Writes that wait to be evaluated."""
+        return self.writes.queued
+
+    @property
     def has_room(self) -> bool:
         """Whether a tick would evaluate writes that are queued."""
         return self.writes.due

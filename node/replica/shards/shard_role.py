@@ -176,6 +176,11 @@ class ShardRole:
         return self.leading is None or self.leading.alone
 
     @property
+    def queued(self) -> int:
+        """Writes that wait to be evaluated."""
+        return 0 if self.leading is None else self.leading.queued
+
+    @property
     def has_room(self) -> bool:
         """Whether a tick would evaluate writes that are queued."""
         return self.leading is not None and self.leading.runnable and self.raft.takes_proposals

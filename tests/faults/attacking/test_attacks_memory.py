@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
 from proxy.http.http2 import frames as f
-from tests.faults.attacking.beside import BOTH_FRONTS, FLOOR_S, Attacked, attacked
+from tests.cluster.local_cluster import until
+from tests.faults.attacking.beside import BOTH_FRONTS, FLOOR_S, TURN_S, Attacked, attacked
 from tests.faults.attacking.raw import Raw, message
 from tests.faults.attacking.rows import LARGE, LARGE_END
 
@@ -111,3 +113,24 @@ ATTACKS: dict[Callable[[str], None], float] = {
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_one_client_does_not_take_the_memory(cluster: Attacked, attack: Callable[[str], None]) -> None:
     cluster.beside(lambda: attack(cluster.endpoint), floor_s=ATTACKS[attack] / 2, most_bytes=MOST_BYTES)
+
+
+def held(endpoint: str) -> float:
+    """Large writes that have waited at the leaders of this host while others asked."""
+    with urllib.request.urlopen(f"http://{endpoint}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[1]) for line in lines
+               if line.startswith("muster_node_large_writes_held_total{"))
+
+
+def test_large_puts_rest_beside_others_and_not_alone(cluster: Attacked) -> None:
+    before = held(cluster.endpoint)
+    cluster.turn(TURN_S, lambda: large_puts(cluster.endpoint))
+    assert held(cluster.endpoint) - before >= 30  # of 60, of which the bystander's pauses let some go on
+
+    def at_once() -> bool:
+        before = held(cluster.endpoint)
+        large_puts(cluster.endpoint)
+        return held(cluster.endpoint) == before
+
+    until(at_once)  # a second after the bystander's last request

@@ -261,7 +261,8 @@ def test_a_tick_evaluates_again_what_its_first_round_let_in_and_only_that(
         role=SimpleNamespace(
             settled=settled, evaluate=lambda: seen.append("evaluated"), finish=lambda: None),
         mail=SimpleNamespace(send=lambda: None), fronts=SimpleNamespace(flush=lambda: None),
-        clock=SimpleNamespace(look=lambda: None), confirmations=SimpleNamespace(open=False),
+        clock=SimpleNamespace(look=lambda: None), large=SimpleNamespace(look=lambda: None),
+        confirmations=SimpleNamespace(open=False),
         _requests_in_tick=1, dirty=set(), _answered_early=False)
     Node._run(node)
     assert seen[:2] == ["evaluated", "what Raft wants done"]

@@ -1,0 +1,88 @@
+"""When a leader goes on with large writes while others ask: a burst, then a rest of as long as it took.
+
+A write of a megabyte takes its turn of every loop, CPU and disk of the group. A client that always has the
+next one ready leaves none of them idle, and whatever small comes behind waits for several of them. So while
+others ask, a leader has one large write on its way, or as many as are ``BURST_BYTES`` together. Then it lets
+as much time pass as they took. A small request waits for one burst, as a rule, and who writes much keeps half
+of his throughput. While nobody else asks, nothing waits (decision 103).
+
+The writes that wait are kept in their order. Times are the caller's, on one clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+BURST_BYTES = 256 << 10
+OTHERS_MS = 1000.0  # who has asked within this time is about to ask again
+LONGEST_MS = 250.0  # of a rest: a disk that stalls for seconds is no reason to stand still for as long
+
+
+class Resting(Generic[Item]):
+    """Of one leader."""
+
+    __slots__ = ("_began_ms", "_heard_ms", "_line", "rested_ms", "until_ms", "used")
+
+    def __init__(self) -> None:
+        self.used = 0  # bytes of the burst that is under way
+        self.until_ms = 0.0  # the rest's end
+        self.rested_ms = 0.0  # in all
+        self._began_ms = 0.0  # the burst
+        self._heard_ms = float("-inf")  # from others, the last time
+        self._line: deque[tuple[int, Item]] = deque()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._line)
+
+    def heard(self, now_ms: float) -> None:
+        """Somebody asked for something small."""
+        self._heard_ms = now_ms
+
+    def enter(self, size: int, item: Item, now_ms: float) -> bool:
+        """Whether a large write goes on now. Otherwise it waits for :meth:`next`."""
+        if self._line or not self._may_begin(size, now_ms):
+            self._line.append((size, item))
+            return False
+        self._begin(size, now_ms)
+        return True
+
+    def next(self, now_ms: float) -> Item | None:
+        """A write that goes on now; None: none waits, or none may."""
+        if not self._line or not self._may_begin(self._line[0][0], now_ms):
+            return None
+        size, item = self._line.popleft()
+        self._begin(size, now_ms)
+        return item
+
+    def ended(self, now_ms: float) -> None:
+        """All that was under way is done."""
+        assert self.used, "only what has begun ends"
+        self.used = 0
+        if self._others(now_ms):
+            rest_ms = min(now_ms - self._began_ms, LONGEST_MS)
+            self.until_ms = now_ms + rest_ms
+            self.rested_ms += rest_ms
+
+    def drain(self) -> list[Item]:
+        """Nothing is kept any more: what waited."""
+        items = [item for _, item in self._line]
+        self._line.clear()
+        self.used = 0
+        self.until_ms = 0.0
+        return items
+
+    def _begin(self, size: int, now_ms: float) -> None:
+        if not self.used:
+            self._began_ms = now_ms
+        self.used += size
+
+    def _may_begin(self, size: int, now_ms: float) -> bool:
+        if not self._others(now_ms):
+            return True
+        return now_ms >= self.until_ms and (not self.used or self.used + size <= BURST_BYTES)
+
+    def _others(self, now_ms: float) -> bool:
+        return now_ms - self._heard_ms < OTHERS_MS

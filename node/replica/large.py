@@ -1,0 +1,128 @@
+"""Large writes at a leader: while others ask, it rests between them (``cluster.pacing.resting``).
+
+They stand between the fronts' links and whoever judges and takes in what comes there. Here a leader sees the
+writes of all hosts, whose fronts have a window each (``proxy.routing.in_turn``). Transactions over several
+shards are not among them: where they go is only known later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from cluster.features.auth.principal import SAID
+from cluster.pacing.resting import Resting
+from cluster.raft import Raft
+from node.kinds import QUESTIONS, WRITES
+from node.links.fronts import FrontLink
+
+if TYPE_CHECKING:
+    from node.replica.role import Role
+
+LARGE_BYTES = 16 << 10
+_WATCHED_S = 10.0  # after the last large write: so long it matters who else asks
+_ASKS = WRITES | QUESTIONS
+Request = tuple[int, int, int, bytes]  # rid, method, timeout_ms, body
+
+
+class LargeNode(Protocol):
+    """What they need of their node."""
+
+    loop: asyncio.AbstractEventLoop
+    raft: Raft
+    role: Role
+    applied_index: int
+
+    def wake(self) -> None:
+        """Have a tick run."""
+
+
+class LargeWrites:
+    """Of one node."""
+
+    def __init__(self, node: LargeNode, pass_on: Callable[[FrontLink, list[Request]], None]) -> None:
+        self._node = node
+        self._pass_on = pass_on
+        self._resting: Resting[tuple[FrontLink, Request]] = Resting()
+        self._through: int | None = None  # where the log ends with all that is under way
+        self._timer: asyncio.TimerHandle | None = None
+        self._watched_until = 0.0
+        self.held = 0  # that had to wait
+
+    def requests(self, link: FrontLink, requests: list[Request]) -> None:
+        """A frame of a front, or of another shard's node."""
+        if link.watches:
+            if self._watched_until:
+                self._hear(requests)
+            if max([len(body) for *_, body in requests]) > LARGE_BYTES and self._node.raft.is_leader:
+                requests = [request for request in requests if not self._holds(link, request)]
+        if requests:
+            self._pass_on(link, requests)
+
+    def _hear(self, requests: list[Request]) -> None:
+        now = self._node.loop.time()
+        if now >= self._watched_until:
+            self._watched_until = 0.0
+        elif any(len(body) <= LARGE_BYTES and method & ~SAID in _ASKS for _, method, _, body in requests):
+            self._resting.heard(now * 1000)
+
+    def _holds(self, link: FrontLink, request: Request) -> bool:
+        _, method, _, body = request
+        if len(body) <= LARGE_BYTES or method & ~SAID not in WRITES:
+            return False
+        now = self._node.loop.time()
+        self._watched_until = now + _WATCHED_S
+        if self._resting.enter(len(body), (link, request), now * 1000):
+            self._through = None
+            return False
+        self.held += 1
+        self._await_rest(now)
+        return True
+
+    def look(self) -> None:
+        """The end of a tick: is what was under way done?"""
+        node, resting = self._node, self._resting
+        if not (resting.used or len(resting)):
+            return
+        if not node.raft.is_leader:
+            self._through = None
+            for link, request in resting.drain():
+                self._pass_on(link, [request])  # who asked is told who leads
+            node.wake()
+            return
+        if not resting.used:
+            return
+        if self._through is None and not node.role.queued:
+            self._through = node.raft.last_index
+        if self._through is not None and node.applied_index >= self._through:
+            self._through = None
+            now = node.loop.time()
+            resting.ended(now * 1000)
+            self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        resting = self._resting
+        while (found := resting.next(now * 1000)) is not None:
+            link, request = found
+            self._through = None
+            if link.awaits(request[0]):
+                self._pass_on(link, [request])
+            self._node.wake()
+        self._await_rest(now)
+
+    def _await_rest(self, now: float) -> None:
+        """There is nothing under way whose end would let the next one begin: the rest's end does."""
+        resting = self._resting
+        if self._timer is None and len(resting) and not resting.used:
+            self._timer = self._node.loop.call_later(max(resting.until_ms / 1000 - now, 0.0), self._rested)
+
+    def _rested(self) -> None:
+        self._timer = None
+        self._go_on(self._node.loop.time())
+
+    def close(self) -> None:
+        """The node is closing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,202 @@
+"""Between large writes a leader rests as long as they took, while others ask; alone nobody waits."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.features.auth.principal import NOBODY, SAID
+from cluster.pacing.resting import BURST_BYTES, LONGEST_MS, OTHERS_MS, Resting
+from cluster.wire.messages import Method
+from node.links.fronts import NODE_IDENTITY, FrontLink
+from node.replica.large import LARGE_BYTES, LargeWrites
+from tests.unit.pacing.test_gathering import Clock
+
+MB = 1 << 20
+TOOK_S = 0.03
+
+
+def test_nothing_waits_while_nobody_else_asks() -> None:
+    resting: Resting[str] = Resting()
+    assert all(resting.enter(MB, name, 0.0) for name in "abc")
+    resting.ended(30.0)
+    assert resting.enter(MB, "d", 30.0)
+    assert not len(resting)
+
+
+def test_beside_others_one_is_on_its_way_and_then_as_much_time_passes() -> None:
+    resting: Resting[str] = Resting()
+    resting.heard(0.0)
+    assert resting.enter(MB, "a", 0.0)
+    assert not resting.enter(MB, "b", 1.0)
+    assert resting.next(20.0) is None
+    resting.ended(30.0)
+    assert resting.next(59.0) is None
+    assert resting.next(60.0) == "b"
+    assert resting.rested_ms == 30.0
+
+
+def test_small_ones_of_them_go_together_and_none_overtakes() -> None:
+    resting: Resting[str] = Resting()
+    resting.heard(0.0)
+    quarter = BURST_BYTES // 4
+    assert [resting.enter(quarter, name, 0.0) for name in "abcde"] == [True, True, True, True, False]
+    assert not resting.enter(1, "one there is room for", 0.0)
+    resting.ended(10.0)
+    assert not resting.enter(1, "last", 20.0)
+    assert [resting.next(20.0) for _ in range(4)] == ["e", "one there is room for", "last", None]
+
+
+def test_a_rest_is_bounded_whatever_the_disk_does() -> None:
+    resting: Resting[str] = Resting()
+    resting.enter(MB, "a", 0.0)
+    resting.heard(4999.0)
+    resting.ended(5000.0)
+    assert resting.until_ms == 5000.0 + LONGEST_MS
+
+
+def test_once_the_others_are_silent_all_go_on() -> None:
+    resting: Resting[str] = Resting()
+    resting.heard(0.0)
+    resting.enter(MB, "a", 0.0)
+    assert [resting.enter(MB, name, 1.0) for name in "bc"] == [False, False]
+    assert [resting.next(OTHERS_MS) for _ in range(3)] == ["b", "c", None]
+
+
+def test_only_what_has_begun_ends() -> None:
+    with pytest.raises(AssertionError):
+        Resting[str]().ended(0.0)
+
+
+class Leader:
+    """A node that logs what it takes in at once; a tick runs when the test says so."""
+
+    def __init__(self) -> None:
+        self.loop: Any = Clock()
+        self.raft: Any = SimpleNamespace(is_leader=True, last_index=10)
+        self.role: Any = SimpleNamespace(queued=0)
+        self.applied_index = 10
+        self.taken: list[int] = []
+        self.large = LargeWrites(self, self._take)
+        self.front = FrontLink(b"front", lambda parts: True, b"", 1)
+
+    def wake(self) -> None:
+        pass
+
+    def _take(self, link: FrontLink, requests: list[tuple[int, int, int, bytes]]) -> None:
+        self.taken += [rid for rid, *_ in requests]
+        self.raft.last_index += 1
+
+    def ask(self, rid: int, size: int, method: int = Method.PUT, link: FrontLink | None = None) -> None:
+        self.large.requests(link or self.front, [(rid, method, 1000, bytes(size))])
+        self.tick()
+
+    def tick(self) -> None:
+        self.large.look()
+
+    def apply(self, after_s: float = TOOK_S) -> None:
+        self.loop.pass_(after_s)
+        self.applied_index = self.raft.last_index
+        self.tick()
+
+
+@pytest.fixture
+def leader() -> Leader:
+    found = Leader()
+    found.ask(1, MB)
+    found.ask(2, 100)
+    return found
+
+
+def test_a_large_write_waits_for_the_one_before_it_and_for_the_rest_after_that(leader: Leader) -> None:
+    leader.ask(3, MB)
+    leader.ask(4, MB)
+    leader.apply()
+    assert leader.taken == [1, 2]
+    leader.loop.pass_(TOOK_S / 2)
+    leader.ask(5, 100)
+    assert leader.taken == [1, 2, 5]  # a small one never waits
+    leader.loop.pass_(TOOK_S / 2 + 0.001)
+    assert leader.taken == [1, 2, 5, 3]
+    assert (leader.large.held, len(leader.loop.timers)) == (2, 0)
+
+
+def test_what_is_queued_at_the_leader_still_is_not_done(leader: Leader) -> None:
+    leader.apply()
+    leader.loop.pass_(1.1 * TOOK_S)
+    leader.role.queued = 1
+    leader.ask(3, MB)  # passed on, and not in the log yet
+    assert leader.taken == [1, 2, 3]
+    leader.apply()
+    leader.ask(4, MB)
+    leader.role.queued = 0
+    leader.raft.last_index += 1
+    leader.tick()
+    leader.loop.pass_(TOOK_S)
+    assert leader.taken == [1, 2, 3]
+    leader.apply()
+    leader.loop.pass_(1.0)
+    assert leader.taken == [1, 2, 3, 4]
+
+
+def test_a_frame_is_parted(leader: Leader) -> None:
+    leader.large.requests(leader.front, [(3, Method.PUT, 1000, b"x"), (4, Method.PUT, 1000, bytes(MB)),
+                                         (5, Method.READ_INDEX, 1000, b"")])
+    assert leader.taken == [1, 2, 3, 5]
+
+
+def test_writes_with_a_name_wait_like_those_without(leader: Leader) -> None:
+    who = NOBODY.encode()
+    leader.large.requests(leader.front, [(3, Method.PUT | SAID, 1000, who + bytes(MB))])
+    assert leader.taken == [1, 2]
+
+
+@pytest.mark.parametrize("method", [Method.WIDE, Method.RANGE])
+def test_other_requests_never_wait(leader: Leader, method: int) -> None:
+    leader.ask(3, MB, method)
+    assert leader.taken == [1, 2, 3]
+
+
+def test_nor_does_what_another_shards_node_says(leader: Leader) -> None:
+    leader.ask(3, MB, link=FrontLink(NODE_IDENTITY + b"1", lambda parts: True, b"", 1))
+    assert leader.taken == [1, 2, 3]
+
+
+def test_when_the_lead_is_lost_whoever_waits_is_told_who_leads(leader: Leader) -> None:
+    leader.ask(3, MB)
+    leader.raft.is_leader = False
+    leader.tick()
+    assert leader.taken == [1, 2, 3]
+    leader.ask(4, MB)
+    assert leader.taken == [1, 2, 3, 4]
+    leader.raft.is_leader = True
+    leader.ask(5, MB)  # nothing of the lost term is under way any more
+    assert leader.taken == [1, 2, 3, 4, 5]
+
+
+def test_what_nobody_waits_for_any_more_is_not_taken_in(leader: Leader) -> None:
+    leader.ask(3, MB)
+    leader.ask(4, MB)
+    leader.front.overdue = 3
+    leader.apply()
+    leader.loop.pass_(1.1 * TOOK_S)
+    leader.tick()  # the third was under way in name only
+    leader.loop.pass_(0.001)
+    assert leader.taken == [1, 2, 4]
+
+
+def test_without_small_requests_nobody_waits() -> None:
+    leader = Leader()
+    for rid in range(3):
+        leader.ask(rid, LARGE_BYTES + 1)
+    assert leader.taken == [0, 1, 2]
+
+
+def test_a_node_that_closes_has_no_timer_left(leader: Leader) -> None:
+    leader.ask(3, MB)
+    leader.apply()
+    leader.large.close()
+    leader.loop.pass_(1.0)
+    assert leader.taken == [1, 2]
