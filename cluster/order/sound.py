@@ -14,7 +14,7 @@ their way out of a log, before anything folds, projects or applies them:
 What a KeyValue holds is nobody's business here: applying cuts and joins it (see
 ``node.storage.keys.parse_current``).
 
-Hot path: an item of many puts costs 0.06 us a put, any other 0.6 us.
+Hot path: an item of many puts costs 0.06 us a put, a put in a transaction 0.4 us, any other item 0.6 us.
 """
 
 from __future__ import annotations
@@ -106,9 +106,23 @@ def _sound_txn_long(data: bytes, pos: int, end: int) -> bool:
 def _sound_changes(data: bytes, pos: int, end: int, checks: dict[int, Check]) -> bool:
     """The changes of one revision: each sound, and not more than there are places for."""
     changes = 0
+    unpack, puts = PUT_HEAD.unpack_from, Item.PUT in checks
     while pos < end:
         if end - pos < ITEM.size:
             return False
+        if puts and data[pos] <= Item.PUT_NEW and end - pos > PUT_HEAD.size:  # ``_sound_put`` in line
+            kind, length, key_len, head_len, _ = unpack(data, pos)
+            begin, pos = pos + PUT_HEAD.size, pos + ITEM.size + length
+            if not (
+                kind
+                and pos <= end
+                and key_len
+                and (2 if key_len < 0x80 else key_offset(key_len)) + key_len <= head_len < pos - begin
+                and data[begin] == 0x0A
+            ):
+                return False
+            changes += 1
+            continue
         kind, length = ITEM.unpack_from(data, pos)
         pos += ITEM.size
         check = checks.get(kind)

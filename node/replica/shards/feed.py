@@ -47,6 +47,7 @@ _RUN_BYTES = 1 << 20
 _TURN_BYTES = 2 << 20
 _RECORD_BYTES = 4 << 10  # what the smallest record counts, for what it costs besides its bytes
 _MARK_BYTES = 256 << 10
+_LARGE_BYTES = 64 << 10  # of a record that is not judged again for each use: 5 ms
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +114,12 @@ class Feeds:
         self._read_bytes = 0  # since the last turn that was taken for what was left
         self._left: dict[Feed, None] = {}  # feeds with records for the next turn, in order
         self.records = 0
+        self._sound: dict[int, bytes] = {}  # large records that were applied last, as far as they are sound
+
+    def judged(self, index: int, data: bytes) -> None:
+        """A record is about to be applied, as far as it is sound: it is sent soon."""
+        if len(data) >= _LARGE_BYTES:
+            self._sound[index] = data
 
     def subscribe(self, link: FrontLink, rid: int, body: bytes) -> None:
         """FEED: records from an index on, or Compacted if they are not kept any more."""
@@ -150,7 +157,9 @@ class Feeds:
             else:
                 late = True
         self._projected.clear()
-        if late and not self._late_scheduled:
+        if not late:
+            self._sound.clear()
+        elif not self._late_scheduled:
             self._late_scheduled = True
             self._node.loop.call_later(_LATE_S, self._push_late)
 
@@ -159,6 +168,7 @@ class Feeds:
         for feed in list(self._feeds.values()):
             self.push(feed)
         self._projected.clear()
+        self._sound.clear()
         self._node.wake()
 
     def _go_on(self) -> None:
@@ -197,9 +207,10 @@ class Feeds:
                 key = (e.index, feed.shard)
                 piece = self._projected.get(key)
                 if piece is None:
-                    piece = (
-                        project(sound(e.data, Place.ORDER), feed.shard) if e.kind == EntryKind.RECORD else b""
-                    )
+                    data = self._sound.get(e.index)
+                    if data is None:
+                        data = sound(e.data, Place.ORDER) if e.kind == EntryKind.RECORD else b""
+                    piece = project(data, feed.shard)
                     self._projected[key] = piece
                 feed.link.answer(
                     feed.rid, Status.PARTIAL, FEED_HEAD.pack(e.index, e.term, len(e.data)) + piece

@@ -339,6 +339,7 @@ class OrderRole:
             size = 0
             for entry in entries:
                 data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
+                self.feeds.judged(entry.index, data)
                 run.append((entry.index, entry.term, data))
                 for step in fold.take(data, 0):
                     if isinstance(step, Change):

@@ -29,7 +29,6 @@ from cluster.effects.records import (
     PUT_HEAD,
     REVISION,
     Item,
-    items,
     key_of,
     key_offset,
     read_put,
@@ -44,7 +43,16 @@ from cluster.order.sound import UnsoundItem
 from cluster.wire.protobuf import tombstone, varint
 from node.storage import keys
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, RUN, SUFFIX, Position
-from node.storage.state.changes.deletes import LONG_KINDS, delete_range, has_many, is_long, long_item
+from node.storage.state.changes.at_once import some_changes
+from node.storage.state.changes.deletes import (
+    LONG_KINDS,
+    delete_range,
+    has_many,
+    is_enough,
+    is_long,
+    long_item,
+    pause,
+)
 from node.storage.state.changes.deletes import changes as changes_in_slices
 from node.storage.state.changes.late import PreparedRows, apply_prepared_rows, late_item
 from node.storage.state.changes.puts import (
@@ -171,17 +179,16 @@ class Run:
             create = before.create
         return read_put_ref(data, pos, end, create, mod)
 
-    def changes(self, data: bytes, pos: int, end: int, sub: int = 0) -> None:
+    def changes(self, data: bytes, pos: int, end: int, sub: int = 0) -> int:
         """Several changes at one revision, in their order; none takes no revision. ``sub``: place of the
-        first."""
+        first. Answers how many they are."""
         if pos == end:
-            return
+            return 0
         self.revision += 1
-        mod = varint(self.revision)
-        for place, (kind, at, to) in enumerate(items(data, pos, end), sub):
-            self.change(data, kind, at, to, place, mod)
-            if self.pending > GRAIN.apply_slice_bytes:
-                self.write_slice()
+        stop, after = some_changes(self, data, pos, end, sub, keys.MAX32)
+        if stop < end:
+            raise ValueError(f"item of kind {data[stop]} inside a transaction")
+        return after - sub
 
     def end_run(self) -> None:
         """Write the r row that was being filled."""
@@ -476,6 +483,7 @@ def apply_changes(
     out = Applied(store.position.revision)
     run = Run(store, out, out.events if want_events else None)
     run.created = {}
+    changed, at_revision = 0, -1  # changes at this revision since it began, or since the last pause
     for place, (before, data, at, sub) in enumerate(changes):
         # a multi's changes at one revision may come in several parts, those of other shards between them
         assert before >= run.revision or (sub > 0 and before == run.revision - 1), "I5: revisions only grow"
@@ -486,9 +494,15 @@ def apply_changes(
         elif sub >= 0:
             if has_many(data, at, len(data)):
                 yield from changes_in_slices(run, data, at, len(data), sub)
+                changed = 0
             else:
-                run.changes(data, at, len(data), sub)
+                changed *= at_revision == before + 1
+                changed += run.changes(data, at, len(data), sub)
             run.end_run()
+            at_revision = run.revision
+            if is_enough(run, changed):  # in very many parts
+                yield pause(run)
+                changed = 0
         elif (puts := evaluated.get(place)) is not None:
             apply_later(run, puts)
             run.wrote(len(data))
