@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.evaluate import plain_put
 from cluster.evaluate.spans import Span, meet
+from cluster.evaluate.steps import STEP_OPS, Steps, finish
 from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.validate import parse
 from cluster.faults import answered
@@ -109,7 +110,7 @@ def footprint(method: int, body: bytes) -> Footprint:
         plain = plain_txn.read(body)
         if plain is not None:
             return plain_footprint(plain)
-        _add_txn(found, parse(pb.TxnRequest.FromString, body))
+        finish(add_txn(found, parse(pb.TxnRequest.FromString, body)))
     elif method == Method.LEASE_GRANT:
         found.leases.add(parse(pb.LeaseGrantRequest.FromString, body).ID)
     elif method == Method.LEASE_REVOKE:
@@ -134,7 +135,7 @@ def plain_footprint(plain: plain_txn.Plain) -> Footprint:
 def txn_footprint(request: Any) -> Footprint:
     """The footprint of a TxnRequest that is already parsed."""
     found = Footprint()
-    _add_txn(found, request)
+    finish(add_txn(found, request))
     return found
 
 
@@ -144,11 +145,14 @@ def _add_put(found: Footprint, request: Any) -> None:
         found.leases.add(request.lease)
 
 
-def _add_txn(found: Footprint, request: Any) -> None:
+def add_txn(found: Footprint, request: Any) -> Steps[None]:
+    """Add what a TxnRequest touches."""
     for compare in request.compare:
         found.reads.append((compare.key, compare.range_end))
     for ops in (request.success, request.failure):
-        for op in ops:
+        for place, op in enumerate(ops, 1):
+            if not place % STEP_OPS:
+                yield
             kind = op.WhichOneof("request")
             if kind == "request_put":
                 _add_put(found, op.request_put)
@@ -157,7 +161,8 @@ def _add_txn(found: Footprint, request: Any) -> None:
             elif kind == "request_delete_range":
                 found.writes.append((op.request_delete_range.key, op.request_delete_range.range_end))
             elif kind == "request_txn":
-                _add_txn(found, op.request_txn)
+                yield
+                yield from add_txn(found, op.request_txn)
 
 
 def is_read_only(request: Any) -> bool:

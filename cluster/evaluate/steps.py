@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 Steps = Generator[None, None, T]  # a step takes some tenths of a millisecond
 
 STEP_OPS = 64  # operations of a transaction in a step
+
+
+class Stepped(Protocol):
+    """Work that its owner wants done before its turn, step by step beside the loop."""
+
+    def steps(self) -> Steps[None]:
+        """Do it. EtcdError: a refusal."""
 
 
 def finish(steps: Steps[T]) -> T:

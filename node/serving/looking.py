@@ -1,6 +1,6 @@
 """Range compares of transactions that write, looked at in slices ahead of the turn that evaluates them
-(``cluster.evaluate.txns.range_compares``), and transactions of very many operations
-(``cluster.evaluate.txns.draft``). A few are looked at at a time; the others wait for these, links in turn.
+(``cluster.evaluate.txns.range_compares``), and whatever else of large transactions is done ahead
+(``cluster.evaluate.steps.Stepped``). A few are looked at at a time; the others wait for these, links in turn.
 
 A transaction whose deciding keys change faster than its ranges can be walked goes on until its front has
 given it up; nobody waits for it."""
@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate.replica import Ahead
-from cluster.evaluate.txns.draft import Draft
+from cluster.evaluate.steps import Stepped
 from cluster.evaluate.txns.range_compares import FEW, RangeCompares
 from cluster.evaluate.txns.transactions import Steps
 from cluster.pacing.turns import Turns
@@ -30,7 +29,7 @@ _ROUNDS = 8  # of what changed while what had changed before was looked at
 
 Wanted = Callable[[], bool]
 Look = tuple[FrontLink, int, Any, Wanted, Callable[[Any], None]]
-A = TypeVar("A", RangeCompares, Draft, Ahead)
+A = TypeVar("A", bound="RangeCompares | Stepped")
 
 
 class Looking:
@@ -76,9 +75,11 @@ class Looking:
                 self._begin(found[2])
             self._wake()
 
-    def _steps(self, link: FrontLink, rid: int, looked: Ahead, wanted: Wanted) -> Steps[bool]:
+    def _steps(
+        self, link: FrontLink, rid: int, looked: RangeCompares | Stepped, wanted: Wanted
+    ) -> Steps[bool]:
         """Whether all was looked at: nothing may be decided by what was given up midway."""
-        if isinstance(looked, Draft):
+        if not isinstance(looked, RangeCompares):
             for _ in looked.steps():
                 if not (wanted() and link.awaits(rid)):
                     return False

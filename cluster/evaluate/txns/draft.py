@@ -42,6 +42,10 @@ from cluster.wire.protobuf import varint
 if TYPE_CHECKING:
     from cluster.evaluate.replica import Overlay
 
+# a version whose revision is pending: its creation (0: this revision), number, lease, and what is written
+# before and behind its revision
+_Cut = tuple[int, int, int, bytes, bytes]
+
 LARGE_OPS = 512  # of a transaction, nested ones included: 6 ms in one turn
 ROUNDS = 8  # so often it is evaluated ahead
 _LEAST_OP_BYTES = 7  # of an operation on the wire, with a key
@@ -90,6 +94,7 @@ class Draft:
         self._batch = 0  # and what is pending of this batch and later ones
         self._plan: Plan | None = None
         self._outcome: Outcome | None = None  # its revision pending; None: refused
+        self._writes: list[tuple[bytes, _Cut | None]] = []  # of it, as far as the leader's overlay keeps them
         self._moved = True  # what it touches has changed
         self._rounds = 0
         self.fit = True  # else it is evaluated in one turn
@@ -148,10 +153,24 @@ class Draft:
             yield from run_plan(pending, self._plan, shows=False, known=False)
             self._outcome = pending.outcome(b"")
             yield
+            self._writes = yield from self._cut(self._outcome.writes)
         except Unlooked:  # of range compares over very many rows
             self.fit = False
         except EtcdError:
             pass  # judged anew in the turn
+
+    def _cut(self, writes: list[tuple[bytes, Version | None]]) -> Steps[list[tuple[bytes, _Cut | None]]]:
+        found: list[tuple[bytes, _Cut | None]] = []
+        for place, (key, version) in enumerate(writes, 1):
+            if self._is_own(key):
+                found.append((key, version and _cut_of(key, version)))
+            if not place % STEP_OPS:
+                yield
+        return found
+
+    def _is_own(self, key: bytes) -> bool:
+        """Whether it is of this leader's shard."""
+        return True
 
     def _touches(self, key: bytes) -> bool:
         return key in self._keys or key in self._spans
@@ -188,7 +207,8 @@ class Draft:
         view, drafted, plan = self._view, self._outcome, self._plan
         revision = view.revision + drafted.changed
         mod = varint(revision)
-        writes = [(key, version and _bound(key, version, revision, mod)) for key, version in drafted.writes]
+        later, new = b"\x18" + mod, b"\x10" + mod + b"\x18" + mod
+        writes = [(key, cut and _bound(cut, revision, later, new)) for key, cut in self._writes]
         late = Late(lambda before: run_plan(Pending(before), plan, shows=True, known=True))
         return Outcome(drafted.items, drafted.changed, b"", writes, revision, drafted.ranges, late)
 
@@ -220,15 +240,19 @@ class Draft:
         return all(map(view.lease_exists, self._leases))
 
 
-def _bound(key: bytes, version: Version, revision: int, mod: bytes) -> Version:
-    """A version of a pending revision, now that this is known; ``mod``: as it is written."""
+def _cut_of(key: bytes, version: Version) -> _Cut:
     create, _, number, lease, kv = version
     head = 1 + len(varint(len(key))) + len(key)
     if create >= PENDING_REVISION:
-        rest = head + len(_PENDING_MOD) + len(_PENDING_MOD)
-        create, first = revision, mod
-    else:
-        first = varint(create)
-        rest = head + 1 + len(first) + len(_PENDING_MOD)
-    kv = b"".join((kv[:head], b"\x10", first, b"\x18", mod, kv[rest:]))
-    return Version(create, revision, number, lease, kv)
+        return 0, number, lease, kv[:head], kv[head + 2 * len(_PENDING_MOD) :]
+    head += 1 + len(varint(create))
+    return create, number, lease, kv[:head], kv[head + len(_PENDING_MOD) :]
+
+
+def _bound(cut: _Cut, revision: int, later: bytes, new: bytes) -> Version:
+    """A version of a pending revision, now that this is known. ``later``, ``new``: as it is written in one of
+    an old key, or of a new one."""
+    create, number, lease, head, tail = cut
+    if create:
+        return Version(create, revision, number, lease, head + later + tail)
+    return Version(revision, revision, number, lease, head + new + tail)

@@ -24,6 +24,7 @@ from cluster.evaluate.footprint import inverted
 from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.replica import AppliedState, NotYet, Overlay
 from cluster.evaluate.spans import Span, bounds
+from cluster.evaluate.steps import STEP_OPS
 from cluster.evaluate.txns.transactions import VALUE, Steps, Unlooked, given_of, is_known, matches, some_rows
 from cluster.evaluate.view import Current, Version, View
 from cluster.faults import answered
@@ -326,6 +327,18 @@ def compares_of(request: Any) -> Iterator[Any]:
     for op in (*request.success, *request.failure):
         if op.HasField("request_txn"):
             yield from compares_of(op.request_txn)
+
+
+def add_compares(found: dict[bytes, Any], request: Any) -> Steps[None]:
+    """Add them, each once."""
+    found.update((compare.SerializeToString(), compare) for compare in filter(is_of_range, request.compare))
+    for ops in (request.success, request.failure):
+        for place, op in enumerate(ops, 1):
+            if not place % STEP_OPS:
+                yield
+            if op.HasField("request_txn"):
+                yield
+                yield from add_compares(found, op.request_txn)
 
 
 def is_of_range(compare: Any) -> bool:

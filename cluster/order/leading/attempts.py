@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from cluster.evaluate.footprint import Footprint
 from cluster.evaluate.replica import Ahead, AppliedState
+from cluster.evaluate.steps import Steps
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.faults import whole
@@ -24,7 +25,7 @@ from cluster.order.leading.verdicts import are_many, decide
 from cluster.order.locks import LockTable, Queued, Refused
 from cluster.order.log import Attempt
 from cluster.order.prepare import Grant, Prepare, encode_attempt
-from cluster.order.sequencing.granted import rows_of
+from cluster.order.sequencing.granted import RowsOf, rows_in_steps, rows_of
 from cluster.order.shown import ShownRows
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Status
@@ -32,7 +33,24 @@ from cluster.wire.messages import Status
 T = TypeVar("T")
 
 _MAX_EARLY = 1000  # prepares that may not lock yet
-Unlooking = tuple[Any, bytes | Attempt, Ahead]  # token, TxnRequest or whose prepare it is
+_MANY_TOUCHES = 512  # to read so many keys takes 4 ms: they are read in steps
+
+
+class Reading:
+    """The rows that a grant of very many touches shows, read in steps under its lock."""
+
+    def __init__(self, store: AppliedState, prepare: Prepare) -> None:
+        self._store = store
+        self._prepare = prepare
+        self.rows: RowsOf | None = None  # once they are read
+
+    def steps(self) -> Steps[None]:
+        """See the class."""
+        self.rows = yield from rows_in_steps(self._store, self._prepare)
+
+
+# token, TxnRequest or whose prepare it is
+Unlooking = tuple[Any, bytes | Attempt, "Ahead | Reading"]
 
 
 class Attempts(Generic[T]):
@@ -107,13 +125,18 @@ class Attempts(Generic[T]):
         """Whether a look for :meth:`looked_at` is still wanted."""
         return attempt in self._ahead or self._table.find(attempt) is not None
 
-    def looked_at(self, attempt: Attempt, looked: RangeCompares | None, begun: int) -> bool:
-        """The range compares of a prepare were looked at; None: that was given up. As :meth:`prepare`."""
+    def looked_at(self, attempt: Attempt, looked: RangeCompares | Reading | None, begun: int) -> bool:
+        """The range compares of a prepare were looked at, or its rows were read; None: that was given up. As
+        :meth:`prepare`."""
         ahead, held = self._ahead.pop(attempt, None), self._table.find(attempt)
         if held is not None and isinstance(held.payload, Preparing):
+            if isinstance(looked, Reading):
+                held.payload.rows, self._ungranted[attempt] = looked.rows, held
+                return True
             held.payload.looked, self._ungranted[attempt] = looked, held
             return looked is not None
-        return ahead is not None and looked is not None and self.prepare(*ahead, begun, looked)
+        return (ahead is not None and isinstance(looked, RangeCompares)
+                and self.prepare(*ahead, begun, looked))
 
     @whole
     def release(self, attempt: Attempt) -> bool:
@@ -202,7 +225,11 @@ class Attempts(Generic[T]):
                 looked = payload.looked or RangeCompares(pb.TxnRequest(compare=prepare.compares))
                 self._unlooked.append((payload.token, attempt, looked))
                 continue
-            rows, counts, pinned = rows_of(store, prepare)
+            if len(prepare.touches) > _MANY_TOUCHES and payload.rows is None:
+                self._unlooked.append((payload.token, attempt, Reading(store, prepare)))
+                continue
+            rows, counts, pinned = payload.rows or rows_of(store, prepare)
+            payload.rows = None
             if pinned:
                 self._shown.keep(attempt, store, prepare.touches, pinned)
             keys = [store.lease_keys(lease) for lease in prepare.leases]

@@ -9,6 +9,7 @@ from cluster.evaluate.replica import Ahead
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.features.auth.principal import Principal
 from cluster.order.prepare import Prepare
+from cluster.order.sequencing.granted import RowsOf
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ class Preparing(Generic[T]):
     batch: int = 0  # what must be applied before it is answered (H1)
     answer: bytes | None = None
     looked: RangeCompares | None = None
+    rows: RowsOf | None = None  # that its grant shows, if they were read ahead
 
 
 @dataclass(slots=True, frozen=True)

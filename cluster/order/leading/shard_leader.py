@@ -35,7 +35,7 @@ from cluster.evaluate.view import Outcome
 from cluster.faults import answered, whole
 from cluster.features.auth.principal import SAID, Principal, named
 from cluster.features.auth.state import AuthState
-from cluster.order.leading.attempts import Attempts, Unlooking
+from cluster.order.leading.attempts import Attempts, Reading, Unlooking
 from cluster.order.leading.drafts import draft_of
 from cluster.order.leading.pending import (
     Blocked,
@@ -320,9 +320,9 @@ class ShardLeader(Generic[T]):
         return self._attempts.looks(attempt)
 
     @whole
-    def looked_at(self, attempt: Attempt, looked: RangeCompares | None) -> None:
-        """The range compares of a prepare of :meth:`take_unlooked` were looked at; None: that was given
-        up."""
+    def looked_at(self, attempt: Attempt, looked: RangeCompares | Reading | None) -> None:
+        """The range compares of a prepare of :meth:`take_unlooked` were looked at, or its rows were read;
+        None: that was given up."""
         if self._attempts.looked_at(attempt, looked, self._begun):
             self.let_go()
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from cluster.effects import records
 from cluster.errors import EtcdError
@@ -31,6 +31,7 @@ from cluster.evaluate.footprint import Footprint, footprint, plain_footprint
 from cluster.evaluate.replica import Ahead, NotYet, Overlay
 from cluster.evaluate.spans import Span, merged
 from cluster.evaluate.txns import plain_txn
+from cluster.evaluate.txns.draft import large
 from cluster.evaluate.txns.range_compares import RangeCompares, compares_of
 from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.evaluate.validate import parse
@@ -43,9 +44,10 @@ from cluster.order.leading.verdicts import Verdicts, are_many
 from cluster.order.log import Attempt, Fold, Multi, Part, encode_multi
 from cluster.order.overlaps import Overlaps
 from cluster.order.prepare import Grant, Prepare, Touch, encode_attempt
-from cluster.order.sequencing.drafts import WideDraft, large_of
+from cluster.order.sequencing.drafts import Survey, WideDraft
 from cluster.order.sequencing.expiries import Expiries
 from cluster.order.sequencing.granted import GrantedView, Uncounted, Unread, shown_ranges, shows_deleted
+from cluster.order.sequencing.parts import parts_of
 from cluster.order.sequencing.wide import NEVER
 from cluster.order.sequencing.wide import Outgoing as Outgoing
 from cluster.order.sequencing.wide import Wide as Wide
@@ -55,6 +57,7 @@ from cluster.placement import Placement
 from cluster.wire.messages import Method
 
 T = TypeVar("T")
+Look: TypeAlias = "Ahead | Survey"
 
 MAX_WAITING = 10_000  # transactions at one sequencer; beyond it TooManyRequests
 _FATES_KEPT = 100_000  # of the attempts that were appended last
@@ -91,7 +94,7 @@ class Coordinator(Generic[T]):
         self._appending: list[Attempt] = []  # those whose multis are in the record that is being made
         self._room = 0  # bytes that may still be appended in this run
         self._messages: list[Outgoing] = []
-        self._unlooked: list[tuple[Wide[T], Ahead]] = []
+        self._unlooked: list[tuple[Wide[T], Look]] = []
         # shard -> newest term that its leader was heard of, since it last failed to grant in time
         self._has_leader: dict[int, int] = {}
         self.completed = self.restarted = 0
@@ -108,6 +111,11 @@ class Coordinator(Generic[T]):
         if len(self._queue) + len(self._running) >= self._max_waiting:
             return False
         revoked = leases or []
+        if (request := large(body) if method == Method.TXN else None) is not None:
+            wide = Wide(token, method, body, Footprint(), revoked, deadline_ms=deadline_ms, who=who)
+            self._queue.append(wide)
+            self._look(wide, Survey(request, self._placement))
+            return True
         if revoked:  # the lessor names what is due again and again, until it is gone
             coming = {lease for wide in (*self._queue, *self._running.values()) for lease in wide.leases}
             revoked = [lease for lease in revoked if lease not in coming]
@@ -122,11 +130,7 @@ class Coordinator(Generic[T]):
             wanted = plain_footprint(plain)
         else:
             wanted = Footprint(leases=set(revoked)) if revoked else footprint(method, body)
-        large = large_of(method, body, wanted)
-        if large is not None:
-            plain = None
-        wide = Wide(
-            token, method, body, wanted, revoked, plain=plain, deadline_ms=deadline_ms, who=who, large=large)
+        wide = Wide(token, method, body, wanted, revoked, plain=plain, deadline_ms=deadline_ms, who=who)
         if method == Method.TXN and plain is None:
             found = compares_of(pb.TxnRequest.FromString(body))
             wide.compares = list({compare.SerializeToString(): compare for compare in found}.values())
@@ -265,7 +269,7 @@ class Coordinator(Generic[T]):
         if wide.leaderless:
             return False
         if wide.looked is None and are_many(wide.compares, self._view):
-            self._look(wide)
+            self._look(wide, RangeCompares.of(wide.body))
             return False
         self._number += 1
         wide.attempt = Attempt(self.term, self._number)
@@ -297,6 +301,8 @@ class Coordinator(Generic[T]):
     def _touches(self, wide: Wide[T]) -> dict[int, list[Touch]]:
         """What is locked and read in each shard other than 0."""
         found: dict[int, list[Touch]] = {}
+        if wide.surveyed is not None:
+            return wide.surveyed
         if wide.leases:
             return {shard: [] for shard in range(1, self._placement.shards)}
         if wide.plain is not None:
@@ -397,8 +403,8 @@ class Coordinator(Generic[T]):
         participants = {shard: grant.term for shard, grant in wide.grants.items()}
         view = GrantedView(self._view, self._placement, wide.touches, wide.grants, wide.leases)
         if wide.large is not None and wide.draft is None:
-            wide.draft = WideDraft(self._view, wide.large, self._max_txn_ops, view)
-            self._look(wide)
+            wide.draft = WideDraft(self._view, wide.large, self._max_txn_ops, view, self._placement)
+            self._look(wide, wide.draft)
             return
         try:
             if self._users.enabled and wide.token is not None:
@@ -407,7 +413,7 @@ class Coordinator(Generic[T]):
         except NotYet:  # it reads shard 0 at a revision that is logged and not applied: again at the next run
             return
         except Unlooked:
-            self._look(wide)
+            self._look(wide, wide.draft or wide.looked or RangeCompares.of(wide.body))
             return
         except Unread:
             self._restart(wide)
@@ -447,7 +453,9 @@ class Coordinator(Generic[T]):
             if wide.ahead <= view.revision:
                 raise Unread
             outcome.late, wide.fetched = view.behind(outcome.late)
-        parts = self._parts(view, 0, outcome.items)
+        parts = wide.draft.parts if isinstance(wide.draft, WideDraft) else None
+        if parts is None:
+            parts = parts_of(view, self._placement, 0, outcome.items)
         return encode_multi(Multi(attempt, int(outcome.changed), participants, parts)), outcome
 
     def _txn(self, view: GrantedView, wide: Wide[T]) -> Outcome:
@@ -461,9 +469,9 @@ class Coordinator(Generic[T]):
         verdicts = Verdicts(self._view, self._placement, wide.asked, wide.grants, wide.looked)
         return evaluate.txn(view, wide.body, self._max_txn_ops, view.weigh, Turn(verdicts))
 
-    def _look(self, wide: Wide[T]) -> None:
+    def _look(self, wide: Wide[T], ahead: Look) -> None:
         wide.looking = True
-        self._unlooked.append((wide, wide.draft or wide.looked or RangeCompares.of(wide.body)))
+        self._unlooked.append((wide, ahead))
 
     def _revoke(
         self, view: GrantedView, wide: Wide[T], attempt: Attempt, participants: dict[int, int]
@@ -482,47 +490,13 @@ class Coordinator(Generic[T]):
             keys = [key for key in view.lease_keys(lease) if key not in done]
             if keys:
                 done.update(keys)
-                parts += self._parts(view, groups, b"".join(records.delete(key) for key in keys))
+                deletes = b"".join(records.delete(key) for key in keys)
+                parts += parts_of(view, self._placement, groups, deletes)
                 writes += [(key, None) for key in keys]
                 groups += 1
             gone.append(records.lease_revoke(lease, ()))
         item = encode_multi(Multi(attempt, groups, participants, parts)) + b"".join(gone)
         return item, Outcome(item, groups > 0, b"", writes, view.revision + groups)
-
-    def _parts(self, view: GrantedView, group: int, item: bytes) -> list[Part]:
-        """An effect cut up by shard: runs of neighbours, each with the place of its first change (sub-order).
-
-        A deleted range is a part of its own in each shard that has keys of it. They share one place and take
-        as many as there are keys: events of equal place are in the order of their keys."""
-        pos, end = 0, len(item)
-        if item and item[0] in (records.Item.TXN, records.Item.TXN_LONG):
-            pos = records.ITEM.size
-        parts: list[Part] = []
-        sub = -1
-        of, first, begin, last = -1, 0, 0, 0  # a run: its shard, place, and bytes
-
-        def end_run() -> None:
-            if of >= 0:
-                parts.append(Part(group, of, first, item[begin:last]))
-
-        for kind, at, to in records.items(item, pos, end):
-            sub += 1
-            if kind == records.Item.DELETE_RANGE:
-                end_run()
-                of = -1
-                start, range_end, count = records.read_delete_range(item, at, to)
-                for shard, own in sorted(view.counts(start, range_end).items()):
-                    if own:
-                        parts.append(Part(group, shard, sub, records.delete_range(start, range_end, own)))
-                sub += count - 1
-                continue
-            shard = self._placement.shard_of(records.key_of(item, kind, at, to))
-            if shard != of:
-                end_run()
-                of, first, begin = shard, sub, at - records.ITEM.size
-            last = to
-        end_run()
-        return parts
 
     def logged(self, index: int) -> None:
         """What was appended since the last call is the order record ``index``."""
@@ -540,20 +514,22 @@ class Coordinator(Generic[T]):
         messages, self._messages = self._messages, []
         return messages
 
-    def take_unlooked(self) -> list[tuple[Wide[T], Ahead]]:
-        """Transactions whose range compares are to be looked at in shard 0 ahead, or that are evaluated
-        ahead; then :meth:`looked_at` each."""
+    def take_unlooked(self) -> list[tuple[Wide[T], Look]]:
+        """Transactions whose range compares are to be looked at in shard 0 ahead, or that are surveyed, or
+        evaluated ahead; then :meth:`looked_at` each."""
         unlooked, self._unlooked = self._unlooked, []
         return unlooked
 
-    def looks(self, wide: Wide[T], ahead: Ahead) -> bool:
+    def looks(self, wide: Wide[T], ahead: Look) -> bool:
         """Whether this look for :meth:`looked_at` is still wanted. One of an ended attempt is not."""
         return wide.looking and (wide.draft is ahead or not isinstance(ahead, WideDraft))
 
-    def looked_at(self, wide: Wide[T], looked: Ahead | None) -> None:
+    def looked_at(self, wide: Wide[T], looked: Look | None) -> None:
         """That was done; None: it was given up, since nobody waits for it any more."""
         if isinstance(looked, RangeCompares):
             wide.looked = looked
+        elif isinstance(looked, Survey):
+            looked.tell(wide)
         elif wide.large is not None and (wide.draft is None or looked not in (None, wide.draft)):
             return  # of an attempt that has ended
         wide.looking = False

@@ -1,31 +1,90 @@
-"""A transaction of very many operations over several shards, evaluated ahead of its turn.
+"""What of a transaction of very many operations over several shards is done ahead of its turns.
 
-As on one shard (``cluster.evaluate.txns.draft``), once all of its shards have granted it. What they hold of
-its keys is locked and does not change; what shard 0 holds of them may, and is looked at in the turn. Ranges,
-and reads at a revision that is named, may need more than was granted: such a transaction is evaluated in one
-turn.
+Before it is admitted, what it touches is found (:class:`Survey`). Once all of its shards have granted it, it
+is evaluated, as on one shard (``cluster.evaluate.txns.draft``), and cut up into the parts of its multi
+(:class:`WideDraft`). What they hold of its keys is locked and does not change. What shard 0 holds of them
+may, and is looked at in the turn. Ranges, and reads at a revision that is named, may need more than was
+granted: such a transaction is evaluated in one turn.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
-from cluster.evaluate.footprint import Footprint
-from cluster.evaluate.steps import Steps
-from cluster.evaluate.txns.draft import Draft, large
-from cluster.wire.messages import Method
+from cluster.evaluate.footprint import Footprint, add_txn
+from cluster.evaluate.replica import Overlay
+from cluster.evaluate.steps import STEP_OPS, Steps
+from cluster.evaluate.txns.draft import Draft
+from cluster.evaluate.txns.range_compares import add_compares
+from cluster.order.log import Part
+from cluster.order.prepare import Touch
+from cluster.order.sequencing.granted import GrantedView, shown_ranges
+from cluster.order.sequencing.parts import parts_in_steps
+from cluster.order.sequencing.wide import Wide
+from cluster.placement import Placement
+
+T = TypeVar("T")
+
+
+class Survey:
+    """What a TxnRequest touches. It is asked of the shards each time that it begins anew."""
+
+    def __init__(self, request: Any, placement: Placement) -> None:
+        self._request = request
+        self._placement = placement
+        self._footprint = Footprint()
+        self._compares: dict[bytes, Any] = {}
+        self._past = False  # it shows rows of a revision that it names
+        self._touches: dict[int, list[Touch]] = {}
+
+    def steps(self) -> Steps[None]:
+        """See ``cluster.evaluate.steps.Stepped``."""
+        yield from add_txn(self._footprint, self._request)
+        yield from add_compares(self._compares, self._request)
+        for place, shown in enumerate(shown_ranges(self._request), 1):
+            self._past = self._past or shown.revision != 0
+            if not place % STEP_OPS:
+                yield
+        footprint, shard_of = self._footprint, self._placement.shard_of
+        if self._past or not footprint.single:
+            return
+        yield
+        written = dict.fromkeys(footprint.writes)
+        read = dict.fromkeys(footprint.reads)
+        for write, spans in ((True, written), (False, read)):
+            for place, (key, _) in enumerate(spans, 1):
+                if not place % STEP_OPS:
+                    yield
+                if shard := shard_of(key):
+                    self._touches.setdefault(shard, []).append(Touch(key, b"", write))
+
+    def tell(self, wide: Wide[T]) -> None:
+        """It is done."""
+        wide.footprint, wide.compares = self._footprint, list(self._compares.values())
+        if not self._past and self._footprint.single:
+            wide.large, wide.surveyed = self._request, self._touches
 
 
 class WideDraft(Draft):
-    """Of one attempt: on shard 0's state, and seeing what was granted (``GrantedView``)."""
+    """Of one attempt: on shard 0's state, and seeing what was granted."""
+
+    def __init__(
+        self, view: Overlay, request: Any, max_ops: int, sees: GrantedView, placement: Placement
+    ) -> None:
+        super().__init__(view, request, max_ops, sees)
+        self._granted = sees
+        self._placement = placement
+        self._parts: list[Part] | None = None
 
     def _evaluate(self) -> Steps[None]:
-        if self._revisions:  # that it reads at
-            self.fit = False
-        else:
-            yield from super()._evaluate()
+        yield from super()._evaluate()
+        if self._outcome is not None:
+            self._parts = yield from parts_in_steps(self._granted, self._placement, 0, self._outcome.items)
 
+    def _is_own(self, key: bytes) -> bool:
+        return self._placement.shard_of(key) == 0
 
-def large_of(method: int, body: bytes, wanted: Footprint) -> Any | None:
-    """The request, parsed, if it is evaluated ahead. EtcdError."""
-    return large(body) if method == Method.TXN and wanted.single else None
+    @property
+    def parts(self) -> list[Part] | None:
+        """Of its effect, for its turn; None: it is evaluated in one turn."""
+        return self._parts if self.fit else None

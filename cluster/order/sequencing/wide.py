@@ -50,6 +50,7 @@ class Wide(Generic[T]):
     who: Principal = NOBODY  # asks
     # its request, if it has very many operations on single keys: it is evaluated ahead of its turn,
     large: Any = None
+    surveyed: dict[int, list[Touch]] | None = None  # the same: what is locked and read in each shard but 0
     draft: Draft | None = None  # once its keys are granted, and anew in each attempt
     fetched: Fetched | None = None  # what its answer needs besides, once it is fetched
 

@@ -18,13 +18,13 @@ import structlog
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.feature_table import EVERYWHERE
-from cluster.evaluate.replica import Ahead, Leader
+from cluster.evaluate.replica import Leader
 from cluster.features.auth.principal import FRONT, NOBODY, SAID, Principal, named
 from cluster.order.leading.queued import Report
 from cluster.order.log import Attempt, Change, Control
 from cluster.order.prepare import FATE, REPORT, Grant, decode_attempt
 from cluster.order.sequencing.controls import Controls
-from cluster.order.sequencing.coordinator import MAX_WAITING, Coordinator, Wide
+from cluster.order.sequencing.coordinator import MAX_WAITING, Coordinator, Look, Wide
 from cluster.order.sequencing.fetching import Ask, Fetched, Fetching
 from cluster.order.sequencing.reports import Reports
 from cluster.order.sequencing.sequencer import Sequencer, Tail
@@ -234,11 +234,11 @@ class OrderRole:
         self.writes.run()
         self.node.confirmations.run(self.writes.leader is not None)
 
-    def _looks(self, coordinator: Coordinator[Token], wide: Wide[Token], ahead: Ahead) -> bool:
+    def _looks(self, coordinator: Coordinator[Token], wide: Wide[Token], ahead: Look) -> bool:
         return coordinator is self.coordinator and coordinator.looks(wide, ahead)
 
     def _looked(
-        self, coordinator: Coordinator[Token], wide: Wide[Token], ahead: Ahead, looked: Ahead | None
+        self, coordinator: Coordinator[Token], wide: Wide[Token], ahead: Look, looked: Look | None
     ) -> None:
         if self._looks(coordinator, wide, ahead):
             coordinator.looked_at(wide, looked)

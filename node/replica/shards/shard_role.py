@@ -21,6 +21,7 @@ from cluster.order.following.feed_queue import Run
 from cluster.order.following.placing import Placed, Placing
 from cluster.order.following.questions import LockQuestions
 from cluster.order.following.reporting import Reporting
+from cluster.order.leading.attempts import Reading
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import Attempt
 from cluster.order.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
@@ -229,14 +230,16 @@ class ShardRole:
         return leading is self.leading and wanted
 
     def _looked(
-        self, leading: ShardLeader[Token], token: Token, what: bytes | Attempt, looked: Ahead | None
+        self, leading: ShardLeader[Token], token: Token, what: bytes | Attempt,
+        looked: Ahead | Reading | None,
     ) -> None:
         if not isinstance(what, Attempt):
+            assert not isinstance(looked, Reading)
             leading.resume(token, looked)  # nothing, once the term is lost
         elif leading is not self.leading:
             not_leader(self.node, *token)
         else:
-            assert looked is None or isinstance(looked, RangeCompares)
+            assert looked is None or isinstance(looked, RangeCompares | Reading)
             leading.looked_at(what, looked)
 
     def _drain(self, leading: ShardLeader[Token]) -> int:

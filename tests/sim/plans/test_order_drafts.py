@@ -12,9 +12,13 @@ from cluster.evaluate.steps import Steps
 from cluster.evaluate.txns import draft
 from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.view import Outcome
+from cluster.order.leading import attempts
+from cluster.order.leading.attempts import Attempts, Reading
 from cluster.order.leading.drafts import ShardDraft
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.drafts import WideDraft
+from cluster.order.sequencing.granted import rows_of
+from cluster.order.sequencing.parts import parts_of
 from tests.sim.mutants.order_mutants import plan
 from tests.sim.world.order_sim import SOAK, Simulation
 from tests.sim.world.order_world import Violation
@@ -35,8 +39,16 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         found[f"{type(self).__name__} {'used' if result is not None else 'again'}"] += 1
         return result
 
+    def read(self: Reading) -> Steps[None]:
+        yield from steps(self)
+        yield
+        found["Reading"] += 1
+
+    steps = Reading.steps
     monkeypatch.setattr(draft, "LARGE_OPS", 0)
+    monkeypatch.setattr(attempts, "_MANY_TOUCHES", 0)
     monkeypatch.setattr(Draft, "outcome", counted)
+    monkeypatch.setattr(Reading, "steps", read)
     return found
 
 
@@ -100,8 +112,13 @@ def test_what_is_evaluated_ahead_over_several_shards_is_what_its_turn_would_give
         ahead, wide.draft = wide.draft, None
         expected = txn(self, view, wide) if ahead is not None and ahead.fit else outcome
         wide.draft = ahead
-        for name in ("items", "changed", "writes", "revision"):
+        for name in ("items", "changed", "revision"):
             assert getattr(outcome, name) == getattr(expected, name), name
+        own, others = ([(key, version) for key, version in of.writes if self._placement.shard_of(key) == 0]
+                       for of in (outcome, expected))
+        assert own == others  # nothing else is kept of them here
+        if isinstance(ahead, WideDraft) and ahead.fit:
+            assert ahead.parts == parts_of(view, self._placement, 0, expected.items)
         assert list(outcome.ranges) == list(expected.ranges)
         return outcome
 
@@ -109,6 +126,7 @@ def test_what_is_evaluated_ahead_over_several_shards_is_what_its_turn_would_give
     run_all(range(batch * _BATCH, (batch + 1) * _BATCH), WIDE)
     assert done["WideDraft used"] > 10
     assert done["WideDraft again"]
+    assert done["Reading"] > 10
 
 
 @pytest.mark.timeout(600)
@@ -116,4 +134,21 @@ def test_what_is_evaluated_ahead_over_several_shards_is_what_its_turn_would_give
 def test_unless_what_changed_in_shard_0_is_looked_at_in_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WideDraft, "_looks_again", lambda self: self._moved)
     with pytest.raises(Violation, match="I22"):
+        run_all(range(12), WIDE)
+
+
+@pytest.mark.timeout(600)
+def test_unless_the_rows_that_a_grant_shows_are_read_under_its_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = Attempts.prepare
+
+    def reads_at_once(self: Any, token: Any, asked: Any, *rest: Any) -> bool:
+        rows = rows_of(self._store, asked)
+        locks = prepare(self, token, asked, *rest)
+        held = self._table.find(asked.attempt)
+        if held is not None and held.payload.answer is None:
+            held.payload.rows = rows
+        return locks
+
+    monkeypatch.setattr(Attempts, "prepare", reads_at_once)
+    with pytest.raises(Violation):
         run_all(range(12), WIDE)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from cluster.effects.records import ITEM
-from cluster.evaluate.replica import Ahead
+from cluster.evaluate.steps import finish
 from cluster.evaluate.txns import draft
 from cluster.order.log import Attempt, Cut, decode_multi
 from cluster.order.prepare import Grant
-from cluster.order.sequencing.drafts import WideDraft
+from cluster.order.sequencing.coordinator import Look
+from cluster.order.sequencing.drafts import Survey, WideDraft
 from cluster.order.sequencing.wide import Wide
 from cluster.pb import rpc_pb2 as pb
 from tests.unit.order.sequencing.test_coordinator import TERM, Sequencer, key_of
@@ -22,6 +23,16 @@ def sequencer(monkeypatch: pytest.MonkeyPatch) -> Sequencer:
     return Sequencer()
 
 
+def begun(sequencer: Sequencer, token: str) -> None:
+    """It is asked, surveyed, and its attempt begins."""
+    sequencer.submit(token)
+    for wide, ahead in sequencer.coordinator.take_unlooked():
+        assert isinstance(ahead, Survey)
+        finish(ahead.steps())
+        sequencer.coordinator.looked_at(wide, ahead)
+    sequencer.run(0)
+
+
 def granted(sequencer: Sequencer) -> Attempt:
     """The attempt that was begun last, once its shards have granted it."""
     for shard in (1, 2):
@@ -30,7 +41,7 @@ def granted(sequencer: Sequencer) -> Attempt:
     return sequencer.attempt
 
 
-def looks(sequencer: Sequencer) -> list[tuple[Wide[str], Ahead]]:
+def looks(sequencer: Sequencer) -> list[tuple[Wide[str], Look]]:
     """What is evaluated ahead, done as far as it takes several turns."""
     found = sequencer.coordinator.take_unlooked()
     for _, ahead in found:
@@ -42,8 +53,7 @@ def looks(sequencer: Sequencer) -> list[tuple[Wide[str], Ahead]]:
 def test_what_is_evaluated_ahead_is_logged_as_what_is_evaluated_in_its_turn(
     sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sequencer.submit("ahead")
-    sequencer.run(0)
+    begun(sequencer, "ahead")
     first = granted(sequencer)
     assert not sequencer.logged
     for look in looks(sequencer):
@@ -52,8 +62,7 @@ def test_what_is_evaluated_ahead_is_logged_as_what_is_evaluated_in_its_turn(
     monkeypatch.setattr(draft, "LARGE_OPS", 1000)
     sequencer.coordinator = sequencer.fresh()
     sequencer.hear()
-    sequencer.submit("in its turn")
-    sequencer.run(0)
+    begun(sequencer, "in its turn")
     assert granted(sequencer) == first  # of the other coordinator
     assert sequencer.logged == ["ahead", "in its turn"]
     assert sequencer.items[0] == sequencer.items[1]
@@ -62,8 +71,7 @@ def test_what_is_evaluated_ahead_is_logged_as_what_is_evaluated_in_its_turn(
 def test_others_that_touch_none_of_its_keys_are_done_meanwhile(
     sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sequencer.submit("ahead")
-    sequencer.run(0)
+    begun(sequencer, "ahead")
     granted(sequencer)
     monkeypatch.setattr(draft, "LARGE_OPS", 1000)
     sequencer.body = pb.TxnRequest(success=[
@@ -77,8 +85,7 @@ def test_others_that_touch_none_of_its_keys_are_done_meanwhile(
 
 def test_what_was_evaluated_for_an_attempt_is_not_used_for_the_next_one(sequencer: Sequencer) -> None:
     """Between the two its keys are not locked, and may change."""
-    sequencer.submit("ahead")
-    sequencer.run(0)
+    begun(sequencer, "ahead")
     first = granted(sequencer)
     (late,) = looks(sequencer)
     sequencer.coordinator._restart(late[0])
@@ -100,8 +107,7 @@ def test_what_was_evaluated_on_one_leaders_grant_is_not_logged_under_another_lea
 ) -> None:
     """A prepare that was sent again is granted twice, by a leader that is none any more and by the next one:
     before that one locked its keys they may have changed."""
-    sequencer.submit("ahead")
-    sequencer.run(0)
+    begun(sequencer, "ahead")
     first = granted(sequencer)
     (look,) = looks(sequencer)
     sequencer.coordinator.granted(first, 1, Grant(TERM + 1, [[]], []))
@@ -123,8 +129,7 @@ def test_what_was_evaluated_on_one_leaders_grant_is_not_logged_under_another_lea
 
 def test_a_look_of_an_attempt_that_has_ended_is_not_wanted_in_the_next_one(sequencer: Sequencer) -> None:
     """It may wait for others' looks for so long. Given up then, it must not end its transaction."""
-    sequencer.submit("ahead")
-    sequencer.run(0)
+    begun(sequencer, "ahead")
     granted(sequencer)
     ((wide, late),) = sequencer.coordinator.take_unlooked()
     assert sequencer.coordinator.looks(wide, late)
@@ -138,8 +143,7 @@ def test_a_look_of_an_attempt_that_has_ended_is_not_wanted_in_the_next_one(seque
 
 
 def test_what_is_given_up_in_one_attempt_does_not_end_the_next_one(sequencer: Sequencer) -> None:
-    sequencer.submit("ahead")
-    sequencer.run(0)
+    begun(sequencer, "ahead")
     granted(sequencer)
     ((wide, _),) = looks(sequencer)
     sequencer.coordinator._restart(wide)
@@ -154,8 +158,7 @@ def test_what_is_given_up_in_one_attempt_does_not_end_the_next_one(sequencer: Se
 
 
 def test_what_nobody_waits_for_lets_go_of_its_keys(sequencer: Sequencer) -> None:
-    sequencer.submit("ahead")
-    sequencer.run(0)
+    begun(sequencer, "ahead")
     attempt = granted(sequencer)
     ((wide, _),) = looks(sequencer)
     sequencer.coordinator.looked_at(wide, None)
@@ -174,22 +177,48 @@ def with_range(sequencer: Sequencer, shown: pb.RangeRequest) -> bytes:
 
 def test_what_shows_a_range_is_evaluated_in_its_turn(sequencer: Sequencer) -> None:
     sequencer.body = with_range(sequencer, pb.RangeRequest(key=b"a", range_end=b"b"))
-    sequencer.submit("shows")
-    sequencer.run(0)
+    begun(sequencer, "shows")
     assert [wide.large for wide in sequencer.coordinator._running.values()] == [None]
 
 
 def test_what_shows_the_past_is_evaluated_in_its_turn(sequencer: Sequencer) -> None:
     key = key_of(0, sequencer.placement, 1)
     sequencer.body = with_range(sequencer, pb.RangeRequest(key=key, revision=7))
-    sequencer.submit("shows")
+    begun(sequencer, "shows")
+    granted(sequencer)
+    assert sequencer.logged == ["shows"]
+
+
+def test_what_is_surveyed_holds_up_nobody(sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
+    sequencer.submit("surveyed")
+    monkeypatch.setattr(draft, "LARGE_OPS", 1000)
+    sequencer.submit("meanwhile")
     sequencer.run(0)
     granted(sequencer)
-    (look,) = looks(sequencer)
-    assert not sequencer.logged
-    sequencer.coordinator.looked_at(*look)
-    sequencer.run(1)
-    assert sequencer.logged == ["shows"]
+    assert sequencer.logged == ["meanwhile"]
+
+
+def test_what_nobody_waits_for_any_more_is_not_surveyed(sequencer: Sequencer) -> None:
+    sequencer.submit("surveyed")
+    ((wide, survey),) = sequencer.coordinator.take_unlooked()
+    assert sequencer.coordinator.looks(wide, survey)
+    sequencer.coordinator.looked_at(wide, None)
+    sequencer.run(0)
+    assert not sequencer.coordinator.busy
+
+
+def test_a_survey_asks_the_shards_for_what_it_would_be_asked_in_its_turn(
+    sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(sequencer, "ahead")
+    (ahead,) = sequencer.coordinator._running.values()
+    monkeypatch.setattr(draft, "LARGE_OPS", 1000)
+    sequencer.coordinator = sequencer.fresh()
+    sequencer.hear()
+    begun(sequencer, "in its turn")
+    (other,) = sequencer.coordinator._running.values()
+    assert (ahead.touches, ahead.prepares) == (other.touches, other.prepares)
+    assert ahead.footprint == other.footprint
 
 
 def test_what_neighbours_do_in_one_shard_is_one_part_of_the_log(sequencer: Sequencer) -> None:
@@ -198,8 +227,7 @@ def test_what_neighbours_do_in_one_shard_is_one_part_of_the_log(sequencer: Seque
             for number, shard in enumerate((1, 1, 2, 0, 0))]
     sequencer.body = pb.TxnRequest(success=[
         pb.RequestOp(request_put=pb.PutRequest(key=key)) for key in puts]).SerializeToString()
-    sequencer.submit("ahead")
-    sequencer.run(0)
+    begun(sequencer, "ahead")
     touched = {1: 2, 2: 1}
     for shard, rows in touched.items():
         sequencer.coordinator.granted(sequencer.attempt, shard, Grant(TERM, [[] for _ in range(rows)], []))

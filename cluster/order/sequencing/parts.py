@@ -1,0 +1,59 @@
+"""An effect over several shards, cut up into the parts of a multi."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cluster.effects import records
+from cluster.evaluate.steps import STEP_OPS, Steps, finish
+from cluster.order.log import Part
+from cluster.placement import Placement
+
+
+class Counts(Protocol):
+    """What says how many live keys of a range each shard has."""
+
+    def counts(self, start: bytes, end: bytes) -> dict[int, int]: ...
+
+
+def parts_of(view: Counts, placement: Placement, group: int, item: bytes) -> list[Part]:
+    """An effect cut up by shard: runs of neighbours, each with the place of its first change (sub-order).
+
+    A deleted range is a part of its own in each shard that has keys of it. They share one place and take as
+    many as there are keys: events of equal place are in the order of their keys."""
+    return finish(parts_in_steps(view, placement, group, item))
+
+
+def parts_in_steps(view: Counts, placement: Placement, group: int, item: bytes) -> Steps[list[Part]]:
+    """As :func:`parts_of`."""
+    pos, end = 0, len(item)
+    if item and item[0] in (records.Item.TXN, records.Item.TXN_LONG):
+        pos = records.ITEM.size
+    parts: list[Part] = []
+    sub = -1
+    of, first, begin, last = -1, 0, 0, 0  # a run: its shard, place, and bytes
+
+    def end_run() -> None:
+        if of >= 0:
+            parts.append(Part(group, of, first, item[begin:last]))
+
+    for number, (kind, at, to) in enumerate(records.items(item, pos, end), 1):
+        sub += 1
+        if not number % STEP_OPS:
+            yield
+        if kind == records.Item.DELETE_RANGE:
+            end_run()
+            of = -1
+            start, range_end, count = records.read_delete_range(item, at, to)
+            for shard, own in sorted(view.counts(start, range_end).items()):
+                if own:
+                    parts.append(Part(group, shard, sub, records.delete_range(start, range_end, own)))
+            sub += count - 1
+            continue
+        shard = placement.shard_of(records.key_of(item, kind, at, to))
+        if shard != of:
+            end_run()
+            of, first, begin = shard, sub, at - records.ITEM.size
+        last = to
+    end_run()
+    return parts
