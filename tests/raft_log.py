@@ -14,12 +14,16 @@ class MemoryLog:
 
     def __init__(self, configuration: Configuration) -> None:
         self.hard = HardState(0, 0, 0)
+        self.note = (0, 0)
         self.position = SnapshotPosition(0, 0, configuration)
         self.log: list[Entry] = []
 
     # LogStorage
     def hard_state(self) -> HardState:
         return self.hard
+
+    def committed(self) -> tuple[int, int]:
+        return self.note
 
     def snapshot_position(self) -> SnapshotPosition:
         return self.position

@@ -42,6 +42,9 @@ class RaftState:
                 f"H10: log ends at {log.last_index}, but {hard.commit} had been committed here"
             )
         log.commit = max(log.commit, hard.commit)
+        index, term = storage.committed()
+        if index > log.commit and log.term(index) == term:  # I25: that very entry, or nothing
+            log.commit = index
         self.term = hard.term
         self.vote = hard.vote
         self._saved_term = hard.term

@@ -120,7 +120,8 @@ def read_entry(data: bytes, pos: int) -> tuple[Entry, int]:
 
 
 class HardState(NamedTuple):
-    """What must survive a crash (section 5.2). ``vote`` 0: none in this term. ``commit`` only saves time."""
+    """What must survive a crash (section 5.2). ``vote`` 0: none in this term. ``commit`` only saves time: it
+    may lag behind what :meth:`LogStorage.committed` tells."""
 
     term: int
     vote: int
@@ -247,6 +248,10 @@ class LogStorage(Protocol):
 
     def hard_state(self) -> HardState:
         """The last one stored; ``HardState(0, 0, 0)`` on a fresh replica."""
+
+    def committed(self) -> tuple[int, int]:
+        """Index and term of an entry that was committed before this start, as noted then (I25). The log may
+        have lost it since. Zeros: nothing is known."""
 
     def snapshot_position(self) -> SnapshotPosition:
         """The place just before the first kept entry; index 0, term 0, initial configuration when fresh."""

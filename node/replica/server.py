@@ -124,6 +124,7 @@ class Node:
         self.raft.applied(self.store.position.shard_index)
         self.lessor: Lessor = kinds.lessor(common.election_timeout_ms)
         self.lessor.load(self.store.leases())
+        self._notes = settings.shard == 0  # I25: in other shards the order's records tell
         self.syncer = machine.syncs(self.log.sync, self._synced)
         self.admission: Admission = Admission(self)
         self.large: LargeWrites = LargeWrites(self, self.admission.requests)
@@ -484,6 +485,8 @@ class Node:
             self.writes.prepare()  # they are on their way: what their apply will need can be made meanwhile
         first, last = ready.committed
         if last > first:
+            if self._notes:
+                self.log.note_committed(last)
             self.gathering.take(last)
         if ready.configuration is not None:
             self.roster.configured()

@@ -40,6 +40,7 @@ from cluster.raft.types import Configuration, Entry, HardState, IntegrityError, 
 from node.storage.ahead import FilledAhead
 from node.storage.errors import StorageCorruption, StorageError, SyncFailed, raise_open, raise_read
 from node.storage.mark import Mark, MarkFile
+from node.storage.note import CommitNote
 from node.storage.options import bounded, check_log_opened, log_options
 
 _ENTRY_ROW = struct.Struct(">cQ")
@@ -70,6 +71,8 @@ class RaftLog:
         self._database = database
         self._mark = mark
         self._no_fsync = no_fsync
+        self._note = CommitNote(root / "committed")
+        self._noted = self._note.read()
         self._where = root / "db"
         self._ahead = FilledAhead(self._where)
         # Held while the mark is written or decided on: a sync that ends late must not raise it over a
@@ -132,6 +135,7 @@ class RaftLog:
         with self._marking:
             self._mark.write(self._written, force=True)
             self._mark.close()
+        self._note.close()
         self._ahead.close()
         self._database.close()
 
@@ -140,6 +144,11 @@ class RaftLog:
     def hard_state(self) -> HardState:
         """The last one written."""
         return self._hard_state
+
+    def committed(self) -> tuple[int, int]:
+        """What :meth:`note_committed` noted last before this log was opened: index and term. Zeros if
+        nothing."""
+        return self._noted
 
     def snapshot_position(self) -> SnapshotPosition:
         """The place just before the first kept entry."""
@@ -260,6 +269,10 @@ class RaftLog:
             self._hard_state = hard_state
         self._write(batch)
         self._note_written()  # not before: a sync in between would claim what it did not cover
+
+    def note_committed(self, index: int) -> None:
+        """The kept entry ``index`` is committed: before it is applied (I25). SyncFailed."""
+        self._note.write(index, self.term(index))
 
     def sync(self) -> None:
         """Make everything durable that was written before this call. For a helper thread.

@@ -86,6 +86,7 @@ class Checker:
             "leaders": 0,
             "applied": 0,
             "elections": 0,
+            "returns": 0,
             "grants": 0,
             "read indexes": 0,
             "lone": 0,
@@ -109,6 +110,13 @@ class Checker:
             self._under_locks.seen,
         ):
             known.pop(where, None)  # type: ignore[attr-defined]
+        commit, had_applied = process.node.raft.commit_index, process.log.had_applied
+        self.counts["returns"] += had_applied > 0
+        if commit < had_applied:
+            raise Violation(
+                "I25 a restart takes nothing back",
+                f"{process.name} had applied {had_applied}, and knows {commit} to be committed",
+            )
 
     # -- after each step of a node
 

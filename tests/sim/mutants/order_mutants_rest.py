@@ -27,6 +27,7 @@ from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.reports import Reports
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
+from node.replica.server import Node
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
 from node.replica.writes import Writes
@@ -46,6 +47,32 @@ SNAPSHOTS = ("kill node", "kill node", "restart", "restart", "flush", "flush", "
 def acknowledges_controls_at_once(patch: Patch) -> None:
     """H11, I20: a compaction is acknowledged once every shard's leader has applied it."""
     patch.setattr(Reports, "applied_by", lambda self, shard, fold: 1 << 60)
+
+
+# -- what a start knows to be committed (I25)
+
+
+def nothing_is_noted(patch: Patch) -> None:
+    """I25: what is committed is noted before it is applied, lest a restart takes it back."""
+    handle = Node.handle
+
+    def forgetful(self: Any, ready: Any) -> None:
+        self._notes = False
+        handle(self, ready)
+
+    patch.setattr(Node, "handle", forgetful)
+
+
+def what_is_logged_is_noted(patch: Patch) -> None:
+    """I25: only what is committed is noted."""
+    handle = Node.handle
+
+    def hasty(self: Any, ready: Any) -> None:
+        handle(self, ready)
+        if ready.entries and self._notes:
+            self.log.note_committed(self.log.last_index())
+
+    patch.setattr(Node, "handle", hasty)
 
 
 # -- what a term decided ends with it
@@ -350,6 +377,12 @@ def parts_join_without_history(patch: Patch) -> None:
 
 BUSY = {"busy_s": 0.02, "think_s": 0.001}
 MUTANTS = [
+    Mutant(nothing_is_noted, ("I25",), plan(faults=("kill sequencer", "kill node", "restart", "restart"))),
+    Mutant(
+        what_is_logged_is_noted,
+        ("I1 one committed", "I3", *WRONG),
+        plan(late=0.2, faults=("kill sequencer", "isolate", "restart", "late", "heal"), fault_every_s=0.1),
+    ),
     Mutant(
         acknowledges_controls_at_once,
         ("I20",),

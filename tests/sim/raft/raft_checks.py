@@ -29,7 +29,7 @@ class Checker:
         self.highest_commit = 0
         self.checked_commit: dict[int, int] = {}
         self.checked_term: dict[int, tuple[int, bool]] = {}
-        self.counts = {"reads": 0, "commits": 0, "leaders": 0, "acks": 0, "votes": 0}
+        self.counts = {"reads": 0, "commits": 0, "leaders": 0, "acks": 0, "votes": 0, "returns": 0}
 
     # -- after each step of a replica ------------------------------------------------------------------------
 
@@ -58,6 +58,15 @@ class Checker:
         """``node`` came back with what its disk kept."""
         self.checked_commit[node.id] = 0
         self.checked_term.pop(node.id, None)
+
+    def came_back(self, node: SimNode, had_applied: int) -> None:
+        """``node`` has done what a start gives it to do, and has heard of nobody yet."""
+        self.counts["returns"] += 1
+        if node.up and node.raft.applied_index < had_applied:
+            raise Violation(
+                "I25 a restart takes nothing back",
+                f"{node.id} had applied {had_applied}, and is at {node.raft.applied_index}",
+            )
 
     def _led(self, node: SimNode) -> None:
         self.counts["leaders"] += 1

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cluster.raft import (
+    Config,
     Configuration,
     ConfigurationRefused,
     HardState,
     Kind,
+    LogStorage,
     Message,
     Raft,
     Ready,
@@ -237,6 +241,32 @@ class AppliesWhatItsOwnDiskLacks(Raft):
             ready.committed = (ready.committed[0], self.log.commit)
             self._announced = self.log.commit
         return ready
+
+
+class ForgetsWhatWasCommitted(Raft):
+    """I25: a start takes the note of what was committed."""
+
+    def __init__(self, config: Config, storage: LogStorage, random: Callable[[], float], now_ms: int) -> None:
+        storage.note = 0, 0  # type: ignore[attr-defined]
+        super().__init__(config, storage, random, now_ms)
+
+
+class BelievesANoteByItsIndexAlone(Raft):
+    """I25: the log must have the very entry that the note names."""
+
+    def __init__(self, config: Config, storage: LogStorage, random: Callable[[], float], now_ms: int) -> None:
+        index = storage.committed()[0]
+        if storage.snapshot_position().index < index <= storage.last_index():
+            storage.note = index, storage.term(index)  # type: ignore[attr-defined]
+        super().__init__(config, storage, random, now_ms)
+
+
+class StartsWithAllThatItLogged(Raft):
+    """I25: what is logged is not committed."""
+
+    def __init__(self, config: Config, storage: LogStorage, random: Callable[[], float], now_ms: int) -> None:
+        super().__init__(config, storage, random, now_ms)
+        self.log.commit = self.log.last_index
 
 
 class ChangesTheConfigurationTwiceAtOnce(Raft):

@@ -1,7 +1,8 @@
 """A Raft group in one process: virtual time, and a network, disks and clocks that misbehave from one seed.
 
 Faults: messages lost, delayed, reordered, repeated, damaged; links cut, both ways or one way; replicas
-crashed (writes not yet synced are lost, or a prefix of them survives), restarted, paused for long (zombies,
+crashed (writes not yet synced are lost, or a prefix of them survives; the note of what is committed is kept,
+older, lost or ahead of the log), restarted, paused for long (zombies,
 who then meet their old post in any order), with fast, slow and jumping clocks; slow disks; crashes in the
 middle of a snapshot install. Meanwhile proposals, reads, configuration changes, transfers and compactions.
 
@@ -61,6 +62,7 @@ class SimNode:
     clock_base: float = 0.0
     clock_from: int = 0
     wake_at: int = -1
+    had_applied: int = 0  # when it crashed, if its disk kept the note of it
     syncing: bool = False
     unsynced: list[Ready] = field(default_factory=list)
     slow_disk: bool = False
@@ -167,6 +169,7 @@ class Simulation:
                 entries = raft.log_entries(first + 1, last)
                 if [e.index for e in entries] != list(range(first + 1, last + 1)):
                     raise Violation("I1 committed entries in order", f"{node.id} {ready.committed}")
+                node.disk.note = last, entries[-1].term
                 self.checker.applied(node, last)
                 raft.applied(last)
             for context, index in ready.reads:
@@ -296,6 +299,18 @@ class Simulation:
         node.wake_at = -1
         pending = len(node.disk.pending)
         node.disk.crash(self.random.randint(0, pending))
+        self._crash_note(node)
+
+    def _crash_note(self, node: SimNode) -> None:
+        """A killed process loses nothing of its note (I25). A power cut leaves an older one, or none, or one
+        of an entry that this disk has lost."""
+        raft, disk = node.raft, node.disk
+        kept = self.habits.random() < 0.6
+        node.had_applied = raft.applied_index if kept else 0
+        if not kept:
+            older = self.habits.randint(0, raft.applied_index)
+            ahead = raft.commit_index, raft.log.term(raft.commit_index)
+            disk.note = self.habits.choice(((0, 0), (older, max(raft.log.term(older), 0)), ahead))
 
     def restart(self, node: SimNode) -> None:
         disk, state = node.disk, node.state
@@ -308,6 +323,7 @@ class Simulation:
         self.checker.restarted(node)
         node.raft.applied(state.index)
         self._process(node)
+        self.checker.came_back(node, node.had_applied)
 
     def pause(self, node: SimNode, ms: int) -> None:
         node.paused = True

@@ -124,12 +124,27 @@ def a_change_before_an_entry_of_the_own_term(raft_class: type[Raft]) -> Group:
     return group
 
 
+def a_note_of_an_entry_that_a_power_cut_took(raft_class: type[Raft]) -> Group:
+    """I25: S1 noted S2's entry 2 as committed; its disk lost that, and has the one that was there before."""
+    group = Group(3, raft_class=raft_class)
+    leader = group.elect(1)
+    group.cut = {1}
+    leader.raft.propose(b"lost")
+    group.settle()
+    assert group.elect(2).raft.commit_index == 2
+    leader.storage.note = 2, group[2].raft.term
+    leader.start(group.now, applied=1)
+    leader.drain()
+    return group
+
+
 SCENARIOS = [
     (figure_8, mutants.CommitsEntriesOfOlderTerms),
     (a_probe_knows_less_than_the_leader_committed, mutants.FollowerCommitsBeyondWhatWasChecked),
     (an_old_append_comes_late, mutants.ListensToOldTerms),
     (an_install_below_what_was_acknowledged, mutants.SnapshotDropsTheMatchingSuffix),
     (two_changes_of_a_cut_off_leader, mutants.ChangesTheConfigurationTwiceAtOnce),
+    (a_note_of_an_entry_that_a_power_cut_took, mutants.BelievesANoteByItsIndexAlone),
     (a_change_before_an_entry_of_the_own_term, mutants.ChangesTheConfigurationBeforeItsTermCommits),
 ]
 

@@ -46,6 +46,8 @@ _ONE_ENTRY = "I1 one committed entry per index"
         (mutants.ReadNeedsNoRound, {"I13 read index"}),
         (mutants.ReadBeforeAnEntryOfTheOwnTerm, {"I13 read index"}),
         (mutants.AppliesWhatItsOwnDiskLacks, {"H10 state never ahead of the log"}),
+        (mutants.ForgetsWhatWasCommitted, {"I25 a restart takes nothing back"}),
+        (mutants.StartsWithAllThatItLogged, {_ONE_ENTRY, _NOTICED}),
         (mutants.UsesAConfigurationOnlyOnceItIsOld, {_ON_DISKS}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

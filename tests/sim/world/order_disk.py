@@ -4,6 +4,7 @@ have the faces of ``node.storage.RaftLog`` and ``tools.muster.machine.disk.synce
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from random import Random
 
 from cluster.raft import Configuration, Entry, HardState, SnapshotPosition
 from tests.raft_log import MemoryLog
@@ -16,6 +17,8 @@ class LogDisk(MemoryLog):
     def __init__(self, configuration: Configuration) -> None:
         super().__init__(configuration)
         self.metas: dict[str, bytes] = {}
+        self.notes = [(0, 0)]  # of what was committed, the latest last
+        self.had_applied = 0  # by a node 0 that was killed: its notes are whole
         self.writes = 0
         self.failing = False  # no sync succeeds, no write finds room
         self.perhaps_dies: Callable[[str], None] = lambda where: None
@@ -61,6 +64,12 @@ class LogDisk(MemoryLog):
         self._unsynced.append(change)
         self.writes += 1
 
+    def committed(self) -> tuple[int, int]:
+        return self.notes[-1]
+
+    def note_committed(self, index: int) -> None:
+        self.notes = [*self.notes[-8:], (index, self.term(index))]
+
     def append(self, entries: Sequence[Entry], hard_state: HardState | None = None) -> None:
         entries = list(entries)
 
@@ -96,6 +105,10 @@ class LogDisk(MemoryLog):
         self._unsynced.clear()
         hard, position, log, metas = self._durable
         self.hard, self.position, self.log, self.metas = hard, position, list(log), dict(metas)
+
+    def lose_notes(self, random: Random) -> None:
+        """A power cut: an older note is left, or none."""
+        self.notes = random.choice(([(0, 0)], self.notes[: random.randint(1, len(self.notes))]))
 
     @property
     def unsynced(self) -> int:

@@ -174,6 +174,7 @@ class Simulation(World):
         self.checker = Checker(self)
         self.did: dict[str, int] = {}
         self._perf = itertools.count()
+        self._power = Random(f"{seed}/power")
         for host in self.hosts:
             self._new_disks(host)
         self.clients: Clients
@@ -273,6 +274,10 @@ class Simulation(World):
             process.kill()
             process.log.crash(self.random.randint(0, process.log.unsynced) if unsynced else 0)
             process.disk.crash(self.random)
+            killed = process.shard or self._power.random() < 0.6  # else the host lost its power
+            process.log.had_applied = 0 if process.shard or not killed else process.node.applied_index
+            if not killed:
+                process.log.lose_notes(self._power)
 
     died = kill
 

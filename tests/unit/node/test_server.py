@@ -293,6 +293,22 @@ def test_of_what_needs_no_sync_only_those_hear_who_wait_for_one(
                              holds_before=lambda sequence: False),
         syncer=SimpleNamespace(busy=busy, request=lambda *args, **kw: seen.append("asked for a sync")),
         _persisted=lambda sequence: seen.append("synced"), role=SimpleNamespace(gathers=False),
-        gathering=SimpleNamespace(take=lambda last: None))
+        gathering=SimpleNamespace(take=lambda last: None), _notes=False)
     Node.handle(node, Ready(7, None, [], [], held, False, (3, 4), [], [], False, [], None))
     assert seen == told
+
+
+def test_what_is_committed_is_noted_before_it_is_applied() -> None:
+    """I25, and only where a start needs it: other shards apply what the order's records name."""
+    seen: list[tuple[str, int]] = []
+    node: Any = SimpleNamespace(
+        mail=SimpleNamespace(queue=lambda messages: None, holds_before=lambda sequence: False),
+        syncer=SimpleNamespace(busy=False), role=SimpleNamespace(gathers=False), _notes=True,
+        log=SimpleNamespace(note_committed=lambda index: seen.append(("noted", index))),
+        gathering=SimpleNamespace(take=lambda last: seen.append(("applied", last))))
+    ready = Ready(7, None, [], [], [], False, (3, 4), [], [], False, [], None)
+    Node.handle(node, ready)
+    assert seen == [("noted", 4), ("applied", 4)]
+    node._notes = False
+    Node.handle(node, ready)
+    assert seen[2:] == [("applied", 4)]

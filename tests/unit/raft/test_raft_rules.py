@@ -17,6 +17,7 @@ from cluster.raft import (
     ProposalDropped,
     Raft,
     Role,
+    SnapshotPosition,
 )
 from tests.raft_log import MemoryLog
 from tests.unit.raft.raft_harness import Group, Replica, kinds
@@ -226,6 +227,33 @@ def test_a_vote_goes_only_to_a_log_at_least_as_complete(index: int, term: int, e
     replica.start(0)
     replica.raft.step(vote(2, 1, 4, index, term), 0)
     assert granted(replica) == [(2, expected)]
+
+
+@pytest.mark.parametrize(("note", "commit"), [
+    ((3, 2), 3),  # I25: all before it is committed, too
+    ((3, 3), 1),  # another entry stood there
+    ((5, 2), 1),  # the log has lost it
+    ((1, 1), 1),  # the hard state knows as much
+    ((0, 0), 1),  # nothing was noted
+])
+def test_a_start_commits_what_was_noted_if_the_log_has_that_very_entry(
+    note: tuple[int, int], commit: int
+) -> None:
+    replica = Replica(1, THREE)
+    replica.storage.log = [Entry(index, term, 1, b"") for index, term in ((1, 1), (2, 2), (3, 2), (4, 2))]
+    replica.storage.hard, replica.storage.note = HardState(2, 0, 1), note
+    replica.start(0)
+    assert replica.raft.commit_index == commit
+    assert replica.drain() == []  # nobody was heard
+    assert [e.index for e in replica.applied] == list(range(1, commit + 1))
+
+
+def test_a_note_of_what_is_compacted_says_nothing() -> None:
+    replica = Replica(1, THREE)
+    replica.storage.position = SnapshotPosition(7, 2, THREE)
+    replica.storage.note = 5, 2
+    replica.start(0, applied=7)
+    assert replica.raft.commit_index == 7
 
 
 def test_a_new_leader_logs_an_entry_of_its_own_term_first() -> None:

@@ -89,6 +89,7 @@ def main(root: Path, seed: int) -> None:
         pending.append((index, term, record))
         if rng.random() < 0.3:
             log.sync()
+            log.note_committed(index)
             print(index, flush=True)
         if rng.random() < 0.3:
             state.apply(pending)
