@@ -49,27 +49,28 @@ class LargeWrites:
         self._timer: asyncio.TimerHandle | None = None
         self._watched_until = 0.0
         self.held = 0  # that had to wait
+        self.large_bytes = LARGE_BYTES
 
     def requests(self, link: FrontLink, requests: list[Request]) -> None:
         """A frame of a front, or of another shard's node."""
         if link.watches:
             if self._watched_until:
                 self._hear(requests)
-            if max([len(body) for *_, body in requests]) > LARGE_BYTES and self._node.raft.is_leader:
+            if max([len(body) for *_, body in requests]) > self.large_bytes and self._node.raft.is_leader:
                 requests = [request for request in requests if not self._holds(link, request)]
         if requests:
             self._pass_on(link, requests)
 
     def _hear(self, requests: list[Request]) -> None:
-        now = self._node.loop.time()
+        now, least = self._node.loop.time(), self.large_bytes
         if now >= self._watched_until:
             self._watched_until = 0.0
-        elif any(len(body) <= LARGE_BYTES and method & ~SAID in _ASKS for _, method, _, body in requests):
+        elif any(len(body) <= least and method & ~SAID in _ASKS for _, method, _, body in requests):
             self._resting.heard(now * 1000)
 
     def _holds(self, link: FrontLink, request: Request) -> bool:
         _, method, _, body = request
-        if len(body) <= LARGE_BYTES or method & ~SAID not in WRITES:
+        if len(body) <= self.large_bytes or method & ~SAID not in WRITES:
             return False
         now = self._node.loop.time()
         self._watched_until = now + _WATCHED_S

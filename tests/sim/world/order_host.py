@@ -57,6 +57,7 @@ class NodeProcess(Process):
         self.node: Node = make_node(settings, machine, simulation.kinds)
         # clients are few here: now and then entries leave while others are under way, as they do under load
         self.node.pace.full_requests = self.random.choice((1, 2, 256))
+        self.node.large.large_bytes = simulation.plan.large_bytes
         role = self.node.role
         if isinstance(role, OrderRole):
             role.company.busy = 1  # a record waits for others as it does under load

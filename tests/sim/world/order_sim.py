@@ -29,6 +29,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.raft import Configuration, EntryKind, Role
 from cluster.settings import Common, NodeSettings
+from node.replica.large import LARGE_BYTES
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
 from tests.sim.checks.order_checks import Checker
@@ -99,6 +100,7 @@ class Plan:
     # lone writes before one counts as alone at a front (decision 22); None: by chance
     lone_after: int | None = None
     slice_events: int = 200  # of a watch's past, in a slice
+    large_bytes: int = LARGE_BYTES  # leaders rest between writes of more, while others ask
 
 
 @dataclass(frozen=True)
