@@ -210,9 +210,11 @@ def _verdict(result: dict[str, Any]) -> str:
         and result["throughput_per_s"] > 0.98 * result["settings"]["rate_per_s"]
     ):
         return "no"
+    no_cpu_free = result["machine_busy_percent"] >= MACHINE_BUSY_PERCENT
     if result["client"]["busiest_percent"] >= CLIENT_LIMITED_PERCENT:
-        return "yes: a client process used a whole CPU; use more --processes"
-    if result["machine_busy_percent"] >= MACHINE_BUSY_PERCENT:
+        more = "no CPU is free for more: ask from another machine" if no_cpu_free else "use more --processes"
+        return f"yes: a client process used a whole CPU, so servers might do more than this tells; {more}"
+    if no_cpu_free:
         return "shared: every CPU of this machine was busy, clients and servers took them from each other"
     return "no"
 

@@ -1,0 +1,26 @@
+"""Whether a run says that the client side was its limit, and what to do then."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.load.run import _verdict
+
+
+@pytest.mark.parametrize(
+    ("client", "machine", "rate", "said"),
+    [
+        (50.0, 60.0, 0.0, ("no",)),
+        (50.0, 99.9, 0.0, ("shared: ", "every CPU")),
+        (99.9, 60.0, 0.0, ("yes: ", "use more --processes")),
+        (99.9, 99.9, 0.0, ("yes: ", "from another machine")),
+        (99.9, 99.9, 1000.0, ("no",)),  # it did what it was asked for
+    ],
+)
+def test_the_verdict(client: float, machine: float, rate: float, said: tuple[str, ...]) -> None:
+    verdict = _verdict({
+        "settings": {"rate_per_s": rate}, "throughput_per_s": 1000.0,
+        "client": {"busiest_percent": client}, "machine_busy_percent": machine,
+    })  # fmt: skip
+    assert all(part in verdict for part in said)
+    assert verdict.startswith(said[0])
