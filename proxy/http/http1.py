@@ -331,7 +331,7 @@ class Http1Connection:
             return
         if now - self.last_active > self._limits.http1_idle_timeout_s:
             self.output.close()
-        elif self._head is not None or self._switched is not None or not self.backlog:
+        elif self.idle or self._head is not None or self._switched is not None or not self.backlog:
             self._half_since = 0.0
         elif not self._half_since or self.output.unsent_bytes():  # requests may wait until their client reads
             self._half_since = now

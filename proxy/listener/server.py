@@ -31,7 +31,8 @@ __all__ = ["Limits", "Server"]
 
 _BACKLOG = 4096  # connections that wait to be accepted
 _TICK_S = 1.0
-_TICKED = 1000  # connections looked at in a turn of the loop, some 2 ms
+_TICKED = 100  # connections looked at in a turn of the loop, 0.1 to 0.2 ms
+_COUNTED = 1000  # and at most when somebody asks for statistics
 _PING_S = 2.0  # for a client's sign that it has seen GOAWAY
 _LINGER_S = 1.0  # for clients to close what is answered
 _AT_ONCE_BYTES = 16_384
@@ -372,8 +373,9 @@ class _Front(asyncio.Protocol):
             if self.http1.overrun:  # it was paused before the answer began
                 self.refuse()
             self.http1.tick(now, self.behind)
-            self._count()
-            if self.http1.backlog == 0:
+            if self.counted or not self.http1.idle:
+                self._count()
+            if self.paused_reading and self.http1.backlog == 0:
                 self._resume_reading()
         elif now - self.accepted > self.server.limits.handshake_timeout_s:
             self.close()
@@ -537,7 +539,7 @@ class Server:
     def statistics(self) -> dict[str, Any]:
         """Counts of connections and calls, and what is buffered; of very many connections, as it was at the
         last tick."""
-        if len(self._fronts) > _TICKED:
+        if len(self._fronts) > _COUNTED:
             sums = self._sums
         else:
             sums = Sums()
