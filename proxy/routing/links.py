@@ -74,6 +74,7 @@ class Link:
         "_transport",
         "applied",
         "asked",
+        "began",
         "closed",
         "commit",
         "greeted",
@@ -129,6 +130,7 @@ class Link:
         self.leader = 0  # of the last STATE
         self.term = 0
         self.commit = 0
+        self.began = 0  # what the node knew to be committed when it said so first
         self.applied = 0
         self.revision = 0  # the highest this node is known to have applied
         self.watermark = 0  # every event up to it has arrived here
@@ -219,6 +221,7 @@ class Link:
             self.revision = revision
         if not self.up:
             self.up = True
+            self.began = self.commit
             self._receiver.link_up(self)
         self._receiver.link_state(self)
 

@@ -6,7 +6,9 @@ nobody asked (records come late where nobody waits, ``node.replica.shards.feed``
 CATCH_UP, and tells as soon as it is there.
 
 Nor does a restart take a host back (decision 83). A front that has just started asks once how far the order
-is before its first serializable read. A replica that has just started reads its log: it is waited for longer.
+is before its first serializable read. Where nobody answers soon, as without a majority, it goes by the own
+host's node 0, which starts with all that it had applied (I25). A replica that has just started reads its log:
+it is waited for longer, as long as somebody leads its shard or it still comes nearer.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from cluster.wire.messages import READ_INDEX_ANSWER, Method, Status
 from proxy.routing.waiting import Waiting
 
 if TYPE_CHECKING:
+    from proxy.routing.links import Link
     from proxy.routing.router import Router
 
 WAIT_S = 0.5
+ASK_S = 1.0  # for an answer to how far the order is: it takes an election at most, if hosts start together
 START_S = 5.0  # for a replica that came up so lately, and has not had yet what was shown before
 _OK = int(Status.OK)
 _LIMIT = 20_000
@@ -36,9 +40,12 @@ class RecentReads:
     def __init__(self, router: Router) -> None:
         self.knows = False  # how far the order was when this front started, or later
         self._asked = False  # a question about it is under way
+        self._asked_at: float | None = None  # the first one
         self._router = router
         # (since, shards, what to do then)
         self._behind: deque[tuple[float, tuple[int, ...], Callable[[], None]]] = deque()
+        # by shard: its replica, how far that is, since when
+        self._reached: dict[int, tuple[Link, int, float]] = {}
 
     def read(self, waiting: Waiting) -> None:
         """To the replica of its shard, once that is recent enough."""
@@ -65,6 +72,8 @@ class RecentReads:
         if not self.knows:
             if not self._asked:
                 self._asked = True
+                if self._asked_at is None:
+                    self._asked_at = router.loop.time()
                 router.index(self._heard)
             return False
         highest, behind = router.highest, False
@@ -91,19 +100,41 @@ class RecentReads:
         self._router.highest = max(self._router.highest, latest)
         self.release()
 
+    def _goes_by_the_own_node(self, now: float) -> None:
+        """Nobody says how far the order is: what the own host's node 0 had applied before it was started is
+        what was shown here."""
+        own = self._router.routes[0].home
+        if (self._asked_at is not None and now - self._asked_at >= ASK_S
+                and own is not None and own.applied >= own.began):
+            self.knows = True
+            self._router.highest = max(self._router.highest, own.revision)
+
     def _patient(self, shards: tuple[int, ...], now: float) -> bool:
         """Whether one of these shards' replicas has only just come up, and may have to read its log."""
         for shard in shards:
             link = self._router.routes[shard].replica
-            if link is not None and not link.settled and now - link.up_at < START_S:
+            if link is None or link.settled or now - link.up_at >= START_S:
+                continue
+            if not self.knows or link.leader or self._moves(link, now):
                 return True
         return False
+
+    def _moves(self, link: Link, now: float) -> bool:
+        """Whether a replica has come nearer within the last moment: one without a leader has the order from
+        its own host alone, and may lack an entry for good."""
+        reached = self._reached.get(link.shard)
+        if reached is None or reached[0] is not link or reached[1] != link.revision:
+            self._reached[link.shard] = link, link.revision, now
+            return True
+        return now - reached[2] < WAIT_S
 
     def release(self) -> None:
         """Replicas have got further, or time has passed."""
         if not self._behind:
             return
         now = self._router.loop.time()
+        if not self.knows:
+            self._goes_by_the_own_node(now)
         behind, self._behind = self._behind, deque()
         for entry in behind:
             if self._caught_up(entry[1]) or (now - entry[0] > WAIT_S and not self._patient(entry[1], now)):

@@ -138,6 +138,8 @@ class FakeNode:
     requests: list[Request] = field(default_factory=list)
     leader: int = 0
     term: int = 1
+    commit: int = 1
+    applied: int = 1
     revision: int = 1
     forget: Callable[[], None] = lambda: None  # what the node does when a link is replaced
     _out: list[bytes] = field(default_factory=list)
@@ -176,7 +178,7 @@ class FakeNode:
         """The link's transport is closed by the front."""
 
     def state(self) -> bytes:
-        return STATE_BODY.pack(self.shard, self.leader, self.term, 1, 1, self.revision)
+        return STATE_BODY.pack(self.shard, self.leader, self.term, self.commit, self.applied, self.revision)
 
     def say_state(self) -> None:
         self.answer(0, Status.STATE, self.state())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.wire.messages import Method
 from proxy.routing.reads import recent
-from tests.unit.proxy.fakes import Net
+from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.routing.test_router import put, read
 
 
@@ -93,11 +93,81 @@ def test_a_front_that_has_just_started_asks_how_far_the_order_is_before_a_serial
     assert net.nodes[2].take(Method.READ_INDEX) == []  # once
 
 
-def test_a_front_that_starts_where_nobody_leads_answers_serializable_reads_after_a_while() -> None:
-    net = Net().started(leader=2)
+def alone(shards: int = 1, **own: int) -> Net:
+    """A front that has just started on a host whose peers are away; of its own node 0 as told."""
+    net = Net(shards=shards)
+    for node in net.every.values():
+        node.up = node.member == 1
+    for name, value in own.items():
+        setattr(net.nodes[1], name, value)
     net.router.recent.knows = False
-    net.lead(0, 0)
-    net.nodes[1].take()
+    net.pass_time(0.1)
+    return net
+
+
+def test_a_front_on_a_host_without_a_majority_goes_by_its_own_node_after_a_moment() -> None:
+    net = alone(revision=50)
     read(net, serializable=True)
-    net.pass_time(recent.START_S + 1)
+    net.pass_time(recent.ASK_S - 0.1)
+    assert net.nodes[1].take(Method.RANGE) == []  # hosts that start together have elected somebody by then
+    net.pass_time(0.2)
     assert len(net.nodes[1].take(Method.RANGE)) == 1
+    assert net.router.highest == 50
+    read(net, serializable=True)
+    net.run()
+    assert len(net.nodes[1].take(Method.RANGE)) == 1  # once
+
+
+def test_its_own_node_has_to_apply_first_what_it_had_applied_before_its_start() -> None:
+    net = alone(commit=7, applied=3, revision=20)
+    read(net, serializable=True)
+    net.pass_time(recent.ASK_S + 1)
+    assert net.nodes[1].take(Method.RANGE) == []
+    net.nodes[1].commit, net.nodes[1].applied, net.nodes[1].revision = 9, 7, 50
+    net.pass_time(0.2)
+    assert len(net.nodes[1].take(Method.RANGE)) == 1
+
+
+def test_a_node_that_never_gets_so_far_is_served_in_the_end() -> None:
+    net = alone(commit=7, applied=3)
+    read(net, serializable=True)
+    net.pass_time(recent.START_S - 0.5)
+    assert net.nodes[1].take(Method.RANGE) == []
+    net.pass_time(1.0)
+    assert len(net.nodes[1].take(Method.RANGE)) == 1
+
+
+def test_another_shards_replica_is_waited_for_as_long_as_it_comes_nearer() -> None:
+    net = alone(shards=2, revision=50)
+    other = net.every[1, 1]
+    net.router.read(FakeCall(), Method.RANGE, b"", 1, True, net.router.quiet)
+    for revision in range(10, 50, 10):
+        net.pass_time(0.4)
+        assert other.take(Method.RANGE) == [], revision
+        other.revision = revision
+    other.watermark(50)
+    net.run()
+    assert len(other.take(Method.RANGE)) == 1
+
+
+def test_one_that_stands_still_without_a_leader_lacks_an_entry_and_is_served() -> None:
+    net = alone(shards=2, revision=50)
+    other = net.every[1, 1]
+    net.router.read(FakeCall(), Method.RANGE, b"", 1, True, net.router.quiet)
+    net.pass_time(recent.ASK_S + recent.WAIT_S + 0.3)
+    assert len(other.take(Method.RANGE)) == 1
+
+
+def test_an_answer_that_comes_late_counts_for_the_reads_to_come() -> None:
+    net = alone(revision=50)
+    read(net, serializable=True)
+    net.pass_time(recent.ASK_S + 0.1)
+    assert len(net.nodes[1].take(Method.RANGE)) == 1
+    net.lead(1, 2)
+    (question,) = net.nodes[1].take(Method.READ_INDEX)
+    net.nodes[1].index(question, 9, 60)
+    net.run()
+    assert net.router.highest == 60
+    read(net, serializable=True)
+    net.run()
+    assert net.nodes[1].take(Method.RANGE) == []
