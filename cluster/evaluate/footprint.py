@@ -171,11 +171,35 @@ def is_read_only(request: Any) -> bool:
     return all(op.HasField("request_range") for ops in (request.success, request.failure) for op in ops)
 
 
-def compares_ranges(request: Any) -> bool:
+def compares_ranges(request: Any) -> Steps[bool]:
     """Whether a TxnRequest has a compare of a range anywhere."""
-    return any(compare.range_end for compare in request.compare) or any(
-        op.HasField("request_txn") and compares_ranges(op.request_txn)
-        for ops in (request.success, request.failure) for op in ops)
+    if any(compare.range_end for compare in request.compare):
+        return True
+    for ops in (request.success, request.failure):
+        for place, op in enumerate(ops, 1):
+            if not place % STEP_OPS:
+                yield
+            if op.HasField("request_txn"):
+                yield
+                if (yield from compares_ranges(op.request_txn)):
+                    return True
+    return False
+
+
+def shows_the_past(request: Any) -> Steps[bool]:
+    """Whether a TxnRequest shows rows of a revision that it names, anywhere."""
+    for ops in (request.success, request.failure):
+        for place, op in enumerate(ops, 1):
+            if not place % STEP_OPS:
+                yield
+            kind = op.WhichOneof("request")
+            if kind == "request_range" and op.request_range.revision:
+                return True
+            if kind == "request_txn":
+                yield
+                if (yield from shows_the_past(op.request_txn)):
+                    return True
+    return False
 
 
 def is_serializable(request: Any) -> bool:

@@ -271,7 +271,7 @@ def _txn(context: Context) -> UnaryHandler:
         if not one_shard:
             yield from _collect(context, request, found)
         shard = WIDE if len(found) > 1 else found.pop() if found else 0
-        write = router.in_turn.compare if compares_ranges(request) else router.write
+        write = router.in_turn.compare if (yield from compares_ranges(request)) else router.write
         if shard == WIDE and range_txns.is_read(request):
             range_txns.RangeTxn(context, call, request, stats).start()
         elif shard == WIDE:

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from cluster.evaluate.footprint import Footprint, add_txn
+from cluster.evaluate.footprint import Footprint, add_txn, shows_the_past
 from cluster.evaluate.replica import Overlay
 from cluster.evaluate.steps import STEP_OPS, Steps
 from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.txns.range_compares import add_compares
 from cluster.order.log import Part
 from cluster.order.prepare import Touch
-from cluster.order.sequencing.granted import GrantedView, shown_ranges
+from cluster.order.sequencing.granted import GrantedView
 from cluster.order.sequencing.parts import parts_in_steps
 from cluster.order.sequencing.wide import Wide
 from cluster.placement import Placement
@@ -41,10 +41,7 @@ class Survey:
         """See ``cluster.evaluate.steps.Stepped``."""
         yield from add_txn(self._footprint, self._request)
         yield from add_compares(self._compares, self._request)
-        for place, shown in enumerate(shown_ranges(self._request), 1):
-            self._past = self._past or shown.revision != 0
-            if not place % STEP_OPS:
-                yield
+        self._past = yield from shows_the_past(self._request)
         footprint, shard_of = self._footprint, self._placement.shard_of
         if self._past or not footprint.single:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.effects.records import ITEM
-from cluster.evaluate.steps import finish
+from cluster.evaluate.steps import STEP_OPS, finish
 from cluster.evaluate.txns import draft
 from cluster.order.log import Attempt, Cut, decode_multi
 from cluster.order.prepare import Grant
@@ -13,6 +13,8 @@ from cluster.order.sequencing.coordinator import Look
 from cluster.order.sequencing.drafts import Survey, WideDraft
 from cluster.order.sequencing.wide import Wide
 from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Placement
+from tests.unit.many_ops import very_many
 from tests.unit.order.sequencing.test_coordinator import TERM, Sequencer, key_of
 
 
@@ -240,3 +242,11 @@ def test_what_neighbours_do_in_one_shard_is_one_part_of_the_log(sequencer: Seque
     assert [(part.shard, part.sub) for part in parts] == [(1, 0), (2, 2), (0, 3)]
     lasts = puts[1], puts[2], puts[4]
     assert all(key in part.items for part, key in zip(parts, lasts, strict=True))
+
+
+def test_no_step_of_a_survey_is_long() -> None:
+    """A look for ranges that show the past took 17 ms where there were none."""
+    ops = 24 * 3 * 32
+    request = very_many(ops)
+    steps = sum(1 for _ in Survey(request, Placement(3)).steps())
+    assert steps >= 3 * ops // 32 + ops // STEP_OPS  # three looks at 32 in a transaction; the keys
