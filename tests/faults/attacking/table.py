@@ -175,6 +175,8 @@ def main(names: list[str]) -> None:
     """Print a row as soon as it is there."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # what was started ends with it
     found = attacks()
+    if unknown := [name for name in names if name not in found]:
+        sys.exit(f"no attack {', '.join(unknown)}; there are {', '.join(found)}")
     with (
         tempfile.TemporaryDirectory() as folder,
         attacked(Path(folder, "muster"), 0) as muster,
