@@ -4,7 +4,8 @@ A write of a megabyte takes its turn of every loop, CPU and disk of the group. A
 next one ready leaves none of them idle, and whatever small comes behind waits for several of them. So while
 others ask, a leader has one large write on its way, or as many as are ``BURST_BYTES`` together. Then it lets
 as much time pass as they took. A small request waits for one burst, as a rule, and who writes much keeps half
-of his throughput. While nobody else asks, nothing waits (decision 103).
+of his throughput. After few bytes there is no rest: a write of 20 KB now and then is in nobody's way. While
+nobody else asks, nothing waits (decision 103).
 
 The writes that wait are kept in their order. Times are the caller's, on one clock.
 """
@@ -16,6 +17,7 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 BURST_BYTES = 256 << 10
+LITTLE_BYTES = 64 << 10  # of a burst that no rest follows: a millisecond or two of each loop
 OTHERS_MS = 1000.0  # who has asked within this time is about to ask again
 LONGEST_MS = 250.0  # of a rest: a disk that stalls for seconds is no reason to stand still for as long
 
@@ -60,8 +62,8 @@ class Resting(Generic[Item]):
     def ended(self, now_ms: float) -> None:
         """All that was under way is done."""
         assert self.used, "only what has begun ends"
-        self.used = 0
-        if self._others(now_ms):
+        much, self.used = self.used > LITTLE_BYTES, 0
+        if much and self._others(now_ms):
             rest_ms = min(now_ms - self._began_ms, LONGEST_MS)
             self.until_ms = now_ms + rest_ms
             self.rested_ms += rest_ms

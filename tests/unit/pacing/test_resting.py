@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.features.auth.principal import NOBODY, SAID
-from cluster.pacing.resting import BURST_BYTES, LONGEST_MS, OTHERS_MS, Resting
+from cluster.pacing.resting import BURST_BYTES, LITTLE_BYTES, LONGEST_MS, OTHERS_MS, Resting
 from cluster.wire.messages import Method
 from node.links.fronts import NODE_IDENTITY, FrontLink
 from node.replica.large import LARGE_BYTES, LargeWrites
@@ -47,6 +47,17 @@ def test_small_ones_of_them_go_together_and_none_overtakes() -> None:
     resting.ended(10.0)
     assert not resting.enter(1, "last", 20.0)
     assert [resting.next(20.0) for _ in range(4)] == ["e", "one there is room for", "last", None]
+
+
+def test_after_few_bytes_there_is_no_rest() -> None:
+    resting: Resting[str] = Resting()
+    resting.heard(0.0)
+    assert resting.enter(LITTLE_BYTES, "a", 0.0)
+    resting.ended(10.0)
+    assert resting.enter(LITTLE_BYTES + 1, "b", 10.0)
+    resting.ended(20.0)
+    assert not resting.enter(1, "c", 20.0)
+    assert resting.rested_ms == 10.0
 
 
 def test_a_rest_is_bounded_whatever_the_disk_does() -> None:
