@@ -14,10 +14,10 @@ the middle share a shorter time of it than those that have not begun, and who co
 *loud*: they share the shortest. A turn costs some 0.05 ms by itself: that is why they are not shorter still.
 
 Answers, reads and peers have their part of a turn, too. Where all of it together takes long, those that wait
-get less of the next one.
+get less of the next one, while others ask who are answered at once.
 
 While others ask, the loud ones rest between their turns: whatever comes then finds the loop idle, and other
-processes of the machine a CPU. Without others the loop is theirs.
+processes of the machine a CPU. Without others the loop is theirs, and all of a turn those that wait.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHARED_S = 0.002  # of a turn; the last one in it may take its own turn beyond t
 AGAIN_S = 0.001  # of a turn, those that stopped in the middle
 LOUD_S = 0.0005  # of a turn, all loud ones together, each as often as it fits in
 REST_S = 0.001  # of the loud ones between their turns, while others ask; a loop's timers take up to 1 ms more
-COMPANY_TURNS = 50  # of the loud ones, so long it counts that others have asked: some 0.1 s
+COMPANY_TURNS = 50  # so long it counts that others have asked: some 0.1 s
 LONG_S = 0.004  # a turn of the loop that takes longer, with all else in it, leaves less of the next
 LEAST_PART = 0.25  # of these times
 
@@ -48,8 +48,8 @@ class Backlog:
     """Who goes on, in order."""
 
     __slots__ = (
-        "_again", "_began", "_clock", "_company", "_ends", "_going_on", "_later", "_loud", "_part",
-        "_resting", "_running", "_since", "_soon", "_until", "_waiting", "_wary_until", "heard",
+        "_again", "_began", "_clock", "_company", "_ends", "_going_on", "_hasty", "_later", "_loud", "_part",
+        "_resting", "_running", "_since", "_soon", "_until", "_waiting", "_wary_until", "at_once", "heard",
     )  # fmt: skip
 
     def __init__(
@@ -60,8 +60,10 @@ class Backlog:
         self._soon = soon
         self._later = later
         self._clock = clock
-        self.heard = False  # somebody asks who sends little; whoever reads from clients says so
-        self._company = 0  # turns of the loud ones for which that counts on
+        # whoever reads from clients says that somebody asks who sends little, and that he need not wait
+        self.heard = self.at_once = False
+        self._company = 0  # turns of the loud ones for which the first counts on
+        self._hasty = 0  # turns of those that wait for which the second does
         self._resting = False  # the loud ones are
         self._wary_until = float("-inf")  # new connections are taken for loud
         self._part = 1.0  # of their time that those that wait get now
@@ -116,7 +118,7 @@ class Backlog:
                 if self._company:
                     return 0
             elif size <= LARGE_BYTES:
-                self.heard = True
+                self.heard = self.at_once = True
         brief = turns > LOUD_TURNS or (size > LARGE_BYTES and self.spent())
         return BRIEF_WORK if brief else TURN_WORK
 
@@ -149,8 +151,11 @@ class Backlog:
     def _turn(self) -> None:
         self._going_on = True
         began = self._clock()
+        if self.at_once:
+            self.at_once, self._hasty = False, COMPANY_TURNS
         if self._began:
-            long = began - self._began > LONG_S
+            long = self._hasty > 0 and began - self._began > LONG_S
+            self._hasty -= self._hasty > 0
             self._part = max(self._part / 2, LEAST_PART) if long else min(1.25 * self._part, 1.0)
         self._began = began
         part = self._part

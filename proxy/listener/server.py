@@ -104,7 +104,8 @@ class _Front(asyncio.Protocol):
             if self.turns or len(data) > LARGE_BYTES:
                 http2.turn_work = self.server.backlog.work(self.turns, len(data))
             else:
-                self.server.backlog.heard = True
+                backlog = self.server.backlog
+                backlog.heard = backlog.at_once = True
             try:
                 http2.receive(data, self.loop.time())
                 self.flush()

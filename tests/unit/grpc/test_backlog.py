@@ -230,23 +230,30 @@ def test_new_connections_are_taken_for_loud_after_one_was_turned_out() -> None:
     assert loop.backlog.newcomers_turns() == 0
 
 
-def test_those_that_wait_have_less_of_turns_that_take_long_with_all_else() -> None:
+def test_those_that_wait_have_less_of_turns_that_take_long_while_others_are_answered_at_once() -> None:
     loop = Loop()
-    crowd = [Busy(loop, 1, SHARED_S / 20) for _ in range(1000)]
+    crowd = [Busy(loop, 1, SHARED_S / 20) for _ in range(3000)]
 
     def answered() -> int:
         before = sum(not one.turns for one in crowd)
         loop.turn()
         return sum(not one.turns for one in crowd) - before
 
+    def long_turns(turns: int) -> int:
+        for _ in range(turns):
+            loop.now += LONG_S  # answers, and what peers say
+            last = answered()
+        return last
+
     assert answered() == 20
-    for _ in range(5):
-        loop.now += LONG_S  # answers, and what peers say
-        least = answered()
-    assert least <= 20 * LEAST_PART + 1  # the last one goes beyond it
+    loop.backlog.heard = True  # by one of the crowd
+    assert long_turns(10) >= 20
+    loop.backlog.at_once = True
+    assert long_turns(5) <= 20 * LEAST_PART + 1  # the last one goes beyond it
     for _ in range(10):
         last = answered()
     assert last >= 20
+    assert long_turns(COMPANY_TURNS) >= 20  # nobody has asked for long
 
 
 def test_a_fault_of_one_leaves_the_others_their_turns() -> None:
