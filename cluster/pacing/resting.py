@@ -20,6 +20,7 @@ BURST_BYTES = 256 << 10
 LITTLE_BYTES = 64 << 10  # of a burst that no rest follows: a millisecond or two of each loop
 OTHERS_MS = 1000.0  # who has asked within this time is about to ask again
 LONGEST_MS = 250.0  # of a rest: a disk that stalls for seconds is no reason to stand still for as long
+OVERDUE_MS = 1000.0  # after so long nobody waits for a queue to be empty to tell that a burst is logged
 
 
 class Resting(Generic[Item]):
@@ -67,6 +68,10 @@ class Resting(Generic[Item]):
             rest_ms = min(now_ms - self._began_ms, LONGEST_MS)
             self.until_ms = now_ms + rest_ms
             self.rested_ms += rest_ms
+
+    def is_overdue(self, now_ms: float) -> bool:
+        """Whether what is under way has been so for long."""
+        return self.used > 0 and now_ms - self._began_ms >= OVERDUE_MS
 
     def drain(self) -> list[Item]:
         """Nothing is kept any more: what waited."""

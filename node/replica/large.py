@@ -94,11 +94,11 @@ class LargeWrites:
             return
         if not resting.used:
             return
-        if self._through is None and not node.role.queued:
-            self._through = node.raft.last_index
+        now = node.loop.time()
+        if self._through is None and (not node.role.queued or resting.is_overdue(now * 1000)):
+            self._through = node.raft.last_index  # where a queue is never empty, they are logged by then
         if self._through is not None and node.applied_index >= self._through:
             self._through = None
-            now = node.loop.time()
             resting.ended(now * 1000)
             self._go_on(now)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.features.auth.principal import NOBODY, SAID
-from cluster.pacing.resting import BURST_BYTES, LITTLE_BYTES, LONGEST_MS, OTHERS_MS, Resting
+from cluster.pacing.resting import BURST_BYTES, LITTLE_BYTES, LONGEST_MS, OTHERS_MS, OVERDUE_MS, Resting
 from cluster.wire.messages import Method
 from node.links.fronts import NODE_IDENTITY, FrontLink
 from node.replica.large import LARGE_BYTES, LargeWrites
@@ -150,6 +150,22 @@ def test_what_is_queued_at_the_leader_still_is_not_done(leader: Leader) -> None:
     leader.apply()
     leader.loop.pass_(1.0)
     assert leader.taken == [1, 2, 3, 4]
+
+
+def test_a_queue_that_is_never_empty_holds_nobody_up_for_ever(leader: Leader) -> None:
+    leader.apply()
+    leader.loop.pass_(1.1 * TOOK_S)
+    leader.role.queued = 1
+    leader.ask(3, MB)
+    leader.ask(4, MB)
+    leader.apply(0.6 * OVERDUE_MS / 1000)
+    leader.ask(5, 100)  # others still ask
+    leader.apply(0.3 * OVERDUE_MS / 1000)
+    leader.loop.pass_(0.05)
+    assert leader.taken == [1, 2, 3, 5]
+    leader.apply(0.1 * OVERDUE_MS / 1000)
+    leader.loop.pass_(LONGEST_MS / 1000 + 0.001)
+    assert leader.taken == [1, 2, 3, 5, 4]
 
 
 def test_a_frame_is_parted(leader: Leader) -> None:
