@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import Protocol
 
 import h11
 
 from cluster.faults import HANDLER_MISTAKES, faults
+from proxy.http.http1_heads import Old, by_old, expects_less, old, reason, size_of
 from proxy.http.http1_plain import (
     FindPlain,
     Plain,
@@ -111,8 +111,8 @@ class Http1Connection:
     """The server's end of one HTTP/1.1 connection."""
 
     __slots__ = ("_advancing", "_at", "_at_once", "_body", "_body_bytes", "_draining", "_ended", "_find",
-                 "_find_plain", "_given", "_h11", "_half_since", "_head", "_held", "_limits", "_peer", "_raw",
-                 "_served", "_switched", "_take_whole", "last_active", "now",
+                 "_find_plain", "_given", "_h11", "_half_since", "_head", "_held", "_limits", "_old", "_peer",
+                 "_raw", "_served", "_switched", "_take_whole", "last_active", "now",
                  "output", "peer_name", "request", "secure")
 
     def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float,
@@ -127,7 +127,8 @@ class Http1Connection:
         self._peer = peer
         self.secure = False
         self.peer_name: str | None = None
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.max_http1_header_bytes)
+        self._h11 = self._fresh()
+        self._old: Old | None = None  # of the request that is answered
         self._head: h11.Request | None = None
         self._held = b""  # a head whose body follows at once, and goes with it
         self._body: list[bytes] = []
@@ -144,6 +145,9 @@ class Http1Connection:
         self.now = now
         self.last_active = now
         self._half_since = 0.0  # when a head was found that is not whole; 0: none is
+
+    def _fresh(self) -> h11.Connection:
+        return h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.max_http1_header_bytes)
 
     def receive(self, data: bytes, now: float) -> bool:
         """What the socket gave; b"" at its end. Whether all of it has been answered, and nothing is held."""
@@ -380,7 +384,7 @@ class Http1Connection:
                 self._reject(error.error_status_hint, str(error))
                 return
             if isinstance(event, h11.Request):
-                if _size(event) > self._limits.max_http1_header_bytes:  # h11 bounds what comes in pieces
+                if size_of(event) > self._limits.max_http1_header_bytes:  # h11 bounds what comes in pieces
                     self._reject(431, "request head too large")
                     return
                 if self.output.crowded:
@@ -389,8 +393,8 @@ class Http1Connection:
                 if event.method == b"CONNECT":  # a yes to it has no body: handlers know nothing of that
                     self._reject(405, "this is no proxy")
                     return
-                self._head = event
-                if not _expects_less(event):
+                self._head, self._old = event, old(event)
+                if not expects_less(event):
                     self._reject(417, "")
                     return
                 if self._h11.they_are_waiting_for_100_continue:
@@ -514,7 +518,7 @@ class Http1Connection:
         if self._h11.their_state is not _MIGHT_SWITCH:
             return False
         fields = [(field.encode("latin-1"), value.encode("latin-1")) for field, value in headers]
-        self._send(h11.InformationalResponse(status_code=101, headers=fields, reason=_reason(101)))
+        self._send(h11.InformationalResponse(status_code=101, headers=fields, reason=reason(101)))
         self._switched = to
         to.begin(self.output, self._limits.max_body_bytes, self._limits.max_unsent_bytes)
         return True
@@ -527,7 +531,9 @@ class Http1Connection:
             fields.append((b"connection", b"close"))
         # its body is written before anybody else's turn
         whole = any(name == b"content-length" for name, _ in fields)
-        self._send(h11.Response(status_code=status, headers=fields, reason=_reason(status)), held=whole)
+        if self._old is Old.STAYS and (self._draining or not whole):
+            self._old = Old.ENDS
+        self._send(h11.Response(status_code=status, headers=fields, reason=reason(status)), held=whole)
 
     def send_chunk(self, chunk: bytes) -> None:
         """A piece of the body."""
@@ -541,12 +547,21 @@ class Http1Connection:
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE and not self._draining:
             self._h11.start_next_cycle()
             self._advance()
+        elif self._old is Old.STAYS and not self._draining:
+            self._raw, self._given = self._h11.trailing_data[0] + self._left(), False
+            self._h11, self._old = self._fresh(), None
+            if self._ended and not self._raw:
+                self._give(b"")
+            self._advance()
         else:
             self.output.close()
 
     def _send(self, event: h11.Event, held: bool = False) -> None:
         try:
-            data = self._held + (self._h11.send(event) or b"")
+            data = self._h11.send(event) or b""
+            if self._old is not None and isinstance(event, h11.Response):
+                data = by_old(data, self._old)
+            data = self._held + data
         except h11.LocalProtocolError as error:  # of this program: it ends a connection
             faults.met("answering over HTTP/1.1", RuntimeError(f"HTTP/1.1 has no place for this: {error}"))
             self.output.close()
@@ -558,8 +573,9 @@ class Http1Connection:
     def _reject(self, status: int, text: str) -> None:
         """The request cannot be read: say so and close."""
         self._body, self._body_bytes = [], 0
+        self._old = self._old and Old.ENDS
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = f"{status} {_reason(status).decode()}: {text}\n".encode() if text else b""
+            body = f"{status} {reason(status).decode()}: {text}\n".encode() if text else b""
             self._send(
                 h11.Response(
                     status_code=status,
@@ -568,7 +584,7 @@ class Http1Connection:
                         (b"connection", b"close"),
                         (b"content-length", b"%d" % len(body)),
                     ],
-                    reason=_reason(status),
+                    reason=reason(status),
                 ),
                 held=True,
             )
@@ -576,22 +592,3 @@ class Http1Connection:
                 self._send(h11.Data(data=body))
             self._send(h11.EndOfMessage())
         self.output.close()
-
-
-def _expects_less(head: h11.Request) -> bool:
-    """Whether a request expects nothing but "100 Continue", if that."""
-    expected = next((value for name, value in head.headers if name == b"expect"), b"")
-    return not expected or b"100-continue" in (word.strip() for word in expected.lower().split(b","))
-
-
-def _reason(status: int) -> bytes:
-    try:
-        return HTTPStatus(status).phrase.encode()
-    except ValueError:
-        return b""
-
-
-def _size(head: h11.Request) -> int:
-    """Bytes of a request's head, as they came but for white space."""
-    fields = sum(len(name) + len(value) + 4 for name, value in head.headers)
-    return len(head.method) + len(head.target) + len(b"  HTTP/1.1\r\n\r\n") + fields

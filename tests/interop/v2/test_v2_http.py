@@ -545,6 +545,47 @@ def test_odd_heads_are_answered_as_by_etcd(etcd: Server, one: Server, head: str)
     assert raw(one, head, "value=1") == raw(etcd, head, "value=1")
 
 
+def by_1_0(server: Server, heads: list[str]) -> list[tuple[str, list[str], int, bool]]:
+    """Of each request of one connection, until that ends: the status line, what is said of the connection and
+    the length, the bytes of the body; and whether the connection ends then."""
+    host, _, port = server.address.rpartition(":")
+    told = []
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        file = connection.makefile("rb")
+        for head in heads:
+            connection.sendall(head.encode())
+            lines = iter(lambda: file.readline().decode().rstrip("\r\n"), "")
+            status, *fields = list(lines)
+            said = sorted(f.lower() for f in fields if f.lower().startswith(("connection", "transfer")))
+            length = next(int(f.split(":")[1]) for f in fields if f.lower().startswith("content-length"))
+            stays = "connection: keep-alive" in said or status.startswith("HTTP/1.1")
+            ends = not stays and len(file.read()) == length
+            told.append((status, said, -1 if ends else len(file.read(length)), ends))
+            if ends:
+                break
+    return told
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        ["GET {} HTTP/1.0\r\n\r\n"],
+        ["GET {} HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n"],
+        ["GET {} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"] * 3,
+        ["GET {} HTTP/1.0\r\nConnection: Keep-Alive, foo\r\n\r\n", "GET {} HTTP/1.0\r\n\r\n"],
+        ["GET {} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
+         "GET {} HTTP/1.0\r\nConnection: close\r\n\r\n"],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/version", "/v2/keys/w/none", "/nothing"])
+def test_http_1_0_is_answered_as_by_etcd(etcd: Server, one: Server, heads: list[str], path: str) -> None:
+    asked = [head.format(path) for head in heads]
+    found, wanted = by_1_0(one, asked), by_1_0(etcd, asked)
+    if path != "/nothing":  # indexes and versions differ in their length
+        found, wanted = ([(*answer[:2], 0, answer[3]) for answer in told] for told in (found, wanted))
+    assert found == wanted
+
+
 @pytest.mark.filterwarnings("ignore")  # of the client, which is from 2017
 def test_python_etcd_works_at_any_host(three: list[Server]) -> None:
     first, second = (v2_python.client(server.address) for server in three[:2])
