@@ -547,7 +547,7 @@ class Http1Connection:
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE and not self._draining:
             self._h11.start_next_cycle()
             self._advance()
-        elif self._old is Old.STAYS and not self._draining:
+        elif self._old is Old.STAYS and self._h11.our_state is h11.MUST_CLOSE and not self._draining:
             self._raw, self._given = self._h11.trailing_data[0] + self._left(), False
             self._h11, self._old = self._fresh(), None
             if self._ended and not self._raw:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.faults import faults
 from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import Limits
 from proxy.http.requests import HttpRequest
@@ -54,6 +55,22 @@ def test_an_answer_in_pieces_ends_with_its_connection() -> None:
     assert data.startswith(b"HTTP/1.0 200")
     assert b"onnection:" not in data
     assert data.endswith(b"\r\n\r\nok")
+
+
+def test_an_answer_shorter_than_it_says_ends_the_connection() -> None:
+    asked = []
+
+    def short(request: HttpRequest) -> None:
+        asked.append(request.path)
+        request.start(200, [("content-length", "3")])
+        request.write(b"ok")
+        request.end()
+
+    output = Output()
+    Http1Connection(lambda path: short, Limits(), output, "peer", 0.0).receive(STAY * 2, 0.0)
+    assert output.closed
+    assert asked == ["/whole"]
+    assert len(faults.take()) == 1
 
 
 @pytest.mark.parametrize("body", [b"Content-Length: 11\r\n\r\n12345678901", b"Expect: what\r\n\r\n"])
