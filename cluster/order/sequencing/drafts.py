@@ -3,8 +3,10 @@
 Before it is admitted, what it touches is found (:class:`Survey`). Once all of its shards have granted it, it
 is evaluated, as on one shard (``cluster.evaluate.txns.draft``), and cut up into the parts of its multi
 (:class:`WideDraft`). What they hold of its keys is locked and does not change. What shard 0 holds of them
-may, and is looked at in the turn. Ranges, and reads at a revision that is named, may need more than was
-granted: such a transaction is evaluated in one turn.
+may, and is looked at in the turn.
+
+What needs more than was granted, as some deletes of ranges do, is evaluated in one turn, which asks for it.
+So is what compares ranges, since shards have decided that, or shows rows of a revision that it names.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.txns.range_compares import add_compares
 from cluster.order.log import Part
 from cluster.order.prepare import Touch
-from cluster.order.sequencing.granted import GrantedView
+from cluster.order.sequencing.granted import GrantedView, Uncounted, Unread
 from cluster.order.sequencing.parts import parts_in_steps
 from cluster.order.sequencing.wide import Wide
 from cluster.placement import Placement
@@ -58,8 +60,9 @@ class Survey:
     def tell(self, wide: Wide[T]) -> None:
         """It is done."""
         wide.footprint, wide.compares = self._footprint, list(self._compares.values())
-        if not self._past and self._footprint.single:
-            wide.large, wide.surveyed = self._request, self._touches
+        if not self._past and not self._compares:
+            wide.large = self._request
+            wide.surveyed = self._touches if self._footprint.single else None
 
 
 class WideDraft(Draft):
@@ -74,9 +77,13 @@ class WideDraft(Draft):
         self._parts: list[Part] | None = None
 
     def _evaluate(self) -> Steps[None]:
-        yield from super()._evaluate()
-        if self._outcome is not None:
-            self._parts = yield from parts_in_steps(self._granted, self._placement, 0, self._outcome.items)
+        try:
+            yield from super()._evaluate()
+            if self._outcome is not None:
+                items = self._outcome.items
+                self._parts = yield from parts_in_steps(self._granted, self._placement, 0, items)
+        except (Uncounted, Unread):
+            self.fit = False  # its turn asks for what it needs
 
     def _is_own(self, key: bytes) -> bool:
         return self._placement.shard_of(key) == 0

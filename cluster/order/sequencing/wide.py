@@ -48,10 +48,11 @@ class Wide(Generic[T]):
     looked: RangeCompares | None = None  # they were looked at in shard 0, ahead of its turn
     looking: bool = False  # they are being looked at
     who: Principal = NOBODY  # asks
-    # its request, if it has very many operations on single keys: it is evaluated ahead of its turn,
+    # its request, if it has very many operations: it is evaluated ahead of its turn,
     large: Any = None
-    surveyed: dict[int, list[Touch]] | None = None  # the same: what is locked and read in each shard but 0
     draft: Draft | None = None  # once its keys are granted, and anew in each attempt
+    # where all of its keys are single ones: what is locked and read in each shard but 0
+    surveyed: dict[int, list[Touch]] | None = None
     fetched: Fetched | None = None  # what its answer needs besides, once it is fetched
 
     @property

@@ -118,6 +118,7 @@ def test_what_is_evaluated_ahead_over_several_shards_is_what_its_turn_would_give
                        for of in (outcome, expected))
         assert own == others  # nothing else is kept of them here
         if isinstance(ahead, WideDraft) and ahead.fit:
+            done["of ranges"] += not wide.footprint.single
             assert ahead.parts == parts_of(view, self._placement, 0, expected.items)
         assert list(outcome.ranges) == list(expected.ranges)
         return outcome
@@ -127,6 +128,7 @@ def test_what_is_evaluated_ahead_over_several_shards_is_what_its_turn_would_give
     assert done["WideDraft used"] > 10
     assert done["WideDraft again"]
     assert done["Reading"] > 10
+    assert done["of ranges"] > 10
 
 
 @pytest.mark.timeout(600)

@@ -33,6 +33,9 @@ class EmptyStore:
     ) -> Iterator[tuple[bytes, bytes]]:
         return iter(())
 
+    def live_count(self, start: bytes, end: bytes) -> int:
+        return 0
+
     def lease(self, lease: int) -> tuple[int, int] | None:
         return (60, 0) if self._leases else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from cluster.effects.records import ITEM
@@ -177,10 +179,67 @@ def with_range(sequencer: Sequencer, shown: pb.RangeRequest) -> bytes:
     return request.SerializeToString()
 
 
-def test_what_shows_a_range_is_evaluated_in_its_turn(sequencer: Sequencer) -> None:
-    sequencer.body = with_range(sequencer, pb.RangeRequest(key=b"a", range_end=b"b"))
-    begun(sequencer, "shows")
-    assert [wide.large for wide in sequencer.coordinator._running.values()] == [None]
+def grant_all(sequencer: Sequencer) -> None:
+    """The shards have none of its keys."""
+    (wide,) = sequencer.coordinator._running.values()
+    for shard, touches in wide.touches.items():
+        sequencer.coordinator.granted(sequencer.attempt, shard, Grant(TERM, [[] for _ in touches], []))
+    sequencer.run(0)
+
+
+def deleting(sequencer: Sequencer) -> bytes:
+    """What sequencers here are asked, and a delete of a range in a transaction within it."""
+    request = pb.TxnRequest.FromString(sequencer.body)
+    gone = pb.DeleteRangeRequest(key=b"a", range_end=b"b")
+    request.success.append(pb.RequestOp(request_txn=pb.TxnRequest(
+        success=[pb.RequestOp(request_delete_range=gone)])))
+    return request.SerializeToString()
+
+
+def shows(sequencer: Sequencer) -> bytes:
+    """As :func:`deleting`, of a range that is shown."""
+    return with_range(sequencer, pb.RangeRequest(key=b"a", range_end=b"b"))
+
+
+@pytest.mark.parametrize("body", [shows, deleting])
+def test_what_is_of_ranges_is_evaluated_ahead(
+    sequencer: Sequencer, body: Callable[[Sequencer], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequencer.body = body(sequencer)
+    begun(sequencer, "ahead")
+    grant_all(sequencer)
+    assert not sequencer.logged
+    for look in looks(sequencer):
+        sequencer.coordinator.looked_at(*look)
+    sequencer.run(1)
+    monkeypatch.setattr(draft, "LARGE_OPS", 1000)
+    sequencer.coordinator = sequencer.fresh()
+    sequencer.hear()
+    begun(sequencer, "in its turn")
+    grant_all(sequencer)
+    assert sequencer.logged == ["ahead", "in its turn"]
+    assert sequencer.items[0] == sequencer.items[1]
+
+
+def test_what_needs_rows_that_were_only_counted_asks_for_them_in_its_turn(sequencer: Sequencer) -> None:
+    """It deletes a range behind one that lies in it."""
+    request = pb.TxnRequest.FromString(deleting(sequencer))
+    gone = pb.DeleteRangeRequest(key=b"a/b", range_end=b"a/c")
+    request.success.insert(0, pb.RequestOp(request_delete_range=gone))
+    sequencer.body = request.SerializeToString()
+    begun(sequencer, "ahead")
+    (wide,) = sequencer.coordinator._running.values()
+    for shard, touches in wide.touches.items():
+        counts = {at: 1000 for at, touch in enumerate(touches) if touch.count}
+        grant = Grant(TERM, [[] for _ in touches], [], counts)
+        sequencer.coordinator.granted(sequencer.attempt, shard, grant)
+    sequencer.run(0)
+    for look in looks(sequencer):
+        sequencer.coordinator.looked_at(*look)
+    assert not wide.rows
+    sequencer.run(1)
+    assert wide.rows
+    assert not sequencer.logged
 
 
 def test_what_shows_the_past_is_evaluated_in_its_turn(sequencer: Sequencer) -> None:
