@@ -59,6 +59,8 @@ def changes(run: Run, data: bytes, pos: int, end: int, sub: int = 0) -> Iterator
     """As ``Run.changes``, in slices."""
     run.revision += 1
     while pos < end:
+        if data[pos] == Item.DELETE_RANGE:  # they stop before it
+            raise ValueError(f"item of kind {data[pos]} inside a transaction")
         pos, sub = some_changes(run, data, pos, end, sub, GRAIN.delete_slice_rows)
         if pos < end:
             yield pause(run)

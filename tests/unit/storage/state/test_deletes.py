@@ -319,6 +319,16 @@ def test_an_effect_of_very_many_changes_is_applied_in_slices(
     ]
 
 
+@pytest.mark.parametrize("puts", [3, MANY])
+def test_a_span_where_none_may_be_ends_the_apply(tmp_path: Path, puts: int) -> None:
+    body = b"".join(records.put(b"n%05d" % n, 0, 1, b"v", 0) for n in range(puts))
+    body += records.delete_range(b"k", b"l", 0)
+    store = StateStore.open(tmp_path)
+    with pytest.raises(ValueError, match="inside a transaction"):
+        store.apply([(1, 1, records.ITEM.pack(records.Item.TXN, len(body)) + body)])
+    store.close()
+
+
 def test_what_follows_a_span_and_puts_in_one_record_is_found_in_history_and_by_a_compaction(
     tmp_path: Path,
 ) -> None:
