@@ -58,7 +58,7 @@ def test_an_answer_in_pieces_ends_with_its_connection() -> None:
 
 
 def test_an_answer_shorter_than_it_says_ends_the_connection() -> None:
-    asked = []
+    asked: list[str] = []
 
     def short(request: HttpRequest) -> None:
         asked.append(request.path)
