@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from proxy.routing.router import Router
 
 WAIT_S = 0.5
-ASK_S = 1.0  # for an answer to how far the order is: it takes an election at most, if hosts start together
+# for an answer to how far the order is, or an election timeout where that is longer: hosts that start
+# together may elect somebody within it
+ASK_S = 1.0
 START_S = 5.0  # for a replica that came up so lately, and has not had yet what was shown before
 _OK = int(Status.OK)
 _LIMIT = 20_000
@@ -104,7 +106,7 @@ class RecentReads:
         """Nobody says how far the order is: what the own host's node 0 had applied before it was started is
         what was shown here."""
         own = self._router.routes[0].home
-        if (self._asked_at is not None and now - self._asked_at >= ASK_S
+        if (self._asked_at is not None and now - self._asked_at >= max(ASK_S, self._router.election_s)
                 and own is not None and own.applied >= own.began):
             self.knows = True
             self._router.highest = max(self._router.highest, own.revision)

@@ -118,6 +118,16 @@ def test_a_front_on_a_host_without_a_majority_goes_by_its_own_node_after_a_momen
     assert len(net.nodes[1].take(Method.RANGE)) == 1  # once
 
 
+def test_where_elections_take_longer_it_waits_longer_for_one() -> None:
+    net = alone(revision=50)
+    net.router.election_s = 3.0
+    read(net, serializable=True)
+    net.pass_time(2.8)
+    assert net.nodes[1].take(Method.RANGE) == []
+    net.pass_time(0.4)
+    assert len(net.nodes[1].take(Method.RANGE)) == 1
+
+
 def test_its_own_node_has_to_apply_first_what_it_had_applied_before_its_start() -> None:
     net = alone(commit=7, applied=3, revision=20)
     read(net, serializable=True)
