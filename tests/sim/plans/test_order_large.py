@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.pacing import resting
 from tests.sim.world.order_sim import SOAK, Plan, Simulation
 
 
 @pytest.mark.timeout(600)
-def test_writes_that_wait_for_a_rest_are_writes_like_any() -> None:
+def test_writes_that_wait_for_a_rest_are_writes_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resting, "LITTLE_BYTES", 0)
     held = answered = 0
     for seed in range(100 if SOAK else 4):
         # nearly every write counts as large here, and reads are the others that ask
