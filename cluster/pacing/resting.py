@@ -7,7 +7,9 @@ as much time pass as they took. A small request waits for one burst, as a rule, 
 of his throughput. After few bytes there is no rest: a write of 20 KB now and then is in nobody's way. While
 nobody else asks, nothing waits (decision 103).
 
-The writes that wait are kept in their order. Times are the caller's, on one clock.
+The writes that wait are kept in two lines, each in its order: those of at most ``LITTLE_BYTES``, and the
+larger ones. The lines take turns, so that a write of 20 KB waits for one larger one at most, whoever has many
+of them. Times are the caller's, on one clock.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ OVERDUE_MS = 1000.0  # after so long nobody waits for a queue to be empty to tel
 class Resting(Generic[Item]):
     """Of one leader."""
 
-    __slots__ = ("_began_ms", "_heard_ms", "_line", "rested_ms", "until_ms", "used")
+    __slots__ = ("_began_ms", "_heard_ms", "_larger", "_little", "_turn", "rested_ms", "until_ms", "used")
 
     def __init__(self) -> None:
         self.used = 0  # bytes of the burst that is under way
@@ -34,11 +36,13 @@ class Resting(Generic[Item]):
         self.rested_ms = 0.0  # in all
         self._began_ms = 0.0  # the burst
         self._heard_ms = float("-inf")  # from others, the last time
-        self._line: deque[tuple[int, Item]] = deque()
+        self._little: deque[tuple[int, Item]] = deque()
+        self._larger: deque[tuple[int, Item]] = deque()
+        self._turn = self._little  # whose it is, if both have somebody
 
     def __len__(self) -> int:
         """How many wait."""
-        return len(self._line)
+        return len(self._little) + len(self._larger)
 
     def heard(self, now_ms: float) -> None:
         """Somebody asked for something small."""
@@ -46,17 +50,20 @@ class Resting(Generic[Item]):
 
     def enter(self, size: int, item: Item, now_ms: float) -> bool:
         """Whether a large write goes on now. Otherwise it waits for :meth:`next`."""
-        if self._line or not self._may_begin(size, now_ms):
-            self._line.append((size, item))
+        if len(self) or not self._may_begin(size, now_ms):
+            (self._little if size <= LITTLE_BYTES else self._larger).append((size, item))
             return False
         self._begin(size, now_ms)
         return True
 
     def next(self, now_ms: float) -> Item | None:
         """A write that goes on now; None: none waits, or none may."""
-        if not self._line or not self._may_begin(self._line[0][0], now_ms):
+        other = self._larger if self._turn is self._little else self._little
+        line = self._turn or other
+        if not line or not self._may_begin(line[0][0], now_ms):
             return None
-        size, item = self._line.popleft()
+        size, item = line.popleft()
+        self._turn = self._larger if line is self._little else self._little
         self._begin(size, now_ms)
         return item
 
@@ -75,8 +82,9 @@ class Resting(Generic[Item]):
 
     def drain(self) -> list[Item]:
         """Nothing is kept any more: what waited."""
-        items = [item for _, item in self._line]
-        self._line.clear()
+        items = [item for line in (self._little, self._larger) for _, item in line]
+        self._little.clear()
+        self._larger.clear()
         self.used = 0
         self.until_ms = 0.0
         return items

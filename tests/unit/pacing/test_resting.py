@@ -49,6 +49,24 @@ def test_small_ones_of_them_go_together_and_none_overtakes() -> None:
     assert [resting.next(20.0) for _ in range(4)] == ["e", "one there is room for", "last", None]
 
 
+def test_small_ones_of_them_wait_for_one_larger_one_at_most() -> None:
+    resting: Resting[str] = Resting()
+    resting.heard(0.0)
+    assert resting.enter(MB, "a", 0.0)
+    for size, name in [(MB, "b"), (MB, "c"), (20_000, "small"), (20_000, "another")]:
+        assert not resting.enter(size, name, 1.0)
+    resting.ended(30.0)
+    order = []
+    now_ms = 60.0
+    while len(resting):
+        while (name := resting.next(now_ms)) is not None:
+            order.append(name)
+        resting.heard(now_ms)
+        resting.ended(now_ms + 1)
+        now_ms += 2
+    assert order == ["small", "b", "another", "c"]
+
+
 def test_after_few_bytes_there_is_no_rest() -> None:
     resting: Resting[str] = Resting()
     resting.heard(0.0)
