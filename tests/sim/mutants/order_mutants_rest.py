@@ -24,6 +24,7 @@ from cluster.order.leading.shard_batch import Reply
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import Attempt, Multi, encode_multi
 from cluster.order.sequencing.coordinator import Coordinator
+from cluster.order.sequencing.parts import parts_of
 from cluster.order.sequencing.reports import Reports
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
@@ -195,7 +196,8 @@ def expiries_share_a_revision(patch: Patch) -> None:
     def at_once(self: Any, view: Any, wide: Any, attempt: Any, participants: Any) -> Any:
         there = [lease for lease in wide.leases if view.lease_exists(lease)]
         keys = sorted({key for lease in there for key in view.lease_keys(lease)})
-        parts = self._parts(view, 0, b"".join(records.delete(key) for key in keys)) if keys else []
+        deletes = b"".join(records.delete(key) for key in keys)
+        parts = parts_of(view, self._placement, 0, deletes) if keys else []
         item = encode_multi(Multi(attempt, int(bool(keys)), participants, parts))
         item += b"".join(records.lease_revoke(lease, ()) for lease in there)
         return item, Outcome(item, bool(keys), b"", [(key, None) for key in keys], view.revision + bool(keys))

@@ -1,12 +1,35 @@
-"""Leaders rest between writes (decision 103), with every kind of trouble: what waits there is never lost,
-done twice or answered wrongly."""
+"""What only large requests do, made everyday, with every kind of trouble: deletes of ranges that are logged
+as spans and applied in slices (D8), and writes that wait while a leader rests (decision 103)."""
 
 from __future__ import annotations
 
 import pytest
 
 from cluster.pacing import resting
-from tests.sim.world.order_sim import SOAK, Plan, Simulation
+from tests.sim.world.order_sim import SOAK, Plan, Simulation, plan_of
+
+_BATCH = 4
+_BATCHES = 100 if SOAK else 3
+
+
+def run(seed: int) -> dict[str, int]:
+    """Every delete of more than one key is logged as spans."""
+    plan = plan_of(seed)
+    plan.many = 1
+    assert plan.mix is not None
+    plan.mix |= {"delete": 8, "txn": 8, "put": 20}
+    try:
+        return Simulation(seed, plan).run()
+    except AssertionError as e:
+        raise AssertionError(f"seed {seed}: {e}") from e
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("batch", range(_BATCHES))
+def test_deletes_logged_as_spans_are_what_deletes_of_their_keys_would_be(batch: int) -> None:
+    done = [run(seed) for seed in range(batch * _BATCH, (batch + 1) * _BATCH)]
+    assert sum(d["spans"] for d in done) > 5  # it would prove nothing if none was logged
 
 
 @pytest.mark.timeout(600)

@@ -57,7 +57,7 @@ class AlwaysBusy(Backlog):
 
     __slots__ = ()
 
-    def spent(self) -> bool:
+    def spent(self, turns: int = 0) -> bool:
         return not self._going_on
 
 
@@ -76,8 +76,9 @@ class Stopped(AlwaysBusy):
 
     __slots__ = ("stopped",)
 
-    def add(self, go_on: Callable[[], None]) -> None:
+    def add(self, go_on: Callable[[], None], turns: int = 0) -> int:
         self.stopped.append(go_on)
+        return turns
 
     def go_on(self) -> None:
         for one in self.stopped:
@@ -86,7 +87,7 @@ class Stopped(AlwaysBusy):
 
 def busy(running: Running) -> None:
     """Whatever is read waits for its turn."""
-    running.server.backlog = AlwaysBusy(running.loop.call_soon)
+    running.server.backlog = AlwaysBusy(running.loop.call_soon, running.loop.call_later)
 
 
 def connected(running: Running) -> socket.socket:
@@ -188,7 +189,7 @@ def test_what_waits_when_a_server_stops_is_answered(new: bool) -> None:
             for sock in crowd:
                 sock.sendall(asked("first"))
                 assert bodies(sock, 1) == [b"first"]
-        running.server.backlog = backlog = Stopped(running.loop.call_soon)
+        running.server.backlog = backlog = Stopped(running.loop.call_soon, running.loop.call_later)
         backlog.stopped = []
         for number, sock in enumerate(crowd):
             sock.sendall(asked(str(number)))
@@ -226,7 +227,7 @@ def test_a_flood_has_short_turns_and_who_sends_little_is_not_asked() -> None:
         def done() -> bool:  # asked between two turns: in the middle of one nothing waits
             return not running.call(lambda: front.behind)
 
-        running.server.backlog = backlog = Listening(running.loop.call_soon)
+        running.server.backlog = backlog = Listening(running.loop.call_soon, running.loop.call_later)
         backlog.allowed = []
         running.call(front.data_received, f.window_update(0, 1) * 50 * TURN_WORK)
         wait_for(done, LIMIT_S)
