@@ -49,9 +49,11 @@ def lacking(killed: Path, to: Path, parts: frozenset[str]) -> Path:
 
 
 def establish(data_dir: Path) -> tuple[bootstrap.Identity, bool]:
-    return bootstrap.establish(
-        config.build(resolve(SERVER_FLAGS, (f"--data-dir={data_dir}", "--shards=1"), {}))
-    )
+    settings = config.build(resolve(SERVER_FLAGS, (f"--data-dir={data_dir}", "--shards=1"), {}))
+    identity, is_new = bootstrap.establish(settings)
+    if is_new:
+        bootstrap.keep(settings, identity)
+    return identity, is_new
 
 
 @pytest.mark.parametrize("parts", SETS, ids=lambda parts: "+".join(sorted(parts)) or "nothing")

@@ -93,7 +93,7 @@ def test_what_a_host_runs_as(
         kind.write(settings.data_dir, [ONE])
     if data == "member":
         bootstrap.prepare_data_dir(settings.data_dir)
-        bootstrap.establish(settings)
+        bootstrap.keep(settings, bootstrap.establish(settings)[0])
     ran, told = [], list[str]()
 
     def member(settings: config.ServerConfig) -> int:

@@ -78,6 +78,8 @@ def run(config: ServerConfig) -> int:
             run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
             try:
                 supervisor = Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config))
+                if is_new:
+                    bootstrap.keep(config, identity)
                 _log_facts(log, config, identity, is_new)
                 code = until_told(config, log, supervise(supervisor, config, identity, run_dir))
             finally:

@@ -17,8 +17,9 @@ from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.host import rundir
-from tools.muster.host.identity import bootstrap
+from tools.muster.host.identity import bootstrap, joining
 from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.host.identity.joining import Running
 
 THREE = "infra0=http://127.0.0.1:23800,infra1=http://127.0.0.1:23801,infra2=http://127.0.0.1:23802"
 
@@ -26,7 +27,10 @@ THREE = "infra0=http://127.0.0.1:23800,infra1=http://127.0.0.1:23801,infra2=http
 def establish(data_dir: Path, *args: str) -> tuple[Identity, bool]:
     settings = config.build(resolve(SERVER_FLAGS, (f"--data-dir={data_dir}", *args), {}))
     bootstrap.prepare_data_dir(settings.data_dir)
-    return bootstrap.establish(settings)
+    identity, is_new = bootstrap.establish(settings)
+    if is_new:
+        bootstrap.keep(settings, identity)
+    return identity, is_new
 
 
 def of_three(name: str, url: str = "") -> tuple[str, ...]:
@@ -128,6 +132,27 @@ def test_a_node_whose_directory_was_emptied_does_not_vote_again(tmp_path: Path, 
         ConfigError, match=r"must not vote under its old identity: .* remove the member, then add it anew"
     ):
         establish(tmp_path / "a")
+
+
+@pytest.mark.parametrize("state", ["new", "existing"])
+def test_a_new_host_is_nobody_until_its_identity_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    flags = (f"--data-dir={tmp_path}", f"--initial-cluster-state={state}", *of_three("infra0"))
+    settings = config.build(resolve(SERVER_FLAGS, flags, {}))
+    bootstrap.prepare_data_dir(settings.data_dir)
+    peers = bootstrap.peers_of(settings.initial_cluster, "etcd-cluster-1")
+    own = next(p.member_id for p in peers if p.name == "infra0")
+    told = Running(bootstrap.cluster_id_of(peers), 1, 2, ())
+    monkeypatch.setattr(joining, "join", lambda *_: (told, peers, own))
+    first, is_new = bootstrap.establish(settings)
+    assert is_new
+    assert first.joined == (state == "existing")
+    assert list((tmp_path / "member").iterdir()) == []
+    again, is_new = bootstrap.establish(settings)  # the start before was refused
+    assert is_new
+    bootstrap.keep(settings, again)
+    assert bootstrap.establish(settings) == (again, False)
 
 
 def test_a_crash_while_the_identity_is_written_leaves_a_first_start(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from tests.ports import free_ports
 from tests.unit.tools.test_muster_cli import muster
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
@@ -87,6 +88,30 @@ def test_a_first_start_that_is_refused_leaves_nobody_behind(tmp_path: Path) -> N
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "would both listen on 127.0.0.1:2381" in done.stderr
     assert not bootstrap.is_known(str(tmp_path / "default.muster"))
+
+
+@pytest.mark.parametrize("refused_by", ["peer port", "client address", "run directory", "CPUs"])
+def test_a_first_start_that_its_machine_refuses_leaves_nobody_behind(tmp_path: Path, refused_by: str) -> None:
+    """A member with the peer URL of the refused start was left behind, once."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        flag, message = {
+            "peer port": (
+                f"--listen-peer-urls=http://127.0.0.1:{taken.getsockname()[1]}",
+                "bind: address already in use"),
+            # of TEST-NET-1: no machine has it
+            "client address": (
+                "--listen-client-urls=http://192.0.2.1:2379", "bind: cannot assign requested address"),
+            "run directory": (f"--run-dir={tmp_path / ('d' * 100)}", "is too long for a unix socket's path"),
+            "CPUs": ("--cpus=99999", "CPU 99999 is not usable here"),
+        }[refused_by]
+        client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+        usual = (f"--listen-client-urls={client}", f"--listen-peer-urls={peer}")
+        done = muster(
+            tmp_path, *usual, "--advertise-client-urls=http://127.0.0.1:2379", flag, "--port-wait=0s",
+            "--shards=1", "--log-outputs=/dev/null")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert message in done.stderr
+    assert list((tmp_path / "default.muster" / "member").iterdir()) == []
 
 
 def test_a_unix_socket_that_nobody_listens_on_is_in_nobodys_way(tmp_path: Path) -> None:

@@ -105,3 +105,5 @@ def test_a_new_host_takes_nobodys_logs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"cannot use --wal-dir=.*/file: Not a directory"):
         establish(tmp_path / "three", f"--wal-dir={tmp_path / 'file'}")
+    for refused in ("two", "three"):
+        assert list((tmp_path / refused / "member").iterdir()) == []

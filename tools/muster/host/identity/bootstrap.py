@@ -1,7 +1,8 @@
 """Who this host is: its IDs, kept for ever in ``<data-dir>/member/identity.json``.
 
 The first start works the IDs out of the ``initial`` flags by etcd's rules; every later start reads them and
-ignores those flags. The file is written once, whole, synced, before any process of the host runs.
+ignores those flags. The file is written once, whole, synced, before any process of the host runs, and after
+all that can refuse a first start: one that was refused leaves nobody behind.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, local_address, parse_peer_url
 from tools.muster.config.tls import UNLIKE
 from tools.muster.host.identity import joining
-from tools.muster.host.identity.wal_dir import place_logs
+from tools.muster.host.identity.wal_dir import begin_wal_dir, place_logs
 from tools.muster.machine.disk import seal
 from tools.muster.machine.disk.seal import write_whole
 
@@ -120,7 +121,8 @@ def known(data_dir: str) -> Identity:
 
 
 def establish(config: ServerConfig) -> tuple[Identity, bool]:
-    """This host's identity and whether it is new. Call with the data directory locked."""
+    """This host's identity and whether it is new: then nothing is written before :func:`keep`. Call with the
+    data directory locked."""
     path = _identity_file(config.data_dir)
     try:
         text = path.read_text(encoding="utf-8")
@@ -142,11 +144,15 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
         raise ConfigError(
             f"{path} is missing, but {path.parent} holds {', '.join(leftovers)}: restore the file or empty "
             "the data directory")
-    identity = _join(config) if config.initial_cluster_state == "existing" else identity_of(config)
+    return (_join(config) if config.initial_cluster_state == "existing" else identity_of(config)), True
+
+
+def keep(config: ServerConfig, identity: Identity) -> None:
+    """Make the data directory this new host's. Call with the data directory locked. ConfigError."""
+    begin_wal_dir(config.values["wal-dir"], identity.shard_count)
     _seal(config.data_dir, identity)
-    write_identity(path, identity)  # from here on this host is somebody
+    write_identity(_identity_file(config.data_dir), identity)  # from here on this host is somebody
     _place_logs(config, identity)
-    return identity, True
 
 
 def _place_logs(config: ServerConfig, identity: Identity) -> None:

@@ -24,7 +24,19 @@ def place_logs(wal_dir: str, folders: Sequence[str]) -> None:
         try:
             _place(Path(folder, LOG), Path(os.path.abspath(wal_dir), f"shard-{shard}"))
         except OSError as e:
-            raise ConfigError(f"cannot use --wal-dir={wal_dir}: {e.strerror}: {e.filename}") from None
+            raise _unusable(wal_dir, e) from None
+
+
+def begin_wal_dir(wal_dir: str, shards: int) -> None:
+    """Make the folders of a new host's logs; "": it has none there. ConfigError if they cannot be made, or if
+    one holds something."""
+    for shard in range(shards if wal_dir else 0):
+        wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
+        try:
+            wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_empty(wanted)
+        except OSError as e:
+            raise _unusable(wal_dir, e) from None
 
 
 def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
@@ -63,8 +75,17 @@ def _place(log: Path, wanted: Path) -> None:
     begun = seal.read(log.parent)[1] != seal.NEW
     if begun and not (wanted / _WHOLE).is_file():
         return  # the seal says what is missing
-    if not begun and wanted.exists() and any(wanted.iterdir()):
-        raise ConfigError(f"{wanted} is not empty, and this host is new: is it another one's --wal-dir?")
+    if not begun and wanted.exists():
+        _check_empty(wanted)
     wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
     log.symlink_to(wanted)
     seal.sync_directory(log.parent)
+
+
+def _check_empty(wanted: Path) -> None:
+    if any(wanted.iterdir()):
+        raise ConfigError(f"{wanted} is not empty, and this host is new: is it another one's --wal-dir?")
+
+
+def _unusable(wal_dir: str, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot use --wal-dir={wal_dir}: {error.strerror}: {error.filename}")
