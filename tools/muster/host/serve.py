@@ -411,7 +411,7 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
     if not is_new and config.initial_cluster_set:
         log.info("the member has been initialized before: the initial-* flags are ignored")
         flags = bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token)
-        if {p.member_id for p in flags} != {p.member_id for p in identity.peers}:
+        if _named(flags) != _named(identity.peers):
             log.warning(
                 "the data directory was made for other members than the flags name, and it counts: is it "
                 "another cluster's?",
@@ -428,6 +428,11 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
             log.info("serving client traffic securely", address=url.text)
         else:
             log.warning("serving client traffic insecurely; this is strongly discouraged!", address=url.text)
+
+
+def _named(peers: Sequence[Peer]) -> set[tuple[str, tuple[str, ...]]]:
+    """Names and peer URLs. IDs do not tell: those of added members come from the cluster, not from flags."""
+    return {(peer.name, tuple(sorted(peer.peer_urls))) for peer in peers}
 
 
 def _members(peers: Sequence[Peer]) -> str:

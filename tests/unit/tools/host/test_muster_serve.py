@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from cluster.settings import FrontSettings, Peer, loads
 from proxy.http.http2 import Limits
@@ -13,6 +16,7 @@ from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import resolve
 from tools.muster.host import serve
+from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 
 MIB = 1 << 20
@@ -99,3 +103,33 @@ def test_a_hosts_memory_is_shared_among_its_shards(
         assert node["write_buffer_bytes"] == write_buffer_bytes
         assert node["block_cache_bytes"] == block_cache_bytes
         assert node["range_cache_bytes"] == range_cache_bytes
+
+
+THREE = "h0=http://127.0.0.1:1,h1=http://127.0.0.1:2,h2=http://127.0.0.1:3,h2=http://127.0.0.1:4"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "warned"),
+    [
+        (THREE, False),
+        (",".join(reversed(THREE.split(","))), False),
+        (THREE.replace("127.0.0.1:2,", "127.0.0.1:5,"), True),
+        (THREE.replace("h1=", "h7="), True),
+        (THREE.partition(",")[2], True),
+    ],
+)
+def test_an_added_member_starts_again_without_a_warning_unless_its_flags_name_others(
+    cluster: str, warned: bool
+) -> None:
+    """The cluster gave it an ID that its flags do not give."""
+    made = bootstrap.peers_of(config.parse_initial_cluster(THREE), "t")
+    peers = tuple(replace(peer, member_id=77) if peer.name == "h2" else peer for peer in made)
+    identity = Identity(1, 77, 3, 1, 2, peers, joined=True)
+    settings = config.build(
+        resolve(SERVER_FLAGS, ["--name=h2", f"--initial-cluster={cluster}", "--initial-cluster-token=t"], {}))
+    with capture_logs() as logs:
+        serve._log_facts(structlog.get_logger(), settings, identity, is_new=False)
+    said = [line for line in logs if "made for other members than the flags name" in line["event"]]
+    assert bool(said) == warned
+    if warned:
+        assert said[0]["members"] != said[0]["flags"]
