@@ -57,6 +57,7 @@ Flags:
 """
 
 
+_COMMANDS = "usage: muster local [status | kill N... | stop N... | start N...] [flags]"
 OnReady = Callable[[str, layout.Layout], None]
 
 
@@ -79,11 +80,13 @@ def run(
     actions: dict[str, Callable[[layout.LocalHost, Values], str]] = {
         "kill": _kill, "stop": _stop, "start": _start,
     }
+    if command != "status" and command not in actions:
+        raise UsageError(f'unknown command "{command}" for "muster local": {_COMMANDS}')
     found = layout.load(values["data-dir"])
     if command == "status" and not words:
         return _status(found, values["json"])
-    if command not in actions or not words or extra:
-        raise UsageError("usage: muster local [status | kill N... | stop N... | start N...] [flags]")
+    if command == "status" or not words or extra:
+        raise UsageError(_COMMANDS)
     for word in words:
         if not word.isdigit():
             raise UsageError(f'"{word}" is not the number of a host')
