@@ -23,6 +23,7 @@ from tools.muster.host import pinning, ports, rundir, serve
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
+from tools.muster.host.supervisor import Logger
 from tools.muster.proxy_mode import fronts
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def run(args: list[str]) -> int:
     for warning in settings.warnings:
         log.warning(warning)
     if given.is_set("endpoints"):
-        cluster_id, peers = members_of(given["endpoints"], files)
+        cluster_id, peers = members_of(given["endpoints"], files, log)
         settings = with_agreed_layout(settings, *layout_of(given["endpoints"], files))
     else:
         peers = bootstrap.peers_of(settings.initial_cluster, settings.initial_cluster_token)
@@ -187,13 +188,17 @@ def _server_values(given: Values) -> Values:
     return values
 
 
-def members_of(endpoints: Sequence[str], files: Files = NO_FILES) -> tuple[int, tuple[Peer, ...]]:
-    """Cluster ID and members, asked of the first endpoint that answers within the limit."""
+def members_of(
+    endpoints: Sequence[str], files: Files = NO_FILES, log: Logger | None = None
+) -> tuple[int, tuple[Peer, ...]]:
+    """Cluster ID and members, asked of the first endpoint that answers within the limit. ``log``: is told of
+    each endpoint that does not, once."""
     import grpc
 
     from cluster.pb import rpc_pb2
 
     deadline = time.monotonic() + ASK_LIMIT_S
+    told: set[str] = set()
     while True:
         for endpoint in endpoints:
             with files.channel(endpoint) as channel:
@@ -206,6 +211,10 @@ def members_of(endpoints: Sequence[str], files: Files = NO_FILES) -> tuple[int, 
                     answer = call(rpc_pb2.MemberListRequest(), timeout=5)
                 except grpc.RpcError as e:
                     last = f"{endpoint}: {e.details()}"
+                    if log is not None and endpoint not in told:
+                        told.add(endpoint)
+                        log.warning("cannot reach a member; trying on", endpoint=endpoint, reason=e.details(),
+                                    limit_s=ASK_LIMIT_S)
                     continue
             members = tuple(_peer(m.ID, m.name, list(m.peerURLs)) for m in answer.members)
             return answer.header.cluster_id, members

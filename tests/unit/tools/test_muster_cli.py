@@ -15,7 +15,8 @@ import structlog
 from structlog.testing import capture_logs
 
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
-from tools.muster import cli
+from tests.ports import free_ports
+from tools.muster import cli, proxy_cli
 from tools.muster.config.flags import SERVER_FLAGS, Support
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.config.settings import build
@@ -164,6 +165,22 @@ def test_a_port_that_is_still_taken_is_waited_for() -> None:
             ports.check(config, None, structlog.get_logger())
         freed.join()
     assert [line["event"] for line in logs] == ["a port is taken; waiting for it"]
+
+
+def test_a_proxy_says_at_once_and_once_of_each_endpoint_that_it_is_not_reached(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said nothing for 30 s, and then gave up."""
+    monkeypatch.setattr(proxy_cli, "ASK_LIMIT_S", 0.5)  # two rounds
+    endpoints = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    with (
+        capture_logs() as logs,
+        pytest.raises(ConfigError, match=r"no member answered within 0\.5 s; the last: 127\.0\.0\.1:\d+: "),
+    ):
+        proxy_cli.members_of(endpoints, log=structlog.get_logger())
+    assert [(line["event"], line["endpoint"]) for line in logs] == [
+        ("cannot reach a member; trying on", endpoint) for endpoint in endpoints]
+    assert all("refused" in line["reason"] for line in logs)
 
 
 def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
