@@ -185,11 +185,7 @@ def report(
     results: list[dict[str, Any]] = []
     with _failures():
         for file in files:
-            loaded = json.loads(file.read_text(encoding="utf-8"))
-            results += loaded if isinstance(loaded, list) else [loaded]
-        for result in results:
-            if result.get("schema") != comparing.SCHEMA:
-                raise ValueError(f"not a comparison that this version wrote: {result.get('schema')}")
+            results += comparing.saved(file)
         _write(results, markdown, html_page)
         if chart is not None:
             chart.write_text(html.headline(results), encoding="utf-8")

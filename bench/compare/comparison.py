@@ -9,6 +9,7 @@ left over is named.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import statistics
 import time
@@ -339,6 +340,23 @@ def targets(cell: Cell, runs: dict[str, list[dict[str, Any]]], found: dict[str, 
         rows.append({"figure": target.figure, "system": subject, "wanted": str(target), "value": value,
                      "met": value is not None and target.met(value)})
     return rows
+
+
+def saved(path: Path) -> list[dict[str, Any]]:
+    """The comparisons of a file that ``compare --save`` wrote. ValueError if it is none, OSError if it cannot
+    be read."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(f"{path}: not a result of muster-bench: not JSON") from None
+    results = loaded if isinstance(loaded, list) else [loaded]
+    for result in results:
+        schema = result.get("schema") if isinstance(result, dict) else None
+        if not isinstance(schema, str) or not schema.startswith("muster-bench"):
+            raise ValueError(f"{path}: not a result of muster-bench")
+        if schema != SCHEMA:
+            raise ValueError(f"{path}: not a comparison that this version wrote, but {schema}")
+    return results
 
 
 def storage(directory: Path) -> dict[str, Any]:

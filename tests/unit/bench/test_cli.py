@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -346,3 +347,13 @@ def test_ctrl_c_while_keys_are_put_first_ends_the_command(etcd: System) -> None:
     said, complaints = parent.communicate(timeout=60)
     assert (parent.returncode, said) == (130, b"")
     assert b"Traceback" not in complaints
+
+
+def test_a_report_of_what_is_no_result_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# muster\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.cli", "report", "README.md"], capture_output=True, text=True,
+        timeout=100, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: README.md: not a result of muster-bench: not JSON\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,32 @@ def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="compare issue4: begin"):
         compare_report.write_into(page, result_of())
     assert page.read_text() == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"# muster", "not a result of muster-bench: not JSON"),
+        (b"\xff", "not a result of muster-bench: not JSON"),
+        (b"3", "not a result of muster-bench"),
+        (b'[{"schema": 2}]', "not a result of muster-bench"),
+        (b'{"schema": "muster-bench/1"}', "not a comparison that this version wrote, but muster-bench/1"),
+    ],
+)
+def test_a_file_that_holds_no_comparison_is_named(text: bytes, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_bytes(text)
+    with pytest.raises(ValueError) as error:
+        compare.saved(file)
+    assert str(error.value) == f"{file}: {words}"
+
+
+def test_a_saved_comparison_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "saved.json"
+    one = {"schema": compare.SCHEMA, "preset": "issue4"}
+    for loaded, results in ((one, [one]), ([one, one], [one, one])):
+        file.write_text(json.dumps(loaded))
+        assert compare.saved(file) == results
 
 
 def test_bars_are_as_high_as_their_values() -> None:
