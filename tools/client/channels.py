@@ -8,10 +8,11 @@ endpoints that are connected, so an idle channel is told to dial at once, as lon
 from __future__ import annotations
 
 import re
+import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ _LOOK_S = 0.2
 _TOLD_AFTER_S = 1.0  # of waiting without a time limit
 _TOLD_AGAIN_S = 30.0
 _EXPLAINED_IN_S = 1.0
+_CERTIFICATE, _PRIVATE_KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
+_AUTHORITY = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 MAX_REQUEST_BYTES = 2 * 1024 * 1024  # clientv3's default
 
 
@@ -238,5 +241,26 @@ def _credentials(tls: Tls, trusted: bytes | None = None) -> grpc.ChannelCredenti
         except OSError as error:
             reason = (error.strerror or "").lower()
             raise Exit(128, f"open {name}: {reason}") from None
+    _check_pem(tls, contents)
     roots = trusted or contents[tls.cacert]
     return grpc.ssl_channel_credentials(roots, contents[tls.key], contents[tls.cert])
+
+
+def _check_pem(tls: Tls, contents: Mapping[str, bytes | None]) -> None:
+    """Exit where a file holds nothing of what it should. gRPC's library takes it, and the connection that
+    then fails would be blamed on the endpoint. They may be pipes: what was read is looked at."""
+    for name, what, words in ((tls.cert, "certificate", _CERTIFICATE), (tls.key, "key", _PRIVATE_KEY)):
+        held = contents[name]
+        if held is not None and words not in held:
+            raise Exit(128, f"{name}: tls: failed to find any PEM data in {what} input")  # as Go says it
+    trusted = contents[tls.cacert]
+    if trusted is None:
+        return
+    if _CERTIFICATE not in trusted:
+        raise Exit(128, f"{tls.cacert}: failed to find any certificate in PEM")
+    if authorities := _AUTHORITY.findall(trusted):
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(
+                cadata=b"\n".join(authorities).decode("ascii"))
+        except (ValueError, ssl.SSLError):
+            raise Exit(128, f"{tls.cacert}: holds a certificate that cannot be read") from None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 
 from cluster.pb import rpc_pb2
 from tools.musterctl import cli
@@ -162,3 +163,36 @@ def test_a_backup_that_is_refused_leaves_no_file(tmp_path: Path, capsys: pytest.
         server.stop(None)
     assert "permission denied" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "held", "words"),
+    [
+        (("cacert",), "", "failed to find any certificate in PEM"),
+        (("cacert",), "# muster", "failed to find any certificate in PEM"),
+        (("cacert",), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+         "holds a certificate that cannot be read"),
+        (("cert", "key"), "", "tls: failed to find any PEM data in certificate input"),
+        (("cert", "key"), "# muster", "tls: failed to find any PEM data in certificate input"),
+        (("cert", "key"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+         "tls: failed to find any PEM data in key input"),
+    ],
+)
+def test_a_file_that_holds_no_certificate_or_key_is_named_at_once(
+    flags: tuple[str, ...], held: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The endpoint was blamed, and the command's time was waited for."""
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text(held)
+    given = [f"--{flag}=README.md" for flag in flags]
+    for endpoint in ("127.0.0.1:1", "https://127.0.0.1:1"):
+        assert cli.run([f"--endpoints={endpoint}", "--command-timeout=1h", *given, "get", "k"]) == 128
+        assert capsys.readouterr() == ("", f"Error: README.md: {words}\n")
+
+
+def test_authorities_are_taken_with_what_is_written_around_them(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    one, two = (trustme.CA().cert_pem.bytes().decode() for _ in range(2))
+    file.write_text(f"Zertifikat f\u00fcr alle\n{one}\n# another\n{two}", encoding="utf-8")
+    Client(replace(_CONFIG, cacert=str(file), dial_timeout_ms=1), ["127.0.0.1:1"]).close()
