@@ -164,7 +164,7 @@ def test_the_host_that_is_left_keeps_what_it_has_and_grows_again(hosts: Hosts) -
     until(lambda: hosts.member(0).name, LIMIT_S)
     then = {bytes(kv.key): kv.SerializeToString() for kv in everything(hosts, 0, revision=saved.revision).kvs}
     assert live == then
-    if '"lost_entries": {}' in hosts.log(0):
+    if '"lost_entries":{}' in hosts.log(0):
         assert saved.revision == everything(hosts, 0).header.revision
 
     # the longest beginning of the order that it has: all that was acknowledged up to that revision
@@ -298,7 +298,7 @@ def test_entries_that_one_shard_never_got_are_made_up_where_the_other_went_on(tm
         saved = _holds_a_beginning(hosts, writers.acknowledged)
         hosts.start(0, FORCED)
         until(lambda: hosts.member(0).name, LIMIT_S)
-        assert '"lost_entries": {"1": [' in hosts.log(0)
+        assert '"lost_entries":{"1":[' in hosts.log(0)
 
         found = everything(hosts, 0)
         kvs = {kv.key: kv for kv in found.kvs}

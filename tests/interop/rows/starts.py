@@ -80,10 +80,11 @@ def default_start(net: Namespace, folder: Path) -> None:
         until(lambda: "ready to serve client requests" in host.log())  # another process says so
         log = host.log()
         assert [text for text in (
-            f"{folder}/default.muster/member", '"name": "default"', '"heartbeat": "100ms"',
-            '"election": "1000ms"',
-            '"snapshot_count": 10000', '"peer_urls": ["http://localhost:2380"]',
-            '"client_urls": ["http://localhost:2379"]', '"initial_cluster": "default=http://localhost:2380"',
+            f'"member-dir":"{folder}/default.muster/member"', '"name":"default"',
+            '"heartbeat-interval":"100ms"', '"election-timeout":"1000ms"',
+            '"snapshot-count":10000', '"initial-advertise-peer-urls":["http://localhost:2380"]',
+            '"advertise-client-urls":["http://localhost:2379"]',
+            '"initial-cluster":"default=http://localhost:2380"',
             "starting member 8e9e05c52164694d in cluster cdf818194e3a8c32",
         ) if text not in log] == []  # fmt: skip
         listening = net.run(
