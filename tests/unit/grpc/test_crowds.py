@@ -221,8 +221,8 @@ def test_a_flood_has_short_turns_and_who_sends_little_is_not_asked() -> None:
     worker = Worker()
     with serving(worker.registry) as running, connected(running) as sock:
         sock.sendall(PREFACE + f.frame(f.SETTINGS, 0, 0, b"") + f.ping(b"01234567"))
-        wait_for(lambda: any(front.http2 is not None for front in running.server._fronts), LIMIT_S)
-        (front,) = running.server._fronts
+        wait_for(lambda: any(front.http2 is not None for front in running.server._connections), LIMIT_S)
+        (front,) = running.server._connections
 
         def done() -> bool:  # asked between two turns: in the middle of one nothing waits
             return not running.call(lambda: front.behind)

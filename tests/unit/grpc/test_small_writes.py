@@ -6,7 +6,8 @@ import socket
 from types import SimpleNamespace
 
 from proxy.grpc.registry import Registry
-from proxy.listener.server import Limits, _Front
+from proxy.listener.connection import ClientConnection
+from proxy.listener.server import Limits
 
 
 class Transport:
@@ -31,10 +32,10 @@ class Transport:
         self.kept += data
 
 
-def connection(transport: Transport) -> _Front:
+def connection(transport: Transport) -> ClientConnection:
     server = SimpleNamespace(
         loop=SimpleNamespace(time=lambda: 0.0), limits=Limits(), opened=lambda front: None)
-    front = _Front(server, Registry())  # type: ignore[arg-type]
+    front = ClientConnection(server, Registry())  # type: ignore[arg-type]
     front.connection_made(transport)  # type: ignore[arg-type]
     return front
 

@@ -107,5 +107,5 @@ def test_nothing_is_looked_up_for_a_client_that_has_gone(
         context.wrap_socket(raw, server_hostname=NAME),
     ):
         assert begun.wait(60)
-        running.call(lambda: [front.transport.abort() for front in running.server._fronts])
+        running.call(lambda: [front.transport.abort() for front in running.server._connections])
         assert ended.wait(60)

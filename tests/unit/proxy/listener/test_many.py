@@ -113,7 +113,7 @@ def test_very_many_connections_are_ticked_in_parts_once_a_second(monkeypatch: py
         server = Server(Registry())
         server._loop = asyncio.get_running_loop()
         fronts = [Front() for _ in range(95)]
-        server._fronts = set(fronts)  # type: ignore[arg-type]
+        server._connections = set(fronts)  # type: ignore[arg-type]
         server._on_tick()
         while server._sums.found["streams"] < 95:
             turn += 1
@@ -150,12 +150,12 @@ def test_clients_that_leave_all_at_once_go_in_turns(asks: bool) -> None:
             writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await reader.readline()).startswith(b"HTTP/1.1 404")
             await reader.readuntil(b"page not found\n")
-        while len(server._fronts) < clients:
+        while len(server._connections) < clients:
             await asyncio.sleep(0)
         for _, writer in streams:
             writer.close()
         most = 0
-        while server._fronts:
+        while server._connections:
             await asyncio.sleep(0)
             most = max(most, len(server.backlog))
         await server.stop()

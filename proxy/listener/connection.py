@@ -1,0 +1,413 @@
+"""One connection of a client, whatever it speaks: HTTP/2 or HTTP/1.1, which its first bytes show.
+
+All that is read at once is processed before anything is written. What is said in a tick leaves in one
+``transport.write``: at the end of the read for what was answered inside it, else in the server's one call for
+all connections. A client that does not read stops being read (``Limits.max_unsent_bytes``). TLS lies between
+a connection and its socket (``proxy.tls``); without it nothing does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, cast
+
+from cluster.faults import HANDLER_MISTAKES, faults
+from proxy.grpc.calls import Peer
+from proxy.http.backlog import LARGE_BYTES
+from proxy.http.http1 import Http1Connection
+from proxy.http.http2 import PREFACE, Connection
+from proxy.http.memory import STEP_BYTES
+from proxy.listener.traffic import Serves
+from proxy.tls import TLS_IN_CLEAR
+
+if TYPE_CHECKING:
+    from proxy.listener.server import Server
+
+_AT_ONCE_BYTES = 16_384
+_HELD_BYTES = 16_384  # of a new connection, until its turn comes
+_TURN_BYTES = 524_288  # written to a connection in a turn of the loop, 0.3 ms: others wait meanwhile
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection."""
+
+    __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "ended", "fd",
+                 "http1", "http2", "loop", "paused_reading", "peer", "peer_name", "secure", "server",
+                 "serves", "sniffed", "taken", "taken_at", "transport", "turns", "unwritable", "waits",
+                 "written")
+
+    def __init__(self, server: Server, serves: Serves) -> None:
+        self.server = server
+        self.serves = serves
+        self.loop = server.loop
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.fd = -1  # of a connection without TLS
+        self.http1: Http1Connection | None = None
+        self.http2: Connection | None = None
+        self.sniffed = b""
+        self.peer = ""
+        self.secure = False  # by TLS
+        # who the client is by its certificate, where --client-cert-auth asks for one
+        self.peer_name: str | None = None
+        self.accepted = 0.0
+        self.dirty = False
+        self.closing = False
+        self.closed_at = 0.0
+        self.paused_reading = False
+        self.behind = False  # something that has been read waits for its turn
+        self.turns = 0  # that it had one after the other, about
+        self.ended = False  # and the client has ended its side behind it
+        self.waits = False  # to be written, before it goes on
+        self.unwritable = False
+        self.counted = 0  # of HTTP/1.1, by ``proxy.http.memory``
+        self.written = 0  # bytes given to the transport
+        self.taken = 0  # of these the client had taken
+        self.taken_at = 0.0  # when that was last found to have become more
+
+    # -- asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        limits = self.server.limits
+        self.transport.set_write_buffer_limits(high=limits.write_high_bytes, low=limits.write_high_bytes >> 2)
+        if transport.get_extra_info("tls_layer") is None:
+            self.in_clear(self.transport)
+        name = transport.get_extra_info("peername")
+        self.accepted = self.taken_at = self.loop.time()
+        number = self.server.opened(self)
+        # a client of a Unix socket has no address: connections have shares by it (proxy.routing.in_turn)
+        self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else f"@{number}"
+
+    def in_clear(self, transport: asyncio.Transport) -> None:
+        """There is nothing between this and the socket."""
+        self.transport = transport
+        socket = transport.get_extra_info("socket")
+        if socket is not None:
+            self.fd = socket.fileno()
+
+    def data_received(self, data: bytes) -> None:
+        http2 = self.http2
+        if http2 is not None:
+            self.server.received_bytes += len(data)
+            self.dirty = True  # what is said inside the read is written below
+            if self.turns or len(data) > LARGE_BYTES:
+                http2.turn_work = self.server.backlog.work(self.turns, len(data))
+            else:
+                backlog = self.server.backlog
+                backlog.heard = backlog.at_once = True
+            try:
+                http2.receive(data, self.loop.time())
+                self.flush()
+            except HANDLER_MISTAKES as error:
+                self._fault(error)
+            if http2.more:
+                self.again()
+        elif (http1 := self.http1) is not None:
+            try:
+                answered = http1.receive(data, self.loop.time())
+            except HANDLER_MISTAKES as error:
+                self._fault(error)
+                return
+            if answered and not (self.counted or self.transport.get_write_buffer_size()):
+                return
+            if self.behind and not self.paused_reading and len(data) <= LARGE_BYTES:
+                return  # little, and kept for a moment only
+            self._count()
+            if http1.overrun:
+                self.refuse()
+            elif http1.backlog > self.server.limits.max_body_bytes:
+                self._pause_reading()
+        else:
+            self._sniff(data)
+
+    def again(self) -> None:
+        """There is more to do of what has been read: in a later turn of the loop, and until then nothing more
+        is read."""
+        if not self.behind:
+            self.behind = True
+            self._pause_reading()
+            self.turns = self.server.backlog.again(self._go_on, self.turns)
+
+    def later(self) -> bool:
+        """Whether what has been read has its turn later, since others have had this one."""
+        if self.behind:
+            self._pause_reading()
+        elif self.server.backlog.spent(self.turns):
+            self.behind = True
+            self.turns = self.server.backlog.add(self._go_on, self.turns)
+        elif not self.turns:
+            self.server.backlog.heard = True
+        return self.behind
+
+    def _go_on(self) -> None:
+        self.behind = self.waits = False
+        if self.closing:
+            return
+        if self.unwritable and self._unsent() > self.server.limits.max_unsent_bytes >> 1:
+            self.waits = True  # the client reads nothing: it goes on with that
+            return
+        if self.http1 is not None:
+            try:
+                self.http1.go_on()
+            except HANDLER_MISTAKES as error:
+                self._fault(error)
+        else:
+            new = self.http2 is None
+            self.data_received(b"")
+            if new and self.http2 is not None and self.server.stopping:
+                self.drain()
+        self.turns >>= not self.behind
+        if self.http2 is None:
+            if self.ended and not self.behind:
+                self.close()
+            elif self.server.stopping:
+                self.drain()
+        if not self.unwritable:
+            self._resume_reading()
+
+    def refuse(self) -> None:
+        """There are too many."""
+        self.closing = True
+        self.transport.abort()
+
+    def _fault(self, error: Exception) -> None:
+        """What this client sent met a fault of this program: its connection ends, nobody else's."""
+        faults.met("reading a client's connection", error)
+        self.closing = True
+        self.transport.abort()
+
+    def eof_received(self) -> bool:
+        idle = self.http1 is None or self.http1.idle
+        if self.http2 is None and (self.behind or (idle and self.later())):
+            self.ended = True  # what it has asked has its turn first, and so have others
+            return True
+        if self.http1 is not None and not idle:
+            try:
+                # a client that ends its side has gone, as Go's servers see it
+                self.http1.receive(b"", self.loop.time())
+            except HANDLER_MISTAKES as error:
+                self._fault(error)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closing = True
+        self.server.gone(self)
+        if self.http2 is not None:
+            self.http2.lost()
+        if self.http1 is not None:
+            self.http1.lost()
+            self.server.memory.count(self, 0)
+        self.http2 = self.http1 = None  # they refer to this: all of it is freed at once
+
+    def pause_writing(self) -> None:
+        self.unwritable = True
+        if self.http2 is not None:
+            self.http2.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.unwritable = False
+        try:
+            if self.http2 is not None:
+                self.http2.resume_writing()
+            if self.http1 is not None:
+                self.http1.drained()
+        except HANDLER_MISTAKES as error:
+            self.loop.call_soon(self._fault, error)  # asyncio cannot bear an abort within this
+            return
+        if self.waits:
+            self.again()
+        self._resume_reading()
+
+    def _unsent(self) -> int:
+        return self.transport.get_write_buffer_size() + (self.http2.queued if self.http2 is not None else 0)
+
+    # -- which protocol
+
+    def _sniff(self, data: bytes) -> None:
+        data = self.sniffed + data
+        if len(data) <= _HELD_BYTES and self.later():
+            self.sniffed = data
+            return
+        head = PREFACE[: min(len(data), 14)]  # "PRI * HTTP/2.0": no HTTP/1.1 request line begins so
+        if not data.startswith(head):
+            self.sniffed, serves = b"", self.serves
+            if data[:1] == b"\x16" and not self.secure:  # a client that begins with TLS
+                self.server.handshake_failed(self.peer.rpartition(":")[0], TLS_IN_CLEAR)
+            if not serves.http1:
+                self.close()
+                return
+            self.http1 = Http1Connection(serves.find_http, self.server.limits, self, self.peer,
+                                         self.loop.time(), *serves.short_ways)
+            self.http1.secure, self.http1.peer_name = self.secure, self.peer_name
+            self.data_received(data)
+        elif len(head) < 14:
+            self.sniffed = data
+        elif not (self.secure or self.serves.http2_in_clear):
+            self.close()
+        else:
+            self.sniffed = b""
+            self.dirty = True
+            self.turns = self.server.backlog.newcomers_turns()
+            self.http2 = Connection(
+                self.serves.open, self.server.limits, self.loop.time(), self.mark,
+                Peer(self.peer, self.server.deadlines, self.peer_name, secure=self.secure,
+                     spent=self.server.backlog.over), self.server.memory)
+            self.data_received(data)
+
+    # -- writing
+
+    def mark(self) -> None:
+        """There is something to write at the end of this tick."""
+        if not self.dirty:
+            self.dirty = True
+            self.server.schedule(self)
+
+    def flush(self) -> None:
+        """Write what HTTP/2 has said."""
+        self.dirty = False
+        http2 = self.http2
+        if http2 is None or self.closing:
+            return
+        left = _TURN_BYTES
+        while data := http2.take():
+            self.server.sent_bytes += len(data)
+            self._send(data)
+            left -= len(data)
+            if self.unwritable:
+                if self._unsent() > self.server.limits.max_unsent_bytes >> 1:
+                    self._pause_reading()  # before calls would have to be refused
+                break
+            if not http2.ready:
+                break
+            if left <= 0:  # the rest in another turn of the loop
+                self.mark()
+                break
+        if http2.finished and not http2.out:
+            if http2.failed:
+                self.server.backlog.turned_out()
+            self.close(half=http2.drained)
+
+    def _send(self, data: bytes) -> None:
+        """What is small goes to the kernel at once: the transport would give it at the end of the loop's
+        turn. What it does not take is the transport's, as is to find that the connection is broken."""
+        transport, http2, sent = self.transport, self.http2, 0
+        self.written += len(data)
+        if len(data) <= _AT_ONCE_BYTES and self.fd >= 0 and not (
+            transport.get_write_buffer_size() or transport.is_closing()
+        ):
+            try:
+                sent = os.write(self.fd, data)
+            except OSError:
+                sent = 0
+        if sent < len(data):
+            transport.write(data[sent:])
+            if http2 is not None:
+                http2.unsent = transport.get_write_buffer_size()
+        elif http2 is not None and http2.unsent:
+            http2.unsent = 0
+
+    def write(self, data: bytes) -> None:
+        """HTTP/1.1's output."""
+        if not self.closing:
+            self.written += len(data)
+            self.transport.write(data)
+
+    def write_now(self, data: bytes) -> None:
+        """The same, of answers that are made while the client's bytes are read."""
+        if not self.closing:
+            self._send(data)
+
+    def unsent_bytes(self) -> int:
+        """Written and not yet taken by the socket."""
+        return self.transport.get_write_buffer_size()
+
+    def close(self, *, half: bool = False) -> None:
+        """Close once everything written is sent. ``half``: the client closes, at most ``linger_s`` later. A
+        socket that is closed with something unread in it takes back what the client has not got yet, the
+        GOAWAY that says what to do."""
+        if not self.closing:
+            self.closing = True
+            self.closed_at = self.loop.time()
+            if half and self.transport.can_write_eof():
+                self._resume_reading()
+                self.transport.write_eof()
+            else:
+                self.transport.close()
+
+    def _pause_reading(self) -> None:
+        if not self.paused_reading and not self.closing:
+            self.paused_reading = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self.paused_reading and (self.closing or not (self.behind or self.waits)):
+            self.paused_reading = False
+            self.transport.resume_reading()
+
+    # -- from the server
+
+    def tick(self, now: float) -> None:
+        """Once a second."""
+        if self.closing:
+            if now - self.closed_at > self.server.limits.linger_s:
+                self.transport.abort()
+            return
+        self._look_at_taken(now)
+        if self.http2 is not None:
+            self.http2.unsent = self.transport.get_write_buffer_size()
+            self.http2.recount()
+            self.http2.tick(now)
+            if self.http2.finished:
+                self.flush()
+        elif self.http1 is not None:
+            if self.http1.overrun:  # it was paused before the answer began
+                self.refuse()
+            self.http1.tick(now, self.behind)
+            if self.counted or not self.http1.idle:
+                self._count()
+            if self.paused_reading and self.http1.backlog == 0:
+                self._resume_reading()
+        elif now - self.accepted > self.server.limits.handshake_timeout_s:
+            self.close()
+
+    def _count(self) -> None:
+        """What it holds, of HTTP/1.1."""
+        http1 = self.http1
+        if http1 is not None and not self.closing:
+            size = http1.unfinished + http1.backlog + self.transport.get_write_buffer_size()
+            if not -STEP_BYTES < size - self.counted < STEP_BYTES:
+                self.server.memory.count(self, size)
+
+    @property
+    def crowded(self) -> bool:
+        """There is no room for what a client of HTTP/1.1 sends."""
+        return self.server.memory.crowded(self)
+
+    def _look_at_taken(self, now: float) -> None:
+        """A client that has answers to take, takes none for long, and holds more than its share of a memory
+        that is used up loses its connection: that memory is others'."""
+        taken = self.written - self.transport.get_write_buffer_size()
+        if taken != self.taken or not self._unsent():
+            self.taken, self.taken_at = taken, now
+        elif (now - self.taken_at > self.server.limits.stalled_s
+              and self.server.memory.crowded(self.http2 or self)):
+            self.server.ended_stalled += 1
+            self.closing = True
+            self.transport.abort()
+
+    def drain(self) -> None:
+        """Graceful end."""
+        if self.http2 is not None:
+            self.http2.drain()
+        elif self.http1 is not None:
+            self.http1.drain(self.behind)
+        elif not self.behind:
+            self.close()
+
+    @property
+    def done(self) -> bool:
+        """Nothing is being answered, and nothing can come that would have to be."""
+        if self.http2 is not None:
+            return self.http2.finished
+        return not self.behind and (self.http1 is None or self.http1.request is None)
