@@ -364,7 +364,7 @@ class ClientConnection(asyncio.Protocol):
             if self.http1.overrun:  # it was paused before the answer began
                 self.refuse()
             self.http1.tick(now, self.behind)
-            if self.counted or not self.http1.idle:
+            if self.counted or not self.http1.idle or self.transport.get_write_buffer_size():
                 self._count()
             if self.paused_reading and self.http1.backlog == 0:
                 self._resume_reading()

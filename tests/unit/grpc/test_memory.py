@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import sys
@@ -16,6 +17,7 @@ from proxy.grpc.registry import Registry
 from proxy.http.http2 import Limits
 from proxy.http.http2 import frames as f
 from proxy.http.memory import STEP_BYTES, STREAM_BYTES, TOO_MANY, Memory
+from proxy.http.requests import HttpRequest
 from tests.unit.grpc.calls.test_calls import Talk, message
 from tests.unit.grpc.harness import serving
 from tests.unit.grpc.test_server import wait_for
@@ -265,9 +267,16 @@ def small(**limits: float) -> Limits:
     return Limits(max_memory_bytes=300_000, write_high_bytes=65_536, **limits)  # type: ignore[arg-type]
 
 
-def test_a_client_that_takes_nothing_of_what_others_need_loses_its_connection() -> None:
+@pytest.mark.parametrize("later", [False, True], ids=["answered at once", "answered later"])
+def test_a_client_that_takes_nothing_of_what_others_need_loses_its_connection(later: bool) -> None:
+    def answer(request: HttpRequest) -> None:
+        if later:
+            asyncio.get_running_loop().call_later(0.05, request.respond, 200, bytes(30 << 20))
+        else:
+            request.respond(200, bytes(30 << 20))
+
     registry = Registry()
-    registry.http("/large", lambda request: request.respond(200, bytes(30 << 20)))
+    registry.http("/large", answer)
     registry.http("/ok", lambda request: request.respond(200, b"fine"))
     with serving(registry, small(stalled_s=1.0)) as running, contextlib.ExitStack() as stack:
         greedy, other = (stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20)) for _ in range(2))
