@@ -39,7 +39,7 @@ LEAST_PART = 0.25  # of these times
 LOUD_TURNS = 24  # who has had more of them is loud. Half are forgotten each time that he has nothing left
 _MOST_TURNS = 64  # that are remembered
 LARGE_BYTES = 4096  # who sends more at once waits for others
-_WARY_S = 1.0  # new connections are taken for loud after one was turned out
+_WARY_S = 1.0  # new connections that go on are taken for loud after one was turned out
 _LOUD_GOES = 64  # of one turn, by number
 _UNTOLD_S = SHARED_S / 2  # so long things are taken without asking when the turn ends, which costs something
 
@@ -65,7 +65,7 @@ class Backlog:
         self._company = 0  # turns of the loud ones for which the first counts on
         self._hasty = 0  # turns of those that wait for which the second does
         self._resting = False  # the loud ones are
-        self._wary_until = float("-inf")  # new connections are taken for loud
+        self._wary_until = float("-inf")  # new connections that go on are taken for loud
         self._part = 1.0  # of their time that those that wait get now
         self._began = 0.0  # when the last turn of the loop did in which some had theirs; 0: the loop was idle
         self._waiting: deque[Callable[[], None]] = deque()
@@ -100,9 +100,9 @@ class Backlog:
         """A connection has broken a rule, and ends. Who sends such will be back."""
         self._wary_until = self._clock() + _WARY_S
 
-    def newcomers_turns(self) -> int:
-        """How many turns a new connection counts as having had. One that sends little does not mind."""
-        return LOUD_TURNS + 1 if self._clock() < self._wary_until else 0
+    def newcomers_grace(self) -> int:
+        """How many bytes a new connection may send before it is taken for loud; 0: it is not."""
+        return LARGE_BYTES if self._clock() < self._wary_until else 0
 
     def _run(self) -> None:
         if not self._running:

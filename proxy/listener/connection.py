@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.grpc.calls import Peer
-from proxy.http.backlog import LARGE_BYTES
+from proxy.http.backlog import LARGE_BYTES, LOUD_TURNS
 from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import PREFACE, Connection
 from proxy.http.memory import STEP_BYTES
@@ -32,7 +32,7 @@ _TURN_BYTES = 524_288  # written to a connection in a turn of the loop, 0.3 ms: 
 class ClientConnection(asyncio.Protocol):
     """One client connection."""
 
-    __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "ended", "fd",
+    __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "ended", "fd", "grace",
                  "http1", "http2", "loop", "paused_reading", "peer", "peer_name", "secure", "server",
                  "serves", "sniffed", "taken", "taken_at", "transport", "turns", "unwritable", "waits",
                  "written")
@@ -57,6 +57,7 @@ class ClientConnection(asyncio.Protocol):
         self.paused_reading = False
         self.behind = False  # something that has been read waits for its turn
         self.turns = 0  # that it had one after the other, about
+        self.grace = 0  # bytes that it may send before it is taken for loud; 0: it is not
         self.ended = False  # and the client has ended its side behind it
         self.waits = False  # to be written, before it goes on
         self.unwritable = False
@@ -91,8 +92,8 @@ class ClientConnection(asyncio.Protocol):
         if http2 is not None:
             self.server.received_bytes += len(data)
             self.dirty = True  # what is said inside the read is written below
-            if self.turns or len(data) > LARGE_BYTES:
-                http2.turn_work = self.server.backlog.work(self.turns, len(data))
+            if self.turns or self.grace or len(data) > LARGE_BYTES:
+                http2.turn_work = self._turn_work(len(data))
             else:
                 backlog = self.server.backlog
                 backlog.heard = backlog.at_once = True
@@ -120,6 +121,13 @@ class ClientConnection(asyncio.Protocol):
                 self._pause_reading()
         else:
             self._sniff(data)
+
+    def _turn_work(self, size: int) -> int:
+        if self.grace:
+            self.grace = max(self.grace - size, 0)
+            if not self.grace:
+                self.turns = LOUD_TURNS + 1
+        return self.server.backlog.work(self.turns, size)
 
     def again(self) -> None:
         """There is more to do of what has been read: in a later turn of the loop, and until then nothing more
@@ -248,7 +256,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.sniffed = b""
             self.dirty = True
-            self.turns = self.server.backlog.newcomers_turns()
+            self.grace = self.server.backlog.newcomers_grace()
             self.http2 = Connection(
                 self.serves.open, self.server.limits, self.loop.time(), self.mark,
                 Peer(self.peer, self.server.deadlines, self.peer_name, secure=self.secure,

@@ -221,13 +221,13 @@ def test_what_a_loud_one_sends_while_others_ask_is_for_its_turn() -> None:
     assert went == [BRIEF_WORK]
 
 
-def test_new_connections_are_taken_for_loud_after_one_was_turned_out() -> None:
+def test_new_connections_that_go_on_are_taken_for_loud_after_one_was_turned_out() -> None:
     loop = Loop()
-    assert loop.backlog.newcomers_turns() == 0
+    assert loop.backlog.newcomers_grace() == 0
     loop.backlog.turned_out()
-    assert loop.backlog.newcomers_turns() > LOUD_TURNS
+    assert loop.backlog.newcomers_grace() == LARGE_BYTES
     loop.now += 1.1
-    assert loop.backlog.newcomers_turns() == 0
+    assert loop.backlog.newcomers_grace() == 0
 
 
 def test_those_that_wait_have_less_of_turns_that_take_long_while_others_are_answered_at_once() -> None:
