@@ -88,6 +88,7 @@ class Call(Stream):
     __slots__ = ("_buffer", "_counted", "_slot", "context", "deadline", "gathered", "handler",
                  "on_cancel", "on_drain", "principal", "started")
     large_answers = True  # the parts of one are sent as they are
+    timed = False  # whoever wants to know how long it takes is told (proxy.grpc.timed_calls)
     CUT_SHORT = wire.INTERNAL  # the status of a request that ends inside a message, as grpc-go has it
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:

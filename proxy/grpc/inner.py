@@ -70,6 +70,7 @@ class InnerCall:
     id = 1
     ending = False
     started = True
+    timed = False
     large_answers = False  # an answer becomes one piece here, and is translated as one
     peer_name: str | None = None  # certificates say nothing here: calls of the gateway come by tokens
 

@@ -19,6 +19,7 @@ class TimedUnaryCall(UnaryCall):
     """One that is timed, from its header block to its answer."""
 
     __slots__ = ("_began",)
+    timed = True
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
         super().__init__(connection, stream_id, headers)

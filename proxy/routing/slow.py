@@ -2,8 +2,9 @@
 
 Nothing is measured on the way of a request: the router's sweep, every 50 ms, finds those that have been open
 for too long, and later that they have ended. So the time told is up to 50 ms too long. Where the limit is
-shorter than that, a sweep would miss most of them: each call is timed then (``proxy.grpc.timed_calls``), and
-told without what it waited for.
+shorter than that, a sweep would miss most of them: each unary call of gRPC is timed then
+(``proxy.grpc.timed_calls``), and told without what it waited for. The sweep finds the others, those of the
+JSON gateway and of the services Lock and Election.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class SlowRequests:
     def __init__(self, limit_s: float) -> None:
         """``limit_s``: a request that takes longer is logged; 0: none is."""
         self.limit_s = limit_s
-        self.each = 0 < limit_s < _SWEEP_S  # every call is told to ``ended``
+        self.each = 0 < limit_s < _SWEEP_S  # every timed call is told to ``ended``
         self._open: dict[int, tuple[Waiting, str, Link | None]] = {}  # by the identity of each
         self._lines = 0  # logged in the second that began at ``_second``
         self._more = 0
@@ -98,8 +99,6 @@ class SlowRequests:
             return
         if now - self._second >= 1.0:
             self._next_second(now)
-        if self.each:
-            return
         for key, (waiting, where, link) in list(self._open.items()):
             if _has_ended(waiting, link):
                 del self._open[key]
@@ -117,10 +116,12 @@ class SlowRequests:
         for waiting in requests:
             if now - waiting.began <= self.limit_s or len(self._open) >= _MOST_OPEN:
                 return
+            client = waiting.client
             if (
                 waiting.method in _WATCHED
                 and id(waiting) not in self._open
-                and (link is not None or waiting.client is not None)
+                and (link is not None or client is not None)
+                and not (self.each and client is not None and client.timed)
             ):
                 self._open[id(waiting)] = (waiting, where, link)
 

@@ -52,6 +52,8 @@ class ManualLoop:
 class FakeCall:
     """Records what a handler says."""
 
+    timed = False
+
     def __init__(self, metadata: dict[bytes, bytes] | None = None, deadline: float | None = None) -> None:
         self.metadata = metadata or {}
         self.deadline = deadline

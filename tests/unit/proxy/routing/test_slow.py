@@ -17,8 +17,9 @@ from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.test_services import Methods
 
 
-def call(net: Net, method: str, request: Any) -> FakeCall:
+def call(net: Net, method: str, request: Any, *, timed: bool = False) -> FakeCall:
     methods, made = Methods(), FakeCall(None)
+    made.timed = timed
     register_all(methods, net.context)
     methods.handlers[method](made, request.SerializeToString())
     net.run()
@@ -120,8 +121,15 @@ def test_below_the_time_of_a_sweep_each_call_is_told_as_it_ends() -> None:
     net = Net().started()
     net.router.slow = requests
     with structlog.testing.capture_logs() as logs:
-        call(net, "Put", rpc_pb2.PutRequest(key=b"slow"))
-        net.pass_time(0.2)
+        for timed in (True, False):  # one of the JSON gateway is not: the sweep finds it
+            call(net, "Put", rpc_pb2.PutRequest(key=b"slow"), timed=timed)
+            (asked,) = net.nodes[1].take(Method.PUT)
+            net.pass_time(0.2)
+            net.nodes[1].ok(asked, 2)
+            net.pass_time(0.1)
+            assert len(slow(logs)) == (not timed)
+        net.pass_time(1.1)  # lines have a rate
+        logs.clear()
         for _ in range(LINES_PER_S + 5):
             requests.ended("/etcdserverpb.KV/Put", "127.0.0.1:1", 0.1)
         net.pass_time(1.3)
