@@ -193,7 +193,7 @@ def shows_the_past(request: Any) -> Steps[bool]:
             if not place % STEP_OPS:
                 yield
             kind = op.WhichOneof("request")
-            if kind == "request_range" and op.request_range.revision:
+            if kind == "request_range" and op.request_range.revision > 0:
                 return True
             if kind == "request_txn":
                 yield

@@ -25,7 +25,7 @@ from cluster.features.auth.principal import NOBODY, SAID, Kind, split
 from cluster.settings import NodeSettings
 from cluster.wire.messages import Method
 from node.kinds import WRITES
-from node.links.fronts import FrontLink
+from node.links.fronts import FrontLink, Request
 from node.serving.confirm import Confirmations
 from node.serving.guard import Guard
 from node.serving.reads import Reads
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from node.upkeep.expiry import Expiry
 
 _NOBODY = NOBODY.encode()
-Request = tuple[int, int, int, bytes]  # rid, method, timeout_ms, body
 _QUESTIONS = frozenset((Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
 _AT_LEADER = frozenset(
     (

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.evaluate.steps import Steps
+from cluster.evaluate.footprint import shows_the_past
+from cluster.evaluate.steps import Steps, finish
 from cluster.evaluate.txns.draft import Draft, large
 from cluster.evaluate.view import Outcome
-from cluster.order.leading.pending import Blocked, Elsewhere, PendingOverlay, shows_past
+from cluster.order.leading.pending import Blocked, Elsewhere, PendingOverlay
 
 
 class ShardDraft(Draft):
@@ -48,4 +49,5 @@ def draft_of(view: PendingOverlay, body: bytes, max_ops: int) -> Draft | None:
     """What of a transaction is to be done ahead of its turn, before that is tried. EtcdError."""
     request: Any = large(body)
     # of the past is read in the turn: a compaction may come before it in the order of all shards
-    return None if request is None or shows_past(request) else ShardDraft(view, request, max_ops)
+    past = request is not None and finish(shows_the_past(request))
+    return None if request is None or past else ShardDraft(view, request, max_ops)

@@ -168,12 +168,6 @@ def shows_rows(request: Any) -> bool:
     return False
 
 
-def shows_past(request: Any) -> bool:
-    """Whether a transaction's answer can hold rows at a revision that it names."""
-    ops = (*request.success, *request.failure)
-    return any(op.request_range.revision > 0 or shows_past(op.request_txn) for op in ops)
-
-
 def check_plain(view: PendingOverlay, plain: Plain) -> None:
     """As :func:`check_undecidable`, of a transaction of single keys."""
     applied = view.applied.revision

@@ -24,9 +24,10 @@ from cluster import errors
 from cluster.effects.later_puts import LaterPuts
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.footprint import Footprint, footprint
+from cluster.evaluate.footprint import Footprint, footprint, shows_the_past
 from cluster.evaluate.plain_put import key_end, pending
 from cluster.evaluate.replica import Ahead, AppliedState
+from cluster.evaluate.steps import finish
 from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.txns.range_compares import RangeCompares
@@ -44,7 +45,6 @@ from cluster.order.leading.pending import (
     Recorder,
     check_plain,
     check_undecidable,
-    shows_past,
     shows_rows,
 )
 from cluster.order.leading.queued import Preparing, Report, Waiting
@@ -296,7 +296,7 @@ class ShardLeader(Generic[T]):
         turn, recorder = Turn(looked), Recorder(self.view)
         # A compaction may come before it in the order of all shards, and remove what it shows of the past:
         # that is read now
-        weigh = None if shows_past(request) else self._store.live_count
+        weigh = None if finish(shows_the_past(request)) else self._store.live_count
         outcome = evaluate.txn(recorder, body, self._max_txn_ops, weigh, turn)
         if outcome.late is not None:
             return outcome, None

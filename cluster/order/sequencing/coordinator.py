@@ -30,9 +30,10 @@ from cluster.evaluate import requests as evaluate
 from cluster.evaluate.footprint import Footprint, footprint, plain_footprint
 from cluster.evaluate.replica import Ahead, NotYet, Overlay
 from cluster.evaluate.spans import Span, merged
+from cluster.evaluate.steps import finish
 from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.txns.draft import large
-from cluster.evaluate.txns.range_compares import RangeCompares, compares_of
+from cluster.evaluate.txns.range_compares import RangeCompares, add_compares
 from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.evaluate.validate import parse
 from cluster.evaluate.view import Outcome, Version
@@ -132,8 +133,9 @@ class Coordinator(Generic[T]):
             wanted = Footprint(leases=set(revoked)) if revoked else footprint(method, body)
         wide = Wide(token, method, body, wanted, revoked, plain=plain, deadline_ms=deadline_ms, who=who)
         if method == Method.TXN and plain is None:
-            found = compares_of(pb.TxnRequest.FromString(body))
-            wide.compares = list({compare.SerializeToString(): compare for compare in found}.values())
+            found: dict[bytes, pb.Compare] = {}
+            finish(add_compares(found, pb.TxnRequest.FromString(body)))
+            wide.compares = list(found.values())
         self._queue.append(wide)
         return True
 

@@ -77,7 +77,7 @@ class KeyCounts:
             self._cut()
 
     def hold(self) -> None:
-        """A delete of many keys begins: until :meth:`release` the blocks stay as they are, counts
+        """A change of many keys begins: until :meth:`release` the blocks stay as they are, counts
         included."""
         self._held = True
 

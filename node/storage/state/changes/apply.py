@@ -128,7 +128,7 @@ class Run:
         self.created: dict[bytes, int] | None = None
         self.born: list[bytes] = []  # keys that came and went: for the counts
         self.died: list[bytes] = []
-        self.long = False  # it deletes a span: it is applied in slices (see ``deletes``)
+        self.long = False  # it deletes a span or changes much: it is applied in slices (see ``deletes``)
 
     def change(self, data: bytes, kind: int, pos: int, end: int, sub: int, mod: bytes) -> None:
         """One put or delete at the current revision."""

@@ -103,7 +103,7 @@ def long_item(run: Run, data: bytes, pos: int) -> Iterator[list[Event]]:
             place += read_delete_range(data, at, pos)[2]
         else:
             pos, place = some_changes(run, data, pos, end, place, GRAIN.delete_slice_rows)
-            if pos < end:
+            if pos < end and data[pos] != Item.DELETE_RANGE:  # that pauses by itself
                 yield pause(run)
 
 

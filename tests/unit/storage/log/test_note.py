@@ -40,7 +40,7 @@ def test_a_process_that_is_killed_loses_nothing_of_it(tmp_path: Path) -> None:
         assert noted(tmp_path / "committed") == (9, 2)
 
 
-@pytest.mark.parametrize("torn", range(20))
+@pytest.mark.parametrize("torn", range(21))
 def test_a_note_that_was_cut_short_leaves_the_one_before(tmp_path: Path, torn: int) -> None:
     note = CommitNote(tmp_path / "committed")
     note.write(0x0707070707, 0x05)
