@@ -9,7 +9,7 @@ nobody else asks, nothing waits (decision 103).
 
 The writes that wait are kept in two lines, each in its order: those of at most ``LITTLE_BYTES``, and the
 larger ones. The lines take turns, so that a write of 20 KB waits for one larger one at most, whoever has many
-of them. Times are the caller's, on one clock.
+of them. Beyond ``MOST_BYTES`` of them the first go on without a rest. Times are the caller's, on one clock.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from collections import deque
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+LARGE_BYTES = 16 << 10  # a write of more is large, for fronts as well (``proxy.routing.in_turn``)
 BURST_BYTES = 256 << 10
 LITTLE_BYTES = 64 << 10  # of a burst that no rest follows: a millisecond or two of each loop
+MOST_BYTES = 64 << 20  # that wait: a client may give up sooner than its write's turn comes, and send the next
 OTHERS_MS = 1000.0  # who has asked within this time is about to ask again
 LONGEST_MS = 250.0  # of a rest: a disk that stalls for seconds is no reason to stand still for as long
 OVERDUE_MS = 1000.0  # after so long nobody waits for a queue to be empty to tell that a burst is logged
@@ -28,10 +30,12 @@ OVERDUE_MS = 1000.0  # after so long nobody waits for a queue to be empty to tel
 class Resting(Generic[Item]):
     """Of one leader."""
 
-    __slots__ = ("_began_ms", "_heard_ms", "_larger", "_little", "_turn", "rested_ms", "until_ms", "used")
+    __slots__ = ("_began_ms", "_heard_ms", "_larger", "_little", "_turn", "rested_ms", "until_ms", "used",
+                 "waiting_bytes")
 
     def __init__(self) -> None:
         self.used = 0  # bytes of the burst that is under way
+        self.waiting_bytes = 0
         self.until_ms = 0.0  # the rest's end
         self.rested_ms = 0.0  # in all
         self._began_ms = 0.0  # the burst
@@ -52,6 +56,7 @@ class Resting(Generic[Item]):
         """Whether a large write goes on now. Otherwise it waits for :meth:`next`."""
         if len(self) or not self._may_begin(size, now_ms):
             (self._little if size <= LITTLE_BYTES else self._larger).append((size, item))
+            self.waiting_bytes += size
             return False
         self._begin(size, now_ms)
         return True
@@ -63,6 +68,7 @@ class Resting(Generic[Item]):
         if not line or not self._may_begin(line[0][0], now_ms):
             return None
         size, item = line.popleft()
+        self.waiting_bytes -= size
         self._turn = self._larger if line is self._little else self._little
         self._begin(size, now_ms)
         return item
@@ -85,7 +91,7 @@ class Resting(Generic[Item]):
         items = [item for line in (self._little, self._larger) for _, item in line]
         self._little.clear()
         self._larger.clear()
-        self.used = 0
+        self.used = self.waiting_bytes = 0
         self.until_ms = 0.0
         return items
 
@@ -95,7 +101,7 @@ class Resting(Generic[Item]):
         self.used += size
 
     def _may_begin(self, size: int, now_ms: float) -> bool:
-        if not self._others(now_ms):
+        if self.waiting_bytes > MOST_BYTES or not self._others(now_ms):
             return True
         return now_ms >= self.until_ms and (not self.used or self.used + size <= BURST_BYTES)
 

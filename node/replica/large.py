@@ -12,18 +12,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.features.auth.principal import SAID
-from cluster.pacing.resting import Resting
+from cluster.pacing.resting import LARGE_BYTES, Resting
 from cluster.raft import Raft
+from cluster.wire.messages import Method
 from node.kinds import QUESTIONS, WRITES
-from node.links.fronts import FrontLink
+from node.links.fronts import FrontLink, Request
 
 if TYPE_CHECKING:
     from node.replica.role import Role
 
-LARGE_BYTES = 16 << 10
 _WATCHED_S = 10.0  # after the last large write: so long it matters who else asks
-_ASKS = WRITES | QUESTIONS
-Request = tuple[int, int, int, bytes]  # rid, method, timeout_ms, body
+# a client's request, for one shard or for several
+_ASKS = WRITES | QUESTIONS | frozenset(map(int, (Method.LONE, Method.WIDE, Method.LEASE_REVOKE)))
 
 
 class LargeNode(Protocol):
@@ -78,7 +78,7 @@ class LargeWrites:
             self._through = None
             return False
         self.held += 1
-        self._await_rest(now)
+        self._go_on(now)  # as a rule none may
         return True
 
     def look(self) -> None:

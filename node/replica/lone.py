@@ -68,8 +68,8 @@ class LoneRole:
 
     @property
     def queued(self) -> int:
-        """Writes that wait to be evaluated."""
-        return self._writes.queued
+        """Writes that wait to be evaluated, or are looked at before."""
+        return self._writes.queued + self._writes.aside
 
     @property
     def has_room(self) -> bool:

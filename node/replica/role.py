@@ -103,7 +103,7 @@ class Role(Protocol):
 
     @property
     def queued(self) -> int:
-        """Writes that wait to be evaluated."""
+        """Writes that wait to be evaluated, or are looked at before."""
 
     @property
     def has_room(self) -> bool:

@@ -177,6 +177,11 @@ class Writes:
         return len(self._intake.queue)
 
     @property
+    def aside(self) -> int:
+        """Transactions that are looked at before they are evaluated."""
+        return len(self._aside)
+
+    @property
     def due(self) -> bool:
         """Whether an entry may leave now, if there is anything for it (``cluster.pacing.pace``)."""
         return self.has_room and self._intake.due(len(self._under_way))

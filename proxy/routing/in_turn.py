@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cluster import errors
+from cluster.pacing.resting import LARGE_BYTES
 from cluster.pacing.turns import NO_LIMIT, Turns
 from cluster.wire.messages import HEAD, Status
 from proxy.routing.waiting import WRITE, MethodStats, Waiting
@@ -22,7 +23,6 @@ from proxy.routing.waiting import WRITE, MethodStats, Waiting
 if TYPE_CHECKING:
     from proxy.routing.router import Router
 
-LARGE_BYTES = 16 << 10
 _PARTIAL, _OK = int(Status.PARTIAL), int(Status.OK)
 Then = Callable[[Waiting, int, bytes], None] | None
 

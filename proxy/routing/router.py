@@ -28,13 +28,14 @@ from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
 from cluster.features.auth.principal import SAID
 from cluster.members.table import Table
+from cluster.pacing.resting import LARGE_BYTES
 from cluster.repeats import Repeats
 from cluster.settings import Common
 from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, REQUEST, Method, Status
 from cluster.wire.protobuf import ResponseHeaders, header_prefix
 from proxy.auth.shown import Principals
 from proxy.routing.following import heard
-from proxy.routing.in_turn import LARGE_BYTES, InTurn
+from proxy.routing.in_turn import InTurn
 from proxy.routing.links import REFUSED, Link, Near
 from proxy.routing.overdue import moved_on, resume, sweep_link, sweep_waiting
 from proxy.routing.pieces import Pieces

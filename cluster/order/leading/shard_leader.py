@@ -224,6 +224,11 @@ class ShardLeader(Generic[T]):
         """Requests that wait to be evaluated."""
         return len(self._intake.queue)
 
+    @property
+    def aside(self) -> int:
+        """Transactions that are looked at before they are evaluated."""
+        return len(self._aside)
+
     def _evaluate(self, token: T, method: int, body: bytes, queued: Queued[Waiting[T] | Preparing[T]] | None,
                   looked: Ahead | None = None, who: Principal | None = None) -> None:
         view, batch = self.view, self._open

@@ -153,8 +153,8 @@ class OrderRole:
 
     @property
     def queued(self) -> int:
-        """Writes that wait to be evaluated."""
-        return self.writes.queued
+        """Writes that wait to be evaluated, or are looked at before."""
+        return self.writes.queued + self.writes.aside
 
     @property
     def has_room(self) -> bool:

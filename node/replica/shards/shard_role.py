@@ -178,8 +178,8 @@ class ShardRole:
 
     @property
     def queued(self) -> int:
-        """Writes that wait to be evaluated."""
-        return 0 if self.leading is None else self.leading.queued
+        """Writes that wait to be evaluated, or are looked at before."""
+        return 0 if self.leading is None else self.leading.queued + self.leading.aside
 
     @property
     def has_room(self) -> bool:

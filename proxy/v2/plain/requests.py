@@ -22,10 +22,10 @@ from urllib.parse import unquote_to_bytes
 
 from cluster.features.v2.requests import answer_at, get_of, set_of
 from cluster.features.v2.tree import KEYS
+from cluster.pacing.resting import LARGE_BYTES
 from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER, Method, Status
 from proxy.http.http1_plain import Plain, PlainRequest
 from proxy.http.requests import HttpHandler, HttpRequest
-from proxy.routing.in_turn import LARGE_BYTES
 from proxy.routing.router import READ_ANY, SERIALIZABLE, MethodStats, Waiting
 from proxy.shared.context import Context
 from proxy.v2.call import said

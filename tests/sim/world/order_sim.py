@@ -25,11 +25,11 @@ from typing import Any
 
 from cluster.faults import faults
 from cluster.grain import Grain
+from cluster.pacing.resting import LARGE_BYTES
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.raft import Configuration, EntryKind, Role
 from cluster.settings import Common, NodeSettings
-from node.replica.large import LARGE_BYTES
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
 from tests.sim.checks.order_checks import Checker

@@ -8,10 +8,19 @@ from typing import Any
 import pytest
 
 from cluster.features.auth.principal import NOBODY, SAID
-from cluster.pacing.resting import BURST_BYTES, LITTLE_BYTES, LONGEST_MS, OTHERS_MS, OVERDUE_MS, Resting
+from cluster.pacing.resting import (
+    BURST_BYTES,
+    LARGE_BYTES,
+    LITTLE_BYTES,
+    LONGEST_MS,
+    MOST_BYTES,
+    OTHERS_MS,
+    OVERDUE_MS,
+    Resting,
+)
 from cluster.wire.messages import Method
 from node.links.fronts import NODE_IDENTITY, FrontLink
-from node.replica.large import LARGE_BYTES, LargeWrites
+from node.replica.large import LargeWrites
 from tests.unit.pacing.test_gathering import Clock
 
 MB = 1 << 20
@@ -84,6 +93,19 @@ def test_a_rest_is_bounded_whatever_the_disk_does() -> None:
     resting.heard(4999.0)
     resting.ended(5000.0)
     assert resting.until_ms == 5000.0 + LONGEST_MS
+
+
+def test_beyond_so_many_bytes_that_wait_the_first_go_on_without_a_rest() -> None:
+    resting: Resting[int] = Resting()
+    resting.heard(0.0)
+    most = MOST_BYTES // MB
+    assert [resting.enter(MB, place, 1.0) for place in range(most + 1)] == [True] + most * [False]
+    assert resting.next(1.0) is None
+    assert not resting.enter(MB, most + 1, 1.0)
+    assert [resting.next(1.0), resting.next(1.0)] == [1, None]
+    assert resting.waiting_bytes == MOST_BYTES
+    assert len(resting.drain()) == most
+    assert resting.waiting_bytes == 0
 
 
 def test_once_the_others_are_silent_all_go_on() -> None:
@@ -190,6 +212,21 @@ def test_a_frame_is_parted(leader: Leader) -> None:
     leader.large.requests(leader.front, [(3, Method.PUT, 1000, b"x"), (4, Method.PUT, 1000, bytes(MB)),
                                          (5, Method.READ_INDEX, 1000, b"")])
     assert leader.taken == [1, 2, 3, 5]
+
+
+@pytest.mark.parametrize("method", [Method.LONE, Method.WIDE, Method.LEASE_REVOKE, Method.READ_INDEX])
+def test_whoever_asks_for_something_small_is_heard(method: int) -> None:
+    leader = Leader()
+    leader.ask(1, MB)
+    leader.ask(2, 100, method | SAID)
+    leader.ask(3, MB)
+    assert leader.taken == [1, 2]
+
+
+def test_beyond_so_many_bytes_they_wait_for_no_rest(leader: Leader) -> None:
+    for rid in range(3, 4 + MOST_BYTES // MB):
+        leader.ask(rid, MB)
+    assert leader.taken == [1, 2, 3]
 
 
 def test_writes_with_a_name_wait_like_those_without(leader: Leader) -> None:
