@@ -210,6 +210,12 @@ class NodeLinks:
         link.used_at = self.loop.time()
         return link
 
+    def find(self, member_id: int, shard: int) -> NodeLink | None:
+        """The same, of a host that others have named. None while this one has not heard where that is: it was
+        added while this one was down."""
+        known = member_id == self.common.member_id or member_id in self._members.hosts
+        return self.get(member_id, shard) if known else None
+
     def follow(self) -> None:
         """Members have changed: links to where one was before end."""
         for (member_id, shard), link in list(self._links.items()):

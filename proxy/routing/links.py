@@ -328,10 +328,13 @@ class Connector:
         """Find hosts in this table from now on."""
         self._members = members
 
-    def __call__(self, receiver: Receiver, shard: int, member_id: int) -> Link:
-        """A new link, still connecting."""
+    def __call__(self, receiver: Receiver, shard: int, member_id: int) -> Link | None:
+        """A new link, still connecting. None: others have named a leader that was added while this host was
+        down, and it has not heard yet where that is."""
         common = self._common
         local = member_id == common.member_id and member_id != 0
+        if not local and member_id not in self._members.hosts:
+            return None
         session = self._new_session()
         link = Link(receiver, shard, member_id, session, b"" if local else _FRONT)
         link.seen_at = self._loop.time()

@@ -22,7 +22,8 @@ from proxy.routing.links import REFUSED, Link, Receiver
 
 log = structlog.get_logger("links")
 
-Connect = Callable[[Receiver, int, int], Link]  # (receiver, shard, member ID) -> a connecting link
+# (receiver, shard, member ID) -> a connecting link; None while this host has not heard where that one is
+Connect = Callable[[Receiver, int, int], Link | None]
 
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MOST_S = 1.0
@@ -127,7 +128,8 @@ class ShardRoute:
         if member in self.links or now < self._retry_at.get(member, 0.0):
             return
         self._retry_at[member] = now + self._backoff_s.get(member, _BACKOFF_FIRST_S)
-        self.links[member] = self._connect(self._receiver, self.shard, member)
+        if (link := self._connect(self._receiver, self.shard, member)) is not None:
+            self.links[member] = link
 
     def lost(self, link: Link, now: float, reason: str = "") -> None:
         """A link has ended; a new one is opened after a back-off."""

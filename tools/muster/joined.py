@@ -127,7 +127,7 @@ class JoinedConnector(Connector):
         # writes what clients have been told: in this turn, not the next
         self.answered: Callable[[], None] = _nothing
 
-    def __call__(self, receiver: Receiver, shard: int, member_id: int) -> Link:
+    def __call__(self, receiver: Receiver, shard: int, member_id: int) -> Link | None:
         if (shard, member_id) != (self._node.settings.shard, self._common.member_id):
             return super().__call__(receiver, shard, member_id)
         link = Link(receiver, shard, member_id, self._new_session(), b"")

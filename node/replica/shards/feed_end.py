@@ -216,4 +216,5 @@ class FeedEnd:
     def reachable_sequencer(self) -> int:
         """The sequencer if this node can talk to it; 0 if not, or not yet."""
         sequencer = self.sequencer
-        return sequencer if sequencer and self._role.links.get(sequencer, 0).up else 0
+        link = self._role.links.find(sequencer, 0) if sequencer else None
+        return sequencer if link is not None and link.up else 0

@@ -269,8 +269,7 @@ class OrderRole:
 
     def _send_asks(self) -> None:
         for ask in self.fetching.take_messages():
-            if ask.member_id in self.node.roster.table.hosts:
-                link = self.links.get(ask.member_id, ask.shard)
+            if (link := self.links.find(ask.member_id, ask.shard)) is not None:
                 link.request(Method.SHOWN, ask.body, partial(self._came, ask) if ask.answered else None)
 
     def _came(self, ask: Ask, status: int, body: bytes) -> None:
@@ -284,9 +283,9 @@ class OrderRole:
     def _send_prepares(self, coordinator: Coordinator[Token]) -> None:
         for message in coordinator.take_messages():
             member_id = self.reports.reporters.get(message.shard)
-            if member_id is None:
+            link = self.links.find(member_id, message.shard) if member_id is not None else None
+            if link is None:
                 continue
-            link = self.links.get(member_id, message.shard)
             if message.method == Method.PREPARE:
                 attempt = decode_attempt(message.body[:16])
                 link.request(message.method, message.body, self._answered(link, message.shard, attempt))
@@ -298,8 +297,9 @@ class OrderRole:
     ) -> None:
         """Ask whoever reported last that it leads there."""
         member_id = self.reports.reporters.get(shard)
-        if member_id is not None and member_id in self.node.roster.table.hosts:
-            self.links.get(member_id, shard).request(method, body, answered)
+        link = self.links.find(member_id, shard) if member_id is not None else None
+        if link is not None:
+            link.request(method, body, answered)
             self.node.wake()
 
     def _answered(self, link: NodeLink, shard: int, attempt: Attempt) -> Callable[[int, bytes], None]:

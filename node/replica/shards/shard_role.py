@@ -355,7 +355,9 @@ class ShardRole:
         report = self.leading.report(self.raft.commit_index)
         if report is None or feed is None or not feed.leader:
             return
-        link = feed if feed.leader == feed.member_id else self.links.get(feed.leader, 0)
+        link = feed if feed.leader == feed.member_id else self.links.find(feed.leader, 0)
+        if link is None:
+            return
         force = force or report.urgent
         if not self._reporting.says(report.term, report.index, link, self.loop.time(), force=force):
             return
@@ -375,8 +377,8 @@ class ShardRole:
             self._questions.forget()
             return
         for attempt in self._questions.due(leading.undecided(), self.loop.time()):
-            link = self.links.get(feed.leader, 0)
-            link.request(Method.QUERY, encode_attempt(attempt), self._fate(attempt))
+            if (link := self.links.find(feed.leader, 0)) is not None:
+                link.request(Method.QUERY, encode_attempt(attempt), self._fate(attempt))
 
     def _fate(self, attempt: Attempt) -> Callable[[int, bytes], None]:
         def told(status: int, body: bytes) -> None:

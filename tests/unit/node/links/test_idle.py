@@ -79,6 +79,13 @@ def test_links_that_nobody_looks_at_are_dropped_and_made_again_when_wanted(links
     assert again in links.dirty  # it introduces itself at once
 
 
+def test_a_host_that_others_name_is_found_once_it_is_known_where_it_is(links: NodeLinks) -> None:
+    """A sequencer that was added while this host was down: asking for a link to it ended the node."""
+    assert links.find(9, 0) is None
+    assert links.find(2, 0) is links.get(2, 0)
+    assert links.find(1, 0) is links.get(1, 0), "this host itself"
+
+
 def test_i23_answers_are_waited_for_as_long_as_a_front_waits_and_a_subscriptions_for_ever(
     links: NodeLinks,
 ) -> None:

@@ -65,6 +65,25 @@ def test_a_proxy_that_reaches_no_node_says_why_by_name_and_address_now_and_then(
     assert (line["event"], line["log_level"]) == ("a node of the shard answers", "info")
 
 
+def test_a_leader_that_is_at_no_address_yet_is_reached_once_it_is() -> None:
+    """A host that was down while it was added is told of it by others: its front ended."""
+    shard = route()
+    at: list[int] = []
+
+    def connect(receiver: Any, number: int, member_id: int) -> Any:
+        return Link(receiver, number, member_id) if member_id != 9 or at else None
+
+    shard._connect = connect
+    shard.ensure(1, 0.0)
+    teller: Any = shard.links[1]
+    teller.up, teller.leader, teller.term = True, 9, 5
+    shard.choose(0.0)
+    assert (shard.leader, shard.leader_link, list(shard.links)) == (9, None, [1])
+    at.append(9)
+    shard.choose(1.0)
+    assert sorted(shard.links) == [1, 9]
+
+
 @pytest.mark.parametrize(
     ("reason", "again_s"), [("connection lost", 0.05), (REFUSED + "cluster ID mismatch", 5.0)]
 )
