@@ -39,6 +39,7 @@ from cluster.wire.messages import SPOKEN
 from node.links.incarnations import REFUSED, Incarnations
 from node.links.listeners import Listeners
 from node.links.round_trips import RoundTrips
+from node.links.unheard import Unheard
 from node.machine import Machine
 
 log = structlog.get_logger("peers")
@@ -71,6 +72,7 @@ class Roster(Protocol):
     def reachable(self) -> dict[int, Peer]: ...
     def is_removed(self, member_id: int) -> bool: ...
     def described(self) -> bytes: ...
+    def told(self, description: bytes) -> None: ...
 
 
 class PeerLink:
@@ -82,9 +84,11 @@ class PeerLink:
         peer: Peer,
         hello: Callable[[int], bytes],
         refused: Callable[[Peer, int, str], None],
+        told: Callable[[bytes], None],
         now: Callable[[], float],
     ) -> None:
         self.peer = peer
+        self._on_told = told
         self._hello = hello
         self._on_refused = refused
         self._now = now
@@ -108,6 +112,11 @@ class PeerLink:
             return True
         self.failures += 1
         return False
+
+    def ask_members(self) -> None:
+        """Ask who belongs to the cluster, if somebody is there."""
+        if self._greeted:
+            self._socket.send([_JOIN])
 
     def trouble(self) -> tuple[str, str]:
         """Why nothing arrives at this peer, as far as this side knows, and what to look at; empty while all
@@ -160,6 +169,8 @@ class PeerLink:
             if frame[1] == REFUSED_VERSION:  # it may speak the next one
                 self._version = self._version + 1 if self._version < HIGHEST else LOWEST
             self._on_refused(self.peer, frame[1], reason)
+        elif frame[:1] == _JOIN and len(frame) > 1:
+            self._on_told(frame[1:])
 
     def close(self) -> None:
         self._socket.close()
@@ -209,6 +220,7 @@ class Peers:
         # By identity, the oldest first: when a frame came before the hello, and what it was, as a vote after
         # a restart here
         self._early: dict[bytes, tuple[float, bytes]] = {}
+        self._unheard = Unheard()
         self._refusals = Repeats()
         self._loop = machine.loop
         self.versions: dict[int, int] = dict.fromkeys(self._known, LOWEST)  # spoken with each member
@@ -233,7 +245,8 @@ class Peers:
     def _link(self, peer: Peer) -> PeerLink:
         endpoint = peer_endpoint(peer.host, peer.port + self._shard)
         connect = partial(_dial, self._machine, endpoint, self._silence_s)
-        return PeerLink(connect, peer, self._hello, self._on_refused, self._loop.time)
+        return PeerLink(
+            connect, peer, self._hello, self._on_refused, self._roster.told, self._loop.time)
 
     def follow(self) -> None:
         """Members have changed, perhaps: links to those that went end, others begin."""
@@ -253,6 +266,20 @@ class Peers:
         for identity, member_id in list(self._accepted.items()):
             if member_id not in known:
                 self._refuse_unknown(identity, member_id)
+        for identity, hello in self._unheard.heard(known):
+            self._on_hello(identity, hello)
+
+    def _on_unheard(self, identity: bytes, member_id: int, hello: bytes) -> None:
+        now = self._loop.time()
+        if self._roster.is_removed(member_id) or not self._unheard.hold(identity, member_id, hello, now):
+            self._refuse_unknown(identity, member_id)
+        else:
+            self._ask_members(now)
+
+    def _ask_members(self, now: float) -> None:
+        if self._unheard.asks(now):
+            for link in self.links.values():
+                link.ask_members()
 
     def _refuse_unknown(self, identity: bytes, member_id: int) -> None:
         if self._roster.is_removed(member_id):
@@ -285,7 +312,8 @@ class Peers:
                 return
             if len(frame) <= _MOST_EARLY_BYTES:
                 self._keep_early(identity, frame)
-            self._router.send([identity, _WHO])
+            if identity not in self._unheard:
+                self._router.send([identity, _WHO])
             return
         self._take(identity, member_id, frame)
 
@@ -328,7 +356,7 @@ class Peers:
             self._refuse(identity, member_id, REFUSED_VERSION,
                          f"incompatible version (got {version} want {LOWEST} to {HIGHEST})")
         elif member_id not in self._known:
-            self._refuse_unknown(identity, member_id)
+            self._on_unheard(identity, member_id, frame)
         elif shard != self._shard:
             self._refuse(
                 identity, member_id, REFUSED_SHARD, f"shard mismatch (got {shard} want {self._shard})"
@@ -365,6 +393,7 @@ class Peers:
         """Whoever connects under this identity from now on has to say hello."""
         self._accepted.pop(identity, None)
         self._early.pop(identity, None)
+        self._unheard.forget(identity)
 
     def _who(self, identity: bytes, member_id: int) -> dict[str, str]:
         """Fields of a log line about whoever is at the other end, as far as they are known: the name if its
@@ -380,6 +409,10 @@ class Peers:
 
     def look(self) -> None:
         """Each second."""
+        now = self._loop.time()
+        for identity, member_id in self._unheard.overdue(now):
+            self._refuse_unknown(identity, member_id)
+        self._ask_members(now)
         for link in self.links.values():
             link.look()
 

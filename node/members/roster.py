@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from cluster.members.table import Table
+from cluster.members.described import Running
+from cluster.members.table import Host, Table
 from cluster.pb import rpc_pb2
 from cluster.raft import Raft
 from cluster.settings import NodeSettings, Peer
@@ -62,6 +63,7 @@ class Roster:
         self.ends = True  # then; off in drills
         self._running = False
         self._connected: dict[int, float] = {}  # members that links were found to stand to, since when
+        self._named: dict[int, Host] = {}  # by peers, and not heard of here
         self.table.subscribe(self._changed)
 
     def start(self) -> None:
@@ -94,7 +96,23 @@ class Roster:
         wanted = {host.member_id for host in table.members}
         wanted |= raft.configuration.members() | raft.committed_configuration.members() | raft.peers().keys()
         wanted.discard(raft.id)
-        return {member_id: table.peer(member_id) for member_id in sorted(wanted) if member_id in table.hosts}
+        named = {i: host.peer for i, host in self._named.items() if i != raft.id}
+        return named | {i: table.peer(i) for i in sorted(wanted) if i in table.hosts}
+
+    def told(self, description: bytes) -> None:
+        """A peer has said who belongs to the cluster. This node knows now how to reach those that it has not
+        heard of; their rows come with the log, which may be theirs to send."""
+        try:
+            running = Running.decode(description)
+        except ValueError:
+            return
+        if running.cluster_id == self._node.settings.common.cluster_id:
+            self._named = {
+                m.member_id: Host(m.member_id, m.name, m.peer_urls, m.learner)
+                for m in running.members
+                if m.member_id not in self.table.hosts
+            }
+            self.look()
 
     @property
     def others(self) -> list[int]:
@@ -108,6 +126,7 @@ class Roster:
 
     def _changed(self) -> None:
         node = self._node
+        self._named = {i: host for i, host in self._named.items() if i not in self.table.hosts}
         log.info(
             "members",
             shard=node.settings.shard,

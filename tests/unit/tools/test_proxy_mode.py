@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from cluster.members.described import Running, Told
 from cluster.settings import PeerTls
 from tests.cluster.local_cluster import until
 from tests.ports import free_ports
@@ -25,7 +26,6 @@ from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.by_url import ClusterFull
-from tools.muster.host.identity.joining import Running, Told
 from tools.muster.proxy_mode import kind, start, unready
 from tools.muster.proxy_mode import run as proxy
 from tools.muster.proxy_mode.found import Members

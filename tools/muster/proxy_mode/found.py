@@ -12,11 +12,12 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from cluster.members.described import Running
 from cluster.repeats import Repeats
 from cluster.settings import Peer, PeerTls
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, parse_peer_url, setting
-from tools.muster.host.identity.joining import Running, ask
+from tools.muster.host.identity.joining import ask
 from tools.muster.host.supervisor import Logger
 from tools.muster.proxy_mode import kind
 

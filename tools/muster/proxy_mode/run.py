@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from cluster.members.described import Running
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, setting, with_agreed_layout
 from tools.muster.host import pinning, ports, rundir, serve
 from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import by_srv, by_url
 from tools.muster.host.identity.bootstrap import Identity
-from tools.muster.host.identity.joining import Running
 from tools.muster.host.identity.keys import with_keys
 from tools.muster.host.supervisor import Logger
 from tools.muster.machine.process.descriptors import raise_limit

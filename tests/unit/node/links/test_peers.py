@@ -40,6 +40,9 @@ class Fixed:
     def described(self) -> bytes:
         return b"{}"
 
+    def told(self, description: bytes) -> None:
+        pass
+
 
 class Accepting(Incarnations):
     """Knows nobody, and takes everybody."""
@@ -152,6 +155,7 @@ def test_a_host_that_is_refused_says_hello_again_after_a_while_or_on_another_con
         Peer(2, "h2", "10.0.0.2", 2380),
         lambda version: b"H",
         lambda *given: refused.append(given),
+        lambda description: None,
         lambda: now[0],
     )
     receive, opened = made
@@ -224,7 +228,10 @@ def link_that_names_its_version(now: list[float]) -> tuple[PeerLink, Socket, lis
         return socket
 
     peer = Peer(2, "h2", "10.0.0.2", 2380)
-    link = PeerLink(connect, peer, lambda version: b"H%d" % version, lambda *given: None, lambda: now[0])
+    link = PeerLink(
+        connect, peer, lambda version: b"H%d" % version, lambda *given: None, lambda description: None,
+        lambda: now[0],
+    )
     return link, socket, made
 
 

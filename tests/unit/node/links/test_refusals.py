@@ -13,6 +13,7 @@ from cluster.settings import Peer
 from cluster.wire.messages import HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, request
 from node.links.fronts import Fronts
 from node.links.peers import HELLO, Peers
+from node.links.unheard import MOST_HELD, PATIENCE_S
 from tests.unit.proxy.fakes import ManualLoop
 
 CLUSTER = 0xC1057E12
@@ -22,6 +23,7 @@ class Socket:
     def __init__(self) -> None:
         self.sent: list[list[bytes]] = []
         self.receive: Any = None
+        self.trouble = ""
         self.trusted: list[bytes] = []
         self.dropped: list[bytes] = []
 
@@ -35,39 +37,64 @@ class Socket:
     def drop(self, identity: bytes, reason: str) -> None:
         self.dropped.append(identity)
 
+    def close(self) -> None:
+        pass
+
     def address(self, identity: bytes) -> str:
         return "10.0.0.9:5"
 
 
+class Port(Socket):
+    """The peer port of member 1, which knows member 2, and what comes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames: list[bytes] = []
+        self.loop = ManualLoop()
+        self.dialled: list[Socket] = []
+        self.members = {2: Peer(2, "h2", "127.0.0.1", 2380, ())}
+        self.told: list[bytes] = []
+        machine: Any = SimpleNamespace(
+            loop=self.loop, listen=self._listen, dial=self._dial, random_bytes=bytes
+        )
+        roster: Any = SimpleNamespace(
+            reachable=lambda: dict(self.members), is_removed=lambda member_id: member_id == 3,
+            told=self.told.append,
+        )  # fmt: skip
+        accepting: Any = type("All", (), {"accept": lambda self, member_id, incarnation: True})()
+        self.peers = Peers(
+            machine, cluster_id=CLUSTER, member_id=1, incarnation=1, shard=0, roster=roster,
+            listen=["tcp://127.0.0.1:2380"], incarnations=accepting, silence_s=1.0,
+            on_frame=lambda member_id, kind, data: self.frames.append(data), on_front=lambda *args: None,
+            on_refused=lambda *args: None,
+        )  # fmt: skip
+
+    def _listen(self, endpoint: str, receive: Any, **options: Any) -> Socket:
+        self.receive = receive
+        return self
+
+    def _dial(self, endpoint: str, identity: bytes, receive: Any, **options: Any) -> Socket:
+        made = Socket()
+        made.receive = receive
+        self.dialled.append(made)
+        return made
+
+    def seconds(self, count: int) -> None:
+        for _ in range(count):
+            self.loop.now += 1.0
+            self.peers.look()
+
+
 @pytest.fixture
-def port() -> Socket:
-    """The peer port of member 1, which knows member 2."""
-    socket = Socket()
-
-    def listen(endpoint: str, receive: Any, **options: Any) -> Socket:
-        socket.receive = receive
-        return socket
-
-    machine: Any = SimpleNamespace(
-        loop=ManualLoop(), listen=listen, dial=lambda *args, **options: Socket(), random_bytes=bytes
-    )
-    others = {2: Peer(2, "h2", "127.0.0.1", 2380, ())}
-    roster: Any = SimpleNamespace(reachable=lambda: others, is_removed=lambda member_id: member_id == 3)
-    frames: list[bytes] = []
-    accepting: Any = type("All", (), {"accept": lambda self, member_id, incarnation: True})()
-    Peers(machine, cluster_id=CLUSTER, member_id=1, incarnation=1, shard=0, roster=roster,
-          listen=["tcp://127.0.0.1:2380"], incarnations=accepting, silence_s=1.0,
-          on_frame=lambda member_id, kind, data: frames.append(data), on_front=lambda *args: None,
-          on_refused=lambda *args: None)
-    socket.frames = frames  # type: ignore[attr-defined]
-    return socket
+def port() -> Port:
+    return Port()
 
 
 def hello(cluster_id: int, member_id: int = 2) -> bytes:
     return b"H" + HELLO.pack(PROTOCOL_VERSION, cluster_id, member_id, 7, 0)
 
 
-def test_a_wrong_hello_of_a_peer_learns_nothing_of_the_cluster(port: Socket) -> None:
+def test_a_wrong_hello_of_a_peer_learns_nothing_of_the_cluster(port: Port) -> None:
     """It was told the right cluster ID, after which it was believed."""
     with capture_logs():
         port.receive([b"stranger", hello(1)])
@@ -76,15 +103,48 @@ def test_a_wrong_hello_of_a_peer_learns_nothing_of_the_cluster(port: Socket) -> 
     assert b"%x" % CLUSTER not in told[1]
 
 
-def test_strangers_fill_neither_the_log_nor_memory(port: Socket) -> None:
+def test_strangers_fill_neither_the_log_nor_memory(port: Port) -> None:
     with capture_logs() as logged:
         for member_id in range(3, 10_000):
-            port.receive([b"stranger", hello(CLUSTER, member_id)])
+            port.receive([b"stranger %d" % member_id, hello(CLUSTER, member_id)])
+        assert len(port.sent) == 9_997 - MOST_HELD
+        port.seconds(int(PATIENCE_S))
     assert len(port.sent) == 9_997
     assert len(logged) <= 64
 
 
-def test_an_empty_frame_ends_the_link_of_a_peer_and_nothing_else(port: Socket) -> None:
+def test_a_member_that_this_node_has_not_heard_of_waits_until_its_peers_have_named_it(port: Port) -> None:
+    """It was refused: a host that was down while others added it, and made it their leader, heard nothing any
+    more."""
+    (asked,) = port.dialled
+    assert port.peers.send(2, b"R", b"")  # the link stands
+    asked.sent.clear()
+    port.receive([b"new", hello(CLUSTER, 4)])
+    port.receive([b"new", b"Rentries"])
+    assert (port.sent, port.trusted, asked.sent) == ([], [], [[b"J"]])
+    port.seconds(1)
+    assert asked.sent.count([b"J"]) == 2, "the first question may be lost"
+    asked.receive([b"J{}"])
+    assert port.told == [b"{}"]
+    port.members[4] = Peer(4, "h4", "127.0.0.1", 2480, ())
+    port.peers.follow()
+    assert (port.trusted, port.frames, port.sent) == ([b"new"], [b"entries"], [])
+    assert len(port.dialled) == 2, "and it is dialled, to be answered"
+
+
+def test_a_member_that_nobody_names_is_refused_in_the_end(port: Port) -> None:
+    with capture_logs():
+        port.receive([b"new", hello(CLUSTER, 4)])
+        port.receive([b"gone", hello(CLUSTER, 3)])
+        port.receive([b"two", hello(CLUSTER, 5)])
+        port.receive([b"two", hello(CLUSTER, 6)])
+        assert [identity for identity, _ in port.sent] == [b"gone", b"two"], "removed; not who it was before"
+        port.seconds(int(PATIENCE_S))
+    assert port.sent[2:] == [[b"new", b"X\x04member 4 is not in this cluster"]]
+    assert port.trusted == []
+
+
+def test_an_empty_frame_ends_the_link_of_a_peer_and_nothing_else(port: Port) -> None:
     with capture_logs() as logged:
         for _ in range(100):
             port.receive([b"peer", hello(CLUSTER)])
@@ -95,16 +155,16 @@ def test_an_empty_frame_ends_the_link_of_a_peer_and_nothing_else(port: Socket) -
     port.receive([b"peer", b"Rlost"])
     assert port.sent == [[b"peer", b"?"]], "it has to say hello again"
     port.receive([b"peer", hello(CLUSTER)])
-    assert port.frames == [b"lost"]  # type: ignore[attr-defined]
+    assert port.frames == [b"lost"]
 
 
 @pytest.mark.parametrize("odd", [b"", b"\0", b"zzz", b"?"])
-def test_a_frame_of_no_kind_ends_the_link_of_a_stranger(port: Socket, odd: bytes) -> None:
+def test_a_frame_of_no_kind_ends_the_link_of_a_stranger(port: Port, odd: bytes) -> None:
     port.receive([b"stranger", odd])
     assert (port.dropped, port.sent, port.trusted) == ([b"stranger"], [], [])
 
 
-def test_only_a_good_hello_ends_the_time_of_a_stranger(port: Socket) -> None:
+def test_only_a_good_hello_ends_the_time_of_a_stranger(port: Port) -> None:
     with capture_logs():
         port.receive([b"stranger", hello(1)])
         port.receive([b"stranger", hello(CLUSTER, 9)])
@@ -116,7 +176,7 @@ def test_only_a_good_hello_ends_the_time_of_a_stranger(port: Socket) -> None:
     assert port.trusted == [b"stranger"]
 
 
-def test_a_refusal_names_who_is_refused_and_what_to_look_at(port: Socket) -> None:
+def test_a_refusal_names_who_is_refused_and_what_to_look_at(port: Port) -> None:
     with capture_logs() as logged:
         port.receive([b"other", hello(1, 99)])
         port.receive([b"list", hello(1, 2)])

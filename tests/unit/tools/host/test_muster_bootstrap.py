@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.members.described import Running
 from tools.muster import peer_keys
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
@@ -19,7 +20,6 @@ from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.host import rundir
 from tools.muster.host.identity import bootstrap, joining
 from tools.muster.host.identity.bootstrap import Identity
-from tools.muster.host.identity.joining import Running
 
 THREE = "infra0=http://127.0.0.1:23800,infra1=http://127.0.0.1:23801,infra2=http://127.0.0.1:23802"
 

@@ -9,17 +9,15 @@ that the new host has its ID, the cluster's, and the number of shards.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import zmq
 
 from cluster.endpoints import UNIX, dialled_from, peer_endpoint
+from cluster.members.described import Running, Told
 from cluster.settings import Peer, PeerTls
 from cluster.wire.frames import PeerKind
 from tools.muster.config.parse import ConfigError
@@ -32,60 +30,6 @@ _ONE_S = 2.0  # for an answer of one host
 # a host may be asked that is busy, or has not heard yet what the cluster has agreed on
 _AGAIN_S, _PAUSE_S = 10.0, 0.5
 InitialCluster = Sequence[tuple[str, tuple[str, ...]]]
-
-
-@dataclass(slots=True, frozen=True)
-class Told:
-    """One member, as the cluster says."""
-
-    member_id: int
-    name: str
-    peer_urls: tuple[str, ...]
-    learner: bool
-
-    def __str__(self) -> str:
-        """As etcd's log shows it."""
-        return (
-            f"&{{ID:{self.member_id:x} RaftAttributes:{{PeerURLs:[{' '.join(self.peer_urls)}] "
-            f"IsLearner:{str(self.learner).lower()}}} Attributes:{{Name:{self.name} ClientURLs:[]}}}}"
-        )
-
-
-@dataclass(slots=True, frozen=True)
-class Running:
-    """The cluster that is running."""
-
-    cluster_id: int
-    shards: int
-    depth: int
-    members: tuple[Told, ...]
-    removed: tuple[int, ...] = ()
-
-    @classmethod
-    def decode(cls, data: bytes) -> Running:
-        """A host's answer. ValueError if it is none."""
-        try:
-            raw: dict[str, Any] = json.loads(data)
-            return cls(
-                int(raw["cluster_id"], 16),
-                int(raw["shards"]),
-                int(raw["depth"]),
-                tuple(
-                    Told(int(m["id"], 16), str(m["name"]), tuple(sorted(m["peer_urls"])), bool(m["learner"]))
-                    for m in raw["members"]
-                ),
-                tuple(int(i, 16) for i in raw["removed"]),
-            )
-        except (KeyError, TypeError, AttributeError) as e:
-            raise ValueError(f"no answer of a member: {e!r}") from e
-
-    def __str__(self) -> str:
-        """As etcd's log shows it."""
-        members = " ".join(map(str, self.members))
-        return (
-            f"{{ClusterID:{self.cluster_id:x} Members:[{members}] "
-            f"RemovedMemberIDs:[{' '.join(f'{i:x}' for i in self.removed)}]}}"
-        )
 
 
 def ask(

@@ -1,0 +1,61 @@
+"""Hellos of members that a node has not heard of: they were added while it was down.
+
+If one of them leads, nobody else sends this node the log that names it. So the hello waits while the node
+asks the peers that it knows who belongs to the cluster. Whoever none of them names is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+PATIENCE_S = 3.0  # a hello waits for so long; the peers are asked at once, and each second
+_ASK_S = 0.5  # they are not asked more often, whoever says hello
+MOST_HELD = 64  # hellos
+
+
+class Unheard:
+    """Of one node."""
+
+    def __init__(self) -> None:
+        # by identity: when it came first, the member that it names, and the frame
+        self._held: dict[bytes, tuple[float, int, bytes]] = {}
+        self._asked_at = float("-inf")
+
+    def __contains__(self, identity: bytes) -> bool:
+        return identity in self._held
+
+    def hold(self, identity: bytes, member_id: int, frame: bytes, now: float) -> bool:
+        """Keep a hello; False if there are too many, or this one has named another member before."""
+        if identity in self._held:
+            return self._held[identity][1] == member_id
+        if len(self._held) >= MOST_HELD:
+            return False
+        self._held[identity] = now, member_id, frame
+        return True
+
+    def asks(self, now: float) -> bool:
+        """Whether peers are to be asked now."""
+        if not self._held or now < self._asked_at + _ASK_S:
+            return False
+        self._asked_at = now
+        return True
+
+    def heard(self, known: Container[int]) -> list[tuple[bytes, bytes]]:
+        """Take out the identities and hellos of those that are known by now."""
+        found = [(identity, frame) for identity, (_, member_id, frame) in self._held.items()
+                 if member_id in known]
+        for identity, _ in found:
+            del self._held[identity]
+        return found
+
+    def overdue(self, now: float) -> list[tuple[bytes, int]]:
+        """Take out the identities and members of those that nobody has named."""
+        found = [(identity, member_id) for identity, (since, member_id, _) in self._held.items()
+                 if now >= since + PATIENCE_S]
+        for identity, _ in found:
+            del self._held[identity]
+        return found
+
+    def forget(self, identity: bytes) -> None:
+        """Its connection has ended, or it was answered."""
+        self._held.pop(identity, None)
