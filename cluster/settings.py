@@ -120,8 +120,7 @@ class NodeSettings:
     incarnation: int = 0
     # its host came to a running cluster: it is no voter of the configuration that its log begins with
     joined: bool = False
-    strict_reconfig_check: bool = True  # cluster.members.checks; so is the next one
-    max_learners: int = 1
+    max_learners: int = 1  # cluster.members.checks
     initial_election_tick_advance: bool = True
     snapshot_count: int = 10_000  # applied entries between truncations of the log
     snapshot_catchup_entries: int = 5_000
@@ -221,7 +220,7 @@ class FrontSettings:
     auth_token: str = "simple"  # or "jwt,...", or "": none
     auth_token_ttl_s: int = 300  # of a simple token, since it was last used
     bcrypt_cost: int = 10  # 4 to 31
-    strict_reconfig_check: bool = True  # proxy.services.cluster
+    strict_reconfig_check: bool = True  # of what this host is asked (cluster.members.checks)
 
 
 S = TypeVar("S", NodeSettings, FrontSettings)

@@ -152,6 +152,7 @@ class Status(IntEnum):
 
 
 MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, MEMBER_PROMOTE = range(1, 5)  # kinds of MEMBERS
+MEMBERS_LAX = 0x80  # bit of a kind: the host that was asked has --strict-reconfig-check=false
 
 HEAD = struct.Struct("<QQ")  # revision for the response header, raft term; the response's other fields follow
 PUT_ANSWER = struct.Struct("<QBIQQ")  # ANSWER and HEAD of a put without previous value, in one

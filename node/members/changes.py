@@ -34,6 +34,7 @@ from cluster.wire.messages import (
     MEMBER_PROMOTE,
     MEMBER_REMOVE,
     MEMBER_UPDATE,
+    MEMBERS_LAX,
     Method,
     Status,
 )
@@ -61,6 +62,7 @@ class Wish:
     rid: int
     kind: int
     body: bytes
+    strict: bool = True  # whether the quorum is looked at: the host that was asked says so
     row: bytes = b""  # what it has become
 
 
@@ -103,14 +105,15 @@ class Changes:
         elif len(self._wishes) >= _MOST_WISHES:
             raise EtcdError(errors.TOO_MANY_REQUESTS)
         else:
-            self._wishes.append(Wish(link, rid, body[0], body[1:]))
+            kind, lax = body[0] & ~MEMBERS_LAX, body[0] & MEMBERS_LAX
+            self._wishes.append(Wish(link, rid, kind, body[1:], strict=not lax))
             self._awake()
             self._look()
 
     def want(self, host: Host) -> None:
         """A wish of nobody's, which is granted as it is once it is its turn: for drills."""
         if self._leads and not self._wishes and self._logged is None:
-            self._wishes.append(Wish(None, 0, 0, b"", host.encode()))
+            self._wishes.append(Wish(None, 0, 0, b"", row=host.encode()))
             self._awake()
             self._look()
 
@@ -204,7 +207,7 @@ class Changes:
             node.roster.started(),
             node.roster.connected_s,
             self._share,
-            settings.strict_reconfig_check,
+            wish.strict,
             settings.max_learners,
         )
         if wish.kind == MEMBER_ADD:

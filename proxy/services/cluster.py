@@ -10,7 +10,15 @@ from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate import validate
 from cluster.members.checks import checked_urls
 from cluster.pb import rpc_pb2
-from cluster.wire.messages import HEAD, MEMBER_ADD, MEMBER_PROMOTE, MEMBER_REMOVE, MEMBER_UPDATE, Method
+from cluster.wire.messages import (
+    HEAD,
+    MEMBER_ADD,
+    MEMBER_PROMOTE,
+    MEMBER_REMOVE,
+    MEMBER_UPDATE,
+    MEMBERS_LAX,
+    Method,
+)
 from cluster.wire.protobuf import response_header
 from proxy.routing.router import MethodStats, Router, Waiting
 from proxy.shared.context import Call, Context, Registry, UnaryHandler
@@ -97,8 +105,8 @@ def _alone(router: Router) -> bool:
 
 def _change(context: Context, name: str, kind: int, parse: Callable[[bytes], Any]) -> UnaryHandler:
     stats = context.method("unary", SERVICE, name)
-    router, head = context.router, bytes((kind,))
-    strict = context.settings.strict_reconfig_check
+    router, strict = context.router, context.settings.strict_reconfig_check
+    head = bytes((kind if strict else kind | MEMBERS_LAX,))
     unheard = errors.NO_LEADER if kind == MEMBER_PROMOTE else None
     answer = _answering(context, stats, unheard)
 

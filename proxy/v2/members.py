@@ -9,7 +9,14 @@ from urllib.parse import urlsplit
 from cluster import errors
 from cluster.errors import Code, EtcdError
 from cluster.pb import rpc_pb2
-from cluster.wire.messages import HEAD, MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, Method
+from cluster.wire.messages import (
+    HEAD,
+    MEMBER_ADD,
+    MEMBER_REMOVE,
+    MEMBER_UPDATE,
+    MEMBERS_LAX,
+    Method,
+)
 from proxy.gateway.encode import text
 from proxy.gateway.go_json import Mistake, loads
 from proxy.http.requests import HttpRequest
@@ -35,6 +42,7 @@ class Members:
         self._context = context
         self._auth = auth
         self._router = context.router
+        self._lax = 0 if context.settings.strict_reconfig_check else MEMBERS_LAX
         self._stats = MethodStats()
         self._headers = [("X-Etcd-Cluster-Id", f"{context.common.cluster_id:x}")]
 
@@ -175,7 +183,7 @@ class Members:
         self._router.write(
             HttpCall(request),
             Method.MEMBERS,
-            bytes((kind,)) + message.SerializeToString(),
+            bytes((kind | self._lax,)) + message.SerializeToString(),
             0,
             self._stats,
             answer,

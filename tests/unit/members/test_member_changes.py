@@ -10,7 +10,7 @@ from cluster.members.table import Table
 from cluster.pb import rpc_pb2
 from cluster.raft import Configuration, Role
 from cluster.settings import Peer
-from cluster.wire.messages import MEMBER_PROMOTE, Status
+from cluster.wire.messages import MEMBER_ADD, MEMBER_PROMOTE, MEMBERS_LAX, Status
 from node.links.fronts import FrontLink
 from node.members.changes import Changes
 from node.members.group import Learner, Standing
@@ -27,9 +27,9 @@ class Node:
         self.refused: list[str] = []
         self.asked: list[Any] = []  # who waits for what shard 1's leader says
         self.loop = SimpleNamespace(time=lambda: 0.0)
+        self.machine = SimpleNamespace(wall_time=lambda: 1.0)
         self.settings = SimpleNamespace(
             common=SimpleNamespace(shard_count=2, heartbeat_interval_ms=100, election_timeout_ms=1000),
-            strict_reconfig_check=False,
             max_learners=1,
         )
         peer = SimpleNamespace(match=10, state="replicate", heard_ms=0, learner=True)
@@ -88,3 +88,26 @@ def test_a_learner_that_has_caught_up_since_all_was_settled_is_promoted_at_once(
     row = node.roster.table.hosts[LEARNER]
     assert len(node.appended) == 1
     assert node.appended != [records.host(row.encode())]
+
+
+def test_the_host_that_was_asked_says_whether_the_quorum_is_looked_at() -> None:
+    """As at an etcd, where the member that is asked judges. The leader's own flag counted."""
+    wish = rpc_pb2.MemberAddRequest(peerURLs=["http://h:3"]).SerializeToString()
+    link = SimpleNamespace(awaits=lambda rid: True)
+
+    def asked(kind: int) -> Node:
+        node = Node()
+        node.roster.started = set  # nobody has started: a voter may not be added
+        changes = Changes(cast(Any, node))
+        changes.leading()
+        changes.look()
+        node.shard_1_says(match=10)
+        changes.submit(cast(FrontLink, link), 7, bytes((kind,)) + wish)
+        node.shard_1_says(match=10)
+        return node
+
+    assert asked(MEMBER_ADD).refused == [
+        "etcdserver: re-configuration failed due to not enough started members"
+    ]
+    lax = asked(MEMBER_ADD | MEMBERS_LAX)
+    assert (len(lax.appended), lax.refused) == (1, [])

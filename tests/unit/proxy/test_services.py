@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
-from cluster.wire.messages import HEAD, READ, Method, Status
+from cluster.wire.messages import HEAD, MEMBER_REMOVE, MEMBERS_LAX, READ, Method, Status
 from proxy.services.table import register_all
 from proxy.services.upkeep.backup import _HELD
 from tests.unit.proxy.fakes import FakeCall, Net
@@ -150,6 +151,16 @@ def test_whether_a_member_is_there_is_said_before_whether_its_urls_are_any() -> 
     served = Served()
     served.call("MemberUpdate", rpc_pb2.MemberUpdateRequest(ID=9, peerURLs=["bad"]))
     assert [request.method for request in served.node.take()] == [Method.MEMBERS]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_the_host_that_is_asked_says_whether_the_quorum_is_looked_at(strict: bool) -> None:
+    served = Served()
+    served.net.context.settings = replace(served.net.context.settings, strict_reconfig_check=strict)
+    register_all(served.methods, served.net.context)
+    served.call("MemberRemove", rpc_pb2.MemberRemoveRequest(ID=2))
+    (request,) = served.node.take()
+    assert request.body[0] == (MEMBER_REMOVE if strict else MEMBER_REMOVE | MEMBERS_LAX)
 
 
 def test_a_snapshot_that_nobody_asks_for_ends() -> None:

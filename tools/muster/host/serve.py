@@ -248,7 +248,6 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             peer_urls=identity.own.peer_urls,
             incarnation=identity.incarnation,
             joined=identity.joined,
-            strict_reconfig_check=setting(config, "strict-reconfig-check"),
             max_learners=setting(config, "max-learners"),
             initial_election_tick_advance=setting(config, "initial-election-tick-advance"),
             snapshot_count=setting(config, "snapshot-count"),
