@@ -250,12 +250,10 @@ class Peers:
 
     def follow(self) -> None:
         """Members have changed, perhaps: links to those that went end, others begin."""
-        known = self._roster.reachable()
-        if known == self._known:
-            return
-        before, self._known = self._known, known
-        for member_id, peer in before.items():
-            if known.get(member_id) != peer:
+        known = self._known = self._roster.reachable()
+        for member_id, link in list(self.links.items()):
+            # who is told to be elsewhere stays where he is until he is restarted
+            if member_id not in known or (link.peer != known[member_id] and link.trouble()[0]):
                 self.links.pop(member_id).close()
         for member_id, peer in known.items():
             if member_id not in self.links:
@@ -277,9 +275,13 @@ class Peers:
             self._ask_members(now)
 
     def _ask_members(self, now: float) -> None:
-        if self._unheard.asks(now):
+        if self._unheard.asks(now, unreached=bool(self.one_way())):
             for link in self.links.values():
                 link.ask_members()
+
+    def one_way(self) -> set[int]:
+        """Members that reach this node, and are not reached where it looks for them."""
+        return {i for i in set(self._accepted.values()) if i in self.links and self.links[i].trouble()[0]}
 
     def _refuse_unknown(self, identity: bytes, member_id: int) -> None:
         if self._roster.is_removed(member_id):

@@ -217,9 +217,9 @@ class NodeLinks:
         return self.get(member_id, shard) if known else None
 
     def follow(self) -> None:
-        """Members have changed: links to where one was before end."""
+        """Members have changed: links to where one was before end, unless it is there still."""
         for (member_id, shard), link in list(self._links.items()):
-            if link.endpoint != self.route(member_id, shard)[0]:
+            if not link.up and link.endpoint != self.route(member_id, shard)[0]:
                 link.drop("its host is somewhere else now")
 
     def flush(self) -> None:

@@ -1,7 +1,8 @@
 """Hellos of members that a node has not heard of: they were added while it was down.
 
 If one of them leads, nobody else sends this node the log that names it. So the hello waits while the node
-asks the peers that it knows who belongs to the cluster. Whoever none of them names is refused.
+asks the peers that it knows who belongs to the cluster. Whoever none of them names is refused. The peers are
+asked, too, where a member says hello and is not reached: it has moved meanwhile.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Unheard:
         self._held[identity] = now, member_id, frame
         return True
 
-    def asks(self, now: float) -> bool:
-        """Whether peers are to be asked now."""
-        if not self._held or now < self._asked_at + _ASK_S:
+    def asks(self, now: float, *, unreached: bool = False) -> bool:
+        """Whether peers are to be asked now. ``unreached``: where somebody else is now, too."""
+        if not (self._held or unreached) or now < self._asked_at + _ASK_S:
             return False
         self._asked_at = now
         return True

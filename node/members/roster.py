@@ -63,7 +63,8 @@ class Roster:
         self.ends = True  # then; off in drills
         self._running = False
         self._connected: dict[int, float] = {}  # members that links were found to stand to, since when
-        self._named: dict[int, Host] = {}  # by peers, and not heard of here
+        # as peers say: members that this node has not heard of, and where those are that it does not reach
+        self._named: dict[int, Host] = {}
         self.table.subscribe(self._changed)
 
     def start(self) -> None:
@@ -96,23 +97,27 @@ class Roster:
         wanted = {host.member_id for host in table.members}
         wanted |= raft.configuration.members() | raft.committed_configuration.members() | raft.peers().keys()
         wanted.discard(raft.id)
-        named = {i: host.peer for i, host in self._named.items() if i != raft.id}
-        return named | {i: table.peer(i) for i in sorted(wanted) if i in table.hosts}
+        found = {i: table.peer(i) for i in sorted(wanted) if i in table.hosts}
+        return found | {i: host.peer for i, host in self._named.items() if i != raft.id}
 
     def told(self, description: bytes) -> None:
         """A peer has said who belongs to the cluster. This node knows now how to reach those that it has not
-        heard of; their rows come with the log, which may be theirs to send."""
+        heard of, or that are not where its table says; their rows come with the log, which may be theirs to
+        send."""
         try:
             running = Running.decode(description)
         except ValueError:
             return
-        if running.cluster_id == self._node.settings.common.cluster_id:
-            self._named = {
-                m.member_id: Host(m.member_id, m.name, m.peer_urls, m.learner)
-                for m in running.members
-                if m.member_id not in self.table.hosts
-            }
-            self.look()
+        if running.cluster_id != self._node.settings.common.cluster_id:
+            return
+        astray = self._node.peers.one_way()
+        for m in running.members:
+            known = self.table.hosts.get(m.member_id)
+            if known is None or (m.member_id in astray and m.peer_urls != tuple(sorted(known.peer_urls))):
+                self._named[m.member_id] = Host(m.member_id, m.name, m.peer_urls, m.learner)
+            elif m.member_id in astray:
+                self._named.pop(m.member_id, None)  # somebody says that the table is right
+        self.look()
 
     @property
     def others(self) -> list[int]:
@@ -126,7 +131,7 @@ class Roster:
 
     def _changed(self) -> None:
         node = self._node
-        self._named = {i: host for i, host in self._named.items() if i not in self.table.hosts}
+        self._named = {i: host for i, host in self._named.items() if i not in self.table.hosts}  # it is news
         log.info(
             "members",
             shard=node.settings.shard,

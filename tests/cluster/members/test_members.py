@@ -32,10 +32,11 @@ class Hosts:
         self.base = free_base_port(9, shards + 2)
         self.running: dict[int, subprocess.Popen[bytes]] = {}
         self.removed: list[int] = []
+        self.moved: dict[int, int] = {}  # hosts that took other peer ports, by how many
         self._channels: dict[int, grpc.Channel] = {}
 
     def peer(self, host: int) -> str:
-        return f"http://127.0.0.1:{self.base + 100 * host + 1}"
+        return f"http://127.0.0.1:{self.base + 100 * host + 1 + self.moved.get(host, 0)}"
 
     def client(self, host: int) -> str:
         return f"127.0.0.1:{self.base + 100 * host}"
@@ -172,6 +173,20 @@ class Hosts:
         """The host that leads shard 0."""
         status = self.anywhere("Maintenance/Status", pb.StatusRequest(), pb.StatusResponse)
         return next((i for i in self.running if status.leader == self.member(i).ID), -1)
+
+    def lead(self, host: int) -> None:
+        """Have a host lead shard 0."""
+        member_id = self.member(host).ID
+
+        def leads() -> bool:
+            if (leader := self.leader()) == host:
+                return True
+            with contextlib.suppress(grpc.RpcError):
+                request = pb.MoveLeaderRequest(targetID=member_id)
+                self.call(leader, "Maintenance/MoveLeader", request, pb.MoveLeaderResponse)
+            return False
+
+        until(leads, LIMIT_S)
 
     def close(self) -> None:
         for process in self.running.values():
@@ -362,17 +377,7 @@ def test_a_host_that_was_down_while_one_was_added_that_leads_now_comes_back(host
     hosts.votes(7)
     new = hosts.member(7).ID
 
-    def leads() -> bool:
-        if hosts.leader() == 7:
-            return True
-        with contextlib.suppress(grpc.RpcError):
-            hosts.call(
-                hosts.leader(), "Maintenance/MoveLeader", pb.MoveLeaderRequest(targetID=new),
-                pb.MoveLeaderResponse,
-            )  # fmt: skip
-        return False
-
-    until(leads, LIMIT_S)
+    hosts.lead(7)
     process = hosts.start(away)
     put = pb.PutRequest(key=b"/back", value=b"v")
     with timed("a host came back that had not heard of the leader"):
@@ -383,3 +388,30 @@ def test_a_host_that_was_down_while_one_was_added_that_leads_now_comes_back(host
     assert f"member {new:x} is not in this cluster" not in said
     until(lambda: new in hosts.knows(away), LIMIT_S)
     assert other in hosts.running
+
+
+@pytest.mark.timeout(600)
+def test_a_host_that_was_down_while_one_moved_that_leads_now_comes_back(hosts: Hosts) -> None:
+    """It hears the leader, and knew no address to answer at."""
+    hosts.at_least(3)
+    moves, away = list(hosts.running)[:2]
+    hosts.running[away].kill()
+    hosts.running.pop(away).wait(30)
+    member_id, before = hosts.member(moves).ID, hosts.peer(moves)
+    hosts.moved[moves] = 50
+    request = pb.MemberUpdateRequest(ID=member_id, peerURLs=[hosts.peer(moves)])
+    hosts.settle(
+        lambda: member_id == hosts.member(moves).ID, "Cluster/MemberUpdate", request, pb.MemberUpdateResponse
+    )
+    other = next(i for i in hosts.running if i != moves)
+    put = pb.PutRequest(key=b"/moved", value=b"v")
+    until(lambda: _works(lambda: hosts.call(other, "KV/Put", put, pb.PutResponse)), LIMIT_S)
+    hosts.running[moves].terminate()
+    hosts.running[moves].wait(60)
+    hosts.start(moves)
+    assert hosts.peer(moves) != before
+    hosts.lead(moves)
+    process = hosts.start(away)
+    with timed("a host came back that had not heard where the leader is"):
+        until(lambda: _works(lambda: hosts.call(away, "KV/Put", put, pb.PutResponse)), LIMIT_S)
+    assert process.poll() is None

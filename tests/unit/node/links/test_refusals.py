@@ -24,6 +24,7 @@ class Socket:
         self.sent: list[list[bytes]] = []
         self.receive: Any = None
         self.trouble = ""
+        self.closed = False
         self.trusted: list[bytes] = []
         self.dropped: list[bytes] = []
 
@@ -37,8 +38,14 @@ class Socket:
     def drop(self, identity: bytes, reason: str) -> None:
         self.dropped.append(identity)
 
+    def stands(self) -> bool:
+        return not self.trouble
+
+    def hint(self) -> str:
+        return ""
+
     def close(self) -> None:
-        pass
+        self.closed = True
 
     def address(self, identity: bytes) -> str:
         return "10.0.0.9:5"
@@ -130,6 +137,35 @@ def test_a_member_that_this_node_has_not_heard_of_waits_until_its_peers_have_nam
     port.peers.follow()
     assert (port.trusted, port.frames, port.sent) == ([b"new"], [b"entries"], [])
     assert len(port.dialled) == 2, "and it is dialled, to be answered"
+
+
+def test_a_member_that_is_to_move_is_dialled_where_it_is_until_it_goes(port: Port) -> None:
+    """Its old link ended with the change: two hosts of three lost their leader until one was restarted."""
+    (old,) = port.dialled
+    port.members[2] = Peer(2, "h2", "127.0.0.1", 2480, ())
+    port.peers.follow()
+    assert (port.dialled, old.closed) == ([old], False)
+    old.trouble = "Connection refused"
+    port.peers.follow()
+    assert (len(port.dialled), old.closed) == (2, True)
+    del port.members[2]
+    port.peers.follow()
+    assert port.dialled[1].closed, "a member that went"
+
+
+def test_where_a_member_is_that_says_hello_and_is_not_reached_is_asked(port: Port) -> None:
+    """It has moved while this host was down."""
+    port.members[3] = Peer(3, "h3", "127.0.0.1", 2580, ())
+    port.peers.follow()
+    moved, other = port.dialled
+    assert port.peers.send(3, b"R", b"")
+    other.sent.clear()
+    port.receive([b"peer", hello(CLUSTER)])
+    port.seconds(1)
+    assert (port.peers.one_way(), [b"J"] in other.sent) == (set(), False)
+    moved.trouble = "Connection refused"
+    port.seconds(1)
+    assert (port.peers.one_way(), [b"J"] in other.sent) == ({2}, True)
 
 
 def test_a_member_that_nobody_names_is_refused_in_the_end(port: Port) -> None:

@@ -1,0 +1,92 @@
+"""Where a node looks for members: its table, and what peers say of those that it does not find there."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from cluster.members.table import Host
+from cluster.raft import Configuration
+from cluster.settings import Peer
+from node.members.roster import Roster
+
+OWN, OTHER, NEW = 1, 2, 3
+CLUSTER = 7
+
+
+class Node:
+    """What a roster asks of its node. Two members that know each other."""
+
+    def __init__(self) -> None:
+        seed = tuple(Peer(i, f"h{i}", "10.0.0.1", 2380 + i, (f"http://10.0.0.1:{2380 + i}",)) for i in (1, 2))
+        configuration = Configuration(frozenset((OWN, OTHER)), frozenset())
+        self.settings = SimpleNamespace(shard=1, common=SimpleNamespace(peers=seed, cluster_id=CLUSTER))
+        self.store = SimpleNamespace(hosts=tuple)
+        self.raft = SimpleNamespace(
+            id=OWN, configuration=configuration, committed_configuration=configuration, peers=dict
+        )
+        self.astray: set[int] = set()
+        self.peers = SimpleNamespace(follow=lambda: None, one_way=lambda: self.astray)
+
+
+def described(cluster_id: int = CLUSTER, **urls: str) -> bytes:
+    """``urls``: by member, ``m2=``."""
+    members = [
+        {"id": member.removeprefix("m"), "name": "", "peer_urls": [url], "learner": False}
+        for member, url in urls.items()
+    ]
+    said = {"cluster_id": f"{cluster_id:x}", "shards": 2, "depth": 1, "members": members, "removed": []}
+    return json.dumps(said).encode()
+
+
+def ports(roster: Roster) -> dict[int, int]:
+    return {member_id: peer.port for member_id, peer in roster.reachable().items()}
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node()
+
+
+@pytest.fixture
+def roster(node: Node) -> Roster:
+    return Roster(cast(Any, node), cast(Any, None))
+
+
+def test_a_member_that_peers_name_is_looked_for_there_until_the_table_names_it(roster: Roster) -> None:
+    roster.told(described(m1="http://10.0.0.1:2381", m3="http://10.0.0.1:2383"))
+    assert ports(roster) == {OTHER: 2382, NEW: 2383}, "and never this host itself"
+    row = Host(NEW, "", ("http://10.0.0.1:2384",))
+    roster.table.take([row.encode()])
+    assert ports(roster) == {OTHER: 2382, NEW: 2384}
+
+
+def test_a_member_that_is_not_reached_is_looked_for_where_peers_say(node: Node, roster: Roster) -> None:
+    elsewhere = described(m2="http://10.0.0.1:9999")
+    roster.told(elsewhere)
+    assert ports(roster) == {OTHER: 2382}, "it is reached where the table says: who says otherwise is behind"
+    node.astray = {OTHER}
+    roster.told(elsewhere)
+    assert ports(roster) == {OTHER: 9999}
+    roster.told(described(m2="http://10.0.0.1:2382"))
+    assert ports(roster) == {OTHER: 2382}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [b"", b"{}", b"[" * 100_000, described(8, m3="http://10.0.0.1:2383"), b'{"cluster_id": "zz"}',
+     b'{"cluster_id": "7", "shards": Infinity}'],
+)  # fmt: skip
+def test_an_answer_that_cannot_be_read_or_is_of_another_cluster_is_passed_over(
+    roster: Roster, odd: bytes
+) -> None:
+    roster.told(odd)
+    assert ports(roster) == {OTHER: 2382}
+
+
+def test_a_member_at_an_address_that_is_none_is_no_fault(roster: Roster) -> None:
+    roster.told(described(m3="no URL"))
+    assert ports(roster) == {OTHER: 2382, NEW: 0}
