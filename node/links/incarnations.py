@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 REFUSED = (
-    "member {:x} came back without the data that it had: its old votes and acknowledged "
-    "writes are lost, so it may not "
-    "take part under its old identity. Remove the member and add it again as a new one, "
-    "with an empty data directory"
+    # etcd's words, then why
+    "member {:x} has already been bootstrapped: it came back without the data that it had. Its old votes and "
+    "acknowledged writes are lost, so it may not take part under its old identity. Remove the member and add "
+    "it again as a new one, with an empty data directory"
 )
 
 

@@ -155,7 +155,7 @@ def test_a_member_emptied_before_a_peer_ever_heard_it_is_refused_by_that_peer(tm
         nodes.settings[2] = replace(nodes.settings[2], incarnation=99)
         nodes.start(2)
         assert nodes.processes.pop(2).wait(30) == FATAL_EXIT
-        assert "member 2 came back without the data that it had" in nodes.logs(2)
+        assert "has already been bootstrapped: it came back without the data that it had" in nodes.logs(2)
         assert nodes.processes[3].poll() is None
         nodes.start(1)
         assert get(leader_front(nodes), b"a", b"\0").count == 2
