@@ -123,9 +123,9 @@ PEER_KINDS: dict[PeerKind, Kind] = {
         "the next frame is answered again"),
     PeerKind.REFUSED: _peer(PeerKind.REFUSED, "code u8, reason in UTF-8", "HELLO again after 5 s",
         "the next frame is answered with WHO, and the hello refused again"),
-    PeerKind.JOIN: Kind("JOIN", "J", "host that is to join; node that has not heard of a member", "node",
-        "empty: who belongs to the cluster?", "JOIN: JSON of cluster ID, shards, depth, members",
-        "asked again, of the next host; each second", 8),
+    PeerKind.JOIN: Kind("JOIN", "J", "host that is to join; replica that does not find who says hello",
+        "node; replica of the same shard", "empty: who belongs to the cluster?",
+        "JOIN: JSON of cluster ID, shards, depth, members", "asked again, of the next host; each second", 8),
 }
 
 PEER_FRAMES = frozenset(int(k) for k in PEER_KINDS) - {

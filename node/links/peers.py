@@ -71,8 +71,8 @@ class Roster(Protocol):
 
     def reachable(self) -> dict[int, Peer]: ...
     def is_removed(self, member_id: int) -> bool: ...
-    def described(self) -> bytes: ...
-    def told(self, description: bytes) -> None: ...
+    def described(self, *, alone: bool = False) -> bytes: ...
+    def told(self, member_id: int, description: bytes) -> None: ...
 
 
 class PeerLink:
@@ -84,11 +84,11 @@ class PeerLink:
         peer: Peer,
         hello: Callable[[int], bytes],
         refused: Callable[[Peer, int, str], None],
-        told: Callable[[bytes], None],
+        described: Callable[[], bytes],
         now: Callable[[], float],
     ) -> None:
         self.peer = peer
-        self._on_told = told
+        self._described = described
         self._hello = hello
         self._on_refused = refused
         self._now = now
@@ -112,11 +112,6 @@ class PeerLink:
             return True
         self.failures += 1
         return False
-
-    def ask_members(self) -> None:
-        """Ask who belongs to the cluster, if somebody is there."""
-        if self._greeted:
-            self._socket.send([_JOIN])
 
     def trouble(self) -> tuple[str, str]:
         """Why nothing arrives at this peer, as far as this side knows, and what to look at; empty while all
@@ -169,8 +164,8 @@ class PeerLink:
             if frame[1] == REFUSED_VERSION:  # it may speak the next one
                 self._version = self._version + 1 if self._version < HIGHEST else LOWEST
             self._on_refused(self.peer, frame[1], reason)
-        elif frame[:1] == _JOIN and len(frame) > 1:
-            self._on_told(frame[1:])
+        elif frame == _JOIN:  # this node was added, or has moved, while the peer was down
+            self._socket.send([_JOIN + self._described()])
 
     def close(self) -> None:
         self._socket.close()
@@ -245,8 +240,8 @@ class Peers:
     def _link(self, peer: Peer) -> PeerLink:
         endpoint = peer_endpoint(peer.host, peer.port + self._shard)
         connect = partial(_dial, self._machine, endpoint, self._silence_s)
-        return PeerLink(
-            connect, peer, self._hello, self._on_refused, self._roster.told, self._loop.time)
+        described = partial(self._roster.described, alone=True)
+        return PeerLink(connect, peer, self._hello, self._on_refused, described, self._loop.time)
 
     def follow(self) -> None:
         """Members have changed, perhaps: links to those that went end, others begin."""
@@ -272,16 +267,26 @@ class Peers:
         if self._roster.is_removed(member_id) or not self._unheard.hold(identity, member_id, hello, now):
             self._refuse_unknown(identity, member_id)
         else:
-            self._ask_members(now)
+            self._router.send([identity, _JOIN])
 
-    def _ask_members(self, now: float) -> None:
-        if self._unheard.asks(now, unreached=bool(self.one_way())):
-            for link in self.links.values():
-                link.ask_members()
+    def _ask_where(self) -> None:
+        """Those whose hellos wait, and those that reach this node and are not reached where it looks for
+        them."""
+        astray = {i for i, link in self.links.items() if link.trouble()[0]}
+        one_way = [identity for identity, member_id in self._accepted.items() if member_id in astray]
+        for identity in self._unheard.waiting() + one_way:
+            self._router.send([identity, _JOIN])
 
-    def one_way(self) -> set[int]:
-        """Members that reach this node, and are not reached where it looks for them."""
-        return {i for i in set(self._accepted.values()) if i in self.links and self.links[i].trouble()[0]}
+    def _on_join(self, identity: bytes, description: bytes) -> None:
+        """Somebody asks who belongs to the cluster, or says so who was asked."""
+        if not description:
+            self._router.send([identity, _JOIN + self._roster.described()])
+            return
+        member_id = self._unheard.member(identity)
+        if member_id is None:
+            member_id = self._accepted.get(identity)
+        if member_id is not None:
+            self._roster.told(member_id, description)
 
     def _refuse_unknown(self, identity: bytes, member_id: int) -> None:
         if self._roster.is_removed(member_id):
@@ -301,8 +306,8 @@ class Peers:
             if self._on_front(identity, frame[1:], self._router.send):
                 self._router.trust(identity)
             return
-        if frame == _JOIN:
-            self._router.send([identity, _JOIN + self._roster.described()])
+        if kind == _JOIN:
+            self._on_join(identity, frame[1:])
             return
         if kind == _HELLO:
             self._on_hello(identity, frame)
@@ -314,7 +319,7 @@ class Peers:
                 return
             if len(frame) <= _MOST_EARLY_BYTES:
                 self._keep_early(identity, frame)
-            if identity not in self._unheard:
+            if self._unheard.member(identity) is None:
                 self._router.send([identity, _WHO])
             return
         self._take(identity, member_id, frame)
@@ -411,10 +416,9 @@ class Peers:
 
     def look(self) -> None:
         """Each second."""
-        now = self._loop.time()
-        for identity, member_id in self._unheard.overdue(now):
+        for identity, member_id in self._unheard.overdue(self._loop.time()):
             self._refuse_unknown(identity, member_id)
-        self._ask_members(now)
+        self._ask_where()
         for link in self.links.values():
             link.look()
 

@@ -1,16 +1,14 @@
 """Hellos of members that a node has not heard of: they were added while it was down.
 
-If one of them leads, nobody else sends this node the log that names it. So the hello waits while the node
-asks the peers that it knows who belongs to the cluster. Whoever none of them names is refused. The peers are
-asked, too, where a member says hello and is not reached: it has moved meanwhile.
+If one of them leads, nobody else sends this node the log that names it. So the hello waits while its sender
+is asked who belongs to the cluster. Whoever does not say that he does is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
 
-PATIENCE_S = 3.0  # a hello waits for so long; the peers are asked at once, and each second
-_ASK_S = 0.5  # they are not asked more often, whoever says hello
+PATIENCE_S = 3.0  # a hello waits for so long; its sender is asked at once, and each second
 MOST_HELD = 64  # hellos
 
 
@@ -20,10 +18,6 @@ class Unheard:
     def __init__(self) -> None:
         # by identity: when it came first, the member that it names, and the frame
         self._held: dict[bytes, tuple[float, int, bytes]] = {}
-        self._asked_at = float("-inf")
-
-    def __contains__(self, identity: bytes) -> bool:
-        return identity in self._held
 
     def hold(self, identity: bytes, member_id: int, frame: bytes, now: float) -> bool:
         """Keep a hello; False if there are too many, or this one has named another member before."""
@@ -34,12 +28,14 @@ class Unheard:
         self._held[identity] = now, member_id, frame
         return True
 
-    def asks(self, now: float, *, unreached: bool = False) -> bool:
-        """Whether peers are to be asked now. ``unreached``: where somebody else is now, too."""
-        if not (self._held or unreached) or now < self._asked_at + _ASK_S:
-            return False
-        self._asked_at = now
-        return True
+    def member(self, identity: bytes) -> int | None:
+        """Whom the hello names that is kept; None: none is."""
+        held = self._held.get(identity)
+        return held[1] if held is not None else None
+
+    def waiting(self) -> list[bytes]:
+        """Who said them."""
+        return list(self._held)
 
     def heard(self, known: Container[int]) -> list[tuple[bytes, bytes]]:
         """Take out the identities and hellos of those that are known by now."""
@@ -50,7 +46,7 @@ class Unheard:
         return found
 
     def overdue(self, now: float) -> list[tuple[bytes, int]]:
-        """Take out the identities and members of those that nobody has named."""
+        """Take out the identities and members that have said nothing for too long."""
         found = [(identity, member_id) for identity, (since, member_id, _) in self._held.items()
                  if now >= since + PATIENCE_S]
         for identity, _ in found:

@@ -63,8 +63,8 @@ class Roster:
         self.ends = True  # then; off in drills
         self._running = False
         self._connected: dict[int, float] = {}  # members that links were found to stand to, since when
-        # as peers say: members that this node has not heard of, and where those are that it does not reach
-        self._named: dict[int, Host] = {}
+        # where members are, as they say, that this node has not heard of, or does not reach
+        self._told: dict[int, Host] = {}
         self.table.subscribe(self._changed)
 
     def start(self) -> None:
@@ -98,26 +98,20 @@ class Roster:
         wanted |= raft.configuration.members() | raft.committed_configuration.members() | raft.peers().keys()
         wanted.discard(raft.id)
         found = {i: table.peer(i) for i in sorted(wanted) if i in table.hosts}
-        return found | {i: host.peer for i, host in self._named.items() if i != raft.id}
+        return found | {i: host.peer for i, host in self._told.items()}
 
-    def told(self, description: bytes) -> None:
-        """A peer has said who belongs to the cluster. This node knows now how to reach those that it has not
-        heard of, or that are not where its table says; their rows come with the log, which may be theirs to
-        send."""
+    def told(self, member_id: int, description: bytes) -> None:
+        """A member that this node has not heard of, or that is not where the table says, has told who belongs
+        to the cluster. Where it is itself counts until the table changes; its row comes with the log, which
+        may be its own to send."""
         try:
             running = Running.decode(description)
         except ValueError:
             return
-        if running.cluster_id != self._node.settings.common.cluster_id:
-            return
-        astray = self._node.peers.one_way()
-        for m in running.members:
-            known = self.table.hosts.get(m.member_id)
-            if known is None or (m.member_id in astray and m.peer_urls != tuple(sorted(known.peer_urls))):
-                self._named[m.member_id] = Host(m.member_id, m.name, m.peer_urls, m.learner)
-            elif m.member_id in astray:
-                self._named.pop(m.member_id, None)  # somebody says that the table is right
-        self.look()
+        told = next((m for m in running.members if m.member_id == member_id), None)
+        if told is not None and running.cluster_id == self._node.settings.common.cluster_id:
+            self._told[member_id] = Host(member_id, told.name, told.peer_urls, told.learner)
+            self.look()
 
     @property
     def others(self) -> list[int]:
@@ -131,7 +125,7 @@ class Roster:
 
     def _changed(self) -> None:
         node = self._node
-        self._named = {i: host for i, host in self._named.items() if i not in self.table.hosts}  # it is news
+        self._told = {i: host for i, host in self._told.items() if i not in self.table.hosts}
         log.info(
             "members",
             shard=node.settings.shard,
@@ -210,10 +204,13 @@ class Roster:
         """Members that have published themselves."""
         return {member.ID for member in self.listed() if member.name}
 
-    def described(self) -> bytes:
+    def described(self, *, alone: bool = False) -> bytes:
         """What a host that wants to join is told (``tools.muster.host.identity.joining``), and who asks by
-        HTTP."""
+        HTTP. ``alone``: of this member, for one that does not find it, in a message that a stranger may
+        send."""
         common = self._node.settings.common
+        listed = [m for m in self.listed() if common.member_id == m.ID or not alone]
+        removed = [] if alone else [i for i, host in sorted(self.table.hosts.items()) if host.removed]
         return json.dumps(
             {
                 "cluster_id": f"{common.cluster_id:x}",
@@ -227,8 +224,8 @@ class Roster:
                         "client_urls": list(m.clientURLs),
                         "learner": m.isLearner,
                     }
-                    for m in self.listed()
+                    for m in listed
                 ],
-                "removed": [f"{i:x}" for i, h in sorted(self.table.hosts.items()) if h.removed],
+                "removed": [f"{i:x}" for i in removed],
             }
         ).encode()

@@ -1,4 +1,4 @@
-"""Where a node looks for members: its table, and what peers say of those that it does not find there."""
+"""Where a node looks for members: its table, and what those say themselves that it does not find there."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ class Node:
         self.raft = SimpleNamespace(
             id=OWN, configuration=configuration, committed_configuration=configuration, peers=dict
         )
-        self.astray: set[int] = set()
-        self.peers = SimpleNamespace(follow=lambda: None, one_way=lambda: self.astray)
+        self.peers = SimpleNamespace(follow=lambda: None)
 
 
 def described(cluster_id: int = CLUSTER, **urls: str) -> bytes:
@@ -47,46 +46,37 @@ def ports(roster: Roster) -> dict[int, int]:
 
 
 @pytest.fixture
-def node() -> Node:
-    return Node()
+def roster() -> Roster:
+    return Roster(cast(Any, Node()), cast(Any, None))
 
 
-@pytest.fixture
-def roster(node: Node) -> Roster:
-    return Roster(cast(Any, node), cast(Any, None))
-
-
-def test_a_member_that_peers_name_is_looked_for_there_until_the_table_names_it(roster: Roster) -> None:
-    roster.told(described(m1="http://10.0.0.1:2381", m3="http://10.0.0.1:2383"))
-    assert ports(roster) == {OTHER: 2382, NEW: 2383}, "and never this host itself"
+def test_a_member_is_looked_for_where_it_says_until_the_table_names_it(roster: Roster) -> None:
+    roster.told(NEW, described(m1="http://10.0.0.1:9", m2="http://10.0.0.1:9", m3="http://10.0.0.1:2383"))
+    assert ports(roster) == {OTHER: 2382, NEW: 2383}, "it speaks for itself alone"
     row = Host(NEW, "", ("http://10.0.0.1:2384",))
     roster.table.take([row.encode()])
     assert ports(roster) == {OTHER: 2382, NEW: 2384}
 
 
-def test_a_member_that_is_not_reached_is_looked_for_where_peers_say(node: Node, roster: Roster) -> None:
-    elsewhere = described(m2="http://10.0.0.1:9999")
-    roster.told(elsewhere)
-    assert ports(roster) == {OTHER: 2382}, "it is reached where the table says: who says otherwise is behind"
-    node.astray = {OTHER}
-    roster.told(elsewhere)
+def test_a_member_that_has_moved_is_looked_for_there(roster: Roster) -> None:
+    roster.told(OTHER, described(m2="http://10.0.0.1:9999"))
     assert ports(roster) == {OTHER: 9999}
-    roster.told(described(m2="http://10.0.0.1:2382"))
-    assert ports(roster) == {OTHER: 2382}
+    roster.table.take([Host(OTHER, "", ("http://10.0.0.1:9998",)).encode()])
+    assert ports(roster) == {OTHER: 9998}
 
 
 @pytest.mark.parametrize(
     "odd",
     [b"", b"{}", b"[" * 100_000, described(8, m3="http://10.0.0.1:2383"), b'{"cluster_id": "zz"}',
-     b'{"cluster_id": "7", "shards": Infinity}'],
+     b'{"cluster_id": "7", "shards": Infinity}', described(m2="http://10.0.0.1:2383")],
 )  # fmt: skip
-def test_an_answer_that_cannot_be_read_or_is_of_another_cluster_is_passed_over(
+def test_an_answer_that_cannot_be_read_or_does_not_name_its_sender_is_passed_over(
     roster: Roster, odd: bytes
 ) -> None:
-    roster.told(odd)
+    roster.told(NEW, odd)
     assert ports(roster) == {OTHER: 2382}
 
 
 def test_a_member_at_an_address_that_is_none_is_no_fault(roster: Roster) -> None:
-    roster.told(described(m3="no URL"))
+    roster.told(NEW, described(m3="no URL"))
     assert ports(roster) == {OTHER: 2382, NEW: 0}

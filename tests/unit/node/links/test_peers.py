@@ -37,10 +37,10 @@ class Fixed:
     def is_removed(self, member_id: int) -> bool:
         return member_id in self.removed
 
-    def described(self) -> bytes:
+    def described(self, *, alone: bool = False) -> bytes:
         return b"{}"
 
-    def told(self, description: bytes) -> None:
+    def told(self, member_id: int, description: bytes) -> None:
         pass
 
 
@@ -155,7 +155,7 @@ def test_a_host_that_is_refused_says_hello_again_after_a_while_or_on_another_con
         Peer(2, "h2", "10.0.0.2", 2380),
         lambda version: b"H",
         lambda *given: refused.append(given),
-        lambda description: None,
+        lambda: b"{}",
         lambda: now[0],
     )
     receive, opened = made
@@ -174,6 +174,8 @@ def test_a_host_that_is_refused_says_hello_again_after_a_while_or_on_another_con
     now[0] += RETRY_S
     link.look()
     assert socket.sent == [b"H", b"H"]
+    receive([b"J"])
+    assert socket.sent.pop() == b"J{}", "a peer that does not find this node asks where it is"
     receive([b"X" + bytes((REFUSED_CLUSTER,)) + b"cluster ID mismatch"])
     opened()
     assert socket.sent == [b"H"] * 3
@@ -229,7 +231,7 @@ def link_that_names_its_version(now: list[float]) -> tuple[PeerLink, Socket, lis
 
     peer = Peer(2, "h2", "10.0.0.2", 2380)
     link = PeerLink(
-        connect, peer, lambda version: b"H%d" % version, lambda *given: None, lambda description: None,
+        connect, peer, lambda version: b"H%d" % version, lambda *given: None, lambda: b"{}",
         lambda: now[0],
     )
     return link, socket, made
