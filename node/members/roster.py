@@ -109,9 +109,14 @@ class Roster:
         except ValueError:
             return
         told = next((m for m in running.members if m.member_id == member_id), None)
-        if told is not None and running.cluster_id == self._node.settings.common.cluster_id:
+        if told is None or running.cluster_id != self._node.settings.common.cluster_id:
+            return
+        known = self.table.hosts.get(member_id)
+        if known is None or tuple(sorted(known.peer_urls)) != told.peer_urls:
             self._told[member_id] = Host(member_id, told.name, told.peer_urls, told.learner)
-            self.look()
+        else:  # the table is right: it cannot be reached there, which may be a matter of the network
+            self._told.pop(member_id, None)
+        self.look()
 
     @property
     def others(self) -> list[int]:
