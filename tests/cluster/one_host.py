@@ -39,7 +39,7 @@ class Host:
     def leads(self) -> bool:
         """Whether its node has voted for itself and serves."""
         assert self.process.poll() is None, self.log.read_text()
-        return b"leading" in self.log.read_bytes()
+        return b"became leader" in self.log.read_bytes()
 
     def serves(self) -> bool:
         """Whether it leads and its port answers."""

@@ -17,8 +17,8 @@ import pytest
 
 from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import environment, until
+from tests.cluster.members.hosts import LIMIT_S, Hosts
 from tests.cluster.members.test_forced import asked
-from tests.cluster.members.test_members import LIMIT_S, Hosts
 
 SHARDS = 2
 FORCED = "--force-new-cluster"

@@ -22,7 +22,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from node.backup.salvage import Salvaged
 from tests.cluster.local_cluster import environment, until
-from tests.cluster.members.test_members import LIMIT_S, Hosts
+from tests.cluster.members.hosts import LIMIT_S, Hosts
 from tools.muster.config.parse import ConfigError
 from tools.muster.host import salvaging
 

@@ -16,8 +16,8 @@ import pytest
 
 from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import until
+from tests.cluster.members.hosts import LIMIT_S, Hosts, Writer
 from tests.cluster.members.test_forced import asked, three
-from tests.cluster.members.test_members import LIMIT_S, Hosts, Writer
 
 OLD, NEW = 1, 6  # places, each with ports and a folder of its own
 

@@ -12,7 +12,7 @@ import pytest
 
 from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import command, environment, until
-from tests.cluster.members.test_members import LIMIT_S, Hosts
+from tests.cluster.members.hosts import LIMIT_S, Hosts
 
 
 class SecondAddress(Hosts):
