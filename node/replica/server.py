@@ -588,7 +588,9 @@ class Node:
         self.roster.changes.leading()
         self.standing.say_state()
         self.upkeep.publishing.publish()
-        log.info("leading", shard=self.settings.shard, term=self.raft.term, revision=self.store.revision)
+        # etcd's words, by which people and scripts find it
+        log.info(f"{self.raft.id:x} became leader at term {term}", shard=self.settings.shard, term=term,
+                 revision=self.store.revision)
 
     def _leader_changed(self) -> None:
         leading = self.writes.leader

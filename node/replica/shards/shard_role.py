@@ -333,8 +333,9 @@ class ShardRole:
                     leading.serve()
                     self.node.standing.say_state()
                     log.info(
-                        "leading", shard=self.settings.shard, term=leading.term, revision=self.store.revision
-                    )
+                        f"{self.raft.id:x} became leader at term {leading.term}",
+                        shard=self.settings.shard, term=leading.term, revision=self.store.revision,
+                    )  # fmt: skip
             if leading is not None:
                 leading.applied_record(order_index, order_term, attempts)
         if leading is not None:
