@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.interop.etcd.built import CHANGED, without
+from tests.interop.etcd.built import MEMBERS, without
 
 OURS = """package integration
 
@@ -33,7 +33,7 @@ func (m *Member) Launch() error {
 """
 IMPORTS = 'package integration\n\nimport (\n\t"fmt"\n{}\n\t"go.etcd.io/types"\n)\n'
 UNUSED = '\t"os"\n\n\town "go.etcd.io/etcd/server"\n\t"go.etcd.io/raft/v3"'
-LINES = "".join(f"\n// {old}" for old in CHANGED)
+LINES = "".join(f"\n// {old}" for old in MEMBERS)
 
 
 def test_functions_that_are_ours_go_and_so_do_imports_that_were_for_them_alone() -> None:
@@ -41,5 +41,5 @@ def test_functions_that_are_ours_go_and_so_do_imports_that_were_for_them_alone()
     assert found.startswith(IMPORTS.format("") + KEPT)
     for words in ("Getpid", "Started", "(m *Member)", "func New"):
         assert words not in found
-    for new in CHANGED.values():
+    for new in MEMBERS.values():
         assert new in found

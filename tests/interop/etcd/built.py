@@ -1,9 +1,9 @@
 """etcd's own tests, downloaded by Go and built, with its tools, and a program ``etcd`` that starts muster.
 
-Nothing of the tests is changed. Their module is a part of etcd's repository and says so by ``replace``; these
-lines are taken out, so that Go fetches the other parts as it does for anybody. Where the tests of etcd's
-client start etcd's servers inside their own process, ``muster.go`` starts processes of muster: the functions
-that it has are taken out of etcd's ``framework/integration/cluster.go``.
+Nothing of the tests is changed but a type's name. Their module is a part of etcd's repository and says so by
+``replace``; these lines are taken out, so that Go fetches the other parts as it does for anybody. Where the
+integration tests start etcd's servers inside their own process, ``muster.go`` starts processes of muster: the
+functions that it has are taken out of etcd's ``framework/integration/cluster.go``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.interop.toolchain import cache
@@ -27,7 +28,8 @@ WHOLE = "go.etcd.io/etcd/v3@v3.6.8"  # the newest of the root that was published
 EXAMPLE = "etcd.conf.yml.sample"
 TOOLS = {"etcdctl": "etcdctl/v3", "etcdutl": "etcdutl/v3", "etcd.real": "server/v3"}
 _CLIENT = "integration/clientv3"
-CLIENT = (_CLIENT, *(f"{_CLIENT}/{part}" for part in (
+#: Those whose tests start servers inside their own process.
+INSIDE = ("integration", _CLIENT, *(f"{_CLIENT}/{part}" for part in (
     "concurrency", "connectivity", "experimental/recipes", "lease", "naming")))
 PACKAGES = ("common", "e2e")
 PROGRAM = "PROGRAM_OF_MEMBERS"  # of the environment, as muster.go reads it
@@ -80,7 +82,7 @@ def built() -> Path:
                 made = str(programs / f"{package}.test")
                 _go("test", "-vet=off", "-tags=e2e", "-c", "-o", made, f"./{package}", cwd=home / "tests")
             (home / "done").touch()
-        _clients(home)
+        _inside(home)
     return home
 
 
@@ -89,41 +91,54 @@ def binary(package: str) -> str:
     return f"{package.replace('/', '-')}.test"
 
 
-def _clients(home: Path) -> None:
-    """The tests of etcd's client, with members that are processes of muster."""
-    ours, made = _MEMBER.read_text(), home / "clients"
-    version = hashlib.sha256(ours.encode()).hexdigest()
+def _inside(home: Path) -> None:
+    """The tests that start servers themselves, with members that are processes of muster."""
+    ours, made = _MEMBER.read_text(), home / "inside"
+    version = hashlib.sha256(repr((ours, MEMBERS, CHANGED, INSIDE)).encode()).hexdigest()
     if made.exists() and made.read_text() == version:
         return
-    framework = home / "tests" / "framework" / "integration"
-    original = home / "cluster.go"
-    if not original.exists():
-        shutil.copyfile(framework / "cluster.go", original)
-    (framework / "cluster.go").write_text(without(original.read_text(), ours))
-    (framework / "muster.go").write_text(ours)
-    for package in CLIENT:
+    module = _downloaded(MODULE)
+    for path, changes in CHANGED.items():
+        (home / "tests" / path).write_text(changed((module / path).read_text(), changes))
+    framework = Path("framework", "integration")
+    original = (module / framework / "cluster.go").read_text()
+    (home / "tests" / framework / "cluster.go").write_text(without(original, ours))
+    (home / "tests" / framework / "muster.go").write_text(ours)
+    for package in INSIDE:
         to = str(home / "programs" / binary(package))
         _go("test", "-vet=off", "-c", "-o", to, f"./{package}", cwd=home / "tests")
     made.write_text(version)
 
 
+#: What is changed where: a tick is a heartbeat there. With ten of them to an election the least lease is of a
+#: second, and a process needs more than a server inside a test.
 CHANGED = {
+    "framework/config/cluster.go": {"TickDuration = 10 *": "TickDuration = 65 *"},
+    "integration/hashkv_test.go": {"*etcdserver.EtcdServer": "*integration2.Server"},
+}
+#: And in the file whose functions ``muster.go`` takes the place of.
+MEMBERS = {
     "type Member struct {\n": "type Member struct {\n\tprocess\n",
     "*etcdserver.EtcdServer\n": "*Server\n",
     'URLScheme    = "unix"': 'URLScheme    = "http"',
     'URLSchemeTLS = "unixs"': 'URLSchemeTLS = "https"',
     "m := &Member{\n": "m := &Member{\n\t\tprocess:      process{given: mcfg},\n",
-    "m.TickMs = uint(framecfg.TickDuration / time.Millisecond)\n": "m.TickMs = heartbeatMs\n",
 }
 _FUNCTION = re.compile(r"^func (\([^)]*\) )?(\w+)\(", re.M)
+
+
+def changed(text: str, changes: Mapping[str, str]) -> str:
+    """A file of etcd's with other words, each of which it has once."""
+    for old, new in changes.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
 
 
 def without(original: str, ours: str) -> str:
     """etcd's file less the functions that ``muster.go`` has, and less the imports that nobody needs then."""
     own = {found.group(0) for found in _FUNCTION.finditer(ours)}
-    for old, new in CHANGED.items():
-        assert original.count(old) == 1, old
-        original = original.replace(old, new)
+    original = changed(original, MEMBERS)
     for found in reversed(list(_FUNCTION.finditer(original))):
         if found.group(0) in own:
             end = original.index("\n}\n", found.start()) + 3
@@ -157,7 +172,7 @@ def place(home: Path, to: Path, package: str) -> Path:
     where.mkdir(parents=True)
     for folder in {to / "etcd" / "tests", where.parent}:
         (folder / "fixtures").symlink_to(home / "tests" / "fixtures")
-    if package in CLIENT:
+    if package in INSIDE:
         expired = Path("tests", "integration", "fixtures-expired")
         (to / "etcd" / expired).symlink_to(home / expired)
     (to / "etcd" / EXAMPLE).symlink_to(home / EXAMPLE)

@@ -5,6 +5,7 @@ package integration
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/coreos/go-semver/semver"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/testutil"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/client/pkg/v3/types"
@@ -29,12 +31,12 @@ import (
 
 const (
 	program     = "PROGRAM_OF_MEMBERS" // of the environment
-	heartbeatMs = 65                   // with ten of them to an election the least lease is of a second
 	peerPorts   = 20                   // from each peer URL's on, for as many shards
 	bridgePorts = 31000
 	firstGroup  = 20000
 	readyLimit  = 60 * time.Second
 	stopLimit   = 15 * time.Second
+	tailBytes   = 4096
 )
 
 // Server is what the tests ask of a member's server. Whatever is not here no other process can be asked: the
@@ -47,6 +49,26 @@ type Server struct {
 	client  *clientv3.Client
 	mu      sync.Mutex
 	id      types.ID
+}
+
+// tail keeps the last of what a process says.
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (t *tail) Write(said []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, said...)
+	t.text = t.text[max(0, len(t.text)-tailBytes):]
+	return os.Stderr.Write(said)
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.text)
 }
 
 // process is what a Member has besides.
@@ -80,6 +102,11 @@ func (s *Server) MemberID() types.ID {
 		if found := s.status(5 * time.Second); found != nil {
 			s.id = types.ID(found.Header.MemberId)
 		}
+		select {
+		case <-s.ended:
+			return s.id
+		default:
+		}
 	}
 	return s.id
 }
@@ -100,6 +127,21 @@ func (s *Server) Term() uint64 {
 	return 0
 }
 
+func (s *Server) Alarm(ctx context.Context, asked *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	return pb.NewMaintenanceClient(s.client.ActiveConnection()).Alarm(ctx, asked)
+}
+
+// TryTransferLeadershipOnShutdown: a process of muster does it when it is told to end.
+func (s *Server) TryTransferLeadershipOnShutdown() error {
+	s.command.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.ended:
+		return nil
+	case <-time.After(stopLimit):
+		return fmt.Errorf("a member has not ended within %s", stopLimit)
+	}
+}
+
 func (s *Server) StopNotify() <-chan struct{} { return s.ended }
 
 func (s *Server) ReadyNotify() <-chan struct{} {
@@ -113,6 +155,13 @@ func (s *Server) ClusterVersion() *semver.Version { return semver.New("3.5.0") }
 func (s *Server) HardStop() { s.Stop() }
 
 func (s *Server) Stop() {
+	s.mu.Lock()
+	if s.id == 0 { // it may be asked later
+		if found := s.status(2 * time.Second); found != nil {
+			s.id = types.ID(found.Header.MemberId)
+		}
+	}
+	s.mu.Unlock()
 	s.client.Close()
 	s.command.Process.Signal(syscall.SIGTERM)
 	select {
@@ -186,19 +235,49 @@ func secured(prefix string, info *transport.TLSInfo) []string {
 		}
 		flags = append(flags, ca)
 	}
+	if prefix != "" {
+		if info.ClientCertFile != "" {
+			flags = append(flags, "--peer-client-cert-file="+info.ClientCertFile,
+				"--peer-client-key-file="+info.ClientKeyFile)
+		}
+		return flags
+	}
+	names := make([]string, 0, len(info.CipherSuites))
+	for _, suite := range info.CipherSuites {
+		names = append(names, tls.CipherSuiteName(suite))
+	}
+	if len(names) > 0 {
+		flags = append(flags, "--cipher-suites="+strings.Join(names, ","))
+	}
+	versions := map[uint16]string{tls.VersionTLS12: "TLS1.2", tls.VersionTLS13: "TLS1.3"}
+	if info.MinVersion != 0 {
+		flags = append(flags, "--tls-min-version="+versions[info.MinVersion])
+	}
+	if info.MaxVersion != 0 {
+		flags = append(flags, "--tls-max-version="+versions[info.MaxVersion])
+	}
 	return flags
 }
 
+// listens: a clone of a member, which has no listeners, is not to be in its way.
+func (m *Member) listens() (peers, clients string) {
+	if m.PeerListeners != nil {
+		return m.PeerURLs.String(), m.clientScheme() + "://127.0.0.1:" + m.Port + "," + m.ClientURLs.String()
+	}
+	free := func() string { return NewLocalListener(nil).Addr().String() }
+	return SchemeFromTLSInfo(m.PeerTLSInfo) + "://" + free(), m.clientScheme() + "://" + free()
+}
+
 func (m *Member) flags() []string {
-	client := m.clientScheme() + "://127.0.0.1:" + m.Port
+	peers, clients := m.listens()
 	state := "existing"
 	if m.NewCluster {
 		state = "new"
 	}
 	flags := []string{
 		"--name=" + m.Name, "--data-dir=" + m.DataDir,
-		"--listen-peer-urls=" + m.PeerURLs.String(), "--initial-advertise-peer-urls=" + m.PeerURLs.String(),
-		"--listen-client-urls=" + client + "," + m.ClientURLs.String(),
+		"--listen-peer-urls=" + peers, "--initial-advertise-peer-urls=" + m.PeerURLs.String(),
+		"--listen-client-urls=" + clients,
 		"--advertise-client-urls=" + m.ClientURLs.String(),
 		"--initial-cluster=" + m.InitialPeerURLsMap.String(), "--initial-cluster-state=" + state,
 		"--initial-cluster-token=" + m.InitialClusterToken,
@@ -231,6 +310,9 @@ func (m *Member) flags() []string {
 		flags = append(flags, fmt.Sprintf(
 			"--feature-gates=LeaseCheckpoint=true,LeaseCheckpointPersist=%v", m.given.LeaseCheckpointPersist))
 	}
+	if m.ForceNewCluster {
+		flags = append(flags, "--force-new-cluster")
+	}
 	if m.Metrics != "" {
 		flags = append(flags, "--metrics="+m.Metrics)
 	}
@@ -245,7 +327,8 @@ func grouped() bool {
 
 func (m *Member) Launch() error {
 	command := exec.Command(os.Getenv(program), m.flags()...)
-	command.Stdout, command.Stderr = os.Stdout, os.Stderr
+	said := &tail{}
+	command.Stdout, command.Stderr, command.WaitDelay = os.Stdout, said, time.Second
 	if grouped() {
 		group := syscall.Credential{Uid: 0, Gid: uint32(firstGroup + m.UniqNumber)}
 		command.SysProcAttr = &syscall.SysProcAttr{Credential: &group}
@@ -254,7 +337,11 @@ func (m *Member) Launch() error {
 		return err
 	}
 	m.Closed = false
-	m.Server = &Server{Cfg: m.ServerConfig, command: command, ended: make(chan struct{})}
+	server := &Server{Cfg: m.ServerConfig, command: command, ended: make(chan struct{})}
+	if m.Server != nil {
+		server.id = m.Server.id // of its data directory
+	}
+	m.Server = server
 	go func(ended chan struct{}) {
 		command.Wait()
 		close(ended)
@@ -269,7 +356,7 @@ func (m *Member) Launch() error {
 		}
 		select {
 		case <-m.Server.ended:
-			return fmt.Errorf("member %s has ended", m.Name)
+			return fmt.Errorf("member %s has ended: %s", m.Name, said)
 		default:
 		}
 		if time.Now().After(until) {
@@ -295,6 +382,10 @@ func (m *Member) Close() {
 		m.GRPCBridge.Close()
 		m.GRPCBridge = nil
 	}
+	if m.ServerClient != nil { // a test's own
+		m.ServerClient.Close()
+		m.ServerClient = nil
+	}
 	if m.Server != nil && m.Server.client != nil {
 		m.Server.Stop()
 	}
@@ -311,29 +402,49 @@ func (m *Member) Restart(_ testutil.TB) error {
 	return m.Launch()
 }
 
-func reject(t testutil.TB, action string, from, to *Member) {
-	port := to.PeerListeners[0].Addr().(*net.TCPAddr).Port
-	said, err := exec.Command("iptables", "-w", action, "OUTPUT", "-p", "tcp",
-		"--dport", fmt.Sprintf("%d:%d", port, port+peerPorts-1),
-		"-m", "owner", "--gid-owner", fmt.Sprint(firstGroup+from.UniqNumber),
-		"-j", "REJECT", "--reject-with", "tcp-reset").CombinedOutput()
-	if err != nil {
-		t.Fatalf("no partition can be made here: %v %s", err, said)
+// reject changes the rule by which packets to so many ports from one on are refused: of a member, or of all.
+func reject(action string, from *Member, port, count int) error {
+	rule := []string{"-w", action, "OUTPUT", "-p", "tcp", "--dport", fmt.Sprintf("%d:%d", port, port+count-1)}
+	if from != nil {
+		rule = append(rule, "-m", "owner", "--gid-owner", fmt.Sprint(firstGroup+from.UniqNumber))
+	}
+	rule = append(rule, "-j", "REJECT", "--reject-with", "tcp-reset")
+	if said, err := exec.Command("iptables", rule...).CombinedOutput(); err != nil {
+		return fmt.Errorf("no partition can be made here: %w %s", err, said)
+	}
+	return nil
+}
+
+func (m *Member) peerPort() int { return m.PeerListeners[0].Addr().(*net.TCPAddr).Port }
+
+// apart: m from others, or together again.
+func (m *Member) apart(t testing.TB, action string, others []*Member) {
+	for _, other := range others {
+		for from, to := range map[*Member]*Member{m: other, other: m} {
+			if err := reject(action, from, to.peerPort(), peerPorts); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
+
+// alone: m from all others, or not any more. Clients reach it.
+func (m *Member) alone(action string) {
+	for _, err := range []error{
+		reject(action, m, BasePort, BaseGRPCPort-BasePort), reject(action, nil, m.peerPort(), peerPorts),
+	} {
+		if err != nil {
+			panic(err)
+		}
+	}
+}
+
+func (m *Member) Pause() { m.alone("-A") }
+
+func (m *Member) Resume() { m.alone("-D") }
 
 // InjectPartition drops connections from m to others, vice versa.
-func (m *Member) InjectPartition(t testing.TB, others ...*Member) {
-	for _, other := range others {
-		reject(t, "-A", m, other)
-		reject(t, "-A", other, m)
-	}
-}
+func (m *Member) InjectPartition(t testing.TB, others ...*Member) { m.apart(t, "-A", others) }
 
 // RecoverPartition recovers connections from m to others, vice versa.
-func (m *Member) RecoverPartition(t testing.TB, others ...*Member) {
-	for _, other := range others {
-		reject(t, "-D", m, other)
-		reject(t, "-D", other, m)
-	}
-}
+func (m *Member) RecoverPartition(t testing.TB, others ...*Member) { m.apart(t, "-D", others) }

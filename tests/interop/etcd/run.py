@@ -19,7 +19,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.interop.etcd.built import CLIENT, MODULE, PACKAGES, PROGRAM, binary, built, place, programs
+from tests.interop.etcd.built import INSIDE, MODULE, PACKAGES, PROGRAM, binary, built, place, programs
 from tests.interop.etcd.verdicts import Known, Outcome, Verdict, covers, judge, known, outcome
 from tests.interop.toolchain import CACHE
 
@@ -59,7 +59,7 @@ class Run:
         self._alone = _alone()
         self.logs = CACHE / "etcd" / "logs" / name
         self._line = [str(home / "programs" / binary(package))]
-        if package not in CLIENT:
+        if package not in INSIDE:
             self._line += ["-bin-dir", str(self._programs)]
         programs(home, self._programs, shards)
         shutil.rmtree(self.logs, ignore_errors=True)
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument(
         "--packages",
         default=",".join(PACKAGES),
-        help=f"which of their packages (common,e2e); there are {', '.join(CLIENT)} as well",
+        help=f"which of their packages (common,e2e); there are {', '.join(INSIDE)} as well",
     )
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 2), help="side by side")
     asked = parser.parse_args()
