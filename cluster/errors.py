@@ -142,6 +142,9 @@ CLUSTER_ID_MISMATCH = _kind(
     49, Code.FAILED_PRECONDITION, "ClusterIDMismatch", "etcdserver: cluster ID mismatch")
 NOT_SUPPORTED_FOR_LEARNER = _kind(
     50, Code.FAILED_PRECONDITION, "NotSupportedForLearner", "etcdserver: rpc not supported for learner")
+# what an etcd before 3.6 says: its clients ask another host then
+NOT_SUPPORTED_FOR_LEARNER_3_5 = _kind(
+    51, Code.UNAVAILABLE, "NotSupportedForLearner35", "etcdserver: rpc not supported for learner")
 
 # Maintenance
 NOT_LEADER = _kind(60, Code.FAILED_PRECONDITION, "NotLeader", "etcdserver: not leader")

@@ -24,7 +24,7 @@ class Served(Protocol):
     """Who serves a method: ``proxy.grpc.registry.Registry``."""
 
     @property
-    def gate(self) -> Callable[[bytes], EtcdError | None] | None:
+    def gate(self) -> Callable[[bytes, bytes], EtcdError | None] | None:
         """What refuses a method by its path where this host may not serve it; None: nothing."""
 
     @property
@@ -100,7 +100,7 @@ class InnerCall:
             shown = self.metadata.get(b"token", self.metadata.get(b"authorization"))
             self.principal = registry.shown(shown, None)
         handler = registry.served(path)
-        refusal = registry.gate(self.path) if registry.gate is not None else None
+        refusal = registry.gate(self.path, b"") if registry.gate is not None else None
         if refusal is not None:
             self.finish(refusal.code, refusal.text)
         elif handler is None:

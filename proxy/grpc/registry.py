@@ -22,6 +22,7 @@ from proxy.http.http2_requests import HttpStream
 from proxy.http.requests import AtOnce, HttpHandler
 
 _VERSION = re.compile(rb"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9A-Za-z.+-]{1,24})?")
+CLIENT_VERSION = b"client-api-version"
 _MOST_CLIENTS = 32  # kinds and versions that are counted apart
 Ended = Callable[[str, str, float], None]  # a call's path, its client's address, how long it took in s
 
@@ -81,8 +82,8 @@ class Registry:
         self.times: dict[str, Histogram] = {}  # by path, in seconds
         # by kind of call, unary or stream, and API version of the client
         self.clients: dict[tuple[str, str], Clients] = {}
-        # refuses gRPC methods by their path, where this host may not
-        self.gate: Callable[[bytes], EtcdError | None] | None = None
+        # refuses gRPC methods by their path, where this host may not; the other is the client's version
+        self.gate: Callable[[bytes, bytes], EtcdError | None] | None = None
         self._timed = timed
         self._slow = slow
         self.tracer = tracer
@@ -143,7 +144,7 @@ class Registry:
                 route = _with_timeout(base.route, headers.volatile)
             headers.route = route
         if self.gate is not None or route.behind is not None:
-            route = headers.route = self._at_gate(headers.path, route)
+            route = headers.route = self._at_gate(headers, route)
         if route.client is not None:
             route.client.calls += 1
         return route.kind(connection, stream_id, headers)  # type: ignore[no-any-return]
@@ -160,10 +161,12 @@ class Registry:
         self._methods[name] = (kind, handler)
         self._services.add(name[1:].split(b"/")[0])
 
-    def _at_gate(self, path: bytes, route: Route) -> Route:
+    def _at_gate(self, headers: HeaderBlock, route: Route) -> Route:
         """What a header block asks for while the gate may refuse it, or no longer does."""
         asked = route.behind or route
-        refusal = self.gate(path) if self.gate is not None and asked.kind is not HttpStream else None
+        refusal = None
+        if self.gate is not None and asked.kind is not HttpStream:
+            refusal = self.gate(headers.path, headers.field(CLIENT_VERSION))
         if refusal is None:
             return asked
         refused = _refused(refusal.code, refusal.text)
@@ -206,7 +209,7 @@ class Registry:
             found[0],
             found[1],
             None,
-            self._client(kind_of_call, headers.field(b"client-api-version")),
+            self._client(kind_of_call, headers.field(CLIENT_VERSION)),
             self.times.get(wire.text_of(headers.path)),
             self.shown(
                 fields.get(b"token", fields.get(b"authorization")),

@@ -104,7 +104,7 @@ class FilteredRegistry(Registry):
             handler(answered)
 
 
-def refused_read_only(path: bytes) -> EtcdError | None:
+def refused_read_only(path: bytes, version: bytes = b"") -> EtcdError | None:
     """What a front that answers GET alone says to a method of gRPC: etcd's proxy of version 2 has none."""
     return EtcdError(errors.UNKNOWN_METHOD, "this proxy is read-only: it serves the v2 API alone")
 

@@ -36,10 +36,17 @@ _CHANGES: dict[str, tuple[int, Callable[[bytes], Any]]] = {
 }
 
 
-def refused_at_learner(path: bytes) -> EtcdError | None:
-    """What a host that stays a learner says to a method, as etcd's does: of a range the service knows
-    whether it may."""
-    return None if path in _AT_LEARNER else EtcdError(errors.NOT_SUPPORTED_FOR_LEARNER)
+def refused_at_learner(path: bytes, version: bytes = b"") -> EtcdError | None:
+    """What a host that stays a learner says to a method, as etcd's does: of a range the service knows whether
+    it may. ``version``: the client's ``client-api-version``."""
+    return None if path in _AT_LEARNER else EtcdError(not_for_learners(version))
+
+
+def not_for_learners(version: bytes) -> ErrorKind:
+    """What a client of this version is told. One before 3.6 asks another host after UNAVAILABLE, and takes
+    FAILED_PRECONDITION, which etcd says since then, for its answer."""
+    old = version in (b"3.4", b"3.5")
+    return errors.NOT_SUPPORTED_FOR_LEARNER_3_5 if old else errors.NOT_SUPPORTED_FOR_LEARNER
 
 
 def register(registry: Registry, context: Context) -> None:

@@ -22,7 +22,9 @@ from cluster.evaluate.steps import STEP_OPS, Steps, finish
 from cluster.evaluate.txns import plain_txn
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, LONE_HEAD, Method, Status
+from proxy.grpc.registry import CLIENT_VERSION
 from proxy.routing.router import MethodStats, Waiting
+from proxy.services.cluster import not_for_learners
 from proxy.services.range_stream import SERVICE, RangeStream
 from proxy.shared.context import Call, Context, Registry, UnaryHandler
 from proxy.spanning import range_txns
@@ -109,7 +111,7 @@ def _range(context: Context) -> UnaryHandler:
         if (plain := plain_get(data)) is not None:
             key, serializable = plain
             if router.learner and not serializable:
-                context.refuse(call, stats, errors.NOT_SUPPORTED_FOR_LEARNER)
+                context.refuse(call, stats, not_for_learners(call.field(CLIENT_VERSION)))
                 return
             router.get(call, data, key, serializable, 0 if one_shard else shard_of(key), stats)
             return
@@ -124,7 +126,7 @@ def _range(context: Context) -> UnaryHandler:
             context.refuse(call, stats, e)
             return
         if router.learner and not request.serializable:
-            context.refuse(call, stats, errors.NOT_SUPPORTED_FOR_LEARNER)
+            context.refuse(call, stats, not_for_learners(call.field(CLIENT_VERSION)))
         elif len(shards) == 1:
             router.read(call, Method.RANGE, data, shards[0], request.serializable, stats)
         else:

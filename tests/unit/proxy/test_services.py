@@ -12,6 +12,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, MEMBER_REMOVE, MEMBERS_LAX, READ, Method, Status
+from proxy.services.cluster import refused_at_learner
 from proxy.services.table import register_all
 from proxy.services.upkeep.backup import _HELD
 from tests.unit.proxy.fakes import FakeCall, Net
@@ -161,6 +162,25 @@ def test_the_host_that_is_asked_says_whether_the_quorum_is_looked_at(strict: boo
     served.call("MemberRemove", rpc_pb2.MemberRemoveRequest(ID=2))
     (request,) = served.node.take()
     assert request.body[0] == (MEMBER_REMOVE if strict else MEMBER_REMOVE | MEMBERS_LAX)
+
+
+@pytest.mark.parametrize(
+    ("version", "code"), [(b"", 9), (b"3.4", 14), (b"3.5", 14), (b"3.6", 9), (b"3.7", 9), (b"x", 9)]
+)
+def test_clients_before_3_6_are_told_by_a_learner_to_ask_another_host(version: bytes, code: int) -> None:
+    """Such a client takes FAILED_PRECONDITION for its answer: puts to a cluster with a learner failed."""
+    served = Served()
+    served.net.router.learner = True
+    told = (code, "etcdserver: rpc not supported for learner")
+    metadata = {b"client-api-version": version} if version else None
+    for request in (
+        rpc_pb2.RangeRequest(key=b"k"), rpc_pb2.RangeRequest(key=b"k", range_end=b"z", limit=3),
+    ):  # fmt: skip
+        assert served.call("Range", request, metadata).status == told
+    refusal = refused_at_learner(b"/etcdserverpb.KV/Put", version)
+    assert refusal is not None
+    assert (refusal.code, refusal.text) == told
+    assert refused_at_learner(b"/etcdserverpb.Maintenance/Status", version) is None
 
 
 def test_a_snapshot_that_nobody_asks_for_ends() -> None:
