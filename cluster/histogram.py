@@ -53,10 +53,18 @@ class Histogram:
     def buckets(self) -> list[tuple[str, float]]:
         """For Prometheus: upper bounds as text, and how many values were no greater."""
         total, found = 0, []
-        for bound, count in zip((*(f"{b:.10g}" for b in self.bounds), "+Inf"), self.counts, strict=True):
+        for bound, count in zip((*map(_text, self.bounds), "+Inf"), self.counts, strict=True):
             total += count
             found.append((bound, float(total)))
         return found
+
+
+def _text(bound: float) -> str:
+    """As Go's Prometheus library has it: 1048576 is 1.048576e+06."""
+    if bound < 1e6:
+        return f"{bound:.10g}"
+    digits, _, exponent = f"{bound:.9e}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{exponent}"
 
 
 def doubling(first: float, count: int) -> tuple[float, ...]:
@@ -70,5 +78,7 @@ APPLY_S = doubling(0.0001, 20)
 HASH_S = doubling(0.01, 15)
 DEFRAG_S = doubling(0.1, 13)
 ROUND_TRIP_S = doubling(0.0001, 16)
+SNAPSHOT_S = doubling(0.1, 10)
+LEASE_TTL_S = doubling(1.0, 24)
 # the Prometheus client's own: of grpc_server_handling_seconds
 DEFAULT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

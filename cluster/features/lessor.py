@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.histogram import LEASE_TTL_S, Histogram
 
 MAX_TTL_S = 9_000_000_000
 EXPIRY_SCAN_INTERVAL_MS = 500
@@ -89,6 +90,8 @@ class Lessor:
         self._checkpoints: list[_Entry] = []
         self._order = 0
         self.changes = 0  # of which leases there are
+        self.expiries = 0  # revokes of leases that were due here, since the process began
+        self.ttls = Histogram(LEASE_TTL_S)  # of those granted since then
 
     # --- the replicated registry ---------------------------------------------------------------
 
@@ -102,13 +105,16 @@ class Lessor:
         """A grant was applied: on the sequencer its time begins now."""
         entry = self._leases[lease] = Lease(lease, ttl_s)
         self.changes += 1
+        self.ttls.observe(ttl_s)
         if self.primary:
             self._start(entry, now_ms, ttl_s * 1000)
 
     def revoked(self, lease: int) -> None:
         """A revoke or an expiry was applied. Unknown leases are ignored: replay is idempotent."""
-        self._leases.pop(lease, None)
+        entry = self._leases.pop(lease, None)
         self.changes += 1
+        if entry is not None and entry.expired:
+            self.expiries += 1
 
     def checkpointed(self, lease: int, remaining_s: int) -> None:
         """A checkpoint was applied; 0 clears it."""

@@ -24,6 +24,7 @@ not say it.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -101,6 +102,8 @@ class PeerLink:
         self._opened_at: float | None = None
         self.sent_bytes = 0
         self.failures = 0
+        self.losses = 0  # of connections that were well
+        self._well = False  # when it was looked at last
         self._socket = connect(self._receive, self._opened)
 
     def send(self, kind: bytes, data: bytes) -> bool:
@@ -127,6 +130,14 @@ class PeerLink:
         code, reason = self._refused
         return f"it refuses this host: {reason}", _HINTS.get(code, "")
 
+    def active(self) -> bool:
+        """Whether all is well, as far as this side knows. Counts a loss that is seen by it."""
+        well = not self.trouble()[0]
+        if self._well and not well:
+            self.losses += 1
+        self._well = well
+        return well
+
     def since(self, otherwise: float) -> float:
         """When this connection was made, or the peer last refused this host; ``otherwise``, where the socket
         does not tell the former. While there is trouble it means nothing."""
@@ -134,6 +145,7 @@ class PeerLink:
 
     def look(self) -> None:
         """Each second: say hello again where that was refused a while ago."""
+        self.active()
         if self._refused is not None and not self._greeted and self._now() >= self._refused_at + RETRY_S:
             self._greet()
         elif self._greeted and not self._told_versions and self._now() >= self._greeted_at + _SETTLED_S:
@@ -147,6 +159,9 @@ class PeerLink:
     def _opened(self) -> None:
         """There is another connection, so whoever is there has heard no hello yet, and may be somebody
         else."""
+        if self._well:  # it broke, and was made anew between two looks
+            self.losses += 1
+        self._well = self._refused is None
         self._opened_at = self._now()
         self._greet()
 
@@ -160,6 +175,10 @@ class PeerLink:
                 c if c.isprintable() else "?" for c in frame[2:].decode(errors="replace")[:_LONGEST_REASON]
             )
             self._refused, self._refused_at = (frame[1], reason), self._now()
+            # one that is refused at once never was of use
+            if self._well and self._opened_at is not None and self._now() - self._opened_at > _SETTLED_S:
+                self.losses += 1
+            self._well = False
             self._greeted = False
             if frame[1] == REFUSED_VERSION:  # it may speak the next one
                 self._version = self._version + 1 if self._version < HIGHEST else LOWEST
@@ -220,6 +239,8 @@ class Peers:
         self._loop = machine.loop
         self.versions: dict[int, int] = dict.fromkeys(self._known, LOWEST)  # spoken with each member
         self.received_bytes: dict[int, int] = dict.fromkeys(self._known, 0)
+        # by member: frames that could not be read, and hellos that were refused
+        self.received_failures: Counter[int] = Counter()
         self.round_trips = RoundTrips(machine, self._known, self.send)
 
         def hello(version: int) -> bytes:
@@ -340,6 +361,7 @@ class Peers:
                     "ended the connection of a peer that sent an empty frame",
                     **self._who(identity, member_id),
                 )
+            self.received_failures[member_id] += 1
             self._gone(identity)
             self._router.drop(identity, "it sent an empty frame")
             return
@@ -393,6 +415,8 @@ class Peers:
                 )
             told_too = {"hint": hint} if hint else {}
             log.warning("refused a peer", **self._who(identity, member_id), reason=reason, **told_too)
+        if member_id in self._known:
+            self.received_failures[member_id] += 1
         self._gone(identity)
         self._router.send([identity, _REFUSED + bytes((code,)) + (told or reason).encode()])
 

@@ -389,6 +389,7 @@ class Node:
             IntegrityError,
             EtcdError,
         ) as e:  # checksum or framing: dropped, Raft sends it again
+            self.peers.received_failures[member_id] += 1
             if self._broken.news((member_id, kind), self.loop.time()):
                 log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
         if due and len(data) <= _LONE_BYTES and self.role.alone and not (self._scheduled or self._running):

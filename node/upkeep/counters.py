@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cluster.faults import faults
 
 if TYPE_CHECKING:
+    from cluster.features.lessor import Lessor
     from cluster.machine import Syncs
     from node.links.peers import Peers
     from node.machine import NodeMachine
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from node.serving.serve import Serve
     from node.storage import RaftLog, StateStore
     from node.upkeep.defragments import Defragments
+    from node.upkeep.snapshots import Snapshots
     from node.upkeep.upkeep import Upkeep
 
 
@@ -39,12 +41,16 @@ class CountersNode(Protocol):
     clock: Clock
     large: LargeWrites
     upkeep: Upkeep
+    lessor: Lessor
+    snapshots: Snapshots
     applied_index: int
 
 
 def figures(node: CountersNode) -> dict[str, Any]:
     """All that a front exports of this node, as JSON. ``histograms``: by etcd's names, in seconds.
-    ``peers``: by member ID. ``v2``: of the tree of version 2, since it was made.
+    ``peers``: by member ID; a link that is lost counts there once. ``snapshots``: between members, by
+    direction and peer. ``installing``: whether one is being put in place. ``lease_ttls``: of granted leases,
+    in seconds. ``v2``: of the tree of version 2, since it was made.
     ``auth_revision``: of users and roles."""
     peers = node.peers
     return {
@@ -59,13 +65,19 @@ def figures(node: CountersNode) -> dict[str, Any]:
         },
         "peers": {
             f"{member:x}": {
+                "active": int(link.active()),
+                "losses": link.losses,
                 "sent_bytes": link.sent_bytes,
                 "send_failures": link.failures,
                 "received_bytes": peers.received_bytes[member],
+                "receive_failures": peers.received_failures[member],
                 "round_trips": peers.round_trips.took[member].observed(),
             }
             for member, link in peers.links.items()
         },
+        "snapshots": node.snapshots.figures(),
+        "installing": int(node.snapshots.installing),
+        "lease_ttls": node.lessor.ttls.observed(),
         "v2": node.serve.v2.tree.counted(),
         "auth_revision": node.guard.state.revision,
     }
@@ -92,6 +104,7 @@ def counters(node: CountersNode) -> dict[str, int]:
         "slow_applies": node.applies.slow,
         "heartbeats_late": node.clock.late,
         "large_writes_held": node.large.held,
+        "leases_expired": node.lessor.expiries,
         "lease_checks": node.upkeep.lease_checks.done,
         "lease_mismatches": node.upkeep.lease_checks.mismatches,
         "loop_long_turns": node.machine.turns.long,

@@ -18,7 +18,7 @@ import asyncio
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -30,6 +30,7 @@ from cluster.wire.frames import PeerKind
 from node.storage import Position, SnapshotRefused
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.catching_up import CatchingUp
+from node.upkeep.transfers import Transfers
 
 if TYPE_CHECKING:
     from node.links.peers import Peers
@@ -55,6 +56,7 @@ class Sending:
     transfer: int
     source: SnapshotSource
     configuration: bytes
+    began_at: float
     sent: int = 0
     acked: int = 0
     ended: bool = False
@@ -69,6 +71,7 @@ class Receiving:
     transfer: int
     sink: SnapshotSink
     configuration: Configuration
+    began_at: float
     received: int = 0
     ended: bool = False  # all of it is here
     moved_at: float = 0.0
@@ -105,8 +108,21 @@ class Snapshots:
         self._refusals = Repeats()
         self._serial = 0
         self.sent = self.installed = self.failed = 0
+        self._sends, self._receives = Transfers(), Transfers()
         self._outgoing = Path(node.settings.data_dir, "outgoing")
         node.machine.remove_left_snapshots(self._outgoing)
+
+    @property
+    def installing(self) -> bool:
+        """Whether one that has come is being checked, synced and switched in."""
+        return self._finishing is not None
+
+    def figures(self) -> dict[str, Any]:
+        """How transfers went, and how many go on: by direction and peer, as JSON."""
+        coming = [r.peer for r in (self._receiving, self._finishing) if r is not None]
+        if self._receiving is self._finishing:
+            del coming[1:]
+        return {"send": self._sends.figures(self._sending), "receive": self._receives.figures(coming)}
 
     # -- sending
 
@@ -143,8 +159,10 @@ class Snapshots:
             self._not_sent(peer)
             return
         self._serial += 1
-        sending = Sending(peer, self._serial, source, configuration, moved_at=node.loop.time())
+        now = node.loop.time()
+        sending = Sending(peer, self._serial, source, configuration, now, moved_at=now)
         self._sending[peer] = sending
+        self._sends.begun(peer)
         log.info("sending a snapshot", peer=f"{peer:x}", index=source.position.shard_index,
                  revision=source.position.revision, size_bytes=source.size_bytes)
         if node.peers.send(peer, _SNAPSHOT, _FRAME.pack(_BEGIN, sending.transfer, 0) + configuration):
@@ -174,10 +192,12 @@ class Snapshots:
         sending.source.close()
         if ok:
             self.sent += 1
+            self._sends.done(sending.peer, self._node.loop.time() - sending.began_at)
             self._catching_up.sent(sending.peer, sending.source.position.shard_index)
             self._node.raft.snapshot_sent(sending.peer, True)
         else:
             self.failed += 1
+            self._sends.failed(sending.peer)
             self._not_sent(sending.peer)
 
     def _not_sent(self, peer: int) -> None:
@@ -234,8 +254,10 @@ class Snapshots:
     def _begin(self, peer: int, transfer: int, configuration: bytes) -> None:
         self._abandon()
         sink = self._node.machine.snapshot_into(Path(self._node.settings.data_dir, "state"))
-        self._receiving = Receiving(peer, transfer, sink, Configuration.decode(configuration),
-                                    moved_at=self._node.loop.time())
+        now = self._node.loop.time()
+        self._receiving = Receiving(
+            peer, transfer, sink, Configuration.decode(configuration), now, moved_at=now)
+        self._receives.begun(peer)
 
     def _abandon(self) -> None:
         """Drop what is being received. One that is being synced is in use until that is done."""
@@ -244,6 +266,7 @@ class Snapshots:
             self._remove(receiving)
 
     def _remove(self, receiving: Receiving) -> None:
+        self._receives.failed(receiving.peer)
         self._node.loop.run_in_executor(None, receiving.sink.abandon)  # gigabytes, perhaps: not on the loop
 
     def _reply(self, receiving: Receiving, kind: int, text: bytes = b"") -> None:
@@ -305,6 +328,7 @@ class Snapshots:
             if not superseded:
                 self._refuse(receiving, e)
         else:
+            self._receives.done(receiving.peer, self._node.loop.time() - receiving.began_at)
             if not superseded:
                 self._reply(receiving, _DONE)
             self._node.wake()

@@ -352,6 +352,8 @@ class Metrics:
         for name, method in (("put", "Put"), ("range", "Range"), ("delete", "DeleteRange"), ("txn", "Txn")):
             yield counter(f"etcd_mvcc_{name}", f"{method} requests seen by this front.",
                           context.method("unary", "etcdserverpb.KV", method).ok)
+        yield counter("etcd_debugging_mvcc_range", "The same as etcd_mvcc_range_total, as at an etcd.",
+                      context.method("unary", "etcdserverpb.KV", "Range").ok)
         watch = context.hub.statistics()
         yield gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams.", watch["streams"])
         yield gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", watch["watches"])
@@ -421,7 +423,8 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
 
 _BOUND = re.compile(rb'(\ble="\d+)\.0(?=")')
 _COUNTER = re.compile(
-    rb"^(# TYPE etcd_server_(?:health_success|health_failures|learner_promote_successes) )gauge"
+    rb"^(# TYPE etcd_(?:server_(?:health_success|health_failures|learner_promote_successes)"
+    rb"|network_snapshot_(?:send|receive)_(?:success|failures)) )gauge"
 )
 _LAST = re.compile(rb"(?<=\d)\.0$")
 

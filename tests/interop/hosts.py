@@ -112,7 +112,9 @@ def answers(endpoint: str) -> bool:
     return False
 
 
-class _Muster:
+class MusterProcesses:
+    """Of ``muster local``."""
+
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
 
@@ -126,8 +128,10 @@ class _Muster:
         self._cluster.ok("start", *map(str, hosts), "--wait=60s")
 
 
-class _Etcd:
-    def __init__(self, directory: Path, base_port: int) -> None:
+class EtcdProcesses:
+    """Three members of an etcd, started at once."""
+
+    def __init__(self, directory: Path, base_port: int, *flags: str) -> None:
         directory.mkdir()
         self.endpoints = [f"127.0.0.1:{base_port + 100 * i}" for i in range(3)]
         peers = [f"http://127.0.0.1:{base_port + 100 * i + 1}" for i in range(3)]
@@ -136,7 +140,7 @@ class _Etcd:
             [str(_BIN / "etcd"), f"--name=host-{i}", f"--data-dir={directory}/{i}", "--log-level=error",
              f"--listen-client-urls=http://{client}", f"--advertise-client-urls=http://{client}",
              f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
-             f"--initial-cluster={initial}"]
+             f"--initial-cluster={initial}", *flags]
             for i, (client, peer) in enumerate(zip(self.endpoints, peers, strict=True))
         ]  # fmt: skip
         self._running: dict[int, subprocess.Popen[bytes]] = {}
@@ -160,6 +164,7 @@ class _Etcd:
             self._running.pop(host).wait()
 
     def end(self) -> None:
+        """Kill what runs."""
         self.kill(*list(self._running))
 
 
@@ -167,7 +172,7 @@ class _Etcd:
 def three_hosts(directory: Path) -> Iterator[Hosts]:
     """A cluster that serves."""
     if ETCD:
-        etcd = _Etcd(directory / "etcd", free_base_port(3))
+        etcd = EtcdProcesses(directory / "etcd", free_base_port(3))
         try:
             hosts = Hosts(etcd.endpoints, etcd)
             hosts.mend()
@@ -176,4 +181,4 @@ def three_hosts(directory: Path) -> Iterator[Hosts]:
             etcd.end()
     else:
         with local_cluster(directory / "muster", 3) as cluster:
-            yield Hosts(cluster.endpoints(), _Muster(cluster))
+            yield Hosts(cluster.endpoints(), MusterProcesses(cluster))

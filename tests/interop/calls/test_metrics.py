@@ -7,13 +7,18 @@ import re
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import pytest
 
-from tests.cluster.local_cluster import ROOT, until
+from cluster.pb import rpc_pb2 as pb
+from tests.cluster.local_cluster import ROOT, free_base_port, local_cluster, shards_of_tests, until
 from tests.cluster.one_host import started
 from tests.interop.differential.etcd import running_etcd
+from tests.interop.hosts import EtcdProcesses, Hosts, MusterProcesses, unary
 
 #: What etcd exports and muster does not, and why.
 ELSEWHERE = {
@@ -22,16 +27,23 @@ ELSEWHERE = {
     r"etcd_debugging_disk_backend_commit_.*": "parts of a commit to bbolt; RocksDB has none of them",
     r"etcd_debugging_snap_save_.*|etcd_snap_.*": "of etcd's snapshot files; a state is flushed instead",
     r"etcd_debugging_mvcc_(index|db)_compaction_.*": "of a compaction that pauses; muster's goes in slices",
-    r"etcd_debugging_lease_ttl_total|etcd_debugging_server_lease_expired_total": "not counted",
-    r"etcd_debugging_mvcc_(total_put_size_in_bytes|pending_events_total|range_total)": "not counted",
+    r"etcd_debugging_mvcc_total_put_size_in_bytes": "would be added up at each put, where time is dear",
+    r"etcd_debugging_mvcc_pending_events_total": "what waits is bytes, of which nobody counts the events",
     r"etcd_disk_backend_snapshot_duration_seconds": "of a copy of bbolt's file",
-    r"etcd_server_snapshot_apply_in_progress_total": "not counted",
     r"etcd_mvcc_db_open_read_transactions": "RocksDB has no read transactions that hold space",
 }
 
 
-def names(port: int, path: str = "/metrics") -> set[str]:
-    text = urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10).read().decode()
+#: What muster exports once there is a peer or a transfer, and etcd once one has failed, or after 30 s.
+LATER = r"etcd_network_(peer|snapshot)_\w+_failures(_total)?|etcd_network_peer_round_trip_time_seconds_\w+"
+
+
+def scraped(endpoint: str) -> str:
+    return str(urllib.request.urlopen(f"http://{endpoint}/metrics", timeout=10).read().decode())
+
+
+def names(port: int) -> set[str]:
+    text = scraped(f"127.0.0.1:{port}")
     return {m[1] for m in re.finditer(r"^# TYPE (\S+) ", text, re.MULTILINE)}
 
 
@@ -42,10 +54,21 @@ def use(port: int) -> None:
         with contextlib.suppress(urllib.error.HTTPError):
             request = urllib.request.Request(keys, b"value=x" if method == "PUT" else None, method=method)
             assert urllib.request.urlopen(request, timeout=30).status == status
-    for words in (("put", "k", "v"), ("get", "k"), ("lease", "grant", "60")):
+    for words in (("put", "k", "v"), ("get", "k"), ("lease", "grant", "60"), ("lease", "grant", "1")):
         subprocess.run(
             [str(ROOT / ".venv/bin/etcdctl"), f"--endpoints=127.0.0.1:{port}", *words], check=True, timeout=30
         )
+
+
+def of_leases(port: int) -> list[str]:
+    """What is told of the leases of :func:`use`, once the shorter one has ended."""
+
+    def lines() -> list[str]:
+        text = scraped(f"127.0.0.1:{port}")
+        told = re.findall(r"^etcd_debugging_(?:lease_ttl|server_lease)_.*$", text, re.MULTILINE)
+        return told if "etcd_debugging_server_lease_expired_total 1" in told else []
+
+    return sorted(until(lines))
 
 
 @pytest.mark.parametrize("shards", [1, 2])
@@ -54,10 +77,113 @@ def test_no_series_of_etcd_is_missing(tmp_path: Path, shards: int) -> None:
         port = int(etcd.address.rpartition(":")[2])
         use(port)
         wanted = {name for name in names(port) if not any(re.fullmatch(p, name) for p in ELSEWHERE)}
+        leases = of_leases(port)
     assert {"grpc_server_handling_seconds", "etcd_server_client_requests_total"} <= wanted
     with started(tmp_path / "h", 0, shards, "--metrics=extensive") as host:
         until(host.serves)
         use(host.port)
         found = names(host.port)
+        assert of_leases(host.port) == leases
     assert wanted - found == set()
     assert not [pattern for pattern in ELSEWHERE if any(re.fullmatch(pattern, name) for name in found)]
+
+
+@dataclass
+class Series:
+    """One name of samples, whoever exports it."""
+
+    kind: str
+    labels: set[str] = field(default_factory=set)
+    bounds: set[str] = field(default_factory=set)
+
+
+class Network:
+    """What hosts export of their peers, all that was ever seen of it."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self.series: dict[str, Series] = {}
+        self._hosts = hosts
+
+    def of(self, host: int) -> dict[str, dict[tuple[str, ...], float]]:
+        """A host's samples: by name and values of labels, in order of their names."""
+        samples: dict[str, dict[tuple[str, ...], float]] = {}
+        kind = ""
+        for line in scraped(self._hosts.endpoints[host]).splitlines():
+            if line.startswith("# TYPE "):
+                kind = line.split()[3]
+            elif line.startswith("etcd_network_"):
+                name, told, value = re.fullmatch(r"(\w+)(?:{(.*)})? (\S+)", line).groups()  # type: ignore[union-attr]
+                labels = dict(re.findall(r'(\w+)="(.*?)"', told or ""))
+                series = self.series.setdefault(name, Series(kind))
+                assert series.kind == kind
+                series.labels |= labels.keys()
+                series.bounds |= {labels["le"]} if "le" in labels else set()
+                samples.setdefault(name, {})[tuple(labels[key] for key in sorted(labels))] = float(value)
+        return samples
+
+    def has(self, hosts: Iterable[int], name: str, least: float, *labels: str) -> bool:
+        """Whether one of these hosts has a sample with such labels, of so much at least."""
+        return any(
+            value >= least and set(labels) <= set(values)
+            for host in hosts
+            for values, value in self.of(host).get(f"etcd_network_{name}", {}).items()
+        )
+
+
+def member_id(endpoint: str) -> str:
+    with grpc.insecure_channel(endpoint) as channel:
+        status = unary(channel, "Maintenance/Status", pb.StatusResponse)(pb.StatusRequest(), timeout=30)
+        return f"{status.header.member_id:x}"
+
+
+def seen_of_peers(hosts: Hosts, links: int) -> dict[str, Series]:
+    """One of three hosts misses fifty puts, comes back, and is killed again. ``links``: to each peer."""
+    network = Network(hosts)
+    away = (hosts.leader() + 1) % 3
+    others = [host for host in range(3) if host != away]
+    ids = [member_id(endpoint) for endpoint in hosts.endpoints]
+    hosts.kill(away)
+    with grpc.insecure_channel(hosts.endpoints[others[0]]) as channel:
+        put = unary(channel, "KV/Put", pb.PutResponse)
+        for i in range(50):
+            put(pb.PutRequest(key=b"peers/%d" % i, value=b"v"), timeout=30)
+    hosts.kill(*others)  # an etcd that runs has 5000 entries at least; one that starts, those of its files
+    hosts.mend()
+    until(lambda: network.has([away], "snapshot_receive_success", 1))
+    until(lambda: network.has(others, "snapshot_send_success", 1, ids[away]))
+    until(lambda: network.has([away], "snapshot_receive_total_duration_seconds_count", 1))
+    assert network.has(others, "snapshot_send_total_duration_seconds_count", 1, ids[away])
+    for way, those in (("send", others), ("receive", [away])):
+        assert not network.has(those, f"snapshot_{way}_inflights_total", 1)
+    for host in range(3):
+        remote = {ids[other] for other in range(3) if other != host}
+        wanted = {(ids[host], other): links for other in remote}
+        until(lambda host=host, wanted=wanted: network.of(host)["etcd_network_active_peers"] == wanted)  # type: ignore[misc]
+
+    def losses(host: int) -> float:
+        found = network.of(host).get("etcd_network_disconnected_peers_total", {})
+        return found.get((ids[host], ids[away]), 0)
+
+    before = {host: losses(host) for host in others}
+    hosts.kill(away)
+    for host in others:
+        link = ids[host], ids[away]
+        until(lambda host=host, link=link: not network.of(host)["etcd_network_active_peers"][link])  # type: ignore[misc]
+        assert losses(host) - before[host] == links
+    return network.series
+
+
+def test_what_is_told_of_peers_is_as_at_an_etcd(tmp_path: Path) -> None:
+    few = ("--snapshot-count=10", "--heartbeat-interval=100", "--election-timeout=2000")
+    etcd = EtcdProcesses(tmp_path / "etcd", free_base_port(3), *few, "--unsafe-no-fsync")
+    try:
+        wanted = seen_of_peers(Hosts(etcd.endpoints, etcd), 1)
+    finally:
+        etcd.end()
+    assert {"etcd_network_active_peers", "etcd_network_snapshot_send_success"} <= wanted.keys()
+    extra = [*few, "--snapshot-catchup-entries=5"]
+    with local_cluster(tmp_path / "muster", 3, extra=extra) as cluster:
+        found = seen_of_peers(Hosts(cluster.endpoints(), MusterProcesses(cluster)), shards_of_tests())
+    assert wanted.keys() - found.keys() == set()
+    assert [name for name in found.keys() - wanted.keys() if not re.fullmatch(LATER, name)] == []
+    assert {name: found[name] for name in wanted} == wanted

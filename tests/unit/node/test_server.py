@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,6 +111,7 @@ class Told:
         self.fronts = SimpleNamespace(flush=lambda: self.seen.append("answered"))
         self.mail = SimpleNamespace(came=self.came)
         self._broken, self.loop = Repeats(), SimpleNamespace(time=lambda: 0.0)
+        self.peers = SimpleNamespace(received_failures=Counter())
 
     def came(self, member_id: int, data: bytes) -> bool:
         if data == b"broken":
@@ -150,6 +152,7 @@ def test_frames_of_a_peer_that_cannot_be_read_are_logged_now_and_then() -> None:
             for _ in range(1000):
                 Node._peer_frame(node, member_id, 0x52, b"broken")
     assert [line["peer"] for line in logged] == ["7", "8"]
+    assert node.peers.received_failures == {7: 1000, 8: 1000}
 
 
 def test_a_fault_in_a_tick_that_a_peers_frame_began_is_not_taken_for_a_broken_frame() -> None:

@@ -87,6 +87,29 @@ def test_an_expired_lease_blocks_keep_alives_until_it_is_revoked() -> None:
     assert lessor.renew(7, 10_002) == 0
 
 
+def test_leases_that_end_because_they_are_due_are_counted_once_where_they_were_due() -> None:
+    lessor, other = sequencer((7, 10), (8, 10), (9, 60)), Lessor(ELECTION_MS)
+    for lease, ttl_s in ((7, 10), (8, 10), (9, 60)):
+        other.granted(lease, ttl_s, 0)
+    assert lessor.due(10_000) == [7, 8]
+    assert lessor.expiries == 0, "what is due has not ended yet"
+    for each in (lessor, other):
+        for lease in (7, 8, 9, 9):  # a client revokes 9
+            each.revoked(lease)
+    assert (lessor.expiries, other.expiries) == (2, 0)
+
+
+def test_ttls_of_granted_leases_are_told_in_buckets_as_etcds() -> None:
+    lessor = sequencer((7, 2), (8, 60))
+    lessor.demote()
+    lessor.load([(7, 2, 0), (8, 60, 0)])  # these were granted before
+    buckets = lessor.ttls.buckets()
+    assert [value for _, value in buckets[:8]] == [0, 1, 1, 1, 1, 1, 2, 2]
+    assert [bound for bound, _ in buckets[-5:]] == [
+        "1.048576e+06", "2.097152e+06", "4.194304e+06", "8.388608e+06", "+Inf"]
+    assert lessor.ttls.sum == 62
+
+
 def test_an_expiry_is_given_out_again_only_after_a_while() -> None:
     lessor = sequencer((7, 10))
     assert lessor.due(10_000) == [7]

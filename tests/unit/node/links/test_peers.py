@@ -128,10 +128,9 @@ def test_round_trips_are_measured_and_odd_ones_ignored() -> None:
 class Socket:
     """A dealer that is connected."""
 
-    trouble = ""
-
     def __init__(self) -> None:
         self.sent: list[bytes] = []
+        self.trouble = ""
 
     def send(self, parts: list[bytes]) -> bool:
         self.sent += parts
@@ -139,6 +138,9 @@ class Socket:
 
     def stands(self) -> bool:
         return True
+
+    def hint(self) -> str:
+        return ""
 
 
 def test_a_host_that_is_refused_says_hello_again_after_a_while_or_on_another_connection() -> None:
@@ -220,6 +222,41 @@ def test_a_link_tells_since_when_it_stands() -> None:
     now[0] = 108.0
     receive([b"X" + bytes((REFUSED_CLUSTER,)) + b"cluster ID mismatch"])
     assert link.since(now[0]) == 108.0
+
+
+def test_each_loss_of_a_link_is_counted_once() -> None:
+    now = [100.0]
+    link, socket, (receive, opened) = link_that_names_its_version(now)
+    socket.trouble = "not tried yet"
+    link.look()
+    assert (link.active(), link.losses) == (False, 0)
+    socket.trouble = ""
+    opened()
+    assert (link.active(), link.losses) == (True, 0)
+    socket.trouble = "Connection refused"
+    for _ in range(3):
+        link.look()
+    assert (link.active(), link.losses) == (False, 1)
+    socket.trouble = ""
+    opened()
+    opened()
+    assert (link.active(), link.losses) == (True, 2), "it broke, and was made anew between two looks at it"
+    now[0] += 5.0
+    for _ in range(3):
+        receive([b"X" + bytes((REFUSED_CLUSTER,)) + b"cluster ID mismatch"])
+        link.look()
+        now[0] += RETRY_S
+        opened()
+    assert (link.active(), link.losses) == (False, 3)
+    now[0] += 1.5
+    assert (link.active(), link.losses) == (True, 3)
+
+
+def test_a_link_that_is_refused_at_once_was_none_to_lose() -> None:
+    link, _, (receive, opened) = link_that_names_its_version([100.0])
+    opened()
+    receive([b"X" + bytes((REFUSED_CLUSTER,)) + b"cluster ID mismatch"])
+    assert (link.active(), link.losses) == (False, 0)
 
 
 def link_that_names_its_version(now: list[float]) -> tuple[PeerLink, Socket, list[Any]]:

@@ -191,6 +191,7 @@ def test_an_empty_frame_ends_the_link_of_a_peer_and_nothing_else(port: Port) -> 
     assert logged[0]["peer"] == "h2"
     port.receive([b"peer", b"Rlost"])
     assert port.sent == [[b"peer", b"?"]], "it has to say hello again"
+    assert port.peers.received_failures == {2: 100}
     port.receive([b"peer", hello(CLUSTER)])
     assert port.frames == [b"lost"]
 
@@ -221,6 +222,7 @@ def test_a_refusal_names_who_is_refused_and_what_to_look_at(port: Port) -> None:
         (None, "63", "10.0.0.9:5"),
         ("h2", "2", "10.0.0.9:5"),
     ]
+    assert port.peers.received_failures == {2: 1}, "of members alone: strangers have any ID"
     assert "--initial-cluster-token" in logged[0]["hint"]
     assert "--initial-cluster that it was made with names other members" in logged[1]["hint"]
 

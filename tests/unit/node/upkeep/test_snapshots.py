@@ -152,6 +152,38 @@ def test_a_snapshot_whose_sync_takes_a_minute_is_installed_and_sent_once(
     assert hosts[1].directories() == hosts[2].directories() == []
 
 
+def told(host: Host, way: str) -> dict[str, tuple[int, int, int]]:
+    """By peer: transfers that are done, that were in vain, that go on."""
+    found = host.snapshots.figures()[way]
+    for figures in found.values():
+        assert sum(figures["took"]["counts"]) == figures["success"]
+    return {peer: (f["success"], f["failures"], f["inflights"]) for peer, f in found.items()}
+
+
+def test_transfers_are_told_from_their_begin_to_their_end(world: World, hosts: dict[int, Host]) -> None:
+    world.finish_s = 20.0
+    assert (told(hosts[1], "send"), told(hosts[2], "receive")) == ({}, {})
+    hosts[1].snapshots.send_to(2, 0)
+    world.run(10.0)
+    assert (told(hosts[1], "send"), told(hosts[2], "receive")) == ({"2": (0, 0, 1)}, {"1": (0, 0, 1)})
+    assert (hosts[1].snapshots.installing, hosts[2].snapshots.installing) == (False, True)
+    world.run(30.0)
+    assert (told(hosts[1], "send"), told(hosts[2], "receive")) == ({"2": (1, 0, 0)}, {"1": (1, 0, 0)})
+    assert not hosts[2].snapshots.installing
+    for figures in (hosts[1].snapshots.figures()["send"]["2"], hosts[2].snapshots.figures()["receive"]["1"]):
+        assert figures["took"]["sum"] == pytest.approx(20.0, abs=1.0)
+        assert figures["took"]["counts"][-3] == 1, "up to 25.6 s"
+
+
+def test_one_that_came_in_part_when_another_began_was_in_vain(world: World, hosts: dict[int, Host]) -> None:
+    hosts[1].peers.send = lambda peer, kind, data: len(data) < 1000 and hosts[1]._send(peer, kind, data)
+    hosts[1].snapshots.send_to(2, 0)
+    world.run(5.0)
+    hosts[3].snapshots.send_to(2, 0)
+    world.run(10.0)
+    assert told(hosts[2], "receive") == {"1": (0, 1, 0), "3": (1, 0, 0)}
+
+
 def test_what_is_superseded_while_it_is_synced_is_installed_if_it_is_news_and_leaves_nothing(
     world: World, hosts: dict[int, Host],
 ) -> None:
@@ -167,6 +199,8 @@ def test_what_is_superseded_while_it_is_synced_is_installed_if_it_is_news_and_le
         most = max(most, len(hosts[2].directories()))
     assert hosts[2].snapshots.installed == 2
     assert hosts[2].store.position == hosts[3].store.position
+    assert told(hosts[2], "receive") == {"1": (1, 0, 0), "3": (1, 0, 0)}
+    assert told(hosts[1], "send")["2"][1:] == (1, 0), "who sent the older one hears of nobody"
     assert most == 2
     assert hosts[1].directories() == hosts[2].directories() == hosts[3].directories() == []
 
@@ -189,6 +223,7 @@ def test_one_that_is_refused_once_it_is_whole_leaves_nothing(world: World, hosts
     hosts[1].snapshots.send_to(2, 0)
     world.run(5.0)
     assert (hosts[2].snapshots.installed, hosts[1].snapshots.failed) == (0, 1)
+    assert (told(hosts[1], "send"), told(hosts[2], "receive")) == ({"2": (0, 1, 0)}, {"1": (0, 1, 0)})
     assert hosts[1].directories() == hosts[2].directories() == []
 
 
@@ -222,7 +257,9 @@ def test_one_whose_sender_falls_silent_is_dropped(world: World, hosts: dict[int,
     hosts[1].snapshots.send_to(2, 0)
     world.run(5.0)
     assert len(hosts[2].directories()) == 1
+    assert told(hosts[2], "receive") == {"1": (0, 0, 1)}
     world.run(120.0)
+    assert told(hosts[2], "receive") == {"1": (0, 1, 0)}
     assert hosts[2].directories() == []
 
 

@@ -43,13 +43,19 @@ class Figures:
 
 
 FIGURES = json.dumps({
-    "counters": {"syncs": 7, "sync_us": 2500, "slow_applies": 2, "heartbeats_late": 1},
+    "counters": {"syncs": 7, "sync_us": 2500, "slow_applies": 2, "heartbeats_late": 1, "leases_expired": 6},
     "histograms": {
         "etcd_disk_wal_fsync_duration_seconds": {"bounds": [0.001, 1.0], "counts": [4, 2, 1], "sum": 2.5},
         "etcd_server_apply_duration_seconds": {"bounds": [0.5], "counts": [1, 0], "sum": 0.25},
     },
-    "peers": {"2": {"sent_bytes": 70, "send_failures": 3, "received_bytes": 9,
+    "peers": {"2": {"sent_bytes": 70, "send_failures": 3, "received_bytes": 9, "receive_failures": 8,
+                    "active": 1, "losses": 2,
                     "round_trips": {"bounds": [0.1], "counts": [2, 1], "sum": 0.5}}},
+    "snapshots": {"receive": {}, "send": {
+        "2": {"success": 1, "failures": 4, "inflights": 1,
+              "took": {"bounds": [0.1], "counts": [0, 1], "sum": 5.5}}}},
+    "installing": 1,
+    "lease_ttls": {"bounds": [1.0, 2.0], "counts": [0, 1, 1], "sum": 62.0},
 }).encode()
 
 
@@ -236,6 +242,18 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     assert found[("etcd_network_peer_sent_failures_total", ("To", "2"))] == 3
     assert found[("etcd_network_peer_round_trip_time_seconds_bucket", ("To", "2"), ("le", "0.1"))] == 2
     assert found[("etcd_network_peer_round_trip_time_seconds_count", ("To", "2"))] == 3
+    assert found[("etcd_network_peer_received_failures_total", ("From", "2"))] == 8
+    link = (("Local", "1"), ("Remote", "2"))
+    assert found[("etcd_network_active_peers", *link)] == 1
+    assert found[("etcd_network_disconnected_peers_total", *link)] == 2
+    assert found[("etcd_network_snapshot_send_inflights_total", ("To", "2"))] == 1
+    assert found[("etcd_network_snapshot_send_total_duration_seconds_sum", ("To", "2"))] == 5.5
+    assert not [name for name, *_ in found if str(name).startswith("etcd_network_snapshot_receive")]
+    assert found[("etcd_server_snapshot_apply_in_progress_total",)] == 1
+    assert found[("etcd_debugging_server_lease_expired_total",)] == 6
+    assert found[("etcd_debugging_lease_ttl_total_bucket", ("le", "2"))] == 1
+    assert found[("etcd_debugging_lease_ttl_total_sum",)] == 62
+    assert found[("etcd_debugging_mvcc_range_total",)] == found[("etcd_mvcc_range_total",)] == 0
     put = (("grpc_method", "Put"), ("grpc_service", "etcdserverpb.KV"), ("grpc_type", "unary"))
     assert [
         found[("grpc_server_handling_seconds_bucket", *put, ("le", le))] for le in ("0.1", "0.25", "+Inf")
@@ -260,14 +278,19 @@ def test_metrics_are_given_without_a_node() -> None:
     assert b"etcd_server_has_leader 0\n" in request.answer[1]
 
 
-def test_counts_of_health_checks_are_counters_as_in_etcd() -> None:
+def test_counts_without_total_are_counters_as_in_etcd() -> None:
     site = Site()
     site.get("/health")
     request = site.get("/metrics")
     assert request.answer is not None
-    for name in ("health_success", "health_failures", "learner_promote_successes"):
-        assert f"# TYPE etcd_server_{name} counter\n".encode() in request.answer[1]
+    for name in (
+        "server_health_success", "server_health_failures", "server_learner_promote_successes",
+        "network_snapshot_send_success", "network_snapshot_send_failures",
+    ):  # fmt: skip
+        assert f"# TYPE etcd_{name} counter\n".encode() in request.answer[1]
     assert b"\netcd_server_health_success 1\n" in request.answer[1]
+    assert b'\netcd_network_snapshot_send_failures{To="2"} 4\n' in request.answer[1]
+    assert b"# TYPE etcd_network_snapshot_send_inflights_total gauge\n" in request.answer[1]
 
 
 def test_whole_numbers_are_written_as_by_go() -> None:
