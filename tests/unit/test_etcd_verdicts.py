@@ -44,6 +44,17 @@ def test_the_list_is_read_from_a_table() -> None:
     ]  # fmt: skip
 
 
+def test_another_release_has_rows_of_its_own_besides() -> None:
+    page = LIST + "\n## Tests of etcd 3.5\n\n| tests | from shards on | why |\n| `TestD` | 1 | old |\n"
+    assert known(page) == known(LIST)
+    rows = known(page, "3.5")
+    assert [(row.names[0], row.elsewhere) for row in rows] == [
+        ("TestA/two", True), ("TestC", True), ("TestD", False),
+    ]  # fmt: skip
+    passed = {name: Outcome(Verdict.PASSED) for name in ("TestB", "TestD")}
+    assert judge(passed, rows, 1) == Judgement(outdated=["TestD"]), "TestB may hold in the other release"
+
+
 def test_what_fails_and_is_not_in_the_list_is_told() -> None:
     outcomes = {"TestA": FAILED, "TestC": Outcome(Verdict.FAILED, ("TestC",))}
     assert judge(outcomes, known(LIST), 1) == Judgement(unexpected=["TestC"])

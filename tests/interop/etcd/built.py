@@ -18,12 +18,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.interop.toolchain import cache
 
-VERSION = "v3.6.14"
-MODULE = f"go.etcd.io/etcd/tests/v3@{VERSION}"
 WHOLE = "go.etcd.io/etcd/v3@v3.6.8"  # the newest of the root that was published; of it, the example of a file
 EXAMPLE = "etcd.conf.yml.sample"
 TOOLS = {"etcdctl": "etcdctl/v3", "etcdutl": "etcdutl/v3", "etcd.real": "server/v3"}
@@ -31,11 +30,30 @@ _CLIENT = "integration/clientv3"
 #: Those whose tests start servers inside their own process.
 INSIDE = ("integration", _CLIENT, *(f"{_CLIENT}/{part}" for part in (
     "concurrency", "connectivity", "experimental/recipes", "lease", "naming")))
-PACKAGES = ("common", "e2e")
 PROGRAM = "PROGRAM_OF_MEMBERS"  # of the environment, as muster.go reads it
 _ROOT = Path(__file__).resolve().parents[3]
 _MEMBER = Path(__file__).with_name("muster.go")
 _FLAGS = "-mod=mod -buildvcs=false"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One of etcd's whose tests are run. ``packages``: that are run unless others are asked for."""
+
+    version: str
+    packages: tuple[str, ...]
+    inside: bool  # whether those of INSIDE may be asked for, too
+
+    @property
+    def module(self) -> str:
+        """Of its tests, as Go names it."""
+        return f"go.etcd.io/etcd/tests/v3@{self.version}"
+
+
+RELEASES = {
+    "3.6": Release("v3.6.14", ("common", "e2e"), inside=True),
+    "3.5": Release("v3.5.35", ("e2e",), inside=False),  # common begins with 3.6
+}
 _START = """#!/bin/sh
 # muster in etcd's place; a gateway and a gRPC proxy are etcd's own, in front of muster
 case "$1" in
@@ -66,23 +84,27 @@ def _go(*arguments: str, cwd: Path) -> None:
     subprocess.run(["go", *arguments], cwd=cwd, env={**os.environ, "GOFLAGS": _FLAGS}, check=True)
 
 
-def built() -> Path:
+def built(release: Release) -> Path:
     """The folder with what was built. The first time takes minutes."""
     with cache("etcd") as folder:
-        home = folder / VERSION
+        home = folder / release.version
         programs = home / "programs"
         if not (home / "done").exists():
             shutil.rmtree(home, ignore_errors=True)
-            _copied(_downloaded(MODULE), home / "tests")
+            _copied(_downloaded(release.module), home / "tests")
             shutil.copyfile(_downloaded(WHOLE) / EXAMPLE, home / EXAMPLE)
             programs.mkdir()
+            # not all of them are in the tests' go.mod: the newest would be taken, and fit nothing else
+            tools = [f"go.etcd.io/etcd/{part}@{release.version}" for part in TOOLS.values()]
+            _go("get", *tools, cwd=home / "tests")
             for name, part in TOOLS.items():
                 _go("build", "-o", str(programs / name), f"go.etcd.io/etcd/{part}", cwd=home / "tests")
-            for package in PACKAGES:
+            for package in release.packages:
                 made = str(programs / f"{package}.test")
                 _go("test", "-vet=off", "-tags=e2e", "-c", "-o", made, f"./{package}", cwd=home / "tests")
             (home / "done").touch()
-        _inside(home)
+        if release.inside:
+            _inside(home, release)
     return home
 
 
@@ -91,13 +113,13 @@ def binary(package: str) -> str:
     return f"{package.replace('/', '-')}.test"
 
 
-def _inside(home: Path) -> None:
+def _inside(home: Path, release: Release) -> None:
     """The tests that start servers themselves, with members that are processes of muster."""
     ours, made = _MEMBER.read_text(), home / "inside"
     version = hashlib.sha256(repr((ours, MEMBERS, CHANGED, INSIDE)).encode()).hexdigest()
     if made.exists() and made.read_text() == version:
         return
-    module = _downloaded(MODULE)
+    module = _downloaded(release.module)
     for path, changes in CHANGED.items():
         (home / "tests" / path).write_text(changed((module / path).read_text(), changes))
     framework = Path("framework", "integration")

@@ -19,7 +19,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.interop.etcd.built import INSIDE, MODULE, PACKAGES, PROGRAM, binary, built, place, programs
+from tests.interop.etcd.built import INSIDE, PROGRAM, RELEASES, binary, built, place, programs
 from tests.interop.etcd.verdicts import Known, Outcome, Verdict, covers, judge, known, outcome
 from tests.interop.toolchain import CACHE
 
@@ -54,7 +54,7 @@ class Run:
         self._listed = {name for row in listed if row.shards <= shards for name in row.names}
         self._home = home
         self._work = work
-        name = f"{package.replace('/', '-')}-{shards}"
+        name = f"{home.name}-{package.replace('/', '-')}-{shards}"
         self._programs = work / f"programs-{name}"
         self._alone = _alone()
         self.logs = CACHE / "etcd" / "logs" / name
@@ -116,12 +116,12 @@ def _again(run: Run, outcomes: dict[str, Outcome], listed: list[Known]) -> dict[
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--release", default="3.6", choices=RELEASES, help="whose tests (3.6)")
     parser.add_argument("--shards", default="1,3", help="the numbers of shards to run the tests with (1,3)")
     parser.add_argument("--run", default="", help="only tests whose names have this pattern in them")
     parser.add_argument(
         "--packages",
-        default=",".join(PACKAGES),
-        help=f"which of their packages (common,e2e); there are {', '.join(INSIDE)} as well",
+        help=f"which of them (common,e2e; of 3.5 e2e); of 3.6 there are {', '.join(INSIDE)} as well",
     )
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 1) // 2), help="side by side")
     asked = parser.parse_args()
@@ -129,11 +129,14 @@ def main() -> None:
     if missing:
         print(f"skipped: test-etcd needs {', '.join(missing)}, not found in PATH")
         return
-    home, listed, wrong = built(), known(PAGE.read_text()), 0
+    release = RELEASES[asked.release]
+    packages = asked.packages.split(",") if asked.packages else release.packages
+    home, wrong = built(release), 0
+    listed = known(PAGE.read_text(), asked.release)
     with tempfile.TemporaryDirectory(prefix="test-etcd-") as work:
         for shards in map(int, asked.shards.split(",")):
-            for package in asked.packages.split(","):
-                print(f"== {MODULE} {package}, {shards} shard{'s' if shards > 1 else ''}", flush=True)
+            for package in packages:
+                print(f"== {release.module} {package}, {shards} shard{'s' if shards > 1 else ''}", flush=True)
                 run = Run(home, Path(work), package, shards, listed)
                 outcomes = run.all(run.names(asked.run), asked.jobs)
                 outcomes = _again(run, outcomes, listed)

@@ -33,6 +33,7 @@ class Known:
     names: tuple[str, ...]
     shards: int
     why: str
+    elsewhere: bool = False  # of another release's list: here these may hold
 
 
 @dataclass(slots=True)
@@ -56,13 +57,18 @@ def outcome(name: str, output: str) -> Outcome:
     return Outcome(Verdict.SKIPPED if said[name] == "SKIP" else Verdict.PASSED)
 
 
-def known(page: str) -> list[Known]:
-    """The rows of the page's table: tests, from how many shards on, why."""
-    rows = []
+def known(page: str, release: str = "3.6") -> list[Known]:
+    """The rows of the page's tables: tests, from how many shards on, why. Those of 3.6 count for 3.5, too. It
+    has more below a heading of its own."""
+    rows, own = [], release == "3.6"
     for line in page.splitlines():
+        if line.startswith("## "):
+            if release == "3.6":
+                break
+            own = True
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if line.startswith("|") and len(cells) == 3 and (names := _NAME.findall(cells[0])):
-            rows.append(Known(tuple(names), int(cells[1]), cells[2]))
+            rows.append(Known(tuple(names), int(cells[1]), cells[2], elsewhere=not own))
     return rows
 
 
@@ -73,11 +79,12 @@ def covers(entry: str, part: str) -> bool:
 
 def judge(outcomes: Mapping[str, Outcome], listed: Iterable[Known], shards: int) -> Judgement:
     """Compare a run with the list. Entries whose test did not run, or was skipped, are not judged."""
-    entries: Collection[str] = [name for row in listed if row.shards <= shards for name in row.names]
+    rows = [row for row in listed if row.shards <= shards]
+    entries: Collection[str] = [name for row in rows for name in row.names]
     failed = [part for result in outcomes.values() for part in result.failed]
     judgement = Judgement()
     judgement.unexpected = [part for part in failed if not any(covers(entry, part) for entry in entries)]
-    for entry in entries:
+    for entry in (name for row in rows if not row.elsewhere for name in row.names):
         ran = outcomes.get(entry.partition("/")[0])
         if ran is None or ran.verdict is Verdict.SKIPPED:
             continue
