@@ -268,8 +268,11 @@ class Peers:
         """Members have changed, perhaps: links to those that went end, others begin."""
         known = self._known = self._roster.reachable()
         for member_id, link in list(self.links.items()):
-            # who is told to be elsewhere stays where he is until he is restarted
-            if member_id not in known or (link.peer != known[member_id] and link.trouble()[0]):
+            peer = known.get(member_id)
+            if peer is not None and (peer.host, peer.port) == (link.peer.host, link.peer.port):
+                link.peer = peer  # it has a name now, or votes
+            elif peer is None or link.trouble()[0]:
+                # who is told to be elsewhere stays where he is until he is restarted
                 self.links.pop(member_id).close()
         for member_id, peer in known.items():
             if member_id not in self.links:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from cluster.errors import EtcdError
+from cluster.members.checks import checked_urls
 from cluster.members.described import Running
 from cluster.members.table import Host, Table
 from cluster.pb import rpc_pb2
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("members")
 
+MOST_TOLD = 64  # members that this node has not heard of; the first one gives way
 REMOVED_FILE = "removed"  # in a node's directory: this host was removed, and does not start any more
 
 
@@ -111,9 +114,15 @@ class Roster:
         told = next((m for m in running.members if m.member_id == member_id), None)
         if told is None or running.cluster_id != self._node.settings.common.cluster_id:
             return
+        try:
+            urls = checked_urls(told.peer_urls)
+        except EtcdError:
+            return
         known = self.table.hosts.get(member_id)
-        if known is None or tuple(sorted(known.peer_urls)) != told.peer_urls:
-            self._told[member_id] = Host(member_id, told.name, told.peer_urls, told.learner)
+        if known is None or tuple(sorted(known.peer_urls)) != urls:
+            self._told[member_id] = Host(member_id, told.name, urls, told.learner)
+            if len(self._told) > MOST_TOLD:
+                del self._told[next(iter(self._told))]
         else:  # the table is right: it cannot be reached there, which may be a matter of the network
             self._told.pop(member_id, None)
         self.look()

@@ -11,7 +11,7 @@ import pytest
 from cluster.members.table import Host
 from cluster.raft import Configuration
 from cluster.settings import Peer
-from node.members.roster import Roster
+from node.members.roster import MOST_TOLD, Roster
 
 OWN, OTHER, NEW = 1, 2, 3
 CLUSTER = 7
@@ -71,7 +71,8 @@ def test_a_member_that_has_moved_is_looked_for_there(roster: Roster) -> None:
 @pytest.mark.parametrize(
     "odd",
     [b"", b"{}", b"[" * 100_000, described(8, m3="http://10.0.0.1:2383"), b'{"cluster_id": "zz"}',
-     b'{"cluster_id": "7", "shards": Infinity}', described(m2="http://10.0.0.1:2383")],
+     b'{"cluster_id": "7", "shards": Infinity}', described(m2="http://10.0.0.1:2383"),
+     described(m3="no URL"), described(m3="http://a\0b:1"), described(m3="http://a:1/x")],
 )  # fmt: skip
 def test_an_answer_that_cannot_be_read_or_does_not_name_its_sender_is_passed_over(
     roster: Roster, odd: bytes
@@ -80,6 +81,9 @@ def test_an_answer_that_cannot_be_read_or_does_not_name_its_sender_is_passed_ove
     assert ports(roster) == {OTHER: 2382}
 
 
-def test_a_member_at_an_address_that_is_none_is_no_fault(roster: Roster) -> None:
-    roster.told(NEW, described(m3="no URL"))
-    assert ports(roster) == {OTHER: 2382, NEW: 0}
+def test_so_many_are_told_and_no_more(roster: Roster) -> None:
+    """Where there is no key, whoever knows the cluster's ID may say hello."""
+    for member_id in range(16, 16 + MOST_TOLD + 10):
+        roster.told(member_id, described(**{f"m{member_id:x}": "http://10.0.0.1:2383"}))
+    assert len(roster.reachable()) == 1 + MOST_TOLD
+    assert OTHER in roster.reachable()

@@ -144,6 +144,9 @@ def test_a_member_that_this_node_has_not_heard_of_waits_until_it_has_said_where_
 def test_a_member_that_is_to_move_is_dialled_where_it_is_until_it_goes(port: Port) -> None:
     """Its old link ended with the change: two hosts of three lost their leader until one was restarted."""
     (old,) = port.dialled
+    port.members[2] = Peer(2, "renamed", "127.0.0.1", 2380, ())
+    port.peers.follow()
+    assert (port.dialled, port.peers.links[2].peer.name) == ([old], "renamed")
     port.members[2] = Peer(2, "h2", "127.0.0.1", 2480, ())
     port.peers.follow()
     assert (port.dialled, old.closed) == ([old], False)
