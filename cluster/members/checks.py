@@ -25,6 +25,9 @@ from cluster.members.table import Host, Table
 HEALTHY_S = 5.0  # so long a member is connected before it counts as healthy
 _READY = 0.9  # of the leader's log: what a learner must have to be promoted
 _SCHEMES = ("http", "https", "unix", "unixs")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# what Go's net/url takes for a host: %25 begins a zone, other octets that are escaped are not ASCII
+_HOST = re.compile(r"""(?:[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>"]|[^\x00-\x7f]|%25|%[89A-Fa-f][0-9A-Fa-f])*""")
 
 
 @dataclass(slots=True)
@@ -107,10 +110,15 @@ def checked_urls(urls: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_url(url: str) -> bool:
+    url = url.strip()
+    if _CONTROL.search(url):  # which ``urlsplit`` takes out, or leaves in
+        return False
     try:
-        parts = urlsplit(url.strip())
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
+        return False
+    if not _HOST.fullmatch(parts.netloc.rpartition("@")[2]):
         return False
     if parts.scheme not in _SCHEMES or parts.path or parts.query:
         return False

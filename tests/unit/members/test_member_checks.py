@@ -91,11 +91,27 @@ def test_a_peer_url_belongs_to_one_member() -> None:
 
 
 @pytest.mark.parametrize(
-    "urls", [[], ["foo"], ["http://h"], ["ftp://h:1"], ["http://h:1/path"], ["http://h:1", "x"]]
-)
+    "urls",
+    [[], ["foo"], ["http://h"], ["ftp://h:1"], ["http://h:1/path"], ["http://h:1", "x"],
+     *([f"http://{host}:1"] for host in (
+         "a\0b", "a\tb", "a\x7fb", "a b", " ", "a\\b", "a^b", "a{b}", "a|b", "a`b", "a%41", "a%zz", "a#b",
+         "[fe80::1%eth9]", "[::1", "::1")),
+     ["unix://a b:1"], ["unix://../a:1"]],
+)  # fmt: skip
 def test_peer_urls_are_checked(urls: list[str]) -> None:
+    """As an etcd 3.5 answers each of them."""
     assert refusal(lambda: checks.add(cluster(1), facts(1), urls, False, 1)) is errors.MEMBER_BAD_URLS
     assert refusal(lambda: checks.update(cluster(1), 1, urls)) is errors.MEMBER_BAD_URLS
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://a..b:1", "http://äö.☃:1", "http://[::1%25zz]:1", "http://*:1", "http://a;tcp:1", "http://u:p@b:1",
+     "http://a%c3%a4:1", 'http://a<b>"c:1', "http://:1", "http://a!$&'()*+,;=~_-.b:1", "unixs://a:1",
+     " http://a:1 ", f"http://{'x' * 300}:1"],
+)  # fmt: skip
+def test_odd_peer_urls_are_taken_that_an_etcd_takes(url: str) -> None:
+    assert checks.add(cluster(1), facts(1), [url], False, 1).peer_urls == (url,)
 
 
 def test_there_are_few_learners() -> None:

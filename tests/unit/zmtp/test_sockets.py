@@ -21,6 +21,8 @@ from cluster.endpoints import peer_address, peer_endpoint, tcp_endpoint
 from tests.ports import free_ports
 from tools.muster.machine.zmtp import Dealer, Router
 from tools.muster.machine.zmtp.codec import GREETING, ready
+from tools.muster.machine.zmtp.keys import CurveKeys
+from tools.muster.machine.zmtp.links import open_dealer
 from tools.muster.machine.zmtp.sockets import split
 
 
@@ -319,3 +321,35 @@ def test_a_peer_url_of_a_unix_socket_is_a_file_in_the_working_directory() -> Non
     assert peer_endpoint("unix:Etcd.unix", 3) == "ipc://Etcd.unix:3"
     assert peer_address("https://[::1]:2380") == ("::1", 2380)
     assert [peer_address(url)[1] for url in ("unix://x", "unix://:1", "unix:///x", "http://x")] == [0] * 4
+
+
+@pytest.mark.parametrize("how", ["in clear", "with keys", "with keys, once"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["tcp://a\0b:1", "tcp://a b:1", "tcp://*:1", "tcp://äö.☃:1",
+     f"ipc://{'y' * 300}"],
+)  # fmt: skip
+def test_an_address_that_cannot_be_dialled_is_trouble_and_no_fault(endpoint: str, how: str) -> None:
+    """It is a member's, as a client gave it: it ended the node."""
+    lost: list[str] = []
+    faults: list[Any] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: faults.append(context))
+        with zmq.Context() as context:
+            dealer = open_dealer(
+                loop, context, endpoint, b"x", lambda parts: None, hwm=10, lost=lost.append,
+                keys=CurveKeys(*zmq.curve_keypair()) if how != "in clear" else None,
+                redials=how != "with keys, once", silence_s=1.0,
+            )  # fmt: skip
+            await until(lambda: dealer.trouble != "not tried yet")
+            assert dealer.trouble
+            assert not dealer.stands()
+            assert not dealer.send([b"x"])
+            if how == "with keys, once":
+                await until(lambda: lost)
+            dealer.close()
+
+    asyncio.run(scenario())
+    assert faults == []

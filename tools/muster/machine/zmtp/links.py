@@ -315,15 +315,63 @@ def open_dealer(
         socket.reconnect_ivl = -1
         socket.rcvhwm = 0  # whoever dials once reads always; the other side is the bounded one
         once = DealtOnce(loop, socket, endpoint, receive, opened, lost, keys)
-        socket.connect(endpoint)  # only now: what comes of it is told once
-        return once
+        return _dialled(once, socket, endpoint) or Nowhere(loop, endpoint, lost)  # only now: it is told once
     # of names libzmq would take no IPv4 address, and that is what hosts bind: IPv6 only where an address says
     # so
     made = LoopSocket(
         loop, _dealer(context, endpoint, identity, keys=keys, hwm=hwm, silence_s=silence_s), receive)
     made.monitor_dealer(endpoint, opened, keys)
-    made.socket.connect(endpoint)  # only now: nothing is told twice
+    return _dialled(made, made.socket, endpoint) or Nowhere(loop, endpoint)  # only now: nothing is told twice
+
+
+def _dialled(made: FrameSocket, sock: zmq.Socket[bytes], endpoint: str) -> FrameSocket | None:
+    """The dealer, connecting; None if libzmq does not take the address."""
+    try:
+        sock.connect(endpoint)
+    except (zmq.ZMQError, ValueError, OverflowError):
+        made.close()
+        return None
     return made
+
+
+class Nowhere:
+    """A dealer of an address that libzmq does not take, as a member's URL may have it: nobody is there."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, endpoint: str, lost: Callable[[str], None] | None = None
+    ) -> None:
+        self.dropped = 0
+        self.trouble = "this is no address that can be dialled"
+        self._endpoint = endpoint
+        self._told = loop.call_soon(lost, self.trouble) if lost is not None else None
+
+    def send(self, parts: list[bytes]) -> bool:
+        """It is dropped."""
+        self.dropped += 1
+        return False
+
+    def stands(self) -> bool:
+        """Never."""
+        return False
+
+    def hint(self) -> str:
+        """What an operator may look at."""
+        return "see the member's peer URL"
+
+    def trust(self, identity: bytes) -> None:
+        """Nothing: there is nobody."""
+
+    def drop(self, identity: bytes, reason: str) -> None:
+        """Nothing: there is nobody."""
+
+    def address(self, identity: bytes) -> str:
+        """What would be dialled."""
+        return self._endpoint.partition("://")[2]
+
+    def close(self) -> None:
+        """Nothing is told any more."""
+        if self._told is not None:
+            self._told.cancel()
 
 
 def router(

@@ -162,7 +162,7 @@ class Dealer:
             self._connect_to(socket.AF_UNIX, self._host)
             return
         for family in (socket.AF_INET, socket.AF_INET6):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):  # the latter: not even a text of C's
                 socket.inet_pton(family, self._host)
                 self._connect_to(family, self._host)
                 return
@@ -213,6 +213,8 @@ class Dealer:
             self._timer = self._loop.call_later(dial_s(self._silence_s), self._hung)
         except OSError as e:
             self._failed(e.strerror or str(e))
+        except (ValueError, OverflowError) as e:  # no such path, or port
+            self._failed(str(e))
         else:
             self._tried()
 
