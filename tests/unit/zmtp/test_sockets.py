@@ -13,11 +13,16 @@ from typing import Any
 import pytest
 import uvloop
 import zmq
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 import tools.muster.machine.zmtp.sockets
 import tools.muster.machine.zmtp.stream
 from cluster.endpoints import peer_address, peer_endpoint, tcp_endpoint
+from cluster.errors import EtcdError
+from cluster.members.checks import checked_urls
+from cluster.members.table import Host
 from tests.ports import free_ports
 from tools.muster.machine.zmtp import Dealer, Router
 from tools.muster.machine.zmtp.codec import GREETING, ready
@@ -350,6 +355,31 @@ def test_an_address_that_cannot_be_dialled_is_trouble_and_no_fault(endpoint: str
             if how == "with keys, once":
                 await until(lambda: lost)
             dealer.close()
+
+    asyncio.run(scenario())
+    assert faults == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(("http", "https", "unix")), st.text(max_size=40), st.integers(0, 65535))
+def test_whatever_a_member_may_have_for_an_address_can_be_tried(scheme: str, host: str, port: int) -> None:
+    try:
+        (url,) = checked_urls([f"{scheme}://{host}:{port}"])
+    except EtcdError:
+        assume(False)
+    at = Host(1, "", (url,)).peer
+    faults: list[Any] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: faults.append(context))
+        with zmq.Context() as context:
+            for keys in (None, CurveKeys(*zmq.curve_keypair())):
+                endpoint = peer_endpoint(at.host, at.port)
+                dealer = open_dealer(loop, context, endpoint, b"x", lambda parts: None, hwm=10, keys=keys)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # it has begun
+                dealer.close()
 
     asyncio.run(scenario())
     assert faults == []
