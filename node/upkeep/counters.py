@@ -26,14 +26,20 @@ if TYPE_CHECKING:
     from node.upkeep.upkeep import Upkeep
 
 
-class CountersNode(Protocol):
+class LinkedNode(Protocol):
+    """What is counted of a node's traffic with the other members."""
+
+    peers: Peers
+    snapshots: Snapshots
+
+
+class CountersNode(LinkedNode, Protocol):
     """What is counted of a node."""
 
     machine: NodeMachine
     log: RaftLog
     store: StateStore
     syncer: Syncs
-    peers: Peers
     serve: Serve
     guard: Guard
     defragments: Defragments
@@ -42,7 +48,6 @@ class CountersNode(Protocol):
     large: LargeWrites
     upkeep: Upkeep
     lessor: Lessor
-    snapshots: Snapshots
     applied_index: int
 
 
@@ -52,7 +57,6 @@ def figures(node: CountersNode) -> dict[str, Any]:
     direction and peer. ``installing``: whether one is being put in place. ``lease_ttls``: of granted leases,
     in seconds. ``v2``: of the tree of version 2, since it was made.
     ``auth_revision``: of users and roles."""
-    peers = node.peers
     return {
         "counters": counters(node),
         "histograms": {
@@ -63,6 +67,16 @@ def figures(node: CountersNode) -> dict[str, Any]:
             "etcd_mvcc_hash_duration_seconds": node.serve.maintenance.hashes.observed(),
             "etcd_mvcc_hash_rev_duration_seconds": node.serve.maintenance.hash_revs.observed(),
         },
+        **_between_members(node),
+        "lease_ttls": node.lessor.ttls.observed(),
+        "v2": node.serve.v2.tree.counted(),
+        "auth_revision": node.guard.state.revision,
+    }
+
+
+def _between_members(node: LinkedNode) -> dict[str, Any]:
+    peers = node.peers
+    return {
         "peers": {
             f"{member:x}": {
                 "active": int(link.active()),
@@ -77,9 +91,6 @@ def figures(node: CountersNode) -> dict[str, Any]:
         },
         "snapshots": node.snapshots.figures(),
         "installing": int(node.snapshots.installing),
-        "lease_ttls": node.lessor.ttls.observed(),
-        "v2": node.serve.v2.tree.counted(),
-        "auth_revision": node.guard.state.revision,
     }
 
 
