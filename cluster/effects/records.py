@@ -181,6 +181,13 @@ def lease_revoke(lease: int, keys: Iterable[bytes]) -> bytes:
     return ITEM.pack(Item.LEASE_REVOKE, len(body)) + body
 
 
+def revokes(record: bytes, lease: int) -> bool:
+    """Whether one of its items is a revoke of this lease."""
+    named = LEASE_ID.pack(lease)
+    return named in record and any(
+        kind == Item.LEASE_REVOKE and record.startswith(named, at) for kind, at, _ in items(record))
+
+
 def lease_checkpoint(lease: int, remaining_ttl_s: int) -> bytes:
     """A checkpoint's item: the time left of a long lease; 0 clears it (H7)."""
     return ITEM.pack(Item.LEASE_CHECKPOINT, LEASE.size) + LEASE.pack(lease, remaining_ttl_s)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cluster.effects import records
 from cluster.effects.records import Item
-from cluster.errors import PERMISSION_DENIED, EtcdError
+from cluster.errors import LEASE_EXIST, PERMISSION_DENIED, EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.requests import Outcome
 from cluster.faults import answered
@@ -43,6 +43,9 @@ class Feature:
 
 def _grant(leader: Leader, body: bytes) -> Outcome:
     outcome, lease = evaluate.lease_grant(leader.view, body, leader.lessor.min_ttl_s, leader.new_lease_id)
+    # I15: whatever the speculative state says of it, what is granted stays so until its end is logged
+    if leader.store.lease(lease) is not None and not leader.logs_end_of(lease):
+        raise EtcdError(LEASE_EXIST)
     leader.set_lease(lease, True)
     return outcome
 

@@ -434,6 +434,14 @@ class Leader:
         self.view.set_lease(lease, granted)
         self._open.leases.append(lease)
 
+    def logs_end_of(self, lease: int) -> bool:
+        """Whether a revoke of the lease is logged and not applied, as the logged items say."""
+        return any(
+            records.revokes(item, lease)
+            for batch in (*self._sealed, self._open) if lease in batch.leases
+            for item in batch.items
+        )
+
     def _txn(self, body: bytes, looked: Ahead | None) -> Outcome:
         view, weigh = self.view, self._weigh
         if isinstance(looked, Draft):
@@ -468,11 +476,11 @@ class Leader:
         self._mixed().items.append(item)
 
     def append_ordered(
-        self, item: bytes, revisions: int, writes: list[tuple[bytes, Version | None]], revoked: list[int],
-        ranges: Sequence[Span] = (),
+        self, item: bytes, revisions: int, writes: list[tuple[bytes, Version | None]],
+        revoked: Sequence[int], ranges: Sequence[Span] = (),
     ) -> None:
         """Log an item that gives other shards' effects their place: a cut, a multi with what it writes
-        here."""
+        here. ``revoked``: the leases that the item revokes."""
         batch = self._mixed()
         batch.items.append(item)
         if writes or ranges:

@@ -77,3 +77,4 @@ class Outcome:
     revision: int  # for the response's header
     ranges: Sequence[Span] = ()  # deleted whole, before the writes; for the leader's overlay
     late: Late | None = None  # makes what follows the header once the request is applied, instead of ``tail``
+    revoked: Sequence[int] = ()  # leases that a transaction over several shards ends, as ``items`` log it

@@ -221,8 +221,8 @@ class Coordinator(Generic[T]):
         """Append what is complete, as far as a record has room, start what may be, repeat what was not
         answered.
 
-        ``append(item, outcome, wide)`` logs the multi in the sequencer's open batch; a refusal
-        (EtcdError) is handed to it as an outcome by the owner of the token: see :meth:`refusals`.
+        ``append(item, outcome, wide)`` logs the multi in the sequencer's open batch. A refusal (EtcdError)
+        has no item: it is answered with that batch, for it may rest on what is logged there (I7).
         """
         self._room = MAX_ENTRY_BYTES
         for wide in list(self._running.values()):
@@ -425,8 +425,11 @@ class Coordinator(Generic[T]):
             self._restart(wide)
             return
         except EtcdError as e:
-            item = encode_multi(Multi(attempt, 0, participants, []))
-            outcome = Outcome(item, False, e.encode(), [], -1)
+            # under its locks, which go now: nothing of it is logged, and no lease counts as revoked (I15)
+            self.completed += 1
+            self._release(wide)
+            append(b"", Outcome(b"", False, e.encode(), [], -1), wide)
+            return
         del self._running[attempt]
         self._expiries.ended(wide, len(outcome.writes))
         self._overlaps.remove(wide.footprint)
@@ -482,6 +485,7 @@ class Coordinator(Generic[T]):
         parts: list[Part] = []
         writes: list[tuple[bytes, Version | None]] = []
         gone: list[bytes] = []
+        revoked: list[int] = []
         done: set[bytes] = set()
         groups = 0
         for lease in wide.leases:
@@ -497,8 +501,9 @@ class Coordinator(Generic[T]):
                 writes += [(key, None) for key in keys]
                 groups += 1
             gone.append(records.lease_revoke(lease, ()))
+            revoked.append(lease)
         item = encode_multi(Multi(attempt, groups, participants, parts)) + b"".join(gone)
-        return item, Outcome(item, groups > 0, b"", writes, view.revision + groups)
+        return item, Outcome(item, groups > 0, b"", writes, view.revision + groups, revoked=revoked)
 
     def logged(self, index: int) -> None:
         """What was appended since the last call is the order record ``index``."""

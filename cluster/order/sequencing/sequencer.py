@@ -50,7 +50,7 @@ class Tail:
         self.fold = fold
 
     def append(
-        self, item: bytes, writes: list[tuple[bytes, Version | None]], revoked: list[int],
+        self, item: bytes, writes: list[tuple[bytes, Version | None]], revoked: Sequence[int],
         ranges: Sequence[Span] = (),
     ) -> None:
         """A cut, or a multi with what it writes in shard 0."""
@@ -97,9 +97,10 @@ class Sequencer(Generic[T]):
 
     def _append(self, item: bytes, outcome: Outcome, wide: Wide[T]) -> None:
         entry, shard_of = self._entry, self._placement.shard_of
-        own = [(key, version) for key, version in outcome.writes if shard_of(key) == 0]
-        self.tail.append(item, own, wide.leases, outcome.ranges)
-        entry.weigh(len(item))
+        if item:
+            own = [(key, version) for key, version in outcome.writes if shard_of(key) == 0]
+            self.tail.append(item, own, outcome.revoked, outcome.ranges)
+            entry.weigh(len(item))
         late, pinned, attempt, token = outcome.late, wide.pinned, wide.attempt, wide.token
         if late is None and pinned and attempt is not None:
             self._fetching.enough(attempt, pinned)
@@ -109,7 +110,7 @@ class Sequencer(Generic[T]):
             if pinned and attempt is not None and wide.fetched is not None:
                 late.fetch = partial(self._fetch, attempt, pinned, wide.fetched, token)
             entry.stage_late(token, DueAnswer(late, outcome.revision - outcome.changed, outcome.revision))
-        elif outcome.revision < 0:  # a refusal, logged so that it is as linearizable as any answer
+        elif not item:  # a refusal, answered with the entry: it may rest on what that holds (I7)
             entry.stage(token, Status.ERROR, outcome.tail)
         else:
             entry.stage(token, Status.OK, HEAD.pack(outcome.revision, self.tail.leader.term) + outcome.tail)

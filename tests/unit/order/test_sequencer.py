@@ -136,14 +136,15 @@ def test_i10_a_cut_of_a_later_term_is_known_to_the_multis_of_its_run(store: Stor
     assert store.coordinator.statistics()["restarted"] == 1
 
 
-def test_a_refusal_is_logged_and_moves_no_revision(store: Store) -> None:
+def test_a_refusal_leaves_with_the_entry_and_logs_nothing(store: Store) -> None:
     store.put("a", lease=99)
     store.tail.leader.view.set_lease(99, False)  # revoked, and not applied yet
     store.sequencer.run(0, due=False)
     store.granted()
     store.sequencer.run(0, due=False)
     assert store.entry.staged == [("a", Status.ERROR, errors.EtcdError(errors.LEASE_NOT_FOUND).encode())]
-    assert store.state == (7, 20, 7, True)
+    assert store.state == (7, 20, 7, False)
+    assert store.entry.size == 0
 
 
 def test_what_the_fold_refuses_moves_nothing(store: Store) -> None:
