@@ -64,7 +64,8 @@ class Prepare:
     floor: int
     order_index: int  # apply the order log up to here first
     touches: list[Touch] = field(default_factory=list)
-    leases: list[int] = field(default_factory=list)  # to be revoked: lock them and every key on them
+    # to be revoked, or their keys say whether its client may: lock them and every key on them
+    leases: list[int] = field(default_factory=list)
     # that its puts name: a revoke of them waits for its multi (I15)
     named: list[int] = field(default_factory=list)
     # Compare messages of ranges, to be decided for the shard's own keys

@@ -23,17 +23,18 @@ from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.evaluate.replica import Ahead, AppliedState, Batch, Leader, NotYet
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.txns.transactions import DueAnswer, Unlooked
-from cluster.features.auth.judge import judge
+from cluster.features.auth.judge import Leases, judge
 from cluster.features.auth.principal import NOBODY, SAID, split
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import Lessor
 from cluster.features.rows import RowsOf
 from cluster.features.v2.tree import Tree
+from cluster.order.leading.pending import Elsewhere
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pipeline.aside import Aside
 from cluster.pipeline.intake import Intake
 from cluster.pipeline.under_way import UnderWay
-from cluster.wire.messages import ANSWER, HEAD, PUT_ANSWER, Method, Status
+from cluster.wire.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink, Leadership, say_not_leader
 from node.storage import Prepared, PreparedPuts, PreparedRows
 
@@ -129,6 +130,8 @@ class Writes:
         self.on_logged: Callable[[int], None] = lambda index: None
         # whether so many bytes are within the quota for certain
         self.fits: Callable[[int], bool] = lambda size: True
+        # where keys of a lease may hang in other shards, too (Elsewhere); None: all are here
+        self.lease_keys: Leases | None = None
         self.committed = 0
         self.proposed = 0
         self.failed = 0
@@ -270,9 +273,9 @@ class Writes:
             if method & SAID:
                 principal, body = split(body)
                 method &= ~SAID
-                judge(leader.auth, principal, method, body, leader.view)
+                judge(leader.auth, principal, method, body, self.lease_keys or leader.view)
             elif leader.auth.enabled and link.watches:  # since it came, it may be
-                judge(leader.auth, NOBODY, method, body, leader.view)
+                judge(leader.auth, NOBODY, method, body, self.lease_keys or leader.view)
             if (refusal := self._refusal(method, body)) is not None:
                 raise EtcdError(refusal)
             if looked is None and method == Method.TXN and (looked := leader.ahead(body)) is not None:
@@ -281,6 +284,10 @@ class Writes:
         except EtcdError as e:
             text = e.encode()
             self._open.answers.append((link, rid, ANSWER.pack(rid, Status.ERROR, len(text)) + text))
+            return 0
+        except Elsewhere:
+            link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
+            self._mark_dirty(link)
             return 0
         except NotYet as e:
             self._later.append((e.revision, link, rid, said, asked))

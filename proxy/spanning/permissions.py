@@ -1,7 +1,7 @@
-"""What a front asks of a permission before the request itself: keys on a lease hang in every shard.
+"""What a front asks of a permission before a question about leases: their keys hang in every shard.
 
-The sequencer judges what it has: shard 0's keys. The others' replicas are asked beforehand, each for its
-own. With auth off nothing is asked.
+The sequencer's host judges by what it has: shard 0's keys. The others' replicas are asked beforehand, each
+for its own. With auth off nothing is asked. A write is not asked for here: it locks what it looks at.
 """
 
 from __future__ import annotations

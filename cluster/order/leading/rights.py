@@ -7,11 +7,23 @@ it has applied the change once that is in order, too, and the change is acknowle
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from cluster.features.auth.judge import Leases, judge
+from cluster.features.auth.judge import judge
 from cluster.features.auth.principal import NOBODY, Principal
 from cluster.features.auth.state import AuthState
+from cluster.order.leading.pending import Elsewhere
+
+
+class KeysElsewhere:
+    """A lease at one leader of several: the sequencer alone may look at its keys in all shards."""
+
+    def lease_keys(self, lease: int) -> Iterable[bytes]:
+        """Elsewhere."""
+        raise Elsewhere
+
+
+KEYS_ELSEWHERE = KeysElsewhere()
 
 
 class Rights:
@@ -36,11 +48,12 @@ class Rights:
         """Whether anybody is judged."""
         return self._users().enabled
 
-    def judge(self, who: Principal | None, method: int, body: bytes, leases: Leases) -> None:
-        """EtcdError if he may not, or nobody was said and somebody has to be."""
+    def judge(self, who: Principal | None, method: int, body: bytes) -> None:
+        """EtcdError if he may not, or nobody was said and somebody has to be. Elsewhere, if that depends on
+        the keys of a lease."""
         users = self._users()
         if users.enabled:
-            judge(users, who or NOBODY, method, body, leases)
+            judge(users, who or NOBODY, method, body, KEYS_ELSEWHERE)
 
     def applied(self, begun: int, ordered: int, order_index: int) -> None:
         """A record was applied behind ``order_index``. ``begun``, ``ordered``: the last batch that

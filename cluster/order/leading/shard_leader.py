@@ -6,9 +6,10 @@ What is logged here gets its revision when a cut of the order log covers it. Unt
 * most are decided at once: blind puts, deletes, compares of values, versions, leases, and of revisions that
   are applied; their answers are bound to revisions when their entry is applied;
 * those that must show or compare a pending revision wait until it is applied, in the lock table (H14);
-* those that only the whole store can answer (an unknown lease, a revision above the applied one) go to the
-  sequencer, as transactions over several shards (review (b), Negative knowledge). These lock their keys here
-  by ``prepare`` (``cluster.order.leading.attempts``), and come back in the feed.
+* those that only the whole store can answer (an unknown lease, a revision above the applied one, a put under
+  a lease where users are enabled) go to the sequencer, as transactions over several shards (review (b),
+  Negative knowledge). These lock their keys here by ``prepare`` (``cluster.order.leading.attempts``), and
+  come back in the feed.
 
 The driver feeds in requests and what was applied, and takes out a record to propose and answers. Nothing is
 evaluated before :meth:`ShardLeader.serve` (I8).
@@ -235,7 +236,7 @@ class ShardLeader(Generic[T]):
         late: Callable[[int], bytes] | None = None
         error: bytes | None = None
         try:
-            self._rights.judge(who, method, body, view)
+            self._rights.judge(who, method, body)
             if method == Method.PUT:
                 outcome = evaluate.put(view, body)
             elif method == Method.DELETE_RANGE:

@@ -39,7 +39,7 @@ from cluster.evaluate.validate import parse
 from cluster.evaluate.view import Outcome, Version
 from cluster.faults import answered
 from cluster.features.auth.judge import judge
-from cluster.features.auth.principal import NOBODY, Principal
+from cluster.features.auth.principal import NOBODY, Kind, Principal
 from cluster.features.auth.state import AuthState
 from cluster.order.leading.verdicts import Verdicts, are_many
 from cluster.order.log import Attempt, Fold, Multi, Part, encode_multi
@@ -266,7 +266,9 @@ class Coordinator(Generic[T]):
     def _start(self, wide: Wide[T], now_ms: int) -> bool:
         if wide.leaderless and not self._leads(wide.leaderless):
             return False  # asked for each that waits, in each run
-        touches = self._touches(wide)
+        touches, looks_at = self._touches(wide), self._looks_at(wide)
+        if looks_at:  # its keys may hang anywhere (H6)
+            touches = {shard: touches.get(shard, []) for shard in range(1, self._placement.shards)}
         wide.leaderless = next((shard for shard in touches if not self._leads(shard)), 0)
         if wide.leaderless:
             return False
@@ -276,7 +278,7 @@ class Coordinator(Generic[T]):
         self._number += 1
         wide.attempt = Attempt(self.term, self._number)
         wide.grants = {}
-        wide.touches = touches
+        wide.touches, wide.looks_at = touches, looks_at
         wide.participants = tuple(sorted(touches))
         wide.started_ms = now_ms
         self._running[wide.attempt] = wide
@@ -285,7 +287,7 @@ class Coordinator(Generic[T]):
         floor = next(iter(self._running)).number - 1
         # everything this sequencer logged up to its own first record is applied there by then; overlapping
         # multis before this one are in the order log already, and the lock there ends only with them
-        named = [] if wide.leases else sorted(wide.footprint.leases)
+        named = sorted(wide.footprint.leases.difference(looks_at))
         shards_of = self._placement.shards_of
         wide.asked = {
             shard: [compare for compare in wide.compares
@@ -294,11 +296,19 @@ class Coordinator(Generic[T]):
         }
         wide.prepares = {
             shard: Prepare(
-                wide.attempt, floor, 0, touches[shard], wide.leases, named, wide.asked[shard]).encode()
+                wide.attempt, floor, 0, touches[shard], looks_at, named, wide.asked[shard]).encode()
             for shard in wide.participants
         }
         self._send(wide, now_ms)
         return True
+
+    def _looks_at(self, wide: Wide[T]) -> list[int]:
+        """The leases whose keys decide what it does, or whether its client may."""
+        users, who = self._users, wide.who
+        if wide.leases or not users.enabled or who.kind == Kind.FRONT:
+            return wide.leases
+        user = users.users.get(who.user)
+        return [] if user is not None and users.is_root(user) else sorted(wide.footprint.leases)
 
     def _touches(self, wide: Wide[T]) -> dict[int, list[Touch]]:
         """What is locked and read in each shard other than 0."""
@@ -306,7 +316,7 @@ class Coordinator(Generic[T]):
         if wide.surveyed is not None:
             return wide.surveyed
         if wide.leases:
-            return {shard: [] for shard in range(1, self._placement.shards)}
+            return found
         if wide.plain is not None:
             written = {key for key, _ in wide.footprint.writes}
             for key in dict.fromkeys(wide.plain.keys()):
@@ -402,8 +412,11 @@ class Coordinator(Generic[T]):
             if self.fold.cut(shard).term != grant.term:  # C2, I10: decided here, once and for all
                 self._restart(wide)
                 return
+        if not set(wide.looks_at).issuperset(self._looks_at(wide)):  # who may what has changed meanwhile
+            self._restart(wide)
+            return
         participants = {shard: grant.term for shard, grant in wide.grants.items()}
-        view = GrantedView(self._view, self._placement, wide.touches, wide.grants, wide.leases)
+        view = GrantedView(self._view, self._placement, wide.touches, wide.grants, wide.looks_at)
         if wide.large is not None and wide.draft is None:
             wide.draft = WideDraft(self._view, wide.large, self._max_txn_ops, view, self._placement)
             self._look(wide, wide.draft)

@@ -44,8 +44,8 @@ class GrantedView:
         self, own: Overlay, placement: Placement, touches: Mapping[int, Sequence[Touch]],
         grants: Mapping[int, Grant], leases: Sequence[int],
     ) -> None:
-        """``touches``, ``grants``: what was asked of each shard but 0, and what it said; ``leases``: that are
-        to be revoked."""
+        """``touches``, ``grants``: what was asked of each shard but 0, and what it said; ``leases``: whose
+        keys were asked for, too."""
         self._own = own
         self._placement = placement
         self.revision = own.revision

@@ -29,6 +29,7 @@ class Wide(Generic[T]):
     footprint: Footprint
     leases: list[int]  # to be revoked
     attempt: Attempt | None = None
+    looks_at: list[int] = field(default_factory=list)  # leases whose keys are locked and read in every shard
     participants: tuple[int, ...] = ()
     prepares: dict[int, bytes] = field(default_factory=dict)
     touches: dict[int, list[Touch]] = field(default_factory=dict)

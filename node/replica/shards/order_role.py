@@ -21,6 +21,7 @@ from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.evaluate.replica import Leader
 from cluster.features.auth.principal import FRONT, NOBODY, SAID, Principal, named
 from cluster.order.leading.queued import Report
+from cluster.order.leading.rights import KEYS_ELSEWHERE
 from cluster.order.log import Attempt, Change, Control
 from cluster.order.prepare import FATE, REPORT, Grant, decode_attempt
 from cluster.order.sequencing.controls import Controls
@@ -107,6 +108,7 @@ class OrderRole:
         self._told = (b"", 0.0)  # other node 0s, of this host's floors: what and when
         self._short_since: float | None = None  # records are kept beyond the bound, for other hosts (I17)
         self.writes.on_logged = self._logged
+        self.writes.lease_keys = KEYS_ELSEWHERE
         node.acknowledge = self.acknowledge
         node.expiry.decide = self._revoke_expired
         node.upkeep.truncation.kept_for_others = self.kept_for_others

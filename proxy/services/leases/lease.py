@@ -11,7 +11,7 @@ from proxy.routing.router import Waiting
 from proxy.services.leases.keepalive import KeepAlive
 from proxy.shared.context import Call, Context, Registry, UnaryHandler
 from proxy.spanning.gather import Gather, lease_keys_answer
-from proxy.spanning.permissions import may_list_leases, may_write_lease
+from proxy.spanning.permissions import may_list_leases
 
 SERVICE = "etcdserverpb.Lease"
 _SHARD = 0
@@ -39,20 +39,17 @@ def _grant(context: Context) -> UnaryHandler:
 
 def _revoke(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "LeaseRevoke")
-    router, others = context.router, range(1, context.placement.shards)
 
     def revoke(call: Call, data: bytes) -> None:
         stats.started += 1
         if context.no_leader(call, stats):
             return
         try:
-            lease = validate.parse(rpc_pb2.LeaseRevokeRequest.FromString, data).ID
+            validate.parse(rpc_pb2.LeaseRevokeRequest.FromString, data)
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
-        may_write_lease(
-            router, call, others, lease, lambda: router.write(call, Method.LEASE_REVOKE, data, _SHARD, stats),
-            lambda error: context.refuse(call, stats, error))
+        context.router.write(call, Method.LEASE_REVOKE, data, _SHARD, stats)
 
     return revoke
 

@@ -138,9 +138,8 @@ def _stop(start: bytes, end: bytes) -> bytes | None:
     return start + b"\0" if not end else None if end == b"\0" else end
 
 
-def needs_of(method: str, request: Any, keys: list[bytes], *, in_txns: bool) -> list[Need]:
-    """What one has to be allowed. ``keys``: what hangs on the lease that it names; ``in_txns``: so
-    it is with puts of transactions."""
+def needs_of(method: str, request: Any, keys: list[bytes]) -> list[Need]:
+    """What one has to be allowed. ``keys``: what hangs on the leases that it names."""
     if method == "Put":
         hung = keys if request.lease else []
         return [
@@ -160,7 +159,7 @@ def needs_of(method: str, request: Any, keys: list[bytes], *, in_txns: bool) -> 
                 op.WhichOneof("request")
             ]
             inner = getattr(op, op.WhichOneof("request"))
-            found += needs_of(name, inner, keys if in_txns else [], in_txns=in_txns)
+            found += needs_of(name, inner, keys)
         return found
     if method in ("LeaseRevoke", "LeaseKeepAlive"):
         return [("named", b"", b""), *(("write", key, b"") for key in keys)]
@@ -429,7 +428,7 @@ class Permissions:
         """P3: this request made that revision."""
         self.counts["applied"] += 1
         before = revision - 1
-        keys = self._keys(o, before if self._one else min(o.low, before), before)
+        keys = self._keys(o, before, before)
         self._allowed(
             "P3 nothing comes into effect that is forbidden",
             o,
@@ -441,7 +440,7 @@ class Permissions:
     def _allowed(
         self, rule: str, o: Operation, who: Principal | None, states: list[State], keys: list[bytes]
     ) -> None:
-        for need in needs_of(o.method, o.request, keys, in_txns=self._one):
+        for need in needs_of(o.method, o.request, keys):
             said = {state.says(who, need) for state in states}
             if None not in said:
                 raise Violation(rule, f"{o} of {who}: {need} {said} in {states}")
@@ -463,7 +462,7 @@ class Permissions:
         who = self._clients.who[o.number]
         states = self._between(o, o.answered_at)
         keys = self._keys(o, 1, self._replay.revision, all_along=False)
-        needs = needs_of(o.method, o.request, keys, in_txns=True)
+        needs = needs_of(o.method, o.request, keys)
         if not any(state.says(who, need) == text for state in states for need in needs):
             raise Violation("P2 nobody is refused what he may", f"{o} of {who} in {states}")
         return True

@@ -12,11 +12,11 @@ import cluster.features.auth.judge
 import cluster.order.sequencing.coordinator
 import node.replica.shards.order_role
 import node.replica.writes
-import proxy.services.kv
 from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.features.auth.principal import SAID, Kind, Principal, split
 from cluster.features.auth.state import AuthState
 from cluster.order.leading.rights import Rights
+from cluster.order.sequencing.coordinator import Coordinator
 from cluster.wire.messages import READ, Method
 from node.replica.shards.order_role import OrderRole
 from node.serving.admission import Admission
@@ -132,7 +132,6 @@ def leases_without_keys_are_anybodys(patch: Patch) -> None:
 
 def puts_under_leases_are_puts(patch: Patch) -> None:
     """Who writes under a lease may make its other keys live, or go."""
-    patch.setattr(proxy.services.kv, "may_write_lease", lambda *args: args[4]())
     judge_put = cluster.features.auth.judge._judge_put
 
     def plain(asked: Any, request: Any) -> None:
@@ -140,6 +139,11 @@ def puts_under_leases_are_puts(patch: Patch) -> None:
         judge_put(asked, request)
 
     patch.setattr(cluster.features.auth.judge, "_judge_put", plain)
+
+
+def keys_of_other_shards_are_not_looked_at(patch: Patch) -> None:
+    """The sequencer judges a put under a lease by the keys of shard 0."""
+    patch.setattr(Coordinator, "_looks_at", lambda self, wide: wide.leases)
 
 
 def void_tokens_count(patch: Patch) -> None:
@@ -216,6 +220,7 @@ MUTANTS = [
     Mutant(keep_alives_are_not_judged, 1, (ASKED,)),
     Mutant(leases_without_keys_are_anybodys, 1, (ASKED,)),
     Mutant(puts_under_leases_are_puts, 1, (ASKED, EFFECT), first=2),
+    Mutant(keys_of_other_shards_are_not_looked_at, 3, (ASKED, EFFECT)),
     Mutant(void_tokens_count, 1, (ASKED, EFFECT), first=14),
     Mutant(old_revisions_count, 1, (ASKED, EFFECT)),
     Mutant(a_start_forgets_users, 1, (ASKED, REFUSED, EFFECT, EQUAL), SNAPSHOTS, first=1),

@@ -10,7 +10,10 @@ import pytest
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.features.auth import state as users
+from cluster.features.auth.principal import SAID, Kind, Principal
 from cluster.features.lessor import Lessor
+from cluster.order.leading.rights import KEYS_ELSEWHERE
 from cluster.pacing.pace import Pace
 from cluster.pb import rpc_pb2
 from cluster.raft import ProposalDropped, Role
@@ -288,3 +291,21 @@ def test_what_is_queued_waits_for_the_next_entry_where_something_else_fills_this
     (_, first), (_, second) = replica.raft.entries[2], replica.raft.entries[3]
     assert not first
     assert b"k2" in second
+
+
+def test_of_several_shards_the_sequencer_judges_puts_under_leases(replica: Replica) -> None:
+    """P3: keys of the lease may hang in the others."""
+    auth = users.AuthState()
+    few = users.Role("few", (users.Permission(b"k", b"l", 2),))
+    alice = users.User("alice", b"", True, ("few",), 1)
+    auth.take([users.role_row(few), users.user_row(alice), users.meta_row(users.Meta(True, 5))])
+    replica.writes._auth, replica.writes.lease_keys = lambda: auth, KEYS_ELSEWHERE
+    replica.lead(1)
+    said = Principal(Kind.SIMPLE, "alice", 5).encode()
+    for rid, (key, lease) in enumerate(((b"k", 77), (b"k", 0), (b"secret", 77)), 1):
+        put = rpc_pb2.PutRequest(key=key, value=b"v", lease=lease).SerializeToString()
+        replica.writes.submit(replica.link, rid, Method.PUT | SAID, said + put)
+    replica.writes.run()
+    assert replica.answers() == {1: Status.ELSEWHERE}
+    replica.apply(replica.raft.last)
+    assert replica.answers() == {2: Status.OK, 3: Status.ERROR}

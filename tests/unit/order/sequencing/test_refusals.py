@@ -1,4 +1,5 @@
-"""A refused transaction over several shards: nothing of it is logged, and no lease counts as revoked."""
+"""What the sequencer refuses: nothing of it is logged, and no lease counts as revoked. Who may put under a
+lease is judged by its keys in all shards, under locks, where the put gets its place (P3)."""
 
 from __future__ import annotations
 
@@ -12,8 +13,19 @@ from cluster.errors import EtcdError
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.features.auth.principal import Kind, Principal
-from cluster.features.auth.state import AuthState, Meta, User, meta_row, user_row
+from cluster.features.auth.state import (
+    AuthState,
+    Meta,
+    Permission,
+    Role,
+    User,
+    meta_row,
+    role_row,
+    user_row,
+)
 from cluster.features.lessor import Lessor
+from cluster.order.leading.pending import Elsewhere
+from cluster.order.leading.rights import Rights
 from cluster.order.log import Cut, Fold
 from cluster.order.prepare import Grant, Prepare, decode_attempt
 from cluster.order.sequencing.coordinator import Coordinator
@@ -56,7 +68,7 @@ class Two:
     """The sequencer of two shards; of the other one the test answers."""
 
     def __init__(self) -> None:
-        auth = AuthState()
+        self.auth = auth = AuthState()
         auth.take([user_row(User("alice", b"", True, (), 1)), meta_row(Meta(True, 5))])
         self.leader = Leader(
             Granted(), 5, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=count(1).__next__, auth=auth)
@@ -123,3 +135,93 @@ def test_an_expiry_that_is_logged_lets_its_lease_be_granted_anew() -> None:
     two.leader.expire(LEASE)
     two.leader.seal()
     two.grant()
+
+
+# -- puts under leases
+
+
+def may_write(auth: AuthState, *ranges: tuple[bytes, bytes]) -> None:
+    """Alice's role, from now on."""
+    auth.take([
+        role_row(Role("few", tuple(Permission(key, end, 2) for key, end in ranges))),
+        user_row(User("alice", b"", True, ("few",), 1)), meta_row(Meta(True, 5)),
+    ])
+
+
+def under_lease(key: bytes) -> list[tuple[int, bytes]]:
+    """A put under the lease, alone and in a transaction."""
+    put = pb.PutRequest(key=key, value=b"v", lease=LEASE)
+    txn = pb.TxnRequest(success=[pb.RequestOp(request_put=put)])
+    return [(Method.PUT, put.SerializeToString()), (Method.TXN, txn.SerializeToString())]
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["put", "txn"])
+@pytest.mark.parametrize("key", [b"k0", b"k1", b"k2", b"k3"])
+def test_p3_a_put_under_a_lease_locks_its_keys_in_all_shards_and_is_judged_there(at: int, key: bytes) -> None:
+    two, (method, body) = Two(), under_lease(key)[at]
+    may_write(two.auth, (b"k", b"l"), (b"other", b""))
+    for hangs, status in ((b"other", Status.OK), (b"secret", Status.ERROR)):
+        assert two.coordinator.submit("asked", method, body, who=ALICE)
+        two.sequencer.run(0, due=True)
+        (prepare,) = [Prepare.decode(m.body) for m in two.coordinator.take_messages()
+                      if m.method == Method.PREPARE]
+        assert prepare.leases == [LEASE]
+        rows: list[list[tuple[bytes, bytes]]] = [[] for _ in prepare.touches]
+        two.coordinator.granted(prepare.attempt, 1, Grant(TERM, rows, [[hangs]]))
+        two.sequencer.run(0, due=True)
+        assert two.entry.said.pop()[1] == status
+
+
+def test_p3_it_is_judged_by_the_users_of_its_place() -> None:
+    two, (method, body) = Two(), under_lease(b"k0")[0]
+    may_write(two.auth, (b"\0", b"\0"))
+    assert two.coordinator.submit("asked", method, body, who=ALICE)
+    two.sequencer.run(0, due=True)
+    (prepare,) = [Prepare.decode(m.body) for m in two.coordinator.take_messages()]
+    may_write(two.auth, (b"k", b"l"))
+    two.coordinator.granted(prepare.attempt, 1, Grant(TERM, [[] for _ in prepare.touches], [[b"secret"]]))
+    two.sequencer.run(0, due=True)
+    assert two.entry.said == [("asked", Status.ERROR, EtcdError(errors.PERMISSION_DENIED).encode())]
+
+
+def test_p3_what_was_not_asked_for_is_asked_for_anew() -> None:
+    """Users are enabled between its prepare and its turn."""
+    two, (method, body) = Two(), under_lease(b"k0")[0]
+    two.auth.take([meta_row(Meta(False, 5))])
+    key = next(key for key in (b"k%d" % n for n in range(9)) if Placement(2, 1).shard_of(key) == 1)
+    method, body = under_lease(key)[0]
+    assert two.coordinator.submit("asked", method, body, who=ALICE)
+    two.sequencer.run(0, due=True)
+    (first,) = [Prepare.decode(m.body) for m in two.coordinator.take_messages()]
+    assert (first.leases, first.named) == ([], [LEASE])
+    may_write(two.auth, (b"k", b"l"))
+    two.coordinator.granted(first.attempt, 1, Grant(TERM, [[]], []))
+    two.sequencer.run(0, due=True)
+    assert two.entry.said == []
+    _, again = two.coordinator.take_messages()
+    second = Prepare.decode(again.body)
+    assert second.attempt > first.attempt
+    assert (second.leases, second.named) == ([LEASE], [])
+
+
+def test_root_looks_at_no_keys_of_a_lease() -> None:
+    two, (method, body) = Two(), under_lease(b"k0")[0]
+    two.auth.take([user_row(User("root", b"", True, ("root",), 1)), role_row(Role("root", ()))])
+    key = next(key for key in (b"k%d" % n for n in range(9)) if not Placement(2, 1).shard_of(key))
+    method, body = under_lease(key)[0]
+    assert two.coordinator.submit("asked", method, body, who=Principal(Kind.SIMPLE, "root", 5))
+    two.sequencer.run(0, due=True)
+    assert two.coordinator.take_messages() == []
+    assert two.entry.said[0][1] == Status.OK
+
+
+def test_p3_one_shards_leader_does_not_judge_a_put_under_a_lease() -> None:
+    auth = AuthState()
+    may_write(auth, (b"k", b"l"))
+    rights = Rights(lambda: auth)
+    for method, body in under_lease(b"k0"):
+        with pytest.raises(Elsewhere):
+            rights.judge(ALICE, method, body)
+    for method, body in under_lease(b"secret"):
+        with pytest.raises(EtcdError):
+            rights.judge(ALICE, method, body)
