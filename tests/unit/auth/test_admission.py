@@ -5,8 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.features.auth.principal import SAID
-from cluster.features.auth.state import AuthState
+import pytest
+
+from cluster.errors import EtcdError
+from cluster.features.auth.principal import NOBODY, SAID, Kind, Principal
+from cluster.features.auth.state import AuthState, Meta, User, meta_row, user_row
 from cluster.wire.messages import Method
 from node.serving.admission import Admission
 
@@ -16,6 +19,9 @@ class _Node:
 
     def __init__(self) -> None:
         self.guard = SimpleNamespace(state=AuthState())
+        self.settings: Any = None
+        self.writes: Any = None
+        self.store: Any = None
         self.taken: list[int] = []
         self.admission = Admission(self)  # type: ignore[arg-type]
 
@@ -40,3 +46,26 @@ def test_writes_alone_wait_for_nothing_to_be_applied() -> None:
     node = _Node()
     node.ask(Method.PUT)
     assert node.taken == [Method.PUT]  # the leader judges them with what it has logged
+
+
+@pytest.mark.parametrize("method", [Method.MEMBERS, Method.TRANSFER_LEADER])
+@pytest.mark.parametrize("leads", [True, False])
+def test_changes_of_members_and_moves_of_leaders_are_roots(method: Method, leads: bool) -> None:
+    """Where this host leads, by what is logged; elsewhere by what is applied."""
+    users, nobody = AuthState(), AuthState()
+    users.take([
+        user_row(User("root", b"", True, ("root",), 1)), user_row(User("alice", b"", True, (), 1)),
+        meta_row(Meta(True, 5)),
+    ])
+    node = _Node()
+    node.settings = SimpleNamespace(shard=0, common=SimpleNamespace(shard_count=1))
+    node.writes = SimpleNamespace(leader=SimpleNamespace(auth=users) if leads else None)
+    node.guard.state, node.store = nobody if leads else users, None
+    link: Any = SimpleNamespace(watches=True)
+    for who in (Principal(Kind.SIMPLE, "alice", 5), NOBODY, Principal(Kind.INVALID)):
+        with pytest.raises(EtcdError):
+            node.admission.take(link, 1, method | SAID, 0, who.encode() + b"request")
+    assert node.taken == []
+    root = Principal(Kind.SIMPLE, "root", 5)
+    assert node.admission.take(link, 1, method | SAID, 0, root.encode() + b"request")
+    assert node.taken == [method]

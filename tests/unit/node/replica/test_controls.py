@@ -144,3 +144,18 @@ def test_i23_so_many_wait_and_no_more(node: Sequencer, monkeypatch: pytest.Monke
     assert node.answers() == UNKNOWN
     node.reported(11)
     assert len(node.answers()) == 2
+
+
+def test_h7_what_one_sequencer_found_due_another_does_not_end(node: Sequencer) -> None:
+    """The keys of a lease are read between: by then another term may have let it live."""
+    first, second = MagicMock(), MagicMock()
+    node.sequencer = MagicMock(coordinator=first)
+    node._revoke_expired([7])
+    node._revoke_expired([9])
+    (_, one), (_, other) = (call.args for call in node.node.expiry.as_read.call_args_list)  # type: ignore[attr-defined]
+    one([7])
+    first.submit.assert_called_once_with(None, Method.LEASE_REVOKE, b"", [7])
+    node.sequencer = MagicMock(coordinator=second)
+    other([9])
+    first.submit.assert_called_once()
+    second.submit.assert_not_called()

@@ -79,3 +79,16 @@ def test_a_lease_granted_again_in_the_run_that_revokes_it_is_there(tmp_path: Pat
     assert list(lessor) == [(9, 30, 0)] == list(store.leases())
     assert applied.revoked == [9, 7]
     store.close()
+
+
+def test_h7_what_one_term_found_due_does_not_end_in_another() -> None:
+    """The keys of a lease are read meanwhile; a keep-alive of the next term may have been acknowledged."""
+    node = Node()
+    ends = node.expiry._node.writes.leader.expire  # type: ignore[union-attr]
+    node.expiry.add([2])
+    work, node.work = node.work, []
+    node.expiry._node.writes.leader = SimpleNamespace(expire=ends)  # type: ignore[assignment]
+    node.settle(lambda: [None for one in work for _ in one])  # type: ignore[arg-type, return-value]
+    assert node.ended == []
+    node.settle(lambda: node.expiry.add([4]))
+    assert node.ended == [4]
