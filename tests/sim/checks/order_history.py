@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.sim.checks.order_hashes import Hashes
 from tests.sim.checks.order_kinds import kinds_of
-from tests.sim.checks.order_replay import Replay
+from tests.sim.checks.order_replay import Life, Replay
 from tests.sim.checks.order_watching import WatchHistory
 from tests.sim.clients.order_clients import Operation
 from tests.sim.clients.order_leases import check_keys, check_list
@@ -170,14 +170,16 @@ class History:
             raise self._bad("I22 an acknowledged compaction is in the order", o)
 
     def _ok_leasegrant(self, o: Operation) -> None:
-        if o.response.ID not in self._replay.granted:
+        if not any(self._time_of(life.granted) <= o.answered_at for life in self._lives(o.response.ID)):
             raise self._bad("I22 an acknowledged grant is in the order", o)
 
     def _ok_leaserevoke(self, o: Operation) -> None:
         replay, lease, revision = self._replay, o.request.ID, o.response.header.revision
         if lease not in replay.ended:
             raise self._bad("I22 an acknowledged revoke is in the order", o)
-        if replay.revoked_with.get(revision) == lease:
+        once = len(self._lives(lease)) == 1
+        own = replay.revoked_with.get(revision) == lease
+        if own and (once or (revision > o.low and self._committed_at[revision] >= o.asked_at)):
             self._owner.setdefault(revision, o)
             self._real_time(o, revision, True)
         else:
@@ -186,9 +188,10 @@ class History:
             raise self._bad("I15 no key hangs on a lease that is gone", o)
 
     def _ok_leasekeepalive(self, o: Operation) -> None:
-        lease, replay = o.request.ID, self._replay
+        lease = o.request.ID
         if o.response.TTL > 0:
-            if lease in replay.ended and self._time_of(replay.ended[lease]) < o.asked_at:
+            if all(life.ended is not None and self._time_of(life.ended) < o.asked_at
+                   for life in self._lives(lease)):
                 raise self._bad("H7 a lease that is gone is not kept alive", o)
         elif not self._may_be_missing(lease, o):
             raise self._bad("I22 a lease that is there is kept alive", o)
@@ -210,16 +213,20 @@ class History:
     def _time_of(self, index: int) -> float:
         return self._simulation.checker.committed_at[index]
 
+    def _lives(self, lease: int) -> list[Life]:
+        return self._replay.lives.get(lease, [])
+
     def _may_be_missing(self, lease: int, o: Operation) -> bool:
         """Whether at some moment between question and answer there was no such lease."""
-        replay = self._replay
-        if lease not in replay.granted:
-            return True
-        known = [g.answered_at for g in self._simulation.clients.operations
-                 if g.method == "LeaseGrant" and g.ok and lease == g.response.ID]
-        if not known or known[0] > o.asked_at:
-            return True  # not known to be granted when it was asked
-        return lease in replay.ended and self._time_of(replay.ended[lease]) <= o.answered_at
+        grants = [g for g in self._simulation.clients.operations
+                  if g.method == "LeaseGrant" and g.ok and lease == g.response.ID]
+        for life in self._lives(lease):
+            granted_at = self._time_of(life.granted)
+            known = any(g.asked_at <= granted_at <= g.answered_at <= o.asked_at for g in grants)
+            # else it is not known to be granted when it was asked
+            if known and (life.ended is None or self._time_of(life.ended) > o.answered_at):
+                return False
+        return True
 
     def _compacted_before(self, time: float) -> int:
         """A compaction that was acknowledged by then."""
@@ -252,7 +259,12 @@ class History:
                 except Refused:
                     return
             raise self._bad("I22 a key is not found that is there", o)
-        elif "lease already exists" in text or "duplicate key" in text:
+        elif "lease already exists" in text:
+            if not any(self._time_of(life.granted) <= o.answered_at and (
+                    life.ended is None or self._time_of(life.ended) >= o.asked_at)
+                    for life in self._lives(request.ID)):
+                raise self._bad("I22 no lease is there that is gone", o)
+        elif "duplicate key" in text:
             pass
         else:
             raise self._bad("an answer that was not to be expected", o)

@@ -32,6 +32,15 @@ class Change:
 
 
 @dataclass
+class Life:
+    """A lease from its grant to its end; its ID may be granted anew."""
+
+    granted: int  # order index
+    ttl_s: int
+    ended: int | None = None  # order index
+
+
+@dataclass
 class Replay:
     """All that was committed, in order."""
 
@@ -41,6 +50,7 @@ class Replay:
     revoked_with: dict[int, int] = field(default_factory=dict)  # revision -> the lease whose end it is
     granted: dict[int, int] = field(default_factory=dict)  # lease -> order index
     ttls: dict[int, int] = field(default_factory=dict)  # lease -> seconds
+    lives: dict[int, list[Life]] = field(default_factory=dict)  # lease -> in order
     live: dict[int, None] = field(default_factory=dict)  # leases that are there now
     ended: dict[int, int] = field(default_factory=dict)
     rows: list[tuple[int, bytes]] = field(default_factory=list)  # order index, body of a ROWS item
@@ -114,6 +124,7 @@ class Folder:
                     raise Violation("I15 a lease is granted once", f"{lease} in {index}")
                 replay.granted[lease], replay.ttls[lease] = index, ttl_s
                 replay.live[lease] = None
+                replay.lives.setdefault(lease, []).append(Life(index, ttl_s))
             elif kind == Item.LEASE_REVOKE:
                 (lease,) = records.LEASE_ID.unpack_from(data, at)
                 if to > at + 8:
@@ -180,7 +191,7 @@ class Folder:
         if lease not in replay.live:
             return  # it was given out as due twice, or revoked and due
         del replay.live[lease]
-        replay.ended[lease] = index
+        replay.ended[lease] = replay.lives[lease][-1].ended = index
         left = [k for k, kv in replay.states[replay.revision].items() if kv.lease == lease]
         if left:
             raise Violation("I15 no key hangs on a lease that is gone", f"{lease} in {index}: {left}")

@@ -329,6 +329,8 @@ class Clients:
 
     def _grant(self) -> tuple[str, Any]:
         number = len(self.operations) + 10_000
+        if self.simulation.plan.lease_ids:
+            number = 10_000 + self.random.randrange(self.simulation.plan.lease_ids)
         return "LeaseGrant", pb.LeaseGrantRequest(TTL=self.random.choice((1, 2, 3, 60)), ID=number)
 
     def _revoke(self) -> tuple[str, Any]:

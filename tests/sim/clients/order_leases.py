@@ -61,8 +61,9 @@ class LeaseTimes:
     def runs_out(self, lease: int, replay: Replay) -> float:
         """When a lease's time is over at the latest, unless it is renewed or another sequencer comes."""
         began = self._began.get(lease)
-        if began is None:  # whoever applied it was no sequencer any more
-            began = self._simulation.checker.committed_at[replay.granted[lease]]
+        granted_at = self._simulation.checker.committed_at[replay.granted[lease]]
+        if began is None or (len(replay.lives[lease]) > 1 and began < granted_at):
+            began = granted_at  # whoever applied it was no sequencer any more
         return max(began, self._promoted_at + ELECTION_S) + replay.ttls[lease] / (
             1 - self._simulation.plan.drift
         )
@@ -104,18 +105,19 @@ class LeaseTimes:
         """An answer to LeaseGrant, LeaseKeepAlive or LeaseTimeToLive is there."""
         response, replay = o.response, self._simulation.checker.replay
         if o.method == "LeaseGrant":
-            wanted = max(o.request.TTL, 1)
-            if (o.request.ID, wanted) != (response.ID, response.TTL) or replay.ttls.get(
-                response.ID
-            ) != wanted:
-                raise Violation(
-                    "I15 a grant gives what was asked for", f"{o}: {replay.ttls.get(response.ID)}"
-                )
+            wanted, lives = max(o.request.TTL, 1), self._lives_for(o)
+            if (o.request.ID, wanted) != (response.ID, response.TTL) or wanted not in lives:
+                raise Violation("I15 a grant gives what was asked for", f"{o}: {lives}")
         elif o.method == "LeaseKeepAlive" and response.TTL > 0:
-            if (o.request.ID, replay.ttls[response.ID]) != (response.ID, response.TTL):
-                raise Violation("I15 a keep-alive gives the whole time", f"{o}: {replay.ttls[response.ID]}")
+            if o.request.ID != response.ID or response.TTL not in self._lives_for(o):
+                raise Violation("I15 a keep-alive gives the whole time", f"{o}: {self._lives_for(o)}")
         elif o.method == "LeaseTimeToLive" and response.TTL >= 0:
             lease = o.request.ID
+            if len(replay.lives[lease]) > 1:  # nobody says of which of them it is
+                granted = response.grantedTTL
+                if lease != response.ID or granted not in self._lives_for(o) or granted < response.TTL:
+                    raise Violation("I15 time to live is what is left", f"{o}: {self._lives_for(o)}")
+                return
             most = (
                 max(self.runs_out(lease, replay) - o.asked_at, 0) * (1 + self._simulation.plan.drift)
                 + ROUNDING_S
@@ -127,6 +129,16 @@ class LeaseTimes:
                     "I15 time to live is what is left",
                     f"{o}: granted {replay.ttls[lease]}, left {least:.3f} to {most:.3f}",
                 )
+
+
+    def _lives_for(self, o: Operation) -> list[int]:
+        """The times to live of each lease of this ID that was there between a question and its answer."""
+        replay, committed_at = self._simulation.checker.replay, self._simulation.checker.committed_at
+        return [
+            life.ttl_s
+            for life in replay.lives.get(o.request.ID, ())
+            if life.ended is None or committed_at[life.ended] >= o.asked_at
+        ]
 
 
 def watched_lessor(simulation: Simulation) -> type:
@@ -197,11 +209,18 @@ def check_list(simulation: Simulation, replay: Replay, o: Operation) -> None:
 
 def live_at(replay: Replay, index: int) -> set[int]:
     """The leases after an order record."""
-    return {lease for lease, at in replay.granted.items() if at <= index < replay.ended.get(lease, index + 1)}
+    return {
+        lease
+        for lease, lives in replay.lives.items()
+        if any(life.granted <= index and (life.ended is None or index < life.ended) for life in lives)
+    }
 
 
 def _place(replay: Replay, o: Operation) -> int:
     """The order record that an answer told of, as far as it is about one lease."""
+    lease = o.response.ID if o.method == "LeaseGrant" else getattr(o.request, "ID", 0)
+    if len(replay.lives.get(lease, ())) > 1:
+        return 0  # of which of them it told is not known
     if o.method == "LeaseGrant":
         return replay.granted.get(o.response.ID, 0)
     gone = o.method == "LeaseRevoke" or (o.method == "LeaseKeepAlive" and o.response.TTL == 0) or (

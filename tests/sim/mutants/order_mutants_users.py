@@ -13,10 +13,13 @@ import cluster.order.sequencing.coordinator
 import node.replica.shards.order_role
 import node.replica.writes
 from cluster.evaluate.feature_table import EVERYWHERE
+from cluster.evaluate.replica import Leader
+from cluster.evaluate.view import Outcome
 from cluster.features.auth.principal import SAID, Kind, Principal, split
 from cluster.features.auth.state import AuthState
 from cluster.order.leading.rights import Rights
-from cluster.order.sequencing.coordinator import Coordinator
+from cluster.order.sequencing.coordinator import Coordinator, Wide
+from cluster.order.sequencing.sequencer import Sequencer
 from cluster.wire.messages import READ, Method
 from node.replica.shards.order_role import OrderRole
 from node.serving.admission import Admission
@@ -26,6 +29,13 @@ from tests.sim.world.order_sim import Plan
 
 Patch = pytest.MonkeyPatch
 ASKED, REFUSED, EFFECT, EQUAL = "P1", "P2", "P3", "P4"
+GRANTED = "I15 a lease is granted once"
+
+
+def with_leases(plan: Plan) -> Plan:
+    """Few IDs of leases, which are granted and revoked all the time by whoever may, and may not."""
+    mix = {**(plan.mix or {}), "lease_put": 8, "grant": 12, "revoke": 12}
+    return replace(plan, mix=mix, lease_ids=3)
 
 
 class Mutant(NamedTuple):
@@ -36,9 +46,12 @@ class Mutant(NamedTuple):
     rules: tuple[str, ...]
     faults: tuple[str, ...] = ()  # other ones than in the plan, and more of them
     first: int = 0  # seed
+    leases: bool = False  # IDs of leases are granted again and again
 
     def plan(self, plan: Plan) -> Plan:
         """What hurts soon, made of a plan of all."""
+        if self.leases:
+            plan = with_leases(plan)
         if not self.faults:
             return plan
         return replace(plan, faults=self.faults, fault_every_s=0.2, snapshot_count=20)
@@ -141,6 +154,19 @@ def puts_under_leases_are_puts(patch: Patch) -> None:
     patch.setattr(cluster.features.auth.judge, "_judge_put", plain)
 
 
+def a_refused_revoke_revokes_until_it_is_applied(patch: Patch) -> None:
+    """A lease is granted anew only behind a revoke that is logged."""
+    append = Sequencer._append
+
+    def revokes(self: Any, item: bytes, outcome: Outcome, wide: Wide[Any]) -> None:
+        append(self, item, outcome, wide)
+        for lease in () if item else wide.leases:
+            self.tail.leader.set_lease(lease, False)
+
+    patch.setattr(Sequencer, "_append", revokes)
+    patch.setattr(Leader, "logs_end_of", lambda self, lease: True)
+
+
 def keys_of_other_shards_are_not_looked_at(patch: Patch) -> None:
     """The sequencer judges a put under a lease by the keys of shard 0."""
     patch.setattr(Coordinator, "_looks_at", lambda self, wide: wide.leases)
@@ -221,6 +247,7 @@ MUTANTS = [
     Mutant(leases_without_keys_are_anybodys, 1, (ASKED,)),
     Mutant(puts_under_leases_are_puts, 1, (ASKED, EFFECT), first=2),
     Mutant(keys_of_other_shards_are_not_looked_at, 3, (ASKED, EFFECT)),
+    Mutant(a_refused_revoke_revokes_until_it_is_applied, 3, (GRANTED,), leases=True),
     Mutant(void_tokens_count, 1, (ASKED, EFFECT), first=14),
     Mutant(old_revisions_count, 1, (ASKED, EFFECT)),
     Mutant(a_start_forgets_users, 1, (ASKED, REFUSED, EFFECT, EQUAL), SNAPSHOTS, first=1),

@@ -64,6 +64,17 @@ def test_who_may_what_is_told_by_the_order(shards: int) -> None:
     assert {what: done[what] for what, count in least.items() if done[what] < count} == {}
 
 
+@pytest.mark.longer
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_leases_whose_ids_are_granted_again_and_again_are_each_ones_own(shards: int) -> None:
+    refused = 0
+    for seed in range(60 if SOAK else 4):
+        refused += run(seed, order_mutants_users.with_leases(plan_for(seed, shards)))[
+            "refused: etcdserver: permission denied"]
+    assert refused > 50
+
+
 # Seeds that failed once, by shards, with what was wrong; each was mended in the commit that added it
 MENDED = {
     (3, 9): "a put under a lease was judged by keys of other shards that were asked for before it",

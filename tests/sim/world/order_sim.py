@@ -97,6 +97,7 @@ class Plan:
     buffer: int = 10_000  # frames that a connection takes for one that does not read
     dies: float = 0.0  # chance of a process to die at a point where it hurts
     users: bool = False  # clients are somebody, and what they may changes
+    lease_ids: int = 0  # so many IDs of leases are granted again and again; 0: each is granted once
     # lone writes before one counts as alone at a front (decision 22); None: by chance
     lone_after: int | None = None
     slice_events: int = 200  # of a watch's past, in a slice
