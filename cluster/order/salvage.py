@@ -105,7 +105,7 @@ def planned(
                 for shard, cut in decode_cut(data, pos, end):
                     found.terms[shard] = max(found.terms.get(shard, 0), cut.term)
                     if index <= found.order_index and cut.index > applied[shard]:
-                        if shard in found.made_up or term_at(shard, cut.index) != cut.term:
+                        if term_at(shard, cut.index) != cut.term:  # nor will any later one be (log matching)
                             found.made_up.setdefault(shard, []).extend(_made_up(cut, found.last[shard]))
                         found.last[shard] = cut.index
             elif kind == Item.MULTI and index <= found.order_index and found.made_up:

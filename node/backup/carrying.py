@@ -12,7 +12,7 @@ from cluster.order.sound import NewerRecord, Place, sound
 from cluster.raft.types import Entry, EntryKind
 from node.storage import ApplyFailed, RaftLog, StateStore, StorageError
 
-_FOLD = "fold"  # its row in the state of a store of several shards
+FOLD = "fold"  # its row in the state of a store of several shards
 _RECORDS = 256  # of the order, applied in one batch
 _BYTES = 1 << 20
 _NO_STEP = -1  # an effect that has a revision of its own
@@ -23,7 +23,7 @@ def carry(
 ) -> None:
     """Apply what is behind the state up to an order record, which ``own``, the shard's log, is known to
     match; None: no record up to there names it. Raises StorageError, NewerRecord."""
-    stored = store.meta(_FOLD)
+    stored = store.meta(FOLD)
 
     def entries_of(first: int, to: int) -> list[Entry]:
         assert own is not None, "the order names entries of a log that is not there"
@@ -63,7 +63,7 @@ def _in_order(store: StateStore, fold: Fold, entries: list[Entry]) -> None:
             elif isinstance(step, Change) and step.items:
                 changes.append((step.revision, step.items, 0, step.sub if step.attempt else _NO_STEP))
     index, term = entries[-1].index, entries[-1].term
-    store.apply_changes(changes, (index, index, term, fold.revision), meta={_FOLD: fold.encode()})
+    store.apply_changes(changes, (index, index, term, fold.revision), meta={FOLD: fold.encode()})
 
 
 def _by_cuts(store: StateStore, placing: Placing, shard: int, entries: list[Entry]) -> None:
@@ -74,4 +74,4 @@ def _by_cuts(store: StateStore, placing: Placing, shard: int, entries: list[Entr
     ]
     placed = placing.take(run, store.position.shard_index, store.position.term, None)
     position = (entries[-1].index, placed.index, placed.term, placing.fold.revision)
-    store.apply_changes(placed.changes, position, meta={_FOLD: placing.fold.encode()})
+    store.apply_changes(placed.changes, position, meta={FOLD: placing.fold.encode()})

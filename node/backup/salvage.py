@@ -29,6 +29,7 @@ from cluster.raft.types import Configuration, EntryKind
 from cluster.settings import Peer
 from node.backup.build import assemble
 from node.backup.carrying import carry
+from node.backup.dropped import Dropped
 from node.backup.rows import Checkpoint
 from node.backup.users import auth_in
 from node.storage import Position, RaftLog, StateStore, StorageCorruption
@@ -63,6 +64,7 @@ class Salvaged:
     leases: int = 0
     v2_revision: int = 0  # the v2 tree is of a later moment; 0: it is not, or there is none
     shards: list[Share] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)  # by forced starts, before; not in the backup
 
 
 @dataclass(slots=True)

@@ -96,4 +96,8 @@ _GAUGES = (
     ("muster_order_running", "running", "Transactions over several shards that hold or want locks."),
     ("muster_order_queued", "queued", "Transactions over several shards that wait for others."),
     ("muster_order_feed_records", "feed_records", "Order records sent to nodes of other shards."),
+    (
+        "muster_order_records_lacking", "records_lacking",
+        "Order records that a node of this host has lacked for ten seconds; 0: this host could go on alone.",
+    ),
 )

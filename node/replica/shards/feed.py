@@ -27,6 +27,7 @@ from cluster.order.sound import Place, sound
 from cluster.raft import EntryKind
 from cluster.wire.messages import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, FEED_HEAD, NO_HASTE, OWN_HASTE, Status
 from node.links.fronts import FrontLink
+from node.replica.shards.alone import Alone
 from node.upkeep.floors import Floors
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Feeds:
         self._feeds: dict[FrontLink, Feed] = {}
         self._projected: dict[tuple[int, int], bytes] = {}
         self.floors = Floors(node.settings.common.member_id, node.settings.common.shard_count)
+        self.alone = Alone(node.settings.common.shard_count)
         self._late_scheduled = False
         self._read_bytes = 0  # since the last turn that was taken for what was left
         self._left: dict[Feed, None] = {}  # feeds with records for the next turn, in order
@@ -140,6 +142,7 @@ class Feeds:
             feed.acknowledged(applied)
             if link.local:
                 self.floors.own_is(feed.shard, durable)
+                self.alone.said(feed.shard, applied)
             self.push(feed)
             self._projected.clear()
 

@@ -114,6 +114,7 @@ class OrderRole:
         node.upkeep.truncation.kept_for_others = self.kept_for_others
         node.link_ends.append(self.feeds.gone)
         node.clock.each_heartbeat(self._heartbeat)
+        node.clock.each_second(self._second)
         node.frames[FRAME[0]] = self.feeds.floors.came
         node.handlers.update({
             Method.REPORT: lambda link, rid, timeout_ms, body: self._report(link, body),
@@ -438,6 +439,8 @@ class OrderRole:
             "running": coordinator.get("running", 0),
             "queued": coordinator.get("queued", 0),
             "feed_records": self.feeds.records,
+            "records_lacking": self.feeds.alone.records,
+            "shards_lacking": list(self.feeds.alone.lacking),
         }
 
     def replaced(self) -> None:
@@ -517,6 +520,9 @@ class OrderRole:
             self._told = said, now
             for peer in self.node.roster.table.peers:
                 self.node.peers.send(peer.member_id, FRAME, said)
+
+    def _second(self) -> None:
+        self.feeds.alone.look(self.raft.commit_index, self.loop.time())
 
     def close(self) -> None:
         """The node is closing."""

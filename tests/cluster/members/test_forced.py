@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from cluster.bolt import Database
 from cluster.bolt.etcd import key_in, read_revision
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
+from node.backup import dropped
 from node.backup.salvage import Salvaged
 from tests.cluster.local_cluster import environment, until
 from tests.cluster.members.hosts import LIMIT_S, Hosts
@@ -312,3 +314,50 @@ def test_entries_that_one_shard_never_got_are_made_up_where_the_other_went_on(tm
         assert kept
         for key in (b"/q/k", min(lost), min(kept)):
             asked(hosts, 0, "KV/Put", pb.PutRequest(key=key, value=b"after"), pb.PutResponse)
+
+
+@pytest.mark.timeout(400)
+def test_what_goes_behind_the_gap_of_one_shard_is_told_beforehand_and_kept_in_a_file(tmp_path: Path) -> None:
+    """As above, but the host is killed: no state of it is beyond the gap."""
+    placement = Placement(SHARDS, 2)
+    with three(tmp_path) as hosts:
+        put = pb.PutRequest(key=b"/q/k", value=b"before")
+        last = hosts.anywhere("KV/Put", put, pb.PutResponse).header.revision
+        until(lambda: everything(hosts, 0, serializable=True).header.revision >= last, LIMIT_S)
+        assert "could not go on alone" not in hosts.log(0)
+        _node_of_shard_1(hosts, 0).send_signal(signal.SIGSTOP)
+        writers = Writers(hosts, 4, at=(1, 2), over_shards=False)
+
+        def written() -> list[int]:
+            keys = Counter(map(placement.shard_of, writers.keys()))
+            return [keys[shard] for shard in range(SHARDS)]
+
+        try:
+            until(lambda: min(written()) >= 100, LIMIT_S)
+            until(lambda: "could not go on alone" in hosts.log(0), LIMIT_S)
+            kill(hosts, 1, 2)
+        finally:
+            writers.stop()
+        kill(hosts, 0)
+        hosts.start(0, FORCED)
+        until(lambda: hosts.member(0).name, LIMIT_S)
+
+        (found,) = dropped.found_in(tmp_path / "h0" / "member")
+        assert f'"dropped_changes":{found.changes},' in hosts.log(0)
+        lines = [line for line in dropped.read(found.path) if line["type"] == "PUT"]
+        lost = {b64decode(line["key"]): (b64decode(line["value"]), line["mod_revision"]) for line in lines
+                if "mod_revision" in line}
+        had = max(revision for _, revision in lost.values())
+        kvs = {kv.key: (kv.value, kv.mod_revision) for kv in everything(hosts, 0).kvs}
+        for key, put_ in writers.acknowledged.items():
+            if placement.shard_of(key) == 0 and put_[1] <= had:
+                assert kvs.get(key, lost.get(key)) == put_
+        assert lost.keys() & writers.acknowledged.keys()
+        print(f"{len(kvs)} keys kept, {len(lost)} in the file")
+
+        process = hosts.running.pop(0)
+        process.terminate()
+        process.wait(LIMIT_S)
+        said = ctl("snapshot", "save", str(tmp_path / "b.db"), f"--data-dir={tmp_path / 'h0'}", "--uneven")
+        assert f"has dropped {found.changes} changes, of {', '.join(found.keys)}" in said
+        assert salvaging.beside(tmp_path / "b.db").read_bytes() == found.path.read_bytes()

@@ -177,3 +177,23 @@ def test_where_more_is_applied_somewhere_entries_are_made_up_that_carry_the_orde
     print(f"made up {made_up}, refused {refused} of {SEEDS * len(HOSTS)}")
     assert made_up
     assert refused
+
+
+@pytest.mark.timeout(600)
+def test_behind_a_cut_that_is_not_matched_no_cut_of_its_shard_is() -> None:
+    """Log matching: entries that are made up take the place of all that the host has behind them."""
+    behind = 0
+    for seed in range(SEEDS):
+        simulation = crashed(seed)
+        for host in HOSTS:
+            applied, missing = applied_of(simulation, host), set[int]()
+            for _, data in records_of(simulation, host):
+                for kind, at, to in items(data):
+                    for shard, cut in decode_cut(data, at, to) if kind == Item.CUT else ():
+                        matched = (cut.index <= applied[shard]
+                                   or term_of(simulation, host, shard, cut.index) == cut.term)
+                        assert not (matched and shard in missing)
+                        behind += shard in missing
+                        if not matched:
+                            missing.add(shard)
+    assert behind

@@ -13,14 +13,22 @@ from cluster.effects import records
 from cluster.features.rows import RowsOf, encode
 from cluster.order.log import Attempt, Cut, Multi, Part, encode_cut, encode_multi, entry
 from cluster.raft.types import Configuration, Entry, EntryKind, HardState
+from cluster.settings import Peer
 from node.backup.carrying import carry
 from node.storage import RaftLog, StateStore
+from tools.muster.host.identity import bootstrap
+from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.machine.disk import seal
 
 SHARDS = 3
 OTHERS = range(1, SHARDS)
 ORDER_TERM = 3
 OWN = 0xA1
 GROUP = Configuration(frozenset({OWN, 0xB2, 0xC3}))
+PEERS = tuple(
+    Peer(member, f"h{n}", "127.0.0.1", 2380 + n, (f"http://127.0.0.1:{2380 + n}",))
+    for n, member in enumerate((OWN, 0xB2, 0xC3))
+)
 KEYS = 6  # of each shard
 Version = tuple[int, int, bytes, int, int, bytes, int]  # revision, sub, key, create, version, value, lease
 
@@ -205,3 +213,24 @@ def _item(change: _Change) -> bytes:
         return records.delete(change.key)
     created = made.created[0] if made.created else 0 if change.version == 1 else records.PENDING_REVISION
     return records.put(change.key, created, change.version, change.value, change.lease)
+
+
+def written(order: Order, root: Path, places: dict[int, int], ends: dict[int, int]) -> None:
+    """Files of a host whose states stand at ``places`` and whose logs end there, or later at ``ends``."""
+    order.logs(root / "whole", {shard: len(order.entries[shard]) for shard in OTHERS})
+    order.states(root / "whole", places)
+    order.logs(root, ends)
+    for shard in range(SHARDS):
+        (root / "whole" / f"shard-{shard}" / "state").rename(root / f"shard-{shard}" / "state")
+
+
+def host_with(order: Order, data_dir: Path, places: dict[int, int], ends: dict[int, int]) -> Identity:
+    """The data directory of a host that does not run."""
+    folder = data_dir / "member"
+    written(order, folder, places, ends)
+    identity = Identity(0xC1, OWN, 7, SHARDS, 2, PEERS)
+    for shard in range(SHARDS):
+        seal.seal(folder / f"shard-{shard}", identity.incarnation)
+        seal.begin(folder / f"shard-{shard}", identity.incarnation)
+    bootstrap.write_identity(folder / "identity.json", identity)
+    return identity

@@ -19,24 +19,17 @@ from cluster.bolt.etcd import checked_size, read_around, read_revision
 from cluster.order.salvage import CannotBeKept
 from cluster.pb import kv_pb2
 from cluster.raft.types import Entry, EntryKind, HardState
-from cluster.settings import Peer
 from node.backup.salvage import Salvaged, salvage
 from node.storage import StateStore
-from tests.unit.backup.orders import OTHERS, OWN, SHARDS, Order, Version
+from tests.unit.backup.orders import OTHERS, OWN, PEERS, SHARDS, Order, Version, host_with, written
 from tests.unit.backup.test_build import built, checkpoint
 from tests.unit.bolt.test_bolt import etcdutl
 from tests.unit.storage.workload import open_both, stream
 from tools.muster.config.parse import ConfigError
 from tools.muster.host import salvaging
-from tools.muster.host.identity import bootstrap, forcing
+from tools.muster.host.identity import forcing
 from tools.muster.host.identity.bootstrap import Identity
-from tools.muster.machine.disk import seal
 from tools.musterctl import cli
-
-PEERS = tuple(
-    Peer(member, f"h{n}", "127.0.0.1", 2380 + n, (f"http://127.0.0.1:{2380 + n}",))
-    for n, member in enumerate((OWN, 0xB2, 0xC3))
-)
 
 
 def salvaged(root: Path, uneven: bool = False) -> tuple[Salvaged, Database]:
@@ -65,15 +58,6 @@ def versions_in(database: Database) -> set[Version]:
 
 def leases_in(database: Database) -> dict[int, int]:
     return {lease.lease: lease.ttl_s for lease in read_around(database).leases}
-
-
-def written(order: Order, root: Path, places: dict[int, int], ends: dict[int, int]) -> None:
-    """Files of a host whose states stand at ``places`` and whose logs end there, or later at ``ends``."""
-    order.logs(root / "whole", {shard: len(order.entries[shard]) for shard in OTHERS})
-    order.states(root / "whole", places)
-    order.logs(root, ends)
-    for shard in range(SHARDS):
-        (root / "whole" / f"shard-{shard}" / "state").rename(root / f"shard-{shard}" / "state")
 
 
 def unequal(order: Order, seed: int) -> tuple[dict[int, int], dict[int, int], int]:
@@ -193,13 +177,8 @@ def data_dir(tmp_path: Path) -> tuple[Path, Order, Identity]:
     record = next(record for record, shards in order.multis if record > 30 and 1 in shards)
     before = order.cuts[record - 1][1]
     place = max(p for p in range(record) if order.cuts[p][1] < before)
-    folder = tmp_path / "host" / "member"
-    written(order, folder, {0: 60, 1: place, 2: 60}, {1: order.cuts[place][1], 2: len(order.entries[2])})
-    identity = Identity(0xC1, OWN, 7, SHARDS, 2, PEERS)
-    for shard in range(SHARDS):
-        seal.seal(folder / f"shard-{shard}", identity.incarnation)
-        seal.begin(folder / f"shard-{shard}", identity.incarnation)
-    bootstrap.write_identity(folder / "identity.json", identity)
+    identity = host_with(order, tmp_path / "host", {0: 60, 1: place, 2: 60},
+                         {1: order.cuts[place][1], 2: len(order.entries[2])})
     return tmp_path / "host", order, identity
 
 

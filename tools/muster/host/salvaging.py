@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cluster.order.salvage import CannotBeKept
 from cluster.order.sound import NewerRecord
+from node.backup import dropped
 from node.backup.salvage import Salvaged, salvage
 from node.storage import StorageError
 from tools.muster.config.parse import ConfigError
@@ -50,6 +51,9 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
         (aside / "sorted").mkdir()
         made = aside / "sorted" / "backup.db"
         found = salvage(folders, made, identity.peers, identity.member_id, uneven, tell)
+        found.dropped = dropped.found_in(Path(bootstrap.member_dir(data_dir)))
+        if uneven and found.dropped:
+            _join(found.dropped, aside / "dropped", beside(file))
         _seal(made)
         os.replace(made, file)
         sync_directory(file.parent)
@@ -60,13 +64,28 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
             f"{error}. With --uneven the backup has of each shard as much as there is, and of transactions "
             "over several shards perhaps a part only"
         ) from None
-    except (StorageError, NewerRecord) as error:
+    except (StorageError, NewerRecord, dropped.Unreadable) as error:
         raise ConfigError(str(error)) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         os.umask(mask)
         lock.release()
     return found
+
+
+def beside(file: Path) -> Path:
+    """Where an uneven backup has what forced starts have dropped."""
+    return file.with_name(file.name + ".dropped.jsonl")
+
+
+def _join(found: list[dropped.Dropped], made: Path, to: Path) -> None:
+    with made.open("wb") as out:
+        for one in found:
+            with one.path.open("rb") as part:
+                shutil.copyfileobj(part, out)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(made, to)
 
 
 def _copy(folder: Path, to: Path, tell: Tell) -> Path:
@@ -100,8 +119,8 @@ def _seal(made: Path) -> None:
         os.fsync(out.fileno())
 
 
-def described(found: Salvaged) -> list[str]:
-    """What the backup holds and what it leaves out, for an operator."""
+def described(found: Salvaged, file: Path | None = None) -> list[str]:
+    """What the backup holds and what it leaves out, for an operator. ``file``: an uneven one."""
     told = [
         f"saved revision {found.revision}, record {found.order_index} of the order: {found.rows} revisions "
         f"of keys, {found.leases} leases"
@@ -122,4 +141,11 @@ def described(found: Salvaged) -> list[str]:
             told.append(f"shard {share.shard}: left out are {' and '.join(left)}")
     if found.v2_revision:
         told.append(f"the tree of version 2 has no history: it is that of revision {found.v2_revision}")
+    for lost in found.dropped:
+        more = ", ..." if lost.more else ""
+        told.append(f"a forced start has dropped {lost.changes} changes, of {', '.join(lost.keys)}{more}: "
+                    f"{lost.path}")
+    if found.dropped:
+        told.append("they are in no backup" + (f", but with their values in {beside(file)}" if file else
+                    "; --uneven copies them to a file beside it"))
     return told

@@ -426,6 +426,24 @@ def test_a_gap_that_was_compacted_ends_the_watches_that_need_it() -> None:
     assert [(r.watch_id, r.compact_revision) for r in ended] == [(0, 8)]
 
 
+@pytest.mark.parametrize(("compacted", "ended"), [(2, []), (3, [(0, 3)])])
+def test_a_watch_goes_on_if_what_it_wants_next_is_the_compacted_revision_itself(
+    compacted: int, ended: list[tuple[int, int]]
+) -> None:
+    """As etcd: the state at the compacted revision is still there. One further, and an event is missing."""
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    for _ in range(3):
+        world.store.write((PUT, b"k"))
+    world.store.compacted = compacted
+    world.sources[1].install(4)
+    world.settle()
+    assert [(r.watch_id, r.compact_revision) for r in client.responses() if r.canceled] == ended
+    assert [e[0] for e in client.events()] == ([] if ended else [2, 3, 4])
+
+
 def test_an_idle_watch_is_not_ended_by_a_compaction_below_what_it_has_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

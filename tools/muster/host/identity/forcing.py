@@ -5,6 +5,8 @@ does then is what it always does: the only voter elects itself, and all that its
 ``cluster.order.salvage`` says how much of the logs can be kept where the last seconds of the other hosts have
 not all come here (H18).
 
+What is dropped and that this host has is written into a file beforehand (``node.backup.dropped``).
+
 Each group's log gets the entry of its new configuration, in a term that nobody has seen; the order log
 besides the rows of the members that are gone. A crash in the midst leaves logs of which the same is made once
 more.
@@ -16,15 +18,20 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cluster.effects import records
 from cluster.members.table import Table
+from cluster.order.log import Fold
 from cluster.order.salvage import CannotBeKept, Plan, planned
+from cluster.order.sound import NewerRecord
 from cluster.raft import Configuration, Entry, EntryKind, HardState
+from node.backup import dropped
+from node.backup.carrying import FOLD
 from node.storage import Position, RaftLog, StateStore
 from node.storage.errors import StorageCorruption, StorageError
 from tools.muster.config.parse import ConfigError
-from tools.muster.host.identity.bootstrap import Identity, shard_dir
+from tools.muster.host.identity.bootstrap import Identity, member_dir, shard_dir
 from tools.muster.host.supervisor import Logger
 from tools.muster.machine.disk import seal
 
@@ -38,6 +45,7 @@ class _Replica:
 
     log: RaftLog
     position: Position
+    fold: Fold  # of the order up to there
 
 
 def force(data_dir: str, identity: Identity, log: Logger) -> None:
@@ -51,7 +59,7 @@ def force(data_dir: str, identity: Identity, log: Logger) -> None:
     with contextlib.ExitStack() as opened:
         try:
             replicas, table = _open(data_dir, identity, opened)
-            _force(replicas, table, identity, log)
+            _force(data_dir, replicas, table, identity, log)
         except CannotBeKept as e:
             raise ConfigError(
                 f"--force-new-cluster cannot go on with this host: {e}. Nothing was changed: try it with "
@@ -64,8 +72,12 @@ def force(data_dir: str, identity: Identity, log: Logger) -> None:
                 f"--force-new-cluster cannot go on with this host: {e}. What its nodes have applied can be "
                 f"saved if their states are whole: musterctl snapshot save FILE --data-dir={data_dir}"
             ) from None
-        except StorageError as e:
+        except (StorageError, NewerRecord) as e:
             raise ConfigError(f"--force-new-cluster cannot go on with this host: {e}") from None
+        except OSError as e:
+            raise ConfigError(
+                f"--force-new-cluster: what is dropped cannot be written beside the logs: {e}. Nothing was "
+                "changed") from None
 
 
 def _open(
@@ -79,7 +91,7 @@ def _open(
             os.path.join(folder, "state"), block_cache_bytes=_CACHE_BYTES, range_cache_bytes=0
         )
         with contextlib.closing(store):
-            position = store.position
+            position, stored = store.position, store.meta(FOLD)
             if shard == 0:
                 table = Table(identity.peers, store.hosts())
         log = RaftLog.open(
@@ -87,11 +99,13 @@ def _open(
         )
         opened.callback(log.close)
         log.verify(position.shard_index)
-        replicas[shard] = _Replica(log, position)
+        replicas[shard] = _Replica(log, position, Fold() if stored is None else Fold.decode(stored))
     return replicas, table
 
 
-def _force(replicas: dict[int, _Replica], table: Table, identity: Identity, log: Logger) -> None:
+def _force(
+    data_dir: str, replicas: dict[int, _Replica], table: Table, identity: Identity, log: Logger
+) -> None:
     found = _planned(replicas)
     order = replicas[0]
     first = order.log.first_index()
@@ -117,16 +131,19 @@ def _force(replicas: dict[int, _Replica], table: Table, identity: Identity, log:
     if not rows and not found.made_up and all(_is_alone(r.log, only) for r in replicas.values()):
         log.info("--force-new-cluster: this host is the only member already")
         return
-    dropped = order.log.last_index() - found.order_index
+    lost = _keep_dropped(data_dir, replicas, found)
     log.warning(
         "forcing a new cluster of this host alone: the other members are removed",
         member=f"{identity.member_id:x}",
         removed=[f"{h.member_id:x}" for h in table.members if h.member_id != identity.member_id],
         order_records=[first, found.order_index],
-        dropped_records=dropped,
+        dropped_records=order.log.last_index() - found.order_index,
         lost_entries={
             shard: [entries[0].index, entries[-1].index] for shard, entries in found.made_up.items()
         },
+        dropped_changes=lost.changes if lost is not None else 0,
+        dropped_keys=lost.keys if lost is not None else [],
+        dropped_file=str(lost.path) if lost is not None else "",
     )
     # the order last: it says what the others hold
     for shard in sorted(replicas, reverse=True):
@@ -139,6 +156,22 @@ def _force(replicas: dict[int, _Replica], table: Table, identity: Identity, log:
         commit = min(replica.log.hard_state().commit, entries[0].index - 1)
         replica.log.append(entries, HardState(term, identity.member_id, commit))
         replica.log.sync()
+
+
+def _keep_dropped(
+    data_dir: str, replicas: dict[int, _Replica], found: Plan
+) -> dropped.Dropped | None:
+    """Write what the logs lose into a file beside them."""
+    last = {
+        shard: found.made_up[shard][0].index - 1 if shard in found.made_up else index
+        for shard, index in found.last.items() if shard
+    }  # fmt: skip
+    logs = {shard: replica.log for shard, replica in replicas.items()}
+    if logs[0].last_index() <= found.order_index and all(logs[s].last_index() <= last[s] for s in last):
+        return None
+    folded = replicas[0].position.order_index
+    lines = dropped.lines(logs, replicas[0].fold, folded, found.order_index, last)
+    return dropped.write(Path(member_dir(data_dir)), lines)
 
 
 def _planned(replicas: dict[int, _Replica]) -> Plan:

@@ -181,7 +181,7 @@ def _save_offline(data_dir: str, path: str, uneven: bool) -> None:
         raise Exit(1, str(error)) from None
     except OSError as error:
         raise Exit(1, f"{error.filename or path}: {(error.strerror or str(error)).lower()}") from None
-    for line in salvaging.described(found):
+    for line in salvaging.described(found, Path(path) if uneven else None):
         tell(line)
     print(f"Snapshot saved at {path}")
 

@@ -59,6 +59,11 @@ def list_shards(invocation: Invocation) -> None:
             facts["order_lag"] = newest - facts["order_index"]
     names = {facts["member_id"]: facts["host"] for facts in found}
     _show(s, HEADER, [_row(facts, names) for facts in found], found, found)
+    for facts in found:
+        if lacking := facts.get("shards_lacking"):
+            shards = ", ".join(map(str, lacking))
+            print(f"host {facts['host']} could not go on alone: of shards {shards} its nodes lack up to "
+                  f"{facts['records_lacking']} records of the order", file=sys.stderr)
     for name in silent:
         print(f"host {name} does not answer", file=sys.stderr)
     if silent:

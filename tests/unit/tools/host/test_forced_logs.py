@@ -1,0 +1,183 @@
+"""What ``--force-new-cluster`` makes of the logs of a host that is left."""
+
+from __future__ import annotations
+
+import contextlib
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from cluster.effects import records
+from cluster.members.table import Host
+from cluster.order.log import decode_cut, entry
+from cluster.raft.types import Configuration, Entry, EntryKind, HardState
+from node.backup import dropped
+from node.storage import RaftLog
+from tests.unit.backup.orders import GROUP, OTHERS, OWN, PEERS, SHARDS, Order, Version, host_with
+from tools.muster.config.parse import ConfigError
+from tools.muster.host import salvaging
+from tools.muster.host.identity import forcing
+
+NEW = Host(0xD4, "", ("http://127.0.0.1:2390",), learner=True)
+
+
+def forced(data_dir: Path, order: Order, places: dict[int, int], ends: dict[int, int]) -> None:
+    identity = host_with(order, data_dir, places, ends)
+    forcing.force(str(data_dir), identity, structlog.get_logger())
+
+
+@contextlib.contextmanager
+def log_of(data_dir: Path, shard: int) -> Iterator[RaftLog]:
+    with contextlib.closing(RaftLog.open(data_dir / f"member/shard-{shard}/log", initial=GROUP)) as log:
+        yield log
+
+
+def rows_in(data_dir: Path) -> list[Host]:
+    """The hosts that the order log's last record names."""
+    with log_of(data_dir, 0) as log:
+        (entry,) = log.entries(log.last_index(), log.last_index(), 1 << 20)
+        return [Host.decode(entry.data[at:to]) for kind, at, to in records.items(entry.data)
+                if kind == records.Item.HOST]
+
+
+def test_hosts_that_are_logged_and_not_applied_are_removed_too(tmp_path: Path) -> None:
+    order = Order.made(2)
+    order.records[50] += records.host(NEW.encode())
+    forced(tmp_path, order, dict.fromkeys(range(SHARDS), 20), {s: len(order.entries[s]) for s in OTHERS})
+    rows = {row.member_id: row.removed for row in rows_in(tmp_path)}
+    assert rows == {PEERS[1].member_id: True, PEERS[2].member_id: True, NEW.member_id: True}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_term_that_the_order_names_comes_again(tmp_path: Path, seed: int) -> None:
+    """Also where the host has nothing of it: another host may have entries of that term."""
+    order = Order.made(seed)
+    place = 25
+    forced(tmp_path, order, dict.fromkeys(range(SHARDS), place), {s: order.cuts[place][s] for s in OTHERS})
+    named = dict.fromkeys(OTHERS, 0)
+    for data in order.records:
+        for kind, at, to in records.items(data):
+            if kind == records.Item.CUT:
+                for shard, cut in decode_cut(data, at, to):
+                    named[shard] = max(named[shard], cut.term)
+    for shard in OTHERS:
+        with log_of(tmp_path, shard) as log:
+            assert log.hard_state().term == log.term(log.last_index()) > named[shard]
+            (last,) = log.entries(log.last_index(), log.last_index(), 1 << 20)
+            assert last.kind == EntryKind.CONFIG
+            assert Configuration.decode(last.data).members() == {OWN}
+            assert order.term(order.cuts[place][shard]) < named[shard]  # its own log said less
+
+
+def versions_of(lines: list[dropped.Line]) -> set[Version]:
+    """Those whose revision is known, without their places."""
+    return {
+        (line["mod_revision"], 0, b64decode(line["key"]), 0, line.get("version", 0),
+         b64decode(line.get("value", "")), line.get("lease", 0))
+        for line in lines if "mod_revision" in line
+    }  # fmt: skip
+
+
+def written_behind(order: Order, kept: int, ends: dict[int, int]) -> set[Version]:
+    """What the order says behind a record, without what is in entries that the host has not."""
+    found = set()
+    for revision, _, key, _, version, value, lease in order.versions:
+        record = next(i for i, upto in enumerate(order.revisions) if upto >= revision)
+        shard = int(key[1:2])
+        by_entry = shard and not key.startswith(b"s%d/m" % shard)
+        if record > kept and not (by_entry and order.cuts[record][shard] > ends[shard]):
+            found.add((revision, 0, key, 0, version, value, lease))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_dropped_behind_a_gap_is_in_a_file_before_anything_is_changed(
+    tmp_path: Path, seed: int
+) -> None:
+    """Shard 1 lacks what comes behind the place; shard 2 has it all."""
+    order = Order.made(seed)
+    place = 25
+    ends = {1: order.cuts[place][1], 2: len(order.entries[2])}
+    forced(tmp_path, order, dict.fromkeys(range(SHARDS), 10), ends)
+    kept = max(i for i, cuts in enumerate(order.cuts) if cuts[1] <= ends[1])
+    (found,) = dropped.found_in(tmp_path / "member")
+    lines = list(dropped.read(found.path))
+    assert versions_of(lines) == written_behind(order, kept, ends)
+    assert found.changes == sum("key" in line for line in lines) > 0
+    unordered = [line for line in lines if "key" in line and "mod_revision" not in line]
+    assert all(line["entry"] > order.cuts[-1][2] for line in unordered)
+    assert {line["shard"] for line in lines} == set(range(SHARDS))
+    keys = {b64decode(line["key"]).decode() for line in lines if "key" in line}
+    assert set(found.keys) <= keys
+    assert len(found.keys) == min(len(keys), dropped.NAMED)
+    assert found.path.stat().st_mode & 0o077 == 0
+    leases = [line["type"] for line in lines if line["type"].startswith("LEASE")]
+    assert len(leases) == sum(
+        kind in (records.Item.LEASE_GRANT, records.Item.LEASE_REVOKE)
+        for data in order.records[kept:] for kind, _, _ in records.items(data))
+
+
+def test_nothing_is_written_where_nothing_is_dropped(tmp_path: Path) -> None:
+    order = Order.made(4)
+    forced(tmp_path, order, dict.fromkeys(range(SHARDS), 60), {s: order.cuts[60][s] for s in OTHERS})
+    assert dropped.found_in(tmp_path / "member") == []
+    assert not [path for path in (tmp_path / "member").iterdir() if "dropped" in path.name]
+
+
+def test_without_room_for_the_file_nothing_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    order = Order.made(3)
+    ends = {s: order.cuts[25][s] for s in OTHERS}
+    identity = host_with(order, tmp_path, dict.fromkeys(range(SHARDS), 10), ends)
+    monkeypatch.setattr("node.backup.dropped.os.fsync", full)
+    with pytest.raises(ConfigError, match=r"No space left on device\. Nothing was changed"):
+        forcing.force(str(tmp_path), identity, structlog.get_logger())
+    for shard in range(SHARDS):
+        with log_of(tmp_path, shard) as log:
+            assert log.last_index() == (ends[shard] if shard else 60)
+    assert dropped.found_in(tmp_path / "member") == []
+
+
+def test_an_uneven_backup_has_it_beside_it_and_names_its_keys(tmp_path: Path) -> None:
+    order, host = Order.made(3), tmp_path / "host"
+    ends = {1: order.cuts[25][1], 2: len(order.entries[2])}
+    forced(host, order, dict.fromkeys(range(SHARDS), 10), ends)
+    (found,) = dropped.found_in(host / "member")
+    file = tmp_path / "backup.db"
+    even = "\n".join(salvaging.described(salvaging.save(str(host), file, False, print)))
+    assert "--uneven copies them" in even
+    assert not salvaging.beside(file).exists()
+    said = "\n".join(salvaging.described(salvaging.save(str(host), file, True, print), file))
+    assert f"has dropped {found.changes} changes, of {found.keys[0]}, " in said
+    assert str(salvaging.beside(file)) in said
+    assert salvaging.beside(file).read_bytes() == found.path.read_bytes()
+    assert salvaging.beside(file).stat().st_mode & 0o077 == 0
+    found.path.write_text("no JSON\n")
+    with pytest.raises(ConfigError, match="line 1 is no JSON"):
+        salvaging.save(str(host), file, True, print)
+
+
+def test_entries_that_made_up_ones_take_the_place_of_are_in_the_file(tmp_path: Path) -> None:
+    """Another leader's, which the order does not name: they have no revision."""
+    order, place = Order.made(0), 40
+    later = max(p for p in range(place, 61) if not any(place < r <= p and 1 in s for r, s in order.multis))
+    end, index = order.cuts[place][1], order.cuts[later][1]
+    assert end < index
+    identity = host_with(order, tmp_path, {0: later, 1: place, 2: later}, {1: end, 2: len(order.entries[2])})
+    other = entry(0, records.put(b"s1/other", 0, 1, b"value", 0))
+    with log_of(tmp_path, 1) as log:
+        log.append([Entry(i, 50, EntryKind.RECORD, other) for i in range(end + 1, index + 1)],
+                   HardState(50, OWN, 0))
+        log.sync()
+    forcing.force(str(tmp_path), identity, structlog.get_logger())
+    (found,) = dropped.found_in(tmp_path / "member")
+    theirs = [line for line in dropped.read(found.path) if line["shard"] == 1 and "entry" in line]
+    assert [(line["entry"], b64decode(line["key"]), line.get("mod_revision")) for line in theirs] == [
+        (i, b"s1/other", None) for i in range(end + 1, index + 1)]
