@@ -16,6 +16,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cluster.effects import records
 from cluster.members.table import Table
@@ -24,7 +25,7 @@ from cluster.raft import Configuration, Entry, EntryKind, HardState
 from node.storage import Position, RaftLog, StateStore
 from node.storage.errors import StorageCorruption, StorageError
 from tools.muster.config.parse import ConfigError
-from tools.muster.host.identity.bootstrap import Identity, shard_dir
+from tools.muster.host.identity.bootstrap import REMOVED_FILE, Identity, shard_dir
 from tools.muster.host.supervisor import Logger
 from tools.muster.machine.disk import seal
 
@@ -66,6 +67,7 @@ def force(data_dir: str, identity: Identity, log: Logger) -> None:
             ) from None
         except StorageError as e:
             raise ConfigError(f"--force-new-cluster cannot go on with this host: {e}") from None
+    Path(shard_dir(data_dir, 0), REMOVED_FILE).unlink(missing_ok=True)  # as etcd: it may have been removed
 
 
 def _open(
@@ -109,11 +111,9 @@ def _force(replicas: dict[int, _Replica], table: Table, identity: Identity, log:
         for host in table.members
         if host.member_id != identity.member_id
     ]
-    rows += [
-        replace(host, learner=False).encode()
-        for host in table.members
-        if host.member_id == identity.member_id and host.learner
-    ]
+    own = table.hosts.get(identity.member_id)
+    if own is not None and (own.learner or own.removed):  # who has nobody else stays, though it was to go
+        rows.append(replace(own, learner=False, removed=False).encode())
     if not rows and not found.made_up and all(_is_alone(r.log, only) for r in replicas.values()):
         log.info("--force-new-cluster: this host is the only member already")
         return
