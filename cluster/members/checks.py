@@ -3,7 +3,8 @@
 Two kinds of rules. Those of the table: no ID or peer URL twice, only a learner is promoted, not too many
 learners. And, with ``--strict-reconfig-check``, those that keep the quorum: enough members have started,
 and who leads has been connected to enough of them for a while. A host counts as started once it has
-published its name.
+published its name and votes in every group; as connected if every group's leader hears it, too. The table
+alone tells what is wished for: a voter there catches up as a learner first.
 
 Whoever is added counts as away until he comes, a learner too: those that are connected have to be a majority
 with him. So it is in the newest releases of etcd 3.5 and 3.6 (its issue 21640). Before, one voter that was
@@ -37,6 +38,8 @@ class Facts:
     started: Collection[int]  # have published themselves
     # so long a member is connected; 0: it is not; the own host's is infinite
     connected_s: Callable[[int], float]
+    votes: Callable[[int], bool]  # in every group, by what is committed there
+    alive: Callable[[int], bool]  # every group's leader hears it
     # share of the log that a learner has in the worst group; -1: not known
     match: Callable[[int], float] = lambda member_id: -1.0
     strict: bool = True
@@ -49,7 +52,7 @@ def add(table: Table, facts: Facts, urls: Sequence[str], learner: bool, now_s: i
     new = Host(added_member_id(peer_urls, now_s), "", peer_urls, learner)
     voters = _voters(table)
     if facts.strict:
-        if not learner and not _enough_to_add(voters, facts.started):
+        if not learner and not _enough_to_add(voters, facts):
             raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
         if len(voters) > 1 and _connected(voters, facts) < (len(voters) + 1) // 2 + 1:
             raise EtcdError(errors.UNHEALTHY)
@@ -66,14 +69,16 @@ def remove(table: Table, facts: Facts, member_id: int) -> Host:
     host = table.hosts.get(member_id)
     voters = _voters(table)
     left = [other for other in voters if other.member_id != member_id]
-    # strict or not: somebody who has started has to be left, or nobody has the data (etcd's process panics)
-    if not any(other.member_id in facts.started for other in left) and host in voters:
+    # strict or not: somebody who votes has to be left, or nobody has the data (etcd's process panics)
+    if not _started(left, facts) and host in voters:
         raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
     if facts.strict and not (host is not None and host.learner and not host.removed):
-        if sum(other.member_id in facts.started for other in left) < len(left) // 2 + 1:
+        if _started(left, facts) < len(left) // 2 + 1:
             raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
-        down = facts.connected_s(member_id) <= 0  # one that is down is in nobody's quorum
-        if not down and _connected(voters, facts) - 1 < 1 + (len(voters) - 1) // 2:
+        # one that is down is in nobody's quorum, nor is one that does not vote yet
+        counts = facts.connected_s(member_id) > 0 and facts.votes(member_id)
+        up = counts or facts.alive(member_id)
+        if up and _connected(voters, facts) - counts < 1 + (len(voters) - 1) // 2:
             raise EtcdError(errors.UNHEALTHY)
     return replace(_known(table, member_id), removed=True)
 
@@ -91,8 +96,7 @@ def promote(table: Table, facts: Facts, member_id: int) -> Host:
     if host.learner and facts.match(member_id) < _READY:
         raise EtcdError(errors.LEARNER_NOT_READY)
     voters = _voters(table)
-    started = 1 + sum(other.member_id in facts.started for other in voters)
-    if facts.strict and started < (len(voters) + 1) // 2 + 1:
+    if facts.strict and 1 + _started(voters, facts) < (len(voters) + 1) // 2 + 1:
         raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
     if not host.learner:
         raise EtcdError(errors.MEMBER_NOT_LEARNER)
@@ -145,11 +149,18 @@ def _voters(table: Table) -> list[Host]:
 
 
 def _connected(voters: Sequence[Host], facts: Facts) -> int:
-    return sum(facts.connected_s(host.member_id) >= HEALTHY_S for host in voters)
+    return sum(
+        facts.connected_s(i) >= HEALTHY_S and facts.votes(i) and facts.alive(i)
+        for i in (host.member_id for host in voters)
+    )
 
 
-def _enough_to_add(voters: Sequence[Host], started: Collection[int]) -> bool:
-    running = sum(host.member_id in started for host in voters)
+def _started(hosts: Sequence[Host], facts: Facts) -> int:
+    return sum(host.member_id in facts.started and facts.votes(host.member_id) for host in hosts)
+
+
+def _enough_to_add(voters: Sequence[Host], facts: Facts) -> bool:
+    running = _started(voters, facts)
     if running == 1 and len(voters) == 1:  # the first one that is added to a lone member
         return True
     return running >= (len(voters) + 1) // 2 + 1

@@ -56,9 +56,15 @@ def due(
     return Due(change, groups) if groups else None
 
 
-def settled(hosts: Mapping[int, Host], committed: Sequence[Configuration]) -> bool:
+def settled(
+    hosts: Mapping[int, Host],
+    committed: Sequence[Configuration],
+    in_effect: Sequence[Configuration] | None = None,
+) -> bool:
     """Whether another wish may be taken: every group is what the table says, but for promotions that have
-    not begun."""
+    not begun. ``in_effect``: each group's latest configuration, if another one than the committed."""
+    if in_effect is not None and list(in_effect) != list(committed):
+        return False  # a change has begun
     return bool(committed) and host_changes.may_begin(committed) and due(hosts, committed, _never) is None
 
 

@@ -10,6 +10,8 @@ node is lost, never. So
   group 0 last. A host outside of group 0 is a voter nowhere;
 * the next change of hosts begins when every group has committed the last one: no two groups are further apart
   than one change, whoever has to take over;
+* a group carries out only what the table says that its leader has applied, and what those can commit whom
+  that leader hears;
 * a leader is not removed: it hands over first. Within a group Raft goes one step at a time
   (``cluster.raft``).
 
@@ -18,10 +20,11 @@ Pure decisions; who carries them out (``node.members``, and the simulator) says 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from cluster.members.table import Host
 from cluster.raft import Configuration
 
 
@@ -50,12 +53,30 @@ class HostChange:
                 else Configuration(current.voters, current.learners | one)
             )
         if self.kind == Kind.PROMOTE:
+            if self.member_id not in current.learners:  # one that has left meanwhile does not come back so
+                return current
             return Configuration(current.voters | one, current.learners - one)
         return Configuration(current.voters - one, current.learners - one)
 
     def done(self, committed: Configuration) -> bool:
         """Whether a group has committed it; to ask for it again changes nothing."""
         return self.target(committed) == committed
+
+
+def wanted(change: HostChange, host: Host | None) -> bool:
+    """Whether a group may carry it out, by the row that its leader has applied. One that lags behind waits;
+    one that was asked long ago, by a leader that is none any more, finds that nobody wants it."""
+    if host is None:
+        return False
+    if change.kind == Kind.REMOVE:
+        return host.removed
+    return not host.removed and not (change.kind == Kind.PROMOTE and host.learner)
+
+
+def can_commit(target: Configuration, heard: Collection[int]) -> bool:
+    """Whether those of its voters that are heard can commit it. It is not begun before: a group which waits
+    for it has lost its quorum, where with the configuration before it may have one."""
+    return len(target.voters.intersection(heard)) >= target.quorum()
 
 
 def may_begin(committed: Sequence[Configuration]) -> bool:

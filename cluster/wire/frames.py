@@ -20,7 +20,7 @@ from enum import IntEnum
 
 from cluster.wire.messages import Method, Status
 
-LOWEST, HIGHEST = 7, 8  # versions that this program speaks
+LOWEST, HIGHEST = 7, 9  # versions that this program speaks
 
 
 class PeerKind(IntEnum):
@@ -251,7 +251,8 @@ REQUESTS: dict[Method, Kind] = dict(
             _NOTHING, "the next one says more"),
         _ask(Method.SHOWN, "sequencer", "who granted the attempt", "attempt, number of the piece u32",
             "OK: a piece of rows (`cluster.order.shown`); UNKNOWN: they are kept no more", _ASKED_AGAIN, 8),
-        _ask(Method.RECONFIGURE, "sequencer", "shard's leader", "kind of change u8, member ID u64",
+        _ask(Method.RECONFIGURE, "sequencer", "shard's leader",
+            "kind of change u8, member ID u64; from version 9 on the sequencer's term u64",
             "OK: JSON of where the group stands; NOT_LEADER", "asked again while it is due", 8),
         _ask(Method.CREDIT, "front", "node",
             "rid of an answer in parts: bytes u64 that may be sent of it, in all", _NOTHING,

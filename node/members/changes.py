@@ -2,16 +2,25 @@
 through all groups.
 
 A wish (add, remove, update, promote) that ``cluster.members.checks`` grants becomes a row of the table, in
-the order. It is answered once that is applied: from then on every host shows it, and it survives every
-crash. What the groups then have to do follows from the table alone (``cluster.members.goals``): the leader
-of shard 0 asks the groups' leaders where they stand, every heartbeat while anything is due, and for the
-change whose turn it is. Another leader goes on where this one ended.
+the order. It is judged when its turn comes, by what the groups' leaders say and its client may do then. Once
+the row is applied, every host shows it, and it survives every crash. What the groups then have to do follows
+from the table alone (``cluster.members.goals``): the leader of shard 0 asks the groups' leaders where they
+stand, every heartbeat while anything is due, and for the change whose turn it is. Another leader goes on
+where this one ended.
+
+Its client acts by the answer, so it comes when it is true. To add or update: once the row is applied. To
+promote: once the host votes in every group. To remove: once group 0, which is the last one (H12), has
+committed that the host is out; whoever keeps the store going has that on its disk then. A leader that removes
+itself hands over first, so it waits for that as a follower. Who waits longer than its time does not learn
+what came of it.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -21,8 +30,10 @@ from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate.validate import parse
+from cluster.features.auth.judge import judge
+from cluster.features.auth.principal import NOBODY, Principal
 from cluster.members import checks, goals
-from cluster.members.host_changes import HostChange
+from cluster.members.host_changes import HostChange, Kind
 from cluster.members.table import Host
 from cluster.pb import rpc_pb2
 from cluster.raft import Role
@@ -39,7 +50,7 @@ from cluster.wire.messages import (
     Status,
 )
 from node.links.fronts import FrontLink, say_not_leader
-from node.members.group import REQUEST, GroupNode, Standing, asked_for, carry_out, standing
+from node.members.group import GroupNode, Standing, asked_for, carry_out, request, standing
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,6 +59,7 @@ if TYPE_CHECKING:
     from node.replica.role import Role as NodeRole
     from node.replica.writes import Writes
     from node.serving.reads import Reads
+    from node.storage import StateStore
 
 log = structlog.get_logger("members")
 
@@ -64,6 +76,8 @@ class Wish:
     body: bytes
     strict: bool = True  # whether the quorum is looked at: the host that was asked says so
     row: bytes = b""  # what it has become
+    principal: Principal = NOBODY
+    number: int = 0  # of the questions asked since it came, the first one
 
 
 class ChangesNode(GroupNode, Protocol):
@@ -75,6 +89,7 @@ class ChangesNode(GroupNode, Protocol):
     writes: Writes
     reads: Reads
     role: NodeRole
+    store: StateStore
 
     def now_ms(self) -> int:
         """Raft's time."""
@@ -91,13 +106,17 @@ class Changes:
         self._node = node
         self._wishes: deque[Wish] = deque()
         self._logged: Wish | None = None  # its row is logged, and not applied yet
+        self._unfinished: list[tuple[Wish, HostChange]] = []  # applied; answered when the groups follow
+        self._questions = 0  # asked of groups' leaders
+        self._heard: dict[int, int] = {}  # by group: the latest question that was answered
+        self._newest_term = 0  # of those who asked for changes of this group
         self._groups: dict[int, Standing] = {}
         self._asked: dict[int, tuple[HostChange | None, float]] = {}  # by group: what for, and when
         self._idle = False  # every group is what the table says
 
     # -- wishes
 
-    def submit(self, link: FrontLink, rid: int, body: bytes) -> None:
+    def submit(self, link: FrontLink, rid: int, body: bytes, principal: Principal = NOBODY) -> None:
         """Take in a wish: its kind (u8) and the request."""
         if not self._leads:
             say_not_leader(self._node.raft, link, rid)
@@ -106,24 +125,20 @@ class Changes:
             raise EtcdError(errors.TOO_MANY_REQUESTS)
         else:
             kind, lax = body[0] & ~MEMBERS_LAX, body[0] & MEMBERS_LAX
-            self._wishes.append(Wish(link, rid, kind, body[1:], strict=not lax))
-            self._awake()
+            self._wishes.append(
+                Wish(link, rid, kind, body[1:], not lax, principal=principal, number=self._questions + 1)
+            )
+            self._idle = False
+            self._asked.clear()  # it is judged by what is said from now on
             self._look()
 
     def want(self, host: Host) -> None:
         """A wish of nobody's, which is granted as it is once it is its turn: for drills."""
         if self._leads and not self._wishes and self._logged is None:
-            self._wishes.append(Wish(None, 0, 0, b"", row=host.encode()))
-            self._awake()
-            self._look()
-
-    def _awake(self) -> None:
-        """Something is wished for. Who was idle asked nobody meanwhile: what a wish is judged by is asked
-        anew."""
-        if self._idle:
-            self._groups.clear()
+            self._wishes.append(Wish(None, 0, 0, b"", row=host.encode(), number=self._questions + 1))
+            self._idle = False
             self._asked.clear()
-        self._idle = False
+            self._look()
 
     @property
     def _leads(self) -> bool:
@@ -138,13 +153,21 @@ class Changes:
         self._idle = False
 
     def resign(self) -> None:
-        """It leads no more: nothing that waits was logged; what was logged has an unknown fate (I23)."""
+        """It leads no more: nothing that waits was logged; what was logged has an unknown fate (I23). A
+        removal that is applied goes on elsewhere, and is seen from here."""
         wishes, self._wishes = self._wishes, deque()
         for wish in wishes:
             self._say(wish, Status.NOT_LEADER, LEADER.pack(self._node.raft.leader_id, self._node.raft.term))
         if self._logged is not None:
             wish, self._logged = self._logged, None
-            self._say(wish, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+            self._say_unknown(wish)
+        for wish, change in self._unfinished:
+            if change.kind is not Kind.REMOVE:
+                self._say_unknown(wish)
+        self._unfinished = [(wish, change) for wish, change in self._unfinished if change.kind is Kind.REMOVE]
+
+    def _say_unknown(self, wish: Wish) -> None:
+        self._say(wish, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
 
     def _say(self, wish: Wish, status: int, body: bytes) -> None:
         if wish.link is not None:
@@ -157,13 +180,50 @@ class Changes:
         wish = self._logged
         if wish is not None and wish.row in rows:
             self._logged = None
+            self._asked.clear()
+            for other in self._wishes:  # what was said before is not judged by
+                other.number = max(other.number, self._questions + 1)
             if wish.link is not None:
-                self._say(
-                    wish,
-                    Status.OK,
-                    HEAD.pack(0, self._node.raft.term) + self._answer(wish).SerializeToString(),
-                )
+                follows = {MEMBER_REMOVE: Kind.REMOVE, MEMBER_PROMOTE: Kind.PROMOTE}.get(wish.kind)
+                if follows is None:
+                    self._say_done(wish)
+                else:
+                    self._unfinished.append((wish, HostChange(follows, Host.decode(wish.row).member_id)))
         self._look()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Answer those whose change every group has committed, and forget those whose time is over."""
+        if not self._unfinished:
+            return
+        waiting = []
+        for wish, change in self._unfinished:
+            if self._finished(change):
+                self._say_done(wish)
+            elif wish.link is not None and wish.link.awaits(wish.rid):
+                waiting.append((wish, change))
+        self._unfinished = waiting
+
+    def _finished(self, change: HostChange) -> bool:
+        if change.kind is Kind.REMOVE:  # H12: it leaves group 0 last
+            return change.member_id not in self._node.raft.committed_configuration.members()
+        return self._everywhere(lambda group: change.member_id in group.committed.voters)
+
+    def _everywhere(self, holds: Callable[[Standing], bool]) -> bool:
+        shards = range(self._node.settings.common.shard_count)
+        return all(shard in self._groups and holds(self._groups[shard]) for shard in shards)
+
+    def _say_done(self, wish: Wish) -> None:
+        head = HEAD.pack(0, self._node.raft.term)
+        self._say(wish, Status.OK, head + self._answer(wish).SerializeToString())
+
+    def left(self) -> None:
+        """Group 0 has let this host go: it hears nothing more."""
+        own = HostChange(Kind.REMOVE, self._node.raft.id)
+        for wish, change in self._unfinished:
+            if change == own:
+                self._say_done(wish)
+        self._unfinished = [(wish, change) for wish, change in self._unfinished if change != own]
 
     def _answer(self, wish: Wish) -> Message:
         members = self._node.roster.listed()
@@ -191,6 +251,7 @@ class Changes:
                 if not wish.link.awaits(wish.rid):
                     continue  # its client has been told that it took too long
                 try:
+                    judge(leader.auth, wish.principal, Method.MEMBERS, wish.body, node.store)
                     wish.row = self._judged(wish).encode()
                 except EtcdError as e:
                     node.reads.refuse(wish.link, wish.rid, e)
@@ -203,9 +264,12 @@ class Changes:
     def _judged(self, wish: Wish) -> Host:
         node = self._node
         settings, table = node.settings, node.roster.table
+        election_ms = settings.common.election_timeout_ms
         facts = checks.Facts(
             node.roster.started(),
             node.roster.connected_s,
+            lambda member_id: self._everywhere(lambda group: member_id in group.committed.voters),
+            lambda member_id: self._everywhere(lambda group: group.alive(member_id, election_ms)),
             self._share,
             wish.strict,
             settings.max_learners,
@@ -226,15 +290,21 @@ class Changes:
         """RECONFIGURE: the leader of shard 0 asks the leader of this group."""
         node, raft = self._node, self._node.raft
         if raft.role is Role.LEADER:
-            if (change := asked_for(body)) is not None:
-                carry_out(node, change)
+            change, term = asked_for(body)
+            self._newest_term = max(self._newest_term, term)
+            if change is not None and term in (0, self._newest_term):
+                self._carry_out(change)
             link.answer(rid, Status.OK, standing(raft, node.now_ms()).encode())
         else:
             say_not_leader(raft, link, rid)
         node.mark_dirty(link)
 
+    def _carry_out(self, change: HostChange) -> None:
+        carry_out(self._node, change, self._node.now_ms(), self._node.settings.common.election_timeout_ms)
+
     def look(self) -> None:
         """Every heartbeat."""
+        self._finish()
         if self._leads and not self._idle:
             self._ask_all()
             self._look()
@@ -244,6 +314,7 @@ class Changes:
         self._idle = False
         if self._leads:
             self._look()
+        self._finish()
 
     def _ask_all(self) -> None:
         for shard in range(1, self._node.settings.common.shard_count):
@@ -269,15 +340,20 @@ class Changes:
         hosts, committed = node.roster.table.hosts, [self._groups[shard].committed for shard in shards]
         if self._logged is not None:
             return  # it says what comes next, perhaps
+        settled = goals.settled(hosts, committed, [self._groups[shard].in_effect for shard in shards])
         due = goals.due(hosts, committed, self._caught_up, may_promote=not self._wishes)
         if due is not None:
             for shard in due.groups:
                 self._ask(shard, due.change)
         elif self._wishes:
-            if goals.settled(hosts, committed):
+            if not settled:
+                return
+            if all(self._heard.get(shard, 0) >= self._wishes[0].number for shard in shards if shard):
                 self._grant()
+            else:
+                self._ask_all()
         else:
-            self._idle = goals.settled(hosts, committed) and not any(
+            self._idle = settled and not any(
                 not host.learner and host.member_id in committed[0].learners
                 for host in node.roster.table.members
             )
@@ -296,7 +372,7 @@ class Changes:
                     change=change.kind.name.lower(),
                     member=f"{change.member_id:x}",
                 )
-                carry_out(node, change)
+                self._carry_out(change)
             return
         if change is not None:
             log.info(
@@ -305,11 +381,15 @@ class Changes:
                 change=change.kind.name.lower(),
                 member=f"{change.member_id:x}",
             )
-        body = REQUEST.pack(0, 0) if change is None else REQUEST.pack(change.kind, change.member_id)
+        self._questions += 1
         node.role.ask_leader(
-            shard, Method.RECONFIGURE, body, lambda status, data: self._told(shard, status, data))
+            shard,
+            Method.RECONFIGURE,
+            partial(request, change, node.raft.term),
+            partial(self._told, shard, self._questions),
+        )
 
-    def _told(self, shard: int, status: int, data: bytes) -> bool:
+    def _told(self, shard: int, question: int, status: int, data: bytes) -> bool:
         if status == Status.OK and self._leads:
             try:
                 said = Standing.decode(data)
@@ -319,8 +399,10 @@ class Changes:
             known = self._groups.get(shard)
             if known is None or said.term >= known.term:
                 self._groups[shard] = said
-                if known is None or known.committed != said.committed:
+                self._heard[shard] = max(question, self._heard.get(shard, 0))
+                if known is None or known.committed != said.committed or self._wishes:
                     self._look()
+                    self._finish()
         return False
 
     def _caught_up(self, member_id: int) -> bool:

@@ -8,6 +8,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cluster.members import host_changes
 from cluster.members.host_changes import HostChange, Kind
 from cluster.raft import Configuration, Raft, RaftError, Role
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from node.upkeep.upkeep import Upkeep
 
 _UNHEARD = 1 << 32  # entries that one is behind who has not answered
-REQUEST = struct.Struct("<BQ")  # kind of change (0: only tell), member ID
+REQUEST = struct.Struct("<BQQ")  # kind of change (0: only tell), member ID, the asker's term in group 0
+REQUEST_8 = struct.Struct("<BQ")  # the same on links of version 8
+NAMES_TERM = 9  # version of links from which on a request names the term
 
 
 class GroupNode(Protocol):
@@ -46,13 +49,25 @@ class Standing:
     term: int
     committed: Configuration
     peers: dict[int, Learner] = field(default_factory=dict)
+    latest: Configuration | None = None  # in effect, if another one than what is committed
+
+    @property
+    def in_effect(self) -> Configuration:
+        """What the group goes by."""
+        return self.latest or self.committed
+
+    def alive(self, member_id: int, election_ms: int) -> bool:
+        """Whether the group's leader hears a member, or is it."""
+        peer = self.peers.get(member_id)
+        return member_id in self.committed.voters if peer is None else peer.silent_ms < election_ms
 
     def encode(self) -> bytes:
         """As it travels: JSON, for it is asked seldom."""
         peers = {f"{i:x}": [p.behind, p.share, p.silent_ms] for i, p in self.peers.items()}
-        return json.dumps(
-            {"term": self.term, "committed": self.committed.encode().hex(), "peers": peers}
-        ).encode()
+        said = {"term": self.term, "committed": self.committed.encode().hex(), "peers": peers}
+        if self.latest is not None:
+            said["latest"] = self.latest.encode().hex()
+        return json.dumps(said).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Standing:
@@ -60,7 +75,8 @@ class Standing:
         try:
             raw: dict[str, Any] = json.loads(data)
             peers = {int(i, 16): Learner(int(p[0]), float(p[1]), int(p[2])) for i, p in raw["peers"].items()}
-            return cls(int(raw["term"]), Configuration.decode(bytes.fromhex(raw["committed"])), peers)
+            latest = Configuration.decode(bytes.fromhex(raw["latest"])) if "latest" in raw else None
+            return cls(int(raw["term"]), Configuration.decode(bytes.fromhex(raw["committed"])), peers, latest)
         except (KeyError, IndexError, TypeError, AttributeError, RaftError) as e:
             raise ValueError(f"not a group's standing: {e!r}") from e
 
@@ -80,13 +96,20 @@ def standing(raft: Raft, now_ms: int) -> Standing:
             )
             for member_id, peer in raft.peers().items()
         },
+        None if raft.configuration == raft.committed_configuration else raft.configuration,
     )
 
 
-def carry_out(node: GroupNode, change: HostChange) -> None:
-    """Ask Raft for it. What it refuses now is asked for again (``node.members.changes``)."""
+def carry_out(node: GroupNode, change: HostChange, now_ms: int, election_ms: int) -> None:
+    """Ask Raft for it, if the table that is applied here wants it and it can be committed. What is refused
+    now is asked for again (``node.members.changes``)."""
     raft = node.raft
     if raft.role is not Role.LEADER or change.done(raft.configuration) or raft.transferring:
+        return
+    if not host_changes.wanted(change, node.roster.table.hosts.get(change.member_id)):
+        return
+    heard = {raft.id, *(i for i, peer in raft.peers().items() if now_ms - peer.heard_ms < election_ms)}
+    if not host_changes.can_commit(change.target(raft.configuration), heard):
         return
     try:
         if change.kind is Kind.REMOVE and change.member_id == raft.id:  # H12: a leader hands over first
@@ -100,11 +123,18 @@ def carry_out(node: GroupNode, change: HostChange) -> None:
     node.wake()
 
 
-def asked_for(body: bytes) -> HostChange | None:
-    """The change that the leader of shard 0 asks for; None: it only asks where the group stands. ValueError
-    if it is no such request."""
+def request(change: HostChange | None, term: int, version: int) -> bytes:
+    """What the leader of shard 0 asks a group's leader on a link of this version; None: only where the group
+    stands."""
+    kind, member_id = (0, 0) if change is None else (change.kind, change.member_id)
+    return REQUEST.pack(kind, member_id, term) if version >= NAMES_TERM else REQUEST_8.pack(kind, member_id)
+
+
+def asked_for(body: bytes) -> tuple[HostChange | None, int]:
+    """The change that the leader of shard 0 asks for (None: it only asks where the group stands), and its
+    term (0: it does not say). ValueError if it is no such request."""
     try:
-        kind, member_id = REQUEST.unpack(body)
-        return HostChange(Kind(kind), member_id) if kind else None
+        kind, member_id, *term = (REQUEST_8 if len(body) == REQUEST_8.size else REQUEST).unpack(body)
+        return (HostChange(Kind(kind), member_id) if kind else None), (term[0] if term else 0)
     except struct.error as e:
         raise ValueError("not a request for a change of hosts") from e

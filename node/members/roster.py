@@ -157,7 +157,9 @@ class Roster:
         """The group has committed another configuration, or this node has found so."""
         node = self._node
         if node.settings.shard == 0 and self.is_removed(node.raft.id):
-            self.leave()
+            # one that was forced to go on alone has not committed yet that it is a member again
+            if node.raft.id not in node.raft.configuration.members():
+                self.leave()
             return
         self.look()
         self.changes.moved()
@@ -193,7 +195,10 @@ class Roster:
     def leave(self) -> None:
         """This host was removed: it ends, and never starts again with what it has
         (``tools.muster.processes.node``)."""
-        if self.ends and not self.left and not self._node.settings.shard:  # group 0 is the last to let it go
+        if self._node.settings.shard:  # group 0 is the last to let it go
+            return
+        self.changes.left()
+        if self.ends and not self.left:
             self.left = True
             self._node.fail(REMOVED)
 

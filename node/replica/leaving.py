@@ -80,19 +80,28 @@ class Leaving:
         if not await self._until(self._settled, began + common.leave_s - self._election_s):
             log.warning("stopping with requests whose outcome is not known", shard=node.settings.shard,
                         leads=node.raft.role is Role.LEADER)
-        node.left = True
-        node.fronts.leave()
-        node.wake()
-        if not await self._until(lambda: node.fronts.left, node.loop.time() + self._election_s):
+        if not await self._part():
             log.warning(
                 "stopping although a front has not said that it has all its answers",
                 shard=node.settings.shard,
             )
 
+    async def removed(self) -> None:
+        """The host was removed: it owes nothing but answers that are on their way, its removal's say."""
+        await self._part()
+
+    async def _part(self) -> bool:
+        """Wait for the fronts, which say that they have all their answers."""
+        node = self._node
+        node.left = True
+        node.fronts.leave()
+        node.wake()
+        return await self._until(lambda: node.fronts.left, node.loop.time() + self._election_s)
+
     async def _until(self, condition: Callable[[], bool], until: float) -> bool:
         node = self._node
         while not condition():
-            if node.loop.time() >= until or node.fatal.done():
+            if node.loop.time() >= until or (node.fatal.done() and not node.roster.left):
                 return False
             self._tell_peers()
             await asyncio.sleep(_LOOK_S)

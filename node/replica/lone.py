@@ -10,7 +10,7 @@ from cluster.effects import records
 from cluster.raft import EntryKind, Raft
 from node.links.fronts import FrontLink
 from node.replica.applying import is_full, one_run
-from node.replica.role import Kinds, Owed
+from node.replica.role import Body, Kinds, Owed
 
 if TYPE_CHECKING:
     import asyncio
@@ -132,7 +132,7 @@ class LoneRole:
         """The node's own writes are all there is."""
 
     def ask_leader(
-        self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool] | None = None,
+        self, shard: int, method: int, body: Body, answered: Callable[[int, bytes], bool] | None = None,
     ) -> None:
         """There is no other shard."""
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from node.upkeep.expiry import Expiry
     from node.upkeep.upkeep import Upkeep
 
+Body = bytes | Callable[[int], bytes]  # of a request; or what makes it for a link of this version
 Handler = Callable[[FrontLink, int, int, bytes], None]  # link, rid, timeout_ms, body
 
 
@@ -139,9 +140,9 @@ class Role(Protocol):
         """Raft follows another leader, or none, or this replica leads, or leads no more."""
 
     def ask_leader(
-        self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool] | None = None,
+        self, shard: int, method: int, body: Body, answered: Callable[[int, bytes], bool] | None = None,
     ) -> None:
-        """Ask the leader of another shard, if it is known."""
+        """Ask the leader of another shard, if it is known: by the form that its link's version has."""
 
     def unapplied(self) -> Iterable[bytes]:
         """Records of the order that are here and not applied yet."""

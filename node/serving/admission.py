@@ -8,7 +8,7 @@ on, a request without it is nobody's. Such a request is judged where it is evalu
 | a write of shard 0 | the leader's users and roles, those that are logged among them | when it is evaluated (``node.replica.writes``) |
 | a write over several shards, a lone put | the same | when it is evaluated (``cluster.order.sequencing``) |
 | a write of another shard | those applied at its leader | when it is evaluated (``cluster.order.leading``) |
-| a change of members | those applied there | when it arrives |
+| a change of members | the leader's of shard 0 | when it arrives, and when its turn comes (``node.members.changes``) |
 | a keep-alive, a time to live | those applied at the leader | after its confirmation |
 | a read | those applied at the replica | when it is read |
 
@@ -33,6 +33,7 @@ from node.slicing.slicer import Slices
 from node.storage import StateStore
 
 if TYPE_CHECKING:
+    from node.members.roster import Roster
     from node.replica.role import Role
     from node.replica.writes import Writes
     from node.serving.serve import Serve
@@ -70,6 +71,7 @@ class AdmissionNode(Protocol):
     expiry: Expiry
     serve: Serve
     role: Role
+    roster: Roster
 
     def catch_up(self) -> None: ...
     def take_requests(self, link: FrontLink, requests: list[Request]) -> None: ...
@@ -123,7 +125,10 @@ class Admission:
         elif inner in _AT_LEADER or inner in _ADMINISTRATION:
             leader = node.writes.leader
             judge(node.guard.state if leader is None else leader.auth, principal, inner, request, node.store)
-            node.take_requests(link, [(rid, inner, timeout_ms, request)])
+            if inner == Method.MEMBERS:
+                node.roster.changes.submit(link, rid, request, principal)
+            else:
+                node.take_requests(link, [(rid, inner, timeout_ms, request)])
         else:
             serve = node.serve.reading(inner)
 

@@ -37,7 +37,7 @@ from cluster.wire.messages import ANSWER, LEADER, LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
 from node.replica.lone import owed_of_writes, unapplied_records
-from node.replica.role import Kinds, Owed, RoleNode
+from node.replica.role import Body, Kinds, Owed, RoleNode
 from node.replica.shards.feed import Feeds, FeedsNode
 from node.replica.shards.linked import FOLD, linked, load_fold, not_leader
 from node.storage import Applied
@@ -296,13 +296,13 @@ class OrderRole:
                 link.request(message.method, message.body)
 
     def ask_leader(
-        self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool] | None = None,
+        self, shard: int, method: int, body: Body, answered: Callable[[int, bytes], bool] | None = None,
     ) -> None:
         """Ask whoever reported last that it leads there."""
         member_id = self.reports.reporters.get(shard)
         link = self.links.find(member_id, shard) if member_id is not None else None
         if link is not None:
-            link.request(method, body, answered)
+            link.request(method, body if isinstance(body, bytes) else body(link.version), answered)
             self.node.wake()
 
     def _answered(self, link: NodeLink, shard: int, attempt: Attempt) -> Callable[[int, bytes], None]:

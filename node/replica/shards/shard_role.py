@@ -33,7 +33,7 @@ from cluster.wire.frames import PeerKind
 from cluster.wire.messages import HEAD, NO_HASTE, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink
 from node.replica.pauses import ReturningTimer
-from node.replica.role import Kinds, Owed, RoleNode
+from node.replica.role import Body, Kinds, Owed, RoleNode
 from node.replica.shards.fates import Fates, FatesNode
 from node.replica.shards.feed_end import ORDER_INDEX, STATE_WANTED, FeedEnd, FeedEndNode
 from node.replica.shards.handover import HandOver, HandOverNode
@@ -444,11 +444,12 @@ class ShardRole:
         }
 
     def ask_leader(
-        self, shard: int, method: int, body: bytes, answered: Callable[[int, bytes], bool] | None = None,
+        self, shard: int, method: int, body: Body, answered: Callable[[int, bytes], bool] | None = None,
     ) -> None:
         """The sequencer is the only one that this node knows."""
         if shard == 0 and (sequencer := self.feed.reachable_sequencer()):
-            self.links.get(sequencer, 0).request(method, body, answered)
+            link = self.links.get(sequencer, 0)
+            link.request(method, body if isinstance(body, bytes) else body(link.version), answered)
 
     def unapplied(self) -> Iterable[bytes]:
         """What the feed has brought; the order log's tail is not here."""

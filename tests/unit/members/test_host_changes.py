@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cluster.members.host_changes import HostChange, Kind, may_begin, next_groups
+from cluster.members.host_changes import HostChange, Kind, can_commit, may_begin, next_groups, wanted
+from cluster.members.table import Host
 from cluster.raft import Configuration
 
 ALL = Configuration(frozenset((1, 2, 3)))
@@ -46,3 +47,28 @@ def test_to_add_a_voter_or_to_promote_one_changes_nothing() -> None:
     assert HostChange(Kind.ADD, 3).done(ALL)
     assert HostChange(Kind.PROMOTE, 3).done(ALL)
     assert HostChange(Kind.REMOVE, 3).done(WITHOUT)
+
+
+def test_only_a_learner_is_promoted() -> None:
+    promoted = HostChange(Kind.PROMOTE, 3)
+    assert promoted.target(WITHOUT) == WITHOUT  # it has left meanwhile
+    assert promoted.target(LEARNS) == ALL
+
+
+def test_a_group_carries_out_what_its_own_table_wants() -> None:
+    host = Host(3, "", ())
+    learner, gone = Host(3, "", (), learner=True), Host(3, "", (), removed=True)
+    found = {
+        kind: [wanted(HostChange(kind, 3), row) for row in (None, host, learner, gone)] for kind in Kind
+    }
+    assert found == {
+        Kind.ADD: [False, True, True, False],
+        Kind.PROMOTE: [False, True, False, False],
+        Kind.REMOVE: [False, False, False, True],
+    }
+
+
+def test_a_change_begins_once_those_that_are_heard_can_commit_it() -> None:
+    assert can_commit(WITHOUT, {1, 2})
+    assert not can_commit(WITHOUT, {1, 3})
+    assert can_commit(ALL, {1, 3})

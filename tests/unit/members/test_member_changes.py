@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from cluster.effects import records
-from cluster.members.table import Table
+from cluster.features.auth.state import AuthState
+from cluster.members.host_changes import HostChange, Kind
+from cluster.members.table import Host, Table
 from cluster.pb import rpc_pb2
 from cluster.raft import Configuration, Role
 from cluster.settings import Peer
-from cluster.wire.messages import MEMBER_ADD, MEMBER_PROMOTE, MEMBERS_LAX, Status
+from cluster.wire.messages import MEMBER_ADD, MEMBER_PROMOTE, MEMBER_REMOVE, MEMBERS_LAX, Status
 from node.links.fronts import FrontLink
 from node.members.changes import Changes
-from node.members.group import Learner, Standing
+from node.members.group import NAMES_TERM, REQUEST, REQUEST_8, Learner, Standing, asked_for, carry_out
+from node.members.roster import Roster
 
 LEADER, LEARNER = 1, 2
 GROUP = Configuration(frozenset((LEADER,)), frozenset((LEARNER,)))
+BOTH = Configuration(frozenset((LEADER, LEARNER)))
 
 
 class Node:
@@ -26,6 +33,8 @@ class Node:
         self.appended: list[bytes] = []
         self.refused: list[str] = []
         self.asked: list[Any] = []  # who waits for what shard 1's leader says
+        self.changes: list[Kind] = []  # that it was asked for
+        self.handed: list[int] = []  # whom shard 0 was handed to
         self.loop = SimpleNamespace(time=lambda: 0.0)
         self.machine = SimpleNamespace(wall_time=lambda: 1.0)
         self.settings = SimpleNamespace(
@@ -34,23 +43,37 @@ class Node:
         )
         peer = SimpleNamespace(match=10, state="replicate", heard_ms=0, learner=True)
         self.raft = SimpleNamespace(
+            id=LEADER,
             role=Role.LEADER,
             term=1,
             last_index=10,
             leader_id=LEADER,
+            configuration=GROUP,
             committed_configuration=GROUP,
             peers=lambda: {LEARNER: peer},
+            transferring=False,
+            propose_configuration=self.proposed,
+            transfer_leadership=self.handed.append,
         )
-        self.writes = SimpleNamespace(leader=SimpleNamespace(term=1, append=self.appended.append))
+        self.auth = AuthState()
+        self.store = None
+        self.writes = SimpleNamespace(
+            leader=SimpleNamespace(term=1, append=self.appended.append, auth=self.auth)
+        )
         seed = (
             Peer(LEADER, "a", "h", 1, ("http://h:1",)),
             Peer(LEARNER, "b", "h", 2, ("http://h:2",), learner=True),
         )
         self.roster = SimpleNamespace(
-            table=Table(seed), started=lambda: {LEADER, LEARNER}, connected_s=lambda member: 60.0
+            table=Table(seed),
+            started=lambda: {LEADER, LEARNER},
+            connected_s=lambda member: 60.0,
+            listed=list,
         )
         self.role = SimpleNamespace(ask_leader=self.ask_leader)
         self.reads = SimpleNamespace(refuse=lambda link, rid, e: self.refused.append(str(e)))
+        self.successors = [LEARNER]
+        self.upkeep = SimpleNamespace(succession=SimpleNamespace(successors=lambda: self.successors))
 
     def now_ms(self) -> int:
         return 0
@@ -58,15 +81,72 @@ class Node:
     def wake(self) -> None:
         pass
 
-    def ask_leader(self, shard: int, method: int, body: bytes, answered: Any) -> None:
-        self.asked.append(answered)
+    def mark_dirty(self, link: Any) -> None:
+        pass
 
-    def shard_1_says(self, match: int) -> None:
+    def proposed(self, configuration: Configuration) -> None:
+        self.raft.configuration = configuration
+
+    def commit(self, configuration: Configuration) -> None:
+        """In group 0."""
+        self.raft.configuration = self.raft.committed_configuration = configuration
+
+    def ask_leader(self, shard: int, method: int, body: Any, answered: Any) -> None:
+        change, term = asked_for(body(NAMES_TERM))
+        assert term == 1
+        self.asked.append(answered)
+        if change is not None:
+            self.changes.append(change.kind)
+
+    def shard_1_says(self, match: int, group: Configuration = GROUP, silent_ms: int = 0) -> None:
         """To everybody who has asked."""
         asked, self.asked = self.asked, []
-        said = Standing(1, GROUP, {LEARNER: Learner(10 - match, match / 10, 0)})
+        other = LEARNER if LEARNER in group.members() else 9
+        said = Standing(1, group, {other: Learner(10 - match, match / 10, silent_ms)})
         for answered in asked:
             answered(Status.OK, said.encode())
+
+
+class Front:
+    """A front's link."""
+
+    version = NAMES_TERM
+
+    def __init__(self) -> None:
+        self.patient = True
+        self.answers: list[int] = []
+
+    def awaits(self, rid: int) -> bool:
+        return self.patient
+
+    def answer(self, rid: int, status: int, body: bytes) -> None:
+        self.answers.append(status)
+
+
+def leading(node: Node) -> Changes:
+    changes = Changes(cast(Any, node))
+    changes.leading()
+    return changes
+
+
+def removal(changes: Changes, front: Front, member_id: int) -> None:
+    wish = rpc_pb2.MemberRemoveRequest(ID=member_id).SerializeToString()
+    changes.submit(cast(FrontLink, front), 7, bytes((MEMBER_REMOVE,)) + wish)
+
+
+def applied(node: Node, changes: Changes) -> None:
+    """What was logged last."""
+    data = node.appended[-1]
+    rows = [data[pos:end] for _, pos, end in records.items(data)]
+    node.roster.table.take(rows)
+    changes.applied(rows)
+
+
+def both_vote(node: Node, changes: Changes) -> None:
+    node.roster.table.take([Host(LEARNER, "b", ("http://h:2",)).encode()])
+    node.commit(BOTH)
+    changes.look()
+    node.shard_1_says(10, BOTH)
 
 
 def test_a_learner_that_has_caught_up_since_all_was_settled_is_promoted_at_once() -> None:
@@ -111,3 +191,177 @@ def test_the_host_that_was_asked_says_whether_the_quorum_is_looked_at() -> None:
     ]
     lax = asked(MEMBER_ADD | MEMBERS_LAX)
     assert (len(lax.appended), lax.refused) == (1, [])
+
+
+def test_a_removal_is_answered_once_group_0_has_let_the_host_go() -> None:
+    """H12: it is the last one. A host that is killed at the answer is missed by nobody."""
+    node, front = Node(), Front()
+    changes = leading(node)
+    both_vote(node, changes)
+    removal(changes, front, LEARNER)
+    node.shard_1_says(10, BOTH)
+    applied(node, changes)
+    assert front.answers == []
+    alone = Configuration(frozenset((LEADER,)))
+    node.shard_1_says(10, alone)
+    changes.look()
+    assert node.raft.configuration == alone  # asked for
+    assert front.answers == []
+    node.commit(alone)
+    changes.moved()
+    assert front.answers == [Status.OK]
+
+
+@pytest.mark.parametrize("by", ["configuration", "refusal"])
+def test_a_leader_that_removes_itself_answers_as_a_follower(by: str) -> None:
+    node, front = Node(), Front()
+    changes = leading(node)
+    both_vote(node, changes)
+    removal(changes, front, LEADER)
+    node.shard_1_says(10, BOTH)
+    applied(node, changes)
+    alone = Configuration(frozenset((LEARNER,)))
+    node.shard_1_says(10, alone)
+    changes.look()
+    assert node.handed == [LEARNER]
+    node.raft.role = Role.FOLLOWER
+    changes.resign()
+    changes.look()
+    assert front.answers == []
+    if by == "refusal":
+        changes.left()
+    else:
+        node.commit(alone)
+        changes.look()
+    assert front.answers == [Status.OK]
+    changes.left()
+    assert front.answers == [Status.OK]
+
+
+def test_a_removal_that_takes_too_long_is_forgotten() -> None:
+    node, front = Node(), Front()
+    changes = leading(node)
+    both_vote(node, changes)
+    removal(changes, front, LEARNER)
+    node.shard_1_says(10, BOTH)
+    applied(node, changes)
+    front.patient = False
+    changes.look()
+    node.commit(Configuration(frozenset((LEADER,))))
+    changes.look()
+    assert front.answers == []
+
+
+def test_a_promotion_is_answered_once_every_group_has_it() -> None:
+    node, front = Node(), Front()
+    changes = leading(node)
+    changes.look()
+    wish = rpc_pb2.MemberPromoteRequest(ID=LEARNER).SerializeToString()
+    changes.submit(cast(FrontLink, front), 7, bytes((MEMBER_PROMOTE,)) + wish)
+    node.shard_1_says(10)
+    applied(node, changes)
+    node.shard_1_says(10)
+    changes.look()
+    assert node.raft.configuration == BOTH
+    node.commit(BOTH)
+    changes.moved()
+    assert front.answers == []
+    changes._asked.clear()
+    changes.look()
+    node.shard_1_says(10, BOTH)
+    assert front.answers == [Status.OK]
+
+
+def test_a_wish_waits_until_every_group_is_what_the_table_says() -> None:
+    """I21. Group 0 has begun to promote a host: that goes on first."""
+    node, front = Node(), Front()
+    node.roster.table.take([Host(LEARNER, "b", ("http://h:2",)).encode()])
+    changes = leading(node)
+    node.raft.configuration = BOTH  # and has not committed it
+    removal(changes, front, LEARNER)
+    node.shard_1_says(10)
+    assert node.appended == []
+    node.commit(BOTH)
+    changes.moved()
+    assert (node.appended, node.changes) == ([], [Kind.PROMOTE])
+    changes._asked.clear()
+    changes.look()
+    node.shard_1_says(10, BOTH)
+    assert len(node.appended) == 1
+
+
+def test_a_wish_is_not_kept_waiting_by_a_promotion_that_may_begin() -> None:
+    node, front = Node(), Front()
+    node.roster.table.take([Host(LEARNER, "b", ("http://h:2",)).encode()])
+    changes = leading(node)
+    removal(changes, front, LEARNER)
+    node.shard_1_says(10)
+    assert len(node.appended) == 1
+    assert node.raft.configuration == GROUP
+
+
+def test_a_wish_is_judged_by_what_groups_say_when_its_turn_comes() -> None:
+    node, front = Node(), Front()
+    changes = leading(node)
+    both_vote(node, changes)
+    removal(changes, front, LEADER)
+    assert node.appended == []  # though all was well a moment ago
+    node.shard_1_says(10, BOTH, silent_ms=5000)
+    assert node.refused == ["etcdserver: unhealthy cluster"]
+
+
+def test_a_group_carries_out_nothing_for_a_leader_that_is_none_any_more() -> None:
+    node, front = Node(), Front()
+    node.roster.table.take([Host(LEARNER, "b", ("http://h:2",)).encode()])
+    changes = Changes(cast(Any, node))
+    changes.asked(cast(FrontLink, front), 1, REQUEST.pack(0, 0, 5))
+    changes.asked(cast(FrontLink, front), 2, REQUEST.pack(Kind.PROMOTE, LEARNER, 4))
+    assert node.raft.configuration == GROUP
+    changes.asked(cast(FrontLink, front), 3, REQUEST.pack(Kind.PROMOTE, LEARNER, 5))
+    assert node.raft.configuration == BOTH
+    assert front.answers == [Status.OK] * 3
+    assert asked_for(REQUEST_8.pack(Kind.ADD, 3)) == (HostChange(Kind.ADD, 3), 0)
+
+
+def test_a_group_carries_out_only_what_its_own_table_wants_and_can_be_committed() -> None:
+    node = Node()
+    carry_out(cast(Any, node), HostChange(Kind.PROMOTE, LEARNER), 0, 1000)
+    assert node.raft.configuration == GROUP  # it is to stay a learner
+    node.roster.table.take([Host(LEARNER, "b", ("http://h:2",)).encode()])
+    carry_out(cast(Any, node), HostChange(Kind.PROMOTE, LEARNER), 1000, 1000)
+    assert node.raft.configuration == GROUP  # it is not heard, and would be half of the quorum
+    carry_out(cast(Any, node), HostChange(Kind.PROMOTE, LEARNER), 999, 1000)
+    assert node.raft.configuration == BOTH
+
+
+def test_a_leader_hands_over_to_nobody_who_is_to_go() -> None:
+    node = Node()
+    node.roster.table.take([Host(i, "", ("http://h:1",), removed=True).encode() for i in (LEADER, LEARNER)])
+    node.commit(Configuration(frozenset((LEADER, LEARNER, 3))))
+    node.successors = [LEARNER, 3]
+    peer = SimpleNamespace(match=10, state="replicate", heard_ms=0, learner=False)
+    node.raft.peers = lambda: {LEARNER: peer, 3: peer}
+    carry_out(cast(Any, node), HostChange(Kind.REMOVE, LEADER), 0, 1000)
+    assert node.handed == [3]
+
+
+def test_a_host_is_refused_as_removed_once_its_group_has_let_it_go() -> None:
+    node = Node()
+    node.commit(BOTH)
+    settings = SimpleNamespace(shard=1, common=SimpleNamespace(peers=()))
+    other = SimpleNamespace(settings=settings, store=SimpleNamespace(hosts=tuple), raft=node.raft)
+    roster = Roster(cast(Any, other), cast(Any, None))
+    roster.table.take([Host(LEARNER, "b", ("http://h:2",), removed=True).encode()])
+    assert not roster.is_removed(LEARNER), "it takes part until then"
+    node.commit(Configuration(frozenset((LEADER,))))
+    assert roster.is_removed(LEARNER)
+
+
+def test_a_client_that_may_no_more_when_its_turn_comes_is_refused() -> None:
+    node, front = Node(), Front()
+    changes = leading(node)
+    both_vote(node, changes)
+    removal(changes, front, LEARNER)
+    node.auth.meta = replace(node.auth.meta, enabled=True)  # and it has not said who it is
+    node.shard_1_says(10, BOTH)
+    assert (node.appended, node.refused) == ([], ["etcdserver: user name is empty"])

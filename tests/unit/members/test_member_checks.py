@@ -27,11 +27,20 @@ def cluster(voters: int, learners: int = 0) -> Table:
 
 
 def facts(
-    *started: int, down: tuple[int, ...] = (), strict: bool = True, match: float = 1.0, learners: int = 1
+    *started: int,
+    down: tuple[int, ...] = (),
+    strict: bool = True,
+    match: float = 1.0,
+    learners: int = 1,
+    catch_up: tuple[int, ...] = (),
+    silent: tuple[int, ...] = (),
 ) -> Facts:
+    """``catch_up``: learners in some group; ``silent``: in some group, their links to node 0 stand."""
     return Facts(
         started,
         lambda m: math.inf if m == 1 else 0.0 if m in down else 60.0,
+        lambda m: m not in catch_up,
+        lambda m: m not in down and m not in silent,
         lambda m: match,
         strict,
         learners,
@@ -75,7 +84,7 @@ def test_somebody_is_added_if_those_that_are_connected_are_a_majority_with_him(
 
 def test_a_voter_counts_as_connected_after_five_seconds() -> None:
     def wish(connected_s: float) -> Host:
-        known = Facts((1, 2), lambda m: math.inf if m == 1 else connected_s)
+        known = Facts((1, 2), lambda m: math.inf if m == 1 else connected_s, bool, bool)
         return checks.add(cluster(2), known, [url(9)], False, 1)
 
     assert refusal(partial(wish, 4.999)) is errors.UNHEALTHY
@@ -136,6 +145,33 @@ def test_the_last_one_that_has_started_stays_whether_checks_are_strict_or_not() 
 def test_one_that_is_down_may_go_and_one_that_is_needed_may_not() -> None:
     assert checks.remove(cluster(3), facts(1, 2, 3, down=(3,)), 3).removed
     assert refusal(lambda: checks.remove(cluster(3), facts(1, 2, 3, down=(3,)), 2)) is errors.UNHEALTHY
+
+
+def test_one_that_catches_up_is_nobody_to_count_on() -> None:
+    """Hosts 4 and 5 are voters of the table, and learners in a group. 3 is down: the group is 1 and 2."""
+    known = facts(1, 2, 3, 4, 5, down=(3,), catch_up=(4, 5))
+    assert refusal(lambda: checks.remove(cluster(5), known, 2)) is errors.MEMBER_NOT_ENOUGH_STARTED
+    assert refusal(lambda: checks.add(cluster(5), known, [url(9)], False, 1)) in (
+        errors.MEMBER_NOT_ENOUGH_STARTED, errors.UNHEALTHY)
+    caught_up = facts(1, 2, 3, 4, 5, down=(3,))
+    assert checks.remove(cluster(5), caught_up, 2).removed
+    # it may go itself, up or not
+    assert checks.remove(cluster(4), facts(1, 2, 3, 4, catch_up=(4,)), 4).removed
+    assert checks.remove(cluster(2), facts(1, 2, catch_up=(2,)), 2).removed
+
+
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "lax"])
+def test_the_only_one_that_votes_stays_whether_checks_are_strict_or_not(strict: bool) -> None:
+    wish = partial(checks.remove, cluster(2), facts(1, 2, catch_up=(2,), strict=strict), 1)
+    assert refusal(wish) is errors.MEMBER_NOT_ENOUGH_STARTED
+    assert checks.remove(cluster(2), facts(1, 2, strict=strict), 1).removed
+
+
+def test_one_that_a_group_does_not_hear_is_nobody_to_count_on() -> None:
+    known = facts(1, 2, 3, silent=(3,))
+    assert refusal(lambda: checks.remove(cluster(3), known, 2)) is errors.UNHEALTHY
+    assert refusal(lambda: checks.add(cluster(3), known, [url(9)], True, 1)) is errors.UNHEALTHY
+    assert checks.remove(cluster(3), facts(1, 2, 3, down=(3,)), 3).removed
 
 
 def test_nobody_is_changed_who_is_not_there() -> None:

@@ -79,6 +79,12 @@ def test_the_only_voter_stays_until_another_host_votes() -> None:
     assert due(hosts, group("AB"), group("AB")) == (Kind.REMOVE, "A", [1])
 
 
+def test_a_change_that_is_logged_and_not_committed_has_begun() -> None:
+    hosts, groups = table("AB"), [group("A", "B"), group("A", "B")]
+    assert goals.settled(hosts, groups, groups)
+    assert not goals.settled(hosts, groups, [group("AB"), group("A", "B")])
+
+
 def test_a_host_that_the_table_does_not_know_is_left_alone() -> None:
     assert due(table("AB"), group("ABC"), group("ABC")) is None
 

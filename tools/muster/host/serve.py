@@ -62,7 +62,7 @@ def run(config: ServerConfig) -> int:
         force = setting(config, "force-new-cluster") and bootstrap.is_known(config.data_dir)
         copies.check(config.data_dir, force)
         while True:
-            if bootstrap.was_removed(config.data_dir):
+            if bootstrap.was_removed(config.data_dir) and not force:
                 say_removed(log)
                 return 0  # as etcd: nothing is gained by another start
             identity, is_new = bootstrap.establish(config)

@@ -19,6 +19,7 @@ from cluster.order.sound import NewerRecord
 from cluster.raft import LogContradiction
 from cluster.settings import NodeSettings, loads
 from node.members.roster import REMOVED_FILE
+from node.replica.leaving import Leaving
 from node.replica.made import make_node
 from node.replica.server import Node
 from node.storage.errors import DirectoryLocked, DiskFull, LibraryRefused, StorageCorruption, is_disk_full
@@ -84,6 +85,7 @@ async def _run(settings: NodeSettings, place: Place) -> int:
 async def end(node: Node) -> None:
     """Stop a node in order; Fatal if it must not go on."""
     if node.roster.left:
+        await Leaving(node).removed()
         raise Removed(node.fatal.result())
     if node.fatal.done():
         raise Fatal(node.fatal.result())

@@ -31,7 +31,7 @@ from node.backup.carrying import FOLD
 from node.storage import Position, RaftLog, StateStore
 from node.storage.errors import StorageCorruption, StorageError
 from tools.muster.config.parse import ConfigError
-from tools.muster.host.identity.bootstrap import Identity, member_dir, shard_dir
+from tools.muster.host.identity.bootstrap import REMOVED_FILE, Identity, member_dir, shard_dir
 from tools.muster.host.supervisor import Logger
 from tools.muster.machine.disk import seal
 
@@ -78,6 +78,7 @@ def force(data_dir: str, identity: Identity, log: Logger) -> None:
             raise ConfigError(
                 f"--force-new-cluster: what is dropped cannot be written beside the logs: {e}. Nothing was "
                 "changed") from None
+    Path(shard_dir(data_dir, 0), REMOVED_FILE).unlink(missing_ok=True)  # as etcd: it may have been removed
 
 
 def _open(
@@ -123,11 +124,9 @@ def _force(
         for host in table.members
         if host.member_id != identity.member_id
     ]
-    rows += [
-        replace(host, learner=False).encode()
-        for host in table.members
-        if host.member_id == identity.member_id and host.learner
-    ]
+    own = table.hosts.get(identity.member_id)
+    if own is not None and (own.learner or own.removed):  # who has nobody else stays, though it was to go
+        rows.append(replace(own, learner=False, removed=False).encode())
     if not rows and not found.made_up and all(_is_alone(r.log, only) for r in replicas.values()):
         log.info("--force-new-cluster: this host is the only member already")
         return
