@@ -85,7 +85,8 @@ def _peer(
 
 PEER_KINDS: dict[PeerKind, Kind] = {
     PeerKind.HELLO: _peer(PeerKind.HELLO,
-        "a version u16, cluster ID, member ID, incarnation u64 each, shard u32; first frame of a link",
+        "a version u16, cluster ID, member ID, incarnation u64 each, shard u32; first frame of a link. "
+        "Before it a part: the sender's origin (`cluster.members.origin`), which versions 7 and 8 pass over",
         "REFUSED, or nothing", "asked for by WHO"),
     PeerKind.VERSIONS: _peer(PeerKind.VERSIONS, "lowest and highest version u16 each; follows a hello", "",
         "the link speaks the hello's version", 8),

@@ -27,6 +27,7 @@ from cluster.errors import EtcdError
 from cluster.faults import MISTAKES, faults
 from cluster.features.lessor import Lessor
 from cluster.machine import FrameSocket
+from cluster.members.origin import Origin
 from cluster.pacing.pace import Pace
 from cluster.pacing.patience import COMMIT_RIDES_MS, HURRY_S, Patience
 from cluster.raft import Config, Configuration, IntegrityError, Raft, Ready
@@ -252,6 +253,8 @@ class Node:
             on_frame=self._peer_frame,
             on_front=self._remote_front,
             on_refused=self._refused,
+            origin=Origin.parse(common.origin, common.shard_count, common.placement_depth),
+            name=common.name,
         )
         self.local_fronts = self.machine.listen(
             ipc_endpoint(common.run_dir, settings.shard), self._local_front, keyed=False, hwm=100_000)
