@@ -82,6 +82,13 @@ class Roster(Protocol):
     def told(self, member_id: int, description: bytes) -> None: ...
 
 
+class Judge(Protocol):
+    """What members have promised: ``node.links.promises``."""
+
+    def standing(self) -> list[bytes]: ...
+    def broken(self, member_id: int, parts: list[bytes]) -> str: ...
+
+
 class PeerLink:
     """This node's sending side to one peer."""
 
@@ -230,9 +237,11 @@ class Peers:
         on_refused: Callable[[Peer, int, str], None],
         origin: Origin | None = None,
         name: str = "",
+        promises: Judge | None = None,
     ) -> None:
         self._cluster_id = cluster_id
         self._origin, self._name = origin, name
+        self._promises = promises
         self._shard = shard
         self._incarnations = incarnations
         self._on_frame = on_frame
@@ -254,7 +263,8 @@ class Peers:
 
         def hello(version: int) -> list[bytes]:
             said = _HELLO + HELLO.pack(version, cluster_id, member_id, incarnation, shard)
-            return [origin.encode(), said] if origin is not None else [said]
+            before = [origin.encode()] if origin is not None else []
+            return [*before, *(promises.standing() if promises is not None else ()), said]
 
         self._hello = hello
 
@@ -294,7 +304,7 @@ class Peers:
             if member_id not in known:
                 self._refuse_unknown(identity, member_id)
         for identity, hello in self._unheard.heard(known):
-            self._on_hello(identity, hello)
+            self._on_hello(identity, hello, [])
 
     def _on_unheard(self, identity: bytes, member_id: int, hello: bytes) -> None:
         now = self._loop.time()
@@ -337,7 +347,7 @@ class Peers:
         identity, frame = parts[0], parts[-1]
         kind = frame[:1]
         if kind == _FRONT:
-            if len(parts) > 2 and (other := self._other_origin(parts)) is not None:
+            if len(parts) > 2 and (other := self._other_origin(parts[1:-1])) is not None:
                 self._refuse_node(identity, other)
             elif self._on_front(identity, frame[1:], self._router.send):
                 self._router.trust(identity)
@@ -346,7 +356,7 @@ class Peers:
             self._on_join(identity, frame[1:])
             return
         if kind == _HELLO:
-            self._on_hello(identity, frame, self._other_origin(parts))
+            self._on_hello(identity, frame, parts[1:-1])
             return
         member_id = self._accepted.get(identity)
         if member_id is None:
@@ -388,8 +398,11 @@ class Peers:
 
     def _other_origin(self, parts: list[bytes]) -> Origin | None:
         """The origin that stands before a hello, where it is not this host's."""
-        own, other = self._origin, Origin.decode(parts[-2]) if len(parts) > 2 else None
-        return other if own is not None and other is not None and own.differs(other) else None
+        for part in parts:
+            other = Origin.decode(part)
+            if other is not None and self._origin is not None and self._origin.differs(other):
+                return other
+        return None
 
     def _origins(self, name: str, other: Origin) -> str:
         return f"the hosts began with different data: {name} was {other}, {self._name} was {self._origin}"
@@ -403,8 +416,8 @@ class Peers:
         said = SEQUENCE.pack(1) + answer(0, Status.REFUSED, reason.encode())
         self._router.send([identity, _FRONT + said])
 
-    def _on_hello(self, identity: bytes, frame: bytes, other: Origin | None = None) -> None:
-        """``other``: its origin, where that is not this host's."""
+    def _on_hello(self, identity: bytes, frame: bytes, parts: list[bytes]) -> None:
+        """``parts``: of the message, before it."""
         if len(frame) != 1 + HELLO.size:
             self._refuse(identity, 0, REFUSED_VERSION, "not a hello of this protocol")
             return
@@ -417,7 +430,7 @@ class Peers:
         elif not LOWEST <= version <= HIGHEST:
             self._refuse(identity, member_id, REFUSED_VERSION,
                          f"incompatible version (got {version} want {LOWEST} to {HIGHEST})")
-        elif other is not None and not self._roster.is_removed(member_id):
+        elif (other := self._other_origin(parts)) is not None and not self._roster.is_removed(member_id):
             peer = self._known.get(member_id)
             name = (peer.name if peer is not None else "") or f"{member_id:x}"
             self._refuse(identity, member_id, REFUSED_ORIGIN, self._origins(name, other))
@@ -427,6 +440,10 @@ class Peers:
             self._refuse(
                 identity, member_id, REFUSED_SHARD, f"shard mismatch (got {shard} want {self._shard})"
             )
+        elif self._promises is not None and (lost := self._promises.broken(member_id, parts)):
+            if self._incarnations.heard(member_id) != incarnation:
+                lost = REFUSED.format(member_id)  # it has nothing of what it had
+            self._refuse(identity, member_id, REFUSED_INCARNATION, lost)
         elif not self._incarnations.accept(member_id, incarnation):
             self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
         else:

@@ -292,22 +292,22 @@ def test_a_version_that_is_refused_is_followed_by_the_next_one() -> None:
     now = [100.0]
     link, socket, (receive, opened) = link_that_names_its_version(now)
     opened()
-    for _ in range(2):
+    for _ in range(3):
         receive([b"X" + bytes((REFUSED_VERSION,)) + b"incompatible version"])
         now[0] += RETRY_S
         link.look()
-    assert socket.sent == [b"H7", b"H8", b"H7"]
+    assert socket.sent == [b"H7", b"H8", b"H9", b"H7"]
 
 
 def test_the_version_spoken_with_a_peer_is_the_highest_of_both() -> None:
     async def scenario() -> None:
         asked = peers(2, free_ports(2), [])
-        for version, said, spoken in ((7, None, 7), (7, (7, 8), 8), (8, (8, 12), 8)):
+        for version, said, spoken in ((7, None, 7), (7, (7, 8), 8), (8, (8, 12), 9)):
             asked._receive([b"p", b"H" + HELLO.pack(version, 7, 1, 1, 0)])
             if said is not None:
                 asked._receive([b"p", b"W" + SPOKEN.pack(*said)])
             assert asked.versions[1] == spoken
-        asked._receive([b"q", b"H" + HELLO.pack(9, 7, 1, 1, 0)])
+        asked._receive([b"q", b"H" + HELLO.pack(10, 7, 1, 1, 0)])
         assert b"q" not in asked._accepted, "nobody here speaks it"
         asked.close()
 

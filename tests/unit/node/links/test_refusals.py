@@ -72,12 +72,16 @@ class Port(Socket):
             told=lambda *told: self.told.append(told), described=lambda: b"{}",
         )  # fmt: skip
         self.remembered: list[int] = []
-        accepting: Any = SimpleNamespace(accept=lambda member_id, _: not self.remembered.append(member_id))
+        self.lost, self.heard = "", 7
+        accepting: Any = SimpleNamespace(
+            accept=lambda member_id, _: not self.remembered.append(member_id),
+            heard=lambda member_id: self.heard)
         self.peers = Peers(
             machine, cluster_id=CLUSTER, member_id=1, incarnation=1, shard=0, roster=roster,
             listen=["tcp://127.0.0.1:2380"], incarnations=accepting, silence_s=1.0,
             on_frame=lambda member_id, kind, data: self.frames.append(data), on_front=self._front,
             on_refused=lambda *args: None, origin=OWN, name="h1",
+            promises=SimpleNamespace(standing=list, broken=lambda member_id, parts: self.lost),
         )  # fmt: skip
 
     def _front(self, identity: bytes, frame: bytes, send: Any) -> bool:
@@ -207,6 +211,18 @@ def test_a_member_whose_data_began_otherwise_is_refused_by_name_and_forgotten(po
     port.receive([b"peer", OWN.encode(), hello(CLUSTER)])  # it was restored once more
     port.receive([b"peer", b"Ra vote"])
     assert (port.frames, port.trusted, port.remembered) == ([b"a vote"] * 2, [b"peer"], [2])
+
+
+def test_a_member_that_has_lost_what_it_acknowledged_is_refused_as_an_emptied_one(port: Port) -> None:
+    port.lost = "its log ends at 5"
+    with capture_logs() as logged:
+        port.receive([b"peer", OWN.encode(), b"its standing", hello(CLUSTER)])
+    assert port.sent == [[b"peer", b"X\x03its log ends at 5"]]
+    assert logged[0]["reason"] == "its log ends at 5"
+    port.heard = 8
+    port.receive([b"peer", hello(CLUSTER)])
+    assert b"without the data that it had" in port.sent[-1][1], "it is another directory"
+    assert (port.trusted, port.remembered) == ([], [])
 
 
 @pytest.mark.parametrize("parts", [[], [b"Ono origin"], [b"something else", OWN.encode()]])
