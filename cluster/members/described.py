@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.members.origin import Origin
+
 
 @dataclass(slots=True, frozen=True)
 class Told:
@@ -34,13 +36,14 @@ class Running:
     depth: int
     members: tuple[Told, ...]
     removed: tuple[int, ...] = ()
+    origin: str = ""  # of its data (``cluster.members.origin``); "": older versions do not say
 
     @classmethod
     def decode(cls, data: bytes) -> Running:
         """A host's answer. ValueError if it is none."""
         try:
             raw: dict[str, Any] = json.loads(data)
-            return cls(
+            running = cls(
                 int(raw["cluster_id"], 16),
                 int(raw["shards"]),
                 int(raw["depth"]),
@@ -54,9 +57,12 @@ class Running:
                     for m in raw["members"]
                 ),
                 tuple(int(i, 16) for i in raw["removed"]),
+                str(raw.get("origin", "")),
             )
+            Origin.parse(running.origin, running.shards, running.depth)
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
             raise ValueError(f"no answer of a member: {e!r}") from e
+        return running
 
     def __str__(self) -> str:
         """As etcd's log shows it."""

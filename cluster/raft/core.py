@@ -20,10 +20,11 @@ its peers: the process must end (I1, H10).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cluster.raft.election import Election
 from cluster.raft.messages import Kind, Message
+from cluster.raft.promises import Promise, join
 from cluster.raft.types import (
     Config,
     Configuration,
@@ -352,6 +353,16 @@ class Raft(Election):
             )
             for peer, p in self._progress.items()
         }
+
+    def promises(self) -> dict[int, Promise]:
+        """What each member has acknowledged, as far as this replica knows."""
+        found = {m: self._promised[m] for m in self._membership.current.members() if m in self._promised}
+        join(found, self._acknowledged_here())
+        return found
+
+    def remember(self, promises: Mapping[int, Promise]) -> None:
+        """What members have acknowledged, as another leader says, or this replica's own disk."""
+        join(self._promised, promises)
 
     def statistics(self) -> dict[str, int]:
         """Figures for metrics and the console."""

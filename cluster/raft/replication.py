@@ -40,6 +40,7 @@ class Replication(RaftState):
     def _start_leading(self) -> None:
         """The first acts of a new leader: forget what it thought of peers, and log an entry of its term."""
         log, now = self.log, self._now
+        self._led_term = self.term
         members = self._membership.current.members()
         self._progress = {m: Progress(log.last_index + 1, now) for m in sorted(members) if m != self.id}
         self._leaving = {}

@@ -18,6 +18,7 @@ from cluster.raft.log import RaftLog
 from cluster.raft.membership import Membership
 from cluster.raft.messages import Kind, Message
 from cluster.raft.progress import Progress
+from cluster.raft.promises import Promise, join
 from cluster.raft.reads import ReadRounds
 from cluster.raft.types import Config, HardState, LogContradiction, LogStorage, Role
 
@@ -67,10 +68,12 @@ class RaftState:
 
         # a leader's
         self._progress: dict[int, Progress] = {}
+        self._promised: dict[int, Promise] = {}  # by members, as far as it is known besides
         # removed or demoted peer -> (index of that, since when it is committed)
         self._leaving: dict[int, tuple[int, int]] = {}
         self._reads = ReadRounds()
         self._term_start = 0  # index of its first entry
+        self._led_term = 0  # that it leads, or led last
         self._uncommitted_bytes = 0
         self._heartbeat_ms = now_ms  # when the next is due
         self._heartbeat_due = False
@@ -147,6 +150,15 @@ class RaftState:
         self._timeout_ms = timeout + int(timeout * self._random())
         self._deadline_ms = self._now + self._timeout_ms
 
+    def _acknowledged_here(self) -> dict[int, Promise]:
+        """What members have acknowledged to this replica in the term that it leads."""
+        if self._role != Role.LEADER:
+            return {}
+        commit, term = self.log.commit, self._led_term
+        found = {peer: p.match for peer, p in self._progress.items() if p.match}
+        found[self.id] = self.log.persisted
+        return {member: Promise(term, index, min(index, commit)) for member, index in found.items()}
+
     def _become_follower(self, term: int, leader_id: int) -> None:
         """Follow ``leader_id`` (0: whoever turns up) in ``term``."""
         if term > self.term:
@@ -154,6 +166,7 @@ class RaftState:
             self._ack_to = 0
         if self._role == Role.LEADER:
             self._reads_failed += self._reads.drain()
+            join(self._promised, self._acknowledged_here())
             self._progress.clear()
             self._leaving.clear()
             self._transferee = 0

@@ -33,6 +33,7 @@ class PeerKind(IntEnum):
     PUBLISH = ord("P")
     ALARM = ord("A")
     FLOORS = ord("D")
+    PROMISES = ord("B")
     SPACE = ord("V")
     HAND_OVER = ord("L")
     STATE_WANTED = ord("N")
@@ -85,7 +86,9 @@ def _peer(
 
 PEER_KINDS: dict[PeerKind, Kind] = {
     PeerKind.HELLO: _peer(PeerKind.HELLO,
-        "a version u16, cluster ID, member ID, incarnation u64 each, shard u32; first frame of a link",
+        "a version u16, cluster ID, member ID, incarnation u64 each, shard u32; first frame of a link. "
+        "Before it parts that versions 7 and 8 pass over: the sender's origin (`cluster.members.origin`), "
+        "its term and the end of its log (`node.links.promises`)",
         "REFUSED, or nothing", "asked for by WHO"),
     PeerKind.VERSIONS: _peer(PeerKind.VERSIONS, "lowest and highest version u16 each; follows a hello", "",
         "the link speaks the hello's version", 8),
@@ -102,6 +105,9 @@ PEER_KINDS: dict[PeerKind, Kind] = {
     PeerKind.FLOORS: _peer(PeerKind.FLOORS,
         "what a host's nodes have durably applied: u64 for each shard from 1 on", "", "said again every 2 s",
         to="node 0"),
+    PeerKind.PROMISES: _peer(PeerKind.PROMISES,
+        "what members have acknowledged (`cluster.raft.promises`)", "",
+        "said again with the next ack, every 2 s at most", 9),
     PeerKind.SPACE: _peer(PeerKind.SPACE, "u8, how short of space the sender's disk is", "",
         "said again each second while it is short", to="node 0"),
     PeerKind.HAND_OVER: _peer(PeerKind.HAND_OVER,

@@ -5,8 +5,11 @@ own DEALERs only, so a link carries one direction (plus refusals). Remote fronts
 byte of a frame says what it is: ``cluster.wire.frames`` has the kinds, and what becomes of each when it is
 lost.
 
-A hello carries protocol version, cluster ID, member ID, incarnation and shard. A replica that comes back with
-another incarnation has lost its disk: it is refused, because its old votes are gone
+A hello carries protocol version, cluster ID, member ID, incarnation and shard. A part of the message before
+it has the origin of the sender's data (``cluster.members.origin``); hosts of version 8 pass over that. A
+replica of another origin is refused by name: the two must never exchange a vote or an entry. Nothing of it is
+remembered, so its host can be restored once more. A replica that comes back with another incarnation has lost
+its disk: it is refused, because its old votes are gone
 (``node.links.incarnations``). One that is refused says hello again after ``RETRY_S``, or as soon as there is
 another connection. Lost frames need no repair here: Raft resends, snapshots resume from an offset, hellos are
 asked for again. The last small frame before such a hello is kept for it: a link between followers says
@@ -33,10 +36,11 @@ import structlog
 
 from cluster.endpoints import peer_endpoint
 from cluster.machine import FrameSocket, Receive
+from cluster.members.origin import Origin
 from cluster.repeats import Repeats
 from cluster.settings import Peer
 from cluster.wire.frames import HIGHEST, LOWEST, PEER_FRAMES, PeerKind, agreed
-from cluster.wire.messages import SPOKEN
+from cluster.wire.messages import SEQUENCE, SPOKEN, Status, answer
 from node.links.incarnations import REFUSED, Incarnations
 from node.links.listeners import Listeners
 from node.links.round_trips import RoundTrips
@@ -47,13 +51,15 @@ log = structlog.get_logger("peers")
 
 HELLO = struct.Struct("<HQQQI")  # protocol version, cluster ID, member ID, incarnation, shard
 REFUSED_CLUSTER, REFUSED_VERSION, REFUSED_INCARNATION, REFUSED_UNKNOWN, REFUSED_SHARD = range(1, 6)
-REFUSED_REMOVED = 6
+REFUSED_REMOVED, REFUSED_ORIGIN = 6, 7
 _HINTS = {
     REFUSED_CLUSTER: "compare --initial-cluster-token and --initial-cluster of both hosts",
     REFUSED_VERSION: "both hosts need the same version of muster",
     REFUSED_UNKNOWN: "compare --initial-cluster of both hosts",
     REFUSED_SHARD: "a host's shards take the ports from its peer port on: compare the peer "
                    "URLs in --initial-cluster",
+    REFUSED_ORIGIN: "restore all hosts of a cluster from the same backup file, with the same --shards: "
+                    "remove the data directory of the one that differs, and restore it once more",
 }
 _HELLO, _WHO, _REFUSED, _FRONT, _VERSIONS, _JOIN = (
     kind.byte for kind in (PeerKind.HELLO, PeerKind.WHO, PeerKind.REFUSED, PeerKind.FRONT, PeerKind.VERSIONS,
@@ -76,6 +82,13 @@ class Roster(Protocol):
     def told(self, member_id: int, description: bytes) -> None: ...
 
 
+class Judge(Protocol):
+    """What members have promised: ``node.links.promises``."""
+
+    def standing(self) -> list[bytes]: ...
+    def broken(self, member_id: int, parts: list[bytes]) -> str: ...
+
+
 class PeerLink:
     """This node's sending side to one peer."""
 
@@ -83,7 +96,7 @@ class PeerLink:
         self,
         connect: Callable[[Receive, Callable[[], None]], FrameSocket],
         peer: Peer,
-        hello: Callable[[int], bytes],
+        hello: Callable[[int], list[bytes]],
         refused: Callable[[Peer, int, str], None],
         described: Callable[[], bytes],
         now: Callable[[], float],
@@ -152,7 +165,7 @@ class PeerLink:
             self._told_versions = self._socket.send([_VERSIONS + SPOKEN.pack(LOWEST, HIGHEST)])
 
     def _greet(self) -> None:
-        self._greeted = self._socket.send([self._hello(self._version)])
+        self._greeted = self._socket.send(self._hello(self._version))
         self._greeted_at = self._now()
         self._told_versions = False
 
@@ -222,8 +235,13 @@ class Peers:
         on_frame: Callable[[int, int, bytes], None],
         on_front: Callable[[bytes, bytes, Callable[[list[bytes]], bool]], bool],
         on_refused: Callable[[Peer, int, str], None],
+        origin: Origin | None = None,
+        name: str = "",
+        promises: Judge | None = None,
     ) -> None:
         self._cluster_id = cluster_id
+        self._origin, self._name = origin, name
+        self._promises = promises
         self._shard = shard
         self._incarnations = incarnations
         self._on_frame = on_frame
@@ -243,8 +261,10 @@ class Peers:
         self.received_failures: Counter[int] = Counter()
         self.round_trips = RoundTrips(machine, self._known, self.send)
 
-        def hello(version: int) -> bytes:
-            return _HELLO + HELLO.pack(version, cluster_id, member_id, incarnation, shard)
+        def hello(version: int) -> list[bytes]:
+            said = _HELLO + HELLO.pack(version, cluster_id, member_id, incarnation, shard)
+            before = [origin.encode()] if origin is not None else []
+            return [*before, *(promises.standing() if promises is not None else ()), said]
 
         self._hello = hello
 
@@ -284,7 +304,7 @@ class Peers:
             if member_id not in known:
                 self._refuse_unknown(identity, member_id)
         for identity, hello in self._unheard.heard(known):
-            self._on_hello(identity, hello)
+            self._on_hello(identity, hello, [])
 
     def _on_unheard(self, identity: bytes, member_id: int, hello: bytes) -> None:
         now = self._loop.time()
@@ -327,14 +347,16 @@ class Peers:
         identity, frame = parts[0], parts[-1]
         kind = frame[:1]
         if kind == _FRONT:
-            if self._on_front(identity, frame[1:], self._router.send):
+            if len(parts) > 2 and (other := self._other_origin(parts[1:-1])) is not None:
+                self._refuse_node(identity, other)
+            elif self._on_front(identity, frame[1:], self._router.send):
                 self._router.trust(identity)
             return
         if kind == _JOIN:
             self._on_join(identity, frame[1:])
             return
         if kind == _HELLO:
-            self._on_hello(identity, frame)
+            self._on_hello(identity, frame, parts[1:-1])
             return
         member_id = self._accepted.get(identity)
         if member_id is None:
@@ -374,7 +396,28 @@ class Peers:
         elif not self.round_trips.take(member_id, frame):
             self._on_frame(member_id, frame[0], frame[1:])
 
-    def _on_hello(self, identity: bytes, frame: bytes) -> None:
+    def _other_origin(self, parts: list[bytes]) -> Origin | None:
+        """The origin that stands before a hello, where it is not this host's."""
+        for part in parts:
+            other = Origin.decode(part)
+            if other is not None and self._origin is not None and self._origin.differs(other):
+                return other
+        return None
+
+    def _origins(self, name: str, other: Origin) -> str:
+        return f"the hosts began with different data: {name} was {other}, {self._name} was {self._origin}"
+
+    def _refuse_node(self, identity: bytes, other: Origin) -> None:
+        """A node of another shard, which would take a feed that does not go with what it has."""
+        reason = self._origins("a host", other)
+        if self._refusals.news((0, REFUSED_ORIGIN), self._loop.time()):
+            log.warning("refused a node of another host", **self._who(identity, 0), reason=reason,
+                        hint=_HINTS[REFUSED_ORIGIN])
+        said = SEQUENCE.pack(1) + answer(0, Status.REFUSED, reason.encode())
+        self._router.send([identity, _FRONT + said])
+
+    def _on_hello(self, identity: bytes, frame: bytes, parts: list[bytes]) -> None:
+        """``parts``: of the message, before it."""
         if len(frame) != 1 + HELLO.size:
             self._refuse(identity, 0, REFUSED_VERSION, "not a hello of this protocol")
             return
@@ -387,12 +430,20 @@ class Peers:
         elif not LOWEST <= version <= HIGHEST:
             self._refuse(identity, member_id, REFUSED_VERSION,
                          f"incompatible version (got {version} want {LOWEST} to {HIGHEST})")
+        elif (other := self._other_origin(parts)) is not None and not self._roster.is_removed(member_id):
+            peer = self._known.get(member_id)
+            name = (peer.name if peer is not None else "") or f"{member_id:x}"
+            self._refuse(identity, member_id, REFUSED_ORIGIN, self._origins(name, other))
         elif member_id not in self._known:
             self._on_unheard(identity, member_id, frame)
         elif shard != self._shard:
             self._refuse(
                 identity, member_id, REFUSED_SHARD, f"shard mismatch (got {shard} want {self._shard})"
             )
+        elif self._promises is not None and (lost := self._promises.broken(member_id, parts)):
+            if self._incarnations.heard(member_id) != incarnation:
+                lost = REFUSED.format(member_id)  # it has nothing of what it had
+            self._refuse(identity, member_id, REFUSED_INCARNATION, lost)
         elif not self._incarnations.accept(member_id, incarnation):
             self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
         else:

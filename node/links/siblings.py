@@ -15,6 +15,7 @@ import structlog
 
 from cluster.endpoints import ipc_endpoint, peer_endpoint
 from cluster.grain import GRAIN
+from cluster.members.origin import Origin
 from cluster.members.table import Table
 from cluster.settings import Common
 from cluster.wire.frames import PeerKind
@@ -94,8 +95,8 @@ class NodeLink:
         else:
             self._links.dirty.add(self)  # not connected yet: with the next tick
 
-    def _send(self, records: list[bytes]) -> bool:
-        if self._socket.send([self._end.frame(records)]):
+    def _send(self, records: list[bytes], *before: bytes) -> bool:
+        if self._socket.send([*before, self._end.frame(records)]):
             return True
         self._end.not_sent()
         return False
@@ -104,8 +105,10 @@ class NodeLink:
         """A frame of its own: before it the other side takes no large ones."""
         common = self._links.common
         session = int.from_bytes(self._links.machine.random_bytes(7), "big")
-        self._greeted = self._send([self._end.hello(
-            common.cluster_id, common.member_id, session, (common.shard_count, common.placement_depth))])
+        hello = self._end.hello(
+            common.cluster_id, common.member_id, session, (common.shard_count, common.placement_depth))
+        origin = Origin.parse(common.origin, common.shard_count, common.placement_depth)
+        self._greeted = self._send([hello], *([origin.encode()] if origin is not None else []))
         return self._greeted
 
     @property

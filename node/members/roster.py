@@ -235,6 +235,7 @@ class Roster:
                 "cluster_id": f"{common.cluster_id:x}",
                 "shards": common.shard_count,
                 "depth": common.placement_depth,
+                **({"origin": common.origin} if common.origin else {}),
                 "members": [
                     {
                         "id": f"{m.ID:x}",

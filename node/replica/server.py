@@ -27,6 +27,7 @@ from cluster.errors import EtcdError
 from cluster.faults import MISTAKES, faults
 from cluster.features.lessor import Lessor
 from cluster.machine import FrameSocket
+from cluster.members.origin import Origin
 from cluster.pacing.pace import Pace
 from cluster.pacing.patience import COMMIT_RIDES_MS, HURRY_S, Patience
 from cluster.raft import Config, Configuration, IntegrityError, Raft, Ready
@@ -40,6 +41,7 @@ from node.links.fronts import FrontLink, Fronts, PassOn, Send
 from node.links.incarnations import Incarnations
 from node.links.mail import Mail
 from node.links.peers import REFUSED_INCARNATION, REFUSED_REMOVED, Peers
+from node.links.promises import Promises
 from node.links.standing import Standing
 from node.machine import NodeMachine
 from node.members.changes import Changes
@@ -174,6 +176,7 @@ class Node:
         self.incarnations: Incarnations = Incarnations(
             common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
             self.logged_incarnations)
+        self.promises: Promises = Promises(self, self.log, not settings.unsafe_no_fsync)
         self.roster: Roster = Roster(self, Changes(self))
         self._take_position()
         self.mail: Mail = Mail(self)
@@ -188,12 +191,13 @@ class Node:
             lambda: self.serve.watched or self.role.awaited)
         # what a role adds: requests of other nodes, frames of peers, what ends with a link
         self.handlers: dict[int, Handler] = {}
-        self.frames: dict[int, Callable[[int, bytes], None]] = {}
+        self.frames: dict[int, Callable[[int, bytes], None]] = {int(PeerKind.PROMISES): self.promises.came}
         self.link_ends: list[Callable[[FrontLink], None]] = [self.watches.gone]
         self.acknowledge: Callable[[FrontLink, bytes], None] = self._acknowledge
         self.hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.role: Role = role(self, kinds)
         self.clock.each_second(lambda: self.standing.second(loop.time()))
+        self.clock.each_second(lambda: self.promises.second(loop.time()))
         self.catch_up: Callable[[], None] = self.role.catch_up
         self.gathering: GatheringTimer = GatheringTimer(
             loop, self.role.apply, self._unseen if self.role.gathers else lambda: False, self.wake)
@@ -252,6 +256,9 @@ class Node:
             on_frame=self._peer_frame,
             on_front=self._remote_front,
             on_refused=self._refused,
+            origin=Origin.parse(common.origin, common.shard_count, common.placement_depth),
+            name=common.name,
+            promises=self.promises,
         )
         self.local_fronts = self.machine.listen(
             ipc_endpoint(common.run_dir, settings.shard), self._local_front, keyed=False, hwm=100_000)

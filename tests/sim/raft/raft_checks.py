@@ -38,6 +38,7 @@ class Checker:
         raft = node.raft
         leading = raft.role == Role.LEADER
         if self.checked_term.get(node.id) != (raft.term, leading):
+            self.keeps_its_promises(node, nodes)
             term, _ = self.checked_term.get(node.id, (0, False))
             if raft.term < term:
                 raise Violation("I1 term never falls", f"{node.id} went from {term} to {raft.term}")
@@ -67,6 +68,15 @@ class Checker:
                 "I25 a restart takes nothing back",
                 f"{node.id} had applied {had_applied}, and is at {node.raft.applied_index}",
             )
+
+    def keeps_its_promises(self, node: SimNode, nodes: dict[int, SimNode]) -> None:
+        """What others remember of ``node`` holds of it: they would refuse it."""
+        raft = node.raft
+        for other in nodes.values():
+            promise = other.raft.promises().get(node.id)
+            if promise is not None and not promise.is_kept(raft.term, raft.last_index):
+                raise Violation(
+                    "H10 promises are kept", f"{other.id} knows {promise} of {node.id}: {raft.statistics()}")
 
     def _led(self, node: SimNode) -> None:
         self.counts["leaders"] += 1

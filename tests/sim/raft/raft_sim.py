@@ -321,6 +321,7 @@ class Simulation:
         node.up = True
         node.raft = self._raft(node.id, disk, node.local(self.now))
         self.checker.restarted(node)
+        self.checker.keeps_its_promises(node, self.nodes)
         node.raft.applied(state.index)
         self._process(node)
         self.checker.came_back(node, node.had_applied)

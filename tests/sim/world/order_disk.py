@@ -106,6 +106,15 @@ class LogDisk(MemoryLog):
         hard, position, log, metas = self._durable
         self.hard, self.position, self.log, self.metas = hard, position, list(log), dict(metas)
 
+    def copied(self) -> LogDisk:
+        """Another disk with what a crash would leave on this one."""
+        hard, position, log, metas = self._durable
+        copy = LogDisk(position.configuration)
+        copy._durable = hard, position, list(log), dict(metas)
+        copy.crash(0)
+        copy.notes, copy.perhaps_dies = [(0, 0)], self.perhaps_dies
+        return copy
+
     def lose_notes(self, random: Random) -> None:
         """A power cut: an older note is left, or none."""
         self.notes = random.choice(([(0, 0)], self.notes[: random.randint(1, len(self.notes))]))

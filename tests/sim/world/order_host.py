@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.faults import faults
 from cluster.grain import GRAIN
+from cluster.members.origin import NEW
 from cluster.raft import LogContradiction
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer
 from cluster.wire.messages import Method
@@ -210,6 +211,7 @@ def common_settings(host: int, hosts: int, shards: int) -> Common:
         placement_depth=1,
         peers=peers,
         run_dir=f"/run/{host}",
+        origin=NEW,
         heartbeat_interval_ms=HEARTBEAT_MS,
         election_timeout_ms=ELECTION_MS,
     )

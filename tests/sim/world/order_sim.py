@@ -385,6 +385,24 @@ class Simulation(World):
         self.did["emptied"] = self.did.get("emptied", 0) + 1
         return True
 
+    def copy_disks(self, host: int) -> Kept:
+        """A copy of a host's data directory, as it is now."""
+        disks = {}
+        for shard in self.shards:
+            state = self.states[host, shard]
+            assert isinstance(state, StateDisk)
+            disks[shard] = self.logs[host, shard].copied(), state.copied()
+        return Kept(self.incarnations[host], disks)
+
+    def put_back(self, host: int, copy: Kept) -> None:
+        """A host dies, and comes back with an old copy of its data."""
+        self._kill_host(host, front=True)
+        self.kept[host] = Kept(
+            self.incarnations[host], {s: (self.logs[host, s], self.states[host, s]) for s in self.shards})
+        for shard, (log, state) in copy.disks.items():
+            self.logs[host, shard], self.states[host, shard] = log, state
+        self._start_host(host)
+
     def refused(self, process: NodeProcess) -> None:
         """A node found that it is not who it was: its host ends, and starts no more (``tools.muster``'s
         supervisor)."""

@@ -365,6 +365,12 @@ class StateDisk:
             apply(self.flushed, *batch)
         self.applied.clear()
 
+    def copied(self) -> StateDisk:
+        """Another disk with what is flushed on this one."""
+        copy = StateDisk()
+        copy.flushed, copy.watched = self.flushed.copy(), self.watched
+        return copy
+
     def reopen(self) -> Content:
         assert not self.applied
         return self.flushed.copy()

@@ -107,6 +107,18 @@ def test_checkpoints_that_were_compacted_beyond_the_revision_are_refused(
         built(tmp_path / "out", [checkpoint(first, tmp_path / "1"), checkpoint(second, tmp_path / "2")])
 
 
+def test_a_shard_that_has_not_applied_as_much_of_the_order_is_refused(
+        open_store: OpenStore, tmp_path: Path) -> None:
+    """It lacks keys of the revision that the file would be of."""
+    first, second = open_store("a"), open_store("b")
+    filled(first, 9, 20)
+    filled(second, 9, 19)
+    assert second.compact_revision <= first.revision
+    both = [checkpoint(first, tmp_path / "1"), checkpoint(second, tmp_path / "2")]
+    with pytest.raises(Unfit, match="is behind it"):
+        built(tmp_path / "out", both)
+
+
 def test_rows_come_in_order_whatever_the_memory(tmp_path: Path) -> None:
     rows = [(b"%05d" % (n * 7919 % 5000), b"v" * (n % 300)) for n in range(5000)]
     for budget in (1 << 30, 100_000, 1_000):

@@ -209,6 +209,7 @@ def _common(
         placement_depth=identity.placement_depth,
         peers=identity.peers,
         run_dir=run_dir,
+        origin=identity.origin,
         heartbeat_interval_ms=setting(config, "heartbeat-interval"),
         election_timeout_ms=setting(config, "election-timeout"),
         max_request_bytes=setting(config, "max-request-bytes"),

@@ -155,7 +155,7 @@ def test_a_host_that_is_refused_says_hello_again_after_a_while_or_on_another_con
     link = PeerLink(
         connect,
         Peer(2, "h2", "10.0.0.2", 2380),
-        lambda version: b"H",
+        lambda version: [b"H"],
         lambda *given: refused.append(given),
         lambda: b"{}",
         lambda: now[0],
@@ -268,7 +268,7 @@ def link_that_names_its_version(now: list[float]) -> tuple[PeerLink, Socket, lis
 
     peer = Peer(2, "h2", "10.0.0.2", 2380)
     link = PeerLink(
-        connect, peer, lambda version: b"H%d" % version, lambda *given: None, lambda: b"{}",
+        connect, peer, lambda version: [b"H%d" % version], lambda *given: None, lambda: b"{}",
         lambda: now[0],
     )
     return link, socket, made

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from cluster.members.origin import Origin
 from cluster.repeats import Repeats
 from cluster.settings import Peer
 from cluster.wire.messages import HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, request
@@ -17,6 +18,7 @@ from node.links.unheard import MOST_HELD, PATIENCE_S
 from tests.unit.proxy.fakes import ManualLoop
 
 CLUSTER = 0xC1057E12
+OWN, OTHER = Origin(0xA, 2, 1), Origin(0xB, 2, 1)
 
 
 class Socket:
@@ -57,6 +59,7 @@ class Port(Socket):
     def __init__(self) -> None:
         super().__init__()
         self.frames: list[bytes] = []
+        self.fronts: list[bytes] = []
         self.loop = ManualLoop()
         self.dialled: list[Socket] = []
         self.members = {2: Peer(2, "h2", "127.0.0.1", 2380, ())}
@@ -68,13 +71,22 @@ class Port(Socket):
             reachable=lambda: dict(self.members), is_removed=lambda member_id: member_id == 3,
             told=lambda *told: self.told.append(told), described=lambda: b"{}",
         )  # fmt: skip
-        accepting: Any = type("All", (), {"accept": lambda self, member_id, incarnation: True})()
+        self.remembered: list[int] = []
+        self.lost, self.heard = "", 7
+        accepting: Any = SimpleNamespace(
+            accept=lambda member_id, _: not self.remembered.append(member_id),
+            heard=lambda member_id: self.heard)
         self.peers = Peers(
             machine, cluster_id=CLUSTER, member_id=1, incarnation=1, shard=0, roster=roster,
             listen=["tcp://127.0.0.1:2380"], incarnations=accepting, silence_s=1.0,
-            on_frame=lambda member_id, kind, data: self.frames.append(data), on_front=lambda *args: None,
-            on_refused=lambda *args: None,
+            on_frame=lambda member_id, kind, data: self.frames.append(data), on_front=self._front,
+            on_refused=lambda *args: None, origin=OWN, name="h1",
+            promises=SimpleNamespace(standing=list, broken=lambda member_id, parts: self.lost),
         )  # fmt: skip
+
+    def _front(self, identity: bytes, frame: bytes, send: Any) -> bool:
+        self.fronts.append(identity)
+        return False
 
     def _listen(self, endpoint: str, receive: Any, **options: Any) -> Socket:
         self.receive = receive
@@ -182,6 +194,59 @@ def test_who_does_not_say_where_he_is_is_refused_in_the_end(port: Port) -> None:
     assert port.sent[-1] == [b"new", b"X\x04member 4 is not in this cluster"]
     assert refused(port) == [b"gone", b"two", b"new"]
     assert port.trusted == []
+
+
+def test_a_member_whose_data_began_otherwise_is_refused_by_name_and_forgotten(port: Port) -> None:
+    """It was elected, and acknowledged writes at revisions that others had given away already."""
+    with capture_logs() as logged:
+        port.receive([b"peer", b"Ra vote"])
+        port.receive([b"peer", OTHER.encode(), hello(CLUSTER)])
+        port.receive([b"peer", b"Ra vote"])
+    (_, refusal, _), (line,) = port.sent, logged
+    assert refusal[1][:2] == b"X\x07"
+    for said in (refusal[1][2:].decode(), line["reason"]):
+        assert f"h2 was {OTHER}, h1 was {OWN}" in said
+    assert "same backup file" in line["hint"]
+    assert (port.frames, port.trusted, port.remembered) == ([], [], [])
+    port.receive([b"peer", OWN.encode(), hello(CLUSTER)])  # it was restored once more
+    port.receive([b"peer", b"Ra vote"])
+    assert (port.frames, port.trusted, port.remembered) == ([b"a vote"] * 2, [b"peer"], [2])
+
+
+def test_a_member_that_has_lost_what_it_acknowledged_is_refused_as_an_emptied_one(port: Port) -> None:
+    port.lost = "its log ends at 5"
+    with capture_logs() as logged:
+        port.receive([b"peer", OWN.encode(), b"its standing", hello(CLUSTER)])
+    assert port.sent == [[b"peer", b"X\x03its log ends at 5"]]
+    assert logged[0]["reason"] == "its log ends at 5"
+    port.heard = 8
+    port.receive([b"peer", hello(CLUSTER)])
+    assert b"without the data that it had" in port.sent[-1][1], "it is another directory"
+    assert (port.trusted, port.remembered) == ([], [])
+
+
+@pytest.mark.parametrize("parts", [[], [b"Ono origin"], [b"something else", OWN.encode()]])
+def test_a_member_that_does_not_say_how_its_data_began_goes_with_any(port: Port, parts: list[bytes]) -> None:
+    port.receive([b"peer", *parts, hello(CLUSTER)])
+    assert port.trusted == [b"peer"]
+
+
+def test_hosts_that_were_removed_are_told_that_whatever_their_data_began_with(port: Port) -> None:
+    with capture_logs():
+        port.receive([b"gone", OTHER.encode(), hello(CLUSTER, 3)])
+    assert port.sent[0][1][:2] == b"X\x06"
+
+
+def test_a_node_of_another_origin_gets_no_feed(port: Port) -> None:
+    with capture_logs() as logged:
+        for _ in range(3):
+            port.receive([b"node", OTHER.encode(), b"Fhello"])
+    assert len(logged) == 1
+    assert b"the hosts began with different data" in port.sent[0][1]
+    assert port.fronts == []
+    port.receive([b"node", OWN.encode(), b"Fhello"])
+    port.receive([b"front", b"Fhello"])
+    assert port.fronts == [b"node", b"front"]
 
 
 def test_an_empty_frame_ends_the_link_of_a_peer_and_nothing_else(port: Port) -> None:

@@ -143,11 +143,11 @@ def test_a_new_host_is_nobody_until_its_identity_is_kept(
     bootstrap.prepare_data_dir(settings.data_dir)
     peers = bootstrap.peers_of(settings.initial_cluster, "etcd-cluster-1")
     own = next(p.member_id for p in peers if p.name == "infra0")
-    told = Running(bootstrap.cluster_id_of(peers), 1, 2, ())
+    told = Running(bootstrap.cluster_id_of(peers), 1, 2, (), origin="a7")
     monkeypatch.setattr(joining, "join", lambda *_: (told, peers, own))
     first, is_new = bootstrap.establish(settings)
     assert is_new
-    assert first.joined == (state == "existing")
+    assert (first.joined, first.origin) == ((True, "a7") if state == "existing" else (False, "new"))
     assert list((tmp_path / "member").iterdir()) == []
     again, is_new = bootstrap.establish(settings)  # the start before was refused
     assert is_new

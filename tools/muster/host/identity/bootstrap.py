@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.members import identity as ids
+from cluster.members.origin import NEW, Origin
 from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, local_address, parse_peer_url
@@ -50,6 +51,7 @@ class Identity:
     placement_depth: int
     peers: tuple[Peer, ...]  # as of the first start; the order log says what became of them
     joined: bool = False  # it came to a running cluster
+    origin: str = ""  # what its data began with (``cluster.members.origin``); "": unknown, as of old versions
 
     @property
     def own(self) -> Peer:
@@ -281,7 +283,8 @@ def _join(config: ServerConfig) -> Identity:
         local_address(config))
     incarnation = secrets.randbits(64) or 1
     identity = Identity(
-        running.cluster_id, own, incarnation, running.shards, running.depth, peers, joined=True)
+        running.cluster_id, own, incarnation, running.shards, running.depth, peers, joined=True,
+        origin=running.origin)
     _check_layout(config, identity)
     return identity
 
@@ -298,6 +301,7 @@ def identity_of(config: ServerConfig) -> Identity:
         shard_count=config.shards,
         placement_depth=config.shard_depth,
         peers=peers,
+        origin=NEW,
     )
 
 
@@ -344,8 +348,9 @@ def _known(path: Path, text: str) -> Identity:
         identity = Identity(
             int(raw["cluster_id"], 16), int(raw["member_id"], 16), int(raw["incarnation"], 16),
             raw["shard_count"], raw["placement_depth"], tuple(_peer(p) for p in raw["peers"]),
-            raw["format"] == JOINED_FORMAT,
+            raw["format"] == JOINED_FORMAT, raw.get("origin", ""),
         )  # fmt: skip
+        Origin.parse(identity.origin, identity.shard_count, identity.placement_depth)
     except (ValueError, KeyError, TypeError) as e:
         raise ConfigError(
             f"{path} is damaged ({e!r}): restore it, or replace this host in its cluster"
@@ -381,6 +386,7 @@ def write_identity(path: Path, identity: Identity) -> None:
         "incarnation": f"{identity.incarnation:016x}",
         "shard_count": identity.shard_count,
         "placement_depth": identity.placement_depth,
+        **({"origin": identity.origin} if identity.origin else {}),
         "peers": [
             {"member_id": f"{p.member_id:016x}", "name": p.name, "host": p.host, "port": p.port,
              "peer_urls": p.peer_urls, **({"learner": True} if p.learner else {})}

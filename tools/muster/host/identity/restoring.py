@@ -6,11 +6,12 @@ directory is made aside and takes its name when it is whole.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from cluster.bolt import Database, InvalidDatabase
@@ -24,6 +25,7 @@ from tools.muster.host.identity.bootstrap import identity_of, member_dir, shard_
 from tools.muster.host.identity.wal_dir import begin_logs, made_at, point_logs
 from tools.muster.machine.disk import seal
 
+_CHUNK_BYTES = 4 << 20
 Tell = Callable[[int, int], None]  # bytes done, of so many
 
 
@@ -69,6 +71,7 @@ def restore_host(
     shutil.rmtree(aside, ignore_errors=True)
     with snapshot.open("rb") as file, _mapped(file.fileno()) as data:
         database = opened(data, skip_hash_check)
+        identity = replace(identity, origin=_origin(data, database.size_bytes, changed))
         folders = [Path(shard_dir(str(aside), shard)) for shard in range(identity.shard_count)]
         mask = os.umask(0o077)
         try:
@@ -96,6 +99,15 @@ def restore_host(
         finally:
             os.umask(mask)
     return restored
+
+
+def _origin(data: mmap.mmap | bytes, size: int, changed: Changed) -> str:
+    """A digest of the backup, less the hash at its end, and of what is changed: hosts that are restored alike
+    have the same."""
+    digest = hashlib.blake2b(repr(astuple(changed)).encode(), digest_size=8)
+    for at in range(0, size, _CHUNK_BYTES):
+        digest.update(data[at : min(at + _CHUNK_BYTES, size)])
+    return digest.hexdigest()
 
 
 def opened(data: mmap.mmap | bytes, skip_hash_check: bool) -> Database:

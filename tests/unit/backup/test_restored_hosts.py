@@ -1,0 +1,55 @@
+"""Hosts that are restored from one file have one origin; any other file or layout has another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from node.backup.restore import Changed
+from tests.unit.backup.test_build import built, checkpoint, filled
+from tests.unit.storage.conftest import OpenStore, open_store
+from tools.muster.config.parse import ConfigError
+from tools.muster.host.identity import bootstrap
+from tools.muster.host.identity.restoring import NewHost, restore_host
+
+__all__ = ["open_store"]
+CLUSTER = "a=http://127.0.0.1:1,b=http://127.0.0.1:2"
+
+
+def origin(snapshot: Path, data_dir: Path, name: str = "a", bump: int = 0) -> str:
+    new = NewHost(name, str(data_dir), CLUSTER, f"token-{name}", dict(
+        host.split("=") for host in CLUSTER.split(","))[name], 1, 1)
+    restore_host(snapshot, new, Changed(bump), True, lambda done, total: None)
+    return bootstrap.known(str(data_dir)).origin
+
+
+def test_the_origin_is_the_files_and_that_of_what_was_changed(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store()
+    filled(store, 1, 100)
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    first = origin(snapshot, tmp_path / "1")
+    assert int(first, 16)
+    assert origin(snapshot, tmp_path / "2", "b") == first, "other names and tokens change nothing"
+    assert origin(snapshot, tmp_path / "3", bump=1) != first
+    further = open_store("b")
+    filled(further, 1, 101)
+    later, _ = built(tmp_path / "later", [checkpoint(further, tmp_path / "again")])
+    assert origin(later, tmp_path / "4") != first
+
+
+def test_a_directory_without_an_origin_is_known_and_one_with_a_damaged_one_is_not(
+        open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store()
+    filled(store, 1, 20)
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    assert origin(snapshot, tmp_path / "1")
+    path = tmp_path / "1" / "member" / "identity.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "origin": "no digest"}))
+    with pytest.raises(ConfigError, match="is damaged"):
+        bootstrap.known(str(tmp_path / "1"))
+    del told["origin"]
+    path.write_text(json.dumps(told))
+    assert bootstrap.known(str(tmp_path / "1")).origin == ""

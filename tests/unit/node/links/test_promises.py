@@ -1,0 +1,93 @@
+"""What members have acknowledged is remembered by their peers, and a hello that falls below is refused."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.raft.promises import Promise, decode, encode, join
+from cluster.wire.frames import HIGHEST
+from node.links.promises import EVERY_S, NAME, Promises
+
+
+class Raft:
+    """One replica, which knows what it is told."""
+
+    def __init__(self, term: int = 5, last_index: int = 150) -> None:
+        self.id, self.term, self.last_index = 1, term, last_index
+        self.is_leader = True
+        self.known: dict[int, Promise] = {}
+
+    def promises(self) -> dict[int, Promise]:
+        return dict(self.known)
+
+    def remember(self, told: dict[int, Promise]) -> None:
+        join(self.known, told)
+
+
+class Replica:
+    """A replica with two peers, one of an older version."""
+
+    def __init__(self, memory: dict[str, bytes], judged: bool = True, **raft: int) -> None:
+        self.memory, self.raft = memory, Raft(**raft)
+        self.sent: list[tuple[int, bytes]] = []
+        self.failed: list[str] = []
+        self.peers: Any = SimpleNamespace(
+            versions={2: HIGHEST, 3: 8},
+            send=lambda member_id, kind, data: self.sent.append((member_id, kind + data)))
+        node: Any = self
+        kept: Any = SimpleNamespace(meta=memory.get, set_meta=memory.__setitem__)
+        self.promises = Promises(node, kept, judged)
+
+    def fail(self, reason: str) -> None:
+        self.failed.append(reason)
+
+
+def test_what_is_new_is_kept_and_told_every_few_seconds_and_no_more() -> None:
+    memory: dict[str, bytes] = {}
+    one = Replica(memory)
+    one.promises.second(100.0)
+    assert (one.sent, memory) == ([], {}), "nothing is known"
+    one.raft.known = {2: Promise(5, 10, 9)}
+    one.promises.second(100.0 + EVERY_S / 2)
+    assert one.sent == []
+    for turn in range(1, 9):
+        one.promises.second(100.0 + turn * EVERY_S)
+    told = encode(one.raft.known)
+    assert (one.sent, memory) == ([(2, b"B" + told)], {NAME: told}), "and nobody of an older version hears it"
+    one.raft.is_leader = False
+    one.raft.known[3] = Promise(5, 1, 1)
+    one.promises.second(200.0)
+    assert (len(one.sent), decode(memory[NAME])) == (1, one.raft.known)
+    assert Replica(memory).raft.known == one.raft.known, "after a restart"
+
+
+def test_a_hello_below_what_its_member_has_acknowledged_is_told_why() -> None:
+    asked = Replica({NAME: encode({2: Promise(5, 150, 140)})})
+
+    def says(term: int, last_index: int, **others: Any) -> str:
+        sender = Replica({}, term=term, last_index=last_index, **others)
+        return asked.promises.broken(2, sender.promises.standing())
+
+    assert says(5, 150) == says(6, 140) == ""
+    assert "its log ends at 149 in term 5, but it had acknowledged 150 in term 5" in says(5, 149)
+    assert "its log ends at 139 in term 6, but it had acknowledged 140 in term 5" in says(6, 139)
+    assert 200 < len(says(4, 1 << 40)) < 300
+    assert says(1, 1, judged=False) == "", "without syncs nothing was promised"
+    assert asked.promises.broken(3, [b"", b"E", b"E" + bytes(16)]) == "", "nothing is known of it"
+    assert asked.promises.broken(2, []) == asked.promises.broken(2, [b"Other"]) == "", "an older version"
+
+
+def test_a_replica_that_hears_of_its_own_acks_ends_if_it_has_lost_them() -> None:
+    replica = Replica({}, last_index=149)
+    replica.promises.came(2, encode({1: Promise(5, 149, 149), 3: Promise(5, 200, 200)}))
+    assert replica.failed == []
+    replica.promises.came(2, encode({1: Promise(5, 150, 149)}))
+    assert "had acknowledged 150" in replica.failed[0]
+    careless = Replica({}, judged=False, last_index=1)
+    careless.promises.came(2, encode({1: Promise(5, 150, 149)}))
+    assert careless.failed == []
+    with pytest.raises(ValueError, match="cut short"):
+        replica.promises.came(2, b"x")
