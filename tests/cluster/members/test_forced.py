@@ -335,6 +335,8 @@ def test_what_goes_behind_the_gap_of_one_shard_is_told_beforehand_and_kept_in_a_
         try:
             until(lambda: min(written()) >= 100, LIMIT_S)
             until(lambda: "could not go on alone" in hosts.log(0), LIMIT_S)
+            said = ctl("shard", "list", f"--endpoints={hosts.client(1)}", "--command-timeout=60s")
+            assert "host h0 could not go on alone: of shards 1 its nodes lack up to" in said
             kill(hosts, 1, 2)
         finally:
             writers.stop()
