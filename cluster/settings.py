@@ -135,6 +135,7 @@ class NodeSettings:
     block_cache_bytes: int = 67_108_864  # of this node, as the two below
     write_buffer_bytes: int = 33_554_432  # rows that are not flushed; the log takes half as much again
     range_cache_bytes: int = 33_554_432  # rows read lately
+    lease_checkpoint_interval_ms: int = 0  # between notes of what is left of a long lease; 0: none
     lease_check_interval_ms: int = 0  # between looks whether keys and leases agree; 0: none
     corrupt_check: bool = False  # keys and leases that do not agree raise the CORRUPT alarm
     warning_apply_ms: float = 100  # an apply that takes longer is logged

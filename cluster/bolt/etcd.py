@@ -240,6 +240,8 @@ def _read_lease(value: bytes) -> Lease:
         if tag & 7:
             raise ValueError("a lease of another form")
         number, at = read_varint(value, at)
+        if number >> 64:
+            raise ValueError("a lease of another form")
         found[tag >> 3] = number - (1 << 64) if number >> 63 else number
     return Lease(found[1], found[2], found[3])
 

@@ -219,6 +219,10 @@ class Overlay:
         pending = self._leases.get(lease)
         return self._store.lease(lease) is not None if pending is None else pending[1]
 
+    def changes_lease(self, lease: int) -> bool:
+        """Whether a grant or a revoke of it is pending."""
+        return lease in self._leases
+
     def lease_keys(self, lease: int) -> list[bytes]:
         """The keys that hang on a lease now, in key order."""
         writes, ranges = self._writes, self._ranges

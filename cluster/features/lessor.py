@@ -9,8 +9,10 @@ Rules (H7, I15):
 * A new sequencer gives every lease its full time, or what an uncleared checkpoint says is left, plus an
   election timeout: its predecessor may have promised that much.
 * A keep-alive is answered only after a confirmation of leadership begun after it arrived (the caller's),
-  and one of a checkpointed lease only once the clearing of the checkpoint is logged
-  (:meth:`Lessor.needs_checkpoint_clear`).
+  and one of a checkpointed lease only once the clearing of the checkpoint is applied
+  (:meth:`Lessor.needs_checkpoint_clear`): the next sequencer would count by the checkpoint otherwise.
+* The sequencer may log a checkpoint of a lease only behind all that it has logged of that lease and that is
+  applied: so each one that is applied is of the very lease that it was logged for (:meth:`Lessor.logged`).
 * An expiry is decided and appended in one and the same term: what :meth:`Lessor.due` returns is for this
   term's log and for nobody else's. A lease that was given out as due takes no keep-alive any more.
 * A lease never ends before its time; it may live a scan interval and a commit longer.
@@ -58,7 +60,8 @@ def choose_id(exists: Callable[[int], bool], generate: Callable[[], int]) -> int
 class Lease:
     """One lease. ``deadline_ms`` counts only on the sequencer; ``remaining_s`` 0 = no checkpoint."""
 
-    __slots__ = ("checkpoint_ms", "deadline_ms", "expired", "id", "remaining_s", "ttl_s")
+    __slots__ = ("checkpoint_ms", "deadline_ms", "expired", "id", "remaining_s", "said_s", "ttl_s",
+                 "unapplied")
 
     def __init__(self, lease: int, ttl_s: int, remaining_s: int = 0) -> None:
         self.id = lease
@@ -67,6 +70,13 @@ class Lease:
         self.deadline_ms = NEVER
         self.checkpoint_ms = NEVER  # when its time left is to be logged next
         self.expired = False  # given out as due in this term
+        self.unapplied = 0  # checkpoints that this term has logged and not applied
+        self.said_s = 0  # what the last of them says
+
+    @property
+    def left_s(self) -> int:
+        """What a new sequencer gives it."""
+        return min(self.remaining_s, self.ttl_s) if self.remaining_s else self.ttl_s
 
 
 _Entry = tuple[int, int, Lease]
@@ -78,6 +88,7 @@ class Lessor:
     def __init__(
         self, election_timeout_ms: int, *, checkpoint_interval_ms: int = CHECKPOINT_INTERVAL_MS
     ) -> None:
+        """``checkpoint_interval_ms`` 0: this replica logs none as the sequencer. It counts by others'."""
         self.min_ttl_s = min_ttl_s(election_timeout_ms)
         self.primary = False
         self._election_timeout_ms = election_timeout_ms
@@ -96,10 +107,14 @@ class Lessor:
     # --- the replicated registry ---------------------------------------------------------------
 
     def load(self, leases: Iterable[tuple[int, int, int]]) -> None:
-        """Take over the registry from storage: ``(id, ttl_s, remaining_s)``; after a start or an install."""
+        """Take over the registry from storage: ``(id, ttl_s, remaining_s)``; after a start or an install. A
+        restored file may say anything: times are brought into their bounds."""
         assert not self.primary, "a sequencer's registry changes by its log only"
         self.changes += 1
-        self._leases = {lease: Lease(lease, ttl_s, remaining_s) for lease, ttl_s, remaining_s in leases}
+        self._leases = {
+            lease: Lease(lease, min(max(ttl_s, self.min_ttl_s), MAX_TTL_S), max(remaining_s, 0))
+            for lease, ttl_s, remaining_s in leases
+        }
 
     def granted(self, lease: int, ttl_s: int, now_ms: int) -> None:
         """A grant was applied: on the sequencer its time begins now."""
@@ -120,7 +135,8 @@ class Lessor:
         """A checkpoint was applied; 0 clears it."""
         entry = self._leases.get(lease)
         if entry is not None:
-            entry.remaining_s = remaining_s
+            entry.remaining_s = max(remaining_s, 0)
+            entry.unapplied = max(entry.unapplied - 1, 0)
 
     def exists(self, lease: int) -> bool:
         """Whether the lease is granted and not revoked."""
@@ -156,8 +172,9 @@ class Lessor:
         self._checkpoints.clear()
         for entry in self._leases.values():
             entry.expired = False
+            entry.unapplied = 0
             # H7: the predecessor may have acked a keep-alive the moment before it lost its term
-            self._start(entry, now_ms, (entry.remaining_s or entry.ttl_s) * 1000 + extra, sort=False)
+            self._start(entry, now_ms, entry.left_s * 1000 + extra, sort=False)
         heapq.heapify(self._deadlines)
         heapq.heapify(self._checkpoints)
 
@@ -170,6 +187,7 @@ class Lessor:
         for entry in self._leases.values():
             entry.deadline_ms = entry.checkpoint_ms = NEVER
             entry.expired = False
+            entry.unapplied = 0
 
     def _start(self, entry: Lease, now_ms: int, left_ms: int, *, sort: bool = True) -> None:
         push: Callable[[list[_Entry], _Entry], None] = heapq.heappush if sort else list.append
@@ -177,33 +195,41 @@ class Lessor:
         entry.deadline_ms = now_ms + left_ms
         push(self._deadlines, (entry.deadline_ms, self._order, entry))
         entry.checkpoint_ms = NEVER
-        if left_ms > self._checkpoint_interval_ms:
+        if 0 < self._checkpoint_interval_ms < left_ms:
             entry.checkpoint_ms = now_ms + self._checkpoint_interval_ms
             push(self._checkpoints, (entry.checkpoint_ms, self._order, entry))
 
     def renew(self, lease: int, now_ms: int) -> int | None:
-        """A keep-alive: the granted TTL in seconds, 0 if there is no such lease, None if it is due and its
-        revocation is on the way (the answer, 0, waits for that). Call at the time the answer is given."""
+        """A keep-alive: the granted TTL in seconds, 0 if there is no such lease, None if the answer waits for
+        the log: the lease is due and its revocation on the way, or a checkpoint of it has to be cleared
+        (:meth:`needs_checkpoint_clear`). Call at the time the answer is given."""
         assert self.primary, "I15: only the sequencer renews"  # I15
         entry = self._leases.get(lease)
         if entry is None:
             return 0
-        if entry.expired or entry.deadline_ms <= now_ms:
+        if entry.expired or entry.deadline_ms <= now_ms or entry.remaining_s or entry.unapplied:  # H7
             return None
-        assert not entry.remaining_s, "H7: the checkpoint is cleared before a keep-alive is acked"  # H7
         entry.deadline_ms = now_ms + entry.ttl_s * 1000
         if entry.checkpoint_ms != NEVER:
             entry.checkpoint_ms = now_ms + self._checkpoint_interval_ms
-        elif entry.ttl_s * 1000 > self._checkpoint_interval_ms:
+        elif 0 < self._checkpoint_interval_ms < entry.ttl_s * 1000:
             entry.checkpoint_ms = now_ms + self._checkpoint_interval_ms
             self._order += 1
             heapq.heappush(self._checkpoints, (entry.checkpoint_ms, self._order, entry))
         return entry.ttl_s
 
     def needs_checkpoint_clear(self, lease: int) -> bool:
-        """Whether a keep-alive of it must log ``lease_checkpoint(lease, 0)`` before :meth:`renew`. H7."""
+        """Whether a keep-alive of it must log ``lease_checkpoint(lease, 0)`` before :meth:`renew`, which is
+        not on its way yet. H7."""
         entry = self._leases.get(lease)
-        return entry is not None and entry.remaining_s > 0 and not entry.expired
+        return (entry is not None and not entry.expired
+                and (entry.said_s if entry.unapplied else entry.remaining_s) > 0)
+
+    def logged(self, lease: int, remaining_s: int) -> None:
+        """This term has logged a checkpoint of it; nothing else of the lease is logged and not applied."""
+        if (entry := self._leases.get(lease)) is not None:
+            entry.unapplied += 1
+            entry.said_s = remaining_s
 
     def due(self, now_ms: int, limit: int = EXPIRY_SCAN_LIMIT) -> list[int]:
         """Leases whose time is over, to be revoked by this term's log, in order of their deadlines. Each is
@@ -224,7 +250,8 @@ class Lessor:
         return found
 
     def due_checkpoints(self, now_ms: int, limit: int = EXPIRY_SCAN_LIMIT) -> list[tuple[int, int]]:
-        """``(lease, remaining_s)`` to be logged as checkpoints now: of leases with long to live."""
+        """``(lease, remaining_s)`` to be logged as checkpoints now: of leases with long to live. Of one with
+        less than an interval left it is the last: by that a new sequencer is not further off."""
         assert self.primary, "H7: only the sequencer knows the time left"  # H7
         found: list[tuple[int, int]] = []
         heap, leases, interval_ms = self._checkpoints, self._leases, self._checkpoint_interval_ms
@@ -232,16 +259,22 @@ class Lessor:
             _, order, entry = heap[0]
             if leases.get(entry.id) is not entry:
                 heapq.heappop(heap)
-            elif entry.expired or entry.deadline_ms - now_ms <= interval_ms:
+            elif entry.expired or entry.deadline_ms <= now_ms:
                 heapq.heappop(heap)
                 entry.checkpoint_ms = NEVER
             elif entry.checkpoint_ms > now_ms:
                 heapq.heapreplace(heap, (entry.checkpoint_ms, order, entry))
             else:
                 # rounded up: a lease never ends before its time
-                found.append((entry.id, -(-(entry.deadline_ms - now_ms) // 1000)))
-                entry.checkpoint_ms = now_ms + interval_ms
-                heapq.heapreplace(heap, (entry.checkpoint_ms, order, entry))
+                left_s = -(-(entry.deadline_ms - now_ms) // 1000)
+                if told := left_s < entry.left_s and not entry.unapplied:
+                    found.append((entry.id, left_s))
+                if told and entry.deadline_ms - now_ms <= interval_ms:
+                    heapq.heappop(heap)
+                    entry.checkpoint_ms = NEVER
+                else:
+                    entry.checkpoint_ms = now_ms + interval_ms
+                    heapq.heapreplace(heap, (entry.checkpoint_ms, order, entry))
         return found
 
     def next_deadline(self) -> int:

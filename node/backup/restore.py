@@ -15,7 +15,7 @@ from rocksdict import WriteBatch
 
 from cluster.bolt import Database
 from cluster.bolt.etcd import KEY, Around, NoBackup, key_in, read_around, read_revision
-from cluster.effects.records import BOOTSTRAP
+from cluster.effects.records import BOOTSTRAP, PENDING_REVISION
 from cluster.features.rows import RowsOf
 from cluster.grain import GRAIN
 from cluster.order.log import Cut, Fold
@@ -139,6 +139,8 @@ def restore(
             restored.revision += changed.bump_revision
         if changed.mark_compacted:
             restored.compact_revision = restored.revision
+        if restored.revision >= PENDING_REVISION:
+            raise NoBackup(f"cannot read the snapshot: revision {restored.revision} is beyond what may be")
         _write_rest(shards, depth, around, restored)
     finally:
         for shard in shards:

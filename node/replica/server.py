@@ -61,6 +61,7 @@ from node.serving.admission import Admission
 from node.serving.backups import Backups
 from node.serving.confirm import Confirmations
 from node.serving.guard import Guard
+from node.serving.leases.checkpoints import LeaseCheckpoints
 from node.serving.leases.ids import LeaseIds
 from node.serving.leases.listing import LeaseList
 from node.serving.looking import Looking
@@ -124,7 +125,8 @@ class Node:
             self.now_ms(),
         )
         self.raft.applied(self.store.position.shard_index)
-        self.lessor: Lessor = kinds.lessor(common.election_timeout_ms)
+        self.lessor: Lessor = kinds.lessor(
+            common.election_timeout_ms, checkpoint_interval_ms=settings.lease_checkpoint_interval_ms)
         self.lessor.load(self.store.leases())
         self._notes = settings.shard == 0  # I25: in other shards the order's records tell
         self.syncer = machine.syncs(self.log.sync, self._synced)
@@ -158,6 +160,7 @@ class Node:
             self.raft, self.store, self.lessor, self.mark_dirty, applied_index=lambda: self.applied_index,
             now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s, beside=self.reads.start,
             judged=self.guard.question)
+        self.lease_checkpoints: LeaseCheckpoints = LeaseCheckpoints(self)
         self._for_peers = Spin(machine, lambda: self.confirmations.open or self.writes.uncommitted > 0)
         self._for_clients = Spin(machine, lambda: True)
         self.defragments: Defragments = Defragments(self)
@@ -224,7 +227,7 @@ class Node:
     def _clock(self) -> Clock:
         """What is due each heartbeat and each second, and in which order; what its role adds comes after."""
         clock = Clock(self)
-        for each_heartbeat in (self.upkeep.tick, self.standing.say_ready):
+        for each_heartbeat in (self.upkeep.tick, self.lease_checkpoints.look, self.standing.say_ready):
             clock.each_heartbeat(each_heartbeat)
         for each_second in (
                 self.reads.sweep, self.snapshots.sweep, self.backups.sweep, self.streams.sweep,
@@ -544,7 +547,7 @@ class Node:
                 and run[-1][1] == self.raft.term):
             self.lead()
         if applied.leases:
-            self.confirmations.revoked(applied.revoked)
+            self.confirmations.decided(applied.decided)
         if applied.compacted is not None:
             self.upkeep.compaction.due()
         if applied.bootstrap is not None:

@@ -36,7 +36,8 @@ class Consensus(Leadership, Protocol):
 
 
 class Confirmations:
-    """Open questions and the rounds that will answer them."""
+    """Open questions and the rounds that will answer them. ``blocked`` is told of leases whose keep-alives
+    wait for the log."""
 
     def __init__(
         self,
@@ -65,9 +66,10 @@ class Confirmations:
         self._beside = beside
         self._questions: list[Question] = []
         self._rounds: dict[int, list[Question]] = {}
-        # keep-alives of expired leases that await their revocation
+        # keep-alives that await the revocation of their lease, or that a checkpoint of it is cleared
         self._blocked: dict[int, list[Question]] = {}
         self._blocking = 0  # questions in there
+        self.blocked: Callable[[int], None] = lambda lease: None
         self._applying = Waiting(MOST_OPEN)
         self._asking = 0  # questions in open rounds
         self._context = 0
@@ -195,18 +197,20 @@ class Confirmations:
         link, rid, _, body = question
         lease = rpc_pb2.LeaseKeepAliveRequest.FromString(body).ID
         ttl = self._lessor.renew(lease, self._now_ms())
-        if ttl is None:  # due, its revocation is on the way
+        if ttl is None:  # the log decides
             if self._blocking >= MOST_OPEN:
                 link.answer(rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
             else:
                 self._blocking += 1
                 self._blocked.setdefault(lease, []).append(question)
+                self.blocked(lease)
             return
         link.ok(rid, self._store.revision, self._raft.term,
                 rpc_pb2.LeaseKeepAliveResponse(ID=lease, TTL=ttl).SerializeToString())
 
-    def revoked(self, leases: list[int]) -> None:
-        """These leases are gone: keep-alives that waited for it get TTL 0."""
+    def decided(self, leases: list[int]) -> None:
+        """These leases are gone, or their checkpoints are cleared: keep-alives that waited for it are
+        answered, with TTL 0 or as ever."""
         for lease in leases:
             for question in self._blocked.pop(lease, []):
                 self._blocking -= 1

@@ -1,1 +1,2 @@
-"""Leases: IDs for those that name none (``ids``), their keys (``keys``), and all of them (``listing``)."""
+"""Leases: IDs for those that name none (``ids``), their keys (``keys``), all of them (``listing``), and what
+is left of long ones (``checkpoints``)."""

@@ -52,6 +52,8 @@ class Replay:
     ttls: dict[int, int] = field(default_factory=dict)  # lease -> seconds
     lives: dict[int, list[Life]] = field(default_factory=dict)  # lease -> in order
     live: dict[int, None] = field(default_factory=dict)  # leases that are there now
+    left: dict[int, int] = field(default_factory=dict)  # lease -> seconds, by its last checkpoint
+    noted: dict[int, int] = field(default_factory=dict)  # lease -> order index of its last checkpoint
     ended: dict[int, int] = field(default_factory=dict)
     rows: list[tuple[int, bytes]] = field(default_factory=list)  # order index, body of a ROWS item
     compactions: list[tuple[int, int]] = field(default_factory=list)  # order index, revision
@@ -124,6 +126,8 @@ class Folder:
                     raise Violation("I15 a lease is granted once", f"{lease} in {index}")
                 replay.granted[lease], replay.ttls[lease] = index, ttl_s
                 replay.live[lease] = None
+                for noted in (replay.left, replay.noted):  # of a lease before it
+                    noted.pop(lease, None)
                 replay.lives.setdefault(lease, []).append(Life(index, ttl_s))
             elif kind == Item.LEASE_REVOKE:
                 (lease,) = records.LEASE_ID.unpack_from(data, at)
@@ -139,8 +143,13 @@ class Folder:
                 replay.compactions.append((index, revision))
             elif kind == Item.ROWS:
                 replay.rows.append((index, data[at:to]))
-            elif kind in (Item.BOOTSTRAP, Item.PUBLISH, Item.INCARNATION, Item.LEASE_CHECKPOINT, Item.ALARM,
-                          Item.DOWNGRADE, Item.HOST):
+            elif kind == Item.LEASE_CHECKPOINT:
+                lease, left_s = records.LEASE.unpack_from(data, at)
+                if lease not in replay.live:
+                    raise Violation("H7 a checkpoint is of a lease that is there", f"{lease} in {index}")
+                replay.left[lease], replay.noted[lease] = left_s, index
+            elif kind in (Item.BOOTSTRAP, Item.PUBLISH, Item.INCARNATION, Item.ALARM, Item.DOWNGRADE,
+                          Item.HOST):
                 pass
             else:
                 self._own(index, data, kind, at, to)

@@ -3,7 +3,9 @@ clients are told of the time that is left is what is left.
 
 A lease's time begins when the sequencer applies its grant, renews it, or begins to serve (which gives it an
 election timeout more). Its time runs out ``TTL`` later. It is *overdue* ``ENDS_S`` after that: the sequencer
-looks every half second, locks every shard and commits. Where something was wrong meanwhile the sequencer may
+looks every half second, locks every shard and commits. With checkpoints a sequencer that begins to serve
+gives a lease what the last one says is left, and there is one an interval after its time began. Where
+something was wrong meanwhile the sequencer may
 have to give a first attempt up; it decides again after ``EXPIRY_RETRY_MS``: then a lease is overdue
 ``ENDS_AFTER_TROUBLE_S`` after the last trouble, whichever is later. These are times of the simulation.
 Without trouble means: every node is alive and runs, the network delivers in time, no disk is slow.
@@ -28,6 +30,7 @@ ENDS_S = EXPIRY_SCAN_INTERVAL_MS / 1000 + 2 * ELECTION_S
 ENDS_AFTER_TROUBLE_S = EXPIRY_RETRY_MS / 1000 + 2 * ENDS_S
 LOOK_S = 0.1
 ROUNDING_S = 0.005  # clocks of processes count whole milliseconds
+NOTED_S = 1.5  # a checkpoint counts whole seconds
 SHORT_S = 10  # a run that is over waits for leases of a shorter time to live
 
 
@@ -38,6 +41,7 @@ class LeaseTimes:
         self._simulation = simulation
         self._began: dict[int, float] = {}
         self._promoted_at = 0.0
+        self._left: dict[int, int] = {}  # what checkpoints said when a sequencer began to serve
         self._trouble_at = -math.inf  # the last time at which something was wrong
         simulation.at(LOOK_S, None, self._look)
 
@@ -55,8 +59,11 @@ class LeaseTimes:
         self._began[lease] = self._simulation.now
 
     def promoted(self) -> None:
-        """A sequencer began to serve: every lease has its full time (H7)."""
+        """A sequencer began to serve: every lease has its full time, or what a checkpoint says (H7)."""
+        replay = self._simulation.checker.replay
         self._promoted_at = self._simulation.now
+        self._left = {lease: left for lease, left in replay.left.items() if left and lease in replay.live}
+        self._simulation.checker.kinds["a new sequencer counts by a checkpoint"] += len(self._left)
 
     def runs_out(self, lease: int, replay: Replay) -> float:
         """When a lease's time is over at the latest, unless it is renewed or another sequencer comes."""
@@ -64,9 +71,9 @@ class LeaseTimes:
         granted_at = self._simulation.checker.committed_at[replay.granted[lease]]
         if began is None or (len(replay.lives[lease]) > 1 and began < granted_at):
             began = granted_at  # whoever applied it was no sequencer any more
-        return max(began, self._promoted_at + ELECTION_S) + replay.ttls[lease] / (
-            1 - self._simulation.plan.drift
-        )
+        slowest = 1 - self._simulation.plan.drift
+        left = self._left.get(lease, replay.ttls[lease])
+        return max(began + replay.ttls[lease] / slowest, self._promoted_at + ELECTION_S + left / slowest)
 
     # -- nobody outlives his time
 
@@ -93,6 +100,21 @@ class LeaseTimes:
                     f"{lease} of {replay.ttls[lease]} s was over at {over:.3f}, "
                     f"it is {now:.3f}, the last trouble was at {self._trouble_at:.3f}",
                 )
+            self._look_at_checkpoint(lease, over, now)
+
+    def _look_at_checkpoint(self, lease: int, over: float, now: float) -> None:
+        """Of a lease with longer to live than an interval there is a checkpoint after each of them."""
+        replay, interval_s = self._simulation.checker.replay, self._simulation.plan.checkpoint_ms / 1000
+        if not interval_s or self._simulation.calm or lease not in self._began:
+            return
+        committed_at = self._simulation.checker.committed_at
+        told = replay.noted.get(lease, replay.granted[lease])
+        since = max(self._began[lease], self._promoted_at, committed_at[told])
+        late = now - interval_s - NOTED_S
+        if over - since > interval_s + NOTED_S and late > since and late > self._trouble_at + ENDS_S:
+            raise Violation(
+                "H7 what is left of a long lease is noted",
+                f"{lease} of {replay.ttls[lease]} s: nothing since {since:.3f}, it is {now:.3f}")
 
     def ending(self) -> bool:
         """Whether a lease is there that ends soon."""
@@ -142,7 +164,7 @@ class LeaseTimes:
 
 
 def watched_lessor(simulation: Simulation) -> type:
-    """A ``Lessor`` that tells when a lease's time begins."""
+    """A ``Lessor`` that tells when a lease's time begins, and notes nothing at the end, for the rest."""
 
     class WatchedLessor(Lessor):
         def granted(self, lease: int, ttl_s: int, now_ms: int) -> None:
@@ -159,6 +181,9 @@ def watched_lessor(simulation: Simulation) -> type:
             if ttl:
                 simulation.checker.leases.renewed(lease)
             return ttl
+
+        def due_checkpoints(self, *args: Any, **named: Any) -> list[tuple[int, int]]:
+            return [] if simulation.calm else super().due_checkpoints(*args, **named)
 
     return WatchedLessor
 

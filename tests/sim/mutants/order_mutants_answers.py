@@ -18,7 +18,7 @@ import proxy.watch.cohort
 import proxy.watch.hub
 import proxy.watch.stream
 from cluster.evaluate.txns.range_compares import RangeCompares
-from cluster.features.lessor import Lessor
+from cluster.features.lessor import Lease, Lessor
 from cluster.order.sequencing.fetching import Fetching
 from cluster.order.shown import ShownRows
 from cluster.pb import rpc_pb2 as pb
@@ -27,6 +27,11 @@ from tests.sim.mutants.order_mutants import HOT, Mutant, plan
 
 Patch = pytest.MonkeyPatch
 CALM = {"fault_every_s": 9.0}
+# what is left of leases is noted, and sequencers change
+CHECKPOINTS = {
+    "mix": {"grant": 2, "lease_put": 60, "keep": 6, "ttl": 130}, "checkpoint_ms": 500, "think_s": 0.02,
+    "faults": ("transfer",), "fault_every_s": 1.5, "seconds": 10.0,
+}
 LEASES = {"grant": 6, "lease_put": 10, "put": 4, "keep": 4, "ttl": 10}
 
 
@@ -91,6 +96,33 @@ def time_to_live_is_always_the_same(patch: Patch) -> None:
         Lessor, "time_to_live",
         lambda self, lease, now_ms: (1_000_000, self._leases[lease].ttl_s) if lease in self._leases else None,
     )
+
+
+def checkpoints_are_not_cleared(patch: Patch) -> None:
+    """H7: a keep-alive of a lease with a checkpoint logs the clearing first."""
+    renew = Lessor.renew
+
+    def without(self: Any, lease: int, now_ms: int) -> int | None:
+        if (entry := self._leases.get(lease)) is None or entry.expired:
+            return renew(self, lease, now_ms)
+        kept = entry.remaining_s, entry.unapplied
+        entry.remaining_s = entry.unapplied = 0
+        try:
+            return renew(self, lease, now_ms)
+        finally:
+            entry.remaining_s, entry.unapplied = kept
+
+    patch.setattr(Lessor, "renew", without)
+
+
+def no_checkpoint_is_logged(patch: Patch) -> None:
+    """H7: what is left of a long lease is noted after each interval."""
+    patch.setattr(Lessor, "due_checkpoints", lambda self, now_ms, limit=0: [])
+
+
+def checkpoints_do_not_count(patch: Patch) -> None:
+    """H7: a new sequencer gives a lease what its checkpoint says is left."""
+    patch.setattr(Lease, "left_s", property(lambda self: self.ttl_s))
 
 
 def any_replica_lists_the_leases(patch: Patch) -> None:
@@ -232,6 +264,11 @@ MUTANTS = [
     Mutant(pieces_are_left_out, ("I22",), plan(mix=SHOWN, many=1, **CALM)),
     Mutant(no_lease_ever_expires, ("I15 a lease ends",), plan(mix=LEASES, **CALM)),
     Mutant(leases_end_late, ("I15 a lease ends",), plan(mix=LEASES, faults=("heal",))),
+    Mutant(checkpoints_are_not_cleared, ("H7 a lease lives", "I15 time to live", "H7 what is left"),
+           plan(**CHECKPOINTS, shards=1)),
+    Mutant(no_checkpoint_is_logged, ("H7 what is left",), plan(**{**CHECKPOINTS, **CALM})),
+    Mutant(checkpoints_do_not_count, ("I15 a lease ends", "I15 time to live"),
+           plan(**CHECKPOINTS, shards=1)),
     Mutant(time_to_live_is_always_the_same, ("I15 time to live",), plan(mix=LEASES, **CALM)),
     Mutant(
         any_replica_lists_the_leases, ("I22 the leases are",),

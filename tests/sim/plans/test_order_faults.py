@@ -5,10 +5,13 @@ RocksDB in ``test_order_real``."""
 from __future__ import annotations
 
 import re
+from collections import Counter
+from typing import Any
 
 import pytest
 
 from tests.sim.mutants.order_mutants import plan
+from tests.sim.mutants.order_mutants_answers import CHECKPOINTS
 from tests.sim.world.order_sim import SOAK, Simulation, hard_plan_of
 from tests.sim.world.order_world import Violation
 
@@ -46,6 +49,26 @@ MENDED = {
 @pytest.mark.parametrize("seed", sorted(MENDED))
 def test_what_failed_once(seed: int) -> None:
     Simulation(seed, hard_plan_of(seed)).run()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_what_is_left_of_a_lease_outlives_its_sequencer(shards: int) -> None:
+    """H7: no lease ends before the time that was promised, and a new sequencer adds no more to the time of
+    one than an interval and an election."""
+    done: Counter[str] = Counter()
+    given: dict[str, Any] = {**CHECKPOINTS, "shards": shards, "fault_every_s": 2.0 / shards}
+    for seed in range(60 if SOAK else 3):
+        if seed % 2:
+            given["faults"] = ("transfer", "kill sequencer", "restart", "restart")
+        simulation = Simulation(seed, plan(**given))
+        try:
+            simulation.run()
+        except AssertionError as e:
+            raise AssertionError(f"seed {seed}: {e}") from e
+        done += simulation.checker.kinds
+    assert done["a new sequencer counts by a checkpoint"] > 5
+    assert done["a lease ended by itself"] > 5
 
 
 LEASES = {"grant": 4, "keep": 4, "ttl": 2, "lease_put": 4, "put": 2}

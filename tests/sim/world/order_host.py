@@ -217,7 +217,9 @@ def common_settings(host: int, hosts: int, shards: int) -> Common:
     )
 
 
-def node_settings(common: Common, shard: int, snapshot_count: int, incarnation: int) -> NodeSettings:
+def node_settings(
+    common: Common, shard: int, snapshot_count: int, incarnation: int, checkpoint_ms: int
+) -> NodeSettings:
     return NodeSettings(
         common,
         shard,
@@ -230,4 +232,5 @@ def node_settings(common: Common, shard: int, snapshot_count: int, incarnation: 
         peer_urls=(f"http://h{common.member_id}:1000",),
         snapshot_count=snapshot_count,
         snapshot_catchup_entries=snapshot_count // 2,
+        lease_checkpoint_interval_ms=checkpoint_ms,
     )

@@ -101,6 +101,7 @@ class Plan:
     # lone writes before one counts as alone at a front (decision 22); None: by chance
     lone_after: int | None = None
     slice_events: int = 200  # of a watch's past, in a slice
+    checkpoint_ms: int = 0  # between notes of what is left of a lease; 0: none
     large_bytes: int = LARGE_BYTES  # leaders rest between writes of more, while others ask
 
 
@@ -220,7 +221,8 @@ class Simulation(World):
         return common_settings(host, len(self.hosts), self.plan.shards)
 
     def node_settings(self, host: int, shard: int) -> NodeSettings:
-        return node_settings(self.common(host), shard, self.plan.snapshot_count, self.incarnations[host])
+        return node_settings(self.common(host), shard, self.plan.snapshot_count, self.incarnations[host],
+                             self.plan.checkpoint_ms)
 
     def _place(self, path: str) -> tuple[int, int]:
         _, host, shard, _ = path.split("/")

@@ -112,6 +112,16 @@ def test_a_bumped_revision_leaves_keys_and_compacts_the_past(open_store: OpenSto
     assert read_around(Database(again.read_bytes())).compact_revision == store.revision + 1_000_000
 
 
+def test_a_revision_that_no_store_may_have_is_refused(open_store: OpenStore, tmp_path: Path) -> None:
+    """What is logged and not in order yet is told from the rest by its revision."""
+    store = open_store()
+    filled(store, 4, 50)
+    path, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    changed = Changed(bump_revision=records.PENDING_REVISION - store.revision, mark_compacted=True)
+    with pytest.raises(NoBackup, match=f"revision {records.PENDING_REVISION} is beyond"):
+        restored(Database(path.read_bytes()), tmp_path / "new", 1, changed)
+
+
 def test_a_file_without_its_hash_or_with_another_is_refused_in_etcdutls_words(tmp_path: Path) -> None:
     with pytest.raises(NoBackup, match=r"^snapshot missing hash but --skip-hash-check=false$"):
         checked_size(bytes(4096), skip_hash_check=False)

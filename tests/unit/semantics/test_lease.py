@@ -155,13 +155,55 @@ def test_h7_a_checkpointed_lease_is_renewed_only_once_the_checkpoint_is_cleared(
     lessor.load([(7, 600, 300)])
     lessor.promote(0)
     assert lessor.needs_checkpoint_clear(7)
-    with pytest.raises(AssertionError, match="H7"):
-        lessor.renew(7, 1)
+    assert lessor.renew(7, 1) is None
+    lessor.logged(7, 0)
+    assert not lessor.needs_checkpoint_clear(7), "it is on its way"
+    assert lessor.renew(7, 1) is None
     lessor.checkpointed(7, 0)
     assert not lessor.needs_checkpoint_clear(7)
     assert lessor.renew(7, 1) == 600
     assert lessor.due(600_000) == []
     assert lessor.due(600_001) == [7]
+
+
+def test_h7_a_checkpoint_that_is_logged_and_not_applied_is_cleared_as_well() -> None:
+    lessor = sequencer((7, 1000))
+    assert lessor.due_checkpoints(CHECKPOINT_INTERVAL_MS) == [(7, 700)]
+    lessor.logged(7, 700)
+    assert lessor.needs_checkpoint_clear(7)
+    assert lessor.renew(7, CHECKPOINT_INTERVAL_MS) is None
+    lessor.logged(7, 0)
+    lessor.checkpointed(7, 700)
+    assert not lessor.needs_checkpoint_clear(7)
+    assert lessor.due_checkpoints(10**9 - 1) == [], "none overtakes what is on its way"
+    assert lessor.renew(7, CHECKPOINT_INTERVAL_MS) is None
+    lessor.checkpointed(7, 0)
+    assert lessor.renew(7, CHECKPOINT_INTERVAL_MS) == 1000
+    lessor.logged(7, 700)
+    lessor.demote()  # what was logged last may be lost
+    lessor.promote(0)
+    assert lessor.renew(7, 0) == 1000
+
+
+def test_times_of_a_restored_file_are_brought_into_their_bounds() -> None:
+    lessor = Lessor(ELECTION_MS)
+    lessor.load([(1, 600, 1 << 62), (2, 600, -5), (3, -1, 0), (4, (1 << 63) - 1, 0)])
+    lessor.promote(0)
+    assert lessor.due(601_000) == [3, 1, 2]
+    assert lessor.time_to_live(3, 0) == (2, lessor.min_ttl_s)
+    assert lessor.time_to_live(4, 0) == (MAX_TTL_S, MAX_TTL_S)
+
+
+def test_a_sequencer_that_logs_no_checkpoints_counts_by_those_of_others() -> None:
+    lessor = Lessor(ELECTION_MS, checkpoint_interval_ms=0)
+    lessor.load([(7, 600, 0)])
+    lessor.checkpointed(7, 300)
+    lessor.promote(0)
+    assert lessor.due_checkpoints(299_000) == []
+    lessor.checkpointed(7, 0)
+    assert lessor.renew(7, 299_000) == 600
+    assert lessor.due_checkpoints(800_000) == []
+    assert lessor.due(899_000) == [7]
 
 
 def test_long_leases_are_checkpointed_with_the_time_left_rounded_up() -> None:
@@ -171,7 +213,16 @@ def test_long_leases_are_checkpointed_with_the_time_left_rounded_up() -> None:
     assert lessor.due_checkpoints(CHECKPOINT_INTERVAL_MS) == [(7, 700)]
     assert lessor.due_checkpoints(CHECKPOINT_INTERVAL_MS + 1) == [(9, 700)]
     assert lessor.due_checkpoints(2 * CHECKPOINT_INTERVAL_MS + 500) == [(7, 400), (9, 400)]
-    assert lessor.due_checkpoints(10 * CHECKPOINT_INTERVAL_MS) == []  # soon over: not worth a record
+    assert lessor.due_checkpoints(10 * CHECKPOINT_INTERVAL_MS) == []  # they are over
+
+
+def test_no_new_sequencer_gives_a_lease_more_than_an_interval_anew() -> None:
+    lessor = sequencer((7, 500))
+    assert lessor.due_checkpoints(CHECKPOINT_INTERVAL_MS) == [(7, 200)]
+    assert lessor.due_checkpoints(499_999) == []  # soon over: not worth a record
+    lessor.checkpointed(7, 200)
+    lessor.promote(499_999)
+    assert lessor.due(499_999 + 200_000 + ELECTION_MS) == [7]
 
 
 def test_deadlines_die_with_the_term() -> None:

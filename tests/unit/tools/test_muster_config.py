@@ -98,6 +98,7 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
         ("--shards=0", "--shards must be at least 1"),
         ("--client-head-timeout=999ms", "--client-head-timeout must be at least 1s"),
         ("--http1-idle-timeout=0s", "--http1-idle-timeout must be at least 1s"),
+        ("--lease-checkpoint-interval=999ms", "--lease-checkpoint-interval must be at least 1s"),
         ("--max-header-bytes=4095", "--max-header-bytes must be at least 4096 and at most 524288"),
         ("--max-header-bytes=524289", "--max-header-bytes must be at least 4096 and at most 524288"),
         ("--max-client-snapshots=0", "--max-client-snapshots must be at least 1"),

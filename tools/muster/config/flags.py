@@ -104,6 +104,9 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("lease-check-interval", D, "10m",
              "time between looks, in slices beside requests, whether this host's keys and the leases "
              "that they hang on agree; what does not is logged and counted; 0s: none"),
+        Flag("lease-checkpoint-interval", D, "5m",
+             "with the feature gate LeaseCheckpoint: time between the records that tell what is left of a "
+             "lease which has longer to live than this; at least 1s"),
         Flag("max-client-connections", Kind.COUNT, "auto",
              "connections of clients that a host takes, shared among its fronts; one more is closed at "
              'once. "auto": as many as its limit of open files leaves beside a reserve for storage and '
@@ -235,8 +238,11 @@ _GROUPS: dict[str, list[Flag]] = {
              "the others before it serves. CompactHashCheck: compare all after compactions. "
              "SetMemberLocalAddr: dial peers from the first address of --initial-advertise-peer-urls that is "
              "neither a name nor loopback. StopGRPCServiceOnDefrag: gRPC's health checks are answered "
-             "NOT_SERVING while this host defragments. AllAlpha, AllBeta: those that are not named. The "
-             "others have no effect: muster always notes what is left of long leases"),
+             "NOT_SERVING while this host defragments. LeaseCheckpoint: the leader logs what is left of long "
+             "leases every --lease-checkpoint-interval, so that a new leader does not give them their whole "
+             "time; that outlives restarts, as in a cluster of etcd 3.6, with LeaseCheckpointPersist or "
+             "without; open it once every host is of this version. AllAlpha, AllBeta: those that are not "
+             "named. The others have no effect"),
     ],
     "clustering": [
         Flag("initial-advertise-peer-urls", URLS, "http://localhost:2380",

@@ -1,8 +1,8 @@
 """Feature gates, as etcd 3.6 and 3.7 read them: ``Gate=true,Other=false``, with AllAlpha and AllBeta for
 those of a stage that are not named.
 
-LeaseCheckpoint and LeaseCheckpointPersist are what muster does in any case: it notes what is left of long
-leases, and keeps that.
+LeaseCheckpointPersist has no effect of its own: what LeaseCheckpoint logs is always kept, as in a cluster of
+etcd 3.6.
 """
 
 from __future__ import annotations

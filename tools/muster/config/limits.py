@@ -12,7 +12,7 @@ _LEAST_HEADER_BYTES, _MOST_HEADER_BYTES = 4096, 524_288
 
 def check_limits(values: Values) -> None:
     """ConfigError."""
-    for name in ("client-head-timeout", "http1-idle-timeout"):
+    for name in ("client-head-timeout", "http1-idle-timeout", "lease-checkpoint-interval"):
         if values[name] < _LEAST_MS:
             raise ConfigError(f"--{name} must be at least 1s")
     for name, least in _LEAST.items():

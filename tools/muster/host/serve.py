@@ -264,6 +264,8 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
                 setting(config, "write-buffer-bytes") // config.shards, _LEAST_WRITE_BUFFER_BYTES),
             range_cache_bytes=setting(config, "range-cache-bytes") // config.shards,
             lease_check_interval_ms=setting(config, "lease-check-interval"),
+            lease_checkpoint_interval_ms=(
+                setting(config, "lease-checkpoint-interval") * gate(config, "LeaseCheckpoint")),
             corrupt_check=setting(config, "corrupt-check-time") > 0,
             warning_apply_ms=setting(config, "warning-apply-duration"),
             leader_placement=setting(config, "leader-placement"),

@@ -100,6 +100,11 @@ class Applied:
         """Leases that were revoked."""
         return [lease for kind, lease, _ in self.leases if kind == Item.LEASE_REVOKE]
 
+    @property
+    def decided(self) -> list[int]:
+        """The leases that keep-alives may wait for: they are gone, or their checkpoints cleared."""
+        return [lease for kind, lease, seconds in self.leases if kind != Item.LEASE_GRANT and not seconds]
+
 
 class Run:
     """One apply call: the batch being filled and where the fold stands."""

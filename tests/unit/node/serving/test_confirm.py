@@ -102,7 +102,7 @@ def test_keep_alives_that_wait_for_a_revocation_are_bounded(monkeypatch: pytest.
     ((rid, status, body),) = leader.answers()
     assert (rid, status, EtcdError.decode(body).kind) == (3, Status.ERROR, errors.TOO_MANY_REQUESTS)
     expired.renew = lambda lease, now_ms: 0  # gone
-    leader.confirmations.revoked([7])
+    leader.confirmations.decided([7])
     assert [(rid, status) for rid, status, _ in leader.answers()] == [(1, Status.OK)]
     expired.renew = lambda lease, now_ms: None
     keep_alive(9)

@@ -75,7 +75,7 @@ def test_a_lease_that_is_due_is_named_and_one_asked_for_alone_waits_for_its_end(
     sequencer.confirmations.confirmed(sequencer.rounds[1], 5)
     assert sequencer.answers() == []
     sequencer.lessor.revoked(1)
-    sequencer.confirmations.revoked([1])
+    sequencer.confirmations.decided([1])
     ((rid, status, body),) = sequencer.answers()
     answer = rpc_pb2.LeaseKeepAliveResponse.FromString(body[HEAD.size :])
     assert (rid, status, answer.ID, answer.TTL) == (2, Status.OK, 1, 0)
