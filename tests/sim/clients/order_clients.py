@@ -27,7 +27,8 @@ RESPONSES: dict[str, Any] = {
 }
 WRITES = frozenset(("Put", "DeleteRange", "Txn", "LeaseRevoke", "LeaseGrant", "Compact"))
 _SURE = (  # errors that say for certain that nothing was logged, besides those that an evaluation gave
-    "etcdserver: too many requests", "context deadline exceeded", "etcdserver: no leader")
+    "etcdserver: too many requests", "context deadline exceeded", "etcdserver: no leader",
+    "etcdserver: rpc not supported for learner")
 _OPEN = ("etcdserver: request timed out", "etcdserver: server stopped", "context canceled", "the front died",
          "its client gave up")
 

@@ -373,6 +373,11 @@ class Permissions:
             least = max((at for at, state in enumerate(states) if state.index < record), default=0)
         return [state for state in states[least:] if self._committed_at(state) <= until] or [states[least]]
 
+    def within(self, asked_at: float, answered_at: float) -> list[State]:
+        """The states in which a request may have been judged that a leader judges."""
+        states, least = self.states(), self._least(asked_at)
+        return [s for s in states[least:] if self._committed_at(s) <= answered_at] or [states[least]]
+
     def _at_revision(self, o: Operation, revision: int) -> list[State]:
         """The states in which a write may have been judged that changed something: none that was known to be
         over when it came into effect."""

@@ -1,4 +1,8 @@
-"""Clients of the v2 tree in the simulator, and what must hold of what they are told."""
+"""Clients of the v2 tree in the simulator, and what must hold of what they are told.
+
+TTLs are moments on the wall: the front that takes a request stamps it, the leader ends what is over. So a
+node ends early or late by what two walls differ (``World.wall_skew_s`` each), and by no more.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
-from cluster.features.rows import RowsOf
-from cluster.features.v2.events import Brief, Event, concerns
+from cluster.features.auth.state import AuthState
+from cluster.features.rows import RowsOf, decode
+from cluster.features.v2.events import Action, Brief, Event, concerns
 from cluster.features.v2.requests import Answer, Get, Kind, read_body
 from cluster.features.v2.shown import event_json, get_json
 from cluster.features.v2.tree import KEYS, Tree, namespace
@@ -73,6 +78,7 @@ class V2Clients:
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
+        self._dark = False  # users of v3 are on at the end
         self._random = Random(f"{simulation.seed}/v2")
         self._feeds: dict[FrontProcess, tuple[Feed, list[Told]]] = {}
         self._log: dict[int, bytes] = {}  # by index, its event, as committed
@@ -90,8 +96,17 @@ class V2Clients:
     def known(self, index: int, row: bytes, where: str) -> None:
         """An event that is shown somewhere: it is the same everywhere, for ever."""
         self._known_at.setdefault(index, self._simulation.now)
+        new = index not in self._log
         if self._log.setdefault(index, row) != row:
             raise Violation("v2: one event for each index", f"{index} at {where}")
+        if new:
+            self._not_early(Event.decode(row))
+
+    def _not_early(self, event: Event) -> None:
+        """A node whose time is over ends when the fastest wall says so, at the earliest."""
+        fastest_ns = (BASE_S + self._simulation.now + self._simulation.wall_skew_s) * 1e9
+        if event.action == Action.EXPIRE and event.prev is not None and event.prev.expires_ns > fastest_ns:
+            raise Violation("v2: no node ends early", f"{event} at {fastest_ns:.0f}")
 
     # -- what clients do
 
@@ -192,15 +207,16 @@ class V2Clients:
         stored = [_everything(Tree(p.node.store.feature_rows(RowsOf.V2))) for p in self._nodes()]
         if any(one != shown[0] for one in (*shown, *stored)):
             raise Violation("v2: all replicas are equal, and are what they have stored", f"{shown} {stored}")
+        self._dark_while_users()
         first = min(self._log)
         if sorted(self._log) != list(range(first, last + 1)) or first != 4:
             raise Violation("v2: one event for each index", f"{sorted(self._log)} up to {last}")
         for answer, prefix in self._written:
             if event_json(Event.decode(self._log[answer.index]), prefix) != answer.body:
                 raise Violation("v2: what was answered is what was logged", f"{answer}")
-        now_ns = int((BASE_S + self._simulation.now) * 1e9)
-        then = self._simulation.now - 1.0
-        late = trees[0].first_due(now_ns - 10**9)
+        then = self._simulation.now - 1.0 - self._simulation.wall_skew_s
+        now_ns = int((BASE_S + then) * 1e9)
+        late = trees[0].first_due(now_ns)
         if self._leads[1] < then and late is not None and self._known_at[late.modified] < then:
             raise Violation("v2: nodes end in time", f"{late.key!r}, {late.expires_ns} at {now_ns}")
         for front, (_, told) in self._feeds.items():
@@ -208,9 +224,27 @@ class V2Clients:
                 if front.alive and not one.ended:
                     self._was_told(one, last)
 
+    def _dark_while_users(self) -> None:
+        """Nobody writes while users of v3 are on; what is over ends all the same."""
+        users, tree = AuthState(), Tree()
+        for index, body in self._simulation.checker.replay.rows:
+            feature, rows = decode(body, 0, len(body))
+            if feature == RowsOf.AUTH:
+                users.take(rows)
+            elif feature == RowsOf.V2:
+                for row, _ in tree.take(rows):
+                    if users.enabled and Event.decode(row).action != Action.EXPIRE:
+                        raise Violation(
+                            "v2: nobody writes while users of v3 are on",
+                            f"{Event.decode(row)} in {index}",
+                        )
+        self._dark = users.enabled
+
     def _was_told(self, one: Told, last: int) -> None:
         briefs = [Brief.of(self._log[index]) for index in range(one.began + 1, last + 1)]
         due = [b.index for b in briefs if concerns(one.path, True, b, False)]
+        if self._dark:  # one who had to look back was refused, and will look back again
+            due = [index for index in due if index <= max(one.seen, default=0)]
         optional = {b.index for b in briefs if b.sweeps and one.path.startswith(b.key + b"/")}
         if [index for index in one.seen if index not in optional] != due:
             raise Violation(

@@ -100,7 +100,9 @@ class FrontProcess(Process):
         sessions = itertools.count((simulation.next_life("sessions") << 32) + 1)
         machine: Any = SimulatedMachine(simulation, self)
         loop: Any = self
-        self.router = FrontRouter(loop, common, Connector(machine, common, lambda: next(sessions)))
+        connector = Connector(machine, common, lambda: next(sessions))
+        self.router = FrontRouter(loop, common, connector)
+        connector.follow(self.router.members)
         if self.router.rounds is not None:
             self.router.rounds.busy = 1  # answers wait for each other as they do under load
         chance = self.random.choice((0, 3, 1 << 30))

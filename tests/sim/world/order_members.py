@@ -58,6 +58,10 @@ class Configurations:
                 f"{node} goes by {configuration}, committed is {self.history[shard][-1]}",
             )
 
+    def known(self, node: str, configuration: Configuration) -> None:
+        """A node goes by this one to begin with."""
+        self._known[node] = configuration
+
     def now(self) -> list[Configuration]:
         """The latest committed configuration of each group."""
         return [history[-1] for _, history in sorted(self.history.items())]

@@ -116,7 +116,7 @@ class Process:
 
     def wall_time(self) -> float:
         """Seconds of the clock on the wall, which jumps."""
-        return self.time() + self.world.wall_jumps.get(self.host, 0.0)
+        return self.world.wall_time(self)
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> Handle:
         handle = Handle()
@@ -401,6 +401,7 @@ class World:
         self.late = 0.0  # share of frames between hosts that take long
         self.latency_s = 0.002
         self.wall_jumps: dict[int, float] = {}  # by host
+        self.wall_skew_s = 0.0  # what a wall clock is off at the most, where a plan bounds it
         self.dark: set[int] = set()  # hosts without power: they do not even say that a connection is gone
         self.events = 0
         self._heap: list[tuple[float, str, int, Callable[[], None]]] = []
@@ -442,6 +443,10 @@ class World:
     def clock_rate(self, host: int) -> float:
         """How fast a host's clock runs."""
         return 1.0
+
+    def wall_time(self, process: Process) -> float:
+        """What the clock on the wall of a process's host says."""
+        return process.time() + self.wall_jumps.get(process.host, 0.0)
 
     def stepped(self, process: Process) -> None:
         """After every event of a process: for checks."""

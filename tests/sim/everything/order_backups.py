@@ -1,0 +1,166 @@
+"""Backups of a simulated cluster, and what is restored of them.
+
+At one moment it is noted how far each node of one host has applied; now and then one is left as it was
+earlier. When the run is over these places are made again over RocksDB, by the real fold of the committed logs
+(``node.backup.carrying``). The code of production builds a backup of them and restores it. What is restored
+must be what was acknowledged at shard 0's place of the order: keys and their history, leases, users, the tree
+of version 2, and nothing else. Where a shard is behind shard 0, no backup may come of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from cluster.bolt import Database
+from cluster.features.auth.state import AuthState
+from cluster.features.rows import RowsOf, decode
+from cluster.features.v2.shown import get_json
+from cluster.features.v2.tree import Tree
+from cluster.pb import kv_pb2
+from cluster.raft import Entry, EntryKind
+from node.backup.build import Job, Unfit, build
+from node.backup.carrying import carry
+from node.backup.restore import Changed, restore
+from node.storage import StateStore
+from node.storage.snapshot import SnapshotSource
+from tests.sim.clients.order_leases import live_at
+from tests.sim.world.order_world import Violation
+
+if TYPE_CHECKING:
+    from tests.sim.world.order_sim import Simulation
+
+RULE = "what is restored is what was acknowledged"
+EARLIEST_S, LATEST_S = 1.5, 3.5
+_SIZES = {"block_cache_bytes": 1 << 20, "write_buffer_bytes": 1 << 20, "range_cache_bytes": 0}
+
+
+class _Log:
+    """What a shard has committed, as the log of a host that lacks nothing."""
+
+    def __init__(self, committed: dict[int, tuple[int, int, bytes]]) -> None:
+        self._committed = committed
+
+    def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
+        return [
+            Entry(index, term, EntryKind(kind), data)
+            for index in range(first, last + 1)
+            for term, kind, data in (self._committed[index],)
+        ]
+
+
+class Backups:
+    """Of one run."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._random = Random(f"{simulation.seed}/backups")
+        self._places: list[list[int]] = []  # by backup, by shard: the order index applied
+        self.did = {"restored": 0, "unfit": 0}
+        simulation.at(self._random.uniform(EARLIEST_S, LATEST_S), None, self._look)
+
+    def _look(self) -> None:
+        simulation, r = self._simulation, self._random
+        host = r.choice(simulation.hosts)
+        nodes = [simulation.nodes[host, shard] for shard in simulation.shards]
+        if not all(process.alive for process in nodes):
+            simulation.at(0.1, None, self._look)
+            return
+        places = [process.node.order_index for process in nodes]
+        if r.random() < 0.3:
+            late = r.randrange(len(places))
+            places[late] = max(places[late] - r.randint(0, 60), 1)
+        self._places.append(places)
+
+    def check(self) -> None:
+        """The run is over."""
+        for places in self._places:
+            with tempfile.TemporaryDirectory(prefix="muster-sim-") as folder:
+                self._one(Path(folder), places)
+
+    def _one(self, folder: Path, places: list[int]) -> None:
+        simulation = self._simulation
+        shards, logs = simulation.plan.shards, simulation.checker.committed
+        order: Any = _Log(logs[0])
+        checkpoints, compacted = [], 0
+        for shard, last in enumerate(places):
+            own: Any = _Log(logs.get(shard, {}))
+            store = StateStore.open(folder / f"{shard}", **_SIZES)
+            carry(store, shard, shards, own, order, last)
+            compacted = max(compacted, store.compact_revision)
+            checkpoints.append(SnapshotSource.create(store, folder / f"out{shard}").directory)
+            store.close()
+        (folder / "backup").mkdir()
+        file = folder / "backup" / "backup.db"
+        fit = min(places) == places[0] and compacted <= simulation.checker.replay.revision_at[places[0]]
+        try:
+            build(Job([str(c) for c in checkpoints], str(file), [], 1 << 20), itertools.repeat(None))
+        except Unfit:
+            self.did["unfit"] += 1
+            if fit:
+                raise Violation(RULE, f"no backup of {places}") from None
+            return
+        folders = [folder / f"new{shard}" for shard in simulation.shards]
+        for one in folders:
+            one.mkdir()
+        restore(
+            Database(file.read_bytes()), folders, simulation.placement.depth, [1], Changed(), lambda *_: None
+        )
+        stores = [StateStore.open(one / "state", **_SIZES) for one in folders]
+        try:
+            self._compare(stores, places[0], compacted)
+        finally:
+            for store in stores:
+                store.close()
+        self.did["restored"] += 1
+
+    def _compare(self, stores: list[StateStore], place: int, compacted: int) -> None:
+        simulation = self._simulation
+        replay = simulation.checker.replay
+        revision = replay.revision_at[place]
+        got: dict[bytes, Any] = {}
+        for shard, store in enumerate(stores):
+            for key, kv in store.scan(b"\0", b"\0"):
+                if simulation.placement.shard_of(key) != shard:
+                    raise Violation(RULE, f"{key!r} is in shard {shard}")
+                got[key] = kv_pb2.KeyValue.FromString(kv)
+        self._same("keys", place, got, replay.states[revision])
+        at = max(revision, compacted)
+        leases = {lease: replay.ttls[lease] for lease in live_at(replay, place)}
+        for store in stores:
+            self._same("revision", place, store.revision, at)
+            self._same("leases", place, {lease: ttl for lease, ttl, _ in store.leases()}, leases)
+        for back in range(max(compacted, 1), revision):
+            then = {key: kv for store in stores for key, kv in store.scan(b"\0", b"\0", back)}
+            wanted = {key: kv.SerializeToString() for key, kv in replay.states[back].items()}
+            self._same(f"revision {back}", place, then, wanted)
+        users, tree = AuthState(), Tree()
+        for index, body in replay.rows:
+            feature, rows = decode(body, 0, len(body))
+            if index <= place and feature == RowsOf.AUTH:
+                users.take(rows)
+            elif index <= place and feature == RowsOf.V2:
+                tree.take(rows)
+        for store in stores:
+            kept = AuthState(store.feature_rows(RowsOf.AUTH))
+            self._same("users", place, _users(kept), _users(users))
+            if any(user.since < kept.revision for user in kept.users.values()):
+                raise Violation(RULE, f"tokens from before the backup at {place} count: {kept.users}")
+        kept_tree = Tree(stores[0].feature_rows(RowsOf.V2))
+        self._same("version 2", place, _nodes(kept_tree), _nodes(tree))
+
+    def _same(self, what: str, place: int, got: object, wanted: object) -> None:
+        if got != wanted:
+            raise Violation(RULE, f"{what} at {place} of the order: {got}, not {wanted}")
+
+
+def _users(state: AuthState) -> object:
+    roles = {r.name: {(p.key, p.range_end, p.kind) for p in r.permissions} for r in state.roles.values()}
+    return state.enabled, state.revision, {u.name: sorted(u.roles) for u in state.users.values()}, roles
+
+
+def _nodes(tree: Tree) -> object:
+    return tree.index, get_json(tree.root, b"", True, True, 0)

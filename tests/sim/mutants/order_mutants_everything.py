@@ -1,0 +1,115 @@
+"""Rules that only everything at once can see: each is taken out of the code, and a check must name it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.evaluate import feature_table
+from cluster.features.auth import judge
+from cluster.wire.messages import Method
+from node.backup import build as backup
+from node.backup import users
+from node.members.changes import Changes
+from node.members.roster import Roster
+from node.serving.v2 import V2Tree
+from node.storage import Position
+from tests.sim.everything.order_backups import RULE
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass
+class Mutant:
+    """One rule less."""
+
+    remove: Callable[[Patch], None]
+    rules: tuple[str, ...]  # that may notice it
+    shards: int = 2
+    first: int = 0  # seed
+
+    def __str__(self) -> str:
+        return self.remove.__name__
+
+
+def anybody_changes_the_members(patch: Patch) -> None:
+    """MEMBERS is root's alone."""
+    patch.setitem(judge._NEEDS, Method.MEMBERS, lambda asked, body: None)
+
+
+def v2_goes_on_while_users_are_on(patch: Patch) -> None:
+    """Users of version 3 are none of version 2's."""
+    evaluate = feature_table.WRITES[Method.V2_WRITE]
+
+    class NoUsers:
+        def __init__(self, leader: Any) -> None:
+            self._leader, self.auth = leader, type("Off", (), {"enabled": False})
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._leader, name)
+
+    patch.setitem(feature_table.WRITES, Method.V2_WRITE, lambda leader, body: evaluate(NoUsers(leader), body))  # type: ignore[arg-type]
+
+
+def v2_ends_what_is_not_over(patch: Patch) -> None:
+    """A leader goes by its wall, and by nothing later."""
+    look = V2Tree.look
+
+    def early(self: V2Tree) -> None:
+        machine: Any = self._node.machine
+        wall, machine.wall_time = machine.wall_time, lambda: wall() + 1.5
+        try:
+            look(self)
+        finally:
+            machine.wall_time = wall
+
+    patch.setattr(V2Tree, "look", early)
+
+
+def who_was_removed_is_not_told(patch: Patch) -> None:
+    """A host that group 0 has let go ends, and is told so by the others."""
+    patch.setattr(Roster, "is_removed", lambda self, member_id: False)
+
+
+def a_shard_that_is_behind_is_taken(patch: Patch) -> None:
+    """A backup is of shard 0's place of the order: the others are there, or further."""
+
+    class Anything(Position):
+        order_index = property(lambda self: 0)  # type: ignore[assignment]
+
+    class Checkpoint(backup.Checkpoint):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            self.position = Anything(*self.position)
+
+    patch.setattr(backup, "Checkpoint", Checkpoint)
+
+
+def tokens_of_before_count(patch: Patch) -> None:
+    """Tokens were signed by the cluster that the backup is of."""
+
+    class User(users.User):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args[:4], 0)
+
+    patch.setattr(users, "User", User)
+
+
+def removals_are_answered_when_they_are_logged(patch: Patch) -> None:
+    """MemberRemove is answered once the host is out of every group."""
+    patch.setattr(Changes, "_finished", lambda self, change: True)
+
+
+MUTANTS = [
+    Mutant(removals_are_answered_when_they_are_logged, ("liveness", "I2", "I17")),
+    Mutant(anybody_changes_the_members, ("P1",)),
+    Mutant(v2_goes_on_while_users_are_on, ("v2: nobody writes while",)),
+    Mutant(v2_ends_what_is_not_over, ("v2: no node ends early",)),
+    Mutant(who_was_removed_is_not_told, ("liveness",)),
+    Mutant(a_shard_that_is_behind_is_taken, (RULE,)),
+    Mutant(tokens_of_before_count, (RULE,)),
+]
