@@ -23,6 +23,8 @@ class _Node:
         self.writes: Any = None
         self.store: Any = None
         self.taken: list[int] = []
+        changes = SimpleNamespace(submit=lambda link, rid, body, principal: self.taken.append(Method.MEMBERS))
+        self.roster: Any = SimpleNamespace(changes=changes)
         self.admission = Admission(self)  # type: ignore[arg-type]
 
     def catch_up(self) -> None:
