@@ -129,7 +129,10 @@ class Backups:
                 got[key] = kv_pb2.KeyValue.FromString(kv)
         self._same("keys", place, got, replay.states[revision])
         at = max(revision, compacted)
-        leases = {lease: replay.ttls[lease] for lease in live_at(replay, place)}
+        leases = {
+            lease: next(life.ttl_s for life in reversed(replay.lives[lease]) if life.granted <= place)
+            for lease in live_at(replay, place)
+        }
         for store in stores:
             self._same("revision", place, store.revision, at)
             self._same("leases", place, {lease: ttl for lease, ttl, _ in store.leases()}, leases)

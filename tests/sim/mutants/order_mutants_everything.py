@@ -109,7 +109,7 @@ MUTANTS = [
     Mutant(anybody_changes_the_members, ("P1",)),
     Mutant(v2_goes_on_while_users_are_on, ("v2: nobody writes while",)),
     Mutant(v2_ends_what_is_not_over, ("v2: no node ends early",)),
-    Mutant(who_was_removed_is_not_told, ("liveness",)),
+    Mutant(who_was_removed_is_not_told, ("liveness", "I23")),
     Mutant(a_shard_that_is_behind_is_taken, (RULE,)),
     Mutant(tokens_of_before_count, (RULE,)),
 ]
