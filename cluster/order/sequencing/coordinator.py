@@ -267,8 +267,8 @@ class Coordinator(Generic[T]):
         if wide.leaderless and not self._leads(wide.leaderless):
             return False  # asked for each that waits, in each run
         touches, looks_at = self._touches(wide), self._looks_at(wide)
-        if looks_at:  # its keys may hang anywhere (H6)
-            touches = {shard: touches.get(shard, []) for shard in range(1, self._placement.shards)}
+        if looks_at:
+            touches = self._in_all_shards(touches)
         wide.leaderless = next((shard for shard in touches if not self._leads(shard)), 0)
         if wide.leaderless:
             return False
@@ -301,6 +301,10 @@ class Coordinator(Generic[T]):
         }
         self._send(wide, now_ms)
         return True
+
+    def _in_all_shards(self, touches: dict[int, list[Touch]]) -> dict[int, list[Touch]]:
+        """The keys of a lease may hang in any shard (H6)."""
+        return {shard: touches.get(shard, []) for shard in range(1, self._placement.shards)}
 
     def _looks_at(self, wide: Wide[T]) -> list[int]:
         """The leases whose keys decide what it does, or whether its client may."""

@@ -63,7 +63,8 @@ class LeaseTimes:
         replay = self._simulation.checker.replay
         self._promoted_at = self._simulation.now
         self._left = {lease: left for lease, left in replay.left.items() if left and lease in replay.live}
-        self._simulation.checker.kinds["a new sequencer counts by a checkpoint"] += len(self._left)
+        if self._left:
+            self._simulation.checker.kinds["a new sequencer counts by a checkpoint"] += len(self._left)
 
     def runs_out(self, lease: int, replay: Replay) -> float:
         """When a lease's time is over at the latest, unless it is renewed or another sequencer comes."""

@@ -208,7 +208,7 @@ class V2Clients:
         if any(one != shown[0] for one in (*shown, *stored)):
             raise Violation("v2: all replicas are equal, and are what they have stored", f"{shown} {stored}")
         self._dark_while_users()
-        first = min(self._log)
+        first = min(self._log, default=4)
         if sorted(self._log) != list(range(first, last + 1)) or first != 4:
             raise Violation("v2: one event for each index", f"{sorted(self._log)} up to {last}")
         for answer, prefix in self._written:

@@ -35,16 +35,6 @@ def test_all_that_an_operator_and_clients_do_at_once(shards: int) -> None:
     assert {what: done[what] for what, count in least.items() if done[what] < count} == {}
 
 
-# Seeds that failed once, by shards, with what was wrong
-MENDED: dict[tuple[int, int], str] = {}
-
-
-@pytest.mark.longer
-@pytest.mark.parametrize(("shards", "seed"), sorted(MENDED))
-def test_what_failed_once(shards: int, seed: int) -> None:
-    run(seed, shards)
-
-
 @pytest.mark.longer
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", order_mutants_everything.MUTANTS, ids=str)

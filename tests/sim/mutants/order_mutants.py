@@ -307,13 +307,7 @@ def locks_are_let_go_at_once(patch: Patch) -> None:
 
 def revokes_lock_one_shard(patch: Patch) -> None:
     """H6: all shards take part in a revoke."""
-    touches = Coordinator._touches
-
-    def few(self: Any, wide: Any) -> Any:
-        found = touches(self, wide)
-        return {1: []} if wide.leases else found
-
-    patch.setattr(Coordinator, "_touches", few)
+    patch.setattr(Coordinator, "_in_all_shards", lambda self, touches: touches or {1: []})
 
 
 def cuts_anything_reported(patch: Patch) -> None:

@@ -26,8 +26,6 @@ class _Node:
         self.roster: Any = SimpleNamespace(changes=changes)
         self.changes: list[tuple[bytes, Principal]] = []
         self.taken: list[int] = []
-        changes = SimpleNamespace(submit=lambda link, rid, body, principal: self.taken.append(Method.MEMBERS))
-        self.roster: Any = SimpleNamespace(changes=changes)
         self.admission = Admission(self)  # type: ignore[arg-type]
 
     def catch_up(self) -> None:
