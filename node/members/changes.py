@@ -1,18 +1,17 @@
-"""Wishes for members at the leader of shard 0: granted one after the other, logged, and then carried
-through all groups.
+"""Changes of members at the leader of shard 0: granted one after the other, logged, and carried through all
+groups.
 
 A wish (add, remove, update, promote) that ``cluster.members.checks`` grants becomes a row of the table, in
-the order. It is judged when its turn comes, by what the groups' leaders say and its client may do then. Once
-the row is applied, every host shows it, and it survives every crash. What the groups then have to do follows
-from the table alone (``cluster.members.goals``): the leader of shard 0 asks the groups' leaders where they
-stand, every heartbeat while anything is due, and for the change whose turn it is. Another leader goes on
-where this one ended.
+the order. It is judged in its turn, by what the groups' leaders and its client's rights are then. Once the
+row is applied, every host shows it, and it survives every crash. What the groups then have to do follows from
+the table alone (``cluster.members.goals``). The leader of shard 0 asks the groups' leaders where they stand:
+every heartbeat while anything is due, and for the change whose turn it is. A new leader goes on from there.
 
-Its client acts by the answer, so it comes when it is true. To add or update: once the row is applied. To
-promote: once the host votes in every group. To remove: once group 0, which is the last one (H12), has
-committed that the host is out; whoever keeps the store going has that on its disk then. A leader that removes
-itself hands over first, so it waits for that as a follower. Who waits longer than its time does not learn
-what came of it.
+A wish is answered when it is true. To add or update: once the row is applied. To promote: once the host
+votes in every group. To remove: once group 0, the last one (H12), has committed that the host is out, for
+then a majority of the rest has that on disk. A leader that removes itself hands over first, so it waits as
+a follower. A follower that was asked to promote asks the groups' leaders itself. A wish that outlives its
+time gets no answer.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ from cluster.members import checks, goals
 from cluster.members.host_changes import HostChange, Kind
 from cluster.members.table import Host
 from cluster.pb import rpc_pb2
-from cluster.raft import Role
-from cluster.settings import NodeSettings
+from cluster.raft import Configuration, Role
 from cluster.wire.messages import (
     HEAD,
     LEADER,
@@ -53,13 +51,11 @@ from node.links.fronts import FrontLink, say_not_leader
 from node.members.group import GroupNode, Standing, asked_for, carry_out, request, standing
 
 if TYPE_CHECKING:
-    import asyncio
 
     from node.machine import NodeMachine
     from node.replica.role import Role as NodeRole
     from node.replica.writes import Writes
     from node.serving.reads import Reads
-    from node.storage import StateStore
 
 log = structlog.get_logger("members")
 
@@ -68,39 +64,26 @@ _MOST_WISHES = 64
 
 @dataclass(slots=True)
 class Wish:
-    """One request of a client."""
-
     link: FrontLink | None  # None: an internal one
     rid: int
     kind: int
     body: bytes
-    strict: bool = True  # whether the quorum is looked at: the host that was asked says so
-    row: bytes = b""  # what it has become
+    strict: bool = True  # whether the quorum is looked at: the asked host's setting
+    row: bytes = b""  # of the table, once granted
     principal: Principal = NOBODY
-    number: int = 0  # of the questions asked since it came, the first one
+    number: int = 0  # of the first question that was asked since it came
 
 
 class ChangesNode(GroupNode, Protocol):
-    """What wishes for members need of their node."""
-
-    settings: NodeSettings
     machine: NodeMachine
-    loop: asyncio.AbstractEventLoop
     writes: Writes
     reads: Reads
     role: NodeRole
-    store: StateStore
-
-    def now_ms(self) -> int:
-        """Raft's time."""
-
-    def mark_dirty(self, link: FrontLink) -> None:
-        """Something is queued on this link."""
 
 
 class Changes:
-    """Of one host's node 0. Elsewhere nothing is ever submitted, and nothing goes on; what its leader asks of
-    a group is carried out everywhere."""
+    """Of each node. Wishes are submitted to node 0 alone; every group's leader carries out what it is
+    asked."""
 
     def __init__(self, node: ChangesNode) -> None:
         self._node = node
@@ -109,15 +92,18 @@ class Changes:
         self._unfinished: list[tuple[Wish, HostChange]] = []  # applied; answered when the groups follow
         self._questions = 0  # asked of groups' leaders
         self._heard: dict[int, int] = {}  # by group: the latest question that was answered
-        self._newest_term = 0  # of those who asked for changes of this group
+        self._newest_term = 0  # of the leaders of shard 0 that asked for changes of this group
+        self._asking: list[tuple[FrontLink, int]] = []  # for a change of it that is not committed yet
         self._groups: dict[int, Standing] = {}
         self._asked: dict[int, tuple[HostChange | None, float]] = {}  # by group: what for, and when
         self._idle = False  # every group is what the table says
+        # the change that is to begin, its configuration, and the order record that was committed last by then
+        self._begins: tuple[HostChange, Configuration, int] | None = None
 
     # -- wishes
 
     def submit(self, link: FrontLink, rid: int, body: bytes, principal: Principal = NOBODY) -> None:
-        """Take in a wish: its kind (u8) and the request."""
+        """Take in a wish: its kind (u8) and the request. EtcdError."""
         if not self._leads:
             say_not_leader(self._node.raft, link, rid)
             self._node.mark_dirty(link)
@@ -128,17 +114,19 @@ class Changes:
             self._wishes.append(
                 Wish(link, rid, kind, body[1:], not lax, principal=principal, number=self._questions + 1)
             )
-            self._idle = False
-            self._asked.clear()  # it is judged by what is said from now on
-            self._look()
+            self._ask_anew()
 
     def want(self, host: Host) -> None:
-        """A wish of nobody's, which is granted as it is once it is its turn: for drills."""
+        """A row that no client asked for, granted in its turn: for drills."""
         if self._leads and not self._wishes and self._logged is None:
             self._wishes.append(Wish(None, 0, 0, b"", row=host.encode(), number=self._questions + 1))
-            self._idle = False
-            self._asked.clear()
-            self._look()
+            self._ask_anew()
+
+    def _ask_anew(self) -> None:
+        """A wish came: it is judged by answers from now on."""
+        self._idle = False
+        self._asked.clear()
+        self._look()
 
     @property
     def _leads(self) -> bool:
@@ -147,27 +135,29 @@ class Changes:
         return leader is not None and node.raft.role is Role.LEADER and node.raft.term == leader.term
 
     def leading(self) -> None:
-        """This node begins to lead shard 0: what another one has begun goes on."""
+        """This node begins to lead shard 0, and goes on with what another leader began."""
         self._groups.clear()
         self._asked.clear()
+        self._begins = None
         self._idle = False
+        self._look()
+
+    def another_leads(self, shard: int) -> None:
+        """Another host leads this shard's group: ask it at once for what is due."""
+        self._asked.pop(shard, None)
+        if not self._idle:
+            self._look()
 
     def resign(self) -> None:
-        """It leads no more: nothing that waits was logged; what was logged has an unknown fate (I23). A
-        removal that is applied goes on elsewhere, and is seen from here."""
+        """This node ceases to lead. A waiting wish was not logged; a logged one has an unknown fate (I23).
+        A change that is applied goes on elsewhere, and is observed from here."""
+        self._tell_asking()
         wishes, self._wishes = self._wishes, deque()
         for wish in wishes:
             self._say(wish, Status.NOT_LEADER, LEADER.pack(self._node.raft.leader_id, self._node.raft.term))
         if self._logged is not None:
             wish, self._logged = self._logged, None
-            self._say_unknown(wish)
-        for wish, change in self._unfinished:
-            if change.kind is not Kind.REMOVE:
-                self._say_unknown(wish)
-        self._unfinished = [(wish, change) for wish, change in self._unfinished if change.kind is Kind.REMOVE]
-
-    def _say_unknown(self, wish: Wish) -> None:
-        self._say(wish, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+            self._say(wish, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
 
     def _say(self, wish: Wish, status: int, body: bytes) -> None:
         if wish.link is not None:
@@ -175,13 +165,12 @@ class Changes:
             self._node.mark_dirty(wish.link)
 
     def applied(self, rows: list[bytes]) -> None:
-        """Rows of the table were applied here."""
         self._idle = False
         wish = self._logged
         if wish is not None and wish.row in rows:
             self._logged = None
             self._asked.clear()
-            for other in self._wishes:  # what was said before is not judged by
+            for other in self._wishes:  # earlier answers do not count
                 other.number = max(other.number, self._questions + 1)
             if wish.link is not None:
                 follows = {MEMBER_REMOVE: Kind.REMOVE, MEMBER_PROMOTE: Kind.PROMOTE}.get(wish.kind)
@@ -193,7 +182,6 @@ class Changes:
         self._finish()
 
     def _finish(self) -> None:
-        """Answer those whose change every group has committed, and forget those whose time is over."""
         if not self._unfinished:
             return
         waiting = []
@@ -205,12 +193,14 @@ class Changes:
         self._unfinished = waiting
 
     def _finished(self, change: HostChange) -> bool:
+        group_0 = self._node.raft.committed_configuration
         if change.kind is Kind.REMOVE:  # H12: it leaves group 0 last
-            return change.member_id not in self._node.raft.committed_configuration.members()
-        return self._everywhere(lambda group: change.member_id in group.committed.voters)
+            return change.member_id not in group_0.members()
+        return change.member_id in group_0.voters and self._everywhere(
+            lambda group: change.member_id in group.committed.voters, first=1)
 
-    def _everywhere(self, holds: Callable[[Standing], bool]) -> bool:
-        shards = range(self._node.settings.common.shard_count)
+    def _everywhere(self, holds: Callable[[Standing], bool], first: int = 0) -> bool:
+        shards = range(first, self._node.settings.common.shard_count)
         return all(shard in self._groups and holds(self._groups[shard]) for shard in shards)
 
     def _say_done(self, wish: Wish) -> None:
@@ -231,17 +221,13 @@ class Changes:
             new = Host.decode(wish.row)
             return rpc_pb2.MemberAddResponse(
                 member=rpc_pb2.Member(ID=new.member_id, peerURLs=new.peer_urls, isLearner=new.learner),
-                members=members,
-            )
+                members=members)
         kind = {
-            MEMBER_REMOVE: rpc_pb2.MemberRemoveResponse,
-            MEMBER_UPDATE: rpc_pb2.MemberUpdateResponse,
-            MEMBER_PROMOTE: rpc_pb2.MemberPromoteResponse,
-        }[wish.kind]
+            MEMBER_REMOVE: rpc_pb2.MemberRemoveResponse, MEMBER_UPDATE: rpc_pb2.MemberUpdateResponse,
+            MEMBER_PROMOTE: rpc_pb2.MemberPromoteResponse}[wish.kind]
         return kind(members=members)
 
     def _grant(self) -> None:
-        """The first wish that can be granted becomes a row; those before it are refused."""
         node = self._node
         leader = node.writes.leader
         assert leader is not None
@@ -249,7 +235,7 @@ class Changes:
             wish = self._wishes.popleft()
             if wish.link is not None:
                 if not wish.link.awaits(wish.rid):
-                    continue  # its client has been told that it took too long
+                    continue  # its client was told that it took too long
                 try:
                     judge(leader.auth, wish.principal, Method.MEMBERS, wish.body, node.store)
                     wish.row = self._judged(wish).encode()
@@ -266,14 +252,10 @@ class Changes:
         settings, table = node.settings, node.roster.table
         election_ms = settings.common.election_timeout_ms
         facts = checks.Facts(
-            node.roster.started(),
-            node.roster.connected_s,
+            node.roster.started(), node.roster.connected_s,
             lambda member_id: self._everywhere(lambda group: member_id in group.committed.voters),
             lambda member_id: self._everywhere(lambda group: group.alive(member_id, election_ms)),
-            self._share,
-            wish.strict,
-            settings.max_learners,
-        )
+            self._share, wish.strict, settings.max_learners)
         if wish.kind == MEMBER_ADD:
             new = parse(rpc_pb2.MemberAddRequest.FromString, wish.body)
             return checks.add(table, facts, new.peerURLs, new.isLearner, int(node.machine.wall_time()))
@@ -287,31 +269,50 @@ class Changes:
     # -- the groups
 
     def asked(self, link: FrontLink, rid: int, body: bytes) -> None:
-        """RECONFIGURE: the leader of shard 0 asks the leader of this group."""
-        node, raft = self._node, self._node.raft
+        """RECONFIGURE: the leader of shard 0 asks the leader of this group. Answered once the change is
+        committed, or with the next heartbeat."""
+        raft = self._node.raft
         if raft.role is Role.LEADER:
             change, term = asked_for(body)
+            self._asking.append((link, rid))
             self._newest_term = max(self._newest_term, term)
             if change is not None and term in (0, self._newest_term):
                 self._carry_out(change)
-            link.answer(rid, Status.OK, standing(raft, node.now_ms()).encode())
+            if change is not None and raft.configuration != raft.committed_configuration:
+                return
         else:
-            say_not_leader(raft, link, rid)
-        node.mark_dirty(link)
+            self._asking.append((link, rid))
+        self._tell_asking()
+
+    def _tell_asking(self) -> None:
+        node, asking = self._node, self._asking
+        if asking:
+            self._asking = []
+            for link, rid in asking:
+                if node.raft.role is Role.LEADER:
+                    link.answer(rid, Status.OK, standing(node.raft, node.now_ms()).encode())
+                else:
+                    say_not_leader(node.raft, link, rid)
+                node.mark_dirty(link)
 
     def _carry_out(self, change: HostChange) -> None:
         carry_out(self._node, change, self._node.now_ms(), self._node.settings.common.election_timeout_ms)
 
     def look(self) -> None:
-        """Every heartbeat."""
+        """Each heartbeat, and when other hosts have more on disk."""
+        self._tell_asking()
         self._finish()
-        if self._leads and not self._idle:
+        if self._leads:
+            if not self._idle:
+                self._ask_all()
+                self._look()
+        elif any(change.kind is Kind.PROMOTE for _, change in self._unfinished):
             self._ask_all()
-            self._look()
 
     def moved(self) -> None:
-        """The table, or this group's configuration, is another one."""
+        """The table, or this group's configuration, has changed."""
         self._idle = False
+        self._tell_asking()
         if self._leads:
             self._look()
         self._finish()
@@ -322,13 +323,10 @@ class Changes:
                 self._ask(shard, None)
 
     def _overdue(self, shard: int) -> bool:
-        return (
-            self._node.loop.time() - self._asked[shard][1]
-            >= self._node.settings.common.heartbeat_interval_ms / 1000
-        )
+        heartbeat_s = self._node.settings.common.heartbeat_interval_ms / 1000
+        return self._node.loop.time() - self._asked[shard][1] >= heartbeat_s
 
     def _look(self) -> None:
-        """What is due now?"""
         node = self._node
         if not self._leads:
             return
@@ -339,9 +337,10 @@ class Changes:
             return
         hosts, committed = node.roster.table.hosts, [self._groups[shard].committed for shard in shards]
         if self._logged is not None:
-            return  # it says what comes next, perhaps
+            return  # its row may say what comes next
         settled = goals.settled(hosts, committed, [self._groups[shard].in_effect for shard in shards])
-        due = goals.due(hosts, committed, self._caught_up, may_promote=not self._wishes)
+        due = goals.due(
+            hosts, committed, self._caught_up, may_promote=not self._wishes, covered=self._covered)
         if due is not None:
             for shard in due.groups:
                 self._ask(shard, due.change)
@@ -364,33 +363,20 @@ class Changes:
         if asked is not None and asked[0] == change and not self._overdue(shard):
             return
         self._asked[shard] = change, now
+        if change is not None:
+            log.info("changing the members of a group", shard=shard, change=change.kind.name.lower(),
+                     member=f"{change.member_id:x}")
         if shard == 0:
             if change is not None:
-                log.info(
-                    "changing the members of a group",
-                    shard=0,
-                    change=change.kind.name.lower(),
-                    member=f"{change.member_id:x}",
-                )
                 self._carry_out(change)
             return
-        if change is not None:
-            log.info(
-                "changing the members of a group",
-                shard=shard,
-                change=change.kind.name.lower(),
-                member=f"{change.member_id:x}",
-            )
         self._questions += 1
         node.role.ask_leader(
-            shard,
-            Method.RECONFIGURE,
-            partial(request, change, node.raft.term),
-            partial(self._told, shard, self._questions),
-        )
+            shard, Method.RECONFIGURE, partial(request, change, node.raft.term if self._leads else 0),
+            partial(self._told, shard, self._questions))
 
     def _told(self, shard: int, question: int, status: int, data: bytes) -> bool:
-        if status == Status.OK and self._leads:
+        if status == Status.OK and (self._leads or self._unfinished):
             try:
                 said = Standing.decode(data)
             except ValueError as e:
@@ -406,13 +392,22 @@ class Changes:
         return False
 
     def _caught_up(self, member_id: int) -> bool:
-        """Whether a learner is close behind every group's leader."""
         election_ms = self._node.settings.common.election_timeout_ms
         peers = [group.peers.get(member_id) for group in self._groups.values()]
         return all(p is not None and p.behind <= goals.CAUGHT_UP and p.silent_ms < election_ms for p in peers)
 
+    def _covered(self, change: HostChange, target: Configuration) -> bool:
+        """Whether a majority of the voters after a change has durably applied all that was in order when
+        it became due, in every shard (I17). Records that any host has dropped by then are not later ones."""
+        node, begins = self._node, self._begins
+        if begins is None or begins[:2] != (change, target):
+            begins = self._begins = change, target, node.raft.commit_index
+            log.info("a member change waits until a majority of the new voters has the order on disk",
+                     change=change.kind.name.lower(), member=f"{change.member_id:x}", order_index=begins[2])
+        return node.role.covers(target.voters, begins[2])
+
     def _share(self, member_id: int) -> float:
-        """What it has of the log of the group where it has least; -1: not known."""
+        """The share of the log that it has, of the group where it has least; -1: unknown."""
         if len(self._groups) < self._node.settings.common.shard_count:
             return -1.0
         peers = [group.peers.get(member_id) for group in self._groups.values()]

@@ -1,5 +1,4 @@
-"""A change of hosts in one Raft group: carried out by its leader, and told to the leader of shard 0, which
-asks for it."""
+"""A change of hosts in one Raft group: carried out by its leader, and told to the leader of shard 0."""
 
 from __future__ import annotations
 
@@ -11,32 +10,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cluster.members import host_changes
 from cluster.members.host_changes import HostChange, Kind
 from cluster.raft import Configuration, Raft, RaftError, Role
+from node.any_node import AnyNode
 
 if TYPE_CHECKING:
     from node.members.roster import Roster
     from node.upkeep.upkeep import Upkeep
 
-_UNHEARD = 1 << 32  # entries that one is behind who has not answered
+_UNHEARD = 1 << 32  # entries that a member is behind that has not answered
 REQUEST = struct.Struct("<BQQ")  # kind of change (0: only tell), member ID, the asker's term in group 0
 REQUEST_8 = struct.Struct("<BQ")  # the same on links of version 8
 NAMES_TERM = 9  # version of links from which on a request names the term
 
 
-class GroupNode(Protocol):
-    """What a change of hosts in a node's group needs of it."""
-
-    raft: Raft
+class GroupNode(AnyNode, Protocol):
     roster: Roster
     upkeep: Upkeep
-
-    def wake(self) -> None:
-        """Have a tick run."""
 
 
 @dataclass(slots=True, frozen=True)
 class Learner:
-    """How far a member of the group is."""
-
     behind: int  # entries of the leader's log
     share: float  # of the leader's log that it has
     silent_ms: int  # since it was heard
@@ -44,7 +36,7 @@ class Learner:
 
 @dataclass(slots=True, frozen=True)
 class Standing:
-    """Where a group stands, as its leader says."""
+    """Where a group is, as its leader says."""
 
     term: int
     committed: Configuration
@@ -53,11 +45,10 @@ class Standing:
 
     @property
     def in_effect(self) -> Configuration:
-        """What the group goes by."""
         return self.latest or self.committed
 
     def alive(self, member_id: int, election_ms: int) -> bool:
-        """Whether the group's leader hears a member, or is it."""
+        """Whether the group's leader hears a member, or is that member."""
         peer = self.peers.get(member_id)
         return member_id in self.committed.voters if peer is None else peer.silent_ms < election_ms
 
@@ -71,7 +62,7 @@ class Standing:
 
     @classmethod
     def decode(cls, data: bytes) -> Standing:
-        """What :meth:`encode` made. ValueError otherwise."""
+        """ValueError if :meth:`encode` did not make it."""
         try:
             raw: dict[str, Any] = json.loads(data)
             peers = {int(i, 16): Learner(int(p[0]), float(p[1]), int(p[2])) for i, p in raw["peers"].items()}
@@ -82,13 +73,12 @@ class Standing:
 
 
 def standing(raft: Raft, now_ms: int) -> Standing:
-    """Of the group that this node leads."""
     last = max(raft.last_index, 1)
     return Standing(
         raft.term,
         raft.committed_configuration,
         {
-            # who has not answered yet is probed, and has nothing
+            # a member that has not answered yet is probed, and has nothing
             member_id: Learner(
                 last - peer.match if peer.state == "replicate" else last + _UNHEARD,
                 peer.match / last,
@@ -101,8 +91,8 @@ def standing(raft: Raft, now_ms: int) -> Standing:
 
 
 def carry_out(node: GroupNode, change: HostChange, now_ms: int, election_ms: int) -> None:
-    """Ask Raft for it, if the table that is applied here wants it and it can be committed. What is refused
-    now is asked for again (``node.members.changes``)."""
+    """Propose a change to Raft, if the applied table wants it and it can be committed. What is refused now
+    is asked for again (``node.members.changes``)."""
     raft = node.raft
     if raft.role is not Role.LEADER or change.done(raft.configuration) or raft.transferring:
         return
@@ -124,15 +114,13 @@ def carry_out(node: GroupNode, change: HostChange, now_ms: int, election_ms: int
 
 
 def request(change: HostChange | None, term: int, version: int) -> bytes:
-    """What the leader of shard 0 asks a group's leader on a link of this version; None: only where the group
-    stands."""
+    """What the leader of shard 0 asks a group's leader on a link of this version; None: only its standing."""
     kind, member_id = (0, 0) if change is None else (change.kind, change.member_id)
     return REQUEST.pack(kind, member_id, term) if version >= NAMES_TERM else REQUEST_8.pack(kind, member_id)
 
 
 def asked_for(body: bytes) -> tuple[HostChange | None, int]:
-    """The change that the leader of shard 0 asks for (None: it only asks where the group stands), and its
-    term (0: it does not say). ValueError if it is no such request."""
+    """The change that the leader of shard 0 asks for (None: none), and its term (0: not told). ValueError."""
     try:
         kind, member_id, *term = (REQUEST_8 if len(body) == REQUEST_8.size else REQUEST).unpack(body)
         return (HostChange(Kind(kind), member_id) if kind else None), (term[0] if term else 0)

@@ -1,8 +1,8 @@
 """The table of members at one node, and everything of the node that follows it.
 
-Whom a node talks to: the members of the table, and whoever its own group still has, for a host that is
-removed takes part until its group has let it go. Messages are refused by group and by its committed
-configuration (H12): a host out of group 0, its last one, is told so, and ends for good.
+A node talks to the members of the table and of its own group, for a removed host takes part until its
+group has let it go. Messages are refused by group and by its committed configuration (H12): a host out of
+group 0, its last one, is told so, and ends for good.
 """
 
 from __future__ import annotations
@@ -14,99 +14,109 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from cluster.errors import EtcdError
+from cluster.features.auth.principal import Principal
+from cluster.members import goals
 from cluster.members.checks import checked_urls
 from cluster.members.described import Running
 from cluster.members.table import Host, Table
 from cluster.pb import rpc_pb2
-from cluster.raft import Raft
-from cluster.settings import NodeSettings, Peer
+from cluster.settings import Peer
 from cluster.wire.messages import Status
+from node.any_node import AnyNode
 from node.links.fronts import FrontLink
 from node.links.peers import REMOVED
-from node.members.changes import Changes
 
 if TYPE_CHECKING:
-    import asyncio
 
     from node.links.fronts import Fronts
     from node.links.peers import Peers
-    from node.storage import StateStore
 
 log = structlog.get_logger("members")
 
-MOST_TOLD = 64  # members that this node has not heard of; the first one gives way
-REMOVED_FILE = "removed"  # in a node's directory: this host was removed, and does not start any more
+MOST_TOLD = 64  # addresses that members told; the first one gives way
+TURN_S = 3.0  # a member is dialled where it says, then where the table says, for so long each
+REMOVED_FILE = "removed"  # in a node's directory: this host was removed, and never starts again
 
 
-class RosterNode(Protocol):
-    """What follows the table of members, and what it is read from."""
-
-    settings: NodeSettings
-    loop: asyncio.AbstractEventLoop
-    raft: Raft
-    store: StateStore
+class RosterNode(AnyNode, Protocol):
     peers: Peers
     fronts: Fronts
 
-    def wake(self) -> None:
-        """Have a tick run."""
+    def fail(self, reason: str) -> None: ...
 
-    def fail(self, reason: str) -> None:
-        """End this process for a reason that a restart would not mend."""
+
+class MemberChanges(Protocol):
+    """What is asked of ``node.members.changes.Changes``."""
+
+    def submit(self, link: FrontLink, rid: int, body: bytes, principal: Principal = ...) -> None: ...
+    def want(self, host: Host) -> None: ...
+    def asked(self, link: FrontLink, rid: int, body: bytes) -> None: ...
+    def leading(self) -> None: ...
+    def resign(self) -> None: ...
+    def another_leads(self, shard: int) -> None: ...
+    def look(self) -> None: ...
+    def applied(self, rows: list[bytes]) -> None: ...
+    def moved(self) -> None: ...
+    def left(self) -> None: ...
 
 
 class Roster:
-    """Of one node."""
-
-    def __init__(self, node: RosterNode, changes: Changes) -> None:
+    def __init__(self, node: RosterNode, changes: MemberChanges) -> None:
         self._node = node
         self.table = Table(node.settings.common.peers, node.store.hosts())
         self.changes = changes
         self.left = False  # this host was removed
-        self.ends = True  # then; off in drills
+        self.ends = True  # when it was removed; off in drills
         self._running = False
-        self._connected: dict[int, float] = {}  # members that links were found to stand to, since when
-        # where members are, as they say, that this node has not heard of, or does not reach
-        self._told: dict[int, Host] = {}
+        self._connected: dict[int, float] = {}  # members with a link that works, since when
+        # where members are that this node does not know or reach, as they tell; since when
+        self._told: dict[int, tuple[Host, float]] = {}
         self.table.subscribe(self._changed)
 
     def start(self) -> None:
-        """Peers are there, and follow from now on."""
         self._running = True
         self.configured()
+
+    @property
+    def votes_change(self) -> bool:
+        """Whether other hosts are to vote in this node's group."""
+        return goals.votes_change(
+            self.table.hosts, self._node.raft.configuration, lambda member_id: self.connected_s(member_id) > 0
+        )
 
     # -- what is applied here
 
     def applied(self, rows: list[bytes]) -> None:
-        """Rows of the table, in their order."""
         self.table.take(rows)
         self.changes.applied(rows)
 
     def replaced(self) -> None:
-        """Another state was installed."""
         self.table.replace(self._node.store.hosts())
 
     def greet(self, link: FrontLink) -> None:
-        """A front's link is new: it knows the hosts that it was made with."""
+        """A front's link is new: it knows the hosts of its start."""
         if self._node.settings.shard == 0 and self.table.moved:
             link.answer(0, Status.MEMBERS, self.table.encode_all())
 
-    # -- whom this node talks to
+    # -- the peers
 
     def reachable(self) -> dict[int, Peer]:
-        """Every other host that this node has to do with."""
         node = self._node
         raft, table = node.raft, self.table
         wanted = {host.member_id for host in table.members}
         wanted |= raft.configuration.members() | raft.committed_configuration.members() | raft.peers().keys()
         wanted.discard(raft.id)
         found = {i: table.peer(i) for i in sorted(wanted) if i in table.hosts}
-        return found | {i: host.peer for i, host in self._told.items()}
+        now = node.loop.time()
+        for member_id, (host, since) in self._told.items():
+            if member_id not in found or (now - since) // TURN_S % 2 == 0:
+                found[member_id] = host.peer
+        return found
 
     def told(self, member_id: int, description: bytes) -> None:
-        """A member that this node has not heard of, or that is not where the table says, has told who belongs
-        to the cluster. Where it is itself counts until the table changes; its row comes with the log, which
-        may be its own to send."""
+        """A member that this node does not know, or does not find where the table says, has told where it
+        is. It is dialled there until the table changes, for its row comes with the log, which may be its
+        own to send. The table's address takes turns: a member that has just moved may tell an old one."""
         try:
             running = Running.decode(description)
         except ValueError:
@@ -120,16 +130,18 @@ class Roster:
             return
         known = self.table.hosts.get(member_id)
         if known is None or tuple(sorted(known.peer_urls)) != urls:
-            self._told[member_id] = Host(member_id, told.name, urls, told.learner)
+            host = Host(member_id, told.name, urls, told.learner)
+            before = self._told.get(member_id)
+            if before is None or before[0] != host:  # else its turns go on
+                self._told[member_id] = host, self._node.loop.time()
             if len(self._told) > MOST_TOLD:
                 del self._told[next(iter(self._told))]
-        else:  # the table is right: it cannot be reached there, which may be a matter of the network
+        else:  # the table is right
             self._told.pop(member_id, None)
         self.look()
 
     @property
     def others(self) -> list[int]:
-        """The other members, by ID."""
         return [h.member_id for h in self.table.members if h.member_id != self._node.raft.id]
 
     def is_removed(self, member_id: int) -> bool:
@@ -139,7 +151,7 @@ class Roster:
 
     def _changed(self) -> None:
         node = self._node
-        self._told = {i: host for i, host in self._told.items() if i not in self.table.hosts}
+        self._told = {i: told for i, told in self._told.items() if i not in self.table.hosts}
         log.info(
             "members",
             shard=node.settings.shard,
@@ -154,10 +166,10 @@ class Roster:
             node.wake()
 
     def configured(self) -> None:
-        """The group has committed another configuration, or this node has found so."""
+        """The group has committed another configuration, or this node has learned so."""
         node = self._node
         if node.settings.shard == 0 and self.is_removed(node.raft.id):
-            # one that was forced to go on alone has not committed yet that it is a member again
+            # a host that was forced to go on alone has not committed yet that it is a member again
             if node.raft.id not in node.raft.configuration.members():
                 self.leave()
             return
@@ -170,7 +182,6 @@ class Roster:
             self._node.peers.follow()
 
     def second(self) -> None:
-        """See who is connected."""
         node = self._node
         self.look()
         now = node.loop.time()
@@ -181,7 +192,7 @@ class Roster:
                 self._connected.setdefault(member_id, link.since(now))
 
     def connected_s(self, member_id: int) -> float:
-        """How long a link to this member has stood, from the moment that it was made; 0: none does."""
+        """How long a link to this member has worked, in seconds; 0: it does not."""
         node = self._node
         if member_id == node.raft.id:
             return inf
@@ -193,7 +204,7 @@ class Roster:
         return max(now - max(found, link.since(found)), 0.001)
 
     def leave(self) -> None:
-        """This host was removed: it ends, and never starts again with what it has
+        """This host was removed: it ends, and never starts again with its data
         (``tools.muster.processes.node``)."""
         if self._node.settings.shard:  # group 0 is the last to let it go
             return
@@ -209,24 +220,20 @@ class Roster:
         return self.table.listed(self._node.store.members())
 
     def name(self, member_id: int) -> str:
-        """A host's name; empty: it is not known."""
+        """A host's name; empty: unknown."""
         host = self.table.hosts.get(member_id)
-        if (
-            host is not None
-            and not host.name
-            and (published := self._node.store.members().get(member_id)) is not None
-        ):
+        if host is None:
+            return ""
+        if not host.name and (published := self._node.store.members().get(member_id)) is not None:
             return rpc_pb2.Member.FromString(published).name
-        return host.name if host is not None else ""
+        return host.name
 
     def started(self) -> set[int]:
-        """Members that have published themselves."""
         return {member.ID for member in self.listed() if member.name}
 
     def described(self, *, alone: bool = False) -> bytes:
-        """What a host that wants to join is told (``tools.muster.host.identity.joining``), and who asks by
-        HTTP. ``alone``: of this member, for one that does not find it, in a message that a stranger may
-        send."""
+        """JSON for a host that wants to join (``tools.muster.host.identity.joining``), and for HTTP.
+        ``alone``: only of this member, for a peer that does not find it."""
         common = self._node.settings.common
         listed = [m for m in self.listed() if common.member_id == m.ID or not alone]
         removed = [] if alone else [i for i, host in sorted(self.table.hosts.items()) if host.removed]

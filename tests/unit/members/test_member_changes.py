@@ -20,6 +20,7 @@ from node.links.fronts import FrontLink
 from node.members.changes import Changes
 from node.members.group import NAMES_TERM, REQUEST, REQUEST_8, Learner, Standing, asked_for, carry_out
 from node.members.roster import Roster
+from node.upkeep.floors import Floors
 
 LEADER, LEARNER = 1, 2
 GROUP = Configuration(frozenset((LEADER,)), frozenset((LEARNER,)))
@@ -35,6 +36,7 @@ class Node:
         self.asked: list[Any] = []  # who waits for what shard 1's leader says
         self.changes: list[Kind] = []  # that it was asked for
         self.handed: list[int] = []  # whom shard 0 was handed to
+        self.term_said = 1  # by who asks
         self.loop = SimpleNamespace(time=lambda: 0.0)
         self.machine = SimpleNamespace(wall_time=lambda: 1.0)
         self.settings = SimpleNamespace(
@@ -48,6 +50,8 @@ class Node:
             term=1,
             last_index=10,
             leader_id=LEADER,
+            is_leader=False,
+            commit_index=10,
             configuration=GROUP,
             committed_configuration=GROUP,
             peers=lambda: {LEARNER: peer},
@@ -70,7 +74,8 @@ class Node:
             connected_s=lambda member: 60.0,
             listed=list,
         )
-        self.role = SimpleNamespace(ask_leader=self.ask_leader)
+        self.durable = {LEADER: 10, LEARNER: 10}  # of the order, by host, in shard 1
+        self.role = SimpleNamespace(ask_leader=self.ask_leader, covers=self.covers)
         self.reads = SimpleNamespace(refuse=lambda link, rid, e: self.refused.append(str(e)))
         self.successors = [LEARNER]
         self.upkeep = SimpleNamespace(succession=SimpleNamespace(successors=lambda: self.successors))
@@ -91,9 +96,15 @@ class Node:
         """In group 0."""
         self.raft.configuration = self.raft.committed_configuration = configuration
 
+    def covers(self, voters: frozenset[int], last: int) -> bool:
+        found = Floors(LEADER, 2)
+        for host, durable in self.durable.items():
+            found.came(host, durable.to_bytes(8, "little"))
+        return found.of_majority(voters)[0] >= last
+
     def ask_leader(self, shard: int, method: int, body: Any, answered: Any) -> None:
         change, term = asked_for(body(NAMES_TERM))
-        assert term == 1
+        assert term == self.term_said
         self.asked.append(answered)
         if change is not None:
             self.changes.append(change.kind)
@@ -252,14 +263,20 @@ def test_a_removal_that_takes_too_long_is_forgotten() -> None:
     assert front.answers == []
 
 
-def test_a_promotion_is_answered_once_every_group_has_it() -> None:
-    node, front = Node(), Front()
+def promoting(node: Node, front: Front) -> Changes:
+    """The leader's, when a client's wish to promote a host is applied."""
     changes = leading(node)
     changes.look()
     wish = rpc_pb2.MemberPromoteRequest(ID=LEARNER).SerializeToString()
     changes.submit(cast(FrontLink, front), 7, bytes((MEMBER_PROMOTE,)) + wish)
     node.shard_1_says(10)
     applied(node, changes)
+    return changes
+
+
+def test_a_promotion_is_answered_once_every_group_has_it() -> None:
+    node, front = Node(), Front()
+    changes = promoting(node, front)
     node.shard_1_says(10)
     changes.look()
     assert node.raft.configuration == BOTH
@@ -270,6 +287,28 @@ def test_a_promotion_is_answered_once_every_group_has_it() -> None:
     changes.look()
     node.shard_1_says(10, BOTH)
     assert front.answers == [Status.OK]
+
+
+def test_a_promotion_goes_on_elsewhere_and_is_answered_here() -> None:
+    """Another host leads shard 0 meanwhile. Its client was told that nobody knows what came of it."""
+    node, front = Node(), Front()
+    changes = promoting(node, front)
+    node.raft.role, node.term_said = Role.FOLLOWER, 0
+    changes.resign()
+    node.commit(BOTH)
+    changes.moved()
+    assert front.answers == []
+    changes._asked.clear()
+    changes.look()
+    node.shard_1_says(10)
+    assert front.answers == []
+    changes._asked.clear()
+    changes.look()
+    node.shard_1_says(10, BOTH)
+    assert front.answers == [Status.OK]
+    changes._asked.clear()
+    changes.look()
+    assert node.asked == []  # nobody waits for anything
 
 
 def test_a_wish_waits_until_every_group_is_what_the_table_says() -> None:
@@ -319,8 +358,44 @@ def test_a_group_carries_out_nothing_for_a_leader_that_is_none_any_more() -> Non
     assert node.raft.configuration == GROUP
     changes.asked(cast(FrontLink, front), 3, REQUEST.pack(Kind.PROMOTE, LEARNER, 5))
     assert node.raft.configuration == BOTH
+    assert front.answers == [Status.OK] * 2
+    node.commit(BOTH)
+    changes.moved()
     assert front.answers == [Status.OK] * 3
     assert asked_for(REQUEST_8.pack(Kind.ADD, 3)) == (HostChange(Kind.ADD, 3), 0)
+
+
+def test_a_group_says_where_it_stands_once_a_change_is_committed_or_a_heartbeat_later() -> None:
+    node, front = Node(), Front()
+    node.roster.table.take([Host(LEARNER, "b", ("http://h:2",)).encode()])
+    changes = Changes(cast(Any, node))
+    node.raft.role = Role.FOLLOWER
+    changes.asked(cast(FrontLink, front), 1, REQUEST.pack(Kind.PROMOTE, LEARNER, 1))
+    node.raft.role = Role.LEADER
+    changes.asked(cast(FrontLink, front), 2, REQUEST.pack(Kind.PROMOTE, LEARNER, 1))
+    assert front.answers == [Status.NOT_LEADER]
+    changes.look()
+    assert front.answers == [Status.NOT_LEADER, Status.OK]
+    changes.asked(cast(FrontLink, front), 3, REQUEST.pack(Kind.PROMOTE, LEARNER, 1))
+    node.raft.role = Role.FOLLOWER
+    changes.resign()
+    assert front.answers == [Status.NOT_LEADER, Status.OK, Status.NOT_LEADER]
+    changes.asked(cast(FrontLink, front), 4, REQUEST.pack(9, LEARNER, 1))  # of a later version
+    assert front.answers[3:] == [Status.NOT_LEADER]
+
+
+def test_another_leader_of_a_group_is_asked_at_once() -> None:
+    node = Node()
+    node.roster.table.take([Host(LEARNER, "b", ("http://h:2",)).encode()])
+    node.commit(BOTH)
+    changes = leading(node)
+    node.shard_1_says(10)
+    assert node.changes == [Kind.PROMOTE]
+    changes.another_leads(1)
+    assert node.changes == [Kind.PROMOTE] * 2
+    node.shard_1_says(10, BOTH)
+    changes.another_leads(1)
+    assert node.asked == []  # nothing is due
 
 
 def test_a_group_carries_out_only_what_its_own_table_wants_and_can_be_committed() -> None:
@@ -365,3 +440,61 @@ def test_a_client_that_may_no_more_when_its_turn_comes_is_refused() -> None:
     node.auth.meta = replace(node.auth.meta, enabled=True)  # and it has not said who it is
     node.shard_1_says(10, BOTH)
     assert (node.appended, node.refused) == ([], ["etcdserver: user name is empty"])
+
+
+def removal_ahead_of_disks(node: Node) -> Changes:
+    """A removal that is applied, while the leader's own disk lacks what was in order before."""
+    changes = leading(node)
+    both_vote(node, changes)
+    node.durable = {LEADER: 6, LEARNER: 12}
+    removal(changes, Front(), LEARNER)
+    node.shard_1_says(10, BOTH)
+    applied(node, changes)
+    return changes
+
+
+def test_a_removal_begins_once_those_that_stay_have_on_disk_what_was_in_order() -> None:
+    """I17: records may be gone that only the host that leaves, and others that leave later, have applied."""
+    node = Node()
+    changes = removal_ahead_of_disks(node)
+    node.shard_1_says(10, BOTH)
+    changes.look()
+    assert node.changes == []
+    node.raft.commit_index = 50  # what comes later is dropped by the voters of then
+    node.durable = {LEADER: 9, LEARNER: 12}
+    changes.look()
+    assert node.changes == []
+    node.durable[LEADER] = 10
+    changes._asked.clear()
+    changes.look()
+    assert node.changes == [Kind.REMOVE]
+
+
+def test_another_leader_of_shard_0_asks_for_what_is_in_order_when_it_leads() -> None:
+    node = Node()
+    changes = removal_ahead_of_disks(node)
+    changes.resign()
+    node.raft.commit_index = 50
+    changes.leading()
+    changes.look()
+    node.shard_1_says(10, BOTH)
+    node.durable[LEADER] = 49
+    changes.look()
+    assert node.changes == []
+    node.durable[LEADER] = 50
+    changes._asked.clear()
+    changes.look()
+    assert node.changes == [Kind.REMOVE]
+
+
+def test_a_promotion_begins_once_most_of_those_that_vote_then_have_what_was_in_order() -> None:
+    node = Node()
+    node.roster.table.take([Host(LEARNER, "b", ("http://h:2",)).encode()])
+    node.durable = {LEADER: 10, LEARNER: 9}
+    changes = leading(node)
+    changes.look()
+    node.shard_1_says(10)
+    assert node.raft.configuration == GROUP
+    node.durable[LEARNER] = 10
+    changes.look()
+    assert node.raft.configuration == BOTH

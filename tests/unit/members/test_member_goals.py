@@ -131,3 +131,34 @@ def test_no_two_groups_are_further_apart_than_one_change(seed: int) -> None:
 
 def test_a_change_names_no_way_back() -> None:
     assert HostChange(Kind.ADD, ord("A")).done(group("A"))
+
+
+def test_who_votes_changes_once_most_of_those_that_vote_then_need_nothing_from_before() -> None:
+    """I17. To add a learner, or to remove one, needs nothing. What has begun goes on."""
+    asked: list[frozenset[int]] = []
+
+    def due_without(hosts: dict[int, Host], *groups: Configuration) -> goals.Due | None:
+        def covered(change: HostChange, target: Configuration) -> bool:
+            asked.append(target.voters)
+            return False
+
+        return goals.due(hosts, groups, lambda member: True, covered=covered)
+
+    assert due_without(table("AB", removed="C"), group("ABC"), group("ABC")) is None
+    assert due_without(table("ABC"), group("AB", "C"), group("AB", "C")) is None
+    assert asked == [frozenset(map(ord, "AB")), frozenset(map(ord, "ABC"))]
+    assert not goals.settled(table("AB", removed="C"), [group("ABC"), group("ABC")])  # no wish comes between
+    assert due_without(table("AB"), group("A"), group("A")) is not None
+    assert due_without(table("A", removed="B"), group("A", "B"), group("A", "B")) is not None
+    assert due_without(table("AB", removed="C"), group("ABC"), group("AB")) is not None
+    assert len(asked) == 2
+
+
+def test_a_groups_nodes_flush_while_others_are_to_vote_in_it() -> None:
+    assert not goals.votes_change(table("ABC", "D"), group("ABC", "D"))
+    assert goals.votes_change(table("AB", removed="C"), group("ABC"))
+    assert goals.votes_change(table("ABC"), group("AB", "C"))
+    assert not goals.votes_change(table("ABC"), group("AB", "C"), lambda member_id: False)  # it has not come
+    assert not goals.votes_change(table("ABC"), group("AB"))  # it is not there yet
+    assert not goals.votes_change(table("AB", removed="C"), group("AB", "C"))  # no voter leaves
+    assert not goals.votes_change(table("", removed="A"), group("A"))  # it stays until another one votes

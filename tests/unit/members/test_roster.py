@@ -11,7 +11,7 @@ import pytest
 from cluster.members.table import Host
 from cluster.raft import Configuration
 from cluster.settings import Peer
-from node.members.roster import MOST_TOLD, Roster
+from node.members.roster import MOST_TOLD, TURN_S, Roster
 
 OWN, OTHER, NEW = 1, 2, 3
 CLUSTER = 7
@@ -29,6 +29,8 @@ class Node:
             id=OWN, configuration=configuration, committed_configuration=configuration, peers=dict
         )
         self.peers = SimpleNamespace(follow=lambda: None)
+        self.now = 0.0
+        self.loop = SimpleNamespace(time=lambda: self.now)
 
 
 def described(cluster_id: int = CLUSTER, **urls: str) -> bytes:
@@ -66,6 +68,20 @@ def test_a_member_that_has_moved_is_looked_for_there(roster: Roster) -> None:
     roster.told(OTHER, described(m2="http://10.0.0.1:9999"))
     roster.table.take([Host(OTHER, "", ("http://10.0.0.1:9998",)).encode()])
     assert ports(roster) == {OTHER: 9998}
+
+
+def test_a_member_that_tells_where_it_was_is_dialled_where_the_table_says_too() -> None:
+    """One that has just moved lacks the row that says so, and gets no log until its leader reaches it."""
+    node = Node()
+    roster = Roster(cast(Any, node), cast(Any, None))
+    dialled = []
+    for second in range(12):
+        node.now = second * TURN_S / 3
+        roster.told(OTHER, described(m2="http://10.0.0.1:9999"))
+        roster.told(NEW, described(m3="http://10.0.0.1:2383"))
+        dialled.append(ports(roster)[OTHER])
+        assert ports(roster)[NEW] == 2383, "the table does not know it: there is one place to dial"
+    assert dialled == [9999] * 3 + [2382] * 3 + [9999] * 3 + [2382] * 3
 
 
 @pytest.mark.parametrize(
