@@ -2,8 +2,8 @@
 
 With ``--api 2`` before the subcommand, MUSTERCTL_API=2 or ETCDCTL_API=2 the line is of the v2 API (``v2``).
 
-Exit codes: 0 done, 1 the request failed, 2 no client, 3 bad input, 4 unsupported value,
-5 interrupted by the server, 128 wrong arguments.
+Exit codes: 0 done, 1 the request failed, 2 no client, 3 bad input, 4 unsupported value, 5 interrupted by the
+server, 128 wrong arguments.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from tools.musterctl.usage import usage
 
 
 def main() -> NoReturn:
-    """Run ``sys.argv`` and end the process.
-
-    By ``_exit``: a gRPC channel's orderly teardown costs more than the whole command.
-    """
-    # musterctl says in words of its own what is wrong; the gRPC library reads this when it is loaded
+    """Run ``sys.argv`` and end the process by ``_exit``: an orderly end of a gRPC channel costs more than the
+    command."""
+    # musterctl reports errors in its own words; the gRPC library reads this as it is loaded
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -35,7 +33,7 @@ def main() -> NoReturn:
 
 
 def run(line: list[str]) -> int:
-    """Run one command line (without the program's name); returns the exit code."""
+    """Run one command line, without the program's name; the exit code."""
     for stream in (sys.stdout, sys.stderr):
         # keys and values are bytes: what is not UTF-8 must leave as it came
         reconfigure = getattr(stream, "reconfigure", None)
@@ -57,7 +55,7 @@ def run(line: list[str]) -> int:
 
 
 def _api_version(line: list[str]) -> tuple[str, list[str]]:
-    """Which API the line is for, and the line without ``--api``."""
+    """The API of the line, and the line without ``--api``."""
     version = os.environ.get("MUSTERCTL_API", "") or os.environ.get("ETCDCTL_API", "") or "3"
     if any(word == "--api" or word.startswith("--api=") for word in line):
         given, line = _without_api(line)
@@ -69,9 +67,9 @@ def _api_version(line: list[str]) -> tuple[str, list[str]]:
 
 
 def _without_api(line: list[str]) -> tuple[str | None, list[str]]:
-    """The last value of ``--api`` before the subcommand, if there is one, and the other words.
+    """The last value of ``--api`` before the subcommand, if any, and the other words.
 
-    Which API's flags stand there is not known yet: a word is a flag's value if it is so in either API.
+    The API is not known yet: a word is a flag's value if it is one in either API.
     """
     taking = _flags_with_value()
     version: str | None = None

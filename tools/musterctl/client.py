@@ -1,7 +1,7 @@
-"""The connection: endpoints with failover, timeouts, and errors with clientv3's texts.
+"""Requests: endpoints with failover, timeouts, and errors with clientv3's texts.
 
-Of several endpoints a request goes to the first that answers. A read is sent again, to another endpoint,
-as long as its time allows; a write only if it certainly was not sent.
+A request goes to the first endpoint that answers. A read is sent again, to another endpoint, within its time;
+a write only if it certainly was not sent.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -24,29 +24,15 @@ from tools.musterctl.printing.printer import Printer, choose
 
 R = TypeVar("R", bound=Message)
 
-__all__ = [
-    "Client",
-    "Config",
-    "RequestError",
-    "Session",
-    "Stream",
-    "failing_with",
-    "request_error",
-    "session",
-    "stream_breaks",
-]
-
 _RETRY_PAUSE_S = 0.05
 _STREAM_PAUSE_S = 0.1
 _MIN_KEEPALIVE_MS = 10_000  # gRPC allows no client to ping more often
 _NS_PER_S = 1_000_000_000
 
-# messages of etcd's servers that its client does not know: these show with their gRPC code
+# messages of etcd's servers unknown to its client, which shows them with their gRPC code
 _UNKNOWN_TO_CLIENTS = (
-    "etcdserver: request cancelled",
-    "etcdserver: unknown method",
-    "etcdserver: request timed out, leader transfer took too long",
-)
+    "etcdserver: request cancelled", "etcdserver: unknown method",
+    "etcdserver: request timed out, leader transfer took too long")
 _CODE_NAMES = {
     "CANCELLED": "Canceled",
     "INVALID_ARGUMENT": "InvalidArgument",
@@ -61,14 +47,14 @@ _CODE_NAMES = {
 }
 
 
-# codes that are about the endpoint that was asked, not about the request
+# codes about the endpoint, not the request
 _ENDPOINTS_FAULT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-# codes of a stream that broke, where the next one may not
+# codes of a broken stream, which another may not meet
 _BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
 
 
 class RequestError(Exception):
-    """A request failed; the text is what clientv3 would say."""
+    """A request failed; the text is clientv3's."""
 
     def __init__(self, text: str, code: grpc.StatusCode) -> None:
         super().__init__(text)
@@ -76,14 +62,14 @@ class RequestError(Exception):
 
 
 def request_error(error: grpc.RpcError) -> RequestError:
-    """etcd's own messages stand alone, an expired deadline is Go's, the rest carries the gRPC code."""
+    """etcd's own messages stand alone, an expired deadline is Go's, others carry the gRPC code."""
     code: grpc.StatusCode = error.code()
     details: str = error.details() or ""
     if details.startswith("etcdserver: ") and details not in _UNKNOWN_TO_CLIENTS:
         return RequestError(details, code)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return RequestError("context deadline exceeded", code)
-    if "Received message larger than max" in details:  # as clientv3's library says it
+    if "Received message larger than max" in details:  # clientv3's words
         sizes = details.partition("larger than max (")[2].partition(")")[0]
         details = f"grpc: received message larger than max ({sizes})"
     name = _CODE_NAMES.get(code.name, code.name.capitalize())
@@ -91,14 +77,13 @@ def request_error(error: grpc.RpcError) -> RequestError:
 
 
 def stream_breaks(error: grpc.RpcError) -> bool:
-    """Whether a stream ended for a reason that another one may not meet: a connection, a server that
-    stops."""
+    """Whether another stream may not fail in this way: the connection broke, or a server stops."""
     return error.code() in _BROKEN
 
 
 @dataclass(slots=True)
 class Session:
-    """What a command works with: the printer, the timeout of short requests and the way to a client."""
+    """What a command works with: the printer, the timeout of short requests and a client."""
 
     config: Config
     printer: Printer
@@ -106,8 +91,17 @@ class Session:
     timeout_given: bool
 
     def client(self, *endpoints: str) -> Client:
-        """A client of all endpoints, or of those given."""
+        """A client of all endpoints, or of the given ones."""
         return Client(self.config, endpoints or self.config.endpoints)
+
+    def ask(
+        self, method: str, request: Message, response: type[R], safe_to_repeat: bool = False, *,
+        limited: bool = True, code: int = 1, wrap: str = "{}",
+    ) -> R:
+        """One request, ``limited`` by ``timeout_s``; a failure ends the program (:func:`failing_with`)."""
+        with failing_with(code, wrap):
+            return self.client().unary(
+                method, request, response, self.timeout_s if limited else None, safe_to_repeat)
 
 
 def session(invocation: Invocation) -> Session:
@@ -145,8 +139,7 @@ def session(invocation: Invocation) -> Session:
         server_name="" if insecure else domain,
         max_request_bytes=flags.number("max-request-bytes") or MAX_REQUEST_BYTES,
         max_recv_bytes=flags.number("max-recv-bytes") or -1,
-        token=flags.string("auth-jwt-token"),
-    )
+        token=flags.string("auth-jwt-token"))
     if not config.endpoints:
         raise Exit(2, "etcdclient: no available endpoints")
     timeout_s = flags.number("command-timeout") / _NS_PER_S
@@ -154,7 +147,7 @@ def session(invocation: Invocation) -> Session:
 
 
 def _show_flags(flags: Flags) -> None:
-    from tools.musterctl.printing.gotext import duration
+    from tools.gotext import duration
 
     for flag in sorted((flag for flag in GLOBAL_FLAGS if not flag.newer), key=lambda flag: flag.name):
         value = flags.value(flag.name)
@@ -194,7 +187,7 @@ class Stream(Generic[R]):
         return iter(self._call)
 
     def cancel(self) -> None:
-        """End it; whoever iterates it gets a grpc.RpcError with the code CANCELLED."""
+        """End it: its iterator raises a grpc.RpcError with the code CANCELLED."""
         self._call.cancel()
 
 
@@ -209,16 +202,12 @@ class Client:
         self._authenticated = not config.user
 
     def unary(
-        self,
-        method: str,
-        request: Message,
-        response: type[R],
-        timeout_s: float | None = None,
+        self, method: str, request: Message, response: type[R], timeout_s: float | None = None,
         safe_to_repeat: bool = False,
     ) -> R:
-        """One request, one response. RequestError when it failed; no time limit with None.
+        """One request, one response. RequestError. None: no time limit.
 
-        A failure that is an endpoint's is said on stderr, with the endpoint.
+        A failing endpoint is reported on stderr.
         """
         if request.ByteSize() > self._config.max_request_bytes:
             sizes = f"({request.ByteSize()} vs. {self._config.max_request_bytes})"
@@ -228,11 +217,7 @@ class Client:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             endpoint, channel = self._pick(deadline)
-            call = channel.unary_unary(
-                f"/etcdserverpb.{method}",
-                request_serializer=type(request).SerializeToString,
-                response_deserializer=response.FromString,
-            )
+            call = channel.unary_unary(*_named(method, request, response))
             try:
                 metadata = self._metadata(deadline)
                 answer: R = call(request, timeout=_left_to_send(deadline), metadata=metadata)
@@ -255,40 +240,34 @@ class Client:
             return answer
 
     def start(self, method: str, request: Message, response: type[R], timeout_s: float) -> grpc.Future:
-        """Send one request without waiting; the future's exception is a grpc.RpcError. Never sent twice."""
+        """Send one request, once, without waiting; the future's exception is a grpc.RpcError."""
         deadline = time.monotonic() + timeout_s
         _endpoint, channel = self._pick(deadline)
-        call = channel.unary_unary(
-            f"/etcdserverpb.{method}",
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=response.FromString,
-        )
+        call = channel.unary_unary(*_named(method, request, response))
         metadata = self._metadata(deadline)
         return call.future(request, timeout=_left_to_send(deadline), metadata=metadata)
 
     def stream(
         self, method: str, requests: Iterator[Message], response: type[R], has_leader: bool = False
     ) -> Stream[R]:
-        """A stream both ways, at the first endpoint that is connected, waited for."""
+        """A stream both ways, at the first connected endpoint, waited for."""
         endpoint, channel = self._pick(None)
         call = channel.stream_stream(
             f"/etcdserverpb.{method}",
             request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=response.FromString,
-        )
+            response_deserializer=response.FromString)
         metadata = self._metadata(None)
         if has_leader:
             metadata += (("hasleader", "true"),)
         return Stream(call(requests, metadata=metadata), endpoint)
 
     def works(self, stream: Stream[R]) -> None:
-        """A stream that is renewed whenever it ends has answered."""
+        """A stream that is renewed at each end has answered."""
         if self._failing.over():
             say(f"{stream.endpoint} answers")
 
     def failed(self, stream: Stream[R], reason: str) -> None:
-        """Such a stream ended: the next one goes to another endpoint, after a pause. The reason is said if
-        this lasts."""
+        """Such a stream ended: the next one goes to another endpoint, after a pause."""
         self._channels.avoid(stream.endpoint)
         if self._failing.is_due():
             say(f"{stream.endpoint}: {reason}; trying again")
@@ -302,16 +281,11 @@ class Client:
         """One request, a stream of responses."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         _endpoint, channel = self._pick(deadline)
-        call = channel.unary_stream(
-            f"/etcdserverpb.{method}",
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=response.FromString,
-        )
+        call = channel.unary_stream(*_named(method, request, response))
         metadata = self._metadata(deadline)
         return call(request, timeout=_left_to_send(deadline), metadata=metadata)
 
     def close(self) -> None:
-        """End all connections."""
         self._channels.close()
 
     def _pick(self, deadline: float | None) -> tuple[str, grpc.Channel]:
@@ -337,6 +311,11 @@ class Client:
         return (("token", self._token),) if self._token else ()
 
 
+def _named(method: str, request: Message, response: type[R]) -> tuple[str, Any, Any]:
+    """What a gRPC channel needs to know of a method."""
+    return f"/etcdserverpb.{method}", type(request).SerializeToString, response.FromString
+
+
 def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
@@ -352,7 +331,7 @@ def _told(failure: RequestError, timeout_s: float | None) -> str:
 
 
 def _left_to_send(deadline: float | None) -> float | None:
-    """As ``_left``. RequestError if nothing is left: like Go's client, it does not send then."""
+    """As ``_left``. RequestError if no time is left: like Go's client, it does not send then."""
     left = _left(deadline)
     if left == 0.0:
         raise _out_of_time()
@@ -360,10 +339,9 @@ def _left_to_send(deadline: float | None) -> float | None:
 
 
 def _unsent(error: grpc.RpcError) -> bool:
-    """Whether the request never left: only a failed connection says so."""
+    """Whether the request never left: only a failed connection proves it."""
     return str(error.details() or "").startswith(
-        ("failed to connect to all addresses", "DNS resolution failed")
-    )
+        ("failed to connect to all addresses", "DNS resolution failed"))
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """How a command line is matched to a command and its flags, with etcdctl's rules and error texts.
 
-Flags may stand anywhere; ``--`` ends them; commands may be cut to a unique prefix. The command is
-looked for first, skipping what looks like flags, and only then are the flags parsed by its own table.
-That order is visible: ``--unknown get a`` complains about the command ``a``.
+Flags may stand anywhere; ``--`` ends them; commands may be cut to a unique prefix. The command is found
+first, skipping what looks like flags; then its own table parses them. So ``--unknown get a`` complains about
+the command ``a``.
 """
 
 from __future__ import annotations
@@ -11,43 +11,35 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from tools import gotext
 from tools.client.exits import Exit as Exit
-from tools.musterctl.printing import gotext
-
-Value = bool | int | str | list[str]
+from tools.musterctl.values import Typed, Value, parse
 
 
 class FlagError(Exception):
-    """The flags cannot be parsed; the message is what the user sees."""
+    """The message is for the user."""
 
 
 @dataclass(slots=True, frozen=True)
 class Flag:
-    """One flag. Kinds: bool, int, string, duration (default and value in nanoseconds), list."""
+    """Kinds: bool, int, string, duration (in nanoseconds), list."""
 
     name: str
     kind: str
     default: str
     usage: str
     short: str = ""
-    newer: bool = False  # than etcdctl 3.5, whose help does not have it
+    newer: bool = False  # than etcdctl 3.5, whose help lacks it
     own: bool = False  # no etcdctl has it
 
     def parse(self, value: str) -> Value:
-        """The flag's value from its text. GoError if it has none."""
-        if self.kind == "bool":
-            return gotext.parse_bool(value)
-        if self.kind == "int":
-            return gotext.parse_int(value, 0)
-        if self.kind == "duration":
-            return gotext.parse_duration_ns(value)
+        """GoError."""
         if self.kind == "list":
             return next(csv.reader([value]), []) if value else []
-        return value
+        return parse(self.kind, value)
 
     @property
     def initial(self) -> Value:
-        """The value of a flag nobody gave."""
         return self.parse(self.default)
 
     @property
@@ -57,17 +49,17 @@ class Flag:
 
 
 def switch(name: str, usage: str, short: str = "", *, on: bool = False) -> Flag:
-    """A flag that is given or not; ``on``: by default."""
+    """A bool flag; ``on``: by default."""
     return Flag(name, "bool", "true" if on else "false", usage, short)
 
 
 def number(name: str, usage: str, *, newer: bool = False) -> Flag:
-    """A flag with a whole number, 0 by default."""
+    """A whole number, 0 by default."""
     return Flag(name, "int", "0", usage, newer=newer)
 
 
-class Flags:
-    """The values of one parsed command line: typed access, and which flags were given."""
+class Flags(Typed):
+    """The values of one parsed command line."""
 
     def __init__(self, table: Sequence[Flag]) -> None:
         self._table = {flag.name: flag for flag in table}
@@ -89,35 +81,10 @@ class Flags:
         self.given.add(flag.name)
 
     def value(self, name: str) -> Value:
-        """The flag's value or its default."""
         return self._values.get(name, self._table[name].initial)
 
-    def switch(self, name: str) -> bool:
-        """A bool flag's value."""
-        value = self.value(name)
-        assert isinstance(value, bool)
-        return value
-
-    def number(self, name: str) -> int:
-        """An int flag's value, or a duration in nanoseconds."""
-        value = self.value(name)
-        assert isinstance(value, int)
-        return value
-
-    def string(self, name: str) -> str:
-        """A string flag's value."""
-        value = self.value(name)
-        assert isinstance(value, str)
-        return value
-
-    def strings(self, name: str) -> list[str]:
-        """A list flag's values."""
-        value = self.value(name)
-        assert isinstance(value, list)
-        return value
-
     def parse(self, args: Sequence[str]) -> list[str]:
-        """Take all flags out of ``args``; returns what is left. FlagError names the first bad one."""
+        """Take all flags out of ``args``; the rest. FlagError names the first bad one."""
         rest: list[str] = []
         queue = iter(args)
         for arg in queue:
@@ -169,13 +136,11 @@ Runner = Callable[["Invocation"], None]
 
 @dataclass(slots=True)
 class Command:
-    """A command: its usage line, what help says, its flags, what it runs or which commands are in it."""
-
     use: str
     short: str
     run: str = ""  # "module:function" in this package, imported when it runs
     flags: tuple[Flag, ...] = ()
-    inherited: tuple[Flag, ...] = ()  # given to its subcommands
+    inherited: tuple[Flag, ...] = ()  # by its subcommands
     long: str = ""
     children: list[Command] = field(default_factory=list)
     parent: Command | None = None
@@ -186,11 +151,10 @@ class Command:
 
     @property
     def name(self) -> str:
-        """The first word of the usage line."""
         return self.use.split(" ", 1)[0]
 
     def path(self, with_root: bool = True) -> str:
-        """The words that lead to it: "musterctl lease grant"."""
+        """Such as ``musterctl lease grant``."""
         words, at = [], self
         while at.parent is not None:
             words.append(at.name)
@@ -209,7 +173,7 @@ class Command:
         return sorted(own, key=lambda flag: flag.name)
 
     def global_flags(self) -> list[Flag]:
-        """The flags of the commands it is in, by name."""
+        """The flags of the commands above, by name."""
         above: list[Flag] = []
         at = self.parent
         while at is not None:
@@ -218,7 +182,7 @@ class Command:
         return sorted(above, key=lambda flag: flag.name)
 
     def child(self, word: str) -> Command | None:
-        """The command in this one that ``word`` names, or is a unique prefix of."""
+        """The subcommand that ``word`` names, or is a unique prefix of."""
         named = [c for c in self.children if c.name == word]
         starting = named or [c for c in self.children if c.name.startswith(word)]
         return starting[0] if len(starting) == 1 else None
@@ -226,16 +190,14 @@ class Command:
 
 @dataclass(slots=True)
 class Invocation:
-    """A command line understood: what a command's function gets."""
-
     command: Command
     flags: Flags
-    args: list[str]  # what is not a flag
+    args: list[str]  # without flags
     line: list[str]  # everything after the program's name, as typed
 
 
 def find(root: Command, args: Sequence[str]) -> tuple[Command, list[str]]:
-    """The command that ``args`` name and the rest of them. FlagError: ``unknown command …``."""
+    """The command that ``args`` name, and the other words. FlagError: ``unknown command …``."""
     at, rest = root, list(args)
     while True:
         words = _positions(at, rest)
@@ -251,7 +213,7 @@ def find(root: Command, args: Sequence[str]) -> tuple[Command, list[str]]:
 
 
 def _positions(command: Command, args: Sequence[str]) -> list[int]:
-    """Where in ``args`` the words are that are neither flags nor, as far as one can tell, their values."""
+    """Where in ``args`` words are that are neither flags nor, as far as known, their values."""
     table = command.all_flags()
     bools = {f"--{f.name}" for f in table if f.kind == "bool"} | {
         f"-{f.short}" for f in table if f.kind == "bool"

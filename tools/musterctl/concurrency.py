@@ -1,5 +1,5 @@
-"""clientv3's ``concurrency`` for ``lock`` and ``elect``: a session (a lease that is kept alive) and the
-queue of keys under a prefix, in which the oldest has what all want."""
+"""clientv3's ``concurrency`` for ``lock`` and ``elect``: a session (a lease that is kept alive), and a queue
+of keys under a prefix, of which the oldest holds the lock or leads."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Session:
 
     def wait(self) -> None:
         """Until the lease is gone."""
-        while not self.over.wait(1.0):  # in steps: a signal is looked at between them
+        while not self.over.wait(1.0):  # in steps: signals are handled between them
             pass
 
 
 class Place:
-    """One's own key in the queue of a name."""
+    """This process's key in the queue of a name."""
 
     def __init__(self, session: Session, name: bytes) -> None:
         self._client = session.client
@@ -74,11 +74,10 @@ class Place:
     def take(self, value: bytes) -> bool:
         """Put the key, unless it is there; whether it is the first one then."""
         own = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=self.key))
-        first = rpc_pb2.RequestOp(request_range=first_created(self.prefix))
+        first = rpc_pb2.RequestOp(request_range=_first_created(self.prefix))
         put = rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=self.key, value=value, lease=self._lease))
         answer = self.txn(
-            rpc_pb2.TxnRequest(compare=[_created(self.key, 0)], success=[put, first], failure=[own, first])
-        )
+            rpc_pb2.TxnRequest(compare=[_created(self.key, 0)], success=[put, first], failure=[own, first]))
         self.header, self.revision = answer.header, answer.header.revision
         if not answer.succeeded:
             self.revision = answer.responses[0].response_range.kvs[0].create_revision
@@ -88,7 +87,7 @@ class Place:
     def wait(self) -> None:
         """Until every older key is gone, one watch at a time."""
         while True:
-            before = self.range(last_created(self.prefix, self.revision - 1))
+            before = self.range(_last_created(self.prefix, self.revision - 1))
             if not before.kvs:
                 return
             self._wait_for_delete(before.kvs[0].key, before.header.revision)
@@ -99,11 +98,9 @@ class Place:
                 return
 
     def look(self) -> rpc_pb2.RangeResponse:
-        """The key, as it is now."""
         return self.range(rpc_pb2.RangeRequest(key=self.key))
 
     def leave(self) -> None:
-        """Delete the key."""
         self._client.unary(
             "KV/DeleteRange", rpc_pb2.DeleteRangeRequest(key=self.key), rpc_pb2.DeleteRangeResponse
         )
@@ -114,20 +111,17 @@ class Place:
         self.txn(rpc_pb2.TxnRequest(compare=[_created(self.key, self.revision)], success=[op]))
 
     def txn(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
-        """A transaction."""
         return self._client.unary("KV/Txn", request, rpc_pb2.TxnResponse)
 
     def range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
-        """A read."""
         return self._client.unary("KV/Range", request, rpc_pb2.RangeResponse, safe_to_repeat=True)
 
 
 def observe(client: Client, name: bytes) -> Iterator[rpc_pb2.RangeResponse]:
-    """Who leads, each of his values, and who leads once his key is gone; for ever. RequestError where that
-    cannot go on."""
+    """The leader, each of its values, and the next leader after it; for ever. RequestError."""
     prefix = name + b"/"
     while True:
-        found = client.unary("KV/Range", first_created(prefix), rpc_pb2.RangeResponse, safe_to_repeat=True)
+        found = client.unary("KV/Range", _first_created(prefix), rpc_pb2.RangeResponse, safe_to_repeat=True)
         if found.kvs:
             header, pair = found.header, found.kvs[0]
         else:
@@ -164,33 +158,24 @@ def watch(client: Client, request: rpc_pb2.WatchCreateRequest) -> Iterator[rpc_p
         yield response
 
 
-def first_created(prefix: bytes) -> rpc_pb2.RangeRequest:
+def _first_created(prefix: bytes) -> rpc_pb2.RangeRequest:
     """Asks for the oldest key."""
     return rpc_pb2.RangeRequest(
-        key=prefix,
-        range_end=_end(prefix),
-        limit=1,
-        sort_target=_CREATE,
-        sort_order=rpc_pb2.RangeRequest.ASCEND,
-    )
+        key=prefix, range_end=_end(prefix), limit=1, sort_target=_CREATE,
+        sort_order=rpc_pb2.RangeRequest.ASCEND)
 
 
-def last_created(prefix: bytes, max_revision: int) -> rpc_pb2.RangeRequest:
+def _last_created(prefix: bytes, max_revision: int) -> rpc_pb2.RangeRequest:
     """Asks for the newest key that is as old as that."""
-    return rpc_pb2.RangeRequest(
-        key=prefix,
-        range_end=_end(prefix),
-        limit=1,
-        sort_target=_CREATE,
-        sort_order=rpc_pb2.RangeRequest.DESCEND,
-        max_create_revision=max_revision,
-    )
+    request = _first_created(prefix)
+    request.sort_order = rpc_pb2.RangeRequest.DESCEND
+    request.max_create_revision = max_revision
+    return request
 
 
 def _created(key: bytes, revision: int) -> rpc_pb2.Compare:
     return rpc_pb2.Compare(
-        key=key, target=rpc_pb2.Compare.CREATE, result=rpc_pb2.Compare.EQUAL, create_revision=revision
-    )
+        key=key, target=rpc_pb2.Compare.CREATE, result=rpc_pb2.Compare.EQUAL, create_revision=revision)
 
 
 def _end(prefix: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The flags that every command takes, and the environment variables that stand for them."""
+"""The flags of every command, and their environment variables."""
 
 from __future__ import annotations
 
@@ -25,12 +25,9 @@ GLOBAL_FLAGS = (
     Flag("insecure-transport", "bool", "true", "disable transport security for client connections"),
     Flag("insecure-discovery", "bool", "true", "accept insecure SRV records describing cluster endpoints"),
     Flag(
-        "insecure-skip-tls-verify",
-        "bool",
-        "false",
+        "insecure-skip-tls-verify", "bool", "false",
         "skip server certificate verification (CAUTION: this option should be enabled only for testing "
-        "purposes)",
-    ),
+        "purposes)"),
     Flag("cert", "string", "", "identify secure client using this TLS certificate file"),
     Flag("key", "string", "", "identify secure client using this TLS key file"),
     Flag("cacert", "string", "", "verify certificates of TLS-enabled secure servers using this CA bundle"),
@@ -39,32 +36,19 @@ GLOBAL_FLAGS = (
         "password",
         "string",
         "",
-        "password for authentication (if this option is used, --user option shouldn't include password)",
-    ),
+        "password for authentication (if this option is used, --user option shouldn't include password)"),
     Flag(
-        "discovery-srv",
-        "string",
-        "",
-        "domain name to query for SRV records describing cluster endpoints",
-        "d",
-    ),
+        "discovery-srv", "string", "", "domain name to query for SRV records describing cluster endpoints",
+        "d"),
     Flag("discovery-srv-name", "string", "", "service name to query when using DNS discovery"),
-    Flag(
-        "max-request-bytes",
-        "int",
-        "0",
-        "client-side request size limit in bytes (0: 2 MiB)",
-        newer=True,
-    ),
+    Flag("max-request-bytes", "int", "0", "client-side request size limit in bytes (0: 2 MiB)", newer=True),
     Flag(
         "auth-jwt-token",
         "string",
         "",
         "JWT token used for authentication (if this option is used, --user and --password should not be set)",
-        newer=True,
-    ),
-    Flag("max-recv-bytes", "int", "0", "client-side answer size limit in bytes (0: none)", newer=True),
-)
+        newer=True),
+    Flag("max-recv-bytes", "int", "0", "client-side response size limit in bytes (0: none)", newer=True))
 
 
 def take_environment(flags: Flags) -> None:

@@ -1,17 +1,17 @@
-"""Help texts: etcdctl's layout over the table of commands, and the short form of a txn's commands."""
+"""Help texts in etcdctl's layout, and the short form of a txn's commands."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tools.gotext import quote
 from tools.musterctl import API_VERSION
 from tools.musterctl.command import Command, Flag
-from tools.musterctl.printing.gotext import quote
 from tools.musterctl.printing.layout import align_tabs
 
 
 def version() -> str:
-    """muster's own version."""
+    """muster's version."""
     from importlib import metadata
 
     try:
@@ -21,7 +21,6 @@ def version() -> str:
 
 
 def usage(command: Command) -> str:
-    """The command's help."""
     blocks = [f"NAME:\n\t{command.path(with_root=False)} - {command.short}\n"]
     blocks.append(f"\nUSAGE:\n\t{_use_line(command)}\n")
     if command.parent is None:
@@ -74,8 +73,7 @@ def flag_lines(flags: Sequence[Flag]) -> str:
 
 
 def short_usage(command: Command) -> str:
-    """The form that a bad line of a txn shows: no global flags, none that etcdctl 3.5 has
-    not, plain alignment."""
+    """For a bad line of a txn: no global flags, only etcdctl 3.5's, plain alignment."""
     rows = []
     for flag in (flag for flag in command.local_flags() if not (flag.newer or flag.own)):
         name = f"  -{flag.short}, --{flag.name}" if flag.short else f"      --{flag.name}"

@@ -1,6 +1,12 @@
-"""Lines of the v2 API are split as etcdctl splits them; tests/interop compares whole commands with it."""
+"""Lines of the v2 API are split as etcdctl splits them, and an interrupt ends its endless commands quietly.
+
+tests/interop compares whole commands with etcdctl.
+"""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pytest
 
@@ -68,3 +74,31 @@ def test_a_list_grows_with_every_option() -> None:
 )
 def test_paths_are_cleaned(path: str, clean: str) -> None:
     assert canonical(path) == clean
+
+
+_INTERRUPTED_WHILE_IT_PRINTS = """
+import io, os, signal, sys
+from tools.musterctl.v2.output import end_at_interrupt
+
+class Terminal(io.RawIOBase):
+    def writable(self):
+        return True
+
+    def write(self, data):
+        written = os.write(1, data)
+        signal.raise_signal(signal.SIGINT)
+        return written
+
+sys.stdout = io.TextIOWrapper(io.BufferedWriter(Terminal()))
+end_at_interrupt()
+sys.stdout.write("a change\\n")
+sys.stdout.flush()
+sys.exit(3)
+"""
+
+
+def test_an_interrupt_in_the_middle_of_a_line_ends_it_without_a_traceback() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED_WHILE_IT_PRINTS], capture_output=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"a change\n", b"")

@@ -1,4 +1,4 @@
-"""``auth``, ``user`` and ``role``: who may do what, with etcdctl's words."""
+"""``auth``, ``user`` and ``role``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from google.protobuf.message import Message
 
 from cluster.pb import auth_pb2
 from cluster.pb import rpc_pb2 as pb
+from tools.gotext import prefix_end, text
 from tools.musterctl.client import Client, RequestError, Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.printing import print_auth
-from tools.musterctl.printing.gotext import prefix_end, text
 
 R = TypeVar("R", bound=Message)
 _PERMISSIONS = {"READ": 0, "WRITE": 1, "READWRITE": 2}
@@ -25,25 +25,26 @@ def _args(invocation: Invocation, count: int, message: str) -> list[str]:
     return invocation.args
 
 
-def _ask(s: Session, method: str, request: Message, kind: type[R], timeout_s: float | None = None) -> R:
-    with failing_with():
-        return s.client().unary(f"Auth/{method}", request, kind, timeout_s)
+def _ask(s: Session, method: str, request: Message, kind: type[R]) -> R:
+    return s.ask(f"Auth/{method}", request, kind, limited=False)
+
+
+def _change(invocation: Invocation, method: str, request: Message, kind: type[R], said: str) -> None:
+    s = session(invocation)
+    print_auth.done(s.printer, said, _ask(s, method, request, kind))
 
 
 # -- auth
 
 
 def status(invocation: Invocation) -> None:
-    """``auth status``."""
     _args(invocation, 0, "auth status command does not accept any arguments")
     s = session(invocation)
-    print_auth.status(
-        s.printer, _ask(s, "AuthStatus", pb.AuthStatusRequest(), pb.AuthStatusResponse, s.timeout_s)
-    )
+    print_auth.status(s.printer, s.ask("Auth/AuthStatus", pb.AuthStatusRequest(), pb.AuthStatusResponse))
 
 
 def enable(invocation: Invocation) -> None:
-    """``auth enable``: a root without its role is given it."""
+    """A root without its role is given it."""
     _args(invocation, 0, "auth enable command does not accept any arguments")
     s = session(invocation)
     client = s.client()
@@ -67,10 +68,9 @@ def _enable(s: Session, client: Client) -> None:
 
 
 def disable(invocation: Invocation) -> None:
-    """``auth disable``."""
     _args(invocation, 0, "auth disable command does not accept any arguments")
     s = session(invocation)
-    _ask(s, "AuthDisable", pb.AuthDisableRequest(), pb.AuthDisableResponse, s.timeout_s)
+    s.ask("Auth/AuthDisable", pb.AuthDisableRequest(), pb.AuthDisableResponse)
     print("Authentication Disabled")
 
 
@@ -78,7 +78,6 @@ def disable(invocation: Invocation) -> None:
 
 
 def user_add(invocation: Invocation) -> None:
-    """``user add <name[:password]>``."""
     (name,) = _args(invocation, 1, "user add command requires user name as its argument")
     flags = invocation.flags
     request = pb.AuthUserAddRequest(name=name, options=auth_pb2.UserAddOptions())
@@ -92,9 +91,7 @@ def user_add(invocation: Invocation) -> None:
             raise Exit(128, "empty user name is not allowed")
     else:
         request.password = _new_password(invocation, name)
-    s = session(invocation)
-    r = _ask(s, "UserAdd", request, pb.AuthUserAddResponse)
-    print_auth.done(s.printer, f"User {request.name} created\n", r)
+    _change(invocation, "UserAdd", request, pb.AuthUserAddResponse, f"User {request.name} created\n")
 
 
 def _new_password(invocation: Invocation, name: str) -> str:
@@ -117,7 +114,6 @@ def _prompt(words: str) -> str:
 
 
 def user_get(invocation: Invocation) -> None:
-    """``user get <name>``."""
     (name,) = _args(invocation, 1, "user get command requires user name as its argument")
     s = session(invocation)
     r = _ask(s, "UserGet", pb.AuthUserGetRequest(name=name), pb.AuthUserGetResponse)
@@ -133,73 +129,57 @@ def user_get(invocation: Invocation) -> None:
 
 
 def user_list(invocation: Invocation) -> None:
-    """``user list``."""
     _args(invocation, 0, "user list command requires no arguments")
     s = session(invocation)
     print_auth.users(s.printer, _ask(s, "UserList", pb.AuthUserListRequest(), pb.AuthUserListResponse))
 
 
 def user_delete(invocation: Invocation) -> None:
-    """``user delete <name>``."""
     (name,) = _args(invocation, 1, "user delete command requires user name as its argument")
-    s = session(invocation)
-    r = _ask(s, "UserDelete", pb.AuthUserDeleteRequest(name=name), pb.AuthUserDeleteResponse)
-    print_auth.done(s.printer, f"User {name} deleted\n", r)
+    _change(invocation, "UserDelete", pb.AuthUserDeleteRequest(name=name), pb.AuthUserDeleteResponse,
+            f"User {name} deleted\n")
 
 
 def user_passwd(invocation: Invocation) -> None:
-    """``user passwd <name>``."""
     (name,) = _args(invocation, 1, "user passwd command requires user name as its argument")
     request = pb.AuthUserChangePasswordRequest(name=name, password=_new_password(invocation, name))
     s = session(invocation)
     print_auth.done(
         s.printer,
         "Password updated\n",
-        _ask(s, "UserChangePassword", request, pb.AuthUserChangePasswordResponse),
-    )
+        _ask(s, "UserChangePassword", request, pb.AuthUserChangePasswordResponse))
 
 
 def user_grant_role(invocation: Invocation) -> None:
-    """``user grant-role <user> <role>``."""
     user, role = _args(invocation, 2, "user grant command requires user name and role name as its argument")
-    s = session(invocation)
-    r = _ask(
-        s, "UserGrantRole", pb.AuthUserGrantRoleRequest(user=user, role=role), pb.AuthUserGrantRoleResponse
-    )
-    print_auth.done(s.printer, f"Role {role} is granted to user {user}\n", r)
+    request = pb.AuthUserGrantRoleRequest(user=user, role=role)
+    _change(invocation, "UserGrantRole", request, pb.AuthUserGrantRoleResponse,
+            f"Role {role} is granted to user {user}\n")
 
 
 def user_revoke_role(invocation: Invocation) -> None:
-    """``user revoke-role <user> <role>``."""
     user, role = _args(invocation, 2, "user revoke-role requires user name and role name as its argument")
-    s = session(invocation)
-    r = _ask(
-        s, "UserRevokeRole", pb.AuthUserRevokeRoleRequest(name=user, role=role), pb.AuthUserRevokeRoleResponse
-    )
-    print_auth.done(s.printer, f"Role {role} is revoked from user {user}\n", r)
+    request = pb.AuthUserRevokeRoleRequest(name=user, role=role)
+    _change(invocation, "UserRevokeRole", request, pb.AuthUserRevokeRoleResponse,
+            f"Role {role} is revoked from user {user}\n")
 
 
 # -- role
 
 
 def role_add(invocation: Invocation) -> None:
-    """``role add <role>``."""
     (role,) = _args(invocation, 1, "role add command requires role name as its argument")
-    s = session(invocation)
-    r = _ask(s, "RoleAdd", pb.AuthRoleAddRequest(name=role), pb.AuthRoleAddResponse)
-    print_auth.done(s.printer, f"Role {role} created\n", r)
+    _change(invocation, "RoleAdd", pb.AuthRoleAddRequest(name=role), pb.AuthRoleAddResponse,
+            f"Role {role} created\n")
 
 
 def role_delete(invocation: Invocation) -> None:
-    """``role delete <role>``."""
     (role,) = _args(invocation, 1, "role delete command requires role name as its argument")
-    s = session(invocation)
-    r = _ask(s, "RoleDelete", pb.AuthRoleDeleteRequest(role=role), pb.AuthRoleDeleteResponse)
-    print_auth.done(s.printer, f"Role {role} deleted\n", r)
+    _change(invocation, "RoleDelete", pb.AuthRoleDeleteRequest(role=role), pb.AuthRoleDeleteResponse,
+            f"Role {role} deleted\n")
 
 
 def role_get(invocation: Invocation) -> None:
-    """``role get <role>``."""
     (role,) = _args(invocation, 1, "role get command requires role name as its argument")
     s = session(invocation)
     print_auth.role(
@@ -208,18 +188,15 @@ def role_get(invocation: Invocation) -> None:
 
 
 def role_list(invocation: Invocation) -> None:
-    """``role list``."""
     _args(invocation, 0, "role list command requires no arguments")
     s = session(invocation)
     print_auth.roles(s.printer, _ask(s, "RoleList", pb.AuthRoleListRequest(), pb.AuthRoleListResponse))
 
 
 def role_grant_permission(invocation: Invocation) -> None:
-    """``role grant-permission <role> <type> <key> [endkey]``."""
     if len(invocation.args) < 3:
         raise Exit(
-            128, "role grant command requires role name, permission type, and key [endkey] as its argument"
-        )
+            128, "role grant command requires role name, permission type, and key [endkey] as its argument")
     role, kind = invocation.args[:2]
     if kind.upper() not in _PERMISSIONS:
         raise Exit(128, f"invalid permission type: {kind}")
@@ -231,12 +208,10 @@ def role_grant_permission(invocation: Invocation) -> None:
     print_auth.done(
         s.printer,
         f"Role {role} updated\n",
-        _ask(s, "RoleGrantPermission", request, pb.AuthRoleGrantPermissionResponse),
-    )
+        _ask(s, "RoleGrantPermission", request, pb.AuthRoleGrantPermissionResponse))
 
 
 def role_revoke_permission(invocation: Invocation) -> None:
-    """``role revoke-permission <role> <key> [endkey]``."""
     if len(invocation.args) < 2:
         raise Exit(128, "role revoke-permission command requires role name and key [endkey] as its argument")
     role, shown = invocation.args[:2]

@@ -1,6 +1,6 @@
-"""``completion``: scripts that complete commands and flags, made from the table of commands.
+"""``completion``: scripts that complete commands and flags.
 
-Each script holds the table itself, and asks no server: a line of commands so far, and what may follow it.
+Each script holds the table of commands, and asks no server: a line so far, and what may follow it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _paths(command: Command, path: str = "musterctl") -> Iterator[tuple[str, Com
 
 
 def _words(command: Command) -> list[str]:
-    """What may follow a command: those in it, and its own flags."""
+    """What may follow a command: its subcommands and own flags."""
     flags = command.local_flags() if command.parent is not None else []
     return [*(child.name for child in command.children), *(f"--{flag.name}" for flag in flags)]
 
@@ -70,12 +70,11 @@ def bash(root: Command) -> str:
 
 
 def zsh(root: Command) -> str:
-    """For zsh, through its reading of bash's completions."""
+    """By zsh's reading of bash's completions."""
     return _ZSH + bash(root).replace("declare -gA", "typeset -gA")
 
 
 def fish(root: Command) -> str:
-    """For fish."""
     lines = ["# fish completion for musterctl", "complete -c musterctl -f"]
     for path, command in _paths(root):
         seen = " ".join(f"; and __fish_seen_subcommand_from {word}" for word in path.split()[1:])
@@ -104,7 +103,6 @@ SHELLS = {"bash": bash, "zsh": zsh, "fish": fish, "powershell": powershell}
 
 
 def completion(invocation: Invocation) -> None:
-    """``completion <shell>``."""
     from tools.musterctl.commands.table import root
 
     shell = SHELLS.get(invocation.command.name)

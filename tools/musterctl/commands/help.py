@@ -10,7 +10,6 @@ from tools.musterctl.usage import flag_lines, usage
 
 
 def help_command(invocation: Invocation) -> None:
-    """``help [command]``."""
     root = invocation.command.parent
     assert root is not None
     try:
@@ -23,7 +22,7 @@ def help_command(invocation: Invocation) -> None:
 
 
 def options(invocation: Invocation) -> None:
-    """``options``: the global flags, as etcdctl's since 3.7."""
+    """The global flags, as etcdctl's since 3.7."""
     flags = invocation.command.global_flags()
     print("The following options can be passed to any command:\n")
     sys.stdout.write(align_tabs(flag_lines(flags)))

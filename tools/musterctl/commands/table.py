@@ -1,8 +1,5 @@
-"""The table of commands and flags: what exists, what help says about it, and which function runs it.
-
-The usage texts are etcdctl's, since scripts and people look for them. What muster's servers cannot do
-yet is not in the table, and so is an unknown command.
-"""
+"""The table of commands and flags, with etcdctl's usage texts. A command that muster's servers cannot do is
+missing, and so is unknown."""
 
 from __future__ import annotations
 
@@ -33,16 +30,13 @@ will store the content of the file to <key>."""
 _ROW_LONG = (
     "When --write-out is set to simple, this command prints out comma-separated {} lists for each "
     "endpoint.\n"
-    "The items in the lists are {}."
-)
+    "The items in the lists are {}.")
 
 
 def get_command() -> Command:
-    """``get``; a new one each time, so that a txn's lines can be parsed with it."""
+    """A new one each time, as a txn's lines are parsed with it."""
     return Command(
-        "get [options] <key> [range_end]",
-        "Gets the key or a range of keys",
-        "keys.kv:get",
+        "get [options] <key> [range_end]", "Gets the key or a range of keys", "keys.kv:get",
         (
             Flag("consistency", "string", "l", "Linearizable(l) or Serializable(s)"),
             Flag("order", "string", "", "Order of results; ASCEND or DESCEND (ASCEND by default)"),
@@ -57,13 +51,10 @@ def get_command() -> Command:
             number("min-create-rev", "Minimum create revision", newer=True),
             number("max-create-rev", "Maximum create revision", newer=True),
             number("min-mod-rev", "Minimum modification revision", newer=True),
-            number("max-mod-rev", "Maximum modification revision", newer=True),
-        ),
-    )
+            number("max-mod-rev", "Maximum modification revision", newer=True)))
 
 
 def put_command() -> Command:
-    """``put``."""
     return Command(
         "put [options] <key> <value> (<value> can also be given from stdin)",
         "Puts the given key into the store",
@@ -72,50 +63,38 @@ def put_command() -> Command:
             Flag("lease", "string", "0", "lease ID (in hexadecimal) to attach to the key"),
             switch("prev-kv", "return the previous key-value pair before modification"),
             switch("ignore-value", "updates the key using its current value"),
-            switch("ignore-lease", "updates the key using its current lease"),
-        ),
-        long=_PUT_LONG,
-    )
+            switch("ignore-lease", "updates the key using its current lease")),
+        long=_PUT_LONG)
 
 
 def del_command() -> Command:
-    """``del``."""
     return Command(
-        "del [options] <key> [range_end]",
-        "Removes the specified key or range of keys [key, range_end)",
+        "del [options] <key> [range_end]", "Removes the specified key or range of keys [key, range_end)",
         "keys.kv:delete",
         (
             switch("prefix", "delete keys with matching prefix"),
             switch("prev-kv", "return deleted key-value pairs"),
             switch(
-                "from-key", "delete keys that are greater than or equal to the given key using byte compare"
-            ),
-            Flag("range", "bool", "false", "delete range of keys without delay", newer=True),
-        ),
-    )
+                "from-key", "delete keys that are greater than or equal to the given key using byte compare"),
+            Flag("range", "bool", "false", "delete range of keys without delay", newer=True)))
 
 
 def watch_command() -> Command:
-    """``watch``."""
     return Command(
         "watch [options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
-        "Watches events stream on keys or prefixes",
-        "keys.watch:watch",
+        "Watches events stream on keys or prefixes", "keys.watch:watch",
         (
             switch("interactive", "Interactive mode", "i"),
             switch("prefix", "Watch on a prefix if prefix is set"),
             number("rev", "Revision to start watching"),
             switch("prev-kv", "get the previous key-value pair before the event happens"),
-            switch("progress-notify", "get periodic watch progress notification from server"),
-        ),
-    )
+            switch("progress-notify", "get periodic watch progress notification from server")))
 
 
 def _lease_command() -> Command:
     once = "Resets the keep-alive time to its original value and cobrautl.Exits immediately"
     return Command(
-        "lease <subcommand>",
-        "Lease related commands",
+        "lease <subcommand>", "Lease related commands",
         children=[
             Command("grant <ttl>", "Creates leases", "keys.lease:grant"),
             Command("revoke <leaseID>", "Revokes leases", "keys.lease:revoke"),
@@ -123,48 +102,39 @@ def _lease_command() -> Command:
                 "timetolive <leaseID> [options]",
                 "Get lease information",
                 "keys.lease:time_to_live",
-                (switch("keys", "Get keys attached to this lease"),),
-            ),
+                (switch("keys", "Get keys attached to this lease"),)),
             Command("list", "List all active leases", "keys.lease:list_leases"),
             Command(
                 "keep-alive [options] <leaseID>",
                 "Keeps leases alive (renew)",
                 "keys.lease:keep_alive",
-                (switch("once", once),),
-            ),
-        ],
-    )
+                (switch("once", once),)),
+        ])
 
 
 def _endpoint_command() -> Command:
     items = (
         "endpoint, ID, version, db size, is leader, is learner, raft term, raft index, raft applied index, "
-        "errors"
-    )
+        "errors")
     return Command(
         "endpoint <subcommand>",
         "Endpoint related commands",
         inherited=(switch("cluster", "use all endpoints from the cluster member list"),),
         children=[
             Command(
-                "health",
-                "Checks the healthiness of endpoints specified in `--endpoints` flag",
-                "hosts.endpoint:health",
-            ),
+                "health", "Checks the healthiness of endpoints specified in `--endpoints` flag",
+                "hosts.endpoint:health"),
             Command(
                 "status",
                 "Prints out the status of endpoints specified in `--endpoints` flag",
                 "hosts.endpoint:status",
-                long=_ROW_LONG.format("status", items),
-            ),
+                long=_ROW_LONG.format("status", items)),
             Command(
                 "hashkv",
                 "Prints the KV history hash for each endpoint in --endpoints",
                 "hosts.endpoint:hash_kv",
-                (number("rev", "maximum revision to hash (default: all revisions)"),),
-            ),
-        ],
-    )
+                (number("rev", "maximum revision to hash (default: all revisions)"),)),
+        ])
 
 
 def _shard_command() -> Command:
@@ -173,26 +143,19 @@ def _shard_command() -> Command:
         "Shard related commands (muster only)",
         children=[
             Command(
-                "list",
-                "Lists every shard on every host of the cluster",
-                "hosts.shard:list_shards",
-                long="Prints every shard on every host: role, term, indexes of the shard's log and of the "
-                "order log, how many\n"
-                "order records it lags behind the newest host, keys, size, share of one CPU, and whose feed "
-                "it takes.\n"
-                "A table, unless --write-out is simple, fields or json.",
-            ),
+                "list", "Lists every shard on every host of the cluster", "hosts.shard:list_shards",
+                long="Prints each shard on each host: role, term, indexes of the shard's log and of the "
+                "order log,\n"
+                "order records behind the newest host, keys, size, share of one CPU, and the host that "
+                "feeds it.\n"
+                "A table, unless --write-out is simple, fields or json."),
             Command(
-                "of [options] <key> [range_end]",
-                "Prints the shards that a key or a range can touch",
+                "of [options] <key> [range_end]", "Prints the shards that a key or a range can touch",
                 "hosts.shard:of",
                 (
-                    switch("prefix", "of all keys with this prefix"),
-                    switch("from-key", "of all keys from this one on"),
-                ),
-            ),
-        ],
-    )
+                    switch("prefix", "the shards of all keys with this prefix"),
+                    switch("from-key", "the shards of all keys from this one on"))),
+        ])
 
 
 def _load_flags(check: str, prefix: str) -> tuple[Flag, ...]:
@@ -201,8 +164,7 @@ def _load_flags(check: str, prefix: str) -> tuple[Flag, ...]:
         Flag("load", "string", "s", f"{model} Accepted workloads: s(small), m(medium), l(large), xl(xLarge)"),
         Flag("prefix", "string", prefix, f"The prefix for writing the {check} check's keys."),
         switch("auto-compact", "Compact storage with last revision after test is finished."),
-        switch("auto-defrag", "Defragment storage after test is finished."),
-    )
+        switch("auto-defrag", "Defragment storage after test is finished."))
 
 
 def _check_command() -> Command:
@@ -210,156 +172,98 @@ def _check_command() -> Command:
         "perf [options]",
         "Check the performance of the etcd cluster",
         "data.check:perf",
-        _load_flags("performance", "/etcdctl-check-perf/"),
-    )
+        _load_flags("performance", "/etcdctl-check-perf/"))
     scale = Command(
         "datascale [options]",
         "Check the memory usage of holding data for different workloads on a given server endpoint.",
         "data.datascale:datascale",
         _load_flags("datascale", "/etcdctl-check-datascale/"),
         long="If no endpoint is provided, localhost will be used. "
-        "If multiple endpoints are provided, first endpoint will be used.",
-    )
+        "If multiple endpoints are provided, first endpoint will be used.")
     return Command(
-        "check <subcommand>", "commands for checking properties of the etcd cluster", children=[perf, scale]
-    )
+        "check <subcommand>", "commands for checking properties of the etcd cluster", children=[perf, scale])
 
 
 def _move_leader_command() -> Command:
     return Command(
-        "move-leader <transferee-member-id>",
-        "Transfers leadership to another etcd cluster member.",
-        "hosts.leading:move_leader",
-    )
+        "move-leader <transferee-member-id>", "Transfers leadership to another etcd cluster member.",
+        "hosts.leading:move_leader")
 
 
 def _completion_command() -> Command:
     shells = ("bash", "fish", "powershell", "zsh")
     return Command(
-        "completion <shell>",
-        "Generate completion script",
+        "completion <shell>", "Generate completion script",
         children=[
             Command(shell, f"Completion script for {shell}", "completion:completion") for shell in shells
-        ],
-    )
+        ])
 
 
 def _downgrade_command() -> Command:
     return Command(
-        "downgrade <TARGET_VERSION>",
-        "Downgrade related commands",
+        "downgrade <TARGET_VERSION>", "Downgrade related commands",
         children=[
             Command(
-                "validate <TARGET_VERSION>",
-                "Validate downgrade capability before starting downgrade",
-                "hosts.leading:downgrade_validate",
-            ),
+                "validate <TARGET_VERSION>", "Validate downgrade capability before starting downgrade",
+                "hosts.leading:downgrade_validate"),
             Command(
-                "enable <TARGET_VERSION>",
-                "Start a downgrade action to cluster",
-                "hosts.leading:downgrade_enable",
-            ),
+                "enable <TARGET_VERSION>", "Start a downgrade action to cluster",
+                "hosts.leading:downgrade_enable"),
             Command("cancel", "Cancel the ongoing downgrade action to cluster",
                     "hosts.leading:downgrade_cancel"),
-        ],
-    )
+        ])
+
+
+def _store_commands() -> list[Command]:
+    return [
+        Command("txn [options]", "Txn processes all the requests in one transaction", "keys.txn:txn",
+                (switch("interactive", "Input transaction in interactive mode", "i"),)),
+        Command("compaction [options] <revision>", "Compacts the event history in etcd", "keys.kv:compaction",
+                (switch("physical",
+                        "'true' to wait for compaction to physically remove all old revisions"),)),
+        Command("alarm <subcommand>", "Alarm related commands", children=[
+            Command("disarm", "Disarms all alarms", "hosts.maintenance:alarm_disarm"),
+            Command("list", "Lists all alarms", "hosts.maintenance:alarm_list"),
+        ]),
+        Command("defrag", "Defragments the storage of the etcd members with given endpoints",
+                "hosts.maintenance:defrag", (
+            switch("cluster", "use all endpoints from the cluster member list"),
+            Flag("data-dir", "string", "",
+                 "Optional. If present, defragments a data directory not in use by etcd."))),
+    ]
+
+
+def _member_command() -> Command:
+    items = "ID, Status, Name, Peer Addrs, Client Addrs, Is Learner"
+    return Command("member <subcommand>", "Membership related commands", children=[
+        Command("list", "Lists all members in the cluster", "hosts.maintenance:member_list",
+                long=_ROW_LONG.format("member", items)),
+        *member_flags.commands(),
+    ])
+
+
+def _other_commands() -> list[Command]:
+    return [
+        Command("lock <lockname> [exec-command arg1 arg2 ...]", "Acquires a named lock",
+                "keys.concurrency:lock", (Flag("ttl", "int", "10", "timeout for session"),)),
+        Command("elect <election-name> [proposal]", "Observes and participates in leader election",
+                "keys.concurrency:elect", (switch("listen", "observation mode", "l"),)),
+        Command("peer-keys <filename>", "Generates the key file that encrypts traffic between hosts",
+                "hosts.maintenance:peer_keys"),
+        Command("options", "Prints the global flags that every command takes", "help:options"),
+        Command("help [command]", "Help about any command", "help:help_command",
+                long="Help provides help for any command in the application.\n"
+                "Simply type musterctl help [path to command] for full details."),
+    ]
 
 
 def root() -> Command:
-    """The whole table."""
-    item_list = "ID, Status, Name, Peer Addrs, Client Addrs, Is Learner"
     return Command(
-        "musterctl",
-        "A simple command line client for muster and etcd.",
-        inherited=GLOBAL_FLAGS,
-        children=[
-            get_command(),
-            put_command(),
-            del_command(),
-            Command(
-                "txn [options]",
-                "Txn processes all the requests in one transaction",
-                "keys.txn:txn",
-                (switch("interactive", "Input transaction in interactive mode", "i"),),
-            ),
-            Command(
-                "compaction [options] <revision>",
-                "Compacts the event history in etcd",
-                "keys.kv:compaction",
-                (switch("physical", "'true' to wait for compaction to physically remove all old revisions"),),
-            ),
-            Command(
-                "alarm <subcommand>",
-                "Alarm related commands",
-                children=[
-                    Command("disarm", "Disarms all alarms", "hosts.maintenance:alarm_disarm"),
-                    Command("list", "Lists all alarms", "hosts.maintenance:alarm_list"),
-                ],
-            ),
-            Command(
-                "defrag",
-                "Defragments the storage of the etcd members with given endpoints",
-                "hosts.maintenance:defrag",
-                (
-                    switch("cluster", "use all endpoints from the cluster member list"),
-                    Flag("data-dir", "string", "",
-                         "Optional. If present, defragments a data directory not in use by etcd."),
-                ),
-            ),
-            _endpoint_command(),
-            _shard_command(),
-            watch_command(),
+        "musterctl", "A simple command line client for muster and etcd.", inherited=GLOBAL_FLAGS, children=[
+            get_command(), put_command(), del_command(), *_store_commands(), _endpoint_command(),
+            _shard_command(), watch_command(),
             Command("version", "Prints the version of musterctl", "hosts.maintenance:version"),
-            _lease_command(),
-            Command(
-                "member <subcommand>",
-                "Membership related commands",
-                children=[
-                    Command(
-                        "list",
-                        "Lists all members in the cluster",
-                        "hosts.maintenance:member_list",
-                        long=_ROW_LONG.format("member", item_list),
-                    ),
-                    *member_flags.commands(),
-                ],
-            ),
-            snapshots.command(),
-            snapshots.hashkv_command(),
-            *copying_flags.commands(),
-            *auth_table.commands(),
-            _check_command(),
-            _move_leader_command(),
-            _downgrade_command(),
-            _completion_command(),
-            Command(
-                "lock <lockname> [exec-command arg1 arg2 ...]",
-                "Acquires a named lock",
-                "keys.concurrency:lock",
-                (Flag("ttl", "int", "10", "timeout for session"),),
-            ),
-            Command(
-                "elect <election-name> [proposal]",
-                "Observes and participates in leader election",
-                "keys.concurrency:elect",
-                (switch("listen", "observation mode", "l"),),
-            ),
-            Command(
-                "peer-keys <filename>",
-                "Generates the key file that encrypts traffic between hosts",
-                "hosts.maintenance:peer_keys",
-            ),
-            Command(
-                "options",
-                "Prints the global flags that every command takes",
-                "help:options",
-            ),
-            Command(
-                "help [command]",
-                "Help about any command",
-                "help:help_command",
-                long="Help provides help for any command in the application.\n"
-                "Simply type musterctl help [path to command] for full details.",
-            ),
-        ],
-    )
+            _lease_command(), _member_command(), snapshots.command(), snapshots.hashkv_command(),
+            *copying_flags.commands(), *auth_table.commands(), _check_command(), _move_leader_command(),
+            _downgrade_command(), _completion_command(), *_other_commands(),
+        ])

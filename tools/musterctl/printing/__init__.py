@@ -1,5 +1,2 @@
-"""etcdctl's output: ``printer`` chooses, ``print_fields``, ``print_rows`` and ``print_json`` write.
-
-``gotext`` and ``layout`` hold the formats of the Go library that etcdctl's output shows; ``records`` what is
-printed.
-"""
+"""etcdctl's output: ``printer`` chooses, ``print_fields``, ``print_rows`` and ``print_json`` write;
+``layout`` has columns, ``records`` what is printed."""

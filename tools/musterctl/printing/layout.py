@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _TAB = 8
-_WRAP_WIDTH = 30  # etcdctl's table library breaks cells that are longer, at spaces
+_WRAP_WIDTH = 30  # etcdctl's table library breaks longer cells, at spaces
 _TOO_LONG = 100_000  # cost of a line over the width: worse than any ragged edge
 
 
 def align_tabs(source: str) -> str:
     """``text/tabwriter`` with tab stops of 8 and one cell of padding.
 
-    A column is a run of neighbouring lines that have a tab-ended cell in that place; each such cell
-    is padded with tabs to the column's widest one. Text after a line's last tab is in no column.
+    A column is a run of neighbouring lines with a tab-ended cell in that place, padded with tabs to the
+    widest one. Text after a line's last tab is in no column.
     """
     lines = [line.split("\t") for line in source.split("\n")]
     widths: list[list[int]] = [[0] * (len(cells) - 1) for cells in lines]
@@ -38,7 +38,7 @@ def align_tabs(source: str) -> str:
 
 
 def wrap(cell: str, width: int = _WRAP_WIDTH) -> list[str]:
-    """The cell's lines: as it is if it fits, else broken at spaces with the least ragged right edge."""
+    """The cell's lines, broken at spaces with the least ragged right edge."""
     if len(cell) <= width:
         return [cell]
     words = cell.split()
@@ -63,7 +63,7 @@ def wrap(cell: str, width: int = _WRAP_WIDTH) -> list[str]:
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The table of ``-w table``: header centred, cells to the right."""
+    """``-w table``: header centred, cells to the right."""
     wrapped = [[wrap(cell) for cell in row] for row in rows]
     widths = [len(title) for title in header]
     for row in wrapped:

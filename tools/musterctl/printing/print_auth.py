@@ -1,4 +1,4 @@
-"""How answers about users and roles are shown, in each format of ``--write-out``."""
+"""Answers about users and roles, in each format of ``--write-out``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from cluster.pb import auth_pb2
 from cluster.pb import rpc_pb2 as pb
-from tools.musterctl.printing.gotext import prefix_end, quote, text
+from tools.gotext import prefix_end, quote, text
 from tools.musterctl.printing.print_fields import header, line
 from tools.musterctl.printing.printer import Printer, emit
 
@@ -34,7 +34,6 @@ def done(printer: Printer, said: str, r: Message) -> None:
 
 
 def status(printer: Printer, r: pb.AuthStatusResponse) -> None:
-    """``auth status``."""
     enabled = "true" if r.enabled else "false"
     _show(
         printer, r, lambda: emit(f"Authentication Status: {enabled}\nAuthRevision: {r.authRevision}\n"), None
@@ -42,23 +41,19 @@ def status(printer: Printer, r: pb.AuthStatusResponse) -> None:
 
 
 def user(printer: Printer, name: str, r: pb.AuthUserGetResponse) -> None:
-    """``user get``."""
     _show(printer, r, lambda: emit(f"User: {name}\nRoles:{''.join(f' {role}' for role in r.roles)}\n"), None)
 
 
 def users(printer: Printer, r: pb.AuthUserListResponse) -> None:
-    """``user list``."""
     _show(printer, r, lambda: _names(r.users), None)
 
 
 def roles(printer: Printer, r: pb.AuthRoleListResponse) -> None:
-    """``role list``."""
     _show(
         printer,
         r,
         lambda: _names(r.roles),
-        lambda: emit(f'"Roles" :{"".join(" " + quote(role.encode()) for role in r.roles)}\n'),
-    )
+        lambda: emit(f'"Roles" :{"".join(" " + quote(role.encode()) for role in r.roles)}\n'))
 
 
 def _names(names: Sequence[str]) -> None:
@@ -66,8 +61,6 @@ def _names(names: Sequence[str]) -> None:
 
 
 def role(printer: Printer, name: str, r: pb.AuthRoleGetResponse) -> None:
-    """``role get``."""
-
     def simple() -> None:
         emit(f"Role {name}\n")
         for title, kinds in (("Read", _READS), ("Write", _WRITES)):
@@ -89,8 +82,6 @@ def _range(perm: auth_pb2.Permission) -> str:
     if not perm.range_end:
         return text(perm.key)
     shown = f"[{text(perm.key)}, " + (
-        "<open ended>" if perm.range_end == b"\0" else f"{text(perm.range_end)})"
-    )
+        "<open ended>" if perm.range_end == b"\0" else f"{text(perm.range_end)})")
     return shown + (
-        f" (prefix {text(perm.key)})" if perm.key and prefix_end(perm.key) == perm.range_end else ""
-    )
+        f" (prefix {text(perm.key)})" if perm.key and prefix_end(perm.key) == perm.range_end else "")

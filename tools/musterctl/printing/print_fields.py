@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from cluster.pb import kv_pb2, rpc_pb2
-from tools.musterctl.printing.gotext import quote
+from tools.gotext import quote
 from tools.musterctl.printing.print_rows import go_bool
 from tools.musterctl.printing.printer import Printer, emit
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus
 
 
 def line(name: str, value: object) -> None:
-    """One field."""
     emit(f'"{name}" : {value}\n')
 
 
 def header(of: rpc_pb2.ResponseHeader) -> None:
-    """A response's header."""
     line("ClusterID", of.cluster_id)
     line("MemberID", of.member_id)
     line("Revision", of.revision)

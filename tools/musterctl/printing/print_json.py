@@ -1,8 +1,8 @@
-"""``-w json``: a message as Go's ``encoding/json`` writes etcd's generated structs.
+"""``-w json``: Go's ``encoding/json`` of etcd's generated structs.
 
-Proto field names in field order, zero values left out, bytes in base64, 64-bit integers as plain
-numbers, enums as numbers. A oneof sits in a wrapper named after it (``{"Response":{...}}``).
-Responses that clientv3 repacks (watch, leases) have shapes of their own.
+Proto field names in field order, no zero values, bytes in base64, 64-bit integers as plain numbers, enums as
+numbers. A oneof sits in a wrapper named after it (``{"Response":{...}}``). Responses that clientv3 repacks
+(watch, leases) have shapes of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, cast
 from google.protobuf.message import Message
 
 from cluster.pb import kv_pb2, rpc_pb2
-from tools.musterctl.printing.gotext import json_string
+from tools.gotext import json_string
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus
 
 
@@ -67,19 +67,17 @@ def _scalar(value: Any) -> str:
 
 
 def base64(value: bytes) -> str:
-    """Bytes as a JSON string."""
     return f'"{b64encode(value).decode()}"'
 
 
 def watch(response: rpc_pb2.WatchResponse) -> str:
-    """A watch response; ``Created`` is never true, since etcdctl does not ask to see it."""
+    """``Created`` is never true, since etcdctl does not ask to see it."""
     header = message(response.header)
     events = ",".join(message(event) for event in cast(Iterable[kv_pb2.Event], response.events))
     canceled = "true" if response.canceled else "false"
     return (
         f'{{"Header":{header},"Events":[{events}],"CompactRevision":{response.compact_revision},'
-        f'"Canceled":{canceled},"Created":false}}'
-    )
+        f'"Canceled":{canceled},"Created":false}}')
 
 
 def inline(header: rpc_pb2.ResponseHeader, *members: str) -> str:
@@ -88,31 +86,27 @@ def inline(header: rpc_pb2.ResponseHeader, *members: str) -> str:
 
 
 def lease_grant(r: rpc_pb2.LeaseGrantResponse) -> str:
-    """``lease grant``."""
     return inline(r.header, f'"ID":{r.ID}', f'"TTL":{r.TTL}', f'"Error":{json_string(r.error)}')
 
 
 def lease_keep_alive(r: rpc_pb2.LeaseKeepAliveResponse) -> str:
-    """``lease keep-alive``."""
     return inline(r.header, f'"ID":{r.ID}', f'"TTL":{r.TTL}')
 
 
 def lease_time_to_live(r: rpc_pb2.LeaseTimeToLiveResponse) -> str:
-    """``lease timetolive``: no keys is null."""
+    """No keys is null."""
     keys = f"[{','.join(map(base64, r.keys))}]" if r.keys else "null"
     return inline(
-        r.header, f'"id":{r.ID}', f'"ttl":{r.TTL}', f'"granted-ttl":{r.grantedTTL}', f'"keys":{keys}'
-    )
+        r.header, f'"id":{r.ID}', f'"ttl":{r.TTL}', f'"granted-ttl":{r.grantedTTL}', f'"keys":{keys}')
 
 
 def lease_list(r: rpc_pb2.LeaseLeasesResponse) -> str:
-    """``lease list``."""
     leases = ",".join(f'{{"id":{lease.ID}}}' for lease in r.leases)
     return inline(r.header, f'"leases":[{leases}]')
 
 
 def member_list_hex(r: rpc_pb2.MemberListResponse) -> str:
-    """``member list --hex``: IDs in hex, and etcdctl 3.5's spelling of clientURLs; no learner flag."""
+    """IDs in hex, and etcdctl 3.5's spelling of clientURLs; no learner flag."""
     members = []
     for member in r.members:
         parts = [f'"ID":"{member.ID:x}"']
@@ -131,24 +125,20 @@ def member_list_hex(r: rpc_pb2.MemberListResponse) -> str:
 
 
 def endpoint_health(results: list[EndpointHealth]) -> str:
-    """``endpoint health``."""
     items = []
     for result in results:
         error = f',"error":{json_string(result.error)}' if result.error else ""
         items.append(
             f'{{"endpoint":{json_string(result.endpoint)},"health":{"true" if result.healthy else "false"},'
-            f'"took":{json_string(result.took)}{error}}}'
-        )
+            f'"took":{json_string(result.took)}{error}}}')
     return f"[{','.join(items)}]"
 
 
 def endpoint_status(results: list[EndpointStatus]) -> str:
-    """``endpoint status``."""
     items = [f'{{"Endpoint":{json_string(r.endpoint)},"Status":{message(r.response)}}}' for r in results]
     return f"[{','.join(items)}]"
 
 
 def endpoint_hash(results: list[EndpointHash]) -> str:
-    """``endpoint hashkv``."""
     items = [f'{{"Endpoint":{json_string(r.endpoint)},"HashKV":{message(r.response)}}}' for r in results]
     return f"[{','.join(items)}]"

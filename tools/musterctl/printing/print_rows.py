@@ -1,32 +1,22 @@
-"""Rows of the commands that have a table: their cells are also the simple output."""
+"""Rows of commands with a table: their cells are also the simple output."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from cluster.pb import rpc_pb2
-from tools.musterctl.printing.gotext import si_bytes
+from tools.gotext import si_bytes
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus
 
 MEMBER_HEADER = ("ID", "STATUS", "NAME", "PEER ADDRS", "CLIENT ADDRS", "IS LEARNER")
 HEALTH_HEADER = ("ENDPOINT", "HEALTH", "TOOK", "ERROR")
 HASH_HEADER = ("ENDPOINT", "HASH")
 STATUS_HEADER = (
-    "ENDPOINT",
-    "ID",
-    "VERSION",
-    "DB SIZE",
-    "IS LEADER",
-    "IS LEARNER",
-    "RAFT TERM",
-    "RAFT INDEX",
-    "RAFT APPLIED INDEX",
-    "ERRORS",
-)
+    "ENDPOINT", "ID", "VERSION", "DB SIZE", "IS LEADER", "IS LEARNER", "RAFT TERM", "RAFT INDEX",
+    "RAFT APPLIED INDEX", "ERRORS")
 
 
 def go_bool(value: bool) -> str:
-    """Go's bool."""
     return "true" if value else "false"
 
 
@@ -46,17 +36,14 @@ def members(r: rpc_pb2.MemberListResponse) -> list[list[str]]:
 
 
 def health(results: Sequence[EndpointHealth]) -> list[list[str]]:
-    """``endpoint health``."""
     return [[r.endpoint, go_bool(r.healthy), r.took, r.error] for r in results]
 
 
 def hashes(results: Sequence[EndpointHash]) -> list[list[str]]:
-    """``endpoint hashkv``."""
     return [[r.endpoint, str(r.response.hash)] for r in results]
 
 
 def statuses(results: Sequence[EndpointStatus]) -> list[list[str]]:
-    """``endpoint status``."""
     rows = []
     for result in results:
         r = result.response
@@ -72,6 +59,5 @@ def statuses(results: Sequence[EndpointStatus]) -> list[list[str]]:
                 str(r.raftIndex),
                 str(r.raftAppliedIndex),
                 ", ".join(r.errors),
-            ]
-        )
+            ])
     return rows

@@ -1,21 +1,21 @@
 """Output formats: :func:`choose` gives the printer of ``--write-out``.
 
-A printer has one method per kind of response. What a format does not offer ends the program with code 4,
-after the request has been done, as in etcdctl.
+A printer has one method per kind of response. An unsupported one ends the program with code 4, after the
+request, as in etcdctl.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from google.protobuf.message import Message
 
 from cluster.pb import kv_pb2, rpc_pb2
+from tools.gotext import hex_bytes, text
 from tools.musterctl.command import Exit
 from tools.musterctl.printing import layout, print_json, print_rows
-from tools.musterctl.printing.gotext import hex_bytes, text
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus
 
 
@@ -25,96 +25,22 @@ def emit(output: str) -> None:
 
 
 class Printer:
-    """The interface; every method not overridden says that the format is not supported."""
+    """One method for each kind of response; :class:`Simple` has their types."""
 
     kind = ""
 
     def __init__(self, as_hex: bool) -> None:
         self.as_hex = as_hex
 
-    def _unsupported(self) -> NoReturn:
+    def _unsupported(self, *args: Any, **kwargs: Any) -> None:
         raise Exit(4, f"{self.kind} not supported as output format")
 
-    def message(self, r: Message) -> None:
-        """A response as it is."""
-        self._unsupported()
-
-    def put(self, r: rpc_pb2.PutResponse) -> None:
-        """``put``."""
-        self._unsupported()
-
-    def get(self, r: rpc_pb2.RangeResponse) -> None:
-        """``get``."""
-        self._unsupported()
-
-    def delete(self, r: rpc_pb2.DeleteRangeResponse) -> None:
-        """``del``."""
-        self._unsupported()
-
-    def txn(self, r: rpc_pb2.TxnResponse) -> None:
-        """``txn``."""
-        self._unsupported()
-
-    def watch(self, r: rpc_pb2.WatchResponse) -> None:
-        """``watch``: once per response."""
-        self._unsupported()
-
-    def lease_grant(self, r: rpc_pb2.LeaseGrantResponse) -> None:
-        """``lease grant``."""
-        self._unsupported()
-
-    def lease_revoke(self, lease: int, r: rpc_pb2.LeaseRevokeResponse) -> None:
-        """``lease revoke``."""
-        self._unsupported()
-
-    def lease_keep_alive(self, r: rpc_pb2.LeaseKeepAliveResponse) -> None:
-        """``lease keep-alive``: once per renewal."""
-        self._unsupported()
-
-    def lease_time_to_live(self, r: rpc_pb2.LeaseTimeToLiveResponse, with_keys: bool) -> None:
-        """``lease timetolive``."""
-        self._unsupported()
-
-    def lease_list(self, r: rpc_pb2.LeaseLeasesResponse) -> None:
-        """``lease list``."""
-        self._unsupported()
-
-    def member_list(self, r: rpc_pb2.MemberListResponse) -> None:
-        """``member list``."""
-        self._unsupported()
-
-    def member_changed(self, what: str, member_id: int, r: Any) -> None:
-        """``member add``, ``remove``, ``update``, ``promote``; ``what``: ``added`` and so on."""
-        self._unsupported()
-
-    def endpoint_health(self, results: list[EndpointHealth]) -> None:
-        """``endpoint health``."""
-        self._unsupported()
-
-    def endpoint_status(self, results: list[EndpointStatus]) -> None:
-        """``endpoint status``."""
-        self._unsupported()
-
-    def endpoint_hash(self, results: list[EndpointHash]) -> None:
-        """``endpoint hashkv``."""
-        self._unsupported()
-
-    def alarm(self, r: rpc_pb2.AlarmResponse) -> None:
-        """``alarm list`` and ``alarm disarm``."""
-        self._unsupported()
-
-    def move_leader(self, leader: int, target: int, r: rpc_pb2.MoveLeaderResponse) -> None:
-        """``move-leader``."""
-        self._unsupported()
-
-    def downgrade(self, action: str, r: rpc_pb2.DowngradeResponse) -> None:
-        """``downgrade validate``, ``enable``, ``cancel``."""
-        self._unsupported()
+    message = put = get = delete = txn = watch = alarm = move_leader = downgrade = _unsupported
+    lease_grant = lease_revoke = lease_keep_alive = lease_time_to_live = lease_list = _unsupported
+    member_list = member_changed = endpoint_health = endpoint_status = endpoint_hash = _unsupported
 
 
 class Simple(Printer):
-    """``-w simple``."""
-
     kind = "simple"
 
     def __init__(self, as_hex: bool) -> None:
@@ -225,8 +151,6 @@ def alarm_text(alarm: rpc_pb2.AlarmMember) -> str:
 
 
 class Table(Printer):
-    """``-w table``."""
-
     kind = "table"
 
     def member_list(self, r: rpc_pb2.MemberListResponse) -> None:
@@ -243,23 +167,24 @@ class Table(Printer):
 
 
 class Json(Printer):
-    """``-w json``: one line per response."""
+    """One line per response."""
 
     kind = "json"
 
     def _message(self, r: Message) -> None:
         emit(print_json.message(r) + "\n")
 
+    def _last(self, *args: Any) -> None:
+        self._message(args[-1])
+
     message = put = get = delete = txn = alarm = _message
+    lease_revoke = member_changed = move_leader = downgrade = _last
 
     def watch(self, r: rpc_pb2.WatchResponse) -> None:
         emit(print_json.watch(r) + "\n")
 
     def lease_grant(self, r: rpc_pb2.LeaseGrantResponse) -> None:
         emit(print_json.lease_grant(r) + "\n")
-
-    def lease_revoke(self, lease: int, r: rpc_pb2.LeaseRevokeResponse) -> None:
-        self._message(r)
 
     def lease_keep_alive(self, r: rpc_pb2.LeaseKeepAliveResponse) -> None:
         emit(print_json.lease_keep_alive(r) + "\n")
@@ -273,9 +198,6 @@ class Json(Printer):
     def member_list(self, r: rpc_pb2.MemberListResponse) -> None:
         emit((print_json.member_list_hex(r) if self.as_hex else print_json.message(r)) + "\n")
 
-    def member_changed(self, what: str, member_id: int, r: Any) -> None:
-        self._message(r)
-
     def endpoint_health(self, results: list[EndpointHealth]) -> None:
         emit(print_json.endpoint_health(results) + "\n")
 
@@ -285,18 +207,12 @@ class Json(Printer):
     def endpoint_hash(self, results: list[EndpointHash]) -> None:
         emit(print_json.endpoint_hash(results) + "\n")
 
-    def move_leader(self, leader: int, target: int, r: rpc_pb2.MoveLeaderResponse) -> None:
-        self._message(r)
-
-    def downgrade(self, action: str, r: rpc_pb2.DowngradeResponse) -> None:
-        self._message(r)
-
 
 class Protobuf(Printer):
-    """``-w protobuf``: the encoded response, no newline.
+    """The encoded response, no newline.
 
-    Of grants, keep-alives and lease lists etcdctl 3.5 writes only the encoded *header*, because that is
-    what clientv3's repacked structs can encode; scripts that read it expect nothing else.
+    Of grants, keep-alives and lease lists etcdctl 3.5 writes only the encoded *header*, which is all that
+    clientv3's repacked structs can encode.
     """
 
     kind = "protobuf"
@@ -304,10 +220,15 @@ class Protobuf(Printer):
     def _message(self, r: Message) -> None:
         emit(text(r.SerializeToString()))
 
-    message = put = get = delete = txn = member_list = alarm = _message
+    def _last(self, *args: Any) -> None:
+        self._message(args[-1])
 
-    def member_changed(self, what: str, member_id: int, r: Any) -> None:
-        self._message(r)
+    def _header(self, r: Any, *args: Any) -> None:
+        self._message(r.header)
+
+    message = put = get = delete = txn = member_list = alarm = _message
+    lease_revoke = member_changed = move_leader = downgrade = _last
+    lease_grant = lease_keep_alive = lease_time_to_live = lease_list = _header
 
     def watch(self, r: rpc_pb2.WatchResponse) -> None:
         shown = rpc_pb2.WatchResponse()
@@ -316,30 +237,9 @@ class Protobuf(Printer):
         shown.ClearField("cancel_reason")
         self._message(shown)
 
-    def lease_revoke(self, lease: int, r: rpc_pb2.LeaseRevokeResponse) -> None:
-        self._message(r)
-
-    def lease_grant(self, r: rpc_pb2.LeaseGrantResponse) -> None:
-        self._message(r.header)
-
-    def lease_keep_alive(self, r: rpc_pb2.LeaseKeepAliveResponse) -> None:
-        self._message(r.header)
-
-    def lease_time_to_live(self, r: rpc_pb2.LeaseTimeToLiveResponse, with_keys: bool) -> None:
-        self._message(r.header)
-
-    def lease_list(self, r: rpc_pb2.LeaseLeasesResponse) -> None:
-        self._message(r.header)
-
-    def move_leader(self, leader: int, target: int, r: rpc_pb2.MoveLeaderResponse) -> None:
-        self._message(r)
-
-    def downgrade(self, action: str, r: rpc_pb2.DowngradeResponse) -> None:
-        self._message(r)
-
 
 def choose(name: str, as_hex: bool) -> Printer:
-    """The printer that ``--write-out`` names. Exit 4 if there is none."""
+    """Exit 4 if there is none."""
     if name == "fields":
         from tools.musterctl.printing.print_fields import Fields
 

@@ -1,4 +1,4 @@
-"""What the endpoint commands found out, one record per endpoint."""
+"""Findings of the endpoint commands, one record per endpoint."""
 
 from __future__ import annotations
 
@@ -19,15 +19,11 @@ class EndpointHealth:
 
 @dataclass(slots=True, frozen=True)
 class EndpointStatus:
-    """An endpoint's answer to Maintenance.Status."""
-
     endpoint: str
     response: rpc_pb2.StatusResponse
 
 
 @dataclass(slots=True, frozen=True)
 class EndpointHash:
-    """An endpoint's answer to Maintenance.HashKV."""
-
     endpoint: str
     response: rpc_pb2.HashKVResponse

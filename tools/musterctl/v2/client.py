@@ -1,7 +1,7 @@
-"""The cluster as a client of the v2 API sees it: which endpoints there are, and which one answers.
+"""The cluster as a v2 client sees it: its endpoints, and which one answers.
 
-An endpoint that fails is passed over. Creations and deletes are tried at one endpoint only, since a second
-try could meet what the first one did. Before a command the endpoints are replaced by those that the members
+A failing endpoint is passed over. Creations and deletions are tried at one endpoint only, since a second try
+could meet the result of the first. Before a command the endpoints are replaced by those that the members
 publish.
 """
 
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from tools import gotext
 from tools.musterctl.command import Exit
-from tools.musterctl.printing import gotext
 from tools.musterctl.v2.exchange import Connections, DeadlineExceeded, Request, RequestError, Response
 from tools.musterctl.v2.line import Values
 from tools.musterctl.v2.table import DEFAULT_ENDPOINTS
@@ -42,11 +42,11 @@ class ClusterError(RequestError):
 
 
 class Refused(Exception):
-    """The server answered with a refusal, or with what cannot be understood."""
+    """A refusal, or an unreadable answer."""
 
 
 def fail(code: int, error: Exception | str) -> NoReturn:
-    """Say what is wrong as commands on keys do, and end."""
+    """Print an error as commands on keys do, and end."""
     print(f"Error:  {error}", file=sys.stderr)
     if isinstance(error, ClusterError):
         print(error.detail, file=sys.stderr)
@@ -54,15 +54,13 @@ def fail(code: int, error: Exception | str) -> NoReturn:
 
 
 def refuse(text: Exception | str) -> NoReturn:
-    """Say what is wrong as all other commands do, and end."""
+    """Print an error as all other commands do, and end."""
     print(text, file=sys.stderr)
     raise Exit(1)
 
 
 @dataclass(slots=True)
 class Client:
-    """Requests to whichever endpoint answers."""
-
     endpoints: list[str]
     connections: Connections
     header_s: float
@@ -71,7 +69,7 @@ class Client:
     pinned: int = 0
 
     def ask(self, request: Request, bounded: bool = True, once: bool = False) -> Response:
-        """The answer of the first endpoint that has one, the last one that did first. RequestError."""
+        """The first endpoint's answer, beginning with the one that answered last. RequestError."""
         if self.authorization:
             request = replace(request, headers={**request.headers, "Authorization": self.authorization})
         deadline = time.monotonic() + self.total_s if bounded else None
@@ -98,7 +96,7 @@ class Client:
         raise ClusterError(errors)
 
     def members(self, bounded: bool = True) -> list[Member]:
-        """All members. RequestError, Refused."""
+        """RequestError, Refused."""
         answer = self.ask(Request("GET", "/v2/members"), bounded)
         expect(answer, 200)
         return [Member.of(found) for found in parsed(answer.body).get("members") or []]
@@ -118,8 +116,7 @@ class Client:
             print("etcd cluster has no published client endpoints.", file=sys.stderr)
             print(
                 f"Try '--no-sync' if you want to access non-published client endpoints({listed}).",
-                file=sys.stderr,
-            )
+                file=sys.stderr)
             fail(SERVER_ERROR, "client: no endpoints available")
         if sorted(found) != sorted(self.endpoints):
             random.shuffle(found)
@@ -128,8 +125,6 @@ class Client:
 
 @dataclass(slots=True, frozen=True)
 class Member:
-    """A member, as /v2/members tells of it."""
-
     id: str
     name: str
     peer_urls: list[str]
@@ -137,13 +132,11 @@ class Member:
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Member:
-        """From its JSON."""
         return cls(
             str(found.get("id", "")),
             str(found.get("name", "")),
             [str(url) for url in found.get("peerURLs") or []],
-            [str(url) for url in found.get("clientURLs") or []],
-        )
+            [str(url) for url in found.get("clientURLs") or []])
 
 
 def _server_error(endpoint: str, status: int) -> RequestError:
@@ -175,7 +168,7 @@ def parsed(body: bytes) -> dict[str, Any]:
 
 
 def connect(given: Values, sync: bool = True) -> Client:
-    """A client with what the global options and the environment say, its endpoints those of the cluster."""
+    """A client by global options and environment, with the cluster's endpoints."""
     try:
         client = _client(given)
     except Refused as error:
@@ -190,7 +183,7 @@ def connect(given: Values, sync: bool = True) -> Client:
 
 
 def tell_endpoints(client: Client, given: Values) -> None:
-    """Name the endpoints, if asked to."""
+    """Print the endpoints, if asked to."""
     _say(given.switch("debug"), f"Cluster-Endpoints: {', '.join(client.endpoints)}")
 
 
@@ -248,8 +241,7 @@ def _endpoints(given: Values, domain: str, insecure: bool) -> list[str]:
 
 
 def _checked(endpoint: str) -> str:
-    """An endpoint as a URL; ``host:port`` means http, as in etcdctl before it was built with a newer Go.
-    Refused."""
+    """An endpoint as a URL; ``host:port`` means http, as in older builds of etcdctl. Refused."""
     if endpoint.startswith(":"):
         raise Refused(f"parse {gotext.quote(endpoint)}: missing protocol scheme")
     url = endpoint if "://" in endpoint else f"http://{endpoint}"
@@ -261,16 +253,15 @@ def _checked(endpoint: str) -> str:
         _ = parts.port
     except ValueError:
         port = parts.netloc.rpartition(":")[2]
-        if port.isascii() and port.isdecimal():  # of 99999 whoever dials says so
+        if port.isascii() and port.isdecimal():  # 99999 fails when dialled
             return url.rstrip("/")
         raise Refused(
-            f"parse {gotext.quote(endpoint)}: invalid port {gotext.quote(':' + port)} after host"
-        ) from None
+            f"parse {gotext.quote(endpoint)}: invalid port {gotext.quote(':' + port)} after host") from None
     return url.rstrip("/")
 
 
 def _tls(cert: str, key: str, ca: str) -> ssl.SSLContext | None:
-    """What https needs; None: nothing is asked for. Refused."""
+    """Credentials of https; None for none. Refused."""
     if not (cert or key or ca):
         return None
     if bool(cert) != bool(key):
@@ -297,7 +288,7 @@ def credentials(text: str, prompt: str) -> tuple[str, str]:
 
 
 def ask_password(prompt: str) -> str:
-    """A line from standard input, not shown where that is a terminal."""
+    """A line from standard input, not shown on a terminal."""
     sys.stdout.write(prompt)
     sys.stdout.flush()
     restore: Callable[[], None] | None = None

@@ -1,4 +1,4 @@
-"""One HTTP request to one endpoint, on a connection that is kept, and what went wrong in the words of Go."""
+"""One HTTP request to one endpoint, on a kept connection, with errors in the words of Go."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from tools.musterctl.printing import gotext
+from tools import gotext
 
 _REDIRECTS = 10
 
 
 class RequestError(Exception):
-    """No answer; ``connecting``: what stands for a connection that cannot be had."""
+    """No answer; ``connecting``: there was no connection."""
 
     def __init__(self, message: str, connecting: bool = False) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class RequestError(Exception):
 
 
 class DeadlineExceeded(RequestError):
-    """The time of the whole command is over."""
+    """The whole command's time is over."""
 
     def __init__(self) -> None:
         super().__init__("context deadline exceeded", connecting=True)
@@ -42,7 +42,7 @@ class HeaderTimeout(RequestError):
 
 @dataclass(slots=True, frozen=True)
 class Request:
-    """A request for any endpoint. ``path`` is escaped and begins with a slash."""
+    """``path`` is escaped and begins with a slash."""
 
     method: str
     path: str
@@ -52,14 +52,11 @@ class Request:
     waits: bool = False  # its answer may take any time
 
     def url(self, endpoint: str) -> str:
-        """Where it goes."""
         return f"{endpoint}{self.path}{'?' + self.query if self.query else ''}"
 
 
 @dataclass(slots=True, frozen=True)
 class Response:
-    """An answer."""
-
     status: int
     headers: Mapping[str, str]  # names in lower case
     body: bytes
@@ -129,7 +126,7 @@ class Connections:
     def _headers(
         self, parts: SplitResult, request: Request, until: float | None
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        """Send on the kept connection or on a new one; the server may have ended a kept one meanwhile."""
+        """Send on the kept connection, or on a new one if the server has ended it."""
         key = (parts.scheme, parts.netloc)
         kept = self._kept.get(key)
         for connection in (kept, None):
@@ -192,8 +189,7 @@ def _dial(host: str, port: int, until: float | None) -> socket.socket:
         why = (
             "no such host"
             if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
-            else "server misbehaving"
-        )
+            else "server misbehaving")
         raise RequestError(f"dial tcp: lookup {host}{_name_server()}: {why}", connecting=True) from None
     first: RequestError | None = None
     for family, kind, protocol, _, address in found:
@@ -215,7 +211,7 @@ def _dial(host: str, port: int, until: float | None) -> socket.socket:
 
 
 def _name_server() -> str:
-    """ " on 10.0.0.2:53": the resolver's first server, as Go names it."""
+    """" on 10.0.0.2:53": the resolver's first server, in Go's words."""
     try:
         lines = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -232,7 +228,7 @@ def _broken(error: OSError) -> RequestError:
 
 
 def _not_secure(error: OSError, host: str) -> RequestError:
-    """What a failed TLS handshake is called."""
+    """Go's words for a failed TLS handshake."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in (62, 64):  # the name, the address
             return RequestError(f"x509: certificate is not valid for {host}")

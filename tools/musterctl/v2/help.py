@@ -1,10 +1,10 @@
-"""Help texts in the layout that etcdctl's v2 commands have."""
+"""Help texts in the layout of etcdctl's v2 commands."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tools.musterctl.printing import gotext
+from tools import gotext
 from tools.musterctl.usage import version
 from tools.musterctl.v2.line import HELP, Option
 from tools.musterctl.v2.table import COMMANDS, GLOBAL, HELP_COMMAND, Command
@@ -14,7 +14,6 @@ _ABOUT = "A simple command line client for etcd."
 
 
 def whole() -> str:
-    """Help of all."""
     return _app(PROGRAM, _ABOUT, COMMANDS, GLOBAL, HELP_COMMAND)
 
 
@@ -26,8 +25,7 @@ def group(parent: Command) -> str:
     return (
         f"NAME:\n   {PROGRAM} {parent.name} - {parent.usage}\n\n"
         f"USAGE:\n   {PROGRAM} {parent.name} command [command options] [arguments...]\n\n"
-        f"COMMANDS:\n{listed}\nOPTIONS:\n{_options([HELP])}   \n"
-    )
+        f"COMMANDS:\n{listed}\nOPTIONS:\n{_options([HELP])}   \n")
 
 
 def group_as_program(parent: Command) -> str:
@@ -36,7 +34,6 @@ def group_as_program(parent: Command) -> str:
 
 
 def command(of: Command, parent: Command | None = None) -> str:
-    """Help of one command."""
     path = f"{PROGRAM} {parent.name} {of.name}" if parent else f"{PROGRAM} {of.name}"
     shown = [option for option in of.options if option.usage]
     if of.name == "backup":
@@ -62,8 +59,7 @@ def _app(
         f"NAME:\n   {name} - {usage}\n\n"
         f"USAGE:\n   {name} [global options] command [command options] [arguments...]\n\n"
         f"VERSION:\n   {version()}\n\n"
-        f"COMMANDS:\n{listed}\nGLOBAL OPTIONS:\n{_options(options)}"
-    )
+        f"COMMANDS:\n{listed}\nGLOBAL OPTIONS:\n{_options(options)}")
 
 
 def _options(options: Sequence[Option]) -> str:

@@ -1,4 +1,4 @@
-"""/v2/keys: requests as etcd's client sends them, and what comes back."""
+"""/v2/keys: requests as etcd's client sends them, and the answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from tools.musterctl.printing import gotext
+from tools import gotext
 from tools.musterctl.v2.client import Client, Refused
 from tools.musterctl.v2.exchange import Request, Response
 
@@ -26,12 +26,11 @@ class KeyRefused(Refused):
 
 
 class NotJson(Refused):
-    """The endpoint is none of etcd's."""
+    """The endpoint is no etcd."""
 
     def __init__(self) -> None:
         super().__init__(
-            "client: response is invalid json. The endpoint is probably not valid etcd cluster endpoint"
-        )
+            "client: response is invalid json. The endpoint is probably not valid etcd cluster endpoint")
 
 
 class Empty(Refused):
@@ -56,7 +55,6 @@ class Node:
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Node:
-        """From its JSON."""
         nodes = found.get("nodes")
         return cls(
             _text(found.get("key")),
@@ -66,8 +64,7 @@ class Node:
             int(found.get("createdIndex") or 0),
             int(found.get("modifiedIndex") or 0),
             _text(found.get("expiration")),
-            int(found.get("ttl") or 0),
-        )
+            int(found.get("ttl") or 0))
 
 
 @dataclass(slots=True, frozen=True)
@@ -81,7 +78,7 @@ class Change:
 
 
 def _text(value: object) -> str:
-    """A JSON string without halves of surrogate pairs, which Go does not keep either."""
+    """A JSON string without halves of surrogate pairs, as in Go."""
     text = value if isinstance(value, str) else ""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -93,7 +90,7 @@ def canonical(path: str) -> str:
 
 
 def change(answer: Response) -> Change:
-    """What an answer says. Refused."""
+    """An answer's content. Refused."""
     if answer.status not in (200, 201):
         try:
             found = json.loads(answer.body)
@@ -110,8 +107,7 @@ def change(answer: Response) -> Change:
             _text(found.get("action")),
             Node.of(found["node"]),
             None if previous is None else Node.of(previous),
-            int(answer.headers.get("x-etcd-index") or 0),
-        )
+            int(answer.headers.get("x-etcd-index") or 0))
     except (ValueError, AttributeError, TypeError, KeyError):
         raise NotJson from None
 
@@ -135,23 +131,17 @@ def _flag(value: bool) -> str:
 
 
 class Keys:
-    """The requests. RequestError, Refused."""
+    """RequestError, Refused."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     def get(self, key: str, recursive: bool = False, sort: bool = False, quorum: bool = False) -> Change:
-        """Read."""
         query = _pairs(recursive=_flag(recursive), sorted=_flag(sort), quorum=_flag(quorum))
         return change(self._client.ask(Request("GET", _path(key), query)))
 
     def put(
-        self,
-        key: str,
-        value: str | None,
-        ttl: int = 0,
-        exist: bool | None = None,
-        previous_value: str = "",
+        self, key: str, value: str | None, ttl: int = 0, exist: bool | None = None, previous_value: str = "",
         previous_index: int = 0,
     ) -> Change:
         """Write a file, or a directory (``value`` None)."""
@@ -159,8 +149,7 @@ class Keys:
             dir="true" if value is None else None,
             prevExist=None if exist is None else _flag(exist),
             prevValue=previous_value or None,
-            prevIndex=str(previous_index & _UINT64) if previous_index else None,
-        )
+            prevIndex=str(previous_index & _UINT64) if previous_index else None)
         form = _pairs(value=value, ttl=str(ttl) if ttl > 0 else None)
         request = Request("PUT", _path(key), query, form.encode(), _FORM)
         return change(self._client.ask(request, once=exist is False))
@@ -171,20 +160,14 @@ class Keys:
         return change(self._client.ask(Request("POST", _path(directory), "", form.encode(), _FORM)))
 
     def delete(
-        self,
-        key: str,
-        directory: bool = False,
-        recursive: bool = False,
-        previous_value: str = "",
+        self, key: str, directory: bool = False, recursive: bool = False, previous_value: str = "",
         previous_index: int = 0,
     ) -> Change:
-        """Delete."""
         query = _pairs(
             dir="true" if directory else None,
             recursive="true" if recursive else None,
             prevValue=previous_value or None,
-            prevIndex=str(previous_index & _UINT64) if previous_index else None,
-        )
+            prevIndex=str(previous_index & _UINT64) if previous_index else None)
         return change(self._client.ask(Request("DELETE", _path(key), query), once=True))
 
     def wait(self, key: str, index: int, recursive: bool) -> Change:

@@ -1,8 +1,8 @@
-"""How a line of the v2 API is split, with the rules and error texts of the Go libraries that etcdctl uses.
+"""How a line of the v2 API is split, with the rules and error texts of etcdctl's Go libraries.
 
 One or two dashes mean the same. Options of a command may stand before or after its arguments; global ones
-stand before the command. etcdctl lets a switch take the next word along (``mk --in-order q x --ttl 5`` stores
-``--ttl``); here a switch never does.
+stand before the command. In etcdctl a switch may swallow the next word (``mk --in-order q x --ttl 5`` stores
+``--ttl``); here it never does.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tools.musterctl.printing import gotext
-
-Value = bool | int | str | list[str]
+from tools import gotext
+from tools.musterctl import values
+from tools.musterctl.values import Typed, Value
 
 
 class LineError(Exception):
-    """The line cannot be understood; the message is what the user sees."""
+    """The message is for the user."""
 
 
 class DoubledError(LineError):
@@ -25,7 +25,7 @@ class DoubledError(LineError):
 
 @dataclass(slots=True, frozen=True)
 class Option:
-    """One option. Kinds: bool, int, string, duration (in nanoseconds), list."""
+    """Kinds: bool, int, string, duration (in nanoseconds), list."""
 
     names: tuple[str, ...]
     kind: str
@@ -34,7 +34,6 @@ class Option:
 
     @property
     def initial(self) -> Value:
-        """The value of an option that nobody gave."""
         if self.default:
             return self.parse(self.default)
         if self.kind == "list":
@@ -42,20 +41,14 @@ class Option:
         return False if self.kind == "bool" else ""
 
     def parse(self, text: str) -> Value:
-        """Its value. GoError."""
-        if self.kind == "bool":
-            return gotext.parse_bool(text)
-        if self.kind == "int":
-            return gotext.parse_int(text, 0)
-        if self.kind == "duration":
-            return gotext.parse_duration_ns(text)
-        return [text] if self.kind == "list" else text
+        """GoError."""
+        return [text] if self.kind == "list" else values.parse(self.kind, text)
 
 
 HELP = Option(("help", "h"), "bool", "show help")
 
 
-class Values:
+class Values(Typed):
     """The options of one part of the line."""
 
     def __init__(self, options: Sequence[Option]) -> None:
@@ -81,42 +74,19 @@ class Values:
             names.append(name)
 
     def check(self) -> None:
-        """No option goes by two of its names. DoubledError."""
+        """DoubledError if an option is given by two names."""
         for option in self._options:
             used = [name for name in option.names if name in self._named.get(option.names[0], ())]
             if len(used) > 1:
                 raise DoubledError(f"Cannot use two forms of the same flag: {used[1]} {used[0]}")
 
-    def _value(self, name: str) -> Value:
+    def value(self, name: str) -> Value:
+        """By the option's first name."""
         return self._found.get(name, next(o for o in self._options if o.names[0] == name).initial)
-
-    def switch(self, name: str) -> bool:
-        """A bool option, by its first name."""
-        value = self._value(name)
-        assert isinstance(value, bool)
-        return value
-
-    def number(self, name: str) -> int:
-        """An int option, or a duration in nanoseconds."""
-        value = self._value(name)
-        assert isinstance(value, int)
-        return value
-
-    def string(self, name: str) -> str:
-        """A string option."""
-        value = self._value(name)
-        assert isinstance(value, str)
-        return value
-
-    def strings(self, name: str) -> list[str]:
-        """A list option."""
-        value = self._value(name)
-        assert isinstance(value, list)
-        return value
 
 
 def options_first(options: Sequence[Option], words: Sequence[str]) -> list[str]:
-    """The words with the known options and their values before the arguments; nothing moves behind ``--``."""
+    """The words with known options and their values before the arguments; nothing moves behind ``--``."""
     moved: list[str] = []
     rest: list[str] = []
     takes = False

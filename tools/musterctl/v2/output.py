@@ -1,22 +1,25 @@
-"""How answers of the store are printed: simple, extended, json."""
+"""How answers of the store are printed: simple, extended, json; how an endless output is interrupted."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
-from tools.musterctl.printing.gotext import json_string
+from tools.gotext import json_string
 from tools.musterctl.v2.keys import Change, Node
 
 
 def show(change: Change, form: str) -> None:
-    """Print an answer in the chosen form."""
     node, previous = change.node, change.previous
     if form == "simple":
         _print(
             node.value
             if change.action != "delete"
-            else f"PrevNode.Value: {previous.value if previous else ''}"
-        )
+            else f"PrevNode.Value: {previous.value if previous else ''}")
     elif form == "extended":
         _print(f"Key: {node.key}")
         _print(f"Created-Index: {node.created}")
@@ -34,6 +37,17 @@ def show(change: Change, form: str) -> None:
         sys.stdout.flush()
         print(f"Unsupported output format: {form}", file=sys.stderr)
     sys.stdout.flush()
+
+
+def end_at_interrupt() -> None:
+    """Have SIGINT end the process with code 0, with all printed so far, as etcdctl's endless commands do."""
+    signal.signal(signal.SIGINT, _interrupted)
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
+    with contextlib.suppress(RuntimeError):  # the signal came while this thread flushes: the bytes are out
+        sys.stdout.flush()
+    os._exit(0)
 
 
 def _print(line: str) -> None:

@@ -1,4 +1,4 @@
-"""A command line of the v2 API: which command it is, then run it."""
+"""A command line of the v2 API: find the command and run it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ USAGE:
 
 @dataclass(slots=True)
 class Run:
-    """One command with what it was given."""
-
     globals: Values
     options: Values
     args: list[str]

@@ -1,2 +1,1 @@
-"""Whole stores: ``snapshots``, ``copying`` (mirrors, imports), and what puts load on one (``check``,
-``datascale``)."""
+"""Whole stores: ``snapshots``, ``copying`` (mirrors, imports), and load on one (``check``, ``datascale``)."""

@@ -8,19 +8,20 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import grpc
 
 from cluster.pb import rpc_pb2
+from tools.gotext import prefix_end, quote, raw
 from tools.musterctl.client import Client, RequestError, Session, failing_with, request_error, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.printing.gotext import prefix_end, quote, raw
 
 DURATION_S = 60
 _KEY_BYTES = 256
 _VALUE_BYTES = 1024
-_PUT_TIMEOUT_S = 10.0  # etcdctl has none, and waits for ever where its server is gone
+_PUT_TIMEOUT_S = 10.0  # etcdctl has none, and waits for ever for a lost server
 _CLEANUP_TIMEOUT_S = 30.0
 _UPKEEP_TIMEOUT_S = 600.0
 _SLOWEST_S = 0.5
@@ -30,7 +31,7 @@ _ENOUGH = 0.9  # of the load's rate
 
 @dataclass(slots=True, frozen=True)
 class Load:
-    """A workload: puts per second over so many clients."""
+    """Puts per second over so many clients."""
 
     puts_per_s: int
     clients: int
@@ -79,7 +80,6 @@ def verdict(load: Load, measured: Measured) -> tuple[list[str], bool]:
 
 
 def perf(invocation: Invocation) -> None:
-    """``check perf``."""
     wanted = invocation.flags.string("load")
     load = _LOADS.get(ALIASES.get(wanted, wanted))
     if load is None:
@@ -97,7 +97,7 @@ def perf(invocation: Invocation) -> None:
 
 
 def free_prefix(client: Client, prefix: str) -> tuple[bytes, bytes]:
-    """The range of the keys with this prefix, of which there must be none."""
+    """The range of the keys with this prefix; Exit if there is one."""
     stem = raw(prefix)
     key, end = (stem, prefix_end(stem)) if stem else (b"\0", b"\0")
     with failing_with():
@@ -109,7 +109,7 @@ def free_prefix(client: Client, prefix: str) -> tuple[bytes, bytes]:
 
 
 def clean_up(invocation: Invocation, s: Session, client: Client, span: tuple[bytes, bytes]) -> None:
-    """Delete what was put; compact and defragment, where the flags say so."""
+    """Delete the puts; compact and defragment, if the flags say so."""
     deletion = rpc_pb2.DeleteRangeRequest(key=span[0], range_end=span[1])
     deleted = client.unary("KV/DeleteRange", deletion, rpc_pb2.DeleteRangeResponse, _CLEANUP_TIMEOUT_S)
     if invocation.flags.switch("auto-compact"):
@@ -127,16 +127,59 @@ def clean_up(invocation: Invocation, s: Session, client: Client, span: tuple[byt
             print(f'Defragmented "{endpoint}"')
 
 
-def drive(client: Client, load: Load, prefix: bytes, duration_s: float, put_timeout_s: float) -> Measured:
-    """Send puts at the load's rate for ``duration_s``, at most one per client at a time. It takes at most
-    ``put_timeout_s`` longer, whatever becomes of the servers.
+class Puts:
+    """Puts under way, one per client at a time. ``took``: each success, in seconds, by gRPC's threads."""
 
-    Requests are issued by one thread and finish by callback, so that the Python side stays out of the
-    way of what is measured.
-    """
+    def __init__(
+        self, client: Client, clients: int, timeout_s: float, took: Callable[[float], object] = bool
+    ) -> None:
+        self.errors: dict[str, int] = {}
+        self._client = client
+        self._clients = clients
+        self._timeout_s = timeout_s
+        self._took = took
+        self._lock = threading.Lock()
+        self._idle = threading.Semaphore(clients)
+
+    def wait(self, limit_s: float | None = None) -> bool:
+        """For an idle client; whether there is one, for :meth:`put`."""
+        return self._idle.acquire(timeout=limit_s)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        began = time.monotonic()
+        try:
+            call = self._client.start(
+                "KV/Put", rpc_pb2.PutRequest(key=key, value=value), rpc_pb2.PutResponse, self._timeout_s)
+            call.add_done_callback(lambda call: self._done(call.exception(), began))
+        except RequestError as error:
+            self._done(error, began)
+
+    def _done(self, error: BaseException | None, began: float) -> None:
+        took = time.monotonic() - began
+        with self._lock:
+            if error is None:
+                self._took(took)
+            else:
+                name = str(request_error(error)) if isinstance(error, grpc.RpcError) else str(error)
+                self.errors[name] = self.errors.get(name, 0) + 1
+        self._idle.release()
+
+    def settle(self) -> None:
+        """Wait for all answers."""
+        for _ in range(self._clients):
+            self._idle.acquire()
+
+    def end(self, total: int) -> None:
+        """End the line of progress."""
+        progress(total, total)
+        with contextlib.suppress(OSError):
+            print(file=sys.stdout, flush=True)
+
+
+def drive(client: Client, load: Load, prefix: bytes, duration_s: float, put_timeout_s: float) -> Measured:
+    """Send puts at the load's rate for ``duration_s``. It takes at most ``put_timeout_s`` longer."""
     measured = Measured()
-    lock = threading.Lock()
-    idle = threading.Semaphore(load.clients)
+    puts = Puts(client, load.clients, put_timeout_s, measured.latencies_s.append)
     value = bytes(_VALUE_BYTES)
     start = time.monotonic()
     sent, shown = 0, -1
@@ -148,38 +191,13 @@ def drive(client: Client, load: Load, prefix: bytes, duration_s: float, put_time
         if due > now:
             time.sleep(min(due - now, 0.1))
             continue
-        if not idle.acquire(timeout=0.1):
+        if not puts.wait(0.1):
             continue
         sent += 1
-        key = prefix + random.getrandbits(63).to_bytes(8, "little").ljust(_KEY_BYTES, b"\0")
-        began = time.monotonic()
-
-        def done(call: grpc.Future, began: float = began) -> None:
-            took = time.monotonic() - began
-            with lock:
-                error = call.exception()
-                if error is None:
-                    measured.latencies_s.append(took)
-                else:
-                    name = str(request_error(error)) if isinstance(error, grpc.RpcError) else str(error)
-                    measured.errors[name] = measured.errors.get(name, 0) + 1
-            idle.release()
-
-        try:
-            call = client.start(
-                "KV/Put", rpc_pb2.PutRequest(key=key, value=value), rpc_pb2.PutResponse, put_timeout_s
-            )
-            call.add_done_callback(done)
-        except RequestError as error:
-            with lock:
-                measured.errors[str(error)] = measured.errors.get(str(error), 0) + 1
-            idle.release()
-    for _ in range(load.clients):  # all are back
-        idle.acquire()
-    measured.elapsed_s = time.monotonic() - start
-    progress(int(duration_s), int(duration_s))
-    with contextlib.suppress(OSError):
-        print(file=sys.stdout, flush=True)
+        puts.put(prefix + random.getrandbits(63).to_bytes(8, "little").ljust(_KEY_BYTES, b"\0"), value)
+    puts.settle()
+    measured.errors, measured.elapsed_s = puts.errors, time.monotonic() - start
+    puts.end(int(duration_s))
     return measured
 
 

@@ -1,7 +1,6 @@
-"""``make-mirror`` and ``import``: keys of one cluster are put into another, and its changes follow.
+"""``make-mirror`` and ``import``: copy one cluster's keys into another, and follow its changes.
 
-Keys and values are copied, by ``import`` leases too. Revisions and versions are the target's own: only a
-restored backup keeps them.
+``import`` copies leases too. Revisions and versions are the target's own: only a restored backup keeps them.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from dataclasses import replace
 from itertools import groupby
 
 from cluster.pb import kv_pb2, rpc_pb2
+from tools.gotext import prefix_end
 from tools.musterctl.client import Client, RequestError, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.keys.watch import Watcher, cancel_reason
-from tools.musterctl.printing.gotext import prefix_end
 
 _PAGE = 512
 _TXN_BYTES = 1 << 20
@@ -29,7 +28,7 @@ _EVERYTHING = (b"\0", b"\0")
 
 
 class Copier:
-    """Copies a span of keys. ``rename``: what a key is called at the target."""
+    """Copies a span of keys. ``rename``: a key's name at the target."""
 
     def __init__(self, source: Client, target: Client, span: tuple[bytes, bytes], max_ops: int,
                  rename: Callable[[bytes], bytes], leases: Leases | None = None) -> None:
@@ -43,7 +42,7 @@ class Copier:
         self.on_progress: Callable[[], None] = lambda: None
 
     def base(self) -> None:
-        """Copy what is there, all at one revision."""
+        """Copy all keys, at one revision."""
         start, end = self._span
         more = True
         while more:
@@ -58,7 +57,7 @@ class Copier:
                 start = page.kvs[-1].key + b"\0"
 
     def follow(self) -> None:
-        """Copy changes as they come, revision by revision, until interrupted. RequestError if it cannot."""
+        """Copy changes as they come, revision by revision, until interrupted. RequestError."""
         key, range_end = self._span
         watch = rpc_pb2.WatchCreateRequest(
             key=key, range_end=range_end, start_revision=self.revision + 1, progress_notify=True)
@@ -84,7 +83,7 @@ class Copier:
         return rpc_pb2.PutRequest(key=self._rename(kv.key), value=kv.value, lease=lease)
 
     def _apply(self, ops: Iterable[rpc_pb2.RequestOp]) -> None:
-        """In transactions as large as may be."""
+        """In transactions as large as allowed."""
         some: list[rpc_pb2.RequestOp] = []
         size = 0
         for op in ops:
@@ -97,12 +96,12 @@ class Copier:
             self._send(some)
 
     def _send(self, ops: list[rpc_pb2.RequestOp]) -> None:
-        # the same puts and deletes again come to the same
+        # repeated puts and deletes have the same result
         self._target.unary("KV/Txn", rpc_pb2.TxnRequest(success=ops), rpc_pb2.TxnResponse, None, True)
 
 
 class Leases:
-    """Leases of the source, granted at the target with the same IDs, and kept alive there meanwhile."""
+    """Leases of the source, granted at the target with the same IDs, and kept alive there."""
 
     def __init__(self, source: Client, target: Client) -> None:
         self._source, self._target = source, target
@@ -114,7 +113,7 @@ class Leases:
         return sum(ttl > 0 for ttl in self._ttl_s.values())
 
     def there(self, lease: int) -> int:
-        """The lease at the target; 0: the source has it no longer, and its keys will be deleted."""
+        """The lease at the target; 0: it is gone at the source, which deletes its keys."""
         if lease not in self._ttl_s:
             request = rpc_pb2.LeaseTimeToLiveRequest(ID=lease)
             found = self._source.unary(
@@ -146,7 +145,7 @@ class Leases:
                     "Lease/LeaseKeepAlive", iter(requests), rpc_pb2.LeaseKeepAliveResponse)
                 for _ in stream:
                     pass
-            except Exception as error:  # a thread's own: the copying goes on, and the next round may succeed
+            except Exception as error:  # copying goes on, and the next round may succeed
                 print(f"musterctl: leases were not renewed: {error}", file=sys.stderr)
 
 
@@ -156,7 +155,7 @@ def _span(prefix: str) -> tuple[bytes, bytes]:
 
 
 def make_mirror(invocation: Invocation) -> None:
-    """``make-mirror <destination>``: until it fails or is interrupted."""
+    """Until it fails or is interrupted."""
     flags = invocation.flags
     if len(invocation.args) != 1:
         raise Exit(128, "make-mirror takes one destination argument")
@@ -190,7 +189,7 @@ def _print_totals(copier: Copier) -> None:
 
 
 def import_(invocation: Invocation) -> None:
-    """``import --from-etcd``: keys and leases; with ``--follow`` until interrupted."""
+    """Keys and leases; with ``--follow`` until interrupted."""
     flags = invocation.flags
     if invocation.args or not flags.strings("from-etcd"):
         raise Exit(128, "import needs --from-etcd and takes no arguments")
@@ -204,7 +203,7 @@ def import_(invocation: Invocation) -> None:
     copier = Copier(source, target, _span(flags.string("prefix")), flags.number("max-txn-ops"),
                     lambda key: key, leases)
     copier.on_progress = _told_now_and_then(copier, leases)
-    _say("revisions become this cluster's own; to keep them, restore a snapshot instead")
+    _say("this cluster assigns new revisions; to keep etcd's, restore a snapshot instead")
     with failing_with():
         copier.base()
         _say(f"copied {copier.copied} keys and {leases.granted} leases of revision {copier.revision}")
@@ -216,7 +215,7 @@ def import_(invocation: Invocation) -> None:
 
 
 def _end(copier: Copier) -> None:
-    """Cut-over: the program's end, wherever it waits."""
+    """End the program, wherever it waits."""
     _say(f"ended: all is copied up to revision {copier.revision}")
     os._exit(0)
 

@@ -6,11 +6,10 @@ from tools.musterctl.command import Command, Flag
 
 
 def commands() -> list[Command]:
-    """Both, for the table."""
     return [
         Command(
             "import --from-etcd ENDPOINTS [options]",
-            "Copies keys and leases of a running etcd, and where asked follows its changes",
+            "Copies keys and leases from a running etcd; with --follow its later changes, too",
             "data.copying:import_",
             flags=(
                 Flag("from-etcd", "list", "", "gRPC endpoints of the etcd to copy from"),
@@ -19,14 +18,12 @@ def commands() -> list[Command]:
                 Flag("from-cert", "string", "", "identify to that etcd using this TLS certificate file"),
                 Flag("from-key", "string", "", "identify to that etcd using this TLS key file"),
                 Flag("from-user", "string", "", "username:password at that etcd"),
-                Flag("follow", "bool", "false", "go on with its changes until interrupted"),
+                Flag("follow", "bool", "false", "copy later changes, too, until interrupted"),
                 Flag("prefix", "string", "", "key-value prefix to copy"),
-                Flag("max-txn-ops", "int", "128", "maximum number of operations permitted in a transaction"),
-            ),
+                Flag("max-txn-ops", "int", "128", "maximum number of operations permitted in a transaction")),
         ),
         Command(
-            "make-mirror [options] <destination>",
-            "Makes a mirror at the destination etcd cluster",
+            "make-mirror [options] <destination>", "Makes a mirror at the destination etcd cluster",
             "data.copying:make_mirror",
             flags=(
                 Flag("prefix", "string", "", "Key-value prefix to mirror"),
@@ -46,7 +43,5 @@ def commands() -> list[Command]:
                 Flag("dest-insecure-transport", "bool", "true", "Disable transport security for client "
                      "connections"),
                 Flag("dest-user", "string", "", "Destination username[:password] for authentication"),
-                Flag("dest-password", "string", "", "Destination password for authentication"),
-            ),
-        ),
+                Flag("dest-password", "string", "", "Destination password for authentication"))),
     ]

@@ -1,4 +1,4 @@
-"""``snapshot save``, ``status`` and ``restore``: files as etcd's tools write and take them."""
+"""``snapshot save``, ``status`` and ``restore``: files of etcd's tools."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,15 +22,12 @@ Found = TypeVar("Found")
 
 
 def command() -> Command:
-    """The command for the table."""
     return Command(
-        "snapshot <subcommand>",
-        "Manages etcd node snapshots",
+        "snapshot <subcommand>", "Manages etcd node snapshots",
         children=[
             Command(
                 "restore <filename> --data-dir {output dir} [options]",
-                "Restores an etcd member snapshot to a data directory of muster",
-                "data.snapshots:restore",
+                "Restores an etcd member snapshot to a data directory of muster", "data.snapshots:restore",
                 flags=(
                     Flag("data-dir", "string", "", "Path to the output data directory"),
                     Flag("wal-dir", "string", "", "Path to the WAL directory (use --data-dir if none given)"),
@@ -43,7 +40,7 @@ def command() -> Command:
                          "List of this member's peer URLs to advertise to the rest of the cluster"),
                     Flag("skip-hash-check", "bool", "false",
                          "Ignore snapshot integrity hash value (required if copied from data directory)"),
-                    number("initial-memory-map-size", "Taken for the sake of scripts: there is no memory map",
+                    number("initial-memory-map-size", "Accepted for scripts; has no effect",
                            newer=True),
                     Flag("bump-revision", "int", "0",
                          "How much to increase the latest revision after restore"),
@@ -52,26 +49,20 @@ def command() -> Command:
                          "(required if --bump-revision > 0, disallowed otherwise)"),
                     Flag("shards", "int", "1", "Number of shards of the new cluster, the same on every host"),
                     Flag("shard-depth", "int", "0",
-                         "Segments of a key's directory that decide its shard; 0: 2"),
-                ),
-            ),
+                         "Number of segments of a key's directory that choose its shard (0: 2)"))),
             Command(
-                "save <filename>",
-                "Stores an etcd node backend snapshot to a given file",
+                "save <filename>", "Stores an etcd node backend snapshot to a given file",
                 "data.snapshots:save",
                 flags=(
                     Flag("data-dir", "string", "",
-                         "Optional. If present, saves what is in the data directory of a stopped host",
+                         "Optional. If present, saves the data directory of a stopped host",
                          own=True),
                     Flag("uneven", "bool", "false",
-                         "With --data-dir: of each shard as much as there is, though not equally much",
-                         own=True),
-                ),
-            ),
+                         "With --data-dir: save all of each shard, even if shards end at different revisions",
+                         own=True))),
             Command("status <filename>", "Gets backend snapshot status of a given file",
                     "data.snapshots:status"),
-        ],
-    )
+        ])
 
 
 def hashkv_command() -> Command:
@@ -82,7 +73,7 @@ def hashkv_command() -> Command:
 
 
 class Progress:
-    """How far long work is, on standard error: a line that changes on a terminal, else one now and then."""
+    """Progress of long work on standard error: a changing line on a terminal, else some lines."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -92,7 +83,7 @@ class Progress:
 
     def tell(self, done: int, total: int) -> None:
         """So many bytes of so many."""
-        from tools.musterctl.printing.gotext import si_bytes
+        from tools.gotext import si_bytes
 
         now = time.monotonic()
         if now - self._told_at < (_TELL_EVERY_S if self._terminal else 5 * _TELL_EVERY_S):
@@ -104,13 +95,13 @@ class Progress:
         self._shown = True
 
     def end(self) -> None:
-        """What comes next begins a line of its own."""
+        """End the line."""
         if self._shown and self._terminal:
             print(file=sys.stderr)
 
 
 def save(invocation: Invocation) -> None:
-    """``snapshot save <file>``: written as ``<file>.part``, synced, then renamed."""
+    """Written as ``<file>.part``, synced, then renamed."""
     import grpc
 
     from cluster.pb import rpc_pb2
@@ -130,19 +121,17 @@ def save(invocation: Invocation) -> None:
     if len(s.config.endpoints) != 1:
         raise Exit(
             5,
-            f"snapshot must be requested to one selected node, not multiple [{' '.join(s.config.endpoints)}]",
-        )
+            f"snapshot must be requested to one selected node, not multiple [{' '.join(s.config.endpoints)}]")
     part = path + ".part"
     timeout_s = s.timeout_s if s.timeout_given else None
     progress = Progress("snapshot save")
-    server_version = ""  # told by etcds since 3.6, of their storage
+    server_version = ""  # etcd since 3.6 sends its storage's version
     try:
-        # as etcdctl's: passwords' hashes are in it
+        # as etcdctl's: it has hashes of passwords
         with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             request = rpc_pb2.SnapshotRequest()
             chunks = s.client().responses(
-                "Maintenance/Snapshot", request, rpc_pb2.SnapshotResponse, timeout_s
-            )
+                "Maintenance/Snapshot", request, rpc_pb2.SnapshotResponse, timeout_s)
             for chunk in chunks:
                 file.write(chunk.blob)
                 server_version = chunk.version
@@ -158,7 +147,7 @@ def save(invocation: Invocation) -> None:
         raise Exit(5, f"could not open {part} ({reason})") from None
     finally:
         progress.end()
-        with suppress(OSError):  # as etcdctl: what is not whole is of no use
+        with suppress(OSError):  # as etcdctl: a partial file is of no use
             os.unlink(part)
     print(f"Snapshot saved at {path}")
     if server_version:
@@ -166,7 +155,7 @@ def save(invocation: Invocation) -> None:
 
 
 def _save_offline(data_dir: str, path: str, uneven: bool) -> None:
-    """Of a host that does not run."""
+    """Of a stopped host."""
     from pathlib import Path
 
     from tools.muster.config.parse import ConfigError
@@ -187,7 +176,6 @@ def _save_offline(data_dir: str, path: str, uneven: bool) -> None:
 
 
 def status(invocation: Invocation) -> None:
-    """``snapshot status <file>``."""
     from cluster.bolt.status import status_of
 
     if len(invocation.args) != 1:
@@ -197,7 +185,7 @@ def status(invocation: Invocation) -> None:
 
 
 def _known_form(invocation: Invocation) -> str:
-    """How to print; etcdutl does not look at the file for a form that it has never heard of."""
+    """The output's form; etcdutl ignores the file if it does not know the form."""
     form = invocation.flags.string("write-out")
     if form not in ("simple", "json", "fields", "table", "protobuf"):
         raise Exit(4, "unsupported output format")
@@ -205,7 +193,6 @@ def _known_form(invocation: Invocation) -> str:
 
 
 def _looked_at(name: str, look: Callable[[mmap.mmap], Found]) -> Found:
-    """What a look at a backup file finds."""
     import mmap
     from pathlib import Path
 
@@ -226,9 +213,7 @@ def _looked_at(name: str, look: Callable[[mmap.mmap], Found]) -> Found:
 
 
 def hashkv(invocation: Invocation) -> None:
-    """``hashkv <file>``."""
     from cluster.bolt.hashkv import hash_of_keys
-    from tools.musterctl.printing import layout
 
     if len(invocation.args) != 1:
         raise Exit(128, "hashkv requires exactly one argument")
@@ -236,53 +221,50 @@ def hashkv(invocation: Invocation) -> None:
     form = _known_form(invocation)
     found = _looked_at(invocation.args[0], lambda data: hash_of_keys(data, revision))
     row = [str(found.hash), str(found.revision), str(found.compact_revision)]
+    numbers = (found.hash, found.revision, found.compact_revision)
+    _show(form, ("HASH", "HASH REVISION", "COMPACT REVISION"), row,
+          dict(zip(("hash", "hashRevision", "compactRevision"), numbers, strict=True)),
+          dict(zip(("Hash", "Hash revision", "Compact revision"), numbers, strict=True)))
+
+
+def _show(
+    form: str, header: Sequence[str], row: Sequence[str], document: Mapping[str, object],
+    fields: Mapping[str, object],
+) -> None:
+    from tools.musterctl.printing import layout
+
     if form == "simple":
         print(", ".join(row))
     elif form == "table":
-        sys.stdout.write(layout.grid(["HASH", "HASH REVISION", "COMPACT REVISION"], [row]))
+        sys.stdout.write(layout.grid(header, [row]))
     elif form == "json":
-        names = ("hash", "hashRevision", "compactRevision")
-        print(json.dumps(dict(zip(names, map(int, row), strict=True)), separators=(",", ":")))
+        print(json.dumps(document, separators=(",", ":")))
     elif form == "fields":
-        for name, value in zip(("Hash", "Hash revision", "Compact revision"), row, strict=True):
+        for name, value in fields.items():
             print(f'"{name}" : {value}')
     else:
         raise Exit(4, f"{form} not supported as output format")
 
 
 def _print_status(form: str, found: Status) -> None:
-    from tools.musterctl.printing import layout
-    from tools.musterctl.printing.gotext import si_bytes
+    from tools.gotext import si_bytes
 
     header = ["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"]
     row = [f"{found.hash:x}", str(found.revision), str(found.total_keys), si_bytes(found.total_bytes)]
+    document: dict[str, int | str] = {
+        "hash": found.hash, "revision": found.revision, "totalKey": found.total_keys,
+        "totalSize": found.total_bytes}
+    fields: dict[str, int | str] = {
+        "Hash": found.hash, "Revision": found.revision, "Keys": found.total_keys, "Size": found.total_bytes}
     if found.version:
         header.append("VERSION")
         row.append(found.version)
-    if form == "simple":
-        print(", ".join(row))
-    elif form == "table":
-        sys.stdout.write(layout.grid(header, [row]))
-    elif form == "json":
-        document: dict[str, int | str] = {
-            "hash": found.hash, "revision": found.revision, "totalKey": found.total_keys,
-            "totalSize": found.total_bytes}
-        if found.version:
-            document["version"] = found.version
-        print(json.dumps(document, separators=(",", ":")))
-    elif form == "fields":
-        fields = [("Hash", found.hash), ("Revision", found.revision), ("Keys", found.total_keys),
-                  ("Size", found.total_bytes)]
-        for name, value in fields:
-            print(f'"{name}" : {value}')
-        if found.version:
-            print(f'"Version" : {found.version}')
-    else:
-        raise Exit(4, f"{form} not supported as output format")
+        document["version"] = fields["Version"] = found.version
+    _show(form, header, row, document, fields)
 
 
 def restore(invocation: Invocation) -> None:
-    """``snapshot restore <file>``: the data directory of one host of a new cluster."""
+    """The data directory of one host of a new cluster."""
     from pathlib import Path
 
     from cluster.bolt.etcd import NoBackup

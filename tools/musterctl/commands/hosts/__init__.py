@@ -1,2 +1,1 @@
-"""Hosts and their cluster: ``endpoint``, ``member``, ``leading``, ``shard``, ``maintenance`` (alarms and
-the rest)."""
+"""``endpoint``, ``member``, ``leading``, ``shard``, ``maintenance`` (alarms and others)."""

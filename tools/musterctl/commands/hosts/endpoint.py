@@ -9,9 +9,9 @@ import threading
 import time
 
 from cluster.pb import rpc_pb2
-from tools.musterctl.client import Client, RequestError, Session, failing_with, session
+from tools.gotext import duration
+from tools.musterctl.client import Client, RequestError, Session, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.printing.gotext import duration
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus
 
 _ASK_AGAIN_S = 0.05
@@ -21,14 +21,15 @@ def endpoints(invocation: Invocation, s: Session) -> list[str]:
     """The endpoints of the command line, or with ``--cluster`` the client URLs of every member."""
     if not invocation.flags.switch("cluster"):
         return list(s.config.endpoints)
-    with failing_with(1, "failed to fetch endpoints from etcd cluster member list: {}"):
-        request = rpc_pb2.MemberListRequest(linearizable=True)
-        r = s.client().unary("Cluster/MemberList", request, rpc_pb2.MemberListResponse, s.timeout_s, True)
+    request = rpc_pb2.MemberListRequest(linearizable=True)
+    r = s.ask(
+        "Cluster/MemberList", request, rpc_pb2.MemberListResponse, True,
+        wrap="failed to fetch endpoints from etcd cluster member list: {}")
     return [url for member in r.members for url in member.clientURLs]
 
 
 def health(invocation: Invocation) -> None:
-    """``endpoint health``: a linearizable read from each endpoint at once, in the order they answer."""
+    """A linearizable read from each endpoint at once, in the order of answers."""
     s = session(invocation)
     asked = endpoints(invocation, s)
     results: queue.SimpleQueue[EndpointHealth] = queue.SimpleQueue()
@@ -49,7 +50,7 @@ def _probe(s: Session, endpoint: str) -> EndpointHealth:
         try:
             client.unary("KV/Range", request, rpc_pb2.RangeResponse, s.timeout_s, True)
         except RequestError as error:
-            # who may not read the key has still been answered by a working quorum
+            # a working quorum has answered a user without the right, too
             if str(error) != "etcdserver: permission denied":
                 raise
         took = duration(time.monotonic_ns() - started)
@@ -65,7 +66,7 @@ def _probe(s: Session, endpoint: str) -> EndpointHealth:
 
 
 def status(invocation: Invocation) -> None:
-    """``endpoint status``: one after the other; a failure is told at once and decides the exit code."""
+    """One after the other; a failure is printed at once and decides the exit code."""
     s = session(invocation)
     found: list[EndpointStatus] = []
     failed = False
@@ -84,8 +85,7 @@ def status(invocation: Invocation) -> None:
 
 
 def hash_kv(invocation: Invocation) -> None:
-    """``endpoint hashkv``: of ``--rev``, or of several endpoints at the newest revision that all of them
-    have."""
+    """At ``--rev``, or of several endpoints at the newest revision that all have."""
     s = session(invocation)
     asked = endpoints(invocation, s)
     wanted = invocation.flags.number("rev")
@@ -100,8 +100,7 @@ def hash_kv(invocation: Invocation) -> None:
 
 
 def _hashes(s: Session, clients: dict[str, Client], revision: int) -> tuple[list[EndpointHash], str]:
-    """Of each endpoint that answers; and the last failure, "" if there was none. A failure is told at
-    once."""
+    """Of each endpoint that answers, and the last failure, "" for none. A failure is printed at once."""
     found, failure = [], ""
     for endpoint, client in clients.items():
         try:
@@ -120,9 +119,8 @@ def _hash_of(s: Session, client: Client, revision: int) -> rpc_pb2.HashKVRespons
 def _comparable_hashes(s: Session, asked: list[str]) -> tuple[list[EndpointHash], str]:
     """Hashes of one revision, over one compaction.
 
-    Each endpoint says how far it is, and the least is what all have. A replica may be a moment behind its
-    endpoint, and a compaction may come between: then all are asked again, as long as the time of a command
-    allows.
+    The endpoints' least revision is what all have. A replica may lag behind its endpoint, and a compaction
+    may come between: then all are asked again, within the command's time.
     """
     end = time.monotonic() + s.timeout_s
     clients = {endpoint: s.client(endpoint) for endpoint in asked}

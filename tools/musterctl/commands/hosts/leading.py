@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from cluster.pb import rpc_pb2
+from tools.gotext import GoError, parse_uint
 from tools.musterctl.client import failing_with, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.printing.gotext import GoError, parse_uint
 
 
 def move_leader(invocation: Invocation) -> None:
-    """``move-leader <member ID>``: asked at the leader, which must be among the endpoints."""
+    """Asked at the leader, which must be among the endpoints."""
     if len(invocation.args) != 1:
         raise Exit(128, "move-leader command needs 1 argument")
     try:
@@ -30,25 +30,21 @@ def move_leader(invocation: Invocation) -> None:
                 "Maintenance/MoveLeader",
                 rpc_pb2.MoveLeaderRequest(targetID=target),
                 rpc_pb2.MoveLeaderResponse,
-                s.timeout_s,
-            )
+                s.timeout_s)
         s.printer.move_leader(status.leader, target, r)
         return
     raise Exit(128, f"no leader endpoint given at [{' '.join(s.config.endpoints)}]")
 
 
 def downgrade_validate(invocation: Invocation) -> None:
-    """``downgrade validate <version>``."""
     _downgrade(invocation, "VALIDATE", _version(invocation))
 
 
 def downgrade_enable(invocation: Invocation) -> None:
-    """``downgrade enable <version>``."""
     _downgrade(invocation, "ENABLE", _version(invocation))
 
 
 def downgrade_cancel(invocation: Invocation) -> None:
-    """``downgrade cancel``."""
     _downgrade(invocation, "CANCEL", "")
 
 
@@ -65,6 +61,5 @@ def _version(invocation: Invocation) -> str:
 def _downgrade(invocation: Invocation, action: str, version: str) -> None:
     s = session(invocation)
     request = rpc_pb2.DowngradeRequest(action=action, version=version)
-    with failing_with():
-        r = s.client().unary("Maintenance/Downgrade", request, rpc_pb2.DowngradeResponse, s.timeout_s)
+    r = s.ask("Maintenance/Downgrade", request, rpc_pb2.DowngradeResponse)
     s.printer.downgrade(action.lower(), r)

@@ -9,7 +9,6 @@ from tools.musterctl.command import Exit, Invocation
 
 
 def version(invocation: Invocation) -> None:
-    """``version``."""
     from tools.musterctl.usage import version as muster_version
 
     print(f"musterctl version: {muster_version()}")
@@ -17,32 +16,29 @@ def version(invocation: Invocation) -> None:
 
 
 def member_list(invocation: Invocation) -> None:
-    """``member list``: asks the leader."""
+    """Asks the leader."""
     from cluster.pb import rpc_pb2
-    from tools.musterctl.client import failing_with, session
+    from tools.musterctl.client import session
 
     s = session(invocation)
-    with failing_with():
-        request = rpc_pb2.MemberListRequest(linearizable=True)
-        r = s.client().unary("Cluster/MemberList", request, rpc_pb2.MemberListResponse, s.timeout_s, True)
+    request = rpc_pb2.MemberListRequest(linearizable=True)
+    r = s.ask("Cluster/MemberList", request, rpc_pb2.MemberListResponse, True)
     s.printer.member_list(r)
 
 
 def alarm_list(invocation: Invocation) -> None:
-    """``alarm list``."""
     from cluster.pb import rpc_pb2
-    from tools.musterctl.client import failing_with, session
+    from tools.musterctl.client import session
 
     if invocation.args:
         raise Exit(128, "alarm list command accepts no arguments")
     s = session(invocation)
-    with failing_with():
-        r = s.client().unary("Maintenance/Alarm", rpc_pb2.AlarmRequest(), rpc_pb2.AlarmResponse, s.timeout_s)
+    r = s.ask("Maintenance/Alarm", rpc_pb2.AlarmRequest(), rpc_pb2.AlarmResponse)
     s.printer.alarm(r)
 
 
 def alarm_disarm(invocation: Invocation) -> None:
-    """``alarm disarm``: every active alarm; the answer has no header, as clientv3's has none."""
+    """Every active alarm; the answer has no header, as clientv3's."""
     from cluster.pb import rpc_pb2
     from tools.musterctl.client import failing_with, session
 
@@ -61,7 +57,7 @@ def alarm_disarm(invocation: Invocation) -> None:
 
 
 def defrag(invocation: Invocation) -> None:
-    """``defrag``: each endpoint in turn, or the data of a host that does not run."""
+    """Each endpoint in turn, or the data of a stopped host."""
     if data_dir := invocation.flags.string("data-dir"):
         _defrag_offline(data_dir)
         return
@@ -75,8 +71,7 @@ def defrag(invocation: Invocation) -> None:
         try:
             request = rpc_pb2.DefragmentRequest()
             s.client(endpoint).unary(
-                "Maintenance/Defragment", request, rpc_pb2.DefragmentResponse, s.timeout_s
-            )
+                "Maintenance/Defragment", request, rpc_pb2.DefragmentResponse, s.timeout_s)
             print(f"Finished defragmenting etcd member[{endpoint}]", flush=True)
         except RequestError as error:
             print(f"Failed to defragment etcd member[{endpoint}] ({error})", file=sys.stderr)
@@ -97,7 +92,7 @@ def _defrag_offline(data_dir: str) -> None:
 
 
 def peer_keys(invocation: Invocation) -> None:
-    """``peer-keys <filename>``: the key file that all hosts of a cluster share."""
+    """The key file that all hosts of a cluster share."""
     from tools.muster import peer_keys
 
     if len(invocation.args) != 1:

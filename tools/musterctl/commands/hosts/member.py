@@ -1,13 +1,13 @@
-"""``member add``, ``remove``, ``update`` and ``promote``; ``member list`` stands in ``maintenance``."""
+"""``member add``, ``remove``, ``update`` and ``promote``."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
 from cluster.pb import rpc_pb2
-from tools.musterctl.client import failing_with, session
+from tools.gotext import GoError, parse_uint, quote
+from tools.musterctl.client import session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.printing.gotext import GoError, parse_uint, quote
 from tools.musterctl.printing.printer import Simple, emit
 
 
@@ -28,7 +28,7 @@ def _peer_urls(invocation: Invocation) -> list[str]:
 
 
 def _checked(urls: list[str]) -> list[str]:
-    """As clientv3 looks at them before it asks anybody."""
+    """clientv3's checks before a request."""
     for url in urls:
         parts = urlsplit(url.strip())
         if parts.scheme not in ("http", "https", "unix", "unixs"):
@@ -41,7 +41,7 @@ def _checked(urls: list[str]) -> list[str]:
 
 
 def add(invocation: Invocation) -> None:
-    """``member add <name> --peer-urls=...``: prints what the new host is to be started with, too."""
+    """Also prints the new host's settings."""
     args = invocation.args
     if not args:
         raise Exit(128, "member name not provided")
@@ -50,10 +50,9 @@ def add(invocation: Invocation) -> None:
         raise Exit(128, "too many arguments" + "".join(hints))
     urls = _peer_urls(invocation)
     s = session(invocation)
-    with failing_with():
-        request = rpc_pb2.MemberAddRequest(
-            peerURLs=_checked(urls), isLearner=invocation.flags.switch("learner"))
-        r = s.client().unary("Cluster/MemberAdd", request, rpc_pb2.MemberAddResponse, s.timeout_s)
+    request = rpc_pb2.MemberAddRequest(
+        peerURLs=_checked(urls), isLearner=invocation.flags.switch("learner"))
+    r = s.ask("Cluster/MemberAdd", request, rpc_pb2.MemberAddResponse)
     s.printer.member_changed("added", r.member.ID, r)
     if isinstance(s.printer, Simple):
         names = {m.ID: args[0] if m.ID == r.member.ID else m.name for m in r.members}
@@ -64,31 +63,25 @@ def add(invocation: Invocation) -> None:
 
 
 def remove(invocation: Invocation) -> None:
-    """``member remove <ID>``."""
     member_id = _member_id(invocation)
     s = session(invocation)
-    with failing_with():
-        request = rpc_pb2.MemberRemoveRequest(ID=member_id)
-        r = s.client().unary("Cluster/MemberRemove", request, rpc_pb2.MemberRemoveResponse, s.timeout_s)
+    request = rpc_pb2.MemberRemoveRequest(ID=member_id)
+    r = s.ask("Cluster/MemberRemove", request, rpc_pb2.MemberRemoveResponse)
     s.printer.member_changed("removed", member_id, r)
 
 
 def update(invocation: Invocation) -> None:
-    """``member update <ID> --peer-urls=...``."""
     member_id = _member_id(invocation)
     urls = _peer_urls(invocation)
     s = session(invocation)
-    with failing_with():
-        request = rpc_pb2.MemberUpdateRequest(ID=member_id, peerURLs=_checked(urls))
-        r = s.client().unary("Cluster/MemberUpdate", request, rpc_pb2.MemberUpdateResponse, s.timeout_s)
+    request = rpc_pb2.MemberUpdateRequest(ID=member_id, peerURLs=_checked(urls))
+    r = s.ask("Cluster/MemberUpdate", request, rpc_pb2.MemberUpdateResponse)
     s.printer.member_changed("updated", member_id, r)
 
 
 def promote(invocation: Invocation) -> None:
-    """``member promote <ID>``."""
     member_id = _member_id(invocation)
     s = session(invocation)
-    with failing_with():
-        request = rpc_pb2.MemberPromoteRequest(ID=member_id)
-        r = s.client().unary("Cluster/MemberPromote", request, rpc_pb2.MemberPromoteResponse, s.timeout_s)
+    request = rpc_pb2.MemberPromoteRequest(ID=member_id)
+    r = s.ask("Cluster/MemberPromote", request, rpc_pb2.MemberPromoteResponse)
     s.printer.member_changed("promoted", member_id, r)

@@ -1,4 +1,4 @@
-"""Changes of members as the table of commands has them."""
+"""The commands that change members."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ _LEARNER = Flag("learner", "bool", "false", "indicates if the new member is raft
 
 
 def commands() -> list[Command]:
-    """The commands, as ``member``'s table lists them."""
     return [
         Command("add <memberName> [options]", "Adds a member into the cluster", "hosts.member:add",
                 (_URLS, _LEARNER)),

@@ -1,5 +1,5 @@
-"""``shard list`` and ``shard of``: what only muster has, from ``/muster/shards`` and ``/muster/placement`` of
-its hosts."""
+"""``shard list`` and ``shard of``, of muster only: from ``/muster/shards`` and ``/muster/placement`` of its
+hosts."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import Any
 
 from cluster.pb import rpc_pb2
 from cluster.placement import Placement
+from tools.client.channels import Config
 from tools.client.diagnose import context_of
-from tools.musterctl.client import Config, Session, failing_with, session
+from tools.gotext import quote, raw, si_bytes
+from tools.musterctl.client import Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.keys.kv import span
 from tools.musterctl.printing import layout
-from tools.musterctl.printing.gotext import quote, raw, si_bytes
 from tools.musterctl.printing.printer import choose
 
 HEADER = (
     "SHARD", "HOST", "ROLE", "TERM", "COMMIT", "APPLIED", "ORDER", "LAG", "REVISION", "KEYS", "SIZE", "CPU",
-    "FEED FROM",
-)
+    "FEED FROM")
 _FORMATS = ("simple", "table", "json", "fields")
 
 Facts = dict[str, Any]
 
 
 def list_shards(invocation: Invocation) -> None:
-    """``shard list``: every shard on every host of the cluster, also if one endpoint only is given."""
+    """Every shard on every host of the cluster, also with one endpoint."""
     if invocation.args:
         raise Exit(128, "shard list command accepts no arguments")
     s = _session(invocation)
@@ -40,8 +40,7 @@ def list_shards(invocation: Invocation) -> None:
         members = (
             s.client()
             .unary("Cluster/MemberList", request, rpc_pb2.MemberListResponse, s.timeout_s, True)
-            .members
-        )
+            .members)
     found: list[Facts] = []
     silent: list[str] = []
     for member in sorted(members, key=lambda m: m.name):
@@ -62,8 +61,8 @@ def list_shards(invocation: Invocation) -> None:
     for facts in found:
         if lacking := facts.get("shards_lacking"):
             shards = ", ".join(map(str, lacking))
-            print(f"host {facts['host']} could not go on alone: of shards {shards} its nodes lack up to "
-                  f"{facts['records_lacking']} records of the order", file=sys.stderr)
+            print(f"host {facts['host']} lacks up to {facts['records_lacking']} order records of shards "
+                  f"{shards}: a forced start of it alone would lose writes", file=sys.stderr)
     for name in silent:
         print(f"host {name} does not answer", file=sys.stderr)
     if silent:
@@ -85,7 +84,7 @@ def _row(facts: Facts, names: dict[str, str]) -> list[str]:
 
 
 def of(invocation: Invocation) -> None:
-    """``shard of``: the shards that a key or a range can touch, as the cluster has agreed on it."""
+    """The shards that a key or a range can touch, by the agreed layout."""
     s = _session(invocation)
     if not invocation.args:
         raise Exit(128, "shard of command needs one argument as key and an optional argument as range_end")
@@ -107,7 +106,7 @@ def of(invocation: Invocation) -> None:
 def _session(invocation: Invocation) -> Session:
     s = session(invocation)
     if "write-out" not in invocation.flags.given:
-        s.printer = choose("table", s.printer.as_hex)  # there is no etcdctl whose default it could be
+        s.printer = choose("table", s.printer.as_hex)  # no etcdctl has another default
     if s.printer.kind not in _FORMATS:
         raise Exit(4, f"{s.printer.kind} not supported as output format")
     return s
@@ -116,7 +115,7 @@ def _session(invocation: Invocation) -> Session:
 def _show(
     s: Session, header: Sequence[str], rows: list[list[str]], blocks: list[Facts], document: object
 ) -> None:
-    """``rows`` for people, ``blocks`` (one of lines for each) and ``document`` for programs."""
+    """``rows`` for people, ``blocks`` (of lines) and ``document`` for programs."""
     if s.printer.kind == "json":
         print(json.dumps(document, separators=(",", ":")))
     elif s.printer.kind == "table":
@@ -130,7 +129,7 @@ def _show(
 
 
 def _field(name: str) -> str:
-    """``member_id`` as the format spells names: MemberID."""
+    """``member_id`` in the format's spelling: MemberID."""
     return "".join(
         "ID" if word == "id" else "CPU" if word == "cpu" else word.capitalize() for word in name.split("_")
     )

@@ -1,2 +1,1 @@
-"""Keys and what hangs on them: ``kv``, ``txn``, ``watch``, ``lease``, and ``concurrency`` (locks,
-elections)."""
+"""``kv``, ``txn``, ``watch``, ``lease``, and ``concurrency`` (locks, elections)."""

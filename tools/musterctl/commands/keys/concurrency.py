@@ -6,18 +6,18 @@ import os
 import subprocess
 import sys
 
+from tools.gotext import quote, raw
 from tools.musterctl.client import Client, RequestError, failing_with, session
 from tools.musterctl.client import Session as Setting
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.concurrency import Interrupted, Place, Session, interruptible, observe
-from tools.musterctl.printing.gotext import quote, raw
 
 _SESSION_TTL_S = 60
 _CANCELED = "context canceled"
 
 
 def lock(invocation: Invocation) -> None:
-    """``lock <lockname> [exec-command …]``: holds the lock until interrupted, or until the command ends."""
+    """Holds the lock until interrupted, or until the command ends."""
     if not invocation.args:
         raise Exit(128, "lock takes a lock name argument and an optional command to execute")
     name, *command = invocation.args
@@ -48,7 +48,7 @@ def lock(invocation: Invocation) -> None:
 
 
 def _acquire(place: Place) -> None:
-    """RequestError where it fails; nothing is left behind then."""
+    """RequestError: nothing is left behind then."""
     if place.take(b""):
         return
     try:
@@ -85,8 +85,7 @@ def _execute(place: Place, command: list[str]) -> None:
         reason = (
             f"fork/exec {command[0]}: {where}"
             if "/" in command[0]
-            else f"exec: {quote(os.fsencode(command[0]))}: {where}"
-        )
+            else f"exec: {quote(os.fsencode(command[0]))}: {where}")
     except OSError as error:
         code, reason = 1, f"fork/exec {command[0]}: {(error.strerror or '').lower()}"
     place.leave()
@@ -107,7 +106,7 @@ def _signal(number: int) -> str:
 
 
 def elect(invocation: Invocation) -> None:
-    """``elect <election-name> [proposal]``: leads until interrupted, or shows who leads."""
+    """Leads until interrupted, or shows the leaders."""
     args, listen = invocation.args, invocation.flags.switch("listen")
     if len(args) not in (1, 2):
         raise Exit(128, "elect takes one election name argument and an optional proposal argument")

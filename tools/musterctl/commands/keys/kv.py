@@ -1,12 +1,12 @@
-"""``put``, ``get``, ``del``, ``compaction``, and the requests that a txn's lines make the same way."""
+"""``put``, ``get``, ``del``, ``compaction``, and the requests of a txn's lines."""
 
 from __future__ import annotations
 
 import sys
 
 from cluster.pb import rpc_pb2
+from tools.gotext import GoError, parse_int, prefix_end, quote, raw
 from tools.musterctl.command import Exit, Flags, Invocation
-from tools.musterctl.printing.gotext import GoError, parse_int, prefix_end, quote, raw
 
 _SORT_TARGETS = {"CREATE": 2, "KEY": 0, "MODIFY": 3, "VALUE": 4, "VERSION": 1}
 _SORT_ORDERS = {"ASCEND": 1, "DESCEND": 2}
@@ -23,8 +23,7 @@ def span(flags: Flags, args: list[str], command: str) -> tuple[bytes, bytes]:
     if len(args) == 2:
         if by_prefix or from_key:
             raise Exit(
-                128, "too many arguments, only accept one argument when `--prefix` or `--from-key` is set"
-            )
+                128, "too many arguments, only accept one argument when `--prefix` or `--from-key` is set")
         return key, raw(args[1])
     if by_prefix:
         return (key, prefix_end(key)) if key else (b"\0", b"\0")
@@ -34,7 +33,7 @@ def span(flags: Flags, args: list[str], command: str) -> tuple[bytes, bytes]:
 
 
 def put_request(flags: Flags, args: list[str], from_stdin: bool = True) -> rpc_pb2.PutRequest:
-    """A put; a value that is not among the arguments is read from stdin, where that is possible."""
+    """A value that is not among the arguments is read from stdin, if allowed."""
     if not args:
         raise Exit(128, "put command needs 1 argument and input from stdin or 2 arguments")
     if flags.switch("ignore-value") and len(args) > 1:
@@ -54,12 +53,10 @@ def put_request(flags: Flags, args: list[str], from_stdin: bool = True) -> rpc_p
         lease=lease,
         prev_kv=flags.switch("prev-kv"),
         ignore_value=flags.switch("ignore-value"),
-        ignore_lease=flags.switch("ignore-lease"),
-    )
+        ignore_lease=flags.switch("ignore-lease"))
 
 
 def get_request(flags: Flags, args: list[str]) -> rpc_pb2.RangeRequest:
-    """A range request."""
     if not args:
         raise Exit(128, "get command needs one argument as key and an optional argument as range_end")
     if flags.switch("prefix") and flags.switch("from-key"):
@@ -69,7 +66,7 @@ def get_request(flags: Flags, args: list[str]) -> rpc_pb2.RangeRequest:
     consistency = flags.string("consistency")
     if consistency not in ("l", "s"):
         raise Exit(4, f"unknown consistency flag {quote(consistency)}")
-    with_end = args[:2]  # what follows is ignored, as ever
+    with_end = args[:2]  # further arguments are ignored
     key, range_end = span(flags, with_end, "get")
     order, target = flags.string("order"), flags.string("sort-by")
     if order and order.upper() not in _SORT_ORDERS:
@@ -93,36 +90,30 @@ def get_request(flags: Flags, args: list[str]) -> rpc_pb2.RangeRequest:
         min_mod_revision=flags.number("min-mod-rev"),
         max_mod_revision=flags.number("max-mod-rev"),
         min_create_revision=flags.number("min-create-rev"),
-        max_create_revision=flags.number("max-create-rev"),
-    )
+        max_create_revision=flags.number("max-create-rev"))
 
 
 def delete_request(flags: Flags, args: list[str]) -> rpc_pb2.DeleteRangeRequest:
-    """A delete."""
     key, range_end = span(flags, args, "del")
     return rpc_pb2.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=flags.switch("prev-kv"))
 
 
 def put(invocation: Invocation) -> None:
-    """``put <key> [value]``."""
     request = put_request(invocation.flags, invocation.args)
-    from tools.musterctl.client import failing_with, session
+    from tools.musterctl.client import session
 
     s = session(invocation)
-    with failing_with():
-        r = s.client().unary("KV/Put", request, rpc_pb2.PutResponse, s.timeout_s)
+    r = s.ask("KV/Put", request, rpc_pb2.PutResponse)
     s.printer.put(r)
 
 
 def get(invocation: Invocation) -> None:
-    """``get <key> [range_end]``."""
     request = get_request(invocation.flags, invocation.args)
-    from tools.musterctl.client import failing_with, session
+    from tools.musterctl.client import session
     from tools.musterctl.printing.printer import Simple
 
     s = session(invocation)
-    with failing_with():
-        r = s.client().unary("KV/Range", request, rpc_pb2.RangeResponse, s.timeout_s, True)
+    r = s.ask("KV/Range", request, rpc_pb2.RangeResponse, True)
     if request.count_only and s.printer.kind != "fields":
         raise Exit(128, "--count-only is only for `--write-out=fields`")
     if invocation.flags.switch("print-value-only"):
@@ -133,28 +124,25 @@ def get(invocation: Invocation) -> None:
 
 
 def delete(invocation: Invocation) -> None:
-    """``del <key> [range_end]``."""
     request = delete_request(invocation.flags, invocation.args)
-    from tools.musterctl.client import failing_with, session
+    from tools.musterctl.client import session
 
     s = session(invocation)
-    with failing_with():
-        r = s.client().unary("KV/DeleteRange", request, rpc_pb2.DeleteRangeResponse, s.timeout_s)
+    r = s.ask("KV/DeleteRange", request, rpc_pb2.DeleteRangeResponse)
     s.printer.delete(r)
 
 
 def compaction(invocation: Invocation) -> None:
-    """``compaction <revision>``; the answer is the same in every format."""
+    """The answer is the same in every format."""
     if len(invocation.args) != 1:
         raise Exit(128, "compaction command needs 1 argument")
     try:
         revision = parse_int(invocation.args[0])
     except GoError as error:
         raise Exit(1, str(error)) from None
-    from tools.musterctl.client import failing_with, session
+    from tools.musterctl.client import session
 
     s = session(invocation)
     request = rpc_pb2.CompactionRequest(revision=revision, physical=invocation.flags.switch("physical"))
-    with failing_with():
-        s.client().unary("KV/Compact", request, rpc_pb2.CompactionResponse, s.timeout_s)
+    s.ask("KV/Compact", request, rpc_pb2.CompactionResponse)
     print(f"compacted revision {revision}")

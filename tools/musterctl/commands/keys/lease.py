@@ -13,9 +13,9 @@ from google.protobuf.message import Message
 
 from cluster.pb import rpc_pb2
 from tools.client.channels import say
-from tools.musterctl.client import Client, failing_with, request_error, session, stream_breaks
+from tools.gotext import GoError, parse_int
+from tools.musterctl.client import Client, request_error, session, stream_breaks
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.printing.gotext import GoError, parse_int
 
 # how long a renewal may take before another endpoint is asked
 _FIRST_PATIENCE_S = 5.0  # while the TTL is not known
@@ -36,7 +36,7 @@ def _one_id(invocation: Invocation, message: str) -> int:
 
 
 def grant(invocation: Invocation) -> None:
-    """``lease grant <ttl>``: the server chooses the ID."""
+    """The server chooses the ID."""
     if len(invocation.args) != 1:
         raise Exit(128, "lease grant command needs TTL argument")
     try:
@@ -44,49 +44,38 @@ def grant(invocation: Invocation) -> None:
     except GoError as error:
         raise Exit(128, f"bad TTL ({error})") from None
     s = session(invocation)
-    with failing_with(1, "failed to grant lease ({})"):
-        request = rpc_pb2.LeaseGrantRequest(TTL=ttl)
-        r = s.client().unary("Lease/LeaseGrant", request, rpc_pb2.LeaseGrantResponse, s.timeout_s)
+    request = rpc_pb2.LeaseGrantRequest(TTL=ttl)
+    r = s.ask("Lease/LeaseGrant", request, rpc_pb2.LeaseGrantResponse, wrap="failed to grant lease ({})")
     s.printer.lease_grant(r)
 
 
 def revoke(invocation: Invocation) -> None:
-    """``lease revoke <leaseID>``."""
     lease = _one_id(invocation, "lease revoke command needs 1 argument")
     s = session(invocation)
-    with failing_with(1, "failed to revoke lease ({})"):
-        request = rpc_pb2.LeaseRevokeRequest(ID=lease)
-        r = s.client().unary("Lease/LeaseRevoke", request, rpc_pb2.LeaseRevokeResponse, s.timeout_s)
+    request = rpc_pb2.LeaseRevokeRequest(ID=lease)
+    r = s.ask("Lease/LeaseRevoke", request, rpc_pb2.LeaseRevokeResponse, wrap="failed to revoke lease ({})")
     s.printer.lease_revoke(lease, r)
 
 
 def time_to_live(invocation: Invocation) -> None:
-    """``lease timetolive <leaseID>``: waits as long as it takes."""
+    """Without a time limit."""
     lease = _one_id(invocation, "lease timetolive command needs lease ID as argument")
     with_keys = invocation.flags.switch("keys")
     s = session(invocation)
-    with failing_with(2):
-        request = rpc_pb2.LeaseTimeToLiveRequest(ID=lease, keys=with_keys)
-        r = s.client().unary(
-            "Lease/LeaseTimeToLive", request, rpc_pb2.LeaseTimeToLiveResponse, None, safe_to_repeat=True
-        )
+    request = rpc_pb2.LeaseTimeToLiveRequest(ID=lease, keys=with_keys)
+    r = s.ask("Lease/LeaseTimeToLive", request, rpc_pb2.LeaseTimeToLiveResponse, True, limited=False, code=2)
     s.printer.lease_time_to_live(r, with_keys)
 
 
 def list_leases(invocation: Invocation) -> None:
-    """``lease list``."""
     s = session(invocation)
-    with failing_with(2):
-        request = rpc_pb2.LeaseLeasesRequest()
-        r = s.client().unary(
-            "Lease/LeaseLeases", request, rpc_pb2.LeaseLeasesResponse, None, safe_to_repeat=True
-        )
+    request = rpc_pb2.LeaseLeasesRequest()
+    r = s.ask("Lease/LeaseLeases", request, rpc_pb2.LeaseLeasesResponse, True, limited=False, code=2)
     s.printer.lease_list(r)
 
 
 def keep_alive(invocation: Invocation) -> None:
-    """``lease keep-alive <leaseID>``: a renewal each third of the TTL until a server says that the lease is
-    gone."""
+    """A renewal each third of the TTL until a server says that the lease is gone."""
     lease = _one_id(invocation, "lease keep-alive command needs lease ID as argument")
     s = session(invocation)
     client = s.client()
@@ -113,11 +102,10 @@ def _renew_once(client: Client, lease: int) -> rpc_pb2.LeaseKeepAliveResponse:
 
 
 def renewals(client: Client, lease: int) -> Iterator[rpc_pb2.LeaseKeepAliveResponse]:
-    """Answers to renewals, the next sent a third of the TTL after the last was answered, for ever.
+    """Answers to renewals, the next sent a third of the TTL after the last answer, for ever.
 
-    Where one is not answered in time, or the stream breaks, the next goes to another endpoint. It does not
-    end when the TTL has passed without an answer: the cluster alone knows, and it gives a lease its full time
-    after an election.
+    A renewal without an answer in time, or on a broken stream, goes to another endpoint. It goes on after the
+    TTL without an answer: only the cluster knows, and it gives a lease its full time after an election.
     """
     ttl_s = 0
     lapse = _Lapse(lease)
@@ -157,7 +145,6 @@ class _Renewals:
         self._told.put(ttl_s / 3)
 
     def end(self) -> None:
-        """No more of them."""
         self._told.put(None)
 
     def _requests(self) -> Iterator[Message]:
@@ -173,11 +160,11 @@ class _Renewals:
                 return
             with contextlib.suppress(queue.Empty):
                 self._told.get(timeout=pause_s)
-                return  # only the end is told between an answer and the next renewal
+                return  # only the end comes between an answer and the next renewal
 
 
 class _Lapse:
-    """Says so when a lease was not renewed for its whole TTL."""
+    """Reports a lease that was not renewed for its whole TTL."""
 
     def __init__(self, lease: int) -> None:
         self._lease = lease
@@ -189,8 +176,7 @@ class _Lapse:
             self._timer.cancel()
         words = (
             f"lease {self._lease:016x} was not renewed for its whole TTL of {ttl_s} s "
-            f"and may be gone; trying on"
-        )
+            f"and may have ended; trying again")
         self._timer = threading.Timer(ttl_s, say, (words,))
         self._timer.daemon = True
         self._timer.start()

@@ -1,6 +1,5 @@
 """``txn``: three blocks of lines on stdin (compares, success requests, failure requests), each ended by an
-empty line. The requests are written as the commands are: ``put key value --lease=1234``.
-"""
+empty line. Requests are written as commands: ``put key value --lease=1234``."""
 
 from __future__ import annotations
 
@@ -9,11 +8,11 @@ import sys
 from collections.abc import Iterator
 
 from cluster.pb import rpc_pb2
+from tools.gotext import GoError, parse_int, quote, text, unquote_prefix
 from tools.musterctl import usage
 from tools.musterctl.command import Command, Exit, FlagError, Flags, Invocation, find
 from tools.musterctl.commands import table as commands
 from tools.musterctl.commands.keys.kv import delete_request, get_request, put_request
-from tools.musterctl.printing.gotext import GoError, parse_int, quote, text, unquote_prefix
 
 _WORD = re.compile(
     r""""(?:[^"\\]|\\.)*"|'[^']*'|[^'"\t\n\f\r ][^\t\n\f\r ]*"""  # quoted either way, or up to a blank
@@ -52,7 +51,7 @@ def split_words(line: str) -> list[str]:
 
 
 def parse_compare(line: str) -> rpc_pb2.Compare:
-    """``mod("key") > "0"``. BadLine says what is wrong, in etcdctl's words."""
+    """``mod("key") > "0"``. BadLine, in etcdctl's words."""
     target, parenthesis, rest = line.partition("(")
     if not parenthesis:
         raise BadLine(f"malformed comparison: {line}")
@@ -65,11 +64,7 @@ def parse_compare(line: str) -> rpc_pb2.Compare:
     kind = _TARGETS[target]
     if operator not in _RESULTS:
         raise BadLine(f"malformed comparison: {line} (unknown operator {operator})")
-    compare = rpc_pb2.Compare(
-        key=key,
-        result=_RESULTS[operator],
-        target=kind.upper(),
-    )
+    compare = rpc_pb2.Compare(key=key, result=_RESULTS[operator], target=kind.upper())
     if kind == "value":
         compare.value = value
         return compare
@@ -132,7 +127,7 @@ def parse_request(line: str) -> rpc_pb2.RequestOp:
 
 
 def _block(title: str, interactive: bool) -> Iterator[str]:
-    """The lines up to an empty one, each as it is typed. Exit 3 if the input ends before."""
+    """The lines up to an empty one. Exit 3 if the input ends before."""
     if interactive:
         print(title, flush=True)
     while True:
@@ -146,10 +141,9 @@ def _block(title: str, interactive: bool) -> Iterator[str]:
 
 
 def txn(invocation: Invocation) -> None:
-    """``txn``."""
     if invocation.args:
         raise Exit(128, "txn command does not accept argument")
-    from tools.musterctl.client import failing_with, session
+    from tools.musterctl.client import session
 
     interactive = invocation.flags.switch("interactive")
     request = rpc_pb2.TxnRequest()
@@ -164,6 +158,5 @@ def txn(invocation: Invocation) -> None:
         raise Exit(3, str(error)) from None
     s = session(invocation)
     safe = not any(op.WhichOneof("request") != "request_range" for op in [*request.success, *request.failure])
-    with failing_with():
-        r = s.client().unary("KV/Txn", request, rpc_pb2.TxnResponse, None, safe_to_repeat=safe)
+    r = s.ask("KV/Txn", request, rpc_pb2.TxnResponse, safe, limited=False)
     s.printer.txn(r)

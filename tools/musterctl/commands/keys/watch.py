@@ -1,7 +1,7 @@
-"""``watch``: events of a key, a range or a prefix, until the server ends it or somebody interrupts.
+"""``watch``: events of a key, a range or a prefix, until the server ends it or a signal comes.
 
-A watch outlives its connection: it goes on at the revision after the last one shown, on another endpoint
-if need be. Interactive mode reads ``watch ...`` and ``progress`` lines from stdin.
+After a broken connection a watch goes on at the next revision, on another endpoint if need be. Interactive
+mode reads ``watch ...`` and ``progress`` lines from stdin.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import grpc
 from google.protobuf.message import Message
 
 from cluster.pb import rpc_pb2
+from tools.gotext import prefix_end, quote, raw, text
 from tools.musterctl.client import Client, RequestError, Session, request_error, session, stream_breaks
 from tools.musterctl.command import Exit, FlagError, Flags, Invocation
 from tools.musterctl.commands.keys.txn import split_words
 from tools.musterctl.commands.table import watch_command
-from tools.musterctl.printing.gotext import prefix_end, quote, raw, text
 
 _COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 _FUTURE = "etcdserver: mvcc: required revision is a future revision"
@@ -40,7 +40,7 @@ class WatchArguments:
 def split_arguments(args: list[str], line: Sequence[str], env_key: str, env_range: str) -> WatchArguments:
     """Divide the words of a watch at ``--``; the environment's key stands for the first ones.
 
-    ``args`` are the words without flags, those after ``--`` included; ``line`` still has the ``--``.
+    ``args`` are the words without flags, also those after ``--``; ``line`` still has the ``--``.
     """
     words, command = args, []
     if "--" in line:
@@ -58,7 +58,7 @@ def split_arguments(args: list[str], line: Sequence[str], env_key: str, env_rang
 
 
 def create_request(flags: Flags, words: list[str]) -> rpc_pb2.WatchCreateRequest:
-    """The request of a watch; ValueError on a range_end beside ``--prefix``."""
+    """ValueError on a range_end beside ``--prefix``."""
     key, range_end = raw(words[0]), b""
     if len(words) == 2:
         if flags.switch("prefix"):
@@ -71,8 +71,7 @@ def create_request(flags: Flags, words: list[str]) -> rpc_pb2.WatchCreateRequest
         range_end=range_end,
         start_revision=flags.number("rev"),
         prev_kv=flags.switch("prev-kv"),
-        progress_notify=flags.switch("progress-notify"),
-    )
+        progress_notify=flags.switch("progress-notify"))
 
 
 class Watcher:
@@ -84,11 +83,10 @@ class Watcher:
         self._outgoing: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
 
     def request_progress(self) -> None:
-        """Ask the server for a progress notification."""
         self._outgoing.put(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
 
     def responses(self) -> Iterator[rpc_pb2.WatchResponse]:
-        """What the server says, from the create on, except that it created the watch.
+        """The server's messages, without the one that created the watch.
 
         Ends after a cancellation. RequestError if no server can serve it any more.
         """
@@ -131,12 +129,12 @@ def _is_progress(r: rpc_pb2.WatchResponse) -> bool:
 
 
 def cancel_reason(r: rpc_pb2.WatchResponse) -> str:
-    """Why the server ended a watch, as clientv3 says it."""
+    """Why the server ended a watch, in clientv3's words."""
     if r.compact_revision:
         return _COMPACTED
     if not r.cancel_reason:
         return _FUTURE
-    if r.created or r.cancel_reason.startswith("etcdserver: "):  # created: it was refused from the start
+    if r.created or r.cancel_reason.startswith("etcdserver: "):  # created: refused from the start
         return r.cancel_reason
     return f"rpc error: code = FailedPrecondition desc = {r.cancel_reason}"
 
@@ -154,8 +152,7 @@ def _show(s: Session, watcher: Watcher, command: list[str], lock: threading.Lock
                 if command:
                     for event in response.events:
                         _execute(
-                            command, response.header.revision, event.type == 1, event.kv.key, event.kv.value
-                        )
+                            command, response.header.revision, event.type == 1, event.kv.key, event.kv.value)
     except RequestError as error:
         print(f"watch was canceled ({error})", file=sys.stderr)
 
@@ -184,7 +181,6 @@ def _execute(command: list[str], revision: int, deleted: bool, key: bytes, value
 
 
 def watch(invocation: Invocation) -> None:
-    """``watch [key] [range_end] [-- command …]``."""
     env_key, env_range = (os.environ.get(f"ETCDCTL_WATCH_{name}", "") for name in ("KEY", "RANGE_END"))
     if env_range and not env_key:
         raise Exit(128, f"ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END={quote(env_range)}")

@@ -1,2 +1,1 @@
-"""Commands of the v2 API, one module for each group: ``kv``, ``watch``, ``member``, ``auth`` (users and
-roles, too), ``copying`` (import), ``backup``. ``tools.musterctl.v2.table`` names what each command runs."""
+"""Commands of the v2 API; ``tools.musterctl.v2.table`` names the functions."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from tools.musterctl.printing.gotext import json_string, raw
+from tools.gotext import json_string, raw
 from tools.musterctl.v2.client import (
     Client,
     Refused,
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 def _connect(run: Run) -> Client:
     client = connect(run.globals)
-    tell_endpoints(client, run.globals)  # once more, as etcdctl does
+    tell_endpoints(client, run.globals)  # again, as etcdctl does
     return client
 
 
@@ -52,7 +52,7 @@ def _name(run: Run, what: str) -> str:
 
 
 def _told(answer: Response, *statuses: int) -> dict[str, Any]:
-    """What an answer says; Refused with the server's words if it is a refusal."""
+    """The answer's content; Refused with the server's words."""
     if answer.status not in statuses:
         raise Refused(str(parsed(answer.body).get("message", "")))
     return parsed(answer.body) if answer.body else {}
@@ -63,7 +63,6 @@ def _names(names: list[str] | None) -> str:
 
 
 def enable(run: Run) -> None:
-    """Ask for users and passwords from now on."""
     _no_arguments(run)
     client = _connect(run)
     _done(lambda: _told(client.ask(Request("PUT", "/v2/auth/enable")), 200, 201))
@@ -71,7 +70,6 @@ def enable(run: Run) -> None:
 
 
 def disable(run: Run) -> None:
-    """Ask for no users any more."""
     _no_arguments(run)
     client = _connect(run)
     _done(lambda: _told(client.ask(Request("DELETE", "/v2/auth/enable")), 200, 201))
@@ -86,7 +84,7 @@ def _put_user(
     client: Client, name: str, password: str, verb: str = "", roles: list[str] | None = None, *,
     new: bool = False,
 ) -> None:  # fmt: skip
-    """``new``: it may be one. Where it may not, and is, etcdctl fails without a word."""
+    """``new``: it may be a new one. Where it may not and is, etcdctl fails silently."""
     members = [f'"user":{json_string(name)}']
     if password:
         members.append(f'"password":{json_string(password)}')
@@ -99,7 +97,7 @@ def _put_user(
 
 
 def user_add(run: Run) -> None:
-    """Make a user, or give one another password."""
+    """Make a user, or give an existing one another password."""
     given = _name(run, "username")
     client = _connect(run)
     name, colon, password = given.partition(":")
@@ -110,7 +108,6 @@ def user_add(run: Run) -> None:
 
 
 def user_passwd(run: Run) -> None:
-    """Give a user another password."""
     name = _name(run, "username")
     client = _connect(run)
     password = ask_password("New password: ")
@@ -119,7 +116,6 @@ def user_passwd(run: Run) -> None:
 
 
 def user_get(run: Run) -> None:
-    """Print a user's roles."""
     name = _name(run, "username")
     client = _connect(run)
     found = _done(lambda: _told(client.ask(Request("GET", _path("users", name))), 200))
@@ -152,24 +148,20 @@ def _remove(run: Run, kind: str, name: str) -> None:
 
 
 def user_list(run: Run) -> None:
-    """Print all users."""
     _list(run, "users", strict=False)
 
 
 def user_remove(run: Run) -> None:
-    """Remove a user."""
     name = _name(run, "username")
     _remove(run, "users", name)
     print(f"User {name} removed")
 
 
 def user_grant(run: Run) -> None:
-    """Give a user roles."""
     _user_roles(run, "grant")
 
 
 def user_revoke(run: Run) -> None:
-    """Take roles from a user."""
     _user_roles(run, "revoke")
 
 
@@ -194,7 +186,6 @@ def _put_role(client: Client, name: str, change: str = "") -> dict[str, Any]:
 
 
 def role_add(run: Run) -> None:
-    """Make a role."""
     name = _name(run, "role name")
     client = _connect(run)
     try:
@@ -207,7 +198,6 @@ def role_add(run: Run) -> None:
 
 
 def role_get(run: Run) -> None:
-    """Print what a role may do."""
     name = _name(run, "role name")
     client = _connect(run)
     role = _done(lambda: _role(client, name))
@@ -220,24 +210,20 @@ def role_get(run: Run) -> None:
 
 
 def role_list(run: Run) -> None:
-    """Print all roles."""
     _list(run, "roles", strict=True)
 
 
 def role_remove(run: Run) -> None:
-    """Remove a role."""
     name = _name(run, "role name")
     _remove(run, "roles", name)
     print(f"Role {name} removed")
 
 
 def role_grant(run: Run) -> None:
-    """Let a role read or write below a path."""
     _permit(run, "grant")
 
 
 def role_revoke(run: Run) -> None:
-    """Take that from a role."""
     _permit(run, "revoke")
 
 

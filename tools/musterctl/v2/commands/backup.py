@@ -1,7 +1,7 @@
-"""``backup``: a directory that ``muster --force-new-cluster`` starts from, out of a host's data directory.
+"""``backup``: a directory for ``muster --force-new-cluster`` from a host's data directory (decision 90).
 
-Of a host that runs the copy is made by the host itself, at one revision; it is a new cluster's. Of one that
-does not run the files are copied, with its IDs. Decision 90 says why.
+A running host makes the copy itself, at one revision, of a new cluster. Of a stopped one the files are
+copied, with its IDs.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ from tools.musterctl.v2.start import Run
 _STATUS_S = 30.0
 _NS = 1e9
 _OF_ETCD = ("snap", "wal")
-_ASIDE = ".copying"  # in the backup's directory: what is not whole yet
+_ASIDE = ".copying"  # in the backup's directory, until it is whole
 
 
 def backup(run: Run) -> None:
-    """``backup --data-dir D --backup-dir B``. What version 3 holds is always in it."""
+    """``backup --data-dir D --backup-dir B``. v3 data is always in it."""
     data_dir, backup_dir = (Path(run.options.string(name)) for name in ("data-dir", "backup-dir"))
     if run.options.string("backup-wal-dir"):
-        refuse("--backup-wal-dir: a copy has its logs inside; to have them elsewhere start it with --wal-dir")
+        refuse("--backup-wal-dir has no use: the copy contains its logs; --wal-dir moves them at its start")
     if not run.options.string("backup-dir"):
-        refuse("--backup-dir: where to put the copy")
+        refuse("--backup-dir is required: the directory for the copy")
     if all((data_dir / "member" / name).is_dir() for name in _OF_ETCD):
         refuse(
-            f"{data_dir} is an etcd member's: etcdutl snapshot save, then musterctl snapshot restore, "
-            "or musterctl import while it runs"
-        )
+            f"{data_dir} belongs to an etcd: use etcdutl snapshot save, then musterctl snapshot restore, "
+            "or musterctl import while it runs")
     try:
         (data_dir / "member" / "identity.json").read_bytes()
         if run.options.string("wal-dir"):
-            os.listdir(run.options.string("wal-dir"))  # where the logs are the data directory says itself
+            os.listdir(run.options.string("wal-dir"))  # the data directory knows where its logs are
         if backup_dir.exists() and any(path.name != _ASIDE for path in backup_dir.iterdir()):
             refuse(f"{backup_dir} is not empty")
         _copy(run, data_dir, backup_dir)
@@ -51,7 +50,7 @@ def _copy(run: Run, data_dir: Path, backup_dir: Path) -> None:
     from tools.muster.host import rundir
     from tools.muster.host.identity import copies
 
-    os.umask(0o077)  # what is copied has all keys, and hashes of passwords
+    os.umask(0o077)  # the copies have all keys, and hashes of passwords
     if rundir.holder_of(str(data_dir)):
         _of_running(run, data_dir, backup_dir)
         return
@@ -82,7 +81,7 @@ def _of_files(data_dir: Path, backup_dir: Path) -> None:
         refuse("; ".join(reason for *_, reason in error.args[0][:3]))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    _say(f"copied the files of a host that does not run to {backup_dir}: it keeps its IDs")
+    _say(f"copied the files of the stopped host to {backup_dir}; the copy keeps its IDs")
 
 
 def _of_running(run: Run, data_dir: Path, backup_dir: Path) -> None:
@@ -108,11 +107,11 @@ def _of_running(run: Run, data_dir: Path, backup_dir: Path) -> None:
         refuse(error)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    _say(f"saved what the host holds at revision {restored.revision} to {backup_dir}: a new cluster's")
+    _say(f"saved the running host's data at revision {restored.revision} to {backup_dir}, for a new cluster")
 
 
 def _status(data_dir: Path) -> dict[str, Any]:
-    """What the host says of itself."""
+    """The host's report."""
     from tools.muster.host import control, rundir
 
     try:
@@ -129,7 +128,8 @@ def _save(run: Run, status: dict[str, Any], file: Path) -> None:
     import grpc
 
     from cluster.pb import rpc_pb2
-    from tools.musterctl.client import Client, Config, RequestError, request_error
+    from tools.client.channels import Config
+    from tools.musterctl.client import Client, RequestError, request_error
 
     user = variable(run.globals, "username")
     name, password = credentials(user, "Password: ") if user else ("", "")
@@ -141,7 +141,7 @@ def _save(run: Run, status: dict[str, Any], file: Path) -> None:
     try:
         answer = client.unary("Maintenance/Status", rpc_pb2.StatusRequest(), rpc_pb2.StatusResponse, limit_s)
         if f"{answer.header.cluster_id:x}" != status["cluster_id"]:
-            refuse(f"{urls[0]} is another cluster's than the data directory")
+            refuse(f"{urls[0]} belongs to another cluster than the data directory")
         with file.open("wb") as out:
             request = rpc_pb2.SnapshotRequest()
             for chunk in client.responses("Maintenance/Snapshot", request, rpc_pb2.SnapshotResponse, None):
@@ -150,7 +150,7 @@ def _save(run: Run, status: dict[str, Any], file: Path) -> None:
             os.fsync(out.fileno())
     except (grpc.RpcError, RequestError) as error:
         failure = request_error(error) if isinstance(error, grpc.RpcError) else error
-        refuse(f"{failure} (a host that cannot answer: stop it, then its files are copied)")
+        refuse(f"{failure} (if the host cannot answer, stop it and try again: backup then copies its files)")
 
 
 def _aside(backup_dir: Path) -> Path:

@@ -21,7 +21,7 @@ _SHORTEST_S = 300
 
 
 def import_(run: Run) -> None:
-    """Set every key of a file that the v2 store was saved to."""
+    """Set every key of a saved v2 store's file."""
     file = run.options.string("snap")
     try:
         found = json.loads(Path(file).read_bytes()) if file else None
@@ -32,7 +32,7 @@ def import_(run: Run) -> None:
         raise Exit(1)
     clients = max(run.options.number("c"), 1)
     print(f"starting to import snapshot {file} with {clients} clients", flush=True)
-    connect(run.globals)  # says what is wrong before anything is copied
+    connect(run.globals)  # reports errors before anything is copied
     tops = [found["Root"]]
     for hidden in run.options.strings("hidden"):
         node = _at(found["Root"], hidden)
@@ -83,7 +83,7 @@ def _files(node: dict[str, Any], hidden_too: bool) -> Iterator[tuple[str, str, i
 
 
 def _ttl(expires: str) -> int:
-    """Seconds left, 0 for ever; what has expired meanwhile lives as long as anything that is extended."""
+    """Seconds left, 0 for ever; an expired key gets the shortest time."""
     if not expires or expires.startswith("0001-"):
         return 0
     try:

@@ -1,4 +1,4 @@
-"""Commands on keys: set, get, update, mk, mkdir, rm, rmdir, setdir, updatedir, ls."""
+"""Commands on keys."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ def _keys(run: Run) -> Keys:
 
 
 def key_of(run: Run) -> str:
-    """The first argument."""
     if not run.args:
         fail(BAD_ARGS, "key required")
     return run.args[0]
 
 
 def _value(run: Run) -> str:
-    """The second argument, or standard input whole."""
+    """The second argument, or all of standard input."""
     if len(run.args) > 1:
         return run.args[1]
     value = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
@@ -48,7 +47,6 @@ def _show(run: Run, change: Change, directories: bool = True) -> None:
 
 
 def set_(run: Run) -> None:
-    """Write a value, in place of another one if told so."""
     keys, key, value, options = _keys(run), key_of(run), _value(run), run.options
     _show(run, _done(lambda: keys.put(
         key, value, options.number("ttl"), None,
@@ -57,13 +55,11 @@ def set_(run: Run) -> None:
 
 
 def update(run: Run) -> None:
-    """Write a value of a key that is there."""
     keys, key, value, ttl = _keys(run), key_of(run), _value(run), run.options.number("ttl")
     _show(run, _done(lambda: keys.put(key, value, ttl, True)))
 
 
 def mk(run: Run) -> None:
-    """Write a key that is not there yet, or one in a row."""
     keys, key, value, ttl = _keys(run), key_of(run), _value(run), run.options.number("ttl")
     if run.options.switch("in-order"):
         return _show(run, _done(lambda: keys.create_in_order(key, value, ttl)))
@@ -71,13 +67,12 @@ def mk(run: Run) -> None:
 
 
 def mkdir(run: Run) -> None:
-    """Make a directory."""
     keys, key, ttl = _keys(run), key_of(run), run.options.number("ttl")
     _show(run, _done(lambda: keys.put(key, None, ttl, False)), directories=False)
 
 
 def setdir(run: Run) -> None:
-    """Make a directory, or give one that is there a TTL: etcd only promises the latter."""
+    """Make a directory, or give an existing one a TTL: etcd only promises the latter."""
     keys, key, ttl = _keys(run), key_of(run), run.options.number("ttl")
 
     def made() -> Change:
@@ -95,13 +90,11 @@ def setdir(run: Run) -> None:
 
 
 def updatedir(run: Run) -> None:
-    """Give a directory another TTL."""
     keys, key, ttl = _keys(run), key_of(run), run.options.number("ttl")
     _show(run, _done(lambda: keys.put(key, None, ttl, True)), directories=False)
 
 
 def rm(run: Run) -> None:
-    """Delete a key, or a directory if told so."""
     keys, key, options = _keys(run), key_of(run), run.options
     gone = _done(lambda: keys.delete(
         key, options.switch("dir"), options.switch("recursive"),
@@ -118,7 +111,6 @@ def rmdir(run: Run) -> None:
 
 
 def get(run: Run) -> None:
-    """Print a value."""
     keys, key, options = _keys(run), key_of(run), run.options
     quorum = options.switch("quorum") or options.switch("consistent")
     found = _done(lambda: keys.get(key, sort=options.switch("sort"), quorum=quorum))
@@ -128,7 +120,6 @@ def get(run: Run) -> None:
 
 
 def ls(run: Run) -> None:
-    """Print the names in a directory."""
     key, options = run.args[0] if run.args else "/", run.options
     keys = _keys(run)
     found = _done(lambda: keys.get(

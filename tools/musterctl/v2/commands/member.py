@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
-from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
+from tools import gotext
 from tools.musterctl.command import Exit
-from tools.musterctl.printing import gotext
 from tools.musterctl.v2.client import (
     NOT_HEALTHY,
     SERVER_ERROR,
@@ -27,6 +24,7 @@ from tools.musterctl.v2.client import (
     refuse,
 )
 from tools.musterctl.v2.exchange import Request, RequestError
+from tools.musterctl.v2.output import end_at_interrupt
 from tools.musterctl.v2.start import Run
 
 _JSON = {"Content-Type": "application/json"}
@@ -44,7 +42,6 @@ def _done(request: Callable[[], T], before: str = "") -> T:
 
 
 def list_(run: Run) -> None:
-    """Print a line for each member."""
     if run.args:
         refuse("No arguments accepted")
     client = connect(run.globals)
@@ -67,7 +64,7 @@ def _leader(client: Client) -> str:
 
 
 def add(run: Run) -> None:
-    """Add a member, and print what it is started with."""
+    """Also prints the new member's settings."""
     if len(run.args) != 2:
         refuse("Provide a name and a single member peerURL")
     name, url = run.args
@@ -90,7 +87,6 @@ def _add(client: Client, url: str) -> Member:
 
 
 def remove(run: Run) -> None:
-    """Remove a member."""
     if len(run.args) != 1:
         refuse("Provide a single member ID")
     wanted = run.args[0]
@@ -102,8 +98,7 @@ def remove(run: Run) -> None:
                 f"Found a member named {member.name}; if this is correct, please use its ID, eg:\n"
                 f"\tmusterctl member remove {member.id}\n"
                 f"For more details, read the documentation at {_MORE}\n",
-                file=sys.stderr,
-            )
+                file=sys.stderr)
     if all(member.id != wanted for member in members):
         refuse(f"Couldn't find a member in the cluster with an ID of {wanted}.")
     try:
@@ -115,7 +110,6 @@ def remove(run: Run) -> None:
 
 
 def update(run: Run) -> None:
-    """Give a member other peer URLs."""
     if len(run.args) != 2:
         refuse(
             "Provide an ID and a list of comma separated peerURL (0xabcd http://example.com,http://example1.com)"
@@ -154,17 +148,17 @@ def _has_port(address: str) -> bool:
 
 
 def cluster_health(run: Run) -> None:
-    """Print whether each member is healthy, and how the cluster is."""
+    """Print whether each member is healthy, and the cluster."""
     forever = run.options.switch("forever")
     if forever:
-        signal.signal(signal.SIGINT, _interrupted)
+        end_at_interrupt()
     client = connect(run.globals, sync=False)
     try:
         members = client.members(bounded=False)
     except (RequestError, Refused) as error:
         print("cluster may be unhealthy: failed to list members", flush=True)
         fail(SERVER_ERROR, error)
-    client.connections.debug = False  # what it asks the members is not shown
+    client.connections.debug = False  # its requests to members are not shown
     while True:
         healthy = sum(_is_healthy(client, member) for member in members)
         if healthy == len(members):
@@ -175,11 +169,6 @@ def cluster_health(run: Run) -> None:
             raise Exit(0 if healthy == len(members) else NOT_HEALTHY)
         print(f"\nnext check after {_AGAIN_S} second...\n", flush=True)
         time.sleep(_AGAIN_S)
-
-
-def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
-    sys.stdout.flush()
-    os._exit(0)
 
 
 def _is_healthy(client: Client, member: Member) -> bool:

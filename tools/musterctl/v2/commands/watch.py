@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
-from types import FrameType
-from typing import NoReturn
 
-from tools.musterctl.printing import gotext
+from tools import gotext
 from tools.musterctl.v2.client import BAD_ARGS, SERVER_ERROR, Refused, connect, fail
 from tools.musterctl.v2.commands.kv import key_of
 from tools.musterctl.v2.exchange import RequestError
 from tools.musterctl.v2.keys import Change, Keys
-from tools.musterctl.v2.output import show
+from tools.musterctl.v2.output import end_at_interrupt, show
 from tools.musterctl.v2.start import Run
 
 
@@ -28,7 +25,7 @@ class _Events:
         self._key = key
         self._recursive = run.options.switch("recursive")
         self._index = after + 1 if after > 0 else 0
-        signal.signal(signal.SIGINT, _interrupted)
+        end_at_interrupt()
 
     def next(self) -> Change:
         try:
@@ -37,11 +34,6 @@ class _Events:
             fail(SERVER_ERROR, error)
         self._index = change.node.modified + 1
         return change
-
-
-def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
-    sys.stdout.flush()
-    os._exit(0)
 
 
 def watch(run: Run) -> None:
@@ -60,7 +52,7 @@ def watch(run: Run) -> None:
 
 
 def exec_watch(run: Run) -> None:
-    """Run a command beside for every change."""
+    """Run a command for every change."""
     words = [word for at, word in enumerate(run.args) if word != "--" or at != 1]
     if len(words) < 2:
         fail(BAD_ARGS, "key and command to exec required")
