@@ -1,52 +1,54 @@
-"""docs/compatibility.md out of docs/compatibility.tsv: what of etcd is here, held by which test, and what is
-not, and why. Behind it the rows of docs/articles.tsv: what articles about etcd show.
+"""docs/know/compatibility.md from two tables beside it: ``python packaging/compatibility.py``.
 
-python packaging/compatibility.py > docs/compatibility.md
-
-``--refresh`` first writes the states of flags and of commands as the programs' own tables have them."""
+``compatibility.tsv`` has every RPC, path, flag and command of etcd, with its test or the reason for its
+absence; ``articles.tsv`` what articles about etcd show. ``--refresh`` first writes the states of flags and
+commands from the programs' tables.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "docs" / "compatibility.tsv"
-ARTICLES = ROOT / "docs" / "articles.tsv"
+TABLE = ROOT / "docs" / "know" / "compatibility.tsv"
+ARTICLES = ROOT / "docs" / "know" / "articles.tsv"
 HEAD = """# Compatibility
 
-What etcd 3.4 to 3.6 has, and where muster stands: every RPC, path, flag and command. `make docs` makes it of
-[compatibility.tsv](compatibility.tsv). What is here is held by a test, which the last column names. Most
-tests ask a real etcd the same and compare. What is not here says why.
+What of etcd 3.4 to 3.6 is missing in muster, has limits or has no effect, for users of etcd. `make docs`
+makes this page.
+
+[compatibility.tsv](compatibility.tsv) has a row for each RPC, path, flag and command of etcd, with the test
+that holds it. Most tests ask a real etcd the same and compare.
 
 | part | rows | here | with limits | without effect | not here |
 |---|---|---|---|---|---|"""
 ARTICLES_HEAD = """
 ## Articles
 
-What four articles about etcd show, row by row, of the v2 API for the most part. A row is tried in real
-processes, at members and through a proxy (`tests/interop/rows`, where the test of a row bears its name), by
-the test that is named, or as other rows. `make docs` makes the table of [articles.tsv](articles.tsv).
+[articles.tsv](articles.tsv) lists what four articles about etcd show, mostly of the v2 API. Each row is tried
+in real processes, at members and through a proxy, by a test of its name (`tests/interop/rows`) or by the test
+that the row names.
 
-| row | what | | held by, or why not |
-|---|---|---|---|"""
-_ROWS = "tests/interop/rows/test_rows.py"
+| rows | |
+|---|---|"""
+_ELSEWHERE = ("Server flags", "no effect")  # another page names them
+_FLAGS_PAGE = "[flags](flags.md#flags-that-do-nothing-of-their-own)"
 STATES = ("yes", "partly", "no effect", "no")
 _FLAG_TEST = "tests/unit/tools/test_muster_flags.py"
 
 
 class Row(NamedTuple):
-    """One row of the table."""
-
     area: str
     name: str
     state: str  # one of STATES
-    by: str  # the test that holds it; of what is not here, why
+    by: str  # its test; of a missing one, the reason
 
 
 def rows() -> list[Row]:
-    """The table."""
     lines = TABLE.read_text(encoding="utf-8").splitlines()
     return [Row(*line.split("\t")) for line in lines if not line.startswith("#")]
 
@@ -64,53 +66,62 @@ def tests() -> set[str]:
 
 
 def markdown() -> str:
-    """The page."""
     found = rows()
-    areas = list(dict.fromkeys(row.area for row in found))
     lines = [HEAD]
-    for area in areas:
+    for area in dict.fromkeys(row.area for row in found):
         of_area = [row.state for row in found if row.area == area]
         counts = " | ".join(str(of_area.count(state)) for state in STATES)
-        lines.append(f"| [{area}](#{_anchor(area)}) | {len(of_area)} | {counts} |")
-    for area in areas:
-        lines += ["", f"## {area}", "", "| | | held by, or why not |", "|---|---|---|"]
-        lines += [
-            f"| `{_cell(row.name)}` | {row.state} | {_by(row.by)} |" for row in found if row.area == area
-        ]
-    return "\n".join([*lines, ARTICLES_HEAD, *_articles()])
+        lines.append(f"| {area} | {len(of_area)} | {counts} |")
+    lines += ["", "## What is not plainly here", "", "| part | what | state | why |", "|---|---|---|---|"]
+    for (area, state, why), names in _gathered(found).items():
+        what = _named(names) if (area, state) != _ELSEWHERE else f"{len(names)} flags: {_FLAGS_PAGE}"
+        lines.append(f"| {area} | {what} | {state} | {why} |")
+    return "\n".join([*lines, *_articles()])
+
+
+def _gathered(found: list[Row]) -> dict[tuple[str, str, str], list[str]]:
+    """Rows that are missing or limited, by part, state and reason."""
+    gathered: dict[tuple[str, str, str], list[str]] = {}
+    for row in found:
+        if row.state != "yes":
+            gathered.setdefault((row.area, row.state, _without_tests(row.by)), []).append(row.name)
+    return gathered
+
+
+def _named(names: list[str]) -> str:
+    """Names, with their common beginning once."""
+    words = [name.rpartition(" ")[0] for name in names]
+    if len(names) > 1 and words[0] and len(set(words)) == 1:
+        return f"`{words[0]}`: " + ", ".join(f"`{_cell(name.rpartition(' ')[2])}`" for name in names)
+    return ", ".join(f"`{_cell(name)}`" for name in names)
+
+
+def _without_tests(why: str) -> str:
+    return re.sub(r":? tests/\S+", "", why)
 
 
 def _articles() -> list[str]:
-    found = articles()
-    missing = {row.area for row in found if row.state == "missing"}
-    lines = []
-    for name, what, how, by in found:
-        if how == "here":
-            state, by = "yes", f"{_ROWS}::test_row"
-        elif how == "as":
-            lacks = missing & set(by.split())
-            state = "partly" if lacks else "yes"
-            by = f"as {', '.join(by.split())}" + (f"; not {', '.join(sorted(lacks))}" if lacks else "")
-        elif how == "page":
-            page = by.split()[0]
-            link = page.removeprefix("docs/") if page.startswith("docs/") else f"../{page}"
-            state, by = "told", f"[{page}]({link})"
-        else:
-            state = {"test": "yes", "missing": "no", "n/a": "n/a"}[how]
-        lines.append(f"| {name} | {_cell(what)} | {state} | {_by(by)} |")
-    return lines
+    counts = Counter(row.state for row in articles())
+    lines = [ARTICLES_HEAD]
+    for how, meaning in _HOW.items():
+        if counts[how]:
+            lines.append(f"| {counts[how]} | {meaning} |")
+    missing = [f"- {row.area}, {_cell(row.name)}: {row.by}" for row in articles() if row.state == "missing"]
+    return [*lines, *(["", "Not here:", "", *missing] if missing else [])]
 
 
-def _anchor(area: str) -> str:
-    return "".join(c for c in area.lower().replace(" ", "-") if c.isalnum() or c == "-")
+_HOW = {
+    "here": "held by the test of the row's name",
+    "test": "held by the tests that the row names",
+    "as": "the same as other rows",
+    "page": "answered by a page",
+    "missing": "not here",
+    "n/a": "nothing that a store can have or lack",
+}
 
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _by(text: str) -> str:
-    return " ".join(f"`{word}`" if word.startswith("tests/") else word for word in text.split())
 
 
 def refresh() -> None:
@@ -121,7 +132,8 @@ def refresh() -> None:
 
 
 def _refreshed(row: Row) -> Row:
-    from tools.muster.config.flags import SERVER_FLAGS, Support
+    from tools.muster.config.flags import SERVER_FLAGS
+    from tools.muster.config.kinds import Support
 
     if row.area != "Server flags":
         return row
@@ -132,7 +144,8 @@ def _refreshed(row: Row) -> Row:
     if target.support is Support.REFUSED:
         return Row(row.area, row.name, "no", "refused at start, unless it has its default value")
     if target.support in (Support.NO_EFFECT, Support.IGNORED):
-        return Row(row.area, row.name, "no effect", "taken, and said so at the start: " + _FLAG_TEST)
+        return Row(
+            row.area, row.name, "no effect", f"accepted, and named in a warning at the start: {_FLAG_TEST}")
     return Row(row.area, row.name, "yes", row.by or _FLAG_TEST)
 
 

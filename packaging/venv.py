@@ -1,15 +1,11 @@
 """Make a virtual environment of the quickest Python at hand: ``python3 packaging/venv.py FOLDER [PYTHON]``.
 
-muster's CPU goes by half into the interpreter, and builds of one release differ: one compiled from source
-without profile-guided optimisation, as pyenv's are unless told, takes 17 to 20 % more CPU for a put than a
-distribution's. So ``python3`` is measured against the one of the system, and the system's is taken where it
-is clearly quicker. How a build was configured would say it without noise, but ``sysconfig`` does not know:
-Debian's, which is optimised with profiles, has no trace of that in any variable. Timing on a busy machine may
-take the slower one: name the other then. Whoever names an interpreter (``make setup PYTHON=python3.12``) gets
-that one.
+Half of muster's CPU goes into the interpreter. A build without profile-guided optimisation, such as pyenv's
+default, takes 17 to 20 % more CPU for a put. So ``python3`` is measured against the system's, which is taken
+if clearly quicker: ``sysconfig`` does not tell how Debian's was built. On a busy machine the slower one may
+win: ``make setup PYTHON=python3.12`` names one.
 
-This file uses nothing but the standard library, since nothing is installed yet. It ends with status 1 and one
-line where no interpreter will do.
+Standard library only. Status 1 and one line if no interpreter will do.
 """
 
 from __future__ import annotations
@@ -55,12 +51,10 @@ print(sys.version_info[0], sys.version_info[1], best, sys.executable)
 
 
 def measured(python: str) -> tuple[tuple[int, int], float, str] | None:
-    """Release, CPU seconds of a loop like muster's own code, and the path of an interpreter; None: it cannot
-    be used."""
+    """Release, CPU seconds of a loop like muster's code, and path of an interpreter; None: unusable."""
     try:
         done = subprocess.run(
-            [python, "-I", "-c", _TIMED], capture_output=True, text=True, timeout=60, check=True
-        )
+            [python, "-I", "-c", _TIMED], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     major, minor, seconds, path = done.stdout.split(None, 3)
@@ -70,8 +64,7 @@ def measured(python: str) -> tuple[tuple[int, int], float, str] | None:
 def choose(
     first: str, others: tuple[str, ...], measure: Callable[[str], tuple[tuple[int, int], float, str] | None]
 ) -> str:
-    """The path of ``first``, or of another that is clearly quicker or new enough where ``first`` is not.
-    Raises ``LookupError``."""
+    """``first``, or another one that is clearly quicker, or new enough unlike ``first``. LookupError."""
     best: tuple[float, str] | None = None
     for python in (first, *others):
         found = measure(python)
@@ -83,21 +76,19 @@ def choose(
     if best is None:
         raise LookupError(
             f"muster needs Python {OLDEST[0]}.{OLDEST[1]} or newer, with its module venv; "
-            f"try: make PYTHON=python3.12"
-        )
+            f"try: make PYTHON=python3.12")
     return best[1]
 
 
 def make(python: str, folder: str, environ: Mapping[str, str]) -> None:
-    """An environment with pip in it. Distributions put ``ensurepip`` into a package of its own: then the pip
-    of this process's Python installs one there."""
+    """An environment with pip. Distributions package ``ensurepip`` apart: then this process's pip installs
+    it."""
     env = {name: value for name, value in environ.items() if not name.startswith("PYTHON")}
     with_pip = (
         subprocess.run(
             [python, "-I", "-c", "import ensurepip"], capture_output=True, env=env, check=False
         ).returncode
-        == 0
-    )
+        == 0)
     subprocess.run(
         [python, "-m", "venv", *([] if with_pip else ["--without-pip"]), folder], env=env, check=True
     )
@@ -115,15 +106,14 @@ def main(arguments: list[str]) -> int:
     except LookupError as error:
         print(error, file=sys.stderr)
         return 1
-    # a quicker one may lack what this one has
+    # a quicker one may lack a module that this one has
     for python in (chosen,) if named or chosen == here else (chosen, here):
         try:
             make(python, folder, os.environ)
         except subprocess.CalledProcessError as error:
             print(
                 f"no virtual environment from {python} (on Debian, install python3-venv): {error}",
-                file=sys.stderr,
-            )
+                file=sys.stderr)
             shutil.rmtree(folder, ignore_errors=True)
         else:
             print(f"{folder}: {python}")

@@ -1,8 +1,4 @@
-"""The Grafana dashboard beside this file.
-
-``python packaging/monitoring/dashboard.py > packaging/monitoring/dashboard.json`` makes it, and so does
-``make docs``. Grafana's JSON says everything five times; what is shown is the table here.
-"""
+"""``make docs``: the Grafana dashboard beside this file, from a short table."""
 
 from __future__ import annotations
 
@@ -71,8 +67,7 @@ PANELS = (
         ("{{instance}}", f"sum by (instance) (etcd_debugging_mvcc_watcher_total{HOSTS})"),
         ("{{instance}} behind", f"sum by (instance) (etcd_debugging_mvcc_slow_watcher_total{HOSTS})"))),
     Panel("Leader changes in a day", "none", (
-        ("{{instance}}", f"changes(etcd_server_leader_changes_seen_total{HOSTS}[1d])"),)),
-)
+        ("{{instance}}", f"changes(etcd_server_leader_changes_seen_total{HOSTS}[1d])"),)))
 _WIDTH, _HEIGHT = 12, 8  # of Grafana's 24 columns
 
 
