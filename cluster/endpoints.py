@@ -1,7 +1,7 @@
 """Where the nodes of a cluster listen.
 
-A peer URL ``unix://host:port`` is, as at an etcd, a Unix socket of the name ``host:port`` in the working
-directory; its host is told as ``unix:host`` (:data:`UNIX`), so that shards count ports up there, too.
+A peer URL ``unix://host:port`` is, as at an etcd, a Unix socket named ``host:port`` in the working directory;
+its host is ``unix:host`` (:data:`UNIX`), so that shards count ports up there, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ UNIX = "unix:"
 
 
 def peer_address(url: str) -> tuple[str, int]:
-    """Host and port of a peer URL; port 0 where it does not say. ValueError if it is none."""
+    """Host and port of a peer URL; port 0 where it has none. ValueError if it is malformed."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         name, _, port = parts.netloc.rpartition(":")
@@ -21,7 +21,6 @@ def peer_address(url: str) -> tuple[str, int]:
 
 
 def peer_endpoint(host: str, port: int) -> str:
-    """Where a node listens for its peers, by :func:`peer_address`."""
     return f"ipc://{host.removeprefix(UNIX)}:{port}" if host.startswith(UNIX) else tcp_endpoint(host, port)
 
 
@@ -31,13 +30,11 @@ def tcp_endpoint(host: str, port: int) -> str:
 
 
 def dialled_from(endpoint: str, local: str) -> str:
-    """An endpoint with the address of this machine that it is dialled from, as libzmq reads it; as it was
-    where that is an address of the other kind."""
+    """An endpoint with the local address to dial from, as libzmq reads it, if that is of the same family."""
     if not local or not endpoint.startswith("tcp://") or (":" in local) != ("[" in endpoint):
         return endpoint
     return f"{tcp_endpoint(local, 0)};{endpoint.removeprefix('tcp://')}"
 
 
 def ipc_endpoint(run_dir: str, shard: int) -> str:
-    """A node's socket for the fronts and nodes of its own host."""
     return f"ipc://{run_dir}/node-{shard}.sock"

@@ -1,11 +1,8 @@
-"""Every error that a client can see: one table, etcd's texts byte for byte.
+"""Every error that a client can see: one table, etcd's texts byte for byte, by which Go clients recognise
+errors.
 
-Go clients recognise an error by its message text, so the texts are the interface. The *number* is
-muster's own: it names an error between processes (``cluster.wire.messages``), is never reused and never
-reordered; new errors go to the end of the table.
-
-The one strategy: whoever finds the fault raises ``EtcdError(KIND)``; it crosses processes as
-``number | text``; the edge turns it into gRPC, JSON or an exit code with the functions here.
+The place that finds a fault raises ``EtcdError(KIND)``; it crosses processes as ``number | text``; the edge
+turns it into gRPC, JSON or an exit code. Numbers are muster's own, never reused or reordered.
 """
 
 from __future__ import annotations
@@ -16,8 +13,6 @@ from typing import NamedTuple
 
 
 class Code(IntEnum):
-    """gRPC status codes."""
-
     OK = 0
     CANCELED = 1
     UNKNOWN = 2
@@ -38,8 +33,6 @@ class Code(IntEnum):
 
 
 class ErrorKind(NamedTuple):
-    """One row of the table."""
-
     number: int  # u16 on the wire between processes
     code: int  # gRPC status code
     name: str  # the condition's short name
@@ -52,14 +45,13 @@ class EtcdError(Exception):
     __slots__ = ("kind", "text")
 
     def __init__(self, kind: ErrorKind, text: str | None = None) -> None:
-        """``text`` replaces the kind's own message, for the few kinds whose message holds a value."""
+        """``text`` replaces the kind's message, for the few kinds whose message holds a value."""
         super().__init__(kind.text if text is None else text)
         self.kind = kind
         self.text = kind.text if text is None else text
 
     @property
     def code(self) -> int:
-        """The gRPC status code."""
         return self.kind.code
 
     def encode(self) -> bytes:
@@ -95,12 +87,10 @@ KEY_NOT_FOUND = _kind(3, Code.INVALID_ARGUMENT, "KeyNotFound", "etcdserver: key 
 VALUE_PROVIDED = _kind(4, Code.INVALID_ARGUMENT, "ValueProvided", "etcdserver: value is provided")
 LEASE_PROVIDED = _kind(5, Code.INVALID_ARGUMENT, "LeaseProvided", "etcdserver: lease is provided")
 INVALID_SORT_OPTION = _kind(6, Code.INVALID_ARGUMENT, "InvalidSortOption", "etcdserver: invalid sort option")
-TOO_MANY_OPS = _kind(
-    7, Code.INVALID_ARGUMENT, "TooManyOps", "etcdserver: too many operations in txn request")
+TOO_MANY_OPS = _kind(7, Code.INVALID_ARGUMENT, "TooManyOps", "etcdserver: too many operations in txn request")
 DUPLICATE_KEY = _kind(
     8, Code.INVALID_ARGUMENT, "DuplicateKey", "etcdserver: duplicate key given in txn request")
-COMPACTED = _kind(
-    9, Code.OUT_OF_RANGE, "Compacted", "etcdserver: mvcc: required revision has been compacted")
+COMPACTED = _kind(9, Code.OUT_OF_RANGE, "Compacted", "etcdserver: mvcc: required revision has been compacted")
 FUTURE_REV = _kind(
     10, Code.OUT_OF_RANGE, "FutureRev", "etcdserver: mvcc: required revision is a future revision")
 NO_SPACE = _kind(11, Code.RESOURCE_EXHAUSTED, "NoSpace", "etcdserver: mvcc: database space exceeded")
@@ -226,8 +216,7 @@ PERMISSION_NOT_GRANTED = _kind(
     "etcdserver: permission is not granted to the role")
 AUTH_NOT_ENABLED = _kind(
     114, Code.FAILED_PRECONDITION, "AuthNotEnabled", "etcdserver: authentication is not enabled")
-INVALID_AUTH_TOKEN = _kind(
-    115, Code.UNAUTHENTICATED, "InvalidAuthToken", "etcdserver: invalid auth token")
+INVALID_AUTH_TOKEN = _kind(115, Code.UNAUTHENTICATED, "InvalidAuthToken", "etcdserver: invalid auth token")
 INVALID_AUTH_MGMT = _kind(
     116, Code.INVALID_ARGUMENT, "InvalidAuthMgmt", "etcdserver: invalid auth management")
 AUTH_OLD_REVISION = _kind(
@@ -267,40 +256,10 @@ WATCH_NEGATIVE_START = COMPACTED.text
 
 
 def watch_cancel_reason(error: EtcdError) -> str:
-    """How a failed permission check is told on a watch stream: Go's rendering of a status, prefix and all."""
+    """A failed permission check on a watch stream, as Go renders a status."""
     return f"rpc error: code = {_GO_CODE_NAME[error.code]} desc = {error.text}"
 
 
 _GO_CODE_NAME: dict[int, str] = {
     int(code): "OK" if code == 0 else "".join(part.capitalize() for part in code.name.split("_"))
-    for code in Code
-}
-
-_HTTP_STATUS: dict[int, int] = {
-    Code.OK: 200, Code.CANCELED: 499, Code.UNKNOWN: 500, Code.INVALID_ARGUMENT: 400,
-    Code.DEADLINE_EXCEEDED: 504, Code.NOT_FOUND: 404, Code.ALREADY_EXISTS: 409,
-    Code.PERMISSION_DENIED: 403, Code.RESOURCE_EXHAUSTED: 429, Code.FAILED_PRECONDITION: 400,
-    Code.ABORTED: 409, Code.OUT_OF_RANGE: 400, Code.UNIMPLEMENTED: 501, Code.INTERNAL: 500,
-    Code.UNAVAILABLE: 503, Code.DATA_LOSS: 500, Code.UNAUTHENTICATED: 401,
-}
-
-
-def http_status(code: int) -> int:
-    """The JSON gateway's HTTP status of a gRPC code."""
-    return _HTTP_STATUS.get(code, 500)
-
-
-def http_headers(error: EtcdError) -> list[tuple[str, str]]:
-    """What the JSON gateway adds to the headers of this error's response."""
-    return [("WWW-Authenticate", error.text)] if error.code == Code.UNAUTHENTICATED else []
-
-
-def json_body(error: EtcdError) -> dict[str, object]:
-    """The JSON gateway's body of this error, to be encoded by the caller."""
-    return {"code": error.code, "message": error.text}
-
-
-def exit_code(error: EtcdError) -> int:
-    """etcdctl's exit status: 1 for everything a server can answer."""
-    del error
-    return 1
+    for code in Code}

@@ -1,10 +1,5 @@
-"""Faults of this program that a request met: the request is answered INTERNAL, the process goes on.
-
-Whoever meets one tells :data:`faults`. It counts all of them and keeps the first of each place, until the
-process that it happened in logs it (``Faults.take``): one client cannot fill a log.
-
-A broken invariant (AssertionError) is never a request's: it ends the process. So does a disk that fails.
-"""
+"""Faults of this program that a request met: the request is answered INTERNAL, the process goes on and logs
+the first fault of each place. A broken invariant (AssertionError) or a failing disk ends the process."""
 
 from __future__ import annotations
 
@@ -25,9 +20,8 @@ _MAX_KEPT = 16  # faults that wait to be logged
 # others.
 MISTAKES = (
     ArithmeticError, AttributeError, DecodeError, LookupError, NameError, RuntimeError, TypeError, ValueError,
-    struct.error,
-)
-# In a handler of a front, besides: no descriptor left, say, and a refusal that nobody answered
+    struct.error)
+# In a handler of a front, besides: no descriptor left, say, or an unanswered refusal
 HANDLER_MISTAKES = (*MISTAKES, OSError, EtcdError)
 
 P = ParamSpec("P")
@@ -35,8 +29,6 @@ R = TypeVar("R")
 
 
 class Faults:
-    """The faults of one process."""
-
     def __init__(self) -> None:
         self.count = 0
         self._places: set[tuple[str, type[BaseException], int]] = set()
@@ -53,18 +45,15 @@ class Faults:
             self._kept.append((where, error))
 
     def take(self) -> list[tuple[str, BaseException]]:
-        """Those not logged yet: each place's first, and what was being done."""
         kept, self._kept = self._kept, []
         return kept
 
     def log(self, log: Any) -> None:
-        """Log those that requests have met since the last time: each place's first one with its stack."""
         for where, error in self.take():
-            log.error("a request met a fault of this program", where=where, exc_info=error)
+            log.error("internal error in a request", where=where, exc_info=error)
 
 
-def _nobody(where: str, error: BaseException) -> None:
-    """A log tells in time."""
+def _nobody(where: str, error: BaseException) -> None: ...
 
 
 faults = Faults()
@@ -72,7 +61,7 @@ faults = Faults()
 
 def answered(evaluate: Callable[P, R]) -> Callable[P, R]:
     """Decorates a function that evaluates a request and changes nothing before it returns: a mistake in it
-    becomes the EtcdError of an internal fault, which its caller answers as any refusal."""
+    becomes the EtcdError of an internal fault."""
 
     @wraps(evaluate)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -86,12 +75,12 @@ def answered(evaluate: Callable[P, R]) -> Callable[P, R]:
 
 
 class Torn(AssertionError):
-    """A mistake in the midst of a change to what all requests share: nobody can tell what is left undone."""
+    """A mistake in the midst of a change to what all requests share: what is left undone is unknown."""
 
 
 def whole(change: Callable[P, R]) -> Callable[P, R]:
     """Decorates a change of a leader's state that a request may bring about: a mistake in it breaks an
-    invariant (Torn), which ends the process, instead of the request whose turn it was."""
+    invariant (Torn), which ends the process."""
 
     @wraps(change)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:

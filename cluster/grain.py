@@ -1,9 +1,5 @@
-"""How coarsely long work is cut: how many rows, keys or bytes go into one step.
-
-The figures balance a turn of the loop, which nobody may hold for more than some milliseconds, against the
-cost of a step. They change no result. A simulation and the tests take finer ones, so that a handful of keys
-is long work: ``GRAIN.finer(...)``.
-"""
+"""How coarsely long work is cut: a turn of the loop stays at some milliseconds. The figures change no result.
+The simulator and tests take finer ones, so that a handful of keys is long work."""
 
 from __future__ import annotations
 
@@ -14,13 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Grain:
-    """Of one process."""
-
     many_keys: int = 256  # a delete of more keys than this is logged as a range (D8)
     late_rows: int = 256  # an answer that shows more than this is made late
-    turn_rows: int = (
-        256  # of a transaction that writes, looked at to decide its range compares; more: ahead of its turn
-    )
+    turn_rows: int = 256  # looked at in a turn to decide range compares of a write; more: ahead of its turn
     piece_rows: int = 256  # that another shard shows, sent at once
     lease_keys: int = 256  # no more keys of a lease are listed at once
     apply_slice_s: float = 0.002  # of a run of records
@@ -32,11 +24,10 @@ class Grain:
     compaction_chunk: int = 1024  # changes that are sorted together, at least; more only to take a run whole
     snapshot_chunk_bytes: int = 256 << 10
     snapshot_window_bytes: int = 2 << 20
-    unused_link_s: float = 10.0  # so long a link that nobody asks anything on is kept
+    unused_link_s: float = 10.0  # how long an idle link is kept
 
     @contextmanager
     def finer(self, **values: float) -> Iterator[Grain]:
-        """Other figures, as long as this lasts."""
         before = {name: getattr(self, name) for name in values}
         for name, value in values.items():
             setattr(self, name, value)

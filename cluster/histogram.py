@@ -1,8 +1,4 @@
-"""Counts of how long things took, in buckets: what Prometheus makes percentiles of.
-
-Kept as plain integers, because a node's are added up by a front of its host when somebody scrapes. Nothing is
-locked: one thread observes.
-"""
+"""Counts of how long things took, in buckets, for Prometheus. A front adds up those of its host's nodes."""
 
 from __future__ import annotations
 
@@ -12,16 +8,12 @@ from typing import TypedDict
 
 
 class Observed(TypedDict):
-    """A histogram as nodes send it."""
-
     bounds: Sequence[float]
     counts: Sequence[int]
     sum: float
 
 
 class Histogram:
-    """Counts of values up to each bound, and of all above."""
-
     __slots__ = ("bounds", "counts", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
@@ -30,13 +22,11 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """One value, in the unit of the bounds."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     @property
     def count(self) -> int:
-        """How many values were observed."""
         return sum(self.counts)
 
     def add(self, other: Observed) -> None:
@@ -47,7 +37,6 @@ class Histogram:
         self.sum += other["sum"]
 
     def observed(self) -> Observed:
-        """What another process takes in by :meth:`add`."""
         return {"bounds": self.bounds, "counts": self.counts, "sum": self.sum}
 
     def buckets(self) -> list[tuple[str, float]]:
@@ -68,7 +57,6 @@ def _text(bound: float) -> str:
 
 
 def doubling(first: float, count: int) -> tuple[float, ...]:
-    """Bounds that double, as etcd's do."""
     return tuple(round(first * 2**i, 10) for i in range(count))
 
 

@@ -2,17 +2,12 @@
 
 ``together``: every shard's leader on the sequencer's host, where cuts and feeds take no network (the default,
 for latency). ``spread``: shard s's leader s places after the sequencer among the hosts that are up, in the
-order of their IDs (for load). A leader hands over by Raft's leadership transfer, one attempt at a time.
+order of their IDs (for load).
 
-Rules against thrash
-- The same wish must have stood for ``settle_ms``: a host that comes and goes, or a sequencer just elected,
-  moves nothing.
-- Only to a voter that was heard within an election timeout, and lacks few entries and few records of the
-  order: one that is far behind in the order, or has no feed, would lead a shard that stands still until it
-  has followed.
-- Each attempt doubles the pause before the next one, up to ``MOST_PAUSES`` times the first, whether it
-  succeeded or not: two hosts that cannot keep a leader see it moved ever more rarely. A quiet time of that
-  length begins anew.
+Against thrash, the same wish must have stood for ``settle_ms``; leadership moves only to a voter just heard
+that lacks few entries and order records, for a leader far behind would stall its shard; and each attempt
+doubles the pause before the next one, up to ``MOST_PAUSES`` times the first, until a quiet time of that
+length.
 """
 
 from __future__ import annotations
@@ -28,8 +23,6 @@ MOST_PAUSES = 16
 
 @dataclass(slots=True, frozen=True)
 class Candidate:
-    """Another voter of the shard's group, as its leader sees it."""
-
     member_id: int
     heard: bool  # within an election timeout
     lag: int  # entries that it is not known to have
@@ -38,28 +31,24 @@ class Candidate:
 
 
 class BackOff:
-    """When something may be tried again: pauses that double with each attempt."""
-
     def __init__(self, pause_ms: int) -> None:
         self._first_ms = self._pause_ms = pause_ms
         self._next_ms = 0
         self._last_ms = 0
 
     def ready(self, now_ms: int) -> bool:
-        """Whether the pause is over."""
         if self._last_ms and now_ms - self._last_ms >= 2 * MOST_PAUSES * self._first_ms:
             self._pause_ms = self._first_ms
         return now_ms >= self._next_ms
 
     def tried(self, now_ms: int) -> None:
-        """An attempt was made."""
         self._last_ms = now_ms
         self._next_ms = now_ms + self._pause_ms
         self._pause_ms = min(self._pause_ms * 2, MOST_PAUSES * self._first_ms)
 
 
 def wanted(policy: str, shard: int, own: int, sequencer: int, candidates: Iterable[Candidate]) -> int:
-    """The member that should lead; ``own`` if that is the one that asks, or nobody better can be named."""
+    """The member that should lead; ``own`` if that is the caller, or no better one is known."""
     if not sequencer:
         return own
     up = sorted([own, *(c.member_id for c in candidates if c.heard)])
@@ -71,7 +60,7 @@ def wanted(policy: str, shard: int, own: int, sequencer: int, candidates: Iterab
 
 
 class LeaderPlacement:
-    """The wish of one node, and when it may act on it. Kept over terms, so that the back-off is."""
+    """The wish of one node, and when it may act on it. Kept over terms, for the back-off."""
 
     def __init__(self, policy: str, shard: int, own: int, *, settle_ms: int) -> None:
         assert policy in POLICIES, policy
@@ -85,7 +74,7 @@ class LeaderPlacement:
 
     @property
     def wish(self) -> int:
-        """Who was wanted when that was last decided; the own member if nobody else is."""
+        """The member wanted at the last decision; the own one if no other is."""
         return self._wish
 
     def decide(self, now_ms: int, sequencer: int, candidates: Iterable[Candidate]) -> int:
@@ -97,15 +86,12 @@ class LeaderPlacement:
         if wish == self._own or now_ms - self._since_ms < self._settle_ms or not self._pauses.ready(now_ms):
             return 0
         near = (
-            c
-            for c in others
-            if c.heard and c.lag <= MAX_LAG and c.order_lag is not None and c.order_lag <= MAX_LAG
-        )
+            c for c in others
+            if c.heard and c.lag <= MAX_LAG and c.order_lag is not None and c.order_lag <= MAX_LAG)
         if not any(c.member_id == wish for c in near):
             return 0
         self._pauses.tried(now_ms)
         return wish
 
     def resigned(self) -> None:
-        """Leads no more: a later term's wish has to settle anew."""
         self._wish = self._own

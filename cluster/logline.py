@@ -1,8 +1,4 @@
-"""The shape of a log line, the same in every process of a host and the one of etcd, which operators' tools
-parse.
-
-Formats only, as structlog processors; where lines go is each process's business.
-"""
+"""The shape of a log line, etcd's, the same in every process of a host. Structlog processors."""
 
 from __future__ import annotations
 
@@ -17,8 +13,7 @@ Line = MutableMapping[str, Any]
 
 
 def shape(caller: str, **facts: Any) -> Callable[[Any, str, Line], Line]:
-    """Level, time (``ts`` of the line), caller and message first, then ``facts`` and what the line says
-    besides."""
+    """Level, time (``ts`` of the line), caller and message first, then ``facts`` and the line's own."""
 
     def shaped(_logger: Any, method: str, line: Line) -> Line:
         return {"level": _ETCD_NAMES.get(method, method), "ts": line.pop("ts"), "caller": caller,

@@ -1,9 +1,5 @@
-"""Where a key lives: its directory's first segments, hashed.
-
-The shard count and the depth are agreed once, in the order log's first record. The hash is the first
-eight bytes (big-endian) of BLAKE2b over the prefix, modulo the shard count: fixed and documented, never
-Python's ``hash``.
-"""
+"""Where a key lives: its directory's first segments, hashed: the first eight bytes (big-endian) of BLAKE2b,
+modulo the shard count. Shard count and depth are agreed once, in the order log's first record."""
 
 from __future__ import annotations
 
@@ -37,7 +33,6 @@ class Placement:
         return key[:pos]
 
     def shard_of(self, key: bytes) -> int:
-        """The shard that holds ``key``."""
         if self.shards == 1:
             return 0
         prefix = self.prefix_of(key)
@@ -72,6 +67,5 @@ class Placement:
                 return None
             at = slash + 1
         prefix = key[:at]
-        # every k with key <= k < range_end begins with prefix iff range_end <= the prefix's successor ('/' +
-        # 1)
+        # every k with key <= k < range_end begins with prefix iff range_end <= the prefix's successor
         return prefix if range_end != b"\0" and range_end <= prefix[:-1] + b"0" else None

@@ -1,11 +1,10 @@
-"""A complaint that goes on is told now and then, not each time."""
+"""Limits how often a repeated complaint is logged."""
 
 from __future__ import annotations
 
 
 class Repeats:
-    """Which complaints are news: the same cause is told once in ``interval_s``, and few causes are told
-    apart, since a stranger may name any number of them."""
+    """Which complaints are news: the same cause once in ``interval_s``, and few causes at all."""
 
     def __init__(self, interval_s: float = 60.0, causes: int = 64) -> None:
         self._interval_s = interval_s
@@ -13,7 +12,7 @@ class Repeats:
         self._told: dict[object, float] = {}  # cause -> when
 
     def news(self, cause: object, now: float) -> bool:
-        """Whether to tell it. ``now``: seconds of any one clock."""
+        """Whether to log it. ``now``: seconds of any one clock."""
         if now - self._told.get(cause, float("-inf")) < self._interval_s:
             return False
         if len(self._told) >= self._causes:

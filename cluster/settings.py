@@ -1,8 +1,5 @@
 """What a supervisor tells the processes it starts, as a line of JSON on their standard input
-(``tools.muster.machine.process.handed``).
-
-``tools.muster.processes`` has what reads them. Units are in the names.
-"""
+(``tools.muster.machine.process.handed``). Units are in the names."""
 
 from __future__ import annotations
 
@@ -26,19 +23,16 @@ class Peer:
 
 
 def limit_s(election_timeout_ms: int) -> float:
-    """See :attr:`Common.limit_s`."""
     return 5.0 + 2 * election_timeout_ms / 1000
 
 
 def leave_s(election_timeout_ms: int) -> float:
-    """See :attr:`Common.leave_s`."""
     return 4 * election_timeout_ms / 1000
 
 
 @dataclass(slots=True, frozen=True)
 class PeerTls:
-    """TLS between hosts, with etcd's meaning: files, which are read again when they change, and what peers
-    have to show."""
+    """TLS between hosts, with etcd's meaning. Files are read again when they change."""
 
     cert_file: str
     key_file: str
@@ -49,12 +43,12 @@ class PeerTls:
     crl_file: str = ""
     allowed_cns: tuple[str, ...] = ()
     allowed_hostnames: tuple[str, ...] = ()
-    by_address: bool = True  # whoever dials with a certificate comes from an address that it is for
+    by_address: bool = True  # a dialling peer's address is one of its certificate's
     verifies: bool = True  # False with --peer-auto-tls: each host has made its certificate itself
 
     @property
     def knows_peers(self) -> bool:
-        """Whether a stranger is kept out: a peer has to show a certificate that somebody vouches for."""
+        """Whether a peer has to show a certificate of a known authority."""
         return self.client_cert_auth or self.trusted_ca_file != ""
 
 
@@ -77,6 +71,7 @@ class Common:
     client_stall_timeout_ms: int = 60_000  # of a client that takes nothing of a long answer
     peer_tls: PeerTls | None = None  # of links between hosts; None: in clear, or by CURVE
     local_address: str = ""  # that other hosts are dialled from; "": any
+    own_user_peers: bool = False  # peers are processes of this user on this machine: no key or certificate
     # JSON {"public": z85, "secret": z85}, one key pair for the whole cluster; "" = no CURVE
     curve_key_file: str = ""
     log_level: str = "info"
@@ -90,8 +85,7 @@ class Common:
 
     @property
     def silence_s(self) -> float:
-        """So long nothing may pass on a link between hosts before it is dialled anew: an election timeout, in
-        seconds."""
+        """How long a link between hosts may be silent before it is dialled anew: an election timeout."""
         return max(self.election_timeout_ms, _LEAST_SILENCE_MS) / 1000
 
     @property
@@ -101,15 +95,12 @@ class Common:
 
     @property
     def leave_s(self) -> float:
-        """What a node that is told to end waits at most, until it leads nothing and has answered
-        everything."""
+        """How long a node that is told to end waits at most to hand over and answer."""
         return leave_s(self.election_timeout_ms)
 
 
 @dataclass(slots=True, frozen=True)
 class NodeSettings:
-    """One node: this host's replica of one shard."""
-
     common: Common
     shard: int
     data_dir: str  # this node's own directory: <data-dir>/member/shard-<s>
@@ -127,6 +118,7 @@ class NodeSettings:
     snapshot_catchup_entries: int = 5_000
     quota_backend_bytes: int = 2_147_483_648  # <= 0: off
     order_log_bytes: int = 4_294_967_296  # what shard 0's log may take of the disk: node.upkeep.space.disks
+    order_kept_bytes: int = 268_435_456  # what may be kept beside it: node.upkeep.space.keeping
     min_free_disk_bytes: int = 0  # 0: not looked at
     auto_compaction_mode: str = "periodic"
     auto_compaction_retention: str = "0"
@@ -143,15 +135,14 @@ class NodeSettings:
 
 @dataclass(slots=True, frozen=True)
 class Tls:
-    """TLS of a front's https URLs: files, which are read again when they change, and what clients have to
-    show."""
+    """TLS of a front's https URLs. Files are read again when they change."""
 
     cert_file: str
     key_file: str
-    client_cert_auth: bool = False  # and the certificate's common name says who a client is
+    client_cert_auth: bool = False  # the certificate's common name is the user
     trusted_ca_file: str = ""  # "" with client_cert_auth: the machine's
     crl_file: str = ""
-    allowed_cns: tuple[str, ...] = ()  # one of these or of the next; both empty: anybody
+    allowed_cns: tuple[str, ...] = ()  # one of these or of the next; both empty: any
     allowed_hostnames: tuple[str, ...] = ()
     cipher_suites: tuple[str, ...] = ()  # Go's names; (): a choice of muster's
     min_version: str = "TLS1.2"
@@ -170,8 +161,6 @@ class Tracing:
 
 @dataclass(slots=True, frozen=True)
 class FrontSettings:
-    """One front process."""
-
     common: Common
     index: int
     listen: tuple[str, ...]  # client URLs to bind: http://127.0.0.1:2379
@@ -229,7 +218,6 @@ S = TypeVar("S", NodeSettings, FrontSettings)
 
 
 def dumps(settings: NodeSettings | FrontSettings) -> str:
-    """Settings as one line of JSON."""
     return json.dumps(asdict(settings), separators=(",", ":"))
 
 
@@ -250,7 +238,6 @@ def loads(kind: type[S], text: str) -> S:
 
 
 def _with_tuples(raw: dict[str, Any]) -> dict[str, Any]:
-    """JSON has lists only."""
     for name, value in raw.items():
         if isinstance(value, list):
             raw[name] = tuple(value)

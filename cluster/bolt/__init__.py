@@ -1,4 +1,4 @@
-"""bbolt's file format, which is what etcd's backups have: files written once from front to back, and read.
+"""bbolt's file format, which etcd's backups have: files written once from front to back, and read.
 
 Read ``pages`` (the layout), ``writer``, then ``reader``. Nothing here opens a file: a writer is given a
 function that takes bytes, a reader the bytes of a whole file, say an ``mmap``.

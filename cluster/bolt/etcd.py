@@ -32,6 +32,8 @@ from itertools import chain
 from mmap import mmap
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from cluster.bolt.reader import Database
 from cluster.bolt.writer import Writer
 from cluster.pb import auth_pb2, rpc_pb2
@@ -56,8 +58,6 @@ class NoBackup(Exception):
 
 @dataclass(slots=True, frozen=True)
 class Lease:
-    """A lease as it is kept."""
-
     lease: int
     ttl_s: int
     remaining_ttl_s: int = 0
@@ -65,8 +65,6 @@ class Lease:
 
 @dataclass(slots=True)
 class Auth:
-    """Users and roles."""
-
     enabled: bool = False
     revision: int = 1
     users: list[auth_pb2.User] = field(default_factory=list)
@@ -99,7 +97,6 @@ def revision_key(main: int, sub: int, tombstone: bool = False) -> bytes:
 
 
 def tombstone_value(key: bytes) -> bytes:
-    """What stands at a tombstone's revision."""
     return b"\x0a" + varint(len(key)) + key
 
 
@@ -162,7 +159,7 @@ def _alarm(member: int, kind: int) -> bytes:
 
 
 def checked_size(data: bytes | mmap, skip_hash_check: bool) -> int:
-    """How much of a backup is its database. NoBackup, in etcdutl's words, if its hash is missing or wrong."""
+    """How much of a backup is its database. NoBackup, in etcdutl's words: its hash is missing or wrong."""
     size = len(data)
     has_hash = size % SECTOR == HASH_BYTES
     if not has_hash and not skip_hash_check:
@@ -198,10 +195,10 @@ def key_in(value: bytes) -> bytes:
 
 
 def read_around(database: Database) -> Around:
-    """Everything but the keys. NoBackup where it cannot be read."""
+    """Everything but the keys. NoBackup: it cannot be read."""
     try:
         return _read_around(database)
-    except (ValueError, KeyError, TypeError, struct.error, IndexError) as e:
+    except (ValueError, KeyError, TypeError, struct.error, IndexError, DecodeError, RecursionError) as e:
         raise NoBackup(f"cannot read the snapshot: {e}") from e
 
 
@@ -218,9 +215,14 @@ def _read_around(database: Database) -> Around:
                   [auth_pb2.User.FromString(value) for _, value in database.rows(USERS)],
                   [auth_pb2.Role.FromString(value) for _, value in database.rows(ROLES)]),
         v2=list(database.rows(V2)))
+    for user in around.auth.users:
+        user.name.decode()
+    for role in around.auth.roles:
+        role.name.decode()
     for key, _ in database.rows(ALARM):
         alarm = rpc_pb2.AlarmMember.FromString(key)
-        around.alarms.append((alarm.memberID, alarm.alarm))
+        if alarm.alarm in (rpc_pb2.NOSPACE, rpc_pb2.CORRUPT):  # no other one does anything, in etcd neither
+            around.alarms.append((alarm.memberID, alarm.alarm))
     return around
 
 

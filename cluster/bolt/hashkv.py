@@ -1,8 +1,8 @@
 """``hashkv`` of a backup: the hash of its keys' history as an etcd computes it (Maintenance.HashKV).
 
-The CRC-32C of the bucket's name and of every row up to a revision, in the order of revisions. Of what a
-compaction has gone over only that counts which is the newest of its key and no deletion, so a row that is
-still to be removed makes no difference. Cost: 2 us a row, and the newest row of every key in memory.
+The CRC-32C of the bucket's name and of every row up to a revision, in the order of revisions. Of compacted
+rows only the newest of each key counts, unless it is a deletion, so it makes no difference which are removed
+yet. Cost: 2 us a row, and the newest row of every key in memory.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _FNV_OFFSET, _FNV_PRIME, _MASK = 0xCBF29CE484222325, 0x100000001B3, 0xFFFFFFFFFF
 
 
 class InvalidDatabase(Exception):
-    """The bytes are no database, or a damaged one; says what bbolt says."""
+    """The bytes are no database, or a damaged one; bbolt's text."""
 
 
 def fnv1a(data: bytes) -> int:

@@ -1,7 +1,7 @@
 """Reads a bbolt file: rows of its buckets in order, and whether every page is where it belongs.
 
-What bbolt makes sure of only when it is asked (``tx.Check``) :meth:`Database.check` makes sure of: a page
-that is read by nobody and is not free, one that is read twice, keys out of order. Cost: 0.8 us a row.
+:meth:`Database.check` does what bbolt's ``tx.Check`` does: it finds pages that are neither used nor free,
+pages that are used twice, keys out of order. Cost: 0.8 us a row.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _COUNT_BEHIND = 0xFFFF  # a free list's count that says: the count stands behind
 
 
 class Database:
-    """A whole file. Raises InvalidDatabase where it cannot be read."""
+    """A whole file. InvalidDatabase: it cannot be read."""
 
     def __init__(self, data: bytes | mmap, size: int | None = None) -> None:
         """``size``: of the database, where more stands behind it (a backup's hash)."""
@@ -81,7 +81,7 @@ class Database:
         return [key for key, _, flags in self._tree(self._root) if flags & BUCKET_FLAG]
 
     def rows(self, name: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """A bucket's rows, in order; none where there is no such bucket. Buckets in it are passed over."""
+        """A bucket's rows, in order; none if it does not exist. Buckets in it are passed over."""
         for key, value, flags in self._tree(self._root):
             if key == name and flags & BUCKET_FLAG:
                 for row_key, row_value, row_flags in self._bucket(value):
@@ -153,7 +153,7 @@ class Database:
     # -- the whole
 
     def check(self) -> list[str]:
-        """What is wrong with it, as bbolt's ``tx.Check`` says it; nothing: it is sound."""
+        """What is wrong with it, in the words of bbolt's ``tx.Check``; empty: it is sound."""
         errors: list[str] = []
         free: set[int] = set()
         reached: set[int] = {0, 1}
@@ -192,26 +192,18 @@ class Database:
                 errors.append(f"page {number}: multiple references")
                 continue
             try:
-                _, flags, overflow, _ = self._page(number)
-                keys: list[bytes] = []
-                buckets: list[bytes] = []
-                if flags == BRANCH:
-                    children = self._children(number)
-                    keys = [key for key, _ in children]
-                    if level > _DEEPEST:
-                        raise InvalidDatabase(f"page {number}: too deep")
-                    bounds: list[bytes | None] = [*keys[1:], most]
-                    waiting += [(page, level + 1, key, bound)
-                                for (key, page), bound in zip(children, bounds, strict=False)]
-                else:
-                    at, _, _, end = self._page(number)
-                    for key, value, row_flags in _leaf_rows(self._data, at, end):
-                        keys.append(key)
-                        if row_flags & BUCKET_FLAG:
-                            buckets.append(value)
+                _, _, overflow, _ = self._page(number)
+                keys, children, buckets = self._held(number)
+                if children and level > _DEEPEST:
+                    raise InvalidDatabase(f"page {number}: too deep")
             except InvalidDatabase as e:
                 errors.append(str(e))
                 continue
+            bounds: list[bytes | None] = [*keys[1:], most]
+            waiting += [
+                (page, level + 1, key, bound)
+                for page, key, bound in zip(children, keys, bounds, strict=False)
+            ]
             pages = range(number, number + overflow + 1)
             errors += [f"page {n}: multiple references" for n in pages[1:] if n in reached]
             errors += [f"page {n}: reachable freed" for n in pages if n in free]
@@ -224,6 +216,15 @@ class Database:
                     errors.append(f"page {number}: a bucket is cut short")
                 elif inner := BUCKET.unpack_from(value)[0]:
                     self._check_tree(inner, reached, free, errors)
+
+    def _held(self, number: int) -> tuple[list[bytes], list[int], list[bytes]]:
+        """A page's keys, the pages below it, the buckets in it."""
+        at, flags, _, end = self._page(number)
+        if flags == BRANCH:
+            children = self._children(number)
+            return [key for key, _ in children], [page for _, page in children], []
+        rows = list(_leaf_rows(self._data, at, end))
+        return [key for key, _, _ in rows], [], [value for _, value, flags in rows if flags & BUCKET_FLAG]
 
 
 def _leaf_rows(data: bytes | mmap, at: int, end: int) -> Iterator[tuple[bytes, bytes, int]]:

@@ -1,7 +1,5 @@
-"""What ``snapshot status`` says of a backup: as etcdutl works it out, all pages looked at.
-
-The hash is the CRC-32C of every bucket's name, and of its keys and values, in order. Cost: 1 us a row.
-"""
+"""What ``snapshot status`` says of a backup, as etcdutl works it out: all pages looked at. The hash is the
+CRC-32C of every bucket's name, keys and values, in order. Cost: 1 us a row."""
 
 from __future__ import annotations
 
@@ -18,8 +16,6 @@ _HASH_AT_ONCE = 256
 
 @dataclass(slots=True, frozen=True)
 class Status:
-    """One line of it."""
-
     hash: int
     revision: int
     total_keys: int  # rows of all buckets
@@ -28,7 +24,7 @@ class Status:
 
 
 def status_of(data: bytes | mmap) -> Status:
-    """Raises InvalidDatabase, or NoBackup where pages are wrong."""
+    """InvalidDatabase; NoBackup: pages are wrong."""
     database = Database(data)
     check(database)
     crc = total = revision = 0

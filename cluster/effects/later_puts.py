@@ -1,17 +1,16 @@
 """Plain puts of a shard other than 0, logged together: a PUTS_LATER item.
 
-As shard 0's PUTS (``cluster.effects.records.puts``), but that their revisions are told later, by a cut: so
-each KeyValue lies there in two pieces, cut where ``mod_revision`` goes (for a new key, where both revisions
-go)::
+As shard 0's PUTS (``cluster.effects.records.puts``), but a cut gives their revisions later. So each KeyValue
+lies there in two pieces, cut where ``mod_revision`` goes (for a new key, where both revisions go)::
 
     PUTS_HEAD, its revision 0 | key length and whether it is new, u8 each | head lengths, u8 each |
     tail lengths, u32 each | heads | tails
 
-An entry is either one such item or has none: one that holds anything else, or a put of a key whose creation
-was pending (PUT_REF), is made of single items.
+An entry is one such item or has none: an entry with anything else, or with a put of a key whose creation was
+pending (PUT_REF), is made of single items.
 
-Hot path, in us a put (256 B, 200 puts an entry, warm caches, without RocksDB's own work): an apply takes
-0.65, reading included, where single items take 1.05 (decision 32).
+Hot path (256 B, 200 puts an entry, without RocksDB's own work): an apply takes 0.65 us a put, reading
+included, where single items take 1.05 (decision 32).
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class LaterPuts(NamedTuple):
     new: Sequence[bool]
 
     def at(self, before: int) -> Puts:
-        """What they are once they are in order after revision ``before``."""
+        """The puts, in order after revision ``before``."""
         mods = varints(before + 1, len(self.keys))
         join = b"".join
         kvs = [join((head, b"\x10", mod, b"\x18", mod, tail)) if new else join((head, b"\x18", mod, tail))
@@ -48,7 +47,6 @@ class LaterPuts(NamedTuple):
         )
 
     def encode(self) -> bytes:
-        """The item."""
         count = len(self.keys)
         marks = bytes(
             [len(key) | _NEW if new else len(key) for key, new in zip(self.keys, self.new, strict=True)]
@@ -59,7 +57,6 @@ class LaterPuts(NamedTuple):
         return ITEM.pack(Item.PUTS_LATER, len(body)) + body
 
     def items(self) -> list[bytes]:
-        """As single items."""
         return [single(Item.PUT_NEW if new else Item.PUT, key, head, tail)
                 for key, head, tail, new in zip(self.keys, self.heads, self.tails, self.new, strict=True)]
 

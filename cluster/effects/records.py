@@ -1,8 +1,8 @@
 """What a log entry says: a record is a sequence of items in the order in which they were evaluated.
 
-An item is the *effect* of a request: applying it needs no decision any more. The same form serves every
-shard: an effect names its revision only as "mine", which is fixed when the record gets its place in the
-order (at once in shard 0, by a cut elsewhere). Shard 0's plain puts name theirs: PUTS.
+An item is the *effect* of a request: applying it needs no decision. An effect names its revision only as
+"mine", which is fixed when the record gets its place in the order (at once in shard 0, by a cut elsewhere).
+Shard 0's plain puts name theirs: PUTS.
 
 A put carries its KeyValue in wire form, cut where ``mod_revision`` goes, so that applying it is two slices
 and a join::
@@ -49,7 +49,7 @@ class Item(IntEnum):
     # the version before it (shards other than 0: a pending creation's revision is not known yet)
     PUT_REF = 14
     INCARNATION = 15  # member id u64, incarnation u64: the data directory that this member is for ever (H10)
-    DELETE_RANGE = 16  # R: every live key of a span: RANGE_HEAD, key, end; expanded by who applies it (D8)
+    DELETE_RANGE = 16  # R: every live key of a span: RANGE_HEAD, key, end; expanded when it is applied (D8)
     TXN_LONG = 17  # R: as TXN, DELETE_RANGE items among them
     ALARM = 18  # ALARM_BODY: a member's alarm is raised or disarmed
     # R: many puts, each at a revision of its own, with KeyValues as they will be stored: see puts()
@@ -58,6 +58,7 @@ class Item(IntEnum):
     ROWS = 21  # rows of a feature that are written or deleted: see cluster.features.rows
     DOWNGRADE = 24  # target version of a downgrade, or nothing: cluster.features.downgrade
     HOST = 28  # a row of the table of members: see cluster.members.table
+    PASSED = 29  # never logged: see cluster.order.log
 
 
 #: Stands for the revision of an effect that is logged and not in order yet (shards other than 0); every real
@@ -84,20 +85,18 @@ def put(key: bytes, create_revision: int, version: int, value: bytes, lease: int
     """A put's item. ``create_revision`` 0: the key is new, the effect's revision is its creation; pending:
     the key's creation is logged and not in order yet."""
     key_len = len(key)
+    head = b"".join((b"\x0a", varint(key_len), key))
+    kind = 2
+    if create_revision >= PENDING_REVISION:
+        kind = 14
+    elif create_revision:
+        kind = 1
+        head += b"\x10" + varint(create_revision)
     tail = b"\x20" + varint(version)
     if value:
         tail += b"\x2a" + varint(len(value)) + value
     if lease:
         tail += b"\x30" + varint(lease)
-    if create_revision >= PENDING_REVISION:
-        head = b"".join((b"\x0a", varint(key_len), key))
-        kind = 14
-    elif create_revision:
-        head = b"".join((b"\x0a", varint(key_len), key, b"\x10", varint(create_revision)))
-        kind = 1
-    else:
-        head = b"".join((b"\x0a", varint(key_len), key))
-        kind = 2
     head_len = len(head)
     return PUT_HEAD.pack(kind, _PUT_BODY_FIXED + head_len + len(tail), key_len, head_len, lease) + head + tail
 
@@ -112,12 +111,12 @@ class Puts(NamedTuple):
 
 
 def puts(revision: int, keys: Sequence[bytes], kvs: Sequence[bytes], new: Sequence[bool]) -> bytes:
-    """The item of puts at ``revision`` and those after it: keys of 1 to 127 bytes, no leases. For shard 0,
-    whose leader knows the revisions (C4), so that KeyValues are logged whole::
+    """The item of puts at ``revision`` and those after it: keys of 1 to 127 bytes, no leases. Shard 0's
+    leader knows the revisions (C4), so KeyValues are logged whole::
 
         PUTS_HEAD | key length and whether it is new, u8 each | KeyValue lengths, u32 each | KeyValues
 
-    What is read in bulk takes half of the time of as many PUT items (decision 36).
+    Reading it takes half of the time of as many PUT items (decision 36).
     """
     count = len(keys)
     heads = bytes([len(key) | _NEW if is_new else len(key) for key, is_new in zip(keys, new, strict=True)])
@@ -151,7 +150,7 @@ def delete(key: bytes) -> bytes:
 
 def delete_range(key: bytes, range_end: bytes, count: int) -> bytes:
     """The item of a delete of many keys. Nothing before it at its revision touches the span, which holds
-    exactly ``count`` live keys: what a replica finds there is decided by its place in the order alone."""
+    exactly ``count`` live keys: the order alone decides what a replica finds there."""
     return ITEM.pack(Item.DELETE_RANGE, RANGE_HEAD.size + len(key) + len(range_end)) + RANGE_HEAD.pack(
         count, len(key)) + key + range_end
 
@@ -171,12 +170,11 @@ def txn(items: Sequence[bytes]) -> bytes:
 
 
 def lease_grant(lease: int, ttl_s: int) -> bytes:
-    """A grant's item."""
     return ITEM.pack(Item.LEASE_GRANT, LEASE.size) + LEASE.pack(lease, ttl_s)
 
 
 def lease_revoke(lease: int, keys: Iterable[bytes]) -> bytes:
-    """A revoke's item: the lease goes, and with it the keys that hang on it, in key order."""
+    """The lease goes, and with it the keys that hang on it, in key order."""
     body = LEASE_ID.pack(lease) + b"".join(delete(k) for k in keys)
     return ITEM.pack(Item.LEASE_REVOKE, len(body)) + body
 
@@ -189,12 +187,11 @@ def revokes(record: bytes, lease: int) -> bool:
 
 
 def lease_checkpoint(lease: int, remaining_ttl_s: int) -> bytes:
-    """A checkpoint's item: the time left of a long lease; 0 clears it (H7)."""
+    """The time left of a long lease; 0 clears it (H7)."""
     return ITEM.pack(Item.LEASE_CHECKPOINT, LEASE.size) + LEASE.pack(lease, remaining_ttl_s)
 
 
 def compact(revision: int) -> bytes:
-    """A compaction's item."""
     return ITEM.pack(Item.COMPACT, REVISION.size) + REVISION.pack(revision)
 
 
@@ -204,7 +201,7 @@ def bootstrap(layout_version: int, shard_count: int, depth: int) -> bytes:
 
 
 def bootstrap_in(data: bytes) -> tuple[int, int, int] | None:
-    """Layout version, shard count and depth, if a record says them. It may hold what only that layout can
+    """Layout version, shard count and depth, if a record says them. Other items may need that layout to be
     read."""
     for kind, pos, _ in items(data):
         if kind == Item.BOOTSTRAP:
@@ -214,7 +211,6 @@ def bootstrap_in(data: bytes) -> tuple[int, int, int] | None:
 
 
 def alarm(raised: bool, kind: int, member_id: int) -> bytes:
-    """An alarm's item."""
     return ITEM.pack(Item.ALARM, ALARM_BODY.size) + ALARM_BODY.pack(raised, kind, member_id)
 
 
@@ -230,7 +226,6 @@ def rows(body: bytes) -> bytes:
 
 
 def publish(member: bytes) -> bytes:
-    """A host's name and client URLs."""
     return ITEM.pack(Item.PUBLISH, len(member)) + member
 
 
@@ -240,13 +235,13 @@ def host(row: bytes) -> bytes:
 
 
 def incarnation(member_id: int, number: int) -> bytes:
-    """Whose data directory a member is."""
+    """Which data directory a member has."""
     return ITEM.pack(Item.INCARNATION, INCARNATION.size) + INCARNATION.pack(member_id, number)
 
 
 def incarnations_in(data: bytes) -> Iterator[tuple[int, int]]:
-    """``(member, incarnation)`` of such records among a record's items, as far as it can be read."""
-    with suppress(ValueError):  # nobody has looked through a log's tail yet (cluster.order.sound)
+    """``(member, incarnation)`` of such items of a record, as far as it can be read."""
+    with suppress(ValueError):  # a log's tail is not checked yet (cluster.order.sound)
         for kind, pos, end in items(data):
             if kind == Item.INCARNATION and end - pos == INCARNATION.size:
                 member_id, number = INCARNATION.unpack_from(data, pos)
@@ -279,10 +274,7 @@ def key_of(data: bytes, kind: int, pos: int, end: int) -> bytes:
 
 
 def read_put(data: bytes, kind: int, pos: int, end: int, mod_revision: bytes) -> tuple[bytes, bytes, int]:
-    """``(key, KeyValue in wire form, lease)`` of a put's body at its revision.
-
-    ``mod_revision`` is the revision as a varint: a caller encodes it once per transaction.
-    """
+    """``(key, KeyValue in wire form, lease)`` of a put's body; ``mod_revision``: as a varint."""
     key_len, head_len, lease = _PUT_BODY.unpack_from(data, pos)
     pos += 16
     head_end = pos + head_len
@@ -299,7 +291,7 @@ def read_put(data: bytes, kind: int, pos: int, end: int, mod_revision: bytes) ->
 def read_put_ref(
     data: bytes, pos: int, end: int, create: int, mod_revision: bytes
 ) -> tuple[bytes, bytes, int]:
-    """As :func:`read_put`, of a PUT_REF whose creation is known by now."""
+    """As :func:`read_put`, of a PUT_REF whose creation is known."""
     key_len, head_len, lease = _PUT_BODY.unpack_from(data, pos)
     pos += _PUT_BODY.size
     head_end = pos + head_len

@@ -7,14 +7,12 @@ from cluster.evaluate.view import Current, Version
 
 
 class Before:
-    """What views of such a moment have in common; see ``cluster.evaluate.view.View``."""
+    """A :class:`cluster.evaluate.view.View` of such a moment; a subclass gives ``get`` and ``scan``."""
 
     def get(self, key: bytes) -> bytes | None:
-        """A kind's own."""
         raise NotImplementedError
 
     def current(self, key: bytes) -> Current | Version | None:
-        """The live key without its value."""
         kv = self.get(key)
         if kv is None:
             return None
@@ -22,13 +20,10 @@ class Before:
         return Current(fields.create, fields.mod, fields.version, fields.lease)
 
     def count(self, start: bytes, end: bytes) -> int:
-        """Nobody asks."""
         raise NotImplementedError("what is deleted was counted before")
 
     def lease_exists(self, lease: int) -> bool:
-        """Nobody asks."""
         raise NotImplementedError("puts were checked before")
 
     def lease_keys(self, lease: int) -> list[bytes]:
-        """Nobody asks."""
         raise NotImplementedError("no lease is revoked")

@@ -1,8 +1,6 @@
-"""The replicated features, registered: what each evaluates, what it logs, and when that is acknowledged.
-
-Puts, deletes and transactions are no feature: they have fast paths of their own (``cluster.evaluate``). How
-a feature is added says ``docs/design/features.md``.
-"""
+"""The replicated features: what each evaluates, what it logs, and when that is acknowledged. Puts, deletes
+and transactions have fast paths of their own (``cluster.evaluate``). docs/design/README.md says how to add
+one."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from cluster.effects import records
 from cluster.effects.records import Item
 from cluster.errors import LEASE_EXIST, PERMISSION_DENIED, EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.requests import Outcome
+from cluster.evaluate.view import Outcome
 from cluster.faults import answered
 from cluster.features import downgrade
 from cluster.features.auth import changes
@@ -31,8 +29,6 @@ Evaluate = Callable[["Leader", bytes], Outcome]
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One of them."""
-
     name: str
     writes: Mapping[Method, Evaluate]  # how a request is evaluated, at the leader of shard 0
     items: frozenset[Item]  # what it logs: numbers are never reused

@@ -1,8 +1,8 @@
 """What a request touches, without evaluating it: keys and ranges compared, read and written, and leases
 named.
 
-Both branches of a transaction count, nested ones included: which one is taken is known only to the leader.
-Two requests conflict if one writes what the other touches (I9); read and read do not conflict.
+Both branches of a transaction count, nested ones included: only the leader knows which one is taken. Two
+requests conflict if one writes what the other touches (I9).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.evaluate import plain_put
-from cluster.evaluate.spans import Span, meet
-from cluster.evaluate.steps import STEP_OPS, Steps, finish
+from cluster.evaluate.spans import Span, inverted, meet
+from cluster.evaluate.steps import Steps, compares, finish, parts
 from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.validate import parse
 from cluster.faults import answered
@@ -36,7 +36,7 @@ class Footprint:
 
     @property
     def single(self) -> bool:
-        """Whether it is of single keys only. Remembered: it must not change once this was asked."""
+        """Whether it is of single keys only. Cached: the footprint must not change once this was asked."""
         if self._single is None:
             self._single = not any(end for _, end in self.reads) and not any(end for _, end in self.writes)
         return self._single
@@ -51,7 +51,7 @@ class Footprint:
         return tuple(sorted(found))
 
     def conflicts(self, other: Footprint) -> bool:
-        """Whether the order of the two matters. For one of many there is ``cluster.order.overlaps``."""
+        """Whether the order of the two matters. ``cluster.order.overlaps`` compares with many."""
         if self.leases and other.leases and self.leases & other.leases:
             return True
         writes, other_writes = self.writes, other.writes
@@ -83,16 +83,9 @@ def overlap(a: Span, b: Span) -> bool:
     return b_end == b"\0" or a_key < b_end
 
 
-def inverted(span: Span) -> bool:
-    """Whether a span is none: its end is before its key."""
-    key, end = span
-    return bool(end) and end != b"\0" and end <= key
-
-
 @answered
 def footprint(method: int, body: bytes) -> Footprint:
-    """The footprint of a request's body. Methods that touch no key have an empty one. EtcdError if
-    malformed."""
+    """The footprint of a request's body; empty for methods that touch no key. EtcdError if malformed."""
     found = Footprint()
     if method == Method.PUT:
         key = plain_put.key_of(body)
@@ -119,7 +112,6 @@ def footprint(method: int, body: bytes) -> Footprint:
 
 
 def plain_footprint(plain: plain_txn.Plain) -> Footprint:
-    """The footprint of a transaction of single keys."""
     found = Footprint([(compare[0], b"") for compare in plain.compare])
     reads, writes = found.reads, found.writes
     for kind, key, _, _, lease in plain.success + plain.failure:
@@ -132,13 +124,6 @@ def plain_footprint(plain: plain_txn.Plain) -> Footprint:
     return found
 
 
-def txn_footprint(request: Any) -> Footprint:
-    """The footprint of a TxnRequest that is already parsed."""
-    found = Footprint()
-    finish(add_txn(found, request))
-    return found
-
-
 def _add_put(found: Footprint, request: Any) -> None:
     found.writes.append((request.key, b""))
     if request.lease:
@@ -147,61 +132,41 @@ def _add_put(found: Footprint, request: Any) -> None:
 
 def add_txn(found: Footprint, request: Any) -> Steps[None]:
     """Add what a TxnRequest touches."""
-    for compare in request.compare:
-        found.reads.append((compare.key, compare.range_end))
-    for ops in (request.success, request.failure):
-        for place, op in enumerate(ops, 1):
-            if not place % STEP_OPS:
-                yield
-            kind = op.WhichOneof("request")
-            if kind == "request_put":
-                _add_put(found, op.request_put)
-            elif kind == "request_range":
-                found.reads.append((op.request_range.key, op.request_range.range_end))
-            elif kind == "request_delete_range":
-                found.writes.append((op.request_delete_range.key, op.request_delete_range.range_end))
-            elif kind == "request_txn":
-                yield
-                yield from add_txn(found, op.request_txn)
+    for kind, part in parts(request):
+        if not kind:
+            yield
+        elif kind == "request_put":
+            _add_put(found, part)
+        else:
+            spans = found.writes if kind == "request_delete_range" else found.reads
+            spans.append((part.key, part.range_end))
 
 
 def is_read_only(request: Any) -> bool:
-    """Whether a TxnRequest goes around the log: ranges only, in both branches. A nested one goes through
-    it."""
+    """Whether a TxnRequest goes around the log: ranges only, in both branches, none nested."""
     return all(op.HasField("request_range") for ops in (request.success, request.failure) for op in ops)
 
 
 def compares_ranges(request: Any) -> Steps[bool]:
     """Whether a TxnRequest has a compare of a range anywhere."""
-    if any(compare.range_end for compare in request.compare):
-        return True
-    for ops in (request.success, request.failure):
-        for place, op in enumerate(ops, 1):
-            if not place % STEP_OPS:
-                yield
-            if op.HasField("request_txn"):
-                yield
-                if (yield from compares_ranges(op.request_txn)):
-                    return True
+    for compare in compares(request):
+        if compare is None:
+            yield
+        elif compare.range_end:
+            return True
     return False
 
 
 def shows_the_past(request: Any) -> Steps[bool]:
-    """Whether a TxnRequest shows rows of a revision that it names, anywhere."""
-    for ops in (request.success, request.failure):
-        for place, op in enumerate(ops, 1):
-            if not place % STEP_OPS:
-                yield
-            kind = op.WhichOneof("request")
-            if kind == "request_range" and op.request_range.revision > 0:
-                return True
-            if kind == "request_txn":
-                yield
-                if (yield from shows_the_past(op.request_txn)):
-                    return True
+    """Whether a TxnRequest shows rows of a named revision, anywhere."""
+    for kind, part in parts(request):
+        if not kind:
+            yield
+        elif kind == "request_range" and part.revision > 0:
+            return True
     return False
 
 
 def is_serializable(request: Any) -> bool:
-    """Whether a read-only TxnRequest may be answered locally: all its ranges say so, or there are none."""
+    """Whether any replica may answer a read-only TxnRequest: all its ranges say so, or there are none."""
     return all(op.request_range.serializable for ops in (request.success, request.failure) for op in ops)

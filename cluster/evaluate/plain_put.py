@@ -1,10 +1,8 @@
-"""The put that nearly all are: a key of 1 to 127 bytes, perhaps a value below 16 KiB, nothing else, each once
-and in order.
+"""The put that nearly all are: a key of 1 to 127 bytes, perhaps a value below 16 KiB, each once and in order.
 
-Hot path. Such a request is told by its bytes, and never becomes a message object: its fields are sliced out
-of it and spliced into the effect and the KeyValue. One recogniser serves everybody who asks: the front for
-its shard, the leader for evaluation. It is strict: whatever is odd about a request, a length in more bytes
-than it needs, say, is left to the parser (``tests/unit/semantics/test_put.py``).
+Hot path: such a request is recognised by its bytes, and its fields are spliced into the effect and the
+KeyValue. Whatever is odd about a request, say a length in more bytes than it needs, is left to the parser
+(``tests/unit/semantics/test_put.py``).
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ def key_end(request: bytes) -> int:
 
 
 def _beginning(rest: int) -> bytes:
-    """Tag and length of a value field of ``rest`` bytes; where there is none, what no such field begins
+    """Tag and length of a value field of ``rest`` bytes; where there is none, bytes that no such field begins
     with."""
     for head in (2, 3):
         value_len = rest - head
@@ -63,7 +61,7 @@ def key_of(request: bytes) -> bytes | None:
 
 
 def evaluate(view: View, request: bytes) -> Put | None:
-    """What such a put does; None: it must be parsed. Takes the revision after the view's."""
+    """What such a put does at the revision after the view's; None: it must be parsed."""
     end = key_end(request)
     if not end or len(request) == end:
         return None
@@ -73,35 +71,29 @@ def evaluate(view: View, request: bytes) -> Put | None:
 
 
 def written(request: bytes, end: int, current: Current | Version | None, revision: int) -> Version:
-    """What the key is at ``revision``, after a request with a value whose key ends at ``end``."""
+    """The key's version at ``revision``, after a request with a value whose key ends at ``end``."""
     mod = varint(revision)
+    head, value = request[:end], request[end + 1 :]
     if current is None:
-        return _version((revision, revision, 1, 0, b"".join(
-            (request[:end], b"\x10", mod, b"\x18", mod, b"\x20\x01\x2a", request[end + 1 :]))))
+        kv = b"".join((head, b"\x10", mod, b"\x18", mod, b"\x20\x01\x2a", value))
+        return _version((revision, revision, 1, 0, kv))
     create, number = current[0], current[2] + 1
     version_field = _versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)
     if create < _PENDING:
-        return _version((create, revision, number, 0, b"".join(
-            (request[:end], b"\x10", varint(create), b"\x18", mod, version_field, request[end + 1 :]))))
-    return _version(
-        (
-            create, revision, number, 0,
-            b"".join((request[:end], b"\x18", mod, version_field, request[end + 1 :])),
-        )
-    )
+        kv = b"".join((head, b"\x10", varint(create), b"\x18", mod, version_field, value))
+    else:
+        kv = b"".join((head, b"\x18", mod, version_field, value))
+    return _version((create, revision, number, 0, kv))
 
 
 def pending(
     request: bytes, end: int, current: Current | Version | None, revision: int
 ) -> tuple[Version, int, bytes, bytes]:
-    """What the key is at a revision that nobody knows yet, the item's kind, and the KeyValue before and after
-    its revisions, of a request with a value whose key ends at ``end``. The KeyValue itself nobody may see
-    (D6)."""
+    """The key's version at a pending revision, the item's kind, and the KeyValue before and after its
+    revisions, of a request with a value whose key ends at ``end``. The version has no KeyValue (D6)."""
     if current is None:
-        return (
-            _version((revision, revision, 1, 0, b"")), _PUT_NEW, request[:end],
-            b"\x20\x01\x2a" + request[end + 1 :],
-        )
+        version = _version((revision, revision, 1, 0, b""))
+        return version, _PUT_NEW, request[:end], b"\x20\x01\x2a" + request[end + 1 :]
     create, number = current[0], current[2] + 1
     tail = (_versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)) + request[end + 1 :]
     version = _version((create, revision, number, 0, b""))
@@ -113,7 +105,7 @@ def pending(
 def effect(
     request: bytes, end: int, current: Current | Version | None, revision: int
 ) -> tuple[Version, tuple[bytes, ...]]:
-    """What the key is then, and the item in pieces, of a request with a value whose key ends at ``end``."""
+    """The key's version, and the item in pieces, of a request with a value whose key ends at ``end``."""
     _, kind, head, tail = pending(request, end, current, revision)
     item = _pack_put(kind, _FIXED + len(head) + len(tail), end - 2, len(head), 0)
     return written(request, end, current, revision), (item, head, tail)

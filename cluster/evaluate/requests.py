@@ -1,9 +1,7 @@
 """What a request does, against a view of its shard's state: effect, answer, refusal.
 
-The leader calls one function per write, in order; each returns an :class:`Outcome` or raises
-:class:`EtcdError`, and never changes the view: the caller takes the outcome in before the next call.
-
-Plain puts, and transactions of single keys, have paths of their own: ``plain_put``, ``plain_txn``.
+The leader calls one function per write, in order. Each returns an :class:`Outcome` or raises
+:class:`EtcdError`, and leaves the view as it is: the leader takes the outcome in before the next call.
 """
 
 from __future__ import annotations
@@ -16,11 +14,13 @@ from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate import plain_put, validate
 from cluster.evaluate.reading.ranges import RangeRead
+from cluster.evaluate.reading.rows import read_all
 from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.txns import transactions as txn_eval
+from cluster.evaluate.txns.compares import Turn
 from cluster.evaluate.txns.transactions import apply_put
 from cluster.evaluate.validate import check_alarm, parse
-from cluster.evaluate.view import Current, Outcome, Version, View
+from cluster.evaluate.view import Outcome, View
 from cluster.faults import answered
 from cluster.features import downgrade
 from cluster.features.lessor import choose_id, effective_ttl_s
@@ -28,17 +28,12 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.version import CLUSTER_VERSION
 from cluster.wire.protobuf import varint
 
-__all__ = [
-    "Alarm", "Current", "Outcome", "Version", "View", "compact", "delete_range", "lease_grant",
-    "lease_revoke", "publish", "put", "range_", "revoke", "set_alarm", "set_downgrade", "txn",
-]
-
 Alarm = tuple[int, int]  # member, etcd's type of alarm
 
 
 @answered
 def put(view: View, request: bytes) -> Outcome:
-    """PutRequest. A plain one by splicing; the others through the message."""
+    """PutRequest."""
     plain = plain_put.evaluate(view, request)
     if plain is not None:
         key, version, item = plain
@@ -66,7 +61,7 @@ def delete_range(view: View, request: bytes, weigh: txn_eval.Weigh | None = None
 
 @answered
 def txn(view: View, request: bytes, max_ops: int, weigh: txn_eval.Weigh | None = None,
-        turn: txn_eval.Turn | None = None) -> Outcome:
+        turn: Turn | None = None) -> Outcome:
     """TxnRequest, read-only ones too (nothing to log then). ``weigh``, ``turn``: see ``txn_eval.txn``."""
     plain = plain_txn.read(request)
     if plain is not None and plain.ops() <= max_ops:
@@ -80,13 +75,12 @@ def txn(view: View, request: bytes, max_ops: int, weigh: txn_eval.Weigh | None =
 
 
 def range_(view: View, request: bytes) -> bytes:
-    """RangeRequest, at once and whole: the response's wire form after its header."""
+    """RangeRequest, at once and whole: the response after its header."""
     message: Any = parse(pb.RangeRequest.FromString, request)
     validate.check_range(message)
     if message.revision > 0:
         check_revision(view, message.revision)
-    read = RangeRead(message)
-    return txn_eval.read_all(view, read)
+    return read_all(view, RangeRead(message))
 
 
 def check_revision(view: View, revision: int) -> None:
@@ -112,9 +106,8 @@ def compact(view: View, request: bytes) -> tuple[Outcome, int]:
 
 @answered
 def set_alarm(view: View, request: bytes, raised: Iterable[Alarm]) -> Outcome:
-    """AlarmRequest that raises an alarm or disarms one of ``raised``, as the applied state has them; its
-    answer names the alarm it is about, if there is or was one. The applier decides on the order of two of
-    them."""
+    """AlarmRequest that raises an alarm, or disarms one of the ``raised`` ones as applied. The answer names
+    the alarm, if there is or was one."""
     message: Any = parse(pb.AlarmRequest.FromString, request)
     check_alarm(message)
     wanted = (message.memberID, message.alarm)
@@ -128,7 +121,7 @@ def set_alarm(view: View, request: bytes, raised: Iterable[Alarm]) -> Outcome:
 
 @answered
 def set_downgrade(view: View, request: bytes, enabled: bytes | None) -> Outcome:
-    """DowngradeRequest that begins one or cancels the one that is ``enabled``."""
+    """DowngradeRequest that begins a downgrade or cancels the ``enabled`` one."""
     target = downgrade.decide(parse(pb.DowngradeRequest.FromString, request), enabled)
     tail = txn_eval.field(b"\x12", CLUSTER_VERSION.encode())
     return Outcome(records.downgrade(target), False, tail, [], view.revision)
@@ -136,15 +129,13 @@ def set_downgrade(view: View, request: bytes, enabled: bytes | None) -> Outcome:
 
 @answered
 def publish(view: View, member: bytes) -> Outcome:
-    """A host's attributes, an ``etcdserverpb.Member``: whatever is logged can be read."""
+    """A host's attributes, an ``etcdserverpb.Member``."""
     parse(pb.Member.FromString, member)
     return Outcome(records.publish(member), False, b"", [], view.revision)
 
 
 @answered
-def lease_grant(
-    view: View, request: bytes, minimum_s: int, new_id: Callable[[], int]
-) -> tuple[Outcome, int]:
+def lease_grant(view: View, request: bytes, minimum_s: int, new_id: Callable[[], int]) -> tuple[Outcome, int]:
     """LeaseGrantRequest: the outcome and the lease. ``new_id`` gives 64 random bits for a lease without
     ID."""
     message: Any = parse(pb.LeaseGrantRequest.FromString, request)

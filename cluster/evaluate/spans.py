@@ -9,16 +9,20 @@ Span = tuple[bytes, bytes]
 
 
 def holds(span: Span, key: bytes) -> bool:
-    """Whether a key lies in a span."""
     start, end = span
     if not end:
         return key == start
     return start <= key and (end == b"\0" or key < end)
 
 
+def inverted(span: Span) -> bool:
+    """Whether a span holds nothing: its end is before its key."""
+    key, end = span
+    return bool(end) and end != b"\0" and end <= key
+
+
 def without(span: Span, holes: Iterable[Span]) -> list[Span]:
-    """What is left of a span, in key order, once the holes are taken out; no piece is empty or a single
-    key's."""
+    """What is left of a span without the holes, in key order; no piece is empty or a single key's."""
     pieces: list[tuple[bytes, bytes | None]] = [bounds(span)]
     for hole in holes:
         low, high = bounds(hole)
@@ -38,7 +42,7 @@ def without(span: Span, holes: Iterable[Span]) -> list[Span]:
 
 
 def bounds(span: Span) -> tuple[bytes, bytes | None]:
-    """First key, and the first one behind; None: there is none."""
+    """First key, and the first key behind the span; None: there is none."""
     start, end = span
     if not end:
         return start, start + b"\0"
@@ -46,7 +50,7 @@ def bounds(span: Span) -> tuple[bytes, bytes | None]:
 
 
 def keys_in(keys: Sequence[bytes], span: Span) -> Sequence[bytes]:
-    """Those of sorted keys that lie in a span."""
+    """The keys of a sorted list that lie in a span."""
     low, high = bounds(span)
     first = bisect_left(keys, low)
     return keys[first : len(keys) if high is None else max(bisect_left(keys, high), first)]
@@ -68,8 +72,7 @@ def meet(some: Iterable[Span], others: Iterable[Span]) -> bool:
 
 
 class Intervals:
-    """A set of keys made of intervals, each from its first key to before its end. To add one and to look a
-    key up take log n steps."""
+    """A set of keys made of disjoint intervals. Adding one and looking a key up take log n steps."""
 
     __slots__ = ("_begins", "_ends", "_rest")
 
@@ -82,7 +85,8 @@ class Intervals:
         return len(self._begins) + (self._rest is not None)
 
     def add(self, begin: bytes, end: bytes | None) -> None:
-        """``end`` None: there is none. An interval whose end is not behind its begin holds nothing."""
+        """``end`` None: to the end of the keys. An interval whose end is not behind its begin holds
+        nothing."""
         if end is None:
             self._rest = begin if self._rest is None else min(begin, self._rest)
             return
@@ -97,15 +101,7 @@ class Intervals:
         ends[first:last] = (end,)
 
     def add_span(self, span: Span) -> None:
-        """As requests spell it."""
         self.add(*bounds(span))
-
-    def update(self, other: Intervals) -> None:
-        """Add all of another set."""
-        for begin, end in zip(other._begins, other._ends, strict=True):
-            self.add(begin, end)
-        if other._rest is not None:
-            self.add(other._rest, None)
 
     def spans(self) -> list[Span]:
         """Its intervals, as requests spell them. None is a single key's, and no two meet."""
@@ -121,7 +117,7 @@ class Intervals:
         return (at > 0 and key < self._ends[at - 1]) or (self._rest is not None and self._rest <= key)
 
     def without(self, span: Span) -> list[Span]:
-        """What is left of a span, in key order, once this is taken out of it; as :func:`without`."""
+        """As the function :func:`without`, of this set."""
         low, high = bounds(span)
         if self._rest is not None and (high is None or self._rest < high):
             high = self._rest
@@ -139,7 +135,7 @@ class Intervals:
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:
-    """Spans of the same keys, of which no two ranges meet. Inverted ones hold none, and stay."""
+    """Spans of the same keys, of which no two ranges meet. Inverted ones stay."""
     ranges = Intervals()
     found: list[Span] = []
     singles: list[bytes] = []

@@ -1,12 +1,12 @@
-"""Checks of a request that need no state: a front makes them before it sends anything on.
+"""Checks of a request that need no state: a front makes them before it sends anything on, evaluation again.
 
 The order is etcd's: fields of each operation, depth first, then the keys of the success list, then those of
-the failure list. Evaluation makes the same checks again, through the same functions.
+the failure list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -18,10 +18,6 @@ from cluster.evaluate.steps import STEP_OPS, Steps, finish
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 
-# etcd's costs against the quota: what a request adds to the database at most
-PUT_OVERHEAD_BYTES = 256
-LEASE_GRANT_COST_BYTES = 64
-
 _SORT_ORDERS = 3  # NONE, ASCEND, DESCEND
 _SORT_TARGETS = 5  # KEY, VERSION, CREATE, MOD, VALUE
 _STEP_KEYS = 256  # looked up in a step
@@ -32,7 +28,7 @@ Message = Any
 
 
 def parse(from_string: Callable[[bytes], M], body: bytes) -> M:
-    """A message out of its wire form, or the EtcdError that says it is none."""
+    """A message out of its wire form. EtcdError: malformed."""
     try:
         return from_string(body)
     except DecodeError as e:
@@ -57,8 +53,7 @@ def check(method: int, body: bytes, max_txn_ops: int) -> None:
 
 
 def check_alarm(request: Message) -> None:
-    """Every number of an AlarmRequest's enums has a name. etcd takes unknown ones and keeps them; nothing
-    here could say what they mean, and the log keeps what it is given."""
+    """Every number of an AlarmRequest's enums has a name. etcd keeps unknown ones; muster refuses them."""
     if (
         request.action not in pb.AlarmRequest.AlarmAction.values()
         or request.alarm not in pb.AlarmType.values()
@@ -67,7 +62,6 @@ def check_alarm(request: Message) -> None:
 
 
 def check_put(request: Message) -> None:
-    """Field rules of a put."""
     if not request.key:
         raise EtcdError(errors.EMPTY_KEY)
     if request.ignore_value and request.value:
@@ -77,7 +71,6 @@ def check_put(request: Message) -> None:
 
 
 def check_range(request: Message) -> None:
-    """Field rules of a range."""
     if not request.key:
         raise EtcdError(errors.EMPTY_KEY)
     if not (0 <= request.sort_order < _SORT_ORDERS and 0 <= request.sort_target < _SORT_TARGETS):
@@ -85,7 +78,6 @@ def check_range(request: Message) -> None:
 
 
 def check_delete_range(request: Message) -> None:
-    """Field rules of a delete."""
     if not request.key:
         raise EtcdError(errors.EMPTY_KEY)
 
@@ -104,7 +96,7 @@ def checking_txn(request: Message, max_ops: int) -> Steps[None]:
 
 
 def _check_fields(request: Message, budget: int) -> Steps[bool]:
-    """Check each operation; whether one of them is a transaction itself."""
+    """Check each operation; whether an operation is a transaction itself."""
     nested = False
     used = max(len(request.compare), len(request.success), len(request.failure))
     if used > budget:
@@ -136,10 +128,10 @@ def _check_fields(request: Message, budget: int) -> Steps[bool]:
 def _check_keys(ops: Sequence[Message]) -> Steps[tuple[set[bytes], Intervals]]:
     """No key put twice, none both put and deleted, as far as etcd looks: (puts, deletes) of this tree.
 
-    Deletes of this level are collected first, so they count against the puts of nested transactions; those
-    of a nested transaction count against its *later* siblings and this level's puts. A delete up to the end
-    of the key space (range_end a zero byte) is taken literally here and so covers nothing: etcd's slip,
-    which clients can rely on ("delete everything, then put").
+    Deletes of this level count against the puts of nested transactions; those of a nested transaction count
+    against its *later* siblings and this level's puts. A delete up to the end of the key space (range_end a
+    zero byte) is taken literally here and so covers nothing: etcd's slip, which clients can rely on ("delete
+    everything, then put").
     """
     deletes = Intervals()
     nested: list[Message] = []
@@ -195,34 +187,3 @@ def _joined(some: Intervals, others: Intervals) -> Steps[Intervals]:
 def _check_key(key: bytes, puts: set[bytes], deletes: Intervals) -> None:
     if key in puts or key in deletes:
         raise EtcdError(errors.DUPLICATE_KEY)
-
-
-def put_cost(request: Message) -> int:
-    """What a put may add to the database, in bytes."""
-    return PUT_OVERHEAD_BYTES + len(request.key) + len(request.value)
-
-
-def txn_cost(request: Message) -> int:
-    """The larger of the two branches' puts, nested ones included; 0: nothing that a full database refuses."""
-    return max(_ops_cost(request.success), _ops_cost(request.failure))
-
-
-def _ops_cost(ops: Iterable[Message]) -> int:
-    cost = 0
-    for op in ops:
-        if op.HasField("request_put"):
-            cost += put_cost(op.request_put)
-        elif op.HasField("request_txn"):
-            cost += txn_cost(op.request_txn)
-    return cost
-
-
-def quota_cost(method: int, body: bytes) -> int:
-    """Bytes that a request counts against the quota; 0: always allowed."""
-    if method == Method.PUT:
-        return PUT_OVERHEAD_BYTES + len(body)  # the framing of the fields is noise against the overhead
-    if method == Method.TXN:
-        return txn_cost(parse(pb.TxnRequest.FromString, body))
-    if method == Method.LEASE_GRANT:
-        return LEASE_GRANT_COST_BYTES
-    return 0

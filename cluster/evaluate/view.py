@@ -1,15 +1,13 @@
-"""What evaluation reads and what it produces: the view of a shard's state, and the outcome of a request."""
+"""What evaluation reads and what it gives: the view of a shard's state, and the outcome of a request."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from cluster.evaluate.spans import Span
-
-if TYPE_CHECKING:
-    from cluster.evaluate.txns.transactions import Late
+from cluster.evaluate.steps import Steps
 
 
 class Current(NamedTuple):
@@ -32,29 +30,26 @@ class Version(NamedTuple):
 
 
 class View(Protocol):
-    """A shard's state: a leader's speculative one, or a replica's applied one.
-
-    ``end`` follows etcd's convention everywhere: empty = the one key, a zero byte = to the end of the keys.
-    Nothing here is called with an inverted range.
-    """
+    """A shard's state: a leader's speculative one, or a replica's applied one. ``end`` follows etcd's
+    convention: empty = the one key, a zero byte = to the end of the keys. No range is inverted."""
 
     @property
     def revision(self) -> int:
-        """The revision the view reflects; the next change gets ``revision + 1``."""
+        """The next change gets ``revision + 1``."""
 
     @property
     def compact_revision(self) -> int:
         """Reads below it are refused; 0 = never compacted."""
 
     def current(self, key: bytes) -> Current | Version | None:
-        """The live key, None if absent. Only ``[0:4]`` of the answer is used: create, mod, version, lease."""
+        """The live key, None if absent. Callers use ``[0:4]`` only: create, mod, version, lease."""
 
     def get(self, key: bytes) -> bytes | None:
         """KeyValue in wire form of the live key, None if absent."""
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """Live ``(key, KeyValue)`` in key order at ``revision``; 0 = the view's own. A view that is read in
-        steps gives a PAUSE (no key) now and then, where it passes over much that is gone."""
+        steps gives a PAUSE (no key) where it passes over many deleted rows."""
 
     def count(self, start: bytes, end: bytes) -> int:
         """How many keys :meth:`scan` would give, without walking a long range."""
@@ -64,6 +59,22 @@ class View(Protocol):
 
     def lease_keys(self, lease: int) -> list[bytes]:
         """The keys that hang on the lease, in key order."""
+
+
+class Late:
+    """The answer of a request that shows many rows: made beside the loop, out of the state before the
+    request. What the request did is logged and does not depend on these rows."""
+
+    __slots__ = ("_run", "fetch")
+
+    def __init__(self, run: Callable[[View], Steps[list[bytes]]]) -> None:
+        self._run = run
+        # brings the rows that lie elsewhere, and says then whether they are there; None: all are here
+        self.fetch: Callable[[Callable[[bool], None]], None] | None = None
+
+    def pieces(self, view: View) -> Steps[list[bytes]]:
+        """The response after its header. ``view``: the applied state at the revision before the request."""
+        return self._run(view)
 
 
 @dataclass(slots=True)

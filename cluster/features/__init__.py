@@ -1,6 +1,6 @@
-"""Replicated features beside keys: each in a module of its own.
+"""Replicated features beside keys: each in a module of its own, registered in
+``cluster.evaluate.feature_table`` (docs/design/README.md).
 
-``cluster.evaluate.feature_table`` registers them (docs/design/features.md), ``rows`` is what most log and
-keep. ``lessor`` knows which leases there are and when each is due; ``autocompact`` when to compact by itself;
-``auth`` who may do what; ``downgrade`` which version is gone back to.
+``rows`` is what most log and keep. ``lessor`` knows which leases exist and when each is due, ``autocompact``
+when to compact by itself, ``auth`` the rights, ``downgrade`` the version of a downgrade, ``v2`` the v2 tree.
 """

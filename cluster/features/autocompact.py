@@ -1,11 +1,9 @@
-"""When to compact by itself: etcd's two modes (contract v3-semantics section 9).
+"""When to compact by itself: etcd's two modes. The leader of shard 0 asks; a new leader samples afresh.
 
-* periodic, retention a duration (a bare number: hours): the revision is sampled every tenth of min(retention,
-  1 h); after the first full period it compacts to the revision of ``retention`` ago every min(retention, 1
-  h).
+* periodic, retention a duration (a bare number: hours): the revision is sampled every tenth of
+  min(retention, 1 h). After the first full period it compacts every min(retention, 1 h), to the revision of
+  ``retention`` ago.
 * revision, retention N: every five minutes it compacts to current - N.
-
-Pure: revision and time are passed in. The leader of shard 0 asks; a new leader starts sampling afresh.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ _UNITS_MS = {
 
 
 def parse_duration_ms(text: str) -> float:
-    """A Go duration ("1h30m", "500ms") in milliseconds. ValueError if it is not one."""
+    """A Go duration ("1h30m", "500ms") in milliseconds. ValueError."""
     parts = re.findall(r"([0-9]*\.?[0-9]+)(h|ms|us|µs|ns|m|s)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"not a duration: {text!r}")
@@ -29,8 +27,6 @@ def parse_duration_ms(text: str) -> float:
 
 
 class AutoCompactor:
-    """Decides from time to time up to which revision to compact."""
-
     def __init__(self, mode: str, retention: str) -> None:
         """ValueError for a mode or retention that etcd would refuse."""
         if mode not in ("periodic", "revision"):
@@ -49,7 +45,6 @@ class AutoCompactor:
 
     @property
     def enabled(self) -> bool:
-        """Whether there is anything to do at all."""
         return self._revisions > 0 or self._retention_ms > 0
 
     def due(self, revision: int, now_ms: int) -> int | None:

@@ -1,8 +1,8 @@
-"""A downgrade of the cluster's version, as etcd's operators ask for one: VALIDATE, ENABLE, CANCEL.
+"""A downgrade of the cluster's version: VALIDATE, ENABLE, CANCEL, with etcd 3.5's answers and errors.
 
-muster has one version of what it keeps, so an enabled downgrade changes nothing: it is a note in the store,
-which every host knows after a restart, and which refuses a second one until it is cancelled. Answers and
-errors are etcd 3.5's."""
+muster has one version of what it keeps, so an enabled downgrade changes nothing. It is a note in the store,
+which refuses a second downgrade until it is cancelled.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ _IDENTIFIERS = re.compile(r"[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*")
 
 
 def target_version(text: str) -> str:
-    """The cluster version that a request names: "3.4" and "3.4.2-rc" are "3.4.0". EtcdError: it names
-    none."""
+    """The cluster version that a request names: "3.4" and "3.4.2-rc" are "3.4.0". EtcdError."""
     numbers = _numbers(text) or _numbers(text + ".0")
     if numbers is None:
         raise EtcdError(errors.WRONG_DOWNGRADE_VERSION_FORMAT)
@@ -53,7 +52,7 @@ def check_target(text: str, enabled: bytes | None) -> str:
 
 
 def decide(request: Any, enabled: bytes | None) -> str:
-    """ENABLE or CANCEL of a DowngradeRequest: what is to be noted, "" for nothing any more. EtcdError."""
+    """ENABLE or CANCEL of a DowngradeRequest: what is to be noted; "": nothing any more. EtcdError."""
     if request.action == ENABLE:
         return check_target(request.version, enabled)
     if request.action != CANCEL:

@@ -1,8 +1,8 @@
-"""The lessor: which leases there are and when each is due. Time is the caller's, in milliseconds.
+"""The lessor: which leases exist and when each is due. Time is the caller's, in milliseconds.
 
 The registry is replicated: :meth:`Lessor.granted`, :meth:`Lessor.revoked` and :meth:`Lessor.checkpointed` are
-called when such an item is *applied*, on every replica, in order. Deadlines are not replicated: they are
-the sequencer's memory, and exist only between :meth:`Lessor.promote` and :meth:`Lessor.demote`.
+called when such an item is *applied*, on every replica, in order. Deadlines are the sequencer's memory only,
+between :meth:`Lessor.promote` and :meth:`Lessor.demote`.
 
 Rules (H7, I15):
 
@@ -12,9 +12,9 @@ Rules (H7, I15):
   and one of a checkpointed lease only once the clearing of the checkpoint is applied
   (:meth:`Lessor.needs_checkpoint_clear`): the next sequencer would count by the checkpoint otherwise.
 * The sequencer may log a checkpoint of a lease only behind all that it has logged of that lease and that is
-  applied: so each one that is applied is of the very lease that it was logged for (:meth:`Lessor.logged`).
+  applied: so an applied checkpoint is of the very lease that it was logged for (:meth:`Lessor.logged`).
 * An expiry is decided and appended in one and the same term: what :meth:`Lessor.due` returns is for this
-  term's log and for nobody else's. A lease that was given out as due takes no keep-alive any more.
+  term's log only. A lease that was given out as due takes no keep-alive any more.
 * A lease never ends before its time; it may live a scan interval and a commit longer.
 
 Costs, 100,000 leases: promote 56 ms, renew 0.2 us, due with nothing due 0.1 us, each expiry 1.2 us.
@@ -43,14 +43,14 @@ def min_ttl_s(election_timeout_ms: int) -> int:
 
 
 def effective_ttl_s(ttl_s: int, minimum_s: int) -> int:
-    """The TTL that a request for ``ttl_s`` gets; EtcdError if it asks for too much."""
+    """The TTL that a request for ``ttl_s`` gets. EtcdError: it asks for too much."""
     if ttl_s > MAX_TTL_S:
         raise EtcdError(errors.LEASE_TTL_TOO_LARGE)
     return max(ttl_s, minimum_s)
 
 
 def choose_id(exists: Callable[[int], bool], generate: Callable[[], int]) -> int:
-    """A lease ID nobody uses: a positive int64 out of what ``generate`` gives (any 64 bits)."""
+    """An unused lease ID: a positive int64 out of what ``generate`` gives (any 64 bits)."""
     while True:
         lease = generate() & 0x7FFF_FFFF_FFFF_FFFF
         if lease and not exists(lease):
@@ -58,7 +58,7 @@ def choose_id(exists: Callable[[int], bool], generate: Callable[[], int]) -> int
 
 
 class Lease:
-    """One lease. ``deadline_ms`` counts only on the sequencer; ``remaining_s`` 0 = no checkpoint."""
+    """``deadline_ms`` counts only on the sequencer; ``remaining_s`` 0 = no checkpoint."""
 
     __slots__ = ("checkpoint_ms", "deadline_ms", "expired", "id", "remaining_s", "said_s", "ttl_s",
                  "unapplied")
@@ -88,7 +88,8 @@ class Lessor:
     def __init__(
         self, election_timeout_ms: int, *, checkpoint_interval_ms: int = CHECKPOINT_INTERVAL_MS
     ) -> None:
-        """``checkpoint_interval_ms`` 0: this replica logs none as the sequencer. It counts by others'."""
+        """``checkpoint_interval_ms`` 0: this replica logs none as the sequencer; it still counts by logged
+        ones."""
         self.min_ttl_s = min_ttl_s(election_timeout_ms)
         self.primary = False
         self._election_timeout_ms = election_timeout_ms
@@ -107,8 +108,8 @@ class Lessor:
     # --- the replicated registry ---------------------------------------------------------------
 
     def load(self, leases: Iterable[tuple[int, int, int]]) -> None:
-        """Take over the registry from storage: ``(id, ttl_s, remaining_s)``; after a start or an install. A
-        restored file may say anything: times are brought into their bounds."""
+        """Take over the registry from storage: ``(id, ttl_s, remaining_s)``; after a start or an install.
+        Times are brought into their bounds: a restored file may say anything."""
         assert not self.primary, "a sequencer's registry changes by its log only"
         self.changes += 1
         self._leases = {
@@ -138,10 +139,6 @@ class Lessor:
             entry.remaining_s = max(remaining_s, 0)
             entry.unapplied = max(entry.unapplied - 1, 0)
 
-    def exists(self, lease: int) -> bool:
-        """Whether the lease is granted and not revoked."""
-        return lease in self._leases
-
     def __len__(self) -> int:
         return len(self._leases)
 
@@ -152,8 +149,8 @@ class Lessor:
             yield lease, entry.ttl_s, entry.remaining_s
 
     def rank(self, lease: int) -> tuple[int, int]:
-        """Its place among all leases (LeaseLeases): by the time left on the sequencer, by IDs elsewhere; that
-        of one which is gone is the last."""
+        """Its place in LeaseLeases: by the time left on the sequencer, by ID elsewhere; unknown leases
+        last."""
         entry = self._leases.get(lease)
         return (entry.deadline_ms if entry is not None and self.primary else NEVER), lease
 
@@ -200,8 +197,8 @@ class Lessor:
             push(self._checkpoints, (entry.checkpoint_ms, self._order, entry))
 
     def renew(self, lease: int, now_ms: int) -> int | None:
-        """A keep-alive: the granted TTL in seconds, 0 if there is no such lease, None if the answer waits for
-        the log: the lease is due and its revocation on the way, or a checkpoint of it has to be cleared
+        """A keep-alive: the granted TTL in seconds, 0 if there is no such lease. None: the answer waits for
+        the log, since the lease is due, or a checkpoint of it has to be cleared
         (:meth:`needs_checkpoint_clear`). Call at the time the answer is given."""
         assert self.primary, "I15: only the sequencer renews"  # I15
         entry = self._leases.get(lease)
@@ -219,8 +216,8 @@ class Lessor:
         return entry.ttl_s
 
     def needs_checkpoint_clear(self, lease: int) -> bool:
-        """Whether a keep-alive of it must log ``lease_checkpoint(lease, 0)`` before :meth:`renew`, which is
-        not on its way yet. H7."""
+        """Whether a keep-alive must log ``lease_checkpoint(lease, 0)`` before :meth:`renew`, which is not
+        under way yet. H7."""
         entry = self._leases.get(lease)
         return (entry is not None and not entry.expired
                 and (entry.said_s if entry.unapplied else entry.remaining_s) > 0)
@@ -233,7 +230,7 @@ class Lessor:
 
     def due(self, now_ms: int, limit: int = EXPIRY_SCAN_LIMIT) -> list[int]:
         """Leases whose time is over, to be revoked by this term's log, in order of their deadlines. Each is
-        given out again after ``EXPIRY_RETRY_MS`` for as long as its revoke has not been applied."""
+        given out again after ``EXPIRY_RETRY_MS`` until its revoke is applied."""
         assert self.primary, "I15: only the sequencer expires"  # I15
         found: list[int] = []
         heap, leases = self._deadlines, self._leases
@@ -250,8 +247,8 @@ class Lessor:
         return found
 
     def due_checkpoints(self, now_ms: int, limit: int = EXPIRY_SCAN_LIMIT) -> list[tuple[int, int]]:
-        """``(lease, remaining_s)`` to be logged as checkpoints now: of leases with long to live. Of one with
-        less than an interval left it is the last: by that a new sequencer is not further off."""
+        """``(lease, remaining_s)`` to be logged as checkpoints now: of leases with long to live. With less
+        than an interval left it is a lease's last."""
         assert self.primary, "H7: only the sequencer knows the time left"  # H7
         found: list[tuple[int, int]] = []
         heap, leases, interval_ms = self._checkpoints, self._leases, self._checkpoint_interval_ms
@@ -278,20 +275,15 @@ class Lessor:
         return found
 
     def next_deadline(self) -> int:
-        """No :meth:`due` or :meth:`due_checkpoints` finds anything before this time; NEVER if nothing
-        waits."""
+        """:meth:`due` and :meth:`due_checkpoints` find nothing before this time; NEVER if nothing waits."""
         first = self._deadlines[0][0] if self._deadlines else NEVER
         return min(first, self._checkpoints[0][0]) if self._checkpoints else first
 
     def time_to_live(self, lease: int, now_ms: int) -> tuple[int, int] | None:
-        """``(seconds left, rounded down; granted TTL)``; None if there is no such lease. As with etcd, whose
-        clock is finer, less than all is left from the first moment on."""
+        """``(seconds left, rounded down; granted TTL)``; None if there is no such lease. As with etcd's finer
+        clock, less than all is left from the start."""
         assert self.primary, "H7: only the sequencer knows"  # H7
         entry = self._leases.get(lease)
         if entry is None:
             return None
         return max(entry.deadline_ms - now_ms - 1, 0) // 1000, entry.ttl_s
-
-    def statistics(self) -> dict[str, int]:
-        """Sizes, for metrics."""
-        return {"leases": len(self._leases), "deadlines": len(self._deadlines)}

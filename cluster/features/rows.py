@@ -1,13 +1,12 @@
-"""Rows of a feature in the log and in the state: what most features need of storage.
+"""Rows of a feature in the log and in the state.
 
-A ROWS item holds the *effect* of one request: which rows of one feature are written or deleted. Whoever
-applies it decides nothing, so a replica that does not know the feature keeps its rows all the same. The body
-is::
+A ROWS item holds the *effect* of one request: which rows of one feature are written or deleted. A replica
+that does not know the feature keeps its rows all the same. The body is::
 
     feature u8 | version u8 | (name length u32 | value length u32, or DELETED | name | value) ...
 
-A feature's number is frozen. The version is the form of this body: an item of another one is not sound,
-which every replica of this program finds alike (``cluster.sound``, decision 54).
+A feature's number is frozen. The version is the form of this body: an item of another version is not sound at
+any replica of this program (``cluster.order.sound``, decision 54).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Row = tuple[bytes, bytes | None]  # name, value; None: deleted
 
 
 class RowsOf(IntEnum):
-    """Who owns the rows. Numbers are never reused."""
+    """Which feature the rows are of. Numbers are never reused."""
 
     AUTH = 1
     V2 = 2

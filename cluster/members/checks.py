@@ -1,14 +1,13 @@
-"""Whether a wish for members is granted, and what it makes of the table: etcd's rules, in etcd's order. Pure.
+"""Whether a wish for members is granted, and what it makes of the table: etcd's rules, in etcd's order.
 
-Two kinds of rules. Those of the table: no ID or peer URL twice, only a learner is promoted, not too many
-learners. And, with ``--strict-reconfig-check``, those that keep the quorum: enough members have started,
-and who leads has been connected to enough of them for a while. A host counts as started once it has
-published its name and votes in every group; as connected if every group's leader hears it, too. The table
-alone tells what is wished for: a voter there catches up as a learner first.
+Rules of the table: no ID or peer URL twice, only a learner is promoted, not too many learners. Rules of
+``--strict-reconfig-check`` keep the quorum: enough members have started, and the leader has been connected to
+enough of them for a while. A host has started once it has published its name and votes in every group. It is
+connected if every group's leader hears it, too. A voter of the table that does not vote yet catches up as a
+learner first.
 
-Whoever is added counts as away until he comes, a learner too: those that are connected have to be a majority
-with him. So it is in the newest releases of etcd 3.5 and 3.6 (its issue 21640). Before, one voter that was
-away kept anybody from being added.
+A host that is added counts as away until it comes, a learner too: the connected hosts have to be a majority
+with it, as in the newest etcd 3.5 and 3.6 (its issue 21640).
 """
 
 from __future__ import annotations
@@ -65,17 +64,17 @@ def add(table: Table, facts: Facts, urls: Sequence[str], learner: bool, now_s: i
 
 
 def remove(table: Table, facts: Facts, member_id: int) -> Host:
-    """What becomes of a host by a MemberRemove. EtcdError."""
+    """The host after a MemberRemove. EtcdError."""
     host = table.hosts.get(member_id)
     voters = _voters(table)
     left = [other for other in voters if other.member_id != member_id]
-    # strict or not: somebody who votes has to be left, or nobody has the data (etcd's process panics)
+    # strict or not: a voter has to be left, or the data are lost (etcd's process panics)
     if not _started(left, facts) and host in voters:
         raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
     if facts.strict and not (host is not None and host.learner and not host.removed):
         if _started(left, facts) < len(left) // 2 + 1:
             raise EtcdError(errors.MEMBER_NOT_ENOUGH_STARTED)
-        # one that is down is in nobody's quorum, nor is one that does not vote yet
+        # a host that is down, or does not vote yet, is in no quorum
         counts = facts.connected_s(member_id) > 0 and facts.votes(member_id)
         up = counts or facts.alive(member_id)
         if up and _connected(voters, facts) - counts < 1 + (len(voters) - 1) // 2:
@@ -84,14 +83,14 @@ def remove(table: Table, facts: Facts, member_id: int) -> Host:
 
 
 def update(table: Table, member_id: int, urls: Sequence[str]) -> Host:
-    """What becomes of a host by a MemberUpdate. EtcdError."""
+    """The host after a MemberUpdate. EtcdError."""
     new = replace(_known(table, member_id), peer_urls=checked_urls(urls))
     _free(table, new)
     return new
 
 
 def promote(table: Table, facts: Facts, member_id: int) -> Host:
-    """What becomes of a learner by a MemberPromote. EtcdError."""
+    """The host after a MemberPromote. EtcdError."""
     host = _known(table, member_id)
     if host.learner and facts.match(member_id) < _READY:
         raise EtcdError(errors.LEARNER_NOT_READY)

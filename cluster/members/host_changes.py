@@ -2,20 +2,19 @@
 (H12, I21).
 
 A host has a replica in the group of every shard, so that one change of hosts is one change in each group.
-What goes wrong if groups do as they please: host B leads shard s, C's node of s is down; B is removed from
-group 0 first and gets no feed any more; s then has no quorum that could remove B until C is back, and if C's
-node is lost, never. So
+Without rules: host B leads shard s, C's node of s is down; B is removed from group 0 first and gets no feed
+any more. Then s has no quorum that could remove B until C is back, and if C's node is lost, never. So
 
 * a host joins group 0 first: its feed is there before the first entry that has to be put in order. It leaves
   group 0 last. A host outside of group 0 is a voter nowhere;
 * the next change of hosts begins when every group has committed the last one: no two groups are further apart
-  than one change, whoever has to take over;
-* a group carries out only what the table says that its leader has applied, and what those can commit whom
-  that leader hears;
+  than one change, under every leader;
+* a group carries out only what its leader has applied of the table, and what the voters that its leader hears
+  can commit;
 * a leader is not removed: it hands over first. Within a group Raft goes one step at a time
   (``cluster.raft``).
 
-Pure decisions; who carries them out (``node.members``, and the simulator) says what each group has committed.
+``node.members`` and the simulator carry the changes out and say what each group has committed.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from cluster.raft import Configuration
 
 
 class Kind(IntEnum):
-    """What is to become of a host."""
+    """The wanted state of a host."""
 
     ADD = 1  # as a learner: it receives everything and counts for nothing
     PROMOTE = 2  # to a voter, once it has caught up in every group
@@ -64,8 +63,8 @@ class HostChange:
 
 
 def wanted(change: HostChange, host: Host | None) -> bool:
-    """Whether a group may carry it out, by the row that its leader has applied. One that lags behind waits;
-    one that was asked long ago, by a leader that is none any more, finds that nobody wants it."""
+    """Whether a group may carry it out, by the row that its leader has applied. A leader that lags behind
+    waits; a request of a former leader may no longer be wanted."""
     if host is None:
         return False
     if change.kind == Kind.REMOVE:
@@ -74,8 +73,8 @@ def wanted(change: HostChange, host: Host | None) -> bool:
 
 
 def can_commit(target: Configuration, heard: Collection[int]) -> bool:
-    """Whether those of its voters that are heard can commit it. It is not begun before: a group which waits
-    for it has lost its quorum, where with the configuration before it may have one."""
+    """Whether the voters that are heard can commit it. It is not begun before: a group that waits for it has
+    lost its quorum, where with the configuration before it may have one."""
     return len(target.voters.intersection(heard)) >= target.quorum()
 
 

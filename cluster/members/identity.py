@@ -1,5 +1,4 @@
-"""Member and cluster IDs, computed as etcd computes them: every host of a new cluster arrives at the same
-ones."""
+"""Member and cluster IDs, computed as etcd does: every host of a new cluster arrives at the same ones."""
 
 from __future__ import annotations
 
@@ -8,8 +7,7 @@ from hashlib import sha1
 
 
 def member_id(peer_urls: Iterable[str], token: str) -> int:
-    """The ID of a member of a cluster that bootstraps with ``token`` (the discovery URL, where one is
-    used)."""
+    """The ID of a member of a cluster that bootstraps with ``token`` (or its discovery URL)."""
     return _first_eight("".join(sorted(peer_urls)) + token)
 
 

@@ -1,7 +1,7 @@
 """What a data directory began with: nothing, or a backup. Hosts of different origins are no cluster, whatever
 their IDs say: their states differ below the log that they would share.
 
-A hello between replicas carries the sender's origin, so it is compared before any frame of Raft is taken. A
+A hello between replicas carries the sender's origin, which is compared before any frame of Raft is taken. A
 directory that an older version made has none, and goes with any. Directories that began with nothing go with
 each other: the order's first record says how their store is laid out.
 """
@@ -27,7 +27,7 @@ class Origin:
 
     @classmethod
     def parse(cls, text: str, shards: int, depth: int) -> Origin | None:
-        """As an identity or an answer of a member has it; None: it says nothing of it. ValueError."""
+        """Of an identity or an answer of a member; None: it says nothing of it. ValueError."""
         if not text:
             return None
         if text == NEW:
@@ -44,7 +44,6 @@ class Origin:
         return cls(*_FRAME.unpack(data)[1:])
 
     def encode(self) -> bytes:
-        """For the wire."""
         return _FRAME.pack(_MARK, self.backup, self.shards, self.depth)
 
     def differs(self, other: Origin) -> bool:

@@ -1,13 +1,12 @@
-"""Who belongs to the cluster: a table folded from the order, and what each host wants to become.
+"""The members of the cluster: a table folded from the order, with the wanted state of each host.
 
 Every row is absolute: a host as it is from one item of the order log on (``records.Item.HOST``). The table
-begins with the hosts that this host was made with (its seed), and rows replace them; rows are never
-deleted, so replicas with different seeds of one cluster come to the same table. A host that is removed
-keeps its row: its ID never comes back, and its address stays known until every group has let it go.
+begins with the hosts that this host was made with (its seed), and rows replace them. Rows are never deleted,
+so replicas with different seeds of one cluster come to the same table. A host that is removed keeps its row:
+its ID never comes back, and its address stays known until every group has dropped it.
 
-Whoever needs the members subscribes; nothing reads a list that was frozen at the start. Names and client
-URLs of hosts that run are published apart (``records.Item.PUBLISH``): a host without a published name has
-not started yet.
+Names and client URLs of running hosts are published apart (``records.Item.PUBLISH``): a host without a
+published name has not started yet.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Host:
 
     @classmethod
     def decode(cls, data: bytes) -> Host:
-        """What :meth:`encode` made. ValueError otherwise."""
+        """ValueError: it is damaged."""
         try:
             member = rpc_pb2.Member.FromString(data[1:])
         except DecodeError as e:
@@ -55,7 +54,7 @@ class Host:
 
     @property
     def peer(self) -> Peer:
-        """How it is reached. Port 0 where its URL does not say: nobody can connect there."""
+        """How it is reached. Port 0 where its URL does not say."""
         address, port = "", 0
         with contextlib.suppress(ValueError, IndexError):
             address, port = peer_address(self.peer_urls[0])
@@ -69,8 +68,7 @@ class Host:
 
 
 class Table:
-    """Of one process. ``seed``: the hosts it was made with; ``rows``: what its state holds of later
-    changes."""
+    """Of one process. ``seed``: the hosts it was made with; ``rows``: later changes of its state."""
 
     def __init__(self, seed: Iterable[Peer], rows: Iterable[bytes] = ()) -> None:
         self._seed = {peer.member_id: (Host.of(peer), peer) for peer in seed}
@@ -80,7 +78,7 @@ class Table:
         self._load(rows)
 
     def subscribe(self, changed: Callable[[], None]) -> None:
-        """Call ``changed`` whenever the table is another one."""
+        """Call ``changed`` after each change of the table."""
         self._told.append(changed)
 
     def _load(self, rows: Iterable[bytes]) -> None:
@@ -108,7 +106,7 @@ class Table:
         self._changed(before)
 
     def follow(self, hosts: Iterable[Host]) -> None:
-        """Another process has told the whole table (:func:`encode_all`)."""
+        """Another process has sent the whole table (:func:`encode_all`)."""
         before = self.hosts
         self.hosts = {host.member_id: host for host in hosts}
         self._changed(before)
@@ -128,7 +126,7 @@ class Table:
 
     @property
     def members(self) -> list[Host]:
-        """Those that belong to the cluster, by ID."""
+        """The hosts that belong to the cluster, by ID."""
         return [host for _, host in sorted(self.hosts.items()) if not host.removed]
 
     @property
@@ -137,7 +135,7 @@ class Table:
         return tuple(self.peer(host.member_id) for host in self.members)
 
     def peer(self, member_id: int) -> Peer:
-        """How a host is reached, one that was removed too. KeyError: nobody knows it."""
+        """How a host is reached, a removed one too. KeyError: it is unknown."""
         host = self.hosts[member_id]
         seed = self._seed.get(member_id)
         # a seed may name the address otherwise than its URL does
@@ -145,7 +143,7 @@ class Table:
 
     @property
     def former(self) -> list[int]:
-        """IDs of those that were removed."""
+        """IDs of removed hosts."""
         return sorted(i for i, host in self.hosts.items() if host.removed)
 
     def listed(self, published: Mapping[int, bytes]) -> list[rpc_pb2.Member]:
@@ -168,7 +166,7 @@ class Table:
         return host is not None and host.removed
 
     def learner(self, member_id: int) -> bool:
-        """Whether it is to stay a learner until somebody promotes it."""
+        """Whether it is to stay a learner until it is promoted."""
         host = self.hosts.get(member_id)
         return host is not None and host.learner
 

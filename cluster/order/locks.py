@@ -1,14 +1,10 @@
-"""A shard leader's one lock table: first come, first served among those that conflict (C5).
+"""A shard leader's one lock table: first come, first served among conflicting entries (C5).
 
-Three things queue here: *prepares* of transactions over several shards (until the sequencer decides),
-requests that *wait* for something pending to be applied (H14), and requests that came behind either. An entry
-becomes active when nothing before it conflicts with it any more; it stays in its place while it is active.
+Entries are *prepares* (until the sequencer decides), requests that wait for something pending (H14), and
+requests behind either. An entry is active once nothing before it conflicts with it; it keeps its place.
 
-A prepare never waits, directly or through requests queued before it, for another attempt's undecided
-prepare: it is refused, naming that attempt (H6, I12). What a granted lock waits for is then only cuts, and
-no cycle can form.
-
-The table is empty almost always; nothing but a truth test is spent on it then.
+A prepare never waits, directly or through requests queued before it, for another attempt's undecided prepare:
+it is refused, naming that attempt (H6, I12). So a granted lock waits for cuts only, and no cycle can form.
 """
 
 from __future__ import annotations
@@ -24,7 +20,7 @@ P = TypeVar("P")
 
 
 class Queued(Generic[P]):
-    """One entry: a prepare (``attempt``) or a waiting request. ``payload`` is the owner's."""
+    """A prepare (``attempt``) or a waiting request. ``payload`` is the owner's."""
 
     __slots__ = ("active", "attempt", "footprint", "payload")
 
@@ -36,16 +32,12 @@ class Queued(Generic[P]):
 
 
 class Refused(Exception):
-    """A prepare would wait for an undecided one."""
-
     def __init__(self, holder: Attempt) -> None:
         super().__init__(holder)
         self.holder = holder
 
 
 class LockTable(Generic[P]):
-    """Entries in order of arrival."""
-
     def __init__(self) -> None:
         self._entries: dict[Queued[P], None] = {}
         self._attempts: dict[Attempt, Queued[P]] = {}
@@ -64,11 +56,9 @@ class LockTable(Generic[P]):
         return len(self._attempts) < len(self._entries)
 
     def conflicts(self, footprint: Footprint) -> bool:
-        """Whether a newcomer would have to queue."""
         return self._overlaps.meets(footprint)
 
     def locks(self, footprint: Footprint) -> bool:
-        """Whether an attempt holds any of it."""
         return self._overlaps.meets(footprint) and any(
             e.active and e.footprint.conflicts(footprint) for e in self._attempts.values())
 
@@ -80,7 +70,7 @@ class LockTable(Generic[P]):
         return entry
 
     def prepare(self, attempt: Attempt, footprint: Footprint, payload: P) -> Queued[P]:
-        """Queue a prepare, active at once if nothing before it conflicts. Refused: see above."""
+        """Queue a prepare, active at once if nothing before it conflicts. Refused: see the module."""
         entry = Queued(footprint, payload, attempt)
         if self._overlaps.meets(footprint):
             holder = self._undecided_before(footprint)
@@ -100,7 +90,7 @@ class LockTable(Generic[P]):
         self._waiting += not entry.active
 
     def _undecided_before(self, footprint: Footprint) -> Attempt | None:
-        """The prepare that a newcomer of this footprint would wait for, through whatever is queued."""
+        """The prepare that a newcomer would wait for, through whatever is queued."""
         blocked = [footprint]
         for entry in reversed(self._entries):
             if any(entry.footprint.conflicts(f) for f in blocked):
@@ -110,17 +100,14 @@ class LockTable(Generic[P]):
         return None
 
     def find(self, attempt: Attempt) -> Queued[P] | None:
-        """The prepare of this attempt, None if it holds nothing here."""
         return self._attempts.get(attempt)
 
     def remove(self, entry: Queued[P]) -> None:
-        """A request is done with: run, or given up."""
         assert entry.attempt is None, f"I11: the lock of {entry.attempt} does not end as a request does"
         self._remove(entry)
 
     def unlock(self, entry: Queued[P]) -> None:
-        """A prepare is done with: its multi was applied, its attempt released, a later sequencer's record
-        applied (I11); or it was refused after all, before it was granted."""
+        """A prepare is done with (I11: multi, release, a later sequencer's record), or refused ungranted."""
         self._remove(entry)
 
     def _remove(self, entry: Queued[P]) -> None:
@@ -131,18 +118,15 @@ class LockTable(Generic[P]):
             del self._attempts[entry.attempt]
 
     def widen(self, entry: Queued[P], footprint: Footprint) -> None:
-        """It turned out to touch more."""
         self._overlaps.remove(entry.footprint)
         entry.footprint = footprint
         self._overlaps.add(footprint)
 
     def suspend(self, entry: Queued[P]) -> None:
-        """An active one must wait after all."""
         self._waiting += entry.active
         entry.active = False
 
     def activate(self) -> list[Queued[P]]:
-        """The entries that nothing before them holds up any more, newly, in order."""
         if not self._waiting:
             return []
         fresh = []

@@ -10,12 +10,12 @@ items. The revision is a pure fold over it (I5):
 * a multi adds 1 for each of its groups (one group is one atomic change; a transaction has one, a batch of
   expired leases one per lease that has keys).
 
-Every field is absolute, never a difference, so a record means the same whoever folds it (H15). A cut names
-for each shard ``(index, term of the entry there, cumulative count up to it)``: a node applies it only when
-its own entry at that index has that term, which by log matching proves the whole prefix (H3, C6).
+Every field is absolute, never a difference, so a record means the same in every fold (H15). A cut names for
+each shard ``(index, term of the entry there, cumulative count up to it)``: a node applies it only when its
+own entry at that index has that term, which by log matching proves the whole prefix (H3, C6).
 
-A node of shard s needs not shard 0's values: it is fed a *projection* of each record, in which own effects
-have become their number (D9). Projections need no state, so any host's node 0 can serve any record.
+A node of another shard is fed a *projection* of each record, in which shard 0's effects have become their
+number (D9). Projections need no state, so any host's node 0 can serve any record.
 
 Items, little-endian (``cluster.effects.records`` has the frame ``kind u8 | length u32 | body``)::
 
@@ -24,7 +24,9 @@ Items, little-endian (``cluster.effects.records`` has the frame ``kind u8 | leng
             (shard u16 | term u64) ...  participants, ascending
             (group u16 | shard u16 | sub u32 | length u32 | items) ...   in the order of the changes
     SKIP    n u64       never logged: n revisions of shard 0's own effects (in projections), or of an item
-                        that nobody can apply (``cluster.order.sound``)
+                        that cannot be applied (``cluster.order.sound``)
+    PASSED  first u64 | revision u64 | (as of CUT) ...      never logged: the records from ``first`` on, up to
+                        this one, did nothing in a shard, and left the fold so (``cluster.order.passing``)
 """
 
 from __future__ import annotations
@@ -42,21 +44,19 @@ MULTI_HEAD = struct.Struct("<QQHH")
 PARTICIPANT = struct.Struct("<HQ")
 PART_HEAD = struct.Struct("<HHII")
 _SKIP = struct.Struct("<Q")
+PASSED_HEAD = struct.Struct("<QQ")
 CUT_SIZE = _CUT.size
 _COUNT = struct.Struct("<Q")
-_CONTROL = frozenset(
-    (
-        Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
-        Item.INCARNATION, Item.ALARM, Item.ROWS, Item.HOST,
-    )
-)
+_CONTROL = frozenset((
+    Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
+    Item.INCARNATION, Item.ALARM, Item.ROWS, Item.HOST))
 _OF_SHARD_0 = frozenset(bytes((feature,)) for feature in OF_SHARD_0)
 # what is no effect of shard 0's own
-_ORDERING = _CONTROL | {Item.CUT, Item.MULTI, Item.SKIP, Item.PUBLISH, Item.DOWNGRADE}
+_ORDERING = _CONTROL | {Item.CUT, Item.MULTI, Item.SKIP, Item.PASSED, Item.PUBLISH, Item.DOWNGRADE}
 
 
 class Attempt(NamedTuple):
-    """The name of one try of a transaction over several shards; never reused (H5). Ordered by age."""
+    """One try of a transaction over several shards; never reused (H5). Ordered by age."""
 
     term: int  # of the sequencer
     number: int
@@ -72,8 +72,6 @@ class Cut:
 
 
 class Part(NamedTuple):
-    """What a multi does in one shard, at one of its revisions."""
-
     group: int
     shard: int
     sub: int  # place of its first change among the changes of the revision
@@ -81,8 +79,6 @@ class Part(NamedTuple):
 
 
 class Multi(NamedTuple):
-    """A transaction over several shards, as logged."""
-
     attempt: Attempt
     groups: int  # revisions that it takes
     participants: dict[int, int]  # shard -> term of the leader whose word it rests on (I10)
@@ -94,21 +90,16 @@ def _pack_cut(shard: int, cut: Cut) -> bytes:
 
 
 def encode_cut(cuts: Mapping[int, Cut]) -> bytes:
-    """A cut item."""
     body = b"".join([_pack_cut(s, cuts[s]) for s in sorted(cuts)])
     return ITEM.pack(Item.CUT, len(body)) + body
 
 
 def encode_multi(multi: Multi) -> bytes:
-    """A multi item."""
     attempt, groups, participants, parts = multi
-    body = b"".join(
-        (
-            MULTI_HEAD.pack(*attempt, groups, len(participants)),
-            *(PARTICIPANT.pack(s, participants[s]) for s in sorted(participants)),
-            *(PART_HEAD.pack(p.group, p.shard, p.sub, len(p.items)) + p.items for p in parts),
-        )
-    )
+    body = b"".join((
+        MULTI_HEAD.pack(*attempt, groups, len(participants)),
+        *(PARTICIPANT.pack(s, participants[s]) for s in sorted(participants)),
+        *(PART_HEAD.pack(p.group, p.shard, p.sub, len(p.items)) + p.items for p in parts)))
     return ITEM.pack(Item.MULTI, len(body)) + body
 
 
@@ -156,12 +147,11 @@ def decode_multi(data: bytes, pos: int, end: int) -> Multi:
 
 
 def entry(count: int, record: bytes) -> bytes:
-    """The data of a log entry of a shard other than 0: its effects behind the cumulative count up to it."""
+    """The data of a log entry of a shard other than 0: the cumulative count up to it, and its effects."""
     return _COUNT.pack(count) + record
 
 
 def entry_count(data: bytes) -> int:
-    """The cumulative count that a shard's entry carries."""
     return int(_COUNT.unpack_from(data)[0])
 
 
@@ -169,12 +159,23 @@ ENTRY_ITEMS = _COUNT.size  # where the items of such an entry begin
 
 
 def skip(revisions: int) -> bytes:
-    """An item that takes revisions and changes nothing."""
     return ITEM.pack(Item.SKIP, _SKIP.size) + _SKIP.pack(revisions)
 
 
+def encode_passed(first: int, revision: int, cuts: Mapping[int, Cut]) -> bytes:
+    """An item that says where the fold stands after records that did nothing in a shard."""
+    body = PASSED_HEAD.pack(first, revision) + b"".join([_pack_cut(s, cuts[s]) for s in sorted(cuts)])
+    return ITEM.pack(Item.PASSED, len(body)) + body
+
+
+def passed_from(record: bytes) -> int | None:
+    """The first of the earlier records that a projection stands for, too; None: there are none."""
+    if len(record) < ITEM.size + PASSED_HEAD.size or record[0] != Item.PASSED:
+        return None
+    return int(PASSED_HEAD.unpack_from(record, ITEM.size)[0])
+
+
 def revisions_of(data: bytes, kind: int, pos: int, end: int) -> int:
-    """How many revisions an own effect takes."""
     if kind <= Item.DELETE or kind in (Item.PUT_REF, Item.DELETE_RANGE, Item.TXN_LONG):
         return 1
     if kind in (Item.PUTS, Item.PUTS_LATER):
@@ -189,12 +190,10 @@ def revisions_of(data: bytes, kind: int, pos: int, end: int) -> int:
 
 
 def count_revisions(data: bytes, pos: int = 0) -> int:
-    """How many revisions the effects of a shard's record take."""
     return sum(revisions_of(data, kind, at, to) for kind, at, to in items(data, pos))
 
 
 def _project_multi(data: bytes, pos: int, end: int, shard: int) -> bytes:
-    """A multi with the parts of one shard."""
     at = pos + MULTI_HEAD.size + PARTICIPANT.size * int(MULTI_HEAD.unpack_from(data, pos)[3])
     pieces = [data[pos:at]]
     while at < end:
@@ -210,13 +209,11 @@ def _project_multi(data: bytes, pos: int, end: int, shard: int) -> bytes:
 
 
 def _is_of_shard_0(data: bytes, kind: int, pos: int) -> bool:
-    """Whether an item that changes no key is no other shard's affair."""
     return kind == Item.ROWS and data[pos : pos + 1] in _OF_SHARD_0
 
 
 def project(data: bytes, shard: int) -> bytes:
-    """What a node of ``shard`` (not 0) needs of an order record: order, cuts, its own parts, control
-    items."""
+    """What a node of another shard needs of an order record: order, cuts, its own parts, control items."""
     out: list[bytes] = []
     skipped = 0
     for kind, pos, end in items(data):
@@ -260,8 +257,6 @@ class Change(NamedTuple):
 
 
 class Control(NamedTuple):
-    """Step: an item that changes no key."""
-
     item: bytes
     revision: int
 
@@ -272,18 +267,14 @@ Step = Entries | Change | Control
 class Fold:
     """What the order log says up to a place: the revision, and ``C_s`` of every shard (I5, I19)."""
 
-    __slots__ = ("concerned", "concerns_all", "cuts", "revision")
-
     def __init__(self, revision: int = 1, cuts: Mapping[int, Cut] | None = None) -> None:
         self.revision = revision
         self.cuts: dict[int, Cut] = dict(cuts or {})
-        # what was taken since the owner looked: shards that it cuts or that take part in a multi; a control
-        # item is for all
+        # since the owner looked: shards that were cut or took part in a multi; a control item is for all
         self.concerned: set[int] = set()
         self.concerns_all = False
 
     def copy(self) -> Fold:
-        """An independent fold at the same place."""
         return Fold(self.revision, self.cuts)
 
     def cut(self, shard: int) -> Cut:
@@ -291,11 +282,7 @@ class Fold:
         return self.cuts.get(shard, _NO_CUT)
 
     def take(self, data: bytes, shard: int) -> list[Step]:
-        """Fold one record (or its projection for ``shard``): what a node of ``shard`` has to do for it, in
-        order.
-
-        The fold stands after the whole record then: a record becomes visible as a whole.
-        """
+        """Fold one record (or its projection) as a whole. Returns what a node of ``shard`` has to do."""
         steps: list[Step] = []
         # a run of shard 0's own effects is one step: each gets the next revision
         own, own_end, own_revision = -1, 0, 0
@@ -316,6 +303,8 @@ class Fold:
                 self._take_multi(data, pos, end, shard, steps)
             elif kind == Item.SKIP:
                 self.revision += revisions_of(data, kind, pos, end)
+            elif kind == Item.PASSED:
+                self._take_passed(data, pos, end, shard)
             else:
                 steps.append(Control(data[pos - ITEM.size : end], self.revision))
                 self.concerns_all = self.concerns_all or not _is_of_shard_0(data, kind, pos)
@@ -323,6 +312,16 @@ class Fold:
         if own >= 0:
             steps.append(Change(data[own:own_end], own_revision, None))
         return steps
+
+    def _take_passed(self, data: bytes, pos: int, end: int, shard: int) -> None:
+        # absolute: a replica that has applied some of these records goes on from there
+        _, revision = PASSED_HEAD.unpack_from(data, pos)
+        assert revision >= self.revision, f"I4: revision {revision} is passed on to after {self.revision}"
+        self.revision = revision
+        for s, new in decode_cut(data, pos + PASSED_HEAD.size, end):
+            assert s != shard, "a cut of the shard itself is not passed over"
+            if new.index > self.cut(s).index:
+                self.cuts[s] = new
 
     def _take_cut(self, data: bytes, pos: int, end: int, shard: int, steps: list[Step]) -> None:
         for s, new in decode_cut(data, pos, end):
@@ -338,7 +337,7 @@ class Fold:
             self.concerned.add(s)
 
     def _take_multi(self, data: bytes, pos: int, end: int, shard: int, steps: list[Step]) -> None:
-        # read as it lies (see decode_multi): every host's node 0 does so once a multi, the sequencer's twice
+        # read in place, not by decode_multi: every host's node 0 does so once a multi, the sequencer's twice
         term, number, groups, count = MULTI_HEAD.unpack_from(data, pos)
         attempt = Attempt(term, number)
         pos += MULTI_HEAD.size
@@ -347,8 +346,7 @@ class Fold:
             s, leader_term = PARTICIPANT.unpack_from(data, pos)
             pos += PARTICIPANT.size
             assert self.cut(s).term == leader_term, (
-                f"I10: multi {attempt} rests on term {leader_term} of shard {s}"
-            )
+                f"I10: multi {attempt} rests on term {leader_term} of shard {s}")
             takes_part = takes_part or s == shard
             self.concerned.add(s)
         while pos < end:
@@ -365,14 +363,11 @@ class Fold:
         self.revision += groups
 
     def encode(self) -> bytes:
-        """For storage, in the batch of the data it describes."""
         return struct.pack("<Q", self.revision) + b"".join(
-            [_pack_cut(s, self.cuts[s]) for s in sorted(self.cuts)]
-        )
+            [_pack_cut(s, self.cuts[s]) for s in sorted(self.cuts)])
 
     @classmethod
     def decode(cls, data: bytes) -> Fold:
-        """What :meth:`encode` made."""
         return cls(struct.unpack_from("<Q", data)[0], dict(decode_cut(data, 8, len(data))))
 
     def __eq__(self, other: object) -> bool:

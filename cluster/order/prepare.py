@@ -8,7 +8,8 @@ record       from, to                when lost
 ===========  ======================  =====================================================================
 PREPARE      sequencer -> leader     sent again every few heartbeats until answered or given up
 (answer OK)  GRANT                   the next PREPARE is answered again
-(answer)     REFUSED, NOT_LEADER     likewise
+(answer)     LOCKED, NOT_LEADER      likewise; LOCKED names the attempt that is in the way, or this one: it
+                                     was sent before this leader's term, and is to be sent again
 RELEASE      sequencer -> leader     the leader asks (QUERY) about a lock held for long
 QUERY        leader -> sequencer     asked again
 (answer OK)  FATE: release once you  asked again
@@ -32,8 +33,12 @@ from cluster.pb import rpc_pb2 as pb
 
 _U32 = struct.Struct("<I")
 _ATTEMPT = struct.Struct("<QQ")
-# attempt, floor: attempt numbers of this term up to it are finished; applied order
+# attempt, floor: attempt numbers of this term up to it are finished; applied order; number of touches
 _PREPARE = struct.Struct("<QQQQQ")
+_U64 = struct.Struct("<Q")
+_COUNT_AT = 32  # the number of touches
+PREPARE_SAYS_WHEN = 9  # version of links from which on a prepare says when it was sent
+_SENT_AT = 1 << 63  # a bit of that number: the order index at which it is sent follows
 _RANGE = struct.Struct("<QBII")  # revision to read at (0 latest), flags, key length, end length
 REPORT = struct.Struct("<HQQQQ")  # shard, index, term, count, applied order index
 FATE = struct.Struct("<Q")  # order index of the attempt's multi, 0: it has and will have none
@@ -45,8 +50,7 @@ Row = tuple[bytes, bytes]  # key, KeyValue in wire form
 
 @dataclass(slots=True)
 class Touch:
-    """One range of a transaction in a shard: read (and written, with the flag) at a revision (0: the
-    latest)."""
+    """One range of a transaction in a shard: read, and perhaps written, at a revision (0: the latest)."""
 
     key: bytes
     range_end: bytes
@@ -70,9 +74,11 @@ class Prepare:
     named: list[int] = field(default_factory=list)
     # Compare messages of ranges, to be decided for the shard's own keys
     compares: list[Any] = field(default_factory=list)
+    # the last order index that was logged when this was sent: no multi up to there is this attempt's. None:
+    # a sequencer of an older version does not say
+    sent_at: int | None = None
 
     def footprint(self) -> Footprint:
-        """As the lock table sees it."""
         found = Footprint()
         for touch in self.touches:
             (found.writes if touch.write else found.reads).append((touch.key, touch.range_end))
@@ -92,13 +98,18 @@ class Prepare:
             parts += (_U32.pack(len(body)), body)
         parts.append(struct.pack(f"<I{len(self.leases)}q", len(self.leases), *self.leases))
         parts.append(struct.pack(f"<{len(self.named)}q", *self.named))
-        return b"".join(parts)
+        body = b"".join(parts)
+        return body if self.sent_at is None else sent_at(body, self.sent_at)
 
     @classmethod
     def decode(cls, data: bytes) -> Prepare:
-        """ValueError, struct.error or DecodeError if it is cut short or none."""
+        """ValueError, struct.error or DecodeError if it is malformed."""
         term, number, floor, order_index, count = _PREPARE.unpack_from(data)
         pos = _PREPARE.size
+        at = None
+        if count & _SENT_AT:
+            (at,) = _U64.unpack_from(data, pos)
+            count, pos = count ^ _SENT_AT, pos + _U64.size
         touches = []
         for _ in range(count):
             revision, flags, key_len, end_len = _RANGE.unpack_from(data, pos)
@@ -117,14 +128,18 @@ class Prepare:
         (count,) = _U32.unpack_from(data, pos)
         leases = list(struct.unpack(f"<{(len(data) - pos - 4) // 8}q", data[pos + 4 :]))
         return cls(
-            Attempt(term, number), floor, order_index, touches, leases[:count], leases[count:], compares
-        )
+            Attempt(term, number), floor, order_index, touches, leases[:count], leases[count:], compares, at)
+
+
+def sent_at(body: bytes, order_index: int) -> bytes:
+    """A PREPARE with :attr:`Prepare.sent_at`: only on links of :data:`PREPARE_SAYS_WHEN`."""
+    (count,), rest = _U64.unpack_from(body, _COUNT_AT), body[_PREPARE.size :]
+    return b"".join((body[:_COUNT_AT], _U64.pack(count | _SENT_AT), _U64.pack(order_index), rest))
 
 
 @dataclass(slots=True)
 class Grant:
-    """What the leader of ``term`` read under the lock: rows per touch, keys per lease, a verdict per
-    compare."""
+    """What the leader of ``term`` read under the lock: rows by touch, keys by lease, verdicts by compare."""
 
     term: int
     rows: list[list[Row]]
@@ -186,5 +201,4 @@ def encode_attempt(attempt: Attempt) -> bytes:
 
 
 def decode_attempt(data: bytes) -> Attempt:
-    """What :func:`encode_attempt` made."""
     return Attempt(*_ATTEMPT.unpack(data))

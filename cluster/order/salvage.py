@@ -1,21 +1,16 @@
 """What one host can keep of a store whose other hosts are lost (H18): the longest beginning of the order that
 it has whole.
 
-Its copy of the order log may name entries of a shard that its replica of that shard has not, or has otherwise
-(a log's tail need not be committed): a node would wait for them for ever. So the order is kept up to the last
-record before the first cut that the host's own logs do not match in index and in term. A match proves the
-prefix (log matching). What stands behind it is dropped, and said to be; shards' entries behind their last
-kept cut have no place in the order and go with it.
+The order is kept up to the last record before the first cut that the host's own logs do not match in index
+and term: a node would wait for those entries for ever. A match proves the prefix (log matching). Shards'
+entries behind their last kept cut go, too.
 
-A state never goes back. Where a node of this host has applied more of the order than that, the order is kept
-up to there. Entries that are nowhere on this host are then *made up*: they take the revisions that their cut
-says, and change nothing. Every node can then apply what is left.
+A state never goes back: the order is kept as far as any node has applied it. Entries that this host lacks are
+then *made up*: they take the revisions of their cut, and change nothing. A backup may end earlier, at the
+furthest place that every node has reached, or can reach by the logs (:func:`common`) and by files of a shard
+that had no majority (``cluster.order.passing``).
 
-A backup of the host's data directory changes nothing there, so it may end earlier: at the furthest place that
-every node has reached, or can be carried to by the logs (:func:`common`).
-
-Pure. ``--force-new-cluster`` carries it out (``tools.muster.host.identity.forcing``), and the backup
-``node.backup.salvage``; the simulator applies both to what crashes leave on one host.
+``--force-new-cluster`` carries it out (``tools.muster.host.identity.forcing``), and ``node.backup.salvage``.
 """
 
 from __future__ import annotations
@@ -26,6 +21,7 @@ from typing import NamedTuple
 
 from cluster.effects.records import Item, items
 from cluster.order.log import Cut, decode_cut, decode_multi, entry
+from cluster.order.passing import Piece, behind, own_part
 from cluster.raft.types import Entry, EntryKind
 
 Records = Iterable[tuple[int, bytes]]
@@ -40,12 +36,10 @@ class Kept(NamedTuple):
     cut: Cut = Cut()
 
 
-def kept(
-    records: Records, applied: Mapping[int, int], term_at: Callable[[int, int], int | None],
-) -> Kept:
-    """``records``: the host's order records, ascending, each with its index, those that its least node has
-    applied among them; ``applied``: the log index that each shard's state covers; ``term_at(shard, index)``:
-    of the entry in the host's log of the shard, None if there is none."""
+def kept(records: Records, applied: Mapping[int, int], term_at: Callable[[int, int], int | None]) -> Kept:
+    """``records``: the host's order records, ascending, with their indexes, from what its least node has
+    applied; ``applied``: the log index that each shard's state covers; ``term_at(shard, index)``: of the
+    entry in the host's log of the shard, None if there is none."""
     last = 0
     for index, data in records:
         for kind, pos, end in items(data):
@@ -62,11 +56,12 @@ def common(
     records: Callable[[int], Records], begins: int, applied: Mapping[int, int], ordered: Mapping[int, int],
     term_at: Callable[[int, int], int | None],
 ) -> Kept:
-    """The furthest place of the order that the shards named in ``ordered`` have all reached, or can be
-    carried to by the host's own logs: no gap is before it.
+    """The furthest place of the order that the shards named in ``ordered`` have all reached, or can reach by
+    the host's own logs without a gap.
 
     ``records(index)``: the order records from there on; ``begins``: the last one that is no longer kept;
-    ``ordered``: how much of the order each node has applied; the rest as of :func:`kept`."""
+    ``ordered``: how much of the order each node has applied; the rest as of :func:`kept`.
+    """
     least = min(ordered.values())
     if least < begins:
         return Kept(least)  # what carries that node further is not kept any more
@@ -76,14 +71,35 @@ def common(
     return found._replace(order_index=max(least, found.order_index))
 
 
+def common_with_files(
+    records: Callable[[int], Records], begins: int, applied: Mapping[int, int], ordered: Mapping[int, int],
+    term_at: Callable[[int, int], int | None], pieces: Callable[[int], Iterable[Piece]],
+) -> Kept:
+    """As :func:`common`, where files hold for a shard what the order log has dropped: ``pieces(shard)``.
+    Before the log's beginning only the least place is common to all."""
+    least = min(ordered.values())
+    reached = dict(ordered)
+    for shard, index in ordered.items():
+        if index < begins:
+            found = behind(pieces(shard), index, begins)
+            if found is None:
+                return Kept(least)
+            gap = kept([(r.last, own_part(r, shard)) for r in found], applied, term_at)
+            if gap.shard:
+                return gap._replace(order_index=least)
+            reached[shard] = found[-1].last
+    place = common(records, begins, applied, reached, term_at)
+    # what is passed over is passed as a whole
+    whole = all(index >= begins or reached[shard] <= place.order_index for shard, index in ordered.items())
+    return place if whole else place._replace(order_index=least)
+
+
 class CannotBeKept(Exception):
-    """The order as this host has it says of a shard what nobody here can apply."""
+    """The order as this host has it names changes of a shard that this host cannot apply."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """What becomes of the logs of one host."""
-
     order_index: int  # the last record that is kept
     last: dict[int, int]  # shard -> its last entry in order: what is behind it goes
     # shard -> entries that take the place of what it has
@@ -105,6 +121,10 @@ def planned(
                 for shard, cut in decode_cut(data, pos, end):
                     found.terms[shard] = max(found.terms.get(shard, 0), cut.term)
                     if index <= found.order_index and cut.index > applied[shard]:
+                        if cut.index <= found.last[shard]:
+                            raise CannotBeKept(
+                                f"order record {index} names entry {cut.index} of shard {shard}, and records "
+                                f"before it go up to entry {found.last[shard]}")
                         if term_at(shard, cut.index) != cut.term:  # nor will any later one be (log matching)
                             found.made_up.setdefault(shard, []).extend(_made_up(cut, found.last[shard]))
                         found.last[shard] = cut.index
@@ -118,6 +138,5 @@ def planned(
 
 
 def _made_up(cut: Cut, last: int) -> list[Entry]:
-    """Entries behind ``last`` that match a cut and change nothing."""
     made = [Entry(index, cut.term, EntryKind.NOOP, b"") for index in range(last + 1, cut.index)]
     return [*made, Entry(cut.index, cut.term, EntryKind.RECORD, entry(cut.count, b""))]

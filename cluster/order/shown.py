@@ -1,12 +1,8 @@
 """Rows that a transaction over several shards shows, and which decide nothing of what it does.
 
-Where these are many, a shard's leader does not send them with its grant. It pins the state as it is under
-the lock, which is the one before the transaction in all that this touches. When the transaction is in order,
-the sequencer fetches the rows from there, piece by piece: the lock is long gone by then, and neither loop
-has more to do in a turn than one piece.
-
-Pieces are numbered, so that one may be asked for again: the last one is kept until the next is asked for.
-What nobody asks for goes after a while (I23).
+A shard's leader pins many such rows under the lock. When the transaction is in order, the sequencer fetches
+them, piece by piece. Pieces are numbered: the last one is kept until the next is asked for. Rows that nothing
+asks for go after a while (I23).
 """
 
 from __future__ import annotations
@@ -15,13 +11,13 @@ import struct
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
-from cluster.evaluate.replica import LOOK, AppliedState, Pinned
+from cluster.evaluate.overlay import LOOK, AppliedState, Pinned
 from cluster.grain import GRAIN
 from cluster.order.log import Attempt
 from cluster.order.prepare import Row, Touch
 
 MOST = 256  # attempts whose rows a leader pins; others get their grants later
-ENOUGH = 0xFFFFFFFF  # in the place of a piece's number: nobody wants more of them
+ENOUGH = 0xFFFFFFFF  # in the place of a piece's number: no more are wanted
 _ASK = struct.Struct("<QQI")  # attempt, number of the piece
 _PIECE = struct.Struct("<BI")  # whether there is one after it, the touch that its rows are of
 _LENGTH = struct.Struct("<I")
@@ -31,18 +27,16 @@ Piece = tuple[bool, int, list[Row]]
 
 
 def encode_ask(attempt: Attempt, number: int) -> bytes:
-    """Body of SHOWN."""
     return _ASK.pack(*attempt, number)
 
 
 def decode_ask(body: bytes) -> tuple[Attempt, int]:
-    """struct.error if it is none."""
+    """struct.error if it is malformed."""
     term, attempt, number = _ASK.unpack(body)
     return Attempt(term, attempt), number
 
 
 def encode_piece(more: bool, place: int, rows: Sequence[Row]) -> bytes:
-    """The answer."""
     parts = [_PIECE.pack(more, place)]
     pack = _LENGTH.pack
     for key, kv in rows:
@@ -67,7 +61,7 @@ def decode_piece(data: bytes) -> Piece:
 
 
 def few_rows(store: AppliedState, touch: Touch, most: int) -> list[Row] | None:
-    """The rows of a touch; None: they are more than so many, or take a long look."""
+    """The rows of a touch; None: more than ``most``, or they take a long look."""
     found: list[Row] = []
     for row in store.scan(touch.key, touch.range_end, touch.revision, LOOK):
         if len(found) >= most or not row[0]:  # PAUSE
@@ -103,7 +97,7 @@ class _Kept:
 
 
 class ShownRows:
-    """What one node keeps of them. It outlives the leader's term: what is pinned stays as it is."""
+    """One node's pinned rows. They outlive the leader's term."""
 
     def __init__(self) -> None:
         self._kept: dict[Attempt, _Kept] = {}
@@ -113,18 +107,16 @@ class ShownRows:
 
     @property
     def full(self) -> bool:
-        """Whether others have to go first."""
         return len(self._kept) >= MOST
 
     def keep(
         self, attempt: Attempt, store: AppliedState, touches: Sequence[Touch], places: Sequence[int]
     ) -> None:
-        """Pin what these touches show, under the attempt's lock."""
         assert not self.full, "I23: what is pinned is bounded"
         self._kept[attempt] = _Kept(_pieces(store.reader(), [(place, touches[place]) for place in places]))
 
     def piece(self, attempt: Attempt, number: int) -> bytes | None:
-        """The next piece, or the last one again. None: there is no such piece, or it is kept no more."""
+        """The next piece, or the last one again. None: there is no such piece, or it is not kept any more."""
         kept = self._kept.get(attempt)
         if kept is None:
             return None
@@ -138,11 +130,10 @@ class ShownRows:
         return kept.last if number == kept.next - 1 else None
 
     def drop(self, attempt: Attempt) -> None:
-        """Nobody wants them any more."""
         self._kept.pop(attempt, None)
 
     def sweep(self, now: float, limit_s: float, undecided: Container[Attempt]) -> bool:
-        """Drop what nobody has asked for in so long, but for undecided attempts; whether there was any."""
+        """Drop rows not asked for within the limit, but for undecided attempts; returns if there were any."""
         gone = []
         for attempt, kept in self._kept.items():
             if kept.asked_at is None or attempt in undecided:
@@ -154,5 +145,5 @@ class ShownRows:
         return bool(gone)
 
     def clear(self) -> None:
-        """The node stops: let go of the database."""
+        """The node stops: release the database."""
         self._kept.clear()

@@ -1,18 +1,11 @@
-"""What of a record can be applied, judged from its bytes alone, so that all replicas judge alike.
-
-A log holds what some leader wrote. If a mistake of that program wrote what has no meaning, every replica
-would fall over it when it applies it, and again at every start. So records pass through :func:`sound` on
-their way out of a log, before anything folds, projects or applies them:
+"""What of a record can be applied, judged from its bytes alone, so that all replicas judge alike: a
+meaningless record would end every replica, at every start. Records pass through :func:`sound` on their way
+out of a log:
 
 * an item whose *form* is wrong (cut short, lengths that do not add up, a kind that has no place there)
-  changes nothing. It still takes the revisions that its kind stands for, since its leader counted them: a
-  SKIP item takes its place. It is counted as a fault of this program;
-* an item of a kind that is *newer* than this program is not skipped: a program that knows it would apply it,
-  and the replicas would differ. :class:`NewerRecord` ends the node, and says what to do;
-* a sound item that *contradicts the state* breaks an invariant, which ends the node as ever (decision 54).
-
-What a KeyValue holds is nobody's business here: applying cuts and joins it (see
-``node.storage.keys.parse_current``).
+  changes nothing, and is counted as a fault. A SKIP item takes the revisions that its leader counted for it;
+* an item of a *newer* kind is not skipped, lest replicas differ: :class:`NewerRecord` ends the node;
+* a sound item that *contradicts the state* breaks an invariant, which ends the node (decision 54).
 
 Hot path: an item of many puts costs 0.06 us a put, a put in a transaction 0.4 us, any other item 0.6 us.
 """
@@ -22,6 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 
 from google.protobuf.message import DecodeError
 
@@ -39,12 +33,12 @@ from cluster.effects.records import (
     Item,
     key_offset,
 )
-from cluster.evaluate.footprint import inverted
+from cluster.evaluate.spans import inverted
 from cluster.faults import faults
 from cluster.features import rows
 from cluster.features.downgrade import MOST_BYTES
 from cluster.members.table import Host
-from cluster.order.log import CUT_SIZE, MULTI_HEAD, PART_HEAD, PARTICIPANT, skip
+from cluster.order.log import CUT_SIZE, MULTI_HEAD, PART_HEAD, PARTICIPANT, PASSED_HEAD, skip
 from cluster.pb import rpc_pb2
 
 _PUT_BODY = struct.Struct("<IIq")  # of PUT_HEAD, what belongs to the body: key length, head length, lease
@@ -54,18 +48,16 @@ _NEWEST = max(Item)
 
 
 class NewerRecord(Exception):
-    """A record holds an item of a kind that this program does not know: a newer one wrote it. Skipping it
-    would let this replica differ from those that know it."""
+    """A record holds an item of an unknown kind: a newer program wrote it."""
 
     def __init__(self, kind: int) -> None:
         super().__init__(
             f"the log holds an item of kind {kind}, and this version knows none above {_NEWEST:d}: "
-            "a newer version wrote it. Start that version, or a later one, on this host"
-        )
+            "a newer version wrote it. Start that version, or a later one, on this host")
 
 
 class UnsoundItem(ValueError):
-    """An item of a log that nobody can apply; for the log of faults."""
+    """An item of a log that cannot be applied; for the log of faults."""
 
 
 def _sound_put(data: bytes, pos: int, end: int) -> bool:
@@ -73,10 +65,8 @@ def _sound_put(data: bytes, pos: int, end: int) -> bool:
         return False
     key_len, head_len, _ = _PUT_BODY.unpack_from(data, pos)
     return (
-        key_len > 0
-        and key_offset(key_len) + key_len <= head_len < end - pos - _PUT_LEAST
-        and data[pos + _PUT_LEAST] == 0x0A
-    )
+        key_len > 0 and key_offset(key_len) + key_len <= head_len < end - pos - _PUT_LEAST
+        and data[pos + _PUT_LEAST] == 0x0A)
 
 
 def _sound_delete(data: bytes, pos: int, end: int) -> bool:
@@ -89,18 +79,8 @@ def _sound_delete_range(data: bytes, pos: int, end: int) -> bool:
     count, key_len = RANGE_HEAD.unpack_from(data, pos)
     at = pos + RANGE_HEAD.size
     return (
-        count < _MOST_CHANGES
-        and 0 < key_len <= end - at
-        and not inverted((data[at : at + key_len], data[at + key_len : end]))
-    )
-
-
-def _sound_txn(data: bytes, pos: int, end: int) -> bool:
-    return _sound_changes(data, pos, end, _CHANGES)
-
-
-def _sound_txn_long(data: bytes, pos: int, end: int) -> bool:
-    return _sound_changes(data, pos, end, _LONG_CHANGES)
+        count < _MOST_CHANGES and 0 < key_len <= end - at
+        and not inverted((data[at : at + key_len], data[at + key_len : end])))
 
 
 def _sound_changes(data: bytes, pos: int, end: int, checks: dict[int, Check]) -> bool:
@@ -113,13 +93,9 @@ def _sound_changes(data: bytes, pos: int, end: int, checks: dict[int, Check]) ->
         if puts and data[pos] <= Item.PUT_NEW and end - pos > PUT_HEAD.size:  # ``_sound_put`` in line
             kind, length, key_len, head_len, _ = unpack(data, pos)
             begin, pos = pos + PUT_HEAD.size, pos + ITEM.size + length
-            if not (
-                kind
-                and pos <= end
-                and key_len
-                and (2 if key_len < 0x80 else key_offset(key_len)) + key_len <= head_len < pos - begin
-                and data[begin] == 0x0A
-            ):
+            least = (2 if key_len < 0x80 else key_offset(key_len)) + key_len
+            if not (kind and pos <= end and key_len and least <= head_len < pos - begin
+                    and data[begin] == 0x0A):
                 return False
             changes += 1
             continue
@@ -141,24 +117,19 @@ def _of_size(size: int) -> Check:
     return lambda data, pos, end: end - pos == size
 
 
-def _sound_publish(data: bytes, pos: int, end: int) -> bool:
-    try:
-        rpc_pb2.Member.FromString(data[pos:end])
-    except DecodeError:
-        return False
-    return True
+def _read_by(read: Callable[[bytes], object], error: type[Exception]) -> Check:
+    def check(data: bytes, pos: int, end: int) -> bool:
+        try:
+            read(data[pos:end])
+        except error:
+            return False
+        return True
+
+    return check
 
 
 def _sound_downgrade(data: bytes, pos: int, end: int) -> bool:
     return end - pos <= MOST_BYTES and data[pos:end].isascii()
-
-
-def _sound_host(data: bytes, pos: int, end: int) -> bool:
-    try:
-        Host.decode(data[pos:end])
-    except ValueError:
-        return False
-    return True
 
 
 def _sound_puts(data: bytes, pos: int, end: int) -> bool:
@@ -182,7 +153,7 @@ def _sound_puts_later(data: bytes, pos: int, end: int) -> bool:
 
 
 def _put_count(data: bytes, pos: int, end: int, least: int) -> int:
-    """How many puts such an item holds, each of so many bytes at least; 0 if it cannot hold them."""
+    """How many puts such an item holds, each of at least ``least`` bytes; 0 if it cannot hold them."""
     if end - pos < PUTS_HEAD.size:
         return 0
     count: int = PUTS_HEAD.unpack_from(data, pos)[0]
@@ -190,12 +161,10 @@ def _put_count(data: bytes, pos: int, end: int, least: int) -> int:
 
 
 def _hold_keys(marks: bytes, sizes: bytes | tuple[int, ...]) -> bool:
-    """Whether every key has a byte, and room where it stands, behind a tag and a length."""
     if 0 in marks or 0x80 in marks:
         return False
     return min(sizes) >= 2 + 0x7F or all(
-        size >= 2 + (mark & 0x7F) for mark, size in zip(marks, sizes, strict=True)
-    )
+        size >= 2 + (mark & 0x7F) for mark, size in zip(marks, sizes, strict=True))
 
 
 def _sound_cut(data: bytes, pos: int, end: int) -> bool:
@@ -203,6 +172,10 @@ def _sound_cut(data: bytes, pos: int, end: int) -> bool:
         return False
     shards = [int.from_bytes(data[at : at + 2], "little") for at in range(pos, end, CUT_SIZE)]
     return shards == sorted(set(shards))
+
+
+def _sound_passed(data: bytes, pos: int, end: int) -> bool:
+    return end - pos >= PASSED_HEAD.size and _sound_cut(data, pos + PASSED_HEAD.size, end)
 
 
 def _sound_multi(data: bytes, pos: int, end: int) -> bool:
@@ -217,19 +190,13 @@ def _sound_multi(data: bytes, pos: int, end: int) -> bool:
             return False
         group, shard, sub, length = PART_HEAD.unpack_from(data, pos)
         pos += PART_HEAD.size
-        if (
-            pos + length > end
-            or not newest <= group < groups
-            or sub >= _MOST_CHANGES
-            or (last.get(shard) == group and not sub)
-        ):
+        if (pos + length > end or not newest <= group < groups or sub >= _MOST_CHANGES
+                or (last.get(shard) == group and not sub)):
             return False
         newest = last[shard] = group
         alone = (
-            length >= ITEM.size
-            and data[pos] == Item.DELETE_RANGE
-            and ITEM.unpack_from(data, pos)[1] == length - ITEM.size
-        )
+            length >= ITEM.size and data[pos] == Item.DELETE_RANGE
+            and ITEM.unpack_from(data, pos)[1] == length - ITEM.size)
         if not _sound_changes(data, pos, pos + length, _LONG_CHANGES if alone else _CHANGES):
             return False
         pos += length
@@ -243,32 +210,35 @@ def _sound_skip(data: bytes, pos: int, end: int) -> bool:
 Check = Callable[[bytes, int, int], bool]
 _DELETES: dict[int, Check] = {Item.DELETE: _sound_delete}
 _CHANGES: dict[int, Check] = _DELETES | {
-    Item.PUT: _sound_put, Item.PUT_NEW: _sound_put, Item.PUT_REF: _sound_put,
-}
+    Item.PUT: _sound_put, Item.PUT_NEW: _sound_put, Item.PUT_REF: _sound_put}
 _LONG_CHANGES: dict[int, Check] = _CHANGES | {Item.DELETE_RANGE: _sound_delete_range}
-_EFFECTS: dict[int, Check] = _LONG_CHANGES | {Item.TXN: _sound_txn, Item.TXN_LONG: _sound_txn_long}
+_EFFECTS: dict[int, Check] = _LONG_CHANGES | {
+    Item.TXN: partial(_sound_changes, checks=_CHANGES),
+    Item.TXN_LONG: partial(_sound_changes, checks=_LONG_CHANGES)}
 _CONTROLS: dict[int, Check] = {
     Item.LEASE_GRANT: _of_size(LEASE.size), Item.LEASE_REVOKE: _sound_revoke,
     Item.LEASE_CHECKPOINT: _of_size(LEASE.size), Item.COMPACT: _of_size(REVISION.size),
     Item.BOOTSTRAP: _of_size(BOOTSTRAP.size), Item.ALARM: _of_size(ALARM_BODY.size),
-    Item.INCARNATION: _of_size(INCARNATION.size), Item.ROWS: rows.sound, Item.HOST: _sound_host,
-}
+    Item.INCARNATION: _of_size(INCARNATION.size), Item.ROWS: rows.sound,
+    Item.HOST: _read_by(Host.decode, ValueError)}
 _ORDER: dict[int, Check] = {Item.CUT: _sound_cut, Item.MULTI: _sound_multi}
 
 
 class Place(Enum):
-    """Where a record stands, and the items that may be in it."""
+    """Where a record is, and the items that may be in it."""
 
-    ALONE = _EFFECTS | _CONTROLS | {Item.PUTS: _sound_puts, Item.PUBLISH: _sound_publish,
-                                    Item.DOWNGRADE: _sound_downgrade}  # the log of a store's only shard
+    # the log of a store's only shard
+    ALONE = _EFFECTS | _CONTROLS | {
+        Item.PUTS: _sound_puts, Item.PUBLISH: _read_by(rpc_pb2.Member.FromString, DecodeError),
+        Item.DOWNGRADE: _sound_downgrade}
     ORDER = ALONE | _ORDER  # the order log of several shards
     ENTRY = _EFFECTS | {Item.PUTS_LATER: _sound_puts_later}  # an entry of another shard, behind its count
-    FED = _CONTROLS | _ORDER | {Item.SKIP: _sound_skip}  # a projection of an order record
+    # a projection of an order record
+    FED = _CONTROLS | _ORDER | {Item.SKIP: _sound_skip, Item.PASSED: _sound_passed}
 
 
 def sound(data: bytes, place: Place, start: int = 0) -> bytes:
-    """The record whose items begin at ``start``: itself, unless there is something that cannot be applied.
-    Raises NewerRecord."""
+    """The record whose items begin at ``start``, without what cannot be applied. NewerRecord."""
     checks, pos, end = place.value, start, len(data)
     unpack, size = ITEM.unpack_from, ITEM.size
     while pos < end:
@@ -313,12 +283,11 @@ def _without_unsound(data: bytes, checks: dict[int, Check], start: int) -> bytes
 def _met(why: str, kind: int, length: int) -> None:
     faults.met(
         "applying a record",
-        UnsoundItem(f"an item of kind {kind} and {length} bytes is {why}: it changes nothing"),
-    )
+        UnsoundItem(f"an item of kind {kind} and {length} bytes is {why}: it changes nothing"))
 
 
 def _revisions(data: bytes, kind: int, pos: int, end: int) -> int:
-    """How many its leader has counted for an item that is not sound, as far as it tells."""
+    """The revisions that its leader counted for an unsound item, as far as it tells."""
     if kind in (Item.PUTS, Item.PUTS_LATER):
         return _put_count(data, pos, end, 5 if kind == Item.PUTS else 6)
     if kind == Item.MULTI:

@@ -1,13 +1,6 @@
-"""Committed entries that nobody looks at here gather, and are applied together.
-
-A follower applies for whoever reads or watches at it. While nobody does, many small runs are only dearer
-than few large ones: each is a batch of RocksDB whose rows lie far apart in the write buffer, at the end of a
-tick that has used the CPU's caches for something else. So such a replica applies once in ``PAUSE_MS``, or
-when ``MOST_ENTRIES`` wait; the first entry after a pause is applied at once.
-
-Nobody sees the difference: whatever asks this replica for anything has it caught up first
-(``node.replica.pauses.GatheringTimer``, which holds the timer, too).
-"""
+"""Committed entries of a replica without readers or watchers gather, and are applied together: many small
+batches of RocksDB are dearer than few large ones. Any request has the replica caught up first
+(``node.replica.pauses.GatheringTimer``)."""
 
 from __future__ import annotations
 
@@ -18,8 +11,6 @@ MOST_ENTRIES = 32
 class Gathering:
     """What is committed and not yet applied, in one replica. Times are the caller's, on one clock."""
 
-    __slots__ = ("_applied_ms", "_first", "committed", "until_ms")
-
     def __init__(self) -> None:
         self.committed = 0
         self.until_ms: float | None = None  # what waits is applied by then; None: nothing waits
@@ -27,8 +18,8 @@ class Gathering:
         self._first = 0  # of those that wait
 
     def take(self, last: int, *, unseen: bool, now_ms: float) -> bool:
-        """Everything up to ``last`` is committed. Whether it is to be applied now; if not, at ``until_ms``.
-        ``unseen``: nobody looks at this replica."""
+        """Everything up to ``last`` is committed. Returns whether to apply it now; if not, at ``until_ms``.
+        ``unseen``: the replica has no reader or watcher."""
         first, self.committed = self.committed + 1, last
         if not unseen:
             return True
@@ -42,10 +33,8 @@ class Gathering:
         return False
 
     def applied(self, now_ms: float) -> None:
-        """All that was committed is."""
         self.until_ms = None
         self._applied_ms = now_ms
 
     def leave(self) -> None:
-        """What waits is left as it is."""
         self.until_ms = None

@@ -1,13 +1,10 @@
 """When the next entry of a log leaves: group commit.
 
-An entry costs the hosts a fixed sum whether it holds one change or five hundred: its frames, syncs and
-wake-ups took 1.4 ms of CPU at its leader alone, a change in it some 30 us (decision 19). So while an entry of
-a leader is under way, what comes in gathers for the next one, unless it fills an entry by itself. Nothing
-waits when nothing is under way, but for what is known to be on its way to a busy store of several shards
-(below, and decision 33).
+An entry costs 1.4 ms of CPU at its leader alone, a change in it some 30 us (decision 19). So while an entry
+of a leader is under way, requests gather for the next one, unless they fill an entry. Else nothing waits, but
+for what is known to be coming to a busy store of several shards (decision 33).
 
-Records of the order log are shared by all shards, and each costs every host as much as an entry. So under
-load the sequencer's next one waits for the shards that are about to report (:class:`Company`, decision 24).
+Under load the sequencer's next record waits for the shards that are about to report (decision 24).
 """
 
 from __future__ import annotations
@@ -25,9 +22,7 @@ _BORNE, _MOST_SKIPPED = 3, 64  # waits in vain
 
 
 class Pace:
-    """The rule; what *under way* means is the asker's: not applied yet, or not in order yet."""
-
-    __slots__ = ("awaited", "full_bytes", "full_requests", "held")
+    """The rule; the caller says what *under way* means: not applied yet, or not in order yet."""
 
     def __init__(self, full_requests: int = FULL_REQUESTS, full_bytes: int = FULL_BYTES) -> None:
         self.full_requests = full_requests
@@ -37,17 +32,13 @@ class Pace:
         self.held = False  # what is queued gathers although nothing is under way: others are about to join it
 
     def due(self, under_way: int, queued: int, queued_bytes: int) -> bool:
-        """Whether what is queued may become an entry now."""
         if under_way == 0 and not self.held and queued >= self.awaited:
             return True
         return queued >= self.full_requests or queued_bytes >= self.full_bytes
 
 
 class Doubt:
-    """Whether a wait that only saves work is worth while: after ever more of them in vain, one after the
-    other, it is given up for 1, 3, 7, ... 63 rounds (decision 33)."""
-
-    __slots__ = ("_skip", "_vain")
+    """After ever more vain waits in a row, waiting is given up for 1, 3, 7, ... 63 rounds (decision 33)."""
 
     def __init__(self) -> None:
         self._skip = 0  # so many rounds more do not wait
@@ -61,45 +52,35 @@ class Doubt:
         return False
 
     def in_vain(self) -> None:
-        """What was waited for did not come in time."""
         self._vain += 1
         self._skip = min(1 << max(0, self._vain - _BORNE), _MOST_SKIPPED) - 1
 
     def paid(self) -> None:
-        """It came."""
         self._vain = 0
 
 
 class Company:
-    """Which shards the sequencer's next record waits for, and until when.
-
-    Expected is who had at least ``busy`` changes in its last cut: its next entry was gathering meanwhile, and
-    is reported one quorum round after that cut is applied. Nobody is expected for longer than twice what that
-    takes as a rule, so that a shard whose clients have gone is waited for once. Times are the caller's, in
-    seconds.
-    """
-
-    __slots__ = ("_cut_at", "_turn_s", "busy")
+    """Which shards the sequencer's next record waits for: those with at least ``busy`` changes in their last
+    cut. Their next entry is reported one quorum round after that cut is applied. The wait is at most twice
+    what that usually takes. Times are the caller's, in seconds."""
 
     def __init__(self, busy: int = BUSY_CHANGES) -> None:
         self.busy = busy
-        self._cut_at: dict[int, float] = {}  # who has not reported since a busy cut: when that was
+        self._cut_at: dict[int, float] = {}  # shards without a report since a busy cut: its time
         self._turn_s = 0.0  # from a busy cut to the next report, smoothed
 
     def reported(self, shard: int, now: float) -> None:
-        """A shard has committed more than its last cut says."""
         cut_at = self._cut_at.pop(shard, None)
-        if cut_at is not None and now - cut_at < _LONGEST_S:  # else nobody wrote there meanwhile
+        if cut_at is not None and now - cut_at < _LONGEST_S:  # else nothing was written there meanwhile
             self._turn_s += (now - cut_at - self._turn_s) * _SMOOTHING
 
     def patience_s(self, now: float) -> float:
-        """How much longer a record waits for who is expected; 0: no longer."""
+        """How much longer a record waits."""
         if not self._cut_at:
             return 0.0
         return max(0.0, max(self._cut_at.values()) + min(2 * self._turn_s, _LONGEST_S) - now)
 
     def cut(self, grown: Mapping[int, int], now: float) -> None:
-        """A record leaves that holds so many changes of each shard."""
         for shard, changes in grown.items():
             if changes >= self.busy:
                 self._cut_at[shard] = now

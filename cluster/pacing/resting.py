@@ -1,15 +1,9 @@
-"""When a leader goes on with large writes while others ask: a burst, then a rest of as long as it took.
+"""When a leader goes on with large writes while other clients ask: a burst of at most ``BURST_BYTES`` or one
+write, then a rest of as long as it took (decision 103). A small request usually waits for one burst, and the
+large writer keeps half its throughput. While no other client asks, nothing waits.
 
-A write of a megabyte takes its turn of every loop, CPU and disk of the group. A client that always has the
-next one ready leaves none of them idle, and whatever small comes behind waits for several of them. So while
-others ask, a leader has one large write on its way, or as many as are ``BURST_BYTES`` together. Then it lets
-as much time pass as they took. A small request waits for one burst, as a rule, and who writes much keeps half
-of his throughput. After few bytes there is no rest: a write of 20 KB now and then is in nobody's way. While
-nobody else asks, nothing waits (decision 103).
-
-The writes that wait are kept in two lines, each in its order: those of at most ``LITTLE_BYTES``, and the
-larger ones. The lines take turns, so that a write of 20 KB waits for one larger one at most, whoever has many
-of them. Beyond ``MOST_BYTES`` of them the first go on without a rest. Times are the caller's, on one clock.
+Waiting writes are in two lines that take turns: those of at most ``LITTLE_BYTES``, and larger ones. Beyond
+``MOST_BYTES`` the first go on without a rest. Times are the caller's, on one clock.
 """
 
 from __future__ import annotations
@@ -22,17 +16,12 @@ LARGE_BYTES = 16 << 10  # a write of more is large, for fronts as well (``proxy.
 BURST_BYTES = 256 << 10
 LITTLE_BYTES = 64 << 10  # of a burst that no rest follows: a millisecond or two of each loop
 MOST_BYTES = 64 << 20  # that wait: a client may give up sooner than its write's turn comes, and send the next
-OTHERS_MS = 1000.0  # who has asked within this time is about to ask again
+OTHERS_MS = 1000.0  # a client that has asked within this time will ask again
 LONGEST_MS = 250.0  # of a rest: a disk that stalls for seconds is no reason to stand still for as long
-OVERDUE_MS = 1000.0  # after so long nobody waits for a queue to be empty to tell that a burst is logged
+OVERDUE_MS = 1000.0  # after so long a burst counts as logged before its queue is empty
 
 
 class Resting(Generic[Item]):
-    """Of one leader."""
-
-    __slots__ = ("_began_ms", "_heard_ms", "_larger", "_little", "_turn", "rested_ms", "until_ms", "used",
-                 "waiting_bytes")
-
     def __init__(self) -> None:
         self.used = 0  # bytes of the burst that is under way
         self.waiting_bytes = 0
@@ -42,14 +31,12 @@ class Resting(Generic[Item]):
         self._heard_ms = float("-inf")  # from others, the last time
         self._little: deque[tuple[int, Item]] = deque()
         self._larger: deque[tuple[int, Item]] = deque()
-        self._turn = self._little  # whose it is, if both have somebody
+        self._turn = self._little  # which is next, if both have a write
 
     def __len__(self) -> int:
-        """How many wait."""
         return len(self._little) + len(self._larger)
 
     def heard(self, now_ms: float) -> None:
-        """Somebody asked for something small."""
         self._heard_ms = now_ms
 
     def enter(self, size: int, item: Item, now_ms: float) -> bool:
@@ -62,7 +49,7 @@ class Resting(Generic[Item]):
         return True
 
     def next(self, now_ms: float) -> Item | None:
-        """A write that goes on now; None: none waits, or none may."""
+        """A write that goes on now, if any may."""
         other = self._larger if self._turn is self._little else self._little
         line = self._turn or other
         if not line or not self._may_begin(line[0][0], now_ms):
@@ -74,7 +61,6 @@ class Resting(Generic[Item]):
         return item
 
     def ended(self, now_ms: float) -> None:
-        """All that was under way is done."""
         assert self.used, "only what has begun ends"
         much, self.used = self.used > LITTLE_BYTES, 0
         if much and self._others(now_ms):
@@ -83,11 +69,9 @@ class Resting(Generic[Item]):
             self.rested_ms += rest_ms
 
     def is_overdue(self, now_ms: float) -> bool:
-        """Whether what is under way has been so for long."""
         return self.used > 0 and now_ms - self._began_ms >= OVERDUE_MS
 
     def drain(self) -> list[Item]:
-        """Nothing is kept any more: what waited."""
         items = [item for line in (self._little, self._larger) for _, item in line]
         self._little.clear()
         self._larger.clear()

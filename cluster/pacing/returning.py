@@ -1,13 +1,9 @@
-"""A shard's leader waits a moment for the clients that it has just answered.
+"""A shard's leader waits a moment for the clients that it has just answered (decision 33).
 
-Most clients ask again as soon as they are answered. A leader that makes an entry of what has gathered
-meanwhile, in the very tick that it answers in, sees its clients fall into two groups that take turns: twice
-the entries, order records, syncs, frames and wake-ups that one group would cost. So the next entry waits
-until most of those who were answered are back (decision 33).
-
-It is worth it only where they are back sooner than an entry is in order: the wait is never longer than that
-took, twice what it takes as a rule, or ``LONGEST_MS``. One that was in vain is not repeated at once: each
-doubles the number of entries until the next try. The timer is ``node.replica.pauses.ReturningTimer``'s.
+An entry made in the very tick of the answers would split its clients into two groups that take turns, at
+twice the entries, syncs and wake-ups. So the next entry waits until most of them are back: at most as long as
+the last entry took, twice what it usually takes, or ``LONGEST_MS``. A vain wait is not repeated at once. The
+timer is ``node.replica.pauses.ReturningTimer``'s.
 """
 
 from __future__ import annotations
@@ -21,14 +17,11 @@ _SMOOTHING = 0.2
 
 
 class Returning:
-    """Of one shard's leader. What it is to wait for stands in ``pace.awaited``. Times are the caller's, on
-    one clock."""
-
-    __slots__ = ("_answered_ms", "_doubt", "_pace", "_taken_ms", "_turn_ms", "fewest", "until_ms")
+    """Of one shard's leader; sets ``pace.awaited``. Times are the caller's, on one clock."""
 
     def __init__(self, pace: Pace) -> None:
         self.fewest = FEWEST
-        self.until_ms: float | None = None  # :meth:`in_vain` is called then; None: nobody is waited for
+        self.until_ms: float | None = None  # :meth:`in_vain` is called then; None: no wait
         self._pace = pace
         self._answered_ms = 0.0
         self._taken_ms = 0.0  # when the last entry was begun
@@ -36,7 +29,7 @@ class Returning:
         self._doubt = Doubt()
 
     def answered(self, count: int, queued: int, now_ms: float) -> None:
-        """So many requests are answered now, while others are queued already."""
+        """``count`` requests are answered now, while ``queued`` others wait already."""
         if count < self.fewest:
             return
         if self._doubt.skips():
@@ -48,7 +41,6 @@ class Returning:
             self.until_ms = now_ms + patience_ms
 
     def taken(self, now_ms: float) -> None:
-        """An entry is made of what is queued."""
         self._taken_ms = now_ms
         if self.until_ms is not None:
             self.end()
@@ -56,13 +48,11 @@ class Returning:
             self._turn_ms += (now_ms - self._answered_ms - self._turn_ms) * _SMOOTHING
 
     def in_vain(self) -> None:
-        """It is ``until_ms``."""
         self.end()
         self._doubt.in_vain()
-        # or slower clients would be waited for in vain for ever
+        # else every wait for slower clients would be vain
         self._turn_ms = min(2 * self._turn_ms, LONGEST_MS / 2)
 
     def end(self) -> None:
-        """Nobody is waited for any more."""
         self.until_ms = None
         self._pace.awaited = 0

@@ -1,9 +1,5 @@
-"""A window that owners use in turn.
-
-What the window has no room for waits: each owner's items in their order, the owners one after the other,
-an item each. So who asks for much waits for himself, and who asks for little waits for one item of each of
-the others. An owner may have a share of the window, too: what he has beyond that makes nobody else wait.
-"""
+"""A window that owners use in turn: each owner's items wait in order, the owners one after the other, an item
+each. What an owner has beyond its share of the window delays no other."""
 
 from __future__ import annotations
 
@@ -19,19 +15,16 @@ class Turns(Generic[Item]):
     """``window``: what may be under way in all; ``share``: of one owner. Where nothing is under way, of all
     or of an owner, one item is let in whatever its size."""
 
-    __slots__ = ("_share", "_stopped", "_used", "_waiting", "_window", "used")
-
     def __init__(self, window: int, share: int = NO_LIMIT) -> None:
         self._window = window
         self._share = share
-        # who waits for the window, in the order of their turns; and who has his share
+        # owners that wait for the window, in the order of their turns; owners that use all their share
         self._waiting: dict[Hashable, deque[tuple[int, Item]]] = {}
         self._stopped: dict[Hashable, deque[tuple[int, Item]]] = {}
         self._used: dict[Hashable, int] = {}  # by owner, of what is under way
         self.used = 0
 
     def __len__(self) -> int:
-        """How many items wait."""
         return sum(map(len, self._waiting.values())) + sum(map(len, self._stopped.values()))
 
     def enter(self, owner: Hashable, size: int, item: Item) -> bool:
@@ -50,7 +43,6 @@ class Turns(Generic[Item]):
         return True
 
     def leave(self, owner: Hashable, size: int) -> None:
-        """Something has ended: :meth:`next` tells what begins for it."""
         left = self._used[owner] - size
         assert left >= 0, "only what has begun ends"
         if left:
@@ -63,7 +55,7 @@ class Turns(Generic[Item]):
             self._waiting[owner] = self._stopped.pop(owner)  # behind those that wait already
 
     def next(self) -> tuple[Hashable, int, Item] | None:
-        """What begins now: its owner, its size and itself; None if there is nothing, or no room."""
+        """What begins now: its owner, its size and itself, if anything may."""
         if not self._waiting:
             return None
         owner, queue = next(iter(self._waiting.items()))
@@ -78,7 +70,6 @@ class Turns(Generic[Item]):
         return owner, size, item
 
     def drop(self, unwanted: Callable[[Item], bool]) -> list[Item]:
-        """Take out of the line what is not wanted any more."""
         dropped: list[Item] = []
         for queues in (self._waiting, self._stopped):
             for owner, queue in list(queues.items()):

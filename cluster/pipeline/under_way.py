@@ -1,9 +1,8 @@
 """Entries that this replica logged as a leader, until their fate is known.
 
-Raft: index and term name an entry. It is done once an entry of its term is applied at its index. It is lost
-for certain once its place is passed with another term, or an entry of a later term stands before it; then
-whoever waits may ask again (I23). Until then nobody is answered, whoever leads meanwhile (review (b), Lost
-term).
+An entry is done once an entry of its term is applied at its index. It is certainly lost once its place is
+passed with another term, or an entry of a later term is before it; then its clients may ask again (I23).
+Until then no answer is given, whichever replica leads (review (b), Lost term).
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ _NO_BOUND = 1 << 62
 
 
 class Entry(Protocol):
-    """What was evaluated for an entry, and whom it owes an answer."""
-
     index: int  # both set when it is logged
     term: int
     size: int  # bytes
@@ -27,9 +24,7 @@ E = TypeVar("E", bound=Entry)
 
 
 class UnderWay(Generic[E]):
-    """In the order in which they were logged. ``most``, ``most_bytes``: there the leader logs no more."""
-
-    __slots__ = ("_most", "_most_bytes", "bytes", "entries")
+    """In logged order. At ``most`` entries or ``most_bytes`` the leader logs no more."""
 
     def __init__(self, most: int = _NO_BOUND, most_bytes: int = _NO_BOUND) -> None:
         self._most = most
@@ -42,17 +37,14 @@ class UnderWay(Generic[E]):
 
     @property
     def has_room(self) -> bool:
-        """Whether one more may be logged."""
         return len(self.entries) < self._most and self.bytes < self._most_bytes
 
     def logged(self, index: int, term: int, entry: E) -> None:
-        """An entry was proposed."""
         entry.index, entry.term = index, term
         self.entries.append(entry)
         self.bytes += entry.size
 
     def at(self, index: int, term: int) -> E | None:
-        """The entry there, if it is among these."""
         for entry in self.entries:
             if entry.index == index and entry.term == term:
                 return entry
@@ -61,9 +53,9 @@ class UnderWay(Generic[E]):
     def applied(
         self, index: int, term: int, term_at: Callable[[int], int] | None = None,
     ) -> list[tuple[E, bool]]:
-        """All up to ``index`` is applied, and the entry there is of ``term``: whose fate that decides, and
-        whether they are done. ``term_at``: tells the term of each entry up to there. Without it those of
-        ``term`` are done: its leader's log holds all that it logged before."""
+        """All up to ``index`` is applied, and the entry there is of ``term``. Returns the entries whose fate
+        that decides, and whether they are done. ``term_at``: the term of each entry up to there; without it
+        entries of ``term`` are done, as its leader's log holds all that it logged before."""
         decided: list[tuple[E, bool]] = []
         entries = self.entries
         while entries and ((own := entries[0]).index <= index or own.term < term):
@@ -80,8 +72,7 @@ class UnderWay(Generic[E]):
         return decided
 
     def skipped_to(self, index: int) -> list[E]:
-        """A snapshot replaced all up to there: nobody here can tell what became of these, and nobody may ask
-        again (I23)."""
+        """A snapshot replaced all up to there: these fates stay unknown; no client may ask again (I23)."""
         passed = [entry for entry in self.entries if entry.index <= index]
         self._drop(passed)
         return passed

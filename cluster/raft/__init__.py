@@ -1,5 +1,4 @@
-"""Raft: one group of replicas that agree on one log. A pure state machine: see ``core`` for the driver's
-loop.
+"""Raft: one group of replicas that agree on one log. A pure state machine: ``core`` has the driver's loop.
 
 Read in this order: ``types``, ``messages``, ``state``, ``election``, ``replication``, ``core``; then the
 parts they use: ``log``, ``progress``, ``reads``, ``membership``. "Section" means the paper (Ongaro and
@@ -30,27 +29,7 @@ from cluster.raft.types import (
 )
 
 __all__ = [
-    "ENTRY_OVERHEAD",
-    "Config",
-    "Configuration",
-    "ConfigurationRefused",
-    "Entry",
-    "EntryKind",
-    "HardState",
-    "IntegrityError",
-    "Kind",
-    "LogContradiction",
-    "LogStorage",
-    "Message",
-    "NotLeader",
-    "PeerStatus",
-    "ProposalDropped",
-    "Raft",
-    "RaftError",
-    "Ready",
-    "Role",
-    "SnapshotPosition",
-    "decode_messages",
-    "encode_messages",
-    "read_entry",
-]
+    "ENTRY_OVERHEAD", "Config", "Configuration", "ConfigurationRefused", "Entry", "EntryKind", "HardState",
+    "IntegrityError", "Kind", "LogContradiction", "LogStorage", "Message", "NotLeader", "PeerStatus",
+    "ProposalDropped", "Raft", "RaftError", "Ready", "Role", "SnapshotPosition", "decode_messages",
+    "encode_messages", "read_entry"]

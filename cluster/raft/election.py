@@ -1,4 +1,4 @@
-"""Who leads (section 5.2, 5.4.1; thesis 9.6 for pre-vote, 4.2.3 for the refusal to disturb a leader).
+"""Elections (section 5.2, 5.4.1; thesis 9.6 for pre-vote, 4.2.3 for the refusal to disturb a leader).
 
 ::
 
@@ -10,10 +10,10 @@
 Rules:
 
 - One vote a term, first come, first served, only for a log at least as complete as one's own (5.4.1).
-- A vote, the candidate's own included, counts only once it is synced (I2), and a request for votes leaves
-  only after the sync of the log it boasts of: otherwise a crash could leave votes in flight for a log that
-  is gone, and the same term be tried again with a shorter one.
-- Who hears from a leader answers no request for votes, unless that leader asked for it (transfer).
+- A vote, the candidate's own included, counts only once it is synced (I2). A request for votes leaves only
+  after the sync of the log that it names: a crash could otherwise leave votes under way for a lost log, and
+  the same term be tried again with a shorter one.
+- A replica that hears from a leader answers no request for votes, unless that leader asked for it (transfer).
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ from cluster.raft.types import Role
 
 
 class Election(Replication):
-    """Part of :class:`cluster.raft.Raft`."""
-
     def _campaign(self, transfer: bool = False) -> None:
         """Try to become leader: ask first, unless the leader itself asked for it."""
-        if not self._promotable():
+        if self.id not in self._membership.current.voters:
             self._rearm()
         elif self.config.pre_vote and not transfer:
             self._become_pre_candidate()
@@ -61,13 +59,12 @@ class Election(Replication):
         return Message(kind, self.id, peer, term, log.last_index, log.last_term, flag=transfer)
 
     def _vote_synced(self) -> None:
-        """What was handed out is synced; a candidate's vote for itself may now count (I2)."""
+        """The Readys so far are synced: a candidate's own vote may now count (I2)."""
         if self._saved_term == self.term and self._saved_vote == self.id and self.id not in self._votes:
             self._votes[self.id] = True
             self._tally()
 
     def _tally(self) -> None:
-        """Go on if a quorum is for it, give up if it cannot be any more."""
         current = self._membership.current
         votes = [self._votes[v] for v in current.voters if v in self._votes]
         granted = sum(votes)
@@ -75,23 +72,17 @@ class Election(Replication):
             if self._role == Role.PRE_CANDIDATE:
                 self._become_candidate(False)
             else:
-                self._become_leader()
+                self._start_leading()
         elif len(current.voters) - (len(votes) - granted) < current.quorum():
             self._become_follower(self.term, 0)
 
-    def _become_leader(self) -> None:
-        self._role = Role.LEADER
-        self.leader_id = self.id
-        self._votes = {}
-        self._start_leading()
 
     def _up_to_date(self, message: Message) -> bool:
-        """Section 5.4.1: is the candidate's log at least as complete as this one?"""
+        """Section 5.4.1: the candidate's log is at least as complete as this one."""
         log = self.log
         return (message.log_term, message.index) >= (log.last_term, log.last_index)
 
     def _on_pre_vote(self, message: Message) -> None:
-        """Would it get this vote? Asking changes nothing here."""
         granted = message.term > self.term and self._up_to_date(message)
         term = message.term if granted else self.term
         self._send(Message(Kind.PRE_VOTE_ACK, self.id, message.sender, term, flag=granted))
@@ -106,8 +97,8 @@ class Election(Replication):
         if free and self._up_to_date(message):
             self.vote = message.sender
             self._deadline_ms = self._now + self._timeout_ms
-            # I2
-            self._after_sync.append(Message(Kind.VOTE_ACK, self.id, message.sender, self.term, flag=True))
+            self._after_sync.append(  # I2
+                Message(Kind.VOTE_ACK, self.id, message.sender, self.term, flag=True))
         else:
             self._send(Message(Kind.VOTE_ACK, self.id, message.sender, self.term))
 

@@ -1,10 +1,10 @@
-"""The log as Raft sees it: a tail in memory before what storage holds, and how far each of its marks is.
+"""The log as Raft sees it: a tail in memory behind what storage holds, and its marks.
 
 Rules:
 
 - ``applied <= commit <= last_index``; ``position.index <= applied``; ``persisted <= handed <= last_index``.
-- *Handed*: given out for storage. *Persisted*: synced, and still what this log says: a truncation takes the
-  mark back, and also what writes under way will make of it, for they wrote the entries that are now gone.
+- *Handed*: given out for storage. *Persisted*: synced, and still in this log: a truncation takes the mark
+  back, also for writes under way.
 - Entries that are not persisted stay in memory; the others as long as ``max_tail_bytes`` allows.
 - A log is truncated only where an entry conflicts (section 5.3), and never at or below commit (I1).
 """
@@ -20,12 +20,9 @@ _ENTRY_COST = 200  # bytes of Python objects beside an entry's data
 
 
 class RaftLog:
-    """One replica's log. Terms of compacted entries are unknown: see :meth:`term`."""
-
     __slots__ = (
         "_flight", "_max_tail_bytes", "_storage", "applied", "commit", "handed", "last_index", "last_term",
-        "persisted", "position", "tail", "tail_bytes", "tail_first",
-    )
+        "persisted", "position", "tail", "tail_bytes", "tail_first")
 
     def __init__(self, storage: LogStorage, max_tail_bytes: int) -> None:
         self._storage = storage
@@ -34,8 +31,7 @@ class RaftLog:
         self.last_index = storage.last_index()
         if self.last_index < self.position.index:
             raise LogContradiction(
-                f"log ends at {self.last_index}, before its own start {self.position.index}"
-            )
+                f"log ends at {self.last_index}, before its own start {self.position.index}")
         self.last_term = self.position.term
         if self.last_index > self.position.index:
             self.last_term = storage.term(self.last_index)
@@ -45,8 +41,6 @@ class RaftLog:
         self.handed = self.persisted = self.last_index
         self.commit = self.applied = self.position.index
         self._flight: deque[list[int]] = deque()  # [sequence, last index it will have persisted]
-
-    # -- reading ---------------------------------------------------------------------------------------------
 
     def term(self, index: int) -> int:
         """Term of the entry at ``index``; -1 if it is compacted or does not exist."""
@@ -75,7 +69,7 @@ class RaftLog:
         return tail[start:stop]
 
     def find_conflict(self, index: int, term: int) -> tuple[int, int]:
-        """The last entry at or before ``index`` whose term is at most ``term``: where two logs may agree."""
+        """Index and term of the last entry up to ``index`` and ``term``, where two logs may agree."""
         index = min(index, self.last_index)
         while index > self.position.index:
             found = self.term(index)
@@ -84,21 +78,18 @@ class RaftLog:
             index -= 1
         return self.position.index, self.position.term
 
-    # -- changing --------------------------------------------------------------------------------------------
-
     def append(self, entry: Entry) -> None:
-        """Add one entry at the end."""
         self.tail.append(entry)
         self.tail_bytes += len(entry.data) + _ENTRY_COST
         self.last_index = entry.index
         self.last_term = entry.term
 
     def merge(self, entries: Sequence[Entry]) -> int:
-        """Take over a leader's entries, the one before the first being known to match.
+        """Take over a leader's entries; the one before the first is known to match. Returns the index of the
+        first new entry (0: none), from which on everything was replaced.
 
-        Returns the index of the first entry that was new here (0: none was); everything from there on was
-        replaced. Entries that match stay, and so does what follows them: they may have been acknowledged, and
-        this message may be an old one (section 5.3: truncate only on conflict).
+        Matching entries and what follows them stay: they may have been acknowledged, and the message may be
+        an old one (section 5.3: truncate only on conflict).
         """
         skip = 0
         for entry in entries:
@@ -115,11 +106,9 @@ class RaftLog:
         return entries[skip].index
 
     def _truncate(self, index: int) -> None:
-        """Drop ``index`` and everything after it."""
         if index <= self.commit:
             raise LogContradiction(
-                f"I1: a leader contradicts the committed entry {index} (commit {self.commit})"
-            )
+                f"I1: a leader contradicts the committed entry {index} (commit {self.commit})")
         keep = index - self.tail_first
         if keep > 0:
             for entry in self.tail[keep:]:
@@ -135,15 +124,15 @@ class RaftLog:
         self._take_back(last)
 
     def _take_back(self, last: int) -> None:
-        """What was or will be persisted beyond ``last`` is not this log any more."""
+        """What is or will be persisted beyond ``last`` is not this log any more."""
         self.handed = min(self.handed, last)
         self.persisted = min(self.persisted, last)
         for record in self._flight:
             record[1] = min(record[1], last)
 
     def install(self, position: SnapshotPosition) -> bool:
-        """The state is at ``position`` now. H8: a log that has that entry stays as it is; otherwise it begins
-        anew after it: True."""
+        """The state is at ``position``. H8: a log with that entry stays; else it begins anew behind it:
+        True."""
         index = position.index
         keep = index <= self.last_index and self.term(index) == position.term
         if not keep:
@@ -160,7 +149,6 @@ class RaftLog:
         return not keep
 
     def compact(self, position: SnapshotPosition) -> None:
-        """Storage dropped everything up to ``position``."""
         self.position = position
         # after an install the stored log may begin anew beyond entries that were never handed out
         self.handed = max(self.handed, position.index)
@@ -169,10 +157,8 @@ class RaftLog:
         if drop > 0:
             self._evict(drop)
 
-    # -- storage ---------------------------------------------------------------------------------------------
-
     def hand_out(self, sequence: int) -> list[Entry]:
-        """Entries not yet given out for storage; they will be persisted with ``sequence``."""
+        """Entries not yet given out for storage, to be persisted with ``sequence``."""
         if self.handed == self.last_index:
             return []
         entries = self.tail[self.handed + 1 - self.tail_first :]
@@ -191,7 +177,6 @@ class RaftLog:
         return self.persisted > before
 
     def trim(self) -> None:
-        """Let go of memory that storage can stand in for."""
         if self.tail_bytes <= self._max_tail_bytes:
             return
         size, drop = self.tail_bytes, 0

@@ -1,9 +1,7 @@
-"""What replicas of a group say to each other.
+"""What replicas of a group say to each other. Every message may be lost, repeated, delayed or reordered.
 
-One class with a kind: most fields serve several kinds, and one fixed header is quick to encode. Every
-message may be lost, repeated, delayed or reordered; what each kind does about it stands beside it.
-A message of an older term changes nothing at its receiver; one of a newer term makes it a follower of that
-term first, except the two pre-vote kinds, which only ask.
+A message of an older term changes nothing at its receiver. One of a newer term makes the receiver a follower
+of that term first, except the two pre-vote kinds, which only ask.
 """
 
 from __future__ import annotations
@@ -20,41 +18,35 @@ from cluster.raft.types import Entry, IntegrityError, read_entry
 class Kind(IntEnum):
     """Kinds of message. Numbers are never reused."""
 
-    # Would you vote for me in `term` (one above the sender's)? index, log_term: its last entry.
-    # Candidate to voters; answered by PRE_VOTE_ACK or, by one that hears a leader, not at all. Lost: asked
-    # again after an election timeout.
+    # Asks for a vote in `term`, one above the sender's. index, log_term: its last entry. To voters; answered
+    # by PRE_VOTE_ACK or, where a leader is heard, not at all. Lost: asked again after an election timeout.
     PRE_VOTE = 1
-    # flag: yes, `term` being the term asked about; or no, `term` being the sender's own. Lost: one vote
-    # fewer.
+    # flag: yes, `term` as asked; or no, `term` the sender's own. Lost: one vote fewer.
     PRE_VOTE_ACK = 2
-    # Vote for me in `term`. index, log_term: the last entry. flag: a transfer, so hearing a leader is no
-    # reason to refuse. Leaves after the candidate's own vote and log are synced. Lost: asked again after a
-    # timeout.
+    # As PRE_VOTE, for a vote that counts. flag: a transfer, so hearing a leader is no reason to refuse.
+    # Leaves after the candidate's own vote and log are synced. Lost: asked again after a timeout.
     VOTE = 3
     # flag: granted. Leaves after the vote is synced (I2). Repeated: counted once.
     VOTE_ACK = 4
     # index, log_term: the entry before `entries`; commit: the leader's. Answered by APPEND_ACK or
-    # APPEND_REJECT. Lost: the next append, or the leader's check after a heartbeat, is rejected and it
-    # resends.
+    # APPEND_REJECT. Lost: the next append, or the check after a heartbeat, is rejected; the leader resends.
     APPEND = 5
-    # The sender's synced log has the entry (index, log_term): by log matching everything before it too, so an
-    # ack proves itself whenever it arrives. Lost: the next one covers it. Also sent after a snapshot install.
-    # flag: the sender can wait for news of commits.
+    # The sender's synced log has the entry (index, log_term), and by log matching all before: true whenever
+    # it arrives. Lost: the next one covers it. Also sent after a snapshot install. flag: the sender can wait
+    # for news of commits.
     APPEND_ACK = 6
-    # index: the entry before that was missing or had another term; hint, log_term: an entry of the sender's
-    # log at or before it, where the leader should try next. Lost: the leader probes again after a heartbeat.
+    # index: the entry before was missing or had another term; hint, log_term: an entry at or before it where
+    # the leader should try next. Lost: the leader probes again after a heartbeat.
     APPEND_REJECT = 7
     # commit: what the receiver may commit, never beyond what it acknowledged; round: latest read round.
-    # Leader to all; answered by HEARTBEAT_ACK. Lost: the next one comes soon.
+    # To all; answered by HEARTBEAT_ACK. Lost: the next one comes soon.
     HEARTBEAT = 8
-    # round: the heartbeat's (H2); at a higher term, it unseats a leader of an older one. flag: as in
-    # APPEND_ACK.
+    # round: the heartbeat's (H2); at a higher term it unseats an older leader. flag: as in APPEND_ACK.
     HEARTBEAT_ACK = 9
-    # commit: as in HEARTBEAT; sent when commit moves and no append is due (D4), to a peer that can wait
-    # a little later. Not answered. Lost: the next append or heartbeat brings it.
+    # commit: as in HEARTBEAT; sent when commit moves and no append is due (D4), later to a peer that can
+    # wait. Not answered. Lost: the next append or heartbeat brings it.
     COMMIT = 10
-    # Campaign at once (leadership transfer, thesis section 3.10). Lost: repeated with each heartbeat until
-    # the transfer is given up.
+    # Campaign at once (thesis section 3.10). Lost: repeated with each heartbeat until the transfer ends.
     TIMEOUT_NOW = 11
 
 
@@ -65,7 +57,7 @@ class Message(NamedTuple):
     sender: int
     to: int
     term: int
-    index: int = 0  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index
     log_term: int = 0
     commit: int = 0
     round: int = 0
@@ -82,13 +74,11 @@ _KINDS = frozenset(Kind)
 
 
 def encode_messages(messages: Iterable[Message]) -> bytes:
-    """Messages one after the other, for one frame to one peer."""
     parts: list[bytes] = []
     add = parts.append
     for kind, sender, to, term, index, log_term, commit, round_, hint, flag, entries in messages:
         header = _HEADER.pack(
-            kind, flag, sender, to, term, index, log_term, commit, round_, hint, len(entries)
-        )
+            kind, flag, sender, to, term, index, log_term, commit, round_, hint, len(entries))
         add(_CHECKSUM.pack(zlib.crc32(header)))
         add(header)
         for entry in entries:
@@ -97,8 +87,7 @@ def encode_messages(messages: Iterable[Message]) -> bytes:
 
 
 def decode_messages(data: bytes) -> list[Message]:
-    """What :func:`encode_messages` made. IntegrityError if anything is cut short, unknown or fails a
-    checksum; then no part of the frame is to be believed."""
+    """What :func:`encode_messages` made. IntegrityError if anything is cut short, unknown or damaged."""
     messages: list[Message] = []
     pos, end = 0, len(data)
     while pos < end:
@@ -122,6 +111,5 @@ def decode_messages(data: bytes) -> list[Message]:
                     raise IntegrityError(f"entry {entry.index} where {expected} should be")
                 received.append(entry)
         messages.append(
-            Message(kind, sender, to, term, index, log_term, commit, round_, hint, flag != 0, entries)
-        )
+            Message(kind, sender, to, term, index, log_term, commit, round_, hint, flag != 0, entries))
     return messages

@@ -1,4 +1,4 @@
-"""What a leader knows of one peer, and when it may send it more (flow control).
+"""What a leader knows of one peer (flow control).
 
 States, as in etcd's raft::
 
@@ -8,8 +8,7 @@ States, as in etcd's raft::
 
     PROBE --ack--> REPLICATE --reject, unreachable--> PROBE --compacted--> SNAPSHOT --ack, sent--> PROBE
 
-Rules: ``match < next``; ``match`` never goes back; entries from ``next`` on were never sent, or are to be
-sent again.
+``match < next``; ``match`` never goes back; entries from ``next`` on are to be sent.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from enum import IntEnum
 
 
 class ProgressState(IntEnum):
-    """See the module."""
-
     PROBE = 0
     REPLICATE = 1
     SNAPSHOT = 2
@@ -30,12 +27,11 @@ PROBE, REPLICATE, SNAPSHOT = ProgressState.PROBE, ProgressState.REPLICATE, Progr
 
 
 class Progress:
-    """One peer. The leader's loop reads and writes the fields directly: this is the hot path."""
+    """One peer. The leader's loop reads and writes the fields directly (hot path)."""
 
     __slots__ = (
         "acked_round", "check_due", "checked_ms", "heard_ms", "inflight", "inflight_bytes", "match", "next",
-        "patient", "sent_commit", "sent_ms", "state", "waiting",
-    )
+        "patient", "sent_commit", "sent_ms", "state", "waiting")
 
     def __init__(self, next_index: int, now_ms: int) -> None:
         self.match = 0
@@ -44,38 +40,33 @@ class Progress:
         self.waiting = False  # PROBE: an append is under way
         self.inflight: deque[tuple[int, int]] = deque()  # (last index, bytes) of each append under way
         self.inflight_bytes = 0
-        self.heard_ms = now_ms  # when any message of this term came last
-        self.sent_ms = now_ms - (1 << 40)  # when something it answers was sent last
+        self.heard_ms = now_ms  # any message of this term
+        self.sent_ms = now_ms - (1 << 40)  # anything that it answers
         self.acked_round = 0  # the latest read round it confirmed
         self.sent_commit = 0  # the highest commit index it was told
         self.patient = False  # it can wait for news of commits
         self.check_due = False  # send an append, even an empty one, to find out whether one was lost
-        self.checked_ms = now_ms  # when it last was asked that, showed progress, or had all it was sent
+        self.checked_ms = now_ms  # last check, progress, or time with nothing under way
 
     def probe(self, next_index: int) -> None:
-        """Find out again where the logs agree."""
-        self.state = PROBE
+        self._enter(PROBE)
         self.next = max(next_index, self.match + 1)
-        self.waiting = False
-        self.inflight.clear()
-        self.inflight_bytes = 0
 
     def replicate(self) -> None:
-        """They agree up to ``match``."""
-        self.state = REPLICATE
+        self._enter(REPLICATE)
         self.next = self.match + 1
-        self.waiting = False
-        self.inflight.clear()
-        self.inflight_bytes = 0
 
     def await_snapshot(self) -> None:
-        """Send nothing until it has a state snapshot."""
-        self.state = SNAPSHOT
+        self._enter(SNAPSHOT)
+
+    def _enter(self, state: ProgressState) -> None:
+        self.state = state
+        self.waiting = False
         self.inflight.clear()
         self.inflight_bytes = 0
 
     def acknowledged(self, index: int) -> bool:
-        """The peer's synced log agrees up to ``index``; whether that is news."""
+        """The peer's synced log agrees up to ``index``; returns whether that is news."""
         inflight = self.inflight
         while inflight and inflight[0][0] <= index:
             self.inflight_bytes -= inflight.popleft()[1]
@@ -88,7 +79,7 @@ class Progress:
         return True
 
     def rejected(self, index: int, try_index: int) -> bool:
-        """An append after ``index`` was refused; go on at ``try_index``. False if that is old news."""
+        """It refused an append after ``index``; go on at ``try_index``. False if that is old news."""
         if self.state == REPLICATE:
             if index <= self.match:
                 return False

@@ -1,14 +1,10 @@
-"""Confirmation rounds for reads (thesis section 6.4; review H2, I13).
+"""Confirmation rounds for reads (thesis section 6.4; review H2, I13): a leader may answer with its commit
+index only if a quorum, itself included, confirms by heartbeats of that *round* that it still leads.
 
-A leader may answer with its commit index only if it was still leader after the question came. It asks its
-peers, in heartbeats numbered by *round*; a peer's answer names the round. Rules:
-
-- A question belongs to the first round begun after it came; an answer to an earlier round proves nothing
-  about it (H2). So rounds only begin when messages are built, and take all questions waiting then.
+- A question belongs to the first round begun after it came (H2). So rounds begin when messages are built.
 - The index is the commit index when the round begins, at least that when the question came.
-- An answer to round n confirms all rounds up to n: the message was sent after those began too.
-- A quorum of voters, the leader among them, must confirm. Before an entry of its own term is committed the
-  leader does not know what is (section 8): questions wait.
+- An answer to round n confirms all rounds up to n: its heartbeat left after those began.
+- Before an entry of its own term is committed the leader does not know what is (section 8): questions wait.
 """
 
 from __future__ import annotations
@@ -17,10 +13,6 @@ from collections import deque
 
 
 class ReadRounds:
-    """The questions of one leader in one term."""
-
-    __slots__ = ("_rounds", "latest", "waiting")
-
     def __init__(self) -> None:
         self.latest = 0  # number of the latest round begun
         self.waiting: list[int] = []
@@ -45,12 +37,10 @@ class ReadRounds:
         return answered
 
     def drain(self) -> list[int]:
-        """All unanswered questions; leadership is lost."""
         lost = [context for _, _, contexts in self._rounds for context in contexts] + self.waiting
         self._rounds.clear()
         self.waiting = []
         return lost
 
     def count(self) -> int:
-        """How many questions are unanswered."""
         return len(self.waiting) + sum(len(contexts) for _, _, contexts in self._rounds)

@@ -1,22 +1,21 @@
 """The log from the leader to its peers (section 5.3), commit (5.4), reads (8) and the state of peers.
 
 Hot path: in the steady state a proposal costs one append per follower and tick, one ack each, and one commit
-message each when nothing else is due. All messages to peers are built in :meth:`_replicate`, once per Ready:
-that batches a tick's proposals, and makes every heartbeat younger than the read questions it confirms (H2).
+message each when nothing else is due. :meth:`_replicate` builds all messages to peers, once per Ready: that
+batches a tick's proposals, and makes every heartbeat younger than the read questions it confirms (H2).
 
 Rules:
 
 - A follower takes entries only if the one before them matches, and answers only when they are synced (I2).
 - A leader commits an index once a quorum's *synced* logs have it, its own counting like any other (I2), and
   only if the entry there is of its own term (section 5.4.2).
-- It never sends entries before ``next`` of a peer it does not know to agree up to there (see progress).
+- It sends a peer no entries before ``next`` without knowing that the logs agree up to there (see progress).
 """
 
 from __future__ import annotations
 
 from cluster.raft.messages import Kind, Message
 from cluster.raft.progress import PROBE, REPLICATE, SNAPSHOT, Progress
-from cluster.raft.reads import ReadRounds
 from cluster.raft.state import NEVER_MS, RaftState
 from cluster.raft.types import (
     Configuration,
@@ -29,25 +28,20 @@ from cluster.raft.types import (
     entry_checksum,
 )
 
-_LEAVING_TIMEOUTS = 2  # election timeouts that a removed peer is still told of its removal
+_LEAVING_TIMEOUTS = 2  # election timeouts that a removed peer is still sent the news of its removal
 
 
 class Replication(RaftState):
     """Part of :class:`cluster.raft.Raft`."""
 
-    # -- leader: proposals -----------------------------------------------------------------------------------
-
     def _start_leading(self) -> None:
         """The first acts of a new leader: forget what it thought of peers, and log an entry of its term."""
         log, now = self.log, self._now
+        self._role, self.leader_id, self._votes = Role.LEADER, self.id, {}
         self._led_term = self.term
         members = self._membership.current.members()
+        self._reset_leading()
         self._progress = {m: Progress(log.last_index + 1, now) for m in sorted(members) if m != self.id}
-        self._leaving = {}
-        self._reads = ReadRounds()
-        self._uncommitted_bytes = 0
-        self._transferee = 0
-        self._news_ms = NEVER_MS
         self._heartbeat_ms = now + self.config.heartbeat_ms
         before = self._membership.before()
         if before is not None and self._membership.latest_index > log.commit:
@@ -55,12 +49,15 @@ class Replication(RaftState):
         self._term_start = self._append_local(EntryKind.NOOP, b"")
 
     def _hold_back(self, before: Configuration) -> None:
-        """Voters and learners that the uncommitted configuration drops or demotes: see membership."""
+        """Hold entries back from members that the uncommitted configuration drops or demotes (membership)."""
         current, index = self._membership.current, self._membership.latest_index
         for peer in (before.members() - current.members()) | (before.voters & current.learners):
             self._leaving[peer] = (index, self._now)
-            if peer not in self._progress:
-                self._progress[peer] = Progress(self.log.last_index + 1, self._now)
+            self._add_peer(peer)
+
+    def _add_peer(self, peer: int) -> None:
+        if peer not in self._progress:
+            self._progress[peer] = Progress(self.log.last_index + 1, self._now)
 
     def _append_local(self, kind: int, data: bytes) -> int:
         index = self.log.last_index + 1
@@ -78,18 +75,13 @@ class Replication(RaftState):
             raise ProposalDropped("too much is uncommitted")
 
     def propose(self, data: bytes) -> int:
-        """Log ``data``; its index. It leaves, and is handed out for storage, with the next Ready.
-
-        NotLeader, ProposalDropped: certainly not logged.
-        """
+        """Log ``data``; its index. NotLeader, ProposalDropped: certainly not logged."""
         self._check_may_propose()
         return self._append_local(EntryKind.RECORD, data)
 
     def propose_configuration(self, new: Configuration) -> int:
-        """Log a change by one member; its index. It is in effect at once, and safe once committed.
-
-        ConfigurationRefused besides what :meth:`propose` raises.
-        """
+        """Log a change by one member, in effect at once, safe once committed; its index. NotLeader,
+        ProposalDropped, ConfigurationRefused."""
         self._check_may_propose()
         current = self._membership.current
         if self.log.commit < self._term_start:  # the erratum: see membership
@@ -104,70 +96,68 @@ class Replication(RaftState):
         self._hold_back(current)
         for peer in new.members() - current.members():
             self._leaving.pop(peer, None)
-            if peer not in self._progress:
-                self._progress[peer] = Progress(self.log.last_index + 1, self._now)
+            self._add_peer(peer)
         return index
 
-    # -- leader: sending -------------------------------------------------------------------------------------
-
     def _replicate(self) -> None:
-        """Build whatever peers are due."""
         log, config, now = self.log, self.config, self._now
         commit, last = log.commit, log.last_index
         heartbeat, self._heartbeat_due = self._heartbeat_due, False
         asking = bool(self._reads.waiting) and self._begin_round(heartbeat)
-        leaving = self._leaving
-        overdue, self._news_due = self._news_due, False
-        untold = False
+        unsent = self._held_from() if self._leaving else ()
+        rides_ms, self._rides_ms = self._rides_ms, config.commit_rides_ms
+        news_ms, self._news_ms = self._news_ms, NEVER_MS
         for peer, progress in self._progress.items():
-            sent = False
-            if leaving and peer in leaving and commit < leaving[peer][0]:
+            if peer in unsent:
                 pass
             elif progress.state == REPLICATE:
-                while (
-                    progress.next <= last
-                    and len(progress.inflight) < config.max_inflight
-                    and progress.inflight_bytes < config.max_inflight_bytes
-                    and self._send_append(peer, progress)
-                ):
+                sent = False
+                while (progress.next <= last and len(progress.inflight) < config.max_inflight
+                       and progress.inflight_bytes < config.max_inflight_bytes
+                       and self._send_append(peer, progress)):
                     sent = True
-                if progress.check_due and not sent:
-                    sent = self._send_append(peer, progress, empty=True)
-                progress.check_due = False
-            elif progress.state == PROBE and not progress.waiting:
-                sent = self._send_append(peer, progress)
+                if progress.check_due:
+                    self._check(peer, progress, sent)
+            else:
+                self._probe(peer, progress)
             known = commit if commit < progress.match else progress.match
-            if (asking and peer in self._membership.current.voters) or (
-                heartbeat and self._heartbeat_to(progress)
-            ):
+            if (asking or heartbeat) and self._is_called(peer, progress, asking, heartbeat):
                 progress.sent_ms = now
                 progress.sent_commit = known
                 self._now_out.append(
-                    Message(Kind.HEARTBEAT, self.id, peer, self.term, 0, 0, known, self._reads.latest)
-                )
-            elif known > progress.sent_commit and not sent and config.tells_commit:  # D4
-                if progress.patient and config.commit_rides_ms and not overdue:
-                    untold = True
+                    Message(Kind.HEARTBEAT, self.id, peer, self.term, 0, 0, known, self._reads.latest))
+            elif known > progress.sent_commit and config.tells_commit:  # D4; no append has told it
+                if progress.patient and rides_ms:
+                    self._news_ms = min(news_ms, now + rides_ms)
                     continue
                 progress.sent_commit = known
                 self._now_out.append(Message(Kind.COMMIT, self.id, peer, self.term, 0, 0, known))
-        if not untold:
-            self._news_ms = NEVER_MS
-        elif self._news_ms == NEVER_MS:
-            self._news_ms = now + config.commit_rides_ms
 
-    def _heartbeat_to(self, progress: Progress) -> bool:
-        """Whether a peer needs the heartbeat that is due.
+    def _held_from(self) -> list[int]:
+        """Peers that get no entries, as their removal or demotion is uncommitted: see membership."""
+        return [peer for peer, (index, _) in self._leaving.items() if self.log.commit < index]
 
-        Not one that got an append just now and answers: but an append's answer waits for a disk, so a silent
-        peer is asked, lest a slow disk look like a lost leader; and reads may wait for a round that was lost.
+    def _check(self, peer: int, progress: Progress, sent: bool) -> None:
+        progress.check_due = False
+        if not sent:
+            self._send_append(peer, progress, empty=True)
+
+    def _probe(self, peer: int, progress: Progress) -> None:
+        if progress.state == PROBE and not progress.waiting:
+            self._send_append(peer, progress)
+
+    def _is_called(self, peer: int, progress: Progress, asking: bool, heartbeat: bool) -> bool:
+        """Whether a peer gets a heartbeat now: a read's question, or the one due.
+
+        Not after an append just now, whose answer will come. But an append's answer waits for a disk, so a
+        silent peer is asked, lest a slow disk look like a lost leader; and a round of reads may be lost.
         """
+        if asking and peer in self._membership.current.voters:
+            return True
         interval = self.config.heartbeat_ms
-        return (
-            self._now - progress.sent_ms >= interval
-            or self._now - progress.heard_ms >= 2 * interval
-            or len(self._reads) > 0
-        )
+        return heartbeat and (
+            self._now - progress.sent_ms >= interval or self._now - progress.heard_ms >= 2 * interval
+            or len(self._reads) > 0)
 
     def _send_append(self, peer: int, progress: Progress, empty: bool = False) -> bool:
         """One append to ``peer``; False if it needs a snapshot instead."""
@@ -202,12 +192,10 @@ class Replication(RaftState):
         if told > progress.sent_commit:
             progress.sent_commit = told
         self._now_out.append(
-            Message(Kind.APPEND, self.id, peer, self.term, before, before_term, commit, 0, 0, False, entries)
-        )
+            Message(Kind.APPEND, self.id, peer, self.term, before, before_term, commit, 0, 0, False, entries))
         return True
 
     def _begin_round(self, heartbeat: bool) -> bool:
-        """Begin a confirmation round for the reads that wait, if there are any and it is time."""
         reads = self._reads
         if not reads.waiting or self.log.commit < self._term_start:  # I13
             return False
@@ -219,8 +207,6 @@ class Replication(RaftState):
             return False
         return True
 
-    # -- leader: answers -------------------------------------------------------------------------------------
-
     def _on_append_ack(self, message: Message) -> None:
         progress = self._progress.get(message.sender)
         if progress is None:
@@ -229,32 +215,25 @@ class Replication(RaftState):
         progress.heard_ms = self._now
         progress.patient = message.flag
         if index > log.last_index or (index > log.position.index and log.term(index) != message.log_term):
-            return  # not this log: an install of what a later leader committed; its term will tell
+            return  # not this log: an install of what a later leader committed, whose term will come
         news = progress.acknowledged(index)
         before = log.commit
         if news:
             progress.checked_ms = self._now
         if (progress.state == PROBE and index >= progress.match) or (
-            progress.state == SNAPSHOT and progress.match >= log.position.index
-        ):
+                progress.state == SNAPSHOT and progress.match >= log.position.index):
             progress.replicate()
         if news:
             self._maybe_commit()
             if message.sender == self._transferee:
                 self._hand_over()
-            if (
-                self._leaving
-                and message.sender in self._leaving
-                and index >= self._leaving[message.sender][0]
-            ):
-                self._let_go(message.sender)
-            # an ack before the quorum's, or after it: its sender has been told of the commit, or is by the
-            # next append or in time
+            if self._leaving:
+                self._leaver_has(message.sender, index)
+            # an ack before the quorum's, or after it: the commit was sent, or the next append brings it
             self._quiet = (
                 log.commit == before and progress.next > log.last_index and not self._transferee
                 and (not self.config.tells_commit or min(before, progress.match) <= progress.sent_commit
-                     or (self._news_ms != NEVER_MS and progress.patient))
-            )
+                     or (self._news_ms != NEVER_MS and progress.patient)))
 
     def _on_append_reject(self, message: Message) -> None:
         progress = self._progress.get(message.sender)
@@ -287,15 +266,12 @@ class Replication(RaftState):
         self._quiet = progress.state == REPLICATE and not (progress.check_due or self._reads_done or changed)
 
     def _confirmed_round(self) -> int:
-        """The latest read round that a quorum of voters confirmed."""
         current = self._membership.current
         rounds = sorted(
-            self._reads.latest if v == self.id else self._progress[v].acked_round for v in current.voters
-        )
+            self._reads.latest if v == self.id else self._progress[v].acked_round for v in current.voters)
         return rounds[len(rounds) - current.quorum()]
 
     def _maybe_commit(self) -> None:
-        """Commit what a quorum's synced logs have."""
         log, progress = self.log, self._progress
         current = self._membership.current
         # I2: this replica's own copy counts once synced
@@ -311,8 +287,6 @@ class Replication(RaftState):
                 first = max(before, self._term_start - 1) + 1
                 for i in range(first - log.tail_first, index + 1 - log.tail_first):
                     self._uncommitted_bytes -= len(log.tail[i].data)
-
-    # -- leader: time, transfer, peers -----------------------------------------------------------------------
 
     def _tick_leader(self) -> None:
         now, config = self._now, self.config
@@ -333,10 +307,9 @@ class Replication(RaftState):
                 self._hand_over()
         if now >= self._news_ms:
             self._news_ms = NEVER_MS
-            self._news_due = True
+            self._rides_ms = 0
 
     def _quorum_heard_ms(self) -> int:
-        """When a quorum, this replica included, was last heard from."""
         current = self._membership.current
         heard = sorted(self._now if v == self.id else self._progress[v].heard_ms for v in current.voters)
         return heard[len(heard) - current.quorum()]
@@ -347,11 +320,13 @@ class Replication(RaftState):
         if peer not in self._membership.current.members():
             self._progress.pop(peer, None)
 
-    def transfer_leadership(self, target: int) -> None:
-        """Let ``target`` take over once it has the whole log; given up after an election timeout.
+    def _leaver_has(self, peer: int, index: int) -> None:
+        if peer in self._leaving and index >= self._leaving[peer][0]:
+            self._let_go(peer)
 
-        Meanwhile proposals are dropped. NotLeader; ConfigurationRefused if ``target`` is no voter.
-        """
+    def transfer_leadership(self, target: int) -> None:
+        """Let voter ``target`` take over once it has the whole log; given up after an election timeout, and
+        until then proposals are dropped. NotLeader, ConfigurationRefused."""
         if self._role != Role.LEADER:
             raise NotLeader(self.leader_id)
         if target not in self._membership.current.voters:
@@ -364,29 +339,24 @@ class Replication(RaftState):
         self._hand_over()
 
     def _hand_over(self) -> None:
-        """Tell the transferee to campaign, if its log is complete (thesis 3.10)."""
+        """Have the transferee campaign, if its log is complete (thesis 3.10)."""
         progress = self._progress.get(self._transferee)
         if progress is not None and progress.match == self.log.last_index:
             self._now_out.append(Message(Kind.TIMEOUT_NOW, self.id, self._transferee, self.term))
 
     def snapshot_sent(self, peer: int, ok: bool) -> None:
-        """The state snapshot asked for by ``Ready.snapshots_to`` reached ``peer``, or did not: probe
-        again."""
+        """A snapshot of ``Ready.snapshots_to`` reached ``peer``, or did not: probe again."""
         progress = self._progress.get(peer)
         if progress is not None and progress.state == SNAPSHOT:
             progress.probe(self.log.position.index + 1 if ok else progress.match + 1)
             progress.waiting = True  # until a heartbeat's answer shows that it is there
 
     def report_unreachable(self, peer: int) -> None:
-        """What was sent to ``peer`` lately is probably lost."""
         progress = self._progress.get(peer)
         if progress is not None and progress.state == REPLICATE:
             progress.probe(progress.match + 1)
 
-    # -- follower --------------------------------------------------------------------------------------------
-
     def _follow(self, message: Message) -> None:
-        """A message from this term's leader came."""
         if self._role == Role.LEADER:
             raise AssertionError(f"I1: {message.sender} leads term {self.term} besides {self.id}")
         if self._role != Role.FOLLOWER:
@@ -404,9 +374,8 @@ class Replication(RaftState):
             return
         if before > log.last_index or log.term(before) != message.log_term:
             hint, hint_term = log.find_conflict(before, message.log_term)
-            self._send(
-                Message(Kind.APPEND_REJECT, self.id, message.sender, self.term, before, hint_term, 0, 0, hint)
-            )
+            self._send(Message(
+                Kind.APPEND_REJECT, self.id, message.sender, self.term, before, hint_term, 0, 0, hint))
             return
         entries = message.entries
         if entries:
@@ -421,18 +390,12 @@ class Replication(RaftState):
 
     def _on_heartbeat(self, message: Message) -> None:
         self._quiet = (
-            message.commit <= self.log.commit
-            and self._role == Role.FOLLOWER
-            and self.leader_id == message.sender
-            and self._saved_term == self.term
-        )
+            message.commit <= self.log.commit and self._role == Role.FOLLOWER
+            and self.leader_id == message.sender and self._saved_term == self.term)
         self._follow(message)
         self._advance_commit(message.commit)
-        self._send(
-            Message(
-                Kind.HEARTBEAT_ACK, self.id, message.sender, self.term, round=message.round, flag=self.patient
-            )
-        )
+        self._send(Message(
+            Kind.HEARTBEAT_ACK, self.id, message.sender, self.term, round=message.round, flag=self.patient))
 
     def _on_commit(self, message: Message) -> None:
         self._follow(message)

@@ -2,11 +2,11 @@
 
 Rules:
 
-- Nothing that speaks for this replica leaves before the sync that covers it (I2): a message that shows a
-  term goes to ``_after_sync`` until that term is synced; votes and append acks always do, unless what they
-  speak of is synced already. The leader's own copy and a candidate's own vote count only once synced.
+- Nothing that speaks for this replica leaves before the sync that covers it (I2). A message that shows a term
+  waits in ``_after_sync`` until that term is synced; votes and append acks until what they name is, too. The
+  leader's own copy and a candidate's own vote count only once synced.
 - A term only rises; a vote is cast once in a term (section 5.2).
-- Time is the caller's ``now_ms`` and never goes back here, whatever the caller hands in.
+- Time is the caller's ``now_ms`` and never goes back here.
 """
 
 from __future__ import annotations
@@ -20,72 +20,71 @@ from cluster.raft.messages import Kind, Message
 from cluster.raft.progress import Progress
 from cluster.raft.promises import Promise, join
 from cluster.raft.reads import ReadRounds
-from cluster.raft.types import Config, HardState, LogContradiction, LogStorage, Role
+from cluster.raft.types import Config, LogContradiction, LogStorage, Role
 
 _SCAN_BYTES = 1 << 20
 NEVER_MS = 1 << 62
 
 
 class RaftState:
-    """Base of :class:`cluster.raft.Raft`; not used by itself."""
-
     def __init__(self, config: Config, storage: LogStorage, random: Callable[[], float], now_ms: int) -> None:
         self.config = config
         self.id = config.id
         self._storage = storage
         self._random = random
         self._now = now_ms
+        self._restore(storage)
+        #: Whether this replica's driver can wait for news of commits; may be changed at any time.
+        self.patient = False
+        self.held_back = False  # set by the driver: a leader takes no proposals for now
+        self._quiet = False  # the message being handled leaves nothing to do but to answer it
+        self._begin_ready()
 
+        self.leader_id = 0
+        self._role = Role.FOLLOWER
+        self._votes: dict[int, bool] = {}
+        self._contact_ms = now_ms  # when the leader was last heard
+        self._deadline_ms = 0
+        self._rearm()
+        if config.soon_at_start:
+            self._deadline_ms -= config.election_timeout_ms - config.heartbeat_ms
+        if self._membership.current.voters == {self.id}:
+            self._deadline_ms = now_ms  # no leader to wait for
+
+        self._reset_leading()
+        self._promised: dict[int, Promise] = {}  # by members, as far as it is known besides
+        self._term_start = 0  # index of a leader's first entry
+        self._led_term = 0  # that it leads, or led last
+        self._heartbeat_ms = now_ms  # when the next is due
+        self._transfer_deadline_ms = 0
+
+    def _restore(self, storage: LogStorage) -> None:
+        """Hard state, log and members, as stored. LogContradiction."""
         hard = storage.hard_state()
-        self.log = log = RaftLog(storage, config.max_tail_bytes)
+        self.log = log = RaftLog(storage, self.config.max_tail_bytes)
         if hard.commit > log.last_index:
             raise LogContradiction(
-                f"H10: log ends at {log.last_index}, but {hard.commit} had been committed here"
-            )
+                f"H10: log ends at {log.last_index}, but {hard.commit} had been committed here")
         log.commit = max(log.commit, hard.commit)
         index, term = storage.committed()
         if index > log.commit and log.term(index) == term:  # I25: that very entry, or nothing
             log.commit = index
-        self.term = hard.term
-        self.vote = hard.vote
-        self._saved_term = hard.term
-        self._saved_vote = hard.vote
+        self.term = self._saved_term = hard.term
+        self.vote = self._saved_vote = hard.vote
         if log.last_term > self.term:  # a crash between installing a snapshot and writing the term it brought
             self.term, self.vote = log.last_term, 0
         self._handed_hard = hard
         # (sequence, term, vote) handed out for storage
         self._hard_flight: deque[tuple[int, int, int]] = deque()
-        self._membership = self._read_membership()
+        self._membership = membership = Membership(log.position.index, log.position.configuration)
+        first = log.position.index + 1
+        while first <= log.last_index:
+            entries = log.entries(first, log.last_index, _SCAN_BYTES)
+            membership.appended(entries)
+            first = entries[-1].index + 1
 
-        #: Whether this replica's driver can wait for news of commits; may be changed at any time.
-        self.patient = False
-        self.leader_id = 0
-        self._role = Role.FOLLOWER
-        self._contact_ms = now_ms  # when the leader was last heard
-        self._timeout_ms = config.election_timeout_ms
-        self._deadline_ms = 0
-        self._votes: dict[int, bool] = {}
-
-        # a leader's
-        self._progress: dict[int, Progress] = {}
-        self._promised: dict[int, Promise] = {}  # by members, as far as it is known besides
-        # removed or demoted peer -> (index of that, since when it is committed)
-        self._leaving: dict[int, tuple[int, int]] = {}
-        self._reads = ReadRounds()
-        self._term_start = 0  # index of its first entry
-        self._led_term = 0  # that it leads, or led last
-        self._uncommitted_bytes = 0
-        self._heartbeat_ms = now_ms  # when the next is due
-        self._heartbeat_due = False
-        self._news_ms = NEVER_MS  # when patient peers are told of a commit that no append has brought them
-        self._news_due = False
-        self._transferee = 0
-        self.held_back = False  # set by the driver: a leader takes no proposals for now
-        self._transfer_deadline_ms = 0
-
-        self._quiet = False  # the message that is being handled leaves nothing to do but to answer it
-
-        # for the next Ready
+    def _begin_ready(self) -> None:
+        log = self.log
         self._sequence = 0
         self._now_out: list[Message] = []
         self._after_sync: list[Message] = []
@@ -99,50 +98,34 @@ class RaftState:
         self._configuration_moved = self._membership.latest_index > log.position.index
         self._announced_leader: tuple[int, int, int] = (0, int(Role.FOLLOWER), self.term)
 
-        self._rearm()
-        if config.soon_at_start:
-            self._deadline_ms -= config.election_timeout_ms - config.heartbeat_ms
-        if self._membership.current.voters == {self.id}:
-            self._deadline_ms = now_ms  # nobody to wait for
+    def _reset_leading(self) -> None:
+        """What a leader knows of its peers, at the begin and the end of its term."""
+        self._progress: dict[int, Progress] = {}
+        # removed or demoted peer -> (index of that, since when it is committed)
+        self._leaving: dict[int, tuple[int, int]] = {}
+        self._reads = ReadRounds()
+        self._uncommitted_bytes = 0
+        self._heartbeat_due = False
+        self._news_ms = NEVER_MS  # when patient peers are told of a commit that no append has brought them
+        self._rides_ms = self.config.commit_rides_ms  # 0: due to be told
+        self._transferee = 0
 
-    def _read_membership(self) -> Membership:
-        log = self.log
-        membership = Membership(log.position.index, log.position.configuration)
-        first = log.position.index + 1
-        while first <= log.last_index:
-            entries = log.entries(first, log.last_index, _SCAN_BYTES)
-            membership.appended(entries)
-            first = entries[-1].index + 1
-        return membership
-
-    # -- small questions -------------------------------------------------------------------------------------
 
     @property
     def role(self) -> Role:
-        """What this replica is now."""
         if self._role == Role.FOLLOWER and self.id not in self._membership.current.voters:
             return Role.LEARNER
         return self._role
 
     @property
     def is_leader(self) -> bool:
-        """Whether this replica leads."""
         return self._role is Role.LEADER
 
-    def _promotable(self) -> bool:
-        return self.id in self._membership.current.voters
-
     def _hears_leader(self) -> bool:
-        """Thesis 4.2.3: who hears from a leader does not help to unseat it."""
+        """Thesis 4.2.3: a replica that hears from a leader does not help to unseat it."""
         if not self.config.check_quorum or self.leader_id == 0:
             return False
         return self._role == Role.LEADER or self._now - self._contact_ms < self.config.election_timeout_ms
-
-    # -- changes ---------------------------------------------------------------------------------------------
-
-    def _advance(self, now_ms: int) -> None:
-        if now_ms > self._now:
-            self._now = now_ms
 
     def _rearm(self) -> None:
         """A new election timeout, by chance between one and two (section 5.2)."""
@@ -160,38 +143,29 @@ class RaftState:
         return {member: Promise(term, index, min(index, commit)) for member, index in found.items()}
 
     def _become_follower(self, term: int, leader_id: int) -> None:
-        """Follow ``leader_id`` (0: whoever turns up) in ``term``."""
+        """Follow ``leader_id`` (0: not known yet) in ``term``."""
         if term > self.term:
             self.term, self.vote = term, 0
             self._ack_to = 0
         if self._role == Role.LEADER:
             self._reads_failed += self._reads.drain()
             join(self._promised, self._acknowledged_here())
-            self._progress.clear()
-            self._leaving.clear()
-            self._transferee = 0
-            self._heartbeat_due = self._news_due = False
+            self._reset_leading()
         self._role = Role.FOLLOWER
         self.leader_id = leader_id
         self._votes.clear()
         self._rearm()
 
     def _advance_commit(self, index: int) -> None:
-        """Everything up to ``index`` is committed."""
+        """Everything up to ``index`` is committed. LogContradiction if the log ends before."""
         log = self.log
         if index <= log.commit:
             return
         if index > log.last_index:
             # the leader only says what this replica had acknowledged, after a sync
             raise LogContradiction(
-                f"H10: log ends at {log.last_index}, but this replica had acknowledged {index}"
-            )
+                f"H10: log ends at {log.last_index}, but this replica had acknowledged {index}")
         log.commit = index
-
-    def _hard_state(self) -> HardState:
-        return HardState(self.term, self.vote, self.log.commit)
-
-    # -- sending ---------------------------------------------------------------------------------------------
 
     def _send(self, message: Message) -> None:
         """As soon as the term it shows is synced (I2)."""
@@ -201,7 +175,7 @@ class RaftState:
             self._after_sync.append(message)
 
     def _acknowledge(self, to: int, index: int) -> None:
-        """An append ack is due; several in a tick become one, built by the next ready()."""
+        """An append ack is due; the next ready() makes one of several."""
         if self._ack_to != to or index > self._ack_index:
             self._ack_to, self._ack_index = to, index
 

@@ -1,12 +1,4 @@
-"""The records of Raft: entries, hard state, configurations, and what a caller hands in and gets out.
-
-Rules kept here:
-
-- An entry's checksum covers all of its fields. The leader that creates an entry computes it; everybody
-  else carries it along, and verifies it whenever the entry is received or read from a disk.
-- A configuration differs from the next by one member at most, so that any two majorities of neighbours
-  share a member (thesis section 4.1).
-"""
+"""The records of Raft. An entry's leader computes its checksum; every replica verifies it at each read."""
 
 from __future__ import annotations
 
@@ -21,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class RaftError(Exception):
-    """Base of what Raft refuses. Each subclass says whether the caller may try again, and where."""
+    """What Raft refuses."""
 
 
 class NotLeader(RaftError):
@@ -33,32 +25,30 @@ class NotLeader(RaftError):
 
 
 class ProposalDropped(RaftError):
-    """The leader takes no proposal now (transfer under way, or too much uncommitted); nothing was logged."""
+    """The leader takes no proposal now (transfer, or too much uncommitted); nothing was logged."""
 
 
 class ConfigurationRefused(RaftError):
-    """The configuration change breaks a rule, which the text names; nothing was logged."""
+    """The configuration change breaks the rule that the text names; nothing was logged."""
 
 
 class IntegrityError(RaftError):
-    """What was received or read is damaged. A frame: drop it and its link. An entry on the own disk: stop."""
+    """Damaged input. A frame: drop it and its link. An entry on the own disk: stop."""
 
 
 class LogContradiction(RaftError):
-    """This replica contradicts its peers or its own past: entries it had acknowledged are gone (H10), or a
-    committed entry would change (I1). The process must end; starting it again does not help."""
+    """This replica contradicts its peers or its own past: acknowledged entries are gone (H10), or a committed
+    entry would change (I1). The process must end; starting it again does not help."""
 
 
 class EntryKind(IntEnum):
-    """What an entry holds."""
-
     NOOP = 0  # a new leader's first entry (section 5.4.2, 8); no data
     RECORD = 1  # what the caller proposed
     CONFIG = 2  # an encoded Configuration
 
 
 class Role(IntEnum):
-    """What this replica is at the moment. LEARNER: a follower that is no voter (or not yet a member)."""
+    """LEARNER: a follower that is no voter (or not yet a member)."""
 
     FOLLOWER = 0
     PRE_CANDIDATE = 1
@@ -73,14 +63,12 @@ ENTRY_OVERHEAD = _ENTRY.size
 
 
 def entry_checksum(index: int, term: int, kind: int, data: bytes) -> int:
-    """CRC-32 over every field of an entry."""
     return zlib.crc32(data, zlib.crc32(_COVERED.pack(index, term, kind, len(data))))
 
 
 @dataclass(slots=True)  # not frozen: making one would take 0.45 us instead of 0.12
 class Entry:
-    """One place of the log; never changed once made. ``checksum`` -1: not computed yet, :meth:`encode`
-    does."""
+    """One place of the log; never changed once made. ``checksum`` -1: not computed yet."""
 
     index: int
     term: int
@@ -120,8 +108,7 @@ def read_entry(data: bytes, pos: int) -> tuple[Entry, int]:
 
 
 class HardState(NamedTuple):
-    """What must survive a crash (section 5.2). ``vote`` 0: none in this term. ``commit`` only saves time: it
-    may lag behind what :meth:`LogStorage.committed` tells."""
+    """What must survive a crash (section 5.2). ``vote`` 0: none in this term. ``commit`` may lag behind."""
 
     term: int
     vote: int
@@ -130,17 +117,15 @@ class HardState(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Configuration:
-    """Who belongs to the group. Learners receive the log and count for nothing."""
+    """The members of a group. Learners receive the log and count for nothing."""
 
     voters: frozenset[int]
     learners: frozenset[int] = frozenset()
 
     def quorum(self) -> int:
-        """How many voters are a majority."""
         return len(self.voters) // 2 + 1
 
     def members(self) -> frozenset[int]:
-        """Voters and learners."""
         return self.voters | self.learners
 
     def encode(self) -> bytes:
@@ -159,7 +144,8 @@ class Configuration:
         return cls(frozenset(ids[:voters]), frozenset(ids[voters:]))
 
     def check_step(self, new: Configuration) -> None:
-        """ConfigurationRefused unless ``new`` is one step away from this one (thesis section 4.1)."""
+        """ConfigurationRefused unless ``new`` is one step away from this one (thesis section 4.1): then any
+        majority of the one shares a member with any of the other."""
         if not new.voters:
             raise ConfigurationRefused("a group needs a voter")
         if new.voters & new.learners:
@@ -167,18 +153,15 @@ class Configuration:
         if 0 in new.voters or 0 in new.learners:
             raise ConfigurationRefused("0 is not a member ID")
         changed = {
-            m
-            for m in self.members() | new.members()
-            if (m in self.voters) != (m in new.voters) or (m in self.learners) != (m in new.learners)
-        }
+            m for m in self.members() | new.members()
+            if (m in self.voters) != (m in new.voters) or (m in self.learners) != (m in new.learners)}
         if len(changed) > 1:
             raise ConfigurationRefused(f"one member at a time, not {sorted(changed)}")
 
 
 @dataclass(slots=True, frozen=True)
 class SnapshotPosition:
-    """A place in the log up to which everything is in the state: the entry there and who was a member
-    then."""
+    """A place in the log up to which everything is in the state; the term of its entry, the members then."""
 
     index: int
     term: int
@@ -187,49 +170,41 @@ class SnapshotPosition:
 
 @dataclass(slots=True, frozen=True)
 class Config:
-    """How one replica behaves. All times are by the ``now_ms`` that the caller hands in."""
+    """How one replica behaves. Times are by the caller's ``now_ms``."""
 
-    #: This replica's ID, unique in the group for ever: a replica that lost its log gets a new one (H10).
-    #: Never 0.
+    #: Unique in the group for ever: a replica that lost its log gets a new one (H10). Never 0.
     id: int
-    #: A leader lets each peer hear from it at least this often. Default 100, as etcd. Below the round trip it
-    #: only costs messages; above a third of the election timeout one lost message may unseat a leader.
+    #: Below the round trip it only costs messages; above a third of the election timeout one lost message may
+    #: unseat a leader. Default as etcd.
     heartbeat_ms: int = 100
     #: A follower that hears nothing this long, plus up to the same again by chance, campaigns; a leader that
-    #: hears from no quorum this long steps down. Default 1000, as etcd; ten heartbeats is the usual ratio.
+    #: hears from no quorum this long steps down. Default as etcd; ten heartbeats is the usual ratio.
     election_timeout_ms: int = 1000
-    #: The first election after a start comes as if the leader had last been heard an election timeout less a
-    #: heartbeat ago: when all replicas start together nobody leads whom it would be worth to wait for, and
-    #: where somebody leads he is heard within a heartbeat, or pre-votes are refused. Default off; etcd's
+    #: The first election after a start comes a heartbeat later, and up to an election timeout by chance: a
+    #: leader that exists is heard within that time, or pre-votes are refused. etcd's
     #: ``initial-election-tick-advance``.
     soon_at_start: bool = False
-    #: Entries of one append message stop at this many bytes (one entry always fits). Large messages delay the
-    #: heartbeats behind them.
+    #: Of one append message (one entry always fits). Large messages delay the heartbeats behind them.
     max_append_bytes: int = 1 << 20
-    #: So many append messages may be under way to a peer unanswered; then the leader waits for an answer.
+    #: Unanswered append messages to a peer, and their bytes: bounds what the transport holds for a slow peer.
     max_inflight: int = 64
-    #: The same in bytes: bounds what a slow peer makes the transport hold.
     max_inflight_bytes: int = 16 << 20
-    #: Proposals are dropped while this many bytes of this leader's entries are uncommitted: bounds memory
-    #: when the quorum is slow or gone.
+    #: Of this leader's uncommitted entries; then proposals are dropped: bounds memory without a quorum.
     max_uncommitted_bytes: int = 64 << 20
-    #: Entries kept in memory for peers that are slightly behind; older ones are read from storage. Entries
-    #: not yet synced stay in memory in any case.
+    #: Synced entries kept in memory for peers that are slightly behind; older ones are read from storage.
     max_tail_bytes: int = 16 << 20
-    #: So many confirmation rounds for reads may be under way at once; questions beyond wait and share the
-    #: next.
+    #: Confirmation rounds for reads under way at once; further questions wait and share the next.
     max_read_rounds: int = 4
-    #: Ask before a campaign whether it could be won (thesis section 9.6): a replica that was cut off then
-    #: does not unseat a working leader by its higher term.
+    #: Thesis section 9.6: a replica that was cut off does not unseat a leader by its higher term.
     pre_vote: bool = True
-    #: A leader without a quorum's answers steps down, and nobody votes while it hears from a leader (thesis
-    #: section 6.2, 4.2.3). Off only in tests.
+    #: A leader without a quorum's answers steps down, and no replica votes while it hears from a leader
+    #: (thesis section 6.2, 4.2.3). Off only in tests.
     check_quorum: bool = True
     #: Tell peers of a commit at once, in a message of its own if need be (D4). Off where they learn it from
     #: elsewhere (``prove_committed``): then it rides with appends and heartbeats.
     tells_commit: bool = True
-    #: So long a commit may go untold to a peer that has said it can wait (``Raft.patient``): until then an
-    #: append takes it along, which saves both sides a message and a wake-up. 0: everybody is told at once.
+    #: How long news of a commit may wait for an append that takes it along, to a peer that can wait
+    #: (``Raft.patient``): saves both sides a message and a wake-up.
     commit_rides_ms: int = 0
 
     def __post_init__(self) -> None:
@@ -240,27 +215,19 @@ class Config:
 
 
 class LogStorage(Protocol):
-    """Reads of what has been handed out for storage. Called synchronously, so they should be quick.
+    """Reads of a Ready's entries once they are written (unsynced is enough); quick."""
 
-    The caller writes each Ready's entries before it asks for the next Ready (unsynced is enough): from then
-    on they must be readable here.
-    """
-
-    def hard_state(self) -> HardState:
-        """The last one stored; ``HardState(0, 0, 0)`` on a fresh replica."""
+    def hard_state(self) -> HardState: ...  # HardState(0, 0, 0) on a fresh replica
 
     def committed(self) -> tuple[int, int]:
-        """Index and term of an entry that was committed before this start, as noted then (I25). The log may
-        have lost it since. Zeros: nothing is known."""
+        """Index and term of an entry that was committed before this start (I25); the log may have lost it
+        since. Zeros: not known."""
 
     def snapshot_position(self) -> SnapshotPosition:
-        """The place just before the first kept entry; index 0, term 0, initial configuration when fresh."""
+        """The place just before the first kept entry; zeros and the initial configuration when fresh."""
 
-    def last_index(self) -> int:
-        """Index of the last entry, or that of the snapshot position when there is none."""
-
-    def term(self, index: int) -> int:
-        """Term of a kept entry."""
+    def last_index(self) -> int: ...  # of the last entry, or of the snapshot position
+    def term(self, index: int) -> int: ...  # of a kept entry
 
     def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
         """Entries ``[first, last]``, cut before ``max_bytes`` of data would be passed, at least one."""
@@ -272,29 +239,25 @@ class Ready:
     in one batch; sync it if ``must_sync``; then send ``messages_after_sync`` and call
     ``persisted(sequence)``.
 
-    Several may be under way at once, synced in order; one sync may cover several. One that needs no sync
-    counts as persisted once all before it are. ``committed`` can be applied at once.
+    Several may be under way, synced in order; one sync may cover several. One that needs no sync counts as
+    persisted once all before it are. ``committed`` can be applied at once.
     """
 
     sequence: int
     hard_state: HardState | None  # to be written with ``entries``, in one batch
-    # to append; if entries[0].index <= last stored index, truncate the stored tail first
-    entries: list[Entry]
-    messages: list[Message]  # send at once; a leader's appends are among them
+    entries: list[Entry]  # if entries[0].index <= last stored index, truncate the stored tail first
+    messages: list[Message]
     messages_after_sync: list[Message]  # I2: only after this Ready and all before it are synced
     must_sync: bool
     committed: tuple[int, int]  # (first, last]: newly committed and on this replica's own disk; equal: none
     reads: list[tuple[int, int]]  # (context, index): answer once applied through index
     reads_failed: list[int]  # leadership lost before they were confirmed: ask again, elsewhere
-    leader_changed: bool  # leader_id, role or term is not what it was at the last Ready
-    # (peer, least useful index): send it a state snapshot, then snapshot_sent
-    snapshots_to: list[tuple[int, int]]
+    leader_changed: bool  # leader_id, role or term
+    snapshots_to: list[tuple[int, int]]  # (peer, least useful index); call snapshot_sent after it
     configuration: Configuration | None  # a committed change; in effect since it was appended
 
 
 class PeerStatus(NamedTuple):
-    """How far a peer is, as its leader knows it."""
-
     match: int
     next: int
     state: str

@@ -1,5 +1,2 @@
-"""What processes say to each other, as bytes.
-
-``protobuf`` (the wire form by hand, where the hot path needs it), ``messages`` (between fronts and nodes),
-``events`` (of watches).
-"""
+"""What processes say to each other, as bytes: ``frames`` (kinds between replicas, versions), ``messages``
+(between fronts and nodes), ``link`` (the asking end), ``events`` (of watches), ``protobuf`` (by hand)."""

@@ -1,10 +1,9 @@
 """Events of watches, from the node that applies them through a front to clients.
 
-Hot path: an event is put into its final form once, by the node: the field 11 of a ``WatchResponse`` that
-every watcher gets. Fronts pass these bytes on, as many events at once as a node applied at once. What a front
-has to know of single events, where it merges shards, filters, or joins a watch in the midst, stands in a
-table before them, and is read only then. Nine revisions applied at once cost node and front 1.2 us each until
-the front has its response, where both took them apart and put them together 3.5 (one alone: 3.6 and 4.7).
+Hot path: a node puts an event into its final form once, the field 11 of a ``WatchResponse``, and fronts pass
+these bytes on. A table before them says what a front needs of single events to merge shards, filter, or join
+a watch in the midst. Nine revisions applied at once cost node and front 1.2 us each; taken apart and put
+together they cost 3.5 (one alone: 3.6 and 4.7).
 
 An EVENTS record: ``EVENTS_HEAD | table: an EVENT each | fields``. A history answer has the same table and
 fields.

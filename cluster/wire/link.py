@@ -1,9 +1,7 @@
-"""The asking end of a link to a node, pure: its hello, the numbers of its frames, the version that it speaks,
-silence.
+"""The asking end of a link to a node, pure: its hello, the numbers of its frames, its version, silence.
 
-A front, a node of another shard and the status tool all ask so; who carries the frames is the machine's. A
-frame out of sequence means that frames were lost, and a link never resumes: its owner drops it and makes
-another one, under another session.
+Fronts, nodes of other shards and the status tool use it. A frame out of sequence means that frames were lost,
+and a link never resumes: its owner drops it and makes another one, under another session.
 """
 
 from __future__ import annotations
@@ -27,21 +25,21 @@ _VERSIONS = int(Status.VERSIONS)
 
 
 class Listening:
-    """Whether a side could have heard anything at all. It looks every so often whether others are silent. A
-    look that comes late tells that its own loop was held: what came meanwhile is not read yet, and that time
-    is nobody's silence."""
+    """Whether a side could have heard anything at all. It looks at intervals whether others are silent. A
+    look that comes late shows that its own loop was held: what came meanwhile is not read yet, so that time
+    is no silence."""
 
     __slots__ = ("_late_s", "_looked", "held_s")
 
     def __init__(self, late_s: float) -> None:
-        """``late_s``: a look comes late that comes so long after the one before."""
+        """``late_s``: a look that comes so long after the one before is late."""
         self._late_s = late_s
         self._looked: float | None = None
         self.held_s = 0.0  # by so much the last look came late
 
     def look(self, now: float) -> float:
-        """Until when silence may be judged: what came before that has been read. ``held_s`` is to be excused
-        once that is done (:meth:`AskingEnd.excuse`)."""
+        """Until when silence may be judged: what came before has been read. ``held_s`` is then to be excused
+        (:meth:`AskingEnd.excuse`)."""
         before, self._looked = self._looked, now
         if before is None or now - before <= self._late_s:
             self.held_s = 0.0
@@ -69,7 +67,7 @@ class AskingEnd:
         self.version = frames.LOWEST  # until the node has said what it speaks
 
     def hello(self, cluster_id: int, member_id: int, session: int, layout: tuple[int, int] = (0, 0)) -> bytes:
-        """The first record: the lowest version, and the range of them where older nodes do not look."""
+        """The first record: the lowest version; the range of versions is where older nodes do not look."""
         body = HELLO_BODY.pack(frames.LOWEST, cluster_id, member_id, session, *layout)
         return request(0, Method.HELLO, frames.HIGHEST << 16 | frames.LOWEST, body)
 
@@ -105,7 +103,7 @@ class AskingEnd:
         return now - self.heard_at > limit_s
 
     def excuse(self, held_s: float, now: float) -> None:
-        """For so long nobody listened here (``Listening``): that is not this end's silence."""
+        """For so long this end did not listen (``Listening``): that is no silence of the other."""
         self.heard_at = min(self.heard_at + held_s, now)
 
     def _without_versions(self, answers: Answers) -> Answers:
@@ -119,6 +117,6 @@ class AskingEnd:
 
 
 def spoken_by(version: int, spoken: int) -> tuple[int, int]:
-    """Lowest and highest version of who sent a hello: its body's, and its field for a time-out, 0 in version
-    7."""
+    """Lowest and highest version of a hello's sender: its body's version, and its time-out field, 0 in
+    version 7."""
     return (spoken & 0xFFFF, spoken >> 16) if spoken else (version, version)

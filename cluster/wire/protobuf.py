@@ -1,7 +1,7 @@
 """Protobuf wire form, written by hand where the hot path needs it.
 
-Hot path: every put builds one KeyValue and one response header here (about 0.5 us each);
-going through message objects costs three times that. Everything else uses ``cluster.pb``.
+Hot path: every put builds one KeyValue and one response header here (about 0.5 us each); message objects take
+three times that. Everything else uses ``cluster.pb``.
 
 Wire form: https://protobuf.dev/programming-guides/encoding/
 """
@@ -14,7 +14,7 @@ _MORE = [bytes((i | 0x80,)) for i in range(0x80)]
 
 
 def varint(value: int) -> bytes:
-    """Encode ``value`` as a base-128 varint; a negative int64 becomes ten bytes, as protobuf does."""
+    """``value`` as a base-128 varint; a negative int64 becomes ten bytes, as protobuf does."""
     if value < 0:
         value += 1 << 64
     if value < 0x80:
@@ -36,8 +36,7 @@ def varint(value: int) -> bytes:
 
 
 def varints(first: int, count: int) -> list[bytes]:
-    """:func:`varint` of ``count`` successive numbers, of which most differ in one byte: 0.05 us each instead
-    of 0.15."""
+    """:func:`varint` of ``count`` successive numbers: 0.05 us each instead of 0.15."""
     out: list[bytes] = []
     last = first + count
     while first < last:
@@ -54,7 +53,7 @@ def varints(first: int, count: int) -> list[bytes]:
 
 
 def read_varint(buf: bytes, pos: int) -> tuple[int, int]:
-    """Decode the varint at ``pos``: ``(value, next position)``. Unsigned; IndexError if cut short."""
+    """The varint at ``pos``: ``(value, next position)``. Unsigned; IndexError if cut short."""
     byte = buf[pos]
     pos += 1
     if byte < 0x80:
@@ -89,18 +88,14 @@ def tombstone(key: bytes, mod_revision: int) -> bytes:
 
 
 def response_header(prefix: bytes, revision: int, term: int) -> bytes:
-    """Field 1 of every response, the ``ResponseHeader``.
-
-    ``prefix`` is the part that never changes on a host: see :func:`header_prefix`.
-    """
+    """Field 1 of every response. ``prefix``: see :func:`header_prefix`."""
     body = b"".join((prefix, b"\x18", varint(revision), b"\x20", varint(term))) if revision else b"".join(
         (prefix, b"\x20", varint(term)))
     return b"\x0a" + varint(len(body)) + body
 
 
 class ResponseHeaders:
-    """Makes a host's response headers, one after the other, mostly of one term: 0.25 us instead of 0.5, and a
-    front makes one for each put."""
+    """Makes a host's response headers, mostly of one term: 0.25 us instead of 0.5."""
 
     __slots__ = ("_before", "_prefix", "_tail", "_term")
 
@@ -111,7 +106,6 @@ class ResponseHeaders:
         self._before: list[bytes] = []  # what stands before a revision, by the bytes that it takes
 
     def make(self, revision: int, term: int) -> bytes:
-        """:func:`response_header`."""
         if not revision:
             return response_header(self._prefix, 0, term)
         if term != self._term:

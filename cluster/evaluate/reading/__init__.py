@@ -1,2 +1,2 @@
-"""Ranges: ``ranges`` builds an answer out of rows, with ``sorting``; ``row_parts`` are rows on their way to
-a front."""
+"""Ranges: ``ranges`` builds an answer out of rows, with ``sorting``; ``rows`` reads a view; ``row_parts`` are
+rows on their way to a front."""

@@ -1,9 +1,6 @@
 """A Range request's answer, built out of rows as they come: filters, sorting, limits, counting.
 
-Hot path: rows are spliced into the response as they lie, 0.09 us a row (256 B values). Everything else about
-a Range is decided once, when it is parsed.
-
-How to serve one::
+Hot path: rows are spliced into the response as they lie, 0.09 us a row (256 B values). How to serve one::
 
     read = RangeRead(request)
     while the reader has rows and not read.satisfied:
@@ -11,8 +8,8 @@ How to serve one::
     read.add_count(number of keys of the range after those that were fed)
     tail = read.finish()
 
-A long answer may leave in parts: :meth:`RangeRead.take` gives what is final so far,
-:meth:`RangeRead.take_sized` with the sizes of its rows for who merges it with others (``row_parts``).
+A long answer may leave in parts: :meth:`RangeRead.take`, or :meth:`RangeRead.take_sized` for a front that
+merges it with others (``row_parts``).
 """
 
 from __future__ import annotations
@@ -24,6 +21,7 @@ from typing import Any, Protocol
 from cluster.evaluate.reading.row_parts import rows_head, sizes_of
 from cluster.evaluate.reading.sorting import Row as Row
 from cluster.evaluate.reading.sorting import SortedRows
+from cluster.evaluate.spans import inverted
 from cluster.evaluate.validate import parse
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import read_varint, varint
@@ -38,7 +36,7 @@ _LEAST_PIECE_BYTES = 4096  # on the average; smaller ones cost more to pass on t
 
 
 class _Prefixes(dict[int, bytes]):
-    """Tag and length of a row of that many bytes; small ones are kept."""
+    """Tag and length of a row of so many bytes; small ones are cached."""
 
     def __missing__(self, length: int) -> bytes:
         prefix = _ROW_TAG + varint(length)
@@ -52,7 +50,7 @@ row_tags = _Prefixes()  # what stands before a row of so many bytes
 
 def plain_get(request: bytes) -> tuple[bytes, bool] | None:
     """``(key, serializable)`` of the request that nearly all are: one key, its newest version, nothing else
-    set. None: it must be parsed. 0.2 us; to parse, check and ask for every field takes 3 us."""
+    set. None: it must be parsed. 0.2 us; to parse and check it takes 3 us."""
     size = len(request)
     if size > 2 and request[0] == 0x0A:
         end = request[1] + 2
@@ -65,18 +63,17 @@ def plain_get(request: bytes) -> tuple[bytes, bool] | None:
 
 
 def plain_answer(kv: bytes | None) -> bytes:
-    """The answer to it after its header."""
+    """Its answer after the header."""
     return b"" if kv is None else b"%b%b\x20\x01" % (row_tags[len(kv)], kv)
 
 
 class Fields:
-    """A KeyValue's fields, read from its wire form; ``value_at:value_end`` spans the value field with its
-    tag."""
+    """A KeyValue's fields; ``value_at:value_end`` spans the value field with its tag."""
 
     __slots__ = ("create", "lease", "mod", "value", "value_at", "value_end", "version")
 
     def __init__(self, kv: bytes) -> None:
-        """``kv`` in canonical form, as muster writes it: fields ascending, zero fields left out."""
+        """``kv`` as muster writes it: fields ascending, zero fields left out."""
         self.create = self.mod = self.version = self.lease = 0
         self.value = b""
         key_len, pos = read_varint(kv, 1)
@@ -101,7 +98,7 @@ class Fields:
 
 
 def is_creation(kv: bytes) -> bool:
-    """Whether a put's KeyValue begins a generation: its event then has no prev_kv, not even when a delete in
+    """Whether a put's KeyValue begins a generation. Its event has no prev_kv then, not even when a delete in
     the same transaction ended the one before."""
     fields = Fields(kv)
     return fields.create == fields.mod
@@ -139,11 +136,8 @@ class RowSource(Protocol):
 
 
 class RangeRead:
-    """One Range request being answered.
-
-    The fields that a reader needs are public; ``revision`` is 0 for the latest. ``request`` may be the wire
-    form (EtcdError if it is none) or the parsed message; it has passed ``validate.check_range``.
-    """
+    """One Range request being answered. ``request``: the wire form (EtcdError if malformed) or the message,
+    which has passed ``validate.check_range``. ``revision`` is 0 for the latest."""
 
     __slots__ = (
         "_decided", "_fed", "_filter", "_found", "_order", "_parts", "_sizes", "_sorted", "count",
@@ -191,14 +185,12 @@ class RangeRead:
 
     @property
     def single(self) -> bool:
-        """Whether the request names one key."""
         return not self.range_end
 
     @property
     def empty(self) -> bool:
         """Whether the range is inverted and holds nothing: do not ask a store for it."""
-        end = self.range_end
-        return bool(end) and end != b"\0" and end <= self.key
+        return inverted((self.key, self.range_end))
 
     @property
     def wanted(self) -> int | None:
@@ -211,7 +203,7 @@ class RangeRead:
         return self.row_limit is not None and self._fed >= self.row_limit
 
     def feed(self, rows: Iterable[Row]) -> bool:
-        """Take the next rows, in key order; no more than are wanted are consumed. Returns ``satisfied``."""
+        """Take the next rows, in key order, as many as are wanted. Returns ``satisfied``."""
         if self.row_limit is not None:
             rows = islice(rows, self.row_limit - self._fed)
         if not self._decided:
@@ -235,7 +227,7 @@ class RangeRead:
 
     @property
     def spliced(self) -> bool:
-        """Whether rows go into the answer as they lie: :meth:`feed_from` may be used."""
+        """Whether rows go into the answer as they lie, so that :meth:`feed_from` works."""
         return self._decided and not self.keys_only
 
     def feed_from(self, source: RowSource, most: int, most_bytes: int) -> bool:
@@ -251,7 +243,6 @@ class RangeRead:
         return ended or self.satisfied
 
     def _splice(self, rows: Iterable[Row]) -> int:
-        """Add rows to the answer as they lie."""
         parts, prefixes = self._parts, row_tags
         before = len(parts)
         row: Row | None = None
@@ -274,20 +265,20 @@ class RangeRead:
         self.count += keys
 
     def take(self) -> bytes:
-        """The part of the answer that is final by now, each row whole; it is forgotten here."""
+        """The final part of the answer so far, each row whole; it is forgotten here."""
         part = b"".join(self._parts)
         self._parts.clear()
         return part
 
     def take_parts(self) -> list[bytes]:
-        """As :meth:`take`, in pieces where those are large: who passes them on need not copy them."""
+        """As :meth:`take`, in pieces where those are large, to be passed on without a copy."""
         parts, self._parts = self._parts, []
         if len(parts) * _LEAST_PIECE_BYTES > sum(map(len, parts)):
             return [b"".join(parts)]
         return parts
 
     def take_sized(self) -> list[bytes]:
-        """As :meth:`take_parts`, as a part for who merges rows (``row_parts``)."""
+        """As :meth:`take_parts`, with sizes (``row_parts``)."""
         assert self._sizes is not None
         sizes, self._sizes = self._sizes, []
         return [rows_head(sizes), *self.take_parts()]
@@ -299,11 +290,10 @@ class RangeRead:
 
     @property
     def unsent(self) -> bool:
-        """Whether there is something to take."""
         return bool(self._parts)
 
     def unsent_bytes(self) -> int:
-        """How much there is to take; a look at each piece."""
+        """A look at each piece."""
         return sum(map(len, self._parts))
 
     @property
@@ -313,11 +303,11 @@ class RangeRead:
 
     @property
     def ordered(self) -> bool:
-        """Whether rows are to be sorted otherwise than by key."""
+        """Whether rows are sorted otherwise than by key."""
         return bool(self._order)
 
     def end(self) -> None:
-        """No rows come any more: what is left to be taken is the end of the answer."""
+        """No more rows come: the rest of the answer can be taken."""
         for _ in self.ending():
             pass
 

@@ -1,12 +1,10 @@
-"""Rows of a range on their way to a front that merges those of several shards.
+"""Rows of a range on their way to a front that merges the rows of several shards.
 
-A part is what a node sends at once: ``ROWS | size of each row (u32) | rows | fields``. Rows stand as they do
-in an answer (``kvs`` with tag and length), so the front cuts them into runs and passes these on as they are;
-the sizes let it look at any row's key without walking through those before it. ``fields`` (count) come with
-the last part.
+A part is one record of a node: ``ROWS | size of each row (u32) | rows | fields``. Rows stand as in an answer
+(``kvs`` with tag and length), so the front passes runs of them on unchanged. ``fields`` (count) come with the
+last part.
 
-Hot path: sizes cost a node 0.06 us a row where rows are read, nothing where they come out of a block that has
-them.
+Hot path: sizes cost a node 0.06 us a row where rows are read, nothing where a block has them.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ ROWS = Struct("<I")  # number of rows
 
 
 def sizes_of(pairs: list[bytes], begin: int = 0) -> bytes:
-    """The sizes of rows that lie, each in two pieces, from there to the end of a list."""
+    """The sizes of rows that lie, each in two pieces, from ``begin`` to the end of a list."""
     lengths = list(map(len, pairs[begin:] if begin else pairs))
     return pack(f"<{len(lengths) >> 1}I", *map(add, lengths[::2], lengths[1::2]))
 
@@ -44,8 +42,8 @@ def rows_head(sizes: list[bytes]) -> bytes:
 
 
 def read_part(body: bytes, at: int) -> tuple[list[int], int]:
-    """Of the part that begins there: where each row begins, and the last one ends (so one more than there are
-    rows); and the count in its fields, 0 if there is none."""
+    """Of the part at ``at``: where each row begins and the last one ends, and the count in its fields (0:
+    none)."""
     (rows,) = ROWS.unpack_from(body, at)
     at += ROWS.size
     starts = list(accumulate(unpack_from(f"<{rows}I", body, at), initial=at + 4 * rows))
@@ -59,7 +57,7 @@ def read_part(body: bytes, at: int) -> tuple[list[int], int]:
 
 
 def row_key(data: bytes, at: int) -> bytes:
-    """The key of the row that begins there."""
+    """The key of the row at ``at``."""
     at += 1
     while data[at] & 0x80:
         at += 1

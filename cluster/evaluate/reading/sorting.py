@@ -1,8 +1,7 @@
-"""Rows of a range in another order than that of their keys, made a few at a time: no step sorts more than
-some thousand rows.
+"""Rows of a range in another order than that of their keys; no step sorts more than some thousand rows.
 
-Of a limited range no more rows are kept than twice its limit, or some thousand. Rows of equal rank stay in
-the order of their keys.
+Of a limited range at most twice its limit of rows, or some thousand, are kept. Rows of equal rank stay in key
+order.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _first: Callable[[tuple[Any, Row]], Any] = itemgetter(0)
 
 
 class SortedRows:
-    """Rows are added in the order of their keys, and taken once in another."""
+    """Rows are added in key order, and taken once in another."""
 
     __slots__ = ("_descending", "_fresh", "_limit", "_rank", "_runs")
 
@@ -33,7 +32,6 @@ class SortedRows:
         self._runs: list[list[tuple[Any, Row]]] = []  # each sorted
 
     def add(self, rows: Iterable[Row]) -> None:
-        """The next rows."""
         rank, fresh = self._rank, self._fresh
         most = max(_RUN, 2 * self._limit) if self._limit <= _RUN else _RUN
         for row in rows:
@@ -55,7 +53,7 @@ class SortedRows:
         return len(self._fresh) + sum(map(len, self._runs))
 
     def ordered(self) -> Iterator[Row]:
-        """All that are to be taken, in order; merged as they are taken."""
+        """The rows to take, in order, merged as they are taken."""
         self._settle()
         merged = (
             heapq.merge(*self._runs, key=_first, reverse=self._descending)

@@ -1,2 +1,2 @@
-"""Transactions: ``transactions`` (any), ``plain_txn`` (the fast path), ``draft`` (very long ones, in steps),
-``range_compares``."""
+"""Transactions: ``transactions`` (any) with ``compares`` and ``pending``, ``plain_txn`` (the fast path),
+``draft`` (very long ones, in steps), ``range_compares``."""

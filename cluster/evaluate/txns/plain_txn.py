@@ -1,20 +1,18 @@
 """The transaction that nearly all are: compares of single keys, then puts, reads and deletes of single keys.
 
-Hot path. :func:`read` takes such a TxnRequest out of its wire form without a message object. It is strict:
-anything that it does not know to the last byte, or that would be refused for its form, is None. That goes
-through ``cluster.evaluate.txns.transactions``, which gives the same answers
+Hot path. :func:`read` takes such a TxnRequest out of its wire form without a message object: the front for
+its shard, the leader for locks and evaluation. It is strict: anything that it does not know to the last byte,
+or that would be refused for its form, is None. ``transactions`` then gives the same answers
 (``tests/unit/semantics/txns/test_plain_txn.py``). A compare, a put and a get of one key (256 B): read 2.4 us,
-evaluated 2.1, answered 1.2; through messages 17 us in all (and 6.3 at the front, which only reads it).
-
-The form serves everybody who asks what a transaction touches: the front for its shard, the leader for locks
-and evaluation.
+evaluated 2.1, answered 1.2; through messages 17 us in all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from operator import eq, gt, lt, ne
+from typing import Any, NamedTuple
 
 from cluster import errors
 from cluster.effects import records
@@ -24,11 +22,11 @@ from cluster.evaluate.view import Current, Outcome, Version, View
 from cluster.wire.protobuf import read_varint, varint
 
 GET, PUT, DELETE = 0x0A, 0x12, 0x1A  # RequestOp's tags
-EQUAL, GREATER, LESS, NOT_EQUAL = range(4)  # Compare.CompareResult
+RESULTS: tuple[Callable[[Any, Any], bool], ...] = (eq, gt, lt, ne)  # by Compare.CompareResult
 # what a compare looks at: the first four as they stand in Current
 CREATE, MOD, VERSION, LEASE, VALUE = range(5)
 
-Compare = tuple[bytes, int, int, int | bytes]  # key, one of CREATE ... VALUE, one of EQUAL ..., given
+Compare = tuple[bytes, int, int, int | bytes]  # key, one of CREATE ... VALUE, place in RESULTS, given
 # tag and key; a put: its key and value fields in wire form (KeyValue's, the value's may be empty), lease; a
 # get: b"", b"", revision
 Op = tuple[int, bytes, bytes, bytes, int]
@@ -75,7 +73,7 @@ class Plain(NamedTuple):
         return any(op[4] and op[0] == GET for op in self.success + self.failure)
 
     def ops(self) -> int:
-        """What is held against the limit of operations."""
+        """What counts against the limit of operations."""
         return max(len(self.compare), len(self.success), len(self.failure))
 
 
@@ -101,10 +99,7 @@ def read(data: bytes) -> Plain | None:
             if pos > end:
                 return None
             if tag == 0x0A:
-                compare = _compare(data, at, pos)
-                if compare is None:
-                    return None
-                compares.append(compare)
+                compares.append(_compare(data, at, pos))
                 continue
             if tag != 0x12 and tag != 0x1A:
                 return None
@@ -122,23 +117,10 @@ def read(data: bytes) -> Plain | None:
             key = data[at + 2 : key_end]
             if kind == PUT:
                 op = _put(data, at, key_end, pos, key)
-                if op is None:
-                    return None
                 changes += 1
             elif key_end < pos:
-                if kind != GET:
-                    return None
-                revision = 0
-                # those of a transaction in memory (STM) read at the revision of its first read
-                if data[key_end] == 0x20:
-                    revision, key_end = data[key_end + 1], key_end + 2
-                    if revision >= 0x80:
-                        revision, key_end = _number(data, key_end - 1)
-                if key_end == pos:
-                    serializable = False
-                elif data[key_end:pos] != b"\x38\x01":
-                    return None
-                op = kind, key, b"", b"", revision
+                op, local = _special_get(data, kind, key, key_end, pos)
+                serializable &= local
             else:
                 op = kind, key, b"", b"", 0
                 if kind == GET:
@@ -147,15 +129,16 @@ def read(data: bytes) -> Plain | None:
                     changes += 1
                 else:
                     return None
-            if tag == 0x12:
-                success.append(op)
-            else:
-                failure.append(op)
+            (success if tag == 0x12 else failure).append(op)
     except (IndexError, _Odd):
         return None
-    if changes > 1 and (_repeats(success) or _repeats(failure)):
+    if changes > 1 and _repeats(success, failure):
         return None
     return _plain((compares, success, failure, not changes, serializable))
+
+
+class _Odd(Exception):
+    """Something that only a parser should judge."""
 
 
 def _number(data: bytes, pos: int) -> tuple[int, int]:
@@ -166,11 +149,7 @@ def _number(data: bytes, pos: int) -> tuple[int, int]:
     return value, after
 
 
-class _Odd(Exception):
-    """Something that only a parser should judge."""
-
-
-def _compare(data: bytes, pos: int, end: int) -> Compare | None:
+def _compare(data: bytes, pos: int, end: int) -> Compare:
     result = target = 0
     if data[pos] == 0x08:
         result = data[pos + 1]
@@ -179,17 +158,17 @@ def _compare(data: bytes, pos: int, end: int) -> Compare | None:
         target = data[pos + 1]
         pos += 2
     if result > 3 or target > 4 or data[pos] != 0x1A:
-        return None
+        raise _Odd
     key_len = data[pos + 1]
     key_end = pos + 2 + key_len
     if not 0 < key_len < 0x80 or key_end > end:
-        return None
+        raise _Odd
     key = data[pos + 2 : key_end]
     given: int | bytes
     if key_end == end:  # none is given
         given = b"" if target == 3 else 0
     elif data[key_end] != _GIVEN[target]:
-        return None
+        raise _Odd
     else:
         given, pos = data[key_end + 1], key_end + 2
         if given >= 0x80:
@@ -199,11 +178,11 @@ def _compare(data: bytes, pos: int, end: int) -> Compare | None:
             given = data[pos : pos + size]
             pos += size
         if pos != end:
-            return None
+            raise _Odd
     return key, _TARGETS[target], result, given
 
 
-def _put(data: bytes, at: int, key_end: int, end: int, key: bytes) -> Op | None:
+def _put(data: bytes, at: int, key_end: int, end: int, key: bytes) -> Op:
     value, lease, pos = b"", 0, key_end
     if pos < end and data[pos] == 0x12:
         size, start = data[pos + 1], pos + 2
@@ -216,20 +195,37 @@ def _put(data: bytes, at: int, key_end: int, end: int, key: bytes) -> Op | None:
         lease, pos = data[pos + 1], pos + 2
         if lease >= 0x80:
             lease, pos = _number(data, pos - 1)
-    return (PUT, key, data[at:key_end], value, lease) if pos == end else None
+    if pos != end:
+        raise _Odd
+    return PUT, key, data[at:key_end], value, lease
 
 
-def _repeats(ops: list[Op]) -> bool:
-    """Whether a key is put twice, or put and deleted."""
-    if len(ops) < 2:
-        return False
-    puts = [op[1] for op in ops if op[0] == PUT]
-    known = set(puts)
-    return len(known) < len(puts) or not known.isdisjoint([op[1] for op in ops if op[0] == DELETE])
+def _special_get(data: bytes, kind: int, key: bytes, pos: int, end: int) -> tuple[Op, bool]:
+    """A get with more than its key, and whether it is serializable."""
+    revision = 0
+    # gets of a transaction in memory (STM) are at the revision of its first read
+    if data[pos] == 0x20:
+        revision, pos = data[pos + 1], pos + 2
+        if revision >= 0x80:
+            revision, pos = _number(data, pos - 1)
+    rest = data[pos:end]
+    if kind != GET or pos > end or rest not in (b"", b"\x38\x01"):
+        raise _Odd
+    return (GET, key, b"", b"", revision), bool(rest)
+
+
+def _repeats(*branches: list[Op]) -> bool:
+    """Whether a branch puts a key twice, or puts and deletes it."""
+    for ops in branches:
+        puts = [op[1] for op in ops if op[0] == PUT]
+        known = set(puts)
+        if len(known) < len(puts) or not known.isdisjoint([op[1] for op in ops if op[0] == DELETE]):
+            return True
+    return False
 
 
 def check_revision(view: View, revision: int) -> None:
-    """Whether a transaction can read at a revision that it names. EtcdError."""
+    """Whether a transaction can read at a named revision. EtcdError."""
     if revision > view.revision:
         raise EtcdError(errors.FUTURE_REV)
     # etcd counts "never compacted" as -1, and negative revisions are below everything else
@@ -247,13 +243,17 @@ def _holds(view: View, compare: Compare) -> bool:
         stored = Fields(kv).value
     else:
         stored = (view.current(key) or _ABSENT)[at]
-    if result == EQUAL:
-        return stored == given
-    if result == GREATER:
-        return stored > given  # type: ignore[operator]  # both of one kind
-    if result == LESS:
-        return stored < given  # type: ignore[operator]
-    return stored != given
+    return bool(RESULTS[result](stored, given))
+
+
+def _check(view: View, ops: list[Op]) -> None:
+    """Leases and revisions that are named; puts first, as etcd. EtcdError."""
+    for op in ops:
+        if op[0] == PUT and op[4] and not view.lease_exists(op[4]):
+            raise EtcdError(errors.LEASE_NOT_FOUND)
+    for op in ops:
+        if op[0] == GET and op[4]:
+            check_revision(view, op[4])
 
 
 def run(view: View, plain: Plain) -> tuple[Outcome, Callable[[int], bytes]]:
@@ -265,17 +265,10 @@ def run(view: View, plain: Plain) -> tuple[Outcome, Callable[[int], bytes]]:
             succeeded = False
             break
     ops = plain.success if succeeded else plain.failure
-    past = False
-    for op in ops:  # puts first, as etcd; nothing can fail after these checks
+    for op in ops:
         if op[4]:
-            if op[0] == GET:
-                past = True
-            elif not view.lease_exists(op[4]):
-                raise EtcdError(errors.LEASE_NOT_FOUND)
-    if past:
-        for op in ops:
-            if op[0] == GET and op[4]:
-                check_revision(view, op[4])
+            _check(view, ops)  # nothing can fail after it
+            break
     items: list[bytes] = []
     writes: list[tuple[bytes, Version | None]] = []
     said: list[Said] = []
@@ -287,18 +280,14 @@ def run(view: View, plain: Plain) -> tuple[Outcome, Callable[[int], bytes]]:
             # no branch puts a key twice, or deletes it besides: what the view has is what was there before
             current = view.current(key)
             if current is None:
-                item, create, version = _ITEM_PUT_NEW, revision, 1
+                item, create, version, own = _ITEM_PUT_NEW, revision, 1, _OWN_NEW
                 tail = b"\x20\x01" + value
-                own = _OWN_NEW
             else:
-                create, version = current[0], current[2] + 1
+                item, create, version, own = _ITEM_PUT_REF, current[0], current[2] + 1, _OWN
                 tail = b"\x20" + varint(version) + value
-                own = _OWN
                 if create < _PENDING:
-                    head += b"\x10" + varint(create)
                     item = _ITEM_PUT
-                else:
-                    item = _ITEM_PUT_REF
+                    head += b"\x10" + varint(create)
             if lease:
                 tail += b"\x30" + varint(lease)
             kv = _own_kv(own, head, mod, tail)
@@ -334,7 +323,7 @@ def _own_kv(own: int, head: bytes, mod: bytes, tail: bytes) -> bytes:
 
 def answer(succeeded: bool, said: list[Said], evaluated_at: int, before: int) -> bytes:
     """The TxnResponse after its header, once the revision ``before`` the transaction is known. It was
-    evaluated as if its own were to be ``evaluated_at``."""
+    evaluated as if its own were ``evaluated_at``."""
     parts: list[bytes] = [b"\x10\x01"] if succeeded else []
     own_header = _header(before + 1)
     # what an operation's own header says: the transaction's revision once it has changed something
@@ -364,6 +353,5 @@ def answer(succeeded: bool, said: list[Said], evaluated_at: int, before: int) ->
 
 
 def _header(revision: int) -> bytes:
-    """An operation's own response header."""
     number = varint(revision)
     return b"\x0a%b\x18%b" % (_SMALL[len(number) + 1], number)

@@ -1,17 +1,14 @@
 """Range compares of a transaction that writes, looked at ahead of its turn.
 
-They decide what it does, so they hold on the state that it is evaluated on; and one may be over very many
-keys. So they are walked beforehand, in slices, at a pinned revision (:meth:`RangeCompares.walk`). Then what
-was written since is looked at again: in slices while it is much (:meth:`RangeCompares.catch_up`), and the
-rest in the turn of the evaluation itself (:meth:`RangeCompares.look_again`). Nothing is locked, and nobody's
-writes wait.
+They have to hold on the state that the transaction is evaluated on, and may be over very many keys. So they
+are walked beforehand, in slices, at a pinned revision (:meth:`RangeCompares.walk`). Then what was written
+since is looked at again: in slices while it is much (:meth:`RangeCompares.catch_up`), the rest in the turn
+(:meth:`RangeCompares.look_again`). Nothing is locked, and no write waits.
 
-Of each compare the keys that fail it are kept, a few of them: with one of these left it is false; with none,
-and none ever left out, it is true. If all that were kept have changed and others were left out, its range is
-walked anew. Ranges that overlap share a walk, and their compares a test: a row that passes the narrowest of
-them passes all.
-
-Pure: the state is read through views.
+Of each compare a few keys that fail it are kept. While one is left the compare is false; with none, and none
+ever left out, it is true. If all kept keys have changed and others were left out, its range is walked anew.
+Ranges that overlap share a walk, and their compares a test: a row that passes the narrowest of them passes
+all.
 """
 
 from __future__ import annotations
@@ -20,12 +17,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from cluster.evaluate.footprint import inverted
+from cluster.evaluate.overlay import AppliedState, NotYet, Overlay
 from cluster.evaluate.reading.ranges import Fields
-from cluster.evaluate.replica import AppliedState, NotYet, Overlay
-from cluster.evaluate.spans import Span, bounds
-from cluster.evaluate.steps import STEP_OPS
-from cluster.evaluate.txns.transactions import VALUE, Steps, Unlooked, given_of, is_known, matches, some_rows
+from cluster.evaluate.reading.rows import some_rows
+from cluster.evaluate.spans import Span, bounds, inverted
+from cluster.evaluate.steps import Steps, compares
+from cluster.evaluate.txns.compares import VALUE, Unlooked, given_of, is_known, matches
 from cluster.evaluate.view import Current, Version, View
 from cluster.faults import answered
 from cluster.pb import rpc_pb2 as pb
@@ -110,7 +107,6 @@ class _Range:
         self.valued = self.valued or target == VALUE
 
     def forget(self) -> None:
-        """What was seen of it is of no use."""
         self.walked = False
         self.at_least = 0  # so many keys are there for certain, if it is above 0
         for rule in self.rules.values():
@@ -124,6 +120,52 @@ class _Range:
         if self._bounds is None:
             self._bounds = _bounds_of(self.rules.values())
         return self._bounds
+
+
+class _Sweep:
+    """A walk over the rows of ranges that overlap."""
+
+    __slots__ = ("_here", "_ranges", "edges", "rows", "tests")
+
+    def __init__(self, ranges: list[_Range]) -> None:
+        for range_ in ranges:
+            range_.forget()
+        self._ranges = ranges
+        # where a range begins or ends, the last edge first; between two edges all rows are in the same ranges
+        edges = {edge for range_ in ranges for edge in (range_.first, range_.upto) if edge is not None}
+        self.edges = sorted(edges, reverse=True)
+        self.rows = 0  # since the last edge
+        self.tests: list[_Bounds] = []  # of the ranges here
+        self._here: list[_Range] = []
+
+    def cross(self, key: bytes) -> None:
+        """The row of ``key`` is behind the next edge."""
+        while self.edges and key >= self.edges[-1]:
+            self.edges.pop()
+        self._count()
+        self._here = [range_ for range_ in self._ranges if range_.holds(key)]
+        self.open()
+
+    def open(self) -> None:
+        """Test the compares that are not known to fail at more keys than are kept."""
+        self.tests = _bounds_of(
+            [rule for range_ in self._here for rule in range_.rules.values() if not rule.more]
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Whether no row before the next edge decides anything."""
+        return bool(self._here) and not self.tests
+
+    def _count(self) -> None:
+        for range_ in self._here:
+            range_.at_least += self.rows
+        self.rows = 0
+
+    def finish(self) -> None:
+        self._count()
+        for range_ in self._ranges:
+            range_.walked = True
 
 
 class RangeCompares:
@@ -153,7 +195,7 @@ class RangeCompares:
         return cls(pb.TxnRequest.FromString(body))
 
     def unwalked(self, compact_revision: int) -> bool:
-        """Whether ranges have to be walked. If what was changed since is not kept any more, all of them."""
+        """Whether ranges have to be walked: all of them, if changes since are compacted."""
         if self.revision < compact_revision:
             for range_ in self._ranges.values():
                 range_.forget()
@@ -180,52 +222,37 @@ class RangeCompares:
 
     def _walk(self, view: View, ranges: list[_Range], upto: bytes | None) -> Steps[None]:
         """Look at every row of ranges that overlap, unless all compares have failed often enough before."""
-        for range_ in ranges:
-            range_.forget()
-        # where a range begins or ends, the latter ones first; between two of them all rows are in the same
-        # ranges
-        edges = sorted(
-            {edge for range_ in ranges for edge in (range_.first, range_.upto) if edge is not None},
-            reverse=True,
-        )
-        here: list[_Range] = []
-        tests: list[_Bounds] = []
+        sweep = _Sweep(ranges)
         end = b"\0" if upto is None else upto
-        rows = view.scan(edges[-1], end)
-        seen = 0  # rows since ``here`` changed
+        rows = view.scan(sweep.edges[-1], end)
         skipped_to = b""  # the edge up to which nothing had to be looked at
         ended = False
         while not ended:
             some, ended = some_rows(rows)
             for key, kv in some:
-                if edges and key >= edges[-1]:
-                    while edges and key >= edges[-1]:
-                        edges.pop()
-                    _count(here, seen)
-                    seen = 0
-                    here = [range_ for range_ in ranges if range_.holds(key)]
-                    tests = _open(here)
+                if sweep.edges and key >= sweep.edges[-1]:
+                    sweep.cross(key)
                 fields = Fields(kv)
                 self._check(
-                    key, (fields.version, fields.create, fields.mod, fields.value, fields.lease), tests
+                    key, (fields.version, fields.create, fields.mod, fields.value, fields.lease), sweep.tests
                 )
-                seen += 1
+                sweep.rows += 1
                 if self._left_out:
                     self._left_out = False
-                    tests = _open(here)
+                    sweep.open()
                 if self._checks > _STEP_CHECKS:
                     self._checks = 0
                     yield
-            if here and not tests and not ended and (not edges or edges[-1] != skipped_to):
-                ended = not edges or edges[-1] == upto
-                if not ended:  # once: a scan may begin with pauses
-                    skipped_to = edges[-1]
-                    rows = view.scan(skipped_to, end)
+            edge = sweep.edges[-1] if sweep.edges else upto
+            # to one edge once: a scan may begin with pauses
+            if sweep.idle and not ended and (not sweep.edges or edge != skipped_to):
+                ended = edge == upto
+                if edge is not None and not ended:
+                    skipped_to = edge
+                    rows = view.scan(edge, end)
             if not ended:
                 yield
-        _count(here, seen)
-        for range_ in ranges:
-            range_.walked = True
+        sweep.finish()
 
     def _check(self, key: bytes, values: _Values, tests: list[_Bounds]) -> None:
         for test in tests:
@@ -242,8 +269,8 @@ class RangeCompares:
                     self._left_out = True
 
     def catch_up(self, store: AppliedState) -> Steps[int]:
-        """Look at what has changed, up to what is applied now; how many changes these were, very many if
-        ranges are to be walked anew."""
+        """Look at what has changed, up to what is applied now: the number of changes, or very many if ranges
+        are to be walked anew."""
         if self.unwalked(store.compact_revision):
             return LOOKS
         changes, upto = store.changes(self.revision + 1), store.revision
@@ -259,8 +286,8 @@ class RangeCompares:
 
     @answered
     def look_again(self, view: Overlay, store: AppliedState) -> None:
-        """In the turn of the evaluation, at what has changed or is about to. Unlooked: that is too much for
-        one turn; NotYet: ranges are being deleted."""
+        """In the turn of the evaluation, at what has changed or is about to. Unlooked: too much for one turn;
+        NotYet: ranges are being deleted."""
         self.rounds += 1
         if self.revision < store.compact_revision:
             raise Unlooked
@@ -293,7 +320,7 @@ class RangeCompares:
                     self._check(key, values, range_.all_bounds())
 
     def holds(self, compare: Any, view: View) -> bool:
-        """One of them, in the turn of the evaluation. Unlooked: its range must be walked anew."""
+        """One compare, in the turn of the evaluation. Unlooked: its range must be walked anew."""
         span = compare.key, compare.range_end
         range_ = self._ranges[span]
         rule = range_.rules[compare.target, compare.result, given_of(compare)]
@@ -309,36 +336,18 @@ class RangeCompares:
         return True
 
 
-def _count(ranges: list[_Range], rows: int) -> None:
-    for range_ in ranges:
-        range_.at_least += rows
-
-
-def _open(ranges: list[_Range]) -> list[_Bounds]:
-    """The compares that are not known to fail at more keys than are kept."""
-    return _bounds_of([rule for range_ in ranges for rule in range_.rules.values() if not rule.more])
-
-
 def compares_of(request: Any) -> Iterator[Any]:
     """The range compares of a TxnRequest that have to be looked at, nested ones included."""
-    for compare in request.compare:
-        if is_of_range(compare):
-            yield compare
-    for op in (*request.success, *request.failure):
-        if op.HasField("request_txn"):
-            yield from compares_of(op.request_txn)
+    return (compare for compare in compares(request) if compare is not None and is_of_range(compare))
 
 
 def add_compares(found: dict[bytes, Any], request: Any) -> Steps[None]:
     """Add them, each once."""
-    found.update((compare.SerializeToString(), compare) for compare in filter(is_of_range, request.compare))
-    for ops in (request.success, request.failure):
-        for place, op in enumerate(ops, 1):
-            if not place % STEP_OPS:
-                yield
-            if op.HasField("request_txn"):
-                yield
-                yield from add_compares(found, op.request_txn)
+    for compare in compares(request):
+        if compare is None:
+            yield
+        elif is_of_range(compare):
+            found[compare.SerializeToString()] = compare
 
 
 def is_of_range(compare: Any) -> bool:

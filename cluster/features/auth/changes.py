@@ -1,8 +1,7 @@
-"""What changes users and roles: each request of etcd's Auth service, evaluated against the state.
+"""Changes of users and roles: each request of etcd's Auth service, evaluated against the state.
 
 A change is refused with etcd's error, or gives the rows that it writes; the same request at the same state
-gives the same rows. Passwords come here as bcrypt hashes only (fields ``hashedPassword``); the front makes
-them.
+gives the same rows. Passwords come as bcrypt hashes only (``hashedPassword``), made by the front.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _Rows = list[Row]
 
 
 class Change(IntEnum):
-    """What a change asks for: the byte before its request. Numbers are never reused."""
+    """The kind of a change: the byte before its request. Numbers are never reused."""
 
     ENABLE = 1
     DISABLE = 2
@@ -206,7 +205,7 @@ _CHANGES: dict[int, tuple[Any, Callable[[AuthState, Any], _Rows]]] = {
 
 
 def evaluate(state: AuthState, body: bytes) -> _Rows:
-    """The rows that a change writes: its number, then its request. EtcdError: the refusal."""
+    """The rows that a change writes. ``body``: its kind, then its request. EtcdError: the refusal."""
     kind, request = body[0], body[1:]
     if kind == Change.SECRET:
         return [] if state.secret or len(request) != SECRET_BYTES else [(SECRET_ROW, request)]

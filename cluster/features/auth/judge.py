@@ -1,16 +1,16 @@
 """Whether a client may do what it asks for: the one place where that is decided.
 
 :func:`judge` is called where a request is evaluated: at the leader that logs a write, at the replica that
-answers a read, with the users and roles as they are there. What a method needs stands in one table,
-``_NEEDS``. A method that is not in it is asked by fronts and nodes for themselves, never by a client.
+answers a read, with the users and roles as they are there. What a method needs stands in ``_NEEDS``. Fronts
+and nodes ask the other methods for themselves, a client never does.
 
-| who | may |
+| client | may |
 |---|---|
-| nobody has shown who he is | nothing that is judged (UserEmpty) |
+| without credentials | nothing that is judged (UserEmpty) |
 | an unknown token, or one older than its user's password or the last disabling | nothing (InvalidAuthToken) |
 | a web token that names an older auth revision | keys, no more (AuthOldRevision: its client logs in again) |
 | a user with the role root | everything |
-| any other | keys as his roles' ranges say, and what shows nobody's keys |
+| any other user | keys as its roles' ranges say, and what shows no keys |
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Leases(Protocol):
 
 
 class AllLeases(Leases, Protocol):
-    """And which leases there are, where they are listed."""
+    """And which leases exist, where they are listed."""
 
     def leases(self) -> Iterable[tuple[int, int, int]]: ...
 
 
 @answered
 def judge(state: AuthState, principal: Principal, method: int, body: bytes, leases: Leases) -> None:
-    """EtcdError if this client may not have this request evaluated, or if it is none: a front passes puts on
-    unread, and nothing that a client says may end the node that judges it."""
+    """EtcdError: this client may not have this request evaluated, or it is malformed: a front passes puts on
+    unread, and no request may end the node that judges it."""
     if not state.enabled:
         return
     needs = _NEEDS.get(method)
@@ -55,14 +55,15 @@ def judge(state: AuthState, principal: Principal, method: int, body: bytes, leas
         return
     asked = _Asked(state, _checked(state, principal), leases)
     try:
-        needs(asked, body)
+        parse, judged = needs
+        judged(asked, parse(body))
     except DecodeError as error:
         text = errors.MALFORMED_REQUEST.text.format(reason=error)
         raise EtcdError(errors.MALFORMED_REQUEST, text) from None
 
 
 def _checked(state: AuthState, principal: Principal) -> Principal:
-    """Whoever shows a token shows one that still counts."""
+    """The principal, its token verified."""
     if principal.kind == Kind.UNVERIFIED:
         token = verify(state.secret, principal.user)
         principal = INVALID if token is None else Principal(Kind.SIMPLE, token.user, token.revision)
@@ -76,7 +77,7 @@ def _checked(state: AuthState, principal: Principal) -> Principal:
 
 
 class _Asked:
-    """One request, while it is judged."""
+    """One request, while it is judged. Each method raises EtcdError where the client may not."""
 
     __slots__ = ("_principal", "_state", "leases")
 
@@ -101,86 +102,69 @@ class _Asked:
         return self._user()
 
     def named(self) -> None:
-        """He has to be somebody."""
         if not self._principal.user:
             raise EtcdError(errors.USER_EMPTY)
 
     def root(self) -> None:
-        """He has to have the role root. Of a user who is none etcd says so here, and only here."""
+        """A user that does not exist gets etcd's own answer here, and only here."""
         if self._principal.user and self._principal.user not in self._state.users:
             raise EtcdError(errors.USER_NOT_FOUND)
         if not self._state.is_root(self._user()):
             raise EtcdError(errors.PERMISSION_DENIED)
 
     def is_named(self, name: str) -> bool:
-        """Whether he is this user. Who is nobody has the empty name, which is nobody's: etcd says so."""
+        """A client without credentials has the empty name, which no user has: etcd says so."""
         return self._principal.user == name
 
     def has_role(self, name: str) -> bool:
-        """Whether he holds this role."""
         user = self._state.users.get(self._principal.user)
         return user is not None and name in user.roles
 
     def reads(self, key: bytes, range_end: bytes = b"") -> None:
-        """He has to be allowed to read a range."""
         if not self._state.may_read(self.valid(), key, range_end):
             raise EtcdError(errors.PERMISSION_DENIED)
 
     def writes(self, key: bytes, range_end: bytes = b"") -> None:
-        """He has to be allowed to write a range."""
         if not self._state.may_write(self.valid(), key, range_end):
             raise EtcdError(errors.PERMISSION_DENIED)
 
     def reads_all(self, keys: Iterable[bytes]) -> None:
-        """He has to be allowed to read each of these keys, and somebody where there is none."""
-        self.named()
-        for key in keys:
-            if self._state.is_root(self.valid()):
-                return
-            self.reads(key)
+        """Each of the keys; with no key: a name suffices."""
+        self._each(self.reads, keys)
 
     def writes_all(self, keys: Iterable[bytes]) -> None:
         """Likewise, to write them."""
+        self._each(self.writes, keys)
+
+    def _each(self, judged: Callable[[bytes], None], keys: Iterable[bytes]) -> None:
         self.named()
         for key in keys:
             if self._state.is_root(self.valid()):
                 return
-            self.writes(key)
+            judged(key)
 
 
-def _range(asked: _Asked, body: bytes) -> None:
-    request = pb.RangeRequest.FromString(body)
+def _range(asked: _Asked, request: Any) -> None:
     asked.reads(request.key, request.range_end)
 
 
-def _put(asked: _Asked, body: bytes) -> None:
-    _judge_put(asked, pb.PutRequest.FromString(body))
-
-
-def _judge_put(asked: _Asked, request: Any) -> None:
+def _put(asked: _Asked, request: Any) -> None:
     asked.writes(request.key)
-    if request.lease:  # who writes under it may make its other keys live, or go
+    if request.lease:  # a write under it may make its other keys live, or go
         asked.writes_all(asked.leases.lease_keys(request.lease))
     if request.prev_kv:
         asked.reads(request.key)
 
 
-def _delete(asked: _Asked, body: bytes) -> None:
-    _judge_delete(asked, pb.DeleteRangeRequest.FromString(body))
-
-
-def _judge_delete(asked: _Asked, request: Any) -> None:
+def _delete(asked: _Asked, request: Any) -> None:
     asked.writes(request.key, request.range_end)
     if request.prev_kv:
         asked.reads(request.key, request.range_end)
 
 
-def _txn(asked: _Asked, body: bytes) -> None:
-    _judge_txn(asked, pb.TxnRequest.FromString(body))
-
-
-def _judge_txn(asked: _Asked, request: Any) -> None:
-    """Compares, and both branches: what is not done tells by its verdict what it would have seen."""
+def _txn(asked: _Asked, request: Any) -> None:
+    """Compares, and both branches: otherwise the verdict would show what the compares saw of keys that the
+    client may not read."""
     for compare in request.compare:
         asked.reads(compare.key, compare.range_end)
     for op in (*request.success, *request.failure):
@@ -188,36 +172,31 @@ def _judge_txn(asked: _Asked, request: Any) -> None:
         if kind == "request_range":
             asked.reads(op.request_range.key, op.request_range.range_end)
         elif kind == "request_put":
-            _judge_put(asked, op.request_put)
+            _put(asked, op.request_put)
         elif kind == "request_delete_range":
-            _judge_delete(asked, op.request_delete_range)
+            _delete(asked, op.request_delete_range)
         elif kind == "request_txn":
-            _judge_txn(asked, op.request_txn)
+            _txn(asked, op.request_txn)
 
 
-def _valid(asked: _Asked, _: bytes) -> None:
+def _valid(asked: _Asked, _: Any) -> None:
     asked.valid()
 
 
-def _root(asked: _Asked, _: bytes) -> None:
+def _root(asked: _Asked, _: Any) -> None:
     asked.root()
 
 
-def _revoke(asked: _Asked, body: bytes) -> None:
-    asked.writes_all(asked.leases.lease_keys(pb.LeaseRevokeRequest.FromString(body).ID))
+def _lease(asked: _Asked, request: Any) -> None:
+    asked.writes_all(asked.leases.lease_keys(request.ID))
 
 
-def _keep_alive(asked: _Asked, body: bytes) -> None:
-    asked.writes_all(asked.leases.lease_keys(pb.LeaseKeepAliveRequest.FromString(body).ID))
-
-
-def _time_to_live(asked: _Asked, body: bytes) -> None:
-    request = pb.LeaseTimeToLiveRequest.FromString(body)
+def _time_to_live(asked: _Asked, request: Any) -> None:
     asked.valid()
     asked.reads_all(asked.leases.lease_keys(request.ID) if request.keys else ())
 
 
-def _all_leases(asked: _Asked, _: bytes) -> None:
+def _all_leases(asked: _Asked, _: Any) -> None:
     leases = cast(AllLeases, asked.leases)
     asked.reads_all(key for lease, _, _ in leases.leases() for key in leases.lease_keys(lease))
 
@@ -245,37 +224,41 @@ def _change(asked: _Asked, body: bytes) -> None:
         asked.root()
 
 
-_NEEDS: dict[int, Callable[[_Asked, bytes], None]] = {
-    Method.RANGE: _range,
-    Method.RANGE_STREAM: _range,
-    Method.RANGE_ROWS: _range,
-    Method.STREAM_ROWS: _range,
-    Method.READ_TXN: _txn,
-    Method.PUT: _put,
-    Method.DELETE_RANGE: _delete,
-    Method.TXN: _txn,
-    Method.LEASE_GRANT: _valid,
-    Method.LEASE_REVOKE: _revoke,
-    Method.LEASE_KEEPALIVE: _keep_alive,
-    Method.LEASE_KEEPALIVES: _valid,
-    Method.LEASE_TTL: _time_to_live,
-    Method.LEASE_KEYS: _time_to_live,
-    Method.LEASE_LEASES: _all_leases,
-    Method.COMPACT: _root,
-    Method.SET_ALARM: _root,
-    Method.ALARM: _valid,
-    Method.MEMBER_LIST: _valid,
-    Method.MEMBERS: _root,
-    Method.STATUS: _valid,
-    Method.HASH: _root,
-    Method.HASH_KV: _root,
-    Method.SNAPSHOT: _root,
-    Method.TRANSFER_LEADER: _root,
-    Method.SET_DOWNGRADE: _root,
-    Method.DOWNGRADE: _root,
-    Method.DEFRAGMENT: _root,
-    Method.AUTH_CHANGE: _change,
-    Method.AUTH_SHOW: _show,
+_RANGE = pb.RangeRequest.FromString, _range
+_TXN = pb.TxnRequest.FromString, _txn
+_TIME_TO_LIVE = pb.LeaseTimeToLiveRequest.FromString, _time_to_live
+_VALID, _ROOT = (bytes, _valid), (bytes, _root)  # whatever is asked
+_NEEDS: dict[int, tuple[Callable[[bytes], Any], Callable[[_Asked, Any], None]]] = {
+    Method.RANGE: _RANGE,
+    Method.RANGE_STREAM: _RANGE,
+    Method.RANGE_ROWS: _RANGE,
+    Method.STREAM_ROWS: _RANGE,
+    Method.READ_TXN: _TXN,
+    Method.PUT: (pb.PutRequest.FromString, _put),
+    Method.DELETE_RANGE: (pb.DeleteRangeRequest.FromString, _delete),
+    Method.TXN: _TXN,
+    Method.LEASE_GRANT: _VALID,
+    Method.LEASE_REVOKE: (pb.LeaseRevokeRequest.FromString, _lease),
+    Method.LEASE_KEEPALIVE: (pb.LeaseKeepAliveRequest.FromString, _lease),
+    Method.LEASE_KEEPALIVES: _VALID,
+    Method.LEASE_TTL: _TIME_TO_LIVE,
+    Method.LEASE_KEYS: _TIME_TO_LIVE,
+    Method.LEASE_LEASES: (bytes, _all_leases),
+    Method.COMPACT: _ROOT,
+    Method.SET_ALARM: _ROOT,
+    Method.ALARM: _VALID,
+    Method.MEMBER_LIST: _VALID,
+    Method.MEMBERS: _ROOT,
+    Method.STATUS: _VALID,
+    Method.HASH: _ROOT,
+    Method.HASH_KV: _ROOT,
+    Method.SNAPSHOT: _ROOT,
+    Method.TRANSFER_LEADER: _ROOT,
+    Method.SET_DOWNGRADE: _ROOT,
+    Method.DOWNGRADE: _ROOT,
+    Method.DEFRAGMENT: _ROOT,
+    Method.AUTH_CHANGE: (bytes, _change),
+    Method.AUTH_SHOW: (bytes, _show),
 }
 
 #: What a front says a principal with; the two are judged as what they carry.

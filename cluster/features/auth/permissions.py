@@ -1,8 +1,5 @@
-"""Which keys a user may read and write: the union of his roles' ranges, as disjoint intervals.
-
-A range is allowed if the union covers it whole, so adjacent grants merge; a key is allowed if any interval
-holds it.
-"""
+"""Which keys a user may read and write: the union of its roles' ranges. Adjacent grants merge: a range is
+allowed if the union covers it whole."""
 
 from __future__ import annotations
 
@@ -15,15 +12,15 @@ _Interval = tuple[bytes, bytes | None]  # first key, first key behind it
 
 
 def interval(key: bytes, range_end: bytes) -> _Interval:
-    """A key and a range_end by etcd's convention: empty is the one key, a zero byte is every key from
-    there."""
+    """First key and first key behind a range of etcd's convention: an empty end is the one key, a zero byte
+    every key from there."""
     if not range_end:
         return key, key + b"\0"
     return key, _OPEN if range_end == b"\0" else range_end
 
 
 class Ranges:
-    """Disjoint intervals in key order; two that touch are one."""
+    """Disjoint intervals in key order; intervals that touch are one."""
 
     __slots__ = ("_ends", "_starts")
 

@@ -1,8 +1,6 @@
-"""Who asks: what a front says of a request's client, before the request.
-
-A front says it by a bit of the method's number, so a client that shows nothing costs nothing. The front has
-looked at the token's signature and age; whether it still counts is judged where the request is evaluated
-(``judge``)::
+"""What a front says of a request's client, before the request: a bit of the method's number says that it
+does, so a client without credentials costs nothing. The front has checked the token's signature and age;
+``judge`` checks whether the token still counts::
 
     kind u8 | auth revision u64 | length of the name u32 | name
 """
@@ -20,13 +18,13 @@ _NEWS = struct.Struct("<QBQ")  # order index, enabled, auth revision; then the s
 
 
 class Kind(IntEnum):
-    """How a client has shown who he is."""
+    """How a client has authenticated."""
 
-    NOBODY = 0  # he has not
+    NOBODY = 0  # it has not
     INVALID = 1  # by a token that is none
     SIMPLE = 2  # by a simple token, of this auth revision
     JWT = 3  # by a JSON web token, of this auth revision
-    CERTIFICATE = 4  # by the common name of his certificate
+    CERTIFICATE = 4  # by the common name of its certificate
     FRONT = 5  # a front asks for itself; no client is shown the answer
     UNVERIFIED = 6  # by a simple token, given whole as the name: the front had not heard of the secret yet
 
@@ -36,7 +34,7 @@ class Principal(NamedTuple):
 
     kind: int
     user: str = ""
-    revision: int = 0  # that his token names
+    revision: int = 0  # that its token names
 
     def encode(self) -> bytes:
         """What stands before the request."""
@@ -50,7 +48,7 @@ FRONT = Principal(Kind.FRONT)
 
 
 def split(body: bytes) -> tuple[Principal, bytes]:
-    """The principal, and the request behind it. ValueError if there is none."""
+    """The principal, and the request behind it. ValueError: there is none."""
     try:
         kind, revision, length = _HEAD.unpack_from(body)
     except struct.error as error:
@@ -62,7 +60,7 @@ def split(body: bytes) -> tuple[Principal, bytes]:
 
 
 def named(method: int, body: bytes) -> tuple[Principal | None, int, bytes]:
-    """Who asks, if that is said, and what is asked without him."""
+    """The principal, if there is one, method and request."""
     if method & SAID:
         who, body = split(body)
         return who, method & ~SAID, body

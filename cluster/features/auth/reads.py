@@ -1,5 +1,4 @@
-"""What shows users and roles, and what a front asks for itself: evaluated against a replica's applied
-state."""
+"""What shows users and roles, and what a front asks for itself, evaluated on a replica's applied state."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ _LOGIN = struct.Struct(
 
 
 class Show(IntEnum):
-    """What is asked: the byte before its request. Numbers are never reused."""
+    """The question: the byte before its request. Numbers are never reused."""
 
     STATUS = 1
     USER_GET = 2
@@ -33,8 +32,8 @@ class Show(IntEnum):
     LOGIN = 6  # what a password is compared with: the user's name; answered by Login
     SECRET = 7  # what tokens are verified with: nothing; likewise
     MAY_WATCH = 8  # RANGE, key, range_end: whether the principal may watch it
-    MAY_REVOKE = 9  # LEASE: whether he may write this shard's keys on it
-    MAY_LIST = 10  # whether he may read this shard's keys on any lease
+    MAY_REVOKE = 9  # LEASE: whether the client may write this shard's keys on it
+    MAY_LIST = 10  # whether it may read this shard's keys on any lease
 
 
 class Login(NamedTuple):
@@ -46,14 +45,13 @@ class Login(NamedTuple):
     password_hash: bytes
 
     def encode(self) -> bytes:
-        """As it is answered."""
         return (
             _LOGIN.pack(self.revision, self.no_password, len(self.secret)) + self.secret + self.password_hash
         )
 
 
 def read_login(data: bytes) -> Login:
-    """A Login, from its answer."""
+    """A Login, from its encoding."""
     revision, no_password, length = _LOGIN.unpack_from(data)
     at = _LOGIN.size + length
     return Login(revision, bool(no_password), data[_LOGIN.size : at], data[at:])
@@ -111,7 +109,6 @@ def _secret(state: AuthState, _: bytes) -> bytes:
 
 
 def _judged(_: AuthState, body: bytes) -> bytes:
-    """A question that is answered by nobody having refused it."""
     return b""
 
 

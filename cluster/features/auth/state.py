@@ -4,13 +4,12 @@ order.
 Rows, by name (``cluster.features.rows``)::
 
     m          enabled u8 | auth revision u64 | epoch u64
-    s          the secret that simple tokens are signed with, once anybody has logged in
+    s          the secret that simple tokens are signed with, from the first login on
     u<name>    auth revision of its last password u64 | authpb.User
     r<name>    authpb.Role
 
-The *auth revision* begins at 1 and grows with every change of users and roles, as etcd's. *Epoch* is the one
-at which auth was last disabled: older simple tokens are void, and so are those older than their user's
-password.
+The *auth revision* begins at 1 and grows with every change of users and roles, as etcd's. *Epoch* is that of
+the last disabling: older simple tokens are void, and so are those older than their user's password.
 """
 
 from __future__ import annotations
@@ -37,8 +36,6 @@ READ, WRITE, READWRITE = 0, 1, 2  # authpb.Permission.Type
 
 @dataclass(slots=True, frozen=True)
 class User:
-    """A user."""
-
     name: str
     password_hash: bytes  # bcrypt's; empty: none
     no_password: bool  # logs in by certificate only
@@ -57,7 +54,7 @@ class Permission:
 
 @dataclass(slots=True, frozen=True)
 class Role:
-    """A role: its permissions, by key."""
+    """Its permissions are in key order."""
 
     name: str
     permissions: tuple[Permission, ...]
@@ -65,15 +62,13 @@ class Role:
 
 @dataclass(slots=True, frozen=True)
 class Meta:
-    """What holds of all."""
-
     enabled: bool = False
     revision: int = 1
     epoch: int = 0
 
 
 class AuthState:
-    """Users and roles. Whoever changes them does it by rows."""
+    """Users and roles; rows change them."""
 
     __slots__ = ("_rights", "meta", "roles", "secret", "users")
 
@@ -82,32 +77,26 @@ class AuthState:
         self.secret = b""
         self.users: dict[str, User] = {}
         self.roles: dict[str, Role] = {}
-        self._rights: dict[str, tuple[Ranges, Ranges]] = {}  # of users: what he reads, what he writes
+        self._rights: dict[str, tuple[Ranges, Ranges]] = {}  # by user: what it reads, what it writes
         self.take(rows)
 
     def copy(self) -> AuthState:
-        """Another one that starts out the same."""
+        """A copy to change."""
         made = AuthState()
-        made.meta, made.secret, made.users, made.roles = (
-            self.meta,
-            self.secret,
-            dict(self.users),
-            dict(self.roles),
-        )
+        made.meta, made.secret = self.meta, self.secret
+        made.users, made.roles = dict(self.users), dict(self.roles)
         return made
 
     @property
     def enabled(self) -> bool:
-        """Whether anybody is judged."""
         return self.meta.enabled
 
     @property
     def revision(self) -> int:
-        """The auth revision."""
         return self.meta.revision
 
     def take(self, rows: Iterable[Row]) -> None:
-        """Take rows in. One that nobody can read changes nothing, here as at every other replica."""
+        """Take rows in. A row that cannot be read changes nothing, here as at every other replica."""
         for name, value in rows:
             try:
                 self._take(name, value)
@@ -134,26 +123,19 @@ class AuthState:
                 self.roles[own] = _role(own, value)
 
     def is_root(self, user: User) -> bool:
-        """Whether he may do everything."""
         return ROOT in user.roles
 
     def may_read(self, user: User, key: bytes, range_end: bytes) -> bool:
-        """Whether he may read all of the range."""
         return ROOT in user.roles or self._of(user)[0].covers(key, range_end)
 
     def may_write(self, user: User, key: bytes, range_end: bytes) -> bool:
-        """Whether he may write all of the range."""
         return ROOT in user.roles or self._of(user)[1].covers(key, range_end)
 
     def _of(self, user: User) -> tuple[Ranges, Ranges]:
         found = self._rights.get(user.name)
         if found is None:
-            granted = [
-                p
-                for name in user.roles
-                if (role := self.roles.get(name)) is not None
-                for p in role.permissions
-            ]
+            roles = [role for name in user.roles if (role := self.roles.get(name)) is not None]
+            granted = [p for role in roles for p in role.permissions]
             found = self._rights[user.name] = (
                 Ranges(interval(p.key, p.range_end) for p in granted if p.kind != WRITE),
                 Ranges(interval(p.key, p.range_end) for p in granted if p.kind != READ),
@@ -173,18 +155,14 @@ def _role(name: str, value: bytes) -> Role:
 
 
 def user_row(user: User) -> Row:
-    """A user's row."""
     message = auth_pb2.User(
-        name=user.name.encode(),
-        password=user.password_hash,
-        roles=user.roles,
+        name=user.name.encode(), password=user.password_hash, roles=user.roles,
         options=auth_pb2.UserAddOptions(no_password=user.no_password),
     )
     return _USER + user.name.encode(), _SINCE.pack(user.since) + message.SerializeToString()
 
 
 def role_row(role: Role) -> Row:
-    """A role's row."""
     message = auth_pb2.Role(
         name=role.name.encode(),
         keyPermission=[
@@ -202,10 +180,9 @@ def gone(thing: User | Role) -> Row:
 
 
 def meta_row(meta: Meta) -> Row:
-    """The row of what holds of all."""
     return META_ROW, _META.pack(meta.enabled, meta.revision, meta.epoch)
 
 
 def grown(meta: Meta) -> Row:
-    """The same, one auth revision later."""
+    """The row one auth revision later."""
     return meta_row(replace(meta, revision=meta.revision + 1))

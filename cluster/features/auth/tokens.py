@@ -1,8 +1,7 @@
-"""Simple tokens: signed with the cluster's secret, so that every host knows those of every other.
+"""Simple tokens: signed with the cluster's secret, so that every host knows every host's tokens.
 
-A token is ``name, auth revision and time, in base64 | . | signature``, and says nothing that its user does
-not know. Its age counts from when it was last used, at the host that it was used at (``Tokens`` of the front
-keeps that).
+A token is ``name, auth revision and time, in base64 | . | signature``. Its age counts from its last use, at
+each host by itself (``Tokens`` of the front).
 """
 
 from __future__ import annotations
@@ -33,26 +32,28 @@ def sign(secret: bytes, token: Token) -> str:
 
 
 def verify(secret: bytes, text: str) -> Token | None:
-    """What a token says; None if this cluster has not given it."""
+    """What a token says; None: this cluster has not given it."""
     body_text, _, mac_text = text.partition(".")
     try:
         body, mac = _bytes(body_text), _bytes(mac_text)
         if not secret or not hmac.compare_digest(mac, _mac(secret, body)):
             return None
-        revision, given_s = _HEAD.unpack_from(body)
-        return Token(body[_HEAD.size :].decode(), revision, given_s)
+        return _read(body)
     except (binascii.Error, struct.error, ValueError):
         return None
 
 
 def unsigned(text: str) -> Token | None:
-    """What a token says, whoever made it: for who cannot verify it and has others do so."""
+    """What a token says, unverified: for a front that does not know the secret and has a node verify it."""
     try:
-        body = _bytes(text.partition(".")[0])
-        revision, given_s = _HEAD.unpack_from(body)
-        return Token(body[_HEAD.size :].decode(), revision, given_s)
+        return _read(_bytes(text.partition(".")[0]))
     except (binascii.Error, struct.error, ValueError):
         return None
+
+
+def _read(body: bytes) -> Token:
+    revision, given_s = _HEAD.unpack_from(body)
+    return Token(body[_HEAD.size :].decode(), revision, given_s)
 
 
 def _mac(secret: bytes, body: bytes) -> bytes:

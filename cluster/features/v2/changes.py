@@ -1,7 +1,7 @@
-"""What changes the tree: each request of etcd's v2 store, evaluated.
+"""Changes of the tree: each request of etcd's v2 store, evaluated.
 
 A change is refused with etcd's error, or gives the rows that it writes; the same request at the same tree
-gives the same rows. Nothing is changed here: whoever logs the rows has the tree take them.
+gives the same rows. The tree takes them once they are logged.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def answered(tree: Tree, body: bytes) -> tuple[list[Row], bytes]:
 
 
 def evaluate(tree: Tree, write: Write) -> Change:
-    """The rows that a change writes, its event's and the counters' last. V2Error: the refusal, which only
-    counts."""
+    """The rows that a change writes, its event's and the counters' last. V2Error: the refusal, which is
+    counted."""
     try:
         event, rows = _EVALUATE[write.op](tree, write)
     except V2Error:
@@ -84,8 +84,8 @@ def evaluate(tree: Tree, write: Write) -> Change:
 
 
 def expire(tree: Tree, now_ns: int, most: int = 1000) -> list[Row]:
-    """The rows that end those nodes whose time is over, the first ones first; the tree has taken them. So
-    many at most, and not many more bytes than an entry has: each event holds the value that is gone."""
+    """The rows that end the nodes whose time is over, the first ones first; the tree has taken them. ``most``
+    nodes, and not many more bytes than an entry has: each event holds the old value."""
     logged: list[Row] = []
     size = 0
     for _ in range(most):
@@ -213,7 +213,7 @@ def _update(tree: Tree, write: Write) -> _Done:
 
 
 def _file(tree: Tree, write: Write) -> Node:
-    """The file that a comparison is of, as it should be."""
+    """The file that a comparison is of, if the comparison holds."""
     node = tree.find(write.path)
     if node.children is not None:
         raise V2Error(Code.NOT_FILE, write.path, tree.index)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
 
 
 class Action(IntEnum):
-    """What was done. Numbers are never reused."""
+    """Numbers are never reused."""
 
     GET = 0
     SET = 1
@@ -21,20 +20,12 @@ class Action(IntEnum):
     EXPIRE = 7
 
 
-NAMES = {
-    Action.GET: "get",
-    Action.SET: "set",
-    Action.CREATE: "create",
-    Action.UPDATE: "update",
-    Action.COMPARE_AND_SWAP: "compareAndSwap",
-    Action.DELETE: "delete",
-    Action.COMPARE_AND_DELETE: "compareAndDelete",
-    Action.EXPIRE: "expire",
-}
-_HEAD = struct.Struct("<QBBqQqqQQI")
+#: By action.
+NAMES = ("get", "set", "create", "update", "compareAndSwap", "delete", "compareAndDelete", "expire")
+HEAD = struct.Struct("<QBBqQqqQQI")
 # index, action, flags, at, created, expires; of the previous node: expires, modified, created; key length
-_LENGTH = struct.Struct("<I")
-_REFRESH, _DIR, _GONE, _PREV, _PREV_DIR = 1, 2, 4, 8, 16
+LENGTH = struct.Struct("<I")
+_REFRESH, _DIR, _GONE, PREV, _PREV_DIR = 1, 2, 4, 8, 16
 
 
 @dataclass(slots=True, frozen=True)
@@ -51,13 +42,11 @@ class Shown:
 
 @dataclass(slots=True, frozen=True)
 class Event:
-    """A change that took place."""
-
     action: Action
     node: Shown
     prev: Shown | None
-    at_ns: int  # the clock of whoever asked for it: what is left of a TTL is shown from there
-    refresh: bool = False  # nobody is woken
+    at_ns: int  # the front's clock: what is left of a TTL is shown from there
+    refresh: bool = False  # no wait ends
 
     @property
     def index(self) -> int:
@@ -69,11 +58,6 @@ class Event:
         """Whether the key is new: 201."""
         return self.action == Action.CREATE or (self.action == Action.SET and self.prev is None)
 
-    @property
-    def sweeps(self) -> bool:
-        """Whether what was below went with it."""
-        return _sweeps(self.action) and self.prev is not None and self.prev.directory
-
     def encode(self) -> bytes:
         """The value of its row."""
         node, prev = self.node, self.prev
@@ -82,69 +66,38 @@ class Event:
         value = node.value or b""
         expires_ns, modified, created, before = 0, 0, 0, b""
         if prev is not None:
-            flags += _PREV + prev.directory * _PREV_DIR
+            flags += PREV + prev.directory * _PREV_DIR
             expires_ns, modified, created = prev.expires_ns, prev.modified, prev.created
             before = prev.value or b""
-        head = _HEAD.pack(
-            node.modified,
-            self.action,
-            flags,
-            self.at_ns,
-            node.created,
-            node.expires_ns,
-            expires_ns,
-            modified,
-            created,
-            len(node.key),
+        head = HEAD.pack(
+            node.modified, self.action, flags, self.at_ns, node.created, node.expires_ns, expires_ns,
+            modified, created, len(node.key),
         )
-        return b"".join((head, node.key, _LENGTH.pack(len(value)), value, before))
+        return b"".join((head, node.key, LENGTH.pack(len(value)), value, before))
 
     @classmethod
     def decode(cls, row: bytes) -> Event:
         """The event of such a row. struct.error, ValueError: it is none."""
         index, action, flags, at_ns, created, expires, prev_expires, modified, prev_created, length = (
-            _HEAD.unpack_from(row)
+            HEAD.unpack_from(row)
         )
-        at = _HEAD.size + length
-        key = row[_HEAD.size : at]
-        (value_length,) = _LENGTH.unpack_from(row, at)
-        at += _LENGTH.size
+        at = HEAD.size + length
+        key = row[HEAD.size : at]
+        (value_length,) = LENGTH.unpack_from(row, at)
+        at += LENGTH.size
         value = None if flags & (_DIR | _GONE) else row[at : at + value_length]
         node = Shown(key, bool(flags & _DIR), value, expires, index, created)
         prev = None
-        if flags & _PREV:
+        if flags & PREV:
             directory = bool(flags & _PREV_DIR)
             before = None if directory else row[at + value_length :]
             prev = Shown(key, directory, before, prev_expires, modified, prev_created)
         return cls(Action(action), node, prev, at_ns, bool(flags & _REFRESH))
 
 
-class _Previous(Protocol):
-    @property
-    def value(self) -> bytes: ...
-    @property
-    def modified(self) -> int: ...
-    @property
-    def created(self) -> int: ...
-    @property
-    def expires_ns(self) -> int: ...
-
-
-def plain_event(
-    index: int, action: int, at_ns: int, key: bytes, value: bytes, expires_ns: int, prev: _Previous | None
-) -> bytes:
-    """The row of what happened to a file that was made at this index, and the one before it."""
-    if prev is None:
-        head = _HEAD.pack(index, action, 0, at_ns, index, expires_ns, 0, 0, 0, len(key))
-        return b"".join((head, key, _LENGTH.pack(len(value)), value))
-    head = _HEAD.pack(index, action, _PREV, at_ns, index, expires_ns, prev.expires_ns, prev.modified,
-                      prev.created, len(key))  # fmt: skip
-    return b"".join((head, key, _LENGTH.pack(len(value)), value, prev.value))
-
-
 @dataclass(slots=True, frozen=True)
 class Brief:
-    """What of an event says whom it concerns."""
+    """The part of an event that says which waits it concerns."""
 
     index: int
     key: bytes
@@ -153,10 +106,10 @@ class Brief:
 
     @classmethod
     def of(cls, row: bytes) -> Brief:
-        """Without the values. struct.error, ValueError: it is no event's row."""
-        head = _HEAD.unpack_from(row)
+        """struct.error, ValueError: it is no event's row."""
+        head = HEAD.unpack_from(row)
         flags = head[2]
-        key = row[_HEAD.size : _HEAD.size + head[-1]]
+        key = row[HEAD.size : HEAD.size + head[-1]]
         swept = _sweeps(head[1]) and bool(flags & _PREV_DIR)
         return cls(head[0], key, bool(flags & _REFRESH), swept)
 
@@ -165,14 +118,9 @@ def _sweeps(action: int) -> bool:
     return action in (Action.DELETE, Action.EXPIRE)
 
 
-def sweeps(row: bytes) -> bool:
-    """Whether what was below went with it. struct.error: it is no event's row."""
-    return Brief.of(row).sweeps
-
-
 def index_of(row: bytes) -> int:
     """The index of an event. struct.error: it is no event's row."""
-    index: int = _HEAD.unpack_from(row)[0]
+    index: int = HEAD.unpack_from(row)[0]
     return index
 
 
@@ -182,14 +130,14 @@ def below(path: bytes) -> bytes:
 
 
 def concerns(watched: bytes, recursive: bool, event: Brief, swept: bool) -> bool:
-    """Whether somebody who waits at a path is woken. ``swept``: what he waits at went with the directory."""
+    """Whether an event ends a wait at a path. ``swept``: the path went with the event's directory."""
     if event.refresh:
         return False
     if event.key == watched or swept:
         return True
     if not recursive or not event.key.startswith(below(watched)):
         return False
-    return b"/_" not in event.key[len(below(watched)) - 1 :]  # what is hidden below shows nobody above
+    return b"/_" not in event.key[len(below(watched)) - 1 :]  # hidden nodes end no wait above them
 
 
 _FOLLOWED = struct.Struct("<QB")  # index, whether there is a gap before
@@ -198,7 +146,7 @@ Swept = tuple[bytes, ...]  # the paths of everything that went with a directory,
 
 
 def encode_news(index: int, gap: bool, events: list[tuple[bytes, Swept]]) -> bytes:
-    """V2_EVENTS: events that were applied, and what each swept. ``gap``: others before are not told."""
+    """V2_EVENTS: events that were applied, and what each swept. ``gap``: events before are not told."""
     parts = [_FOLLOWED.pack(index, gap)]
     for row, swept in events:
         paths = b"/".join(swept)  # each begins with "/", and none holds two in a row

@@ -1,4 +1,4 @@
-"""The last events of the whole tree, for those who wait from an index on that is past."""
+"""The last events of the whole tree, for waits from a past index."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from operator import attrgetter
 from cluster.features.v2.events import Brief, concerns, index_of
 from cluster.features.v2.refusals import Code, V2Error
 
-FIRST = 4  # the index of a tree's first event: what is before it, nobody has forgotten
+FIRST = 4  # the index of a tree's first event: nothing before it was forgotten
 KEPT = 1000  # events
 MOST_BYTES = 64 << 20  # of their rows: the oldest go first. A part of the state machine, as KEPT is
 
 
 class Sizes:
-    """How large the rows of the last events are: what whoever logs one more has to know."""
+    """How large the rows of the last events are."""
 
     def __init__(self) -> None:
         self._sizes = [0] * KEPT  # by index modulo KEPT
         self.bytes = self.last = 0
 
     def copy(self) -> Sizes:
-        """Another one that starts out the same."""
+        """A copy to change."""
         made = Sizes()
         made._sizes, made.bytes, made.last = [*self._sizes], self.bytes, self.last
         return made
@@ -37,12 +37,11 @@ class Sizes:
             self.last = index
 
     def forget(self, slot: int) -> None:
-        """That of this place has gone."""
         self.bytes -= self._sizes[slot]
         self._sizes[slot] = 0
 
     def outdated(self) -> list[int]:
-        """The indexes of those that are to go for the bytes of all, the oldest first."""
+        """The indexes of the events that are to go for the bytes of all, the oldest first."""
         over = self.bytes - MOST_BYTES
         if over <= 0:
             return []
@@ -57,17 +56,14 @@ class Sizes:
 
 
 class History:
-    """Each index of the tree is one event's, so an event's place is that of its index.
-
-    Whom an event concerns is listed only once somebody looks back: while nobody does, one more costs nothing
-    but its place.
-    """
+    """The last events by index: each index of the tree is one event's. Which events concern a path is listed
+    only at a scan: without scans an event costs its place only."""
 
     def __init__(self) -> None:
         self._rows: list[bytes | None] = [None] * KEPT  # by index modulo KEPT
         self._listed: deque[Brief] = deque()  # of those up to ``_through``, in order
         self._through = 0
-        self._at: dict[bytes, deque[int]] = {}  # by key, the indexes of its events that wake somebody
+        self._at: dict[bytes, deque[int]] = {}  # by key, the indexes of its events that end a wait
         self._sweeps: deque[int] = deque()  # the indexes of those that sweep
         self.last = 0
         self._least = 1  # those before have gone
@@ -79,7 +75,10 @@ class History:
             old = self._rows[index % KEPT]
             if old is not None and index_of(old) >= index:
                 return
-            self._list_anew()
+            self._listed.clear()
+            self._at.clear()
+            self._sweeps.clear()
+            self._through = 0
         else:
             self.last = index
         self._rows[index % KEPT] = row
@@ -92,28 +91,21 @@ class History:
             self._rows[slot] = None
 
     def sizes(self) -> Sizes:
-        """Those of the rows that are kept."""
         found = Sizes()
         for row in self.since(0):
             found.add(index_of(row), len(row))
         return found
 
     def read(self) -> None:
-        """All are here that were stored: those before the first of an unbroken line had gone."""
+        """All stored events are here: those before the first of an unbroken line had gone."""
         least = self.last + 1
         while least > self.first and self._row(least - 1) is not None:
             least -= 1
         if least > FIRST:
             self._least = max(self._least, least)
 
-    def _list_anew(self) -> None:
-        self._listed.clear()
-        self._at.clear()
-        self._sweeps.clear()
-        self._through = 0
-
     def _list(self) -> None:
-        """Forget those listed that are kept no more, and list those that have come since."""
+        """Drop the listed events that are kept no more, and list new ones."""
         first = self.first
         listed, at = self._listed, self._at
         while listed and listed[0].index < first:
@@ -146,12 +138,12 @@ class History:
         return max(self.last - KEPT + 1, self._least)
 
     def since(self, index: int) -> list[bytes]:
-        """The events from an index on, as far as they are kept."""
+        """The kept events from an index on."""
         kept = (self._row(at) for at in range(max(index, self.first), self.last + 1))
         return [row for row in kept if row is not None]
 
     def scan(self, path: bytes, recursive: bool, since: int, now: int) -> bytes | None:
-        """The first event from an index on that wakes who waits at a path: its row. V2Error: it may be
+        """The row of the first event from ``since`` on that ends a wait at a path. V2Error: it may be
         forgotten. ``now``: the index of the tree."""
         if since < self.first:
             cause = f"the requested history has been cleared [{self.first}/{since}]"

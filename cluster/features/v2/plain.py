@@ -1,8 +1,8 @@
-"""The set that nearly all are: of a file, in a directory that is there, compared with nothing.
+"""The set that nearly all are: of a file, in an existing directory, compared with nothing.
 
-Hot path. Such a request is told by its first bytes, and becomes no object: its rows and its answer are what
-``changes`` comes to, of which this is a short cut (``tests/unit/v2/tree/test_plain.py``). Those that come in
-one turn are one item of the log, with one row of the counters (decision 93).
+Hot path: such a request is recognised by its first bytes, and its rows and answer are what ``changes`` gives
+(``tests/unit/v2/tree/test_plain.py``). The sets of one turn are one item of the log, with one row of the
+counters (decision 93).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 
 from cluster.features.rows import Row
 from cluster.features.v2.changes import LONG_PAST_NS
-from cluster.features.v2.events import Action, plain_event
+from cluster.features.v2.events import HEAD, LENGTH, PREV, Action
 from cluster.features.v2.requests import ANSWER, PLAIN_SET
 from cluster.features.v2.shown import set_json
 from cluster.features.v2.text import clear, quoted_bytes
@@ -27,8 +27,8 @@ _BELOW = KEYS + b"/"
 
 
 def plain_set(tree: Tree, body: bytes, rows: list[Row]) -> bytes | None:
-    """Do such a set: the answer; the tree has taken it, its rows but the counters' are behind ``rows``. None:
-    it is none, and nothing was done."""
+    """Do such a set: the answer. The tree has taken it; its rows but the counters' are appended to ``rows``.
+    None: it is none, and nothing was done."""
     if not body.startswith(PLAIN_SET) or len(body) <= _HEAD:
         return None
     expires_ns, now_ns, path_length, prev_length = _unpack_rest(body, len(PLAIN_SET))
@@ -36,8 +36,8 @@ def plain_set(tree: Tree, body: bytes, rows: list[Row]) -> bytes | None:
     if prev_length or at > len(body) or (expires_ns and expires_ns < LONG_PAST_NS):
         return None
     path = body[_HEAD:at]
-    above, slash, name = path.rpartition(b"/")
-    children = tree.children_of(above) if slash and name not in _ODD and path.startswith(_BELOW) else None
+    above, _, name = path.rpartition(b"/")
+    children = tree.children_of(above) if name not in _ODD and path.startswith(_BELOW) else None
     if children is None or tree.full or enabled(tree):
         return None
     before = children.get(name)
@@ -45,7 +45,7 @@ def plain_set(tree: Tree, body: bytes, rows: list[Row]) -> bytes | None:
         return None
     value = body[at:]
     index = tree.index + 1
-    event = plain_event(index, _SET, now_ns, path, value, expires_ns, before)
+    event = _event(index, now_ns, path, value, expires_ns, before)
     if expires_ns or (before is not None and before.expires_ns):
         row = node_row(path, False, index, index, expires_ns, value)
         rows += row, event_row(index, event)
@@ -59,8 +59,23 @@ def plain_set(tree: Tree, body: bytes, rows: list[Row]) -> bytes | None:
     if isinstance(rows, SetRows):
         rows.files.append(node)
     tree.set_done(index, len(event))
-    key = path[len(KEYS) :]
-    if before is not None and before.clear:  # the key is that of this one
+    return _answer(node, before)
+
+
+def _event(index: int, at_ns: int, key: bytes, value: bytes, expires_ns: int, prev: Node | None) -> bytes:
+    """As ``Event.encode``, of a file that was set at this index, and the one before it."""
+    if prev is None:
+        head = HEAD.pack(index, _SET, 0, at_ns, index, expires_ns, 0, 0, 0, len(key))
+        return b"".join((head, key, LENGTH.pack(len(value)), value))
+    head = HEAD.pack(index, _SET, PREV, at_ns, index, expires_ns, prev.expires_ns, prev.modified,
+                     prev.created, len(key))  # fmt: skip
+    return b"".join((head, key, LENGTH.pack(len(value)), value, prev.value))
+
+
+def _answer(node: Node, before: Node | None) -> bytes:
+    """That ``node`` was set in the place of ``before``."""
+    key, value, index = node.key[len(KEYS) :], node.value, node.modified
+    if before is not None and before.clear:  # the key is that of this node
         node.clear = clear(value)
         if node.clear:
             return _pack_answer(index, 0, 0, _SET, False) + (
@@ -69,7 +84,7 @@ def plain_set(tree: Tree, body: bytes, rows: list[Row]) -> bytes | None:
                 % (key, value, index, index, key, before.value, before.modified, before.created)
             )
     else:
-        node.clear = clear(value) and clear(path)
+        node.clear = clear(value) and clear(node.key)
     key, text = quoted_bytes(key), quoted_bytes(value)
     if before is None:
         return _pack_answer(index, 0, 0, _SET, True) + (

@@ -46,22 +46,28 @@ MOST_NAME_BYTES = 4096  # of a user
 
 
 class Who(NamedTuple):
-    """The user of version 2 who asks. One without a name is nobody."""
+    """The user of version 2 that asks; without a name: a guest."""
 
     name: bytes
-    proof: int = 0  # the fingerprint of the hash that his password was compared with; 0: it was not
-    certified: bool = False  # the name is his certificate's
+    proof: int = 0  # the fingerprint of the hash that the password was compared with; 0: it was not
+    certified: bool = False  # the name is a certificate's
 
     def encode(self) -> bytes:
-        """On the wire."""
         return _WHO.pack(len(self.name), self.proof, self.certified) + self.name
 
     @classmethod
-    def decode(cls, data: bytes, at: int) -> tuple[Who, int]:
-        """Off the wire, from a place on; and where it ends. struct.error: it is none."""
+    def decode(cls, data: bytes, at: int, named: int = True) -> tuple[Who | None, int]:
+        """The user at a place, if one is ``named``, and where it ends. struct.error: it is none."""
+        if not named:
+            return None, at
         length, proof, certified = _WHO.unpack_from(data, at)
         at += _WHO.size
         return cls(data[at : at + length], proof, bool(certified)), at + length
+
+
+def said(who: Who | None) -> bytes:
+    """What stands on the wire."""
+    return b"" if who is None else who.encode()
 
 
 @dataclass(slots=True)
@@ -78,48 +84,28 @@ class Write:
     refresh: bool = False
     recursive: bool = False
     now_ns: int = 0  # the front's clock
-    who: Who | None = None  # None: he says nothing
+    who: Who | None = None  # None: no user is named
     slash: bool = False  # the path was asked for with a slash behind it
 
     def encode(self) -> bytes:
-        """On the wire."""
         flags = self.directory * _DIR + self.refresh * _REFRESH + self.recursive * _RECURSIVE
-        flags += self.slash * _SLASH
+        flags += self.slash * _SLASH + (self.who is not None) * _NAMED
         head = _WRITE.pack(
-            self.op,
-            flags,
-            self.prev_index,
-            self.expires_ns,
-            self.now_ns,
-            len(self.path),
+            self.op, flags, self.prev_index, self.expires_ns, self.now_ns, len(self.path),
             len(self.prev_value),
         )
-        if self.who is None:
-            return b"".join((head, self.path, self.prev_value, self.value))
-        named = head[:1] + bytes((flags + _NAMED,)) + head[2:]
-        return b"".join((named, self.path, self.prev_value, self.who.encode(), self.value))
+        return b"".join((head, self.path, self.prev_value, said(self.who), self.value))
 
     @classmethod
     def decode(cls, data: bytes) -> Write:
-        """Off the wire. struct.error, ValueError: it is none."""
+        """struct.error, ValueError: it is none."""
         op, flags, prev_index, expires_ns, now_ns, path_length, prev_length = _WRITE.unpack_from(data)
         at = _WRITE.size + path_length
-        end = value_at = at + prev_length
-        who = None
-        if flags & _NAMED:
-            who, value_at = Who.decode(data, end)
+        end = at + prev_length
+        who, value_at = Who.decode(data, end, flags & _NAMED)
         return cls(
-            Op(op),
-            checked(data[_WRITE.size : at]),
-            data[value_at:],
-            bool(flags & _DIR),
-            data[at:end],
-            prev_index,
-            expires_ns,
-            bool(flags & _REFRESH),
-            bool(flags & _RECURSIVE),
-            now_ns,
-            who,
+            Op(op), checked(data[_WRITE.size : at]), data[value_at:], bool(flags & _DIR), data[at:end],
+            prev_index, expires_ns, bool(flags & _REFRESH), bool(flags & _RECURSIVE), now_ns, who,
             bool(flags & _SLASH),
         )
 
@@ -154,20 +140,17 @@ class Get:
     slash: bool = False
 
     def encode(self) -> bytes:
-        """On the wire."""
         flags = self.recursive * _RECURSIVE + self.sorted * _SORTED + self.slash * _SLASH
-        if self.who is None:
-            return _GET.pack(flags, self.now_ns) + self.path
-        return _GET.pack(flags + _NAMED, self.now_ns) + self.who.encode() + self.path
+        flags += (self.who is not None) * _NAMED
+        return _GET.pack(flags, self.now_ns) + said(self.who) + self.path
 
     @classmethod
     def decode(cls, data: bytes) -> Get:
-        """Off the wire. struct.error, ValueError: it is none."""
+        """struct.error, ValueError: it is none."""
         flags, now_ns = _GET.unpack_from(data)
-        who, at = Who.decode(data, _GET.size) if flags & _NAMED else (None, _GET.size)
-        path = checked(data[at:])
-        slash = bool(flags & _SLASH)
-        return cls(path, bool(flags & _RECURSIVE), bool(flags & _SORTED), now_ns, who, slash)
+        who, at = Who.decode(data, _GET.size, flags & _NAMED)
+        recursive, ordered, slash = (bool(flags & bit) for bit in (_RECURSIVE, _SORTED, _SLASH))
+        return cls(checked(data[at:]), recursive, ordered, now_ns, who, slash)
 
 
 @dataclass(slots=True, frozen=True)
@@ -181,23 +164,20 @@ class Scan:
     slash: bool = False
 
     def encode(self) -> bytes:
-        """On the wire."""
-        flags = self.recursive * _RECURSIVE + self.slash * _SLASH
-        if self.who is None:
-            return _SCAN.pack(flags, self.since) + self.path
-        return _SCAN.pack(flags + _NAMED, self.since) + self.who.encode() + self.path
+        flags = self.recursive * _RECURSIVE + self.slash * _SLASH + (self.who is not None) * _NAMED
+        return _SCAN.pack(flags, self.since) + said(self.who) + self.path
 
     @classmethod
     def decode(cls, data: bytes) -> Scan:
-        """Off the wire. struct.error, ValueError: it is none."""
+        """struct.error, ValueError: it is none."""
         flags, since = _SCAN.unpack_from(data)
-        who, at = Who.decode(data, _SCAN.size) if flags & _NAMED else (None, _SCAN.size)
+        who, at = Who.decode(data, _SCAN.size, flags & _NAMED)
         return cls(checked(data[at:]), bool(flags & _RECURSIVE), since, who, bool(flags & _SLASH))
 
 
 @dataclass(slots=True)
 class Answer:
-    """What comes back for each of them."""
+    """The answer to each of them."""
 
     index: int  # X-Etcd-Index
     body: bytes  # JSON with its end of line; of a scan that found nothing: empty
@@ -207,23 +187,21 @@ class Answer:
     raft_index: int = 0  # what was applied; of a write: 0
 
     def encode(self) -> bytes:
-        """On the wire."""
         return ANSWER.pack(self.index, self.raft_index, self.code, self.action, self.created) + self.body
 
     @classmethod
     def decode(cls, data: bytes, at: int = 0) -> Answer:
-        """Off the wire, from a place on."""
         index, raft_index, code, action, created = ANSWER.unpack_from(data, at)
         return cls(index, data[at + ANSWER.size :], code, action, bool(created), raft_index)
 
 
 def set_of(path: bytes, value: bytes, now_ns: int, expires_ns: int = 0) -> bytes:
-    """A ``Write`` of a file that compares nothing, by anybody, encoded."""
+    """An encoded ``Write`` of a file that compares nothing, without a user."""
     return _WRITE.pack(Op.SET, 0, 0, expires_ns, now_ns, len(path), 0) + path + value
 
 
 def get_of(path: bytes, after: int, now_ns: int) -> bytes:
-    """What stands behind READ for a ``Get`` of a node by anybody."""
+    """What stands behind READ for a ``Get`` of a node, without a user."""
     return _READ.pack(Kind.GET, after) + _GET.pack(0, now_ns) + path
 
 
@@ -233,7 +211,7 @@ def answer_at(data: bytes, at: int) -> tuple[int, int, int, int, int, bytes]:
 
 
 def read_body(kind: Kind, after: int, request: bytes = b"") -> bytes:
-    """What stands behind READ. ``after``: the tree's index that this front has shown; the answer is to be no
+    """What stands behind READ. ``after``: the tree's index that this front has shown; the answer must not be
     older."""
     return _READ.pack(kind, after) + request
 

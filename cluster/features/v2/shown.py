@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from operator import attrgetter
 
-from cluster.features.v2.events import NAMES, Action, Event, Shown
+from cluster.features.v2.events import NAMES, Event, Shown
 from cluster.features.v2.text import moment, quoted, seconds_left
 from cluster.features.v2.tree import Node
 
@@ -20,7 +20,7 @@ def event_json(event: Event, prefix: bytes) -> bytes:
 def set_json(
     path: bytes, value: bytes, index: int, expires_ns: int, before: Node | None, prefix: bytes, now_ns: int
 ) -> bytes:
-    """The event of a file that is set, without one."""
+    """The event of a file that is set, without an ``Event``."""
     node = _closed(_first(path, value, False, expires_ns, prefix, now_ns), index, index)
     prev = ""
     if before is not None:
@@ -31,7 +31,7 @@ def set_json(
 
 def short_json(action: int) -> bytes:
     """An answer without its nodes (``noValueOnSuccess``)."""
-    return f'{{"action":"{NAMES[Action(action)]}"}}\n'.encode()
+    return f'{{"action":"{NAMES[action]}"}}\n'.encode()
 
 
 def _shown(node: Shown, prefix: bytes, now_ns: int) -> str:
@@ -65,8 +65,8 @@ def _closed(fields: str, modified: int, created: int) -> str:
 
 
 class LatelyShown:
-    """Answers to reads of files that were made lately. A change puts another node in the place of a file,
-    so what is kept of one stays true. Once it is too much, all goes, that of files which are gone with it."""
+    """Cached answers to reads of files. A change puts another node in the place of a file, so a cached answer
+    stays true. At the limit the cache is emptied."""
 
     def __init__(self, limit_bytes: int = 8 << 20) -> None:
         self._limit_bytes = limit_bytes
@@ -75,7 +75,7 @@ class LatelyShown:
         self.get = self._made.get
 
     def keep(self, node: Node, made: bytes) -> None:
-        """The answer for such a file, which has no TTL."""
+        """The answer for a file without a TTL."""
         size = 2 * len(made) + _KEPT_BYTES
         if size > self._limit_bytes >> 4:
             return
@@ -87,8 +87,8 @@ class LatelyShown:
 
 
 class Listing:
-    """A read of a node and of what a directory holds: as it was when this was made, and shown in steps.
-    ``size``: of nodes; a long value counts like many."""
+    """A read of a node and of what a directory holds, as they are now, shown in steps. ``size``: in nodes; a
+    long value counts like many."""
 
     def __init__(self, node: Node, prefix: bytes, recursive: bool, in_order: bool, now_ns: int) -> None:
         self._node = node
@@ -107,7 +107,7 @@ class Listing:
                 left += [child for child in children if child.children]
 
     def parts(self, step: int) -> Iterator[str]:
-        """The text of the answer; an empty part each time that so much of the size is shown."""
+        """The text of the answer; an empty part after each ``step`` of the size."""
         prefix, now_ns, lists = self._prefix, self._now_ns, self._lists
         yield '{"action":"get","node":'
         left: list[Node | str] = [self._node]  # what is still to be shown, the next one last

@@ -21,12 +21,12 @@ def quoted(text: bytes) -> str:
 
 
 def quoted_bytes(text: bytes) -> bytes:
-    """The same in UTF-8. Hot path: half the time, where nothing is to be escaped."""
+    """The same in UTF-8. Hot path: half the time where nothing is escaped."""
     return b'"%b"' % text if clear(text) else quoted(text).encode()
 
 
 def clear(text: bytes) -> bool:
-    """Whether nothing is to be escaped, for certain. Hot path."""
+    """Whether certainly nothing is escaped. Hot path."""
     return text.isascii() and len(text.translate(None, _SPECIAL_ASCII)) == len(text)
 
 
@@ -43,7 +43,7 @@ _TABLE.update(dict.fromkeys(range(0xDC80, 0xDD00), "\\ufffd"))
 
 
 def moment(ns: int) -> str:
-    """A moment (nanoseconds since 1970) in RFC 3339, UTC, as short as it goes."""
+    """A moment (ns since 1970) in RFC 3339, UTC, without zeros at its end."""
     seconds, rest = divmod(ns, NS)
     text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{text}.{rest:09d}".rstrip("0") + "Z" if rest else text + "Z"

@@ -19,33 +19,22 @@ from collections.abc import Iterable
 
 from cluster.faults import faults
 from cluster.features.rows import Row
-from cluster.features.v2.events import Swept, index_of, sweeps
+from cluster.features.v2.events import Brief, Swept, index_of
 from cluster.features.v2.history import FIRST, KEPT, MOST_BYTES, History, Sizes
 from cluster.features.v2.refusals import Code, V2Error
 
 KEYS, AUTH = b"/1", b"/2"  # etcd's namespaces
-FIRST_INDEX = FIRST - 1  # of a tree that nobody has written: what a single etcd spends on its own records
+FIRST_INDEX = FIRST - 1  # of a tree without writes: what a single etcd spends on its own records
 COUNTER_ROW = b"c"
 _NODE, _EVENT = b"n", b"h"
-_INDEX = struct.Struct("<Q")
 _SLOT = struct.Struct(">H")
 _HEAD = struct.Struct("<BQQq")
 _DIR = 1
 _FILE = b"\0"  # what the row of a file begins with
 COUNTED = (
-    "setsSuccess",
-    "setsFail",
-    "deleteSuccess",
-    "deleteFail",
-    "updateSuccess",
-    "updateFail",
-    "createSuccess",
-    "createFail",
-    "compareAndSwapSuccess",
-    "compareAndSwapFail",
-    "compareAndDeleteSuccess",
-    "compareAndDeleteFail",
-    "expireCount",
+    "setsSuccess", "setsFail", "deleteSuccess", "deleteFail", "updateSuccess", "updateFail",
+    "createSuccess", "createFail", "compareAndSwapSuccess", "compareAndSwapFail",
+    "compareAndDeleteSuccess", "compareAndDeleteFail", "expireCount",
 )
 _COUNTS = struct.Struct(f"<Q{len(COUNTED)}I")
 _SETS = COUNTED.index("setsSuccess")
@@ -80,7 +69,6 @@ class Node:
 
 
 def node_row(key: bytes, directory: bool, created: int, modified: int, expires_ns: int, value: bytes) -> Row:
-    """The row of a node."""
     return _NODE + key, _HEAD.pack(_DIR if directory else 0, created, modified, expires_ns) + value
 
 
@@ -100,14 +88,12 @@ def event_row(index: int, event: bytes) -> Row:
 
 
 def counter_row(index: int, counts: Iterable[int]) -> Row:
-    """The row of the index and of what is counted."""
     return COUNTER_ROW, _COUNTS.pack(index, *[count & 0xFFFFFFFF for count in counts])
 
 
 class SetRows(list[Row]):
     """Rows of files that were set one after the other, each its file's and its event's, at last the
-    counters', and the files: who has made them need not make them again of their rows. A file never changes.
-    """
+    counters', and the files, which the tree takes instead of reading the rows. A file never changes."""
 
     __slots__ = ("files",)
 
@@ -117,15 +103,15 @@ class SetRows(list[Row]):
 
 
 class Tree:
-    """All nodes. Whoever changes them does it by rows."""
+    """All nodes; rows change them."""
 
     def __init__(self, rows: Iterable[Row] = (), *, keep_events: bool = True) -> None:
-        """``keep_events``: for those who look back; who only evaluates has no use for them."""
+        """``keep_events``: for scans of the past; evaluation needs none."""
         self.root = Node(b"/", True, 0, 0, 0, b"")
         assert self.root.children is not None
         self.root.children[KEYS[1:]] = Node(KEYS, True, 0, 0, 0, b"")
         self.index = FIRST_INDEX
-        self.written = False  # whether anybody ever wrote: the index is that of a row
+        self.written = False  # whether the index is that of a row
         self.counts = [0] * len(COUNTED)
         self.history = History() if keep_events else None
         self._sizes = None if keep_events else Sizes()  # of the events that are stored
@@ -142,7 +128,7 @@ class Tree:
         return dict(zip(COUNTED, self.counts, strict=True))
 
     def copy(self) -> Tree:
-        """Another one that starts out the same, without events: for who evaluates."""
+        """A copy to evaluate with, without events."""
         made = Tree(keep_events=False)
         made.index, made.written, made.counts = self.index, self.written, list(self.counts)
         made._sizes = self.sizes.copy()
@@ -178,8 +164,7 @@ class Tree:
         return node
 
     def children_of(self, path: bytes) -> dict[bytes, Node] | None:
-        """What the directory there holds; None: there is none. Hot path: who sets files next to each other
-        asks for the same one again."""
+        """What the directory there holds; None: there is none. Hot path: the last directory is cached."""
         if path == self._near:
             return self._near_children
         node: Node | None = self.root
@@ -204,7 +189,7 @@ class Tree:
 
     @property
     def next_expiry_ns(self) -> int:
-        """When the first node's time is over; 0: none has one."""
+        """When the first node's time is over; 0: no node has one."""
         heap = self._heap
         while heap and self._expiring.get(heap[0][1]) != heap[0][0]:
             heapq.heappop(heap)
@@ -214,7 +199,7 @@ class Tree:
 
     @property
     def sizes(self) -> Sizes:
-        """Of the events that are stored. Whoever keeps events counts them when he is asked."""
+        """Of the stored events; counted at each call where events are kept."""
         if self._sizes is not None:
             return self._sizes
         assert self.history is not None, "one of both is there"
@@ -223,14 +208,15 @@ class Tree:
     @property
     def full(self) -> bool:
         """Whether events go with the next change (``outdated``)."""
-        return self.sizes.bytes > MOST_BYTES
+        sizes = self._sizes
+        return (self.sizes if sizes is None else sizes).bytes > MOST_BYTES
 
     def outdated(self) -> list[Row]:
         """The rows of events that go with the next change: all together have too many bytes."""
         return [(_EVENT + _SLOT.pack(index % KEPT), None) for index in self.sizes.outdated()]
 
     def set_done(self, index: int, event_bytes: int) -> None:
-        """A file was set at this index, by one who has put it in its place."""
+        """A file was put in its place at this index."""
         self.index = index
         if self._sizes is not None:
             self._sizes.add(index, event_bytes)
@@ -242,11 +228,10 @@ class Tree:
         self._put(path, row[1] or b"")
 
     def counters(self) -> Row:
-        """The row of the counters, as they are."""
         return counter_row(self.index, self.counts)
 
     def take(self, rows: Iterable[Row]) -> list[tuple[bytes, Swept]]:
-        """Take rows in; the events among them, and what each swept. A row that nobody can read changes
+        """Take rows in; the events among them, and what each swept. A row that cannot be read changes
         nothing, here as at every other replica."""
         events: list[tuple[bytes, Swept]] = []
         removed: list[bytes] = []
@@ -264,7 +249,7 @@ class Tree:
                 elif kind == _EVENT and value is not None:
                     if self.history is not None:
                         self.history.add(value)
-                        events.append((value, tuple(removed) if removed and sweeps(value) else ()))
+                        events.append((value, tuple(removed) if removed and Brief.of(value).sweeps else ()))
                     if removed:
                         removed = []
                     if self._sizes is not None:
@@ -280,7 +265,7 @@ class Tree:
         return events
 
     def _take_files(self, rows: SetRows, events: list[tuple[bytes, Swept]]) -> list[Row]:
-        """Take in what was set, as the rows say it; those that are left. Hot path: half the time."""
+        """Take the files in; the rows that are left. Hot path: half the time."""
         history = self.history
         at = 0
         for file in rows.files:
@@ -308,8 +293,8 @@ class Tree:
             self.history.forget(slot)
 
     def _put_file(self, path: bytes, row: bytes) -> bool:
-        """Put a file that does not expire where one is, or none, next to the one before. False: it is another
-        case. Hot path."""
+        """Put a file that does not expire into the cached directory, over a file or nothing. False: it is
+        another case. Hot path."""
         above, slash, name = path.rpartition(b"/")
         if above != self._near or not slash:
             return False
@@ -352,8 +337,8 @@ class Tree:
             self._expiring.pop(path, None)
 
     def _directory(self, names: list[bytes]) -> Node:
-        """The directory there. One that is missing, or a file in its place, no row of ours leaves behind: it
-        is made, the same at every replica."""
+        """The directory there. It is made where it is missing or a file, the same at every replica; no row of
+        ours needs that."""
         node = self.root
         path = b""
         for name in names:
@@ -378,7 +363,7 @@ class Tree:
             self._forget_below(node.children.pop(last, None))
 
     def _forget_below(self, node: Node | None) -> None:
-        """Nothing of these expires any more, and no directory of these is there."""
+        """Nothing below ``node`` expires any more, and no directory there is cached."""
         if node is not None and node.children is not None:
             self._near = None
         if not self._expiring:

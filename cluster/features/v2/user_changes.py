@@ -1,7 +1,7 @@
-"""What changes users and roles of version 2, evaluated: etcd's rules, each change whole.
+"""Changes of users and roles of version 2: etcd's rules, each change whole.
 
-etcd changes them by several writes of a member's; here the leader does it in one. The rows are those of the
-files that are written, one index each, as etcd has it.
+etcd's members change them by several writes; here the leader does it in one. The rows are those of the files
+that are written, one index each, as in etcd.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import IntEnum
 
 from cluster.features.rows import Row
 from cluster.features.v2.events import Action, Event, Shown
-from cluster.features.v2.requests import Answer, Who
+from cluster.features.v2.requests import Answer, Who, said
 from cluster.features.v2.tree import AUTH, COUNTED, Node, Tree, counter_row, event_row, gone_row, node_row
 from cluster.features.v2.users import (
     ENABLED,
@@ -41,7 +41,7 @@ _NONE = Permissions()
 
 
 class UserOp(IntEnum):
-    """Which change; no number of a change of keys. Numbers are never reused."""
+    """Which change; no number of ``Op``. Numbers are never reused."""
 
     PUT_USER = 64
     DELETE_USER = 65
@@ -52,17 +52,17 @@ class UserOp(IntEnum):
 
 
 _FIRST = bytes((UserOp.PUT_USER,))
-_CHANGE = struct.Struct("<BBqH")  # op, whether somebody is named, now, length of the name
+_CHANGE = struct.Struct("<BBqH")  # op, whether a user is named, now, length of the name
 
 
 def concerns_users(body: bytes) -> bool:
-    """Whether a V2_WRITE is one of these."""
+    """Whether a V2_WRITE is a ``UserChange``."""
     return body[:1] >= _FIRST
 
 
 @dataclass(slots=True, frozen=True)
 class UserWish:
-    """What a user is to become: the body of a PUT, its password hashed."""
+    """The wanted user: the body of a PUT, its password hashed."""
 
     password: str = ""
     roles: Names = None
@@ -70,32 +70,30 @@ class UserWish:
     revoke: Names = None
 
     def encode(self) -> bytes:
-        """On the wire."""
         return json.dumps([self.password, self.roles, self.grant, self.revoke]).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> UserWish:
-        """Off the wire. ValueError: it is none."""
+        """ValueError: it is none."""
         password, *names = json.loads(data)
         return cls(password, *map(_named, names))
 
 
 @dataclass(slots=True, frozen=True)
 class RoleWish:
-    """What a role is to become: the body of a PUT."""
+    """The wanted role: the body of a PUT."""
 
     permissions: Permissions = _NONE
     grant: Permissions | None = None
     revoke: Permissions | None = None
 
     def encode(self) -> bytes:
-        """On the wire."""
         parts = (self.permissions, self.grant, self.revoke)
         return json.dumps([None if part is None else [part.read, part.write] for part in parts]).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> RoleWish:
-        """Off the wire. ValueError: it is none."""
+        """ValueError: it is none."""
         permissions, grant, revoke = (
             None if part is None else Permissions(*map(_named, part)) for part in json.loads(data)
         )
@@ -119,15 +117,14 @@ class UserChange:
     now_ns: int = 0
 
     def encode(self) -> bytes:
-        """On the wire."""
         head = _CHANGE.pack(self.op, self.who is not None, self.now_ns, len(self.name))
-        return b"".join((head, b"" if self.who is None else self.who.encode(), self.name, self.wish))
+        return b"".join((head, said(self.who), self.name, self.wish))
 
     @classmethod
     def decode(cls, data: bytes) -> UserChange:
-        """Off the wire. struct.error, ValueError: it is none."""
+        """struct.error, ValueError: it is none."""
         op, named, now_ns, length = _CHANGE.unpack_from(data)
-        who, at = Who.decode(data, _CHANGE.size) if named else (None, _CHANGE.size)
+        who, at = Who.decode(data, _CHANGE.size, named)
         name = data[at : at + length]
         if b"/" in name or name in (b".", b"..") or (not name and op < UserOp.ENABLE):
             raise ValueError(f"not a name: {name!r}")
@@ -135,7 +132,7 @@ class UserChange:
 
 
 class Refused(Exception):
-    """A change that cannot be: etcd's status and words."""
+    """A change that is refused: etcd's status and words."""
 
     def __init__(self, status: int, text: str | bytes) -> None:
         self.status = status
@@ -171,13 +168,12 @@ class Files:
         self._made = False  # the directories are there
 
     def rows(self) -> list[Row]:
-        """All that is to be logged."""
         if not self._rows:
             return []
         return [*self.tree.outdated(), *self._rows, counter_row(self.index, self._counts)]
 
     def make(self) -> None:
-        """The directories, and the switch, where they are missing."""
+        """Make the directories, and the switch, where they are missing."""
         if self._made:
             return
         self._made = True
@@ -196,7 +192,6 @@ class Files:
         self._put(path, data, held(self.tree, path))
 
     def delete(self, node: Node) -> None:
-        """Remove a file."""
         self.index += 1
         self._rows.append(gone_row(node.key))
         gone = Shown(node.key, False, None, 0, self.index, node.created)

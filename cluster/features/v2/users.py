@@ -1,24 +1,24 @@
-"""Users and roles of version 2: who may do what, as the tree says it.
+"""Users and roles of version 2, and what they may.
 
-They are files of the tree below ``/2``, as in etcd: ``/2/users/<name>``, ``/2/roles/<name>`` and
-``/2/enabled``, whose values are etcd's JSON. So whoever holds a tree can judge a request, and does it by the
-same tree that he answers it from: the leader a write, a replica a read.
+They are files of the tree, as in etcd: ``/2/users/<name>``, ``/2/roles/<name>`` and ``/2/enabled``, whose
+values are etcd's JSON. So a leader judges a write, and a replica a read, by the same tree that answers it.
 
-A password is compared by the front (it takes long). The front then shows the fingerprint of the hash; where
-that is not the user's, the answer is PROVE, with the hash, for the front alone.
+A password is compared by the front (it takes long), which then shows the fingerprint of the hash. Where that
+is not the user's, the answer is PROVE, with the hash, for the front alone.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from hashlib import sha256
 
 from cluster.features.v2.refusals import Code, V2Error
-from cluster.features.v2.requests import PROVE, Answer, Who
+from cluster.features.v2.requests import PROVE, Answer, Who, said
 from cluster.features.v2.text import quoted
 from cluster.features.v2.tree import AUTH, KEYS, Node, Tree
 
@@ -26,7 +26,7 @@ USERS, ROLES, ENABLED = AUTH + b"/users", AUTH + b"/roles", AUTH + b"/enabled"
 ROOT, GUEST = "root", "guest"
 MOST_BYTES = 128 << 10  # of a user or a role
 _MOST_JUDGED_BYTES = 256 << 10  # of the roles by which one request is judged: some 20 ms
-_MOST_SHOWN_BYTES = 1 << 20  # of a user with his roles
+_MOST_SHOWN_BYTES = 1 << 20  # of a user with its roles
 _MOST_LISTED_BYTES = 16 << 20
 
 Names = tuple[str, ...] | None  # None: JSON's null
@@ -48,18 +48,16 @@ class User:
 
 @dataclass(slots=True, frozen=True)
 class Permissions:
-    """Patterns of keys: what ends with ``*`` is a prefix."""
+    """Patterns of keys: a pattern with ``*`` at its end is a prefix."""
 
     read: Names = None
     write: Names = None
 
     @property
     def empty(self) -> bool:
-        """Whether there is none."""
         return not self.read and not self.write
 
     def json(self) -> str:
-        """As it is stored, and as clients read it."""
         return f'{{"kv":{{"read":{_list(self.read)},"write":{_list(self.write)}}}}}'
 
 
@@ -73,7 +71,6 @@ class Role:
     revoke: Permissions | None = None
 
     def json(self) -> str:
-        """As it is stored, and as clients read it."""
         more = "".join(
             f',"{name}":{found.json()}'
             for name, found in (("grant", self.grant), ("revoke", self.revoke))
@@ -116,7 +113,7 @@ def enabled(tree: Tree) -> bool:
 
 
 def find_user(tree: Tree, name: bytes) -> User | None:
-    """A user; root always has the role of his name."""
+    """A user; root always has the role of its name."""
     node = held(tree, USERS + b"/" + name) if name else None
     if node is None or node.children is not None:
         return None
@@ -126,7 +123,6 @@ def find_user(tree: Tree, name: bytes) -> User | None:
 
 
 def with_root(roles: Names) -> Names:
-    """What root has."""
     return roles if roles and ROOT in roles else (*(roles or ()), ROOT)
 
 
@@ -139,7 +135,7 @@ def _role_node(tree: Tree, name: str) -> Node | None:
 
 
 def find_role(tree: Tree, name: str) -> Role | None:
-    """A role; that of root is nowhere, and cannot be changed."""
+    """A role; that of root is not stored, and cannot be changed."""
     if name == ROOT:
         return ROOT_ROLE
     node = _role_node(tree, name)
@@ -168,12 +164,12 @@ def fingerprint(known: bytes) -> int:
     return int.from_bytes(sha256(known).digest()[:8]) | 1
 
 
-# -- who may
+# -- what a user may
 
 
 def _asking(tree: Tree, who: Who | None) -> tuple[User | None, Answer | None]:
-    """The user who asks, None: nobody is said, or there is none of this name; and what is answered instead
-    while his password is to be compared."""
+    """The user that asks (None: no user is named, or it does not exist), and what is answered instead while
+    its password is to be compared."""
     user = None if who is None else find_user(tree, who.name)
     if who is None or user is None or who.certified:
         return user, None
@@ -184,7 +180,7 @@ def _asking(tree: Tree, who: Who | None) -> tuple[User | None, Answer | None]:
 def refusal(
     tree: Tree, who: Who | None, path: bytes, slash: bool, recursive: bool, write: bool
 ) -> Answer | None:
-    """What is answered instead of a request for a key, since he who asks may not; None: he may."""
+    """What is answered instead of a request for a key that the user may not make; None: it may."""
     if not enabled(tree):
         return None
     user, unproven = _asking(tree, who)
@@ -203,7 +199,7 @@ def refusal(
 
 
 def _judging(tree: Tree, user: User) -> Iterator[Role]:
-    """His roles, as many as count: what a request costs a node is bounded."""
+    """The user's roles, as many as count: what a request costs a node is bounded."""
     if ROOT in (user.roles or ()):
         yield ROOT_ROLE
         return
@@ -233,7 +229,7 @@ def _may(role: Role | None, key: bytes, recursive: bool, write: bool) -> bool:
 
 
 def root_refusal(tree: Tree, who: Who | None) -> Answer | None:
-    """What is answered instead of what only a user with the role root may; None: he may."""
+    """What is answered instead of a request that needs the role root; None: the user has it."""
     if not enabled(tree):
         return None
     user, unproven = _asking(tree, who)
@@ -253,21 +249,21 @@ def message(text: str | bytes) -> bytes:
     return f'{{"message":{quoted(told)}}}'.encode()
 
 
-_TOO_LARGE = message("etcdserver: request is too large"), 500
+_TOO_LARGE = 500, message("etcdserver: request is too large")
 
 
 class What(IntEnum):
-    """What is asked of users and roles. Numbers are never reused."""
+    """A question about users and roles. Numbers are never reused."""
 
-    ENABLED = 1  # whoever asks
-    MAY = 2  # whether he who asks has the role root
+    ENABLED = 1  # any client may ask
+    MAY = 2  # whether the user has the role root
     USERS = 3
     USER = 4
     ROLES = 5
     ROLE = 6
 
 
-_SHOW = struct.Struct("<BB")  # what, whether somebody is named
+_SHOW = struct.Struct("<BB")  # what, whether a user is named
 
 
 @dataclass(slots=True, frozen=True)
@@ -279,15 +275,13 @@ class Show:
     name: bytes = b""
 
     def encode(self) -> bytes:
-        """On the wire."""
-        named = b"" if self.who is None else self.who.encode()
-        return _SHOW.pack(self.what, self.who is not None) + named + self.name
+        return _SHOW.pack(self.what, self.who is not None) + said(self.who) + self.name
 
     @classmethod
     def decode(cls, data: bytes) -> Show:
-        """Off the wire. struct.error, ValueError: it is none."""
+        """struct.error, ValueError: it is none."""
         what, named = _SHOW.unpack_from(data)
-        who, at = Who.decode(data, _SHOW.size) if named else (None, _SHOW.size)
+        who, at = Who.decode(data, _SHOW.size, named)
         return cls(What(what), who, data[at:])
 
 
@@ -304,7 +298,7 @@ def lists(asked: Show) -> bool:
 
 
 def steps(tree: Tree, asked: Show) -> Iterator[Answer | None]:
-    """Its answer in the end, in steps that are short."""
+    """Its answer at last, in short steps."""
     index = tree.index
     if asked.what == What.ENABLED:
         yield Answer(index, b'{"enabled":%b}\n' % (b"true" if enabled(tree) else b"false"), 200)
@@ -317,40 +311,37 @@ def steps(tree: Tree, asked: Show) -> Iterator[Answer | None]:
         for listed in (_users if asked.what == What.USERS else _roles)(tree):
             if listed is None:
                 yield None
-        yield Answer(index, *_TOO_LARGE) if listed is None else Answer(index, listed, 200)
+        status, body = _TOO_LARGE if listed is None else (200, listed)
+        yield Answer(index, body, status)
     else:
         status, body = _SHOWN[asked.what](tree, asked.name)
         yield Answer(index, body, status)
 
 
-class _Roles:
-    """What is shown of roles, each read once."""
+def _role_texts(tree: Tree) -> Callable[[str], str | None]:
+    """What is shown of a role (None: it does not exist), each read once."""
 
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
-        self._texts: dict[str, str | None] = {}
+    @cache
+    def text(name: str) -> str | None:
+        role = find_role(tree, name)
+        return None if role is None else role.json()
 
-    def text(self, name: str) -> str | None:
-        """None: there is none of this name."""
-        if name not in self._texts:
-            role = find_role(self._tree, name)
-            self._texts[name] = None if role is None else role.json()
-        return self._texts[name]
+    return text
 
 
 def _user(tree: Tree, name: bytes) -> tuple[int, bytes]:
     user = find_user(tree, name)
     if user is None:
         return 404, message(b"auth: User %b does not exist." % name)
-    roles, texts, size = _Roles(tree), [], 0
+    role_text, texts, size = _role_texts(tree), [], 0
     for role in user.roles or ():
-        text = roles.text(role)
+        text = role_text(role)
         if text is None:
             return 404, message(f"auth: Role {role} does not exist.")
         texts.append(text)
         size += len(text)
         if size > _MOST_SHOWN_BYTES:
-            return _TOO_LARGE[1], _TOO_LARGE[0]
+            return _TOO_LARGE
     return 200, f"{_with_roles(user, texts)}\n".encode()
 
 
@@ -367,15 +358,15 @@ def _with_roles(user: User, roles: list[str]) -> str:
 
 
 def _users(tree: Tree) -> Iterator[bytes | None]:
-    """The list in the end; only None: it is too long."""
-    roles, found, size = _Roles(tree), [], 0
+    """The list at last; only None: it is too long."""
+    role_text, found, size = _role_texts(tree), [], 0
     for name in _below(tree, USERS):
         user = find_user(tree, name)
         if user is None:
             continue
         texts = []
         for role in user.roles or ():
-            text = roles.text(role)
+            text = role_text(role)
             if text is not None:
                 texts.append(text)
                 size += len(text)
@@ -390,7 +381,7 @@ def _users(tree: Tree) -> Iterator[bytes | None]:
 
 
 def _roles(tree: Tree) -> Iterator[bytes | None]:
-    """The list in the end; only None: it is too long."""
+    """The list at last; only None: it is too long."""
     found, size = [], 0
     for name in sorted([ROOT.encode(), *_below(tree, ROLES)]):
         role = find_role(tree, name.decode("utf-8", "surrogatepass"))
@@ -410,8 +401,4 @@ def _below(tree: Tree, path: bytes) -> Iterable[bytes]:
     return sorted(name for name, child in children.items() if not child.hidden)
 
 
-_SHOWN = {
-    What.MAY: lambda tree, name: (200, b""),
-    What.USER: _user,
-    What.ROLE: _role,
-}
+_SHOWN = {What.MAY: lambda tree, name: (200, b""), What.USER: _user, What.ROLE: _role}

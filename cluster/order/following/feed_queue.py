@@ -1,11 +1,11 @@
-"""Order records that have come by the feed, until they are applied."""
+"""Order records of the feed, until they are applied."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
 
-from cluster.order.log import Cut
+from cluster.order.log import Cut, passed_from
 
 # index and term of the record, its projection, what it puts in order of this shard, its bytes in node 0's log
 Fed = tuple[int, int, bytes, Cut | None, int]
@@ -16,8 +16,6 @@ _RUN_BYTES = 1 << 20  # or of so many bytes
 
 
 class FeedQueue:
-    """In the order's own order, without gaps."""
-
     def __init__(self, applied: int) -> None:
         """``applied``: the order index that the state has."""
         self._records: deque[Fed] = deque()
@@ -31,10 +29,14 @@ class FeedQueue:
         return iter(self._records)
 
     def add(self, record: Fed) -> None:
-        """The next record has come."""
-        assert record[0] == self.next, f"order record {record[0]} where {self.next} was due"
+        assert self.due(record[0], record[2]), f"order record {record[0]} where {self.next} was due"
         self._records.append(record)
-        self.next += 1
+        self.next = record[0] + 1
+
+    def due(self, index: int, projection: bytes) -> bool:
+        """Whether this record is the next one, or stands for it."""
+        since = None if index == self.next else passed_from(projection)
+        return index == self.next or (since is not None and since <= self.next < index)
 
     def skipped_to(self, applied: int) -> None:
         """A snapshot took the place of the state: the next feed begins behind it."""
@@ -46,8 +48,7 @@ class FeedQueue:
         self.next = self.taken + 1
 
     def run(self, announced: int) -> tuple[Run, int, Cut | None]:
-        """What can be applied together, the bytes that it has in node 0's log, and the cut that more of it
-        waits for.
+        """What can be applied together, its bytes in node 0's log, and the cut that further records wait for.
 
         ``announced``: the last entry of this shard that is known to be committed. A cut beyond it waits (I6).
         """

@@ -1,7 +1,6 @@
 """What records of the order mean for one shard: which of its own entries come next, and at which revisions.
 
-A cut counts only where the own entry at its index has its term (H3). A record is folded once, in its place;
-what it places is applied together with the fold.
+A cut counts only where the own entry at its index has its term (H3).
 """
 
 from __future__ import annotations
@@ -40,10 +39,7 @@ class Placed:
 
 
 class Placing:
-    """Of one replica, at the position of its state."""
-
     def __init__(self, shard: int, fold: Fold, entries: Callable[[int, int], Iterable[Entry]]) -> None:
-        """``entries``: of the shard's own log, from the first to the last index."""
         self.fold = fold
         self._shard = shard
         self._entries = entries
@@ -74,13 +70,12 @@ class Placing:
         return placed
 
     def _place(self, step: Entries, placed: Placed, leading: Evaluated | None) -> None:
-        """Take the entries that a cut puts in order."""
         changes, before, cut = placed.changes, placed.before, step.cut
         revision, count, index, term = step.revision, self._count, placed.index, cut.term
         while index < cut.index:
             for entry in self._entries(index + 1, min(cut.index, index + 256)):
                 before[entry.index] = revision
-                if entry.kind == EntryKind.RECORD and len(entry.data) >= ENTRY_ITEMS:  # else it is of nobody
+                if entry.kind == EntryKind.RECORD and len(entry.data) >= ENTRY_ITEMS:  # else nothing
                     if len(entry.data) > ENTRY_ITEMS:
                         data = sound(entry.data, Place.ENTRY, ENTRY_ITEMS)
                         if data is entry.data and leading is not None and entry.term == leading.term and (

@@ -1,4 +1,4 @@
-"""What a shard's leader tells the sequencer: a report is state, said again until the feed shows it."""
+"""When a shard's leader reports: a report is state, repeated until the feed shows it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ _PAUSES = 5  # heartbeats between repetitions of a report that the feed has show
 
 
 class Reporting:
-    """Of one node. Times in seconds."""
-
     def __init__(self, heartbeat_s: float) -> None:
         self._pause_s = _PAUSES * heartbeat_s
         self._said: tuple[int, int, object] = (0, 0, None)  # term and index, and by which link
         self._said_at = 0.0
 
     def says(self, term: int, index: int, link: object, now: float, *, force: bool) -> bool:
-        """Whether to send a report of this entry now: it is news, or wanted. It is taken as said then."""
+        """Whether to send a report of this entry now, as it is news or wanted; it counts as sent then."""
         said = (term, index, link)
         if said == self._said and not force:
             return False
@@ -24,5 +22,5 @@ class Reporting:
         return True
 
     def again(self, cut: Cut, now: float) -> bool:
-        """Each heartbeat: whether to say it again, for the feed does not show it, or it was long ago."""
+        """Each heartbeat: whether to repeat it, as the feed does not show it, or it was long ago."""
         return (cut.term, cut.index) < self._said[:2] or now - self._said_at >= self._pause_s

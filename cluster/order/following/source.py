@@ -1,5 +1,4 @@
-"""Whose feed a node takes (H13): its own host's node 0, or another's while that is down, cut off, or has
-forgotten too much."""
+"""Which feed a node takes (H13): its own host's node 0, or another's while that one is no good."""
 
 from __future__ import annotations
 
@@ -7,12 +6,10 @@ from collections.abc import Callable, Iterable
 
 
 class FeedSource:
-    """Of one node. Times in seconds."""
-
     def __init__(self, own: int, election_s: float) -> None:
         self._own = own
         self._patience_s = 2 * election_s  # with a feed that is worse than another one
-        self._hunger_s = 3 * election_s  # until a state is asked for although somebody may have the records
+        self._hunger_s = 3 * election_s  # until a state is asked for although records may exist
         self._failed: dict[int, float] = {}  # member -> when its feed last failed
         self._headless_since = 0.0  # its node 0 knows no sequencer; or since when the one at home does
         self.starved: set[int] = set()  # members that do not keep the order records wanted here
@@ -21,12 +18,10 @@ class FeedSource:
     def better(
         self, member: int, leads: bool, members: Iterable[int], knows: Callable[[int], bool], now: float
     ) -> int:
-        """The member whose feed to take instead of a live one; 0: keep it.
-
-        One whose node 0 knows no sequencer (``leads``: it knows one) is cut off, perhaps, and another host's
-        is not (``knows``). And home again once the own node 0 knows a sequencer: it keeps records for its
-        siblings. Both only after a while.
-        """
+        """The member whose feed to take instead of a live one; 0: keep it. ``leads``: this feed's node 0
+        knows a sequencer; ``knows``: whether a member's does. One that knows none may be cut off. A node
+        returns home once its own node 0 knows a sequencer, which keeps records for its siblings. Both only
+        after a while."""
         at_home = member == self._own
         if at_home and leads:
             self._headless_since = now
@@ -39,28 +34,23 @@ class FeedSource:
         return good[0] if now - self._headless_since >= self._patience_s else 0
 
     def failed(self, member: int, now: float) -> None:
-        """A feed has ended."""
         self._failed[member] = now
 
     def chosen(self, better: int, members: Iterable[int], now: float) -> int:
-        """The member whose feed to take from now on: the better one, or the own host's first, one that failed
-        last."""
+        """The member whose feed to take: the better one, or that with the oldest failure, own host first."""
         self._headless_since = now
         return better or min(members, key=lambda m: (self._failed.get(m, 0.0), m != self._own))
 
     def kept_no_more(self, member: int, now: float) -> None:
-        """A node 0 does not keep what comes next: another host may have it, or a state must do."""
+        """A node 0 does not keep what comes next: another host may, or a state must do."""
         if not self.starved:
             self._starved_since = now
         self.starved.add(member)
 
     def fed(self) -> None:
-        """A record has come."""
         self.starved.clear()
 
     def wants_state(self, members: int, now: float) -> bool:
-        """Whether a state must do: nobody of so many members keeps the records, or it has taken too long to
-        find who does."""
+        """Whether a state must do: none of the members keeps the records, or the search takes too long."""
         return bool(self.starved) and (
-            len(self.starved) == members or now - self._starved_since >= self._hunger_s
-        )
+            len(self.starved) == members or now - self._starved_since >= self._hunger_s)

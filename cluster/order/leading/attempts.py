@@ -1,11 +1,8 @@
 """What a shard's leader locks and grants for transactions over several shards.
 
-The sequencer asks for locks by *prepares*, one for each attempt (``cluster.order.prepare``). They stand in
-the leader's lock table among its own requests. An attempt is granted once it locks, and everything that was
-evaluated before is applied (H1). It ends by its multi, its release or a record of a later sequencer (I11).
-
-The leader says how far it is: ``begun`` is the last batch that anything is in, ``applied`` the last one that
-is in order.
+Each attempt's *prepare* is in the leader's lock table among its own requests. It is granted once it locks,
+and everything evaluated before is applied (H1). It ends by its multi, its release or a record of a later
+sequencer (I11). ``begun`` is the last batch that anything is in, ``applied`` the last one in order.
 """
 
 from __future__ import annotations
@@ -13,10 +10,11 @@ from __future__ import annotations
 from typing import Any, Generic, TypeVar
 
 from cluster.evaluate.footprint import Footprint
-from cluster.evaluate.replica import Ahead, AppliedState
+from cluster.evaluate.overlay import AppliedState
+from cluster.evaluate.replica import Ahead
 from cluster.evaluate.steps import Steps
+from cluster.evaluate.txns.compares import Turn, Unlooked
 from cluster.evaluate.txns.range_compares import RangeCompares
-from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.faults import whole
 from cluster.order.leading.pending import PendingOverlay
 from cluster.order.leading.queued import Preparing, Waiting
@@ -45,7 +43,6 @@ class Reading:
         self.rows: RowsOf | None = None  # once they are read
 
     def steps(self) -> Steps[None]:
-        """See the class."""
         self.rows = yield from rows_in_steps(self._store, self._prepare)
 
 
@@ -54,14 +51,11 @@ Unlooking = tuple[Any, bytes | Attempt, "Ahead | Reading"]
 
 
 class Attempts(Generic[T]):
-    """At one leader. ``T``: what names a request."""
-
     def __init__(
         self, store: AppliedState, term: int, table: LockTable[Waiting[T] | Preparing[T]], shown: ShownRows,
         answers: list[Answer], unlooked: list[Unlooking], order_index: int,
     ) -> None:
-        """``table``, ``answers``, ``unlooked``: the leader's. ``shown``: where rows of grants that are
-        fetched later are kept. ``order_index``: applied."""
+        """``table``, ``answers``, ``unlooked``: the leader's. ``order_index``: applied."""
         self._store = store
         self._term = term
         self._table = table
@@ -70,24 +64,19 @@ class Attempts(Generic[T]):
         self._unlooked = unlooked
         self._view: PendingOverlay | None = None
         self._early: list[tuple[T, Prepare]] = []
-        # of which range compares are being looked at before they lock
-        self._ahead: dict[Attempt, tuple[T, Prepare]] = {}
-        # they hold their locks, or will soon
-        self._ungranted: dict[Attempt, Queued[Waiting[T] | Preparing[T]]] = {}
+        self._ahead: dict[Attempt, tuple[T, Prepare]] = {}  # looked at before they lock
+        self._ungranted: dict[Attempt, Queued[Waiting[T] | Preparing[T]]] = {}  # with their locks, or soon
         self._ended: set[Attempt] = set()  # released or applied here: never locked again (H5)
         self._floor = Attempt(0, 0)
         self.sequencer_term = 0  # newest term of an order record applied here
         self.order_index = order_index  # applied
+        self._since = order_index  # multis up to there are not known here
 
     def serve(self, view: PendingOverlay) -> None:
-        """From now on attempts may lock. ``view``: what is evaluated so far."""
         self._view = view
 
-    # -- what the sequencer asks
-
     def prepare(self, token: T, prepare: Prepare, begun: int, looked: RangeCompares | None = None) -> bool:
-        """It asks for a lock (H5: stale and finished attempts are passed over, it sends again). True: that is
-        held, call :meth:`grant`."""
+        """The sequencer asks for a lock (H5: stale attempts are ignored). True: call :meth:`grant`."""
         attempt, view = prepare.attempt, self._view
         if attempt.term < self.sequencer_term or attempt in self._ended or attempt <= self._floor:
             return False
@@ -102,6 +91,9 @@ class Attempts(Generic[T]):
             held.payload.token = token
             if held.payload.answer is not None:
                 self._answers.append((token, Status.OK, held.payload.answer))
+            return False
+        if self._may_have_ended(prepare):
+            self._answers.append((token, Status.LOCKED, encode_attempt(attempt)))
             return False
         looks = attempt in self._ahead
         if looks or (looked is None and len(self._ahead) < _MAX_EARLY and are_many(prepare.compares, view)):
@@ -121,13 +113,15 @@ class Attempts(Generic[T]):
             self._ungranted[attempt] = held
         return held.active
 
+    def _may_have_ended(self, prepare: Prepare) -> bool:
+        """It was sent before this leader began, and may come after its multi (H5)."""
+        return prepare.sent_at is not None and prepare.sent_at < self._since
+
     def looks(self, attempt: Attempt) -> bool:
-        """Whether a look for :meth:`looked_at` is still wanted."""
         return attempt in self._ahead or self._table.find(attempt) is not None
 
     def looked_at(self, attempt: Attempt, looked: RangeCompares | Reading | None, begun: int) -> bool:
-        """The range compares of a prepare were looked at, or its rows were read; None: that was given up. As
-        :meth:`prepare`."""
+        """The look for a prepare is done; None: given up. As :meth:`prepare`."""
         ahead, held = self._ahead.pop(attempt, None), self._table.find(attempt)
         if held is not None and isinstance(held.payload, Preparing):
             if isinstance(looked, Reading):
@@ -140,7 +134,7 @@ class Attempts(Generic[T]):
 
     @whole
     def release(self, attempt: Attempt) -> bool:
-        """The attempt is given up, or its multi was applied. True: whoever waited for it may go on."""
+        """The attempt is given up, or its multi was applied. True: it had a lock."""
         if attempt > self._floor:
             self._ended.add(attempt)
         self._ahead.pop(attempt, None)
@@ -150,7 +144,6 @@ class Attempts(Generic[T]):
         return held is not None
 
     def undecided(self) -> list[Attempt]:
-        """Locks held now."""
         return [held.attempt for held in self._table if held.attempt is not None]
 
     def _raise_floor(self, floor: Attempt) -> None:
@@ -158,10 +151,7 @@ class Attempts(Generic[T]):
             self._floor = floor
             self._ended = {a for a in self._ended if a > floor}
 
-    # -- locks
-
     def _wanted(self, prepare: Prepare) -> Footprint:
-        """The footprint, with every key that hangs on a lease to be revoked (H6)."""
         wanted = prepare.footprint()
         for lease in prepare.leases:
             assert self._view is not None
@@ -171,13 +161,11 @@ class Attempts(Generic[T]):
     def _lock(self, held: Queued[Waiting[T] | Preparing[T]], begun: int) -> None:
         """Nothing before it conflicts: from now on nothing conflicting is logged here (I9)."""
         assert isinstance(held.payload, Preparing)
-        # H1: everything evaluated by now is applied before it is answered, whatever it touches (C3); also
-        # what changed nothing: its answer shows the state before the lock, so it must not be bound to a later
-        # revision
+        # H1: everything evaluated by now is applied before it is answered, whatever it touches (C3). Also
+        # what changed nothing: its answer shows the state before the lock, not a later revision.
         held.payload.batch = begun
 
     def activated(self, held: Queued[Waiting[T] | Preparing[T]], payload: Preparing[T], begun: int) -> None:
-        """Nothing before it holds it up any more."""
         if payload.prepare.leases:  # what ran before it may have hung more keys on the lease
             self._table.widen(held, self._wanted(payload.prepare))
             behind = False
@@ -188,7 +176,7 @@ class Attempts(Generic[T]):
                 if not other.footprint.conflicts(held.footprint):
                     continue
                 if behind and other.attempt is None:
-                    self._table.suspend(other)  # it came later, and waits for this lock now
+                    self._table.suspend(other)  # it came later: it waits for this lock now
                 else:  # I12: nor may it wait for, or overlap, an undecided one that came later
                     self._table.suspend(held)
                     if other.attempt is not None:
@@ -236,8 +224,6 @@ class Attempts(Generic[T]):
             payload.answer = Grant(self._term, rows, keys, counts, verdicts).encode()
             self._answers.append((payload.token, Status.OK, payload.answer))
 
-    # -- the order
-
     def applied_record(self, order_index: int, order_term: int, attempts: list[Attempt]) -> None:
         """A whole order record was applied here: ``attempts`` are the multis it held."""
         self.order_index = order_index
@@ -249,8 +235,11 @@ class Attempts(Generic[T]):
         for attempt in attempts:
             self.release(attempt)
 
+    def skipped_to(self, order_index: int) -> None:
+        self._since = max(order_index, self._since)
+
     def take_early(self) -> list[tuple[T, Prepare]]:
-        """Those that came before their time: :meth:`prepare` each of them again."""
+        """Prepares that came too early: :meth:`prepare` each of them again."""
         if self._view is None or not self._early:
             return []
         early, self._early = self._early, []

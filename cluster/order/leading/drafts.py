@@ -1,8 +1,7 @@
 """A transaction of very many operations at the leader of a shard other than 0, evaluated ahead of its turn.
 
-As on shard 0 (``cluster.evaluate.txns.draft``), but nobody knows the revision of what is pending, and much
-cannot be told from it. So the steps are taken while nothing is pending that the transaction touches, and what
-is when its turn comes has come since. What cannot be told all the same is left to the turn.
+As on shard 0 (``cluster.evaluate.txns.draft``), but pending revisions are unknown. So the steps are taken
+while nothing that it touches is pending. What cannot be decided even so is left to the turn.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ from cluster.order.leading.pending import Blocked, Elsewhere, PendingOverlay
 
 
 class ShardDraft(Draft):
-    """See the module."""
-
     def __init__(self, view: PendingOverlay, request: Any, max_ops: int) -> None:
         super().__init__(view, request, max_ops)
         self._blocked = False  # something that it touches was pending
@@ -38,7 +35,7 @@ class ShardDraft(Draft):
             self.fit = False  # the turn says so
 
     def outcome(self) -> Outcome | None:
-        """As there. Blocked, instead of NotYet: something that it touches is pending."""
+        """As of :class:`Draft`; but Blocked, not NotYet: something that it touches is pending."""
         if self._blocked:
             self._blocked = False
             raise Blocked

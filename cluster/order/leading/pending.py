@@ -1,7 +1,6 @@
-"""The speculative state of a shard other than 0, whose pending revisions nobody knows yet (D6), and how a
-transaction's answer is made again once they are known. What cannot be told from it is an exception: see
-``cluster.order.leading.shard_leader``.
-"""
+"""The speculative state of a shard other than 0, with unknown pending revisions (D6), and how a transaction's
+answer is made again once they are known. What cannot be decided is an exception: see
+``cluster.order.leading.shard_leader``."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any
 
 from cluster.effects.records import PENDING_REVISION
 from cluster.evaluate.footprint import overlap
-from cluster.evaluate.replica import LOOK, AppliedState, Overlay
+from cluster.evaluate.overlay import LOOK, AppliedState, Overlay
 from cluster.evaluate.spans import Span
 from cluster.evaluate.txns.plain_txn import GET, MOD, PUT, Plain
 from cluster.evaluate.view import Current, Version
@@ -24,12 +23,10 @@ class Blocked(Exception):
 
 
 class Elsewhere(Exception):
-    """Only the sequencer can tell: hand it over. Certainly not logged."""
+    """Only the sequencer can decide: hand it over. Certainly not logged."""
 
 
 class PendingOverlay(Overlay):
-    """A speculative state whose pending revisions are not known yet."""
-
     __slots__ = ()
 
     def __init__(self, store: AppliedState) -> None:
@@ -56,7 +53,6 @@ class PendingOverlay(Overlay):
         return self._store.scan(start, end, 0, LOOK)
 
     def changing(self, span: Span) -> Sequence[bytes]:
-        """The keys of a span with pending writes: none, or Blocked."""
         if self.touches(*span):
             raise Blocked
         return ()
@@ -73,7 +69,6 @@ class PendingOverlay(Overlay):
             raise Blocked
 
     def touches(self, start: bytes, end: bytes) -> bool:
-        """Whether any key of a range is pending."""
         if self._ranges and any(overlap((start, end), span) for _, span in self._ranges):
             return True
         writes = self._writes
@@ -84,15 +79,14 @@ class PendingOverlay(Overlay):
         return bool(self.written_in((start, end)))
 
     def lease_exists(self, lease: int) -> bool:
-        """A yes is safe: a revoke locks every shard. A no may come from lagging knowledge."""
+        """True is safe, as a revoke locks every shard. Elsewhere: a missing lease may be unknown here."""
         if self._store.lease(lease) is None:
             raise Elsewhere
         return True
 
 
 class Recorder:
-    """A view that remembers what a transaction read, so that its answer can be made again at known
-    revisions."""
+    """Records what a transaction read, so that its answer can be made again at known revisions."""
 
     __slots__ = (
         "_base", "_counts", "_currents", "_gets", "_leases", "_scans", "compact_revision", "revision")
@@ -138,7 +132,6 @@ class Recorder:
         raise NotImplementedError("a transaction revokes no lease")
 
     def replay(self, revision: int) -> Recorder:
-        """From now on: what was read, in a store at ``revision``."""
         self._base = None
         self._scans = {wanted: (rows, iter(())) for wanted, (rows, _) in self._scans.items()}
         self.revision = revision
@@ -158,7 +151,6 @@ def _recorded(rows: list[Row], rest: Iterator[Row]) -> Iterator[Row]:
 
 
 def shows_rows(request: Any) -> bool:
-    """Whether a transaction's answer can hold KeyValues."""
     for op in (*request.success, *request.failure):
         kind = op.WhichOneof("request")
         if kind == "request_range" or (kind == "request_put" and op.request_put.prev_kv) or (

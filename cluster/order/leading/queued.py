@@ -1,4 +1,4 @@
-"""What waits at a shard's leader, and what it says of itself."""
+"""What waits at a shard's leader, and its reports."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Waiting(Generic[T]):
-    """A request in the lock table."""
-
     token: T
     method: int
     body: bytes
@@ -28,8 +26,6 @@ class Waiting(Generic[T]):
 
 @dataclass(slots=True)
 class Preparing(Generic[T]):
-    """A prepare in the lock table."""
-
     token: T
     prepare: Prepare
     batch: int = 0  # what must be applied before it is answered (H1)

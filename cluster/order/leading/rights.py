@@ -1,8 +1,7 @@
 """Who may write at a shard's leader, and how far what it has applied counts for what it has logged.
 
-A request is judged when it is evaluated, by users and roles as applied here. What was evaluated before a
-change of them was applied, and is not in order yet, may come into effect behind it. So the leader says that
-it has applied the change once that is in order, too, and the change is acknowledged then (I20).
+A request is judged by users and roles as applied. What was evaluated before a change of these may be ordered
+behind it. So the leader reports the change as applied only once that is in order (I20).
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from cluster.order.leading.pending import Elsewhere
 
 
 class KeysElsewhere:
-    """A lease at one leader of several: the sequencer alone may look at its keys in all shards."""
+    """A lease at one leader of several: only the sequencer sees its keys in all shards."""
 
     def lease_keys(self, lease: int) -> Iterable[bytes]:
-        """Elsewhere."""
         raise Elsewhere
 
 
@@ -27,10 +25,7 @@ KEYS_ELSEWHERE = KeysElsewhere()
 
 
 class Rights:
-    """At one leader. Batches are what its entries are made of, by number."""
-
     def __init__(self, users: Callable[[], AuthState] | None) -> None:
-        """``users``: as applied; None: there are none."""
         nobody = AuthState()
         self._users = users or (lambda: nobody)
         self._meta = self._users().meta
@@ -40,31 +35,27 @@ class Rights:
         self._held = True
 
     def serve(self) -> None:
-        """What was logged in older terms is in order."""
         self._serves = True
 
     @property
     def enabled(self) -> bool:
-        """Whether anybody is judged."""
         return self._users().enabled
 
     def judge(self, who: Principal | None, method: int, body: bytes) -> None:
-        """EtcdError if he may not, or nobody was said and somebody has to be. Elsewhere, if that depends on
-        the keys of a lease."""
+        """EtcdError if the request is not permitted. Elsewhere, if that depends on the keys of a lease."""
         users = self._users()
         if users.enabled:
             judge(users, who or NOBODY, method, body, KEYS_ELSEWHERE)
 
     def applied(self, begun: int, ordered: int, order_index: int) -> None:
-        """A record was applied behind ``order_index``. ``begun``, ``ordered``: the last batch that
-        anything is in, and that is in order."""
+        """A record was applied behind ``order_index``. ``begun``, ``ordered``: the last batch with anything,
+        in order."""
         meta = self._users().meta
         if meta is not self._meta:
             self._before, self._batch, self._meta = self._counts(ordered, order_index), begun, meta
 
     def said(self, ordered: int, order_index: int) -> tuple[int, bool]:
-        """The order index up to which what is applied counts for all that was logged, and whether it has come
-        to count again since the last call."""
+        """The order index that counts for all that was logged; whether it counts anew since the last call."""
         held, self._held = self._held, not self._serves or ordered < self._batch
         return self._counts(ordered, order_index), held and not self._held
 

@@ -1,9 +1,7 @@
-"""What a shard's leader evaluated for one of its entries, and whom it owes an answer.
+"""What a shard's leader evaluated for one of its entries, and the answers that it owes.
 
-Nearly every entry holds nothing but plain puts, each a change of its own. They are logged together
-(``cluster.effects.later_puts``). No answer is made before it can be given: the place in the entry is all
-that it depends on. And the leader keeps what it evaluated, so that it need not read its own entry back when
-a cut puts it in order: only the revisions are missing (decision 32).
+Nearly every entry holds only plain puts, logged together (``cluster.effects.later_puts``). The leader keeps
+what it evaluated, so that it need not read its own entry back (decision 32).
 """
 
 from __future__ import annotations
@@ -13,18 +11,16 @@ from typing import Any, NamedTuple
 
 from cluster.effects.later_puts import LaterPuts, single
 from cluster.effects.records import Item
-from cluster.evaluate.txns.transactions import DueAnswer, Late
+from cluster.evaluate.txns.transactions import DueAnswer
+from cluster.evaluate.view import Late
 from cluster.wire.messages import HEAD, Status
 
 Answer = tuple[Any, int, bytes | DueAnswer]  # token, status, body
-# whose it is, its key, the item's kind, the KeyValue before and after its revisions
-# (``cluster.evaluate.plain_put.pending``)
+# token, key, the item's kind, the KeyValue before and after its revisions (``plain_put.pending``)
 PendingPut = tuple[Any, bytes, int, bytes, bytes]
 
 
 class Reply(NamedTuple):
-    """An answer that waits for the revision of its entry."""
-
     token: Any
     before: int  # changes of the same batch before it
     changed: bool
@@ -33,7 +29,6 @@ class Reply(NamedTuple):
     error: bytes | None  # a refusal instead
 
     def bind(self, base: int, term: int) -> Answer:
-        """The answer, given the revision before the batch."""
         if self.error is not None:
             return self.token, Status.ERROR, self.error
         before = base + self.before
@@ -44,8 +39,6 @@ class Reply(NamedTuple):
 
 
 class ShardBatch:
-    """One entry of this leader."""
-
     __slots__ = ("changes", "index", "items", "keys", "later", "number", "puts", "replies", "size", "term")
 
     def __init__(self, number: int) -> None:
@@ -53,8 +46,7 @@ class ShardBatch:
         self.index = self.term = 0  # of the entry, once it is logged
         self.items: list[bytes] = []
         self.size = 0  # bytes of its items, roughly
-        # while it is nothing but plain puts these say all; None: there is more, and ``items``, ``keys``,
-        # ``replies``, ``changes`` do
+        # all of it while it is plain puts only; None: ``items``, ``keys``, ``replies`` and ``changes`` are
         self.puts: list[PendingPut] | None = []
         self.later: LaterPuts | None = None  # the same once sealed, as it is logged
         self.keys: list[bytes] = []
@@ -62,7 +54,6 @@ class ShardBatch:
         self.changes = 0
 
     def take(self, puts: list[PendingPut]) -> None:
-        """Plain puts come in."""
         if self.puts is not None:
             self.puts += puts
             return
@@ -73,7 +64,6 @@ class ShardBatch:
             self.changes += 1
 
     def mix(self) -> None:
-        """Something else than a plain put is about to come in."""
         if self.puts is not None:
             self.replies = [
                 Reply(put[0], before, True, b"", None, None) for before, put in enumerate(self.puts)]
@@ -82,7 +72,6 @@ class ShardBatch:
             self.changes, self.puts = len(self.puts), None
 
     def seal(self) -> bytes:
-        """Its record."""
         if self.puts:
             _, keys, kinds, heads, tails = zip(*self.puts, strict=True)
             if Item.PUT_REF not in kinds:
@@ -93,24 +82,19 @@ class ShardBatch:
 
     @property
     def grown(self) -> int:
-        """How many revisions it takes."""
         return self.changes if self.puts is None else len(self.puts)
 
     def written(self) -> list[bytes]:
-        """The keys that it wrote."""
         return self.keys if self.puts is None else [put[1] for put in self.puts]
 
     @property
     def waiting(self) -> int:
-        """How many wait for an answer."""
         return len(self.replies) if self.puts is None else len(self.puts)
 
     def owed(self) -> list[Any]:
-        """Who waits for an answer."""
         return [reply.token for reply in self.replies] if self.puts is None else [put[0] for put in self.puts]
 
     def answers(self, base: int, term: int) -> list[Answer]:
-        """All answers, given the revision before the batch."""
         if self.puts is None:
             return [reply.bind(base, term) for reply in self.replies]
         puts = enumerate(self.puts, base + 1)

@@ -1,9 +1,8 @@
-"""Range compares of transactions over several shards that write: each shard decides them for its own keys.
+"""Range compares of transactions over several shards that write: each shard decides them for its own keys, so
+that rows only compared are not sent.
 
-So rows that are only compared are not sent. A shard looks at very many of them ahead of its lock, and the
-sequencer at those of shard 0 ahead of its prepares, in slices (``cluster.evaluate.txns.range_compares``);
-what has changed since is looked at under the lock, and in the turn of the evaluation. A compare holds if it
-holds for the keys of every shard that has any.
+Very many rows are looked at ahead, in slices (``cluster.evaluate.txns.range_compares``); what has changed
+since is looked at under the lock. A compare holds if it holds for the keys of every shard that has any.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cluster.evaluate.replica import Overlay
+from cluster.evaluate.overlay import Overlay
+from cluster.evaluate.steps import finish
+from cluster.evaluate.txns.compares import VALUE, Turn, given_of, holds, matches
 from cluster.evaluate.txns.range_compares import RangeCompares, is_of_range
-from cluster.evaluate.txns.transactions import VALUE, Turn, finish, given_of, holds, matches
 from cluster.evaluate.view import View
 from cluster.grain import GRAIN
 from cluster.order.leading.pending import Blocked
@@ -27,12 +27,11 @@ _RANGE_COST = 8  # of a range besides its rows, in rows
 
 
 def are_many(compares: Iterable[Any], view: View) -> bool:
-    """Whether they are better looked at ahead than in one turn."""
     left = GRAIN.turn_rows
     spans = Counter((compare.key, compare.range_end) for compare in compares if is_of_range(compare))
     for (key, end), times in spans.items():
         left -= times * _RANGE_COST
-        # then the lock waits for what is pending, and it is looked at after that
+        # Blocked: the lock waits for what is pending, and the look comes after that
         with contextlib.suppress(Blocked):
             left -= times * view.count(key, end)
         if left < 0:
@@ -41,7 +40,7 @@ def are_many(compares: Iterable[Any], view: View) -> bool:
 
 
 def decide(compares: Iterable[Any], view: View, turn: Turn) -> bytes:
-    """The verdicts on the keys of a view. Unlooked: that is too much for one turn."""
+    """The verdicts on the keys of a view. Unlooked: too much for one turn."""
     found = bytearray()
     for compare in compares:
         verdict = 0
@@ -52,24 +51,21 @@ def decide(compares: Iterable[Any], view: View, turn: Turn) -> bytes:
 
 
 class Verdicts:
-    """What all shards say of the range compares of a transaction (``txn_eval.Decided``)."""
+    """All shards' verdicts on the range compares of a transaction
+    (``cluster.evaluate.txns.compares.Decided``)."""
 
     def __init__(
         self, own: Overlay, placement: Placement, asked: Mapping[int, Sequence[Any]],
         grants: Mapping[int, Grant], looked: RangeCompares | None,
     ) -> None:
-        """``own``, ``looked``: of shard 0; ``asked``: the compares that each other shard was asked about."""
         self._own = own
         self._placement = placement
         self._turn = Turn(looked)
         self._said: dict[tuple[int, bytes], int] = {
-            (shard, compare.SerializeToString()): verdict
-            for shard, compares in asked.items()
-            for compare, verdict in zip(compares, grants[shard].verdicts, strict=True)
-        }
+            (shard, compare.SerializeToString()): verdict for shard, compares in asked.items()
+            for compare, verdict in zip(compares, grants[shard].verdicts, strict=True)}
 
     def holds(self, compare: Any, view: View) -> bool:
-        """See ``txn_eval.Decided``."""
         body = compare.SerializeToString()
         there = False
         for shard in self._placement.shards_of(compare.key, compare.range_end):

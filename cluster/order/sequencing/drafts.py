@@ -1,12 +1,8 @@
 """What of a transaction of very many operations over several shards is done ahead of its turns.
 
-Before it is admitted, what it touches is found (:class:`Survey`). Once all of its shards have granted it, it
-is evaluated, as on one shard (``cluster.evaluate.txns.draft``), and cut up into the parts of its multi
-(:class:`WideDraft`). What they hold of its keys is locked and does not change. What shard 0 holds of them
-may, and is looked at in the turn.
-
-What needs more than was granted, as some deletes of ranges do, is evaluated in one turn, which asks for it.
-So is what compares ranges, since shards have decided that, or shows rows of a revision that it names.
+Before admission its keys are found (:class:`Survey`); with all grants it is evaluated and cut up into the
+parts of its multi (:class:`WideDraft`). Keys of shard 0 may change, and are looked at in the turn. One turn
+evaluates what compares ranges, shows rows of the past, or needs more than was granted.
 """
 
 from __future__ import annotations
@@ -14,7 +10,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from cluster.evaluate.footprint import Footprint, add_txn, shows_the_past
-from cluster.evaluate.replica import Overlay
+from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import STEP_OPS, Steps
 from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.txns.range_compares import add_compares
@@ -40,7 +36,6 @@ class Survey:
         self._touches: dict[int, list[Touch]] = {}
 
     def steps(self) -> Steps[None]:
-        """See ``cluster.evaluate.steps.Stepped``."""
         yield from add_txn(self._footprint, self._request)
         yield from add_compares(self._compares, self._request)
         self._past = yield from shows_the_past(self._request)
@@ -58,7 +53,6 @@ class Survey:
                     self._touches.setdefault(shard, []).append(Touch(key, b"", write))
 
     def tell(self, wide: Wide[T]) -> None:
-        """It is done."""
         wide.footprint, wide.compares = self._footprint, list(self._compares.values())
         if not self._past and not self._compares:
             wide.large = self._request
@@ -66,8 +60,6 @@ class Survey:
 
 
 class WideDraft(Draft):
-    """Of one attempt: on shard 0's state, and seeing what was granted."""
-
     def __init__(
         self, view: Overlay, request: Any, max_ops: int, sees: GrantedView, placement: Placement
     ) -> None:
@@ -90,5 +82,5 @@ class WideDraft(Draft):
 
     @property
     def parts(self) -> list[Part] | None:
-        """Of its effect, for its turn; None: it is evaluated in one turn."""
+        """Of its effect; None: it is evaluated in one turn."""
         return self._parts if self.fit else None

@@ -1,10 +1,5 @@
-"""Rows that leaders of shards have pinned for transactions that are done (``cluster.order.shown``).
-
-The sequencer fetches them, a piece from each shard at a time, and a few transactions' at once. The others
-wait for these.
-
-Pure: time is passed in, messages to leaders come out of :meth:`Fetching.take_messages`.
-"""
+"""Fetches rows that leaders of shards have pinned for transactions that are done (``cluster.order.shown``): a
+piece from each shard at a time, for a few transactions at once. Pure."""
 
 from __future__ import annotations
 
@@ -36,14 +31,13 @@ class Ask:
 
     @property
     def answered(self) -> bool:
-        """Whether there is an answer to wait for."""
         return self.number != ENOUGH
 
 
 @dataclass(slots=True)
 class _Fetch:
     attempt: Attempt
-    members: Mapping[int, int]  # shard -> who has pinned the rows
+    members: Mapping[int, int]  # shard -> the member that has pinned the rows
     left: dict[int, int]  # shard -> number of the piece that comes next
     rows: Fetched
     wanted: Callable[[], bool]
@@ -52,8 +46,6 @@ class _Fetch:
 
 
 class Fetching:
-    """Of one node 0."""
-
     def __init__(self, heartbeat_ms: int) -> None:
         self._again_ms = 5 * heartbeat_ms
         self._running: dict[Attempt, _Fetch] = {}
@@ -67,8 +59,7 @@ class Fetching:
         self, attempt: Attempt, members: Mapping[int, int], rows: Fetched, wanted: Callable[[], bool],
         then: Callable[[bool], None], now_ms: int,
     ) -> None:
-        """Fetch all rows of an attempt, as long as that is ``wanted``; ``then`` is called once: whether they
-        are there."""
+        """Fetch all rows of an attempt while ``wanted``; then call ``then(whether they are there)`` once."""
         self._waiting.append(_Fetch(attempt, members, dict.fromkeys(members, 0), rows, wanted, then))
         self._next(now_ms)
 
@@ -82,13 +73,12 @@ class Fetching:
             self._ask(fetch, now_ms)
 
     def _ask(self, fetch: _Fetch, now_ms: int) -> None:
-        """For what has not come from any shard."""
         fetch.asked_ms = now_ms
         for shard, number in fetch.left.items():
             self._messages.append(Ask(fetch.members[shard], shard, fetch.attempt, number))
 
     def came(self, ask: Ask, piece: bytes | None, now_ms: int) -> None:
-        """The answer to a message; None: it is kept there no more. struct.error if it is cut short."""
+        """The answer to a message; None: it is not kept there any more. struct.error if it is cut short."""
         fetch = self._running.get(ask.attempt)
         if fetch is None or fetch.left.get(ask.shard) != ask.number:
             return  # it was asked for twice
@@ -115,11 +105,10 @@ class Fetching:
         fetch.then(there)
 
     def enough(self, attempt: Attempt, members: Mapping[int, int]) -> None:
-        """Nobody wants what these have pinned."""
         self._messages += [Ask(member_id, shard, attempt, ENOUGH) for shard, member_id in members.items()]
 
     def again(self, now_ms: int) -> None:
-        """Ask again for what has not come, unless nobody waits for it any more; every heartbeat."""
+        """Every heartbeat: ask again for what has not come, unless it is not wanted any more."""
         for fetch in list(self._running.values()):
             if not fetch.wanted():
                 self._end(fetch, False)
@@ -128,6 +117,5 @@ class Fetching:
         self._next(now_ms)
 
     def take_messages(self) -> list[Ask]:
-        """What is to be sent, in order."""
         messages, self._messages = self._messages, []
         return messages

@@ -1,35 +1,27 @@
-"""A transaction over several shards as the sequencer evaluates it: what it asks of the shards, and the store
-as they grant it.
-
-Pure. The messages are in ``cluster.order.prepare``.
-"""
+"""The store as shards grant it to a transaction over several of them. Messages: ``cluster.order.prepare``."""
 
 from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from cluster.evaluate.before import Before
-from cluster.evaluate.footprint import inverted, overlap
+from cluster.evaluate.footprint import overlap
+from cluster.evaluate.overlay import AppliedState, Overlay
 from cluster.evaluate.reading.ranges import Fields
-from cluster.evaluate.replica import AppliedState, Overlay
-from cluster.evaluate.spans import Span, bounds, keys_in
+from cluster.evaluate.spans import Span, bounds, inverted, keys_in
 from cluster.evaluate.steps import Steps, finish
-from cluster.evaluate.txns.transactions import Late
-from cluster.evaluate.view import Current, Version, View
+from cluster.evaluate.view import Current, Late, Version, View
 from cluster.grain import GRAIN
 from cluster.order.prepare import Grant, Prepare, Row, Touch
 from cluster.order.sequencing.fetching import Fetched
 from cluster.order.shown import few_rows
-from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
-from cluster.wire.messages import Method
 
 
 class Unread(Exception):
-    """It reads at a revision that was in the future when its locks were asked for: ask for them anew."""
+    """It reads at a revision that was in the future when its locks were asked for: ask anew."""
 
 
 class Uncounted(Exception):
@@ -37,15 +29,12 @@ class Uncounted(Exception):
 
 
 class GrantedView:
-    """The store as a transaction sees it: shard 0 from the sequencer's own speculative state, the rest as
-    granted."""
+    """The store as a transaction sees it: shard 0's speculative state, and the rest as granted."""
 
     def __init__(
         self, own: Overlay, placement: Placement, touches: Mapping[int, Sequence[Touch]],
         grants: Mapping[int, Grant], leases: Sequence[int],
     ) -> None:
-        """``touches``, ``grants``: what was asked of each shard but 0, and what it said; ``leases``: whose
-        keys were asked for, too."""
         self._own = own
         self._placement = placement
         self.revision = own.revision
@@ -82,11 +71,10 @@ class GrantedView:
         low, high = bounds(span)
         return any(
             first <= low and (last is None or (high is not None and high <= last))
-            for first, last in map(bounds, self._written)
-        )
+            for first, last in map(bounds, self._written))
 
     def weigh(self, start: bytes, end: bytes) -> int:
-        """How many rows a range shows, about; if any are not here, more than an answer at once may."""
+        """How many rows a range shows, about; above GRAIN.late_rows if any are not here."""
         span = (start, end)
         if any(overlap(span, other) for _, other in self._pinned):
             return GRAIN.late_rows + 1
@@ -94,8 +82,7 @@ class GrantedView:
         return own + len(keys_in(self._keys, span))
 
     def behind(self, late: Late) -> tuple[Late, Fetched]:
-        """An answer that is made once it is applied: of shard 0 as it was before it, of what was granted, and
-        of what is fetched by then."""
+        """An answer to be made once the transaction is applied, with the rows fetched by then."""
         fetched: Fetched = {}
         return Late(lambda before: late.pieces(ShownView(before, self, fetched))), fetched
 
@@ -134,7 +121,6 @@ class GrantedView:
         return sum(self.counts(start, end).values())
 
     def counts(self, start: bytes, end: bytes) -> dict[int, int]:
-        """How many live keys of a range each shard has."""
         span = (start, end)
         counted = self._counts.get(span, {})
         if any(overlap(span, other) for other in self._counts if other != span):
@@ -159,7 +145,6 @@ class ShownView(Before):
     """The store before a transaction that is done, as far as its answer shows it."""
 
     def __init__(self, own: View, granted: GrantedView, fetched: Fetched) -> None:
-        """``own``: shard 0, as :meth:`cluster.evaluate.txns.transactions.Late.pieces` has it."""
         self._own = own
         self._placement = granted._placement
         self._rows, self._keys, self._at = granted._rows, granted._keys, granted._at
@@ -176,7 +161,6 @@ class ShownView(Before):
         return self._own.get(key) if self._placement.shard_of(key) == 0 else self._rows.get(key)
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
-        """And pauses."""
         parts: list[Iterable[Row]] = []
         for shard in self._placement.shards_of(start, end):
             if not shard:
@@ -202,7 +186,7 @@ def _rows_in(rows: list[Row], span: Span) -> Iterator[Row]:
 
 
 def _each_once(rows: Iterable[Row]) -> Iterator[Row]:
-    """Rows of several touches, which may be of the same keys, and are equal then. Pauses stay."""
+    """Rows of several touches, where equal keys have equal rows. Pauses stay."""
     last = b""
     for row in rows:
         if row[0] != last or not last:
@@ -215,8 +199,7 @@ _STEP_KEYS = 16  # looked up in a step of 0.1 ms
 
 
 def rows_of(store: AppliedState, prepare: Prepare) -> RowsOf:
-    """What a shard's leader grants: the rows of each touch; of those that need only be counted, and hold
-    many, their number instead; the places of those whose many rows are only shown: these are to be pinned."""
+    """What a leader grants: the rows of each touch; numbers of those not sent, by place; places to pin."""
     return finish(rows_in_steps(store, prepare))
 
 
@@ -254,27 +237,3 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
             found = [(key, kv)]
         rows.append(found)
     return rows, counts, pinned
-
-
-def shows_deleted(method: int, body: bytes) -> bool:
-    """Whether the answer may hold the rows that it deletes."""
-    if method == Method.DELETE_RANGE:
-        return bool(pb.DeleteRangeRequest.FromString(body).prev_kv)
-    return method == Method.TXN and _deletes_with_rows(pb.TxnRequest.FromString(body))
-
-
-def _deletes_with_rows(request: Any) -> bool:
-    return any(
-        op.request_delete_range.prev_kv or (op.HasField("request_txn") and _deletes_with_rows(op.request_txn))
-        for op in (*request.success, *request.failure)
-    )
-
-
-def shown_ranges(request: Any) -> Iterator[Any]:
-    """The ranges that a TxnRequest shows, in both branches of each."""
-    for op in (*request.success, *request.failure):
-        kind = op.WhichOneof("request")
-        if kind == "request_range":
-            yield op.request_range
-        elif kind == "request_txn":
-            yield from shown_ranges(op.request_txn)

@@ -1,31 +1,24 @@
-"""An effect over several shards, cut up into the parts of a multi."""
+"""Cuts an effect over several shards up into the parts of a multi."""
 
 from __future__ import annotations
-
-from typing import Protocol
 
 from cluster.effects import records
 from cluster.evaluate.steps import STEP_OPS, Steps, finish
 from cluster.order.log import Part
+from cluster.order.sequencing.granted import GrantedView
 from cluster.placement import Placement
 
 
-class Counts(Protocol):
-    """What says how many live keys of a range each shard has."""
-
-    def counts(self, start: bytes, end: bytes) -> dict[int, int]: ...
-
-
-def parts_of(view: Counts, placement: Placement, group: int, item: bytes) -> list[Part]:
+def parts_of(view: GrantedView, placement: Placement, group: int, item: bytes) -> list[Part]:
     """An effect cut up by shard: runs of neighbours, each with the place of its first change (sub-order).
 
-    A deleted range is a part of its own in each shard that has keys of it. They share one place and take as
-    many as there are keys: events of equal place are in the order of their keys."""
+    A deleted range is a part of its own in each shard that has keys of it. These parts share one place and
+    take as many as there are keys: events of equal place are in the order of their keys.
+    """
     return finish(parts_in_steps(view, placement, group, item))
 
 
-def parts_in_steps(view: Counts, placement: Placement, group: int, item: bytes) -> Steps[list[Part]]:
-    """As :func:`parts_of`."""
+def parts_in_steps(view: GrantedView, placement: Placement, group: int, item: bytes) -> Steps[list[Part]]:
     pos, end = 0, len(item)
     if item and item[0] in (records.Item.TXN, records.Item.TXN_LONG):
         pos = records.ITEM.size

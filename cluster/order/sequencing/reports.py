@@ -1,17 +1,20 @@
-"""What the leaders of the other shards have said of themselves, and the cut that follows from it."""
+"""The newest reports of the other shards' leaders, the cut that follows from them, and control records that
+wait until every leader has applied them (H11, I20)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 from cluster.order.leading.queued import Report
 from cluster.order.log import Cut, Fold
 
+T = TypeVar("T")
 _ALL = 1 << 62  # more than any order index
 
 
 class Reports:
-    """Of one node 0: the newest of each shard. They outlast terms, for a report is state, not an event."""
+    """Of one node 0. They outlast terms, for a report is state, not an event."""
 
     def __init__(self) -> None:
         self.by_shard: dict[int, Report] = {}
@@ -19,18 +22,16 @@ class Reports:
         self.uncut = False  # some have come since the last cut
 
     def take(self, report: Report, member_id: int) -> None:
-        """One has come; older ones than the known one may come later."""
+        """An older report may come later, and is passed over."""
         known = self.by_shard.get(report.shard)
         if known is None or (report.term, report.index, report.applied_order) >= (
-            known.term, known.index, known.applied_order,
-        ):
+                known.term, known.index, known.applied_order):
             self.by_shard[report.shard] = report
             self.reporters[report.shard] = member_id
             self.uncut = True
 
     def cut(self, fold: Fold) -> tuple[dict[int, Cut], dict[int, int]]:
-        """The cut of every shard that has committed more than is in order, and by how many revisions each has
-        grown."""
+        """The cut of every shard that has committed more than is in order, and its growth in revisions."""
         cuts: dict[int, Cut] = {}
         grown: dict[int, int] = {}
         self.uncut = False
@@ -43,13 +44,38 @@ class Reports:
         return cuts, grown
 
     def applied_by(self, shard: int, fold: Fold) -> int:
-        """The order index that a shard's leader has applied, as far as it has said; -1: nothing is known of
-        the latest one."""
+        """The order index that a shard's latest leader has said it has applied; -1: not known."""
         report = self.by_shard.get(shard)
         if report is None or report.term < fold.cut(shard).term:
             return -1
         return report.applied_order
 
     def applied_by_all(self, shards: Iterable[int], fold: Fold) -> int:
-        """What all of these shards' leaders have applied."""
         return min((self.applied_by(shard, fold) for shard in shards), default=_ALL)
+
+
+class Controls(Generic[T]):
+    """Of one node 0. ``T`` names a waiter. Its users bound their number (I23)."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, T]] = []  # order index of the record, waiter
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, index: int, waiter: T) -> None:
+        self._waiting.append((index, waiter))
+
+    def done(self, applied_by_all: int) -> list[T]:
+        due = [waiter for index, waiter in self._waiting if index <= applied_by_all]
+        if due:
+            self._waiting = [(index, waiter) for index, waiter in self._waiting if index > applied_by_all]
+        return due
+
+    def all(self) -> list[T]:
+        """Take out all waiters: what the leaders have applied is not known any more."""
+        waiting, self._waiting = self._waiting, []
+        return [waiter for _, waiter in waiting]
+
+    def keep(self, awaited: Callable[[T], bool]) -> None:
+        self._waiting = [(index, waiter) for index, waiter in self._waiting if awaited(waiter)]

@@ -1,10 +1,7 @@
 """The sequencer at one term: what it puts into the order log, besides shard 0's own writes.
 
 Three states stand at the end of its log: the cuts up to there (the fold), shard 0's speculative state (the
-overlay), and the entry that is being filled. :class:`Tail` holds them: an item goes into all or into none.
-What is due is put there by one call, :meth:`Sequencer.run`.
-
-Pure: time is passed in. Messages, and looks that take long, come out of the coordinator.
+overlay), and the entry that is being filled. :class:`Tail` puts an item into all or into none.
 """
 
 from __future__ import annotations
@@ -26,13 +23,11 @@ from cluster.wire.messages import HEAD, Status
 
 T = TypeVar("T")
 Token = TypeVar("Token", contravariant=True)
-# attempt, who has pinned its rows, where they go, who asked, whom to tell whether they are there
+# attempt, members that have pinned its rows by shard, where they go, token, called when they are there
 Fetch = Callable[[Attempt, Mapping[int, int], Fetched, T, Callable[[bool], None]], None]
 
 
 class OpenEntry(Protocol[Token]):
-    """The entry that shard 0's leader is filling, as far as others than its own requests go into it."""
-
     def weigh(self, size: int) -> None: ...
     def stage(self, token: Token, status: int, body: bytes) -> None: ...
     def stage_late(self, token: Token, due: DueAnswer) -> None: ...
@@ -41,11 +36,9 @@ class OpenEntry(Protocol[Token]):
 class Tail:
     """The end of this sequencer's log: what is logged, and what the open entry holds."""
 
-    __slots__ = ("fold", "leader")
-
     def __init__(self, leader: Leader, fold: Fold) -> None:
-        """``fold``: of the whole log (H15). Its cuts count here; its revision, which shard 0's own writes do
-        not move, is the overlay's matter."""
+        """``fold``: of the whole log (H15), for its cuts; shard 0's own writes move the overlay's
+        revision."""
         self.leader = leader
         self.fold = fold
 
@@ -53,7 +46,6 @@ class Tail:
         self, item: bytes, writes: list[tuple[bytes, Version | None]], revoked: Sequence[int],
         ranges: Sequence[Span] = (),
     ) -> None:
-        """A cut, or a multi with what it writes in shard 0."""
         fold = self.fold
         before = fold.revision
         fold.take(item, 0)
@@ -61,7 +53,7 @@ class Tail:
 
 
 class Sequencer(Generic[T]):
-    """See the module. ``T``: what names a request to the driver (its way back)."""
+    """``T``: what names a request to the driver (its way back)."""
 
     def __init__(
         self, tail: Tail, coordinator: Coordinator[T], placement: Placement, reports: Reports,
@@ -80,16 +72,14 @@ class Sequencer(Generic[T]):
             coordinator.leader_of(report.shard, report.term)
 
     def run(self, now_ms: int, *, due: bool) -> Mapping[int, int]:
-        """Put into the open entry what is complete. ``due``: whether shard 0's own writes may leave; cuts
-        gather as these do, but what a lock waits for does not wait for its turn. Answers by how many changes
-        the order has grown of each shard that is cut."""
+        """Put into the open entry what is complete. Returns the growth of each shard that is cut. ``due``:
+        whether shard 0's own writes may leave; cuts gather as these do, except while a lock waits."""
         coordinator = self.coordinator
         grown = self._cut() if due or coordinator.busy else {}
         coordinator.run(now_ms, self._append)
         return grown
 
     def _cut(self) -> Mapping[int, int]:
-        """One cut for every shard that has committed more than is in order."""
         cuts, grown = self._reports.cut(self.tail.fold)
         if cuts:
             self.tail.append(encode_cut(cuts), [], [])

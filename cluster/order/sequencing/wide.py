@@ -21,7 +21,7 @@ NEVER = 1 << 62
 
 @dataclass(slots=True)
 class Wide(Generic[T]):
-    """See the module. ``token`` None: an expiry."""
+    """``token`` None: an expiry."""
 
     token: T | None
     method: int
@@ -37,23 +37,20 @@ class Wide(Generic[T]):
     started_ms: int = 0
     sent_ms: int = 0
     behind: Attempt | None = None  # start over once this one is decided
-    given_up: int = 0  # so many attempts took too long to prepare
-    leaderless: int = 0  # the shard whose leader it was last found to wait for; 0: none
+    given_up: int = 0  # attempts that took too long to prepare
+    leaderless: int = 0  # the shard whose leader it waits for; 0: none
     deadline_ms: int = NEVER  # its client has been told by then that it timed out
     rows: bool = False  # it must see the rows that it deletes, however many
-    # the lowest revision that it names and that was in the future when its rows were asked for
-    ahead: int = NEVER
-    plain: Plain | None = None  # what it is, if it is a transaction of single keys at the latest revision
+    ahead: int = NEVER  # the lowest revision it names that was in the future when its rows were asked for
+    plain: Plain | None = None  # a transaction of single keys at the latest revision
     compares: list[Any] = field(default_factory=list)  # its range compares, each once
     asked: dict[int, list[Any]] = field(default_factory=dict)  # of these, in this attempt
-    looked: RangeCompares | None = None  # they were looked at in shard 0, ahead of its turn
-    looking: bool = False  # they are being looked at
+    looked: RangeCompares | None = None  # its range compares, looked at in shard 0 ahead of its turn
+    looking: bool = False  # a look is under way
     who: Principal = NOBODY  # asks
-    # its request, if it has very many operations: it is evaluated ahead of its turn,
-    large: Any = None
-    draft: Draft | None = None  # once its keys are granted, and anew in each attempt
-    # where all of its keys are single ones: what is locked and read in each shard but 0
-    surveyed: dict[int, list[Touch]] | None = None
+    large: Any = None  # its request, if it has very many operations: then it is evaluated ahead of its turn
+    draft: Draft | None = None  # of this attempt, once its keys are granted
+    surveyed: dict[int, list[Touch]] | None = None  # its touches by shard, if all its keys are single ones
     fetched: Fetched | None = None  # what its answer needs besides, once it is fetched
 
     @property
@@ -61,14 +58,11 @@ class Wide(Generic[T]):
         """The shards that have pinned rows for its answer, and the hosts there."""
         return {
             shard: grant.member_id for shard, grant in self.grants.items()
-            if any(self.touches[shard][at].shown for at in grant.counts)
-        }
+            if any(self.touches[shard][at].shown for at in grant.counts)}
 
 
 @dataclass(slots=True, frozen=True)
 class Outgoing:
-    """A message to the leader of a shard."""
-
     shard: int
     method: int
     body: bytes

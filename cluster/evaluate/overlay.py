@@ -1,0 +1,221 @@
+"""The speculative state: what is applied, and over it what a leader has logged that is not applied yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Protocol
+
+from cluster.evaluate.footprint import overlap
+from cluster.evaluate.reading.rows import merged
+from cluster.evaluate.spans import Span, holds, keys_in, without
+from cluster.evaluate.view import Current, Outcome, Version
+from cluster.features.lessor import NEVER
+
+LOOK = 1000  # rows passed over between two pauses
+
+
+class Pinned(Protocol):
+    """The applied state of one moment, for as long as it is held."""
+
+    def scan(
+        self, start: bytes, end: bytes, look: int = 0, revision: int = 0
+    ) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class AppliedState(Protocol):
+    """What the leader reads of the applied state (``node.storage.StateStore``, or a model in tests)."""
+
+    @property
+    def revision(self) -> int: ...
+    @property
+    def compact_revision(self) -> int: ...
+    def current(self, key: bytes) -> Current | None: ...
+    def get(self, key: bytes, revision: int = 0) -> bytes | None: ...
+    def scan(
+        self, start: bytes, end: bytes, revision: int = 0, look: int = 0
+    ) -> Iterator[tuple[bytes, bytes]]: ...
+    def reader(self, revision: int = 0) -> Pinned: ...
+    def live_count(self, start: bytes, end: bytes) -> int: ...
+    def changes(self, from_revision: int) -> Iterator[tuple[int, int, int, bytes]]: ...
+    def lease(self, lease: int) -> tuple[int, int] | None: ...
+    def meta(self, name: str) -> bytes | None: ...
+    def alarms(self) -> list[tuple[int, int]]: ...
+    def lease_keys(self, lease: int) -> list[bytes]: ...
+
+
+class NotYet(Exception):
+    """The request reads at a revision that is logged and not applied: ask again once it is."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(revision)
+        self.revision = revision
+
+
+class Overlay:
+    """A :class:`cluster.evaluate.view.View` of applied state and pending effects."""
+
+    __slots__ = (
+        "_attached", "_hung", "_leases", "_ranges", "_sorted", "_store", "_writes", "batch",
+        "compact_revision", "revision",
+    )
+
+    def __init__(self, store: AppliedState) -> None:
+        self._store = store
+        # the last pending write of each key, with the batch that it belongs to
+        self._writes: dict[bytes, tuple[int, Version | None]] = {}
+        # its keys when it was last asked for a range
+        self._sorted: tuple[tuple[int, int], list[bytes]] = ((0, 0), [])
+        # spans deleted whole, with their batch; what was pending in them is no longer in _writes, what is in
+        # _writes came after them
+        self._ranges: list[tuple[int, Span]] = []
+        self._leases: dict[int, tuple[int, bool]] = {}  # pending grants (True) and revokes (False)
+        # keys that pending writes hang on a lease, with the last batch that did; some may have left it again
+        self._hung: dict[int, dict[bytes, int]] = {}
+        self._attached: deque[tuple[int, int, bytes]] = deque()  # the same by batch: (batch, lease, key)
+        self.batch = 1
+        self.revision = store.revision
+        self.compact_revision = store.compact_revision
+
+    @property
+    def applied(self) -> AppliedState:
+        return self._store
+
+    def current(self, key: bytes) -> Current | Version | None:
+        pending = self._writes.get(key)
+        if pending is not None:
+            return pending[1]
+        if self._ranges and self._deleted(key):
+            return None
+        return self._store.current(key)
+
+    def get(self, key: bytes) -> bytes | None:
+        pending = self._writes.get(key)
+        if pending is not None:
+            return None if pending[1] is None else pending[1].kv
+        if self._ranges and self._deleted(key):
+            return None
+        return self._store.get(key)
+
+    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        """With pauses. NotYet."""
+        if revision and revision < self.revision:
+            if revision > self._store.revision:
+                raise NotYet(revision)
+            return self._store.scan(start, end, revision, LOOK)
+        writes, rows = self._writes, self._rows(start, end)
+        if not writes:
+            return rows
+        return merged(rows, self.written_in((start, end)), lambda key: writes[key][1])
+
+    def written_in(self, span: Span) -> Sequence[bytes]:
+        """The keys of a span with pending writes, in order. Sorted once for all ranges of a request."""
+        writes = self._writes
+        if not writes:
+            return ()
+        # keys come with a revision of their own, and go without others coming
+        state = self.revision, len(writes)
+        if self._sorted[0] != state:
+            self._sorted = state, sorted(writes)
+        return keys_in(self._sorted[1], span)
+
+    def changing(self, span: Span) -> Sequence[bytes] | None:
+        """The keys of a span with pending writes; None if a pending delete of a range meets it."""
+        if self._ranges and any(overlap(span, deleted) for _, deleted in self._ranges):
+            return None
+        return self.written_in(span)
+
+    def written_since(self, batch: int) -> Iterator[bytes]:
+        """The keys with pending writes of ``batch`` and later ones."""
+        return (key for key, pending in self._writes.items() if pending[0] >= batch)
+
+    def settled(self) -> None:
+        """NotYet: a delete of a range is pending."""
+        if self._ranges:
+            raise NotYet(self.revision)
+
+    def _deleted(self, key: bytes) -> bool:
+        return any(holds(span, key) for _, span in self._ranges)
+
+    def _rows(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        if not self._ranges:
+            return self._store.scan(start, end, 0, LOOK)
+        pieces = without((start, end), [span for _, span in self._ranges])
+        return chain.from_iterable([self._store.scan(*piece, 0, LOOK) for piece in pieces])
+
+    def count(self, start: bytes, end: bytes) -> int:
+        store, span = self._store, (start, end)
+        pieces = without(span, [deleted for _, deleted in self._ranges]) if self._ranges else [span]
+        found = sum([store.live_count(*piece) for piece in pieces])
+        for key in self.written_in(span):
+            found += self._writes[key][1] is not None
+            found -= not self._deleted(key) and store.current(key) is not None
+        return found
+
+    def lease_exists(self, lease: int) -> bool:
+        pending = self._leases.get(lease)
+        return self._store.lease(lease) is not None if pending is None else pending[1]
+
+    def changes_lease(self, lease: int) -> bool:
+        """Whether a grant or a revoke of it is pending."""
+        return lease in self._leases
+
+    def lease_keys(self, lease: int) -> list[bytes]:
+        writes, ranges = self._writes, self._ranges
+        keys = self._store.lease_keys(lease)
+        if not (writes or ranges):
+            return keys
+        keys = [key for key in keys if key not in writes and not (ranges and self._deleted(key))]
+        # as many steps as the lease has keys, however much is pending
+        for key in self._hung.get(lease, ()):
+            pending = writes.get(key)
+            if pending is not None and pending[1] is not None and pending[1].lease == lease:
+                keys.append(key)
+        return sorted(keys)
+
+    def take(self, outcome: Outcome) -> None:
+        """Take in what a request did; the next request sees it."""
+        batch, writes = self.batch, self._writes
+        for span in outcome.ranges:
+            for key in [key for key in writes if holds(span, key)]:
+                del writes[key]
+            self._ranges.append((batch, span))
+        for key, version in outcome.writes:
+            writes[key] = (batch, version)
+            if version is not None and version.lease:
+                self._hung.setdefault(version.lease, {})[key] = batch
+                self._attached.append((batch, version.lease, key))
+        if outcome.changed:
+            self.revision += 1
+
+    def take_put(self, key: bytes, version: Version) -> None:
+        """As :meth:`take`, of one put."""
+        self._writes[key] = self.batch, version
+        self.revision = version[1]
+
+    def set_lease(self, lease: int, granted: bool) -> None:
+        """A pending grant or revoke."""
+        self._leases[lease] = (self.batch, granted)
+
+    def forget(self, batch: int, keys: Iterable[bytes], leases: Iterable[int]) -> None:
+        """Drop what ``batch`` wrote, now that it is applied, unless a later batch wrote it again."""
+        writes = self._writes
+        for key in keys:
+            pending = writes.get(key)
+            if pending is not None and pending[0] <= batch:
+                del writes[key]
+        if self._ranges:
+            self._ranges = [deleted for deleted in self._ranges if deleted[0] > batch]
+        attached, hung = self._attached, self._hung
+        while attached and attached[0][0] <= batch:
+            _, lease, key = attached.popleft()
+            keys_of = hung.get(lease)
+            if keys_of is not None and keys_of.get(key, NEVER) <= batch:
+                del keys_of[key]
+                if not keys_of:
+                    del hung[lease]
+        for lease in leases:
+            held = self._leases.get(lease)
+            if held is not None and held[0] <= batch:
+                del self._leases[lease]

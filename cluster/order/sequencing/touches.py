@@ -1,0 +1,94 @@
+"""What a transaction over several shards locks and reads in each shard other than 0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from cluster.evaluate.overlay import Overlay
+from cluster.evaluate.spans import Span, merged
+from cluster.order.prepare import Touch
+from cluster.order.sequencing.wide import NEVER, Wide
+from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Placement
+from cluster.wire.messages import Method
+
+Touches = dict[int, list[Touch]]  # by shard
+
+
+def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
+    """Empty for an end of leases. ``view``: shard 0's. Sets ``wide.ahead``."""
+    found: Touches = {}
+    if wide.surveyed is not None:
+        return wide.surveyed
+    if wide.leases:
+        return found
+    if wide.plain is not None:
+        written = {key for key, _ in wide.footprint.writes}
+        for key in dict.fromkeys(wide.plain.keys()):
+            if shard := placement.shard_of(key):
+                found.setdefault(shard, []).append(Touch(key, b"", key in written))
+        return found
+    _add_writes(found, wide, placement)
+    shown: dict[tuple[bytes, bytes, int], None] = {}
+    if wide.method == Method.TXN and wide.footprint.reads:
+        ranges = _shown_ranges(wide.large or pb.TxnRequest.FromString(wide.body))
+        shown = dict.fromkeys((r.key, r.range_end, r.revision) for r in ranges)
+    _add_reads(found, wide, placement, {(key, end) for key, end, _ in shown})
+    low, high = max(view.compact_revision, 1), view.revision
+    for key, end, revision in shown:
+        if low <= revision <= high:  # outside of these bounds the evaluation refuses it
+            _ask(found, placement, Touch(key, end, False, revision, shown=bool(end)))
+    wide.ahead = min((revision for _, _, revision in shown if revision > high), default=NEVER)
+    return found
+
+
+def _ask(found: Touches, placement: Placement, touch: Touch) -> None:
+    for shard in placement.shards_of(touch.key, touch.range_end):
+        if shard:
+            found.setdefault(shard, []).append(touch)
+
+
+def _add_writes(found: Touches, wide: Wide[Any], placement: Placement) -> None:
+    brief = not wide.rows
+    shown_too = brief and not wide.footprint.single and _shows_deleted(wide.method, wide.body)
+    for key, end in dict.fromkeys(wide.footprint.writes):
+        is_range = bool(end)
+        _ask(found, placement,
+             Touch(key, end, True, 0, brief and not shown_too and is_range, shown_too and is_range))
+
+
+def _add_reads(found: Touches, wide: Wide[Any], placement: Placement, shown: set[Span]) -> None:
+    reads: dict[int, list[Span]] = {}
+    for span in wide.footprint.reads:
+        for shard in placement.shards_of(*span):
+            rows = reads.setdefault(shard, [])
+            if not span[1] or span in shown:  # of other ranges the shard's verdicts are all that counts
+                rows.append(span)
+    for shard, spans in reads.items():
+        if shard:
+            # a key that is named by itself may decide something, whatever range shows it
+            found.setdefault(shard, []).extend([Touch(key, b"") for key, end in spans if not end])
+            ranges = merged(span for span in spans if span[1])
+            found[shard].extend([Touch(key, end, shown=True) for key, end in ranges])
+
+
+def _shows_deleted(method: int, body: bytes) -> bool:
+    if method == Method.DELETE_RANGE:
+        return bool(pb.DeleteRangeRequest.FromString(body).prev_kv)
+    return method == Method.TXN and _deletes_with_rows(pb.TxnRequest.FromString(body))
+
+
+def _deletes_with_rows(request: Any) -> bool:
+    return any(
+        op.request_delete_range.prev_kv or (op.HasField("request_txn") and _deletes_with_rows(op.request_txn))
+        for op in (*request.success, *request.failure))
+
+
+def _shown_ranges(request: Any) -> Iterator[Any]:
+    for op in (*request.success, *request.failure):
+        kind = op.WhichOneof("request")
+        if kind == "request_range":
+            yield op.request_range
+        elif kind == "request_txn":
+            yield from _shown_ranges(op.request_txn)
