@@ -1,4 +1,4 @@
-"""Kinds of requests and frames, by who takes them in a node.
+"""Kinds of requests and frames, by the part of a node that takes them.
 
 Plain integers: comparing enum members costs three times as much.
 """

@@ -1,4 +1,4 @@
-"""What a node needs of its machine besides what ``cluster.machine`` says: its loop, and disks."""
+"""What a node needs of its machine besides ``cluster.machine``: its loop, and disks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from cluster.raft import Configuration
 
 if TYPE_CHECKING:
     from node.storage import RaftLog, StateStore
+    from node.storage.kept import KeptFiles
     from node.storage.snapshot import SnapshotSink, SnapshotSource
 
 
 class Machine(machine.Machine, Protocol):
-    """The machine as parts of a node see it that touch no disk."""
+    """For parts of a node that touch no disk."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -23,17 +24,20 @@ class Machine(machine.Machine, Protocol):
 
 
 class NodeMachine(Machine, Protocol):
-    """The machine as a node sees it. The real one: ``tools.muster.machine.disk.disks``."""
+    """For the node. The real one: ``tools.muster.machine.disk.disks``."""
 
     def open_log(
         self, path: str, *, initial: Configuration, no_fsync: bool, write_buffer_bytes: int
     ) -> RaftLog:
-        """The Raft log of this directory, made if there is none."""
+        """The Raft log of this directory, made if missing."""
 
     def open_state(
         self, path: str, *, block_cache_bytes: int, write_buffer_bytes: int, range_cache_bytes: int,
     ) -> StateStore:
-        """The applied state of this directory, made if there is none."""
+        """The applied state of this directory, made if missing."""
+
+    def open_kept(self, path: str) -> KeptFiles:
+        """The files of kept order records in this directory, which may be missing."""
 
     def snapshot_of(self, store: StateStore, folder: Path) -> SnapshotSource:
         """A snapshot of the state, to be sent."""
@@ -42,4 +46,4 @@ class NodeMachine(Machine, Protocol):
         """What takes a snapshot in, beside the state."""
 
     def remove_left_snapshots(self, folder: Path) -> None:
-        """Drop what a process that ended has left of snapshots that it sent."""
+        """Remove the sent snapshots of a process that ended."""

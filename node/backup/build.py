@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cluster.bolt import Writer
-from cluster.bolt.etcd import Around, Row, write
+from cluster.bolt.etcd import Around, Lease, Row, write
 from cluster.pb import rpc_pb2
 from node.backup.rows import Checkpoint
 from node.backup.sorting import RUNS, PacedFile, Sorter
@@ -31,19 +31,18 @@ class Unfit(Exception):
 class Job:
     """What is to be built."""
 
-    checkpoints: list[str]  # by shard; of shard 0 first, whose revision counts
+    checkpoints: list[str]  # by shard; the revision is that of shard 0
     output: str  # the file; what is sorted lies beside it meanwhile
     members: list[str]  # etcdserverpb.Member, in hexadecimal
     budget_bytes: int  # of rows in memory
     removed: list[int] = field(default_factory=list)  # IDs of former members
 
     def encode(self) -> bytes:
-        """For :func:`result`."""
         return json.dumps(asdict(self)).encode()
 
 
 def build(job: Job, alive: Iterator[None]) -> dict[str, int]:
-    """Build the file; how large it is, and at which revision. Raises StorageError, OSError, Unfit."""
+    """Build the file; its size and revision. Raises StorageError, OSError, Unfit."""
     output = Path(job.output)
     with ExitStack() as stack:
         shards = []
@@ -57,8 +56,8 @@ def build(job: Job, alive: Iterator[None]) -> dict[str, int]:
             raise Unfit("a shard was compacted beyond the revision of the backup, or is behind it")
         around = Around(
             consistent_index=position.order_index, term=position.term, compact_revision=compacted,
-            finished_compact_revision=compacted, leases=shards[0].leases(), alarms=shards[0].alarms(),
-            auth=shards[0].auth(), v2=shards[0].v2(),
+            finished_compact_revision=compacted, alarms=shards[0].alarms(),
+            leases=[Lease(*lease) for lease in shards[0].leases()], auth=shards[0].auth(), v2=shards[0].v2(),
             members=[rpc_pb2.Member.FromString(bytes.fromhex(member)) for member in job.members],
             removed=job.removed)
         rows, size = assemble(
@@ -70,7 +69,7 @@ def assemble(
     shards: Iterable[tuple[Checkpoint, int]], around: Around, output: Path, budget_bytes: int,
     alive: Iterator[None],
 ) -> tuple[int, int]:
-    """Write the file of what each shard shows at the revision beside it; how many rows it has, and bytes."""
+    """Write the file of what each shard shows at the revision beside it; its rows and bytes."""
     sorter = Sorter(output.parent, budget_bytes)
     for shard, revision in shards:
         for some in shard.keys(revision, around.compact_revision):
@@ -85,8 +84,6 @@ def assemble(
 
 
 class _Counted:
-    """Rows as they pass."""
-
     def __init__(self, rows: Iterator[Row], alive: Iterator[None]) -> None:
         self._rows, self._alive = rows, alive
         self.rows = 0
@@ -100,7 +97,6 @@ class _Counted:
 
 
 def _with_parent(parent: int) -> Iterator[None]:
-    """Ends this process when the one that began it has ended."""
     turn = 0
     while True:
         turn += 1
@@ -110,8 +106,7 @@ def _with_parent(parent: int) -> Iterator[None]:
 
 
 def result(told: str, parent: int) -> bytes:
-    """What a job, as it was encoded, comes to, in JSON: the file's figures, ``unfit`` or ``error``. This
-    process ends with ``parent``, which began it."""
+    """The result of an encoded job, in JSON: figures, ``unfit`` or ``error``. Ends with ``parent``."""
     began = time.perf_counter()
     job = Job(**json.loads(told))
     _remove_left(Path(job.output))
@@ -126,6 +121,5 @@ def result(told: str, parent: int) -> bytes:
 
 
 def _remove_left(output: Path) -> None:
-    """By an attempt that was ended."""
     for path in (output, *output.parent.glob(RUNS)):
         path.unlink(missing_ok=True)

@@ -6,8 +6,11 @@ their files (``salvage``).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cluster.order.following.placing import Placing
 from cluster.order.log import Change, Control, Fold, project
+from cluster.order.passing import Piece, behind
 from cluster.order.sound import NewerRecord, Place, sound
 from cluster.raft.types import Entry, EntryKind
 from node.storage import ApplyFailed, RaftLog, StateStore, StorageError
@@ -19,10 +22,12 @@ _NO_STEP = -1  # an effect that has a revision of its own
 
 
 def carry(
-    store: StateStore, shard: int, shards: int, own: RaftLog | None, order: RaftLog, last: int
+    store: StateStore, shard: int, shards: int, own: RaftLog | None, order: RaftLog, last: int,
+    kept: Iterable[Piece] = (),
 ) -> None:
-    """Apply what is behind the state up to an order record, which ``own``, the shard's log, is known to
-    match; None: no record up to there names it. Raises StorageError, NewerRecord."""
+    """Apply what is behind the state up to an order record, which ``own``, the shard's log, matches; None: no
+    record up to there names it. ``kept``: from files before the order log. Raises StorageError,
+    NewerRecord."""
     stored = store.meta(FOLD)
 
     def entries_of(first: int, to: int) -> list[Entry]:
@@ -31,6 +36,9 @@ def carry(
 
     placing = Placing(shard, Fold() if stored is None else Fold.decode(stored), entries_of)
     try:
+        begins = order.snapshot_position().index
+        for record in behind(kept, store.position.order_index, begins) or ():
+            _by_cuts(store, placing, [(record.last, record.term, record.items)])
         while (at := store.position.order_index) < last:
             entries = order.entries(at + 1, min(last, at + _RECORDS), _BYTES)
             if shards == 1:
@@ -38,7 +46,8 @@ def carry(
             elif shard == 0:
                 _in_order(store, placing.fold, entries)
             else:
-                _by_cuts(store, placing, shard, entries)
+                _by_cuts(store, placing, [
+                    (e.index, e.term, project(_sound(e, Place.ORDER), shard)) for e in entries])
         store.flush()
     except (StorageError, NewerRecord):
         raise
@@ -66,12 +75,9 @@ def _in_order(store: StateStore, fold: Fold, entries: list[Entry]) -> None:
     store.apply_changes(changes, (index, index, term, fold.revision), meta={FOLD: fold.encode()})
 
 
-def _by_cuts(store: StateStore, placing: Placing, shard: int, entries: list[Entry]) -> None:
+def _by_cuts(store: StateStore, placing: Placing, records: list[tuple[int, int, bytes]]) -> None:
     """Of another shard: cuts say which of its own entries are."""
-    run = [
-        (entry.index, entry.term, sound(project(_sound(entry, Place.ORDER), shard), Place.FED))
-        for entry in entries
-    ]
+    run = [(index, term, sound(projection, Place.FED)) for index, term, projection in records]
     placed = placing.take(run, store.position.shard_index, store.position.term, None)
-    position = (entries[-1].index, placed.index, placed.term, placing.fold.revision)
+    position = (run[-1][0], placed.index, placed.term, placing.fold.revision)
     store.apply_changes(placed.changes, position, meta={FOLD: placing.fold.encode()})

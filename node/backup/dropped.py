@@ -6,9 +6,9 @@ The file has a line of JSON for each change of a key, with etcd's names and keys
      "mod_revision", "range_end"}
 
 ``order``: the record of the order that held it; ``entry``: the entry of the shard's own log. ``type``: PUT,
-DELETE, or DELETE_RANGE with its ``range_end``. What is zero, empty or not known is left out. An entry that
-the order did not name yet has no ``mod_revision``: nobody knows whether it was acknowledged. What changes no
-key has its kind as ``type``, and its bytes as ``item``.
+DELETE, or DELETE_RANGE with its ``range_end``. What is zero, empty or unknown is left out. An entry that the
+order did not name yet has no ``mod_revision``: it may or may not have been acknowledged. What changes no key
+has its kind as ``type``, and its bytes as ``item``.
 
 Each forced start writes a file of its own, before it changes anything; one that a crash ended may leave a
 file that the next one's repeats.
@@ -75,7 +75,6 @@ class Dropped:
     more: bool = False  # and others
 
     def count(self, line: Line) -> None:
-        """A line is in the file."""
         if "key" in line:
             self.changes += 1
             name = b64decode(line["key"]).decode(errors="backslashreplace")
@@ -97,7 +96,7 @@ def _of_put(kv: bytes, revision: int) -> Line:
     """``kv``: a KeyValue, perhaps without its revisions."""
     try:
         found = kv_pb2.KeyValue.FromString(kv)
-    except DecodeError:  # what a KeyValue holds nobody has judged (cluster.order.sound)
+    except DecodeError:  # a KeyValue is not judged (cluster.order.sound)
         return _at({"type": "PUT", "item": _text(kv)}, revision)
     line: Line = {"type": "PUT", "key": _text(found.key), "value": _text(found.value)}
     numbers = {"lease": found.lease, "version": found.version, "create_revision": found.create_revision,
@@ -108,8 +107,8 @@ def _of_put(kv: bytes, revision: int) -> Line:
 def _lines(
     data: bytes, pos: int, before: int, end: int | None = None, *, one: bool = False
 ) -> Iterator[Line]:
-    """Of a run of effects; ``before``: the revision before the first of them, 0 if nobody knows it; ``one``:
-    all of them are of the next one."""
+    """Of a run of effects; ``before``: the revision before them, 0: unknown; ``one``: all are of the next
+    one."""
     revision = before and before + 1
     for kind, at, to in items(data, pos, end):
         if kind in _PUTS:
@@ -150,9 +149,8 @@ def _at(line: Line, revision: int) -> Line:
 def lines(
     logs: Mapping[int, RaftLog], fold: Fold, folded: int, order_index: int, last: Mapping[int, int],
 ) -> Iterator[Line]:
-    """All that is behind record ``order_index`` of the order, and behind entry ``last`` of each other
-    shard's log. ``fold``: of the order up to record ``folded``, which is not behind ``order_index``. Raises
-    NewerRecord, StorageError."""
+    """All that is behind record ``order_index`` of the order, and behind entry ``last`` of each other shard's
+    log. ``fold``: of the order up to record ``folded``. Raises NewerRecord, StorageError."""
     folds = {shard: fold.copy() for shard in logs}
     placed: dict[int, list[tuple[int, int, int, int]]] = {shard: [] for shard in logs}
     for index, kind, data in _entries(logs[0], folded + 1):
@@ -163,7 +161,7 @@ def lines(
                 if index <= order_index:
                     continue
                 if isinstance(step, Entries):
-                    if _term(logs[shard], step.cut.index) == step.cut.term:
+                    if logs[shard].term_at(step.cut.index) == step.cut.term:
                         placed[shard].append((before.index, step.cut.index, step.revision, before.count))
                 elif isinstance(step, Change):
                     for line in _lines(step.items, 0, step.revision, one=step.attempt is not None):
@@ -197,10 +195,6 @@ def _of_entries(
             revision, count = revision + entry_count(data) - count if known else 0, entry_count(data)
 
 
-def _term(log: RaftLog, index: int) -> int | None:
-    return log.term(index) if log.snapshot_position().index <= index <= log.last_index() else None
-
-
 def _entries(log: RaftLog, first: int) -> Iterator[tuple[int, int, bytes]]:
     first = max(first, log.first_index())
     while first <= log.last_index():
@@ -213,8 +207,7 @@ def _entries(log: RaftLog, first: int) -> Iterator[tuple[int, int, bytes]]:
 
 
 def write(folder: Path, found: Iterable[Line]) -> Dropped | None:
-    """Write a new file, which lasts once this returns; None, and no file, if there is nothing. Raises
-    OSError."""
+    """Write a new durable file; None, and no file, if there is nothing. Raises OSError."""
     number = 1
     while (path := folder / _NAME.format(number)).exists():
         number += 1

@@ -1,9 +1,9 @@
-"""Work that runs only while nobody else wants its CPU, as long as that is often enough.
+"""Work that runs only while no other process wants its CPU, as long as that is often enough.
 
 The kernel takes the CPU from a process of the policy SCHED_IDLE as soon as any other wakes; a nice one ends
-its slice of milliseconds first, and a put that wakes three threads meets three of them. On a full machine an
-idle process hardly runs, and without privileges it cannot leave the policy again. So a child tries, and who
-waits for it ends it when it starves.
+its slice of milliseconds first, and a put wakes three threads. On a full machine an idle process hardly runs,
+and without privileges it cannot leave the policy again. So a child tries, and its parent ends it when it
+starves.
 """
 
 from __future__ import annotations
@@ -46,11 +46,8 @@ def starves(before: Times, after: Times) -> bool:
 def attempt(
     work: Callable[[], bytes], wanted: Callable[[], bool], times: Callable[[int], Times | None] = times_of,
 ) -> bytes | None:
-    """What ``work`` returns in a child that gives way; None: it starved, failed, or is not wanted any more.
-
-    To be called before this process has threads. ``work`` shall end by itself when its parent has ended.
-    ``wanted`` is asked every second.
-    """
+    """What ``work`` returns in a child that gives way; None: it starved, failed, or is not ``wanted`` any
+    more (asked every second). Call it before this process has threads. ``work`` must end with its parent."""
     before = times(os.getpid())
     if before is None:
         return None
@@ -75,7 +72,7 @@ def attempt(
 def _in_child(work: Callable[[], bytes], writing: int) -> None:
     try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        # who reads the parent's output must not wait for a child that outlives it
+        # a reader of the parent's output must not wait for a child that outlives it
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
         os.dup2(nothing, 1)

@@ -1,9 +1,9 @@
-"""The process that builds a backup: ``python -m node.backup.process``. The job comes by standard input, the
-result goes to standard output (``build``).
+"""The process that builds a backup: ``python -m node.backup.process``. Job on standard input, result on
+standard output (``build``).
 
-It works beside nodes that serve, on any CPU that is free: while nobody else wants it (``giving_way``), and
-as a nice process where that is hardly ever. What it works with is imported there and not here: that is 0.3 s
-of CPU time, with which puts met at the start of every backup.
+It works beside nodes that serve, on any CPU while that is free (``giving_way``), and as a nice process where
+that is hardly ever. What it works with is imported late: 0.3 s of CPU time that puts would meet at the start
+of every backup.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ _NICE = 10
 
 
 def main() -> int:
-    """See the module."""
     me, parent = os.getpid(), os.getppid()
     with suppress(OSError):
         os.nice(_NICE)

@@ -1,8 +1,8 @@
 """A backup written into the directories of nodes, which then start as the members of a new cluster.
 
 The rows of etcd's bucket ``key`` become the rows of each shard's state (``node.storage.keys``), at their
-revisions. Log and state of every shard begin behind index 1, as if all that had been in one entry: a host
-that joins later finds no entry 1 and gets the state. Cost: 5 us a row.
+revisions. Log and state of every shard begin behind index 1: a host that joins later finds no entry 1 and
+gets the state. Cost: 5 us a row.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from rocksdict import WriteBatch
 
 from cluster.bolt import Database
 from cluster.bolt.etcd import KEY, Around, NoBackup, key_in, read_around, read_revision
-from cluster.effects.records import BOOTSTRAP, PENDING_REVISION
+from cluster.effects.records import BOOTSTRAP, PENDING_REVISION, key_offset
 from cluster.features.rows import RowsOf
 from cluster.grain import GRAIN
 from cluster.order.log import Cut, Fold
 from cluster.placement import Placement
 from cluster.raft.types import Configuration, HardState, SnapshotPosition
-from cluster.wire.protobuf import tombstone
+from cluster.wire.protobuf import read_varint, tombstone
 from node.backup.users import auth_rows
 from node.storage import Position, RaftLog, StateStore
 from node.storage.keys import (
@@ -32,6 +32,7 @@ from node.storage.keys import (
     ENTRY,
     LEASE_KEY,
     LEASE_VALUE,
+    MAX32,
     POSITION,
     POSITION_ROW,
     PUT,
@@ -49,7 +50,9 @@ INDEX, TERM = 1, 1  # where log and state begin
 _BATCH_BYTES = 1 << 20
 _TELL_EVERY = 4096  # rows
 _WRITE_BUFFER_BYTES = 32 << 20
+_MOST_REVISION = PENDING_REVISION >> 1  # as many are left for writes
 _MOST_DELTA = 1 << 31  # between a run's first revision and its last
+_NUMBERS, _VALUE, _LEASE = (0x10, 0x18, 0x20), b"\x2a", b"\x30"  # tags of a KeyValue, behind its key
 Tell = Callable[[int, int], None]  # rows read, bytes of keys and values in them
 
 
@@ -63,8 +66,6 @@ class Changed:
 
 @dataclass(slots=True)
 class Restored:
-    """What was written."""
-
     revision: int = 0
     compact_revision: int = 0
     rows: int = 0
@@ -85,7 +86,6 @@ class _Shard:
         self._first = (0, 0)
 
     def put(self, row: bytes, value: bytes) -> None:
-        """One row."""
         self._batch.put(row, value)
         self._size += len(row) + len(value)
         if self._size >= _BATCH_BYTES:
@@ -111,7 +111,6 @@ class _Shard:
         self._batch, self._size = WriteBatch(raw_mode=True), 0
 
     def finish(self, position: Position) -> None:
-        """Write what is left and make all of it durable."""
         if self._run:
             self._end_run()
         self._batch.put(POSITION_ROW, POSITION.pack(*position))
@@ -120,7 +119,6 @@ class _Shard:
         self._store.close()
 
     def abandon(self) -> None:
-        """Something failed."""
         self._store.close()
 
 
@@ -128,7 +126,8 @@ def restore(
     database: Database, folders: Sequence[Path], depth: int, voters: Sequence[int], changed: Changed,
     tell: Tell,
 ) -> Restored:
-    """Write log and state of each shard into ``folders``, one each. NoBackup where the file is none."""
+    """Write log and state of each shard into ``folders``, one each. Raises NoBackup where the file is
+    none."""
     around = read_around(database)
     if KEY not in database.buckets():
         raise NoBackup("cannot read the snapshot: it has no bucket of keys")
@@ -139,7 +138,7 @@ def restore(
             restored.revision += changed.bump_revision
         if changed.mark_compacted:
             restored.compact_revision = restored.revision
-        if restored.revision >= PENDING_REVISION:
+        if restored.revision >= _MOST_REVISION:
             raise NoBackup(f"cannot read the snapshot: revision {restored.revision} is beyond what may be")
         _write_rest(shards, depth, around, restored)
     finally:
@@ -157,8 +156,12 @@ def _write_keys(
     restored = Restored(1, compacted, 0, 0, len(around.leases))
     one = shards[0] if len(shards) == 1 else None
     cleared = around.finished_compact_revision
+    last = (0, -1)
     for at, value in database.rows(KEY):
         main, sub, deleted = read_revision(at)
+        if (main, sub) <= last or sub > MAX32:
+            raise NoBackup(f"cannot read the snapshot: revision {main}.{sub} is not in its place")
+        last = (main, sub)
         restored.revision = main
         restored.rows += 1
         if restored.rows % _TELL_EVERY == 0:
@@ -171,12 +174,11 @@ def _write_keys(
         if deleted:
             shard.put(version_row(key, main, sub, DELETE), tombstone(key, main))
         else:
-            current = parse_current(value, len(key))
-            if current.mod != main or not 0 < current.create <= main or current.version < 1:
+            if not _is_sound(value, len(key), main):
                 raise NoBackup(f"cannot read the snapshot: revision {main}.{sub} does not hold a key of it")
             shard.put(version_row(key, main, sub, PUT), value)
-            if current.lease:
-                shard.put(LEASE_KEY.pack(b"l", current.lease) + key, b"")
+            if lease := parse_current(value, len(key)).lease:
+                shard.put(LEASE_KEY.pack(b"l", lease) + key, b"")
         if main >= cleared:  # as compactions leave them
             shard.change(main, sub, DELETE if deleted else PUT, key)
     restored.revision = max(restored.revision, restored.compact_revision)
@@ -191,6 +193,29 @@ def _key_of(value: bytes, main: int, sub: int) -> bytes:
     if not key:
         raise NoBackup(f"cannot read the snapshot: revision {main}.{sub} does not hold a key")
     return key
+
+
+def _is_sound(kv: bytes, key_len: int, main: int) -> bool:
+    """Whether a KeyValue has the fields that etcd writes, in their order, with sound numbers: leaders count
+    on from them."""
+    numbers, at = [], key_offset(key_len) + key_len
+    try:
+        for tag in _NUMBERS:
+            if kv[at] != tag:
+                return False
+            number, at = read_varint(kv, at + 1)
+            numbers.append(number)
+        if kv[at : at + 1] == _VALUE:
+            size, at = read_varint(kv, at + 1)
+            at += size
+        if kv[at : at + 1] == _LEASE:
+            lease, at = read_varint(kv, at + 1)
+            if lease >> 64:
+                return False
+    except IndexError:
+        return False
+    create, mod, version = numbers
+    return at == len(kv) and mod == main and 0 < create <= main and 0 < version <= main - create + 1
 
 
 def _write_rest(shards: list[_Shard], depth: int, around: Around, restored: Restored) -> None:

@@ -1,13 +1,10 @@
-"""A backup out of the files of one host whose nodes do not run, and have not all come equally far.
+"""A backup out of the files of one host whose nodes do not run, and have not all come equally far (decision
+68).
 
-The nodes of a host apply the order each at its own pace, and what a crash leaves of their states is older
-still. So each state is carried on by the logs (``carrying``), up to the furthest place of the order that all
-of them reach without a gap (``cluster.order.salvage.common``). A state that is further on already shows what
+Each state is carried on by the logs (``carrying``), up to the furthest place of the order that all of them
+reach without a gap (``cluster.order.salvage.common_with_files``). A state that is further on can show what
 was there: history has the keys, and a shard that stands at the place has the leases, users and members. Only
-the v2 tree has neither: it is shard 0's, of wherever that stands.
-
-Without a place that all can show, or where more is wanted, a backup may be *uneven*: of each shard as much as
-there is.
+shard 0's v2 tree has neither. An *uneven* backup has of each shard as much as there is.
 
 It changes the files that it is given: they are copies.
 """
@@ -23,7 +20,8 @@ from pathlib import Path
 from cluster.bolt.etcd import Around, Lease
 from cluster.features.rows import RowsOf
 from cluster.members.table import Table
-from cluster.order.salvage import CannotBeKept, Kept, common
+from cluster.order.passing import Piece
+from cluster.order.salvage import CannotBeKept, Kept, common_with_files
 from cluster.order.sound import Place, sound
 from cluster.raft.types import Configuration, EntryKind
 from cluster.settings import Peer
@@ -33,6 +31,7 @@ from node.backup.dropped import Dropped
 from node.backup.rows import Checkpoint
 from node.backup.users import auth_in
 from node.storage import Position, RaftLog, StateStore, StorageCorruption
+from node.storage.kept import FOLDER, pieces_of
 
 _CACHE_BYTES = 4 << 20
 _CHUNK_BYTES = 4 << 20
@@ -81,11 +80,7 @@ class _Replica:
         return self.store.position
 
     def term_at(self, index: int) -> int | None:
-        """Of an entry of its log."""
-        log = self.log
-        if log is None or not log.snapshot_position().index <= index <= log.last_index():
-            return None
-        return log.term(index)
+        return self.log.term_at(index) if self.log is not None else None
 
     def left(self, revision: int) -> Share:
         """What is behind a revision, or behind what it has applied."""
@@ -99,18 +94,20 @@ def salvage(
     folders: Sequence[Path], output: Path, peers: Sequence[Peer], member_id: int, uneven: bool,
     tell: Callable[[str], None],
 ) -> Salvaged:
-    """Write the database ``output`` of the states and logs in ``folders``, one of each shard; what is sorted
-    lies beside it meanwhile. Raises CannotBeKept, StorageError, NewerRecord, OSError."""
+    """Write the database ``output`` of the states and logs in ``folders``, by shard; sorted runs lie beside
+    it. Raises CannotBeKept, StorageError, NewerRecord, OSError."""
     with contextlib.ExitStack() as opened:
         replicas = [_open(shard, folder, member_id, opened) for shard, folder in enumerate(folders)]
-        goals, ends = _goals(replicas, uneven)
+        pieces = pieces_of(folders[0] / FOLDER)
+        goals, ends = _goals(replicas, uneven, pieces)
         order = replicas[0].log
         for replica in replicas:
             goal, at = goals[replica.shard], replica.position.order_index
             if goal > at:
                 assert order is not None, "it is what the goal was found in"
                 tell(f"shard {replica.shard}: applying the order behind record {at} up to {goal}")
-                carry(replica.store, replica.shard, len(replicas), replica.log, order, goal)
+                kept = pieces(replica.shard) if at < order.snapshot_position().index else ()
+                carry(replica.store, replica.shard, len(replicas), replica.log, order, goal, kept)
         found, around = _around(replicas, peers, max(goals.values()), ends)
         found.shards = [replica.left(found.revision) for replica in replicas]
         paths = [Path(replica.store.path) for replica in replicas]
@@ -136,7 +133,9 @@ def _open(shard: int, folder: Path, member_id: int, opened: contextlib.ExitStack
     return _Replica(shard, store, log, "")
 
 
-def _goals(replicas: list[_Replica], uneven: bool) -> tuple[dict[int, int], str]:
+def _goals(
+    replicas: list[_Replica], uneven: bool, pieces: Callable[[int], list[Piece]],
+) -> tuple[dict[int, int], str]:
     """How far each state is to be carried, and why not further."""
     log = replicas[0].log
     begins = log.snapshot_position().index if log is not None else _NEVER
@@ -152,7 +151,8 @@ def _goals(replicas: list[_Replica], uneven: bool) -> tuple[dict[int, int], str]
 
     def furthest(some: list[_Replica]) -> Kept:
         ordered = {replica.shard: replica.position.order_index for replica in some}
-        return common(records, begins, applied, ordered, lambda s, index: replicas[s].term_at(index))
+        return common_with_files(
+            records, begins, applied, ordered, lambda s, index: replicas[s].term_at(index), pieces)
 
     applied = {replica.shard: replica.position.shard_index for replica in replicas}
     if uneven:
@@ -175,7 +175,7 @@ def _why(replicas: list[_Replica], found: Kept, begins: int, behind: _Replica) -
         return f"the order wants entry {index} of shard {found.shard}'s log next, and {has}"
     if begins == _NEVER:
         return "the order log cannot be read"
-    if behind.position.order_index < begins:
+    if behind.position.order_index < begins and found.order_index < begins:
         return f"the order log is kept behind record {begins} only, and shard {behind.shard} is not as far"
     return ""
 

@@ -38,11 +38,8 @@ def shrink(file: BinaryIO) -> None:
 
 
 class PacedFile:
-    """A file being written, whose bytes go to the disk as they come instead of all together later.
-
-    They are handed over, not synced: a sync would have the file system write its journal for each piece, and
-    the log's sync waits for that. Nobody needs this file after a power cut.
-    """
+    """A file whose bytes are handed to the disk as they come, not synced: for each sync the file system would
+    write its journal, and the log's sync waits for that."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("xb", buffering=_BUFFER_BYTES)
@@ -50,7 +47,6 @@ class PacedFile:
         self.size_bytes = 0
 
     def write(self, data: bytes) -> None:
-        """As any file."""
         self._file.write(data)
         self.size_bytes += len(data)
         if self.size_bytes - self._begun >= _PIECE_BYTES:
@@ -65,7 +61,7 @@ class PacedFile:
         range_ = ctypes.c_int64(start), ctypes.c_int64(end - start)
         if _libc.sync_file_range(self._file.fileno(), *range_, flags):
             error = ctypes.get_errno()
-            if error not in (errno.ENOSYS, errno.ESPIPE, errno.EPERM):  # who has none writes when it likes
+            if error not in (errno.ENOSYS, errno.ESPIPE, errno.EPERM):  # without it, it writes when it likes
                 raise OSError(error, os.strerror(error), self._file.name)
 
     def close(self, head: bytes = b"") -> None:

@@ -10,7 +10,7 @@ from cluster.pb import auth_pb2
 
 
 def auth_in(rows: Iterable[Row]) -> Auth:
-    """What such rows say. The secret that tokens are signed with stays here."""
+    """What such rows say, but for the secret that tokens are signed with."""
     state = AuthState(rows)
     users = [auth_pb2.User(
         name=user.name.encode(), password=user.password_hash, roles=user.roles,
@@ -20,7 +20,7 @@ def auth_in(rows: Iterable[Row]) -> Auth:
 
 
 def auth_rows(auth: Auth) -> list[Row]:
-    """The rows of a backup's users and roles. Tokens of before are void: none were signed here."""
+    """The rows of a backup's users and roles. Old tokens are void: none were signed here."""
     made = [meta_row(Meta(auth.enabled, auth.revision))]
     for user in auth.users:
         made.append(user_row(User(user.name.decode(), user.password, user.options.no_password,

@@ -1,6 +1,6 @@
-"""Whom a node talks to: its peers of the same shard, the nodes of other shards on its host, and fronts.
+"""The links of a node: to its peers of the same shard, to the nodes of other shards, and to fronts.
 
-Read in this order: ``peers`` with ``mail`` (Raft), ``fronts``, ``siblings`` and ``linked`` (other shards),
-``sockets``, ``incarnations`` (which data directory stands behind a member), ``contacts``, ``round_trips`` and
+Read in this order: ``peers`` with ``mail`` (Raft), ``fronts``, ``siblings`` (other shards), ``listeners``,
+``incarnations`` and ``promises`` (which data directory a member has), ``contacts``, ``round_trips`` and
 ``standing`` (what is told of all this).
 """

@@ -1,34 +1,29 @@
-"""What a node's log says of its peers: who cannot be reached and why, who is back, and that nobody leads.
+"""What a node's log says of its peers: which are unreachable and why, which are back, and that there is no
+leader.
 
-A cluster that cannot form, or has fallen apart, says why on every host. The same trouble is told once, then
-every ``AGAIN_S`` while it lasts. Nodes of shards other than 0, which mostly have the same troubles, repeat it
-less often.
+A cluster that cannot form, or has fallen apart, says why on every host. The same trouble is logged once,
+then every ``AGAIN_S`` while it lasts; less often by nodes of shards other than 0, which mostly repeat it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
 from cluster.endpoints import peer_endpoint
 from cluster.settings import Peer
 
+if TYPE_CHECKING:
+    from node.links.peers import PeerLink
+
 log = structlog.get_logger("contacts")
 
 AGAIN_S, OTHER_SHARDS_AGAIN_S = 30.0, 300.0
-_MOST_CAUSES = 5  # of one peer's trouble, that are told as soon as they are there
-PATIENCE_S = 3.0  # what is over sooner is none: hosts start one after the other, links are dialled anew
-
-
-class Contact(Protocol):
-    """A peer as this node reaches it: ``node.links.peers.PeerLink``."""
-
-    peer: Peer
-
-    def trouble(self) -> tuple[str, str]: ...
+_MOST_CAUSES = 5  # of one peer's trouble, that are logged at once
+PATIENCE_S = 3.0  # shorter trouble is none: hosts start one after the other, links are dialled anew
 
 
 @dataclass(slots=True)
@@ -41,7 +36,7 @@ class _Trouble:
 class Contacts:
     """The peers of one node. :meth:`look` is called each second."""
 
-    def __init__(self, shard: int, links: Mapping[int, Contact]) -> None:
+    def __init__(self, shard: int, links: Mapping[int, PeerLink]) -> None:
         self._shard = shard
         self._links = links
         self._again_s = OTHER_SHARDS_AGAIN_S if shard else AGAIN_S
@@ -50,8 +45,7 @@ class Contacts:
         self._leaderless: _Trouble | None = None
 
     def look(self, leader: int, now: float) -> None:
-        """``leader``: member ID of whom this node follows, 0: of nobody. ``now``: seconds of any one
-        clock."""
+        """``leader``: the member that this node follows, or 0. ``now``: seconds of any one clock."""
         for member_id, link in self._links.items():
             reason, hint = link.trouble()
             if reason:
@@ -66,18 +60,16 @@ class Contacts:
         trouble = self._troubles.setdefault(member_id, _Trouble(now))
         if not self._due(trouble, reason, now):
             return
-        event = "lost a peer" if member_id in self._reached and not trouble.told else "a peer is not reached"
+        event = "lost a peer" if member_id in self._reached and not trouble.told else "cannot reach a peer"
         if len(trouble.told) >= _MOST_CAUSES:
             trouble.told.pop(min(trouble.told, key=trouble.told.__getitem__))
         trouble.told[reason] = now
-        log.warning(
-            event, **self._named(peer), reason=reason, **({"hint": hint} if hint else {}),
-            for_s=round(now - trouble.since),
-        )
+        log.warning(event, **self._named(peer), reason=reason, **({"hint": hint} if hint else {}),
+                    for_s=round(now - trouble.since))
 
     def _due(self, trouble: _Trouble, reason: str, now: float) -> bool:
-        """Another cause is news, once it has stood for two looks: a dial that is refused and one that hangs
-        take turns."""
+        """A new cause is news once it has stood for two looks: dials that are refused and dials that hang
+        alternate."""
         stands, trouble.reason = reason == trouble.reason, reason
         if not trouble.told:
             return now - trouble.since >= PATIENCE_S
@@ -101,19 +93,16 @@ class Contacts:
             return
         self._leaderless.told[""] = now
         members = len(self._links) + 1
-        reached = [
-            link.peer.name for member_id, link in self._links.items() if member_id not in self._troubles
-        ]
+        reached = [link.peer.name for i, link in self._links.items() if i not in self._troubles]
         needed = members // 2 + 1
         facts = {
             "shard": self._shard, "reached": reached, "not_reached": dict(self._unreached()),
-            "members": members, "needed": needed, "for_s": round(now - self._leaderless.since),
-        }
+            "members": members, "needed": needed, "for_s": round(now - self._leaderless.since)}
         if len(reached) + 1 < needed:
-            log.warning("nobody leads: no majority of the members reaches each other", **facts)
+            log.warning("no leader: this host does not reach a majority of the members", **facts)
         else:
-            log.warning("nobody leads, though this host reaches a majority of the members", **facts,
-                        hint="the logs of the others say whether they reach this host")
+            log.warning("no leader, although this host reaches a majority of the members", **facts,
+                        hint="see in the other hosts' logs whether they reach this host")
 
     def _unreached(self) -> Iterator[tuple[str, str]]:
         for member_id in self._troubles:

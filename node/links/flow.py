@@ -9,8 +9,6 @@ _FRESH_MS = 1000  # after so long without one there is no rate
 
 
 class Flow:
-    """Of one direction."""
-
     __slots__ = ("_frames", "messages")
 
     def __init__(self) -> None:
@@ -18,12 +16,11 @@ class Flow:
         self._frames: deque[tuple[int, int, int]] = deque(maxlen=_KEPT)  # when, messages, bytes
 
     def add(self, now_ms: int, messages: int, size: int) -> None:
-        """A frame with so many of them."""
         self.messages += messages
         self._frames.append((now_ms, messages, size))
 
     def rates(self, now_ms: int) -> tuple[float, float]:
-        """Messages and bytes a second; 0: nothing to tell."""
+        """Messages and bytes a second; 0: no recent ones."""
         frames = self._frames
         if not frames or now_ms - frames[-1][0] > _FRESH_MS:
             frames.clear()

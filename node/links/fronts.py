@@ -1,7 +1,7 @@
 """The fronts that talk to this node, local ones over ipc and remote ones over tcp.
 
-Frames and records: ``cluster.wire.messages``. Answers of a tick leave as one frame per front. A frame out of
-sequence means that frames were lost: the link is dropped without a word, and the front, which misses the
+``cluster.wire.messages`` has frames and records. Answers of a tick leave as one frame per front. A frame
+out of sequence means that frames were lost: the link is dropped silently, and the front, which misses the
 STATE records, opens a new one (I23: it never resends a write on its own).
 """
 
@@ -32,8 +32,6 @@ NODE_IDENTITY = b"n"  # what the identity of another node's link begins with
 
 
 class FrontLink:
-    """One front's connection."""
-
     __slots__ = (
         "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until",
         "identity", "lost",
@@ -43,25 +41,25 @@ class FrontLink:
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
         self.identity = identity
-        # a front; other shards' nodes (node.links.siblings) have no use for watermarks
+        # a front, not another shard's node (node.links.siblings), which needs no watermarks
         self.watches = identity[:1] != NODE_IDENTITY
         self.session = session
         self.member_id = member_id  # of the host it runs on; 0: no member
         self.version = LOWEST  # that both sides speak
         self.alive = True
         self.farewell = False  # it has every answer, and asks nothing more
-        # to a front in this very process, which takes large answers as they are
+        # to a front in this process, which takes large answers as they are
         self.pass_on: PassOn | None = None
         self.answered = 0
-        # rid of its last request; of the last one that it has given up by now, at the latest
+        # rid of its last request, and of the last one that it has certainly given up
         self.newest = self.overdue = 0
         self.subscriptions: dict[int, Any] = {}  # rid -> node.serving.watches.Subscription
-        self.lost: dict[int, Any] = {}  # the same, after an install: those that it has not been told of yet
+        self.lost: dict[int, Any] = {}  # the same: lost by an install, and the front not told yet
         self.watermark = 0  # revision of the last WATERMARK sent
-        self.wanted = 0  # revision that somebody there waits for
-        self.hurried_until = 0.0  # somebody waited just now
+        self.wanted = 0  # revision that a request there waits for
+        self.hurried_until = 0.0  # a request there waited just now
         self.pieces_sent = 0  # bytes of answers in pieces (PARTIAL)
-        self.pieces_taken = 0  # of these the front has read, in all (CREDIT with rid 0)
+        self.pieces_taken = 0  # of these the front has read (CREDIT with rid 0)
         self._send = send
         self._prefix = prefix
         self._expected = 2
@@ -76,15 +74,13 @@ class FrontLink:
         return True
 
     def awaits(self, rid: int) -> bool:
-        """Whether somebody may still wait for the answer to this request."""
+        """Whether the front may still wait for the answer to this request."""
         return self.alive and rid > self.overdue
 
     def put(self, record: bytes) -> None:
-        """Queue one encoded answer record for this tick's frame."""
         self._out.append(record)
 
     def answer(self, rid: int, status: int, body: bytes) -> None:
-        """Queue one answer."""
         if status == _PARTIAL:
             self.pieces_sent += len(body)
         if len(body) < _COPIED_BYTES:
@@ -94,8 +90,7 @@ class FrontLink:
             self.answered -= 1  # flush counts pieces
 
     def pieces(self, rid: int, status: int, parts: list[bytes]) -> None:
-        """As :meth:`answer`, for a large body in pieces: it is not copied on its way to a front in this
-        process."""
+        """As :meth:`answer`, for a large body in pieces, which a front in this process gets uncopied."""
         if status == _PARTIAL:
             self.pieces_sent += sum(map(len, parts))
         if self.pass_on is not None:
@@ -107,18 +102,15 @@ class FrontLink:
         self.answered -= len(parts)
 
     def ok(self, rid: int, revision: int, term: int, tail: bytes) -> None:
-        """Queue the answer of an etcd method: revision and term for the header, the other fields in wire
-        form."""
+        """Queue the answer of an etcd method: header's revision and term, the other fields in wire form."""
         self._out.append(ANSWER.pack(rid, 0, 16 + len(tail)) + HEAD.pack(revision, term) + tail)
 
     @property
     def local(self) -> bool:
-        """Whether the front runs on this host (ipc)."""
         return not self._prefix
 
     @property
     def in_flight(self) -> int:
-        """Bytes of pieces that the front has not read yet."""
         return self.pieces_sent - self.pieces_taken
 
     @property
@@ -126,7 +118,7 @@ class FrontLink:
         return bool(self._out)
 
     def flush(self) -> bool:
-        """Send what is queued as one frame. False: the front does not take it, the link is dead."""
+        """Send what is queued as one frame. False: the link is dead."""
         out, self._out = self._out, []
         self._sent += 1
         self.answered += len(out)
@@ -136,18 +128,12 @@ class FrontLink:
 
 
 class Fronts:
-    """All links, and the ones with something to send in this tick."""
+    """All links, and those with something to send in this tick."""
 
     def __init__(
-        self,
-        cluster_id: int,
-        receive: Callable[[FrontLink, list[tuple[int, int, int, bytes]]], None],
-        greet: Callable[[FrontLink], None],
-        gone: Callable[[FrontLink], None],
-        layout: tuple[int, int],
-        prompt: bool = True,
-        limit_s: float = 7.0,
-        now: Callable[[], float] = monotonic,
+        self, cluster_id: int, receive: Callable[[FrontLink, list[tuple[int, int, int, bytes]]], None],
+        greet: Callable[[FrontLink], None], gone: Callable[[FrontLink], None], layout: tuple[int, int],
+        prompt: bool = True, limit_s: float = 7.0, now: Callable[[], float] = monotonic,
     ) -> None:
         """``limit_s``: fronts wait for no answer longer than that."""
         self._cluster_id = cluster_id
@@ -168,7 +154,7 @@ class Fronts:
     def frame(
         self, identity: bytes, data: bytes, send: Send, prefix: bytes, pass_on: PassOn | None = None
     ) -> None:
-        """One frame of a front arrived. ``pass_on``: see :class:`FrontLink`."""
+        """A front's frame. ``pass_on``: see :class:`FrontLink`."""
         link = self.links.get(identity)
         try:
             sequence, records = messages.decode_requests(data)
@@ -185,20 +171,19 @@ class Fronts:
             link.pass_on = pass_on
             records = records[1:]
         elif link is None:
-            return  # a link dropped before: silence makes the front open a new one
+            return  # a dropped link: silence makes the front open a new one
         elif not link.in_sequence(sequence):
             self._tell("dropping a front whose frames are out of sequence", link, session=link.session)
             self.drop(identity)
             return
         if records:
             newest = records[-1][0]
-            if newest <= link.newest:  # said of an older one: credit, say
+            if newest <= link.newest:  # about an older request, as credit
                 newest = max([rid for rid, *_ in records])
             link.newest = max(link.newest, newest)
             self._receive(link, records)
 
     def _tell(self, dropping: str, link: FrontLink | None, **facts: object) -> None:
-        """Log it, once in a while of each host."""
         if self._refusals.news((dropping, link.member_id if link is not None else 0), self._now()):
             log.warning(dropping, **facts)
 
@@ -217,7 +202,7 @@ class Fronts:
                 refusal = f"protocol version {version}, this node speaks {LOWEST} to {HIGHEST}"
             elif cluster_id != self._cluster_id:
                 refusal = f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})"
-                told = "cluster ID mismatch"  # not to a stranger, who would know then what to say
+                told = "cluster ID mismatch"  # a stranger must not learn the ID
             elif any(layout) and tuple(layout) != self._layout:
                 refusal = (f"this cluster has {self._layout[0]} shards at placement depth {self._layout[1]}, "
                            f"not {layout[0]} at {layout[1]}")
@@ -236,7 +221,6 @@ class Fronts:
         return link
 
     def drop(self, identity: bytes) -> None:
-        """Forget a link."""
         link = self.links.pop(identity, None)
         if link is not None:
             link.alive = False
@@ -244,7 +228,7 @@ class Fronts:
             self._gone(link)
 
     def sweep(self, now: float) -> None:
-        """Find what has been given up; every second."""
+        """Each second: find which requests their fronts have given up."""
         came = self._came
         came.append((now, [(link, link.newest) for link in self.links.values()]))
         while came[0][0] <= now - self._limit_s:
@@ -252,25 +236,21 @@ class Fronts:
                 link.overdue = rid
 
     def flush(self) -> None:
-        """Send every link's answers of this tick."""
         if not self.dirty:
             return
         dirty = list(self.dirty)
-        self.dirty.clear()  # others hold this very set
+        self.dirty.clear()  # other parts hold this set
         for link in dirty:
             if link.pending and link.local and link.watches and link.watermark < self._revision:
                 self._tell_watermark(link)
             if link.alive and link.pending and not link.flush():
-                log.info(
-                    "a front's link has ended", session=link.session
-                )  # one that is stuck: its socket warns
+                log.info("a front's link has ended", session=link.session)
                 self.drop(link.identity)
 
     def watermark(self, revision: int, now: float) -> None:
-        """Every event up to ``revision`` has been emitted: told at once where somebody watches, or waits
-        (CATCH_UP), and by node 0 to its host's fronts, which take the newest revision there is from it; to
-        others with what leaves next.
-        """
+        """Every event up to ``revision`` has been emitted. A link is told at once if it watches or waits
+        (CATCH_UP), and node 0 tells its host's fronts, which take the newest revision from it. Others are
+        told with the next frame."""
         self._revision = revision
         for link in self.links.values():
             if link.watermark < revision and (
@@ -285,21 +265,20 @@ class Fronts:
         self.watermark(self._revision, now)
 
     def _tell_watermark(self, link: FrontLink) -> None:
-        if link.lost:  # I16: of what it does not know to be lost, this would say that nothing happened
+        if link.lost:  # I16: this would say that nothing happened to watches that it does not know to be lost
             return
         link.watermark = self._revision
         link.answer(0, Status.WATERMARK, SEQUENCE.pack(self._revision))
 
     def hurry(self, link: FrontLink, revision: int, until: float) -> None:
-        """CATCH_UP: somebody waits for this revision, and will soon again."""
+        """CATCH_UP: a request waits for this revision, and others may follow."""
         link.wanted, link.hurried_until = revision, until
         if link.watermark < self._revision:
             self._tell_watermark(link)
             self.dirty.add(link)
 
     def leave(self) -> None:
-        """Tell every front that this node is about to end. Other shards' nodes need not know: they ask
-        elsewhere freely."""
+        """Tell every front that this node is about to end. Other shards' nodes ask elsewhere freely."""
         for link in self.links.values():
             if link.watches:
                 link.answer(0, Status.LEAVING, b"")
@@ -311,15 +290,12 @@ class Fronts:
         return all(link.farewell or not link.watches for link in self.links.values())
 
     def broadcast(self, status: int, body: bytes) -> None:
-        """Tell every front something about the link itself."""
         for link in self.links.values():
             link.answer(0, status, body)
             self.dirty.add(link)
 
 
 class Leadership(Protocol):
-    """What Raft says of who leads."""
-
     @property
     def term(self) -> int: ...
     @property
@@ -329,5 +305,5 @@ class Leadership(Protocol):
 
 
 def say_not_leader(raft: Leadership, link: FrontLink, rid: int) -> None:
-    """Tell that nothing was logged, and who leads, if it is somebody else (I23)."""
+    """Tell that nothing was logged, and which other member leads, if one does (I23)."""
     link.answer(rid, Status.NOT_LEADER, LEADER.pack(0 if raft.is_leader else raft.leader_id, raft.term))

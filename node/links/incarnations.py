@@ -1,25 +1,27 @@
-"""Which data directory stands behind each member: what makes an emptied host somebody else (H10, I2).
+"""Which data directory a member has: so an emptied host is known to be another one (H10, I2).
 
-Two memories, and a member must be what both of them say.
+Two memories, and a member must match both.
 
 *Heard*: this replica's own, of each peer that said hello, synced before the first message of that peer is
 taken.
 
-*Agreed*: what the leader of shard 0 had heard, logged behind nothing but the first entry of its term, before
-any write that it evaluates. It is applied by every replica of every shard and travels with snapshots: so a
-peer is known also to those that never heard it, and an emptied host learns from the log itself that it is not
-who it was. The first record of a member counts for ever. What is agreed of a member that was never heard is
-remembered as if it had been: a shard's node that is killed forgets what it has applied, and has nothing but
-its memory until the feed has brought it again.
+*Agreed*: what the leader of shard 0 had heard, logged right after the first entry of its term, before any
+write that it evaluates. Every replica of every shard applies it, and it travels with snapshots: so replicas
+that never heard a peer know it, and an emptied host learns from the log itself that it is not what it was.
+The first record of a member counts for ever. What is agreed of a member that was never heard is remembered as
+heard: a shard's node that is killed forgets what it has applied until the feed has brought it again.
 
 What stays open: a host whose first acknowledgement and whose loss both come before that record is applied,
-towards peers that have not heard it. Nobody can know that it ever was somebody else.
+towards peers that have not heard it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from node.storage import RaftLog
 
 REFUSED = (
     # etcd's words, then why
@@ -29,20 +31,11 @@ REFUSED = (
 )
 
 
-class Memory(Protocol):
-    """Where seen incarnations are kept: the node's Raft log database."""
-
-    def meta(self, name: str) -> bytes | None: ...
-    def set_meta(self, name: str, value: bytes) -> None: ...
-    def sync(self) -> None: ...
-
-
 class Incarnations:
-    """Both memories of one replica. Incarnation 0 is nobody's: it is neither logged nor held against
-    anybody."""
+    """Both memories of one replica. Incarnation 0 means none: it is neither logged nor compared."""
 
     def __init__(
-        self, member_id: int, incarnation: int, members: Iterable[int], memory: Memory,
+        self, member_id: int, incarnation: int, members: Iterable[int], memory: RaftLog,
         agreed: Mapping[int, int], logged: Callable[[], Iterable[tuple[int, int]]] = tuple,
     ) -> None:
         """``logged``: the records in the log's tail, which is not applied yet; read at a first contact
@@ -55,17 +48,17 @@ class Incarnations:
         for member in members:
             if member != member_id and (seen := memory.meta(_name(member))) is not None:
                 self._heard[member] = int.from_bytes(seen, "big")
-        # term, members that it has logged and not applied yet
+        # a term, and the members that were logged in it
         self._logged: tuple[int, set[int]] = (0, set())
 
     def accept(self, member_id: int, incarnation: int) -> bool:
-        """Whether a hello is of the replica that is known here; the first one is remembered. Blocks for a
+        """Whether a hello is of the replica that is known here. The first one is remembered; blocks for a
         sync."""
         if not self._is_agreed(member_id, incarnation):
             return False
         seen = self.heard(member_id)
         if seen is None:
-            # nobody knows yet whether the tail is committed, but what it tells of the past is true
+            # the tail may not be committed, but what it tells of the past is true
             if any(m == member_id and i != incarnation for m, i in self._in_log()):
                 return False
             # H10: remembered on disk before the first message of that replica is taken
@@ -79,15 +72,14 @@ class Incarnations:
         self._memory.set_meta(_name(member_id), incarnation.to_bytes(8, "big"))
 
     def heard(self, member_id: int) -> int | None:
-        """Whom this replica takes a member for; None: it has not met it."""
+        """The incarnation that this replica has heard of a member; None: none."""
         if member_id not in self._heard and (seen := self._memory.meta(_name(member_id))) is not None:
-            # a host that was added since this replica was made
             self._heard[member_id] = int.from_bytes(seen, "big")
         return self._heard.get(member_id)
 
     def to_log(self, term: int) -> list[tuple[int, int]]:
-        """``(member, incarnation)`` of all that were heard and are not agreed: for the leader of shard 0,
-        once a term."""
+        """``(member, incarnation)`` of all that were heard and are not agreed, once a term: for the leader
+        of shard 0."""
         if self._logged[0] != term:
             self._logged = (term, set())
         logged = self._logged[1]
@@ -97,8 +89,8 @@ class Incarnations:
         return new
 
     def agree(self, records: Iterable[tuple[int, int]]) -> list[int]:
-        """Records were applied, or came with a snapshot: the members among them, this one too, that are
-        somebody else."""
+        """Records were applied, or came with a snapshot. Returns the members, this one included, that do
+        not match."""
         self.agreed.update(records)
         unheard = [(member, agreed) for member, agreed in self.agreed.items() if member not in self._heard]
         for member, agreed in unheard:  # H10: a crash takes what was applied, and not this

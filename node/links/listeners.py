@@ -10,7 +10,7 @@ Listen = Callable[[str, Receive, Callable[[bytes], None]], FrameSocket]  # endpo
 
 
 class Listeners:
-    """A :class:`cluster.machine.FrameSocket` of several that listen. A link is at the one it came by."""
+    """A :class:`cluster.machine.FrameSocket` over several. A link belongs to the socket it came by."""
 
     trouble = ""
 
@@ -39,36 +39,29 @@ class Listeners:
         return None if at is None else self._sockets[at]
 
     def send(self, parts: list[bytes]) -> bool:
-        """See ``cluster.machine.FrameSocket``, as all that follow."""
         socket = self._socket(parts[0])
         sent = socket is not None and socket.send(parts)
         self.dropped += not sent
         return sent
 
     def stands(self) -> bool:
-        """It is no dialler."""
-        return True
+        return True  # it dials nothing
 
     def hint(self) -> str:
-        """It is no dialler."""
         return ""
 
     def trust(self, identity: bytes) -> None:
-        """Who connected so has said who it is."""
         if (socket := self._socket(identity)) is not None:
             socket.trust(identity)
 
     def drop(self, identity: bytes, reason: str) -> None:
-        """End this link, if it is no key holder's."""
         if (socket := self._socket(identity)) is not None:
             socket.drop(identity, reason)
 
     def address(self, identity: bytes) -> str:
-        """Where this link comes from."""
         socket = self._socket(identity)
         return "" if socket is None else socket.address(identity)
 
     def close(self) -> None:
-        """Close all."""
         for socket in self._sockets:
             socket.close()

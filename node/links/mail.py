@@ -1,12 +1,13 @@
-"""Raft's messages: what a peer's frame brings; and on their way out, one frame per peer, what may leave only
-after a sync (I2)."""
+"""Raft's messages: frames that came in, and those that leave, one frame per peer; some only after a sync
+(I2)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from cluster.raft import Kind, Message, Raft, decode_messages, encode_messages
+from cluster.raft import Kind, Message, decode_messages, encode_messages
 from cluster.wire.frames import PeerKind
+from node.any_node import AnyNode
 from node.links.flow import Flow
 
 if TYPE_CHECKING:
@@ -16,19 +17,11 @@ _RAFT = PeerKind.RAFT.byte
 _APPEND = int(Kind.APPEND)
 
 
-class MailNode(Protocol):
-    """What Raft's messages need of their node."""
-
-    raft: Raft
+class MailNode(AnyNode, Protocol):
     peers: Peers
-
-    def now_ms(self) -> int:
-        """Raft's time."""
 
 
 class Mail:
-    """Of one node."""
-
     __slots__ = ("_after_sync", "_node", "_outbox", "received", "sent")
 
     def __init__(self, node: MailNode) -> None:
@@ -38,7 +31,7 @@ class Mail:
         self._after_sync: list[tuple[int, list[Message]]] = []  # the sequence that must be on disk before
 
     def came(self, member_id: int, data: bytes) -> bool:
-        """A frame of a peer. Whether it gives a tick anything to do. IntegrityError."""
+        """A peer's frame. Returns whether it gives a tick anything to do. IntegrityError."""
         raft, now, due, appends = self._node.raft, self._node.now_ms(), False, 0
         for message in decode_messages(data):
             if message.kind == _APPEND:
@@ -47,7 +40,7 @@ class Mail:
                 due = True
         if appends:
             self.received.add(now, appends, len(data))
-        # to a question about leadership: it waits for no tick
+        # an answer to a question about leadership waits for no tick
         if not due and (answers := raft.take_answers()):
             self.queue(answers)
             self.send()
@@ -60,7 +53,6 @@ class Mail:
             outbox.setdefault(message.to, []).append(message)
 
     def send(self) -> None:
-        """Send what is queued."""
         if not self._outbox:
             return
         outbox, self._outbox = self._outbox, {}
@@ -76,11 +68,10 @@ class Mail:
         self._after_sync.append((sequence, messages))
 
     def holds_before(self, sequence: int) -> bool:
-        """Whether some wait for an earlier sequence."""
         return bool(self._after_sync) and any(s < sequence for s, _ in self._after_sync)
 
     def synced(self, sequence: int) -> None:
-        """I2: everything up to there is on disk: votes and acks may leave."""
+        """Everything up to ``sequence`` is on disk: votes and acks may leave (I2)."""
         waiting = self._after_sync
         while waiting and waiting[0][0] <= sequence:
             self.queue(waiting.pop(0)[1])

@@ -1,36 +1,34 @@
 """Raft traffic between the replicas of one shard, one frame per peer and tick.
 
-Each node binds one ROUTER on ``peer port + shard`` and connects one DEALER to each peer; a node sends on its
-own DEALERs only, so a link carries one direction (plus refusals). Remote fronts share the ROUTER. The first
-byte of a frame says what it is: ``cluster.wire.frames`` has the kinds, and what becomes of each when it is
-lost.
+Each node binds one ROUTER on ``peer port + shard`` and connects one DEALER to each peer. It sends on its own
+DEALERs only, so a link carries one direction (and refusals). Remote fronts share the ROUTER. The first byte
+of a frame is its kind (``cluster.wire.frames``).
 
 A hello carries protocol version, cluster ID, member ID, incarnation and shard. A part of the message before
-it has the origin of the sender's data (``cluster.members.origin``); hosts of version 8 pass over that. A
-replica of another origin is refused by name: the two must never exchange a vote or an entry. Nothing of it is
-remembered, so its host can be restored once more. A replica that comes back with another incarnation has lost
-its disk: it is refused, because its old votes are gone
-(``node.links.incarnations``). One that is refused says hello again after ``RETRY_S``, or as soon as there is
-another connection. Lost frames need no repair here: Raft resends, snapshots resume from an offset, hellos are
-asked for again. The last small frame before such a hello is kept for it: a link between followers says
-nothing until a vote is wanted, and a vote that is lost costs an election timeout.
+it has the origin of the sender's data (``cluster.members.origin``), which hosts of version 8 ignore. A
+replica of another origin is refused by name: the two must never exchange a vote or an entry. The refusal
+leaves no trace, so its host can be restored again. A replica with another incarnation has lost its disk: it
+is refused, because its old votes are gone (``node.links.incarnations``). A refused node says hello again
+after ``RETRY_S``, or on a new connection. Lost frames need no repair here: Raft resends, snapshots resume
+from an offset, hellos are asked for again. The last small frame before such a hello is kept for it: a link
+between followers is silent until a vote is wanted, and a lost vote costs an election timeout.
 
-Without keys whoever connects is a stranger to the router until its hello is accepted, a peer's or a front's
-(``tools.muster.machine.zmtp.sockets.Router``). An empty frame ends its connection, and so does a stranger's
-of an unknown kind. A member's is ignored: a newer version may have more of them.
+Without keys a connection is a stranger's until its hello is accepted, a peer's or a front's
+(``tools.muster.machine.zmtp.router.Router``). An empty frame ends the connection, and so does a stranger's
+frame of an unknown kind. A member's is ignored, for a newer version may have more kinds.
 
 A hello names the lowest version that its sender speaks, or, where that was refused, the next one. A second
-later the sender says which ones it speaks (VERSIONS): hosts of version 7 pass over that, and a stranger may
-not say it.
+later the sender tells which versions it speaks (VERSIONS): hosts of version 7 ignore that, and a stranger
+may not send it.
 """
 
 from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -38,7 +36,7 @@ from cluster.endpoints import peer_endpoint
 from cluster.machine import FrameSocket, Receive
 from cluster.members.origin import Origin
 from cluster.repeats import Repeats
-from cluster.settings import Peer
+from cluster.settings import NodeSettings, Peer
 from cluster.wire.frames import HIGHEST, LOWEST, PEER_FRAMES, PeerKind, agreed
 from cluster.wire.messages import SEQUENCE, SPOKEN, Status, answer
 from node.links.incarnations import REFUSED, Incarnations
@@ -47,11 +45,14 @@ from node.links.round_trips import RoundTrips
 from node.links.unheard import Unheard
 from node.machine import Machine
 
+if TYPE_CHECKING:
+    from node.links.promises import Promises
+
 log = structlog.get_logger("peers")
 
 HELLO = struct.Struct("<HQQQI")  # protocol version, cluster ID, member ID, incarnation, shard
 REFUSED_CLUSTER, REFUSED_VERSION, REFUSED_INCARNATION, REFUSED_UNKNOWN, REFUSED_SHARD = range(1, 6)
-REFUSED_REMOVED, REFUSED_ORIGIN = 6, 7
+REFUSED_REMOVED, REFUSED_ORIGIN, REFUSED_PROMISE = 6, 7, 8
 _HINTS = {
     REFUSED_CLUSTER: "compare --initial-cluster-token and --initial-cluster of both hosts",
     REFUSED_VERSION: "both hosts need the same version of muster",
@@ -74,7 +75,7 @@ _EARLY_S = 5.0  # a hello follows within a round trip
 
 
 class Roster(Protocol):
-    """Whom this node has to do with: ``node.members.roster``."""
+    """The members that this node has to do with: ``node.members.roster``."""
 
     def reachable(self) -> dict[int, Peer]: ...
     def is_removed(self, member_id: int) -> bool: ...
@@ -82,26 +83,16 @@ class Roster(Protocol):
     def told(self, member_id: int, description: bytes) -> None: ...
 
 
-class Judge(Protocol):
-    """What members have promised: ``node.links.promises``."""
-
-    def standing(self) -> list[bytes]: ...
-    def broken(self, member_id: int, parts: list[bytes]) -> str: ...
-
-
 class PeerLink:
     """This node's sending side to one peer."""
 
     def __init__(
-        self,
-        connect: Callable[[Receive, Callable[[], None]], FrameSocket],
-        peer: Peer,
-        hello: Callable[[int], list[bytes]],
-        refused: Callable[[Peer, int, str], None],
-        described: Callable[[], bytes],
-        now: Callable[[], float],
+        self, connect: Callable[[Receive, Callable[[], None]], FrameSocket], peer: Peer,
+        hello: Callable[[int], list[bytes]], refused: Callable[[Peer, int, str], None],
+        described: Callable[[], bytes], now: Callable[[], float], promises: Promises,
     ) -> None:
         self.peer = peer
+        self._promises = promises
         self._described = described
         self._hello = hello
         self._on_refused = refused
@@ -130,8 +121,8 @@ class PeerLink:
         return False
 
     def trouble(self) -> tuple[str, str]:
-        """Why nothing arrives at this peer, as far as this side knows, and what to look at; empty while all
-        is well."""
+        """Why nothing arrives at this peer, as far as this side knows, and a hint; empty while all is
+        well."""
         # a socket may stand already, and the handshake not be over
         if reason := self._socket.trouble or ("" if self._socket.stands() else "no connection"):
             return reason, self._socket.hint()
@@ -144,7 +135,7 @@ class PeerLink:
         return f"it refuses this host: {reason}", _HINTS.get(code, "")
 
     def active(self) -> bool:
-        """Whether all is well, as far as this side knows. Counts a loss that is seen by it."""
+        """Whether all is well, as far as this side knows. Counts losses that it notices."""
         well = not self.trouble()[0]
         if self._well and not well:
             self.losses += 1
@@ -152,8 +143,8 @@ class PeerLink:
         return well
 
     def since(self, otherwise: float) -> float:
-        """When this connection was made, or the peer last refused this host; ``otherwise``, where the socket
-        does not tell the former. While there is trouble it means nothing."""
+        """When this connection was made, or the peer last refused this host; ``otherwise`` if the socket
+        does not tell. Means nothing while there is trouble."""
         return max(otherwise if self._opened_at is None else self._opened_at, self._refused_at)
 
     def look(self) -> None:
@@ -170,9 +161,8 @@ class PeerLink:
         self._told_versions = False
 
     def _opened(self) -> None:
-        """There is another connection, so whoever is there has heard no hello yet, and may be somebody
-        else."""
-        if self._well:  # it broke, and was made anew between two looks
+        """There is a new connection, whose other end has heard no hello and may be another process."""
+        if self._well:  # it broke and was made anew between two looks
             self.losses += 1
         self._well = self._refused is None
         self._opened_at = self._now()
@@ -183,12 +173,14 @@ class PeerLink:
         if frame[:1] == _WHO:
             if self._refused is None:
                 self._greet()
+        elif frame[:1] == _REFUSED and frame[1:2] == bytes((REFUSED_PROMISE,)):
+            if self._promises.keeps(frame[2:]):
+                self._greet()  # the hello was read late: this node has acknowledged more since
         elif frame[:1] == _REFUSED and len(frame) > 1:
             reason = "".join(
                 c if c.isprintable() else "?" for c in frame[2:].decode(errors="replace")[:_LONGEST_REASON]
             )
             self._refused, self._refused_at = (frame[1], reason), self._now()
-            # one that is refused at once never was of use
             if self._well and self._opened_at is not None and self._now() - self._opened_at > _SETTLED_S:
                 self.losses += 1
             self._well = False
@@ -203,54 +195,27 @@ class PeerLink:
         self._socket.close()
 
 
-def _dial(
-    machine: Machine, endpoint: str, silence_s: float, receive: Receive, opened: Callable[[], None]
-) -> FrameSocket:
-    return machine.dial(
-        endpoint,
-        b"p" + machine.random_bytes(12),
-        receive,
-        keyed=True,
-        hwm=_PEER_HWM,
-        silence_s=silence_s,
-        opened=opened,
-    )
-
-
 class Peers:
-    """All of a node's peers of one shard."""
-
     def __init__(
-        self,
-        machine: Machine,
-        *,
-        cluster_id: int,
-        member_id: int,
-        incarnation: int,
-        shard: int,
-        roster: Roster,
-        listen: Sequence[str],
-        silence_s: float,
-        incarnations: Incarnations,
+        self, machine: Machine, settings: NodeSettings, *, roster: Roster, incarnations: Incarnations,
         on_frame: Callable[[int, int, bytes], None],
         on_front: Callable[[bytes, bytes, Callable[[list[bytes]], bool]], bool],
-        on_refused: Callable[[Peer, int, str], None],
-        origin: Origin | None = None,
-        name: str = "",
-        promises: Judge | None = None,
+        on_refused: Callable[[Peer, int, str], None], promises: Promises,
     ) -> None:
-        self._cluster_id = cluster_id
-        self._origin, self._name = origin, name
+        common = settings.common
+        self._settings = settings
+        self._cluster_id = common.cluster_id
+        self._origin = Origin.parse(common.origin, common.shard_count, common.placement_depth)
+        self._name = common.name
         self._promises = promises
-        self._shard = shard
+        self._shard = settings.shard
         self._incarnations = incarnations
         self._on_frame = on_frame
         self._on_front = on_front
         self._roster = roster
         self._known = roster.reachable()
         self._accepted: dict[bytes, int] = {}
-        # By identity, the oldest first: when a frame came before the hello, and what it was, as a vote after
-        # a restart here
+        # by identity, the oldest first: when a frame came before the hello, and the frame
         self._early: dict[bytes, tuple[float, bytes]] = {}
         self._unheard = Unheard()
         self._refusals = Repeats()
@@ -261,38 +226,45 @@ class Peers:
         self.received_failures: Counter[int] = Counter()
         self.round_trips = RoundTrips(machine, self._known, self.send)
 
-        def hello(version: int) -> list[bytes]:
-            said = _HELLO + HELLO.pack(version, cluster_id, member_id, incarnation, shard)
-            before = [origin.encode()] if origin is not None else []
-            return [*before, *(promises.standing() if promises is not None else ()), said]
-
-        self._hello = hello
-
         def listening(endpoint: str, receive: Receive, gone: Callable[[bytes], None]) -> FrameSocket:
-            return machine.listen(endpoint, receive, keyed=True, hwm=_PEER_HWM, silence_s=silence_s,
-                                  strangers=True, gone=gone)
+            return machine.listen(endpoint, receive, keyed=True, hwm=_PEER_HWM,
+                                  silence_s=common.silence_s, strangers=True, gone=gone)
 
+        listen = [peer_endpoint(settings.listen_host, settings.listen_port), *settings.listen_also]
         self._router: FrameSocket = (
             Listeners(listening, listen, self._receive, self._gone) if len(listen) > 1
             else listening(listen[0], self._receive, self._gone))
-        self._machine, self._silence_s, self._on_refused = machine, silence_s, on_refused
+        self._machine, self._on_refused = machine, on_refused
         self.links = {p.member_id: self._link(p) for p in self._known.values()}
+
+    def _hello(self, version: int) -> list[bytes]:
+        common = self._settings.common
+        said = _HELLO + HELLO.pack(
+            version, common.cluster_id, common.member_id, self._settings.incarnation, self._shard)
+        before = [self._origin.encode()] if self._origin is not None else []
+        return [*before, *self._promises.standing(), said]
 
     def _link(self, peer: Peer) -> PeerLink:
         endpoint = peer_endpoint(peer.host, peer.port + self._shard)
-        connect = partial(_dial, self._machine, endpoint, self._silence_s)
+        silence_s = self._settings.common.silence_s
+
+        def connect(receive: Receive, opened: Callable[[], None]) -> FrameSocket:
+            return self._machine.dial(endpoint, b"p" + self._machine.random_bytes(12), receive, keyed=True,
+                                      hwm=_PEER_HWM, silence_s=silence_s, opened=opened)
+
         described = partial(self._roster.described, alone=True)
-        return PeerLink(connect, peer, self._hello, self._on_refused, described, self._loop.time)
+        return PeerLink(
+            connect, peer, self._hello, self._on_refused, described, self._loop.time, self._promises)
 
     def follow(self) -> None:
-        """Members have changed, perhaps: links to those that went end, others begin."""
+        """The members may have changed: links to those that left end, others begin."""
         known = self._known = self._roster.reachable()
         for member_id, link in list(self.links.items()):
             peer = known.get(member_id)
             if peer is not None and (peer.host, peer.port) == (link.peer.host, link.peer.port):
                 link.peer = peer  # it has a name now, or votes
             elif peer is None or link.trouble()[0]:
-                # who is told to be elsewhere stays where he is until he is restarted
+                # a member that the table has elsewhere stays where it is until it is restarted
                 self.links.pop(member_id).close()
         for member_id, peer in known.items():
             if member_id not in self.links:
@@ -314,15 +286,13 @@ class Peers:
             self._router.send([identity, _JOIN])
 
     def _ask_where(self) -> None:
-        """Those whose hellos wait, and those that reach this node and are not reached where it looks for
-        them."""
+        """Ask members whose hellos wait, and members that reach this node but are not where it dials."""
         astray = {i for i, link in self.links.items() if link.trouble()[0]}
         one_way = [identity for identity, member_id in self._accepted.items() if member_id in astray]
         for identity in self._unheard.waiting() + one_way:
             self._router.send([identity, _JOIN])
 
     def _on_join(self, identity: bytes, description: bytes) -> None:
-        """Somebody asks who belongs to the cluster, or says so who was asked."""
         if not description:
             self._router.send([identity, _JOIN + self._roster.described()])
             return
@@ -339,7 +309,6 @@ class Peers:
             self._refuse(identity, member_id, REFUSED_UNKNOWN, f"member {member_id:x} is not in this cluster")
 
     def send(self, member_id: int, kind: bytes, data: bytes) -> bool:
-        """Send one frame to a peer; False if it was dropped."""
         link = self.links.get(member_id)
         return link is not None and link.send(kind, data)
 
@@ -374,7 +343,7 @@ class Peers:
         early, now = self._early, self._loop.time()
         early.pop(identity, None)
         while early and next(iter(early.values()))[0] <= now - _EARLY_S:
-            del early[next(iter(early))]  # the oldest: nobody of that name says hello any more
+            del early[next(iter(early))]
         if len(early) < _MOST_EARLY:
             early[identity] = now, frame
 
@@ -382,10 +351,8 @@ class Peers:
         self.received_bytes[member_id] += len(frame)
         if not frame:
             if self._refusals.news((member_id, "empty"), self._loop.time()):
-                log.warning(
-                    "ended the connection of a peer that sent an empty frame",
-                    **self._who(identity, member_id),
-                )
+                log.warning("ended the connection of a peer that sent an empty frame",
+                            **self._who(identity, member_id))
             self.received_failures[member_id] += 1
             self._gone(identity)
             self._router.drop(identity, "it sent an empty frame")
@@ -397,7 +364,7 @@ class Peers:
             self._on_frame(member_id, frame[0], frame[1:])
 
     def _other_origin(self, parts: list[bytes]) -> Origin | None:
-        """The origin that stands before a hello, where it is not this host's."""
+        """The origin that stands before a hello, if it is not this host's."""
         for part in parts:
             other = Origin.decode(part)
             if other is not None and self._origin is not None and self._origin.differs(other):
@@ -408,7 +375,7 @@ class Peers:
         return f"the hosts began with different data: {name} was {other}, {self._name} was {self._origin}"
 
     def _refuse_node(self, identity: bytes, other: Origin) -> None:
-        """A node of another shard, which would take a feed that does not go with what it has."""
+        """A node of another shard, which would take a feed that does not fit its data."""
         reason = self._origins("a host", other)
         if self._refusals.news((0, REFUSED_ORIGIN), self._loop.time()):
             log.warning("refused a node of another host", **self._who(identity, 0), reason=reason,
@@ -417,7 +384,7 @@ class Peers:
         self._router.send([identity, _FRONT + said])
 
     def _on_hello(self, identity: bytes, frame: bytes, parts: list[bytes]) -> None:
-        """``parts``: of the message, before it."""
+        """``parts``: of the message, before the hello."""
         if len(frame) != 1 + HELLO.size:
             self._refuse(identity, 0, REFUSED_VERSION, "not a hello of this protocol")
             return
@@ -425,8 +392,7 @@ class Peers:
         if cluster_id != self._cluster_id:
             self._refuse(
                 identity, member_id, REFUSED_CLUSTER,
-                f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})", "cluster ID mismatch",
-            )
+                f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})", "cluster ID mismatch")
         elif not LOWEST <= version <= HIGHEST:
             self._refuse(identity, member_id, REFUSED_VERSION,
                          f"incompatible version (got {version} want {LOWEST} to {HIGHEST})")
@@ -440,10 +406,10 @@ class Peers:
             self._refuse(
                 identity, member_id, REFUSED_SHARD, f"shard mismatch (got {shard} want {self._shard})"
             )
-        elif self._promises is not None and (lost := self._promises.broken(member_id, parts)):
-            if self._incarnations.heard(member_id) != incarnation:
-                lost = REFUSED.format(member_id)  # it has nothing of what it had
-            self._refuse(identity, member_id, REFUSED_INCARNATION, lost)
+        elif (self._incarnations.heard(member_id) in (None, incarnation)
+                and (promised := self._promises.broken(member_id, parts))):
+            self._gone(identity)
+            self._router.send([identity, _REFUSED + bytes((REFUSED_PROMISE,)) + promised])
         elif not self._incarnations.accept(member_id, incarnation):
             self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
         else:
@@ -454,35 +420,32 @@ class Peers:
                 self._take(identity, member_id, early[1])
 
     def refuse(self, member_id: int) -> None:
-        """The log says that this member is not who it was when its hello was accepted (H10)."""
+        """The log says that this member was another one when its hello was accepted (H10)."""
         for identity in [i for i, m in self._accepted.items() if m == member_id]:
             self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
 
     def _refuse(self, identity: bytes, member_id: int, code: int, reason: str, told: str = "") -> None:
-        """``told``: what a stranger is to hear instead of the reason, which may name what only members
-        know."""
+        """``told``: what a stranger hears instead of the reason, which may name what only members know."""
         if self._refusals.news((member_id, code), self._loop.time()):
             hint = _HINTS.get(code, "")
             if code == REFUSED_CLUSTER and member_id in self._known:
-                hint = (
-                    "its own ID is right, so the --initial-cluster that it was made with names other members"
-                )
-            told_too = {"hint": hint} if hint else {}
-            log.warning("refused a peer", **self._who(identity, member_id), reason=reason, **told_too)
+                hint = "its member ID is right, so its --initial-cluster names other members"
+            log.warning("refused a peer", **self._who(identity, member_id), reason=reason,
+                        **({"hint": hint} if hint else {}))
         if member_id in self._known:
             self.received_failures[member_id] += 1
         self._gone(identity)
         self._router.send([identity, _REFUSED + bytes((code,)) + (told or reason).encode()])
 
     def _gone(self, identity: bytes) -> None:
-        """Whoever connects under this identity from now on has to say hello."""
+        """The next connection under this identity has to say hello."""
         self._accepted.pop(identity, None)
         self._early.pop(identity, None)
         self._unheard.forget(identity)
 
     def _who(self, identity: bytes, member_id: int) -> dict[str, str]:
-        """Fields of a log line about whoever is at the other end, as far as they are known: the name if its
-        ID has one, or if one member alone has its address."""
+        """Log fields of the other end, as far as it is known: the name of its member ID, or of the only
+        member at its address."""
         address = self._router.address(identity)
         host = address.rpartition(":")[0].strip("[]")
         there = [p.name for p in self._known.values() if p.host == host]
@@ -493,7 +456,6 @@ class Peers:
         return {field: value for field, value in known.items() if value}
 
     def look(self) -> None:
-        """Each second."""
         for identity, member_id in self._unheard.overdue(self._loop.time()):
             self._refuse_unknown(identity, member_id)
         self._ask_where()

@@ -1,4 +1,4 @@
-"""How long a frame takes to a peer and back: asked now and then, for
+"""How long a frame takes to a peer and back: measured now and then, for
 ``etcd_network_peer_round_trip_time_seconds``."""
 
 from __future__ import annotations
@@ -11,17 +11,12 @@ from cluster.histogram import ROUND_TRIP_S, Histogram
 from cluster.wire.frames import PeerKind
 from node.machine import Machine
 
-ASK, ANSWER = (
-    PeerKind.ASKED_WHEN.byte,
-    PeerKind.ANSWERED_WHEN.byte,
-)  # both carry when it was asked, which only the asker reads
+ASK, ANSWER = PeerKind.ASKED_WHEN.byte, PeerKind.ANSWERED_WHEN.byte  # both carry when it was asked
 INTERVAL_S = 4.0  # etcd's
 _WHEN = struct.Struct("<Q")  # ns of the asker's monotonic clock
 
 
 class RoundTrips:
-    """Of one node's links to its peers."""
-
     def __init__(
         self, machine: Machine, members: Iterable[int], send: Callable[[int, bytes, bytes], bool]
     ) -> None:
@@ -32,23 +27,21 @@ class RoundTrips:
         self._timer: asyncio.TimerHandle | None = None
 
     def follow(self, member: int) -> None:
-        """A member that was added."""
         self.took.setdefault(member, Histogram(ROUND_TRIP_S))
 
     def start(self) -> None:
-        """Ask from now on. Without it, peers are answered only."""
+        """Ask from now on. Peers are answered even without it."""
         self._timer = self._machine.loop.call_later(INTERVAL_S, self.start)
         for member in self.took:
             self._send(member, ASK, _WHEN.pack(self._now_ns()))
 
     def stop(self) -> None:
-        """Ask no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def take(self, member_id: int, frame: bytes) -> bool:
-        """A peer's frame; False if it is another kind."""
+        """A peer's frame; False if it is of another kind."""
         kind = frame[:1]
         if kind == ASK and len(frame) == 1 + _WHEN.size:
             self._send(member_id, ANSWER, frame[1:])

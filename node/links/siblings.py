@@ -1,9 +1,9 @@
 """Links between the nodes of different shards: this node as a client of another, as a front is.
 
-Nodes of other shards are asked over the sockets that serve fronts (``node.links.fronts``): own host over ipc,
-other hosts over tcp. A link that is silent for an election timeout, or out of sequence, is dropped and made
-anew with another session; what was asked on it is asked again by whoever needs the answer: everything sent
-here is idempotent (``cluster.order.prepare``).
+They use the sockets that serve fronts (``node.links.fronts``): own host over ipc, other hosts over tcp. A
+link that is silent for an election timeout, or out of sequence, is dropped and made anew with another
+session. Requests on it are repeated by the parts that need the answers: all of them are idempotent
+(``cluster.order.prepare``).
 """
 
 from __future__ import annotations
@@ -30,13 +30,10 @@ _FRONT = PeerKind.FRONT.byte
 
 _HWM = 10_000
 _MAX_WAITING = 1000  # requests kept while a connection is being made
-_MOST_CALLBACKS = 20_000  # of a link: beyond it the oldest, which has been asked again since, is forgotten
-Receive = Callable[["NodeLink", int, int, bytes], None]
+_MOST_CALLBACKS = 20_000  # of a link: beyond it the oldest is forgotten, for it was repeated since
 
 
 class NodeLink:
-    """One connection to the node of one shard on one host."""
-
     def __init__(self, links: NodeLinks, member_id: int, shard: int) -> None:
         self.member_id = member_id
         self.shard = shard
@@ -48,7 +45,7 @@ class NodeLink:
         self._links = links
         self._rid = 0
         self._out: list[bytes] = []
-        # rid -> what takes its answers, and until when; in the order of their times, but for what stays
+        # rid -> what takes its answers, and until when; in the order of their times, except what stays
         self._callbacks: dict[int, tuple[Callable[[int, bytes], object], float]] = {}
         self.used_at = links.loop.time()
         endpoint, prefix, keyed = links.route(member_id, shard)
@@ -64,16 +61,14 @@ class NodeLink:
 
     def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None, *,
                 stays: bool = False) -> int:
-        """Queue a request for this tick's frame; ``answered(status, body)`` for every answer to it: False if
-        that leaves nothing to do at once. Answers are taken for ``Common.limit_s``, since whoever needs one
-        asks again long before; those of one that ``stays``, a subscription, as long as the link lasts."""
+        """Queue a request for this tick's frame. ``answered(status, body)`` gets every answer to it; it
+        returns False if that leaves nothing to do at once. Answers are taken for ``Common.limit_s``; those
+        of a request that ``stays``, a subscription, as long as the link lasts."""
         self._rid += 1
         callbacks = self._callbacks
         if answered is not None:
-            callbacks[self._rid] = (
-                answered,
-                inf if stays else self._links.loop.time() + self._links.common.limit_s,
-            )
+            until = inf if stays else self._links.loop.time() + self._links.common.limit_s
+            callbacks[self._rid] = answered, until
             if len(callbacks) > _MOST_CALLBACKS:
                 del callbacks[next(rid for rid, (_, until) in callbacks.items() if until < inf)]
             assert len(callbacks) <= _MOST_CALLBACKS, "I23: what waits for answers is bounded"
@@ -82,7 +77,8 @@ class NodeLink:
         return self._rid
 
     def flush(self) -> None:
-        """Introduce this node, and send what is queued. It is dropped while the other side is not there."""
+        """Introduce this node, and send what is queued, which is dropped while the other side is
+        unreachable."""
         if (not self._out and self._greeted) or not self.alive:
             return
         records = self._out
@@ -102,7 +98,7 @@ class NodeLink:
         return False
 
     def _greet(self) -> bool:
-        """A frame of its own: before it the other side takes no large ones."""
+        """Send the hello in a frame of its own: before it the other side takes no large frames."""
         common = self._links.common
         session = int.from_bytes(self._links.machine.random_bytes(7), "big")
         hello = self._end.hello(
@@ -113,7 +109,6 @@ class NodeLink:
 
     @property
     def version(self) -> int:
-        """That both sides speak."""
         return self._end.version
 
     def _frame(self, parts: list[bytes]) -> None:
@@ -139,11 +134,10 @@ class NodeLink:
             elif status == Status.REFUSED:
                 self.drop(body.decode(errors="replace"))
                 return
-        if news:  # a sign of life by itself gives nobody anything to do
+        if news:
             self._links.heard()
 
     def forget(self, now: float) -> None:
-        """Drop what has waited too long for its answer."""
         overdue = []
         for rid, (_, until) in self._callbacks.items():
             if until <= now:
@@ -155,23 +149,19 @@ class NodeLink:
 
     @property
     def waiting(self) -> int:
-        """Requests whose answers are waited for."""
         return len(self._callbacks)
 
     def silent(self, now: float, limit_s: float) -> bool:
-        """Whether nothing has come for so long."""
         return self._end.silent(now, limit_s)
 
     def excuse(self, held_s: float, now: float) -> None:
-        """For so long this node's loop was held: that is not the other's silence."""
+        """This node's loop was held for ``held_s``, which is not the other's silence."""
         self._end.excuse(held_s, now)
 
     def broken(self) -> bool:
-        """Whether there was a connection, and is none now."""
         return self._greeted and not self._socket.stands()
 
     def drop(self, reason: str) -> None:
-        """Give up on this link."""
         if self.alive:
             self.alive = False
             self._socket.close()
@@ -179,8 +169,6 @@ class NodeLink:
 
 
 class NodeLinks:
-    """All such links of one node."""
-
     kind = NodeLink
 
     def __init__(
@@ -205,28 +193,27 @@ class NodeLinks:
         return peer_endpoint(peer.host, peer.port + shard), _FRONT, True
 
     def get(self, member_id: int, shard: int) -> NodeLink:
-        """The link to that node, made if need be."""
+        """The link to that node, made if missing."""
         link = self._links.get((member_id, shard))
         if link is None or not link.alive:
             link = self._links[member_id, shard] = self.kind(self, member_id, shard)
-            self.dirty.add(link)  # it hears how things are there even if nothing is ever asked on it
+            self.dirty.add(link)  # it hears the other's STATE even without a request
         link.used_at = self.loop.time()
         return link
 
     def find(self, member_id: int, shard: int) -> NodeLink | None:
-        """The same, of a host that others have named. None while this one has not heard where that is: it was
-        added while this one was down."""
+        """As :meth:`get`; None if this node does not know the host, which was added while this node was
+        down."""
         known = member_id == self.common.member_id or member_id in self._members.hosts
         return self.get(member_id, shard) if known else None
 
     def follow(self) -> None:
-        """Members have changed: links to where one was before end, unless it is there still."""
+        """Members have changed: drop links to where a host was before, unless it still answers there."""
         for (member_id, shard), link in list(self._links.items()):
             if not link.up and link.endpoint != self.route(member_id, shard)[0]:
                 link.drop("its host is somewhere else now")
 
     def flush(self) -> None:
-        """Send every link's requests of this tick."""
         if self.dirty:
             dirty = list(self.dirty)
             self.dirty.clear()
@@ -234,8 +221,7 @@ class NodeLinks:
                 link.flush()
 
     def sweep(self) -> None:
-        """Drop links that are silent, or whose connection is gone: what is said seldom would not show it
-        (H13); every heartbeat."""
+        """Each heartbeat: drop links that are silent, or whose connection is gone (H13)."""
         now = self.loop.time()
         listening = self._listening
         heard_till = listening.look(now)
@@ -249,26 +235,22 @@ class NodeLinks:
                 link.excuse(listening.held_s, now)
 
     def drop_unused(self, keep: NodeLink | None) -> None:
-        """Drop links that nobody has looked at for a while: each brings a STATE, and a wake-up with it, four
-        times in an election timeout. They are made again when they are wanted. ``keep``: one that is held on
-        to elsewhere."""
+        """Drop links that were not used for a while: each brings a STATE, and a wake-up, four times in an
+        election timeout. ``keep``: a link that is held elsewhere."""
         since = self.loop.time() - GRAIN.unused_link_s
         for link in list(self._links.values()):
             if link.alive and link.used_at < since and link is not keep:
                 link.drop("nothing is asked of it")
 
     def dropped(self, link: NodeLink, reason: str) -> None:
-        """A link ended itself."""
         if link.up:
-            log.info(
-                "dropped a link to another node", peer=f"{link.member_id:x}", shard=link.shard, reason=reason
-            )
+            log.info("dropped a link to another node", peer=f"{link.member_id:x}", shard=link.shard,
+                     reason=reason)
         if self._links.get((link.member_id, link.shard)) is link:
             del self._links[link.member_id, link.shard]
         self.dirty.discard(link)
 
     def close(self) -> None:
-        """Close them all, for good."""
         self.closed = True
         self.dirty.clear()
         for link in list(self._links.values()):

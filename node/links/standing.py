@@ -1,5 +1,5 @@
-"""What a node tells of itself: to its supervisor that it serves and whom it follows, to everybody linked how
-it stands."""
+"""What a node tells of itself: to its supervisor that it serves and which leader it follows, to all links
+its state."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from cluster.machine import StatusSink
-from cluster.raft import Raft
-from cluster.settings import NodeSettings
 from cluster.wire.messages import STATE_BODY, Status
+from node.any_node import AnyNode
 from node.links.contacts import Contacts
 
 if TYPE_CHECKING:
@@ -18,19 +17,13 @@ if TYPE_CHECKING:
     from node.links.peers import Peers
     from node.members.roster import Roster
     from node.replica.clock import Clock
-    from node.storage import StateStore
     from node.upkeep.upkeep import Upkeep
 
 log = structlog.get_logger("node")
 
 
-class StandingNode(Protocol):
-    """What is told of a node, and to whom."""
-
-    settings: NodeSettings
+class StandingNode(AnyNode, Protocol):
     status: StatusSink
-    raft: Raft
-    store: StateStore
     fronts: Fronts
     peers: Peers
     roster: Roster
@@ -40,8 +33,6 @@ class StandingNode(Protocol):
 
 
 class Standing:
-    """Of one node."""
-
     def __init__(self, node: StandingNode) -> None:
         self._node = node
         self._leader = (0, 0)  # member, term
@@ -49,22 +40,20 @@ class Standing:
         self.ready = False  # the supervisor was told so
 
     def leader_changed(self) -> None:
-        """Raft follows another leader, or none, or the same at another term, maybe."""
+        """Raft may follow another leader or none, or the same in another term."""
         node = self._node
         now = (node.raft.leader_id, node.raft.term)
         if now != self._leader:
             self._leader = now
             name = node.roster.name(now[0])
-            log.info(
-                "leader changed", shard=node.settings.shard, leader=f"{now[0]:x}", name=name, term=now[1]
-            )
+            log.info("leader changed", shard=node.settings.shard, leader=f"{now[0]:x}", name=name,
+                     term=now[1])
             node.status.say("leader", shard=node.settings.shard, leader=now[0], name=name, term=now[1])
             self.say_state()
             node.upkeep.publishing.publish()
             self.say_ready()
 
     def second(self, now: float) -> None:
-        """Look how the peers are; each second."""
         node = self._node
         if self._contacts is None:
             self._contacts = Contacts(node.settings.shard, node.peers.links)
@@ -74,22 +63,19 @@ class Standing:
 
     def say_ready(self) -> None:
         """Tell the supervisor once that this node serves."""
-        # like etcd, only with its own attributes applied: MemberList never shows a ready host as unstarted
+        # as etcd, only with its own attributes applied: MemberList never shows a ready host as unstarted
         if not self.ready and self._leader[0] and self._node.upkeep.publishing.done():
             self.ready = True
             self._node.status.say("ready")
             self._node.upkeep.begin()
 
     def say_state(self) -> None:
-        """Tell everybody who is linked here how things are: now, because they changed, or to show that this
-        node lives."""
+        """Tell all links this node's state: it has changed, or shows that the node lives."""
         self._node.clock.state_said()
         self._node.fronts.broadcast(Status.STATE, self.state())
 
     def state(self) -> bytes:
-        """The body of a STATE record."""
         node, raft = self._node, self._node.raft
         return STATE_BODY.pack(
             node.settings.shard, raft.leader_id, raft.term, raft.commit_index, node.applied_index,
-            node.store.revision,
-        )
+            node.store.revision)

@@ -1,7 +1,7 @@
 """Hellos of members that a node has not heard of: they were added while it was down.
 
-If one of them leads, nobody else sends this node the log that names it. So the hello waits while its sender
-is asked who belongs to the cluster. Whoever does not say that he does is refused.
+If such a member leads, no other one sends this node the log that names it. So the hello waits while its
+sender is asked for the members of the cluster. It is refused unless the sender proves to be a member.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ MOST_HELD = 64  # hellos
 
 
 class Unheard:
-    """Of one node."""
-
     def __init__(self) -> None:
-        # by identity: when it came first, the member that it names, and the frame
+        # by identity: when it came, the member that it names, and the frame
         self._held: dict[bytes, tuple[float, int, bytes]] = {}
 
     def hold(self, identity: bytes, member_id: int, frame: bytes, now: float) -> bool:
-        """Keep a hello; False if there are too many, or this one has named another member before."""
+        """Keep a hello; False if there are too many, or this identity has named another member before."""
         if identity in self._held:
             return self._held[identity][1] == member_id
         if len(self._held) >= MOST_HELD:
@@ -29,16 +27,15 @@ class Unheard:
         return True
 
     def member(self, identity: bytes) -> int | None:
-        """Whom the hello names that is kept; None: none is."""
+        """The member that the identity's hello names; None: none is kept."""
         held = self._held.get(identity)
         return held[1] if held is not None else None
 
     def waiting(self) -> list[bytes]:
-        """Who said them."""
         return list(self._held)
 
     def heard(self, known: Container[int]) -> list[tuple[bytes, bytes]]:
-        """Take out the identities and hellos of those that are known by now."""
+        """Take out the identities and hellos of members that are known by now."""
         found = [(identity, frame) for identity, (_, member_id, frame) in self._held.items()
                  if member_id in known]
         for identity, _ in found:
@@ -46,7 +43,7 @@ class Unheard:
         return found
 
     def overdue(self, now: float) -> list[tuple[bytes, int]]:
-        """Take out the identities and members that have said nothing for too long."""
+        """Take out the identities and members that have waited too long."""
         found = [(identity, member_id) for identity, (since, member_id, _) in self._held.items()
                  if now >= since + PATIENCE_S]
         for identity, _ in found:
@@ -54,5 +51,4 @@ class Unheard:
         return found
 
     def forget(self, identity: bytes) -> None:
-        """Its connection has ended, or it was answered."""
         self._held.pop(identity, None)

@@ -1,8 +1,7 @@
 """A run of committed records being applied: at once, or in slices when many keys are deleted (D8).
 
-Between slices the loop is served: heartbeats, votes, acknowledgements, reads of what is applied, and the
-evaluation of further writes go on; only what comes later in the order waits, as it must. Nothing of the run
-shows before its last slice.
+Between slices the loop serves heartbeats, votes, acknowledgements, reads of what is applied, and the
+evaluation of writes. Later entries wait. Nothing of the run shows before its last slice.
 """
 
 from __future__ import annotations
@@ -26,17 +25,13 @@ _RUN_BYTES = 1 << 20  # committed entries are applied in runs of about this size
 
 
 def one_run(entries: Iterable[Entry]) -> list[tuple[int, int, bytes]]:
-    """As many of the entries of a store's only shard as are applied together: index, term, what can be
-    applied of the record (empty: an entry of another kind)."""
+    """The entries of a store's only shard to apply together: index, term, the sound part of the record
+    (empty: another kind of entry)."""
     run: list[tuple[int, int, bytes]] = []
     size = 0
     for entry in entries:
-        run.append(
-            (
-                entry.index, entry.term,
-                sound(entry.data, Place.ALONE) if entry.kind == EntryKind.RECORD else b"",
-            )
-        )
+        data = sound(entry.data, Place.ALONE) if entry.kind == EntryKind.RECORD else b""
+        run.append((entry.index, entry.term, data))
         size += len(entry.data)
         if size >= _RUN_BYTES:
             break
@@ -44,12 +39,12 @@ def one_run(entries: Iterable[Entry]) -> list[tuple[int, int, bytes]]:
 
 
 def is_full(run: list[tuple[int, int, bytes]], most: int) -> bool:
-    """Whether a run is as long as one may be, of at most so many entries."""
+    """Whether a run has all it may have, of at most ``most`` entries."""
     return len(run) >= most > 1 or sum([len(data) for _, _, data in run]) >= _RUN_BYTES
 
 
 class Applies:
-    """The apply that is under way in one replica, if it is a long one."""
+    """The long apply that is under way in one replica, if any."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, gather: Callable[[list[Event]], None],
@@ -71,11 +66,10 @@ class Applies:
 
     @property
     def busy(self) -> bool:
-        """Whether nothing else may be applied yet."""
         return self._work is not None
 
     def run(self, work: Applying, done: Callable[[Applied], None]) -> None:
-        """Apply; ``done`` is called within this call, or later, and then ``go_on`` after it."""
+        """Apply; ``done`` is called within this call or later, and then ``go_on`` after it."""
         assert self._work is None, "one run after the other"
         began = self._perf_counter()
         try:
@@ -91,7 +85,6 @@ class Applies:
         self._loop.call_soon(self._slice, work)
 
     def at_once(self, apply: Callable[[], Applied]) -> Applied:
-        """Apply in one go; what was applied."""
         began = self._perf_counter()
         applied = apply()
         self._ended(began)
@@ -120,5 +113,4 @@ class Applies:
             self._loop.call_soon(self._slice, work)
 
     def abandon(self) -> None:
-        """A snapshot took the place of the state."""
         self._work = None

@@ -1,8 +1,8 @@
-"""A node's clock: it ticks when something is due, not every so often (D12).
+"""A node's clock: it ticks when something is due, not at an interval (D12).
 
-Due are what Raft waits for, a heartbeat's work, a second's work, and the STATE by which links know that this
-node lives. A tick each 20 ms and a STATE each heartbeat were most of what an idle host of several shards cost
-(decision 19).
+Due are Raft's deadlines, a heartbeat's work, a second's work, and the STATE by which links know that this
+node lives. A tick each 20 ms and a STATE each heartbeat were most of the cost of an idle host (decision
+19).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from cluster.settings import Common, NodeSettings
+from cluster.settings import Common
+from node.any_node import AnyNode
 
 if TYPE_CHECKING:
-    from cluster.raft import Raft
     from node.links.standing import Standing
     from node.replica.role import Role
     from node.replica.writes import Writes
@@ -24,38 +24,26 @@ _READ_S = 0.001  # until a loop has looked at its sockets
 
 
 def signs_of_life_ms(common: Common) -> int:
-    """How often links that have nothing else to say show that they live: four times in what they would be
-    given up after. So do the groups of shards other than 0; shard 0's keeps the interval that was asked
-    for."""
+    """How often idle links show that they live: four times in the timeout that ends them. Groups of shards
+    other than 0 do so too; shard 0's keeps the configured interval."""
     return max(
         common.heartbeat_interval_ms, min(3 * common.heartbeat_interval_ms, common.election_timeout_ms // 4)
     )
 
 
-class ClockNode(Protocol):
-    """What the clock needs of its node."""
-
-    settings: NodeSettings
-    loop: asyncio.AbstractEventLoop
-    raft: Raft
+class ClockNode(AnyNode, Protocol):
     writes: Writes
     standing: Standing
     role: Role
 
-    def now_ms(self) -> int:
-        """Raft's time."""
-
-    def wake(self) -> None:
-        """Have a tick run."""
-
 
 class Clock:
-    """Of one node. What is done each heartbeat and each second is done in the order that it was said in."""
+    """Of one node. The work of each heartbeat and second is done in the order of its registration."""
 
     def __init__(self, node: ClockNode) -> None:
         common = node.settings.common
         self._node = node
-        # nobody waits for this node, as it says: a heartbeat's work is done as seldom as STATE is said
+        # no request waits for this node: a heartbeat's work is done as seldom as STATE is sent
         self.calm = False
         self._interval_s = common.heartbeat_interval_ms / 1000
         self._held_ms = common.election_timeout_ms // 2
@@ -70,38 +58,33 @@ class Clock:
         self._due_ms = 0  # when the timer goes off, as far as Raft is concerned
 
     def each_heartbeat(self, call: Callable[[], None]) -> None:
-        """Have that called every heartbeat."""
         self._heartbeats.append(call)
 
     def each_second(self, call: Callable[[], None]) -> None:
-        """Have that called every second."""
         self._seconds.append(call)
 
     def start(self) -> None:
-        """Begin to tick."""
         self._tick()
 
     def stop(self) -> None:
-        """No more ticks."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def look(self) -> None:
-        """Raft may want to be woken earlier than it did."""
+        """Raft's deadline may have moved forward."""
         due_ms = self._node.raft.next_deadline()
         if due_ms < self._due_ms and self._timer is not None:
             self._timer.cancel()
             self._arm(due_ms, self._node.now_ms(), self._node.loop.time())
 
     def state_said(self) -> None:
-        """A STATE has just been told: the next one is due a while from now."""
         self._next_state = self._node.loop.time() + self._state_s
 
     def _tick(self) -> None:
         if self._due_ms and self._node.now_ms() - self._due_ms > self._held_ms:
-            # The loop was held. What peers have said meanwhile is read first: a follower then need not
-            # campaign, nor a leader step down.
+            # The loop was held. Peers' frames are read first: then a follower need not campaign, nor a leader
+            # step down.
             self._timer = self._node.loop.call_later(_READ_S, self._tick_now)
         else:
             self._tick_now()
@@ -128,7 +111,7 @@ class Clock:
     def _arm(self, raft_due_ms: int, now_ms: int, now: float) -> None:
         due = min(self._next_heartbeat - now, (raft_due_ms - now_ms) / 1000)
         links = self._node.role.links
-        if links is not None and links.dirty:  # nothing tells when their connections stand
+        if links is not None and links.dirty:  # no event tells that a connection is made
             due = min(due, self._interval_s / 5)
         due = max(due, 0.001)
         self._due_ms = now_ms + math.ceil(due * 1000)

@@ -1,8 +1,9 @@
-"""Large writes at a leader: while others ask, it rests between them (``cluster.pacing.resting``).
+"""Large writes at a leader: while there are other requests, it rests between them
+(``cluster.pacing.resting``).
 
-They stand between the fronts' links and whoever judges and takes in what comes there. Here a leader sees the
-writes of all hosts, whose fronts have a window each (``proxy.routing.in_turn``). Transactions over several
-shards are not among them: where they go is only known later.
+This stands between the fronts' links and admission. Fronts have a window each (``proxy.routing.in_turn``);
+a leader sees the writes of all hosts. Transactions over several shards are left out: their shards are only
+known later.
 """
 
 from __future__ import annotations
@@ -13,39 +14,30 @@ from typing import TYPE_CHECKING, Protocol
 
 from cluster.features.auth.principal import SAID
 from cluster.pacing.resting import LARGE_BYTES, Resting
-from cluster.raft import Raft
 from cluster.wire.messages import Method
+from node.any_node import AnyNode
 from node.kinds import QUESTIONS, WRITES
 from node.links.fronts import FrontLink, Request
 
 if TYPE_CHECKING:
     from node.replica.role import Role
 
-_WATCHED_S = 10.0  # after the last large write: so long it matters who else asks
+_WATCHED_S = 10.0  # other requests are noted for so long after the last large write
 # a client's request, for one shard or for several
 _ASKS = WRITES | QUESTIONS | frozenset(map(int, (Method.LONE, Method.WIDE, Method.LEASE_REVOKE)))
 
 
-class LargeNode(Protocol):
-    """What they need of their node."""
-
-    loop: asyncio.AbstractEventLoop
-    raft: Raft
+class LargeNode(AnyNode, Protocol):
     role: Role
     applied_index: int
 
-    def wake(self) -> None:
-        """Have a tick run."""
-
 
 class LargeWrites:
-    """Of one node."""
-
     def __init__(self, node: LargeNode, pass_on: Callable[[FrontLink, list[Request]], None]) -> None:
         self._node = node
         self._pass_on = pass_on
         self._resting: Resting[tuple[FrontLink, Request]] = Resting()
-        self._through: int | None = None  # where the log ends with all that is under way
+        self._through: int | None = None  # the log's end with all that is under way
         self._timer: asyncio.TimerHandle | None = None
         self._watched_until = 0.0
         self.held = 0  # that had to wait
@@ -82,21 +74,20 @@ class LargeWrites:
         return True
 
     def look(self) -> None:
-        """The end of a tick: is what was under way done?"""
         node, resting = self._node, self._resting
         if not (resting.used or len(resting)):
             return
         if not node.raft.is_leader:
             self._through = None
             for link, request in resting.drain():
-                self._pass_on(link, [request])  # who asked is told who leads
+                self._pass_on(link, [request])  # which answers NOT_LEADER
             node.wake()
             return
         if not resting.used:
             return
         now = node.loop.time()
         if self._through is None and (not node.role.queued or resting.is_overdue(now * 1000)):
-            self._through = node.raft.last_index  # where a queue is never empty, they are logged by then
+            self._through = node.raft.last_index  # with a queue that never empties, they are logged by then
         if self._through is not None and node.applied_index >= self._through:
             self._through = None
             resting.ended(now * 1000)
@@ -113,7 +104,7 @@ class LargeWrites:
         self._await_rest(now)
 
     def _await_rest(self, now: float) -> None:
-        """There is nothing under way whose end would let the next one begin: the rest's end does."""
+        """Nothing is under way whose end would start the next one: the rest's end does."""
         resting = self._resting
         if self._timer is None and len(resting) and not resting.used:
             self._timer = self._node.loop.call_later(max(resting.until_ms / 1000 - now, 0.0), self._rested)
@@ -123,7 +114,6 @@ class LargeWrites:
         self._go_on(self._node.loop.time())
 
     def close(self) -> None:
-        """The node is closing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,18 +1,14 @@
-"""A node's orderly end: it leads nothing any more, what it was asked is answered, and its fronts ask
-elsewhere.
+"""A node's orderly end: it leads nothing any more, its requests are answered, and its fronts ask elsewhere.
 
-1. Peers are told (frame ``G``), so that none hands leadership to a node that is about to go.
+1. Peers are told (frame ``G``), so that none hands leadership to a node that is about to end.
 2. Leadership is handed over, and again if it comes back. What only a leader is told (``Owed.LEADING``) is
    waited for before, up to an election timeout.
-3. What was logged here has its fate only later: with the next leader's first entry, on shards other than 0
-   with its first cut. It is waited for, up to three election timeouts in all: links and feed stay open until
-   then (I7, I23).
+3. What was logged here gets its fate later: with the next leader's first entry, on shards other than 0 with
+   its first cut. The node waits up to three election timeouts in all, with links and feed open (I7, I23).
 4. Fronts are told (LEAVING). A front sends nothing more, and says FAREWELL once it has every answer. So no
-   request is in a socket's buffer when that closes, where nobody could tell what became of it. One election
-   timeout at most.
+   request is lost in a socket's buffer, where its outcome would be unknown. One election timeout at most.
 
-The nodes of a host end in the order that ``tools.muster.host.supervisor`` gives: node 0, which feeds the
-others, is the last.
+``tools.muster.host.supervisor`` ends a host's nodes in order: node 0, which feeds the others, last.
 """
 
 from __future__ import annotations
@@ -23,9 +19,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from cluster.raft import Raft, Role
-from cluster.settings import NodeSettings
+from cluster.raft import Role
 from cluster.wire.frames import PeerKind
+from node.any_node import AnyNode
 from node.replica.role import Owed
 from node.replica.role import Role as NodeRole
 
@@ -41,12 +37,7 @@ FRAME = PeerKind.LEAVING.byte
 _LOOK_S = 0.005
 
 
-class LeavingNode(Protocol):
-    """What an orderly end needs of its node."""
-
-    settings: NodeSettings
-    loop: asyncio.AbstractEventLoop
-    raft: Raft
+class LeavingNode(AnyNode, Protocol):
     roster: Roster
     peers: Peers
     fronts: Fronts
@@ -56,18 +47,13 @@ class LeavingNode(Protocol):
     stopping: bool
     left: bool
 
-    def wake(self) -> None:
-        """Have a tick run."""
-
 
 class Leaving:
-    """Of one node; its loop goes on meanwhile."""
-
     def __init__(self, node: LeavingNode) -> None:
         self._node = node
         self._election_s = node.settings.common.election_timeout_ms / 1000
         self._told_at = 0.0  # peers
-        self._target = 0  # whom leadership is handed to
+        self._target = 0  # that leadership is handed to
 
     async def run(self) -> None:
         """Return when the node may close: in order, or at its bound."""
@@ -81,17 +67,15 @@ class Leaving:
             log.warning("stopping with requests whose outcome is not known", shard=node.settings.shard,
                         leads=node.raft.role is Role.LEADER)
         if not await self._part():
-            log.warning(
-                "stopping although a front has not said that it has all its answers",
-                shard=node.settings.shard,
-            )
+            log.warning("stopping although a front has not confirmed all of its answers",
+                        shard=node.settings.shard)
 
     async def removed(self) -> None:
-        """The host was removed: it owes nothing but answers that are on their way, its removal's say."""
+        """The host was removed: it owes only answers that are under way, its removal's among them."""
         await self._part()
 
     async def _part(self) -> bool:
-        """Wait for the fronts, which say that they have all their answers."""
+        """Wait until the fronts have confirmed all their answers."""
         node = self._node
         node.left = True
         node.fronts.leave()
@@ -124,8 +108,7 @@ class Leaving:
         if raft.role is Role.LEADER:
             successors = node.upkeep.succession.successors()
             if self._target not in successors if raft.transferring else bool(successors):
-                # the one it was handed to ends as well, where all hosts are stopped at once: another one, or
-                # nobody
+                # where all hosts are stopped at once, the target ends as well: take another one, if any
                 self._target = successors[0] if successors else node.settings.common.member_id
                 raft.transfer_leadership(self._target)
                 node.wake()

@@ -17,11 +17,5 @@ _KINDS = Kinds()
 
 def make_node(settings: NodeSettings, machine: NodeMachine, kinds: Kinds = _KINDS) -> Node:
     """The node that these settings ask for; not started."""
-    return Node(settings, machine, role_of(settings), kinds)
-
-
-def role_of(settings: NodeSettings) -> Callable[[Node, Kinds], Role]:
-    """A store of one shard has one role; else node 0 keeps the order, and the others follow it."""
-    if settings.common.shard_count == 1:
-        return LoneRole
-    return OrderRole if settings.shard == 0 else ShardRole
+    role: Callable[[Node, Kinds], Role] = OrderRole if settings.shard == 0 else ShardRole
+    return Node(settings, machine, LoneRole if settings.common.shard_count == 1 else role, kinds)

@@ -1,8 +1,5 @@
-"""The timers of what waits a moment at a node: policies of ``cluster.pacing`` say until when, these tell the
-loop.
-
-Each offers what its policy does, on the loop's clock, and calls back when it is time.
-"""
+"""The timers of ``cluster.pacing``'s policies at a node: each waits until its policy's time, and calls
+back."""
 
 from __future__ import annotations
 
@@ -15,27 +12,39 @@ from cluster.pacing.pace import Pace
 from cluster.pacing.returning import Returning
 
 
-class GatheringTimer:
+class _Pause:
+    """A timer for the end of a policy's pause. ``wake()``: have a tick run."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
+        self._loop = loop
+        self._wake = wake
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is left for later."""
+        return self._timer is not None
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class GatheringTimer(_Pause):
     """What is committed and not yet applied, in one replica. ``apply(last)`` applies everything up to there;
-    ``unseen()``: nobody looks at this replica; ``wake()``: after an apply that no tick asked for."""
+    ``unseen()``: no request waits for it; ``wake()``: after an apply that no tick asked for."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, apply: Callable[[int], None], unseen: Callable[[], bool],
         wake: Callable[[], None],
     ) -> None:
-        self._loop = loop
+        super().__init__(loop, wake)
         self._policy = Gathering()
         self._apply = apply
         self._unseen = unseen
-        self._wake = wake
-        self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
         self._goes_on = False  # a turn for what is committed behind a long run is to come
-
-    @property
-    def waits(self) -> bool:
-        """Whether something is committed and left for later."""
-        return self._timer is not None
 
     def take(self, last: int) -> None:
         """Everything up to ``last`` is committed: apply it now, or later."""
@@ -47,7 +56,6 @@ class GatheringTimer:
             self._timer = self._loop.call_later((policy.until_ms - now_ms) / 1000, self.catch_up)
 
     def catch_up(self) -> None:
-        """Somebody asks, or it is time."""
         if self._timer is not None:
             self._now()
             self._wake()
@@ -68,44 +76,32 @@ class GatheringTimer:
         self.go_on()
 
     def go_on(self) -> None:
-        """A long run is applied: what is committed behind it is next."""
         if not self._stopped:
             self._apply(self._policy.committed)
             self._wake()
 
     def stop(self) -> None:
-        """Nothing more is applied."""
         self.close()
         self._stopped = True
 
     def close(self) -> None:
-        """What waits is left as it is."""
         self._policy.leave()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel()
 
 
-class LateFeedTimer:
-    """Records of the order that a shard's follower has and has not applied. ``unseen()``: nobody looks at
-    this replica; ``wake()``: a tick applies what is due."""
+class LateFeedTimer(_Pause):
+    """Records of the order that a shard's follower has and has not applied. ``unseen()``: no request waits
+    for them; ``wake()``: a tick applies what is due."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, unseen: Callable[[], bool], wake: Callable[[], None]
     ) -> None:
-        self._loop = loop
+        super().__init__(loop, wake)
         self._policy = LateFeed()
         self._unseen = unseen
-        self._wake = wake
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def waits(self) -> bool:
-        """Whether something is left for later."""
-        return self._timer is not None
 
     def may_wait(self, records: int) -> bool:
-        """Whether so many records that are here may be applied later: a tick is woken for them then."""
+        """Whether so many records that are here may be applied later; a tick is then woken for them."""
         policy, now_ms = self._policy, self._loop.time() * 1000
         if not policy.may_wait(records, unseen=self._unseen(), now_ms=now_ms):
             return False
@@ -115,7 +111,6 @@ class LateFeedTimer:
         return True
 
     def applied(self) -> None:
-        """Those that were here are."""
         self._cancel()
         self._policy.applied(self._loop.time() * 1000)
 
@@ -124,39 +119,29 @@ class LateFeedTimer:
         self._wake()
 
     def hasten(self) -> None:
-        """Nothing may wait any longer."""
         self._cancel()
         self._policy.hasten()
 
     def close(self) -> None:
-        """What waits is left as it is."""
         self._cancel()
         self._policy.leave()
 
-    def _cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
-
-class ReturningTimer:
+class ReturningTimer(_Pause):
     """Clients of one shard's leader that are about to ask again. ``wake()``: the wait is over."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pace: Pace, wake: Callable[[], None]) -> None:
+        super().__init__(loop, wake)
         self.policy = Returning(pace)
-        self._loop = loop
-        self._wake = wake
-        self._timer: asyncio.TimerHandle | None = None
 
     def answered(self, count: int, queued: int) -> None:
-        """So many requests are answered now, while others are queued already."""
+        """``count`` requests are answered now, while ``queued`` are queued already."""
         policy, now_ms = self.policy, self._loop.time() * 1000
         policy.answered(count, queued, now_ms)
         if policy.until_ms is not None and self._timer is None:
             self._timer = self._loop.call_later((policy.until_ms - now_ms) / 1000, self._in_vain)
 
     def taken(self) -> None:
-        """An entry is made of what is queued."""
         self._cancel()
         self.policy.taken(self._loop.time() * 1000)
 
@@ -166,11 +151,5 @@ class ReturningTimer:
         self._wake()
 
     def close(self) -> None:
-        """This leader's term is over."""
         self._cancel()
         self.policy.end()
-
-    def _cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

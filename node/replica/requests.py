@@ -10,6 +10,8 @@ from node.links.fronts import FrontLink
 
 if TYPE_CHECKING:
     from node.members.roster import Roster
+    from node.replica.role import Handler
+    from node.serving.admission import Admission
     from node.serving.backups import Backups
     from node.serving.confirm import Confirmations
     from node.serving.reads import Reads
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 
 
 class RequestsNode(Protocol):
-    """The parts of a node that are asked."""
-
     confirmations: Confirmations
     watches: WatchSource
     reads: Reads
@@ -31,15 +31,13 @@ class RequestsNode(Protocol):
     upkeep: Upkeep
     roster: Roster
 
-    def hurry(self, link: FrontLink, revision: int) -> None:
-        """A read waits until this revision is applied here."""
+    admission: Admission
+    handlers: dict[int, Handler]
 
-    def node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
-        """Take a request of another shard's node, or one with a principal; False if it is neither."""
+    def hurry(self, link: FrontLink, revision: int) -> None: ...
 
 
 def take_in(node: RequestsNode, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
-    """Take in one request of a front, or of another shard's node. EtcdError refuses it."""
     if method in QUESTIONS:
         node.confirmations.ask(link, rid, method, body)
     elif method == Method.SUBSCRIBE:
@@ -65,7 +63,9 @@ def take_in(node: RequestsNode, link: FrontLink, rid: int, method: int, timeout_
         node.roster.changes.submit(link, rid, body)
     elif method == Method.RECONFIGURE:
         node.roster.changes.asked(link, rid, body)
-    elif method >= Method.WIDE and node.node_request(link, rid, method, timeout_ms, body):
-        pass
-    else:
+    elif method < Method.WIDE:
+        node.serve.request(link, rid, method, timeout_ms, body)
+    elif (handler := node.handlers.get(method)) is not None:
+        handler(link, rid, timeout_ms, body)
+    elif not node.admission.take(link, rid, method, timeout_ms, body):
         node.serve.request(link, rid, method, timeout_ms, body)

@@ -1,36 +1,36 @@
-"""The node: one event loop that drives Raft, the disk, the store, and everybody who talks to it.
+"""The node: one event loop that drives Raft, the disk, the store and all links.
 
-Work is done per *tick*, not per request. Sockets put what arrives into queues; the tick then
+Work is done per *tick*, not per request. Sockets put what arrives into queues. The tick then
 
-1. evaluates the queued writes and proposes them as one entry, starts a confirmation round for the questions,
-2. takes what Raft wants done: entries to the log (unsynced), messages that may leave before the sync, the
-   sync,
-3. applies what is committed, answers who waited for it, emits watch events,
+1. evaluates the queued writes, proposes them as one entry, and starts a confirmation round for the questions,
+2. does what Raft wants: writes entries to the log, sends messages that may leave before the sync, syncs,
+3. applies what is committed, answers the requests that waited for it, emits watch events,
 4. sends one frame per front and per peer.
 
-Order matters for safety: messages of ``messages_after_sync`` (votes, acks) leave only after the sync that
-covers them (I2), and an answer leaves only after the apply (I7).
+Votes and acks (``messages_after_sync``) leave only after the sync that covers them (I2), and an answer leaves
+only after the apply (I7).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
+from itertools import chain
 
 import structlog
 
 from cluster import errors
 from cluster.effects import records
-from cluster.endpoints import ipc_endpoint, peer_endpoint
+from cluster.endpoints import ipc_endpoint
 from cluster.errors import EtcdError
+from cluster.evaluate.replica import Leader
 from cluster.faults import MISTAKES, faults
 from cluster.features.lessor import Lessor
 from cluster.machine import FrameSocket
-from cluster.members.origin import Origin
 from cluster.pacing.pace import Pace
-from cluster.pacing.patience import COMMIT_RIDES_MS, HURRY_S, Patience
-from cluster.raft import Config, Configuration, IntegrityError, Raft, Ready
+from cluster.pacing.patience import HURRY_S, Patience
+from cluster.raft import Configuration, IntegrityError, Ready
 from cluster.raft import Role as RaftRole
 from cluster.repeats import Repeats
 from cluster.settings import NodeSettings, Peer
@@ -47,19 +47,20 @@ from node.machine import NodeMachine
 from node.members.changes import Changes
 from node.members.roster import Roster
 from node.replica.applying import Applies
-from node.replica.clock import Clock, signs_of_life_ms
+from node.replica.clock import Clock
+from node.replica.consequences import Consequences
 from node.replica.large import LargeWrites
 from node.replica.leaving import FRAME as LEAVING_FRAME
 from node.replica.leaving import Leaving
-from node.replica.lone import LoneRole
+from node.replica.opening import open_disks, start_raft
 from node.replica.pauses import GatheringTimer
 from node.replica.requests import take_in
 from node.replica.role import Handler, Kinds, Role
 from node.replica.spin import Spin
-from node.replica.writes import Writes
+from node.replica.writes import Beside, Writes
 from node.serving.admission import Admission
 from node.serving.backups import Backups
-from node.serving.confirm import Confirmations
+from node.serving.confirm import Confirmations, Times
 from node.serving.guard import Guard
 from node.serving.leases.checkpoints import LeaseCheckpoints
 from node.serving.leases.ids import LeaseIds
@@ -76,60 +77,57 @@ from node.serving.watches import WatchSource
 from node.slicing.slicer import Slicer
 from node.storage import Applied
 from node.upkeep.counters import figures
-from node.upkeep.defragments import Defragments
 from node.upkeep.expiry import Expiry
 from node.upkeep.facts import Facts
 from node.upkeep.snapshots import Snapshots
-from node.upkeep.space.disks import log_buffer_bytes
+from node.upkeep.space.defragments import Defragments
 from node.upkeep.upkeep import Upkeep
 
 log = structlog.get_logger("node")
 
-_QUIET_REQUESTS = 8  # up to so many requests in a tick the loop syncs by itself (the machine's syncs)
-_LONE_BYTES = 1024  # a peer's frame below this is of few requests: its tick waits for no others
-_KINDS = Kinds()
+_QUIET_REQUESTS = 8  # with at most so many requests in a tick the loop may sync by itself
+_LONE_BYTES = 1024  # a smaller frame of a peer is of few requests: its tick waits for no others
 
 
 class Node:
     """One replica of one shard. In what replicas differ, its ``role`` says (``node.replica.role``)."""
 
     def __init__(self, settings: NodeSettings, machine: NodeMachine,
-                 role: Callable[[Node, Kinds], Role] = LoneRole, kinds: Kinds = _KINDS) -> None:
-        # parts have their types declared: a part that is made before another is checked against it, too
+                 role: Callable[[Node, Kinds], Role], kinds: Kinds) -> None:
+        # The parts' types are declared, so that a part which is made before another is checked against it.
         self.settings = settings
         common = settings.common
         self.machine = machine
-        self.loop = loop = machine.loop
+        self.loop = machine.loop
         self.status = machine.status
         self.now_ms = machine.now_ms
         own = {common.member_id} if settings.joined else set()
         self.voters = Configuration(frozenset(p.member_id for p in common.peers) - own)
-        self.log = machine.open_log(
-            f"{settings.data_dir}/log", initial=self.voters, no_fsync=settings.unsafe_no_fsync,
-            write_buffer_bytes=log_buffer_bytes(settings))
-        self.store = machine.open_state(
-            f"{settings.data_dir}/state", block_cache_bytes=settings.block_cache_bytes,
-            write_buffer_bytes=settings.write_buffer_bytes, range_cache_bytes=settings.range_cache_bytes)
-        self.log.verify(self.store.position.shard_index)
-        self.raft = Raft(
-            Config(
-                id=common.member_id,
-                heartbeat_ms=signs_of_life_ms(common) if settings.shard else common.heartbeat_interval_ms,
-                election_timeout_ms=common.election_timeout_ms,
-                soon_at_start=settings.initial_election_tick_advance,
-                tells_commit=settings.shard == 0,  # C6: in other shards a cut tells
-                commit_rides_ms=COMMIT_RIDES_MS,
-            ),
-            self.log,
-            machine.random.random,
-            self.now_ms(),
-        )
-        self.raft.applied(self.store.position.shard_index)
+        self.log, self.store = open_disks(settings, machine, self.voters)
+        self.raft = start_raft(settings, machine, self.log, self.store.position.shard_index)
         self.lessor: Lessor = kinds.lessor(
             common.election_timeout_ms, checkpoint_interval_ms=settings.lease_checkpoint_interval_ms)
         self.lessor.load(self.store.leases())
         self._notes = settings.shard == 0  # I25: in other shards the order's records tell
         self.syncer = machine.syncs(self.log.sync, self._synced)
+        self._scheduled = self._running = False
+        self._requests_in_tick = 0
+        self._gathers = False  # the frame that is taken in holds nothing but writes
+        self._answered_early = False
+        self.wanted_revision = 0  # a read waits for it
+        self.hurried_until = 0.0  # a read waits for what is applied here, or did just now
+        self.stopping: bool = False
+        self.left = False  # nothing is owed any more, and fronts were told
+        self.fatal: asyncio.Future[str] = self.loop.create_future()
+        self.take_position()
+        self._make_serving(kinds)
+        self._make_links()
+        self._make_role(role, kinds)
+        self.peers: Peers
+        self.local_fronts: FrameSocket
+
+    def _make_serving(self, kinds: Kinds) -> None:
+        settings, common, machine, loop = self.settings, self.settings.common, self.machine, self.loop
         self.admission: Admission = Admission(self)
         self.large: LargeWrites = LargeWrites(self, self.admission.requests)
         self.fronts: Fronts = Fronts(
@@ -149,16 +147,20 @@ class Node:
         self.past: Past = Past(
             self.store, self.raft, self.reads, self.streams, self.mark_dirty, max_txn_ops=common.max_txn_ops)
         self.looking: Looking = Looking(self.store, self.reads, self.wake)
+        new_lease_id = LeaseIds(machine, common.member_id)
         self.writes: Writes = Writes(
-            self.raft, self.store, self.dirty.add, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
-            new_lease_id=LeaseIds(machine, common.member_id), refusal=self.upkeep.quota.refusal,
-            pace=self.pace, control_applied=self._control_applied, answer_late=self.past.answer,
-            look=self.looking.start, auth=self.guard.copy, v2=lambda: self.serve.v2.tree.copy())
+            self.raft, self.store, self.dirty.add,
+            lambda: Leader(
+                self.store, self.raft.term, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
+                new_lease_id=new_lease_id, late_answers=True, auth=self.guard.copy(),
+                v2=lambda: self.serve.v2.tree.copy()),
+            refusal=self.upkeep.quota.refusal, control_applied=self._control_applied, pace=self.pace,
+            beside=Beside(self.past.answer, self.looking.start))
         self.expiry: Expiry = Expiry(self)
         self.writes.fits = self.upkeep.quota.fits
         self.confirmations: Confirmations = kinds.confirmations(
             self.raft, self.store, self.lessor, self.mark_dirty, applied_index=lambda: self.applied_index,
-            now=loop.time, now_ms=self.now_ms, limit_s=common.limit_s, beside=self.reads.start,
+            times=Times(loop.time, self.now_ms, common.limit_s), beside=self.reads.start,
             judged=self.guard.question)
         self.lease_checkpoints: LeaseCheckpoints = LeaseCheckpoints(self)
         self._for_peers = Spin(machine, lambda: self.confirmations.open or self.writes.uncommitted > 0)
@@ -176,28 +178,34 @@ class Node:
         )
         self.backups: Backups = Backups(self)
         self.snapshots: Snapshots = Snapshots(self, self.upkeep.catching_up)
+
+    def _make_links(self) -> None:
+        settings = self.settings
         self.incarnations: Incarnations = Incarnations(
-            common.member_id, settings.incarnation, self.voters.voters, self.log, self.store.incarnations(),
-            self.logged_incarnations)
+            settings.common.member_id, settings.incarnation, self.voters.voters, self.log,
+            self.store.incarnations(),
+            lambda: chain.from_iterable(map(records.incarnations_in, self.role.unapplied())))
         self.promises: Promises = Promises(self, self.log, not settings.unsafe_no_fsync)
         self.roster: Roster = Roster(self, Changes(self))
-        self._take_position()
         self.mail: Mail = Mail(self)
         self._broken = Repeats()  # frames of peers
-        self._scheduled = self._running = False
-        self._requests_in_tick = self.wanted_revision = 0  # somebody waits for the latter
-        self._answered_early = self._gathers = False  # the latter: its frame holds nothing but writes
         self.standing: Standing = Standing(self)
+        self.consequences: Consequences = Consequences(self)
+        self.after_apply: Callable[[list[tuple[int, int, bytes]], Applied], None] = self.consequences.applied
+        self.state_replaced: Callable[[], None] = self.consequences.replaced
+        self.frames: dict[int, Callable[[int, bytes], None]] = {
+            SNAPSHOT: self.snapshots.frame, int(PeerKind.PROMISES): self.promises.came,
+            LEAVING_FRAME[0]: lambda member_id, data: self.upkeep.succession.left(member_id)}
+
+    def _make_role(self, role: Callable[[Node, Kinds], Role], kinds: Kinds) -> None:
+        loop = self.loop
         self.clock: Clock = self._clock()
         self.patience: Patience = Patience(
             self.raft, loop.time, lambda: len(self.reads.waiting) > 0,
             lambda: self.serve.watched or self.role.awaited)
-        # what a role adds: requests of other nodes, frames of peers, what ends with a link
-        self.handlers: dict[int, Handler] = {}
-        self.frames: dict[int, Callable[[int, bytes], None]] = {int(PeerKind.PROMISES): self.promises.came}
+        self.handlers: dict[int, Handler] = {}  # of other nodes' requests, by method
         self.link_ends: list[Callable[[FrontLink], None]] = [self.watches.gone]
         self.acknowledge: Callable[[FrontLink, bytes], None] = self._acknowledge
-        self.hurried_until = 0.0  # somebody waits for what is applied here, or did just now
         self.role: Role = role(self, kinds)
         self.clock.each_second(lambda: self.standing.second(loop.time()))
         self.clock.each_second(lambda: self.promises.second(loop.time()))
@@ -205,13 +213,8 @@ class Node:
         self.gathering: GatheringTimer = GatheringTimer(
             loop, self.role.apply, self._unseen if self.role.gathers else lambda: False, self.wake)
         self.applies: Applies = Applies(
-            loop, self.watches.gather, self.gathering.go_on, settings.warning_apply_ms / 1000,
-            machine.perf_counter)
-        self.stopping: bool = False
-        self.left = False  # nothing is owed any more, and fronts were told
-        self.fatal: asyncio.Future[str] = loop.create_future()
-        self.peers: Peers
-        self.local_fronts: FrameSocket
+            loop, self.watches.gather, self.gathering.go_on, self.settings.warning_apply_ms / 1000,
+            self.machine.perf_counter)
 
     def _control_applied(self, link: FrontLink, record: bytes, physical: bool) -> None:
         if physical:
@@ -220,12 +223,12 @@ class Node:
             self.acknowledge(link, record)
 
     def _acknowledge(self, link: FrontLink, record: bytes) -> None:
-        """A control record (a compaction) is applied here: everybody has it who could evaluate without it."""
+        """A compaction is applied here, at each replica that could evaluate without it."""
         link.put(record)
         self.mark_dirty(link)
 
     def _clock(self) -> Clock:
-        """What is due each heartbeat and each second, and in which order; what its role adds comes after."""
+        """What is due each heartbeat and each second, in this order; the role's work follows."""
         clock = Clock(self)
         for each_heartbeat in (self.upkeep.tick, self.lease_checkpoints.look, self.standing.say_ready):
             clock.each_heartbeat(each_heartbeat)
@@ -235,8 +238,8 @@ class Node:
             clock.each_second(each_second)
         return clock
 
-    def _take_position(self) -> None:
-        """How much of the group's log the state holds, and of the order log: what reads wait for."""
+    def take_position(self) -> None:
+        """Note how far the state is in the group's log and in the order: reads wait for that."""
         position = self.store.position
         self.applied_index: int = position.shard_index
         self.order_index: int = position.order_index if self.settings.shard else position.shard_index
@@ -244,27 +247,14 @@ class Node:
     # -- life
 
     def start(self) -> None:
-        """Bind, connect, and begin to take part."""
-        settings, common = self.settings, self.settings.common
+        settings = self.settings
         self.peers = Peers(
-            self.machine,
-            cluster_id=common.cluster_id,
-            member_id=common.member_id,
-            incarnation=settings.incarnation,
-            shard=settings.shard,
-            roster=self.roster,
-            listen=[peer_endpoint(settings.listen_host, settings.listen_port), *settings.listen_also],
-            silence_s=common.silence_s,
-            incarnations=self.incarnations,
-            on_frame=self._peer_frame,
-            on_front=self._remote_front,
-            on_refused=self._refused,
-            origin=Origin.parse(common.origin, common.shard_count, common.placement_depth),
-            name=common.name,
-            promises=self.promises,
-        )
+            self.machine, settings, roster=self.roster, incarnations=self.incarnations,
+            promises=self.promises, on_frame=self._peer_frame, on_front=self._remote_front,
+            on_refused=self._refused)
         self.local_fronts = self.machine.listen(
-            ipc_endpoint(common.run_dir, settings.shard), self._local_front, keyed=False, hwm=100_000)
+            ipc_endpoint(settings.common.run_dir, settings.shard), self._local_front,
+            keyed=False, hwm=100_000)
         if (agreed := self.store.bootstrap()) is not None:
             self.upkeep.agreed.check_bootstrap(agreed)
         self.upkeep.agreed.incarnations(())
@@ -275,7 +265,6 @@ class Node:
         self.clock.start()
 
     async def stop(self) -> None:
-        """Hand leadership over, answer what is under way, close."""
         await Leaving(self).run()
         self.role.close()  # its links only now: what was logged here gets its fate by the feed
         for end in (self.clock.stop, self.gathering.stop, self.large.close, self.local_fronts.close,
@@ -287,13 +276,11 @@ class Node:
     # -- what arrives
 
     def wake(self) -> None:
-        """Have a tick run at the end of this turn of the loop."""
         if not self._scheduled:
             self._scheduled = True
             self.loop.call_soon(self._run)
 
     def mark_dirty(self, link: FrontLink) -> None:
-        """Something is queued on this link: the tick that comes sends it."""
         self.dirty.add(link)
         self.wake()
 
@@ -302,8 +289,8 @@ class Node:
         self._wake_for_frame()
 
     def front_frame(self, identity: bytes, data: bytes, send: Send, pass_on: PassOn) -> None:
-        """A frame of a front in this very process (``tools.muster.joined``), which holds all that came to the
-        front in this turn of the loop: the tick runs at once, unless one is to come or under way anyway."""
+        """A frame of a front in this process (``tools.muster.joined``), which holds all that came to the
+        front in this turn of the loop: the tick runs at once, unless one is scheduled or running."""
         self.fronts.frame(identity, data, send, b"", pass_on)
         if self._scheduled or self._running:
             self._wake_for_frame()
@@ -311,7 +298,6 @@ class Node:
             self._run()
 
     def front_gone(self, identity: bytes) -> None:
-        """A front in this process has ended its link."""
         self.fronts.drop(identity)
 
     def _remote_front(self, identity: bytes, data: bytes, send: Send) -> bool:
@@ -324,22 +310,21 @@ class Node:
             self.wake()
 
     def _gathered(self) -> bool:
-        """Whether the frame was nothing but writes, for the entry that leaves when the one under way is
-        done."""
+        """Whether the frame held only writes, for the entry that leaves when the one under way is done."""
         gathers, self._gathers = self._gathers, False
         return gathers and not self.dirty and not self.role.has_room
 
     def take_requests(self, link: FrontLink, requests: list[tuple[int, int, int, bytes]]) -> None:
-        """What a frame of a front holds, once it is clear who asks."""
+        """The judged requests of a front's frame."""
         submit = self.role.submit
         self._gathers = True
         self._requests_in_tick += len(requests)
         for rid, method, timeout_ms, body in requests:
             if not (write := method in WRITES):
                 self._gathers = False
-                self.catch_up()  # a fault of an apply is none of the request: it ends the node
+                self.catch_up()  # outside of try: a fault of an apply ends the node
                 if not link.alive:
-                    return  # an answer that left early found it full
+                    return  # an answer that left early found its queue full
             try:
                 if write:
                     submit(link, rid, method, timeout_ms, body)
@@ -347,27 +332,17 @@ class Node:
                     take_in(self, link, rid, method, timeout_ms, body)
             except EtcdError as error:
                 self.reads.refuse(link, rid, error)
-            except (
-                MISTAKES
-            ) as error:  # the request's alone: the link is everybody's; a failing disk is none of them
+            except MISTAKES as error:  # the link goes on, for all share it; a failing disk is no mistake
                 faults.met(f"taking in a request of method {method}", error)
                 self.reads.refuse(link, rid, EtcdError(errors.INTERNAL_FAULT))
 
     def hurry(self, link: FrontLink, revision: int) -> None:
-        """A read waits until this revision is applied here: its front hears at once, and for a while what
-        comes then."""
+        """A read waits until this revision is applied here: its front hears of it, and for a while of what
+        follows, at once."""
         self.hurried_until = self.loop.time() + HURRY_S
         self.fronts.hurry(link, revision, self.hurried_until)
         self.wanted_revision = max(revision, self.wanted_revision)
         self.patience.hurried()
-
-    def node_request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
-        """A request of another shard's node, or one with a principal; False if it is neither."""
-        handler = self.handlers.get(method)
-        if handler is None:
-            return self.admission.take(link, rid, method, timeout_ms, body)
-        handler(link, rid, timeout_ms, body)
-        return True
 
     def _greet(self, link: FrontLink) -> None:
         link.answer(0, Status.STATE, self.standing.state())
@@ -386,24 +361,16 @@ class Node:
         try:
             if kind == RAFT:
                 due = self.mail.came(member_id, data)
-            elif kind == SNAPSHOT:
-                self.snapshots.frame(member_id, data)
             elif kind in TOLD:
                 self.upkeep.peer_said(member_id, kind, data)
-            elif kind == LEAVING_FRAME[0]:
-                self.upkeep.succession.left(member_id)
             elif kind in self.frames:
                 self.frames[kind](member_id, data)
-        except (
-            ValueError,
-            IntegrityError,
-            EtcdError,
-        ) as e:  # checksum or framing: dropped, Raft sends it again
+        except (ValueError, IntegrityError, EtcdError) as e:  # dropped: Raft sends it again
             self.peers.received_failures[member_id] += 1
             if self._broken.news((member_id, kind), self.loop.time()):
                 log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
         if due and len(data) <= _LONE_BYTES and self.role.alone and not (self._scheduled or self._running):
-            self._run()  # at once: nothing else is about that it could be shared with
+            self._run()  # at once: no other work could share this tick
         elif due:
             self.wake()
 
@@ -424,7 +391,7 @@ class Node:
         self._scheduled = False
         self._running = True
         writes = self.writes
-        if writes.leader is None:  # a leader hears of commits from nobody
+        if writes.leader is None:  # a leader knows its commits itself
             self.patience.look()
         for _ in range(4):
             self.role.evaluate()
@@ -432,7 +399,7 @@ class Node:
             while (ready := self.raft.ready()) is not None:
                 busy = True
                 self.handle(ready)
-                self._answer_alone()
+                self.answer_alone()
             if not busy or self.role.settled:
                 break
         lone = self._requests_in_tick <= 1
@@ -452,23 +419,16 @@ class Node:
         if writes.ready or self.dirty:
             self.wake()
 
-    def _answer_alone(self) -> None:
-        """Nobody else is about to be answered: this answer leaves before everything else that is to be
-        done."""
+    def answer_alone(self) -> None:
+        """If no other answer is about to be ready, this one leaves before the rest of the tick."""
         if self.dirty and self.role.alone:
             self._answered_early = True
             self.fronts.flush()
 
-    def logged_incarnations(self) -> Iterator[tuple[int, int]]:
-        """Records of incarnations in what is known of the order and not applied here
-        (``node.links.incarnations``)."""
-        for record in self.role.unapplied():
-            yield from records.incarnations_in(record)
-
     def raise_alarm(self, body: bytes) -> None:
-        """Have the sequencer log an alarm of this host; asked again until it is applied here."""
+        """Have the sequencer log an alarm of this host. The caller asks again until it is applied here."""
         if self.settings.shard:
-            self.role.ask_leader(0, Method.SET_ALARM, body)
+            self.role.ask_leader(0, Method.SET_ALARM, lambda version: body)
         elif self.writes.leader is not None:
             self.upkeep.alarms.asked(body)
         elif self.raft.leader_id and self.raft.leader_id != self.settings.common.member_id:
@@ -476,7 +436,7 @@ class Node:
 
     def handle(self, ready: Ready) -> None:
         if ready.leader_changed:
-            self._leader_changed()
+            self.consequences.leader_changed()
         self.mail.queue(ready.messages)
         if ready.must_sync:
             self.mail.send()  # appends travel while this disk writes and syncs
@@ -490,10 +450,10 @@ class Node:
                 self.mail.send()  # a follower's ack waits for nothing else
         elif self.syncer.busy or self.mail.holds_before(ready.sequence):
             self.syncer.request(ready.sequence, quiet=False)
-        elif ready.messages_after_sync or ready.hard_state is not None:  # else there is nothing to tell
+        elif ready.messages_after_sync or ready.hard_state is not None:
             self._persisted(ready.sequence)
         if ready.entries and self.role.gathers:
-            self.writes.prepare()  # they are on their way: what their apply will need can be made meanwhile
+            self.writes.prepare()  # while they travel
         first, last = ready.committed
         if last > first:
             if self._notes:
@@ -514,103 +474,18 @@ class Node:
         self.mail.send()  # a follower's ack waits for nothing else
 
     def _persisted(self, sequence: int) -> bool:
-        """Whether that gives the next tick anything to do."""
         self.mail.synced(sequence)
         return self.raft.persisted(sequence)
 
     def _unseen(self) -> bool:
-        """Whether nobody waits here for what is committed, so that it may be applied a little later
+        """Whether no request here waits for what is committed, so that it may be applied later
         (``cluster.pacing.gathering``)."""
         return (self.raft.role is RaftRole.FOLLOWER and not self.serve.watched and not self.writes.uncommitted
                 and not len(self.reads.waiting) and self.store.revision >= self.wanted_revision
                 and self.standing.ready)
 
     def applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
-        """A run of this shard's own log is applied."""
+        """A run of this shard's own log is applied, which is the order."""
         self.applied_index = self.order_index = run[-1][0]
         self.raft.applied(self.applied_index)
         self.after_apply(run, applied)
-
-    def after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
-        """What follows from what was applied; ``run``: of this shard's own log, where that is the order."""
-        if applied.rows:
-            self.serve.applied(applied.rows)
-        if applied.events or self.watches.holding:
-            self.watches.emit(applied.events)
-        self.fronts.watermark(self.store.revision, self.loop.time())
-        if applied.leases:
-            self.expiry.changed(applied)
-        for index, term, _ in run:
-            self.writes.applied(index, term)
-        self._answer_alone()
-        if (run and self.writes.leader is None and self.raft.role is RaftRole.LEADER
-                and run[-1][1] == self.raft.term):
-            self.lead()
-        if applied.leases:
-            self.confirmations.decided(applied.decided)
-        if applied.compacted is not None:
-            self.upkeep.compaction.due()
-        if applied.bootstrap is not None:
-            self.upkeep.agreed.check_bootstrap(applied.bootstrap)
-        for start, counted, found in applied.miscounted:
-            log.error("a leader counted otherwise what it deleted: its answer was wrong",
-                      first_key=repr(start), counted=counted, found=found)
-        if applied.alarms:
-            self.upkeep.alarms_changed()
-        if applied.hosts:
-            self.roster.applied(applied.hosts)
-        if applied.incarnations:
-            self.upkeep.agreed.incarnations(applied.incarnations)
-        if len(self.reads.waiting):
-            self.reads.waiting.release(self.order_index, self.loop.time())
-        self.confirmations.applied(self.applied_index)
-        self.upkeep.logged_bytes(sum([len(data) for _, _, data in run]))
-        if self.store.counts.grown:
-            self.upkeep.counting.cut()
-        self.upkeep.flushes.applied()
-        self.standing.say_ready()
-
-    def state_replaced(self) -> None:
-        """A snapshot was installed: whatever hung on the old state starts anew (H8)."""
-        self.applies.abandon()
-        self._take_position()
-        self.lessor.load(self.store.leases())
-        self.serve.replaced()
-        self.watches.lost()
-        self.writes.skipped_to(self.applied_index)
-        self.upkeep.truncation.installed(self.applied_index)
-        self.upkeep.alarms_changed()
-        self.roster.replaced()
-        self.role.replaced()
-        if self.standing.ready:
-            self.upkeep.begin()
-        self.upkeep.agreed.incarnations(self.store.incarnations().items())
-        self.reads.waiting.release(self.order_index, self.loop.time())
-
-    def lead(self) -> None:
-        applied, term = self.store.position.term, self.raft.term
-        assert applied == term, f"I8: the leader of term {term} has applied no record of it, but of {applied}"
-        leader = self.writes.lead()
-        self.lessor.promote(self.now_ms())
-        if self.settings.shard == 0 and self.store.bootstrap() is None:
-            common = self.settings.common
-            leader.append(records.bootstrap(1, common.shard_count, common.placement_depth))
-        self.upkeep.agreed.log_incarnations()
-        self.roster.changes.leading()
-        self.standing.say_state()
-        self.upkeep.publishing.publish()
-        # etcd's words, by which people and scripts find it
-        log.info(f"{self.raft.id:x} became leader at term {term}", shard=self.settings.shard, term=term,
-                 revision=self.store.revision)
-
-    def _leader_changed(self) -> None:
-        leading = self.writes.leader
-        if self.raft.role is not RaftRole.LEADER or (leading is not None and leading.term != self.raft.term):
-            self.writes.resign()
-            self.confirmations.resign()
-            self.roster.changes.resign()
-            self.store.forget_versions()
-            if leading is not None:
-                self.lessor.demote()
-        self.role.leader_changed()
-        self.standing.leader_changed()

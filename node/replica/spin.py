@@ -1,17 +1,14 @@
-"""A leader that waits for its followers looks out for their answers for a moment instead of going to sleep.
+"""A leader that waits for its followers' answers spins for a moment instead of going to sleep.
 
-Answers to the question whether it still leads come within some 60 us where hosts are near, a lone put's acks
-within a sync; and a process that slept is woken 40 us later, with caches that have forgotten it: together
-most of what a lone client's linearizable read takes. So the loop looks at what it would sleep on (epoll's own
-descriptor is readable when anything is there), for ``LIMIT_S`` at most. Where answers come later it soon
-stops trying: each look in vain doubles the number of waits until the next one. It costs CPU only where the
-loop has nothing else to do. A lone client that has just got its answer is waited for likewise: many ask again
-at once.
+Confirmations come within some 60 us where hosts are near, a lone put's acks within a sync. A process that
+slept is woken 40 us later, with cold caches: together most of a lone client's linearizable read. So the loop
+polls what it would sleep on (epoll's own descriptor is readable when anything is there), for ``LIMIT_S`` at
+most. Each look in vain doubles the number of waits until the next one. It costs CPU only where the loop has
+nothing else to do. After the answer to a lone client the loop waits for its next request likewise.
 
 Figures, three hosts on two CPUs, one client: a linearizable read 221 to 158 us, and 274 to 234 us of all
-servers' CPU, since sleeping and waking cost more than looking; a put with syncs of 150 to 300 us 0.87 to 1.0
-of the time, 0.9 to 1.1 of the CPU; with the wait for the client 0.94 of that (0.96 of a read's), 0.93 of the
-CPU.
+servers' CPU; a put with syncs of 150 to 300 us 0.87 to 1.0 of the time, 0.9 to 1.1 of the CPU; with the
+wait for the client 0.94 of that (0.96 of a read's), 0.93 of the CPU.
 """
 
 from __future__ import annotations
@@ -25,8 +22,7 @@ _MOST_SKIPPED = 256
 
 
 class Spin:
-    """Of one loop. ``wanted()``: an answer is still awaited. On a loop that has no descriptor to look at
-    nothing happens."""
+    """Of one loop. ``wanted()``: an answer is still awaited. Does nothing on a loop without a descriptor."""
 
     def __init__(self, machine: Machine, wanted: Callable[[], bool]) -> None:
         self._loop = machine.loop
@@ -34,11 +30,10 @@ class Spin:
         self._wanted = wanted
         self._poll = machine.poller()
         self._scheduled = False
-        self._skip = 0  # so many times more it is not tried
-        self._skipped = 0  # how many were skipped after the last look in vain
+        self._skip = 0  # waits to skip
+        self._skipped = 0  # waits that were skipped after the last look in vain
 
     def soon(self) -> None:
-        """Look out at the end of this turn of the loop."""
         if self._poll is None or self._scheduled:
             return
         if self._skip:

@@ -3,8 +3,8 @@
 * Not the leader: NOT_LEADER at once, which tells the front that nothing was logged (I23).
 * Leader elected, own term not applied yet: writes queue (bounded) until it is (I8).
 * Leader: all writes of a tick are evaluated and become one entry; their answers wait for its apply (I7).
-* Term lost: answers of logged entries are held until the entry at their index is applied: same term, it is
-  done; another term, it was lost for certain and the front may resend (review (b), Lost term).
+* Term lost: answers of logged entries wait until the entry at their index is applied. With the same term it
+  is done; with another term it is certainly lost, and the front may resend (review (b), Lost term).
 
 Hot path: one put costs a queue append, its evaluation, one struct pack and a list append here.
 """
@@ -13,29 +13,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import structlog
 
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.feature_table import EVERYWHERE
-from cluster.evaluate.replica import Ahead, AppliedState, Batch, Leader, NotYet
+from cluster.evaluate.overlay import AppliedState, NotYet
+from cluster.evaluate.replica import Ahead, Batch, Leader
+from cluster.evaluate.txns.compares import Unlooked
 from cluster.evaluate.txns.range_compares import RangeCompares
-from cluster.evaluate.txns.transactions import DueAnswer, Unlooked
+from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.features.auth.judge import Leases, judge
 from cluster.features.auth.principal import NOBODY, SAID, split
-from cluster.features.auth.state import AuthState
-from cluster.features.lessor import Lessor
 from cluster.features.rows import RowsOf
-from cluster.features.v2.tree import Tree
 from cluster.order.leading.pending import Elsewhere
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pipeline.aside import Aside
 from cluster.pipeline.intake import Intake
 from cluster.pipeline.under_way import UnderWay
+from cluster.raft import Raft
 from cluster.wire.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
-from node.links.fronts import FrontLink, Leadership, say_not_leader
+from node.links.fronts import FrontLink, say_not_leader
 from node.storage import Prepared, PreparedPuts, PreparedRows
 
 log = structlog.get_logger("writes")
@@ -45,24 +45,21 @@ _HEAD_BYTES = HEAD.size
 _MAX_UNCOMMITTED = 8  # entries on their way; while so many are, requests gather for a larger one
 
 
-class Consensus(Leadership, Protocol):
-    """What is asked of Raft here."""
-
-    @property
-    def transferring(self) -> bool: ...
-    @property
-    def takes_proposals(self) -> bool: ...
-    def propose(self, data: bytes) -> int: ...
-
-
-AnswerLate = Callable[[FrontLink, int, DueAnswer, int], None]  # ..., term
-Look = Callable[[FrontLink, int, Ahead, Callable[[], bool], Callable[[Any], None]], None]  # ..., then
 Request = tuple[FrontLink, int, int, bytes]  # its way back, rid, method
 Reply = tuple[FrontLink, int, bytes]  # its way back, rid, the encoded answer record
 
 
+class Beside(NamedTuple):
+    """What is done beside the loop for requests that touch many rows."""
+
+    # link, rid, answer, term: answers what shows many rows
+    answer: Callable[[FrontLink, int, DueAnswer, int], None]
+    # link, rid, what to look at, whether it is still wanted, what takes the result (``node.serving.looking``)
+    look: Callable[[FrontLink, int, Ahead, Callable[[], bool], Callable[[Any], None]], None]
+
+
 class Owed:
-    """What an entry of this leader owes, from the first answer that is to leave with it."""
+    """What an entry of this leader owes, from the first answer that will leave with it."""
 
     __slots__ = ("answers", "batch", "controls", "count", "index", "late", "rows", "size", "term")
 
@@ -79,58 +76,39 @@ class Owed:
 
     @property
     def owed(self) -> list[tuple[FrontLink, int]]:
-        """Who is to hear of it, if only that the entry is lost."""
+        """The requests that are answered with it, if only that it is lost."""
         return [(link, rid) for link, rid, _ in (*self.answers, *self.late)] + [
             (link, rid) for (link, rid, _), _ in self.controls]
 
 
 class Writes:
-    """The write path of one replica."""
-
     def __init__(
-        self,
-        raft: Consensus,
-        store: AppliedState,
-        mark_dirty: Callable[[FrontLink], None],
-        *,
-        max_txn_ops: int,
-        lessor: Lessor,
-        new_lease_id: Callable[[], int],
-        refusal: Callable[[int, bytes], ErrorKind | None],
-        control_applied: Callable[[FrontLink, bytes, bool], None],
-        pace: Pace | None = None,
-        answer_late: AnswerLate | None = None,
-        look: Look | None = None,
-        auth: Callable[[], AuthState] = AuthState,
-        v2: Callable[[], Tree] = Tree,
+        self, raft: Raft, store: AppliedState, mark_dirty: Callable[[FrontLink], None],
+        make_leader: Callable[[], Leader], *, refusal: Callable[[int, bytes], ErrorKind | None],
+        control_applied: Callable[[FrontLink, bytes, bool], None], pace: Pace | None = None,
+        beside: Beside | None = None,
     ) -> None:
-        """``answer_late``: answers what shows many rows, beside the loop; None: all is answered in one go.
-        ``look``, with it: looks at range compares ahead while they are wanted, and says what it saw
-        (``node.serving.looking``)."""
+        """``make_leader()``: the evaluator for Raft's present term. With ``beside`` it may leave answers for
+        later, and ask for a look ahead."""
         self._raft = raft
         self._store = store
         self._mark_dirty = mark_dirty
-        self._max_txn_ops = max_txn_ops
-        self._lessor = lessor
-        self._new_lease_id = new_lease_id
+        self._make_leader = make_leader
         self._refusal = refusal
         self._control_applied = control_applied
         self._intake: Intake[Request] = Intake(pace or Pace())
         self._later: list[tuple[int, FrontLink, int, int, bytes]] = []  # need this revision applied first
         self._open = Owed()
         self._under_way: UnderWay[Owed] = UnderWay(_MAX_UNCOMMITTED)
-        self._answer_late = answer_late
-        self._look = look
-        self._auth = auth  # users and roles as applied
-        self._v2 = v2  # the v2 tree as applied
-        # what is being looked at ahead, as it goes back into the queue
+        self._beside = beside
+        # requests for which a look ahead is under way, as they go back into the queue
         self._aside: Aside[tuple[FrontLink, int], tuple[int, bytes]] = Aside()
-        self._looked: dict[tuple[FrontLink, int], Ahead] = {}  # of what is queued, or waits for a revision
+        self._looked: dict[tuple[FrontLink, int], Ahead] = {}  # of requests that are queued or in _later
         self.leader: Leader | None = None
         self.on_logged: Callable[[int], None] = lambda index: None
         # whether so many bytes are within the quota for certain
         self.fits: Callable[[int], bool] = lambda size: True
-        # where keys of a lease may hang in other shards, too (Elsewhere); None: all are here
+        # where other shards may have keys of a lease (Elsewhere); None: all are here
         self.lease_keys: Leases | None = None
         self.committed = 0
         self.proposed = 0
@@ -139,15 +117,12 @@ class Writes:
     # -- leadership
 
     def lead(self) -> Leader:
-        """An entry of this replica's own term has been applied: serve from now on (I8)."""
-        self.leader = Leader(
-            self._store, self._raft.term, max_txn_ops=self._max_txn_ops, lessor=self._lessor,
-            auth=self._auth(), v2=self._v2, new_lease_id=self._new_lease_id,
-            late_answers=self._answer_late is not None and self._look is not None)
+        """Serve from now on: an entry of this replica's own term has been applied (I8)."""
+        self.leader = self._make_leader()
         return self.leader
 
     def resign(self) -> None:
-        """The term is lost: what was not logged certainly never will be."""
+        """The term is lost: nothing that was not logged will be."""
         self.leader = None
         lost = self._open.owed
         lost += [(link, rid) for link, rid, _, _ in self._intake.drain()]
@@ -167,7 +142,6 @@ class Writes:
     # -- requests
 
     def submit(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
-        """Take in one write of a front."""
         if not self._raft.is_leader:
             self._not_leader(link, rid)
         elif not self._intake.take((link, rid, method, body), len(self._later) + len(self._aside)):
@@ -176,12 +150,11 @@ class Writes:
 
     @property
     def queued(self) -> int:
-        """Writes waiting to be evaluated."""
         return len(self._intake.queue)
 
     @property
     def aside(self) -> int:
-        """Transactions that are looked at before they are evaluated."""
+        """Transactions with a look ahead under way."""
         return len(self._aside)
 
     @property
@@ -191,8 +164,6 @@ class Writes:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more entry may be logged: not too many are on their way, nor too many bytes for Raft to
-        take more."""
         return self._under_way.has_room and self._raft.takes_proposals
 
     @property
@@ -205,29 +176,26 @@ class Writes:
 
     @property
     def alone(self) -> bool:
-        """Whether at most one request is on its way here, and none waits."""
+        """Whether at most one request is under way here, and none waits."""
         entries = self._under_way.entries
         return not self._intake.queue and (
             not entries or (len(entries) == 1 and len(entries[0].answers) <= 1))
 
     @property
     def uncommitted(self) -> int:
-        """Entries of this leader on their way."""
         return len(self._under_way)
 
     def run(self) -> None:
-        """Evaluate what is queued and propose it, as far as the pipeline has room."""
         leader = self.leader
         if leader is None or self._raft.transferring:
-            return  # what is queued waits: for the own term's first apply, or for the hand-over to end
+            return  # until the own term's first apply, or the end of the hand-over
         raft = self._raft
         if not raft.is_leader or raft.term != leader.term:
-            return  # deposed by a message of this very tick: what is queued is refused when Raft says so
+            return  # deposed by a message of this tick: what is queued is refused when Raft tells so
         queue = self._intake.queue
         staged = self._staged(leader)
         while queue or staged:
-            # what others have staged (a cut, a transaction over several shards, a lease's end) has waited its
-            # turn
+            # what was staged (a cut, a transaction over several shards, a lease's end) has waited its turn
             if not (self.has_room if staged else self.due):
                 return
             self._evaluate(leader)
@@ -237,7 +205,6 @@ class Writes:
             staged = self._staged(leader)
 
     def _staged(self, leader: Leader) -> bool:
-        """Whether there is something for the next entry, or somebody to be answered with it."""
         owed = self._open
         return bool(owed.answers or owed.controls or owed.late) or leader.dirty
 
@@ -245,7 +212,7 @@ class Writes:
         intake, owed, put = self._intake, self._open, leader.put
         queue, answers, pack, term = intake.queue, owed.answers, PUT_ANSWER.pack, leader.term
         size, queued_bytes = owed.size, intake.bytes
-        # near the quota each is judged with its own size; where users are enabled, by who asks
+        # near the quota each is judged by its own size; where users are enabled, by its client
         puts = not leader.auth.enabled and self._refusal(_PUT, b"") is None and self.fits(queued_bytes)
         while queue and size < MAX_ENTRY_BYTES:
             link, rid, method, body = queue.popleft()
@@ -262,11 +229,11 @@ class Writes:
                 size += len(body) + len(tail)  # as much as is logged, roughly
             else:
                 size += self._execute(leader, link, rid, method, body)
-                puts = puts and not leader.auth.enabled  # that may have been what it did
+                puts = puts and not leader.auth.enabled  # it may have enabled users
         owed.size, intake.bytes = size, queued_bytes
 
     def _execute(self, leader: Leader, link: FrontLink, rid: int, method: int, body: bytes) -> int:
-        """Any write but a plain put; the bytes to be logged."""
+        """Any write but a plain put. Returns the bytes to be logged."""
         looked = self._looked.pop((link, rid), None) if self._looked else None
         said, asked = method, body  # as it goes back into the queue
         try:
@@ -274,7 +241,7 @@ class Writes:
                 principal, body = split(body)
                 method &= ~SAID
                 judge(leader.auth, principal, method, body, self.lease_keys or leader.view)
-            elif leader.auth.enabled and link.watches:  # since it came, it may be
+            elif leader.auth.enabled and link.watches:  # auth may have been enabled since it came
                 judge(leader.auth, NOBODY, method, body, self.lease_keys or leader.view)
             if (refusal := self._refusal(method, body)) is not None:
                 raise EtcdError(refusal)
@@ -290,39 +257,42 @@ class Writes:
             self._mark_dirty(link)
             return 0
         except NotYet as e:
-            self._later.append((e.revision, link, rid, said, asked))
-            if looked is not None:
-                self._looked[link, rid] = looked
-            assert len(self._intake) + len(self._later) <= self._intake.most, "I23: what waits is bounded"
-            return 0
+            return self._wait((e.revision, link, rid, said, asked), looked)
         except Unlooked:
-            assert self._look is not None
             self._aside.put((link, rid), (said, asked))  # judged anew in its turn
-            ahead = looked if looked is not None and looked.fit else RangeCompares.of(body)
-            self._look(link, rid, ahead, partial(self.looks, link, rid), partial(self.resume, link, rid))
-            return 0
+            return self._look_ahead(link, rid, body, looked)
         if outcome.late is not None:
             due = DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)
             self._open.late.append((link, rid, due))
             return len(outcome.items)
         tail = outcome.tail
         reply = (
-            link,
-            rid,
-            ANSWER.pack(rid, 0, _HEAD_BYTES + len(tail)) + HEAD.pack(outcome.revision, leader.term) + tail,
-        )
+            link, rid,
+            ANSWER.pack(rid, 0, _HEAD_BYTES + len(tail)) + HEAD.pack(outcome.revision, leader.term) + tail)
         if method in EVERYWHERE:
             self._open.controls.append((reply, method == Method.COMPACT and _is_physical(body)))
         else:
             self._open.answers.append(reply)
         return len(outcome.items)
 
+    def _wait(self, later: tuple[int, FrontLink, int, int, bytes], looked: Ahead | None) -> int:
+        self._later.append(later)
+        if looked is not None:
+            self._looked[later[1], later[2]] = looked
+        assert len(self._intake) + len(self._later) <= self._intake.most, "I23: what waits is bounded"
+        return 0
+
+    def _look_ahead(self, link: FrontLink, rid: int, body: bytes, looked: Ahead | None) -> int:
+        assert self._beside is not None
+        ahead = looked if looked is not None and looked.fit else RangeCompares.of(body)
+        self._beside.look(link, rid, ahead, partial(self.looks, link, rid), partial(self.resume, link, rid))
+        return 0
+
     def looks(self, link: FrontLink, rid: int) -> bool:
-        """Whether a look ahead for this request is still wanted."""
         return (link, rid) in self._aside
 
     def resume(self, link: FrontLink, rid: int, looked: Ahead | None) -> None:
-        """A look ahead is done; None: it was given up, and nobody is answered here."""
+        """A look ahead is done; None: it was given up, and nothing is answered here."""
         asked = self._aside.back((link, rid))
         if asked is not None and looked is not None:
             self._looked[link, rid] = looked
@@ -338,7 +308,7 @@ class Writes:
         self.on_logged(index)
 
     def weigh(self, size: int) -> None:
-        """So many bytes were appended besides: the open entry has less room for what is queued."""
+        """``size`` bytes were appended besides: the open entry has less room for what is queued."""
         self._open.size += size
 
     def stage(self, token: tuple[FrontLink, int], status: int, body: bytes) -> None:
@@ -347,13 +317,12 @@ class Writes:
         self._open.answers.append((link, rid, ANSWER.pack(rid, status, len(body)) + body))
 
     def stage_late(self, token: tuple[FrontLink, int], due: DueAnswer) -> None:
-        """As :meth:`stage`, of one that is made once it is applied."""
+        """As :meth:`stage`, for an answer that is made once the entry is applied."""
         self._open.late.append((*token, due))
 
     # -- fates
 
     def prepare(self) -> None:
-        """Make what can be made of entries while they are on their way."""
         for owed in self._under_way.entries:
             if owed.rows is not None or owed.batch is None:
                 continue
@@ -368,7 +337,6 @@ class Writes:
         return None if owed is None else owed.rows
 
     def applied(self, index: int, term: int) -> None:
-        """The entry at ``index`` has been applied and was of ``term``."""
         for owed, done in self._under_way.applied(index, term):
             if done:
                 self._done(owed)
@@ -389,8 +357,8 @@ class Writes:
                 self._mark_dirty(link)
             put(record)
         for link_of, rid, due in owed.late:
-            assert self._answer_late is not None
-            self._answer_late(link_of, rid, due, owed.term)
+            assert self._beside is not None
+            self._beside.answer(link_of, rid, due, owed.term)
         for (link_of, _, record), physical in owed.controls:
             self._control_applied(link_of, record, physical)
         if self._later:
@@ -408,15 +376,13 @@ class Writes:
             self._intake.first([w[1:] for w in ready])
 
     def skipped_to(self, index: int) -> None:
-        """A snapshot replaced everything up to ``index``: nobody here can tell what became of older
-        entries."""
+        """A snapshot replaced everything up to ``index``: the fate of older entries is unknown here."""
         for owed in self._under_way.skipped_to(index):
             for link, rid in owed.owed:
                 link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
                 self._mark_dirty(link)
 
     def statistics(self) -> dict[str, int]:
-        """Counts for metrics."""
         return {
             "queued": len(self._intake), "uncommitted_entries": len(self._under_way),
             "committed": self.committed, "proposed": self.proposed, "failed": self.failed}

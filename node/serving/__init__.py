@@ -2,6 +2,6 @@
 
 Read in this order: ``serve`` (which part answers which question), ``reads``, ``ranges``, ``maintenance``,
 ``confirm`` (what only a confirmed sequencer answers), ``past`` and ``streams`` (long answers), ``looking``,
-``watches`` with ``range_index``, ``leases``, ``v2``, ``backups``; ``admission`` is the way of a request to
-who judges it by what ``guard`` holds.
+``watches`` with ``range_index``, ``leases``, ``v2``, ``backups``; ``admission`` brings a request to its
+judge, who uses what ``guard`` holds.
 """

@@ -60,8 +60,6 @@ _ADMINISTRATION = frozenset((Method.TRANSFER_LEADER, Method.MEMBERS))
 
 
 class AdmissionNode(Protocol):
-    """What the way to the judge needs of its node."""
-
     settings: NodeSettings
     store: StateStore
     guard: Guard
@@ -78,13 +76,11 @@ class AdmissionNode(Protocol):
 
 
 class Admission:
-    """Of one node."""
-
     def __init__(self, node: AdmissionNode) -> None:
         self._node = node
 
     def requests(self, link: FrontLink, requests: list[Request]) -> None:
-        """A frame of a front, or of another shard's node, whose own requests are nobody else's."""
+        """A frame of a front, or of another shard's node, whose own requests have no principal."""
         node = self._node
         judged = link.watches and node.guard.state.enabled
         if link.watches and not judged:
@@ -116,7 +112,7 @@ class Admission:
         elif inner == Method.WIDE or inner == Method.LONE:
             if node.settings.shard == 0 and node.settings.common.shard_count > 1:
                 node.role.submit(link, rid, method, timeout_ms, body)
-            else:  # nobody here takes it
+            else:  # refused there
                 node.take_requests(link, [(rid, inner, timeout_ms, request)])
         elif inner == Method.LEASE_REVOKE and node.settings.shard == 0:
             node.expiry.revoke(link, rid, timeout_ms, request, body[: len(body) - len(request)])
@@ -140,7 +136,7 @@ class Admission:
         return True
 
     def late(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
-        """A read without a name that waits for what is not applied here: auth may be on by then."""
+        """A read without a principal that waits for an apply: auth may be on by then."""
         if not link.watches or method not in JUDGED:
             return False
         return self.take(link, rid, method | SAID, timeout_ms, _NOBODY + body)

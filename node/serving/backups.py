@@ -1,14 +1,12 @@
-"""Backups for clients: the whole store at one revision in etcd's form, streamed as the receiver takes it.
+"""Backups for clients (decision 68): the whole store at one revision, streamed as the receiver takes it.
 
 A front asks in two steps. First every shard's node of a host holds a checkpoint: shard 0's, which decides the
-revision, then the others', once they have applied what shard 0 had. The answer is one PARTIAL record,
-:data:`HELD` and the checkpoint's name. Then node 0 is asked to build one file of them, in a process of its
-own (``node.backup.process``), and streams it: PARTIAL records ``remaining bytes u64 | chunk``, at most a
-window's worth ahead of what the front has acknowledged (CREDIT), then OK. A slow client holds up nobody and
-fills no memory.
+revision, then the others'. The answer is one PARTIAL record, :data:`HELD` and the checkpoint's name. Then
+node 0 builds one file of them in a process of its own (``node.backup.process``) and streams it: PARTIAL
+records ``remaining bytes u64 | chunk``, a window ahead of the front's acks (CREDIT), then OK.
 
-What is held or streamed ends when its front goes, cancels, or gives no sign of life for long; and when there
-are as many as may be and its receiver is slow: then it makes room for a newcomer.
+A checkpoint or stream ends when its front goes, cancels, or gives no sign of life for long; and when there
+are too many and its receiver is slow.
 """
 
 from __future__ import annotations
@@ -48,7 +46,7 @@ from node.storage.snapshot import SnapshotSource
 if TYPE_CHECKING:
     from cluster.raft import Raft
     from node.members.roster import Roster
-    from node.serving.serve import Serve
+    from node.serving.ranges import Ranges
 
 log = structlog.get_logger("backups")
 
@@ -65,16 +63,24 @@ _BUDGET_BYTES = 32 << 20  # of rows in the memory of what builds
 _NAME = re.compile(r"checkpoint-\d+")
 
 
-class BackupsNode(Protocol):
-    """What backups need of their node."""
+class HasRanges(Protocol):
+    @property
+    def ranges(self) -> Ranges:
+        ...
 
+
+class BackupsNode(Protocol):
     settings: NodeSettings
     machine: NodeMachine
     loop: asyncio.AbstractEventLoop
     raft: Raft
     store: StateStore
     reads: Reads
-    serve: Serve
+
+    @property
+    def serve(self) -> HasRanges:
+        ...
+
     roster: Roster
     stopping: bool
 
@@ -95,12 +101,10 @@ class _Taken:
         """Nothing more of it is built or sent."""
 
     def free(self, at_once: bool) -> None:
-        """Give back what it has on the disk, in a thread: a large file takes its time, unless ``at_once``."""
+        """Give back its disk space, in a thread unless ``at_once``: a large file takes its time."""
 
 
 class Hold(_Taken):
-    """A checkpoint that is kept for a backup that is being built."""
-
     def __init__(self, link: FrontLink, rid: int, source: SnapshotSource, now: float) -> None:
         super().__init__(link, rid, now)
         self.source = source
@@ -140,8 +144,6 @@ class Backup(_Taken):
 
 
 class Backups:
-    """All backups of one node."""
-
     def __init__(self, node: BackupsNode) -> None:
         self._node = node
         self._held: dict[tuple[bytes, int], Hold] = {}
@@ -149,7 +151,7 @@ class Backups:
         self._queue: deque[Backup] = deque()  # to be built, one after the other
         self._building: Backup | None = None
         self._preparing = 0
-        self._wanted: set[tuple[bytes, int]] = set()  # of those, who has not cancelled
+        self._wanted: set[tuple[bytes, int]] = set()  # preparing, and not cancelled
         self._serial = 0
         self._folder = Path(node.settings.data_dir) / "backups"
         node.machine.remove_left_snapshots(self._folder)  # by a process that was killed
@@ -158,7 +160,7 @@ class Backups:
         self.completed = 0
 
     def ask(self, link: FrontLink, rid: int, body: bytes) -> None:
-        """A front's question: nothing: hold a checkpoint; the names of such, in JSON: build and stream."""
+        """A front's question: empty: hold a checkpoint; names of checkpoints, in JSON: build and stream."""
         if not body:
             self._hold(link, rid)
             return
@@ -256,19 +258,18 @@ class Backups:
     # -- streaming
 
     def credit(self, link: FrontLink, rid: int, size: int) -> None:
-        """The front has passed on so many bytes in all; as many as before: it still wants it."""
+        """The front has passed on ``size`` bytes in all; as many as before: it still wants it."""
         taken = self._running.get((link.identity, rid)) or self._held.get((link.identity, rid))
         if taken is None:
             return
         taken.moved_at = self._node.loop.time()
         if size <= taken.credited:
-            taken.began = taken.moved_at  # it is not its client who is slow
+            taken.began = taken.moved_at  # its client takes something else first
         taken.credited = max(taken.credited, size)
         if isinstance(taken, Backup) and taken.file is not None:
             self._pump(taken)
 
     def _pump(self, backup: Backup) -> None:
-        """Send a chunk if there is room in the window and it is time, and see to the next one."""
         link, rid, file = backup.link, backup.rid, backup.file
         assert file is not None
         if backup.timer is not None or backup.sent - backup.credited >= _WINDOW_BYTES:
@@ -293,7 +294,6 @@ class Backups:
     # -- ends
 
     def end(self, link: FrontLink, rid: int) -> None:
-        """Finished, cancelled, or its front is gone."""
         self._wanted.discard((link.identity, rid))
         for kind in (self._held, self._running):
             taken = kind.pop((link.identity, rid), None)
@@ -323,7 +323,7 @@ class Backups:
             self._node.reads.refuse(taken.link, taken.rid, EtcdError(errors.TOO_MANY_REQUESTS))
 
     def sweep(self) -> None:
-        """Every second: end those that nobody reads."""
+        """Every second: end those that are not read."""
         now = self._node.loop.time()
         stall_s = self._node.settings.common.client_stall_timeout_ms / 1000
         for taken in [*self._held.values(), *self._running.values()]:
@@ -331,13 +331,12 @@ class Backups:
                 self._give_up(taken)
 
     def close(self) -> None:
-        """End them all."""
         for taken in [*self._held.values(), *self._running.values()]:
             self.end(taken.link, taken.rid)
 
 
 def _run(backup: Backup, job: Job) -> tuple[dict[str, Any], BinaryIO | None]:
-    """In a helper thread: have the file built by a process, wait for it, and open it."""
+    """In a helper thread: have the file built by a process, and open it."""
     backup.folder.mkdir(parents=True)
     backup.process = process = subprocess.Popen(
         [sys.executable, "-P", "-m", "node.backup.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -356,7 +355,7 @@ def _run(backup: Backup, job: Job) -> tuple[dict[str, Any], BinaryIO | None]:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """With its child, which would write on for a moment into a folder that is being removed."""
+    """With its child, which would write on into a folder that is being removed."""
     if process.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -8,8 +8,8 @@ after the same round (H7): a zombie cannot promise a lease that its successor do
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from struct import Struct
-from typing import Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -17,52 +17,45 @@ from cluster.faults import MISTAKES, faults
 from cluster.features.auth.principal import SAID
 from cluster.features.lessor import Lessor
 from cluster.pb import rpc_pb2
+from cluster.raft import Raft
 from cluster.wire.messages import LEASE_DUE, READ_INDEX_ANSWER, Method, Status
-from node.links.fronts import FrontLink, Leadership, say_not_leader
-from node.serving.leases.keys import Store, answer_keys
+from node.links.fronts import FrontLink, say_not_leader
+from node.serving.leases.keys import answer_keys
 from node.serving.reads import Waiting
 from node.slicing.slicer import Slices
+from node.storage import StateStore
 
-# questions without a confirmation, and those that wait for a revocation; a front asks one for all of its
-# reads of a tick
+# questions without a confirmation, or that wait for a revocation; a front asks one for all reads of a tick
 MOST_OPEN = 100_000
 Question = tuple[FrontLink, int, int, bytes]  # link, rid, method, body
 
 
-class Consensus(Leadership, Protocol):
-    """What is asked of Raft here."""
+@dataclass(slots=True, frozen=True)
+class Times:
+    """Clocks of a node, and its patience."""
 
-    def read_index(self, context: int) -> None: ...
+    now: Callable[[], float]  # of the loop, seconds
+    now_ms: Callable[[], int]  # of leases
+    limit_s: float  # a confirmed question waits so long for the apply of its index
 
 
 class Confirmations:
-    """Open questions and the rounds that will answer them. ``blocked`` is told of leases whose keep-alives
-    wait for the log."""
+    """Open questions and the rounds that will answer them. ``blocked`` gets leases whose keep-alives wait for
+    the log."""
 
     def __init__(
-        self,
-        raft: Consensus,
-        store: Store,
-        lessor: Lessor,
-        mark_dirty: Callable[[FrontLink], None],
-        *,
-        applied_index: Callable[[], int],
-        now: Callable[[], float],
-        now_ms: Callable[[], int],
-        limit_s: float,
-        beside: Callable[[FrontLink, int, Slices], None],
+        self, raft: Raft, store: StateStore, lessor: Lessor, mark_dirty: Callable[[FrontLink], None], *,
+        applied_index: Callable[[], int], times: Times, beside: Callable[[FrontLink, int, Slices], None],
         judged: Callable[[int, bytes], tuple[int, bytes]] = lambda method, body: (method & ~SAID, body),
     ) -> None:
-        """``beside``: runs in slices what would take too long. ``judged``: takes the principal off."""
+        """``beside``: runs long work in slices. ``judged``: takes the principal off."""
         self._judged = judged
         self._raft = raft
         self._store = store
         self._lessor = lessor
         self._mark_dirty = mark_dirty
         self._applied_index = applied_index
-        self._now = now
-        self._now_ms = now_ms
-        self._limit_s = limit_s
+        self._now, self._now_ms, self._limit_s = times.now, times.now_ms, times.limit_s
         self._beside = beside
         self._questions: list[Question] = []
         self._rounds: dict[int, list[Question]] = {}
@@ -86,7 +79,6 @@ class Confirmations:
         return bool(self._questions)
 
     def ask(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
-        """Take in one question."""
         if not self._raft.is_leader:
             self._not_leader((link, rid, method, body))
         elif len(self._questions) + self._asking >= MOST_OPEN:
@@ -96,8 +88,7 @@ class Confirmations:
             self._questions.append((link, rid, method, body))
 
     def run(self, serving: bool) -> None:
-        """Start a round for the questions that came since the last one. Until this leader serves they
-        wait."""
+        """Start a round for the questions that came since the last one, if this leader serves."""
         if self._questions and serving and self._raft.is_leader:  # else deposed in this very tick: see resign
             questions, self._questions = self._questions, []
             self._asking += len(questions)
@@ -107,7 +98,6 @@ class Confirmations:
             self._raft.read_index(self._context)
 
     def confirmed(self, context: int, index: int) -> None:
-        """The round is confirmed at this commit index."""
         questions = self._close(context)
         if not questions:
             return
@@ -117,12 +107,10 @@ class Confirmations:
             self._applying.add(index, self._now() + self._limit_s, lambda: self._answer(questions, index))
 
     def applied(self, index: int) -> None:
-        """This order index is applied."""
         if len(self._applying):
             self._applying.release(index, self._now())
 
     def failed(self, contexts: list[int]) -> None:
-        """Leadership was lost while these rounds were open."""
         for context in contexts:
             for question in self._close(context):
                 self._not_leader(question)
@@ -168,7 +156,7 @@ class Confirmations:
                 self._answer_of_lease(question)
 
     def _answer_of_lease(self, question: Question) -> None:
-        """A mistake here is of one question: those that share its round are others'."""
+        """A mistake here ends one question, not the others of its round."""
         link, rid, method, body = question
         try:
             if method & SAID:
@@ -209,8 +197,7 @@ class Confirmations:
                 rpc_pb2.LeaseKeepAliveResponse(ID=lease, TTL=ttl).SerializeToString())
 
     def decided(self, leases: list[int]) -> None:
-        """These leases are gone, or their checkpoints are cleared: keep-alives that waited for it are
-        answered, with TTL 0 or as ever."""
+        """These leases are gone, or their checkpoints are cleared: answer the keep-alives that waited."""
         for lease in leases:
             for question in self._blocked.pop(lease, []):
                 self._blocking -= 1

@@ -1,7 +1,5 @@
-"""Who may have what done here: users and roles as this replica has applied them.
-
-``node.serving.admission`` is the way of a request to who judges it by them.
-"""
+"""Users and roles as this replica has applied them; ``node.serving.admission`` brings requests to their
+judge."""
 
 from __future__ import annotations
 
@@ -18,8 +16,6 @@ from node.storage import StateStore
 
 
 class Guard:
-    """Of one node."""
-
     def __init__(self, store: StateStore, fronts: Fronts, order_index: Callable[[], int]) -> None:
         self._store = store
         self._fronts = fronts
@@ -31,8 +27,7 @@ class Guard:
         return self.state.copy()
 
     def question(self, method: int, body: bytes) -> tuple[int, bytes]:
-        """A question that is about to be answered, without its principal. EtcdError, if that may not have it
-        answered."""
+        """A question without its principal. EtcdError if that has no right to the answer."""
         principal, request = split(body)
         judge(self.state, principal, method & ~SAID, request, self._store)
         return method & ~SAID, request
@@ -40,7 +35,6 @@ class Guard:
     # -- what is shown
 
     def shown(self, body: bytes) -> bytes:
-        """Users and roles, for ``node.serving.serve``."""
         return show(self.state, body)
 
     def _news(self) -> bytes:
@@ -48,20 +42,17 @@ class Guard:
         return news(self._order_index(), state.enabled, state.revision, state.secret)
 
     def greet(self, link: FrontLink) -> None:
-        """A front's link is new."""
         if link.watches and self.state.revision > 1:
             link.answer(0, Status.AUTH, self._news())
 
     # -- changes
 
     def applied(self, rows: Mapping[int, list[Row]]) -> None:
-        """Rows of features were applied."""
         if RowsOf.AUTH in rows:
             self.state.take(rows[RowsOf.AUTH])
             self._tell()
 
     def replaced(self) -> None:
-        """A snapshot was installed."""
         self.state = AuthState(self._store.feature_rows(RowsOf.AUTH))
         self._tell()
 

@@ -1,9 +1,10 @@
-"""Range compares of transactions that write, looked at in slices ahead of the turn that evaluates them
-(``cluster.evaluate.txns.range_compares``), and whatever else of large transactions is done ahead
-(``cluster.evaluate.steps.Stepped``). A few are looked at at a time; the others wait for these, links in turn.
+"""Work for transactions that write, done in slices ahead of the turn that evaluates them: range compares
+(``cluster.evaluate.txns.range_compares``) and steps of large ones (``cluster.evaluate.steps.Stepped``). Few
+run at a time; the others wait, links in turn.
 
 A transaction whose deciding keys change faster than its ranges can be walked goes on until its front has
-given it up; nobody waits for it."""
+given it up.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +13,8 @@ from typing import Any, TypeVar
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate.steps import Stepped
+from cluster.evaluate.steps import Stepped, Steps
 from cluster.evaluate.txns.range_compares import FEW, RangeCompares
-from cluster.evaluate.txns.transactions import Steps
 from cluster.pacing.turns import Turns
 from node.links.fronts import FrontLink
 from node.serving.past import PastView
@@ -33,8 +33,6 @@ A = TypeVar("A", bound="RangeCompares | Stepped")
 
 
 class Looking:
-    """The looks ahead of one node."""
-
     def __init__(self, store: StateStore, reads: Reads, wake: Callable[[], None]) -> None:
         self._store = store
         self._reads = reads
@@ -47,8 +45,8 @@ class Looking:
     def start(
         self, link: FrontLink, rid: int, looked: A, wanted: Wanted, then: Callable[[A | None], None],
     ) -> None:
-        """Look at them, as long as that is ``wanted``; ``then`` is called once: with what was seen, or None
-        if it was given up or refused."""
+        """Look while it is ``wanted``; ``then`` is called once: with what was seen, or None if that was given
+        up or refused."""
         if len(self) >= MOST:
             then(None)
             self._reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))

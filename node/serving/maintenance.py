@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 
 class MaintenanceNode(Protocol):
-    """What is told of a node, but for facts and counters."""
-
     settings: NodeSettings
     machine: NodeMachine
     raft: Raft
@@ -36,7 +34,7 @@ class MaintenanceNode(Protocol):
 
 
 class Maintenance:
-    """Of one replica. ``facts`` and ``counters``: what it tells of the node as JSON."""
+    """``facts`` and ``counters``: what it tells of the node as JSON."""
 
     def __init__(
         self, node: MaintenanceNode, facts: Callable[[], dict[str, Any]],
@@ -52,20 +50,17 @@ class Maintenance:
         return self._node.raft.term
 
     def members(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        """Who is in the cluster."""
         answer = rpc_pb2.MemberListResponse(members=self._node.roster.listed())
         link.ok(rid, 0, self._term(), answer.SerializeToString())
 
     def status(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        """As etcd's Status."""
         node, raft = self._node, self._node.raft
         answer = rpc_pb2.StatusResponse(
             dbSize=max(self._store.size_bytes(), 1), dbSizeInUse=max(self._store.size_in_use_bytes(), 1),
             leader=raft.leader_id, raftIndex=raft.commit_index, raftTerm=raft.term,
             raftAppliedIndex=node.applied_index,
             isLearner=node.roster.table.learner(node.settings.common.member_id),
-            dbSizeQuota=node.settings.quota_backend_bytes,
-        )
+            dbSizeQuota=node.settings.quota_backend_bytes)
         target = self._store.meta(downgrade.META)
         answer.downgradeInfo.enabled = target is not None
         answer.downgradeInfo.targetVersion = (target or b"").decode()
@@ -77,15 +72,12 @@ class Maintenance:
         link.ok(rid, self._store.revision, raft.term, answer.SerializeToString())
 
     def counters(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        """What only grows."""
         link.ok(rid, self._store.revision, self._term(), json.dumps(self._counters()).encode())
 
     def facts(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        """How it is now."""
         link.ok(rid, self._store.revision, self._term(), json.dumps(self._facts()).encode())
 
     def alarms(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
-        """Those that are raised."""
         wanted = rpc_pb2.AlarmRequest.FromString(body).alarm
         answer = rpc_pb2.AlarmResponse(alarms=[
             rpc_pb2.AlarmMember(memberID=member_id, alarm=kind)  # type: ignore[arg-type]  # an enum's number
@@ -100,7 +92,6 @@ class Maintenance:
         link.ok(rid, self._store.revision, self._term(), answer.SerializeToString())
 
     def hash_kv(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        """Of the keys up to a revision."""
         wanted = revision or rpc_pb2.HashKVRequest.FromString(body).revision
         store = self._store
         if wanted > store.revision:
@@ -113,10 +104,8 @@ class Maintenance:
             yield
         self.hash_revs.observe(self._node.machine.perf_counter() - began)
         answer = rpc_pb2.HashKVResponse(
-            hash=hashing.value,
-            compact_revision=hashing.compact_revision or -1,
-            hash_revision=hashing.revision,
-        )
+            hash=hashing.value, compact_revision=hashing.compact_revision or -1,
+            hash_revision=hashing.revision)
         link.ok(rid, shown, self._term(), answer.SerializeToString())
 
     def hash_all(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:

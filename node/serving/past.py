@@ -1,8 +1,7 @@
-"""Long answers of transactions, made in slices beside the loop: of those that only read, at the applied
-revision; of those that write, once they are applied, at the revision before them.
+"""Long answers of transactions, made in slices beside the loop: of read-only ones at the applied revision; of
+those that write once they are applied, at the revision before them.
 
-What a write did is logged and does not depend on the rows that it shows, so nothing waits for them, and
-nothing is held back.
+What a write did is logged and does not depend on the rows that it shows, so nothing waits for them.
 """
 
 from __future__ import annotations
@@ -13,16 +12,18 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.before import Before
 from cluster.evaluate.reading.ranges import Row
+from cluster.evaluate.steps import Steps
 from cluster.evaluate.txns import transactions as txn_eval
 from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.evaluate.validate import check_txn, checking_txn, parse
 from cluster.pb import rpc_pb2
+from cluster.raft import Raft
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
-from node.serving.reads import HasTerm, Reads
+from node.serving.reads import Reads, reader_at
 from node.serving.streams import PIECE_BYTES, Streams
 from node.slicing.slicer import Slices
-from node.storage import Compacted, FutureRevision, Reader, StateStore
+from node.storage import Reader, StateStore
 
 _LOOK = 1000  # rows passed over in a step
 _LONG_BYTES = 4096  # of a transaction that is checked in steps: some 500 operations
@@ -46,10 +47,8 @@ class PastView(Before):
 
 
 class Past:
-    """Long transactions of one node."""
-
     def __init__(
-        self, store: StateStore, raft: HasTerm, reads: Reads, streams: Streams,
+        self, store: StateStore, raft: Raft, reads: Reads, streams: Streams,
         mark_dirty: Callable[[FrontLink], None], *, max_txn_ops: int,
     ) -> None:
         self._store = store
@@ -67,12 +66,7 @@ class Past:
         many = len(body) > _LONG_BYTES
         if not many:
             check_txn(message, limit)
-        try:
-            reader = self._store.reader(revision)
-        except Compacted as e:
-            raise EtcdError(errors.COMPACTED) from e
-        except FutureRevision as e:
-            raise EtcdError(errors.FUTURE_REV) from e
+        reader = reader_at(self._store, revision)
         steps = _checked_txn(reader, message, limit) if many else txn_eval.read_txn(PastView(reader), message)
         work = self._work(link, rid, steps, reader.revision, self._raft.term)
         if many or _long(message):
@@ -106,13 +100,7 @@ class Past:
             link.answer(rid, status, body)
 
     def _work(
-        self,
-        link: FrontLink,
-        rid: int,
-        steps: txn_eval.Steps[list[bytes]],
-        revision: int,
-        term: int,
-        *,
+        self, link: FrontLink, rid: int, steps: Steps[list[bytes]], revision: int, term: int, *,
         written: bool = False,
     ) -> Slices:
         pieces = yield from steps
@@ -124,7 +112,7 @@ class Past:
             link.pieces(rid, Status.OK, [head, *pieces])
 
 
-def _checked_txn(reader: Reader, message: rpc_pb2.TxnRequest, limit: int) -> txn_eval.Steps[list[bytes]]:
+def _checked_txn(reader: Reader, message: rpc_pb2.TxnRequest, limit: int) -> Steps[list[bytes]]:
     yield from checking_txn(message, limit)
     return (yield from txn_eval.read_txn(PastView(reader), message))
 

@@ -1,9 +1,8 @@
-"""Which ranges hold a key: what every applied event is asked, with as many ranges as clients watch.
+"""Which ranges hold a key: asked for every applied event, of all ranges that clients watch.
 
 Ranges that go on to the end of the key space hold a key exactly if they begin at or before it: a sorted list
 answers that. The others lie in a B+ tree, sorted by start, in which every entry knows the greatest end below
-it: a search meets only what it returns and the way there. A range that comes or goes changes one path of the
-tree, and nothing is ever built anew: with 50,000 ranges that took 45 ms of a turn.
+it: a search meets only what it returns and the way there. A range that comes or goes changes one path.
 
 10,000 prefixes: 4 us for a key that one of them holds (looking through a list: 185 us), 6 us to add one; a
 single prefix: 0.4 us.
@@ -43,7 +42,6 @@ class _Node:
         self.below = below
 
     def split(self) -> _Node:
-        """The upper half, as a node of its own."""
         half = len(self.starts) // 2
         upper = _Node(self.leaf, self.starts[half:], self.ends[half:], self.below[half:])
         del self.starts[half:], self.ends[half:], self.below[half:]
@@ -63,7 +61,6 @@ class RangeIndex(Generic[R]):
         return len(self._serials)
 
     def add(self, item: R) -> None:
-        """One more range."""
         self._serial += 1
         self._serials[item] = self._serial
         if item.range_end == b"\0":
@@ -74,11 +71,10 @@ class RangeIndex(Generic[R]):
         upper = self._insert(root, start, item.range_end, item)
         if upper is not None:
             self._root = _Node(
-                False, [root.starts[0], upper.starts[0]], [max(root.ends), max(upper.ends)], [root, upper]
-            )
+                False, [root.starts[0], upper.starts[0]], [max(root.ends), max(upper.ends)], [root, upper])
 
     def _insert(self, node: _Node, start: Start, end: bytes, item: R) -> _Node | None:
-        """Put a range below a node; what the node had to split off, if anything."""
+        """Put a range below a node; returns what the node had to split off."""
         at = bisect_right(node.starts, start)
         if node.leaf:
             node.starts.insert(at, start)
@@ -100,7 +96,6 @@ class RangeIndex(Generic[R]):
         return node.split() if len(node.starts) > _MOST else None
 
     def remove(self, item: R) -> None:
-        """A range that was added is no more."""
         start = item.key, self._serials.pop(item)
         if item.range_end == b"\0":
             del self._endless[bisect_left(self._endless, start, key=_start_and_serial)]
@@ -125,11 +120,9 @@ class RangeIndex(Generic[R]):
         del node.starts[at], node.ends[at], node.below[at]
 
     def all(self) -> list[R]:
-        """Every range."""
         return list(self._serials)
 
     def holding(self, key: bytes) -> list[R]:
-        """The ranges that hold a key."""
         found: list[R] = []
         if self._endless:
             upto = bisect_right(self._endless, key, key=_start)

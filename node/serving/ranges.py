@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import RangeRead, RowSource, plain_answer, plain_get
+from cluster.raft import Raft
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
-from node.serving.reads import HasTerm
+from node.serving.reads import reader_at
 from node.serving.streams import PIECE_BYTES, Answer, RangeStream, Streams
 from node.slicing.slicer import Slices
 from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader, StateStore
@@ -27,9 +28,7 @@ _REST_KEY_BYTES = 1024  # of one that is remembered
 
 
 class Ranges:
-    """Of one replica."""
-
-    def __init__(self, store: StateStore, raft: HasTerm, streams: Streams) -> None:
+    def __init__(self, store: StateStore, raft: Raft, streams: Streams) -> None:
         self._store = store
         self._raft = raft
         self._streams = streams
@@ -38,7 +37,6 @@ class Ranges:
         self._rests: dict[tuple[int, bytes, bytes], int] = {}
 
     def replaced(self) -> None:
-        """A snapshot was installed."""
         self._rests.clear()
 
     def get(self, key: bytes) -> tuple[int, int, bytes]:
@@ -48,7 +46,6 @@ class Ranges:
         return self._store.revision, self._raft.term, plain_answer(self._store.get(key))
 
     def whole(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
-        """One answer."""
         self.count += 1
         store = self._store
         if not revision and (plain := plain_get(body)) is not None:
@@ -71,7 +68,7 @@ class Ranges:
 
     def _long_range(self, link: FrontLink, rid: int, read: RangeRead, at: int) -> Slices:
         """From one snapshot at one revision, whatever is applied meanwhile (H16)."""
-        reader = self._reader(at)
+        reader = reader_at(self._store, at)
         answer = self._streams.answer(link, rid, [HEAD.pack(reader.position.revision, self._raft.term)])
         return answer.run(self._gathered(answer, reader, read))
 
@@ -87,10 +84,10 @@ class Ranges:
         yield from answer.last(read.take_parts())
 
     def rows(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        """As a range, for who merges its rows with those of other shards."""
+        """As a range, to be merged with rows of other shards."""
         self.count += 1
         read = RangeRead(body, sized=True)
-        reader = self._reader(revision or read.revision)
+        reader = reader_at(self._store, revision or read.revision)
         answer = self._streams.answer(link, rid, [])
         return answer.run(self._gathered_rows(answer, reader, read))
 
@@ -108,14 +105,13 @@ class Ranges:
 
     @staticmethod
     def _part_is_due(read: RangeRead, at_last: int, before: int) -> bool:
-        """Whether there is enough to be sent: many rows since the last part, or few large ones in the last
-        slice."""
+        """Many rows since the last part, or few large ones in the last slice."""
         rows = read.count
         return rows - at_last >= _PARTIAL_ROWS or (
             rows - before < _SLICE_ROWS and read.unsent and read.unsent_bytes() >= PIECE_BYTES)
 
     def _feed(self, reader: Reader, read: RangeRead) -> Slices:
-        """Give a read its rows a slice at a time, and the count of those that its answer does not show."""
+        """Give a read its rows a slice at a time, and the count of the rows that its answer does not show."""
         if read.empty:
             return
         # now, while the store is at the reader's revision; after other requests it may not be
@@ -151,7 +147,7 @@ class Ranges:
             self._note_rest(reader.revision, read, read.count - shown)
 
     def _note_rest(self, revision: int, read: RangeRead, rest: int) -> None:
-        """A page ended, and so many keys come after it: the next page need not walk them to count them."""
+        """The next page need not walk the ``rest`` keys to count them."""
         last, end = read.last_key, read.range_end
         if rest and last is not None and len(last) + len(end) <= _REST_KEY_BYTES:
             while len(self._rests) >= _RESTS:
@@ -159,7 +155,6 @@ class Ranges:
             self._rests[revision, last + b"\0", end] = rest
 
     def _count_rest(self, reader: Reader, read: RangeRead) -> Slices:
-        """Count the keys after the rows that the answer shows."""
         start: bytes | None = read.key if read.last_key is None else read.last_key + b"\0"
         end = read.range_end
         if not end:
@@ -172,20 +167,19 @@ class Ranges:
             yield
 
     def stream(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        """As a range, in parts of whole KeyValues, as fast as they are taken; more and count come with the
-        last one."""
+        """As a range, in parts as fast as they are taken; more and count come with the last one."""
         read = RangeRead(body)
         return self._stream(link, rid, revision, read, read.take_parts)
 
     def stream_rows(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
-        """As a stream, for who merges its rows with those of other shards."""
+        """As a stream, to be merged with rows of other shards."""
         read = RangeRead(body, sized=True)
         return self._stream(link, rid, revision, read, read.take_sized)
 
     def _stream(
         self, link: FrontLink, rid: int, revision: int, read: RangeRead, take: Callable[[], list[bytes]]
     ) -> Slices:
-        reader = self._reader(revision or read.revision)
+        reader = reader_at(self._store, revision or read.revision)
         stream = self._streams.open(link, rid)
         return stream.run(self._streamed(stream, reader, read, take))
 
@@ -200,17 +194,9 @@ class Ranges:
         yield from read.ending()
         stream.link.answer(stream.rid, Status.OK, b"".join([head, *take()]))
 
-    def _reader(self, revision: int) -> Reader:
-        try:
-            return self._store.reader(revision)
-        except Compacted as e:
-            raise EtcdError(errors.COMPACTED) from e
-        except FutureRevision as e:
-            raise EtcdError(errors.FUTURE_REV) from e
-
 
 def _some(rows: Iterator[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], bool]:
-    """The next rows: not too many, and with large values fewer; whether these are the last."""
+    """The next rows, fewer with large values; whether these are the last."""
     some: list[tuple[bytes, bytes]] = []
     size = 0
     for row in rows:

@@ -1,10 +1,8 @@
 """Reads of this replica: answered from its applied state once that is recent enough.
 
 A read names the order index that it must reflect (from the sequencer's read index) or none (serializable).
-What must wait is kept in a heap by index. Long reads (a range of many keys, a hash, history) run as
-generators in slices (``node.slicing``), from one RocksDB snapshot: they never hold up an apply or a
-heartbeat. The memory of one request is bounded by the
-answers the front has to buffer: slices leave as PARTIAL records.
+Long reads run as generators in slices (``node.slicing``), from one RocksDB snapshot, and never hold up an
+apply or a heartbeat. Slices leave as PARTIAL records, so the memory of a request is bounded.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable
-from typing import Protocol
 
 import structlog
 
@@ -22,15 +19,19 @@ from cluster.faults import MISTAKES, faults
 from cluster.wire.messages import READ, Status
 from node.links.fronts import FrontLink
 from node.slicing.slicer import Slicer, Slices
+from node.storage import Compacted, FutureRevision, Reader, StateStore
 
 log = structlog.get_logger("reads")
 
 
-class HasTerm(Protocol):
-    """What an answer's header says of Raft."""
-
-    @property
-    def term(self) -> int: ...
+def reader_at(store: StateStore, revision: int) -> Reader:
+    """``store.reader``; EtcdError in etcd's words if the revision cannot be read."""
+    try:
+        return store.reader(revision)
+    except Compacted as e:
+        raise EtcdError(errors.COMPACTED) from e
+    except FutureRevision as e:
+        raise EtcdError(errors.FUTURE_REV) from e
 
 
 class Waiting:
@@ -52,7 +53,7 @@ class Waiting:
         return True
 
     def release(self, applied: int, now: float) -> None:
-        """Serve whoever waited for ``applied`` or less; who gave up is dropped (the front has answered)."""
+        """Serve what waited for ``applied`` or less and is within its time limit."""
         heap = self._heap
         while heap and heap[0][0] <= applied:
             _, _, deadline, serve = heapq.heappop(heap)
@@ -60,7 +61,6 @@ class Waiting:
                 serve()
 
     def sweep(self, now: float) -> None:
-        """Drop those past their time limit."""
         if self._heap:
             self._heap = [w for w in self._heap if now < w[2]]
             heapq.heapify(self._heap)
@@ -95,8 +95,7 @@ class Reads:
             return
         deadline = self._loop.time() + timeout_ms / 1000
         if not self.waiting.add(
-            min_index, deadline, lambda: self._serve(link, rid, revision, request, serve)
-        ):
+            min_index, deadline, lambda: self._serve(link, rid, revision, request, serve)):
             self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
 
     def behind(self, body: bytes) -> bool:
@@ -146,20 +145,17 @@ class Reads:
             self._mark_dirty(link)
 
     def cancel(self, link: FrontLink, rid: int) -> None:
-        """Nobody waits for this read any more."""
         if (link.identity, rid) in self._running:
             self._running[link.identity, rid] = True
 
     def _fault(self, link: FrontLink, rid: int, error: Exception) -> None:
-        """A read met a fault of this program: it is answered so, and nothing else ends."""
+        """A read met a fault of this program: only that read ends."""
         faults.met("reading", error)
         self.refuse(link, rid, EtcdError(errors.INTERNAL_FAULT))
 
     def refuse(self, link: FrontLink, rid: int, error: EtcdError) -> None:
-        """Answer with an error."""
         link.answer(rid, Status.ERROR, error.encode())
         self._mark_dirty(link)
 
     def sweep(self) -> None:
-        """Once a second: forget who gave up."""
         self.waiting.sweep(self._loop.time())

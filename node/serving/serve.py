@@ -1,5 +1,4 @@
-"""What this replica answers from its applied state: which part answers which method. Read-only transactions
-and history are answered here.
+"""Which part of this replica answers which method, from its applied state.
 
 Everything that may be long is a generator for ``node.serving.reads``.
 """
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.replica import Overlay
+from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.txns import plain_txn
 from cluster.features.rows import Row
 from cluster.pb import rpc_pb2
+from cluster.raft import Raft
 from cluster.settings import NodeSettings
 from cluster.wire.events import EVENT, event_field
 from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, Method, Status
@@ -28,7 +28,7 @@ from node.serving.leases.listing import LeaseList
 from node.serving.maintenance import Maintenance
 from node.serving.past import Past
 from node.serving.ranges import Ranges
-from node.serving.reads import HasTerm, Reads
+from node.serving.reads import Reads
 from node.serving.v2 import V2Tree
 from node.serving.watches import PREV_KV, WatchSource
 from node.slicing.slicer import Slices
@@ -42,8 +42,6 @@ _FAR_BEHIND = 1000  # revisions: a watch that has so many to catch up with asks 
 
 
 class ServeNode(Protocol):
-    """What the answers need of their node."""
-
     settings: NodeSettings
     store: StateStore
     reads: Reads
@@ -53,14 +51,10 @@ class ServeNode(Protocol):
     watches: WatchSource
     past: Past
     backups: Backups
-
-    @property
-    def raft(self) -> HasTerm: ...
+    raft: Raft
 
 
 class Serve:
-    """Read methods of one replica."""
-
     def __init__(
         self, node: ServeNode, *, ranges: Ranges, maintenance: Maintenance, v2: V2Tree, lease_list: LeaseList,
         defragment: Callable[[FrontLink, int], None],
@@ -96,7 +90,7 @@ class Serve:
         self._ask_defragment = defragment
 
     def request(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
-        """One read of a front, or a revoke: what hangs on its lease is read before."""
+        """One read of a front, or a revoke: the keys of its lease are read before."""
         reads = self._node.reads
         if method == Method.LEASE_REVOKE:
             self._node.expiry.revoke(link, rid, timeout_ms, body)
@@ -115,23 +109,20 @@ class Serve:
         reads.submit(link, rid, timeout_ms, body, self.reading(method))
 
     def reading(self, method: int) -> Callable[[FrontLink, int, int, bytes], Slices | None]:
-        """What answers this method."""
         return self._reads[Method(method)]
 
     def applied(self, rows: Mapping[int, list[Row]]) -> None:
-        """Rows of features were applied."""
         self._node.guard.applied(rows)
         self.v2.applied(rows)
 
     def replaced(self) -> None:
-        """A snapshot was installed."""
         self._node.guard.replaced()
         self.v2.replaced()
         self.ranges.replaced()
 
     @property
     def watched(self) -> bool:
-        """Whether somebody looks at what is applied here, as it is applied."""
+        """Whether watches or v2 waits look at what is applied here."""
         return self._node.watches.active or self.v2.awaited
 
     def _v2(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
@@ -160,14 +151,8 @@ class Serve:
         while True:
             try:
                 part = yield from self._store.history_slices(
-                    key,
-                    range_end,
-                    next_revision,
-                    max_events=max_events - len(parts),
-                    max_bytes=max_bytes - size,
-                    want_prev=bool(flags & PREV_KV),
-                    max_scan=_HISTORY_SCAN,
-                )
+                    key, range_end, next_revision, max_events=max_events - len(parts),
+                    max_bytes=max_bytes - size, want_prev=bool(flags & PREV_KV), max_scan=_HISTORY_SCAN)
             except Compacted as e:
                 raise EtcdError(errors.COMPACTED, str(e.compact_revision)) from e
             for revision, kind, _, kv, prev, place in part.events:

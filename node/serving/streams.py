@@ -1,14 +1,12 @@
 """Long answers: read on only as far as their receivers take them.
 
-Their parts leave as PARTIAL records, at most :data:`WINDOW_BYTES` of their bodies ahead of what the front
-says that it has passed on, or has room for (CREDIT). One that is that far ahead is parked: off the slicer,
-its RocksDB iterator open. So a client that does not read costs one window and no CPU. All answers of one link
-have :data:`LINK_BYTES` on their way that the front has not read from it, and a piece of each that has just
-begun, whichever clients they are for: what is everybody's is not full of one client's rows. Those that wait
-for room there go on in turn, as many as there is room for.
+Their parts leave as PARTIAL records, at most :data:`WINDOW_BYTES` ahead of what the front has passed on or
+has room for (CREDIT). An answer that far ahead is parked: off the slicer, its RocksDB iterator open. All
+answers of a link together have :data:`LINK_BYTES` on their way that the front has not read, and a piece of
+each that has just begun; the others wait for room in turn.
 
-A parked answer ends when its front cancels or goes, when it gets no credit for long, and when there are as
-many as may be and its receiver is slow: then it makes room for a newcomer. The front is told so.
+A parked answer ends, with an error, when its front cancels or goes, when it gets no credit for long, and when
+there are too many and its receiver is slow.
 """
 
 from __future__ import annotations
@@ -31,14 +29,11 @@ _SLOW_BYTES_S = 65_536
 
 
 def slow(began: float, moved_at: float, taken: int, now: float) -> bool:
-    """Whether who takes an answer is so slow that it may end for another's: nothing for a while, or a
-    trickle."""
+    """Whether the receiver of an answer is so slow that it may end for another's."""
     return now - moved_at > SLOW_AFTER_S or taken < (now - began - SLOW_AFTER_S) * _SLOW_BYTES_S
 
 
 class LongAnswer:
-    """One of them."""
-
     __slots__ = (
         "_streams", "began", "credited", "link", "moved_at", "parked", "refusal", "resumed", "rid", "sent",
     )
@@ -56,7 +51,6 @@ class LongAnswer:
 
     @property
     def ahead(self) -> bool:
-        """Whether its own window is full."""
         return self.sent - self.credited >= WINDOW_BYTES
 
     def run(self, work: Slices) -> Slices:
@@ -84,14 +78,13 @@ class RangeStream(LongAnswer):
     __slots__ = ()
 
     def send(self, body: bytes) -> None:
-        """One part."""
         self.sent += len(body)
         self.link.answer(self.rid, Status.PARTIAL, body)
 
 
 class Answer(LongAnswer):
-    """An answer that the front puts together. ``head``: what its first record begins with. ``written``: it is
-    of a request that has changed the store; "too many requests" would say that it has not (I23)."""
+    """An answer that the front puts together. ``head``: what its first record begins with. ``written``: its
+    request has changed the store, so "too many requests", which says it has not, is no answer (I23)."""
 
     __slots__ = ("_head",)
 
@@ -104,14 +97,13 @@ class Answer(LongAnswer):
             self.refusal = errors.TIMEOUT
 
     def pieces(self, parts: list[bytes]) -> None:
-        """Some of it. EtcdError if there are too many that take as long."""
+        """Some of it. EtcdError if there are too many long answers."""
         self._streams.add(self)
         parts = self._headed(parts)
         self.sent += sum(map(len, parts))
         self.link.pieces(self.rid, Status.PARTIAL, parts)
 
     def end(self, parts: list[bytes]) -> None:
-        """The end of it."""
         self.link.pieces(self.rid, Status.OK, self._headed(parts))
 
     def last(self, parts: list[bytes]) -> Slices:
@@ -134,8 +126,7 @@ class Answer(LongAnswer):
 
 
 class Streams:
-    """All such answers of one node. ``start``: give work of a link's request to the slicer; ``refuse``:
-    answer it with an error; ``stalled_s``: one that is parked gets no credit for so long and ends."""
+    """All long answers of one node. ``stalled_s``: a parked one ends after so long without credit."""
 
     def __init__(self, start: Callable[[FrontLink, int, Slices], None], now: Callable[[], float],
                  refuse: Callable[[FrontLink, int, EtcdError], None], stalled_s: float) -> None:
@@ -160,8 +151,7 @@ class Streams:
         return Answer(self, link, rid, head, written=written)
 
     def add(self, answer: LongAnswer) -> None:
-        """It counts as one of many from now on, if it does not already. EtcdError if there are too many, none
-        of them slow."""
+        """Count an answer, once. EtcdError if there are too many, none of them slow."""
         mark = answer.link.identity, answer.rid
         if self._open.get(mark) is answer:
             return
@@ -176,12 +166,11 @@ class Streams:
         answer.began = answer.moved_at = now
 
     def wait(self, answer: LongAnswer) -> None:
-        """It has been parked."""
         if not answer.ahead:
             self._behind.setdefault(answer.link.identity, deque()).append(answer)
 
     def credit(self, link: FrontLink, rid: int, size: int) -> None:
-        """The front has passed on so many bytes in all of an answer; with rid 0: has read so many from its
+        """The front has passed on ``size`` bytes in all of an answer; with rid 0: has read so many from its
         link."""
         if not rid:
             link.pieces_taken = min(max(link.pieces_taken, size), link.pieces_sent)
@@ -203,12 +192,12 @@ class Streams:
                 self._resume(answer)
 
     def full(self, link: FrontLink) -> bool:
-        """Whether all answers of a link have on their way what they may, with a piece of each that goes on
-        now."""
+        """Whether all answers of a link have on their way what they may, with a piece of each that was
+        resumed."""
         return link.in_flight + self._resumed[link.identity] * PIECE_BYTES >= LINK_BYTES
 
     def went_on(self, answer: LongAnswer) -> None:
-        """If there was room for a piece of it, it has taken that, or does not want it any more."""
+        """The room for a piece that it was given is taken, or not wanted any more."""
         if answer.resumed:
             answer.resumed = False
             self._resumed[answer.link.identity] -= 1
@@ -216,7 +205,7 @@ class Streams:
                 del self._resumed[answer.link.identity]
 
     def resume_behind(self, link: FrontLink) -> None:
-        """Those that wait for room on this link go on, as many as there is room for."""
+        """Answers that wait for room on this link go on."""
         behind = self._behind.get(link.identity)
         while behind and not self.full(link):
             answer = behind.popleft()
@@ -233,7 +222,7 @@ class Streams:
         self._start(answer.link, answer.rid, answer.run(work))
 
     def end(self, link: FrontLink, rid: int) -> None:
-        """Nobody waits for it any more. One that is not parked is ended by the slicer."""
+        """The answer is not awaited any more."""
         answer = self._open.get((link.identity, rid))
         if answer is not None and answer.parked is not None:
             work, answer.parked = answer.parked, None
@@ -246,12 +235,11 @@ class Streams:
             self._refuse(answer.link, answer.rid, EtcdError(answer.refusal))
 
     def over(self, answer: LongAnswer) -> None:
-        """It has ended."""
         if self._open.get(key := (answer.link.identity, answer.rid)) is answer:
             del self._open[key]
 
     def sweep(self) -> None:
-        """Every second: end the parked ones that nobody takes."""
+        """Every second: end parked answers that are not taken."""
         now = self._now()
         for answer in list(self._open.values()):
             if answer.parked is None:
@@ -266,11 +254,9 @@ class Streams:
             del self._behind[identity]
 
     def close(self) -> None:
-        """The node stops: let go of the database."""
         for answer in list(self._open.values()):
             self.end(answer.link, answer.rid)
 
     @property
     def count(self) -> int:
-        """How many are open, parked or not."""
         return len(self._open)

@@ -1,8 +1,8 @@
-"""The v2 tree as this replica has applied it: reads, the past of who waits, events for fronts that follow.
+"""The v2 tree as this replica has applied it: reads, the past for waits, events for fronts that follow.
 
-A front that has somebody waiting follows: it gets every event of the tree with the tick that applied it, and
-wakes its own. A wait begins with a look back (SCAN), whose answer names the tree's index: events up to it are
-in the answer, later ones come behind it on the same link. So nothing is missed, and nothing comes twice.
+A front with a wait follows: it gets every event of the tree with the tick that applied it. A wait begins with
+a look back (SCAN), whose answer names the tree's index: events up to it are in the answer, later ones come
+behind it on the same link. So nothing is missed, and nothing comes twice.
 
 Other shards' nodes have a tree, too, which stays empty.
 """
@@ -28,10 +28,11 @@ from cluster.features.v2.shown import LatelyShown, Listing, get_json
 from cluster.features.v2.tree import Tree, namespace
 from cluster.features.v2.users import Show, enabled, lists, refusal, shown, steps
 from cluster.pacing.patience import Patience
+from cluster.raft import Raft
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
 from node.machine import NodeMachine
-from node.serving.reads import HasTerm, Reads
+from node.serving.reads import Reads
 from node.slicing.slicer import Slices
 from node.storage import StateStore
 
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
     from node.replica.writes import Writes
     from node.serving.guard import Guard
 
-_PATIENCE_S = 0.5  # a read waits so long for what its front has shown; who is cut off answers all the same
+_PATIENCE_S = 0.5  # a read waits so long for what its front has shown; then it is answered
 _MOST_WAITING = 20_000
 _SHORT_BYTES = 16_384  # of a value that is read at once: 6 ms where each octet is to be escaped
 _SLICE = 200  # nodes of a list that are shown in a step: 0.5 ms
 _MOST_LIST_BYTES = 256 << 20  # of an answer: a link takes no frame of 1 GiB
-_AT_ONCE = 1024  # nodes whose time is over that go in one entry, at most: 10 ms each heartbeat interval
+_AT_ONCE = 1024  # expired nodes in one entry, at most: 10 ms each heartbeat interval
 
 _Asked = Get | Scan | Show | None  # None: the counts
 _REQUESTS: dict[int, Callable[[bytes], _Asked]] = {
@@ -55,8 +56,6 @@ _REQUESTS: dict[int, Callable[[bytes], _Asked]] = {
 
 
 class V2Node(Protocol):
-    """What the tree needs of its node."""
-
     machine: NodeMachine
     loop: asyncio.AbstractEventLoop
     store: StateStore
@@ -64,17 +63,14 @@ class V2Node(Protocol):
     writes: Writes
     guard: Guard
     patience: Patience
+    raft: Raft
     applied_index: int
 
-    @property
-    def raft(self) -> HasTerm: ...
     def wake(self) -> None: ...
     def mark_dirty(self, link: FrontLink) -> None: ...
 
 
 class V2Tree:
-    """Of one node."""
-
     def __init__(self, node: V2Node) -> None:
         self._node = node
         self.tree = Tree(node.store.feature_rows(RowsOf.V2))
@@ -85,13 +81,12 @@ class V2Tree:
 
     @property
     def awaited(self) -> bool:
-        """Whether somebody looks at what is applied, or waits for it."""
+        """Whether a front follows or a read waits for an apply."""
         return bool(self._followers or self._waiting)
 
     # -- what is applied
 
     def applied(self, rows: Mapping[int, list[Row]]) -> None:
-        """Rows of features were applied."""
         own = rows.get(RowsOf.V2)
         if own is None:
             return
@@ -124,9 +119,9 @@ class V2Tree:
     # -- reads
 
     def file(self, path: bytes, after: int, now_ns: int) -> tuple[int, int, int, bytes] | None:
-        """For a front in this very process, which has shown an index (``after``): the tree's index, the raft
-        index, the term, and the answer to a read of a file. None: there is none, it is not for all to read,
-        it is long, or this replica has not got so far."""
+        """For a front in this process that has shown the index ``after``: the tree's index, the raft index,
+        the term, and the answer to a read of a file. None: no file that all may read, a long one, or this
+        replica is behind."""
         tree = self.tree
         if tree.index < after or enabled(tree):
             return None
@@ -201,7 +196,7 @@ class V2Tree:
 
     @answered
     def _refused(self, asked: _Asked) -> Answer | None:
-        """What is said instead of an answer to a user of version 2 who may not have it."""
+        """The answer to a user of version 2 without the right to the real one."""
         if asked is None or isinstance(asked, Show):
             return None
         return refusal(self.tree, asked.who, asked.path, asked.slash, asked.recursive, write=False)
@@ -267,7 +262,7 @@ class V2Tree:
     # -- clockwork
 
     def look(self) -> None:
-        """Every heartbeat interval: those whose time is over, if this node leads; reads that have waited."""
+        """Every heartbeat interval: expire nodes, if this node leads; end reads that have waited."""
         self._release()
         if self._followers:
             self._followers = {link for link in self._followers if link.alive}

@@ -1,20 +1,19 @@
 """The source of watch events: what this replica applies, for the fronts of its own host.
 
 A front subscribes to a range once for all its clients. Events leave with the tick that applied them, one
-record per subscription, of all revisions that were applied (``cluster.wire.events``), encoded once per set of
-subscriptions with the same wish for ``prev_kv``. History (a watch from an old revision) is read in slices,
-off the apply path, and each answer says up to which applied revision it is complete: because a link keeps its
-order, the front knows exactly which live events come after it (review (b), Join).
+record per subscription, of all revisions that were applied (``cluster.wire.events``), encoded once per wish
+for ``prev_kv``. History (a watch from an old revision) is read in slices, and each answer says up to which
+applied revision it is complete: a link keeps its order, so the front knows which live events come after it
+(review (b), Join).
 
-Matching is by exact key in a dictionary, and by an index for ranges (``range_index``): one event costs a
-dictionary look-up plus the ranges that hold it.
+Matching is by exact key in a dictionary, and by an index for ranges (``range_index``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from cluster.evaluate.reading.ranges import is_creation
 from cluster.wire.events import EVENT, EVENTS_HEAD, MORE_EVENTS, event_field
@@ -22,6 +21,9 @@ from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from node.links.fronts import FrontLink
 from node.serving.range_index import RangeIndex
 from node.slicing.slicer import Slices
+
+if TYPE_CHECKING:
+    from node.storage import StateStore
 
 PREV_KV = 1
 _NEVER = 1 << 63  # no revision
@@ -32,16 +34,6 @@ _RECORD_BYTES = 12 << 10
 Event = tuple[int, int, bytes, bytes, int]  # revision, kind, key, KeyValue, place in the revision
 PUT = 0  # kinds of event
 Encoded = tuple[int, bytes, bytes]  # revision, entry of the table, field
-
-
-class History(Protocol):
-    """What is read of the store."""
-
-    @property
-    def revision(self) -> int: ...
-    @property
-    def compact_revision(self) -> int: ...
-    def previous(self, key: bytes, revision: int) -> bytes | None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -61,11 +53,10 @@ class WatchSource:
     """All subscriptions of this node."""
 
     def __init__(
-        self, store: History, mark_dirty: Callable[[FrontLink], None], start: Callable[[Slices], None],
+        self, store: StateStore, mark_dirty: Callable[[FrontLink], None], start: Callable[[Slices], None],
         caught_up: Callable[[], None],
     ) -> None:
-        """``start``: runs work in slices, beside the loop. ``caught_up``: who got no watermarks may have
-        them."""
+        """``start``: runs work in slices. ``caught_up``: fronts without watermarks may have them."""
         self._store = store
         self._mark_dirty = mark_dirty
         self._start = start
@@ -74,18 +65,16 @@ class WatchSource:
         self._ranges: RangeIndex[Subscription] = RangeIndex()
         self._collected: dict[Subscription, list[Encoded]] = {}
         self.holding = False  # an apply is under way in slices
-        self._late: list[tuple[FrontLink, int, bytes]] = []  # who subscribed meanwhile
+        self._late: list[tuple[FrontLink, int, bytes]] = []  # subscriptions meanwhile
         self._links: set[FrontLink] = set()  # with subscriptions
         self._count = 0
-        self.events = 0
 
     @property
     def active(self) -> bool:
-        """Whether anybody wants events at all."""
         return self._count > 0
 
     def subscribe(self, link: FrontLink, rid: int, body: bytes) -> None:
-        """Register; the answer tells from which revision on events come live."""
+        """Register; the answer names the revision from which on events come live."""
         if self.holding:
             self._late.append((link, rid, body))
             return
@@ -126,7 +115,6 @@ class WatchSource:
                 del self._keys[sub.key]
 
     def gone(self, link: FrontLink) -> None:
-        """The link is dropped: its subscriptions end."""
         self._late = [late for late in self._late if late[0] is not link]
         ended, link.subscriptions, link.lost = link.subscriptions, {}, {}
         self._links.discard(link)
@@ -137,19 +125,15 @@ class WatchSource:
             self._start(self._leave(ended, self._keys))
 
     def _leave(self, ended: dict[int, Subscription], keys: dict[bytes, list[Subscription]]) -> Slices:
-        """Subscriptions of a link that has ended leave the indexes, a few at a time, unless the indexes go
-        first."""
+        """Subscriptions of an ended link leave the indexes, a few at a time, unless the indexes go first."""
         while ended and keys is self._keys:
             for _ in range(min(_LEAVE, len(ended))):
                 self._drop(ended.popitem()[1])
             yield
 
     def lost(self) -> None:
-        """A snapshot was installed: revisions were jumped over (H8). Fronts re-join from history.
-
-        They are told in slices. Until a front has heard of all of its subscriptions it gets no watermark
-        (I16): that would say of the others that nothing happened.
-        """
+        """A snapshot was installed: revisions were jumped over (H8). Fronts re-join from history, told in
+        slices. A front gets no watermark (I16) until it has heard of all its subscriptions."""
         self._collected.clear()
         self.emit([])
         self._keys, self._ranges, self._count = {}, RangeIndex(), 0
@@ -175,7 +159,6 @@ class WatchSource:
         collected, self._collected = self._collected, {}
         for sub, matched in collected.items():
             if sub.link.subscriptions.get(sub.rid) is sub:  # else it ended meanwhile
-                self.events += len(matched)
                 if sub.pieces:
                     matched = self._end_pieces(sub, matched)
                 self._send(sub, matched)
@@ -186,8 +169,8 @@ class WatchSource:
                 self.subscribe(link, rid, body)
 
     def gather(self, events: list[Event]) -> None:
-        """Events of an apply that is under way in slices: they are sent with the next :meth:`emit`, and who
-        subscribes until then is live after it."""
+        """Events of an apply that is under way in slices leave with the next :meth:`emit`; a subscription
+        until then is live after it."""
         self.holding = True
         self._collect(events)
         # what is there of the last revision leaves: the front takes it in while this goes on, instead of a
@@ -200,17 +183,15 @@ class WatchSource:
                 del matched[first:]
                 sub.link.answer(sub.rid, Status.EVENTS, _record(revision, piece, MORE_EVENTS))
                 sub.pieces = revision
-                self.events += len(piece)
                 self._mark_dirty(sub.link)
 
     def _end_pieces(self, sub: Subscription, matched: list[Encoded]) -> list[Encoded]:
-        """What comes before the revision that was sent in pieces, then its rest; returns what comes after
-        it."""
+        """Send what comes before the revision that was sent in pieces, then its rest; returns what comes
+        after."""
         revision, sub.pieces = sub.pieces, 0
         self._send(sub, [event for event in matched if event[0] < revision])
         sub.link.answer(
-            sub.rid, Status.EVENTS, _record(revision, [event for event in matched if event[0] == revision])
-        )
+            sub.rid, Status.EVENTS, _record(revision, [event for event in matched if event[0] == revision]))
         return [event for event in matched if event[0] > revision]
 
     def _collect(self, events: list[Event]) -> None:
@@ -245,7 +226,7 @@ class WatchSource:
         self._mark_dirty(sub.link)
 
     def _send_many(self, sub: Subscription, matched: list[Encoded]) -> list[Encoded]:
-        """All records but the last one; returns what is in that."""
+        """Send all records but the last one; returns what is in that."""
         begin = size = last = 0
         for at, (revision, _, field) in enumerate(matched):
             if size >= _RECORD_BYTES and revision != last:  # I16: a revision is sent whole
@@ -261,10 +242,6 @@ class WatchSource:
             return exact or []
         found = self._ranges.holding(key)
         return [*exact, *found] if exact else found
-
-    def statistics(self) -> dict[str, int]:
-        """Counts for metrics."""
-        return {"subscriptions": self._count, "events": self.events}
 
 
 def _record(revision: int, events: list[Encoded], more: int = 0) -> bytes:

@@ -1,2 +1,1 @@
-"""Long work beside requests: ``slicer`` runs it a slice at a time, ``yielding`` tells whether others are
-about."""
+"""Long work beside requests: ``slicer`` runs it in slices, ``yielding`` tells whether requests come."""

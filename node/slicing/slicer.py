@@ -14,17 +14,17 @@ from node.slicing.yielding import Others
 
 SLICE_S = 0.0004
 BESIDE_SLICE_S = 0.0002  # beside writes: what comes in one turn of the loop waits for one slice
-_FRESH_SLICES = 4  # so many before work counts as long
-_BURST = 2  # slices of long work beside writes, each in a turn of the loop of its own, and then a pause
-_PAUSE_S = 0.001  # it has a fourth of the CPU then
+_FRESH_SLICES = 4  # more count as long
+_BURST = 2  # slices of long work beside writes, each in its own turn of the loop, before a pause
+_PAUSE_S = 0.001  # long work gets a fourth of the CPU
 Slices = Generator[None, None, None]
 
 
 class Slicer:
     """Runs generators a slice at a time, round robin, with the loop served in between.
 
-    Those that turn out long go on by themselves: with pauses and in shorter slices while there are writes,
-    and without holding up the others."""
+    Long ones go on apart from the others: with pauses and in shorter slices while there are writes.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, writes: Callable[[], object] = lambda: None,
                  perf_counter: Callable[[], float] = perf_counter) -> None:
@@ -39,7 +39,7 @@ class Slicer:
         self.slices = 0
 
     def start(self, work: Slices, part: bool = False) -> None:
-        """Begin a piece of work. ``part``: of something long, which has been cut into requests."""
+        """Begin a piece of work. ``part``: of something long that was cut into requests."""
         if part:
             self._long.append(work)
             if not self._long_scheduled:
@@ -93,12 +93,11 @@ class Slicer:
                 began = now
                 next(work)
                 now = self._perf_counter()
-                if now + (now - began) / 2 >= until:  # a step is not begun that would end far behind it
+                if now + (now - began) / 2 >= until:  # the next step would end far behind it
                     return True
         except StopIteration:
             return False
 
     @property
     def pending(self) -> int:
-        """How many pieces of work are under way."""
         return len(self._fresh) + len(self._long)

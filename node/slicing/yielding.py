@@ -1,9 +1,8 @@
-"""Whether others are about: long work then leaves them the CPU between its slices.
+"""Whether requests come: long work then leaves them the CPU between its slices.
 
-A slice of half a millisecond delays nobody much by itself. But three hosts' nodes that read, compact or catch
-watchers up as fast as they can take all CPUs there are, and on every hop a put waits until the scheduler
-takes one of them away. So work that is long lets time pass between its slices while requests come, and none
-otherwise.
+A slice of half a millisecond delays little by itself. But three hosts' nodes that read, compact or catch
+watchers up take all CPUs, and a put waits for the scheduler on each hop. So long work pauses between its
+slices while requests come.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ _HOLD_S = 0.02  # from one request on; at 50 a second and more long work never g
 
 
 class Others:
-    """Sees a counter of what was done for others go on."""
+    """Watches a counter of requests that were served."""
 
     __slots__ = ("_done", "_seen", "_time", "_until")
 
     def __init__(self, time: Callable[[], float], done: Callable[[], object]) -> None:
-        """``time``: a clock in seconds. ``done``: anything that differs when something was done since."""
+        """``time``: a clock in seconds. ``done``: differs when a request was served since."""
         self._time = time
         self._done = done
         self._seen: object = None
         self._until = 0.0
 
     def about(self) -> bool:
-        """Whether something was done since the last question, or shortly before it."""
+        """Whether a request was served since the last call, or shortly before it."""
         done, now = self._done(), self._time()
         if done != self._seen:
             self._seen = done

@@ -1,9 +1,8 @@
 """What a node keeps on its disk: the Raft log and everything that was applied.
 
-Read in this order: ``keys`` (the rows), ``log`` with ``ahead`` and ``mark`` (the Raft log), ``state`` (the
-store's face), ``apply`` with ``puts`` (order records into rows), ``reads`` with ``blocks``, ``history``,
-``compaction``, ``hashing``, ``lease_check`` with ``stale_rows``, ``snapshot``. Nothing here knows of sockets,
-Raft messages or requests; errors are those of ``errors``.
+Read in this order: ``keys`` (the rows), ``log`` with ``ahead``, ``mark`` and ``note`` (the Raft log),
+``state`` (what is applied), ``snapshot``, ``kept`` (files beside node 0's log). Nothing here knows of
+sockets, Raft messages or requests; errors are those of ``errors``.
 """
 
 from cluster.evaluate.view import Current
@@ -21,11 +20,13 @@ from node.storage.errors import (
 from node.storage.keys import Position
 from node.storage.log import RaftLog
 from node.storage.state.blocks import LEAST_ROWS
-from node.storage.state.changes.apply import Applied, Applying, Event, Prepared
+from node.storage.state.changes.apply import Applying, Prepared
 from node.storage.state.changes.late import PreparedRows
 from node.storage.state.changes.puts import PreparedPuts
+from node.storage.state.changes.run import Applied, Event
 from node.storage.state.history import HistorySlice
-from node.storage.state.reads import PAUSE, Reader
+from node.storage.state.reader import Reader
+from node.storage.state.reads import PAUSE
 from node.storage.state.store import StateStore
 
 __all__ = [

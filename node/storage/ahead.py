@@ -1,19 +1,12 @@
-"""The write-ahead log's newest file is longer than what is in it, so that a sync changes no file's size.
+"""The write-ahead log's newest file is kept longer than its content, so that a sync changes no file's size
+(decision 3).
 
-A sync after an append that grew its file writes the file system's journal too, and waits for whoever else
-does. RocksDB recycles its log files and then overwrites them in place, but the first 100 MB after every start
-go to files that grow. So the end of such a file is kept filled ahead of what is written.
+The filling reads as the record of another file, at whatever byte a reader begins: kind 5, with a number that
+no file will ever have. There the log ends for RocksDB. (Behind zeros it would look on, and could find entries
+whose predecessors were lost in a power cut.) The filling is only ever appended (``O_APPEND``), and RocksDB
+writes at or before the end of its file, so nothing written can be overwritten.
 
-What it is filled with reads as the record of another file, at whatever byte a reader begins: kind 5, with a
-number that no file will ever have. There the log ends for RocksDB, as it does in a recycled file. (Behind
-zeros it goes on looking in the next block of 32 KiB; after a power cut that lost one page and kept a later
-one it could find entries there whose predecessors are gone.)
-
-Nothing that is written can be overwritten: the filling is only ever appended (``O_APPEND``), and what RocksDB
-writes begins at or before the end of its file. Of a full disk RocksDB will tell by itself.
-
-Figures, 387 bytes, synced, ext4, with others writing to the same file system: median 226 us growing, 116
-filled, 100 recycled; the quickest tenth 107, 73 and 73.
+387 bytes, synced, ext4: median 226 us growing, 116 filled, 100 recycled.
 """
 
 from __future__ import annotations
@@ -32,7 +25,7 @@ _RECORD_BYTES = 32  # at least what RocksDB adds to a write
 
 
 class FilledAhead:
-    """Of the log whose files are in one directory. To be told of every write, by the thread that writes."""
+    """Of the log whose files are in one directory."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -46,7 +39,7 @@ class FilledAhead:
         self.filled_bytes = 0
 
     def wrote(self, size: int) -> None:
-        """So many bytes were written."""
+        """``size`` bytes were written. Call it for every write, in the thread that writes."""
         self._since += size + _RECORD_BYTES + (size >> 10)
         if self._since >= self._look_at:
             self._look()
@@ -71,7 +64,6 @@ class FilledAhead:
             left -= size
 
     def close(self) -> None:
-        """Fill no more."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd, self._name = -1, ""

@@ -1,5 +1,4 @@
-"""Space that the state no longer needs is given back to the file system, and an install does not wait for
-that."""
+"""Gives the file system back the space that the state no longer needs; an install does not wait for that."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from node.storage.errors import SyncFailed
 
 
 class Defragmenting:
-    """Of one store, whose database an install may replace meanwhile. RocksDB closes none that is
+    """Of one store, whose database an install may replace meanwhile. RocksDB closes none that is being
     compacted."""
 
     def __init__(self) -> None:
@@ -31,13 +30,13 @@ class Defragmenting:
                     raise SyncFailed(f"{path}: compacting failed: {e}") from e
 
     def close(self, database: Rdict) -> None:
-        """Close a database that has been replaced, at once even if it is being compacted."""
+        """Close a replaced database, at once even if it is being compacted."""
         self._closing = database
         if self._running.acquire(blocking=False):
             database.close()
         else:
             database.cancel_all_background(True)
             self._running.acquire()
-            with suppress(Exception):  # it cannot flush any more; it is closed once nobody reads it
+            with suppress(Exception):  # it cannot flush any more, and closes with its last reader
                 database.close()
         self._running.release()

@@ -8,8 +8,8 @@ atomically.
     state/incoming-.../  a snapshot being received    (removed at open)
     outgoing/            checkpoints being sent       (removed at the start of the node)
 
-A crash before the rename leaves the old database, one after it the new; whatever ``current`` does not name
-is removed at the next open.
+A crash before the rename leaves the old database, one after it the new; the next open removes what
+``current`` does not name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ def sync_directory(path: Path) -> None:
 
 
 def sync_tree(path: Path) -> None:
-    """Make every file of a directory durable."""
     for child in path.iterdir():
         fd = os.open(child, os.O_RDONLY)
         try:
@@ -72,7 +71,6 @@ def write_current(root: Path, name: str) -> None:
 
 
 def next_name(name: str) -> str:
-    """The name of the database that will replace ``name``."""
     return f"db-{int(name[3:]) + 1}"
 
 

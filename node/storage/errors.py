@@ -19,24 +19,22 @@ from typing import NoReturn
 
 
 class StorageError(Exception):
-    """The disk under this replica failed; the base of the errors that stop a node."""
+    """The base of the errors that stop a node."""
 
 
 class StorageCorruption(StorageError):
-    """What is on the disk is damaged, missing or older than what was once synced. The text says where."""
+    """The text says where the damage is."""
 
 
 class SyncFailed(StorageError):
-    """A write or a sync failed. What the disk holds now is unknown: end the process."""
+    pass
 
 
 class DirectoryLocked(StorageError):
-    """The directory is open in another process (or twice in this one)."""
+    pass
 
 
 class DiskFull(StorageError):
-    """The disk, or this user's share of it, is full. What is on it is as sound as before."""
-
     def __init__(self, where: str, text: str) -> None:
         super().__init__(
             f"{where}: No space left on device. Nothing is damaged, and nothing that was acknowledged is "
@@ -45,8 +43,6 @@ class DiskFull(StorageError):
 
 
 class LibraryRefused(StorageError):
-    """The version of rocksdict that is installed does not do what the log rests on. Nothing is damaged."""
-
     def __init__(self, text: str) -> None:
         super().__init__(
             f"{text}. Install a version of rocksdict that muster was tried with (pyproject.toml)"
@@ -54,7 +50,7 @@ class LibraryRefused(StorageError):
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether this is for want of space: an OSError, or what RocksDB made of one."""
+    """Whether this is for want of space: an OSError, or RocksDB's form of one."""
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return True
     text = str(error)
@@ -62,32 +58,28 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 class ApplyFailed(StorageError):
-    """What is committed could not be applied: the replica must not go on without it."""
+    """What is committed could not be applied."""
 
 
 class SnapshotRefused(Exception):
-    """A snapshot that cannot be installed; the store is as it was."""
+    pass
 
 
 class Compacted(Exception):
-    """The revision asked for was compacted."""
-
     def __init__(self, compact_revision: int) -> None:
         super().__init__(f"revision is below the compaction at {compact_revision}")
         self.compact_revision = compact_revision
 
 
 class FutureRevision(Exception):
-    """The revision asked for is not applied here yet."""
-
     def __init__(self, revision: int) -> None:
         super().__init__(f"revision is above the applied one, {revision}")
         self.revision = revision
 
 
 def raise_read(error: Exception, path: str, doing: str) -> NoReturn:
-    """Turn what RocksDB raised at a read into ours. Every failed read counts as corruption: a block that
-    cannot be read is no better than one with a wrong checksum, and neither may be answered as "not there"."""
+    """Turn RocksDB's error at a read into ours: a block that cannot be read may not be answered as "not
+    there"."""
     if isinstance(error, StorageError | Compacted | FutureRevision):
         raise error
     if is_disk_full(error):

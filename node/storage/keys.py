@@ -16,7 +16,7 @@ as 00 ff, which keeps the order of keys and makes 00 00 the end of every key.
 
 An ``r`` row holds the changes of *one order record* (cut after `Grain.run_entries` or RUN_BYTES), so the rows
 are the same on every replica; one row for a hundred puts instead of a hundred saves 0.7 of 1.7 us a put.
-``docs/decisions/0001-state-rows-clustered-by-key.md`` argues the layout.
+``docs/decisions/0001-rows-by-key.md`` argues the layout.
 """
 
 from __future__ import annotations
@@ -74,7 +74,6 @@ class Position(NamedTuple):
 
 
 def feature_row(feature: int, name: bytes) -> bytes:
-    """A row of a feature (``cluster.features.rows``)."""
     return FEATURE_PREFIX + bytes((feature,)) + name
 
 
@@ -84,12 +83,10 @@ def escape(key: bytes) -> bytes:
 
 
 def unescape(escaped: bytes) -> bytes:
-    """The key that :func:`escape` wrote."""
     return escaped.replace(b"\0\xff", b"\0") if b"\0" in escaped else escaped
 
 
 def version_row(key: bytes, revision: int, sub: int, kind: int) -> bytes:
-    """The row key of one version."""
     return b"k" + escape(key) + SUFFIX.pack(0, MAX64 - revision, MAX32 - sub, kind)
 
 
@@ -103,11 +100,8 @@ def range_rows(start: bytes, end: bytes) -> tuple[bytes, bytes]:
 
 
 def parse_current(kv: bytes, key_len: int) -> Current:
-    """Create, mod, version and lease out of a KeyValue in the wire form that ``cluster.effects.records``
-    writes.
-
-    One that cannot be read (decision 54) names no lease: nobody may end for it who compacts, hashes or checks
-    what hangs on leases."""
+    """Create, mod, version and lease of a KeyValue as ``cluster.effects.records`` writes it. One that cannot
+    be read (decision 54) names no lease, so that compactions, hashes and lease checks go on."""
     try:
         return _parse_current(kv, key_len)
     except IndexError:
@@ -132,8 +126,8 @@ def _parse_current(kv: bytes, key_len: int) -> Current:
 
 
 def lease_named(versions: RdictIter, key: bytes, revision: int) -> int:
-    """The lease that a key names at a revision; 0: it is not there, or names none. Raises what RocksDB
-    does."""
+    """The lease that a key names at a revision; 0: it is not there, or names none. Raises RocksDB's
+    errors."""
     prefix = b"k" + escape(key) + b"\0\0"
     versions.seek(prefix + (MAX64 - revision).to_bytes(8, "big"))
     if not versions.valid():

@@ -1,22 +1,9 @@
 """The Raft log on disk: ``cluster.raft``'s LogStorage over a RocksDB whose every write is logged and synced.
 
-===================  ====================================================================
-row key              value
-===================  ====================================================================
-``e`` index(8)       an encoded Entry, with its checksum
-``h``                hard state and a checksum
-``m`` name           what a replica has to remember besides (incarnations of its peers, ...)
-``s``                snapshot position: index, term, configuration and a checksum
-===================  ====================================================================
-
-:meth:`RaftLog.append` writes, :meth:`RaftLog.sync` makes durable what was written before it was called; the
-latter runs in a helper thread and holds no lock of the interpreter while the disk works. Nothing may leave
-the replica that rests on a write before the sync that covers it (I2).
-
-Its files are filled ahead of what is written, so that a sync changes no file's size (see ``ahead``).
-
-A log that is found shorter or older than its mark (see ``mark``) is refused: this replica may have voted for
-or acknowledged what is gone (H10).
+Rows, and what is synced when: ``docs/design/storage.md``. :meth:`RaftLog.append` writes; :meth:`RaftLog.sync`
+makes durable what was written before its call, in a helper thread, without the interpreter's lock. Nothing
+that rests on a write may leave the replica before its sync (I2). A log that is shorter or older than its mark
+(``mark``) is refused: this replica may have voted for or acknowledged what is gone (H10).
 
 Cost: append of an entry of 300 B 6 us, sync 75-200 us of waiting.
 """
@@ -26,7 +13,6 @@ from __future__ import annotations
 import os
 import struct
 import threading
-import time
 import zlib
 from array import array
 from bisect import bisect_right
@@ -51,7 +37,7 @@ _POSITION = struct.Struct("<QQ")
 _HARD_STATE_ROW = b"h"
 _POSITION_ROW = b"s"
 _INSTALL_ROW = b"minstalling"
-# of the disk, about, that an entry takes besides its data: header, key, and what RocksDB adds to both
+# of disk that an entry takes besides its data, about: header, key, and RocksDB's own
 ROW_BYTES = 96
 _ADVICE = (
     "This replica must not vote under its old identity: remove the member from the cluster and add it anew, "
@@ -75,12 +61,10 @@ class RaftLog:
         self._noted = self._note.read()
         self._where = root / "db"
         self._ahead = FilledAhead(self._where)
-        # Held while the mark is written or decided on: a sync that ends late must not raise it over a
-        # truncation.
+        # held while the mark changes: a sync that ends late must not raise it over a truncation
         self._marking = threading.Lock()
         self._truncations = 0
-        # What has been written, as one value: the helper thread that syncs reads it while entries are
-        # appended.
+        # one value: the helper thread that syncs reads it while entries are appended
         self._written = Mark(0, 0, 0, 0)
         self._hard_state = HardState(0, 0, 0)
         self._position = SnapshotPosition(0, 0, Configuration(frozenset()))
@@ -89,7 +73,6 @@ class RaftLog:
         self._dropped = 0  # the same, of the snapshot position
         self._last = 0
         self._closed = False
-        self.syncs = 0
         self.written_bytes = 0
 
     @classmethod
@@ -142,12 +125,11 @@ class RaftLog:
     # LogStorage
 
     def hard_state(self) -> HardState:
-        """The last one written."""
         return self._hard_state
 
     def committed(self) -> tuple[int, int]:
-        """What :meth:`note_committed` noted last before this log was opened: index and term. Zeros if
-        nothing."""
+        """Index and term of the last :meth:`note_committed` before this log was opened; zeros if there is
+        none."""
         return self._noted
 
     def snapshot_position(self) -> SnapshotPosition:
@@ -170,6 +152,10 @@ class RaftLog:
         if offset == -1:
             return self._position.term
         raise IndexError(f"entry {index} is no longer kept; the first is {self._position.index + 1}")
+
+    def term_at(self, index: int) -> int | None:
+        """As :meth:`term`; None outside of the kept entries and the snapshot position."""
+        return self.term(index) if self._position.index <= index <= self._last else None
 
     def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
         """Entries ``[first, last]``, cut before ``max_bytes`` of data would be passed, at least one."""
@@ -204,16 +190,15 @@ class RaftLog:
         return out
 
     def bytes_after(self, index: int) -> int:
-        """What the entries behind ``index`` take of the disk, of those that are kept; but see
-        :meth:`file_bytes`."""
+        """Bytes of disk that the kept entries behind ``index`` take; but see :meth:`file_bytes`."""
         if not self._ends:
             return 0
         offset = index - self._position.index - 1
         return self._ends[-1] - (self._ends[offset] if offset >= 0 else self._dropped)
 
     def file_bytes(self) -> int:
-        """What the log's files take of the disk: what is kept, and ``LOG_BESIDE`` write buffers at most
-        besides. 50 us."""
+        """Bytes of disk that the log's files take: what is kept, and ``LOG_BESIDE`` write buffers at most. 50
+        us."""
         total = 0
         with suppress(FileNotFoundError), os.scandir(self._where) as files:
             for file in files:
@@ -222,15 +207,14 @@ class RaftLog:
         return total
 
     def index_before(self, size: int) -> int:
-        """The last entry behind which at least ``size`` bytes are logged; the snapshot position if the log
-        holds less."""
+        """The last entry behind which at least ``size`` bytes are logged, or the snapshot position."""
         return self._position.index + (bisect_right(self._ends, self._ends[-1] - size) if self._ends else 0)
 
     # Writes
 
     def append(self, entries: Sequence[Entry], hard_state: HardState | None = None) -> None:
-        """Write entries and hard state in one batch, unsynced. Entries from ``entries[0].index`` on are
-        replaced. Raises SyncFailed."""
+        """Write entries and hard state in one batch, unsynced. Replaces entries from ``entries[0].index`` on.
+        Raises SyncFailed."""
         batch = WriteBatch(raw_mode=True)
         if entries:
             first = entries[0].index
@@ -264,28 +248,24 @@ class RaftLog:
             if hard_state.term < self._hard_state.term:
                 raise ValueError(f"term goes back from {self._hard_state.term} to {hard_state.term}")
             batch.put(
-                _HARD_STATE_ROW, _seal(_HARD_STATE.pack(hard_state.term, hard_state.vote, hard_state.commit))
-            )
+                _HARD_STATE_ROW, _seal(_HARD_STATE.pack(hard_state.term, hard_state.vote, hard_state.commit)))
             self._hard_state = hard_state
         self._write(batch)
         self._note_written()  # not before: a sync in between would claim what it did not cover
 
     def note_committed(self, index: int) -> None:
-        """The kept entry ``index`` is committed: before it is applied (I25). SyncFailed."""
+        """The kept entry ``index`` is committed: call it before its apply (I25). Raises SyncFailed."""
         self._note.write(index, self.term(index))
 
     def sync(self) -> None:
-        """Make everything durable that was written before this call. For a helper thread.
-
-        Raises SyncFailed: the process must end, since what a second try reports means nothing.
-        """
+        """Make durable what was written before this call. For a helper thread. Raises SyncFailed: end the
+        process, for a second try would report nothing true."""
         with self._marking:
             truncations, covered = self._truncations, self._written
         try:
             self._database.flush_wal(not self._no_fsync)
         except Exception as e:
             raise SyncFailed(f"{self.path}: sync failed: {e}") from e
-        self.syncs += 1
         with self._marking:
             if truncations == self._truncations:
                 self._mark.write(covered)
@@ -300,7 +280,7 @@ class RaftLog:
             )
         batch = WriteBatch(raw_mode=True)
         batch.delete_range(_ENTRY_ROW.pack(b"e", 0), _ENTRY_ROW.pack(b"e", position.index + 1))
-        self._put_position(batch, position)
+        batch.put(_POSITION_ROW, self._encode_position(position))
         kept_from = position.index - self._position.index
         self._dropped = self._ends[kept_from - 1]
         del self._terms[:kept_from], self._ends[:kept_from]
@@ -308,7 +288,7 @@ class RaftLog:
         self._write(batch)
 
     def reclaim(self) -> None:
-        """Give the space of what was truncated back to the file system. Long; may run in a helper thread."""
+        """Give the space of truncated entries back to the file system. Long; for a helper thread."""
         try:
             self._database.flush(True)
             self._database.compact_range(None, None)
@@ -316,14 +296,9 @@ class RaftLog:
             raise SyncFailed(f"{self.path}: compacting failed: {e}") from e
 
     def begin_install(self, position: SnapshotPosition) -> None:
-        """Remember, synced, that the state is about to be replaced by a snapshot at ``position``.
-
-        Call it before the state is switched; then, after a crash in between, :meth:`verify` finishes what
-        :meth:`finish_install` would have done, instead of refusing a log that ends before the state.
-        """
-        batch = WriteBatch(raw_mode=True)
-        batch.put(_INSTALL_ROW, self._encode_position(position))
-        self._write(batch)
+        """Remember, synced, that a snapshot at ``position`` is about to replace the state. Call it before the
+        state is switched: after a crash in between :meth:`verify` finishes the install."""
+        self._put(_INSTALL_ROW, self._encode_position(position))
         self.sync()
 
     def finish_install(self, position: SnapshotPosition) -> None:
@@ -340,7 +315,7 @@ class RaftLog:
         self._lower_mark(0)
         batch = WriteBatch(raw_mode=True)
         batch.delete_range(_ENTRY_ROW.pack(b"e", 0), _ENTRIES_END)
-        self._put_position(batch, position)
+        batch.put(_POSITION_ROW, self._encode_position(position))
         del self._terms[:], self._ends[:]
         self._position = position
         self._last = position.index
@@ -349,7 +324,7 @@ class RaftLog:
         self.sync()
 
     def verify(self, applied_index: int) -> None:
-        """Check the log against the applied position of the state. StorageCorruption if they do not meet."""
+        """Check the log against the applied position of the state. Raises StorageCorruption."""
         pending = self.meta("installing")
         if pending is not None:
             position = self._decode_position(pending, "installing")
@@ -358,10 +333,7 @@ class RaftLog:
             else:
                 self._drop_install()
         if self._last < applied_index:
-            raise StorageCorruption(
-                f"the log at {self.path} ends at {self._last}, but {applied_index} "
-                f"had been applied. {_ADVICE}"
-            )
+            raise self._refused(f" ends at {self._last}, but {applied_index} had been applied")
         if applied_index < self._position.index:
             raise StorageCorruption(
                 f"the state beside the log at {self.path} ends at {applied_index}, but the log begins behind "
@@ -369,7 +341,6 @@ class RaftLog:
             )
 
     def meta(self, name: str) -> bytes | None:
-        """What :meth:`set_meta` stored."""
         try:
             value: bytes | None = self._database.get(b"m" + name.encode())
         except Exception as e:
@@ -377,19 +348,8 @@ class RaftLog:
         return value
 
     def set_meta(self, name: str, value: bytes) -> None:
-        """Store something small; durable after the next :meth:`sync`."""
-        batch = WriteBatch(raw_mode=True)
-        batch.put(b"m" + name.encode(), value)
-        self._write(batch)
-
-    def statistics(self) -> dict[str, int]:
-        """Figures for metrics."""
-        return {
-            "first_index": self.first_index(),
-            "last_index": self._last,
-            "syncs": self.syncs,
-            "size_bytes": self.file_bytes(),
-        }
+        """Store a small row; durable after the next :meth:`sync`."""
+        self._put(b"m" + name.encode(), value)
 
     # Inside
 
@@ -397,12 +357,17 @@ class RaftLog:
         self._written = Mark(self._last, self.term(self._last), self._hard_state.term, self._hard_state.vote)
 
     def _lower_mark(self, last_index: int) -> None:
-        """Before the log gets shorter, and durably: a crash between must not make a legal log look robbed."""
+        """Before the log gets shorter, durably: after a crash in between a legal log must not look robbed."""
         with self._marking:
             self._truncations += 1
             term = self.term(last_index) if last_index else 0
             self._written = Mark(last_index, term, self._written.term, self._written.vote)
             self._mark.write(self._written, force=True)
+
+    def _put(self, row: bytes, value: bytes) -> None:
+        batch = WriteBatch(raw_mode=True)
+        batch.put(row, value)
+        self._write(batch)
 
     def _write(self, batch: WriteBatch) -> None:
         size = batch.size_in_bytes()  # a written batch is gone
@@ -419,9 +384,6 @@ class RaftLog:
         batch.delete(_INSTALL_ROW)
         self._write(batch)
         self.sync()
-
-    def _put_position(self, batch: WriteBatch, position: SnapshotPosition) -> None:
-        batch.put(_POSITION_ROW, self._encode_position(position))
 
     @staticmethod
     def _encode_position(position: SnapshotPosition) -> bytes:
@@ -440,7 +402,7 @@ class RaftLog:
     def _load(self, initial: Configuration) -> None:
         try:
             self._read_rows(initial)
-        except (StorageError, IndexError):
+        except (StorageError, IndexError):  # as they are: a frame that holds one would keep the iterator open
             raise
         except Exception as e:  # RocksDB's, or IntegrityError of an entry
             raise_read(e, self.path, "reading the log")
@@ -454,13 +416,11 @@ class RaftLog:
         if row is not None:
             self._position = self._decode_position(row, "snapshot position")
         elif hard_state is None and not self._mark.exists():
-            batch = WriteBatch(raw_mode=True)
             self._position = SnapshotPosition(0, 0, initial)
-            self._put_position(batch, self._position)
-            self._write(batch)
+            self._put(_POSITION_ROW, self._encode_position(self._position))
             database.flush_wal(not self._no_fsync)
         else:
-            raise StorageCorruption(f"the log at {self.path} has no snapshot position. {_ADVICE}")
+            raise self._refused(" has no snapshot position")
         self._last = self._position.index
         it = database.iter(_ALL_ENTRIES)
         it.seek(_ENTRY_ROW.pack(b"e", self._last + 1))
@@ -469,18 +429,11 @@ class RaftLog:
             try:
                 entry = Entry.decode(it.value())
             except IntegrityError as e:
-                raise StorageCorruption(
-                    f"the log at {self.path}, entry {self._last + 1}: {e}. {_ADVICE}"
-                ) from e
-            if (
-                it.key() != _ENTRY_ROW.pack(b"e", entry.index)
-                or entry.index != self._last + 1
-                or entry.term < term
-            ):
-                raise StorageCorruption(
-                    f"the log at {self.path} has entry ({entry.index}, term {entry.term}) after "
-                    f"({self._last}, term {term}). {_ADVICE}"
-                )
+                raise self._refused(f", entry {self._last + 1}: {e}") from e
+            due = self._last + 1
+            if it.key() != _ENTRY_ROW.pack(b"e", due) or entry.index != due or entry.term < term:
+                raise self._refused(
+                    f" has entry ({entry.index}, term {entry.term}) after ({self._last}, term {term})")
             self._last, term = entry.index, entry.term
             self._terms.append(term)
             size += len(entry.data) + ROW_BYTES
@@ -501,27 +454,16 @@ class RaftLog:
             return
         mark = self._mark.open()
         if self._last < mark.last_index:
-            raise StorageCorruption(
-                f"the log at {self.path} ends at {self._last}, but {mark.last_index} "
-                f"had been synced. {_ADVICE}"
-            )
+            raise self._refused(f" ends at {self._last}, but {mark.last_index} had been synced")
         if mark.last_index > self._position.index and self.term(mark.last_index) != mark.last_term:
-            raise StorageCorruption(
-                f"the log at {self.path} has an entry of term "
-                f"{self.term(mark.last_index)} at {mark.last_index}, "
-                f"but one of term {mark.last_term} had been synced there. {_ADVICE}"
-            )
+            raise self._refused(
+                f" has an entry of term {self.term(mark.last_index)} at {mark.last_index}, but one of term "
+                f"{mark.last_term} had been synced there")
         now = self._hard_state
         if now.term < mark.term or (now.term == mark.term and mark.vote and now.vote != mark.vote):
-            raise StorageCorruption(
-                f"the log at {self.path} has term {now.term} and vote {now.vote:x}, but "
-                f"term {mark.term} and vote "
-                f"{mark.vote:x} had been synced. {_ADVICE}"
-            )
+            raise self._refused(
+                f" has term {now.term} and vote {now.vote:x}, but term {mark.term} and vote {mark.vote:x} "
+                "had been synced")
 
-
-def timed_sync(log: RaftLog) -> float:
-    """Sync and say how many seconds it took; for metrics."""
-    began = time.perf_counter()
-    log.sync()
-    return time.perf_counter() - began
+    def _refused(self, why: str) -> StorageCorruption:
+        return StorageCorruption(f"the log at {self.path}{why}. {_ADVICE}")

@@ -1,12 +1,8 @@
-"""The mark: how far the Raft log was synced, kept outside RocksDB.
+"""The mark: how far the Raft log was synced, kept outside RocksDB, whose recovery silently drops everything
+behind a damaged record (decision 3, H10).
 
-RocksDB's point-in-time recovery drops everything behind a damaged record and says nothing (H10). So after
-every sync the log's end and vote are written into a small preallocated file; a log that comes back shorter
-than its mark has lost what this replica may have voted for or acknowledged.
-
-The file is one 4 KiB block and never changes its size, so a write of it costs no metadata. It is written at
-once and itself synced at most once a second: a killed process loses nothing of it, a power cut a second of
-*detection*, not of data.
+One 4 KiB block that never changes its size, so a write of it costs no metadata. It is written after every
+sync of the log and synced at most once a second: a power cut loses a second of *detection*, not of data.
 """
 
 from __future__ import annotations
@@ -37,8 +33,6 @@ class Mark(NamedTuple):
 
 
 class MarkFile:
-    """The mark's file."""
-
     def __init__(self, path: Path, *, no_fsync: bool) -> None:
         self.path = path
         self._no_fsync = no_fsync
@@ -46,7 +40,6 @@ class MarkFile:
         self._synced_at = 0.0
 
     def exists(self) -> bool:
-        """Was a mark ever written here?"""
         return self.path.exists()
 
     def create(self) -> None:
@@ -59,7 +52,7 @@ class MarkFile:
         sync_directory(self.path.parent)
 
     def open(self) -> Mark:
-        """Read the mark and keep the file open for writing. StorageCorruption if it is damaged."""
+        """Read the mark and keep the file open for writing. Raises StorageCorruption if it is damaged."""
         self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         block = os.pread(self._fd, _FILE_BYTES, 0)
         size = _MARK.size
@@ -92,7 +85,6 @@ class MarkFile:
             raise SyncFailed(f"{self.path}: {e}") from e
 
     def close(self) -> None:
-        """Close the file."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

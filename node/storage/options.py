@@ -65,14 +65,10 @@ def _common(cache_bytes: int, write_buffer_bytes: int, create: bool) -> Options:
 
 
 def log_options(write_buffer_bytes: int, *, create: bool) -> Options:
-    """The Raft log: every write in the write-ahead log, whose files are recycled so that a sync changes no
-    file size. Recycling allows only point-in-time recovery, which drops a damaged tail silently: the mark
-    beside the database tells (H10).
-
-    Entries lie in files of their own, beside tables that hold their keys. Such a file goes when no entry in
-    it is kept any more, so a compaction reads and writes keys only, and what the disk holds beside the kept
-    entries is bounded (``LOG_BESIDE``).
-    """
+    """The Raft log: write-ahead files are recycled so that a sync changes no file size. That allows only
+    point-in-time recovery, which drops a damaged tail silently: the mark beside the database tells (H10).
+    Entries lie in blob files beside tables of their keys; a file goes with its last kept entry, which bounds
+    the disk (``LOG_BESIDE``)."""
     options = _common(LOG_CACHE_BYTES, write_buffer_bytes, create)
     options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
     options.set_recycle_log_file_num(_RECYCLED)
@@ -111,11 +107,9 @@ LOG_NEEDS = {
 
 
 def check_log_opened(directory: Path) -> None:
-    """After the log in this directory was opened: does RocksDB keep it as recovery and ``ahead`` need it?
-
-    Raises LibraryRefused if it opened it otherwise, or writes to the end of its file instead of to an offset
-    of its own, where what it writes would come behind the filling.
-    """
+    """Raises LibraryRefused unless RocksDB keeps the log in this directory, just opened, as recovery and
+    ``ahead`` need it, and writes at an offset of its own: else what it writes would come behind the
+    filling."""
     newest = max(directory.glob("OPTIONS-*[0-9]"), key=lambda file: int(file.name[8:]), default=None)
     if newest is None:
         raise LibraryRefused(f"{directory}: RocksDB has not written down its options")
@@ -139,7 +133,7 @@ def check_log_opened(directory: Path) -> None:
 
 
 def _flags_of_files(directory: Path) -> list[int]:
-    """With which flags this process has opened the write-ahead log's files in a directory."""
+    """The flags with which this process opened the write-ahead files in a directory."""
     found = []
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # closed meanwhile by another thread
@@ -154,14 +148,9 @@ def _flags_of_files(directory: Path) -> list[int]:
 
 
 def state_options(block_cache_bytes: int, write_buffer_bytes: int, *, create: bool) -> Options:
-    """The applied state: no write is in a write-ahead log, flushes are the only thing that makes it durable.
-
-    Most of what a row costs is finding its place in the write buffer, a list of which every step misses the
-    CPU's caches. So the buffer is four small ones, of which one is written to, and which are flushed together
-    as one table: a row in batches of 250 takes 1.0 us instead of 2.0. A seek among unflushed rows takes 7 us
-    instead of 5 at worst, when all are filled; what is read often is not sought (``VersionCache``,
-    ``blocks``).
-    """
+    """The applied state: no write-ahead log; only flushes make it durable. Four small write buffers, flushed
+    together as one table, keep their lists in the CPU's caches: a row in batches of 250 takes 1.0 us instead
+    of 2.0."""
     options = _common(block_cache_bytes, write_buffer_bytes // _WRITE_BUFFERS, create)
     options.set_min_write_buffer_number_to_merge(_WRITE_BUFFERS)
     options.set_max_write_buffer_number(_WRITE_BUFFERS + 2)  # one is written to while four are flushed
@@ -174,8 +163,8 @@ def state_options(block_cache_bytes: int, write_buffer_bytes: int, *, create: bo
 def bounded(upper: bytes) -> ReadOptions:
     """Read options that end at ``upper``: an iterator then never runs over deleted rows behind its range.
 
-    Keep the result in a variable for as long as the iterator is used: RocksDB points into it, and rocksdict
-    does not hold it. A bound that was freed ends the iteration anywhere.
+    Keep the result in a variable while the iterator is used: RocksDB points into it, and rocksdict does not
+    hold it. A freed bound ends the iteration anywhere.
     """
     options = ReadOptions()
     options.set_iterate_upper_bound(upper)

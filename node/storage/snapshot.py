@@ -9,7 +9,7 @@ Only ``state`` travels, never a log, a vote or a term (H8). The stream::
 ``etcdctl snapshot save`` takes a file for whole only if its payload is a multiple of 512 bytes. Chunks may be
 cut anywhere; the receiver checks every block as soon as it has it, and the whole at the end.
 
-A process that is killed leaves its directories: the next open of the store removes a sink's, and
+A killed process leaves its directories: the next open of the store removes a sink's, and
 :meth:`SnapshotSource.remove_left` a source's.
 """
 
@@ -26,13 +26,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rocksdict import AccessType, Checkpoint, Rdict
+from rocksdict import Checkpoint
 
 from node.storage import directory
-from node.storage.errors import SnapshotRefused, StorageCorruption, raise_open, raise_read
+from node.storage.errors import SnapshotRefused, StorageCorruption, raise_read
 from node.storage.keys import Position
-from node.storage.options import state_options
-from node.storage.state.reads import position_of
+from node.storage.state.rows import open_to_read, position_of
 
 if TYPE_CHECKING:
     from node.storage.state.store import StateStore
@@ -50,12 +49,7 @@ def _framed(data: bytes) -> bytes:
 
 
 def _read_position(path: Path) -> Position:
-    try:
-        database = Rdict(
-            str(path), state_options(1 << 20, 1 << 20, create=False), access_type=AccessType.read_only()
-        )
-    except Exception as e:
-        raise_open(e, str(path))
+    database = open_to_read(path, 1 << 20)
     try:
         return position_of(database, str(path))
     finally:
@@ -70,8 +64,7 @@ class SnapshotSource:
         self.position = position
         self._files = sorted((f.name, f.stat().st_size) for f in path.iterdir())
         header = json.dumps(
-            {"position": list(position), "files": self._files}, separators=(",", ":")
-        ).encode()
+            {"position": list(position), "files": self._files}, separators=(",", ":")).encode()
         self._header = MAGIC + _framed(header)
         self.size_bytes = len(self._header) + _DIGEST_BYTES
         for _, size in self._files:
@@ -82,10 +75,8 @@ class SnapshotSource:
 
     @classmethod
     def create(cls, store: StateStore, path: str | Path) -> SnapshotSource:
-        """Make a checkpoint in a new directory under ``path`` (on the store's file system: files are linked).
-
-        May run in a helper thread. What it holds is also durable then.
-        """
+        """Make a durable checkpoint in a new directory under ``path``, on the store's file system. May run in
+        a helper thread."""
         parent = Path(path)
         parent.mkdir(parents=True, exist_ok=True)
         cls.remove_left(parent)
@@ -94,7 +85,7 @@ class SnapshotSource:
         try:
             # A flush lets other threads run, a checkpoint does not: so it finds little left to flush.
             store.flush()
-            with store.exclusive():
+            with store.flushing:
                 try:
                     Checkpoint(store.database).create_checkpoint(str(target))
                 except Exception as e:
@@ -108,15 +99,15 @@ class SnapshotSource:
 
     @staticmethod
     def remove_left(path: str | Path) -> None:
-        """Remove the checkpoints under ``path`` that no source of this process stands on: they keep files of
-        the store, which it has long replaced, on the disk."""
+        """Remove the checkpoints under ``path`` that no source of this process uses."""
         with contextlib.suppress(FileNotFoundError):
             for child in Path(path).iterdir():
                 if child not in _live:
                     shutil.rmtree(child, ignore_errors=True)
 
     def next_chunk(self, max_bytes: int) -> bytes:
-        """The next bytes of the stream, empty at its end. StorageCorruption if a file cannot be read."""
+        """The next bytes of the stream, empty at its end. Raises StorageCorruption if a file cannot be
+        read."""
         buffer = self._buffer
         while len(buffer) < max_bytes:
             part = next(self._parts, b"")
@@ -128,7 +119,7 @@ class SnapshotSource:
         return chunk
 
     def close(self) -> None:
-        """Remove the checkpoint, whether all of it was sent or not."""
+        """Remove the checkpoint, sent or not."""
         self._parts = iter(())
         shutil.rmtree(self.directory, ignore_errors=True)
         _live.discard(self.directory)
@@ -154,11 +145,9 @@ class SnapshotSource:
 
 
 class SnapshotSink:
-    """A snapshot being received, built in a directory beside the store's database.
-
-    :meth:`write` the stream's bytes as they come, :meth:`finish`, then ``StateStore.install``; or
-    :meth:`abandon`. Raises SnapshotRefused at the first byte that does not fit.
-    """
+    """A snapshot being received, built in a directory beside the store's database: :meth:`write`,
+    :meth:`finish`, then ``StateStore.install``; or :meth:`abandon`. Raises SnapshotRefused at the first byte
+    that does not fit."""
 
     def __init__(self, root: str | Path) -> None:
         self.directory = Path(root) / f"incoming-{os.getpid()}-{next(_serial)}"
@@ -174,7 +163,6 @@ class SnapshotSink:
         self._end: bytes | None = None  # the digest, once everything before it is there
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes of the stream."""
         self._buffer += data
         self._received += len(data)
         if self._files is None and not self._read_header():
@@ -196,7 +184,7 @@ class SnapshotSink:
                 raise SnapshotRefused("the whole fails its checksum")
 
     def finish(self) -> Position:
-        """All was written: check that it is whole and can be opened, make it durable, say what it holds."""
+        """Check that it is whole and can be opened, make it durable, and return what it holds."""
         if self._end is None:
             raise SnapshotRefused(f"the snapshot ends after {self._received} bytes")
         if any(self._buffer) or self._received % _ALIGNMENT:
@@ -211,7 +199,6 @@ class SnapshotSink:
         return self.position
 
     def abandon(self) -> None:
-        """Drop what was received."""
         if self._file_fd >= 0:
             os.close(self._file_fd)
             self._file_fd = -1
@@ -263,7 +250,7 @@ class SnapshotSink:
         return data
 
     def _next_file(self) -> None:
-        """Close the file that is complete and open the next that is not empty."""
+        """Close the complete file and open the next that is not empty."""
         assert self._files is not None
         if self._file_fd >= 0:
             os.close(self._file_fd)
@@ -272,8 +259,7 @@ class SnapshotSink:
             self._number += 1
             name, self._left = self._files[self._number]
             self._file_fd = os.open(
-                self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-            )
+                self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             if self._left:
                 return
             os.close(self._file_fd)

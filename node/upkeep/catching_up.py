@@ -1,11 +1,9 @@
-"""Replicas that get a state must find the log from there on: it is kept for them until they have caught up,
-within a bound.
+"""The log behind a transferred state is kept for its receiver until it has caught up, within a bound.
 
-A transfer takes time, and so does what follows it; meanwhile the leader logs on. If more comes than may be
-kept, the transfer was in vain and another one follows, which under the same load would go the same way. So
-whoever ran out of log has it last longer the next time: once half of what may be kept is used, the leader
-logs a quarter of what it would, then a sixteenth, then a sixty-fourth. The first transfer slows nothing. A
-replica that is silent is not waited for, nor is any log kept for it.
+The leader logs on during a transfer and after it. If more comes than may be kept, the transfer was in vain,
+and under the same load so is the next. So a receiver that ran out of log gets more time: once half of what
+may be kept is used, the leader logs a quarter of what it would, then a sixteenth, then a sixty-fourth. The
+first transfer slows nothing. A silent replica is not waited for, nor is any log kept for it.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ class _Held:
 
 
 class CatchingUp:
-    """Of one node. Indexes are of its log, times of its clock."""
+    """Indexes are of the node's log, times of its clock."""
 
     def __init__(self) -> None:
         self._held: dict[int, _Held] = {}
@@ -59,8 +57,8 @@ class CatchingUp:
     def needed(
         self, least: int, kept_anyway: int, peers: Mapping[int, PeerStatus], now_ms: int
     ) -> int | None:
-        """The log behind this must be kept. None: nobody needs any. ``least``: it may be kept behind that;
-        ``kept_anyway``: who is as far has caught up; ``peers``: a leader's (others have none to wait for)."""
+        """The log behind this must be kept; None: none. ``least``: it may be kept behind that;
+        ``kept_anyway``: a replica there has caught up; ``peers``: a leader's."""
         for peer, held in list(self._held.items()):
             status = peers.get(peer)
             if status is None or now_ms - status.heard_ms >= _SILENT_MS:
@@ -79,7 +77,7 @@ class CatchingUp:
 
     @property
     def slows(self) -> int | None:
-        """The log may have to grow more slowly, for who needs it behind this; None: not at all."""
+        """The index behind which a slowed log is needed; None: no slowing."""
         slowed = self._slowed() if self._ran_out else None
         return slowed.index if slowed is not None else None
 
@@ -88,8 +86,8 @@ class CatchingUp:
         return min(again, key=lambda held: held.index, default=None)
 
     def pause_s(self, size: int, kept: int, room: int, now_s: float) -> float:
-        """So many bytes were logged: for how many seconds no more may be. ``kept``: bytes behind
-        :attr:`slows`, of ``room`` at most."""
+        """``size`` bytes were logged: seconds without any more. ``kept``: bytes behind :attr:`slows`, of
+        ``room`` at most."""
         held = self._slowed()
         if held is None or kept < room // 2:
             return 0.0
@@ -102,7 +100,7 @@ class CatchingUp:
 
 
 class Slowing:
-    """A leader's proposals, held back for whoever ran out of its log."""
+    """A leader's proposals, held back for replicas that ran out of its log."""
 
     def __init__(self, catching_up: CatchingUp, raft: Raft, raft_log: RaftLog, loop: AbstractEventLoop, *,
                  room_bytes: int, go_on: Callable[[], None]) -> None:
@@ -115,7 +113,7 @@ class Slowing:
         self._go_on = go_on
 
     def logged(self, slowed: int, size: int) -> None:
-        """So many bytes were logged, while the log is needed behind ``slowed``."""
+        """``size`` bytes were logged, while the log is needed behind ``slowed``."""
         if self._raft.role is not Role.LEADER:
             return
         pause_s = self._catching_up.pause_s(

@@ -1,10 +1,10 @@
-"""Physical compaction: old versions are removed in slices, so that no request waits for it; and the one that
-the clock asks for (``--auto-compaction-*``)."""
+"""Physical compaction, in slices so that no request waits; and compaction by the clock
+(``--auto-compaction-*``)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -22,8 +22,8 @@ from node.slicing.yielding import Others
 
 if TYPE_CHECKING:
     from cluster.evaluate.replica import Leader
-    from node.serving.serve import Serve
     from node.storage import StateStore
+    from node.upkeep.owner import UpkeepNode
     from node.upkeep.space.alarms import Alarms
 
 log = structlog.get_logger("upkeep")
@@ -35,21 +35,9 @@ _BESIDE_US = 200
 _PAUSE_S = 0.001
 
 
-class CompactionNode(Protocol):
-    """What a compaction needs of its node besides."""
-
-    stopping: bool
-    serve: Serve
-
-    def mark_dirty(self, link: FrontLink) -> None: ...
-
-
 class Compaction:
-    """Of one node's state."""
-
-    def __init__(self, node: CompactionNode, machine: Machine, store: StateStore, raft: Raft, *,
+    def __init__(self, node: UpkeepNode, machine: Machine, store: StateStore, raft: Raft, *,
                  freed: Callable[[], None]) -> None:
-        """``freed`` is called after each one."""
         self._node = node
         self._loop = machine.loop
         self._store = store
@@ -59,7 +47,6 @@ class Compaction:
         self._waiting: list[tuple[FrontLink, bytes]] = []
 
     def due(self) -> None:
-        """One was applied: remove old versions."""
         if not self._running:
             self._running = True
             self._loop.call_soon(self._some)
@@ -80,8 +67,8 @@ class Compaction:
         self._freed()
 
     def answer_when_done(self, link: FrontLink, record: bytes) -> None:
-        """A compaction asked for with ``physical``: answer once the old data is gone here, which may take
-        longer than a request may; the front is told at once that it is in order."""
+        """A compaction with ``physical``: tell the front that it is in order, and answer once the old data is
+        gone here."""
         rid = ANSWER.unpack_from(record)[0]
         self._node.mark_dirty(link)
         self._waiting = [waiting for waiting in self._waiting if waiting[0].alive]
@@ -106,7 +93,6 @@ class ClockCompaction:
         self._auto = AutoCompactor(settings.auto_compaction_mode, settings.auto_compaction_retention)
 
     def second(self) -> None:
-        """Every second."""
         leader = self._leader()
         if leader is None or not self._first:
             return

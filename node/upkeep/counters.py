@@ -21,21 +21,17 @@ if TYPE_CHECKING:
     from node.serving.guard import Guard
     from node.serving.serve import Serve
     from node.storage import RaftLog, StateStore
-    from node.upkeep.defragments import Defragments
     from node.upkeep.snapshots import Snapshots
+    from node.upkeep.space.defragments import Defragments
     from node.upkeep.upkeep import Upkeep
 
 
 class LinkedNode(Protocol):
-    """What is counted of a node's traffic with the other members."""
-
     peers: Peers
     snapshots: Snapshots
 
 
 class CountersNode(LinkedNode, Protocol):
-    """What is counted of a node."""
-
     machine: NodeMachine
     log: RaftLog
     store: StateStore
@@ -52,11 +48,10 @@ class CountersNode(LinkedNode, Protocol):
 
 
 def figures(node: CountersNode) -> dict[str, Any]:
-    """All that a front exports of this node, as JSON. ``histograms``: by etcd's names, in seconds.
-    ``peers``: by member ID; a link that is lost counts there once. ``snapshots``: between members, by
-    direction and peer. ``installing``: whether one is being put in place. ``lease_ttls``: of granted leases,
-    in seconds. ``v2``: of the tree of version 2, since it was made.
-    ``auth_revision``: of users and roles."""
+    """All that a front exports of this node, as JSON. ``histograms``: by etcd's names, in seconds. ``peers``:
+    by member ID. ``snapshots``: between members, by direction and peer. ``installing``: whether one is being
+    put in place. ``lease_ttls``: of granted leases, in seconds. ``v2``: of the v2 tree. ``auth_revision``: of
+    users and roles."""
     return {
         "counters": counters(node),
         "histograms": {
@@ -97,8 +92,8 @@ def _between_members(node: LinkedNode) -> dict[str, Any]:
 def counters(node: CountersNode) -> dict[str, int]:
     """Name: value, none of which goes down while the process lives (times in microseconds, sizes in bytes).
 
-    ``loop_long_turns``: that took longer than 20 ms (``tools.muster.machine.process.turns``). ``frames_*``
-    are of all ZeroMQ sockets of the process: to peers, to fronts and to sibling nodes.
+    ``loop_long_turns``: longer than 20 ms (``tools.muster.machine.process.turns``). ``frames_*``: of all
+    ZeroMQ sockets of the process.
     """
     return {
         "syncs": node.syncer.took.count,

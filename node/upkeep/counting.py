@@ -11,15 +11,13 @@ if TYPE_CHECKING:
 
 
 class Counting:
-    """Of one node's keys."""
-
     def __init__(self, store: StateStore, slicer: Slicer) -> None:
         self._store = store
         self._slicer = slicer
         self._cutting = False
 
     def begin(self) -> None:
-        """Count all of them. That takes about a second of CPU a million keys."""
+        """Count all keys: about a second of CPU a million keys."""
         self._slicer.start(self._count())
 
     def _count(self) -> Slices:
@@ -28,7 +26,6 @@ class Counting:
             yield
 
     def cut(self) -> None:
-        """Blocks of counts have grown: cut them."""
         if not self._cutting:
             self._cutting = True
             self._slicer.start(self._cut())

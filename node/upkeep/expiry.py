@@ -1,10 +1,8 @@
-"""Leases that end: a few in each turn of the loop, and one of many keys only once these have been read, in
-slices.
+"""Leases that end: a few in each turn of the loop; one of many keys once these have been read, in slices.
 
-A thousand leases may be due at once, and one may have ten thousand keys, each of which the disk takes 15 us
-to tell. All keys of a lease go in one revision, so they are listed in one turn: out of memory that takes 2 us
-a key. How many leases of a store of several shards end in one attempt is its sequencer's to say
-(``cluster.order.sequencing.expiries``).
+A thousand leases may be due at once, and one may have ten thousand keys, 15 us each from the disk. All keys
+of a lease go in one revision, so they are listed in one turn: 2 us a key out of memory. With several shards
+the sequencer decides how many leases end in one attempt (``cluster.order.sequencing.expiries``).
 """
 
 from __future__ import annotations
@@ -40,8 +38,6 @@ _LOOK = 40  # what it costs to find that very many hang on a lease, in keys
 
 
 class ExpiryNode(Protocol):
-    """What the end of leases needs of its node."""
-
     loop: AbstractEventLoop
     raft: Raft
     store: StateStore
@@ -56,13 +52,11 @@ class ExpiryNode(Protocol):
 
 
 class Expiry:
-    """The leases of one node that end."""
-
     def __init__(self, node: ExpiryNode) -> None:
         self._node = node
         self._due: deque[int] = deque()
         self._read: set[int] = set()  # of these the keys have been read
-        self._of: Leader | None = None  # whose they are (H7: decided and appended in one and the same term)
+        self._of: Leader | None = None  # the term that they are of (H7: decided and appended in one term)
         self._scheduled = False
         self.decide: Callable[[list[int]], None] = self.add  # what becomes of leases that were found due (H7)
 
@@ -78,12 +72,11 @@ class Expiry:
                 lessor.checkpointed(lease, seconds)
 
     def look(self) -> None:
-        """Every heartbeat: what is due?"""
         if self._node.lessor.primary:
             self.decide(self._node.lessor.due(self._node.now_ms()))
 
     def add(self, leases: Iterable[int]) -> None:
-        """These were found due by the term that leads now."""
+        """The leading term found these due."""
         leader = self._node.writes.leader
         if leader is not self._of:
             self._due.clear()
@@ -130,7 +123,7 @@ class Expiry:
             submit()
 
     def when_read(self, leases: list[int], then: Callable[[], None]) -> None:
-        """Call that, at once unless very many keys hang on one of these leases."""
+        """Call ``then`` once the keys of these leases are in memory: at once unless there are very many."""
         many = [lease for lease in leases if self._node.store.hangs_many(lease, MANY)]
         if many:
             self._node.slicer.start(self._reading(many, then))
@@ -138,8 +131,8 @@ class Expiry:
             then()
 
     def as_read(self, leases: list[int], then: Callable[[list[int]], None]) -> None:
-        """Call that with most of these leases at once, and with each on which very many keys hang when these
-        are read: the others do not wait for it."""
+        """Call ``then`` with most of these leases at once, and with each lease of very many keys when these
+        are read."""
         few = []
         left = KEYS
         for at, lease in enumerate(leases):

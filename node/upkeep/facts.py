@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from node.machine import NodeMachine
     from node.replica.role import Role
     from node.storage import StateStore
-    from node.upkeep.defragments import Defragments
+    from node.upkeep.space.defragments import Defragments
 
 _SAMPLE_S = 1.0  # what the CPU share is taken over, at least
 
@@ -43,8 +43,6 @@ class CpuShare:
 
 
 class FactsNode(Protocol):
-    """What is told of a node."""
-
     settings: NodeSettings
     machine: NodeMachine
     raft: Raft
@@ -59,7 +57,7 @@ class FactsNode(Protocol):
 
 
 class Facts:
-    """What one node tells of itself. What its role adds, ``Role.facts`` says."""
+    """What one node tells of itself; ``Role.facts`` adds its role's."""
 
     def __init__(self, node: FactsNode) -> None:
         self._node = node
@@ -68,7 +66,7 @@ class Facts:
     def now(self) -> dict[str, Any]:
         """Indexes are of the shard's own Raft log, but for ``order_index``; sizes in bytes."""
         node, raft, store = self._node, self._node.raft, self._node.store
-        counted, now_ms = store.counts.statistics(), node.now_ms()
+        now_ms = node.now_ms()
         return {
             "shard": node.settings.shard,
             "member_id": f"{node.settings.common.member_id:x}",
@@ -82,7 +80,7 @@ class Facts:
             "order_index": node.order_index,
             "revision": store.revision,
             "compact_revision": store.compact_revision,
-            "keys": counted["keys"] if counted["ready"] else -1,  # -1: being counted
+            "keys": store.counts.keys(),
             "size_bytes": store.size_bytes(),
             "size_in_use_bytes": store.size_in_use_bytes(),
             "defragmenting": int(node.defragments.running),

@@ -1,4 +1,5 @@
-"""Flushes of the state: after so many entries, and after so many bytes, in a thread.
+"""Flushes of the state in a thread: after so many entries or bytes, and while a change of members waits for
+them.
 
 Truncation follows what a *finished flush* of the state covers (H9), never what is merely applied.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -17,27 +18,20 @@ from node.upkeep.space.disks import Logged
 
 if TYPE_CHECKING:
     from node.storage import Position, StateStore
+    from node.upkeep.owner import UpkeepNode
 
 log = structlog.get_logger("upkeep")
 
 # of --order-log-bytes: a sibling of node 0 flushes so often at least, that what is kept for it may go
 _FLUSH_SHARE = 16
-
-
-class FlushesNode(Protocol):
-    """What flushes need of their node besides."""
-
-    stopping: bool
-    applied_index: int
-    order_index: int
-
-    def fail(self, reason: str) -> None: ...
+# between flushes for one change of members, at first and at most: it may wait for a host that is down
+_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 16.0
+_ANEW_S = 4.0  # between two times that these pauses begin anew
+_HURRY_S = 1.6  # longest pause while which it is worth having the order's records at once
 
 
 class Flushes:
-    """Of one node's state."""
-
-    def __init__(self, node: FlushesNode, settings: NodeSettings, machine: Machine, store: StateStore, *,
+    def __init__(self, node: UpkeepNode, settings: NodeSettings, machine: Machine, store: StateStore, *,
                  logged: Logged, flushed: Callable[[], None]) -> None:
         """``flushed`` is called after each one."""
         self._node = node
@@ -56,9 +50,12 @@ class Flushes:
         self.each_ordered_bytes = min(4 * self.each_bytes, settings.order_log_bytes // _FLUSH_SHARE)
         self._began_at = (store.position.shard_index, store.position.order_index)
         self._began_bytes = self._began_ordered = 0  # what had been logged then
+        self._hasten_at, self._pause_s = 0.0, _PAUSE_S
+        self._wanted = self._anew = False  # a change of members waits for them; another one than before
+        self._wanted_at = self._anew_at = -_LONGEST_PAUSE_S  # when it waited last; when the pauses began anew
 
     def applied(self) -> None:
-        """Something was applied: is it time to flush?"""
+        """Something was applied: begin a flush if it is time."""
         if self._running:
             return
         node, logged, began = self._node, self._logged, self._began_at
@@ -67,11 +64,41 @@ class Flushes:
             or logged.own - self._began_bytes >= self.each_bytes
             or logged.ordered - self._began_ordered >= self.each_ordered_bytes
         ):
-            self._running = True
-            self._began_at = (node.applied_index, node.order_index)
-            self._began_bytes, self._began_ordered = logged.own, logged.ordered
-            flushing = self._loop.run_in_executor(self._thread, self._store.flush)
-            flushing.add_done_callback(self._flushed)
+            self._begin()
+
+    def hasten(self, *, wanted: bool, anew: bool = False) -> None:
+        """Every heartbeat at least; ``wanted``: a change of members waits until what is applied is durable
+        (I17). ``anew``: another change than before.
+
+        A change that stops waiting while a host is out of reach finds the pause that it left.
+        """
+        self._wanted, self._anew = wanted, self._anew or anew
+        if not wanted:
+            return
+        now = self._loop.time()
+        if now - self._wanted_at >= _LONGEST_PAUSE_S:
+            self._hasten_at, self._anew = 0.0, True
+        self._wanted_at = now
+        behind = self._store.durable_position.order_index < self._node.order_index
+        if behind and not self._running and now >= self._hasten_at:
+            if self._anew and now - self._anew_at >= _ANEW_S:
+                self._pause_s, self._anew, self._anew_at = _PAUSE_S, False, now
+            self._hasten_at = now + self._pause_s
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self._begin()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether a change of members waits that began just now: one that waits long may wait for a host."""
+        return self._wanted and self._pause_s <= _HURRY_S
+
+    def _begin(self) -> None:
+        node, logged = self._node, self._logged
+        self._running = True
+        self._began_at = (node.applied_index, node.order_index)
+        self._began_bytes, self._began_ordered = logged.own, logged.ordered
+        flushing = self._loop.run_in_executor(self._thread, self._store.flush)
+        flushing.add_done_callback(self._flushed)
 
     def _flushed(self, done: asyncio.Future[Position]) -> None:
         self._running = False
@@ -84,5 +111,4 @@ class Flushes:
         self._done()
 
     def close(self) -> None:
-        """Wait for the one that runs."""
         self._thread.shutdown(wait=True)

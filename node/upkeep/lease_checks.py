@@ -1,9 +1,9 @@
-"""From time to time, each replica looks whether its keys and leases agree
+"""Each replica checks from time to time whether its keys and leases agree
 (``node.storage.state.slices.lease_check``).
 
-Beside requests, in slices, and each host at a time of its own. What does not agree is logged as an error and
-counted (``muster_node_lease_mismatches_total``): nothing else is done about it yet. Rows that are true no
-longer are removed afterwards, if they are many (``node.storage.state.slices.stale_rows``).
+Beside requests, in slices, and each host at a time of its own. Mismatches are logged as errors and counted
+(``muster_node_lease_mismatches_total``). Many stale rows are removed afterwards
+(``node.storage.state.slices.stale_rows``).
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("leases")
 
-_STALE = 100  # rows that are true no longer: fewer cost nobody anything
+_STALE = 100  # fewer stale rows may stay
 
 
 class LeaseChecks:
-    """The periodic checks of one replica."""
-
     def __init__(self, store: StateStore, slicer: Slicer, interval_s: float, now: Callable[[], float],
                  member_id: int, corrupt: Callable[[], None] = lambda: None) -> None:
-        """``interval_s`` 0: none. ``now``: seconds. ``member_id``: hosts with others do not check at the same
-        time. ``corrupt`` is called when something does not agree."""
+        """``interval_s`` 0: none. ``member_id``: hosts with others check at other times. ``corrupt`` is
+        called on a mismatch."""
         self._store = store
         self._slicer = slicer
         self._interval_s = interval_s
@@ -43,7 +41,6 @@ class LeaseChecks:
         self.removed = 0  # rows
 
     def second(self) -> None:
-        """Every second: is it time?"""
         if self._interval_s and not self._running and self._now() >= self._next:
             self._running = True
             self._slicer.start(self._check(), part=True)
@@ -67,8 +64,7 @@ class LeaseChecks:
             log.error(
                 "keys and leases do not agree", mismatches=found.mismatches,
                 order_index=found.position.order_index, revision=found.position.revision,
-                examples=[f"{m.key!r} and {m.lease:x}: {m.fault.value}" for m in found.examples],
-            )
+                examples=[f"{m.key!r} and {m.lease:x}: {m.fault.value}" for m in found.examples])
         else:
             log.debug("keys and leases agree", keys=found.keys, on_leases=found.attached, rows=found.rows,
                       took_s=round(self._now() - began, 3))

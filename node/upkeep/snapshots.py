@@ -1,15 +1,14 @@
 """State snapshots: streamed to a replica that fell behind the log.
 
 A snapshot is a checkpoint of ``state`` alone: never a vote, a term or a log (H8, I18). It travels beside the
-Raft messages in frames ``kind u8 | transfer u64 | offset u64 | data``; the sender keeps a window of
-unacknowledged bytes, so that Raft's own traffic is not held up. A transfer that breaks is begun anew.
+Raft messages in frames ``kind u8 | transfer u64 | offset u64 | data``, a window of unacknowledged bytes at
+most. A transfer that breaks is begun anew.
 
-The receiver builds aside, verifies, and switches in at once. Checking and syncing what came may take minutes
-on a slow disk: a helper thread does it, and the sender is acknowledged every second meanwhile. A transfer
-that begins by then supersedes the one that is being synced, which is installed all the same if it is news
-when it is done. So a receiver keeps two copies at most, and a refused one leaves nothing behind. Because
-state and log are two databases, the log says first that an install to a position is on its way: after a crash
-in between, opening the log completes it, and no other gap between log and state is believed (H10).
+The receiver builds aside, verifies, and switches in at once. A helper thread checks and syncs, which may take
+minutes; the sender gets an ack every second meanwhile. A transfer that begins by then supersedes the one that
+is being synced, which is installed all the same if it is news. State and log are two databases, so the log
+says first that an install to a position is on its way: after a crash in between, opening the log completes
+it, and no other gap between log and state is believed (H10).
 """
 
 from __future__ import annotations
@@ -50,8 +49,6 @@ _SILENT_S = 30.0  # so is one whose sender sends nothing: longer, for the sender
 
 @dataclass(slots=True)
 class Sending:
-    """One transfer to a peer."""
-
     peer: int
     transfer: int
     source: SnapshotSource
@@ -65,8 +62,6 @@ class Sending:
 
 @dataclass(slots=True)
 class Receiving:
-    """The transfer being received."""
-
     peer: int
     transfer: int
     sink: SnapshotSink
@@ -78,8 +73,6 @@ class Receiving:
 
 
 class SnapshotsNode(Protocol):
-    """What transfers need of their node."""
-
     settings: NodeSettings
     machine: NodeMachine
     loop: asyncio.AbstractEventLoop
@@ -95,8 +88,6 @@ class SnapshotsNode(Protocol):
 
 
 class Snapshots:
-    """All transfers of one node."""
-
     def __init__(self, node: SnapshotsNode, catching_up: CatchingUp) -> None:
         self._node = node
         self._sending: dict[int, Sending] = {}
@@ -175,8 +166,7 @@ class Snapshots:
             chunk = sending.source.next_chunk(GRAIN.snapshot_chunk_bytes)
             kind = _CHUNK if chunk else _END
             if not self._node.peers.send(
-                sending.peer, _SNAPSHOT, _FRAME.pack(kind, sending.transfer, sending.sent) + chunk
-            ):
+                sending.peer, _SNAPSHOT, _FRAME.pack(kind, sending.transfer, sending.sent) + chunk):
                 self._give_up(sending, "the connection was lost")
                 return
             sending.sent += len(chunk)
@@ -205,7 +195,7 @@ class Snapshots:
         self._node.raft.snapshot_sent(peer, False)
 
     def sweep(self) -> None:
-        """Every second: give up transfers that do not move, and say that one which is being synced does."""
+        """Every second: give up transfers that do not move, and acknowledge the one that is being synced."""
         now = self._node.loop.time()
         for sending in list(self._sending.values()):
             if now - sending.moved_at > _STALLED_S:
@@ -217,14 +207,12 @@ class Snapshots:
             self._reply(receiving, _ACK)
         elif now - receiving.moved_at > _SILENT_S:
             log.warning(
-                "a snapshot came in part only", peer=f"{receiving.peer:x}", received_bytes=receiving.received
-            )
+                "a snapshot came in part only", peer=f"{receiving.peer:x}", received_bytes=receiving.received)
             self._abandon()
 
     # -- frames
 
     def frame(self, peer: int, data: bytes) -> None:
-        """A snapshot frame of a peer."""
         if len(data) < _FRAME.size:
             raise ValueError("snapshot frame cut short")
         kind, transfer, offset = _FRAME.unpack_from(data)
@@ -271,8 +259,7 @@ class Snapshots:
 
     def _reply(self, receiving: Receiving, kind: int, text: bytes = b"") -> None:
         self._node.peers.send(
-            receiving.peer, _SNAPSHOT, _FRAME.pack(kind, receiving.transfer, receiving.received) + text
-        )
+            receiving.peer, _SNAPSHOT, _FRAME.pack(kind, receiving.transfer, receiving.received) + text)
 
     def _chunk(self, peer: int, kind: int, transfer: int, offset: int, data: bytes) -> None:
         receiving = self._receiving
@@ -308,8 +295,7 @@ class Snapshots:
             done.add_done_callback(lambda future: self._finished(receiving, future))
 
     def _finished(self, receiving: Receiving, future: asyncio.Future[Position]) -> None:
-        """Everything is there, verified and synced: switch it in. Another one may have begun to come
-        meanwhile."""
+        """A verified and synced one is switched in. Another one may have begun to come meanwhile."""
         self._finishing = None
         superseded = self._receiving is not receiving
         if not superseded:

@@ -1,6 +1,6 @@
 """How transfers of states between members went, by peer: for ``etcd_network_snapshot_*``.
 
-A peer is in it from the first transfer on, as in an etcd's.
+A peer is in it from the first transfer on, as in etcd.
 """
 
 from __future__ import annotations
@@ -14,34 +14,28 @@ from cluster.histogram import SNAPSHOT_S, Histogram
 
 @dataclass(slots=True)
 class Transferred:
-    """To one peer, or from it."""
-
     done: int = 0
     failed: int = 0
-    took: Histogram = field(default_factory=lambda: Histogram(SNAPSHOT_S))  # those that are done
+    took: Histogram = field(default_factory=lambda: Histogram(SNAPSHOT_S))  # of the done ones
 
 
 class Transfers:
-    """All of one direction."""
-
     def __init__(self) -> None:
         self._by_peer: dict[int, Transferred] = {}
 
     def begun(self, peer: int) -> None:
-        """One has begun: from now on the peer is told of."""
         self._by_peer.setdefault(peer, Transferred())
 
     def done(self, peer: int, took_s: float) -> None:
-        """One has brought its state to where it is used."""
+        """A transfer's state is in use."""
         self._by_peer[peer].done += 1
         self._by_peer[peer].took.observe(took_s)
 
     def failed(self, peer: int) -> None:
-        """One has ended otherwise."""
         self._by_peer[peer].failed += 1
 
     def figures(self, under_way: Iterable[int]) -> dict[str, Any]:
-        """By member ID, as JSON. ``under_way``: the peer of each that goes on just now."""
+        """By member ID, as JSON. ``under_way``: the peer of each transfer that goes on just now."""
         now = list(under_way)
         return {
             f"{peer:x}": {

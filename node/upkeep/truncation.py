@@ -1,9 +1,9 @@
-"""Truncation of the log: what the durable state covers goes, unless somebody still needs it (I17)."""
+"""Truncation of the log: what the durable state covers goes, unless a replica still needs it (I17)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -14,6 +14,7 @@ from node.upkeep.catching_up import CatchingUp
 
 if TYPE_CHECKING:
     from node.storage import RaftLog, StateStore
+    from node.upkeep.owner import UpkeepNode
 
 log = structlog.get_logger("upkeep")
 
@@ -21,27 +22,19 @@ log = structlog.get_logger("upkeep")
 # of --order-log-bytes, of which half is headroom (node.upkeep.space.disks)
 _KEEP_AT_MOST = 20
 _KEEP_SHARE = 8
-_TRANSFER_SHARE = 3, 8  # of the same, of any leader's log, for who gets a state
+_TRANSFER_SHARE = 3, 8  # of the same, of any leader's log, for replicas that get a state
 
 
 def kept_for_transfers(settings: NodeSettings) -> int:
-    """So many bytes of the log are kept at most for replicas that get a state."""
+    """Bytes of the log that are kept at most for replicas that get a state."""
     return settings.order_log_bytes * _TRANSFER_SHARE[0] // _TRANSFER_SHARE[1]
 
 
-class TruncationNode(Protocol):
-    """What truncation needs of its node besides."""
-
-    applied_index: int
-
-
 class Truncation:
-    """Of one node's log."""
-
-    def __init__(self, node: TruncationNode, settings: NodeSettings, raft_log: RaftLog, store: StateStore,
+    def __init__(self, node: UpkeepNode, settings: NodeSettings, raft_log: RaftLog, store: StateStore,
                  raft: Raft, *, catching_up: CatchingUp, now_ms: Callable[[], int],
                  freed: Callable[[int], None]) -> None:
-        """``freed`` hears how many bytes were dropped."""
+        """``freed`` gets the bytes that were dropped."""
         self._node = node
         self._log = raft_log
         self._store = store
@@ -60,7 +53,7 @@ class Truncation:
         self._entries_for_siblings = _KEEP_AT_MOST * settings.snapshot_count
 
     def truncate(self) -> None:
-        """Drop what the durable state covers and nobody needs any more."""
+        """Drop what the durable state covers and no replica needs any more."""
         node, kept, raft = self._node, self._log, self._raft
         durable = self._store.durable_position.shard_index  # H9, I17
         caught_up = kept.index_before(self.catchup_bytes)
@@ -83,5 +76,4 @@ class Truncation:
             self._freed(freed)
 
     def installed(self, index: int) -> None:
-        """A snapshot took the place of everything up to ``index``."""
         self._index = max(self._index, index)

@@ -1,11 +1,12 @@
-"""What a node does besides requests: its parts are made and driven here, each of one matter.
+"""What a node does besides requests: its parts are made and driven here.
 
-What takes long runs in slices or in a thread, so that no request waits for it.
+Long work runs in slices or in a thread, so that no request waits for it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -14,7 +15,6 @@ from cluster.pb import rpc_pb2
 from cluster.raft import Raft
 from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
-from node.links.fronts import FrontLink
 from node.machine import NodeMachine
 from node.slicing.slicer import Slicer
 from node.upkeep.catching_up import CatchingUp, Slowing
@@ -34,42 +34,13 @@ from node.upkeep.truncation import Truncation, kept_for_transfers
 
 if TYPE_CHECKING:
     from cluster.evaluate.replica import Leader
-    from node.links.incarnations import Incarnations
-    from node.links.peers import Peers
-    from node.members.roster import Roster
-    from node.replica.writes import Writes
-    from node.serving.serve import Serve
     from node.storage import RaftLog, StateStore
-    from node.upkeep.expiry import Expiry
+    from node.upkeep.owner import UpkeepNode
 
 log = structlog.get_logger("upkeep")
 
 
-class UpkeepNode(Protocol):
-    """What the parts need of their node that is made after them, or changes."""
-
-    stopping: bool
-    applied_index: int
-    order_index: int
-    writes: Writes
-    expiry: Expiry
-    serve: Serve
-    roster: Roster
-    incarnations: Incarnations
-    peers: Peers
-
-    def fail(self, reason: str) -> None: ...
-
-    def wake(self) -> None: ...
-
-    def mark_dirty(self, link: FrontLink) -> None: ...
-
-    def raise_alarm(self, body: bytes) -> None: ...
-
-
 class Upkeep:
-    """Of one node."""
-
     def __init__(self, node: UpkeepNode, settings: NodeSettings, machine: NodeMachine, raft_log: RaftLog,
                  store: StateStore, raft: Raft, slicer: Slicer) -> None:
         self._node = node
@@ -89,8 +60,8 @@ class Upkeep:
         self.truncation = Truncation(
             node, settings, raft_log, store, raft, catching_up=self.catching_up, now_ms=now_ms,
             freed=self._truncated)
-        self.flushes = Flushes(
-            node, settings, machine, store, logged=logged, flushed=self.truncation.truncate)
+        self.flushes = Flushes(node, settings, machine, store, logged=logged, flushed=self._flushed)
+        self.on_flushed: Callable[[], None] = lambda: None
         # a log beyond it waits for others, not for a flush
         self._long_log_bytes = 2 * (self.flushes.each_bytes + self.truncation.catchup_bytes)
         self.counting = Counting(store, slicer)
@@ -98,6 +69,7 @@ class Upkeep:
         self._clock_compaction = ClockCompaction(
             settings, store, alarms=self.alarms, leader=self._leader, now_ms=now_ms)
         self._raises_corrupt = settings.corrupt_check
+        self._follows = settings.shard > 0  # shard 0's order
         self.lease_checks = LeaseChecks(
             store, slicer, settings.lease_check_interval_ms / 1000, machine.loop.time, common.member_id,
             self._raise_corrupt)
@@ -111,7 +83,8 @@ class Upkeep:
     # -- the log
 
     def logged_bytes(self, size: int, ordered: int = 0) -> None:
-        """So much of the log has been applied, and in shards other than 0 so much of node 0's."""
+        """``size`` bytes of the log have been applied, and in shards other than 0 ``ordered`` bytes of node
+        0's."""
         logged = self._logged
         logged.own += size
         logged.ordered += ordered
@@ -134,20 +107,22 @@ class Upkeep:
 
     # -- the state
 
+    def _flushed(self) -> None:
+        self.truncation.truncate()
+        self.on_flushed()
+
     def _compacted(self) -> None:
         # RocksDB takes its time to drop what was deleted, and puts wait for it
         if self.quota.full or self.alarms.no_space:
             self._giving_back.want(self._store.defragment)
 
     def begin(self) -> None:
-        """After a start or an install: count the keys, and go on with a compaction that was interrupted. Both
-        cost CPU, on every host at once, so they begin only when this node serves, and give way to writes."""
+        """After a start or an install: count the keys, and go on with an interrupted compaction."""
         self.counting.begin()
         if self._store.compacting:
             self.compaction.due()
 
     def alarms_changed(self) -> None:
-        """Alarms were raised or disarmed."""
         self.alarms.changed()
         self.quota.alarms_changed()
 
@@ -159,7 +134,7 @@ class Upkeep:
     # -- others
 
     def peer_said(self, member_id: int, kind: int, data: bytes) -> None:
-        """A frame of another member. ValueError if that is not what was sent."""
+        """A frame of another member. ValueError if it makes no sense."""
         if kind == PeerKind.ALARM:
             self.alarms.asked(data)
         elif kind == PeerKind.PUBLISH:
@@ -170,7 +145,6 @@ class Upkeep:
     # -- clockwork
 
     def tick(self) -> None:
-        """Every heartbeat interval."""
         node = self._node
         if not self.alarms.corrupt:
             node.expiry.look()
@@ -178,9 +152,15 @@ class Upkeep:
         self.publishing.publish()
         self.agreed.log_incarnations()
         node.roster.changes.look()
+        self.members_change(anew=False)
+
+    def members_change(self, *, anew: bool) -> None:
+        """Every heartbeat, and when the table has changed (``anew``): a change of members may wait for a
+        flush."""
+        if self._follows:
+            self.flushes.hasten(wanted=self._node.roster.votes_change, anew=anew)
 
     def second(self) -> None:
-        """Every second."""
         faults.log(log)
         self.quota.second()
         self._shortage.second()
@@ -190,7 +170,6 @@ class Upkeep:
         self._clock_compaction.second()
 
     def close(self) -> None:
-        """Wait for what helper threads do."""
         self._giving_back.close()
         self.flushes.close()
         self.quota.close()

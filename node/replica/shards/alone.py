@@ -1,9 +1,9 @@
 """Whether this host could go on alone, with all that is in order, if the others were lost for good
 (``--force-new-cluster``, H18).
 
-Node 0 has the order. The other nodes of its host tell it how far they have applied it (FEED_ACK). What one of
-them has not applied, its log may lack: then a forced start would drop what stands behind that in the order.
-Nodes are always a moment behind, so only what node 0 has had for ``LATE_S`` counts.
+The other nodes of a host tell its node 0 how far they have applied the order (FEED_ACK). What one of them
+has not applied, its log may lack: a forced start would then drop what follows in the order. Nodes are
+always a moment behind, so only what node 0 has had for ``LATE_S`` counts.
 """
 
 from __future__ import annotations
@@ -18,20 +18,17 @@ LATE_S = 10.0
 
 
 class Alone:
-    """Of one node 0."""
-
     def __init__(self, shard_count: int) -> None:
         self._applied = dict.fromkeys(range(1, shard_count), 0)  # 0: that node has not said since this start
         self._committed: deque[tuple[float, int]] = deque()  # when, and how much of the order was here then
         self.lacking: dict[int, int] = {}  # shard -> order records that its node here lacks
 
     def said(self, shard: int, applied: int) -> None:
-        """This host's node of a shard has applied the order so far."""
         self._applied[shard] = applied
 
     @property
     def records(self) -> int:
-        """So many order records of the past would be in danger."""
+        """The order records of the past that would be in danger."""
         return max(self.lacking.values(), default=0)
 
     def look(self, committed: int, now: float) -> None:
@@ -44,7 +41,7 @@ class Alone:
         could = not self.lacking
         self.lacking = {shard: due - index for shard, index in self._applied.items() if index < due}
         if could and self.lacking:
-            log.warning("this host could not go on alone: nodes of it lack what is in order",
+            log.warning("this host lacks order records: a forced start of it alone would lose writes",
                         shards=list(self.lacking), records=self.records)
         elif not could and not self.lacking:
-            log.info("this host could go on alone again")
+            log.info("this host has all order records again")

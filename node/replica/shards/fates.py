@@ -1,8 +1,7 @@
-"""Batches that a shard's leader logged in a term that it has lost: their answers wait until their fate is
-known.
+"""Batches that a shard's leader logged in a term that it has lost: their answers wait for their fate.
 
-The first cut of a later term decides them all: what is at or below it, with its own term, is done; the rest
-is lost for certain, and the fronts may send it again (I23).
+The first cut of a later term decides them all. An entry at or below it, with its own term, is done. The
+rest is certainly lost, and the fronts may send it again (I23).
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from cluster.order.leading.shard_batch import ShardBatch
 from cluster.order.log import Cut
 from cluster.pipeline.under_way import UnderWay
 from cluster.wire.messages import Status
-from node.replica.shards.linked import RefusingNode, not_leader
+from node.replica.shards.linked import not_leader
+from node.replica.shards.role_node import RoleNode
 
 if TYPE_CHECKING:
     from node.serving.past import Past
@@ -24,16 +24,12 @@ if TYPE_CHECKING:
 NO_TERM = 0  # of an entry that this cut did not put in order
 
 
-class FatesNode(RefusingNode, Protocol):
-    """What decides the fate of a batch, and who tells it."""
-
+class FatesNode(RoleNode, Protocol):
     log: RaftLog
     past: Past
 
 
 class Fates:
-    """Of one node."""
-
     def __init__(self, node: FatesNode) -> None:
         self._node = node
         self._open: UnderWay[ShardBatch] = UnderWay()
@@ -42,16 +38,15 @@ class Fates:
         return len(self._open)
 
     def keep(self, index: int, term: int, batch: ShardBatch) -> None:
-        """A batch of a term that was just lost, logged there.
+        """A batch that was logged in a term that has just been lost.
 
-        Another one may have been kept of that place, in an earlier term, which this log has lost since. That
-        decides nothing: of five hosts a minority may have it still, and bring it back (figure 8 of the Raft
-        paper).
+        A batch of an earlier lost term may be kept at the same index. That decides nothing: a minority of
+        five hosts may still have it, and bring it back (figure 8 of the Raft paper).
         """
         self._open.logged(index, term, batch)
 
     def decide(self, cut: Cut, before: dict[int, int]) -> None:
-        """A cut was applied; ``before``: the revision before each entry that it put in order."""
+        """A cut was applied. ``before``: the revision before each entry that it put in order."""
         node = self._node
 
         def term_at(index: int) -> int:
@@ -67,8 +62,8 @@ class Fates:
                     not_leader(node, *token)
 
     def skipped_to(self, applied: int) -> None:
-        """A snapshot replaced everything up to there: nobody here can tell any more whether it was committed
-        (I23: so not "resend")."""
+        """A snapshot replaced everything up to ``applied``, and does not show whether a batch was
+        committed: the answer is "unknown", not "resend" (I23)."""
         for batch in self._open.skipped_to(applied):
             for link, rid in batch.owed():
                 link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())

@@ -3,14 +3,13 @@
 A node asks any host's node 0 for the records from an index on, its own host's first (H13): the content is the
 same everywhere. Records leave as projections (``cluster.order.log.project``) in contiguous order, as far as
 the receiver's acknowledgements leave room. A record leaves at once to the nodes that are in haste for it: a
-shard's leader for its own cuts, transactions and control records, a node where somebody reads or watches for
-all of them. To others it goes with those of the next 50 ms: a frame, a wake-up and a write of the state for
-many records instead of each. Which records are kept, ``node.upkeep.floors`` says: a node that fell behind
-them installs a snapshot.
+shard's leader for its own cuts, transactions and control records; a node with reads or watches for all of
+them. Other nodes get it with those of the next 50 ms, in one frame. ``node.upkeep.floors`` says which records
+are kept: a node that fell behind them installs a snapshot. For a shard without a majority, more is kept in
+files, which are sent first (``node.upkeep.space.keeping``).
 
-Large records are counted in bytes. So much is read from the log in one turn of the loop, for all feeds
-together, and the rest in the next one: a node that is far behind must not take the loop from the sequencer.
-And so much is sent beyond what a node has acknowledged.
+All feeds together read ``_TURN_BYTES`` from the log in one turn of the loop: a node that is far behind
+must not take the loop from the sequencer.
 """
 
 from __future__ import annotations
@@ -23,29 +22,27 @@ from typing import TYPE_CHECKING, Protocol
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.order.log import project
+from cluster.order.passing import PASSED_SINCE, KeptRecord
 from cluster.order.sound import Place, sound
 from cluster.raft import EntryKind
 from cluster.wire.messages import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, FEED_HEAD, NO_HASTE, OWN_HASTE, Status
+from node.any_node import AnyNode
 from node.links.fronts import FrontLink
 from node.replica.shards.alone import Alone
 from node.upkeep.floors import Floors
 
 if TYPE_CHECKING:
-    import asyncio
 
-    from cluster.raft import Raft
-    from cluster.settings import NodeSettings
     from node.storage import RaftLog
+    from node.upkeep.space.keeping import Keeping
 
 _LATE_S = 0.05
 _WINDOW = 2000  # records sent beyond the acknowledged one
-# the same in bytes of projections, or one record; a receiver acknowledges each quarter of it
-_WINDOW_BYTES = 8 << 20
+_WINDOW_BYTES = 8 << 20  # of projections beyond it, or one record; a receiver acknowledges each quarter
 ACK_BYTES = _WINDOW_BYTES // 4
 _RUN = 128  # records read from the log at once
 _RUN_BYTES = 1 << 20
-# Of records read between two turns of the loop: 2 ms a MiB, where the log's cache does not have them
-_TURN_BYTES = 2 << 20
+_TURN_BYTES = 2 << 20  # of records read in a turn of the loop: 2 ms a MiB, where the log's cache lacks them
 _RECORD_BYTES = 4 << 10  # what the smallest record counts, for what it costs besides its bytes
 _MARK_BYTES = 256 << 10
 _LARGE_BYTES = 64 << 10  # of a record that is not judged again for each use: 5 ms
@@ -53,8 +50,6 @@ _LARGE_BYTES = 64 << 10  # of a record that is not judged again for each use: 5 
 
 @dataclass(slots=True, eq=False)
 class Feed:
-    """One node's subscription."""
-
     link: FrontLink
     rid: int
     shard: int
@@ -64,16 +59,15 @@ class Feed:
     sent_bytes: int = 0  # of projections, in all
     acked_bytes: int = 0  # of these, acknowledged, to within a mark
     marks: deque[tuple[int, int]] = field(default_factory=deque)  # (record, bytes sent up to it)
+    kept: deque[KeptRecord] = field(default_factory=deque)  # read from a file, and not sent yet
 
     def sent(self, index: int, size: int) -> None:
-        """A record was sent."""
         self.sent_bytes += size
         self.next_index = index + 1
         if self.sent_bytes - (self.marks[-1][1] if self.marks else self.acked_bytes) >= _MARK_BYTES:
             self.marks.append((index, self.sent_bytes))
 
     def acknowledged(self, index: int) -> None:
-        """The node has applied up to this record."""
         self.acked = index
         while self.marks and self.marks[0][0] <= index:
             self.acked_bytes = self.marks.popleft()[1]
@@ -82,29 +76,17 @@ class Feed:
 
     @property
     def has_room(self) -> bool:
-        """Whether more may be sent now."""
         return self.sent_bytes - self.acked_bytes < _WINDOW_BYTES
 
 
-class FeedsNode(Protocol):
-    """Where a feed's records come from, and how they leave."""
-
-    settings: NodeSettings
-    loop: asyncio.AbstractEventLoop
-    raft: Raft
+class FeedsNode(AnyNode, Protocol):
     log: RaftLog
     applied_index: int
     dirty: set[FrontLink]
 
-    def wake(self) -> None:
-        """Have a tick run."""
-
-    def mark_dirty(self, link: FrontLink) -> None:
-        """Something is queued on this link: a tick sends it."""
-
 
 class Feeds:
-    """All nodes fed by this node 0."""
+    """All feeds from this node 0."""
 
     def __init__(self, node: FeedsNode) -> None:
         self._node = node
@@ -112,6 +94,7 @@ class Feeds:
         self._projected: dict[tuple[int, int], bytes] = {}
         self.floors = Floors(node.settings.common.member_id, node.settings.common.shard_count)
         self.alone = Alone(node.settings.common.shard_count)
+        self.keeping: Keeping | None = None
         self._late_scheduled = False
         self._read_bytes = 0  # since the last turn that was taken for what was left
         self._left: dict[Feed, None] = {}  # feeds with records for the next turn, in order
@@ -119,14 +102,14 @@ class Feeds:
         self._sound: dict[int, bytes] = {}  # large records that were applied last, as far as they are sound
 
     def judged(self, index: int, data: bytes) -> None:
-        """A record is about to be applied, as far as it is sound: it is sent soon."""
+        """A record is about to be applied; ``data``: its sound part, which is sent soon."""
         if len(data) >= _LARGE_BYTES:
             self._sound[index] = data
 
     def subscribe(self, link: FrontLink, rid: int, body: bytes) -> None:
-        """FEED: records from an index on, or Compacted if they are not kept any more."""
+        """FEED: send records from an index on; Compacted if they are not kept any more."""
         shard, first = FEED_BODY.unpack(body)
-        if first <= self._node.log.snapshot_position().index:
+        if first <= self._node.log.snapshot_position().index and not self._is_kept(link, shard, first):
             link.answer(rid, Status.ERROR, EtcdError(errors.COMPACTED).encode())
             self._node.mark_dirty(link)
             return
@@ -147,15 +130,13 @@ class Feeds:
             self._projected.clear()
 
     def gone(self, link: FrontLink) -> None:
-        """The link ended."""
         self._feeds.pop(link, None)
 
-    def applied(self, concerned: Container[int]) -> None:
-        """More of the order log is committed and applied here, and the leaders of these shards are
-        concerned."""
+    def applied(self, concerned: Container[int], *, everybody: bool = False) -> None:
+        """More of the order log is applied here. ``concerned``: the shards whose leaders wait for it."""
         late = False
         for feed in list(self._feeds.values()):
-            if feed.haste == ALL_HASTE or (feed.haste == OWN_HASTE and feed.shard in concerned):
+            if everybody or feed.haste == ALL_HASTE or (feed.haste == OWN_HASTE and feed.shard in concerned):
                 self.push(feed)
             else:
                 late = True
@@ -175,7 +156,6 @@ class Feeds:
         self._node.wake()
 
     def _go_on(self) -> None:
-        """Another turn of the loop, for what the last one left."""
         left, self._left = self._left, {}
         self._read_bytes = 0
         for feed in left:
@@ -192,12 +172,14 @@ class Feeds:
     def push(self, feed: Feed) -> None:
         """Send what there is room for, in this turn of the loop and the next ones."""
         node = self._node
-        if feed.next_index <= node.log.snapshot_position().index:
-            # truncated, or jumped over by a snapshot: another host may have it, or a snapshot must do
+        if not self._push_kept(feed):
+            # truncated, or skipped by a snapshot: the node tries another host, or installs a snapshot
             self._feeds.pop(feed.link, None)
             feed.link.answer(feed.rid, Status.ERROR, EtcdError(errors.COMPACTED).encode())
             node.dirty.add(feed.link)
             return
+        if feed.next_index <= node.log.snapshot_position().index:
+            return  # the rest of the files follows
         last = min(node.applied_index, feed.acked + _WINDOW)
         sent = False
         while feed.next_index <= last and feed.has_room:
@@ -225,7 +207,35 @@ class Feeds:
         if sent:
             node.dirty.add(feed.link)
 
+    def _is_kept(self, link: FrontLink, shard: int, index: int) -> bool:
+        return self.keeping is not None and link.version >= PASSED_SINCE and self.keeping.has(shard, index)
+
+    def _push_kept(self, feed: Feed) -> bool:
+        """Send from files what the log has dropped; False: they do not have it."""
+        node = self._node
+        while feed.next_index <= node.log.snapshot_position().index:
+            if not feed.kept and not self._is_kept(feed.link, feed.shard, feed.next_index):
+                return False
+            if feed.next_index > feed.acked + _WINDOW or not feed.has_room:
+                break
+            if self._read_bytes >= _TURN_BYTES:
+                self._next_turn(feed)
+                break
+            if not feed.kept:
+                assert self.keeping is not None
+                feed.kept.extend(self.keeping.records(feed.shard, feed.next_index))
+                self._read_bytes += sum([len(record.items) for record in feed.kept])
+            record = feed.kept.popleft()
+            head = FEED_HEAD.pack(record.last, record.term, record.in_log)
+            feed.link.answer(feed.rid, Status.PARTIAL, head + record.items)
+            feed.sent(record.last, len(record.items))
+            self._read_bytes += _RECORD_BYTES
+            self.records += 1
+            node.dirty.add(feed.link)
+        else:
+            feed.kept.clear()
+        return True
+
     @property
     def hasty(self) -> bool:
-        """Whether any node wants records at once."""
         return any(feed.haste != NO_HASTE for feed in self._feeds.values())

@@ -1,14 +1,14 @@
-"""A node's end of the feed: from whose node 0 it takes the order's records, and what it says to it.
+"""A node's end of the feed: which node 0 it takes the order's records from, and what it tells that node.
 
-The own host's node 0 is taken first, another's while that is down or knows no sequencer (H13). What it hears
-besides records, who leads shard 0 and how far that is, stands in the link.
+Its own host's node 0 comes first, another's while that is down or knows no sequencer (H13). The link says
+which member leads shard 0, and how far that is.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -16,8 +16,7 @@ from cluster.order.following.feed_queue import FeedQueue
 from cluster.order.following.source import FeedSource
 from cluster.order.log import cut_of
 from cluster.order.sound import Place, sound
-from cluster.raft import Raft, Role
-from cluster.settings import NodeSettings
+from cluster.raft import Role
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import (
     ALL_HASTE,
@@ -29,20 +28,21 @@ from cluster.wire.messages import (
     Method,
     Status,
 )
+from node.any_node import AnyNode
 from node.links.siblings import NodeLink
 from node.replica.pauses import LateFeedTimer
 from node.replica.shards.feed import ACK_BYTES
 
 if TYPE_CHECKING:
-    import asyncio
 
+    from cluster.order.leading.shard_leader import ShardLeader
     from node.links.peers import Peers
+    from node.links.siblings import NodeLinks
     from node.links.standing import Standing
     from node.members.roster import Roster
-    from node.replica.shards.shard_role import ShardRole
+    from node.replica.shards.fates import Fates
     from node.serving.reads import Reads
     from node.serving.watches import WatchSource
-    from node.storage import StateStore
 
 log = structlog.get_logger("shard")
 
@@ -51,13 +51,7 @@ STATE_WANTED = PeerKind.STATE_WANTED.byte
 ORDER_INDEX = struct.Struct("<Q")
 
 
-class FeedEndNode(Protocol):
-    """What an end of the feed needs of its node."""
-
-    settings: NodeSettings
-    loop: asyncio.AbstractEventLoop
-    raft: Raft
-    store: StateStore
+class FeedEndNode(AnyNode, Protocol):
     roster: Roster
     peers: Peers
     reads: Reads
@@ -68,14 +62,22 @@ class FeedEndNode(Protocol):
     hurried_until: float
     stopping: bool
 
-    def wake(self) -> None:
-        """Have a tick run."""
+
+class FeedEndRole(Protocol):
+    links: NodeLinks
+    leading: ShardLeader[Any] | None
+    fates: Fates
+
+    @property
+    def node(self) -> FeedEndNode: ...
+
+    @property
+    def members_change(self) -> bool:
+        """Whether a new change of members waits for what is durable here."""
 
 
 class FeedEnd:
-    """Of one node."""
-
-    def __init__(self, role: ShardRole) -> None:
+    def __init__(self, role: FeedEndRole) -> None:
         node: FeedEndNode = role.node
         common = node.settings.common
         self._node, self._role, self._loop = node, role, node.loop
@@ -83,7 +85,7 @@ class FeedEnd:
         self.source = FeedSource(common.member_id, common.election_timeout_ms / 1000)
         self.late = LateFeedTimer(node.loop, self._unseen, node.wake)
         self.link: NodeLink | None = None
-        # to whom this node said last how far it is, and what
+        # the last acknowledgement: on which link, and what
         self._said: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)
         self._unacknowledged = 0  # bytes of projections applied since then
 
@@ -91,7 +93,7 @@ class FeedEnd:
 
     def subscribe(self) -> None:
         """Take the feed from the own host's node 0, or from another's while that is down (H13)."""
-        members, source = [p.member_id for p in self._node.roster.table.peers], self.source
+        members, source = self._members, self.source
         now, better, link = self._loop.time(), 0, self.link
         if link is not None and link.alive:
             better = source.better(link.member_id, bool(link.leader), members, self._knows_a_sequencer, now)
@@ -105,6 +107,12 @@ class FeedEnd:
         wanted = FEED_BODY.pack(self._node.settings.shard, self.queue.next)
         link.request(Method.FEED, wanted, self._fed(link), stays=True)
 
+    @property
+    def _members(self) -> list[int]:
+        """The hosts whose node 0 may have records: the own host's even if it was removed. A host that was
+        forced to go on alone learns from its own order log that it is a member again."""
+        return [self._node.settings.common.member_id, *self._node.roster.others]
+
     def _knows_a_sequencer(self, member_id: int) -> bool:
         known = self._role.links.get(member_id, 0)
         return known.up and known.leader > 0
@@ -114,33 +122,30 @@ class FeedEnd:
             if link is not self.link:
                 return True
             if status != Status.PARTIAL:
-                # what comes next is not kept there any more: another host may have it, or a snapshot must do
                 self.source.kept_no_more(link.member_id, self._loop.time())
                 link.drop("it does not keep the order records wanted here")
                 return True
             order_index, term, in_log = FEED_HEAD.unpack_from(body)
-            if order_index != self.queue.next:
+            projection = sound(body[FEED_HEAD.size :], Place.FED)
+            if not self.queue.due(order_index, projection):
                 link.drop(f"order record {order_index} where {self.queue.next} was due")
                 return True
             self.source.fed()
-            projection = sound(body[FEED_HEAD.size :], Place.FED)
             cut = cut_of(projection, self._node.settings.shard)
             self.queue.add((order_index, term, projection, cut, in_log))
             if cut is not None:
-                # C6: then the tick that applies it finds it committed
-                self._node.raft.prove_committed(cut.index, cut.term)
+                self._node.raft.prove_committed(cut.index, cut.term)  # C6: before the tick that applies it
             return not self.late.may_wait(len(self.queue))
 
         return fed
 
     def _unseen(self) -> bool:
-        """Whether nobody waits here for what the feed brings."""
+        """Whether no request here waits for what the feed brings."""
         node = self._node
-        return (node.raft.role is Role.FOLLOWER and self.haste() == NO_HASTE and self._role.no_fate_is_open
+        return (node.raft.role is Role.FOLLOWER and self.haste() == NO_HASTE and not len(self._role.fates)
                 and node.standing.ready and not len(node.reads.waiting) and not node.stopping)
 
     def replaced(self) -> None:
-        """Another state was installed: the next feed begins behind it."""
         self.queue.skipped_to(self._node.order_index)
         self.source.fed()
         if self.link is not None:
@@ -149,18 +154,20 @@ class FeedEnd:
 
     # -- a peer's state, where no feed has what comes next
 
+    @property
+    def starved(self) -> bool:
+        return self.source.wants_state(len(self._members), self._loop.time())
+
     def ask_for_state(self) -> None:
-        """Nobody keeps the order records that come next: a peer's state must do (H8)."""
+        """While starved: ask a peer for its state (H8). A leader hands over first (H13)."""
         node = self._node
-        if not self.source.wants_state(len(node.roster.table.peers), self._loop.time()):
+        if not self.starved or node.raft.role is Role.LEADER:
             return
-        if node.raft.role is Role.LEADER:
-            return  # it hands over first, since nothing of it is put in order (H13)
         peers = [node.raft.leader_id] if node.raft.leader_id else []
         peers += [m for m in node.roster.others if m not in peers]
         for peer in peers:
             if node.peers.send(peer, STATE_WANTED, ORDER_INDEX.pack(node.order_index)):
-                log.info("asked a peer for its state: the order records that come next are kept nowhere",
+                log.info("asked a peer for its state: no host keeps the next order records",
                          peer=f"{peer:x}", order_index=node.order_index)
                 return
 
@@ -170,24 +177,23 @@ class FeedEnd:
         """How soon this node wants the order's records (``node.replica.shards.feed``)."""
         node = self._node
         if (node.watches.active or self._loop.time() < node.hurried_until
-                or node.store.revision < node.wanted_revision):
+                or node.store.revision < node.wanted_revision or self._role.members_change):
             return ALL_HASTE
         return OWN_HASTE if self._role.leading is not None else NO_HASTE
 
     def hasten(self, haste: int) -> None:
-        """Say so at once if records are wanted sooner than node 0 knows."""
+        """Tell node 0 at once if records are wanted sooner than it knows."""
         if haste > self._said[3]:
             self.acknowledge()
 
     def applied(self, last: int, size: int) -> None:
-        """Records up to there are applied, of so many bytes: now and then node 0 hears of it."""
+        """Records up to ``last``, of ``size`` bytes, are applied."""
         self._unacknowledged += size
         if last - self._said[1] >= _ACK_EVERY or self._unacknowledged >= ACK_BYTES:
             self.acknowledge()
 
     def acknowledge(self, *, soon: bool = True) -> None:
-        """Tell the feed how far this node is; not ``soon``: unless only more of it is applied, which can
-        wait."""
+        """Tell node 0 how far this node is. Not ``soon``: only if more than the applied index is new."""
         link, node = self.link, self._node
         said = (link, node.order_index, node.store.durable_position.order_index, self.haste())
         before = self._said
@@ -200,21 +206,19 @@ class FeedEnd:
 
     @property
     def order_known(self) -> bool:
-        """Whether more of the order is committed, as the feed's node 0 says, than is applied here, and is
-        kept there."""
+        """Whether the feed's node 0 keeps committed records that are not applied here."""
         link = self.link
         return (link is not None and link.alive and link.up and link.commit > self._node.order_index
                 and not self.source.starved)
 
     @property
     def sequencer(self) -> int:
-        """The member that leads shard 0, as the feed's node 0 knows it; 0 if none is known or the feed is
-        dead."""
+        """The member that leads shard 0; 0 if none is known or the feed is dead."""
         link = self.link
         return link.leader if link is not None and link.alive and link.up else 0
 
     def reachable_sequencer(self) -> int:
-        """The sequencer if this node can talk to it; 0 if not, or not yet."""
+        """The sequencer if this node has a link to it that is up; otherwise 0."""
         sequencer = self.sequencer
         link = self._role.links.find(sequencer, 0) if sequencer else None
         return sequencer if link is not None and link.up else 0

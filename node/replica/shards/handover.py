@@ -1,32 +1,34 @@
-"""A shard's leader gives its leadership away: to where leaders are wanted, or to who can do what it cannot.
+"""A shard's leader gives its leadership away: to where leaders are wanted, or to a node that makes progress.
 
-Placement (``cluster.leader_placement``): decided every second from what Raft knows of the group, who is the
-sequencer, and what the wanted member answered in the second before (frame ``L``): how far it is in the order,
-and whether it has a live feed.
+Placement (``cluster.leader_placement``) is decided every second, from what Raft knows of the group, where the
+sequencer is, and what the wanted member last answered (frame ``L``): how far it is in the order, and whether
+it has a live feed.
 
-H13: what this leader has committed must be in a cut within an election timeout. If it is not, its feed or its
-way to the sequencer is dead while its group is well, and nobody would elect anew: it asks its peers (frame
-``L``) whether they have a live feed and a way to the sequencer, and hands over to the first that says so,
-with back-off. While there is no sequencer nobody says so, and the leader stays. A long apply excuses it, but
-not for ever.
+H13: what this leader has committed must be in a cut within an election timeout. If it is not, its feed or
+its way to the sequencer is dead while its group is well, and no election would follow. It asks its peers
+(frame ``L``) whether they have a live feed and a way to the sequencer, and hands over to the first that
+has, with back-off. A leader whose next order record is kept nowhere does the same. While there is no
+sequencer no peer has a way to it, and the leader stays. A long apply excuses it for a while.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
 from cluster.leader_placement import MAX_LAG, BackOff, Candidate, LeaderPlacement
 from cluster.order.following.stuck import Stuck
-from cluster.raft import Raft, Role
-from cluster.settings import NodeSettings
+from cluster.raft import Role
 from cluster.wire.frames import PeerKind
+from node.any_node import AnyNode
 
 if TYPE_CHECKING:
+    from cluster.order.following.placing import Placing
+    from cluster.order.leading.shard_leader import ShardLeader
     from node.links.peers import Peers
-    from node.replica.shards.shard_role import ShardRole
+    from node.replica.shards.feed_end import FeedEnd
 
 log = structlog.get_logger("handover")
 
@@ -35,29 +37,25 @@ _QUESTION, _ANSWER = b"?", b"!"
 _LIVE = struct.Struct("<cQQ")  # answer, sequencer it can reach (0: none), order index applied
 
 
-class HandOverNode(Protocol):
-    """What a hand-over needs of its node."""
-
-    settings: NodeSettings
-    raft: Raft
+class HandOverNode(AnyNode, Protocol):
     peers: Peers
     order_index: int
     stopping: bool
 
-    def now_ms(self) -> int:
-        """Raft's time."""
+    def catch_up(self) -> None: ...
 
-    def wake(self) -> None:
-        """Have a tick run."""
 
-    def catch_up(self) -> None:
-        """Have all applied that is known to be committed."""
+class HandOverRole(Protocol):
+    leading: ShardLeader[Any] | None
+    placing: Placing
+    feed: FeedEnd
+
+    @property
+    def node(self) -> HandOverNode: ...
 
 
 class HandOver:
-    """Leadership transfers of one node of a shard other than 0."""
-
-    def __init__(self, role: ShardRole, policy: str) -> None:
+    def __init__(self, role: HandOverRole, policy: str) -> None:
         node: HandOverNode = role.node
         common = node.settings.common
         self._node, self._role = node, role
@@ -71,7 +69,7 @@ class HandOver:
 
     def _candidates(self) -> list[Candidate]:
         raft, now = self._node.raft, self._node.now_ms()
-        voters = raft.configuration.voters  # one on its way out is still heard, and cannot lead
+        voters = raft.configuration.voters  # a member on its way out is still heard, and cannot lead
         return [
             Candidate(member_id, now - peer.heard_ms < self._election_ms, raft.last_index - peer.match,
                       self._order_lags.get(member_id))
@@ -99,18 +97,19 @@ class HandOver:
         cut = role.placing.fold.cut(node.settings.shard)
         committed = (report.term, report.index) if report is not None else None
         stuck = self._stuck.look(
-            committed, (cut.term, cut.index), node.order_index, role.feed.order_known, now)
+            committed, (cut.term, cut.index), node.order_index, role.feed.order_known, now,
+            starved=role.feed.starved)
         if stuck and self._pauses.ready(now) and not node.raft.transferring:
             for candidate in self._candidates():
                 if candidate.heard and candidate.lag <= MAX_LAG:
                     node.peers.send(candidate.member_id, FRAME, _QUESTION)
 
     def frame(self, peer: int, data: bytes) -> None:
-        """A question or an answer of another member of the group."""
+        """A question or an answer of another member of the group. ValueError."""
         node = self._node
         if data == _QUESTION:
             if node.stopping:
-                return  # it is to lead nothing any more
+                return  # it must not lead any more
             node.catch_up()
             sequencer = self._role.feed.reachable_sequencer()
             node.peers.send(peer, FRAME, _LIVE.pack(_ANSWER, sequencer, node.order_index))
@@ -130,7 +129,7 @@ class HandOver:
     def _hand_over(self, target: int, reason: str) -> None:
         node = self._node
         if node.raft.role is not Role.LEADER or target not in node.raft.configuration.voters:
-            return  # deposed in this very tick, or the other one is to lead nothing any more
+            return  # deposed in this tick, or the target must not lead any more
         self.moved += 1
         log.info("handing over leadership", shard=node.settings.shard, to=f"{target:x}", reason=reason)
         node.raft.transfer_leadership(target)

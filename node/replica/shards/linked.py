@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from cluster.order.log import Fold
-from cluster.raft import Raft
 from node.links.fronts import FrontLink, say_not_leader
 from node.links.siblings import NodeLinks
-from node.replica.role import Kinds, RoleNode
+from node.replica.role import Kinds
+from node.replica.shards.role_node import RoleNode
 from node.storage import StateStore
 
 FOLD = "fold"
-
-
-class RefusingNode(Protocol):
-    """What :func:`not_leader` needs of a node."""
-
-    raft: Raft
-
-    def mark_dirty(self, link: FrontLink) -> None:
-        """Something is queued on this link."""
 
 
 def linked(node: RoleNode, kinds: Kinds) -> NodeLinks:
@@ -32,14 +21,14 @@ def linked(node: RoleNode, kinds: Kinds) -> NodeLinks:
 
 
 def load_fold(store: StateStore) -> Fold:
-    """The fold at the applied position; a fresh store's stands at revision 1."""
+    """The fold at the applied position. A fresh store's is at revision 1."""
     stored = store.meta(FOLD)
     fold = Fold() if stored is None else Fold.decode(stored)
     assert fold.revision == store.revision, "I6: the fold is in the batch of the data it describes"
     return fold
 
 
-def not_leader(node: RefusingNode, link: FrontLink, rid: int) -> None:
-    """Tell that nothing was logged, and who leads (I23)."""
+def not_leader(node: RoleNode, link: FrontLink, rid: int) -> None:
+    """Tell that nothing was logged, and which member leads (I23)."""
     say_not_leader(node.raft, link, rid)
     node.mark_dirty(link)

@@ -1,13 +1,13 @@
 """The role of a shard other than 0: its own Raft group, applied in the order that the order log gives.
 
-What its group commits is reported to the sequencer and waits; the feed of order records, from any host's node
-0, says what is applied next and at which revisions. A cut is applied only when this node's own entry at the
-cut's index has the cut's term (H3, I6).
+What its group commits is reported to the sequencer and waits. The feed of order records, from any host's
+node 0, says what is applied next and at which revisions. A cut is applied only when this node's own entry
+at the cut's index has the cut's term (H3, I6).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,9 +22,9 @@ from cluster.order.following.placing import Placed, Placing
 from cluster.order.following.questions import LockQuestions
 from cluster.order.following.reporting import Reporting
 from cluster.order.leading.attempts import Reading
-from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.log import Attempt
-from cluster.order.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
+from cluster.order.prepare import FATE, PREPARE_SAYS_WHEN, REPORT, Prepare, decode_attempt, encode_attempt
 from cluster.order.shown import ENOUGH, ShownRows, decode_ask
 from cluster.order.sound import NewerRecord
 from cluster.pacing.patience import HURRY_S
@@ -33,7 +33,7 @@ from cluster.wire.frames import PeerKind
 from cluster.wire.messages import HEAD, NO_HASTE, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink
 from node.replica.pauses import ReturningTimer
-from node.replica.role import Body, Kinds, Owed, RoleNode
+from node.replica.role import Body, Kinds, Owed
 from node.replica.shards.fates import Fates, FatesNode
 from node.replica.shards.feed_end import ORDER_INDEX, STATE_WANTED, FeedEnd, FeedEndNode
 from node.replica.shards.handover import HandOver, HandOverNode
@@ -55,9 +55,7 @@ log = structlog.get_logger("shard")
 Token = tuple[FrontLink, int]
 
 
-class ShardNode(RoleNode, FeedEndNode, HandOverNode, FatesNode, Protocol):
-    """What a node of a shard other than 0 is to its role besides."""
-
+class ShardNode(FeedEndNode, HandOverNode, FatesNode, Protocol):
     pace: Pace
     guard: Guard
     looking: Looking
@@ -67,19 +65,16 @@ class ShardNode(RoleNode, FeedEndNode, HandOverNode, FatesNode, Protocol):
     applied_index: int
     dirty: set[FrontLink]
 
-    def handle(self, ready: Ready) -> None:
-        """Do what Raft wants done."""
-
-    def after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
-        """What follows from what was applied."""
+    def handle(self, ready: Ready) -> None: ...
+    def after_apply(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None: ...
 
 
 class ShardRole:
-    """See the module and ``node.replica.role``."""
+    """See the module; ``node.replica.role`` describes the methods."""
 
     gathers = False  # what is applied here is put in order first
-    awaited = True  # the feed says what is applied, and it knows who waits (node.replica.shards.feed)
-    settled = False  # it is asked
+    awaited = True  # the feed's haste says how soon (node.replica.shards.feed)
+    settled = False  # evaluate tells
 
     def __init__(self, node: ShardNode, kinds: Kinds) -> None:
         self.node = node
@@ -92,41 +87,37 @@ class ShardRole:
         self.leading: ShardLeader[Token] | None = None
         self.shown = ShownRows()
         self.returning = ReturningTimer(loop, self.pace, node.wake)
-        self._fates = Fates(node)
+        self.fates = Fates(node)
         self._reporting = Reporting(common.heartbeat_interval_ms / 1000)
         self._questions = LockQuestions(common.heartbeat_interval_ms / 1000)
         self.handover = HandOver(self, settings.leader_placement)
         node.clock.each_heartbeat(self._heartbeat)
         node.clock.each_second(self._second)
+        node.upkeep.on_flushed = self._flushed
         node.frames[STATE_WANTED[0]] = self._state_wanted
         node.frames[PeerKind.HAND_OVER.byte[0]] = self.handover.frame
         node.handlers.update({
             Method.PREPARE: lambda link, rid, timeout_ms, body: self._prepare(link, rid, body),
             Method.RELEASE: lambda link, rid, timeout_ms, body: self._release(decode_attempt(body)),
-            Method.SHOWN: lambda link, rid, timeout_ms, body: self._show(link, rid, *decode_ask(body)),
-        })
+            Method.SHOWN: lambda link, rid, timeout_ms, body: self._show(link, rid, *decode_ask(body))})
 
     def close(self) -> None:
-        """The node is closing."""
         self.feed.late.close()
         self.shown.clear()
         self.links.close()
 
     @property
     def owed(self) -> Owed:
-        """What was logged here gets its fate with a cut."""
-        waits = len(self._fates) or len(self.node.looking) or (self.leading is not None and self.leading.busy)
+        waits = len(self.fates) or len(self.node.looking) or (self.leading is not None and self.leading.busy)
         return Owed.FATE if waits else Owed.NOTHING
 
     @property
-    def no_fate_is_open(self) -> bool:
-        """Whether nobody waits for an entry of a lost term."""
-        return not len(self._fates)
+    def members_change(self) -> bool:
+        return self.node.upkeep.flushes.hurried
 
     # -- requests
 
     def submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
-        """A write of a front."""
         if self.leading is None:
             not_leader(self.node, link, rid)
         elif (refusal := self._refusal(method, body)) is not None:
@@ -142,6 +133,8 @@ class ShardRole:
             not_leader(self.node, link, rid)
         else:
             prepare = Prepare.decode(body)
+            if prepare.sent_at is None and link.version >= PREPARE_SAYS_WHEN:
+                prepare.sent_at = 0  # its sender had not heard yet what this link speaks: it sends it again
             then = partial(self._prepare_for, self.leading, (link, rid), prepare)
             self.node.expiry.when_read(prepare.leases, then)
 
@@ -173,49 +166,45 @@ class ShardRole:
 
     @property
     def alone(self) -> bool:
-        """Whether at most one write is on its way here, and none waits."""
         return self.leading is None or self.leading.alone
 
     @property
     def queued(self) -> int:
-        """Writes that wait to be evaluated, or are looked at before."""
-        return 0 if self.leading is None else self.leading.queued + self.leading.aside
+        return 0 if self.leading is None else self.leading.queued + len(self.leading.aside)
 
     @property
     def has_room(self) -> bool:
-        """Whether a tick would evaluate writes that are queued."""
         return self.leading is not None and self.leading.runnable and self.raft.takes_proposals
 
     # -- leading
 
     def leader_changed(self) -> None:
-        """What a lost term logged waits for its fate; a new leader serves once its first cut is applied."""
+        # What a lost term logged waits for its fate; a new leader serves once its first cut is applied.
         leading = self.leading
         if leading is not None and (self.raft.role is not Role.LEADER or leading.term != self.raft.term):
             lost, open_batches = leading.resign()
             for link, rid in lost:
                 not_leader(self.node, link, rid)
             for index, batch in open_batches:
-                self._fates.keep(index, leading.term, batch)
+                self.fates.keep(index, leading.term, batch)
             self._drain(leading)
             self.leading = None
             self.returning.close()
         if self.leading is None and self.raft.role is Role.LEADER:
+            last = self.raft.last_index
             self.leading = ShardLeader(
-                self.store, self.settings.shard, self.raft.term, first_index=self.raft.last_index,
-                inherited_count=self.placing.inherited_count(self.raft.last_index, self.node.applied_index),
+                self.store, self.settings.shard, self.raft.term,
+                Start(last, self.placing.inherited_count(last, self.node.applied_index),
+                      self.node.order_index),
                 max_txn_ops=self.settings.common.max_txn_ops,
-                pace=self.pace, shown=self.shown, users=lambda: self.node.guard.state,
-                order_index=self.node.order_index)
+                pace=self.pace, shown=self.shown, users=lambda: self.node.guard.state)
 
     def evaluate(self) -> None:
-        """The first part of a tick."""
         leading = self.leading
         if leading is None or not leading.serving or not self.raft.takes_proposals:
-            # it hands over, or too much is uncommitted: what is queued, or was let go on already, waits
-            return
+            return  # it hands over, or too much is uncommitted: what is queued waits
         if self.raft.term != leading.term:
-            return  # deposed by a message of this very tick: what is queued is refused when Raft says so
+            return  # deposed by a message of this tick: what is queued is refused when Raft tells so
         leading.run()
         if leading.dirty:
             cut = self.placing.fold.cut(self.settings.shard)
@@ -226,7 +215,7 @@ class ShardRole:
             leading.logged(self.raft.propose(leading.seal()))
 
     def _looks(self, leading: ShardLeader[Token], token: Token, what: bytes | Attempt) -> bool:
-        wanted = leading.looks(what) if isinstance(what, Attempt) else leading.awaits(token)
+        wanted = leading.looks(what) if isinstance(what, Attempt) else token in leading.aside
         return leading is self.leading and wanted
 
     def _looked(
@@ -263,11 +252,9 @@ class ShardRole:
     # -- the order
 
     def apply(self, last: int) -> None:
-        """The group committed more: perhaps the next order record can be applied."""
         self._follow()
 
     def catch_up(self) -> None:
-        """Have all applied that the feed has brought."""
         late = self.feed.late
         if late.waits:
             late.hasten()
@@ -293,7 +280,7 @@ class ShardRole:
             except (StorageError, NewerRecord):
                 raise
             except Exception as error:
-                # they have left the feed: whoever asked for this apply must not go on without them (I6)
+                # they have left the feed: the caller must not go on without them (I6)
                 raise ApplyFailed(
                     f"order records {run[0][0]} to {run[-1][0]} could not be applied: {error!r}") from error
 
@@ -320,11 +307,10 @@ class ShardRole:
             done)
 
     def _tell(self, placed: Placed) -> None:
-        """The leader, and whoever waits for entries of a lost term, hear of what was applied."""
         leading = self.leading
         for order_index, order_term, cuts, attempts in placed.heard:
             for step in cuts:
-                self._fates.decide(step.cut, placed.before)
+                self.fates.decide(step.cut, placed.before)
                 if leading is None or step.cut.term != leading.term:
                     continue
                 if leading.serving:
@@ -349,7 +335,6 @@ class ShardRole:
     # -- reports
 
     def _report(self, *, force: bool) -> None:
-        """Tell the sequencer what is committed, at once when it moves."""
         if self.leading is None:
             return
         feed = self.feed.link
@@ -366,13 +351,11 @@ class ShardRole:
                                                 report.applied_order))
 
     def _repeat_report(self) -> None:
-        """Every heartbeat until the feed shows it, then now and then: what was said may be lost (a report is
-        state)."""
+        """Each heartbeat until the feed shows it, then seldom: a report is state, and may be lost."""
         cut = self.placing.fold.cut(self.settings.shard)
         self._report(force=self._reporting.again(cut, self.loop.time()))
 
     def _query_locks(self) -> None:
-        """Ask the sequencer about locks that have been held for long (report, hole 3)."""
         leading, feed = self.leading, self.feed.link
         if leading is None or feed is None or not feed.leader:
             self._questions.forget()
@@ -392,7 +375,6 @@ class ShardRole:
     # -- the tick
 
     def finish(self) -> None:
-        """Follow the feed, answer, and tell the sequencer and the feed how far this node is."""
         self._follow()
         leading = self.leading
         if leading is not None:
@@ -424,6 +406,10 @@ class ShardRole:
             if self.shown.sweep(self.loop.time(), self.settings.common.limit_s, undecided):
                 self._pin_others()
 
+    def _flushed(self) -> None:
+        self.feed.acknowledge(soon=False)
+        self.node.wake()
+
     def _second(self) -> None:
         self.links.drop_unused(self.feed.link)
         self.feed.acknowledge()
@@ -431,7 +417,6 @@ class ShardRole:
         self.feed.ask_for_state()
 
     def facts(self) -> dict[str, Any]:
-        """How this node follows the order."""
         feed, own = self.feed.link, self.settings.common.member_id
         leading = self.leading.statistics() if self.leading is not None else {}
         return {
@@ -440,24 +425,25 @@ class ShardRole:
             "feed_remote": int(feed is not None and feed.alive and feed.member_id != own),
             "feed_lag": max(feed.commit - self.node.order_index, 0) if feed is not None and feed.up else -1,
             "handovers": self.handover.moved,
-            "locks": leading.get("locks", 0), "unordered_entries": leading.get("unordered_entries", 0),
-        }
+            "locks": leading.get("locks", 0), "unordered_entries": leading.get("unordered_entries", 0)}
 
     def ask_leader(
         self, shard: int, method: int, body: Body, answered: Callable[[int, bytes], bool] | None = None,
     ) -> None:
-        """The sequencer is the only one that this node knows."""
         if shard == 0 and (sequencer := self.feed.reachable_sequencer()):
             link = self.links.get(sequencer, 0)
-            link.request(method, body if isinstance(body, bytes) else body(link.version), answered)
+            link.request(method, body(link.version), answered)
+
+    def covers(self, voters: Collection[int], last: int) -> bool:
+        return False  # shard 0's nodes know
 
     def unapplied(self) -> Iterable[bytes]:
-        """What the feed has brought; the order log's tail is not here."""
         return [projection for _, _, projection, _, _ in self.feed.queue]
 
     def replaced(self) -> None:
-        """Another state was installed."""
         node = self.node
         self.placing = Placing(self.settings.shard, load_fold(self.store), self.raft.log_entries)
-        self._fates.skipped_to(node.applied_index)
+        self.fates.skipped_to(node.applied_index)
+        if self.leading is not None:
+            self.leading.skipped_to(node.order_index)
         self.feed.replaced()

@@ -1,2 +1,1 @@
-"""Leases: IDs for those that name none (``ids``), their keys (``keys``), all of them (``listing``), and what
-is left of long ones (``checkpoints``)."""
+"""Leases: new IDs (``ids``), their keys (``keys``), all of them (``listing``), and ``checkpoints``."""

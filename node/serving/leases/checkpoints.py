@@ -1,9 +1,5 @@
-"""Lease checkpoints (H7): the sequencer logs what is left of long leases, so that its successor does not give
-them their whole time again, and clears that before it acknowledges a keep-alive.
-
-Every replica applies these records, whatever its own flags are, and clears what it finds: a restored file may
-name times that were left.
-"""
+"""Lease checkpoints (H7, decision 108): the sequencer logs the time left of long leases, and clears that
+before it acknowledges a keep-alive. Every replica applies these records, whatever its flags are."""
 
 from __future__ import annotations
 
@@ -22,8 +18,6 @@ _AT_ONCE = 500  # of a heartbeat's: 1 ms
 
 
 class CheckpointsNode(Protocol):
-    """What lease checkpoints need of their node."""
-
     settings: NodeSettings
     lessor: Lessor
     writes: Writes
@@ -35,7 +29,7 @@ class CheckpointsNode(Protocol):
 
 
 class LeaseCheckpoints:
-    """Of one node; only shard 0's leader logs any."""
+    """Only shard 0's leader logs any."""
 
     def __init__(self, node: CheckpointsNode) -> None:
         self._node = node
@@ -43,7 +37,7 @@ class LeaseCheckpoints:
             node.confirmations.blocked = self.clear
 
     def look(self) -> None:
-        """Every heartbeat: which are due?"""
+        """Every heartbeat: log those that are due."""
         node, leader = self._node, self._node.writes.leader
         if leader is None or node.settings.shard or not node.settings.lease_checkpoint_interval_ms:
             return

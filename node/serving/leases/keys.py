@@ -1,11 +1,9 @@
-"""LeaseTimeToLive's keys: those of a lease that has very many are listed in slices, as they were when they
-were asked for."""
+"""LeaseTimeToLive's keys: very many are listed in slices, as they were when they were asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Protocol
 
 from cluster.evaluate.txns.transactions import field
 from cluster.grain import GRAIN
@@ -13,25 +11,16 @@ from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
 from node.slicing.slicer import Slices
+from node.storage import StateStore
 
 _STEP = 32  # up to 15 us each
 _KEYS = b"\x2a"  # LeaseTimeToLiveResponse.keys, its last field
 
 
-class Store(Protocol):
-    """What is read of the applied state."""
-
-    @property
-    def revision(self) -> int: ...
-    def lease_keys(self, lease: int) -> list[bytes]: ...
-    def hangs_many(self, lease: int, many: int) -> bool: ...
-    def attached(self, lease: int) -> Iterator[bytes]: ...
-
-
 def answer_keys(
-    store: Store, link: FrontLink, rid: int, term: int, answer: rpc_pb2.LeaseTimeToLiveResponse,
+    store: StateStore, link: FrontLink, rid: int, term: int, answer: rpc_pb2.LeaseTimeToLiveResponse,
 ) -> Slices | None:
-    """Give the answer with the keys of its lease; None: that is done, else it is to be run in slices."""
+    """Give the answer with the keys of its lease. None: done; else work to run in slices."""
     if store.hangs_many(answer.ID, GRAIN.lease_keys):
         head = HEAD.pack(store.revision, term)
         return _in_slices(link, rid, [head, answer.SerializeToString()], store.attached(answer.ID))

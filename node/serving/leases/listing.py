@@ -1,43 +1,36 @@
-"""LeaseLeases: one answer for all who ask until leases change, made in slices.
+"""LeaseLeases: one answer for all clients that ask until leases change, made in slices.
 
-A long one leaves as a long range does (``node.serving.streams``): in pieces that all answers share, as far as
-its receiver takes them. 200 answers of 60,000 leases are 84 MB and more: they were put on their front's link
-in one turn.
+A long one leaves as a long range does (``node.serving.streams``), in pieces that all answers share: 200
+answers of 60,000 leases are 84 MB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
-from typing import Protocol
 
 from cluster.evaluate.reading.sorting import SortedRows
 from cluster.features.lessor import Lessor
+from cluster.raft import Raft
 from cluster.wire.messages import HEAD, Status
 from cluster.wire.protobuf import varint
 from node.links.fronts import FrontLink
-from node.serving.reads import HasTerm, Reads
+from node.serving.reads import Reads
 from node.serving.streams import Answer, Streams
 from node.slicing.slicer import Slicer, Slices
+from node.storage import StateStore
 
 _STEP = 256  # leases
 _PART = 4096  # leases in a piece of an answer, some 50 KB: what has one is answered at once
-_TOLD = 64  # who asked, in a step
+_TOLD = 64  # answers in a step
 Head = tuple[int, int]  # revision and term of an answer's header
-
-
-class HasRevision(Protocol):
-    """What an answer's header says of the store."""
-
-    @property
-    def revision(self) -> int: ...
 
 
 class LeaseList:
     """The answers of one replica's registry."""
 
     def __init__(
-        self, lessor: Lessor, store: HasRevision, raft: HasTerm, *, reads: Reads, streams: Streams,
+        self, lessor: Lessor, store: StateStore, raft: Raft, *, reads: Reads, streams: Streams,
         slicer: Slicer, mark_dirty: Callable[[FrontLink], None],
     ) -> None:
         self._lessor = lessor
@@ -55,8 +48,7 @@ class LeaseList:
         self.made = 0
 
     def ask(self, link: FrontLink, rid: int) -> Slices | None:
-        """Answer with every lease that there is now, or is by the time the answer is made. Its header's
-        revision is of that moment, or of the question's where the leases are still those."""
+        """Answer with every lease that there is now, or when the answer is made."""
         if self._of == self._lessor.changes:
             return self._answer(link, rid, self._now())
         self._waiting.append((self._lessor.changes, link, rid, self._now()))
@@ -66,7 +58,6 @@ class LeaseList:
         return None
 
     def _answer(self, link: FrontLink, rid: int, head: Head) -> Slices | None:
-        """At once, or as long work."""
         parts = self._parts
         if len(parts) <= 1:
             link.pieces(rid, Status.OK, [HEAD.pack(*head), *parts])

@@ -1,6 +1,6 @@
 """The MVCC state of a shard in RocksDB.
 
-Read in this order: ``store`` (its face), ``changes`` (order records into rows), ``reads`` with ``blocks`` and
-``counts``, ``history``, ``slices`` (long work over all of it); ``version_cache`` and ``made`` serve
-``store``.
+Read in this order: ``rows``, ``reads``, ``versions`` (the keys, with ``version_cache`` and ``counts``),
+``changes`` (order records into rows), ``blocks`` and ``reader`` (reads in slices), ``history``, ``slices``
+(long work over all of it), ``store`` (the whole) with ``made``.
 """

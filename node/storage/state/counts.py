@@ -1,19 +1,19 @@
-"""How many live keys a range has now, without walking it: the cost grows with the logarithm of their number.
+"""How many live keys a range has now; the cost grows with the logarithm of their number.
 
-The key space is cut into blocks of a few hundred keys, each with its count, in memory only. A count is a sum
-over whole blocks and a walk in the two at its ends: 0.3 ms for a prefix of a million keys, where walking it
-takes 300 ms. A new or a deleted key costs a bisection at apply (0.5 us); an overwritten one nothing.
-
-The blocks are built in slices after the start, behind a cursor: what lies before it is counted, what lies
-behind it is not yet. Until then counts are walked. Only the latest revision is counted so; a count in the
-past is walked.
+The key space is cut into blocks of a few hundred keys, each with its count, in memory only. A count sums
+whole blocks and walks the two at its ends: 0.3 ms for a prefix of a million keys instead of 300 ms. A new or
+a deleted key costs a bisection at apply (0.5 us). The blocks are built in slices after the start, up to a
+cursor; until all keys are counted, and in the past, counts are walked.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from node.storage.state.versions import Versions
 
 # keys of a fresh block; one of more than twice as many is cut. What a count walks at its ends: 0.25 us a key;
 # what it sums: 0.005 us a block
@@ -21,17 +21,8 @@ _BLOCK = 256
 _CUTS_PER_APPLY = 4
 
 
-class Keys(Protocol):
-    """The live keys: ``StateStore``."""
-
-    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]: ...
-    def count(self, start: bytes, end: bytes, revision: int = 0) -> int: ...
-
-
 class KeyCounts:
-    """Counts of blocks of keys; the owner tells of every key that comes or goes."""
-
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Versions) -> None:
         self._keys = keys
         self._starts: list[bytes] = []  # first key of each block, ascending; the first block begins at b""
         self._counts: list[int] = []
@@ -42,7 +33,6 @@ class KeyCounts:
 
     @property
     def ready(self) -> bool:
-        """Whether every key is counted."""
         return self._cursor is None
 
     def build_step(self) -> bool:
@@ -62,7 +52,6 @@ class KeyCounts:
         return self._cursor is None
 
     def changed(self, created: Iterable[bytes], deleted: Iterable[bytes]) -> None:
-        """These keys have come and gone by what was just applied."""
         starts, counts, cursor = self._starts, self._counts, self._cursor
         for key in created:
             if cursor is None or key < cursor:
@@ -77,8 +66,7 @@ class KeyCounts:
             self._cut()
 
     def hold(self) -> None:
-        """A change of many keys begins: until :meth:`release` the blocks stay as they are, counts
-        included."""
+        """A change of many keys begins: the blocks stay as they are until :meth:`release`."""
         self._held = True
 
     def going(self, deleted: list[bytes]) -> None:
@@ -94,7 +82,6 @@ class KeyCounts:
             at = stop
 
     def release(self) -> None:
-        """It is applied."""
         for block, deleted in self._going.items():
             self._counts[block] -= deleted
         self._going.clear()
@@ -102,12 +89,11 @@ class KeyCounts:
 
     @property
     def grown(self) -> bool:
-        """Whether blocks are left to be cut, more than the last applies did: see :meth:`cut_step`."""
+        """Whether blocks are left for :meth:`cut_step`."""
         return bool(self._large) and not self._held
 
     def cut_step(self) -> bool:
-        """Cut one of them. True: none is left. Many keys that come in few applies leave large ones, slow to
-        count in."""
+        """Cut one block that has grown. True: none is left."""
         if self.grown:
             self._cut_block(next(iter(self._large)))
         return not self.grown
@@ -117,7 +103,7 @@ class KeyCounts:
             self._cut_block(start)
 
     def _cut_block(self, start: bytes) -> None:
-        """Cut a block that has grown: its first keys stay, the rest becomes a block of its own."""
+        """Its first keys stay, the rest becomes a block of its own."""
         self._large.discard(start)
         at = bisect_right(self._starts, start) - 1
         if self._starts[at] != start or self._counts[at] <= 2 * _BLOCK:
@@ -158,6 +144,6 @@ class KeyCounts:
         first = bisect_right(starts, start) - 1
         return sum(self._counts[max(first, 0) : None if end == b"\0" else bisect_left(starts, end)])
 
-    def statistics(self) -> dict[str, int]:
-        """For metrics: keys counted, blocks."""
-        return {"keys": sum(self._counts), "blocks": len(self._starts), "ready": int(self.ready)}
+    def keys(self) -> int:
+        """How many keys there are; -1 while not all are counted."""
+        return sum(self._counts) if self.ready else -1

@@ -1,4 +1,4 @@
-"""A state that is not there yet is made."""
+"""The first database of a state."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from node.storage import directory, keys
 from node.storage.errors import StorageCorruption, raise_open
 from node.storage.keys import Position
 from node.storage.options import UNLOGGED
-from node.storage.state.reads import position_of
+from node.storage.state.rows import position_of
 
 
 def made(root: Path, options: Options) -> str:
-    """The name of an empty database in a directory that has none. Raises StorageCorruption if there was
-    one."""
+    """Make an empty database and return its name. Raises StorageCorruption if there was one before."""
     name = directory.FIRST
     if any(child.name != name and child.name.startswith("db-") for child in root.iterdir()):
         raise StorageCorruption(f"{root}: the file 'current' is missing beside {root}/db-*")

@@ -1,2 +1,2 @@
-"""What a node agrees on with the others: ``agreed`` (the layout, and who is who), ``publishing`` (its host's
-attributes), ``succession`` (who leads next)."""
+"""What a node agrees on with the others: ``agreed`` (layout and identities), ``publishing`` (its host's
+attributes), ``succession`` (the next leader)."""

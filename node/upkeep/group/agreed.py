@@ -1,50 +1,35 @@
-"""What all hosts must agree on: how the store is laid out, and which data directory stands behind each
-member."""
+"""What all hosts must agree on: the layout of the store, and the data directory behind each member."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cluster.effects import records
 from cluster.settings import NodeSettings
 from node.links.incarnations import REFUSED
 
 if TYPE_CHECKING:
-    from node.links.incarnations import Incarnations
-    from node.links.peers import Peers
-    from node.replica.writes import Writes
+    from node.upkeep.owner import UpkeepNode
 
 AGREED = "agreed"  # file in a node's directory: the layout that this host was not started with
 
 
-class AgreedNode(Protocol):
-    """What agreement needs of its node besides."""
-
-    writes: Writes
-    peers: Peers
-    incarnations: Incarnations
-
-    def fail(self, reason: str) -> None: ...
-
-
 class Agreed:
-    """Of one node."""
-
-    def __init__(self, node: AgreedNode, settings: NodeSettings) -> None:
+    def __init__(self, node: UpkeepNode, settings: NodeSettings) -> None:
         self._node = node
         self._settings = settings
 
     def log_incarnations(self) -> None:
-        """The leader of shard 0 logs which data directories stand behind the members that it has heard
-        (H10)."""
+        """The leader of shard 0 logs the data directories of the members that it has heard (H10)."""
         leader = self._node.writes.leader
         if leader is not None:
             for member_id, incarnation in self._node.incarnations.to_log(leader.term):
                 leader.append(records.incarnation(member_id, incarnation))
 
     def incarnations(self, applied: Iterable[tuple[int, int]]) -> None:
-        """Such records were applied: whoever is somebody else takes no part, this replica neither."""
+        """Such records were applied: a member with another incarnation takes no part, this replica
+        neither."""
         node = self._node
         for member_id in node.incarnations.agree(applied):
             if member_id == self._settings.common.member_id:

@@ -1,8 +1,8 @@
-"""The own host's attributes, which the leader of shard 0 logs: its name and URLs."""
+"""The own host's name and URLs, which the leader of shard 0 logs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cluster.pb import rpc_pb2
 from cluster.raft import Raft
@@ -11,22 +11,12 @@ from cluster.wire.frames import PeerKind
 from cluster.wire.messages import Method
 
 if TYPE_CHECKING:
-    from node.links.peers import Peers
-    from node.replica.writes import Writes
     from node.storage import StateStore
-
-
-class PublishingNode(Protocol):
-    """What publishing needs of its node besides."""
-
-    writes: Writes
-    peers: Peers
+    from node.upkeep.owner import UpkeepNode
 
 
 class Publishing:
-    """Of one node."""
-
-    def __init__(self, node: PublishingNode, settings: NodeSettings, store: StateStore, raft: Raft) -> None:
+    def __init__(self, node: UpkeepNode, settings: NodeSettings, store: StateStore, raft: Raft) -> None:
         self._node = node
         self._settings = settings
         self._store = store
@@ -50,8 +40,7 @@ class Publishing:
             clientURLs=list(settings.client_urls)).SerializeToString(deterministic=True)
 
     def publish(self) -> None:
-        """Have the leader log this host's attributes, unless they are applied here; repeated until they
-        are."""
+        """Have the leader log this host's attributes; repeated until they are applied here."""
         if self.done():
             return
         leader_id = self._raft.leader_id
@@ -61,7 +50,7 @@ class Publishing:
             self._node.peers.send(leader_id, PeerKind.PUBLISH.byte, self._attributes())
 
     def asked(self, member: bytes) -> None:
-        """A host asks the leader to log its attributes; repeated by it until they are applied there."""
+        """A host asks the leader to log its attributes."""
         leader = self._node.writes.leader
         if leader is not None and member not in self._store.members().values():
             leader.execute(Method.PUBLISH, member)

@@ -1,9 +1,9 @@
-"""Who leads after this node."""
+"""The next leader after this node."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -11,20 +11,12 @@ from cluster.raft import Raft, Role
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink, say_not_leader
 
-
-class SuccessionNode(Protocol):
-    """What a hand-over needs of its node besides."""
-
-    def wake(self) -> None: ...
-
-    def mark_dirty(self, link: FrontLink) -> None: ...
+if TYPE_CHECKING:
+    from node.upkeep.owner import UpkeepNode
 
 
 class Succession:
-    """Of one node."""
-
-    def __init__(self, node: SuccessionNode, raft: Raft, *, election_ms: int,
-                 now_ms: Callable[[], int]) -> None:
+    def __init__(self, node: UpkeepNode, raft: Raft, *, election_ms: int, now_ms: Callable[[], int]) -> None:
         self._node = node
         self._raft = raft
         self._election_ms = election_ms
@@ -36,12 +28,12 @@ class Succession:
         self.leaving[member_id] = self._now_ms()
 
     def successors(self) -> list[int]:
-        """Voters that are reachable and not about to end, the one that is furthest along first."""
+        """Voters that are reachable and not about to end, the one with the longest log first."""
         raft, now, election_ms = self._raft, self._now_ms(), self._election_ms
         voters = raft.configuration.voters  # a leader serves one that was removed for a while
         found = [
             (-peer.match, member_id) for member_id, peer in raft.peers().items()
-            # who ends says so every heartbeat until it has gone, and is not heard any more then
+            # a member that ends says so every heartbeat until it is gone
             if now - peer.heard_ms < election_ms <= now - self.leaving.get(member_id, -election_ms)
             and member_id in voters
         ]

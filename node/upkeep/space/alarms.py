@@ -1,6 +1,6 @@
 """Alarms: which ones are raised here, and how a host has its own raised.
 
-The leader of shard 0 logs an alarm. Whoever wants one asks it, and asks again until the alarm is applied.
+The leader of shard 0 logs an alarm. A host asks it, again and again until the alarm is applied there.
 """
 
 from __future__ import annotations
@@ -22,12 +22,9 @@ log = structlog.get_logger("upkeep")
 
 
 class Alarms:
-    """Of one node."""
-
     def __init__(self, store: StateStore, member_id: int, *, ask: Callable[[bytes], None],
                  leader: Callable[[], Leader | None]) -> None:
-        """``ask``: has an alarm of this host logged, wherever that is. ``leader``: this node's, if it
-        leads."""
+        """``ask``: has an alarm of this host logged, wherever the leader is."""
         self._store = store
         self._member_id = member_id
         self._ask = ask
@@ -40,24 +37,21 @@ class Alarms:
         self.corrupt = any(kind == rpc_pb2.CORRUPT for _, kind in self._raised)
 
     def changed(self) -> None:
-        """Alarms were raised or disarmed."""
         self._read()
         log.warning(
             "alarms",
-            raised=[f"{rpc_pb2.AlarmType.Name(kind)} {member_id:x}" for member_id, kind in self._raised],
-        )
+            raised=[f"{rpc_pb2.AlarmType.Name(kind)} {member_id:x}" for member_id, kind in self._raised])
 
     def want(self, kind: rpc_pb2.AlarmType) -> None:
-        """This host's own: it is asked for, unless it is applied here."""
+        """Ask for an alarm of this host, unless it is applied here."""
         if (self._member_id, kind) not in self._raised:
             self._ask(_raising(self._member_id, kind))
 
     def raise_for(self, member_id: int, kind: rpc_pb2.AlarmType) -> None:
-        """A host's alarm, as this node's leader finds."""
+        """This node's leader raises a host's alarm."""
         self.asked(_raising(member_id, kind))
 
     def asked(self, body: bytes) -> None:
-        """A host wants its alarm logged; it asks until that is applied there."""
         request = parse(rpc_pb2.AlarmRequest.FromString, body)
         if (request.memberID, request.alarm) not in self._raised and (leader := self._leader()) is not None:
             leader.execute(Method.SET_ALARM, body)

@@ -13,9 +13,10 @@ _LEASE_COST = 64
 
 
 def cost(method: int, body: bytes) -> int:
-    """A malformed request adds nothing, for it is refused as such.
+    """Bytes; a malformed request adds none, for it is refused as such.
 
-    A put in a transaction's transaction counts like any other, where etcd forgets it."""
+    A put in a transaction's transaction counts like any other, where etcd forgets it.
+    """
     try:
         if method == Method.PUT:
             return _of_put(rpc_pb2.PutRequest.FromString(body))

@@ -1,22 +1,15 @@
-"""Room on the disks: when a host is short of it, and when the store must take no more data in.
+"""Room on the disks: when a host is short of it, and when the store must refuse data (decision 44).
 
-A shard without a majority has the order log kept on every host, for as long as that lasts
-(``node.upkeep.floors``, I17). Then the log is bounded by stopping what makes it grow: NOSPACE is raised, and
-writes that add data are refused until it is disarmed.
+A host is *short* once its kept log has half of ``--order-log-bytes``, or less than ``--min-free-disk-bytes``
+of its file system are free; *very short* at three quarters, or at half the margin. The rest is headroom. A
+quarter is for RocksDB: its files take ``LOG_BESIDE`` write buffers at most beside what is kept, and a buffer
+is made so small that this is a quarter; should they take more, the host is short at three quarters of the
+bound. The other quarter is for what is still logged: deletes, revokes, compactions, alarms, and cuts for
+these. At *very short* deletes and transactions are refused too: one that only reads may be logged as well.
 
-A host is *short* once the log that it keeps has half of ``--order-log-bytes``, or less than
-``--min-free-disk-bytes`` of its file system are free; *very short* at three quarters, or at half the margin.
-The rest is headroom. A quarter is for RocksDB: its files take ``LOG_BESIDE`` write buffers at most beside
-what is kept, and a buffer is made so small that this is a quarter. Should they take more all the same, the
-host is short at three quarters of the bound. The other quarter is for what is still logged: deletes, revokes,
-compactions, alarms, and cuts for these. All of them are few, since nothing is added that they could take
-away. At *very short* deletes and transactions are refused too: a transaction that only reads may be logged as
-well, as often as it comes.
-
-Every node 0 looks each second, and whenever a part of the margin has been logged: a fast disk takes more than
-the margin within a second. Those that are short tell each other at once, and every second. The leader of
-shard 0 acts when the hosts that are up and not short are no majority any more: one host whose disk is full
-ends alone, as it always has, while the others go on.
+Every node 0 looks each second, and whenever a part of the margin has been logged. Short hosts tell each other
+at once, and every second. The leader of shard 0 acts when the hosts that are up and not short are no majority
+any more: one host whose disk is full ends alone.
 """
 
 from __future__ import annotations
@@ -34,7 +27,7 @@ FRAME = PeerKind.SPACE.byte  # between node 0s: a u8, how short of space the sen
 SIZES = "sizes"  # file in the run directory
 ENOUGH, SHORT, VERY_SHORT, GONE = 0, 1, 2, 3
 LOOK_BYTES = 64 << 10  # logged between two looks, at least
-_FORGOTTEN_S = 5.0  # who was short and has not said so for so long is not any more
+_FORGOTTEN_S = 5.0  # a short host that is silent about it for so long has room again
 _SILENT_S = 10.0  # a host that has not been heard for so long is down
 
 
@@ -47,15 +40,14 @@ class Logged:
 
 
 def log_buffer_bytes(settings: NodeSettings) -> int:
-    """The write buffer of a node's log: half as much again as the state's, unless the order log's bound is
-    too small for that."""
+    """The write buffer of a node's log: half as much again as the state's, within the order log's bound."""
     wanted = settings.write_buffer_bytes * 3 // 2
     return min(wanted, settings.order_log_bytes // (4 * LOG_BESIDE)) if settings.shard == 0 else wanted
 
 
 def free_bytes(path: str) -> int:
-    """What an ordinary user may still write to the file system of ``path``; or to that of its log, where that
-    is less. OSError."""
+    """What an ordinary user may still write to the file systems of ``path`` and its log: the less. Raises
+    OSError."""
     found = [os.statvfs(path)]
     with suppress(FileNotFoundError):
         found.append(os.statvfs(os.path.join(path, "log")))
@@ -76,8 +68,7 @@ class Space:
         self._said: dict[int, tuple[int, float]] = {}  # member: how short it is, and when it said so
 
     def look(self, kept_log_bytes: int, file_bytes: int) -> bool:
-        """How short this host is now; whether that has changed. ``file_bytes``: what the order log's files
-        take."""
+        """How short this host is now; whether that has changed. ``file_bytes``: of the order log's files."""
         quarter = self._most_log_bytes // 4
         before, self.own, self.why = self.own, ENOUGH, ""
         taken = max(kept_log_bytes, file_bytes - quarter)
@@ -93,13 +84,13 @@ class Space:
         return self.own != before
 
     def came(self, member_id: int, data: bytes, now_s: float) -> None:
-        """Another host's node 0 said how short it is. ValueError if that is not what was sent."""
+        """Another host's node 0 said how short it is. ValueError if it makes no sense."""
         if len(data) != 1 or data[0] > VERY_SHORT:
             raise ValueError("a frame about space that says something else")
         self._said[member_id] = (data[0], now_s)
 
     def of_hosts(self, voters: Collection[int], heard_s: Mapping[int, float], now_s: float) -> dict[int, int]:
-        """How short every host is, as far as this node knows; ``heard_s``: when each of the others was heard
+        """How short every host is, as far as this node knows; ``heard_s``: when each other host was heard
         last."""
         levels = {}
         for voter in voters:
@@ -120,20 +111,19 @@ def of_store(levels: Mapping[int, int]) -> int:
 
 
 class Sizes:
-    """What each shard of this host has in use: the quota is of them together. A node tells its own in a file
-    of the run directory, 8 bytes for each shard. Where it cannot, on a full disk, the last one stands."""
+    """What each shard of this host has in use, for their common quota: 8 bytes a shard in a file of the run
+    directory."""
 
     def __init__(self, run_dir: str, shard: int, shard_count: int) -> None:
         self._shard = shard
         self._count = shard_count
         self._fd = -1
         if shard_count > 1 and run_dir:
-            anew = 0 if shard else os.O_TRUNC  # what was told in an earlier life; those that live tell again
+            anew = 0 if shard else os.O_TRUNC  # drops values of an earlier life; running nodes tell again
             with suppress(OSError):
                 self._fd = os.open(os.path.join(run_dir, SIZES), os.O_RDWR | os.O_CREAT | anew, 0o600)
 
     def tell(self, size: int) -> None:
-        """So much this shard has in use."""
         if self._fd >= 0:
             with suppress(OSError):
                 os.pwrite(self._fd, size.to_bytes(8, "little"), 8 * self._shard)
@@ -150,7 +140,6 @@ class Sizes:
         return sum(found) - sum(found[self._shard : self._shard + 1])
 
     def close(self) -> None:
-        """No more is told."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -1,8 +1,7 @@
-"""Space that was freed is given back to the file system while the store is short of it: RocksDB does so in
-its own time.
+"""Gives freed space back to the file system while the store is short of it: RocksDB does so in its own time.
 
-That is long work, in a thread of its own: flushes, which the log's truncation waits for, do not stand behind
-it. One piece runs at a time, and takes a fifth of the time at most. What is wanted meanwhile is done once.
+That is long work, in a thread of its own, so that flushes do not wait for it. One piece runs at a time, and
+takes a fifth of the time at most. Work that is wanted meanwhile is done once.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ _PAUSES = 4  # times as long as the work before took
 
 
 class GivingBack:
-    """Of one node."""
-
     def __init__(self, machine: Machine, failed: Callable[[str], None]) -> None:
         """``failed``: ends the node, for a reason."""
         self._loop = machine.loop
@@ -55,6 +52,5 @@ class GivingBack:
         self._next()
 
     def close(self) -> None:
-        """Wait for what runs, and begin no more."""
         self._closed = True
         self._thread.shutdown(wait=True)

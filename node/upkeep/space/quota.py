@@ -1,5 +1,4 @@
-"""Which writes are refused: what the store has in use is held to ``--quota-backend-bytes``, which all shards
-of a host share.
+"""Which writes are refused: all shards of a host share ``--quota-backend-bytes``.
 
 NOSPACE comes of it as in etcd: with the request that does not fit, or with a put that others let in.
 """
@@ -33,8 +32,6 @@ _KEY_WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN, Method.COM
 
 
 class Quota:
-    """Of one node."""
-
     def __init__(self, settings: NodeSettings, store: StateStore, *, alarms: Alarms, shortage: Shortage,
                  logged: Logged) -> None:
         common = settings.common
@@ -56,8 +53,8 @@ class Quota:
     # -- requests
 
     def refusal(self, method: int, body: bytes) -> ErrorKind | None:
-        """Why a write must be refused, whatever it says. While a member is corrupt no key, no lease and
-        no history changes, as in etcd."""
+        """Why a write must be refused. While a member is corrupt no key, lease or history changes, as in
+        etcd."""
         if self._alarms.corrupt and method in _KEY_WRITES:
             return errors.CORRUPT
         return errors.NO_SPACE if self.exceeded(method, body) else None
@@ -82,12 +79,11 @@ class Quota:
         return short >= VERY_SHORT and method in (Method.DELETE_RANGE, Method.TXN)
 
     def fits(self, size: int) -> bool:
-        """Whether requests of so many bytes are within the quota for certain, without a look at each."""
+        """Whether requests of ``size`` bytes together are certainly within the quota."""
         return size < self._fits
 
     def _refused(self, body: bytes) -> None:
-        """A request does not fit; without a body nobody made it. Who asks for the alarm asks again each
-        second."""
+        """A request does not fit; an empty body is no request. The alarm is asked for again each second."""
         if body and not self._wants_alarm:
             self._ask()
 
@@ -98,7 +94,7 @@ class Quota:
     # -- looks
 
     def in_use(self) -> int:
-        """What all shards have in use on this host; the others are told what this one has."""
+        """What all shards have in use on this host; tells the others what this one has."""
         own = self._store.size_in_use_bytes()
         self._sizes.tell(own)
         self.tell_at = self._logged.own + self._tell_step
@@ -125,8 +121,8 @@ class Quota:
             self._alarms.want(rpc_pb2.NOSPACE)  # as etcd's: all refuse then
 
     def _put_since(self) -> bool:
-        """Whether a key was put here since the last alarm, or since there was room. A full store may be
-        disarmed, and deleted from, without another alarm: that comes with the next put, as in etcd."""
+        """Whether a key was put here since the last alarm, or since there was room: a disarmed full store
+        gets another alarm only with the next put, as in etcd."""
         store = self._store
         if store.revision <= self._quiet_to:
             return False
@@ -141,16 +137,13 @@ class Quota:
         return False
 
     def alarms_changed(self) -> None:
-        """Alarms were raised or disarmed."""
         self._wants_alarm, self._quiet_to = False, self._store.revision
-        self.in_use()  # who disarms one has made room, maybe
+        self.in_use()  # there may be room now
 
     def second(self) -> None:
-        """Every second."""
         self.look()
         if self._wants_alarm:
             self._ask()
 
     def close(self) -> None:
-        """No more is told to other shards."""
         self._sizes.close()

@@ -1,10 +1,10 @@
-"""How short of room on its disks this host is, and at the leader of shard 0 whether the store must take no
-more in. What the levels mean, ``node.upkeep.space.disks`` says."""
+"""How short of room on its disks this host is, and at the leader of shard 0 whether the store must refuse
+data. ``node.upkeep.space.disks`` has the levels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -15,28 +15,16 @@ from node.upkeep.space.alarms import Alarms
 from node.upkeep.space.disks import ENOUGH, FRAME, GONE, LOOK_BYTES, SHORT, Logged, Space, of_store
 
 if TYPE_CHECKING:
-    from node.links.peers import Peers
-    from node.members.roster import Roster
-    from node.replica.writes import Writes
     from node.storage import RaftLog
+    from node.upkeep.owner import UpkeepNode
 
 log = structlog.get_logger("upkeep")
 
 _LOOKS = 32  # at the free space, while so much is logged as its margin has
 
 
-class ShortageNode(Protocol):
-    """What a look at the room needs of its node besides."""
-
-    writes: Writes
-    peers: Peers
-    roster: Roster
-
-
 class Shortage:
-    """Of one node."""
-
-    def __init__(self, node: ShortageNode, settings: NodeSettings, raft_log: RaftLog, raft: Raft, *,
+    def __init__(self, node: UpkeepNode, settings: NodeSettings, raft_log: RaftLog, raft: Raft, *,
                  alarms: Alarms, logged: Logged, now_ms: Callable[[], int]) -> None:
         self._node = node
         self._log = raft_log
@@ -60,7 +48,9 @@ class Shortage:
             return
         if space.look(self._log.bytes_after(0), self._log.file_bytes()):
             self._tell(space)
-            log.warning("room on the disks", short=space.own > ENOUGH, why=space.why)
+            short = space.own > ENOUGH
+            event = "this host is short of disk space" if short else "this host has enough disk space again"
+            log.warning(event, short=short, why=space.why)
         if self._node.writes.leader is None:
             self.store = ENOUGH
             return
@@ -77,12 +67,11 @@ class Shortage:
             self._node.peers.send(peer.member_id, FRAME, bytes((space.own,)))
 
     def came(self, member_id: int, data: bytes) -> None:
-        """Another host says how short it is. ValueError if that is not what was sent."""
+        """Another host says how short it is. ValueError if it makes no sense."""
         if self._space is not None:
             self._space.came(member_id, data, self._now_ms() / 1000)
 
     def second(self) -> None:
-        """Every second."""
         self.look()
         if self._space is not None and self._space.own:
             self._tell(self._space)

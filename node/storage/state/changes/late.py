@@ -1,5 +1,5 @@
-"""Items of rows that name no revision: who the members are, alarms, features. They show at once, so they go
-with an apply's last batch (``Run.late``)."""
+"""Items of rows that name no revision (members, alarms, features): they go with an apply's last batch
+(``Run.late``)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from cluster.pb import rpc_pb2
 from node.storage import keys
 
 if TYPE_CHECKING:
-    from node.storage.state.changes.apply import Run
+    from node.storage.state.changes.run import Run
 
 
 class PreparedRows:
-    """A leader's own record of nothing but rows of one feature, which it has at hand: they go into a batch
-    while the entry is on its way, as puts do."""
+    """The rows of a leader's own record of one feature, made while the entry is on its way, as puts are."""
 
     __slots__ = ("batch", "feature", "rows")
 
@@ -36,7 +35,7 @@ class PreparedRows:
 
 
 def apply_prepared_rows(run: Run, prepared: PreparedRows) -> None:
-    """Such a record is next in the run: its rows wait for the last batch, as those of an item do."""
+    """The run's next record is a prepared one: its rows wait for the last batch."""
     _rows(run, prepared.feature, prepared.rows)
 
 

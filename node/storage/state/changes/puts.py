@@ -1,10 +1,7 @@
 """Many plain puts at once: a PUTS item of a record, or what its leader evaluated.
 
-Key, KeyValue and revision of each put are known, so its row is a matter of a few bytes, and all that is done
-for many is done for them together. A leader has them from its evaluation
-(``cluster.evaluate.replica.Batch.puts``) and makes the rows while the entry is on its way to the others: they
-lie in the CPU's caches then, and an apply later would make its clients wait. Everybody else reads the item.
-What is written is the same (``tests/unit/storage/state/leaders/test_puts.py``).
+A leader makes the rows from its evaluation (``cluster.evaluate.replica.Batch.puts``) while the entry is on
+its way; followers read the item. Both write the same (``tests/unit/storage/state/leaders/test_puts.py``).
 
 Hot path, in us a put (256 B, 250 puts a record, without RocksDB's own work): a follower's apply 0.6, reading
 included, where single PUT items take 1.2; a leader 0.4 before its entry is committed and 0.3 after.
@@ -28,20 +25,18 @@ from node.storage.keys import ENTRY, MAX32, MAX64, RUN, SUFFIX
 
 if TYPE_CHECKING:
     from cluster.effects.later_puts import LaterPuts
-    from node.storage.state.changes.apply import Event, Run
+    from node.storage.state.changes.run import Event, Run
     from node.storage.state.version_cache import VersionCache
 
 _current: Callable[[tuple[int, int, int, int]], Current] = partial(tuple.__new__, Current)
 
 
 def puts_of(written: Sequence[Written]) -> Puts:
-    """The same from a leader's evaluation."""
     return Puts(written[0][1].mod, [key for key, _ in written], [version.kv for _, version in written],
                 [key for key, version in written if version.create == version.mod])
 
 
 def write_rows(batch: WriteBatch, puts: Puts) -> None:
-    """Put their rows into a batch."""
     put, pack_suffix, newest = batch.put, SUFFIX.pack, MAX64 - puts.revision
     names = puts.keys
     if b"\0" in b"".join(names):
@@ -54,8 +49,7 @@ def write_rows(batch: WriteBatch, puts: Puts) -> None:
         heads = map(ENTRY.pack, range(len(some)), repeat(0), repeat(keys.PUT), map(len, some))
         put(
             RUN.pack(b"r", puts.revision + start, 0),
-            b"".join([head + key for head, key in zip(heads, some, strict=True)]),
-        )
+            b"".join([head + key for head, key in zip(heads, some, strict=True)]))
 
 
 class PreparedPuts:
@@ -70,7 +64,7 @@ class PreparedPuts:
 
 
 def apply_prepared(run: Run, prepared: PreparedPuts) -> None:
-    """Such a record is next in the run: its rows become the batch."""
+    """The run's next record is a prepared one: its rows become the batch."""
     if run.pending:  # a leader applies entry by entry, as a rule
         run.write_slice()
     run.batch = prepared.batch
@@ -78,14 +72,13 @@ def apply_prepared(run: Run, prepared: PreparedPuts) -> None:
 
 
 def apply_puts(run: Run, puts: Puts) -> None:
-    """Such an item is next in the run."""
     run.end_run()
     write_rows(run.batch, puts)
     _took(run, puts)
 
 
 def apply_later(run: Run, later: LaterPuts) -> None:
-    """A shard's entry of such puts is next in the run, and now their revisions are known."""
+    """A shard's entry of such puts, whose revisions are known now."""
     before = run.revision
     apply_puts(run, later.at(before))
     if run.created is not None:
@@ -99,7 +92,7 @@ def apply_later(run: Run, later: LaterPuts) -> None:
 
 
 def _took(run: Run, puts: Puts) -> None:
-    """The rows are in the batch: everything else that hangs on them."""
+    """All but the rows."""
     # C4: the leader of shard 0 knew the revisions when it evaluated
     assert puts.revision == run.revision + 1, (
         f"C4: revision {puts.revision} evaluated where {run.revision + 1} is due"
@@ -112,7 +105,7 @@ def _took(run: Run, puts: Puts) -> None:
 
 
 def remember(cache: VersionCache, puts: Puts) -> None:
-    """They are applied: what is remembered of their keys. As ``VersionCache.put`` for each."""
+    """As ``VersionCache.put`` for each."""
     hot, cold, values = cache.hot, cache.cold, cache.values
     for key in puts.new:
         assert (hot.get(key) or cold.get(key)) is None, "I22: put of a new key that exists"
@@ -138,7 +131,6 @@ def remember(cache: VersionCache, puts: Puts) -> None:
 
 
 def events_of(puts: Puts) -> list[Event]:
-    """What watchers are told of them."""
     return [
         (revision, keys.PUT, key, kv, 0)
         for revision, key, kv in zip(count(puts.revision), puts.keys, puts.kvs, strict=False)

@@ -1,35 +1,28 @@
 """Physical removal of what a compaction made superfluous, in slices.
 
 After ``compact(R)`` a key keeps its newest version at or below R, unless that is a tombstone older than R
-(contract 1.7: a tombstone exactly at R stays, so that a watch from R sees it). Every superseded version has
-a successor at or below R, and every change is in an ``r`` row. So it is enough to walk the changes in
-[last done, R] and remove, for each, the version just before it; the work follows the changes, not the keys.
+(contract 1.7: a tombstone exactly at R stays, so that a watch from R sees it). The walk over the changes in
+[last done, R] (``r`` rows) removes, for each, the version just before it. Progress is a row in the batch of
+the removals. It needs no position: what is removed is invisible at every revision that may be read.
 
-Progress is a row of its own, written in the batch of the removals. It needs no position: what is removed is
-invisible at every revision that may be read since R was applied.
-
-The changes are taken some thousand at a time and sorted by key: neighbours share blocks, and of a key with
-several changes only the first costs a seek. On a busy machine 11 us a change of 20,000 keys with 15 versions
-each, where one after the other in the order of revisions takes 17. Within a key they stay in that order: a
-tombstone goes only after everything below it, else an old value would come to light for a moment.
+The changes are taken some thousand at a time and sorted by key: of a key with several changes only the first
+costs a seek (11 us a change instead of 17). Within a key they stay in order: a tombstone goes only after
+everything below it, else an old value would come to light for a moment.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from rocksdict import RdictIter, WriteBatch
 
 from cluster.grain import GRAIN
 from node.storage import keys
 from node.storage.errors import raise_read
-from node.storage.keys import DELETE, LEASE_KEY, MAX32, MAX64, RUN, SUFFIX, escape, parse_current
-from node.storage.options import ALL_KEYS, ALL_RUNS
-from node.storage.state.reads import find
-
-if TYPE_CHECKING:
-    from node.storage.state.store import StateStore
+from node.storage.keys import DELETE, LEASE_KEY, MAX32, MAX64, SUFFIX, escape, parse_current
+from node.storage.options import ALL_KEYS
+from node.storage.state.reads import find, runs_from
+from node.storage.state.versions import Versions
 
 PROGRESS = struct.Struct(">QQQI")  # done, target, next run's revision and sub
 
@@ -37,9 +30,9 @@ _Change = tuple[bytes, int, int, int]  # key, revision, sub, type
 
 
 class Compaction:
-    """The one compaction of a store that may be under way."""
+    """The compaction of a store that may be under way."""
 
-    def __init__(self, store: StateStore) -> None:
+    def __init__(self, store: Versions) -> None:
         self._store = store
         row = store.meta(keys.COMPACTION_ROW[1:].decode())
         # done: everything up to it is removed. target > done: a walk is under way and goes on at `next_run`.
@@ -54,7 +47,6 @@ class Compaction:
 
     @property
     def done(self) -> bool:
-        """Is nothing left to remove?"""
         return self._done >= self._store.position.compact_revision
 
     def step(self, budget_us: int) -> bool:
@@ -74,7 +66,7 @@ class Compaction:
             finished = self._walk(batch, deadline)
             if finished:
                 # The run that holds the target's first change stays whole.
-                kept = self._runs_from(self._target)
+                kept = runs_from(store.database, self._target)
                 if kept.valid():
                     batch.delete_range(b"r", kept.key())
         except Exception as e:
@@ -85,18 +77,6 @@ class Compaction:
         batch.put(keys.COMPACTION_ROW, PROGRESS.pack(self._done, self._target, *self._next_run))
         store.write(batch)
         return finished and self.done
-
-    def _runs_from(self, revision: int, sub: int = 0) -> RdictIter:
-        """An iterator at the run that holds a change, or at the first run there is."""
-        runs = self._store.database.iter(ALL_RUNS)
-        runs.seek_for_prev(RUN.pack(b"r", revision, sub))
-        if not runs.valid() or runs.key()[:1] != b"r":
-            runs.status()
-            runs = self._store.database.iter(ALL_RUNS)
-            runs.seek(b"r")
-        if not runs.valid():
-            runs.status()
-        return runs
 
     def _walk(self, batch: WriteBatch, deadline: int) -> bool:
         changes = self._changes
@@ -130,10 +110,10 @@ class Compaction:
         return not changes and self._end
 
     def _take_chunk(self, deadline: int) -> None:
-        """The next changes to be handled, by key, those of one key in their order; what is left at the
-        deadline is taken by another call."""
+        """The next changes, by key, those of one key in their order; another call goes on after the
+        deadline."""
         target, done, changes = self._target, self._done, self._changes
-        runs = self._runs_from(*(self._after if self._taking else self._next_run))
+        runs = runs_from(self._store.database, *(self._after if self._taking else self._next_run))
         self._taking = True
         taken = 0
         while runs.valid():
@@ -161,8 +141,8 @@ class Compaction:
         changes.sort(reverse=True)
 
     def _before(self, versions: RdictIter, prefix: bytes, own: bytes, last: bytes) -> bytes:
-        """The row of the version that a change superseded, b"" if there is none. ``last``: the row of the
-        change of the same key before it, behind which the iterator stands."""
+        """The row of the version that a change superseded, or b"". ``last``: the row of the key's change
+        before it, behind which the iterator stands."""
         if last and versions.valid():
             versions.prev()
             if versions.valid() and versions.key() == last:
@@ -177,8 +157,7 @@ class Compaction:
         return b""
 
     def _drop_attachment(self, batch: WriteBatch, key: bytes, kv: bytes) -> None:
-        """Remove the row that says that a key hung on a lease, if it does no longer: else a long-lived lease
-        would collect a row for every key that ever hung on it."""
+        """Remove the row of a key that left its lease."""
         lease = parse_current(kv, len(key)).lease
         if lease:
             found = find(self._store.database, self._store.path, key, self._store.position.revision)

@@ -1,18 +1,12 @@
-"""Hashes of a replica's state, in slices of one pinned moment.
+"""Hashes of a replica's state, in slices of one pinned moment; CRC-32 as zlib's, by key, then newest first.
 
 ``hash_kv`` covers every version with mod_revision <= the hash revision; of those at or below the compaction
-revision only what a compaction would keep (contract 5), so replicas agree however far each has removed. The
-order is by key, then newest first; CRC-32 as zlib's.
+revision only what a compaction would keep (contract 5), so replicas agree however far each has removed.
+``hash_state`` adds all else that is applied: equal order index, equal hash (I19). ``hash_written``
+(Maintenance.Hash) covers what requests have made of the store: neither the position, which an election moves,
+nor what replicas note of each other, so a restart does not change it.
 
-``hash_state`` adds all else that is applied: leases with the keys that hang on them, members and the
-position: equal order index, equal hash (I19).
-
-``hash_written`` covers what requests have made of the store, and no more: neither the position, which an
-election moves, nor what replicas note of each other. It is Maintenance.Hash, which etcd computes without its
-consistent index and term for the same reason: it stays as it is over a restart.
-
-A row that says that a key hangs on a lease counts only while it is true: one that is true no longer goes with
-a compaction, at a time of its own.
+A row of a key that left its lease counts nowhere: compactions remove it at a time of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +14,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from node.storage.errors import raise_read
 from node.storage.keys import (
@@ -35,17 +28,13 @@ from node.storage.keys import (
     MEMBER_PREFIX,
     lease_named,
 )
-
-if TYPE_CHECKING:
-    from node.storage.state.store import StateStore
+from node.storage.state.versions import Versions
 
 _TIME_CHECK = 64  # rows between two looks at the clock
 _FIND_CHECK = 16  # the same, of rows of which each needs a search
 
 
 class Covers(Enum):
-    """What a hash is of."""
-
     KEYS = b"key"
     WRITTEN = b"written"
     STATE = b"state"
@@ -54,7 +43,7 @@ class Covers(Enum):
 class StateHash:
     """A hash being computed: call :meth:`step` until it returns True, then read :attr:`value`."""
 
-    def __init__(self, store: StateStore, revision: int, covers: Covers) -> None:
+    def __init__(self, store: Versions, revision: int, covers: Covers) -> None:
         self.revision = revision
         self.compact_revision = store.compact_revision
         self.finished = False
@@ -82,7 +71,6 @@ class StateHash:
         return True
 
     def run(self) -> int:
-        """The whole hash at once."""
         while not self.step(1_000_000):
             pass
         return self.value
@@ -128,8 +116,7 @@ class StateHash:
         self.value = value
 
     def _between(self, lower: bytes, upper: bytes, check: int) -> Iterator[bytes | None]:
-        """The row keys in ``[lower, upper)``, the iterator at each; None where the clock is to be looked
-        at."""
+        """The row keys in ``[lower, upper)``, the iterator at each; None where the clock is due."""
         it = self._iterator
         rows = 0
         it.seek(lower)
@@ -152,7 +139,7 @@ class StateHash:
                 self.value = zlib.crc32(self._iterator.value(), zlib.crc32(row, self.value))
 
     def _leases(self) -> Iterator[None]:
-        """With the time they were granted for, not what a sequencer noted of what is left."""
+        """With the granted time, not a sequencer's checkpoints."""
         for row in self._between(b"L", b"M", _TIME_CHECK):
             if row is None:
                 yield

@@ -1,16 +1,10 @@
-"""Do keys and the leases that they hang on agree? Looked at in slices, at one moment of the applied state.
+"""Do keys and their leases agree? Looked at in slices, at one moment of the applied state.
 
-An ``l`` row is all that makes a key go with its lease. No hash of keys covers these rows, and a reader of
-keys does not meet them: a replica that lost one keeps the key for ever, and nothing would tell. So both sides
-are walked:
+Only an ``l`` row makes a key end with its lease, and neither hashes of keys nor reads meet these rows. So
+both sides are walked: the newest version of every key needs its lease and its ``l`` row; every ``l`` row
+needs its lease and some version of its key that names it, not always the newest (see ``stale_rows``).
 
-* the newest version of every key, if it names a lease: the lease is there, and a row says that the key hangs
-  on it;
-* every ``l`` row: its lease is there, and some version of its key names it. That need not be the newest: rows
-  of keys that left their lease go with the version that named it, at a compaction.
-
-The alarm for corrupt members asks by :func:`check_leases`; ``node.upkeep.lease_checks`` does from time to
-time. Nothing is mended here: whoever lost a row cannot know what else it lost.
+Nothing is mended here: a replica that lost a row cannot know what else it lost.
 
 Cost: 2 us of CPU a key, 6 us more for one on a lease with its row; no slice of 200 us took 1 ms.
 """
@@ -36,13 +30,11 @@ SLICE_US = 200
 _TIME_CHECK = 64  # rows between two looks at the clock
 _FIND_CHECK = 16  # the same, of rows of which each needs a search
 _EXAMPLES = 10  # mismatches that are kept; the others are counted
-_ENOUGH = 1000  # nobody needs to know of more
+_ENOUGH = 1000  # the check ends with so many
 _NOT_FOUND = "key not found"  # rocksdict's text
 
 
 class Fault(Enum):
-    """What does not agree."""
-
     NOT_ATTACHED = "the key names the lease, but does not hang on it: it would outlive it"
     NO_LEASE = "the key names a lease that is not there"
     ROW_WITHOUT_LEASE = "a row says that the key hangs on a lease that is not there"
@@ -50,8 +42,6 @@ class Fault(Enum):
 
 
 class Mismatch(NamedTuple):
-    """One key and one lease that do not agree."""
-
     fault: Fault
     lease: int
     key: bytes
@@ -63,7 +53,7 @@ class LeaseCheck:
     def __init__(self, store: StateStore) -> None:
         self.position = store.position
         self.finished = False
-        self.keys = self.attached = self.rows = 0  # looked at: live keys, those that name a lease, ``l`` rows
+        self.keys = self.attached = self.rows = 0  # looked at: live keys, keys with a lease, ``l`` rows
         self.stale = 0  # rows whose keys have left their lease
         self.mismatches = 0  # the check ends after a thousand or so
         self.examples: list[Mismatch] = []  # the first ones
@@ -74,7 +64,7 @@ class LeaseCheck:
         self._work = self._all()
 
     def step(self, budget_us: int) -> bool:
-        """One slice. True: finished. Raises StorageCorruption if the disk cannot be read."""
+        """One slice. True: finished. Raises StorageCorruption."""
         if self.finished:
             return True
         deadline = time.perf_counter_ns() + budget_us * 1000
@@ -176,7 +166,7 @@ class LeaseCheck:
 
 
 def _leases_of(versions: RdictIter, key: bytes) -> Iterator[int]:
-    """What lease each version of a key names, the newest first; 0: none."""
+    """The lease that each version of a key names, the newest first; 0: none."""
     prefix = b"k" + escape(key) + b"\0\0"
     versions.seek(prefix)
     while versions.valid():
@@ -189,8 +179,7 @@ def _leases_of(versions: RdictIter, key: bytes) -> Iterator[int]:
 
 
 def check_leases(store: StateStore, budget_us: int = SLICE_US) -> Generator[None, None, LeaseCheck]:
-    """The whole check, of this moment, a slice at a time; returns what was found. Raises
-    StorageCorruption."""
+    """The whole check, of this moment, a slice at a time. Raises StorageCorruption."""
     check = LeaseCheck(store)
     while not check.step(budget_us):
         yield

@@ -1,12 +1,9 @@
-"""Removes rows that say that a key hangs on a lease, where it does no longer.
+"""Removes rows of keys that left their lease.
 
-A put does not look what lease its key hung on before, so such rows stay. A compaction removes them with the
-versions that they came with; where nobody compacts, a long-lived lease would collect one for every key that
-ever hung on it, and whoever asks for its keys would walk them all. They say nothing, so each replica removes
-them in its own time.
+A put does not look at the lease that its key had before, so such rows stay. A compaction removes them with
+their versions; without compactions a long-lived lease would collect a row for every key that it ever had.
 
-Each slice judges by the position that it finds, and an apply that is under way puts its rows with the next
-one: what is removed is not true, and comes back when it is.
+Each slice judges by the position that it finds; an apply that is under way puts its rows with the next one.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ _TIME_CHECK = 16  # rows between two looks at the clock: about 100 us
 
 
 def drop_stale_rows(store: StateStore, budget_us: int) -> Iterator[int]:
-    """Slices of ``budget_us`` over all rows; each yields how many it has removed. Raises StorageCorruption,
+    """Slices of ``budget_us`` over all rows; each yields how many it removed. Raises StorageCorruption,
     SyncFailed."""
     path, row = store.path, b"l"
     while row and store.path == path:  # else a snapshot took its place
@@ -45,7 +42,7 @@ def drop_stale_rows(store: StateStore, budget_us: int) -> Iterator[int]:
 
 
 def _slice(store: StateStore, row: bytes, batch: WriteBatch, deadline: int) -> bytes:
-    """Where to go on; nothing: that was all."""
+    """Where to go on; empty: that was all."""
     rows, versions, revision = store.database.iter(UNCACHED), store.database.iter(UNCACHED), store.revision
     seen = 0
     rows.seek(row)

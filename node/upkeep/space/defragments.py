@@ -1,8 +1,8 @@
-"""Defragmentation as clients ask for it: this replica's files are rewritten without what was deleted.
+"""Defragmentation for clients: this replica's files are rewritten without what was deleted.
 
-It runs in a thread of its own, so that requests and the log's truncation go on beside it. Those who ask
-while one is under way share the next one, which begins after they asked: their answer means that what they
-deleted is gone."""
+It runs in a thread of its own, beside requests and truncation. Clients that ask while one is under way share
+the next one, which begins after they asked: their answer means that what they deleted is gone.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +27,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("defragment")
 
-_MOST = 1000  # who wait for the next one
+_MOST = 1000  # requests that wait for the next one
 
 
 class DefragmentsNode(Protocol):
-    """What defragmentation needs of its node."""
-
     settings: NodeSettings
     machine: NodeMachine
     loop: asyncio.AbstractEventLoop
@@ -47,8 +45,6 @@ class DefragmentsNode(Protocol):
 
 
 class Defragments:
-    """Of one node."""
-
     def __init__(self, node: DefragmentsNode) -> None:
         self._node = node
         self._thread = node.machine.thread("defragment")
@@ -87,11 +83,8 @@ class Defragments:
         self.took.observe(took_s)
         node.upkeep.quota.in_use()
         log.info(
-            "defragmented",
-            shard=node.settings.shard,
-            size_bytes=node.store.size_bytes(),
-            took_s=round(took_s, 3),
-        )
+            "defragmented", shard=node.settings.shard, size_bytes=node.store.size_bytes(),
+            took_s=round(took_s, 3))
         for link, rid in asked:
             if link.alive:
                 link.answer(rid, Status.OK, HEAD.pack(node.store.revision, node.raft.term))
@@ -100,6 +93,5 @@ class Defragments:
             self._begin()
 
     def close(self) -> None:
-        """Wait for the one that runs."""
         self._waiting.clear()
         self._thread.shutdown(wait=True)
