@@ -1,5 +1,5 @@
-"""The front: it listens, opens its links, and says ``{"event": "ready"}`` once every shard has a leader that
-it can reach and it serves. When it stops it sends GOAWAY, ends watch streams and lets calls finish.
+"""The front: it listens, opens its links, and says ``{"event": "ready"}`` once it serves and reaches every
+shard's leader. When it stops it sends GOAWAY, ends watch streams and lets calls finish.
 
 Its process is ``tools.muster.processes.front``.
 """
@@ -105,7 +105,6 @@ class Front:
             self.registry.gate = cluster.refused_at_learner if learner else None
 
     async def start(self) -> None:
-        """Listen and connect."""
         self._sweep()
         settings = self.settings
         if settings.initial_corrupt_check and (reason := await differs(self.context)):
@@ -121,14 +120,13 @@ class Front:
             register_http(registry, self.context, self.metrics, metrics_only=True)
             self.metrics_server = Server(registry, limits_of_metrics(self.server.limits))
             if settings.tls is not None:
-                tls = Credentials(settings.tls, by_address=True)  # whose changed files the other one tells of
+                tls = Credentials(settings.tls, by_address=True)  # changed files: the other logs them
             await self._listen(self.metrics_server, settings.listen_metrics, tls)
         await self.siblings.start()
         log.info("serving", urls=[*settings.listen, *settings.listen_http])
 
     async def _listen(self, server: Server, urls: Sequence[str], tls: Credentials | None,
                       serves: Serves | None = None) -> None:
-        """Bind every address once, whichever of the schemes its URLs name."""
         server.handshake_failed = self._tell_handshake
         schemes: dict[tuple[str, int], set[str]] = {}
         for url in urls:
@@ -145,7 +143,7 @@ class Front:
                                    serves=serves)
 
     def _tell_unusable(self, reason: str) -> None:
-        log.warning("changed files of TLS cannot be used, those from before go on to count", error=reason)
+        log.warning("cannot use the changed TLS files; the previous ones stay in use", error=reason)
 
     def _tell_handshake(self, address: str, reason: str) -> None:
         if self._refusals.news((address, reason), self._loop.time()):
@@ -162,11 +160,10 @@ class Front:
         self._loop.run_in_executor(None, work).add_done_callback(done)
 
     def _tell_refused(self) -> None:
-        """Once a minute, if clients' connections were refused."""
         refused = self.server.refused
         if refused > self._refused and self._refusals.news("connections", self._loop.time()):
             log.warning(
-                "refused connections of clients: there are as many as may be",
+                "refused client connections: their limit is reached",
                 refused=refused - self._refused,
                 limit=self.server.limits.max_connections,
             )
@@ -184,12 +181,10 @@ class Front:
             self.status.say("ready")
 
     async def stop(self) -> None:
-        """Stop serving, in order."""
         log.info("stopping")
         self.context.stop()
         self.siblings.close()
-        # the server's own limit to what a request waits: then each has been answered, unless it is a long
-        # stream
+        # by the server's own time limit each request is answered, but for long streams
         await self.server.stop(self.settings.common.limit_s, self.router.close)
         if self.metrics_server is not None:
             await self.metrics_server.stop(0.0)
@@ -199,13 +194,11 @@ class Front:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self.router.close()
-        self.connector.close()
         log.info("stopped")
 
 
 def split_url(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of a client URL to bind; of a Unix socket its path, and 0. ValueError for what
-    cannot be served."""
+    """Scheme, host and port of a client URL to bind; of a Unix socket its path, and 0. ValueError."""
     parts = urlsplit(url)
     if parts.scheme in ("unix", "unixs"):
         return parts.scheme, url.partition("://")[2], 0

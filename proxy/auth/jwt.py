@@ -1,7 +1,5 @@
 """JSON web tokens: ``--auth-token=jwt,sign-method=M,priv-key=F[,pub-key=F][,ttl=10m]``, as etcd's.
-
-``proxy.auth.tokens`` imports this where such tokens are asked for: ``jwt`` and ``cryptography`` take 10 MB.
-"""
+``proxy.auth.tokens`` imports this only when needed: ``jwt`` and ``cryptography`` take 10 MB."""
 
 from __future__ import annotations
 
@@ -21,31 +19,19 @@ from cluster.errors import EtcdError
 from cluster.features.auth.principal import INVALID, Kind, Principal
 
 _METHODS = {
-    "HS256",
-    "HS384",
-    "HS512",
-    "RS256",
-    "RS384",
-    "RS512",
-    "PS256",
-    "PS384",
-    "PS512",
-    "ES256",
-    "ES384",
-    "ES512",
-    "EdDSA",
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
+    "ES512", "EdDSA",
 }
 _OPTIONS = {"sign-method", "priv-key", "pub-key", "ttl"}
+_UNVERIFIED: Any = dict.fromkeys(("verify_exp", "verify_aud", "verify_sub", "verify_jti"), False)
 _DEFAULT_TTL_S = 300.0
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
 
 class WebTokens:
-    """Of one sign method and key."""
-
     def __init__(self, options: dict[str, str], now_s: Callable[[], float] = time.time) -> None:
-        """ValueError if the options are none."""
+        """ValueError: wrong options."""
         self._now_s = now_s
         self._method = options.get("sign-method", "")
         if self._method not in _METHODS:
@@ -56,35 +42,20 @@ class WebTokens:
         self._verifies, self._signs = _keys(self._method, options)
 
     def give(self, user: str, revision: int) -> str:
-        """See :class:`proxy.auth.shown.Tokens`."""
         if self._signs is None:
             raise EtcdError(errors.VERIFY_ONLY_KEY)
         claims = {"username": user, "revision": revision, "exp": int(self._now_s() + self._ttl_s)}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a short key is the operator's choice, and etcd's too
+            warnings.simplefilter("ignore")  # of a short key, the operator's choice as in etcd
             return jwt.encode(claims, self._signs, algorithm=self._method)
 
     def read(self, text: str, now_s: float) -> tuple[Principal, float]:
-        """See :class:`proxy.auth.shown.Tokens`."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                claims = jwt.decode(
-                    text,
-                    self._verifies,
-                    algorithms=[self._method],
-                    options={
-                        "verify_exp": False,
-                        "verify_aud": False,
-                        "verify_sub": False,
-                        "verify_jti": False,
-                    },
-                )
-            user, revision, until_s = (
-                claims["username"],
-                int(claims["revision"]),
-                float(claims.get("exp", "inf")),
-            )
+                claims = jwt.decode(text, self._verifies, algorithms=[self._method], options=_UNVERIFIED)
+            user, revision = claims["username"], int(claims["revision"])
+            until_s = float(claims.get("exp", "inf"))
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError, OverflowError):
             return INVALID, now_s
         if now_s >= until_s or not isinstance(user, str) or not 0 <= revision < 1 << 64:
@@ -93,7 +64,7 @@ class WebTokens:
 
 
 def _keys(method: str, options: dict[str, str]) -> tuple[Any, Any]:
-    """What verifies, and what signs (None: nothing does)."""
+    """The key that verifies, and the one that signs or None."""
     private = Path(options["priv-key"]).read_bytes() if options.get("priv-key") else b""
     public = Path(options["pub-key"]).read_bytes() if options.get("pub-key") else b""
     if method.startswith("HS"):
@@ -103,15 +74,11 @@ def _keys(method: str, options: dict[str, str]) -> tuple[Any, Any]:
     if not private and not public:
         raise ValueError("auth: missing public key" if method != "EdDSA" else "auth: key is required")
     signs: Any = load_pem_private_key(private, None) if private else None
-    if public:
-        verifies: Any = (
-            load_pem_x509_certificate(public).public_key()
-            if b"CERTIFICATE" in public
-            else load_pem_public_key(public)
-        )
-    else:
-        verifies = signs.public_key()
-    return verifies, signs
+    if not public:
+        return signs.public_key(), signs
+    if b"CERTIFICATE" in public:
+        return load_pem_x509_certificate(public).public_key(), signs
+    return load_pem_public_key(public), signs
 
 
 def _duration_s(text: str) -> float:

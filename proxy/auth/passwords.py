@@ -1,4 +1,4 @@
-"""Passwords: hashed and compared in threads, since bcrypt takes 50 ms by design."""
+"""Passwords, hashed and compared in threads: bcrypt takes 50 ms by design."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import bcrypt
 from cluster import errors
 from cluster.errors import EtcdError
 
-MOST_BYTES = 72  # of a password that bcrypt looks at
+MOST_BYTES = 72  # of a password that count for bcrypt
 _MOST_WAITING = 1_000  # beyond it TooManyRequests
 _THREADS = 2
 T = TypeVar("T")
 
 
 class Passwords:
-    """Of one front. ``cost``: of new hashes."""
+    """``cost``: of new hashes."""
 
     def __init__(self, loop: Any, cost: int) -> None:
         self._loop: asyncio.AbstractEventLoop = loop
@@ -28,14 +28,15 @@ class Passwords:
         self._waiting = 0
 
     def hash(self, password: str | bytes, then: Callable[[bytes], None]) -> None:
-        """Hash a new password; empty: that failed. EtcdError if it cannot be one."""
+        """``then`` gets the hash, or nothing if hashing failed. EtcdError: too long, or too many under
+        way."""
         data = password if isinstance(password, bytes) else password.encode()
         if len(data) > MOST_BYTES:
             raise EtcdError(errors.BCRYPT_LENGTH)
         self._run(lambda: bcrypt.hashpw(data, bcrypt.gensalt(self._cost)), then, b"")
 
     def check(self, password: str | bytes, known: bytes, then: Callable[[bool], None]) -> None:
-        """Whether it is the password of a hash."""
+        """Whether it is the password of a hash. EtcdError: too many under way."""
         data = (password if isinstance(password, bytes) else password.encode())[:MOST_BYTES]
 
         def compare() -> bool:
@@ -60,6 +61,5 @@ class Passwords:
         self._loop.run_in_executor(self._threads, work).add_done_callback(done)
 
     def close(self) -> None:
-        """Wait for nothing more."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)

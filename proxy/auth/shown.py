@@ -1,9 +1,6 @@
-"""What clients show, and the principal that a request carries for it.
-
-A simple token counts for ``--auth-token-ttl`` since it was last used here; one that another host gave counts
-for as long since it was given. Hot path: a client's token is looked at once per connection and method, then a
-request costs two compares and an append.
-"""
+"""What clients show, and the principal that a request carries for it. A simple token is valid for
+``--auth-token-ttl`` after its last use here; at other hosts, after it was given. Hot path: a token is looked
+at once per connection and method; a request then costs two compares and an append."""
 
 from __future__ import annotations
 
@@ -21,19 +18,15 @@ _BEARER = b"Bearer "
 
 
 class Tokens(Protocol):
-    """One kind of token (``--auth-token``)."""
-
     def give(self, user: str, revision: int) -> str:
-        """A token for a user who has shown his password. EtcdError if there is none."""
+        """A token for a user who has shown the password. EtcdError: there is none."""
 
     def read(self, text: str, now_s: float) -> tuple[Principal, float]:
-        """The principal, and until when it counts, in seconds of the wall clock."""
+        """The principal, and until when it is valid, in seconds of the wall clock."""
 
 
 class SimpleTokens:
-    """See ``cluster.features.auth.tokens``."""
-
-    slides = True  # it counts from its last use
+    slides = True  # valid from its last use
 
     def __init__(self, ttl_s: float, now_s: Callable[[], float] = time.time) -> None:
         self.ttl_s = ttl_s
@@ -41,23 +34,19 @@ class SimpleTokens:
         self._now_s = now_s
 
     def give(self, user: str, revision: int) -> str:
-        """See :class:`Tokens`."""
         return sign(self.secret, Token(user, revision, int(self._now_s())))
 
     def read(self, text: str, now_s: float) -> tuple[Principal, float]:
-        """See :class:`Tokens`."""
-        # a token that was signed with a secret this front has not heard of yet is for the nodes to verify
+        # before this front knows the secret, nodes verify tokens
         token = verify(self.secret, text) if self.secret else unsigned(text)
         if token is None or now_s >= token.given_s + self.ttl_s:
             return INVALID, now_s
         if not self.secret:
-            return Principal(Kind.UNVERIFIED, text), now_s  # looked at again the next time
+            return Principal(Kind.UNVERIFIED, text), now_s  # read again the next time
         return Principal(Kind.SIMPLE, token.user, token.revision), token.given_s + self.ttl_s
 
 
 class Shown:
-    """What one client, or several with the same token, show."""
-
     __slots__ = ("_encoded", "_known", "_name", "_text", "_until_s")
 
     def __init__(self, known: Principals, text: str, principal: Principal | None = None) -> None:
@@ -68,14 +57,14 @@ class Shown:
         self._name = "" if principal is None else principal.user
 
     def user(self) -> str:
-        """The user's name, as far as it was ever shown: a token whose time is over still tells who opened a
-        watch with it. Empty: nobody's."""
+        """The user's name, if it was ever valid: after a token expires it still tells who opened a watch.
+        Empty: none."""
         if not self._name:
             self.said()
         return self._name
 
     def said(self) -> bytes:
-        """What stands before a request that is sent now."""
+        """The principal of a request sent now."""
         now_s = self._known.now_s()
         if now_s >= self._until_s:
             self._look(now_s)
@@ -85,7 +74,7 @@ class Shown:
 
     def _look(self, now_s: float) -> None:
         if self._encoded and self._known.slides and self._until_s > 0:
-            self._encoded, self._until_s = _INVALID, float("inf")  # nobody has used it for so long
+            self._encoded, self._until_s = _INVALID, float("inf")  # unused for too long
             return
         principal, until_s = self._known.tokens.read(self._text, now_s)
         self._encoded = principal.encode()
@@ -97,8 +86,6 @@ class Shown:
 
 
 class Principals:
-    """Of one front."""
-
     def __init__(self, tokens: Any, now_s: Callable[[], float] = time.time) -> None:
         self.tokens: Tokens = tokens
         self.now_s = now_s
@@ -106,38 +93,38 @@ class Principals:
         self.ttl_s: float = getattr(tokens, "ttl_s", 0.0)
         self.enabled = False  # as this host's node has applied it
         self.revision = 0  # auth revision, likewise
-        self.changed: Callable[[], None] = lambda: None
+        self.changed: list[Callable[[], None]] = []  # called when users or roles change while auth is on
         self._heard = -1
         self._shown: dict[str, Shown] = {}
 
     def judged(self, call: Any) -> bool:
-        """Whether a call is judged, as far as this front knows."""
+        """Whether a call's requests are judged, as far as this front knows."""
         return self.enabled or getattr(call, "principal", None) is not None
 
     def of(self, token: bytes | None, common_name: str | None) -> Shown | None:
-        """What a client shows by his metadata, or by his certificate; None: nothing. An empty token is one
-        that does not count, as etcd has it."""
+        """What a client shows by its metadata or certificate, or None. An empty token is an invalid one, as
+        in etcd."""
         if token is not None:
-            token = token.partition(b",")[0]  # of several the first counts, as at an etcd
+            token = token.partition(b",")[0]  # the first of several, as in etcd
             text = (token[len(_BEARER) :] if token.startswith(_BEARER) else token).decode("latin-1")
             found = self._shown.pop(text, None)
             if found is None:
                 return Shown(self, text)
-            self._shown[text] = found  # the last one used is the last to go
+            self._shown[text] = found  # the least recently used go first
             return found
         if common_name:
             return Shown(self, "", Principal(Kind.CERTIFICATE, common_name))
         return None
 
     def keep(self, text: str, shown: Shown) -> None:
-        """A token that counts. What anybody may make up is not kept, or it would fill the memory here."""
+        """Keep a valid token. Invalid ones are not kept: anybody can send any number of them."""
         self._shown.setdefault(text, shown)
         if len(self._shown) > _KNOWN:
             del self._shown[next(iter(self._shown))]
 
     def said(self, principal: Any, waiting: Any) -> bytes:
-        """What stands before a request: of its client's call, or of none (``principal`` is this then): of the
-        client that it is made for, or of this front. Empty: nothing."""
+        """The principal before a request: of its call, or, if ``principal`` is self, of the client that it is
+        made for, else of this front. Empty: none."""
         if principal is not self:
             return principal.said()  # type: ignore[no-any-return]
         client = waiting.client
@@ -147,7 +134,7 @@ class Principals:
         return _FRONT if self.enabled else b""
 
     def heard(self, order_index: int, enabled: bool, revision: int, secret: bytes) -> None:
-        """A node has said how things are; nodes of several shards do, each when it comes to it."""
+        """A node has reported its auth state; nodes of several shards do, each at its time."""
         if order_index <= self._heard:
             return
         self._heard = order_index
@@ -156,4 +143,5 @@ class Principals:
         if secret and isinstance(self.tokens, SimpleTokens):
             self.tokens.secret = secret
         if news and enabled:
-            self.changed()
+            for then in self.changed:
+                then()

@@ -1,4 +1,4 @@
-"""Which tokens a front gives and takes: ``--auth-token``."""
+"""The tokens that a front gives and takes: ``--auth-token``."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ from proxy.auth.shown import SimpleTokens, Tokens
 
 
 class NoTokens:
-    """``--auth-token=``: none is given, and none is one."""
-
     def give(self, user: str, revision: int) -> str:
-        """See :class:`proxy.auth.shown.Tokens`."""
         raise EtcdError(errors.AUTH_FAILED)
 
     def read(self, text: str, now_s: float) -> tuple[Principal, float]:
-        """See :class:`proxy.auth.shown.Tokens`."""
         return INVALID, now_s
 
 
 def tokens_of(setting: str, ttl_s: float) -> Tokens:
-    """What ``--auth-token`` says. ValueError if that is nothing."""
+    """ValueError: ``--auth-token`` has no such value."""
     kind, _, rest = setting.partition(",")
     if kind == "simple":
         return SimpleTokens(ttl_s)
@@ -35,6 +31,6 @@ def tokens_of(setting: str, ttl_s: float) -> Tokens:
         if not equals or name in options:
             raise ValueError("auth: invalid auth options: each is name=value, once")
         options[name] = value
-    from proxy.auth.jwt import WebTokens  # 10 MB of memory that others do not need
+    from proxy.auth.jwt import WebTokens  # 10 MB of memory
 
     return WebTokens(options)

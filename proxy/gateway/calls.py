@@ -1,15 +1,12 @@
-"""One JSON request as a call: its messages become protobuf, the answers become JSON, in the order in which
-they come.
-
-What is large is translated in a thread, so that the loop goes on: a megabyte of small rows takes tens of
-milliseconds.
-"""
+"""One JSON request as a call: its messages become protobuf, the answers become JSON, in the order of arrival.
+Large messages are translated in a thread: a megabyte of small rows takes tens of milliseconds."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from cluster.faults import HANDLER_MISTAKES, faults
@@ -24,30 +21,25 @@ from proxy.http.memory import TOO_MANY, Memory
 from proxy.http.requests import HttpRequest
 
 LARGE_BYTES = 65_536  # of a message that is translated in a thread
-TURN_REQUESTS = 32  # of a call in a turn of the loop, some 2 ms: each may be a watch
+TURN_REQUESTS = 32  # of a call in a turn, some 2 ms: each may be a watch
+Requests = tuple[list[bytes], Mistake | None]
 _JSON = "application/json"
 _METADATA = ("Grpc-Metadata-Content-Type", "application/grpc")
 
 
+@dataclass(slots=True)
 class Room:
-    """What all calls of the gateway share."""
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, memory: Memory, max_message_bytes: int, max_untaken_bytes: int
-    ) -> None:
-        self.loop = loop
-        self.memory = memory
-        self.max_message_bytes = max_message_bytes
-        self.max_untaken_bytes = max_untaken_bytes
+    loop: asyncio.AbstractEventLoop
+    memory: Memory
+    max_message_bytes: int
+    max_untaken_bytes: int
 
     def work(self, size: int, step: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Do something with so many bytes, here or in a thread. Mistake is a result, too."""
+        """Run ``step`` on ``size`` bytes, here or in a thread; ``then`` gets its result or its exception."""
 
         def guarded() -> Any:
             try:
                 return step()
-            except Mistake as mistake:
-                return mistake
             except Exception as fault:  # it ends this request alone
                 return fault
 
@@ -55,54 +47,52 @@ class Room:
             then(guarded())
             return
         self.loop.run_in_executor(None, guarded).add_done_callback(
-            lambda done: None if done.cancelled() else then(done.result())
-        )
+            lambda done: None if done.cancelled() else then(done.result()))
+
+
+def requests_of(target: Target, body: bytes) -> Requests:
+    """The requests in JSON as protobuf, and the mistake behind them, if there is one. Of a call with one
+    request the rest is ignored."""
+    values = Values(body)
+    found: list[bytes] = []
+    try:
+        while target.kind == BOTH or not found:
+            message = target.request()
+            fill(message, values.next())
+            found.append(message.SerializeToString())
+    except EOFError:
+        pass
+    except Mistake as mistake:
+        return found, mistake
+    return found, None
 
 
 class GatewayCall(InnerCall):
-    """See the module's docstring. ``counted`` is ``proxy.http.memory``'s."""
+    """One request. ``counted`` is ``proxy.http.memory``'s."""
 
     __slots__ = (
-        "_busy",
-        "_queue",
-        "_queued",
-        "_request",
-        "_room",
-        "_span",
-        "_status",
-        "_target",
-        "_timer",
-        "counted",
-        "gone",
-        "started_http",
+        "_busy", "_queue", "_queued", "_request", "_room", "_span", "_status", "_target", "_timer", "counted",
+        "gone", "started_http",
     )
 
-    def __init__(
-        self,
-        room: Room,
-        request: HttpRequest,
-        target: Target,
-        metadata: dict[bytes, bytes],
-        timeout_s: float | None,
-    ) -> None:
+    def __init__(self, room: Room, request: HttpRequest, target: Target, metadata: dict[bytes, bytes],
+                 timeout_s: float | None) -> None:
         deadline = None if timeout_s is None else room.loop.time() + timeout_s
         super().__init__(target.method, metadata, request.peer, deadline)
         self._room = room
         self._request = request
         self._target = target
-        self._queue: deque[bytes] = deque()  # answers that wait for the one that is being translated
+        self._queue: deque[bytes] = deque()  # answers that wait for a translation
         self._queued = 0  # bytes of them
         self._busy = False
         self._status: tuple[int, str] | None = None  # how the call ended
         self.counted = 0
-        self.gone = False  # the request is answered, or its client has left
+        self.gone = False  # answered, or the client has left
         self.started_http = False
         self._span: Span | None = None  # of a trace, if it is sampled
         self._timer = None if timeout_s is None else room.loop.call_later(timeout_s, self._expire)
         request.on_close = self._left
         request.on_drain = self._drained
-
-    # -- its span: a service's own calls have none, as in etcd
 
     def open(self, registry: Served, request: bytes | None) -> None:
         if registry.tracer is not None:
@@ -124,59 +114,40 @@ class GatewayCall(InnerCall):
             span, self._span = self._span, None
             span.end(status, message)
 
-    # -- the request
-
     def begin(self, registry: Served) -> None:
-        """Translate what the body says, and make the call."""
         room, body = self._room, self._request.body
         self._count(len(body))
         if len(body) > LARGE_BYTES and room.memory.crowded(self):
             self.finish(wire.RESOURCE_EXHAUSTED, TOO_MANY)
             return
         self._request.body = b""
-        room.work(len(body), lambda: self._messages(body), lambda found: self._open(registry, found))
+        room.work(len(body), lambda: requests_of(self._target, body), lambda read: self._open(registry, read))
 
-    def _messages(self, body: bytes) -> list[bytes]:
-        """The requests of a body. Of a call with one there may be anything behind it; a body of nothing is
-        an empty request. A stream takes what comes before the first mistake, unless that comes first."""
-        values = Values(body)
-        found: list[bytes] = []
-        while True:
-            message = self._target.request()
-            try:
-                fill(message, values.next())
-            except EOFError:
-                if self._target.kind == BOTH:
-                    return found
-            except Mistake:
-                if not found:
-                    raise
-                return found
-            found.append(message.SerializeToString())
-            if self._target.kind != BOTH:
-                return found
-
-    def _open(self, registry: Served, found: list[bytes] | Exception) -> None:
+    def _open(self, registry: Served, read: Requests | Exception) -> None:
         if self.gone or self.closed:
             return
-        if isinstance(found, Exception):
-            if not isinstance(found, Mistake):
-                self._fault(found)
-            else:
-                self._refuse(wire.UNKNOWN if self._target.kind == BOTH else wire.INVALID_ARGUMENT, str(found))
+        if isinstance(read, Exception):
+            self._fault(read)
             return
+        found, mistake = read
+        if mistake is not None and not found:
+            self._misread(mistake)
+            return
+        if not found and self._target.kind != BOTH:
+            found = [b""]  # a body of nothing is an empty request
         self._count(sum(map(len, found)))
+        if all(map(self._fits, found)):
+            self.open(registry, found[0] if found else None)
+            self._say_all(deque(found[1:]))
+
+    def _fits(self, message: bytes) -> bool:
         limit = self._room.max_message_bytes
-        for message in found:
-            if len(message) > limit:
-                self.finish(wire.RESOURCE_EXHAUSTED, wire.too_large(len(message), limit))
-                return
-        self.open(registry, found[0] if found else None)
-        self._say_all(deque(found[1:]))
+        if len(message) > limit:
+            self.finish(wire.RESOURCE_EXHAUSTED, wire.too_large(len(message), limit))
+        return len(message) <= limit
 
     def _say_all(self, messages: deque[bytes]) -> None:
-        """As many requests as a turn of the loop allows, and the others in the next ones: 40,000 watches in a
-        body held the loop for 2 s."""
+        """The requests of a turn, then the others: 40,000 watches in a body held the loop for 2 s."""
         for _ in range(min(TURN_REQUESTS, len(messages))):
             self.say(messages.popleft())
         if not messages:
@@ -184,14 +155,13 @@ class GatewayCall(InnerCall):
         elif not (self.gone or self.closed):
             self._room.loop.call_soon(self._say_all, messages)
 
-    def _refuse(self, status: int, text: str) -> None:
-        """The request is none: this is never told as a stream's error."""
+    def _misread(self, mistake: Mistake) -> None:
+        """Not as a stream's error: there is no request."""
         self.closed = True
         if not self.gone:
             self._done()
+            status, text = wire.UNKNOWN if self._target.kind == BOTH else wire.INVALID_ARGUMENT, str(mistake)
             self._request.respond(http_status(status), error(status, text).encode(), content_type=_JSON)
-
-    # -- its answers
 
     def answered(self, message: bytes) -> None:
         self.gathered = 0
@@ -241,7 +211,7 @@ class GatewayCall(InnerCall):
         if not self.started_http:
             self._start(200)
         self._request.write(line)
-        if size > LARGE_BYTES:  # it was in a thread: nobody else goes on
+        if size > LARGE_BYTES:  # it was in a thread: no loop waits for it
             self._pump()
 
     def _end(self, status: int, message: str) -> None:
@@ -250,8 +220,7 @@ class GatewayCall(InnerCall):
         if self._target.kind == ONE:
             headers = [_METADATA] if status == wire.OK else []
             request.respond(
-                http_status(status), error(status, message).encode() if status else b"{}", headers, _JSON
-            )
+                http_status(status), error(status, message).encode() if status else b"{}", headers, _JSON)
             return
         if not self.started_http:
             self._start(http_status(status))
@@ -264,7 +233,7 @@ class GatewayCall(InnerCall):
         self._request.start(status, [("content-type", _JSON), _METADATA])
 
     def _fault(self, fault: Exception) -> None:
-        """A fault of this program ends this request alone."""
+        """A bug ends this request alone."""
         faults.met(f"translating {self.path.decode()}", fault)
         self.cancel()
         self._queue.clear()
@@ -272,10 +241,7 @@ class GatewayCall(InnerCall):
         if not self.gone:
             self._end(*self._status)
 
-    # -- its end
-
     def _done(self) -> None:
-        """Nothing more is written but what ends it."""
         self.gone = True
         self._count(0)
         if self._timer is not None:
@@ -299,8 +265,6 @@ class GatewayCall(InnerCall):
     def _drained(self) -> None:
         if self.on_drain is not None and not self.closed:
             self.on_drain()
-
-    # -- what it holds
 
     def pending_bytes(self) -> int:
         return self._queued + self._request.pending_bytes()

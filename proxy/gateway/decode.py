@@ -1,34 +1,28 @@
-"""A request's JSON becomes its protobuf message, as ``jsonpb`` of Go's protobuf 1.5 makes it for etcd 3.5's
-gateway.
-
-Names are the proto's, or in lower camel case; of a name that comes twice the last counts; unknown names are
-passed over. Bytes are standard base64 with padding. Integers are numbers or strings of them. An enum is a
-name or a number. ``null`` is as good as nothing. What has the wrong type is refused in Go's words.
-
-Own code and not ``google.protobuf.json_format``: that takes other things (base64 for URLs, floats for
-integers), refuses others (``null`` in a list, numbers that an enum does not name), and says it in other
-words.
-"""
+"""JSON becomes a protobuf message, as ``jsonpb`` of Go's protobuf 1.5 makes it for etcd 3.5's gateway. The
+last of a name counts; unknown names and ``null`` are ignored; wrong types are refused in Go's words.
+``google.protobuf.json_format`` accepts other things (base64 for URLs, floats for integers), refuses others
+(``null`` in a list, unnamed numbers of enums), and has other words."""
 
 from __future__ import annotations
 
 import binascii
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from proxy.gateway.go_json import Mistake, Number, loads
+from proxy.gateway.go_json import Mistake, Number, is_text, kind_of, loads, whole_text
 
 Message = Any  # generated classes are made at run time
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
-_PACKAGE = "muster."  # this copy's own, before etcd's names
+_PACKAGE = "muster."  # of this copy's names
 
 
 def fill(message: Message, value: Any) -> None:
-    """Set the message's fields to what a JSON value says. Mistake: it cannot."""
+    """Set the message's fields from a JSON value. Mistake: it does not fit."""
     if value is None:
         return
     if not isinstance(value, dict):
@@ -66,22 +60,11 @@ def _scalar(field: FieldDescriptor, value: Any) -> Any:
 
 
 def _wrong_type(value: Any, go_type: str) -> Mistake:
-    kind = (
-        "number"
-        if isinstance(value, Number)
-        else "string"
-        if isinstance(value, str)
-        else "bool"
-        if isinstance(value, bool)
-        else "array"
-        if isinstance(value, list)
-        else "object"
-    )
-    return Mistake(f"json: cannot unmarshal {kind} into Go value of type {go_type}")
+    return Mistake(f"json: cannot unmarshal {kind_of(value)} into Go value of type {go_type}")
 
 
 def _integer(value: Any, go_type: str, low: int, high: int) -> int:
-    if isinstance(value, str) and not isinstance(value, Number):
+    if is_text(value):
         value = loads(value)
     if value is None:
         return 0
@@ -93,15 +76,11 @@ def _integer(value: Any, go_type: str, low: int, high: int) -> int:
     return number
 
 
-def _integers(go_type: str, low: int, high: int) -> Callable[[Any], int]:
-    return lambda value: _integer(value, go_type, low, high)
-
-
 def _enum(field: FieldDescriptor, value: Any) -> int:
     kind = field.enum_type
     assert kind is not None, "only fields of enums come here"
-    if isinstance(value, str) and not isinstance(value, Number):
-        value = _in_utf8(value)
+    if is_text(value):
+        value = whole_text(value)
         found = kind.values_by_name.get(value)
         if found is None:
             quoted = '"\\"' + value.replace("\\", "\\\\").replace('"', '\\"') + '\\""'
@@ -119,14 +98,9 @@ def _bool(value: Any) -> bool:
 def _string(value: Any) -> str:
     if value is None:
         return ""
-    if not isinstance(value, str) or isinstance(value, Number):
+    if not is_text(value):
         raise _wrong_type(value, "string")
-    return _in_utf8(value)
-
-
-def _in_utf8(value: str) -> str:
-    """Half a pair, which JSON can name, has no place there."""
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole_text(value)
 
 
 def _bytes(value: Any) -> bytes:
@@ -134,12 +108,12 @@ def _bytes(value: Any) -> bytes:
         return b""
     if isinstance(value, list):  # Go reads a list of small numbers as well
         return bytes(_integer(_not_text(one), "uint8", 0, 255) for one in value)
-    if not isinstance(value, str) or isinstance(value, Number):
+    if not is_text(value):
         raise _wrong_type(value, "[]uint8")
     raw = value.encode("utf-8", "replace")
     joined = raw.translate(None, b"\r\n")
     try:
-        if len(joined) % 4 or joined.endswith(b"==="):  # Python takes padding where there is nothing to pad
+        if len(joined) % 4 or joined.endswith(b"==="):  # Python accepts needless padding
             raise binascii.Error
         return binascii.a2b_base64(joined, strict_mode=True)
     except binascii.Error:
@@ -147,7 +121,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def _not_text(value: Any) -> Any:
-    if isinstance(value, str) and not isinstance(value, Number):
+    if is_text(value):
         raise _wrong_type(value, "uint8")
     return value
 
@@ -178,7 +152,7 @@ def _bad_base64(raw: bytes) -> int:
             at += 1
         while at < len(raw) and raw[at] in b"\r\n":
             at += 1
-        return at  # what comes behind the padding
+        return at  # behind the padding
     return at - held
 
 
@@ -186,8 +160,8 @@ _READERS: dict[int, Callable[[Any], Any]] = {
     FieldDescriptor.TYPE_BOOL: _bool,
     FieldDescriptor.TYPE_STRING: _string,
     FieldDescriptor.TYPE_BYTES: _bytes,
-    FieldDescriptor.TYPE_INT32: _integers("int32", -(1 << 31), (1 << 31) - 1),
-    FieldDescriptor.TYPE_UINT32: _integers("uint32", 0, (1 << 32) - 1),
-    FieldDescriptor.TYPE_INT64: _integers("int64", -(1 << 63), (1 << 63) - 1),
-    FieldDescriptor.TYPE_UINT64: _integers("uint64", 0, (1 << 64) - 1),
+    FieldDescriptor.TYPE_INT32: partial(_integer, go_type="int32", low=-(1 << 31), high=(1 << 31) - 1),
+    FieldDescriptor.TYPE_UINT32: partial(_integer, go_type="uint32", low=0, high=(1 << 32) - 1),
+    FieldDescriptor.TYPE_INT64: partial(_integer, go_type="int64", low=-(1 << 63), high=(1 << 63) - 1),
+    FieldDescriptor.TYPE_UINT64: partial(_integer, go_type="uint64", low=0, high=(1 << 64) - 1),
 }

@@ -1,6 +1,5 @@
-"""A protobuf message becomes JSON, as etcd 3.5's gateway writes it: names as in the proto, fields that have
-their default left out, 64-bit integers as strings, bytes in base64, enums by name. And the bodies of
-errors."""
+"""A protobuf message becomes JSON, as etcd 3.5's gateway writes it: the proto's names, defaults left out,
+64-bit integers as strings, bytes in base64, enums by name. And the bodies of errors."""
 
 from __future__ import annotations
 
@@ -16,17 +15,13 @@ Message = Any  # generated classes are made at run time
 _HTML = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _LARGE = frozenset((FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64))
 
-# grpc-gateway 1's, which etcd has up to 3.5; 3.6 says 499 of what was cancelled
+# grpc-gateway 1's, of etcd up to 3.5; 3.6 has 499 for CANCELLED
 _HTTP_STATUS = (200, 408, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401)
 
 
 def encode(message: Message) -> str:
-    """A message."""
-    return (
-        "{"
-        + ",".join([f'"{field.name}":{_field(field, value)}' for field, value in message.ListFields()])
-        + "}"
-    )
+    fields = [f'"{field.name}":{_field(field, value)}' for field, value in message.ListFields()]
+    return "{" + ",".join(fields) + "}"
 
 
 def text(value: str) -> str:
@@ -35,19 +30,17 @@ def text(value: str) -> str:
 
 
 def http_status(code: int) -> int:
-    """What a gRPC status becomes."""
     return _HTTP_STATUS[code] if 0 <= code < len(_HTTP_STATUS) else 500
 
 
 def error(code: int, message: str) -> str:
-    """The body of an answer that is an error: the text is there twice, for clients older than ``message``."""
+    """The body of an error; the text is there twice, for clients older than ``message``."""
     said = text(message)
     coded = f'"code":{code},' if code else ""
     return f'{{"error":{said},{coded}"message":{said}}}' if message else f"{{{coded.rstrip(',')}}}"
 
 
 def stream_error(code: int, message: str) -> str:
-    """The last line of a stream that ends with an error."""
     status = http_status(code)
     fields = [f'"grpc_code":{code}'] if code else []
     fields.append(f'"http_code":{status}')

@@ -1,8 +1,6 @@
-"""JSON as Go's ``encoding/json`` reads it, with the words in which that refuses what is no JSON.
-
-Python's own parser, in C, reads a body. Only where that fails does :func:`mistake` walk it, to tell what Go
-would say. A number stays the text that it was written as: it may not fit into any type.
-"""
+"""JSON as Go's ``encoding/json`` reads it, with Go's errors. Python's own parser, in C, reads a body. Only
+where that fails does :func:`mistake` walk it, for Go's error. A number stays text: it may not fit any
+type."""
 
 from __future__ import annotations
 
@@ -16,28 +14,36 @@ _DIGITS = re.compile(r"[0-9]*")
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
 _MAX_DEPTH = 10_000
 _ESCAPED = {
-    "\a": "\\a",
-    "\b": "\\b",
-    "\f": "\\f",
-    "\n": "\\n",
-    "\r": "\\r",
-    "\t": "\\t",
-    "\v": "\\v",
-    "\\": "\\\\",
+    "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", "\\": "\\\\",
 }
 
-END_OF_STREAM = "unexpected EOF"  # a decoder of a stream
-END_OF_TEXT = "unexpected end of JSON input"  # one that has the whole text
+END_OF_STREAM = "unexpected EOF"  # of a stream's decoder
+END_OF_TEXT = "unexpected end of JSON input"  # of a whole text's
 
 
 class Number(str):
-    """A number, as it was written."""
-
     __slots__ = ()
 
 
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and not isinstance(value, Number)
+
+
+def whole_text(value: str) -> str:
+    """Replaces halves of surrogate pairs, which JSON can name."""
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def kind_of(value: Any) -> str:
+    if isinstance(value, str):
+        return "number" if isinstance(value, Number) else "string"
+    if isinstance(value, bool):
+        return "bool"
+    return "array" if isinstance(value, list) else "object"
+
+
 class Mistake(ValueError):
-    """What is wrong, in Go's words."""
+    ...
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -48,7 +54,7 @@ _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant
 
 
 class Values:
-    """The values of a body, one after the other, as Go's ``json.Decoder`` takes them."""
+    """The values of a body, as Go's ``json.Decoder`` takes them."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -57,8 +63,8 @@ class Values:
         self._taken = 0
 
     def next(self) -> Any:
-        """The next value. EOFError: there is none; Mistake: what comes is no JSON."""
-        at = self._skip_space()
+        """EOFError: there is none; Mistake: no JSON."""
+        at = _end(_SPACE, self._text, self._at)
         if at == len(self._text):
             raise EOFError
         try:
@@ -68,21 +74,16 @@ class Values:
         self._taken += 1
         return value
 
-    def _skip_space(self) -> int:
-        found = _SPACE.match(self._text, self._at)
-        assert found is not None, "the expression matches nothing, too"
-        return found.end()
-
 
 def _decoded(text: str, at: int) -> tuple[Any, int]:
     value, end = _DECODER.raw_decode(text, at)
-    if isinstance(value, Number) and text[end : end + 1] in (".", "e", "E"):  # Python would stop before it
+    if isinstance(value, Number) and text[end : end + 1] in (".", "e", "E"):  # Python stops before it
         raise ValueError(value)
     return value, end
 
 
 def loads(text: str) -> Any:
-    """The one value of a text, as by ``json.Unmarshal``."""
+    """The one value of a text, as by ``json.Unmarshal``. Mistake: no JSON."""
     at = _end(_SPACE, text, 0)
     try:
         value, end = _decoded(text, at)
@@ -95,8 +96,8 @@ def loads(text: str) -> Any:
 
 
 def mistake(text: str, good: int, end: str) -> str:
-    """What Go says of the value behind ``good`` ones. ``text``: one character for each byte; ``end``: what
-    it says where the text ends too early."""
+    """Go's error about the value behind ``good`` values. ``text``: one character for each byte; ``end``: the
+    error where the text ends early."""
     at = 0
     try:
         for _ in range(good + 1):
@@ -127,7 +128,6 @@ def _quoted(char: str) -> str:
 
 
 def _value(text: str, at: int, end: str) -> int:
-    """Where the value that begins here ends."""
     nested: list[str] = []  # the brackets that are open
     while True:
         char = text[at : at + 1]
@@ -162,7 +162,6 @@ def _value(text: str, at: int, end: str) -> int:
 
 
 def _key(text: str, at: int, end: str) -> int:
-    """Past a key and its colon."""
     if text[at : at + 1] != '"':
         raise Mistake(_unexpected(text, at, "looking for beginning of object key string", end))
     at = _end(_SPACE, text, _string(text, at + 1, end))

@@ -1,4 +1,4 @@
-"""Which HTTP path is which gRPC method: the routes that etcd's own API names for its gateway."""
+"""The gRPC method of each HTTP path: the routes of etcd's own API."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ ONE, MANY, BOTH = "one answer", "many answers", "many both ways"
 
 
 class Target(NamedTuple):
-    """What a path asks for."""
-
     method: str  # gRPC's path
     request: type[Message]
     response: type[Message]
@@ -21,28 +19,17 @@ class Target(NamedTuple):
 
 
 _KV = {
-    "range": "Range",
-    "put": "Put",
-    "deleterange": "DeleteRange",
-    "txn": "Txn",
+    "range": "Range", "put": "Put", "deleterange": "DeleteRange", "txn": "Txn",
     "compaction": "Compact:Compaction",
 }
 _LEASES = {"revoke": "LeaseRevoke", "timetolive": "LeaseTimeToLive", "leases": "LeaseLeases"}
 _MEMBERS = {
-    "add": "MemberAdd",
-    "remove": "MemberRemove",
-    "update": "MemberUpdate",
-    "list": "MemberList",
+    "add": "MemberAdd", "remove": "MemberRemove", "update": "MemberUpdate", "list": "MemberList",
     "promote": "MemberPromote",
 }
 _MAINTENANCE = {
-    "alarm": "Alarm",
-    "status": "Status",
-    "defragment": "Defragment",
-    "hash": "Hash",
-    "hashkv": "HashKV",
-    "transfer-leadership": "MoveLeader",
-    "downgrade": "Downgrade",
+    "alarm": "Alarm", "status": "Status", "defragment": "Defragment", "hash": "Hash", "hashkv": "HashKV",
+    "transfer-leadership": "MoveLeader", "downgrade": "Downgrade",
 }
 _AUTH = {
     "enable": "AuthEnable",
@@ -65,19 +52,16 @@ _AUTH = {
 }
 
 
-def _service(
-    prefix: str, service: str, module: Any, methods: dict[str, str], kind: str = ONE
-) -> dict[str, Target]:
-    """``methods``: the last part of a path -> the method's name, and its messages' where that is another
-    one."""
+def _service(prefix: str, service: str, module: Any, methods: dict[str, str],
+             kind: str = ONE) -> dict[str, Target]:
+    """``methods``: the end of a path -> the method's name, and its messages' name where it differs."""
     found = {}
     for last, named in methods.items():
         method, _, messages = named.partition(":")
         messages = messages or method
         response = getattr(module, f"{method}Response", None) or getattr(module, f"{messages}Response")
         found[f"/v3/{prefix}{last}"] = Target(
-            f"/{service}/{method}", getattr(module, f"{messages}Request"), response, kind
-        )
+            f"/{service}/{method}", getattr(module, f"{messages}Request"), response, kind)
     return found
 
 
@@ -93,9 +77,7 @@ TARGETS: dict[str, Target] = {
     **_service("auth/", "etcdserverpb.Auth", rpc_pb2, _AUTH),
     **_service("lock/", "v3lockpb.Lock", lock_pb2, {"lock": "Lock", "unlock": "Unlock"}),
     **_service(
-        "election/",
-        "v3electionpb.Election",
-        election_pb2,
+        "election/", "v3electionpb.Election", election_pb2,
         {name: name.capitalize() for name in ("campaign", "proclaim", "leader", "resign")},
     ),
     **_service("election/", "v3electionpb.Election", election_pb2, {"observe": "Observe:Leader"}, MANY),

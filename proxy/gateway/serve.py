@@ -1,5 +1,4 @@
-"""The JSON gateway's paths: which call a request is, what of its header fields goes along, and what is no
-such path."""
+"""The JSON gateway's paths: the call of a request, the header fields that go along, and refusals."""
 
 from __future__ import annotations
 
@@ -17,12 +16,7 @@ from proxy.http.upgrade import wanted
 
 _FORM = "application/x-www-form-urlencoded"
 _UNITS_NS = {
-    "H": 3_600_000_000_000,
-    "M": 60_000_000_000,
-    "S": 1_000_000_000,
-    "m": 1_000_000,
-    "u": 1_000,
-    "n": 1,
+    "H": 3_600_000_000_000, "M": 60_000_000_000, "S": 1_000_000_000, "m": 1_000_000, "u": 1_000, "n": 1,
 }
 _TIMEOUT = re.compile(r"[+-]?[0-9]{1,18}")
 _PERMANENT = frozenset((
@@ -36,17 +30,13 @@ _NAMED = "CommonName of client sending a request against gateway will be ignored
 
 
 class Gateway:
-    """Serves everything below ``/v3/``."""
-
     def __init__(self, registry: Served, room: Room, by_certificate: Callable[[], bool]) -> None:
-        """``by_certificate``: whether a client's certificate says who it is, to a call that is no request
-        of this gateway."""
+        """``by_certificate``: whether clients are identified by certificates outside this gateway."""
         self._registry = registry
         self._room = room
         self._by_certificate = by_certificate
 
     def serve(self, request: HttpRequest) -> None:
-        """One request."""
         if request.peer_name and self._by_certificate():
             _refuse(request, 400, _NAMED)
             return
@@ -58,7 +48,7 @@ class Gateway:
         override = request.headers.get("x-http-method-override", "")
         if override and method == "POST" and request.headers.get("content-type") == _FORM:
             method = override.upper()
-            request.body = b""  # read as a form
+            request.body = b""  # a form's
         if target is None:
             _refuse(request, 404, "Not Found")
         elif method != "POST":
@@ -70,9 +60,8 @@ class Gateway:
                 body = error(wire.INVALID_ARGUMENT, f"invalid grpc-timeout: {text}").encode()
                 request.respond(http_status(wire.INVALID_ARGUMENT), body, content_type="application/json")
                 return
-            GatewayCall(self._room, request, target, metadata_of(request), timeout_s or None).begin(
-                self._registry
-            )
+            call = GatewayCall(self._room, request, target, metadata_of(request), timeout_s or None)
+            call.begin(self._registry)
 
     def _converse(self, request: HttpRequest) -> None:
         """A request by WebSocket, with messages as long as the client sends them."""
@@ -87,7 +76,7 @@ class Gateway:
 
 
 def metadata_of(request: HttpRequest) -> dict[bytes, bytes]:
-    """The call's metadata: ``Grpc-Metadata-K`` is ``k``, ``Authorization`` is itself, HTTP's own have a
+    """The call's metadata: ``Grpc-Metadata-K`` is ``k``, ``Authorization`` is itself, HTTP's own get a
     prefix."""
     found: dict[str, str] = {}
     for name, value in request.headers.items():
@@ -101,8 +90,7 @@ def metadata_of(request: HttpRequest) -> dict[bytes, bytes]:
 
 
 def _timeout_s(text: str) -> float | None:
-    """Seconds; 0: no limit. None: it is no time. One of more than 290 years wraps around, as Go's durations
-    do."""
+    """Seconds; 0: no limit; None: no valid time. More than 290 years wrap around, as Go's durations do."""
     unit, number = _UNITS_NS.get(text[-1:]), text[:-1]
     if unit is None or not _TIMEOUT.fullmatch(number):
         return None
@@ -110,6 +98,5 @@ def _timeout_s(text: str) -> float | None:
 
 
 def _refuse(request: HttpRequest, status: int, text: str) -> None:
-    request.respond(
-        status, f"{text}\n".encode(), [("X-Content-Type-Options", "nosniff")], "text/plain; charset=utf-8"
-    )
+    headers = [("X-Content-Type-Options", "nosniff")]
+    request.respond(status, f"{text}\n".encode(), headers, "text/plain; charset=utf-8")

@@ -1,10 +1,7 @@
-"""A call by WebSocket: each message of the client's is one request (or several), each answer is a message.
-
-As ``tmc/grpc-websocket-proxy`` does it for etcd: the connection stands for the request's body and for its
-answer's, which ends when the connection does. Of header fields go along the origin, and a token from
-``Sec-WebSocket-Protocol: Bearer, TOKEN`` or from the cookie ``token``. Other than in etcd, a call with one
-request is answered when that has come.
-"""
+"""A call by WebSocket, as of ``tmc/grpc-websocket-proxy``: each message of the client is one request or
+several, each answer is a message. The origin goes along, and a token from ``Sec-WebSocket-Protocol: Bearer,
+TOKEN`` or from the cookie ``token``. Unlike in etcd, a call with one request is answered when that has
+come."""
 
 from __future__ import annotations
 
@@ -12,9 +9,8 @@ from collections import deque
 from functools import partial
 
 from cluster.faults import HANDLER_MISTAKES
-from proxy.gateway.calls import LARGE_BYTES, TURN_REQUESTS, GatewayCall, Room
-from proxy.gateway.decode import fill
-from proxy.gateway.go_json import Mistake, Values
+from proxy.gateway.calls import LARGE_BYTES, TURN_REQUESTS, GatewayCall, Requests, Room, requests_of
+from proxy.gateway.go_json import Mistake
 from proxy.gateway.paths import BOTH, Target
 from proxy.grpc import wire
 from proxy.grpc.inner import Served
@@ -24,7 +20,7 @@ from proxy.http.upgrade import WebSocket, accept
 
 
 class Conversation(HttpRequest):
-    """A request that came by WebSocket. Each line of its answer is a message; status and fields are lost."""
+    """A request by WebSocket. Each line of its answer is a message; status and fields are dropped."""
 
     __slots__ = ("_request", "_socket", "_tail", "call")
 
@@ -32,11 +28,11 @@ class Conversation(HttpRequest):
         super().__init__("POST", request.path, request.query, _fields(request), b"", request.peer)
         self._request = request
         self._socket: WebSocket | None = None
-        self._tail = b""  # of a line that is not whole
+        self._tail = b""  # of a part of a line
         self.call: TalkedCall | None = None
 
     def accept(self) -> bool:
-        """Whether there is a WebSocket; otherwise its request is answered."""
+        """Whether there is a WebSocket; otherwise the request is answered."""
         self._socket = accept(self._request, self._said)
         if self._socket is None:
             return False
@@ -45,24 +41,20 @@ class Conversation(HttpRequest):
         return True
 
     def start(self, status: int, headers: Headers = ()) -> None:
-        """See :class:`HttpRequest`."""
         self.started = True
 
     def write(self, chunk: bytes) -> None:
-        """See :class:`HttpRequest`."""
         *lines, self._tail = (self._tail + chunk).split(b"\n")
         for line in lines:
             self._send(line)
 
     def end(self) -> None:
-        """See :class:`HttpRequest`."""
         if not self.closed and self._socket is not None:
             self._send(self._tail)
             self.closed = True
             self._socket.close()
 
     def pending_bytes(self) -> int:
-        """See :class:`HttpRequest`."""
         return self._request.pending_bytes()
 
     def _send(self, line: bytes) -> None:
@@ -85,36 +77,24 @@ class Conversation(HttpRequest):
 
 
 class TalkedCall(GatewayCall):
-    """A call whose requests come one by one."""
-
     __slots__ = (
-        "_begun",
-        "_deaf",
-        "_found",
-        "_inbox",
-        "_mistake",
-        "_reading",
-        "_registry",
-        "_size",
-        "_unread",
+        "_begun", "_deaf", "_found", "_inbox", "_mistake", "_reading", "_registry", "_size", "_unread",
     )
 
-    def __init__(
-        self, room: Room, talk: Conversation, target: Target, metadata: dict[bytes, bytes], registry: Served
-    ) -> None:
+    def __init__(self, room: Room, talk: Conversation, target: Target, metadata: dict[bytes, bytes],
+                 registry: Served) -> None:
         super().__init__(room, talk, target, metadata, None)
         self._registry = registry
-        self._inbox: deque[bytes] = deque()  # messages that nobody has read
-        self._unread = 0  # bytes of these, and of the one whose requests are taken
-        self._size = 0  # of that one
-        self._found: deque[bytes] = deque()  # requests in it that are not taken
+        self._inbox: deque[bytes] = deque()  # unread messages
+        self._unread = 0  # bytes of these, and of the message being taken
+        self._size = 0  # of that message
+        self._found: deque[bytes] = deque()  # its requests that are left
         self._mistake: Mistake | None = None  # behind them
-        self._reading = False  # a message is read, or its requests taken: the next one comes after it
-        self._begun = False  # a request has come
-        self._deaf = False  # nothing more is taken
+        self._reading = False  # a message is being read or taken
+        self._begun = False
+        self._deaf = False  # ignores further messages
 
     def feed(self, message: bytes) -> None:
-        """A message has come."""
         if self._deaf or self.gone or self.closed:
             return
         self._inbox.append(message)
@@ -128,14 +108,18 @@ class TalkedCall(GatewayCall):
             self._go_on()
 
     def _go_on(self) -> None:
-        """Read messages and take their requests, as far as a turn of the loop allows."""
+        """Read messages and make their requests, as far as a turn allows."""
         for _ in range(TURN_REQUESTS):
             if self._deaf or self.gone or self.closed:
                 return
             if self._found:
                 self._take(self._found.popleft())
             elif self._mistake is not None:
-                self._misread(self._mistake)
+                self._deaf = True
+                if self._begun:
+                    self.half_close()
+                else:
+                    self._misread(self._mistake)
             elif not self._next():
                 return
         self._room.loop.call_soon(self._again)
@@ -148,7 +132,6 @@ class TalkedCall(GatewayCall):
             self._fault(error)
 
     def _next(self) -> bool:
-        """Read a message. False: there is none, or it is read in a thread."""
         self._unread -= self._size
         self._size = 0
         self._count(self._unread)
@@ -160,48 +143,24 @@ class TalkedCall(GatewayCall):
         self._room.work(len(text), partial(self._requests, text), self._read)
         return len(text) <= LARGE_BYTES
 
-    def _requests(self, text: bytes) -> tuple[int, list[bytes], Mistake | None]:
-        """The requests in a message, as far as the first mistake."""
-        values = Values(text + b"\n")
-        found: list[bytes] = []
-        try:
-            while self._target.kind == BOTH or not found:
-                message = self._target.request()
-                fill(message, values.next())
-                found.append(message.SerializeToString())
-        except EOFError:
-            pass
-        except Mistake as mistake:
-            return len(text), found, mistake
-        return len(text), found, None
+    def _requests(self, text: bytes) -> Requests:
+        return requests_of(self._target, text + b"\n")  # a copy: not in the loop
 
-    def _read(self, read: tuple[int, list[bytes], Mistake | None] | Exception) -> None:
+    def _read(self, read: Requests | Exception) -> None:
         if self.gone or self.closed:
             return
         if isinstance(read, Exception):
             self._deaf = True
             self._fault(read)
             return
-        size, found, self._mistake = read
+        found, self._mistake = read
         self._found.extend(found)
-        if size > LARGE_BYTES:  # it was in a thread: nobody else goes on
+        if self._size > LARGE_BYTES:  # it was in a thread: no loop waits for it
             self._again()
 
-    def _misread(self, mistake: Mistake) -> None:
-        self._deaf = True
-        if self._begun:
-            self.half_close()
-        else:
-            code = wire.UNKNOWN if self._target.kind == BOTH else wire.INVALID_ARGUMENT
-            self._refuse(code, str(mistake))
-
     def _take(self, message: bytes) -> None:
-        if self._deaf or self.gone or self.closed:
-            return
-        limit = self._room.max_message_bytes
-        if len(message) > limit:
+        if not self._fits(message):
             self._deaf = True
-            self.finish(wire.RESOURCE_EXHAUSTED, wire.too_large(len(message), limit))
         elif self._begun:
             self.say(message)
         else:
@@ -213,7 +172,6 @@ class TalkedCall(GatewayCall):
 
 
 def _fields(request: HttpRequest) -> dict[str, str]:
-    """The header fields that go along."""
     found: dict[str, str] = {}
     for name in ("origin", "referer"):
         if name in request.headers:

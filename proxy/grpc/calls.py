@@ -1,94 +1,72 @@
-"""gRPC over ``proxy.http.http2``: calls and their handlers. Where each path goes says
-``proxy.grpc.registry``.
+"""gRPC over ``proxy.http.http2``: calls and their handlers. ``proxy.grpc.kinds`` takes their requests,
+``proxy.grpc.registry`` finds the handler of a path.
 
 A unary handler is ``handler(call, message)``: it answers now or later with ``call.reply`` or
-``call.finish(status, message)``. A stream handler is an object with ``opened``, ``message``,
-``half_closed`` and ``cancelled``; it answers with ``call.send`` and ``call.finish``. Nothing
-is awaited: handlers are called from inside the read of the connection, and everything they
-say in one tick leaves in one write.
+``call.finish(status, message)``. A stream handler is a ``StreamHandler``; it answers with ``call.send`` and
+``call.finish``. Handlers are called inside the connection's read, and what they say in one tick leaves in one
+write.
 
 Texts and codes are grpc-go's, because etcd's clients compare them.
 
-Hot path: a unary call costs one ``Call``, one look-up of its cached header block, one handler
-call, and a reply spliced from constants.
+Hot path: a unary call costs one ``Call``, one look-up of its cached header block, one handler call, and a
+reply spliced from constants.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.grpc import wire
 from proxy.grpc.deadlines import Deadlines, Slot
-from proxy.grpc.wire import (
-    PREFIX,
-    RESPONSE,
-    SMALL_BYTES,
-    encode_message,
-    parse_timeout,
-    reply_head,
-    reply_tail,
-    small_reply,
-)
-from proxy.http.http2 import Connection, ErrorCode, HeaderBlock, Limits, Stream
-from proxy.http.http2.connection import TURN_WORK
+from proxy.grpc.wire import PREFIX, RESPONSE, SMALL_BYTES, reply_head, reply_tail, small_reply
+from proxy.http.http2 import Connection, HeaderBlock, Stream
 from proxy.http.http2.stream import DIRECT_BYTES
-from proxy.http.memory import SMALL_BYTES as SMALL_REQUEST
 from proxy.http.memory import TOO_MANY
 
-_TOO_MUCH = "grpc: too many unfinished requests on this connection"
+TOO_MUCH = "grpc: too many unfinished requests on this connection"
 
 _JOINED_BYTES = 65_536
-# an unfinished request of that size may be refused for want of room: others it is not worth while
-_PATIENT_BYTES = 65_536
-BACKLOG_BYTES = 1 << 20  # what may wait for the client of a stream that is sent to unasked
-SHARED_BACKLOG_BYTES = 16 << 20  # of all streams of a connection, before each has less
-MESSAGE_WORK = 3  # units of work (``proxy.http.http2.connection``) of a message of a stream
+PATIENT_BYTES = 65_536  # a larger unfinished request may be refused for want of room
+BACKLOG_BYTES = 1 << 20  # what may wait for a stream's client
+SHARED_BACKLOG_BYTES = 16 << 20  # of a connection's streams, beyond which each has less
 
 UnaryHandler = Callable[["Call", bytes], None]
 
 
 class StreamHandler(Protocol):
-    """What serves a method with a stream of requests. One object may serve every call (see
-    ``Call.context``)."""
+    """What serves a method with a stream of requests; one object may serve every call."""
 
-    def opened(self, call: Call) -> None:
-        """The call began; nothing of its requests has come."""
-
-    def message(self, call: Call, data: bytes) -> None:
-        """One request message."""
-
-    def half_closed(self, call: Call) -> None:
-        """The client sends no more; it still reads."""
+    def opened(self, call: Call) -> None: ...
+    def message(self, call: Call, data: bytes) -> None: ...
+    def half_closed(self, call: Call) -> None: ...
 
     def cancelled(self, call: Call) -> None:
-        """The client reset the call, its deadline passed, or the connection is lost: send nothing more."""
+        """The call was reset, its deadline passed, or the connection is lost: send nothing more."""
 
 
+@dataclass(slots=True, eq=False)
 class Peer:
-    """What the calls of one connection share: the client's address, the server's deadlines and turns."""
+    """What the calls of one connection share."""
 
-    __slots__ = ("address", "deadlines", "name", "secure", "spent")
-
-    def __init__(self, address: str, deadlines: Deadlines, name: str | None = None, *,
-                 secure: bool = False, spent: Callable[[], bool] = lambda: False) -> None:
-        """``name``: who the client is by its certificate, where --client-cert-auth asks for one. ``secure``:
-        by TLS. ``spent``: whether messages of streams wait for a later turn (``proxy.http.backlog``)."""
-        self.address = address
-        self.deadlines = deadlines
-        self.spent = spent
-        self.name = name
-        self.secure = secure
+    address: str  # the client's
+    deadlines: Deadlines
+    name: str | None = None  # of the client's certificate, where --client-cert-auth asks for one
+    _: KW_ONLY
+    secure: bool = False  # by TLS
+    spent: Callable[[], bool] = lambda: False  # messages of streams wait (proxy.http.backlog)
 
 
 class Call(Stream):
-    """One gRPC call, as its handler sees it. See the module's docstring."""
+    """One gRPC call, as its handler sees it."""
 
     __slots__ = ("_buffer", "_counted", "_slot", "context", "deadline", "gathered", "handler",
                  "on_cancel", "on_drain", "principal", "started")
+    connection: Connection
     large_answers = True  # the parts of one are sent as they are
-    timed = False  # whoever wants to know how long it takes is told (proxy.grpc.timed_calls)
+    timed = False  # see proxy.grpc.timed_calls
     CUT_SHORT = wire.INTERNAL  # the status of a request that ends inside a message, as grpc-go has it
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
@@ -111,8 +89,7 @@ class Call(Stream):
         self.principal: Any = route.principal  # proxy.auth.shown.Shown, or None: its client shows nothing
         self.context: Any = None  # free for the handler
         self.deadline: float | None = None  # loop time
-        # unary: the client gave up, or the deadline passed
-        self.on_cancel: Callable[[Call], None] | None = None
+        self.on_cancel: Callable[[Call], None] | None = None  # unary: given up, or the deadline passed
         self.on_drain: Callable[[], None] | None = None  # pending_bytes fell to the mark
         self.started = False  # response headers are sent
         self._buffer: bytearray | None = None  # an unfinished request message
@@ -127,16 +104,15 @@ class Call(Stream):
 
     @property
     def path(self) -> bytes:
-        """``/package.Service/Method``."""
         return self.headers.path
 
     @property
     def metadata(self) -> dict[bytes, bytes]:
-        """The request's fields. Shared between calls: read-only."""
+        """The request's fields, shared between calls: read-only."""
         return self.headers.metadata
 
     def field(self, name: bytes) -> bytes:
-        """One field of the request, b"" if it is not there: cheaper than ``metadata``."""
+        """One field of the request, b"" if it has none: cheaper than ``metadata``."""
         return self.headers.field(name)
 
     @property
@@ -146,7 +122,7 @@ class Call(Stream):
 
     @property
     def peer_name(self) -> str | None:
-        """Who the client is by its certificate, where --client-cert-auth asks for one."""
+        """The name in the client's certificate, where --client-cert-auth asks for one."""
         return self.connection.owner.name  # type: ignore[attr-defined,no-any-return]
 
     def reply(self, *parts: bytes) -> None:
@@ -192,7 +168,7 @@ class Call(Stream):
         self.finish()
 
     def send(self, *parts: bytes | memoryview) -> None:
-        """One message of a stream (the parts joined); response headers first if they are still to be sent."""
+        """One message of a stream (the parts joined)."""
         if self.closed or self.ending:
             return
         if not self.started:
@@ -211,7 +187,7 @@ class Call(Stream):
             self.send_data(part)
 
     def send_framed(self, data: bytes) -> None:
-        """Whole messages of a stream, each behind its length prefix already (``grpc_wire.PREFIX``)."""
+        """Whole messages, each behind its length prefix (``wire.PREFIX``)."""
         if self.closed or self.ending:
             return
         if not self.started:
@@ -219,13 +195,11 @@ class Call(Stream):
         self.send_data(data)
 
     def start(self) -> None:
-        """Send the response headers now, before any message."""
         if not self.started and not self.closed:
             self.started = True
             self.send_headers(RESPONSE)
 
     def finish(self, status: int = wire.OK, message: str = "") -> None:
-        """Ends the call with this status, after everything sent so far."""
         if self.closed or self.ending:
             return
         if self._slot is not None:
@@ -238,13 +212,11 @@ class Call(Stream):
             self.send_headers(wire.ending(status, message, 200), end_stream=True)
 
     def pending_bytes(self) -> int:
-        """Bytes sent that wait for the client's window or for the socket."""
         return self.queued
 
     def backlog_bytes(self) -> int:
-        """How much may wait for the client (``pending_bytes``) before whoever sends of himself should wait
-        with it: less where the other streams of its connection have much to take, or there is no room for it
-        (``proxy.http.memory``)."""
+        """How much may wait for the client before a sender should stop: less where its connection has much to
+        take."""
         connection = self.connection
         if connection.queued > SHARED_BACKLOG_BYTES or connection.crowded:
             return connection.limits.drain_mark_bytes
@@ -270,7 +242,6 @@ class Call(Stream):
 
     @property
     def takes(self) -> bool:
-        """Whether its client takes what is ready."""
         connection = self.connection
         return connection.queued <= connection.limits.max_untaken_bytes
 
@@ -281,7 +252,7 @@ class Call(Stream):
 
     @property
     def beyond_all_room(self) -> bool:
-        """Whether there is too much, by what others hold. An answer that is too large by itself alone is let
+        """Whether there is too much, by what others hold. One answer that is too large alone is let
         through."""
         connection = self.connection
         memory = connection.memory
@@ -303,7 +274,6 @@ class Call(Stream):
             self.gone()
 
     def expired(self) -> None:
-        """The deadline passed (``Deadlines``)."""
         if self.closed or self.ending:
             return
         self._slot = None
@@ -315,14 +285,13 @@ class Call(Stream):
         self.gone()
 
     def gone(self) -> None:
-        """Tell the handler that nobody waits any more."""
+        """Tell the handler that its client has gone."""
         try:
             self.tell_gone()
         except HANDLER_MISTAKES as error:
             faults.met(f"ending {wire.text_of(self.path)}", error)
 
     def tell_gone(self) -> None:
-        """The kind's own way of saying so."""
         if self.on_cancel is not None:
             self.on_cancel(self)
 
@@ -344,7 +313,7 @@ class Call(Stream):
             self._buffer = None
 
     def _messages(self, data: bytes, ended: bool) -> list[bytes] | None:
-        """What is complete now. None: the call has been finished because of what came."""
+        """What is complete now. None: what came has ended the call."""
         connection = self.connection
         limits = connection.limits
         buffer = self._buffer
@@ -360,8 +329,8 @@ class Call(Stream):
             if buffer and ended:
                 raise wire.Refused(self.CUT_SHORT, "unexpected EOF")
             if connection.buffered > limits.max_buffered_bytes:
-                raise wire.Refused(wire.RESOURCE_EXHAUSTED, _TOO_MUCH)
-            if len(buffer) > _PATIENT_BYTES and connection.crowded:
+                raise wire.Refused(wire.RESOURCE_EXHAUSTED, TOO_MUCH)
+            if len(buffer) > PATIENT_BYTES and connection.crowded:
                 raise wire.Refused(wire.RESOURCE_EXHAUSTED, TOO_MANY)
         except wire.Refused as refused:
             self._refuse(refused.status, refused.message)
@@ -373,207 +342,7 @@ class Call(Stream):
         self.gone()
 
     def fault(self, error: Exception) -> None:
-        """A handler met a fault of this program: the call ends with INTERNAL, as if its client had given it
-        up."""
+        """A fault of this program in a handler: the call ends with INTERNAL."""
         faults.met(f"serving {wire.text_of(self.path)}", error)
         if not (self.closed or self.ending):
             self._refuse(wire.INTERNAL, wire.FAULT)
-
-
-class UnaryCall(Call):
-    """A call whose handler gets the one request message, once the client has sent all."""
-
-    __slots__ = ()
-    CUT_SHORT = wire.UNKNOWN
-
-    def opened(self, ended: bool) -> None:
-        if ended:
-            self.received(b"", True)
-
-    def received(self, data: bytes, ended: bool) -> None:
-        if ended and self._buffer is None and len(data) >= 5:
-            flag, size = PREFIX.unpack_from(data)
-            if not flag and size == len(data) - 5 and size <= self.connection.limits.max_message_bytes:
-                if size > SMALL_REQUEST:
-                    self.connection.taken_on(self, size)
-                try:
-                    self.handler(self, data[5:])
-                except HANDLER_MISTAKES as error:
-                    self.fault(error)
-                return
-        self._collect(data, ended)
-
-    def _collect(self, data: bytes, ended: bool) -> None:
-        """The way of a message that comes in pieces, compressed, or wrong. It is held whole until the client
-        has sent all."""
-        if self.closed or self.ending:
-            return
-        if not ended:
-            self._hold(data)
-            return
-        messages = self._messages(data, True)
-        if messages is None:
-            return
-        if not messages:
-            self._refuse(wire.UNKNOWN, "EOF")
-            return
-        self._buffer = None
-        self.connection.taken_on(self, len(messages[0]))
-        try:
-            self.handler(self, messages[0])
-        except HANDLER_MISTAKES as error:
-            self.fault(error)
-
-    def _hold(self, data: bytes) -> None:
-        connection = self.connection
-        limits = connection.limits
-        buffer = self._buffer
-        if buffer is None:
-            buffer = self._buffer = bytearray()
-        buffer += data
-        self._counted += len(data)
-        connection.buffered += len(data)
-        if len(buffer) >= 5:
-            _, length = PREFIX.unpack_from(buffer)
-            if length > limits.max_message_bytes:
-                self._refuse(wire.RESOURCE_EXHAUSTED, wire.too_large(length, limits.max_message_bytes))
-                return
-            excess = len(buffer) - length - 5  # grpc-go takes the first message and looks at nothing else
-            if excess > 0:
-                del buffer[-excess:]
-                self._counted -= excess
-                connection.buffered -= excess
-        if connection.buffered > limits.max_buffered_bytes:
-            self._refuse(wire.RESOURCE_EXHAUSTED, _TOO_MUCH)
-        elif len(buffer) > _PATIENT_BYTES and connection.crowded:
-            connection.memory.refused += 1
-            self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MANY)
-
-
-class StreamCall(Call):
-    """A call whose handler gets every request message as it comes; of very many that come at once some each
-    turn."""
-
-    __slots__ = ("_ended", "_held")
-
-    def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
-        super().__init__(connection, stream_id, headers)
-        self._held: list[bytes] = []  # newest first
-        self._ended = False  # behind them
-
-    def opened(self, ended: bool) -> None:
-        try:
-            self.handler.opened(self)
-        except HANDLER_MISTAKES as error:
-            self.fault(error)
-        if ended:
-            self.received(b"", True)
-
-    def received(self, data: bytes, ended: bool) -> None:
-        try:
-            self._received(data, ended)
-        except HANDLER_MISTAKES as error:
-            self.fault(error)
-
-    def _received(self, data: bytes, ended: bool) -> None:
-        if self.closed or self.ending:
-            return
-        if self.choked:
-            self.reset(ErrorCode.ENHANCE_YOUR_CALM)
-            self.cancelled(ErrorCode.ENHANCE_YOUR_CALM)
-            return
-        if (
-            not self._buffer
-            and len(data) >= 5
-            and not data[0]
-            and len(data) == PREFIX.unpack_from(data)[1] + 5
-            and len(data) - 5 <= self.connection.limits.max_message_bytes
-        ):
-            connection = self.connection
-            if connection.owner.spent():  # type: ignore[attr-defined]
-                self._held, self._ended = [data[5:]], ended
-                self._wait()
-                return
-            connection.work += MESSAGE_WORK
-            self.handler.message(self, data[5:])
-            if self.closed or self.ending:
-                return
-        elif data:
-            messages = self._messages(data, ended)
-            if messages is None:
-                return
-            messages.reverse()
-            self._held, self._ended = messages, ended
-            if messages and self.connection.owner.spent():  # type: ignore[attr-defined]
-                self._wait()
-            else:
-                self._hand_over()
-            return
-        elif ended and self._buffer:
-            self._refuse(wire.INTERNAL, "unexpected EOF")
-            return
-        if ended:
-            self.handler.half_closed(self)
-
-    @property
-    def choked(self) -> bool:
-        """It asks on and on, and takes no answer."""
-        queued, connection = self.queued, self.connection
-        limits = connection.limits
-        return queued > limits.max_unsent_bytes or (queued > limits.drain_mark_bytes and connection.crowded)
-
-    def _wait(self) -> None:
-        """What is held comes in a later turn, and so does whatever was read behind it."""
-        self.connection.held_back = self
-        self.connection.work = TURN_WORK
-
-    def _hand_over(self) -> None:
-        """What is held, as far as this turn's work allows."""
-        connection, held = self.connection, self._held
-        spent = connection.owner.spent  # type: ignore[attr-defined]
-        before = len(held)
-        while held:
-            if connection.work >= connection.turn_work or (len(held) < before and spent()):
-                connection.held_back = self
-                connection.work = max(connection.work, connection.turn_work)
-                return
-            connection.work += MESSAGE_WORK
-            self.handler.message(self, held.pop())
-            if self.closed or self.ending:
-                held.clear()
-                return
-        if self._ended:
-            self.handler.half_closed(self)
-
-    def go_on(self) -> None:
-        if self.closed or self.ending:
-            self._held.clear()
-            return
-        try:
-            self._hand_over()
-        except HANDLER_MISTAKES as error:
-            self.fault(error)
-
-    def tell_gone(self) -> None:
-        super().tell_gone()
-        self.handler.cancelled(self)
-
-
-class RefusedCall(Call):
-    """A call that is answered from its header block alone."""
-
-    __slots__ = ()
-
-    def opened(self, ended: bool) -> None:
-        route = self.headers.route
-        if route.http_status == 200:
-            self.finish(route.status, route.message)
-        else:
-            self.ending = True
-            self.send_headers(wire.ending(route.status, route.message, route.http_status), end_stream=True)
-
-
-__all__ = [
-    "Call", "Deadlines", "Limits", "Peer", "RefusedCall", "StreamCall", "StreamHandler", "UnaryCall",
-    "UnaryHandler", "encode_message", "parse_timeout",
-]  # fmt: skip

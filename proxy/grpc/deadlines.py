@@ -8,15 +8,15 @@ from typing import Protocol
 
 _GONE = 1024  # numbers of slots that are gone, kept beside as many as there are
 
-class Expires(Protocol):
-    """What has a deadline."""
 
-    def expired(self) -> None:
-        """The deadline has passed."""
+class Expires(Protocol):
+    """A call with a deadline."""
+
+    def expired(self) -> None: ...
 
 
 class Slot(set[Expires]):
-    """The calls of one slot, which goes with the last of them."""
+    """The calls of one slot."""
 
     __slots__ = ("_number", "_slots")
 
@@ -26,7 +26,6 @@ class Slot(set[Expires]):
         self._number = number
 
     def leave(self, call: Expires) -> None:
-        """The call is done."""
         self.discard(call)
         if not self and self._slots.get(self._number) is self:
             del self._slots[self._number]
@@ -35,8 +34,8 @@ class Slot(set[Expires]):
 class Deadlines:
     """Open calls by deadline, in slots of 10 ms: adding and removing are set operations.
 
-    The owner calls ``expire`` at (or after) ``due()``, and arms its timer when ``arm`` is called. What is
-    done leaves nothing behind: clients set deadlines years away, and calls by the hundred thousand.
+    The owner calls ``expire`` at or after the time that ``arm`` was called with. What is done leaves nothing
+    behind: clients set deadlines years away, and calls by the hundred thousand.
     """
 
     SLOT_S = 0.01
@@ -82,8 +81,3 @@ class Deadlines:
 
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
-
-    @property
-    def slots(self) -> int:
-        """Slots that are kept, with those that have gone and stand in line still."""
-        return max(len(self._slots), len(self._order))

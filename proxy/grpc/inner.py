@@ -1,9 +1,8 @@
-"""Calls that no HTTP/2 stream carries: a JSON request's, and those that a service makes in the name of its
-client.
+"""Calls that no HTTP/2 stream carries: a JSON request's, and a service's in the name of its client.
 
-Handlers see what they see of a ``proxy.grpc.calls.Call``. Whoever makes the call gets each answer by
-``answered`` and the end by ``ended``; he may ``cancel`` it, and sets its deadline. Who serves the method is
-asked of the registry, so that whatever holds for a client's call holds for this one too.
+Handlers see what they see of a ``proxy.grpc.calls.Call``. The owner gets answers by ``answered`` and the end
+by ``ended``; it may ``cancel`` the call, and sets its deadline. The registry names the handler, so what holds
+for a client's call (gate, principal) holds for an inner one.
 """
 
 from __future__ import annotations
@@ -21,27 +20,19 @@ CANCELLED = wire.CANCELLED
 
 
 class Served(Protocol):
-    """Who serves a method: ``proxy.grpc.registry.Registry``."""
+    """What serves methods: ``proxy.grpc.registry.Registry``."""
 
     @property
-    def gate(self) -> Callable[[bytes, bytes], EtcdError | None] | None:
-        """What refuses a method by its path where this host may not serve it; None: nothing."""
-
+    def gate(self) -> Callable[[bytes, bytes], EtcdError | None] | None: ...
     @property
-    def shown(self) -> Callable[[bytes | None, str | None], Any]:
-        """What a client shows, by his token and his certificate's name (``proxy.auth.shown``)."""
-
+    def shown(self) -> Callable[[bytes | None, str | None], Any]: ...
     @property
-    def tracer(self) -> Tracer | None:
-        """What makes spans of calls; None: nothing."""
-
-    def served(self, path: str) -> UnaryHandler | StreamHandler | None:
-        """The method's handler, a function or an object that takes a stream of requests; None: there is
-        none."""
+    def tracer(self) -> Tracer | None: ...
+    def served(self, path: str) -> UnaryHandler | StreamHandler | None: ...
 
 
 class Apart:
-    """Stands for the connection of one call: nothing else is on it."""
+    """Stands for the connection of one call."""
 
     __slots__ = ("shares", "streams")
 
@@ -51,21 +42,9 @@ class Apart:
 
 
 class InnerCall:
-    """One call. See the module's docstring."""
-
     __slots__ = (
-        "closed",
-        "connection",
-        "context",
-        "deadline",
-        "gathered",
-        "handler",
-        "metadata",
-        "on_cancel",
-        "on_drain",
-        "path",
-        "peer",
-        "principal",
+        "closed", "connection", "context", "deadline", "gathered", "handler", "metadata", "on_cancel",
+        "on_drain", "path", "peer", "principal",
     )
     id = 1
     ending = False
@@ -90,11 +69,10 @@ class InnerCall:
         self.handler: StreamHandler | None = None  # of a method with a stream of requests
         self.connection = Apart(self)
 
-    # -- for whoever makes the call
+    # -- for the owner of the call
 
     def open(self, registry: Served, request: bytes | None) -> None:
-        """Begin it. ``request``: the first message, and of a method that takes one the only one; None: none
-        yet."""
+        """Begin it. ``request``: the first message, for a unary method the only one; None: none yet."""
         path = self.path.decode()
         if self.principal is None:
             shown = self.metadata.get(b"token", self.metadata.get(b"authorization"))
@@ -121,13 +99,12 @@ class InnerCall:
             self._guarded(lambda: handler.message(self, request))  # type: ignore[arg-type]
 
     def half_close(self) -> None:
-        """There will be no more requests."""
         handler = self.handler
         if handler is not None and not self.closed:
             self._guarded(lambda: handler.half_closed(self))  # type: ignore[arg-type]
 
     def cancel(self) -> None:
-        """Whoever made it does not want it any more: ``ended`` is not called."""
+        """End it without ``ended``."""
         if self.closed:
             return
         self.closed = True
@@ -141,32 +118,26 @@ class InnerCall:
             faults.met(f"ending {self.path.decode()}", error)
 
     def answered(self, message: bytes) -> None:
-        """An answer."""
         raise NotImplementedError
 
     def ended(self, status: int, message: str) -> None:
-        """The call has ended."""
         raise NotImplementedError
 
     # -- for handlers
 
     def field(self, name: bytes) -> bytes:
-        """One field of the request, b"" if it is not there."""
         return self.metadata.get(name, b"")
 
     def reply(self, *parts: bytes) -> None:
-        """The only answer."""
         if not self.closed:
             self.answered(b"".join(parts))
             self.finish()
 
     def send(self, *parts: bytes | memoryview) -> None:
-        """One answer of several."""
         if not self.closed:
             self.answered(b"".join(parts))
 
     def send_framed(self, data: bytes) -> None:
-        """Answers, each behind its length prefix."""
         at, size = 0, wire.PREFIX.size
         while at < len(data) and not self.closed:
             _, length = wire.PREFIX.unpack_from(data, at)
@@ -174,46 +145,38 @@ class InnerCall:
             at += size + length
 
     def start(self) -> None:
-        """Say that answers will come; there is nobody to tell."""
+        """There is no header to send."""
 
     def finish(self, status: int = wire.OK, message: str = "") -> None:
-        """End it."""
         if not self.closed:
             self.closed = True
             self.ended(status, message)
 
     def pending_bytes(self) -> int:
-        """Bytes of answers that have not been taken."""
         return 0
 
     def backlog_bytes(self) -> int:
-        """How much may wait to be taken."""
         return BACKLOG_BYTES
 
     # -- an answer in pieces (``proxy.routing.pieces``)
 
     def gather(self, size: int) -> None:
-        """So much more of its answer has come from a node."""
         self.gathered += size
 
     @property
     def room_to_gather(self) -> bool:
-        """Whether there is room for more of it."""
         return self.takes
 
     @property
     def takes(self) -> bool:
-        """Whether what is ready is taken."""
         return self.pending_bytes() <= self.backlog_bytes()
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Differs when something has been taken, or has come."""
         return self.pending_bytes(), self.gathered
 
     @property
     def beyond_all_room(self) -> bool:
-        """Whether there is no room for it at all."""
         return False
 
     def _guarded(self, step: Callable[[], None]) -> None:

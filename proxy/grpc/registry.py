@@ -1,19 +1,18 @@
-"""Who serves which path: gRPC's methods, and plain HTTP's.
-
-What a header block asks for is worked out once and kept on the block, which its connection keeps.
-"""
+"""Handlers by path: gRPC's methods, and plain HTTP's. A header block keeps what it was found to ask for."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from cluster.errors import EtcdError
 from cluster.histogram import Histogram
 from cluster.machine import Tracer
 from proxy.grpc import wire
-from proxy.grpc.calls import Call, RefusedCall, StreamCall, StreamHandler, UnaryCall, UnaryHandler
+from proxy.grpc.calls import Call, StreamHandler, UnaryHandler
+from proxy.grpc.kinds import RefusedCall, StreamCall, UnaryCall
 from proxy.grpc.timed_calls import KINDS, new_times
 from proxy.grpc.traced_calls import traced
 from proxy.http.http1_plain import FindPlain, TakeWhole
@@ -27,58 +26,38 @@ _MOST_CLIENTS = 32  # kinds and versions that are counted apart
 Ended = Callable[[str, str, float], None]  # a call's path, its client's address, how long it took in s
 
 
+@dataclass(slots=True, eq=False)
 class Route:
     """What a header block was found to ask for; kept on the block (``HeaderBlock.route``)."""
 
-    __slots__ = (
-        "behind",
-        "client",
-        "handler",
-        "http_status",
-        "kind",
-        "message",
-        "principal",
-        "slow",
-        "status",
-        "timeout",
-        "times",
-    )
-
-    def __init__(self, kind: type[Stream], handler: Any = None, timeout: float | None = None,
-                 client: Clients | None = None, times: Histogram | None = None,
-                 principal: Any = None, slow: Ended | None = None) -> None:
-        self.kind = kind
-        self.handler = handler
-        self.timeout = timeout  # seconds
-        self.client = client  # who asks; None: no known method
-        self.times = times  # of its method, where they are measured
-        self.slow = slow  # is told of each that has ended
-        self.principal = principal  # what the client shows of who he is (proxy.auth.shown), or None
-        self.behind: Route | None = None  # what was asked for, where the gate refuses it
-        self.http_status = 200
-        self.status = wire.OK
-        self.message = ""
+    kind: type[Stream]
+    handler: Any = None
+    timeout: float | None = None  # seconds
+    client: Clients | None = None  # the asking ones; None: no known method
+    times: Histogram | None = None  # of its method, where they are measured
+    principal: Any = None  # what the client shows of itself (proxy.auth.shown), or None
+    slow: Ended | None = None  # is told of each that has ended
+    behind: Route | None = None  # what was asked for, where the gate refuses it
+    http_status: int = 200
+    status: int = wire.OK
+    message: str = ""
 
 
+@dataclass(slots=True, eq=False)
 class Clients:
     """What clients of one version have asked for."""
 
-    __slots__ = ("calls",)
-
-    def __init__(self) -> None:
-        self.calls = 0
+    calls: int = 0
 
 
 class Registry:
-    """Who serves which path."""
-
     http1 = http2_in_clear = True  # what a connection may speak (proxy.listener.traffic)
 
     def __init__(
         self, *, timed: bool = False, tracer: Tracer | None = None, slow: Ended | None = None
     ) -> None:
-        """``timed``: measure how long calls take, into ``times``. ``tracer``: makes spans of calls. ``slow``:
-        is told of each unary call that has ended."""
+        """``timed``: measure how long calls take, into ``times``. ``slow`` gets each unary call that has
+        ended."""
         self.times: dict[str, Histogram] = {}  # by path, in seconds
         # by kind of call, unary or stream, and API version of the client
         self.clients: dict[tuple[str, str], Clients] = {}
@@ -98,11 +77,10 @@ class Registry:
 
     @property
     def short_ways(self) -> tuple[AtOnce | None, FindPlain | None, TakeWhole | None]:
-        """Of requests of HTTP/1.1."""
         return self.at_once, self.find_plain, self.take_whole
 
     def unary(self, path: str, handler: UnaryHandler) -> None:
-        """Serve ``/package.Service/Method`` by a function (server-streaming answers are fine too)."""
+        """Serve ``/package.Service/Method`` by a function; it may stream answers."""
         self._add(path, UnaryCall, handler)
 
     def stream(self, path: str, handler: StreamHandler) -> None:
@@ -118,12 +96,10 @@ class Registry:
             self._http[path] = handler
 
     def served(self, path: str) -> UnaryHandler | StreamHandler | None:
-        """Who serves ``/package.Service/Method``: for calls without a stream (``proxy.grpc.inner``)."""
         found = self._methods.get(path.encode())
         return None if found is None else found[1]
 
     def find_http(self, path: str) -> HttpHandler | None:
-        """Who serves this HTTP path."""
         found = self._http.get(path)
         if found is None:
             for prefix, handler in self._http_prefixes:
@@ -162,7 +138,6 @@ class Registry:
         self._services.add(name[1:].split(b"/")[0])
 
     def _at_gate(self, headers: HeaderBlock, route: Route) -> Route:
-        """What a header block asks for while the gate may refuse it, or no longer does."""
         asked = route.behind or route
         refusal = None
         if self.gate is not None and asked.kind is not HttpStream:
@@ -222,7 +197,6 @@ class Registry:
         return route
 
     def _client(self, kind: str, version: bytes) -> Clients:
-        """Those of a version. A client may name any: few are told apart."""
         text = version.decode() if _VERSION.fullmatch(version) else "unknown"
         if (kind, text) not in self.clients and len(self.clients) >= _MOST_CLIENTS:
             text = "unknown"
@@ -230,13 +204,12 @@ class Registry:
 
 
 def is_grpc(content_type: bytes) -> bool:
-    """Whether a request is a call."""
     kind = content_type.lower()
     return kind.startswith(b"application/grpc") and kind[16:17] in (b"", b"+", b";")
 
 
 def not_grpc(content_type: bytes) -> Route:
-    """The answer to another request, which nobody serves."""
+    """The answer to a request without a handler that is not gRPC."""
     words = f"invalid gRPC request content-type: {wire.quote(content_type)}"
     return _refused(wire.INVALID_ARGUMENT, words, 415)
 
@@ -252,14 +225,8 @@ def _with_timeout(route: Route, text: bytes) -> Route:
         return route
     if timeout <= 0:
         return _refused(wire.DEADLINE_EXCEEDED, "context deadline exceeded")
-    return Route(
-        route.kind, route.handler, timeout, route.client, route.times, route.principal, route.slow
-    )
+    return Route(route.kind, route.handler, timeout, route.client, route.times, route.principal, route.slow)
 
 
 def _refused(status: int, message: str, http_status: int = 200) -> Route:
-    route = Route(RefusedCall)
-    route.status = status
-    route.message = message
-    route.http_status = http_status
-    return route
+    return Route(RefusedCall, status=status, message=message, http_status=http_status)

@@ -1,8 +1,7 @@
-"""How long calls take, by method: ``grpc_server_handling_seconds``, which etcd has with
-``--metrics=extensive`` only; and which took long, where few milliseconds are long
-(``proxy.routing.slow``).
+"""Calls that are timed, for ``grpc_server_handling_seconds`` (with ``--metrics=extensive`` only, as in etcd),
+and for a slow log with a limit of few milliseconds (``proxy.routing.slow``).
 
-These kinds of calls take the place of the others then. Without the flags, nothing of it is on a call's way.
+They take the place of the other kinds then; without the flags a call carries none of this.
 """
 
 from __future__ import annotations
@@ -11,68 +10,57 @@ import time
 
 from cluster.histogram import DEFAULT_S, Histogram
 from proxy.grpc import wire
-from proxy.grpc.calls import Call, StreamCall, UnaryCall
+from proxy.grpc.calls import Call
+from proxy.grpc.kinds import StreamCall, UnaryCall
 from proxy.http.http2 import Connection, HeaderBlock
 
 
-class TimedUnaryCall(UnaryCall):
-    """One that is timed, from its header block to its answer."""
+class _Timed(Call):
+    __slots__ = ()
+    _began: float  # negative once it is counted
+
+    def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
+        super().__init__(connection, stream_id, headers)
+        self._began = time.monotonic()  # type: ignore[misc]  # a slot of each kind
+
+    def finish(self, status: int = 0, message: str = "") -> None:
+        super().finish(status, message)
+        self._observe()
+
+    def cancelled(self, code: int) -> None:
+        super().cancelled(code)
+        self._observe()
+
+    def expired(self) -> None:
+        super().expired()
+        self._observe()
+
+    def _observe(self) -> None:
+        if self._began < 0:
+            return
+        route, took_s = self.headers.route, time.monotonic() - self._began
+        self._began = -1.0  # type: ignore[misc]  # a slot of each kind
+        if route.times is not None:
+            route.times.observe(took_s)
+        if route.slow is not None:
+            route.slow(wire.text_of(self.path), self.peer, took_s)
+
+
+class TimedUnaryCall(_Timed, UnaryCall):
+    """One request, one answer."""
 
     __slots__ = ("_began",)
     timed = True
 
-    def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
-        super().__init__(connection, stream_id, headers)
-        self._began = time.monotonic()
-
     def reply(self, *parts: bytes) -> None:
         super().reply(*parts)
-        self._began = observe(self, self._began)
-
-    def finish(self, status: int = 0, message: str = "") -> None:
-        super().finish(status, message)
-        self._began = observe(self, self._began)
-
-    def cancelled(self, code: int) -> None:
-        super().cancelled(code)
-        self._began = observe(self, self._began)
-
-    def expired(self) -> None:
-        super().expired()
-        self._began = observe(self, self._began)
+        self._observe()
 
 
-class TimedStreamCall(StreamCall):
-    """One that is timed, from its header block to its status or its client's reset."""
+class TimedStreamCall(_Timed, StreamCall):
+    """A stream of messages."""
 
     __slots__ = ("_began",)
-
-    def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
-        super().__init__(connection, stream_id, headers)
-        self._began = time.monotonic()
-
-    def finish(self, status: int = 0, message: str = "") -> None:
-        super().finish(status, message)
-        self._began = observe(self, self._began)
-
-    def cancelled(self, code: int) -> None:
-        super().cancelled(code)
-        self._began = observe(self, self._began)
-
-    def expired(self) -> None:
-        super().expired()
-        self._began = observe(self, self._began)
-
-
-def observe(call: Call, began: float) -> float:
-    """Count a call that has ended; what ``began`` is from now on: negative, so that it counts once."""
-    if began >= 0:
-        route, took_s = call.headers.route, time.monotonic() - began
-        if route.times is not None:
-            route.times.observe(took_s)
-        if route.slow is not None:
-            route.slow(wire.text_of(call.path), call.peer, took_s)
-    return -1.0
 
 
 KINDS: dict[type[Call], type[Call]] = {UnaryCall: TimedUnaryCall, StreamCall: TimedStreamCall}

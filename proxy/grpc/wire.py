@@ -51,13 +51,12 @@ class Refused(Exception):
 
 
 def reply_head(stream_id: int, size: int, _pack=_HEAD.pack) -> bytes:  # type: ignore[no-untyped-def]
-    """Everything before a unary answer of ``size`` bytes: HEADERS frame, DATA frame header, message
-    prefix."""
+    """All before a unary answer of ``size`` bytes: HEADERS frame, DATA frame header, message prefix."""
     return _pack(_HEAD_WORD, END_HEADERS, stream_id, RESPONSE, size + 5 << 8 | DATA, 0, stream_id, 0, size)  # type: ignore[no-any-return]
 
 
 def reply_tail(stream_id: int, _pack=_TAIL.pack) -> bytes:  # type: ignore[no-untyped-def]
-    """Everything after it: the trailers of status 0."""
+    """The trailers of status 0."""
     return _pack(_TAIL_WORD, _TAIL_FLAGS, stream_id, _TRAILERS_OK)  # type: ignore[no-any-return]
 
 
@@ -94,7 +93,6 @@ def split_messages(buffer: bytearray, limit: int, encoding: bytes) -> list[bytes
 
 
 def too_large(size: int, limit: int) -> str:
-    """What grpc-go says of a message above the limit."""
     return f"grpc: received message larger than max ({size} vs. {limit})"
 
 
@@ -117,9 +115,8 @@ def decompress(message: bytes, limit: int, encoding: bytes) -> bytes:
 
 
 def ending(status: int, message: str, http_status: int = 0) -> bytes:
-    """The block that ends a call: trailers, or with an HTTP status the whole answer (trailers-only). A
-    message is cut to MAX_MESSAGE_CHARS: it may repeat what the client has sent, and Huffman encoding takes
-    the square of its length."""
+    """The block that ends a call: trailers, or with an HTTP status the whole answer. A message is cut to
+    MAX_MESSAGE_CHARS: it may repeat the client's, and Huffman encoding takes the square of its length."""
     message = message[:MAX_MESSAGE_CHARS]
     key = (status, message, http_status)
     block = _endings.get(key)
@@ -159,10 +156,8 @@ def parse_timeout(text: bytes) -> float:
 
 
 def text_of(raw: bytes) -> str:
-    """Bytes of a path or a field, for a message."""
     return raw.decode("utf-8", "replace")
 
 
 def quote(raw: bytes) -> str:
-    """As Go's %q for what is printable."""
     return '"' + text_of(raw).replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,23 +1,16 @@
-"""Connections that have more to do of what has been read: some of them in each turn of the loop.
+"""Connections with more to do than they have had in this turn of the loop: some of them go on in each turn.
 
-A connection gives way after some 1 ms. With each of forty going on in every turn a turn took 80 ms, and a put
-of somebody else's, which takes several turns, 330 ms at p99. So those that go on share a turn's time, first
-come, first served; who has sent little is answered as it is read.
+A connection gives way after some 1 ms. Connections, streams' messages and HTTP/1.1 requests that wait share a
+turn's time, first come, first served; a client that has sent little is answered as it is read. Unshared,
+forty connections made a turn of 80 ms and a put's p99 330 ms; 256 that created ten watches each held the loop
+for 100 ms; 10,000 HTTP/1.1 requests at once made a turn of half a second.
 
-Messages of streams wait likewise once those that were read in a turn have taken as much of it: 256
-connections that each created ten watches at once held the loop for 100 ms, and a put of somebody else's took
-0.3 s. So do requests over HTTP/1.1: 10,000 that came at once, each on its connection, were a turn of half a
-second, since libuv reads all that is ready before it looks at its timers.
+Connections that stopped in the middle share less of a turn than waiting ones, since a request of another
+client takes several turns. One that comes back turn after turn is *loud*; loud ones share least. A turn
+itself costs some 0.05 ms, so their share is not smaller still.
 
-A request of somebody else's takes several turns, each as long as what is done in it. So those that stopped in
-the middle share a shorter time of it than those that have not begun, and who comes back turn after turn is
-*loud*: they share the shortest. A turn costs some 0.05 ms by itself: that is why they are not shorter still.
-
-Answers, reads and peers have their part of a turn, too. Where all of it together takes long, those that wait
-get less of the next one, while others ask who are answered at once.
-
-While others ask, the loud ones rest between their turns: whatever comes then finds the loop idle, and other
-processes of the machine a CPU. Without others the loop is theirs, and all of a turn those that wait.
+Where a turn takes long while others ask, waiting connections get less of the next. Loud ones then rest
+between their turns: what comes meanwhile finds the loop idle. Without others, the loop is theirs.
 """
 
 from __future__ import annotations
@@ -28,25 +21,23 @@ from time import perf_counter
 
 from proxy.http.http2.connection import BRIEF_WORK, TURN_WORK
 
-SHARED_S = 0.002  # of a turn; the last one in it may take its own turn beyond that
-AGAIN_S = 0.001  # of a turn, those that stopped in the middle
-LOUD_S = 0.0005  # of a turn, all loud ones together, each as often as it fits in
-REST_S = 0.001  # of the loud ones between their turns, while others ask; a loop's timers take up to 1 ms more
-COMPANY_TURNS = 50  # so long it counts that others have asked: some 0.1 s
-LONG_S = 0.004  # a turn of the loop that takes longer, with all else in it, leaves less of the next
-LEAST_PART = 0.25  # of these times
+SHARED_S = 0.002  # of a turn: connections that have not begun; the last one may exceed it
+AGAIN_S = 0.001  # of a turn: connections that stopped in the middle
+LOUD_S = 0.0005  # of a turn: all loud connections
+REST_S = 0.001  # between loud connections' turns, while others ask; a timer takes up to 1 ms more
+COMPANY_TURNS = 50  # turns for which a request of others counts: some 0.1 s
+LONG_S = 0.004  # a longer turn of the whole loop shortens the next share
+LEAST_PART = 0.25  # of these shares
 
-LOUD_TURNS = 24  # who has had more of them is loud. Half are forgotten each time that he has nothing left
-_MOST_TURNS = 64  # that are remembered
-LARGE_BYTES = 4096  # who sends more at once waits for others
-_WARY_S = 1.0  # new connections that go on are taken for loud after one was turned out
-_LOUD_GOES = 64  # of one turn, by number
-_UNTOLD_S = SHARED_S / 2  # so long things are taken without asking when the turn ends, which costs something
+LOUD_TURNS = 24  # a connection that has had more is loud; half are forgotten whenever it has nothing left
+_MOST_TURNS = 64  # remembered of one connection
+LARGE_BYTES = 4096  # a larger read waits for others
+_WARY_S = 1.0  # after a connection was turned out, new ones count as loud
+_LOUD_GOES = 64  # of loud connections in one turn
+_UNTOLD_S = SHARED_S / 2  # reads are taken for so long before the end of the turn is looked for
 
 
 class Backlog:
-    """Who goes on, in order."""
-
     __slots__ = (
         "_again", "_began", "_clock", "_company", "_ends", "_going_on", "_hasty", "_later", "_loud", "_part",
         "_resting", "_running", "_since", "_soon", "_until", "_waiting", "_wary_until", "at_once", "heard",
@@ -56,33 +47,32 @@ class Backlog:
         self, soon: Callable[[Callable[[], None]], object],
         later: Callable[[float, Callable[[], None]], object], clock: Callable[[], float] = perf_counter,
     ) -> None:
-        """``soon``: calls something in the next turn of the loop; ``later``: after so many seconds."""
+        """``soon`` calls in the next turn of the loop; ``later`` after so many seconds."""
         self._soon = soon
         self._later = later
         self._clock = clock
-        # whoever reads from clients says that somebody asks who sends little, and that he need not wait
+        # set by readers: a client that sends little asks, and need not wait
         self.heard = self.at_once = False
-        self._company = 0  # turns of the loud ones for which the first counts on
-        self._hasty = 0  # turns of those that wait for which the second does
-        self._resting = False  # the loud ones are
-        self._wary_until = float("-inf")  # new connections that go on are taken for loud
-        self._part = 1.0  # of their time that those that wait get now
-        self._began = 0.0  # when the last turn of the loop did in which some had theirs; 0: the loop was idle
+        self._company = 0  # turns of loud connections for which ``heard`` still counts
+        self._hasty = 0  # turns of waiting ones for which ``at_once`` still counts
+        self._resting = False  # loud connections do not go on
+        self._wary_until = float("-inf")  # until then new connections count as loud
+        self._part = 1.0  # of its share that each queue gets now
+        self._began = 0.0  # the last turn with waiting connections; 0: the loop was idle
         self._waiting: deque[Callable[[], None]] = deque()
         self._again: deque[Callable[[], None]] = deque()
         self._loud: deque[Callable[[], None]] = deque()
         self._running = False
-        self._going_on = False  # this is a turn of those that wait
-        self._ends = 0.0  # then nobody begins anything more in it
-        self._until: float | None = None  # in this turn of the loop what is read is taken; None: not told yet
-        self._since: float | None = None  # when the first was read since then, in this turn or one before
+        self._going_on = False  # inside a turn of waiting connections
+        self._ends = 0.0  # no connection begins after that
+        self._until: float | None = None  # reads are taken till then in this turn; None: unknown yet
+        self._since: float | None = None  # the first read since, in this turn or an earlier one
 
     def __len__(self) -> int:
-        """How many wait."""
         return len(self._waiting) + len(self._again) + len(self._loud)
 
     def add(self, go_on: Callable[[], None], turns: int = 0) -> int:
-        """Call this when its turn has come; how many it has had, if it is the next one of many."""
+        """Call ``go_on`` in its turn. Returns how many turns it has had."""
         if turns > LOUD_TURNS:
             return self.again(go_on, turns)
         self._waiting.append(go_on)
@@ -90,18 +80,17 @@ class Backlog:
         return turns
 
     def again(self, go_on: Callable[[], None], turns: int) -> int:
-        """The same, of a connection that stopped in the middle and has had so many turns; how many these are
-        now."""
+        """The same, for a connection that stopped in the middle after so many turns."""
         (self._again if turns < LOUD_TURNS else self._loud).append(go_on)
         self._run()
         return min(turns + 1, _MOST_TURNS)
 
     def turned_out(self) -> None:
-        """A connection has broken a rule, and ends. Who sends such will be back."""
+        """A connection has broken a rule and ends; its client will be back."""
         self._wary_until = self._clock() + _WARY_S
 
     def newcomers_grace(self) -> int:
-        """How many bytes a new connection may send before it is taken for loud; 0: it is not."""
+        """Bytes that a new connection may send before it is taken for loud; 0: it is not."""
         return LARGE_BYTES if self._clock() < self._wary_until else 0
 
     def _run(self) -> None:
@@ -110,9 +99,9 @@ class Backlog:
             self._soon(self._turn)
 
     def work(self, turns: int, size: int) -> int:
-        """What a connection may do in its turn that has had so many turns, and of which so much was read. Who
-        sends much has a short turn where others have had the time of this one. Who is loud does nothing but
-        in his turn while others ask."""
+        """Units of work for a connection's turn, by its turns so far and the size read. A large read has a
+        short turn where the shared time is spent; a loud connection does nothing outside its turn while
+        others ask."""
         if not self._going_on:
             if turns > LOUD_TURNS:
                 if self._company:
@@ -123,8 +112,7 @@ class Backlog:
         return BRIEF_WORK if brief else TURN_WORK
 
     def spent(self, turns: int = 0) -> bool:
-        """Whether what is read waits: others' have had the time that all share, or the connection has had so
-        many turns that it is loud."""
+        """Whether what is read waits: the shared time is spent, or the connection is loud."""
         if self._going_on:
             return False
         if turns > LOUD_TURNS and self._company:
@@ -135,14 +123,13 @@ class Backlog:
         if self._since is None:
             self._since = now
         elif now - self._since >= _UNTOLD_S:
-            # who came before and waits has the rest of this turn
+            # connections that wait already have the rest of this turn
             self._until = now if self._waiting else now + SHARED_S - _UNTOLD_S
             self._soon(self._read)
         return False
 
     def over(self) -> bool:
-        """The same of messages of streams: those of a connection that goes on wait, too, once its turn is
-        over. It hands over one in any case."""
+        """The same for messages of streams; at least one is handed over."""
         return self._clock() >= self._ends if self._going_on else self.spent()
 
     def _read(self) -> None:
@@ -160,7 +147,7 @@ class Backlog:
         self._began = began
         part = self._part
         try:
-            # those that are here now: who comes back at once waits for a turn in which others have been read
+            # only those here now: one that comes back waits for a turn in which others are read
             self._share(self._waiting, part * SHARED_S, len(self._waiting))
             self._share(self._again, part * AGAIN_S, len(self._again))
             if self._loud and not self._resting:
@@ -175,7 +162,6 @@ class Backlog:
                 self._began, self._part = 0.0, 1.0
 
     def _rest(self) -> None:
-        """The loud ones have had a turn."""
         if self.heard:
             self.heard = False
             self._company = COMPANY_TURNS
@@ -191,7 +177,6 @@ class Backlog:
             self._run()
 
     def _share(self, queue: deque[Callable[[], None]], share_s: float, goes: int) -> None:
-        """Turns of those in a queue, until they have had their share of this turn of the loop."""
         if queue:
             clock = self._clock
             until = self._ends = clock() + share_s

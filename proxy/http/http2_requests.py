@@ -1,5 +1,4 @@
-"""Plain HTTP requests that came over HTTP/2 (browsers and curl after ALPN): the same handlers as over
-HTTP/1.1."""
+"""Plain HTTP requests over HTTP/2 (browsers and curl after ALPN): the same handlers as over HTTP/1.1."""
 
 from __future__ import annotations
 
@@ -15,9 +14,10 @@ _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "transf
 
 
 class HttpStream(Stream):
-    """A stream that collects a request's body and then calls the route's handler."""
+    """A stream that collects a request's body, then calls the route's handler."""
 
     __slots__ = ("_body", "_request")
+    connection: Connection
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
         super().__init__(connection, stream_id, headers)
@@ -73,8 +73,6 @@ class HttpStream(Stream):
 
 
 class Http2Request(HttpRequest):
-    """A request that came over HTTP/2."""
-
     __slots__ = ("_stream",)
 
     def __init__(self, stream: HttpStream, body: bytes) -> None:
@@ -91,8 +89,10 @@ class Http2Request(HttpRequest):
         if self.closed or self.started:
             return
         self.started = True
+        if self.on_start is not None:
+            self.on_start(status)
         fields = [(b":status", b"%d" % status)]
-        for name, value in headers:
+        for name, value in (*self.added, *headers):
             if name.lower() not in _HOP_BY_HOP:
                 fields.append((name.lower().encode("latin-1"), value.encode("latin-1")))
         fields.append((b"date", formatdate(usegmt=True).encode()))

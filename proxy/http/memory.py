@@ -1,9 +1,8 @@
 """What clients' connections hold of this front's memory: counted for each, bounded in all.
 
-A connection holds what it has sent and what has not been answered, what it has been answered and has not
-taken, and its open streams. Once all together are beyond the limit, those beyond their share (the limit
-divided by those that hold something) are *crowded*: they get no further requests in until they, or others,
-hold less. Whatever the sizes are, somebody is beyond his share then, and who asks for little never is.
+A connection holds unanswered requests, untaken answers and open streams. Once all are beyond the limit, each
+beyond its share (the limit divided by the holders) is *crowded*: it gets no further requests in until it, or
+others, hold less. A client that asks for little never is.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ class Holder(Protocol):
 
 
 class Memory:
-    """What all connections of a front hold, in bytes."""
-
     __slots__ = ("holders", "limit_bytes", "refused", "used")
 
     def __init__(self, limit_bytes: int = 1 << 62) -> None:
@@ -35,12 +32,12 @@ class Memory:
         self.refused = 0  # requests, for want of room
 
     def count(self, holder: Holder, size: int) -> None:
-        """It holds so much now; 0 when it has gone."""
+        """It holds so much now."""
         was = holder.counted
         self.used += size - was
         self.holders += (size > 0) - (was > 0)
         holder.counted = size
 
     def crowded(self, holder: Holder) -> bool:
-        """Whether there is too much in all, and this connection holds more than its share."""
+        """Whether all hold too much, and this one more than its share."""
         return self.used > self.limit_bytes and holder.counted * self.holders > self.limit_bytes

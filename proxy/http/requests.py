@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from cluster.faults import HANDLER_MISTAKES, faults
@@ -13,8 +13,7 @@ Headers = Iterable[tuple[str, str]]
 class Below(Protocol):
     """The connection, once it speaks HTTP no more."""
 
-    def write(self, data: bytes) -> None:
-        """Send."""
+    def write(self, data: bytes) -> None: ...
 
     def close(self) -> None:
         """Close once everything written is sent."""
@@ -32,26 +31,23 @@ class Switched(Protocol):
     held_bytes: int  # that have come and are not dealt with
 
     def begin(self, below: Below, limit_bytes: int, max_unsent_bytes: int) -> None:
-        """The connection is this one's. ``limit_bytes``: of a message. ``max_unsent_bytes``: when a client
-        has so many answers to take, nothing more of it is looked at."""
+        """The connection is this one's. ``limit_bytes``: of a message. Nothing more is looked at while
+        ``max_unsent_bytes`` of answers wait."""
 
-    def received(self, data: bytes) -> None:
-        """What the socket gave; b"" at its end."""
-
-    def go_on(self) -> None:
-        """Look at what has been read, as far as this turn of the loop allows."""
+    def received(self, data: bytes) -> None: ...
+    def go_on(self) -> None: ...
 
 
 class HttpRequest:
-    """One request with its whole body; answer with ``respond``, or ``start``, ``write``..., ``end``.
+    """One request with its whole body; answer with ``respond``, or ``start``, ``write``..., ``end``, now or
+    later.
 
-    Handlers may answer later, from any callback of the loop. After ``closed`` everything
-    written is dropped. ``headers`` has lower-case names; of one that repeats, the values joined
-    by ", ". ``context`` is free for the handler.
+    After ``closed`` everything written is dropped. ``headers`` has lower-case names; values of a repeated one
+    are joined by ", ". ``context`` is free for the handler.
     """
 
-    __slots__ = ("body", "closed", "context", "headers", "method", "on_close", "on_drain", "path", "peer",
-                 "peer_name", "query", "secure", "started")
+    __slots__ = ("added", "body", "closed", "context", "headers", "method", "on_close", "on_drain",
+                 "on_start", "path", "peer", "peer_name", "query", "secure", "started")
 
     def __init__(
         self, method: str, path: str, query: str, headers: dict[str, str], body: bytes, peer: str
@@ -63,16 +59,16 @@ class HttpRequest:
         self.body = body
         self.peer = peer
         self.secure = False  # it came by TLS
-        # who the client is by its certificate, where --client-cert-auth asks for one
-        self.peer_name: str | None = None
+        self.peer_name: str | None = None  # in the client's certificate, with --client-cert-auth
         self.closed = False
         self.started = False
         self.context: Any = None
         self.on_close: Callable[[HttpRequest], None] | None = None  # the client went away before the end
+        self.added: Sequence[tuple[str, str]] = ()  # fields before the answer's own
+        self.on_start: Callable[[int], None] | None = None  # the answer begins, with this status
         self.on_drain: Callable[[], None] | None = None  # pending_bytes fell below the mark
 
     def respond(self, status: int, body: bytes = b"", headers: Headers = (), content_type: str = "") -> None:
-        """The whole answer at once."""
         fields = list(headers)
         if content_type:
             fields.append(("content-type", content_type))
@@ -87,11 +83,9 @@ class HttpRequest:
         raise NotImplementedError
 
     def write(self, chunk: bytes) -> None:
-        """A piece of the body."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """The body is complete."""
         raise NotImplementedError
 
     def finish(self, chunk: bytes) -> None:
@@ -104,12 +98,12 @@ class HttpRequest:
         raise NotImplementedError
 
     def switch(self, headers: Headers, to: Switched) -> bool:
-        """Answer with 101, and have the connection speak another protocol from now on. False: it cannot, and
-        nothing is answered. The end of the connection is still told by ``on_close``."""
+        """Answer with 101 and speak another protocol from now on. False: it cannot. ``on_close`` tells the
+        end."""
         return False
 
     def serve(self, handler: HttpHandler) -> None:
-        """Have it answered. A fault of this program in the handler ends this request alone, with 500."""
+        """Have it answered. A fault of this program ends this request alone, with 500."""
         try:
             handler(self)
         except HANDLER_MISTAKES as error:
@@ -121,6 +115,5 @@ class HttpRequest:
 
 
 HttpHandler = Callable[[HttpRequest], None]
-# What a request of HTTP/1.1 that begins at a place of what was read is answered, and where it ends. None: it
-# goes the usual way, which would answer the same.
+# (what was read, where a request of HTTP/1.1 begins) -> its answer, and its end; None: it goes the usual way
 AtOnce = Callable[[bytes, int], "tuple[bytes, int] | None"]

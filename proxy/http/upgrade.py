@@ -1,5 +1,4 @@
-"""WebSocket on a connection of HTTP/1.1 (RFC 6455), on ``wsproto``: whether a request asks for it, and what
-flows after it.
+"""WebSocket on a connection of HTTP/1.1 (RFC 6455), on ``wsproto``.
 
 Own code is the handshake alone, which answers wrong ones with the status of Go's ``gorilla/websocket``, as
 etcd does. No extension is agreed on.
@@ -21,7 +20,6 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 def wanted(request: HttpRequest) -> bool:
-    """Whether a request asks for a WebSocket."""
     fields = request.headers
     return _names(fields.get("connection", ""), "upgrade") and _names(fields.get("upgrade", ""), "websocket")
 
@@ -31,8 +29,8 @@ def _names(value: str, name: str) -> bool:
 
 
 def accept(request: HttpRequest, receive: Callable[[bytes], None]) -> WebSocket | None:
-    """Take up the WebSocket that a request asks for. None: the request is answered, it asks wrongly.
-    ``receive`` gets its messages."""
+    """Take up the WebSocket that a request asks for; ``receive`` gets its messages. None: it asks wrongly,
+    and is answered."""
     fields, refused = request.headers, 0
     key = fields.get("sec-websocket-key", "")
     if request.method != "GET":
@@ -58,7 +56,7 @@ def accept(request: HttpRequest, receive: Callable[[bytes], None]) -> WebSocket 
 
 
 class WebSocket:
-    """One. ``receive`` gets each message that is not empty, text or bytes alike."""
+    """``receive`` gets each message that is not empty, text or bytes alike."""
 
     def __init__(self, receive: Callable[[bytes], None]) -> None:
         self._receive = receive
@@ -70,13 +68,11 @@ class WebSocket:
         self.held_bytes = 0  # of a message that is not whole
 
     def send(self, text: str) -> None:
-        """One message to the client."""
         if self._below is not None:
             self._below.write(self._machine.send(TextMessage(data=text)))
 
     def close(self) -> None:
-        """End it. No close frame goes before: etcd sends none either, and what a client does next hangs on
-        that (a normal end might not be reconnected to)."""
+        """End it. No close frame goes before, as in etcd: a client may not reconnect after a normal end."""
         below, self._below = self._below, None
         if below is not None:
             below.close()
@@ -122,7 +118,6 @@ class WebSocket:
             self.close()
 
     def _take(self, part: bytes, last: bool) -> None:
-        """A part of a message."""
         self.held_bytes += len(part)
         if self.held_bytes > self._limit_bytes:
             if self._below is not None:

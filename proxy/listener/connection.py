@@ -1,9 +1,8 @@
-"""One connection of a client, whatever it speaks: HTTP/2 or HTTP/1.1, which its first bytes show.
+"""One connection of a client: HTTP/2 or HTTP/1.1, which its first bytes show.
 
 All that is read at once is processed before anything is written. What is said in a tick leaves in one
-``transport.write``: at the end of the read for what was answered inside it, else in the server's one call for
-all connections. A client that does not read stops being read (``Limits.max_unsent_bytes``). TLS lies between
-a connection and its socket (``proxy.tls``); without it nothing does.
+``transport.write``: at the end of the read, or in the server's one call for all connections. A client that
+does not read stops being read (``Limits.max_unsent_bytes``).
 """
 
 from __future__ import annotations
@@ -30,8 +29,6 @@ _TURN_BYTES = 524_288  # written to a connection in a turn of the loop, 0.3 ms: 
 
 
 class ClientConnection(asyncio.Protocol):
-    """One client connection."""
-
     __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "ended", "fd", "grace",
                  "http1", "http2", "loop", "paused_reading", "peer", "peer_name", "secure", "server",
                  "serves", "sniffed", "taken", "taken_at", "transport", "turns", "unwritable", "waits",
@@ -48,23 +45,22 @@ class ClientConnection(asyncio.Protocol):
         self.sniffed = b""
         self.peer = ""
         self.secure = False  # by TLS
-        # who the client is by its certificate, where --client-cert-auth asks for one
-        self.peer_name: str | None = None
+        self.peer_name: str | None = None  # in the client's certificate, with --client-cert-auth
         self.accepted = 0.0
         self.dirty = False
         self.closing = False
         self.closed_at = 0.0
         self.paused_reading = False
         self.behind = False  # something that has been read waits for its turn
-        self.turns = 0  # that it had one after the other, about
+        self.turns = 0  # had in succession, about
         self.grace = 0  # bytes that it may send before it is taken for loud; 0: it is not
-        self.ended = False  # and the client has ended its side behind it
-        self.waits = False  # to be written, before it goes on
+        self.ended = False  # the client has ended its side behind that
+        self.waits = False  # until the client has taken more, before it goes on
         self.unwritable = False
         self.counted = 0  # of HTTP/1.1, by ``proxy.http.memory``
         self.written = 0  # bytes given to the transport
         self.taken = 0  # of these the client had taken
-        self.taken_at = 0.0  # when that was last found to have become more
+        self.taken_at = 0.0  # when that last grew
 
     # -- asyncio's callbacks
 
@@ -81,7 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else f"@{number}"
 
     def in_clear(self, transport: asyncio.Transport) -> None:
-        """There is nothing between this and the socket."""
+        """Nothing lies between this and the socket."""
         self.transport = transport
         socket = transport.get_extra_info("socket")
         if socket is not None:
@@ -113,7 +109,7 @@ class ClientConnection(asyncio.Protocol):
             if answered and not (self.counted or self.transport.get_write_buffer_size()):
                 return
             if self.behind and not self.paused_reading and len(data) <= LARGE_BYTES:
-                return  # little, and kept for a moment only
+                return  # little data, kept for a moment
             self._count()
             if http1.overrun:
                 self.refuse()
@@ -130,15 +126,14 @@ class ClientConnection(asyncio.Protocol):
         return self.server.backlog.work(self.turns, size)
 
     def again(self) -> None:
-        """There is more to do of what has been read: in a later turn of the loop, and until then nothing more
-        is read."""
+        """Go on with what was read in a later turn of the loop; read nothing until then."""
         if not self.behind:
             self.behind = True
             self._pause_reading()
             self.turns = self.server.backlog.again(self._go_on, self.turns)
 
     def later(self) -> bool:
-        """Whether what has been read has its turn later, since others have had this one."""
+        """Whether what was read waits for a later turn of the loop."""
         if self.behind:
             self._pause_reading()
         elif self.server.backlog.spent(self.turns):
@@ -175,12 +170,10 @@ class ClientConnection(asyncio.Protocol):
             self._resume_reading()
 
     def refuse(self) -> None:
-        """There are too many."""
         self.closing = True
         self.transport.abort()
 
     def _fault(self, error: Exception) -> None:
-        """What this client sent met a fault of this program: its connection ends, nobody else's."""
         faults.met("reading a client's connection", error)
         self.closing = True
         self.transport.abort()
@@ -188,7 +181,7 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         idle = self.http1 is None or self.http1.idle
         if self.http2 is None and (self.behind or (idle and self.later())):
-            self.ended = True  # what it has asked has its turn first, and so have others
+            self.ended = True  # what was read has its turn first
             return True
         if self.http1 is not None and not idle:
             try:
@@ -266,7 +259,6 @@ class ClientConnection(asyncio.Protocol):
     # -- writing
 
     def mark(self) -> None:
-        """There is something to write at the end of this tick."""
         if not self.dirty:
             self.dirty = True
             self.server.schedule(self)
@@ -297,8 +289,8 @@ class ClientConnection(asyncio.Protocol):
             self.close(half=http2.drained)
 
     def _send(self, data: bytes) -> None:
-        """What is small goes to the kernel at once: the transport would give it at the end of the loop's
-        turn. What it does not take is the transport's, as is to find that the connection is broken."""
+        """Small data goes to the kernel at once. The transport gets the rest, and finds that a connection is
+        broken."""
         transport, http2, sent = self.transport, self.http2, 0
         self.written += len(data)
         if len(data) <= _AT_ONCE_BYTES and self.fd >= 0 and not (
@@ -322,18 +314,16 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write(data)
 
     def write_now(self, data: bytes) -> None:
-        """The same, of answers that are made while the client's bytes are read."""
+        """The same, at once."""
         if not self.closing:
             self._send(data)
 
     def unsent_bytes(self) -> int:
-        """Written and not yet taken by the socket."""
         return self.transport.get_write_buffer_size()
 
     def close(self, *, half: bool = False) -> None:
         """Close once everything written is sent. ``half``: the client closes, at most ``linger_s`` later. A
-        socket that is closed with something unread in it takes back what the client has not got yet, the
-        GOAWAY that says what to do."""
+        socket that is closed with unread bytes takes back what the client has not got yet, such as GOAWAY."""
         if not self.closing:
             self.closing = True
             self.closed_at = self.loop.time()
@@ -380,7 +370,7 @@ class ClientConnection(asyncio.Protocol):
             self.close()
 
     def _count(self) -> None:
-        """What it holds, of HTTP/1.1."""
+        """What HTTP/1.1 holds."""
         http1 = self.http1
         if http1 is not None and not self.closing:
             size = http1.unfinished + http1.backlog + self.transport.get_write_buffer_size()
@@ -389,12 +379,11 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def crowded(self) -> bool:
-        """There is no room for what a client of HTTP/1.1 sends."""
         return self.server.memory.crowded(self)
 
     def _look_at_taken(self, now: float) -> None:
-        """A client that has answers to take, takes none for long, and holds more than its share of a memory
-        that is used up loses its connection: that memory is others'."""
+        """A client that takes no answers for long, and holds more than its share of a full memory, loses its
+        connection."""
         taken = self.written - self.transport.get_write_buffer_size()
         if taken != self.taken or not self._unsent():
             self.taken, self.taken_at = taken, now
@@ -405,7 +394,6 @@ class ClientConnection(asyncio.Protocol):
             self.transport.abort()
 
     def drain(self) -> None:
-        """Graceful end."""
         if self.http2 is not None:
             self.http2.drain()
         elif self.http1 is not None:
@@ -415,7 +403,7 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def done(self) -> bool:
-        """Nothing is being answered, and nothing can come that would have to be."""
+        """Nothing is being answered, and nothing can come that must be."""
         if self.http2 is not None:
             return self.http2.finished
         return not self.behind and (self.http1 is None or self.http1.request is None)

@@ -1,5 +1,4 @@
-"""/version, /health, /livez, /readyz, /metrics and /debug/vars, as etcd's clients and scrapers know them
-(contract http-endpoints.md, sections 2, 4, 5, 6)."""
+"""/version, /health, /livez, /readyz, /metrics and /debug/vars, as etcd's clients and scrapers know them."""
 
 from __future__ import annotations
 
@@ -93,7 +92,7 @@ class Checks:
         self._router = context.router
 
     def read(self, serializable: bool, done: Done) -> None:
-        """A read of one key that is not there."""
+        """A read of an absent key."""
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             done("" if status == 0 else EtcdError.decode(body).text)
 
@@ -115,18 +114,16 @@ class Checks:
         self._router.local(None, Method.ALARM, b"", 0, self._router.quiet, answer)
 
     def learner(self, done: Done) -> None:
-        """Whether the local replica is a learner."""
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if status != 0:
                 done(EtcdError.decode(body).text)
-                return
-            learner = rpc_pb2.StatusResponse.FromString(body[HEAD.size:]).isLearner
-            done("not supported for learner" if learner else "")
+            else:
+                learner = rpc_pb2.StatusResponse.FromString(body[HEAD.size:]).isLearner
+                done("not supported for learner" if learner else "")
 
         self._router.local(None, Method.STATUS, b"", 0, self._router.quiet, answer)
 
     def by_name(self, name: str, done: Done) -> None:
-        """One of the checks of /livez and /readyz."""
         if name == "data_corruption":
             self.alarms(lambda found, error: done(
                 error or ("alarm activated: CORRUPT" if found and "CORRUPT" in found else "")))
@@ -139,14 +136,11 @@ class Checks:
 
     @property
     def leader_known(self) -> bool:
-        """Whether any host that this front hears names a leader: reads are asked of that one, whatever the
-        own node knows."""
+        """Whether a host that this front hears names a leader: that one answers reads."""
         return self._router.routes[0].leader != 0
 
 
 class _Asked:
-    """One request for /health, and what is known of its answer."""
-
     __slots__ = ("alarms", "excluded", "read", "request", "serializable", "since")
 
     def __init__(self, request: HttpRequest, since: float) -> None:
@@ -160,11 +154,11 @@ class _Asked:
 
 
 class Health:
-    """/health: alarms, and a read as clients make it. It is true as soon as a client's linearizable read
-    would be answered.
+    """/health: alarms, and a read as clients make it, true as soon as a client's linearizable read is
+    answered.
 
-    Such a read waits for a leader. So does this, for an election timeout; etcd says at once that it knows
-    none, and answers the read later all the same. While a leader is known, the read's own limit counts.
+    Without a leader it waits for an election timeout; etcd fails at once, though it answers the read later.
+    While a leader is known, the read's own limit counts.
     """
 
     def __init__(self, context: Context, checks: Checks, metrics: Metrics) -> None:
@@ -176,7 +170,6 @@ class Health:
         context.on_tick.append(self._tick)
 
     def serve(self, request: HttpRequest) -> None:
-        """One request."""
         if not only_get(request):
             return
         asked = _Asked(request, self._loop.time())
@@ -195,7 +188,6 @@ class Health:
         self._checks.read(asked.serializable, read)
 
     def _look(self, asked: _Asked) -> None:
-        """Whether it can be answered: alarms come before all else, as in etcd."""
         if asked not in self._open or asked.alarms is None:
             return
         if asked.alarms:
@@ -242,15 +234,12 @@ class Probe:
             metrics.healthcheck(name, check, None)
 
     def serve(self, request: HttpRequest) -> None:
-        """All checks but the excluded ones."""
         if only_get(request):
             query = parse_qs(request.query, keep_blank_values=True)
             excluded = set(query.get("exclude", ()))
             self._run(request, [n for n in self._listed if n not in excluded], "verbose" in query)
 
     def one(self, check: str) -> HttpHandler:
-        """What serves ``/livez/<check>``."""
-
         def serve(request: HttpRequest) -> None:
             if only_get(request):
                 self._run(request, [check], "verbose" in parse_qs(request.query, keep_blank_values=True))

@@ -1,5 +1,5 @@
-"""What happens to every HTTP request of a client listener before its handler (contract http-endpoints.md,
-section 1): old path prefixes, the host whitelist against DNS rebinding, CORS headers, OPTIONS, and 404."""
+"""What happens to every HTTP request of a client before its handler: old path prefixes, the host whitelist
+against DNS rebinding, CORS headers, OPTIONS, and 404."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.machine import Tracer
 from proxy.grpc.registry import Ended, Registry
-from proxy.http.requests import Headers, HttpHandler, HttpRequest, Switched
+from proxy.http.requests import HttpHandler, HttpRequest
 
 _TEXT = "text/plain; charset=utf-8"
 _BROKEN = re.compile("%(?![0-9A-Fa-f]{2})")
@@ -61,16 +61,16 @@ class FilteredRegistry(Registry):
         return lambda request: self._filter(request, handler)
 
     def added(self, headers: dict[str, str]) -> list[tuple[str, str]] | None:
-        """The fields that an answer to such a GET has before its own. None: the filter may refuse it."""
+        """The fields before an answer's own, for such a GET. None: the filter may refuse it."""
         host = host_name(headers.get("host", ""))
         if self._hosts and "*" not in self._hosts and host not in self._hosts:
             return None
         return self._cors_fields(headers)
 
     def filtered(self, request: HttpRequest) -> HttpRequest:
-        """What a handler of such a GET gets, or of a PUT where these are served."""
-        added = self._cors_fields(request.headers)
-        return WithHeaders(request, added) if added else request
+        """What the handler of such a request gets."""
+        request.added = self._cors_fields(request.headers)
+        return request
 
     def _cors_fields(self, headers: dict[str, str]) -> list[tuple[str, str]]:
         origin = headers.get("origin", "")
@@ -105,80 +105,28 @@ class FilteredRegistry(Registry):
 
 
 def refused_read_only(path: bytes, version: bytes = b"") -> EtcdError | None:
-    """What a front that answers GET alone says to a method of gRPC: etcd's proxy of version 2 has none."""
     return EtcdError(errors.UNKNOWN_METHOD, "this proxy is read-only: it serves the v2 API alone")
 
 
-class WithHeaders(HttpRequest):
-    """A request whose answer gets some more header fields. It stands for the request that it was made of."""
-
-    __slots__ = ("_fields", "_request")
-
-    def __init__(self, request: HttpRequest, fields: list[tuple[str, str]]) -> None:
-        super().__init__(
-            request.method, request.path, request.query, request.headers, request.body, request.peer
-        )
-        self.secure, self.peer_name, self.closed = request.secure, request.peer_name, request.closed
-        self._request = request
-        self._fields = fields
-        request.on_close = self._closed
-        request.on_drain = self._drained
-
-    def start(self, status: int, headers: Headers = ()) -> None:
-        """Begins the answer, with the additional fields first."""
-        self.started = True
-        self._request.start(status, [*self._fields, *headers])
-
-    def write(self, chunk: bytes) -> None:
-        """A piece of the body."""
-        self._request.write(chunk)
-
-    def end(self) -> None:
-        """The body is complete."""
-        self._request.end()
-
-    def finish(self, chunk: bytes) -> None:
-        """The last piece of the body."""
-        self._request.finish(chunk)
-
-    def pending_bytes(self) -> int:
-        """Bytes that the client has not taken yet."""
-        return self._request.pending_bytes()
-
-    def switch(self, headers: Headers, to: Switched) -> bool:
-        """Begins another protocol, without the additional fields, as etcd does."""
-        return self._request.switch(headers, to)
-
-    def _closed(self, request: HttpRequest) -> None:
-        self.closed = True
-        if self.on_close is not None:
-            self.on_close(self)
-
-    def _drained(self) -> None:
-        if self.on_drain is not None:
-            self.on_drain()
-
-
 def not_found(request: HttpRequest) -> None:
-    """A path that nobody serves."""
     request.respond(404, b"404 page not found\n", [("X-Content-Type-Options", "nosniff")], _TEXT)
 
 
 def malformed(request: HttpRequest) -> None:
-    """A path with an escape that is none: Go's servers answer it before any handler."""
+    """A path with a broken escape: Go's servers answer it before any handler."""
     request.respond(400, b"400 Bad Request", [("Connection", "close")], _TEXT)
 
 
 def decoded(path: str) -> str | None:
-    """A path without escapes, None where one is broken. ``path`` has a character for each byte that came;
-    what is not UTF-8 survives as surrogates."""
+    """A path without escapes, None where one is broken. ``path`` has a character for each byte; bytes that
+    are not UTF-8 become surrogates."""
     if "%" in path and _BROKEN.search(path):
         return None
     return unquote_to_bytes(path.encode("latin-1", "replace")).decode("utf-8", "surrogateescape")
 
 
 def redirect(request: HttpRequest, path: str) -> None:
-    """The same elsewhere: Go's servers send whoever asks for ``//a`` or ``/b/../a`` to ``/a``."""
+    """The same elsewhere: Go's servers send ``//a`` and ``/b/../a`` to ``/a``."""
     target = quote(path, safe="/$&+,:;=@", errors="surrogateescape")
     target += f"?{request.query}" if request.query else ""
     if request.method in ("GET", "HEAD"):
@@ -189,7 +137,6 @@ def redirect(request: HttpRequest, path: str) -> None:
 
 
 def _cleaned(path: str) -> str:
-    """Without empty and dotted parts."""
     if not path.startswith("/") or ("//" not in path and "/." not in path):
         return path
     clean = posixpath.normpath("/" + path.lstrip("/"))
@@ -197,7 +144,6 @@ def _cleaned(path: str) -> str:
 
 
 def host_name(host: str) -> str:
-    """The Host header without its port."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]

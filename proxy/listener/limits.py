@@ -14,7 +14,7 @@ _MOST_METRICS_CONNECTIONS = 256
 
 
 def limits_of(settings: FrontSettings, descriptors: Callable[[], int]) -> Limits:
-    """Those of the client port. ``descriptors``: how many connections those of this process allow."""
+    """Those of the client port. ``descriptors``: how many connections this process's allow."""
     common = settings.common
     most = settings.max_client_connections
     return Limits(
@@ -45,7 +45,7 @@ def limits_of(settings: FrontSettings, descriptors: Callable[[], int]) -> Limits
 
 
 def limits_of_metrics(limits: Limits) -> Limits:
-    """Those of --listen-metrics-urls. Its connections come out of what is kept for storage and peers, and
-    clients cannot fill it up: who watches the host still gets in."""
+    """Those of --listen-metrics-urls. Its connections come out of what is kept for storage and peers: clients
+    cannot fill it up."""
     most = max(1, min(limits.max_connections >> 3, _MOST_METRICS_CONNECTIONS))
     return replace(limits, max_connections=most)

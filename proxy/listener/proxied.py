@@ -1,17 +1,17 @@
-"""What a proxy does with requests over HTTP besides serving them: it counts them under the names of etcd's
-proxy of version 2, and refuses those of version 2 while it reaches no member."""
+"""HTTP at a proxy: requests are counted by the names of etcd's v2 proxy, and those of v2 are refused while no
+member is reached."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import perf_counter
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from cluster.histogram import Histogram, doubling
-from proxy.http.requests import Headers, HttpHandler, HttpRequest
-from proxy.listener.filter import WithHeaders
+from proxy.http.requests import HttpHandler, HttpRequest
 from proxy.shared.unreached import NO_ENDPOINTS, NOBODY, OWN
 
 _OWN = (OWN, "/metrics")  # of the proxy itself
@@ -22,7 +22,7 @@ _OTHER = "OTHER"
 
 
 class Proxied:
-    """Of one front. ``reaches``: whether any member answers."""
+    """``reaches``: whether any member answers."""
 
     def __init__(self, reaches: Callable[[], bool], clock: Callable[[], float] = perf_counter) -> None:
         self._reaches = reaches
@@ -33,7 +33,6 @@ class Proxied:
         self._took: dict[str, Histogram] = {}
 
     def pass_on(self, request: HttpRequest, handler: HttpHandler) -> None:
-        """Serve it, or refuse it."""
         path, method = request.path, request.method
         lost = path.startswith("/v2/") and not self._reaches()
         if path in _OWN:
@@ -47,10 +46,10 @@ class Proxied:
             self._dropped[_counts_as(method), "zero_endpoints"] += 1
             request.respond(503, NOBODY, (), "application/json")
         else:
-            handler(_Counted(request, self, self._clock()))
+            request.on_start = partial(self.handled, method, self._clock())
+            handler(request)
 
-    def handled(self, method: str, status: int, began: float) -> None:
-        """An answer begins."""
+    def handled(self, method: str, began: float, status: int) -> None:
         method = _counts_as(method)
         self._handled[method, status] += 1
         took = self._took.get(method)
@@ -59,7 +58,6 @@ class Proxied:
         took.observe(self._clock() - began)
 
     def samples(self) -> Iterator[Metric]:
-        """For /metrics."""
         requests = CounterMetricFamily(
             "etcd_proxy_requests", "Requests over HTTP that came.", labels=["method"])
         for method, count in self._requests.items():
@@ -83,19 +81,3 @@ class Proxied:
 
 def _counts_as(method: str) -> str:
     return method if method in _METHODS else _OTHER
-
-
-class _Counted(WithHeaders):
-    """A request whose answer counts."""
-
-    __slots__ = ("_began", "_proxied")
-
-    def __init__(self, request: HttpRequest, proxied: Proxied, began: float) -> None:
-        super().__init__(request, [])
-        self._proxied = proxied
-        self._began = began
-
-    def start(self, status: int, headers: Headers = ()) -> None:
-        """Begins the answer."""
-        self._proxied.handled(self.method, status, self._began)
-        super().start(status, headers)

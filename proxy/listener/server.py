@@ -1,7 +1,7 @@
 """One port for HTTP/2 (prior knowledge or ALPN) and HTTP/1.1, on an asyncio (uvloop) loop.
 
-It keeps what its connections share: memory, deadlines, turns of the loop, and one ``call_soon`` for all that
-have something to write. ``proxy.listener.connection`` is one of them.
+It keeps what its connections share: memory, deadlines, turns of the loop, and one ``call_soon`` for all
+writes.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from proxy.grpc.calls import Deadlines
+from proxy.grpc.deadlines import Deadlines
 from proxy.grpc.registry import Registry
 from proxy.http.backlog import Backlog
 from proxy.http.http2 import Limits
 from proxy.http.memory import Memory
 from proxy.listener.connection import ClientConnection
-from proxy.listener.sums import Sums
 from proxy.listener.traffic import Serves
 from proxy.tls import Credentials, TlsLayer
 
@@ -27,7 +27,9 @@ __all__ = ["Limits", "Server"]
 _BACKLOG = 4096  # connections that wait to be accepted
 _TICK_S = 1.0
 _TICKED = 100  # connections looked at in a turn of the loop, 0.1 to 0.2 ms
-_COUNTED = 1000  # and at most when somebody asks for statistics
+_COUNTED = 1000  # and at most for statistics
+_SUMS = ("http2_connections", "http1_connections", "streams", "queued_bytes", "buffered_bytes",
+         "paused_reading")
 _PING_S = 2.0  # for a client's sign that it has seen GOAWAY
 _LINGER_S = 1.0  # for clients to close what is answered
 
@@ -53,15 +55,13 @@ class Server:
         self.refused = 0  # connections
         self.ended_stalled = 0  # connections, for the memory that they held
         self.handshakes_failed = 0  # of TLS
-        # who writes the log
-        self.handshake_failed: Callable[[str, str], object] = lambda address, reason: None
-        self._sums = Sums()  # as of the last tick
+        self.handshake_failed: Callable[[str, str], object] = lambda address, reason: None  # writes the log
+        self._sums: Counter[str] = Counter()  # as of the last tick
         self._files: list[tuple[str, int]] = []  # Unix sockets: path and inode
         self.stopping = False
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop ``start`` ran in."""
         return self._loop
 
     @property
@@ -72,8 +72,8 @@ class Server:
 
     async def start(self, host: str, port: int, *, reuse_port: bool = False, tls: Credentials | None = None,
                     plain_too: bool = False, serves: Serves | None = None) -> None:
-        """Listen; may be called for several addresses. Port 0 picks one (see ``addresses``). ``plain_too``:
-        beside TLS. ``serves``: a part of the registry; None: all of it."""
+        """Listen; also at several addresses. Port 0 picks one. ``plain_too``: beside TLS. ``serves``: a part
+        of the registry; None: all."""
         self._loop = asyncio.get_running_loop()
         self._listens(await self._loop.create_server(
             self._protocol(tls, plain_too, serves), host, port, reuse_port=reuse_port or None,
@@ -81,8 +81,7 @@ class Server:
 
     async def start_unix(self, path: str, *, mode: int, tls: Credentials | None = None,
                          plain_too: bool = False, serves: Serves | None = None) -> None:
-        """Listen on a Unix socket, which a socket of that name gives way to: of a process that is gone, as
-        whoever starts this process has looked. :meth:`stop` removes it."""
+        """Listen on a Unix socket in the place of a dead process's. :meth:`stop` removes it."""
         self._loop = asyncio.get_running_loop()
         listener = await self._loop.create_unix_server(
             self._protocol(tls, plain_too, serves), path, backlog=_BACKLOG)
@@ -93,7 +92,6 @@ class Server:
     def _protocol(
         self, tls: Credentials | None, plain_too: bool, part: Serves | None
     ) -> Callable[[], asyncio.Protocol]:
-        """What makes the protocol of a connection."""
         serves = part or self.registry
         if tls is None:
             return lambda: ClientConnection(self, serves)
@@ -107,7 +105,6 @@ class Server:
             self._tick = self._loop.call_later(_TICK_S, self._on_tick)
 
     def _remove_files(self) -> None:
-        """Remove the Unix sockets, unless somebody else listens there by now."""
         for path, inode in self._files:
             with contextlib.suppress(OSError):
                 if os.stat(path).st_ino == inode:
@@ -115,8 +112,8 @@ class Server:
         self._files.clear()
 
     async def stop(self, grace_s: float = 0.0, last: Callable[[], None] | None = None) -> None:
-        """No new connections; GOAWAY; open calls finish within the grace; then everything is closed. ``last``
-        answers those that have not."""
+        """No new connections; GOAWAY; open calls finish within the grace; ``last`` answers the rest; all is
+        closed."""
         self.stopping = True
         for listener in self._listeners:
             listener.close()
@@ -148,16 +145,16 @@ class Server:
         self._tick = self._timer = None
 
     def statistics(self) -> dict[str, Any]:
-        """Counts of connections and calls, and what is buffered; of very many connections, as it was at the
-        last tick."""
+        """Counts of connections and calls, and what is buffered; of many connections as of the last tick."""
         if len(self._connections) > _COUNTED:
             sums = self._sums
         else:
-            sums = Sums()
+            sums = Counter()
             for connection in self._connections:
-                sums.add(connection)
+                _count(connection, sums)
         return {
-            **sums.found, "connections": len(self._connections), "connections_accepted": self._accepted,
+            **{name: sums[name] for name in _SUMS},
+            "connections": len(self._connections), "connections_accepted": self._accepted,
             "connections_refused": self.refused, "connections_stalled": self.ended_stalled,
             "memory_bytes": self.memory.used, "memory_limit_bytes": self.memory.limit_bytes,
             "requests_refused": self.memory.refused, "handshakes_failed": self.handshakes_failed,
@@ -166,7 +163,6 @@ class Server:
         }
 
     def flush(self) -> None:
-        """Write everything said so far. Called by itself at the end of a tick."""
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
             connection.flush()
@@ -174,14 +170,12 @@ class Server:
     # -- from connections
 
     def schedule(self, connection: ClientConnection) -> None:
-        """``connection`` has something to write."""
         if not self._dirty:
             self._loop.call_soon(self.flush)
         self._dirty.append(connection)
 
     def opened(self, connection: ClientConnection) -> int:
-        """A connection was accepted; its number. One too many is closed: descriptors are left to the disk and
-        to peers."""
+        """A connection was accepted; its number. One too many is closed: disk and peers need descriptors."""
         self._accepted += 1
         self._connections.add(connection)
         if len(self._connections) > self.limits.max_connections:
@@ -190,7 +184,6 @@ class Server:
         return self._accepted
 
     def gone(self, connection: ClientConnection) -> None:
-        """A connection is closed."""
         self._connections.discard(connection)
 
     def _refuse_handshake(self, address: str, reason: str) -> None:
@@ -209,16 +202,26 @@ class Server:
         self.deadlines.expire(self._loop.time())
 
     def _on_tick(self) -> None:
-        """Once a second: every connection, some in each turn of the loop."""
-        self._tick_some(list(self._connections), 0, Sums())
+        self._tick_some(list(self._connections), 0, Counter())
 
-    def _tick_some(self, connections: list[ClientConnection], first: int, sums: Sums) -> None:
+    def _tick_some(self, connections: list[ClientConnection], first: int, sums: Counter[str]) -> None:
         now = self._loop.time()
         for connection in connections[first : first + _TICKED]:
             connection.tick(now)
-            sums.add(connection)
+            _count(connection, sums)
         if first + _TICKED < len(connections):
             self._tick = self._loop.call_later(0, self._tick_some, connections, first + _TICKED, sums)
             return
         self._sums = sums
         self._tick = self._loop.call_later(_TICK_S, self._on_tick)
+
+
+def _count(connection: ClientConnection, sums: Counter[str]) -> None:
+    http2 = connection.http2
+    if http2 is not None:
+        sums["http2_connections"] += 1
+        sums["streams"] += len(http2.streams)
+        sums["queued_bytes"] += http2.queued
+        sums["buffered_bytes"] += http2.buffered
+    sums["http1_connections"] += connection.http1 is not None
+    sums["paused_reading"] += connection.paused_reading

@@ -1,8 +1,8 @@
-"""/muster/shards and /muster/placement: what muster has and etcd has not, as JSON. Answered by every front.
+"""/muster/shards and /muster/placement, muster's own, as JSON. Answered by every front.
 
 ``GET /muster/placement``: ``{"cluster_id", "member_id", "shards", "depth", "version"}``: where keys live
 (hexadecimal IDs; the rule is ``cluster.placement``). ``GET /muster/shards``: ``{"member_id", "name",
-"shards": [...]}``, one object per shard as this host's node of it tells (``node.upkeep.facts``), or
+"shards": [...]}``, an object per shard as this host's node of it tells (``node.upkeep.facts``), or
 ``{"shard": n, "up": false}`` where that does not answer.
 """
 
@@ -20,7 +20,6 @@ _JSON = "application/json"
 
 
 def register(registry: Registry, context: Context) -> None:
-    """Register the paths."""
     common = context.common
 
     def placement(request: HttpRequest) -> None:

@@ -1,13 +1,11 @@
 """What a listener serves: gRPC and HTTP, or one of them.
 
-Where there is a ``--listen-client-http-urls``, its listeners serve HTTP alone, and those of
-``--listen-client-urls`` gRPC alone, as in etcd:
+Beside a ``--listen-client-http-urls``, its listeners serve HTTP alone and those of ``--listen-client-urls``
+gRPC alone, as in etcd:
 
-- HTTP alone is HTTP/1.1, and HTTP/2 by TLS; who begins with HTTP/2 in clear is hung up on. A method of gRPC
-  is a path that nobody serves.
-- gRPC alone is HTTP/2. Whoever speaks HTTP/1.1 is hung up on, another request than gRPC's is answered 415.
-
-The registry itself serves both.
+- HTTP alone is HTTP/1.1, and HTTP/2 by TLS: a client that begins with HTTP/2 in clear is cut off. A method of
+  gRPC is an unknown path.
+- gRPC alone is HTTP/2: a client of HTTP/1.1 is cut off, another request than gRPC's is answered 415.
 """
 
 from __future__ import annotations
@@ -25,25 +23,18 @@ ShortWays = tuple[AtOnce | None, FindPlain | None, TakeWhole | None]
 
 
 class Serves(Protocol):
-    """Who serves what a connection asks for."""
+    """What serves a connection's requests: a registry, or a part of it."""
 
     @property
     def http1(self) -> bool:
-        """Whether it may speak HTTP/1.1."""
+        """Whether a connection may speak HTTP/1.1."""
 
     @property
-    def http2_in_clear(self) -> bool:
-        """Whether it may speak HTTP/2 without TLS."""
-
+    def http2_in_clear(self) -> bool: ...
     @property
-    def short_ways(self) -> ShortWays:
-        """Of requests of HTTP/1.1."""
-
-    def find_http(self, path: str) -> HttpHandler | None:
-        """Who serves this path of HTTP/1.1."""
-
-    def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
-        """The stream for a new request of HTTP/2."""
+    def short_ways(self) -> ShortWays: ...
+    def find_http(self, path: str) -> HttpHandler | None: ...
+    def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream: ...
 
 
 class GrpcAlone:
@@ -56,11 +47,9 @@ class GrpcAlone:
         self._registry = registry
 
     def find_http(self, path: str) -> HttpHandler | None:
-        """Nobody."""
         return None
 
     def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
-        """A call's stream; another request is refused."""
         if headers.route is None and not is_grpc(content_type := headers.field(b"content-type")):
             headers.route = not_grpc(content_type)
         return self._registry.open(connection, stream_id, headers)
@@ -76,15 +65,12 @@ class HttpAlone:
 
     @property
     def short_ways(self) -> ShortWays:
-        """The registry's."""
         return self._registry.short_ways
 
     def find_http(self, path: str) -> HttpHandler | None:
-        """Whom the registry has."""
         return self._registry.find_http(path)
 
     def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
-        """A request's stream, whatever its content type."""
         if headers.route is None:
             path = headers.path.partition(b"?")[0].decode("latin-1")
             headers.route = Route(HttpStream, self.find_http(path) or not_found)

@@ -1,4 +1,2 @@
-"""What a front tells of itself and of its host's nodes.
-
-Read ``exposition`` (/metrics) first, then ``node_metrics``, ``shard_facts``, ``siblings``.
-"""
+"""Metrics of a front and of its host's nodes: ``exposition`` (/metrics) first, then ``node_metrics``,
+``shard_facts``, ``siblings``."""

@@ -1,8 +1,5 @@
-"""/metrics, under etcd's names where one exists (contract http-endpoints.md, section 6).
-
-Nothing is counted twice or on the hot path: the services count plain integers, and a scrape turns them into
-samples. What only the node knows (sizes, raft indexes) is asked of it when somebody scrapes.
-"""
+"""/metrics, under etcd's names where one exists. Hot paths count in plain integers; a scrape turns them into
+samples, and asks the nodes for theirs."""
 
 from __future__ import annotations
 
@@ -11,17 +8,12 @@ import os
 import platform
 import re
 import resource
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import prometheus_client
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder, generate_latest
 
 from cluster.errors import Code
@@ -37,41 +29,33 @@ from proxy.metrics.shard_facts import ShardFacts, gather, samples
 from proxy.routing.router import Waiting
 from proxy.shared.context import Context
 
-
-class ServerFigures(Protocol):
-    """What is read of ``proxy.listener.server.Server``."""
-
-    def statistics(self) -> dict[str, int]: ...
+if TYPE_CHECKING:
+    from proxy.listener.server import Server
 
 
-# every method that a client may know, exported as 0 from the start, as etcd does
-_KNOWN = {
-    "etcdserverpb.KV": ("Range", "Put", "DeleteRange", "Txn", "Compact"),
-    "etcdserverpb.Lease": ("LeaseGrant", "LeaseRevoke", "LeaseTimeToLive", "LeaseLeases"),
-    "etcdserverpb.Cluster": ("MemberAdd", "MemberRemove", "MemberUpdate", "MemberList", "MemberPromote"),
-    "etcdserverpb.Maintenance": (
-        "Alarm", "Status", "Defragment", "Hash", "HashKV", "MoveLeader", "Downgrade",
-    ),
-    "etcdserverpb.Auth": (
+gauge, counter = GaugeMetricFamily, CounterMetricFamily
+# exported as 0 from the start, as by etcd
+_KNOWN = (
+    ("unary", "etcdserverpb.KV", ("Range", "Put", "DeleteRange", "Txn", "Compact")),
+    ("unary", "etcdserverpb.Lease", ("LeaseGrant", "LeaseRevoke", "LeaseTimeToLive", "LeaseLeases")),
+    ("unary", "etcdserverpb.Cluster",
+     ("MemberAdd", "MemberRemove", "MemberUpdate", "MemberList", "MemberPromote")),
+    ("unary", "etcdserverpb.Maintenance",
+     ("Alarm", "Status", "Defragment", "Hash", "HashKV", "MoveLeader", "Downgrade")),
+    ("unary", "etcdserverpb.Auth", (
         "AuthEnable", "AuthDisable", "AuthStatus", "Authenticate", "UserAdd", "UserGet", "UserList",
         "UserDelete", "UserChangePassword", "UserGrantRole", "UserRevokeRole", "RoleAdd", "RoleGet",
         "RoleList", "RoleDelete", "RoleGrantPermission", "RoleRevokePermission",
-    ),
-}
-_KNOWN_STREAMS = (
-    ("bidi_stream", "etcdserverpb.Watch", "Watch"), ("bidi_stream", "etcdserverpb.Lease", "LeaseKeepAlive"),
-    ("server_stream", "etcdserverpb.Maintenance", "Snapshot"),
+    )),
+    ("bidi_stream", "etcdserverpb.Watch", ("Watch",)),
+    ("bidi_stream", "etcdserverpb.Lease", ("LeaseKeepAlive",)),
+    ("server_stream", "etcdserverpb.Maintenance", ("Snapshot",)),
 )
 
 
 class Metrics:
-    """What this front exports."""
-
-    def __init__(
-        self, context: Context, server: ServerFigures, calls: Registry, turns: Turns | None = None
-    ) -> None:
-        """``calls``: who serves which method; it counts clients, and times calls with
-        ``--metrics=extensive``."""
+    def __init__(self, context: Context, server: Server, calls: Registry, turns: Turns | None = None) -> None:
+        """``calls`` counts clients, and times calls with ``--metrics=extensive``."""
         self._context = context
         self._server = server
         self._calls = calls
@@ -84,11 +68,9 @@ class Metrics:
         self._revision = 0
         self._shards: list[ShardFacts] = []
         self._nodes: dict[int, Figures] = {}  # by shard, of this host's nodes
-        for service, methods in _KNOWN.items():
+        for grpc_type, service, methods in _KNOWN:
             for method in methods:
-                context.method("unary", service, method)
-        for grpc_type, service, method in _KNOWN_STREAMS:
-            context.method(grpc_type, service, method)
+                context.method(grpc_type, service, method)
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self._process = CollectorRegistry()
@@ -97,23 +79,21 @@ class Metrics:
         prometheus_client.GCCollector(registry=self._process)
         self._of_process: list[Metric] = []  # as :meth:`look` has found it
         self._of_fronts: list[Metric] = []  # of the scrape under way
-        # asks the other fronts of this host for theirs, if there are any (proxy.metrics.siblings)
-        self.gather: Callable[[Callable[[Iterable[Metric]], None]], None] = self._alone
-        # what requests of version 2 came to, where they are served
-        self.of_v2: Callable[[], Iterable[Metric]] = tuple
-        self.of_proxy: Callable[[], Iterable[Metric]] = tuple  # and at a proxy
-        # does the first and then, on the loop, the second
+        # adds the host's other fronts (proxy.metrics.siblings)
+        self.gather: Callable[[Callable[[Iterable[Metric]], None]], None] = lambda done: done(self.own())
+        self.of_v2: Callable[[], Iterable[Metric]] = tuple  # of requests of version 2
+        self.of_proxy: Callable[[], Iterable[Metric]] = tuple  # of a proxy
+        # calls the first in a thread, then the second on the loop
         self.in_thread: Callable[[Callable[[], None], Callable[[], None]], None] = _at_once
 
     def healthcheck(self, kind: str, name: str, passed: bool | None) -> None:
-        """A check of /livez or /readyz was made (None: it exists)."""
         counts = self._healthchecks.setdefault((kind, name), [0, 0, 0])
         if passed is not None:
             counts[0] = int(passed)
             counts[1 if passed else 2] += 1
 
     def serve(self, request: HttpRequest) -> None:
-        """GET /metrics: with the node's figures if it answers."""
+        """GET /metrics: with the nodes' figures, if they answer."""
         router = self._context.router
         local = [shard for shard, route in enumerate(router.routes) if route.replica is not None]
         missing = len(local)
@@ -148,14 +128,11 @@ class Metrics:
         for shard in local:
             router.local(None, Method.COUNTERS, b"", shard, router.quiet, counted)
 
-    # -- prometheus_client's collector ----------------------------------------------------------------
-
     def describe(self) -> Iterable[Metric]:
-        """Nothing is known before it is asked."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """What was gathered for this scrape, and what is the host's own."""
+        """prometheus_client's collector: what was gathered for this scrape, and the host's own."""
         yield from self._of_fronts
         yield from self._member()
         yield from self._store()
@@ -163,7 +140,6 @@ class Metrics:
         yield from samples(self._shards)
 
     def own(self) -> Iterator[Metric]:
-        """What this front and its process have done; another front of the host has other figures."""
         yield from self._grpc()
         yield from self._front()
         yield from self._requests()
@@ -173,33 +149,24 @@ class Metrics:
         yield from self._of_process
 
     def look(self) -> None:
-        """Look at the process. For a thread beside the loop: the kernel lists descriptors, 4 ms for 10,000,
-        more than once."""
-        gauge = GaugeMetricFamily
+        """Look at the process, in a thread: the kernel lists descriptors repeatedly, 4 ms for 10,000."""
         most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        most = _UNLIMITED if most == resource.RLIM_INFINITY else most
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._of_process = [
             *self._process.collect(),
             gauge("os_fd_used", "Open file descriptors.", len(os.listdir("/proc/self/fd"))),
-            gauge(
-                "os_fd_limit", "The limit of open file descriptors.",
-                resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            ),
-            gauge(
-                "process_virtual_memory_max_bytes", "The limit of virtual memory.",
-                _UNLIMITED if most == resource.RLIM_INFINITY else most,
-            ),
+            gauge("os_fd_limit", "The limit of open file descriptors.", files),
+            gauge("process_virtual_memory_max_bytes", "The limit of virtual memory.", most),
         ]
-
-    def _alone(self, done: Callable[[Iterable[Metric]], None]) -> None:
-        done(self.own())
 
     def _grpc(self) -> Iterator[Metric]:
         labels = ["grpc_type", "grpc_service", "grpc_method"]
-        started = CounterMetricFamily("grpc_server_started", "RPCs started on the server.", labels=labels)
-        handled = CounterMetricFamily(
-            "grpc_server_handled", "RPCs completed on the server, by code.", labels=[*labels, "grpc_code"])
-        received = CounterMetricFamily("grpc_server_msg_received", "Messages received.", labels=labels)
-        sent = CounterMetricFamily("grpc_server_msg_sent", "Messages sent.", labels=labels)
+        started = counter("grpc_server_started", "RPCs started on the server.", labels=labels)
+        text = "RPCs completed on the server, by code."
+        handled = counter("grpc_server_handled", text, labels=[*labels, "grpc_code"])
+        received = counter("grpc_server_msg_received", "Messages received.", labels=labels)
+        sent = counter("grpc_server_msg_sent", "Messages sent.", labels=labels)
         for key, stats in self._context.stats.items():
             unary = key[0] == "unary"
             started.add_metric(key, stats.started)
@@ -209,15 +176,13 @@ class Metrics:
             received.add_metric(key, stats.started if unary else stats.received)
             sent.add_metric(key, stats.ok if unary else stats.sent)
         yield from (started, handled, received, sent)
-        clients = CounterMetricFamily("etcd_server_client_requests", "Client requests per client version.",
-                                      labels=["type", "client_api_version"])
+        text = "Client requests per client version."
+        clients = counter("etcd_server_client_requests", text, labels=["type", "client_api_version"])
         for (kind, version), found in self._calls.clients.items():
             clients.add_metric([kind, version], found.calls)
         yield clients
-        times = HistogramMetricFamily(
-            "grpc_server_handling_seconds", "How long calls took, until their answer was handed on.",
-            labels=labels,
-        )
+        text = "How long calls took, until their answer was handed on."
+        times = HistogramMetricFamily("grpc_server_handling_seconds", text, labels=labels)
         for key in self._context.stats:
             took = self._calls.times.get(f"/{key[1]}/{key[2]}")
             if took is not None:
@@ -226,27 +191,20 @@ class Metrics:
             yield times
 
     def _member(self) -> Iterator[Metric]:
-        """Raft, as this host knows it."""
         context, router, status = self._context, self._context.router, self._status
-        route = router.routes[0]
-        own = context.common.member_id
-        gauge, counter = GaugeMetricFamily, CounterMetricFamily
+        leader, own = router.routes[0].leader, context.common.member_id
         yield gauge("etcd_server_has_leader", "Whether or not a leader exists.", int(router.has_leader))
-        yield gauge(
-            "etcd_server_is_leader", "Whether or not this member is a leader.", int(route.leader == own != 0)
-        )
-        yield gauge(
-            "etcd_server_is_learner", "Whether or not this member is a learner.", int(status.isLearner)
-        )
-        yield counter("etcd_server_leader_changes_seen", "Leader changes seen.", route.leader_changes)
-        yield gauge(
-            "etcd_server_proposals_committed_total", "Consensus proposals committed.", status.raftIndex
-        )
-        yield gauge(
-            "etcd_server_proposals_applied_total", "Consensus proposals applied.", status.raftAppliedIndex
-        )
-        yield gauge("etcd_server_quota_backend_bytes", "Backend storage quota size in bytes.",
-                    context.settings.quota_backend_bytes)
+        leads = int(leader == own != 0)
+        yield gauge("etcd_server_is_leader", "Whether or not this member is a leader.", leads)
+        learner = int(status.isLearner)
+        yield gauge("etcd_server_is_learner", "Whether or not this member is a learner.", learner)
+        changes = router.routes[0].leader_changes
+        yield counter("etcd_server_leader_changes_seen", "Leader changes seen.", changes)
+        committed, applied = status.raftIndex, status.raftAppliedIndex
+        yield gauge("etcd_server_proposals_committed_total", "Consensus proposals committed.", committed)
+        yield gauge("etcd_server_proposals_applied_total", "Consensus proposals applied.", applied)
+        quota = context.settings.quota_backend_bytes
+        yield gauge("etcd_server_quota_backend_bytes", "Backend storage quota size in bytes.", quota)
         for name, label, value in (
             ("etcd_server_id", "server_id", f"{own:x}"),
             ("etcd_server_version", "server_version", ETCD_VERSION),
@@ -256,152 +214,91 @@ class Metrics:
             ("muster_version", "version", MUSTER_VERSION),
             ("muster_python_version", "version", platform.python_version()),
         ):
-            info = gauge(name, "1 for what runs here.", labels=[label])
+            info = gauge(name, "Always 1; the label names what runs.", labels=[label])
             info.add_metric([value], 1)
             yield info
 
     def _front(self) -> Iterator[Metric]:
-        """The way of requests through this front."""
         context, router = self._context, self._context.router
-        gauge, counter = GaugeMetricFamily, CounterMetricFamily
         figures = router.statistics()
-        yield gauge(
-            "etcd_server_proposals_pending", "Requests under way.", figures["pending"] + figures["queued"]
-        )
+        pending = figures["pending"] + figures["queued"]
+        yield gauge("etcd_server_proposals_pending", "Requests under way.", pending)
         failed = sum(
             sum(n for code, n in stats.codes.items() if code in _FAILED_PROPOSAL)
             for (_, service, method), stats in context.stats.items()
-            if (service, method) in _PROPOSALS
-        )
+            if (service, method) in _PROPOSALS)
         yield counter("etcd_server_proposals_failed", "Failed proposals seen.", failed)
         if (turns := self._turns) is not None:
             yield HistogramMetricFamily(
-                "muster_loop_turn_seconds",
-                "How long turns of this process's event loop held up what waited.",
-                buckets=turns.late.buckets(),
-                sum_value=turns.late.sum,
-            )
-            yield gauge(
-                "muster_loop_turn_seconds_max",
-                "The longest turn of this process's event loop.",
-                turns.longest_s,
-            )
-        yield counter(
-            "etcd_server_slow_read_indexes", "Read-index questions that were answered after 0.5 s or later.",
-            figures["read_index_slow"],
-        )
-        yield counter(
-            "etcd_server_read_indexes_failed", "Read-index questions that failed.",
-            figures["read_index_failed"],
-        )
-        yield counter(
-            "muster_front_read_index_rounds", "Read-index questions asked.", figures["read_index_rounds"]
-        )
-        yield gauge("muster_front_links_up", "Links to nodes that are up.", figures["links_up"])
-        server = self._server.statistics()
-        yield counter(
-            "etcd_network_client_grpc_received_bytes", "Bytes from clients.", server["received_bytes"]
-        )
-        yield counter("etcd_network_client_grpc_sent_bytes", "Bytes to clients.", server["sent_bytes"])
-        yield counter(
-            "muster_front_connections_refused", "Clients' connections closed because there were too many.",
-            server["connections_refused"],
-        )
-        yield counter(
-            "muster_front_connections_stalled",
-            "Clients' connections ended that held memory and took nothing.", server["connections_stalled"],
-        )
-        yield counter(
-            "muster_front_requests_refused", "Requests of clients that held more than their share of memory.",
-            server["requests_refused"],
-        )
-        for name in ("connections", "streams", "queued_bytes", "memory_bytes", "memory_limit_bytes"):
-            yield gauge(f"muster_front_{name}", "Of this front's client side.", server[name])
-        context = self._context
+                "muster_loop_turn_seconds", "Duration of turns of this process's event loop.",
+                buckets=turns.late.buckets(), sum_value=turns.late.sum)
+            text = "The longest turn of this process's event loop."
+            yield gauge("muster_loop_turn_seconds_max", text, turns.longest_s)
+        yield from _rows(_OF_ROUTER, figures)
+        yield from _rows(_OF_SERVER, self._server.statistics())
         yield counter("muster_front_comparisons", "Comparisons of all hosts' replicas.", context.comparisons)
         yield counter("muster_front_corrupt_found", "Replicas found that differ.", context.corrupt_found)
         links = [link.statistics() for route in router.routes for link in route.links.values()]
         for name in ("frames_sent", "frames_received"):
-            yield counter(f"muster_front_{name}", "Frames of this front's links to nodes that are open.",
-                          sum(link[name] for link in links))
+            text = "Frames of this front's links to nodes that are open."
+            yield counter(f"muster_front_{name}", text, sum(link[name] for link in links))
 
     def _store(self) -> Iterator[Metric]:
-        gauge, status = GaugeMetricFamily, self._status
-        counted = [facts.get("keys", -1) for facts in self._shards if facts["up"]]
-        if counted and min(counted) >= 0:  # -1: a node is still counting
-            yield gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", sum(counted))
-        compacted = [facts.get("compact_revision", 0) for facts in self._shards if facts["up"]]
+        status = self._status
+        up = [facts for facts in self._shards if facts["up"]]
+        keys = [facts.get("keys", -1) for facts in up]
+        if keys and min(keys) >= 0:  # -1: a node is still counting
+            yield gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", sum(keys))
+        compacted = max((facts.get("compact_revision", 0) for facts in up), default=0)
+        text = "The revision of the last compaction."
+        yield gauge("etcd_debugging_mvcc_compact_revision", text, compacted)
+        inflight = sum(facts.get("defragmenting", 0) for facts in self._shards)
         yield gauge(
-            "etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.",
-            max(compacted, default=0),
-        )
-        yield gauge("etcd_disk_defrag_inflight", "Defragmentations under way on this host, by shard.",
-                    sum(facts.get("defragmenting", 0) for facts in self._shards))
+            "etcd_disk_defrag_inflight", "Defragmentations under way on this host, by shard.", inflight)
         yield gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk.", status.dbSize)
-        yield gauge(
-            "etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in use.", status.dbSizeInUse
-        )
-        yield gauge(
-            "etcd_debugging_mvcc_current_revision", "The current revision of the store.", self._revision
-        )
+        in_use = status.dbSizeInUse
+        yield gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in use.", in_use)
+        text = "The current revision of the store."
+        yield gauge("etcd_debugging_mvcc_current_revision", text, self._revision)
 
     def _requests(self) -> Iterator[Metric]:
-        """What clients of this front asked for."""
         context = self._context
-        gauge, counter = GaugeMetricFamily, CounterMetricFamily
         for name, method in (("put", "Put"), ("range", "Range"), ("delete", "DeleteRange"), ("txn", "Txn")):
-            yield counter(f"etcd_mvcc_{name}", f"{method} requests seen by this front.",
-                          context.method("unary", "etcdserverpb.KV", method).ok)
-        yield counter("etcd_debugging_mvcc_range", "The same as etcd_mvcc_range_total, as at an etcd.",
-                      context.method("unary", "etcdserverpb.KV", "Range").ok)
-        watch = context.hub.statistics()
-        yield gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams.", watch["streams"])
-        yield gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", watch["watches"])
-        yield gauge("etcd_debugging_mvcc_slow_watcher_total", "Unsynced watchers.", watch["slow"])
-        yield gauge("muster_watch_subscriptions", "Distinct ranges watched.", watch["subscriptions"])
-        yield gauge(
-            "muster_watch_merge_bytes", "Events of watches over several shards that wait for a shard.",
-            watch["merge_bytes"],
-        )
-        yield counter(
-            "muster_watch_merge_pauses", "Times that a shard's events were left to history for want of room.",
-            watch["merge_pauses"],
-        )
-        yield counter("etcd_debugging_mvcc_events", "Events sent to this front.", watch["events"])
+            seen = context.method("unary", "etcdserverpb.KV", method).ok
+            yield counter(f"etcd_mvcc_{name}", f"{method} requests seen by this front.", seen)
+        text = "The same as etcd_mvcc_range_total, as at an etcd."
+        ranges = context.method("unary", "etcdserverpb.KV", "Range").ok
+        yield counter("etcd_debugging_mvcc_range", text, ranges)
+        yield from _rows(_OF_WATCHES, context.hub.statistics())
         lease = "etcdserverpb.Lease"
-        yield counter(
-            "etcd_debugging_lease_granted", "Leases granted.", context.method("unary", lease, "LeaseGrant").ok
-        )
-        yield counter(
-            "etcd_debugging_lease_revoked", "Leases revoked.",
-            context.method("unary", lease, "LeaseRevoke").ok,
-        )
-        yield counter("etcd_debugging_lease_renewed", "Keep-alives answered.",
-                      context.method("bidi_stream", lease, "LeaseKeepAlive").sent)
-        yield counter(
-            "muster_front_faults", "Requests that met a fault of this program in this front.", faults.count
-        )
+        granted = context.method("unary", lease, "LeaseGrant").ok
+        revoked = context.method("unary", lease, "LeaseRevoke").ok
+        renewed = context.method("bidi_stream", lease, "LeaseKeepAlive").sent
+        yield counter("etcd_debugging_lease_granted", "Leases granted.", granted)
+        yield counter("etcd_debugging_lease_revoked", "Leases revoked.", revoked)
+        yield counter("etcd_debugging_lease_renewed", "Keep-alives answered.", renewed)
+        text = "Requests that met a mistake of this program in this front."
+        yield counter("muster_front_faults", text, faults.count)
 
     def _health(self) -> Iterator[Metric]:
         # counters that etcd names without _total, which the library would add to a counter
-        yield GaugeMetricFamily(
-            "etcd_server_health_success", "Successful health checks.", self.health_successes
-        )
-        yield GaugeMetricFamily("etcd_server_health_failures", "Failed health checks.", self.health_failures)
+        yield gauge("etcd_server_health_success", "Successful health checks.", self.health_successes)
+        yield gauge("etcd_server_health_failures", "Failed health checks.", self.health_failures)
         promoted = self._context.method("unary", "etcdserverpb.Cluster", "MemberPromote").ok
-        yield GaugeMetricFamily(
-            "etcd_server_learner_promote_successes", "Learners promoted as this front was asked to.", promoted
-        )
-        last = GaugeMetricFamily("etcd_server_healthcheck", "The last result.", labels=["type", "name"])
-        total = CounterMetricFamily(
-            "etcd_server_healthchecks", "All results.", labels=["type", "name", "status"]
-        )
+        text = "Learners promoted as this front was asked to."
+        yield gauge("etcd_server_learner_promote_successes", text, promoted)
+        last = gauge("etcd_server_healthcheck", "The last result.", labels=["type", "name"])
+        total = counter("etcd_server_healthchecks", "All results.", labels=["type", "name", "status"])
         for (kind, name), (passed, successes, failures) in self._healthchecks.items():
             last.add_metric([kind, name], passed)
             total.add_metric([kind, name, "success"], successes)
             total.add_metric([kind, name, "error"], failures)
         yield from (last, total)
 
+
+def _rows(rows: Iterable[Row], figures: Mapping[str, float]) -> Iterator[Metric]:
+    for family, name, text, figure in rows:
+        yield family(name, text, figures[figure])
 
 
 def _at_once(work: Callable[[], None], then: Callable[[], None]) -> None:
@@ -410,8 +307,8 @@ def _at_once(work: Callable[[], None], then: Callable[[], None]) -> None:
 
 
 def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
-    """The exposition format that a scraper asks for, with its content type; the plain one for a header that
-    prometheus_client cannot read."""
+    """The exposition format that a scraper asks for, with its content type; plain text if prometheus_client
+    cannot read the header."""
     try:
         encoder, content_type = choose_encoder(accept)
     except (ValueError, TypeError, LookupError):
@@ -424,22 +321,56 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
 _BOUND = re.compile(rb'(\ble="\d+)\.0(?=")')
 _COUNTER = re.compile(
     rb"^(# TYPE etcd_(?:server_(?:health_success|health_failures|learner_promote_successes)"
-    rb"|network_snapshot_(?:send|receive)_(?:success|failures)) )gauge"
-)
+    rb"|network_snapshot_(?:send|receive)_(?:success|failures)) )gauge")
 _LAST = re.compile(rb"(?<=\d)\.0$")
 
 
 def go_numbers(text: bytes) -> bytes:
-    """Whole numbers as Go's Prometheus library writes them, values and bounds of buckets: 1, not 1.0.
-    Counters without _total are called so."""
+    """Whole numbers, and bounds of buckets, as Go's library writes them: 1, not 1.0. Counters without _total
+    are declared as such."""
     return b"".join(
         _COUNTER.sub(rb"\1counter", line)
         if line.startswith(b"#")
         else _LAST.sub(b"", _BOUND.sub(rb"\1", line))
-        for line in text.splitlines(True)
-    )
+        for line in text.splitlines(True))
 
 
+Row = tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str, str, str]  # family, name, help, figure
+
+_OF_ROUTER: tuple[Row, ...] = (
+    (counter, "etcd_server_slow_read_indexes",
+     "Read-index questions that were answered after 0.5 s or later.", "read_index_slow"),
+    (counter, "etcd_server_read_indexes_failed", "Read-index questions that failed.", "read_index_failed"),
+    (counter, "muster_front_read_index_rounds", "Read-index questions asked.", "read_index_rounds"),
+    (gauge, "muster_front_links_up", "Links to nodes that are up.", "links_up"),
+)
+_OF_SERVER: tuple[Row, ...] = (
+    (counter, "etcd_network_client_grpc_received_bytes", "Bytes from clients.", "received_bytes"),
+    (counter, "etcd_network_client_grpc_sent_bytes", "Bytes to clients.", "sent_bytes"),
+    (counter, "muster_front_connections_refused",
+     "Clients' connections closed because there were too many.", "connections_refused"),
+    (counter, "muster_front_connections_stalled",
+     "Clients' connections ended that held memory and took nothing.", "connections_stalled"),
+    (counter, "muster_front_requests_refused",
+     "Requests of clients that held more than their share of memory.", "requests_refused"),
+    (gauge, "muster_front_connections", "Connections of clients that are open.", "connections"),
+    (gauge, "muster_front_streams", "HTTP/2 streams that are open.", "streams"),
+    (gauge, "muster_front_queued_bytes", "Answers that clients have not taken yet.", "queued_bytes"),
+    (gauge, "muster_front_memory_bytes", "Memory that connections of clients hold.", "memory_bytes"),
+    (gauge, "muster_front_memory_limit_bytes", "This front's share of --max-client-memory-bytes.",
+     "memory_limit_bytes"),
+)
+_OF_WATCHES: tuple[Row, ...] = (
+    (gauge, "etcd_debugging_mvcc_watch_stream_total", "Watch streams.", "streams"),
+    (gauge, "etcd_debugging_mvcc_watcher_total", "Watchers.", "watches"),
+    (gauge, "etcd_debugging_mvcc_slow_watcher_total", "Unsynced watchers.", "slow"),
+    (gauge, "muster_watch_subscriptions", "Distinct ranges watched.", "subscriptions"),
+    (gauge, "muster_watch_merge_bytes", "Events of watches over several shards that wait for a shard.",
+     "merge_bytes"),
+    (counter, "muster_watch_merge_pauses",
+     "Times that a shard's events did not fit and were left to history.", "merge_pauses"),
+    (counter, "etcd_debugging_mvcc_events", "Events sent to this front.", "events"),
+)
 # gRPC codes as Go spells them
 _CODE_NAMES = {int(c): "".join(part.capitalize() for part in c.name.split("_")) for c in Code if c != Code.OK}
 _UNLIMITED = (1 << 64) - 1  # as Go's client library has it

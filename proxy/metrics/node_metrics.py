@@ -1,6 +1,5 @@
 """What the nodes of this host have done (``node.upkeep.counters``), as samples of /metrics: under etcd's
-names summed over the shards, and under muster's by shard.
-"""
+names summed over the shards, under muster's by shard."""
 
 from __future__ import annotations
 
@@ -24,35 +23,24 @@ def node_samples(nodes: Mapping[int, Figures], member_id: int) -> Iterator[Metri
     yield from _links(nodes, f"{member_id:x}")
     yield from _snapshots(nodes)
     yield from _tree(nodes)
-    if 0 in nodes and "lease_ttls" in nodes[0]:  # all nodes hear of each lease
-        ttls = Histogram(nodes[0]["lease_ttls"]["bounds"])
-        ttls.add(nodes[0]["lease_ttls"])
+    first = nodes.get(0, {})
+    if "lease_ttls" in first:  # every node knows all leases
+        ttls = Histogram(first["lease_ttls"]["bounds"])
+        ttls.add(first["lease_ttls"])
         yield HistogramMetricFamily(
             "etcd_debugging_lease_ttl_total", "TTLs of leases that were granted, in seconds.",
-            buckets=ttls.buckets(), sum_value=ttls.sum,
-        )
-    if 0 in nodes and "auth_revision" in nodes[0]:
-        yield GaugeMetricFamily(
-            "etcd_debugging_auth_revision", "The current revision of users and roles.",
-            nodes[0]["auth_revision"],
-        )
-    yield GaugeMetricFamily(
-        "etcd_disk_wal_write_bytes_total", "Bytes written to the log, over all shards of this host.",
-        sum(found["counters"].get("log_written_bytes", 0) for found in nodes.values()),
-    )
-    yield GaugeMetricFamily(
-        "etcd_server_snapshot_apply_in_progress_total",
-        "States of other members that are checked, synced and put in place just now, over all shards.",
-        sum(found.get("installing", 0) for found in nodes.values()),
-    )
-    for name, text, counter in _SUMS:
-        yield CounterMetricFamily(
-            name, text, sum(found["counters"].get(counter, 0) for found in nodes.values())
-        )
+            buckets=ttls.buckets(), sum_value=ttls.sum)
+    if "auth_revision" in first:
+        text = "The current revision of users and roles."
+        yield GaugeMetricFamily("etcd_debugging_auth_revision", text, first["auth_revision"])
+    text = "States of other members that are being installed, over all shards."
+    installing = sum(found.get("installing", 0) for found in nodes.values())
+    yield GaugeMetricFamily("etcd_server_snapshot_apply_in_progress_total", text, installing)
+    for kind, name, text, counter in _SUMS:
+        yield kind(name, text, sum(found["counters"].get(counter, 0) for found in nodes.values()))
     for name in next(iter(nodes.values()))["counters"]:
-        family = CounterMetricFamily(
-            f"muster_node_{name}", f"{name} of this host's node, by shard.", labels=["shard"]
-        )
+        text = OF_NODES.get(name, f"{name} of this host's node.")
+        family = CounterMetricFamily(f"muster_node_{name}", text, labels=["shard"])
         for shard, found in nodes.items():
             family.add_metric([str(shard)], found["counters"][name])
         yield family
@@ -75,87 +63,72 @@ def _histograms(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
 
 
 def _tree(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
-    """Of version 2, which lies on shard 0."""
     counts = nodes[0].get("v2") if 0 in nodes else None
     if not counts:
         return
-    writes = CounterMetricFamily(
-        "etcd_debugging_store_writes", "Writes to the tree of version 2, by whomever.", labels=["action"])
-    for action, counted in _WRITES:
+    text = "Writes to the v2 tree by clients of any host."
+    writes = CounterMetricFamily("etcd_debugging_store_writes", text, labels=["action"])
+    for action in _ACTIONS:
+        counted = _WRITES.get(action, action)
         writes.add_metric([action], counts[f"{counted}Success"] + counts[f"{counted}Fail"])
     yield writes
-    yield CounterMetricFamily(
-        "etcd_debugging_store_expires", "Keys of version 2 whose time was over.", counts["expireCount"])
+    yield CounterMetricFamily("etcd_debugging_store_expires", "v2 keys that expired.", counts["expireCount"])
 
 
 def _peers(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
     peers = [found.get("peers", {}) for found in nodes.values()]
     for name, text, label, figure in _PEERS:
         family = CounterMetricFamily(name, text, labels=[label])
-        for member, value in _summed(peers, figure).items():
-            family.add_metric([member], value)
-        yield family
+        yield _by_member(family, (), peers, figure)
     yield _times(
         "etcd_network_peer_round_trip_time_seconds", "How long a frame takes to a peer and back.", "To",
-        peers, "round_trips",
-    )
+        peers, "round_trips")
 
 
 def _links(nodes: Mapping[int, Figures], own: str) -> Iterator[Metric]:
     peers = [found.get("peers", {}) for found in nodes.values()]
     labels = ["Local", "Remote"]
-    families: tuple[tuple[GaugeMetricFamily | CounterMetricFamily, str], ...] = (
-        (GaugeMetricFamily(
-            "etcd_network_active_peers",
-            "Links to a peer that stand and are not refused: one of each shard.", labels=labels,
-        ), "active"),
-        (CounterMetricFamily(
-            "etcd_network_disconnected_peers", "Links to a peer that were lost, over all shards.",
-            labels=labels,
-        ), "losses"),
-    )
-    for family, figure in families:
-        for member, value in _summed(peers, figure).items():
-            family.add_metric([own, member], value)
-        yield family
+    text = "Links to a peer that stand and are not refused: one of each shard."
+    active = GaugeMetricFamily("etcd_network_active_peers", text, labels=labels)
+    yield _by_member(active, (own,), peers, "active")
+    text = "Links to a peer that were lost, over all shards."
+    lost = CounterMetricFamily("etcd_network_disconnected_peers", text, labels=labels)
+    yield _by_member(lost, (own,), peers, "losses")
 
 
 def _snapshots(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
-    """Once there was one, as by an etcd."""
-    for way, label, text in (
-        ("send", "To", "States sent to a peer"), ("receive", "From", "States of a peer"),
-    ):
+    """Exported once there was one, as by an etcd."""
+    ways = (("send", "To", "States sent to a peer"), ("receive", "From", "States of a peer"))
+    for way, label, text in ways:
         found = [node.get("snapshots", {}).get(way, {}) for node in nodes.values()]
         if not any(found):
             continue
-        # counters that etcd names without _total, which the library would add to a counter
+        # counters without _total in etcd, which the library would add
         for name, figure, which in (
-            ("success", "success", "installed"), ("failures", "failures", "in vain"),
+            ("success", "success", "installed"), ("failures", "failures", "that failed"),
             ("inflights_total", "inflights", "on their way"),
         ):
-            family = GaugeMetricFamily(
-                f"etcd_network_snapshot_{way}_{name}", f"{text}, {which}.", labels=[label])
-            for member, value in _summed(found, figure).items():
-                family.add_metric([member], value)
-            yield family
-        yield _times(
-            f"etcd_network_snapshot_{way}_total_duration_seconds", f"{text}: until they were installed.",
-            label, found, "took",
-        )
+            name = f"etcd_network_snapshot_{way}_{name}"
+            yield _by_member(
+                GaugeMetricFamily(name, f"{text}, {which}.", labels=[label]), (), found, figure)
+        name = f"etcd_network_snapshot_{way}_total_duration_seconds"
+        yield _times(name, f"{text}: until they were installed.", label, found, "took")
 
 
-def _summed(shards: Iterable[Mapping[str, Figures]], figure: str) -> Counter[str]:
-    """``shards``: the peers of each, by member ID."""
-    by_member: Counter[str] = Counter()
+def _by_member(family: GaugeMetricFamily | CounterMetricFamily, labels: tuple[str, ...],
+               shards: Iterable[Mapping[str, Figures]], figure: str) -> Metric:
+    """Sums over the peers of each shard, which are by member ID."""
+    sums: Counter[str] = Counter()
     for peers in shards:
         for member, figures in peers.items():
-            by_member[member] += figures[figure]
-    return by_member
+            sums[member] += figures[figure]
+    for member, value in sums.items():
+        family.add_metric([*labels, member], value)
+    return family
 
 
-def _times(
-    name: str, text: str, label: str, shards: Iterable[Mapping[str, Figures]], figure: str
-) -> HistogramMetricFamily:
+def _times(name: str, text: str, label: str, shards: Iterable[Mapping[str, Figures]],
+           figure: str) -> HistogramMetricFamily:
     by_member: dict[str, Histogram] = {}
     for peers in shards:
         for member, figures in peers.items():
@@ -167,54 +140,64 @@ def _times(
     return family
 
 
-# name, help, its labels. An apply here is of all entries that were committed together, so etcd's ``op`` has
-# one value.
+# name, help, labels. An apply is of all entries that were committed together: etcd's ``op`` has one value.
 _HISTOGRAMS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("etcd_disk_wal_fsync_duration_seconds", "Syncs of the log, over all shards of this host.", {}),
-    (
-        "etcd_disk_backend_commit_duration_seconds",
-        "Writes of applied batches to the state, over all shards.", {},
-    ),
-    (
-        "etcd_server_apply_duration_seconds", "Applies of entries that were committed together.",
-        {"version": "v3", "op": "Batch", "success": "true"},
-    ),
+    ("etcd_disk_backend_commit_duration_seconds",
+     "Writes of applied batches to the state, over all shards.", {}),
+    ("etcd_server_apply_duration_seconds", "Applies of entries that were committed together.",
+     {"version": "v3", "op": "Batch", "success": "true"}),
     ("etcd_disk_backend_defrag_duration_seconds", "How long a defragmentation of a shard takes.", {}),
     ("etcd_mvcc_hash_duration_seconds", "How long a hash of all that is stored takes.", {}),
     ("etcd_mvcc_hash_rev_duration_seconds", "How long a hash at a revision takes.", {}),
 )
 
-# action, how /v2/stats/store calls it
-_WRITES = (
-    ("set", "sets"),
-    ("create", "create"),
-    ("update", "update"),
-    ("delete", "delete"),
-    ("compareAndSwap", "compareAndSwap"),
-    ("compareAndDelete", "compareAndDelete"),
-)
+# the action in /v2/stats/store, where it differs
+_WRITES = {"set": "sets"}
+_ACTIONS = ("set", "create", "update", "delete", "compareAndSwap", "compareAndDelete")
 
 # name, help, label, figure
 _PEERS = (
     ("etcd_network_peer_sent_bytes", "Bytes sent to a peer, over all shards.", "To", "sent_bytes"),
-    (
-        "etcd_network_peer_received_bytes", "Bytes received from a peer, over all shards.", "From",
-        "received_bytes",
-    ),
+    ("etcd_network_peer_received_bytes", "Bytes received from a peer, over all shards.", "From",
+     "received_bytes"),
     ("etcd_network_peer_sent_failures", "Frames for a peer that was not there.", "To", "send_failures"),
-    (
-        "etcd_network_peer_received_failures",
-        "Frames of a peer that could not be read, and hellos that were refused.", "From", "receive_failures",
-    ),
+    ("etcd_network_peer_received_failures",
+     "Frames of a peer that could not be read, and hellos that were refused.", "From", "receive_failures"),
 )
 
-# name, help, counter
-_SUMS = (
-    ("etcd_server_slow_apply", "Applies that took longer than --warning-apply-duration.", "slow_applies"),
-    (
-        "etcd_server_heartbeat_send_failures", "Heartbeats of a leader that were an interval late.",
-        "heartbeats_late",
-    ),
-    ("etcd_debugging_server_lease_expired", "Leases that this host ended when they were due.",
-     "leases_expired"),
+# type, name, help, counter
+_SUMS: tuple[tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str, str, str], ...] = (
+    (GaugeMetricFamily, "etcd_disk_wal_write_bytes_total",
+     "Bytes written to the log, over all shards of this host.", "log_written_bytes"),
+    (CounterMetricFamily, "etcd_server_slow_apply",
+     "Applies that took longer than --warning-apply-duration.", "slow_applies"),
+    (CounterMetricFamily, "etcd_server_heartbeat_send_failures",
+     "Heartbeats of a leader that were an interval late.", "heartbeats_late"),
+    (CounterMetricFamily, "etcd_debugging_server_lease_expired",
+     "Leases that this host ended when they were due.", "leases_expired"),
 )
+
+# a counter of ``node.upkeep.counters``, its help
+OF_NODES = {
+    "syncs": "Syncs of the log.",
+    "sync_us": "Time that syncs of the log took, in microseconds.",
+    "log_written_bytes": "Bytes written to the log.",
+    "log_last_index": "Index of the log's last entry.",
+    "applied_index": "Index of the last applied entry.",
+    "frames_sent": "Frames sent to peers, fronts and sibling nodes.",
+    "frames_received": "Frames received from peers, fronts and sibling nodes.",
+    "peer_sent_bytes": "Bytes sent to peers.",
+    "range_rows_read": "Rows that ranges read.",
+    "range_rows_from_cache": "Rows that ranges took from --range-cache-bytes.",
+    "faults": "Requests that met a mistake of this program.",
+    "slow_applies": "Applies that took longer than --warning-apply-duration.",
+    "heartbeats_late": "Heartbeats that a leader sent an interval late.",
+    "large_writes_held": "Large writes that a leader held back while other clients sent requests.",
+    "leases_expired": "Leases that this node ended when they were due.",
+    "lease_checks": "Completed checks of keys against leases.",
+    "lease_mismatches": "Keys and leases that disagreed in such a check.",
+    "loop_long_turns": "Turns of the event loop of more than 20 ms.",
+    "loop_longest_turn_us": "The longest turn of the event loop, in microseconds.",
+    "cpu_us": "CPU time of the process, in microseconds.",
+}

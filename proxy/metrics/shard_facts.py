@@ -1,5 +1,4 @@
-"""What this host's nodes say of themselves (``node.upkeep.facts``), gathered by a front; and the gauges of
-/metrics made of it."""
+"""What this host's nodes report (``node.upkeep.facts``), gathered by a front, and its gauges in /metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ ShardFacts = dict[str, Any]
 
 
 def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
-    """Ask this host's node of every shard; each that does not answer in time is ``{"up": False}``."""
+    """Ask this host's node of every shard; one that does not answer in time is ``{"up": False}``."""
     router = context.router
     found: list[ShardFacts] = [{"shard": s, "up": False} for s in range(context.placement.shards)]
     asked = [(s, route.home) for s, route in enumerate(router.routes) if route.home is not None]
@@ -38,18 +37,15 @@ def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
         done(found)
     for shard, link in asked:
         router.send(link, Waiting(None, Method.FACTS, b"", shard, READ_ANY, router.loop.time(), _LIMIT_S,
-                                  router.quiet, answer, None, _NO_INDEX))
+                                  router.quiet).calls(answer, None, _NO_INDEX))
 
 
 def samples(found: Sequence[ShardFacts]) -> Iterator[Metric]:
-    """The gauges of /metrics, by shard."""
     up = [facts for facts in found if facts["up"]]
-    leads = GaugeMetricFamily(
-        "muster_shard_is_leader", "Whether this host leads the shard.", labels=["shard"]
-    )
-    answers = GaugeMetricFamily(
-        "muster_shard_up", "Whether this host's node of the shard answers.", labels=["shard"]
-    )
+    text = "Whether this host's node of the shard answers."
+    answers = GaugeMetricFamily("muster_shard_up", text, labels=["shard"])
+    text = "Whether this host leads the shard."
+    leads = GaugeMetricFamily("muster_shard_is_leader", text, labels=["shard"])
     for facts in found:
         answers.add_metric([str(facts["shard"])], int(facts["up"]))
         leads.add_metric([str(facts["shard"])], int(facts.get("role") == "leader"))
@@ -72,32 +68,25 @@ _GAUGES = (
     ("muster_shard_revision", "revision", "Revision that is applied here."),
     ("muster_shard_keys", "keys", "Keys here; -1 while they are being counted."),
     ("muster_shard_db_size_bytes", "size_bytes", "Size of the shard's state on disk."),
-    (
-        "muster_shard_resident_memory_bytes", "resident_bytes",
-        "Memory of the process that holds the shard's node.",
-    ),
+    ("muster_shard_resident_memory_bytes", "resident_bytes",
+     "Memory of the process that holds the shard's node."),
     ("muster_shard_locks", "locks", "Footprints locked or waiting for a lock, at the shard's leader."),
-    (
-        "muster_shard_unordered_entries", "unordered_entries",
-        "Entries of the leader that no cut has put in order yet.",
-    ),
-    (
-        "muster_shard_feed_lag", "feed_lag",
-        "Order records that the feed's source has committed and this node has not applied.",
-    ),
+    ("muster_shard_unordered_entries", "unordered_entries",
+     "Entries of the leader that no cut has put in order yet."),
+    ("muster_shard_feed_lag", "feed_lag",
+     "Order records that the feed's source has committed and this node has not applied."),
     ("muster_shard_feed_remote", "feed_remote", "Whether the feed is taken from another host."),
     ("muster_shard_leader_handovers", "handovers", "Leaderships that this node has given away."),
     ("muster_order_cuts", "cuts", "Cuts appended by this sequencer's process."),
-    (
-        "muster_order_multis", "multis",
-        "Transactions over several shards that this sequencer's term has completed.",
-    ),
-    ("muster_order_restarts", "restarts", "Attempts at them that were released and begun anew."),
+    ("muster_order_multis", "multis",
+     "Transactions over several shards that this sequencer's term has completed."),
+    ("muster_order_restarts", "restarts",
+     "Attempts at transactions over several shards that were released and begun again."),
     ("muster_order_running", "running", "Transactions over several shards that hold or want locks."),
     ("muster_order_queued", "queued", "Transactions over several shards that wait for others."),
     ("muster_order_feed_records", "feed_records", "Order records sent to nodes of other shards."),
-    (
-        "muster_order_records_lacking", "records_lacking",
-        "Order records that a node of this host has lacked for ten seconds; 0: this host could go on alone.",
-    ),
+    ("muster_order_records_lacking", "records_lacking",
+     "Order records that a node of this host has lacked for 10 s; 0: this host could continue alone."),
+    ("muster_order_kept_bytes", "kept_bytes",
+     "Bytes of files that keep the order for shards without a majority."),
 )

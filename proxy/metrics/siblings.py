@@ -1,10 +1,7 @@
-"""The other fronts of this host: one scrape of ``/metrics`` has the figures of all of them.
-
-With ``--fronts 2`` or more the kernel decides which front a scraper reaches, so every front tells its own
-figures to whoever connects to ``front-<index>.sock`` in the run directory (one JSON array, then the end of
-the stream), and the one that is scraped asks the others. Each front's samples carry its index in the label
-``front``: counters begin again with their process, and ``sum(rate(...))`` then stays right. One that does not
-answer in time is left out.
+"""The other fronts of this host: the kernel decides which one a scraper reaches, and that one asks the
+others. Each serves its figures at ``front-<index>.sock`` in the run directory (one JSON array, then the end
+of the stream). Counters begin anew with their process: the label ``front`` keeps ``sum(rate(...))`` right. A
+front that does not answer in time is left out.
 """
 
 from __future__ import annotations
@@ -24,14 +21,12 @@ Families = list[list[Any]]  # name, documentation, type, [[sample's name, labels
 
 
 def encode(families: Iterable[Metric]) -> Families:
-    """As it travels."""
     return [
         [f.name, f.documentation, f.type, [[s.name, s.labels, s.value] for s in f.samples]] for f in families
     ]
 
 
 def labelled(found: dict[int, Families]) -> Iterator[Metric]:
-    """Every front's samples, family by family, each with the label ``front``."""
     merged: dict[str, Metric] = {}
     for index in sorted(found):
         for name, documentation, kind, samples in found[index]:
@@ -44,8 +39,6 @@ def labelled(found: dict[int, Families]) -> Iterator[Metric]:
 
 
 class Siblings:
-    """All fronts of this host, as one of them sees them."""
-
     def __init__(self, run_dir: str, index: int, count: int, own: Callable[[], Iterable[Metric]],
                  look: Callable[[], None]) -> None:
         """``own``: this front's figures, after ``look`` in a thread."""
@@ -58,7 +51,6 @@ class Siblings:
         self._asking: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Tell whoever connects."""
         if self._count > 1:
             path = self._path(self._index)
             with contextlib.suppress(FileNotFoundError):
@@ -76,7 +68,7 @@ class Siblings:
             await writer.wait_closed()
 
     def gather(self, done: Callable[[Iterable[Metric]], None]) -> None:
-        """``done`` with the figures of all fronts, labelled; with this one's alone as they are."""
+        """``done`` gets the figures of all fronts, labelled; those of a single front as they are."""
         if self._count <= 1:
             done(self._own())
             return
@@ -108,7 +100,6 @@ class Siblings:
                 writer.close()
 
     def close(self) -> None:
-        """Tell nobody any more."""
         for task in self._asking:
             task.cancel()
         if self._server is not None:

@@ -1,10 +1,9 @@
-"""Writes that take turns: so much of them is on its way at once, client after client (decision 82).
+"""Writes that take turns, client after client (decision 82).
 
-- *Large writes.* One of a megabyte takes its turn of every log and disk on its way, and whatever comes behind
-  it waits. Four of them beside small puts made these take 200 ms instead of 4. So a front lets in no more
-  than a window of them (``--large-write-window-bytes``), and gives it back as they are answered.
-- *Transactions with compares of ranges.* Leaders look at a few of them at a time. A connection has a share
-  (``--max-connection-range-compares``), so that one that sends very many leaves the others' room.
+- *Large writes.* What comes behind a write of a megabyte waits for it at every log and disk: four of them
+  made small puts take 200 ms instead of 4. A front lets in a window of them (``--large-write-window-bytes``).
+- *Transactions with compares of ranges.* Leaders look at a few at a time. A connection has a share
+  (``--max-connection-range-compares``).
 
 Other writes never wait here.
 """
@@ -12,34 +11,31 @@ Other writes never wait here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster import errors
 from cluster.pacing.resting import LARGE_BYTES
 from cluster.pacing.turns import NO_LIMIT, Turns
 from cluster.wire.messages import HEAD, Status
-from proxy.routing.waiting import WRITE, MethodStats, Waiting
-
-if TYPE_CHECKING:
-    from proxy.routing.router import Router
+from proxy.routing.sending import Sending
+from proxy.routing.waiting import WRITE, MethodStats, Then, Waiting
 
 _PARTIAL, _OK = int(Status.PARTIAL), int(Status.OK)
-Then = Callable[[Waiting, int, bytes], None] | None
 
 
 class WritesInTurn:
-    """One kind of them. A client is a connection."""
+    """One kind. A client is a connection."""
 
-    def __init__(self, router: Router, turns: Turns[Waiting], go: Callable[[Waiting], None]) -> None:
-        """``go``: takes one whose turn has come."""
+    def __init__(self, router: Sending, turns: Turns[Waiting], go: Callable[[Waiting], None]) -> None:
+        """``go`` takes a write whose turn has come."""
         self._router = router
         self._turns = turns
         self._go = go
-        self._under_way: dict[Waiting, tuple[object, int, Then]] = {}
+        self._under_way: dict[Waiting, tuple[object, int, Then | None]] = {}
         self._going_on = False
 
     def lets_in(self, waiting: Waiting, size: int) -> bool:
-        """Whether a write of that size goes on now. One that does not is passed on when its turn comes."""
+        """Whether a write of that size goes on now; else it does when its turn comes."""
         owner = getattr(waiting.call, "peer", None)
         if not self._turns.enter(owner, size, waiting):
             return False
@@ -75,8 +71,7 @@ class WritesInTurn:
             waiting.stats.ok += 1
 
     def go_on(self) -> None:
-        """What there is room for now is passed on. One that ends at once makes room for the next: this loop
-        goes on with that, however many there are."""
+        """Pass on what there is room for. A loop: one that ends at once makes room for the next."""
         if self._going_on:
             return
         self._going_on = True
@@ -92,7 +87,7 @@ class WritesInTurn:
             self._going_on = False
 
     def sweep(self, now: float) -> None:
-        """Every ``router.SWEEP_S``: what nobody waits for, or has waited too long, leaves the line."""
+        """Every ``router.SWEEP_S``: drop what is overdue, or whose client has gone."""
         if not len(self._turns):
             return
         for waiting in self._turns.drop(lambda one: _over(one, now)):
@@ -103,26 +98,22 @@ class WritesInTurn:
         self.go_on()
 
     def close(self) -> None:
-        """The front stops."""
         for waiting in self._turns.drop(lambda one: True):
             self._router.fail(waiting, errors.STOPPED)
 
     @property
     def waiting(self) -> int:
-        """How many wait for their turn."""
         return len(self._turns)
 
 
 class InTurn:
-    """Both kinds of a front."""
-
-    def __init__(self, router: Router, large_write_window_bytes: int, range_compares: int) -> None:
+    def __init__(self, router: Sending, large_write_window_bytes: int, range_compares: int) -> None:
         self._router = router
         self.large = WritesInTurn(router, Turns(large_write_window_bytes), router.to_leader)
         self.compares = WritesInTurn(router, Turns(NO_LIMIT, range_compares), self._admit)
 
     def compare(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats) -> None:
-        """A transaction that compares ranges, and may change something: ``Router.write``, in turn."""
+        """``Router.write`` of a transaction that compares ranges, in turn."""
         router = self._router
         waiting = Waiting(call, method, body, shard, WRITE, router.loop.time(), router.limit_s, stats)
         if self.compares.lets_in(waiting, 1):
@@ -134,17 +125,14 @@ class InTurn:
             self._router.to_leader(waiting)
 
     def sweep(self, now: float) -> None:
-        """See :meth:`WritesInTurn.sweep`."""
         self.compares.sweep(now)
         self.large.sweep(now)
 
     def close(self) -> None:
-        """The front stops."""
         self.compares.close()
         self.large.close()
 
     def statistics(self) -> dict[str, int]:
-        """How many wait."""
         return {"large_writes_waiting": self.large.waiting, "range_compares_waiting": self.compares.waiting}
 
 

@@ -1,18 +1,17 @@
-"""Links: one connection of this front to one node, which the machine makes, one frame a tick.
+"""Links: one connection of this front to one node, one frame a tick.
 
-Hot path: a request costs one struct pack, one dictionary entry and two list appends here; the frame is
-joined and sent once per loop tick, whatever the number of requests.
+Hot path: a request costs one struct pack, one dictionary entry and two list appends; the frame is joined and
+sent once per loop tick.
 
 Rules
-- A link never resumes: when the connection is gone the link is dead. Whoever needs the node opens a new link
-  with a new session, so that nothing old is ever delivered (review (b) Transport).
-- A socket takes frames only while a connection stands, so a link that cannot take a frame is lost: either the
-  connection is gone or the node stopped reading. Both mean the same to a front.
+- A link never resumes: when the connection is gone, the link is dead. A new link has a new session, so that
+  nothing old is ever delivered (review (b) Transport).
+- A link that cannot take a frame is lost: the connection is gone, or the node stopped reading.
 - A node says STATE every heartbeat: a link that hears nothing for an election timeout is dead. Time for which
   this front's own loop was held does not count.
 - Frames are numbered 1, 2, 3, ... in each direction; one out of sequence ends the link.
 
-What happens to the requests of a dead link is the router's business (I23).
+What becomes of a dead link's requests is the router's business (I23).
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from proxy.machine import Machine
 from proxy.routing.rounds import Rounds
 
 _FRONT = PeerKind.FRONT.byte
-REFUSED = "refused: "  # what the reason begins with of a link that a node refused
+REFUSED = "refused: "  # begins the reason of a refused link
 _HWM = 20_000  # frames; a node that lets so many ticks pile up is dead
 
 
 class Receiver(Protocol):
-    """Who a link reports to: the router."""
+    """What a link reports to: the router."""
 
     def link_up(self, link: Link) -> None: ...
     def link_state(self, link: Link) -> None: ...
@@ -45,8 +44,18 @@ class Receiver(Protocol):
     def link_pieces(self, link: Link, rid: int, status: int, parts: list[bytes]) -> None: ...
 
 
+class Subscriber(Protocol):
+    """The watch hub, as the router feeds it."""
+
+    def link_up(self, link: Link) -> None: ...
+    def link_down(self, link: Link) -> None: ...
+    def record(self, link: Link, rid: int, status: int, body: bytes) -> None: ...
+    def watermark(self, link: Link) -> None: ...
+    def tick(self, now: float) -> None: ...
+
+
 class Near(Protocol):
-    """A node in this very process: what a read of one key needs of it, without a frame."""
+    """A node in this process, for reads of one key without a frame."""
 
     @property
     def revision(self) -> int: ...
@@ -69,39 +78,10 @@ class Link:
     """One connection to one node of one shard. States: connecting, up (STATE seen), closed."""
 
     __slots__ = (
-        "_end",
-        "_receiver",
-        "_transport",
-        "applied",
-        "asked",
-        "began",
-        "closed",
-        "commit",
-        "greeted",
-        "hurried",
-        "leader",
-        "leaving",
-        "left",
-        "member_id",
-        "near",
-        "next_rid",
-        "outbox",
-        "parts",
-        "pending",
-        "pieces_read",
-        "pieces_told",
-        "prefix",
-        "revision",
-        "rounds",
-        "session",
-        "settled",
-        "shard",
-        "term",
-        "trouble",
-        "unseen",
-        "up",
-        "up_at",
-        "watermark",
+        "_end", "_receiver", "_transport", "applied", "asked", "began", "closed", "commit", "greeted",
+        "hurried", "leader", "leaving", "left", "member_id", "near", "next_rid", "outbox", "parts", "pending",
+        "pieces_read", "pieces_told", "prefix", "revision", "rounds", "session", "settled", "shard", "term",
+        "trouble", "unseen", "up", "up_at", "watermark",
     )
 
     def __init__(self, receiver: Receiver, shard: int, member_id: int, session: int, prefix: bytes) -> None:
@@ -112,10 +92,10 @@ class Link:
         self.greeted = False  # the connection stands, HELLO was sent
         self.up = False
         self.up_at = 0.0  # loop time
-        self.settled = False  # it has had what this front had shown by then (proxy.routing.reads.recent)
+        self.settled = False  # it has applied all that this front had shown (proxy.routing.reads.recent)
         self.trouble = ""  # why there was no connection
         self.leaving = False  # the node is about to end: nothing more is asked on this link
-        self.left = False  # and nothing is waited for: it was told FAREWELL
+        self.left = False  # FAREWELL was sent: every answer has come
         self.closed = False
         self.next_rid = 1
         self.pending: dict[int, Any] = {}  # rid -> router.Waiting
@@ -142,19 +122,22 @@ class Link:
         self._end = AskingEnd(prefix)
 
     def attach(self, transport: Transport) -> None:
-        """Give the link what carries its frames."""
         self._transport = transport
 
     def connected(self, common: Common) -> None:
-        """The connection stands: introduce this front, and say how it places keys."""
+        """Introduce this front, and say how it places keys."""
         self.greeted = True
         hello = self._end.hello(common.cluster_id, common.member_id, self.session,
                                 (common.shard_count, common.placement_depth))
         self._send(self._end.frame((hello,)))
 
     @property
+    def usable(self) -> bool:
+        return self.up and not self.leaving
+
+    @property
     def seen_at(self) -> float:
-        """Loop time of the last frame, or of the attempt to connect; later by as long as nobody listened."""
+        """Loop time of the last frame or attempt to connect, without the time this loop was held."""
         return self._end.heard_at
 
     @seen_at.setter
@@ -162,25 +145,22 @@ class Link:
         self._end.heard_at = now
 
     def silent(self, now: float, limit_s: float) -> bool:
-        """Whether nothing has come for so long."""
         return self._end.silent(now, limit_s)
 
     def excuse(self, held_s: float, now: float) -> None:
-        """For so long this front's loop was held: that is not the node's silence."""
         self._end.excuse(held_s, now)
 
     @property
     def version(self) -> int:
-        """That both sides speak, as far as the node has said yet."""
+        """The version that both sides speak, as far as the node has said."""
         return self._end.version
 
     def post(self, rid: int, method: int, body: bytes, timeout_ms: int = 0) -> None:
-        """Queue a record that nobody waits for here (UNSUBSCRIBE, CANCEL, SUBSCRIBE). The caller marks the
-        link as having something to send."""
+        """Queue a record without an answer (UNSUBSCRIBE, CANCEL, SUBSCRIBE). The caller has the link
+        flushed."""
         self.outbox.append(REQUEST.pack(rid, method, timeout_ms, len(body)) + body)
 
     def flush(self) -> None:
-        """Send what is queued as one frame."""
         if self.outbox and not self.closed:
             frame = self._end.frame(self.outbox)
             self.outbox.clear()
@@ -192,7 +172,6 @@ class Link:
             self.close("the node does not take frames")
 
     def frame(self, data: bytes, now: float) -> None:
-        """A frame arrived."""
         if self.closed:
             return
         try:
@@ -205,17 +184,16 @@ class Link:
         self._receiver.link_answers(self, answers)
 
     def take(self, answers: list[tuple[int, int, bytes]]) -> None:
-        """Answers that were kept for a moment (``proxy.routing.rounds``)."""
+        """Answers that ``proxy.routing.rounds`` kept."""
         self._receiver.link_answers(self, answers)
 
     def pieces(self, rid: int, status: int, parts: list[bytes]) -> None:
-        """A large answer of a node in this process, in pieces instead of in a frame; the first begins with
-        the HEAD."""
+        """A large answer of a node in this process, in pieces; the first begins with HEAD."""
         if not self.closed:
             self._receiver.link_pieces(self, rid, status, parts)
 
     def state(self, body: bytes) -> None:
-        """A STATE record: what the node knows of its shard. The first one opens the link."""
+        """A STATE record; the first one opens the link."""
         _, self.leader, self.term, self.commit, self.applied, revision = STATE_BODY.unpack(body)
         if revision > self.revision:
             self.revision = revision
@@ -226,21 +204,19 @@ class Link:
         self._receiver.link_state(self)
 
     def leave(self) -> None:
-        """The node is about to end: others are asked from now on. It waits for a FAREWELL, which says that no
-        answer of its own is missed here."""
+        """The node is about to end. It waits for a FAREWELL: every answer of its own has come."""
         self.leaving = True
         self._receiver.link_state(self)
         self.farewell()
 
     def farewell(self) -> None:
-        """Say so as soon as it is true."""
         if self.leaving and not self.left and not self.pending:
             self.post(0, Method.FAREWELL, b"")
             self.left = True
             self.flush()
 
     def close(self, reason: str) -> None:
-        """End the link. Its open requests are the router's to answer."""
+        """End the link. The router answers its open requests."""
         if self.closed:
             return
         if self.rounds is not None:
@@ -253,7 +229,6 @@ class Link:
         self._receiver.link_down(self, reason)
 
     def statistics(self) -> dict[str, int]:
-        """Figures for /metrics and debugging."""
         return {"pending": len(self.pending), "subscriptions": len(self.parts), "frames_sent": self._end.sent,
                 "frames_received": self._end.came, "term": self.term}
 
@@ -264,33 +239,18 @@ class SocketTransport:
     __slots__ = ("_link", "_loop", "_socket", "_stands")
 
     def __init__(
-        self,
-        machine: Machine,
-        endpoint: str,
-        identity: bytes,
-        link: Link,
-        stands: Callable[[Link], None],
-        silence_s: float,
-        *,
-        keyed: bool,
+        self, machine: Machine, endpoint: str, identity: bytes, link: Link, stands: Callable[[Link], None],
+        silence_s: float, *, keyed: bool
     ) -> None:
         self._link = link
         self._loop = machine.loop
         self._stands = stands
         self._socket = machine.dial(
-            endpoint,
-            identity,
-            self._came,
-            keyed=keyed,
-            hwm=_HWM,
-            silence_s=silence_s,
-            opened=self._opened,
+            endpoint, identity, self._came, keyed=keyed, hwm=_HWM, silence_s=silence_s, opened=self._opened,
             lost=self._lost,
-            redials=False,
         )
 
     def send(self, frame: bytes) -> bool:
-        """Hand over one frame; False if there is no connection that takes it."""
         return self._socket.send([frame])
 
     def _opened(self) -> None:
@@ -308,7 +268,6 @@ class SocketTransport:
         self._link.trouble = f"{reason} ({hint})" if hint else reason
 
     def close(self) -> None:
-        """Close the socket; what was not sent is dropped."""
         self._socket.close()
 
 
@@ -325,12 +284,10 @@ class Connector:
         self._members = Table(common.peers)
 
     def follow(self, members: Table) -> None:
-        """Find hosts in this table from now on."""
         self._members = members
 
     def __call__(self, receiver: Receiver, shard: int, member_id: int) -> Link | None:
-        """A new link, still connecting. None: others have named a leader that was added while this host was
-        down, and it has not heard yet where that is."""
+        """A new link, still connecting. None: this host has not heard yet where a new leader is."""
         common = self._common
         local = member_id == common.member_id and member_id != 0
         if not local and member_id not in self._members.hosts:
@@ -353,6 +310,3 @@ class Connector:
 
     def _greet(self, link: Link) -> None:
         link.connected(self._common)
-
-    def close(self) -> None:
-        """Every link must be closed before; the machine is its owner's to close."""

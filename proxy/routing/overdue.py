@@ -1,31 +1,27 @@
 """Requests of a front that wait, or whose clients or links have gone: what becomes of each.
 
-What has waited too long is found by looking through what is open, every ``router.SWEEP_S``, instead of
-having a timer for each; through AT_ONCE requests of a link at a time, the oldest first, so that 50,000 are
-told half a second late at most.
+A sweep every ``router.SWEEP_S`` looks through AT_ONCE requests of a link, the oldest first: of 50,000 the
+last one is found half a second late.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from cluster import errors
 from cluster.wire.messages import Method
+from proxy.routing.links import Link
+from proxy.routing.reads.recent import RecentReads
+from proxy.routing.routes import ShardRoute
+from proxy.routing.sending import Sending
 from proxy.routing.waiting import ASK, SERIALIZABLE, WRITE, Waiting
 
-if TYPE_CHECKING:
-    from proxy.routing.links import Link
-    from proxy.routing.router import Router
-    from proxy.routing.routes import ShardRoute
-
 AT_ONCE = 5_000  # some 0.5 ms
-# nobody to forward them to, etcd says
+# without a leader to forward them to, in etcd's words
 _OF_LEASES = frozenset(map(int, (Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL)))
 
 
-def sweep_link(router: Router, link: Link, route: ShardRoute, now: float) -> None:
-    """Requests that were sent to a node."""
+def sweep_link(router: Sending, link: Link, route: ShardRoute, now: float) -> None:
     link.farewell()
     pending, unseen = link.pending, link.unseen
     if not unseen:
@@ -51,7 +47,7 @@ def sweep_link(router: Router, link: Link, route: ShardRoute, now: float) -> Non
             router.fail(waiting, errors.TIMEOUT)
 
 
-def moved_on(router: Router, link: Link) -> None:
+def moved_on(router: Sending, recent: RecentReads, link: Link) -> None:
     """What was under way on a link that has ended (I23)."""
     pending = tuple(link.pending.values())
     link.pending.clear()
@@ -63,12 +59,12 @@ def moved_on(router: Router, link: Link) -> None:
         elif waiting.route == ASK:
             router.to_leader(waiting)
         elif waiting.prefix == SERIALIZABLE:
-            router.recent.read(waiting)
+            recent.read(waiting)
         else:
             router.to_replica(waiting)
 
 
-def resume(router: Router, route: ShardRoute) -> None:
+def resume(router: Sending, recent: RecentReads, route: ShardRoute) -> None:
     """Send what has waited for a leader, or for a replica, if there is one now."""
     if route.leader_link is not None and route.queue:
         queue, route.queue = route.queue, deque()
@@ -81,14 +77,14 @@ def resume(router: Router, route: ShardRoute) -> None:
         queue, route.reads = route.reads, deque()
         for waiting in queue:
             if waiting.prefix == SERIALIZABLE:
-                router.recent.read(waiting)
+                recent.read(waiting)
             else:
                 router.to_replica(waiting)
-    router.recent.release()
+    recent.release()
 
 
-def sweep_queue(router: Router, queue: deque[Waiting], now: float) -> deque[Waiting]:
-    """Requests that were not sent anywhere; those that wait on."""
+def sweep_queue(router: Sending, queue: deque[Waiting], now: float) -> deque[Waiting]:
+    """Drop what is overdue of requests that were not sent; those that wait on."""
     kept: deque[Waiting] = deque()
     for waiting in queue:
         if waiting.call is not None and waiting.call.closed:
@@ -105,9 +101,8 @@ def sweep_queue(router: Router, queue: deque[Waiting], now: float) -> deque[Wait
     return kept
 
 
-def sweep_waiting(router: Router, route: ShardRoute, now: float) -> None:
-    """Requests that wait for a leader, or for a replica."""
-    # who is told that it failed may ask again at once: that comes behind what is left here
+def sweep_waiting(router: Sending, route: ShardRoute, now: float) -> None:
+    # a client may ask again as soon as it failed: that comes behind what is left here
     if route.queue:
         queue, route.queue = route.queue, deque()
         route.queue.extendleft(reversed(sweep_queue(router, queue, now)))

@@ -1,24 +1,21 @@
-"""Answers that come in pieces, and wait here until they are whole: how much of them each client may have
-under way.
+"""Answers in pieces, which wait here until they are whole: how much of them each client may have under way.
 
-Nodes send a window of an answer unasked, and more as they are given credit (``node.serving.streams``). It is
-given at once while its client's connection holds little; beyond ``--max-untaken-bytes`` only to the answer
-that its connection asked for first, and to none while its client does not take what is ready. So who asks for
-much, or reads slowly, has his answers one after the other, and nobody else waits for them. What was read from
-a link is told at once, whomever it is for.
+Nodes send a window of an answer, and more for credit (``node.serving.streams``). Credit is given at once
+while the client's connection holds little; beyond ``--max-untaken-bytes`` only to its oldest answer, and to
+none while the client takes nothing. So a client that asks for much, or reads slowly, delays only itself. What
+was read from a link is credited at once.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from cluster import errors
 from cluster.wire.messages import Method
+from proxy.routing.links import Link
+from proxy.routing.sending import Sending
 from proxy.routing.waiting import WRITE, Waiting
-
-if TYPE_CHECKING:
-    from proxy.routing.links import Link
-    from proxy.routing.router import Router
 
 KEEP_S = 3.0  # so often a node is told that a client takes others of its answers first
 CREDIT_BYTES = 256 << 10  # news of so much is worth a record
@@ -27,30 +24,25 @@ _LINK_CREDIT_BYTES = 1 << 20
 _APART = frozenset(map(int, (Method.SNAPSHOT, Method.RANGE_STREAM, Method.STREAM_ROWS, Method.COMPACT)))
 
 
+@dataclass(slots=True, eq=False)
 class _Coming:
-    """One answer."""
-
-    __slots__ = ("credited", "link", "moved_at", "progress", "received", "told_at", "waiting")
-
-    def __init__(self, link: Link, waiting: Waiting) -> None:
-        self.link = link
-        self.waiting = waiting
-        self.received = 0
-        self.credited = 0
-        self.moved_at = self.told_at = 0.0
-        self.progress: object = None  # of its client's connection, when it was last looked at
+    link: Link
+    waiting: Waiting
+    told_at: float
+    received: int = 0
+    credited: int = 0
+    moved_at: float = 0.0
+    progress: object = None  # of its client's connection, when it was last looked at
 
 
 class Pieces:
-    """All such answers of a front."""
-
-    def __init__(self, router: Router, stall_s: float) -> None:
+    def __init__(self, router: Sending, stall_s: float) -> None:
         self._router = router
         self._stall_s = stall_s
         self._coming: dict[Waiting, _Coming] = {}  # oldest first
 
     def came(self, link: Link, waiting: Waiting | None, size: int) -> None:
-        """A piece has been read from a link, and given to who waits for it, if anybody does."""
+        """A piece has come, and was handed on."""
         link.pieces_read += size
         if link.pieces_read - link.pieces_told >= _LINK_CREDIT_BYTES:
             link.pieces_told = link.pieces_read
@@ -59,8 +51,7 @@ class Pieces:
             return
         coming = self._coming.get(waiting)
         if coming is None or coming.link is not link:
-            coming = self._coming[waiting] = _Coming(link, waiting)
-            coming.told_at = self._router.loop.time()
+            coming = self._coming[waiting] = _Coming(link, waiting, self._router.loop.time())
         coming.received += size
         coming.moved_at = self._router.loop.time()
         client = waiting.client
@@ -74,8 +65,7 @@ class Pieces:
             self._give(coming)
 
     def _give(self, coming: _Coming, first: bool | None = None) -> bool:
-        """Credit, if there is room. ``first``: whether its connection waits for no answer before it; None:
-        look."""
+        """Credit, if there is room. ``first``: whether this is its connection's oldest answer; None: look."""
         client = coming.waiting.client
         if client is not None and not client.room_to_gather:
             if not client.takes:

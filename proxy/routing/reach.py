@@ -1,8 +1,7 @@
-"""What a front's log says of nodes that it does not reach: which shard nobody answers for, and why each host
-does not.
+"""What a front's log says of nodes that it does not reach: which shard has no node that answers, and why.
 
-A front beside nodes has little to add to what those say. One on a machine without a member (``muster proxy``)
-is the only one there that knows. The same trouble is told once, then every ``AGAIN_S`` while it lasts.
+A front without a member of its own (``muster proxy``) is the only one there that can tell. The same trouble
+is logged once, then every ``AGAIN_S``.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ _LOOK_S = 1.0
 
 
 class Reach:
-    """Of one front. :meth:`look` is called as often as one likes."""
-
     def __init__(self, peers: Iterable[Peer]) -> None:
         self._peers = {p.member_id: p for p in peers}
         self._since: dict[int, float] = {}  # by shard, since when no node of it answers
@@ -34,16 +31,14 @@ class Reach:
         self._next = 0.0
 
     def follow(self, peers: Iterable[Peer]) -> None:
-        """Members have changed."""
         self._peers = {p.member_id: p for p in peers}
 
     def name(self, member_id: int) -> str:
-        """A host's name, as a log shows it."""
         peer = self._peers.get(member_id)
         return peer.name if peer is not None and peer.name else f"{member_id:x}"
 
     def look(self, routes: Iterable[ShardRoute], now: float) -> None:
-        """Tell what is to be told. ``now``: seconds of the loop's clock."""
+        """Log what is new. ``now``: seconds of the loop's clock."""
         if now < self._next:
             return
         self._next = now + _LOOK_S

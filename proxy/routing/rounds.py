@@ -1,30 +1,23 @@
 """Answers of one round leave together.
 
-With several shards an order record puts entries of all of them in order, and their leaders answer one after
-the other, some milliseconds apart where hosts have few CPUs. Each portion was a write to every client's
-connection, and the next requests came back in as many portions: as many reads, frames to the leaders and
-wake-ups there. So the answers that one busy leader gives to writes wait for those of the others that have
-requests of this front under way (decision 33). An answer is the last that is said of its request: what is
-kept may be overtaken.
+An order record puts entries of several shards in order, and their leaders answer some milliseconds apart.
+Each portion was a write to every client, and the next requests came back in as many portions. So a busy
+leader's answers to writes wait for those of the others with requests of this front under way (decision 33).
+What is kept may be overtaken: an answer is the last record of its request.
 
-Nothing waits where little is under way, nor on a link with watches. The wait is half as long again as the
-others have taken of late, ``LONGEST_S`` at most. One that was in vain is not repeated at once: each doubles
-the number of rounds until the next try.
+Nothing waits where little is under way, nor on a link with watches. The wait is 1.5 times the others'
+lateness, ``LONGEST_S`` at most. Each wait in vain doubles the number of rounds until the next try.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from cluster.pacing.pace import Doubt
 from cluster.wire.messages import Status
-from proxy.routing.waiting import WRITE
-
-if TYPE_CHECKING:
-    from proxy.routing.links import Link
-    from proxy.routing.waiting import Loop
+from proxy.routing.waiting import WRITE, Loop
 
 Answers = list[tuple[int, int, bytes]]
 
@@ -35,24 +28,30 @@ _RISING, _FALLING = 0.4, 0.05
 _OK = int(Status.OK)
 
 
-class Rounds:
-    """Of one front. ``leaders()``: the links to the shards' leaders, as far as there are any."""
+class LeaderLink(Protocol):
+    """What rounds need of a link to a leader."""
 
-    def __init__(self, loop: Loop, leaders: Callable[[], Iterable[Link]]) -> None:
+    pending: dict[int, Any]  # rid -> Waiting
+    parts: dict[int, Any]  # the subscriptions on it
+
+    def take(self, answers: Answers) -> None: ...
+
+
+class Rounds:
+    def __init__(self, loop: Loop, leaders: Callable[[], Iterable[LeaderLink]]) -> None:
         self.busy = BUSY
         self._loop = loop
         self._leaders = leaders
-        self._held: list[tuple[Link, Answers]] = []
-        self._answered: set[Link] = set()  # in this round
+        self._held: list[tuple[LeaderLink, Answers]] = []
+        self._answered: set[LeaderLink] = set()  # in this round
         self._began = 0.0
         self._releases = 0
         self._spread_s = LONGEST_S / 2  # from a round's first answers to its last ones, smoothed
         self._doubt = Doubt()
         self._waits = True  # in this round
 
-    def sift(self, link: Link, answers: Answers) -> Answers:
-        """What of these answers is passed on now; answers to writes may be kept, and come back by
-        ``Link.take``."""
+    def sift(self, link: LeaderLink, answers: Answers) -> Answers:
+        """The answers that are passed on now; others come back by ``Link.take``."""
         if len(answers) < self.busy:
             return answers
         self._note(link)
@@ -77,8 +76,7 @@ class Rounds:
             self._held.append((link, kept))
         return now
 
-    def _note(self, link: Link) -> None:
-        """A busy leader has answered: in this round, or as the first one of the next."""
+    def _note(self, link: LeaderLink) -> None:
         now = self._loop.time()
         late_s = now - self._began
         if link in self._answered or late_s > 2 * LONGEST_S:

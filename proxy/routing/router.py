@@ -1,20 +1,17 @@
 """Every request's way to a node and back.
 
-Hot path: a put is one object, one dictionary entry and two list appends here, and its answer one dictionary
-pop and a splice: 1.8 us from handler to reply, a linearizable range 2.3 us (100 a tick, without gRPC and
-ZeroMQ, 2-core reference machine). No future, task or timer is made for a request. One sweep every 50 ms finds
-what has waited too long.
+Hot path: a put is one object, one dictionary entry and two list appends, and its answer one dictionary pop
+and a splice: 1.8 us from handler to reply, a linearizable range 2.3 us (100 a tick, without gRPC and ZeroMQ,
+2-core reference machine). No request has a future, task or timer: a sweep every 50 ms finds overdue ones.
 
 Rules
-- Writes and questions to the leader go to the shard's leader; while there is none they wait in a bounded
-  queue.
-- I23: a write is sent again only after the node said that it was certainly not logged (NOT_LEADER). One whose
-  link broke after it was sent has an unknown fate: its client is told so, as etcd tells it.
+- Writes and questions to the leader wait in a bounded queue while the shard has none.
+- I23: a write is sent again only after the node said that it was certainly not logged (NOT_LEADER). A write
+  whose link broke has an unknown fate, and its client is told so, as in etcd.
 - Reads, and questions that change nothing, are sent again freely.
-- H2, I13: reads that are linearizable share rounds of read-index questions
-  (``proxy.routing.reads.read_index``).
-- Monotone: a serializable read waits, briefly, until the replica has caught up with the highest revision
-  that this front has shown; programs rely on etcd's member having applied a put before it answers it.
+- H2, I13: linearizable reads share rounds of read-index questions (``proxy.routing.reads.read_index``).
+- Monotone: a serializable read waits briefly for the highest revision that this front has shown. Programs
+  rely on it: an etcd member has applied a put before it answers it.
 """
 
 from __future__ import annotations
@@ -25,18 +22,14 @@ from typing import Any
 import structlog
 
 from cluster import errors
-from cluster.errors import ErrorKind, EtcdError
-from cluster.features.auth.principal import SAID
-from cluster.members.table import Table
+from cluster.features.auth.principal import read_news
+from cluster.members.table import Table, decode_all
 from cluster.pacing.resting import LARGE_BYTES
 from cluster.repeats import Repeats
 from cluster.settings import Common
-from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, REQUEST, Method, Status
-from cluster.wire.protobuf import ResponseHeaders, header_prefix
-from proxy.auth.shown import Principals
-from proxy.routing.following import heard
+from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, Method, Status
 from proxy.routing.in_turn import InTurn
-from proxy.routing.links import REFUSED, Link, Near
+from proxy.routing.links import REFUSED, Link, Subscriber
 from proxy.routing.overdue import moved_on, resume, sweep_link, sweep_waiting
 from proxy.routing.pieces import Pieces
 from proxy.routing.reach import Reach
@@ -44,17 +37,9 @@ from proxy.routing.reads.read_index import ReadIndexRounds
 from proxy.routing.reads.recent import RecentReads
 from proxy.routing.rounds import Rounds
 from proxy.routing.routes import Connect, ShardRoute
+from proxy.routing.sending import Sending
 from proxy.routing.slow import SlowRequests
-from proxy.routing.waiting import (
-    ASK,
-    READ_ANY,
-    SERIALIZABLE,
-    WRITE,
-    Loop,
-    MethodStats,
-    Subscriber,
-    Waiting,
-)
+from proxy.routing.waiting import ASK, READ_ANY, SERIALIZABLE, WRITE, Loop, MethodStats, Then, Waiting
 
 __all__ = [
     "ASK", "READ_ANY", "SERIALIZABLE", "SWEEP_S", "WRITE", "MethodStats", "Router", "Subscriber", "Waiting",
@@ -63,65 +48,55 @@ __all__ = [
 log = structlog.get_logger("router")
 
 SWEEP_S = 0.05
-_QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard
 _BUSY, _GATHER_S = 32, 0.001  # from so many requests under way on a link on, frames gather for so long
 LONE_AFTER = 3  # lone writes in a row before the next one counts as alone
 
 # plain integers: comparing enum members costs three times as much
-_OK, _ERROR, _NOT_LEADER, _PARTIAL, _ELSEWHERE = map(
-    int, (Status.OK, Status.ERROR, Status.NOT_LEADER, Status.PARTIAL, Status.ELSEWHERE))
+_OK, _NOT_LEADER, _PARTIAL, _ELSEWHERE = map(
+    int, (Status.OK, Status.NOT_LEADER, Status.PARTIAL, Status.ELSEWHERE))
 _SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOST)))
+_STATE, _WATERMARK, _REFUSED, _LEAVING, _AUTH, _MEMBERS, _V2_EVENTS = map(int, (
+    Status.STATE, Status.WATERMARK, Status.REFUSED, Status.LEAVING, Status.AUTH, Status.MEMBERS,
+    Status.V2_EVENTS))
 
 
-class Router:
-    """Requests to the nodes. ``limit_s``: the server's own time limit."""
+class Router(Sending):
+    """Requests to the nodes, and their answers."""
 
     def __init__(self, loop: Loop, common: Common, connect: Connect,
                  large_write_window_bytes: int = 1 << 20, range_compares: int = 16) -> None:
-        self.loop = loop
-        self.common = common
-        self.limit_s = common.limit_s
-        self.election_s = common.election_timeout_ms / 1000
+        super().__init__(loop, common)
         self.members = Table(common.peers)
-        # this host stays a learner until somebody promotes it
+        # this host stays a learner until it is promoted
         self.learner = self.members.learner(common.member_id)
         members = [p.member_id for p in common.peers]
         self.routes = [ShardRoute(s, common.member_id, members, connect, self, self.election_s)
                        for s in range(common.shard_count)]
         self.reach = Reach(common.peers)
         self._refusals = Repeats()
-        self.highest = 0  # the highest revision this front has shown to a client
         self.compacted = 0  # the highest compaction that this front has acknowledged
         self.hub: Subscriber | None = None
         # when shard 0 was last found without a leader; inf while it has one
         self.leaderless_since = loop.time()
-        self.header_prefix = header_prefix(common.cluster_id, common.member_id)
-        self._headers = ResponseHeaders(self.header_prefix)
-        self.quiet = MethodStats()  # of requests that no client stands behind
-        self._header_key = (-1, -1)
-        self._header = b""
-        self._dirty: list[Link] = []
-        self._scheduled = False
-        self._late: list[Link] = []
-        self._gathering: list[Callable[[], None]] = []
         self.in_turn = InTurn(self, large_write_window_bytes, range_compares)
         self.pieces = Pieces(self, common.client_stall_timeout_ms / 1000)
         self.read_index = ReadIndexRounds(self)
         self.slow = SlowRequests(common.warning_request_ms / 1000)
-        self.recent = RecentReads(self)
+        self.recent = RecentReads(self, self.index)
         self.rounds = Rounds(loop, self._leader_links) if common.shard_count > 1 else None
-        self.draining, self._lone = False, 0  # the latter: writes in a row that found nothing under way
-        self.principals = Principals(None)  # proxy.shared.context sets them
+        self.draining = False
+        self._lone = 0  # writes in a row that found nothing under way
         self.v2_news: Callable[[Link, bytes], None] | None = None  # takes V2_EVENTS: proxy.v2.waiting.feed
         self.lone_after = LONE_AFTER
 
-    # -- requests -----------------------------------------------------------------------------------
+    # -- requests
 
     def write(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
-              then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
+              then: Then | None = None, context: Any = None) -> None:
         """A request that may change something, to the shard's leader."""
-        waiting = Waiting(
-            call, method, body, shard, WRITE, self.loop.time(), self.limit_s, stats, then, context)
+        waiting = Waiting(call, method, body, shard, WRITE, self.loop.time(), self.limit_s, stats)
+        waiting.then = then
+        waiting.context = context
         if len(body) > LARGE_BYTES and not self.in_turn.large.lets_in(waiting, len(body)):
             return
         link = self.routes[shard].leader_link
@@ -135,9 +110,8 @@ class Router:
         self.write(call, Method.WIDE, bytes((method,)) + body, 0, stats)
 
     def lone(self) -> bool:
-        """Whether this write, as the last few, finds nothing of this front under way at a leader: if it is
-        for another shard than 0, the sequencer's way (LONE) is the shorter one, one quorum round instead of
-        two (decision 22)."""
+        """Whether this write, as the last few, finds no request of this front under way at a leader. On
+        another shard than 0, LONE is then the shorter way: one quorum round instead of two (decision 22)."""
         for route in self.routes:
             if route.leader_link is not None and route.leader_link.pending:
                 self._lone = 0
@@ -146,31 +120,34 @@ class Router:
         return self._lone > self.lone_after
 
     def ask(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
-            then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
+            then: Then | None = None, context: Any = None) -> None:
         """A question to the shard's leader that may be asked twice."""
-        self.to_leader(
-            Waiting(call, method, body, shard, ASK, self.loop.time(), self.limit_s, stats, then, context))
+        waiting = Waiting(call, method, body, shard, ASK, self.loop.time(), self.limit_s, stats)
+        waiting.then = then
+        waiting.context = context
+        self.to_leader(waiting)
 
     def read(self, call: Any, method: int, body: bytes, shard: int, serializable: bool, stats: MethodStats,
-             then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None) -> None:
+             then: Then | None = None, context: Any = None) -> None:
         """A read of a replica; a linearizable one after a read index."""
-        waiting = Waiting(
-            call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats, then, context)
+        waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats)
+        waiting.then = then
+        waiting.context = context
         if not serializable:
             self.read_index.add(waiting)
             return
         waiting.prefix = SERIALIZABLE
         self.recent.read(waiting)
 
-    def index(self, then: Callable[[Waiting, int, bytes], None]) -> None:
-        """A read index for reads of several shards, of the round that others share."""
-        self.read_index.add(Waiting(
-            None, Method.READ_INDEX, b"", 0, READ_ANY, self.loop.time(), self.limit_s, self.quiet, then))
+    def index(self, then: Then) -> None:
+        """A read index for reads of several shards, of a round that other reads share."""
+        waiting = Waiting(
+            None, Method.READ_INDEX, b"", 0, READ_ANY, self.loop.time(), self.limit_s, self.quiet)
+        self.read_index.add(waiting.calls(then))
 
     def get(self, call: Any, body: bytes, key: bytes, serializable: bool, shard: int,
             stats: MethodStats) -> None:
-        """A read of one key's newest version and nothing else: :meth:`read`, or at once from a node in this
-        process."""
+        """:meth:`read` of one key's newest version, at once where a node in this process has it."""
         if serializable:
             link = self.routes[shard].replica
             near = link.near if link is not None else None
@@ -184,131 +161,26 @@ class Router:
         waiting.key = key
         self.read_index.add(waiting)
 
-    def get_near(self, link: Link, near: Near, call: Any, key: bytes, stats: MethodStats) -> None:
-        """Answer a read of one key's newest version from a node in this process."""
-        revision, term, tail = near.get(key)
-        shown = (revision, term)
-        if shown != self._header_key:
-            self._new_header(link, shown)
-        call.reply(self._header, tail)
-        stats.ok += 1
-
-    def when_caught_up(self, shards: tuple[int, ...], then: Callable[[], None]) -> None:
-        """See ``proxy.routing.reads.recent``."""
-        self.recent.when_caught_up(shards, then)
-
     def local(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
-              then: Callable[[Waiting, int, bytes], None] | None = None, context: Any = None,
-              limit_s: float = 0.0) -> None:
-        """A question about the host's own replica, however far it is (Status, Snapshot). ``limit_s``: if it
-        has a time limit of its own."""
-        waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), limit_s or self.limit_s,
-                          stats, then, context, SERIALIZABLE)
+              then: Then | None = None, context: Any = None, limit_s: float = 0.0) -> None:
+        """A question about the own host's replica as it is (Status, Snapshot). ``limit_s``: its own time
+        limit, if any."""
+        limit_s = limit_s or self.limit_s
+        waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), limit_s, stats)
+        waiting.calls(then, context, SERIALIZABLE)
         home = self.routes[shard].home
         if home is not None:
             self.send(home, waiting)
         else:
             self.to_replica(waiting)
 
-    def history(self, body: bytes, shard: int, then: Callable[[Waiting, int, bytes], None],
-                context: Any) -> None:
+    def history(self, body: bytes, shard: int, then: Then, context: Any) -> None:
         """A slice of a watch's past."""
-        self.to_replica(Waiting(None, Method.HISTORY, body, shard, READ_ANY, self.loop.time(), self.limit_s,
-                                self.quiet, then, context))
+        waiting = Waiting(
+            None, Method.HISTORY, body, shard, READ_ANY, self.loop.time(), self.limit_s, self.quiet)
+        self.to_replica(waiting.calls(then, context))
 
-    def to_leader(self, waiting: Waiting) -> None:
-        """Send to the leader, or queue until there is one."""
-        route = self.routes[waiting.shard]
-        link = route.leader_link
-        if link is not None:
-            if waiting.route == WRITE:
-                waiting.waited(self.loop.time())
-            self.send(link, waiting)
-        elif len(route.queue) < _QUEUE_LIMIT:
-            route.queue.append(waiting)
-        else:
-            self.fail(waiting, errors.TOO_MANY_REQUESTS)
-
-    def to_replica(self, waiting: Waiting) -> None:
-        """Send to the host's own node of the shard, or to another one while that is down."""
-        route = self.routes[waiting.shard]
-        link = route.replica
-        if link is not None:
-            self.send(link, waiting)
-        elif len(route.reads) < _QUEUE_LIMIT:
-            route.reads.append(waiting)
-        else:
-            self.fail(waiting, errors.TOO_MANY_REQUESTS)
-
-    def send(self, link: Link, waiting: Waiting) -> None:
-        """Put a request into a link's frame of this tick."""
-        rid = link.next_rid
-        link.next_rid = rid + 1
-        link.pending[rid] = waiting
-        assert not waiting.rid or waiting.route != WRITE, (
-            "I23: a write is sent again only if it was certainly not logged")
-        waiting.rid = rid
-        outbox = link.outbox
-        if not outbox:
-            self._dirty.append(link)
-            if not self._scheduled:
-                self.schedule()
-        limit_s = waiting.limit_s
-        call = waiting.call
-        if call is not None and call.deadline is not None:
-            left = call.deadline - waiting.started
-            if left < limit_s:
-                limit_s = left if left > 0.001 else 0.001
-        body = waiting.body
-        prefix = waiting.prefix
-        principal = getattr(call, "principal", None) if call is not None else self.principals
-        if principal is not None and (said := self.principals.said(principal, waiting)):
-            size = len(said) + len(prefix) + len(body)
-            outbox.append(REQUEST.pack(rid, waiting.method | SAID, int(limit_s * 1000), size) + said + prefix)
-        elif prefix:
-            outbox.append(REQUEST.pack(rid, waiting.method, int(limit_s * 1000), len(body) + 16) + prefix)
-        else:
-            outbox.append(REQUEST.pack(rid, waiting.method, int(limit_s * 1000), len(body)))
-        outbox.append(body)
-
-    def post(self, link: Link, rid: int, method: int, body: bytes) -> None:
-        """Send a record that gets no answer of the usual kind (SUBSCRIBE, UNSUBSCRIBE, CANCEL)."""
-        if link.closed or link.left:
-            return
-        if not link.outbox:
-            self._dirty.append(link)
-            if not self._scheduled:
-                self.schedule()
-        link.post(rid, method, body)
-
-    def credit(self, waiting: Waiting, size: int) -> None:
-        """So many bytes in all of a SNAPSHOT's answer have been passed on: the node may send more."""
-        for link in self.routes[waiting.shard].links.values():
-            if link.pending.get(waiting.rid) is waiting:
-                self.post(link, waiting.rid, Method.CREDIT, size.to_bytes(8, "little"))
-                return
-
-    def cancel(self, waiting: Waiting) -> None:
-        """Nobody waits for this read any more."""
-        for link in self.routes[waiting.shard].links.values():
-            if link.pending.get(waiting.rid) is waiting:
-                del link.pending[waiting.rid]
-                self.post(link, waiting.rid, Method.CANCEL, b"")
-                return
-
-    # -- the tick -----------------------------------------------------------------------------------
-
-    def schedule(self) -> None:
-        """Have this tick's frames leave at its end."""
-        if not self._scheduled:
-            self._scheduled = True
-            self.loop.call_soon(self._flush)
-
-    def at_flush(self, gather: Callable[[], None]) -> None:
-        """Call once, before this tick's frames leave: for what asks one question for all that came in a
-        tick."""
-        self._gathering.append(gather)
-        self.schedule()
+    # -- the tick
 
     def _flush(self) -> None:
         if self._gathering:
@@ -328,21 +200,14 @@ class Router:
                 if len(link.pending) - queued < _BUSY or queued >= _BUSY:
                     link.flush()
                     continue
-                # what comes within a moment would wait at the leader for the entry before it anyway
-                # (cluster.pacing.pace)
+                # at the leader it would wait for the entry before it anyway (cluster.pacing.pace)
                 self._late.append(link)
                 if len(self._late) == 1:
                     self.loop.call_later(_GATHER_S, self._flush_late)
 
-    def _flush_late(self) -> None:
-        late, self._late = self._late, []
-        for link in late:
-            link.flush()
-
-    # -- answers ------------------------------------------------------------------------------------
+    # -- answers
 
     def link_answers(self, link: Link, answers: list[tuple[int, int, bytes]]) -> None:
-        """One frame's records."""
         pop = link.pending.pop
         for rid, status, body in answers:
             if status == _OK:
@@ -383,24 +248,9 @@ class Router:
         else:
             self.link_answers(link, [(rid, _OK, b"")])
 
-    def _new_header(self, link: Link, key: tuple[int, ...]) -> None:
-        revision, term = key
-        if revision > link.revision:
-            link.revision = revision
-        if revision > self.highest:
-            self.highest = revision
-        self._header_key = (revision, term)
-        self._header = self._headers.make(revision, self.routes[0].term or term)
-
-    def header(self, revision: int, term: int) -> bytes:
-        """Field 1 of a response, in shard 0's term (decision 102); this revision has been shown."""
-        if revision > self.highest:
-            self.highest = revision
-        return self._headers.make(revision, self.routes[0].term or term)
-
     def _other(self, link: Link, rid: int, status: int, body: bytes) -> None:
         if rid == 0:
-            heard(self, link, status, body)
+            self._heard(link, status, body)
             return
         if status in _SUBSCRIPTION:
             if self.hub is not None:
@@ -439,7 +289,7 @@ class Router:
             self.finish_error(waiting, body)
 
     def _not_leader(self, link: Link, waiting: Waiting, body: bytes) -> None:
-        """Certainly not logged: goes to whoever leads now (I23)."""
+        """Certainly not logged: it goes to the present leader (I23)."""
         leader, term = LEADER.unpack(body)
         route = self.routes[waiting.shard]
         if term > link.term or (term == link.term and leader != link.leader):
@@ -452,8 +302,26 @@ class Router:
             route.leader_link = None  # asking the same node at once would only spin
         self.to_leader(waiting)
 
-    def watermark(self, link: Link, revision: int) -> None:
-        """Every event of its shard up to this revision has come on a link."""
+    # -- what a node tells unasked
+
+    def _heard(self, link: Link, status: int, body: bytes) -> None:
+        if status == _WATERMARK:
+            self._watermark(link, int.from_bytes(body, "little"))
+        elif status == _STATE:
+            link.state(body)
+        elif status == _AUTH:
+            self.principals.heard(*read_news(body))
+        elif status == _LEAVING:
+            link.leave()
+        elif status == _MEMBERS:
+            self._follow(link, body)
+        elif status == _V2_EVENTS:
+            if self.v2_news is not None:
+                self.v2_news(link, body)
+        elif status == _REFUSED:
+            link.close(REFUSED + body.decode("utf-8", "replace"))
+
+    def _watermark(self, link: Link, revision: int) -> None:
         if revision > link.watermark:
             link.watermark = revision
             if revision > link.revision:
@@ -462,24 +330,20 @@ class Router:
         if self.hub is not None:
             self.hub.watermark(link)
 
-    def fail(self, waiting: Waiting, kind: ErrorKind) -> None:
-        """Answer with an error that this front has found."""
-        self.finish_error(waiting, EtcdError(kind).encode())
-
-    def finish_error(self, waiting: Waiting, body: bytes) -> None:
-        """Answer with an encoded EtcdError."""
-        if waiting.then is not None:
-            waiting.tell(_ERROR, body)
+    def _follow(self, link: Link, body: bytes) -> None:
+        own = self.common.member_id
+        if link.shard or (own and link.member_id != own):
             return
-        error = EtcdError.decode(body)
-        waiting.stats.failed(error.code)
-        if not waiting.call.closed:
-            waiting.call.finish(error.code, error.text)
+        self.members.follow(decode_all(body))
+        self.learner = self.members.learner(own)
+        peers = self.members.peers
+        self.reach.follow(peers)
+        for route in self.routes:
+            route.follow(p.member_id for p in peers)
 
-    # -- links --------------------------------------------------------------------------------------
+    # -- links
 
     def link_up(self, link: Link) -> None:
-        """A link has said its first STATE."""
         log.info("link up", shard=link.shard, peer=self.reach.name(link.member_id),
                  member=f"{link.member_id:x}")
         link.rounds = self.rounds
@@ -489,12 +353,11 @@ class Router:
             self.hub.link_up(link)
 
     def link_state(self, link: Link) -> None:
-        """A node has said how things are."""
         route = self.routes[link.shard]
         route.choose(self.loop.time())
         if not link.shard:
             self._header_key = (-1, -1)  # shard 0 may be in another term
-        resume(self, route)
+        resume(self, self.recent, route)
 
     def link_down(self, link: Link, reason: str) -> None:
         """A link has ended: its writes have an unknown fate, its questions are asked elsewhere (I23)."""
@@ -505,15 +368,14 @@ class Router:
         say("link down", shard=link.shard, peer=self.reach.name(link.member_id),
             member=f"{link.member_id:x}", reason=reason, pending=len(link.pending))
         self.routes[link.shard].lost(link, now, reason)
-        moved_on(self, link)
+        moved_on(self, self.recent, link)
         if self.hub is not None:
             self.hub.link_down(link)
-        resume(self, self.routes[link.shard])
+        resume(self, self.recent, self.routes[link.shard])
 
-    # -- time ---------------------------------------------------------------------------------------
+    # -- time
 
     def sweep(self) -> None:
-        """Every ``SWEEP_S``: links, time limits, requests whose clients have gone."""
         now = self.loop.time()
         self.pieces.sweep(now)
         self.in_turn.sweep(now)
@@ -521,14 +383,14 @@ class Router:
             if not self.draining:
                 route.upkeep(now)
             route.choose(now)  # also offers the leader again that a NOT_LEADER had taken back
-            resume(self, route)
+            resume(self, self.recent, route)
             for link in tuple(route.links.values()):
                 sweep_link(self, link, route, now)
             sweep_waiting(self, route, now)
         self.reach.look(self.routes, now)
         self.recent.release()
         self.read_index.sweep(now)
-        self.slow.look(self, now)
+        self.slow.look(self.routes, self.read_index.unanswered(), now)
         if self.has_leader:
             self.leaderless_since = float("inf")
         elif self.leaderless_since == float("inf"):
@@ -536,17 +398,10 @@ class Router:
         if self.hub is not None:
             self.hub.tick(now)
 
-    def gone(self, waiting: Waiting) -> None:
-        """The call has ended without us (its deadline, or its client went away)."""
-        call = waiting.call
-        late = call.deadline is not None and call.deadline <= self.loop.time()
-        kind = errors.CONTEXT_DEADLINE_EXCEEDED if late else errors.CONTEXT_CANCELED
-        self.finish_error(waiting, EtcdError(kind).encode())
-
     def _leader_links(self) -> list[Link]:
         return [route.leader_link for route in self.routes if route.leader_link is not None]
 
-    # -- what others ask ----------------------------------------------------------------------------
+    # -- what others ask
 
     @property
     def has_leader(self) -> bool:
@@ -559,7 +414,7 @@ class Router:
         return all(r.leader_link is not None and r.replica is not None for r in self.routes)
 
     def store_revision(self) -> int:
-        """The newest revision that this front knows of: shown, or applied at a node it reads from."""
+        """The newest revision known here: shown, or applied at a node that this front reads from."""
         known = self.highest
         for route in self.routes:
             if (replica := route.replica) is not None:
@@ -568,11 +423,11 @@ class Router:
 
     @property
     def term(self) -> int:
-        """The term of shard 0, for headers that no node's answer provides."""
+        """Shard 0's, for headers that no node's answer provides."""
         return self.routes[0].term
 
     def close(self) -> None:
-        """End every link. What is still open is answered as of unknown fate."""
+        """End every link. Open requests are answered as of unknown fate."""
         self.draining = True
         self.in_turn.close()
         for route in self.routes:
@@ -584,7 +439,6 @@ class Router:
             route.reads.clear()
 
     def statistics(self) -> dict[str, int]:
-        """Figures for /metrics and debugging."""
         return {
             "pending": sum(len(link.pending) for r in self.routes for link in r.links.values()),
             "queued": sum(len(r.queue) + len(r.reads) for r in self.routes),

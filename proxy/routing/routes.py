@@ -1,12 +1,11 @@
-"""The links to one shard's nodes: who leads it, who answers reads here, and keeping the links open.
+"""The links to one shard's nodes: its leader, the replica for reads, and keeping the links open.
 
-The leader is what the freshest live node says: of all live links whose last STATE names a leader, the one
-with the highest term counts. NOT_LEADER answers update the same knowledge. A link to the leader is opened
-when it is named; while nobody knows a leader, links to all hosts are kept open, so that the first to know
-tells us; a while after an election those that nobody needs end (decision 34).
+The leader is what the live link with the highest term names. NOT_LEADER answers update the same knowledge.
+While no leader is known, links to all hosts are kept open; some time after an election unneeded ones end
+(decision 34).
 
 Reads go to the own host's node (any up-to-date replica may answer, architecture section 4), and elsewhere
-only while that one is down or there is none.
+only while that is down or there is none.
 """
 
 from __future__ import annotations
@@ -29,16 +28,14 @@ _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MOST_S = 1.0
 _OWN_BACKOFF_MOST_S = 0.2
 _REFUSED_BACKOFF_S = 5.0  # what a node refuses a front for is mended by people
-_UNUSED_S = 10.0  # so long after an election links that nobody needs are kept
-# a local socket takes a connection at once, or there is nobody (ZeroMQ does not say which)
+_UNUSED_S = 10.0  # for so long after an election unneeded links are kept
+# a local socket takes a connection at once, or no process listens (ZeroMQ does not say which)
 _OWN_CONNECT_S = 0.1
 
-_HELD_S = 0.1  # two of the router's sweeps: who comes later than that was held
+_HELD_S = 0.1  # two of the router's sweeps: a later one was held
 
 
 class ShardRoute:
-    """One shard as a front reaches it."""
-
     __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_led_at", "_listening", "_receiver", "_retry_at",
                  "home", "known_leader", "leader", "leader_changes", "leader_link", "leader_since", "links",
                  "members", "own", "queue", "reads", "replica", "shard", "term", "troubles", "wanted")
@@ -67,8 +64,7 @@ class ShardRoute:
         self._listening = Listening(max(dead_after_s / 4, _HELD_S))
         self._retry_at: dict[int, float] = {}
         self._backoff_s: dict[int, float] = {}
-        # by member, why the last link to it ended; of those that no link is up to
-        self.troubles: dict[int, str] = {}
+        self.troubles: dict[int, str] = {}  # by member without a link, why the last one ended
 
     def choose(self, now: float) -> None:
         """Work out leader and replica from what the live links have said last."""
@@ -77,48 +73,50 @@ class ShardRoute:
             if link.up and link.leader and link.term > term:
                 leader, term = link.leader, link.term
         if leader and (leader != self.leader or term != self.term):
-            self.leader_since = now
-            if leader != self.known_leader or term != self.term:
-                self.leader_changes += 1
-            self.known_leader = leader
-            self.leader, self.term = leader, term
-            # whatever it was before, who has just been elected is there
-            tried = self.links.get(leader)
-            if tried is not None and not tried.greeted:
-                tried.close("tried too early")
-            self._retry_at.pop(leader, None)
-            self._backoff_s.pop(leader, None)
+            self._elected(leader, term, now)
         self.leader = leader
         if leader:
             self.term = term
-        link_to = self.links.get(leader)
-        if link_to is None and leader:
-            self.ensure(leader, now)
-        self.leader_link = link_to if link_to is not None and link_to.up and not link_to.leaving else None
-        own = self.links.get(self.own)
-        self.home = home = own if own is not None and own.up and not own.leaving else None
+            if leader not in self.links:
+                self.ensure(leader, now)
+        self.leader_link = self._usable(leader)
+        self.home = home = self._usable(self.own)
         if home is not None and (home.leader or self.leader_link is None):
             self.replica = home
         elif home is not None:
             self.replica = self.leader_link  # the own node is cut off from a leader that this front can reach
-        elif self.replica is None or not self.replica.up or self.replica.leaving:
-            self.replica = self.leader_link or next(
-                (link for link in self.links.values() if link.up and not link.leaving), None
-            )
+        elif self.replica is None or not self.replica.usable:
+            others = (link for link in self.links.values() if link.usable)
+            self.replica = self.leader_link or next(others, None)
+
+    def _elected(self, leader: int, term: int, now: float) -> None:
+        self.leader_since = now
+        if leader != self.known_leader or term != self.term:
+            self.leader_changes += 1
+        self.known_leader = leader
+        self.leader, self.term = leader, term
+        tried = self.links.get(leader)  # an elected host runs, whatever its link saw before
+        if tried is not None and not tried.greeted:
+            tried.close("tried too early")
+        self._retry_at.pop(leader, None)
+        self._backoff_s.pop(leader, None)
+
+    def _usable(self, member: int) -> Link | None:
+        link = self.links.get(member)
+        return link if link is not None and link.usable else None
 
     def follow(self, members: Iterable[int]) -> None:
-        """Members have changed. Links to a host that went stay as long as it does: it may lead yet, and owe
+        """Members have changed. A removed host's link stays while the host does: it may lead yet, and owe
         answers."""
         self.members = tuple(members)
 
     @property
     def has_leader(self) -> bool:
-        """Whether this host knows a leader: its own node's word, if it has one that answers."""
+        """Whether this host knows a leader; its own node's word counts, where that answers."""
         own = self.links.get(self.own)
         return own.leader != 0 if own is not None and own.up else self.leader != 0
 
     def reaches_any(self) -> bool:
-        """Whether a node of any host answers."""
         return any(link.up for link in self.links.values())
 
     def ensure(self, member: int, now: float) -> None:
@@ -147,13 +145,12 @@ class ShardRoute:
         self.choose(now)
 
     def opened(self, link: Link, now: float) -> None:
-        """A link has come up."""
         self._backoff_s.pop(link.member_id, None)
         self.troubles.pop(link.member_id, None)
         self.choose(now)
 
     def upkeep(self, now: float) -> None:
-        """Every tick of the clock: end silent links, open the ones that are wanted."""
+        """Every tick of the clock: end silent links, open wanted ones."""
         listening = self._listening
         heard_till = listening.look(now)
         for link in list(self.links.values()):
@@ -171,13 +168,13 @@ class ShardRoute:
             if now - self.leader_since > _UNUSED_S:
                 self._drop_unused()
         elif not self.leader or now - self._led_at > self._dead_after_s:
-            # nobody knows one, or whoever names it may be cut off: a learner never forgets its leader
+            # no leader is known, or the node that names it is cut off: a learner never forgets its leader
             for member in self.members:
                 self.ensure(member, now)
 
     def _drop_unused(self) -> None:
-        """Each link brings a STATE, and a wake-up with it, four times in an election timeout (D12). Who leads
-        is told by the own host's node; the others are asked again as soon as nobody knows."""
+        """Each link brings a STATE and a wake-up four times in an election timeout (D12). The own node names
+        the leader."""
         if self.home is None or not self.home.leader:
             return
         for link in list(self.links.values()):

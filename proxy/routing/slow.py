@@ -1,16 +1,15 @@
 """Requests that take long are logged, with what each waited for (``--warning-unary-request-duration``).
 
-Nothing is measured on the way of a request: the router's sweep, every 50 ms, finds those that have been open
-for too long, and later that they have ended. So the time told is up to 50 ms too long. Where the limit is
-shorter than that, a sweep would miss most of them: each unary call of gRPC is timed then
-(``proxy.grpc.timed_calls``), and told without what it waited for. The sweep finds the others, those of the
-JSON gateway and of the services Lock and Election.
+The router's sweep, every 50 ms, finds requests that are open for too long, and later that they have ended:
+the logged time is up to 50 ms too long. With a shorter limit each unary gRPC call is timed
+(``proxy.grpc.timed_calls``) and logged without what it waited for; the sweep finds those of the JSON gateway
+and of Lock and Election.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
@@ -18,11 +17,9 @@ from cluster.errors import EtcdError
 from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import LONE_HEAD, Method
+from proxy.routing.links import Link
+from proxy.routing.routes import ShardRoute
 from proxy.routing.waiting import Waiting
-
-if TYPE_CHECKING:
-    from proxy.routing.links import Link
-    from proxy.routing.router import Router
 
 log = structlog.get_logger("slow")
 
@@ -82,8 +79,6 @@ _WATCHED = frozenset(map(int, (*_KINDS, Method.LONE, Method.WIDE)))
 
 
 class SlowRequests:
-    """Of one front."""
-
     def __init__(self, limit_s: float) -> None:
         """``limit_s``: a request that takes longer is logged; 0: none is."""
         self.limit_s = limit_s
@@ -93,8 +88,8 @@ class SlowRequests:
         self._more = 0
         self._second = 0.0
 
-    def look(self, router: Router, now: float) -> None:
-        """Find those that have become slow since the last look, and log those that have ended."""
+    def look(self, routes: Iterable[ShardRoute], unindexed: Iterable[Waiting], now: float) -> None:
+        """Find requests that have become slow, and log those that have ended."""
         if self.limit_s <= 0:
             return
         if now - self._second >= 1.0:
@@ -103,16 +98,15 @@ class SlowRequests:
             if _has_ended(waiting, link):
                 del self._open[key]
                 self._tell(waiting, where, now)
-        for route in router.routes:
+        for route in routes:
             for link in route.links.values():
                 self._find(link.pending.values(), f"member {link.member_id:x}", link, now)
             self._find(route.queue, "a leader", None, now)
             self._find(route.reads, "a replica", None, now)
-        self._find(router.read_index.unanswered(), "a read index", None, now)
+        self._find(unindexed, "a read index", None, now)
 
     def _find(self, requests: Iterable[Waiting], where: str, link: Link | None, now: float) -> None:
-        """The oldest come first, but for a few that were sent anew: they are found when those before them
-        are."""
+        """The oldest come first, but for a few that were sent anew."""
         for waiting in requests:
             if now - waiting.began <= self.limit_s or len(self._open) >= _MOST_OPEN:
                 return
@@ -131,7 +125,6 @@ class SlowRequests:
         self._second, self._lines, self._more = now, 0, 0
 
     def ended(self, path: str, client: str, took_s: float) -> None:
-        """A call has ended, where each is timed."""
         if took_s > self.limit_s and self._room():
             log.warning("request stats", took_s=round(took_s, 6), expected_s=self.limit_s,
                         method=path.rpartition("/")[2], remote=client)
@@ -142,7 +135,6 @@ class SlowRequests:
                         waited_for=where, shard=waiting.shard, **described(waiting))
 
     def _room(self) -> bool:
-        """Whether one more line may be logged in this second."""
         if self._lines >= LINES_PER_S:
             self._more += 1
             return False

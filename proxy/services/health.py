@@ -1,5 +1,5 @@
-"""grpc.health.v1.Health, as etcd serves it: the one service name "" is SERVING while this front runs, unless
-the feature gate StopGRPCServiceOnDefrag is open and this host defragments."""
+"""grpc.health.v1.Health: the one service name "" is SERVING while this front runs, unless the feature gate
+StopGRPCServiceOnDefrag is open and this host defragments."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ _SERVING = b"\x08\x01"
 _NOT_SERVING = b"\x08\x02"
 _SERVICE_UNKNOWN = b"\x08\x03"
 _NOT_FOUND = 5
-_LOOK_S = 0.25  # between questions to the nodes whether they defragment
+_LOOK_S = 0.25
 
 
 def register(registry: Registry, context: Context) -> None:
-    """Register Check and Watch."""
     stats = context.method("unary", SERVICE, "Check")
 
     def check(call: Call, data: bytes) -> None:
@@ -43,15 +42,12 @@ def register(registry: Registry, context: Context) -> None:
 
 
 class _Looks:
-    """Ask this host's nodes from time to time whether they defragment."""
-
     def __init__(self, context: Context) -> None:
         self._context = context
         self._asking = False
         self._next = 0.0
 
     def tick(self, now: float) -> None:
-        """Every sweep."""
         if now >= self._next and not self._asking:
             self._next, self._asking = now + _LOOK_S, True
             gather(self._context, self._told)
@@ -62,24 +58,21 @@ class _Looks:
 
 
 def _service(data: bytes) -> str:
-    """HealthCheckRequest.service; EtcdError if ``data`` is no such message. Its one field, a string of number
-    1, is read as the name in an etcdserverpb message that has one there, too."""
+    """HealthCheckRequest.service, read as an etcdserverpb message of the same form. EtcdError if ``data`` is
+    no such message."""
     return validate.parse(rpc_pb2.AuthUserGetRequest.FromString, data).name
 
 
 class HealthWatch:
-    """Health/Watch: says the status, and again when it changes."""
-
     def __init__(self, context: Context) -> None:
         self._stats = context.method("server_stream", SERVICE, "Watch")
         self._context = context
         self._calls: set[Call] = set()
-        self._told: set[Call] = set()  # of these, those who hear of a status that changes
+        self._told: set[Call] = set()  # of these, those that asked for a known service
         context.on_stop.append(self.stop)
         context.defragmenting.changed.append(self._changed)
 
     def opened(self, call: Call) -> None:
-        """A call has begun."""
         self._stats.started += 1
         if self._context.stopping:
             self._context.refuse(call, self._stats, errors.STOPPED)
@@ -87,8 +80,7 @@ class HealthWatch:
             self._calls.add(call)
 
     def message(self, call: Call, data: bytes) -> None:
-        """The request, which is the first message: any other is passed over, as grpc-go's server streams
-        do."""
+        """The first message is the request. Others are ignored, as by grpc-go's server streams."""
         if call.closed or call.context:
             return
         call.context = True
@@ -112,16 +104,14 @@ class HealthWatch:
             call.send(self._status())
 
     def half_closed(self, call: Call) -> None:
-        """The client listens on."""
+        ...
 
     def cancelled(self, call: Call) -> None:
-        """The client has gone."""
         self._calls.discard(call)
         self._told.discard(call)
         self._stats.failed(1)
 
     def stop(self) -> None:
-        """The front shuts down."""
         calls, self._calls = self._calls, set()
         self._told.clear()
         for call in calls:

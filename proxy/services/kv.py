@@ -1,9 +1,6 @@
-"""etcdserverpb.KV: Put, Range, DeleteRange, Txn, Compact, and RangeStream of etcd 3.7.
-
-Hot path: a put is not parsed here (with one shard) beyond the check that it begins with a key, nor is a read
-of one key; any other range is parsed once, for its ``serializable`` flag. A transaction of single keys is
-read by ``cluster.evaluate.txns.plain_txn``. What a request means is evaluated at the leader or the replica.
-"""
+"""etcdserverpb.KV. Hot path: with one shard a put is only checked to begin with a key; a read of one key is
+not parsed, either. Other ranges are parsed once, for ``serializable``. ``plain_txn`` reads transactions of
+single keys. The leader or the replica evaluates a request."""
 
 from __future__ import annotations
 
@@ -26,23 +23,23 @@ from proxy.grpc.registry import CLIENT_VERSION
 from proxy.routing.router import MethodStats, Waiting
 from proxy.services.cluster import not_for_learners
 from proxy.services.range_stream import SERVICE, RangeStream
-from proxy.shared.context import Call, Context, Registry, UnaryHandler
+from proxy.shared.context import Call, Context, Registry, Serve, UnaryHandler
 from proxy.spanning import range_txns
 from proxy.spanning.gather import Gather, range_answer, range_requests
 from proxy.spanning.merged_ranges import MergedRange
 from proxy.spanning.read_txns import is_read, read_txn
 
 Message = Any  # generated classes are made at run time
-_LONG_BYTES = 4096  # of a transaction that is checked between turns of the loop: some 500 operations
-_LONE_BYTES = 16 << 10  # of a lone put that may take the sequencer's way: larger ones would hold up its log
-_PHYSICAL_LIMIT_S = 3600.0  # of a physical compaction that is in order: etcd's member has no limit there
+WIDE = -1  # in the place of a shard: several
+_LONG_BYTES = 4096  # of a transaction that is checked in several turns: some 500 operations
+_LONE_BYTES = 16 << 10  # of a lone put by the sequencer's way: larger ones would delay its log
+_PHYSICAL_LIMIT_S = 3600.0  # of a physical compaction in order; etcd's member has no limit
 
 
 def register(registry: Registry, context: Context) -> None:
-    """Register the service's methods."""
-    for method, make in (("Put", _put), ("Range", _range), ("DeleteRange", _delete_range), ("Txn", _txn),
-                         ("Compact", _compact)):
+    for method, make in (("Put", _put), ("Range", _range), ("DeleteRange", _delete_range), ("Txn", _txn)):
         registry.unary(f"/{SERVICE}/{method}", make(context))
+    context.unary(registry, SERVICE, "Compact", rpc_pb2.CompactionRequest, _compact(context))
     registry.stream(f"/{SERVICE}/RangeStream", RangeStream(context))
 
 
@@ -57,8 +54,8 @@ def _put(context: Context) -> UnaryHandler:
         stats.started += 1
         if call.field(b"hasleader") and context.no_leader(call, stats):
             return
-        # the key is the first field of every encoder; anything else goes through the parser, and so does
-        # what is judged: a request that is none is told so whoever asks
+        # every encoder writes the key first; others are parsed, and so are judged ones: a malformed request
+        # is refused as such, whatever its permissions
         if (
             one_shard
             and 2 < len(data) <= limit
@@ -83,7 +80,7 @@ def _put(context: Context) -> UnaryHandler:
             router.write(call, Method.PUT, data, 0, stats)
             return
         shard = shard_of(key)
-        if router.principals.judged(call) and parse(data).lease:  # keys of all shards say whether he may
+        if router.principals.judged(call) and parse(data).lease:  # judged by keys of all shards
             router.wide(call, Method.PUT, data, stats)
             return
         if shard and len(data) <= _LONE_BYTES and router.lone():
@@ -132,94 +129,70 @@ def _range(context: Context) -> UnaryHandler:
     return range_
 
 
-def _range_over(
-    context: Context, call: Call, request: Message, shards: tuple[int, ...], stats: MethodStats
-) -> None:
-    """A range over several shards, at one revision."""
-
+def _range_over(context: Context, call: Call, request: Message, shards: tuple[int, ...],
+                stats: MethodStats) -> None:
     def reply(call: Call, revision: int, term: int, pieces: list[bytes]) -> None:
         stats.ok += 1
         call.reply(context.router.header(revision, term), *pieces)
 
-    def answer(call: Call, revision: int, term: int, blob: bytes) -> None:
-        reply(call, revision, term, [range_answer(request, blob)])
+    def answer(call: Call, revision: int, term: int, tails: list[bytes]) -> None:
+        reply(call, revision, term, [range_answer(request, tails)])
 
     if RangeRead(request).ordered:
         gather = Gather(
             context.router, call, Method.RANGE, range_requests(request, shards), request.serializable, stats,
-            answer, context.refuse,
-        )
+            answer, context.refuse)
     else:
         gather = MergedRange(context.router, call, request, shards, stats, reply, context.refuse)
     gather.start(max(request.revision, 0))
 
 
 def _delete_range(context: Context) -> UnaryHandler:
-    def place(request: Message) -> int:
-        validate.check_delete_range(request)
-        shards = context.placement.shards_of(request.key, request.range_end)
-        return shards[0] if len(shards) == 1 else WIDE
+    stats = context.method("unary", SERVICE, "DeleteRange")
+    limit = context.common.max_request_bytes
 
-    return _write(context, "DeleteRange", Method.DELETE_RANGE, rpc_pb2.DeleteRangeRequest.FromString, place)
+    def delete_range(call: Call, data: bytes) -> None:
+        stats.started += 1
+        if context.no_leader(call, stats):
+            return
+        try:
+            request = validate.parse(rpc_pb2.DeleteRangeRequest.FromString, data)
+            validate.check_delete_range(request)
+            shards = context.placement.shards_of(request.key, request.range_end)
+            if len(data) > limit:
+                raise EtcdError(errors.REQUEST_TOO_LARGE)
+        except EtcdError as e:
+            context.refuse(call, stats, e)
+            return
+        if len(shards) == 1:
+            context.router.write(call, Method.DELETE_RANGE, data, shards[0], stats)
+        else:
+            context.router.wide(call, Method.DELETE_RANGE, data, stats)
+
+    return delete_range
 
 
-def _compact(context: Context) -> UnaryHandler:
-    stats = context.method("unary", SERVICE, "Compact")
+def _compact(context: Context) -> Serve:
     router = context.router
     limit = context.common.max_request_bytes
 
     def answered(waiting: Waiting, status: int, body: bytes) -> None:
-        call = waiting.call
         if status == Status.PARTIAL:
             waiting.limit_s = _PHYSICAL_LIMIT_S
             return
-        if status != Status.OK:
-            if not call.closed:
-                context.refuse(call, stats, EtcdError.decode(body))
+        if context.failed(waiting, status, body):
             return
         # etcd's member has applied what it acknowledges; this host's replica may be behind
         router.compacted = max(router.compacted, waiting.context)
-        stats.ok += 1
-        call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
+        waiting.stats.ok += 1
+        waiting.call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
 
-    def compact(call: Call, data: bytes) -> None:
-        stats.started += 1
-        if context.no_leader(call, stats):
-            return
-        try:
-            revision = validate.parse(rpc_pb2.CompactionRequest.FromString, data).revision
-            if len(data) > limit:
-                raise EtcdError(errors.REQUEST_TOO_LARGE)
-        except EtcdError as e:
-            context.refuse(call, stats, e)
-            return
-        router.write(call, Method.COMPACT, data, 0, stats, answered, revision)
+    def compact(call: Call, data: bytes, request: Message, stats: MethodStats) -> None:
+        if len(data) > limit:
+            raise EtcdError(errors.REQUEST_TOO_LARGE)
+        router.write(call, Method.COMPACT, data, 0, stats, answered, request.revision)
 
     return compact
-
-
-def _write(context: Context, name: str, method: Method, parse: Callable[[bytes], Message],
-           place: Callable[[Message], int]) -> UnaryHandler:
-    stats = context.method("unary", SERVICE, name)
-    limit = context.common.max_request_bytes
-
-    def write(call: Call, data: bytes) -> None:
-        stats.started += 1
-        if context.no_leader(call, stats):
-            return
-        try:
-            shard = place(validate.parse(parse, data))
-            if len(data) > limit:
-                raise EtcdError(errors.REQUEST_TOO_LARGE)
-        except EtcdError as e:
-            context.refuse(call, stats, e)
-            return
-        if shard == WIDE:
-            context.router.wide(call, method, data, stats)
-        else:
-            context.router.write(call, method, data, shard, stats)
-
-    return write
 
 
 def _txn(context: Context) -> UnaryHandler:
@@ -253,7 +226,7 @@ def _txn(context: Context) -> UnaryHandler:
         except EtcdError as e:
             refuse(e)
             return
-        steps = checked(call, data, request)
+        steps = _checked(context, stats, call, data, request)
         if len(data) > _LONG_BYTES:
             context.stepped.start(call, steps, refuse)
             return
@@ -262,38 +235,35 @@ def _txn(context: Context) -> UnaryHandler:
         except EtcdError as e:
             refuse(e)
 
-    def checked(call: Call, data: bytes, request: Message) -> Steps[None]:
-        yield from validate.checking_txn(request, max_ops)
-        if len(data) > limit:
-            raise EtcdError(errors.REQUEST_TOO_LARGE)
-        found: set[int] = set()
-        if not one_shard:
-            yield from _collect(context, request, found)
-        shard = WIDE if len(found) > 1 else found.pop() if found else 0
-        write = router.in_turn.compare if (yield from compares_ranges(request)) else router.write
-        if shard == WIDE and range_txns.is_read(request):
-            range_txns.RangeTxn(context, call, request, stats).start()
-        elif shard == WIDE:
-            write(call, Method.WIDE, bytes((Method.TXN,)) + data, 0, stats)
-        elif is_read_only(request):
-            router.read(call, Method.READ_TXN, data, shard, is_serializable(request), stats)
-        else:
-            write(call, Method.TXN, data, shard, stats)
-
     return txn
 
 
-WIDE = -1  # the place of a request over several shards
+def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, request: Message) -> Steps[None]:
+    router = context.router
+    yield from validate.checking_txn(request, context.common.max_txn_ops)
+    if len(data) > context.common.max_request_bytes:
+        raise EtcdError(errors.REQUEST_TOO_LARGE)
+    found: set[int] = set()
+    if context.placement.shards > 1:
+        yield from _collect(context, request, found)
+    shard = WIDE if len(found) > 1 else found.pop() if found else 0
+    write = router.in_turn.compare if (yield from compares_ranges(request)) else router.write
+    if shard == WIDE and range_txns.is_read(request):
+        range_txns.RangeTxn(context, call, request, stats).start()
+    elif shard == WIDE:
+        write(call, Method.WIDE, bytes((Method.TXN,)) + data, 0, stats)
+    elif is_read_only(request):
+        router.read(call, Method.READ_TXN, data, shard, is_serializable(request), stats)
+    else:
+        write(call, Method.TXN, data, shard, stats)
 
 
 def _plain_shard(shard_of: Callable[[bytes], int], plain: plain_txn.Plain) -> int:
-    """The shard of all keys; WIDE if there are several."""
     found = set(map(shard_of, plain.keys()))
     return WIDE if len(found) > 1 else found.pop() if found else 0
 
 
 def _collect(context: Context, request: Message, found: set[int]) -> Steps[None]:
-    """The shards of everything that a transaction names."""
     for compare in request.compare:
         found.update(context.placement.shards_of(compare.key, compare.range_end))
     for place, op in enumerate((*request.success, *request.failure), 1):

@@ -1,14 +1,11 @@
-"""KV/RangeStream of etcd 3.7: one range of any size in chunks, all of them read at one revision. The last
-chunk carries the header, ``more`` and ``count``.
-
-Nodes send on only what the client takes (CREDIT, ``node.serving.streams``), so that a call costs this front
-at most a window for each shard, a backlog (``proxy.grpc.calls.BACKLOG_BYTES``) and a part, however large the
-range is and however slowly it is read. With several shards their rows are merged by key as they come, as far
-as every shard that has not ended has shown its next row.
-"""
+"""KV/RangeStream of etcd 3.7: one range of any size in chunks, all read at one revision. Nodes send on only
+what the client takes (CREDIT, ``node.serving.streams``): a call costs this front at most a window for each
+shard, a backlog (``proxy.grpc.calls.BACKLOG_BYTES``) and a part. Several shards' rows are merged by key as
+far as every shard that has not ended has sent its next row."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from cluster import errors
@@ -24,27 +21,23 @@ from proxy.shared.context import Call, Context
 from proxy.spanning.merged_ranges import RowGather, ending
 
 SERVICE = "etcdserverpb.KV"
-_CREDIT_BYTES = 256 * 1024  # news of so much is worth a record
+_CREDIT_BYTES = 256 * 1024  # reported in one record
 _PART_BYTES = 512 * 1024
-_LIMIT_S = 600.0  # without a byte of progress: from the first part on the client sets the pace
+_LIMIT_S = 600.0  # without progress
 _OK, _PARTIAL = 0, 4
 
 
 class RangeStream:
-    """The method's handler."""
-
     def __init__(self, context: Context) -> None:
         self._context = context
         self._stats = context.method("server_stream", SERVICE, "RangeStream")
         self._shares = Shares(context.settings.max_connection_range_streams)
 
     def opened(self, call: Call) -> None:
-        """A call has begun; its request follows."""
         self._stats.started += 1
         call.context = None
 
     def message(self, call: Call, data: bytes) -> None:
-        """The request."""
         context, stats = self._context, self._stats
         if call.closed or call.context is not None or context.no_leader(call, stats):
             return
@@ -72,36 +65,29 @@ class RangeStream:
         call.on_drain = call.context.pump
 
     def half_closed(self, call: Call) -> None:
-        """The client has said all it will."""
+        ...
 
     def cancelled(self, call: Call) -> None:
-        """The client has gone."""
         if call.context is not None:
             call.context.cancel()
 
 
 def _send(call: Call, part: bytes, *more: bytes) -> None:
-    """RangeStreamResponse in wire form, as one message."""
     size = len(part) + sum([len(p) for p in more])
     call.send(b"\x0a" + varint(size), part, *more)
 
 
+@dataclass(slots=True, eq=False)
 class Passing:
-    """A range in one shard: its parts go on as they come."""
-
-    __slots__ = ("_call", "_context", "_credited", "_received", "_stats", "_waiting")
-
-    def __init__(self, context: Context, call: Call, stats: MethodStats) -> None:
-        self._context = context
-        self._call = call
-        self._stats = stats
-        self._waiting: Waiting | None = None
-        self._received = 0
-        self._credited = 0
+    context: Context
+    call: Call
+    stats: MethodStats
+    _waiting: Waiting | None = None
+    _received: int = 0
+    _credited: int = 0
 
     def answer(self, waiting: Waiting, status: int, body: bytes) -> None:
-        """The node's answers."""
-        call, stats = self._call, self._stats
+        call, stats = self.call, self.stats
         if status == _PARTIAL:
             _set_going(waiting)
             self._waiting = waiting
@@ -111,42 +97,37 @@ class Passing:
             self.pump()
         elif status == _OK:
             self._waiting = None
-            _send(call, self._context.router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
+            _send(call, self.context.router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
             call.finish()
             stats.sent += 1
             stats.ok += 1
         else:
             self._waiting = None
-            _refuse(self._context, call, stats, EtcdError.decode(body))
+            _refuse(self.context, call, stats, EtcdError.decode(body))
 
     def pump(self) -> None:
-        """The client has taken something, or something has come: ask for more if there is room."""
         if (self._waiting is not None and self._received - self._credited >= _CREDIT_BYTES
-                and self._call.pending_bytes() <= self._call.backlog_bytes()):
+                and self.call.pending_bytes() <= self.call.backlog_bytes()):
             self._credited = self._received
-            self._context.router.credit(self._waiting, self._received)
+            self.context.router.credit(self._waiting, self._received)
 
     def cancel(self) -> None:
-        """The client has gone."""
         if self._waiting is not None:
-            self._context.router.cancel(self._waiting)
-            self._stats.failed(errors.CONTEXT_CANCELED.code)
+            self.context.router.cancel(self._waiting)
+            self.stats.failed(errors.CONTEXT_CANCELED.code)
             self._waiting = None
 
 
 class Merging(RowGather):
-    """A range over several shards, merged as it comes."""
-
     __slots__ = ("_begun", "_context", "_credited", "_told_at", "_waiting")
 
-    def __init__(
-        self, context: Context, call: Call, stats: MethodStats, request: Any, shards: tuple[int, ...]
-    ) -> None:
+    def __init__(self, context: Context, call: Call, stats: MethodStats, request: Any,
+                 shards: tuple[int, ...]) -> None:
         super().__init__(context.router, call, Method.STREAM_ROWS, request, shards, stats, context.refuse)
         self._context = context
         self._begun = False
         self._told_at = 0.0
-        self._waiting: dict[int, Waiting] = {}  # those that have sent parts, and will more, by place
+        self._waiting: dict[int, Waiting] = {}  # those that send parts, by place
         self._credited: dict[int, int] = {}
         self.start(max(request.revision, 0))
 
@@ -169,7 +150,6 @@ class Merging(RowGather):
             super()._refused(error)
 
     def pump(self) -> None:
-        """Send on what is in order, as far as the client takes it."""
         call, merge, stats = self._call, self._merge, self._stats
         if call is None or call.closed or not self._order:
             return
@@ -196,7 +176,7 @@ class Merging(RowGather):
             self._told_at = now
         for place, waiting in self._waiting.items():
             passed = merge.passed(place)
-            # other shards' rows may come first for long
+            # other shards' rows may delay this one's for long
             if keep or passed - self._credited.get(place, 0) >= _CREDIT_BYTES:
                 self._credited[place] = passed
                 self._router.credit(waiting, passed)
@@ -206,7 +186,6 @@ class Merging(RowGather):
         super()._fail(error)
 
     def cancel(self) -> None:
-        """The client has gone."""
         if self._call is not None:
             self._call = None
             self._abandon()
@@ -219,8 +198,7 @@ class Merging(RowGather):
 
 
 def _set_going(waiting: Waiting) -> None:
-    """The first part has come: a link that breaks now ends the stream, for another replica would begin
-    again."""
+    """The first part has come: if its link breaks, the stream ends, as another replica would begin anew."""
     waiting.pieces = []
     waiting.limit_s = _LIMIT_S
 

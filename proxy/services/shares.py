@@ -1,10 +1,6 @@
-"""What one client may have under way of things of which a node has few.
-
-The rest is others': four snapshots that nobody reads would take all that a node makes at once. A connection
-has a share. Where clients have one, too, it counts over all of their connections (decision 56): by the user
-that a client shows itself to be, else by its address. Calls of the JSON gateway, of which each stands alone,
-have the latter only.
-"""
+"""A client's share of what a node has few of, such as the snapshots that it makes at once. A connection has a
+share. Clients have one, too, over all of their connections (decision 82): a client is a user, or else an
+address. Calls of the JSON gateway each stand alone, and have the latter only."""
 
 from __future__ import annotations
 
@@ -15,13 +11,13 @@ _LOOK_S = 1.0
 
 
 class Shares:
-    """Calls of one kind, by connection. ``most``: of a connection."""
+    """Calls of one kind, at most ``most`` of a connection."""
 
     def __init__(self, most: int) -> None:
         self._most = most
 
     def take(self, call: Any) -> bool:
-        """Count a call until it is closed; False if its connection has as many as may be."""
+        """Count a call until it is closed; False if its connection has its share."""
         connection = call.connection
         taken = [
             stream_id for stream_id in connection.shares.get(self, ()) if stream_id in connection.streams
@@ -34,8 +30,8 @@ class Shares:
 
 
 class ClientShares:
-    """The same, by client. ``most``: of a client. ``end_slow``: ends one of these calls whose client hardly
-    takes it, and says which; who shares an address with such a client is not kept out by it."""
+    """Calls of one kind, at most ``most`` of a client. ``end_slow`` ends one of these calls whose client
+    hardly reads, and returns it: it must not shut out others at its address."""
 
     def __init__(self, most: int, end_slow: Callable[[list[Any]], Any | None]) -> None:
         self._most = most
@@ -44,24 +40,22 @@ class ClientShares:
         self._looked_s = 0.0
 
     def take(self, call: Any) -> bool:
-        """Count a call until it is closed; False if its client has as many as may be, none of them slow."""
+        """Count a call until it is closed; False if its client has its share, and none is slow."""
         client = client_of(call)
         calls = [one for one in self._clients.get(client, ()) if _open(one)]
         if len(calls) >= self._most:
             ended = self._end_slow(calls)
             if ended is None:
                 return False
-            calls.remove(ended)  # its end may wait for its client for long
+            calls.remove(ended)  # its end may wait for its client
         self._clients[client] = [*calls, call]
         return True
 
     def over(self, call: Any) -> None:
-        """The node has done its part, whenever the client takes what is left."""
         client = client_of(call)
         self._clients[client] = [one for one in self._clients.get(client, ()) if one is not call]
 
     def tick(self, now: float) -> None:
-        """Every sweep: now and then, forget calls that are over. A reference keeps their connections."""
         if self._clients and now - self._looked_s >= _LOOK_S:
             self._looked_s = now
             found = {client: list(filter(_open, calls)) for client, calls in self._clients.items()}
@@ -73,7 +67,7 @@ def _open(call: Any) -> bool:
 
 
 def client_of(call: Any) -> str:
-    """Whose call it is: a user's, or whoever's at an address. All clients of Unix sockets are one."""
+    """The user, or the address. All clients of Unix sockets without a user are one."""
     principal = call.principal
     user = principal.user() if principal is not None else ""
     return f"user {user}" if user else call.peer.rpartition(":")[0]

@@ -1,4 +1,4 @@
-"""Every service of this front, registered."""
+"""Registers every service of a front."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proxy.shared.context import Context, Registry
 
 
 def register_all(registry: Registry, context: Context) -> WatchService:
-    """Register every method that this version serves; what is missing answers UNIMPLEMENTED."""
+    """Methods that this version lacks answer UNIMPLEMENTED."""
     service = watch.register(registry, context)
     for module in (kv, lease, auth, cluster, maintenance, health, lock, election):
         module.register(registry, context)

@@ -1,26 +1,24 @@
-"""etcdserverpb.Watch: opens and ends streams; what happens on them is in ``proxy.watch``."""
+"""etcdserverpb.Watch: opens and ends streams; ``proxy.watch`` serves them."""
 
 from __future__ import annotations
 
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import validate
+from cluster.pb import rpc_pb2
 from proxy.shared.context import Call, Context, Registry
-from proxy.watch.stream import WatchRequest, WatchStream
+from proxy.watch.stream import WatchStream
 
 SERVICE = "etcdserverpb.Watch"
 
 
 def register(registry: Registry, context: Context) -> WatchService:
-    """Register the service's one method."""
     service = WatchService(context)
     registry.stream(f"/{SERVICE}/Watch", service)
     return service
 
 
 class WatchService:
-    """Watch/Watch, a bidirectional stream."""
-
     def __init__(self, context: Context) -> None:
         self._context = context
         self._hub = context.hub
@@ -28,7 +26,6 @@ class WatchService:
         self._stats = context.method("bidi_stream", SERVICE, "Watch")
 
     def opened(self, call: Call) -> None:
-        """A client has opened a stream."""
         self._stats.started += 1
         call.context = None
         if self._context.no_stream(call, self._stats):
@@ -38,28 +35,25 @@ class WatchService:
         self._context.guard(call, self._leaderless)
 
     def message(self, call: Call, data: bytes) -> None:
-        """One WatchRequest."""
         stream: WatchStream | None = call.context
         if stream is None or stream.closed:
             return
         self._stats.received += 1
         try:
-            stream.request(validate.parse(WatchRequest.FromString, data))
+            stream.request(validate.parse(rpc_pb2.WatchRequest.FromString, data))
         except EtcdError as e:
             self._end(call, e)
 
     def half_closed(self, call: Call) -> None:
-        """A client that asks no more still gets its events."""
+        ...
 
     def cancelled(self, call: Call) -> None:
-        """The client has gone."""
         stream: WatchStream | None = call.context
         if stream is not None and not stream.closed:
             self._close(call, stream)
             self._stats.failed(errors.WATCH_CANCELED.code)
 
     def stop(self) -> None:
-        """The front shuts down: clients go elsewhere."""
         for stream in tuple(self._hub.streams):
             self._end(stream.call, EtcdError(errors.STOPPED))
 

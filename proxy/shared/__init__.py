@@ -1,2 +1,1 @@
-"""What services and handlers share: ``context`` (router, settings, counters), ``stepped`` (long checks in
-steps)."""
+"""What services and handlers share: ``context`` (router, settings, counters), ``stepped`` (long checks)."""

@@ -1,7 +1,6 @@
-"""Whether this host defragments, for health checks where the feature gate StopGRPCServiceOnDefrag is open: as
-far as this front was asked for it, at once; else as the nodes say, a little later. Another front may have
-been asked, or a client may not wait for its end.
-"""
+"""Whether this host defragments, for health checks with the feature gate StopGRPCServiceOnDefrag. Known at
+once where this front was asked for it; else by the nodes' reports: another front may have been asked, or a
+client may have left before the end."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any
 
 
 class Defragmenting:
-    """Of one front. ``counts``: whether the gate is open; if not, this is never true."""
+    """``counts``: whether the gate is open; if not, this is always false."""
 
     def __init__(self, counts: bool) -> None:
         self._counts = counts
@@ -22,16 +21,14 @@ class Defragmenting:
         return self._counts and (bool(self._mine) or self._nodes)
 
     def begins(self, call: Any) -> None:
-        """A client has asked for it here."""
         if self._counts:
             self._now(self._mine | {call}, self._nodes)
 
     def ends(self, call: Any) -> None:
-        """That one is over."""
         self._now(self._mine - {call}, self._nodes)
 
     def told(self, nodes: bool) -> None:
-        """What this host's nodes say. Who has gone meanwhile does not count any more."""
+        """What this host's nodes report; clients that have left no longer count."""
         self._now(frozenset(call for call in self._mine if not call.closed), nodes)
 
     def _now(self, mine: frozenset[Any], nodes: bool) -> None:

@@ -1,20 +1,19 @@
 """Requests over several shards, as one front puts them together.
 
 A range is read at one revision everywhere: a read index gives ``(order index, revision R)``, every shard's
-replica on this host answers at exactly R once it has applied that order index, and the rows are merged by key
-(section 4). Its round is the one that other reads of the tick share (``proxy.routing.reads.read_index``). A
-serializable one reads at the lowest revision that all of the host's replicas have applied (H17), once that is
-what this front has shown already. A latest-read that meets a compaction starts over with a new R (H16).
+replica on this host answers at R once it has applied that order index, and the rows are merged by key
+(section 4). A serializable one reads at the lowest revision that all of the host's replicas have applied
+(H17), once this front has shown nothing newer. A latest-read that meets a compaction starts over with a new R
+(H16).
 
-A read-only transaction is answered in the same way (``proxy.spanning.read_txns``,
-``proxy.spanning.range_txns``). Writes over several shards, and other transactions, go to the sequencer as one
-(``Method.WIDE``).
+Read-only transactions go the same way (``proxy.spanning.read_txns``, ``proxy.spanning.range_txns``); other
+writes and transactions over several shards go to the sequencer as one (``Method.WIDE``).
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from heapq import merge
 from typing import Any
 
@@ -23,14 +22,15 @@ from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import RangeRead, Row
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER
-from cluster.wire.protobuf import read_varint, varint
+from cluster.wire.protobuf import read_varint
 from proxy.routing.router import READ_ANY, MethodStats, Router, Waiting
 from proxy.routing.waiting import PartWaiting
 
 _OK, _PARTIAL = 0, 4
 _TRIES = 5  # of a latest-read that meets compactions
 _BOUNDS = ("min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision")
-Answer = Callable[[Any, int, int, bytes], None]  # call, revision, term, the response after its header
+# call, revision, term, the shards' responses after their headers
+Answer = Callable[[Any, int, int, list[bytes]], None]
 
 
 class Gather:
@@ -71,18 +71,18 @@ class Gather:
         if not self.serializable:
             router.index(self._indexed)
             return self
-        router.when_caught_up(self.shards, self._serializable)
+        router.recent.when_caught_up(self.shards, self._serializable)
         return self
 
     def at(self, order_index: int, revision: int, latest: int, term: int) -> None:
-        """Begin at a revision that was found before: ``latest`` was, and needs this order index applied."""
+        """Begin at a known revision. ``latest``: the newest one when it was found; it needs this order index
+        applied."""
         self.revision = revision
         self._read(order_index, latest, term)
 
     def _serializable(self) -> None:
         """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off.
-        Whether they have one that the request names is for the replicas to say: what this front knows of them
-        may be old."""
+        The replicas decide on a named one: what this front knows of them may be old."""
         router = self._router
         known = [link.revision if (link := router.routes[s].replica) is not None else 0 for s in self.shards]
         if min(known):
@@ -107,12 +107,11 @@ class Gather:
         router = self._router
         prefix = READ.pack(order_index, self.revision or latest)
         for place, (shard, request) in enumerate(self._requests):
-            router.to_replica(
-                PartWaiting(
-                    self._call, self._method, request, shard, READ_ANY, router.loop.time(), router.limit_s,
-                    router.quiet, self._part, (self._tries, place, []), prefix,
-                )
-            )
+            waiting = PartWaiting(
+                self._call, self._method, request, shard, READ_ANY, router.loop.time(), router.limit_s,
+                router.quiet)
+            waiting.then, waiting.context, waiting.prefix = self._part, (self._tries, place, []), prefix
+            router.to_replica(waiting)
 
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
         pieces: list[bytes]
@@ -141,15 +140,13 @@ class Gather:
         self._tails[place] = pieces
         if len(self._tails) == len(self._requests):
             tails = [b"".join(self._tails[at]) for at in range(len(self._requests))]
-            self._answer(self._call, self._order, self._term, join(tails))
+            self._answer(self._call, self._order, self._term, tails)
 
     def _check(self, waiting: Waiting, body: bytes) -> None:
-        """Of an answer's first piece: it comes from a replica that has what it was asked for."""
         (applied, _), asked = HEAD.unpack_from(body), self.revision or self._order
         assert applied >= asked, f"I14: shard {waiting.shard} answers at {applied}, {asked} was asked for"
 
     def _refused(self, error: EtcdError) -> None:
-        """A shard cannot answer at this revision: start over with another where that may help."""
         # H16; or another replica than the one it was sent to answers, and is behind it
         passing = error.kind is errors.COMPACTED or (error.kind is errors.FUTURE_REV and self.serializable)
         if not passing or self.revision:
@@ -159,8 +156,7 @@ class Gather:
             if not self.serializable:
                 self._fail(error)
                 return
-            # a replica of this host is further behind than what the others have compacted: nobody asked for
-            # an old revision, so nobody is told that it is gone
+            # a replica here is behind what the others have compacted, and no old revision was asked for
             self.serializable, self._most = False, 2 * _TRIES
         self._tries += 1
         self.start()
@@ -171,23 +167,8 @@ class Gather:
             self._failed(call, self._stats, error)
 
 
-def join(tails: Iterable[bytes]) -> bytes:
-    """The shards' answers as one blob for the method's own answer function."""
-    return b"".join([varint(len(t)) + t for t in tails])
-
-
-def split(blob: bytes) -> Iterator[bytes]:
-    """What :func:`join` put together."""
-    pos = 0
-    while pos < len(blob):
-        length, pos = read_varint(blob, pos)
-        yield blob[pos : pos + length]
-        pos += length
-
-
 def range_requests(request: Any, shards: tuple[int, ...]) -> list[tuple[int, bytes]]:
-    """What each shard is asked, so that one answer can be made of theirs: the rows that may be in it, and the
-    count."""
+    """What each shard is asked: the rows that may be in the answer, and the count."""
     whole = RangeRead(request)
     part = rpc_pb2.RangeRequest(key=request.key, range_end=request.range_end)
     if whole.count_only:
@@ -208,11 +189,11 @@ def range_requests(request: Any, shards: tuple[int, ...]) -> list[tuple[int, byt
     return [(shard, asked) for shard in shards]
 
 
-def range_answer(request: Any, blob: bytes) -> bytes:
+def range_answer(request: Any, tails: list[bytes]) -> bytes:
     """The RangeResponse after its header, of the shards' answers."""
     total = 0
     sources: list[list[Row]] = []
-    for tail in split(blob):
+    for tail in tails:
         rows, count = range_rows(tail)
         total += count
         if request.limit > 0:
@@ -243,10 +224,10 @@ def range_rows(tail: bytes) -> tuple[list[Row], int]:
     return rows, count
 
 
-def hash_answer(blob: bytes, revision: int) -> bytes | None:
+def hash_answer(tails: list[bytes], revision: int) -> bytes | None:
     """HashKVResponse after its header: one hash of the shards', in their order. None if a compaction has come
-    to some of the shards only: their hashes do not cover the same versions."""
-    parts = [rpc_pb2.HashKVResponse.FromString(tail) for tail in split(blob)]
+    to some shards only: their hashes do not cover the same versions."""
+    parts = [rpc_pb2.HashKVResponse.FromString(tail) for tail in tails]
     value, compacted = 0, parts[0].compact_revision
     for part in parts:
         if part.compact_revision != compacted:
@@ -257,11 +238,11 @@ def hash_answer(blob: bytes, revision: int) -> bytes | None:
     ).SerializeToString()
 
 
-def lease_keys_answer(ttl: bytes, blob: bytes) -> bytes:
+def lease_keys_answer(ttl: bytes, tails: list[bytes]) -> bytes:
     """LeaseTimeToLiveResponse after its header, with the keys that every shard knows of."""
     answer = rpc_pb2.LeaseTimeToLiveResponse.FromString(ttl)
     if answer.TTL >= 0:
-        for tail in split(blob):
+        for tail in tails:
             answer.keys.extend(rpc_pb2.LeaseTimeToLiveResponse.FromString(tail).keys)
         keys = sorted(set(answer.keys))
         del answer.keys[:]

@@ -1,9 +1,7 @@
-"""Ranges over several shards whose rows come in the order of their keys: merged as they come, passed on as
-they stand.
+"""Ranges over several shards in the order of their keys: merged as they come, passed on as they stand.
 
-Nodes send rows in the form of ``cluster.evaluate.reading.row_parts``; ``proxy.spanning.row_merge`` puts
-them in order. What is asked in another order must be sorted as a whole
-(``proxy.spanning.gather.range_answer``).
+Nodes send rows in the form of ``cluster.evaluate.reading.row_parts``; ``proxy.spanning.row_merge`` orders
+them. Another order needs all rows (``proxy.spanning.gather.range_answer``).
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ Pieces = Callable[[Any, int, int, list[bytes]], None]  # call, revision, term, t
 
 
 class RowGather(Gather):
-    """Rows of one read of several shards, in order. Subclasses say what becomes of them."""
+    """Rows of one read of several shards, in order."""
 
     __slots__ = ("_count", "_merge", "_request")
 
@@ -64,7 +62,6 @@ class RowGather(Gather):
         self._came(waiting, place, status == _OK)
 
     def _came(self, waiting: Waiting, place: int, last: bool) -> None:
-        """A part is in the merge."""
         raise NotImplementedError
 
 
@@ -100,12 +97,12 @@ class MergedRange(RowGather):
 
 
 def ending(request: Any, count: int, rows: int) -> bytes:
-    """What follows the rows of such a range. ``count``: its keys; ``rows``: that came out of the shards,
-    which filter."""
+    """What follows the rows. ``count``: keys of the range; ``rows``: what came out of the shards, which
+    filter."""
     read = RangeRead(request)
     found = rows if read.filtered else count
     return end_fields(not read.count_only and 0 < read.limit < found, count)
 
 
-def _unused(call: Any, revision: int, term: int, answer: bytes) -> None:
+def _unused(call: Any, revision: int, term: int, tails: list[bytes]) -> None:
     raise AssertionError("rows are answered as they come")

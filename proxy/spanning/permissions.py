@@ -1,7 +1,7 @@
-"""What a front asks of a permission before a question about leases: their keys hang in every shard.
+"""A front's questions of permission before a request about leases, whose keys lie in every shard.
 
-The sequencer's host judges by what it has: shard 0's keys. The others' replicas are asked beforehand, each
-for its own. With auth off nothing is asked. A write is not asked for here: it locks what it looks at.
+The sequencer's host judges by shard 0's keys, so the other shards' replicas are asked beforehand, with auth
+on. A write locks what it looks at: it is not asked for here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def may_write_lease(
 def may_list_leases(
     router: Router, call: Any, shards: range, then: Callable[[], None], failed: Failed
 ) -> None:
-    """Likewise, if he may read every key on any lease."""
+    """Likewise, if it may read every key on any lease."""
     _ask(router, call, shards, bytes((Show.MAY_LIST,)), then, failed)
 
 
@@ -45,6 +45,6 @@ def _ask(
         [(shard, body) for shard in shards],
         False,
         router.quiet,
-        lambda call, revision, term, blob: then(),
+        lambda call, revision, term, tails: then(),
         lambda call, stats, error: failed(error),
     ).start()

@@ -1,10 +1,8 @@
-"""Read-only transactions over several shards that read ranges, or at revisions that they name, or compare
-ranges.
+"""Read-only transactions over several shards with ranges, named revisions, or compares of ranges.
 
-First every compare is decided by the shards that hold its keys, each for its own, at one revision; then each
-range of the taken branch is read at that revision, as a range by itself is: in slices there, merged as it
-comes here. No lock, no order record, no work for any leader but the read index. What meets a compaction
-starts over with a new revision (H16).
+Each shard decides the compares of its keys, at one revision; then each range of the taken branch is read
+there, as a range by itself is. No lock, no order record, no work for a leader but the read index. A
+transaction that meets a compaction starts over with a new revision (H16).
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
 from proxy.routing.router import MethodStats
 from proxy.shared.context import Call, Context
-from proxy.spanning.gather import Gather, range_answer, range_requests, split
+from proxy.spanning.gather import Gather, range_answer, range_requests
 from proxy.spanning.merged_ranges import MergedRange
 
 _TRIES = 5
@@ -28,14 +26,14 @@ _NOTHING = b""  # a transaction without operations
 
 
 def is_read(request: Any) -> bool:
-    """Whether a transaction over several shards can be answered so. Only the sequencer knows what has been
-    compacted, which is what a negative revision is compared with."""
+    """Whether a transaction over several shards is answered so. A negative revision is compared with what was
+    compacted: only the sequencer knows that."""
     return is_read_only(request) and all(
         op.request_range.revision >= 0 for ops in (request.success, request.failure) for op in ops)
 
 
 class RangeTxn:
-    """One such transaction, which has passed its static checks."""
+    """One such transaction, statically checked."""
 
     def __init__(self, context: Context, call: Call, request: Any, stats: MethodStats) -> None:
         self._context = context
@@ -79,8 +77,8 @@ class RangeTxn:
         )
         self._first.start()
 
-    def _compared(self, call: Any, revision: int, term: int, blob: bytes) -> None:
-        answers = split(blob)
+    def _compared(self, call: Any, revision: int, term: int, tails: list[bytes]) -> None:
+        answers = iter(tails)
         assert self._first is not None
         self._order_index = self._first.order_index
         # it knows of this method: rows kept in such a cycle stay until the garbage collector comes
@@ -98,7 +96,6 @@ class RangeTxn:
         self._next(0)
 
     def _next(self, place: int) -> None:
-        """Read the range there, or answer if there is none."""
         context, call = self._context, self._call
         if call.closed:
             return
@@ -120,12 +117,12 @@ class RangeTxn:
             asked.revision = 0
             gather = Gather(
                 router, call, Method.RANGE, [(shards[0], asked.SerializeToString())], self._serializable,
-                stats, lambda call, revision, term, blob: self._read(place, [next(split(blob))]), failed,
+                stats, lambda call, revision, term, tails: self._read(place, tails), failed,
             )
         elif RangeRead(request).ordered:
             gather = Gather(
                 router, call, Method.RANGE, range_requests(request, shards), self._serializable, stats,
-                lambda call, revision, term, blob: self._read(place, [range_answer(request, blob)]), failed,
+                lambda call, revision, term, tails: self._read(place, [range_answer(request, tails)]), failed,
             )
         else:
             gather = MergedRange(router, call, request, shards, stats,
@@ -153,7 +150,7 @@ class RangeTxn:
 
 
 def _holds(parts: list[Any]) -> bool:
-    """A compare, of what each shard says of its own keys: it holds for all there are; with none it is as each
+    """A compare, by each shard's word on its own keys: it holds for all that exist; without any, as each
     shard says."""
     there = [part.succeeded for part in parts if part.responses[0].response_range.count]
     return all(there) if there else bool(parts[0].succeeded)

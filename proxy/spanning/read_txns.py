@@ -1,7 +1,5 @@
-"""Read-only transactions of single keys over several shards: every key is read at one revision, as a range
-over shards is, and the transaction is evaluated here. No lock, no order record, nothing for any leader but
-the question for a read index, which all reads of a tick share (decision 27).
-"""
+"""Read-only transactions of single keys over several shards: read at one revision, evaluated here. No lock,
+no order record, no work for a leader but the read index (decision 27)."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
 from proxy.routing.router import MethodStats
 from proxy.shared.context import Call, Context
-from proxy.spanning.gather import Gather, range_rows, split
+from proxy.spanning.gather import Gather, range_rows
 
 
 class Rows:
@@ -52,18 +50,16 @@ class Rows:
 
 
 def is_read(plain: Plain) -> bool:
-    """Whether a transaction over several shards can be answered so."""
     return plain.read_only and not plain.of_the_past
 
 
 def read_txn(context: Context, call: Call, plain: Plain, stats: MethodStats) -> None:
-    """Answer such a transaction."""
     router, shard_of = context.router, context.placement.shard_of
     keys = list(dict.fromkeys(plain.keys()))
 
-    def answer(call: Call, revision: int, term: int, blob: bytes) -> None:
+    def answer(call: Call, revision: int, term: int, tails: list[bytes]) -> None:
         rows: dict[bytes, bytes | None] = {}
-        for key, tail in zip(keys, split(blob), strict=True):
+        for key, tail in zip(keys, tails, strict=True):
             found, _ = range_rows(tail)
             rows[key] = found[0][1] if found else None
         _, response = plain_txn.run(Rows(revision, rows), plain)

@@ -1,8 +1,7 @@
 """Rows of several shards put in order, in runs.
 
-Shards hold disjoint directories, so what lies in one directory comes out of one shard, row after row: a
-*run*, which goes on as it stands, however many rows it has. It ends at the next key of another shard; where
-that is, is found by looking at a few keys (1, 2, 4, ... rows further on, then between).
+Shards hold disjoint directories: rows of one directory come out of one shard. Such a *run* goes on as it
+stands until another shard's next key, found by looking 1, 2, 4, ... rows further on, then between.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ _NO_LIMIT = 1 << 62
 
 
 class _Source:
-    """One shard's rows that are not merged yet."""
-
     __slots__ = ("at", "data", "ended", "key", "parts", "passed", "starts")
 
     def __init__(self) -> None:
@@ -64,17 +61,15 @@ class RowMerge:
             found.next_part()
 
     def passed(self, source: int) -> int:
-        """Bytes of a source's parts that are not needed here any more."""
+        """Bytes of a source's parts that are done with."""
         return self._sources[source].passed
 
     @property
     def ended(self) -> bool:
-        """Whether all is merged that will be, and nothing comes any more."""
         return all(s.ended and not s.data for s in self._sources)
 
     def take(self, runs: list[bytes], most_bytes: int = _NO_LIMIT) -> int:
-        """Append the next rows, as far as it is certain that they are next, about so many bytes at most.
-        Returns how many."""
+        """Append the rows that are certainly next, about so many bytes at most. Returns how many."""
         heap: list[tuple[bytes, int]] = []
         for number, source in enumerate(self._sources):
             if source.data:
@@ -116,7 +111,6 @@ class RowMerge:
         return size
 
     def _drop(self) -> None:
-        """The limit is met."""
         self._left = 0
         for source in self._sources:
             while source.data:
@@ -124,8 +118,8 @@ class RowMerge:
 
 
 def _run_end(data: bytes, starts: list[int], low: int, bound: bytes) -> tuple[int, bytes | None]:
-    """The first row after ``low``, whose key is below the bound, with a key that is not, and this key; the
-    number of rows and None if there is none."""
+    """The first row after ``low``, whose key is below the bound, with a key that is not, and this key; else
+    the number of rows and None."""
     rows, step = len(starts) - 1, 1
     high, found = low + 1, None
     while high < rows:

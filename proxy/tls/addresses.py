@@ -1,8 +1,8 @@
 """Whether a client comes from an address that its certificate is for: ``checkCertSAN`` of etcd's transport
-package, which it asks of clients of ``--listen-metrics-urls``, and of peers.
+package, asked of peers and of clients of ``--listen-metrics-urls``.
 
-A certificate without alternative names is for everywhere. With addresses among them, the client's must be
-one, unless a name of it is.
+A certificate without alternative names is for everywhere. With addresses, the client's must be among them,
+unless a name of it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from proxy.tls.certified import Certificate
 
 
 def by_number(certificate: Certificate, address: str) -> str | None:
-    """Why a client from there is refused; "" if it is not. None: that is for its names to say."""
+    """Why a client from there is refused; "" if it is not; None: its names decide."""
     if not certificate.addresses and not certificate.dns_names:
         return ""
     if address in certificate.addresses:
@@ -24,7 +24,7 @@ def by_number(certificate: Certificate, address: str) -> str | None:
 
 
 async def by_name(certificate: Certificate, address: str) -> str:
-    """The same by the names, which are looked up. A star counts for the name that the address has alone."""
+    """The same by names, which are looked up. A star counts only for the address's own name."""
     loop = asyncio.get_running_loop()
     wild = tuple(name[1:] for name in certificate.dns_names if name.startswith("*."))
     names = [name for name in certificate.dns_names if not name.startswith("*.")]

@@ -1,8 +1,7 @@
-"""What a client's certificate says, and why one may be refused although its CA vouches for it (``server.go``
-and ``listener_tls.go`` of etcd's transport package are the rules).
+"""What a client's certificate says, and why one may be refused although its CA vouches for it (rules:
+``server.go`` and ``listener_tls.go`` of etcd's transport package).
 
-A list of revoked certificates counts by serial numbers alone, whoever signed it and however old it is, as in
-etcd.
+A revocation list counts by serial numbers alone, as in etcd.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ _DER = 2  # _ssl.ENCODING_DER
 
 @dataclass(slots=True, frozen=True)
 class Certificate:
-    """A certificate that a client has shown."""
-
     common_name: str
     serial: int
     dns_names: tuple[str, ...]
@@ -30,8 +27,7 @@ class Certificate:
     ends: float = math.inf  # seconds since 1970
 
     def is_of(self, host: str) -> bool:
-        """Whether it is valid for a name or an address, as Go's ``VerifyHostname`` has it: by alternative
-        names alone."""
+        """Whether it is valid for a name or an address, as Go's ``VerifyHostname``: by alternative names."""
         bare = host[1:-1] if host[:1] == "[" and host[-1:] == "]" else host
         try:
             return str(ipaddress.ip_address(bare)) in self.addresses
@@ -61,8 +57,7 @@ def read(der: bytes) -> Certificate:
 
 
 def shown(tls: ssl.SSLObject | ssl.SSLSocket) -> list[Certificate]:
-    """What the client of a finished handshake has shown, its own first; empty if nothing was asked for.
-    ValueError."""
+    """What the client of a finished handshake has shown, its own first; empty if not asked. ValueError."""
     own = tls.getpeercert(binary_form=True)
     if own is None:
         return []
@@ -70,7 +65,6 @@ def shown(tls: ssl.SSLObject | ssl.SSLSocket) -> list[Certificate]:
 
 
 def _chain(tls: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
-    """The certificates that came with a client's own."""
     of_newer_pythons: Any = getattr(tls, "get_unverified_chain", None)  # 3.13
     if of_newer_pythons is not None:
         return list(of_newer_pythons())
@@ -87,14 +81,11 @@ def revoked_serials(text: bytes) -> frozenset[int]:
 
 
 def refusal(
-    certificates: Sequence[Certificate],
-    revoked: frozenset[int],
-    common_names: Sequence[str],
-    hosts: Sequence[str],
-    now: float,
+    certificates: Sequence[Certificate], revoked: frozenset[int], common_names: Sequence[str],
+    hosts: Sequence[str], now: float
 ) -> str:
-    """Why a client with these certificates is refused; "" if it is not. That they have not ended OpenSSL has
-    seen, but for a session of TLS 1.2 that goes on in another connection."""
+    """Why a client with these certificates is refused; "" if it is not. OpenSSL checks expiry, but not of a
+    resumed session of TLS 1.2."""
     if any(certificate.ends < now for certificate in certificates[:1]):
         return "tls: failed to verify certificate: certificate has expired"
     if (common_names or hosts) and not (
@@ -120,10 +111,7 @@ def _fits(pattern: str, host: str) -> bool:
     return first and wanted[1:] == given[1:]
 
 
-def refusal_of(
-    tls: ssl.SSLObject | ssl.SSLSocket, judge: Callable[[Sequence[Certificate]], str]
-) -> str:
-    """What is said of the certificates of a finished handshake; "" if nothing is wrong with them."""
+def refusal_of(tls: ssl.SSLObject | ssl.SSLSocket, judge: Callable[[Sequence[Certificate]], str]) -> str:
     try:
         return judge(shown(tls))
     except ValueError as error:

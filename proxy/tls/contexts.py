@@ -1,12 +1,10 @@
 """The files of certificates, and the TLS context made of them: made anew when a file changes.
 
-Every handshake looks whether a file is another one than it was, four calls of ``stat``. So a certificate that
-is renewed, a CA that is added or taken out and a list of revoked certificates count from the next connection
-on, without a restart. While files do not fit together, half of a pair replaced or a list half written, those
-from before go on to count: no client notices a swap.
+Every handshake looks for changed files, four calls of ``stat``: a changed certificate, CA or revocation list
+counts from the next connection on. While files do not fit together, the previous ones count.
 
-There are no tickets to resume a session by: with one, who signed a certificate would not be looked at again.
-A session of TLS 1.2 is one context's, so it ends when a file changes.
+There are no tickets to resume a session by: a resumed client's signer would not be looked at again. A session
+of TLS 1.2 belongs to one context, so it ends when a file changes.
 """
 
 from __future__ import annotations
@@ -50,11 +48,8 @@ CIPHERS = {
 ALWAYS_ON = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")  # TLS 1.3's
 # Go has these, OpenSSL in its distributions has not
 NOT_HERE = (
-    "TLS_RSA_WITH_RC4_128_SHA",
-    "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
-    "TLS_ECDHE_ECDSA_WITH_RC4_128_SHA",
-    "TLS_ECDHE_RSA_WITH_RC4_128_SHA",
-    "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
+    "TLS_RSA_WITH_RC4_128_SHA", "TLS_RSA_WITH_3DES_EDE_CBC_SHA", "TLS_ECDHE_ECDSA_WITH_RC4_128_SHA",
+    "TLS_ECDHE_RSA_WITH_RC4_128_SHA", "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
 )
 
 _Stamp = tuple[int, ...] | None
@@ -67,8 +62,8 @@ class Credentials:
         self, settings: Tls, failed: Callable[[str], object] = lambda reason: None, *,
         by_address: bool = False,
     ) -> None:
-        """``failed`` is told why changed files cannot be used. ValueError if those of the start cannot.
-        ``by_address``: a client that shows a certificate has to come from where that is for."""
+        """``failed`` is told why changed files cannot be used. ValueError if the first cannot.
+        ``by_address``: a client must come from where its certificate is for."""
         self._settings = settings
         self.by_address = by_address
         self._failed = failed
@@ -85,7 +80,6 @@ class Credentials:
 
     @property
     def names_clients(self) -> bool:
-        """Whether the common name of a client's certificate says who it is."""
         return self._settings.client_cert_auth
 
     def context(self) -> ssl.SSLContext:
@@ -102,21 +96,16 @@ class Credentials:
         return self._context
 
     def refusal(self, certificates: Sequence[Certificate]) -> str:
-        """Why a client that shows these is refused; "" if it is not."""
         return refusal(
-            certificates,
-            self._revoked,
-            self._settings.allowed_cns,
-            self._settings.allowed_hostnames,
-            time.time(),
+            certificates, self._revoked, self._settings.allowed_cns, self._settings.allowed_hostnames,
+            time.time()
         )
 
     def _look(self) -> tuple[_Stamp, ...]:
         return tuple(_stamp(path) for path in self._files)
 
     def _load(self) -> ssl.SSLContext:
-        """Read all files. What another writer did meanwhile shows in the stamps, which are from before."""
-        stamps = self._look()
+        stamps = self._look()  # from before the files are read: a change meanwhile shows
         settings = self._settings
         revoked = frozenset[int]()
         if settings.crl_file:
@@ -193,8 +182,7 @@ def _reason(error: ssl.SSLError) -> str:
 
 
 def _stamp(path: str) -> _Stamp:
-    """What is another number once the file is another one; the last is when its content was changed, in
-    ns."""
+    """Differs once the file is another one; last, when its content was changed, in ns."""
     try:
         found = os.stat(path)
     except OSError:

@@ -1,13 +1,12 @@
 """TLS between a connection's socket and what speaks HTTP on it.
 
-To its socket it is a protocol, to the connection a transport. Bytes go through OpenSSL's memory buffers, so
-that everything read at once is one read of the connection, and a small answer is encrypted and written in one
-go, as without TLS. The connection is there from its first byte on: it counts as one of the clients', and its
-limit to the time until a first request holds for the handshake too.
+To its socket it is a protocol, to the connection a transport. Bytes go through OpenSSL's memory buffers: all
+that is read at once is one read of the connection, and a small answer is encrypted and written in one go. The
+connection exists from its first byte: it counts among the clients', and its limit to the first request holds
+for the handshake.
 
-A step of a handshake takes up to a millisecond of CPU, most of it the key's. Handshakes take their turns with
-connections that have much to do (``Backlog``), so a crowd that dials at once delays nobody's requests by more
-than such a turn.
+A step of a handshake takes up to a millisecond of CPU. Handshakes take turns with busy connections
+(``Backlog``), so a crowd that dials at once delays other requests by no more than such a turn.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _MOST_AHEAD_BYTES = 65_536  # read of a client that has not finished its handsha
 _RECORD = 16_384  # plain bytes in one, at most
 _HANDSHAKE = 0x16  # the first byte of a client that begins with TLS
 _NO_TLS = "tls: first record does not look like a TLS handshake"
-TLS_IN_CLEAR = "a client begins with TLS where there is none"
+TLS_IN_CLEAR = "the client speaks TLS, and this port does not"
 # what an operator may look at, by why a client was turned away
 HINTS = {
     _NO_TLS: "the client says http, and this port is https",
@@ -47,53 +46,26 @@ class Connection(Protocol):
     secure: bool
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
-
     def data_received(self, data: bytes) -> None: ...
-
     def eof_received(self) -> bool | None: ...
-
     def connection_lost(self, exc: Exception | None) -> None: ...
-
     def pause_writing(self) -> None: ...
-
     def resume_writing(self) -> None: ...
-
     def close(self, *, half: bool = False) -> None: ...
 
 
 class TlsLayer(asyncio.Protocol, asyncio.Transport):
-    """One connection's."""
-
     __slots__ = (
-        "_above",
-        "_credentials",
-        "_encrypted",
-        "_fd",
-        "_in",
-        "_looked_up",
-        "_out",
-        "_plain_too",
-        "_queue",
-        "_queued",
-        "_raw",
-        "_refused",
-        "_shut",
-        "_tls",
-        "_turned_away",
-        "_wants_reading",
+        "_above", "_credentials", "_encrypted", "_fd", "_in", "_looked_up", "_out", "_plain_too", "_queue",
+        "_queued", "_raw", "_refused", "_shut", "_tls", "_turned_away", "_wants_reading",
     )
 
     def __init__(
-        self,
-        above: Connection,
-        credentials: Credentials,
-        queue: Callable[[Callable[[], None]], object],
-        refused: Callable[[str, str], None],
-        *,
-        plain_too: bool = False,
+        self, above: Connection, credentials: Credentials, queue: Callable[[Callable[[], None]], object],
+        refused: Callable[[str, str], None], *, plain_too: bool = False
     ) -> None:
-        """``queue``: calls something in another turn of the loop. ``refused(address, reason)`` hears of
-        handshakes that failed. ``plain_too``: a client that does not begin with TLS speaks HTTP in clear."""
+        """``queue`` calls in another turn of the loop. ``refused(address, reason)`` hears of failed
+        handshakes. ``plain_too``: a client that does not begin with TLS speaks HTTP in clear."""
         self._above = above
         self._credentials = credentials
         self._queue = queue
@@ -154,7 +126,6 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
     # -- the handshake
 
     def _step_aside(self, data: bytes) -> None:
-        """It is a client without TLS: as if this had never been here."""
         raw, above = self._raw, cast(Any, self._above)
         raw.set_protocol(above)
         above.in_clear(raw)
@@ -184,7 +155,6 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
             self._decide(reason)
 
     def _decide(self, reason: str) -> None:
-        """The client is there, or refused."""
         if reason:
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
@@ -198,8 +168,8 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
             self._read()
 
     def _admit(self) -> str | None:
-        """Why a client that has shaken hands is refused; "" if it is not. None: it is looked up where it
-        comes from, and :meth:`_decide` hears of it."""
+        """Why a client that has shaken hands is refused; "" if it is not; None: its address is looked up
+        first."""
         self._above.secure = True
         certificates = shown(self._tls)
         reason = self._credentials.refusal(certificates)
@@ -231,7 +201,6 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
     # -- reading
 
     def _read(self) -> None:
-        """Everything that has come, as one read of the connection above."""
         tls, pieces, ended = self._tls, [], False
         incoming = self._in
         try:
@@ -310,10 +279,9 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         self._raw.write_eof()
 
     def _say_end(self) -> None:
-        """TLS' close_notify: without it the other side cannot tell an end from a cut."""
+        """TLS' close_notify: without it the client cannot tell an end from a cut."""
         if self._encrypted and not self._shut and not self._raw.is_closing():
             self._shut = True
-            # the other side has not said so yet; nobody waits for that
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
             self._flush()

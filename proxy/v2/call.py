@@ -1,4 +1,4 @@
-"""One request of the v2 API on its way: what the router sees of it, and its answer in the end."""
+"""A request of the v2 API as the router sees it, and common answers."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from proxy.http.requests import Headers, HttpRequest
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
-MADE = 1  # the term in which an etcd is made, before anybody leads; transcripts of fresh ones show 2
+MADE = 1  # the term before the first leader; a fresh etcd shows 2
 _NOSNIFF = ("X-Content-Type-Options", "nosniff")
 _NEVER_LOGGED = frozenset((errors.CONTEXT_DEADLINE_EXCEEDED.number, errors.DEADLINE_EXCEEDED.number))
 
 
 class HttpCall:
-    """What ``proxy.routing`` asks of whoever waits for an answer. No user of version 3 stands behind it."""
+    """What ``proxy.routing`` needs of a call. It has no user of version 3."""
 
-    __slots__ = ("deadline", "principal", "request")
+    __slots__ = ("request",)
+    deadline = None
+    principal = None
 
     def __init__(self, request: HttpRequest) -> None:
         self.request = request
-        self.deadline: float | None = None
-        self.principal = None
 
     @property
     def closed(self) -> bool:
-        """Nobody waits any more."""
         return self.request.closed
 
     def finish(self, code: int, text: str) -> None:
-        """A fault of this program has ended it."""
         if not self.request.started:
             said(self.request, 500, "Internal Server Error")
 
@@ -45,11 +43,11 @@ def allowed(request: HttpRequest, *methods: str) -> bool:
 
 
 def said(request: HttpRequest, status: int, message: str, headers: Headers = ()) -> None:
-    """The body of an error that is none of a key's: ``{"message": ...}``."""
+    """An error outside of keys: ``{"message": ...}``."""
     if not request.closed:
         request.respond(status, b'{"message":' + orjson.dumps(message) + b"}", headers, JSON)
 
 
 def told(error: EtcdError) -> str:
-    """What a failure of the cluster is called here: version 2 knows no deadlines of its clients'."""
+    """The text of a cluster's error; version 2 has no clients' deadlines."""
     return errors.TIMEOUT.text if error.kind.number in _NEVER_LOGGED else error.text

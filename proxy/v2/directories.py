@@ -1,11 +1,6 @@
-"""``/new?size=N``: a new directory in which the hosts of a cluster find each other (``--discovery-service``).
-
-The public service of etcd's project answered so: a directory below ``_etcd/registry``, whose name nobody can
-guess, says how many hosts there are to be, and the answer is its URL. Here that is a URL of the v2 API at the
-address that the client has asked, which ``--discovery`` of muster and of etcd takes.
-
-It is a write, and judged as one: where users of version 2 count, a guest needs the right to it.
-"""
+"""``/new?size=N``, as of the public service of etcd's project: a new directory with a random name below
+``_etcd/registry``, in which the hosts of a cluster find each other; the answer is its URL at the address
+asked. It is judged as a write: where users of version 2 count, a guest needs the right to it."""
 
 from __future__ import annotations
 
@@ -28,7 +23,7 @@ from proxy.v2.waiting.feed import Feed
 
 _REGISTRY = "/_etcd/registry/"
 _TOKEN_BYTES = 16
-_SIZE = 3  # unless it is asked for
+_SIZE = 3  # by default
 _MOST = 1000  # hosts; no cluster has so many
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
 _UNABLE = b"Unable to generate token\n"
@@ -36,12 +31,8 @@ _DENIED = frozenset((PROVE, int(Code.UNAUTHORIZED)))
 
 
 class Directories:
-    """Of one front."""
-
-    def __init__(
-        self, context: Context, credentials: Credentials, feed: Feed,
-        random_bytes: Callable[[int], bytes], now_ns: Callable[[], int] = time.time_ns,
-    ) -> None:  # fmt: skip
+    def __init__(self, context: Context, credentials: Credentials, feed: Feed,
+                 random_bytes: Callable[[int], bytes], now_ns: Callable[[], int] = time.time_ns) -> None:
         self._context = context
         self._credentials = credentials
         self._feed = feed
@@ -50,7 +41,6 @@ class Directories:
         self._stats = MethodStats()
 
     def new(self, request: HttpRequest) -> None:
-        """Make one."""
         if not allowed(request, "GET", "PUT", "POST"):
             return
         text = dict(parse_qsl(request.query, keep_blank_values=True)).get("size") or str(_SIZE)
@@ -60,7 +50,7 @@ class Directories:
         host = request.headers.get("host", "")
         if _HOST.fullmatch(host) is None:
             self._refuse(request, 400, b"the request does not say which host it asks\n")
-        elif self._context.principals.enabled:  # users of version 3 are none of version 2's
+        elif self._context.principals.enabled:  # these users are none of version 2's
             self._refuse(request, 401, _UNABLE)
         else:
             self._make(request, str(int(text)), host)
@@ -69,19 +59,9 @@ class Directories:
         directory = _REGISTRY + self._random_bytes(_TOKEN_BYTES).hex()
         url = f"{'https' if request.secure else 'http'}://{host}{PREFIX}{directory}"
         wish = Write(
-            op=Op.CREATE,
-            path=KEYS + f"{directory}/_config/size".encode(),
-            value=size.encode(),
-            directory=False,
-            prev_value=b"",
-            prev_index=0,
-            expires_ns=0,
-            refresh=False,
-            recursive=False,
-            now_ns=self._now_ns(),
-            who=self._credentials.of(request),
-            slash=False,
-        )
+            op=Op.CREATE, path=KEYS + f"{directory}/_config/size".encode(), value=size.encode(),
+            directory=False, prev_value=b"", prev_index=0, expires_ns=0, refresh=False, recursive=False,
+            now_ns=self._now_ns(), who=self._credentials.of(request), slash=False)
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if request.closed:
@@ -90,15 +70,13 @@ class Directories:
                 self._refuse(request, 503, _UNABLE)
                 return
             found = Answer.decode(body, HEAD.size)
-            self._feed.shown(found.index)  # who asks here finds it
+            self._feed.shown(found.index)  # reads here find it
             if found.code:
                 self._refuse(request, 401 if found.code in _DENIED else 503, _UNABLE)
             else:
                 request.respond(200, url.encode(), content_type=TEXT)
 
-        self._context.router.write(
-            HttpCall(request), Method.V2_WRITE, wish.encode(), 0, self._stats, answer
-        )
+        self._context.router.write(HttpCall(request), Method.V2_WRITE, wish.encode(), 0, self._stats, answer)
 
     def _refuse(self, request: HttpRequest, status: int, body: bytes) -> None:
         request.respond(status, body, [("X-Content-Type-Options", "nosniff")], TEXT)

@@ -1,13 +1,11 @@
-"""The paths of version 2, registered."""
+"""Registers the paths of version 2."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from proxy.http.http1_plain import FindPlain, TakeWhole
-from proxy.http.requests import AtOnce, HttpRequest
-from proxy.shared.context import Context, Registry
+from proxy.shared.context import Context
 from proxy.shared.unreached import OWN
 from proxy.v2.directories import Directories
 from proxy.v2.keys import Keys
@@ -22,23 +20,16 @@ from proxy.v2.traffic import Traffic
 from proxy.v2.users.auth import PREFIX as AUTH
 from proxy.v2.users.auth import Auth
 
-
-class Filtered(Registry, Protocol):
-    """A registry whose handlers are behind a filter: ``proxy.listener.filter.FilteredRegistry``."""
-
-    at_once: AtOnce | None
-    find_plain: FindPlain | None
-    take_whole: TakeWhole | None
-
-    def added(self, headers: dict[str, str]) -> list[tuple[str, str]] | None: ...
-    def filtered(self, request: HttpRequest) -> HttpRequest: ...
+if TYPE_CHECKING:
+    from proxy.listener.filter import FilteredRegistry
 
 
-def register_v2(registry: Filtered, context: Context, random_bytes: Callable[[int], bytes]) -> Traffic:
-    """Serve ``/v2/...``; what its requests come to."""
+def register_v2(registry: FilteredRegistry, context: Context,
+                random_bytes: Callable[[int], bytes]) -> Traffic:
+    """Serve ``/v2/...``; returns the counts of its requests."""
     keys = Keys(context)
     heads = Heads(context.common.cluster_id, registry.added)
-    if context.common.member_id:  # a proxy counts each request, and may have nobody to ask
+    if context.common.member_id:  # a proxy counts each request, and may reach no member
         registry.at_once = PlainReads(context, keys.feed, keys.traffic, heads).at_once
         plain = PlainRequests(context, keys, heads, registry.filtered)
         registry.find_plain = plain.find
@@ -46,12 +37,11 @@ def register_v2(registry: Filtered, context: Context, random_bytes: Callable[[in
     auth = Auth(context, keys.credentials, keys.feed)
     members = Members(context, auth)
     stats = Stats(context)
-    registry.http(PREFIX, keys.serve)
-    registry.http(f"{PREFIX}/", keys.serve)
-    registry.http(PATH, members.serve)
-    registry.http(f"{PATH}/", members.serve)
     registry.http(f"{AUTH}/enable", auth.enable)
-    for path, handler in ((f"{AUTH}/users", auth.users), (f"{AUTH}/roles", auth.roles)):
+    for path, handler in (
+        (PREFIX, keys.serve), (PATH, members.serve), (f"{AUTH}/users", auth.users),
+        (f"{AUTH}/roles", auth.roles),
+    ):
         registry.http(path, handler)
         registry.http(f"{path}/", handler)
     registry.http("/v2/machines", members.machines)

@@ -1,8 +1,5 @@
-"""A query and a form as Go's net/http reads them (``Request.ParseForm`` of Go 1.16, which etcd 3.5.1 is built
-with).
-
-Text is UTF-8; bytes that are none survive as surrogates, so that a value is stored as it was sent.
-"""
+"""A query and a form as Go's net/http reads them (``Request.ParseForm`` of Go 1.16, as in etcd 3.5.1). Text
+is UTF-8; other bytes survive as surrogates, so that a value is stored as it was sent."""
 
 from __future__ import annotations
 
@@ -20,11 +17,11 @@ _PARAMETER = re.compile(rf'\s*;\s*({_TOKEN})\s*=\s*({_TOKEN}|"(?:[^"\\\r\n]|\\.)
 
 
 class BadForm(ValueError):
-    """It cannot be read; the text is Go's."""
+    """Go's error."""
 
 
 def form_of(method: str, query: str, body: bytes, content_type: str) -> dict[str, str]:
-    """The first value of each name, the body's before the query's. Only POST and PUT have a body."""
+    """The first value of each name, the body's before the query's. Only POST and PUT have a body. BadForm."""
     wrong: BadForm | None = None
     found: dict[str, str] = {}
     if method in ("POST", "PUT"):
@@ -44,12 +41,12 @@ def form_of(method: str, query: str, body: bytes, content_type: str) -> dict[str
 
 
 def text_of(data: bytes) -> str:
-    """Bytes of a client as text; what is not UTF-8 survives."""
+    """What is not UTF-8 survives as surrogates."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def _values(data: bytes, found: dict[str, str]) -> BadForm | None:
-    """Add what ``data`` names and ``found`` lacks. What cannot be read is left out, the first fault told."""
+    """Add what ``found`` lacks. Unreadable pairs are left out; returns the first error."""
     wrong: BadForm | None = None
     if not data:
         return None
@@ -80,7 +77,7 @@ def _unescaped(data: bytes) -> str:
 
 
 def media_type(text: str) -> str:
-    """The type that a Content-Type names, in lower case."""
+    """The type of a Content-Type, in lower case. BadForm."""
     head, semicolon, rest = text.partition(";")
     kind = head.strip().lower()
     main = re.match(_TOKEN, kind)
@@ -102,7 +99,7 @@ def media_type(text: str) -> str:
         if parameter is None:
             if rest.strip() == ";":
                 break
-            # Go reads the form all the same, then tells this
+            # Go reads the form, then returns this error
             raise BadForm("mime: invalid media parameter", kind)
         name = parameter[1].lower()
         if name in names:

@@ -1,8 +1,6 @@
-"""``/v2/keys``: a request becomes a question to the tree (``cluster.features.v2``), its answer etcd's.
-
-Writes go to the leader of shard 0; a read is the own host's replica's unless it says ``quorum``. A replica
-waits until it has what this front has shown: clients read what they wrote.
-"""
+"""``/v2/keys``: a request becomes a question to the tree (``cluster.features.v2``), its answer etcd's. Writes
+go to the leader of shard 0, reads to the own host's replica unless they say ``quorum``. A replica waits until
+it has what this front has shown: clients read what they wrote."""
 
 from __future__ import annotations
 
@@ -30,13 +28,11 @@ from proxy.v2.waiting.feed import Feed
 from proxy.v2.waiting.waits import Waits
 
 _WRITES = frozenset(("PUT", "POST", "DELETE"))
-_LEAST_BYTES = 4 << 20  # that a value may have, whatever --max-request-bytes says; etcd's form has 10 MiB
-_MOST_PATH = 4096  # no etcd reads a longer request line; who deletes a directory logs the paths of all below
+_LEAST_BYTES = 4 << 20  # of a value, whatever --max-request-bytes says; etcd's form has 10 MiB
+_MOST_PATH = 4096  # as etcd's request line; a deleted directory logs the paths of all below
 
 
 class Keys:
-    """Of one front."""
-
     def __init__(self, context: Context, now_ns: Callable[[], int] = time.time_ns) -> None:
         settings = context.settings
         self._context = context
@@ -50,30 +46,22 @@ class Keys:
         context.on_tick.append(self.feed.tick)
         self.waits = Waits(self.feed, settings.max_v2_waits, settings.max_untaken_bytes)
         self.traffic.waiting = lambda: len(self.waits)
-        context.when_guarded(self._guarded)
+        context.principals.changed.append(self._guarded)
 
     def serve(self, request: HttpRequest) -> None:
-        """``/v2/keys`` and all below it."""
         if not allowed(request, "HEAD", "GET", "PUT", "POST", "DELETE"):
             return
         now_ns = self._now_ns()
         try:
-            asked = parse_key_request(
-                request.method,
-                request.path,
-                request.query,
-                request.body,
-                request.headers.get("content-type", ""),
-                now_ns,
-            )
+            asked = _parsed(request, now_ns)
         except BadRequest as wrong:
-            self._refuse(request, V2Error(wrong.code, wrong.cause.encode("utf-8", "surrogateescape")))
+            self._refused(request, V2Error(wrong.code, wrong.cause.encode("utf-8", "surrogateescape")))
             return
         size = len(_bytes(asked.value)) + len(_bytes(asked.prev_value))
         if size > max(self._context.common.max_request_bytes, _LEAST_BYTES) or len(asked.path) > _MOST_PATH:
-            self._refuse(request, V2Error(Code.RAFT_INTERNAL, errors.REQUEST_TOO_LARGE.text))
-        elif self._context.principals.enabled:  # users of version 3 are none of version 2's: nobody may
-            self._refuse(request, _nobody_may())
+            self._refused(request, V2Error(Code.RAFT_INTERNAL, errors.REQUEST_TOO_LARGE.text))
+        elif self._context.principals.enabled:  # these users are none of version 2's
+            self._refused(request, _nobody_may())
         else:
             self._ask(request, asked, now_ns, self.credentials.of(request))
 
@@ -86,13 +74,12 @@ class Keys:
             self._read(request, asked, now_ns, who)
 
     def _prove(self, request: HttpRequest, answer: Answer, asked: KeyRequest, now_ns: int) -> None:
-        """There are users of version 2, and a password is to be compared first."""
         before = request.context if isinstance(request.context, int) else 0
         request.context = before + 1
 
         def proven(who: Who | None) -> None:
             if who is None:
-                self._refuse(request, _nobody_may())
+                self._refused(request, _nobody_may())
             else:
                 self._ask(request, asked, now_ns, who)
 
@@ -101,31 +88,18 @@ class Keys:
         except EtcdError as error:
             self._unavailable(request, error)
 
-    # -- writes
-
     def _write(self, request: HttpRequest, asked: KeyRequest, now_ns: int, who: Who | None) -> None:
         wish = Write(
-            op=operation(asked),
-            path=path_of(asked),
-            value=_bytes(asked.value),
-            directory=asked.directory,
-            prev_value=_bytes(asked.prev_value),
-            prev_index=asked.prev_index,
-            expires_ns=asked.expiration_ns,
-            refresh=bool(asked.refresh),
-            recursive=asked.recursive,
-            now_ns=now_ns,
-            who=who,
-            slash=_slash(request),
-        )
+            op=operation(asked), path=path_of(asked), value=_bytes(asked.value), directory=asked.directory,
+            prev_value=_bytes(asked.prev_value), prev_index=asked.prev_index, expires_ns=asked.expiration_ns,
+            refresh=bool(asked.refresh), recursive=asked.recursive, now_ns=now_ns, who=who,
+            slash=_slash(request))
         came = self.traffic.now()
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             self._answered(request, status, body, asked, now_ns, came)
 
         self._router.write(HttpCall(request), Method.V2_WRITE, wish.encode(), 0, self._stats, answer)
-
-    # -- reads
 
     def _read(self, request: HttpRequest, asked: KeyRequest, now_ns: int, who: Who | None) -> None:
         get = Get(path_of(asked), asked.recursive, asked.sort, now_ns, who, _slash(request))
@@ -136,17 +110,10 @@ class Keys:
             self._answered(request, status, body, asked, now_ns, came, read=True)
 
         self._router.read(
-            HttpCall(request),
-            Method.V2_READ,
-            read_body(Kind.GET, self.feed.highest, question),
-            0,
-            not asked.quorum,
-            self._stats,
-            answer,
-        )
+            HttpCall(request), Method.V2_READ, read_body(Kind.GET, self.feed.highest, question), 0,
+            not asked.quorum, self._stats, answer)
 
     def counts(self, request: HttpRequest) -> None:
-        """``/v2/stats/store``: writes are the cluster's, reads and waits this front's."""
         if not allowed(request, "GET"):
             return
 
@@ -156,32 +123,19 @@ class Keys:
             if status != 0:
                 said(request, 500, "Internal Server Error")
                 return
+            reads = {"getsSuccess": self.traffic.gets, "getsFail": self.traffic.gets_failed}
             writes = orjson.loads(Answer.decode(body, HEAD.size).body)
-            request.respond(
-                200,
-                orjson.dumps(
-                    {
-                        "getsSuccess": self.traffic.gets,
-                        "getsFail": self.traffic.gets_failed,
-                        **writes,
-                        "watchers": len(self.waits),
-                    }
-                ),
-                (),
-                JSON,
-            )
+            counts = {**reads, **writes, "watchers": len(self.waits)}
+            request.respond(200, orjson.dumps(counts), (), JSON)
 
-        self._router.local(
-            HttpCall(request), Method.V2_READ, read_body(Kind.COUNTS, 0, b""), 0, self._stats, answer
-        )
-
-    # -- waits
+        question = read_body(Kind.COUNTS, 0, b"")
+        self._router.local(HttpCall(request), Method.V2_READ, question, 0, self._stats, answer)
 
     def _wait(self, request: HttpRequest, asked: KeyRequest, who: Who | None) -> None:
         if self.waits.full:
-            self._refuse(request, V2Error(Code.RAFT_INTERNAL, b"etcdserver: too many requests"))
+            self._refused(request, V2Error(Code.RAFT_INTERNAL, b"etcdserver: too many requests"))
         elif self._context.stopping:
-            self._refuse(request, V2Error(Code.RAFT_INTERNAL, b"etcdserver: server stopped"))
+            self._refused(request, V2Error(Code.RAFT_INTERNAL, b"etcdserver: server stopped"))
         else:
             begun = partial(self._begun, request, asked)
             path, slash = path_of(asked), _slash(request)
@@ -192,7 +146,7 @@ class Keys:
             self.traffic.received(asked)
         if answer is None:
             unknown = V2Error(Code.RAFT_INTERNAL, errors.TIMEOUT.text)
-            self._refuse(request, _nobody_may() if self._context.principals.enabled else unknown)
+            self._refused(request, _nobody_may() if self._context.principals.enabled else unknown)
             return False
         if answer.code == PROVE:
             self._prove(request, answer, asked, 0)
@@ -205,31 +159,24 @@ class Keys:
         return True
 
     def _guarded(self) -> None:
-        """There are users of version 3 from now on: who waits would see what nobody may."""
+        """There are users of version 3 now: waits would show what no guest may see."""
         if self._context.principals.enabled:
             self.waits.end()
 
-    # -- answers
-
     def answered(self, request: HttpRequest, status: int, body: bytes, now_ns: int, came: float) -> None:
-        """A node has answered what ``proxy.v2.plain.requests`` had asked, and the answer is not plain."""
-        asked = parse_key_request(
-            request.method, request.path, request.query, request.body,
-            request.headers.get("content-type", ""), now_ns)  # fmt: skip
+        """The answer to a request of ``proxy.v2.plain.requests``, if it is not plain."""
+        asked = _parsed(request, now_ns)
         self._answered(request, status, body, asked, now_ns, came, read=request.method == "GET")
 
-    def _answered(
-        self, request: HttpRequest, status: int, body: bytes, asked: KeyRequest, now_ns: int, came: float, *,
-        read: bool = False,
-    ) -> None:  # fmt: skip
-        """A node has answered."""
+    def _answered(self, request: HttpRequest, status: int, body: bytes, asked: KeyRequest, now_ns: int,
+                  came: float, *, read: bool = False) -> None:
         if status != 0:
             self.traffic.received(asked)
             self.traffic.ended(asked, came, 500)
             self._unavailable(request, EtcdError.decode(body))
             return
         answer = Answer.decode(body, HEAD.size)
-        if answer.code not in _DENIED:  # who may not ask does not count, as at etcd
+        if answer.code not in _DENIED:  # a denied request does not count, as at etcd
             self.traffic.received(asked)
             self.traffic.ended(asked, came, _refusal(answer))
             if read:
@@ -246,35 +193,27 @@ class Keys:
         shown = short_json(answer.action) if asked.no_value and answer.action in _SHORT else answer.body
         term = HEAD.unpack_from(body)[1]
         request.respond(
-            201 if answer.created else 200, shown, self._indexes(answer.index, answer.raft_index, term), JSON
-        )
+            201 if answer.created else 200, shown, self._indexes(answer.index, answer.raft_index, term), JSON)
 
     def _indexes(self, index: int, raft_index: int, term: int) -> list[tuple[str, str]]:
         if not raft_index:
             link = self._router.routes[0].leader_link
             raft_index = link.commit if link is not None else 0
         return [
-            *self._cluster,
-            ("X-Etcd-Index", str(index)),
-            ("X-Raft-Index", str(raft_index)),
+            *self._cluster, ("X-Etcd-Index", str(index)), ("X-Raft-Index", str(raft_index)),
             ("X-Raft-Term", str(term + MADE)),
         ]
 
-    def _refused(self, request: HttpRequest, answer: Answer) -> None:
-        request.respond(
-            http_status(answer.code), answer.body, [*self._cluster, ("X-Etcd-Index", str(answer.index))], JSON
-        )
-
-    def _refuse(self, request: HttpRequest, error: V2Error) -> None:
-        request.respond(
-            http_status(error.code), error.json(), [*self._cluster, ("X-Etcd-Index", str(error.index))], JSON
-        )
+    def _refused(self, request: HttpRequest, answer: Answer | V2Error) -> None:
+        body = answer.json() if isinstance(answer, V2Error) else answer.body
+        headers = [*self._cluster, ("X-Etcd-Index", str(answer.index))]
+        request.respond(http_status(answer.code), body, headers, JSON)
 
     def _unavailable(self, request: HttpRequest, error: EtcdError) -> None:
         if not request.closed:
-            # denied: there are users, which this front did not know yet
+            # denied: by users that this front did not know yet
             denied = error.kind is errors.PERMISSION_DENIED
-            self._refuse(request, _nobody_may() if denied else V2Error(Code.RAFT_INTERNAL, told(error)))
+            self._refused(request, _nobody_may() if denied else V2Error(Code.RAFT_INTERNAL, told(error)))
 
 
 _SHORT = frozenset((1, 2, 3, 4))
@@ -282,7 +221,6 @@ _DENIED = frozenset((PROVE, int(Code.UNAUTHORIZED)))
 
 
 def _refusal(answer: Answer) -> int:
-    """The status of a refusal; 0 for what was done."""
     return http_status(answer.code) if answer.code else 0
 
 
@@ -290,8 +228,12 @@ def _nobody_may() -> V2Error:
     return V2Error(Code.UNAUTHORIZED, b"Insufficient credentials")
 
 
+def _parsed(request: HttpRequest, now_ns: int) -> KeyRequest:
+    kind = request.headers.get("content-type", "")
+    return parse_key_request(request.method, request.path, request.query, request.body, kind, now_ns)
+
+
 def operation(asked: KeyRequest) -> Op:
-    """Which change a request is: etcd's ``applyV2Request``."""
     compared = bool(asked.prev_index or asked.prev_value)
     if asked.method == "POST":
         return Op.CREATE_IN_ORDER
@@ -305,12 +247,11 @@ def operation(asked: KeyRequest) -> Op:
 
 
 def path_of(asked: KeyRequest) -> bytes:
-    """Where the key is in the tree."""
     return KEYS if asked.path == "/" else KEYS + _bytes(asked.path)
 
 
 def _slash(request: HttpRequest) -> bool:
-    """Whether the path, as it was sent, has a slash behind the key: patterns of roles see it."""
+    """Whether the path ends with a slash, as sent: patterns of roles see it."""
     return request.path.endswith("/")
 
 

@@ -1,4 +1,4 @@
-"""``/v2/members`` and ``/v2/machines``: who belongs to the cluster, and wishes to change that."""
+"""``/v2/members`` and ``/v2/machines``: the cluster's members, and changes of them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ from urllib.parse import urlsplit
 from cluster import errors
 from cluster.errors import Code, EtcdError
 from cluster.pb import rpc_pb2
-from cluster.wire.messages import (
-    HEAD,
-    MEMBER_ADD,
-    MEMBER_REMOVE,
-    MEMBER_UPDATE,
-    MEMBERS_LAX,
-    Method,
-)
+from cluster.wire.messages import HEAD, MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, MEMBERS_LAX, Method
 from proxy.gateway.encode import text
-from proxy.gateway.go_json import Mistake, loads
+from proxy.gateway.go_json import Mistake, is_text, kind_of, loads
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
@@ -32,12 +25,10 @@ _UNREADABLE = "json: cannot unmarshal {} into Go {}"
 
 
 class BadUrls(ValueError):
-    """etcd's words for peer URLs that cannot be."""
+    ...
 
 
 class Members:
-    """Of one front."""
-
     def __init__(self, context: Context, auth: Auth) -> None:
         self._context = context
         self._auth = auth
@@ -47,7 +38,6 @@ class Members:
         self._headers = [("X-Etcd-Cluster-Id", f"{context.common.cluster_id:x}")]
 
     def serve(self, request: HttpRequest) -> None:
-        """``/v2/members`` and what is below it."""
         if not allowed(request, "GET", "POST", "DELETE", "PUT"):
             return
         rest = request.path.removeprefix(PATH).removeprefix("/")
@@ -60,58 +50,33 @@ class Members:
         if request.closed:
             return
         if request.method == "POST":
-            self._with_urls(
-                request,
-                lambda urls: self._change(
-                    request, MEMBER_ADD, rpc_pb2.MemberAddRequest(peerURLs=urls), "", self._added
-                ),
-            )
+            if (urls := self._urls(request)) is not None:
+                self._change(request, MEMBER_ADD, rpc_pb2.MemberAddRequest(peerURLs=urls))
         elif not rest:
-            request.respond(
-                405, b"Method Not Allowed\n", [*self._headers, ("X-Content-Type-Options", "nosniff")], TEXT
-            )
+            headers = [*self._headers, ("X-Content-Type-Options", "nosniff")]
+            request.respond(405, b"Method Not Allowed\n", headers, TEXT)
         elif (member_id := _id(rest)) is None:
             said(request, 404, f"No such member: {rest}", self._headers)
-        elif request.method == "PUT":
-            self._with_urls(
-                request,
-                lambda urls: self._change(
-                    request,
-                    MEMBER_UPDATE,
-                    rpc_pb2.MemberUpdateRequest(ID=member_id, peerURLs=urls),
-                    f"{member_id:x}",
-                    self._changed,
-                ),
-            )
-        else:
-            self._change(
-                request,
-                MEMBER_REMOVE,
-                rpc_pb2.MemberRemoveRequest(ID=member_id),
-                f"{member_id:x}",
-                self._changed,
-            )
+        elif request.method == "DELETE":
+            self._change(request, MEMBER_REMOVE, rpc_pb2.MemberRemoveRequest(ID=member_id))
+        elif (urls := self._urls(request)) is not None:
+            self._change(request, MEMBER_UPDATE, rpc_pb2.MemberUpdateRequest(ID=member_id, peerURLs=urls))
 
     def machines(self, request: HttpRequest) -> None:
-        """All client URLs, in order."""
         if allowed(request, "GET", "HEAD"):
-
-            def answer(members: Sequence[Any]) -> None:
-                request.respond(200, ", ".join(_client_urls(members)).encode(), content_type=TEXT)
-
-            self._listed(request, answer)
+            self._urls_as(request, ", ".join)
 
     def endpoints(self, request: HttpRequest) -> None:
-        """``/v2/config/local/proxy``: whom a proxy serves, by their client URLs."""
+        """``/v2/config/local/proxy``: client URLs of the members that a proxy serves."""
         if allowed(request, "GET"):
+            self._urls_as(request, lambda urls: f'{{"endpoints":{_list(urls)}}}\n')
 
-            def answer(members: Sequence[Any]) -> None:
-                shown = f'{{"endpoints":{_list(_client_urls(members))}}}\n'
-                request.respond(200, shown.encode(), content_type=TEXT)
+    def _urls_as(self, request: HttpRequest, show: Callable[[list[str]], str]) -> None:
+        def answer(members: Sequence[Any]) -> None:
+            urls = sorted(url for member in members for url in member.clientURLs)
+            request.respond(200, show(urls).encode(), content_type=TEXT)
 
-            self._listed(request, answer)
-
-    # -- reads
+        self._listed(request, answer)
 
     def _get(self, request: HttpRequest, rest: str) -> None:
         if rest not in ("", "leader"):
@@ -133,8 +98,6 @@ class Members:
         self._listed(request, answer)
 
     def _listed(self, request: HttpRequest, then: Callable[[Sequence[Any]], None]) -> None:
-        """The members as this host knows them."""
-
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if request.closed:
                 return
@@ -143,59 +106,44 @@ class Members:
                 return
             then(rpc_pb2.MemberListResponse.FromString(body[HEAD.size :]).members)
 
-        # as the front itself: everybody may see them, also while there are users
+        # in the front's name: these are public, also while there are users
         self._context.listing.when_listed(
-            lambda: self._router.local(None, Method.MEMBER_LIST, b"", 0, self._stats, answer)
-        )
+            lambda: self._router.local(None, Method.MEMBER_LIST, b"", 0, self._stats, answer))
 
-    # -- changes
-
-    def _with_urls(self, request: HttpRequest, then: Callable[[list[str]], None]) -> None:
+    def _urls(self, request: HttpRequest) -> list[str] | None:
         kind = request.headers.get("content-type", "")
         if ";" in kind:
             kind = kind.partition(";")[0].strip().lower()
         if kind != JSON:
             said(request, 415, f"Bad Content-Type {kind}, accept application/json", self._headers)
-            return
+            return None
         try:
-            urls = peer_urls(request.body)
+            return peer_urls(request.body)
         except (BadUrls, Mistake) as wrong:
             said(request, 400, str(wrong), self._headers)
-        else:
-            then(urls)
+            return None
 
-    def _change(
-        self,
-        request: HttpRequest,
-        kind: int,
-        message: Any,
-        shown: str,
-        then: Callable[[HttpRequest, bytes], None],
-    ) -> None:
+    def _change(self, request: HttpRequest, kind: int, message: Any) -> None:
+        done = self._added if kind == MEMBER_ADD else self._changed
+
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if request.closed:
                 return
             if status == 0:
-                then(request, body[HEAD.size :])
+                done(request, body[HEAD.size :])
             else:
-                self._refused(request, EtcdError.decode(body), message, shown)
+                self._refused(request, EtcdError.decode(body), getattr(message, "ID", None))
 
-        self._router.write(
-            HttpCall(request),
-            Method.MEMBERS,
-            bytes((kind | self._lax,)) + message.SerializeToString(),
-            0,
-            self._stats,
-            answer,
-        )
+        wish = bytes((kind | self._lax,)) + message.SerializeToString()
+        self._router.write(HttpCall(request), Method.MEMBERS, wish, 0, self._stats, answer)
 
-    def _refused(self, request: HttpRequest, error: EtcdError, message: Any, shown: str) -> None:
+    def _refused(self, request: HttpRequest, error: EtcdError, member_id: int | None) -> None:
         kind = error.kind
-        if kind is errors.MEMBER_NOT_FOUND and shown:
-            if self._router.members.removed(message.ID):
-                said(request, 410, f"Member permanently removed: {shown}", self._headers)
+        if kind is errors.MEMBER_NOT_FOUND and member_id is not None:
+            if self._router.members.removed(member_id):
+                said(request, 410, f"Member permanently removed: {member_id:x}", self._headers)
             else:
-                said(request, 404, f"No such member: {shown}", self._headers)
+                said(request, 404, f"No such member: {member_id:x}", self._headers)
         elif kind is errors.PEER_URL_EXIST:
             said(request, 409, "membership: peerURL exists", self._headers)
         elif kind is errors.MEMBER_EXIST:
@@ -222,8 +170,8 @@ class Members:
         self._once_listed(request, rpc_pb2.MemberUpdateResponse.FromString(body).members, respond)
 
     def _once_listed(self, request: HttpRequest, wanted: Sequence[Any], then: Callable[[], None]) -> None:
-        """Answer when this host lists the members as they were changed, half a second later at most: clients
-        read what they wrote, and a host that is behind still answers."""
+        """Answer when this host lists the members as changed, after half a second at most: clients read what
+        they wrote, and a host that is behind still answers."""
         loop = self._router.loop
         end = loop.time() + _BEHIND_S
         ids = {member.ID: list(member.peerURLs) for member in wanted}
@@ -244,28 +192,21 @@ class Members:
         look()
 
 
-def _client_urls(members: Sequence[Any]) -> list[str]:
-    return sorted(url for member in members for url in member.clientURLs)
-
-
 def peer_urls(body: bytes) -> list[str]:
     """The peer URLs that a body names, in order. BadUrls, Mistake."""
     wish = loads(body.decode("utf-8", "replace"))
     if wish is not None and not isinstance(wish, dict):
-        raise BadUrls(
-            _UNREADABLE.format(
-                _kind(wish), 'value of type struct { PeerURLs []string "json:\\"peerURLs\\"" }'
-            )
-        )
+        struct = 'value of type struct { PeerURLs []string "json:\\"peerURLs\\"" }'
+        raise BadUrls(_UNREADABLE.format(kind_of(wish), struct))
     named = [
         value for name, value in (wish or {}).items() if name.lower() == "peerurls" and value is not None
     ]
     found = named[-1] if named else []
     if not isinstance(found, list):
-        raise BadUrls(_UNREADABLE.format(_kind(found), "struct field .peerURLs of type []string"))
+        raise BadUrls(_UNREADABLE.format(kind_of(found), "struct field .peerURLs of type []string"))
     for url in found:
-        if url is not None and (not isinstance(url, str) or _is_number(url)):
-            raise BadUrls(_UNREADABLE.format(_kind(url), "struct field .peerURLs of type string"))
+        if url is not None and not is_text(url):
+            raise BadUrls(_UNREADABLE.format(kind_of(url), "struct field .peerURLs of type string"))
     if not found:
         raise BadUrls("no valid URLs given")
     return sorted(_checked((url or "").strip()) for url in found)
@@ -276,9 +217,8 @@ def _checked(url: str) -> str:
     if url.startswith(":"):
         raise BadUrls(f'parse "{url}": missing protocol scheme')
     if scheme not in _SCHEMES:
-        if scheme and not scheme.replace("+", "").replace("-", "").replace(".", "").isalnum():
-            raise BadUrls(f'parse "{url}": first path segment in URL cannot contain colon')
-        if scheme and not scheme[0].isalpha():
+        letters = scheme.replace("+", "").replace("-", "").replace(".", "")
+        if scheme and not (letters.isalnum() and scheme[0].isalpha()):
             raise BadUrls(f'parse "{url}": first path segment in URL cannot contain colon')
         raise BadUrls(f"URL scheme must be http, https, unix, or unixs: {url}")
     if scheme in ("http", "https"):
@@ -297,29 +237,13 @@ def _checked(url: str) -> str:
     return url
 
 
-def _is_number(value: str) -> bool:
-    return type(value) is not str
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, str):
-        return "number" if _is_number(value) else "string"
-    return "array" if isinstance(value, list) else "object"
-
-
 def _id(shown: str) -> int | None:
-    """Hexadecimal digits that make 64 bits at most."""
     try:
         found = int(shown, 16)
     except ValueError:
         return None
-    return (
-        found
-        if shown.isalnum() and shown.isascii() and shown[:2] not in ("0x", "0X") and found < 1 << 64
-        else None
-    )
+    valid = shown.isalnum() and shown.isascii() and shown[:2] not in ("0x", "0X") and found < 1 << 64
+    return found if valid else None
 
 
 def _shown(member: Any) -> str:

@@ -10,15 +10,9 @@ from proxy.v2.form import BadForm, form_of
 
 PREFIX = "/v2/keys"
 
-# etcd's numbers of faults in a request
+# etcd's error codes
 PREV_VALUE_REQUIRED, TTL_NAN, INDEX_NAN, INVALID_FIELD, INVALID_FORM, REFRESH_VALUE, REFRESH_TTL = (
-    201,
-    202,
-    203,
-    209,
-    210,
-    211,
-    212,
+    201, 202, 203, 209, 210, 211, 212,
 )
 
 _BOOLS = {
@@ -31,8 +25,6 @@ _HALF, _WHOLE = 1 << 63, 1 << 64
 
 
 class BadRequest(ValueError):
-    """A parameter that cannot be: etcd's code and cause."""
-
     def __init__(self, code: int, cause: str) -> None:
         super().__init__(cause)
         self.code = code
@@ -41,7 +33,7 @@ class BadRequest(ValueError):
 
 @dataclass(slots=True)
 class KeyRequest:
-    """One request. Its path begins with "/" and is clean."""
+    """One request. Its path is clean and begins with "/"."""
 
     method: str
     path: str
@@ -61,10 +53,9 @@ class KeyRequest:
     no_value: bool  # the answer is to name the action only
 
 
-def parse_key_request(
-    method: str, path: str, query: str, body: bytes, content_type: str, now_ns: int
-) -> KeyRequest:
-    """``path`` is decoded, with ``/v2/keys``; ``query`` is as it came. BadRequest for what etcd refuses."""
+def parse_key_request(method: str, path: str, query: str, body: bytes, content_type: str,
+                      now_ns: int) -> KeyRequest:
+    """``path`` is decoded, with ``/v2/keys``; ``query`` as it came. BadRequest for what etcd refuses."""
     try:
         form = form_of(method, query, body, content_type)
     except BadForm as error:
@@ -91,31 +82,18 @@ def parse_key_request(
         if ttl is None:
             raise BadRequest(TTL_NAN, 'invalid value for "ttl"')
     value = form.get("value", "")
-    prev_exist = _maybe(form, "prevExist")
-    refresh = _maybe(form, "refresh")
+    prev_exist = _maybe(form, "prevExist", "prevExist")
+    refresh = _maybe(form, "refresh", "refresh")
     if refresh:
         if value:
             raise BadRequest(REFRESH_VALUE, "A value was provided on a refresh")
         if ttl is None:
             raise BadRequest(REFRESH_TTL, "No TTL value set")
     return KeyRequest(
-        method=method,
-        path=clean(path[len(PREFIX) :]),
-        value=value,
-        directory=directory,
-        prev_value=prev_value or "",
-        prev_index=prev_index,
-        prev_exist=prev_exist,
-        refresh=refresh,
-        expiration_ns=0 if ttl is None else _signed(now_ns + _signed(ttl * _SECOND_NS)),
-        wait=wait,
-        since=since,
-        recursive=recursive,
-        sort=sort,
-        quorum=quorum,
-        stream=stream,
-        no_value=no_value,
-    )
+        method=method, path=clean(path[len(PREFIX) :]), value=value, directory=directory,
+        prev_value=prev_value or "", prev_index=prev_index, prev_exist=prev_exist, refresh=refresh,
+        expiration_ns=0 if ttl is None else _signed(now_ns + _signed(ttl * _SECOND_NS)), wait=wait,
+        since=since, recursive=recursive, sort=sort, quorum=quorum, stream=stream, no_value=no_value)
 
 
 def clean(path: str) -> str:
@@ -135,7 +113,6 @@ def _number(form: dict[str, str], name: str) -> int:
 
 
 def _unsigned(text: str) -> int | None:
-    """Decimal digits that make 64 bits at most."""
     if (len(text) > 20 and len(text.lstrip("0")) > 20) or _DIGITS.fullmatch(text) is None:
         return None
     found = int(text.lstrip("0") or "0")
@@ -143,21 +120,16 @@ def _unsigned(text: str) -> int | None:
 
 
 def _flag(form: dict[str, str], name: str) -> bool:
-    if name not in form:
-        return False
-    found = _BOOLS.get(form[name])
-    if found is None:
-        raise BadRequest(INVALID_FIELD, f'invalid value for "{name}"')
-    return found
+    return bool(_maybe(form, name, f'"{name}"'))
 
 
-def _maybe(form: dict[str, str], name: str) -> bool | None:
-    """A flag that need not be there; etcd does not quote these two names."""
+def _maybe(form: dict[str, str], name: str, shown: str) -> bool | None:
+    """An optional flag; etcd quotes only some names."""
     if name not in form:
         return None
     found = _BOOLS.get(form[name])
     if found is None:
-        raise BadRequest(INVALID_FIELD, f"invalid value for {name}")
+        raise BadRequest(INVALID_FIELD, f"invalid value for {shown}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""``/v2/stats/self`` and ``/v2/stats/leader``: how this host takes part in the group of shard 0."""
+"""``/v2/stats/self`` and ``/v2/stats/leader``: this host in the group of shard 0."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ _STATES = {"leader": "StateLeader", "candidate": "StateCandidate", "pre_candidat
 
 
 class Stats:
-    """Of one front."""
-
     def __init__(self, context: Context, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._context = context
         self._router = context.router
@@ -30,7 +28,6 @@ class Stats:
         self._stats = MethodStats()
 
     def itself(self, request: HttpRequest) -> None:
-        """``/v2/stats/self``."""
         if allowed(request, "GET"):
             self._ask(request, Method.FACTS, lambda facts: self._itself(request, facts))
 
@@ -60,7 +57,6 @@ class Stats:
         request.respond(200, orjson.dumps(shown), (), JSON)
 
     def leader(self, request: HttpRequest) -> None:
-        """``/v2/stats/leader``: how long a frame takes to each follower and back."""
         if not allowed(request, "GET"):
             return
         own = f"{self._context.common.member_id:x}"
@@ -79,8 +75,6 @@ class Stats:
         self._ask(request, Method.FACTS, with_facts)
 
     def _ask(self, request: HttpRequest, method: int, then: Callable[[dict[str, Any]], None]) -> None:
-        """What this host's node of shard 0 says of itself."""
-
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if request.closed:
                 return
@@ -93,7 +87,6 @@ class Stats:
 
 
 def followers(peers: dict[str, Any]) -> dict[str, Any]:
-    """By member ID, as etcd shows them; in milliseconds, as far as a histogram tells."""
     found = {}
     for member, figures in peers.items():
         trips = Histogram(figures["round_trips"]["bounds"])
@@ -107,17 +100,13 @@ def followers(peers: dict[str, Any]) -> dict[str, Any]:
 
 
 def spread(observed: dict[str, Any], mean_ms: float) -> dict[str, float]:
-    """Least, most and deviation, by the bounds of the buckets that something fell into."""
     bounds_ms = [bound * 1000 for bound in observed["bounds"]]
     lower, upper = [0.0, *bounds_ms], [*bounds_ms, bounds_ms[-1]]
     hit = [i for i, count in enumerate(observed["counts"]) if count]
     total = sum(observed["counts"])
     least, most = (lower[hit[0]], upper[hit[-1]]) if hit else (0.0, 0.0)
-    variance = (
-        sum(observed["counts"][i] * ((lower[i] + upper[i]) / 2 - mean_ms) ** 2 for i in hit) / total
-        if hit
-        else 0.0
-    )
+    squares = sum(observed["counts"][i] * ((lower[i] + upper[i]) / 2 - mean_ms) ** 2 for i in hit)
+    variance = squares / total if hit else 0.0
     return {
         "current": mean_ms,
         "average": mean_ms,
@@ -128,7 +117,6 @@ def spread(observed: dict[str, Any], mean_ms: float) -> dict[str, float]:
 
 
 def duration(ns: int) -> str:
-    """As Go writes a duration."""
     if ns < 1_000_000_000:
         for unit, size in (("ms", 1_000_000), ("µs", 1_000), ("ns", 1)):
             if ns >= size:

@@ -1,12 +1,9 @@
-"""What requests for ``/v2/keys`` came to, under the names of etcd's metrics.
-
-As at etcd, waits count only where they fail at once, and a request that cannot be read does not count. Hot
-path: 1 us a request.
-"""
+"""Counts of requests for ``/v2/keys``, under the names of etcd's metrics. As in etcd, waits count only where
+they fail at once, unreadable requests do not. Hot path: 1 us a request."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from time import perf_counter
 
@@ -19,25 +16,21 @@ _TOOK_S = doubling(0.0005, 13)  # etcd's
 
 
 class Traffic:
-    """Of one front."""
-
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self.now = clock
         self.gets = self.gets_failed = self.recursive_gets = self.waits = 0
-        self.waiting: Callable[[], int] = lambda: 0  # who waits now
+        self.waiting: Callable[[], int] = lambda: 0  # how many wait
         self._received: Counter[str] = Counter()
         self._failed: Counter[tuple[str, int]] = Counter()
-        self._took: dict[str, Histogram] = {}
+        self._took: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(_TOOK_S))
 
     def received(self, asked: KeyRequest) -> None:
-        """A request that could be read, and may be asked."""
         if asked.wait:
             self.waits += 1
         else:
             self._received[_kind(asked)] += 1
 
     def read(self, asked: KeyRequest, found: bool) -> None:
-        """A read was answered."""
         if found:
             self.gets += 1
         else:
@@ -46,52 +39,42 @@ class Traffic:
             self.recursive_gets += 1
 
     def done(self, kind: str, came: float) -> None:
-        """A plain request was received, answered, and has ended. ``kind``: GET, QGET, PUT."""
+        """A plain request was received and answered. ``kind``: GET, QGET, PUT."""
         self._received[kind] += 1
         if kind != "PUT":
             self.gets += 1
-        took = self._took.get(kind)
-        if took is None:
-            took = self._took[kind] = Histogram(_TOOK_S)
-        took.observe(self.now() - came)
+        self._took[kind].observe(self.now() - came)
 
     def ended(self, asked: KeyRequest, came: float, refused: int = 0) -> None:
-        """It was answered; ``refused``: the status of a refusal."""
         kind = _kind(asked)
         if refused:
             self._failed[kind, refused] += 1
-            return
-        took = self._took.get(kind)
-        if took is None:
-            took = self._took[kind] = Histogram(_TOOK_S)
-        took.observe(self.now() - came)
+        else:
+            self._took[kind].observe(self.now() - came)
 
     def samples(self) -> Iterator[Metric]:
-        """For /metrics."""
-        received = CounterMetricFamily(
-            "etcd_http_received", "Requests of version 2 for keys, but for waits.", labels=["method"])
+        text = "Requests of version 2 for keys, but for waits."
+        received = CounterMetricFamily("etcd_http_received", text, labels=["method"])
         for method, count in self._received.items():
             received.add_metric([method], count)
-        failed = CounterMetricFamily(
-            "etcd_http_failed", "Refused requests of version 2 for keys.", labels=["method", "code"])
+        text = "Refused requests of version 2 for keys."
+        failed = CounterMetricFamily("etcd_http_failed", text, labels=["method", "code"])
         for (method, status), count in self._failed.items():
             failed.add_metric([method, str(status)], count)
-        took = HistogramMetricFamily(
-            "etcd_http_successful_duration_seconds", "How long requests of version 2 for keys took.",
-            labels=["method"])
+        text = "How long requests of version 2 for keys took."
+        took = HistogramMetricFamily("etcd_http_successful_duration_seconds", text, labels=["method"])
         for method, times in self._took.items():
             took.add_metric([method], times.buckets(), times.sum)
         yield from (family for family in (received, failed, took) if family.samples)
-        reads = CounterMetricFamily(
-            "etcd_debugging_store_reads", "Reads of the tree of version 2 by this host's clients.",
-            labels=["action"])
+        text = "Reads of the tree of version 2 by this host's clients."
+        reads = CounterMetricFamily("etcd_debugging_store_reads", text, labels=["action"])
         reads.add_metric(["get"], self.gets + self.gets_failed - self.recursive_gets)
         reads.add_metric(["getRecursive"], self.recursive_gets)
         yield reads
-        yield CounterMetricFamily(
-            "etcd_debugging_store_watch_requests", "Requests of version 2 that wait.", self.waits)
-        yield GaugeMetricFamily(
-            "etcd_debugging_store_watchers", "Requests of version 2 that wait now.", self.waiting())
+        text = "Requests of version 2 that wait."
+        yield CounterMetricFamily("etcd_debugging_store_watch_requests", text, self.waits)
+        text = "Requests of version 2 that wait now."
+        yield GaugeMetricFamily("etcd_debugging_store_watchers", text, self.waiting())
 
 
 def _kind(asked: KeyRequest) -> str:

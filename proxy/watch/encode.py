@@ -1,12 +1,11 @@
 """Watch responses in wire form: events come ready-made from the node (``cluster.wire.events``), the envelope
-is made here.
-
-Hot path: what one record brings, of one revision or many, stays one piece of bytes for all who get all of it.
-"""
+is made here. Hot path: what one record brings stays one piece of bytes for every watch that gets all of
+it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from operator import eq, itemgetter
 
@@ -24,88 +23,61 @@ PROGRESS_ID = b"\x10" + varint(-1)
 
 
 def watch_id_field(watch_id: int) -> bytes:
-    """Field 2 of a WatchResponse."""
     found = _ID_FIELDS.get(watch_id)
     return b"\x10" + varint(watch_id) if found is None else found
 
 
-# what small ids share over all streams
 _ID_FIELDS = {0: b"", **{i: b"\x10" + varint(i) for i in range(1, 1024)}}
 
 
 def compact_revision_field(revision: int) -> bytes:
-    """Field 5."""
     return b"\x28" + varint(revision) if revision else b""
 
 
 def cancel_reason_field(reason: str) -> bytes:
-    """Field 6."""
     text = reason.encode()
     return b"\x32" + varint(len(text)) + text if text else b""
 
 
+@dataclass(slots=True, eq=False)
 class Batch:
-    """Events of one range, in order: of one revision, or of several; all of each (I16)."""
+    """Events of one range, in order, of one or several whole revisions (I16)."""
 
-    __slots__ = ("_encoded", "_entries", "_fields", "count", "first", "framed", "last", "table", "wire")
-
-    def __init__(self, first: int, last: int, count: int, table: bytes, wire: bytes) -> None:
-        self.first = first  # revision
-        self.last = last
-        self.count = count
-        self.table = table  # an EVENT each
-        self.wire = wire  # the fields 11
-        # while it goes to many cohorts, what was made for one: (filters, watch id fields) -> pieces and their
-        # responses
-        self.framed: dict[tuple[int, tuple[bytes, ...]], list[tuple[bytes, int]]] | None = None
-        self._entries: list[Entry] | None = None
-        self._fields: list[bytes] | None = None
-        self._encoded: dict[int, bytes] | None = None
+    first: int  # revision
+    last: int
+    count: int
+    table: bytes  # an EVENT each
+    wire: bytes  # WatchResponse.events
+    # made for one cohort, for others like it: (filters, watch id fields) -> pieces, each with its number of
+    # responses
+    framed: dict[tuple[int, tuple[bytes, ...]], list[tuple[bytes, int]]] | None = None
+    _entries: list[Entry] | None = None
+    _encoded: dict[int, bytes] | None = None
 
     @property
     def size_bytes(self) -> int:
-        """What it takes to keep it, roughly."""
         return len(self.table) + len(self.wire)
 
     def forget(self) -> None:
-        """Nobody gets it any more for now: what was made of it goes, so that ``size_bytes`` is what it takes
-        to keep it."""
-        self.framed = self._entries = self._fields = self._encoded = None
+        """Drop what was derived, so that ``size_bytes`` is right again."""
+        self.framed = self._entries = self._encoded = None
 
     def entries(self) -> list[Entry]:
-        """The table."""
         if self._entries is None:
             self._entries = list(EVENT.iter_unpack(self.table))
         return self._entries
 
     def encoded(self, filters: int) -> bytes:
-        """Fields 11 of the events that pass; empty if none does."""
         if not filters:
             return self.wire
         if self._encoded is None:
             self._encoded = {}
         found = self._encoded.get(filters)
         if found is None:
-            found = self._encoded[filters] = b"".join(self.fields(filters))
+            found = self._encoded[filters] = b"".join(self.views(filters))
         return found
 
-    def fields(self, filters: int = 0) -> list[bytes]:
-        """The same, one by one."""
-        if self._fields is None:
-            self._fields = fields = []
-            wire, at = self.wire, 0
-            for entry in self.entries():
-                fields.append(wire[at : at + entry[3]])
-                at += entry[3]
-        if not filters:
-            return self._fields
-        return [
-            f for f, e in zip(self._fields, self.entries(), strict=True)
-            if not filters & (NO_DELETE if e[1] else NO_PUT)
-        ]
-
     def views(self, filters: int = 0) -> list[memoryview]:
-        """The same, and nothing is copied: for large ones."""
         found, at, wire = [], 0, memoryview(self.wire)
         for entry in self.entries():
             if not filters & (NO_DELETE if entry[1] else NO_PUT):
@@ -114,7 +86,6 @@ class Batch:
         return found
 
     def between(self, after: int, upto: int) -> Batch | None:
-        """The events of later revisions than ``after``, up to ``upto``."""
         if after < self.first and self.last <= upto:
             return self
         entries = self.entries()
@@ -128,12 +99,12 @@ class Batch:
                      self.table[begin * EVENT.size : end * EVENT.size], self.wire[start:stop])
 
     def pieces(self, size_bytes: int) -> Iterator[Batch]:
-        """The same in batches of about this size: whole revisions all the same."""
+        """The same in batches of about this size, of whole revisions."""
         if self.first == self.last or len(self.wire) <= size_bytes:
             yield self
             return
         entries = self.entries()
-        # of the piece: its first event, where that lies in the wire form, bytes so far
+        # of the piece: its first event, that event's place in ``wire``, bytes so far
         begin, at, size = 0, 0, 0
         for i, (entry, following) in enumerate(zip(entries, [*entries[1:], None], strict=True), 1):
             size += entry[3]
@@ -144,7 +115,6 @@ class Batch:
 
 
 def batch_of_record(body: bytes) -> Batch:
-    """The batch in an EVENTS record, or the part of one."""
     first, last, count = EVENTS_HEAD.unpack_from(body)
     count &= ~MORE_EVENTS
     table_end = EVENTS_HEAD.size + count * EVENT.size
@@ -152,7 +122,7 @@ def batch_of_record(body: bytes) -> Batch:
 
 
 def batch_of_history(body: bytes, at: int, count: int) -> Batch | None:
-    """The batch in a HISTORY answer, whose table begins at ``at``; None if it is empty."""
+    """The batch in a HISTORY answer whose table begins at ``at``; None if it is empty."""
     if not count:
         return None
     table_end = at + count * EVENT.size
@@ -161,12 +131,10 @@ def batch_of_history(body: bytes, at: int, count: int) -> Batch | None:
 
 
 def is_part(body: bytes) -> bool:
-    """Whether further records of the revision of an EVENTS record come."""
     return bool(EVENTS_HEAD.unpack_from(body)[2] & MORE_EVENTS)
 
 
 def joined(batches: list[Batch]) -> Batch:
-    """Batches of one shard, one after the other, as one."""
     if len(batches) == 1:
         return batches[0]
     return Batch(batches[0].first, batches[-1].last, sum([b.count for b in batches]),
@@ -178,10 +146,10 @@ def merged(batches: list[Batch]) -> Batch:
     deleted range share one."""
     rows = []
     for batch in batches:
-        rows += [(e[0], e[2], f, e) for e, f in zip(batch.entries(), batch.fields(), strict=True)]
+        rows += [(e[0], e[2], f, e) for e, f in zip(batch.entries(), batch.views(), strict=True)]
     rows.sort(key=_PLACE)
     if any(map(eq, map(_PLACE, rows), map(_PLACE, islice(rows, 1, None)))):
-        rows.sort(key=lambda row: (row[0], row[1], key_of(row[2])))
+        rows.sort(key=lambda row: (row[0], row[1], key_of(bytes(row[2]))))
     return Batch(rows[0][0], rows[-1][0], len(rows), b"".join([EVENT.pack(*row[3]) for row in rows]),
                  b"".join([row[2] for row in rows]))
 

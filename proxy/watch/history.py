@@ -1,9 +1,6 @@
-"""Reading the past of a range, in slices: at most so many questions at once, each bounded, clients in turn.
-
-A client with very many watches that catch up waits for himself: another's first slice is read after one of
-each client's before it (decision 82). A slice over several shards asks each from the same revision and is
-complete up to where the slowest got; what others brought beyond that is asked again.
-"""
+"""Reading the past of a range in slices, a bounded number at once, clients in turn (decision 82). A slice
+over several shards asks each from the same revision. It is complete up to where the slowest got; what others
+brought beyond that is asked again."""
 
 from __future__ import annotations
 
@@ -18,20 +15,17 @@ from proxy.routing.router import Router, Waiting
 from proxy.watch.encode import Batch, batch_of_history, merged
 
 _OPEN = 4  # slices under way at once; the rest wait their turn
-# Per slice: nobody else is served while it is taken in. In bytes a slice has what a message may have. An
-# answer to a client is several of them (``gathered``)
-_EVENTS = 200
+# A client's next slice is read after one of each other client's. In bytes a slice has what a message may have
+_EVENTS = 200  # of a slice: its reading holds the loop
 
 
 @dataclass(slots=True)
 class Slice:
-    """A finished question. ``compact_revision`` > 0 alone means: the start has been compacted."""
-
     batch: Batch | None
     next_revision: int  # complete below it
-    applied: int  # the revision that the slowest replica had applied
-    compacted: int = 0
-    failed: bool = False  # no answer (time limit, lost link): ask again later
+    applied: int  # revision applied by the slowest replica
+    compacted: int = 0  # the compaction's revision, if the start is compacted
+    failed: bool = False  # time limit or lost link: ask again later
 
 
 @dataclass(slots=True)
@@ -52,8 +46,6 @@ class _Question:
 
 
 class History:
-    """All questions for history of this front."""
-
     def __init__(self, router: Router, most_bytes: int) -> None:
         self._router = router
         self._most_bytes = most_bytes  # of a slice
@@ -64,7 +56,6 @@ class History:
 
     def ask(self, key: bytes, range_end: bytes, prev_kv: bool, client: Hashable, shards: tuple[int, ...],
             from_revision: int, then: Callable[[Slice], None]) -> None:
-        """Read the events of a range from a revision on, for a client; ``then`` gets one slice."""
         question = _Question(key, range_end, prev_kv, client, shards, from_revision, then)
         if self._turns.enter(client, 1, question):
             self._start(question)
@@ -102,8 +93,8 @@ class History:
             self._go_on()
 
     def _go_on(self) -> None:
-        """Those begin that there is room for. One that fails at once makes room for the next: this loop goes
-        on with that, however many there are."""
+        """A question that fails at once makes room for the next one: this loop takes it, without
+        recursion."""
         if self._going_on:
             return
         self._going_on = True
@@ -115,7 +106,7 @@ class History:
 
     def _finish(self, question: _Question) -> Slice:
         acknowledged = self._router.compacted
-        if question.from_revision < acknowledged:  # the replica may not have got there
+        if question.from_revision < acknowledged:  # the replica may be behind
             question.compacted = max(question.compacted, acknowledged)
         if question.compacted:
             return Slice(None, 0, 0, question.compacted)

@@ -1,21 +1,13 @@
-"""All watches of this front, tied to the links.
-
-Streams ask for subscriptions, subscriptions get their shards' events from the links; when a link ends, its
-parts move to another node and go on from where they stood. So they do when the own host's node has known no
-leader for two election timeouts where others know one. Parts go home to the own host's node when that is
-back, and knows a leader.
-"""
+"""All watches of this front, tied to the links. Parts of a link that ends move to another node and go on from
+their positions. They leave a home node (the own host's) that has known no leader for two election timeouts
+where others know one, and return once it knows one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
 from random import random
-from typing import Any
 
-import structlog
-
-from cluster.errors import EtcdError
 from cluster.placement import Placement
 from cluster.wire.messages import Status
 from cluster.wire.protobuf import response_header
@@ -33,19 +25,13 @@ from proxy.watch.progress import ProgressRequests
 from proxy.watch.stream import WatchStream
 from proxy.watch.subscription import Room, Subscription
 
-log = structlog.get_logger("watch")
-
-# subscriptions over several shards that are looked at in a turn: 2 ms with 16 shards, without the events
-_LOOKS = 200
+_LOOKS = 200  # subscriptions over several shards, in a turn: 2 ms with 16 shards, without the events
 _EVENTS, _SUBSCRIBED = int(Status.EVENTS), int(Status.SUBSCRIBED)
 
 
 class WatchHub:
-    """Subscriptions by range, streams, and what is under way between them."""
-
     def __init__(self, router: Router, placement: Placement, progress_interval_s: float, fragment_bytes: int,
                  merge_bytes: int) -> None:
-        """``merge_bytes``: room for events that wait for other shards."""
         self.fragment_bytes = fragment_bytes
         self.room = Room(merge_bytes)
         self.streams: dict[WatchStream, None] = {}
@@ -61,23 +47,20 @@ class WatchHub:
         self._joining = Joining(router)
         self._ending = Ending(router)
         self.permissions = Permissions(router, self.streams)
-        # over several shards, with events that wait for watermarks
-        self._merging: dict[Subscription, None] = {}
-        self._looks: dict[Subscription, None] = {}  # those of them that a watermark may let go on
+        self.may_watch = self.permissions.ask
+        self._merging: dict[Subscription, None] = {}  # their events wait for several shards' watermarks
+        self._looks: dict[Subscription, None] = {}  # of these, where a watermark has moved
         self._looking = False
-        self._stalled_parts: dict[Part, None] = {}  # asked history without getting further: ask again
+        self._stalled_parts: dict[Part, None] = {}  # history brought nothing: ask again
         self._stalled_cohorts: dict[Cohort, None] = {}
         self._ticking: dict[WatchStream, None] = {}  # streams with a watch that wants periodic progress
-        # shards whose own node knows no leader, where others do; since when
-        self._cut_off: dict[int, float] = {}
+        self._cut_off: dict[int, float] = {}  # shards whose home node alone knows no leader; since when
         self._next_look = 0.0
         self._header_key = (-1, -1)
         self._header = b""
 
-    # -- for streams --------------------------------------------------------------------------------
-
     def header(self, revision: int) -> bytes:
-        """Field 1 of a response; the last one is kept, because an event goes to many watches."""
+        """Field 1 of a response; the last one is kept: an event goes to many watches."""
         key = (revision, self._router.term)
         if key != self._header_key:
             self._header_key = key
@@ -87,15 +70,13 @@ class WatchHub:
         return self._header
 
     def store_revision(self) -> int:
-        """R0 for a watch from "now"; 0 while no node has been heard."""
+        """R0 for a watch from "now"; 0 before any node has been heard."""
         return self._router.store_revision()
 
     def open(self, stream: WatchStream) -> None:
-        """A new stream."""
         self.streams[stream] = None
 
     def close(self, stream: WatchStream) -> None:
-        """A stream's call has ended."""
         self.streams.pop(stream, None)
         self._ticking.pop(stream, None)
         self._progress.forget(stream)
@@ -103,7 +84,7 @@ class WatchHub:
         self._ending.add(stream)
 
     def subscribe(self, key: bytes, range_end: bytes, prev_kv: bool, revision: int) -> Subscription:
-        """The one subscription of a range; a new one brings the events after ``revision``."""
+        """The range's one subscription; a new one brings the events after ``revision``."""
         wanted = (key, range_end, prev_kv)
         found = self.subscriptions.get(wanted)
         if found is None:
@@ -114,7 +95,6 @@ class WatchHub:
         return found
 
     def ended(self, watch: ClientWatch) -> None:
-        """A watch has ended; with its last one a subscription ends too."""
         cohort = watch.cohort
         subscription = cohort.subscription
         if cohort.remove(watch):
@@ -129,19 +109,10 @@ class WatchHub:
                 self._joining.drop(part)
                 part.end(self._router)
 
-    def may_watch(self, call: Any, key: bytes, range_end: bytes,
-                  then: Callable[[EtcdError | None], None]) -> bool:
-        """Ask whether a client may watch a range; False, and nothing is asked, where nobody is judged."""
-        return self.permissions.ask(call, key, range_end, then)
-
     def merging(self, subscription: Subscription) -> None:
-        """A subscription over several shards has events that some of them must bring more for."""
         self._merging[subscription] = None
 
-    # -- history ------------------------------------------------------------------------------------
-
     def fill(self, subscription: Subscription, part: Part) -> None:
-        """Read a part's gap."""
         generation = part.generation
 
         def answer(found: Slice) -> None:
@@ -157,7 +128,7 @@ class WatchHub:
                           subscription.client(), (part.shard,), part.position + 1, answer)
 
     def _compacted(self, subscription: Subscription, part: Part, revision: int) -> None:
-        """A gap was compacted away: whoever needs it ends; the others go on from the compaction."""
+        """A gap was compacted: cohorts that need it end, the others go on from the compaction."""
         for cohort in subscription.cohorts():
             has = max(cohort.cursor, part.position) if cohort.synced else cohort.cursor
             if has + 1 < revision:
@@ -166,7 +137,6 @@ class WatchHub:
             part.filled(None, max(revision, part.position + 2))
 
     def catch_up(self, subscription: Subscription, cohort: Cohort) -> None:
-        """Read what a lagging cohort has not got, as much as goes into an answer."""
         cohort.asking = True
         gathered = Gathered(cohort.stream.call, cohort.cursor + 1, self.fragment_bytes)
 
@@ -175,9 +145,9 @@ class WatchHub:
                               tuple(p.shard for p in subscription.parts), gathered.next_revision, answer)
 
         def answer(found: Slice) -> None:
-            wanted = cohort in subscription.lagging  # else it has ended
+            wanted = cohort in subscription.lagging  # it has not ended
             if found.batch is not None:
-                found.batch.encoded(cohort.filters)  # slice by slice, not all of it at the end
+                found.batch.encoded(cohort.filters)  # in steps
             more = not (found.compacted or found.failed) and gathered.add(found)
             if more and wanted and not cohort.blocked:
                 ask()
@@ -190,7 +160,6 @@ class WatchHub:
         ask()
 
     def _caught_up(self, subscription: Subscription, cohort: Cohort, gathered: Gathered, last: Slice) -> None:
-        """What has been gathered goes to a lagging cohort; then it goes on, or ends."""
         before = cohort.cursor
         if gathered.applied:
             cohort.caught_up(gathered.batches, gathered.next_revision - 1, gathered.applied)
@@ -201,10 +170,9 @@ class WatchHub:
         else:
             subscription.resume(cohort)
 
-    # -- from the links -----------------------------------------------------------------------------
-
     def link_up(self, link: Link) -> None:
-        """A node can be reached: parts without one go where reads go, and all of them home."""
+        """Parts without a link join the node that reads go to; all of the shard's move if that is the home
+        node."""
         route = self._router.routes[link.shard]
         if route.replica is route.home is link:
             for other in tuple(route.links.values()):
@@ -216,11 +184,10 @@ class WatchHub:
                 stream.resume_deferred()
 
     def link_down(self, link: Link) -> None:
-        """A link has ended: its parts go on elsewhere."""
         self._joining.move(link.shard, link.parts.values())
 
     def _settle(self, now: float) -> None:
-        """Parts go where reads go: home at once, away from home not for an election."""
+        """Parts follow the reads: home at once, away from home only after two election timeouts."""
         router = self._router
         for route in router.routes:
             home, replica = route.home, route.replica
@@ -235,10 +202,9 @@ class WatchHub:
                     self._joining.move(route.shard, link.parts.values())
 
     def record(self, link: Link, rid: int, status: int, body: bytes) -> None:
-        """A record of one subscription."""
         part: Part | None = link.parts.get(rid)
         if part is None:
-            return  # ended here while it was under way
+            return  # it has ended here
         if status == _EVENTS:
             batch = batch_of_record(body)
             self.events_received += batch.count
@@ -253,8 +219,7 @@ class WatchHub:
         elif status == _SUBSCRIBED:
             part.subscribed(body)
             self._joining.go_on(link.shard)
-        # LOST (the node installed a snapshot), or refused: subscribe anew, the gap is read from history
-        else:
+        else:  # LOST (the node installed a snapshot) or refused: subscribe anew, read the gap from history
             part.leave(None)
             self._stalled_parts.pop(part, None)
             if status == int(Status.LOST):
@@ -263,7 +228,6 @@ class WatchHub:
                 self._stalled_parts[part] = None
 
     def watermark(self, link: Link) -> None:
-        """A shard's watermark has moved."""
         if self._merging:
             self._looks.update(self._merging)
             self._look_soon()
@@ -275,8 +239,6 @@ class WatchHub:
             self._router.at_flush(self._look)
 
     def _look(self) -> None:
-        """Once for all watermarks of a turn, and at some subscriptions in a turn: emit what the watermarks
-        allow."""
         self._looking = False
         for subscription in list(islice(self._looks, _LOOKS)):
             del self._looks[subscription]
@@ -286,10 +248,7 @@ class WatchHub:
             self._look_soon()
         self._progress.look()
 
-    # -- time ---------------------------------------------------------------------------------------
-
     def tick(self, now: float) -> None:
-        """Every sweep: what stalled is tried again; who serves which part; periodic progress."""
         self._settle(now)
         self._joining.tick()
         if self._stalled_parts:
@@ -312,21 +271,18 @@ class WatchHub:
                     stream.periodic()
 
     def want_progress(self, stream: WatchStream) -> None:
-        """A watch of the stream wants periodic progress: one ticker per stream, with etcd's jitter of a
-        tenth."""
+        """Periodic progress: one ticker per stream, with etcd's jitter of a tenth."""
         if stream not in self._ticking:
             stream.progress_at = self._router.loop.time() + self._progress_delay_s()
             self._ticking[stream] = None
 
     def ask_progress(self, stream: WatchStream) -> None:
-        """A client asks how far its watches are."""
         self._progress.ask(stream)
 
     def _progress_delay_s(self) -> float:
         return self._progress_interval_s * (1 + 0.1 * self.random())
 
     def statistics(self) -> dict[str, int]:
-        """Figures for /metrics."""
         watches = sum(len(s.watches) for s in self.streams) + self._ending.count
         slow = sum(len(c.members) for s in self.subscriptions.values() for c in s.lagging)
         return {"streams": len(self.streams), "watches": watches, "slow": slow,

@@ -1,29 +1,30 @@
 """One shard's events of one range: in order, whole, without a gap or a repeat.
 
-A part subscribes on a link from the revision after its position. The node answers from which revision on
-events come live. What lies between is read from history while live events are held back; then both join
-(review (b), Join). A lost link, a LOST record or a restarted node begins the same again, from the position:
-what is at or below it is dropped, what is missing is read from history (I16).
-
-A part whose events wait for other shards may be *paused* (``subscription``): it takes nothing more, and reads
-what it has missed from history when it goes on.
+A part subscribes on a link from the revision after its position; the node answers from where events come
+live. What lies between is read from history while live events are held back; then both join. After a lost
+link, a LOST record or a restart of the node, the same begins again: events at or below the position are
+dropped, missing ones are read from history (I16). A *paused* part (``subscription``) takes nothing.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Method
 from proxy.routing.links import Link
 from proxy.watch.encode import Batch, joined
 
-# live events held back while a gap is read; beyond it they are dropped and read as history
-_HELD_BYTES = 8 << 20
+_HELD_BYTES = 8 << 20  # live events held back meanwhile; beyond it they are dropped and read as history
+
+
+class Posts(Protocol):
+    """The router: sends records that get no answer of the usual kind."""
+
+    def post(self, link: Link, rid: int, method: int, body: bytes) -> None: ...
 
 
 class Owner(Protocol):
-    """The subscription that a part belongs to."""
-
     key: bytes
     range_end: bytes
     prev_kv: bool
@@ -33,44 +34,31 @@ class Owner(Protocol):
     def fill(self, part: Part) -> None: ...
 
 
-class Poster(Protocol):
-    """What sends records: the router."""
-
-    def post(self, link: Link, rid: int, method: int, body: bytes) -> None: ...
-
-
+@dataclass(slots=True, eq=False)
 class Part:
-    """States: away (no link), asked (SUBSCRIBE sent), filling (reading a gap), live; in each it may be
-    paused, but for live."""
+    """States: away (no link), asked (SUBSCRIBE sent), filling (reading a gap), live. Each but live may be
+    paused."""
 
-    __slots__ = (
-        "_held", "_held_bytes", "_pieces", "filling", "generation", "link", "live", "live_from", "owner",
-        "paused", "position", "rid", "shard",
-    )
-
-    def __init__(self, owner: Owner, shard: int, position: int) -> None:
-        self.owner = owner
-        self.shard = shard
-        self.position = position  # every event up to it has been passed on
-        self.link: Link | None = None
-        self.rid = 0
-        self.live = False
-        self.live_from = 0  # from this revision on the link brings everything; 0: not known yet
-        self.filling = False  # a question for history is under way
-        self.paused = False
-        self.generation = 0  # of the subscription; answers for an older one are not taken
-        self._pieces: list[Batch] | None = None  # of a revision that has not come whole
-        self._held: list[Batch] | None = None  # None but for a short while: most parts are idle
-        self._held_bytes = 0
+    owner: Owner
+    shard: int
+    position: int  # every event up to it has been passed on
+    link: Link | None = None
+    rid: int = 0
+    live: bool = False
+    live_from: int = 0  # the link brings everything from this revision on; 0: not known
+    filling: bool = False  # reads history
+    paused: bool = False
+    generation: int = 0  # of the subscription; answers for an older one are dropped
+    _pieces: list[Batch] | None = None  # of a revision that is not whole
+    _held: list[Batch] | None = None  # None saves memory: most parts are idle
+    _held_bytes: int = 0
 
     def through(self) -> int:
-        """Every event of this shard's part of the range up to this revision has been passed on."""
         if self.live and self.link is not None and self.link.watermark > self.position:
             return self.link.watermark
         return self.position
 
-    def join(self, link: Link, router: Poster) -> None:
-        """Subscribe on a link, from where this part stands."""
+    def join(self, link: Link, router: Posts) -> None:
         self.leave(router)
         self.link = link
         self.rid = link.next_rid
@@ -81,8 +69,8 @@ class Part:
         head = SUBSCRIBE_HEAD.pack(self.position + 1, 1 if owner.prev_kv else 0, len(owner.key))
         router.post(link, self.rid, Method.SUBSCRIBE, head + owner.key + owner.range_end)
 
-    def leave(self, router: Poster | None) -> None:
-        """End the subscription; ``router`` None: the link or the node has ended it already."""
+    def leave(self, router: Posts | None) -> None:
+        """End the subscription; ``router`` None: the link or the node has ended it."""
         self.position = self.through()
         link, self.link = self.link, None
         if link is not None:
@@ -95,14 +83,13 @@ class Part:
         self.generation += 1
         self._drop()
 
-    def end(self, router: Poster) -> None:
-        """Its subscription has ended. Nothing refers to that any more, so that it is freed at once: garbage
-        that refers to itself stays for hours (``tools.muster.machine.process.setup``)."""
+    def end(self, router: Posts) -> None:
+        """Its subscription has ended. Dropping the reference frees that at once: a reference cycle would stay
+        for hours (``tools.muster.machine.process.setup``)."""
         self.leave(router)
         del self.owner
 
     def pause(self) -> None:
-        """Take nothing more for now."""
         self.position = self.through()
         self.paused = True
         if self.live:
@@ -114,12 +101,10 @@ class Part:
         self._drop()
 
     def resume(self) -> None:
-        """Go on, from history if something came meanwhile."""
         self.paused = False
         self._go_on()
 
     def ask_again(self) -> None:
-        """A question for history was in vain."""
         self.filling = False
         self._go_on()
 
@@ -128,22 +113,19 @@ class Part:
             self._join_or_fill()
 
     def _drop(self) -> None:
-        self._pieces = None
-        self._held = None
+        self._pieces = self._held = None
         self._held_bytes = 0
 
     def subscribed(self, body: bytes) -> None:
-        """SUBSCRIBED: live events begin."""
         self.live_from, _ = SUBSCRIBED_BODY.unpack(body)
         if self.link is not None:
             self.link.asked.discard(self.rid)
         self._join_or_fill()
 
     def piece(self, batch: Batch) -> None:
-        """EVENTS of a revision of which more comes: it is kept until it is whole (I16)."""
+        """EVENTS of a revision of which more comes: kept until it is whole (I16)."""
         if batch.last > self.position:
             if self.paused:
-                # also if it goes on before the rest has come
                 self.live_from = max(self.live_from, batch.last + 1)
             elif self._pieces is None or self._pieces[0].last != batch.last:
                 self._pieces = [batch]
@@ -151,12 +133,11 @@ class Part:
                 self._pieces.append(batch)
 
     def events(self, batch: Batch) -> None:
-        """EVENTS: whole revisions, or the rest of one."""
         if self._pieces is not None and self._pieces[0].last == batch.first:
             batch, self._pieces = joined([*self._pieces, batch]), None
         fresh = batch if batch.first > self.position else batch.between(self.position, batch.last)
         if fresh is None:
-            return  # I16: a node that replays records brings what was delivered
+            return  # I16: delivered before the node replayed its records
         if self.paused:
             self.live_from = max(self.live_from, fresh.last + 1)
             return
@@ -170,8 +151,7 @@ class Part:
         self._held_bytes += fresh.size_bytes
         if self._held_bytes > _HELD_BYTES:
             self.live_from = fresh.last + 1
-            self._held = None
-            self._held_bytes = 0
+            self._held, self._held_bytes = None, 0
 
     def filled(self, batch: Batch | None, next_revision: int) -> bool:
         """A slice of history from ``position + 1``, complete below ``next_revision``. False if nothing was

@@ -1,14 +1,12 @@
-"""Whether clients may watch what they watch: asked when a watch is created, and again whenever users and
-roles change.
-
-A watch whose client has lost his permission ends. So does one that was created by nobody before auth was
-enabled. A password that changes, or a token whose time is over, ends none: the user is who he was.
-"""
+"""Whether clients may watch a range: asked when a watch is created, and whenever users and roles change. A
+watch ends when its user loses the permission, or when auth is enabled and it has no user. A changed password
+or an expired token ends none: the user stays the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from cluster import errors
@@ -20,37 +18,25 @@ from proxy.auth.shown import Shown
 from proxy.routing.router import READ_ANY, Router
 from proxy.routing.waiting import PartWaiting, Waiting
 from proxy.watch.cohort import ClientWatch
-from proxy.watch.stream import WatchStream
+from proxy.watch.stream import Then, WatchStream
 
 _OK = 0
 _AGAIN_S = 1.0
 _LOST = (errors.PERMISSION_DENIED, errors.USER_EMPTY)
-Then = Callable[[EtcdError | None], None]
 _Question = tuple[str | None, bytes, bytes]  # user, key, range_end
 _Watches = list[tuple[WatchStream, ClientWatch]]
 _Asked = dict[_Question, _Watches]
 
 
-class _Client:
-    """The user behind a watch, by his name alone."""
-
-    closed = False
-    deadline = None
-
-    def __init__(self, principal: Shown | None) -> None:
-        self.principal = principal
-
-
 class Permissions:
-    """Of one front's watches."""
-
     def __init__(self, router: Router, streams: Iterable[WatchStream]) -> None:
         self._router = router
         self._streams = streams
-        self._left: _Asked = {}  # what could not be answered, to be asked again
+        self._left: _Asked = {}  # to be asked again
 
     def ask(self, call: Any, key: bytes, range_end: bytes, then: Then) -> bool:
-        """See ``WatchHub.may_watch``."""
+        """Whether a client may watch a range, told to ``then``; False, and nothing is asked, if its requests
+        are not judged."""
         if not self._router.principals.judged(call):
             return False
         self._ask(call, key, range_end, then)
@@ -59,26 +45,14 @@ class Permissions:
     def _ask(self, client: Any, key: bytes, range_end: bytes, then: Then) -> None:
         router = self._router
         body = bytes((Show.MAY_WATCH,)) + RANGE.pack(len(key)) + key + range_end
-        router.read_index.add(
-            PartWaiting(
-                client,
-                Method.AUTH_SHOW,
-                body,
-                0,
-                READ_ANY,
-                router.loop.time(),
-                router.limit_s,
-                router.quiet,
-                self._answered,
-                then,
-            )
-        )
+        router.read_index.add(PartWaiting(
+            client, Method.AUTH_SHOW, body, 0, READ_ANY, router.loop.time(), router.limit_s, router.quiet,
+        ).calls(self._answered, then))
 
     def _answered(self, waiting: Waiting, status: int, body: bytes) -> None:
         waiting.context(None if status == _OK else EtcdError.decode(body))
 
     def changed(self) -> None:
-        """Users and roles have: each user is asked for once for each range that he watches."""
         asked: _Asked = {}
         for stream in self._streams:
             shown = getattr(stream.call, "principal", None)
@@ -91,15 +65,15 @@ class Permissions:
     def _ask_for(self, asked: _Asked) -> None:
         for question, watches in asked.items():
             name, key, range_end = question
-            principal = (
-                None if not name else Shown(self._router.principals, "", Principal(Kind.CERTIFICATE, name))
-            )
-            self._ask(_Client(principal), key, range_end, partial(self._judged, question, watches))
+            named = Principal(Kind.CERTIFICATE, name) if name else None
+            principal = None if named is None else Shown(self._router.principals, "", named)
+            client = SimpleNamespace(closed=False, deadline=None, principal=principal)  # named alone
+            self._ask(client, key, range_end, partial(self._judged, question, watches))
 
     def _judged(self, question: _Question, watches: _Watches, error: EtcdError | None) -> None:
         if error is None:
             return
-        if error.kind not in _LOST:  # nobody could be asked: again, for these alone, or they would multiply
+        if error.kind not in _LOST:  # no node has judged: ask again
             if not self._left:
                 self._router.loop.call_later(_AGAIN_S, self._again)
             self._left[question] = watches

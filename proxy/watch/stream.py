@@ -1,8 +1,6 @@
-"""One client's watch stream: its watches, their ids, and what is sent when (contract section 2).
-
-A client that does not read has its stream *blocked* at a bounded backlog: its watches lag, one after the
-other as their events come, and go on from their cursors once it reads again. Nobody else notices.
-"""
+"""One client's watch stream: its watches, their ids, and what is sent when. A stream whose client does not
+read is *blocked* at a bounded backlog: its watches lag, one after the other as their events come, and go on
+from their cursors once it reads again. Other streams do not notice."""
 
 from __future__ import annotations
 
@@ -11,19 +9,16 @@ from typing import Any, Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError, watch_cancel_reason
-from cluster.pb import rpc_pb2
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import CANCELED, CREATED, PROGRESS_ID, cancel_reason_field, watch_id_field
 from proxy.watch.subscription import Subscription
 
-_DEFERRED_BYTES = 1 << 20
-_COMPACTED_MOST = 1_000  # watches that a compaction ended, whose cancellation is answered yet
-_DEFERRED_MOST = 10_000  # requests, and _DEFERRED_BYTES of them, that wait until a node is heard
+Then = Callable[[EtcdError | None], None]
+_COMPACTED_MOST = 1_000  # watches ended by a compaction, whose cancellation is still answered
+_DEFERRED_MOST, _DEFERRED_BYTES = 10_000, 1 << 20  # requests that wait until a node is heard
 
 
 class Hub(Protocol):
-    """What a stream asks of the hub."""
-
     fragment_bytes: int
     responses_sent: int
 
@@ -33,13 +28,10 @@ class Hub(Protocol):
     def ended(self, watch: ClientWatch) -> None: ...
     def want_progress(self, stream: WatchStream) -> None: ...
     def ask_progress(self, stream: WatchStream) -> None: ...
-    def may_watch(self, call: Any, key: bytes, range_end: bytes,
-                  then: Callable[[EtcdError | None], None]) -> bool: ...
+    def may_watch(self, call: Any, key: bytes, range_end: bytes, then: Then) -> bool: ...
 
 
 class WatchStream:
-    """One Watch call."""
-
     __slots__ = ("_asking", "_compacted", "_deferred_bytes", "_next_id", "blocked", "call", "closed",
                  "deferred", "hub", "progress_at", "watches")
 
@@ -50,17 +42,14 @@ class WatchStream:
         self.blocked = False
         self.closed = False
         self.progress_at = 0.0  # loop time of the next periodic progress, if a watch wants it
-        self.deferred: list[Any] = []  # requests that wait until this front knows a revision at all
+        self.deferred: list[Any] = []  # requests that wait until this front knows a revision
         self._deferred_bytes = 0
-        self._asking = False  # whether its client may watch what he asks for: what comes next waits
+        self._asking = False  # for a permission: later requests wait
         self._next_id = 0
-        self._compacted: dict[int, bool] | None = None  # IDs that a compaction ended, the last of them
+        self._compacted: dict[int, bool] | None = None  # the last IDs that compactions ended
         call.on_drain = self.drained
 
-    # -- requests -----------------------------------------------------------------------------------
-
     def request(self, request: Any) -> None:
-        """One WatchRequest. EtcdError ends the stream."""
         if self.deferred or self._asking or not self.hub.store_revision():
             self._deferred_bytes += request.ByteSize()
             if len(self.deferred) >= _DEFERRED_MOST or self._deferred_bytes > _DEFERRED_BYTES:
@@ -81,15 +70,13 @@ class WatchStream:
             self.hub.ask_progress(self)
 
     def resume_deferred(self) -> None:
-        """A revision is known now."""
         deferred, self.deferred = self.deferred, []
         self._deferred_bytes = 0
         for request in deferred:
             self.request(request)
 
     def _ask(self, request: Any) -> None:
-        """Create a watch, if its client may."""
-        if request.start_revision < 0:  # whoever asks
+        if request.start_revision < 0:
             self._reject(self.hub.store_revision(), errors.WATCH_NEGATIVE_START)
             return
 
@@ -108,7 +95,6 @@ class WatchStream:
             self._create(request)
 
     def cancel(self, watch: ClientWatch, error: EtcdError) -> None:
-        """Its client may not watch this any more."""
         if self.watches.get(watch.id) is watch:
             self.forget(watch)
             self.send(self.hub.header(self.hub.store_revision()), watch_id_field(watch.id), CANCELED,
@@ -151,11 +137,9 @@ class WatchStream:
         self.send(self.hub.header(revision), PROGRESS_ID, CREATED, CANCELED, cancel_reason_field(reason))
 
     def tell_progress(self, owed: int) -> int | None:
-        """Tell how far all watches are, if every event up to that revision has been sent and it is ``owed``
-        at least.
+        """Send how far all watches are, once all events up to it are sent and it is at least ``owed``.
 
-        Returns it; None: not yet; 0: never, for there is no watch or one begins later (etcd answers nothing
-        then).
+        Returns it; None: not yet; 0: never, as there is no watch or one begins later (etcd is silent then).
         """
         if not self.watches:
             return 0
@@ -168,8 +152,8 @@ class WatchStream:
         return revision
 
     def _promised(self, watches: Iterable[ClientWatch], least: int = 0) -> int | None:
-        """The revision that all of these watches have reached; None if that is below ``least``, or below
-        events that one was sent, or one is not synced."""
+        """The revision that all of these watches have reached. None if it is below ``least`` or below events
+        sent to one, or if one is not synced."""
         lowest = None
         if self.blocked:
             return None
@@ -178,7 +162,7 @@ class WatchStream:
             if not cohort.synced:
                 return None
             through = cohort.subscription.through()
-            # what a watch was told of the past may be ahead of what is emitted
+            # events from history may be ahead of what is emitted
             if through < max(least, cohort.sent):
                 return None
             if lowest is None or through < lowest:
@@ -186,8 +170,7 @@ class WatchStream:
         return lowest
 
     def periodic(self) -> None:
-        """The interval has passed: progress to each watch that wants it, is synced, and got no events
-        since."""
+        """Progress for each watch that wants it, is synced, and got no events in this interval."""
         for watch in tuple(self.watches.values()):
             if watch.progress:
                 if watch.cohort.sent > watch.mark:
@@ -197,10 +180,7 @@ class WatchStream:
                 if revision is not None and revision >= watch.start:
                     self.send(self.hub.header(revision), watch_id_field(watch.id))
 
-    # -- answers ------------------------------------------------------------------------------------
-
     def send(self, *parts: bytes | memoryview) -> None:
-        """One response; marks the stream blocked when its client has too much to read."""
         call = self.call
         call.send(*parts)
         self.hub.responses_sent += 1
@@ -208,7 +188,6 @@ class WatchStream:
             self.blocked = True
 
     def send_framed(self, data: bytes, responses: int) -> None:
-        """So many responses, each behind its gRPC prefix."""
         call = self.call
         call.send_framed(data)
         self.hub.responses_sent += responses
@@ -216,7 +195,6 @@ class WatchStream:
             self.blocked = True
 
     def drained(self) -> None:
-        """The client has read."""
         if self.blocked and not self.closed and self.call.pending_bytes() <= self.call.backlog_bytes():
             self.blocked = False
             for cohort in {watch.cohort: None for watch in self.watches.values()}:
@@ -225,12 +203,11 @@ class WatchStream:
                 cohort.subscription.resume(cohort)
 
     def forget(self, watch: ClientWatch) -> None:
-        """A watch has ended."""
         del self.watches[watch.id]
         self.hub.ended(watch)
 
     def compacted(self, watch: ClientWatch) -> None:
-        """A compaction has ended a watch. Its client may cancel it yet, and is answered then, as by etcd."""
+        """A compaction has ended a watch. A later cancel of it is still answered, as by etcd."""
         self.forget(watch)
         if self._compacted is None:
             self._compacted = {}
@@ -239,10 +216,6 @@ class WatchStream:
         self._compacted[watch.id] = True
 
     def close(self) -> None:
-        """The call has ended; whoever closes it forgets the watches."""
         self.closed = True
         self.call.on_drain = None
         self.deferred.clear()
-
-
-WatchRequest = rpc_pb2.WatchRequest

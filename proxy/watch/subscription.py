@@ -1,23 +1,24 @@
-"""A range that somebody watches: its shards' events merged, and who gets them.
+"""A watched range: its shards' events merged, and sent to its cohorts of watches.
 
 The rules (I16)
 - A subscription emits every event after the revision it began at, once, in order, a revision whole and only
   when every shard of the range has brought everything up to it.
-- Watches come in cohorts. A cohort is *live* (gets what is emitted), *ahead* (its cursor is beyond what has
-  been emitted) or *lagging* (its cursor is behind, or its client does not read). While anybody lags, what is
-  emitted is also kept in a bounded ring. A lagging cohort is served from the ring if its cursor reaches into
-  it, else from history; then it is live again. It never holds back the others.
-- A cohort's cursor is the last revision delivered whole; what is at or below it is not delivered again. Live
+- A cohort is *live* (gets what is emitted), *ahead* (its cursor is beyond what has been emitted) or *lagging*
+  (its cursor is behind, or its client does not read). While one lags, what is emitted also goes to a bounded
+  ring. A lagging cohort is served from the ring if its cursor reaches into it, else from history; then it is
+  live again. It never holds back the others.
+- A cohort's cursor is the last revision delivered whole; nothing at or below it is delivered again. Live
   cohorts have everything emitted, wherever their cursor was left.
-- Events that wait for other shards have bounded room (``Room``). Over it, parts that are ahead are paused;
-  each goes on, from history, when there is room again, or when nothing of it is left to wait: so the slowest
-  is never paused.
+- Events that wait for other shards have bounded room (``Room``). Over it, parts that are ahead are paused. A
+  part goes on, from history, when there is room again or none of its events wait: the slowest is never
+  paused.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,20 +29,17 @@ if TYPE_CHECKING:
     from proxy.watch.cohort import Cohort
 
 _RING_BYTES = 4 << 20
-# of events, about: what is put together here goes out in responses that fit a frame of HTTP/2
-_RESPONSE_BYTES = 12 << 10
+_RESPONSE_BYTES = 12 << 10  # of joined events, about: a response fits a frame of HTTP/2
 
 
+@dataclass(slots=True)
 class Room:
-    """What all subscriptions of a front may keep of shards that are ahead of others. One record more for each
-    of them, and a revision whole, whatever its size."""
+    """Bytes that all subscriptions of a front may keep of shards that are ahead. Each may exceed it by one
+    record and a whole revision."""
 
-    __slots__ = ("held_bytes", "limit_bytes", "pauses")
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.held_bytes = 0
-        self.pauses = 0
+    limit_bytes: int
+    held_bytes: int = 0
+    pauses: int = 0
 
     @property
     def full(self) -> bool:
@@ -53,8 +51,6 @@ class Room:
 
 
 class Hub(Protocol):
-    """What a subscription asks of the hub."""
-
     room: Room
 
     def fill(self, subscription: Subscription, part: Part) -> None: ...
@@ -62,19 +58,16 @@ class Hub(Protocol):
     def catch_up(self, subscription: Subscription, cohort: Cohort) -> None: ...
 
 
+@dataclass(slots=True)
 class Ring:
-    """What was emitted while somebody lagged: complete from ``begin`` on, and of bounded size."""
+    """What was emitted while a cohort lagged: complete from ``begin`` on, of bounded size."""
 
-    __slots__ = ("_batches", "_dropped", "begin", "size_bytes")
-
-    def __init__(self, begin: int) -> None:
-        self.begin = begin
-        self.size_bytes = 0
-        self._batches: list[Batch] = []
-        self._dropped = 0  # so many at the front count no more; they are taken off many at once
+    begin: int
+    size_bytes: int = 0
+    _batches: list[Batch] = field(default_factory=list)
+    _dropped: int = 0  # dead batches at the front, removed many at once
 
     def append(self, batch: Batch) -> None:
-        """The next batch; the oldest go if there are too many bytes."""
         batches = self._batches
         batches.append(batch)
         self.size_bytes += batch.size_bytes
@@ -88,8 +81,7 @@ class Ring:
             self._dropped = 0
 
     def after(self, revision: int) -> Iterator[Batch]:
-        """The batches of later revisions (the first may hold some before), many small ones as one: who has to
-        catch up gets as much at once as is cheap."""
+        """The batches of later revisions (the first may hold earlier ones), small ones joined."""
         size, found = 0, []
         for batch in self._batches[bisect_right(self._batches, revision, self._dropped, key=_last) :]:
             found.append(batch)
@@ -106,8 +98,6 @@ def _last(batch: Batch) -> int:
 
 
 class Subscription:
-    """One distinct (range, prev_kv)."""
-
     __slots__ = (
         "_held_bytes", "_holder", "_paused", "_pending", "_ring", "ahead", "emitted", "hub", "key", "lagging",
         "live", "parts", "prev_kv", "range_end",
@@ -115,7 +105,6 @@ class Subscription:
 
     def __init__(self, hub: Hub, key: bytes, range_end: bytes, prev_kv: bool, shards: tuple[int, ...],
                  revision: int) -> None:
-        """Emits the events after ``revision``."""
         self.hub = hub
         self.key = key
         self.range_end = range_end
@@ -125,12 +114,10 @@ class Subscription:
         self.live: dict[tuple[object, int], Cohort] = {}  # by shape
         self.ahead: list[Cohort] = []
         self.lagging: dict[Cohort, None] = {}
-        # several shards: what has come of each and waits for others. None, as the ring, where there is none:
-        # most are idle
+        # several shards: events of each that wait for others. None, as the ring, saves memory: most are idle
         self._pending: dict[int, list[Batch]] | None = None
         self._held_bytes = 0  # in there
-        # the part that was the last one behind: while it is, nothing can be emitted
-        self._holder: Part | None = None
+        self._holder: Part | None = None  # the part that was last: while it stays, nothing can be emitted
         self._paused = False  # some parts are
         self._ring: Ring | None = None
 
@@ -139,13 +126,10 @@ class Subscription:
         if len(self.parts) == 1:
             return self.parts[0].through()
         if self._pending and any(self._pending.values()):
-            return self.emitted  # the look at what the watermarks allow may be still to come
+            return self.emitted  # what the watermarks allow may not be emitted yet
         return max(self.emitted, min(p.through() for p in self.parts))
 
-    # -- from the shards --------------------------------------------------------------------------
-
     def received(self, part: Part, batch: Batch) -> None:
-        """The next events of one shard."""
         if len(self.parts) == 1:
             self._emit(batch)
             return
@@ -156,13 +140,12 @@ class Subscription:
         self._hold(batch.size_bytes)
 
     def moved(self, part: Part) -> None:
-        """A shard's part has got further: emit what is whole now."""
         if len(self.parts) > 1:
             self.advance()
 
     def advance(self) -> bool:
-        """Several shards: emit, in order, every revision that all of them have brought whole. True if that
-        was all."""
+        """Several shards: emit every revision that all of them have brought whole. True if no events are left
+        to wait."""
         holder = self._holder
         if (
             holder is not None
@@ -193,7 +176,6 @@ class Subscription:
         self.hub.room.held_bytes += size_bytes
 
     def _make_room(self) -> None:
-        """Pause the parts that wait for others, if there is no room, and let go on those that may."""
         room, pending = self.hub.room, self._pending or {}
         full, ample = room.full, room.ample
         go_on = []
@@ -210,12 +192,10 @@ class Subscription:
             part.resume()
 
     def close(self) -> None:
-        """Nobody is left."""
         self._pending = None
         self._hold(-self._held_bytes)
 
     def fill(self, part: Part) -> None:
-        """A part has a gap to read from history."""
         self.hub.fill(self, part)
 
     def _emit(self, batch: Batch) -> None:
@@ -241,10 +221,7 @@ class Subscription:
             self._ring.append(batch)
         self.emitted = last
 
-    # -- the watches ------------------------------------------------------------------------------
-
     def add(self, cohort: Cohort) -> None:
-        """A new cohort, from its cursor on."""
         if len(self.parts) > 1:
             self.advance()
         else:
@@ -256,31 +233,24 @@ class Subscription:
             self.resume(cohort)
 
     def _place(self, cohort: Cohort, live: bool) -> None:
-        """A cohort that has everything emitted: live, with those of its shape, or still ahead."""
         if not live:
             self.ahead.append(cohort)
         elif (same := self.live.setdefault(cohort.shape, cohort)) is not cohort:
             same.absorb(cohort)
-
-    def has(self, cohort: Cohort) -> bool:
-        """Whether everything emitted has been delivered to a cohort."""
-        return cohort not in self.lagging
 
     def position(self, cohort: Cohort) -> int:
         """Every event up to this revision has been delivered to a cohort."""
         return max(cohort.cursor, self.emitted) if cohort not in self.lagging else cohort.cursor
 
     def cohorts(self) -> list[Cohort]:
-        """All of them."""
         return [*self.live.values(), *self.ahead, *self.lagging]
 
     def client(self) -> Hashable:
-        """One of those who watch: what it costs to bring its events is put down to him."""
+        """One of the clients that watch: the cost of its events counts as that client's."""
         cohort = next(chain(self.live.values(), self.ahead, self.lagging), None)
         return None if cohort is None else cohort.client
 
     def remove(self, cohort: Cohort) -> bool:
-        """A cohort has ended. True if nobody is left."""
         if cohort in self.lagging:
             self._recovered(cohort)
         elif self.live.get(cohort.shape) is cohort:
@@ -290,7 +260,7 @@ class Subscription:
         return not self.live and not self.lagging and not self.ahead
 
     def lag(self, cohort: Cohort) -> None:
-        """A cohort cannot take what is emitted next: it goes on from its cursor later."""
+        """A cohort cannot take the next events: it goes on from its cursor later."""
         if self.live.get(cohort.shape) is cohort:
             del self.live[cohort.shape]
             cohort.cursor = max(cohort.cursor, self.emitted)
@@ -299,7 +269,6 @@ class Subscription:
         self.lagging[cohort] = None
 
     def resume(self, cohort: Cohort) -> None:
-        """Bring a lagging cohort forward, as far as its client takes it."""
         ring = self._ring
         if cohort.blocked or cohort.asking or cohort not in self.lagging or ring is None:
             return
@@ -320,14 +289,8 @@ class Subscription:
         if not self.lagging:
             self._ring = None
 
-    def statistics(self) -> dict[str, int]:
-        """Figures for debugging."""
-        return {"live": len(self.live), "ahead": len(self.ahead), "lagging": len(self.lagging),
-                "ring_bytes": 0 if self._ring is None else self._ring.size_bytes, "emitted": self.emitted}
-
 
 def _taken(batches: list[Batch], low: int) -> list[Batch]:
-    """What is up to a revision, taken off the front."""
     whole = next((at for at, batch in enumerate(batches) if batch.last > low), len(batches))
     ready = batches[:whole]
     if whole < len(batches) and (part := batches[whole].between(0, low)) is not None:

@@ -1,9 +1,8 @@
 """HTTP/2 (RFC 9113) for a server, pure: bytes in, callbacks on streams and bytes out.
 
-Nothing here touches a socket or a clock; the owner passes bytes and the time in, and writes
-what ``Connection.take`` hands out. Read in this order: ``frames`` (what is on the wire),
-``blocks`` (HPACK and the cache of whole header blocks), ``stream`` (one exchange, its windows
-and queue), ``outbound`` (the sending half of a connection), ``guard`` (limits against abuse),
+Nothing here touches a socket or a clock. Read in this order: ``frames`` (what is on the wire), ``blocks``
+(HPACK and the cache of whole header blocks), ``stream`` (one exchange, its windows and queue), ``outbound``
+(the sending half of a connection), ``guard`` (limits against abuse), ``ends`` (of streams and connections),
 ``connection`` (the state machine).
 """
 

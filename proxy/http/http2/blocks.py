@@ -1,24 +1,19 @@
 """Header blocks: HPACK (RFC 7541) decoding with whole blocks cached, and ready-made encoding.
 
-A gRPC client sends the same few fields with every call, so after its first calls the whole
-block is a handful of index bytes and equal from call to call. ``HeaderDecoder`` keeps
-``block bytes -> HeaderBlock``.
+A gRPC client's header blocks are soon equal from call to call. ``HeaderDecoder`` keeps ``block bytes ->
+HeaderBlock``. Decoding is a function of block and dynamic table, so a block with an insertion or a size
+update is never stored and clears the cache. (An insertion too large for the table empties it.)
 
-When that is right: decoding is a function of (block, dynamic table). A block may be cached if
-decoding it left the table as it was, and an entry may be used as long as no later block has
-changed the table. So any block with an insertion or a size update is never stored and clears
-the cache. (An insertion too large for the table empties it: a change too.)
-
-A block that is not cached is decoded field by field; Huffman strings are remembered. Where a
-client inserts a new value of one *volatile* field with every request (Go and Java do so with
-``grpc-timeout``), what is known of the other fields is kept by their content: such a block is
-a ``variant`` of a ``base``.
+Where a client inserts a new value of one *volatile* field with every request (Go and Java: ``grpc-timeout``),
+the other fields are kept by their content: such a block is a ``variant`` of a ``base``. Other blocks are
+decoded field by field, with Huffman strings remembered.
 
 Responses never use the dynamic table: their blocks are constants, valid on any connection.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import Any
 
@@ -52,14 +47,16 @@ _huffman_encoder = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 # RFC 9113 section 8.2.1: visible ASCII without upper case; a colon only leads a pseudo-header field
 _BAD_IN_NAME = bytes((*range(0x21), *range(0x41, 0x5B), *range(0x7F, 0x100)))
 _NAMES_OK: dict[bytes, bool] = {}
+_BAD_VALUE = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z")
+_PSEUDO = (b":method", b":path", b":scheme", b":authority")
 _HOP_BY_HOP = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 
 
 class HeaderBlock:
-    """One decoded request (or trailer) block. Cached and shared between calls: read-only.
+    """A decoded request (or trailer) block. Cached and shared between calls: read-only, but for ``route``,
+    which the layer above sets.
 
-    ``fault`` is why the block is malformed (RFC 9113 section 8.1.1), or "". ``route`` is free
-    for the layer above to keep what it has worked out from the fields.
+    ``fault`` is why the block is malformed (RFC 9113 section 8.1.1), or "".
     """
 
     __slots__ = (
@@ -103,7 +100,7 @@ class HeaderBlock:
 
     @property
     def metadata(self) -> dict[bytes, bytes]:
-        """The fields but the pseudo-header ones; of a name that repeats, the values joined by a comma."""
+        """All but the pseudo-header fields; values of a repeated name joined by a comma."""
         found = self._metadata
         if found is None:
             found = {}
@@ -115,8 +112,7 @@ class HeaderBlock:
         return found
 
     def field(self, name: bytes) -> bytes:
-        """One of :attr:`metadata`, b"" if it is not there, without making all of it: most requests' is never
-        looked at."""
+        """One of :attr:`metadata` without making it, b"" if absent."""
         base = self.base
         if base is not None and name != _VOLATILE:
             return base.metadata.get(name, b"")  # made once for the many that share it
@@ -135,44 +131,35 @@ class HeaderBlock:
                     return "pseudo-header field after a regular one"
                 if name in pseudo:
                     return "repeated pseudo-header field"
-                if name not in (b":method", b":scheme", b":authority", b":path"):
+                if name not in _PSEUDO:
                     return "unknown pseudo-header field"
                 pseudo[name] = value
             else:
                 regular = True
-                if not _name_ok(name):
-                    return self._both("illegal field name")
-                if name in _HOP_BY_HOP:
-                    return self._both("connection-specific field")
-                if name == b"te" and value.lower() != b"trailers":
-                    return self._both("te is not trailers")
-                if name == b"content-length":
-                    # Python refuses to read numbers of thousands of digits
-                    if (
-                        not value.isdigit()
-                        or len(value) > _LENGTH_DIGITS
-                        or self.content_length not in (-1, int(value))
-                    ):
-                        return self._both("illegal content-length")
-                    self.content_length = int(value)
-            if value and (
-                value[0] in b" \t"
-                or value[-1] in b" \t"
-                or b"\0" in value
-                or b"\r" in value
-                or b"\n" in value
-            ):
+                if fault := self._regular_fault(name, value):
+                    return self._both(fault)
+            if value and _BAD_VALUE.search(value):
                 return self._both("illegal field value")
-        self.method = pseudo.get(b":method", b"")
-        self.path = pseudo.get(b":path", b"")
-        self.scheme = pseudo.get(b":scheme", b"")
-        self.authority = pseudo.get(b":authority", b"")
+        self.method, self.path, self.scheme, self.authority = (pseudo.get(name, b"") for name in _PSEUDO)
         if not self.method:
             return ":method is missing"
         if self.method == b"CONNECT":
             return ":scheme or :path with CONNECT" if b":scheme" in pseudo or b":path" in pseudo else ""
-        if not self.scheme or not self.path:
-            return ":scheme or :path is missing"
+        return "" if self.scheme and self.path else ":scheme or :path is missing"
+
+    def _regular_fault(self, name: bytes, value: bytes) -> str:
+        if not _name_ok(name):
+            return "illegal field name"
+        if name in _HOP_BY_HOP:
+            return "connection-specific field"
+        if name == b"te" and value.lower() != b"trailers":
+            return "te is not trailers"
+        if name == b"content-length":
+            # Python refuses to read numbers of thousands of digits
+            if (not value.isdigit() or len(value) > _LENGTH_DIGITS
+                    or self.content_length not in (-1, int(value))):
+                return "illegal content-length"
+            self.content_length = int(value)
         return ""
 
     def _both(self, fault: str) -> str:
@@ -192,9 +179,8 @@ def _name_ok(name: bytes) -> bool:
 class HeaderDecoder:
     """The decoding side of one connection's HPACK state.
 
-    ``max_list_bytes``: a block that decodes to more than four times that (counted as
-    RFC 7541 section 4.1 does) ends the connection at once; between one and four times
-    it is decoded, so that the table stays right, and the caller refuses the stream.
+    ``max_list_bytes`` (as RFC 7541 section 4.1 counts): a block of more is decoded, so that the table stays
+    right, and the caller refuses the stream; four times as much ends the connection.
     """
 
     __slots__ = ("_bases", "_bases_bytes", "_cached_bytes", "_cap", "_max", "_size", "_table", "cache")
@@ -233,7 +219,6 @@ class HeaderDecoder:
         return decoded
 
     def _variant(self, fields: list[Field], size: int, inserted: int) -> HeaderBlock | None:
-        """The block as a variant, if the field it inserted is volatile and the rest is a sound request."""
         name, value = fields[inserted]
         if name != _VOLATILE or not value.isalnum():
             return None
@@ -255,26 +240,13 @@ class HeaderDecoder:
             self._bases[key] = base
         return HeaderBlock.variant(base, fields, size, value)
 
-    def statistics(self) -> dict[str, int]:
-        """Sizes of what is kept."""
-        return {
-            "cached_blocks": len(self.cache) + len(self._bases),
-            "cached_bytes": self._cached_bytes + self._bases_bytes,
-            "table_entries": len(self._table),
-            "table_bytes": self._size,
-        }
-
     def _decode(self, block: bytes) -> tuple[list[Field], int, bool, int]:
-        """Fields, their size, whether the table changed, and the place of the last field inserted (-1:
-        none)."""
+        """Fields, their size, whether the table changed, and the last inserted field's place (-1: none)."""
         table = self._table
         fields: list[Field] = []
         append = fields.append
-        size = 0
-        changed = False
-        inserted = -1
-        pos = 0
-        end = len(block)
+        changed, inserted = False, -1
+        size, pos, end = 0, 0, len(block)
         while pos < end:
             octet = block[pos]
             if octet & 0x80:  # indexed field
@@ -290,9 +262,7 @@ class HeaderDecoder:
                     field, field_size = table[index - _STATIC_COUNT]
                 size += field_size
             elif octet & 0xE0 == 0x20:  # table size update: only before the first field (section 4.2)
-                limit, pos = (
-                    _integer(block, pos + 1, 0x1F) if octet & 0x1F == 0x1F else (octet & 0x1F, pos + 1)
-                )
+                limit, pos = _integer(block, pos + 1, 0x1F) if octet == 0x3F else (octet & 0x1F, pos + 1)
                 if fields or limit > TABLE_LIMIT:
                     raise ValueError
                 self._max = limit
@@ -367,7 +337,7 @@ def _string(block: bytes, pos: int, end: int) -> tuple[bytes, int]:
 
 
 def encode_block(fields: list[Field]) -> bytes:
-    """A block that neither uses nor changes the dynamic table, so it may be kept as a constant."""
+    """A block that does not touch the dynamic table, so it may be kept as a constant."""
     out = []
     for name, value in fields:
         index = _STATIC_FIELD.get((name, value), 0)

@@ -1,11 +1,12 @@
 """What is on the wire: frame types, flags, error codes, and how a server's frames are written.
 
-A frame is 3 bytes of length, 1 of type, 1 of flags, 4 of stream id, then the payload (RFC 9113
-section 4.1). Length and type are read as one 32-bit word: one ``unpack_from`` a frame.
+A frame is 3 bytes of length, 1 of type, 1 of flags, 4 of stream id, then the payload (RFC 9113 section 4.1).
+Length and type are read as one 32-bit word.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 
@@ -77,12 +78,10 @@ class StreamFault(Exception):
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
-    """One frame in wire form."""
     return FRAME_HEADER.pack(len(payload) << 8 | kind, flags, stream_id) + payload
 
 
 def settings_frame(values: dict[int, int]) -> bytes:
-    """A SETTINGS frame (not an acknowledgement)."""
     return frame(SETTINGS, 0, 0, b"".join(SETTING.pack(key, value) for key, value in values.items()))
 
 
@@ -90,12 +89,10 @@ SETTINGS_ACK = frame(SETTINGS, ACK, 0)
 
 
 def rst_stream(stream_id: int, code: int) -> bytes:
-    """A RST_STREAM frame."""
     return FRAME_HEADER.pack(4 << 8 | RST_STREAM, 0, stream_id) + U32.pack(code)
 
 
 def window_update(stream_id: int, increment: int) -> bytes:
-    """A WINDOW_UPDATE frame."""
     return FRAME_HEADER.pack(4 << 8 | WINDOW_UPDATE, 0, stream_id) + U32.pack(increment)
 
 
@@ -105,7 +102,6 @@ def ping(payload: bytes, ack: bool = False) -> bytes:
 
 
 def goaway(last_stream_id: int, code: int, debug: bytes = b"") -> bytes:
-    """A GOAWAY frame."""
     return frame(GOAWAY, 0, 0, U32.pack(last_stream_id) + U32.pack(code) + debug)
 
 
@@ -123,3 +119,24 @@ def header_frames(
             frame(CONTINUATION, END_HEADERS if last else 0, stream_id, block[start : start + max_frame])
         )
     return b"".join(out)
+
+
+@dataclass(slots=True, eq=False)
+class PartialBlock:
+    """A header block whose CONTINUATION frames have not all come."""
+
+    stream_id: int
+    ended: bool
+    self_dependent: bool
+    fragments: list[bytes]
+    size: int
+    began: float  # time
+
+
+def unpad(payload: bytes) -> bytes:
+    """Sections 6.1 and 6.2: the first octet says how many the padding has."""
+    if not payload:
+        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "no room for the pad length")
+    if payload[0] >= len(payload):
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
+    return payload[1 : len(payload) - payload[0]]

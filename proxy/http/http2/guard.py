@@ -1,9 +1,8 @@
-"""Limits against abuse, and the ping rules of both directions. Time comes in from the caller.
+"""Limits against abuse, and the ping rules of both directions.
 
-The rules are those that gRPC clients were built against (grpc-go's server): a ping comes at
-most every ``ping_min_interval_s`` while a call is open, else every two hours; a ping after
-the server has sent HEADERS or DATA is free (clients measure bandwidth that way); more than two
-strikes end the connection with "too_many_pings".
+The ping rules are grpc-go's: one each ``ping_min_interval_s`` while a call is open, else one in two hours; a
+ping after HEADERS or DATA of the server is free, since clients measure bandwidth so. More than two strikes
+end the connection.
 """
 
 from __future__ import annotations
@@ -26,20 +25,15 @@ class Limits:
     max_connections: int = 1 << 30  # of one front; the next one is closed as it comes
     max_memory_bytes: int = 1 << 62  # what the connections of a front hold together (``proxy.http.memory``)
     stream_window_bytes: int = 1_048_576  # what a client may send on a stream before we ask for more
-    # requests of a connection that are not answered, but for unfinished ones
-    connection_window_bytes: int = 4_194_304
+    connection_window_bytes: int = 4_194_304  # whole unanswered requests of a connection
     max_header_list_bytes: int = 65_536  # counted as RFC 7541 section 4.1 does; above: the stream is refused
     max_continuations: int = 32  # CONTINUATION frames of one block
     max_buffered_bytes: int = 67_108_864  # unfinished request messages of one connection
-    # answers a client does not take: at half of it, with its socket full, reading
+    # untaken answers: at half of it, with its socket full, a client is not read; a stream of more is reset
     max_unsent_bytes: int = 8_388_608
-    # from it stops; a stream of requests with that much unread is reset
-    # answers that a client does not take: beyond it its next large ranges wait
-    max_untaken_bytes: int = 33_554_432
-    # answers that wait for want of windows: above it new calls are refused.
+    max_untaken_bytes: int = 33_554_432  # untaken answers beyond which the client's next large ranges wait
+    # answers that wait for windows, above which new calls are refused; a few honest ranges fit
     max_queued_bytes: int = 268_435_456
-    # Large, because a few honest ranges are large, and other calls on the connection must not suffer from
-    # them
     write_high_bytes: int = 1_048_576  # socket buffer: above it streams queue, and their owners are told
     drain_mark_bytes: int = 65_536  # a stream's on_drain is called when its queue falls to this
     control_burst: float = 1_000.0  # frames that bring nothing (SETTINGS, PRIORITY, empty DATA) at once
@@ -58,7 +52,7 @@ class Limits:
     max_body_bytes: int = 12 << 20  # HTTP/1.1 request body
     max_http1_header_bytes: int = 65_536
     http1_idle_timeout_s: float = 300.0
-    stalled_s: float = 60.0  # a client that takes nothing for so long loses what others have need of
+    stalled_s: float = 60.0  # a client that takes nothing for so long loses memory that others need
 
 
 class Budget:
@@ -74,7 +68,7 @@ class Budget:
         self._since = now
 
     def pay(self, now: float) -> None:
-        """One of them came. ConnectionFault if it is one too many."""
+        """One came. ConnectionFault if it is one too many."""
         self._tokens = min(self._burst, self._tokens + (now - self._since) * self._rate) - 1.0
         self._since = now
         if self._tokens < 0.0:
@@ -106,33 +100,25 @@ class PingPolicy:
 
 
 class ResetIds:
-    """Ids of streams that were reset, by either side; the oldest are forgotten.
-
-    Late frames on them are judged differently (section 5.1); every other closed stream ended by END_STREAM.
-    """
+    """Ids of streams that were reset by either side; the oldest are forgotten. Late frames on them are judged
+    apart (section 5.1): every other closed stream ended by END_STREAM."""
 
     __slots__ = ("_by_us",)
 
     def __init__(self) -> None:
         self._by_us: dict[int, bool] = {}
 
-    def __len__(self) -> int:
-        return len(self._by_us)
-
     def add(self, stream_id: int, by_us: bool) -> None:
-        """A stream was reset."""
         self._by_us[stream_id] = by_us
         if len(self._by_us) > _REMEMBERED_RESETS:
             del self._by_us[next(iter(self._by_us))]
 
     def by_us(self, stream_id: int) -> bool | None:
-        """Whether this side reset it; None: nobody did, as far as is remembered."""
+        """Whether this side reset it; None: no reset is remembered."""
         return self._by_us.get(stream_id)
 
 
 class KeepAlive:
-    """When the server pings a silent client, and when it gives it up."""
-
     __slots__ = ("_asked", "_interval", "_seen", "_timeout")
 
     def __init__(self, interval_s: float, timeout_s: float, now: float) -> None:

@@ -1,9 +1,8 @@
 """Strings in HPACK's Huffman code (RFC 7541 section 5.2), an octet at a time.
 
-``hpack`` goes by halves of an octet and asks for flags at each: 140 ns an octet. A client that sends nothing
-but such strings holds up others by what they cost, so this takes whole octets: 40 to 50 ns. Where an octet
-leads is worked out of ``hpack``'s table when it is first met, in a microsecond: no block pays for a table,
-and all of it, which only odd clients fill, is 5 MB.
+``hpack`` takes 140 ns an octet, this 40 to 50: a client that sends only such strings would hold up others.
+Transitions are worked out of ``hpack``'s table when they are first met; all of them, which only odd clients
+fill, are 5 MB.
 """
 
 from __future__ import annotations

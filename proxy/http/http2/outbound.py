@@ -1,10 +1,8 @@
 """The sending half of a connection: what is to be written, and the queues that wait for windows.
 
-Frames go to ``out`` in the order they are said. HEADERS and control frames wait for nothing.
-DATA goes there at once if it fits a frame, both windows and the socket; else it waits in its
-stream's queue, and ``take`` moves it over, one frame a stream in turn, a bounded amount per
-socket write. ``ready`` holds exactly the streams with a queue and a window of their own, so a
-WINDOW_UPDATE costs the same whatever is blocked.
+HEADERS and control frames go to ``out`` at once. DATA does if it fits a frame, both windows and the socket;
+else it waits in its stream's queue. ``take`` moves it on, one frame a stream in turn, a bounded amount per
+socket write. ``ready`` holds exactly the streams with a queue and an open window.
 """
 
 from __future__ import annotations
@@ -14,25 +12,34 @@ from collections.abc import Callable
 from proxy.http.http2 import frames
 from proxy.http.http2.frames import ConnectionFault, ErrorCode
 from proxy.http.http2.guard import Limits, PingPolicy
-from proxy.http.http2.holdings import Holdings
 from proxy.http.http2.stream import Stream
-from proxy.http.memory import Memory
+from proxy.http.memory import STEP_BYTES, STREAM_BYTES, Memory
 
 _PUMP_BYTES = 262_144  # taken from queues for one socket write
 _SHRINK = b"\x20"  # a dynamic table size update to zero (RFC 7541 section 6.3)
 
 
-class Outbound(Holdings):
-    """What a connection has to say. See the module's docstring."""
+class Outbound:
+    """What a connection has to say, and what it holds of its front's memory (``proxy.http.memory``)."""
 
     __slots__ = (
-        "_prefix_due", "_prefix_said", "limits", "notify", "out", "peer_max_frame", "peer_stream_window",
-        "pings", "plain", "ready",
-        "send_window", "writable",
+        "_prefix_due", "_prefix_said", "buffered", "counted", "finished", "gathered", "limits", "memory",
+        "notify", "out", "peer_max_frame", "peer_stream_window", "pings", "plain", "queued", "ready",
+        "send_window", "shares", "streams", "unanswered", "unsent", "writable",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, notify: Callable[[], None], memory: Memory | None = None) -> None:
-        super().__init__(memory)
+        self.memory = memory or Memory()
+        self.streams: dict[int, Stream] = {}
+        # ids of streams, by scarce resource (``proxy.services.shares``)
+        self.shares: dict[object, list[int]] = {}
+        self.buffered = 0  # bytes of unfinished requests, counted by the layer above
+        self.unanswered = 0  # bytes of requests that are being answered, but for small ones
+        self.gathered = 0  # bytes of answers that have not all come from the nodes
+        self.queued = 0  # bytes of answers in all streams' queues
+        self.unsent = 0  # bytes that the socket has not taken, as of the last write
+        self.counted = 0
+        self.finished = False
         self.limits = limits
         self.notify = notify  # called when ``out`` is about to become non-empty
         self.out: list[bytes | bytearray | memoryview] = []
@@ -55,7 +62,6 @@ class Outbound(Holdings):
         self.pings.sent = self.pings.sent or data[3] <= frames.HEADERS
 
     def enqueued(self, stream: Stream, size: int) -> None:
-        """A stream has put ``size`` bytes into its queue."""
         self.queued += size
         self.recount()
         if stream.send_window > 0:
@@ -76,8 +82,6 @@ class Outbound(Holdings):
         return data
 
     def _pump(self) -> None:
-        """Move queued payload into frames, one frame a stream in turn, as windows and a bound per write
-        allow."""
         ready = self.ready
         budget = _PUMP_BYTES
         mark = self.limits.drain_mark_bytes
@@ -114,17 +118,14 @@ class Outbound(Holdings):
                 self.ready.pop(stream, None)
 
     def table_shrunk(self) -> None:
-        """The peer lowered SETTINGS_HEADER_TABLE_SIZE.
-
-        We never insert, but its decoder may insist on hearing so (RFC 7541 section 4.2). We
-        shrink to zero, once: every later size is above that, so nothing needs saying again.
-        """
+        """The peer lowered SETTINGS_HEADER_TABLE_SIZE: its decoder may insist on hearing of it (RFC 7541
+        section 4.2). The table shrinks to zero, once: every later size is above that."""
         if not self._prefix_said:
             self._prefix_due = True
             self.plain = False
 
     def block_prefix(self) -> bytes:
-        """What the next header block must begin with."""
+        """What the next header block begins with."""
         if not self._prefix_due:
             return b""
         self._prefix_due = False
@@ -142,3 +143,14 @@ class Outbound(Holdings):
         self.plain = not self._prefix_due
         if self.ready and not self.out:
             self.notify()
+
+    def recount(self) -> None:
+        size = (self.buffered + self.unanswered + self.gathered + self.queued + self.unsent
+                + len(self.streams) * STREAM_BYTES)
+        if not -STEP_BYTES < size - self.counted < STEP_BYTES and not self.finished:
+            self.memory.count(self, size)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it gets nothing more in."""
+        return self.memory.crowded(self)

@@ -1,27 +1,42 @@
-"""One exchange: its windows, its send queue, and the callbacks the layer above overrides.
+"""One exchange: its windows, its send queue, and the callbacks that the layer above overrides.
 
-Hot path: a ``Stream`` (in practice ``proxy.grpc.calls.Call``) is made per request, so it has slots,
-one constructor and no helper objects; its queue exists only once something had to wait.
+Hot path: a ``Stream`` (as a rule ``proxy.grpc.calls.Call``) is made per request: slots, one constructor, no
+helper objects, and a queue only once something has to wait.
 
-What happens to a stream reaches the layer above as calls of ``opened``, ``received``,
-``trailers``, ``cancelled`` and ``drained``; each is called from inside ``Connection.receive``
-or ``Connection.take``. After ``cancelled`` or after both ends are done, ``closed`` is true and
-everything sent is dropped silently: an answer that comes too late is nobody's fault.
+Callbacks come from inside ``Connection.receive`` or ``Connection.take``. After ``cancelled``, or when both
+ends are done, ``closed`` is true and what is sent is dropped.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from proxy.http.http2.blocks import HeaderBlock
 from proxy.http.http2.frames import DATA, END_STREAM, FRAME_HEADER, ErrorCode, header_frames, rst_stream
-
-if TYPE_CHECKING:
-    from proxy.http.http2.connection import Connection
+from proxy.http.http2.guard import PingPolicy
 
 _JOINED_BYTES = 4096  # pieces smaller than this are joined in a queue
 DIRECT_BYTES = 16_384  # what fits one frame that any peer takes; larger payloads go through the queue
+
+
+class StreamConnection(Protocol):
+    """What a stream needs of its connection."""
+
+    out: list[bytes | bytearray | memoryview]  # what leaves next
+    writable: bool  # the socket takes more
+    send_window: int
+    peer_stream_window: int
+    stream_window: int
+    peer_max_frame: int
+    pings: PingPolicy
+
+    def write(self, data: bytes) -> None: ...
+    def notify(self) -> None: ...
+    def block_prefix(self) -> bytes: ...
+    def enqueued(self, stream: Stream, size: int) -> None: ...
+    def local_end(self, stream: Stream) -> None: ...
+    def forget(self, stream: Stream, reset_by_us: bool | None) -> None: ...
 
 
 class Stream:
@@ -32,7 +47,7 @@ class Stream:
         "received_bytes", "remote_closed", "send_window", "trailer",
     )
 
-    def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
+    def __init__(self, connection: StreamConnection, stream_id: int, headers: HeaderBlock) -> None:
         self.connection = connection
         self.id = stream_id
         self.headers = headers
@@ -56,15 +71,13 @@ class Stream:
         """Payload of one DATA frame, padding removed; ``ended``: the request is complete."""
 
     def go_on(self) -> None:
-        """It has held back messages (``Connection.held_back``): it is its turn again."""
+        """The turn of messages that were held back (``Connection.held_back``)."""
 
     def turned_away(self) -> None:
-        """Called instead of ``opened``: there is no room for what this client sends
-        (``proxy.http.memory``)."""
+        """Called instead of ``opened`` where there is no room (``proxy.http.memory``)."""
         self.reset(ErrorCode.REFUSED_STREAM)
 
     def trailers(self, block: HeaderBlock) -> None:
-        """The request ended with a trailer section."""
         self.received(b"", True)
 
     def cancelled(self, code: int) -> None:
@@ -76,7 +89,7 @@ class Stream:
     # -- receiving (connection's use)
 
     def length_fits(self, size: int, ended: bool) -> bool:
-        """Section 8.1.1: DATA, of which so much more has come, adds up to content-length."""
+        """Section 8.1.1: DATA adds up to content-length."""
         self.received_bytes += size
         expected = self.headers.content_length
         return self.received_bytes == expected if ended else self.received_bytes <= expected

@@ -1,8 +1,8 @@
-"""A host lists members once it stands among them: an etcd serves only then.
+"""A host lists members once it is listed itself: an etcd serves only then.
 
-A host that has just joined applies what the cluster has agreed on, and then publishes its name and client
-URLs. Until its own node lists it so, questions for the members wait here, ``LIMIT_S`` at most and once: a
-host without a majority answers all the same. One that is restarted is listed from before.
+A host that has just joined applies the log, then publishes its name and client URLs. Until its node lists it
+so, questions for members wait here, ``LIMIT_S`` at most and once: a host without a majority answers all the
+same.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ _MOST_WAITING = 20_000
 
 
 class Listing:
-    """Of one front."""
-
     def __init__(self, router: Router) -> None:
         self.stands = not router.common.member_id  # a proxy is no member
         self._router = router
@@ -32,7 +30,7 @@ class Listing:
         self._until: float | None = None  # set by the first question
 
     def when_listed(self, then: Callable[[], None]) -> None:
-        """Call back once this host lists itself, or has tried for long enough."""
+        """Call back once this host lists itself, or ``LIMIT_S`` are over."""
         if self.stands or len(self._waiting) >= _MOST_WAITING:
             then()
             return
@@ -42,7 +40,6 @@ class Listing:
         self._ask()
 
     def tick(self, now: float) -> None:
-        """Ask anew, or be content."""
         if self._until is None or self.stands:
             return
         if now >= self._until:

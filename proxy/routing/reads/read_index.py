@@ -11,15 +11,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from cluster import errors
 from cluster.wire.messages import READ, READ_INDEX_ANSWER, Method, Status
 from proxy.routing.overdue import sweep_queue
+from proxy.routing.sending import Sending
 from proxy.routing.waiting import ASK, Waiting
-
-if TYPE_CHECKING:
-    from proxy.routing.router import Router
 
 _MOST_WAITING = 20_000  # reads
 _ROUNDS = 4  # questions under way at once; more reads wait for one of them to come back
@@ -28,10 +25,9 @@ _OK = int(Status.OK)
 
 
 class ReadIndexRounds:
-    """Of one front. The router appends reads to ``waiting``, and calls :meth:`ask` before a tick's frames
-    leave."""
+    """The router calls :meth:`ask` before a tick's frames leave."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Sending) -> None:
         self.waiting: list[Waiting] = []  # no question stands for them yet
         self.rounds = 0
         self.slow = 0  # questions that were answered late
@@ -40,7 +36,7 @@ class ReadIndexRounds:
         self._questions: list[Waiting] = []  # under way; context: the reads that wait for each
 
     def add(self, read: Waiting) -> None:
-        """A read that waits for a round; a READ_INDEX is answered by ``then`` with the round's own answer."""
+        """A READ_INDEX is answered by ``then`` with the round's own answer."""
         if len(self.waiting) >= _MOST_WAITING:
             self._router.fail(read, errors.TOO_MANY_REQUESTS)
             return
@@ -55,9 +51,9 @@ class ReadIndexRounds:
         batch, self.waiting = self.waiting, []
         self.rounds += 1
         question = Waiting(
-            None, Method.READ_INDEX, b"", 0, ASK, router.loop.time(), router.limit_s, router.quiet,
-            self._indexed, batch,
-        )
+            None, Method.READ_INDEX, b"", 0, ASK, router.loop.time(), router.limit_s, router.quiet)
+        question.then = self._indexed
+        question.context = batch
         self._questions.append(question)
         router.to_leader(question)
 
@@ -90,13 +86,12 @@ class ReadIndexRounds:
             router.to_replica(read)
 
     def unanswered(self) -> Iterator[Waiting]:
-        """The reads that wait for an answer, oldest first."""
+        """Oldest first."""
         for question in self._questions:
             yield from question.context
         yield from self.waiting
 
     def sweep(self, now: float) -> None:
-        """End what has waited too long, or whose client has gone."""
         if self.waiting:
             reads, self.waiting = self.waiting, []
             self.waiting[:0] = sweep_queue(self._router, deque(reads), now)

@@ -1,14 +1,11 @@
 """Serializable reads never go back at one front (I14): they wait for the replica to have what the front has
-shown.
+shown, for a while at most: a replica that is cut off still serves. One that is behind is asked to hurry, by
+CATCH_UP: records come late where no client waits (``node.replica.shards.feed``).
 
-They wait a while at most: a replica that is cut off still serves. One that is behind may be so only because
-nobody asked (records come late where nobody waits, ``node.replica.shards.feed``): so it is asked, with
-CATCH_UP, and tells as soon as it is there.
-
-Nor does a restart take a host back (decision 83). A front that has just started asks once how far the order
-is before its first serializable read. Where nobody answers soon, as without a majority, it goes by the own
-host's node 0, which starts with all that it had applied (I25). A replica that has just started reads its log:
-it is waited for longer, as long as somebody leads its shard or it still comes nearer.
+Nor does a restart take a host back (decision 83). A front asks once how far the order is before its first
+serializable read. Without an answer, as without a majority, it goes by the own host's node 0, which starts
+with all that it had applied (I25). A replica that has just started reads its log, and is waited for longer
+while its shard has a leader or it still comes nearer.
 """
 
 from __future__ import annotations
@@ -16,19 +13,15 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from cluster import errors
 from cluster.wire.messages import READ_INDEX_ANSWER, Method, Status
-from proxy.routing.waiting import Waiting
-
-if TYPE_CHECKING:
-    from proxy.routing.links import Link
-    from proxy.routing.router import Router
+from proxy.routing.links import Link
+from proxy.routing.sending import Sending
+from proxy.routing.waiting import Then, Waiting
 
 WAIT_S = 0.5
-# for an answer to how far the order is, or an election timeout where that is longer: hosts that start
-# together may elect somebody within it
+# for an answer to how far the order is; at least an election timeout: hosts may start together
 ASK_S = 1.0
 START_S = 5.0  # for a replica that came up so lately, and has not had yet what was shown before
 _OK = int(Status.OK)
@@ -37,13 +30,13 @@ _REVISION = struct.Struct("<Q")
 
 
 class RecentReads:
-    """The reads of one front that wait so."""
-
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Sending, index: Callable[[Then], None]) -> None:
+        """``index`` asks how far the order is."""
         self.knows = False  # how far the order was when this front started, or later
         self._asked = False  # a question about it is under way
         self._asked_at: float | None = None  # the first one
         self._router = router
+        self._index = index
         # (since, shards, what to do then)
         self._behind: deque[tuple[float, tuple[int, ...], Callable[[], None]]] = deque()
         # by shard: its replica, how far that is, since when
@@ -60,15 +53,15 @@ class RecentReads:
             self._behind.append((waiting.started, shards, lambda: router.to_replica(waiting)))
 
     def when_caught_up(self, shards: tuple[int, ...], then: Callable[[], None]) -> None:
-        """Call back once the replicas of all these shards have what this front has shown: soon, or after a
-        while in any case."""
+        """Call back once the replicas of all these shards have what this front has shown, or after a
+        while."""
         if self._caught_up(shards):
             then()
         else:
             self._behind.append((self._router.loop.time(), shards, then))
 
     def _caught_up(self, shards: tuple[int, ...]) -> bool:
-        """Whether the replicas of these shards have what this front has shown; one that has not is asked to
+        """Whether these shards' replicas have what this front has shown; one that has not is asked to
         hurry."""
         router = self._router
         if not self.knows:
@@ -76,7 +69,7 @@ class RecentReads:
                 self._asked = True
                 if self._asked_at is None:
                     self._asked_at = router.loop.time()
-                router.index(self._heard)
+                self._index(self._heard)
             return False
         highest, behind = router.highest, False
         for shard in shards:
@@ -93,7 +86,6 @@ class RecentReads:
         return not behind
 
     def _heard(self, _: Waiting, status: int, body: bytes) -> None:
-        """How far the order is; where nobody could say, the next read asks again."""
         self._asked = False
         if status != _OK:
             return
@@ -103,8 +95,7 @@ class RecentReads:
         self.release()
 
     def _goes_by_the_own_node(self, now: float) -> None:
-        """Nobody says how far the order is: what the own host's node 0 had applied before it was started is
-        what was shown here."""
+        """Without an answer: what the own node 0 had applied before it started is what was shown here."""
         own = self._router.routes[0].home
         if (self._asked_at is not None and now - self._asked_at >= max(ASK_S, self._router.election_s)
                 and own is not None and own.applied >= own.began):
@@ -112,7 +103,6 @@ class RecentReads:
             self._router.highest = max(self._router.highest, own.revision)
 
     def _patient(self, shards: tuple[int, ...], now: float) -> bool:
-        """Whether one of these shards' replicas has only just come up, and may have to read its log."""
         for shard in shards:
             link = self._router.routes[shard].replica
             if link is None or link.settled or now - link.up_at >= START_S:
@@ -122,8 +112,7 @@ class RecentReads:
         return False
 
     def _moves(self, link: Link, now: float) -> bool:
-        """Whether a replica has come nearer within the last moment: one without a leader has the order from
-        its own host alone, and may lack an entry for good."""
+        """Whether a replica came nearer lately: without a leader it may lack an entry for good."""
         reached = self._reached.get(link.shard)
         if reached is None or reached[0] is not link or reached[1] != link.revision:
             self._reached[link.shard] = link, link.revision, now

@@ -1,5 +1,4 @@
-"""v3electionpb.Election, as etcd serves it: an election of clientv3's ``concurrency`` that runs on the
-server."""
+"""v3electionpb.Election, as in etcd: an election of clientv3's ``concurrency`` on the server."""
 
 from __future__ import annotations
 
@@ -7,54 +6,21 @@ from collections.abc import Callable
 
 from cluster import errors
 from cluster.pb import election_pb2, rpc_pb2
-from proxy.services.concurrency.lock import read
+from proxy.services.concurrency import queue
 from proxy.services.concurrency.nested import Message
-from proxy.services.concurrency.session import (
-    Session,
-    Sessions,
-    created_at,
-    delete_op,
-    first_created,
-    nobody,
-    own_key,
-    prefix_end,
-    put_op,
-    range_op,
-)
-from proxy.shared.context import Call, Context, Registry
+from proxy.services.concurrency.session import Session, Sessions
+from proxy.shared.context import Context, Registry
 
 SERVICE = "v3electionpb.Election"
 
 
 def register(registry: Registry, context: Context) -> None:
-    """Register the service's methods; those that they call are found there, too."""
-    sessions = Sessions(context, registry)
-    for name, begin, request, kind in (
-        ("Campaign", _campaign, election_pb2.CampaignRequest, "unary"),
-        ("Proclaim", _proclaim, election_pb2.ProclaimRequest, "unary"),
-        ("Leader", _leader, election_pb2.LeaderRequest, "unary"),
-        ("Resign", _resign, election_pb2.ResignRequest, "unary"),
-        ("Observe", _observe, election_pb2.LeaderRequest, "server_stream"),
-    ):
-        registry.unary(f"/{SERVICE}/{name}", _method(context, sessions, name, begin, request, kind))
-
-
-def _method(
-    context: Context,
-    sessions: Sessions,
-    name: str,
-    begin: Callable[[Session, Message], None],
-    kind: type[Message],
-    grpc_type: str,
-) -> Callable[[Call, bytes], None]:
-    stats = context.method(grpc_type, SERVICE, name)
-
-    def serve(call: Call, data: bytes) -> None:
-        session = sessions.begin(call, stats)
-        if session is not None and (request := read(session, kind, data)) is not None:
-            begin(session, request)
-
-    return serve
+    sessions = Sessions(context, registry, SERVICE)
+    sessions.method("Campaign", election_pb2.CampaignRequest, _campaign)
+    sessions.method("Proclaim", election_pb2.ProclaimRequest, _proclaim)
+    sessions.method("Leader", election_pb2.LeaderRequest, _leader)
+    sessions.method("Resign", election_pb2.ResignRequest, _resign)
+    sessions.method("Observe", election_pb2.LeaderRequest, _observe, "server_stream")
 
 
 def _campaign(session: Session, request: Message) -> None:
@@ -68,9 +34,8 @@ def _proclaim(session: Session, request: Message) -> None:
 
     def proclaim(lease: int) -> None:
         leader = request.leader
-        session.nested.txn(
-            _if_leader(leader.key, leader.rev, put_op(leader.key, request.value, lease)), proclaimed
-        )
+        put = queue.put_op(leader.key, request.value, lease)
+        session.nested.txn(queue.if_created(leader.key, leader.rev, put), proclaimed)
 
     _as_leader(session, request, proclaim)
 
@@ -82,7 +47,7 @@ def _resign(session: Session, request: Message) -> None:
 
     def resign(lease: int) -> None:
         leader = request.leader
-        session.nested.txn(_if_leader(leader.key, leader.rev, delete_op(leader.key)), resigned)
+        session.nested.txn(queue.if_created(leader.key, leader.rev, queue.delete_op(leader.key)), resigned)
 
     _as_leader(session, request, resign)
 
@@ -92,7 +57,7 @@ def _leader(session: Session, request: Message) -> None:
         if session.go_on(error or ("" if answer.kvs else errors.ELECTION_NO_LEADER.text)):
             session.answer(election_pb2.LeaderResponse(header=answer.header, kv=answer.kvs[0]))
 
-    session.nested.range(first_created(request.name + b"/"), found)
+    session.nested.range(queue.first_created(request.name + b"/"), found)
 
 
 def _observe(session: Session, request: Message) -> None:
@@ -106,34 +71,19 @@ def _as_leader(session: Session, request: Message, then: Callable[[int], None]) 
         session.fail(errors.ELECTION_LEADER_FIELD.text)
 
 
-def _if_leader(key: bytes, revision: int, op: Message) -> Message:
-    return rpc_pb2.TxnRequest(compare=[created_at(key, revision)], success=[op])
-
-
 class _Campaign:
-    """One candidate's way to leadership."""
-
     def __init__(self, session: Session, request: Message, lease: int) -> None:
         self._session = session
         self._name = request.name
         self._prefix = request.name + b"/"
         self._value = request.value
         self._lease = lease
-        self._key = own_key(self._prefix, lease)
+        self._key = queue.own_key(self._prefix, lease)
         self._revision = 0
         self._header: Message = None
 
     def start(self) -> None:
-        """Stand for it."""
-        own = range_op(rpc_pb2.RangeRequest(key=self._key))
-        self._session.nested.txn(
-            rpc_pb2.TxnRequest(
-                compare=[created_at(self._key, 0)],
-                success=[put_op(self._key, self._value, self._lease)],
-                failure=[own],
-            ),
-            self._stands,
-        )
+        self._session.nested.txn(queue.enqueue(self._key, self._value, self._lease), self._stands)
 
     def _stands(self, answer: Message, error: str) -> None:
         session = self._session
@@ -152,13 +102,10 @@ class _Campaign:
         if own.value == self._value:
             self._wait()
         else:
-            session.nested.txn(
-                _if_leader(self._key, self._revision, put_op(self._key, self._value, self._lease)),
-                self._renamed,
-            )
+            put = queue.put_op(self._key, self._value, self._lease)
+            session.nested.txn(queue.if_created(self._key, self._revision, put), self._renamed)
 
     def _renamed(self, answer: Message, error: str) -> None:
-        """The session stood already, and says another value now."""
         error = error or ("" if answer.succeeded else errors.ELECTION_NOT_LEADER.text)
         if error and not self._session.over:
             self._resign()
@@ -170,18 +117,17 @@ class _Campaign:
 
     def _elected(self, error: str) -> None:
         if self._session.go_on(error):
-            leader = election_pb2.LeaderKey(
-                name=self._name, key=self._key, rev=self._revision, lease=self._lease
-            )
+            key, revision = self._key, self._revision
+            leader = election_pb2.LeaderKey(name=self._name, key=key, rev=revision, lease=self._lease)
             self._session.answer(election_pb2.CampaignResponse(header=self._header, leader=leader))
 
     def _resign(self) -> None:
-        self._session.nested.txn(_if_leader(self._key, self._revision, delete_op(self._key)), nobody)
+        resign = queue.if_created(self._key, self._revision, queue.delete_op(self._key))
+        self._session.nested.txn(resign, queue.nobody)
 
 
 class _Observer:
-    """Tells one client who leads: the leader, each of its proclamations, and once its key is gone the next
-    leader."""
+    """Sends one client the leader, each of its proclamations, and once its key is gone the next leader."""
 
     def __init__(self, session: Session, prefix: bytes) -> None:
         self._session = session
@@ -189,31 +135,24 @@ class _Observer:
         session.call.on_drain = session.nested.drained
 
     def look(self) -> None:
-        """Who leads now?"""
         if not self._session.over:
-            self._session.nested.range(first_created(self._prefix), self._found)
+            self._session.nested.range(queue.first_created(self._prefix), self._found)
 
     def _found(self, answer: Message, error: str) -> None:
         session = self._session
         if session.over:
             return
         if error:
-            session.finish()  # etcd's ends the stream, and says nothing
+            session.finish()  # as etcd's, without an error
         elif answer.kvs:
             self._leads(answer.header, answer.kvs[0])
         else:
-            session.nested.watch(
-                rpc_pb2.WatchCreateRequest(
-                    key=self._prefix,
-                    range_end=prefix_end(self._prefix),
-                    start_revision=answer.header.revision,
-                ),
-                self._candidates,
-                self._lost,
-            )
+            key, end = self._prefix, queue.prefix_end(self._prefix)
+            revision = answer.header.revision
+            watch = rpc_pb2.WatchCreateRequest(key=key, range_end=end, start_revision=revision)
+            session.nested.watch(watch, self._candidates, self._lost)
 
     def _candidates(self, response: Message) -> None:
-        """The first put under the prefix is the leader's."""
         for event in response.events:
             if event.type == event.PUT:
                 response.header.revision = event.kv.mod_revision
@@ -224,11 +163,8 @@ class _Observer:
     def _leads(self, header: Message, kv: Message) -> None:
         self._tell(header, kv)
         if not self._session.over:
-            self._session.nested.watch(
-                rpc_pb2.WatchCreateRequest(key=kv.key, start_revision=header.revision + 1),
-                self._proclaimed,
-                self._lost,
-            )
+            watch = rpc_pb2.WatchCreateRequest(key=kv.key, start_revision=header.revision + 1)
+            self._session.nested.watch(watch, self._proclaimed, self._lost)
 
     def _proclaimed(self, response: Message) -> None:
         for event in response.events:

@@ -1,6 +1,5 @@
-"""What a service asks of others in the name of its client: the same methods that clients call, with the
-client's identity, deadline and metadata. Nothing waits: each question has a function that takes its
-answer."""
+"""Calls that a service makes for its client: the methods that clients call, with the client's identity,
+deadline and metadata. Each answer goes to a callback."""
 
 from __future__ import annotations
 
@@ -18,13 +17,10 @@ Then = Callable[[Message, str], None]  # the answer, or None and what went wrong
 
 
 class _Question(InnerCall):
-    """One request, one answer."""
-
     __slots__ = ("_answer", "_response", "_then")
 
-    def __init__(
-        self, path: str, call: Call, response: type[Message], then: Then, deadline: float | None
-    ) -> None:
+    def __init__(self, path: str, call: Call, response: type[Message], then: Then,
+                 deadline: float | None) -> None:
         super().__init__(path, call.metadata, call.peer, deadline)
         self.principal = call.principal
         self._response = response
@@ -39,14 +35,10 @@ class _Question(InnerCall):
 
 
 class _Watch(InnerCall):
-    """Events of one range. They are taken in a turn of the loop of their own: whoever takes them may end
-    the watch."""
-
     __slots__ = ("_call", "_end", "_loop", "_take")
 
-    def __init__(
-        self, loop: Loop, call: Call, take: Callable[[Message], None], end: Callable[[str], None]
-    ) -> None:
+    def __init__(self, loop: Loop, call: Call, take: Callable[[Message], None],
+                 end: Callable[[str], None]) -> None:
         super().__init__("/etcdserverpb.Watch/Watch", call.metadata, call.peer)
         self.principal = call.principal
         self._loop = loop
@@ -58,9 +50,8 @@ class _Watch(InnerCall):
         response = rpc_pb2.WatchResponse.FromString(message)
         if response.canceled:
             compacted = errors.COMPACTED.text if response.compact_revision else ""
-            self._loop.call_soon(
-                lambda: self._canceled(compacted or response.cancel_reason or errors.LOST_WATCHER.text)
-            )
+            reason = compacted or response.cancel_reason or errors.LOST_WATCHER.text
+            self._loop.call_soon(lambda: self._canceled(reason))
         elif response.events:
             self._loop.call_soon(lambda: self.closed or self._take(response))
 
@@ -73,17 +64,13 @@ class _Watch(InnerCall):
             self._end(reason)
 
     def pending_bytes(self) -> int:
-        pending: int = self._call.pending_bytes()
-        return pending
+        return int(self._call.pending_bytes())
 
     def backlog_bytes(self) -> int:
-        backlog: int = self._call.backlog_bytes()
-        return backlog
+        return int(self._call.backlog_bytes())
 
 
 class Nested:
-    """The questions behind one call of a client."""
-
     def __init__(self, loop: Loop, registry: Served, call: Call) -> None:
         self._loop = loop
         self._registry = registry
@@ -91,52 +78,36 @@ class Nested:
         self._watch: _Watch | None = None
 
     def range(self, request: Message, then: Then) -> None:
-        """KV/Range."""
         self._ask("/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse, then)
 
     def txn(self, request: Message, then: Then) -> None:
-        """KV/Txn."""
         self._ask("/etcdserverpb.KV/Txn", request, rpc_pb2.TxnResponse, then)
 
     def delete(self, key: bytes, then: Then) -> None:
-        """KV/DeleteRange of one key."""
-        self._ask(
-            "/etcdserverpb.KV/DeleteRange",
-            rpc_pb2.DeleteRangeRequest(key=key),
-            rpc_pb2.DeleteRangeResponse,
-            then,
-        )
+        request = rpc_pb2.DeleteRangeRequest(key=key)
+        self._ask("/etcdserverpb.KV/DeleteRange", request, rpc_pb2.DeleteRangeResponse, then)
 
     def grant(self, ttl_s: int, then: Then) -> None:
-        """Lease/LeaseGrant."""
-        self._ask(
-            "/etcdserverpb.Lease/LeaseGrant",
-            rpc_pb2.LeaseGrantRequest(TTL=ttl_s),
-            rpc_pb2.LeaseGrantResponse,
-            then,
-        )
+        request = rpc_pb2.LeaseGrantRequest(TTL=ttl_s)
+        self._ask("/etcdserverpb.Lease/LeaseGrant", request, rpc_pb2.LeaseGrantResponse, then)
 
     def watch(self, request: Message, take: Callable[[Message], None], end: Callable[[str], None]) -> None:
-        """Watch: each answer that has events, until :meth:`unwatch`; ``end`` is told why it ended by
-        itself. One at a time."""
+        """Watch until :meth:`unwatch`, one at a time; ``take`` gets answers with events, ``end`` why it ended
+        otherwise."""
         self.unwatch()
         watch = self._watch = _Watch(self._loop, self._call, take, end)
         watch.open(self._registry, rpc_pb2.WatchRequest(create_request=request).SerializeToString())
 
     def unwatch(self) -> None:
-        """No more events are wanted."""
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.cancel()
 
     def drained(self) -> None:
-        """The client has taken answers."""
         if self._watch is not None and self._watch.on_drain is not None:
             self._watch.on_drain()
 
     def _ask(self, path: str, request: Message, response: type[Message], then: Then) -> None:
         call = self._call
-        deadline = (
-            None if call.closed else call.deadline
-        )  # what is cleaned up behind a client that has gone takes its time
+        deadline = None if call.closed else call.deadline  # cleaning up after a client has none
         _Question(path, call, response, then, deadline).open(self._registry, request.SerializeToString())

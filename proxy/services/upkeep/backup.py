@@ -1,11 +1,7 @@
-"""Maintenance/Snapshot: the whole store at one revision, as a database of etcd's, and the SHA-256 of it.
-
-One host makes it: its node of shard 0 holds a checkpoint, whose revision is the backup's; its other nodes
-hold theirs once they have applied as much; node 0 builds one file of them and streams it
-(``node.serving.backups``). All begins anew where a compaction beyond the backup's revision came in between.
-
-Bytes are asked of the node (CREDIT) only as the client takes them.
-"""
+"""Maintenance/Snapshot: the whole store at one revision, as an etcd database, and its SHA-256. One host makes
+it. Its node of shard 0 holds a checkpoint, whose revision is the backup's; its other nodes hold theirs once
+they have applied as much. Node 0 builds one file of them and streams it as the client takes it
+(``node.serving.backups``). All begins anew if a compaction beyond the backup's revision came in between."""
 
 from __future__ import annotations
 
@@ -13,6 +9,8 @@ import hashlib
 import json
 import struct
 from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -30,102 +28,88 @@ log = structlog.get_logger("backups")
 _HELD = struct.Struct("<QQQQ")  # node.serving.backups.HELD
 _REMAINING = struct.Struct("<Q")
 _CHUNK_BYTES = 32_768
-_LIMIT_S = 3600.0  # without a byte of progress
-_LINK_LIMIT_S = 10.0  # to the nodes of a host that is not this one
+_LIMIT_S = 3600.0  # without progress
+_LINK_LIMIT_S = 10.0  # until another host's nodes have links
 _MOST_ATTEMPTS = 10
-# a client who takes nothing for so long, or less than so much from then on, gives way to one of his own
+# a call that takes nothing for so long, or less than so much from then on, gives way to its client's next
 _SLOW_AFTER_S, _SLOW_BYTES_S = 10.0, 65_536
 _OK, _PARTIAL = 0, 4
 
 
+@dataclass(slots=True)
 class _Checkpoint:
-    """What one shard's node holds."""
-
-    __slots__ = ("asked", "compact_revision", "name")
-
-    def __init__(self) -> None:
-        self.asked: Waiting | None = None
-        self.name = ""
-        self.compact_revision = 0
+    asked: Waiting | None = None
+    name: str = ""
+    compact_revision: int = 0
 
 
+@dataclass(slots=True)
 class _Sending:
-    """One backup on its way to a client."""
-
-    __slots__ = ("attempt", "began", "built", "checkpoints", "chunks", "digest", "done", "index", "member",
-                 "moved_at", "passed", "received", "revision", "sent_since", "told_at")
-
-    def __init__(self, shards: int, now: float) -> None:
-        self.checkpoints = [_Checkpoint() for _ in range(shards)]
-        self.attempt = 1
-        self.began = now  # of this attempt
-        self.member = 0  # whose nodes make it, once that is known
-        self.index = 0  # of the order log, which they have to have applied
-        self.revision = 0
-        self.built: Waiting | None = None  # the question for the file
-        self.chunks: deque[tuple[int, bytes]] = deque()  # bytes that remain behind it, chunk
-        self.received = 0
-        self.sent_since = self.moved_at = 0.0  # when its client was sent the first of it, and the last
-        self.passed = 0  # bytes that he was sent
-        self.done = False
-        self.digest = hashlib.sha256()
-        self.told_at = now
+    checkpoints: list[_Checkpoint]  # by shard
+    began: float  # this attempt
+    told_at: float
+    attempt: int = 1
+    member: int = 0  # that makes it, once known
+    index: int = 0  # of the order log, to be applied by all
+    revision: int = 0
+    built: Waiting | None = None  # the question for the file
+    chunks: deque[tuple[int, bytes]] = field(default_factory=deque)  # bytes behind the chunk, chunk
+    received: int = 0  # bytes
+    passed: int = 0  # bytes sent
+    sent_since: float = 0.0  # when the first chunk was sent
+    moved_at: float = 0.0  # when the last was
+    done: bool = False
+    digest: Any = field(default_factory=hashlib.sha256)
 
 
 class Snapshot:
-    """The stream's handler."""
-
     def __init__(self, context: Context, service: str) -> None:
         self._context = context
         self._stats = context.method("server_stream", service, "Snapshot")
         settings = context.settings
         self._shares = Shares(settings.max_connection_snapshots)
         self._clients = ClientShares(settings.max_client_snapshots, self._end_slow)
-        self._making: dict[Call, _Sending] = {}  # those that nothing has come of yet
+        self._making: dict[Call, _Sending] = {}  # without a byte yet
         context.on_tick += (self._tick, self._clients.tick)
 
     def opened(self, call: Call) -> None:
-        """A call has begun; its request follows."""
         self._stats.started += 1
         call.context = None
         self._context.no_leader(call, self._stats)
 
     def message(self, call: Call, data: bytes) -> None:
-        """The request."""
         if call.context is not None or call.closed:
             return
         context = self._context
         if not (self._shares.take(call) and self._clients.take(call)):
             context.refuse(call, self._stats, errors.TOO_MANY_REQUESTS)
             return
-        sending = call.context = _Sending(context.placement.shards, context.router.loop.time())
+        now = context.router.loop.time()
+        checkpoints = [_Checkpoint() for _ in range(context.placement.shards)]
+        sending = call.context = _Sending(checkpoints, now, now)
         call.on_drain = lambda: self._pump(call, sending)
         self._making[call] = sending
         self._begin(call, sending)
 
     def half_closed(self, call: Call) -> None:
-        """The client has said all it will: without a request there is none."""
         if call.context is None and not call.closed:
             self._stats.failed(errors.Code.UNKNOWN)
             call.finish(errors.Code.UNKNOWN, "EOF")
 
     def cancelled(self, call: Call) -> None:
-        """The client has gone."""
         sending: _Sending | None = call.context
         if sending is not None:
             self._abandon(call, sending)
 
-    # -- checkpoints
-
     def _begin(self, call: Call, sending: _Sending) -> None:
-        """Have shard 0's node hold a checkpoint: of this host, or of one that this front reaches."""
+        """Have a node of shard 0 hold a checkpoint: this host's, or one that this front reaches."""
         self._context.router.local(
             call, Method.SNAPSHOT, b"", 0, self._stats, self._held, (sending, sending.attempt, 0))
 
     def _held(self, waiting: Waiting, status: int, body: bytes) -> None:
         call, (sending, attempt, shard) = waiting.call, waiting.context
         if call.closed or attempt != sending.attempt or status != _PARTIAL:
-            if status == _PARTIAL:  # nobody waits for it any more
+            if status == _PARTIAL:
                 self._context.router.cancel(waiting)
             elif not call.closed and attempt == sending.attempt:
                 self._fail(call, sending, body)
@@ -142,7 +126,6 @@ class Snapshot:
             self._build(call, sending)
 
     def _ask_others(self, call: Call, sending: _Sending) -> None:
-        """Have the other shards' nodes of that host hold theirs; one without a link yet is asked later."""
         router = self._context.router
         now = router.loop.time()
         for shard, checkpoint in enumerate(sending.checkpoints):
@@ -154,18 +137,15 @@ class Snapshot:
                 route.ensure(sending.member, now)
                 continue
             checkpoint.asked = Waiting(
-                call, Method.SNAPSHOT, b"", shard, READ_ANY, now, router.limit_s, self._stats, self._held,
-                (sending, sending.attempt, shard), READ.pack(sending.index, 0))
+                call, Method.SNAPSHOT, b"", shard, READ_ANY, now, router.limit_s, self._stats,
+            ).calls(self._held, (sending, sending.attempt, shard), READ.pack(sending.index, 0))
             router.send(link, checkpoint.asked)
 
     def _release(self, sending: _Sending) -> None:
-        """The nodes need hold nothing any more."""
         for shard, checkpoint in enumerate(sending.checkpoints):
             if checkpoint.asked is not None:
                 self._context.router.cancel(checkpoint.asked)
                 sending.checkpoints[shard] = _Checkpoint()
-
-    # -- the file
 
     def _build(self, call: Call, sending: _Sending) -> None:
         router = self._context.router
@@ -187,7 +167,7 @@ class Snapshot:
         names = json.dumps([one.name for one in sending.checkpoints]).encode()
         sending.built = Waiting(
             call, Method.SNAPSHOT, names, 0, READ_ANY, router.loop.time(), _LIMIT_S, self._stats,
-            self._answer, sending, SERIALIZABLE)
+        ).calls(self._answer, sending, SERIALIZABLE)
         router.send(link, sending.built)
 
     def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
@@ -210,7 +190,6 @@ class Snapshot:
         self._pump(call, sending)
 
     def _pump(self, call: Call, sending: _Sending) -> None:
-        """Send on what is there, as far as the client takes it."""
         while sending.chunks and not call.closed:
             if call.pending_bytes() > call.backlog_bytes():
                 return  # on_drain goes on here
@@ -233,15 +212,13 @@ class Snapshot:
         elif sending.built is not None and sending.received:
             self._context.router.credit(sending.built, sending.received)
 
-    # -- ends, and time
-
     def _fail(self, call: Call, sending: _Sending, error: bytes) -> None:
         self._abandon(call, sending)
         if not call.closed:
             self._context.refuse(call, self._stats, EtcdError.decode(error))
 
     def _end_slow(self, calls: list[Call]) -> Call | None:
-        """End the one of these that has moved least lately, if it is slow, and not for want of anything."""
+        """End the call whose last progress is oldest, if its client is slow though there is data for it."""
         now = self._context.router.loop.time()
         call = min(calls, key=lambda one: one.context.moved_at or now)
         sending: _Sending = call.context
@@ -255,7 +232,7 @@ class Snapshot:
     def _abandon(self, call: Call, sending: _Sending) -> None:
         self._making.pop(call, None)
         self._release(sending)
-        sending.chunks.clear()  # a call that ends may stay for as long as its client takes nothing
+        sending.chunks.clear()  # an ended call may stay until its client reads
         if sending.built is not None and not sending.done:
             self._context.router.cancel(sending.built)
             sending.built = None
@@ -271,7 +248,7 @@ class Snapshot:
                 if unasked and now - sending.began > _LINK_LIMIT_S:
                     self._fail(call, sending, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
                     continue
-            if now - sending.told_at > KEEP_S:  # it is not the client who is slow
+            if now - sending.told_at > KEEP_S:  # the client is not slow
                 sending.told_at = now
                 for one in (*(c.asked for c in sending.checkpoints), sending.built):
                     if one is not None:

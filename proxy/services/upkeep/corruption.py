@@ -1,9 +1,7 @@
-"""Do the hosts' replicas hold the same? Asked from time to time, after compactions, or before a host serves.
-
-The front at the leader's host asks every member's replica of each shard for its hash (HASH_KV) at one
-revision. Hashes count as equal or different only where the same has been compacted. Who differs from a
-majority is corrupt: a CORRUPT alarm for it is raised, and the cluster refuses writes until that is disarmed.
-Without a majority nobody can tell who is right; the alarm then names member 0, as etcd's does."""
+"""Whether the hosts' replicas hold the same data. The front at the leader's host asks every member's replica
+of each shard for its hash (HASH_KV) at one revision; hashes count where the same revision is compacted. A
+member that differs from a majority gets a CORRUPT alarm, and the cluster refuses writes until that is
+disarmed. Without a majority the alarm names member 0, as etcd's does."""
 
 from __future__ import annotations
 
@@ -23,25 +21,22 @@ from proxy.shared.context import Context
 
 log = structlog.get_logger("corruption")
 
-NOBODY = 0  # the member that an alarm names when nobody can tell who is right
-_LIMIT_S = 600.0  # of one comparison: a member that has not answered by then is left out
-_REACH_S = 2.0  # and one that cannot be reached for so long
+NOBODY = 0  # the member that an alarm names without a majority
+_LIMIT_S = 600.0  # of one comparison
+_REACH_S = 2.0  # until a member has a link
 _STEP_S = 0.05
 _GREET_S = 10.0  # of finding the other members before a host serves
 
 
 @dataclass(slots=True, frozen=True)
 class Hash:
-    """What a replica's hash is of."""
-
     value: int
     revision: int
     compact_revision: int
 
 
 def judge(hashes: Mapping[int, Hash], members: int) -> list[int]:
-    """The members that are corrupt, of so many in all: nobody, those that differ from a majority, or
-    NOBODY."""
+    """The corrupt members, of ``members`` in all: none, those that differ from a majority, or NOBODY."""
     compacted = Counter(found.compact_revision for found in hashes.values())
     if not compacted:
         return []
@@ -58,11 +53,9 @@ def judge(hashes: Mapping[int, Hash], members: int) -> list[int]:
 
 @dataclass(slots=True)
 class Comparison:
-    """Of one shard's replicas: each member's hash, as far as it answers. Stepped by :meth:`look`."""
-
     router: Router
     shard: int
-    order_index: int  # that the revision needs applied; 0: whatever the replica has
+    order_index: int  # to be applied first; 0: any
     revision: int
     reach_until: float
     until: float
@@ -71,7 +64,7 @@ class Comparison:
     hashes: dict[int, Hash] = field(default_factory=dict)
 
     def look(self, now: float) -> bool:
-        """Ask those that can be reached by now. Whether this is over."""
+        """Ask the members that can be reached. Whether this is over."""
         route = self.router.routes[self.shard]
         for member in list(self.unasked):
             route.wanted.add(member)
@@ -83,19 +76,10 @@ class Comparison:
             route.wanted.discard(member)
             self.asked.add(member)
             waiting = Waiting(
-                None,
-                Method.HASH_KV,
-                b"",
-                self.shard,
-                READ_ANY,
-                now,
-                max(self.until - now, 0.001),
+                None, Method.HASH_KV, b"", self.shard, READ_ANY, now, max(self.until - now, 0.001),
                 self.router.quiet,
-                self._answer,
-                member,
-                READ.pack(self.order_index, self.revision),
-            )
-            waiting.pieces = []  # no other member's answer will do if the link breaks
+            ).calls(self._answer, member, READ.pack(self.order_index, self.revision))
+            waiting.pieces = []  # no other member's answer counts
             self.router.send(link, waiting)
         if now >= self.reach_until:
             route.wanted -= self.unasked
@@ -108,16 +92,13 @@ class Comparison:
             found = rpc_pb2.HashKVResponse.FromString(body[HEAD.size :])
             self.hashes[waiting.context] = Hash(found.hash, found.hash_revision, found.compact_revision)
         else:
-            log.info(
-                "a member's hash is missing",
-                shard=self.shard,
-                member=f"{waiting.context:x}",
-                error=EtcdError.decode(body).text,
-            )
+            error = EtcdError.decode(body).text
+            member = f"{waiting.context:x}"
+            log.info("a member's hash is missing", shard=self.shard, member=member, error=error)
 
 
 class CorruptionChecks:
-    """Of one host, by its first front. Nothing is done here unless a flag asks for it."""
+    """Of one host, by its first front; idle without its flags."""
 
     def __init__(self, context: Context) -> None:
         settings = context.settings
@@ -127,7 +108,7 @@ class CorruptionChecks:
         self._every_s = settings.corrupt_check_ms / 1000
         self._after_compaction_s = settings.compact_hash_check_ms / 1000
         self._next, self._next_look = now + self._every_s, now + self._after_compaction_s
-        self._compacted = 0  # what was compacted when replicas were compared after a compaction last
+        self._compacted = 0  # revision of the last compaction with a comparison
         self._running: list[Comparison] = []
         self._asking = False
         if settings.index == 0 and (self._every_s or self._after_compaction_s):
@@ -144,7 +125,7 @@ class CorruptionChecks:
             elif self._after_compaction_s and now >= self._next_look:
                 self._next_look = now + self._after_compaction_s
                 gather(self._context, self._look_at_compactions)
-        elif not self._leads():  # whoever leads next waits for a whole interval, as etcd's does
+        elif not self._leads():  # a new leader waits for a whole interval, as etcd's does
             self._next, self._next_look = now + self._every_s, now + self._after_compaction_s
 
     def _leads(self) -> bool:
@@ -157,7 +138,6 @@ class CorruptionChecks:
             self.compare()
 
     def compare(self) -> None:
-        """Begin to compare all shards' replicas at one revision."""
         self._asking = True
         self._router.index(self._indexed)
 
@@ -169,17 +149,10 @@ class CorruptionChecks:
             log.warning("replicas could not be compared", error=EtcdError.decode(body).text)
             return
         order_index, revision, _ = READ_INDEX_ANSWER.unpack(body)
+        until = now + _LIMIT_S
         self._running = [
-            Comparison(
-                self._router,
-                route.shard,
-                order_index,
-                revision,
-                now + _REACH_S,
-                now + _LIMIT_S,
-                set(route.members),
-            )
-            for route in self._router.routes
+            Comparison(self._router, r.shard, order_index, revision, now + _REACH_S, until, set(r.members))
+            for r in self._router.routes
         ]
 
     def _compared(self) -> None:
@@ -191,20 +164,15 @@ class CorruptionChecks:
                 self._context.corrupt_found += 1
                 log.error(
                     "a member's data differs from the others': the CORRUPT alarm is raised",
-                    shard=comparison.shard,
-                    member=f"{member:x}",
-                    revision=comparison.revision,
-                    hashes=_shown(comparison.hashes),
-                )
+                    shard=comparison.shard, member=f"{member:x}", revision=comparison.revision,
+                    hashes=_shown(comparison.hashes))
                 self._raise(member)
-        log.debug(
-            "compared the replicas", shards=len(comparisons), members=[len(c.hashes) for c in comparisons]
-        )
+        counts = [len(comparison.hashes) for comparison in comparisons]
+        log.debug("compared the replicas", shards=len(comparisons), members=counts)
 
     def _raise(self, member: int) -> None:
         alarm = rpc_pb2.AlarmRequest(
-            action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member, alarm=rpc_pb2.CORRUPT
-        )
+            action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member, alarm=rpc_pb2.CORRUPT)
         self._router.write(None, Method.SET_ALARM, alarm.SerializeToString(), 0, self._router.quiet, _raised)
 
 
@@ -217,38 +185,36 @@ def _shown(hashes: Mapping[int, Hash]) -> dict[str, int]:
     return {f"{member:x}": found.value for member, found in hashes.items()}
 
 
+async def _over(comparison: Comparison) -> None:
+    while not comparison.look(comparison.router.loop.time()):
+        await asyncio.sleep(_STEP_S)
+
+
 async def differs(context: Context) -> str:
-    """Before a host serves: why it must not, or "". It is compared with those members that answer within
-    some seconds, at the revision that its own replica has applied; who is behind that, or has compacted it,
-    is left out."""
+    """Why a host must not begin to serve, or "". Members that answer within some seconds are compared, at the
+    revision that the own replica has applied; others, and those behind it or compacted beyond it, do not
+    count."""
     router, own = context.router, context.common.member_id
     loop = router.loop
     until = loop.time() + _GREET_S
     for route in router.routes:
         others: Collection[int] = set(route.members) - {own}
         mine = Comparison(router, route.shard, 0, 0, until, loop.time() + _LIMIT_S, {own})
-        while not mine.look(loop.time()):
-            await asyncio.sleep(_STEP_S)
+        await _over(mine)
         if own not in mine.hashes or not others:
             continue
         of_own = mine.hashes[own]
         if not of_own.revision:
             continue
         theirs = Comparison(
-            router, route.shard, 0, of_own.revision, until, loop.time() + _LIMIT_S, set(others)
-        )
-        while not theirs.look(loop.time()):
-            await asyncio.sleep(_STEP_S)
-        same = {
-            m: found
-            for m, found in theirs.hashes.items()
-            if found.compact_revision == of_own.compact_revision
-        }
+            router, route.shard, 0, of_own.revision, until, loop.time() + _LIMIT_S, set(others))
+        await _over(theirs)
+        at = of_own.compact_revision
+        same = {m: found for m, found in theirs.hashes.items() if found.compact_revision == at}
         agree = sum(found.value == of_own.value for found in same.values())
         if agree < len(same) and 2 * (agree + 1) <= len(route.members):
+            hashes = _shown({own: of_own, **same})
             return (
                 f"this host's data differs from that of its cluster (shard {route.shard}, "
-                f"revision {of_own.revision}, hashes "
-                f"{_shown({own: of_own, **same})}): replace it"
-            )
+                f"revision {of_own.revision}, hashes {hashes}): replace it")
     return ""

@@ -1,48 +1,51 @@
-"""etcdserverpb.Maintenance: Status, Alarm, Hash and HashKV here, the others in modules of their own."""
+"""etcdserverpb.Maintenance, but for Snapshot."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import validate
+from cluster.features import downgrade
 from cluster.pb import rpc_pb2
 from cluster.version import ETCD_VERSION
 from cluster.wire.messages import HEAD, Method
 from proxy.metrics.shard_facts import ShardFacts, gather
 from proxy.routing.router import MethodStats, Waiting
 from proxy.services.upkeep.backup import Snapshot
-from proxy.services.upkeep.defragment import defragment
-from proxy.services.upkeep.downgrade import downgrades
-from proxy.services.upkeep.moving import MoveLeader
-from proxy.shared.context import Call, Context, Registry, UnaryHandler
+from proxy.shared.context import Call, Context, Registry, Serve
 from proxy.spanning.gather import Gather, hash_answer
 
 SERVICE = "etcdserverpb.Maintenance"
-# a compaction comes to all shards of a host within some milliseconds, where nothing is wrong
-_HASH_AGAIN_S = 0.02
-_HASH_TRIES = 50
+_DEFRAGMENT_LIMIT_S = 3600.0  # of one shard; etcd's member has no limit, its client has
+_NOBODY = 0  # no member's ID: the node checks the permission, then refuses
+_HASH_AGAIN_S, _HASH_TRIES = 0.02, 50  # a compaction reaches all shards of a host in milliseconds
 
 
 def register(registry: Registry, context: Context) -> None:
-    """Register the service's methods."""
-    for name, make in (("Status", _status), ("Alarm", _alarm), ("Hash", _hash), ("HashKV", _hash_kv)):
-        registry.unary(f"/{SERVICE}/{name}", make(context))
-    registry.unary(f"/{SERVICE}/Defragment", defragment(context, SERVICE))
-    registry.unary(f"/{SERVICE}/MoveLeader", MoveLeader(context, SERVICE).handle)
-    registry.unary(f"/{SERVICE}/Downgrade", downgrades(context, SERVICE))
+    methods: tuple[tuple[str, Any, Serve], ...] = (
+        ("Status", rpc_pb2.StatusRequest, _status(context)),
+        ("Alarm", rpc_pb2.AlarmRequest, _alarm(context)),
+        ("Hash", rpc_pb2.HashRequest, _hash(context)),
+        ("HashKV", rpc_pb2.HashKVRequest, _hash_kv(context)),
+        ("Defragment", rpc_pb2.DefragmentRequest, _defragment(context)),
+        ("MoveLeader", rpc_pb2.MoveLeaderRequest, _MoveLeader(context).handle),
+        ("Downgrade", rpc_pb2.DowngradeRequest, _downgrade(context)),
+    )
+    for name, kind, serve in methods:
+        context.unary(registry, SERVICE, name, kind, serve)
     registry.stream(f"/{SERVICE}/Snapshot", Snapshot(context, SERVICE))
 
 
-def _status(context: Context) -> UnaryHandler:
-    stats = context.method("unary", SERVICE, "Status")
+def _status(context: Context) -> Serve:
     router = context.router
 
     def answer(waiting: Waiting, status: int, body: bytes) -> None:
-        call = waiting.call
-        if status != 0:
-            if not call.closed:
-                context.refuse(call, stats, EtcdError.decode(body))
+        if context.failed(waiting, status, body):
             return
+        call = waiting.call
         response = rpc_pb2.StatusResponse.FromString(body[HEAD.size:])
         response.version = ETCD_VERSION
         if not response.leader and errors.NO_LEADER.text not in response.errors:
@@ -50,12 +53,11 @@ def _status(context: Context) -> UnaryHandler:
         head = HEAD.unpack_from(body)
 
         def reply(shards: list[ShardFacts]) -> None:
-            """Raft's figures are shard 0's; the database is all shards' together."""
             others = [facts for facts in shards[1:] if facts["up"]]
             response.dbSize += sum(facts["size_bytes"] for facts in others)
             response.dbSizeInUse += sum(facts["size_in_use_bytes"] for facts in others)
             if not call.closed:
-                stats.ok += 1
+                waiting.stats.ok += 1
                 call.reply(router.header(*head), response.SerializeToString())
 
         if context.placement.shards == 1:
@@ -63,30 +65,15 @@ def _status(context: Context) -> UnaryHandler:
         else:
             gather(context, reply)
 
-    def status(call: Call, data: bytes) -> None:
-        stats.started += 1
-        if context.no_leader(call, stats) or context.malformed(
-            call, stats, rpc_pb2.StatusRequest.FromString, data
-        ):
-            return
+    def status(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         router.local(call, Method.STATUS, b"", 0, stats, answer)
 
     return status
 
 
-def _alarm(context: Context) -> UnaryHandler:
-    stats = context.method("unary", SERVICE, "Alarm")
-
-    def alarm(call: Call, data: bytes) -> None:
-        stats.started += 1
-        if context.no_leader(call, stats):
-            return
-        try:
-            request = validate.parse(rpc_pb2.AlarmRequest.FromString, data)
-            validate.check_alarm(request)
-        except EtcdError as e:
-            context.refuse(call, stats, e)
-            return
+def _alarm(context: Context) -> Serve:
+    def alarm(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        validate.check_alarm(request)
         if request.action == rpc_pb2.AlarmRequest.GET:
             context.router.read(call, Method.ALARM, data, 0, False, stats)
         else:
@@ -95,67 +82,154 @@ def _alarm(context: Context) -> UnaryHandler:
     return alarm
 
 
-def _hash(context: Context) -> UnaryHandler:
-    stats = context.method("unary", SERVICE, "Hash")
-
-    def hash_(call: Call, data: bytes) -> None:
-        stats.started += 1
-        if context.no_leader(call, stats) or context.malformed(
-            call, stats, rpc_pb2.HashRequest.FromString, data
-        ):
-            return
+def _hash(context: Context) -> Serve:
+    def hash_(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         context.router.local(call, Method.HASH, b"", 0, stats)
 
     return hash_
 
 
-def _hash_kv(context: Context) -> UnaryHandler:
-    stats = context.method("unary", SERVICE, "HashKV")
-
-    def hash_kv(call: Call, data: bytes) -> None:
-        stats.started += 1
-        if context.no_leader(call, stats):
-            return
-        try:
-            wanted = max(validate.parse(rpc_pb2.HashKVRequest.FromString, data).revision, 0)
-        except EtcdError as e:
-            context.refuse(call, stats, e)
-            return
+def _hash_kv(context: Context) -> Serve:
+    def hash_kv(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         if context.placement.shards == 1:
             context.router.read(call, Method.HASH_KV, data, 0, True, stats)
-            return
-
-        _Hash(context, call, data, wanted, stats).ask()
+        else:
+            _Hash(context, call, data, max(request.revision, 0), stats).ask()
 
     return hash_kv
 
 
+@dataclass(slots=True)
 class _Hash:
     """One hash of all shards, which must have removed the same versions."""
 
-    def __init__(self, context: Context, call: Call, data: bytes, wanted: int, stats: MethodStats) -> None:
-        self._context = context
-        self._call = call
-        self._data = data
-        self._wanted = wanted
-        self._stats = stats
-        self._left = _HASH_TRIES
+    context: Context
+    call: Call
+    data: bytes
+    wanted: int
+    stats: MethodStats
+    left: int = _HASH_TRIES
 
     def ask(self) -> None:
-        """Ask the host's replicas of all shards."""
-        context = self._context
-        if not self._call.closed:
-            requests = [(shard, self._data) for shard in range(context.placement.shards)]
-            Gather(context.router, self._call, Method.HASH_KV, requests, True, self._stats, self._answer,
-                   context.refuse).start(self._wanted)
+        context = self.context
+        if not self.call.closed:
+            requests = [(shard, self.data) for shard in range(context.placement.shards)]
+            Gather(context.router, self.call, Method.HASH_KV, requests, True, self.stats, self._answer,
+                   context.refuse).start(self.wanted)
 
-    def _answer(self, call: Call, revision: int, term: int, blob: bytes) -> None:
-        context, tail = self._context, hash_answer(blob, self._wanted or revision)
+    def _answer(self, call: Call, revision: int, term: int, tails: list[bytes]) -> None:
+        context, tail = self.context, hash_answer(tails, self.wanted or revision)
         if tail is not None:
-            self._stats.ok += 1
+            self.stats.ok += 1
             call.reply(context.router.header(revision, term), tail)
-        elif self._left:
-            self._left -= 1
+        elif self.left:
+            self.left -= 1
             context.router.loop.call_later(_HASH_AGAIN_S, self.ask)
         else:
-            context.refuse(call, self._stats, EtcdError(errors.TIMEOUT))
+            context.refuse(call, self.stats, EtcdError(errors.TIMEOUT))
+
+
+def _defragment(context: Context) -> Serve:
+    """This host's replica of every shard, one after the other, beside requests."""
+    router, shards = context.router, context.placement.shards
+
+    def ask(call: Call, shard: int, stats: MethodStats) -> None:
+        router.local(call, Method.DEFRAGMENT, b"", shard, stats, answered, None, _DEFRAGMENT_LIMIT_S)
+
+    def answered(waiting: Waiting, status: int, body: bytes) -> None:
+        call = waiting.call
+        if call.closed:
+            return  # the nodes report the end
+        if status == 0 and waiting.shard + 1 < shards:
+            ask(call, waiting.shard + 1, waiting.stats)
+            return
+        context.defragmenting.ends(call)
+        if not context.failed(waiting, status, body):
+            waiting.stats.ok += 1
+            call.reply(b"")  # no header, as etcd's
+
+    def handle(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        context.defragmenting.begins(call)
+        ask(call, 0, stats)
+
+    return handle
+
+
+def _check_downgrade(request: Any) -> None:
+    if request.action not in (downgrade.VALIDATE, downgrade.ENABLE, downgrade.CANCEL):
+        raise EtcdError(errors.UNKNOWN_DOWNGRADE_ACTION)
+    if request.action != downgrade.CANCEL:
+        downgrade.target_version(request.version)
+
+
+def _downgrade(context: Context) -> Serve:
+    """VALIDATE is a linearizable read, ENABLE and CANCEL are writes."""
+
+    def handle(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        # a wrong version costs no quorum; a judged client is refused for its permission first, by the node
+        if not context.router.principals.judged(call):
+            _check_downgrade(request)
+        if request.action == downgrade.VALIDATE:
+            context.router.read(call, Method.DOWNGRADE, data, 0, False, stats)
+        else:
+            context.router.write(call, Method.SET_DOWNGRADE, data, 0, stats)
+
+    return handle
+
+
+@dataclass(slots=True, frozen=True)
+class _Moving:
+    call: Call
+    stats: MethodStats
+    target: int
+    until: float
+
+
+class _MoveLeader:
+    """The leader of shard 0, asked at its own host, hands over; with ``--leader-placement`` the other shards'
+    leaders follow. The answer comes once this host knows the new leader."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._moving: list[_Moving] = []
+        context.on_tick.append(self._look)
+
+    def handle(self, call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        context = self._context
+        home = context.router.routes[0].home
+        if home is None or not context.router.has_leader:
+            raise EtcdError(errors.NOT_LEADER)
+        target = request.targetID if home.leader == context.common.member_id else None
+        context.router.ask(
+            call, Method.TRANSFER_LEADER, (target or _NOBODY).to_bytes(8, "little"), 0, stats,
+            self._told, target)
+
+    def _told(self, waiting: Waiting, status: int, body: bytes) -> None:
+        if waiting.call.closed:
+            return
+        if status != 0:
+            error = EtcdError.decode(body)
+            if waiting.context is None and error.kind is errors.BAD_LEADER_TRANSFEREE:
+                error = EtcdError(errors.NOT_LEADER)  # only a client that may ask learns this
+            self._context.refuse(waiting.call, waiting.stats, error)
+            return
+        router = self._context.router
+        until = router.loop.time() + router.limit_s
+        self._moving.append(_Moving(waiting.call, waiting.stats, waiting.context, until))
+        self._look(router.loop.time())
+
+    def _look(self, now: float) -> None:
+        if not self._moving:
+            return
+        moving, self._moving = self._moving, []
+        leader = self._context.router.routes[0].leader
+        for one in moving:
+            if one.call.closed:
+                continue
+            if leader == one.target:
+                one.stats.ok += 1
+                one.call.reply(b"")  # no header, as etcd's
+            elif now >= one.until:
+                self._context.refuse(one.call, one.stats, errors.LEADER_TRANSFER_TIMEOUT)
+            else:
+                self._moving.append(one)

@@ -1,5 +1,2 @@
-"""The commonest requests for keys, answered in short (decision 91): the same bytes as ``proxy.v2.keys`` says.
-
-Read ``heads`` (how an answer begins), ``reads`` (of files, as their bytes come), ``requests`` (reads and sets
-that ask a node), then ``sets`` (those that are taken as their bytes come).
-"""
+"""Short cuts for the commonest requests for keys: the same bytes as from ``proxy.v2.keys``. Read ``heads``
+(how an answer begins), ``reads`` and ``sets`` (taken as their bytes come), ``requests`` (the others)."""

@@ -1,13 +1,13 @@
 """Reads of files of the v2 tree, answered as their bytes come: without a request, a frame, or a handler.
 
-Hot path: 5 us a read from what came to what leaves (decision 91). A read is plain if
+Hot path: 5 us a read. A read is plain if
 
 - it is ``GET /v2/keys/<key>`` and at most ``quorum=false``, the key spelt as etcd cleans it, without escapes;
-- the block of its header fields was looked at before: clients send the same one again and again;
+- the block of its header fields was looked at before;
 - the node of this host's replica is in this process, and has what this front has shown;
-- there are no users of either version, and a file is there, of 16 KiB at most.
+- there are no users of either version, and there is a file of 16 KiB at most.
 
-All else goes another way (``requests``, ``proxy.v2.keys``), which answers a plain read with the same bytes.
+Others go by ``requests`` or ``proxy.v2.keys``, which answer plain reads with the same bytes.
 """
 
 from __future__ import annotations
@@ -30,12 +30,8 @@ _BLANK = b"\r\n\r\n"
 
 
 class PlainReads:
-    """Of one front."""
-
-    def __init__(
-        self, context: Context, feed: Feed, traffic: Traffic, heads: Heads,
-        now_ns: Callable[[], int] = time.time_ns,
-    ) -> None:  # fmt: skip
+    def __init__(self, context: Context, feed: Feed, traffic: Traffic, heads: Heads,
+                 now_ns: Callable[[], int] = time.time_ns) -> None:
         self._router = context.router
         self._principals = context.principals
         self._feed = feed
@@ -45,7 +41,7 @@ class PlainReads:
         self._now_ns = now_ns
 
     def at_once(self, data: bytes, at: int) -> tuple[bytes, int] | None:
-        """The answer to a plain read that begins there, and where it ends; None: there is none."""
+        """The answer to a plain read that begins there, and where the read ends; None: there is none."""
         line = _LINE.match(data, at)
         if line is None:
             return None

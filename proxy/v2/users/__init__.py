@@ -1,5 +1,2 @@
-"""Users of version 2: who asks, and ``/v2/auth``.
-
-Read ``credentials`` (who a request says that it is from), ``bodies`` (what requests for ``/v2/auth`` carry)
-and ``auth`` (what they ask for). Nodes judge (``cluster.features.v2``).
-"""
+"""Users of version 2: ``credentials`` (of a request), ``bodies`` (of ``/v2/auth``) and ``auth`` (its
+methods). Nodes judge (``cluster.features.v2``)."""

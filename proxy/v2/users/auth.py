@@ -1,8 +1,5 @@
-"""``/v2/auth``: users, roles and whether they count.
-
-What a request asks for is read here; nodes judge it, change users and roles, and show them
-(``cluster.features.v2``).
-"""
+"""``/v2/auth``: users, roles and whether they count. Nodes judge requests, change users and roles, and show
+them (``cluster.features.v2``)."""
 
 from __future__ import annotations
 
@@ -32,8 +29,6 @@ Send = Callable[[Who | None, Callable[[Waiting, int, bytes], None]], None]
 
 
 class Auth:
-    """Of one front."""
-
     def __init__(self, context: Context, credentials: Credentials, feed: Feed) -> None:
         self._context = context
         self._router = context.router
@@ -42,10 +37,7 @@ class Auth:
         self._stats = MethodStats()
         self._headers = [("X-Etcd-Cluster-Id", f"{context.common.cluster_id:x}")]
 
-    # -- what is served
-
     def enable(self, request: HttpRequest) -> None:
-        """``/v2/auth/enable``."""
         if not allowed(request, "GET", "PUT", "DELETE"):
             return
         if request.method == "GET":
@@ -55,17 +47,13 @@ class Auth:
             self._change(request, op)
 
     def users(self, request: HttpRequest) -> None:
-        """``/v2/auth/users`` and below."""
         self._serve(request, What.USERS, What.USER, UserOp.DELETE_USER, self._put_user)
 
     def roles(self, request: HttpRequest) -> None:
-        """``/v2/auth/roles`` and below."""
         self._serve(request, What.ROLES, What.ROLE, UserOp.DELETE_ROLE, self._put_role)
 
-    def _serve(
-        self, request: HttpRequest, everything: What, one: What, delete: UserOp,
-        put: Callable[[HttpRequest, bytes], None],
-    ) -> None:  # fmt: skip
+    def _serve(self, request: HttpRequest, everything: What, one: What, delete: UserOp,
+               put: Callable[[HttpRequest, bytes], None]) -> None:
         name = self._name(request, everything)
         if name is None or not allowed(request, "GET", "PUT", "DELETE"):
             return
@@ -77,7 +65,6 @@ class Auth:
             self.if_root(request, lambda: put(request, name))
 
     def _name(self, request: HttpRequest, everything: What) -> bytes | None:
-        """Whom the path names; None: it is answered."""
         pieces = posixpath.normpath(request.path.removeprefix(PREFIX)).split("/")
         name = pieces[-1].encode("utf-8", "surrogateescape")
         if len(pieces) == 2:
@@ -127,10 +114,8 @@ class Auth:
         else:
             self._change(request, UserOp.PUT_ROLE, name, wish.encode())
 
-    # -- what nodes are asked
-
     def if_root(self, request: HttpRequest, then: Callable[[], None]) -> None:
-        """Go on if he who asks has the role root, or users do not count; else it is answered."""
+        """Go on if the client has the role root, or users do not count; else it is answered."""
         self._ask(request, self._shows(request, What.MAY, b""), lambda answer: then())
 
     def _show(self, request: HttpRequest, what: What, name: bytes = b"") -> None:
@@ -155,8 +140,7 @@ class Auth:
         self._ask(request, send, lambda answer: self._respond(request, answer))
 
     def _ask(self, request: HttpRequest, send: Send, then: Answered) -> None:
-        """Ask, again with a password that was compared if need be."""
-        if self._context.principals.enabled:  # users of version 3 are none of version 2's: nobody may
+        if self._context.principals.enabled:  # these users are none of version 2's
             self._denied(request)
             return
         proofs = 0
@@ -173,7 +157,7 @@ class Auth:
                 return
             if status != 0:
                 if EtcdError.decode(body).kind is errors.PERMISSION_DENIED:
-                    self._denied(request)  # of users of version 3, which this front did not know yet
+                    self._denied(request)  # by users of version 3 that this front did not know yet
                 else:
                     self._refuse(request, 500, "Internal Server Error")
                 return
@@ -191,8 +175,6 @@ class Auth:
                 then(answer)
 
         send(self._credentials.of(request), answered)
-
-    # -- answers
 
     def _respond(self, request: HttpRequest, answer: Answer) -> None:
         if not request.closed:

@@ -6,29 +6,26 @@ from typing import Any
 
 from cluster.features.v2.user_changes import RoleWish
 from cluster.features.v2.users import Names, Permissions
-from proxy.gateway.go_json import Mistake, Number, Values
+from proxy.gateway.go_json import Mistake, Values, is_text, whole_text
 
 
 class BadBody(ValueError):
-    """It cannot be read."""
+    ...
 
 
 def user_of(body: bytes) -> tuple[str, str, Names, Names, Names]:
-    """Name, password, roles, roles to grant and to revoke."""
     found = _first(body)
     roles, grant, revoke = (_list(_field(found, name)) for name in ("roles", "grant", "revoke"))
     return _text(_field(found, "user")), _text(_field(found, "password")), roles, grant, revoke
 
 
 def role_of(body: bytes) -> tuple[str, RoleWish]:
-    """Name, and what it is to become."""
     found = _first(body)
     permissions, grant, revoke = (_permissions(_field(found, n)) for n in ("permissions", "grant", "revoke"))
     return _text(_field(found, "role")), RoleWish(permissions or Permissions(), grant, revoke)
 
 
 def _first(body: bytes) -> dict[str, Any]:
-    """The first value; what follows is not looked at."""
     try:
         found = Values(body).next()
     except (Mistake, EOFError):
@@ -45,7 +42,6 @@ def _struct(found: Any) -> dict[str, Any]:
 
 
 def _field(found: dict[str, Any], name: str) -> Any:
-    """The last one of this name, however it is written."""
     values = [value for key, value in found.items() if key.lower() == name]
     return values[-1] if values else None
 
@@ -66,9 +62,9 @@ def _list(found: Any) -> Names:
 
 
 def _text(found: Any) -> str:
-    """A string; half a character of UTF-16 is none, as in Go."""
+    """A string; half a character of UTF-16 is replaced, as in Go."""
     if found is None:
         return ""
-    if not isinstance(found, str) or isinstance(found, Number):
+    if not is_text(found):
         raise BadBody
-    return found.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole_text(found)

@@ -1,8 +1,6 @@
-"""Who asks, by version 2's users: HTTP Basic, or a certificate's name.
-
-Nodes judge (``cluster.features.v2.users``); the front compares passwords, which takes long, once: it then
-shows the fingerprint of the hash, and keeps it for the next requests with the same name and password.
-"""
+"""Version 2's users: HTTP Basic, or a certificate's name. Nodes judge (``cluster.features.v2.users``). The
+front compares a password once, which takes long. It then shows the fingerprint of the hash, and keeps it for
+further requests with the same name and password."""
 
 from __future__ import annotations
 
@@ -19,19 +17,17 @@ from proxy.http.requests import HttpRequest
 
 _NOBODY = Who(b"")
 _MOST_KEPT = 10_000
-_MOST_PROOFS = 3  # of one request: a password that changes again and again meanwhile is none
+_MOST_PROOFS = 3  # of one request, while its password changes
 
 
 class Credentials:
-    """Of one front."""
-
     def __init__(self, passwords: Passwords) -> None:
         self._passwords = passwords
         self._salt = os.urandom(32)
-        self._proofs: dict[bytes, int] = {}  # by name and password: of the hash that these were compared with
+        self._proofs: dict[bytes, int] = {}  # fingerprints of hashes, by name and password
 
     def of(self, request: HttpRequest) -> Who | None:
-        """Who a request says that he is; None: it says nothing."""
+        """The user of a request; None: it names none."""
         header = request.headers.get("authorization")
         if not header:
             return Who(_bytes(request.peer_name), 0, True) if request.peer_name else None
@@ -40,11 +36,10 @@ class Credentials:
             return _NOBODY
         return Who(found[0], self._proofs.get(self._key(*found), 0))
 
-    def prove(
-        self, request: HttpRequest, known: bytes, before: int, then: Callable[[Who | None], None]
-    ) -> None:
-        """Compare a request's password with a hash, as was done ``before`` so often. ``then`` gets who may
-        ask again, or None: it is wrong. EtcdError: too many wait for that."""
+    def prove(self, request: HttpRequest, known: bytes, before: int,
+              then: Callable[[Who | None], None]) -> None:
+        """Compare a request's password with a hash, after ``before`` earlier comparisons. ``then`` gets the
+        user that may ask again, or None: wrong. EtcdError: too many comparisons wait."""
         found = basic(request.headers.get("authorization", ""))
         if found is None or before >= _MOST_PROOFS:
             then(None)
@@ -70,7 +65,7 @@ class Credentials:
 
 
 def basic(header: str) -> tuple[bytes, bytes] | None:
-    """Name and password of an Authorization field as Go reads it; None: it has none."""
+    """Name and password of an Authorization field as Go reads it, or None."""
     if header[:6].lower() != "basic ":
         return None
     try:

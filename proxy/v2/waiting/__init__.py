@@ -1,5 +1,2 @@
-"""Those who wait for a change of the v2 tree.
-
-Read ``feed`` (what happens, whom it concerns, whose turn it is), then ``waits`` (an event becomes the next
-line of an answer).
-"""
+"""Requests that wait for a change of the v2 tree: ``feed`` (events, and the waiters that each wakes), then
+``waits`` (an event becomes the next line of an answer)."""

@@ -1,18 +1,16 @@
-"""Those who wait for changes of the v2 tree at this front, and what wakes them.
+"""Waiters for changes of the v2 tree at this front, and the events that wake them.
 
-While anybody waits, the front follows the tree at one node, its own host's as a rule: it gets every event, in
-order, on that link. A wait begins with a look back on the same link (``node.serving.v2``), so it misses
-nothing and gets nothing twice. When the link is another one, or the node had a gap, all look back again from
-where they were.
-
-One event costs a look-up for each part of its path, however many wait elsewhere; those it wakes get their
-turns in slices. Its JSON is made once.
+While there are waiters, the front follows the tree at one node, and gets every event, in order, on that link.
+A wait begins with a look back on the same link (``node.serving.v2``), so it misses nothing and gets nothing
+twice. On another link, or after a gap at the node, all look back again. An event costs a look-up for each
+part of its path; the waiters that it wakes get their turns in slices.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
@@ -25,26 +23,22 @@ from cluster.wire.messages import HEAD, Method
 from proxy.routing.links import Link
 from proxy.routing.router import READ_ANY, SERIALIZABLE, Router, Waiting
 
-_AT_ONCE = 200  # who is woken in a turn of the loop
-_LOOKS_AT_ONCE = 2000  # who looks back again in one frame: some 20 ms of a node
-_PAUSE_S = 0.03  # until the next ones do
+_AT_ONCE = 200  # woken in a turn of the loop
+_LOOKS_AT_ONCE = 2000  # look back again in one frame: some 20 ms of a node
+_PAUSE_S = 0.03  # before the next of these
 _FOLLOW, _LEAVE = b"\1", b"\0"
 
 
 class Fired:
-    """An event that wakes somebody."""
-
     def __init__(self, row: bytes) -> None:
         self._row = row
 
     @cached_property
     def event(self) -> Event:
-        """What has happened."""
         return Event.decode(self._row)
 
     @cached_property
     def json(self) -> bytes:
-        """As clients read it."""
         return event_json(self.event, namespace(self.event.node.key))
 
 
@@ -52,92 +46,58 @@ Started = Callable[["Answer | None"], None]
 Woken = Callable[["Fired | None"], None]
 
 
+@dataclass(slots=True, eq=False)
 class Waiter:
-    """Somebody who waits at a path."""
-
-    __slots__ = (
-        "_started",
-        "alive",
-        "asked",
-        "path",
-        "recursive",
-        "since",
-        "slash",
-        "stream",
-        "who",
-        "woken",
-    )
-
-    def __init__(
-        self, path: bytes, recursive: bool, since: int, stream: bool, started: Started, woken: Woken,
-        who: Who | None, slash: bool,
-    ) -> None:  # fmt: skip
-        self.path = path
-        self.recursive = recursive
-        self.since = since  # the first index that wakes it; 0: what comes from now on
-        self.stream = stream
-        self.woken = woken
-        self.who = who
-        self.slash = slash
-        self.alive = True
-        self.asked = 0  # how often it has looked back: only the last answer counts
-        self._started: Started | None = started
+    path: bytes
+    recursive: bool
+    since: int  # the first index that wakes it; 0: the next one
+    stream: bool
+    started: Started | None
+    woken: Woken
+    who: Who | None
+    slash: bool
+    alive: bool = True
+    asked: int = 0  # looks back so far: only the last answer counts
 
     def start(self, answer: Answer | None) -> None:
-        """It waits from now on; only the first look back says so."""
-        started, self._started = self._started, None
+        started, self.started = self.started, None
         if started is not None:
             started(answer)
 
     @property
     def begun(self) -> bool:
-        """Whether it has been told so."""
-        return self._started is None
+        return self.started is None
 
 
 class Feed:
-    """All of one front."""
-
     def __init__(self, router: Router) -> None:
         self._router = router
         router.v2_news = self._news
         self.highest = 0  # the highest index of the tree that this front has shown
         self._link: Link | None = None  # followed
-        self._epoch = 0  # of looks back: those of another link or before a gap say nothing
+        self._epoch = 0  # of looks back: answers of an earlier one do not count
         self._all: dict[Waiter, None] = {}
-        self._here: dict[bytes, dict[Waiter, None]] = {}  # by path: those who have looked back
-        self._deep: dict[bytes, dict[Waiter, None]] = {}  # of them those who wait for what is below, too
-        self._again: dict[Waiter, None] = {}  # have to look back, once there is a link
+        self._here: dict[bytes, dict[Waiter, None]] = {}  # by path: have looked back
+        self._deep: dict[bytes, dict[Waiter, None]] = {}  # of these, recursive waits
+        self._again: dict[Waiter, None] = {}  # to look back, once there is a link
         self._firing: deque[tuple[Waiter, Fired | None]] = deque()
         self._scheduled = self._pausing = False
 
-    def __len__(self) -> int:
-        return len(self._all)
-
     def shown(self, index: int) -> None:
-        """A client is about to see this index."""
         if index > self.highest:
             self.highest = index
 
-    # -- waits
-
-    def wait(
-        self, path: bytes, recursive: bool, since: int, stream: bool, started: Started, woken: Woken,
-        who: Who | None = None, slash: bool = False,
-    ) -> Waiter:  # fmt: skip
-        """Wait for the first event from an index on (0: from now on); ``stream``: for all of them.
-
-        ``started`` is called first, once: with the answer that says the tree's index, or the refusal (then
-        nothing follows), or with None: it cannot be told now. ``woken`` then gets what has happened; None
-        ends the wait: what comes next cannot be told.
-        """
+    def wait(self, path: bytes, recursive: bool, since: int, stream: bool, started: Started, woken: Woken,
+             who: Who | None = None, slash: bool = False) -> Waiter:
+        """Wait for the first event from an index on (0: from now on); ``stream``: for all. ``started`` is
+        called once: with the answer that has the tree's index, or a refusal, which ends the wait, or None: it
+        is unknown. ``woken`` then gets the events; None ends the wait, as further events are unknown."""
         waiter = Waiter(path, recursive, since, stream, started, woken, who, slash)
         self._all[waiter] = None
         self._look_back(waiter)
         return waiter
 
     def cancel(self, waiter: Waiter) -> None:
-        """Nobody waits there any more."""
         if waiter.alive:
             waiter.alive = False
             self._all.pop(waiter, None)
@@ -163,10 +123,7 @@ class Feed:
             if same is not None and same.pop(waiter, self) is None and not same:
                 del index[waiter.path]
 
-    # -- looking back
-
     def _follow(self) -> Link | None:
-        """The link that is followed; another one than before makes all look back."""
         link = self._router.routes[0].replica
         if link is not self._link or (link is not None and link.closed):
             self._leave()
@@ -184,7 +141,6 @@ class Feed:
         self._again.update(self._all)
 
     def tick(self, now: float) -> None:
-        """Every sweep."""
         if not self._pausing:
             self._look_again()
 
@@ -192,7 +148,7 @@ class Feed:
         self._pausing = False
         if not self._all or self._follow() is None:
             return
-        if len(self._again) > _LOOKS_AT_ONCE:  # the others in turns: all at once would hold a node for long
+        if len(self._again) > _LOOKS_AT_ONCE:  # the others later: all at once would hold a node
             self._pausing = True
             self._router.loop.call_later(_PAUSE_S, self._look_again)
         for waiter in list(islice(self._again, _LOOKS_AT_ONCE)):
@@ -213,7 +169,7 @@ class Feed:
             link,
             Waiting(
                 None, Method.V2_READ, body, 0, READ_ANY, router.loop.time(), router.limit_s, router.quiet,
-                self._looked_back, (waiter, waiter.asked, self._epoch), SERIALIZABLE),
+            ).calls(self._looked_back, (waiter, waiter.asked, self._epoch), SERIALIZABLE),
         )  # fmt: skip
 
     def _looked_back(self, waiting: Waiting, status: int, body: bytes) -> None:
@@ -229,7 +185,7 @@ class Feed:
             return
         link = self._link
         if epoch != self._epoch or link is None or link.closed:
-            self._again[waiter] = None  # of a link that is not followed any more
+            self._again[waiter] = None
             return
         answer = Answer.decode(body, HEAD.size)
         self.shown(answer.index)
@@ -254,10 +210,7 @@ class Feed:
         if waiter.stream and waiter.alive:
             self._look_back(waiter)
 
-    # -- events
-
     def _news(self, link: Link, body: bytes) -> None:
-        """V2_EVENTS."""
         if link is not self._link:
             return
         index, gap, events = decode_news(body)
@@ -285,8 +238,7 @@ class Feed:
             self._wake()
 
     def _judge_anew(self, index: int) -> None:
-        """Users or roles have changed: all look back again, and are judged by it. They have seen what was
-        before."""
+        """Users or roles have changed: all look back, and are judged anew. They have seen earlier events."""
         for waiter in self._all:
             if waiter in self._here.get(waiter.path, ()):
                 waiter.since = max(waiter.since, index)
@@ -308,7 +260,6 @@ class Feed:
         return found
 
     def _in_turn(self, waiter: Waiter, fired: Fired | None) -> None:
-        """At once, or behind all that waits for its turn: some of that may be this one's."""
         if self._firing:
             self._firing.append((waiter, fired))
         else:
@@ -324,7 +275,6 @@ class Feed:
             self.cancel(waiter)
 
     def _wake(self) -> None:
-        """Some of those who are to be woken; the others in the next turns."""
         self._scheduled = False
         firing = self._firing
         for waiter, fired in list(islice(firing, _AT_ONCE)):

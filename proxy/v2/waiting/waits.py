@@ -1,35 +1,28 @@
-"""Those who wait for a change: long polls and streams of ``/v2/keys``.
-
-``feed`` knows what happens, whom it concerns and whose turn it is; here an event becomes the next line of an
-answer.
-"""
+"""Long polls and streams of ``/v2/keys``: an event of ``feed`` becomes the next line of an answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from cluster.features.v2.requests import Answer, Who
 from proxy.http.requests import HttpRequest
 from proxy.v2.waiting.feed import Feed, Fired, Waiter
 
-Begin = Callable[[Answer | None], bool]  # sends the head of an answer; False: a refusal, nobody waits
+Begin = Callable[[Answer | None], bool]  # sends the head of an answer; False: a refusal
 
 
+@dataclass(slots=True, eq=False)
 class Wait:
-    """One request that waits."""
-
-    __slots__ = ("begin", "begun", "request", "stream", "waiter")
-
-    def __init__(self, request: HttpRequest, stream: bool, begin: Begin) -> None:
-        self.request = request
-        self.begin = begin
-        self.stream = stream
-        self.begun = False  # the head of its answer has been sent
-        self.waiter: Waiter | None = None
+    request: HttpRequest
+    stream: bool
+    begin: Begin
+    begun: bool = False  # the head of its answer has been sent
+    waiter: Waiter | None = None
 
 
 class Waits:
-    """Of one front. ``most``: so many at once; ``most_unsent_bytes``: who leaves more untaken is cut off."""
+    """``most``: so many at once; ``most_unsent_bytes``: a client that leaves more untaken is cut off."""
 
     def __init__(self, feed: Feed, most: int, most_unsent_bytes: int) -> None:
         self._feed = feed
@@ -42,15 +35,11 @@ class Waits:
 
     @property
     def full(self) -> bool:
-        """There are as many as may be."""
         return len(self._open) >= self._most
 
-    def add(
-        self, request: HttpRequest, path: bytes, recursive: bool, stream: bool, since: int, begin: Begin,
-        who: Who | None, slash: bool,
-    ) -> None:  # fmt: skip
-        """A request that waits from now on; ``since`` 0: for what is to come. ``who``, ``slash``: by what it
-        is judged."""
+    def add(self, request: HttpRequest, path: bytes, recursive: bool, stream: bool, since: int, begin: Begin,
+            who: Who | None, slash: bool) -> None:
+        """``since`` 0: wait for the next event. ``who``, ``slash``: what the wait is judged by."""
         wait = Wait(request, stream, begin)
         self._open[wait] = None
         request.on_close = lambda request: self._drop(wait)
@@ -66,7 +55,7 @@ class Waits:
                 self._drop(wait)
 
     def _happened(self, wait: Wait, fired: Fired | None) -> None:
-        """An event. None: there may have been one that is forgotten, so the client has to look for itself."""
+        """None: events may be lost, so the client has to look for itself."""
         if wait not in self._open:
             return
         request = wait.request

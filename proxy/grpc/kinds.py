@@ -1,0 +1,202 @@
+"""Calls by how their requests come: one message, a stream of them, or none that is looked at."""
+
+from __future__ import annotations
+
+from cluster.faults import HANDLER_MISTAKES
+from proxy.grpc import wire
+from proxy.grpc.calls import PATIENT_BYTES, TOO_MUCH, Call
+from proxy.grpc.wire import PREFIX
+from proxy.http.http2 import Connection, ErrorCode, HeaderBlock
+from proxy.http.http2.connection import TURN_WORK
+from proxy.http.memory import SMALL_BYTES, TOO_MANY
+
+MESSAGE_WORK = 3  # units of work (``proxy.http.http2.connection``) of a message of a stream
+
+
+class UnaryCall(Call):
+    """A call whose handler gets the one request message, once the client has sent all."""
+
+    __slots__ = ()
+    CUT_SHORT = wire.UNKNOWN
+
+    def opened(self, ended: bool) -> None:
+        if ended:
+            self.received(b"", True)
+
+    def received(self, data: bytes, ended: bool) -> None:
+        if ended and self._buffer is None and len(data) >= 5:
+            flag, size = PREFIX.unpack_from(data)
+            if not flag and size == len(data) - 5 and size <= self.connection.limits.max_message_bytes:
+                if size > SMALL_BYTES:
+                    self.connection.taken_on(self, size)
+                try:
+                    self.handler(self, data[5:])
+                except HANDLER_MISTAKES as error:
+                    self.fault(error)
+                return
+        self._collect(data, ended)
+
+    def _collect(self, data: bytes, ended: bool) -> None:
+        """A message that comes in pieces, compressed, or wrong: held until the client has sent all."""
+        if self.closed or self.ending:
+            return
+        if not ended:
+            self._hold(data)
+            return
+        messages = self._messages(data, True)
+        if messages is None:
+            return
+        if not messages:
+            self._refuse(wire.UNKNOWN, "EOF")
+            return
+        self._buffer = None
+        self.connection.taken_on(self, len(messages[0]))
+        try:
+            self.handler(self, messages[0])
+        except HANDLER_MISTAKES as error:
+            self.fault(error)
+
+    def _hold(self, data: bytes) -> None:
+        connection = self.connection
+        limits = connection.limits
+        buffer = self._buffer
+        if buffer is None:
+            buffer = self._buffer = bytearray()
+        buffer += data
+        self._counted += len(data)
+        connection.buffered += len(data)
+        if len(buffer) >= 5:
+            _, length = PREFIX.unpack_from(buffer)
+            if length > limits.max_message_bytes:
+                self._refuse(wire.RESOURCE_EXHAUSTED, wire.too_large(length, limits.max_message_bytes))
+                return
+            excess = len(buffer) - length - 5  # grpc-go takes the first message and looks at nothing else
+            if excess > 0:
+                del buffer[-excess:]
+                self._counted -= excess
+                connection.buffered -= excess
+        if connection.buffered > limits.max_buffered_bytes:
+            self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MUCH)
+        elif len(buffer) > PATIENT_BYTES and connection.crowded:
+            connection.memory.refused += 1
+            self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MANY)
+
+
+class StreamCall(Call):
+    """A call whose handler gets every request message as it comes; of very many, some in each turn."""
+
+    __slots__ = ("_ended", "_held")
+
+    def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
+        super().__init__(connection, stream_id, headers)
+        self._held: list[bytes] = []  # newest first
+        self._ended = False  # behind them
+
+    def opened(self, ended: bool) -> None:
+        try:
+            self.handler.opened(self)
+        except HANDLER_MISTAKES as error:
+            self.fault(error)
+        if ended:
+            self.received(b"", True)
+
+    def received(self, data: bytes, ended: bool) -> None:
+        try:
+            self._received(data, ended)
+        except HANDLER_MISTAKES as error:
+            self.fault(error)
+
+    def _received(self, data: bytes, ended: bool) -> None:
+        if self.closed or self.ending:
+            return
+        if self.choked:
+            self.reset(ErrorCode.ENHANCE_YOUR_CALM)
+            self.cancelled(ErrorCode.ENHANCE_YOUR_CALM)
+            return
+        if (
+            not self._buffer
+            and len(data) >= 5
+            and not data[0]
+            and len(data) == PREFIX.unpack_from(data)[1] + 5
+            and len(data) - 5 <= self.connection.limits.max_message_bytes
+        ):
+            connection = self.connection
+            if connection.owner.spent():  # type: ignore[attr-defined]
+                self._held, self._ended = [data[5:]], ended
+                self._wait()
+                return
+            connection.work += MESSAGE_WORK
+            self.handler.message(self, data[5:])
+            if self.closed or self.ending:
+                return
+        elif data:
+            messages = self._messages(data, ended)
+            if messages is None:
+                return
+            messages.reverse()
+            self._held, self._ended = messages, ended
+            if messages and self.connection.owner.spent():  # type: ignore[attr-defined]
+                self._wait()
+            else:
+                self._hand_over()
+            return
+        elif ended and self._buffer:
+            self._refuse(wire.INTERNAL, "unexpected EOF")
+            return
+        if ended:
+            self.handler.half_closed(self)
+
+    @property
+    def choked(self) -> bool:
+        """It asks on and on, and takes no answer."""
+        queued, connection = self.queued, self.connection
+        limits = connection.limits
+        return queued > limits.max_unsent_bytes or (queued > limits.drain_mark_bytes and connection.crowded)
+
+    def _wait(self) -> None:
+        self.connection.held_back = self
+        self.connection.work = TURN_WORK
+
+    def _hand_over(self) -> None:
+        connection, held = self.connection, self._held
+        spent = connection.owner.spent  # type: ignore[attr-defined]
+        before = len(held)
+        while held:
+            if connection.work >= connection.turn_work or (len(held) < before and spent()):
+                connection.held_back = self
+                connection.work = max(connection.work, connection.turn_work)
+                return
+            connection.work += MESSAGE_WORK
+            self.handler.message(self, held.pop())
+            if self.closed or self.ending:
+                held.clear()
+                return
+        if self._ended:
+            self.handler.half_closed(self)
+
+    def go_on(self) -> None:
+        if self.closed or self.ending:
+            self._held.clear()
+            return
+        try:
+            self._hand_over()
+        except HANDLER_MISTAKES as error:
+            self.fault(error)
+
+    def tell_gone(self) -> None:
+        super().tell_gone()
+        self.handler.cancelled(self)
+
+
+class RefusedCall(Call):
+    """A call that is answered from its header block alone."""
+
+    __slots__ = ()
+
+    def opened(self, ended: bool) -> None:
+        route = self.headers.route
+        if route.http_status == 200:
+            self.finish(route.status, route.message)
+        else:
+            self.ending = True
+            self.send_headers(wire.ending(route.status, route.message, route.http_status), end_stream=True)

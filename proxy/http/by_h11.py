@@ -1,0 +1,333 @@
+"""The half of an HTTP/1.1 connection that ``h11`` reads and writes: all that is not plain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from email.utils import formatdate
+from enum import Enum
+from http import HTTPStatus
+from typing import Protocol
+
+import h11
+
+from cluster.faults import faults
+from proxy.http.http1_plain import TakenRequest, spelt
+from proxy.http.http2 import Limits
+from proxy.http.memory import TOO_MANY
+from proxy.http.requests import Below, Headers, HttpHandler, HttpRequest, Switched
+
+_MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, and not in __all__
+TEXT = "text/plain; charset=utf-8"
+_FIRST_COUNTS = ("authorization", "content-type", "origin")  # of fields that repeat, as in Go
+_CONNECTION = re.compile(rb"(?i)\r\nconnection:[^\r]*")
+FindHandler = Callable[[str], "HttpHandler | None"]
+
+
+class Output(Below, Protocol):
+    """Where a connection writes, without bound: see ``unsent_bytes``."""
+
+    def write_now(self, data: bytes) -> None:
+        """Send before the turn of the loop ends."""
+
+    @property
+    def crowded(self) -> bool:
+        """There is no room for what this client sends."""
+
+    def later(self) -> bool:
+        """Whether the turn's time is spent: then ``go_on`` is called in another one."""
+
+
+def serve(request: HttpRequest, handler: HttpHandler | None) -> None:
+    """Have a request answered; without a handler, with 404."""
+    if handler is None:
+        request.respond(404, b"404 page not found\n", [("x-content-type-options", "nosniff")], TEXT)
+    else:
+        request.serve(handler)
+
+
+class Http1Request(HttpRequest):
+    __slots__ = ("_connection",)
+
+    def __init__(
+        self, connection: ByH11, method: str, path: str, query: str, headers: dict[str, str],
+        body: bytes, peer: str
+    ) -> None:
+        super().__init__(method, path, query, headers, body, peer)
+        self._connection = connection
+
+    def start(self, status: int, headers: Headers = ()) -> None:
+        if not self.closed and not self.started:
+            self.started = True
+            if self.on_start is not None:
+                self.on_start(status)
+            self._connection.send_start(status, (*self.added, *headers))
+
+    def write(self, chunk: bytes) -> None:
+        if not self.closed and chunk and self.method != "HEAD":
+            self._connection.send_chunk(chunk)
+
+    def end(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._connection.send_end()
+
+    def switch(self, headers: Headers, to: Switched) -> bool:
+        if self.closed or self.started or not self._connection.switch(headers, to):
+            return False
+        self.started = True
+        return True
+
+    def pending_bytes(self) -> int:
+        return 0 if self.closed else self._connection.output.unsent_bytes()
+
+
+class ByH11:
+    """What a connection has read and not looked at, and its requests that are not plain."""
+
+    __slots__ = (
+        "_at", "_body", "_body_bytes", "_draining", "_ended", "_find", "_given", "_h11", "_half_since",
+        "_head", "_held", "_limits", "_old", "_peer", "_raw", "_served", "_switched", "last_active", "now",
+        "output", "peer_name", "request", "secure",
+    )  # fmt: skip
+
+    def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float) -> None:
+        self._find = find
+        self._limits = limits
+        self.output = output
+        self._peer = peer
+        self.secure = False
+        self.peer_name: str | None = None
+        self._h11 = self._fresh()
+        self._old: Old | None = None  # of the request that is answered
+        self._head: h11.Request | None = None
+        self._held = b""  # a head whose body follows at once, and goes with it
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._draining = False
+        self.request: HttpRequest | TakenRequest | None = None  # being answered
+        self._raw = b""  # read, and from ``_at`` on neither looked at nor given to h11
+        self._at = 0
+        self._given = False  # h11 may be in the middle of a request: it has been given something
+        self._ended = False  # behind that the client has ended its side
+        self._served = 0  # requests since the last turn of the loop began
+        self._switched: Switched | None = None  # what is spoken since a request changed that
+        self.now = now
+        self.last_active = now
+        self._half_since = 0.0  # when the beginning of a head was found; 0: there is none
+
+    def _advance(self) -> None:
+        raise NotImplementedError
+
+    def lost(self) -> None:
+        """The socket is gone."""
+        request, self.request = self.request, None
+        if request is not None and not request.closed:
+            request.closed = True
+            if isinstance(request, HttpRequest) and request.on_close is not None:
+                request.on_close(request)
+
+    def _fresh(self) -> h11.Connection:
+        return h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.max_http1_header_bytes)
+
+    def _left(self) -> bytes:
+        """What is not looked at of ``_raw``; the caller sets ``_raw``."""
+        at, self._at = self._at, 0
+        return self._raw[at:] if at else self._raw
+
+    def _give(self, data: bytes) -> None:
+        self._given = True
+        conn = self._h11
+        if not data.isascii() and conn.their_state is h11.IDLE and b"\n" not in conn.trailing_data[0]:
+            data = spelt(conn.trailing_data[0], data)
+        with suppress(RuntimeError):  # data after EOF was given: the socket layer is closing
+            self._h11.receive_data(data)
+
+    def _by_h11(self) -> bool:
+        """Take h11's next event. Whether another one may be taken now."""
+        try:
+            event = self._h11.next_event()
+        except h11.RemoteProtocolError as error:
+            return self._reject(error.error_status_hint, str(error))
+        if isinstance(event, h11.Request):
+            return self._begun_by(event)
+        if isinstance(event, h11.Data):
+            self._body.append(bytes(event.data))
+            self._body_bytes += len(event.data)
+            if self._body_bytes > self._limits.max_body_bytes:
+                return self._reject(413, "request body too large")
+            return self._reject(429, TOO_MANY) if self.output.crowded else True
+        if isinstance(event, h11.EndOfMessage):
+            self._dispatch()
+            return True
+        if isinstance(event, h11.ConnectionClosed):
+            self.lost()
+            self.output.close()
+        return False  # or NEED_DATA, PAUSED
+
+    def _begun_by(self, head: h11.Request) -> bool:
+        if _size_of(head) > self._limits.max_http1_header_bytes:  # h11 bounds what comes in pieces
+            return self._reject(431, "request head too large")
+        if self.output.crowded:
+            return self._reject(429, TOO_MANY)
+        if head.method == b"CONNECT":  # a yes to it has no body: handlers know nothing of that
+            return self._reject(405, "this is no proxy")
+        self._head, self._old = head, _old(head)
+        if not _expects_less(head):
+            return self._reject(417, "")
+        if self._h11.they_are_waiting_for_100_continue:
+            self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+        return True
+
+    def _dispatch(self) -> None:
+        self._served += 1
+        self._half_since = 0.0
+        head = self._head
+        assert head is not None, "h11 gives EndOfMessage only after Request"
+        body = b"".join(self._body)
+        self._head = None
+        self._body = []
+        self._body_bytes = 0
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in head.headers:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            if name not in headers:
+                headers[name] = value
+            elif name not in _FIRST_COUNTS:
+                headers[name] += f", {value}"
+        target = head.target.decode("latin-1")
+        if target.startswith(("http://", "https://")):  # absolute form (RFC 9112 section 3.2.2)
+            rest = target.split("://", 1)[1]
+            target = rest[rest.find("/") :] if "/" in rest else "/"
+        path, _, query = target.partition("?")
+        request = Http1Request(self, head.method.decode("latin-1"), path, query, headers, body, self._peer)
+        request.secure, request.peer_name = self.secure, self.peer_name
+        self.request = request
+        handler = self._find(path)
+        serve(request, handler)
+        if self._switched is not None and (early := self._h11.trailing_data[0]):
+            self._switched.received(early)
+
+    # -- answers
+
+    def switch(self, headers: Headers, to: Switched) -> bool:
+        """Another protocol from here on. False: the client has not asked for one."""
+        if self._h11.their_state is not _MIGHT_SWITCH:
+            return False
+        fields = [(field.encode("latin-1"), value.encode("latin-1")) for field, value in headers]
+        self._send(h11.InformationalResponse(status_code=101, headers=fields, reason=_reason(101)))
+        self._switched = to
+        to.begin(self.output, self._limits.max_body_bytes, self._limits.max_unsent_bytes)
+        return True
+
+    def send_start(self, status: int, headers: Headers) -> None:
+        """Status line and fields; ``date`` added, ``connection: close`` where it must be."""
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        fields.append((b"date", formatdate(usegmt=True).encode()))
+        if self._draining:
+            fields.append((b"connection", b"close"))
+        whole = any(name == b"content-length" for name, _ in fields)
+        if self._old is Old.STAYS and (self._draining or not whole):
+            self._old = Old.ENDS
+        self._send(h11.Response(status_code=status, headers=fields, reason=_reason(status)), held=whole)
+
+    def send_chunk(self, chunk: bytes) -> None:
+        self._send(h11.Data(data=chunk))
+
+    def send_end(self) -> None:
+        """The end of the body; then the next pipelined request, or the end of the connection."""
+        self._send(h11.EndOfMessage())
+        self.request = None
+        self.last_active = self.now
+        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE and not self._draining:
+            self._h11.start_next_cycle()
+            self._advance()
+        elif self._old is Old.STAYS and self._h11.our_state is h11.MUST_CLOSE and not self._draining:
+            self._raw, self._given = self._h11.trailing_data[0] + self._left(), False
+            self._h11, self._old = self._fresh(), None
+            if self._ended and not self._raw:
+                self._give(b"")
+            self._advance()
+        else:
+            self.output.close()
+
+    def _send(self, event: h11.Event, held: bool = False) -> None:
+        try:
+            data = self._h11.send(event) or b""
+            if self._old is not None and isinstance(event, h11.Response):
+                data = _by_old(data, self._old)
+            data = self._held + data
+        except h11.LocalProtocolError as error:  # of this program: it ends a connection
+            faults.met("answering over HTTP/1.1", RuntimeError(f"HTTP/1.1 has no place for this: {error}"))
+            self.output.close()
+            return
+        self._held = data if held else b""
+        if data and not held:
+            self.output.write(data)
+
+    def _reject(self, status: int, text: str) -> bool:
+        """The request cannot be read: say so and close. False."""
+        self._body, self._body_bytes = [], 0
+        self._old = self._old and Old.ENDS
+        if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = f"{status} {_reason(status).decode()}: {text}\n".encode() if text else b""
+            self._send(
+                h11.Response(
+                    status_code=status,
+                    headers=[
+                        (b"content-type", b"text/plain; charset=utf-8"),
+                        (b"connection", b"close"),
+                        (b"content-length", b"%d" % len(body)),
+                    ],
+                    reason=_reason(status),
+                ),
+                held=True,
+            )
+            if self._head is None or self._head.method != b"HEAD":
+                self._send(h11.Data(data=body))
+            self._send(h11.EndOfMessage())
+        self.output.close()
+        return False
+
+
+class Old(Enum):
+    """How a request of HTTP/1.0 is answered, as by Go; ``h11`` answers by 1.1 and ends the connection."""
+
+    ENDS = "by 1.0, and the connection ends"
+    STAYS = "by 1.0, and the connection stays"
+
+
+def _old(head: h11.Request) -> Old | None:
+    if head.http_version != b"1.0":
+        return None
+    wanted = b",".join(value for name, value in head.headers if name == b"connection").lower()
+    tokens = {token.strip() for token in wanted.split(b",")}
+    return Old.STAYS if b"keep-alive" in tokens and b"close" not in tokens else Old.ENDS
+
+
+def _by_old(answer: bytes, how: Old) -> bytes:
+    """A head that ``h11`` has written, for a client of HTTP/1.0."""
+    line, blank, rest = answer.partition(b" ")
+    head, end, body = _CONNECTION.sub(b"", rest).partition(b"\r\n\r\n")
+    stays = b"\r\nConnection: keep-alive" if how is Old.STAYS else b""
+    return line.replace(b"HTTP/1.1", b"HTTP/1.0") + blank + head + stays + end + body
+
+
+def _expects_less(head: h11.Request) -> bool:
+    """Whether a request expects "100 Continue" at most."""
+    expected = next((value for name, value in head.headers if name == b"expect"), b"")
+    return not expected or b"100-continue" in (word.strip() for word in expected.lower().split(b","))
+
+
+def _reason(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""
+
+
+def _size_of(head: h11.Request) -> int:
+    """Bytes of a request's head, but for white space."""
+    fields = sum(len(name) + len(value) + 4 for name, value in head.headers)
+    return len(head.method) + len(head.target) + len(b"  HTTP/1.1\r\n\r\n") + fields

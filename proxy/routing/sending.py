@@ -1,0 +1,192 @@
+"""The router's half that sends requests into links' frames, and fails those that no node answers.
+
+Hot path: a request costs one dictionary entry and two list appends here; a link's frame leaves once a tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cluster import errors
+from cluster.errors import ErrorKind, EtcdError
+from cluster.features.auth.principal import SAID
+from cluster.settings import Common
+from cluster.wire.messages import REQUEST, Method, Status
+from cluster.wire.protobuf import ResponseHeaders, header_prefix
+from proxy.auth.shown import Principals
+from proxy.routing.links import Link, Near
+from proxy.routing.routes import ShardRoute
+from proxy.routing.waiting import WRITE, Loop, MethodStats, Waiting
+
+_QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard
+_ERROR = int(Status.ERROR)
+
+
+class Sending:
+    """What the router's parts need of it: sending, failing, and headers of answers."""
+
+    routes: list[ShardRoute]
+
+    def __init__(self, loop: Loop, common: Common) -> None:
+        self.loop = loop
+        self.common = common
+        self.limit_s = common.limit_s  # the server's own time limit
+        self.election_s = common.election_timeout_ms / 1000
+        self.highest = 0  # the highest revision this front has shown to a client
+        self.quiet = MethodStats()  # of requests without a client
+        self.principals = Principals(None)  # proxy.shared.context sets them
+        self.header_prefix = header_prefix(common.cluster_id, common.member_id)
+        self._headers = ResponseHeaders(self.header_prefix)
+        self._header_key = (-1, -1)
+        self._header = b""
+        self._dirty: list[Link] = []
+        self._scheduled = False
+        self._late: list[Link] = []
+        self._gathering: list[Callable[[], None]] = []
+
+    # -- requests
+
+    def to_leader(self, waiting: Waiting) -> None:
+        """Send to the leader, or queue until there is one."""
+        route = self.routes[waiting.shard]
+        link = route.leader_link
+        if link is not None:
+            if waiting.route == WRITE:
+                waiting.waited(self.loop.time())
+            self.send(link, waiting)
+        elif len(route.queue) < _QUEUE_LIMIT:
+            route.queue.append(waiting)
+        else:
+            self.fail(waiting, errors.TOO_MANY_REQUESTS)
+
+    def to_replica(self, waiting: Waiting) -> None:
+        """Send to the own host's node of the shard, or to another one while that is down."""
+        route = self.routes[waiting.shard]
+        link = route.replica
+        if link is not None:
+            self.send(link, waiting)
+        elif len(route.reads) < _QUEUE_LIMIT:
+            route.reads.append(waiting)
+        else:
+            self.fail(waiting, errors.TOO_MANY_REQUESTS)
+
+    def send(self, link: Link, waiting: Waiting) -> None:
+        """Put a request into a link's frame of this tick."""
+        rid = link.next_rid
+        link.next_rid = rid + 1
+        link.pending[rid] = waiting
+        assert not waiting.rid or waiting.route != WRITE, (
+            "I23: a write is sent again only if it was certainly not logged")
+        waiting.rid = rid
+        outbox = link.outbox
+        if not outbox:
+            self._dirty.append(link)
+            if not self._scheduled:
+                self.schedule()
+        limit_s = waiting.limit_s
+        call = waiting.call
+        if call is not None and call.deadline is not None:
+            left = call.deadline - waiting.started
+            if left < limit_s:
+                limit_s = left if left > 0.001 else 0.001
+        body = waiting.body
+        prefix = waiting.prefix
+        principal = getattr(call, "principal", None) if call is not None else self.principals
+        if principal is not None and (said := self.principals.said(principal, waiting)):
+            size = len(said) + len(prefix) + len(body)
+            outbox.append(REQUEST.pack(rid, waiting.method | SAID, int(limit_s * 1000), size) + said + prefix)
+        elif prefix:
+            outbox.append(REQUEST.pack(rid, waiting.method, int(limit_s * 1000), len(body) + 16) + prefix)
+        else:
+            outbox.append(REQUEST.pack(rid, waiting.method, int(limit_s * 1000), len(body)))
+        outbox.append(body)
+
+    def post(self, link: Link, rid: int, method: int, body: bytes) -> None:
+        """Send a record without an answer of the usual kind (SUBSCRIBE, UNSUBSCRIBE, CANCEL)."""
+        if link.closed or link.left:
+            return
+        if not link.outbox:
+            self._dirty.append(link)
+            if not self._scheduled:
+                self.schedule()
+        link.post(rid, method, body)
+
+    def credit(self, waiting: Waiting, size: int) -> None:
+        """So many bytes in all of a SNAPSHOT's answer have been passed on: the node may send more."""
+        if (link := self._link_of(waiting)) is not None:
+            self.post(link, waiting.rid, Method.CREDIT, size.to_bytes(8, "little"))
+
+    def cancel(self, waiting: Waiting) -> None:
+        if (link := self._link_of(waiting)) is not None:
+            del link.pending[waiting.rid]
+            self.post(link, waiting.rid, Method.CANCEL, b"")
+
+    def _link_of(self, waiting: Waiting) -> Link | None:
+        links = self.routes[waiting.shard].links.values()
+        return next((link for link in links if link.pending.get(waiting.rid) is waiting), None)
+
+    # -- the tick
+
+    def schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._flush)
+
+    def at_flush(self, gather: Callable[[], None]) -> None:
+        """Call ``gather`` once before this tick's frames leave: it asks one question for the whole tick."""
+        self._gathering.append(gather)
+        self.schedule()
+
+    def _flush(self) -> None:
+        raise NotImplementedError
+
+    def _flush_late(self) -> None:
+        late, self._late = self._late, []
+        for link in late:
+            link.flush()
+
+    # -- ends and headers
+
+    def fail(self, waiting: Waiting, kind: ErrorKind) -> None:
+        self.finish_error(waiting, EtcdError(kind).encode())
+
+    def finish_error(self, waiting: Waiting, body: bytes) -> None:
+        """Answer with an encoded EtcdError."""
+        if waiting.then is not None:
+            waiting.tell(_ERROR, body)
+            return
+        error = EtcdError.decode(body)
+        waiting.stats.failed(error.code)
+        if not waiting.call.closed:
+            waiting.call.finish(error.code, error.text)
+
+    def gone(self, waiting: Waiting) -> None:
+        """The call has ended by its deadline, or its client has gone."""
+        call = waiting.call
+        late = call.deadline is not None and call.deadline <= self.loop.time()
+        self.fail(waiting, errors.CONTEXT_DEADLINE_EXCEEDED if late else errors.CONTEXT_CANCELED)
+
+    def header(self, revision: int, term: int) -> bytes:
+        """Field 1 of a response, in shard 0's term (decision 102); this revision has been shown."""
+        if revision > self.highest:
+            self.highest = revision
+        return self._headers.make(revision, self.routes[0].term or term)
+
+    def _new_header(self, link: Link, key: tuple[int, ...]) -> None:
+        revision, term = key
+        if revision > link.revision:
+            link.revision = revision
+        if revision > self.highest:
+            self.highest = revision
+        self._header_key = (revision, term)
+        self._header = self._headers.make(revision, self.routes[0].term or term)
+
+    def get_near(self, link: Link, near: Near, call: Any, key: bytes, stats: MethodStats) -> None:
+        """Answer a read of one key's newest version from a node in this process."""
+        revision, term, tail = near.get(key)
+        shown = (revision, term)
+        if shown != self._header_key:
+            self._new_header(link, shown)
+        call.reply(self._header, tail)
+        stats.ok += 1
