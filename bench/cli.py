@@ -1,14 +1,12 @@
-"""``muster-bench``: the commands that put load on something that runs.
+"""``muster-bench``: the commands that put load on a running system.
 
-A command is a row of :data:`COMMANDS`: its help, its defaults, and the options it has above those of all.
-Options have the names of :class:`bench.load.spec.Spec`'s fields, so nothing is copied by hand. ``compare``,
-``size`` and ``check``, which start their servers themselves, are in ``bench.compare.cli``.
+A command is a row of :data:`COMMANDS`. Options have the names of :class:`bench.load.spec.Spec`'s fields.
+``bench.compare.cli`` has the commands that start their servers themselves.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import signal
 import sys
@@ -20,293 +18,245 @@ from typing import Annotated, Any, NoReturn, get_args
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from bench.client import parse_endpoint
 from bench.compare.loads import upkeep
 from bench.load import outcome, run
 from bench.load.spec import UNARY, Spec
+from bench.options import Options, taking
 from bench.report import text as report
 
 app = typer.Typer(
     name="muster-bench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Load for anything that speaks etcd v3. Every run ends by itself: after --total operations, "
-         "after --duration seconds, or whichever comes first.",
+         "after --duration seconds, or whichever comes first. A latency is from sending to answer unless a "
+         "command says otherwise. After Ctrl-C a run tells what was done until then.",
+    epilog="Exit codes: 0 all was done; 1 the run failed, or an operation did and --fail-if says nothing "
+           "about errors; 2 it cannot be run as asked; 3 something that --fail-if names came true; "
+           "130 Ctrl-C.",
 )
 _errors = Console(stderr=True, highlight=False)
 LOCAL = "127.0.0.1:2379"
-Option = typer.Option
 
-#: name: (type with its option, default)
-_Options = dict[str, tuple[Any, Any]]
 
-_COMMON: _Options = {
-    "endpoints": (Annotated[str, Option(envvar=["MUSTER_ENDPOINTS", "ETCDCTL_ENDPOINTS"],
-                                        help="Comma-separated; connections go to them in turn.")], LOCAL),
-    "target_leader": (Annotated[bool, Option("--target-leader", help="Connect to the leader only.")], False),
-    "conns": (Annotated[int, Option(help="Connections.")], 1),
-    "clients": (Annotated[int, Option(
-        help="Clients; each has one operation under way. They share the connections.")], 1),
-    "total": (Annotated[int | None, Option(
-        "--total", "--put-total", help="Operations. Default 10000, or no limit with --duration.")], None),
-    "duration": (Annotated[str, Option(
-        help="How long operations are started: 30s, 1m30s, or a number of seconds. 0: until --total.")], "0"),
-    "stages": (Annotated[str, Option(
-        help="Comma-separated numbers of clients: a run with each, one after the other.")], ""),
-    "rate_per_s": (Annotated[float, Option(
-        "--rate", "--put-rate", help="Operations per second. Latency then counts from the intended "
-                                     "time of sending, so that stalls show. 0: each client goes on "
-                                     "when answered.")], 0.0),
-    "dial_timeout": (Annotated[str, Option(
-        help="How long a connection may take to be made, such as 500ms or 5s. 0: 5s.")], "5s"),
-    "timeout_s": (Annotated[float, Option(
-        "--timeout", help="Seconds after which an operation counts as failed.")], 10.0),
-    "seed": (Annotated[int, Option(help="Of keys and values.")], 1),
-    "user": (Annotated[str, Option(help="name:password, to log in with.")], ""),
-    "cacert": (Annotated[str, Option(help="Trust servers by this CA bundle.")], ""),
-    "cert": (Annotated[str, Option(help="The client's certificate.")], ""),
-    "key": (Annotated[str, Option("--key", help="Its key.")], ""),
-    "insecure_skip_verify": (Annotated[bool, Option(
-        "--insecure-skip-tls-verify", help="Trust any server.")], False),
-    "processes": (Annotated[int, Option(help="Client processes that share the work.")], 1),
-    "server_pids": (Annotated[str, Option(
-        help="Comma-separated processes whose CPU and memory to report, with all below them. Default: those "
-             "found behind local endpoints.")], ""),
-    "as_json": (Annotated[bool, Option(
-        "--json", help="Print the result as JSON, nothing else on stdout.")], False),
-    "as_csv": (Annotated[bool, Option(
-        "--csv", help="Print the results as CSV, nothing else on stdout.")], False),
-    "quiet": (Annotated[bool, Option("--quiet", "-q", help="One line for each run.")], False),
-    "fail_if": (Annotated[str, Option(
-        help="Exit with 3 if any of these holds: 'p99>20ms,errors>1%,throughput<5000'. Without a condition "
-             "on errors any error makes it 1.")], ""),
-    "save": (Annotated[Path | None, Option(help="File to write the results to, as JSON.")], None),
-    "against": (Annotated[str, Option(
-        help="Comma-separated files of saved results: tells this run over each.")], ""),
-    "sample": (Annotated[bool, Option("--sample", help="List the operations of each second too.")], False),
-    "precise": (Annotated[bool, Option("--precise", help="Print latencies to the microsecond.")], False),
+def _opt(kind: Any, default: Any, help_text: str, *names: str, **more: Any) -> tuple[Any, Any]:
+    return Annotated[kind, typer.Option(*names, help=help_text, **more)], default
+
+
+def _argument(metavar: str, help_text: str) -> tuple[Any, Any]:
+    return Annotated[str, typer.Argument(metavar=metavar, help=help_text)], ""
+
+
+_COMMON: Options = {
+    "endpoints": _opt(str, LOCAL, "Comma-separated; connections use them in turn.",
+                      envvar=["MUSTER_ENDPOINTS", "ETCDCTL_ENDPOINTS"]),
+    "target_leader": _opt(bool, False, "Connect to the leader only.", "--target-leader"),
+    "conns": _opt(int, 1, "Connections."),
+    "clients": _opt(int, 1, "Clients, each with one operation at a time; they share connections."),
+    "total": _opt(int | None, None, "Operations. Default 10000, or no limit with --duration.",
+                  "--total", "--put-total"),
+    "duration": _opt(str, "0", "How long to start operations: 30s, 1m30s, or a number of seconds. 0: until "
+                               "--total."),
+    "stages": _opt(str, "", "Comma-separated numbers of clients: one run with each."),
+    "rate_per_s": _opt(float, 0.0, "Operations per second. Latency then counts from the planned send time, "
+                                   "so that stalls show. 0: a client sends again when its operation is done.",
+                       "--rate", "--put-rate"),
+    "dial_timeout": _opt(str, "5s", "Time limit for a new connection, such as 500ms or 5s. 0: 5s."),
+    "timeout_s": _opt(float, 10.0, "Seconds after which an operation counts as failed.", "--timeout"),
+    "seed": _opt(int, 1, "Seed of random keys and values."),
+    "user": _opt(str, "", "name:password of the user."),
+    "cacert": _opt(str, "", "Trust servers by this CA bundle."),
+    "cert": _opt(str, "", "The client's certificate."),
+    "key": _opt(str, "", "The certificate's key.", "--key"),
+    "insecure_skip_verify": _opt(bool, False, "Trust any server.", "--insecure-skip-tls-verify"),
+    "processes": _opt(int, 1, "Client processes that share the work."),
+    "server_pids": _opt(str, "", "Comma-separated process IDs: report their CPU and memory, children's "
+                                 "included. Default: the servers behind local endpoints."),
+    "as_json": _opt(bool, False, "Print the result as JSON, nothing else on stdout.", "--json"),
+    "as_csv": _opt(bool, False, "Print the results as CSV, nothing else on stdout.", "--csv"),
+    "quiet": _opt(bool, False, "One line for each run.", "--quiet", "-q"),
+    "fail_if": _opt(str, "", "Exit with 3 if any of these holds: 'p99>20ms,errors>1%,throughput<5000'. Of "
+                             "mean, min, p50 to p99.9, max (ms unless a unit is given), duration, "
+                             "throughput, operations, errors (a count, or % of all operations), cpu (the "
+                             "servers' microseconds an operation). Without a condition on errors any error "
+                             "makes it 1."),
+    "save": _opt(Path | None, None, "File to write the results to, as JSON."),
+    "against": _opt(str, "", "Comma-separated files of saved results: print this run's ratio to each."),
+    "sample": _opt(bool, False, "List the operations of each second too.", "--sample"),
+    "precise": _opt(bool, False, "Print latencies to the microsecond.", "--precise"),
 }
-_SIZES: _Options = {
-    "key_size_bytes": (Annotated[int, Option("--key-size", help="Bytes of a key.")], 8),
-    "val_size_bytes": (Annotated[int, Option("--val-size", help="Bytes of a value.")], 256),
-    "key_space": (Annotated[int, Option(
-        "--key-space-size", "--keys", help="Number of different keys.")], 10_000),
+_SIZES: Options = {
+    "key_size_bytes": _opt(int, 8, "Bytes of a key.", "--key-size"),
+    "val_size_bytes": _opt(int, 256, "Bytes of a value.", "--val-size"),
+    "key_space": _opt(int, 10_000, "Number of different keys.", "--key-space-size", "--keys"),
 }
-_KEYS: _Options = {
+_SEQUENTIAL = _opt(bool, False, "Short for --key-distribution sequential.", "--sequential-keys")
+_KEYS: Options = {
     **_SIZES,
-    "key_prefix": (Annotated[str, Option(help="Start of every key (part of --key-size).")], ""),
-    "distribution": (Annotated[str, Option(
-        "--key-distribution", help="uniform, zipf or sequential.")], "uniform"),
-    "sequential": (Annotated[bool, Option(
-        "--sequential-keys", help="Short for --key-distribution sequential.")], False),
-    "zipf_exponent": (Annotated[float, Option(help="Exponent of zipf.")], 1.1),
+    "key_prefix": _opt(str, "", "Start of every key (part of --key-size)."),
+    "distribution": _opt(str, "uniform", "uniform, zipf or sequential.", "--key-distribution"),
+    "sequential": _SEQUENTIAL,
+    "zipf_exponent": _opt(float, 1.1, "Exponent of zipf."),
 }
-_CONSISTENCY: _Options = {
-    "consistency": (Annotated[str, Option(help="l (linearizable) or s (serializable).")], "l"),
+_CONSISTENCY: Options = {"consistency": _opt(str, "l", "l (linearizable) or s (serializable).")}
+_RANGE: Options = {
+    "range_key": _argument("[KEY]", "Key to read; default: a key of the key space each time."),
+    "range_end": _argument("[RANGE_END]", "End of the range."),
+    "limit": _opt(int, 0, "Most keys to return; 0: all."),
 }
-_RANGE: _Options = {
-    "range_key": (Annotated[str, typer.Argument(
-        metavar="[KEY]", help="Key to read; default: a key of the key space each time.")], ""),
-    "range_end": (Annotated[str, typer.Argument(metavar="[RANGE_END]", help="End of the range.")], ""),
-    "limit": (Annotated[int, Option(help="Most keys to return; 0: all.")], 0),
-}
-_POPULATE: _Options = {
-    "populate": (Annotated[bool, Option(
-        help="Put every key of the key space first, if no KEY is given.")], True),
-}
-_WATCH: _Options = {
-    "streams": (Annotated[int, Option(help="Watch streams; they share the connections.")], 10),
-    "watchers_per_stream": (Annotated[int, Option("--watchers-per-stream", "--watch-per-stream",
-                                                  help="Watchers on each stream.")], 100),
-    "sequential": _KEYS["sequential"],
-    "watched_keys": (Annotated[int, Option(
-        "--watched-key-total", help="Each watcher watches one of so many keys. 0: all of the key "
-                                    "space.")], 0),
-    "watch_prefix": (Annotated[str, Option(
-        "--prefix", help="Watch this prefix and put below it. Default: the key space itself.")], ""),
-    "prev_kv": (Annotated[bool, Option("--prev-kv", help="Ask for the previous value.")], False),
-    "progress_notify": (Annotated[bool, Option(
-        "--progress-notify", help="Ask for progress notifications.")], False),
+_KEYS_ONLY = _opt(bool, False, "No values.", "--keys-only")
+_RATIO = _opt(float, 1.0, "Reads per write.")
+_POPULATE: Options = {
+    "populate": _opt(bool, True, "Put every key of the key space first, if no KEY is given.")}
+_STREAMS = _opt(int, 10, "Watch streams; they share the connections.")
+_WATCH: Options = {
+    "streams": _STREAMS,
+    "watchers_per_stream": _opt(int, 100, "Watchers on each stream.", "--watchers-per-stream",
+                                "--watch-per-stream"),
+    "sequential": _SEQUENTIAL,
+    "watched_keys": _opt(int, 0, "Keys to watch, one for each watcher. 0: the whole key space.",
+                         "--watched-key-total"),
+    "watch_prefix": _opt(str, "", "Watch this prefix and put below it. Default: the key space itself.",
+                         "--prefix"),
+    "prev_kv": _opt(bool, False, "Ask for the previous value.", "--prev-kv"),
+    "progress_notify": _opt(bool, False, "Ask for progress notifications.", "--progress-notify"),
 }
 
 
 @dataclass(slots=True)
 class Command:
-    """One command: what it says, what it takes, and where its defaults differ."""
+    """One command, and the defaults in which it differs from its options."""
 
     help: str
-    options: _Options
+    options: Options
     defaults: dict[str, Any] = field(default_factory=dict)
     total: int = 10_000
+
+    def taken(self) -> Options:
+        """All options, with this command's defaults."""
+        return {name: (hint, self.defaults.get(name, default))
+                for name, (hint, default) in {**self.options, **_COMMON}.items()}
 
 
 COMMANDS = {
     "put": Command("Put single keys.", {
         **_KEYS,
-        "compact_interval_s": (Annotated[float, Option(
-            "--compact-interval", help="Compact every so many seconds.")], 0.0),
-        "compact_delta": (Annotated[int, Option(
-            "--compact-index-delta", help="Revisions to keep then.")], 1000),
-        "check_hashkv": (Annotated[bool, Option(
-            "--check-hashkv", help="Compare the members' hashes afterwards.")], False),
+        "compact_interval_s": _opt(float, 0.0, "Seconds between compactions; 0: none.", "--compact-interval"),
+        "compact_delta": _opt(int, 1000, "Revisions that a compaction keeps.", "--compact-index-delta"),
+        "check_hashkv": _opt(bool, False, "Compare the members' hashes afterwards.", "--check-hashkv"),
     }),
     "range": Command("Read one key, or a range.", {
-        **_RANGE, **_CONSISTENCY, **_KEYS, **_POPULATE,
-        "keys_only": (Annotated[bool, Option("--keys-only", help="No values.")], False),
-        "count_only": (Annotated[bool, Option("--count-only", help="Only the number of keys.")], False),
+        **_RANGE, **_CONSISTENCY, **_KEYS, **_POPULATE, "keys_only": _KEYS_ONLY,
+        "count_only": _opt(bool, False, "Only the number of keys.", "--count-only"),
     }),
     "scan": Command("Read a whole range page by page, all pages at one revision; an operation is the whole "
-                    "range. Default: every key there is.", {
-        **_RANGE, **_CONSISTENCY,
-        "page": (Annotated[int, Option(help="Keys of a page; 0: all in one request.")], 1000),
-        "keys_only": (Annotated[bool, Option("--keys-only", help="No values.")], False),
+                    "range, from the first request to the last answer. Default: every key there is.", {
+        **_RANGE, **_CONSISTENCY, "page": _opt(int, 1000, "Keys of a page; 0: all in one request."),
+        "keys_only": _KEYS_ONLY,
     }, total=10),
     "txn-put": Command("Put keys in transactions; an operation is one transaction.", {
-        **_KEYS, "txn_ops": (Annotated[int, Option(help="Puts in one transaction.")], 1)}),
+        **_KEYS, "txn_ops": _opt(int, 1, "Puts in one transaction.")}),
     "txn-compare": Command("Compare a key, put it and get it, in one transaction.", {**_KEYS, **_POPULATE}),
     "txn-mixed": Command("Reads and writes, each in a transaction. As in etcd's tool a read is of all keys, "
-                         "at most --limit, unless KEY is given.", {
-        **_RANGE, **_CONSISTENCY, **_KEYS,
-        "rw_ratio": (Annotated[float, Option(help="Reads per write.")], 1.0),
-        "end_key": (Annotated[str, Option(help="RANGE_END, as etcd's tool spells it.")], ""),
+                         "at most --limit, unless KEY is given. The result's extra has read and write.", {
+        **_RANGE, **_CONSISTENCY, **_KEYS, "rw_ratio": _RATIO,
+        "end_key": _opt(str, "", "RANGE_END, as etcd's tool spells it."),
     }, {"limit": 1000}),
     "mixed": Command("Reads and writes of single keys, each a request of its own.", {
-        **_RANGE, **_CONSISTENCY, **_KEYS, **_POPULATE,
-        "rw_ratio": (Annotated[float, Option(help="Reads per write.")], 1.0)}),
+        **_RANGE, **_CONSISTENCY, **_KEYS, **_POPULATE, "rw_ratio": _RATIO}),
     "stm": Command("Software transactional memory, as etcd's concurrency package has it: read some keys, "
-                   "write a part of them, start over if one has changed meanwhile.", {
+                   "write a part of them, start over if one has changed meanwhile; an operation is a "
+                   "transaction, to its commit.", {
         **_SIZES,
-        "isolation": (Annotated[str, Option(
-            help="c (read committed), r (repeatable reads), s (serializable), ss (serializable "
-                 "snapshot).")], "r"),
-        "keys_per_txn": (Annotated[int, Option(help="Keys of one transaction.")], 1),
-        "write_percent": (Annotated[int, Option(
-            "--txn-wr-percent", help="Percentage of them that is written.")], 50),
-        "locker": (Annotated[str, Option(
-            "--stm-locker", help="stm (none), lock-client or lock-rpc around each.")], "stm"),
+        "isolation": _opt(str, "r", "c (read committed), r (repeatable reads), s (serializable), ss "
+                                    "(serializable snapshot)."),
+        "keys_per_txn": _opt(int, 1, "Keys of one transaction."),
+        "write_percent": _opt(int, 50, "Percentage of these keys to write.", "--txn-wr-percent"),
+        "locker": _opt(str, "stm", "stm (no lock), lock-client or lock-rpc.", "--stm-locker"),
     }, {"key_space": 1, "val_size_bytes": 8}),
-    "lock": Command("Take a lock and give it back; an operation is both.", {
-        "names": (Annotated[int, Option(help="Locks that the clients share.")], 1),
-        "locker": (Annotated[str, Option(
-            help="lock-rpc (the server's lock service) or lock-client (the recipe).")], "lock-rpc"),
+    "lock": Command("Take a lock and give it back; an operation is both, from asking for it.", {
+        "names": _opt(int, 1, "Locks that the clients share."),
+        "locker": _opt(str, "lock-rpc", "lock-rpc (the server's lock service) or lock-client (the recipe)."),
     }, total=1000),
     "watch": Command("Create watchers, put, and count every event at every watcher; an operation is one "
-                     "event delivered.", {**_SIZES, **_WATCH}, {"key_space": 1}, total=1000),
+                     "event delivered, from the put's intended sending. Events lost, repeated and out of "
+                     "order are errors. The result's extra has to_all.",
+                     {**_SIZES, **_WATCH}, {"key_space": 1}, total=1000),
     "watch-latency": Command(
-        "Put at a fixed rate; the latency is from a put's intended sending to its event at a watcher.",
+        "Put at a fixed rate; latency counts from a put's planned send time to its event.",
         {**_SIZES, **_WATCH},
         {"key_space": 1, "watchers_per_stream": 1, "clients": 100, "rate_per_s": 100.0}, 1000),
     "watch-get": Command("Serializable reads while many watchers catch up from an old revision; ends when "
-                         "they have.", {
-        "streams": _WATCH["streams"],
-        "watchers": (Annotated[int, Option(help="Watchers in all.")], 10_000),
-        "events": (Annotated[int, Option(help="Events that each has to catch up with.")], 8),
+                         "they have. The result's extra has caught_up.", {
+        "streams": _STREAMS, "watchers": _opt(int, 10_000, "Watchers in all."),
+        "events": _opt(int, 8, "Events for each watcher to catch up with."),
     }, {"streams": 1}, 0),
     "v2-set": Command("Set single keys by version 2 of the API, over HTTP/1.1.", {**_KEYS}),
-    "v2-get": Command("Read single keys by version 2 of the API. Consistency l: with quorum=true.", {
+    "v2-get": Command("Read single keys by version 2 of the API. --consistency l: with quorum=true.", {
         **_CONSISTENCY, **_KEYS}, {"consistency": "s", "key_space": 1000}),
     "v2-wait": Command("Set a key that many requests of version 2 wait for, each on a connection of its "
-                       "own; an operation is one change delivered. All wait before the next change.", {
-        "waiters": (Annotated[int, Option(help="Requests that wait.")], 1000),
+                       "own; an operation is one change delivered, from its sending. All wait before the "
+                       "next change. The result's extra has to_all, watch_created and round.", {
+        "waiters": _opt(int, 1000, "Requests that wait."),
         "key_size_bytes": _SIZES["key_size_bytes"], "val_size_bytes": _SIZES["val_size_bytes"]}, total=10),
     "kubernetes": Command(
         "What a Kubernetes cluster's API servers ask for, at fixed rates: renewals of nodes' leases and "
         "updates of pods by guarded transactions, keep-alives, lists of all pods in pages and whole, watches "
-        "of every kind.", {
-            "scale": (Annotated[float, Option(help="Of all rates.")], 1.0),
-            "pods": (Annotated[int, Option(help="Pods, of 2 to 4 KB each.")], 10_000),
-            "nodes": (Annotated[int, Option(help="Nodes, each with a lease.")], 5_000),
-            "watches": (Annotated[int, Option(help="Watches of all API servers, a stream for each.")], 1_000),
-            "kinds": (Annotated[int, Option(help="Kinds of objects that each API server watches.")], 200),
-            "renewals_per_s": (Annotated[float, Option("--renewals", help="Renewals of nodes' leases a "
-                                                                          "second.")], 5_000.0),
-            "keep_alives_per_s": (Annotated[float, Option(
-                "--keep-alives", help="Keep-alives of etcd's own leases a second.")], 1_000.0),
-            "statuses_per_s": (Annotated[float, Option("--statuses", help="Status updates of pods a "
-                                                                          "second.")], 500.0),
-            "lists_per_s": (Annotated[float, Option("--lists", help="Lists in pages a second, and as many "
-                                                                    "whole.")], 1.0),
-            "progress_per_s": (Annotated[float, Option("--progress", help="Questions a second how far a "
-                                                                          "watch is.")], 50.0),
-            "page": (Annotated[int, Option(help="Keys of a page.")], 500),
-            "leases": (Annotated[int, Option(help="Leases of etcd's that are kept alive.")], 1_000),
-            "lease_ttl_s": (Annotated[int, Option("--ttl", help="Of these, in seconds.")], 600),
+        "of every kind. A latency is from the intended sending; the result's extra has each kind of request, "
+        "event, page and conflict.", {
+            "scale": _opt(float, 1.0, "Of all rates."),
+            "pods": _opt(int, 10_000, "Pods, of 2 to 4 KB each."),
+            "nodes": _opt(int, 5_000, "Nodes, each with a lease."),
+            "watches": _opt(int, 1_000, "Watches of all API servers, a stream for each."),
+            "kinds": _opt(int, 200, "Kinds of objects that each API server watches."),
+            "renewals_per_s": _opt(float, 5_000.0, "Renewals of nodes' leases a second.", "--renewals"),
+            "keep_alives_per_s": _opt(float, 1_000.0, "Keep-alives of etcd's own leases a second.",
+                                      "--keep-alives"),
+            "statuses_per_s": _opt(float, 500.0, "Status updates of pods a second.", "--statuses"),
+            "lists_per_s": _opt(float, 1.0, "Lists in pages a second, and as many in one request.",
+                                "--lists"),
+            "progress_per_s": _opt(float, 50.0, "Progress requests a second.", "--progress"),
+            "page": _opt(int, 500, "Keys of a page."),
+            "leases": _opt(int, 1_000, "etcd leases to keep alive."),
+            "lease_ttl_s": _opt(int, 600, "Their TTL in seconds.", "--ttl"),
         }, {"conns": 100, "duration": "10s"}, 0),
     "lease-keepalive": Command("Keep leases alive, each client on a stream of its own.", {
-        "leases": (Annotated[int, Option(help="Leases, granted first and revoked after.")], 100),
-        "lease_ttl_s": (Annotated[int, Option("--ttl", help="Of the leases, in seconds.")], 60)}),
+        "leases": _opt(int, 100, "Leases, granted first and revoked after."),
+        "lease_ttl_s": _opt(int, 60, "TTL of the leases, in seconds.", "--ttl")}),
     "lease-grant": Command("Grant leases; all are revoked afterwards.", {
-        "lease_ttl_s": (Annotated[int, Option("--ttl", help="Of the leases, in seconds.")], 600)}),
+        "lease_ttl_s": _opt(int, 600, "TTL of the leases, in seconds.", "--ttl")}),
 }
 _SPEC_FIELDS = frozenset(f.name for f in fields(Spec))
+_SEVERAL: Options = {
+    "tests": (Annotated[str, typer.Argument(metavar="TEST,...", help="Such as put,range,txn-compare.")], ...),
+    **_KEYS, **_CONSISTENCY, **_POPULATE, **_COMMON,
+}
+
+
+def _several(given: dict[str, Any]) -> None:
+    """``run``: commands that need no options but these, one after the other."""
+    tests = [name for name in given.pop("tests").split(",") if name]
+    if unknown := [name for name in tests if name not in UNARY]:
+        _fail(f"no test {unknown[0]}; there are {', '.join(UNARY)}")
+    _load_all(tests, given)
 
 
 def _register(name: str, command: Command) -> None:
-    """Give typer a function with the signature that the row describes."""
-    options = {**command.options, **_COMMON}
-
-    def invoke(**given: Any) -> None:
-        _load(name, command, given)
-
-    _as_command(invoke, options, command.defaults)
-    app.command(name, help=command.help)(invoke)
-
-
-def _as_command(invoke: Callable[..., None], options: _Options, defaults: dict[str, Any]) -> None:
-    """Write the options into a function's signature."""
-    parameters = [inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, annotation=hint,
-                                    default=defaults.get(option, default))
-                  for option, (hint, default) in options.items()]
-    # what inspect looks for
-    invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    invoke.__annotations__ = {option: hint for option, (hint, _) in options.items()}
+    app.command(name, help=command.help)(taking(command.taken(), lambda given: _load_all([name], given)))
 
 
 for _name, _command in COMMANDS.items():
     _register(_name, _command)
+app.command("run", help="Several tests one after the other, with the same options.")(
+    taking(_SEVERAL, _several))
 
 
-def _register_several() -> None:
-    """``run``: the commands that take no more options than these, one after the other."""
-    options = {
-        "tests": (Annotated[str, typer.Argument(
-            metavar="TEST,...", help="Such as put,range,txn-compare.")], ...),
-        **_KEYS, **_CONSISTENCY, **_POPULATE, **_COMMON,
-    }
-
-    def invoke(**given: Any) -> None:
-        tests = [name for name in given.pop("tests").split(",") if name]
-        if unknown := [name for name in tests if name not in UNARY]:
-            _fail(f"no test {unknown[0]}; there are {', '.join(UNARY)}")
-        _load_all([(name, COMMANDS[name]) for name in tests], given)
-
-    _as_command(invoke, options, {})
-    app.command("run", help="Several tests one after the other, with the same options.")(invoke)
-
-
-_register_several()
-
-
-def _load(name: str, command: Command, given: dict[str, Any]) -> None:
-    """Make the runs, show them, and exit: 0; 1 if one failed or an operation did; 2 for impossible options;
-    3 for a threshold of --fail-if; 130 after Ctrl-C, with the results until then."""
-    _load_all([(name, command)], given)
-
-
-def _load_all(tests: Sequence[tuple[str, Command]], given: dict[str, Any]) -> None:
-    results: list[dict[str, Any]] = []
+def _load_all(tests: Sequence[str], given: dict[str, Any]) -> None:
+    """Make the runs, show them, and exit with one of the codes of ``app``'s epilog."""
     try:
-        if given["as_json"] and given["as_csv"]:
-            raise ValueError("--json and --csv exclude each other")
         limits = outcome.thresholds(given["fail_if"])
-        before = [(path, outcome.saved(path))
-                  for path in map(Path, given["against"].split(",")) if given["against"]]
-        stages = [int(n) for n in given["stages"].split(",") if n] if given["stages"] else [given["clients"]]
-        for name, command in tests:
-            for clients in stages:
-                if results and results[-1]["interrupted"]:
-                    break
-                results.append(_one(name, command, {**given, "clients": clients}))
-                _show(results[-1], given, before)
+        results = _runs(tests, given)
         text = json.dumps(results[0] if len(results) == 1 else results) + "\n"
         if given["save"] is not None:
             given["save"].write_text(text, encoding="utf-8")
@@ -323,12 +273,32 @@ def _load_all(tests: Sequence[tuple[str, Command]], given: dict[str, Any]) -> No
         sys.stdout.write(text if given["as_json"] else outcome.table(results))
     for line in met:
         _errors.print(f"failed: {line}", style="red", markup=False)
+    if code := _exit_code(results, met, any(limit.figure == "errors" for limit in limits)):
+        raise typer.Exit(code)
+
+
+def _exit_code(results: Sequence[dict[str, Any]], met: Sequence[str], errors_limited: bool) -> int:
     if any(one["interrupted"] for one in results):
-        raise typer.Exit(130)
+        return 130
     if met:
-        raise typer.Exit(3)
-    if not any(limit.figure == "errors" for limit in limits) and any(one["errors"] for one in results):
-        raise typer.Exit(1)
+        return 3
+    return int(not errors_limited and any(one["errors"] for one in results))
+
+
+def _runs(tests: Sequence[str], given: dict[str, Any]) -> list[dict[str, Any]]:
+    """A run of each test with each number of clients, shown as it ends. ValueError, RunError or OSError."""
+    if given["as_json"] and given["as_csv"]:
+        raise ValueError("--json and --csv exclude each other")
+    before = [(path, outcome.saved(path))
+              for path in map(Path, given["against"].split(",")) if given["against"]]
+    stages = [int(n) for n in given["stages"].split(",") if n] if given["stages"] else [given["clients"]]
+    results: list[dict[str, Any]] = []
+    for name in tests:
+        for clients in stages:
+            if not results or not results[-1]["interrupted"]:
+                results.append(_one(name, COMMANDS[name], {**given, "clients": clients}))
+                _show(results[-1], given, before)
+    return results
 
 
 def _one(name: str, command: Command, given: dict[str, Any]) -> dict[str, Any]:
@@ -354,9 +324,8 @@ def _one(name: str, command: Command, given: dict[str, Any]) -> dict[str, Any]:
             raise asyncio.CancelledError  # Ctrl-C, and nothing to tell yet
 
     async def work(progress: run.Progress, stop: asyncio.Event) -> dict[str, Any]:
-        async with upkeep.compacting(
-            spec, given.get("compact_interval_s", 0.0), given.get("compact_delta", 0)
-        ):
+        async with upkeep.compacting(spec, given.get("compact_interval_s", 0.0),
+                                     given.get("compact_delta", 0)):
             result = await run.run(spec, processes=given["processes"], server_roots=roots, progress=progress,
                                    stop=stop)
         return result | {"interrupted": stop.is_set()}
@@ -368,22 +337,18 @@ def _one(name: str, command: Command, given: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _show(
-    result: dict[str, Any], given: dict[str, Any], before: Sequence[tuple[Path, list[dict[str, Any]]]]
-) -> None:
-    """What is said as soon as a run has ended."""
+def _show(result: dict[str, Any], given: dict[str, Any],
+          before: Sequence[tuple[Path, list[dict[str, Any]]]]) -> None:
     if given["as_json"] or given["as_csv"]:
         return
     console = report.output()
     if given["quiet"]:
-        console.print(outcome.one_line(result), soft_wrap=True, highlight=False, markup=False)
+        report.write(console, outcome.one_line(result))
     else:
         if given["stages"] or result["interrupted"]:
-            console.print(
-                outcome.one_line(result), soft_wrap=True, highlight=False, markup=False, style="bold")
+            report.write(console, Text(outcome.one_line(result), style="bold"))
         report.show(console, result, sample=given["sample"], precise=given["precise"])
-    for path, runs in before:
-        console.print(outcome.look_back(result, path, runs), soft_wrap=True, highlight=False, markup=False)
+    report.write(console, *(outcome.look_back(result, path, runs) for path, runs in before))
 
 
 def _spec(name: str, given: dict[str, Any]) -> Spec:
@@ -404,9 +369,9 @@ def _spec(name: str, given: dict[str, Any]) -> Spec:
 
 def with_progress(work: Callable[[run.Progress, asyncio.Event], Any], what: str, total: int | None, *,
                   quiet: bool, duration_s: float = 0.0) -> Any:
-    """Run a coroutine that reports its progress, behind a bar on stderr where that is a terminal: how far it
-    is, how long it goes on, operations in the last second. Ctrl-C sets the event that it is given; a second
-    one cancels it."""
+    """Run a coroutine with a progress bar on stderr if that is a terminal.
+
+    Ctrl-C sets the event that the coroutine gets; a second Ctrl-C cancels it."""
     bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
                    TextColumn("left"), TimeRemainingColumn(), console=_errors, transient=True,
                    disable=quiet or not _errors.is_terminal)
@@ -456,8 +421,7 @@ def _split(endpoints: str) -> tuple[str, ...]:
 
 
 def command_first(arguments: Sequence[str]) -> list[str]:
-    """The same arguments with options in front of the command behind it: etcd's tool takes those of all
-    commands in both places, as in ``benchmark --conns=100 put``."""
+    """The arguments with options moved behind the command, since etcd's tool takes ``--conns=100 put``."""
     flags = {"--" + name.replace("_", "-")
              for name, (hint, _) in _COMMON.items() if get_args(hint)[0] is bool}
     flags |= {"--json", "--csv", "-q", "--insecure-skip-tls-verify"}

@@ -1,10 +1,10 @@
-"""What a system counts itself, read from its members' /metrics: syncs, log entries, frames."""
+"""Counters of a system from its members' /metrics: syncs, log entries, frames."""
 
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from http.client import HTTPConnection, HTTPException
 
 from bench.client import parse_endpoint
 
@@ -23,16 +23,16 @@ NAMES = {
 
 
 def http_get(host: str, port: int, path: str, timeout_s: float = 5.0) -> str:
-    """The raw answer to a GET, head and all; empty if there is none."""
+    """The body of the answer to a GET; empty if there is none, or if it is an error's."""
+    connection = HTTPConnection(host, port, timeout=timeout_s)
     try:
-        with socket.create_connection((host, port), timeout=timeout_s) as conn:
-            conn.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-            answer = b""
-            while piece := conn.recv(65536):
-                answer += piece
-            return answer.decode("utf-8", "replace")
-    except OSError:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.read().decode("utf-8", "replace") if answer.status == 200 else ""
+    except (OSError, HTTPException):
         return ""
+    finally:
+        connection.close()
 
 
 def parse(text: str) -> dict[str, float]:
@@ -47,8 +47,7 @@ def parse(text: str) -> dict[str, float]:
 
 
 def sample(endpoints: Sequence[str]) -> dict[str, float]:
-    """Those of :data:`NAMES` that the members serve, summed over them; empty over TLS, or where there is no
-    /metrics."""
+    """Counters of :data:`NAMES`, summed over the members; empty over TLS, or without /metrics."""
     total: dict[str, float] = {}
     for text in endpoints:
         endpoint = parse_endpoint(text)
@@ -59,9 +58,7 @@ def sample(endpoints: Sequence[str]) -> dict[str, float]:
     return total
 
 
-def grown(
-    before: dict[str, float], after: dict[str, float], names: Iterable[str] = NAMES
-) -> dict[str, float]:
-    """What was added between two samples. A counter that began anew (a process restarted) counts from 0."""
+def grown(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """The growth of each counter of :data:`NAMES`; one that a restart reset counts from 0."""
     return {name: after[name] - (before.get(name, 0.0) if after[name] >= before.get(name, 0.0) else 0.0)
-            for name in names if name in after}
+            for name in NAMES if name in after}

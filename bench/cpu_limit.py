@@ -1,5 +1,4 @@
-"""A process that may use no more than a given share of a CPU, by a cgroup: to find where it saturates
-although whoever loads it needs more of the machine than it does."""
+"""A cgroup that limits a process to a share of a CPU, so that one machine can saturate it."""
 
 from __future__ import annotations
 
@@ -7,15 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# who has used up its share waits for so long at most; it is usually 100 ms, and below 10 the kernel is too
-# coarse
+# the longest wait of a process that has used its share: 100 ms by default; below 10 the kernel is too coarse
 _PERIOD_US = 25_000
 _ROOT = Path("/sys/fs/cgroup")
 
 
 @contextmanager
 def limited(pid: int, share: float) -> Iterator[None]:
-    """As long as the block lasts. RuntimeError where no cgroup can be made."""
+    """Limit a process within the block. RuntimeError if no cgroup can be made."""
     own, quota = _own_group(share)
     group = own / f"muster-bench-{pid}"
     try:
@@ -38,7 +36,7 @@ def limited(pid: int, share: float) -> Iterator[None]:
 
 
 def _own_group(share: float) -> tuple[Path, dict[str, str]]:
-    """Where this process's own group lies, and what to write into one below it."""
+    """This process's own group, and the files of a group below it."""
     quota_us = str(int(share * _PERIOD_US))
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)

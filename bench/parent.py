@@ -1,4 +1,4 @@
-"""What a process of the bench tells the one that started it."""
+"""Lines of JSON from a client process to its parent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def say(event: str, **fields: Any) -> None:
-    """Write a line of JSON to standard output; a parent that has ended reads none, which is no error."""
+    """Write a line to standard output; a parent that has ended is no error."""
     try:
         sys.stdout.write(json.dumps({"event": event, **fields}, separators=(",", ":")) + "\n")
         sys.stdout.flush()

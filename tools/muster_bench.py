@@ -1,5 +1,4 @@
-"""``muster-bench``, with muster's own nodes for ``cuts``. All else that the bench does, it does as a
-client."""
+"""``muster-bench``, with muster's own nodes for ``cuts``; all else it does as a client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SRV records, asked of the machine's name servers, with failures in the words of Go's resolver."""
+"""SRV records, with failures in the words of Go's resolver."""
 
 from __future__ import annotations
 
@@ -8,28 +8,14 @@ _LIMIT_S = 5.0  # for all servers to answer
 
 
 class LookupFailed(Exception):
-    """A name has no such records, or nobody says."""
-
-
-class Target(NamedTuple):
-    """Where a record points."""
-
-    host: str  # with its final dot
-    port: int
+    """There are no such records, or no answer."""
 
 
 class Record(NamedTuple):
-    """One record."""
-
     host: str  # with its final dot
     port: int
     priority: int
     weight: int
-
-
-def lookup(service: str) -> list[Target]:
-    """The targets of a name, by priority and weight. LookupFailed."""
-    return [Target(record.host, record.port) for record in records(service)]
 
 
 def records(service: str) -> list[Record]:

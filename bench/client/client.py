@@ -29,8 +29,7 @@ class Endpoint:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """``host:port``, or a URL with ``http`` or ``https``; port 2379 if none is given. ValueError on anything
-    else."""
+    """``host:port``, or an ``http`` or ``https`` URL; port 2379 by default. ValueError for other text."""
     parts = urlsplit(text if "://" in text else f"http://{text}")
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"{text}: only http and https endpoints are supported")
@@ -43,10 +42,9 @@ def parse_endpoint(text: str) -> Endpoint:
 
 def tls_context(*, cacert: str = "", cert: str = "", key: str = "", insecure_skip_verify: bool = False
                 ) -> ssl.SSLContext:
-    """What etcd's clients do with ``--cacert``, ``--cert``, ``--key`` and ``--insecure-skip-tls-verify``.
+    """A context by etcd's flags of these names, with the machine's certificate authorities by default.
 
-    Without ``cacert`` the machine's certificate authorities are trusted. OSError for files that cannot be
-    used.
+    OSError for unusable files.
     """
     context = ssl.create_default_context(cafile=cacert or None)
     if insecure_skip_verify:
@@ -71,10 +69,10 @@ M = TypeVar("M", bound=Message)
 
 
 class Client:
-    """``connections[i]`` goes to ``endpoints[i % len(endpoints)]``, as etcd's benchmark tool spreads them.
+    """``connections[i]`` goes to ``endpoints[i % len(endpoints)]``, as in etcd's benchmark tool.
 
-    A lost connection is opened again in the same place, at the next endpoint if its own refuses; calls made
-    on it meanwhile end at once with UNAVAILABLE, so callers look ``connections[i]`` up for each call.
+    A lost connection is opened again in its place, at the next endpoint if its own refuses. Until then its
+    calls end with UNAVAILABLE, so callers look ``connections[i]`` up for each call.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint], metadata: Iterable[tuple[str, str]] = (),
@@ -91,9 +89,9 @@ class Client:
     async def open(cls, endpoints: Sequence[Endpoint], connections: int = 1, *, timeout_s: float = 5.0,
                    metadata: Iterable[tuple[str, str]] = (), tls: ssl.SSLContext | None = None,
                    user: str = "") -> Client:
-        """Open all connections. OSError or TimeoutError if one cannot be opened at its endpoint.
+        """Open all connections. OSError or TimeoutError if one fails.
 
-        ``user``, as ``name:password``, logs in first (RpcError if refused); its token goes with every call.
+        ``user``, as ``name:password``, logs in first (RpcError if refused).
         """
         client = cls(endpoints, metadata, tls)
         try:
@@ -116,8 +114,7 @@ class Client:
 
     async def unary(self, path: str, request: Message, response: type[M], *, connection: int = 0,
                     timeout_s: float = 10.0) -> M:
-        """One call, awaited: for what is not measured. RpcError if it fails, TimeoutError if it takes too
-        long."""
+        """One awaited call, not for measurements. RpcError if it fails, TimeoutError by the limit."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def done(error: RpcError | None, body: bytes) -> None:

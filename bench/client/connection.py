@@ -1,8 +1,8 @@
 """One HTTP/2 connection that carries gRPC calls: the hot path of the client.
 
-A unary call costs about 5 us of CPU all in (see ``docs/benchmarks.md``), because nothing is made per call
-but the bytes: a callback in a dictionary, ready header blocks, whole response blocks looked up, one write
-per read or loop tick. Calls are answered through callbacks, in the loop's thread; a callback may call again.
+A unary call costs about 5 us of CPU, because it makes nothing but bytes: a callback in a dictionary, ready
+header blocks, whole response blocks looked up, one write for each read or turn of the loop. Callbacks run in
+the loop's thread and may call again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from bench.client import frames
 from bench.client.errors import RpcError, Status
 from bench.client.frames import DATA, DATA_AND_PREFIX, FRAME, HEADERS, PREFIX, WORD
 from bench.client.headers import Block, HeaderReader
-from bench.client.stream import OnRun, Outbound, Stream
+from bench.client.sending import Outbound, Sender
+from bench.client.stream import OnRun, Stream
 
 #: ``callback(error, body)``: ``error`` is None for status OK, and ``body`` then is the response message.
 Callback = Callable[[RpcError | None, bytes], None]
@@ -28,7 +29,6 @@ _RECEIVE_WINDOW = frames.MAX_WINDOW  # per stream and per connection: what is re
 _REPLENISH = 1 << 28
 _ODD_DATA = frames.PADDED
 _ODD_HEADERS = frames.PADDED | frames.PRIORITY_FLAG | frames.END_HEADERS
-_RETIRE_AT_STREAM = 0x7FFFFFFF - 10_000_000  # well before stream ids end: looked at once a flush
 
 _RST_TO_GRPC = {
     frames.REFUSED_STREAM: Status.UNAVAILABLE,
@@ -37,40 +37,28 @@ _RST_TO_GRPC = {
 }
 
 
-class Connection(asyncio.Protocol):
-    """An HTTP/2 connection to one endpoint. Make it with :meth:`open`.
+_MALFORMED = "malformed response message"
 
-    ``on_lost(connection, error)`` is called once when it can carry no more calls; each call still open then
-    has been answered with UNAVAILABLE before.
+
+class Connection(Sender, asyncio.Protocol):
+    """An HTTP/2 connection to one endpoint, made by :meth:`open`.
+
+    ``on_lost(connection, error)`` runs once it can carry no more calls, after the callbacks of open calls.
     """
 
     def __init__(self, authority: str, *, metadata: Iterable[tuple[str, str]] = (),
                  on_lost: Callable[[Connection, RpcError], None] | None = None, secure: bool = False) -> None:
-        self.authority = authority
-        self._secure = secure
-        self.metadata = tuple(metadata)
+        super().__init__(authority, metadata, secure=secure)
         self.lost: RpcError | None = None  # set once no further call can be made
         self._on_lost = on_lost
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self.closed = asyncio.Event()  # the transport is gone
-        self._methods: dict[str, tuple[bytes, bytes]] = {}  # path -> first 5 bytes of HEADERS frame, block
-        self._out: list[bytes] = []
-        self._corked = False
-        self._flush_scheduled = False
-        self._next_id = 1
         self._calls: dict[int, Callback] = {}
         self._bodies: dict[int, bytes | bytearray] = {}  # response bytes, with the gRPC prefix
         self._http_errors: dict[int, RpcError] = {}
         self._streams: dict[int, Stream] = {}
-        self._unsent: dict[int, Outbound] = {}
         self._waiting: deque[tuple[str, bytes, Callback]] = deque()  # above the server's stream limit
         self._max_streams = 1 << 32
-        self._window = frames.DEFAULT_WINDOW
-        self._initial_window = frames.DEFAULT_WINDOW
-        self._max_frame = 16_384
-        self._quick = 16_384  # a message up to this size goes out as one frame at once
         self._partial = b""
         self._unacknowledged = 0
         self._headers = HeaderReader()
@@ -78,20 +66,13 @@ class Connection(asyncio.Protocol):
         self._continued: tuple[int, int, bytearray] | None = None  # stream, flags, block so far
 
     @classmethod
-    async def open(
-        cls,
-        host: str,
-        port: int,
-        *,
-        timeout_s: float = 5.0,
-        metadata: Iterable[tuple[str, str]] = (),
-        on_lost: Callable[[Connection, RpcError], None] | None = None,
-        tls: ssl.SSLContext | None = None,
-    ) -> Connection:
-        """Connect, and wait for the server's settings. OSError (``ssl.SSLError`` is one) or TimeoutError if
-        that fails.
+    async def open(cls, host: str, port: int, *, timeout_s: float = 5.0,
+                   metadata: Iterable[tuple[str, str]] = (),
+                   on_lost: Callable[[Connection, RpcError], None] | None = None,
+                   tls: ssl.SSLContext | None = None) -> Connection:
+        """Connect, and wait for the server's settings. OSError or TimeoutError if that fails.
 
-        ``tls``: a context that offers ``h2`` by ALPN, such as :func:`bench.client.tls_context` makes.
+        ``tls`` offers ``h2`` by ALPN, as :func:`bench.client.tls_context` does.
         """
         loop = asyncio.get_running_loop()
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -106,15 +87,15 @@ class Connection(asyncio.Protocol):
             raise
         return connection
 
-    # -- calls ---------------------------------------------------------------------------------------
+    # -- calls
 
     @property
     def open_calls(self) -> int:
-        """Calls and streams that have not ended, those that wait for the server's stream limit too."""
+        """Calls and streams that have not ended, with calls that wait for the server's stream limit."""
         return len(self._calls) + len(self._streams) + len(self._waiting)
 
     def call(self, path: str, body: bytes, callback: Callback) -> int:
-        """Make a unary call; ``callback`` is called exactly once, never before this returns.
+        """Make a unary call; ``callback`` runs exactly once, after this returns.
 
         Returns the id for :meth:`cancel`; 0 where the call waits for a free stream or fails at once.
         """
@@ -124,13 +105,8 @@ class Connection(asyncio.Protocol):
         stream_id = self._next_id
         calls = self._calls
         size = len(body) + 5
-        if (
-            size > self._quick
-            or size > self._window
-            or len(calls) >= self._max_streams
-            or self.lost
-            or self._unsent
-        ):
+        if (size > self._quick or size > self._window or len(calls) >= self._max_streams or self.lost
+                or self._unsent):
             return self._slow_call(path, body, callback)
         self._next_id = stream_id + 2
         self._window -= size
@@ -152,10 +128,7 @@ class Connection(asyncio.Protocol):
             return 0
         stream_id = self._open_stream(path)
         self._calls[stream_id] = callback
-        outbound = Outbound(self._initial_window)
-        outbound.buffer += PREFIX.pack(0, len(body)) + body
-        outbound.end = True
-        self._unsent[stream_id] = outbound
+        self._unsent[stream_id] = Outbound(self._initial_window, PREFIX.pack(0, len(body)) + body, end=True)
         self._pump()
         return stream_id
 
@@ -170,11 +143,11 @@ class Connection(asyncio.Protocol):
         return stream
 
     def cancel(self, stream_id: int) -> None:
-        """Forget an open call and tell the server so; its callback is not called."""
+        """Forget an open call and reset it at the server; its callback is not called."""
         if self._calls.pop(stream_id, None) is None and self._streams.pop(stream_id, None) is None:
             return
         self._forget(stream_id)
-        self._out.append(frames.frame(frames.RST_STREAM, 0, stream_id, WORD.pack(frames.CANCEL)))
+        self._reset(stream_id)
         self._schedule_flush()
 
     def close(self) -> None:
@@ -182,8 +155,7 @@ class Connection(asyncio.Protocol):
         self._lose(RpcError(Status.CANCELLED, "connection closed by this side"))
 
     async def wait_closed(self, limit_s: float = 1.0) -> None:
-        """After :meth:`close`: until the transport is gone. A peer that does not take part is cut off at the
-        limit."""
+        """After :meth:`close`: wait until the transport is gone; at the limit it is aborted."""
         if self._transport is None:
             return
         try:
@@ -193,21 +165,6 @@ class Connection(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
                 await asyncio.sleep(0)
-
-    # -- sending -------------------------------------------------------------------------------------
-
-    def _method(self, path: str) -> tuple[bytes, bytes]:
-        block = frames.header_block(path, self.authority, self.metadata, secure=self._secure)
-        head = FRAME.pack(len(block) << 8 | HEADERS, frames.END_HEADERS, 0)[:5]
-        self._methods[path] = head, block
-        return head, block
-
-    def _open_stream(self, path: str) -> int:
-        head, block = self._methods.get(path) or self._method(path)
-        stream_id = self._next_id
-        self._next_id += 2
-        self._out += (head, WORD.pack(stream_id), block)
-        return stream_id
 
     def send_on(self, stream: Stream, data: bytes, *, end: bool) -> None:
         """Queue bytes of a stream and send what may go (for :class:`Stream`)."""
@@ -219,109 +176,29 @@ class Connection(asyncio.Protocol):
         self._unsent[stream.id] = outbound
         self._pump()
 
-    def _pump(self) -> None:
-        """Send what the windows allow, oldest stream first."""
-        for stream_id in list(self._unsent):
-            outbound = self._unsent[stream_id]
-            buffer = outbound.buffer
-            while True:
-                size = max(0, min(len(buffer), self._max_frame, self._window, outbound.window))
-                if not size and buffer:
-                    break
-                last = outbound.end and size == len(buffer)
-                if size or last:
-                    self._out.append(frames.frame(DATA, frames.END_STREAM if last else 0, stream_id,
-                                                  bytes(buffer[:size])))
-                    del buffer[:size]
-                    self._window -= size
-                    outbound.window -= size
-                if not buffer:
-                    del self._unsent[stream_id]
-                    break
-        self._schedule_flush()
+    def _ids_used_up(self) -> None:
+        self._retire(RpcError(Status.UNAVAILABLE, "stream ids of the connection used up", sent=False))
 
-    def _schedule_flush(self) -> None:
-        if not self._corked and not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        if self._out and self._transport is not None:
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
-        if self._next_id > _RETIRE_AT_STREAM:
-            self._retire(RpcError(Status.UNAVAILABLE, "stream ids of the connection used up", sent=False))
-
-    # -- receiving -----------------------------------------------------------------------------------
+    # -- receiving
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not asyncio's by class, only by behaviour
         self._transport = cast(asyncio.Transport, transport)
         self._transport.write(
             frames.PREFACE
-            + frames.settings(
-                ((frames.SETTINGS_ENABLE_PUSH, 0), (frames.SETTINGS_INITIAL_WINDOW_SIZE, _RECEIVE_WINDOW))
-            )
-            + frames.window_update(0, _RECEIVE_WINDOW - frames.DEFAULT_WINDOW)
-        )
+            + frames.settings(((frames.SETTINGS_ENABLE_PUSH, 0),
+                               (frames.SETTINGS_INITIAL_WINDOW_SIZE, _RECEIVE_WINDOW)))
+            + frames.window_update(0, _RECEIVE_WINDOW - frames.DEFAULT_WINDOW))
 
     def data_received(self, data: bytes) -> None:
         if self._partial:
             data = self._partial + data
-        pos, size = 0, len(data)
-        calls, bodies, cache = self._calls, self._bodies, self._cache
-        unpack = FRAME.unpack_from
         self._corked = True
         try:
-            while size - pos >= 9:
-                head, flags, stream_id = unpack(data, pos)
-                end = pos + 9 + (head >> 8)
-                if end > size:
-                    break
-                kind = head & 0xFF
-                if kind == HEADERS and flags & _ODD_HEADERS == frames.END_HEADERS and self._continued is None:
-                    found = data[pos + 9 : end]
-                    block = cache.get(found)
-                    if block is None:
-                        block = self._headers.read(found)
-                    if flags & 1 and stream_id in calls and stream_id not in self._http_errors:
-                        callback = calls.pop(stream_id)
-                        body = bodies.pop(stream_id, b"")
-                        if block.outcome is not None:
-                            callback(block.outcome, b"")
-                        elif (
-                            len(body) >= 5 and body[0] == 0 and WORD.unpack_from(body, 1)[0] == len(body) - 5
-                        ):
-                            callback(None, bytes(body[5:]))
-                        else:
-                            callback(RpcError(Status.INTERNAL, "malformed response message"), b"")
-                        if self._waiting:
-                            self._admit()
-                    elif flags & 1 or block.http_error is not None:
-                        self._other_headers(stream_id, flags, block)
-                elif kind == DATA and not flags & _ODD_DATA and self._continued is None:
-                    self._unacknowledged += end - pos - 9
-                    if stream_id in calls:
-                        if stream_id in bodies:
-                            bodies[stream_id] = (
-                                bytearray(bodies[stream_id])
-                                if type(bodies[stream_id]) is bytes
-                                else bodies[stream_id]
-                            )
-                            bodies[stream_id] += data[pos + 9 : end]
-                        else:
-                            bodies[stream_id] = data[pos + 9 : end]
-                        if flags & 1:
-                            self._end(stream_id, RpcError(Status.INTERNAL, "stream ended without trailers"))
-                    elif flags or (after := self._runs(stream_id, data, pos, end)) == pos:
-                        self._stream_data(stream_id, flags, data[pos + 9 : end], end - pos - 9)
-                    else:
-                        end = after
-                else:
-                    self._other_frame(kind, flags, stream_id & 0x7FFFFFFF, data[pos + 9 : end])
-                pos = end
-            self._partial = data[pos:] if pos < size else b""
+            pos = self._read_frames(data)
+            self._partial = data[pos:] if pos < len(data) else b""
+            if self._waiting:
+                self._admit()
             if self._unacknowledged > _REPLENISH:
                 self._out.append(frames.window_update(0, self._unacknowledged))
                 self._unacknowledged = 0
@@ -336,18 +213,58 @@ class Connection(asyncio.Protocol):
         if self.lost is not None:
             self._close_when_idle()
 
-    def _runs(self, stream_id: int, data: bytes, pos: int, end: int) -> int:
-        """DATA of a stream, and frames of the same size behind it, as far as the stream reads them in one
-        go."""
+    def _read_frames(self, data: bytes) -> int:
+        """Take every whole frame; where the rest begins."""
+        pos, size = 0, len(data)
+        calls, bodies, cache = self._calls, self._bodies, self._cache
+        unpack = FRAME.unpack_from
+        while size - pos >= 9:
+            head, flags, stream_id = unpack(data, pos)
+            end = pos + 9 + (head >> 8)
+            if end > size:
+                break
+            kind = head & 0xFF
+            if kind == HEADERS and flags & _ODD_HEADERS == frames.END_HEADERS and self._continued is None:
+                found = data[pos + 9 : end]
+                block = cache.get(found)
+                if block is None:
+                    block = self._headers.read(found)
+                if flags & 1 and stream_id in calls and stream_id not in self._http_errors:
+                    callback = calls.pop(stream_id)
+                    body = bodies.pop(stream_id, b"")
+                    if block.outcome is not None:
+                        callback(block.outcome, b"")
+                    elif body[:5] == PREFIX.pack(0, len(body) - 5 & 0xFFFFFFFF):
+                        callback(None, bytes(body[5:]))
+                    else:
+                        callback(RpcError(Status.INTERNAL, _MALFORMED), b"")
+                elif flags & 1 or block.http_error is not None:
+                    self._other_headers(stream_id, flags, block)
+            elif kind == DATA and not flags & _ODD_DATA and self._continued is None:
+                self._unacknowledged += end - pos - 9
+                if stream_id in calls and stream_id not in bodies and not flags:
+                    bodies[stream_id] = data[pos + 9 : end]
+                else:
+                    end = self._other_data(stream_id, flags, data, pos, end)
+            else:
+                self._other_frame(kind, flags, stream_id & 0x7FFFFFFF, data[pos + 9 : end])
+            pos = end
+        return pos
+
+    def _other_data(self, stream_id: int, flags: int, data: bytes, pos: int, end: int) -> int:
+        """DATA of a stream, or more of a unary answer; where the last frame taken ends.
+
+        A stream may take frames of the same size behind this one too."""
         stream = self._streams.get(stream_id)
-        if stream is None or stream.on_run is None:
-            return pos
-        after = stream.take_runs(data, pos, end)
-        if after > end:
-            self._unacknowledged += (after - end) // (end - pos) * (end - pos - 9)
-        if after > pos:
-            self._acknowledge(stream, (after - pos) // (end - pos) * (end - pos - 9))
-        return after
+        if stream is not None and stream.on_run is not None and not flags:
+            after = stream.take_runs(data, pos, end)
+            if after > pos:
+                size = end - pos - 9
+                self._unacknowledged += (after - end) // (end - pos) * size
+                self._acknowledge(stream, (after - pos) // (end - pos) * size)
+                return after
+        self._take_data(stream_id, flags, data[pos + 9 : end], end - pos - 9)
+        return end
 
     def _acknowledge(self, stream: Stream, size: int) -> None:
         stream.unacknowledged += size
@@ -355,17 +272,24 @@ class Connection(asyncio.Protocol):
             self._out.append(frames.window_update(stream.id, stream.unacknowledged))
             stream.unacknowledged = 0
 
-    def _stream_data(self, stream_id: int, flags: int, payload: bytes, size: int) -> None:
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            return  # cancelled by us; what was under way is dropped
-        self._acknowledge(stream, size)
-        stream.receive(payload)
+    def _take_data(self, stream_id: int, flags: int, payload: bytes, size: int) -> None:
+        """The payload of a DATA frame that took ``size`` bytes of the windows."""
+        if stream_id in self._calls:
+            body = self._bodies.get(stream_id, b"")
+            if not isinstance(body, bytearray):  # the first piece of most answers is their only one
+                self._bodies[stream_id] = body = bytearray(body)
+            body += payload
+        elif (stream := self._streams.get(stream_id)) is not None:
+            self._acknowledge(stream, size)
+            stream.receive(payload)
+        else:
+            return  # of a call that was cancelled
         if flags & frames.END_STREAM:
-            self._end(stream_id, RpcError(Status.INTERNAL, "stream ended without trailers"))
+            self._end(stream_id, self._http_errors.get(stream_id)
+                      or RpcError(Status.INTERNAL, "stream ended without trailers"))
 
     def _other_headers(self, stream_id: int, flags: int, block: Block) -> None:
-        """Headers of a stream, and those of a unary call that are not the plain OK ones."""
+        """Headers that end a stream, and any with an HTTP error."""
         if block.http_error is not None and (stream_id in self._calls or stream_id in self._streams):
             self._http_errors[stream_id] = block.http_error
         if flags & frames.END_STREAM:
@@ -404,7 +328,7 @@ class Connection(asyncio.Protocol):
             raise _ProtocolError("PUSH_PROMISE although push is off")
 
     def _padded(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        """DATA or HEADERS in one of their less usual forms."""
+        """DATA or HEADERS with padding, a priority, or a block that goes on in CONTINUATION."""
         size = len(payload)
         start, stop = 0, size
         if flags & frames.PADDED:
@@ -420,12 +344,7 @@ class Connection(asyncio.Protocol):
             self._whole_headers(stream_id, flags, payload[start:stop])
             return
         self._unacknowledged += size
-        if stream_id in self._calls:
-            self._bodies[stream_id] = bytearray(self._bodies.get(stream_id, b"")) + payload[start:stop]
-            if flags & frames.END_STREAM:
-                self._end(stream_id, RpcError(Status.INTERNAL, "stream ended without trailers"))
-        else:
-            self._stream_data(stream_id, flags, payload[start:stop], size)
+        self._take_data(stream_id, flags, payload[start:stop], size)
 
     def _whole_headers(self, stream_id: int, flags: int, data: bytes) -> None:
         block = self._headers.read(data)
@@ -464,7 +383,7 @@ class Connection(asyncio.Protocol):
             self._pump()
 
     def _server_goes_away(self, payload: bytes) -> None:
-        """GOAWAY: calls above its last stream were not seen; the others may still be answered."""
+        """GOAWAY: calls above its last stream were not seen; others may still be answered."""
         last, code = WORD.unpack_from(payload)[0] & frames.MAX_WINDOW, WORD.unpack_from(payload, 4)[0]
         text = payload[8:].decode("utf-8", "replace")
         message = f"server goes away, HTTP/2 code {code}" + (f": {text}" if text else "")
@@ -474,17 +393,17 @@ class Connection(asyncio.Protocol):
             self._end(stream_id, unseen)
         self._close_when_idle()
 
-    # -- endings -------------------------------------------------------------------------------------
+    # -- endings
 
     def _end(self, stream_id: int, error: RpcError | None) -> None:
-        """End a call or stream in any way but the plain OK answer of a unary call."""
+        """End a call or stream otherwise than by the headers of a unary answer."""
         callback = self._calls.pop(stream_id, None)
         stream = self._streams.pop(stream_id, None)
         body = self._bodies.get(stream_id, b"")
         self._forget(stream_id)
         if callback is not None:
             if error is None and len(body) < 5:
-                error = RpcError(Status.INTERNAL, "malformed response message")
+                error = RpcError(Status.INTERNAL, _MALFORMED)
             callback(error, b"" if error is not None else bytes(body[5:]))
         elif stream is not None:
             stream.on_end(error)
@@ -498,14 +417,13 @@ class Connection(asyncio.Protocol):
 
     def fail_stream(self, stream_id: int, error: RpcError) -> None:
         """End a stream that broke the rules (for :class:`Stream`)."""
-        self._out.append(frames.frame(frames.RST_STREAM, 0, stream_id, WORD.pack(frames.CANCEL)))
+        self._reset(stream_id)
         self._end(stream_id, error)
 
     def _admit(self) -> None:
         """Start calls that waited for the server's stream limit."""
-        while (
-            self._waiting and self.lost is None and len(self._calls) + len(self._streams) < self._max_streams
-        ):
+        while (self._waiting and self.lost is None
+               and len(self._calls) + len(self._streams) < self._max_streams):
             self._slow_call(*self._waiting.popleft())
 
     def _retire(self, error: RpcError) -> None:
@@ -531,7 +449,7 @@ class Connection(asyncio.Protocol):
         self._lose(RpcError(Status.INTERNAL, message))
 
     def _lose(self, error: RpcError) -> None:
-        """Nothing goes on: answer every open call and close."""
+        """Answer every open call and close."""
         first = self.lost is None
         self.lost = error
         if not self._ready.done():
@@ -541,9 +459,8 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(callback, error, b"")
         for stream in self._streams.values():
             self._loop.call_soon(stream.on_end, error)
-        for table in (
-            self._calls, self._streams, self._bodies, self._unsent, self._http_errors, self._waiting,
-        ):
+        for table in (self._calls, self._streams, self._bodies, self._unsent, self._http_errors,
+                      self._waiting):
             table.clear()
         self._flush()
         if self._transport is not None:
@@ -559,6 +476,6 @@ class Connection(asyncio.Protocol):
 
 
 class _ProtocolError(Exception):
-    """The server broke HTTP/2; the connection cannot go on."""
+    """The server broke HTTP/2."""
 
     code = frames.PROTOCOL_ERROR

@@ -30,8 +30,8 @@ class Status(IntEnum):
 class RpcError(Exception):
     """A call that ended with a status other than OK, or whose connection ended first.
 
-    ``sent`` is False only where the server has certainly not seen the call (it was refused before it
-    was opened, or lies above the last stream that a GOAWAY names): such a call may be sent again.
+    ``sent`` is False only where the server has certainly not seen the call (refused before it was opened, or
+    above a GOAWAY's last stream): it may be sent again.
     """
 
     def __init__(self, code: int, message: str, *, sent: bool = True) -> None:
@@ -42,7 +42,7 @@ class RpcError(Exception):
 
     @property
     def name(self) -> str:
-        """``UNAVAILABLE`` and the like; the bare number for a code gRPC does not define."""
+        """``UNAVAILABLE`` and the like; a number for a code that gRPC does not define."""
         try:
             return Status(self.code).name
         except ValueError:

@@ -1,7 +1,7 @@
-"""Header blocks the client reads: ``hpack``, with whole blocks remembered.
+"""Response header blocks: ``hpack``, with whole blocks remembered.
 
-A gRPC server answers nearly every call with the same two blocks (headers, trailers), byte for byte once
-its dynamic table has settled; looking such a block up costs 0.05 us where decoding it costs 10.
+A gRPC server answers nearly every call with the same two blocks (headers, trailers), once its dynamic table
+has settled. A lookup costs 0.05 us, decoding 10.
 """
 
 from __future__ import annotations
@@ -17,13 +17,8 @@ MAX_CACHED_BLOCKS = 1024
 
 # https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
 _HTTP_TO_GRPC = {
-    400: Status.INTERNAL,
-    401: Status.UNAUTHENTICATED,
-    403: Status.PERMISSION_DENIED,
-    404: Status.UNIMPLEMENTED,
-    429: Status.UNAVAILABLE,
-    502: Status.UNAVAILABLE,
-    503: Status.UNAVAILABLE,
+    400: Status.INTERNAL, 401: Status.UNAUTHENTICATED, 403: Status.PERMISSION_DENIED,
+    404: Status.UNIMPLEMENTED, 429: Status.UNAVAILABLE, 502: Status.UNAVAILABLE, 503: Status.UNAVAILABLE,
     504: Status.UNAVAILABLE,
 }
 
@@ -38,10 +33,10 @@ class Block:
 
 
 class HeaderReader:
-    """Decodes the response header blocks of one connection, in the order in which they came.
+    """Decodes the response header blocks of one connection, in their order.
 
-    A cached block is right only as long as the dynamic table is the one it was decoded with, so a block
-    that changes the table empties the cache, and is not cached itself.
+    A cached block holds only for the dynamic table that decoded it: a block that changes the table empties
+    the cache, and is not cached.
     """
 
     def __init__(self) -> None:
@@ -78,8 +73,7 @@ def _judge(fields: tuple[tuple[str, str], ...]) -> Block:
     if status == "0":
         return Block(fields, http_error, None)
     if status is None:
-        return Block(
-            fields, http_error, http_error or RpcError(Status.INTERNAL, "response without grpc-status")
-        )
+        return Block(fields, http_error,
+                     http_error or RpcError(Status.INTERNAL, "response without grpc-status"))
     number = int(status) if status.isdigit() else int(Status.UNKNOWN)
     return Block(fields, http_error, RpcError(number, unquote(found.get("grpc-message", ""))))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench.client.errors import RpcError, Status
 from bench.client.frames import FRAME, PREFIX
+from bench.client.sending import Outbound
 
 if TYPE_CHECKING:
     from bench.client.connection import Connection
@@ -15,25 +16,13 @@ if TYPE_CHECKING:
 OnRun = Callable[[bytes, int, int, int], int]
 
 
-class Outbound:
-    """Request bytes of one stream that flow control has not let out yet."""
-
-    __slots__ = ("buffer", "end", "window")
-
-    def __init__(self, window: int) -> None:
-        self.window = window
-        self.buffer = bytearray()
-        self.end = False
-
-
 class Stream:
     """A call of many messages each way; made by :meth:`Connection.stream`.
 
-    ``on_message(body)`` for each message, then exactly one ``on_end(error)``; None is status OK.
-    ``on_run(data, at, limit, lead)``, where there is one, is asked first: it may take as many messages as it
-    likes of those from ``at`` on, each with ``lead`` bytes in front (the gRPC prefix; a DATA frame's header
-    and the prefix, where every message is a frame of the size of the first), and returns where the last one
-    that it took ends.
+    ``on_message(body)`` for each message, then exactly one ``on_end(error)``; None is status OK. An
+    ``on_run(data, at, limit, lead)`` is offered messages first, as bytes: from ``at`` on, each with ``lead``
+    bytes in front (the gRPC prefix; or a DATA frame's header and the prefix, where each message is a frame of
+    one size). It returns where the last message that it took ends.
     """
 
     __slots__ = (
@@ -56,22 +45,23 @@ class Stream:
         self.unacknowledged = 0
 
     def send(self, body: bytes) -> None:
-        """Send one message (queued where flow control says so). Nothing happens on a stream that ended."""
+        """Send one message as flow control allows; none on a stream that ended."""
         self._connection.send_on(self, PREFIX.pack(0, len(body)) + body, end=False)
 
     def close_send(self) -> None:
-        """Say that no more messages follow; the server's may still come."""
+        """End this side; the server's messages may still come."""
         self._connection.send_on(self, b"", end=True)
 
     def cancel(self) -> None:
-        """End the call from this side. No callback comes any more."""
+        """End the call; no callback runs any more."""
         self._cancelled = True
         self._connection.cancel(self.id)
 
     def take_runs(self, data: bytes, at: int, end: int) -> int:
-        """Offer the frame at ``at``, which ends at ``end``, and what comes after it to ``on_run``; where the
-        last whole frame ends of which everything was taken, ``at`` if none. What is left of a frame is
-        received at once."""
+        """Offer the frame from ``at`` to ``end``, and what follows, to ``on_run``.
+
+        Returns the end of the last frame that was taken whole, ``at`` if none. The rest of a frame that was
+        taken in part is received at once."""
         begin = at + FRAME.size
         if self.on_run is None or self._partial or self._cancelled or end - begin < PREFIX.size:
             return at

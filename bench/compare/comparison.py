@@ -1,9 +1,15 @@
 """Systems beside each other on one machine: the same matrix, in turns, as ratios with their spread.
 
-All run all the while; what each costs when idle is measured and told. They take turns of a few seconds, so
-that whatever else the machine does meets all alike. A ratio is a system's figure over the first one's in the
-same round. A budget bounds the whole: turns get shorter and rounds fewer when time runs short, and what is
-left over is named.
+All systems run all the time and take turns of a few seconds, so that other load on the machine meets all
+alike. A ratio is a system's figure over the first system's in the same round. Under a budget turns get
+shorter, then rounds fewer, then cells are left out by name.
+
+The result, ``muster-bench-compare/2``, has ``systems``, ``plan``, ``storage`` (with the time of a synced
+write) and for each of ``cells`` its ``runs`` (``bench.load.run``, by system; ``counters`` has syncs and the
+like), ``ratios`` (of each system to the first) and ``targets``. Several presets make a list of these.
+
+CPU of an operation: user and system time of all server processes over the operations answered. RSS: the sum
+over these processes at the end of a turn, shared memory counted in each.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +30,7 @@ import psutil
 
 from bench import counters
 from bench.compare import kinds
+from bench.compare.figures import ratios, targets
 from bench.compare.loads import upkeep
 from bench.compare.loads.disturb import disturbed_run
 from bench.compare.matrix import BIG_KEY_BYTES, BIG_PREFIX, Cell, Sizes
@@ -37,23 +44,6 @@ SCHEMA = "muster-bench-compare/2"
 TURN_OVERHEAD_S = 1.3  # client processes started and stopped, connections made, figures read
 SHORTEST_TURN_S = 0.6
 COMFORTABLE_TURN_S = 1.0
-
-#: The figures of one run that are compared, and whether more is better.
-FIGURES = {
-    "throughput_per_s": True,
-    "mean_ms": False,
-    "p50_ms": False,
-    "p99_ms": False,
-    "max_ms": False,
-    "server_us_per_op": False,
-    "server_rss_bytes": False,
-    "written_per_op": False,
-    "syncs_per_op": False,
-    "p99_growth": False,
-    "to_all_ms": False,
-    "watcher_bytes": False,
-    "errors": False,
-}
 
 
 @dataclass(slots=True)
@@ -76,8 +66,12 @@ class Plan:
     notes: dict[str, str] = field(default_factory=dict)
 
 
+#: Fields of the plan that the result has.
+_TOLD = ("rounds", "duration_s", "warm_up_s", "processes", "leader_only", "hosts", "key_space", "budget_s")
+
+
 class Told:
-    """Who watches a comparison; this one does not."""
+    """Takes the progress of a comparison; this one drops it."""
 
     def say(self, line: str) -> None:
         """A line before each turn."""
@@ -91,8 +85,8 @@ async def compare(
 ) -> dict[str, Any]:
     """Run the plan on the systems in turn. The ``--json`` dictionary.
 
-    A run that fails is recorded as such and the others go on; RuntimeError if a system has ended. ``began``:
-    the moment of ``time.monotonic`` that the budget counts from, where starting the systems is to be in it.
+    A run that fails is recorded, and the others go on; RuntimeError if a system has ended. The budget counts
+    from ``began``, of ``time.monotonic``.
     """
     began = time.monotonic() if began is None else began
     started_at = datetime.now(UTC)
@@ -103,10 +97,7 @@ async def compare(
         "schema": SCHEMA, "preset": plan.preset, "title": plan.title,
         "started_at": started_at.isoformat(timespec="seconds"), "took_s": time.monotonic() - began,
         "machine": run.machine(), "storage": storage(systems[0].data_dir), "notes": plan.notes,
-        "plan": {"rounds": plan.rounds, "duration_s": plan.duration_s, "warm_up_s": plan.warm_up_s,
-                 "processes": plan.processes, "leader_only": plan.leader_only, "hosts": plan.hosts,
-                 "key_space": plan.key_space,
-                 "budget_s": plan.budget_s, "sizes": asdict(plan.sizes)},
+        "plan": {name: getattr(plan, name) for name in _TOLD} | {"sizes": asdict(plan.sizes)},
         "systems": [{"name": s.name, "version": s.version, "endpoints": s.endpoints, "shards": s.shards,
                      "flags": list(s.flags), "idle_cpu_percent": idle[s.name],
                      "processes": servers.memory(s.pids)}
@@ -116,8 +107,7 @@ async def compare(
 
 
 async def _passes(plan: Plan, systems: Sequence[System], told: Told, clock: _Clock) -> list[dict[str, Any]]:
-    """Every cell once, then every cell again: so that each has its turn when time runs short, and the rounds
-    of one cell lie far apart."""
+    """Every cell once, then every cell again: each has a turn when time runs short."""
     runs: dict[str, dict[str, list[dict[str, Any]]]] = {
         cell.name: {system.name: [] for system in systems} for cell in plan.cells}
     lengths: dict[str, float] = {}
@@ -128,37 +118,39 @@ async def _passes(plan: Plan, systems: Sequence[System], told: Told, clock: _Clo
             if not duration_s:
                 continue
             lengths.setdefault(cell.name, duration_s)
-            warms_up = i == 0 and plan.warm_up_s and _warms_up(cell) and not clock.hurry
-            for warm_up in (True, False) if warms_up else (False,):
-                for system in systems:
-                    if system.shards < cell.min_shards:
-                        continue
-                    what = "warm-up" if warm_up else f"round {i + 1} of {plan.rounds}"
-                    told.say(f"[{place + 1}/{len(plan.cells)}] {cell.name}: {system.name}, {what}")
-                    wanted_s = plan.warm_up_s if warm_up else duration_s
-                    with clock.turn(cell, wanted_s):
-                        result = await _turn(plan, cell, system, wanted_s, i)
-                    if not warm_up:
-                        runs[cell.name][system.name].append(result)
+            where = f"[{place + 1}/{len(plan.cells)}] {cell.name}"
+            able = [system for system in systems if system.shards >= cell.min_shards]
+            if i == 0 and plan.warm_up_s and _warms_up(cell) and not clock.hurry:
+                for system in able:
+                    told.say(f"{where}: {system.name}, warm-up")
+                    with clock.turn(cell, plan.warm_up_s):
+                        await _turn(plan, cell, system, plan.warm_up_s, i)
+            for system in able:
+                told.say(f"{where}: {system.name}, round {i + 1} of {plan.rounds}")
+                with clock.turn(cell, duration_s):
+                    runs[cell.name][system.name].append(await _turn(plan, cell, system, duration_s, i))
             done += len(systems)
             told.progress(done, total)
     if left_out := [cell.name for cell in plan.cells if cell.name not in lengths]:
         plan.notes["left out, the time was used up"] = ", ".join(left_out)
     names = [system.name for system in systems]
-    rows = []
-    for cell in plan.cells:
-        if cell.name in lengths:
-            found = ratios(runs[cell.name], names)
-            rows.append({"name": cell.name, "title": cell.title, "duration_s": lengths[cell.name],
-                         "runs": runs[cell.name], "ratios": found,
-                         "targets": targets(cell, runs[cell.name], found, names) if plan.preset else []})
-            if cell.spec.command == "kubernetes":
-                rows += [row | {"ratios": ratios(row["runs"], names)} for row in kinds.split(rows[-1], names)]
-    return rows
+    return [row for cell in plan.cells if cell.name in lengths
+            for row in _rows(cell, lengths[cell.name], runs[cell.name], names, judged=bool(plan.preset))]
+
+
+def _rows(cell: Cell, duration_s: float, runs: dict[str, list[dict[str, Any]]], names: Sequence[str], *,
+          judged: bool) -> list[dict[str, Any]]:
+    """A cell's row of the result; of Kubernetes' cell one for each kind of request besides."""
+    found = ratios(runs, names)
+    row = {"name": cell.name, "title": cell.title, "duration_s": duration_s, "runs": runs, "ratios": found,
+           "targets": targets(cell, runs, found, names) if judged else []}
+    if cell.spec.command != "kubernetes":
+        return [row]
+    return [row, *(one | {"ratios": ratios(one["runs"], names)} for one in kinds.split(row, names))]
 
 
 class _Clock:
-    """Shares what is left of the budget out among the turns that are left."""
+    """Divides the rest of the budget among the turns to come."""
 
     def __init__(self, plan: Plan, systems: int, began: float) -> None:
         self._plan = plan
@@ -168,9 +160,9 @@ class _Clock:
         self.hurry = False  # no warm-ups any more
 
     def duration_s(self, cell: Cell, left: Sequence[Cell], later_passes: int, *, first: bool) -> float:
-        """Of a turn of ``cell``, the first of those ``left`` in this pass; 0: there is no time for it.
+        """The length of a turn of ``cell``, the first of those ``left`` in this pass; 0: no time is left.
 
-        Later passes are given up first, then warm-ups, then length; cells only when the time is over.
+        Later passes go first, then warm-ups, then length, then cells.
         """
         plan = self._plan
         own = cell.duration_s or plan.duration_s
@@ -192,7 +184,7 @@ class _Clock:
 
     @contextmanager
     def turn(self, cell: Cell, duration_s: float) -> Iterator[None]:
-        """Learns from a turn what it takes beside its duration."""
+        """Measures what a turn takes above its duration."""
         began = time.monotonic()
         yield
         beside_s = (time.monotonic() - began) / _weight(cell) - duration_s
@@ -208,9 +200,9 @@ def _warms_up(cell: Cell) -> bool:
 
 
 async def _fill(plan: Plan, systems: Sequence[System], told: Told) -> None:
-    """The keys that reads find: the key space, and the big range where a cell needs it."""
+    """Put the keys that reads find."""
     if all(cell.spec.command in ("kubernetes", *V2) for cell in plan.cells):
-        return  # which put their own
+        return  # these loads put their own
     for system in systems:
         told.say(f"{system.name}: put {plan.key_space} keys")
         blank = Spec("put", tuple(system.endpoints), key_space=plan.key_space, cacert=system.cacert)
@@ -225,17 +217,15 @@ async def _turn(plan: Plan, cell: Cell, system: System, duration_s: float, round
     """One system's turn; ``{"failed": reason}`` where it could not be made."""
     endpoints = await _endpoints(plan, system)
     spec = replace(cell.spec, endpoints=endpoints, cacert=system.cacert, duration_s=duration_s,
-                   seed=round_ + 2,
-                   key_space=min(cell.spec.key_space, plan.key_space))
+                   seed=round_ + 2, key_space=min(cell.spec.key_space, plan.key_space))
     if cell.own_key_of >= 0:
         spec = _key_of_shard(spec, cell.own_key_of, system.shards)
     before = counters.sample(system.told)
     try:
         if cell.kind == "disturbed":
             part = 1 / max(1, plan.rounds - max(round_, 0))
-            result = await disturbed_run(
-                spec, cell.disturbance, system.pids, processes=plan.processes, part=part
-            )
+            result = await disturbed_run(spec, cell.disturbance, system.pids, processes=plan.processes,
+                                         part=part)
         else:
             result = await run.run(spec, processes=plan.processes, server_roots=system.pids)
     except (run.RunError, OSError, TimeoutError) as error:
@@ -260,10 +250,7 @@ def _key_of_shard(spec: Spec, shard: int, shards: int) -> Spec:
 
 
 async def _endpoints(plan: Plan, system: System) -> tuple[str, ...]:
-    """The leader's endpoint, then the others: with one connection it makes a difference where it goes.
-
-    Left as they are where no member says that it leads (a member of etcd always knows, once it is healthy).
-    """
+    """The leader's endpoint first, since a lone connection goes there; unchanged if no member leads."""
     try:
         leader = await upkeep.leader_of(system.endpoints, Spec("put", (), cacert=system.cacert))
     except OSError:
@@ -271,80 +258,8 @@ async def _endpoints(plan: Plan, system: System) -> tuple[str, ...]:
     return (leader,) if plan.leader_only else (leader, *(e for e in system.endpoints if e != leader))
 
 
-def figure(result: dict[str, Any], name: str) -> float | None:
-    """One of :data:`FIGURES` from a run's result; None where the run has it not."""
-    if "failed" in result or not result["operations"]:
-        return None
-    if name == "throughput_per_s":
-        return float(result[name])
-    if name == "errors":
-        return float(sum(result["errors"].values()))
-    if name == "watcher_bytes":
-        return result.get(name)
-    if name == "p99_growth":
-        before = result.get("before", {}).get("latency_ms", {}).get("p99")
-        return result["latency_ms"]["p99"] / before if before else None
-    if name == "to_all_ms":
-        found = result["extra"].get("to_all")
-        return float(found["latency_ms"]["mean"]) if found and found["count"] else None
-    if name == "syncs_per_op":
-        syncs = result.get("counters", {}).get("syncs")
-        return syncs / result["operations"] if syncs is not None else None
-    if name == "written_per_op":
-        return float(result["server"]["written_bytes"] / result["operations"]) if result["server"] else None
-    if name.startswith("server_"):
-        return float(result["server"][name.removeprefix("server_")]) if result["server"] else None
-    return float(result["latency_ms"][name.removesuffix("_ms")])
-
-
-def figures(results: Iterable[dict[str, Any]], name: str) -> list[float]:
-    """One figure of several runs, failed ones left out."""
-    return [value for result in results if (value := figure(result, name)) is not None]
-
-
-def ratios(
-    runs: dict[str, list[dict[str, Any]]], names: Sequence[str]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """For each system but the first, and each figure, its over the first's: median, lowest, highest round."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for other in names[1:]:
-        found[other] = {}
-        for name in FIGURES:
-            values = [b / a for one, two in zip(runs[names[0]], runs[other], strict=False)
-                      if (a := figure(one, name)) and (b := figure(two, name)) is not None]
-            if values:
-                found[other][name] = {
-                    "median": statistics.median(values),
-                    "low": min(values),
-                    "high": max(values),
-                }
-    return found
-
-
-def targets(cell: Cell, runs: dict[str, list[dict[str, Any]]], found: dict[str, dict[str, dict[str, float]]],
-            names: Sequence[str]) -> list[dict[str, Any]]:
-    """The cell's targets with what was reached, of the systems that there are; ``value`` is None where it
-    could not be measured."""
-    rows = []
-    for target in cell.targets:
-        if target.subject >= len(names):
-            continue
-        subject = names[target.subject]
-        value: float | None
-        if target.ratio:
-            ratio = found.get(subject, {}).get(target.figure)
-            value = ratio["median"] if ratio else None
-        else:
-            values = figures(runs[subject], target.figure)
-            value = statistics.median(values) if values else None
-        rows.append({"figure": target.figure, "system": subject, "wanted": str(target), "value": value,
-                     "met": value is not None and target.met(value)})
-    return rows
-
-
 def saved(path: Path) -> list[dict[str, Any]]:
-    """The comparisons of a file that ``compare --save`` wrote. ValueError if it is none, OSError if it cannot
-    be read."""
+    """The comparisons in a file of ``compare --save``. ValueError if it has none, OSError if unread."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -360,7 +275,7 @@ def saved(path: Path) -> list[dict[str, Any]]:
 
 
 def storage(directory: Path) -> dict[str, Any]:
-    """What the data lay on, and what a small synced write costs there (median of 100, in ms)."""
+    """The file system, and the median time of 100 small synced writes there."""
     path = directory.resolve()
     mounts = [p for p in psutil.disk_partitions(all=True) if path.is_relative_to(p.mountpoint)]
     mount = max(mounts, key=lambda p: len(p.mountpoint), default=None)
@@ -381,7 +296,7 @@ def storage(directory: Path) -> dict[str, Any]:
 
 
 async def _idle_percent(system: System, seconds: float) -> float:
-    """CPU the system takes while nobody asks it for anything, in percent of one CPU."""
+    """CPU of the system without load, in percent of one CPU."""
     before = servers.sample(system.pids)
     await asyncio.sleep(seconds)
     return 100 * sum(u.cpu_s for u in servers.spent(before, servers.sample(system.pids))) / seconds

@@ -1,15 +1,15 @@
-"""Comparisons as one self-contained page: the verdict, charts as inline SVG, tables. Nothing is loaded; one
-small script sorts a table by the column that is clicked on."""
+"""Comparisons as one page that loads nothing: the verdict, charts as inline SVG, tables with a sort script."""
 
 from __future__ import annotations
 
 import re
 import statistics
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
 from bench.compare import report as tables
-from bench.compare.comparison import figures
+from bench.compare.figures import figures, good_runs, median
 from bench.report.svg import Series, bars, lines
 
 _STYLE = """
@@ -48,7 +48,6 @@ _QUANTILES = ("p50", "p90", "p95", "p99", "p99.9")
 
 
 def page(results: list[dict[str, Any]]) -> str:
-    """The whole page; what machine, versions and settings it was measured on stands above each part."""
     body = "\n".join([*(line for result in results for line in _verdict(result)), *map(_part, results)])
     return ("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
             '<meta name="viewport" content="width=device-width, initial-scale=1"/><title>muster-bench</title>'
@@ -57,8 +56,9 @@ def page(results: list[dict[str, Any]]) -> str:
 
 
 def headline(results: list[dict[str, Any]]) -> str:
-    """One chart for a README, an SVG file of its own: operations per second, the first system's being 1, of
-    the first comparison that has any of the headline's work. ValueError if none has."""
+    """A chart of operations per second over the first system's, of the first comparison with headline work.
+
+    ValueError if there is none."""
     for result in results:
         cells = {cell["name"]: cell for cell in result["cells"] if cell["name"] in _HEADLINES}
         if cells:
@@ -67,38 +67,29 @@ def headline(results: list[dict[str, Any]]) -> str:
         raise ValueError("none of the headline's work was measured")
     names = [system["name"] for system in result["systems"]]
     shown = [cells[name] for name in _HEADLINES if name in cells]
-    first = [_median(cell, names[0], "throughput_per_s") for cell in shown]
-    values = [
-        (
-            name,
-            [
-                value / base
-                if base and (value := _median(cell, name, "throughput_per_s")) is not None
-                else None
-                for cell, base in zip(shown, first, strict=True)
-            ],
-        )
-        for name in names
-    ]
-    chart = bars(
-        f"Operations per second, {names[0]} = 1", [_HEADLINES[cell["name"]] for cell in shown], values, ""
-    )
+
+    def relative(cell: dict[str, Any], name: str) -> float | None:
+        base = median(cell["runs"][names[0]], "throughput_per_s")
+        value = median(cell["runs"][name], "throughput_per_s")
+        return value / base if base and value is not None else None
+
+    chart = bars(f"Operations per second, {names[0]} = 1", [_HEADLINES[cell["name"]] for cell in shown],
+                 [(name, [relative(cell, name) for cell in shown]) for name in names], "")
     style = "".join(line for line in _STYLE.splitlines() if line.startswith("svg "))
-    return (
-        chart.replace(
-            "<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fafafa" ', 1
-        ).replace(">", f"><style>{style}</style>", 1)
-        + "\n"
-    )
+    return chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fafafa" ', 1
+                         ).replace(">", f"><style>{style}</style>", 1) + "\n"
+
+
+def _title(result: dict[str, Any]) -> str:
+    return escape(result["title"] or " beside ".join(system["name"] for system in reversed(result["systems"])))
 
 
 def _part(result: dict[str, Any]) -> str:
     names = [system["name"] for system in result["systems"]]
-    title = result["title"] or " beside ".join(reversed(names))
-    out = [f"<h2>{escape(title)}</h2>", "<ul>",
+    out = [f"<h2>{_title(result)}</h2>", "<ul>",
            *(f"<li>{escape(sentence)}</li>" for sentence in tables.context(result)), "</ul>"]
     if found := tables.targets(result):
-        out += ["<h3>Targets</h3>", _target_table(found)]
+        out += ["<h3>Targets</h3>", _table(tables.TARGET_HEADS, found, last=lambda row: row[-1])]
     out += [*_section("Scaling by clients", _by_clients(result, names)),
             *_section("Scaling by shards", _by_shards(result)),
             *_section("CPU of the servers for one operation", [_figure_bars(
@@ -109,18 +100,16 @@ def _part(result: dict[str, Any]) -> str:
             *_section("Latency", [_latency(cell, names) for cell in result["cells"]]),
             *_section("Throughput over time", [_over_time(cell, names) for cell in result["cells"]]),
             *_section("Memory at the end", [_memory(result)]),
-            "<h3>All figures</h3>", _all_figures(result)]
+            "<h3>All figures</h3>",
+            _table(tables.HEADINGS, tables.rows(result), whole=lambda row: "r" if " / " in row[1] else "")]
     return "\n".join(out)
 
 
 def _verdict(result: dict[str, Any]) -> list[str]:
-    """What a reader wants to know first, in a few sentences."""
     first = result["systems"][0]["name"]
     said = []
     for cell in result["cells"]:
-        if cell["name"] not in _HEADLINES:
-            continue
-        for name, found in cell["ratios"].items():
+        for name, found in cell["ratios"].items() if cell["name"] in _HEADLINES else ():
             parts = [f"{found[figure]['median']:.2f} times the {what}" for figure, what in
                      (("throughput_per_s", "throughput"), ("p99_ms", "p99"), ("server_us_per_op", "CPU"))
                      if figure in found]
@@ -132,11 +121,8 @@ def _verdict(result: dict[str, Any]) -> list[str]:
                     + (f"; missed: {'; '.join(missed)}." if missed else "."))
     if not said:
         return []
-    title = result["title"] or " beside ".join(system["name"] for system in reversed(result["systems"]))
-    return [
-        f"<h2>{escape(title)}: verdict</h2>", '<ul class="v">', *(f"<li>{escape(one)}</li>" for one in said),
-        "</ul>",
-    ]
+    return [f"<h2>{_title(result)}: verdict</h2>", '<ul class="v">',
+            *(f"<li>{escape(one)}</li>" for one in said), "</ul>"]
 
 
 def _section(title: str, charts: list[str]) -> list[str]:
@@ -145,18 +131,11 @@ def _section(title: str, charts: list[str]) -> list[str]:
 
 
 def _ends(cell: dict[str, Any], name: str, figure: str) -> tuple[float, float] | None:
-    """The lowest and the highest round."""
     values = figures(cell["runs"][name], figure)
     return (min(values), max(values)) if values else None
 
 
-def _median(cell: dict[str, Any], name: str, figure: str) -> float | None:
-    values = figures(cell["runs"][name], figure)
-    return statistics.median(values) if values else None
-
-
 def _by_clients(result: dict[str, Any], names: list[str]) -> list[str]:
-    """A chart for each kind of work that was done with several numbers of clients."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for cell in result["cells"]:
         if match := re.fullmatch(r"(put|range-[ls])-\d+", cell["name"]):
@@ -168,7 +147,7 @@ def _by_clients(result: dict[str, Any], names: list[str]) -> list[str]:
         clients = {cell["name"]: int(cell["name"].rpartition("-")[2]) for cell in members}
         for figure, title, unit in (("throughput_per_s", "throughput", "ops/s"), ("p99_ms", "p99", "ms")):
             series = [Series(name, [(clients[cell["name"]], value) for cell in members
-                                    if (value := _median(cell, name, figure)) is not None],
+                                    if (value := median(cell["runs"][name], figure)) is not None],
                              [ends for cell in members if (ends := _ends(cell, name, figure)) is not None])
                       for name in names]
             charts.append(lines(f"{kind}: {title} by clients", series, unit,
@@ -178,44 +157,32 @@ def _by_clients(result: dict[str, Any], names: list[str]) -> list[str]:
 
 
 def _by_shards(result: dict[str, Any]) -> list[str]:
-    """Throughput and CPU by the number of shards, each work its own line, where there are several systems of
-    it."""
     systems = [s for s in result["systems"] if s["name"].startswith("muster")]
     if len({s["shards"] for s in systems}) < 2:
         return []
     charts = []
-    for figure, title, unit in (
-        ("throughput_per_s", "Throughput", "ops/s"),
-        ("server_us_per_op", "CPU", "us/op"),
-    ):
+    for figure, title, unit in (("throughput_per_s", "Throughput", "ops/s"),
+                                ("server_us_per_op", "CPU", "us/op")):
         series = [Series(cell["name"], [(s["shards"], value) for s in systems
-                                        if (value := _median(cell, s["name"], figure)) is not None])
+                                        if (value := median(cell["runs"][s["name"]], figure)) is not None])
                   for cell in result["cells"] if not cell["name"].startswith(("put-1-", "range-all"))]
-        charts.append(
-            lines(
-                f"{title} by shards", series, unit, [(s["shards"], str(s["shards"])) for s in systems],
-                x_title="shards",
-            )
-        )
+        charts.append(lines(f"{title} by shards", series, unit,
+                            [(s["shards"], str(s["shards"])) for s in systems], x_title="shards"))
     return charts
 
 
 def _figure_bars(result: dict[str, Any], names: list[str], figure: str, title: str, unit: str) -> str:
-    cells = [
-        cell
-        for cell in result["cells"]
-        if not cell["name"].startswith(("range-all", "range-paged", "range-1k"))
-    ]
+    cells = [cell for cell in result["cells"]
+             if not cell["name"].startswith(("range-all", "range-paged", "range-1k"))]
     return bars(title, [cell["name"] for cell in cells],
-                [(name, [_median(cell, name, figure) for cell in cells]) for name in names], unit,
+                [(name, [median(cell["runs"][name], figure) for cell in cells]) for name in names], unit,
                 spread=[[_ends(cell, name, figure) for cell in cells] for name in names], x_title="work")
 
 
 def _latency(cell: dict[str, Any], names: list[str]) -> str:
     series = []
     for name in names:
-        good = [run for run in cell["runs"][name] if "failed" not in run and run["operations"]]
-        if good:
+        if good := [run for run in good_runs(cell["runs"][name]) if run["operations"]]:
             series.append(Series(name, [(i + 1, statistics.median(run["latency_ms"][q] for run in good))
                                         for i, q in enumerate(_QUANTILES)]))
     return lines(cell["title"], series, "ms", [(i + 1, q) for i, q in enumerate(_QUANTILES)], log_y=True,
@@ -227,9 +194,7 @@ def _over_time(cell: dict[str, Any], names: list[str]) -> str:
     series = []
     for name in names:
         points, second = [], 0.0
-        for run in cell["runs"][name]:
-            if "failed" in run:
-                continue
+        for run in good_runs(cell["runs"][name]):
             for _, count in run["timeline"][: max(1, int(run["duration_s"]))]:
                 points.append((second, float(count)))
                 second += 1
@@ -237,10 +202,9 @@ def _over_time(cell: dict[str, Any], names: list[str]) -> str:
     longest = max((len(one.points) for one in series), default=0)
     if longest < 3:
         return ""
-    return lines(
-        cell["title"], series, "ops/s", [(i, str(i)) for i in range(0, longest, max(1, longest // 8))],
-        x_title="seconds, one round after the other",
-    )
+    return lines(cell["title"], series, "ops/s",
+                 [(i, str(i)) for i in range(0, longest, max(1, longest // 8))],
+                 x_title="seconds, one round after the other")
 
 
 def _memory(result: dict[str, Any]) -> str:
@@ -249,19 +213,15 @@ def _memory(result: dict[str, Any]) -> str:
                 [("PSS", [sum(p["pss_bytes"] for p in s["processes"]) / 2**20 for s in systems])], "MiB")
 
 
-def _target_table(found: list[list[str]]) -> str:
-    out = [
-        '<div class="t"><table><tr>', *(f"<th>{escape(head)}</th>" for head in tables.TARGET_HEADS), "</tr>",
-    ]
-    for line in found:
-        out.append("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line[:-1])
-                   + f'<td class="{line[-1]}">{line[-1]}</td></tr>')
-    return "".join(out) + "</table></div>"
+def _table(heads: Sequence[str], rows: Sequence[list[str]],
+           whole: Callable[[list[str]], str] = lambda row: "",
+           last: Callable[[list[str]], str] = lambda row: "") -> str:
+    """A table; ``whole`` and ``last`` give the class of a row and of its last cell."""
+    def tag(name: str, style: str) -> str:
+        return f'<{name} class="{style}">' if style else f"<{name}>"
 
-
-def _all_figures(result: dict[str, Any]) -> str:
-    out = ['<div class="t"><table><tr>', *(f"<th>{escape(head)}</th>" for head in tables.headings()), "</tr>"]
-    for line in tables.rows(result):
-        style = ' class="r"' if " / " in line[1] else ""
-        out.append(f"<tr{style}>" + "".join(f"<td>{escape(text)}</td>" for text in line) + "</tr>")
+    out = ['<div class="t"><table><tr>', *(f"<th>{escape(head)}</th>" for head in heads), "</tr>"]
+    for row in rows:
+        out.append(tag("tr", whole(row)) + "".join(f"<td>{escape(text)}</td>" for text in row[:-1])
+                   + tag("td", last(row)) + f"{escape(row[-1])}</td></tr>")
     return "".join(out) + "</table></div>"

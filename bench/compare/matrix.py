@@ -1,13 +1,9 @@
-"""What is compared: the cells, the targets set for them, and the presets that group them.
-
-A cell is one row of work. ``kind`` says how it is run (``bench.compare.comparison``); ``spec`` lacks
-endpoints and duration.
-"""
+"""The cells of comparisons, their targets, and the presets that group them."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from bench.load.spec import Spec
@@ -19,13 +15,13 @@ CONNS = {1: 1, 100: 10, 1000: 100}  # clients: connections, as in etcd's publish
 
 @dataclass(slots=True, frozen=True)
 class Target:
-    """What a cell is to reach: a figure of a system over the first's (``ratio``), or the figure itself."""
+    """A bound for a figure of a system, or for that figure over the first system's (``ratio``)."""
 
     figure: str
     most: bool  # at most (or at least) the bound
     bound: float
     ratio: bool = True
-    subject: int = 1  # which of the systems: the second, unless there are more of them to judge
+    subject: int = 1  # index of the system, 1 being the second
 
     def met(self, value: float) -> bool:
         return value <= self.bound if self.most else value >= self.bound
@@ -36,7 +32,7 @@ class Target:
 
 @dataclass(slots=True, frozen=True)
 class Cell:
-    """One row of work."""
+    """One row of work, run by ``kind``; ``spec`` lacks endpoints and duration."""
 
     name: str
     title: str
@@ -52,7 +48,7 @@ class Cell:
 
 @dataclass(slots=True, frozen=True)
 class Sizes:
-    """How large the large things are; smaller than asked for where a run has to be short."""
+    """How large the large cells are."""
 
     big_keys: int = 100_000
     watchers: int = 10_000
@@ -98,193 +94,92 @@ def by_clients() -> list[Cell]:
 
 
 def large_reads(sizes: Sizes) -> list[Cell]:
-    """Ranges and counts of many keys."""
-    end = f"{BIG_PREFIX}{1000:08d}"
     whole = replace(_BLANK, command="range", range_key=BIG_PREFIX, range_end="/big0", clients=4, conns=4)
+    thousand = replace(whole, range_end=f"{BIG_PREFIX}{1000:08d}", clients=10, conns=10)
     scan = replace(whole, command="scan", clients=1, conns=1, timeout_s=30.0)
     n = f"{sizes.big_keys:,}"
-    return [
-        Cell(
-            "range-1k",
-            "range of 1,000 keys, 10 clients",
-            replace(whole, range_end=end, clients=10, conns=10),
-            big=True,
-            targets=(_at_least(1.5),),
-        ),
-        Cell(
-            "range-all",
-            f"range of {n} keys in one request",
-            replace(scan, page=0),
-            big=True,
-            targets=(_at_least(1.5),),
-        ),
-        Cell(
-            "range-paged",
-            f"range of {n} keys in pages of 1,000",
-            replace(scan, page=1000),
-            big=True,
-            targets=(_at_least(1.5),),
-        ),
-        Cell(
-            "count",
-            f"count of a prefix of {n} keys",
-            replace(whole, count_only=True),
-            big=True,
-            targets=(_at_most(0.2, "mean_ms"),),
-        ),
-        Cell(
-            "first-page",
-            f"first page of 500 of {n} keys, with the exact count",
-            replace(whole, limit=500),
-            big=True,
-            targets=(_at_most(0.2, "mean_ms"),),
-        ),
-    ]
+    more, shorter = (_at_least(1.5),), (_at_most(0.2, "mean_ms"),)
+    return [Cell(name, title, spec, big=True, targets=targets) for name, title, spec, targets in (
+        ("range-1k", "range of 1,000 keys, 10 clients", thousand, more),
+        ("range-all", f"range of {n} keys in one request", replace(scan, page=0), more),
+        ("range-paged", f"range of {n} keys in pages of 1,000", replace(scan, page=1000), more),
+        ("count", f"count of a prefix of {n} keys", replace(whole, count_only=True), shorter),
+        ("first-page", f"first page of 500 of {n} keys, with the exact count", replace(whole, limit=500),
+         shorter),
+    )]
 
 
 def disturbed(sizes: Sizes) -> list[Cell]:
     """Puts at a fixed rate while something long goes on."""
-    put = replace(_BLANK, clients=100, conns=10, rate_per_s=sizes.disturbed_rate_per_s)
-    twice = (_at_most(2.0, "p99_growth", ratio=False),)
-    return [
-        Cell(
-            "put-during-catch-up",
-            "puts while watchers catch up from revision 1",
-            put,
-            "disturbed",
-            "catch-up",
-            big=True,
-            targets=twice,
-        ),
-        Cell(
-            "put-during-full-range",
-            f"puts while {sizes.big_keys:,} keys are read, over and over",
-            put,
-            "disturbed",
-            "full-range",
-            big=True,
-            targets=twice,
-        ),
-        Cell(
-            "put-during-compaction",
-            "puts while compaction runs",
-            put,
-            "disturbed",
-            "compaction",
-            big=True,
-            targets=twice,
-        ),
-    ]
+    return [_disturbed(sizes, *of_it) for of_it in (
+        ("catch-up", "puts while watchers catch up from revision 1"),
+        ("full-range", f"puts while {sizes.big_keys:,} keys are read, over and over"),
+        ("compaction", "puts while compaction runs"),
+    )]
 
 
 def backup(sizes: Sizes) -> list[Cell]:
-    """The same while a backup of all that there is is made, over and over: of the large range's keys, too."""
+    """Puts at a fixed rate while the whole store is backed up, over and over."""
+    return [_disturbed(sizes, "backup", "puts while a backup is made, over and over")]
+
+
+def _disturbed(sizes: Sizes, disturbance: str, title: str) -> Cell:
     put = replace(_BLANK, clients=100, conns=10, rate_per_s=sizes.disturbed_rate_per_s)
-    return [Cell("put-during-backup", "puts while a backup is made, over and over", put, "disturbed",
-                 "backup", big=True, targets=(_at_most(2.0, "p99_growth", ratio=False),))]
+    return Cell(f"put-during-{disturbance}", title, put, "disturbed", disturbance, big=True,
+                targets=(_at_most(2.0, "p99_growth", ratio=False),))
 
 
 def idle_watchers(sizes: Sizes) -> Cell:
-    """So many that what they take stands out, and on servers that have no memory to spare yet: first."""
+    """Runs first: the servers have no memory to spare yet, and so many watchers stand out."""
     per_stream = max(1, sizes.watchers // 50)
-    return Cell(
-        "idle-watchers",
-        f"{100 * per_stream:,} idle watchers of one key on 100 connections: memory of each",
-        replace(
-            _BLANK,
-            command="watch",
-            key_space=1,
-            conns=100,
-            streams=100,
-            watchers_per_stream=per_stream,
-            rate_per_s=1.0,
-        ),
-        duration_s=1.5,
-        targets=(_at_most(0.5, "watcher_bytes"),),
-    )
+    spec = replace(_BLANK, command="watch", key_space=1, conns=100, streams=100,
+                   watchers_per_stream=per_stream, rate_per_s=1.0)
+    return Cell("idle-watchers",
+                f"{100 * per_stream:,} idle watchers of one key on 100 connections: memory of each",
+                spec, duration_s=1.5, targets=(_at_most(0.5, "watcher_bytes"),))
 
 
 def others(sizes: Sizes) -> list[Cell]:
     """Transactions, leases, watches with something to deliver."""
     per_stream = max(1, sizes.watchers // 100)
-    watch = replace(_BLANK, command="watch", key_space=1, conns=100, streams=100)
+    watch = replace(_BLANK, command="watch", key_space=1, conns=100, streams=100,
+                    watchers_per_stream=per_stream, rate_per_s=3.0)
+    prefix = replace(watch, conns=10, streams=10, watchers_per_stream=10, key_space=1000, watch_prefix="/w/",
+                     key_prefix="/w/", clients=100, rate_per_s=sizes.watch_rate_per_s)
+    lease = replace(_BLANK, clients=100, conns=10, lease_ttl_s=600)
     return [
-        Cell(
-            "txn-1000",
-            "transaction (compare, put, get), 1000 clients",
-            replace(_BLANK, command="txn-compare", clients=1000, conns=100),
-            targets=(_at_least(2.5),),
-        ),
-        Cell(
-            "lease-keepalive",
-            "lease keep-alives, 1000 leases, 100 clients",
-            replace(_BLANK, command="lease-keepalive", clients=100, conns=10, leases=1000, lease_ttl_s=600),
-            targets=(_at_least(1.5),),
-        ),
-        Cell(
-            "lease-grant",
-            "lease grants, 100 clients",
-            replace(_BLANK, command="lease-grant", clients=100, conns=10, lease_ttl_s=600),
-            duration_s=1.5,
-            targets=(_at_least(1.5),),
-        ),
-        Cell(
-            "watch-one-key",
-            f"one key watched by {100 * per_stream:,} watchers on 100 connections: delivery to all",
-            replace(watch, watchers_per_stream=per_stream, rate_per_s=3.0),
-            targets=(_at_most(0.5, "to_all_ms"),),
-        ),
-        Cell(
-            "watch-prefix",
-            f"100 watchers on a prefix, {sizes.watch_rate_per_s:,.0f} puts/s",
-            replace(
-                watch,
-                conns=10,
-                streams=10,
-                watchers_per_stream=10,
-                key_space=1000,
-                watch_prefix="/w/",
-                key_prefix="/w/",
-                clients=100,
-                rate_per_s=sizes.watch_rate_per_s,
-            ),
-            targets=(_at_most(0.7, "p99_ms"), _at_most(0, "errors", ratio=False)),
-        ),
+        Cell("txn-1000", "transaction (compare, put, get), 1000 clients",
+             replace(_BLANK, command="txn-compare", clients=1000, conns=100), targets=(_at_least(2.5),)),
+        Cell("lease-keepalive", "lease keep-alives, 1000 leases, 100 clients",
+             replace(lease, command="lease-keepalive", leases=1000), targets=(_at_least(1.5),)),
+        Cell("lease-grant", "lease grants, 100 clients", replace(lease, command="lease-grant"),
+             duration_s=1.5, targets=(_at_least(1.5),)),
+        Cell("watch-one-key",
+             f"one key watched by {100 * per_stream:,} watchers on 100 connections: delivery to all",
+             watch, targets=(_at_most(0.5, "to_all_ms"),)),
+        Cell("watch-prefix", f"100 watchers on a prefix, {sizes.watch_rate_per_s:,.0f} puts/s", prefix,
+             targets=(_at_most(0.7, "p99_ms"), _at_most(0, "errors", ratio=False))),
     ]
 
 
 def by_shards() -> list[Cell]:
     """What the number of shards does to puts, transactions and full reads."""
+    one_key = replace(_BLANK, key_space=1)
     txn = replace(_BLANK, command="txn-put", txn_ops=2, clients=100, conns=10)
-    cells = {cell.name: cell for cell in by_clients()}
+    scan = replace(_BLANK, command="scan", range_key=BIG_PREFIX, range_end="/big0", page=0, timeout_s=30.0)
+    cells = {cell.name: replace(cell, targets=()) for cell in by_clients()}
     return [
-        replace(
-            cells["put-1000"],
-            targets=(_at_most(1.3, "server_us_per_op"), _at_most(1.5, "server_us_per_op", subject=2)),
-        ),
+        replace(cells["put-1000"],
+                targets=(_at_most(1.3, "server_us_per_op"), _at_most(1.5, "server_us_per_op", subject=2))),
         Cell("put-4000", "put, 4000 clients on 400 connections", replace(_BLANK, clients=4000, conns=400)),
-        replace(cells["put-100"], targets=()),
-        Cell("put-1-shard-0", "put, 1 client, a key of shard 0", replace(_BLANK, key_space=1), own_key_of=0),
-        Cell(
-            "put-1-shard-1",
-            "put, 1 client, a key of another shard",
-            replace(_BLANK, key_space=1),
-            own_key_of=1,
-            min_shards=2,
-        ),
-        replace(cells["range-l-1000"], targets=()),
-        Cell(
-            "txn-one-shard",
-            "transaction of 2 puts in one directory, 100 clients",
-            replace(txn, key_prefix="/d/", key_space=10_000),
-        ),
+        cells["put-100"],
+        Cell("put-1-shard-0", "put, 1 client, a key of shard 0", one_key, own_key_of=0),
+        Cell("put-1-shard-1", "put, 1 client, a key of another shard", one_key, own_key_of=1, min_shards=2),
+        cells["range-l-1000"],
+        Cell("txn-one-shard", "transaction of 2 puts in one directory, 100 clients",
+             replace(txn, key_prefix="/d/", key_space=10_000)),
         Cell("txn-any-shard", "transaction of 2 puts on any shard, 100 clients", txn),
-        Cell(
-            "range-all",
-            "full range in one request",
-            replace(_BLANK, command="scan", range_key=BIG_PREFIX, range_end="/big0", page=0, timeout_s=30.0),
-            big=True,
-        ),
+        Cell("range-all", "full range in one request", scan, big=True),
     ]
 
 
@@ -295,7 +190,7 @@ def by_tls() -> list[Cell]:
 
 
 def of_version_2() -> list[Cell]:
-    """Sets and reads of the v2 API, each client on a connection of its own; the floors of issue 15."""
+    """Sets and reads of the v2 API, each client on a connection of its own."""
     spec = replace(_BLANK, clients=100, conns=100, key_space=1000)
     get = replace(spec, command="v2-get", serializable=True)
     return [
@@ -309,7 +204,7 @@ def of_version_2() -> list[Cell]:
 
 
 def kubernetes(sizes: Sizes) -> list[Cell]:
-    """What a Kubernetes cluster asks for; pods are listed as often at any scale, or too seldom."""
+    """The load of a Kubernetes cluster; lists have one rate at every scale."""
     spec = replace(_BLANK, command="kubernetes", conns=100, page=500, leases=1000, lease_ttl_s=600,
                    scale=sizes.scale, lists_per_s=0.5 / sizes.scale, timeout_s=30.0)
     return [Cell("kubernetes", f"Kubernetes, {sizes.scale * spec.renewals_per_s:,.0f} renewals/s", spec,
@@ -318,53 +213,42 @@ def kubernetes(sizes: Sizes) -> list[Cell]:
 
 @dataclass(slots=True, frozen=True)
 class Preset:
-    """A named comparison: its cells, what it compares by default, and how long it may take."""
+    """A named comparison."""
 
-    name: str
     title: str
-    systems: tuple[str, ...]
-    budget_s: float
+    systems: tuple[str, ...]  # compared unless others are named
+    budget_s: float  # 0: no limit
+    cells: Callable[[Sizes], list[Cell]]  # in the order in which they run
     big_keys: int = 100_000
 
 
 PRESETS = {
-    "issue2": Preset("issue2", "Three members, one shard: puts and ranges", ("etcd", "muster"), 345),
-    "issue3": Preset("issue3", "By the number of shards", ("muster:1", "muster:2", "muster:4"), 345, 20_000),
-    "issue4": Preset("issue4", "The whole matrix beside etcd", ("etcd", "muster"), 580),
-    "kubernetes": Preset("kubernetes", "What a Kubernetes cluster asks for",
-                         ("etcd", "muster", "muster:3"), 0),
-    "issue15": Preset("issue15", "Version 2 of the API", ("etcd", "muster"), 120),
-    "tls": Preset("tls", "Clients by TLS", ("etcd+tls", "muster+tls"), 180),
-    "keys": Preset("keys", "What peer keys cost", ("muster", "muster+keys", "etcd"), 300),
+    "puts-and-ranges": Preset("Three members, one shard: puts and ranges", ("etcd", "muster"), 345,
+                              lambda sizes: by_clients()),
+    "shards": Preset("By the number of shards", ("muster:1", "muster:2", "muster:4"), 345,
+                     lambda sizes: by_shards(), 20_000),
+    # compaction is the last of the disturbed cells: it takes the history away
+    "matrix": Preset("The whole matrix beside etcd", ("etcd", "muster"), 580, lambda sizes: [
+        idle_watchers(sizes), *by_clients(), *others(sizes), *large_reads(sizes), *disturbed(sizes)]),
+    "kubernetes": Preset("What a Kubernetes cluster asks for", ("etcd", "muster", "muster:3"), 0, kubernetes),
+    "v2": Preset("Version 2 of the API", ("etcd", "muster"), 120, lambda sizes: of_version_2()),
+    "tls": Preset("Clients by TLS", ("etcd+tls", "muster+tls"), 180, lambda sizes: by_tls()),
+    "keys": Preset("What peer keys cost", ("muster", "muster+keys", "etcd"), 300, lambda sizes: [
+        replace(cell, targets=()) for cell in by_clients() if not cell.name.startswith("range-s")]),
 }
-ALL = ("issue2", "issue3", "issue4", "keys")  # what all means
+ALL = ("puts-and-ranges", "shards", "matrix", "keys")  # what the preset ``all`` stands for
 
 
 def cells(sizes: Sizes, preset: str = "") -> list[Cell]:
-    """Every cell, or those of a preset, in the order in which they run: compaction last, it takes the history
-    away."""
-    if preset == "issue2":
-        return by_clients()
-    if preset == "issue3":
-        return by_shards()
-    if preset == "issue4":
-        return [idle_watchers(sizes), *by_clients(), *others(sizes), *large_reads(sizes), *disturbed(sizes)]
-    if preset == "kubernetes":
-        return kubernetes(sizes)
-    if preset == "issue15":
-        return of_version_2()
-    if preset == "tls":
-        return by_tls()
-    if preset == "keys":
-        return [replace(cell, targets=()) for cell in by_clients() if not cell.name.startswith("range-s")]
-    groups = (by_shards(), [idle_watchers(sizes)], by_clients(), others(sizes), large_reads(sizes),
-              disturbed(sizes), backup(sizes), kubernetes(sizes), of_version_2())
-    found = {cell.name: cell for group in groups for cell in group}
-    return list(found.values())
+    """The cells of a preset, or every cell there is, in the order in which they run."""
+    if preset:
+        return PRESETS[preset].cells(sizes)
+    groups = (by_shards(), PRESETS["matrix"].cells(sizes), backup(sizes), kubernetes(sizes), of_version_2())
+    return list({cell.name: cell for group in groups for cell in group}.values())
 
 
 def choose(patterns: Sequence[str], sizes: Sizes, preset: str = "") -> list[Cell]:
-    """The cells whose names match one of the shell patterns; for none the preset's, or those by clients.
+    """The cells that match a shell pattern; without patterns the preset's, or those by clients.
 
     ValueError if a pattern matches nothing.
     """

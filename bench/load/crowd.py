@@ -1,7 +1,11 @@
-"""What very many connections and watches of one process cost a server, and those who work beside them.
+"""What many connections and watches of one process cost a server and its other clients.
 
-Each system has the machine to itself: started, measured and stopped before the next one's turn. Memory is the
-sum over all members' processes, read once it has settled; the kernel's socket buffers are not in it.
+Each system has the machine to itself. Memory is the sum over all members' processes after some idle seconds,
+without the kernel's socket buffers.
+
+One process opens all connections, puts and gets on each, creates watches, and ends both. Puts *beside* a
+crowd come from 100 clients as fast as they are answered. *While* a crowd comes or goes, 100 puts a second are
+sent; their latency counts from the intended sending. A connection takes a descriptor here and at its server.
 """
 
 from __future__ import annotations
@@ -17,7 +21,6 @@ from typing import Any
 import psutil
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from bench import counters
 from bench.client import parse_endpoint
@@ -25,16 +28,17 @@ from bench.load import run
 from bench.load.spec import Spec
 from bench.load.stats import Latencies
 from bench.load.traffic.holding import Crowd, allow_descriptors
+from bench.report import text
 from bench.report.text import number
 from bench.systems import servers
 from bench.systems.systems import System, started
 
 SCHEMA = "muster-bench-crowd/1"
 _KEYS = {"key_prefix": "/load/", "key_size_bytes": 14, "key_space": 10_000}
-_SETTLE_S = 3.0  # for buffers that go back and collections that are due, before memory is read
-_BESIDE_S = 2.0  # that others' puts go on at least, so that there are enough of them
-_LET_GO_S = 30.0  # for a server to notice that connections or watches have ended
-_SPARE_BYTES = 2 << 30  # of the machine's memory: below it nothing more is opened
+_SETTLE_S = 3.0  # before memory is read
+_BESIDE_S = 2.0  # the least time of others' puts
+_LET_GO_S = 30.0  # for a server to notice ended connections or watches
+_SPARE_BYTES = 2 << 30  # of free memory: with less, nothing more is opened
 _RESERVED = 1024  # descriptors that a server needs for itself
 
 
@@ -65,9 +69,9 @@ class Load:
 
 def measure(names: Sequence[str], load: Load, *, data_dir: Path | None = None, etcd_flags: Sequence[str] = (),
             muster_flags: Sequence[str] = (), said: Callable[[str], None] = print) -> dict[str, Any]:
-    """Measure each system, one after the other; what one did not do is told in its ``errors`` and ``failed``.
+    """Measure each system, one after the other, with failures in its ``errors`` and ``failed``.
 
-    ValueError for a load that this machine's limits do not allow. RuntimeError if a system does not start.
+    ValueError for a load above this machine's limits. RuntimeError if a system does not start.
     """
     load.check()
     if given := [name for name in names if "=" in name]:
@@ -103,7 +107,7 @@ class _Turn:
         }
 
     async def measure(self) -> dict[str, Any]:
-        """The row of this system; as far as it came if the limit passed."""
+        """The row of this system, complete or up to the limit."""
         row = self._row
         try:
             async with asyncio.timeout(self._load.limit_s):
@@ -160,8 +164,7 @@ class _Turn:
 
     async def _coming(self, stage: str, work: Callable[[Callable[[int], None]], Coroutine[Any, Any, Any]],
                       total: int) -> Any:
-        """A step of the crowd, with one client's puts beside it at a steady rate; its figures go to
-        ``stage``."""
+        """A step of the crowd beside puts at a steady rate; its figures go to ``stage``."""
         load = self._load
         self._said(f"{self._system.name}: {stage.replace('_', ' ')}")
         stop = asyncio.Event()
@@ -198,7 +201,6 @@ class _Turn:
         return found
 
     async def _beside(self, stage: str) -> None:
-        """Puts as fast as they go."""
         self._said(f"{self._system.name}: {stage.replace('_', ' ')}")
         spec = Spec("put", tuple(self._system.endpoints), conns=10, clients=self._load.clients,
                     duration_s=self._load.duration_s, **_KEYS)  # type: ignore[arg-type]
@@ -258,27 +260,21 @@ def failures(result: dict[str, Any]) -> bool:
 _Pick = Callable[[dict[str, Any]], float]
 
 
-def _bytes_each(before: str, after: str, count: Callable[[dict[str, Any]], float]) -> _Pick:
-    return lambda row: (row[after]["rss_bytes"] - row[before]["rss_bytes"]) / max(1.0, count(row)) / 1024
+def _kib_each(before: str, after: str, count: int) -> _Pick:
+    return lambda row: (row[after]["rss_bytes"] - row[before]["rss_bytes"]) / max(1, count) / 1024
 
 
 def lines(load: dict[str, Any]) -> list[tuple[str, _Pick]]:
-    """The rows of the table: what it is, and its figure of a system."""
+    """The rows of the table: a title, and how a system's row has its figure."""
     connections, watches = load["connections"], load["watches"]
     found: list[tuple[str, _Pick]] = [
         ("connections accepted a second", lambda r: r["connect"]["per_s"]),
         ("until one is accepted, p99 ms", lambda r: r["connect"]["latency_ms"]["p99"]),
         ("put and get on each of them: requests a second", lambda r: r["serve"]["per_s"]),
         ("watches created a second", lambda r: r["watch"]["per_s"]),
-        ("RSS of a connection, KiB", _bytes_each("empty", "connected", lambda r: float(connections))),
-        (
-            "RSS of a connection that has served, KiB",
-            _bytes_each("empty", "served", lambda r: float(connections)),
-        ),
-        (
-            "RSS of a watch, its share of a stream included, KiB",
-            _bytes_each("loaded", "watched", lambda r: float(watches)),
-        ),
+        ("RSS of a connection, KiB", _kib_each("empty", "connected", connections)),
+        ("RSS of a connection that has served, KiB", _kib_each("empty", "served", connections)),
+        ("RSS of a watch, its share of a stream included, KiB", _kib_each("loaded", "watched", watches)),
     ]
     for stage, title in (("empty", "before"), ("served", f"with {connections:,} connections"),
                          ("watched", f"with {watches:,} watches on them"), ("unwatched", "watches ended"),
@@ -290,32 +286,27 @@ def lines(load: dict[str, Any]) -> list[tuple[str, _Pick]]:
     ]
     for stage, title in (("puts_alone", "alone"), ("puts_beside_connections", "beside the connections"),
                          ("puts_beside_watches", "beside the watches"), ("puts_after", "after they closed")):
-        found.append((f"puts a second {title}", lambda r, s=stage: r[s]["throughput_per_s"]))  # type: ignore[misc]
-        found.append(("p99 of these, ms", lambda r, s=stage: r[s]["latency_ms"]["p99"]))  # type: ignore[misc]
-    for stage, title in (
-        ("connect", "connections come"), ("watch", "watches come"), ("end_watches", "watches end"),
-        ("close", "connections close"),
-    ):
-        found.append((f"a put's p99 while {title}, ms",
-                      lambda r, s=stage: r[s]["others"]["latency_ms"]["p99"]))  # type: ignore[misc]
-        found.append(("the slowest, ms", lambda r, s=stage: r[s]["others"]["latency_ms"]["max"]))  # type: ignore[misc]
-    found += [
+        found += [(f"puts a second {title}", lambda r, s=stage: r[s]["throughput_per_s"]),  # type: ignore[misc]
+                  ("p99 of these, ms", lambda r, s=stage: r[s]["latency_ms"]["p99"])]  # type: ignore[misc]
+    for stage, title in (("connect", "connections come"), ("watch", "watches come"),
+                         ("end_watches", "watches end"), ("close", "connections close")):
+        found += [(f"a put's p99 while {title}, ms",
+                   lambda r, s=stage: r[s]["others"]["latency_ms"]["p99"]),  # type: ignore[misc]
+                  ("the slowest, ms", lambda r, s=stage: r[s]["others"]["latency_ms"]["max"])]  # type: ignore[misc]
+    return [
+        *found,
         ("put to its event at a watch, p99 ms", lambda r: r["deliver"]["latency_ms"]["p99"]),
         ("until all watches are gone, s", lambda r: r["end_watches"]["took_s"]),
         ("until all connections are gone, s", lambda r: r["close"]["took_s"]),
     ]
-    return found
 
 
 def _texts(result: dict[str, Any]) -> list[list[str]]:
     rows = []
     for title, pick in lines(result["settings"]):
         values = [_value(pick, row) for row in result["systems"]]
-        texts = [title, *("-" if value is None else number(value) for value in values)]
-        if len(values) > 1:
-            first, last = values[0], values[-1]
-            texts.append(f"{last / first:.2f}" if first and last is not None else "-")
-        rows.append(texts)
+        rows.append([title, *("-" if value is None else number(value) for value in values),
+                     *text.ratio(values)])
     return rows
 
 
@@ -323,26 +314,21 @@ def _value(pick: _Pick, row: dict[str, Any]) -> float | None:
     try:
         return pick(row)
     except KeyError:
-        return None  # it did not come that far
+        return None  # the turn ended before
 
 
 def _heads(result: dict[str, Any]) -> list[str]:
-    names = [row["name"] for row in result["systems"]]
-    return ["", *names, *([f"{names[-1]} / {names[0]}"] if len(names) > 1 else [])]
+    return text.beside([row["name"] for row in result["systems"]])
 
 
 def _remarks(result: dict[str, Any]) -> list[str]:
     settings, machine = result["settings"], result["machine"]
-    members = settings["members"] or 3
     found = [
-        f"{settings['connections']:,} connections to {members} of three members, "
-        f"{settings['watches']:,} watches "
-        f"on {settings['watch_streams'] or settings['connections']:,} streams, each "
-        f"on a key of its own; sums "
-        f"over all members. Puts by {settings['clients']} clients for "
-        f"{settings['duration_s']:g} s; while the crowd "
-        f"comes and goes {settings['rate_per_s']:g} a second. {result['started_at']}, {machine['cpu']}, "
-        f"{machine['cpus']} CPUs."
+        f"{settings['connections']:,} connections to {settings['members'] or 3} of three members, "
+        f"{settings['watches']:,} watches on {settings['watch_streams'] or settings['connections']:,} "
+        f"streams, each on a key of its own; sums over all members. Puts by {settings['clients']} clients "
+        f"for {settings['duration_s']:g} s; while the crowd comes and goes {settings['rate_per_s']:g} a "
+        f"second. {result['started_at']}, {machine['cpu']}, {machine['cpus']} CPUs."
     ]
     for row in result["systems"]:
         found += [f"{row['name']}: {row['failed']}"] if row["failed"] else []
@@ -351,20 +337,9 @@ def _remarks(result: dict[str, Any]) -> list[str]:
 
 
 def show(console: Console, result: dict[str, Any]) -> None:
-    """Print it, the systems beside each other, the last one over the first."""
-    table = Table(box=None, pad_edge=False)
-    for i, head in enumerate(_heads(result)):
-        table.add_column(head, justify="right" if i else "left")
-    for texts in _texts(result):
-        table.add_row(*texts)
-    console.print(table, soft_wrap=True, highlight=False)
-    for remark in _remarks(result):
-        console.print(remark, soft_wrap=True, highlight=False, markup=False)
+    """Print a table with the systems beside each other, and remarks."""
+    text.write(console, text.table(_heads(result), _texts(result)), *_remarks(result))
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The same for a page."""
-    heads = _heads(result)
-    out = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
-    out += ["| " + " | ".join(texts) + " |" for texts in _texts(result)]
-    return "\n".join([*out, "", *_remarks(result)]) + "\n"
+    return "\n".join([text.markdown(_heads(result), _texts(result)), *_remarks(result)]) + "\n"

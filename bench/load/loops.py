@@ -1,8 +1,7 @@
-"""When it is sent: closed loop (each client waits for its answer) and open loop (a fixed rate).
+"""When operations are sent: closed loop (each client waits for its answer) and open loop (a fixed rate).
 
-In an open loop every operation has an intended time, ``start + i / rate``, and its latency counts from
-there, sent late or not: a server that stalls for a second is charged a second of operations, not one
-(the "coordinated omission" that closed loops cannot see). Hot path: ``_Slot.done``, 0.5 us.
+In an open loop latency counts from the intended time, ``start + i / rate``: a stall of a second shows in a
+second of operations, not in one ("coordinated omission"). Hot path: ``_Slot.done``, 0.5 us.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _PATIENCE = 3  # time limits without an answer before a run is given up
 
 
 class Caller(Protocol):
-    """What a client sends on: a connection, or something that answers like one."""
+    """A connection, or something that answers like one."""
 
     def call(self, path: str, body: bytes, callback: Callback, /) -> int: ...
 
@@ -75,7 +74,7 @@ class Loop:
         self.callers = callers
         self.path = path
         self.body = body
-        self.samples_us: list[int] = []  # taken and cleared by whoever watches the run
+        self.samples_us: list[int] = []  # the worker takes and clears them
         self.errors: Counter[str] = Counter()
         self.started_ns = 0
         self.ended_ns = 0
@@ -93,7 +92,7 @@ class Loop:
         self._scheduling = False
 
     async def run(self) -> None:
-        """Start operations until total or duration is reached, and wait for the last answers (bounded)."""
+        """Start operations until total or duration, and wait for the last answers (bounded)."""
         loop = asyncio.get_running_loop()
         self._finished = loop.create_future()
         self.started_ns = self.answered_ns = perf_counter_ns()
@@ -119,7 +118,7 @@ class Loop:
         self.ended_ns = perf_counter_ns()
 
     def next(self, slot: _Slot, now: int) -> None:
-        """Give a client that has nothing under way its next operation, or let it rest."""
+        """Give an idle client its next operation, or let it rest."""
         if self._interval_ns:
             if self._backlog:
                 slot.start(self._backlog.popleft(), now)
@@ -143,7 +142,7 @@ class Loop:
             self._tick()
 
     def failed(self, slot: _Slot, error: RpcError) -> None:
-        """Count a failure. A client whose server is away comes again a little later."""
+        """Count a failure; after UNAVAILABLE the client pauses."""
         where = getattr(self.callers[slot.place], "authority", "")  # of a connection: its endpoint
         kind = f"{where}: {error.name}: {error.message}"[:200].removeprefix(": ")
         self.errors[kind if kind in self.errors or len(self.errors) < _MAX_ERROR_KINDS else "others"] += 1
@@ -154,7 +153,7 @@ class Loop:
         self.next(slot, perf_counter_ns())
 
     def _tick(self) -> None:
-        """Open loop: send what is due; what finds no free client waits with its intended time."""
+        """Open loop: send what is due, or queue it until a client is free."""
         if not self._scheduling:
             return
         now = perf_counter_ns()
@@ -174,8 +173,7 @@ class Loop:
                 self._backlog.append(intended)
 
     async def _sweep(self) -> None:
-        """Give up calls above the time limit, the whole run a time limit after its end, and a dead server's
-        run."""
+        """Give up late calls, a run one time limit after its end, and a dead server's run."""
         limit_ns = round(self.spec.timeout_s * 1e9)
         patience_ns = _PATIENCE * max(limit_ns, self._interval_ns)
         over_since = 0

@@ -1,4 +1,4 @@
-"""What is made of a run's result beside the report: one line, CSV, thresholds, a look back at saved runs."""
+"""One line or CSV of a run's result, thresholds, ratios to saved runs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ _THRESHOLD = re.compile(r"\s*([a-z0-9._]+)\s*(>=|<=|>|<)\s*([0-9.]+)\s*([a-zµ%]
 
 
 def seconds(text: str, *, bare: float | None = None) -> float:
-    """A duration as Go writes it, 1m30s; a number without a unit only where ``bare`` says how many seconds
-    one is.
+    """A duration as Go writes it, 1m30s; ``bare``: the seconds of a number without unit, else refused.
 
-    ValueError for anything else.
+    ValueError for other text.
     """
     if bare is not None and re.fullmatch(r"\d+(\.\d*)?|\.\d+", text):
         return float(text) * bare
@@ -41,12 +40,11 @@ def seconds(text: str, *, bare: float | None = None) -> float:
 
 
 def errors_of(result: dict[str, Any]) -> int:
-    """How many operations failed."""
     return int(sum(result["errors"].values()))
 
 
 def figures(result: dict[str, Any]) -> dict[str, float]:
-    """What a threshold may ask for: milliseconds, per second, counts, microseconds of the servers' CPU."""
+    """Figures for thresholds: milliseconds, per second, counts, microseconds of the servers' CPU."""
     found = {name: float(result["latency_ms"][name]) for name in _LATENCIES}
     found |= {"throughput": result["throughput_per_s"], "operations": float(result["operations"]),
               "errors": float(errors_of(result)), "duration": result["duration_s"]}
@@ -66,7 +64,7 @@ class Threshold:
     percent: bool = False  # of all operations
 
     def met(self, result: dict[str, Any]) -> bool:
-        """Whether a run fails for it. ValueError for a figure that this run does not have."""
+        """Whether a run fails by it. ValueError for a figure that the run lacks."""
         found = figures(result)
         if self.figure not in found:
             raise ValueError(f"--fail-if {self.text}: this run has no figure {self.figure}")
@@ -77,7 +75,7 @@ class Threshold:
 
 
 def thresholds(text: str) -> list[Threshold]:
-    """What ``--fail-if 'p99>20ms,errors>0'`` asks for. ValueError for what it cannot."""
+    """The conditions of ``--fail-if``. ValueError for an unknown figure, sign or unit."""
     found = []
     for part in (p for p in text.split(",") if p.strip()):
         match = _THRESHOLD.fullmatch(part)
@@ -102,15 +100,11 @@ def thresholds(text: str) -> list[Threshold]:
 
 
 def one_line(result: dict[str, Any]) -> str:
-    """All that matters of a run."""
     latency = result["latency_ms"]
-    line = (
-        f"{result['command']}, {result['settings']['clients']:,} clients: "
-        f"{result['operations']:,} operations in "
-        f"{result['duration_s']:.2f} s, {result['throughput_per_s']:,.0f}/s, mean "
-        f"{number(latency['mean'])} ms, "
-        f"p99 {number(latency['p99'])} ms, max {number(latency['max'])} ms, {errors_of(result):,} errors"
-    )
+    line = (f"{result['command']}, {result['settings']['clients']:,} clients: {result['operations']:,} "
+            f"operations in {result['duration_s']:.2f} s, {result['throughput_per_s']:,.0f}/s, "
+            f"mean {number(latency['mean'])} ms, p99 {number(latency['p99'])} ms, "
+            f"max {number(latency['max'])} ms, {errors_of(result):,} errors")
     return line + (", interrupted" if result["interrupted"] else "")
 
 
@@ -118,23 +112,17 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     """CSV with a head; latencies are in milliseconds."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            "started_at", "command", "clients", "conns", "rate_per_s", "operations", "errors", "duration_s",
-            "throughput_per_s", *(f"{name}_ms" for name in _LATENCIES), "server_us_per_op", "interrupted",
-        ]
-    )
+    writer.writerow([
+        "started_at", "command", "clients", "conns", "rate_per_s", "operations", "errors", "duration_s",
+        "throughput_per_s", *(f"{name}_ms" for name in _LATENCIES), "server_us_per_op", "interrupted"])
     for result in results:
         settings, server = result["settings"], result["server"]
-        writer.writerow(
-            [
-                result["started_at"], result["command"], settings["clients"], settings["conns"],
-                settings["rate_per_s"], result["operations"], errors_of(result),
-                f"{result['duration_s']:.3f}", f"{result['throughput_per_s']:.1f}",
-                *(f"{result['latency_ms'][name]:.3f}" for name in _LATENCIES),
-                "" if server is None else f"{server['us_per_op']:.2f}", int(result["interrupted"]),
-            ]
-        )
+        writer.writerow([
+            result["started_at"], result["command"], settings["clients"], settings["conns"],
+            settings["rate_per_s"], result["operations"], errors_of(result),
+            f"{result['duration_s']:.3f}", f"{result['throughput_per_s']:.1f}",
+            *(f"{result['latency_ms'][name]:.3f}" for name in _LATENCIES),
+            "" if server is None else f"{server['us_per_op']:.2f}", int(result["interrupted"])])
     return out.getvalue()
 
 
@@ -142,8 +130,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def saved(path: Path) -> list[dict[str, Any]]:
-    """The runs of a file that ``--save`` or ``--json`` wrote. ValueError if it is none, OSError if it cannot
-    be read."""
+    """The runs in a file of ``--save`` or ``--json``. ValueError if it has none, OSError if unread."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -155,7 +142,7 @@ def saved(path: Path) -> list[dict[str, Any]]:
 
 
 def look_back(result: dict[str, Any], path: Path, runs: Sequence[dict[str, Any]]) -> str:
-    """This run over the saved one of the same work and as many clients, in one line."""
+    """The ratios of a run to the saved one of the same command and number of clients, in one line."""
     same = [one for one in runs if one["command"] == result["command"]
             and one["settings"]["clients"] == result["settings"]["clients"]]
     if not same:

@@ -1,6 +1,26 @@
-"""One run: client processes started, brought to the line together, measured, merged into one result.
+"""One run: client processes are started, wait for each other, and are merged into one result.
 
-The result is a plain dictionary, the ``--json`` output; ``docs/benchmarks-tables.md`` lists its fields.
+The result is a plain dictionary, the ``--json`` output. Times are in the unit of their name; CPU time is
+user plus system time. Its fields:
+
+* ``schema``: ``muster-bench/1``.
+* ``command``, ``settings``, ``started_at`` (UTC), ``machine``: what was run, when and on what.
+* ``interrupted``: whether Ctrl-C ended the run early.
+* ``operations``, ``errors``: answered OK; failed, by kind.
+* ``duration_s``, ``throughput_per_s``: from the first operation's start to the last answer (of a watch: the
+  last event).
+* ``latency_ms``: ``mean min p50 p90 p95 p99 p99.9 max``, exact to a microsecond (nearest rank), without
+  failed operations.
+* ``histogram_us``: ``[upper bound, count]``, ten bars for each power of ten.
+* ``timeline``: ``[second, operations]``; of a watch, puts.
+* ``extra``: further latencies, such as ``put``, ``watch_created``, ``to_all``, or ``grant_100`` (a
+  hundred leases granted at once).
+* ``client``: ``cpu_s``, ``us_per_op``, ``busiest_percent`` (of one CPU), ``reconnects``, each process, and
+  ``limited``: ``yes`` if a client process used a whole CPU, ``shared`` if every CPU of the machine was busy.
+* ``server``: ``cpu_s``, ``us_per_op``, ``rss_bytes``, ``written_bytes``, ``setup_rss_bytes`` (what
+  connections and watchers added), and each process; None where none was found.
+* ``machine_busy_percent``: of all CPUs of this machine; ``others_busy_percent``: of that, what neither
+  clients nor servers used; None without ``server``.
 """
 
 from __future__ import annotations
@@ -13,7 +33,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -36,14 +56,14 @@ Progress = Callable[[int, int], None]
 
 
 class RunError(Exception):
-    """A run that could not be made: no connection, refused watchers, a client process that died."""
+    """A failed run: no connection, refused watchers, a dead client process."""
 
 
 async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (),
               progress: Progress | None = None, stop: asyncio.Event | None = None) -> dict[str, Any]:
     """Make one run. ValueError for a spec that cannot be run, :class:`RunError` if it fails.
 
-    Once ``stop`` is set no more operations are started; the result is that of the operations until then.
+    ``stop`` ends it early, with the result until then.
     """
     spec.check()
     shares = spec.split(processes)
@@ -70,9 +90,9 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
         puts = sum(event["operations"] for event in sent)
         for worker in workers:
             worker.tell(f"end {puts}")
-        limit_s = (
-            START_LIMIT_S + spec.timeout_s + (spec.duration_s + puts / 1000 if spec.command in WATCHES else 0)
-        )
+        limit_s = START_LIMIT_S + spec.timeout_s
+        if spec.command in WATCHES:
+            limit_s += spec.duration_s + puts / 1000
         results = await asyncio.gather(*(worker.expect("result", limit_s) for worker in workers))
         if spec.command in WATCHES:  # their work goes on until the last event is delivered
             usage_after = servers.sample(server_roots)
@@ -96,7 +116,7 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
 
 @asynccontextmanager
 async def _stopping(workers: Sequence[_Process], stop: asyncio.Event | None) -> AsyncIterator[None]:
-    """While the workers send: tell them when ``stop`` is set."""
+    """Within the block, pass ``stop`` on to the workers."""
     async def tell(event: asyncio.Event) -> None:
         await event.wait()
         for worker in workers:
@@ -114,24 +134,11 @@ async def _stopping(workers: Sequence[_Process], stop: asyncio.Event | None) -> 
 
 async def populate(spec: Spec, *, processes: int = 1, progress: Progress | None = None,
                    stop: asyncio.Event | None = None) -> None:
-    """Put every key of the spec's key space once, 100 at a time, until ``stop``. RunError if any of them
-    fails."""
-    result = await run(
-        replace(
-            spec,
-            command="put",
-            distribution="sequential",
-            first_key=0,
-            total=spec.key_space,
-            duration_s=0.0,
-            rate_per_s=0.0,
-            clients=min(100, spec.key_space),
-            conns=max(1, min(10, spec.key_space)),
-        ),
-        processes=processes,
-        progress=progress,
-        stop=stop,
-    )
+    """Put every key of the spec's key space once, 100 at a time, until ``stop``. RunError if a put fails."""
+    puts = replace(spec, command="put", distribution="sequential", first_key=0, total=spec.key_space,
+                   duration_s=0.0, rate_per_s=0.0, clients=min(100, spec.key_space),
+                   conns=max(1, min(10, spec.key_space)))
+    result = await run(puts, processes=processes, progress=progress, stop=stop)
     if result["errors"]:
         raise RunError(f"keys could not be put: {result['errors']}")
 
@@ -139,13 +146,8 @@ async def populate(spec: Spec, *, processes: int = 1, progress: Progress | None 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     model = ""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            model = next(
-                (line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), ""
-            )
-    except OSError:
-        pass
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as info:
+        model = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), "")
     return {"cpu": model or platform.processor(), "cpus": len(os.sched_getaffinity(0)),
             "memory_bytes": psutil.virtual_memory().total, "kernel": platform.release(),
             "python": platform.python_version()}
@@ -163,16 +165,8 @@ def _merge(spec: Spec, results: list[dict[str, Any]]) -> dict[str, Any]:
             seconds[int(max(0.0, at_s - 1e-6))] += operations
     duration_s = (max(r["ended_ns"] for r in results) - min(r["started_ns"] for r in results)) / 1e9
     operations = len(latencies)
-    client = [
-        {
-            "pid": r["pid"],
-            "user_s": r["user_s"],
-            "system_s": r["system_s"],
-            "max_rss_bytes": r["max_rss_bytes"],
-            "busy_percent": 100 * (r["user_s"] + r["system_s"]) / max(duration_s, 1e-9),
-        }
-        for r in results
-    ]
+    client = [{**{name: r[name] for name in ("pid", "user_s", "system_s", "max_rss_bytes")},
+               "busy_percent": 100 * (r["user_s"] + r["system_s"]) / max(duration_s, 1e-9)} for r in results]
     cpu_s = sum(c["user_s"] + c["system_s"] for c in client)
     return {
         "operations": operations,
@@ -182,40 +176,33 @@ def _merge(spec: Spec, results: list[dict[str, Any]]) -> dict[str, Any]:
         "latency_ms": latencies.summary_ms(),
         "histogram_us": latencies.buckets(),
         "timeline": [[second, seconds[second]] for second in range(max(seconds, default=-1) + 1)],
-        "extra": {
-            name: {"count": len(values), "latency_ms": values.summary_ms()} for name, values in extra.items()
-        },
+        "extra": {name: {"count": len(values), "latency_ms": values.summary_ms()}
+                  for name, values in extra.items()},
         **(_rates(spec, results) if spec.command == "kubernetes" else {}),
-        "client": {
-            "processes": client,
-            "cpu_s": cpu_s,
-            "us_per_op": cpu_s / operations * 1e6 if operations else 0.0,
-            "busiest_percent": max(c["busy_percent"] for c in client),
-            "reconnects": sum(r["reconnects"] for r in results),
-        },
+        "client": {"processes": client, "cpu_s": cpu_s,
+                   "us_per_op": cpu_s / operations * 1e6 if operations else 0.0,
+                   "busiest_percent": max(c["busy_percent"] for c in client),
+                   "reconnects": sum(r["reconnects"] for r in results)},
     }
 
 
 def _rates(spec: Spec, results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """What was asked for of each kind of request, and what was reached."""
+    """Each kind's asked and reached rate."""
     reached = {kind: sum(count for _, count in result["extra"][kind]) / took_s
                for result in results for kind, took_s in result["kinds_s"].items()}
     return {"asked_per_s": kubernetes.rates(spec), "reached_per_s": reached}
 
 
 def _verdict(result: dict[str, Any]) -> str:
-    """Whether the client side was what limited the run: ``no``, or in words how."""
-    if (
-        result["settings"]["rate_per_s"]
-        and result["throughput_per_s"] > 0.98 * result["settings"]["rate_per_s"]
-    ):
+    """Whether the client side limited the run: ``no``, or how."""
+    if 0 < 0.98 * result["settings"]["rate_per_s"] < result["throughput_per_s"]:
         return "no"
     no_cpu_free = result["machine_busy_percent"] >= MACHINE_BUSY_PERCENT
     if result["client"]["busiest_percent"] >= CLIENT_LIMITED_PERCENT:
-        more = "no CPU is free for more: ask from another machine" if no_cpu_free else "use more --processes"
-        return f"yes: a client process used a whole CPU, so servers might do more than this tells; {more}"
+        more = "no CPU is free: measure from another machine" if no_cpu_free else "use more --processes"
+        return f"yes: a client process used a whole CPU, so servers may do more; {more}"
     if no_cpu_free:
-        return "shared: every CPU of this machine was busy, clients and servers took them from each other"
+        return "shared: all CPUs of this machine were busy, so clients and servers competed for them"
     return "no"
 
 
@@ -230,10 +217,9 @@ def _server(used: list[servers.Spent], operations: int, setup_rss_bytes: int) ->
 
 
 def _others_percent(result: dict[str, Any], measured_s: float) -> float | None:
-    """What neither clients nor servers used of this machine's CPUs; None where the servers' part is not
-    known.
+    """CPU used by neither clients nor servers; None if the servers' part is unknown.
 
-    Interrupts, the kernel's own threads and this process are in it, so it is a little above 0 at best.
+    It includes interrupts, the kernel's threads and this process, so it is above 0.
     """
     if result["server"] is None:
         return None
@@ -250,7 +236,7 @@ def _busy_percent(before: Any, after: Any) -> float:
 
 
 class _Process:
-    """A client process and what it has said so far."""
+    """A client process and its progress."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -270,7 +256,7 @@ class _Process:
 
     async def expect(self, event: str, limit_s: float | None,
                      progress: Callable[[_Process], None] | None = None) -> dict[str, Any]:
-        """Its next event of that name. RunError if it fails, dies, or takes longer than the limit."""
+        """Its next event of that name. RunError if it fails or dies, or by the limit."""
         assert self._process.stdout is not None
         try:
             async with asyncio.timeout(limit_s):
@@ -289,7 +275,7 @@ class _Process:
         raise RunError(f"a client process ended with code {await self._process.wait()}")
 
     async def stop(self) -> None:
-        """It ends when its stdin does; if not within some seconds, it is killed."""
+        """Close its stdin, which ends it; kill it after some seconds."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         deadline = time.monotonic() + 5

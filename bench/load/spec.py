@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import ssl
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from bench.client import tls_context
 
 UNARY = ("put", "range", "txn-put", "txn-compare")
 WATCHES = ("watch", "watch-latency")
@@ -13,18 +17,13 @@ V2 = ("v2-set", "v2-get", "v2-wait")  # over HTTP/1.1: ``bench.load.traffic.v2``
 ACTED = ("lease-keepalive", "lease-grant", "mixed", "txn-mixed", "stm", "lock", "scan")
 COMMANDS = (*UNARY, *WATCHES, *ACTED, *V2, "watch-get", "kubernetes")
 PARTS = ("writes", "lists", "watches")  # of kubernetes, a client process each
-DISTRIBUTIONS = ("uniform", "zipf", "sequential")
-ISOLATIONS = ("c", "r", "s", "ss")  # read committed, repeatable reads, serializable, serializable snapshot
-LOCKERS = ("stm", "lock-client", "lock-rpc")
 STAMP_BYTES = 8  # a watched value opens with the intended time of its put
 
 
 @dataclass(slots=True, frozen=True)
 class Spec:
-    """One run, or one client process's share of it (:meth:`split`).
-
-    Bounded by ``total`` operations, by ``duration_s``, or by whichever comes first; one of them is set.
-    """
+    """One run, or one client process's share of it (:meth:`split`), to ``total`` or ``duration_s``, the first
+    of them."""
 
     command: str
     endpoints: tuple[str, ...]
@@ -95,86 +94,32 @@ class Spec:
     key: str = ""
     insecure_skip_verify: bool = False
 
+    def tls(self) -> ssl.SSLContext | None:
+        """By the files named here; None if there are none."""
+        if not (self.cacert or self.cert or self.insecure_skip_verify):
+            return None
+        return tls_context(cacert=self.cacert, cert=self.cert, key=self.key,
+                           insecure_skip_verify=self.insecure_skip_verify)
+
     def check(self) -> None:
         """ValueError, in words for the user, if this cannot be run."""
         if self.command not in COMMANDS:
             raise ValueError(f"unknown command {self.command}")
-        for name in (
-            "conns",
-            "clients",
-            "key_size_bytes",
-            "key_space",
-            "txn_ops",
-            "streams",
-            "watchers_per_stream",
-            "leases",
-            "lease_ttl_s",
-            "keys_per_txn",
-            "names",
-            "events",
-            "waiters",
-        ):
+        for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        # that ends with its watchers
-        if self.total <= 0 and self.duration_s <= 0 and self.command != "watch-get":
-            raise ValueError("a run needs an end: give a total or a duration")
-        if (
-            self.total < 0
-            or self.duration_s < 0
-            or self.rate_per_s < 0
-            or min(self.timeout_s, self.dial_timeout_s) <= 0
-        ):
-            raise ValueError("total, duration and rate must not be negative; the timeouts must be positive")
-        if self.distribution not in DISTRIBUTIONS:
-            raise ValueError(f"key distribution must be one of {', '.join(DISTRIBUTIONS)}")
-        if self.zipf_exponent <= 0:
-            raise ValueError("the zipf exponent must be positive")
-        digits = self.key_size_bytes - len(self.key_prefix.encode())
-        if digits < len(str(self.key_space - 1)):
-            needed = len(str(self.key_space - 1))
-            least = self.key_size_bytes - digits + needed
-            raise ValueError(f"{self.key_space} keys need {needed} digits; a key of "
-                             f"{self.key_size_bytes} bytes has {max(digits, 0)} left after its prefix: "
-                             f"give --key-size {least} or more, or fewer --keys")
-        if self.command in WATCHES and self.val_size_bytes < STAMP_BYTES:
-            raise ValueError(f"a watched value holds the time of its put: at least {STAMP_BYTES} bytes")
-        for name, choices in (("isolation", ISOLATIONS), ("locker", LOCKERS)):
+        needed, prefix = len(str(self.key_space - 1)), len(self.key_prefix.encode())
+        if self.key_size_bytes - prefix < needed:
+            raise ValueError(f"{self.key_space} keys need {needed} digits; a key of {self.key_size_bytes} "
+                             f"bytes has {max(self.key_size_bytes - prefix, 0)} left after its prefix: "
+                             f"give --key-size {prefix + needed} or more, or fewer --keys")
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}")
-        if self.command == "v2-wait" and self.clients != 1:
-            raise ValueError("v2-wait has one client, which sets the key that all wait for")
-        if self.keys_per_txn > self.key_space:
-            raise ValueError(
-                "a transaction reads a key only once: key space smaller than the keys per transaction"
-            )
-        if not 0 <= self.write_percent <= 100:
-            raise ValueError("the percentage of writes must be between 0 and 100")
-        if self.rw_ratio < 0:
-            raise ValueError("the ratio of reads to writes must not be negative")
-        if self.user and ":" not in self.user:
-            raise ValueError("--user must be name:password")
-        if self.watched_keys and (self.watch_prefix or self.watchers_per_stream % self.watched_keys):
-            raise ValueError(
-                "the watchers of a stream must be a multiple of the watched keys, and without a prefix"
-            )
-        if self.command == "txn-put" and self.txn_ops > self.key_space:
-            raise ValueError("a transaction may put a key only once: key space smaller than the operations")
-        if not self.endpoints:
-            raise ValueError("no endpoint")
-        if self.command == "kubernetes":
-            self._check_kubernetes()
-
-    def _check_kubernetes(self) -> None:
-        if self.total or self.rate_per_s:
-            raise ValueError("kubernetes has a rate for each kind of request and a duration, no total")
-        if min(self.pods, self.nodes, self.kinds, self.page) < 1 or self.kinds < 2:
-            raise ValueError("pods, nodes and keys of a page must be at least 1, kinds at least 2")
-        if self.watches < self.kinds or self.watches % self.kinds:
-            raise ValueError("every API server watches every kind: watches must be a multiple of kinds")
-        if self.scale <= 0 or min(self.renewals_per_s, self.keep_alives_per_s, self.statuses_per_s,
-                                  self.lists_per_s, self.progress_per_s) < 0:
-            raise ValueError("the scale must be positive, and no rate negative")
+                raise ValueError(f"{name.replace('distribution', 'key distribution')} must be one of "
+                                 f"{', '.join(choices)}")
+        for holds, complaint in _RULES + (_KUBERNETES if self.command == "kubernetes" else ()):
+            if not holds(self):
+                raise ValueError(complaint)
 
     def split(self, processes: int) -> list[Spec]:
         """The shares of ``processes`` client processes; fewer where there are not enough clients."""
@@ -201,15 +146,55 @@ class Spec:
         return shares
 
     def dumps(self) -> str:
-        """As one line of JSON."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
     def loads(cls, text: str) -> Spec:
-        """What :meth:`dumps` wrote."""
         raw: dict[str, Any] = json.loads(text)
         return cls(**{**raw, "endpoints": tuple(raw["endpoints"])})
 
 
 def _share(count: int, i: int, of: int) -> int:
     return count // of + (1 if i < count % of else 0)
+
+
+_POSITIVE = ("conns", "clients", "key_size_bytes", "key_space", "txn_ops", "streams", "watchers_per_stream",
+             "leases", "lease_ttl_s", "keys_per_txn", "names", "events", "waiters")
+_CHOICES = {"distribution": ("uniform", "zipf", "sequential"),
+            # read committed, repeatable reads, serializable, serializable snapshot
+            "isolation": ("c", "r", "s", "ss"),
+            "locker": ("stm", "lock-client", "lock-rpc")}
+#: What holds for every run, and the words for one where it does not.
+_RULES: tuple[tuple[Callable[[Spec], bool], str], ...] = (
+    # watch-get ends with its watchers
+    (lambda s: s.total > 0 or s.duration_s > 0 or s.command == "watch-get",
+     "a run needs an end: give a total or a duration"),
+    (lambda s: min(s.total, s.duration_s, s.rate_per_s) >= 0 < min(s.timeout_s, s.dial_timeout_s),
+     "total, duration and rate must not be negative; the timeouts must be positive"),
+    (lambda s: s.zipf_exponent > 0, "the zipf exponent must be positive"),
+    (lambda s: s.command not in WATCHES or s.val_size_bytes >= STAMP_BYTES,
+     f"a watched value holds the time of its put: at least {STAMP_BYTES} bytes"),
+    (lambda s: s.command != "v2-wait" or s.clients == 1,
+     "v2-wait has one client, which sets the key that all wait for"),
+    (lambda s: s.keys_per_txn <= s.key_space,
+     "a transaction reads a key only once: key space smaller than the keys per transaction"),
+    (lambda s: 0 <= s.write_percent <= 100, "the percentage of writes must be between 0 and 100"),
+    (lambda s: s.rw_ratio >= 0, "the ratio of reads to writes must not be negative"),
+    (lambda s: not s.user or ":" in s.user, "--user must be name:password"),
+    (lambda s: not s.watched_keys or not (s.watch_prefix or s.watchers_per_stream % s.watched_keys),
+     "the watchers of a stream must be a multiple of the watched keys, and without a prefix"),
+    (lambda s: s.command != "txn-put" or s.txn_ops <= s.key_space,
+     "a transaction may put a key only once: key space smaller than the operations"),
+    (lambda s: bool(s.endpoints), "no endpoint"),
+)
+_KUBERNETES: tuple[tuple[Callable[[Spec], bool], str], ...] = (
+    (lambda s: not s.total and not s.rate_per_s,
+     "kubernetes has a rate for each kind of request and a duration, no total"),
+    (lambda s: min(s.pods, s.nodes, s.page) >= 1 and s.kinds >= 2,
+     "pods, nodes and keys of a page must be at least 1, kinds at least 2"),
+    (lambda s: s.watches >= s.kinds and s.watches % s.kinds == 0,
+     "every API server watches every kind: watches must be a multiple of kinds"),
+    (lambda s: s.scale > 0 <= min(s.renewals_per_s, s.keep_alives_per_s, s.statuses_per_s, s.lists_per_s,
+                                  s.progress_per_s),
+     "the scale must be positive, and no rate negative"),
+)

@@ -13,10 +13,7 @@ _FLAGS = 0o4000 | 0o2000000  # TFD_NONBLOCK | TFD_CLOEXEC
 
 
 class Ticker:
-    """Calls ``tick`` every ``interval_s`` in the running loop until closed.
-
-    On Linux by timerfd (some 50 us late on an idle machine); elsewhere by the loop's own timer.
-    """
+    """Calls ``tick`` every ``interval_s`` until closed: by timerfd on Linux, else by the loop's timer."""
 
     def __init__(self, interval_s: float, tick: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -31,7 +28,6 @@ class Ticker:
             self._again()
 
     def close(self) -> None:
-        """No tick comes any more."""
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
             os.close(self._fd)
@@ -52,8 +48,7 @@ class Ticker:
 
 
 def _timerfd(interval_s: float) -> int:
-    """A file descriptor that becomes readable every ``interval_s`` (timerfd_create(2); Python has it from
-    3.13)."""
+    """A descriptor that is readable every ``interval_s``: timerfd_create(2), in Python from 3.13."""
     libc = ctypes.CDLL(None, use_errno=True)
     fd: int = libc.timerfd_create(_CLOCK_MONOTONIC, _FLAGS)
     if fd < 0:

@@ -1,8 +1,8 @@
-"""One client process: ``python -m bench.load.worker SPEC``, started and spoken to by ``bench.load.run``.
+"""One client process: ``python -m bench.load.worker SPEC``, started by ``bench.load.run``.
 
-Lines of JSON on stdout: ``ready``, then after ``go`` on stdin ``progress`` four times a second, ``sent``
-when the last operation is answered (``stop`` on stdin starts no more), and after ``end PUTS`` (how many
-puts all processes made together) ``result``. Ends when stdin does, so it never outlives its parent.
+Lines of JSON on stdout: ``ready``; after ``go`` on stdin ``progress`` four times a second, and ``sent`` at
+the last answer (``stop`` on stdin starts no more operations); after ``end PUTS`` (the puts of all processes)
+``result``. The process ends with its stdin, so it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import uvloop
 
-from bench.client import Client, RpcError, parse_endpoint, tls_context
+from bench.client import Client, RpcError, parse_endpoint
 from bench.load.loops import Loop
 from bench.load.spec import ACTED, V2, WATCHES, Spec
 from bench.load.stats import Latencies
@@ -39,7 +39,7 @@ _PROGRESS_S = 0.25
 
 
 class Worker:
-    """One process's share of a run, in the phases that the parent calls for."""
+    """One process's share of a run: :meth:`prepare`, :meth:`send`, :meth:`finish`."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -62,21 +62,15 @@ class Worker:
         if spec.command in V2:
             await self._prepare_v2()
             return
-        tls = None
-        if spec.cacert or spec.cert or spec.insecure_skip_verify:
-            tls = tls_context(cacert=spec.cacert, cert=spec.cert, key=spec.key,
-                              insecure_skip_verify=spec.insecure_skip_verify)
-        self._client = await Client.open([parse_endpoint(e) for e in spec.endpoints], spec.conns, tls=tls,
-                                         user=spec.user, timeout_s=spec.dial_timeout_s)
+        self._client = await Client.open([parse_endpoint(e) for e in spec.endpoints], spec.conns,
+                                         tls=spec.tls(), user=spec.user, timeout_s=spec.dial_timeout_s)
         connections = self._client.connections
         if spec.command in WATCHES:
             self._watchers = watchers = Watchers(spec, self._client)
             await watchers.create()
-            puts = (
-                replace(spec, key_space=spec.watched_keys, distribution="sequential")
-                if spec.watched_keys
-                else spec
-            )
+            puts = spec
+            if spec.watched_keys:
+                puts = replace(spec, key_space=spec.watched_keys, distribution="sequential")
             self._loop = Loop(spec, connections, PUT, put_body(puts, stamped=True))
         elif spec.command == "kubernetes":
             self._loop = self._mix = Mix(spec, self._client)
@@ -111,7 +105,6 @@ class Worker:
         self._loop = Loop(spec, self._v2.connections, "", v2_body(spec))
 
     async def send(self) -> None:
-        """Run the operations to their end."""
         self._cpu_before = _cpu_s()
         reporter = asyncio.get_running_loop().create_task(self._report())
         try:
@@ -129,11 +122,11 @@ class Worker:
 
     @property
     def puts(self) -> int:
-        """Operations that watches have to get an event of, where there are watches."""
+        """Operations whose events the watches wait for."""
         return len(self.latencies) if self._mix is None else self._mix.committed
 
     async def _put_history(self) -> None:
-        """What the watchers of ``watch-get`` have to catch up with; each process watches a key of its own."""
+        """Put the events of ``watch-get``, on a key of this process."""
         key = b"watchkey/%d" % os.getpid()
         first = 0
         for i in range(self.spec.events):
@@ -143,7 +136,7 @@ class Worker:
         self._catch_up = pb.WatchCreateRequest(key=key, start_revision=first)
 
     async def _run_beside(self, request: pb.WatchCreateRequest) -> None:
-        """Read until every watcher has caught up, or total or duration is reached and the watchers too."""
+        """Read until the watchers have caught up, and total or duration, if given, is reached."""
         spec = self.spec
         limit_s = (spec.duration_s or 60.0) + spec.timeout_s
         running = asyncio.ensure_future(self._loop.run())
@@ -155,7 +148,7 @@ class Worker:
         await running
 
     async def finish(self, puts: int) -> dict[str, Any]:
-        """Wait for what is still to be delivered, close, and say what was measured."""
+        """Wait for events, close, and return the ``result``."""
         loop = self._loop
         if self._mix is not None:
             await self._mix.wait_for(puts)
@@ -173,21 +166,16 @@ class Worker:
         if self._catch_ups is not None:
             errors.update(self._catch_ups.errors)
             extra["caught_up"] = _pairs(self._catch_ups.caught_up_us)
-        if self._actors is not None:
-            extra.update({name: _pairs(values) for name, values in self._actors.extra_us.items()})
-        if self._mix is not None:
-            extra.update({name: _pairs(values) for name, values in self._mix.extra_us.items()})
+        for part in (self._actors, self._mix):
+            if part is not None:
+                extra.update({name: _pairs(values) for name, values in part.extra_us.items()})
         cpu_s = [after - before for after, before in zip(_cpu_s(), self._cpu_before, strict=True)]
-        if self._watchers is not None:
-            self._watchers.close()
-        if self._catch_ups is not None:
-            self._catch_ups.close()
-        if self._actors is not None:
-            await self._actors.close()
-        if self._mix is not None:
-            await self._mix.close()
-        if self._v2 is not None:
-            await self._v2.close()
+        for streams in (self._watchers, self._catch_ups):
+            if streams is not None:
+                streams.close()
+        for made in (self._actors, self._mix, self._v2):
+            if made is not None:
+                await made.close()
         reconnects = self._client.reconnects
         await self._client.close()
         return {
@@ -228,9 +216,8 @@ def _pairs(samples_us: list[int]) -> list[tuple[int, int]]:
 
 async def _orders() -> asyncio.StreamReader:
     reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     return reader
 
 

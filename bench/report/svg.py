@@ -1,9 +1,9 @@
-"""Charts as inline SVG: bars in groups, and lines. Nothing else is needed to look at them."""
+"""Charts as inline SVG: bars in groups, and lines."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -23,28 +23,19 @@ class Series:
     spread: Sequence[tuple[float, float]] = ()  # the lowest and highest of each point's rounds
 
 
-def bars(
-    title: str,
-    groups: Sequence[str],
-    values: Sequence[tuple[str, Sequence[float | None]]],
-    unit: str,
-    *,
-    spread: Sequence[Sequence[tuple[float, float] | None]] = (),
-    x_title: str = "",
-) -> str:
+def bars(title: str, groups: Sequence[str], values: Sequence[tuple[str, Sequence[float | None]]], unit: str,
+         *, spread: Sequence[Sequence[tuple[float, float] | None]] = (), x_title: str = "") -> str:
     """A bar for each system in each group; ``values``: ``(system, a value for each group)``.
 
-    ``spread``: the lowest and highest round of each, as ``values`` is, drawn over the bars.
+    ``spread``: the lowest and highest round, in the order of ``values``, drawn over the bars.
     """
     known = [v for _, row in values for v in row if v is not None]
     known += [ends[1] for row in spread for ends in row if ends is not None]
     if not known:
         return ""
     longest = max(len(word) for group in groups for word in group.split())
-    height, width = (
-        _HEIGHT,
-        max(_WIDTH, _LEFT + _RIGHT + len(groups) * max(26 * len(values), 6 * longest + 8)),
-    )
+    height = _HEIGHT
+    width = max(_WIDTH, _LEFT + _RIGHT + len(groups) * max(26 * len(values), 6 * longest + 8))
     axis = _Axis(0.0, max(known) or 1.0, height - _BOTTOM, _TOP)
     step = (width - _LEFT - _RIGHT) / len(groups)
     wide = min(46.0, step * 0.8 / len(values))
@@ -73,22 +64,11 @@ def bars(
 
 def lines(title: str, series: Sequence[Series], unit: str, ticks: Sequence[tuple[float, str]], *,
           log_x: bool = False, log_y: bool = False, x_title: str = "") -> str:
-    """A line for each system. ``ticks``: where the x axis is marked, and how."""
-    points = [p for one in series for p in one.points]
-    if not points:
+    """A line for each system. ``ticks``: places on the x axis with their labels."""
+    if not any(one.points for one in series):
         return ""
-    ys = [y for _, y in points] + [end for one in series for ends in one.spread for end in ends]
-    axis = _Axis(
-        min(y for y in ys if y > 0) if log_y and max(ys) > 0 else 0.0, max(ys) or 1.0, _HEIGHT - _BOTTOM,
-        _TOP, log=log_y and max(ys) > 0,
-    )
-    shape = math.log10 if log_x else float
-    xs = [shape(x) for x, _ in points] + [shape(x) for x, _ in ticks]
-    low, span = min(xs), (max(xs) - min(xs)) or 1.0
-
-    def across(x: float) -> float:
-        return _LEFT + 16 + (shape(x) - low) / span * (_WIDTH - _LEFT - _RIGHT - 32)
-
+    axis = _y_axis(series, log=log_y)
+    across = _x_axis([x for one in series for x, _ in one.points] + [x for x, _ in ticks], log=log_x)
     names = [one.name for one in series]
     beside = sum(7 * len(name) + 22 for name in names) > _WIDTH - _LEFT - 7 * len(title)
     width = _WIDTH + (7 * max(map(len, names)) + 30 if beside else 0)
@@ -96,18 +76,34 @@ def lines(title: str, series: Sequence[Series], unit: str, ticks: Sequence[tuple
     for x, text in ticks:
         out.append(f'<text x="{across(x):.1f}" y="{_HEIGHT - _BOTTOM + 14}" class="x">{escape(text)}</text>')
     for s, one in enumerate(series):
-        colour = COLOURS[s % len(COLOURS)]
-        path = " ".join(f"{across(x):.1f},{axis.place(y):.1f}" for x, y in one.points)
-        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for i, (x, y) in enumerate(one.points):
-            ends = one.spread[i] if one.spread else None
-            out += _whisker(across(x), ends, axis)
-            out.append(
-                f'<circle cx="{across(x):.1f}" cy="{axis.place(y):.1f}" r="4" fill="{colour}">'
-                f"<title>{escape(one.name)}: {number(y)} {escape(unit)}{_between(ends)}</title></circle>"
-            )
+        out += _line(one, COLOURS[s % len(COLOURS)], unit, across, axis)
     out += _x_title(x_title, (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 20)
     return "\n".join([*out, *(_list(names) if beside else _legend(names, width)), "</svg>"])
+
+
+def _line(one: Series, colour: str, unit: str, across: Callable[[float], float], axis: _Axis) -> list[str]:
+    path = " ".join(f"{across(x):.1f},{axis.place(y):.1f}" for x, y in one.points)
+    out = [f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>']
+    for i, (x, y) in enumerate(one.points):
+        ends = one.spread[i] if one.spread else None
+        out += _whisker(across(x), ends, axis)
+        out.append(f'<circle cx="{across(x):.1f}" cy="{axis.place(y):.1f}" r="4" fill="{colour}">'
+                   f"<title>{escape(one.name)}: {number(y)} {escape(unit)}{_between(ends)}</title></circle>")
+    return out
+
+
+def _x_axis(xs: Sequence[float], *, log: bool) -> Callable[[float], float]:
+    """Values to places."""
+    shape = math.log10 if log else float
+    low, high = min(map(shape, xs)), max(map(shape, xs))
+    return lambda x: _LEFT + 16 + (shape(x) - low) / ((high - low) or 1.0) * (_WIDTH - _LEFT - _RIGHT - 32)
+
+
+def _y_axis(series: Sequence[Series], *, log: bool) -> _Axis:
+    ys = [y for one in series for _, y in one.points]
+    ys += [end for one in series for ends in one.spread for end in ends]
+    low = min((y for y in ys if y > 0), default=0.0) if log else 0.0
+    return _Axis(low, max(ys) or 1.0, _HEIGHT - _BOTTOM, _TOP, log=low > 0)
 
 
 class _Axis:
@@ -149,10 +145,8 @@ def _whisker(x: float, ends: tuple[float, float] | None, axis: _Axis) -> list[st
     if ends is None or ends[0] == ends[1]:
         return []
     low, high = axis.place(ends[0]), axis.place(ends[1])
-    return [
-        f'<path d="M{x - 4:.1f} {low:.1f}h8M{x - 4:.1f} {high:.1f}h8M{x:.1f} '
-        f'{low:.1f}V{high:.1f}" class="w"/>'
-    ]
+    ends_of_it = f"M{x - 4:.1f} {low:.1f}h8M{x - 4:.1f} {high:.1f}h8"
+    return [f'<path d="{ends_of_it}M{x:.1f} {low:.1f}V{high:.1f}" class="w"/>']
 
 
 def _x_title(text: str, x: float, height: float) -> list[str]:
@@ -182,15 +176,14 @@ def _list(names: Sequence[str]) -> list[str]:
     out = []
     for s, name in enumerate(names):
         y = _TOP + 18 * s
-        out.append(
-            f'<rect x="{_WIDTH + 4}" y="{y}" width="11" height="11" fill="{COLOURS[s % len(COLOURS)]}"/>'
-        )
+        colour = COLOURS[s % len(COLOURS)]
+        out.append(f'<rect x="{_WIDTH + 4}" y="{y}" width="11" height="11" fill="{colour}"/>')
         out.append(f'<text x="{_WIDTH + 19}" y="{y + 10}" class="l">{escape(name)}</text>')
     return out
 
 
 def _words(text: str, x: float, y: float, room: float) -> list[str]:
-    """A label in as many lines as its room asks for, three at most."""
+    """A label in at most three lines."""
     lines_, line = [], ""
     for word in text.split():
         if line and 6.0 * (len(line) + 1 + len(word)) > room:

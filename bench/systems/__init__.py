@@ -1,1 +1,1 @@
-"""Servers of the bench: ``systems`` starts etcd and muster, ``servers`` tells what their processes cost."""
+"""Servers of the bench: ``systems`` starts etcd and muster, ``servers`` measures their processes."""

@@ -1,4 +1,4 @@
-"""Certificates for the systems that serve clients by TLS only, and their flags."""
+"""A certificate for the systems that serve clients by TLS only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DAYS = datetime.timedelta(days=2)
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
-    """A new certificate of 127.0.0.1 that signs itself, of the usual kind (P-256), and its key."""
+    """A new self-signed certificate of 127.0.0.1 (P-256), and its key."""
     folder.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "muster-bench")])
@@ -39,16 +39,3 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     key_file.write_bytes(key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     return cert_file, key_file
-
-
-def member_flags(name: str, data_dir: Path, client: int, peer: str, metrics: int, cluster: str,
-                 cert_file: Path, key_file: Path) -> list[str]:
-    """What etcd and muster are both given: clients by TLS, metrics in clear at a port of their own."""
-    return [
-        "--name", name, "--data-dir", str(data_dir),
-        "--listen-client-urls", f"https://127.0.0.1:{client}",
-        "--advertise-client-urls", f"https://127.0.0.1:{client}",
-        "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster,
-        "--listen-metrics-urls", f"http://127.0.0.1:{metrics}",
-        "--cert-file", str(cert_file), "--key-file", str(key_file),
-    ]

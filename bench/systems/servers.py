@@ -1,8 +1,4 @@
-"""What the server side costs: CPU, memory and written bytes of its processes, read with psutil.
-
-A system's server side is its root processes and everything below them. Endpoints on this machine lead to
-their processes by the listening port; a front leads on to the supervisor above it, so that nodes count too.
-"""
+"""CPU, memory and written bytes of server processes: root processes and the trees below them."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ import psutil
 from bench.client import Endpoint
 
 _OURS = "tools.muster.processes."
-_FRONTS = (f"{_OURS}front", "tools.muster.joined")  # serve clients: alone, or with node 0 in one process
+_FRONTS = (f"{_OURS}front", "tools.muster.joined")  # alone, or with node 0 in one process
 
 
 @dataclass(slots=True, frozen=True)
@@ -26,7 +22,7 @@ class Usage:
     cpu_s: float
     rss_bytes: int
     written_bytes: int
-    started: float  # tells a process from another one that got its pid later
+    started: float  # tells processes with one pid apart
 
 
 def sample(roots: Iterable[int]) -> dict[int, Usage]:
@@ -52,9 +48,9 @@ def sample(roots: Iterable[int]) -> dict[int, Usage]:
 
 
 def memory(roots: Iterable[int]) -> list[dict[str, object]]:
-    """Each process's name, CPU and memory now. PSS: shared pages are divided among those that share them.
+    """Each process's name, CPU and memory now. PSS divides shared pages among their processes.
 
-    Reads every mapping, some milliseconds a process: for the end of a run, not for its middle.
+    Reads every mapping, some milliseconds a process: for the end of a run.
     """
     found = []
     for pid, usage in sorted(sample(roots).items()):
@@ -85,16 +81,13 @@ def spent(before: dict[int, Usage], after: dict[int, Usage]) -> list[Spent]:
         then = before.get(pid)
         if then is None or then.started != now.started:
             then = Usage(now.name, 0.0, 0, 0, now.started)
-        used.append(
-            Spent(
-                pid, now.name, now.cpu_s - then.cpu_s, now.rss_bytes, now.written_bytes - then.written_bytes
-            )
-        )
+        used.append(Spent(pid, now.name, now.cpu_s - then.cpu_s, now.rss_bytes,
+                          now.written_bytes - then.written_bytes))
     return used
 
 
 def discover(endpoints: Sequence[Endpoint]) -> list[int]:
-    """Root processes of the servers at those endpoints that are on this machine; [] if none can be seen."""
+    """Root processes listening at local endpoints (of a front its supervisor); [] if none is visible."""
     ports = {endpoint.port for endpoint in endpoints if _is_local(endpoint.host)}
     if not ports:
         return []

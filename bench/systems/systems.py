@@ -1,7 +1,4 @@
-"""The systems under test that the bench starts itself: etcd, and muster, three members each on loopback.
-
-Each is a subprocess tree that ends with :meth:`System.stop`; data lies below the directory given.
-"""
+"""The systems under test: etcd and muster, three members each on loopback, as subprocess trees."""
 
 from __future__ import annotations
 
@@ -27,13 +24,14 @@ from bench.counters import http_get
 from bench.systems.servers import discover
 
 START_LIMIT_S = 60.0
+_MUSTER = (sys.executable, "-m", "tools.muster.cli")
 _PORTS = (*range(8_000, 11_000), *range(32_000, 32_768))
-STOP_LIMIT_S = 3.0  # three members that stop together wait in vain to hand leadership over
+STOP_LIMIT_S = 3.0  # members that stop together cannot hand leadership over, and wait for it
 
 
 @dataclass(slots=True)
 class System:
-    """A running system: where it serves, and the processes that make up its server side."""
+    """A running system: its endpoints, and the processes of its server side."""
 
     name: str
     version: str
@@ -41,11 +39,11 @@ class System:
     processes: list[subprocess.Popen[bytes]]
     data_dir: Path
     logs: list[Path] = field(default_factory=list)
-    roots: list[int] = field(default_factory=list)  # of a system that others started
+    roots: list[int] = field(default_factory=list)  # of a system that was not started here
     shards: int = 1
     flags: tuple[str, ...] = ()
     cacert: str = ""  # a file to trust, of a system that serves clients by TLS only
-    health: list[int] = field(default_factory=list)  # ports that tell it; none: the clients'
+    health: list[int] = field(default_factory=list)  # ports of /health; none: the clients'
     commands: list[tuple[str, list[str]]] = field(default_factory=list)  # log name, command line
 
     @property
@@ -55,7 +53,7 @@ class System:
 
     @property
     def pids(self) -> list[int]:
-        """The root processes; everything below them belongs to the system too."""
+        """The root processes, each with a tree below it."""
         return [process.pid for process in self.processes] or self.roots
 
     def check(self) -> None:
@@ -66,22 +64,62 @@ class System:
                 raise RuntimeError(f"{self.name} ended with code {process.returncode}:\n{tail}")
 
     def restart(self) -> float:
-        """Stop everything in order, start it again; the seconds from then until every member is healthy."""
+        """Stop and start everything; the seconds from the start until every member is healthy."""
         self.stop()
         commands, self.commands = self.commands, []
         self.processes.clear()
         self.logs.clear()
         began = time.monotonic()
-        for name, command in commands:
-            _spawn(self, name, command)
-        if self.name.startswith("muster") and not self.health:
-            _wait_ready(self)
-        for port in self.health or [parse_endpoint(endpoint).port for endpoint in self.endpoints]:
-            _wait_healthy(self, port)
+        self.start(commands)
         return time.monotonic() - began
 
+    def start(self, commands: Sequence[tuple[str, list[str]]]) -> None:
+        """Spawn processes (log name, command line); return once every member is healthy, else stop them."""
+        try:
+            for name, command in commands:
+                self._spawn(name, command)
+            if self.name.startswith("muster") and not self.health:
+                self._wait_ready()
+            for port in self.health or [parse_endpoint(endpoint).port for endpoint in self.endpoints]:
+                self._wait_healthy(port)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _spawn(self, name: str, command: list[str]) -> None:
+        self.commands.append((name, command))
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        log = self.data_dir / f"{name}.log"
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_"))}
+        with log.open("wb") as out:
+            self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out,
+                                                   stderr=subprocess.STDOUT, env=environment,
+                                                   start_new_session=True))
+        self.logs.append(log)
+
+    def _wait_ready(self) -> None:
+        """Until ``muster local`` has printed its line ``ready``."""
+        deadline = time.monotonic() + START_LIMIT_S
+        while b"ready" not in self.logs[0].read_bytes().split():
+            self.check()
+            if time.monotonic() > deadline:
+                tail = self.logs[0].read_bytes()[-2000:].decode("utf-8", "replace")
+                raise RuntimeError(f"{self.name} was not ready within {START_LIMIT_S:.0f} s:\n{tail}")
+            time.sleep(0.02)
+
+    def _wait_healthy(self, port: int) -> None:
+        deadline = time.monotonic() + START_LIMIT_S
+        while True:
+            self.check()
+            if re.search(r'"health"\s*:\s*"?true', http_get("127.0.0.1", port, "/health", 2.0)):
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"{self.name}: 127.0.0.1:{port} was not healthy within {START_LIMIT_S:.0f} s")
+            time.sleep(0.05)
+
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL for what is left of the trees after some seconds."""
+        """SIGTERM, after some seconds SIGKILL to the rest of the trees."""
         tree: list[psutil.Process] = []
         for process in self.processes:
             try:
@@ -126,7 +164,7 @@ def find_etcd(given: str | None = None) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now, below the kernel's own choice: a connection might take one of those."""
+    """Ports that are free now, outside the range of the kernel's own choice."""
     with ExitStack() as stack:
         ports: list[int] = []
         while len(ports) < count:
@@ -139,58 +177,34 @@ def free_ports(count: int) -> list[int]:
 
 def start_etcd(data_dir: Path, *, members: int = 3, binary: str | None = None,
                flags: Sequence[str] = (), name: str = "etcd") -> System:
-    """Start ``members`` etcd processes as one cluster and wait until each answers ``/health``."""
+    """Start ``members`` etcd processes as one cluster."""
     path = find_etcd(binary)
     ports = free_ports(2 * members)
     clients = [f"http://127.0.0.1:{port}" for port in ports[:members]]
     peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
     initial = ",".join(f"m{i}={url}" for i, url in enumerate(peers))
-    system = System(
-        name,
-        _version([path], "etcd"),
-        [url.removeprefix("http://") for url in clients],
-        [],
-        data_dir,
-        flags=tuple(flags),
-    )
-    try:
-        for i in range(members):
-            _spawn(system, f"m{i}", [
-                path, "--name", f"m{i}", "--data-dir", str(data_dir / f"m{i}"),
-                "--listen-client-urls", clients[i], "--advertise-client-urls", clients[i],
-                "--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
-                "--initial-cluster", initial, "--initial-cluster-token", data_dir.name,
-                "--log-level", "warn", *flags,
-            ])
-        for port in ports[:members]:
-            _wait_healthy(system, port)
-    except BaseException:
-        system.stop()
-        raise
+    system = System(name, _version([path], "etcd"), [url.removeprefix("http://") for url in clients], [],
+                    data_dir, flags=tuple(flags))
+    system.start([(f"m{i}", [
+        path, "--name", f"m{i}", "--data-dir", str(data_dir / f"m{i}"),
+        "--listen-client-urls", client, "--advertise-client-urls", client,
+        "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+        "--initial-cluster", initial, "--initial-cluster-token", data_dir.name, "--log-level", "warn", *flags,
+    ]) for i, (client, peer) in enumerate(zip(clients, peers, strict=True))])
     return system
 
 
 def start_muster(data_dir: Path, *, hosts: int = 3, shards: int = 1, flags: Sequence[str] = (),
                  name: str = "muster", keys: bool = False) -> System:
-    """Start ``muster local`` and wait for its line ``ready``; with ``keys`` its hosts have a key file for
-    each other."""
+    """Start ``muster local``; with ``keys`` its hosts share a peer key file."""
     if keys:
         flags = _with_keys(flags, data_dir / "peer.key")
     base = _free_block(100 * (hosts - 1) + 50)
-    system = System(name, "unknown", [f"127.0.0.1:{base + 100 * i}" for i in range(hosts)], [], data_dir,
-                    shards=shards, flags=tuple(flags))
-    try:
-        _spawn(system, "local", [
-            sys.executable, "-m", "tools.muster.cli", "local", "--hosts", str(hosts), "--shards", str(shards),
-            "--data-dir", str(data_dir / "data"), "--base-port", str(base), *flags,
-        ])
-        _wait_ready(system)
-        for i in range(hosts):
-            _wait_healthy(system, base + 100 * i)
-        system.version = _version([sys.executable, "-m", "tools.muster.cli"], "muster")
-    except BaseException:
-        system.stop()
-        raise
+    system = System(name, _version(_MUSTER, "muster"), [f"127.0.0.1:{base + 100 * i}" for i in range(hosts)],
+                    [], data_dir, shards=shards, flags=tuple(flags))
+    system.start([("local", [
+        *_MUSTER, "local", "--hosts", str(hosts), "--shards", str(shards), "--data-dir",
+        str(data_dir / "data"), "--base-port", str(base), *flags])])
     return system
 
 
@@ -204,38 +218,29 @@ def start_secure(name: str, program: Sequence[str], data_dir: Path, *, hosts: in
     clients = [base + 100 * i for i in range(hosts)]
     peers = [f"http://127.0.0.1:{port + 1}" for port in clients]
     cluster = ",".join(f"m{i}={url}" for i, url in enumerate(peers))
-    system = System(
-        name,
-        _version(program, name.partition("+")[0]),
-        [f"https://127.0.0.1:{p}" for p in clients],
-        [],
-        data_dir,
-        flags=tuple(flags),
-        cacert=str(cert),
-        health=[p + 90 for p in clients],
-    )
-    try:
-        for i, (client, peer, health) in enumerate(zip(clients, peers, system.health, strict=True)):
-            _spawn(system, f"m{i}", [*program, *secure.member_flags(
-                f"m{i}", data_dir / f"m{i}", client, peer, health, cluster, cert, key), *flags])
-        for health in system.health:
-            _wait_healthy(system, health)
-    except BaseException:
-        system.stop()
-        raise
+    system = System(name, _version(program, name.partition("+")[0]),
+                    [f"https://127.0.0.1:{p}" for p in clients], [], data_dir, flags=tuple(flags),
+                    cacert=str(cert), health=[p + 90 for p in clients])
+    system.start([
+        (f"m{i}", [*program, "--name", f"m{i}", "--data-dir", str(data_dir / f"m{i}"),
+                   "--listen-client-urls", f"https://127.0.0.1:{client}",
+                   "--advertise-client-urls", f"https://127.0.0.1:{client}", "--listen-peer-urls", peer,
+                   "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster,
+                   "--listen-metrics-urls", f"http://127.0.0.1:{client + 90}",
+                   "--cert-file", str(cert), "--key-file", str(key), *flags])
+        for i, (client, peer) in enumerate(zip(clients, peers, strict=True))])
     return system
 
 
 def _with_keys(flags: Sequence[str], path: Path) -> list[str]:
-    """The flags of ``muster local``, and those of its hosts behind ``--``, with a new key file."""
+    """The flags of ``muster local`` with a new key file for its hosts, behind ``--``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([sys.executable, "-m", "tools.muster.cli", "peer-keys", str(path)], check=True, timeout=30,
-                   stdout=subprocess.DEVNULL)
+    subprocess.run([*_MUSTER, "peer-keys", str(path)], check=True, timeout=30, stdout=subprocess.DEVNULL)
     return [*flags, *(() if "--" in flags else ("--",)), "--peer-key-file", str(path)]
 
 
 def given(name: str, endpoints: Sequence[str], data_dir: Path) -> System:
-    """A system that runs already; only its processes on this machine are measured, and it is not stopped."""
+    """A running system: its processes on this machine are measured, and not stopped."""
     system = System(name, "given", [str(parse_endpoint(e)) for e in endpoints], [], data_dir)
     system.roots = discover([parse_endpoint(e) for e in endpoints])
     return system
@@ -244,12 +249,11 @@ def given(name: str, endpoints: Sequence[str], data_dir: Path) -> System:
 @contextmanager
 def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: Sequence[str] = (),
             muster_flags: Sequence[str] = (), hosts: int = 3) -> Iterator[list[System]]:
-    """Systems as ``muster-bench compare`` names them, side by side below one new directory, stopped at the
-    end.
+    """Systems as ``muster-bench compare`` names them, in one new directory, until the block ends.
 
-    ``etcd``, ``muster``, ``muster:4`` (with so many shards), ``muster+keys`` (with a peer key file),
-    ``etcd+tls``, ``muster+tls``, the path of an etcd, or ``NAME=HOST:PORT,...``. Two of one kind get
-    different names. ValueError for a name that is none.
+    ``etcd``, ``muster``, ``muster:4`` (four shards), ``muster+keys`` (with a peer key file), ``etcd+tls``,
+    ``muster+tls``, the path of an etcd, or ``NAME=HOST:PORT,...``. ValueError for another name. The second
+    system of a name gets another name.
     """
     for text in names:
         if "=" not in text and "/" not in text and not re.fullmatch(
@@ -265,38 +269,23 @@ def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: S
         for place, text in enumerate(names):
             own = directory / f"s{place}"
             name, equals, endpoints = text.partition("=")
+            ours = text.startswith("muster") and "/" not in text
+            flags = muster_flags if ours else etcd_flags
             if equals:
                 system = given(name, endpoints.split(","), directory)
             elif text.endswith("+tls") and "/" not in text:
-                mine = text.startswith("muster")
-                program = [sys.executable, "-m", "tools.muster.cli"] if mine else [find_etcd()]
-                system = start_secure(text, program, own, hosts=hosts,
-                                      flags=muster_flags if mine else etcd_flags)
-            elif text.startswith("muster"):
+                system = start_secure(text, _MUSTER if ours else [find_etcd()], own, hosts=hosts, flags=flags)
+            elif ours:
                 shards = int(text.removesuffix("+keys").partition(":")[2] or 1)
-                system = start_muster(own, hosts=hosts, shards=shards, flags=muster_flags,
+                system = start_muster(own, hosts=hosts, shards=shards, flags=flags,
                                       name=text.replace(":", "-"), keys=text.endswith("+keys"))
             else:
-                system = start_etcd(own, members=hosts, binary=None if text == "etcd" else text,
-                                    flags=etcd_flags)
+                system = start_etcd(own, members=hosts, binary=None if text == "etcd" else text, flags=flags)
             while any(system.name == other.name for other in running):
                 system.name += f"-{place + 1}"
             stack.callback(system.stop)
             running.append(system)
         yield running
-
-
-def _spawn(system: System, name: str, command: list[str]) -> None:
-    system.commands.append((name, command))
-    system.data_dir.mkdir(parents=True, exist_ok=True)
-    log = system.data_dir / f"{name}.log"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_"))}
-    with log.open("wb") as out:
-        system.processes.append(
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                             env=environment, start_new_session=True)
-        )
-    system.logs.append(log)
 
 
 def _free_block(size: int) -> int:
@@ -306,30 +295,6 @@ def _free_block(size: int) -> int:
         if not used.intersection(range(base, base + size)):
             return base
     raise RuntimeError(f"no {size} free ports in a row between 21000 and 31000")
-
-
-def _wait_ready(system: System) -> None:
-    """Until ``muster local`` has printed its line ``ready``."""
-    deadline = time.monotonic() + START_LIMIT_S
-    while b"ready" not in system.logs[0].read_bytes().split():
-        system.check()
-        if time.monotonic() > deadline:
-            tail = system.logs[0].read_bytes()[-2000:].decode("utf-8", "replace")
-            raise RuntimeError(f"{system.name} was not ready within {START_LIMIT_S:.0f} s:\n{tail}")
-        time.sleep(0.02)
-
-
-def _wait_healthy(system: System, port: int) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    while True:
-        system.check()
-        if re.search(r'"health"\s*:\s*"?true', http_get("127.0.0.1", port, "/health", 2.0)):
-            return
-        if time.monotonic() > deadline:
-            raise RuntimeError(
-                f"{system.name}: 127.0.0.1:{port} was not healthy within {START_LIMIT_S:.0f} s"
-            )
-        time.sleep(0.05)
 
 
 def _version(command: Sequence[str], wanted: str) -> str:

@@ -1,5 +1,4 @@
-"""Connections to a cluster, for programs that are its clients: ``musterctl``, and hosts that find each other.
+"""Connections to a cluster, for client programs: ``musterctl``, and hosts that find each other.
 
-Read in this order: ``channels`` (which endpoint takes the next request), ``diagnose`` (why none does),
-``unchecked`` (certificates that nobody checks), ``exits``.
+Read ``channels``, ``diagnose`` (why no endpoint works), ``unchecked`` (unverified certificates), ``exits``.
 """

@@ -1,8 +1,7 @@
-"""The channels to the endpoints: which are connected, which one the next request takes, and what is said when
-none is.
+"""The channels to the endpoints: which are connected, and which one the next request takes.
 
-A gRPC channel whose connection ended goes idle, and dials again only when it is asked for. Requests go to
-endpoints that are connected, so an idle channel is told to dial at once, as long as the client lives.
+A gRPC channel goes idle when its connection ends, and dials only on demand. Requests go to connected
+endpoints, so an idle channel is told to dial at once.
 """
 
 from __future__ import annotations
@@ -40,17 +39,17 @@ def say(text: str) -> None:
 
 @dataclass(slots=True, frozen=True)
 class Config:
-    """What the global flags say about connections."""
+    """Connections by the global flags."""
 
     endpoints: tuple[str, ...]
-    insecure_transport: bool
-    cert: str
-    key: str
-    cacert: str
-    user: str
-    password: str
-    keepalive_ms: int
-    keepalive_timeout_ms: int
+    insecure_transport: bool = True
+    cert: str = ""
+    key: str = ""
+    cacert: str = ""
+    user: str = ""
+    password: str = ""
+    keepalive_ms: int = 2_000
+    keepalive_timeout_ms: int = 6_000
     dial_timeout_ms: int = 2_000
     debug: bool = False
     skip_verify: bool = False
@@ -64,7 +63,7 @@ class Config:
         scheme, separator, address = endpoint.partition("://")
         if not separator:
             scheme, address = "", endpoint
-            if endpoint.startswith(("unix:", "unixs:")):  # as gRPC writes a path
+            if endpoint.startswith(("unix:", "unixs:")):  # gRPC's form of a path
                 scheme, _, address = endpoint.partition(":")
         tls = bool(self.cert or self.key or self.cacert) or not self.insecure_transport
         if scheme in ("http", "https"):
@@ -77,7 +76,7 @@ class Config:
 
 
 class Waiting:
-    """When to say that something is waited for: after a second, then every 30 s until it is over."""
+    """When to report a wait: after a second, then every 30 s."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -86,7 +85,7 @@ class Waiting:
         self._told = False
 
     def is_due(self) -> bool:
-        """Asked again and again while nothing works; true when it is time to say so."""
+        """Call it repeatedly while nothing works; true when a report is due."""
         with self._lock:
             now = self._clock()
             if self._due is None:
@@ -97,7 +96,7 @@ class Waiting:
             return True
 
     def over(self) -> bool:
-        """It works; whether the opposite had been said."""
+        """It works; whether there was a report."""
         with self._lock:
             told, self._due, self._told = self._told, None, False
             return told
@@ -119,10 +118,10 @@ class Channels:
         self._waiting = Waiting()
 
     def pick(self, deadline: float | None) -> tuple[str, grpc.Channel] | None:
-        """The first endpoint that is connected, and its channel; waited for.
+        """The first connected endpoint and its channel; waits for one.
 
-        None at the deadline (of ``time.monotonic()``); what is wrong with each endpoint was said on stderr
-        then. Without one, the reasons are said while it waits.
+        None at the deadline (of ``time.monotonic()``), with each endpoint's trouble on stderr. Without a
+        deadline, the troubles are reported during the wait.
         """
         if not self._followed:
             self._followed = True
@@ -139,20 +138,19 @@ class Channels:
         with self._changed:
             endpoint = next((e for e in self._order if self._ready[e]), None)
         if endpoint is None:
-            # it may have connected and gone while it was looked for: without a deadline, wait on
+            # it may have connected and gone meanwhile: without a deadline, wait on
             return None if deadline is not None else self.pick(deadline)
         if self._waiting.over():
             say(f"connected to {endpoint}")
         return endpoint, self._channels[endpoint]
 
     def avoid(self, endpoint: str) -> None:
-        """Move an endpoint that failed to the end of the line."""
+        """Move a failed endpoint to the end of the line."""
         with self._changed:
             self._order.remove(endpoint)
             self._order.append(endpoint)
 
     def close(self) -> None:
-        """End all connections."""
         for channel in self._channels.values():
             channel.close()
 
@@ -161,7 +159,7 @@ class Channels:
             return self._changed.wait_for(lambda: any(self._ready.values()), limit_s)
 
     def _explain_until(self, deadline: float) -> None:
-        """Find out what is wrong while there is time to connect yet, and say it if nobody did."""
+        """Diagnose while there is time to connect, and report it unless that was done."""
         found: list[tuple[str, str]] = []
         thread = threading.Thread(target=lambda: found.extend(self._reasons()), daemon=True)
         thread.start()
@@ -192,15 +190,15 @@ class Channels:
 
 
 def opened(config: Config, endpoint: str) -> grpc.Channel:
-    """A channel to an endpoint, not connected yet. Exit where files of TLS cannot be read."""
+    """A channel to an endpoint, not connected yet. Exit if TLS files cannot be read."""
     target = config.target(endpoint)
     where = f"unix:{target.address}" if target.unix else f"dns:///{target.address}"
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", config.max_recv_bytes),
-        ("grpc.max_send_message_length", -1),  # the limit is checked by the client, with etcd's message
+        ("grpc.max_send_message_length", -1),  # the client checks the limit, with etcd's message
         ("grpc.keepalive_time_ms", config.keepalive_ms),
         ("grpc.keepalive_timeout_ms", config.keepalive_timeout_ms),
-        ("grpc.http2.max_pings_without_data", 0),  # a watch that only listens must notice a dead network, too
+        ("grpc.http2.max_pings_without_data", 0),  # a watch that only listens must notice a dead network
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.min_reconnect_backoff_ms", config.dial_timeout_ms),  # of one attempt to connect
@@ -221,8 +219,7 @@ def opened(config: Config, endpoint: str) -> grpc.Channel:
 
 
 def _dial(channel: grpc.Channel) -> None:
-    """Connect an idle channel. A subscription asks for it; whatever it hears is heard by the other one,
-    too."""
+    """Connect an idle channel, by a subscription. Its events also come to the other subscription."""
 
     def nothing(_state: grpc.ChannelConnectivity) -> None:
         pass
@@ -247,12 +244,12 @@ def _credentials(tls: Tls, trusted: bytes | None = None) -> grpc.ChannelCredenti
 
 
 def _check_pem(tls: Tls, contents: Mapping[str, bytes | None]) -> None:
-    """Exit where a file holds nothing of what it should. gRPC's library takes it, and the connection that
-    then fails would be blamed on the endpoint. They may be pipes: what was read is looked at."""
+    """Exit if a file has no PEM data: gRPC's library accepts it, and the endpoint would be blamed. Checks the
+    bytes, as the file may be a pipe."""
     for name, what, words in ((tls.cert, "certificate", _CERTIFICATE), (tls.key, "key", _PRIVATE_KEY)):
         held = contents[name]
         if held is not None and words not in held:
-            raise Exit(128, f"{name}: tls: failed to find any PEM data in {what} input")  # as Go says it
+            raise Exit(128, f"{name}: tls: failed to find any PEM data in {what} input")  # Go's words
     trusted = contents[tls.cacert]
     if trusted is None:
         return

@@ -1,9 +1,7 @@
-"""Why an endpoint cannot be reached, in a few words: one short connection of our own, whose answer is looked
-at.
+"""Why an endpoint cannot be reached, by one short connection.
 
-gRPC says of all failures "failed to connect to all addresses", in words that follow its version. What is
-tried here is what a gRPC client does first: find the address, connect, shake hands, exchange HTTP/2's
-SETTINGS.
+gRPC reports all failures as "failed to connect to all addresses". This tries its first steps: look up,
+connect, shake hands, exchange HTTP/2's SETTINGS.
 """
 
 from __future__ import annotations
@@ -35,13 +33,12 @@ class Tls:
     cert: str = ""
     key: str = ""
     cacert: str = ""
-    unchecked: bool = False  # whoever the server is
+    unchecked: bool = False  # whatever the server's certificate
 
 
 @dataclass(slots=True, frozen=True)
 class Target:
-    """One endpoint: ``name`` as the user wrote it, ``address`` as host:port or, for a Unix socket, its
-    path."""
+    """``name`` as the user wrote it, ``address`` as host:port or a Unix socket's path."""
 
     name: str
     address: str
@@ -50,8 +47,7 @@ class Target:
 
 
 def explain(target: Target, timeout_s: float) -> str:
-    """Why ``target`` cannot be used; it takes some ``timeout_s`` at most, and as much again where that ends
-    connections. REACHABLE if it can."""
+    """Why ``target`` cannot be used, or REACHABLE; takes ``timeout_s``, at most twice."""
     try:
         connection = connect(target, timeout_s)
     except OSError as error:
@@ -72,7 +68,7 @@ def explain(target: Target, timeout_s: float) -> str:
 
 
 def _by_tls(target: Target, timeout_s: float) -> bool:
-    """Whether TLS is spoken there, whoever asks for it."""
+    """Whether the server speaks TLS."""
     try:
         with (
             connect(target, timeout_s) as connection,
@@ -102,7 +98,6 @@ def explain_all(targets: Sequence[Target], timeout_s: float) -> list[tuple[str, 
 
 
 def host_port(address: str) -> tuple[str, str]:
-    """Host and port of an address."""
     host, colon, port = address.rpartition(":")
     if not colon or address.endswith("]"):
         return address.strip("[]"), "443"  # gRPC's default
@@ -124,7 +119,7 @@ def connect(target: Target, timeout_s: float) -> socket.socket:
 
 
 def _words(error: OSError) -> str:
-    """Of a connection that was not made, as Go's programs say it."""
+    """Go's words for a connection that was not made."""
     if isinstance(error, socket.gaierror):
         if error.errno == socket.EAI_AGAIN:
             return "its name cannot be looked up now: the name server does not answer"
@@ -151,7 +146,7 @@ def _tls_words(error: OSError) -> str:
 
 
 def _greet(connection: socket.socket) -> str:
-    """What the other side makes of HTTP/2's first bytes."""
+    """The other side's answer to HTTP/2's first bytes."""
     answer = b""
     try:
         connection.sendall(_PREFACE)
@@ -178,7 +173,7 @@ def _greet(connection: socket.socket) -> str:
 
 
 def context_of(tls: Tls, *, http2: bool = True) -> ssl.SSLContext:
-    """The client's side of TLS. OSError for files that cannot be used."""
+    """The client's side of TLS. OSError."""
     context = ssl.create_default_context(cafile=tls.cacert or None)
     if tls.unchecked:
         context.check_hostname = False

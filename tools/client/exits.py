@@ -1,4 +1,4 @@
-"""How a program that is a client ends."""
+"""How a client program ends."""
 
 
 class Exit(Exception):

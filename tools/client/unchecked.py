@@ -1,8 +1,7 @@
-"""``--insecure-skip-tls-verify``: to trust whatever certificate a server shows.
+"""``--insecure-skip-tls-verify``: trust any certificate of a server.
 
-gRPC's library checks every server. So the certificate is fetched first, by a connection of our own that
-checks nothing, and then is the only one to be trusted, by the name that it names. A certificate that has
-ended is refused nevertheless, and so is one that the server changes while a command runs.
+gRPC's library checks every server. So a connection without checks fetches the certificate, which then is the
+only trusted one, by its own name. An expired one is refused, and one that changes during a command.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Shown:
 
 
 def shown_by(target: Target, timeout_s: float) -> Shown | None:
-    """What a server shows; None if it shows nothing, or nothing that can be read."""
+    """None if the server shows nothing readable."""
     if target.tls is None:
         return None
     with contextlib.suppress(OSError, ValueError), contextlib.closing(connect(target, timeout_s)) as plain:

@@ -1,8 +1,7 @@
-"""The command line: ``muster [flags]`` runs a server; ``muster local | proxy | gateway | peer-keys |
-version | help``.
+"""The command line ``muster [flags]``, ``muster local | proxy | gateway | peer-keys | version | help``.
 
-Exit codes: 0 normal, 1 a setting that cannot be or a failure, 2 a command line that cannot be read. Every
-error is one line on stderr.
+Exit codes: 0 normal, 1 a wrong setting or a failure, 2 an unreadable command line. Every error is one line on
+stderr.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ COMMANDS = {
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point of the ``muster`` script; ends the process."""
+    """Entry point of the ``muster`` script."""
     sys.exit(run(list(sys.argv[1:] if args is None else args)))
 
 

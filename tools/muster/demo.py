@@ -16,7 +16,7 @@ print(get(pb.RangeRequest(key=b'greeting')))"""
 
 
 def hints(data_dir: str, layout: Layout) -> str:
-    """What to try, ready to paste into another terminal."""
+    """Commands to paste into another terminal."""
     endpoints = ",".join(h.endpoint.removeprefix("http://") for h in layout.hosts)
     first, last = layout.hosts[0], layout.hosts[-1].endpoint.removeprefix("http://")
     snippet = PYTHON_SNIPPET.format(host=first.endpoint.removeprefix("http://"))
@@ -41,7 +41,6 @@ Ctrl-C here stops all of it; the data stays in {data_dir}."""
 
 
 def run(args: list[str]) -> int:
-    """Run the local cluster with the hints; the exit code."""
     return local_cli.run(
         args, on_ready=lambda data_dir, layout: print(hints(data_dir, layout), flush=True),
         ports_by="make demo PORT=12379, say",

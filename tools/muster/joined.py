@@ -1,10 +1,8 @@
-"""A host's front inside its node 0's process: ``python -m tools.muster.joined``, which is handed the settings
-of both.
+"""A host's front in node 0's process: ``python -m tools.muster.joined``, with the settings of both.
 
-With ``--fronts 0`` there is no front process. What a request then saves are two ipc messages and two wake-ups
-of latency, which counts most where CPUs are few (docs/benchmarks.md has the figures); what it costs is that a
-crash takes both down, and that they share one CPU. Front and node stay strangers: they exchange the same
-frames as over ipc, by a function call.
+This saves each request two ipc messages and wake-ups, which counts most on few CPUs (docs/benchmarks.md). In
+return the two share a CPU and each other's crashes. They exchange the same frames as over ipc, by a function
+call.
 """
 
 from __future__ import annotations
@@ -54,8 +52,8 @@ class InProcessTransport:
         self.closed = False
 
     def send(self, frame: bytes) -> bool:
-        """To the node; it answers with a tick, this one or a later one. A fault in the node is none of the
-        client whose request brought it here: it ends the process, as in a node of its own."""
+        """To the node, which answers with a tick. A fault in the node is not the client's: it ends the
+        process."""
         try:
             self._node.front_frame(self._identity, frame, self._deliver, self._pass_on)
         except Exception as error:
@@ -74,7 +72,6 @@ class InProcessTransport:
             self._link.pieces(rid, status, parts)
 
     def close(self) -> None:
-        """The front is done with this link."""
         if not self.closed:
             self.closed = True
             self._loop.call_soon(self._node.front_gone, self._identity)
@@ -94,13 +91,11 @@ class NearNode:
 
     @property
     def revision(self) -> int:
-        """Applied."""
         self._catch_up()
         return self._store.revision
 
     @property
     def order_index(self) -> int:
-        """Applied."""
         self._catch_up()
         return self._node.order_index
 
@@ -110,8 +105,7 @@ class NearNode:
         return self._guard.state.enabled
 
     def _catch_up(self) -> None:
-        """A front asks within a handler, whose faults are its request's. What is applied meanwhile is
-        everybody's."""
+        """Apply what is due. Its faults are the process's, not those of the request that asks."""
         try:
             self._node.catch_up()
         except Exception as error:
@@ -119,12 +113,12 @@ class NearNode:
 
 
 class JoinedConnector(Connector):
-    """Links to the node of this process by a call, to all others as any front does."""
+    """Links to the node of this process by a call, to all others as at any front."""
 
     def __init__(self, node: Node, machine: Machine, common: Common) -> None:
         super().__init__(machine, common)
         self._node = node
-        # writes what clients have been told: in this turn, not the next
+        # writes the clients' answers in this turn, not the next
         self.answered: Callable[[], None] = _nothing
 
     def __call__(self, receiver: Receiver, shard: int, member_id: int) -> Link | None:
@@ -143,13 +137,12 @@ class JoinedConnector(Connector):
 
 
 def _fault_in_node(loop: asyncio.AbstractEventLoop, error: Exception) -> None:
-    """It ends the process. ``handle``: an OSError among them is no client's connection
-    (``tools.muster.machine.process.crash``)."""
+    """End the process. ``handle`` marks an OSError as no client's, see :func:`crash_handler`."""
     loop.call_exception_handler({"message": "a fault in the node", "exception": error, "handle": None})
 
 
 def _nothing() -> None:
-    """There are no clients yet."""
+    """Before there are clients."""
 
 
 def make_front(node: Node, settings: FrontSettings, machine: Machine) -> Front:
@@ -198,7 +191,6 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings, place
 
 
 def main() -> int:
-    """Run with the settings that were handed over."""
     of_node, of_front = take(2)
     node_settings, front_settings = loads(NodeSettings, of_node), loads(FrontSettings, of_front)
     common = node_settings.common
@@ -213,4 +205,4 @@ def main() -> int:
 if __name__ == "__main__":
     code = main()
     sys.stderr.flush()
-    os._exit(code)  # threads of RocksDB and ZeroMQ must not hold up an ordered end
+    os._exit(code)  # threads of RocksDB and ZeroMQ must not delay an ordered end

@@ -1,8 +1,8 @@
-"""The cluster's key file: one CURVE key pair in use on every host, so that only they can talk as peers.
+"""The cluster's key file: one CURVE key pair on every host, with which only they are peers.
 
-Keys change in three steps, each a new file for every host (docs/operations.md): ``add`` prepares the next
-pair, ``rotate`` puts it in use and keeps the public part of the one before, ``drop`` forgets that. What a
-process makes of the file is in ``tools.muster.machine.zmtp.keys``.
+Keys change in three steps, each a new file for every host (docs/run/security.md): ``add`` prepares the next
+pair, ``rotate`` puts it in use and keeps the old public part, ``drop`` removes that. Processes read the file
+by ``tools.muster.machine.zmtp.curve.keys``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ STEPS = ("add", "rotate", "drop")
 
 
 def generate(path: str) -> None:
-    """Make a new key pair in ``path``, readable by this user only. FileExistsError rather than overwrite
-    one."""
+    """Make a new key pair in ``path``, readable by this user only. FileExistsError."""
     _write(path, _new_pair())
 
 
 def change(path: str, step: str) -> str:
-    """One step of changing a file's keys; what to do next. ConfigError, OSError."""
+    """One step of changing keys; returns what to do next. ConfigError, OSError."""
     check(path)
     with open(path, encoding="utf-8") as f:
         keys: dict[str, Any] = json.load(f)

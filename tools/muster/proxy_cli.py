@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 
 from cluster.settings import Peer
 from tools.muster.config import settings as config
-from tools.muster.config.flags import SERVER_FLAGS, Flag, Kind
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.kinds import Flag, Kind
 from tools.muster.config.parse import ConfigError, Values, convert, resolve
 from tools.muster.config.settings import with_agreed_layout
+from tools.muster.config.urls import parse_peer_url
 from tools.muster.flag_docs import flag_list
 from tools.muster.host import pinning, ports, rundir, serve
 from tools.muster.host.identity import bootstrap
@@ -29,14 +31,14 @@ from tools.muster.proxy_mode import fronts
 if TYPE_CHECKING:
     import grpc
 
-ASK_LIMIT_S = 30.0  # how long to look for a member that answers
+ASK_LIMIT_S = 30.0  # to find a member that answers
 
 _TAKEN = (
     "name", "data-dir", "run-dir", "port-wait", "fronts", "cpus", "shards", "shard-depth",
     "listen-client-urls", "listen-client-http-urls", "listen-metrics-urls",
-    "initial-cluster", "initial-cluster-token", "peer-key-file", "heartbeat-interval", "election-timeout",
-    "max-request-bytes", "max-txn-ops", "max-concurrent-streams", "grpc-keepalive-min-time",
-    "grpc-keepalive-interval", "grpc-keepalive-timeout", "socket-reuse-port",
+    "initial-cluster", "initial-cluster-token", "peer-key-file", "peer-insecure", "heartbeat-interval",
+    "election-timeout", "max-request-bytes", "max-txn-ops", "max-concurrent-streams",
+    "grpc-keepalive-min-time", "grpc-keepalive-interval", "grpc-keepalive-timeout", "socket-reuse-port",
     "watch-progress-notify-interval", "cors",
     "cert-file", "key-file", "client-cert-auth", "trusted-ca-file", "client-crl-file",
     "client-cert-allowed-hostname", "client-cert-allowed-cn", "auto-tls", "self-signed-cert-validity",
@@ -54,12 +56,13 @@ _WORDS = {
     "port-wait": "how long a start waits for ports that are still taken before it gives up",
     "fronts": "number of processes that share the client port",
     "cpus": 'CPUs to pin processes to: "auto" (one each, where enough are free), "none", or a list: 0-3,6',
-    "shards": "the cluster's number of shards: needed with --initial-cluster, told by --endpoints",
-    "shard-depth": "the cluster's own: needed with --initial-cluster where it is not the default, told by "
+    "shards": "the cluster's number of shards: needed with --initial-cluster, known from --endpoints",
+    "shard-depth": "the cluster's own: needed with --initial-cluster where it is not the default, known from "
     "--endpoints",
     "initial-cluster": "the members, in place of --endpoints: name=peer URL,...",
     "initial-cluster-token": "the cluster's own, with --initial-cluster",
     "peer-key-file": "the cluster's key file, if its members have one",
+    "peer-insecure": "without a key file dial members on this machine though they are another user's",
     "heartbeat-interval": "the members' own",
     "election-timeout": "the members' own",
     "max-request-bytes": "largest client request; the members' own",
@@ -91,20 +94,20 @@ FLAGS["initial-cluster"] = replace(FLAGS["initial-cluster"], default="")
 
 @dataclass(slots=True, frozen=True)
 class Files:
-    """What is shown to members that are asked by https, and whom one trusts there."""
+    """Certificates for requests to members by https."""
 
     cacert: str = ""  # "": the machine's authorities
     cert: str = ""
     key: str = ""
 
     def url(self, endpoint: str) -> str:
-        """An endpoint with its scheme: https where it says so, or says nothing and there are files."""
+        """An endpoint with its scheme: https if it says so, or says nothing and there are files."""
         if "://" in endpoint:
             return endpoint.rstrip("/")
         return f"{'https' if self.cacert or self.cert else 'http'}://{endpoint}"
 
     def context(self, endpoint: str) -> ssl.SSLContext | None:
-        """For a request by HTTP. ConfigError for files that cannot be used."""
+        """For a request by HTTP. ConfigError."""
         if not self.url(endpoint).startswith("https:"):
             return None
         try:
@@ -123,7 +126,7 @@ class Files:
         target = urlsplit(url).netloc
         if not url.startswith("https:"):
             return grpc.insecure_channel(target)
-        self.context(endpoint)  # whose words are better where a file is none
+        self.context(endpoint)  # its errors are better
         read = [Path(file).read_bytes() if file else None for file in (self.cacert, self.key, self.cert)]
         return grpc.secure_channel(target, grpc.ssl_channel_credentials(*read))
 
@@ -191,8 +194,7 @@ def _server_values(given: Values) -> Values:
 def members_of(
     endpoints: Sequence[str], files: Files = NO_FILES, log: Logger | None = None
 ) -> tuple[int, tuple[Peer, ...]]:
-    """Cluster ID and members, asked of the first endpoint that answers within the limit. ``log``: is told of
-    each endpoint that does not, once."""
+    """Cluster ID and members, from the first endpoint that answers. ``log``: each other one, once."""
     import grpc
 
     from cluster.pb import rpc_pb2
@@ -205,8 +207,7 @@ def members_of(
                 call = channel.unary_unary(
                     "/etcdserverpb.Cluster/MemberList",
                     request_serializer=rpc_pb2.MemberListRequest.SerializeToString,
-                    response_deserializer=rpc_pb2.MemberListResponse.FromString,
-                )
+                    response_deserializer=rpc_pb2.MemberListResponse.FromString)
                 try:
                     answer = call(rpc_pb2.MemberListRequest(), timeout=5)
                 except grpc.RpcError as e:
@@ -224,7 +225,7 @@ def members_of(
 
 
 def layout_of(endpoints: Sequence[str], files: Files = NO_FILES) -> tuple[int, int]:
-    """Shards and placement depth that the cluster agreed on, asked of the first endpoint that tells."""
+    """The cluster's shards and placement depth, from the first endpoint that answers."""
     for endpoint in endpoints:
         url = f"{files.url(endpoint)}/muster/placement"
         try:
@@ -233,9 +234,9 @@ def layout_of(endpoints: Sequence[str], files: Files = NO_FILES) -> tuple[int, i
             return int(found["shards"]), int(found["depth"])
         except (OSError, ValueError, KeyError) as e:
             last = f"{endpoint}: {e}"
-    raise ConfigError(f"no endpoint tells how keys are placed (/muster/placement); the last: {last}")
+    raise ConfigError(f"no endpoint answers /muster/placement; the last: {last}")
 
 
 def _peer(member_id: int, name: str, urls: list[str]) -> Peer:
-    first = config.parse_peer_url(urls[0])
+    first = parse_peer_url(urls[0])
     return Peer(member_id, name, first.host, first.port, tuple(urls))

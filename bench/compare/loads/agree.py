@@ -1,7 +1,6 @@
 """muster-bench beside etcd's own benchmark tool: the same work on the same systems, in turns.
 
-Two load generators that agree on the ratio of two systems vouch for each other: neither the client's cost nor
-the way it counts is what the ratio shows.
+Where both agree on a ratio, it shows neither the client's cost nor its way to count.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from bench.compare.matrix import CONNS
 from bench.load import run
 from bench.load.spec import Spec
+from bench.report import text
 from bench.report.text import number
 from bench.systems.systems import System, started
 
@@ -36,11 +35,12 @@ _WORK: dict[str, tuple[list[str], dict[str, Any]]] = {
                 {"command": "range", "range_key": "00000001", "serializable": True}),
 }
 TOOLS = ("etcd's benchmark", "muster-bench")
+_LEFT = (0, 1, 2)
 
 
 @dataclass(slots=True, frozen=True)
 class Figures:
-    """What both tools tell of a run."""
+    """The figures that both tools have of a run."""
 
     throughput_per_s: float
     mean_ms: float
@@ -48,7 +48,7 @@ class Figures:
 
 
 def parse(said: str) -> Figures:
-    """The report of etcd's tool. ValueError if it is none, or one of errors."""
+    """The report of etcd's tool. ValueError if it is incomplete, or reports errors."""
     found = {}
     for name, pattern in (("rate", r"Requests/sec:\s+([\d.]+)"), ("mean", r"Average:\s+([\d.]+) secs"),
                           ("p99", r"99% in ([\d.]+) secs")):
@@ -65,21 +65,14 @@ def measure(tool: Path, names: Sequence[str], clients: Sequence[int], *, rounds:
             data_dir: Path | None = None, said: Callable[[str], None] = print) -> dict[str, Any]:
     """Run puts and both reads with each number of clients, by both tools, on both systems in turn.
 
-    etcd's tool takes a number of operations, not a time: as many as muster-bench did on that system in
-    ``duration_s``. RuntimeError, ValueError or RunError if something fails.
+    etcd's tool makes as many operations as muster-bench in ``duration_s``. RuntimeError, ValueError or
+    RunError if something fails.
     """
     rows = []
     began = datetime.now(UTC)
     with started(list(names), data_dir=data_dir) as systems:
         for system in systems:
-            asyncio.run(
-                run.populate(
-                    Spec(
-                        "put", tuple(system.endpoints), conns=4, clients=100, total=KEY_SPACE,
-                        key_space=KEY_SPACE,
-                    )
-                )
-            )
+            asyncio.run(run.populate(Spec("put", tuple(system.endpoints), key_space=KEY_SPACE)))
         for work in _WORK:
             for count in clients:
                 said(f"{work}, {count} clients")
@@ -100,21 +93,14 @@ def _round(tool: Path, systems: Sequence[System], work: str, clients: int,
         spec = Spec(**{"command": "put", "endpoints": tuple(system.endpoints), "conns": CONNS[clients],
                        "clients": clients, "duration_s": duration_s, "key_space": KEY_SPACE, **fields})
         result = asyncio.run(run.run(spec))
-        ours[system.name] = Figures(
-            result["throughput_per_s"], result["latency_ms"]["mean"], result["latency_ms"]["p99"]
-        )
+        ours[system.name] = Figures(result["throughput_per_s"], result["latency_ms"]["mean"],
+                                    result["latency_ms"]["p99"])
     for system in systems:
         total = max(100, int(ours[system.name].throughput_per_s * duration_s))
         done = subprocess.run(
-            [
-                str(tool), f"--endpoints={','.join(system.endpoints)}", f"--conns={CONNS[clients]}",
-                f"--clients={clients}", *options[:1], f"--total={total}", *options[1:],
-            ],
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_S,
-            check=False,
-        )
+            [str(tool), f"--endpoints={','.join(system.endpoints)}", f"--conns={CONNS[clients]}",
+             f"--clients={clients}", *options[:1], f"--total={total}", *options[1:]],
+            capture_output=True, text=True, timeout=_LIMIT_S, check=False)
         if done.returncode:
             raise RuntimeError(f"etcd's tool ended with code {done.returncode}: {done.stderr[-300:]}")
         theirs[system.name] = parse(done.stdout)
@@ -125,9 +111,8 @@ def _median(runs: Sequence[dict[str, Figures]], systems: Sequence[System]) -> di
     first, second = systems[0].name, systems[1].name
     found: dict[str, Any] = {}
     for figure in Figures.__slots__:
-        found[figure] = {
-            name: statistics.median(getattr(one[name], figure) for one in runs) for name in (first, second)
-        }
+        found[figure] = {name: statistics.median(getattr(one[name], figure) for one in runs)
+                         for name in (first, second)}
         found[figure]["ratio"] = statistics.median(getattr(one[second], figure) / getattr(one[first], figure)
                                                    for one in runs)
     return found
@@ -137,33 +122,21 @@ def table(result: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows of text, the heading first."""
     first, second = (system["name"] for system in result["systems"])
     rows: list[tuple[str, ...]] = [
-        ("work", "clients", "tool", f"{first} ops/s", f"{second} ops/s", "R throughput", "R mean", "R p99")
-    ]
+        ("work", "clients", "tool", f"{first} ops/s", f"{second} ops/s", "R throughput", "R mean", "R p99")]
     for row in result["rows"]:
         for tool, found in row["tools"].items():
             rate = found["throughput_per_s"]
-            rows.append(
-                (
-                    row["work"], str(row["clients"]), tool, f"{rate[first]:,.0f}", f"{rate[second]:,.0f}",
-                    *(number(found[figure]["ratio"]) for figure in Figures.__slots__),
-                )
-            )
+            rows.append((row["work"], str(row["clients"]), tool, f"{rate[first]:,.0f}",
+                         f"{rate[second]:,.0f}",
+                         *(number(found[figure]["ratio"]) for figure in Figures.__slots__)))
     return rows
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The same as a table of a page."""
     heading, *rows = table(result)
-    lines = [heading, tuple("---" if i < 3 else "---:" for i in range(len(heading))), *rows]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+    return text.markdown(heading, rows, _LEFT)
 
 
 def show(console: Console, result: dict[str, Any]) -> None:
-    """Print it."""
     heading, *rows = table(result)
-    shown = Table(box=None, pad_edge=False)
-    for i, title in enumerate(heading):
-        shown.add_column(title, justify="left" if i < 3 else "right")
-    for row in rows:
-        shown.add_row(*row)
-    console.print(shown, soft_wrap=True, highlight=False)
+    text.write(console, text.table(heading, rows, _LEFT))

@@ -1,14 +1,13 @@
-"""What the order log costs: three real node 0 processes, and shards that only say that they have committed
-something.
+"""What the order log costs: three real node 0 processes, and shards that only report commits.
 
-The nodes of the other shards are played by this process: they take the feed, and those on the sequencer's
-host report a commit so many times a second, as leaders of busy shards do. What the sequencer's process then
-uses is the price of the order alone: reports taken, cuts written to the order log and replicated, projections
-fed. From it follows how many shards one sequencer can order; a step with that many shards shows whether it is
-so.
+This process plays the nodes of the other shards: they take the feed, and those on the sequencer's host report
+commits at a fixed rate. So the sequencer's process uses CPU for the order alone: reports, cuts, replication,
+feeds. :func:`saturation` computes from it how many shards one sequencer can order; a step with that many
+shards checks it. No load of one machine saturates a whole CPU, so ``--cpu-limit 0.1`` gives the process a
+tenth, by a cgroup. ``--data-dir /dev/shm`` takes the disk out.
 
-The bench is a client and knows no node's code. Who calls :func:`measure` passes in how nodes are started and
-asked (:class:`Ground`): ``tools.muster_bench`` does.
+The bench imports no node's code: the caller of :func:`measure` passes in a :class:`Ground`, as
+``tools.muster_bench`` does.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from typing import Any, Protocol
 import psutil
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 from bench.cpu_limit import limited
 from bench.load import run
+from bench.report import text
 from bench.report.text import number
 from bench.systems.systems import free_ports
 from cluster.order.log import Fold
@@ -44,7 +43,7 @@ from cluster.wire.messages import FEED_ACK_BODY, FEED_BODY, FEED_HEAD, NO_HASTE,
 SCHEMA = "muster-bench-cuts/1"
 HOSTS = 3
 LATE_MS = 100.0  # a sequencer whose order comes later than this does not keep up
-# so rare that a report just comes in time: it waits for one and for the next one's quorum
+# the lowest rate at which reports are in time: a report waits for a cut and the next cut's quorum
 _CUTS_PER_S = 3 * 1000 / LATE_MS
 _START_LIMIT_S = 30.0
 _TURN_S = 0.005  # between two looks at which shards have something to report
@@ -52,11 +51,10 @@ _SETTLE_S = 0.5
 
 
 class Link(Protocol):
-    """A link to a node, as a node of another shard has it."""
+    """A link to a node."""
 
     @property
-    def alive(self) -> bool:
-        """Whether it stands."""
+    def alive(self) -> bool: ...
 
     def request(
         self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None
@@ -67,34 +65,39 @@ class Link(Protocol):
 class Links(Protocol):
     """The links of one node."""
 
-    def get(self, member_id: int, shard: int) -> Link:
-        """The link to that node."""
+    def get(self, member_id: int, shard: int) -> Link: ...
 
     def flush(self) -> None:
-        """Send what is queued."""
+        """Send the queued requests."""
 
-    def close(self) -> None:
-        """Close them all."""
+    def close(self) -> None: ...
 
 
 class Asking(Protocol):
-    """What this process is on one host, in place of nodes."""
+    """This process in place of a host's nodes."""
 
     def links(self) -> Links:
-        """Those of one more node."""
+        """The links of one more node."""
 
-    def close(self) -> None:
-        """The end of it."""
+    def close(self) -> None: ...
 
 
 class Ground(Protocol):
-    """Nodes, and links to them."""
+    """Starts nodes, and links to them."""
 
-    def start(self, settings: NodeSettings) -> subprocess.Popen[bytes]:
-        """The process of a new node."""
+    def start(self, settings: NodeSettings) -> subprocess.Popen[bytes]: ...
 
-    def asking(self, loop: asyncio.AbstractEventLoop, common: Common) -> Asking:
-        """In place of nodes of that host."""
+    def asking(self, loop: asyncio.AbstractEventLoop, common: Common) -> Asking: ...
+
+
+@dataclass(slots=True, frozen=True)
+class Load:
+    """What each step does."""
+
+    rate_per_s: float  # commits that each shard reports
+    duration_s: float
+    data_dir: Path | None = None
+    cpu_limit: float = 1.0  # of a CPU for the sequencer's process; below 1 by a cgroup
 
 
 @dataclass(slots=True)
@@ -105,7 +108,7 @@ class _Host:
 
 
 class _Shard:
-    """A shard's node on one host: takes the feed, and reports if it is told to lead."""
+    """A shard's node on one host: takes the feed, and as a leader (``waits_ms`` is a list) reports."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, links: Links, common: Common, shard: int,
                  waits_ms: list[float] | None) -> None:
@@ -120,8 +123,8 @@ class _Shard:
         self._acknowledged = -1
         self._haste = NO_HASTE if waits_ms is None else OWN_HASTE
         self._reported: dict[int, float] = {}  # index -> when
-        self._link = self.links.get(common.member_id, 0)
-        self._link.request(Method.FEED, FEED_BODY.pack(shard, 1), self._fed)
+        self.link = self.links.get(common.member_id, 0)
+        self.link.request(Method.FEED, FEED_BODY.pack(shard, 1), self._fed)
 
     def _fed(self, status: int, body: bytes) -> None:
         if status != Status.PARTIAL:
@@ -137,33 +140,25 @@ class _Shard:
             self._waits_ms.append(1000 * (now - self._reported.pop(index)))
 
     def report(self, puts: int) -> None:
-        """One more entry of so many puts is committed."""
+        """Report one more entry, of ``puts`` puts."""
         self._index += 1
         self._reported[self._index] = self._loop.time()
-        self._link.request(
-            Method.REPORT, REPORT.pack(self.shard, self._index, 1, self._index * puts, self._applied)
-        )
+        self.link.request(Method.REPORT,
+                          REPORT.pack(self.shard, self._index, 1, self._index * puts, self._applied))
 
     def flush(self) -> None:
         if self._applied != self._acknowledged:
             self._acknowledged = self._applied
-            self._link.request(Method.FEED_ACK, FEED_ACK_BODY.pack(self._applied, self._applied,
-                                                                         self._haste))
+            self.link.request(Method.FEED_ACK,
+                              FEED_ACK_BODY.pack(self._applied, self._applied, self._haste))
         self.links.flush()
 
-    @property
-    def link(self) -> Link:
-        return self._link
 
-
-def measure(ground: Ground, shards: Sequence[int], *, rate_per_s: float, duration_s: float,
-            data_dir: Path | None = None, cpu_limit: float = 1.0,
+def measure(ground: Ground, shards: Sequence[int], load: Load, *,
             said: Callable[[str], None] = print) -> dict[str, Any]:
-    """Load sequencers of stores with so many shards (2 at least), each of the others reporting at that rate.
-    With a ``cpu_limit`` below 1 the sequencer's process gets no more of a CPU, so that a step can saturate
-    it.
+    """Load the sequencer of one store after the other, with these numbers of shards (2 at least).
 
-    The ``--json`` dictionary; RuntimeError if a node ends or does not serve in time, or cannot be limited.
+    The ``--json`` dictionary; RuntimeError if a node ends, is not ready in time, or cannot be limited.
     """
     if min(shards) < 2:
         raise ValueError("a store with one shard has no cuts")
@@ -171,19 +166,18 @@ def measure(ground: Ground, shards: Sequence[int], *, rate_per_s: float, duratio
     rows = []
     for count in shards:
         said(f"{count} shards")
-        rows.append(uvloop.run(_step(ground, count, rate_per_s, duration_s, data_dir, cpu_limit)))
-    result = {"schema": SCHEMA, "started_at": began.isoformat(timespec="seconds"), "machine": run.machine(),
-              "rate_per_s": rate_per_s, "duration_s": duration_s, "cpu_limit": cpu_limit, "rows": rows}
-    return {**result, "saturates_at_shards": saturation(rows, rate_per_s, cpu_limit)}
+        rows.append(uvloop.run(_step(ground, count, load)))
+    return {"schema": SCHEMA, "started_at": began.isoformat(timespec="seconds"), "machine": run.machine(),
+            "rate_per_s": load.rate_per_s, "duration_s": load.duration_s, "cpu_limit": load.cpu_limit,
+            "rows": rows, "saturates_at_shards": saturation(rows, load.rate_per_s, load.cpu_limit)}
 
 
 def saturation(rows: Sequence[dict[str, Any]], rate_per_s: float, cpu: float = 1.0) -> float | None:
-    """The number of shards, each with that many reports a second, that a sequencer orders with so much of a
-    CPU.
+    """How many shards a sequencer orders with ``cpu`` of a CPU, at ``rate_per_s`` reports of each.
 
-    A cut has a price and a report has one, by least squares over the steps that it kept up with. The busier
-    the sequencer is, the more reports a cut takes in; it saturates where cuts that come just in time leave no
-    CPU for more reports. None: the steps do not tell the two prices apart."""
+    The prices of a cut and of a report come by least squares over the steps that it kept up with. A busier
+    sequencer takes more reports into a cut; it saturates where cuts just in time leave no CPU for more
+    reports. None: the steps do not separate the two prices."""
     kept = [(row["cuts_per_s"], row["reports_per_s"], row["sequencer_cpu"]) for row in rows if row["kept_up"]]
     cuts, reports = sum(c * c for c, _, _ in kept), sum(r * r for _, r, _ in kept)
     both, of_cuts, of_reports = (sum(c * r for c, r, _ in kept), sum(c * u for c, _, u in kept),
@@ -198,14 +192,12 @@ def saturation(rows: Sequence[dict[str, Any]], rate_per_s: float, cpu: float = 1
     return float(1 + max(0.0, cpu - of_a_cut * _CUTS_PER_S) / of_a_report / rate_per_s)
 
 
-async def _step(
-    ground: Ground, count: int, rate_per_s: float, duration_s: float, data_dir: Path | None, cpu_limit: float,
-) -> dict[str, Any]:
+async def _step(ground: Ground, count: int, load: Load) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
-    with _started(ground, count, data_dir) as hosts, ExitStack() as stack:
+    with _started(ground, count, load.data_dir) as hosts, ExitStack() as stack:
         leader = await asyncio.wait_for(asyncio.to_thread(_leader, hosts), _START_LIMIT_S)
-        if cpu_limit < 1:
-            stack.enter_context(limited(leader.process.pid, cpu_limit))
+        if load.cpu_limit < 1:
+            stack.enter_context(limited(leader.process.pid, load.cpu_limit))
         waits_ms: list[float] = []
         asking = {host.common.member_id: ground.asking(loop, host.common) for host in hosts}
         reporting = [
@@ -216,18 +208,17 @@ async def _step(
                   for host in hosts if host is not leader for shard in range(1, count)]
         everyone = [*reporting, *others]
         try:
-            await _pace(loop, everyone, reporting, rate_per_s, _SETTLE_S)
+            await _pace(loop, everyone, reporting, load.rate_per_s, _SETTLE_S)
             waits_ms.clear()
-            before = [_cpu_s(host) for host in hosts]
-            fed, own, started = sum(s.records for s in everyone), psutil.Process().cpu_times(), loop.time()
-            cuts = reporting[0].records
-            reports = await _pace(loop, everyone, reporting, rate_per_s, duration_s)
+            before = {host.common.member_id: _cpu_s(host.process.pid) for host in hosts}
+            fed, cuts = sum(s.records for s in everyone), reporting[0].records
+            own_s, started = _cpu_s(os.getpid()), loop.time()
+            reports = await _pace(loop, everyone, reporting, load.rate_per_s, load.duration_s)
             took_s = loop.time() - started
-            used = {host.common.member_id: _cpu_s(host) - b
-                    for host, b in zip(hosts, before, strict=True)}
-            fed = sum(s.records for s in everyone) - fed
-            cuts = reporting[0].records - cuts
-            load = psutil.Process().cpu_times()
+            used = {host.common.member_id: _cpu_s(host.process.pid) - before[host.common.member_id]
+                    for host in hosts}
+            fed, cuts = sum(s.records for s in everyone) - fed, reporting[0].records - cuts
+            own_s = _cpu_s(os.getpid()) - own_s
         finally:
             for shard in everyone:
                 shard.links.close()
@@ -237,28 +228,26 @@ async def _step(
     ordered = sorted(waits_ms)
     return {
         "shards": count,
-        "reports_per_s": reports / took_s,
-        "cuts_per_s": cuts / took_s,
-        "fed_per_s": fed / took_s,
+        "reports_per_s": reports / took_s, "cuts_per_s": cuts / took_s, "fed_per_s": fed / took_s,
         "sequencer_cpu": sequencer / took_s,
         "follower_cpu": statistics.mean(used.values()) / took_s,
         "us_per_report": 1e6 * sequencer / reports,
         "us_per_cut": 1e6 * sequencer / cuts if cuts else None,
         "to_order_p50_ms": ordered[len(ordered) // 2] if ordered else None,
         "to_order_p99_ms": ordered[int(len(ordered) * 0.99)] if ordered else None,
-        "load_cpu": (load.user + load.system - own.user - own.system) / took_s,
+        "load_cpu": own_s / took_s,
         "kept_up": len(ordered) >= 0.95 * reports and ordered[int(len(ordered) * 0.99)] <= LATE_MS,
     }
 
 
-def _cpu_s(host: _Host) -> float:
-    times = psutil.Process(host.process.pid).cpu_times()
+def _cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
 
 
 async def _pace(loop: asyncio.AbstractEventLoop, everyone: Sequence[_Shard], reporting: Sequence[_Shard],
                 rate_per_s: float, duration_s: float) -> int:
-    """Have the shards report, evenly spread over each interval; how many reports there were."""
+    """Have the shards report at even distances; the number of reports."""
     started = loop.time()
     made = 0
     while (now := loop.time() - started) < duration_s:
@@ -276,10 +265,9 @@ async def _pace(loop: asyncio.AbstractEventLoop, everyone: Sequence[_Shard], rep
 
 @contextmanager
 def _started(ground: Ground, count: int, data_dir: Path | None) -> Iterator[list[_Host]]:
-    """Node 0 of three hosts of a store with so many shards."""
-    directory = Path(
-        tempfile.mkdtemp(prefix="muster-cuts-", dir=data_dir or os.environ.get("TMPDIR", "/var/tmp"))
-    )
+    """Node 0 of three hosts of a store with ``count`` shards."""
+    directory = Path(tempfile.mkdtemp(prefix="muster-cuts-",
+                                      dir=data_dir or os.environ.get("TMPDIR", "/var/tmp")))
     ports = free_ports(HOSTS)
     peers = tuple(Peer(i + 1, f"host{i}", "127.0.0.1", port) for i, port in enumerate(ports))
     hosts: list[_Host] = []
@@ -311,7 +299,7 @@ def _started(ground: Ground, count: int, data_dir: Path | None) -> Iterator[list
 
 
 def _leader(hosts: Sequence[_Host]) -> _Host:
-    """The sequencer's host, once every node has said that it is ready."""
+    """The sequencer's host, once every node is ready."""
     leader = 0
     for host in hosts:
         for line in host.status:
@@ -335,45 +323,31 @@ _COLUMNS: tuple[tuple[str, str, float], ...] = (
 
 
 def lines(result: dict[str, Any]) -> list[list[str]]:
-    """The table's rows of text, the heading first."""
+    """The table's rows, the heading first."""
     rows = [[title for title, _, _ in _COLUMNS] + ["kept up"]]
     for row in result["rows"]:
-        rows.append(
-            [str(row["shards"])]
-            + ["-" if row[name] is None else number(row[name] * scale) for _, name, scale in _COLUMNS[1:]]
-            + ["yes" if row["kept_up"] else "no"]
-        )
+        rows.append([str(row["shards"]),
+                     *("-" if row[name] is None else number(row[name] * scale)
+                       for _, name, scale in _COLUMNS[1:]),
+                     "yes" if row["kept_up"] else "no"])
     return rows
 
 
 def summary(result: dict[str, Any]) -> str:
-    """What follows from it, in a sentence."""
+    """The sentence below the table."""
     found, limit = result["saturates_at_shards"], result["cpu_limit"]
     much = "a whole CPU" if limit == 1 else f"the {100 * limit:.0f} % of a CPU that it gets"
     where = "how many cannot be told" if found is None else f"about {found:.0f} shards"
-    return (
-        f"Each shard but 0 reports {result['rate_per_s']:g} commits a second for "
-        f"{result['duration_s']:g} s; {HOSTS} hosts; "
-        f"worked out from the steps that it kept up with (99 of 100 ordered within {LATE_MS:g} ms), "
-        f"the sequencer orders with "
-        f"{much}: {where}."
-    )
+    return (f"Each shard but 0 reports {result['rate_per_s']:g} commits a second for "
+            f"{result['duration_s']:g} s; {HOSTS} hosts; worked out from the steps that it kept up with "
+            f"(99 of 100 ordered within {LATE_MS:g} ms), the sequencer orders with {much}: {where}.")
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The same as a table of a page."""
     heading, *rows = lines(result)
-    table = [heading, ["---:"] * len(heading), *rows]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in table) + "\n" + summary(result) + "\n"
+    return text.markdown(heading, rows, left=()) + "\n" + summary(result) + "\n"
 
 
 def show(console: Console, result: dict[str, Any]) -> None:
-    """Print it."""
     heading, *rows = lines(result)
-    table = Table(box=None, pad_edge=False)
-    for title in heading:
-        table.add_column(title, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table, soft_wrap=True, highlight=False)
-    console.print(summary(result), soft_wrap=True, highlight=False, markup=False)
+    text.write(console, text.table(heading, rows, left=()), summary(result))

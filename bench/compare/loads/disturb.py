@@ -1,10 +1,8 @@
-"""Puts at a fixed rate, first alone, then while something long goes on at the same servers.
+"""Puts at a fixed rate, first alone, then beside long work at the same servers.
 
-The result is that of the second run, with the first one's latencies as ``before``: what counts is how much
-the long work adds to the others' waiting. What takes the answers of the long work is a process of its own
-(``python -m bench.compare.loads.disturb SPEC KIND PART``) that gives way to every other: it stands for a
-client on another machine. To parse an answer of 28 MB takes it 25 ms, and on CPUs that it shares with the
-servers these were most of the puts' waiting.
+The result is that of the second run, with the first run's latencies as ``before``. The client of the long
+work is a process of its own (``python -m bench.compare.loads.disturb SPEC KIND PART``) at idle priority, as
+if on another machine: parsing an answer of 28 MB takes it 25 ms, which would be most of the puts' latency.
 """
 
 from __future__ import annotations
@@ -39,34 +37,29 @@ _BACKUP_S = 300.0
 
 @dataclass(slots=True)
 class Done:
-    """What the long work has come to."""
+    """The progress of the long work."""
 
-    took_s: list[float] = field(default_factory=list)  # what of it is finished
+    took_s: list[float] = field(default_factory=list)  # of each finished piece
     events: int = 0  # delivered to watchers that catch up
     failed: str = ""
-    ended: bool = False  # as it was asked to
+    ended: bool = False  # in order
 
 
 async def disturbed_run(spec: Spec, disturbance: str, server_roots: Sequence[int], *, processes: int = 1,
                         part: float = 1.0) -> dict[str, Any]:
-    """Both runs. ``part``: of the history that is still there, what a compaction takes away."""
+    """Both runs. ``part``: the share of the history that a compaction removes."""
     before = await run.run(spec, processes=processes, server_roots=server_roots)
     async with _long_work(spec, disturbance, part) as (done, ended):
-        result = await run.run(
-            replace(spec, seed=spec.seed + 100), processes=processes, server_roots=server_roots
-        )
+        result = await run.run(replace(spec, seed=spec.seed + 100), processes=processes,
+                               server_roots=server_roots)
         if disturbance == "compaction":  # or the next turn would begin within it
             await asyncio.wait((ended,), timeout=_LONG_S)
     if done.failed or not done.ended:
         raise run.RunError(f"{disturbance}: {done.failed or 'the process of the long work died'}")
     result["before"] = {"latency_ms": before["latency_ms"], "operations": before["operations"],
                         "errors": before["errors"]}
-    result["disturbance"] = {
-        "kind": disturbance,
-        "finished": len(done.took_s),
-        "took_s": done.took_s,
-        "events": done.events,
-    }
+    result["disturbance"] = {"kind": disturbance, "finished": len(done.took_s), "took_s": done.took_s,
+                             "events": done.events}
     return result
 
 
@@ -74,7 +67,7 @@ async def disturbed_run(spec: Spec, disturbance: str, server_roots: Sequence[int
 async def _long_work(
     spec: Spec, disturbance: str, part: float
 ) -> AsyncIterator[tuple[Done, asyncio.Future[None]]]:
-    """The process of the long work, from when it is under way on; what it has done is told at the end."""
+    """The process of the long work, once it is under way."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.compare.loads.disturb", spec.dumps(), disturbance, str(part),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
@@ -117,7 +110,7 @@ async def _long_work(
 
 
 def _give_way() -> None:
-    """Run only where nobody else wants to."""
+    """Take the lowest priority."""
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     else:
@@ -125,7 +118,7 @@ def _give_way() -> None:
 
 
 async def _main(spec: Spec, disturbance: str, part: float) -> None:
-    """The process of the long work: it begins, says so, and goes on until its stdin ends."""
+    """The process of the long work, until its stdin ends."""
     told = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(told), sys.stdin)
     done = Done()
@@ -180,7 +173,7 @@ async def _again(
 
 
 async def _back_up(client: Client, place: int) -> None:
-    """A whole backup, by ``Maintenance.Snapshot``. RunError if it ends before all of it is there."""
+    """A backup, by ``Maintenance.Snapshot``. RunError if it ends early."""
     ended: asyncio.Future[RpcError | None] = asyncio.get_running_loop().create_future()
     left = 1
 
@@ -223,7 +216,7 @@ async def _catch_up(client: Client, place: int, first: int, done: Done) -> None:
 
 
 async def _oldest(client: Client) -> int:
-    """The revision that was compacted last: watching goes from the one after it. 1 where nothing was."""
+    """The last compacted revision, after which watches can begin; 1 without a compaction."""
     heard: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def message(body: bytes) -> None:

@@ -1,27 +1,28 @@
 """What keys cost: bytes on disk and in memory, and the time of a restart, a compaction, a defragmentation.
 
-Each system has the machine to itself: it is started, measured and stopped before the next one's turn.
+Each system has the machine to itself. Figures are sums over all three members. PSS divides memory that
+processes share among them. A restart counts from the processes' start to the answer to a linearizable count.
 """
 
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from bench.client import RpcError
 from bench.compare.loads import upkeep
 from bench.load import run
 from bench.load.spec import Spec
 from bench.load.traffic.workloads import RANGE
+from bench.report import text
 from bench.report.text import number
 from bench.systems import servers
 from bench.systems.systems import System, started
@@ -45,33 +46,19 @@ class Load:
 
 def measure(names: Sequence[str], load: Load, *, data_dir: Path | None = None, etcd_flags: Sequence[str] = (),
             muster_flags: Sequence[str] = (), said: Callable[[str], None] = print) -> dict[str, Any]:
-    """Measure each system, one after the other. RuntimeError or RunError if one fails, TimeoutError if it
-    takes too long."""
-    rows = []
+    """Measure each system, one after the other. RuntimeError, RunError, or TimeoutError by the limit."""
     if given := [name for name in names if "=" in name]:
         raise ValueError(f"{', '.join(given)}: size starts and restarts its systems itself")
+    rows = []
     started_at = datetime.now(UTC)
     for name in names:
         said(f"{name}: start")
-        with _alone(name, data_dir, etcd_flags, muster_flags) as system:
-            rows.append(asyncio.run(_bounded(system, load, said)))
+        with started([name], data_dir=data_dir, etcd_flags=etcd_flags, muster_flags=muster_flags) as [system]:
+            rows.append(asyncio.run(asyncio.wait_for(_measure(system, load, said), load.limit_s)))
     return {
         "schema": SCHEMA, "started_at": started_at.isoformat(timespec="seconds"), "machine": run.machine(),
         "settings": asdict(load), "systems": rows,
     }
-
-
-@contextmanager
-def _alone(
-    name: str, data_dir: Path | None, etcd_flags: Sequence[str], muster_flags: Sequence[str]
-) -> Iterator[System]:
-    with started([name], data_dir=data_dir, etcd_flags=etcd_flags, muster_flags=muster_flags) as running:
-        yield running[0]
-
-
-async def _bounded(system: System, load: Load, said: Callable[[str], None]) -> dict[str, Any]:
-    async with asyncio.timeout(load.limit_s):
-        return await _measure(system, load, said)
 
 
 async def _measure(system: System, load: Load, said: Callable[[str], None]) -> dict[str, Any]:
@@ -101,26 +88,18 @@ async def _measure(system: System, load: Load, said: Callable[[str], None]) -> d
         revision = await upkeep.revision_of(client)
         try:
             row["compact_s"] = await _timed(
-                upkeep.compact(client, revision, physical=True, timeout_s=load.limit_s)
-            )
+                upkeep.compact(client, revision, physical=True, timeout_s=load.limit_s))
         except RpcError as error:
             row["compact_s"] = str(error)
         row["compacted"] = await _settled(system)
         tell("defragment")
-        row["defragment_s"] = []
-        for i in range(len(client.connections)):
-            try:
-                row["defragment_s"].append(
-                    await _timed(
-                        client.unary(
-                            DEFRAGMENT, pb.DefragmentRequest(), pb.DefragmentResponse, connection=i,
-                            timeout_s=load.limit_s,
-                        )
-                    )
-                )
-            except RpcError as error:
-                row["defragment_s"] = str(error)
-                break
+        try:
+            row["defragment_s"] = [
+                await _timed(client.unary(DEFRAGMENT, pb.DefragmentRequest(), pb.DefragmentResponse,
+                                          connection=i, timeout_s=load.limit_s))
+                for i in range(len(client.connections))]
+        except RpcError as error:
+            row["defragment_s"] = str(error)
         row["defragmented"] = await _settled(system)
     finally:
         await client.close()
@@ -135,7 +114,7 @@ async def _timed(work: Any) -> float:
 
 
 async def _counted(spec: Spec) -> None:
-    """Wait until a linearizable count answers. RunError if it is not the number of keys that were put."""
+    """Wait for the answer to a linearizable count. RunError if it is not that of the keys put."""
     client = await upkeep.connect(spec)
     prefix = spec.key_prefix.encode()
     request = pb.RangeRequest(key=prefix, range_end=prefix[:-1] + b"0", count_only=True)
@@ -165,7 +144,7 @@ def _now(system: System) -> dict[str, Any]:
 
 
 def disk_bytes(directory: Path, logs: Collection[Path] = ()) -> int:
-    """What the files below take on the disk, without those in ``logs``."""
+    """Disk space of the files below, without those in ``logs``."""
     total = 0
     for path in directory.rglob("*"):
         try:
@@ -177,38 +156,22 @@ def disk_bytes(directory: Path, logs: Collection[Path] = ()) -> int:
 
 
 def show(console: Console, result: dict[str, Any]) -> None:
-    """Print it as a table, the systems beside each other, the last one over the first."""
+    """Print a table with the systems beside each other, and the ratio of the last to the first."""
     rows = result["systems"]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    for row in rows:
-        table.add_column(row["name"], justify="right")
-    if len(rows) > 1:
-        table.add_column(f"{rows[-1]['name']} / {rows[0]['name']}", justify="right")
+    shown = []
     for title, pick, scale in _lines():
         values = [pick(row) for row in rows]
         texts = [value if isinstance(value, str) else "-" if value is None else number(value / scale)
                  for value in values]
-        first, last = values[0], values[-1]
-        if len(rows) > 1:
-            known = isinstance(first, float | int) and isinstance(last, float | int) and first
-            texts.append(f"{last / first:.2f}" if known else "-")
-        table.add_row(title, *texts)
-    console.print(table, soft_wrap=True, highlight=False)
+        shown.append([title, *texts, *text.ratio(values)])
     settings, machine = result["settings"], result["machine"]
-    console.print(
+    text.write(
+        console, text.table(text.beside([row["name"] for row in rows]), shown),
         f"{settings['keys']:,} keys with values of {settings['val_size_bytes']} bytes, "
-        f"{settings['overwrites']:,} "
-        f"put again; three members each, sums over all of them; {result['started_at']}, {machine['cpu']}, "
-        f"{machine['cpus']} CPUs.",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
-    for row in rows:
-        for what in ("compact_s", "defragment_s"):
-            if isinstance(row[what], str):
-                console.print(f"{row['name']}, {what[:-2]}: {row[what]}", markup=False, highlight=False)
+        f"{settings['overwrites']:,} put again; three members each, sums over all of them; "
+        f"{result['started_at']}, {machine['cpu']}, {machine['cpus']} CPUs.",
+        *(f"{row['name']}, {what[:-2]}: {row[what]}" for row in rows for what in ("compact_s", "defragment_s")
+          if isinstance(row[what], str)))
 
 
 def _lines() -> list[tuple[str, Callable[[dict[str, Any]], Any], float]]:
@@ -216,17 +179,10 @@ def _lines() -> list[tuple[str, Callable[[dict[str, Any]], Any], float]]:
     for stage in ("empty", "loaded", "restarted", "overwritten", "compacted", "defragmented"):
         for kind, title in (("disk_bytes", "on disk"), ("rss_bytes", "RSS"), ("pss_bytes", "PSS")):
             found.append((f"{stage}: {title}, MiB", lambda r, s=stage, k=kind: r[s][k], 2**20))  # type: ignore[misc]
-    found += [
+    return [
+        *found,
         ("restart until serving, s", lambda r: r["restart_s"], 1),
         ("compaction, s", lambda r: None if isinstance(r["compact_s"], str) else r["compact_s"], 1),
-        (
-            "defragmentation of a member, s",
-            lambda r: (
-                None
-                if isinstance(r["defragment_s"], str)
-                else sum(r["defragment_s"]) / len(r["defragment_s"])
-            ),
-            1,
-        ),
+        ("defragmentation of a member, s",
+         lambda r: None if isinstance(r["defragment_s"], str) else statistics.mean(r["defragment_s"]), 1),
     ]
-    return found

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from bench.client import Client, RpcError, parse_endpoint, tls_context
+from bench.client import Client, RpcError, parse_endpoint
 from bench.load.spec import Spec
 from bench.load.traffic.workloads import RANGE
 from cluster.pb import rpc_pb2 as pb
@@ -18,23 +18,18 @@ HASH_KV = "/etcdserverpb.Maintenance/HashKV"
 
 
 async def connect(spec: Spec, endpoints: Sequence[str] = ()) -> Client:
-    """One connection to each endpoint, the way the spec says."""
+    """One connection to each endpoint, those of the spec by default."""
     found = [parse_endpoint(e) for e in endpoints or spec.endpoints]
-    tls = None
-    if spec.cacert or spec.cert or spec.insecure_skip_verify:
-        tls = tls_context(cacert=spec.cacert, cert=spec.cert, key=spec.key,
-                          insecure_skip_verify=spec.insecure_skip_verify)
-    return await Client.open(found, len(found), tls=tls, user=spec.user)
+    return await Client.open(found, len(found), tls=spec.tls(), user=spec.user)
 
 
 async def revision_of(client: Client) -> int:
-    """The store's revision now."""
     answer = await client.unary(RANGE, pb.RangeRequest(key=b"\0", count_only=True), pb.RangeResponse)
     return answer.header.revision
 
 
 async def compact(client: Client, revision: int, *, physical: bool = False, timeout_s: float = 60.0) -> None:
-    """Compact; one that was there already is no error."""
+    """Compact; a revision that is compacted already is no error."""
     request = pb.CompactionRequest(revision=revision, physical=physical)
     try:
         await client.unary(COMPACT, request, pb.CompactionResponse, timeout_s=timeout_s)
@@ -45,7 +40,7 @@ async def compact(client: Client, revision: int, *, physical: bool = False, time
 
 @asynccontextmanager
 async def compacting(spec: Spec, interval_s: float, delta: int) -> AsyncIterator[None]:
-    """Compact to ``delta`` revisions before the present one, every ``interval_s`` until the end; 0: never."""
+    """Every ``interval_s`` (0: never) compact up to ``delta`` revisions before the present one."""
     if not interval_s:
         yield
         return
@@ -70,21 +65,16 @@ async def compacting(spec: Spec, interval_s: float, delta: int) -> AsyncIterator
 
 
 async def hash_kv(spec: Spec) -> dict[str, int]:
-    """Each endpoint's hash at one revision, the lowest that all have."""
+    """Each endpoint's hash at the lowest of their revisions."""
     client = await connect(spec)
     try:
         places = range(len(client.connections))
         revision = min([(await client.unary(STATUS, pb.StatusRequest(), pb.StatusResponse, connection=i))
                         .header.revision for i in places])
-        return {
-            spec.endpoints[i]: (
-                await client.unary(
-                    HASH_KV, pb.HashKVRequest(revision=revision), pb.HashKVResponse, connection=i,
-                    timeout_s=60.0,
-                )
-            ).hash
-            for i in places
-        }
+        request = pb.HashKVRequest(revision=revision)
+        return {spec.endpoints[i]: (await client.unary(HASH_KV, request, pb.HashKVResponse, connection=i,
+                                                       timeout_s=60.0)).hash
+                for i in places}
     finally:
         await client.close()
 
@@ -95,7 +85,7 @@ async def to_leader(spec: Spec) -> Spec:
 
 
 async def leader_of(endpoints: Sequence[str], spec: Spec | None = None) -> str:
-    """The endpoint of the member that leads, by what the members' status says. OSError if none does."""
+    """The endpoint of the member that leads by its own status. OSError if none does."""
     for endpoint in endpoints:
         try:
             client = await connect(spec or Spec("put", (endpoint,)), (endpoint,))

@@ -1,13 +1,11 @@
 """Clients that do more than send one ready request: reads and writes mixed, paged scans, leases granted.
 
-Each answers like a connection (:class:`bench.load.loops.Caller`), so that the same loops drive it: one call
-is one operation, of one request or of several. ``bench.load.traffic.recipes`` has those that take turns
-with the server.
+Each answers like a connection (:class:`bench.load.loops.Caller`): a call is an operation of one or more
+requests, and ignores the path and body that its loop gives.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Sequence
 from time import perf_counter_ns
@@ -18,12 +16,10 @@ from bench.client.connection import Callback
 from bench.load.loops import Caller
 from bench.load.spec import Spec
 from bench.load.traffic.stepwise import Stepwise
-from bench.load.traffic.streams import GRANT, KEEP_ALIVE, REVOKE, KeepAlives, prefix_end
+from bench.load.traffic.streams import GRANT, KEEP_ALIVE, KeepAlives, prefix_end, revoke
 from bench.load.traffic.workloads import PUT, RANGE, TXN, Body, put_body
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import varint
-
-_REVOKES_AT_ONCE = 100
 
 
 class Actors(Protocol):
@@ -37,18 +33,17 @@ class Actors(Protocol):
         """Further latencies, by name."""
 
     async def create(self) -> None:
-        """What has to be there before the first operation."""
+        """Make what the first operation needs."""
 
     async def close(self) -> None:
-        """Take away what was made, as far as that works."""
+        """Remove what was made, as far as that works."""
 
 
 class Mixed:
-    """Reads and writes in a ratio: as requests of their own (``mixed``), or each in a transaction
-    (``txn-mixed``).
+    """Reads and writes in a ratio: as requests of their own (``mixed``), or each in a transaction.
 
-    As in etcd's tool a read is of the whole key space, at most ``limit`` keys, unless a range is given;
-    ``mixed`` reads single keys of the key space instead, again unless a range is given.
+    Without a range ``mixed`` reads single keys of the key space, and ``txn-mixed`` all of it, at most
+    ``limit`` keys, as etcd's tool does.
     """
 
     def __init__(self, spec: Spec, client: Client) -> None:
@@ -112,7 +107,6 @@ class _Mixed:
         self._part = part
 
     def call(self, path: str, body: bytes, callback: Callback) -> int:
-        """Read or write; neither ``path`` nor ``body`` is looked at."""
         path, make, samples_us = self._kinds[self._random() >= self._part]
         sent = perf_counter_ns()
 
@@ -128,8 +122,7 @@ class _Mixed:
 
 
 class Scan:
-    """Reads a whole range, ``page`` keys at a time and all pages at the revision of the first; 0: in one
-    request."""
+    """Reads a range, ``page`` keys at a time (0: all) and at the revision of the first page."""
 
     def __init__(self, spec: Spec, client: Client) -> None:
         self.extra_us: dict[str, list[int]] = {"page": []}
@@ -149,13 +142,10 @@ class _Scan(Stepwise):
         self._owner = owner
         key = spec.range_key.encode()
         end = spec.range_end.encode() or (prefix_end(key) if key else b"\0")
-        self._first = pb.RangeRequest(
-            key=key or b"\0", range_end=end, limit=spec.page, keys_only=spec.keys_only,
-            serializable=spec.serializable,
-        )
+        self._first = pb.RangeRequest(key=key or b"\0", range_end=end, limit=spec.page,
+                                      keys_only=spec.keys_only, serializable=spec.serializable)
 
     def call(self, path: str, body: bytes, callback: Callback) -> int:
-        """Scan the range; neither ``path`` nor ``body`` is looked at."""
         self._ask(pb.RangeRequest.FromString(self._first.SerializeToString()), callback, self.begin())
         return 1
 
@@ -189,17 +179,7 @@ class Grants:
         return
 
     async def close(self) -> None:
-        """Revoke them, a hundred at a time: left alone they would expire in the middle of the next run."""
-        for first in range(0, len(self.leases), _REVOKES_AT_ONCE):
-            await asyncio.gather(
-                *(
-                    self._client.unary(
-                        REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i
-                    )
-                    for i, lease in enumerate(self.leases[first : first + _REVOKES_AT_ONCE])
-                ),
-                return_exceptions=True,
-            )
+        await revoke(self._client, self.leases)
 
 
 class _Grant:
@@ -210,7 +190,6 @@ class _Grant:
         self._body = pb.LeaseGrantRequest(TTL=spec.lease_ttl_s).SerializeToString()
 
     def call(self, path: str, body: bytes, callback: Callback) -> int:
-        """Grant a lease; neither ``path`` nor ``body`` is looked at."""
         def done(error: RpcError | None, answer: bytes) -> None:
             if error is None:
                 self._owner.leases.append(pb.LeaseGrantResponse.FromString(answer).ID)
@@ -223,7 +202,7 @@ class _Grant:
 
 
 def actors(spec: Spec, client: Client) -> tuple[str, Actors]:
-    """The clients of one of :data:`bench.load.spec.ACTED`, and the path that their loop names."""
+    """The path for the loop, and the clients, of one of :data:`bench.load.spec.ACTED`."""
     from bench.load.traffic.recipes import Locks, Stms
 
     kinds: dict[str, type[Actors]] = {

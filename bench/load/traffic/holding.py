@@ -1,7 +1,6 @@
-"""Very many connections and watches held by one process, and what each of them is answered.
+"""Many connections and watches of one process, for ``bench.load.crowd``.
 
-For ``bench.load.crowd``. Unlike :class:`bench.client.Client` nothing is opened again: what is refused or lost
-is counted and stays away.
+Unlike :class:`bench.client.Client` it opens none again: refused and lost ones are counted as errors.
 """
 
 from __future__ import annotations
@@ -24,15 +23,12 @@ _KINDS = 20  # of errors that are told apart
 
 
 def key_of(watch: int) -> bytes:
-    """The key that watch number so and so is on; no two share one."""
+    """The key of a watch; no two share one."""
     return b"/crowd/%07d" % watch
 
 
 def allow_descriptors(connections: int) -> int:
-    """Raise this process's soft limit of open files to the hard one, which is returned; children inherit it.
-
-    ValueError if so many connections do not fit.
-    """
+    """Raise the soft limit of open files to the hard one, and return it; ValueError if that is too few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
         hard = 1 << 20
@@ -45,10 +41,9 @@ def allow_descriptors(connections: int) -> int:
 
 
 class Crowd:
-    """The connections and watches of one run, made in steps; each step counts what failed in ``errors``.
+    """The connections and watches of one run, made in steps, ``at_once`` under way at a time.
 
-    ``at_once``: so many are under way at a time.
-    """
+    Each step counts failures in ``errors``."""
 
     def __init__(self, endpoints: Sequence[Endpoint], at_once: int, timeout_s: float) -> None:
         self.endpoints = endpoints
@@ -62,8 +57,7 @@ class Crowd:
         self._closing = False
 
     async def open(self, count: int, progress: Callable[[int], None]) -> list[int]:
-        """Open connections, to the endpoints in turn; the microseconds that each took, its settings
-        included."""
+        """Open connections to the endpoints in turn; the microseconds of each, to its settings."""
         took_us: list[int] = []
 
         async def one(i: int) -> None:
@@ -83,23 +77,19 @@ class Crowd:
         return took_us
 
     async def serve(self, progress: Callable[[int], None]) -> list[int]:
-        """A put and a get on each connection, which has to return what was put; the microseconds of each."""
+        """A put and a get of one key on each connection; the microseconds of each."""
         took_us: list[int] = []
 
         async def one(i: int) -> None:
             connection, key = self.connections[i], b"/crowd-served/%07d" % i
-            for path, request in (
-                (PUT, pb.PutRequest(key=key, value=b"%d" % i)),
-                (RANGE, pb.RangeRequest(key=key)),
-            ):
+            for path, request in ((PUT, pb.PutRequest(key=key, value=b"%d" % i)),
+                                  (RANGE, pb.RangeRequest(key=key))):
                 began = perf_counter_ns()
                 body = await self._answer(connection, path, request.SerializeToString())
                 if body is None:
                     return
                 took_us.append((perf_counter_ns() - began) // 1000)
-                if path == RANGE and [kv.value for kv in pb.RangeResponse.FromString(body).kvs] != [
-                    b"%d" % i
-                ]:
+                if path == RANGE and [k.value for k in pb.RangeResponse.FromString(body).kvs] != [b"%d" % i]:
                     self.count(f"{connection.authority}: a get does not return what was put")
             progress(len(took_us))
 
@@ -107,12 +97,9 @@ class Crowd:
         return took_us
 
     async def watch(self, count: int, streams: int, progress: Callable[[int], None]) -> None:
-        """Create watches, each on a key of its own, on as many streams, of which each connection has at most
-        one."""
+        """Create watches, each on a key of its own, on the first connections, a stream each."""
         chosen = self.connections[:streams]
-        of_each = (
-            [count // len(chosen) + (i < count % len(chosen)) for i in range(len(chosen))] if chosen else []
-        )
+        of_each = [count // len(chosen) + (i < count % len(chosen)) for i in range(len(chosen))]
 
         async def one(i: int) -> None:
             stream = _Stream(self, chosen[i], sum(of_each[:i]), of_each[i])
@@ -128,8 +115,7 @@ class Crowd:
         await self._each([i for i, watches in enumerate(of_each) if watches], one)
 
     async def deliver(self, watches: Iterable[int], progress: Callable[[int], None]) -> list[int]:
-        """Put on the keys of these watches; the microseconds from each put's sending to its event at the
-        watch."""
+        """Put on the keys of these watches; the microseconds from each put's sending to its event."""
         took_us: list[int] = []
 
         async def one(i: int) -> None:
@@ -151,13 +137,13 @@ class Crowd:
         return took_us
 
     def end_watches(self) -> None:
-        """End the streams; servers hear of it at once."""
+        """End the streams."""
         for stream in self._streams:
             stream.stream.cancel()
         self._streams.clear()
 
     async def close(self) -> None:
-        """Close every connection, all at once, as a client does that ends."""
+        """Close all connections at once."""
         self._closing = True
         for connection in self.connections:
             connection.close()
@@ -165,7 +151,6 @@ class Crowd:
         self.connections.clear()
 
     def count(self, what: str, times: int = 1) -> None:
-        """Something failed."""
         self.errors[what if what in self.errors or len(self.errors) < _KINDS else "others"] += times
 
     def event(self, expected: bytes, key: bytes) -> None:

@@ -1,18 +1,23 @@
-"""What the API servers of a large Kubernetes cluster ask of its store, each kind of request at its own rate.
+"""The load of a large Kubernetes cluster's API servers, each kind of request at its own rate.
 
-The requests are those of ``k8s.io/apiserver`` (``pkg/storage/etcd3``): an object is updated by a transaction
-that compares its revision, puts it, and else gets it; a list is one range, or pages of it at one revision;
-each API server watches each kind from its prefix, with previous values, and asks how far a watch is. Each
-kind of request is an open loop of its own, so its latencies count from the intended time of sending.
+The requests are those of ``k8s.io/apiserver`` (``pkg/storage/etcd3``). A transaction compares an object's
+revision and puts it, or else gets it. A list is one range, or pages of it at one revision. Each API server
+watches each kind from its prefix, with previous values, and requests progress. Each kind of request is an
+open loop: latencies count from the intended sending.
 
-Three client processes share the work (``Spec.part``), since the answer to a list keeps its process busy for
-tens of milliseconds, which the latencies of others would show. An object opens as Kubernetes' do (``k8s``, a
-zero byte) and goes on with the intended time of its update, by which watches tell how long an event took.
+Three client processes share the work (``Spec.part``): an answer to a list keeps its process busy for tens of
+milliseconds. An object opens as Kubernetes' do (``k8s``, a zero byte), then has the intended time of its
+update, for the latencies of watches.
+
+One update in a hundred begins from a past revision; ``conflict`` is the time of such an attempt. ``page`` is
+one page of a list, ``event`` the time from an update's intended sending to its event at a watch. Events lost,
+out of order, or behind a progress answer count as errors (etcd before 3.5.8 has some of the last).
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -39,23 +44,15 @@ _SLOTS = {"renewal": 200, "keep-alive": 100, "status update": 100}
 
 
 def rates(spec: Spec) -> dict[str, float]:
-    """What is asked for a second, of each kind of request of this part, or of all."""
+    """Requests a second of each kind in this part."""
     found = {
-        "writes": {
-            "renewal": spec.renewals_per_s,
-            "keep-alive": spec.keep_alives_per_s,
-            "status update": spec.statuses_per_s,
-        },
+        "writes": {"renewal": spec.renewals_per_s, "keep-alive": spec.keep_alives_per_s,
+                   "status update": spec.statuses_per_s},
         "lists": {"list in pages": spec.lists_per_s, "whole list": spec.lists_per_s},
         "watches": {"progress": spec.progress_per_s},
     }
-    return {
-        kind: rate * spec.scale
-        for part, kinds in found.items()
-        if spec.part in ("", part)
-        for kind, rate in kinds.items()
-        if rate
-    }
+    return {kind: rate * spec.scale for part, kinds in found.items() if spec.part in ("", part)
+            for kind, rate in kinds.items() if rate}
 
 
 def _later_s(spec: Spec) -> float:
@@ -64,7 +61,7 @@ def _later_s(spec: Spec) -> float:
 
 
 class Mix:
-    """One process's part: its loops, run beside each other; to a worker what one :class:`Loop` is."""
+    """One process's part: several loops, which its worker runs as one."""
 
     def __init__(self, spec: Spec, client: Client) -> None:
         self.spec = spec
@@ -77,7 +74,7 @@ class Mix:
         self._watches = Watches(spec, client, self.extra_us)
 
     async def create(self) -> None:
-        """What has to be there first: objects, leases, watches. RuntimeError or RpcError if it fails."""
+        """Make objects, leases or watches. RuntimeError or RpcError if that fails."""
         kinds: list[Kind] = []
         if self.spec.part == "writes":
             kinds = await self._writes.create()
@@ -85,14 +82,9 @@ class Mix:
             kinds = await self._watches.create()
         else:
             pages = self.extra_us["page"] = []
-            kinds = [
-                (
-                    "list in pages",
-                    [List(self.spec, self._client, i, self.spec.page, pages) for i in range(SLOTS)],
-                    "",
-                ),
-                ("whole list", [List(self.spec, self._client, i, 0, []) for i in range(SLOTS)], ""),
-            ]
+            kinds = [(kind, [List(self.spec, self._client, i, page, noted) for i in range(SLOTS)], "")
+                     for kind, page, noted in (("list in pages", self.spec.page, pages),
+                                               ("whole list", 0, []))]
         asked = rates(self.spec)
         for kind, callers, path in kinds:
             if kind in asked:
@@ -117,7 +109,7 @@ class Mix:
 
     @property
     def samples_us(self) -> list[int]:
-        """The latencies since the last time, which are noted by kind."""
+        """The latencies since the last look, also noted by kind."""
         taken: list[int] = []
         for kind, loop in self.loops.items():
             taken += loop.samples_us
@@ -127,12 +119,11 @@ class Mix:
 
     @property
     def took_s(self) -> dict[str, float]:
-        """How long each kind was sent and answered: a slow list that is waited for is no other's delay."""
+        """The seconds of each kind: a slow list delays no other kind."""
         return {kind: max(loop.spec.duration_s, (loop.answered_ns - loop.started_ns) / 1e9)
                 for kind, loop in self.loops.items()}
 
     async def run(self) -> None:
-        """Run all loops to their end."""
         self.started_ns = self.ended_ns = perf_counter_ns()
         await asyncio.gather(*(self._run(kind, loop) for kind, loop in self.loops.items()))
         self.ended_ns = max((loop.ended_ns for loop in self.loops.values()), default=self.started_ns)
@@ -143,23 +134,22 @@ class Mix:
         await loop.run()
 
     def stop(self) -> None:
-        """Start nothing more."""
         for loop in self.loops.values():
             loop.stop()
 
     async def wait_for(self, writes: int) -> None:
-        """Wait for the events of so many writes; gives up when none came for a time limit."""
+        """Wait for the events of the writes; gives up when none came for a time limit."""
         if self.spec.part == "watches":
             await self._watches.wait_for(writes)
 
     async def close(self) -> None:
-        """Take away what would live on."""
+        """End the streams and revoke the leases."""
         await self._writes.close()
         self._watches.close()
 
 
 class _Objects:
-    """The objects of a kind: where they lie, and the revision that each had when it was last seen."""
+    """The objects of a kind: their keys, and the last known revision of each."""
 
     def __init__(self, prefix: bytes, keys: list[bytes], sizes: tuple[int, int], seed: int) -> None:
         rng = random.Random(seed)
@@ -170,26 +160,21 @@ class _Objects:
         self._noise = rng.randbytes(1 << 18)
 
     def value(self, place: int, stamp: bytes) -> bytes:
-        """An object as it is at that time, in bytes that do not compress."""
+        """An object with that time, in bytes that do not compress."""
         begin = place * 997 % ((1 << 18) - (1 << 13))
         return _OPENING + stamp + self._noise[begin : begin + self._sizes[place]]
 
     async def create(self, client: Client, timeout_s: float) -> None:
-        """Learn the revisions of those that are there, and put the others."""
-        request = pb.RangeRequest(key=self.prefix, range_end=prefix_end(self.prefix), keys_only=True)
-        there = await client.unary(RANGE, request, pb.RangeResponse, timeout_s=timeout_s)
+        """Learn the revisions of existing objects, and put the others."""
+        listed = pb.RangeRequest(key=self.prefix, range_end=prefix_end(self.prefix), keys_only=True)
+        there = await client.unary(RANGE, listed, pb.RangeResponse, timeout_s=timeout_s)
         known = {kv.key: kv.mod_revision for kv in there.kvs}
         self.revisions = [known.get(key, 0) for key in self.keys]
         missing = [place for place, revision in enumerate(self.revisions) if not revision]
 
         async def put(place: int) -> None:
-            answer = await client.unary(
-                PUT,
-                pb.PutRequest(key=self.keys[place], value=self.value(place, bytes(8))),
-                pb.PutResponse,
-                connection=place,
-                timeout_s=timeout_s,
-            )
+            request = pb.PutRequest(key=self.keys[place], value=self.value(place, bytes(8)))
+            answer = await client.unary(PUT, request, pb.PutResponse, connection=place, timeout_s=timeout_s)
             self.revisions[place] = answer.header.revision
 
         for first in range(0, len(missing), _AT_ONCE):
@@ -209,44 +194,21 @@ class _Writes:
 
     async def create(self) -> list[Kind]:
         spec, client = self._spec, self._client
-        pods = _Objects(
-            PODS,
-            [b"%bns-%02d/app-%06d-6b8d4f9c7d-k2m8q" % (PODS, i % _NAMESPACES, i) for i in range(spec.pods)],
-            _POD_BYTES,
-            spec.seed,
-        )
-        nodes = _Objects(
-            LEASES,
-            [b"%bkube-node-lease/node-%05d" % (LEASES, i) for i in range(spec.nodes)],
-            _LEASE_BYTES,
-            spec.seed,
-        )
+        pods = _Objects(PODS, [b"%bns-%02d/app-%06d-6b8d4f9c7d-k2m8q" % (PODS, i % _NAMESPACES, i)
+                               for i in range(spec.pods)], _POD_BYTES, spec.seed)
+        nodes = _Objects(LEASES, [b"%bkube-node-lease/node-%05d" % (LEASES, i) for i in range(spec.nodes)],
+                         _LEASE_BYTES, spec.seed)
         for objects in (pods, nodes):
             await objects.create(client, spec.timeout_s)
         self._extra_us["conflict"] = self.conflicts_us
-        place = -1
+        turns = itertools.cycle(range(spec.nodes))
         draw = random.Random(spec.seed)
-
-        def following() -> int:
-            nonlocal place
-            place = (place + 1) % spec.nodes
-            return place
-
+        sources: tuple[tuple[str, _Objects, Callable[[], int]], ...] = (
+            ("renewal", nodes, lambda: next(turns)),
+            ("status update", pods, lambda: draw.randrange(spec.pods)))
         made: list[Kind] = [
-            (
-                "renewal",
-                [_Update(self, client, i, nodes, following, draw) for i in range(_SLOTS["renewal"])],
-                "",
-            ),
-            (
-                "status update",
-                [
-                    _Update(self, client, i, pods, lambda: draw.randrange(spec.pods), draw)
-                    for i in range(_SLOTS["status update"])
-                ],
-                "",
-            ),
-        ]
+            (kind, [_Update(self, client, i, objects, choose, draw) for i in range(_SLOTS[kind])], "")
+            for kind, objects, choose in sources]
         if "keep-alive" in rates(spec):
             self._keep_alives = KeepAlives(replace(spec, clients=_SLOTS["keep-alive"]), client)
             await self._keep_alives.create()
@@ -259,18 +221,10 @@ class _Writes:
 
 
 class _Update(Stepwise):
-    """One client of an API server: takes an object as it was last seen and writes it anew; again, if it has
-    changed."""
+    """One client of an API server: updates objects from their last known revision, again after a conflict."""
 
-    def __init__(
-        self,
-        owner: _Writes,
-        client: Client,
-        place: int,
-        objects: _Objects,
-        choose: Callable[[], int],
-        draw: random.Random,
-    ) -> None:
+    def __init__(self, owner: _Writes, client: Client, place: int, objects: _Objects,
+                 choose: Callable[[], int], draw: random.Random) -> None:
         super().__init__(client, place)
         self._owner = owner
         self._objects = objects
@@ -308,7 +262,7 @@ class _Update(Stepwise):
 
 
 def guarded(key: bytes, revision: int, value: bytes) -> bytes:
-    """The transaction by which an object is updated if it has still this revision, and read if not."""
+    """The transaction that updates an object at this revision, and reads one at another."""
     return pb.TxnRequest(
         compare=[pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.MOD, key=key, mod_revision=revision)],
         success=[pb.RequestOp(request_put=pb.PutRequest(key=key, value=value))],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter_ns
 
 from bench.client import Client, RpcError, Status
@@ -12,7 +12,7 @@ from bench.client.connection import Callback
 from bench.load.loops import Caller
 from bench.load.spec import Spec
 from bench.load.traffic.stepwise import Stepwise
-from bench.load.traffic.streams import WATCH, prefix_end
+from bench.load.traffic.streams import WATCH, Awaited, prefix_end
 from bench.load.traffic.workloads import RANGE
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import read_varint, varint
@@ -27,7 +27,7 @@ _USUAL = (  # "pods" and "leases" are written to
 )
 STAMP = slice(4, 12)  # of an object: the intended time of its update
 SLOTS = 8  # lists under way at a time
-_QUESTIONS = 50  # likewise
+_QUESTIONS = 50  # progress requests, likewise
 BEHIND = "events of a revision that a progress answer had passed"
 
 #: A kind of request: the callers that its loop has, one for each client.
@@ -35,11 +35,9 @@ Kind = tuple[str, Sequence[Caller], str]
 
 
 def kinds_of(count: int) -> list[bytes]:
-    """Prefixes of so many kinds of objects: the usual ones, pods and leases first, then custom resources."""
-    usual = [f"/registry/{name}/".encode() for name in _USUAL]
-    return [*usual, *(b"/registry/example.com/kind-%03d/" % i for i in range(max(0, count - len(usual))))][
-        :count
-    ]
+    """Prefixes of ``count`` kinds of objects: pods and leases, other usual ones, then custom resources."""
+    usual = [f"/registry/{name}/".encode() for name in _USUAL[:count]]
+    return [*usual, *(b"/registry/example.com/kind-%03d/" % i for i in range(count - len(usual)))]
 
 
 class List(Stepwise):
@@ -52,7 +50,6 @@ class List(Stepwise):
         self._pages_us = pages_us
 
     def call(self, path: str, body: bytes, callback: Callback) -> int:
-        """Read them all; neither ``path`` nor ``body`` is looked at."""
         self._ask(PODS, 0, 0, callback, self.begin())
         return 1
 
@@ -74,9 +71,9 @@ class List(Stepwise):
 
 
 def outline(body: bytes) -> tuple[int, int, bytes, bool]:
-    """Of a RangeResponse: its revision, how many rows there are, the last one's key, whether there are more.
+    """Of a RangeResponse: its revision, the number of rows, the last key, whether there are more.
 
-    The rows themselves are not read: 30 MB of them as messages would take this process tens of milliseconds.
+    Parsing 30 MB of rows would take this process tens of milliseconds.
     """
     revision, rows, last, more = 0, 0, b"", False
     at, end = 0, len(body)
@@ -98,16 +95,16 @@ def outline(body: bytes) -> tuple[int, int, bytes, bool]:
     return revision, rows, last, more
 
 
-class Watches:
-    """Every kind's prefix watched by every API server, a stream for each; and how far some of them are."""
+class Watches(Awaited):
+    """Every kind's prefix watched by every API server, a stream for each."""
 
     def __init__(self, spec: Spec, client: Client, extra_us: dict[str, list[int]]) -> None:
+        super().__init__(spec.timeout_s)
         self.errors: Counter[str] = Counter()
         self.events_us: list[int] = []
         self.created_us: list[int] = []
         self.received = 0
         self.streams: list[_Watch] = []
-        self._changed = asyncio.Event()
         self._spec = spec
         self._client = client
         self._extra_us = extra_us
@@ -119,64 +116,48 @@ class Watches:
         prefixes = kinds_of(spec.kinds)
         for i in range(spec.watches):
             self.streams.append(_Watch(self, self._client, i, prefixes[i % len(prefixes)]))
-        if not await self._until(lambda: len(self.created_us) >= spec.watches or bool(self.errors)):
+        if not await self.until(lambda: len(self.created_us) >= spec.watches or bool(self.errors)):
             raise RuntimeError(
-                f"{len(self.created_us)} of {spec.watches} watches created within the time limit"
-            )
+                f"{len(self.created_us)} of {spec.watches} watches created within the time limit")
         if self.errors:
             raise RuntimeError(f"watches were not created: {dict(self.errors)}")
         return [("progress", [_Progress(self) for _ in range(_QUESTIONS)], "")]
 
     def following(self) -> _Watch | None:
-        """The next stream that may be asked how far it is."""
+        """The next stream that has no progress request under way."""
         for _ in self.streams:
             self._asked = (self._asked + 1) % len(self.streams)
             if self.streams[self._asked].asked is None:
                 return self.streams[self._asked]
         return None
 
-    def changed(self) -> None:
-        """Whoever waits for something looks again."""
-        self._changed.set()
-
     async def wait_for(self, writes: int) -> None:
         expected = writes * (self._spec.watches // self._spec.kinds)
-        if not await self._until(lambda: self.received >= expected):
+        if not await self.until(lambda: self.received >= expected):
             self.errors["events not delivered"] += expected - self.received
 
     def close(self) -> None:
         for stream in self.streams:
             stream.stream.cancel()
 
-    async def _until(self, reached: Callable[[], bool]) -> bool:
-        while not reached():
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(self._spec.timeout_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                return reached()
-        return True
-
 
 class _Watch:
     """One watch of one kind on a stream of its own; checks that revisions come once and ascending."""
 
     def __init__(self, owner: Watches, client: Client, place: int, prefix: bytes) -> None:
-        self.asked: Callback | None = None  # whoever asked how far it is
+        self.asked: Callback | None = None  # of the progress request under way
         self._owner = owner
         self._last = 0  # revision of the last event
-        self._passed = 0  # and that up to which all were said to be there
+        self._passed = 0  # up to which a progress answer says that all events came
         self._began_ns = perf_counter_ns()
         connection = client.connections[place % len(client.connections)]
         self.stream = connection.stream(WATCH, self._message, self._end)
-        create = pb.WatchCreateRequest(
-            key=prefix, range_end=prefix_end(prefix), prev_kv=True, progress_notify=True
-        )
+        create = pb.WatchCreateRequest(key=prefix, range_end=prefix_end(prefix), prev_kv=True,
+                                       progress_notify=True)
         self.stream.send(pb.WatchRequest(create_request=create).SerializeToString())
 
     def ask(self, callback: Callback) -> None:
-        """Ask how far it is."""
+        """Request its progress."""
         self.asked = callback
         self.stream.send(pb.WatchRequest(progress_request=pb.WatchProgressRequest()).SerializeToString())
 
@@ -214,14 +195,13 @@ class _Watch:
 
 
 class _Progress:
-    """A client that asks one watch after the other how far it is."""
+    """A client that requests the progress of one watch after the other."""
 
     def __init__(self, owner: Watches) -> None:
         self._owner = owner
         self._stream: _Watch | None = None
 
     def call(self, path: str, body: bytes, callback: Callback) -> int:
-        """Ask the next one; neither ``path`` nor ``body`` is looked at."""
         self._stream = self._owner.following()
         if self._stream is None:
             error = RpcError(Status.RESOURCE_EXHAUSTED, "every watch is being asked")
@@ -231,10 +211,9 @@ class _Progress:
         return 1
 
     def cancel(self, stream_id: int) -> None:
-        """Forget the question under way; its answer, if it comes, is nobody's."""
         if self._stream is not None:
-            self._stream.asked = _nobody
+            self._stream.asked = _drop
 
 
-def _nobody(error: RpcError | None, body: bytes) -> None:
-    """Whoever asked has given up."""
+def _drop(error: RpcError | None, body: bytes) -> None:
+    """The answer to a request that was given up."""

@@ -1,8 +1,7 @@
-"""Operations that take several turns with the server, as etcd's ``concurrency`` package makes them: STM and
-locks.
+"""Software transactional memory and locks, as etcd's ``concurrency`` package has them.
 
-A coroutine for each operation, which costs some 20 us of CPU above its requests: what is measured here is how
-often clients get in each other's way, not how many requests a server stands.
+Each operation is a coroutine, at some 20 us of CPU above its requests: these loads measure conflicts between
+clients, not how many requests a server takes.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from bench.client.client import M, Message
 from bench.client.connection import Callback
 from bench.load.loops import Caller
 from bench.load.spec import Spec
-from bench.load.traffic.streams import GRANT, REVOKE, WATCH
-from bench.load.traffic.workloads import TXN, key_format, numbers, value_of
+from bench.load.traffic.streams import GRANT, WATCH, revoke
+from bench.load.traffic.workloads import RANGE, TXN, key_format, numbers, value_of
 from cluster.pb import lock_pb2
 from cluster.pb import rpc_pb2 as pb
 
@@ -37,12 +36,11 @@ class _Turns:
         self._task: asyncio.Task[None] | None = None
 
     def call(self, path: str, body: bytes, callback: Callback) -> int:
-        """Run the operation once; neither ``path`` nor ``body`` is looked at."""
         self._task = asyncio.get_running_loop().create_task(self._run(callback))
         return 1
 
     def cancel(self, stream_id: int) -> None:
-        """Give the operation up. What it holds is given back by the end of its session."""
+        """Give the operation up; the end of its session releases its lock."""
         if self._task is not None:
             self._task.cancel()
 
@@ -75,23 +73,19 @@ class _Sessions:
         raise NotImplementedError
 
     async def _session(self, place: int) -> int:
-        granted = await self._client.unary(
-            GRANT, pb.LeaseGrantRequest(TTL=_SESSION_TTL_S), pb.LeaseGrantResponse, connection=place,
-            timeout_s=self._spec.timeout_s,
-        )
+        granted = await self._client.unary(GRANT, pb.LeaseGrantRequest(TTL=_SESSION_TTL_S),
+                                           pb.LeaseGrantResponse, connection=place,
+                                           timeout_s=self._spec.timeout_s)
         self._leases.append(granted.ID)
         return granted.ID
 
     async def close(self) -> None:
-        """Revoke the sessions, and with them what they still hold."""
-        await asyncio.gather(*(
-            self._client.unary(REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i)
-            for i, lease in enumerate(self._leases)), return_exceptions=True)
+        """Revoke the sessions, and with them the locks they hold."""
+        await revoke(self._client, self._leases)
 
 
 class Stms(_Sessions):
-    """Optimistic transactions: read some keys, write a part of them, start over if one has changed
-    meanwhile."""
+    """Optimistic transactions: read keys, write a part of them, start over after a conflict."""
 
     async def create(self) -> None:
         for place in range(self._spec.clients):
@@ -148,11 +142,9 @@ class _Stm:
                     first = first or found[1]
             written = keys[: self._writes]
             request = pb.TxnRequest(
-                success=[
-                    pb.RequestOp(request_put=pb.PutRequest(key=key, value=self._value)) for key in written
-                ],
-                failure=[pb.RequestOp(request_range=pb.RangeRequest(key=key)) for key in keys],
-            )
+                success=[pb.RequestOp(request_put=pb.PutRequest(key=key, value=self._value))
+                         for key in written],
+                failure=[pb.RequestOp(request_range=pb.RangeRequest(key=key)) for key in keys])
             if self._isolation != "c":
                 request.compare.extend(
                     pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.MOD, key=key, mod_revision=revision)
@@ -182,10 +174,8 @@ class Locks(_Sessions):
         spec = self._spec
         for place in range(spec.clients):
             name = b"benchlock/%d" % (place % spec.names)
-            mutex = Mutex(
-                self._client, place, await self._session(place), name, rpc=spec.locker != "lock-client",
-                timeout_s=spec.timeout_s,
-            )
+            mutex = Mutex(self._client, place, await self._session(place), name,
+                          rpc=spec.locker != "lock-client", timeout_s=spec.timeout_s)
             self._turns.append(_Turns(_both(mutex)))
 
 
@@ -200,13 +190,12 @@ def _both(mutex: Mutex) -> Callable[[], Awaitable[None]]:
 class Mutex:
     """One session's side of a lock: by the server's lock service, or by the recipe of etcd's package.
 
-    The recipe: a key of one's own below the name, with the session's lease; whose key was created first has
-    the lock; the others wait for the one created right before theirs to be deleted.
+    The recipe: each session puts a key with its lease below the name. The key created first holds the lock;
+    each other session waits until the key created right before its own is deleted.
     """
 
-    def __init__(
-        self, client: Client, place: int, lease: int, name: bytes, *, rpc: bool, timeout_s: float
-    ) -> None:
+    def __init__(self, client: Client, place: int, lease: int, name: bytes, *, rpc: bool,
+                 timeout_s: float) -> None:
         self._client = client
         self._place = place
         self._lease = lease
@@ -216,62 +205,45 @@ class Mutex:
         self._key = name + b"/%x" % lease
 
     async def lock(self) -> None:
-        """Wait for the lock. RpcError or TimeoutError if it does not come."""
+        """Wait for the lock. RpcError or TimeoutError if that fails."""
         if self._rpc:
-            request = lock_pb2.LockRequest(name=self._name, lease=self._lease)
-            answer = await self._unary(LOCK, request, lock_pb2.LockResponse)
+            asked = lock_pb2.LockRequest(name=self._name, lease=self._lease)
+            answer = await self._unary(LOCK, asked, lock_pb2.LockResponse)
             self._key = answer.key
             return
         own = pb.RequestOp(request_range=pb.RangeRequest(key=self._key))
         owner = pb.RequestOp(request_range=pb.RangeRequest(
             key=self._name + b"/", range_end=self._name + b"0", limit=1, sort_order=pb.RangeRequest.ASCEND,
             sort_target=pb.RangeRequest.CREATE))
+        create = pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.CREATE, key=self._key,
+                            create_revision=0)
+        put = pb.RequestOp(request_put=pb.PutRequest(key=self._key, lease=self._lease))
         tried = await self._unary(
-            TXN,
-            pb.TxnRequest(
-                compare=[
-                    pb.Compare(
-                        result=pb.Compare.EQUAL, target=pb.Compare.CREATE, key=self._key, create_revision=0
-                    )
-                ],
-                success=[pb.RequestOp(request_put=pb.PutRequest(key=self._key, lease=self._lease)), owner],
-                failure=[own, owner],
-            ),
-            pb.TxnResponse,
-        )
-        mine = (
-            tried.header.revision
-            if tried.succeeded
-            else tried.responses[0].response_range.kvs[0].create_revision
-        )
+            TXN, pb.TxnRequest(compare=[create], success=[put, owner], failure=[own, owner]), pb.TxnResponse)
+        mine = (tried.header.revision if tried.succeeded
+                else tried.responses[0].response_range.kvs[0].create_revision)
         first = tried.responses[1].response_range.kvs
         if not first or first[0].create_revision == mine:
             return
         while True:
-            before = await self._unary(
-                "/etcdserverpb.KV/Range",
-                pb.RangeRequest(
-                    key=self._name + b"/", range_end=self._name + b"0", limit=1,
-                    sort_order=pb.RangeRequest.DESCEND, sort_target=pb.RangeRequest.CREATE,
-                    max_create_revision=mine - 1,
-                ),
-                pb.RangeResponse,
-            )
+            request = pb.RangeRequest(
+                key=self._name + b"/", range_end=self._name + b"0", limit=1,
+                sort_order=pb.RangeRequest.DESCEND, sort_target=pb.RangeRequest.CREATE,
+                max_create_revision=mine - 1)
+            before = await self._unary(RANGE, request, pb.RangeResponse)
             if not before.kvs:
                 return
             await self._deleted(before.kvs[0].key, before.header.revision)
 
     async def unlock(self) -> None:
-        """Give it back."""
         if self._rpc:
             await self._unary(UNLOCK, lock_pb2.UnlockRequest(key=self._key), lock_pb2.UnlockResponse)
         else:
             await self._unary(DELETE, pb.DeleteRangeRequest(key=self._key), pb.DeleteRangeResponse)
 
     async def _unary(self, path: str, request: Message, response: type[M]) -> M:
-        return await self._client.unary(
-            path, request, response, connection=self._place, timeout_s=self._timeout_s
-        )
+        return await self._client.unary(path, request, response, connection=self._place,
+                                        timeout_s=self._timeout_s)
 
     async def _deleted(self, key: bytes, revision: int) -> None:
         """Wait until ``key`` is deleted after ``revision``."""
@@ -286,9 +258,8 @@ class Mutex:
             if not gone.done():
                 gone.set_exception(error or RpcError(Status.UNAVAILABLE, "watch ended"))
 
-        stream = self._client.connections[self._place % len(self._client.connections)].stream(
-            WATCH, message, end
-        )
+        connections = self._client.connections
+        stream = connections[self._place % len(connections)].stream(WATCH, message, end)
         stream.send(pb.WatchRequest(create_request=pb.WatchCreateRequest(
             key=key, start_revision=revision + 1, filters=[pb.WatchCreateRequest.NOPUT])).SerializeToString())
         try:

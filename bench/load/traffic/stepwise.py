@@ -9,10 +9,9 @@ from bench.client.connection import Callback
 
 
 class Stepwise:
-    """A caller whose operation takes as many calls as it needs, on one connection.
+    """A caller whose operation takes several calls on one connection.
 
-    Each operation has a turn, a number. What comes back for another turn than the last one is of an operation
-    that was cancelled, and is dropped.
+    Each operation has a turn, a number; answers for earlier turns, of cancelled operations, are dropped.
     """
 
     def __init__(self, client: Client, place: int) -> None:
@@ -27,7 +26,6 @@ class Stepwise:
         return self._turn
 
     def cancel(self, stream_id: int) -> None:
-        """Forget the operation under way."""
         self._turn += 1
         self._client.connections[self._place].cancel(self._call)
 

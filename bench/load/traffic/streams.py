@@ -1,11 +1,10 @@
-"""Runs over streams: watchers that catch up, lease keep-alives. Watches and their delivery:
-``bench.load.traffic.watchers``."""
+"""Runs over streams: watchers that catch up, lease keep-alives."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 
 from bench.client import Client, RpcError, Status, Stream
@@ -18,11 +17,11 @@ KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
 GRANT = "/etcdserverpb.Lease/LeaseGrant"
 REVOKE = "/etcdserverpb.Lease/LeaseRevoke"
 
-_GRANTS_AT_ONCE = 100
+_AT_ONCE = 100
 
 
 class CatchUps:
-    """Watchers that start from an old revision: done when each has had ``events`` events."""
+    """Watchers that start from an old revision, until each has ``events`` events."""
 
     def __init__(self, client: Client, request: pb.WatchCreateRequest, events: int, *, streams: int = 1,
                  watchers_per_stream: int = 1) -> None:
@@ -44,7 +43,7 @@ class CatchUps:
                 stream.send(body)
 
     async def wait(self, limit_s: float) -> bool:
-        """Wait for all watchers, at most so long; False if it was not enough, or if one was refused."""
+        """Wait for all watchers; False at the limit, or if one was refused."""
         try:
             async with asyncio.timeout(limit_s):
                 await asyncio.shield(self._done)
@@ -53,7 +52,6 @@ class CatchUps:
         return not self.errors
 
     def close(self) -> None:
-        """End the streams."""
         for stream in self._streams:
             stream.cancel()
 
@@ -61,10 +59,9 @@ class CatchUps:
         def message(body: bytes) -> None:
             response = pb.WatchResponse.FromString(body)
             if response.canceled:
-                compacted = (
-                    f"compacted up to {response.compact_revision}" if response.compact_revision else ""
-                )
-                self._fail(f"watch cancelled: {response.cancel_reason or compacted}")
+                compacted = response.compact_revision
+                reason = response.cancel_reason or (f"compacted up to {compacted}" if compacted else "")
+                self._fail(f"watch cancelled: {reason}")
                 return
             self.received += len(response.events)
             before = self._got.get((place, response.watch_id), 0)
@@ -91,10 +88,43 @@ def prefix_end(prefix: bytes) -> bytes:
     return trimmed[:-1] + bytes((trimmed[-1] + 1,)) if trimmed else b"\0"
 
 
+class Awaited:
+    """Something that messages of streams change, and a run waits for."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._changed = asyncio.Event()
+
+    def changed(self) -> None:
+        """Wake the run."""
+        if not self._changed.is_set():
+            self._changed.set()
+
+    async def until(self, reached: Callable[[], bool]) -> bool:
+        """Wait for it; False if nothing changed for a time limit."""
+        while not reached():
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                return reached()
+        return True
+
+
+async def revoke(client: Client, leases: Sequence[int]) -> None:
+    """Revoke leases, a hundred at a time, as far as that works: they would expire in the next run."""
+    for first in range(0, len(leases), _AT_ONCE):
+        await asyncio.gather(
+            *(client.unary(REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i)
+              for i, lease in enumerate(leases[first : first + _AT_ONCE])),
+            return_exceptions=True)
+
+
 class KeepAlives:
     """The leases of one client process, and one keep-alive stream per client.
 
-    ``callers`` are what a :class:`bench.load.loops.Loop` calls: each call keeps the next of its leases alive.
+    Each call of one of ``callers`` keeps the next of its leases alive.
     """
 
     def __init__(self, spec: Spec, client: Client) -> None:
@@ -106,42 +136,27 @@ class KeepAlives:
 
     async def create(self) -> None:
         """Grant the leases and open the streams. RpcError or TimeoutError if a grant fails."""
-        request = pb.LeaseGrantRequest(TTL=self.spec.lease_ttl_s)
-        for first in range(0, self.spec.leases, _GRANTS_AT_ONCE):
+        request, spec = pb.LeaseGrantRequest(TTL=self.spec.lease_ttl_s), self.spec
+        for first in range(0, spec.leases, _AT_ONCE):
             started = perf_counter_ns()
-            for granted in await asyncio.gather(
-                *(
-                    self._client.unary(
-                        GRANT, request, pb.LeaseGrantResponse, connection=i, timeout_s=self.spec.timeout_s
-                    )
-                    for i in range(first, min(first + _GRANTS_AT_ONCE, self.spec.leases))
-                )
-            ):
-                self.leases.append(granted.ID)
+            granted = await asyncio.gather(
+                *(self._client.unary(GRANT, request, pb.LeaseGrantResponse, connection=i,
+                                     timeout_s=spec.timeout_s)
+                  for i in range(first, min(first + _AT_ONCE, spec.leases))))
+            self.leases += [answer.ID for answer in granted]
             self.extra_us["grant_100"].append((perf_counter_ns() - started) // 1000)
-        for i in range(self.spec.clients):
-            mine = self.leases[i :: self.spec.clients] or [self.leases[i % len(self.leases)]]
+        for i in range(spec.clients):
+            mine = self.leases[i :: spec.clients] or [self.leases[i % len(self.leases)]]
             self.callers.append(_KeepAlive(self._client, i, mine))
 
     async def close(self) -> None:
-        """End the streams and revoke the leases, as far as that works."""
         for caller in self.callers:
             caller.close()
-        for first in range(0, len(self.leases), _GRANTS_AT_ONCE):
-            await asyncio.gather(
-                *(
-                    self._client.unary(
-                        REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i
-                    )
-                    for i, lease in enumerate(self.leases[first : first + _GRANTS_AT_ONCE])
-                ),
-                return_exceptions=True,
-            )
+        await revoke(self._client, self.leases)
 
 
 class _KeepAlive:
-    """One keep-alive stream, shaped like a connection: a call is one message, answered by the next one
-    back."""
+    """One keep-alive stream that answers like a connection: a call is one message, answered by the next."""
 
     def __init__(self, client: Client, place: int, leases: list[int]) -> None:
         self._client = client
@@ -151,7 +166,7 @@ class _KeepAlive:
         self._stream: Stream | None = None
 
     def call(self, path: str, body: bytes, callback: Callback) -> int:
-        """Keep the next lease alive; ``body`` is not looked at."""
+        """Keep the next lease alive; ``body`` is not read."""
         if self._stream is None:
             try:
                 self._stream = self._client.connections[self._place].stream(path, self._message, self._end)

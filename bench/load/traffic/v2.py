@@ -1,7 +1,7 @@
-"""Requests of version 2, as ``curl`` makes them, over kept HTTP/1.1 connections.
+"""Requests of version 2 over kept HTTP/1.1 connections.
 
-A connection answers like a gRPC one (``bench.load.loops.Caller``): its "body" is a whole request. Requests
-that share a connection are pipelined. Hot path: 5 us a request.
+A connection answers like a gRPC one (``bench.load.loops.Caller``) whose "body" is a whole request. Requests
+of one connection are pipelined. Hot path: 5 us a request.
 """
 
 from __future__ import annotations
@@ -68,7 +68,6 @@ class V2Connection(asyncio.Protocol):
         self._data = data
 
     def close(self) -> None:
-        """End it."""
         if self._transport is not None:
             self._transport.close()
 
@@ -99,9 +98,8 @@ class V2Client:
                 answered: asyncio.Future[None] = loop.create_future()
                 done.append(answered)
 
-                def take(
-                    error: RpcError | None, body: bytes, answered: asyncio.Future[None] = answered
-                ) -> None:
+                def take(error: RpcError | None, body: bytes,
+                         answered: asyncio.Future[None] = answered) -> None:
                     if not answered.done():
                         answered.set_result(None) if error is None else answered.set_exception(error)
 
@@ -110,13 +108,11 @@ class V2Client:
             await asyncio.gather(*done)
 
     async def close(self) -> None:
-        """Close every connection."""
         for connection in self.connections:
             connection.close()
 
 
 def set_request(spec: Spec, key: bytes) -> bytes:
-    """A PUT with a form."""
     form = b"value=" + b"v" * spec.val_size_bytes
     return (
         b"PUT /v2/keys/%b HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-www-form-urlencoded\r\n"
@@ -125,7 +121,6 @@ def set_request(spec: Spec, key: bytes) -> bytes:
 
 
 def v2_body(spec: Spec) -> Body:
-    """Requests of a command."""
     number, key = numbers(spec), key_format(spec)
     if spec.command == "v2-set":
         head, _, tail = set_request(spec, b"\0").partition(b"\0")

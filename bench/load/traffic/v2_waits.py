@@ -1,7 +1,7 @@
-"""Requests of version 2 that wait for a key, each on a connection of its own, as HTTP/1.1 has it.
+"""Requests of version 2 that wait for a key, each on a connection of its own.
 
-An operation is a round: once the heads of all answers are there, and so everybody waits at the server, the
-key is set, and the round ends when the last one has had the change. Then all ask anew. Hot path: 5 us each.
+An operation is a round: once the heads of all answers have come, the key is set; the round ends when the last
+request has the change. Hot path: 5 us a request.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length:", re.IGNORECASE)
 
 
 class _Waiter(asyncio.Protocol):
-    """One that waits, again and again."""
+    """A connection that waits once a round."""
 
     def __init__(self, owner: Waiters) -> None:
         self._owner = owner
@@ -39,7 +39,6 @@ class _Waiter(asyncio.Protocol):
         self._owner.broken("connection lost")
 
     def ask(self) -> None:
-        """Wait from now on."""
         self._data, self._waiting = b"", False
         assert self.transport is not None
         self.transport.write(self._owner.request)
@@ -64,10 +63,10 @@ class _Waiter(asyncio.Protocol):
 
 
 class Waiters:
-    """``waiters`` requests for one key, and who sets it. Answers like a connection: a call is a round."""
+    """``waiters`` requests for one key, and its setter. Answers like a connection: a call is a round."""
 
     def __init__(self, spec: Spec, key: bytes) -> None:
-        self.samples_us: defaultdict[int, int] = defaultdict(int)  # of deliveries; whoever looks clears it
+        self.samples_us: defaultdict[int, int] = defaultdict(int)  # of deliveries; the worker clears it
         self.created_us: list[int] = []  # from asking to the head of the answer
         self.to_all_us: list[int] = []  # of each round
         self.errors: Counter[str] = Counter()
@@ -102,7 +101,6 @@ class Waiters:
         _, self._setter = await loop.create_connection(V2Connection, first_one.host, first_one.port)
 
     def call(self, path: str, body: bytes, callback: Callback, /) -> int:
-        """One round."""
         if self._wrong:
             callback(RpcError(Status.UNAVAILABLE, self._wrong), b"")
             return -1
@@ -117,7 +115,7 @@ class Waiters:
         """A round cannot be taken back."""
 
     def armed(self) -> None:
-        """One more waits at the server."""
+        """One more request waits at the server."""
         self._heads += 1
         self.created_us.append((perf_counter_ns() - self._asked_ns) // 1000)
         if self._heads == len(self._waiters) and self._callback is not None:
@@ -129,7 +127,7 @@ class Waiters:
             self.broken(str(error))
 
     def delivered(self, now: int) -> None:
-        """One more has had the change."""
+        """One more request has the change."""
         latency_us = (now - self._set_ns) // 1000
         self.samples_us[latency_us] += 1
         self.last_event_ns = now
@@ -140,7 +138,7 @@ class Waiters:
             callback(None, b"")
 
     def broken(self, reason: str) -> None:
-        """There can be no more rounds."""
+        """End this round and refuse more."""
         if not self._wrong:
             self._wrong = reason
             self.errors[reason] += 1
@@ -149,10 +147,9 @@ class Waiters:
             callback(RpcError(Status.UNAVAILABLE, reason), b"")
 
     async def wait_for(self, puts: int) -> None:
-        """Each round has waited for its own."""
+        """Nothing: each round has waited for its own change."""
 
     def close(self) -> None:
-        """End all."""
         self._wrong = self._wrong or "closed"
         for waiter in self._waiters:
             if waiter.transport is not None:

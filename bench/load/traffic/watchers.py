@@ -1,18 +1,15 @@
 """Watches and their delivery: every event counted at every watcher, and timed.
 
-A watched value opens with the intended time of its put, so an event's latency needs no bookkeeping and is
-right across client processes of one machine (``perf_counter_ns`` is the system's monotonic clock).
+A watched value opens with the intended time of its put, of ``perf_counter_ns``, the system's monotonic clock:
+latencies hold across the client processes of a machine.
 
-Hot path: a million events a second are to be counted beside the servers, on the same CPUs. So what several
-watchers of a stream get alike is read once (``bench.client.runs``), and checked and timed together: they came
-in one read.
+Hot path: a million events a second are counted beside the servers, on the same CPUs. Messages that several
+watchers of a stream get alike are read, checked and timed together (``bench.client.runs``).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from time import perf_counter_ns
 
 from bench.client import Client, RpcError, Stream
@@ -20,7 +17,7 @@ from bench.client.connection import Connection
 from bench.client.frames import PREFIX
 from bench.client.runs import Run, run_at
 from bench.load.spec import STAMP_BYTES, Spec
-from bench.load.traffic.streams import WATCH, prefix_end
+from bench.load.traffic.streams import WATCH, Awaited, prefix_end
 from bench.load.traffic.workloads import key_format
 from cluster.pb import rpc_pb2 as pb
 
@@ -36,11 +33,11 @@ class _Put:
     def __init__(self, revision: int, stamp_ns: int, watchers: int) -> None:
         self.revision = revision
         self.stamp_ns = stamp_ns  # the intended time
-        self.missing = watchers  # so many have not had it
+        self.missing = watchers  # that have not had it
 
 
 class _Response:
-    """The events of a response, whoever gets it."""
+    """The events of a response."""
 
     __slots__ = ("from_revision", "puts", "tail", "to_revision")
 
@@ -51,18 +48,19 @@ class _Response:
         self.to_revision = puts[-1].revision if puts else 0
 
 
-class Watchers:
+class Watchers(Awaited):
     """All watchers of one client process: ``streams`` streams with ``watchers_per_stream`` each.
 
-    Every watcher covers every key that the run puts, so each has to see each put once and in order; with
-    ``watched_keys`` as many watchers have each key, and a put is one event for each of those.
+    Every watcher has to see every put once and in order; with ``watched_keys`` the watchers are divided among
+    that many keys.
     """
 
     def __init__(self, spec: Spec, client: Client) -> None:
+        super().__init__(spec.timeout_s)
         self.spec = spec
         self.count = spec.streams * spec.watchers_per_stream
         self.per_put = self.count // (spec.watched_keys or 1)  # events of one put
-        # delivery latencies; taken and cleared by whoever watches the run
+        # delivery latencies; the worker takes and clears them
         self.samples_us: defaultdict[int, int] = defaultdict(int)
         self.created_us: list[int] = []
         self.errors: Counter[str] = Counter()
@@ -74,7 +72,6 @@ class Watchers:
         self._read: dict[bytes, _Response] = {}  # and those before it, by their tails
         self._client = client
         self._streams: list[_WatchStream] = []
-        self._changed = asyncio.Event()
 
     async def create(self) -> None:
         """Create all watchers. RuntimeError if some are refused or take too long."""
@@ -82,33 +79,26 @@ class Watchers:
         for i in range(self.spec.streams):
             connection = self._client.connections[i % len(self._client.connections)]
             self._streams.append(_WatchStream(self, connection, requests, self.spec.watchers_per_stream))
-        if not await self._until(lambda: len(self.created_us) >= self.count or bool(self.errors)):
+        if not await self.until(lambda: len(self.created_us) >= self.count or bool(self.errors)):
             raise RuntimeError(
-                f"{len(self.created_us)} of {self.count} watchers created within the time limit"
-            )
+                f"{len(self.created_us)} of {self.count} watchers created within the time limit")
         if self.errors:
             raise RuntimeError(f"watchers were not created: {dict(self.errors)}")
 
     async def wait_for(self, puts: int) -> None:
-        """Wait until all events of ``puts`` puts are there; gives up when none came for a time limit."""
+        """Wait for all events of ``puts`` puts; gives up when none came for a time limit."""
         expected = puts * self.per_put
-        if not await self._until(lambda: self.received >= expected):
+        if not await self.until(lambda: self.received >= expected):
             self.errors["events not delivered"] += expected - self.received
         if self.received > expected:
             self.errors["events above those expected"] += self.received - expected
 
     def close(self) -> None:
-        """End the streams."""
         for stream in self._streams:
             stream.stream.cancel()
 
-    def changed(self) -> None:
-        """Whoever waits for something looks again."""
-        if not self._changed.is_set():
-            self._changed.set()
-
     def response(self, tail: bytes) -> _Response:
-        """What the events of a response are; most watchers get the same."""
+        """The events of a response; most watchers get the same."""
         found = self._read.get(tail)
         if found is None:
             found = self._read_events(tail)
@@ -133,7 +123,7 @@ class Watchers:
         return found
 
     def delivered(self, response: _Response, watchers: int, now: int) -> None:
-        """So many watchers have had a response."""
+        """Count a response for a number of watchers."""
         samples_us = self.samples_us
         for put in response.puts:
             latency_us = (now - put.stamp_ns) // 1000
@@ -147,29 +137,14 @@ class Watchers:
         if not self._changed.is_set():
             self._changed.set()
 
-    async def _until(self, reached: Callable[[], bool]) -> bool:
-        while not reached():
-            self._changed.clear()
-            try:
-                async with asyncio.timeout(self.spec.timeout_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                return reached()
-        return True
-
     def _requests(self) -> list[bytes]:
-        """What the watchers of a stream ask for, in turn."""
+        """The requests for the watchers of a stream, in turn."""
         spec = self.spec
         if spec.watched_keys:
             key = key_format(spec)
-            return [
-                pb.WatchRequest(
-                    create_request=pb.WatchCreateRequest(
-                        key=key(number), prev_kv=spec.prev_kv, progress_notify=spec.progress_notify
-                    )
-                ).SerializeToString()
-                for number in range(spec.watched_keys)
-            ]
+            return [pb.WatchRequest(create_request=pb.WatchCreateRequest(
+                        key=key(number), prev_kv=spec.prev_kv, progress_notify=spec.progress_notify)
+                    ).SerializeToString() for number in range(spec.watched_keys)]
         create = pb.WatchCreateRequest(prev_kv=spec.prev_kv, progress_notify=spec.progress_notify)
         if spec.watch_prefix:
             create.key = spec.watch_prefix.encode()
@@ -194,8 +169,7 @@ class _WatchStream:
             self.stream.send(requests[i % len(requests)])
 
     def _runs(self, data: bytes, at: int, limit: int, lead: int) -> int:
-        """What can be read without cutting it into messages; where it ends (see
-        :class:`bench.client.Stream`)."""
+        """Take alike messages at once (see :class:`bench.client.Stream`)."""
         now = perf_counter_ns()
         run = run_at(data, at, limit, lead, len(self._last))
         if run is None or not self._take(run, now):

@@ -1,4 +1,2 @@
-"""A host's settings: one flag table, values from command line, environment and file, checked.
-
-Read in this order: ``flags``, ``parse``, ``settings``, ``rotation``.
-"""
+"""A host's settings from command line, environment and file: ``flags``, ``parse``, ``settings``,
+``rotation``."""

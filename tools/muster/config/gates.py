@@ -1,8 +1,7 @@
-"""Feature gates, as etcd 3.6 and 3.7 read them: ``Gate=true,Other=false``, with AllAlpha and AllBeta for
-those of a stage that are not named.
+"""Feature gates of etcd 3.6 and 3.7: ``Gate=true,Other=false``; AllAlpha and AllBeta set a stage's other
+gates.
 
-LeaseCheckpointPersist has no effect of its own: what LeaseCheckpoint logs is always kept, as in a cluster of
-etcd 3.6.
+LeaseCheckpointPersist has no effect of its own: the records of LeaseCheckpoint are always kept.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ from tools.muster.config.parse import FALSE, TRUE, ConfigError
 STAGES = {
     "AllAlpha": (
         "CompactHashCheck", "InitialCorruptCheck", "LeaseCheckpoint", "LeaseCheckpointPersist",
-        "PriorityRequest", "SetMemberLocalAddr", "StopGRPCServiceOnDefrag",
-    ),
+        "PriorityRequest", "SetMemberLocalAddr", "StopGRPCServiceOnDefrag"),
     "AllBeta": ("FastLeaseKeepAlive", "TxnModeWriteWithSharedBuffer"),
 }  # fmt: skip
-# how etcd goes about its work, which muster does in its own way
+# of etcd's implementation
 _NO_EFFECT = ("FastLeaseKeepAlive", "PriorityRequest", "TxnModeWriteWithSharedBuffer")
 
 
@@ -36,14 +34,13 @@ def named(text: str) -> dict[str, bool]:
             raise ConfigError(f"missing bool value for {gate}")
         if value not in TRUE + FALSE:
             raise ConfigError(
-                f'invalid value of {gate}={value}, err: strconv.ParseBool: parsing "{value}": invalid syntax'
-            )
+                f'invalid value of {gate}={value}, err: strconv.ParseBool: parsing "{value}": invalid syntax')
         found[gate] = value in TRUE
     return found
 
 
 def gates_of(text: str) -> Mapping[str, bool]:
-    """Every gate. ConfigError."""
+    """All gates. ConfigError."""
     given = named(text)
     found = dict(GATES)
     for stage, gates in STAGES.items():
@@ -52,13 +49,12 @@ def gates_of(text: str) -> Mapping[str, bool]:
     found.update(given)
     if found["LeaseCheckpointPersist"] and not found["LeaseCheckpoint"]:
         raise ConfigError(
-            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint"
-        )
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint")
     return found
 
 
 def warnings_of(text: str) -> list[str]:
-    """Of gates that were given another value than they have, and change nothing."""
+    """Of gates with another value than their default, without effect."""
     return [
         f"feature gate {gate} has no effect in muster"
         for gate, value in named(text).items()

@@ -1,8 +1,8 @@
-"""From command line, environment or file to values, over a flag table.
+"""Values of a flag table from command line, environment and file.
 
-Order of precedence: ``--config-file`` alone, if given; else command line, MUSTER_* variables, ETCD_*
-variables, defaults. The syntax is that of Go's flag package, which etcd's users write: one dash or two, ``=``
-or a blank, ``=`` for a boolean's value, ``--`` ends the flags.
+Precedence: ``--config-file`` alone, if given; else command line, MUSTER_* variables, ETCD_* variables,
+defaults. The syntax is Go's: one dash or two, ``=`` or a blank, ``=`` for a boolean's value, ``--`` ends the
+flags.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
-from tools.muster.config.flags import AUTO, Flag, Kind, Support
+from tools.muster.config.kinds import AUTO, Flag, Kind, Support
 from tools.muster.config.values import duration_ms, mistake_of_url, number
 
 TRUE, FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
-# of these an empty value is as good as none, as for etcd: charts write a flag whose value nobody set
+# an empty value means the default, as at etcd: charts write flags without values
 _EMPTY_IS_DEFAULT = (
     "auto-compaction-mode",
     "auto-compaction-retention",
@@ -25,7 +25,7 @@ _EMPTY_IS_DEFAULT = (
     "log-level",
     "metrics",
 )
-_UNKNOWN_CHOICE = {  # etcd looks at these behind the command line: another text, and exit code 1
+_UNKNOWN_CHOICE = {  # etcd checks these behind the command line: another text, and exit code 1
     "auto-compaction-mode": 'unknown auto-compaction-mode "{}"; possible: periodic, revision',
     "logger": 'unknown logger option "{}"; possible: zap',
 }
@@ -37,12 +37,12 @@ class UsageError(Exception):
 
 
 class ConfigError(Exception):
-    """A setting that cannot be: exit code 1."""
+    """A wrong setting: exit code 1."""
 
 
 @dataclass(slots=True)
 class Values:
-    """Values by flag name; ``sources`` says where each one that was set came from."""
+    """Values by flag name; ``sources``: where each given one came from."""
 
     values: dict[str, Any]
     sources: dict[str, str] = field(default_factory=dict)
@@ -53,12 +53,12 @@ class Values:
         return self.values[name]
 
     def is_set(self, name: str) -> bool:
-        """Whether anybody set it, even to its default."""
+        """Whether it was given, even with its default."""
         return name in self.sources
 
 
 def convert(flag: Flag, text: str) -> Any:
-    """The value that ``text`` stands for; ValueError if it cannot be one."""
+    """The value of a text. ValueError."""
     kind = flag.kind
     if not text and (kind is Kind.URLS or flag.name in _EMPTY_IS_DEFAULT):
         text = flag.default
@@ -84,8 +84,7 @@ def convert(flag: Flag, text: str) -> Any:
 
 
 def parse_arguments(table: Mapping[str, Flag], args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """``(text by flag name, arguments after the flags)``. UsageError on an unknown flag or a missing
-    value."""
+    """``(text by flag name, arguments after the flags)``. UsageError."""
     given: dict[str, str] = {}
     i = 0
     while i < len(args):
@@ -123,7 +122,7 @@ def _default(flag: Flag) -> Any:
 def resolve(
     table: Mapping[str, Flag], args: Sequence[str], environ: Mapping[str, str], *, use_environ: bool = True
 ) -> Values:
-    """All values of a table. UsageError for the command line's mistakes, ConfigError for the others'."""
+    """All values of a table. UsageError for the command line's mistakes, ConfigError for others."""
     given, rest = parse_arguments(table, args)
     result = Values({f.name: _default(f) for f in table.values()}, rest=rest)
     for name, text in given.items():
@@ -140,7 +139,7 @@ def resolve(
         if use_environ:
             beside += _variables(table, environ)
         result.warnings += [
-            f"{what} is ignored: a configuration file is given, which stands alone" for what in beside
+            f"{what} is ignored: with a configuration file no other settings count" for what in beside
         ]
     elif use_environ:
         _from_environ(result, table, environ)
@@ -150,7 +149,7 @@ def resolve(
 
 def _set(result: Values, flag: Flag, text: str, source: str, error: type[Exception], where: str) -> None:
     what = f'invalid value "{text}" for {where}'
-    if flag.kind is Kind.BOOL and source == "flag":  # Go's package has words of its own for these
+    if flag.kind is Kind.BOOL and source == "flag":  # Go's words for these
         what = f'invalid boolean value "{text}" for -{flag.name}'
     try:
         found = convert(flag, text)
@@ -167,7 +166,7 @@ def _set(result: Values, flag: Flag, text: str, source: str, error: type[Excepti
 
 
 def _variables(table: Mapping[str, Flag], environ: Mapping[str, str]) -> list[str]:
-    """The variables that would be settings if there were no configuration file."""
+    """Variables that would be settings without a configuration file."""
     names = {prefix + flag.env_name for flag in table.values() for prefix in ("MUSTER_", "ETCD_")}
     unread = ("CONFIG_FILE", "HELP", "VERSION")
     return [v for v in sorted(environ) if v in names and environ[v] and v.partition("_")[2] not in unread]
@@ -183,8 +182,7 @@ def _from_environ(result: Values, table: Mapping[str, Flag], environ: Mapping[st
             if flag is None:
                 if variable not in ("ETCD_VERSION", *_OWN_VARIABLES):
                     result.warnings.append(
-                        f"unrecognized environment variable {variable}={environ[variable]}"
-                    )
+                        f"unrecognized environment variable {variable}={environ[variable]}")
             elif not result.is_set(flag.name):  # the command line wins, then MUSTER_*
                 _set(result, flag, environ[variable], "environment", ConfigError, variable)
 
@@ -214,8 +212,7 @@ def _from_file(table: Mapping[str, Flag], path: str) -> Values:
         )
     result.sources["config-file"] = "flag"
     result.values["config-file"] = path
-    # etcd takes a file with keys that it does not know and says nothing; a setting that has no effect is
-    # worth a line
+    # etcd ignores unknown keys silently; a setting without effect gets a warning
     known = {flag.yaml_path for flag in table.values() if flag.yaml_path}
     result.warnings += [
         f"unrecognized key {'.'.join(key)} in {path}" for key in _unknown_keys(document, known)
@@ -239,7 +236,7 @@ def _unknown_keys(
 
 
 def _file_text(flag: Flag, node: Any, path: str) -> str:
-    """A file's value as it would stand on the command line."""
+    """A file's value as on the command line."""
     if isinstance(node, bool):
         return "true" if node else "false"
     if flag.kind is Kind.DURATION and isinstance(node, int):
@@ -259,7 +256,7 @@ def _file_text(flag: Flag, node: Any, path: str) -> str:
 
 
 def _whole(node: Any) -> int | None:
-    """An integer that is written as charts do: 8.589934592e+09. YAML 1.1 takes 1e9 for text."""
+    """An integer as charts write it: 8.589934592e+09. YAML 1.1 takes 1e9 for text."""
     try:
         value = float(node) if isinstance(node, (float, str)) and "e" in str(node).lower() else node
         return int(value) if isinstance(value, float) and value.is_integer() else None
@@ -268,7 +265,7 @@ def _whole(node: Any) -> int | None:
 
 
 def _resolve_aliases(result: Values, table: Mapping[str, Flag]) -> None:
-    """Carry deprecated names over to what they stand for; each is worth a warning."""
+    """Move values of deprecated names to the new ones, with a warning each."""
     gates = []
     named = (part.partition("=") for part in result.values.get("feature-gates", "").split(","))
     given = {name.strip(): text.strip() for name, _, text in named}
@@ -288,8 +285,7 @@ def _resolve_aliases(result: Values, table: Mapping[str, Flag]) -> None:
                 here = f"--feature-gates={gate}={given[gate]}"
                 raise ConfigError(
                     f"cannot specify both flags: --{flag.name}={value} and {here} at the same time, please "
-                    f"just use {here}"
-                )
+                    f"just use {here}")
             gates.append(f"{gate}={value}")
         elif result.is_set(target):
             raise ConfigError(f"cannot set both --{flag.name} and --{target}: use only --{target}")

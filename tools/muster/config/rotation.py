@@ -1,9 +1,7 @@
-"""Rotation of the log file, as etcd's: ``--enable-log-rotation`` and ``--log-rotation-config-json``
-(lumberjack's keys).
+"""Rotation of the log file: ``--enable-log-rotation`` and ``--log-rotation-config-json`` (lumberjack's keys).
 
-The supervisor looks at the file once a second, and renames it when it is too large; every process of the host
-opens a file that was renamed anew (``tools.muster.machine.logfile``). So a file may be larger than
-``maxsize`` by what a second brings.
+The supervisor checks the file's size once a second and renames a large one; every process then opens a new
+file (``tools.muster.machine.logfile``). So a file may exceed ``maxsize`` by what a second brings.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ _KINDS = {"maxsize": int, "maxage": int, "maxbackups": int, "localtime": bool, "
 
 @dataclass(slots=True, frozen=True)
 class Rotation:
-    """When the log file is set aside, and which of the files that were set aside stay; 0: no such bound."""
+    """When the log file is rotated, and which old files stay; 0: no bound."""
 
     path: Path
     max_bytes: int
@@ -42,12 +40,11 @@ class Rotation:
 
 
 def rotation_of(outputs: Sequence[str], text: str) -> Rotation:
-    """What the two flags ask for. ConfigError in etcd's words."""
+    """The flags' settings. ConfigError in etcd's words."""
     files = [o for o in outputs if o not in ("default", "stderr", "stdout", "systemd/journal", "/dev/null")]
     if len(files) != 1:
         raise ConfigError(
-            "--log-outputs requires a single file path when --log-rotate-config-json is defined"
-        )
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined")
     try:
         found = json.loads(text)
     except ValueError as error:
@@ -68,8 +65,7 @@ def rotation_of(outputs: Sequence[str], text: str) -> Rotation:
 
 
 async def rotating(rotation: Rotation | None, failed: Callable[[str], object], work: Awaitable[int]) -> int:
-    """Do ``work`` while the log file is looked at. ``failed`` is told of the first of errors that follow each
-    other."""
+    """Do ``work`` while the log file rotates. ``failed`` gets the first of consecutive errors."""
     if rotation is None:
         return await work
     looks = asyncio.get_running_loop().create_task(_keep_rotating(rotation, failed))
@@ -93,10 +89,10 @@ async def _keep_rotating(rotation: Rotation, failed: Callable[[str], object]) ->
 
 
 def rotate(rotation: Rotation, now: datetime.datetime | None = None) -> None:
-    """Set the file aside if it is too large; remove and compress what was set aside before. OSError.
+    """Rename the file if it is too large; remove and compress old ones. OSError.
 
-    A file is compressed one look after it was set aside at the earliest: by then nobody writes to it. That
-    comes last: where a disk is full it fails, and everything else makes room.
+    A file is compressed a look after its rotation, when no process writes to it, and last: on a full disk
+    that fails, while all else makes room.
     """
     now = now or datetime.datetime.now(datetime.UTC)
     kept = _remove_old(rotation, now)
@@ -113,7 +109,7 @@ def rotate(rotation: Rotation, now: datetime.datetime | None = None) -> None:
 
 
 def _remove_old(rotation: Rotation, now: datetime.datetime) -> list[Path]:
-    """Remove what is too much or too old of what was set aside; the rest."""
+    """Remove what is too much or too old; the rest."""
     aside, kept = sorted(_set_aside(rotation), reverse=True), []  # the newest first
     for place, (when, path) in enumerate(aside):
         too_many = rotation.max_backups and place >= rotation.max_backups
@@ -139,8 +135,7 @@ def _set_aside(rotation: Rotation) -> list[tuple[datetime.datetime, Path]]:
         with contextlib.suppress(ValueError):
             when = datetime.datetime.strptime(stamp, f"{_STAMP}.%f")
             found.append(
-                (when.astimezone() if rotation.local_time else when.replace(tzinfo=datetime.UTC), path)
-            )
+                (when.astimezone() if rotation.local_time else when.replace(tzinfo=datetime.UTC), path))
     return found
 
 

@@ -1,7 +1,4 @@
-"""A host's settings, checked: what the supervisor and its children work from.
-
-Raises ConfigError with etcd's words where etcd has words for it.
-"""
+"""A host's settings, checked: what the supervisor and its children work from."""
 
 from __future__ import annotations
 
@@ -9,80 +6,56 @@ import ipaddress
 import os
 import socket
 from dataclasses import dataclass, replace
-from typing import Any
-from urllib.parse import urlsplit
 
-from cluster.endpoints import peer_address
 from cluster.settings import PeerTls, Tls
-from tools.muster.config.flags import AUTO, SERVER_FLAGS, Support
-from tools.muster.config.gates import gates_of, warnings_of
-from tools.muster.config.limits import check_limits
-from tools.muster.config.parse import ConfigError, Values, convert
+from tools.muster.config.checks import (
+    bcrypt_cost,
+    check_advertised,
+    check_discovery,
+    check_limits,
+    check_listeners,
+    check_peer_port,
+    check_support,
+    check_timing,
+    check_users,
+)
+from tools.muster.config.gates import gates_of
+from tools.muster.config.kinds import AUTO
+from tools.muster.config.parse import ConfigError, Values
 from tools.muster.config.rotation import Rotation, rotation_of
 from tools.muster.config.tls import peer_tls_of, tls_of
 from tools.muster.config.tracing import tracing_of
-from tools.muster.config.users import bcrypt_cost, check_users
-from tools.muster.config.values import duration_ms, mistake_of_url
+from tools.muster.config.urls import Url, parse_peer_url, parse_url, parse_urls
 from tools.muster.host import pinning
 
-LEAST_ORDER_LOG_BYTES = 256 << 20  # half of it is well above what a host keeps while all is well
 DEFAULT_QUOTA_BYTES = 2 * 1024**3
 DEFAULT_PROGRESS_INTERVAL_MS = 600_000
-MIN_PROGRESS_INTERVAL_MS = 100
 CPUS_PER_FRONT = 4  # a front takes some 165,000 puts a second on a CPU of its own, a leader some 100,000
 MAX_SHARDS = 64
-LONGEST_SOCKET_PATH = 107  # bytes; the kernel's
 
-
-@dataclass(slots=True, frozen=True)
-class Url:
-    """One URL of a flag: ``text`` as written, host and port of it; of a Unix socket its path, and 0."""
-
-    text: str
-    host: str
-    port: int
-
-    @property
-    def scheme(self) -> str:
-        """What stands before the colon."""
-        return self.text.partition(":")[0]
-
-    @property
-    def is_unix(self) -> bool:
-        """Whether it is a Unix socket's."""
-        return self.scheme in ("unix", "unixs")
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        if self.host == "localhost" or self.is_unix:
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+InitialCluster = tuple[tuple[str, tuple[str, ...]], ...]  # (name, peer URLs) in the order given
 
 
 @dataclass(slots=True, frozen=True)
 class ServerConfig:
-    """One host. ``values`` holds the settings that are passed on as they are."""
+    """``values`` holds the settings that are passed on as they are."""
 
     name: str
     data_dir: str
     run_dir: str  # "": chosen from the data directory
     shards: int
     shard_depth: int
-    shards_set: bool  # a number was asked for, not "auto": then the cluster must have this one
+    shards_set: bool  # a number, not "auto": the cluster must have so many
     depth_set: bool
     fronts: int
     cpus: str
     listen_peer: tuple[Url, ...]
     listen_client: tuple[Url, ...]
-    listen_http: tuple[Url, ...]  # clients of HTTP; those of listen_client are gRPC's alone, then
+    listen_http: tuple[Url, ...]  # for HTTP; then listen_client serves gRPC only
     listen_metrics: tuple[Url, ...]
     advertise_peer: tuple[Url, ...]
     advertise_client: tuple[Url, ...]
-    initial_cluster: tuple[tuple[str, tuple[str, ...]], ...]  # (name, peer URLs) in the order given
+    initial_cluster: InitialCluster
     initial_cluster_text: str
     initial_cluster_set: bool
     initial_cluster_state: str
@@ -97,63 +70,15 @@ class ServerConfig:
     rotation: Rotation | None = None  # of the log file
     warnings: tuple[str, ...] = ()
 
-
-def parse_url(text: str) -> Url:
-    """A http or https URL with a port, or a Unix socket's; ConfigError in etcd's words.
-
-    etcd 3.5 takes ``unix://host:port``, which it makes a file of that name; later ones take any path, too.
-    """
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        raise ConfigError(mistake_of_url(text)) from None
-    if parts.scheme not in ("http", "https", "unix", "unixs") or (
-        not parts.netloc and parts.scheme[:4] == "http"
-    ):
-        raise ConfigError(f"URL scheme must be http, https, unix, or unixs: {text}")
-    text = parts.scheme + text[len(parts.scheme) :]  # of HTTP:// the scheme is http
-    if parts.scheme in ("unix", "unixs"):
-        path = text.partition("://")[2]
-        if not path:
-            raise ConfigError(f'URL address does not have the form "host:port": {text}')
-        if len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
-            raise ConfigError(f"listen unix {path}: bind: invalid argument")
-        return Url(text, path, 0)
-    try:
-        port = parts.port
-    except ValueError:
-        given = parts.netloc.rpartition(":")[2]
-        if given.isdecimal():
-            raise ConfigError(f"listen tcp: address {given}: invalid port") from None
-        port = None
-    if not parts.hostname or port is None:
-        raise ConfigError(f'URL address does not have the form "host:port": {text}')
-    if parts.path not in ("", "/"):
-        raise ConfigError(f"URL must not contain a path: {text}")
-    return Url(text.rstrip("/"), parts.hostname, port)
+    @property
+    def own_user_peers(self) -> bool:
+        """Whether peers on this machine have to be this user's processes, as nothing else identifies them."""
+        shown = self.peer_key_file or (self.peer_tls is not None and self.peer_tls.knows_peers)
+        return not shown and not self.values["peer-insecure"]
 
 
-def parse_peer_url(text: str) -> Url:
-    """A http or https URL with a port; or ``unix://host:port``, as an etcd has it for peers: a file of that
-    name in the working directory."""
-    url = parse_url(text)
-    if not url.is_unix:
-        return url
-    if url.scheme == "unixs":
-        raise ConfigError(f"{text}: peers talk by Unix sockets in clear, or over https")
-    host, port = peer_address(url.text)
-    if not port or urlsplit(text).path:
-        raise ConfigError(f'URL address does not have the form "host:port": {text}')
-    return Url(url.text, host, port)
-
-
-def parse_urls(texts: tuple[str, ...]) -> tuple[Url, ...]:
-    """Each of them by :func:`parse_url`."""
-    return tuple(parse_url(t) for t in texts)
-
-
-def parse_initial_cluster(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """``n=url,n=url,...``: names with their URLs, in the order given."""
+def parse_initial_cluster(text: str) -> InitialCluster:
+    """``name=url,name=url,...``"""
     members: dict[str, list[str]] = {}
     seen: set[str] = set()
     for part in (p.strip() for p in text.split(",") if p.strip()):
@@ -169,7 +94,7 @@ def parse_initial_cluster(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def _default_route_host() -> str | None:
-    """The address this machine uses towards the world; nothing is sent."""
+    """The address of this machine's default route; nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         try:
             s.connect(("192.0.2.1", 9))
@@ -179,8 +104,7 @@ def _default_route_host() -> str | None:
 
 
 def _advertised(values: Values, flag: str, listen: tuple[Url, ...]) -> tuple[Url, ...]:
-    """Advertised URLs; where only the default stands and the host listens everywhere, the machine's own
-    address."""
+    """The default becomes the machine's own address where the host listens at every address."""
     urls = tuple(map(parse_peer_url if "peer" in flag else parse_url, values[flag]))
     if values.is_set(flag) or not listen or listen[0].host not in ("0.0.0.0", "::"):
         return urls
@@ -189,115 +113,33 @@ def _advertised(values: Values, flag: str, listen: tuple[Url, ...]) -> tuple[Url
     return (Url(f"{scheme}://{host}:{listen[0].port}", host, listen[0].port),) if host else urls
 
 
-def _check_support(values: Values) -> list[str]:
-    """Refuse what is not there; ConfigError names the flag. Returns warnings."""
-    warnings = []
-    for flag in SERVER_FLAGS.values():
-        if not values.is_set(flag.name) or values[flag.name] == convert(flag, flag.default):
-            continue
-        if flag.support is Support.REFUSED:
-            raise ConfigError(f"--{flag.name} is not supported ({flag.help})")
-        if flag.support is Support.NO_EFFECT:
-            warnings.append(f"--{flag.name} has no effect in muster ({flag.help})")
-    gates_of(values["feature-gates"])
-    return warnings + warnings_of(values["feature-gates"])
-
-
-def _check_peer_port(
-    listen: tuple[Url, ...], members: tuple[Url, ...], key_file: str, tls: PeerTls | None, insecure: bool
-) -> list[str]:
-    """Whoever reaches a peer port without a key is believed (decision 53): ConfigError unless that was asked
-    for. Warnings."""
-    if key_file:
-        if insecure:
-            raise ConfigError(
-                "--peer-insecure and --peer-key-file exclude each other: with a key file the peer port is "
-                "secured")
-        return []
-    if tls is not None and tls.knows_peers:
-        if insecure:
-            raise ConfigError(
-                "--peer-insecure and --peer-trusted-ca-file exclude each other: peers show certificates"
-            )
-        return []
-    beyond = next((u for u in listen if not u.is_loopback), None)
-    if beyond is not None and not insecure:
-        raise ConfigError(
-            f"--listen-peer-urls={beyond.text} is reached from other machines, and would believe whoever "
-            "does: give every host "
-            "the same --peer-key-file (muster peer-keys FILE makes it), or https URLs and a "
-            "--peer-trusted-ca-file, "
-            "or say --peer-insecure"
-        )
-    if beyond is not None:
-        how = "peers talk in clear" if tls is None else "peers show no certificate that somebody vouches for"
-        return [f"--peer-insecure: {how}, and whoever reaches {beyond.text} may act as one of them"]
-    if tls is None and not all(u.is_loopback for u in members):
-        return [
-            "peers talk in clear and unauthenticated: give every host the same --peer-key-file "
-            "(muster peer-keys FILE)"]
-    return []
-
-
 def build(values: Values) -> ServerConfig:
-    """Check everything that can be checked without touching the disk."""
+    """Check all that can be checked without touching the disk."""
     if values.rest:
         raise ConfigError(f"'{values.rest[0]}' is not a valid flag")
-    warnings = values.warnings + _check_support(values)
+    warnings = values.warnings + check_support(values)
     if values["debug"]:
         values.values["log-level"] = "debug"
-    _check_timing(values)
-    falls_back = values["discovery"] != "" and values["discovery-fallback"] == "proxy"
-    by_file = values.sources.get("listen-client-urls") == "file"  # with which etcd advertises the default
-    listens = values.is_set("listen-client-urls") and not by_file
-    unsaid = listens and not values.is_set("advertise-client-urls")
-    if unsaid and values["proxy"] == "off" and not falls_back:
-        raise ConfigError(
-            "--advertise-client-urls is required when --listen-client-urls is set explicitly. When "
-            "listening on specific "
-            "address(es), this process must advertise accessible url(s) to each connected client"
-        )
-    name = values["name"]
+    check_timing(values)
+    check_advertised(values)
     listen_peer = tuple(parse_peer_url(text) for text in values["listen-peer-urls"])
-    listen_client = parse_urls(values["listen-client-urls"])
-    listen_http = parse_urls(values["listen-client-http-urls"])
-    listen_metrics = parse_urls(values["listen-metrics-urls"])
+    listen_client, listen_http, listen_metrics = (
+        parse_urls(values[name])
+        for name in ("listen-client-urls", "listen-client-http-urls", "listen-metrics-urls"))
     clients = (*listen_client, *listen_http)
     tls, more = tls_of(values, [u.text for u in clients], [u.text for u in listen_metrics])
     warnings += more
-    bound = {(u.host, u.port) for u in listen_client}
-    if (twice := next((u for u in listen_http if (u.host, u.port) in bound), None)) is not None:
-        raise ConfigError(
-            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url "
-            f"{twice.text}"
-        )
-    if not listen_peer:
-        raise ConfigError("--listen-peer-urls must not be empty")
-    if not listen_client:
-        raise ConfigError("--listen-client-urls must not be empty")
-    _check_discovery(values)
+    check_listeners(listen_peer, listen_client, listen_http)
+    check_discovery(values)
+    name = values["name"]
     advertise_peer = _advertised(values, "initial-advertise-peer-urls", listen_peer)
     cluster_text = values["initial-cluster"]
     if not values.is_set("initial-cluster"):
         cluster_text = ",".join(f"{name}={u.text}" for u in advertise_peer)
     shards = shard_count(values["shards"])
-    if values["shard-depth"] < 1:
-        raise ConfigError("--shard-depth must be at least 1")
-    check_users(values["auth-token"])
-    warnings += bcrypt_cost(values)
-    check_limits(values)
-    tracing_of(values)
-    if values["order-log-bytes"] < LEAST_ORDER_LOG_BYTES:
-        raise ConfigError(f"--order-log-bytes must be at least {LEAST_ORDER_LOG_BYTES}")
-    pinning.check(values["cpus"])
-    members = tuple(parse_peer_url(u) for _, urls in parse_initial_cluster(cluster_text) for u in urls)
-    named = [u.text for u in (*advertise_peer, *members)]
-    peer_tls, more = peer_tls_of(values, [u.text for u in listen_peer], named)
-    warnings += more
-    key_file = "" if values["peer-cert-file"] else values["peer-key-file"]
-    if key_file and any(url.is_unix for url in (*listen_peer, *advertise_peer, *members)):
-        raise ConfigError("--peer-key-file is for http peer URLs: peers talk by Unix sockets in clear")
-    warnings += _check_peer_port(listen_peer, members, key_file, peer_tls, values["peer-insecure"])
+    warnings += _check_others(values)
+    initial_cluster = parse_initial_cluster(cluster_text)
+    key_file, peer_tls = _peer_security(values, listen_peer, advertise_peer, initial_cluster, warnings)
     return ServerConfig(
         name=name,
         data_dir=values["data-dir"] if values.is_set("data-dir") else f"{name}.muster",
@@ -314,60 +156,56 @@ def build(values: Values) -> ServerConfig:
         listen_metrics=listen_metrics,
         advertise_peer=advertise_peer,
         advertise_client=_advertised(values, "advertise-client-urls", listen_client),
-        initial_cluster=parse_initial_cluster(cluster_text),
+        initial_cluster=initial_cluster,
         initial_cluster_text=cluster_text,
         initial_cluster_set=values.is_set("initial-cluster"),
         initial_cluster_state=values["initial-cluster-state"],
         initial_cluster_token=values["initial-cluster-token"],
         peer_key_file=key_file,
         quota_backend_bytes=values["quota-backend-bytes"] or DEFAULT_QUOTA_BYTES,
-        watch_progress_notify_interval_ms=values["watch-progress-notify-interval"]
-        or DEFAULT_PROGRESS_INTERVAL_MS,
+        watch_progress_notify_interval_ms=(
+            values["watch-progress-notify-interval"] or DEFAULT_PROGRESS_INTERVAL_MS),
         values=values,
         socket_mode=0o777 & ~_umask(),
         tls=tls,
         peer_tls=peer_tls,
         rotation=_rotation(values, warnings),
-        warnings=tuple(warnings),
-    )
+        warnings=tuple(warnings))
 
 
-def _check_discovery(values: Values) -> None:
-    """One way to find each other, as etcd."""
-    url, endpoints = values["discovery"], values["discovery-endpoints"]
-    ways = (values["discovery-srv"] != "", url != "", bool(endpoints), values.is_set("initial-cluster"))
-    if sum(ways) > 1:
-        raise ConfigError(
-            "multiple discovery or bootstrap flags are set. "
-            'Choose one of "initial-cluster", "discovery", "discovery-endpoints" or "discovery-srv"')
-    v3 = ("token", "cert", "key", "cacert", "user", "password")
-    if values["discovery-proxy"] != "" and (endpoints or any(values[f"discovery-{name}"] for name in v3)):
-        raise ConfigError(
-            "both v2 discovery settings (discovery, discovery-proxy) and v3 discovery settings "
-            "(discovery-token, discovery-endpoints, discovery-cert, discovery-key, discovery-cacert, "
-            "discovery-user, discovery-password) are set")
-    if (values["discovery-token"] != "") != bool(endpoints):
-        raise ConfigError("both --discovery-token and --discovery-endpoints must be set")
-    if not url:
-        return
-    parts = urlsplit(url)
-    try:
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigError(f"--discovery={url} is no URL of http or https")
+def _check_others(values: Values) -> list[str]:
+    if values["shard-depth"] < 1:
+        raise ConfigError("--shard-depth must be at least 1")
+    check_users(values["auth-token"])
+    warnings = bcrypt_cost(values)
+    check_limits(values)
+    tracing_of(values)
+    pinning.check(values["cpus"])
+    return warnings
+
+
+def _peer_security(
+    values: Values, listen: tuple[Url, ...], advertised: tuple[Url, ...], initial: InitialCluster,
+    warnings: list[str],
+) -> tuple[str, PeerTls | None]:
+    """The peer key file, "" for none, and TLS between hosts."""
+    members = tuple(parse_peer_url(u) for _, urls in initial for u in urls)
+    tls, more = peer_tls_of(values, [u.text for u in listen], [u.text for u in (*advertised, *members)])
+    key_file = "" if values["peer-cert-file"] else values["peer-key-file"]
+    if key_file and any(url.is_unix for url in (*listen, *advertised, *members)):
+        raise ConfigError("--peer-key-file is for http peer URLs: peers talk by Unix sockets in clear")
+    warnings += more + check_peer_port(listen, members, key_file, tls, values["peer-insecure"])
+    return key_file, tls
 
 
 def _umask() -> int:
-    """As this process was started with."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def _fronts(wanted: int, listen: tuple[Url, ...]) -> int:
-    """Unix sockets are one process's: with nothing else to listen on there is at most one front."""
+    """A Unix socket is one process's: with nothing else to listen on there is at most one front."""
     return min(wanted, 1) if all(url.is_unix for url in listen) else wanted
 
 
@@ -380,12 +218,11 @@ def _rotation(values: Values, warnings: list[str]) -> Rotation | None:
 
 
 def with_shards(config: ServerConfig, shards: int) -> ServerConfig:
-    """The same, once it is known how many shards there are."""
     return replace(config, shards=shards)
 
 
 def with_agreed_layout(config: ServerConfig, shards: int, depth: int) -> ServerConfig:
-    """A proxy places keys as the cluster does, or not at all. ConfigError if another layout was asked for."""
+    """Of a proxy: the cluster's layout. ConfigError if another one was asked for."""
     if config.shards_set and config.shards != shards:
         raise ConfigError(f"--shards={config.shards}, but this cluster has {shards}")
     if config.depth_set and config.shard_depth != depth:
@@ -394,7 +231,7 @@ def with_agreed_layout(config: ServerConfig, shards: int, depth: int) -> ServerC
 
 
 def shard_count(wanted: int, hosts: int = 1) -> int:
-    """The number of shards that --shards asks for, with so many hosts on this machine."""
+    """What --shards asks for, with so many hosts on this machine."""
     if wanted == AUTO:
         return max(1, min(MAX_SHARDS, len(os.sched_getaffinity(0)) // max(1, hosts)))
     if wanted < 1:
@@ -405,61 +242,23 @@ def shard_count(wanted: int, hosts: int = 1) -> int:
 
 
 def front_count(wanted: int, hosts: int = 1) -> int:
-    """The number of front processes that --fronts asks for, with so many hosts on this machine.
+    """What --fronts asks for, with so many hosts on this machine.
 
-    Where few CPUs must be shared, a front of its own only adds messages and wake-ups (docs/benchmarks.md), so
-    node 0 serves clients itself. A large host's fronts saturate before its nodes do: one for every
-    CPUS_PER_FRONT.
+    On few CPUs a front only adds messages and wake-ups (docs/benchmarks.md), so node 0 serves clients itself.
+    On many the fronts saturate before the nodes: one for every CPUS_PER_FRONT.
     """
     if wanted != AUTO:
         return wanted
     return len(os.sched_getaffinity(0)) // max(1, hosts) // CPUS_PER_FRONT
 
 
-def _check_timing(values: Values) -> None:
-    heartbeat, election = values["heartbeat-interval"], values["election-timeout"]
-    if heartbeat == 0:
-        raise ConfigError("--heartbeat-interval must be >0 (set to 0ms)")
-    if election == 0:
-        raise ConfigError("--election-timeout must be >0 (set to 0ms)")
-    if 5 * heartbeat > election:
-        raise ConfigError(
-            f"--election-timeout[{election}ms] should be at least as 5 times as "
-            f"--heartbeat-interval[{heartbeat}ms]"
-        )
-    if election > 50_000:
-        raise ConfigError(
-            f"--election-timeout[{election}ms] is too long, and should be set less than 50000ms"
-        )
-    if values["compact-hash-check-time"] <= 0:
-        raise ConfigError("--compact-hash-check-time must be >0 (set to 0s)")
-    progress = values["watch-progress-notify-interval"]
-    if progress and progress < MIN_PROGRESS_INTERVAL_MS:
-        raise ConfigError(
-            f"--watch-progress-notify-interval[{progress}ms] must be at least {MIN_PROGRESS_INTERVAL_MS}ms"
-        )
-    _check_retention(values["auto-compaction-mode"], values["auto-compaction-retention"])
-
-
-def _check_retention(mode: str, text: str) -> None:
-    try:
-        ok = int(text) >= 0 if text.lstrip("-").isdigit() else mode == "periodic" and duration_ms(text) >= 0
-    except ValueError:
-        ok = False
-    if not ok:
-        raise ConfigError(
-            f'error parsing --auto-compaction-retention: "{text}" is not a possible value of mode {mode}'
-        )
-
-
 def gate(config: ServerConfig, name: str) -> bool:
-    """Whether a feature gate is open."""
     return gates_of(config.values["feature-gates"])[name]
 
 
 def local_address(config: ServerConfig) -> str:
-    """The address that this host dials its peers from, by etcd's rule: with the gate SetMemberLocalAddr the
-    first that it advertises to them, unless that is a name, or of this machine alone. "": any."""
+    """The address that this host dials its peers from, "": any. With the gate SetMemberLocalAddr it is the
+    first advertised address that is no name and not of this machine only, as in etcd."""
     if not gate(config, "SetMemberLocalAddr"):
         return ""
     for url in config.advertise_peer:
@@ -470,8 +269,3 @@ def local_address(config: ServerConfig) -> str:
         if not (address.is_loopback or address.is_unspecified):
             return str(address)
     return ""
-
-
-def setting(config: ServerConfig, name: str) -> Any:
-    """A value that is passed on as it stands."""
-    return config.values[name]

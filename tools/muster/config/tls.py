@@ -14,34 +14,31 @@ _SECURE = ("https:", "unixs:")
 NO_METRICS_PAIR = "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
 UNLIKE = "peers of one cluster talk over https, all of them, or over http: some peer URLs differ"
 
+
 def tls_of(
     values: Values, client_urls: Sequence[str], metrics_urls: Sequence[str]
 ) -> tuple[Tls | None, list[str]]:
-    """What --cert-file and its company ask for, and warnings. None without TLS; with --auto-tls the files are
-    yet to come."""
+    """TLS towards clients, None without it, and warnings. With --auto-tls the files are yet to come."""
     warnings: list[str] = []
     cert, key = values["cert-file"], values["key-file"]
     auto = values["auto-tls"]
     if auto and (cert or key):
         warnings.append("ignoring client auto TLS since certs given")
         auto = False
-    if bool(values["client-cert-file"]) != bool(values["client-key-file"]):
-        raise ConfigError(
-            "ClientKeyFile and ClientCertFile must both be present or both absent: "
-            f"key: {values['client-key-file']}, cert: {values['client-cert-file']}]"
-        )
+    _check_pair(values["client-cert-file"], values["client-key-file"])
     wanted = _versions_and_ciphers(values, warnings)
     names, hosts = values["client-cert-allowed-cn"], values["client-cert-allowed-hostname"]
-    if names and hosts:
-        raise ConfigError(
-            "AllowedCN and AllowedHostname are mutually exclusive "
-            f'(cn="{",".join(names)}", hostname="{",".join(hosts)}")'
-        )
+    _check_allowed(names, hosts)
+    has_certificate = bool(cert or key or auto)
     for url in client_urls:
-        _check_url(url, bool(cert or key or auto), values, warnings)
-    for url in metrics_urls:
-        if url.startswith(_SECURE) and not (cert or key or auto):
-            raise ConfigError(NO_METRICS_PAIR)
+        if not url.startswith(_SECURE):
+            warnings += _ignored(url, has_certificate, values, "client-cert-auth")
+        elif not has_certificate:
+            raise ConfigError(
+                "TLS key/cert (--cert-file, --key-file) must be provided for client url "
+                f"{url} with HTTPS scheme")
+    if not has_certificate and any(url.startswith(_SECURE) for url in metrics_urls):
+        raise ConfigError(NO_METRICS_PAIR)
     if not any(url.startswith(_SECURE) for url in (*client_urls, *metrics_urls)):
         return None, warnings
     if not auto and not (cert and key):
@@ -63,39 +60,22 @@ def tls_of(
 def peer_tls_of(
     values: Values, listen: Sequence[str], named: Sequence[str]
 ) -> tuple[PeerTls | None, list[str]]:
-    """What --peer-cert-file and its company ask for, and warnings; ``named``: URLs of this host's and of
-    others that are told to peers. None where they talk over http; with --peer-auto-tls the files are yet to
-    come."""
+    """TLS between hosts, None without it, and warnings; ``named``: the peer URLs that hosts know of each
+    other. With --peer-auto-tls the files are yet to come."""
     warnings: list[str] = []
     cert, key, auto = values["peer-cert-file"], values["peer-key-file"], values["peer-auto-tls"]
     if auto and cert:
         warnings.append("ignoring peer auto TLS since certs given")
         auto = False
-    if bool(values["peer-client-cert-file"]) != bool(values["peer-client-key-file"]):
-        raise ConfigError(
-            "ClientKeyFile and ClientCertFile must both be present or both absent: "
-            f"key: {values['peer-client-key-file']}, cert: {values['peer-client-cert-file']}]"
-        )
+    _check_pair(values["peer-client-cert-file"], values["peer-client-key-file"])
     names, hosts = values["peer-cert-allowed-cn"], values["peer-cert-allowed-hostname"]
-    if names and hosts:
-        raise ConfigError(
-            "AllowedCN and AllowedHostname are mutually exclusive "
-            f'(cn="{",".join(names)}", hostname="{",".join(hosts)}")'
-        )
+    _check_allowed(names, hosts)
     if cert and not key:
         raise ConfigError(f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")
     secure = [url.startswith("https:") for url in (*listen, *named)]
     if not any(secure):
         for url in listen:
-            if cert:
-                warnings.append(
-                    f"scheme is HTTP while key and cert files are present; ignoring key and cert files: {url}"
-                )
-            if values["peer-client-cert-auth"]:
-                warnings.append(
-                    "scheme is HTTP while --peer-client-cert-auth is enabled; "
-                    f"ignoring client cert auth for this URL: {url}"
-                )
+            warnings += _ignored(url, bool(cert), values, "peer-client-cert-auth")
         return None, warnings
     if not all(secure):
         raise ConfigError(UNLIKE)
@@ -105,13 +85,11 @@ def peer_tls_of(
         address = listen[0].partition("://")[2]
         raise ConfigError(
             f"cannot listen on TLS for {address}: KeyFile and CertFile are not presented "
-            "(https peer URLs want --peer-cert-file and --peer-key-file, or --peer-auto-tls)"
-        )
+            "(https peer URLs want --peer-cert-file and --peer-key-file, or --peer-auto-tls)")
     if not (cert and key):
         raise ConfigError(
             f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}] (--peer-key-file and "
-            "--peer-cert-file)"
-        )
+            "--peer-cert-file)")
     return PeerTls(
         cert_file=_absolute(cert),
         key_file=_absolute(key),
@@ -126,6 +104,32 @@ def peer_tls_of(
     ), warnings
 
 
+def _check_pair(cert: str, key: str) -> None:
+    if bool(cert) != bool(key):
+        raise ConfigError(
+            "ClientKeyFile and ClientCertFile must both be present or both absent: "
+            f"key: {key}, cert: {cert}]")
+
+
+def _check_allowed(names: Sequence[str], hosts: Sequence[str]) -> None:
+    if names and hosts:
+        raise ConfigError(
+            "AllowedCN and AllowedHostname are mutually exclusive "
+            f'(cn="{",".join(names)}", hostname="{",".join(hosts)}")')
+
+
+def _ignored(url: str, has_certificate: bool, values: Values, auth: str) -> list[str]:
+    """Warnings of what an http URL ignores."""
+    warnings = []
+    if has_certificate:
+        warnings.append(
+            f"scheme is HTTP while key and cert files are present; ignoring key and cert files: {url}")
+    if values[auth]:
+        warnings.append(
+            f"scheme is HTTP while --{auth} is enabled; ignoring client cert auth for this URL: {url}")
+    return warnings
+
+
 def check_peer_files(tls: PeerTls) -> None:
     """ConfigError if the files cannot be used."""
     try:
@@ -135,30 +139,11 @@ def check_peer_files(tls: PeerTls) -> None:
 
 
 def check_files(tls: Tls) -> None:
-    """ConfigError if the files cannot be used: before any process starts that would end again and again."""
+    """ConfigError if the files cannot be used."""
     try:
         Credentials(tls)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-
-
-def _check_url(url: str, has_certificate: bool, values: Values, warnings: list[str]) -> None:
-    if url.startswith(_SECURE):
-        if not has_certificate:
-            raise ConfigError(
-                "TLS key/cert (--cert-file, --key-file) must be provided for client url "
-                f"{url} with HTTPS scheme"
-            )
-        return
-    if has_certificate:
-        warnings.append(
-            f"scheme is HTTP while key and cert files are present; ignoring key and cert files: {url}"
-        )
-    if values["client-cert-auth"]:
-        warnings.append(
-            "scheme is HTTP while --client-cert-auth is enabled; "
-            f"ignoring client cert auth for this URL: {url}"
-        )
 
 
 def _versions_and_ciphers(values: Values, warnings: list[str]) -> tuple[str, ...]:
@@ -173,9 +158,9 @@ def _versions_and_ciphers(values: Values, warnings: list[str]) -> tuple[str, ...
         raise ConfigError("cipher suites cannot be configured when only TLS1.3 is enabled")
     usable = tuple(name for name in suites if name in CIPHERS)
     if suites and not usable:
-        raise ConfigError(f"none of the TLS cipher suites {','.join(suites)} is to be had here for TLS 1.2")
+        raise ConfigError(f"none of the TLS cipher suites {','.join(suites)} is available here for TLS 1.2")
     warnings += [
-        f"the TLS cipher suite {name} is not to be had here, and left out"
+        f"the TLS cipher suite {name} is not available here, and is left out"
         for name in suites
         if name in NOT_HERE
     ]

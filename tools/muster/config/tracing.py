@@ -11,7 +11,7 @@ _MOST = 1_000_000  # spans of a million
 
 
 def tracing_of(values: Values) -> Tracing | None:
-    """Where spans go; None: nowhere. ConfigError for what cannot be, in etcd's words."""
+    """None without tracing. ConfigError in etcd's words."""
     if not values["enable-distributed-tracing"]:
         return None
     rate = values["distributed-tracing-sampling-rate"]
@@ -20,8 +20,5 @@ def tracing_of(values: Values) -> Tracing | None:
     if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp") is None:
         raise ConfigError("--enable-distributed-tracing needs more packages: pip install 'muster[tracing]'")
     return Tracing(
-        values["distributed-tracing-address"],
-        values["distributed-tracing-service-name"],
-        values["distributed-tracing-instance-id"],
-        rate,
-    )
+        values["distributed-tracing-address"], values["distributed-tracing-service-name"],
+        values["distributed-tracing-instance-id"], rate)

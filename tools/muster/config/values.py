@@ -5,42 +5,23 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-_UNIT_NS = {
-    "ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
-}
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)", re.ASCII)
-_LONGEST_NS = (1 << 63) - 1
-_DIGITS = re.compile(r"0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|[0-9][0-9_]*")
-_OCTAL = re.compile(r"0[0-7_]+")
+from tools.gotext import parse_duration_ns, parse_int
 
 
 def number(text: str, *, signed: bool) -> int:
-    """An integer as Go reads it: a base by its prefix, octal behind a 0. ValueError: it is none, or
-    has more than 63 bits."""
-    sign, body = (text[0], text[1:]) if signed and text[:1] in ("-", "+") else ("", text)
-    if not _DIGITS.fullmatch(body):
+    """An integer of 64 bits with its sign, as Go reads it: a base by its prefix, octal behind a 0.
+    ValueError."""
+    if text[:1] in ("-", "+") and not signed:
         raise ValueError(text)
-    found = int(body, 8) if _OCTAL.fullmatch(body) else int(body, 0)
-    if found >= 1 << 63:
-        raise ValueError(text)
-    return -found if sign == "-" else found
+    return parse_int(text, 0)
 
 
 def duration_ms(text: str) -> int:
-    """Go's duration text in milliseconds, rounded up. ValueError if it is none, or too long for Go."""
-    sign, body = (-1, text[1:]) if text[:1] == "-" else (1, text[1:] if text[:1] == "+" else text)
-    if body == "0":
-        return 0
-    pos, total = 0, 0.0
-    while pos < len(body):
-        m = _DURATION.match(body, pos)
-        if m is None:
-            raise ValueError(text)
-        total += float(m[1]) * _UNIT_NS[m[2]]
-        pos = m.end()
-    if not body or total > _LONGEST_NS:
-        raise ValueError(text)
-    return sign * -int(-total // 1_000_000)
+    """Go's duration in milliseconds, rounded away from 0; what is below a nanosecond is cut.
+    ValueError."""
+    ns = parse_duration_ns(text)
+    ms = -(-abs(ns) // 1_000_000)
+    return ms if ns >= 0 else -ms
 
 
 def mistake_of_url(text: str) -> str:

@@ -1,7 +1,6 @@
-"""What a host does with a discovery directory: it registers itself, waits for the others, and has a cluster.
+"""A host registers in a discovery directory, and waits for the others.
 
-The first ``size`` entries in the order of their creation are the cluster. Whoever comes later finds it full.
-Errors have etcd's words.
+The first ``size`` entries by age are the cluster; for later hosts it is full. Errors have etcd's words.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import parse_peer_url
+from tools.muster.config.urls import parse_peer_url
 from tools.muster.discovery.service import Answer, Node, NotJson, Refused, Unreachable
 from tools.muster.host.supervisor import Logger
 
@@ -19,7 +18,7 @@ _CONFIG = "_config"
 _NOT_FOUND, _EXISTS = 100, 105
 _DOUBLINGS = 8  # of the pause between attempts: 256 s at most
 _DIGITS = 20  # of a size that fits 64 bits
-_IDLE_S = 1.0  # between looks where a wait is over and nothing has come
+_IDLE_S = 1.0  # between looks where a wait ends without news
 
 SIZE_NOT_FOUND = "discovery: size key not found"
 BAD_SIZE = "discovery: size key is bad"
@@ -35,7 +34,7 @@ Cluster = list[tuple[str, str]]  # (name, peer URL), as the entries say
 
 
 class DirectoryFailed(Exception):
-    """No cluster comes of it; the text is etcd's."""
+    """There is no cluster; the text is etcd's."""
 
 
 class Asked(Protocol):
@@ -49,8 +48,8 @@ class Asked(Protocol):
 
 
 class Directory:
-    """One directory, looked at by one host. ``own``: its entry's name; "": a proxy, which has none.
-    ``again``: a host that is registered may come again, as in keys of version 3."""
+    """One directory for one host. ``own``: its entry's name; "": a proxy, without an entry. ``again``: a
+    registered host may register again, as in v3 keys."""
 
     def __init__(
         self, service: Asked, own: str, log: Logger, sleep: Callable[[float], None] = time.sleep, *,
@@ -63,21 +62,21 @@ class Directory:
         self._again = again
 
     def join(self, entry: str) -> Cluster:
-        """Register this host with its ``name=URL,...``, and wait for the rest. DirectoryFailed."""
+        """Register this host with its ``name=URL,...``, and wait for the others. DirectoryFailed."""
         nodes, _, _ = self._look()
         if not self._again and any(node.name == self._own for node in nodes):
             raise DirectoryFailed(DUPLICATE_ID)
         created = self._register(entry)
-        # as etcd: what answers next has to know of it
+        # as etcd: the service has to know the entry
         self._service.wait(self._own, created)
         return self._whole()
 
     def find(self) -> Cluster:
-        """The cluster that is registered or about to be, for one that is no member. DirectoryFailed."""
+        """The registered or coming cluster, for a proxy. DirectoryFailed."""
         return self._whole()
 
     def _register(self, entry: str) -> int:
-        """The index of the entry. A request whose answer is lost may have come into effect."""
+        """The entry's index. A request with a lost answer may have taken effect."""
         tried = False
 
         def create() -> int:
@@ -95,7 +94,7 @@ class Directory:
         return self._asked("registration", create)
 
     def _whole(self) -> Cluster:
-        """Every entry that counts, once there are as many as there have to be."""
+        """All entries, once there are enough."""
         known: set[str] = set()
         told = False
         while True:
@@ -116,7 +115,7 @@ class Directory:
             self._service.wait("", index + 1)
 
     def _look(self) -> tuple[list[Node], int, int]:
-        """The entries by age, how many there are to be, and the index they were seen at."""
+        """The entries by age, how many are wanted, and the index of this look."""
 
         def look() -> tuple[list[Node], int, int]:
             size = self._size()
@@ -138,7 +137,7 @@ class Directory:
         return int(text)
 
     def _asked(self, step: str, ask: Callable[[], T]) -> T:
-        """An answer, however long nobody answers."""
+        """An answer, however long that takes."""
         failures = 0
         while True:
             try:
@@ -148,8 +147,7 @@ class Directory:
                 pause_s = 1 << min(failures, _DOUBLINGS)
                 self._log.warning(
                     f"{step}: error connecting to {self._service.base}, retrying in {pause_s}s",
-                    error=f"error #0: {e}",
-                )
+                    error=f"error #0: {e}")
                 self._sleep(pause_s)
             except NotJson:
                 raise DirectoryFailed(BAD_ENDPOINT) from None
@@ -158,7 +156,7 @@ class Directory:
 
 
 def _cluster(nodes: Sequence[Node], size: int, invalid: str) -> Cluster:
-    """Names and URLs out of the entries. DirectoryFailed."""
+    """Names and URLs of the entries. DirectoryFailed."""
     found: Cluster = []
     for part in ",".join(node.value for node in nodes).split(","):
         name, equals, url = part.partition("=")

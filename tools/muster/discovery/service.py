@@ -1,7 +1,5 @@
-"""A directory of the v2 API, by HTTP: the service that a discovery URL names, etcd's or muster's.
-
-By https it is believed with the machine's authorities, as etcd does.
-"""
+"""The HTTP service of a discovery URL, a v2 directory of etcd or muster. Https is checked by the machine's
+authorities."""
 
 from __future__ import annotations
 
@@ -15,16 +13,16 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 _REQUEST_S = 5.0  # as etcd's client
-WAIT_S = 60.0  # after that one looks again: a connection may be dead without saying so
+WAIT_S = 60.0  # then look again: a dead connection may be silent
 _MOST_BYTES = 16 << 20
 
 
 class Unreachable(Exception):
-    """Nobody answers, or a server that cannot."""
+    """No answer, or a server's failure."""
 
 
 class NotJson(Exception):
-    """What answers is no v2 API."""
+    """The server has no v2 API."""
 
 
 class Refused(Exception):
@@ -45,7 +43,7 @@ class Node(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Answer:
-    """A node with those below it, and the index of the store."""
+    """A node with its children, and the store's index."""
 
     value: str
     created: int
@@ -54,7 +52,7 @@ class Answer:
 
 
 class Service:
-    """The directory of one discovery URL. ``proxy``: of HTTP, "": none, whatever the environment says."""
+    """The directory of one discovery URL. ``proxy``: for HTTP, "": none, whatever the environment says."""
 
     def __init__(self, url: str, proxy: str = "") -> None:
         parts = urlsplit(url)
@@ -74,12 +72,12 @@ class Service:
         return _read(self._ask("GET", name))
 
     def create(self, name: str, value: str) -> Answer:
-        """A new node below it; Refused with code 105 if it is there."""
+        """A new node below it; Refused with code 105 if it exists."""
         return _read(self._ask("PUT", name, {"prevExist": "false"}, urlencode({"value": value}).encode()))
 
     def wait(self, name: str, index: int, limit_s: float = WAIT_S) -> None:
-        """Until something has happened since an index: to a node, or to whatever is below the directory
-        (""). It may be back sooner: who waits looks again."""
+        """Until a change after an index: of a node, or of anything below the directory (""). It may return
+        sooner."""
         query = {"wait": "true", "recursive": "false" if name else "true", "waitIndex": str(index)}
         try:
             self._ask("GET", name, query, limit_s=limit_s)
@@ -111,7 +109,7 @@ class Service:
 
 
 def shown(url: str) -> str:
-    """A URL as logs may have it: without the user and the password."""
+    """A URL for logs: without user and password."""
     return urlsplit(url)._replace(netloc=_host(url)).geturl()
 
 
@@ -135,8 +133,7 @@ def _read(found: tuple[int, bytes, str]) -> Answer:
                 str(node.get("value", "")),
                 int(node["createdIndex"]),
                 int(index),
-                tuple(_node(n) for n in node.get("nodes", ())),
-            )
+                tuple(_node(n) for n in node.get("nodes", ())))
         code = int(raw.get("errorCode", 0))  # none where the client lacks a password
         text = f"{code}: {raw['message']} ({raw.get('cause', '')}) [{raw.get('index', 0)}]"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import structlog
 import uvloop
 
-from tools.muster.config.flags import Flag, Kind
+from tools.muster.config.kinds import Flag, Kind
 from tools.muster.config.parse import ConfigError, UsageError, resolve
 from tools.muster.flag_docs import flag_list
 from tools.muster.gateway.forward import Endpoint, Forwarder
@@ -45,8 +45,7 @@ FLAGS = {
              "authorities of the certificates of members that records name; else the machine's"),
         Flag("retry-delay", Kind.DURATION, "1m0s",
              "time between looks whether members answer again that did not"),
-        Flag("help", Kind.BOOL, "false", "print this and exit"),
-    )
+        Flag("help", Kind.BOOL, "false", "print this and exit"))
 }  # fmt: skip
 
 
@@ -98,8 +97,8 @@ async def _serve(host: str, port: int, endpoints: list[Endpoint], retry_s: float
 
 
 def discovered(domain: str, name: str, ca: str, *, insecure: bool) -> list[Endpoint]:
-    """The endpoints that a domain's records name: those in clear only with ``insecure``, the others where
-    they show a certificate for the domain. ConfigError where there are no records."""
+    """The endpoints of a domain's records: clear ones only with ``insecure``, others with a certificate for
+    the domain. ConfigError if there are none."""
     found: list[Endpoint] = []
     failures: list[str] = []
     for kind in ("-ssl", ""):
@@ -134,7 +133,7 @@ def _why_not(endpoint: Endpoint, domain: str, ca: str) -> str:
 
 
 def _split(text: str) -> tuple[str, int]:
-    """``host:port``, behind a scheme or not."""
+    """``host:port``, with or without a scheme."""
     host, _, port = text.partition("://")[2 if "://" in text else 0].rstrip("/").rpartition(":")
     if not port.isdecimal() or int(port) > 65_535:
         raise ConfigError(f"address {text}: missing port in address")

@@ -1,8 +1,7 @@
-"""Connections that are passed on, byte for byte, by etcd's rules (``tcpproxy`` of its server).
+"""Connections passed on byte for byte, by the rules of etcd's ``tcpproxy``.
 
-Of the endpoints that answer those of the best priority have a turn each, or where they have weights, one by
-lot. An endpoint that cannot be dialled is left alone until it answers again, which is tried once in a while.
-A connection ends on both sides when it ends on one.
+Endpoints of the best priority that answer take turns, or are drawn by weight. One that cannot be dialled is
+left alone until a periodic try succeeds. A connection ends on both sides when one ends.
 """
 
 from __future__ import annotations
@@ -17,13 +16,11 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 _DIAL_S = 5.0
-_ALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 9))  # as Go's programs ask for
-_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # nothing is wrong with an endpoint then
+_ALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 9))  # as Go's programs
+_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # of this process, not the endpoint
 
 
 class Log(Protocol):
-    """Where the gateway says what it does."""
-
     def info(self, event: str, **facts: object) -> object: ...
 
     def warning(self, event: str, **facts: object) -> object: ...
@@ -31,8 +28,6 @@ class Log(Protocol):
 
 @dataclass(eq=False)
 class Endpoint:
-    """Where connections go."""
-
     host: str
     port: int
     priority: int = 0
@@ -54,7 +49,7 @@ class Forwarder:
         self._opening: set[asyncio.Task[None]] = set()
 
     def pick(self) -> Endpoint | None:
-        """Whose the next connection is; None: nobody answers."""
+        """The next connection's endpoint; None: none answers."""
         there = [one for one in self.endpoints if one.answers]
         best = min((one.priority for one in there), default=0)
         there = [one for one in there if one.priority == best]
@@ -68,12 +63,12 @@ class Forwarder:
         return even[(self._picked - 1) % len(even)]
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
-        """Take connections there. OSError."""
+        """OSError."""
         loop = asyncio.get_running_loop()
         return await loop.create_server(lambda: _Side(self), host or None, port)
 
     def opened(self, side: _Side) -> None:
-        """A client has connected, of whom nothing is read yet."""
+        """A new client, of which nothing is read yet."""
         task = asyncio.get_running_loop().create_task(self._open(side))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -92,7 +87,7 @@ class Forwarder:
         try:
             async with asyncio.timeout(_DIAL_S):
                 _, side = await loop.create_connection(lambda: _Side(None), endpoint.host, endpoint.port)
-        except (OSError, UnicodeError) as error:  # TimeoutError is one; or a name that cannot be
+        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError; or an impossible name
             if isinstance(error, OSError) and error.errno in _OWN:
                 self._log.warning("cannot dial", endpoint=str(endpoint), error=str(error))
                 return None
@@ -102,7 +97,7 @@ class Forwarder:
         return side
 
     async def look(self, interval_s: float) -> None:
-        """Try those that did not answer, for ever."""
+        """Retry endpoints that did not answer, for ever."""
         while True:
             await asyncio.sleep(interval_s)
             for endpoint in self.endpoints:
@@ -119,7 +114,7 @@ class _Side(asyncio.Protocol):
         self._forwarder = forwarder  # None: this end was dialled
         self._transport = cast(asyncio.Transport, None)
         self._other: _Side | None = None
-        self._early = b""  # what came before there was another end: a loop may read once more than it is told
+        self._early = b""  # bytes before there was another end: a loop may read once more than told
         self.closed = False
 
     def join(self, other: _Side) -> None:
@@ -142,7 +137,7 @@ class _Side(asyncio.Protocol):
             self._other._transport.write(data)
 
     def close(self) -> None:
-        """Once what is to leave here has left."""
+        """Once all its data has left."""
         self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -150,7 +145,7 @@ class _Side(asyncio.Protocol):
         self._transport.pause_reading()
         sock = transport.get_extra_info("socket")
         with contextlib.suppress(OSError):  # it is closed already
-            # whoever is gone without a word is noticed
+            # notice a peer that disappears
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for name, value in _ALIVE:
                 if (option := getattr(socket, name, None)) is not None:  # not every system has all of them

@@ -1,8 +1,8 @@
 """One child of the supervisor: started, watched, started again after a crash, stopped.
 
-A child says how it is doing on the pipe ``status_fd``, one JSON object a line: ``{"event": "ready"}``,
-``{"event": "leader", "shard", "leader", "term"}``, ``{"event": "fatal", "error"}``, ``{"event": "drained"}``.
-Its exit code 3 means that starting it again would not help.
+A child reports on the pipe ``status_fd``, one JSON object a line: ``{"event": "ready"}``, ``{"event":
+"leader", "shard", "leader", "term"}``, ``{"event": "fatal", "error"}``, ``{"event": "drained"}``. Exit code
+3: another start would not help.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
 from tools.muster.machine.process.handed import hand
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 5.0
-STEADY_S = 10.0  # a child that ran this long starts again without having to wait for its earlier crashes
+STEADY_S = 10.0  # a child that ran this long starts again at once, whatever its earlier crashes
 LONGEST_STATUS_LINE = 65_536
 
 _PR_SET_PDEATHSIG = 1
@@ -34,26 +34,23 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(slots=True, frozen=True)
 class ChildSpec:
-    """What to run: ``argv(status_fd)`` gives the command line, ``settings(status_fd)`` what the child is
-    handed (``tools.muster.machine.process.handed``)."""
+    """``argv(status_fd)`` is the command line, ``settings(status_fd)`` the child's input (``handed``)."""
 
     kind: str  # "node" or "front"
     index: int  # of the shard, or of the front
     cpu: int
     argv: Callable[[int], Sequence[str]]
     settings: Callable[[int], Sequence[str]] = lambda status_fd: ()
-    serves: bool = False  # a node whose process holds a front, which ends first: :meth:`Child.drain`
+    serves: bool = False  # a node whose process holds a front, see :meth:`Child.drain`
 
     @property
     def label(self) -> str:
-        """For people: ``node 0``."""
         return f"{self.kind} {self.index}"
 
 
 @dataclass(slots=True)
 class Child:
-    """A running or resting child. ``on_change(child, event)`` is told every status line and the end of each
-    run."""
+    """``on_change(child, event)``: each status line, and the end of each run."""
 
     spec: ChildSpec
     on_change: Callable[[Child, dict[str, Any]], None]
@@ -74,21 +71,19 @@ class Child:
         self._task.add_done_callback(self._on_done)
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it runs."""
         if self.pid:
             os.kill(self.pid, number)
 
     async def drain(self, limit_s: float) -> None:
-        """Ask a node that holds a front to end that, and go on by itself; wait until it has, or ends, at most
-        ``limit_s``."""
+        """End the front in a node's process, and wait until it has ended, ``limit_s`` at most."""
         self.stopping = True
-        if self.pid and self.ready:  # one that starts yet does not know the signal
+        if self.pid and self.ready:  # a starting node does not know the signal yet
             self.signal(signal.SIGUSR1)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), limit_s)
 
     async def stop(self, limit_s: float) -> bool:
-        """Ask it to end, insist after ``limit_s``. Whether it went by itself."""
+        """Ask it to end, kill it after ``limit_s``; whether it ended by itself."""
         self.stopping = True
         if self._task is None:
             return True
@@ -177,7 +172,7 @@ class Child:
 
 
 class _StatusReader:
-    """Lines of JSON from a pipe; what is no such line is dropped."""
+    """JSON lines from a pipe; other lines are dropped."""
 
     def __init__(self, fd: int, on_event: Callable[[dict[str, Any]], None]) -> None:
         os.set_blocking(fd, False)
@@ -204,7 +199,7 @@ class _StatusReader:
                 self._on_event(event)
 
     def close(self) -> None:
-        """Take what is left (the child's last words) and close."""
+        """Read the rest, the child's last words, and close."""
         self._loop.remove_reader(self._fd)
         self._readable()
         self._loop.remove_reader(self._fd)
@@ -219,26 +214,26 @@ def _settle(future: asyncio.Future[None]) -> None:
 def die_with(parent: int) -> None:
     """In a new child, before its program: end with the parent."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we asked
+    if os.getppid() != parent:  # the parent died before the call
         os._exit(1)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """The command line of one of muster's own processes; it needs :func:`environment`."""
-    # -P: a folder `node` where we are started is not ours
+    """The command line of one of muster's processes; it needs :func:`environment`."""
+    # -P: a folder `node` in the working directory is not muster's
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def environment() -> dict[str, str]:
-    """The environment in which muster's packages are found, wherever we were started."""
+    """The environment in which muster's packages are found from any directory."""
     root = str(Path(__file__).resolve().parents[3])
     path = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != root]
     return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *path])}
 
 
 def _environment_of_child() -> dict[str, str]:
-    """:func:`environment` without what is for the supervisor: flags as variables, and systemd's socket."""
+    """:func:`environment` without the supervisor's own: flags as variables, and systemd's socket."""
     return {
         k: v
         for k, v in environment().items()

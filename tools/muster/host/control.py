@@ -1,7 +1,7 @@
 """The control socket of a supervisor: one JSON object a line asks, one answers.
 
 ``{"do": "status"}``, ``{"do": "ready"}``, ``{"do": "kill", "kind": "node", "index": 0}``, ``{"do": "stop"}``.
-Only this user can reach the socket: its directory is private.
+The socket's directory is this user's only.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class Unreachable(Exception):
-    """Nobody answers on the socket: the process is down, or stuck."""
+    """No answer on the socket: the process is down, or stuck."""
 
 
 async def listen(path: str, handler: Handler) -> asyncio.Server:
-    """Serve requests at ``path``, replacing the socket of a process that has gone."""
+    """Serve requests at ``path``, replacing the socket of a process that has ended."""
     if os.path.exists(path):
-        os.unlink(path)  # the data directory is locked: nobody else can be behind it
+        os.unlink(path)  # the data directory is locked: no other process listens there
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -37,9 +37,9 @@ async def listen(path: str, handler: Handler) -> asyncio.Server:
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError):
-            pass  # the asker went away, or sent a line without end
+            pass  # the client left, or sent a line without end
         except asyncio.CancelledError:
-            pass  # the server stops; a task that ends cancelled would be logged as an error
+            pass  # the server stops; a cancelled task would be logged as an error
         finally:
             writer.close()
 
@@ -47,7 +47,7 @@ async def listen(path: str, handler: Handler) -> asyncio.Server:
 
 
 def ask(path: str, request: dict[str, Any], timeout_s: float = 5.0) -> dict[str, Any]:
-    """One request to another process. Unreachable if nobody answers in time."""
+    """One request to another process. Unreachable if there is no answer in time."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as s:
             s.settimeout(timeout_s)

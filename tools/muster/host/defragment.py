@@ -1,4 +1,4 @@
-"""``musterctl defrag --data-dir``: give back what the state of a host that does not run needs no longer."""
+"""``musterctl defrag --data-dir``: compact the stored state of a stopped host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CACHE_BYTES = 4 << 20
 
 
 def defragment(data_dir: str) -> None:
-    """Of every shard, one after the other. ConfigError: no host has data there, or one runs."""
+    """All shards, one after the other. ConfigError: there is no host's data, or the host runs."""
     if not bootstrap.is_known(data_dir):
         raise ConfigError(f"{data_dir} holds no data of a host")
     lock = DataDirLock(data_dir)

@@ -1,4 +1,4 @@
-"""Asking the nodes of a host how far they are, over the protocol of their fronts."""
+"""The state of a host's nodes, asked by the protocol of their fronts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from cluster.wire.messages import STATE_BODY, Status
 def states(
     run_dir: str, cluster_id: int, member_id: int, shards: Sequence[int], limit_s: float = 0.5
 ) -> dict[int, dict[str, Any]]:
-    """Leader, term and indexes as each shard's node tells them; a node that says nothing in time is left
-    out."""
+    """Leader, term and indexes by shard; a node without an answer in time is left out."""
     found: dict[int, dict[str, Any]] = {}
     deadline = time.monotonic() + limit_s
     with zmq.Context(io_threads=1) as context:
@@ -28,7 +27,7 @@ def states(
             for shard in shards:
                 s = context.socket(zmq.DEALER)
                 s.setsockopt(zmq.LINGER, 0)
-                # writable means connected: nothing is queued for a node that is down
+                # writable means connected: nothing is queued for a stopped node
                 s.setsockopt(zmq.IMMEDIATE, 1)
                 s.connect(f"ipc://{run_dir}/node-{shard}.sock")
                 end = ends[s] = AskingEnd()

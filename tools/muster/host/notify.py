@@ -1,4 +1,4 @@
-"""Telling systemd how we are: sd_notify's datagrams."""
+"""systemd's sd_notify datagrams."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import socket
 
 
 def notify(state: str) -> bool:
-    """Send ``READY=1``, ``STOPPING=1`` ... to $NOTIFY_SOCKET. False where nobody asked or listens."""
+    """Send ``READY=1``, ``STOPPING=1`` ... to $NOTIFY_SOCKET; whether it was sent."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return False
-    if address[0] == "@":  # Linux's abstract names
+    if address[0] == "@":  # an abstract name of Linux
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:

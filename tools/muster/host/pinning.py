@@ -1,4 +1,4 @@
-"""Which CPU each process of a host gets."""
+"""The CPU of each process of a host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _AUTO = "auto"
 
 
 def check(spec: str) -> None:
-    """ConfigError unless ``spec`` is "auto", "none", or a list of CPUs such as ``0-3,6``, also behind
+    """ConfigError unless ``spec`` is "auto", "none", or a list of CPUs such as ``0-3,6``, also after
     ``auto:``."""
     if spec not in (_AUTO, "none"):
         _listed(spec)
@@ -23,17 +23,16 @@ def lets_go(spec: str) -> bool:
 
 
 def written(cpus: Sequence[int], *, yields: bool) -> str:
-    """These CPUs; ``yields``: as long as others leave them alone."""
+    """A flag for these CPUs; ``yields``: :func:`lets_go`."""
     return f"{_AUTO}:{_text(cpus)}" if yields else _text(cpus)
 
 
 def assign(spec: str, processes: int, usable: Sequence[int] | None = None, *, floating: int = 0) -> list[int]:
     """The CPU of each process; -1: not pinned.
 
-    ``auto`` pins only where every process gets a CPU of its own: two processes pinned to one CPU while
-    another idles are worse off than two that the kernel places. The last ``floating`` of them (fronts) need
-    none: where CPUs run out, the kernel places them. A list is used round robin; behind
-    ``auto:`` too, whose loops let go of their CPUs where others want them.
+    ``auto`` pins only where each process gets a CPU of its own: two pinned processes on one CPU while another
+    idles are slower than without pins. The last ``floating`` processes (fronts) may go without. A list is
+    used round robin, also after ``auto:``.
     """
     if usable is None:
         usable = sorted(os.sched_getaffinity(0))

@@ -1,5 +1,4 @@
-"""The ports that a host listens on: which they are, whether two of its own are the same, and whether they are
-free."""
+"""The ports that a host listens on: which they are, whether two collide, and whether they are free."""
 
 from __future__ import annotations
 
@@ -14,9 +13,11 @@ from dataclasses import dataclass
 from cluster.endpoints import UNIX, peer_endpoint
 from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import ServerConfig, Url, setting
+from tools.muster.config.settings import ServerConfig
+from tools.muster.config.urls import Url
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervisor import Logger
+from tools.muster.machine.zmtp.own_user import is_near
 
 _TOLD_AFTER_S = 1.0  # of waiting for a port
 _EVERYWHERE = ("0.0.0.0", "::")
@@ -24,7 +25,7 @@ _EVERYWHERE = ("0.0.0.0", "::")
 
 @dataclass(slots=True, frozen=True)
 class Listener:
-    """An address that this host binds, and the words for what asks for it."""
+    """An address that this host binds, and the flag that asks for it."""
 
     host: str
     port: int
@@ -32,7 +33,7 @@ class Listener:
 
     @property
     def is_unix(self) -> bool:
-        """Whether it is a Unix socket: ``host`` is its path."""
+        """``host`` is a Unix socket's path then."""
         return self.port == 0 and "/" in self.host
 
     @property
@@ -51,7 +52,7 @@ class Listener:
 
 def bind_address(url: Url) -> str:
     """The address to bind for a URL; a name is resolved, IPv4 first (localhost is 127.0.0.1). Of a Unix
-    socket its whole path, of one for peers ``cluster.endpoints``' host."""
+    socket its path, of a peers' one ``cluster.endpoints``' host."""
     if url.host.startswith(UNIX):
         return url.host
     if url.is_unix:
@@ -65,20 +66,18 @@ def bind_address(url: Url) -> str:
 
 
 def in_url(host: str) -> str:
-    """An address as it stands in a URL: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def listeners(config: ServerConfig, shards: int) -> list[Listener]:
-    """All that this host binds: for clients, for metrics, and for peers a port for each of ``shards`` (0 of a
+    """All that this host binds: for clients, for metrics, and for peers a port for each of ``shards`` (0: a
     proxy)."""
     found = [
         Listener(bind_address(url), url.port, f"--{flag}={url.text}")
         for flag, urls in (
             ("listen-client-urls", config.listen_client),
             ("listen-client-http-urls", config.listen_http),
-            ("listen-metrics-urls", config.listen_metrics),
-        )
+            ("listen-metrics-urls", config.listen_metrics))
         for url in {(u.host, u.port): u for u in urls}.values()
     ]  # http and https may share an address
     for peer in config.listen_peer if shards else ():
@@ -92,16 +91,16 @@ def listeners(config: ServerConfig, shards: int) -> list[Listener]:
 
 
 def compare(config: ServerConfig, shards: int, peers: Sequence[Peer] = ()) -> None:
-    """ConfigError if two of this host's own listeners cannot be bound together, or if another host of
-    ``peers`` has its peer port at the same address among this host's."""
+    """ConfigError if two listeners of this host cannot be bound together, or if one has the peer port of
+    another host of ``peers``."""
     mine = listeners(config, shards)
+    _check_near(config)
     for at, one in enumerate(mine):
         for other in mine[:at]:
             if one.meets(other):
                 hint = f": shard s takes the peer port + s, here {shards} ports" if shards > 1 else ""
                 raise ConfigError(
-                    f"{other.asked_by} and {one.asked_by} would both listen on {one.address}{hint}"
-                )
+                    f"{other.asked_by} and {one.asked_by} would both listen on {one.address}{hint}")
     own = next((peer for peer in peers if peer.name == config.name), None)
     if own is None:
         return
@@ -109,22 +108,29 @@ def compare(config: ServerConfig, shards: int, peers: Sequence[Peer] = ()) -> No
         if peer is not own and peer.host == own.host and abs(peer.port - own.port) < shards:
             raise ConfigError(
                 f"the peer ports of {own.name} and {peer.name} overlap: each host takes {shards}, from "
-                f"{own.port} and from {peer.port}, at {own.host}"
-            )
+                f"{own.port} and from {peer.port}, at {own.host}")
+
+
+def _check_near(config: ServerConfig) -> None:
+    """ConfigError if a name for this machine means another one here."""
+    for peer in config.listen_peer if config.own_user_peers else ():
+        if not peer.is_unix and not is_near(host := bind_address(peer)):
+            raise ConfigError(
+                f"--listen-peer-urls={peer.text} is {host} here, which is no loopback address: it needs a "
+                "--peer-key-file, a --peer-trusted-ca-file, or --peer-insecure")
 
 
 def check(config: ServerConfig, identity: Identity | None, log: Logger) -> None:
-    """Compare them, and wait until all are free, ``--port-wait`` at most: children of a supervisor that was
-    killed may be ending still. ConfigError, in etcd's words, if one is not: better now than by a child that
-    crashes again and again. ``identity``: None of a proxy."""
+    """Compare the ports, and wait ``--port-wait`` at most until all are free: a killed supervisor's children
+    may still end. ConfigError in etcd's words. ``identity``: None of a proxy."""
     shards = identity.shard_count if identity is not None else 0
     compare(config, shards, identity.peers if identity is not None else ())
     wait_until_free(config, shards, log)
 
 
 def wait_until_free(config: ServerConfig, shards: int, log: Logger) -> None:
-    """Of all that a host of so many shards listens on. ConfigError as above."""
-    _wait(listeners(config, shards), setting(config, "port-wait") / 1000, log)
+    """Of a host of so many shards. ConfigError as above."""
+    _wait(listeners(config, shards), config.values["port-wait"] / 1000, log)
 
 
 def _wait(wanted: Sequence[Listener], limit_s: float, log: Logger) -> None:
@@ -135,8 +141,7 @@ def _wait(wanted: Sequence[Listener], limit_s: float, log: Logger) -> None:
                 told = True
                 log.warning(
                     "a port is taken; waiting for it", address=listener.address, wanted_by=listener.asked_by,
-                    limit_s=limit_s,
-                )
+                    limit_s=limit_s)
             time.sleep(0.05)
         if code:
             network = "unix" if listener.is_unix else "tcp"
@@ -144,7 +149,7 @@ def _wait(wanted: Sequence[Listener], limit_s: float, log: Logger) -> None:
 
 
 def taken(host: str, wanted: Iterable[int]) -> str:
-    """The first of these ports that cannot be bound, as ``host:port`` with the reason; "" if all can."""
+    """The first of these ports that cannot be bound, ``host:port`` with the reason; "" if all can."""
     for port in wanted:
         code = _bind_error(Listener(host, port, ""))
         if code:
@@ -170,8 +175,8 @@ def _bind_error(listener: Listener) -> int:
 
 
 def _unix_error(path: str) -> int:
-    """Whether a Unix socket can be made there. One that nobody listens on any more is in nobody's way;
-    another kind of file is, though etcd would remove it."""
+    """Whether a Unix socket can be made there. A socket without a listener may be replaced; another kind of
+    file may not, though etcd would remove it."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
             s.settimeout(1)

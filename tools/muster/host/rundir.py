@@ -1,7 +1,7 @@
-"""Where a host's sockets lie, and who holds its data directory.
+"""Where a host's sockets are, and which process holds its data directory.
 
-A unix socket's path has at most 107 bytes, so a deep data directory gets a short run directory elsewhere;
-``<data-dir>/run-dir`` then says where.
+A Unix socket's path has at most 107 bytes: a deep data directory gets a short run directory elsewhere, named
+in ``<data-dir>/run-dir``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 from tools.muster.config.parse import ConfigError
 
 LONGEST_SOCKET_PATH = 107
-LONGEST_SOCKET_NAME = "/front-999-0.sock"  # room for the names that nodes, fronts and we use
+LONGEST_SOCKET_NAME = "/front-999-0.sock"  # room for all names of sockets
 POINTER = "run-dir"
 
 
 def run_dir_of(data_dir: str) -> str:
-    """The run directory that a data directory's processes use (made by :func:`make_run_dir`)."""
+    """The run directory of a data directory's processes."""
     try:
         return Path(data_dir, POINTER).read_text(encoding="utf-8").strip()
     except OSError:
@@ -39,9 +39,9 @@ def make_run_dir(data_dir: str, asked: str = "") -> str:
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
         info = os.lstat(path)
-        # in a shared directory somebody else may have made it first, or made it a link
+        # in a shared directory another user may have made it first, or made it a link
         if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
-            raise ConfigError(f"run directory {path} belongs to somebody else")
+            raise ConfigError(f"run directory {path} belongs to another user")
         os.chmod(path, 0o700)
         pointer = Path(data_dir, POINTER)
         if path != usual:
@@ -60,7 +60,7 @@ def remove_run_dir(data_dir: str, path: str) -> None:
 
 
 def _elsewhere(data_dir: str) -> str:
-    """A short path that stands for this data directory and no other."""
+    """A short path for this data directory only."""
     digest = hashlib.sha256(os.path.realpath(data_dir).encode()).hexdigest()[:16]
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     path = os.path.join(base, f"muster-{digest}")
@@ -74,7 +74,7 @@ def _fits(path: str) -> bool:
 
 
 class DataDirLock:
-    """Holds ``<data-dir>/lock`` for the life of the process; the file says which process that is."""
+    """Holds ``<data-dir>/lock``, with this process's ID in it."""
 
     def __init__(self, data_dir: str) -> None:
         path = os.path.join(data_dir, "lock")
@@ -89,18 +89,16 @@ class DataDirLock:
             os.close(self._fd)
             raise ConfigError(
                 f"data directory {data_dir} is in use by another muster"
-                + (f" (process {holder})" if holder else "")
-            ) from None
+                + (f" (process {holder})" if holder else "")) from None
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let go of it."""
         os.close(self._fd)
 
 
 def holder_of(data_dir: str) -> int:
-    """The process that holds a data directory; 0: none."""
+    """The ID of the process that holds a data directory; 0: none."""
     try:
         fd = os.open(os.path.join(data_dir, "lock"), os.O_RDWR | os.O_CLOEXEC)
     except OSError:

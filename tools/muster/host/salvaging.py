@@ -1,7 +1,7 @@
-"""``musterctl snapshot save --data-dir``: a backup out of the files of a host that does not run.
+"""``musterctl snapshot save --data-dir``: a backup from the files of a stopped host.
 
-Its files stay as they are: what is opened are copies, made beside the backup (files that never change are
-linked where that can be). ``node.backup.salvage`` says what is in it.
+The files stay as they are: copies beside the backup are opened (links of files that never change).
+``node.backup.salvage`` decides what is in it.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from cluster.order.sound import NewerRecord
 from node.backup import dropped
 from node.backup.salvage import Salvaged, salvage
 from node.storage import StorageError
+from node.storage.kept import FOLDER
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import bootstrap, copies
 from tools.muster.host.rundir import DataDirLock
 from tools.muster.machine.disk.seal import sync_directory
 
 Tell = Callable[[str], None]
-_PARTS = ("state", "log")
-_UNCHANGING = ".sst"  # RocksDB writes such a file once
+_PARTS = ("state", "log", FOLDER)
+_UNCHANGING = ".sst"  # RocksDB never changes such a file
 _CHUNK_BYTES = 1 << 20
 
 
 def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
-    """Make the backup. Raises ConfigError, OSError; then there is none, and nothing is left beside it."""
+    """Make the backup. ConfigError, OSError: nothing is left of it."""
     identity = bootstrap.known(data_dir)
     for shard in range(identity.shard_count):
         if not Path(bootstrap.shard_dir(data_dir, shard), "state", "current").is_file():
             raise ConfigError(
                 f"no node of this host has begun ({bootstrap.shard_dir(data_dir, shard)}): there is nothing "
-                "to save"
-            )
+                "to save")
     lock = DataDirLock(data_dir)
     aside = file.with_name(file.name + ".salvaging")
-    mask = os.umask(0o077)  # what is copied has all keys, and hashes of passwords
+    mask = os.umask(0o077)  # the copies have all keys, and hashes of passwords
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
@@ -61,9 +61,8 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
         raise ConfigError("; ".join(reason for *_, reason in error.args[0][:3])) from None
     except CannotBeKept as error:
         raise ConfigError(
-            f"{error}. With --uneven the backup has of each shard as much as there is, and of transactions "
-            "over several shards perhaps a part only"
-        ) from None
+            f"{error}. --uneven saves all that each shard has, and perhaps only a part of transactions "
+            "over several shards") from None
     except (StorageError, NewerRecord, dropped.Unreadable) as error:
         raise ConfigError(str(error)) from None
     finally:
@@ -74,7 +73,7 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
 
 
 def beside(file: Path) -> Path:
-    """Where an uneven backup has what forced starts have dropped."""
+    """The file for an uneven backup's dropped changes."""
     return file.with_name(file.name + ".dropped.jsonl")
 
 
@@ -109,7 +108,7 @@ def _copied(source: str, to: str) -> str:
 
 
 def _seal(made: Path) -> None:
-    """Put the hash behind the database, as every backup has it, and all of it on the disk."""
+    """Append the hash that each backup has, and sync it."""
     digest = hashlib.sha256()
     with made.open("r+b") as out:
         while chunk := out.read(_CHUNK_BYTES):
@@ -120,32 +119,30 @@ def _seal(made: Path) -> None:
 
 
 def described(found: Salvaged, file: Path | None = None) -> list[str]:
-    """What the backup holds and what it leaves out, for an operator. ``file``: an uneven one."""
+    """Lines for an operator: what the backup holds and omits. ``file``: of an uneven one."""
     told = [
-        f"saved revision {found.revision}, record {found.order_index} of the order: {found.rows} revisions "
+        f"saved revision {found.revision}, order record {found.order_index}: {found.rows} revisions "
         f"of keys, {found.leases} leases"
     ]
     if found.ends:
         behind = found.order_end - found.order_index
-        told.append(
-            f"it ends there because {found.ends}; left out are {behind} records of the order behind it"
-        )
+        told.append(f"the backup ends there because {found.ends}; it omits {behind} later order records")
     for share in found.shards:
         if share.unreadable:
-            told.append(f"shard {share.shard}: its log counts for nothing: {share.unreadable}")
+            told.append(f"shard {share.shard}: its log cannot be used: {share.unreadable}")
         if share.revision < found.revision:
-            told.append(f"shard {share.shard}: as of revision {share.revision} only")
-        left = [f"{share.changes} changes of keys that it had applied"] if share.changes else []
-        left += [f"{share.entries} entries of its log that have no place before it"] if share.entries else []
+            told.append(f"shard {share.shard}: saved up to revision {share.revision} only")
+        left = [f"{share.changes} applied changes of keys"] if share.changes else []
+        left += [f"{share.entries} log entries without a place before the end"] if share.entries else []
         if left:
-            told.append(f"shard {share.shard}: left out are {' and '.join(left)}")
+            told.append(f"shard {share.shard}: omitted: {' and '.join(left)}")
     if found.v2_revision:
-        told.append(f"the tree of version 2 has no history: it is that of revision {found.v2_revision}")
+        told.append(f"the tree of version 2 is saved as of revision {found.v2_revision}, without its history")
     for lost in found.dropped:
         more = ", ..." if lost.more else ""
         told.append(f"a forced start has dropped {lost.changes} changes, of {', '.join(lost.keys)}{more}: "
                     f"{lost.path}")
     if found.dropped:
-        told.append("they are in no backup" + (f", but with their values in {beside(file)}" if file else
-                    "; --uneven copies them to a file beside it"))
+        told.append("no backup contains them" + (f"; {beside(file)} has them with their values" if file else
+                    "; --uneven copies them to a file beside the backup"))
     return told

@@ -1,4 +1,4 @@
-"""Running one host: from checked settings to running processes and an exit code."""
+"""Running one host: from checked settings to processes and an exit code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 from cluster.endpoints import peer_endpoint
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer, dumps
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
-from tools.muster.config.flags import AUTO
+from tools.muster.config.kinds import AUTO
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.rotation import rotating
-from tools.muster.config.settings import ServerConfig, Url, gate, local_address, setting, with_shards
+from tools.muster.config.settings import ServerConfig, gate, local_address, with_shards
 from tools.muster.config.tracing import tracing_of
+from tools.muster.config.urls import Url
 from tools.muster.discovery.service import shown
 from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
 from tools.muster.host.children import ChildSpec, python
@@ -45,31 +46,30 @@ def run(config: ServerConfig) -> int:
     try:
         config = with_keys(config)
         if not bootstrap.is_known(config.data_dir):
-            if by_url.discovers(config):  # whoever is registered there has to come
+            if by_url.discovers(config):  # registered hosts have to come
                 ports.compare(config, config.shards)
                 ports.wait_until_free(config, config.shards, log)
             config = by_url.with_cluster(by_srv.with_cluster(config, log), log)
-            # a refused first start leaves nothing that the next one would go by
+            # a refused first start leaves nothing for the next one
             ports.compare(
                 config,
                 config.shards,
-                bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token),
-            )
+                bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token))
         elif by_url.discovers(config):
             log.warning(
                 "discovery token ignored since a cluster has already been initialized. "
                 f'Valid log found at "{bootstrap.member_dir(config.data_dir)}"')
-        force = setting(config, "force-new-cluster") and bootstrap.is_known(config.data_dir)
+        force = config.values["force-new-cluster"] and bootstrap.is_known(config.data_dir)
         copies.check(config.data_dir, force)
         while True:
             if bootstrap.was_removed(config.data_dir) and not force:
                 say_removed(log)
-                return 0  # as etcd: nothing is gained by another start
+                return 0  # as etcd: another start is of no use
             identity, is_new = bootstrap.establish(config)
             config = with_shards(config, identity.shard_count)
             ports.check(config, identity, log)
             if force:
-                # it loads RocksDB, which a supervisor has no other use for
+                # it loads RocksDB, which a supervisor needs for nothing else
                 from tools.muster.host.identity import forcing
 
                 forcing.force(config.data_dir, identity, log)
@@ -87,35 +87,35 @@ def run(config: ServerConfig) -> int:
             if supervisor.told_to_stop or not bootstrap.may_follow(config, identity):
                 return code
             log.info(
-                "the cluster has agreed on another number of shards than this host would have chosen: "
-                "starting with that one")
+                "the cluster has another number of shards than this host has chosen: "
+                "starting again with the cluster's")
     finally:
         lock.release()
 
 
 def hold_memory(config: ServerConfig, log: Logger) -> None:
-    """Lock the supervisor's memory, if it is to be; its processes lock their own. ConfigError."""
-    if not setting(config, "memory-mlock"):
+    """Lock the supervisor's memory, if asked for; its processes lock their own. ConfigError."""
+    if not config.values["memory-mlock"]:
         return
     try:
         lock_memory()
     except CannotLock as e:
         raise ConfigError(str(e)) from None
     if most := limit_that_ends_growth():
-        log.warning("memory is locked within a limit: a process that would have more ends", limit_bytes=most)
+        log.warning("memory is locked up to a limit: a process that needs more ends", limit_bytes=most)
 
 
 def log_of(config: ServerConfig) -> Logger:
-    """The supervisor's. ConfigError."""
+    """ConfigError."""
     try:
         return logs.configure(
-            setting(config, "log-outputs"), setting(config, "log-level"), setting(config, "log-format"))
+            config.values["log-outputs"], config.values["log-level"], config.values["log-format"])
     except OSError as e:
         raise ConfigError(f"cannot open --log-outputs {e.filename}: {e.strerror}") from None
 
 
 def until_told(config: ServerConfig, log: Logger, work: Coroutine[Any, Any, int]) -> int:
-    """Supervise, and set the log file aside whenever it is large; the exit code."""
+    """Supervise, and rotate the log file; the exit code."""
     return asyncio.run(rotating(
         config.rotation, lambda error: log.warning("cannot rotate the log file", error=error), work))
 
@@ -126,7 +126,7 @@ async def supervise(supervisor: Supervisor, config: ServerConfig, identity: Iden
         what = request["do"]
         if what == "status":
             return await asyncio.to_thread(status_of, supervisor, config, identity, run_dir)
-        if what == "ready":  # cheap: for those who ask again and again
+        if what == "ready":  # cheap, as it is asked repeatedly
             return {"ready": supervisor.ready, "pid": os.getpid()}
         if what == "kill":
             pid = supervisor.kill(request["kind"], request["index"])
@@ -148,7 +148,7 @@ async def supervise(supervisor: Supervisor, config: ServerConfig, identity: Iden
 def status_of(
     supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str
 ) -> dict[str, Any]:
-    """What ``muster local status`` shows of this host."""
+    """For ``muster local status``."""
     shards = nodestate.states(
         run_dir, identity.cluster_id, identity.member_id,
         [c.spec.index for c in supervisor.children if c.spec.kind == "node" and c.pid],
@@ -163,7 +163,7 @@ def status_of(
                 "leader_name": names.get(state.get("leader", ""), ""),
                 "is_leader": state.get("leader") == f"{identity.member_id:x}",
             })  # fmt: skip
-    # without front processes node 0's serves clients
+    # without front processes node 0 serves clients
     kind = "front" if config.fronts else "node"
     fronts = [c for c in supervisor.children if c.spec.kind == kind and (config.fronts or c.spec.index == 0)]
     return {
@@ -186,8 +186,7 @@ def _process(child: Any) -> dict[str, Any]:
 
 
 def stop_limits(config: ServerConfig) -> StopLimits:
-    """How long this host's processes may take to stop."""
-    return StopLimits.of(setting(config, "election-timeout"))
+    return StopLimits.of(config.values["election-timeout"])
 
 
 def child_specs(config: ServerConfig, identity: Identity, run_dir: str) -> list[ChildSpec]:
@@ -210,30 +209,28 @@ def _common(
         peers=identity.peers,
         run_dir=run_dir,
         origin=identity.origin,
-        heartbeat_interval_ms=setting(config, "heartbeat-interval"),
-        election_timeout_ms=setting(config, "election-timeout"),
-        max_request_bytes=setting(config, "max-request-bytes"),
-        max_txn_ops=setting(config, "max-txn-ops"),
-        warning_request_ms=setting(config, "warning-unary-request-duration"),
-        client_stall_timeout_ms=setting(config, "client-stall-timeout"),
+        warning_request_ms=config.values["warning-unary-request-duration"],
         peer_tls=config.peer_tls,
         local_address=local_address(config),
+        own_user_peers=config.own_user_peers,
         curve_key_file=os.path.abspath(config.peer_key_file) if config.peer_key_file else "",
-        log_level=setting(config, "log-level"),
-        log_format=setting(config, "log-format"),
         log_outputs=tuple(
-            "stderr" if o in ("default", "systemd/journal") else o for o in setting(config, "log-outputs")
+            "stderr" if o in ("default", "systemd/journal") else o for o in config.values["log-outputs"]
         ),
         cpu=cpu,
         cpu_lets_go=pinning.lets_go(config.cpus),
-        memory_mlock=setting(config, "memory-mlock"),
         status_fd=status_fd,
-    )
+        **_as_given(config, "max-request-bytes", "max-txn-ops", "log-level", "log-format", "memory-mlock"),
+        **_as_given(config, "heartbeat-interval", "election-timeout", "client-stall-timeout", unit="_ms"))
+
+
+def _as_given(config: ServerConfig, *flags: str, unit: str = "") -> dict[str, Any]:
+    """Values that are passed on as they are, by their fields' names."""
+    return {flag.replace("-", "_") + unit: config.values[flag] for flag in flags}
 
 
 def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: int, cpu: int) -> ChildSpec:
-    """A node's process; node 0's holds the front too when there are no front processes
-    (``tools.muster.joined``)."""
+    """A node's process; without front processes node 0's holds the front (``tools.muster.joined``)."""
     listen, *also = config.listen_peer
     serves = shard == 0 and config.fronts == 0
 
@@ -249,27 +246,22 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             peer_urls=identity.own.peer_urls,
             incarnation=identity.incarnation,
             joined=identity.joined,
-            max_learners=setting(config, "max-learners"),
-            initial_election_tick_advance=setting(config, "initial-election-tick-advance"),
-            snapshot_count=setting(config, "snapshot-count"),
-            snapshot_catchup_entries=setting(config, "snapshot-catchup-entries"),
             quota_backend_bytes=config.quota_backend_bytes,
-            order_log_bytes=setting(config, "order-log-bytes"),
-            min_free_disk_bytes=setting(config, "min-free-disk-bytes"),
-            auto_compaction_mode=setting(config, "auto-compaction-mode"),
-            auto_compaction_retention=setting(config, "auto-compaction-retention"),
             block_cache_bytes=max(
-                setting(config, "block-cache-bytes") // config.shards, _LEAST_BLOCK_CACHE_BYTES),
+                config.values["block-cache-bytes"] // config.shards, _LEAST_BLOCK_CACHE_BYTES),
             write_buffer_bytes=max(
-                setting(config, "write-buffer-bytes") // config.shards, _LEAST_WRITE_BUFFER_BYTES),
-            range_cache_bytes=setting(config, "range-cache-bytes") // config.shards,
-            lease_check_interval_ms=setting(config, "lease-check-interval"),
+                config.values["write-buffer-bytes"] // config.shards, _LEAST_WRITE_BUFFER_BYTES),
+            range_cache_bytes=config.values["range-cache-bytes"] // config.shards,
+            lease_check_interval_ms=config.values["lease-check-interval"],
             lease_checkpoint_interval_ms=(
-                setting(config, "lease-checkpoint-interval") * gate(config, "LeaseCheckpoint")),
-            corrupt_check=setting(config, "corrupt-check-time") > 0,
-            warning_apply_ms=setting(config, "warning-apply-duration"),
-            leader_placement=setting(config, "leader-placement"),
-            unsafe_no_fsync=setting(config, "unsafe-no-fsync"),
+                config.values["lease-checkpoint-interval"] * gate(config, "LeaseCheckpoint")),
+            corrupt_check=config.values["corrupt-check-time"] > 0,
+            warning_apply_ms=config.values["warning-apply-duration"],
+            **_as_given(
+                config, "max-learners", "initial-election-tick-advance", "snapshot-count",
+                "snapshot-catchup-entries", "order-log-bytes", "order-kept-bytes",
+                "min-free-disk-bytes", "auto-compaction-mode", "auto-compaction-retention",
+                "leader-placement", "unsafe-no-fsync"),
         ))  # fmt: skip
         if serves:
             return of_node, _front_settings(config, identity, run_dir, identity.member_id, 0, cpu, status_fd)
@@ -296,12 +288,7 @@ def front_specs(
 
 
 def _front_settings(
-    config: ServerConfig,
-    identity: Identity,
-    run_dir: str,
-    member_id: int,
-    index: int,
-    cpu: int,
+    config: ServerConfig, identity: Identity, run_dir: str, member_id: int, index: int, cpu: int,
     status_fd: int,
 ) -> str:
     return dumps(FrontSettings(
@@ -312,51 +299,37 @@ def _front_settings(
         listen_http=_of_front(config.listen_http, index),
         socket_mode=config.socket_mode,
         fronts=max(config.fronts, 1),
-        reuse_port=config.fronts > 1 or setting(config, "socket-reuse-port"),
-        gateway=setting(config, "enable-grpc-gateway"),
-        v2=setting(config, "enable-v2"),
-        read_only=member_id == 0 and setting(config, "proxy") == "readonly",
-        max_v2_waits=setting(config, "max-v2-waits") // max(config.fronts, 1),
-        discovery_service=setting(config, "discovery-service"),
-        timed_calls=setting(config, "metrics") == "extensive",
-        # one process answers there
+        reuse_port=config.fronts > 1 or config.values["socket-reuse-port"],
+        gateway=config.values["enable-grpc-gateway"],
+        v2=config.values["enable-v2"],
+        read_only=member_id == 0 and config.values["proxy"] == "readonly",
+        max_v2_waits=config.values["max-v2-waits"] // max(config.fronts, 1),
+        timed_calls=config.values["metrics"] == "extensive",
+        # one process serves them
         listen_metrics=tuple(map(_to_bind, config.listen_metrics)) if index == 0 else (),
-        max_concurrent_streams=setting(config, "max-concurrent-streams"),
-        max_client_connections=_of_a_front(config, setting(config, "max-client-connections")),
+        max_client_connections=_of_a_front(config, config.values["max-client-connections"]),
         max_client_memory_bytes=_memory_of_a_front(config),
-        max_unanswered_bytes=setting(config, "max-unanswered-bytes"),
-        max_unfinished_bytes=setting(config, "max-unfinished-bytes"),
-        max_untaken_bytes=setting(config, "max-untaken-bytes"),
-        large_write_window_bytes=setting(config, "large-write-window-bytes") // max(config.fronts, 1),
-        max_connection_range_compares=setting(config, "max-connection-range-compares"),
-        max_connection_snapshots=setting(config, "max-connection-snapshots"),
-        max_connection_range_streams=setting(config, "max-connection-range-streams"),
-        max_client_snapshots=max(setting(config, "max-client-snapshots") // max(config.fronts, 1), 1),
-        max_control_frames=setting(config, "max-control-frames"),
-        max_control_frame_rate=setting(config, "max-control-frame-rate"),
-        max_stream_resets=setting(config, "max-stream-resets"),
-        max_stream_reset_rate=setting(config, "max-stream-reset-rate"),
-        client_head_timeout_ms=setting(config, "client-head-timeout"),
-        http1_idle_timeout_ms=setting(config, "http1-idle-timeout"),
-        max_header_bytes=setting(config, "max-header-bytes"),
-        grpc_keepalive_min_time_ms=setting(config, "grpc-keepalive-min-time"),
-        grpc_keepalive_interval_ms=setting(config, "grpc-keepalive-interval"),
-        grpc_keepalive_timeout_ms=setting(config, "grpc-keepalive-timeout"),
+        large_write_window_bytes=config.values["large-write-window-bytes"] // max(config.fronts, 1),
+        max_client_snapshots=max(config.values["max-client-snapshots"] // max(config.fronts, 1), 1),
         watch_progress_notify_interval_ms=config.watch_progress_notify_interval_ms,
-        watch_merge_bytes=setting(config, "watch-merge-bytes") // max(config.fronts, 1),
+        watch_merge_bytes=config.values["watch-merge-bytes"] // max(config.fronts, 1),
         initial_corrupt_check=gate(config, "InitialCorruptCheck"),
-        corrupt_check_ms=setting(config, "corrupt-check-time"),
-        compact_hash_check_ms=setting(config, "compact-hash-check-time") * gate(config, "CompactHashCheck"),
+        corrupt_check_ms=config.values["corrupt-check-time"],
+        compact_hash_check_ms=config.values["compact-hash-check-time"] * gate(config, "CompactHashCheck"),
         stop_on_defrag=gate(config, "StopGRPCServiceOnDefrag"),
         quota_backend_bytes=config.quota_backend_bytes,
-        cors=setting(config, "cors"),
-        host_whitelist=setting(config, "host-whitelist"),
         tls=config.tls,
         tracing=tracing_of(config.values),
-        auth_token=setting(config, "auth-token"),
-        auth_token_ttl_s=setting(config, "auth-token-ttl"),
-        bcrypt_cost=setting(config, "bcrypt-cost"),
-        strict_reconfig_check=setting(config, "strict-reconfig-check"),
+        auth_token_ttl_s=config.values["auth-token-ttl"],
+        **_as_given(
+            config, "max-concurrent-streams", "max-unanswered-bytes", "max-unfinished-bytes",
+            "max-untaken-bytes", "max-connection-range-compares", "max-connection-snapshots",
+            "max-connection-range-streams", "max-control-frames", "max-control-frame-rate",
+            "max-stream-resets", "max-stream-reset-rate", "max-header-bytes", "discovery-service", "cors",
+            "host-whitelist", "auth-token", "bcrypt-cost", "strict-reconfig-check"),
+        **_as_given(
+            config, "client-head-timeout", "http1-idle-timeout", "grpc-keepalive-min-time",
+            "grpc-keepalive-interval", "grpc-keepalive-timeout", unit="_ms"),
     ))  # fmt: skip
 
 
@@ -365,7 +338,7 @@ def _of_front(urls: Sequence[Url], index: int) -> tuple[str, ...]:
 
 
 def _to_bind(url: Url) -> str:
-    """A listen URL with the address that its host stands for."""
+    """A listen URL with its name resolved."""
     if url.is_unix:
         return f"{url.scheme}://{os.path.abspath(url.host)}"
     return f"{url.scheme}://{ports.in_url(ports.bind_address(url))}:{url.port}"
@@ -376,7 +349,7 @@ def _of_a_front(config: ServerConfig, connections: int) -> int:
 
 
 def _memory_of_a_front(config: ServerConfig) -> int:
-    wanted: int = setting(config, "max-client-memory-bytes")
+    wanted: int = config.values["max-client-memory-bytes"]
     return (for_clients(of_the_host()) if wanted == AUTO else wanted) // max(config.fronts, 1)
 
 
@@ -389,20 +362,18 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
     if not config.values.is_set("data-dir"):
         log.info("no data-dir provided, using default data-dir", data_dir=os.path.abspath(config.data_dir))
     log.info(
-        "listening",
-        peer_urls=[u.text for u in config.listen_peer],
-        client_urls=[u.text for u in config.listen_client],
-    )
-    url = setting(config, "discovery")
+        "listening", peer_urls=[u.text for u in config.listen_peer],
+        client_urls=[u.text for u in config.listen_client])
+    url = config.values["discovery"]
     token = shown(url) if url else config.initial_cluster_token
-    log.info("settings", **{  # by the names of their flags, as etcd tells them
+    log.info("settings", **{  # by the names of their flags, as in etcd's log
         "name": config.name,
         "data-dir": os.path.abspath(config.data_dir),
         "member-dir": os.path.abspath(bootstrap.member_dir(config.data_dir)),
-        "heartbeat-interval": f"{setting(config, 'heartbeat-interval')}ms",
-        "election-timeout": f"{setting(config, 'election-timeout')}ms",
-        "snapshot-count": setting(config, "snapshot-count"),
-        "snapshot-catchup-entries": setting(config, "snapshot-catchup-entries"),
+        "heartbeat-interval": f"{config.values['heartbeat-interval']}ms",
+        "election-timeout": f"{config.values['election-timeout']}ms",
+        "snapshot-count": config.values["snapshot-count"],
+        "snapshot-catchup-entries": config.values["snapshot-catchup-entries"],
         "advertise-client-urls": [u.text for u in config.advertise_client],
         "initial-advertise-peer-urls": [u.text for u in config.advertise_peer],
         "initial-cluster": config.initial_cluster_text if is_new else "",
@@ -415,8 +386,8 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
         flags = bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token)
         if _named(flags) != _named(identity.peers):
             log.warning(
-                "the data directory was made for other members than the flags name, and it counts: is it "
-                "another cluster's?",
+                "the data directory names other members than the flags, and takes precedence: does it belong "
+                "to another cluster?",
                 data_dir=os.path.abspath(config.data_dir), members=_members(identity.peers),
                 flags=_members(flags),
             )  # fmt: skip
@@ -433,7 +404,7 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
 
 
 def _named(peers: Sequence[Peer]) -> set[tuple[str, tuple[str, ...]]]:
-    """Names and peer URLs. IDs do not tell: those of added members come from the cluster, not from flags."""
+    """Names and peer URLs. Not IDs: an added member's comes from the cluster, not from flags."""
     return {(peer.name, tuple(sorted(peer.peer_urls))) for peer in peers}
 
 

@@ -22,50 +22,48 @@ from tools.muster.host.children import Child, ChildSpec
 from tools.muster.host.notify import notify
 from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
 
-_CLOSE_S = 5.0  # for a process to close what it has open: files, connections
+_CLOSE_S = 5.0  # for a process to close files and connections
 
 
 @dataclass(slots=True, frozen=True)
 class StopLimits:
-    """How long a front, and a node, may take to stop before it is killed."""
+    """How long a front and a node may take to stop before they are killed."""
 
     front_s: float
     node_s: float
 
     @classmethod
     def of(cls, election_timeout_ms: int) -> StopLimits:
-        """For what each waits for at most itself."""
+        """The longest waits of each."""
         return cls(limit_s(election_timeout_ms) + _CLOSE_S, leave_s(election_timeout_ms) + _CLOSE_S)
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """What asks for an end in order. A terminal that is gone is among it, as with etcd, unless ``nohup`` or
-    ``muster local`` had that ignored before the start."""
+    """SIGTERM, SIGINT, and as at etcd SIGHUP, unless it was ignored before the start (``nohup``, ``muster
+    local``)."""
     asked = (signal.SIGTERM, signal.SIGINT)
     return asked if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*asked, signal.SIGHUP)
 
 
 class Logger(Protocol):
-    """What the supervisor needs of a logger."""
-
     def info(self, event: str, **fields: Any) -> Any: ...
     def warning(self, event: str, **fields: Any) -> Any: ...
     def error(self, event: str, **fields: Any) -> Any: ...
 
 
 def say_removed(log: Logger) -> None:
-    """etcd's last words of a member that was removed."""
+    """etcd's last words of a removed member."""
     log.warning("server error", error="the member has been permanently removed from the cluster")
     log.warning("data-dir used by this member must be removed")
 
 
 class Supervisor:
-    """Runs children until told to stop; :meth:`run` returns the exit code."""
+    """Runs children until told to stop."""
 
     def __init__(self, specs: Sequence[ChildSpec], log: Logger, limits: StopLimits) -> None:
         self.children = [Child(spec, self._on_change) for spec in specs]
         self.announced = False  # READY=1 was sent
-        self.told_to_stop = False  # by somebody: this host has not only ended because a child refused
+        self.told_to_stop = False  # not only ended because a child refused
         self._log = log
         self._limits = limits
         self._stop = asyncio.Event()
@@ -78,7 +76,7 @@ class Supervisor:
         return all(child.ready for child in self.children)
 
     def stop(self, exit_code: int = 0) -> None:
-        """Stop everything and let :meth:`run` return; asked twice: at once."""
+        """Stop all children and let :meth:`run` return; a second call: at once."""
         self.told_to_stop = self.told_to_stop or not exit_code
         if self._stop.is_set():
             self._hurry.set()
@@ -96,7 +94,7 @@ class Supervisor:
         return 0
 
     async def run(self) -> int:
-        """Start all children and keep them running until :meth:`stop` or a fatal refusal."""
+        """Start all children and keep them running until :meth:`stop` or a fatal refusal; the exit code."""
         loop = asyncio.get_running_loop()
         numbers = stop_signals()
         for number in numbers:
@@ -115,7 +113,7 @@ class Supervisor:
 
     async def _stop_all(self) -> None:
         for child in self.children:
-            # systemd may have told them all at once: what ends now is not started again
+            # systemd may have signalled all of them: what ends now is not started again
             child.stopping = True
         hurry = asyncio.get_running_loop().create_task(self._hurry.wait())
         try:
@@ -131,7 +129,7 @@ class Supervisor:
             hurry.cancel()
 
     def _stages(self) -> Iterator[list[Coroutine[Any, Any, None]]]:
-        """What is done at once, one after the other."""
+        """Each stage's work is done at once."""
         fronts = [c for c in self.children if c.spec.kind == "front"]
         nodes = [c for c in self.children if c.spec.kind == "node"]
         limits = self._limits
@@ -188,5 +186,4 @@ class Supervisor:
         else:
             self._log.warning(
                 "crashed; starting it again", child=label, how=how, after_s=event["ran_s"],
-                in_s=event["again_in_s"],
-            )
+                in_s=event["again_in_s"])

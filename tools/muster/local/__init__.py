@@ -1,3 +1,2 @@
-"""Several hosts on one machine: ``hosts`` runs them, ``layout`` says where they are, ``commands`` are `muster
-local`'s.
-"""
+"""Several hosts on one machine: ``hosts`` runs them, ``layout`` has their places, ``commands`` are `muster
+local`'s."""

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tools.muster.config import settings as config
-from tools.muster.config.flags import AUTO, Flag, Kind
+from tools.muster.config.kinds import AUTO, Flag, Kind
 from tools.muster.config.parse import ConfigError, UsageError, Values, resolve
 from tools.muster.flag_docs import flag_list
 from tools.muster.host import pinning, ports
@@ -22,27 +22,21 @@ FLAGS = {
         Flag("hosts", Kind.UINT, "3", "number of hosts"),
         Flag(
             "shards", Kind.COUNT, "1",
-            'number of shards; "auto": as many as there are CPUs for each host, at least 1',
-        ),
+            'number of shards; "auto": as many as there are CPUs for each host, at least 1'),
         Flag("data-dir", Kind.STR, "local.muster", "directory of all hosts' data and logs"),
         Flag(
             "base-port", Kind.UINT, "2379",
-            "client port of host 0; host i's is this + 100 * i, its peer ports start right after",
-        ),
+            "client port of host 0; host i's is this + 100 * i, its peer ports start right after"),
         Flag(
-            "fronts",
-            Kind.COUNT,
-            "auto",
+            "fronts", Kind.COUNT, "auto",
             'front processes of each host; 0: node 0 serves clients itself; "auto": one for '
-            'every four CPUs of a host',
-        ),
+            'every four CPUs of a host'),
         Flag("cpus", Kind.STR, "auto", 'CPUs to share out among the hosts: "auto", "none" or a list'),
         Flag("shard", Kind.STR, "", "kill: only the host's node of this shard"),
         Flag("front", Kind.STR, "", "kill: only this front of the host"),
         Flag("wait", Kind.DURATION, "0s", "start: wait at most so long until the host is ready"),
         Flag("json", Kind.BOOL, "false", "status: as JSON"),
-        Flag("help", Kind.BOOL, "false", "print this"),
-    )
+        Flag("help", Kind.BOOL, "false", "print this"))
 }
 
 USAGE = """Usage:
@@ -61,11 +55,9 @@ _COMMANDS = "usage: muster local [status | kill N... | stop N... | start N...] [
 OnReady = Callable[[str, layout.Layout], None]
 
 
-def run(
-    args: list[str], on_ready: OnReady | None = None, ports_by: str = "--base-port=12379, say",
-) -> int:
-    """Run one of them; the exit code. ``on_ready(data_dir, layout)`` is told when a started cluster
-    serves; ``ports_by`` tells people how ports are chosen."""
+def run(args: list[str], on_ready: OnReady | None = None, ports_by: str = "--base-port=12379, say") -> int:
+    """Run one of them; the exit code. ``on_ready(data_dir, layout)``: a started cluster serves. ``ports_by``:
+    how ports are chosen, for messages."""
     extra: list[str] = []
     if "--" in args:
         cut = args.index("--")
@@ -91,7 +83,7 @@ def run(
         if not word.isdigit():
             raise UsageError(f'"{word}" is not the number of a host')
     hosts = [found.host(int(word)) for word in words]
-    with ThreadPoolExecutor(len(hosts)) as pool:  # several hosts at once, not one after the other
+    with ThreadPoolExecutor(len(hosts)) as pool:  # hosts at once, not one after the other
         for line in pool.map(lambda host: actions[command](host, values), hosts):
             print(line)
     return 0
@@ -120,8 +112,7 @@ def _run(values: Values, extra: tuple[str, ...], on_ready: OnReady | None, ports
     yields = pinning.lets_go(values["cpus"])
     cpus = ["none" if -1 in share else pinning.written(share, yields=yields) for share in shares]
     made = layout.plan(
-        values["data-dir"], hosts, values["shards"], values["base-port"], values["fronts"], cpus, extra
-    )
+        values["data-dir"], hosts, values["shards"], values["base-port"], values["fronts"], cpus, extra)
     if not recorded:
         _check_ports(made, ports_by)
     data_dir = values["data-dir"]
@@ -129,7 +120,7 @@ def _run(values: Values, extra: tuple[str, ...], on_ready: OnReady | None, ports
 
 
 def _check_ports(made: layout.Layout, ports_by: str) -> None:
-    """ConfigError if a port of a new cluster is taken: before it is written down which ports it has."""
+    """ConfigError if a port of a new cluster is taken, before the ports are recorded."""
     for host in made.hosts:
         peers = range(host.peer_port, host.peer_port + made.shards)
         if told := ports.taken(_ADDRESS, (host.client_port, *peers)):
@@ -139,8 +130,8 @@ def _check_ports(made: layout.Layout, ports_by: str) -> None:
 
 
 def _follow_recorded(values: Values) -> bool:
-    """A data directory keeps its hosts, shards and ports: they are part of its members' identity. Whether
-    there is one."""
+    """Take over a data directory's recorded hosts, shards and ports, part of its members' identity. Whether
+    there are any."""
     try:
         recorded = layout.load(values["data-dir"])
     except layout.NoCluster:
@@ -152,8 +143,7 @@ def _follow_recorded(values: Values) -> bool:
         if values.is_set(flag) and values[flag] not in (has, AUTO):
             raise ConfigError(
                 f"{values['data-dir']} was made with --{flag}={has}: it cannot run "
-                f"with --{flag}={values[flag]}"
-            )
+                f"with --{flag}={values[flag]}")
         values.values[flag] = has
     return True
 
@@ -162,13 +152,11 @@ def _kill(host: layout.LocalHost, values: Values) -> str:
     if values["shard"]:
         return (
             f"killed node {values['shard']} of host {host.index} (process "
-            f"{local.kill_node(host, _number(values, 'shard'))})"
-        )
+            f"{local.kill_node(host, _number(values, 'shard'))})")
     if values["front"]:
         return (
             f"killed front {values['front']} of host {host.index} (process "
-            f"{local.kill_front(host, _number(values, 'front'))})"
-        )
+            f"{local.kill_front(host, _number(values, 'front'))})")
     return f"killed host {host.index} (process {local.kill(host)} and its children)"
 
 
@@ -179,8 +167,7 @@ def _stop(host: layout.LocalHost, values: Values) -> str:
 def _start(host: layout.LocalHost, values: Values) -> str:
     return (
         f"started host {host.index} (process "
-        f"{local.start(values['data-dir'], host, wait_s=values['wait'] / 1000)})"
-    )
+        f"{local.start(values['data-dir'], host, wait_s=values['wait'] / 1000)})")
 
 
 def _number(values: Values, flag: str) -> int:
@@ -190,7 +177,7 @@ def _number(values: Values, flag: str) -> int:
 
 
 def status(found: layout.Layout) -> dict[str, Any]:
-    """What all hosts say of themselves, and who leads each shard."""
+    """The state of all hosts, and each shard's leader."""
     hosts: list[dict[str, Any]] = []
     for host in found.hosts:
         state = local.status_of(host)
@@ -213,14 +200,12 @@ def _status(found: layout.Layout, as_json: bool) -> int:
             continue
         print(
             f"host {h['host']}  {h['endpoint']}  {'ready' if h['ready'] else 'not ready'}  member "
-            f"{h['member_id']}  supervisor {h['pid']}"
-        )
+            f"{h['member_id']}  supervisor {h['pid']}")
         for n in h["nodes"]:
             where = f"{_process(n)}  term {n.get('term', '?')}  commit {n.get('commit_index', '?')}"
             print(
                 f"  node {n['shard']}   {where}  applied {n.get('applied_index', '?')}  revision "
-                f"{n.get('revision', '?')}{'  leader' if n['is_leader'] else ''}"
-            )
+                f"{n.get('revision', '?')}{'  leader' if n['is_leader'] else ''}")
         for f in h["fronts"]:
             print(f"  front {f['front']}  {_process(f)}")
     for shard in told["shards"]:
@@ -235,7 +220,7 @@ def _process(p: dict[str, Any]) -> str:
 
 
 def _leaders(hosts: list[dict[str, Any]], shards: int) -> list[dict[str, Any]]:
-    """Each shard's leader, by the word of the highest term that any node knows."""
+    """Each shard's leader, by the highest term that a node knows."""
     by_member = {h["member_id"]: h["host"] for h in hosts if h["up"]}
     found = []
     for shard in range(shards):

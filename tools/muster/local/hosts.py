@@ -1,8 +1,7 @@
-"""``muster local``: several hosts on this machine, each with its own supervisor, under one foreground
-process.
+"""``muster local``: hosts on this machine, each with its supervisor, under one foreground process.
 
-The foreground process owns all of them: whatever ends it ends them. The other commands talk to the
-supervisors' control sockets, or to the foreground's own where something has to be started.
+The hosts end with the foreground process. The other commands use the supervisors' control sockets, or the
+foreground's own to start a host.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from tools.muster.host.children import die_with, environment, python
 from tools.muster.host.supervisor import stop_signals
 from tools.muster.local.layout import Layout, LocalHost, save
 
-STOP_LIMIT_S = 60.0  # its supervisor's own limits end before, unless elections take very long
+STOP_LIMIT_S = 60.0  # a supervisor's own limits end earlier, unless elections take very long
 UP_LIMIT_S = 20.0
 
 
@@ -44,7 +43,7 @@ class LocalCluster:
         self._announced = False
 
     async def run(self) -> int:
-        """Start all hosts, print ``ready`` once they all serve, and stay until told to stop."""
+        """Start all hosts, print ``ready`` once all serve, and stay until told to stop."""
         loop = asyncio.get_running_loop()
         for number in stop_signals():
             loop.add_signal_handler(number, self._stop.set)
@@ -83,7 +82,7 @@ class LocalCluster:
             process = subprocess.Popen(
                 python("tools.muster.cli", *host.arguments),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ,
-                start_new_session=True,  # Ctrl-C is for us: hosts end in order
+                start_new_session=True,  # Ctrl-C is for this process: hosts end in order
                 preexec_fn=lambda: die_with(parent),
             )  # fmt: skip
         self._processes[host.index] = process
@@ -137,7 +136,7 @@ class LocalCluster:
                 self._on_ready()
 
     async def _stop_all(self) -> None:
-        """SIGTERM to every host at once, SIGKILL to what is left after a while."""
+        """SIGTERM to every host at once, SIGKILL to those left after a while."""
         for process in self._processes.values():
             process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_LIMIT_S
@@ -152,7 +151,7 @@ class LocalCluster:
 
 
 def say(text: str) -> None:
-    """A line for people, beside the output that programs read."""
+    """A line for people, beside the output for programs."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -167,7 +166,7 @@ def last_lines(path: str, count: int) -> list[str]:
 
 
 def run(data_dir: str, layout: Layout, on_ready: Callable[[], None] | None = None) -> int:
-    """Run a local cluster in the foreground; ``on_ready`` is called once, after ``ready`` was printed."""
+    """Run a local cluster in the foreground; ``on_ready`` is called once, after ``ready`` is printed."""
     try:
         os.makedirs(data_dir, exist_ok=True)
     except OSError as e:
@@ -184,11 +183,11 @@ def run(data_dir: str, layout: Layout, on_ready: Callable[[], None] | None = Non
         lock.release()
 
 
-# From another terminal
+# from another terminal
 
 
 def kill(host: LocalHost) -> int:
-    """kill -9 of a host's processes, all at once; the supervisor's pid. ConfigError if it is down."""
+    """kill -9 of a host's processes; the supervisor's pid. ConfigError if it is down."""
     processes = _processes_of(host)
     for process in processes:  # the supervisor first, so that it starts nothing again
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -208,7 +207,7 @@ def kill_front(host: LocalHost, front: int) -> int:
 
 
 def stop(host: LocalHost) -> int:
-    """SIGTERM to a host's supervisor; returns its pid once it has gone."""
+    """SIGTERM to a host's supervisor; its pid, once it has ended."""
     processes = _processes_of(host)
     processes[0].terminate()
     _wait_until_gone(host, processes)
@@ -216,8 +215,8 @@ def stop(host: LocalHost) -> int:
 
 
 def start(data_dir: str, host: LocalHost, *, wait_s: float = 0.0) -> int:
-    """Have the foreground process start a host again; returns when its supervisor answers, and with
-    ``wait_s`` only when it is ready."""
+    """Have the foreground process start a host again. Returns when its supervisor answers, with ``wait_s``
+    when it is ready."""
     path = os.path.join(rundir.run_dir_of(data_dir), "local.sock")
     try:
         answer = control.ask(path, {"do": "start", "host": host.index})
@@ -238,7 +237,7 @@ def start(data_dir: str, host: LocalHost, *, wait_s: float = 0.0) -> int:
 
 
 def status_of(host: LocalHost) -> dict[str, Any] | None:
-    """What a host says of itself; None if it is down."""
+    """A host's own report; None if it is down."""
     try:
         return control.ask(_control_path(host), {"do": "status"})
     except control.Unreachable:
@@ -262,7 +261,7 @@ def _processes_of(host: LocalHost) -> list[psutil.Process]:
 
 
 def _wait_until_gone(host: LocalHost, processes: list[psutil.Process]) -> None:
-    """Gone means gone: ports and data are free for the next start."""
+    """Ports and data are free for the next start then."""
     _wait_for(lambda: not any(map(_runs, processes)), f"host {host.index} is still running", STOP_LIMIT_S)
 
 

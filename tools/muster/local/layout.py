@@ -1,4 +1,4 @@
-"""Where the hosts of a local cluster are: DIR/local.json, read by every `muster local` command."""
+"""The hosts of a local cluster: DIR/local.json, read by every `muster local` command."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ TOKEN = "muster-local"
 
 
 class NoCluster(ConfigError):
-    """No local cluster was ever made there."""
+    """There is no local cluster."""
 
 
 @dataclass(slots=True, frozen=True)
 class LocalHost:
-    """One host: ``arguments`` is the command line of its server."""
+    """``arguments`` is the command line of the host's server."""
 
     index: int
     name: str
@@ -32,19 +32,16 @@ class LocalHost:
 
     @property
     def endpoint(self) -> str:
-        """Where clients find it."""
         return f"http://127.0.0.1:{self.client_port}"
 
 
 @dataclass(slots=True, frozen=True)
 class Layout:
-    """A local cluster."""
-
     hosts: tuple[LocalHost, ...]
     shards: int
 
     def host(self, index: int) -> LocalHost:
-        """One host; ConfigError if there is none of that number."""
+        """ConfigError if there is no such host."""
         if not 0 <= index < len(self.hosts):
             raise ConfigError(f"there is no host {index}: they are 0 to {len(self.hosts) - 1}")
         return self.hosts[index]
@@ -54,7 +51,7 @@ def plan(
     data_dir: str, hosts: int, shards: int, base_port: int, fronts: int, cpus: list[str],
     extra: tuple[str, ...],
 ) -> Layout:
-    """Host i's client port is ``base_port + 100 * i``; its peer ports start right after."""
+    """Host i's client port is ``base_port + 100 * i``; its peer ports follow."""
     if not 1 <= hosts <= 99:
         raise ConfigError("--hosts must be 1 to 99")
     if not 1 <= shards < PORT_STEP - 1:
@@ -77,18 +74,16 @@ def plan(
         made.append(
             LocalHost(
                 i, f"host{i}", port, port + 1, str(root / f"host{i}"), str(root / f"host{i}.log"), arguments
-            )
-        )
+            ))
     return Layout(tuple(made), shards)
 
 
 def save(data_dir: str, layout: Layout) -> None:
-    """Record it for the other commands."""
     write_whole(Path(data_dir, FILE), json.dumps(asdict(layout), indent=1) + "\n", 0o644)
 
 
 def load(data_dir: str) -> Layout:
-    """The recorded layout; NoCluster if none was ever made there."""
+    """NoCluster if there is none."""
     path = Path(data_dir, FILE)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -96,7 +91,6 @@ def load(data_dir: str) -> Layout:
         return Layout(hosts, raw["shards"])
     except FileNotFoundError:
         raise NoCluster(
-            f"no local cluster in {data_dir}: start one with `muster local --data-dir {data_dir}`"
-        ) from None
+            f"no local cluster in {data_dir}: start one with `muster local --data-dir {data_dir}`") from None
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ConfigError(f"cannot read {path}: {e}") from None

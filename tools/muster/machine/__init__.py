@@ -1,7 +1,5 @@
-"""The machine that nodes and fronts run on, and what the processes of a host have in common.
+"""The machine of nodes and fronts.
 
-Read ``real`` (all that ``cluster.machine`` asks for), ``disk`` (what a node asks for besides), ``zmtp``
-(links).
-Beside it: ``process`` (what each process of a host does alike), ``logs`` with ``logfile`` (lines to the
-operator).
+Read ``real`` (``cluster.machine``), ``disk`` (a node's), ``zmtp`` (links), ``process`` (common to all
+processes of a host), ``logs`` with ``logfile``.
 """

@@ -7,8 +7,7 @@ import os
 
 
 class LogFile:
-    """Appends whole lines to ``path``; where somebody has renamed or removed the file, to a new one of that
-    name.
+    """Appends whole lines to ``path``, to a new file once it is renamed or removed.
 
     OSError if it cannot be opened at first. Later, lines go to the file that was open.
     """
@@ -20,12 +19,11 @@ class LogFile:
         self._identity = self._of(os.fstat(self._fd))
 
     def write(self, text: str) -> None:
-        """A part of a line, or more; it leaves with the next flush."""
+        """Text leaves with the next flush."""
         self._pending.append(text)
 
     def flush(self) -> None:
-        """One write of the system: lines of several processes do not mix. A disk that is full costs the line
-        only."""
+        """One system call, so that lines of several processes do not mix. A full disk loses the line."""
         self._follow()
         data = "".join(self._pending).encode(errors="backslashreplace")
         self._pending.clear()
@@ -40,7 +38,7 @@ class LogFile:
         return stat.st_dev, stat.st_ino
 
     def _follow(self) -> None:
-        """Open the file anew if the name is another one's now."""
+        """Open the file anew if another one has its name, or none."""
         try:
             if self._of(os.stat(self._path)) == self._identity:
                 return

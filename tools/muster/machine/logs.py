@@ -1,10 +1,10 @@
-"""Structured logs of nodes and fronts: one line per event (``cluster.logline``), to everything
-``--log-outputs`` names."""
+"""Logs of nodes and fronts: one line per event (``cluster.logline``), to all of ``--log-outputs``."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 import structlog
@@ -13,17 +13,17 @@ from cluster import logline
 from tools.muster.machine.logfile import LogFile
 
 
-class _Outputs:
-    """What ``--log-outputs`` names, as one stream."""
+class Outputs:
+    """All of ``--log-outputs`` as one file. OSError."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         self._streams: list[TextIO | LogFile] = []
         for name in names or ("default",):
             if name in ("default", "stderr", "systemd/journal"):  # under systemd, stderr is the journal
                 self._streams.append(sys.stderr)
             elif name == "stdout":
                 self._streams.append(sys.stdout)
-            else:
+            elif name != "/dev/null":
                 self._streams.append(LogFile(name))
 
     def write(self, data: str) -> None:
@@ -36,8 +36,7 @@ class _Outputs:
 
 
 def configure(caller: str, level: str, form: str, outputs: tuple[str, ...], **facts: Any) -> None:
-    """From now on structlog writes JSON or console lines (``form``) of ``caller``, with ``facts`` in every
-    one."""
+    """Make structlog write JSON or console lines (``form``) of ``caller``, each with ``facts``."""
     renderer: Any = logline.in_json if form == "json" else logline.text
     structlog.configure(
         processors=[
@@ -47,6 +46,6 @@ def configure(caller: str, level: str, form: str, outputs: tuple[str, ...], **fa
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logline.LEVELS.get(level, logging.INFO)),
-        logger_factory=structlog.PrintLoggerFactory(file=_Outputs(outputs)),  # type: ignore[arg-type]
+        logger_factory=structlog.PrintLoggerFactory(file=Outputs(outputs)),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )

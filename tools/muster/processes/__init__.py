@@ -1,7 +1,4 @@
-"""The processes of a host: what each does from its first line to its last.
+"""The processes of a host: ``node``, ``front``, and both in one (``tools.muster.joined``).
 
-``node`` and ``front`` are one process each (``python -m tools.muster.processes.node``);
-``tools.muster.joined`` is both in one.
-``tools.muster.machine.process.crash`` says what becomes of a fault, and with which exit code. Each makes
-the real machine (``tools.muster.machine``) and hands it to what it runs.
+Each makes the real machine (``tools.muster.machine``). Exit codes: ``tools.muster.machine.process.crash``.
 """

@@ -1,4 +1,4 @@
-"""``python -m tools.muster.processes.front``: run one front until it is told to stop; its settings come by
+"""``python -m tools.muster.processes.front``: one front, with settings of
 ``tools.muster.machine.process.handed``."""
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ async def serve(settings: FrontSettings, place: Place) -> None:
 
 
 def main() -> None:
-    """Run with the settings that were handed over."""
     settings = loads(FrontSettings, *take(1))
     common = settings.common
     logs.configure("muster/front", common.log_level, common.log_format, common.log_outputs, host=common.name,

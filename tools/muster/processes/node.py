@@ -1,4 +1,4 @@
-"""``python -m tools.muster.processes.node``: run one node until it is told to stop; its settings come by
+"""``python -m tools.muster.processes.node``: one node, with settings of
 ``tools.muster.machine.process.handed``."""
 
 from __future__ import annotations
@@ -39,10 +39,8 @@ log = structlog.get_logger("node")
 
 _SWITCH_INTERVAL_S = 0.0002
 REPLACE_HOST = (
-    "This replica's log is not the one that it voted and acknowledged with, so it may not take "
-    "part under its old identity. "
-    "Remove the member and add it again as a new one, with an empty data directory"
-)
+    "This replica's log is not the one that it voted and acknowledged with, so it may not take part under "
+    "its old identity. Remove the member and add it again as a new one, with an empty data directory")
 
 
 class Removed(Exception):
@@ -50,11 +48,11 @@ class Removed(Exception):
 
 
 class Fatal(Exception):
-    """This replica must not go on, and starting it again would not help."""
+    """Another start of this replica would not help."""
 
 
 def sealed_node(settings: NodeSettings, machine: NodesMachine) -> Node:
-    """A node in a directory that must be what its seal says (H10). Raises ``SealBroken``."""
+    """A node in a directory that its seal fits (H10). ``SealBroken``."""
     seal.check(settings.data_dir, settings.common.member_id, settings.incarnation)
     node = make_node(settings, machine)
     seal.begin(settings.data_dir, settings.incarnation)  # a node sends nothing before it is started
@@ -83,7 +81,7 @@ async def _run(settings: NodeSettings, place: Place) -> int:
 
 
 async def end(node: Node) -> None:
-    """Stop a node in order; Fatal if it must not go on."""
+    """Stop a node in order. Removed, Fatal."""
     if node.roster.left:
         await Leaving(node).removed()
         raise Removed(node.fatal.result())
@@ -94,7 +92,7 @@ async def end(node: Node) -> None:
 
 
 def fatal_reason(error: BaseException | None) -> str:
-    """What to tell the operator if starting this node again would not help; else nothing."""
+    """The operator's message if another start of this node would not help; else ""."""
     if isinstance(
         error,
         StorageCorruption
@@ -106,15 +104,14 @@ def fatal_reason(error: BaseException | None) -> str:
         | Fatal,
     ):
         return str(error)
-    # H10: a heartbeat may tell an emptied host before its hello is refused
+    # H10: a heartbeat may come to an emptied host before its hello is refused
     if isinstance(error, LogContradiction):
         return f"{error}. {REPLACE_HOST}"
     return ""
 
 
 def node_crash(shard: int, status: StatusSink, *, clients: bool = False) -> Handler:
-    """What becomes of a fault where a node runs: a disk that cannot be trusted any more is not tried
-    again."""
+    """For a process with a node: a disk that cannot be trusted is not tried again."""
 
     def fatal(error: BaseException) -> bool:
         if reason := fatal_reason(error):
@@ -125,13 +122,12 @@ def node_crash(shard: int, status: StatusSink, *, clients: bool = False) -> Hand
 
 
 def refuse(shard: int, reason: str, status: StatusSink) -> None:
-    """Last words: to the operator, and to the supervisor, which stops the host and says why."""
+    """Tell the operator, and the supervisor, which stops the host."""
     log.error("this node cannot run", shard=shard, error=reason)
     status.say("fatal", shard=shard, error=reason)
 
 
 def main() -> int:
-    """Run with the settings that were handed over."""
     settings = loads(NodeSettings, *take(1))
     common = settings.common
     logs.configure("muster/node", common.log_level, common.log_format, common.log_outputs,
@@ -143,7 +139,7 @@ def main() -> int:
 
 
 def guarded(settings: NodeSettings, run: Coroutine[Any, Any, int]) -> int:
-    """Run on uvloop; what a restart would not mend becomes an exit code."""
+    """Run on uvloop; the exit code."""
     common = settings.common
     # a finished sync must get the interpreter soon: the usual 5 ms would be the slowest part of a commit
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -166,4 +162,4 @@ def guarded(settings: NodeSettings, run: Coroutine[Any, Any, int]) -> int:
 if __name__ == "__main__":
     code = main()
     sys.stderr.flush()
-    os._exit(code)  # threads of RocksDB and ZeroMQ must not hold up an ordered end
+    os._exit(code)  # threads of RocksDB and ZeroMQ must not delay an ordered end

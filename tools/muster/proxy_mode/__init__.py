@@ -1,5 +1,5 @@
-"""``muster --proxy on|readonly``: a host that is no member, as etcd's proxy of version 2 is started.
+"""``muster --proxy on|readonly``: a host that is no member, as etcd's v2 proxy.
 
-``start`` decides what a host runs as, ``kind`` is what its data directory says to that, ``run`` has fronts
-run alone, and ``found`` knows whom they serve. ``fronts`` runs them, for ``muster proxy``, too.
+``start`` decides what a host runs as, ``kind`` reads its data directory, ``run`` runs fronts (``fronts``,
+also for ``muster proxy``), ``found`` knows the members.
 """

@@ -1,8 +1,7 @@
-"""The cluster that a proxy serves: its members are asked on their peer ports who belongs to it.
+"""The members of the cluster that a proxy serves, asked on their peer ports.
 
-At a start they are asked once a second until one answers. Later they are asked at every interval, in another
-order each time, so that the proxy's file names those who are members then. Fronts that run hear of changes
-from the members themselves.
+At a start they are asked each second until one answers; later at every interval, in random order, so that the
+proxy's file stays current. Running fronts hear of changes from the members.
 """
 
 from __future__ import annotations
@@ -11,13 +10,15 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from cluster.members.described import Running
 from cluster.repeats import Repeats
 from cluster.settings import Peer, PeerTls
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import ServerConfig, parse_peer_url, setting
-from tools.muster.host.identity.joining import ask
+from tools.muster.config.settings import ServerConfig
+from tools.muster.config.urls import parse_peer_url
+from tools.muster.host.identity.joining import ask as asked
 from tools.muster.host.supervisor import Logger
 from tools.muster.proxy_mode import kind
 
@@ -27,24 +28,26 @@ Ask = Callable[[Sequence[tuple[str, int]], str, PeerTls | None, float], Running 
 
 
 class Members:
-    """Peer URLs, and who answers there. ``ask``: :func:`tools.muster.host.identity.joining.ask`."""
+    """Peer URLs and their answers. ``ask``: by default that of ``tools.muster.host.identity.joining``."""
 
     def __init__(
-        self, config: ServerConfig, peer_urls: Sequence[str], log: Logger, ask: Ask = ask,
+        self, config: ServerConfig, peer_urls: Sequence[str], log: Logger, ask: Ask | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """A ConfigError of ``ask`` is logged, and counts as no answer."""
         self.peer_urls = tuple(peer_urls)
-        self.peers: tuple[Peer, ...] = ()  # of the last answer that was kept
+        self.peers: tuple[Peer, ...] = ()  # of the last kept answer
         self._config = config
         self._log = log
-        self._ask = ask
+        self._ask = ask or partial(asked, own_user=config.own_user_peers)
         self._clock = clock
-        self._dial_s = max(setting(config, "proxy-dial-timeout"), 1) / 1000
-        self._failure_s = setting(config, "proxy-failure-wait") / 1000
-        self._aside: dict[str, float] = {}  # URLs that did not answer, until when they are left alone
+        self._refusals = Repeats(_TOLD_S)
+        self._dial_s = max(config.values["proxy-dial-timeout"], 1) / 1000
+        self._failure_s = config.values["proxy-failure-wait"] / 1000
+        self._aside: dict[str, float] = {}  # silent URLs, and until when they are left alone
 
     def first(self, sleep: Callable[[float], None] = time.sleep) -> Running:
-        """What the first member says that answers, however long that takes."""
+        """The first member's answer, however long that takes."""
         told = Repeats(_TOLD_S)
         while True:
             self._aside.clear()
@@ -54,12 +57,11 @@ class Members:
                 self._log.warning(
                     "failed to get cluster from remote peers; asking again every second",
                     peer_urls=list(self.peer_urls),
-                    error="could not retrieve cluster information from the given URLs",
-                )
+                    error="could not retrieve cluster information from the given URLs")
             sleep(_AGAIN_S)
 
     def now(self) -> Running | None:
-        """What a member says; None: none answers that is not left alone."""
+        """A member's answer; None: none answers that is not left alone."""
         urls = list(self.peer_urls)
         random.shuffle(urls)
         for url in urls:
@@ -70,7 +72,12 @@ class Members:
             except ConfigError:
                 continue
             config = self._config
-            running = self._ask([(at.host, at.port)], config.peer_key_file, config.peer_tls, self._dial_s)
+            try:
+                running = self._ask([(at.host, at.port)], config.peer_key_file, config.peer_tls, self._dial_s)
+            except ConfigError as e:
+                if self._refusals.news(url, self._clock()):
+                    self._log.warning("cannot ask a member", peer_url=url, error=str(e))
+                running = None
             if running is not None and running.members:
                 self._aside.pop(url, None)
                 return running
@@ -78,7 +85,7 @@ class Members:
         return None
 
     def keep(self, running: Running) -> None:
-        """Remember who the members are, and write it down."""
+        """Remember the members, and write them down."""
         self.peers = _peers_of(running)
         urls = sorted({url for member in running.members for url in member.peer_urls})
         if tuple(urls) != self.peer_urls:
@@ -94,7 +101,7 @@ class Members:
 
     async def refresh(self, cluster_id: int) -> None:
         """Look again at every interval, for ever."""
-        interval_s = max(setting(self._config, "proxy-refresh-interval"), 100) / 1000
+        interval_s = max(self._config.values["proxy-refresh-interval"], 100) / 1000
         while True:
             await asyncio.sleep(interval_s)
             running = await asyncio.to_thread(self.now)

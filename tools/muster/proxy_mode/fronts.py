@@ -1,4 +1,4 @@
-"""Fronts alone, on a machine without a member: by ``muster proxy``, or as what ``muster --proxy`` starts."""
+"""Fronts alone, on a machine without a member: for ``muster proxy`` and ``muster --proxy``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def run(
     config: ServerConfig, identity: Identity, log: Logger, specs: Callable[[str], list[ChildSpec]],
     beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> int:
-    """Run them until told to stop; the exit code. ``specs``: their processes, given the run directory;
-    what ``beside`` begins goes on as long as they do."""
+    """Run them until told to stop; the exit code. ``specs``: their processes, by the run directory;
+    ``beside`` runs as long as they do."""
     run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
     try:
         supervisor = Supervisor(specs(run_dir), log, serve.stop_limits(config))
@@ -30,7 +30,6 @@ def run(
 
 
 async def _beside(more: Coroutine[Any, Any, None], work: Coroutine[Any, Any, int]) -> int:
-    """Something that goes on as long as the work does."""
     task = asyncio.ensure_future(more)
     try:
         return await work

@@ -1,8 +1,6 @@
-"""What a data directory was used as: a member's holds a folder ``member``, a proxy's one ``proxy``, as
-etcd's do.
+"""What a data directory was used for: a member's has a folder ``member``, a proxy's ``proxy``, as etcd's.
 
-In the latter the file ``cluster`` has the members' peer URLs. A proxy that has it needs no other word about
-its cluster.
+A proxy's file ``cluster`` has the members' peer URLs, and makes its flags unnecessary.
 """
 
 from __future__ import annotations
@@ -19,20 +17,17 @@ from tools.muster.machine.disk.seal import write_whole
 
 
 class Kind(Enum):
-    """Whose it is."""
-
     NOBODY = "new"
     MEMBER = "member"
     PROXY = "proxy"
 
 
 def cluster_file(data_dir: str) -> Path:
-    """Where a proxy keeps its members' URLs."""
     return Path(data_dir, "proxy", "cluster")
 
 
 def kind_of(data_dir: str) -> Kind:
-    """Whose a data directory is. An empty ``member`` is a first start's that was refused. ConfigError."""
+    """An empty ``member`` is a refused first start's. ConfigError."""
     try:
         member = bool(os.listdir(bootstrap.member_dir(data_dir)))
     except OSError:
@@ -60,7 +55,7 @@ def read(data_dir: str) -> tuple[str, ...] | None:
 
 
 def write(data_dir: str, peer_urls: Sequence[str]) -> None:
-    """Keep them. OSError."""
+    """OSError."""
     path = cluster_file(data_dir)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_whole(path, json.dumps({"PeerURLs": list(peer_urls)}, separators=(",", ":")))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from cluster.members.described import Running
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import ServerConfig, setting, with_agreed_layout
+from tools.muster.config.settings import ServerConfig, with_agreed_layout
 from tools.muster.host import pinning, ports, rundir, serve
 from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import by_srv, by_url
@@ -32,7 +32,7 @@ def run(config: ServerConfig, log: Logger) -> int:
         raise ConfigError(f"cannot access data directory: {e.strerror}: {config.data_dir}") from None
     lock = rundir.DataDirLock(config.data_dir)
     try:
-        log.info("v2 API proxy starting", readonly=setting(config, "proxy") == "readonly")
+        log.info("v2 API proxy starting", readonly=config.values["proxy"] == "readonly")
         config = with_keys(config)
         ports.check(config, None, log)
         members = Members(config, _peer_urls(config, log), log)
@@ -50,18 +50,18 @@ def run(config: ServerConfig, log: Logger) -> int:
 
 
 def _awaited(config: ServerConfig, members: Members) -> Running:
-    """What the first member says that answers; clients are refused meanwhile."""
-    with refusing((*config.listen_client, *config.listen_http), setting(config, "proxy") == "readonly"):
+    """The first member's answer; clients are refused meanwhile."""
+    with refusing((*config.listen_client, *config.listen_http), config.values["proxy"] == "readonly"):
         return members.first()
 
 
 def _peer_urls(config: ServerConfig, log: Logger) -> tuple[str, ...]:
-    """Where to ask for the members: what is written down counts, then the flags. ConfigError."""
+    """Where to ask for the members: the kept URLs, else the flags'. ConfigError."""
     known = kind.read(config.data_dir)
     if known is not None:
         at = kind.cluster_file(config.data_dir)
         for flag, what in (("discovery", "discovery token"), ("discovery-srv", "DNS SRV discovery")):
-            if setting(config, flag):
+            if config.values[flag]:
                 log.warning(f"{what} ignored since the proxy has already been initialized. "
                             f'Valid cluster file found at "{at}"')
         log.info(f"using peer urls {list(known)} from cluster file {str(at)!r}")
@@ -73,7 +73,7 @@ def _peer_urls(config: ServerConfig, log: Logger) -> tuple[str, ...]:
 
 
 def _specs(config: ServerConfig, identity: Identity, run_dir: str, members: Members) -> list[ChildSpec]:
-    """The fronts; one that is started again is told who the members are by then."""
+    """A front that starts again gets the members of that time."""
     pins = pinning.assign(config.cpus, config.fronts)
 
     def now() -> list[ChildSpec]:

@@ -1,8 +1,6 @@
-"""What a host runs as: a member, or a proxy. Its data directory decides, if it has been used; else the flags
-do.
+"""Runs a host as a member or a proxy: by its used data directory, else by its flags.
 
-A host that finds a discovered cluster full becomes a proxy, unless ``--discovery-fallback exit`` says
-otherwise.
+A host that finds a discovered cluster full becomes a proxy, unless ``--discovery-fallback exit`` is set.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ import contextlib
 import os
 from dataclasses import replace
 
-from tools.muster.config.settings import ServerConfig, setting
+from tools.muster.config.settings import ServerConfig
 from tools.muster.host import serve
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.by_url import ClusterFull
@@ -22,7 +20,7 @@ from tools.muster.proxy_mode.kind import Kind, kind_of
 def run(config: ServerConfig) -> int:
     """Run this host until it is told to stop; the exit code. ConfigError."""
     kind = kind_of(config.data_dir)
-    wanted = setting(config, "proxy") != "off"
+    wanted = config.values["proxy"] != "off"
     if kind is Kind.PROXY or (kind is Kind.NOBODY and wanted):
         log = serve.log_of(config)
         for warning in config.warnings:
@@ -36,11 +34,11 @@ def run(config: ServerConfig) -> int:
     try:
         return serve.run(config)
     except ClusterFull as full:
-        if setting(config, "discovery-fallback") == "exit":
+        if config.values["discovery-fallback"] == "exit":
             raise
         log = serve.log_of(config)
         log.warning("discovery cluster full, falling back to proxy", error=str(full))
-    # what stays of it would have the next start find a member there
+    # otherwise the next start would find a member there
     with contextlib.suppress(OSError):
         os.rmdir(bootstrap.member_dir(config.data_dir))
     return proxy.run(config, log)

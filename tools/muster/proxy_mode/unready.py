@@ -1,6 +1,6 @@
-"""What a proxy says while it knows no member: etcd's 503. Its fronts take the ports once it knows one.
+"""A proxy's answer while it knows no member: etcd's 503. Its fronts take the ports afterwards.
 
-One thread answers everybody, in a loop of its own. A connection is for one request, and has five seconds.
+One thread answers all clients, in a loop of its own. A connection is for one request, and has five seconds.
 """
 
 from __future__ import annotations
@@ -15,29 +15,26 @@ from http import HTTPStatus
 import h11
 
 from proxy.shared.unreached import NO_ENDPOINTS, NOBODY, OWN
-from tools.muster.config.settings import Url
+from tools.muster.config.urls import Url
 from tools.muster.host.ports import bind_address
 
 _MOST_HEAD = 1 << 16
 _MOST_READ = 1 << 20
 _MOST_AT_ONCE = 1_000  # connections; one more is closed
-_PATIENCE_S = 5.0  # with a client, from its first byte to the last of its answer
+_PATIENCE_S = 5.0  # from a client's first byte to the last of its answer
 _BAD = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
-    b"400 Bad Request"
-)
+    b"400 Bad Request")
 
 
 class _Refusals:
-    """Listens, and answers."""
-
     def __init__(self, read_only: bool) -> None:
         self._read_only = read_only
         self._listeners: list[asyncio.Server] = []
         self._open: set[asyncio.Task[None] | None] = set()
 
     async def listen(self, host: str, port: int) -> None:
-        """At one more address. A port that cannot be had is left alone."""
+        """An address that cannot be bound is left out."""
         with contextlib.suppress(OSError):
             self._listeners.append(await asyncio.start_server(self._serve, host, port, limit=_MOST_HEAD))
 
@@ -51,7 +48,6 @@ class _Refusals:
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection. A client that goes away, or says nothing, is nobody's trouble."""
         task = asyncio.current_task()
         if len(self._open) >= _MOST_AT_ONCE:
             writer.transport.abort()
@@ -90,7 +86,7 @@ class _Refusals:
 
 
 async def _read(reader: asyncio.StreamReader, connection: h11.Connection) -> h11.Request:
-    """A request's head, and of its body what may be read: what is not would have the connection reset."""
+    """A request's head, and a part of its body: unread data would reset the connection."""
     request: h11.Request | None = None
     left = _MOST_READ
     while True:
@@ -111,8 +107,8 @@ async def _read(reader: asyncio.StreamReader, connection: h11.Connection) -> h11
 
 @contextlib.contextmanager
 def refusing(urls: Sequence[Url], read_only: bool) -> Iterator[None]:
-    """Requests at these URLs are refused meanwhile; at those of https nobody answers. A port that cannot be
-    had is left alone: the fronts will tell."""
+    """Refuse requests at these URLs meanwhile, https ones without an answer. A port that cannot be bound is
+    left out: the fronts will report it."""
     refusals, loop = _Refusals(read_only), asyncio.new_event_loop()
     for url in urls:
         if url.scheme == "http":

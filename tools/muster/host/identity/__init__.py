@@ -1,7 +1,5 @@
-"""Who a host is, settled before anything of it runs.
+"""A host's identity, settled before any of its processes runs.
 
-``bootstrap`` makes or reads its IDs, ``by_srv`` finds the first hosts in the DNS, ``joining`` asks a running
-cluster, ``restoring`` begins from a backup;
-``forcing`` has a host go on alone, ``wal_dir`` has logs lie elsewhere; ``auto_tls`` makes the certificate
-that it shows (``self_signed``).
+``bootstrap`` makes or reads its IDs; ``by_srv`` and ``by_url`` find the first hosts; ``joining`` asks a
+running cluster; ``restoring`` begins from a backup; ``forcing`` makes a cluster of this host alone.
 """

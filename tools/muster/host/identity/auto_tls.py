@@ -1,8 +1,7 @@
-"""``--auto-tls``: a certificate that signs itself, in the data directory, as etcd makes one.
+"""``--auto-tls`` and ``--peer-auto-tls``: self-signed certificates in the data directory, as etcd makes them.
 
-It keeps listeners-in out. It tells no client who the host is, so clients have to be told not to look
-(``--insecure-skip-tls-verify``), or be given the certificate. A certificate that is there stays, whenever it
-ends.
+They encrypt and do not authenticate: clients need ``--insecure-skip-tls-verify``, or the certificate. An
+existing certificate stays, even an expired one.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import ServerConfig, setting
+from tools.muster.config.settings import ServerConfig
 
 
 def with_certificate(config: ServerConfig) -> ServerConfig:
-    """The same, with the files of --auto-tls and --peer-auto-tls where that was asked for. ConfigError."""
+    """The same, with the files of the two flags where given. ConfigError."""
     peers = config.peer_tls is not None and not config.peer_tls.cert_file
     clients = config.tls is not None and not config.tls.cert_file
     if not peers and not clients:
@@ -26,12 +25,11 @@ def with_certificate(config: ServerConfig) -> ServerConfig:
         flag = "--auto-tls" if folder == "client" else "--peer-auto-tls"
         try:
             return self_signed(
-                Path(config.data_dir, "fixtures", folder), hosts, setting(config, "self-signed-cert-validity")
+                Path(config.data_dir, "fixtures", folder), hosts, config.values["self-signed-cert-validity"]
             )
         except OSError as error:
             raise ConfigError(
-                f"cannot write the certificate of {flag} {error.filename}: {error.strerror}"
-            ) from None
+                f"cannot write the certificate of {flag} {error.filename}: {error.strerror}") from None
 
     if config.tls is not None and clients:
         urls = (*config.listen_client, *config.listen_http, *config.listen_metrics)

@@ -1,8 +1,8 @@
-"""Who this host is: its IDs, kept for ever in ``<data-dir>/member/identity.json``.
+"""A host's IDs, kept for ever in ``<data-dir>/member/identity.json``.
 
-The first start works the IDs out of the ``initial`` flags by etcd's rules; every later start reads them and
-ignores those flags. The file is written once, whole, synced, before any process of the host runs, and after
-all that can refuse a first start: one that was refused leaves nobody behind.
+The first start makes them from the ``initial`` flags by etcd's rules; later starts read them and ignore these
+flags. The file is written once, synced, before any process of the host runs, and after all checks: a refused
+first start leaves no host behind.
 """
 
 from __future__ import annotations
@@ -20,53 +20,50 @@ from cluster.members import identity as ids
 from cluster.members.origin import NEW, Origin
 from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import ServerConfig, local_address, parse_peer_url
+from tools.muster.config.settings import ServerConfig, local_address
 from tools.muster.config.tls import UNLIKE
+from tools.muster.config.urls import parse_peer_url
 from tools.muster.host.identity import joining
 from tools.muster.host.identity.wal_dir import begin_wal_dir, place_logs
 from tools.muster.machine.disk import seal
 from tools.muster.machine.disk.seal import write_whole
 
-# the second of a host that joined: older versions must not take it for a founder
+# the second: of a host that joined; older versions must not take it for a founder
 FORMAT, JOINED_FORMAT = 1, 2
-_TOLD = 3  # paths that others may read, in a log
-REMOVED_FILE = "removed"  # in node 0's directory, written by it (node.members.roster)
-# in a node's directory, written by a node (node.upkeep.group.agreed): shards and depth, where they are not
-# this host's
+_TOLD = 3  # paths with a loose mode that are logged
+REMOVED_FILE = "removed"  # in node 0's directory, written by node.members.roster
+# in a node's directory, written by node.upkeep.group.agreed: shards and depth that differ from this host's
 AGREED = "agreed"
 HINTS = (
     ("initial-cluster", "forgot to set --initial-cluster flag?"),
-    ("initial-advertise-peer-urls", "forgot to set --initial-advertise-peer-urls flag?"),
-)
+    ("initial-advertise-peer-urls", "forgot to set --initial-advertise-peer-urls flag?"))
 
 
 @dataclass(slots=True, frozen=True)
 class Identity:
-    """What is agreed once: a host's IDs and the shape of its cluster."""
+    """A host's IDs and the shape of its cluster."""
 
     cluster_id: int
     member_id: int
     incarnation: int  # of this data directory: a new one is a new replica, whatever its IDs (H10)
     shard_count: int
     placement_depth: int
-    peers: tuple[Peer, ...]  # as of the first start; the order log says what became of them
-    joined: bool = False  # it came to a running cluster
-    origin: str = ""  # what its data began with (``cluster.members.origin``); "": unknown, as of old versions
+    peers: tuple[Peer, ...]  # as of the first start; the order log has later changes
+    joined: bool = False  # to a running cluster
+    origin: str = ""  # how its data began (``cluster.members.origin``); "": unknown, as of old versions
 
     @property
     def own(self) -> Peer:
-        """This host among the peers."""
         return next(p for p in self.peers if p.member_id == self.member_id)
 
 
 def member_dir(data_dir: str) -> str:
-    """Where the nodes of a host keep their data."""
     return os.path.join(data_dir, "member")
 
 
 def prepare_data_dir(data_dir: str) -> list[str]:
-    """Make the data directory, for this user only, as all that this process and its children make from now
-    on. What others may read of one that is there, to be told; ConfigError if it cannot be used."""
+    """Make the data directory, private to this user as all that the host's processes make. Returns warnings
+    of paths with a looser mode. ConfigError if it cannot be used."""
     os.umask(0o077)
     try:
         os.makedirs(data_dir, mode=0o700, exist_ok=True)
@@ -81,8 +78,7 @@ def prepare_data_dir(data_dir: str) -> list[str]:
 
 
 def _open_to_others(data_dir: str) -> list[str]:
-    """Its directories and files whose mode lets the group or others in, as the log is to say it: the first
-    few. What lies in a closed directory is closed."""
+    """Warnings of the first directories and files that the group or others may open."""
     found = []
     for folder, folders, files in os.walk(data_dir):
         if not os.lstat(folder).st_mode & 0o077:
@@ -100,12 +96,11 @@ def _open_to_others(data_dir: str) -> list[str]:
     return (
         [*found[:_TOLD], f"{len(found) - _TOLD} more like it in {data_dir}"]
         if len(found) > _TOLD + 1
-        else found
-    )
+        else found)
 
 
 def is_known(data_dir: str) -> bool:
-    """Whether this data directory is somebody's already: then the ``initial`` flags are not looked at."""
+    """Whether the data directory has an identity, so that the ``initial`` flags are ignored."""
     return _identity_file(data_dir).exists()
 
 
@@ -114,7 +109,7 @@ def _identity_file(data_dir: str) -> Path:
 
 
 def known(data_dir: str) -> Identity:
-    """Whose a data directory is. ConfigError: nobody's, or that cannot be read."""
+    """ConfigError: there is no identity, or it cannot be read."""
     path = _identity_file(data_dir)
     try:
         return _known(path, path.read_text(encoding="utf-8"))
@@ -123,7 +118,7 @@ def known(data_dir: str) -> Identity:
 
 
 def establish(config: ServerConfig) -> tuple[Identity, bool]:
-    """This host's identity and whether it is new: then nothing is written before :func:`keep`. Call with the
+    """This host's identity, and whether it is new: then nothing is written before :func:`keep`. Call with the
     data directory locked."""
     path = _identity_file(config.data_dir)
     try:
@@ -142,7 +137,7 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
         _check_layout(config, identity)
         return identity, False
     leftovers = sorted(p.name for p in path.parent.iterdir() if not _is_of_a_first_start(p))
-    if leftovers:  # H10: a log without its identity must not come back as somebody
+    if leftovers:  # H10: a log without its identity must not come back
         raise ConfigError(
             f"{path} is missing, but {path.parent} holds {', '.join(leftovers)}: restore the file or empty "
             "the data directory")
@@ -153,7 +148,7 @@ def keep(config: ServerConfig, identity: Identity) -> None:
     """Make the data directory this new host's. Call with the data directory locked. ConfigError."""
     begin_wal_dir(config.values["wal-dir"], identity.shard_count)
     _seal(config.data_dir, identity)
-    write_identity(_identity_file(config.data_dir), identity)  # from here on this host is somebody
+    write_identity(_identity_file(config.data_dir), identity)  # from here on there is a host
     _place_logs(config, identity)
 
 
@@ -163,24 +158,22 @@ def _place_logs(config: ServerConfig, identity: Identity) -> None:
 
 
 def was_removed(data_dir: str) -> bool:
-    """Whether the cluster has removed this host for good, as its node has found."""
+    """Whether the cluster has removed this host, as its node has found."""
     return Path(shard_dir(data_dir, 0), REMOVED_FILE).exists()
 
 
 def shard_dir(data_dir: str, shard: int) -> str:
-    """Where one node keeps its data."""
     return os.path.join(member_dir(data_dir), f"shard-{shard}")
 
 
 def _seal(data_dir: str, identity: Identity) -> None:
-    """Mark each node's directory as this incarnation's, before any node runs."""
     for shard in range(identity.shard_count):
         seal.seal(shard_dir(data_dir, shard), identity.incarnation)
 
 
 def _check_seals(data_dir: str, identity: Identity) -> None:
-    """H10: a node whose directory was emptied has lost its votes; it must not come back under its old
-    identity. The node looks again by itself: it is started anew while its host runs."""
+    """H10: a node whose directory was emptied has lost its votes, and must not come back under its old
+    identity. The node checks again, as it may start again while its host runs."""
     for shard in range(identity.shard_count):
         try:
             seal.check(shard_dir(data_dir, shard), identity.member_id, identity.incarnation)
@@ -189,11 +182,9 @@ def _check_seals(data_dir: str, identity: Identity) -> None:
 
 
 def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
-    """The cluster agreed on another layout than this host was made with, and its nodes refused: take that
-    over.
+    """Take over the layout that the cluster agreed on, for which this host's nodes have refused to run.
 
-    Nothing is lost by it: no node of this host served under the wrong layout, and the nodes that are new here
-    have never voted.
+    Nothing is lost: no node of this host served under the wrong layout, and its new nodes have never voted.
     """
     other = _agreed_otherwise(data_dir, identity)
     if other is None:
@@ -212,8 +203,8 @@ def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
 
 
 def may_follow(config: ServerConfig, identity: Identity) -> bool:
-    """Whether the nodes have stopped because the cluster agreed on another number of shards, and none was
-    asked for here."""
+    """Whether the nodes stopped because the cluster agreed on another number of shards, and no flag asks for
+    one."""
     other = _agreed_otherwise(config.data_dir, identity)
     if other is None or config.shards_set:
         return False
@@ -221,7 +212,7 @@ def may_follow(config: ServerConfig, identity: Identity) -> bool:
 
 
 def _agreed_otherwise(data_dir: str, identity: Identity) -> tuple[int, int] | None:
-    """Shards and depth that the cluster agreed on, if a node has found them to be other than this host's."""
+    """Shards and depth that the cluster agreed on, where a node has found them to differ."""
     for shard in range(identity.shard_count):
         try:
             text = Path(shard_dir(data_dir, shard), AGREED).read_text(encoding="utf-8")
@@ -234,7 +225,7 @@ def _agreed_otherwise(data_dir: str, identity: Identity) -> tuple[int, int] | No
 
 
 def _is_of_a_first_start(path: Path) -> bool:
-    """Whether a first start that was cut short may have left it: nothing that a node has written."""
+    """Whether an interrupted first start may have left it: no node has written there."""
     if path.is_dir():
         return seal.read(path)[1] != seal.BEGUN and all(
             p.name in (seal.FILE, seal.FILE + ".tmp") for p in path.iterdir()
@@ -243,18 +234,16 @@ def _is_of_a_first_start(path: Path) -> bool:
 
 
 def peers_of(initial_cluster: tuple[tuple[str, tuple[str, ...]], ...], token: str) -> tuple[Peer, ...]:
-    """Every host of an initial cluster with its ID, in the order of the IDs."""
+    """The hosts of an initial cluster with their IDs, ordered by ID."""
     peers = []
     for name, urls in initial_cluster:
         first = parse_peer_url(urls[0])
         peers.append(
-            Peer(ids.member_id(list(urls), token), name, first.host, first.port, tuple(sorted(urls)))
-        )
+            Peer(ids.member_id(list(urls), token), name, first.host, first.port, tuple(sorted(urls))))
     return tuple(sorted(peers, key=lambda p: p.member_id))
 
 
 def cluster_id_of(peers: tuple[Peer, ...]) -> int:
-    """The cluster's ID."""
     return ids.cluster_id([p.member_id for p in peers])
 
 
@@ -264,8 +253,7 @@ def _check_own(config: ServerConfig) -> None:
         urls = dict(config.initial_cluster).get(config.name)
         if urls is None:
             raise ConfigError(
-                f'couldn\'t find local name "{config.name}" in the initial cluster configuration'
-            )
+                f'couldn\'t find local name "{config.name}" in the initial cluster configuration')
         _check_own_urls(config, urls)
         schemes = {url.partition(":")[0] for _, others in config.initial_cluster for url in others}
         if schemes != {config.listen_peer[0].scheme}:
@@ -276,11 +264,11 @@ def _check_own(config: ServerConfig) -> None:
 
 
 def _join(config: ServerConfig) -> Identity:
-    """A host that was added to a running cluster, which says who it is and how the store is laid out."""
+    """A host that was added to a running cluster, which tells its IDs and layout."""
     _check_own(config)
     running, peers, own = joining.join(
         config.initial_cluster, config.name, config.peer_key_file, config.peer_tls, _resolved,
-        local_address(config))
+        local_address(config), config.own_user_peers)
     incarnation = secrets.randbits(64) or 1
     identity = Identity(
         running.cluster_id, own, incarnation, running.shards, running.depth, peers, joined=True,
@@ -290,7 +278,7 @@ def _join(config: ServerConfig) -> Identity:
 
 
 def identity_of(config: ServerConfig) -> Identity:
-    """The identity of a host that is new, by etcd's rules. ConfigError if its cluster does not name it."""
+    """A new host's identity, by etcd's rules. ConfigError if its cluster does not name it."""
     _check_own(config)
     peers = peers_of(config.initial_cluster, config.initial_cluster_token)
     own = next(p for p in peers if p.name == config.name)
@@ -301,12 +289,11 @@ def identity_of(config: ServerConfig) -> Identity:
         shard_count=config.shards,
         placement_depth=config.shard_depth,
         peers=peers,
-        origin=NEW,
-    )
+        origin=NEW)
 
 
 def _check_own_urls(config: ServerConfig, listed: tuple[str, ...]) -> None:
-    """The cluster must know this host by the URLs it advertises (names resolved, in any order)."""
+    """The initial cluster must have the URLs that this host advertises (names resolved, in any order)."""
     advertised = tuple(u.text for u in config.advertise_peer)
     if sorted(listed) == sorted(advertised):
         return
@@ -318,14 +305,12 @@ def _check_own_urls(config: ServerConfig, listed: tuple[str, ...]) -> None:
     if missing:
         raise ConfigError(
             f"--initial-cluster has {','.join(missing)} but missing from "
-            f"--initial-advertise-peer-urls={','.join(advertised)} {resolved}"
-        )
+            f"--initial-advertise-peer-urls={','.join(advertised)} {resolved}")
     missing = [url for url in advertised if _resolved(url) not in listed_at]
     entries = ",".join(f"{config.name}={url}" for url in listed)
     raise ConfigError(
         f"--initial-advertise-peer-urls has {','.join(missing)} but missing from "
-        f"--initial-cluster={entries} {resolved}"
-    )
+        f"--initial-cluster={entries} {resolved}")
 
 
 def _resolved(url: str) -> str:
@@ -353,23 +338,20 @@ def _known(path: Path, text: str) -> Identity:
         Origin.parse(identity.origin, identity.shard_count, identity.placement_depth)
     except (ValueError, KeyError, TypeError) as e:
         raise ConfigError(
-            f"{path} is damaged ({e!r}): restore it, or replace this host in its cluster"
-        ) from None
+            f"{path} is damaged ({e!r}): restore it, or replace this host in its cluster") from None
     return identity
 
 
 def _check_layout(config: ServerConfig, identity: Identity) -> None:
-    """ConfigError if the flags ask for another layout than the cluster has."""
+    """ConfigError if the flags ask for another layout."""
     if config.shards_set and config.shards != identity.shard_count:
         raise ConfigError(
             f"--shards={config.shards}, but this cluster was made with {identity.shard_count}: the number "
-            "of shards cannot change"
-        )
+            "of shards cannot change")
     if config.depth_set and config.shard_depth != identity.placement_depth:
         raise ConfigError(
             f"--shard-depth={config.shard_depth}, but this cluster was made with "
-            f"{identity.placement_depth}: it cannot change"
-        )
+            f"{identity.placement_depth}: it cannot change")
 
 
 def _peer(raw: dict[str, Any]) -> Peer:
@@ -378,7 +360,6 @@ def _peer(raw: dict[str, Any]) -> Peer:
 
 
 def write_identity(path: Path, identity: Identity) -> None:
-    """Make a data directory somebody's."""
     document = {
         "format": JOINED_FORMAT if identity.joined else FORMAT,
         "cluster_id": f"{identity.cluster_id:016x}",

@@ -1,8 +1,8 @@
-"""The first hosts of a cluster out of a domain's SRV records (``--discovery-srv``), by etcd's rules.
+"""The first hosts of a cluster from a domain's SRV records (``--discovery-srv``), by etcd's rules.
 
-``_etcd-server._tcp.DOMAIN`` names them with their peer ports. The one whose address is that of an own
-advertised peer URL is this host; the others are called 0, 1, ... until they have told their names. IDs do not
-depend on names. Targets of ``_etcd-server-ssl._tcp`` would be peers by TLS, which muster has not.
+``_etcd-server._tcp.DOMAIN`` names them with their peer ports, ``_etcd-server-ssl._tcp.DOMAIN`` those with
+TLS. The one with the address of an advertised peer URL is this host. The others are called 0, 1, ...: IDs do
+not depend on names.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ import socket
 from dataclasses import replace
 
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import ServerConfig, Url, parse_initial_cluster, parse_url, setting
+from tools.muster.config.settings import ServerConfig, parse_initial_cluster
+from tools.muster.config.urls import Url, parse_url
 from tools.muster.host.supervisor import Logger
-from tools.srv import LookupFailed, lookup
+from tools.srv import LookupFailed, records
 
 _SERVICE = "etcd-server"
 
 
 def with_cluster(config: ServerConfig, log: Logger, *, member: bool = True) -> ServerConfig:
-    """The same with the initial cluster that the domain names, if one is given; a host that is to be a
-    ``member`` is in it. ConfigError."""
-    domain = setting(config, "discovery-srv")
+    """The same with the domain's initial cluster, if a domain is given; a ``member`` has to be in it.
+    ConfigError."""
+    domain = config.values["discovery-srv"]
     if not domain:
         return config
-    suffix = f"-{name}" if (name := setting(config, "discovery-srv-name")) else ""
+    suffix = f"-{name}" if (name := config.values["discovery-srv-name"]) else ""
     failures: list[str] = []
     nodes: list[str] = []
     try:
@@ -47,8 +48,7 @@ def with_cluster(config: ServerConfig, log: Logger, *, member: bool = True) -> S
     cluster = parse_initial_cluster(text)
     if member and config.name not in dict(cluster):
         raise ConfigError(
-            f'error setting up initial cluster: cannot find local etcd member "{config.name}" in SRV records'
-        )
+            f'error setting up initial cluster: cannot find local etcd member "{config.name}" in SRV records')
     return replace(config, initial_cluster=cluster, initial_cluster_text=text, initial_cluster_set=True)
 
 
@@ -57,7 +57,7 @@ def _nodes(
 ) -> list[str]:
     found: list[str] = []
     failed, unnamed = "", 0
-    for host, port in lookup(f"_{service}._tcp.{domain}"):
+    for host, port, _, _ in records(f"_{service}._tcp.{domain}"):
         url = f"{scheme}://{host.rstrip('.')}:{port}"
         try:
             mine = own.get(_address(parse_url(url)))

@@ -1,8 +1,7 @@
-"""The first hosts of a cluster out of a discovery directory, by etcd's rules: of the API of version 2
-(``--discovery``), or of keys of version 3 (``--discovery-token``, ``--discovery-endpoints``).
+"""The first hosts of a cluster from a discovery directory, by etcd's rules: of the v2 API (``--discovery``),
+or of v3 keys (``--discovery-token``, ``--discovery-endpoints``).
 
-The URL, or the token, stands for the cluster's token: it goes into the IDs. A directory serves one start of
-one cluster.
+The URL, or the token, serves as the cluster's token in the IDs. A directory serves one start of one cluster.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from dataclasses import replace
 
 from cluster.members import identity as ids
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import ServerConfig, parse_initial_cluster, setting
+from tools.muster.config.settings import ServerConfig, parse_initial_cluster
 from tools.muster.discovery import directory
 from tools.muster.discovery.directory import Asked, Cluster, Directory, DirectoryFailed
 from tools.muster.discovery.service import Service, shown
@@ -19,12 +18,12 @@ from tools.muster.host.supervisor import Logger
 
 
 class ClusterFull(ConfigError):
-    """The cluster has its hosts without this one."""
+    """The cluster is complete without this host."""
 
 
 def with_cluster(config: ServerConfig, log: Logger) -> ServerConfig:
-    """The same with the initial cluster that the directory comes to hold, if one is given; this host is in
-    it. ConfigError."""
+    """The same with the directory's initial cluster, if a directory is given; this host is in it.
+    ConfigError."""
     token = discovers(config)
     if not token:
         return config
@@ -41,7 +40,7 @@ def with_cluster(config: ServerConfig, log: Logger) -> ServerConfig:
 
 
 def for_a_proxy(config: ServerConfig, log: Logger) -> ServerConfig:
-    """The same for a proxy, which is none of the hosts it finds. ConfigError."""
+    """The same for a proxy, which is no host of the cluster. ConfigError."""
     if not discovers(config):
         return config
     try:
@@ -51,35 +50,35 @@ def for_a_proxy(config: ServerConfig, log: Logger) -> ServerConfig:
 
 
 def discovers(config: ServerConfig) -> str:
-    """What the hosts find each other by: a URL, or a token; "": by neither."""
-    return str(setting(config, "discovery") or setting(config, "discovery-token"))
+    """The URL or token by which the hosts find each other, "" for neither."""
+    return str(config.values["discovery"] or config.values["discovery-token"])
 
 
 def _directory(config: ServerConfig, own: str, log: Logger) -> Directory:
-    if not setting(config, "discovery"):
+    if not config.values["discovery"]:
         return Directory(_registry(config), own, log, again=True)
-    return Directory(Service(setting(config, "discovery"), setting(config, "discovery-proxy")), own, log)
+    return Directory(Service(config.values["discovery"], config.values["discovery-proxy"]), own, log)
 
 
 def _registry(config: ServerConfig) -> Asked:
-    # it loads gRPC's library, which a supervisor has no other use for
-    from tools.muster.discovery.registry import Access, Registry
+    # it loads gRPC's library, which a supervisor needs for nothing else
+    from tools.client.channels import Config as Access
+    from tools.muster.discovery.registry import Registry
 
-    return Registry(Access(
-        endpoints=tuple(setting(config, "discovery-endpoints")),
-        token=setting(config, "discovery-token"),
-        dial_timeout_ms=setting(config, "discovery-dial-timeout"),
-        request_timeout_ms=setting(config, "discovery-request-timeout"),
-        keepalive_ms=setting(config, "discovery-keepalive-time"),
-        keepalive_timeout_ms=setting(config, "discovery-keepalive-timeout"),
-        insecure_transport=setting(config, "discovery-insecure-transport"),
-        skip_verify=setting(config, "discovery-insecure-skip-tls-verify"),
-        cert=setting(config, "discovery-cert"),
-        key=setting(config, "discovery-key"),
-        cacert=setting(config, "discovery-cacert"),
-        user=setting(config, "discovery-user"),
-        password=setting(config, "discovery-password"),
-    ))  # fmt: skip
+    values = config.values
+    access = Access(
+        endpoints=tuple(values["discovery-endpoints"]),
+        insecure_transport=values["discovery-insecure-transport"],
+        cert=values["discovery-cert"],
+        key=values["discovery-key"],
+        cacert=values["discovery-cacert"],
+        user=values["discovery-user"],
+        password=values["discovery-password"],
+        keepalive_ms=values["discovery-keepalive-time"],
+        keepalive_timeout_ms=values["discovery-keepalive-timeout"],
+        dial_timeout_ms=values["discovery-dial-timeout"],
+        skip_verify=values["discovery-insecure-skip-tls-verify"])
+    return Registry(access, values["discovery-token"], values["discovery-request-timeout"])
 
 
 def _with(config: ServerConfig, cluster: Cluster) -> ServerConfig:
@@ -93,26 +92,24 @@ def _with(config: ServerConfig, cluster: Cluster) -> ServerConfig:
 
 
 def _told(config: ServerConfig, reason: str, log: Logger) -> ConfigError:
-    """The log says what to do about it."""
-    url = shown(url) if (url := setting(config, "discovery")) else discovers(config)
+    """The error, after log lines with advice."""
+    url = shown(url) if (url := config.values["discovery"]) else discovers(config)
     text = f"failed to join discovery cluster ({reason})"
     if reason == directory.FULL:
-        # an etcd that knows tokens knows no proxies
-        return ClusterFull(text) if setting(config, "discovery") else ConfigError(text)
+        # etcd refuses proxies with a token
+        return ClusterFull(text) if config.values["discovery"] else ConfigError(text)
     if reason == directory.DUPLICATE_ID:
         log.warning(f'member "{config.name}" has previously registered with discovery service token ({url}).')
         log.warning(
             "But muster could not find valid cluster configuration in the given data dir "
-            f"({config.data_dir})."
-        )
+            f"({config.data_dir}).")
         log.warning("Please check the given data dir path if the previous bootstrap succeeded")
         log.warning("or use a new discovery token if the previous bootstrap failed.")
     elif reason == directory.DUPLICATE_NAME:
         log.warning(f"member with duplicated name has registered with discovery service token({url}).")
         log.warning("please check (cURL) the discovery token for more information.")
         log.warning(
-            "please do not reuse the discovery token and generate a new one to bootstrap the cluster."
-        )
+            "please do not reuse the discovery token and generate a new one to bootstrap the cluster.")
     else:
         log.warning(f"discovery token {url} was used, but failed to bootstrap the cluster.")
         log.warning("please generate a new discovery token and try to bootstrap again.")

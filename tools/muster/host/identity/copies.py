@@ -1,7 +1,7 @@
-"""Copies of a host's files, which ``musterctl --api 2 backup`` makes of a host that does not run.
+"""Copies of a stopped host's files, made by ``musterctl --api 2 backup``.
 
-A copy has the host's IDs. Beside the host's cluster it would vote a second time in its name (H10), so it
-starts with ``--force-new-cluster`` only, which makes a cluster of it alone. A mark in it says what it is.
+A copy has the host's IDs, and would vote a second time for it (H10). So a marked copy starts with
+``--force-new-cluster`` only, as a cluster of its own.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ from tools.muster.host.identity.bootstrap import member_dir
 from tools.muster.machine.disk.seal import sync_directory, write_whole
 
 FILE = "copied"
-LOCK = "LOCK"  # RocksDB's; it must not be copied: the lock ends with any descriptor of its file
+LOCK = "LOCK"  # RocksDB's; not copied, as closing any descriptor of the file ends its lock
 
 
 def mark(data_dir: str) -> None:
-    """Say of a data directory that it is a copy; nothing of it may wait for the disk then."""
+    """Mark a data directory as a copy, with all its files on the disk."""
     os.sync()
     write_whole(Path(member_dir(data_dir), FILE), "made by musterctl backup: --force-new-cluster\n")
 
 
 def check(data_dir: str, force: bool) -> None:
-    """ConfigError for a copy that is to start as the host that it was made of."""
+    """ConfigError for a copy that is to start as its host."""
     if Path(member_dir(data_dir), FILE).exists() and not force:
         raise ConfigError(
             f"{data_dir} is a copy of a host's files, made by musterctl backup: it starts with "
-            "--force-new-cluster, and must not while the others of its cluster run"
-        )
+            "--force-new-cluster, and must not while the others of its cluster run")
 
 
 def taken(data_dir: str) -> None:
-    """The copy has become a cluster by itself."""
+    """The copy is a cluster of its own now."""
     path = Path(member_dir(data_dir), FILE)
     if path.exists():
         path.unlink()
@@ -45,8 +44,7 @@ def taken(data_dir: str) -> None:
 
 @contextlib.contextmanager
 def held(data_dir: str) -> Iterator[None]:
-    """Locks on the stores of all nodes: those of a host that was killed may live a little longer. ConfigError
-    if one does."""
+    """Lock the stores of all nodes: a killed host's may live a little longer. ConfigError if one does."""
     found: list[int] = []
     try:
         for folder, _, names in os.walk(member_dir(data_dir), followlinks=True):

@@ -1,28 +1,27 @@
-"""A host that goes on alone with what it has (``--force-new-cluster``): the other members are lost for good.
+"""``--force-new-cluster``: a host goes on alone with its data; the other members are lost for good.
 
-Its logs are changed before any node runs, so that every group has this host as its only member. What Raft
-does then is what it always does: the only voter elects itself, and all that its logs hold is committed.
-``cluster.order.salvage`` says how much of the logs can be kept where the last seconds of the other hosts have
-not all come here (H18).
+The logs change before any node runs: each group gets this host as its only member, in a term that is new.
+That voter elects itself, and all that its logs hold is committed. ``cluster.order.salvage`` decides how much
+of the logs can be kept where the last seconds of other hosts are missing (H18).
 
-What is dropped and that this host has is written into a file beforehand (``node.backup.dropped``).
-
-Each group's log gets the entry of its new configuration, in a term that nobody has seen; the order log
-besides the rows of the members that are gone. A crash in the midst leaves logs of which the same is made once
-more.
+What is dropped is written into a file beforehand (``node.backup.dropped``). The order log also gets the rows
+of the removed members. After a crash halfway the same is made again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 
 from cluster.effects import records
 from cluster.members.table import Table
 from cluster.order.log import Fold
+from cluster.order.passing import Piece, behind, own_part
 from cluster.order.salvage import CannotBeKept, Plan, planned
 from cluster.order.sound import NewerRecord
 from cluster.raft import Configuration, Entry, EntryKind, HardState
@@ -30,6 +29,7 @@ from node.backup import dropped
 from node.backup.carrying import FOLD
 from node.storage import Position, RaftLog, StateStore
 from node.storage.errors import StorageCorruption, StorageError
+from node.storage.kept import FOLDER, pieces_of
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity.bootstrap import REMOVED_FILE, Identity, member_dir, shard_dir
 from tools.muster.host.supervisor import Logger
@@ -41,21 +41,19 @@ _CACHE_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class _Replica:
-    """Log and applied position of one node."""
-
     log: RaftLog
     position: Position
     fold: Fold  # of the order up to there
 
 
 def force(data_dir: str, identity: Identity, log: Logger) -> None:
-    """Make this host the only member of its cluster. ConfigError; then nothing that counts was changed."""
+    """Make this host the only member of its cluster. ConfigError; what a failed write leaves,
+    the next start makes again."""
     for shard in range(identity.shard_count):
         if seal.read(shard_dir(data_dir, shard))[1] == seal.NEW:
             raise ConfigError(
                 f"--force-new-cluster: no node of this host has begun ({shard_dir(data_dir, shard)}), so "
-                "there is nothing to keep: empty the data directory, and start a new cluster"
-            )
+                "there is nothing to keep: empty the data directory, and start a new cluster")
     with contextlib.ExitStack() as opened:
         try:
             replicas, table = _open(data_dir, identity, opened)
@@ -65,8 +63,7 @@ def force(data_dir: str, identity: Identity, log: Logger) -> None:
                 f"--force-new-cluster cannot go on with this host: {e}. Nothing was changed: try it with "
                 "another host that is left, or have a backup made of what this one has without a gap "
                 f"(musterctl snapshot save FILE --data-dir={data_dir}), and restore that to a new data "
-                "directory (musterctl snapshot restore)"
-            ) from None
+                "directory (musterctl snapshot restore)") from None
         except StorageCorruption as e:
             raise ConfigError(
                 f"--force-new-cluster cannot go on with this host: {e}. What its nodes have applied can be "
@@ -78,7 +75,8 @@ def force(data_dir: str, identity: Identity, log: Logger) -> None:
             raise ConfigError(
                 f"--force-new-cluster: what is dropped cannot be written beside the logs: {e}. Nothing was "
                 "changed") from None
-    Path(shard_dir(data_dir, 0), REMOVED_FILE).unlink(missing_ok=True)  # as etcd: it may have been removed
+    # as etcd: the host may have been removed
+    Path(shard_dir(data_dir, 0), REMOVED_FILE).unlink(missing_ok=True)
 
 
 def _open(
@@ -107,7 +105,7 @@ def _open(
 def _force(
     data_dir: str, replicas: dict[int, _Replica], table: Table, identity: Identity, log: Logger
 ) -> None:
-    found = _planned(replicas)
+    found = _planned(replicas, pieces_of(Path(shard_dir(data_dir, 0), FOLDER)))
     order = replicas[0]
     first = order.log.first_index()
     table.take(
@@ -125,7 +123,7 @@ def _force(
         if host.member_id != identity.member_id
     ]
     own = table.hosts.get(identity.member_id)
-    if own is not None and (own.learner or own.removed):  # who has nobody else stays, though it was to go
+    if own is not None and (own.learner or own.removed):  # the only member stays, though it was to go
         rows.append(replace(own, learner=False, removed=False).encode())
     if not rows and not found.made_up and all(_is_alone(r.log, only) for r in replicas.values()):
         log.info("--force-new-cluster: this host is the only member already")
@@ -142,9 +140,8 @@ def _force(
         },
         dropped_changes=lost.changes if lost is not None else 0,
         dropped_keys=lost.keys if lost is not None else [],
-        dropped_file=str(lost.path) if lost is not None else "",
-    )
-    # the order last: it says what the others hold
+        dropped_file=str(lost.path) if lost is not None else "")
+    # the order last: it names what the others hold
     for shard in sorted(replicas, reverse=True):
         replica = replicas[shard]
         end = found.last[shard] if shard else found.order_index
@@ -157,9 +154,7 @@ def _force(
         replica.log.sync()
 
 
-def _keep_dropped(
-    data_dir: str, replicas: dict[int, _Replica], found: Plan
-) -> dropped.Dropped | None:
+def _keep_dropped(data_dir: str, replicas: dict[int, _Replica], found: Plan) -> dropped.Dropped | None:
     """Write what the logs lose into a file beside them."""
     last = {
         shard: found.made_up[shard][0].index - 1 if shard in found.made_up else index
@@ -173,25 +168,28 @@ def _keep_dropped(
     return dropped.write(Path(member_dir(data_dir)), lines)
 
 
-def _planned(replicas: dict[int, _Replica]) -> Plan:
+def _planned(replicas: dict[int, _Replica], pieces: Callable[[int], Iterable[Piece]]) -> Plan:
     order = replicas[0].log
     begins = order.snapshot_position().index
+    before: list[tuple[int, bytes]] = []  # dropped from the order log, and needed by a node
     for shard, replica in replicas.items():
-        if replica.position.order_index < begins:
-            raise CannotBeKept(
-                f"its node of shard {shard} has applied the order up to {replica.position.order_index}, "
-                f"and it keeps the order's records behind {begins} only"
-            )
-
-    def term_at(shard: int, index: int) -> int | None:
-        log = replicas[shard].log
-        return log.term(index) if log.snapshot_position().index <= index <= log.last_index() else None
+        at = replica.position.order_index
+        if at < begins:
+            found = behind(pieces(shard), at, begins)
+            if found is None:
+                raise CannotBeKept(
+                    f"its node of shard {shard} has applied the order up to {at}, "
+                    f"and it keeps the order's records behind {begins} only")
+            # a run that goes on behind the log's beginning names nothing of its shard
+            before += [(record.last, own_part(record, shard)) for record in found if record.last <= begins]
+    before.sort(key=itemgetter(0))
 
     return planned(
-        lambda: _records(order, order.first_index(), order.last_index()),
+        lambda: heapq.merge(
+            before, _records(order, order.first_index(), order.last_index()), key=itemgetter(0)),
         {shard: replica.position.shard_index for shard, replica in replicas.items()},
         [begins, *(replica.position.order_index for replica in replicas.values())],
-        term_at,
+        lambda shard, index: replicas[shard].log.term_at(index),
     )
 
 
@@ -203,7 +201,6 @@ def _records(log: RaftLog, first: int, last: int) -> Iterator[tuple[int, bytes]]
 
 
 def _is_alone(log: RaftLog, only: Configuration) -> bool:
-    """Whether its configuration is this host alone."""
     return _configuration(log) == only
 
 

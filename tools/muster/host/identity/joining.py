@@ -1,10 +1,9 @@
-"""A new host asks the cluster that it is to join who belongs to it (``--initial-cluster-state existing``).
+"""A new host asks the cluster that it is to join for its members (``--initial-cluster-state existing``).
 
-The hosts that ``--initial-cluster`` names besides the own one are asked on their peer ports, one after the
-other; the first answer counts. While one of them listens and none answers, all are asked again: on a busy
-machine an answer may take a while, for which etcd gives each of them ten seconds. What the flags say must
-then be what the cluster says, by etcd's rules: as many members, and for each one with its peer URLs. From
-that the new host has its ID, the cluster's, and the number of shards.
+It asks the other hosts of ``--initial-cluster`` on their peer ports, one after the other, and takes the first
+answer. While one of them listens and none answers, it asks all again: etcd waits ten seconds for each. By
+etcd's rules the flags have to name as many members as the cluster, with the same peer URLs. The answer has
+the IDs and the number of shards.
 """
 
 from __future__ import annotations
@@ -17,12 +16,15 @@ from collections.abc import Callable, Iterable, Sequence
 import zmq
 
 from cluster.endpoints import UNIX, dialled_from, peer_endpoint
-from cluster.members.described import Running, Told
+from cluster.members.described import Running
+from cluster.members.table import Host
 from cluster.settings import Peer, PeerTls
 from cluster.wire.frames import PeerKind
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import parse_peer_url
-from tools.muster.machine.zmtp.keys import CurveKeys
+from tools.muster.config.urls import parse_peer_url
+from tools.muster.machine.zmtp import hint_of
+from tools.muster.machine.zmtp.asking import NotOwn, asked_in_clear
+from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.tls import PeerCredentials, asked_by_tls
 
 QUESTION = PeerKind.JOIN.byte
@@ -32,18 +34,26 @@ _AGAIN_S, _PAUSE_S = 10.0, 0.5
 InitialCluster = Sequence[tuple[str, tuple[str, ...]]]
 
 
+class OtherUsers(ConfigError):
+    """Another user's processes are where members should be."""
+
+
 def ask(
     addresses: Iterable[tuple[str, int]], key_file: str, tls: PeerTls | None = None, limit_s: float = _ONE_S,
-    local: str = "",
+    local: str = "", own_user: bool = False,
 ) -> Running | None:
     """What the first of these peer ports says that answers. ``local``: the address of this machine that they
-    are dialled from; "": any."""
+    are dialled from; "": any. ``own_user``: on this machine only processes of this user count; ConfigError
+    where another's are there instead."""
     if tls is not None:
         credentials = PeerCredentials(tls)
         answers = (
-            asked_by_tls(host, port, credentials, QUESTION, limit_s, local) for host, port in addresses)
+            asked_by_tls(host, port, credentials, QUESTION, limit_s, local, own_user)
+            for host, port in addresses)
         return next((found for answer in answers if (found := _told(answer)) is not None), None)
     keys = CurveKeys.load(key_file)
+    if keys is None:
+        return _asked_in_clear(addresses, limit_s, local, own_user)
     with zmq.Context(io_threads=1) as context:
         for host, port in addresses:
             with context.socket(zmq.DEALER) as s:
@@ -51,13 +61,30 @@ def ask(
                 s.setsockopt(zmq.IMMEDIATE, 1)
                 endpoint = dialled_from(peer_endpoint(host, port), local)
                 s.setsockopt(zmq.IPV6, int("[" in endpoint))
-                if keys is not None:
-                    s.setsockopt(zmq.CURVE_SERVERKEY, keys.public)
-                    s.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
-                    s.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+                s.setsockopt(zmq.CURVE_SERVERKEY, keys.public)
+                s.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+                s.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
                 s.connect(endpoint)
                 if (found := _answer(s, limit_s)) is not None:
                     return found
+    return None
+
+
+def _asked_in_clear(
+    addresses: Iterable[tuple[str, int]], limit_s: float, local: str, own_user: bool
+) -> Running | None:
+    not_own = ""
+    for host, port in addresses:
+        at = (peer_endpoint(host, port).removeprefix("ipc://"), 0) if host.startswith(UNIX) else (host, port)
+        try:
+            answer = asked_in_clear(*at, QUESTION, limit_s, local, own_user)
+        except NotOwn as e:
+            not_own = f"{host}:{port}: {e}: {hint_of(str(e))}"
+        else:
+            if (found := _told(answer)) is not None:
+                return found
+    if not_own:
+        raise OtherUsers(not_own)
     return None
 
 
@@ -92,9 +119,9 @@ def _told(frame: bytes) -> Running | None:
 
 def join(
     initial: InitialCluster, name: str, key_file: str, tls: PeerTls | None, resolved: Callable[[str], str],
-    local: str = "",
+    local: str = "", own_user: bool = False,
 ) -> tuple[Running, tuple[Peer, ...], int]:
-    """The running cluster, its hosts with the names of the flags, and the own ID. ConfigError."""
+    """The running cluster, its hosts with the flags' names, and this host's ID. ConfigError."""
     others = [
         (at.host, at.port)
         for other, urls in initial
@@ -103,15 +130,18 @@ def join(
     ]
     deadline = time.monotonic() + _AGAIN_S
     while True:
-        running = ask(others, key_file, tls, local=local)
+        not_own: OtherUsers | None = None
+        try:
+            running = ask(others, key_file, tls, local=local, own_user=own_user)
+        except OtherUsers as e:  # like no answer: a member may answer yet
+            running, not_own = None, e
         if running is None:
             if time.monotonic() < deadline and any(_listens(*address) for address in others):
                 time.sleep(_PAUSE_S)
                 continue
-            raise ConfigError(
+            raise not_own or ConfigError(
                 "cannot fetch cluster info from peer urls: "
-                "could not retrieve cluster information from the given URLs"
-            )
+                "could not retrieve cluster information from the given URLs")
         try:
             peers = assigned(initial, running, resolved)
         except ConfigError:
@@ -123,8 +153,7 @@ def join(
 
 
 def assigned(initial: InitialCluster, running: Running, resolved: Callable[[str], str]) -> tuple[Peer, ...]:
-    """The hosts that the flags name with the IDs that the cluster gave them, by ID. ConfigError if they are
-    not the same."""
+    """The hosts of the flags with the IDs of the cluster, ordered by ID. ConfigError if they differ."""
     try:
         if len(initial) != len(running.members):
             raise ConfigError("member count is unequal")
@@ -136,8 +165,7 @@ def assigned(initial: InitialCluster, running: Running, resolved: Callable[[str]
                 urls = ", ".join(f'"{url}"' for url in member.peer_urls)
                 raise ConfigError(
                     f"PeerURLs: no match found for existing member ({member.member_id:x}, [{urls}]), "
-                    f"last resolver error ({_unequal(member, initial)})"
-                )
+                    f"last resolver error ({_unequal(member, initial)})")
             first = parse_peer_url(found[1][0])
             own = tuple(sorted(found[1]))
             peers.append(Peer(member.member_id, found[0], first.host, first.port, own, member.learner))
@@ -146,8 +174,8 @@ def assigned(initial: InitialCluster, running: Running, resolved: Callable[[str]
     return tuple(sorted(peers, key=lambda p: p.member_id))
 
 
-def _unequal(member: Told, initial: InitialCluster) -> str:
-    """What etcd says of the last host that it compared."""
+def _unequal(member: Host, initial: InitialCluster) -> str:
+    """etcd's word for the last compared host."""
     urls = initial[-1][1]
     if len(urls) != len(member.peer_urls):
         return f"len({[*member.peer_urls]}) != len({[*urls]})"

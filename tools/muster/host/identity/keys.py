@@ -1,4 +1,4 @@
-"""What a host shows to others, and whom it trusts: the files of keys and certificates that its flags name."""
+"""The files of keys and certificates that a host's flags name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tools.muster.host.identity import auto_tls
 
 
 def with_keys(config: ServerConfig) -> ServerConfig:
-    """The same, with what is made where that was asked for; each file can be used. ConfigError."""
+    """The same, with self-signed certificates where asked for; each file can be used. ConfigError."""
     if config.peer_key_file:
         peer_keys.check(config.peer_key_file)
     config = auto_tls.with_certificate(config)

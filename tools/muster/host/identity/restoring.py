@@ -1,7 +1,7 @@
-"""The data directory of a host out of a backup: ``musterctl snapshot restore``, once for each host.
+"""``musterctl snapshot restore``: a host's data directory from a backup, once for each host.
 
-A host's IDs come from its name, its cluster's peer URLs and the cluster's token, as at a first start. The
-directory is made aside and takes its name when it is whole.
+The IDs come from the host's name, its cluster's peer URLs and token, as at a first start. The directory is
+made aside, and renamed when it is whole.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ Tell = Callable[[int, int], None]  # bytes done, of so many
 
 @dataclass(slots=True, frozen=True)
 class NewHost:
-    """Who the host is to be."""
-
     name: str
     data_dir: str
     initial_cluster: str
@@ -43,12 +41,12 @@ class NewHost:
     wal_dir: str = ""  # for the logs; "": in the data directory
 
     def arguments(self) -> list[str]:
-        """As the host itself would be told them."""
+        """The new host's flags."""
         given = [
             f"--name={self.name}", f"--data-dir={self.data_dir}", f"--initial-cluster={self.initial_cluster}",
             f"--initial-cluster-token={self.initial_cluster_token}", f"--shards={self.shards}",
             f"--initial-advertise-peer-urls={self.initial_advertise_peer_urls}"]
-        if self.initial_advertise_peer_urls.startswith("https:"):  # it will be told its certificate later
+        if self.initial_advertise_peer_urls.startswith("https:"):  # its certificate is not known yet
             given += ["--listen-peer-urls=https://localhost:2380", "--peer-auto-tls"]
         return [*given, f"--shard-depth={self.shard_depth}"] if self.shard_depth else given
 
@@ -56,10 +54,10 @@ class NewHost:
 def restore_host(
     snapshot: Path, new: NewHost, changed: Changed, skip_hash_check: bool, tell: Tell,
 ) -> Restored:
-    """Make the data directory. Raises NoBackup, ConfigError, OSError, StorageError; nothing is left then."""
+    """Make the data directory. NoBackup, ConfigError, OSError, StorageError: nothing is left."""
     try:
         config = build(resolve(SERVER_FLAGS, new.arguments(), {}, use_environ=False))
-    except UsageError as e:  # of a value: it is the tool's, which names no flag of a server's
+    except UsageError as e:  # the tool names no flag of a server
         raise ConfigError(str(e).partition(": ")[2]) from None
     identity = identity_of(config)
     data_dir = Path(config.data_dir)
@@ -102,8 +100,7 @@ def restore_host(
 
 
 def _origin(data: mmap.mmap | bytes, size: int, changed: Changed) -> str:
-    """A digest of the backup, less the hash at its end, and of what is changed: hosts that are restored alike
-    have the same."""
+    """A digest of the backup without its hash, and of the changes: the same for all hosts of one restore."""
     digest = hashlib.blake2b(repr(astuple(changed)).encode(), digest_size=8)
     for at in range(0, size, _CHUNK_BYTES):
         digest.update(data[at : min(at + _CHUNK_BYTES, size)])
@@ -111,7 +108,7 @@ def _origin(data: mmap.mmap | bytes, size: int, changed: Changed) -> str:
 
 
 def opened(data: mmap.mmap | bytes, skip_hash_check: bool) -> Database:
-    """A backup's database, its hash and its pages looked at. NoBackup if it is none."""
+    """A backup's database, after checks of its hash and pages. NoBackup."""
     try:
         database = Database(data, checked_size(data, skip_hash_check))
     except InvalidDatabase as e:

@@ -1,7 +1,4 @@
-"""A certificate that signs itself, and its key, in a directory.
-
-``auto_tls`` imports this where one is asked for: ``cryptography`` takes 8 MB.
-"""
+"""A self-signed certificate and its key. Imported when needed: ``cryptography`` takes 8 MB."""
 
 from __future__ import annotations
 
@@ -23,8 +20,7 @@ _YEAR = datetime.timedelta(days=365)
 
 
 def self_signed(folder: Path, hosts: Sequence[str], years: int) -> tuple[str, str]:
-    """The certificate's and the key's file in ``folder``, made if they are not there. ConfigError,
-    OSError."""
+    """The certificate's and the key's file in ``folder``, made if missing. ConfigError, OSError."""
     cert_file, key_file = folder / "cert.pem", folder / "key.pem"
     if not (cert_file.is_file() and key_file.is_file()):
         if years < 1:
@@ -56,24 +52,15 @@ def _make(hosts: Sequence[str], years: int) -> tuple[bytes, bytes]:
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
             x509.KeyUsage(
-                digital_signature=True,
-                key_encipherment=True,
-                content_commitment=False,
-                data_encipherment=False,
-                key_agreement=False,
-                key_cert_sign=False,
-                crl_sign=False,
-                encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )
+                digital_signature=True, key_encipherment=True, content_commitment=False,
+                data_encipherment=False, key_agreement=False, key_cert_sign=False, crl_sign=False,
+                encipher_only=False, decipher_only=False),
+            critical=True)
         .sign(key, SHA256())
     )
     return (
         key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()),
-        certificate.public_bytes(Encoding.PEM),
-    )
+        certificate.public_bytes(Encoding.PEM))
 
 
 def _name_of(host: str) -> x509.GeneralName:

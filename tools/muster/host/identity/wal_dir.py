@@ -1,7 +1,7 @@
-"""Logs in a directory of their own (``--wal-dir``): each node's ``log`` is a link to its folder there.
+"""``--wal-dir``: each node's ``log`` is a link to its folder there.
 
-The link remembers where the log is, so that a later start without the flag, or one of a tool, finds it. One
-that names another directory is refused: a log that is not found is a replica that has lost its votes (H10).
+The link lets later starts and tools find the log without the flag. Another directory is refused: a replica
+without its log has lost its votes (H10).
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from tools.muster.config.parse import ConfigError
 from tools.muster.machine.disk import seal
 
 LOG = "log"  # in a node's directory
-_WHOLE = "db/CURRENT"  # is there as long as a log is
+_WHOLE = "db/CURRENT"  # exists as long as the log does
 
 
 def place_logs(wal_dir: str, folders: Sequence[str]) -> None:
-    """Have the logs of these nodes' directories, by shard, in ``wal_dir``; "": where they are.
-    ConfigError."""
+    """Link the logs of these nodes' directories, by shard, into ``wal_dir``; "": leave them. ConfigError."""
     for shard, folder in enumerate(folders) if wal_dir else ():
         try:
             _place(Path(folder, LOG), Path(os.path.abspath(wal_dir), f"shard-{shard}"))
@@ -28,8 +27,7 @@ def place_logs(wal_dir: str, folders: Sequence[str]) -> None:
 
 
 def begin_wal_dir(wal_dir: str, shards: int) -> None:
-    """Make the folders of a new host's logs; "": it has none there. ConfigError if they cannot be made, or if
-    one holds something."""
+    """Make the folders of a new host's logs; "": none. ConfigError if that fails, or if one is not empty."""
     for shard in range(shards if wal_dir else 0):
         wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
         try:
@@ -40,7 +38,7 @@ def begin_wal_dir(wal_dir: str, shards: int) -> None:
 
 
 def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
-    """The same of nodes that are just being made, whose logs do not exist anywhere. OSError."""
+    """The same for nodes that are being made. OSError."""
     for shard, folder in enumerate(folders) if wal_dir else ():
         wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
         wanted.mkdir(mode=0o700, parents=True)
@@ -49,14 +47,14 @@ def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
 
 
 def made_at(wal_dir: str, data_dir: Path, aside: Path) -> str:
-    """Where a ``wal_dir`` is made while ``aside`` is, which is renamed to ``data_dir`` at the end."""
+    """Where a ``wal_dir`` is made for ``aside``, which becomes ``data_dir`` at the end."""
     path, whole = (os.path.abspath(one) for one in (wal_dir, data_dir))
     inside = os.path.commonpath((path, whole)) == whole
     return str(aside / os.path.relpath(path, whole)) if wal_dir and inside else wal_dir
 
 
 def point_logs(wal_dir: str, folders: Sequence[Path]) -> None:
-    """Have links of :func:`begin_logs` name the directory as it is called at the end. OSError."""
+    """Give the links of :func:`begin_logs` the directory's final name. OSError."""
     for shard, folder in enumerate(folders):
         (folder / LOG).unlink()
         (folder / LOG).symlink_to(Path(os.path.abspath(wal_dir), f"shard-{shard}"))
@@ -70,8 +68,7 @@ def _place(log: Path, wanted: Path) -> None:
     if log.exists():
         raise ConfigError(
             f"{log} holds the log. To have it in --wal-dir, stop this host, move that directory to {wanted}, "
-            "and start it"
-        )
+            "and start it")
     begun = seal.read(log.parent)[1] != seal.NEW
     if begun and not (wanted / _WHOLE).is_file():
         return  # the seal says what is missing

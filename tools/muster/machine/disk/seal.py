@@ -1,13 +1,13 @@
 """The seal of a node's directory: whose data it holds, and whether there is any yet (H10).
 
-A replica that lost its log has lost its votes and what it acknowledged, so it may not come back under its old
-identity. An empty directory alone does not tell that loss from a first start. The seal does: the host writes
-it before any process runs, ``<incarnation> new``; the node changes it to ``<incarnation> begun`` once its
-log, the log's mark and its state are on the disk, and before it sends anything. From then on a directory that
-lacks one of them is refused.
+A replica that lost its log has lost its votes and acknowledgements: it may not come back under its old
+identity. An empty directory does not tell that loss from a first start, so there is a seal. The host writes
+``<incarnation> new`` before any process runs. The node writes ``<incarnation> begun`` once its log, the log's
+mark and its state are on the disk, before it sends anything. From then on a directory without one of them is
+refused.
 
-Seals of older versions name the incarnation only. Beside a log they count as begun, and the node's own checks
-decide. Without one nobody can tell whether there ever was a log, so they are refused.
+Seals of older versions have the incarnation only. Beside a log they count as begun; without one they are
+refused.
 """
 
 from __future__ import annotations
@@ -18,25 +18,22 @@ from pathlib import Path
 
 FILE = "incarnation"
 NEW, BEGUN, OLD = "new", "begun", ""
-# what a node's directory holds once it has begun, by the file that is there as long as the part is whole
+# what a begun node's directory holds, by a file that each part always has
 PARTS = {
     "the log (log/db)": "log/db/CURRENT", "the log's mark (log/synced)": "log/synced",
     "the state (state)": "state/current",
 }
 _ADVICE = (
-    "This replica must not vote under its old identity: put back what is missing, or remove the member, "
-    "then add it anew with an "
-    "empty data directory"
-)
+    "This replica must not vote under its old identity: put back what is missing, or remove the member, then "
+    "add it anew with an empty data directory")
 
 
 class SealBroken(Exception):
-    """A directory is not what its seal, or its host's identity, says. The text says what is missing and what
-    to do."""
+    """The text says what is missing and what to do."""
 
 
 def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file so that a crash leaves the old one or the new one, and the new one lasts."""
+    """Write a file so that a crash leaves the old or the new one, and the new one lasts."""
     aside = path.with_name(path.name + ".tmp")
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
@@ -58,8 +55,7 @@ def sync_directory(path: Path) -> None:
 
 
 def read(folder: str | Path) -> tuple[int, str]:
-    """``(incarnation, NEW or BEGUN or OLD)``; ``(0, OLD)`` where there is no seal, or none that can be
-    read."""
+    """``(incarnation, NEW or BEGUN or OLD)``; ``(0, OLD)`` without a readable seal."""
     with contextlib.suppress(OSError, ValueError):
         words = Path(folder, FILE).read_text(encoding="utf-8").split(" ")
         if len(words) <= 2 and (state := "".join(words[1:]).strip()) in (NEW, BEGUN, OLD):
@@ -68,36 +64,31 @@ def read(folder: str | Path) -> tuple[int, str]:
 
 
 def seal(folder: str | Path, incarnation: int) -> None:
-    """Make a node's directory this incarnation's, before any node runs. One that is so already stays as it
-    is."""
+    """Make a node's directory this incarnation's, before any node runs; a second call changes nothing."""
     if read(folder)[0] != incarnation:
         Path(folder).mkdir(mode=0o700, exist_ok=True)
         write_whole(Path(folder, FILE), f"{incarnation:016x} {NEW}\n")
 
 
 def check(folder: str | Path, member_id: int, incarnation: int) -> None:
-    """Raises SealBroken unless a directory is this incarnation's and holds all that it ever held."""
+    """SealBroken unless a directory is this incarnation's and holds all that it ever held."""
     sealed, state = read(folder)
     if sealed != incarnation:
         raise SealBroken(
-            f"{folder} is not what member {member_id:x} wrote there (its seal, {FILE}, is missing, "
-            f"damaged or another host's). "
-            f"{_ADVICE}"
-        )
+            f"{folder} is not what member {member_id:x} wrote there (its seal, {FILE}, is missing, damaged "
+            f"or another host's). {_ADVICE}")
     missing = [part for part, file in PARTS.items() if not Path(folder, file).is_file()]
     if state == BEGUN and missing:
         raise SealBroken(
-            f"{folder} has lost {' and '.join(missing)}, which its seal says were there. {_ADVICE}"
-        )
+            f"{folder} has lost {' and '.join(missing)}, which its seal says were there. {_ADVICE}")
     if state == OLD and not Path(folder, PARTS["the log (log/db)"]).is_file():
         raise SealBroken(
             f"{folder} has no log, and its seal is an older version's, which does not say "
-            f"whether there was one. {_ADVICE}"
-        )
+            f"whether there was one. {_ADVICE}")
 
 
 def begin(folder: str | Path, incarnation: int) -> None:
-    """Log, mark and state are there and durable: from now on they must be. Before anything leaves the
-    node."""
+    """From now on log, mark and state must be there. Call it once they are durable, before the node sends
+    anything."""
     if read(folder) != (incarnation, BEGUN):
         write_whole(Path(folder, FILE), f"{incarnation:016x} {BEGUN}\n")

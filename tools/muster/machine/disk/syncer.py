@@ -1,14 +1,13 @@
-"""When what was written is synced: the loop never waits for a slow disk.
+"""When written data is synced: the loop never waits for a slow disk.
 
 The log is written unsynced, messages that may leave before the sync leave, and one thread syncs
-(``flush_wal(sync)`` releases the GIL). Entries that arrive while a sync runs are covered by the next one.
+(``flush_wal(sync)`` releases the GIL). The next sync covers entries that arrive meanwhile.
 
-On a disk that is fast and idle the hand-over to a thread costs as much as the sync itself: a lone client
-waits for two wake-ups. So while few requests are about and syncs take well under a millisecond, the loop
-syncs itself. So does a loop that nobody waits for (``unserved``: a replica where nobody leads, reads or
-watches), as long as a sync takes less than a heartbeat does by far (decision 7).
+On a fast and idle disk the hand-over to a thread costs as much as the sync. So the loop itself syncs while
+few requests are under way and syncs take well under a millisecond. So does an ``unserved`` loop, of a replica
+without leader, reads or watches, while a sync is much shorter than a heartbeat (decision 7).
 
-A failed sync ends the process; it is never retried (review (b), Disk).
+A failed sync ends the process, and is never retried.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ log = structlog.get_logger("disk")
 
 _INLINE_LIMIT_S = 0.0005
 _UNSERVED_LIMIT_S = 0.005
-# what a sync takes is told by the quicker ones: the others have waited for a CPU, or for the interpreter
+# the quicker syncs tell the disk's time: the others waited for a CPU or the interpreter
 _FALLING, _RISING = 0.3, 0.03
 
 
 class Syncer:
-    """Syncs on request and reports up to which sequence number everything is on disk."""
+    """See ``cluster.machine.Syncs``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sync: Callable[[], None], done: Callable[[int], None],
                  perf_counter: Callable[[], float] = time.perf_counter) -> None:
@@ -46,21 +45,18 @@ class Syncer:
         self._running = False
         self._wanted = 0
         self._typical_s = 0.0
-        self.unserved = False  # nobody waits for this loop, as its owner says
+        self.unserved = False  # no client waits for this loop, as its owner says
         self.took = Histogram(DISK_S)
         self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
         self._thread.start()
 
     @property
     def busy(self) -> bool:
-        """Whether a sync is under way in the thread."""
         return self._running
 
     def request(self, sequence: int, *, quiet: bool) -> bool:
-        """Sync what has been written by now. ``quiet``: little else is going on.
-
-        True: it has been done at once. False: ``done(sequence)`` will be called on the loop.
-        """
+        """Sync what is written by now. ``quiet``: little else is under way. True: done. False:
+        ``done(sequence)`` follows on the loop."""
         self._wanted = sequence
         if self._running:
             return False
@@ -79,7 +75,7 @@ class Syncer:
         try:
             self._sync()
         except Exception:
-            log.exception("a sync failed: this process must end, nobody knows what is on disk")
+            log.exception("a sync failed, so the disk's content is unknown: this process ends")
             os._exit(FAULT_EXIT)
         took = self._perf_counter() - started
         self._typical_s += (took - self._typical_s) * (_FALLING if took < self._typical_s else _RISING)
@@ -90,7 +86,7 @@ class Syncer:
             self._timed_sync()
             try:
                 self._loop.call_soon_threadsafe(self._finished, sequence)
-            except RuntimeError:  # the loop is closed: the node is stopping
+            except RuntimeError:  # the loop is closed: the node stops
                 return
 
     def _finished(self, sequence: int) -> None:
@@ -100,6 +96,6 @@ class Syncer:
         self._done(sequence)
 
     def close(self) -> None:
-        """Let the thread end after what it is doing."""
+        """Let the thread end after its work."""
         self._queue.put(None)
         self._thread.join(timeout=10)

@@ -1,11 +1,10 @@
 """RocksDB's compaction threads give way to the event loop.
 
-A node has one CPU. A compaction beside it took half of that for seconds, and everybody waited twice as long.
-With a nice value 5 above the loop's it takes a quarter while the loop is busy, and all that is left
-otherwise; RocksDB's own switch (``Env.lower_thread_pool_cpu_priority``) means 19, with which a busy loop
-would starve it until writes stall. It keeps the kernel's usual time slices, so that a loop with short ones
-has the CPU as soon as it wakes (``tools.muster.machine.process.scheduling``). Flushes, which free memory that
-writes wait for, keep their priority.
+A compaction took half of a node's CPU for seconds, and all clients waited twice as long. With a nice value 5
+above the loop's it takes a quarter while the loop is busy. RocksDB's own switch
+(``Env.lower_thread_pool_cpu_priority``) sets 19, with which a busy loop starves it until writes stall. Its
+time slices stay the usual ones (``process.scheduling``). Flushes keep their priority: writes wait for their
+memory.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ _NAME = b"rocksdb:low"
 
 
 def lower_compactions() -> int:
-    """Call it when a database is open; returns how many threads there are. Nothing where there is no
-    /proc."""
+    """Call it with a database open. Returns the number of threads; 0 without /proc."""
     nice = min(os.getpriority(os.PRIO_PROCESS, os.getpid()) + _NICER_BY, 19)
     found = 0
     with suppress(OSError):

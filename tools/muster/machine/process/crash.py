@@ -1,9 +1,8 @@
-"""What ends a process, with which exit code, and what its log says.
+"""Exit codes, and what a fault does.
 
-0: stopped as told. ``FATAL_EXIT``: starting it again would not help; the supervisor stops the host and says
-why. ``FAULT_EXIT``: a fault of this program; the supervisor starts the process again, the log tells why. A
-fault ends the process at once: half-done work could lose an event or an answer without anybody noticing,
-while the clients of a process that has gone know what to do.
+0: stopped as told. ``FATAL_EXIT``: another start would not help; the supervisor stops the host and says why.
+``FAULT_EXIT``: a fault of this program; the supervisor starts the process again. A fault ends the process at
+once: half-done work could silently lose an event or an answer, while clients handle a lost process.
 """
 
 from __future__ import annotations
@@ -14,23 +13,19 @@ from collections.abc import Callable
 from typing import Any
 
 FATAL_EXIT = 3
-REMOVED_EXIT = 4  # this host was removed from its cluster: it stops as a whole, and does not start again
+REMOVED_EXIT = 4  # of a removed host, which stops as a whole for good
 FAULT_EXIT = 70  # sysexits' EX_SOFTWARE
 
 Handler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]
 
 
 def crash_handler(
-    log: Any,
-    *,
-    clients: bool = False,
-    disks: bool = True,
+    log: Any, *, clients: bool = False, disks: bool = True,
     fatal: Callable[[BaseException], bool] = lambda error: False,
 ) -> Handler:
-    """For ``loop.set_exception_handler``. ``clients``: the loop also serves them, and what the network did to
-    one is only logged. ``disks``: the process has some, so an OSError out of a callback may be theirs: a
-    client's connection breaks in a transport. ``fatal``: told of an error, whether a restart would not help;
-    it has said so to whom it concerns then."""
+    """For ``loop.set_exception_handler``. ``clients``: the loop also serves clients, whose network errors are
+    only logged. ``disks``: an OSError of a callback may be a disk's; a client's comes from a transport.
+    ``fatal(error)``: whether another start would not help; it has reported that then."""
 
     def crash(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

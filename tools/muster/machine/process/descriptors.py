@@ -1,20 +1,19 @@
 """File descriptors: clients leave some to the disk and to other hosts.
 
-A process that has none left cannot open a table of RocksDB or take a peer's connection: the host would look
-broken because a client opened connections. So the soft limit becomes the hard one (as Go's programs do), and
-clients get what a reserve leaves.
+Without descriptors a process can open no table of RocksDB and take no peer's connection. So the soft limit
+becomes the hard one, as Go's programs do, and clients get it less a reserve.
 """
 
 from __future__ import annotations
 
 import resource
 
-# tables and logs of RocksDB (256 at most are open), links to nodes, fronts and peers, sockets to listen on
+# tables and logs of RocksDB (256 at most), links to nodes, fronts and peers, listening sockets
 _RESERVE = 1024
 
 
 def raise_limit() -> int:
-    """Let this process, and those that it starts, open as many files as the system allows it; how many."""
+    """Raise the limit of open files to the system's, for this process and its children; the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -22,5 +21,5 @@ def raise_limit() -> int:
 
 
 def for_clients(limit: int) -> int:
-    """How many connections of clients a process with this limit can take."""
+    """How many connections of clients this limit allows."""
     return limit - min(_RESERVE, limit // 2)

@@ -1,8 +1,7 @@
-"""Settings on their way from a supervisor to its child: lines of a file in memory, which is the child's
-standard input.
+"""Settings from a supervisor to its child: lines of a file in memory, the child's standard input.
 
-Arguments and environment of a process are shown to every user of the machine, or outlive their use: ``ps``,
-crash reports, logs of starts. What stands there is only what tells processes apart.
+Arguments and environment are shown to every user of the machine, or outlive their use (``ps``, crash
+reports). They have only what tells processes apart.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ _STDIN = 0
 
 
 def hand(texts: Sequence[str]) -> int:
-    """A descriptor of a file in memory that holds these texts, each of one line; the caller closes it. A
-    file, not a pipe: nobody waits until the child reads."""
+    """A descriptor of a file in memory with these texts, a line each; the caller closes it. No pipe: nothing
+    waits until the child reads."""
     fd = os.memfd_create("muster-settings", os.MFD_CLOEXEC)
     rest = "".join(f"{text}\n" for text in texts).encode()
     while rest:
@@ -25,8 +24,8 @@ def hand(texts: Sequence[str]) -> int:
 
 
 def take(count: int) -> list[str]:
-    """The texts that this process was handed; standard input is empty from here on. ValueError if there are
-    not ``count``."""
+    """The texts handed to this process; standard input is empty from here on. ValueError if there are not
+    ``count``."""
     with os.fdopen(os.dup(_STDIN), encoding="utf-8") as file:
         texts = file.read().splitlines()
     null = os.open(os.devnull, os.O_RDONLY)
@@ -34,6 +33,5 @@ def take(count: int) -> list[str]:
     os.close(null)
     if len(texts) != count:
         raise ValueError(
-            f"standard input has {len(texts)} lines of settings, not {count}: muster starts this process"
-        )
+            f"standard input has {len(texts)} lines of settings, not {count}: muster starts this process")
     return texts

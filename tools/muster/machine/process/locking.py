@@ -1,11 +1,10 @@
-"""Memory that is never swapped out: ``--memory-mlock``.
+"""``--memory-mlock``: memory that is never swapped out.
 
-The kernel locks each page as it is first touched (``MCL_ONFAULT``). Without that it would also fill what a
-process has only set aside, as the 8 MB of each thread's stack: four idle threads took 33 MB.
+The kernel locks each page at its first use (``MCL_ONFAULT``). Otherwise it would fill reserved memory too,
+such as the 8 MB of each thread's stack.
 
-A lock is neither inherited by a child nor kept by a new program, so each process of a host takes its own. The
-kernel takes no page back that is locked. What was freed goes back only while the lock is put aside
-(:func:`put_aside`).
+No lock is inherited, so each process takes its own. The kernel takes no locked page back: freed memory goes
+back only during :func:`put_aside`.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from pathlib import Path
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _CAP_IPC_LOCK = 14
 _libc = ctypes.CDLL(None, use_errno=True)
-# in Go's words, as an etcd writes them
+# Go's words, as in etcd's log
 _WORDS = {errno.ENOMEM: "cannot allocate memory", errno.EPERM: "operation not permitted"}
 
 
 class CannotLock(Exception):
-    """The kernel does not let this process lock its memory. Its text is for the operator."""
+    """The text is for the operator."""
 
 
 def lock_memory() -> None:
-    """All that this process has and will have. CannotLock, in etcd's words."""
+    """Lock all memory of this process, present and future. CannotLock, in etcd's words."""
     number = _lock()
     if not number:
         return
@@ -46,15 +45,15 @@ def put_aside(work: Callable[[], object]) -> None:
 
 
 def limit_that_ends_growth() -> int:
-    """Bytes that this process may lock at most, and so have; 0: as many as it likes."""
+    """Bytes that this process may lock, and so have, at most; 0: no limit."""
     soft = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     return 0 if soft == resource.RLIM_INFINITY or _may_exceed() else soft
 
 
 def _lock() -> int:
-    """Why it failed; 0: it did not."""
+    """The error number; 0: none."""
     both = _MCL_CURRENT | _MCL_FUTURE
-    for flags in (both | _MCL_ONFAULT, both):  # Linux before 4.4 knows the latter alone
+    for flags in (both | _MCL_ONFAULT, both):  # Linux before 4.4 has the latter only
         number = ctypes.get_errno() if _libc.mlockall(flags) else 0
         if number != errno.EINVAL:
             break
@@ -67,7 +66,7 @@ def _limit() -> str:
 
 
 def _may_exceed() -> bool:
-    """Whether limits do not count for this process."""
+    """Whether limits do not apply to this process."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         effective = next(line.split()[1] for line in lines if line.startswith("CapEff:"))

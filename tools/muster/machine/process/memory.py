@@ -1,4 +1,4 @@
-"""How much memory this process may count on."""
+"""The memory that this process may count on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ _LEAST_BYTES, _MOST_BYTES = 64 << 20, 2 << 30
 
 
 def of_the_host() -> int:
-    """Bytes: the machine's memory, or what the control groups around this process leave of it (cgroups
-    v2)."""
+    """Bytes: the machine's memory, or what the control groups of this process allow (cgroups v2)."""
     most = int(psutil.virtual_memory().total)
     try:
         own = next(
@@ -34,7 +33,6 @@ def of_the_host() -> int:
 
 
 def for_clients(host_bytes: int) -> int:
-    """What clients' connections may hold on a host with so much memory: an eighth, 64 MiB at least, 2 GiB at
-    most. They are counted by what they send and are sent; a process takes up to three times as much for it,
-    while copies are on the way."""
+    """What clients' connections may hold on a host of so much memory: an eighth, between 64 MiB and 2 GiB. A
+    process takes up to three times as much, for copies under way."""
     return min(max(host_bytes // 8, _LEAST_BYTES), _MOST_BYTES)

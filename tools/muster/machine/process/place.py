@@ -1,12 +1,11 @@
-"""The CPU of a process's event loop: its own while nobody else wants it.
+"""The CPU of a process's event loop: its own, unless other programs want it.
 
-A pinned loop has its caches for itself and never meets the threads of its process that sync, flush and
-compact. But it cannot leave either. Where other programs fill the machine its CPU is as full as the others,
-and it waits there for its turn while another one falls idle. So a loop that ``auto`` gave its CPU looks
-each second how long it waited for it, as the kernel tells, and lets go where that is much; it takes it again
-after a minute in which it hardly waited. Each time that it lets go makes this wait twice as long.
+A pinned loop has its caches to itself, and never meets its process's threads that sync, flush and compact.
+But it cannot leave: on a full machine it waits for its CPU while another one idles. So a loop that ``auto``
+pinned looks each second how long it waited. It unpins itself when that is much, and pins itself again after a
+minute with little waiting, doubled each time.
 
-A CPU that an operator names (``--cpus 0-3``) is kept whatever happens.
+A CPU that an operator names (``--cpus 0-3``) is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _FIRST_REST_S, _LONGEST_REST_S = 60.0, 3600.0
 
 
 class Contention:
-    """Decides whether a loop holds its CPU. Told the time, and how long the loop waited for a CPU in all."""
+    """Decides whether a loop holds its CPU, by the time and the loop's total wait for a CPU."""
 
     def __init__(self, now: float, waited_s: float) -> None:
         self.held = True
@@ -51,9 +50,9 @@ class Contention:
 
 
 class Place:
-    """Where the calling thread, which runs the loop, and the other threads of its process run.
+    """The CPUs of the calling thread, which runs the loop, and of its process's other threads.
 
-    ``cpu``: the loop's, -1 for none; ``lets_go``: while others leave it alone.
+    ``cpu``: the loop's, -1 for none; ``lets_go``: see the module.
     """
 
     def __init__(self, cpu: int, *, lets_go: bool, waited_s: Callable[[], float] | None = None) -> None:
@@ -62,19 +61,19 @@ class Place:
         self._lets_go = lets_go
         self._waited_s = waited_s or waited_for_cpu_s
         self._contention: Contention | None = None
-        self.looks = 0  # so far
+        self.looks = 0
         self._hold(True)
 
     @property
     def pinned(self) -> bool:
-        """Whether the loop has its CPU now, and no other."""
+        """Whether the loop runs on its CPU only."""
         return self._cpu >= 0 and (self._contention is None or self._contention.held)
 
     def keep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look from time to time, from now on.
 
-        Threads that sync, flush and compact are born on the CPU of who first needs them: the loop's, which
-        would wait for them there while others idle. Some are born late.
+        Threads that sync, flush and compact start on the CPU of their creator, the loop's, and some start
+        late: they are moved away.
         """
         if self._cpu < 0:
             return
@@ -101,7 +100,7 @@ class Place:
 
 
 def put_aside(cpus: set[int]) -> None:
-    """Move every thread of this process but the main one to these CPUs; with none, leave them as they are."""
+    """Move every thread of this process but the main one to these CPUs; with none, leave them."""
     if not cpus:
         return
     with suppress(OSError):
@@ -113,6 +112,6 @@ def put_aside(cpus: set[int]) -> None:
 
 
 def waited_for_cpu_s() -> float:
-    """How long this process's main thread was ready to run and did not; 0 where the kernel does not tell."""
+    """How long this process's main thread was ready and did not run; 0 where the kernel does not tell."""
     found = times_of(os.getpid())
     return found.waited / 1e9 if found is not None else 0.0

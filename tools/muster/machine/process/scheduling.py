@@ -1,15 +1,12 @@
-"""How soon the kernel lets a thread run that has something to answer.
+"""How soon the kernel runs a thread that has something to answer.
 
-Linux lets whoever runs finish his time slice, 0.7 to 2.8 ms by the number of CPUs, and looks at the end of it
-only at its tick, each 4 ms with HZ=250. A request that is on its way through three processes pays that at
-every CPU that a parsing client, another host's catch-up or a compaction of RocksDB holds. A thread that asks
-for shorter slices takes the CPU from one with longer ones as soon as it wakes, as far as its share allows
-(EEVDF, Linux 6.12; older kernels ignore it). Its share stays the same, and so does what it takes: 1000
-clients' puts cost the servers the same with 1.3, 0.4 and 0.1 ms.
+Linux lets a running thread finish its time slice, 0.7 to 2.8 ms, and checks that only at its tick, 4 ms with
+HZ=250. A request pays that in each process on its way. A thread with shorter slices takes the CPU from one
+with longer slices as it wakes, within its share (EEVDF, Linux 6.12; older kernels ignore it). Shares and
+costs stay the same.
 
-Figures, a thread that works 0.3 ms every 2.3 ms beside one that never sleeps, on one CPU: woken after 0.07 ms
-in the median either way; at p99 after 3.3 to 3.8 ms with slices of 1.3, 1.0 and 0.7 ms, after 0.08 ms with
-0.4 and 0.1 ms.
+A thread of 0.3 ms work every 2.3 ms beside a busy one woke after 3.3 to 3.8 ms (p99) with slices of 0.7 to
+1.3 ms, and after 0.08 ms with 0.1 and 0.4 ms.
 """
 
 from __future__ import annotations
@@ -35,14 +32,13 @@ class _Attributes(ctypes.Structure):
 
 
 def short_slices() -> bool:
-    """For this thread and those that it starts from now on. Whether the kernel does so."""
+    """For this thread and those that it starts. Whether the kernel does so."""
     return set_slice(0, SHORT_S)
 
 
 def set_slice(thread: int, seconds: float) -> bool:
-    """The time slice of a thread of this process (0: the caller); 0 s: the usual one. Whether that is what it
-    has now; False and nothing done where the kernel knows of no such thing, or where the thread is under
-    another policy than the usual."""
+    """Set the time slice of a thread of this process (0: the caller); 0 s: the usual one. False: the kernel
+    does not know the thread, or its policy is not the usual one."""
     found = _get(thread)
     if found is None or found.policy != os.SCHED_OTHER:
         return False
@@ -54,7 +50,7 @@ def set_slice(thread: int, seconds: float) -> bool:
 
 
 def slice_s(thread: int = 0) -> float:
-    """The time slice of a thread, as the kernel tells; 0 where it does not."""
+    """A thread's time slice; 0 where the kernel does not tell."""
     found = _get(thread)
     return found.runtime_ns / 1e9 if found is not None else 0.0
 

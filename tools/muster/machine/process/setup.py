@@ -1,4 +1,4 @@
-"""A process's memory: locked if it is to be, and what is loaded is out of the garbage collector's way."""
+"""A process's memory: locked if asked for, and loaded modules out of the garbage collector's way."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tools.muster.machine.process.crash import FATAL_EXIT
 from tools.muster.machine.process.locking import CannotLock, lock_memory
 from tools.muster.machine.process.status import StatusPipe
 
-# These processes make few cycles and many short-lived objects: collect the young seldom, the old almost never
+# few cycles and many short-lived objects: collect the young seldom, the old almost never
 _YOUNG, _MIDDLE, _OLD = 50_000, 20, 100
 
 
 def hold_memory(common: Common, log: Any) -> None:
-    """Lock this process's memory, if it is to be. Ends the process where that is refused."""
+    """Lock this process's memory, if asked for; the process ends if that is refused."""
     if not common.memory_mlock:
         return
     try:
@@ -28,7 +28,7 @@ def hold_memory(common: Common, log: Any) -> None:
 
 
 def settle_memory() -> None:
-    """What has been loaded lives as long as the process: take it out of every later collection."""
+    """Loaded modules live as long as the process: exempt them from collections."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD)

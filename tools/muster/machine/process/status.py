@@ -1,8 +1,8 @@
-"""What a process says of itself to the supervisor that started it: JSON lines on a pipe.
+"""What a process reports to its supervisor: JSON lines on a pipe.
 
-``{"event": "ready"}`` once it serves, ``{"event": "leader", ...}`` when that changes, ``{"event": "fatal",
-"error": ...}`` as its last words if starting it again would not help, ``{"event": "drained"}`` once a front
-that shares a node's process has ended.
+``{"event": "ready"}`` once it serves, ``{"event": "leader", ...}`` at each change, ``{"event": "fatal",
+"error": ...}`` at the end if another start would not help, ``{"event": "drained"}`` once a front in a node's
+process has ended.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from cluster.machine import StatusSink
 
 
 class StatusPipe:
-    """JSON lines to the supervisor; silent without one."""
+    """Silent without a supervisor."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def say(self, event: str, **facts: Any) -> None:
-        """One line; a supervisor that is gone is no error here (this process is being stopped)."""
+        """A supervisor that has ended is no error: this process is being stopped."""
         if self._fd < 0:
             return
         try:
@@ -31,7 +31,7 @@ class StatusPipe:
 
 
 class Part:
-    """The status of one of several parts that run in the same process. See :func:`parts`."""
+    """One of several parts of a process, see :func:`parts`."""
 
     def __init__(self, whole: StatusSink, waited_for: set[Part]) -> None:
         self._whole = whole
@@ -39,7 +39,7 @@ class Part:
         waited_for.add(self)
 
     def say(self, event: str, **facts: Any) -> None:
-        """As the process's own, but for ``ready``: that is said once, when the last part has said it."""
+        """``ready`` is said once, when the last part has said it."""
         if event != "ready":
             self._whole.say(event, **facts)
         elif self in self._waited_for:
@@ -49,6 +49,5 @@ class Part:
 
 
 def parts(whole: StatusSink, count: int) -> list[Part]:
-    """So many parts of one process."""
     waited_for: set[Part] = set()
     return [Part(whole, waited_for) for _ in range(count)]

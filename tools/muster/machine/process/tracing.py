@@ -1,8 +1,8 @@
-"""Spans of calls, sent by OpenTelemetry's SDK to a collector, as etcd's are: named and described as those of
-``otelgrpc``, sampled as the caller's span is, or else by rate.
+"""Spans of calls, sent to a collector by OpenTelemetry's SDK, named and described as etcd's (``otelgrpc``),
+and sampled as the caller's span, or else by rate.
 
-The SDK gathers spans and sends them in a thread of its own; what the collector does not take in time is
-dropped. A call that is not sampled costs a look at one field.
+A thread of the SDK sends them; what the collector does not take in time is dropped. A call that is not
+sampled costs a look at one field.
 """
 
 from __future__ import annotations
@@ -47,23 +47,18 @@ class CallSpan:
         self._sent = 0
 
     def received(self, size_bytes: int) -> None:
-        """See ``cluster.machine.Span``."""
         self._received += 1
         self._message("RECEIVED", self._received, size_bytes)
 
     def sent(self, size_bytes: int) -> None:
-        """See ``cluster.machine.Span``."""
         self._sent += 1
         self._message("SENT", self._sent, size_bytes)
 
     def _message(self, kind: str, number: int, size_bytes: int) -> None:
         self._span.add_event(
-            "message",
-            {"message.type": kind, "message.id": number, "message.uncompressed_size": size_bytes},
-        )
+            "message", {"message.type": kind, "message.id": number, "message.uncompressed_size": size_bytes})
 
     def end(self, status: int, message: str) -> None:
-        """See ``cluster.machine.Span``."""
         self._span.set_attribute("rpc.grpc.status_code", status)
         self._span.set_status(Status(StatusCode.ERROR, message) if status else Status(StatusCode.OK))
         self._span.end()
@@ -82,8 +77,7 @@ class OtlpTracer:
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(rate / _RATE_OF) if rate else ALWAYS_OFF),
             resource=Resource(told),
-            shutdown_on_exit=False,
-        )
+            shutdown_on_exit=False)
         exporter = OTLPSpanExporter(endpoint=settings.address, insecure=True, timeout=_EXPORT_LIMIT_S)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer(_SCOPE)
@@ -91,7 +85,6 @@ class OtlpTracer:
         _tell_troubles()
 
     def begin(self, path: bytes, field: Callable[[bytes], bytes], peer: str) -> CallSpan | None:
-        """See ``cluster.machine.Tracer``."""
         parent = field(b"traceparent")
         context = Context()
         if parent:
@@ -102,21 +95,18 @@ class OtlpTracer:
         service, _, method = path.decode("latin-1")[1:].partition("/")
         address, _, port = peer.rpartition(":")
         span = self._tracer.start_span(
-            f"{service}/{method}",
-            context,
-            SpanKind.SERVER,
+            f"{service}/{method}", context, SpanKind.SERVER,
             {
                 "rpc.system": "grpc",
                 "rpc.service": service,
                 "rpc.method": method,
                 "net.peer.ip": address.strip("[]"),
                 "net.peer.port": port,
-            },
-        )
+            })
         return CallSpan(span) if span.is_recording() else None
 
     async def close(self) -> None:
-        """See ``cluster.machine.Tracer``. A collector that takes nothing does not hold up the end."""
+        """A stuck collector does not delay the end."""
         done = asyncio.Event()
 
         def end() -> None:
@@ -127,11 +117,11 @@ class OtlpTracer:
         try:
             await asyncio.wait_for(done.wait(), _CLOSE_LIMIT_S)
         except TimeoutError:
-            log.warning("the collector of traces does not take the last ones")
+            log.warning("the trace collector does not accept the last spans")
 
 
 class _Troubles(logging.Handler):
-    """What the SDK complains about, now and then, in this program's log."""
+    """The SDK's complaints, at a bounded rate, in this program's log."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -139,7 +129,7 @@ class _Troubles(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._repeats.news(record.msg, time.monotonic()):
-            log.warning("traces are not sent", error=record.getMessage())
+            log.warning("cannot send traces", error=record.getMessage())
 
 
 def _tell_troubles() -> None:

@@ -1,8 +1,7 @@
-"""What a process has freed goes back to the kernel.
+"""Freed memory goes back to the kernel.
 
-The C library keeps freed memory for later: up to 64 MB at the end of its heap once large blocks were freed,
-and whatever lies before a block that is still in use. After one client's large answers a front kept 60 MB for
-ever. ``malloc_trim`` gives whole free pages back, at 0.07 ms for each MB, so it is called where a process has
+The C library keeps freed memory: up to 64 MB at the end of its heap, and all before a block in use.
+``malloc_trim`` gives whole free pages back, at 0.07 ms for each MB: so it is called where a process has
 grown, and seldom where it finds nothing.
 """
 
@@ -16,9 +15,9 @@ from collections.abc import Callable
 from tools.muster.machine.process import locking
 
 LOOK_S = 5.0
-GROWN_BYTES = 16 << 20  # since the process had least: worth a look
-MOST_S = 60.0  # between two looks through the heap that find nothing
-_GAINED_BYTES = 4 << 20  # less is as good as nothing
+GROWN_BYTES = 16 << 20  # above the least size of the process: worth a look
+MOST_S = 60.0  # between two looks that find nothing
+_GAINED_BYTES = 4 << 20
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -34,7 +33,6 @@ class Trim:
         self._next = 0.0
 
     def look(self, now: float) -> None:
-        """Time has passed."""
         before = self._resident()
         self._least = min(self._least, before)
         if before - self._left >= GROWN_BYTES:
@@ -43,14 +41,14 @@ class Trim:
             return
         self._trim()
         self._left = self._resident()
-        # what is in use stays; that is no reason to look through the heap again and again
+        # memory in use stays: wait longer before the next look
         self._wait_s = LOOK_S if before - self._left >= _GAINED_BYTES else min(2 * self._wait_s, MOST_S)
         self._next = now + self._wait_s
 
 
 def give_back_freed(loop: asyncio.AbstractEventLoop, *, locked: bool = False) -> None:
-    """From now on. Does nothing where the C library has no ``malloc_trim`` (musl gives memory back by
-    itself). ``locked``: this process has locked its memory."""
+    """From now on; nothing without ``malloc_trim`` (musl gives memory back by itself). ``locked``: this
+    process has locked its memory."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None:
         return
@@ -67,6 +65,5 @@ def give_back_freed(loop: asyncio.AbstractEventLoop, *, locked: bool = False) ->
 
 
 def resident_bytes() -> int:
-    """Of this process."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[1]) * _PAGE_BYTES

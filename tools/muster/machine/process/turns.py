@@ -1,8 +1,7 @@
-"""How long turns of this process's event loop take: whoever waits in it waits for them.
+"""How long turns of this process's event loop take.
 
-A timer says how late it is: as late as what holds the loop then lets it be. That costs nothing where work is
-done, whoever does it, and tells a turn of 20 ms from one of 30. While the process has little to do it looks
-ten times a second, and else a hundred times.
+A timer measures its own delay, a hundred times a second, or ten times while the process is idle: that costs
+nothing where work is done.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ _BUSY_SHARE = 0.05  # of a CPU
 
 
 class Turns:
-    """What a loop was held for. Times in seconds."""
+    """Delays of a loop, in seconds."""
 
     def __init__(self) -> None:
-        self.late = Histogram(BOUNDS_S)  # looks, by how late they were
+        self.late = Histogram(BOUNDS_S)  # by delay
         self.longest_s = 0.0
         self.long = 0  # turns of more than LONG_S
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -31,13 +30,12 @@ class Turns:
         self._looked = (0.0, 0.0)  # when, and the CPU time used by then
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin, from inside of the loop."""
+        """Begin, from inside the loop."""
         self._loop = loop
         self._looked = loop.time(), time.process_time()
         self._next(_BUSY_S)
 
     def stop(self) -> None:
-        """No further looks."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -55,7 +53,7 @@ class Turns:
         self._next(_BUSY_S if share > _BUSY_SHARE * passed else _IDLE_S)
 
     def add(self, late_s: float) -> None:
-        """A look was so late."""
+        """Count a delay."""
         self.late.observe(late_s)
         self.longest_s = max(self.longest_s, late_s)
         self.long += late_s > LONG_S

@@ -1,17 +1,18 @@
 """ZMTP 3.0 as bytes: greeting, READY, messages. Pure.
 
-Both sides say 64 bytes of greeting, then one READY command with the socket's type and its identity, then
+Each side sends a greeting of 64 bytes, then a READY command with its socket's type and identity, then
 messages of one or more frames. https://rfc.zeromq.org/spec/23/
 """
 
 from __future__ import annotations
 
 MORE, LONG, COMMAND = 1, 2, 4  # flags of a frame
+_FLAGS = frozenset((0, MORE, LONG, MORE | LONG, COMMAND, COMMAND | LONG))
 _SIGNATURE = b"\xff\0\0\0\0\0\0\0\x01\x7f"
 _GREETING_BYTES = 64
 GREETING = _SIGNATURE + b"\x03\0" + b"NULL".ljust(20, b"\0") + bytes(32)
 MAX_MESSAGE_BYTES = 1 << 30
-REMOTE = "remote error: "  # before what the other side says of why it refuses this one
+REMOTE = "remote error: "  # before the other side's reason to refuse this one
 _MAX_COMMAND_BYTES = 4096
 _MAX_CONTEXT_BYTES = 16  # of a PING
 _MOST_REASON_BYTES = 200
@@ -21,17 +22,15 @@ _PARTNER = {b"DEALER": b"ROUTER", b"ROUTER": b"DEALER"}
 
 
 class Broken(Exception):
-    """What came is not this protocol, or not a partner; the connection is to be closed."""
+    """The other side speaks another protocol, or is no partner: close the connection."""
 
 
 def ready(kind: bytes, identity: bytes) -> bytes:
-    """The READY command of a socket of this type."""
     body = b"\x05READY" + _property(b"Socket-Type", kind) + _property(b"Identity", identity)
     return bytes((COMMAND, len(body))) + body
 
 
 def error_command(reason: str) -> bytes:
-    """What is said instead of READY to somebody who is refused."""
     said = reason.encode()[:_MOST_REASON_BYTES]
     body = b"\x05ERROR" + bytes((len(said),)) + said
     return bytes((COMMAND, len(body))) + body
@@ -42,13 +41,12 @@ def _property(name: bytes, value: bytes) -> bytes:
 
 
 def _word(data: bytes) -> str:
-    """What a stranger said, as it may stand in a log."""
+    """A stranger's word, in a form for logs."""
     text = data.decode("ascii", "replace")
     return text if text.isprintable() else repr(text)
 
 
 def frame_head(size: int, more: bool) -> bytes:
-    """What stands before a frame of so many bytes."""
     if size < 256:
         return bytes((MORE if more else 0, size))
     return bytes((MORE | LONG if more else LONG,)) + size.to_bytes(8, "big")
@@ -56,19 +54,18 @@ def frame_head(size: int, more: bool) -> bytes:
 
 class Decoder:
     """One connection's incoming bytes. ``kind`` is the own socket's type. ``most_bytes``: of a message; it
-    may be raised between two calls. ``one_by_one``: :meth:`feed` returns one message at most, the next is
-    asked for by ``feed(b"")``, so that what the first one says decides about the second."""
+    may be raised between two calls. ``one_by_one``: :meth:`feed` returns one message at most, and
+    ``feed(b"")`` the next: the first message may decide about it."""
 
     __slots__ = (
         "_greeted", "_kind", "_need", "_parts", "_parts_bytes", "_rest", "identity", "most_bytes",
-        "one_by_one", "pongs", "ready",
-    )
+        "one_by_one", "pongs", "ready")
 
     def __init__(self, kind: bytes, most_bytes: int = MAX_MESSAGE_BYTES, *, one_by_one: bool = False) -> None:
         self.most_bytes = most_bytes
         self.one_by_one = one_by_one
         self.ready = False  # the partner's READY has come
-        self.identity = b""  # its, as it said; may be empty
+        self.identity = b""  # the partner's; may be empty
         self.pongs = bytearray()  # answers to its PINGs, to be sent and cleared by the owner
         self._kind = kind
         self._greeted = False
@@ -78,7 +75,7 @@ class Decoder:
         self._parts_bytes = 0
 
     def feed(self, data: bytes) -> list[list[bytes]]:
-        """The messages that are complete now, each a list of frames. Raises Broken."""
+        """The messages that are complete now, each a list of frames. Broken."""
         rest = self._rest
         if rest or len(data) < self._need:
             rest += data
@@ -117,7 +114,7 @@ class Decoder:
             else:
                 start = pos + 2
                 length = data[pos + 1]
-            if flags > COMMAND | LONG or (flags & COMMAND and flags & MORE):
+            if flags not in _FLAGS:
                 raise Broken("a frame has unknown flags")
             if length > self.most_bytes:
                 raise Broken("a message is too large")

@@ -1,12 +1,9 @@
-"""Plain HTTP at a peer port without keys: ``GET /members`` and ``/version``, as an etcd answers its peers.
+"""Plain HTTP at a peer port without keys: ``GET /members`` and ``/version``, as etcd's peers and proxies ask.
 
-An etcd that joins, or that is a proxy, asks peer ports so who belongs to the cluster. ZMTP begins with an
-octet that no HTTP request begins with, so the first octets decide. The members are what a host that wants to
-join is told (frame JOIN), in etcd's form. Nothing is told here that the client port does not tell. Where
-there is a peer key, libzmq listens, and a stranger learns nothing.
+The first octets decide: no HTTP request begins as ZMTP does. The members are those of frame JOIN, in etcd's
+form; the client port tells as much. With a peer key libzmq listens, and a stranger learns nothing.
 
-One request, one answer, then the connection ends. It stays a stranger's, and is bounded as those are
-(``tools.muster.machine.zmtp.sockets``). Pure: bytes in, bytes out.
+One request, one answer, then the connection ends; it is a stranger's (``router``). Pure.
 """
 
 from __future__ import annotations
@@ -35,7 +32,7 @@ def is_http(data: bytes) -> bool:
 
 
 class Request:
-    """One request, as it comes. ``wants_members``: it has come, and :meth:`members` answers it."""
+    """``wants_members``: the request is complete, and :meth:`members` answers it."""
 
     __slots__ = ("_done", "_head", "wants_members")
 
@@ -45,7 +42,7 @@ class Request:
         self.wants_members = False
 
     def take(self, data: bytes) -> bytes:
-        """Bytes have come; the answer, or nothing yet."""
+        """The answer, or nothing yet."""
         if self._done:
             return b""
         self._head += data
@@ -68,7 +65,7 @@ class Request:
         return b""
 
     def members(self, told: bytes) -> bytes:
-        """The answer to ``/members``, of what a host that wants to join is told."""
+        """The answer to ``/members`` from the frame JOIN."""
         raw: dict[str, Any] = json.loads(told.removeprefix(QUESTION))
         shown = [_member(member) for member in sorted(raw["members"], key=lambda m: int(m["id"], 16))]
         body = json.dumps(shown, separators=(",", ":"), ensure_ascii=False) + "\n"
@@ -76,7 +73,7 @@ class Request:
 
 
 def _member(told: dict[str, Any]) -> dict[str, Any]:
-    """In etcd's form, which leaves out what is empty."""
+    """In etcd's form, which leaves out empty values."""
     found: dict[str, Any] = {"id": int(told["id"], 16), "peerURLs": told["peer_urls"]}
     rest = {"isLearner": told["learner"], "name": told["name"], "clientURLs": told["client_urls"]}
     return found | {name: value for name, value in rest.items() if value}
@@ -84,8 +81,7 @@ def _member(told: dict[str, Any]) -> dict[str, Any]:
 
 def _refused(status: int, body: bytes, method: bytes, *fields: str) -> bytes:
     return _answer(
-        status, body, *fields, "X-Content-Type-Options: nosniff", kind=_TEXT, bodiless=method == b"HEAD"
-    )
+        status, body, *fields, "X-Content-Type-Options: nosniff", kind=_TEXT, bodiless=method == b"HEAD")
 
 
 def _answer(status: int, body: bytes, *fields: str, kind: str = _JSON, bodiless: bool = False) -> bytes:

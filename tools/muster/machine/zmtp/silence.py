@@ -1,11 +1,9 @@
-"""How a link notices that nothing passes any more, on both transports.
+"""How a link notices a silent network, on both transports.
 
-TCP by itself waits. What a silent network drops is sent again after 0.2, 0.4, 0.8 ... s: when the network is
-back, the next attempt is about as far away as the silence was long. A side that has nothing to send never
-notices. So the kernel ends a connection when what it sent is not acknowledged for ``silence_s``, and asks the
-other kernel after as long without a packet. Whoever dialled then dials anew, whoever listens forgets the
-connection. None of it takes time of an event loop, and a process that is busy, or stopped, is not silent: its
-kernel goes on acknowledging.
+TCP repeats lost packets after 0.2, 0.4, 0.8 ... s, so after a silence the next attempt may be as far away as
+the silence was long. An idle side never notices. So the kernel ends a connection when sent data stays
+unacknowledged for ``silence_s``, and probes the other kernel after as long without a packet. The dialling
+side then dials anew. A busy or stopped process is not silent: its kernel goes on acknowledging.
 """
 
 from __future__ import annotations
@@ -19,17 +17,15 @@ LONGEST_DIAL_S = 5.0
 
 
 def dial_s(silence_s: float) -> float:
-    """How long an attempt to connect may take, in seconds: half of ``silence_s``; 0: the usual limit. A
-    connection takes one round trip, and a lost SYN is sent again after a second only: another dial is
-    sooner."""
+    """How long an attempt to connect may take, in seconds: half of ``silence_s``; 0: the usual limit. A lost
+    SYN is repeated after a second: another dial is sooner."""
     return min(silence_s / 2 or LONGEST_DIAL_S, LONGEST_DIAL_S)
 
 
 def end_when_silent(sock: socket.socket, silence_s: float) -> None:
-    """Have the kernel end a TCP connection (ETIMEDOUT) on which nothing passes for ``silence_s``; 0: leave it
-    alone.
+    """Have the kernel end a TCP connection (ETIMEDOUT) after ``silence_s`` without a packet; 0: never.
 
-    An idle one ends after up to twice that, and not before two seconds: keep-alives count in seconds.
+    An idle one ends after up to twice that, and after two seconds at least: keep-alives count in seconds.
     """
     if not silence_s or sock.family == socket.AF_UNIX:
         return
@@ -42,8 +38,8 @@ def end_when_silent(sock: socket.socket, silence_s: float) -> None:
 
 
 def end_libzmq_when_silent(sock: zmq.Socket[bytes], silence_s: float) -> None:
-    """The same for a socket of libzmq, before it binds or connects. Its heartbeats see a partner whose kernel
-    alone is left."""
+    """The same for a socket of libzmq, before it binds or connects. Its heartbeats see a partner of which
+    only the kernel is left."""
     if not silence_s:
         return
     silence_ms = int(silence_s * 1000)

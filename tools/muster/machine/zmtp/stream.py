@@ -5,8 +5,8 @@ Hot path. A message there and back between two processes costs 15 us of CPU and 
 loopback, 100 bytes, 2-core reference machine).
 
 What is sent goes to the kernel at once, not at the end of the tick: an append is on its way while the leader
-writes its own log. Only what the kernel does not take is kept here, ``hwm`` messages and ``MOST_BYTES`` at
-most: a partner that has stopped reading costs no more memory than that, one message beyond it apart.
+writes its own log. What the kernel does not take is kept here: at most ``hwm`` messages and ``MOST_BYTES``,
+and one message beyond that.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ _READ_BYTES = 65_536  # below malloc's threshold for maps of its own
 _READS = 16  # in one go, so that one connection cannot starve the rest of the loop
 _JOIN_BYTES = 65_536  # up to so much, head and body are copied together
 _HANDSHAKE_S = 5.0
-# of a message; a hello has less than a hundred, a vote that comes before it some hundreds
+# of a message; a hello has less than a hundred, and a vote before it some hundreds
 STRANGER_BYTES = 4096
 # reads, of STRANGER_BYTES each, and messages before its hello; a partner needs some four
 _STRANGER_TURNS = 64
+HELLO_S = 5.0  # a stranger's time until it has said who it is; a partner needs a round trip
+# Beyond so many strangers the oldest one goes. To keep a partner out, an enemy has to fill them anew within
+# the partner's round trip. What they hold is some megabytes in all.
+MOST_STRANGERS = 256
 CLOSED = "connection closed"
 LATE = "no handshake in time"
 MOST_BYTES = 256 << 20  # the answer to a range is sent as it is read, and may be that large
@@ -37,7 +41,7 @@ Receive = Callable[[list[bytes]], None]
 
 
 class Socket(Protocol):
-    """What a stream uses of a non-blocking socket: ``tls.TlsSocket`` is one, too."""
+    """What a stream needs of a non-blocking socket, or of ``tls.TlsSocket``."""
 
     @property
     def family(self) -> int: ...
@@ -55,7 +59,7 @@ class Socket(Protocol):
 
 @dataclass(slots=True)
 class Traffic:
-    """Messages of all sockets of this process: what the number of wake-ups hangs on."""
+    """Messages of all sockets of this process."""
 
     sent: int = 0
     received: int = 0
@@ -64,38 +68,44 @@ class Traffic:
 traffic = Traffic()
 
 
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What a stream calls. ``opened``: both sides are ready. ``lost``: once at the end, unless ``close`` was
+    called. ``asked``: a stranger asks by HTTP for the members (``http``); ``send`` answers it. ``refuses``:
+    why the other side gets nothing but HTTP; "" if there is no reason."""
+
+    opened: Callable[[Stream], None]
+    message: Callable[[Stream, list[bytes]], None]
+    lost: Callable[[Stream, str], None]
+    asked: Callable[[Stream], None] | None = None
+    refuses: Callable[[], str] | None = None
+
+
 class Stream:
-    """A connected, non-blocking socket. ``opened(stream)`` once both sides are ready, ``message(parts)`` for
-    each message, ``lost(stream, reason)`` once at the end unless ``close`` was called. ``stranger``: until
-    :meth:`trust` the other side may say little. ``asked(stream)``: a stranger may also ask by HTTP who
-    belongs to the cluster (``tools.muster.machine.zmtp.http``); ``send`` answers him."""
+    """A connected, non-blocking socket. ``stranger``: the other side may say little until :meth:`trust`."""
 
     __slots__ = (
-        "_asked", "_backlog", "_backlog_bytes", "_decoder", "_fd", "_greeting", "_handshake", "_hwm", "_loop",
-        "_lost", "_message", "_opened", "_reading", "_request", "_socket", "_stranger_turns", "address",
-        "closed", "identity", "ready",
+        "_asked", "_backlog", "_backlog_bytes", "_decoder", "_events", "_fd", "_greeting", "_handshake",
+        "_hwm", "_loop", "_message", "_request", "_socket", "_stranger_turns", "address", "closed",
+        "identity", "ready",
     )  # fmt: skip
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: Socket, kind: bytes, identity: bytes, hwm: int,
-        opened: Callable[[Stream], None], message: Callable[[Stream, list[bytes]], None],
-        lost: Callable[[Stream, str], None], *, stranger: bool = False, address: str = "",
-        asked: Callable[[Stream], None] | None = None,
+        events: Events, address: str = "", stranger: bool = False,
     ) -> None:
         self._loop = loop
         self._socket = sock
         self._fd = sock.fileno()
         self._decoder = (
-            codec.Decoder(kind, STRANGER_BYTES, one_by_one=True) if stranger else codec.Decoder(kind)
-        )
+            codec.Decoder(kind, STRANGER_BYTES, one_by_one=True) if stranger else codec.Decoder(kind))
         self._stranger_turns = 0
         self.address = address  # the other side's, for logs
         self._backlog: deque[bytes | memoryview] = deque()
         self._backlog_bytes = 0
         self._hwm = hwm
-        self._opened = opened
-        self._message = message
-        self._lost = lost
+        self._events = events
+        self._message = events.message
         self.closed = False
         self.ready = False
         self.identity = b""  # the other side's
@@ -103,19 +113,19 @@ class Stream:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._handshake: asyncio.TimerHandle | None = loop.call_later(_HANDSHAKE_S, self._late)
         loop.add_reader(self._fd, self._readable)
-        self._asked = asked  # until it is known what the other side speaks
+        self._asked = events.asked  # until the other side's protocol is known
         self._request: Request | None = None
         self._greeting = codec.GREETING + codec.ready(kind, identity)
-        if asked is None:
+        if self._asked is None:
             self._put(self._greeting)
 
     def trust(self) -> None:
-        """The other side has said who it is."""
+        """The other side has proved itself."""
         self._decoder.most_bytes = codec.MAX_MESSAGE_BYTES
         self._decoder.one_by_one = False
 
     def send(self, parts: list[bytes]) -> bool:
-        """Send one message; False if it was dropped: the other side is not there, or takes nothing."""
+        """Send one message; False if it was dropped."""
         if not self.ready or len(self._backlog) >= self._hwm or self._backlog_bytes >= MOST_BYTES:
             return self._request is not None and self._answer(self._request.members(parts[-1]))
         if len(parts) == 1:
@@ -130,7 +140,7 @@ class Stream:
         )
 
     def look(self) -> None:
-        """Something may have come before this was there."""
+        """Read what came before this stream was made."""
         if not self.closed:
             self._readable()
 
@@ -145,7 +155,7 @@ class Stream:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as e:
-            # not from inside the sender's own work: it learns of the loss in a turn of its own
+            # the sender learns of the loss in a turn of its own
             self.ready = False
             self._loop.call_soon(self._end, e.strerror or str(e))
             return False
@@ -188,13 +198,13 @@ class Stream:
                 return
             if not self._take(data):
                 return
-            # uvloop tells of an error once, and together with what came before it: before the handshake is
-            # over nobody sends, and would notice it by that
+            # uvloop reports an error once, with what came before it. Before the handshake is over nothing is
+            # sent that would show the error
             if len(data) < _READ_BYTES and self.ready:
                 return
 
     def _take(self, data: bytes) -> bool:
-        """Bytes have come. Whether the connection goes on."""
+        """Take bytes that have come; whether the connection goes on."""
         decoder = self._decoder
         while True:
             stranger = decoder.one_by_one
@@ -215,7 +225,7 @@ class Stream:
                 self._handshake = None
                 self.ready = True
                 self.identity = decoder.identity
-                self._opened(self)
+                self._events.opened(self)
             if decoder.pongs:
                 if len(self._backlog) >= self._hwm:
                     self._end("it does not take what it asks for")
@@ -230,13 +240,18 @@ class Stream:
                 message(self, parts)
             if not stranger or not messages:
                 return not self.closed
-            data = b""  # what this message has decided holds for the next one
+            data = b""  # this message decides what holds for the next one
 
     def _asks(self, asked: Callable[[Stream], None], data: bytes) -> bool:
-        """Whether the other side speaks HTTP. Who speaks ZMTP is greeted; he did not wait for that."""
+        """Whether the other side speaks HTTP, or is refused. A partner that speaks ZMTP is greeted now."""
         if self._request is None:
             if not is_http(data):
                 self._asked = None
+                refuses = self._events.refuses
+                if refuses is not None and (reason := refuses()):
+                    self._put(codec.GREETING + codec.error_command(reason))
+                    self._end(reason)
+                    return True
                 self._put(self._greeting)
                 return False
             self._request = Request()
@@ -259,7 +274,7 @@ class Stream:
     def _end(self, reason: str) -> None:
         if not self.closed:
             self.close()
-            self._lost(self, reason)
+            self._events.lost(self, reason)
 
     def close(self) -> None:
         """Close at once; what the kernel has not taken is dropped."""
@@ -274,8 +289,3 @@ class Stream:
             self._backlog.clear()
             self._backlog_bytes = 0
             self._socket.close()
-
-    @property
-    def queued(self) -> int:
-        """Pieces that the kernel has not taken."""
-        return len(self._backlog)

@@ -1,15 +1,13 @@
-"""TLS under a link between hosts, for those who have certificates rather than a peer key.
+"""TLS between hosts with certificates instead of a peer key.
 
-A handshake (:class:`Handshake`) is done before a connection is a :class:`Stream`, so that one writes to a
-socket that takes what it is given (:class:`TlsSocket`). What hosts show each other is etcd's: see
-:class:`cluster.settings.PeerTls`.
+A :class:`Handshake` comes before the :class:`Stream`, which gets a :class:`TlsSocket`. What hosts show each
+other is etcd's (:class:`cluster.settings.PeerTls`).
 
-Names that are allowed and lists of what is revoked count for whoever dials in, and for whoever is dialled.
-OpenSSL's handshake knows nothing of either, so it ends well, and who refuses the other tells it afterwards:
-an ERROR of ZMTP, with the words that Go has for the alert that an etcd sends.
+Allowed names and revocation lists apply to both sides. OpenSSL's handshake knows neither: it succeeds, and
+the refusing side then sends an ERROR of ZMTP, with Go's words for etcd's alert.
 
-Whoever dials in with a certificate of certain names and addresses has to come from one of them
-(``proxy.tls.addresses``). Names are looked up; that takes its part of the time that a handshake may take.
+A dialling peer has to come from an address of its certificate (``proxy.tls.addresses``). Looking up its names
+counts into the handshake's time.
 """
 
 from __future__ import annotations
@@ -28,15 +26,9 @@ from proxy.tls.addresses import by_name, by_number
 from proxy.tls.certified import refusal_of, shown
 from proxy.tls.contexts import Credentials, read
 from proxy.tls.layer import words
-from tools.muster.machine.zmtp.codec import (
-    GREETING,
-    REMOTE,
-    Broken,
-    Decoder,
-    error_command,
-    frame_head,
-    ready,
-)
+from tools.muster.machine.zmtp import own_user as owners
+from tools.muster.machine.zmtp.asking import asked
+from tools.muster.machine.zmtp.codec import GREETING, REMOTE, Broken, Decoder, error_command
 from tools.muster.machine.zmtp.stream import CLOSED, LATE
 
 HANDSHAKE_S = 5.0
@@ -47,33 +39,27 @@ _READ_BYTES = 65_536
 
 
 class PeerCredentials:
-    """What this host shows its peers, and asks of theirs. Files that change count from the next connection
-    on. ValueError if those of the start cannot be used."""
+    """What this host shows its peers, and asks of them. Changed files count from the next connection on.
+    ValueError if the first ones cannot be used."""
 
     def __init__(self, settings: PeerTls, failed: Callable[[str], object] = lambda reason: None) -> None:
         self._settings = settings
         self._served = Credentials(
             Tls(
-                cert_file=settings.cert_file,
-                key_file=settings.key_file,
-                client_cert_auth=settings.client_cert_auth,
-                trusted_ca_file=settings.trusted_ca_file,
-                crl_file=settings.crl_file,
-                allowed_cns=settings.allowed_cns,
-                allowed_hostnames=settings.allowed_hostnames,
-            ),
-            failed,
-        )
+                cert_file=settings.cert_file, key_file=settings.key_file,
+                client_cert_auth=settings.client_cert_auth, trusted_ca_file=settings.trusted_ca_file,
+                crl_file=settings.crl_file, allowed_cns=settings.allowed_cns,
+                allowed_hostnames=settings.allowed_hostnames),
+            failed)
         self.for_dialling()
 
     def for_listening(self) -> ssl.SSLContext:
-        """For a handshake that a peer begins."""
         return self._served.context()
 
     def for_dialling(self) -> ssl.SSLContext:
-        """For one that this host begins: made anew each time, since hosts dial seldom. ValueError."""
+        """Made anew each time, since hosts dial seldom. ValueError."""
         settings = self._settings
-        self._served.context()  # what is revoked counts from the next connection on
+        self._served.context()  # revocation counts from the next connection on
         cert = settings.client_cert_file or settings.cert_file
         key = settings.client_key_file or settings.key_file
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -81,15 +67,14 @@ class PeerCredentials:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         elif settings.trusted_ca_file:
-            read(settings.trusted_ca_file)  # whose error names the file
-            # whatever stands in the file is trusted, as Go does
+            read(settings.trusted_ca_file)  # its error names the file
+            # as Go, trust each certificate of the file
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             try:
                 context.load_verify_locations(settings.trusted_ca_file)
             except ssl.SSLError as error:
                 raise ValueError(
-                    f"certificate authorities {settings.trusted_ca_file}: {error.reason}"
-                ) from None
+                    f"certificate authorities {settings.trusted_ca_file}: {error.reason}") from None
         else:
             context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         for path in (cert, key):
@@ -101,15 +86,14 @@ class PeerCredentials:
         return context
 
     def refusal(self, tls: ssl.SSLObject | ssl.SSLSocket, listens: bool) -> str:
-        """Why a peer that has shaken hands is refused; "" if it is not. ``listens``: this side does, and the
-        peer has dialled it."""
+        """Why a peer is refused after the handshake; "" if it is not. ``listens``: the peer has dialled."""
         if not listens and not self._settings.verifies:
             return ""
         return refusal_of(tls, self._served.refusal)
 
     def judges(self, tls: ssl.SSLObject, address: str) -> Coroutine[Any, Any, str] | str:
-        """Why a peer that dials from there is refused, "" if it is not; or what looks that up. Its
-        certificate is one that :meth:`refusal` has read."""
+        """Why a peer that dials from there is refused, "" if it is not; or a look-up of that. :meth:`refusal`
+        has read its certificate."""
         certificates = shown(tls) if self._settings.by_address else []
         if not certificates:
             return ""
@@ -118,7 +102,7 @@ class PeerCredentials:
 
 
 class TlsSocket:
-    """As much of a non-blocking socket as :class:`Stream` uses, over a handshake that is done."""
+    """What :class:`Stream` needs of a non-blocking socket, after the handshake."""
 
     def __init__(
         self, raw: socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
@@ -128,20 +112,18 @@ class TlsSocket:
         self._in = incoming
         self._out = outgoing
         self._pending = b""  # encrypted, and not taken by the kernel
-        self._ahead = 0  # bytes at the begin of the next ``send`` that are among these
+        self._ahead = 0  # bytes of the next ``send`` that are among these
         self.family = raw.family
 
     def fileno(self) -> int:
-        """The socket's."""
         return self._raw.fileno()
 
     def setsockopt(self, level: int, option: int, value: int) -> None:
-        """The socket's."""
         self._raw.setsockopt(level, option, value)
 
     def recv(self, size: int) -> bytes:
-        """What has come, whole records; b"" at the end. BlockingIOError, OSError. Nothing that could be read
-        is left behind: the loop tells of the socket alone."""
+        """Whole records that have come; b"" at the end. BlockingIOError, OSError. It leaves nothing readable
+        behind: the loop watches the raw socket only."""
         pieces: list[bytes] = []
         waits = ended = False
         while not (pieces or waits or ended):  # a record may come in parts
@@ -166,8 +148,8 @@ class TlsSocket:
         raise BlockingIOError
 
     def send(self, data: bytes | memoryview) -> int:
-        """How much of it was taken. What does not fit is to be given again from there on. One byte of it may
-        be encrypted already: it stands for what the kernel has not taken, and is not sent twice."""
+        """How much was taken; the rest is to be given again. One byte of the rest may be encrypted already:
+        it stands for what the kernel has not taken, and is not sent twice."""
         self._flush()
         if self._pending:
             raise BlockingIOError
@@ -188,13 +170,12 @@ class TlsSocket:
                 self._pending = self._pending[self._raw.send(self._pending) :]
 
     def close(self) -> None:
-        """At once."""
         self._raw.close()
 
 
 class Handshake:
-    """Of one connection: ``done(socket)`` or ``failed(reason)`` once, unless :meth:`close` was called.
-    ``name``: whom this side has dialled, "": it listens. ``address``: where the other side dials from."""
+    """``done(socket)`` or ``failed(reason)`` once, unless :meth:`close` was called. ``name``: the dialled
+    host, "": this side listens. ``address``: the other side's, if it dialled."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, credentials: PeerCredentials, name: str,
@@ -216,7 +197,7 @@ class Handshake:
         self._tls = context.wrap_bio(
             self._in, self._out, server_side=not name, server_hostname=name.strip("[]") if name else None
         )
-        # only now: a handshake that cannot begin leaves nothing behind, as its descriptor is another's soon
+        # only now: a handshake that cannot begin leaves nothing behind
         self._timer = loop.call_later(HANDSHAKE_S, self._fail, LATE)
         loop.add_reader(self._fd, self._readable)
         if name:
@@ -245,7 +226,7 @@ class Handshake:
             self._flush()
             return
         except ssl.SSLError as error:
-            self._flush()  # what tells the other side why
+            self._flush()  # the alert for the other side
             self._fail(words(error))
             return
         verdict: Coroutine[Any, Any, str] | str = self._credentials.refusal(self._tls, self._listens)
@@ -264,7 +245,7 @@ class Handshake:
             self._decide(found.result())
 
     def _decide(self, reason: str) -> None:
-        """Both sides have shaken hands; "" if the other one may stay."""
+        """After the handshake; ``reason`` "": the peer may stay."""
         if reason:
             reason = self._with_theirs(reason)
             with contextlib.suppress(ssl.SSLError):
@@ -273,14 +254,14 @@ class Handshake:
             self._fail(reason)
             return
         self._flush()
-        if self._pending:  # a handshake is some kilobytes: it fits into the buffer of a new connection
+        if self._pending:  # a handshake's kilobytes fit into a new connection's buffer
             self._fail("it takes no handshake")
             return
         self._end()
         self._done(TlsSocket(self._socket, self._tls, self._in, self._out))
 
     def _with_theirs(self, reason: str) -> str:
-        """Why the other side is refused, and why it refuses this one, should it have said so by now."""
+        """The reason to refuse the peer, and the peer's reason to refuse this side, if it has come."""
         try:
             Decoder(b"ROUTER" if self._listens else b"DEALER").feed(self._tls.read(_READ_BYTES))
         except Broken as said:
@@ -309,19 +290,18 @@ class Handshake:
             self._failed(reason)
 
     def close(self) -> None:
-        """Give it up at once."""
         if not self._closed:
             self._end()
             self._socket.close()
 
 
 def asked_by_tls(
-    host: str, port: int, credentials: PeerCredentials, question: bytes, limit_s: float, local: str = ""
+    host: str, port: int, credentials: PeerCredentials, question: bytes, limit_s: float, local: str = "",
+    own_user: bool = False,
 ) -> bytes:
-    """The last frame of the first message that a peer port answers a question with, by a socket that waits;
-    b"" if there is none. ``local``: the address of this machine that it dials from; "": any."""
+    """The last frame of the first answer of a peer port, by a blocking socket; b"" if there is none.
+    ``local``, ``own_user``: as of ``LinkOptions``."""
     deadline = time.monotonic() + limit_s
-    decoder = Decoder(b"DEALER")
     source = (local, 0) if local and (":" in local) == (":" in host) else None
     try:
         with (
@@ -330,20 +310,9 @@ def asked_by_tls(
         ):
             if credentials.refusal(sock, listens=False):
                 return b""
-            sock.sendall(GREETING + ready(b"DEALER", b""))
-            asked = False
-            while (left_s := deadline - time.monotonic()) > 0:
-                sock.settimeout(left_s)
-                data = sock.recv(_READ_BYTES)
-                if not data:
-                    break
-                messages = decoder.feed(data)
-                if decoder.ready and not asked:
-                    asked = True
-                    sock.sendall(frame_head(len(question), False) + question)
-                for parts in messages:
-                    if parts[-1][:1] == question[:1]:
-                        return parts[-1]
+            found = asked(sock, question, deadline)
+            here = own_user and owners.is_near(str(sock.getpeername()[0]))
+            return b"" if here and owners.foreign(sock) else found
     except (OSError, ValueError, Broken):
         pass
     return b""

@@ -1,17 +1,13 @@
-"""The cluster's key file, as a process of a host reads it: the key in use, and those beside it while keys
-change.
+"""The cluster's key file (``muster peer-keys``): a pair in use, maybe the ``next`` one, public parts of
+``old``.
 
-The file (``muster peer-keys``) has one pair in use, maybe the ``next`` one, and public parts of ``old`` ones.
-It is read again when it changes, so that hosts whose keys change one after the other understand each other
-meanwhile:
+The file is read again when it changes, so that keys can be changed at one host after the other:
 
-- who holds any of the file's keys is let in;
-- this side says the pair in use;
-- whom it dials may still serve with another key of the file, so a handshake that fails is tried with the next
-  one.
+- Each key of the file is let in.
+- This side shows the pair in use.
+- A dialled host may serve with another key of the file: after a failed handshake the next one is tried.
 
-A socket that listens has the pair of its process' start: a host serves with another one once it is started
-again.
+A listening socket keeps the pair of its process's start.
 """
 
 from __future__ import annotations
@@ -28,7 +24,7 @@ class CurveKeys:
     """One file's keys; ``public`` and ``secret`` are the pair in use, z85."""
 
     def __init__(self, public: bytes, secret: bytes, others: Sequence[bytes] = (), path: str = "") -> None:
-        """``others``: public parts of keys that are not in use (yet, or any more)."""
+        """``others``: public parts of keys that are not in use."""
         self._path = path
         self._stamp = _stamp(path)
         self._dialled: dict[str, int] = {}  # endpoint -> how many handshakes have failed
@@ -36,7 +32,7 @@ class CurveKeys:
 
     @classmethod
     def load(cls, path: str) -> CurveKeys | None:
-        """Read the key file of ``muster peer-keys``; None for no path. ValueError if it is not one."""
+        """None for no path. ValueError if it is no key file."""
         return cls(*_read(path), path) if path else None
 
     def _take(self, public: bytes, secret: bytes, others: Sequence[bytes]) -> None:
@@ -45,7 +41,7 @@ class CurveKeys:
         self._allowed = frozenset(z85.decode(key) for key in (public, *others))
 
     def look(self) -> None:
-        """Take the file as it is now. One that cannot be read counts as it was."""
+        """Read a changed file again. One that cannot be read counts as it was."""
         stamp = _stamp(self._path)
         if stamp == self._stamp:
             return
@@ -56,24 +52,23 @@ class CurveKeys:
         self._stamp = stamp
 
     def allows(self, public: bytes) -> bool:
-        """Whether a client with this key, in bytes, is one of the cluster."""
+        """``public``: in bytes, not z85."""
         self.look()
         return public in self._allowed
 
     def served_by(self, endpoint: str) -> bytes:
-        """The public key to expect where one dials now."""
+        """The public key to expect there now."""
         self.look()
         keys = (self.public, *self._others)
         return keys[self._dialled.get(endpoint, 0) % len(keys)]
 
     def failed(self, endpoint: str) -> int:
-        """A handshake has failed there; how many other keys there are to try."""
+        """A handshake has failed there. Returns how many other keys there are to try."""
         self._dialled[endpoint] = self._dialled.get(endpoint, 0) + 1
         return len(self._others)
 
 
 def _read(path: str) -> tuple[bytes, bytes, list[bytes]]:
-    """Public and secret part of the pair in use, and public parts of the others."""
     try:
         raw = json.loads(Path(path).read_text())
         others = [*([raw["next"]["public"]] if raw.get("next") else []), *raw.get("old", [])]

@@ -1,15 +1,13 @@
-"""What libzmq's sockets do not do by themselves where peers have a key: say why a link does not stand, and
-bear strangers.
+"""Monitors of libzmq's sockets (``zmq_socket_monitor(3)``): why a link fails, and a bound on strangers.
 
-libzmq tells of connections on a *monitor*, a socket of its own (``zmq_socket_monitor(3)``), from when that is
-made on: before the watched one binds or connects. Two things are made of that:
+A monitor is made before its socket binds or connects.
 
-- A dealer knows its trouble. After an answer that is no handshake libzmq never dials again (4.3.5), as when a
-  host was started without its key file and then with it: here it is dialled anew.
-- A router bears few connections that have not proved to hold the cluster's key, and few bytes of each. libzmq
-  itself takes a command of any length that may be a message's, a gigabyte, before anybody has proved
-  anything. How far a connection is, the kernel tells (``TCP_INFO``): who is no key holder gets no more than a
-  greeting, a WELCOME and an ERROR of this side (RFC 26, CurveZMQ).
+- A dealer knows its trouble. libzmq (4.3.5) never dials again after an answer that is no handshake, such as
+  that of a host without a key file. :class:`DealerMonitor` does.
+- A router bounds connections that have not proved to hold the cluster's key, and the bytes of each. libzmq
+  itself takes a command of up to a message's length, a gigabyte, before any proof. The kernel counts each
+  connection's bytes (``TCP_INFO``): without the key it gets a greeting, a WELCOME and an ERROR at most
+  (RFC 26, CurveZMQ).
 """
 
 from __future__ import annotations
@@ -27,9 +25,9 @@ import structlog
 import zmq
 
 from cluster.repeats import Repeats
-from tools.muster.machine.zmtp.keys import CurveKeys
-from tools.muster.machine.zmtp.sockets import HELLO_S, MOST_STRANGERS, NO_KEY, NO_PEER, fields
-from tools.muster.machine.zmtp.stream import CLOSED
+from tools.muster.machine.zmtp.curve.keys import CurveKeys
+from tools.muster.machine.zmtp.hints import NO_KEY, NO_PEER, fields
+from tools.muster.machine.zmtp.stream import CLOSED, HELLO_S, MOST_STRANGERS
 
 log = structlog.get_logger("curve")
 
@@ -37,15 +35,13 @@ _EVENT = struct.Struct("=hi")  # number and value
 _FAILURES = (
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
     | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
-    | zmq.Event.HANDSHAKE_FAILED_AUTH
-)
+    | zmq.Event.HANDSHAKE_FAILED_AUTH)
 _OF_DEALERS = (
     zmq.Event.CONNECTED
     | zmq.Event.CONNECT_RETRIED
     | zmq.Event.DISCONNECTED
     | zmq.Event.HANDSHAKE_SUCCEEDED
-    | _FAILURES
-)
+    | _FAILURES)
 _OF_ROUTERS = zmq.Event.ACCEPTED | zmq.Event.DISCONNECTED | zmq.Event.CLOSED | _FAILURES
 _REDIAL_S = 2.0  # libzmq's own dials come after half a second at most
 _OTHER_KEY_S = 0.05
@@ -56,12 +52,12 @@ _MOST_TO_A_STRANGER = 64 + 170 + 12
 _MOST_OF_A_STRANGER = 8192  # greeting (64), HELLO (202) and INITIATE (some 300)
 # Of struct tcp_info (linux/tcp.h; since 4.19): tcpi_bytes_received, tcpi_bytes_sent, tcpi_bytes_retrans
 _BYTES = struct.Struct("=128xQ64xQQ")
-_FAILED = (NO_KEY, NO_PEER)  # libzmq dials again after these, and says of that only that it did
+_FAILED = (NO_KEY, NO_PEER)  # libzmq dials again after these, and reports only that it did
 _numbers = itertools.count()
 
 
 class Monitor:
-    """What libzmq tells of one socket's connections: ``told(event, value)``, on the loop."""
+    """The events of one socket: ``told(event, value)`` on the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: zmq.Socket[bytes], events: int,
                  told: Callable[[int, int], None]) -> None:
@@ -89,7 +85,7 @@ class Monitor:
                 self._told(event & 0xFFFF, value)
 
     def close(self) -> None:
-        """Stop listening; before the watched socket is closed."""
+        """To be called before the watched socket is closed."""
         if not self.closed:
             self.closed = True
             self._loop.remove_reader(self._fd)
@@ -98,15 +94,15 @@ class Monitor:
 
 
 def show_keys(sock: zmq.Socket[bytes], endpoint: str, keys: CurveKeys) -> None:
-    """What a dealer's next connection says, and what it expects there."""
+    """Set the keys of a dealer's next connection."""
     sock.curve_serverkey = keys.served_by(endpoint)
     sock.curve_publickey = keys.public
     sock.curve_secretkey = keys.secret
 
 
 class DealerMonitor:
-    """Of a dealer: why it has no connection, told to ``troubled`` ("": there is one), and another dial where
-    libzmq has given up, unless the dealer is of one connection only (``redials``)."""
+    """``troubled(reason)``: why the dealer has no connection; "": it has one. With ``redials`` the monitor
+    dials again where libzmq has given up."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: zmq.Socket[bytes], endpoint: str,
                  troubled: Callable[[str], None], keys: CurveKeys, *, redials: bool = True) -> None:
@@ -135,7 +131,7 @@ class DealerMonitor:
             self._failed()
         elif event == zmq.Event.CONNECT_RETRIED:
             if self._trouble not in _FAILED:
-                self._is("no connection: refused, or nobody answers")
+                self._is("no connection: refused, or no answer")
         elif event == zmq.Event.DISCONNECTED:
             if self._trouble not in _FAILED and self._other_key is None:
                 self._is(NO_PEER if self._trouble else CLOSED)
@@ -143,10 +139,9 @@ class DealerMonitor:
                 self._redial = self._loop.call_later(_REDIAL_S, self._dial)
 
     def _failed(self) -> None:
-        """Another key of the file may be the one: libzmq would go on with this. A dealer of one connection
-        says that it has none once it has tried them all."""
+        """Try another key of the file. A dealer of one connection is troubled once it has tried them all."""
         if self._other_key is not None:
-            return  # libzmq has tried once more meanwhile
+            return  # libzmq has tried again meanwhile
         others = self._keys.failed(self._endpoint)
         self._tried += 1
         again = self._redials or self._tried <= others
@@ -170,7 +165,6 @@ class DealerMonitor:
         self._socket.connect(self._endpoint)
 
     def close(self) -> None:
-        """Before the socket is closed."""
         for timer in (self._redial, self._other_key):
             if timer is not None:
                 timer.cancel()
@@ -178,10 +172,8 @@ class DealerMonitor:
 
 
 class RouterMonitor:
-    """Of a router: few strangers, and little of each."""
-
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: zmq.Socket[bytes], port: int) -> None:
-        """``port``: that it is about to bind."""
+        """``port``: the one that the router is about to bind."""
         self._loop = loop
         self._port = port
         # descriptor -> when it was accepted, and from where
@@ -217,19 +209,19 @@ class RouterMonitor:
             self._timer = self._loop.call_later(_LOOK_S, self._look_again)
 
     def _look(self) -> None:
-        """Take those who have proved their key off the list, and end those who take too much or too long."""
+        """A connection with a proved key is a stranger no more; one that takes too much or too long ends."""
         now = self._loop.time()
         for descriptor, (since, _) in list(self._strangers.items()):
             sent, received = self._bytes(descriptor)
             if sent > _MOST_TO_A_STRANGER:
                 del self._strangers[descriptor]
             elif received > _MOST_OF_A_STRANGER:
-                self._end(descriptor, "it said too much before it proved to hold the peer key")
+                self._end(descriptor, "it sent too much before it proved to have the peer key")
             elif now - since > HELLO_S:
                 self._end(descriptor, "no handshake in time")
 
     def _end(self, descriptor: int, reason: str) -> None:
-        """libzmq, whose descriptor it is, sees the connection end."""
+        """End a connection whose descriptor is libzmq's."""
         _, address = self._strangers.pop(descriptor)
         with contextlib.suppress(OSError), self._borrowed(descriptor) as sock:
             sock.shutdown(socket.SHUT_RDWR)
@@ -237,16 +229,14 @@ class RouterMonitor:
 
     def _complain(self, address: str, reason: str) -> None:
         if self._complaints.news((address.rpartition(":")[0], reason), self._loop.time()):
-            log.warning("a connection ended before it was one", **fields(address, reason))
+            log.warning("a peer connection was not established", **fields(address, reason))
 
     def _bytes(self, descriptor: int) -> tuple[int, int]:
-        """Bytes for the other side, however often sent, and from it. Of one that is gone: as of somebody
-        known."""
+        """Bytes sent, each counted once, and received. A connection that is gone counts as no stranger."""
         try:
             with self._borrowed(descriptor) as sock:
                 received, sent, again = _BYTES.unpack(
-                    sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES.size)
-                )
+                    sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES.size))
                 return sent - again, received
         except (OSError, struct.error):
             return _MOST_TO_A_STRANGER + 1, 0
@@ -261,8 +251,8 @@ class RouterMonitor:
 
     @contextlib.contextmanager
     def _borrowed(self, descriptor: int) -> Iterator[socket.socket]:
-        """A connection of this port by libzmq's descriptor; OSError if that is something else by now: libzmq
-        closes it in a thread of its own, and tells of it later."""
+        """A connection of this port by libzmq's descriptor. OSError if that is another file by now: libzmq
+        closes it in a thread of its own, and reports that later."""
         copy = os.dup(descriptor)
         try:
             borrowed = socket.socket(fileno=copy)
@@ -275,7 +265,6 @@ class RouterMonitor:
             yield sock
 
     def close(self) -> None:
-        """Before the socket is closed."""
         if self._timer is not None:
             self._timer.cancel()
         self._monitor.close()

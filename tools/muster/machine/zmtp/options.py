@@ -1,0 +1,27 @@
+"""What both sides of a link between processes are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tools.muster.machine.zmtp.tls import PeerCredentials
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """``silence_s``: the longest silence of a link, see :mod:`silence`; 0: no limit."""
+
+    hwm: int  # messages kept for a partner that does not read
+    silence_s: float = 0.0
+    tls: PeerCredentials | None = None
+    local: str = ""  # the address that a dealer dials from, if of the same family as the partner's; "": any
+    own_user: bool = False  # on this machine only processes of the same user are partners, see own_user
+
+
+def split(endpoint: str) -> tuple[str, str, int]:
+    """``ipc://PATH`` or ``tcp://HOST:PORT`` as (transport, path or host, port)."""
+    transport, _, rest = endpoint.partition("://")
+    if transport == "ipc":
+        return transport, rest, 0
+    host, _, port = rest.rpartition(":")
+    return transport, host.strip("[]"), int(port)
