@@ -35,6 +35,11 @@ class MemoryLog:
         assert self.position.index < index <= self.last_index()
         return self.log[index - self.position.index - 1].term
 
+    def term_at(self, index: int) -> int | None:
+        if index == self.position.index:
+            return self.position.term
+        return self.term(index) if self.position.index < index <= self.last_index() else None
+
     def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
         found = self.log[first - self.position.index - 1 : last - self.position.index]
         assert found

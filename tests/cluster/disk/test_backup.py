@@ -123,7 +123,7 @@ def holds_all(hosts: Hosts, host: int) -> None:
 def test_a_copy_of_a_host_that_runs_is_a_new_cluster_which_grows(hosts: Hosts) -> None:
     other = hosts.folder / "h1.snapshot"
     other.write_text("somebody else's")
-    assert "a new cluster's" in backup(hosts, 0, to=1)
+    assert "for a new cluster" in backup(hosts, 0, to=1)
     assert other.read_text() == "somebody else's"
     assert is_private(hosts.folder / "h1")
     assert "is not empty" in backup(hosts, 0, to=1, code=1)
@@ -152,7 +152,7 @@ def test_a_copy_of_a_host_that_runs_is_a_new_cluster_which_grows(hosts: Hosts) -
 
 def test_a_copy_of_a_host_that_does_not_run_starts_as_a_cluster_alone(hosts: Hosts) -> None:
     kill(hosts, 0)
-    assert "keeps its IDs" in in_place(hosts.folder / "h0", hosts.folder / "h3")
+    assert "the copy keeps its IDs" in in_place(hosts.folder / "h0", hosts.folder / "h3")
     assert is_private(hosts.folder / "h3")
     process = hosts.start(3)
     assert process.wait(LIMIT_S) == 1

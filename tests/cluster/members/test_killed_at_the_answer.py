@@ -68,7 +68,8 @@ def test_the_only_host_is_replaced_and_killed_at_the_answer(shards: int, tmp_pat
         until(lambda: put(hosts, 2, b"/d/after"), LIMIT_S)
         kill(hosts, 2)
         hosts.start(1, f"--initial-cluster=h1={hosts.peer(1)}", "--force-new-cluster")
-        until(lambda: put(hosts, 1, b"/d/forced"), LIMIT_S)
+        for number in range(12):  # in every shard
+            until(lambda n=number: put(hosts, 1, b"/d%d/forced" % n), LIMIT_S)  # type: ignore[misc]
         assert [list(m.peerURLs) for m in hosts.members()] == [[hosts.peer(1)]]
     finally:
         hosts.close()

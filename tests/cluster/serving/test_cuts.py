@@ -42,7 +42,7 @@ def test_a_sequencer_saturates_where_cuts_that_come_just_in_time_leave_no_cpu_fo
 
 def test_one_shard_has_no_cuts() -> None:
     with pytest.raises(ValueError, match="no cuts"):
-        cuts.measure(RealGround(), [1], rate_per_s=1, duration_s=0.1)
+        cuts.measure(RealGround(), [1], cuts.Load(1, 0.1))
 
 
 @best_of_three
@@ -63,8 +63,7 @@ def test_a_limited_process_gets_its_share_and_no_more() -> None:
 def test_synthetic_shards_get_real_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuts, "free_ports", free_ports)  # of this process alone
     with tempfile.TemporaryDirectory(prefix="m-") as short:  # a path of a socket has at most 107 bytes
-        result = cuts.measure(RealGround(), [3], rate_per_s=20, duration_s=1.0, data_dir=Path(short),
-                              said=lambda line: None)
+        result = cuts.measure(RealGround(), [3], cuts.Load(20, 1.0, Path(short)), said=lambda line: None)
         assert list(Path(short).iterdir()) == []
     (step,) = result["rows"]
     assert 0 < step["cuts_per_s"] <= 1.1 * step["reports_per_s"]

@@ -34,7 +34,10 @@ STEADY = ("--election-timeout=5000", "--log-format=console")
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    extra = ("--election-timeout=5000", "--unsafe-no-fsync", "--strict-reconfig-check=false")
+    extra = (
+        "--election-timeout=5000", "--unsafe-no-fsync", "--strict-reconfig-check=false",
+        "--peer-insecure",  # connections are counted at ports: not by sockets of one user
+    )
     with local_cluster(tmp_path_factory.mktemp("proxied") / "c", 3, extra=extra) as running:
         yield running
 

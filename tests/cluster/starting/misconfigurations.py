@@ -1,7 +1,7 @@
 """Clusters that are set up wrongly, in real processes, and what each host's log has to say of it.
 
-``python -m tests.cluster.starting.misconfigurations > docs/misconfigurations.md`` runs all of them and writes
-what they logged.
+docs/run/troubleshoot.md has a row for each. ``python -m tests.cluster.starting.misconfigurations`` runs all
+of them and prints what every host logs.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.cluster.local_cluster import command, environment, free_base_port
+from tests.cluster.local_cluster import ROOT, command, environment, free_base_port
 from tools.muster import peer_keys
 from tools.muster.host import rundir
 from tools.muster.host.children import die_with
 
 LIMIT_S = 60.0  # the first minute
+PAGE = ROOT / "docs" / "run" / "troubleshoot.md"
+_TABLE = "| the log says | cause |\n|---|---|\n"
 HOSTS = 3
 _LOUD = re.compile(r"\t(warn|error|fatal)\t|^muster: ")
 _DULL = ("without TLS", "no data-dir provided", "the minimum")
@@ -130,13 +132,14 @@ class Setting:
 
 
 def _not_reached(name: str, why: str) -> str:
-    return rf"(a peer is not reached|lost a peer)\t.*peer={name}\taddress=127\.0\.0\.1:\d+\t.*{why}"
+    return rf"(cannot reach a peer|lost a peer)\t.*peer={name}\taddress=127\.0\.0\.1:\d+\t.*{why}"
 
 
-ANOTHER_KEY = "it holds another peer key, or none.*every host needs the same --peer-key-file"
+ANOTHER_KEY = "the other host has another peer key, or none.*every host needs the same --peer-key-file"
 OTHER_PORT = (
-    "it (takes connections, and does not answer as a peer|does not speak ZMTP)"
-    ".*a peer port and another one were taken for each other")
+    "it (accepts connections, but does not answer as a peer|does not speak ZMTP)"
+    ".*one side is no peer port of muster: compare --initial-cluster and --listen-peer-urls")
+NO_LEADER = "no leader: this host does not reach a majority of the members"
 REFUSES = "it refuses this host: cluster ID mismatch.*compare --initial-cluster-token and --initial-cluster"
 
 
@@ -146,7 +149,7 @@ def other_key(s: Setting) -> None:
         s.give(host, "peer-key-file", s.keys("theirs.json" if host == 2 else "ours.json"))
     s.expect(0, _not_reached("h2", ANOTHER_KEY))
     s.expect(1, _not_reached("h2", ANOTHER_KEY))
-    s.expect(2, _not_reached("h0", ANOTHER_KEY), _not_reached("h1", ANOTHER_KEY), "nobody leads: no majority")
+    s.expect(2, _not_reached("h0", ANOTHER_KEY), _not_reached("h1", ANOTHER_KEY), NO_LEADER)
 
 
 def no_key(s: Setting) -> None:
@@ -154,7 +157,7 @@ def no_key(s: Setting) -> None:
     for host in range(2):
         s.give(host, "peer-key-file", s.keys("ours.json"))
         s.expect(host, _not_reached("h2", ANOTHER_KEY))
-    wants = "hint=a host with --peer-key-file and one without cannot talk"
+    wants = "hint=either every host has a --peer-key-file, or none"
     s.expect(2, _not_reached("h0", wants), _not_reached("h1", wants))
 
 
@@ -164,7 +167,7 @@ def other_token(s: Setting) -> None:
     for host in range(2):
         s.expect(host, _not_reached("h2", REFUSES),
                  "refused a peer\t.*cluster ID mismatch .*--initial-cluster-token")
-    s.expect(2, _not_reached("h0", REFUSES), _not_reached("h1", REFUSES), "nobody leads: no majority")
+    s.expect(2, _not_reached("h0", REFUSES), _not_reached("h1", REFUSES), NO_LEADER)
 
 
 def other_members(s: Setting) -> None:
@@ -191,8 +194,8 @@ def client_port(s: Setting) -> None:
     s.give(2, "initial-advertise-peer-urls", s.client(2))
     for host in range(2):
         s.expect(host, _not_reached("h2", OTHER_PORT))
-    s.expect(2, "nobody leads, though this host reaches a majority of the members"
-             ".*the logs of the others say whether they reach")
+    s.expect(2, "no leader, although this host reaches a majority of the members"
+             ".*see in the other hosts' logs whether they reach")
 
 
 def one_down(s: Setting) -> None:
@@ -207,7 +210,7 @@ def majority_down(s: Setting) -> None:
     s.absent(1)
     s.absent(2)
     s.expect(0, _not_reached("h1", "Connection refused"), _not_reached("h2", "Connection refused"),
-             r"nobody leads: no majority of the members reaches each other\t.*reached=\[\]\t"
+             r"no leader: this host does not reach a majority of the members\t.*reached=\[\]\t"
              r"not_reached=(?=.*h1)(?=.*h2).*members=3\tneeded=2")
 
 
@@ -227,7 +230,7 @@ def other_data(s: Setting) -> None:
     s.before.append((alone, _SERVES))
     for host in range(2):
         s.expect(host, _not_reached("h2", REFUSES))
-    s.expect(2, "the data directory was made for other members than the flags name, and it counts"
+    s.expect(2, "the data directory names other members than the flags, and takes precedence"
              ".*members=h2=", "refused a peer")
 
 
@@ -237,7 +240,7 @@ def other_shards(s: Setting) -> None:
     s.late = 2  # whoever leads first says how many there are
     s.expect(2, r"(?i)this cluster (has|was made with) 1 shard", runs=False)
     for host in range(2):
-        s.expect(host, "refused a (front|peer)|(a peer is not reached|lost a peer)\t.*peer=h2")
+        s.expect(host, "refused a (front|peer)|(cannot reach a peer|lost a peer)\t.*peer=h2")
 
 
 def own_ports(s: Setting) -> None:
@@ -275,6 +278,18 @@ CASES: Sequence[Callable[[Setting], None]] = (
     other_key, no_key, other_token, other_members, other_name, client_port, one_down, majority_down,
     port_taken, other_data, other_shards, own_ports, open_port, proxy_of_another,
 )
+
+
+def on_the_page() -> dict[str, list[tuple[str, str]]]:
+    """What the page has a host log: (host, pattern of one line) by cause, which is a case's docstring."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in PAGE.read_text(encoding="utf-8").split(_TABLE)[1].split("\n\n")[0].splitlines():
+        said, cause = row.strip("| ").split(" | ")
+        for part in said.split("<br>"):
+            hosts, _, spans = part.partition(": ")
+            line = "^" + "".join(f"(?=.*{re.escape(span)})" for span in re.findall("`([^`]+)`", spans))
+            found.setdefault(cause, []).extend((host, line) for host in hosts.split(", "))
+    return found
 
 
 @contextlib.contextmanager
@@ -385,18 +400,8 @@ def _wrapped(line: str) -> str:
     return "\n".join(part for one in shown for part in fill.wrap(one) if part)
 
 
-HEAD = """# Misconfigurations
-
-What hosts log in the first minute when a cluster of three is set up wrongly. Generated:
-`python -m tests.cluster.starting.misconfigurations > docs/misconfigurations.md`;
-`tests/cluster/starting/test_misconfigurations.py` asserts that each host names the cause. Times, callers and
-repetitions are left out, long lines are broken, the hosts of one machine stand as three.
-"""
-
-
 def main() -> None:
-    """Run all cases and print the page."""
-    print(HEAD)
+    """Run all cases and print what they log."""
     for case in CASES:
         with (
             tempfile.TemporaryDirectory(prefix="muster-wrong-") as folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import signal
 import socket
@@ -62,6 +63,27 @@ def told(tmp_path: Path) -> Iterator[socket.socket]:
             yield listener
         finally:
             os.unlink(path)
+
+
+@pytest.mark.skipif(not _MUSTER.exists(), reason="needs make setup")
+def test_an_articles_folders_are_made_by_the_commands_of_the_page(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "use" / "from-etcd.md").read_text()
+    commands = re.search(r"(?ms)^```sh\n(mkdir -p /opt/etcd.*?)^```", page)
+    assert commands is not None
+    for folder in ("etc/systemd/system", "opt/muster", "usr/local/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "opt/muster/packaging").symlink_to(_PACKAGING)
+    for name in ("muster", "musterctl"):
+        (tmp_path / "usr/local/bin" / name).symlink_to(_MUSTER.with_name(name))
+    here = re.sub(r"(?<![\w./])/(?=(?:etc|opt|usr/local|var)/)", f"{tmp_path}/", commands[1])
+    script = f"systemctl() {{ echo $*; }}\n{here}. {tmp_path}/etc/profile\netcdctl --version"
+    line = ["bash", "-ec", script]
+    made = subprocess.run(line, capture_output=True, text=True, check=True, env=environment())
+    assert made.stdout.splitlines()[:3] == ["daemon-reload", "enable etcd", "start etcd"]
+    assert made.stdout.endswith("API version: 2\n")
+    started = unit(tmp_path / "etc/systemd/system/etcd.service")["ExecStart"]
+    assert (tmp_path / started.removeprefix("/")).resolve() == _MUSTER.resolve()
+    assert variables(tmp_path / "opt/etcd/config/etcd.conf")["ETCD_DATA_DIR"] == "/var/lib/etcd"
 
 
 @pytest.mark.timeout(300)

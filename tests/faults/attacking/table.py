@@ -1,4 +1,4 @@
-"""Every attack at muster and at an etcd, one after the other, as rows of docs/security.md.
+"""Every attack at muster and at an etcd, one after the other, as rows of docs/run/attacks.tsv.
 
 ``python -m tests.faults.attacking.table [NAME...]`` starts three hosts with two shards and three members of
 an etcd on this machine, and a bystander at the leader of each. Nothing is judged here: the tests do that. Of
@@ -43,6 +43,9 @@ _LIMIT_S = 20.0
 
 Attack = Callable[[str], object]
 
+FIGURES = ("p99 without, ms", "p99 beside, ms", "grown, MB", "left, MB", "notes")
+HEADER = ("attack", "what", *(f"{system}: {figure}" for system in ("muster", "etcd") for figure in FIGURES))
+
 
 def sent_by_four(flood: Callable[[socket.socket], bytes], endpoint: str) -> None:
     """A turn of four connections that send the same again and again, and come back when they are closed."""
@@ -85,6 +88,13 @@ def attacks() -> dict[str, Attack]:
         frames = kind if callable(kind) else kind.values[0]
         found[frames.__name__] = functools.partial(_flooded, frames)
     return found
+
+
+def meaning(attack: Attack) -> str:
+    """The first sentence about it."""
+    while isinstance(attack, functools.partial):
+        attack = attack.args[0]
+    return " ".join((attack.__doc__ or "").split()).partition(". ")[0].rstrip(".")
 
 
 def _flooded(frames: Callable[..., bytes], endpoint: str) -> None:
@@ -142,13 +152,13 @@ class Row:
     left: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        without, beside = (statistics.median(turn.p99_s for turn in turns) * 1e3
-                           for turns in (self.quiet, self.beside))
+    def cells(self) -> list[str]:
+        """As ``FIGURES`` names them."""
+        p99 = [statistics.median(turn.p99_s for turn in turns) * 1e3 if turns else 0.0
+               for turns in (self.quiet, self.beside)]
         failed = sum(len(turn.failures) for turn in self.beside)
         notes = "; ".join(self.notes + ([f"{failed} failed"] if failed else []))
-        return (f"{without:.0f}, {beside:.0f} ms; {self.grown / 1e6:+.0f}, {self.left / 1e6:+.0f} MB"
-                + (f" ({notes})" if notes else ""))
+        return [*(f"{ms:.0f}" for ms in p99), f"{self.grown / 1e6:+.0f}", f"{self.left / 1e6:+.0f}", notes]
 
 
 def look(system: Attacked, attack: Attack) -> Row:
@@ -182,13 +192,13 @@ def main(names: list[str]) -> None:
         attacked(Path(folder, "muster"), 0) as muster,
         etcd(Path(folder, "etcd")) as other,
     ):
-        print("| attack | muster | etcd |\n|---|---|---|", flush=True)
+        print("\t".join(HEADER), flush=True)
         for name in names or found:
             if name == "lists":
                 for system in (muster, other):
                     test_attacks_loops.leases(system.endpoint)
-            cells = [str(look(system, found[name])) for system in (muster, other)]
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+            cells = [cell for system in (muster, other) for cell in look(system, found[name]).cells()]
+            print("\t".join((name, meaning(found[name]), *cells)), flush=True)
 
 
 if __name__ == "__main__":

@@ -210,12 +210,13 @@ def test_every_method_takes_any_bytes(cluster: LocalCluster) -> None:
 
 
 def pipelined_versions(connection: socket.socket) -> bytes:
+    """Pipelined GET /version, on four connections."""
     return b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n" * 400
 
 
 def huffman_headers(connection: socket.socket) -> bytes:
-    """Calls of a path nobody serves, 5 KB of Huffman codes each, that no cache holds: the table is emptied
-    each time."""
+    """Huffman-coded headers of 8 KB that no cache holds, on four connections: the table is emptied each
+    time."""
     connection.sendall(PREFACE + f.settings_frame({}))
     block = b"\x20" + hpack.Encoder().encode([
         (":method", "POST"), (":scheme", "http"), (":path", "/a.B/" + "a" * 8000), (":authority", "x"),

@@ -1,4 +1,5 @@
-"""Floods of HTTP/2 that have names, and clients that send or read an octet at a time (docs/security.md)."""
+"""Floods of HTTP/2 that have names, and clients that send or read an octet at a time (docs/run/security.md).
+"""
 
 from __future__ import annotations
 
@@ -78,7 +79,7 @@ def continuations(raw: Raw) -> bytes:
 
 
 def empty_continuations(raw: Raw) -> bytes:
-    """The same without an octet in them."""
+    """CONTINUATION frames without an octet in them."""
     stream, raw.next_id = raw.next_id, raw.next_id + 2
     return f.frame(f.HEADERS, 0, stream, raw.block(_PUT)) + f.frame(f.CONTINUATION, 0, stream) * 5000
 

@@ -1,4 +1,4 @@
-"""Small requests that mean much work: none holds up the loop of a host (docs/security.md)."""
+"""Small requests that mean much work: none holds up the loop of a host (docs/run/security.md)."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def leases(endpoint: str) -> None:
 
 
 def lists(endpoint: str) -> None:
-    """200 questions for all of them, 24 KB."""
+    """200 LeaseLeases of 30,000 leases, 24 KB."""
     answered(endpoint, "/etcdserverpb.Lease/LeaseLeases", *[b""] * 200)
 
 

@@ -1,4 +1,4 @@
-"""Clients that have much kept for them: none takes a host's memory or its slots (docs/security.md).
+"""Clients that have much kept for them: none takes a host's memory or its slots (docs/run/security.md).
 
 What connections hold together is bounded to 64 MiB here; a process may take three times as much, while copies
 are on the way (decision 52).
@@ -92,7 +92,7 @@ def large_puts(endpoint: str) -> None:
 
 
 def blind_puts(endpoint: str) -> None:
-    """The same, read by nobody and whatever the windows say: such a connection is closed."""
+    """180 puts of 1 MB, read by nobody and whatever the windows say: such a connection is closed."""
     body = pb.PutRequest(key=b"/large-put", value=bytes(1_000_000)).SerializeToString()
     for _ in range(3):
         with contextlib.suppress(OSError), Raw(endpoint, receive_buffer=4096) as raw:

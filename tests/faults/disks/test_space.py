@@ -34,8 +34,9 @@ FLAGS = (*STEADY, "--write-buffer-bytes=16777216", f"--order-log-bytes={BOUND}")
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    with local_cluster(tmp_path / "c", 3, f"--shards={SHARDS}", "--fronts=0", extra=FLAGS) as cluster:
+def hosts(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Hosts]:
+    flags = (*FLAGS, *getattr(request, "param", ()))
+    with local_cluster(tmp_path / "c", 3, f"--shards={SHARDS}", "--fronts=0", extra=flags) as cluster:
         yield Hosts(cluster)
 
 
@@ -105,7 +106,9 @@ class Filling:
     """Clients that put large values on a few keys of shard 0 as fast as they can, and compact; until they are
     refused."""
 
-    def __init__(self, hosts: Hosts, threads: int = 4, compact: bool = True) -> None:
+    def __init__(
+        self, hosts: Hosts, threads: int = 4, compact: bool = True, shards: int = SHARDS
+    ) -> None:
         self._hosts = hosts
         self._host = hosts.leader()
         self._compact = compact
@@ -113,7 +116,7 @@ class Filling:
         self.refused = threading.Event()
         self._ending = threading.Event()
         self._threads = [
-            threading.Thread(target=self._run, args=(key,)) for key in keys_of(0, SHARDS, threads)
+            threading.Thread(target=self._run, args=(key,)) for key in keys_of(0, shards, threads)
         ]
 
     def __enter__(self) -> Filling:
@@ -178,9 +181,11 @@ def test_the_order_log_stays_within_its_bound_at_full_speed(hosts: Hosts, who: s
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("hosts", [("--order-kept-bytes=0",)], indirect=True)
 def test_a_shard_without_a_majority_stops_writes_before_disks_fill_and_no_reads_nor_deletes(
     hosts: Hosts,
 ) -> None:
+    """Where no files may keep what it needs (test_kept.py)."""
     leader, mine = hosts.leader(), keys_of(0, SHARDS, 6)
     follower(hosts)
     away = [h for h in range(3) if h != leader]

@@ -1,4 +1,4 @@
-"""docs/certificates.md, pasted into three machines: as ``test_readme`` pastes README, with its differences.
+"""docs/run/certificates.md, pasted into three machines: as ``test_readme`` pastes README, with differences.
 ``ssh`` runs a command with the other machine's folder in front of its paths."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = [
 
 def blocks() -> list[tuple[str, str]]:
     """Who pastes what, in the page's order."""
-    page = (ROOT / "docs" / "certificates.md").read_text()
+    page = (ROOT / "docs" / "run" / "certificates.md").read_text()
     found = re.findall(r"(?ms)^```sh\n# ([^\n]*)\n(.*?)^```$", page)
     assert [who for who, _ in found] == [
         *[_AUTHORITIES] * 3, "on every host", "on every host, by systemd",

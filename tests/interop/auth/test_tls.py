@@ -291,7 +291,7 @@ def test_a_proxy_asks_members_by_tls(world: World) -> None:
         _, members = members_of([host.url], files)
         assert [member.peer_urls for member in members] == [(f"https://127.0.0.1:{host.port + 1}",)]
     assert layout_of([world.muster.url], files) == (1, 2)
-    with pytest.raises(ConfigError, match=r"no endpoint tells how keys .*CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(ConfigError, match=r"no endpoint answers .*CERTIFICATE_VERIFY_FAILED"):
         layout_of([world.muster.url], Files(str(world.stranger.file)))
     with pytest.raises(ConfigError, match="cannot use --cacert, --cert and --key: No such file or directory"):
         members_of([world.muster.url], Files("/nosuch"))
@@ -401,7 +401,7 @@ def answers(host: SecureHost, trust: Path, pair: Pair) -> bool:
 
 
 def test_the_v2_api_wants_the_same_certificates(world: World) -> None:
-    """Row S0-064 of docs/articles.tsv, by both command lines and by plain HTTP."""
+    """Row S0-064 of docs/know/articles.tsv, by both command lines and by plain HTTP."""
     host = world.muster
     trust = ("--ca-file", str(world.authority.file))
     certificate = ("--cert-file", str(world.alice.cert), "--key-file", str(world.alice.key))

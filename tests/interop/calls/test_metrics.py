@@ -85,6 +85,8 @@ def test_no_series_of_etcd_is_missing(tmp_path: Path, shards: int) -> None:
         found = names(host.port)
         assert of_leases(host.port) == leases
     assert wanted - found == set()
+    page = (ROOT / "docs" / "know" / "metrics.md").read_text(encoding="utf-8")
+    assert found - set(re.findall(r"(?m)^\|`(\w+)", page)) == set(), "not in the page of metrics"
     assert not [pattern for pattern in ELSEWHERE if any(re.fullmatch(pattern, name) for name in found)]
 
 

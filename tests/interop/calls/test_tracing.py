@@ -263,6 +263,6 @@ def test_a_collector_that_is_not_there_harms_nobody(tmp_path: Path) -> None:
         muster = Server(f"127.0.0.1:{host.port}", "a", nobody)
         for number in range(1, 50):
             muster.ask(number, *CALLS[0])
-        until(lambda: b"traces are not sent" in host.log.read_bytes(), LIMIT_S)
+        until(lambda: b"cannot send traces" in host.log.read_bytes(), LIMIT_S)
         host.process.terminate()
         assert host.process.wait(LIMIT_S) == 0

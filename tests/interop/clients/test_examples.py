@@ -1,10 +1,11 @@
-"""The programs in docs/examples do what they say, on three hosts.
+"""The programs in docs/use/recipes do what they say, on three hosts.
 
 They need only HTTP and JSON, so each runs as a reader would run it, and what it prints is compared.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from tests.cluster.local_cluster import STEADY, local_cluster, until
 from tests.interop.hosts import answers
 
-_EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
+_EXAMPLES = Path(__file__).parents[3] / "docs" / "use" / "recipes"
 _WEB = [f"10.0.0.{i}:80" for i in (1, 2, 3)]
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
@@ -59,6 +60,18 @@ def test_example(name: str, endpoints: str) -> None:
     done = subprocess.run(line, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == PRINTS[name]
+
+
+def test_the_calls_by_hand(endpoints: str) -> None:
+    """As the page has them, with another port."""
+    page = (_EXAMPLES / "README.md").read_text(encoding="utf-8")
+    calls = re.search(r"(?ms)^```sh\n(E=http://127\.0\.0\.1:2379.*?)^```", page)
+    assert calls is not None
+    script = calls[1].replace("127.0.0.1:2379", endpoints.split(",")[0]).replace("curl ", "curl -s ")
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    for told in ('"count":"1"', '"created":true', '"key":"L2wv', '"leader":{"name":"L2U="'):
+        assert told in done.stdout
 
 
 def test_every_example_is_run_and_listed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from bench.systems.systems import find_etcd, start_etcd
-from tests.cluster.local_cluster import environment, free_base_port, local_cluster, until
+from tests.cluster.local_cluster import ROOT, environment, free_base_port, local_cluster, until
 
 LIMIT_S = 120
 ETCD = Path(find_etcd())
@@ -267,11 +268,22 @@ def test_a_bumped_revision_is_compacted(saved: Saved, tmp_path: Path) -> None:
         assert is_compacted(endpoint, saved.revision)
 
 
+def of_the_page(source: str, target: str) -> list[str]:
+    """The commands of docs/use/from-etcd.md that move data while an etcd serves, for two endpoints: what
+    copies, and what compares."""
+    page = (ROOT / "docs" / "use" / "from-etcd.md").read_text()
+    blocks = re.findall(r"(?ms)^   ```sh\n   OLD=\S+ NEW=\S+\n(.*?)^   ```$", page)
+    assert len(blocks) == 2
+    return [f"PATH={ETCD.parent}:{Path(sys.executable).parent}:$PATH OLD={source} NEW={target}\n{block}"
+            for block in blocks]
+
+
 def test_a_running_etcd_is_imported_with_its_leases_and_followed(saved: Saved, tmp_path: Path) -> None:
     with (etcd_of(saved.path, tmp_path / "etcd") as source,
           local_cluster(tmp_path / "muster", 1, "--shards=2", "--fronts=0") as cluster):
         (target,) = cluster.endpoints()
-        words = [*MUSTERCTL, f"--endpoints={target}", "import", f"--from-etcd={source}", "--follow"]
+        copy, compare = of_the_page(source, target)
+        words = ["bash", "-ec", copy.replace("musterctl", "exec musterctl")]
         with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment()) as copying:
             assert copying.stderr is not None
             try:
@@ -282,6 +294,7 @@ def test_a_running_etcd_is_imported_with_its_leases_and_followed(saved: Saved, t
                 ctl(source, "del", "plain")
                 ctl(source, "put", "/last", "x")
                 until(lambda: "kvs" in found(target, "get", "/last"))
+                until(lambda: len(set(call("bash", "-ec", compare).stdout.splitlines())) == 1)
             finally:
                 copying.send_signal(signal.SIGINT)
             assert "ended: all is copied up to revision" in copying.stderr.read()

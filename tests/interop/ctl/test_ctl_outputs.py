@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ import pytest
 
 from cluster.bolt import Database
 from tests.interop.ctl.ctl_cases import FULL, SHARED, TWIN, Run, run
+from tests.interop.warm import musterctl
 from tests.ports import free_ports
 
 _BIN = Path(sys.executable).parent
@@ -97,7 +98,7 @@ class Outcome:
 class Tool:
     """etcdctl or musterctl on one server, with what ``{…}`` stands for."""
 
-    def __init__(self, line: list[str], server: str, **names: str) -> None:
+    def __init__(self, line: Sequence[str], server: str, **names: str) -> None:
         self._line = line
         self._address = server
         self.names = {"lease": "0", "rev": "0", "ep": server, **names}
@@ -113,7 +114,7 @@ class Tool:
         for name, value in case.env.items():
             environment[name] = self._fill(value)
         environment = {name: value for name, value in environment.items() if value or name == "PATH"}
-        line = self._line + [self._fill(word) for word in case.args]
+        line = [*self._line, *(self._fill(word) for word in case.args)]
         process = subprocess.Popen(
             line,
             env=environment,
@@ -165,7 +166,7 @@ class Tool:
         text = re.sub(r"(, (?:true|false), (?:true|false), \d+), \d+, \d+,", r"\1, N, N,", text)
         if ids:
             text = re.sub(r"(?:http://)?127\.0\.0\.1:\d{2,5}", "ADDRESS", text)
-            text = re.sub(r"\b[0-9a-f]{16}\b|(?<=/)[0-9a-f]{10,16}\b|\b\d{16,20}\b", "ID", text)
+            text = re.sub(r"\b[0-9a-f]{12,16}\b|(?<=/)[0-9a-f]{10,16}\b|\b\d{14,20}\b", "ID", text)
             text = re.sub(r'(ADDRESS, |"hash":|"Hash" : )\d+', r"\1HASH", text)
         return text
 
@@ -190,7 +191,7 @@ def _compare(cases: list[Run], real: Tool, ours: Tool, ids: bool) -> None:
 @pytest.fixture(scope="module")
 def twins() -> Iterator[tuple[Tool, Tool]]:
     servers = [start_etcd("--bcrypt-cost=4"), start_etcd("--bcrypt-cost=4")]
-    yield Tool(_ETCDCTL, servers[0].address), Tool(_MUSTERCTL, servers[1].address)
+    yield Tool(_ETCDCTL, servers[0].address), Tool(musterctl(), servers[1].address)
     for server in servers:
         server.stop()
 
@@ -209,7 +210,7 @@ def shared() -> Iterator[tuple[Tool, Tool]]:
         ("put", "w/z", "end"),
     ):
         assert etcdctl(server, *words).returncode == 0
-    yield Tool(_ETCDCTL, server.address, rev="3"), Tool(_MUSTERCTL, server.address, rev="3")
+    yield Tool(_ETCDCTL, server.address, rev="3"), Tool(musterctl(), server.address, rev="3")
     server.stop()
 
 
@@ -221,7 +222,7 @@ def full() -> Iterator[tuple[Tool, Tool]]:
             break
     else:
         raise AssertionError("the server never ran out of space")
-    yield Tool(_ETCDCTL, server.address), Tool(_MUSTERCTL, server.address)
+    yield Tool(_ETCDCTL, server.address), Tool(musterctl(), server.address)
     server.stop()
 
 

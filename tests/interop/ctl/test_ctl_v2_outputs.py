@@ -14,7 +14,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,10 +23,10 @@ import pytest
 from tests.interop.ctl.ctl_cases import Run, run
 from tests.interop.ctl.ctl_v2_cases import SHARED, TWIN
 from tests.interop.ctl.test_ctl_outputs import Tool, start_etcd
+from tests.interop.warm import musterctl
 
 _BIN = Path(sys.executable).parent
 _ETCDCTL = [str(_BIN / "etcdctl")]
-_MUSTERCTL = [sys.executable, "-m", "tools.musterctl"]
 
 # a busy machine may take longer than the 2 s that are the default; a later option of the same name wins
 _PATIENT = ("--timeout", "40s", "--total-timeout", "40s")
@@ -41,7 +41,7 @@ pytestmark = [
 class V2Tool(Tool):
     """A tool that speaks the v2 API with one server."""
 
-    def __init__(self, line: list[str], server: str, **names: str) -> None:
+    def __init__(self, line: Sequence[str], server: str, **names: str) -> None:
         super().__init__(line, server, ep=f"http://{server}", **names)
         self.server = server
         self.url = f"http://{server}"
@@ -85,7 +85,7 @@ def put(address: str, key: str, value: str) -> int:
 @pytest.fixture(scope="module")
 def twins() -> Iterator[tuple[V2Tool, V2Tool]]:
     servers = [start_etcd("--enable-v2"), start_etcd("--enable-v2")]
-    yield V2Tool(_ETCDCTL, servers[0].address), V2Tool(_MUSTERCTL, servers[1].address)
+    yield V2Tool(_ETCDCTL, servers[0].address), V2Tool(musterctl(), servers[1].address)
     for server in servers:
         server.stop()
 
@@ -96,7 +96,7 @@ def shared() -> Iterator[tuple[V2Tool, V2Tool]]:
     before = put(server.address, "k", "v")
     for key, value in (("w/a", "1"), ("w/b", "x+y"), ("w/z", "end")):
         put(server.address, key, value)
-    tools = [V2Tool(line, server.address, index=str(before)) for line in (_ETCDCTL, _MUSTERCTL)]
+    tools = [V2Tool(line, server.address, index=str(before)) for line in (_ETCDCTL, musterctl())]
     yield tools[0], tools[1]
     server.stop()
 

@@ -27,10 +27,10 @@ from bench.systems.systems import start_etcd
 from tests.cluster.local_cluster import ROOT, STEADY, local_cluster, until
 from tests.interop.ctl.ctl_cases import SHARED, TWIN, Run, run, runs
 from tests.interop.ctl.ctl_cluster_cases import HISTORY, SCENARIOS, UPKEEP
+from tests.interop.warm import musterctl
 
 _BIN = Path(sys.executable).parent
 ETCDCTL = (str(_BIN / "etcdctl"),)
-MUSTERCTL = (sys.executable, "-m", "tools.musterctl")
 LIMIT_S = 60.0
 
 pytestmark = [
@@ -223,7 +223,7 @@ class Both:
         with ThreadPoolExecutor(2) as pool:
             right = pool.submit(self.muster.run, tool, host, case)
             expected, found = self.etcd.run(ETCDCTL, host, case), right.result()
-        told = f"{tool[-1].rpartition('/')[2]} {' '.join(case.args)}" + (
+        told = f"{'etcdctl' if tool == ETCDCTL else 'musterctl'} {' '.join(case.args)}" + (
             f" <<< {case.stdin[:200]!r}" if case.stdin else ""
         )
         return [
@@ -289,7 +289,7 @@ def test_each_command_sees_what_the_one_before_did_at_another_host(scenario: str
 def test_musterctl_gets_from_muster_what_etcdctl_gets_from_etcd(scenario: str, both: Both) -> None:
     both.name_revisions()
     cases = [case for case in SCENARIOS[scenario] if scenario != "concurrency"]
-    differences = [line for case in cases for line in both.differences(case, 1, MUSTERCTL)]
+    differences = [line for case in cases for line in both.differences(case, 1, musterctl())]
     assert not differences, "\n".join(differences)
 
 
@@ -318,7 +318,8 @@ def test_a_live_watch_is_told_what_etcd_tells(host: int, flags: str, both: Both)
         "put live/z end",
     )
     last = {
-        "": b"end\n", "--prev-kv": b"end\n", "-w json": b"ZW5k", "-w fields --prev-kv": b'"Value" : "end"\n',
+        "": b"end\n", "--prev-kv": b"end\n", "-w json": b"ZW5k",
+        "-w fields --prev-kv": b'"Value" : "end"\n"Lease" : 0\n',
     }[flags]
     outputs = []
     for cluster in (both.etcd, both.muster):

@@ -14,4 +14,26 @@ Where muster answers otherwise than the etcd 3.5.1 these tests run, on purpose; 
   those keys with ignore_value or ignore_lease is answered KeyNotFound: etcd's check for duplicate keys does
   not see it, and its process ends. Without the ignore flags such a transaction works, in both.
 * rows of equal rank come in key order; etcd's order of them is accidental.
+
+And where no step goes, on purpose as well:
+
+* a put in a nested transaction counts against the quota and is refused under NOSPACE; etcd's estimate
+  forgets it. The quota is that of the leader's host; in etcd that of the member that is asked;
+* a put that is wrong is told so under NOSPACE too, with several shards or with auth on; an etcd whose
+  database is full says NOSPACE first;
+* LeaseLeases is linearizable, so it needs a majority; an etcd's member lists what it knows by itself;
+* a progress request on a stream without watches has no answer, as in etcd 3.6; 3.5.1 gives one. The ID of a
+  watch that a compaction ended is free at once; etcd keeps it until its client cancels it;
+* HashKV and Hash are functions of muster's own, and compare muster with muster;
+* ``raftTerm`` and ``raftIndex`` of Status and headers are shard 0's; ``dbSize`` is the sum over the host's
+  shards. ``X-Raft-Term`` of version 2 is one more than ``raft_term`` of version 3;
+* a new tree of version 2 begins at index 4 with any number of hosts, in etcd at 2n+2; starts and changes of
+  members take no index;
+* an alarm or a permission whose type has no name is refused; etcd keeps it, or its process ends;
+* a peer URL whose port is beyond 65535 or missing, or whose brackets hold no IPv6 address, is refused;
+* HTTP/1.0 connections that ask to stay do so after large answers too; a malformed ``Host`` is taken, CONNECT
+  refused; ``--cors`` takes origins without a port;
+* ``--memory-mlock`` locks all memory of a host's processes, in etcd the map of the database alone;
+* ``etcd_mvcc_{put,delete,range,txn}_total`` count clients' requests, in etcd operations inside too;
+* a server that is stopped in order exits with 0; etcd ends itself by the signal.
 """

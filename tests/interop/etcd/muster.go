@@ -293,6 +293,9 @@ func (m *Member) flags() []string {
 		"--cpus=none", "--fronts=0", "--min-free-disk-bytes=0",
 	}
 	flags = append(append(flags, secured("", m.ClientTLSInfo)...), secured("peer-", m.PeerTLSInfo)...)
+	if m.PeerTLSInfo == nil || m.PeerTLSInfo.TrustedCAFile == "" && !m.PeerTLSInfo.ClientCertAuth {
+		flags = append(flags, "--peer-insecure") // else peers talk by Unix sockets, which no rule cuts
+	}
 	notify := m.WatchProgressNotifyInterval
 	if notify == 0 {
 		notify = v3rpc.GetProgressReportInterval() // a test may have set it

@@ -26,7 +26,7 @@ from tests.interop.toolchain import CACHE
 NEEDED = ("go", "curl", "unshare", "ip")
 LIMIT_S = 300
 LISTED_S = 60  # many of those that are known to fail wait for something that never comes
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "etcd-tests.md"
+LIST = Path(__file__).resolve().parents[3] / "docs" / "design" / "etcd-tests.tsv"
 _ALONE = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 # The first process of the namespace waits for those that lost their parent. The address is of a
 # documentation network: one test asks for the machine's own.
@@ -132,7 +132,7 @@ def main() -> None:
     release = RELEASES[asked.release]
     packages = asked.packages.split(",") if asked.packages else release.packages
     home, wrong = built(release), 0
-    listed = known(PAGE.read_text(), asked.release)
+    listed = known(LIST.read_text(), asked.release)
     with tempfile.TemporaryDirectory(prefix="test-etcd-") as work:
         for shards in map(int, asked.shards.split(",")):
             for package in packages:
@@ -144,9 +144,9 @@ def main() -> None:
                 print(", ".join(f"{counted[verdict]} {verdict.name.lower()}" for verdict in Verdict))
                 judgement = judge(outcomes, listed, shards)
                 for part in judgement.unexpected:
-                    print(f"FAILED, and not in {PAGE.name}: {part} (its output: {run.logs})")
+                    print(f"FAILED, and not in {LIST.name}: {part} (its output: {run.logs})")
                 for entry in judgement.outdated:
-                    print(f"holds, but is in the list of {PAGE.name}: {entry}")
+                    print(f"holds, but is in the list of {LIST.name}: {entry}")
                 wrong += len(judgement.unexpected) + len(judgement.outdated)
     sys.exit(1 if wrong else 0)
 

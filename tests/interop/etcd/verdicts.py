@@ -1,4 +1,4 @@
-"""What a run of etcd's tests says, and what of it was known: the table of docs/etcd-tests.md is the list."""
+"""What a run of etcd's tests says, and what of it was known: the list is docs/design/etcd-tests.tsv."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 _LINE = re.compile(r"--- (PASS|FAIL|SKIP): (Test\S*) \(\d")
-_NAME = re.compile(r"`(Test[^`]*)`")
 
 
 class Verdict(Enum):
@@ -57,18 +56,15 @@ def outcome(name: str, output: str) -> Outcome:
     return Outcome(Verdict.SKIPPED if said[name] == "SKIP" else Verdict.PASSED)
 
 
-def known(page: str, release: str = "3.6") -> list[Known]:
-    """The rows of the page's tables: tests, from how many shards on, why. Those of 3.6 count for 3.5, too. It
-    has more below a heading of its own."""
-    rows, own = [], release == "3.6"
-    for line in page.splitlines():
-        if line.startswith("## "):
-            if release == "3.6":
-                break
-            own = True
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if line.startswith("|") and len(cells) == 3 and (names := _NAME.findall(cells[0])):
-            rows.append(Known(tuple(names), int(cells[1]), cells[2], elsewhere=not own))
+def known(table: str, release: str = "3.6") -> list[Known]:
+    """The rows of the list: release, tests, from how many shards on, why. Those of 3.6 count for 3.5, too,
+    which has more of its own."""
+    rows = []
+    for line in table.splitlines():
+        if line and not line.startswith("#"):
+            of, names, shards, why = line.split("\t")
+            if of in ("3.6", release):
+                rows.append(Known(tuple(names.split()), int(shards), why, elsewhere=of != release))
     return rows
 
 

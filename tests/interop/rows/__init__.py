@@ -1,4 +1,4 @@
-"""The rows of docs/articles.tsv: what articles about etcd show, each tried in real processes.
+"""The rows of docs/know/articles.tsv: what articles about etcd show, each tried in real processes.
 
 Read in this order: ``table`` (the rows), ``world`` (three hosts and a proxy, and how they are asked), then
 the checks: ``keys``, ``waits``, ``commands``, ``timed``, ``scenarios``, ``cluster``, ``starts``.

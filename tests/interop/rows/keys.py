@@ -542,7 +542,7 @@ def discovery_size(site: Site, world: World) -> None:
 
 @row("S0-126", "S3-052")
 def terms(site: Site, world: World) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "terms.md").read_text(encoding="utf-8").lower()
+    page = (Path(__file__).parents[3] / "docs" / "know" / "concepts.md").read_text(encoding="utf-8").lower()
     words = re.findall(
         r"\w+",
         "raft node member cluster peer client wal snapshot proxy leader follower candidate term index",

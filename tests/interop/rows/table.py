@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 ROOT = Path(__file__).parents[3]
-TABLE = ROOT / "docs" / "articles.tsv"
+TABLE = ROOT / "docs" / "know" / "articles.tsv"
 
 Check = TypeVar("Check", bound=Callable[..., None])
 

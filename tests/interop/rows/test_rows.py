@@ -1,4 +1,4 @@
-"""A test for each row of docs/articles.tsv, by the row's name.
+"""A test for each row of docs/know/articles.tsv, by the row's name.
 
 Rows on keys are tried at one member, at another, and through a proxy; rows on commands with musterctl at one
 member, and with a real etcdctl at another one and through the proxy.

@@ -17,11 +17,11 @@ from typing import Any
 
 from tests.cluster.local_cluster import LocalCluster, command, environment, local_cluster, until
 from tests.interop.v2.v2_hosts import FORM, Answer, Server, serves
+from tests.interop.warm import musterctl
 from tests.ports import free_ports
 
 BIN = Path(sys.executable).parent
 ETCDCTL = (str(BIN / "etcdctl"),)
-MUSTERCTL = (sys.executable, "-m", "tools.musterctl")
 PATIENT = ("--timeout", "40s", "--total-timeout", "60s")
 LIMIT_S = 60.0
 Json = dict[str, Any]
@@ -280,7 +280,7 @@ class World:
         self.proxy = Site("the proxy", Server(proxy), latest)
         self.sites = [self.members[0], self.members[2], self.proxy]
         self.tools = [
-            Ctl(MUSTERCTL, self.members[0], ours=True),
+            Ctl(musterctl(), self.members[0], ours=True),
             Ctl(ETCDCTL, self.members[2], ours=False),
             Ctl(ETCDCTL, self.proxy, ours=False),
         ]

@@ -14,13 +14,14 @@ from __future__ import annotations
 import re
 import traceback
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from cluster.order.leading.queued import Preparing
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import Attempt, Cut
 from cluster.order.sequencing.coordinator import Coordinator
-from cluster.raft import IntegrityError, Role
+from cluster.raft import EntryKind, IntegrityError, Role
 from cluster.wire.messages import Method
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
@@ -74,6 +75,8 @@ class Checker:
         self._applied: dict[tuple[int, int], int] = {}  # order index, in this life of the process
         # log's first index - 1, installs until then
         self._truncated: dict[tuple[int, int], tuple[int, int]] = {}
+        # the last order record that any host has let go, by itself: now, and when the voters changed last
+        self._gone = self._gone_before = 0
         self._served: dict[tuple[int, int], object] = {}  # a leader whose right to serve was looked at
         self._locks: dict[tuple[int, int], Locks] = {}
         self._under_locks = UnderLocks()
@@ -143,6 +146,8 @@ class Checker:
         installs = node.snapshots.installed
         if self._truncated.get(where) != (first, installs):
             self._log_begins(process, first, installs)
+        if process.log.kept.removed:
+            self._files_went(process)
         if process.shard:
             if node.role.leading is not None:
                 self._shard_leads(process, node.role.leading)
@@ -168,6 +173,8 @@ class Checker:
                     found = known[entry.index] = mine
                     self.configurations.committed(shard, entry.kind, entry.data)
                     if shard == 0:
+                        if entry.kind == EntryKind.CONFIG:
+                            self._others_vote()
                         self.committed_at[entry.index] = self._simulation.now
                         self.counts["commits"] += 1
                     if raft.role is Role.LEADER:
@@ -242,12 +249,48 @@ class Checker:
                                     f"{process.name} has them above {first}, node {shard} needs {said + 1}")
             for shard in self._simulation.shards[1:]:
                 voters = process.node.raft.configuration.voters
-                have = [h for h in voters if any(state.flushed.position.order_index >= first
-                                                 for state in self._simulation.durable_states(h, shard))]
+                have = self._have(shard, before[0], first, voters)
                 if 2 * len(have) <= len(voters):
                     raise Violation("I17 what is no order record any more is durable at a majority",
                                     f"{process.name} has them above {first}, which of shard {shard} only "
-                                    f"{have} have applied")
+                                    f"{have} have applied, or keep")
+            self._gone = max(self._gone, first)
+
+    def _files_went(self, process: NodeProcess) -> None:
+        gone, process.log.kept.removed = process.log.kept.removed, []
+        voters = process.node.raft.configuration.voters
+        for span in gone:
+            if process.log.kept.covers(span.shard, span.first - 1, span.last):
+                continue  # a longer one has taken its place
+            have = [h for h in voters if any(state.flushed.position.order_index >= span.last
+                                             for state in self._simulation.durable_states(h, span.shard))]
+            if 2 * len(have) <= len(voters):
+                raise Violation("I17 files go once a majority has durably applied what they hold",
+                                f"{process.name} has dropped {span[:3]}, which only {have} have applied")
+
+    def _have(self, shard: int, after: int, last: int, voters: Iterable[int]) -> list[int]:
+        """Hosts whose disks hold the order for a shard: applied up to ``last``, or in files, from what is
+        applied or from ``after`` on."""
+        logs, states = self._simulation.durable_logs, self._simulation.durable_states
+        return [h for h in voters if any(
+            log.kept.covers(shard, max(after, state.flushed.position.order_index), last)
+            for log, state in zip(logs(h, 0), states(h, shard), strict=True))]
+
+    def _others_vote(self) -> None:
+        """Group 0 has committed another configuration. A majority has what was gone when the one before was
+        committed. What has gone since then, by the one before, is there without a minority, too."""
+        before, voters = (c.voters for c in self.configurations.history[0][-2:])
+        if before == voters:
+            return
+        for shard in self._simulation.shards[1:]:
+            before_that = self._gone_before, len(voters) // 2 + 1
+            for gone, least in (before_that, (self._gone, (len(voters) + 1) // 2)):
+                have = self._have(shard, 0, gone, voters)
+                if len(have) < least:
+                    raise Violation("I17 who votes after a change has what is no order record any more",
+                                    f"{gone} are gone, which of shard {shard} only {have} of "
+                                    f"{sorted(voters)} have applied")
+        self._gone_before = self._gone
 
     # -- what is applied
 
@@ -350,7 +393,7 @@ class Checker:
             coordinator = role.coordinator if isinstance(role, OrderRole) else None
             if process.alive and coordinator is not None and attempt in coordinator._running:
                 return True
-            if process.alive and coordinator is not None and coordinator._is_appended(attempt):
+            if process.alive and coordinator is not None and attempt in coordinator._fates:
                 return True  # its multi is on its way
         return False
 

@@ -327,14 +327,27 @@ class History:
     # -- leases
 
     def leases(self) -> None:
-        """No lease ended by itself before the time that was promised (H7, I15)."""
-        asked = {o.request.ID for o in self._simulation.clients.operations if o.method == "LeaseRevoke"}
+        """No lease ended by itself before the time that was promised (H7, I15). An ID may be granted
+        more than once: the promise is of one of those that were there when it was given."""
+        operations = self._simulation.clients.operations
+        asked = {o.request.ID for o in operations if o.method == "LeaseRevoke"}
         self._simulation.checker.kinds["a lease ended by itself"] += len(self._replay.ended.keys() - asked)
-        for lease, until in self._simulation.clients.alive_until.items():
-            ended = self._replay.ended.get(lease)
-            if ended is not None and lease not in asked and self._time_of(ended) < until:
-                raise Violation("H7 a lease lives as long as promised",
-                                f"{lease} ended at {self._time_of(ended)}, promised until {until}")
+        for lease, promises in self._simulation.clients.promises.items():
+            revokes = [o for o in operations
+                       if o.method == "LeaseRevoke" and lease == o.request.ID and (o.ok or o.open)]
+            for o, until in promises:
+                if not any(self._kept(life, o, until, revokes) for life in self._lives(lease)):
+                    raise self._bad("H7 a lease lives as long as promised", o,
+                                    f"until {until}: {self._lives(lease)}")
+
+    def _kept(self, life: Life, o: Operation, until: float, revokes: list[Operation]) -> bool:
+        """Whether this one was there when that was answered, and lived so long, or was revoked."""
+        if self._time_of(life.granted) > o.answered_at:
+            return False
+        if life.ended is None or (ended := self._time_of(life.ended)) >= until:
+            return True
+        return ended >= o.asked_at and any(
+            by.asked_at <= ended and (by.open or ended <= by.answered_at) for by in revokes)
 
 
 def _assign(revision: int, candidates: dict[int, list[Operation]], taken: dict[int, int],

@@ -148,6 +148,7 @@ class Clients:
         self._leases: list[int] = []
         self._compacted = 0
         self.alive_until: dict[int, float] = {}  # lease -> promised to live until then
+        self.promises: dict[int, list[tuple[Operation, float]]] = {}  # lease -> by whom, until when
         for _ in range(count):
             self._later()
 
@@ -441,3 +442,4 @@ class Clients:
             # its clock may be the fastest
             until = operation.asked_at + promised / (1 + self.simulation.plan.drift)
             self.alive_until[response.ID] = max(until, self.alive_until.get(response.ID, 0.0))
+            self.promises.setdefault(response.ID, []).append((operation, until))

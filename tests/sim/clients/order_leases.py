@@ -66,6 +66,18 @@ class LeaseTimes:
         if self._left:
             self._simulation.checker.kinds["a new sequencer counts by a checkpoint"] += len(self._left)
 
+    def given(self, left_s: dict[int, float]) -> None:
+        """What a sequencer that begins to serve gives each lease, as its clock counts, covers all that was
+        promised of it (H7). Nobody has begun a later term."""
+        simulation, replay = self._simulation, self._simulation.checker.replay
+        for lease in left_s.keys() & replay.live.keys():
+            granted_at = simulation.checker.committed_at[replay.granted[lease]]
+            until = simulation.now + left_s[lease] / (1 + simulation.plan.drift) + ROUNDING_S
+            for by, promised in simulation.clients.promises.get(lease, ()):
+                if promised > until and (len(replay.lives[lease]) == 1 or by.asked_at >= granted_at):
+                    raise Violation("H7 a new sequencer gives what was promised",
+                                    f"{lease} until {until:.3f}, promised until {promised:.3f} by {by}")
+
     def runs_out(self, lease: int, replay: Replay) -> float:
         """When a lease's time is over at the latest, unless it is renewed or another sequencer comes."""
         began = self._began.get(lease)
@@ -173,9 +185,14 @@ def watched_lessor(simulation: Simulation) -> type:
             if self.primary:
                 simulation.checker.leases.granted(lease)
 
-        def promote(self, *args: Any, **named: Any) -> None:
-            super().promote(*args, **named)
+        def promote(self, now_ms: int, *args: Any, **named: Any) -> None:
+            super().promote(now_ms, *args, **named)
             simulation.checker.leases.promoted()
+            nodes = [process.node for (_, shard), process in simulation.nodes.items() if shard == 0]
+            term = next(node.raft.term for node in nodes if node.lessor is self)
+            if all(node.raft.term <= term for node in nodes):
+                simulation.checker.leases.given(
+                    {lease: (entry.deadline_ms - now_ms) / 1000 for lease, entry in self._leases.items()})
 
         def renew(self, lease: int, now_ms: int) -> int | None:
             ttl = super().renew(lease, now_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import cluster.order.leading.shard_leader
-import node.replica.server
+import node.replica.opening
 import node.replica.writes
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.raft import Raft, Role
@@ -58,7 +58,7 @@ def test_without_handing_over_it_would(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_proposed_that_raft_would_drop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry that is dropped would be lost although it was evaluated: the process must end then. Here next
     to nothing may be uncommitted, and much is asked for; all of it is answered."""
-    config, looked = node.replica.server.Config, [0, 0]
+    config, looked = node.replica.opening.Config, [0, 0]
     takes = Raft.takes_proposals.fget
     assert takes is not None
 
@@ -67,7 +67,7 @@ def test_nothing_is_proposed_that_raft_would_drop(seed: int, monkeypatch: pytest
         return bool(takes(raft))
 
     monkeypatch.setattr(
-        node.replica.server, "Config", lambda **given: config(**given, max_uncommitted_bytes=50)
+        node.replica.opening, "Config", lambda **given: config(**given, max_uncommitted_bytes=50)
     )
     monkeypatch.setattr(Raft, "takes_proposals", property(look))
     done = Simulation(seed, plan(shards=3, clients=16)).run()

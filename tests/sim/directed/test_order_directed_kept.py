@@ -3,12 +3,16 @@ takes (I17). And a node for which nothing is kept that is elected before it has 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from functools import partial
+
 import pytest
 
 from cluster.raft import Role
 from node.replica.shards.feed_end import FeedEnd
 from node.replica.shards.shard_role import ShardRole
 from node.upkeep.floors import Floors
+from node.upkeep.space.keeping import Keeping
 from tests.sim.checks.order_checks import KEEP_AT_MOST
 from tests.sim.mutants.order_mutants import plan
 from tests.sim.world.order_sim import HOSTS, Simulation
@@ -77,13 +81,89 @@ def records_kept_at_the_end(simulation: Simulation) -> list[int]:
     return kept
 
 
+def files_at_the_end(simulation: Simulation) -> list[int]:
+    """The last record of shard 1 that each host's files hold, less the first; filled while it runs."""
+    held: list[int] = []
+
+    def look() -> None:
+        for host in HOSTS:
+            pieces = [p for p in simulation.logs[host, 0].kept.pieces.values() if p.shard == 1]
+            held.append(max(p.last for p in pieces) - min(p.first for p in pieces) if pieces else 0)
+
+    simulation.at(END - 0.1, None, look)
+    return held
+
+
+def node_0s_restart_in_turn(simulation: Simulation) -> None:
+    """The host that leads shard 0 loses its node 0, again and again."""
+    def restart() -> None:
+        for leader in simulation._leaders(0)[:1]:
+            simulation.kill(leader)
+            simulation.at(0.1, None, partial(simulation.start_node, leader.host, 0))
+
+    for number in range(3):
+        simulation.at(DIES_AT + 0.9 + number, None, restart)
+
+
 @pytest.mark.parametrize("dead", [2, 3])
 @pytest.mark.parametrize("seed", range(3))
-def test_what_a_shard_without_a_quorum_wants_is_kept(seed: int, dead: int) -> None:
+def test_what_a_shard_without_a_quorum_wants_is_kept_in_files(seed: int, dead: int) -> None:
     simulation = nodes_of_a_shard_die(seed, dead)
-    kept = records_kept_at_the_end(simulation)
+    kept, held = records_kept_at_the_end(simulation), files_at_the_end(simulation)
     simulation.run()  # until shard 1 has applied all there is
-    assert min(kept) > 5 * BOUND
+    assert sorted(held)[-dead] > 3 * BOUND  # a host whose replica has it all needs no file
+    assert max(kept) < 4 * BOUND
+    assert not any(simulation.logs[host, 0].kept.pieces for host in HOSTS)  # it is whole again
+
+
+@pytest.mark.parametrize("dead", [2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_so_it_is_while_node_0s_restart_and_lead_in_turn(seed: int, dead: int) -> None:
+    simulation = nodes_of_a_shard_die(seed, dead)
+    node_0s_restart_in_turn(simulation)
+    held = files_at_the_end(simulation)
+    simulation.run()
+    assert sorted(held)[-dead] > 2 * BOUND
+
+
+def counts_before_it_is_synced(patch: pytest.MonkeyPatch) -> None:
+    begin = Keeping._begin
+
+    def early(self: Keeping, shard: int, target: int) -> None:
+        begin(self, shard, target)
+        if self._busy:
+            self._floors.own_keeps(shard, 1, target)
+
+    patch.setattr(Keeping, "_begin", early)
+
+
+def goes_when_one_replica_has_it(patch: pytest.MonkeyPatch) -> None:
+    look = Keeping.look
+
+    def early(self: Keeping, least: int, voters: Collection[int]) -> None:
+        for shard, spans in [] if self._busy else list(self._spans.items()):
+            applied = max(self._floors._durable(voter, shard) for voter in voters)
+            if gone := [span for span in spans if span.last <= applied]:
+                self._remove(shard, gone)
+        look(self, least, voters)
+
+    patch.setattr(Keeping, "look", early)
+
+
+@pytest.mark.parametrize(
+    ("remove", "rule"),
+    [
+        (counts_before_it_is_synced, "I17 what is no order record any more is durable at a majority"),
+        (goes_when_one_replica_has_it, "I17 files go once a majority has durably applied what they hold"),
+    ],
+)
+def test_files_that_count_too_early_or_go_too_early_are_noticed(
+    remove: Callable[[pytest.MonkeyPatch], None], rule: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remove(monkeypatch)
+    with pytest.raises(Violation) as caught:
+        nodes_of_a_shard_die(1, 2).run()
+    assert caught.value.rule == rule
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import node.links.fronts
-from cluster.order.sequencing import coordinator
+from cluster.order.sequencing import coordinator, fates
 from cluster.order.sequencing.coordinator import Coordinator
 from tests.sim.mutants.order_mutants import WIDE, locks_are_let_go_at_once, plan
 from tests.sim.world.order_sim import HOSTS, Simulation
@@ -78,7 +78,7 @@ def locks_are_asked_about_at_once(patch: pytest.MonkeyPatch) -> None:
     fate = Coordinator.fate
     locks_are_let_go_at_once(patch)
     patch.setattr(Coordinator, "fate", fate)
-    patch.setattr(coordinator, "_FATES_KEPT", 0)
+    patch.setattr(fates, "_KEPT", 0)
 
 
 def puts_waiting_when_the_sequencer_comes_back(seed: int) -> int:
@@ -129,7 +129,7 @@ def test_a_lock_whose_fate_is_not_kept_ends_by_its_multi(seed: int, monkeypatch:
 
 def test_if_it_was_none_the_lock_would_end_before(monkeypatch: pytest.MonkeyPatch) -> None:
     locks_are_asked_about_at_once(monkeypatch)
-    monkeypatch.setattr(Coordinator, "_fate", lambda self, attempt: self._appended.get(attempt, 0))
+    monkeypatch.setattr(fates.Fates, "of", lambda self, attempt: self.appended.get(attempt, 0))
     with pytest.raises(Violation, match=r"I11|I9|I15|I22"):
         run_all(10)
 

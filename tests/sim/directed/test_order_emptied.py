@@ -6,10 +6,12 @@ from __future__ import annotations
 import pytest
 
 from node.links.incarnations import Incarnations
+from tests.sim.directed.forgetting import two_of_three_forget
 from tests.sim.mutants.order_mutants import plan
-from tests.sim.world.order_sim import HOSTS, SOAK, Simulation
+from tests.sim.world.order_sim import SOAK, Simulation, seconds_for
 from tests.sim.world.order_world import Violation
 
+SEEDS = 400 if SOAK else 6
 CUT_AT, EMPTIED_AT, END = 1.5, 2.5, 6.0
 FAULTS = (
     "empty host", "empty host", "empty host", "kill leader", "transfer", "restart", "restart", "isolate",
@@ -18,11 +20,11 @@ FAULTS = (
 
 
 @pytest.mark.longer
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(seconds_for(SEEDS))
 @pytest.mark.parametrize("shards", [1, 3])
 def test_hosts_that_lose_their_disks_and_find_them_again(shards: int) -> None:
     done = {"emptied": 0, "refused": 0}
-    for seed in range(400 if SOAK else 6):
+    for seed in range(SEEDS):
         found = Simulation(seed, plan(shards=shards, faults=FAULTS, seconds=5.0)).run()
         for what in done:
             done[what] += found.get(what, 0)
@@ -37,24 +39,11 @@ def a_voter_forgets_what_only_it_and_the_dead_have(seed: int) -> Simulation:
     simulation = Simulation(
         seed, plan(seconds=END, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, patience=0.0)
     )
-    lonely: list[int] = []
 
-    def leader() -> int:
-        return next(p.host for p in simulation._leaders(0))
-
-    def cut() -> None:
-        lonely.append(next(h for h in HOSTS if h != leader()))
-        simulation.blocked |= {p for h in HOSTS if h not in lonely for p in ((lonely[0], h), (h, lonely[0]))}
-
-    def lose() -> None:
-        dead = leader()
-        victim = next(h for h in HOSTS if h not in (dead, *lonely))
+    def forget(victim: int) -> None:
         assert simulation.empty(victim)
-        simulation._kill_host(dead, front=True)
-        simulation.heal()
 
-    simulation.at(CUT_AT, None, cut)
-    simulation.at(EMPTIED_AT, None, lose)
+    two_of_three_forget(simulation, CUT_AT, EMPTIED_AT, forget)
     return simulation
 
 

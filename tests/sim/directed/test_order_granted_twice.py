@@ -1,4 +1,4 @@
-"""A prepare comes to a leader twice, once late: that one is deposed and elected anew in between.
+"""A prepare is sent to a leader twice: that one is deposed and elected anew in between.
 
 So a transaction is granted in two terms. Between them nothing was locked. What was evaluated ahead on the
 first grant may not be logged under the term of the second (``Coordinator.granted``).
@@ -14,7 +14,7 @@ import pytest
 from cluster.evaluate.steps import Steps
 from cluster.evaluate.txns import draft
 from cluster.order.log import Attempt
-from cluster.order.prepare import Grant
+from cluster.order.prepare import Grant, sent_at
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.drafts import WideDraft
 from cluster.wire.messages import Method
@@ -105,7 +105,7 @@ class Again:
             self._waiting.clear()
             role.node.wake()
 
-        link.request(Method.PREPARE, prepare, answered)
+        link.request(Method.PREPARE, sent_at(prepare, role.raft.last_index), answered)
         role.node.wake()
         self._simulation.at(_LOOKS * _LOOK_S, None, self._waiting.clear)
 

@@ -7,6 +7,7 @@ import pytest
 
 from cluster.raft.promises import Promise
 from node.links.promises import Promises
+from tests.sim.directed.forgetting import two_of_three_forget
 from tests.sim.mutants.order_mutants import plan
 from tests.sim.world.order_sim import HOSTS, Kept, Simulation
 from tests.sim.world.order_world import Violation
@@ -21,28 +22,14 @@ def an_old_copy_is_put_back(seed: int, shards: int = 1) -> Simulation:
     calm = plan(shards=shards, seconds=END, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, patience=0.0)
     simulation = Simulation(seed, calm)
     copies: dict[int, Kept] = {}
-    lonely: list[int] = []
-
-    def leader() -> int:
-        return next(p.host for p in simulation._leaders(0))
 
     def copy() -> None:
         copies.update({host: simulation.copy_disks(host) for host in HOSTS})
 
-    def cut() -> None:
-        lonely.append(next(h for h in HOSTS if h != leader()))
-        simulation.blocked |= {p for h in HOSTS if h not in lonely for p in ((lonely[0], h), (h, lonely[0]))}
-
-    def lose() -> None:
-        dead = leader()
-        victim = next(h for h in HOSTS if h not in (dead, *lonely))
-        simulation._kill_host(dead, front=True)
-        simulation.put_back(victim, copies[victim])
-        simulation.heal()
-
     simulation.at(COPIED_AT, None, copy)
-    simulation.at(CUT_AT, None, cut)
-    simulation.at(PUT_BACK_AT, None, lose)
+    two_of_three_forget(
+        simulation, CUT_AT, PUT_BACK_AT, lambda victim: simulation.put_back(victim, copies[victim])
+    )
     return simulation
 
 
@@ -67,3 +54,31 @@ def test_if_it_were_not_refused_it_would(rule: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(Violation) as caught:
         an_old_copy_is_put_back(1).run()
     assert caught.value.rule.startswith("I1 ")  # two leaders of a term, or one that lacks what was committed
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_hello_that_is_read_late_is_said_again(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower asks the other one for its vote, behind a hello that stays in the network. Then the leader
+    is back: the follower acknowledges more, and the other one hears of that before it reads the hello."""
+    calm = plan(shards=1, seconds=7.0, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, patience=0.0)
+    simulation = Simulation(seed, calm)
+    late: list[bool] = []
+    broken = Promises.broken
+
+    def judged(self: Promises, member_id: int, parts: list[bytes]) -> bytes:
+        found = broken(self, member_id, parts)
+        late.append(bool(found))
+        return found
+
+    def cut() -> None:
+        leader = next(p for p in simulation._leaders(0))
+        one, other = (h for h in HOSTS if h != leader.host)
+        simulation.blocked |= {(one, other), (other, one)}
+        simulation._pause(leader, 1.5)
+
+    monkeypatch.setattr(Promises, "broken", judged)
+    simulation.at(1.5, None, cut)
+    simulation.at(6.0, None, lambda: simulation.heal(broken=0.0))
+    simulation.run()
+    assert any(late)
+    assert "refused" not in simulation.did

@@ -21,7 +21,7 @@ from cluster.features.rows import RowsOf, decode
 from cluster.features.v2.shown import get_json
 from cluster.features.v2.tree import Tree
 from cluster.pb import kv_pb2
-from cluster.raft import Entry, EntryKind
+from cluster.raft import Configuration, Entry, EntryKind, SnapshotPosition
 from node.backup.build import Job, Unfit, build
 from node.backup.carrying import carry
 from node.backup.restore import Changed, restore
@@ -43,6 +43,9 @@ class _Log:
 
     def __init__(self, committed: dict[int, tuple[int, int, bytes]]) -> None:
         self._committed = committed
+
+    def snapshot_position(self) -> SnapshotPosition:
+        return SnapshotPosition(0, 0, Configuration(frozenset()))
 
     def entries(self, first: int, last: int, max_bytes: int) -> list[Entry]:
         return [

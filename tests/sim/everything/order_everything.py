@@ -32,8 +32,7 @@ from cluster.wire.messages import (
 from node.links.peers import REMOVED
 from proxy.auth.shown import Shown
 from proxy.routing.router import MethodStats, Waiting
-from tests.sim.clients.order_clients import Call, Clients
-from tests.sim.clients.order_users import UserClients
+from tests.sim.clients.order_clients import Call
 from tests.sim.clients.order_v2 import BASE_S, V2Clients
 from tests.sim.everything.order_backups import Backups
 from tests.sim.world.order_disk import LogDisk
@@ -57,6 +56,7 @@ LOOK_S = 0.05
 MOST_HOSTS = 5
 NOT_A_LEARNERS = "etcdserver: rpc not supported for learner"
 LEFT = "a removal that was acknowledged is true"
+VOTES = "who was promoted votes in every group"
 _ROOT = Principal(Kind.CERTIFICATE, "root")
 _NOT_ROOT = Principal(Kind.CERTIFICATE, "ann")
 _REQUESTS: dict[int, Any] = {
@@ -218,16 +218,8 @@ class Everything(Simulation):
                 raise Violation("only a learner refuses as one", f"{o}")
         return {**found, **self.backups.did}
 
-    def _run_faults(self) -> None:
-        for host in self.hosts:
-            for shard in self.shards:
-                self.start_node(host, shard)
-            self.start_front(host)
-        kind = UserClients if self.plan.users else Clients
-        self.clients = kind(self, self.plan.clients, self.plan.think_s, self.plan.mix or MIX)
-        self.at(1.0, None, self.nemesis)
-        self.members: Any = Operator(self)
-        self.run_until(self.plan.seconds)
+    def _operator(self) -> Operator:
+        return Operator(self)
 
 
 @contextlib.contextmanager
@@ -339,6 +331,10 @@ class Operator:
         self.done += 1
         name = {MEMBER_ADD: "added", MEMBER_REMOVE: "removed", MEMBER_PROMOTE: "promoted"}[kind]
         simulation.did[name] = simulation.did.get(name, 0) + 1
+        if kind == MEMBER_PROMOTE:
+            for shard, history in simulation.checker.configurations.history.items():
+                if not any(member_id in configuration.voters for configuration in history):
+                    raise Violation(VOTES, f"{member_id:x} never did in group {shard}")
         if kind != MEMBER_REMOVE:
             return
         listed = {member.ID for member in pb.MemberRemoveResponse.FromString(body[HEAD.size :]).members}

@@ -10,7 +10,7 @@ import pytest
 
 import cluster.order.leading.shard_leader
 import cluster.raft.core
-import node.replica.server
+import node.replica.opening
 import node.replica.shards.fates
 import node.replica.shards.order_role
 import node.replica.shards.shard_role
@@ -342,7 +342,7 @@ def sequencer_serves_when_elected(patch: Patch) -> None:
     def early(self: Any) -> None:
         changed(self)
         if self.writes.leader is None and self.raft.role is Role.LEADER:
-            self.node.lead()
+            self.node.consequences.lead()
             self._sequence(self.writes.leader)
 
     patch.setattr(node.replica.shards.order_role.OrderRole, "leader_changed", early)
@@ -350,8 +350,8 @@ def sequencer_serves_when_elected(patch: Patch) -> None:
 
 def leads_while_nobody_answers(patch: Patch) -> None:
     """A leader that hears from nobody steps down; that hides nearly every wrong answer of a deposed one."""
-    config = node.replica.server.Config
-    patch.setattr(node.replica.server, "Config", lambda **given: config(**given, check_quorum=False))
+    config = node.replica.opening.Config
+    patch.setattr(node.replica.opening, "Config", lambda **given: config(**given, check_quorum=False))
 
 
 def index_without_a_round(patch: Patch) -> None:

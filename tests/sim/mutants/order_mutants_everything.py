@@ -11,13 +11,16 @@ import pytest
 
 from cluster.evaluate import feature_table
 from cluster.features.auth import judge
+from cluster.members.host_changes import HostChange, Kind
 from cluster.wire.messages import Method
 from node.backup import build as backup
 from node.backup import users
 from node.members.changes import Changes
 from node.members.roster import Roster
+from node.replica.shards.order_role import OrderRole
 from node.serving.v2 import V2Tree
 from node.storage import Position
+from node.upkeep.flushes import Flushes
 from tests.sim.everything.order_backups import RULE
 
 Patch = pytest.MonkeyPatch
@@ -38,7 +41,7 @@ class Mutant:
 
 def anybody_changes_the_members(patch: Patch) -> None:
     """MEMBERS is root's alone."""
-    patch.setitem(judge._NEEDS, Method.MEMBERS, lambda asked, body: None)
+    patch.setitem(judge._NEEDS, Method.MEMBERS, (bytes, lambda asked, body: None))
 
 
 def v2_goes_on_while_users_are_on(patch: Patch) -> None:
@@ -104,8 +107,28 @@ def removals_are_answered_when_they_are_logged(patch: Patch) -> None:
     patch.setattr(Changes, "_finished", lambda self, change: True)
 
 
+def promotions_are_answered_when_group_0_has_them(patch: Patch) -> None:
+    """MemberPromote is answered once the host votes in every group."""
+    finished = Changes._finished
+
+    def early(self: Changes, change: HostChange) -> bool:
+        if change.kind is Kind.PROMOTE:
+            return change.member_id in self._node.raft.committed_configuration.voters
+        return finished(self, change)
+
+    patch.setattr(Changes, "_finished", early)
+
+
+def changes_of_members_do_not_wait(patch: Patch) -> None:
+    """A change begins once most of those that vote then have on disk what may be no order record any more."""
+    patch.setattr(OrderRole, "covers", lambda self, voters, last: True)
+    patch.setattr(Flushes, "hasten", lambda self, *, wanted, anew=False: None)
+
+
 MUTANTS = [
     Mutant(removals_are_answered_when_they_are_logged, ("liveness", "I2", "I17")),
+    Mutant(promotions_are_answered_when_group_0_has_them, ("who was promoted",), first=11),
+    Mutant(changes_of_members_do_not_wait, ("I17 who votes",), shards=3),
     Mutant(anybody_changes_the_members, ("P1",)),
     Mutant(v2_goes_on_while_users_are_on, ("v2: nobody writes while",)),
     Mutant(v2_ends_what_is_not_over, ("v2: no node ends early",)),

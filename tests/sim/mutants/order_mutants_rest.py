@@ -24,6 +24,7 @@ from cluster.order.leading.shard_batch import Reply
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import Attempt, Multi, encode_multi
 from cluster.order.sequencing.coordinator import Coordinator
+from cluster.order.sequencing.evaluator import Evaluator
 from cluster.order.sequencing.parts import parts_of
 from cluster.order.sequencing.reports import Reports
 from cluster.pb import rpc_pb2 as pb
@@ -202,7 +203,7 @@ def expiries_share_a_revision(patch: Patch) -> None:
         item += b"".join(records.lease_revoke(lease, ()) for lease in there)
         return item, Outcome(item, bool(keys), b"", [(key, None) for key in keys], view.revision + bool(keys))
 
-    patch.setattr(Coordinator, "_revoke", at_once)
+    patch.setattr(Evaluator, "_revoke", at_once)
 
 
 # -- records, reports, answers

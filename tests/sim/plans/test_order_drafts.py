@@ -15,8 +15,8 @@ from cluster.evaluate.view import Outcome
 from cluster.order.leading import attempts
 from cluster.order.leading.attempts import Attempts, Reading
 from cluster.order.leading.drafts import ShardDraft
-from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.drafts import WideDraft
+from cluster.order.sequencing.evaluator import Evaluator
 from cluster.order.sequencing.granted import rows_of
 from cluster.order.sequencing.parts import parts_of
 from tests.sim.mutants.order_mutants import plan
@@ -105,7 +105,7 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_evaluated_ahead_over_several_shards_is_what_its_turn_would_give(
     batch: int, done: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    txn = Coordinator._txn
+    txn = Evaluator._txn
 
     def both(self: Any, view: Any, wide: Any) -> Outcome:
         outcome = txn(self, view, wide)
@@ -123,7 +123,7 @@ def test_what_is_evaluated_ahead_over_several_shards_is_what_its_turn_would_give
         assert list(outcome.ranges) == list(expected.ranges)
         return outcome
 
-    monkeypatch.setattr(Coordinator, "_txn", both)
+    monkeypatch.setattr(Evaluator, "_txn", both)
     run_all(range(batch * _BATCH, (batch + 1) * _BATCH), WIDE)
     assert done["WideDraft used"] > 10
     assert done["WideDraft again"]

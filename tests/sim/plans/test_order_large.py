@@ -6,10 +6,11 @@ from __future__ import annotations
 import pytest
 
 from cluster.pacing import resting
-from tests.sim.world.order_sim import SOAK, Plan, Simulation, plan_of
+from tests.sim.world.order_sim import SOAK, Plan, Simulation, plan_of, seconds_for
 
 _BATCH = 4
 _BATCHES = 100 if SOAK else 3
+_SEEDS = 100 if SOAK else 4
 
 
 def run(seed: int) -> dict[str, int]:
@@ -32,11 +33,12 @@ def test_deletes_logged_as_spans_are_what_deletes_of_their_keys_would_be(batch: 
     assert sum(d["spans"] for d in done) > 5  # it would prove nothing if none was logged
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.longer
+@pytest.mark.timeout(seconds_for(_SEEDS))
 def test_writes_that_wait_for_a_rest_are_writes_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resting, "LITTLE_BYTES", 0)
     held = answered = 0
-    for seed in range(100 if SOAK else 4):
+    for seed in range(_SEEDS):
         # nearly every write counts as large here, and reads are the others that ask
         simulation = Simulation(
             seed, Plan(shards=1 + seed % 3, large_bytes=8, seconds=2.0, clients=16, think_s=0.005))

@@ -8,15 +8,17 @@ import pytest
 from tests.sim.mutants.order_mutants import Mutant
 from tests.sim.mutants.order_mutants_lone import MUTANTS, SCENARIOS, lone
 from tests.sim.mutants.test_order_mutants import hunt
-from tests.sim.world.order_sim import SOAK, Simulation
+from tests.sim.world.order_sim import SOAK, Simulation, seconds_for
+
+SEEDS = 300 if SOAK else 6
 
 
 @pytest.mark.longer
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(seconds_for(SEEDS))
 @pytest.mark.parametrize("trouble", SCENARIOS)
 def test_lone_puts_are_puts_like_any(trouble: str) -> None:
     taken = answered = 0
-    for seed in range(300 if SOAK else 6):
+    for seed in range(SEEDS):
         found = Simulation(seed, lone(shards=2 + seed % 3, faults=SCENARIOS[trouble], seconds=4.0)).run()
         taken += found["lone"]
         answered += found["answers"]

@@ -7,7 +7,7 @@ import pytest
 from cluster.order.shown import ShownRows
 from tests.sim.world.order_sim import SOAK, Simulation, plan_of
 
-_BATCH = 4
+_BATCH = 6
 _BATCHES = 100 if SOAK else 2
 
 

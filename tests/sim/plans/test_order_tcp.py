@@ -10,8 +10,9 @@ import pytest
 from cluster.settings import Common
 from tests.sim.mutants.order_mutants import plan
 from tests.sim.world.order_faults import HARD_FAULTS
-from tests.sim.world.order_sim import SOAK, Simulation
+from tests.sim.world.order_sim import SOAK, Simulation, seconds_for
 
+SEEDS = 100 if SOAK else 3
 CUT_AT, SILENT_S = 1.5, 8.0
 SOON_S = 2.5  # an election, and dials
 CUTS = (
@@ -56,10 +57,10 @@ def test_links_that_stand_for_ever_would_keep_it_down(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.longer
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(seconds_for(SEEDS))
 @pytest.mark.parametrize("buffer", [10_000, 30])
 def test_links_that_are_half_open_or_full_lose_nothing(buffer: int) -> None:
-    for seed in range(100 if SOAK else 3):
+    for seed in range(SEEDS):
         try:
             Simulation(seed, plan(tcp=True, buffer=buffer, faults=CUTS, seconds=6.0, fault_every_s=0.3)).run()
         except AssertionError as e:

@@ -8,9 +8,10 @@ from collections import Counter
 import pytest
 
 from tests.sim.mutants import order_mutants_users
-from tests.sim.world.order_sim import MIX, SOAK, Plan, Simulation
+from tests.sim.world.order_sim import MIX, SOAK, Plan, Simulation, seconds_for
 from tests.sim.world.order_world import Violation
 
+SEEDS, LEASE_SEEDS = (300, 60) if SOAK else (8, 4)
 MIX_OF_USERS = {
     **{name: weight for name, weight in MIX.items() if name not in ("watch", "progress")},
     "lease_put": 4,
@@ -45,11 +46,11 @@ def run(seed: int, plan: Plan) -> Counter[str]:
 
 
 @pytest.mark.longer
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(seconds_for(SEEDS))
 @pytest.mark.parametrize("shards", [1, 3])
 def test_who_may_what_is_told_by_the_order(shards: int) -> None:
     done: Counter[str] = Counter()
-    for seed in range(300 if SOAK else 8):
+    for seed in range(SEEDS):
         done.update(run(seed, plan_for(seed, shards)))
     # it would prove nothing if nothing happened
     least = {
@@ -65,11 +66,11 @@ def test_who_may_what_is_told_by_the_order(shards: int) -> None:
 
 
 @pytest.mark.longer
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(seconds_for(LEASE_SEEDS))
 @pytest.mark.parametrize("shards", [1, 3])
 def test_leases_whose_ids_are_granted_again_and_again_are_each_ones_own(shards: int) -> None:
     refused = 0
-    for seed in range(60 if SOAK else 4):
+    for seed in range(LEASE_SEEDS):
         refused += run(seed, order_mutants_users.with_leases(plan_for(seed, shards)))[
             "refused: etcdserver: permission denied"]
     assert refused > 50

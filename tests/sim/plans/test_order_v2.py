@@ -13,8 +13,10 @@ from node.replica.writes import Writes
 from node.serving.v2 import V2Tree
 from proxy.v2.waiting.feed import Feed
 from tests.sim.clients.order_v2 import BASE_S, V2Clients
-from tests.sim.world.order_sim import SOAK, Plan, Simulation, plan_of
+from tests.sim.world.order_sim import SOAK, Plan, Simulation, plan_of, seconds_for
 from tests.sim.world.order_world import Process
+
+SEEDS = 200 if SOAK else 8
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +44,11 @@ def run(seed: int, plan: Plan) -> V2Clients:
 
 
 @pytest.mark.longer
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(seconds_for(SEEDS))
 @pytest.mark.parametrize("shards", [1, 2])
 def test_the_v2_tree_is_one_everywhere(shards: int) -> None:
     written = told = 0
-    for seed in range(200 if SOAK else 8):
+    for seed in range(SEEDS):
         clients = run(seed, plan_for(seed, shards))
         written += clients.did["written"]
         told += sum(len(one.seen) for one in clients.told)
@@ -65,7 +67,7 @@ def a_leader_keeps_its_tree(patch: pytest.MonkeyPatch) -> None:
 
     def leads(self: Writes) -> Leader:
         leader = lead(self)
-        leader._v2_tree = kept.setdefault(self, self._v2())
+        leader._v2_tree = kept.setdefault(self, leader._v2())
         return leader
 
     patch.setattr(Writes, "lead", leads)

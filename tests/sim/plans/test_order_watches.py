@@ -13,8 +13,9 @@ from collections import deque
 
 import pytest
 
-from tests.sim.world.order_sim import MIX, SOAK, Plan, Simulation
+from tests.sim.world.order_sim import MIX, SOAK, Plan, Simulation, seconds_for
 
+SEEDS = 200 if SOAK else 3
 # links end and are made anew; nodes die, and others' are asked until they are back
 ROOM_BYTES = (0, 150, 1 << 26)  # by host
 TROUBLE = {
@@ -61,12 +62,12 @@ class Look:
 
 
 @pytest.mark.longer
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(seconds_for(SEEDS))
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_no_watch_falls_behind(trouble: str) -> None:
     faults, limit_s = TROUBLE[trouble]
     looked = pauses = 0
-    for seed in range(200 if SOAK else 3):
+    for seed in range(SEEDS):
         plan = Plan(
             shards=2 + seed % 3, seconds=5.0, think_s=(0.03, 0.1, 0.6)[seed % 3], repeats=0.0, faults=faults,
             mix=MIX | {"watch": 4, "compact": 0}, slice_events=(3, 200, 1)[seed % 3],

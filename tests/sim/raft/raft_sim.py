@@ -31,6 +31,7 @@ from cluster.raft import (
     decode_messages,
     encode_messages,
 )
+from cluster.raft.messages import Kind
 from tests.sim.raft.raft_checks import Checker, Violation
 from tests.sim.raft.raft_disk import SimDisk
 
@@ -241,12 +242,21 @@ class Simulation:
             self._did("damaged message refused")
             return
         raft = node.raft
+        if self.calm and not (self.settings["pre_vote"] or self.settings["check_quorum"]):
+            messages = [message for message in messages if not self._is_refused(message)]
         due = [raft.step(message, node.local(self.now)) for message in messages]
         if not any(due) and self.habits.random() < 0.5:
             for answer in raft.take_answers():
                 self._post(node, answer)
             if raft.ready() is not None:
                 raise Violation("a step that left nothing to do", f"{node.id} {messages}")
+
+    def _is_refused(self, message: Message) -> bool:
+        """H12: peers refuse a removed member. Without pre-vote and check-quorum nothing else keeps it from
+        disturbing every leader (thesis 4.2.3)."""
+        newest = max((node.raft for node in self.nodes.values()), key=lambda raft: raft.commit_index)
+        members = newest.configuration.members() | newest.committed_configuration.members()
+        return message.kind == Kind.VOTE and message.sender not in members
 
     def _send_snapshot(self, node: SimNode, peer: int, least: int) -> None:
         """``node`` sends its state to ``peer``."""
@@ -406,6 +416,7 @@ class Simulation:
             self.reconfigure()
         elif action == "unreachable" and node.up and not node.paused:
             node.raft.report_unreachable(r.choice(list(self.nodes)))
+            self._process(node)
 
     def flush(self, node: SimNode, compact: bool) -> None:
         """The state machine's disk catches up; then the log may lose what that covers (H9)."""

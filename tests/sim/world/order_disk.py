@@ -6,9 +6,45 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
+from cluster.order.passing import Piece
 from cluster.raft import Configuration, Entry, HardState, SnapshotPosition
+from node.storage.kept import Span, decode, encode
 from tests.raft_log import MemoryLog
 from tests.sim.world.order_world import DiskBroke, Process, Violation
+
+
+class KeptDisk:
+    """``node.storage.kept.KeptFiles``: what is written is durable when the thread has done it."""
+
+    def __init__(self) -> None:
+        self.pieces: dict[tuple[int, int, int], Piece] = {}
+        self.removed: list[Span] = []  # and not looked at yet
+
+    def found(self) -> list[Span]:
+        return [self._span(piece) for _, piece in sorted(self.pieces.items())]
+
+    def read(self, span: Span) -> Piece:
+        return decode(encode(self.pieces[span[:3]]))
+
+    def write(self, piece: Piece) -> Span:
+        self.pieces[piece.shard, piece.first, piece.last] = piece
+        return self._span(piece)
+
+    def remove(self, spans: list[Span]) -> None:
+        for span in spans:
+            if self.pieces.pop(span[:3], None) is not None:
+                self.removed.append(span)
+
+    @staticmethod
+    def _span(piece: Piece) -> Span:
+        return Span(piece.shard, piece.first, piece.last, len(encode(piece)), piece.fold)
+
+    def covers(self, shard: int, after: int, last: int) -> bool:
+        """Whether all records of a shard behind ``after`` are here, up to the last one."""
+        for (of, first, to), _ in sorted(self.pieces.items()):
+            if of == shard and first <= after + 1:
+                after = max(after, to)
+        return after >= last
 
 
 class LogDisk(MemoryLog):
@@ -17,6 +53,7 @@ class LogDisk(MemoryLog):
     def __init__(self, configuration: Configuration) -> None:
         super().__init__(configuration)
         self.metas: dict[str, bytes] = {}
+        self.kept = KeptDisk()  # beside the order log
         self.notes = [(0, 0)]  # of what was committed, the latest last
         self.had_applied = 0  # by a node 0 that was killed: its notes are whole
         self.writes = 0
@@ -111,6 +148,7 @@ class LogDisk(MemoryLog):
         hard, position, log, metas = self._durable
         copy = LogDisk(position.configuration)
         copy._durable = hard, position, list(log), dict(metas)
+        copy.kept.pieces = dict(self.kept.pieces)
         copy.crash(0)
         copy.notes, copy.perhaps_dies = [(0, 0)], self.perhaps_dies
         return copy

@@ -97,14 +97,13 @@ class SimulatedMachine:
         silence_s: float = 0.0,
         opened: Callable[[], None] | None = None,
         lost: Callable[[str], None] | None = None,
-        redials: bool = True,
     ) -> Dealer:
         """A link that is made again does not say so: a hello is asked for, as of a partner that does not say
         it by itself."""
-        socket = self._make_dealer(self._process, endpoint, identity, reconnects=redials, silence_s=silence_s,
-                                   buffer=self._simulation.plan.buffer)
+        socket = self._make_dealer(self._process, endpoint, identity, reconnects=lost is None,
+                                   silence_s=silence_s, buffer=self._simulation.plan.buffer)
         socket.receive = receive
-        if opened is not None and not redials:
+        if opened is not None and lost is not None:
             socket.connected = opened
         if lost is not None:
             socket.broken = lambda: lost("connection lost")
@@ -126,6 +125,9 @@ class SimulatedMachine:
 
     def open_state(self, path: str, **sizes: int) -> Any:
         return self._simulation.open_state(path, **sizes)
+
+    def open_kept(self, path: str) -> Any:
+        return self._simulation.open_kept(path)
 
     def snapshot_of(self, store: Any, folder: Path) -> Any:
         return self._simulation.sources.create(store, str(folder))

@@ -24,6 +24,7 @@ from cluster.pb import kv_pb2
 from node.storage import Applied, Applying, Position, SnapshotRefused, StateStore
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from tests.sim.world.order_world import DiskBroke, Violation
+from tests.unit.storage.state.stores import history
 
 if TYPE_CHECKING:
     from tests.sim.world.order_sim import Simulation
@@ -319,8 +320,8 @@ def check_stores(simulation: Simulation) -> None:
                     LEASE_ROWS, f"node {host}.{shard}: {lease} has {store.lease_keys(lease)}, not {hang}"
                 )
         first = store.compact_revision + 1
-        events = store.history(
-            b"\0", b"\0", first, max_events=1 << 30, max_bytes=1 << 30, max_scan=1 << 30
+        events = history(
+            store, b"\0", b"\0", first, max_events=1 << 30, max_bytes=1 << 30, max_scan=1 << 30
         ).events
         got = [(revision, key, bool(deleted)) for revision, deleted, key, _, _, _ in events]
         ordered = [(revision, c.key, c.kv is None) for revision in range(first, replay.revision + 1)

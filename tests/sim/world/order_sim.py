@@ -37,7 +37,7 @@ from tests.sim.checks.order_history import check_history
 from tests.sim.checks.order_watching import TOLD_S
 from tests.sim.clients.order_clients import Clients
 from tests.sim.clients.order_users import UserClients
-from tests.sim.world.order_disk import LogDisk
+from tests.sim.world.order_disk import KeptDisk, LogDisk
 from tests.sim.world.order_faults import SNAPSHOTS_LEFT, HardFaults, harden
 from tests.sim.world.order_host import (
     ELECTION_MS,
@@ -232,6 +232,9 @@ class Simulation(World):
         self, path: str, *, initial: Configuration, no_fsync: bool, write_buffer_bytes: int
     ) -> LogDisk:
         return self.logs[self._place(path)]
+
+    def open_kept(self, path: str) -> KeptDisk:
+        return self.logs[self._place(path)].kept
 
     def open_state(self, path: str, **sizes: int) -> Any:
         disk = self.states[self._place(path)]
@@ -502,8 +505,12 @@ class Simulation(World):
         kind = UserClients if self.plan.users else Clients
         self.clients = kind(self, self.plan.clients, self.plan.think_s, self.plan.mix or MIX)
         self.at(1.0, None, self.nemesis)
-        self.members = Members(self) if self.plan.members else None
+        self.members = self._operator()
         self.run_until(self.plan.seconds)
+
+    def _operator(self) -> Any:
+        """Who changes hosts in this run; None: nobody."""
+        return Members(self) if self.plan.members else None
 
     def _run(self) -> None:
         self._run_faults()
@@ -582,12 +589,12 @@ class Simulation(World):
                 if leading is not None and len(leading._table):
                     open_ = leading.undecided()
                     return f"I23: locks or waiting requests left at node {host}.{shard}: {open_}"
-                if role._fates:
+                if role.fates:
                     return f"I23: node {host}.{shard} holds answers whose fate is open"
             if isinstance(role, OrderRole):
                 if role.coordinator is not None and role.coordinator.busy:
                     return f"I23: node {host}.{shard} still coordinates: {role.coordinator.statistics()}"
-                if role._controls:
+                if role.controls:
                     return f"node {host}.{shard} owes answers for compactions that are applied"
             if node.raft.commit_index != max(self.nodes[h, shard].node.raft.commit_index for h in self.hosts):
                 return f"node {host}.{shard} is behind its group"
@@ -601,8 +608,15 @@ class Simulation(World):
         for host, front in sorted(self.fronts.items()):
             for watched in front.context.hub.subscriptions.values():
                 if watched.lagging or watched.through() < revision:
-                    return f"front {host} has not got every event of {watched.key!r}: {watched.statistics()}"
+                    return f"front {host} has not got every event of {watched.key!r}: {watched.emitted}"
         return ""
 
 
 SOAK = os.environ.get("MUSTER_SOAK") == "1"
+_SEED_S = 10.0
+
+
+def seconds_for(seeds: int) -> float:
+    """The limit of a test that runs so many seeds. One takes 0.4 to 2 s of a CPU, and 1 to 5 s where others
+    want the CPUs as well. A simulation that never ends is noticed by itself (``ENDLESS``)."""
+    return max(600.0, seeds * _SEED_S)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from pathlib import Path
 
 import pytest
 
-from cluster.bolt import Database
+from cluster.bolt import Database, Writer, etcd
 from cluster.bolt.etcd import NoBackup, checked_size, read_around
 from cluster.effects import records
 from cluster.features.rows import RowsOf, encode
@@ -15,11 +16,13 @@ from cluster.features.v2.changes import evaluate
 from cluster.features.v2.requests import Op, Write
 from cluster.features.v2.tree import Tree
 from cluster.order.log import Fold
+from cluster.pb import auth_pb2, kv_pb2, rpc_pb2
 from cluster.placement import Placement
 from node.backup.restore import INDEX, Changed, restore
 from node.storage import Position, RaftLog, StateStore
 from tests.unit.backup.test_build import built, checkpoint, filled
 from tests.unit.storage.conftest import OpenStore, open_store
+from tests.unit.storage.state.stores import history
 from tests.unit.storage.workload import CONFIGURATION
 from tests.unit.v2.tree.random_writes import NOW_NS
 from tests.unit.v2.tree.test_tree import everything
@@ -82,7 +85,7 @@ def _same_history(store: StateStore, stores: list[StateStore]) -> None:
 def _history(store: StateStore, since: int) -> list[tuple[int, int, bytes, int, bytes]]:
     out = []
     while since <= store.revision:
-        part = store.history(b"\0", b"\0", since, max_events=1000, max_bytes=1 << 20, want_prev=False)
+        part = history(store, b"\0", b"\0", since, max_events=1000, max_bytes=1 << 20, want_prev=False)
         out += [(e[0], e[5], e[2], e[1], e[3]) for e in part.events]
         since = part.next_revision
     return out
@@ -112,13 +115,15 @@ def test_a_bumped_revision_leaves_keys_and_compacts_the_past(open_store: OpenSto
     assert read_around(Database(again.read_bytes())).compact_revision == store.revision + 1_000_000
 
 
-def test_a_revision_that_no_store_may_have_is_refused(open_store: OpenStore, tmp_path: Path) -> None:
-    """What is logged and not in order yet is told from the rest by its revision."""
+@pytest.mark.parametrize("revision", [records.PENDING_REVISION, records.PENDING_REVISION - 1])
+def test_a_revision_that_no_store_may_have_is_refused(
+        open_store: OpenStore, tmp_path: Path, revision: int) -> None:
+    """What is logged and not in order yet is told from the rest by its revision; and writes come after it."""
     store = open_store()
     filled(store, 4, 50)
     path, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
-    changed = Changed(bump_revision=records.PENDING_REVISION - store.revision, mark_compacted=True)
-    with pytest.raises(NoBackup, match=f"revision {records.PENDING_REVISION} is beyond"):
+    changed = Changed(bump_revision=revision - store.revision, mark_compacted=True)
+    with pytest.raises(NoBackup, match=f"revision {revision} is beyond"):
         restored(Database(path.read_bytes()), tmp_path / "new", 1, changed)
 
 
@@ -140,6 +145,53 @@ def test_a_row_that_is_not_of_its_revision_is_refused(open_store: OpenStore, tmp
     swapped = path.read_bytes().replace(rows[0][1], rows[1][1][:size].ljust(size, b"\0"), 1)
     with pytest.raises(NoBackup):
         restored(Database(swapped), tmp_path / "new", 1)
+
+
+def written(bucket: bytes, rows: list[etcd.Row]) -> Database:
+    """A file with one key, and this bucket."""
+    file = io.BytesIO()
+    writer = Writer(file.write)
+    kv = kv_pb2.KeyValue(key=b"k", create_revision=2, mod_revision=2, version=1)
+    of_keys = [(etcd.revision_key(2, 0), kv.SerializeToString())]
+    for name, some in sorted({etcd.KEY: of_keys, bucket: rows}.items()):
+        writer.bucket(name, [*of_keys, *rows] if name == bucket == etcd.KEY else some)
+    head = writer.finish()
+    file.seek(0)
+    file.write(head)
+    database = Database(file.getvalue())
+    assert database.check() == []
+    return database
+
+
+def test_alarms_that_no_version_of_etcd_knows_are_left_out(tmp_path: Path) -> None:
+    """In etcd they do nothing."""
+    alarms = [rpc_pb2.AlarmMember(memberID=5, alarm=kind)  # type: ignore[arg-type]
+              for kind in (rpc_pb2.NOSPACE, rpc_pb2.CORRUPT, 0, 3, 300, -1)]
+    rows = sorted((alarm.SerializeToString(), b"") for alarm in alarms)
+    (store,) = restored(written(etcd.ALARM, rows), tmp_path, 1)
+    assert sorted(store.alarms()) == [(5, rpc_pb2.NOSPACE), (5, rpc_pb2.CORRUPT)]
+    store.close()
+
+
+@pytest.mark.parametrize(("bucket", "key", "value"), [
+    (etcd.ALARM, b"\xff", b""),
+    (etcd.USERS, b"u", b"\xff"),
+    (etcd.USERS, b"u", auth_pb2.User(name=b"\xff").SerializeToString()),
+    (etcd.ROLES, b"r", b"\xff"),
+    (etcd.ROLES, b"r", auth_pb2.Role(name=b"\xff").SerializeToString()),
+    (etcd.LEASE, b"l", b"\x0a"),
+    (etcd.MEMBERS, b"1", b"[" * 100_000),
+    (etcd.KEY, etcd.revision_key(3, 1 << 32), b"\x0a\x01k\x10\x02\x18\x03\x20\x02"),
+    (etcd.KEY, etcd.revision_key(3, 0), b"\x0a\x01k\x10\x02\x18\x03\x20\x03"),  # put more often than it can
+    (etcd.KEY, etcd.revision_key(3, 0), b"\x0a\x01k\x10\x02\x18\x03\x20\x00"),
+    (etcd.KEY, etcd.revision_key(3, 0), b"\x0a\x01k\x10\x02\x18\x03\x2a\x01v"),
+    (etcd.KEY, etcd.revision_key(3, 0), b"\x0a\x01k\x10\x02\x18\x03\x20\x02\x2a\x09v"),
+    (etcd.KEY, etcd.revision_key(3, 0), b"\x0a\x01k\x10\x02\x18\x03\x20\x02\x30" + b"\xff" * 9 + b"\x7f"),
+])
+def test_a_row_that_cannot_be_read_is_refused(
+        tmp_path: Path, bucket: bytes, key: bytes, value: bytes) -> None:
+    with pytest.raises(NoBackup, match=r"^cannot read the snapshot"):
+        restored(written(bucket, [(key, value)]), tmp_path, 1)
 
 
 def test_the_v2_tree_goes_along_to_shard_0(open_store: OpenStore, tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_what_a_forced_start_refuses_is_saved_by_the_command_that_it_names(
     said = "\n".join(salvaging.described(found))
     assert f"saved revision {found.revision}" in said
     assert "of shard 1's log next, and that log ends with" in said
-    assert "shard 0: left out are " in said
+    assert "shard 0: omitted: " in said
     # a real tool of etcd's takes it
     status = [etcdutl(), "snapshot", "status", str(file), "-w", "json"]
     done = subprocess.run(status, capture_output=True, text=True, check=True)

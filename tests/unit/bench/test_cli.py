@@ -19,7 +19,7 @@ import pytest
 from bench.systems.systems import System
 
 NUMBER = (int, float)
-#: Field: type, for a dictionary its fields, for a list the type of its items (docs/benchmarks-tables.md).
+#: Field: type, for a dictionary its fields, for a list the type of its items (``bench.load.run``).
 RESULT: dict[str, Any] = {
     "schema": str,
     "command": str,
@@ -216,12 +216,11 @@ def test_what_cannot_be_done_is_said_with_its_exit_code(
 
 
 def test_compare_takes_turns_and_writes_its_tables(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- compare: begin -->\nold\n<!-- compare: end -->\nafter\n")
+    figures = tmp_path / "figures"
     done = bench(
         "compare", "--subject", "etcd", "--rounds", "2", "--duration", "0.3", "--warm-up", "0.1", "--only",
-        "put-1,range-s-100", "--key-space-size", "200", "--data-dir", str(tmp_path / "data"), "--markdown",
-        str(page), "--json",
+        "put-1,range-s-100", "--key-space-size", "200", "--data-dir", str(tmp_path / "data"), "--tables",
+        str(figures), "--json",
     )
     result = json.loads(done.stdout)
     assert [cell["name"] for cell in result["cells"]] == ["put-1", "range-s-100"]
@@ -235,11 +234,11 @@ def test_compare_takes_turns_and_writes_its_tables(tmp_path: Path) -> None:
         line.split(", round ")[0].split(": ")[1] for line in done.stderr.splitlines() if ", round " in line
     ]
     assert order == ["etcd", "etcd-2"] * 4
-    text = page.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "old" not in text
-    assert "| **put, 1 client** | **etcd-2 / etcd** |" in text
+    assert {file.name for file in figures.iterdir()} == {
+        "comparison.tsv", "comparison-processes.tsv", "runs.tsv"}
+    text = (figures / "comparison.tsv").read_text()
+    assert text.startswith("work\tsystem\tops/s\t")
+    assert "\nput, 1 client\tetcd-2 / etcd\t" in text
     assert all(run["counters"]["syncs"] >= 3 for run in result["cells"][0]["runs"]["etcd"])
     assert list((tmp_path / "data").iterdir()) == []  # nothing is left behind
 

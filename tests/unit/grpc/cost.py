@@ -7,7 +7,8 @@ import time
 
 import hpack
 
-from proxy.grpc.calls import Deadlines, Peer
+from proxy.grpc.calls import Peer
+from proxy.grpc.deadlines import Deadlines
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import PREFACE, Connection, Limits
 from proxy.http.http2 import frames as f

@@ -168,8 +168,8 @@ def test_a_reset_drops_what_was_queued() -> None:
     stream = client.request(1, end=True)
     stream.send_data(b"x" * 66_000)
     client.send(f.rst_stream(1, 8))
-    assert client.server.statistics()["queued_bytes"] == 0
-    assert client.server.statistics()["streams"] == 0
+    assert client.server.queued == 0
+    assert not client.server.streams
     assert stream.closed
 
 

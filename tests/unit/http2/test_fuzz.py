@@ -7,7 +7,8 @@ import random
 import hpack
 import pytest
 
-from proxy.grpc.calls import Deadlines, Peer
+from proxy.grpc.calls import Peer
+from proxy.grpc.deadlines import Deadlines
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import PREFACE, Connection, Limits
 from proxy.http.http2 import frames as f
@@ -126,15 +127,14 @@ def play(data: bytes, rng: random.Random) -> Connection:
         while piece := connection.take():
             said += piece
     parse(said)
-    statistics = connection.statistics()
-    assert statistics["streams"] <= LIMITS.max_concurrent_streams
-    assert statistics["buffered_bytes"] <= LIMITS.max_buffered_bytes + 16_384
-    assert statistics["rest_bytes"] <= 16_384 + 9 + len(data[-300:]) or statistics["rest_bytes"] <= 16_393
-    assert statistics["table_bytes"] <= 4_096
+    assert len(connection.streams) <= LIMITS.max_concurrent_streams
+    assert connection.buffered <= LIMITS.max_buffered_bytes + 16_384
+    assert len(connection._rest) <= 16_384 + 9 + len(data[-300:])
+    assert connection._decoder._size <= 4_096
     connection.tick(now)
     deadlines.expire(now + 10_000)
     connection.lost()
-    assert connection.statistics()["streams"] == connection.statistics()["queued_bytes"] == 0
+    assert len(connection.streams) == connection.queued == 0
     assert connection.buffered == 0, "every unfinished request is given back"
     assert len(deadlines) == 0, "every deadline is given back"
     return connection

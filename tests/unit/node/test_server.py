@@ -32,7 +32,7 @@ def node_whose_reads_raise(error: Exception, dropped: list[bytes]) -> Any:
         raise error
 
     return SimpleNamespace(
-        role=SimpleNamespace(submit=None), _requests_in_tick=0, node_request=lambda *args: False,
+        role=SimpleNamespace(submit=None), _requests_in_tick=0, handlers={},
         serve=SimpleNamespace(request=request),
         fronts=SimpleNamespace(drop=dropped.append), catch_up=lambda: None)
 
@@ -66,7 +66,6 @@ def test_whatever_is_asked_has_the_replica_caught_up_first_and_writes_have_not()
     node: Any = SimpleNamespace(
         role=SimpleNamespace(submit=lambda *args: seen.append("write")),
         _requests_in_tick=0,
-        node_request=lambda *args: False,
         serve=SimpleNamespace(request=lambda *args: seen.append("read")),
         catch_up=lambda: seen.append("caught up"),
         watches=SimpleNamespace(subscribe=lambda *args: seen.append("watch")),
@@ -169,11 +168,11 @@ def test_a_fault_in_a_tick_that_a_peers_frame_began_is_not_taken_for_a_broken_fr
 def test_an_answer_that_is_alone_leaves_before_the_rest_of_the_tick() -> None:
     for alone in (True, False):
         node: Any = Told(alone=alone)
-        Node._answer_alone(node)
+        Node.answer_alone(node)
         assert node.seen == ["answered"] * alone
     node.dirty = set()
     node.role.alone = True
-    Node._answer_alone(node)
+    Node.answer_alone(node)
     assert node.seen == []
 
 
@@ -260,7 +259,7 @@ def test_a_tick_evaluates_again_what_its_first_round_let_in_and_only_that(
     handed: list[Any] = ["what Raft wants done", None, None]
     node: Any = SimpleNamespace(
         writes=SimpleNamespace(leader=object(), uncommitted=0, ready=False),
-        raft=SimpleNamespace(ready=lambda: handed.pop(0)), handle=seen.append, _answer_alone=lambda: None,
+        raft=SimpleNamespace(ready=lambda: handed.pop(0)), handle=seen.append, answer_alone=lambda: None,
         role=SimpleNamespace(
             settled=settled, evaluate=lambda: seen.append("evaluated"), finish=lambda: None),
         mail=SimpleNamespace(send=lambda: None), fronts=SimpleNamespace(flush=lambda: None),
@@ -277,7 +276,7 @@ def test_a_store_of_one_shard_is_settled_while_no_write_and_no_question_could_le
     ready: bool, asked: bool
 ) -> None:
     node: Any = SimpleNamespace(
-        writes=SimpleNamespace(ready=ready), confirmations=SimpleNamespace(asked=asked))
+        raft=None, writes=SimpleNamespace(ready=ready), confirmations=SimpleNamespace(asked=asked))
     assert LoneRole(node, Kinds()).settled is not (ready or asked)
 
 

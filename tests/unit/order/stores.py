@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.evaluate.view import Current
 from cluster.order.leading.shard_batch import Answer
-from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.pacing.pace import Pace
 from cluster.wire.messages import HEAD, Status
 
@@ -43,11 +43,12 @@ class EmptyStore:
         return []
 
 
-def leader(pace: Pace | None = None, *, leases: bool = False) -> ShardLeader[str]:
-    """A leader of shard 1, at term 3, that serves; a sequencer's record of term 2 is applied."""
+def leader(pace: Pace | None = None, *, leases: bool = False, since: int = 0) -> ShardLeader[str]:
+    """A leader of shard 1, at term 3, that serves; a sequencer's record of term 2 is applied.
+    ``since``: the order index before it."""
     found: ShardLeader[str] = ShardLeader(
-        EmptyStore(leases=leases), 1, 3, first_index=5, inherited_count=0, max_txn_ops=128, pace=pace)
-    found.applied_record(1, 2, [])
+        EmptyStore(leases=leases), 1, 3, Start(5, 0, since), max_txn_ops=128, pace=pace)
+    found.applied_record(since + 1, 2, [])
     found.serve()
     return found
 

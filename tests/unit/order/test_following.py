@@ -126,6 +126,17 @@ def test_h13_who_leads_nothing_or_has_nothing_to_wait_for_is_not_stuck() -> None
         assert not stuck.look((4, 8), (4, 8), 20, False, now_ms)
 
 
+def test_h13_a_leader_is_stuck_if_nobody_keeps_what_comes_next_and_who_does_not_lead_is_not() -> None:
+    stuck = Stuck(ELECTION_MS)
+    assert not stuck.look((4, 8), (4, 8), 20, False, 0, starved=True)
+    assert stuck.look((4, 8), (4, 8), 20, False, ELECTION_MS, starved=True)
+    assert stuck.helped_by(21, 20, ELECTION_MS)
+    assert not stuck.helped_by(20, 20, ELECTION_MS), "it wants the same record"
+    assert not stuck.look((4, 8), (4, 8), 30, False, 2 * ELECTION_MS)
+    for now_ms in range(0, 5 * ELECTION_MS, 100):
+        assert not stuck.look(None, (4, 8), 20, False, now_ms, starved=True)
+
+
 def test_h13_a_long_apply_excuses_a_leader_but_not_for_ever() -> None:
     stuck = Stuck(ELECTION_MS)
     found = [

@@ -62,6 +62,11 @@ def test_a_transaction_over_several_shards_that_stands_on_what_is_lost_cannot_be
         plan_of(6, lost, order)
 
 
+def test_an_order_that_names_an_entry_twice_is_refused() -> None:
+    with pytest.raises(CannotBeKept, match="order record 6 names entry 5 of shard 1"):
+        plan_of(6, LOGS, [*ORDER, (6, encode_cut({1: Cut(5, 2, 4)}))])
+
+
 def common_of(
     ordered: dict[int, int], applied: dict[int, int], logs: dict[tuple[int, int], int], begins: int = 0
 ) -> Kept:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Method, Status
 from cluster.wire.protobuf import key_value
-from proxy.grpc.calls import Deadlines, Peer
+from proxy.grpc.calls import Peer
+from proxy.grpc.deadlines import Deadlines
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import PREFACE, Connection, Limits, encode_block
 from proxy.http.http2 import frames as f

@@ -56,20 +56,3 @@ def test_an_unknown_number_keeps_its_text_as_unknown() -> None:
 
 def test_numbers_fit_the_wire() -> None:
     assert all(0 < number < 1 << 16 for number in errors.by_number)
-
-
-@pytest.mark.parametrize(
-    ("code", "status"),
-    [(1, 499), (2, 500), (3, 400), (4, 504), (5, 404), (6, 409), (7, 403), (8, 429), (9, 400), (10, 409),
-     (11, 400), (12, 501), (13, 500), (14, 503), (15, 500), (16, 401), (99, 500)],
-)
-def test_http_statuses_are_the_gateways(code: int, status: int) -> None:
-    assert errors.http_status(code) == status
-
-
-def test_only_unauthenticated_carries_a_challenge() -> None:
-    assert errors.http_headers(EtcdError(errors.INVALID_AUTH_TOKEN)) == [
-        ("WWW-Authenticate", "etcdserver: invalid auth token")]
-    assert errors.http_headers(EtcdError(errors.EMPTY_KEY)) == []
-    assert errors.json_body(EtcdError(errors.EMPTY_KEY)) == {
-        "code": 3, "message": "etcdserver: key is not provided"}

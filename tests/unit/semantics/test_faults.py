@@ -9,7 +9,7 @@ import pytest
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.replica import NotYet
+from cluster.evaluate.overlay import NotYet
 from cluster.evaluate.txns import transactions as txn_eval
 from cluster.faults import Faults, faults
 from cluster.pb import rpc_pb2 as pb

@@ -19,6 +19,7 @@ from cluster.grain import GRAIN
 from cluster.raft.types import Entry, HardState, SnapshotPosition
 from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed
 from tests.unit.storage.conftest import OpenStore
+from tests.unit.storage.state.stores import history
 from tests.unit.storage.workload import CONFIGURATION, open_both, replay, stream
 
 SEEDS = range(7, 27 if os.environ.get("MUSTER_SOAK") else 8)
@@ -82,10 +83,10 @@ def test_after_a_kill_the_log_has_all_that_was_synced_and_replay_gives_the_same_
             assert state.position == reference.position
             assert state.hash_state().run() == reference.hash_state().run()  # I19
             assert state.hash_kv().run() == reference.hash_kv().run()
-            events = state.history(b"\0", b"\0", max(1, state.compact_revision), want_prev=True).events
+            events = history(state, b"\0", b"\0", max(1, state.compact_revision), want_prev=True).events
             assert (
                 events
-                == reference.history(b"\0", b"\0", max(1, state.compact_revision), want_prev=True).events
+                == history(reference, b"\0", b"\0", max(1, state.compact_revision), want_prev=True).events
             )
             for lease in (1, 2, 3):
                 assert state.lease_keys(lease) == reference.lease_keys(lease)
@@ -264,7 +265,7 @@ def test_a_state_cut_between_its_slices_shows_nothing_of_the_run(
     def seen() -> object:
         return (
             store.position, store.hash_state().run(),
-            store.history(b"\0", b"\0", store.compact_revision or 1),
+            history(store, b"\0", b"\0", store.compact_revision or 1),
         )
 
     before, written = seen(), 0

@@ -16,6 +16,7 @@ from cluster.raft.types import Configuration, Entry, HardState
 from node.storage import RaftLog, StateStore, StorageCorruption
 from node.storage.errors import raise_read
 from tests.unit.storage.conftest import OpenStore
+from tests.unit.storage.state.stores import history
 from tests.unit.storage.workload import CONFIGURATION, stream
 
 FLIPS = 60 if os.environ.get("MUSTER_SOAK") else 12
@@ -74,7 +75,7 @@ def test_a_flipped_bit_in_any_file_of_the_state(open_store: OpenStore, tmp_path:
                 rows,
                 store.count(b"\0", b"\0"),
                 [(store.current(key), store.get(key)) for key in keys],
-                store.history(b"\0", b"\0", low, want_prev=True, max_events=10**6).events,
+                history(store, b"\0", b"\0", low, want_prev=True, max_events=10**6).events,
                 list(store.leases()),
                 [store.lease_keys(lease) for lease in (1, 2, 3)],
                 store.hash_state().run(),
@@ -152,7 +153,7 @@ def test_a_damaged_block_in_the_middle_does_not_end_a_range_early(
         lambda: [store.current(b"%05d" % i) for i in range(3000)],
         lambda: [store.get(b"%05d" % i) for i in range(3000)],
         lambda: store.hash_kv().run(),
-        lambda: store.history(b"\0", b"\0", 2, max_events=10**6, max_scan=10**6, max_bytes=1 << 30),
+        lambda: history(store, b"\0", b"\0", 2, max_events=10**6, max_scan=10**6, max_bytes=1 << 30),
     ):
         with pytest.raises(StorageCorruption, match=r"checksum mismatch.*\.sst"):
             read()

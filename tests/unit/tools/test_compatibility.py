@@ -1,4 +1,4 @@
-"""docs/compatibility.md: made from its table, and every test that it names is there."""
+"""docs/know/compatibility.md: made from its tables, and every test that these name is there."""
 
 from __future__ import annotations
 
@@ -17,8 +17,21 @@ import compatibility  # noqa: E402  # a script beside the packages
 
 
 def test_the_page_is_made_from_the_table() -> None:
-    page = ROOT / "docs" / "compatibility.md"
+    page = ROOT / "docs" / "know" / "compatibility.md"
     assert page.read_text(encoding="utf-8") == compatibility.markdown() + "\n", "run `make docs`"
+
+
+def test_the_page_names_all_that_is_not_plainly_here() -> None:
+    know = ROOT / "docs" / "know"
+    pages = [(know / f"{name}.md").read_text(encoding="utf-8") for name in ("compatibility", "flags")]
+    names = [row.name for row in compatibility.rows() if row.state != "yes" and row.name not in ("-v", "-vv")]
+    assert names
+    other = ("etcd grpc-proxy start ", "--experimental-")  # said once for all of them
+    assert not [
+        name
+        for name in names
+        if not any(name.removeprefix(other[0]).removeprefix(other[1]) in page for page in pages)
+    ]
 
 
 @pytest.mark.parametrize("test", sorted(compatibility.tests()))

@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from tests.ports import free_ports
 from tools.muster import cli, proxy_cli
-from tools.muster.config.flags import SERVER_FLAGS, Support
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.kinds import Support
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.config.settings import build
 from tools.muster.host import ports, rundir

@@ -10,7 +10,7 @@ from tools.muster.config import settings as config
 from tools.muster.config.flags import GATES, SERVER_FLAGS
 from tools.muster.config.gates import STAGES
 from tools.muster.config.parse import ConfigError, resolve
-from tools.muster.config.settings import ServerConfig, gate, local_address, setting
+from tools.muster.config.settings import ServerConfig, gate, local_address
 from tools.muster.host import pinning, ports
 
 CHECKS = ("CompactHashCheck", "InitialCorruptCheck")
@@ -142,8 +142,8 @@ def test_what_is_not_there_is_refused_with_what_takes_its_place() -> None:
 
 @pytest.mark.parametrize("flag", ["memory-mlock", "experimental-memory-mlock"])
 def test_memory_is_locked_by_either_name(flag: str) -> None:
-    assert setting(build(f"--{flag}"), "memory-mlock")
-    assert not setting(build(), "memory-mlock")
+    assert build(f"--{flag}").values["memory-mlock"]
+    assert not build().values["memory-mlock"]
 
 
 @pytest.mark.parametrize("arg", ["--auth-token=simple", "--pre-vote", "--peer-cert-file="])
@@ -161,8 +161,8 @@ def test_what_does_nothing_is_taken_with_a_line_that_says_so(arg: str) -> None:
 
 
 def test_the_debug_flag_of_old_is_a_level_of_the_log() -> None:
-    assert setting(build("--debug"), "log-level") == "debug"
-    assert setting(build(), "log-level") == "info"
+    assert build("--debug").values["log-level"] == "debug"
+    assert build().values["log-level"] == "info"
 
 
 def test_a_flag_without_effect_is_warned_about() -> None:
@@ -261,6 +261,18 @@ def test_a_peer_port_beyond_this_machine_wants_a_key_or_a_word(host: str) -> Non
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.5", "localhost", "[::1]"])
 def test_a_peer_port_of_this_machine_alone_wants_neither(host: str) -> None:
     assert build(f"--listen-peer-urls=http://{host}:2380").warnings == ()
+
+
+def test_where_nothing_else_tells_peers_their_user_does() -> None:
+    key, https = "--peer-key-file=k", "--listen-peer-urls=https://127.0.0.1:2380"
+    tls = https, https.replace("listen", "initial-advertise")
+    assert build().own_user_peers
+    assert build(*tls, "--peer-auto-tls").own_user_peers
+    assert not build(key).own_user_peers
+    assert not build(*tls, key, "--peer-cert-file=c", "--peer-trusted-ca-file=ca").own_user_peers
+    loose = build("--peer-insecure")
+    assert not loose.own_user_peers
+    assert loose.warnings == ("--peer-insecure: every user of this machine may act as a peer",)
 
 
 def test_peers_elsewhere_without_keys_are_warned_about() -> None:

@@ -340,7 +340,7 @@ def test_what_stands_beside_a_file_is_ignored_with_a_line_for_each(tmp_path: Pat
     )
     assert (values["name"], values["election-timeout"]) == ("a", 1000)
     assert values.warnings == [
-        f"{what} is ignored: a configuration file is given, which stands alone"
+        f"{what} is ignored: with a configuration file no other settings count"
         for what in ("--name", "--election-timeout", "ETCD_DATA_DIR")
     ]
 

@@ -203,3 +203,12 @@ def test_what_is_to_be_read_in_order_is_there(package: str) -> None:
     names = re.findall(r"``(\w+)``", order[1])
     assert len(names) > 5
     assert not [name for name in names if not exists(f"{package}.{name}")]
+
+
+MOST_WORDS = 45_000  # of docs/: what one person reads
+
+
+def test_the_pages_can_be_read() -> None:
+    pages = {page: len(page.read_text(encoding="utf-8").split()) for page in (ROOT / "docs").rglob("*.md")}
+    assert len(pages) > 40, "they are found"
+    assert sum(pages.values()) <= MOST_WORDS

@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 import structlog
 
-from cluster.members.described import Running, Told
+from cluster.members.described import Running
+from cluster.members.table import Host
 from cluster.settings import PeerTls
 from tests.cluster.local_cluster import until
 from tests.ports import free_ports
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, UsageError, resolve
+from tools.muster.config.urls import parse_url
 from tools.muster.host import serve
 from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import bootstrap
@@ -41,7 +43,7 @@ def built(tmp_path: Path, *flags: str) -> config.ServerConfig:
 
 
 def running(*urls: str, cluster_id: int = 7) -> Running:
-    told = tuple(Told(i + 10, f"m{i}", (url,), learner=False) for i, url in enumerate(urls))
+    told = tuple(Host(i + 10, f"m{i}", (url,), learner=False) for i, url in enumerate(urls))
     return Running(cluster_id, 2, 3, told)
 
 
@@ -178,6 +180,14 @@ def test_who_does_not_answer_is_left_alone_for_a_while(tmp_path: Path) -> None:
     assert len(cluster.asked) == 3
 
 
+def test_a_member_that_takes_no_other_users_processes_counts_as_none(tmp_path: Path) -> None:
+    def ask(*_: object) -> Running | None:
+        raise ConfigError("not this user's")
+
+    members = Members(built(tmp_path), [ONE], LOG, ask, lambda: 0.0)
+    assert members.now() is None
+
+
 def test_members_that_come_and_go_are_written_down(tmp_path: Path) -> None:
     settings = built(tmp_path, "--proxy-refresh-interval=100")
     cluster = Cluster()
@@ -234,7 +244,7 @@ def asked(port: int, method: str, path: str) -> tuple[int, str | None, bytes]:
 @pytest.mark.parametrize("read_only", [False, True])
 def test_clients_are_told_that_no_member_is_known(read_only: bool) -> None:
     (port,) = free_ports(1)
-    url = config.parse_url(f"http://127.0.0.1:{port}")
+    url = parse_url(f"http://127.0.0.1:{port}")
     nobody = (503, "application/json", b'{"message":"httpproxy: zero endpoints currently available"}')
     with refusing([url], read_only):
         for path in ("/v2/keys/a?wait=true", "/version", "/v2/members"):
@@ -249,7 +259,7 @@ def test_clients_are_told_that_no_member_is_known(read_only: bool) -> None:
 
 def test_who_says_nothing_takes_no_thread_and_keeps_nobody_waiting() -> None:
     (port,) = free_ports(1)
-    with refusing([config.parse_url(f"http://127.0.0.1:{port}")], False), contextlib.ExitStack() as silent:
+    with refusing([parse_url(f"http://127.0.0.1:{port}")], False), contextlib.ExitStack() as silent:
         before = threading.active_count()
         for _ in range(50):
             silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)).sendall(b"GET /v")
@@ -261,7 +271,7 @@ def test_a_silent_client_has_some_seconds(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(unready, "_PATIENCE_S", 0.1)
     (port,) = free_ports(1)
     with (
-        refusing([config.parse_url(f"http://127.0.0.1:{port}")], False),
+        refusing([parse_url(f"http://127.0.0.1:{port}")], False),
         socket.create_connection(("127.0.0.1", port), timeout=60) as silent,
     ):
         assert silent.recv(100) == b""
@@ -271,7 +281,7 @@ def test_there_are_only_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(unready, "_MOST_AT_ONCE", 2)
     monkeypatch.setattr(unready, "_PATIENCE_S", 3600)
     (port,) = free_ports(1)
-    with refusing([config.parse_url(f"http://127.0.0.1:{port}")], False), contextlib.ExitStack() as held:
+    with refusing([parse_url(f"http://127.0.0.1:{port}")], False), contextlib.ExitStack() as held:
         for _ in range(2):
             held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
         with socket.create_connection(("127.0.0.1", port), timeout=60) as third, contextlib.suppress(OSError):
@@ -294,7 +304,7 @@ def answered(port: int) -> bool:
 def test_what_is_no_request_is_a_bad_one(sent: bytes) -> None:
     (port,) = free_ports(1)
     with (
-        refusing([config.parse_url(f"http://127.0.0.1:{port}")], False),
+        refusing([parse_url(f"http://127.0.0.1:{port}")], False),
         socket.create_connection(("127.0.0.1", port), timeout=60) as client,
     ):
         client.sendall(sent)
@@ -304,7 +314,7 @@ def test_what_is_no_request_is_a_bad_one(sent: bytes) -> None:
 
 def test_a_port_that_is_taken_is_left_alone() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        url = config.parse_url(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        url = parse_url(f"http://127.0.0.1:{taken.getsockname()[1]}")
         refused = refusing([url], False)
         with refused:
             pass

@@ -13,12 +13,13 @@ import pytest
 import zmq
 from structlog.testing import capture_logs
 
-import tools.muster.machine.zmtp.curve
+import tools.muster.machine.zmtp.curve.monitors
 from tests.unit.zmtp.test_sockets import free_port, until
 from tools.muster.machine.zmtp import hint_of
-from tools.muster.machine.zmtp.keys import CurveKeys
-from tools.muster.machine.zmtp.links import Gatekeeper, LoopSocket, open_dealer, open_router
-from tools.muster.machine.zmtp.sockets import NO_KEY, NO_PEER
+from tools.muster.machine.zmtp.curve.keys import CurveKeys
+from tools.muster.machine.zmtp.curve.sockets import LoopSocket
+from tools.muster.machine.zmtp.hints import NO_KEY, NO_PEER
+from tools.muster.machine.zmtp.links import Links
 
 MECHANISM = b"CURVE".ljust(20, b"\0")
 GREETING = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0" + MECHANISM + bytes(32)
@@ -28,14 +29,17 @@ class World:
     """A router with a key at a port of loopback, and dealers."""
 
     def __init__(self) -> None:
-        self.context: zmq.Context[Any] = zmq.Context()
         self.loop = asyncio.get_running_loop()
         self.keys = CurveKeys(*zmq.curve_keypair())
-        self.gate = Gatekeeper(self.loop, self.context, self.keys)
+        self.made: list[Links] = []
         self.port = free_port()
         self.came: list[list[bytes]] = []
         self.logged: Sequence[Any] = ()
-        self.sockets: list[Any] = [self.gate]
+        self.sockets: list[Any] = []
+
+    def links(self, keys: CurveKeys | None = None) -> Links:
+        self.made.append(Links(self.loop, keys or self.keys))
+        return self.made[-1]
 
     async def router(self, keys: CurveKeys | None = None) -> Any:
         def free() -> bool:  # libzmq's threads close a port a little later
@@ -47,18 +51,15 @@ class World:
             return False
 
         await until(free)
-        made = open_router(
-            self.loop, self.context, f"tcp://127.0.0.1:{self.port}", self.came.append, keys=keys or self.keys,
-            hwm=100, strangers=True,
-        )
+        made = self.links(keys).listen(
+            f"tcp://127.0.0.1:{self.port}", self.came.append, keyed=True, hwm=100, strangers=True)
         self.sockets.append(made)
         return made
 
     def dealer(self, keys: CurveKeys | None = None, opened: Callable[[], None] | None = None) -> LoopSocket:
-        made = open_dealer(
-            self.loop, self.context, f"tcp://127.0.0.1:{self.port}", b"d%d" % len(self.sockets),
-            lambda parts: None, keys=keys or self.keys, hwm=100, opened=opened,
-        )
+        made = self.links(keys).dial(
+            f"tcp://127.0.0.1:{self.port}", b"d%d" % len(self.sockets), lambda parts: None, keyed=True,
+            hwm=100, opened=opened)
         assert isinstance(made, LoopSocket)
         self.sockets.append(made)
         return made
@@ -69,7 +70,8 @@ class World:
     def close(self) -> None:
         for made in self.sockets:
             made.close()
-        self.context.destroy(linger=0)
+        for links in self.made:
+            links.close()
 
 
 def run(scenario: Callable[[World], Awaitable[None]]) -> list[dict[str, Any]]:
@@ -153,8 +155,9 @@ def test_while_keys_change_a_dealer_finds_the_one_that_a_router_serves_with() ->
         await until(lambda: not again.trouble)
         lost: list[str] = []
         for keys in (CurveKeys(*new, others=[old.public]), CurveKeys(*zmq.curve_keypair(), others=[new[0]])):
-            once = open_dealer(world.loop, world.context, f"tcp://127.0.0.1:{world.port}", b"once",
-                               lambda parts: None, keys=keys, hwm=10, redials=False, lost=lost.append)
+            once = world.links(keys).dial(
+                f"tcp://127.0.0.1:{world.port}", b"once", lambda parts: None, keyed=True, hwm=10,
+                lost=lost.append)
             world.sockets.append(once)
             await until(lambda once=once: not once.trouble or bool(lost))  # type: ignore[misc]
         assert lost == [NO_KEY], "the first one is there at its second try"
@@ -175,7 +178,7 @@ def test_a_dealer_dials_again_after_an_answer_that_is_none(
     answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """libzmq does not: a host that was started without its key file by mistake was never reached again."""
-    monkeypatch.setattr(tools.muster.machine.zmtp.curve, "_REDIAL_S", 0.1)
+    monkeypatch.setattr(tools.muster.machine.zmtp.curve.monitors, "_REDIAL_S", 0.1)
 
     async def scenario(world: World) -> None:
         with socket.create_server(("127.0.0.1", world.port)) as other:
@@ -205,7 +208,7 @@ def test_a_stranger_says_little(said: bytes) -> None:
             await ended(stranger)
 
     assert [line["reason"] for line in run(scenario)] == [
-        "it said too much before it proved to hold the peer key"
+        "it sent too much before it proved to have the peer key"
     ]
 
 
@@ -213,7 +216,7 @@ def test_a_stranger_says_little(said: bytes) -> None:
 def test_a_stranger_has_a_moment_and_a_key_holder_has_not(
     said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tools.muster.machine.zmtp.curve, "HELLO_S", 0.5)
+    monkeypatch.setattr(tools.muster.machine.zmtp.curve.monitors, "HELLO_S", 0.5)
 
     async def scenario(world: World) -> None:
         await world.router()
@@ -231,8 +234,8 @@ def test_a_stranger_has_a_moment_and_a_key_holder_has_not(
 def test_of_too_many_strangers_the_first_goes_and_key_holders_come_and_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tools.muster.machine.zmtp.curve, "MOST_STRANGERS", 3)
-    monkeypatch.setattr(tools.muster.machine.zmtp.curve, "HELLO_S", 60.0)
+    monkeypatch.setattr(tools.muster.machine.zmtp.curve.monitors, "MOST_STRANGERS", 3)
+    monkeypatch.setattr(tools.muster.machine.zmtp.curve.monitors, "HELLO_S", 60.0)
 
     async def scenario(world: World) -> None:
         await world.router()

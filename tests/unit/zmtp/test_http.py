@@ -10,10 +10,10 @@ import pytest
 import zmq
 from structlog.testing import capture_logs
 
-import tools.muster.machine.zmtp.sockets
+import tools.muster.machine.zmtp.router
 import tools.muster.machine.zmtp.stream
 from tests.unit.zmtp.test_sockets import free_port, until
-from tools.muster.machine.zmtp import Dealer, Router
+from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
 from tools.muster.machine.zmtp.codec import GREETING, ready
 from tools.muster.machine.zmtp.http import QUESTION, Request, is_http
 
@@ -35,7 +35,7 @@ WHO = b"GET /members HTTP/1.1\r\nHost: a\r\n\r\n"
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may take longer than a stranger has."""
-    monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "HELLO_S", 60.0)
+    monkeypatch.setattr(tools.muster.machine.zmtp.router, "HELLO_S", 60.0)
     monkeypatch.setattr(tools.muster.machine.zmtp.stream, "_HANDSHAKE_S", 60.0)
 
 
@@ -47,7 +47,7 @@ class World:
         self.came: list[bytes] = []
         self.loop = asyncio.get_running_loop()
         endpoint = f"tcp://127.0.0.1:{self.port}"
-        self.router = Router(self.loop, endpoint, self.receive, hwm=100, strangers=True, http=True)
+        self.router = Router(self.loop, endpoint, self.receive, LinkOptions(100), strangers=True)
 
     def receive(self, parts: list[bytes]) -> None:
         self.came.append(parts[-1])
@@ -130,7 +130,7 @@ def test_partners_come_as_before(libzmq: bool) -> None:
                 partner.send(b"hello")
                 await until(lambda: world.came == [b"hello"])
         else:
-            dealer = Dealer(world.loop, endpoint, b"d", lambda parts: None, hwm=3, again_s=None)
+            dealer = Dealer(world.loop, endpoint, b"d", lambda parts: None, LinkOptions(3), redials=False)
             await until(lambda: dealer.send([b"hello"]))
             await until(lambda: world.came == [b"hello"])
             dealer.close()
@@ -151,7 +151,7 @@ def test_partners_come_as_before(libzmq: bool) -> None:
 @pytest.mark.parametrize("said", [b"GET /members", WHO])
 def test_who_asks_stays_a_stranger(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its moment, though its node does not answer."""
-    monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "HELLO_S", 0.3)
+    monkeypatch.setattr(tools.muster.machine.zmtp.router, "HELLO_S", 0.3)
 
     async def scenario() -> None:
         world = World()

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import zmq
 
-import tools.muster.machine.zmtp.sockets
+import tools.muster.machine.zmtp.dealer
+import tools.muster.machine.zmtp.router
 from tests.unit.zmtp.test_sockets import free_port, run, until
-from tools.muster.machine.zmtp import Dealer, Router, end_libzmq_when_silent
+from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
+from tools.muster.machine.zmtp.silence import end_libzmq_when_silent
 from tools.muster.machine.zmtp.stream import Stream
 
 
@@ -26,7 +28,8 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
         found.append(sock)
         return Stream(loop, sock, *others, **more)
 
-    monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "Stream", stream)
+    for module in (tools.muster.machine.zmtp.dealer, tools.muster.machine.zmtp.router):
+        monkeypatch.setattr(module, "Stream", stream)
     return found
 
 
@@ -44,8 +47,8 @@ def limits(sock: socket.socket) -> tuple[int, int, int, int]:
 def test_both_sides_of_a_link_end_when_nothing_passes(guarded: list[socket.socket]) -> None:
     async def scenario() -> None:
         loop, endpoint = asyncio.get_running_loop(), f"tcp://127.0.0.1:{free_port()}"
-        router = Router(loop, endpoint, lambda parts: None, hwm=3, silence_s=1.5)
-        dealer = Dealer(loop, endpoint, b"d", lambda parts: None, hwm=3, silence_s=1.5)
+        router = Router(loop, endpoint, lambda parts: None, LinkOptions(3, silence_s=1.5))
+        dealer = Dealer(loop, endpoint, b"d", lambda parts: None, LinkOptions(3, silence_s=1.5))
         await until(lambda: dealer.send([b"x"]))
         assert [limits(s) for s in guarded] == [(1500, 1, 2, 2)] * 2
         dealer.close()
@@ -66,8 +69,7 @@ def test_a_dial_that_hangs_is_given_up_and_made_anew() -> None:
             began = time.monotonic()
             dealer = Dealer(
                 asyncio.get_running_loop(), f"tcp://127.0.0.1:{deaf.getsockname()[1]}", b"d",
-                lambda parts: None, hwm=3, lost=lost.append, silence_s=0.2,
-            )
+                lambda parts: None, LinkOptions(3, silence_s=0.2), lost=lost.append)
             await until(lambda: len(lost) >= 2)
             took_s = time.monotonic() - began
             dealer.close()
@@ -95,7 +97,7 @@ def test_heartbeats_of_libzmq_are_answered(monkeypatch: pytest.MonkeyPatch) -> N
         context: zmq.Context[Any] = zmq.Context()
         endpoint = f"tcp://127.0.0.1:{free_port()}"
         came: list[list[bytes]] = []
-        router = Router(asyncio.get_running_loop(), endpoint, came.append, hwm=3)
+        router = Router(asyncio.get_running_loop(), endpoint, came.append, LinkOptions(3))
         partner = context.socket(zmq.DEALER)
         partner.linger = 0
         end_libzmq_when_silent(partner, 0.3)

@@ -17,18 +17,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-import tools.muster.machine.zmtp.sockets
+import tools.muster.machine.zmtp.dealer
 import tools.muster.machine.zmtp.stream
 from cluster.endpoints import peer_address, peer_endpoint, tcp_endpoint
 from cluster.errors import EtcdError
 from cluster.members.checks import checked_urls
 from cluster.members.table import Host
 from tests.ports import free_ports
-from tools.muster.machine.zmtp import Dealer, Router
+from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
 from tools.muster.machine.zmtp.codec import GREETING, ready
-from tools.muster.machine.zmtp.keys import CurveKeys
-from tools.muster.machine.zmtp.links import open_dealer
-from tools.muster.machine.zmtp.sockets import split
+from tools.muster.machine.zmtp.curve.keys import CurveKeys
+from tools.muster.machine.zmtp.links import Links
+from tools.muster.machine.zmtp.options import split
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 def test_libzmq_dealer_and_our_router(context: zmq.Context[Any], endpoint: str) -> None:
     async def scenario() -> None:
         came: list[list[bytes]] = []
-        router = Router(asyncio.get_running_loop(), endpoint, came.append, hwm=100)
+        router = Router(asyncio.get_running_loop(), endpoint, came.append, LinkOptions(100))
         partner = context.socket(zmq.DEALER)
         partner.linger = 0
         partner.routing_id = b"libzmq"
@@ -95,7 +95,7 @@ def test_our_dealer_and_libzmq_router(context: zmq.Context[Any], endpoint: str) 
         partner.linger = 0
         partner.bind(endpoint)
         came: list[list[bytes]] = []
-        dealer = Dealer(asyncio.get_running_loop(), endpoint, b"ours", came.append, hwm=100)
+        dealer = Dealer(asyncio.get_running_loop(), endpoint, b"ours", came.append, LinkOptions(100))
         await until(lambda: dealer.send([b"hello", b"x" * 100_000]))
         await until(lambda: partner.poll(0))
         assert partner.recv_multipart() == [b"ours", b"hello", b"x" * 100_000]
@@ -112,11 +112,11 @@ def test_nothing_is_kept_for_a_partner_that_is_not_there_and_it_is_found_again(e
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         came: list[list[bytes]] = []
-        dealer = Dealer(loop, endpoint, b"d", lambda parts: None, hwm=100)
+        dealer = Dealer(loop, endpoint, b"d", lambda parts: None, LinkOptions(100))
         assert not dealer.send([b"old"])
         for _ in range(2):
             came.clear()
-            router = Router(loop, endpoint, came.append, hwm=100)
+            router = Router(loop, endpoint, came.append, LinkOptions(100))
             await until(lambda: dealer.send([b"new"]))
             await until(lambda: came)
             assert {parts[1] for parts in came} == {b"new"}
@@ -130,13 +130,14 @@ def test_nothing_is_kept_for_a_partner_that_is_not_there_and_it_is_found_again(e
 def test_a_newcomer_with_the_same_identity_takes_over(endpoint: str) -> None:
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        router = Router(loop, endpoint, lambda parts: None, hwm=100)
+        router = Router(loop, endpoint, lambda parts: None, LinkOptions(100))
         lost: list[str] = []
         first_came: list[list[bytes]] = []
         second_came: list[list[bytes]] = []
-        first = Dealer(loop, endpoint, b"same", first_came.append, hwm=100, again_s=None, lost=lost.append)
+        first = Dealer(
+            loop, endpoint, b"same", first_came.append, LinkOptions(100), lost=lost.append, redials=False)
         await until(lambda: first.send([b"x"]))
-        second = Dealer(loop, endpoint, b"same", second_came.append, hwm=100, again_s=None)
+        second = Dealer(loop, endpoint, b"same", second_came.append, LinkOptions(100), redials=False)
         await until(lambda: lost)
         assert router.send([b"same", b"for the second"])
         await until(lambda: second_came)
@@ -158,7 +159,7 @@ def test_a_partner_that_does_not_read_is_refused_more_and_warned_of(
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         names: list[bytes] = []
-        router = Router(loop, endpoint, lambda parts: names.append(parts[0]), hwm=hwm)
+        router = Router(loop, endpoint, lambda parts: names.append(parts[0]), LinkOptions(hwm))
         transport, _, place = endpoint.partition("://")
         family = socket.AF_UNIX if transport == "ipc" else socket.AF_INET
         with socket.socket(family) as mute:
@@ -176,12 +177,12 @@ def test_a_partner_that_does_not_read_is_refused_more_and_warned_of(
 
     with capture_logs() as logs:
         run(scenario)
-    assert [line["event"] for line in logs] == ["a connection is stuck: it does not take what is sent to it"]
+    assert [line["event"] for line in logs] == ["a connection is stuck: the other side does not read"]
 
 
 def test_who_speaks_something_else_is_dropped_and_told_in_the_log_once(endpoint: str) -> None:
     async def scenario() -> None:
-        router = Router(asyncio.get_running_loop(), endpoint, lambda parts: None, hwm=3)
+        router = Router(asyncio.get_running_loop(), endpoint, lambda parts: None, LinkOptions(3))
         transport, _, place = endpoint.partition("://")
         for _ in range(3):
             if transport == "ipc":
@@ -198,12 +199,12 @@ def test_who_speaks_something_else_is_dropped_and_told_in_the_log_once(endpoint:
     with capture_logs() as logs:
         run(scenario)
     assert [(line["event"], line["reason"]) for line in logs] == [
-        ("a connection ended before it was one", "it does not speak ZMTP")]
+        ("a peer connection was not established", "it does not speak ZMTP")]
 
 
 def test_a_client_with_curve_is_refused(context: zmq.Context[Any], endpoint: str) -> None:
     async def scenario() -> None:
-        router = Router(asyncio.get_running_loop(), endpoint, lambda parts: None, hwm=3)
+        router = Router(asyncio.get_running_loop(), endpoint, lambda parts: None, LinkOptions(3))
         partner = context.socket(zmq.DEALER)
         partner.linger = 0
         public, secret = zmq.curve_keypair()
@@ -229,9 +230,8 @@ def test_a_partner_that_ends_the_handshake_is_noticed_at_once() -> None:
             server.setblocking(False)
             lost: list[str] = []
             dealer = Dealer(
-                loop, f"tcp://127.0.0.1:{server.getsockname()[1]}", b"d", lambda parts: None, hwm=3,
-                again_s=None, lost=lost.append,
-            )
+                loop, f"tcp://127.0.0.1:{server.getsockname()[1]}", b"d", lambda parts: None,
+                LinkOptions(3), lost=lost.append, redials=False)
             connection, _ = await loop.sock_accept(server)
             await until(lambda: dealer._stream is not None)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -247,8 +247,9 @@ def test_a_partner_that_ends_the_handshake_is_noticed_at_once() -> None:
 def test_a_dealer_that_tries_only_once_says_that_it_failed(endpoint: str) -> None:
     async def scenario() -> None:
         lost: list[str] = []
-        dealer = Dealer(asyncio.get_running_loop(), endpoint, b"d", lambda parts: None, hwm=3, again_s=None,
-                        lost=lost.append)
+        dealer = Dealer(
+            asyncio.get_running_loop(), endpoint, b"d", lambda parts: None, LinkOptions(3),
+            lost=lost.append, redials=False)
         await until(lambda: lost)
         await asyncio.sleep(0)
         assert len(lost) == 1
@@ -262,8 +263,8 @@ def test_a_name_is_looked_up() -> None:
         loop = asyncio.get_running_loop()
         came: list[list[bytes]] = []
         port = free_port()
-        router = Router(loop, f"tcp://127.0.0.1:{port}", came.append, hwm=3)
-        dealer = Dealer(loop, f"tcp://localhost:{port}", b"d", lambda parts: None, hwm=3)
+        router = Router(loop, f"tcp://127.0.0.1:{port}", came.append, LinkOptions(3))
+        dealer = Dealer(loop, f"tcp://localhost:{port}", b"d", lambda parts: None, LinkOptions(3))
         await until(lambda: dealer.send([b"hello"]))
         await until(lambda: came)
         dealer.close()
@@ -274,14 +275,14 @@ def test_a_name_is_looked_up() -> None:
 
 def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        tools.muster.machine.zmtp.sockets, "_look_up",
+        tools.muster.machine.zmtp.dealer, "_look_up",
         lambda name: [(socket.AF_INET, "127.0.0.2"), (socket.AF_INET, "127.0.0.1")],
     )
 
     async def scenario() -> None:
         loop, port = asyncio.get_running_loop(), free_port()
-        router = Router(loop, f"tcp://127.0.0.1:{port}", lambda parts: None, hwm=3)
-        dealer = Dealer(loop, f"tcp://somebody:{port}", b"d", lambda parts: None, hwm=3)
+        router = Router(loop, f"tcp://127.0.0.1:{port}", lambda parts: None, LinkOptions(3))
+        dealer = Dealer(loop, f"tcp://somebody:{port}", b"d", lambda parts: None, LinkOptions(3))
         await until(lambda: dealer.send([b"hello"]))
         dealer.close()
         router.close()
@@ -297,13 +298,14 @@ def test_what_a_name_meant_before_is_dialled_while_a_look_up_hangs(monkeypatch: 
             ends.wait(30)
         return [(socket.AF_INET, "127.0.0.1")]
 
-    monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "_look_up", look_up)
+    monkeypatch.setattr(tools.muster.machine.zmtp.dealer, "_look_up", look_up)
 
     async def scenario() -> None:
         loop, port = asyncio.get_running_loop(), free_port()
-        dealer = Dealer(loop, f"tcp://somebody:{port}", b"d", lambda parts: None, hwm=3, silence_s=0.1)
+        dealer = Dealer(
+            loop, f"tcp://somebody:{port}", b"d", lambda parts: None, LinkOptions(3, silence_s=0.1))
         for _ in range(2):
-            router = Router(loop, f"tcp://127.0.0.1:{port}", lambda parts: None, hwm=3)
+            router = Router(loop, f"tcp://127.0.0.1:{port}", lambda parts: None, LinkOptions(3))
             await until(lambda: dealer.send([b"hello"]), 5.0)
             hangs.set()
             router.close()
@@ -342,19 +344,18 @@ def test_an_address_that_cannot_be_dialled_is_trouble_and_no_fault(endpoint: str
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda loop, context: faults.append(context))
-        with zmq.Context() as context:
-            dealer = open_dealer(
-                loop, context, endpoint, b"x", lambda parts: None, hwm=10, lost=lost.append,
-                keys=CurveKeys(*zmq.curve_keypair()) if how != "in clear" else None,
-                redials=how != "with keys, once", silence_s=1.0,
-            )  # fmt: skip
-            await until(lambda: dealer.trouble != "not tried yet")
-            assert dealer.trouble
-            assert not dealer.stands()
-            assert not dealer.send([b"x"])
-            if how == "with keys, once":
-                await until(lambda: lost)
-            dealer.close()
+        links = Links(loop, CurveKeys(*zmq.curve_keypair()) if how != "in clear" else None)
+        dealer = links.dial(
+            endpoint, b"x", lambda parts: None, keyed=True, hwm=10, silence_s=1.0,
+            lost=lost.append if "once" in how else None)
+        await until(lambda: dealer.trouble != "not tried yet")
+        assert dealer.trouble
+        assert not dealer.stands()
+        assert not dealer.send([b"x"])
+        if how == "with keys, once":
+            await until(lambda: lost)
+        dealer.close()
+        links.close()
 
     asyncio.run(scenario())
     assert faults == []
@@ -373,13 +374,14 @@ def test_whatever_a_member_may_have_for_an_address_can_be_tried(scheme: str, hos
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda loop, context: faults.append(context))
-        with zmq.Context() as context:
-            for keys in (None, CurveKeys(*zmq.curve_keypair())):
-                endpoint = peer_endpoint(at.host, at.port)
-                dealer = open_dealer(loop, context, endpoint, b"x", lambda parts: None, hwm=10, keys=keys)
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)  # it has begun
-                dealer.close()
+        for keys in (None, CurveKeys(*zmq.curve_keypair())):
+            endpoint = peer_endpoint(at.host, at.port)
+            links = Links(loop, keys)
+            dealer = links.dial(endpoint, b"x", lambda parts: None, keyed=True, hwm=10)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # it has begun
+            dealer.close()
+            links.close()
 
     asyncio.run(scenario())
     assert faults == []

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from structlog.testing import capture_logs
 
-import tools.muster.machine.zmtp.sockets
+import tools.muster.machine.zmtp.router
 from tests.unit.zmtp.test_sockets import free_port, until
-from tools.muster.machine.zmtp import Dealer, Router
+from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
 from tools.muster.machine.zmtp.codec import COMMAND, GREETING, frame_head, ready
 from tools.muster.machine.zmtp.stream import STRANGER_BYTES
 
@@ -27,9 +27,8 @@ class World:
         self.came: list[bytes] = []
         self.gone: list[bytes] = []
         self.router = Router(
-            asyncio.get_running_loop(), self.endpoint, self.receive, hwm=100, strangers=True,
-            gone=self.gone.append,
-        )
+            asyncio.get_running_loop(), self.endpoint, self.receive, LinkOptions(100), strangers=True,
+            gone=self.gone.append)
 
     def receive(self, parts: list[bytes]) -> None:
         self.came.append(parts[-1])
@@ -81,7 +80,7 @@ def message(size: int) -> bytes:
     (GREETED + frame_head(1 << 29, False) + bytes(10_000), "a message is too large"),
     (GREETED + message(1) * 100, "it said too much before its hello"),
     (GREETED + (bytes((COMMAND, 7)) + b"\x04PING\0\0") * 100_000, "it said too much before its hello"),
-    (b"GET / HTTP/1.1\r\n\r\n", "it does not speak ZMTP"),
+    (b"EHLO peer\r\n\r\n", "it does not speak ZMTP"),
 ])
 def test_a_stranger_says_little(said: bytes, reason: str) -> None:
     async def scenario(world: World) -> None:
@@ -110,12 +109,12 @@ def test_a_partner_may_say_much_right_behind_its_hello() -> None:
 
 @pytest.mark.parametrize("said", [b"", GREETING[:20], GREETED, GREETED + message(1)])
 def test_a_stranger_has_a_moment_and_a_partner_has_not(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "HELLO_S", 0.3)
+    monkeypatch.setattr(tools.muster.machine.zmtp.router, "HELLO_S", 0.3)
 
     async def scenario(world: World) -> None:
         partner = Dealer(
-            asyncio.get_running_loop(), world.endpoint, b"partner", lambda parts: None, hwm=3, again_s=None
-        )
+            asyncio.get_running_loop(), world.endpoint, b"partner", lambda parts: None, LinkOptions(3),
+            redials=False)
         await until(lambda: partner.send([HELLO]))
         await world.ends(said)
         assert partner.send([b"still there"])
@@ -128,16 +127,16 @@ def test_a_stranger_has_a_moment_and_a_partner_has_not(said: bytes, monkeypatch:
 def test_of_too_many_strangers_the_first_goes_and_partners_come_and_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tools.muster.machine.zmtp.sockets, "MOST_STRANGERS", 3)
+    monkeypatch.setattr(tools.muster.machine.zmtp.router, "MOST_STRANGERS", 3)
 
     async def scenario(world: World) -> None:
         loop = asyncio.get_running_loop()
-        before = Dealer(loop, world.endpoint, b"before", lambda parts: None, hwm=3, again_s=None)
+        before = Dealer(loop, world.endpoint, b"before", lambda parts: None, LinkOptions(3), redials=False)
         await until(lambda: before.send([HELLO]))
         await until(lambda: world.came)
         strangers = [await world.connect() for _ in range(4)]
         await world.ended(strangers[0][0])
-        after = Dealer(loop, world.endpoint, b"after", lambda parts: None, hwm=3, again_s=None)
+        after = Dealer(loop, world.endpoint, b"after", lambda parts: None, LinkOptions(3), redials=False)
         await until(lambda: after.send([HELLO]))
         await until(lambda: len(world.came) == 2)
         await world.ended(strangers[1][0])
@@ -150,4 +149,4 @@ def test_of_too_many_strangers_the_first_goes_and_partners_come_and_stay(
         before.close()
         after.close()
 
-    assert run(scenario) == ["too many connections have not said who they are"]
+    assert run(scenario) == ["too many connections without a hello"]

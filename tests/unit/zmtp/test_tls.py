@@ -18,9 +18,9 @@ from cluster.endpoints import dialled_from
 from cluster.settings import PeerTls
 from tests.authority import Authority, Pair
 from tests.ports import free_ports
-from tools.muster.machine.zmtp import Dealer, Router
-from tools.muster.machine.zmtp.keys import CurveKeys
-from tools.muster.machine.zmtp.links import open_dealer
+from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
+from tools.muster.machine.zmtp.curve.keys import CurveKeys
+from tools.muster.machine.zmtp.links import Links
 from tools.muster.machine.zmtp.tls import BAD_CERTIFICATE, Handshake, PeerCredentials, TlsSocket, asked_by_tls
 
 NAME = "127.0.0.1"
@@ -99,8 +99,8 @@ def test_messages_go_both_ways_and_large_ones_whole(authority: Authority) -> Non
         told: list[list[bytes]] = []
         came: list[list[bytes]] = []
         held = credentials(authority, pair)
-        router = Router(loop, endpoint, told.append, hwm=1000, strangers=True, tls=held)
-        dealer = Dealer(loop, endpoint, b"me", came.append, hwm=1000, tls=held)
+        router = Router(loop, endpoint, told.append, LinkOptions(1000, tls=held), strangers=True)
+        dealer = Dealer(loop, endpoint, b"me", came.append, LinkOptions(1000, tls=held))
         await until(lambda: dealer.send([b"hello"]))
         await until(lambda: told == [[b"me", b"hello"]])
         router.trust(b"me")
@@ -136,14 +136,13 @@ def test_who_shows_no_good_certificate_is_no_peer(authority: Authority, tmp_path
         told: list[list[bytes]] = []
         listens = authority.issue("elsewhere", "elsewhere.example") if who == "another name's" else host
         router = Router(
-            loop, f"tcp://{NAME}:{port}", told.append, hwm=10, strangers=True,
-            tls=credentials(authority, listens, **rest),
-        )  # fmt: skip
+            loop, f"tcp://{NAME}:{port}", told.append,
+            LinkOptions(10, tls=credentials(authority, listens, **rest)), strangers=True)
         reasons: list[str] = []
         with capture_logs() as logs:
             dealer = Dealer(
-                loop, f"tcp://{NAME}:{port}", b"x", told.append, hwm=10, tls=shows, lost=reasons.append
-            )
+                loop, f"tcp://{NAME}:{port}", b"x", told.append, LinkOptions(10, tls=shows),
+                lost=reasons.append)
             await until(lambda: len(reasons) > 1 and logs)
         assert not dealer.send([b"hello"])
         assert not told
@@ -175,8 +174,8 @@ def test_a_peer_of_another_name_is_refused_and_told_so_whoever_dials(
         lost: list[str] = []
         dials, listens = (judge, judged) if who == "dials" else (judged, judge)
         with capture_logs() as logs:
-            router = Router(loop, endpoint, told.append, hwm=10, strangers=True, tls=listens)
-            dealer = Dealer(loop, endpoint, b"x", told.append, hwm=10, tls=dials, lost=lost.append)
+            router = Router(loop, endpoint, told.append, LinkOptions(10, tls=listens), strangers=True)
+            dealer = Dealer(loop, endpoint, b"x", told.append, LinkOptions(10, tls=dials), lost=lost.append)
 
             def reasons(at: str) -> set[str]:
                 return set(lost) if at == "dials" else {line["reason"] for line in logs}
@@ -215,10 +214,10 @@ def test_a_peer_dials_from_an_address_that_its_certificate_is_for(
         lost: list[str] = []
         held = credentials(authority, good, by_address=by_address)
         with capture_logs() as logs:
-            router = Router(loop, endpoint, told.append, hwm=10, strangers=True, tls=held)
+            router = Router(loop, endpoint, told.append, LinkOptions(10, tls=held), strangers=True)
             dealer = Dealer(
-                loop, endpoint, b"x", told.append, hwm=10, tls=credentials(authority, other), lost=lost.append
-            )
+                loop, endpoint, b"x", told.append, LinkOptions(10, tls=credentials(authority, other)),
+                lost=lost.append)
             if refusal and by_address:
                 await until(lambda: f"remote error: {BAD_CERTIFICATE}" in lost and logs)
                 assert logs[0]["reason"].startswith(refusal)
@@ -252,8 +251,8 @@ def test_a_peer_that_is_looked_up_is_closed_with_its_listener(
 
     async def scenario() -> None:
         loop, endpoint = asyncio.get_running_loop(), f"tcp://{NAME}:{free_ports(1)[0]}"
-        router = Router(loop, endpoint, lambda parts: None, hwm=10, strangers=True, tls=held)
-        dealer = Dealer(loop, endpoint, b"x", lambda parts: None, hwm=10, tls=named)
+        router = Router(loop, endpoint, lambda parts: None, LinkOptions(10, tls=held), strangers=True)
+        dealer = Dealer(loop, endpoint, b"x", lambda parts: None, LinkOptions(10, tls=named))
         await until(lambda: any(one._looked_up is not None for one in router._handshakes))
         assert not dealer.send([b"hello"])
         router.close()
@@ -269,7 +268,7 @@ def test_a_host_dials_from_the_address_that_it_is_told(authority: Authority, how
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        with socket.create_server((NAME, 0)) as listener, zmq.Context() as context:
+        with socket.create_server((NAME, 0)) as listener:
             listener.setblocking(False)
             port = listener.getsockname()[1]
             dealer = None
@@ -277,16 +276,17 @@ def test_a_host_dials_from_the_address_that_it_is_told(authority: Authority, how
                 asked = loop.run_in_executor(
                     None, asked_by_tls, NAME, port, held, b"?", 30.0, "127.0.0.2")
             else:
-                dealer = open_dealer(
-                    loop, context, f"tcp://{NAME}:{port}", b"x", lambda parts: None, hwm=10,
-                    keys=CurveKeys(*zmq.curve_keypair()) if how == "by key" else None,
-                    tls=held if how == "by certificate" else None, local="127.0.0.2",
-                )  # fmt: skip
+                links = Links(
+                    loop, CurveKeys(*zmq.curve_keypair()) if how == "by key" else None,
+                    held if how == "by certificate" else None, "127.0.0.2")
+                dealer = links.dial(
+                    f"tcp://{NAME}:{port}", b"x", lambda parts: None, keyed=True, hwm=10)
             accepted, (address, _) = await asyncio.wait_for(loop.sock_accept(listener), 60)
             accepted.close()
             assert address == "127.0.0.2"
             if dealer is not None:
                 dealer.close()
+                links.close()
             else:
                 assert await asked == b""
 
@@ -343,7 +343,7 @@ def test_a_handshake_has_a_time_limit_and_holds_up_nobody(
     async def scenario() -> None:
         loop, port = asyncio.get_running_loop(), free_ports(1)[0]
         told: list[list[bytes]] = []
-        router = Router(loop, f"tcp://{NAME}:{port}", told.append, hwm=10, strangers=True, tls=held)
+        router = Router(loop, f"tcp://{NAME}:{port}", told.append, LinkOptions(10, tls=held), strangers=True)
         silent = socket.create_connection((NAME, port))
         silent.sendall(b"\x16\x03\x01")
         silent.setblocking(False)
@@ -372,8 +372,8 @@ def test_a_host_dials_again_whose_files_did_not_fit_together_for_a_while(
         loop, endpoint = asyncio.get_running_loop(), f"tcp://{NAME}:{free_ports(1)[0]}"
         told: list[list[bytes]] = []
         reasons: list[str] = []
-        router = Router(loop, endpoint, told.append, hwm=10, strangers=True, tls=listens)
-        dealer = Dealer(loop, endpoint, b"me", told.append, hwm=10, tls=dials, lost=reasons.append)
+        router = Router(loop, endpoint, told.append, LinkOptions(10, tls=listens), strangers=True)
+        dealer = Dealer(loop, endpoint, b"me", told.append, LinkOptions(10, tls=dials), lost=reasons.append)
         await until(lambda: reasons)
         began = len(reasons)
         pair.key.write_bytes(key)
@@ -399,8 +399,7 @@ def test_a_question_is_answered_to_who_has_a_certificate(authority: Authority, t
         router: Router
         router = Router(
             loop, f"tcp://{NAME}:{port}", lambda parts: router.send([parts[0], parts[-1] + b"!"]) and None,
-            hwm=10, strangers=True, tls=held,
-        )  # fmt: skip
+            LinkOptions(10, tls=held), strangers=True)
         ask = lambda who: loop.run_in_executor(None, asked_by_tls, NAME, port, who, b"?", 30.0)  # noqa: E731
         assert await ask(held) == b"?!"
         assert await ask(stranger) == b""

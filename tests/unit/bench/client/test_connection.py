@@ -387,16 +387,20 @@ class ResettingServer(ScriptedServer):
             self.h2.send_headers(stream_id, [("grpc-status", "0")], end_stream=True)
         elif body == b"http":
             self.h2.send_headers(stream_id, [(":status", "503")], end_stream=True)
+        elif body == b"page":
+            self.h2.send_headers(stream_id, [(":status", "503")])
+            self.h2.send_data(stream_id, b"<html>no server</html>", end_stream=True)
         else:
             self.h2.reset_stream(stream_id, int(body))
 
 
 def test_resets_and_broken_answers_end_their_call_with_the_right_code() -> None:
-    bodies = [b"7", b"8", b"11", b"2", b"no trailers", b"bad length", b"http"]
+    bodies = [b"7", b"8", b"11", b"2", b"no trailers", b"bad length", b"http", b"page"]
     answers = with_server(ResettingServer(), lambda connection: calls(connection, bodies))
     assert [(e.code, e.sent) for e, _ in answers if e] == [
         (Status.UNAVAILABLE, False), (Status.CANCELLED, True), (Status.RESOURCE_EXHAUSTED, True),
-        (Status.INTERNAL, True), (Status.INTERNAL, True), (Status.INTERNAL, True), (Status.UNAVAILABLE, True)]
+        (Status.INTERNAL, True), (Status.INTERNAL, True), (Status.INTERNAL, True), (Status.UNAVAILABLE, True),
+        (Status.UNAVAILABLE, True)]
 
 
 def test_a_client_reconnects_to_another_member_when_its_own_is_gone(etcd: System, own_etcd: System) -> None:

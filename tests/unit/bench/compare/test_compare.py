@@ -12,7 +12,7 @@ import pytest
 
 from bench import check, counters
 from bench.compare import comparison as compare
-from bench.compare import html
+from bench.compare import figures, html
 from bench.compare import report as compare_report
 from bench.compare.comparison import Plan, _Clock, _key_of_shard
 from bench.compare.matrix import PRESETS, Sizes, Target, cells, choose
@@ -48,7 +48,7 @@ def run_of(throughput: float, p99: float = 10.0, **more: Any) -> dict[str, Any]:
     }
 
 
-def result_of(preset: str = "issue4") -> dict[str, Any]:
+def result_of(preset: str = "matrix") -> dict[str, Any]:
     names = ["etcd", "muster"]
     rows = []
     for cell in cells(Sizes(), preset):
@@ -56,9 +56,9 @@ def result_of(preset: str = "issue4") -> dict[str, Any]:
             if cell.kind == "disturbed" else {}
         runs = {"etcd": [run_of(100.0, **more), run_of(120.0, **more)],
                 "muster": [run_of(300.0, 5.0, **more), run_of(480.0, 5.0, **more)]}
-        found = compare.ratios(runs, names)
+        found = figures.ratios(runs, names)
         rows.append({"name": cell.name, "title": cell.title, "duration_s": 4.0, "runs": runs, "ratios": found,
-                     "targets": compare.targets(cell, runs, found, names)})
+                     "targets": figures.targets(cell, runs, found, names)})
     system = {
         "version": "1 <2>",
         "endpoints": [],
@@ -81,7 +81,7 @@ def result_of(preset: str = "issue4") -> dict[str, Any]:
 
 
 def test_a_ratio_is_of_the_same_round() -> None:
-    found = compare.ratios(
+    found = figures.ratios(
         {"a": [run_of(100), {"failed": "x"}, run_of(50)], "b": [run_of(300), run_of(9), run_of(50)]},
         ["a", "b"],
     )
@@ -89,14 +89,14 @@ def test_a_ratio_is_of_the_same_round() -> None:
 
 
 def test_each_system_has_targets_of_its_own() -> None:
-    cell = next(cell for cell in cells(Sizes(), "issue3") if cell.name == "put-1000")
+    cell = next(cell for cell in cells(Sizes(), "shards") if cell.name == "put-1000")
     names = ["muster-1", "muster-2", "muster-4"]
     runs = {name: [run_of(100.0, server={**run_of(1)["server"], "us_per_op": cpu})]
             for name, cpu in zip(names, (20.0, 25.0, 31.0), strict=True)}
-    found = compare.targets(cell, runs, compare.ratios(runs, names), names)
+    found = figures.targets(cell, runs, figures.ratios(runs, names), names)
     assert [(t["system"], t["wanted"], t["value"], t["met"]) for t in found] == [
         ("muster-2", "R <= 1.3", 1.25, True), ("muster-4", "R <= 1.5", 1.55, False)]
-    assert [t["system"] for t in compare.targets(cell, runs, compare.ratios(runs, names), names[:2])] == [
+    assert [t["system"] for t in figures.targets(cell, runs, figures.ratios(runs, names), names[:2])] == [
         "muster-2"
     ]
 
@@ -113,16 +113,21 @@ def test_a_target_is_met_by_the_median_ratio_or_by_the_figure_itself() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_is_told_on_page_and_chart(preset: str, tmp_path: Path) -> None:
+def test_every_preset_is_told_in_files_and_on_chart(preset: str, tmp_path: Path) -> None:
     result = result_of(preset)
-    begin, end = compare_report.marks(result)
-    page = tmp_path / "page.md"
-    page.write_text(f"above\n{begin}\nold\n{end}\nbelow\n")
-    compare_report.write_into(page, result)
-    text = page.read_text()
-    assert text.startswith(f"above\n{begin}\n")
-    assert text.endswith(f"{end}\nbelow\n")
-    assert "old" not in text
+    name, folder = compare_report.file_name(result), tmp_path / "figures"
+    folder.mkdir()
+    (folder / "runs.tsv").write_text(f"figures\thow it was measured\nabove\t1\n{name}\told\nbelow\t2\n")
+    (folder / f"{name}.tsv").write_text("old\n")
+    compare_report.write_into(folder, result)
+    runs = (folder / "runs.tsv").read_text()
+    assert runs.startswith("figures\thow it was measured\nabove\t1\nbelow\t2\n")
+    assert f"{name}\t{result['started_at']}" in runs
+    for file in folder.iterdir():
+        text = file.read_text()
+        assert "old" not in text
+        assert len({line.count("\t") for line in text.splitlines()}) == 1
+    text = (folder / f"{name}.tsv").read_text()
     for cell in result["cells"]:
         assert cell["title"] in text
     report = html.page([result])
@@ -134,7 +139,7 @@ def test_every_preset_is_told_on_page_and_chart(preset: str, tmp_path: Path) -> 
     assert report.count("<script>") == 1
     assert 'name="viewport"' in report
     assert report.index("verdict</h2>") < report.index("<svg")
-    if preset in ("kubernetes", "issue15"):  # nothing of these is in the headline
+    if preset in ("kubernetes", "v2"):  # nothing of these is in the headline
         with pytest.raises(ValueError, match="headline"):
             html.headline([result])
         return
@@ -148,12 +153,28 @@ def test_a_headline_chart_needs_its_work() -> None:
         html.headline([{"cells": []}])
 
 
-def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("nothing")
-    with pytest.raises(ValueError, match="compare issue4: begin"):
-        compare_report.write_into(page, result_of())
-    assert page.read_text() == "nothing"
+def test_a_folder_whose_runs_are_of_another_form_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "runs.tsv").write_text("nothing")
+    with pytest.raises(ValueError, match="how it was measured"):
+        compare_report.write_into(tmp_path, result_of())
+    assert (tmp_path / "runs.tsv").read_text() == "nothing"
+    assert [file.name for file in tmp_path.iterdir()] == ["runs.tsv"]
+
+
+def test_figures_of_the_documentation_are_tables_of_which_is_known_how_they_were_measured() -> None:
+    folder = Path(__file__).parents[4] / "docs" / "figures"
+    tables = {file.stem: file.read_text(encoding="utf-8").splitlines() for file in folder.iterdir()}
+    assert len(tables) > 30
+    for name, lines in tables.items():
+        assert len(lines) > 1, name
+        assert len({line.count("\t") for line in lines}) == 1, name
+        assert all(lines[0].split("\t")), name
+    for name in ("runs", "notes"):
+        assert {line.split("\t")[0] for line in tables[name][1:]} <= set(tables)
+    for preset in ("shards", "matrix", "keys"):
+        name = compare_report.file_name({"preset": preset, "plan": {}})
+        assert tables[name][0].split("\t") == compare_report.HEADINGS
+        assert any(line.startswith(f"{name}\t") for line in tables["runs"])
 
 
 @pytest.mark.parametrize(
@@ -176,7 +197,7 @@ def test_a_file_that_holds_no_comparison_is_named(text: bytes, words: str, tmp_p
 
 def test_a_saved_comparison_is_read(tmp_path: Path) -> None:
     file = tmp_path / "saved.json"
-    one = {"schema": compare.SCHEMA, "preset": "issue4"}
+    one = {"schema": compare.SCHEMA, "preset": "matrix"}
     for loaded, results in ((one, [one]), ([one, one], [one, one])):
         file.write_text(json.dumps(loaded))
         assert compare.saved(file) == results
@@ -220,9 +241,8 @@ class Moment:
 
 
 def plan_of(names: str, budget_s: float, rounds: int = 3) -> Plan:
-    return Plan(
-        choose(names.split(","), Sizes(), "issue2"), rounds, 5.0, 0.0, budget_s=budget_s, preset="issue2"
-    )
+    preset = "puts-and-ranges"
+    return Plan(choose(names.split(","), Sizes(), preset), rounds, 5.0, 0.0, budget_s=budget_s, preset=preset)
 
 
 def test_turns_get_shorter_then_rounds_fewer_then_the_last_cells_are_left_out(
@@ -269,7 +289,8 @@ def test_cells_are_chosen_by_pattern_and_every_spec_can_be_run() -> None:
     for preset in ("", *PRESETS):
         for cell in cells(Sizes(), preset):
             replace(cell.spec, endpoints=("a:1",), duration_s=1.0).check()
-    assert [cell.name for cell in choose(["put-1*"], Sizes(), "issue2")] == ["put-1", "put-100", "put-1000"]
+    chosen = choose(["put-1*"], Sizes(), "puts-and-ranges")
+    assert [cell.name for cell in chosen] == ["put-1", "put-100", "put-1000"]
     with pytest.raises(ValueError, match="no cell matches nothing"):
         choose(["put-1", "nothing"], Sizes())
 

@@ -18,12 +18,16 @@ from bench.load import crowd
 from bench.load.traffic.holding import Crowd, key_of
 from bench.systems.systems import System
 
+#: muster-bench with short waits: before memory is read, and for others' puts.
+QUICK = """from bench import cli
+from bench.load import crowd
+crowd._SETTLE_S = crowd._BESIDE_S = 0.5
+cli.main()"""
+
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bench.cli", "crowd", *arguments], capture_output=True, text=True, timeout=110,
-        check=False,
-    )
+    return subprocess.run([sys.executable, "-c", QUICK, "crowd", *arguments], capture_output=True, text=True,
+                          timeout=110, check=False)
 
 
 def test_a_crowd_is_opened_served_watched_and_closed_on_a_system_of_its_own(tmp_path: Path) -> None:
@@ -40,7 +44,7 @@ def test_a_crowd_is_opened_served_watched_and_closed_on_a_system_of_its_own(tmp_
     assert row["connected"]["descriptors"] >= row["empty"]["descriptors"] + 60 - 5
     assert row["closed"]["descriptors"] <= row["empty"]["descriptors"] + 20
     for stage in ("connect", "serve", "watch", "end_watches", "close"):
-        assert row[stage]["others"]["operations"] > 100  # at 100 a second, for two seconds at least
+        assert row[stage]["others"]["operations"] > 25  # at 100 a second, for half a second at least
         assert row[stage]["others"]["errors"] == {}
     texts = crowd.markdown(result)
     # no figure is missing
@@ -60,10 +64,10 @@ def test_more_connections_than_files_may_be_open_are_refused_before_anything_sta
 
 
 def test_a_system_whose_turn_takes_too_long_says_how_far_it_came(tmp_path: Path) -> None:
-    done = bench("--systems", "etcd", "--connections", "10", "--watches", "10", "--limit", "6", "--data-dir",
+    done = bench("--systems", "etcd", "--connections", "10", "--watches", "10", "--limit", "2", "--data-dir",
                  str(tmp_path))
     assert done.returncode == 1
-    assert "etcd: not done within 6 s" in done.stdout
+    assert "etcd: not done within 2 s" in done.stdout
 
 
 def held(work: Any) -> Any:

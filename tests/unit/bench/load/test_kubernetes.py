@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from bench.client import Client, RpcError, parse_endpoint
-from bench.compare import comparison, kinds, report
+from bench.compare import figures, kinds, report
 from bench.load import run
 from bench.load.spec import Spec
 from bench.load.traffic import kubernetes
@@ -215,17 +215,11 @@ def test_a_comparison_tells_the_kinds_apart() -> None:
     renewal, event = kinds.split(row, ["etcd", "muster"])
     assert (renewal["name"], event["title"]) == ("kubernetes: renewal", "Kubernetes: event")
     assert renewal["runs"]["etcd"][1] == {"failed": "why"}
-    assert comparison.figures(renewal["runs"]["etcd"], "throughput_per_s") == [10.0]
-    assert comparison.figures(renewal["runs"]["etcd"], "errors") == [2.0]
-    assert comparison.ratios(event["runs"], ["etcd", "muster"])["muster"]["p99_ms"]["median"] == 0.5
+    assert figures.figures(renewal["runs"]["etcd"], "throughput_per_s") == [10.0]
+    assert figures.figures(renewal["runs"]["etcd"], "errors") == [2.0]
+    assert figures.ratios(event["runs"], ["etcd", "muster"])["muster"]["p99_ms"]["median"] == 0.5
 
 
-def test_tables_of_one_host_have_a_place_of_their_own_on_the_page() -> None:
-    assert (
-        report.marks({"preset": "kubernetes", "plan": {"hosts": 1}})[0]
-        == "<!-- compare kubernetes, 1 host: begin -->"
-    )
-    assert (
-        report.marks({"preset": "kubernetes", "plan": {"hosts": 3}})[0]
-        == "<!-- compare kubernetes: begin -->"
-    )
+def test_tables_of_one_host_have_a_file_of_their_own() -> None:
+    of = {hosts: report.file_name({"preset": "kubernetes", "plan": {"hosts": hosts}}) for hosts in (1, 3)}
+    assert of == {1: "kubernetes-1-host", 3: "kubernetes"}

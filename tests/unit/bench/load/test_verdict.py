@@ -11,7 +11,7 @@ from bench.load.run import _verdict
     ("client", "machine", "rate", "said"),
     [
         (50.0, 60.0, 0.0, ("no",)),
-        (50.0, 99.9, 0.0, ("shared: ", "every CPU")),
+        (50.0, 99.9, 0.0, ("shared: ", "all CPUs")),
         (99.9, 60.0, 0.0, ("yes: ", "use more --processes")),
         (99.9, 99.9, 0.0, ("yes: ", "from another machine")),
         (99.9, 99.9, 1000.0, ("no",)),  # it did what it was asked for

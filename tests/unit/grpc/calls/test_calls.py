@@ -8,9 +8,17 @@ import zlib
 import hpack
 import pytest
 
-from proxy.grpc.calls import Call, Deadlines, Peer, encode_message, parse_timeout
+from proxy.grpc.calls import Call, Peer
+from proxy.grpc.deadlines import Deadlines
 from proxy.grpc.registry import Registry
-from proxy.grpc.wire import SMALL_BYTES, reply_head, reply_tail, small_reply
+from proxy.grpc.wire import (
+    SMALL_BYTES,
+    encode_message,
+    parse_timeout,
+    reply_head,
+    reply_tail,
+    small_reply,
+)
 from proxy.http.http2 import PREFACE, Connection, Limits
 from proxy.http.http2 import frames as f
 from proxy.http.memory import Memory

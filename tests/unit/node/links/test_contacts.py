@@ -46,7 +46,7 @@ def test_a_peer_that_is_not_reached_is_named_with_its_address_once_and_then_now_
     world.links[3].why = ("Connection refused", "")
     (line,) = world.seconds(PATIENCE_S + 1)
     assert line == {
-        "event": "a peer is not reached", "log_level": "warning", "peer": "h3", "address": "10.0.0.3:2380",
+        "event": "cannot reach a peer", "log_level": "warning", "peer": "h3", "address": "10.0.0.3:2380",
         "shard": 0, "reason": "Connection refused", "for_s": round(PATIENCE_S),
     }
     assert len(world.seconds(AGAIN_S * 4)) == 4
@@ -61,7 +61,7 @@ def test_a_peer_that_was_reached_once_is_lost_and_reached_again() -> None:
     world.links[2].why = ("Connection timed out", "look here")
     lost, *more = world.seconds(PATIENCE_S + AGAIN_S + 1)
     assert (lost["event"], lost["hint"]) == ("lost a peer", "look here")
-    assert [line["event"] for line in more] == ["a peer is not reached"]
+    assert [line["event"] for line in more] == ["cannot reach a peer"]
 
 
 def test_what_is_over_soon_is_no_trouble() -> None:
@@ -98,10 +98,10 @@ def test_that_nobody_leads_is_told_with_those_who_are_reached_and_those_who_are_
     world.links[2].why = ("Connection refused", "")
     world.links[3].why = ("it refuses this host: cluster ID mismatch", "")
     nobody = [
-        line for line in world.seconds(AGAIN_S + PATIENCE_S + 1) if line["event"].startswith("nobody leads")
+        line for line in world.seconds(AGAIN_S + PATIENCE_S + 1) if line["event"].startswith("no leader")
     ]
     assert len(nobody) == 2
-    assert nobody[0]["event"] == "nobody leads: no majority of the members reaches each other"
+    assert nobody[0]["event"] == "no leader: this host does not reach a majority of the members"
     assert (nobody[0]["reached"], nobody[0]["members"], nobody[0]["needed"]) == ([], 3, 2)
     assert nobody[0]["not_reached"] == {
         "h2": "Connection refused",

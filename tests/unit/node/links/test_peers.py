@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import node.links.peers as peers_of_node
-from cluster.settings import Common, Peer
+from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire import frames
 from cluster.wire.messages import PROTOCOL_VERSION, SPOKEN
 from node.links.incarnations import Incarnations
-from node.links.peers import HELLO, REFUSED_CLUSTER, REFUSED_VERSION, RETRY_S, PeerLink, Peers
+from node.links.peers import (
+    HELLO,
+    REFUSED_CLUSTER,
+    REFUSED_PROMISE,
+    REFUSED_VERSION,
+    RETRY_S,
+    PeerLink,
+    Peers,
+)
 from tests.cluster.nodes import free_ports
 from tools.muster.machine.real import RealMachine
 
@@ -53,14 +62,19 @@ class Accepting(Incarnations):
     def accept(self, member_id: int, incarnation: int) -> bool:
         return self.good
 
+    def heard(self, member_id: int) -> None:
+        return None
+
 
 def peers(own: int, ports: list[int], came: list[tuple[int, int, bytes]], good: bool = True,
           refused: list[str] | None = None) -> Peers:
     members = tuple(Peer(i + 1, f"host{i}", "127.0.0.1", port) for i, port in enumerate(ports))
-    machine = RealMachine(asyncio.get_running_loop(), Common(7, own, "h", 1, 2, members, "/nowhere"))
+    common = Common(7, own, "h", 1, 2, members, "/nowhere")
+    machine = RealMachine(asyncio.get_running_loop(), common)
+    settings = NodeSettings(common, 0, "/nowhere", "127.0.0.1", ports[own - 1], incarnation=own)
+    promises: Any = SimpleNamespace(standing=list, broken=lambda member_id, parts: b"")
     return Peers(
-        machine, cluster_id=7, member_id=own, incarnation=own, shard=0, roster=Fixed(own, members),
-        listen=[f"tcp://127.0.0.1:{ports[own - 1]}"], silence_s=1.0, incarnations=Accepting(good),
+        machine, settings, roster=Fixed(own, members), incarnations=Accepting(good), promises=promises,
         on_frame=lambda *frame: came.append(frame), on_front=lambda *_: None,
         on_refused=lambda peer, code, reason: (refused if refused is not None else []).append(reason),
     )
@@ -159,6 +173,7 @@ def test_a_host_that_is_refused_says_hello_again_after_a_while_or_on_another_con
         lambda *given: refused.append(given),
         lambda: b"{}",
         lambda: now[0],
+        cast(Any, None),
     )
     receive, opened = made
     opened()
@@ -259,7 +274,20 @@ def test_a_link_that_is_refused_at_once_was_none_to_lose() -> None:
     assert (link.active(), link.losses) == (False, 0)
 
 
-def link_that_names_its_version(now: list[float]) -> tuple[PeerLink, Socket, list[Any]]:
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_link_whose_hello_was_read_late_says_hello_again(kept: bool) -> None:
+    judged: list[bytes] = []
+    judge: Any = SimpleNamespace(keeps=lambda promised: judged.append(promised) or kept)
+    link, socket, (receive, opened) = link_that_names_its_version([100.0], judge)
+    opened()
+    receive([b"X" + bytes((REFUSED_PROMISE,)) + b"promised"])
+    assert (judged, socket.sent) == ([b"promised"], [b"H7", b"H7"] if kept else [b"H7"])
+    assert link.trouble() == ("", ""), "it is not refused, or its host ends"
+
+
+def link_that_names_its_version(
+    now: list[float], judge: Any = None
+) -> tuple[PeerLink, Socket, list[Any]]:
     socket, made = Socket(), []
 
     def connect(receive: Any, opened: Any) -> Any:
@@ -269,7 +297,7 @@ def link_that_names_its_version(now: list[float]) -> tuple[PeerLink, Socket, lis
     peer = Peer(2, "h2", "10.0.0.2", 2380)
     link = PeerLink(
         connect, peer, lambda version: [b"H%d" % version], lambda *given: None, lambda: b"{}",
-        lambda: now[0],
+        lambda: now[0], judge,
     )
     return link, socket, made
 

@@ -64,20 +64,35 @@ def test_what_is_new_is_kept_and_told_every_few_seconds_and_no_more() -> None:
     assert Replica(memory).raft.known == one.raft.known, "after a restart"
 
 
-def test_a_hello_below_what_its_member_has_acknowledged_is_told_why() -> None:
-    asked = Replica({NAME: encode({2: Promise(5, 150, 140)})})
+def test_a_member_whose_hello_is_below_what_it_has_acknowledged_is_told_and_ends() -> None:
+    asked = Replica({NAME: encode({1: Promise(5, 150, 140)})})
 
     def says(term: int, last_index: int, **others: Any) -> str:
         sender = Replica({}, term=term, last_index=last_index, **others)
-        return asked.promises.broken(2, sender.promises.standing())
+        if not (promised := asked.promises.broken(1, sender.promises.standing())):
+            return ""
+        assert not sender.promises.keeps(promised)
+        return sender.failed[0]
 
     assert says(5, 150) == says(6, 140) == ""
     assert "its log ends at 149 in term 5, but it had acknowledged 150 in term 5" in says(5, 149)
     assert "its log ends at 139 in term 6, but it had acknowledged 140 in term 5" in says(6, 139)
     assert 200 < len(says(4, 1 << 40)) < 300
     assert says(1, 1, judged=False) == "", "without syncs nothing was promised"
-    assert asked.promises.broken(3, [b"", b"E", b"E" + bytes(16)]) == "", "nothing is known of it"
-    assert asked.promises.broken(2, []) == asked.promises.broken(2, [b"Other"]) == "", "an older version"
+    assert asked.promises.broken(3, [b"", b"E", b"E" + bytes(16)]) == b"", "nothing is known of it"
+    assert asked.promises.broken(1, []) == asked.promises.broken(1, [b"Other"]) == b"", "an older version"
+
+
+def test_a_member_whose_hello_was_read_late_has_what_it_acknowledged() -> None:
+    sender = Replica({}, term=1, last_index=38)
+    hello = sender.promises.standing()
+    sender.raft.term, sender.raft.last_index = 3, 60
+    asked = Replica({NAME: encode({1: Promise(3, 60, 60)})})
+    assert sender.promises.keeps(asked.promises.broken(1, hello))
+    assert sender.failed == []
+    assert asked.promises.broken(1, sender.promises.standing()) == b""
+    with pytest.raises(ValueError, match="cut short"):
+        sender.promises.keeps(b"x")
 
 
 def test_a_replica_that_hears_of_its_own_acks_ends_if_it_has_lost_them() -> None:

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from cluster.members.origin import Origin
 from cluster.repeats import Repeats
-from cluster.settings import Peer
+from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire.messages import HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, request
 from node.links.fronts import Fronts
 from node.links.peers import HELLO, Peers
@@ -72,16 +72,17 @@ class Port(Socket):
             told=lambda *told: self.told.append(told), described=lambda: b"{}",
         )  # fmt: skip
         self.remembered: list[int] = []
-        self.lost, self.heard = "", 7
+        self.promised, self.heard = b"", 7
         accepting: Any = SimpleNamespace(
-            accept=lambda member_id, _: not self.remembered.append(member_id),
+            accept=lambda member_id, said: said == self.heard and not self.remembered.append(member_id),
             heard=lambda member_id: self.heard)
+        common = Common(CLUSTER, 1, "h1", OWN.shards, OWN.depth, (), "/nowhere", origin="a")
+        settings = NodeSettings(common, 0, "/nowhere", "127.0.0.1", 2380, incarnation=1)
         self.peers = Peers(
-            machine, cluster_id=CLUSTER, member_id=1, incarnation=1, shard=0, roster=roster,
-            listen=["tcp://127.0.0.1:2380"], incarnations=accepting, silence_s=1.0,
+            machine, settings, roster=roster, incarnations=accepting,
             on_frame=lambda member_id, kind, data: self.frames.append(data), on_front=self._front,
-            on_refused=lambda *args: None, origin=OWN, name="h1",
-            promises=SimpleNamespace(standing=list, broken=lambda member_id, parts: self.lost),
+            on_refused=lambda *args: None,
+            promises=SimpleNamespace(standing=list, broken=lambda member_id, parts: self.promised),
         )  # fmt: skip
 
     def _front(self, identity: bytes, frame: bytes, send: Any) -> bool:
@@ -213,16 +214,19 @@ def test_a_member_whose_data_began_otherwise_is_refused_by_name_and_forgotten(po
     assert (port.frames, port.trusted, port.remembered) == ([b"a vote"] * 2, [b"peer"], [2])
 
 
-def test_a_member_that_has_lost_what_it_acknowledged_is_refused_as_an_emptied_one(port: Port) -> None:
-    port.lost = "its log ends at 5"
-    with capture_logs() as logged:
-        port.receive([b"peer", OWN.encode(), b"its standing", hello(CLUSTER)])
-    assert port.sent == [[b"peer", b"X\x03its log ends at 5"]]
-    assert logged[0]["reason"] == "its log ends at 5"
+def test_a_member_whose_hello_says_less_than_it_acknowledged_is_told_what_that_was(port: Port) -> None:
+    port.promised = b"promised"
+    said = [b"peer", OWN.encode(), b"its standing", hello(CLUSTER)]
+    port.receive(said)
+    assert port.sent == [[b"peer", b"X\x08promised"]]
     port.heard = 8
-    port.receive([b"peer", hello(CLUSTER)])
+    with capture_logs():
+        port.receive(said)
     assert b"without the data that it had" in port.sent[-1][1], "it is another directory"
     assert (port.trusted, port.remembered) == ([], [])
+    port.promised, port.heard = b"", 7
+    port.receive(said)
+    assert (port.trusted, port.remembered) == ([b"peer"], [2]), "it was read late, and it said hello again"
 
 
 @pytest.mark.parametrize("parts", [[], [b"Ono origin"], [b"something else", OWN.encode()]])
@@ -292,7 +296,7 @@ def test_a_refusal_names_who_is_refused_and_what_to_look_at(port: Port) -> None:
     ]
     assert port.peers.received_failures == {2: 1}, "of members alone: strangers have any ID"
     assert "--initial-cluster-token" in logged[0]["hint"]
-    assert "--initial-cluster that it was made with names other members" in logged[1]["hint"]
+    assert "its --initial-cluster names other members" in logged[1]["hint"]
 
 
 def test_a_wrong_hello_of_a_front_learns_nothing_of_the_cluster() -> None:

@@ -9,7 +9,8 @@ import pytest
 import zmq
 from structlog.testing import capture_logs
 
-from tools.muster.machine.zmtp.links import LoopSocket, router
+from tools.muster.machine.zmtp import LinkOptions
+from tools.muster.machine.zmtp.curve.sockets import LoopSocket, router
 
 
 @pytest.fixture
@@ -43,9 +44,9 @@ def test_only_a_connection_that_is_stuck_is_warned_of(
         endpoint = f"ipc://{tmp_path}/s"
         came = asyncio.Event()
         loop = asyncio.get_running_loop()
-        served = LoopSocket(
-            loop, router(context, endpoint, keys=None, hwm=100_000 if ends else 2), lambda _: came.set()
-        )
+        bound = router(context, endpoint, LinkOptions(100_000 if ends else 2), None)
+        bound.bind(endpoint)
+        served = LoopSocket(loop, bound, lambda _: came.set())
         front = dealer(context, endpoint)
         try:
             async with asyncio.timeout(60):

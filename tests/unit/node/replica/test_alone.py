@@ -31,7 +31,7 @@ def test_what_a_node_lacks_for_long_is_told_once_and_so_is_its_end() -> None:
         assert not alone.lacking
     first, last = lines
     assert (first["log_level"], first["shards"], first["records"]) == ("warning", [2], 1)
-    assert last["event"] == "this host could go on alone again"
+    assert last["event"] == "this host has all order records again"
 
 
 def test_a_node_that_never_says_where_it_is_lacks_everything() -> None:

@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-import node.replica.shards.order_role as order_role
+import node.replica.shards.controls as controls
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.order.log import Cut, Fold
@@ -42,7 +42,7 @@ class Sequencer(OrderRole):
         return True
 
     def compacted(self) -> None:
-        self.acknowledge(self.link, ANSWER.pack(RID, Status.OK, HEAD.size) + HEAD.pack(9, 4))
+        self.controls.acknowledge(self.link, ANSWER.pack(RID, Status.OK, HEAD.size) + HEAD.pack(9, 4))
 
     def reported(self, applied_order: int) -> None:
         self._report(MagicMock(member_id=2), REPORT.pack(1, 20, 3, 2, applied_order))
@@ -116,15 +116,15 @@ def test_who_leads_again_at_once_is_told_as_before(node: Sequencer) -> None:
 def test_i23_nobody_waits_longer_than_its_front_does(node: Sequencer) -> None:
     """A shard without a leader reports nothing for ever."""
     node.compacted()
-    node._forget_controls()
-    assert len(node._controls) == 1
+    node.controls.forget()
+    assert len(node.controls) == 1
     node.link.overdue = RID
-    node._forget_controls()
-    assert len(node._controls) == 0
+    node.controls.forget()
+    assert len(node.controls) == 0
 
 
 def test_i23_so_many_wait_and_no_more(node: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order_role, "MAX_WAITING", 2)
+    monkeypatch.setattr(controls, "MAX_WAITING", 2)
     refused: list[tuple[int, EtcdError]] = []
     reads: Any = node.node.reads
     reads.refuse.side_effect = lambda link, rid, error: refused.append((rid, error))

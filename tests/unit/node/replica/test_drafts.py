@@ -13,11 +13,12 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate import steps, validate
-from cluster.evaluate.replica import Leader, NotYet
+from cluster.evaluate.overlay import NotYet
+from cluster.evaluate.replica import Leader
 from cluster.evaluate.txns import draft
 from cluster.evaluate.txns import transactions as txn_eval
+from cluster.evaluate.txns.compares import Unlooked
 from cluster.evaluate.txns.draft import Draft
-from cluster.evaluate.txns.transactions import Unlooked
 from cluster.features.auth.principal import SAID, Kind, Principal
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb

@@ -117,6 +117,14 @@ def test_where_somebody_reads_or_watches_every_record_goes_at_once() -> None:
     assert reader.got() == [1]
 
 
+def test_a_record_that_changes_the_members_goes_to_everybody_at_once() -> None:
+    zero = NodeZero()
+    follower = Sibling(zero, 1, NO_HASTE)
+    zero.applied_index += 1
+    zero.feeds.applied((), everybody=True)
+    assert follower.got() == [1]
+
+
 def test_the_others_get_theirs_a_little_later_many_at_a_time() -> None:
     zero = NodeZero()
     follower = Sibling(zero, 1, NO_HASTE)

@@ -74,7 +74,7 @@ class FakeNode:
         self.sequencer = member
         self.reachable = 0
         self.order_index = 7
-        self.order_known = self.stopping = False
+        self.order_known = self.stopping = self.starved = False
         self.sent: list[tuple[int, bytes]] = []
         self.peers = self
         self.node = self.placing = self.feed = self  # it is its own role
@@ -136,6 +136,20 @@ def test_a_leader_whose_entries_are_not_cut_hands_over_to_a_peer_with_a_live_fee
     node.handover.frame(2, LIVE)
     assert node.raft.transfers == [3], "once"
     assert node.handover.moved == 1
+
+
+def test_a_leader_whose_next_order_record_is_kept_nowhere_hands_over_though_all_of_it_is_in_order() -> None:
+    node = FakeNode()
+    node.fold.last = Cut(50, 3, 40)
+    node.run(3 * ELECTION_MS)
+    assert node.sent == []
+    node.starved = True
+    node.run(ELECTION_MS + 200)
+    assert {m for m, data in node.sent if data == _QUESTION} == {2, 3}
+    node.handover.frame(2, _LIVE.pack(b"!", 3, node.order_index))
+    assert node.raft.transfers == [], "that one wants the same record"
+    node.handover.frame(3, LIVE)
+    assert node.raft.transfers == [3]
 
 
 def test_a_leader_whose_feed_has_records_to_come_waits_for_them() -> None:

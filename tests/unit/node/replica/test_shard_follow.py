@@ -83,7 +83,9 @@ class Replica:
         self.store, self.pace = store, Pace()
         self.applies = Applies(loop, lambda events: None, lambda: None)
         self.watches = SimpleNamespace(active=False)
-        self.upkeep = SimpleNamespace(logged_bytes=lambda size, ordered: None)
+        self.upkeep = SimpleNamespace(
+            logged_bytes=lambda size, ordered: None, flushes=SimpleNamespace(hurried=False)
+        )
         self.fronts = SimpleNamespace(drop=self.dropped.append)
         self.roster = SimpleNamespace(table=Table(common.peers))
         self.clock = SimpleNamespace(each_heartbeat=lambda call: None, each_second=lambda call: None)

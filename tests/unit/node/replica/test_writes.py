@@ -10,6 +10,7 @@ import pytest
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.evaluate.replica import Leader
 from cluster.features.auth import state as users
 from cluster.features.auth.principal import SAID, Kind, Principal
 from cluster.features.lessor import Lessor
@@ -19,7 +20,7 @@ from cluster.pb import rpc_pb2
 from cluster.raft import ProposalDropped, Role
 from cluster.wire.messages import Method, Status, decode_answers
 from node.links.fronts import FrontLink
-from node.replica.server import Node
+from node.replica.consequences import Consequences
 from node.replica.writes import Writes
 from node.storage import StateStore
 
@@ -52,8 +53,11 @@ class Replica:
         self.store = store
         self.sent: list[bytes] = []
         self.link = FrontLink(b"front", self._take, b"", 1)
+        self.auth: users.AuthState | None = None
         self.writes = Writes(
-            self.raft, store, lambda link: None, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
+            self.raft, store, lambda link: None,
+            lambda: Leader(store, self.raft.term, max_txn_ops=128, lessor=Lessor(1000),
+                           new_lease_id=lambda: 7, auth=self.auth),
             refusal=lambda method, body: None, control_applied=lambda link, record, physical: None,
             pace=Pace(full_requests))
 
@@ -169,7 +173,7 @@ def test_who_leads_no_longer_keeps_nothing_of_its_term(
     node = MagicMock()
     node.raft.role, node.raft.term = role, term
     node.writes.leader = None if leading is None else MagicMock(term=leading)
-    Node._leader_changed(node)
+    Consequences(node).leader_changed()
     assert node.writes.resign.called is node.confirmations.resign.called is resigns
     assert node.store.forget_versions.called is resigns  # each apply would keep them up for nobody
     assert node.lessor.demote.called is demotes
@@ -299,7 +303,7 @@ def test_of_several_shards_the_sequencer_judges_puts_under_leases(replica: Repli
     few = users.Role("few", (users.Permission(b"k", b"l", 2),))
     alice = users.User("alice", b"", True, ("few",), 1)
     auth.take([users.role_row(few), users.user_row(alice), users.meta_row(users.Meta(True, 5))])
-    replica.writes._auth, replica.writes.lease_keys = lambda: auth, KEYS_ELSEWHERE
+    replica.auth, replica.writes.lease_keys = auth, KEYS_ELSEWHERE
     replica.lead(1)
     said = Principal(Kind.SIMPLE, "alice", 5).encode()
     for rid, (key, lease) in enumerate(((b"k", 77), (b"k", 0), (b"secret", 77)), 1):

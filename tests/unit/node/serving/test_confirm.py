@@ -15,7 +15,7 @@ from cluster.wire import messages
 from cluster.wire.messages import Method, Status
 from node.links.fronts import FrontLink
 from node.serving import confirm
-from node.serving.confirm import Confirmations
+from node.serving.confirm import Confirmations, Times
 
 
 class Leader:
@@ -27,8 +27,8 @@ class Leader:
         store: Any = SimpleNamespace(revision=9)
         lessor: Any = SimpleNamespace(primary=True)
         self.confirmations = Confirmations(
-            raft, store, lessor, lambda link: None, applied_index=lambda: 5, now=lambda: 0.0,
-            now_ms=lambda: 0, limit_s=7, beside=lambda link, rid, work: None,
+            raft, store, lessor, lambda link: None, applied_index=lambda: 5,
+            times=Times(lambda: 0.0, lambda: 0, 7), beside=lambda link, rid, work: None,
         )
         self.frames: list[bytes] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)

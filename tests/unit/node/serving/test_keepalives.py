@@ -11,7 +11,7 @@ from cluster.pb import rpc_pb2
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, LEASE_DUE, Method, Status
 from node.links.fronts import FrontLink
-from node.serving.confirm import Confirmations
+from node.serving.confirm import Confirmations, Times
 
 
 class Sequencer:
@@ -28,8 +28,8 @@ class Sequencer:
         raft: Any = SimpleNamespace(term=3, leader_id=1, is_leader=True, read_index=self.rounds.append)
         store: Any = SimpleNamespace(revision=9)
         self.confirmations = Confirmations(
-            raft, store, self.lessor, lambda link: None, applied_index=lambda: 5, now=lambda: 0.0,
-            now_ms=lambda: self.now_ms, limit_s=7, beside=lambda link, rid, work: None)
+            raft, store, self.lessor, lambda link: None, applied_index=lambda: 5,
+            times=Times(lambda: 0.0, lambda: self.now_ms, 7), beside=lambda link, rid, work: None)
         self.link = FrontLink(b"front", self._frame, b"", 1)
 
     def _frame(self, parts: list[bytes]) -> bool:

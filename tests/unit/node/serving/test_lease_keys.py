@@ -19,7 +19,7 @@ from cluster.wire.messages import HEAD, Method, Status
 from node.links.fronts import FrontLink
 from node.serving.leases.keys import answer_keys
 from node.storage import StateStore
-from node.storage.state.reads import Reader
+from node.storage.state.reader import Reader
 from node.upkeep.expiry import Expiry
 
 KEYS = 1000

@@ -15,7 +15,10 @@ from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.replica import Leader, Overlay
+from cluster.evaluate.overlay import Overlay
+from cluster.evaluate.reading import rows as reading_rows
+from cluster.evaluate.replica import Leader
+from cluster.evaluate.txns import compares, range_compares
 from cluster.evaluate.txns import transactions as txn_eval
 from cluster.features.lessor import Lessor
 from cluster.grain import GRAIN
@@ -23,7 +26,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, READ, Method, Status
 from node.links.fronts import FrontLink
-from node.replica.writes import Writes
+from node.replica.writes import Beside, Writes
 from node.serving.looking import Looking
 from node.serving.past import Past
 from node.serving.reads import Reads
@@ -56,13 +59,11 @@ class Replica:
             self.raft,
             self.store,
             lambda link: None,
-            max_txn_ops=128,
-            lessor=Lessor(1000),
-            new_lease_id=lambda: 7,
+            lambda: Leader(self.store, self.raft.term, max_txn_ops=128, lessor=Lessor(1000),
+                           new_lease_id=lambda: 7, late_answers=True),
             refusal=lambda method, body: None,
             control_applied=lambda link, record, physical: None,
-            answer_late=self.past.answer,
-            look=self.looking.start,
+            beside=Beside(self.past.answer, self.looking.start),
         )
         self.answers: list[tuple[int, int, bytes]] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)
@@ -204,7 +205,7 @@ def test_late_answers_say_what_answers_in_one_go_say(
     for place, name, value in (
         (GRAIN, "late_rows", rng.choice((0, 3, 9))),
         (GRAIN, "many_keys", rng.choice((4, 256))),
-        (txn_eval, "_STEP_ROWS", rng.choice((1, 7))),
+        (reading_rows, "_STEP_ROWS", rng.choice((1, 7))),
     ):
         monkeypatch.setattr(place, name, value)
     for key in KEYS[::2]:
@@ -241,7 +242,7 @@ def test_reads_in_steps_say_what_reads_in_one_go_say(
     replica: Replica, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(seed)
-    monkeypatch.setattr(txn_eval, "_STEP_ROWS", rng.choice((1, 3)))
+    monkeypatch.setattr(reading_rows, "_STEP_ROWS", rng.choice((1, 3)))
     for number in range(80):
         replica.write(Method.PUT, pb.PutRequest(key=rng.choice(KEYS), value=b"%d" % (number % 10)))
     replica.write(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=KEYS[10], range_end=KEYS[20]))
@@ -372,14 +373,15 @@ def test_a_late_answer_of_a_term_that_is_lost_is_not_given(replica: Replica) -> 
 def watched_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each step takes."""
     steps: list[int] = []
-    some_rows = txn_eval.some_rows
+    some_rows = reading_rows.some_rows
 
     def counted(rows: Any) -> Any:
         found = some_rows(rows)
         steps.append(len(found[0]))
         return found
 
-    monkeypatch.setattr(txn_eval, "some_rows", counted)
+    for module in (reading_rows, compares, range_compares, txn_eval):
+        monkeypatch.setattr(module, "some_rows", counted)
     return steps
 
 
@@ -388,7 +390,7 @@ def test_a_write_whose_long_answer_finds_no_room_is_not_told_that_it_was_not_don
     replica: Replica, given_up: bool, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(GRAIN, "late_rows", 3)
-    monkeypatch.setattr(txn_eval, "_STEP_ROWS", 7)
+    monkeypatch.setattr(reading_rows, "_STEP_ROWS", 7)
     for key in KEYS:
         replica.write(Method.PUT, pb.PutRequest(key=key, value=b"v" * 50_000))
     replica.settle()

@@ -12,10 +12,11 @@ import pytest
 
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.replica import Leader, NotYet
+from cluster.evaluate.overlay import NotYet
+from cluster.evaluate.reading import rows as reading_rows
+from cluster.evaluate.replica import Leader
 from cluster.evaluate.txns import range_compares
-from cluster.evaluate.txns import transactions as txn_eval
-from cluster.evaluate.txns.transactions import Unlooked
+from cluster.evaluate.txns.compares import Unlooked
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
@@ -105,7 +106,7 @@ def test_a_look_ahead_decides_what_a_look_in_the_turn_decides(
     for module, name, value in (
         (GRAIN, "turn_rows", rng.choice((0, 9))),
         (GRAIN, "many_keys", rng.choice((4, 256))),
-        (txn_eval, "_STEP_ROWS", rng.choice((1, 7))),
+        (reading_rows, "_STEP_ROWS", rng.choice((1, 7))),
         (range_compares, "_KEPT", rng.choice((1, 2, 16))),
         (range_compares, "LOOKS", rng.choice((1, 4, 4096))),
         (range_compares, "MOST_LOOKS", 4096),
@@ -148,7 +149,6 @@ def test_fifty_compares_over_many_keys_walk_these_once_and_hold_nobody_up(
     fill(replica, 5000)
     rid = replica.write(Method.TXN, pb.TxnRequest(compare=[FULL] * 50, success=[PUT]))
     steps = watched_steps(monkeypatch)
-    monkeypatch.setattr(range_compares, "some_rows", txn_eval.some_rows)
     other = replica.write(Method.PUT, pb.PutRequest(key=b"f000003", value=b"x"))
     found = replica.settle()
     assert pb.TxnResponse.FromString(found[rid][1][HEAD.size :]).succeeded

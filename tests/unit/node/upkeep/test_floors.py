@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from node.replica.shards.order_role import OrderRole
+from node.replica.shards.retention import Retention
 from node.upkeep.floors import Floors
 
 HOSTS = (1, 2, 3)
@@ -91,18 +91,64 @@ def test_a_frame_of_another_layout_is_broken() -> None:
 
 def test_it_is_said_now_and_then_that_more_is_kept_than_usual() -> None:
     node: Any = SimpleNamespace(
-        feeds=SimpleNamespace(floors=floors(90, 90, others={2: (95, 20), 3: (99, 30)})),
-        _short_since=None,
-        node=SimpleNamespace(applied_index=100),
+        applied_index=100,
         raft=SimpleNamespace(configuration=SimpleNamespace(voters=HOSTS)),
         loop=SimpleNamespace(time=lambda: now_s),
     )
+    keeping: Any = None
+    retention = Retention(node, floors(90, 90, others={2: (95, 20), 3: (99, 30)}), keeping)
     said = []
     with capture_logs() as lines:
         for now_s in (0, 1, 59, 60, 61, 119, 120, 500):
-            assert OrderRole.kept_for_others(node, 80) == 30
+            assert retention.kept_for_others(80) == 30
             said.append(len(lines))
             if now_s == 120:
-                assert OrderRole.kept_for_others(node, 20) == 30  # as ever, for the moment
+                assert retention.kept_for_others(20) == 30  # as ever, for the moment
     assert said == [0, 0, 0, 1, 1, 1, 2, 2]
     assert (lines[0]["shard"], lines[0]["records"]) == (2, 70)
+
+
+def with_files(begins: int, *hosts: tuple[int, int, int]) -> Floors:
+    """Of host 1: what each host's replica has applied, and the first and the last record in its files."""
+    mine = Floors(1, 2)
+    mine.begins = begins
+    for member_id, (applied, first, last) in enumerate(hosts, 1):
+        other = Floors(member_id, 2)
+        other.own_is(1, applied)
+        other.own_keeps(1, first, last)
+        mine.came(member_id, other.encode(9))
+    return mine
+
+
+@pytest.mark.parametrize(
+    ("begins", "hosts", "kept_after"),
+    [
+        (40, ((0, 41, 90), (20, 31, 85), (0, 0, 0)), 85),  # files of two count
+        (40, ((0, 41, 60), (20, 31, 85), (0, 41, 90)), 60),  # this host's log is for its own
+        (40, ((0, 41, 90), (0, 42, 85), (0, 0, 0)), 0),  # a record is missing before those files
+        (40, ((0, 41, 90), (41, 43, 85), (0, 0, 0)), 41),
+        (40, ((0, 41, 90), (41, 42, 85), (0, 0, 0)), 85),
+        (40, ((0, 41, 90), (95, 0, 0), (0, 0, 0)), 90),  # and so does what is applied
+        (40, ((60, 41, 90), (70, 75, 85), (0, 0, 0)), 70),
+        (40, ((60, 41, 90), (10, 61, 85), (70, 0, 0)), 85),  # a majority has applied what is before them
+    ],
+)
+def test_files_count_as_what_is_applied_where_nothing_is_missing(
+    begins: int, hosts: tuple[tuple[int, int, int], ...], kept_after: int
+) -> None:
+    assert with_files(begins, *hosts).of_majority(HOSTS) == (kept_after, 1)
+
+
+def test_for_those_that_vote_next_files_do_not_count() -> None:
+    """They go by those that vote now: host 3's would, as hosts 1 and 2 have applied the end."""
+    mine = with_files(0, (100, 0, 0), (100, 0, 0), (0, 1, 100))
+    assert mine.durable(1, HOSTS) == 100
+    assert mine.on_disk(HOSTS) == 100
+    assert mine.on_disk((2, 3)) == 0
+
+
+def test_a_host_of_an_older_version_says_and_hears_nothing_of_files() -> None:
+    mine = with_files(40, (0, 41, 90), (20, 31, 85))
+    assert len(mine.encode(8)) == 8
+    mine.came(2, Floors(2, 2).encode(8))
+    assert mine.of_majority(HOSTS) == (0, 1)

@@ -89,7 +89,7 @@ def test_rows_of_keys_that_left_a_lease_are_removed_though_nobody_compacts(tmp_p
                 ]
             )
         live = store.lease_keys(5)
-        assert len(store.attachment_rows(5)) == 103_000
+        assert len(list(store.attachment_rows(5))) == 103_000
         replica.checks.second()
         replica.seconds = INTERVAL_S
         replica.checks.second()
@@ -99,7 +99,7 @@ def test_rows_of_keys_that_left_a_lease_are_removed_though_nobody_compacts(tmp_p
             slices += 1
         assert (replica.checks.removed, replica.checks.mismatches) == (100_000, 0)
         assert slices > 100
-        assert len(store.attachment_rows(5)) == 3000
+        assert len(list(store.attachment_rows(5))) == 3000
         assert store.lease_keys(5) == live
         replica.seconds += INTERVAL_S
         replica.checks.second()

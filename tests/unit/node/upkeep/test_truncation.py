@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import pytest
 
 from cluster.raft import Role
@@ -59,3 +62,70 @@ def test_a_sibling_flushes_for_what_node_0_logged(replica: Make) -> None:
         node.upkeep.logged_bytes(0, 1 << 20)
         node.upkeep.flushes.applied()
     assert node.store.durable_position.order_index == 6  # 3 MiB, and 3 MiB more
+
+
+def test_a_sibling_flushes_what_little_it_applied_for_a_change_of_members(replica: Make) -> None:
+    """I17: it waits for that, in a store where nothing else happens, too."""
+    node = replica(shard=1, **SMALL)
+    flushes, told = node.upkeep.flushes, []
+    node.upkeep.on_flushed = lambda: told.append(node.store.durable_position.order_index)
+
+    def applied(index: int) -> int:
+        node.store.apply([(index, 1, b"")])
+        node.applied_index = node.order_index = index
+        flushes.hasten(wanted=index > 1)
+        return node.store.durable_position.order_index
+
+    assert [applied(index) for index in (1, 2)] == [0, 2]
+    assert applied(3) == 2  # not again at once
+    flushes.hasten(wanted=False)
+    assert applied(4) == 2  # nor because the change waited for a host meanwhile
+    node.loop.now_s += 0.1
+    assert applied(5) == 5
+    node.loop.now_s += 0.1
+    assert applied(6) == 5
+    flushes.hasten(wanted=False)
+    node.loop.now_s += 16.0
+    assert applied(7) == 7
+    assert told == [2, 5, 7]  # at once
+
+
+def test_a_change_of_members_that_waits_long_costs_few_flushes(replica: Make) -> None:
+    """Ten minutes of writes: a host comes and goes, or the table has new rows."""
+    def flushes_of(wanted: Callable[[int], bool], anew: Callable[[int], bool] = lambda tick: False) -> int:
+        node = replica(shard=1, **SMALL)
+        flushes, store, count, hurried = node.upkeep.flushes, SimpleNamespace(), 0, 0
+        store.durable_position = SimpleNamespace(order_index=0)
+
+        def begin() -> None:
+            nonlocal count
+            count += 1
+            store.durable_position.order_index = node.order_index
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(flushes, "_store", store)
+            patch.setattr(flushes, "_begin", begin)
+            for tick in range(6000):
+                node.loop.now_s += 0.1
+                node.order_index += 1
+                flushes.hasten(wanted=wanted(tick), anew=anew(tick))
+                hurried += flushes.hurried
+        assert hurried < 100 or anew(0), "the order's records may be late while a change waits long"
+        return count
+
+    assert flushes_of(lambda tick: True) <= 45
+    assert flushes_of(lambda tick: tick % 20 != 0) <= 45
+    assert flushes_of(lambda tick: tick % 2 == 0) <= 45
+    assert flushes_of(lambda tick: True, lambda tick: tick % 20 == 0) <= 800
+
+
+def test_another_change_of_members_begins_with_short_pauses(replica: Make) -> None:
+    node = replica(shard=1, **SMALL)
+    flushes, told = node.upkeep.flushes, []
+    node.upkeep.on_flushed = lambda: told.append(round(node.loop.now_s - 1000, 1))
+    for tick in range(1, 241):
+        node.loop.now_s += 0.1
+        node.store.apply([(tick, 1, b"")])
+        node.applied_index = node.order_index = tick
+        flushes.hasten(wanted=True, anew=tick == 100)
+    assert told == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 12.9, 13.1, 13.5, 14.3, 15.9, 19.1]

@@ -1,4 +1,5 @@
-"""Transactions over several shards do what they would do in one store, whatever is granted, read ahead and walked for them."""
+"""Transactions over several shards do what they would do in one store, whatever is granted, read ahead
+or walked."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from hypothesis import strategies as st
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.footprint import inverted
+from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.reading.ranges import Fields
-from cluster.evaluate.replica import Overlay
 from cluster.evaluate.spans import Span, holds, merged
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.txns.transactions import finish
 from cluster.evaluate.view import Current, Outcome
 from cluster.grain import GRAIN
-from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.leading.verdicts import HOLDS, THERE
 from cluster.order.log import Attempt, Cut, Fold
 from cluster.order.prepare import Grant, Prepare, Touch
@@ -79,7 +80,9 @@ class Part(MemoryShard):
         super().__init__()
         self.rows = 0
 
-    def scan(self, start: bytes, end: bytes, revision: int = 0, look: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, start: bytes, end: bytes, revision: int = 0, look: int = 0
+    ) -> Iterator[tuple[bytes, bytes]]:
         for row in super().scan(start, end, revision, look):
             self.rows += 1
             yield row
@@ -100,7 +103,7 @@ class Part(MemoryShard):
 
 
 class Store:
-    """A store of three shards, the sequencer of which talks to the leaders of the two others; and the same in one piece."""
+    """A store of three shards, whose sequencer talks to the leaders of the two others, and a store in one."""
 
     def __init__(self) -> None:
         self.whole = MemoryShard()
@@ -132,12 +135,14 @@ class Store:
     def run(self, request: pb.TxnRequest | pb.DeleteRangeRequest) -> Outcome:
         """What the sequencer makes of it."""
         coordinator: Coordinator[str] = Coordinator(
-            5, PLACEMENT, Overlay(self.parts[0]), Fold(self.whole.revision, {1: Cut(1, TERM, 0), 2: Cut(1, TERM, 0)}),  # type: ignore[arg-type]
-            max_txn_ops=128, heartbeat_ms=100)
+            5, PLACEMENT, Overlay(self.parts[0]),  # type: ignore[arg-type]
+            Fold(self.whole.revision, {1: Cut(1, TERM, 0), 2: Cut(1, TERM, 0)}), max_txn_ops=128,
+            heartbeat_ms=100)
         leaders: dict[int, ShardLeader[int]] = {}
         for shard in range(1, SHARDS):
             leaders[shard] = ShardLeader(
-                self.parts[shard], shard, TERM, first_index=5, inherited_count=0, max_txn_ops=128)  # type: ignore[arg-type]
+                self.parts[shard], shard, TERM,  # type: ignore[arg-type]
+                Start(5, 0), max_txn_ops=128)
             leaders[shard].applied_record(1, 5, [])
             leaders[shard].serve()
             coordinator.leader_of(shard, TERM)
@@ -249,7 +254,8 @@ def compares(draw: Any) -> pb.Compare:
     """Of ranges and of single keys."""
     key, end = draw(key_spans)
     target = draw(st.sampled_from((0, 1, 2, 3, 4, 9)))
-    found = pb.Compare(key=key, range_end=end, result=draw(st.sampled_from((0, 1, 2, 3, 3, 7))), target=target)
+    found = pb.Compare(key=key, range_end=end, result=draw(st.sampled_from((0, 1, 2, 3, 3, 7))),
+                       target=target)
     number = draw(st.integers(0, 30))
     if target == 0:
         found.version = number % 3
@@ -268,14 +274,16 @@ def branches(draw: Any) -> list[pb.RequestOp]:
     found = []
     if draw(st.booleans()):
         key, end = draw(key_spans)
-        found.append(pb.RequestOp(request_range=pb.RangeRequest(key=key, range_end=end, limit=draw(st.sampled_from((0, 0, 2))))))
+        found.append(pb.RequestOp(request_range=pb.RangeRequest(
+            key=key, range_end=end, limit=draw(st.sampled_from((0, 0, 2))))))
     if draw(st.booleans()):
         key, end = draw(key_spans)
         found.append(pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(
             key=key, range_end=end, prev_kv=draw(st.booleans()))))
     if draw(st.booleans()):
         key, end = draw(key_spans)
-        found.append(pb.RequestOp(request_range=pb.RangeRequest(key=key, range_end=end, count_only=draw(st.booleans()))))
+        found.append(pb.RequestOp(request_range=pb.RangeRequest(
+            key=key, range_end=end, count_only=draw(st.booleans()))))
     return found
 
 
@@ -287,13 +295,15 @@ def one_by_one(whole: MemoryShard, request: pb.TxnRequest) -> bytes:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(VALUES)), max_size=40), st.lists(compares(), max_size=4),
-       branches(), branches(), st.lists(compares(), max_size=2), st.sampled_from((0, 9, 256)), st.sampled_from((3, 256)),
+@given(st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(VALUES)), max_size=40),
+       st.lists(compares(), max_size=4), branches(), branches(), st.lists(compares(), max_size=2),
+       st.sampled_from((0, 9, 256)), st.sampled_from((3, 256)),
        st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(VALUES)), max_size=6),
        st.sampled_from((0, 3, 10, 256)))
 def test_a_transaction_over_several_shards_does_what_it_does_in_one(
-    puts: list[tuple[bytes, bytes]], first: list[pb.Compare], then: list[pb.RequestOp], otherwise: list[pb.RequestOp],
-    nested: list[pb.Compare], turn_rows: int, many: int, noise: list[tuple[bytes, bytes]], late: int,
+    puts: list[tuple[bytes, bytes]], first: list[pb.Compare], then: list[pb.RequestOp],
+    otherwise: list[pb.RequestOp], nested: list[pb.Compare], turn_rows: int, many: int,
+    noise: list[tuple[bytes, bytes]], late: int,
 ) -> None:
     """Whatever its compares take, in one turn or looked at ahead while others write."""
     store = Store()
@@ -329,7 +339,8 @@ def test_what_is_only_compared_is_decided_where_it_is_and_looked_at_once(distinc
     request = pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=b"/done", value=b"v"))])
     for at in range(50):
         request.compare.append(pb.Compare(
-            key=b"/many", range_end=b"/manz%02d" % (at % distinct), target=3, result=3, value=b"%d" % at))  # type: ignore[arg-type]
+            key=b"/many", range_end=b"/manz%02d" % (at % distinct),
+            target=3, result=3, value=b"%d" % at))  # type: ignore[arg-type]
     for part in store.parts:
         part.rows = 0
     outcome = store.run(request)
@@ -379,7 +390,8 @@ def leader_of_many() -> tuple[ShardLeader[str], Prepare]:
     part = Part()
     for at in range(300):
         part.execute(Method.PUT, pb.PutRequest(key=b"k%03d" % at, value=b"v").SerializeToString())
-    leader: ShardLeader[str] = ShardLeader(part, 1, TERM, first_index=5, inherited_count=0, max_txn_ops=128)  # type: ignore[arg-type]
+    leader: ShardLeader[str] = ShardLeader(
+        part, 1, TERM, Start(5, 0), max_txn_ops=128)  # type: ignore[arg-type]
     leader.applied_record(1, 5, [])
     leader.serve()
     compare = pb.Compare(key=b"k", range_end=b"l", target=pb.Compare.VERSION, version=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.pb import rpc_pb2 as pb
 from tests.unit.order.stores import EmptyStore
 
@@ -18,7 +18,7 @@ class Crowded(EmptyStore):
 
 def is_late(shown: pb.RequestOp) -> bool:
     store: Any = Crowded()
-    leader: ShardLeader[str] = ShardLeader(store, 1, 3, first_index=5, inherited_count=0, max_txn_ops=128)
+    leader: ShardLeader[str] = ShardLeader(store, 1, 3, Start(5, 0), max_txn_ops=128)
     leader.applied_record(1, 2, [])
     leader.serve()
     put = pb.RequestOp(request_put=pb.PutRequest(key=b"k", value=b"v"))

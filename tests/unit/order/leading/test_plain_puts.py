@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.effects import later_puts
 from cluster.effects.records import ITEM, Item
 from cluster.evaluate.view import Current
-from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.log import ENTRY_ITEMS, Attempt
 from cluster.order.prepare import Prepare, Touch
 from cluster.pb import rpc_pb2 as pb
@@ -66,7 +66,7 @@ def singly(data: bytes) -> bytes:
 
 
 def serving(kind: type[ShardLeader[int]]) -> ShardLeader[int]:
-    found = kind(Store(), 1, 3, first_index=5, inherited_count=0, max_txn_ops=128)
+    found = kind(Store(), 1, 3, Start(5, 0), max_txn_ops=128)
     found.applied_record(1, 2, [])
     found.serve()
     return found

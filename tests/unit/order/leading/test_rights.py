@@ -12,7 +12,7 @@ from cluster.errors import EtcdError
 from cluster.features.auth.principal import SAID, Kind, Principal
 from cluster.features.auth.state import AuthState, User, meta_row, user_row
 from cluster.order.leading.rights import Rights
-from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.log import ENTRY_ITEMS
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method, Status
@@ -59,7 +59,7 @@ def test_a_change_counts_once_what_was_begun_before_is_in_order() -> None:
 
 def leader(users: AuthState) -> ShardLeader[str]:
     found: ShardLeader[str] = ShardLeader(
-        EmptyStore(), 1, 3, first_index=5, inherited_count=0, max_txn_ops=128, users=lambda: users)
+        EmptyStore(), 1, 3, Start(5, 0), max_txn_ops=128, users=lambda: users)
     found.applied_record(1, 2, [])
     found.serve()
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -253,7 +252,6 @@ def test_a_mistake_after_evaluating_is_nobodys_answer(monkeypatch: pytest.Monkey
         role=role, _requests_in_tick=0, catch_up=lambda: None,
         handlers={Method.RELEASE: lambda *asked: ShardRole._release(role, decode_attempt(asked[-1]))},
         reads=SimpleNamespace(refuse=lambda *args: pytest.fail("answered, and the leader goes on")))
-    node.node_request = partial(Node.node_request, node)
     link = FrontLink(b"sequencer", lambda parts: True, b"", 1)
     with pytest.raises(Torn, match=r"ShardLeader\.release met KeyError"):
         Node.take_requests(node, link, [(1, Method.RELEASE, 1000, encode_attempt(attempt))])
@@ -267,3 +265,30 @@ def test_what_is_no_write_of_this_shard_is_refused(method: int) -> None:
     shard.run()
     (_, status, body), = answers(shard)
     assert (status, EtcdError.decode(body).kind, shard.dirty) == (Status.ERROR, errors.UNKNOWN_METHOD, False)
+
+
+def test_h5_a_prepare_from_before_a_leaders_term_locks_nothing() -> None:
+    """Its multi may be in a record that was applied before this leader began: it ends no lock."""
+    shard = leader(since=10)
+    late = Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", write=True)], sent_at=9)
+    shard.prepare("late", late)
+    shard.submit("put", Method.PUT, pb.PutRequest(key=b"k", value=b"v").SerializeToString())
+    shard.run()
+    assert shard.dirty, "the put waits for a lock"
+    ((token, status, body),) = answers(shard)
+    assert (token, status, decode_attempt(body)) == ("late", Status.LOCKED, late.attempt)
+
+
+def test_h5_sent_again_it_locks() -> None:
+    shard = leader(since=10)
+    shard.prepare("again", Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", write=True)], sent_at=10))
+    shard.prepare("late", Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", write=True)], sent_at=9))
+    assert [(token, status) for token, status, _ in answers(shard)] == [
+        ("again", Status.OK), ("late", Status.OK)]
+
+
+def test_h5_nor_does_one_from_before_a_state_was_installed() -> None:
+    shard = leader(since=10)
+    shard.skipped_to(20)
+    shard.prepare("late", Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", write=True)], sent_at=19))
+    assert [status for _, status, _ in answers(shard)] == [Status.LOCKED]

@@ -166,16 +166,16 @@ def test_a_look_ahead_ends_with_the_term(turns: Turns) -> None:
     turns.work_off(draft)
     lost, _ = turns.leader.resign()
     assert lost == ["large"]
-    assert not turns.leader.awaits("large")
+    assert "large" not in turns.leader.aside
     turns.leader.resume("large", draft)
     assert not turns.leader.dirty
 
 
 def test_whoever_is_not_waited_for_has_nothing_looked_at(turns: Turns) -> None:
     draft = turns.submit()
-    assert turns.leader.awaits("large")
+    assert "large" in turns.leader.aside
     turns.leader.forget(lambda token: token == "large")
-    assert not turns.leader.awaits("large")
+    assert "large" not in turns.leader.aside
     turns.work_off(draft)
     turns.leader.resume("large", draft)
     assert not turns.leader.dirty

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.grain import GRAIN
 from cluster.order import shown
-from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.log import Attempt
 from cluster.order.prepare import Grant, Prepare, Row, Touch
 from cluster.order.sequencing.fetching import AT_ONCE, Ask, Fetched, Fetching
@@ -28,7 +28,7 @@ def part_of(keys: int) -> Part:
 
 def leader_of(part: Part) -> ShardLeader[str]:
     leader: ShardLeader[str] = ShardLeader(
-        part, 1, 3, first_index=5, inherited_count=0, max_txn_ops=128)  # type: ignore[arg-type]
+        part, 1, 3, Start(5, 0), max_txn_ops=128)  # type: ignore[arg-type]
     leader.applied_record(1, 5, [])
     leader.serve()
     return leader

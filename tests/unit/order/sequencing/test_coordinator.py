@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.evaluate.replica import Overlay
+from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.view import Outcome
 from cluster.order.log import Attempt, Cut, Fold
 from cluster.order.prepare import Grant, Prepare, decode_attempt
-from cluster.order.sequencing import coordinator
+from cluster.order.sequencing import coordinator, fates
 from cluster.order.sequencing.coordinator import Coordinator, Wide
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
@@ -213,8 +213,9 @@ def test_what_waits_for_a_leader_is_not_looked_through_in_each_turn(
 ) -> None:
     """Thousands may wait for a shard that is gone, and each turn is everybody's."""
     looked: list[Wide[str]] = []
-    real = Coordinator._touches
-    monkeypatch.setattr(Coordinator, "_touches", lambda self, wide: looked.append(wide) or real(self, wide))
+    real = coordinator.touches_of
+    monkeypatch.setattr(
+        coordinator, "touches_of", lambda wide, *args: looked.append(wide) or real(wide, *args))
     sequencer.coordinator = sequencer.fresh()
     sequencer.hear(1)
     sequencer.submit("waits")
@@ -242,11 +243,11 @@ def test_i11_a_fate_that_is_not_kept_is_a_later_one(
     sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A leader far behind asks about its lock: it must not let go before it has applied the multi."""
-    monkeypatch.setattr(coordinator, "_FATES_KEPT", 2)
+    monkeypatch.setattr(fates, "_KEPT", 2)
     first, second, third, last = (done(sequencer, token, index) for token, index in (
         ("a", 11), ("b", 12), ("c", 13), ("d", 14)))
-    fates = [sequencer.coordinator.fate(attempt) for attempt in (first, second, third, last)]
-    assert fates == [12, 12, 13, 14]
+    found = [sequencer.coordinator.fate(attempt) for attempt in (first, second, third, last)]
+    assert found == [12, 12, 13, 14]
     dead = Attempt(last.term, last.number + 1)
     assert sequencer.coordinator.fate(dead) == 0
     sequencer.released.clear()
@@ -258,7 +259,7 @@ def test_i11_a_fate_that_is_not_kept_is_a_later_one(
 
 def test_i11_a_prepare_that_meets_a_lock_whose_fate_is_not_kept_waits_for_a_later_one(
         sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordinator, "_FATES_KEPT", 1)
+    monkeypatch.setattr(fates, "_KEPT", 1)
     first, _ = done(sequencer, "a", 11), done(sequencer, "b", 12)
     sequencer.submit("c")
     sequencer.run(0)
@@ -316,3 +317,20 @@ def test_a_late_lock_of_an_attempt_that_is_over_is_not_asked_for_again_and_again
     assert not sequencer.coordinator.take_messages()
     sequencer.coordinator.run(5 * HEARTBEAT_MS, lambda *args: None)
     assert {message.shard for message in sequencer.coordinator.take_messages()} == {1, 2}  # when it is due
+
+
+def test_h5_what_was_sent_before_a_leaders_term_is_sent_again_at_once(sequencer: Sequencer) -> None:
+    """The leader names the attempt itself."""
+    sequencer.submit("a")
+    sequencer.run(0)
+    sequencer.coordinator.take_messages()
+    sequencer.released.clear()
+    sequencer.coordinator.refused(sequencer.attempt, 1, sequencer.attempt, 0)
+    (again,) = sequencer.coordinator.take_messages()
+    assert (again.shard, again.method) == (1, Method.PREPARE)
+    assert Prepare.decode(again.body).attempt == sequencer.attempt
+    for shard, attempt in sequencer.prepares:
+        sequencer.grant(shard, attempt)
+    sequencer.run(0)
+    assert sequencer.logged == ["a"]
+    assert not sequencer.released

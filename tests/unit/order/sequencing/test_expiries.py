@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from cluster.effects import records
-from cluster.evaluate.replica import Batch, Leader, Overlay
+from cluster.evaluate.overlay import Overlay
+from cluster.evaluate.replica import Batch, Leader
 from cluster.evaluate.view import Outcome, Version
 from cluster.features.lessor import Lessor
 from cluster.order.log import Cut, Fold

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.evaluate.replica import Overlay
+from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.view import Outcome
 from cluster.order.log import Attempt, Cut, Fold
-from cluster.order.prepare import Grant, Prepare, Touch, encode_attempt
+from cluster.order.prepare import Grant, Prepare, Touch, encode_attempt, sent_at
 from cluster.order.sequencing.coordinator import Coordinator, Wide
 from cluster.pacing.pace import Pace
 from cluster.pb import kv_pb2
@@ -23,6 +23,9 @@ def test_a_prepare_survives_its_encoding() -> None:
     prepare = Prepare(Attempt(2, 1), 4, 5, [Touch(b"k", b"z", True, 9)], [7, 8], [11],
                       [pb.Compare(key=b"k", range_end=b"\0", version=3)])
     assert Prepare.decode(prepare.encode()) == prepare
+    told = sent_at(prepare.encode(), 1 << 40)
+    assert Prepare.decode(told) == replace(prepare, sent_at=1 << 40)
+    assert Prepare.decode(told).encode() == told
 
 
 def test_a_grant_survives_its_encoding() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from cluster.order.leading.queued import Report
 from cluster.order.log import Cut, Fold
-from cluster.order.sequencing.controls import Controls
-from cluster.order.sequencing.reports import Reports
+from cluster.order.sequencing.reports import Controls, Reports
 
 ALL = 1 << 62
 

@@ -316,7 +316,7 @@ class Seen(HttpRequest):
         self.text = b""
 
     def start(self, status: int, headers: Any = ()) -> None:
-        self.status, self.fields = status, dict(headers)
+        self.status, self.fields = status, dict((*self.added, *headers))
 
     def write(self, chunk: bytes) -> None:
         self.text += chunk

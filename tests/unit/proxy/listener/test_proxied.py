@@ -18,6 +18,8 @@ class Asked(HttpRequest):
 
     def start(self, status: int, headers: Iterable[tuple[str, str]] = ()) -> None:
         self.started, self.status = True, status
+        if self.on_start is not None:
+            self.on_start(status)
 
     def write(self, chunk: bytes) -> None:
         self.answer += chunk

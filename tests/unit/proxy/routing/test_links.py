@@ -105,7 +105,6 @@ async def router_of(common: Common) -> AsyncIterator[Router]:
     finally:
         stopped = True
         router.close()
-        connector.close()
         machine.close()
 
 

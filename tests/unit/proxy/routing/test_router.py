@@ -552,7 +552,7 @@ def test_a_link_is_kept_while_something_is_asked_on_it_or_the_own_node_knows_no_
     net.pass_time(12.0)
     assert set(route.links) == {1, 2, 3}
     net.nodes[1].leader = 2
-    question = Waiting(None, Method.STATUS, b"", 0, READ_ANY, net.loop.now, 60.0, net.router.quiet, lambda *_: None)
+    question = Waiting(None, Method.STATUS, b"", 0, READ_ANY, net.loop.now, 60.0, net.router.quiet).calls(lambda *_: None)
     net.router.send(route.links[3], question)
     net.pass_time(1.0)
     assert 3 in route.links

@@ -146,12 +146,11 @@ def test_a_part_of_a_range_that_waits_for_a_replica_is_logged_once() -> None:
     client, requests = FakeCall(), SlowRequests(0.3)
     part = PartWaiting(client, Method.RANGE_ROWS, b"", 1, READ_ANY, 0.0, 7.0, MethodStats())
     route = SimpleNamespace(links={}, queue=(), reads=[part])
-    router: Any = SimpleNamespace(routes=[route], read_index=SimpleNamespace(unanswered=lambda: iter(())))
     with structlog.testing.capture_logs() as logs:
         for at in range(40):
-            requests.look(router, at * 0.05)
+            requests.look([route], (), at * 0.05)
         assert slow(logs) == [], "it waits yet"
         client.closed, route.reads = True, []
-        requests.look(router, 2.0)
-        requests.look(router, 2.05)
+        requests.look([route], (), 2.0)
+        requests.look([route], (), 2.05)
     assert [line["waited_for"] for line in slow(logs)] == ["a replica"]

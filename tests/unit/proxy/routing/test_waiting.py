@@ -20,7 +20,8 @@ def test_a_mistake_in_taking_an_answer_ends_that_call_alone() -> None:
     call = SimpleNamespace(closed=False, finish=lambda code, text: finished.append((code, text)))
     stats = MethodStats()
     for client in (call, None):
-        Waiting(client, Method.HASH_KV, b"", 0, READ_ANY, 0.0, 1.0, stats, mistaken).tell(Status.OK, b"")
+        waiting = Waiting(client, Method.HASH_KV, b"", 0, READ_ANY, 0.0, 1.0, stats)
+        waiting.calls(mistaken).tell(Status.OK, b"")
     assert finished == [(INTERNAL_FAULT.code, INTERNAL_FAULT.text)]
     assert stats.codes == {INTERNAL_FAULT.code: 1}
     assert [where for where, _ in faults.take()] == ["answering HASH_KV"]
@@ -32,7 +33,8 @@ def test_a_mistake_in_taking_a_part_ends_the_call_that_it_is_a_part_of() -> None
 
     finished: list[int] = []
     call = SimpleNamespace(closed=False, finish=lambda code, text: finished.append(code))
-    PartWaiting(call, Method.RANGE, b"", 0, READ_ANY, 0.0, 1.0, MethodStats(), mistaken).tell(Status.OK, b"")
+    part = PartWaiting(call, Method.RANGE, b"", 0, READ_ANY, 0.0, 1.0, MethodStats())
+    part.calls(mistaken).tell(Status.OK, b"")
     assert finished == [INTERNAL_FAULT.code]
     assert [where for where, _ in faults.take()] == ["answering RANGE"]
 

@@ -97,17 +97,15 @@ class Shards:
         self.limit_s = 7.0
         self.quiet = MethodStats()
         self.routes = [SimpleNamespace(replica=SimpleNamespace(revision=9), term=2) for _ in range(shards)]
+        self.recent = SimpleNamespace(when_caught_up=lambda shards, then: then())
         self.asked: dict[int, Waiting] = {}
         self.prefixes: list[tuple[int, int]] = []
         self.credits: dict[int, int] = {}
         self.cancelled: list[int] = []
 
     def index(self, then: Any) -> None:
-        waiting = Waiting(None, Method.READ_INDEX, b"", 0, 1, 0.0, 7.0, self.quiet, then)
+        waiting = Waiting(None, Method.READ_INDEX, b"", 0, 1, 0.0, 7.0, self.quiet).calls(then)
         then(waiting, Status.OK, READ_INDEX_ANSWER.pack(5, 9, 2))
-
-    def when_caught_up(self, shards: tuple[int, ...], then: Any) -> None:
-        then()
 
     def to_replica(self, waiting: Waiting) -> None:
         self.asked[waiting.shard] = waiting

@@ -11,7 +11,7 @@ import pytest
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.reading.ranges import RangeRead
-from cluster.evaluate.txns.transactions import read_all
+from cluster.evaluate.reading.rows import read_all
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.wire.messages import READ, Method, Status

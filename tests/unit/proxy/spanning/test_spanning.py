@@ -18,7 +18,7 @@ from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, READ, Method, Status
 from cluster.wire.protobuf import key_value
 from proxy.routing.router import MethodStats
-from proxy.spanning.gather import Gather, hash_answer, join, range_answer, range_requests, range_rows
+from proxy.spanning.gather import Gather, hash_answer, range_answer, range_requests, range_rows
 from proxy.spanning.merged_ranges import MergedRange
 from proxy.spanning.row_merge import RowMerge
 from tests.unit.proxy.fakes import FakeCall, Net
@@ -53,7 +53,7 @@ def test_it_is_what_one_shard_would_answer(request: Any, store: dict[bytes, tupl
             for key, (create, mod, version, value, shard) in sorted(store.items())]
     asked = range_requests(request, (0, 1, 2))
     tails = [answer(rpc_pb2.RangeRequest.FromString(body), [r[:2] for r in rows if r[2] == s]) for s, body in asked]
-    assert range_answer(request, join(tails)) == answer(request, [r[:2] for r in rows])
+    assert range_answer(request, tails) == answer(request, [r[:2] for r in rows])
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
@@ -253,9 +253,9 @@ def test_hashes_of_shards_that_have_removed_different_versions_make_none() -> No
     def part(value: int, compacted: int) -> bytes:
         return rpc_pb2.HashKVResponse(hash=value, compact_revision=compacted, hash_revision=9).SerializeToString()
 
-    assert hash_answer(join([part(1, 4), part(2, -1)]), 9) is None
-    assert hash_answer(join([part(1, -1), part(2, 4)]), 9) is None
-    whole = hash_answer(join([part(1, 4), part(2, 4)]), 9)
+    assert hash_answer([part(1, 4), part(2, -1)], 9) is None
+    assert hash_answer([part(1, -1), part(2, 4)], 9) is None
+    whole = hash_answer([part(1, 4), part(2, 4)], 9)
     assert whole is not None
     assert rpc_pb2.HashKVResponse.FromString(whole).compact_revision == 4
-    assert whole != hash_answer(join([part(2, 4), part(1, 4)]), 9)
+    assert whole != hash_answer([part(2, 4), part(1, 4)], 9)

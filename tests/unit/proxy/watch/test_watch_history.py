@@ -28,7 +28,8 @@ class Replicas:
     def history(
         self, body: bytes, shard: int, then: Callable[[Waiting, int, bytes], None], context: Any
     ) -> None:
-        waiting = Waiting(None, Method.HISTORY, body, shard, READ_ANY, 0.0, 7.0, MethodStats(), then, context)
+        waiting = Waiting(None, Method.HISTORY, body, shard, READ_ANY, 0.0, 7.0, MethodStats())
+        waiting.calls(then, context)
         if self.full:
             waiting.tell(Status.ERROR, FAILED)
         else:

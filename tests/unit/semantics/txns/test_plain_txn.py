@@ -13,12 +13,13 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate import validate
-from cluster.evaluate.footprint import footprint, is_read_only, is_serializable, txn_footprint
+from cluster.evaluate.footprint import Footprint, add_txn, footprint, is_read_only, is_serializable
+from cluster.evaluate.steps import finish
 from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.txns import transactions as txn_eval
 from cluster.evaluate.view import Outcome
 from cluster.order.leading.pending import Blocked, Elsewhere
-from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from tests.unit.semantics.memory import MemoryShard
@@ -174,7 +175,8 @@ def check_bytes(body: bytes) -> None:
     message = pb.TxnRequest.FromString(body)
     if plain.ops() <= MAX_OPS:
         validate.check_txn(message, MAX_OPS)
-    found, expected = footprint(Method.TXN, body), txn_footprint(message)
+    found, expected = footprint(Method.TXN, body), Footprint()
+    finish(add_txn(expected, message))
     assert (sorted(found.reads), sorted(found.writes), found.leases) == (
         sorted(expected.reads), sorted(expected.writes), expected.leases)
     assert {(key, b"") for key in plain.keys()} == {*found.reads, *found.writes}  # noqa: SIM118 - no mapping
@@ -217,7 +219,7 @@ def test_with_pending_revisions_too(seed: int) -> None:
     leaders = []
     for kind in (ShardLeader[int], ViaMessages):
         shard = a_shard(Random(5))
-        leader = kind(shard_store(shard), 1, 1, first_index=1, inherited_count=0, max_txn_ops=MAX_OPS)
+        leader = kind(shard_store(shard), 1, 1, Start(1, 0), max_txn_ops=MAX_OPS)
         leader.serve()
         for body in bodies:
             leader.view.take(evaluate.put(leader.view, body))

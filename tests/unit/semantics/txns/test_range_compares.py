@@ -1,4 +1,5 @@
-"""Range compares that are looked at ahead say what they say when all is looked at in one turn, whatever is written meanwhile."""
+"""Range compares that are looked at ahead say what they say when all is looked at in one turn, whatever is
+written meanwhile."""
 
 from __future__ import annotations
 
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.replica import Leader, NotYet
+from cluster.evaluate.overlay import NotYet
+from cluster.evaluate.reading import rows as reading_rows
+from cluster.evaluate.replica import Leader
 from cluster.evaluate.txns import range_compares
-from cluster.evaluate.txns import transactions as txn_eval
+from cluster.evaluate.txns.compares import Turn, Unlooked
 from cluster.evaluate.txns.range_compares import RangeCompares
-from cluster.evaluate.txns.transactions import Turn, Unlooked
 from cluster.features.lessor import Lessor
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
@@ -70,7 +72,8 @@ actions = st.one_of(
 def compares(draw: Any) -> pb.Compare:
     key, end = draw(spans)
     target = draw(st.sampled_from((0, 1, 2, 3, 4, 9)))
-    found = pb.Compare(key=key, range_end=end, result=draw(st.sampled_from((0, 1, 2, 3, 3, 7))), target=target)
+    result = draw(st.sampled_from((0, 1, 2, 3, 3, 7)))
+    found = pb.Compare(key=key, range_end=end, result=result, target=target)
     number = draw(st.integers(0, 12))
     if target == 0:
         found.version = number % 3
@@ -88,7 +91,10 @@ class Run:
 
     def __init__(self, request: pb.TxnRequest) -> None:
         self.store = Store()
-        self.leader = Leader(self.store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7, late_answers=True)  # type: ignore[arg-type]
+        self.leader = Leader(
+            self.store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,  # type: ignore[arg-type]
+            late_answers=True,
+        )
         self.logged: list[tuple[bytes, Any]] = []
         self.body = request.SerializeToString()
         self.begin()
@@ -148,16 +154,18 @@ ELSE = pb.RequestOp(request_put=pb.PutRequest(key=b"done", value=b"no"))
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(compares(), min_size=1, max_size=4), st.lists(compares(), max_size=2), st.lists(actions, min_size=4, max_size=40),
+@given(st.lists(compares(), min_size=1, max_size=4), st.lists(compares(), max_size=2),
+       st.lists(actions, min_size=4, max_size=40),
        st.sampled_from((1, 2, 16)), st.sampled_from((3, 4096)), st.sampled_from((1, 3)))
 def test_what_is_looked_at_ahead_is_what_is_there_in_its_turn(
-    first: list[pb.Compare], then: list[pb.Compare], acts: list[tuple[Any, ...]], kept: int, looks: int, rows: int,
+    first: list[pb.Compare], then: list[pb.Compare], acts: list[tuple[Any, ...]], kept: int, looks: int,
+    rows: int,
 ) -> None:
     nested = pb.RequestOp(request_txn=pb.TxnRequest(compare=then, success=[DONE], failure=[ELSE]))
     run = Run(pb.TxnRequest(compare=first, success=[nested], failure=[ELSE]))
     assume(run.looked._ranges)
     with patch.multiple(range_compares, _KEPT=kept, LOOKS=looks, _STEP_CHANGES=2, _STEP_CHECKS=2), \
-            patch.multiple(txn_eval, _STEP_ROWS=rows), GRAIN.finer(many_keys=3):
+            patch.multiple(reading_rows, _STEP_ROWS=rows), GRAIN.finer(many_keys=3):
         for action in acts:
             run.act(action)
         for _ in range(20):  # in the end it is decided
@@ -168,7 +176,8 @@ def test_what_is_looked_at_ahead_is_what_is_there_in_its_turn(
 
 
 def test_a_leader_asks_for_a_look_ahead_and_takes_it() -> None:
-    run = Run(pb.TxnRequest(compare=[pb.Compare(key=b"a", range_end=b"z", target=pb.Compare.VERSION, version=1)], success=[DONE]))
+    compare = pb.Compare(key=b"a", range_end=b"z", target=pb.Compare.VERSION, version=1)
+    run = Run(pb.TxnRequest(compare=[compare], success=[DONE]))
     for key in KEYS:
         run.act(("put", key, b"1"))
     with GRAIN.finer(turn_rows=5):
@@ -186,7 +195,8 @@ def test_a_compare_of_a_single_key_is_never_looked_at_ahead() -> None:
 
 
 def test_a_malformed_transaction_is_refused_before_it_is_looked_at() -> None:
-    run = Run(pb.TxnRequest(compare=[pb.Compare(key=b"a", range_end=b"z", target=pb.Compare.VERSION, version=1)], success=[DONE, DONE]))
+    compare = pb.Compare(key=b"a", range_end=b"z", target=pb.Compare.VERSION, version=1)
+    run = Run(pb.TxnRequest(compare=[compare], success=[DONE, DONE]))
     for key in KEYS:
         run.act(("put", key, b"1"))
     with GRAIN.finer(turn_rows=5):

@@ -206,23 +206,6 @@ def test_one_change_is_logged_as_itself() -> None:
     assert outcome.items == records.put(K, 0, 1, b"v", 0)
 
 
-def test_quota_costs() -> None:
-    request = pb.TxnRequest(
-        success=[put(b"12", b"345"), nested([put(b"1", b"")], [put(b"1", b"22")]), get(b"a")],
-        failure=[delete(b"a")],
-    )
-    assert validate.put_cost(pb.PutRequest(key=b"12", value=b"345")) == 261
-    assert validate.txn_cost(request) == 261 + 259
-    assert validate.quota_cost(Method.TXN, request.SerializeToString()) == 520
-    assert validate.quota_cost(Method.TXN, pb.TxnRequest(success=[delete(b"a")]).SerializeToString()) == 0
-    assert validate.quota_cost(Method.LEASE_GRANT, b"") == 64
-    assert validate.quota_cost(Method.DELETE_RANGE, b"") == 0
-    assert (
-        validate.quota_cost(Method.PUT, pb.PutRequest(key=b"k", value=b"v" * 1000).SerializeToString())
-        >= 1257
-    )
-
-
 def test_bodies_that_are_no_message_are_refused() -> None:
     for method in (Method.PUT, Method.RANGE, Method.DELETE_RANGE, Method.TXN):
         assert (

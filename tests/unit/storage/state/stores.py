@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.effects import records
-from node.storage import StateStore, keys
+from node.storage import HistorySlice, StateStore, keys
 from node.storage.state.changes import apply
 
 ALL = (b"\0", b"\0")
@@ -19,6 +19,21 @@ def compact(store: StateStore, revision: int) -> None:
     do(store, records.compact(revision))
     while not store.compaction_step(0):
         pass
+
+
+def history(
+    store: StateStore, start: bytes, end: bytes, from_revision: int, *, max_events: int = 1_000,
+    max_bytes: int = 1 << 20, want_prev: bool = False, max_scan: int = 10_000,
+) -> HistorySlice:
+    """The whole of ``history_slices``, at once."""
+    slices = store.history_slices(start, end, from_revision, max_events=max_events, max_bytes=max_bytes,
+                                  want_prev=want_prev, max_scan=max_scan)
+    while True:
+        try:
+            next(slices)
+        except StopIteration as done:
+            found: HistorySlice = done.value
+            return found
 
 
 def versions(store: StateStore) -> list[tuple[bytes, int, int]]:

@@ -106,8 +106,7 @@ def test_ranges_out_of_blocks_are_those_of_the_database(
                 going.append(begin(store, rng))  # several under way, each at its own revision
             going = [one for one in going if not read_on(one, rng, rng.choice((1, 2, 100)))]
         assert all(read_on(one, rng, 10_000) for one in going)
-        figures = store.blocks.statistics()
-        assert figures["taken_rows"] > 100, "the blocks were of no use"
+        assert store.blocks.taken_rows > 100, "the blocks were of no use"
     finally:
         store.close()
 
@@ -129,17 +128,17 @@ def big(open_store: OpenStore) -> StateStore:
 def test_a_change_costs_the_block_that_holds_the_key_and_no_other(open_store: OpenStore) -> None:
     store = big(open_store)
     first = whole(store.reader())
-    assert store.blocks.statistics()["taken_rows"] == 0
+    assert store.blocks.taken_rows == 0
     assert whole(store.reader()) == first
-    assert store.blocks.statistics()["taken_rows"] == 5000
+    assert store.blocks.taken_rows == 5000
     store.apply([(2, 1, records.put(b"k01000", 2, 2, b"new", 0))])
     assert whole(store.reader()) != first
-    read = store.blocks.statistics()["read_rows"]
+    read = store.blocks.read_rows
     assert 5000 < read <= 5256
     whole(store.reader())
-    assert store.blocks.statistics()["read_rows"] == read
+    assert store.blocks.read_rows == read
     whole(store.reader(), b"k00100", b"k04000")  # begins and ends within blocks
-    assert store.blocks.statistics()["read_rows"] <= read + 2 * 256
+    assert store.blocks.read_rows <= read + 2 * 256
 
 
 def test_a_block_made_of_the_past_is_not_shown_later(open_store: OpenStore) -> None:
@@ -159,12 +158,12 @@ def test_room_is_bounded_and_what_is_used_keeps_it(tmp_path: Path) -> None:
         store.apply([(1, 1, b"".join(records.put(b"k%05d" % n, 0, 1, bytes(100), 0) for n in range(5000)))])
         for _ in range(3):
             whole(store.reader())  # larger than all the room, over and over
-            assert 0 < store.blocks.statistics()["bytes"] <= limit
-        assert store.blocks.statistics()["taken_rows"] > 2 * 256
-        before = store.blocks.statistics()["taken_rows"]
+            assert 0 < store.blocks.bytes <= limit
+        assert store.blocks.taken_rows > 2 * 256
+        before = store.blocks.taken_rows
         for _ in range(30):
             whole(store.reader(), b"k04000", b"k04500")
-        assert store.blocks.statistics()["taken_rows"] - before > 10 * 500, "what is unused gives way"
+        assert store.blocks.taken_rows - before > 10 * 500, "what is unused gives way"
     finally:
         store.close()
 
@@ -174,7 +173,7 @@ def test_no_room_no_blocks(tmp_path: Path) -> None:
     try:
         store.apply([(1, 1, b"".join(records.put(b"k%05d" % n, 0, 1, b"", 0) for n in range(500)))])
         assert whole(store.reader()) == whole(store.reader())
-        assert store.blocks.statistics()["blocks"] == 0
+        assert not store.blocks._lowers
     finally:
         store.close()
 

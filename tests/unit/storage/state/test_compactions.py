@@ -9,7 +9,7 @@ from cluster.grain import GRAIN
 from cluster.wire import protobuf as wire
 from node.storage import Compacted
 from tests.unit.storage.conftest import OpenStore
-from tests.unit.storage.state.stores import ALL, changes, compact, do, versions
+from tests.unit.storage.state.stores import ALL, changes, compact, do, history, versions
 
 
 def test_a_compaction_keeps_the_newest_at_or_below_it_and_all_above(open_store: OpenStore) -> None:
@@ -32,7 +32,7 @@ def test_a_tombstone_exactly_at_the_compaction_stays_until_the_next(open_store: 
     do(store, records.delete(b"a"), records.delete(b"b"))  # 4, 5
     compact(store, 5)
     assert versions(store) == [(b"b", 5, 1)]
-    assert store.history(*ALL, 5).events == [(5, 1, b"b", wire.tombstone(b"b", 5), b"", 0)]
+    assert history(store, *ALL, 5).events == [(5, 1, b"b", wire.tombstone(b"b", 5), b"", 0)]
     do(store, records.put(b"c", 0, 1, b"", 0))  # 6
     compact(store, 6)
     assert versions(store) == [(b"c", 6, 0)]
@@ -44,7 +44,7 @@ def test_runs_below_the_compaction_go(open_store: OpenStore) -> None:
         do(store, *(records.put(b"%d/%d" % (i, j), 0, 1, b"", 0) for j in range(3)))
     compact(store, 12)  # within the fourth record, of 11..13
     assert changes(store) == list(range(11, 32))
-    assert [event[0] for event in store.history(*ALL, 12).events] == list(range(12, 32))
+    assert [event[0] for event in history(store, *ALL, 12).events] == list(range(12, 32))
 
 
 def test_a_revision_larger_than_a_run_survives_compaction_whole(open_store: OpenStore) -> None:
@@ -55,9 +55,9 @@ def test_a_revision_larger_than_a_run_survives_compaction_whole(open_store: Open
     do(store, records.put(b"last", 0, 1, b"", 0))
     compact(store, 3)
     compact(store, 3)
-    events = store.history(*ALL, 3, max_events=1).events
+    events = history(store, *ALL, 3, max_events=1).events
     assert [event[2] for event in events] == [b"%06d" % i for i in range(many)]
-    assert store.history(*ALL, 3, max_events=1).next_revision == 4
+    assert history(store, *ALL, 3, max_events=1).next_revision == 4
 
 
 def test_compaction_goes_on_after_a_restart(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_compaction_goes_on_after_a_restart(open_store: OpenStore, monkeypatch: 
     assert len(versions(store)) == 5
     assert store.compaction_step(0)  # and it stays done
     store.close()
-    assert open_store().statistics()["compacting"] == 0
+    assert not open_store().compacting
 
 
 def test_a_slice_of_a_compaction_ends_in_the_midst_of_a_chunk_that_is_taken(

@@ -13,6 +13,7 @@ from cluster.grain import GRAIN
 from node.storage import PAUSE, Applied, Compacted, StateStore, StorageCorruption
 from node.storage.keys import run_entries
 from node.storage.state.changes import deletes
+from tests.unit.storage.state.stores import history
 
 KEYS = 3 * GRAIN.delete_slice_rows + 17
 
@@ -50,7 +51,7 @@ def test_every_live_key_of_the_span_is_deleted_at_one_revision_with_its_event(tm
     assert [k for k, _ in store.scan(b"/", b"0")] == [b"/a", b"/after", b"/z"]
     assert store.live_count(b"/span/", b"/span0") == store.count(b"/span/", b"/span0") == 0
     assert store.live_count(b"\0", b"\0") == 3
-    past = store.history(b"/span/", b"/span0", before + 1, max_events=10**6, max_scan=10**6).events
+    past = history(store, b"/span/", b"/span0", before + 1, max_events=10**6, max_scan=10**6).events
     assert [event[:4] for event in past] == [event[:4] for event in applied.events[:-1]]
     store.close()
 
@@ -74,7 +75,7 @@ def test_nothing_of_it_shows_before_it_is_through(tmp_path: Path) -> None:
         assert store.current(b"/new") is None
         assert store.get(key(5)) is not None
         assert store.current(key(5)) is not None
-        assert store.history(b"\0", b"\0", before + 1).events == []
+        assert history(store, b"\0", b"\0", before + 1).events == []
         assert not store.counts.build_step() or store.counts.ready
     assert pauses > 3
     assert applied.revision == store.revision == before + 2
@@ -151,7 +152,7 @@ def test_it_survives_a_compaction(tmp_path: Path) -> None:
     while not store.compaction_step(1000):
         pass
     assert [k for k, _ in store.scan(b"/span/", b"/span0")] == [key(5)]
-    assert [e[2] for e in store.history(b"\0", b"\0", store.revision).events] == [key(5)]
+    assert [e[2] for e in history(store, b"\0", b"\0", store.revision).events] == [key(5)]
     rows = [row for row, _ in store.rows(b"k", b"l")]
     assert len(rows) == 3  # every tombstone is gone
     store.close()
@@ -304,7 +305,7 @@ def test_an_effect_of_very_many_changes_is_applied_in_slices(
             events += ended.value.events
             leases = ended.value.leases
         assert steps > 5 if many < MANY else not steps
-        past = store.history(b"\0", b"\0", before + 1, max_events=10**6, max_scan=10**6).events
+        past = history(store, b"\0", b"\0", before + 1, max_events=10**6, max_scan=10**6).events
         found.append(
             (
                 everything(store), past, events, leases, store.live_count(b"\0", b"\0"), store.revision,
@@ -343,7 +344,7 @@ def test_what_follows_a_span_and_puts_in_one_record_is_found_in_history_and_by_a
     assert store.revision == before + 2
     noted = [change for row, run in store.rows(b"r", b"s") for change in run_entries(row, run)]
     assert [(revision, k) for revision, _, _, k in noted][-2:] == [(before + 1, b"/n"), (before + 2, b"/a")]
-    assert [e[2] for e in store.history(b"/a", b"", before + 2).events] == [b"/a"]
+    assert [e[2] for e in history(store, b"/a", b"", before + 2).events] == [b"/a"]
     store.apply([(4, 1, records.delete(b"/a"))])
     store.apply([(5, 1, records.put(b"/n", before + 1, 2, b"again", 0) + records.compact(before + 4))])
     while not store.compaction_step(1000):

@@ -13,7 +13,7 @@ from rocksdict import WriteBatch
 from cluster.effects import records
 from node.storage import StateStore
 from node.storage.keys import LEASE_KEY, LEASE_VALUE
-from node.storage.state.changes.apply import Run
+from node.storage.state.changes.run import Run
 from node.storage.state.slices.lease_check import Fault, LeaseCheck, check_leases
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.state.stores import do
@@ -54,7 +54,7 @@ def test_it_finds_nothing_in_what_was_applied_however_far_a_compaction_is(
 def test_it_finds_nothing_between_two_slices_nor_after_a_crash_there(open_store: OpenStore) -> None:
     store = filled(open_store())
     for _ in pauses(sliced(store, *CHANGES)):
-        store.compaction_step(1000)
+        store.compaction_step(100_000)
         assert not checked(store).mismatches
     assert not checked(store).mismatches
     broken = filled(open_store("broken"))
@@ -78,7 +78,7 @@ def test_it_finds_what_a_compaction_between_two_slices_did(
     monkeypatch.setattr(Run, "attach", attaches_at_once)
     store = filled(open_store())
     for _ in pauses(sliced(store, records.put(b"k", 0, 1, b"again", LEASE))):
-        store.compaction_step(1000)
+        store.compaction_step(100_000)
     assert checked(store).examples == [(Fault.NOT_ATTACHED, LEASE, b"k")]
 
 

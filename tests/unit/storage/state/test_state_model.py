@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from node.storage import Compacted, FutureRevision, StateStore
 from tests.unit.storage.model import Model
+from tests.unit.storage.state.stores import history
 
 # Keys that test the escaping and the bounds: prefixes of each other, zero bytes, 0xff
 KEYS = [b"a", b"a\0", b"a\0\0", b"a\0\xff", b"a\x01", b"a\xff", b"a\xff\xff", b"ab", b"b", b"\0", b"\0\0", b"\xff", b"\xff" * 9, b"k/1"]
@@ -113,7 +114,7 @@ def assert_same(store: StateStore, model: Model) -> None:
         with pytest.raises(Compacted):
             store.get(b"a", model.compact_revision - 1)
         with pytest.raises(Compacted):
-            store.history(b"\0", b"\0", model.compact_revision - 1)
+            history(store, b"\0", b"\0", model.compact_revision - 1)
     for start, end in ((b"\0", b"\0"), (b"a", b""), (b"a\0", b"ab"), (b"b", b"a"), (b"\xff", b"\0")):
         for revision in range(max(1, model.compact_revision), model.revision + 2):
             assert_history(store, model, start, end, revision)
@@ -125,14 +126,14 @@ def assert_same(store: StateStore, model: Model) -> None:
 
 
 def assert_history(store: StateStore, model: Model, start: bytes, end: bytes, revision: int) -> None:
-    whole = store.history(start, end, revision, want_prev=True)
+    whole = history(store, start, end, revision, want_prev=True)
     assert whole.events == model.history(start, end, revision)
     assert whole.next_revision == max(model.revision + 1, revision)
     # the same in the smallest slices: whole revisions, no gap, no repeat
     slices = []
     at = revision
     while at <= model.revision:
-        piece = store.history(start, end, at, max_events=1, max_scan=1, want_prev=True)
+        piece = history(store, start, end, at, max_events=1, max_scan=1, want_prev=True)
         assert piece.next_revision > at
         assert all(at <= event[0] < piece.next_revision for event in piece.events)
         slices += piece.events

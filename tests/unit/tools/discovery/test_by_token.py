@@ -16,11 +16,12 @@ from cluster.pb import rpc_pb2 as pb
 from tests.authority import Authority
 from tests.cluster.local_cluster import until
 from tests.ports import free_ports
+from tools.client.channels import Config
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.discovery.directory import Directory, DirectoryFailed
-from tools.muster.discovery.registry import Access, Registry
+from tools.muster.discovery.registry import Registry
 from tools.muster.discovery.service import Refused, Unreachable
 from tools.muster.host.identity import by_url
 
@@ -99,12 +100,12 @@ def store() -> Iterator[Store]:
     made.stop()
 
 
-def access(*endpoints: str, **more: Any) -> Access:
-    return Access(endpoints, "t", dial_timeout_ms=PATIENT_MS, request_timeout_ms=PATIENT_MS, **more)
+def patient(*endpoints: str, **more: Any) -> Registry:
+    return Registry(Config(endpoints, dial_timeout_ms=PATIENT_MS, **more), "t", PATIENT_MS)
 
 
 def registry(store: Store, **more: Any) -> Registry:
-    return Registry(access(f"http://127.0.0.1:{store.port}", **more))
+    return patient(f"http://127.0.0.1:{store.port}", **more)
 
 
 def directory(store: Store, own: str, sleep: Callable[[float], None] = lambda _: None) -> Directory:
@@ -176,7 +177,7 @@ def test_a_user_is_believed_by_a_password(store: Store) -> None:
 def test_one_endpoint_that_answers_is_enough(store: Store) -> None:
     (nobody,) = free_ports(1)
     both = (f"127.0.0.1:{nobody}", f"127.0.0.1:{store.port}")
-    one = Registry(Access(both, "t", dial_timeout_ms=300, request_timeout_ms=PATIENT_MS))
+    one = Registry(Config(both, dial_timeout_ms=300), "t", PATIENT_MS)
     store.put(AT + b"_config/size", b"1")
 
     def size() -> str:
@@ -185,7 +186,7 @@ def test_one_endpoint_that_answers_is_enough(store: Store) -> None:
         return ""
 
     assert until(size) == "1"
-    none = Registry(Access((f"127.0.0.1:{nobody}",), "t", dial_timeout_ms=300))
+    none = Registry(Config((f"127.0.0.1:{nobody}",), dial_timeout_ms=300), "t")
     with pytest.raises(Unreachable, match="no connection in time"):
         none.get()
 
@@ -201,11 +202,11 @@ def test_tls_is_spoken_where_it_is_wanted(tmp_path: Path) -> None:
         ca = str(authority.file)
         for endpoint, more in ((f"https://{at}", {"cacert": ca}), (at, {"cacert": ca}),
                                (at, {"insecure_transport": False, "skip_verify": True})):  # fmt: skip
-            assert Registry(access(endpoint, **more)).get("_config/size").value == "5"
+            assert patient(endpoint, **more).get("_config/size").value == "5"
         with pytest.raises(Unreachable):
-            Registry(Access((f"https://{at}",), "t", dial_timeout_ms=500)).get()
+            Registry(Config((f"https://{at}",), dial_timeout_ms=500), "t").get()
         with pytest.raises(Refused, match="no such file"):
-            Registry(access(at, cacert=str(tmp_path / "none"))).get()
+            patient(at, cacert=str(tmp_path / "none")).get()
     finally:
         store.stop()
 

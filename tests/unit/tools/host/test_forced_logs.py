@@ -6,16 +6,20 @@ import contextlib
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import structlog
 
 from cluster.effects import records
 from cluster.members.table import Host
-from cluster.order.log import decode_cut, entry
-from cluster.raft.types import Configuration, Entry, EntryKind, HardState
+from cluster.order.log import Cut, Fold, decode_cut, encode_cut, entry
+from cluster.order.passing import Passing
+from cluster.raft.types import Configuration, Entry, EntryKind, HardState, SnapshotPosition
 from node.backup import dropped
 from node.storage import RaftLog
+from tests.raft_log import MemoryLog
 from tests.unit.backup.orders import GROUP, OTHERS, OWN, PEERS, SHARDS, Order, Version, host_with
 from tools.muster.config.parse import ConfigError
 from tools.muster.host import salvaging
@@ -143,6 +147,30 @@ def test_without_room_for_the_file_nothing_is_changed(
         with log_of(tmp_path, shard) as log:
             assert log.last_index() == (ends[shard] if shard else 60)
     assert dropped.found_in(tmp_path / "member") == []
+
+
+def test_what_a_file_and_the_order_log_both_hold_is_planned_once() -> None:
+    """A run that is passed over goes on behind the log's beginning, and ends with a cut of its shard."""
+    order = [encode_cut({1: Cut(5, 1, 5)}), *(encode_cut({2: Cut(n, 1, n)}) for n in range(2, 10)),
+             encode_cut({1: Cut(8, 1, 8)}), encode_cut({2: Cut(20, 1, 20)})]
+    fold = Fold()
+    fold.take(order[0], 0)
+    passing = Passing(1, 2, fold)
+    log: Any = MemoryLog(GROUP)
+    log.position, log.first_index = SnapshotPosition(6, 1, GROUP), lambda: 7
+    log.log = [Entry(n, 1, EntryKind.RECORD, order[n - 1]) for n in range(7, 12)]
+    for index in range(2, 12):
+        passing.take(index, 1, 100, order[index - 1])
+    piece = passing.finished()
+
+    def replica(log: Any, at: int, index: int) -> Any:
+        return SimpleNamespace(log=log, position=SimpleNamespace(order_index=at, shard_index=index))
+
+    found = forcing._planned(
+        {0: replica(log, 11, 11), 1: replica(MemoryLog(GROUP), 1, 5), 2: replica(MemoryLog(GROUP), 11, 20)},
+        lambda shard: [piece] if shard == 1 else [])
+    assert [made.index for made in found.made_up[1]] == [6, 7, 8]
+    assert (found.order_index, found.last[1]) == (11, 8)
 
 
 def test_an_uneven_backup_has_it_beside_it_and_names_its_keys(tmp_path: Path) -> None:

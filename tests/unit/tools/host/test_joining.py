@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 
 import pytest
@@ -12,6 +13,8 @@ from tests.ports import free_ports
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import joining
 from tools.muster.host.identity.joining import QUESTION, join
+from tools.muster.machine.zmtp.asking import NotOwn
+from tools.muster.machine.zmtp.own_user import NOT_OWN
 
 LIMIT_S = 60.0
 
@@ -64,6 +67,32 @@ def test_a_busy_member_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
         busy.close()
     assert busy.asked > 1
     assert (running.cluster_id, own, [p.name for p in peers]) == (7, 2, ["h0", "h1"])
+
+
+def test_another_users_process_is_no_answer_until_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "_PAUSE_S", 0.01)
+    asked: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        url, own = f"http://127.0.0.1:{other.getsockname()[1]}", f"http://127.0.0.1:{free_ports(1)[0]}"
+        initial = ("h0", (url,)), ("h1", (own,))
+        members = [
+            {"id": f"{n}", "name": "", "peer_urls": [at], "client_urls": [], "learner": False}
+            for n, at in enumerate((url, own), 1)]
+        told = {"cluster_id": "7", "shards": 1, "depth": 2, "members": members, "removed": []}
+
+        def answered(host: str, port: int, *_: object) -> bytes:
+            asked.append(port)
+            if len(asked) < 3:
+                raise NotOwn(NOT_OWN)
+            return QUESTION + json.dumps(told).encode()
+
+        monkeypatch.setattr(joining, "asked_in_clear", answered)
+        assert join(initial, "h1", "", None, lambda url: url, own_user=True)[2] == 2
+        asked.clear()
+        monkeypatch.setattr(joining, "_AGAIN_S", 0.0)
+        with pytest.raises(ConfigError, match="need the same --peer-key-file"):
+            join(initial, "h1", "", None, lambda url: url, own_user=True)
+        assert len(asked) == 1
 
 
 def test_where_nobody_listens_nobody_is_waited_for() -> None:

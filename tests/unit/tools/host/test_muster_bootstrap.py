@@ -273,7 +273,7 @@ def test_a_run_directory_that_is_a_link_is_not_trusted(
     monkeypatch.setattr(rundir, "LONGEST_SOCKET_PATH", 1000)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match="belongs to somebody else"):
+    with pytest.raises(ConfigError, match="belongs to another user"):
         rundir.make_run_dir(str(tmp_path))
 
 

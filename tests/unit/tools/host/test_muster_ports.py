@@ -56,6 +56,15 @@ def test_two_of_its_ports_that_are_the_same_are_refused(
     assert str(error.value) == message
 
 
+def test_localhost_that_means_another_address_takes_no_peers_without_a_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ports, "bind_address", lambda url: "10.0.0.1")
+    with pytest.raises(ConfigError, match=r"is 10\.0\.0\.1 here, which is no loopback address"):
+        ports.compare(built("--listen-peer-urls=http://localhost:2380"), 1)
+    ports.compare(built("--listen-peer-urls=http://localhost:2380", "--peer-insecure"), 1)
+
+
 @pytest.mark.parametrize(("shards", "args"), [
     (1, ("--listen-metrics-urls=http://localhost:2381",)),
     (2, ("--listen-metrics-urls=http://127.0.0.2:2381",)),

@@ -129,7 +129,7 @@ def test_an_added_member_starts_again_without_a_warning_unless_its_flags_name_ot
         resolve(SERVER_FLAGS, ["--name=h2", f"--initial-cluster={cluster}", "--initial-cluster-token=t"], {}))
     with capture_logs() as logs:
         serve._log_facts(structlog.get_logger(), settings, identity, is_new=False)
-    said = [line for line in logs if "made for other members than the flags name" in line["event"]]
+    said = [line for line in logs if "names other members than the flags" in line["event"]]
     assert bool(said) == warned
     if warned:
         assert said[0]["members"] != said[0]["flags"]

@@ -12,7 +12,7 @@ from zmq.utils import z85
 
 from tools.muster import peer_keys
 from tools.muster.config.parse import ConfigError
-from tools.muster.machine.zmtp.keys import CurveKeys
+from tools.muster.machine.zmtp.curve.keys import CurveKeys
 
 
 def file_of(folder: Path) -> str:

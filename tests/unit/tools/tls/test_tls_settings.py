@@ -49,7 +49,7 @@ def test_flags_of_tls_become_its_settings() -> None:
         "TLS1.3",
     )
     assert found.warnings == (
-        "the TLS cipher suite TLS_RSA_WITH_RC4_128_SHA is not to be had here, and left out",
+        "the TLS cipher suite TLS_RSA_WITH_RC4_128_SHA is not available here, and is left out",
     )
 
 
@@ -113,7 +113,7 @@ def test_metrics_alone_may_speak_tls() -> None:
         ((*SECURE, *PAIR, "--cipher-suites=TLS_X"), 'unexpected TLS cipher suite "TLS_X"'),
         (
             (*SECURE, *PAIR, "--cipher-suites=TLS_RSA_WITH_RC4_128_SHA"),
-            "none of the TLS cipher suites TLS_RSA_WITH_RC4_128_SHA is to be had",
+            "none of the TLS cipher suites TLS_RSA_WITH_RC4_128_SHA is available",
         ),
         (
             (*SECURE, *PAIR, "--tls-min-version=TLS1.3", "--cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA"),

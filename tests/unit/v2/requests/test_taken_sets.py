@@ -281,11 +281,12 @@ def test_a_refusal_that_cannot_be_read_ends_the_request_and_not_its_connection()
     assert len(faults.take()) == 1
 
 
-def test_answers_to_changes_are_made_as_others_are() -> None:
-    heads, others = Heads(7, lambda headers: []), Heads(7, lambda headers: [])
+def test_what_is_kept_of_an_answer_follows_its_place_and_time() -> None:
+    heads = Heads(7, lambda headers: [])
     for index, place, term, second in ((5, 9, 2, 1), (6, 9, 2, 1), (7, 10, 2, 2), (8, 10, 3, 2)):
-        made = heads.changed(b"begin\r\n", index, place, term, b"body", second * 10**9)
-        assert made == others.answer(b"begin\r\n", index, place, term, b"body", second * 10**9)
+        made = heads.answer(b"begin\r\n", index, place, term, b"body", second * 10**9)
+        fresh = Heads(7, lambda headers: [])
+        assert made == fresh.answer(b"begin\r\n", index, place, term, b"body", second * 10**9)
 
 
 def test_a_form_without_its_type_is_taken_by_nobody() -> None:

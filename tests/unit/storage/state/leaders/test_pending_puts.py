@@ -9,7 +9,7 @@ import pytest
 
 from cluster.effects.later_puts import LaterPuts
 from cluster.grain import GRAIN
-from cluster.order.leading.shard_leader import ShardLeader
+from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.log import ENTRY_ITEMS
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
@@ -30,7 +30,7 @@ def apply(
 
 
 def leader_of(store: StateStore) -> ShardLeader[int]:
-    leader: ShardLeader[int] = ShardLeader(store, 1, 1, first_index=0, inherited_count=0, max_txn_ops=128)
+    leader: ShardLeader[int] = ShardLeader(store, 1, 1, Start(0, 0), max_txn_ops=128)
     leader.serve()
     return leader
 

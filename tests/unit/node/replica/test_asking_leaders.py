@@ -1,0 +1,90 @@
+"""Whom node 0 asks when it wants the leader of another shard, and whose feed a node of a shard takes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from cluster.order.leading.queued import Report
+from cluster.order.sequencing.reports import Reports
+from cluster.wire.messages import ALL_HASTE, LEADER, NO_HASTE, Method, Status
+from node.replica.shards.feed_end import FeedEnd
+from node.replica.shards.order_role import OrderRole
+
+OWN, GONE = 1, 2
+
+
+def test_a_follower_asks_the_one_that_is_named_next() -> None:
+    """Only the sequencer gets reports. A node that led before knows who led then."""
+    asked: list[tuple[int, Any]] = []
+    down: set[int] = set()
+    reports = Reports()
+    reports.take(Report(1, 5, 2, 5, 5), 7)
+
+    def link(member_id: int, shard: int) -> Any:
+        return SimpleNamespace(
+            version=9, up=member_id not in down,
+            request=lambda method, body, said: asked.append((member_id, said)))
+
+    role = SimpleNamespace(
+        reports=reports,
+        links=SimpleNamespace(find=link),
+        node=SimpleNamespace(wake=lambda: None, raft=SimpleNamespace(id=OWN)),
+        _sequencing=False,
+    )
+
+    def ask() -> tuple[int, Any]:
+        OrderRole.ask_leader(cast(Any, role), 1, Method.RECONFIGURE, lambda version: b"")
+        return asked.pop()
+
+    for answer in (b"", LEADER.pack(0, 3)):
+        member_id, said = ask()
+        assert member_id == 7
+        said(Status.NOT_LEADER, answer)  # nobody leads
+    ask()[1](Status.NOT_LEADER, LEADER.pack(8, 3))
+    assert ask()[0] == 8
+    down.add(8)  # the own host's node knows who leads then
+    member_id, said = ask()
+    assert member_id == OWN
+    said(Status.NOT_LEADER, LEADER.pack(0, 3))  # not yet
+    said = ask()[1]
+    down.clear()
+    said(Status.NOT_LEADER, LEADER.pack(8, 4))
+    assert ask()[0] == 8
+    role._sequencing = True
+    ask()[1](Status.NOT_LEADER, LEADER.pack(7, 3))  # it is told by the leader itself
+    assert ask()[0] == 8
+
+
+def test_a_host_that_was_removed_and_goes_on_alone_takes_its_own_feed() -> None:
+    """What its nodes of shards have applied says that they are removed. The order has the row that says
+    otherwise."""
+    dialled: list[int] = []
+
+    def link(member_id: int, shard: int) -> Any:
+        dialled.append(member_id)
+        return SimpleNamespace(alive=False, up=False, member_id=member_id, request=lambda *_, **__: None)
+
+    times = iter(range(100))
+    node = SimpleNamespace(
+        settings=SimpleNamespace(shard=1, common=SimpleNamespace(member_id=OWN, election_timeout_ms=1000)),
+        loop=SimpleNamespace(time=lambda: next(times)), order_index=5, wake=lambda: None,
+        roster=SimpleNamespace(others=[GONE]),
+    )  # fmt: skip
+    feed = FeedEnd(cast(Any, SimpleNamespace(node=node, links=SimpleNamespace(get=link))))
+    for _ in range(4):
+        feed.subscribe()
+    assert dialled == [OWN, GONE, OWN, GONE]
+
+
+def test_while_a_change_of_members_waits_for_its_disk_a_node_is_in_haste() -> None:
+    node = SimpleNamespace(
+        settings=SimpleNamespace(shard=1, common=SimpleNamespace(member_id=OWN, election_timeout_ms=1000)),
+        loop=SimpleNamespace(time=lambda: 1.0), order_index=5, wake=lambda: None, hurried_until=0.0,
+        watches=SimpleNamespace(active=False), store=SimpleNamespace(revision=3), wanted_revision=3,
+    )  # fmt: skip
+    role = SimpleNamespace(node=node, leading=None, members_change=False)
+    feed = FeedEnd(cast(Any, role))
+    assert feed.haste() == NO_HASTE
+    role.members_change = True
+    assert feed.haste() == ALL_HASTE
