@@ -167,7 +167,7 @@ def test_both_wait_for_a_cluster_that_is_away_and_say_so(tmp_path: Path) -> None
         cluster = stack.enter_context(local_cluster(tmp_path / "c", 3))
         hosts, endpoints = Hosts(cluster), cluster.endpoints()
         channel = stack.enter_context(grpc.insecure_channel("ipv4:" + ",".join(endpoints)))
-        lease = ask(channel, "Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=2), pb.LeaseGrantResponse).ID
+        lease = ask(channel, "Lease/LeaseGrant", pb.LeaseGrantRequest(TTL=TTL_S), pb.LeaseGrantResponse).ID
         watch = stack.enter_context(
             musterctl(tmp_path / "watch", endpoints, "watch", "--prefix", PREFIX.decode(), "-w", "json")
         )
@@ -182,7 +182,7 @@ def test_both_wait_for_a_cluster_that_is_away_and_say_so(tmp_path: Path) -> None
         hosts.kill(0, 1, 2)
         for tool in (watch, keeper):
             until(lambda tool=tool: all(f"{e}: connection refused" in tool.told() for e in endpoints))
-        until(lambda: "was not renewed for its whole TTL of 2 s" in keeper.told())
+        until(lambda: f"was not renewed for its whole TTL of {TTL_S} s" in keeper.told())
         hosts.start(0, 1, 2)
         until(lambda: (put(b"after"), shown(watch)[-1][2] == b"after")[1])
         renewals = len(keeper.lines())

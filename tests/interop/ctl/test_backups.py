@@ -40,7 +40,8 @@ def tool(name: str) -> Path:
 
 
 def ctl(endpoint: str, *words: str) -> str:
-    return call(tool("etcdctl"), f"--endpoints={endpoint}", "--command-timeout=60s", *words).stdout
+    patience = "--command-timeout=60s", "--dial-timeout=60s"  # the latter also bounds a login
+    return call(tool("etcdctl"), f"--endpoints={endpoint}", *patience, *words).stdout
 
 
 def found(endpoint: str, *words: str) -> Any:

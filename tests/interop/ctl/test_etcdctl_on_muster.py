@@ -32,6 +32,8 @@ from tests.interop.warm import musterctl
 _BIN = Path(sys.executable).parent
 ETCDCTL = (str(_BIN / "etcdctl"),)
 LIMIT_S = 60.0
+# where a case names no time of its own: a machine that stands still for seconds is no fault of a server
+PATIENCE = {"--command-timeout": "50s", "--dial-timeout": "30s"}
 
 pytestmark = [
     pytest.mark.interop,
@@ -109,8 +111,9 @@ class Cluster:
         environment |= case.env
         if not any(word.startswith("--endpoints") for word in case.args):
             environment["ETCDCTL_ENDPOINTS"] = self.endpoints[host]
+        patience = [f"{flag}={time}" for flag, time in PATIENCE.items() if flag not in str(case)]
         return subprocess.Popen(
-            [*tool, *(self.fill(word, host) for word in case.args)], env=environment, cwd=ROOT,
+            [*tool, *patience, *(self.fill(word, host) for word in case.args)], env=environment, cwd=ROOT,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-const limit = 30 * time.Second
+const limit = 90 * time.Second
 
 // env is what a check gets: clients of the whole cluster and of single hosts, and a prefix for its keys.
 type env struct {
@@ -70,7 +70,7 @@ func equal[T comparable](found, expected T, what string) {
 }
 
 func dial(endpoints ...string) *clientv3.Client {
-	return ok(clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 5 * time.Second, TLS: secure()}))("dial")
+	return ok(clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 30 * time.Second, TLS: secure()}))("dial")
 }
 
 func (e *env) key(name string) string { return e.prefix + name }
