@@ -114,7 +114,7 @@ SCENARIOS: dict[str, list[Run]] = {
         *in_formats("endpoint health --cluster", "simple", "json", "fields", "table"),
         *in_formats("endpoint hashkv", "simple", "json", "fields", "table"),
         *runs("endpoint hashkv --cluster", "endpoint hashkv --rev=999999",
-              "endpoint status --endpoints=127.0.0.1:1"),
+              "endpoint status --endpoints=127.0.0.1:1 --command-timeout=3s"),
         *in_formats("alarm list", "simple", "json", "fields"),
         *in_formats("alarm disarm", "simple", "json"),  # 3.5's own printer of fields crashes
         *runs("snapshot save /nosuch/dir/x", "--endpoints=127.0.0.1:1,{ep} get none -w json"),
