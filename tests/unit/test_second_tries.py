@@ -113,7 +113,7 @@ def test_runs_that_share_the_file_are_counted_together(project: Run) -> None:
     assert f"{MOST + 1} {HEADING} so far" in said
 
 
-def test_what_computes_alone_is_never_tried_again(project: Run) -> None:
+def test_what_has_no_real_time_is_never_tried_again(project: Run) -> None:
     for folder in NEVER:
         project.test(f"{folder}/test_{folder}.py", ONCE.format(folder))
     code, said = project.run()
@@ -211,7 +211,7 @@ def test_after(hosts):
 
 
 def test_fixtures_that_end_after_a_failure_have_a_limit(project: Run) -> None:
-    project.test("unit/test_some.py", """
+    project.test("sim/test_some.py", """
 import time
 
 @pytest.fixture
