@@ -252,9 +252,9 @@ class _Crowded(_Flagged):
     connections: Annotated[int, _option("Connections, all from this process.", min=1)] = 10_000
     watches: Annotated[int, _option("Watches on them, each on a key of its own.", min=1)] = 100_000
     watch_streams: Annotated[int, _option("Connections that have a watch stream. 0: all.", min=0)] = 0
-    members: Annotated[int, _option("Members that the connections go to. 0: all three.", min=0, max=3)] = 0
+    members: Annotated[int, _option("Members that get the connections. 0: all three.", min=0, max=3)] = 0
     at_once: Annotated[int, _option("Connections, requests or streams in progress at a time.", min=1)] = 256
-    duration: Annotated[float, _option("Seconds of puts beside them, in each step.", min=0.1)] = 5.0
+    duration: Annotated[float, _option("Seconds of puts meanwhile, in each step.", min=0.1)] = 5.0
     names: Annotated[str, _NAMES] = "etcd muster"
     limit: Annotated[float, _LIMIT] = 240.0
     markdown: Annotated[bool, _MARKDOWN] = False
@@ -262,8 +262,8 @@ class _Crowded(_Flagged):
 
 @taking_fields(_Crowded)
 def crowd(given: _Crowded) -> None:
-    """Hold many connections and watches; print their memory, and the latency of puts beside them. Exit with 1
-    if one fails."""
+    """Hold many connections and watches; print their memory, and the latency of puts meanwhile. Exit with
+    1 if one fails."""
     from bench.load import crowd as crowding
 
     with _failures():
