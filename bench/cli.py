@@ -29,8 +29,8 @@ from bench.report import text as report
 
 app = typer.Typer(
     name="muster-bench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="Load for anything that speaks etcd v3. Every run ends: after --total operations, "
-         "after --duration seconds, or whichever comes first. A latency is from sending to answer unless a "
+    help="Load for anything that speaks etcd v3. Every run ends after --total operations or after "
+         "--duration seconds, whichever comes first. A latency is from sending to answer unless a "
          "command says otherwise. After Ctrl-C a run prints what was done until then.",
     epilog="Exit codes: 0 all was done; 1 the run failed, or an operation did and --fail-if says nothing "
            "about errors; 2 wrong options; 3 a condition of --fail-if is met; "
