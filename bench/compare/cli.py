@@ -98,7 +98,7 @@ class _Compared(_Flagged):
     big_keys: Annotated[int, _option("Keys of the large range. 0: the preset's (100,000).")] = 0
     watchers: Annotated[int, _option("Watchers of one key; twice as many idle ones.")] = 10_000
     watch_rate: Annotated[float, _option("Puts per second below a watched prefix.")] = 10_000.0
-    disturbed_rate: Annotated[float, _option("Puts per second beside long work.")] = 300.0
+    disturbed_rate: Annotated[float, _option("Puts per second during long work.")] = 300.0
     scale: Annotated[float, _option("Factor of Kubernetes' rates (5,000 renewals a second).")] = 0.2
     hosts: Annotated[int, _option("Members of each system.", min=1, max=7)] = 3
     processes: Annotated[int, _option("Client processes that share the work.")] = 1
