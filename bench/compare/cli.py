@@ -230,7 +230,7 @@ class _Sized(_Flagged):
     keys: Annotated[int, _option("Keys to load.", min=1)] = 100_000
     val_size: Annotated[int, _option("Bytes of a value.")] = 256
     overwrites: Annotated[int, _option(
-        "Keys to put again, so that the compaction removes them. Default: all.", min=0)] = 0
+        "Keys to put again, so that the compaction removes them. 0: all.", min=0)] = 0
     names: Annotated[str, _NAMES] = "etcd muster"
     limit: Annotated[float, _LIMIT] = 600.0
 
