@@ -29,11 +29,11 @@ from bench.report import text as report
 
 app = typer.Typer(
     name="muster-bench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="Load for anything that speaks etcd v3. Every run ends by itself: after --total operations, "
-         "after --duration seconds, or whichever comes first. A latency is from sending to answer unless a "
-         "command says otherwise. After Ctrl-C a run tells what was done until then.",
+    help="Load for anything that speaks etcd v3. Every run ends after --total operations or after "
+         "--duration seconds, whichever comes first. A latency is from sending to answer unless a "
+         "command says otherwise. After Ctrl-C a run prints what was done until then.",
     epilog="Exit codes: 0 all was done; 1 the run failed, or an operation did and --fail-if says nothing "
-           "about errors; 2 it cannot be run as asked; 3 something that --fail-if names came true; "
+           "about errors; 2 wrong options; 3 a condition of --fail-if is met; "
            "130 Ctrl-C.",
 )
 _errors = Console(stderr=True, highlight=False)
@@ -76,11 +76,11 @@ _COMMON: Options = {
     "as_json": _opt(bool, False, "Print the result as JSON, nothing else on stdout.", "--json"),
     "as_csv": _opt(bool, False, "Print the results as CSV, nothing else on stdout.", "--csv"),
     "quiet": _opt(bool, False, "One line for each run.", "--quiet", "-q"),
-    "fail_if": _opt(str, "", "Exit with 3 if any of these holds: 'p99>20ms,errors>1%,throughput<5000'. Of "
+    "fail_if": _opt(str, "", "Exit with 3 if any of these is met: 'p99>20ms,errors>1%,throughput<5000'. Of "
                              "mean, min, p50 to p99.9, max (ms unless a unit is given), duration, "
                              "throughput, operations, errors (a count, or % of all operations), cpu (the "
                              "servers' microseconds an operation). Without a condition on errors any error "
-                             "makes it 1."),
+                             "exits with 1."),
     "save": _opt(Path | None, None, "File to write the results to, as JSON."),
     "against": _opt(str, "", "Comma-separated files of saved results: print this run's ratio to each."),
     "sample": _opt(bool, False, "List the operations of each second too.", "--sample"),

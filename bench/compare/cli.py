@@ -98,7 +98,7 @@ class _Compared(_Flagged):
     big_keys: Annotated[int, _option("Keys of the large range. 0: the preset's (100,000).")] = 0
     watchers: Annotated[int, _option("Watchers of one key; twice as many idle ones.")] = 10_000
     watch_rate: Annotated[float, _option("Puts per second below a watched prefix.")] = 10_000.0
-    disturbed_rate: Annotated[float, _option("Puts per second beside long work.")] = 300.0
+    disturbed_rate: Annotated[float, _option("Puts per second during long work.")] = 300.0
     scale: Annotated[float, _option("Factor of Kubernetes' rates (5,000 renewals a second).")] = 0.2
     hosts: Annotated[int, _option("Members of each system.", min=1, max=7)] = 3
     processes: Annotated[int, _option("Client processes that share the work.")] = 1
@@ -230,7 +230,7 @@ class _Sized(_Flagged):
     keys: Annotated[int, _option("Keys to load.", min=1)] = 100_000
     val_size: Annotated[int, _option("Bytes of a value.")] = 256
     overwrites: Annotated[int, _option(
-        "Keys to put again, so that the compaction removes them. Default: all.", min=0)] = 0
+        "Keys to put again, so that the compaction removes them. 0: all.", min=0)] = 0
     names: Annotated[str, _NAMES] = "etcd muster"
     limit: Annotated[float, _LIMIT] = 600.0
 
@@ -252,9 +252,9 @@ class _Crowded(_Flagged):
     connections: Annotated[int, _option("Connections, all from this process.", min=1)] = 10_000
     watches: Annotated[int, _option("Watches on them, each on a key of its own.", min=1)] = 100_000
     watch_streams: Annotated[int, _option("Connections that have a watch stream. 0: all.", min=0)] = 0
-    members: Annotated[int, _option("Members that the connections go to. 0: all three.", min=0, max=3)] = 0
+    members: Annotated[int, _option("Members that get the connections. 0: all three.", min=0, max=3)] = 0
     at_once: Annotated[int, _option("Connections, requests or streams in progress at a time.", min=1)] = 256
-    duration: Annotated[float, _option("Seconds of puts beside them, in each step.", min=0.1)] = 5.0
+    duration: Annotated[float, _option("Seconds of puts meanwhile, in each step.", min=0.1)] = 5.0
     names: Annotated[str, _NAMES] = "etcd muster"
     limit: Annotated[float, _LIMIT] = 240.0
     markdown: Annotated[bool, _MARKDOWN] = False
@@ -262,8 +262,8 @@ class _Crowded(_Flagged):
 
 @taking_fields(_Crowded)
 def crowd(given: _Crowded) -> None:
-    """Hold many connections and watches; print their memory, and the latency of puts beside them. Exit with 1
-    if one fails."""
+    """Hold many connections and watches; print their memory, and the latency of puts meanwhile. Exit with
+    1 if one fails."""
     from bench.load import crowd as crowding
 
     with _failures():

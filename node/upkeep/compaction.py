@@ -98,5 +98,5 @@ class ClockCompaction:
             return
         revision = self._auto.due(self._store.revision, self._now_ms())
         if revision is not None and not self._alarms.corrupt and revision > leader.view.compact_revision:
-            log.info("compacting by the clock", revision=revision)
+            log.info("automatic compaction", revision=revision)
             leader.execute(Method.COMPACT, rpc_pb2.CompactionRequest(revision=revision).SerializeToString())

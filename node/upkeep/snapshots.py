@@ -207,7 +207,8 @@ class Snapshots:
             self._reply(receiving, _ACK)
         elif now - receiving.moved_at > _SILENT_S:
             log.warning(
-                "a snapshot came in part only", peer=f"{receiving.peer:x}", received_bytes=receiving.received)
+                "received only a part of a snapshot",
+                peer=f"{receiving.peer:x}", received_bytes=receiving.received)
             self._abandon()
 
     # -- frames

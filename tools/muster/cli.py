@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from tools.muster.config.parse import ConfigError, UsageError
 
 COMMANDS = {
-    "local": "run several hosts on this machine, and look after them",
-    "proxy": "run a front alone, on a machine without a member",
-    "gateway": "pass connections on to members, as etcd's gateway does",
-    "peer-keys": "make the key file that hosts need to talk to each other",
+    "local": "run several hosts on this machine, and control them",
+    "proxy": "run a proxy, on a machine without a member",
+    "gateway": "forward TCP connections to members, as etcd's gateway does",
+    "peer-keys": "make the key file that encrypts traffic between hosts",
     "version": "print the versions",
     "help": "print this",
 }
@@ -92,15 +92,14 @@ def _server(args: list[str]) -> int:
 
 PEER_KEYS_USAGE = """Usage:
 
-  muster peer-keys FILE             makes the key file that encrypts what passes between hosts
-  muster peer-keys --add FILE       puts the next key beside the one in use
-  muster peer-keys --rotate FILE    takes the next key in use; the one before still opens
-  muster peer-keys --drop FILE      forgets the keys of before
+  muster peer-keys FILE             make the key file that encrypts traffic between hosts
+  muster peer-keys --add FILE       add the next key to the file
+  muster peer-keys --rotate FILE    use the next key; hosts still accept the previous one
+  muster peer-keys --drop FILE      remove the previous keys
 
-The file can be read by this user only; one that exists is not overwritten. Copy it to every host of the
-cluster, and start each with --peer-key-file=FILE. To change keys while the cluster works, do the other three
-in this order, and after each copy the file to every host; after --rotate restart the hosts as well, one after
-another."""
+Only this user can read the file. An existing file is not overwritten. Copy it to every host of the cluster,
+and start each with --peer-key-file=FILE. To change keys while the cluster serves, run the other three in
+this order, and copy the file to every host after each. After --rotate also restart the hosts, one by one."""
 
 
 def _peer_keys(args: list[str]) -> int:

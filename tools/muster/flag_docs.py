@@ -47,7 +47,8 @@ def _entry(flag: Flag) -> list[str]:
     note = "" if flag.support is Support.WORKS else f" [{flag.support.value}]"
     return [
         f"  --{flag.name}{default}",
-        *textwrap.wrap(flag.help + note, 100, initial_indent="      ", subsequent_indent="      "),
+        *textwrap.wrap(flag.help + note, 100, break_on_hyphens=False,
+                       initial_indent="      ", subsequent_indent="      "),
     ]
 
 

@@ -53,28 +53,28 @@ _WORDS = {
     "data-dir": "directory of the proxy's lock and sockets; it keeps no data",
     "run-dir": "directory of the proxy's sockets; default <data-dir>/run, or a short one where that path is "
     "too long",
-    "port-wait": "how long a start waits for ports that are still taken before it gives up",
+    "port-wait": "time that a start waits for ports that are still in use",
     "fronts": "number of processes that share the client port",
-    "cpus": 'CPUs to pin processes to: "auto" (one each, where enough are free), "none", or a list: 0-3,6',
+    "cpus": 'CPUs to pin processes to: "auto" (one each, if enough are free), "none", or a list: 0-3,6',
     "shards": "the cluster's number of shards: needed with --initial-cluster, known from --endpoints",
     "shard-depth": "the cluster's own: needed with --initial-cluster where it is not the default, known from "
     "--endpoints",
     "initial-cluster": "the members, in place of --endpoints: name=peer URL,...",
     "initial-cluster-token": "the cluster's own, with --initial-cluster",
     "peer-key-file": "the cluster's key file, if its members have one",
-    "peer-insecure": "without a key file dial members on this machine though they are another user's",
+    "peer-insecure": "without a key file, dial members of another user on this machine, too",
     "heartbeat-interval": "the members' own",
     "election-timeout": "the members' own",
     "max-request-bytes": "largest client request; the members' own",
     "max-txn-ops": "operations in a transaction; the members' own",
 }
-_USAGE = """A front alone, on a machine without a member: it takes requests of clients here, sends each to the
-member that leads its keys, and serves watches out of the members' events. It has no vote and keeps no data.
-To its clients it is one more endpoint of the cluster. It needs the members' peer ports.
+_USAGE = """A front on a machine without a member. It takes clients' requests, sends each to the member that
+leads the key's shard, and serves watches from the members' events. It has no vote and keeps no data. To its
+clients it is one more endpoint of the cluster. It needs the members' peer ports.
 
 Usage:
 
-  muster proxy --endpoints URL,... [flags]                                 members to ask who the members are
+  muster proxy --endpoints URL,... [flags]                                 members to ask for all members
   muster proxy --initial-cluster name=peer URL,... --shards N [flags]      the members themselves
 
 Flags:
@@ -150,7 +150,7 @@ def run(args: list[str]) -> int:
     settings = config.build(_server_values(given))
     if given.is_set("initial-cluster") and not settings.shards_set:
         raise ConfigError(
-            "--initial-cluster does not tell how many shards the cluster has: give --shards too, or "
+            "--initial-cluster does not say how many shards the cluster has: give --shards too, or "
             "--endpoints instead")
     log = serve.log_of(settings)
     for warning in settings.warnings:
@@ -214,8 +214,8 @@ def members_of(
                     last = f"{endpoint}: {e.details()}"
                     if log is not None and endpoint not in told:
                         told.add(endpoint)
-                        log.warning("cannot reach a member; trying on", endpoint=endpoint, reason=e.details(),
-                                    limit_s=ASK_LIMIT_S)
+                        log.warning("cannot reach a member; trying again", endpoint=endpoint,
+                                    reason=e.details(), limit_s=ASK_LIMIT_S)
                     continue
             members = tuple(_peer(m.ID, m.name, list(m.peerURLs)) for m in answer.members)
             return answer.header.cluster_id, members

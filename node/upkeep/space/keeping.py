@@ -156,7 +156,7 @@ class Keeping:
         else:
             del self._spans[shard]
             self._folds.pop(shard, None)
-            log.info("a majority of a shard has what was kept for it", shard=shard)
+            log.info("a majority of a shard's replicas has what was kept for it", shard=shard)
         self._claim(shard)
         self._unremoved += gone
         self._remove_files()

@@ -111,7 +111,7 @@ def test_help_comes_on_stdout(args: tuple[str, ...], capsys: pytest.CaptureFixtu
     ("args", "words"),
     [
         (("local", "--help"), "Flags:"),
-        (("proxy", "--help"), "A front alone, on a machine without a member"),
+        (("proxy", "--help"), "A front on a machine without a member"),
         (("peer-keys", "--help"), "muster peer-keys FILE"),
         (("peer-keys", "-h"), "muster peer-keys FILE"),
     ],
@@ -165,7 +165,7 @@ def test_a_port_that_is_still_taken_is_waited_for() -> None:
         with capture_logs() as logs:
             ports.check(config, None, structlog.get_logger())
         freed.join()
-    assert [line["event"] for line in logs] == ["a port is taken; waiting for it"]
+    assert [line["event"] for line in logs] == ["a port is in use; waiting for it"]
 
 
 def test_a_proxy_says_at_once_and_once_of_each_endpoint_that_it_is_not_reached(
@@ -180,7 +180,7 @@ def test_a_proxy_says_at_once_and_once_of_each_endpoint_that_it_is_not_reached(
     ):
         proxy_cli.members_of(endpoints, log=structlog.get_logger())
     assert [(line["event"], line["endpoint"]) for line in logs] == [
-        ("cannot reach a member; trying on", endpoint) for endpoint in endpoints]
+        ("cannot reach a member; trying again", endpoint) for endpoint in endpoints]
     assert all("refused" in line["reason"] for line in logs)
 
 

@@ -73,6 +73,12 @@ def test_help_names_every_flag_that_works() -> None:
     assert all(flag.choices for flag in SERVER_FLAGS.values() if flag.kind is Kind.ENUM)
 
 
+def test_help_breaks_no_name_of_a_flag() -> None:
+    text = flag_docs.usage({"local": "several hosts"})
+    assert "a --peer-key-file or a" in " ".join(text.split()), "words are kept"
+    assert not [line for line in text.splitlines() if line.endswith("-")]
+
+
 def test_every_flag_that_works_is_read_somewhere() -> None:
     """No flag is accepted and dropped: here as far as its name goes, below as far as a process's settings
     go."""

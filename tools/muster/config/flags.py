@@ -45,18 +45,18 @@ _GROUPS: dict[str, list[Flag]] = {
              "connections of clients to a host, shared by its fronts; the host closes any more at "
              'once. "auto": the limit of open files, less a reserve for storage and peers'),
         Flag("max-client-memory-bytes", Kind.COUNT, "auto", "memory that clients' connections of a host may "
-             "hold, shared by its fronts: unanswered requests, untaken answers, open streams. Above it, "
-             "connections that hold more than their share get \"too many requests\". \"auto\": an eighth of "
+             "use, shared by its fronts: unanswered requests, unread answers, open streams. Above it, "
+             "connections that use more than their share get \"too many requests\". \"auto\": an eighth of "
              "the memory of the machine or control group, between 64 MiB and 2 GiB"),
         Flag("max-unanswered-bytes", U, "4194304",
              "complete, unanswered requests of one connection: its flow-control window; at least 64 KiB"),
         Flag("max-unfinished-bytes", U, "67108864",
              "incomplete requests of one connection; the host refuses any more"),
-        Flag("max-untaken-bytes", U, "33554432", "answers that one connection's client has not taken: above "
+        Flag("max-untaken-bytes", U, "33554432", "answers that one connection's client has not read: above "
              "it large ranges wait, above eight times as much new calls are refused"),
         Flag("large-write-window-bytes", U, "1048576",
              "writes of more than 16 KiB under way from a host to the leaders, shared by its fronts;"
-             " the rest wait, and clients take turns. A larger write goes alone"),
+             " the rest wait, and clients take turns. A larger write is sent alone"),
         Flag("max-connection-range-compares", U, "16",
              "transactions under way of one connection that compare ranges and write; the rest wait"),
         Flag("max-connection-snapshots", U, "2",
@@ -65,7 +65,8 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("max-client-snapshots", U, "3", "snapshots under way of one client (a user, else an address) "
              "over all its connections to a host, shared by the fronts, one each at least"),
         Flag("max-control-frames", U, "1000", "HTTP/2 frames without content (SETTINGS, PRIORITY, empty "
-             "DATA, unknown ones) that one connection may send at once; one more ends it; at least 100"),
+             "DATA, unknown ones) that one connection may send at once; one more ends the connection; at "
+             "least 100"),
         Flag("max-control-frame-rate", U, "100", "such frames in each second after that"),
         Flag("max-stream-resets", U, "10000", "unanswered calls that one connection's client may reset at "
              "once; one more ends the connection; at least 100"),
@@ -77,8 +78,8 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("max-header-bytes", U, "65536",
              "head of one request; over HTTP/2 SETTINGS_MAX_HEADER_LIST_SIZE; 4096 to 524288"),
         Flag("client-stall-timeout", D, "1m",
-             "a client that takes nothing of a stream, snapshot or range for this long gets an error. Its "
-             "connection ends if it holds more than its share while --max-client-memory-bytes is used up"),
+             "a client that reads nothing of a stream, snapshot or range for this long gets an error. Its "
+             "connection ends if it uses more than its share while --max-client-memory-bytes is used up"),
         Flag("watch-merge-bytes", U, "67108864",
              "memory of this host, shared by its fronts, for events of watches over several shards "
              "that wait for a slower shard; events beyond it are read from history later"),
@@ -157,14 +158,14 @@ _GROUPS: dict[str, list[Flag]] = {
     ],
     "clustering": [
         Flag("initial-advertise-peer-urls", URLS, "http://localhost:2380",
-             "this host's peer URLs, told to the cluster"),
+             "this host's peer URLs, advertised to the cluster"),
         Flag("initial-cluster", S, "default=http://localhost:2380",
              "the first hosts: name=peer URL,...; a host with several URLs: repeat its name"),
         Flag("initial-cluster-state", E, "new", "new: bootstrap; existing: join a running cluster",
              choices=("new", "existing")),
-        Flag("initial-cluster-token", S, "etcd-cluster", "goes into the IDs of cluster and members"),
+        Flag("initial-cluster-token", S, "etcd-cluster", "enters the IDs of cluster and members"),
         Flag("advertise-client-urls", URLS, "http://localhost:2379",
-             "this host's client URLs, told to clients; required with --listen-client-urls"),
+             "this host's client URLs, advertised to clients; required with --listen-client-urls"),
         Flag("strict-reconfig-check", B, "true", "refuse membership changes that endanger the quorum"),
         Flag("pre-vote", B, "true", "ask before campaigning; always on", NO),
         Flag("max-learners", U, "1", "most learners at a time"),
@@ -176,7 +177,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("discovery-srv-name", S, "", "suffix of the SRV service: _etcd-server-<suffix>._tcp.<domain>"),
         Flag("discovery-token", S, "", "name of the v3 keys below /_etcd/registry by which the first hosts "
              "find each other, instead of --initial-cluster", yaml="discovery-config/token"),
-        Flag("discovery-endpoints", L, "", "the muster or etcd cluster that holds the keys of "
+        Flag("discovery-endpoints", L, "", "the muster or etcd cluster with the keys of "
              "--discovery-token", yaml=_DISCOVERY + "endpoints"),
         Flag("discovery-dial-timeout", D, "2s", "longest time for a connection to one of "
              "--discovery-endpoints", yaml=_DISCOVERY + "dial-timeout"),
@@ -202,7 +203,7 @@ _GROUPS: dict[str, list[Flag]] = {
              "instead of --initial-cluster"),
         Flag("discovery-proxy", S, "", "HTTP proxy on the way to --discovery"),
         Flag("discovery-fallback", E, "proxy", "what a host does when the discovered cluster is full: exit, "
-             "or be its proxy", yaml="", choices=("exit", "proxy")),
+             "or become its proxy", yaml="", choices=("exit", "proxy")),
         Flag("v2-deprecation", E, "write-only", "phase of etcd's v2 store", NO,
              choices=("not-yet", "write-only", "write-only-skip-check", "write-only-drop-data", "gone")),
     ],
@@ -267,7 +268,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("distributed-tracing-service-name", S, "etcd", "service name in traces"),
         Flag("distributed-tracing-instance-id", S, "", "instance ID in traces, one for each host"),
         Flag("distributed-tracing-sampling-rate", U, "0",
-             "of a million calls without a trace, how many begin one"),
+             "how many of a million calls without a trace begin one"),
     ],
     "logging": [
         Flag("logger", E, "zap", "etcd's logger; muster has its own", NO, choices=("zap",)),
@@ -281,7 +282,7 @@ _GROUPS: dict[str, list[Flag]] = {
              "days, at most maxbackups of them; 0: all"),
         Flag("warning-apply-duration", D, "100ms", "log applies slower than this"),
         Flag("warning-unary-request-duration", D, "300ms",
-             "log requests slower than this, and what those from 50ms on waited for; 0: none"),
+             "log requests slower than this; from 50ms on, also what they waited for; 0: none"),
     ],
     "checks, compaction, watches": [
         Flag("corrupt-check-time", D, "0s", "interval of comparing all hosts' replicas; a difference raises "
@@ -311,7 +312,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("proxy", E, "off", "run as a proxy of the cluster instead of a member; readonly: GET requests "
              "only", choices=("off", "readonly", "on")),
         Flag("proxy-failure-wait", U, "5000",
-             "milliseconds before a proxy asks a member that did not answer again for the members"),
+             "milliseconds before a proxy asks a silent member again for the list of members"),
         Flag("proxy-refresh-interval", U, "30000", "milliseconds between a proxy's requests for the members"),
         Flag("proxy-dial-timeout", U, "1000", "milliseconds that a proxy waits for that answer"),
         Flag("proxy-write-timeout", U, "5000",

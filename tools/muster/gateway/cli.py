@@ -23,7 +23,7 @@ from tools.srv import LookupFailed, records
 
 log = structlog.get_logger("gateway")
 
-_USAGE = """Connections are passed on to members as they are: to clients this address is one more endpoint.
+_USAGE = """Forwards TCP connections to members: to clients this address is one more endpoint.
 
 Usage:
 
@@ -40,11 +40,11 @@ FLAGS = {
              "DNS domain whose SRV records name the members, instead of --endpoints"),
         Flag("discovery-srv-name", Kind.STR, "", "suffix of the SRV service: _etcd-client-ssl-<suffix>"),
         Flag("insecure-discovery", Kind.BOOL, "false",
-             "take members that the records name in clear, and do not look at certificates"),
+             "accept members of SRV records without TLS, and do not verify certificates"),
         Flag("trusted-ca-file", Kind.STR, "",
-             "authorities of the certificates of members that records name; else the machine's"),
+             "authorities that signed the certificates of members in SRV records; default: the machine's"),
         Flag("retry-delay", Kind.DURATION, "1m0s",
-             "time between looks whether members answer again that did not"),
+             "delay before a failed endpoint is tried again"),
         Flag("help", Kind.BOOL, "false", "print this and exit"))
 }  # fmt: skip
 

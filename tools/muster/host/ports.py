@@ -140,7 +140,7 @@ def _wait(wanted: Sequence[Listener], limit_s: float, log: Logger) -> None:
             if not told and time.monotonic() > began + _TOLD_AFTER_S:
                 told = True
                 log.warning(
-                    "a port is taken; waiting for it", address=listener.address, wanted_by=listener.asked_by,
+                    "a port is in use; waiting for it", address=listener.address, wanted_by=listener.asked_by,
                     limit_s=limit_s)
             time.sleep(0.05)
         if code:

@@ -102,7 +102,7 @@ def hold_memory(config: ServerConfig, log: Logger) -> None:
     except CannotLock as e:
         raise ConfigError(str(e)) from None
     if most := limit_that_ends_growth():
-        log.warning("memory is locked up to a limit: a process that needs more ends", limit_bytes=most)
+        log.warning("memory is locked, with a limit: a process that exceeds it ends", limit_bytes=most)
 
 
 def log_of(config: ServerConfig) -> Logger:

@@ -34,7 +34,7 @@ FLAGS = {
         Flag("cpus", Kind.STR, "auto", 'CPUs to share out among the hosts: "auto", "none" or a list'),
         Flag("shard", Kind.STR, "", "kill: only the host's node of this shard"),
         Flag("front", Kind.STR, "", "kill: only this front of the host"),
-        Flag("wait", Kind.DURATION, "0s", "start: wait at most so long until the host is ready"),
+        Flag("wait", Kind.DURATION, "0s", "start: wait at most this long until the host is ready"),
         Flag("json", Kind.BOOL, "false", "status: as JSON"),
         Flag("help", Kind.BOOL, "false", "print this"))
 }

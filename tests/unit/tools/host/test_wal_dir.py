@@ -70,7 +70,7 @@ def test_logs_may_lie_in_the_data_directory_that_is_being_made(tmp_path: Path) -
 def test_another_directory_than_that_of_the_first_start_is_refused(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     establish(data_dir, f"--wal-dir={tmp_path / 'logs'}")
-    with pytest.raises(ConfigError, match=r"lies in .*/logs/shard-0, and .* asks for .*/other/shard-0$"):
+    with pytest.raises(ConfigError, match=r"is in .*/logs/shard-0, and .* asks for .*/other/shard-0$"):
         establish(data_dir, f"--wal-dir={tmp_path / 'other'}")
 
 

@@ -60,20 +60,20 @@ def force(data_dir: str, identity: Identity, log: Logger) -> None:
             _force(data_dir, replicas, table, identity, log)
         except CannotBeKept as e:
             raise ConfigError(
-                f"--force-new-cluster cannot go on with this host: {e}. Nothing was changed: try it with "
+                f"--force-new-cluster cannot continue with this host: {e}. Nothing was changed: try it with "
                 "another host that is left, or have a backup made of what this one has without a gap "
                 f"(musterctl snapshot save FILE --data-dir={data_dir}), and restore that to a new data "
                 "directory (musterctl snapshot restore)") from None
         except StorageCorruption as e:
             raise ConfigError(
-                f"--force-new-cluster cannot go on with this host: {e}. What its nodes have applied can be "
-                f"saved if their states are whole: musterctl snapshot save FILE --data-dir={data_dir}"
+                f"--force-new-cluster cannot continue with this host: {e}. What its nodes have applied can "
+                f"be saved if their states are whole: musterctl snapshot save FILE --data-dir={data_dir}"
             ) from None
         except (StorageError, NewerRecord) as e:
-            raise ConfigError(f"--force-new-cluster cannot go on with this host: {e}") from None
+            raise ConfigError(f"--force-new-cluster cannot continue with this host: {e}") from None
         except OSError as e:
             raise ConfigError(
-                f"--force-new-cluster: what is dropped cannot be written beside the logs: {e}. Nothing was "
+                f"--force-new-cluster: cannot write the file of what is dropped: {e}. Nothing was "
                 "changed") from None
     # as etcd: the host may have been removed
     Path(shard_dir(data_dir, 0), REMOVED_FILE).unlink(missing_ok=True)

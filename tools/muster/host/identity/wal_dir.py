@@ -63,7 +63,7 @@ def point_logs(wal_dir: str, folders: Sequence[Path]) -> None:
 def _place(log: Path, wanted: Path) -> None:
     if log.is_symlink():
         if (there := os.readlink(log)) != str(wanted):
-            raise ConfigError(f"the log of {log.parent} lies in {there}, and --wal-dir asks for {wanted}")
+            raise ConfigError(f"the log of {log.parent} is in {there}, and --wal-dir asks for {wanted}")
         return
     if log.exists():
         raise ConfigError(
