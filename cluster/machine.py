@@ -79,6 +79,9 @@ class Syncs(Protocol):
     def request(self, sequence: int, *, quiet: bool) -> bool:
         """Sync what is written. True: done. False: the report follows. ``quiet``: little else goes on."""
 
+    def again(self) -> None:
+        """Sync once more, beside the loop, unless a sync is under way."""
+
     def close(self) -> None: ...
 
 

@@ -51,6 +51,7 @@ _BATCH_BYTES = 1 << 20
 _TELL_EVERY = 4096  # rows
 _WRITE_BUFFER_BYTES = 32 << 20
 _MOST_REVISION = PENDING_REVISION >> 1  # as many are left for writes
+_MOST_AUTH_REVISION = 1 << 63  # as many are left for changes
 _MOST_DELTA = 1 << 31  # between a run's first revision and its last
 _NUMBERS, _VALUE, _LEASE = (0x10, 0x18, 0x20), b"\x2a", b"\x30"  # tags of a KeyValue, behind its key
 Tell = Callable[[int, int], None]  # rows read, bytes of keys and values in them
@@ -129,6 +130,8 @@ def restore(
     """Write log and state of each shard into ``folders``, one each. Raises NoBackup where the file is
     none."""
     around = read_around(database)
+    if (users := around.auth.revision) >= _MOST_AUTH_REVISION:
+        raise NoBackup(f"cannot read the snapshot: auth revision {users} is beyond what may be")
     if KEY not in database.buckets():
         raise NoBackup("cannot read the snapshot: it has no bucket of keys")
     shards = [_Shard(folder / "state") for folder in folders]

@@ -209,6 +209,7 @@ class Node:
         self.role: Role = role(self, kinds)
         self.clock.each_second(lambda: self.standing.second(loop.time()))
         self.clock.each_second(lambda: self.promises.second(loop.time()))
+        self.clock.each_second(self._settle_mark)
         self.catch_up: Callable[[], None] = self.role.catch_up
         self.gathering: GatheringTimer = GatheringTimer(
             loop, self.role.apply, self._unseen if self.role.gathers else lambda: False, self.wake)
@@ -472,6 +473,10 @@ class Node:
         if self._persisted(sequence):
             self.wake()
         self.mail.send()  # a follower's ack waits for nothing else
+
+    def _settle_mark(self) -> None:
+        if self.log.mark_is_behind():  # H10: nothing was logged since
+            self.syncer.again()
 
     def _persisted(self, sequence: int) -> bool:
         self.mail.synced(sequence)

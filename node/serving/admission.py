@@ -105,10 +105,12 @@ class Admission:
             return False
         node, inner = self._node, method & ~SAID
         principal, request = split(body)
-        if inner not in JUDGED or (principal.kind == Kind.FRONT and inner not in _WRITES):
+        if inner in _QUESTIONS:
+            # a front asks them for clients alone; without their names they are nobody's
+            of_front = principal.kind == Kind.FRONT
+            node.confirmations.ask(link, rid, method, _NOBODY + request if of_front else body)
+        elif inner not in JUDGED or (principal.kind == Kind.FRONT and inner not in _WRITES):
             node.take_requests(link, [(rid, inner, timeout_ms, request)])
-        elif inner in _QUESTIONS:
-            node.confirmations.ask(link, rid, method, body)
         elif inner == Method.WIDE or inner == Method.LONE:
             if node.settings.shard == 0 and node.settings.common.shard_count > 1:
                 node.role.submit(link, rid, method, timeout_ms, body)

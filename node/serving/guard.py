@@ -42,7 +42,7 @@ class Guard:
         return news(self._order_index(), state.enabled, state.revision, state.secret)
 
     def greet(self, link: FrontLink) -> None:
-        if link.watches and self.state.revision > 1:
+        if link.watches and (self.state.enabled or self.state.revision > 1):  # a restored file says either
             link.answer(0, Status.AUTH, self._news())
 
     # -- changes

@@ -270,6 +270,10 @@ class RaftLog:
             if truncations == self._truncations:
                 self._mark.write(covered)
 
+    def mark_is_behind(self) -> bool:
+        """Whether :meth:`sync` is due for the mark's sake, though nothing was written since the last one."""
+        return self._mark.is_behind()
+
     def truncate_prefix(self, position: SnapshotPosition) -> None:
         """Drop the entries up to ``position``. Only what a finished flush of the state covers (H9, I17)."""
         if position.index <= self._position.index:

@@ -116,13 +116,14 @@ class Gather:
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
         pieces: list[bytes]
         tried, place, pieces = waiting.context
+        begins = status in (_OK, _PARTIAL) and not pieces
+        if tried == self._tries and begins and self._is_behind(waiting, body):
+            self._again()
         # of an attempt that was given up: at another revision than the others' (H16)
         if tried != self._tries:
             if status == _PARTIAL:
                 self._router.cancel(waiting)
             return
-        if status in (_OK, _PARTIAL) and not pieces:
-            self._check(waiting, body)
         if status == _PARTIAL:
             if self._call is None or self._call.closed:
                 self._router.cancel(waiting)
@@ -142,9 +143,12 @@ class Gather:
             tails = [b"".join(self._tails[at]) for at in range(len(self._requests))]
             self._answer(self._call, self._order, self._term, tails)
 
-    def _check(self, waiting: Waiting, body: bytes) -> None:
+    def _is_behind(self, waiting: Waiting, body: bytes) -> bool:
+        """Whether another replica answers than the one that was known, and has less than the header will say:
+        it judges by older users."""
         (applied, _), asked = HEAD.unpack_from(body), self.revision or self._order
         assert applied >= asked, f"I14: shard {waiting.shard} answers at {applied}, {asked} was asked for"
+        return self.serializable and applied < self._order
 
     def _refused(self, error: EtcdError) -> None:
         # H16; or another replica than the one it was sent to answers, and is behind it
@@ -152,14 +156,17 @@ class Gather:
         if not passing or self.revision:
             self._fail(error)
             return
+        if self._tries == self._most and not self.serializable:
+            self._fail(error)
+            return
+        self._again()
+
+    def _again(self) -> None:
         if self._tries == self._most:
-            if not self.serializable:
-                self._fail(error)
-                return
             # a replica here is behind what the others have compacted, and no old revision was asked for
             self.serializable, self._most = False, 2 * _TRIES
         self._tries += 1
-        self.start()
+        self.start(self.revision)
 
     def _fail(self, error: EtcdError) -> None:
         call, self._call = self._call, None

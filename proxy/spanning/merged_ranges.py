@@ -53,7 +53,11 @@ class RowGather(Gather):
         if status not in (_OK, _PARTIAL):
             self._refused(EtcdError.decode(body))
             return
-        self._check(waiting, body)
+        if self._is_behind(waiting, body):  # nothing is passed on yet: all shards' first rows are needed
+            if status == _PARTIAL:
+                self._router.cancel(waiting)
+            self._again()
+            return
         starts, count = read_part(body, HEAD.size)
         self._count += count
         self._merge.add(place, body, starts, last=status == _OK)

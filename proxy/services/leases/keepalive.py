@@ -119,22 +119,24 @@ class KeepAlive:
                 self._open += 1
                 leases = [asked.lease for asked in batch]
                 router = self._router
-                router.to_leader(Waiting(
-                    None, Method.LEASE_KEEPALIVES, Struct(f"<{len(leases)}q").pack(*leases), _SHARD, ASK,
-                    batch[0].started, router.limit_s, router.quiet).calls(self._answered, batch))
+                # nobody's, as each of them: the front may learn only now that users are enabled
+                router.to_leader(PartWaiting(
+                    batch[0].call, Method.LEASE_KEEPALIVES, Struct(f"<{len(leases)}q").pack(*leases),
+                    _SHARD, ASK, batch[0].started, router.limit_s, router.quiet,
+                ).calls(self._answered, batch))
 
     def _alone(self, asked: _Asked) -> None:
         """The client must be allowed to renew the lease: the question has its name."""
         may_write_lease(
             self._router, asked.call, range(1, self._context.placement.shards), asked.lease,
-            lambda: self._renew(asked, PartWaiting, asked.call),
-            lambda error: self._failed([asked], error))
+            lambda: self._renew(asked), lambda error: self._failed([asked], error))
 
-    def _renew(self, asked: _Asked, kind: type[Waiting] = Waiting, call: Call = None) -> None:
+    def _renew(self, asked: _Asked) -> None:
         router = self._router
         request = rpc_pb2.LeaseKeepAliveRequest(ID=asked.lease).SerializeToString()
-        router.to_leader(kind(
-            call, Method.LEASE_KEEPALIVE, request, _SHARD, ASK, asked.started, router.limit_s, router.quiet,
+        router.to_leader(PartWaiting(
+            asked.call, Method.LEASE_KEEPALIVE, request, _SHARD, ASK, asked.started, router.limit_s,
+            router.quiet,
         ).calls(self._decided, asked))
 
     def _answered(self, waiting: Waiting, status: int, body: bytes) -> None:

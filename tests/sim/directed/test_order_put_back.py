@@ -3,12 +3,15 @@ loses writes: its peers remember what it had acknowledged."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from cluster.raft.promises import Promise
 from node.links.promises import Promises
 from tests.sim.directed.forgetting import two_of_three_forget
 from tests.sim.mutants.order_mutants import plan
+from tests.sim.world.order_disk import LogDisk, Syncer
 from tests.sim.world.order_sim import HOSTS, Kept, Simulation
 from tests.sim.world.order_world import Violation
 
@@ -82,3 +85,19 @@ def test_a_hello_that_is_read_late_is_said_again(seed: int, monkeypatch: pytest.
     simulation.run()
     assert any(late)
     assert "refused" not in simulation.did
+
+
+def test_each_second_every_replica_looks_whether_its_mark_is_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    again: Counter[str] = Counter()
+    once_more = Syncer.again
+
+    def counted(self: Syncer) -> None:
+        again[self._loop.name] += 1
+        once_more(self)
+
+    monkeypatch.setattr(LogDisk, "mark_is_behind", lambda self: True)
+    monkeypatch.setattr(Syncer, "again", counted)
+    calm = plan(shards=2, seconds=4.0, fault_every_s=1e9, faults=("heal",), mix={"put": 1}, patience=0.0)
+    Simulation(1, calm).run()
+    assert len(again) == 2 * len(HOSTS)
+    assert min(again.values()) >= 3

@@ -169,6 +169,10 @@ class Everything(Simulation):
         self.start_front(host.member_id)
         self.did["joined"] = self.did.get("joined", 0) + 1
 
+    def is_taken(self, name: str) -> bool:
+        """Whether a host is there that may have been removed, and has not heard of it."""
+        return any(self.node_settings(host, 0).listen_host == name for host in self.hosts)
+
     def destroy(self, host: int) -> None:
         """Nothing is left of a host."""
         if host not in self.hosts:
@@ -255,7 +259,11 @@ class Operator:
         told = max(nodes, key=lambda p: p.node.order_index)
         table = told.node.roster.table
         for host in table.members:
-            if host.member_id not in simulation.hosts and host.member_id not in simulation.destroyed:
+            if (
+                host.member_id not in simulation.hosts
+                and host.member_id not in simulation.destroyed
+                and not simulation.is_taken(host.peer.host)
+            ):
                 told.happens(None, lambda host=host: simulation.join(told, host))  # type: ignore[misc]
                 return
         if self._asked is None and not simulation.calm and self._random.random() < 0.3:

@@ -41,6 +41,9 @@ def test_all_that_an_operator_and_clients_do_at_once(shards: int) -> None:
 MENDED: dict[tuple[int, int], str] = {
     (1, 185): "the checker's: what was promised of a lease was held against one of its ID that had ended",
     (3, 60): "a leader had nothing to be put in order, and nobody kept its next order record: it stayed so",
+    (3, 2019): "the simulator's: a host began at the address of one that had not heard of its removal",
+    (3, 1226): "a new host's replica, which knew of no users, was asked for a hash of a named revision",
+    (3, 1245): "a front that learned late of users had nobody's keep-alives asked in its own name",
     (3, 1): "a leader that was to go was not told what the others have on disk, and waited for it",
 }
 

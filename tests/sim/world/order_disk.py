@@ -104,6 +104,9 @@ class LogDisk(MemoryLog):
     def committed(self) -> tuple[int, int]:
         return self.notes[-1]
 
+    def mark_is_behind(self) -> bool:
+        return False  # there is none: no crash here damages what was synced
+
     def note_committed(self, index: int) -> None:
         self.notes = [*self.notes[-8:], (index, self.term(index))]
 
@@ -256,6 +259,10 @@ class Syncer:
             return True
         self._start()
         return False
+
+    def again(self) -> None:
+        if not self._running:
+            self._start()
 
     def _start(self) -> None:
         self._running = True

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import EtcdError
-from cluster.features.auth.principal import NOBODY, SAID, Kind, Principal
+from cluster.features.auth.principal import FRONT, NOBODY, SAID, Kind, Principal
 from cluster.features.auth.state import AuthState, Meta, User, meta_row, user_row
 from cluster.wire.messages import Method
 from node.serving.admission import Admission
@@ -22,6 +22,7 @@ class _Node:
         self.settings: Any = None
         self.writes: Any = None
         self.store: Any = None
+        self.confirmations: Any = None
         changes = SimpleNamespace(submit=lambda *given: self.changes.append(given[2:]))
         self.roster: Any = SimpleNamespace(changes=changes)
         self.changes: list[tuple[bytes, Principal]] = []
@@ -75,3 +76,16 @@ def test_changes_of_members_and_moves_of_leaders_are_roots(method: Method, leads
         assert node.changes == [(b"request", root)]
     else:
         assert node.taken == [method]
+
+
+@pytest.mark.parametrize("method", [Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL])
+def test_no_front_asks_about_leases_in_its_own_name(method: Method) -> None:
+    """Else clients without rights would keep leases alive through a front that learns late of users."""
+    node = _Node()
+    asked: list[tuple[int, bytes]] = []
+    node.confirmations = SimpleNamespace(ask=lambda link, rid, *question: asked.append(question))
+    link: Any = SimpleNamespace(watches=True)
+    alice = Principal(Kind.SIMPLE, "alice", 5)
+    for who in (FRONT, alice):
+        assert node.admission.take(link, 1, method | SAID, 0, who.encode() + b"request")
+    assert asked == [(method | SAID, who.encode() + b"request") for who in (NOBODY, alice)]

@@ -179,6 +179,7 @@ def test_alarms_that_no_version_of_etcd_knows_are_left_out(tmp_path: Path) -> No
     (etcd.USERS, b"u", auth_pb2.User(name=b"\xff").SerializeToString()),
     (etcd.ROLES, b"r", b"\xff"),
     (etcd.ROLES, b"r", auth_pb2.Role(name=b"\xff").SerializeToString()),
+    (etcd.AUTH, b"authRevision", b"\xff" * 8),  # changes would have no number
     (etcd.LEASE, b"l", b"\x0a"),
     (etcd.MEMBERS, b"1", b"[" * 100_000),
     (etcd.KEY, etcd.revision_key(3, 1 << 32), b"\x0a\x01k\x10\x02\x18\x03\x20\x02"),

@@ -17,7 +17,7 @@ from rocksdict import WriteBatch
 
 from cluster.grain import GRAIN
 from cluster.raft.types import Entry, HardState, SnapshotPosition
-from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed
+from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed, mark
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.state.stores import history
 from tests.unit.storage.workload import CONFIGURATION, open_both, replay, stream
@@ -131,6 +131,41 @@ def test_a_log_that_lost_its_synced_end_is_refused(tmp_path: Path, lost_bytes: i
     for _ in range(2):
         with pytest.raises(StorageCorruption, match=r"must not vote.*remove the member"):
             RaftLog.open(image, initial=CONFIGURATION)
+
+
+def test_the_mark_is_synced_a_second_later_though_nothing_more_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H10: a power cut leaves the mark as it was synced."""
+    now, path = [100.0], tmp_path / "log" / "synced"
+    kept: list[bytes] = []
+    real = os.fdatasync
+
+    def synced(fd: int) -> None:
+        real(fd)
+        if os.path.samestat(os.fstat(fd), path.stat()):
+            kept.append(path.read_bytes())
+
+    monkeypatch.setattr(mark.time, "monotonic", lambda: now[0])
+    log = RaftLog.open(tmp_path / "log", initial=CONFIGURATION)
+    monkeypatch.setattr(os, "fdatasync", synced)
+    for index, later_s in ((1, 1.5), (2, 0.5)):
+        now[0] += later_s
+        log.append([Entry(index, 1, 1, b"e" * 300)], HardState(1, 1, 0))
+        log.sync()
+    assert not log.mark_is_behind()
+    now[0] += 1.0
+    assert log.mark_is_behind()
+    log.sync()
+    assert not log.mark_is_behind()
+    before, after = kept[-2:]
+    image = crash(log, 100)  # of the second entry
+    for name, content in (("before", before), ("after", after)):
+        shutil.copytree(image, tmp_path / name)
+        (tmp_path / name / "synced").write_bytes(content)
+    RaftLog.open(tmp_path / "before", initial=CONFIGURATION).close()
+    with pytest.raises(StorageCorruption, match="ends at 1, but 2 had been synced"):
+        RaftLog.open(tmp_path / "after", initial=CONFIGURATION)
 
 
 def test_a_log_whose_vote_was_rolled_back_is_refused(tmp_path: Path) -> None:

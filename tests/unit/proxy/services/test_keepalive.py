@@ -125,6 +125,22 @@ def test_a_lease_that_is_due_is_asked_for_again_alone_and_holds_up_its_own_strea
     assert told(one) == [(1, 0), (2, 5)]
 
 
+def test_no_question_is_the_fronts_own_though_it_learns_of_users_meanwhile() -> None:
+    """Nodes judge it as nobody's: no client of it has shown a name."""
+    alive = Alive()
+    learn = alive.net.context.principals.heard
+    one, due = alive.stream(), alive.stream()
+    alive.say(due, 2)
+    ((request, _),) = alive.asked()
+    alive.say(one, 1)
+    learn(9, True, 2, b"")
+    ((_, leases),) = alive.asked()  # by its number without a principal
+    assert leases == (1,)
+    alive.answer(request, LEASE_DUE)
+    (alone,) = alive.node.take()
+    assert alone.method == Method.LEASE_KEEPALIVE
+
+
 def test_a_stream_that_is_half_closed_ends_after_its_last_answer() -> None:
     alive = Alive()
     call = alive.stream()

@@ -227,6 +227,31 @@ def test_h16_the_latest_is_never_compacted_however_far_behind_a_replica_of_the_h
     assert answered == [9]
 
 
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_replica_that_is_behind_the_header_is_not_asked_of_the_past(merged: bool) -> None:
+    """It would judge by the users of its own time, which may be none."""
+    shards, call, stats = Shards(2), FakeCall(), MethodStats()  # the front knows of 9
+    request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", serializable=True, revision=3)
+    answered: list[int] = []
+    gather: Gather
+    if merged:
+        gather = MergedRange(shards, call, request, (0, 1), stats, lambda *given: answered.append(given[1]), lambda *given: None)  # type: ignore[arg-type]
+    else:
+        gather = Gather(shards, call, Method.RANGE, range_requests(request, (0, 1)), True, stats,  # type: ignore[arg-type]
+                        lambda *given: answered.append(given[1]), lambda *given: None)
+    nothing = parts(request, [], Random(0))[0][HEAD.size :] if merged else b""
+    gather.start(3)
+    while shards.prefixes[-1] == (0, 3):
+        assert len(shards.prefixes) < 100
+        shards.answer(0, Status.OK, HEAD.pack(9, 2) + nothing)
+        shards.answer(1, Status.OK, HEAD.pack(5, 2) + nothing)  # another one, sent on to by the router
+        assert not answered
+    assert shards.prefixes[-1] == (5, 3)  # a quorum was asked
+    for shard in range(2):
+        shards.answer(shard, Status.OK, HEAD.pack(9, 2) + nothing)
+    assert answered == [9]
+
+
 def gathered(shards: Shards, method: int, revision: int) -> tuple[list[int], list[EtcdError]]:
     """A serializable question to all shards: where the revisions of its answer and its refusal will be."""
     answered: list[int] = []

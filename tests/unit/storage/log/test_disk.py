@@ -90,3 +90,18 @@ def test_a_loop_that_nobody_waits_for_may_wait_for_a_disk_of_some_milliseconds(l
 def test_a_disk_that_has_become_fast_is_noticed(log: Log) -> None:
     log.inline(*[0.02] * LONG)
     assert all(log.inline(*[0.0002] * 40)[20:])
+
+
+def test_once_more_is_beside_the_loop_and_reports_the_last_number_again(
+    loop: asyncio.AbstractEventLoop, disk: Disk
+) -> None:
+    log = Log(loop, disk)
+    assert log.inline(0.0001) == [True]
+    log._done = loop.create_future()
+    count = log.syncer.took.count
+    log.syncer.again()
+    log.syncer.again()  # one is under way
+    assert log.syncer.busy
+    assert loop.run_until_complete(log._done) == 1
+    assert log.syncer.took.count == count + 1
+    log.syncer.close()

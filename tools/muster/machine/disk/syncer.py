@@ -66,6 +66,11 @@ class Syncer:
         self._start()
         return False
 
+    def again(self) -> None:
+        """Sync once more; the last number is reported again."""
+        if not self._running:
+            self._start()
+
     def _start(self) -> None:
         self._running = True
         self._queue.put(self._wanted)
