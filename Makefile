@@ -97,7 +97,7 @@ etcd-new:  ## build etcd 3.7.1 and its benchmark tool in .interop (needs Go; the
 	sh bench/compare/go_etcd.sh
 	sh bench/compare/go_benchmark.sh --help >/dev/null
 
-bench-check: $(STAMP)  ## count the work of puts (log entries, syncs, frames, bytes, CPU) against recorded bounds
+bench-check: $(STAMP)  ## count the work of each kind of request (entries, syncs, frames, bytes, calls, lines, CPU) against recorded figures
 	$(BIN)/python -m bench.cli check
 
 proto: $(STAMP)  ## generate cluster/pb/*_pb2.py from the .proto files

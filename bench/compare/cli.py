@@ -325,8 +325,8 @@ def cuts(given: _Cut) -> None:
 
 @taking_fields(_Checked)
 def check(given: _Checked) -> None:
-    """Count the work of puts in a quiet local cluster; exit 1 if it is above the recorded bounds."""
-    from bench import check as checking
+    """Count the work of requests in a local cluster; exit 1 if it is above the recorded bounds."""
+    from bench.guard import check as checking
 
     with _failures():
         result = checking.measure(data_dir=given.data_dir, muster_flags=shlex.split(given.muster_flags))

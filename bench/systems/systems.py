@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,7 @@ class System:
     cacert: str = ""  # a file to trust, of a system that serves clients by TLS only
     health: list[int] = field(default_factory=list)  # ports of /health; none: the clients'
     commands: list[tuple[str, list[str]]] = field(default_factory=list)  # log name, command line
+    environment: Mapping[str, str] = field(default_factory=dict)  # beside this process's
 
     @property
     def told(self) -> list[str]:
@@ -93,8 +94,8 @@ class System:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_"))}
         with log.open("wb") as out:
             self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out,
-                                                   stderr=subprocess.STDOUT, env=environment,
-                                                   start_new_session=True))
+                                                   stderr=subprocess.STDOUT, start_new_session=True,
+                                                   env={**environment, **self.environment}))
         self.logs.append(log)
 
     def _wait_ready(self) -> None:
@@ -198,13 +199,14 @@ def start_etcd(data_dir: Path, *, members: int = 3, binary: str | None = None,
 
 
 def start_muster(data_dir: Path, *, hosts: int = 3, shards: int = 1, flags: Sequence[str] = (),
-                 name: str = "muster", keys: bool = False) -> System:
+                 name: str = "muster", keys: bool = False,
+                 environment: Mapping[str, str] | None = None) -> System:
     """Start ``muster local``; with ``keys`` its hosts share a peer key file."""
     if keys:
         flags = _with_keys(flags, data_dir / "peer.key")
     base = _free_block(100 * (hosts - 1) + 50)
     system = System(name, _version(_MUSTER, "muster"), [f"127.0.0.1:{base + 100 * i}" for i in range(hosts)],
-                    [], data_dir, shards=shards, flags=tuple(flags))
+                    [], data_dir, shards=shards, flags=tuple(flags), environment=environment or {})
     system.start([("local", [
         *_MUSTER, "local", "--hosts", str(hosts), "--shards", str(shards), "--data-dir",
         str(data_dir / "data"), "--base-port", str(base), *flags])])
