@@ -68,7 +68,10 @@ class Events:
     def __init__(self, pids: Iterable[int]) -> None:
         self.missing: dict[str, str] = {}
         self._fds: dict[str, list[int]] = {}
-        threads = [int(task) for pid in pids for task in os.listdir(f"/proc/{pid}/task")]
+        threads: list[int] = []
+        for pid in pids:
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                threads += map(int, os.listdir(f"/proc/{pid}/task"))
         attributes = _attributes()
         if "syscalls" not in attributes:
             self.missing["syscalls"] = f"no tracepoints in {' or '.join(_TRACES)}"
