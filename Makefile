@@ -22,7 +22,7 @@ ELSEWHERE := $(SHARING) $(PAIRED) $(WAITING)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd soak attack lint bench bench-check proto docs clean
+.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd soak attack lint bench benchmarks etcd-new bench-check proto docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -88,7 +88,16 @@ attack: $(STAMP)  ## attack hosts on this machine as broken clients and enemies 
 bench: $(STAMP)  ## compare with etcd on this machine (BENCH_FLAGS=... for muster-bench compare)
 	$(BIN)/muster-bench compare $(BENCH_FLAGS)
 
-bench-check: $(STAMP)  ## count the work of puts (log entries, syncs, frames, bytes, CPU) against recorded bounds
+benchmarks: $(STAMP) etcd-new  ## docs/benchmarks.md's table anew: muster beside etcd 3.5 and 3.7, by both tools (40 quiet minutes; needs Go)
+	$(BIN)/muster-bench compare --preset page --rounds 5 --etcd etcd --etcd $$(sh bench/compare/go_etcd.sh) \
+		--page docs/benchmarks.md --tables docs/figures --save .interop/bench/page.json $(BENCH_FLAGS)
+	$(BIN)/muster-bench report .interop/bench/page.json --chart docs/benchmarks.svg
+
+etcd-new:  ## build etcd 3.7.1 and its benchmark tool in .interop (needs Go; the first time takes minutes)
+	sh bench/compare/go_etcd.sh
+	sh bench/compare/go_benchmark.sh --help >/dev/null
+
+bench-check: $(STAMP)  ## count the work of each kind of request (entries, syncs, frames, bytes, calls, lines, CPU) against recorded figures
 	$(BIN)/python -m bench.cli check
 
 proto: $(STAMP)  ## generate cluster/pb/*_pb2.py from the .proto files

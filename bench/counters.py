@@ -19,6 +19,8 @@ NAMES = {
     "node_frames": "muster_node_frames_sent_total",
     "front_frames": "muster_front_frames_sent_total",
     "peer_bytes": "muster_node_peer_sent_bytes_total",
+    "client_received": "etcd_network_client_grpc_received_bytes_total",
+    "client_sent": "etcd_network_client_grpc_sent_bytes_total",
 }
 
 

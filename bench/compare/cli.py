@@ -21,7 +21,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.client import RpcError
 from bench.compare import comparison as comparing
 from bench.compare import html
+from bench.compare import page as pages
 from bench.compare import report as compare_report
+from bench.compare.go_tool import GO_BENCHMARK, GoTool
 from bench.compare.matrix import ALL, CONNS, PRESETS, Preset, Sizes, choose
 from bench.load import run
 from bench.load.spec import V2
@@ -30,7 +32,6 @@ from bench.report.text import output
 from bench.systems import systems
 
 _errors = Console(stderr=True, highlight=False)
-_GO_BENCHMARK = Path(__file__).with_name("go_benchmark.sh")
 
 
 def _option(help_text: str, *names: str, **more: Any) -> Any:
@@ -42,6 +43,8 @@ _LIMIT = _option("Time limit for a system, in seconds.")
 _MARKDOWN = _option("Print the table as Markdown.", "--markdown")
 _TABLES = _option("Folder for the tables, as tab-separated files.")
 _HTML = _option("File to write a report with charts to.", "--html")
+_PAGE = _option("Markdown page whose table (between its marks) is made anew. For the preset page.", "--page")
+_TOOL = _option("etcd's benchmark tool, as bench/compare/go_benchmark.sh builds and runs it.")
 
 
 @dataclass(kw_only=True)
@@ -82,10 +85,14 @@ class _Compared(_Flagged):
     subject: Annotated[str, _option(
         "B, in the same forms; several, separated by spaces, to compare each with A.")] = ""
     with_: Annotated[str, _option("etcd=ENDPOINTS or etcd=PATH: the baseline.", "--with")] = ""
+    etcd: Annotated[list[str] | None, _option(
+        "An etcd to compare with: PATH of a binary or of its directory, or etcd for the packaged one. Given "
+        "several times, each is named by its version, and ratios are to each and to the better.")] = None
     preset: Annotated[str, _option(
         "puts-and-ranges (by clients), shards (by their number), matrix (everything), keys (peer keys), "
-        "several with commas, or all: these four. Bounded in time: 6, 6, 10 and 5 minutes. v2: version 2 of "
-        "the API. tls: puts and ranges by TLS. kubernetes: the load of its API servers.")] = ""
+        "several with commas, or all: these four. Bounded in time: 6, 6, 10 and 5 minutes. page: the "
+        "documentation's table, by this tool and by etcd's, in 40. v2: version 2 of the API. tls: puts and "
+        "ranges by TLS. kubernetes: the load of its API servers.")] = ""
     only: Annotated[str, _option(
         "Comma-separated cells or shell patterns, such as put-*,range-l-1000. Default: the preset's, or put "
         "and both ranges with 1, 100 and 1000 clients.")] = ""
@@ -104,8 +111,10 @@ class _Compared(_Flagged):
     processes: Annotated[int, _option("Client processes that share the work.")] = 1
     leader_only: Annotated[bool, _option("Connect to the leader's member only.", "--leader-only")] = False
     shards: Annotated[int, _option("Shards of a muster that is named without a number.", min=1)] = 1
+    tool: Annotated[Path, _TOOL] = GO_BENCHMARK
     tables: Annotated[Path | None, _TABLES] = None
     html_page: Annotated[Path | None, _HTML] = None
+    page: Annotated[Path | None, _PAGE] = None
     save: Annotated[Path | None, _option("File to write the result to as JSON, for `report`.")] = None
 
     def presets(self) -> list[str]:
@@ -119,17 +128,26 @@ class _Compared(_Flagged):
         return names or [""]
 
     def systems(self, preset: Preset) -> list[str]:
-        """The systems' names, the baseline first."""
-        baseline = self.baseline
-        if self.with_:
-            name, _, where = self.with_.partition("=")
-            is_path = "/" in where and "://" not in where
-            baseline = where if is_path else self.with_ if where else name
-        wanted = [baseline or preset.systems[0], *(shlex.split(self.subject) or preset.systems[1:])]
+        """The systems' names, the baselines first. ValueError for two kinds of baselines."""
+        wanted = [*self._baselines(preset), *(shlex.split(self.subject) or preset.systems[1:])]
         if self.shards > 1:
             wanted = [w.replace("muster", f"muster:{self.shards}") if w in ("muster", "muster+keys") else w
                       for w in wanted]
         return wanted
+
+    def _baselines(self, preset: Preset) -> list[str]:
+        if self.etcd:
+            if self.baseline or self.with_:
+                raise ValueError("--etcd and --baseline or --with exclude each other")
+            if not preset.systems[0].startswith("etcd"):
+                raise ValueError(f"this preset compares with {preset.systems[0]}, so it takes no --etcd")
+            return [preset.systems[0].replace("etcd", one if one == "etcd" else str(Path(one).absolute()))
+                    for one in self.etcd]
+        if self.with_:
+            name, _, where = self.with_.partition("=")
+            is_path = "/" in where and "://" not in where
+            return [where if is_path else self.with_ if where else name]
+        return [self.baseline or preset.systems[0]]
 
     def plan(self, name: str, preset: Preset) -> comparing.Plan:
         """ValueError if ``--only`` matches nothing."""
@@ -139,7 +157,8 @@ class _Compared(_Flagged):
         plan = comparing.Plan(
             cells, self.rounds, self.duration, min(self.warm_up, 0.5) if name else self.warm_up,
             self.processes, self.leader_only, self.hosts, self.key_space, sizes=sizes,
-            budget_s=self.budget or preset.budget_s, preset=name, title=preset.title)
+            budget_s=self.budget or preset.budget_s, preset=name, title=preset.title,
+            baselines=max(1, len(self.etcd or ())), tool=GoTool(self.tool))
         if any(cell.spec.command in V2 for cell in cells):
             self.etcd_flags += " --enable-v2"
         for system, flags in (("etcd flags", self.etcd_flags), ("muster flags", self.muster_flags)):
@@ -159,13 +178,13 @@ def compare(given: _Compared) -> None:
             began = time.monotonic()
             asked = replace(given)
             plan = asked.plan(name, preset)
-            with systems.started(given.systems(preset), hosts=plan.hosts, **asked.start()) as running, \
-                    _Bar(plan.preset, given.as_json) as told:
+            with systems.started(given.systems(preset), hosts=plan.hosts, by_version=plan.baselines > 1,
+                                 **asked.start()) as running, _Bar(plan.preset, given.as_json) as told:
                 results.append(asyncio.run(comparing.compare(plan, running, told, began=began)))
             text = json.dumps(results[0] if len(results) == 1 else results) + "\n"
             if given.save is not None:  # after each preset: the next one may fail
                 given.save.write_text(text, encoding="utf-8")
-            _write(results, given.tables, given.html_page)
+            _write(results, given.tables, given.html_page, given.page)
     if given.as_json:
         sys.stdout.write(text)
     else:
@@ -177,6 +196,7 @@ def report(
     files: Annotated[list[Path], typer.Argument(help="What `compare --save` wrote.")],
     tables: Annotated[Path | None, _TABLES] = None,
     html_page: Annotated[Path | None, _HTML] = None,
+    page: Annotated[Path | None, _PAGE] = None,
     chart: Annotated[Path | None, _option("File to write the headline chart to, as SVG.")] = None,
 ) -> None:
     """Make tables and charts of saved comparisons on one page."""
@@ -184,26 +204,28 @@ def report(
     with _failures():
         for file in files:
             results += comparing.saved(file)
-        _write(results, tables, html_page)
+        _write(results, tables, html_page, page)
         if chart is not None:
             chart.write_text(html.headline(results), encoding="utf-8")
-    if tables is None and html_page is None and chart is None:
+    if tables is None and html_page is None and page is None and chart is None:
         for result in results:
             compare_report.show(output(), result)
 
 
-def _write(results: list[dict[str, Any]], tables: Path | None, html_page: Path | None) -> None:
+def _write(results: list[dict[str, Any]], tables: Path | None, html_page: Path | None,
+           page: Path | None) -> None:
     if tables is not None:
         for result in results:
             compare_report.write_into(tables, result)
     if html_page is not None:
         html_page.write_text(html.page(results), encoding="utf-8")
+    if page is not None:
+        pages.write_into(page, results)
 
 
 @dataclass(kw_only=True)
 class _Agreed(_Measured):
-    tool: Annotated[Path, _option(
-        "etcd's benchmark tool, as bench/compare/go_benchmark.sh builds and runs it.")] = _GO_BENCHMARK
+    tool: Annotated[Path, _TOOL] = GO_BENCHMARK
     names: Annotated[str, _option("The two systems, named as for compare.", "--systems")] = "etcd muster"
     clients: Annotated[str, _option("Comma-separated, out of 1, 100 and 1000.")] = "1,100,1000"
     rounds: Annotated[int, _option("Turns of each tool on each system.", min=1)] = 3
@@ -303,8 +325,8 @@ def cuts(given: _Cut) -> None:
 
 @taking_fields(_Checked)
 def check(given: _Checked) -> None:
-    """Count the work of puts in a quiet local cluster; exit 1 if it is above the recorded bounds."""
-    from bench import check as checking
+    """Count the work of requests in a local cluster; exit 1 if it is above the recorded bounds."""
+    from bench.guard import check as checking
 
     with _failures():
         result = checking.measure(data_dir=given.data_dir, muster_flags=shlex.split(given.muster_flags))

@@ -8,6 +8,9 @@ The result, ``muster-bench-compare/2``, has ``systems``, ``plan``, ``storage`` (
 write) and for each of ``cells`` its ``runs`` (``bench.load.run``, by system; ``counters`` has syncs and the
 like), ``ratios`` (of each system to the first) and ``targets``. Several presets make a list of these.
 
+With several etcds these are ``baselines``. Each cell's ``ratios`` are then to the one of them that is better
+in that figure (``better`` names it), and ``ratios_to`` has those to each.
+
 CPU of an operation: user and system time of all server processes over the operations answered. RSS: the sum
 over these processes at the end of a turn, shared memory counted in each.
 """
@@ -30,7 +33,8 @@ import psutil
 
 from bench import counters
 from bench.compare import kinds
-from bench.compare.figures import ratios, targets
+from bench.compare.figures import better, ratios, targets, to_better, to_each
+from bench.compare.go_tool import GoTool
 from bench.compare.loads import upkeep
 from bench.compare.loads.disturb import disturbed_run
 from bench.compare.matrix import BIG_KEY_BYTES, BIG_PREFIX, Cell, Sizes
@@ -64,6 +68,8 @@ class Plan:
     preset: str = ""
     title: str = ""
     notes: dict[str, str] = field(default_factory=dict)
+    baselines: int = 1  # so many of the systems, the first ones, are compared with
+    tool: GoTool = field(default_factory=GoTool)
 
 
 #: Fields of the plan that the result has.
@@ -102,6 +108,7 @@ async def compare(
                      "flags": list(s.flags), "idle_cpu_percent": idle[s.name],
                      "processes": servers.memory(s.pids)}
                     for s in systems],
+        **({"baselines": [s.name for s in systems[:plan.baselines]]} if plan.baselines > 1 else {}),
         "cells": rows,
     }
 
@@ -135,18 +142,28 @@ async def _passes(plan: Plan, systems: Sequence[System], told: Told, clock: _Clo
         plan.notes["left out, the time was used up"] = ", ".join(left_out)
     names = [system.name for system in systems]
     return [row for cell in plan.cells if cell.name in lengths
-            for row in _rows(cell, lengths[cell.name], runs[cell.name], names, judged=bool(plan.preset))]
+            for row in _rows(cell, lengths[cell.name], runs[cell.name], names, plan.baselines,
+                             judged=bool(plan.preset))]
 
 
-def _rows(cell: Cell, duration_s: float, runs: dict[str, list[dict[str, Any]]], names: Sequence[str], *,
-          judged: bool) -> list[dict[str, Any]]:
+def _rows(cell: Cell, duration_s: float, runs: dict[str, list[dict[str, Any]]], names: Sequence[str],
+          baselines: int, *, judged: bool) -> list[dict[str, Any]]:
     """A cell's row of the result; of Kubernetes' cell one for each kind of request besides."""
-    found = ratios(runs, names)
-    row = {"name": cell.name, "title": cell.title, "duration_s": duration_s, "runs": runs, "ratios": found,
-           "targets": targets(cell, runs, found, names) if judged else []}
+    found = _ratios(runs, names, baselines)
+    subjects = [names[0], *names[baselines:]]
+    row = {"name": cell.name, "title": cell.title, "duration_s": duration_s, "runs": runs, **found,
+           "targets": targets(cell, runs, found["ratios"], subjects) if judged else []}
     if cell.spec.command != "kubernetes":
         return [row]
-    return [row, *(one | {"ratios": ratios(one["runs"], names)} for one in kinds.split(row, names))]
+    return [row, *(one | _ratios(one["runs"], names, baselines) for one in kinds.split(row, names))]
+
+
+def _ratios(runs: dict[str, list[dict[str, Any]]], names: Sequence[str], baselines: int) -> dict[str, Any]:
+    if baselines < 2:
+        return {"ratios": ratios(runs, names)}
+    each = to_each(runs, names, names[:baselines])
+    best = better(runs, names[:baselines])
+    return {"ratios": to_better(each, best), "ratios_to": each, "better": best}
 
 
 class _Clock:
@@ -226,6 +243,8 @@ async def _turn(plan: Plan, cell: Cell, system: System, duration_s: float, round
             part = 1 / max(1, plan.rounds - max(round_, 0))
             result = await disturbed_run(spec, cell.disturbance, system.pids, processes=plan.processes,
                                          part=part)
+        elif cell.kind == "tool":
+            result = await plan.tool.run(spec, f"{cell.name} {system.name}", system.pids)
         else:
             result = await run.run(spec, processes=plan.processes, server_roots=system.pids)
     except (run.RunError, OSError, TimeoutError) as error:

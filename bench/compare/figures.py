@@ -73,6 +73,31 @@ def ratios(runs: dict[str, list[dict[str, Any]]], names: Sequence[str]) -> dict[
     return found
 
 
+def to_each(runs: dict[str, list[dict[str, Any]]], names: Sequence[str],
+            baselines: Sequence[str]) -> dict[str, dict[str, dict[str, Ratio]]]:
+    """By system that is no baseline, and by baseline, the ratios of the first to the second."""
+    return {name: {base: ratios(runs, [base, name])[name] for base in baselines}
+            for name in names if name not in baselines}
+
+
+def better(runs: dict[str, list[dict[str, Any]]], baselines: Sequence[str]) -> dict[str, str]:
+    """By figure, the baseline with the better median: the higher throughput, the lower of all else."""
+    found = {}
+    for name in FIGURES:
+        medians = {base: value for base in baselines if (value := median(runs[base], name))}
+        if medians:
+            best = max if name == "throughput_per_s" else min
+            found[name] = best(medians, key=lambda base: medians[base])
+    return found
+
+
+def to_better(each: dict[str, dict[str, dict[str, Ratio]]], best: dict[str, str]
+              ) -> dict[str, dict[str, Ratio]]:
+    """Of :func:`to_each` the ratios to each figure's better baseline."""
+    return {name: {figure: found[base][figure] for figure, base in best.items() if figure in found[base]}
+            for name, found in each.items()}
+
+
 def targets(cell: Cell, runs: dict[str, list[dict[str, Any]]], found: dict[str, dict[str, Ratio]],
             names: Sequence[str]) -> list[dict[str, Any]]:
     """The cell's targets and what was reached; ``value`` is None where it could not be measured."""

@@ -7,6 +7,6 @@
 # Builds once, then runs the tool with the arguments given.
 set -eu
 
-tool=$(sh "$(dirname "$0")/go_build.sh" etcd-benchmark "${ETCD_BENCHMARK_VERSION:-v3.5.21}" go.etcd.io/etcd/v3/tools/benchmark 1.23)
+tool=$(sh "$(dirname "$0")/go_build.sh" etcd-benchmark "${ETCD_BENCHMARK_VERSION:-v3.7.1}" go.etcd.io/etcd/v3/tools/benchmark 1.26)
 # It never gives up on a server that is away, so it gets an end from outside.
 exec timeout "${ETCD_BENCHMARK_LIMIT_S:-900}" "$tool" "$@"

@@ -4,11 +4,16 @@
 #
 #   go_build.sh NAME VERSION PACKAGE GO_VERSION      the version is the package's module's
 #
-# A minute or a few; needs Go and the Go module proxy.
+# A minute or a few; needs Go and the Go module proxy. A checkout keeps what is built in .interop.
 set -eu
 
 name="$1" version="$2" package="$3" go_version="$4"
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/muster-bench/$name-$version"
+root=$(cd "$(dirname "$0")/../.." && pwd)
+if [ -e "$root/Makefile" ]; then
+    cache="$root/.interop/bench/$name-$version"
+else
+    cache="${XDG_CACHE_HOME:-$HOME/.cache}/muster-bench/$name-$version"
+fi
 
 if [ ! -x "$cache/$name" ]; then
     command -v go >/dev/null || { echo "$name: Go is not installed" >&2; exit 1; }

@@ -106,7 +106,7 @@ def _part(result: dict[str, Any]) -> str:
 
 
 def _verdict(result: dict[str, Any]) -> list[str]:
-    first = result["systems"][0]["name"]
+    first = "the " * ("baselines" in result) + tables.base_of(result)
     said = []
     for cell in result["cells"]:
         for name, found in cell["ratios"].items() if cell["name"] in _HEADLINES else ():

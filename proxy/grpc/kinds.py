@@ -109,7 +109,7 @@ class StreamCall(Call):
     def _received(self, data: bytes, ended: bool) -> None:
         if self.closed or self.ending:
             return
-        if self.choked:
+        if self.queued and self.choked:
             self.reset(ErrorCode.ENHANCE_YOUR_CALM)
             self.cancelled(ErrorCode.ENHANCE_YOUR_CALM)
             return

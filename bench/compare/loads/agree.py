@@ -6,9 +6,7 @@ Where both agree on a ratio, it shows neither the client's cost nor its way to c
 from __future__ import annotations
 
 import asyncio
-import re
 import statistics
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.compare.go_tool import GoTool
 from bench.compare.matrix import CONNS
 from bench.load import run
 from bench.load.spec import Spec
@@ -26,13 +25,10 @@ from bench.systems.systems import System, started
 
 SCHEMA = "muster-bench-agree/1"
 KEY_SPACE = 10_000
-_LIMIT_S = 120.0
-#: What etcd's tool is given, and what muster-bench is.
-_WORK: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "put": (["put", "--key-size=8", "--val-size=256", f"--key-space-size={KEY_SPACE}"], {}),
-    "range-l": (["range", "00000001", "--consistency=l"], {"command": "range", "range_key": "00000001"}),
-    "range-s": (["range", "00000001", "--consistency=s"],
-                {"command": "range", "range_key": "00000001", "serializable": True}),
+_WORK: dict[str, dict[str, Any]] = {
+    "put": {},
+    "range-l": {"command": "range", "range_key": "00000001"},
+    "range-s": {"command": "range", "range_key": "00000001", "serializable": True},
 }
 TOOLS = ("etcd's benchmark", "muster-bench")
 _LEFT = (0, 1, 2)
@@ -47,26 +43,12 @@ class Figures:
     p99_ms: float
 
 
-def parse(said: str) -> Figures:
-    """The report of etcd's tool. ValueError if it is incomplete, or reports errors."""
-    found = {}
-    for name, pattern in (("rate", r"Requests/sec:\s+([\d.]+)"), ("mean", r"Average:\s+([\d.]+) secs"),
-                          ("p99", r"99% in ([\d.]+) secs")):
-        match = re.search(pattern, said)
-        if match is None:
-            raise ValueError(f"etcd's tool did not say its {name}: {said.strip()[-300:]}")
-        found[name] = float(match[1])
-    if "Error distribution" in said:
-        raise ValueError(f"etcd's tool counted errors: {said.strip()[-300:]}")
-    return Figures(found["rate"], 1000 * found["mean"], 1000 * found["p99"])
-
-
 def measure(tool: Path, names: Sequence[str], clients: Sequence[int], *, rounds: int, duration_s: float,
             data_dir: Path | None = None, said: Callable[[str], None] = print) -> dict[str, Any]:
     """Run puts and both reads with each number of clients, by both tools, on both systems in turn.
 
-    etcd's tool makes as many operations as muster-bench in ``duration_s``. RuntimeError, ValueError or
-    RunError if something fails.
+    etcd's tool makes as many operations as muster-bench in ``duration_s``. RuntimeError or RunError if
+    something fails.
     """
     rows = []
     began = datetime.now(UTC)
@@ -87,24 +69,20 @@ def measure(tool: Path, names: Sequence[str], clients: Sequence[int], *, rounds:
 def _round(tool: Path, systems: Sequence[System], work: str, clients: int,
            duration_s: float) -> tuple[dict[str, Figures], dict[str, Figures]]:
     theirs, ours = {}, {}
-    options, fields = _WORK[work]
+    specs = {system.name: Spec(**{"command": "put", "endpoints": tuple(system.endpoints),
+                                  "conns": CONNS[clients], "clients": clients, "duration_s": duration_s,
+                                  "key_space": KEY_SPACE, **_WORK[work]}) for system in systems}
     for system in systems:
         system.check()
-        spec = Spec(**{"command": "put", "endpoints": tuple(system.endpoints), "conns": CONNS[clients],
-                       "clients": clients, "duration_s": duration_s, "key_space": KEY_SPACE, **fields})
-        result = asyncio.run(run.run(spec))
-        ours[system.name] = Figures(result["throughput_per_s"], result["latency_ms"]["mean"],
-                                    result["latency_ms"]["p99"])
+        ours[system.name] = _figures(asyncio.run(run.run(specs[system.name])))
     for system in systems:
         total = max(100, int(ours[system.name].throughput_per_s * duration_s))
-        done = subprocess.run(
-            [str(tool), f"--endpoints={','.join(system.endpoints)}", f"--conns={CONNS[clients]}",
-             f"--clients={clients}", *options[:1], f"--total={total}", *options[1:]],
-            capture_output=True, text=True, timeout=_LIMIT_S, check=False)
-        if done.returncode:
-            raise RuntimeError(f"etcd's tool ended with code {done.returncode}: {done.stderr[-300:]}")
-        theirs[system.name] = parse(done.stdout)
+        theirs[system.name] = _figures(asyncio.run(GoTool(tool).total(specs[system.name], total)))
     return theirs, ours
+
+
+def _figures(result: dict[str, Any]) -> Figures:
+    return Figures(result["throughput_per_s"], result["latency_ms"]["mean"], result["latency_ms"]["p99"])
 
 
 def _median(runs: Sequence[dict[str, Figures]], systems: Sequence[System]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from cluster import errors
 from cluster.wire.messages import READ, READ_INDEX_ANSWER, Method, Status
+from proxy.routing.links import Near
 from proxy.routing.overdue import sweep_queue
 from proxy.routing.sending import Sending
 from proxy.routing.waiting import ASK, Waiting
@@ -71,16 +72,19 @@ class ReadIndexRounds:
         order_index, _, _ = READ_INDEX_ANSWER.unpack(body)
         prefix = READ.pack(order_index, 0)
         routes = router.routes
+        ready: Near | None = None  # looked at already: nothing is applied between two reads here
         for read in question.context:
             if read.key is not None:
                 link = routes[read.shard].replica
                 near = link.near if link is not None else None
-                if (link is not None and near is not None and near.order_index >= order_index
-                        and not near.guarded):
+                if link is not None and near is not None and (near is ready or (
+                        near.order_index >= order_index and not near.guarded)):
+                    ready = near
                     router.get_near(link, near, read.call, read.key, read.stats)
                     continue
             elif read.method == Method.READ_INDEX:
                 read.tell(_OK, body)
+                ready = None  # it may apply
                 continue
             read.prefix = prefix
             router.to_replica(read)

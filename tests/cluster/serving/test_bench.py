@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from bench import check, counters
+from bench import counters
 from bench.client import parse_endpoint
+from bench.guard import check
 from bench.systems import servers, systems
 from bench.systems.systems import System, start_muster, started
 from tests.ports import free_base_port
@@ -92,14 +93,16 @@ def test_the_guard_counts_one_log_entry_for_each_put_on_each_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # `make bench-check` looks at the rest, with more puts, and over several shards
-    entries = {load: tuple(bound for bound in check.BOUNDS[load] if bound.what == "log_entries")
-               for load in ("1 client", "1000 clients")}  # fmt: skip
+    entries = {load: tuple(bound for bound in check.BOUNDS[load] if bound.what in ("log_entries", "lines"))
+               for load in ("put, 1 client", "put, 1000 clients")}  # fmt: skip
     monkeypatch.setattr(check, "BOUNDS", entries)
     result = check.measure(data_dir=tmp_path, puts=100)
     found = {(row["load"], row["what"]): row for row in result["rows"]}
-    assert found["1 client", "log_entries"]["value"] == pytest.approx(3.0, abs=0.1)
-    assert found["1 client", "log_entries"]["passed"]
-    assert found["1000 clients", "log_entries"]["value"] < 1
+    assert found["put, 1 client", "log_entries"]["value"] == pytest.approx(3.0, abs=0.1)
+    assert found["put, 1 client", "log_entries"]["passed"]
+    assert found["put, 1000 clients", "log_entries"]["value"] < 1
+    assert 1000 < found["put, 1 client", "lines"]["value"] < 10_000
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_muster_with_keys_has_a_key_file_of_its_own_and_serves(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.systems.systems import System
+from bench.systems.systems import System, find_etcd
 
 NUMBER = (int, float)
 #: Field: type, for a dictionary its fields, for a list the type of its items (``bench.load.run``).
@@ -205,6 +205,9 @@ def test_client_processes_end_with_their_parent(etcd: System, sent: signal.Signa
     (("put", "--dial-timeout", "5"), 2, 'invalid duration "5"'),
     (("put", "--nonsense",), 2, "No such option"),
     (("compare", "--only", "nothing"), 2, "no cell matches"),
+    (("compare", "--etcd", "etcd", "--baseline", "muster"), 2, "exclude each other"),
+    (("compare", "--etcd", "etcd", "--preset", "shards"), 2, "compares with muster:1"),
+    (("compare", "--etcd", "/nonexistent/etcd"), 2, "/nonexistent/etcd is not an executable"),
     (("compare", "--subject", "zookeeper", "--baseline", "zookeeper"), 2, "zookeeper: neither etcd"),
 ])
 def test_what_cannot_be_done_is_said_with_its_exit_code(
@@ -241,6 +244,21 @@ def test_compare_takes_turns_and_writes_its_tables(tmp_path: Path) -> None:
     assert "\nput, 1 client\tetcd-2 / etcd\t" in text
     assert all(run["counters"]["syncs"] >= 3 for run in result["cells"][0]["runs"]["etcd"])
     assert list((tmp_path / "data").iterdir()) == []  # nothing is left behind
+
+
+def test_compare_names_several_etcds_by_their_versions(etcd: System, tmp_path: Path) -> None:
+    (tmp_path / "etcd").symlink_to(find_etcd())
+    result = json.loads(bench(
+        "compare", "--etcd", "etcd", "--etcd", str(tmp_path), "--subject", f"third={etcd.endpoints[0]}",
+        "--hosts", "1", "--rounds", "1", "--duration", "0.2", "--warm-up", "0", "--only", "put-1", "--json",
+    ).stdout)
+    names = ["etcd 3.5.1", "etcd 3.5.1-2"]
+    assert [system["name"] for system in result["systems"]] == [*names, "third"]
+    assert result["systems"][1]["version"].startswith("etcd Version: 3.5.1, Go Version: go1.")
+    assert result["baselines"] == names
+    cell = result["cells"][0]
+    assert set(cell["ratios_to"]["third"]) == set(names)
+    assert cell["better"]["throughput_per_s"] in names
 
 
 def test_a_duration_may_have_a_unit_and_several_tests_share_the_options(etcd: System) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from cluster.wire.messages import HEAD, READ, Method, Status
 from cluster.wire.protobuf import header_prefix, response_header
@@ -103,6 +104,33 @@ def test_a_near_node_that_has_not_applied_the_index_is_asked_to_wait_for_it() ->
     assert (call.closed, near.asked) == (False, [])
     (request,) = net.nodes[1].take(Method.RANGE)
     assert request.body == READ.pack(7, 0) + b"\x0a\x01k"
+
+
+def test_reads_of_one_question_look_at_the_near_node_once_unless_it_may_have_applied() -> None:
+    class Looked(NearNode):
+        looks = 0
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "order_index":
+                Looked.looks += 1
+            return super().__getattribute__(name)
+
+    net, _ = joined(leader=2)
+    link = net.nodes[1].link
+    assert link is not None
+    near = link.near = Looked()
+    calls = [get(net, False) for _ in range(3)]
+    net.router.index(lambda waiting, status, body: setattr(near, "guarded", True))
+    judged = get(net, False)
+    net.run()
+    Looked.looks = 0
+    (question,) = net.nodes[2].take(Method.READ_INDEX)
+    net.nodes[2].index(question, 1)
+    net.run()
+    assert [call.replies for call in calls] == [[answer(1)]] * 3
+    assert Looked.looks == 2  # one for three reads, one behind the index that was told
+    assert not judged.closed
+    assert len(net.nodes[1].take(Method.RANGE)) == 1  # by a frame, whose sender is judged
 
 
 def test_an_own_node_that_is_cut_off_from_a_leader_which_can_be_reached_is_not_read_near() -> None:
