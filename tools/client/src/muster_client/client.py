@@ -1,0 +1,58 @@
+"""The client: keys, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from muster_client import ranges
+from muster_client.kv import Kv
+from muster_client.ranges import Keys
+from muster_client.watch import Snapshot, Watch, WatchOptions
+from muster_client.wire.calls import Caller
+from muster_client.wire.endpoints import Tls, parsed
+
+TIMEOUT_S = 30.0
+
+
+class Client(Kv):
+    """A client of a cluster of muster or etcd 3.4 to 3.7.
+
+    ``endpoints``: ``"host1:2379,host2:2379"`` or a list; calls take turns over those that are connected.
+    ``timeout``: seconds for each call that names none. It connects when it is first used, in the loop that
+    uses it, which is the only one that may; ``await close()`` or ``async with`` ends it.
+    """
+
+    def __init__(
+        self, endpoints: str | Sequence[str] = "127.0.0.1:2379", *, user: str = "", password: str = "",
+        tls: Tls | bool | None = None, timeout: float = TIMEOUT_S,
+    ) -> None:
+        self._endpoints = parsed(endpoints, tls)
+        super().__init__(Caller(self._endpoints, user, password, timeout))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all connections; calls and watches under way fail."""
+        await self._caller.close()
+
+    def watch(
+        self, keys: Keys, *, revision: int = 0, previous: bool = False, progress: bool = False,
+        snapshots: bool = False,
+    ) -> Watch:
+        """Changes of keys; :class:`WatchOptions` says what the parameters mean."""
+        where = ranges.of(keys)
+
+        async def snapshot() -> Snapshot:
+            pages = self.range(where)
+            kvs = tuple(await pages.all())
+            return Snapshot(kvs, pages.revision, 0)
+
+        return Watch(self._caller, WatchOptions(where, revision, previous, progress, snapshots), snapshot)
