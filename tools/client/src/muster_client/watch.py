@@ -14,11 +14,12 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from muster_client.errors import Compacted, MusterError, ServerError, Unreachable, of_status
+from muster_client.errors import Compacted, MusterError, PermissionDenied, ServerError, Unreachable, of_status
 from muster_client.model import KeyValue, kv_of
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.ranges import KeyRange
+from muster_client.wire import engine
 from muster_client.wire.calls import Caller, metadata, pause_s
 from muster_client.wire.retries import Verdict, judge
 
@@ -161,71 +162,45 @@ _CODES = {"PermissionDenied": grpc.StatusCode.PERMISSION_DENIED,
           "InvalidArgument": grpc.StatusCode.INVALID_ARGUMENT, "Unavailable": grpc.StatusCode.UNAVAILABLE}
 
 
-class Watch(AsyncIterator[Event]):
-    """Changes of a range, by ``async for``. In ``async with`` it is established once the body begins.
-
-    It reads no further than it is asked for: changes that wait stay on the server, where a compaction may
-    overtake them. A reader that is cancelled loses nothing, and may go on. One task reads at a time.
-
-    MusterError where no endpoint could serve it better (no permission, Compacted). What else breaks is told to
-    the logger ``muster_client``, and another endpoint goes on.
-    """
+class _Feed:
+    """The events of a watch, stream after stream; in the engine's loop."""
 
     def __init__(
         self, caller: Caller, options: WatchOptions, snapshot: Callable[[], Awaitable[Snapshot]]
     ) -> None:
         self._caller, self._options, self._snapshot = caller, options, snapshot
-        self._next = options.revision  # the first revision that was not delivered whole; 0: not known yet
-        self._events: deque[Event] = deque()
+        self.next = options.revision  # the first revision that was not delivered whole; 0: not known yet
+        self.events: deque[Event] = deque()
         self._held: list[Change] = []  # of a revision that may go on in the next answer
         self._stream: _Stream | None = None
         self._reading: asyncio.Task[None] | None = None
         self._failure: MusterError | None = None
         self._logins = self._attempts = 0
-        self._closed = False
+        self.closed = False
 
-    @property
-    def revision(self) -> int:
-        """Where it stands: all changes before it were given to the reader, or wait in memory for it."""
-        return self._next
+    async def establish(self) -> None:
+        """A stream that serves. Unreachable after the client's time."""
+        deadline = time.monotonic() + self._caller.timeout_s
+        try:
+            async with asyncio.timeout_at(deadline - time.monotonic() + asyncio.get_running_loop().time()):
+                await self._read_whole(self._establish(deadline))
+        except TimeoutError:
+            await self.close()
+            raise Unreachable(await self._caller.connections.reasons(0.5)) from None
 
-    async def __aenter__(self) -> Watch:
-        if not self._stream:
-            deadline = time.monotonic() + self._caller.timeout_s
-            try:
-                await asyncio.wait_for(self._read_whole(self._establish(deadline)), self._caller.timeout_s)
-            except TimeoutError:
-                await self.close()
-                reasons = await self._caller.connections.reasons(0.5)
-                raise Unreachable(reasons) from None
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __aiter__(self) -> Watch:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self._events:
+    async def wait(self) -> None:
+        """Until there are events, or it is closed. MusterError: it cannot go on."""
+        while not self.events and not self.closed:
             if self._failure is not None:
                 raise self._failure
-            if self._closed:
-                raise StopAsyncIteration
             await self._read_whole(self._read())
-        return self._events.popleft()
 
     async def request_progress(self) -> None:
-        """Ask for a :class:`Progress` now: it follows the changes before it. Etcd before 3.4.25 and 3.5.8 may
-        tell it too early."""
         if self._stream is not None:
             await self._stream.ask_progress()
 
     async def close(self) -> None:
-        """End it; the iteration ends behind the events that wait."""
-        self._closed = True
+        self.closed = True
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
@@ -242,7 +217,7 @@ class Watch(AsyncIterator[Event]):
         if self._reading is task:
             self._reading = None
         if task.cancelled():
-            if not self._closed:
+            if not self.closed:
                 raise asyncio.CancelledError
         elif (error := task.exception()) is not None:
             if isinstance(error, MusterError):
@@ -262,12 +237,12 @@ class Watch(AsyncIterator[Event]):
             self._leave()
             if not self._options.snapshots:
                 raise
-            missed_from = self._next
+            missed_from = self.next
             found = await self._snapshot()
-            self._next = found.revision + 1
-            self._events.append(Snapshot(found.kvs, found.revision, missed_from))
+            self.next = found.revision + 1
+            self.events.append(Snapshot(found.kvs, found.revision, missed_from))
             log.warning("watch: revision %d is compacted, it goes on from %d: %s",
-                        missed_from, self._next, error)
+                        missed_from, self.next, error)
 
     async def _establish(self, deadline: float | None) -> None:
         """A stream from the next revision on, waited for; by the deadline, or whenever an endpoint serves."""
@@ -288,7 +263,7 @@ class Watch(AsyncIterator[Event]):
         stream = _Stream(call, connection.name, token)
         asked = self._options
         create = pb.WatchCreateRequest(
-            key=asked.keys.start, range_end=asked.keys.end, start_revision=self._next, prev_kv=asked.previous,
+            key=asked.keys.start, range_end=asked.keys.end, start_revision=self.next, prev_kv=asked.previous,
             progress_notify=True, fragment=True)
         try:
             async with asyncio.timeout(_ESTABLISHED_IN_S):
@@ -309,10 +284,16 @@ class Watch(AsyncIterator[Event]):
             if broken.stale:
                 self._stale(token, broken)
             raise
+        except PermissionDenied as error:  # etcd 3.4 and 3.5 say this of stale tokens, too
+            stream.close()
+            if not token or self._logins:
+                raise
+            self._stale(token, broken := _Broken(str(error), stale=True))
+            raise broken from None
         except BaseException:
             stream.close()
             raise
-        self._next = self._next or answer.header.revision + 1
+        self.next = self.next or answer.header.revision + 1
         return stream
 
     def _stale(self, token: str, broken: _Broken) -> None:
@@ -327,7 +308,7 @@ class Watch(AsyncIterator[Event]):
             if broken.stale:
                 self._stale(self._stream.token, broken)
             log.warning("watch: %s has ended it, another endpoint goes on from revision %d: %s",
-                        self._stream.name, self._next, broken)
+                        self._stream.name, self.next, broken)
         self._leave()
         if self._attempts:
             await asyncio.sleep(pause_s(self._attempts))
@@ -344,7 +325,7 @@ class Watch(AsyncIterator[Event]):
         """Deliver whole revisions. What is resumed begins behind them, so none comes twice or in part."""
         for event in answer.events:
             change = _change(event)
-            if change.revision < self._next:
+            if change.revision < self.next:
                 continue  # delivered by an earlier stream
             if self._held and self._held[-1].revision != change.revision:
                 self._deliver()
@@ -354,15 +335,66 @@ class Watch(AsyncIterator[Event]):
         if not answer.events and not answer.created and not answer.fragment:
             revision = answer.header.revision
             if answer.watch_id >= 0:  # told by the server's own clock
-                self._next = max(self._next, revision + 1)
+                self.next = max(self.next, revision + 1)
             if self._options.progress:
-                self._events.append(Progress(revision))
+                self.events.append(Progress(revision))
 
     def _deliver(self) -> None:
         if self._held:
-            self._events.extend(self._held)
-            self._next = self._held[-1].revision + 1
+            self.events.extend(self._held)
+            self.next = self._held[-1].revision + 1
             self._held.clear()
+
+
+class Watch(AsyncIterator[Event]):
+    """Changes of a range, by ``async for``. In ``async with`` it is established once the body begins.
+
+    It reads no further than it is asked for: changes that wait stay on the server, where a compaction may
+    overtake them. A reader that is cancelled loses nothing, and may go on. One task reads at a time.
+
+    MusterError where no endpoint could serve it better (no permission, Compacted). What else breaks is told
+    to the logger ``muster_client``, and another endpoint goes on.
+    """
+
+    def __init__(
+        self, caller: Caller, options: WatchOptions, snapshot: Callable[[], Awaitable[Snapshot]]
+    ) -> None:
+        self._feed = _Feed(caller, options, snapshot)
+
+    @property
+    def revision(self) -> int:
+        """Where it stands: all changes before it were given to the reader, or wait in memory for it. 0: it
+        is not established."""
+        return self._feed.next
+
+    async def __aenter__(self) -> Watch:
+        await engine.run(self._feed.establish())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Watch:
+        return self
+
+    async def __anext__(self) -> Event:
+        events = self._feed.events
+        while not events:
+            if self._feed.closed:
+                raise StopAsyncIteration
+            await engine.run(self._feed.wait())
+        return events.popleft()
+
+    async def request_progress(self) -> None:
+        """Ask for a :class:`Progress` now: it follows the changes before it. Etcd before 3.4.25 and 3.5.8 may
+        tell it too early."""
+        await engine.run(self._feed.request_progress())
+
+    async def close(self) -> None:
+        """End it; the iteration ends behind the events that wait."""
+        await engine.run(self._feed.close())
 
 
 def _change(event: kv_pb2.Event) -> Change:

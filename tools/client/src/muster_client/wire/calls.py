@@ -14,6 +14,7 @@ import grpc.aio
 
 from muster_client.errors import MusterError, ServerError, Unreachable, of_status
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire import engine
 from muster_client.wire.connections import Connection, Connections
 from muster_client.wire.endpoints import Endpoint
 from muster_client.wire.retries import STALE_TOKEN, Verdict, judge
@@ -65,9 +66,17 @@ class Caller:
         self, method: Method[Answer], request: Any, *, timeout: float | None = None,
         repeatable: bool = False, needs_leader: bool = True, anonymous: bool = False,
     ) -> Answer:
-        """The answer. MusterError: ``maybe_done`` says whether the request may have been done."""
-        deadline = time.monotonic() + (self.timeout_s if timeout is None else timeout)
-        repeatable = repeatable or method.repeatable
+        """The answer. MusterError: ``maybe_done`` says whether the request may have been done. From any
+        loop."""
+        return await engine.run(self._unary(
+            method, request, self.timeout_s if timeout is None else timeout, repeatable or method.repeatable,
+            needs_leader, anonymous))
+
+    async def _unary(
+        self, method: Method[Answer], request: Any, timeout: float, repeatable: bool, needs_leader: bool,
+        anonymous: bool,
+    ) -> Answer:
+        deadline = time.monotonic() + timeout
         attempt = logins = 0
         maybe_done = False
         avoid: set[str] = set()
@@ -152,6 +161,10 @@ class Caller:
         return any(text.endswith(stale) for stale in STALE_TOKEN)
 
     async def close(self) -> None:
+        """End all connections, and what waits for them. From any loop."""
+        await engine.run(self._close())
+
+    async def _close(self) -> None:
         if self._login is not None:
             self._login.cancel()
             await asyncio.gather(self._login, return_exceptions=True)

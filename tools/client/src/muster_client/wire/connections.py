@@ -59,7 +59,7 @@ def _bytes_of(message: Any) -> bytes:
 
 
 class Connections:
-    """One channel to each endpoint, in the loop that first uses them."""
+    """One channel to each endpoint, in the engine's loop."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = endpoints
