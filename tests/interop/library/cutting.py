@@ -50,15 +50,22 @@ async def cutting(server: str, limits: Callable[[int], Limits]) -> AsyncIterator
             end.close()  # what is written goes out before
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving = asyncio.current_task()
+        assert serving is not None
+        tasks.add(serving)
+        serving.add_done_callback(tasks.discard)
         there, back = proxy.limits(proxy.connections)
         proxy.connections += 1
         try:
             server_reader, server_writer = await asyncio.open_connection(host, int(port))
         except OSError:
-            writer.transport.abort()
+            writer.close()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
             return
         both = [writer, server_writer]
         proxy.writers.update(both)
+        if not listener.is_serving():
+            proxy.cut()
         for one in (relay(reader, server_writer, there, both), relay(server_reader, writer, back, both)):
             task = asyncio.create_task(one)
             tasks.add(task)
@@ -72,4 +79,6 @@ async def cutting(server: str, limits: Callable[[int], Limits]) -> AsyncIterator
     finally:
         listener.close()
         proxy.cut()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(writer.wait_closed() for writer in proxy.writers), return_exceptions=True)

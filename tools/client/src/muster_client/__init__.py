@@ -21,8 +21,10 @@ from muster_client.errors import (
     Unreachable,
 )
 from muster_client.kv import Kv, Pages
+from muster_client.lease import Lease, LeaseInfo
 from muster_client.model import Done, Found, KeyValue, TxnResult
 from muster_client.ops import Condition, Op, Txn, delete, get, key, put, when
+from muster_client.queueing import Election, Leadership, Lock
 from muster_client.ranges import EVERYTHING, KeyRange, prefix, since, span
 from muster_client.watch import Delete, Event, Progress, Put, Snapshot, Watch
 from muster_client.wire.endpoints import Tls
@@ -36,6 +38,7 @@ __all__ = [
     "DeadlineExceeded",
     "Delete",
     "Done",
+    "Election",
     "Event",
     "Found",
     "FutureRevision",
@@ -43,8 +46,12 @@ __all__ = [
     "KeyRange",
     "KeyValue",
     "Kv",
+    "Leadership",
+    "Lease",
+    "LeaseInfo",
     "LeaseLost",
     "LeaseNotFound",
+    "Lock",
     "MusterError",
     "NoSpace",
     "NotHeld",

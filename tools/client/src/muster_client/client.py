@@ -8,10 +8,14 @@ from typing import Self
 
 from muster_client import ranges
 from muster_client.kv import Kv
-from muster_client.ranges import Keys
+from muster_client.lease import Lease, LeaseInfo, granted, info
+from muster_client.queueing import TTL_S, Election, Lock
+from muster_client.ranges import Keys, Text
 from muster_client.watch import Snapshot, Watch, WatchOptions
+from muster_client.wire import engine
 from muster_client.wire.calls import Caller
 from muster_client.wire.endpoints import Tls, parsed
+from muster_client.wire.keeper import Keeper
 
 TIMEOUT_S = 30.0
 
@@ -30,6 +34,7 @@ class Client(Kv):
     ) -> None:
         self._endpoints = parsed(endpoints, tls)
         super().__init__(Caller(self._endpoints, user, password, timeout))
+        self._keeper = Keeper(self._caller)
 
     async def __aenter__(self) -> Self:
         return self
@@ -41,7 +46,25 @@ class Client(Kv):
 
     async def close(self) -> None:
         """End all connections; calls and watches under way fail."""
+        await engine.run(self._keeper.close())
         await self._caller.close()
+
+    async def lease(self, ttl: int = TTL_S, *, timeout: float | None = None) -> Lease:
+        """A lease of ``ttl`` seconds, kept alive until it is revoked or the client ends."""
+        return await granted(self._caller, self._keeper, ttl, timeout)
+
+    async def lease_info(self, lease: int | Lease, *, timeout: float | None = None) -> LeaseInfo:
+        """What the cluster knows of a lease. LeaseNotFound."""
+        return await info(self._caller, lease if isinstance(lease, int) else lease.id, timeout)
+
+    def lock(self, name: Text, *, lease: Lease | None = None, ttl: int = TTL_S) -> Lock:
+        """A lock, for ``async with``. Without ``lease`` it has one of ``ttl`` seconds for itself; two locks
+        of one name and one lease are the same."""
+        return Lock(self, name, lease, ttl)
+
+    def election(self, name: Text) -> Election:
+        """An election."""
+        return Election(self, name)
 
     def watch(
         self, keys: Keys, *, revision: int = 0, previous: bool = False, progress: bool = False,

@@ -44,16 +44,17 @@ class Op:
 
 def get(
     keys: Keys, *, limit: int = 0, revision: int = 0, sort: Sort = "key", descending: bool = False,
-    keys_only: bool = False, count_only: bool = False,
+    keys_only: bool = False, max_create: int = 0,
 ) -> Op:
-    """Read keys. ``limit`` 0: all; ``revision`` 0: the latest."""
+    """Read keys. ``limit`` 0: all; ``revision`` 0: the latest; ``max_create``: those created up to that
+    revision."""
     where = ranges.of(keys)
     order = pb.RangeRequest.DESCEND if descending else pb.RangeRequest.ASCEND
     if sort == "key" and not descending:
         order = pb.RangeRequest.NONE
     return Op(pb.RequestOp(request_range=pb.RangeRequest(
         key=where.start, range_end=where.end, limit=limit, revision=revision, sort_order=order,
-        sort_target=_TARGETS[sort], keys_only=keys_only, count_only=count_only)), reads_only=True)
+        sort_target=_TARGETS[sort], keys_only=keys_only, max_create_revision=max_create)), reads_only=True)
 
 
 def put(key: Text, value: Text | None, *, lease: int | HasId | None = 0, previous: bool = False) -> Op:
