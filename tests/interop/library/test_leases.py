@@ -28,7 +28,7 @@ def test_a_busy_loop_keeps_its_lease(hosts: Hosts, directory: str, run: Run) -> 
         async with m.Client(hosts.all) as client:
             lease = await client.lease(2)
             await client.put(f"{directory}a", "1", lease=lease)
-            end = time.monotonic() + 5
+            end = time.monotonic() + 3
             while time.monotonic() < end:
                 pass
             assert not lease.lost
@@ -47,10 +47,10 @@ def test_a_busy_loop_keeps_its_lease(hosts: Hosts, directory: str, run: Run) -> 
 
 def test_a_lease_outlives_the_host_that_renews_it(hosts: Hosts, run: Run) -> None:
     async def main() -> None:
-        async with m.Client(hosts.all) as client, await client.lease(6) as lease:
+        async with m.Client(hosts.all) as client, await client.lease(4) as lease:
             hosts.kill(hosts.leader())
             told = asyncio.create_task(lease.wait_lost())
-            done, _ = await asyncio.wait((told,), timeout=8)
+            done, _ = await asyncio.wait((told,), timeout=5)
             assert not done
             assert lease.left_s() > 0
             told.cancel()

@@ -9,6 +9,7 @@ from typing import Any
 
 import muster_client as m
 import pytest
+from muster_client import sync
 
 from tests.interop.hosts import Hosts
 from tests.interop.library.cutting import cutting
@@ -106,7 +107,7 @@ def test_each_event_comes_once_over_cuts(hosts: Hosts, directory: str, run: Run)
             async with client.watch(keys) as watch:
                 began = watch.revision
                 seen = []
-                for begin in range(0, 600, 3):
+                for begin in range(0, 240, 3):
                     await writer.when().then(
                         m.put(f"{directory}{begin}", "a" * cut.randrange(200)),
                         m.put(f"{directory}x", str(begin)),
@@ -115,7 +116,7 @@ def test_each_event_comes_once_over_cuts(hosts: Hosts, directory: str, run: Run)
                     seen += [told(await anext(watch)) for _ in range(2 + (begin > 0))] if begin % 2 else []
                 while len(seen) < count:
                     seen.append(told(await anext(watch)))
-            assert proxy.cuts > 5
+            assert proxy.cuts > 3
             assert await history(writer, keys, began, count) == seen
 
     run(main())
@@ -212,3 +213,71 @@ def test_a_watch_that_is_refused_says_so(hosts: Hosts, run: Run) -> None:
                     pass
 
     run(main())
+
+
+def test_a_mirror_keeps_step(hosts: Hosts, directory: str, run: Run) -> None:
+    """Also over a connection that is cut, and a compaction meanwhile."""
+    heard: list[tuple[bytes, bytes]] = []
+
+    async def main() -> None:
+        async with (
+            m.Client(hosts.all) as writer,
+            cutting(hosts.endpoints[0], lambda n: (None, None)) as proxy,
+            m.Client(proxy.address) as client,
+        ):
+            await writer.put(f"{directory}a", "1")
+            await writer.put(f"{directory}gone", "1")
+            keys = m.prefix(directory)
+            async with client.mirror(keys, lambda change: heard.append(told(change)[1:])) as mirror:
+                assert [kv.text for kv in mirror.values()] == ["1", "1"]
+                done = await writer.put(f"{directory}b", "2")
+                async with asyncio.timeout(10):
+                    await mirror.wait_for(done.revision)
+                assert mirror[f"{directory}b"].text == "2"
+                proxy.refuse(True)
+                await writer.delete(f"{directory}gone")
+                last = await writer.put(f"{directory}a", "3")
+                await writer.compact(last.revision)
+                assert f"{directory}gone" in mirror
+                proxy.refuse(False)
+                async with asyncio.timeout(20):
+                    await mirror.wait_for(last.revision)
+                assert [(kv.name, kv.text) for kv in mirror.values()] == [
+                    (f"{directory}a", "3"), (f"{directory}b", "2")]
+            assert [text for _, text in heard] == [b"2", b"", b"3"]
+
+    run(main())
+
+
+def test_without_asyncio(hosts: Hosts, directory: str) -> None:
+    with sync.Client(hosts.all) as client:
+        for i in range(25):
+            client.put(f"{directory}{i:02}", str(i))
+        pages = client.range(m.prefix(directory), page=10)
+        assert [kv.text for kv in pages] == [str(i) for i in range(25)]
+        assert (pages.count, client.count(m.prefix(directory))) == (25, 25)
+        assert client.when(m.key(f"{directory}00").value == "0").then(m.delete(f"{directory}00")).commit()
+        assert client.get(f"{directory}00") is None
+        with client.watch(m.prefix(directory)) as watch, client.mirror(m.prefix(directory)) as mirror:
+            done = client.put(f"{directory}x", "1")
+            assert next(watch).key == f"{directory}x".encode()
+            with pytest.raises(TimeoutError):
+                watch.read(0.05)
+            mirror.wait_for(done.revision, timeout=10)
+            assert mirror[f"{directory}x"].mod_revision == done.revision
+        with client.lock(f"{directory}lock", ttl=5) as lock, client.lease(5) as lease:
+            other = client.lock(f"{directory}lock", lease=lease)
+            assert not other.try_acquire()
+            with pytest.raises(TimeoutError):
+                other.acquire(timeout=0.2)
+            assert client.when(lock.held).then(m.put(f"{directory}y", "1")).commit()
+            assert client.count(m.prefix(f"{directory}lock/")) == 1
+        assert lock.lost
+        assert lease.lost
+        with client.election(f"{directory}leader").campaign("me", ttl=5):
+            leader = client.election(f"{directory}leader").leader()
+            assert leader is not None
+            assert leader.text == "me"
+            assert next(client.election(f"{directory}leader").observe()).text == "me"
+        with pytest.raises(m.Unreachable):
+            sync.Client("127.0.0.1:1", timeout=0.5).get("a")

@@ -22,6 +22,7 @@ from muster_client.errors import (
 )
 from muster_client.kv import Kv, Pages
 from muster_client.lease import Lease, LeaseInfo
+from muster_client.mirror import Mirror
 from muster_client.model import Done, Found, KeyValue, TxnResult
 from muster_client.ops import Condition, Op, Txn, delete, get, key, put, when
 from muster_client.queueing import Election, Leadership, Lock
@@ -52,6 +53,7 @@ __all__ = [
     "LeaseLost",
     "LeaseNotFound",
     "Lock",
+    "Mirror",
     "MusterError",
     "NoSpace",
     "NotHeld",

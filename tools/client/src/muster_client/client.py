@@ -9,6 +9,7 @@ from typing import Self
 from muster_client import ranges
 from muster_client.kv import Kv
 from muster_client.lease import Lease, LeaseInfo, granted, info
+from muster_client.mirror import Mirror, OnChange
 from muster_client.queueing import TTL_S, Election, Lock
 from muster_client.ranges import Keys, Text
 from muster_client.watch import Snapshot, Watch, WatchOptions
@@ -65,6 +66,10 @@ class Client(Kv):
     def election(self, name: Text) -> Election:
         """An election."""
         return Election(self, name)
+
+    def mirror(self, keys: Keys, on_change: OnChange | None = None) -> Mirror:
+        """A range kept in memory, in step with the cluster, for ``async with``."""
+        return Mirror(self, ranges.of(keys), on_change)
 
     def watch(
         self, keys: Keys, *, revision: int = 0, previous: bool = False, progress: bool = False,

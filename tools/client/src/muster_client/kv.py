@@ -36,13 +36,19 @@ class Pages(AsyncIterator[KeyValue]):
         return self
 
     async def __anext__(self) -> KeyValue:
-        if not self._page:
-            if not self._more:
-                raise StopAsyncIteration
+        if (kv := await self.next()) is None:
+            raise StopAsyncIteration
+        return kv
+
+    async def next(self) -> KeyValue | None:
+        """The next key; None behind the last."""
+        if not self._page and self._more:
             await self._fetch()
-            if not self._page:
-                raise StopAsyncIteration
-        return self._page.pop()
+        return self.waiting()
+
+    def waiting(self) -> KeyValue | None:
+        """The next key of this page."""
+        return self._page.pop() if self._page else None
 
     async def all(self) -> list[KeyValue]:
         """What is left, in memory at once."""

@@ -72,9 +72,13 @@ class Lease:
         loop = asyncio.get_running_loop()
         told: asyncio.Future[str] = loop.create_future()
 
+        def resolve(why: str) -> None:
+            if not told.done():
+                told.set_result(why)
+
         def tell(why: str) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(lambda: told.done() or told.set_result(why))
+                loop.call_soon_threadsafe(resolve, why)
 
         self._kept.add(tell)
         try:

@@ -162,6 +162,10 @@ class Txn(Awaitable[TxnResult]):
     def reads_only(self) -> bool:
         return all(op.reads_only for op in (*self.success, *self.failure))
 
+    async def commit(self) -> TxnResult:
+        """Run it; ``await`` of itself does the same."""
+        return await self
+
     def __await__(self) -> Generator[Any, Any, TxnResult]:
         if self.run is None:
             raise TypeError("a transaction is awaited if a client made it")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -231,7 +231,7 @@ class Election:
         """The leader's key, its value and token (``create_revision``); None: nobody leads."""
         return (await self._oldest())[0]
 
-    async def observe(self) -> AsyncIterator[KeyValue]:
+    async def observe(self) -> AsyncGenerator[KeyValue, None]:
         """The leader, and each other one or proclamation; those that follow each other too fast are left
         out."""
         last: KeyValue | None = None

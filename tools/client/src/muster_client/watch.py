@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -288,8 +288,9 @@ class _Feed:
             stream.close()
             if not token or self._logins:
                 raise
-            self._stale(token, broken := _Broken(str(error), stale=True))
-            raise broken from None
+            stale = _Broken(str(error), stale=True)
+            self._stale(token, stale)
+            raise stale from None
         except BaseException:
             stream.close()
             raise
@@ -380,12 +381,24 @@ class Watch(AsyncIterator[Event]):
         return self
 
     async def __anext__(self) -> Event:
-        events = self._feed.events
-        while not events:
-            if self._feed.closed:
-                raise StopAsyncIteration
+        if (event := await self.next()) is None:
+            raise StopAsyncIteration
+        return event
+
+    async def next(self) -> Event | None:
+        """The next event; None: it is closed."""
+        await self.ready()
+        return next(self.waiting(), None)
+
+    async def ready(self) -> None:
+        """Wait until an event waits in memory, or it is closed."""
+        while not self._feed.events and not self._feed.closed:
             await engine.run(self._feed.wait())
-        return events.popleft()
+
+    def waiting(self) -> Iterator[Event]:
+        """The events that wait in memory: with the one just read, whole revisions."""
+        while self._feed.events:
+            yield self._feed.events.popleft()
 
     async def request_progress(self) -> None:
         """Ask for a :class:`Progress` now: it follows the changes before it. Etcd before 3.4.25 and 3.5.8 may
