@@ -24,8 +24,8 @@ class Mirror(Mapping[bytes, KeyValue]):
     """Keys of a range by name, as of ``revision``; in ``async with`` it is whole, and follows.
 
     It has every key as of one revision, never a part of a transaction. ``on_change`` is called for each
-    change behind the first snapshot, in order, in the mirror's loop. Where changes were compacted, it is called
-    for those that make up the difference.
+    change behind the first snapshot, in order, in the mirror's loop. Where changes were compacted, it is
+    called for those that make up the difference.
 
     If the mirror cannot go on, or ``on_change`` raises, each use raises that error. An interrupted connection
     is no such error: ``revision`` stands still meanwhile.

@@ -14,17 +14,27 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from muster_client.errors import Compacted, MusterError, PermissionDenied, ServerError, Unreachable, of_status
+from muster_client.errors import (
+    Compacted,
+    DeadlineExceeded,
+    MusterError,
+    PermissionDenied,
+    ServerError,
+    Unavailable,
+    Unreachable,
+    of_status,
+)
 from muster_client.model import KeyValue, kv_of
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.ranges import KeyRange
 from muster_client.wire import engine
-from muster_client.wire.calls import Caller, metadata, pause_s
+from muster_client.wire.calls import Caller, Method, metadata, pause_s
 from muster_client.wire.retries import Verdict, judge
 
 log = logging.getLogger("muster_client")
 _WATCH = "/etcdserverpb.Watch/Watch"
+_RANGE = Method("KV/Range", pb.RangeResponse, repeatable=True)
 _LOGINS = 4
 _ESTABLISHED_IN_S = 5.0  # an endpoint that does not answer until then is left
 _FATAL = "rpc error: code = "  # a refusal in a watch's answer: "rpc error: code = X desc = Y"
@@ -234,15 +244,18 @@ class _Feed:
         except _Broken as broken:
             await self._mend(broken)
         except Compacted as error:
-            self._leave()
-            if not self._options.snapshots:
-                raise
-            missed_from = self.next
-            found = await self._snapshot()
-            self.next = found.revision + 1
-            self.events.append(Snapshot(found.kvs, found.revision, missed_from))
-            log.warning("watch: revision %d is compacted, it goes on from %d: %s",
-                        missed_from, self.next, error)
+            await self._go_on_from_snapshot(error)
+
+    async def _go_on_from_snapshot(self, error: Compacted) -> None:
+        """The next revision is compacted: a snapshot in its place, if asked for."""
+        self._leave()
+        if not self._options.snapshots:
+            raise error
+        missed_from = self.next
+        found = await self._snapshot()
+        self.next = found.revision + 1
+        self.events.append(Snapshot(found.kvs, found.revision, missed_from))
+        log.warning("watch: revision %d is compacted, it goes on from %d", missed_from, self.next)
 
     async def _establish(self, deadline: float | None) -> None:
         """A stream from the next revision on, waited for; by the deadline, or whenever an endpoint serves."""
@@ -251,9 +264,13 @@ class _Feed:
                 self._stream = await self._opened(deadline)
             except _Broken as broken:
                 await self._mend(broken)
+            except Compacted as error:
+                await self._go_on_from_snapshot(error)
         self._attempts = self._logins = 0
 
     async def _opened(self, deadline: float | None) -> _Stream:
+        if not self.next:
+            self.next = await self._now()
         connection = await self._caller.connections.pick(deadline)
         try:
             token = await self._caller.token(time.monotonic() + self._caller.timeout_s)
@@ -268,7 +285,7 @@ class _Feed:
         try:
             async with asyncio.timeout(_ESTABLISHED_IN_S):
                 await call.write(pb.WatchRequest(create_request=create))
-                answer = await stream.read()
+                await stream.read()  # it is created
         except TimeoutError:
             stream.close()
             connection.suspect()
@@ -294,8 +311,15 @@ class _Feed:
         except BaseException:
             stream.close()
             raise
-        self.next = self.next or answer.header.revision + 1
         return stream
+
+    async def _now(self) -> int:
+        """The revision behind all that is done: an endpoint that lags would begin with what is past."""
+        try:
+            asked = pb.RangeRequest(key=self._options.keys.start, keys_only=True)
+            return (await self._caller.unary(_RANGE, asked)).header.revision + 1
+        except (Unavailable, Unreachable, DeadlineExceeded) as error:
+            raise _Broken(str(error)) from None
 
     def _stale(self, token: str, broken: _Broken) -> None:
         """The token was refused: fetch another one, some times."""
