@@ -21,6 +21,8 @@ class Cutting:
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.cuts = self.connections = 0
         self._refuses = False
+        self._stalled = threading.Event()
+        self._stalled.set()
         self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
@@ -54,6 +56,7 @@ class Cutting:
                     sink.sendall(data[:limit])
                     self.cuts += 1
                     break
+                self._stalled.wait()
                 limit = None if limit is None else limit - len(data)
                 sink.sendall(data)
         for end in (source, sink):
@@ -65,6 +68,10 @@ class Cutting:
         self._refuses = refuses
         self._cut()
 
+    def stall(self) -> None:
+        """Keep all connections, and pass nothing on: an endpoint that stands still."""
+        self._stalled.clear()
+
     def _cut(self) -> None:
         for one in self._sockets:
             with contextlib.suppress(OSError):
@@ -74,6 +81,7 @@ class Cutting:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
+        self._stalled.set()
         self._cut()
         for thread in self._threads:
             thread.join()

@@ -102,6 +102,36 @@ def test_calls_go_on_without_a_dead_host(hosts: Hosts, directory: str, run: Run)
     run(main())
 
 
+def test_an_endpoint_that_stands_still_is_left(hosts: Hosts, directory: str, run: Run) -> None:
+    """It keeps its connections, and says nothing: reads, a watch and a lease go on elsewhere."""
+
+    async def main() -> None:
+        async with (
+            cutting(hosts.endpoints[0], lambda n: (None, None)) as proxy,
+            m.Client([proxy.address, hosts.endpoints[1]]) as client,
+            await client.lease(6) as lease,
+            m.Client(hosts.endpoints[1]) as writer,
+        ):
+            while True:
+                watch = client.watch(m.prefix(directory))
+                async with watch:
+                    stream = watch._feed._stream
+                    if stream is None or stream.name != proxy.address:
+                        continue
+                    proxy.stall()
+                    began = time.monotonic()
+                    for _ in range(5):
+                        await client.get(f"{directory}a")
+                    assert time.monotonic() - began < 8
+                    await writer.put(f"{directory}a", "1")
+                    async with asyncio.timeout(20):
+                        assert await anext(watch)
+                    assert not lease.lost
+                    return
+
+    run(main())
+
+
 def test_why_no_endpoint_can_be_reached(run: Run) -> None:
     async def main() -> None:
         port, silent = free_ports(2)

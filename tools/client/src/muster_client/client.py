@@ -24,7 +24,7 @@ TIMEOUT_S = 30.0
 class Client(Kv):
     """A client of a cluster of muster or etcd 3.4 to 3.7.
 
-    ``endpoints``: ``"host1:2379,host2:2379"`` or a list; calls take turns over those that are connected.
+    ``endpoints``: ``"host1:2379,host2:2379"`` or a list; calls spread over those that are connected.
     ``timeout``: seconds for each call that names none. It connects when it is first used; any loop and any
     thread may use it. ``await close()`` or ``async with`` ends it.
     """

@@ -92,7 +92,7 @@ class Caller:
             except grpc.aio.AioRpcError as error:
                 code, details = error.code(), error.details() or ""
             else:
-                connection.suspect_until = 0.0
+                connection.answered()
                 return answer
             attempt += 1
             verdict = judge(code, details)

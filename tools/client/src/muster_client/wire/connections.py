@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
+import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from muster_client.errors import Unreachable
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire.endpoints import Endpoint
 
-_SUSPECT_S = 5.0  # how long an endpoint that did not answer is the last choice
+_SUSPECT_S, _MOST_SUSPECT_S = 5.0, 60.0  # how long an endpoint that did not answer is the last choice
 _EXPLAINED_IN_S = 0.5
 _PROBE = "/etcdserverpb.Maintenance/Status"
 
@@ -28,7 +28,7 @@ class Connection:
         self.name = endpoint.name
         self.channel = endpoint.opened()
         self.ready = False
-        self.suspect_until = 0.0
+        self.suspect_until = self._suspect_s = 0.0
         self._calls: dict[str, Callable[..., Any]] = {}
 
     def unary(self, path: str, answer: Any) -> Callable[..., Any]:
@@ -49,8 +49,15 @@ class Connection:
             path, request_serializer=_bytes_of, response_deserializer=answer.FromString)
 
     def suspect(self) -> None:
-        """It is connected, and did not answer: others first."""
-        self.suspect_until = time.monotonic() + _SUSPECT_S
+        """It is connected, and did not answer: others first, each time for longer."""
+        now = time.monotonic()
+        if now >= self.suspect_until:  # calls that were under way together count once
+            self._suspect_s = min(2 * self._suspect_s, _MOST_SUSPECT_S) if self._suspect_s else _SUSPECT_S
+            self.suspect_until = now + self._suspect_s
+
+    def answered(self) -> None:
+        """It is as good as others."""
+        self.suspect_until = self._suspect_s = 0.0
 
 
 def _bytes_of(message: Any) -> bytes:
@@ -66,23 +73,23 @@ class Connections:
         self._opened: list[Connection] = []
         self._followers: list[asyncio.Task[None]] = []
         self._changed = asyncio.Condition()
-        self._turn = itertools.count()
         self._closed = False
 
     async def pick(self, deadline: float | None, avoid: Collection[str] = ()) -> Connection:
-        """The next connected endpoint by turns; those to avoid, and those that did not answer, come last.
-        Waits for one until the deadline (of ``time.monotonic()``): Unreachable."""
+        """A connected endpoint, by lot: turns would bind calls that come in pairs. Those to avoid, and those
+        that did not answer, come last. Waits for one until the deadline (of ``time.monotonic()``):
+        Unreachable."""
         if self._closed:
             raise RuntimeError("the client is closed")
         if not self._opened:
             self._open()
         if not any(one.ready for one in self._opened):
             await self._connected(deadline)
-        now, first, count = time.monotonic(), next(self._turn), len(self._opened)
-        ready = [one for place in range(count) if (one := self._opened[(first + place) % count]).ready]
+        ready = [one for one in self._opened if one.ready]
         if not ready:  # it came and went
             return await self.pick(deadline, avoid)
-        return min(ready, key=lambda one: (one.name in avoid, one.suspect_until > now))
+        now = time.monotonic()
+        return min(ready, key=lambda one: (one.name in avoid, one.suspect_until > now, random.random()))
 
     def others(self, avoid: Collection[str]) -> bool:
         """Whether an endpoint is connected that is not to be avoided."""

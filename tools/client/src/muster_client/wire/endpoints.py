@@ -59,6 +59,7 @@ class Endpoint:
             ("grpc.max_send_message_length", -1),
             ("grpc.keepalive_time_ms", PING_S * 1000),
             ("grpc.keepalive_timeout_ms", PONG_S * 1000),
+            ("grpc.http2.ping_timeout_ms", PONG_S * 1000),  # else a minute, whatever the other says
             ("grpc.http2.max_pings_without_data", 0),  # a watch that only listens notices a dead network
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),

@@ -130,6 +130,9 @@ class Keeper:
             answer = await call.read()
             if answer is grpc.aio.EOF:
                 raise _Ended(await call.code(), await call.details() or "")
+        except asyncio.CancelledError:  # no answer in time
+            connection.suspect()
+            raise
         except asyncio.InvalidStateError:
             return self._failed(kept, token, await call.code(), await call.details() or "")
         except grpc.aio.AioRpcError as error:
@@ -139,6 +142,7 @@ class Keeper:
         finally:
             call.cancel()
         avoid.clear()
+        connection.answered()
         if answer.TTL <= 0:
             self._lose(kept, "it ended, or was revoked")
             return False
