@@ -295,3 +295,21 @@ def test_without_asyncio(hosts: Hosts, directory: str) -> None:
             assert next(client.election(f"{directory}leader").observe()).text == "me"
         with pytest.raises(m.Unreachable):
             sync.Client("127.0.0.1:1", timeout=0.5).get("a")
+
+
+def test_a_transaction_larger_than_an_answer_comes_whole(hosts: Hosts, directory: str, run: Run) -> None:
+    """With the keys as they were before it is told in fragments."""
+
+    async def main() -> None:
+        async with m.Client(hosts.all) as client, client.watch(m.prefix(directory), previous=True) as watch:
+            for letter in "abc":
+                puts = [m.put(f"{directory}{i:02}", letter * 100_000) for i in range(14)]
+                done = await client.when().then(*puts)
+                first = await anext(watch)
+                events = [first, *watch.waiting()]
+                assert [told(event)[:2] for event in events] == [
+                    (done.revision, f"{directory}{i:02}".encode()) for i in range(14)]
+                assert isinstance(first, m.Put)
+                assert (first.previous is None) == (letter == "a")
+
+    run(main())
