@@ -107,4 +107,5 @@ docs: $(STAMP)  ## generate the reference pages of docs/know, and the Grafana da
 	$(BIN)/python packaging/monitoring/dashboard.py > packaging/monitoring/dashboard.json
 
 clean:  ## remove what was built and the demo's data
-	rm -rf $(VENV) .demo .interop .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .demo .interop .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info \
+		tools/client/build tools/client/src/*.egg-info
