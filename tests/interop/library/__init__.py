@@ -1,0 +1,1 @@
+"""The client library against muster, of one shard and three, and etcd."""

@@ -1,0 +1,60 @@
+"""Three clusters in turn: muster of one shard, muster of three, etcd."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster.local_cluster import local_cluster
+from tests.interop.hosts import EtcdProcesses, Hosts, MusterProcesses
+from tests.ports import free_base_port
+
+SERVERS = ("muster-1", "muster-3", "etcd")
+_directories = itertools.count()
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """Three hosts of one of them."""
+    folder = tmp_path_factory.mktemp("library")
+    if request.param == "etcd":
+        etcd = EtcdProcesses(folder / "etcd", free_base_port(3))
+        try:
+            hosts = Hosts(etcd.endpoints, etcd)
+            hosts.mend()
+            yield hosts
+        finally:
+            etcd.end()
+        return
+    shards = int(request.param.partition("-")[2])
+    with local_cluster(folder / "muster", 3, f"--shards={shards}") as cluster:
+        yield Hosts(cluster.endpoints(), MusterProcesses(cluster))
+
+
+@pytest.fixture
+def hosts(servers: Hosts) -> Iterator[Hosts]:
+    """All of them serve; a test may kill some."""
+    yield servers
+    servers.mend()
+
+
+@pytest.fixture
+def directory() -> str:
+    """Where a test's keys lie, apart from others'."""
+    return f"/library-{next(_directories)}/"
+
+
+@pytest.fixture
+def run(caplog: pytest.LogCaptureFixture) -> Callable[[Coroutine[Any, Any, None]], None]:
+    """Run a test's coroutine; what a loop meets beside it is a failure."""
+
+    def runs(main: Coroutine[Any, Any, None]) -> None:
+        asyncio.run(main)
+        assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+    return runs

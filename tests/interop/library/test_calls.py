@@ -1,0 +1,211 @@
+"""Calls over broken connections: what is done is told, and nothing is done twice."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import muster_client as m
+import pytest
+
+from tests.interop.hosts import Hosts
+from tests.interop.library.cutting import cutting
+from tests.ports import free_ports
+
+ETCDCTL = Path(sys.executable).parent / "etcdctl"
+Run = Callable[[Coroutine[Any, Any, None]], None]
+STEP = 9  # bytes between two cuts
+MOST = 640  # of a connection with one put
+
+
+async def tried_put(client: m.Client, key: str, value: str) -> tuple[m.Done | None, bool]:
+    """What it gave, or whether it may have been done."""
+    try:
+        return await client.put(key, value), False
+    except m.MusterError as error:
+        return None, error.maybe_done
+
+
+def test_a_put_is_done_once_wherever_its_connection_is_cut(hosts: Hosts, directory: str, run: Run) -> None:
+    told: Counter[str] = Counter()
+
+    async def put(reader: m.Client, name: str, there: int | None, back: int | None) -> None:
+        whole = (None, None)
+        async with (
+            cutting(hosts.endpoints[0], lambda n: whole if n else (there, back)) as proxy,
+            m.Client(proxy.address, timeout=20) as client,
+        ):
+            done, maybe_done = await tried_put(client, name, "x")
+            kv = await reader.get(name)
+            if done is not None:
+                told["done, second connection" if proxy.connections > 1 else "done"] += 1
+                assert kv is not None
+                assert (kv.version, kv.mod_revision) == (1, done.revision)
+            else:
+                assert maybe_done
+                told["unknown, done" if kv else "unknown, not done"] += 1
+                assert kv is None or kv.version == 1
+
+    async def main() -> None:
+        async with m.Client(hosts.endpoints[0]) as reader:
+            cuts = [(n, None) for n in range(1, MOST, STEP)] + [(None, n) for n in range(1, MOST, STEP)]
+            for begin in range(0, len(cuts), 16):
+                await asyncio.gather(*(
+                    put(reader, f"{directory}{there}-{back}", there, back)
+                    for there, back in cuts[begin : begin + 16]))
+
+    run(main())
+    assert told["done, second connection"], "cut before it was sent: tried again"
+    assert told["unknown, done"], "its answer was cut: another try would have done it twice"
+    assert told["done"]
+
+
+def test_a_read_is_repeated_elsewhere(hosts: Hosts, directory: str, run: Run) -> None:
+    async def main() -> None:
+        # each connection to the first endpoint ends with the first answer of a request
+        async with (
+            cutting(hosts.endpoints[0], lambda n: (None, 60)) as proxy,
+            m.Client([proxy.address, hosts.endpoints[1]], timeout=20) as client,
+            m.Client(hosts.endpoints[1]) as writer,
+        ):
+            await writer.put(f"{directory}a", "1")
+            for _ in range(20):
+                kv = await client.get(f"{directory}a")
+                assert kv is not None
+                assert kv.value == b"1"
+            assert proxy.cuts
+
+    run(main())
+
+
+def test_calls_go_on_without_a_dead_host(hosts: Hosts, directory: str, run: Run) -> None:
+    async def main() -> None:
+        async with m.Client(hosts.all, timeout=20) as client:
+            for i in range(6):
+                await client.put(f"{directory}{i}", "1")
+            hosts.kill((hosts.leader() + 1) % 3)
+            began = time.monotonic()
+            lost = 0
+            for i in range(30):
+                done, maybe_done = await tried_put(client, f"{directory}{i}", "2")
+                assert done or maybe_done
+                lost += done is None
+            assert lost <= 2, "calls under way when it died"
+            assert time.monotonic() - began < 10
+
+    run(main())
+
+
+def test_an_endpoint_that_stands_still_is_left(hosts: Hosts, directory: str, run: Run) -> None:
+    """It keeps its connections, and says nothing: reads, a watch and a lease go on elsewhere."""
+
+    async def main() -> None:
+        async with (
+            cutting(hosts.endpoints[0], lambda n: (None, None)) as proxy,
+            m.Client([proxy.address, hosts.endpoints[1]]) as client,
+            await client.lease(6) as lease,
+            m.Client(hosts.endpoints[1]) as writer,
+        ):
+            while True:
+                watch = client.watch(m.prefix(directory))
+                async with watch:
+                    stream = watch._feed._stream
+                    if stream is None or stream.name != proxy.address:
+                        continue
+                    proxy.stall()
+                    began = time.monotonic()
+                    for _ in range(5):
+                        await client.get(f"{directory}a")
+                    assert time.monotonic() - began < 8
+                    await writer.put(f"{directory}a", "1")
+                    async with asyncio.timeout(20):
+                        assert await anext(watch)
+                    assert not lease.lost
+                    return
+
+    run(main())
+
+
+def test_why_no_endpoint_can_be_reached(run: Run) -> None:
+    async def main() -> None:
+        port, silent = free_ports(2)
+        listener = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", silent)
+        endpoints = [f"127.0.0.1:{port}", f"127.0.0.1:{silent}", "nothing.invalid:1"]
+        async with listener, m.Client(endpoints, timeout=2) as client:
+            began = time.monotonic()
+            with pytest.raises(m.Unreachable) as told:
+                await client.put("a", "b")
+            assert time.monotonic() - began < 3
+            assert not told.value.maybe_done
+            assert "refused" in told.value.reasons[f"127.0.0.1:{port}"]
+            assert "no answer" in told.value.reasons[f"127.0.0.1:{silent}"]
+            assert "nothing.invalid" in str(told.value)
+
+    run(main())
+
+
+def test_a_deadline_holds(hosts: Hosts, run: Run) -> None:
+    async def main() -> None:
+        # the server's settings come through, its answers do not
+        async with (
+            cutting(hosts.endpoints[0], lambda n: (None, 60)) as proxy,
+            m.Client(proxy.address, timeout=1) as client,
+        ):
+            began = time.monotonic()
+            with pytest.raises(m.MusterError):
+                await client.get("a")
+            assert 0.5 < time.monotonic() - began < 2
+
+    run(main())
+
+
+def test_it_logs_in_again(hosts: Hosts, directory: str, run: Run) -> None:
+    """A token that the cluster no longer takes is replaced: for reads, writes and watches."""
+
+    async def main() -> None:
+        async with m.Client(hosts.all, user="root", password="secret") as client:
+            assert await client.get(f"{directory}a") is None, "the cluster has no users: no token"
+            async with client.watch(m.prefix(directory)) as watch:
+                await _auth(hosts, True)
+                try:
+                    await client.put(f"{directory}a", "1")
+                    assert await asyncio.wait_for(anext(watch), 10)
+                    for path in ("reader", "other"):
+                        _ctl(hosts, "role", "add", path, user=True)  # the store of users has a new revision
+                        kv = await client.get(f"{directory}a")
+                        assert kv is not None
+                    client._caller._token = "gone.1"  # as one that ended
+                    async with client.watch(m.prefix(directory), revision=1) as again:
+                        assert await anext(again)
+                    client._caller._token = "gone.2"
+                    await client.put(f"{directory}a", "2")
+                    with pytest.raises(m.PermissionDenied):
+                        async with m.Client(hosts.all) as nobody:
+                            await nobody.get("a")
+                    with pytest.raises(m.AuthenticationFailed):
+                        async with m.Client(hosts.all, user="root", password="wrong") as wrong:
+                            await wrong.get("a")
+                finally:
+                    await _auth(hosts, False)
+
+    run(main())
+
+
+def _ctl(hosts: Hosts, *words: str, user: bool = False) -> None:
+    line = [str(ETCDCTL), "--endpoints", hosts.endpoints[0], *words]
+    line += ["--user=root:secret"] if user else []
+    subprocess.run(line, check=True, capture_output=True, timeout=30)
+
+
+async def _auth(hosts: Hosts, on: bool) -> None:
+    if not on:
+        await asyncio.to_thread(_ctl, hosts, "auth", "disable", user=True)
+        return
+    for words in (("user", "add", "root:secret"), ("user", "grant-role", "root", "root"), ("auth", "enable")):
+        await asyncio.to_thread(_ctl, hosts, *words)

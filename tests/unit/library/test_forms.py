@@ -1,0 +1,107 @@
+"""Messages, ranges, conditions, endpoints, and the names of both forms of the library."""
+
+from __future__ import annotations
+
+import inspect
+
+import muster_client as m
+import pytest
+from google.protobuf.descriptor import Descriptor, EnumDescriptor
+from muster_client import client, kv, lease, mirror, queueing, ranges, sync, watch
+from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire.endpoints import Endpoint, parsed
+
+from cluster.pb import rpc_pb2 as ours
+
+
+def shape(message: Descriptor) -> list[tuple[object, ...]]:
+    """Fields by name, number and type, whatever the package is called."""
+
+    def kind(of: Descriptor | EnumDescriptor | None) -> str | None:
+        return None if of is None else of.full_name.partition(".")[2]
+
+    return [(f.name, f.number, f.type, f.is_repeated, kind(f.message_type), kind(f.enum_type))
+            for f in message.fields]
+
+
+def test_messages_are_those_of_the_one_proto() -> None:
+    mine, theirs = (file.DESCRIPTOR.message_types_by_name for file in (pb, ours))
+    assert list(mine) == list(theirs)
+    assert [shape(mine[name]) for name in mine] == [shape(theirs[name]) for name in theirs]
+
+
+@pytest.mark.parametrize(("keys", "start", "end"), [
+    (m.prefix("/a/"), b"/a/", b"/a0"),
+    (m.prefix(b"a\xff"), b"a\xff", b"b"),
+    (m.prefix(b"\xff"), b"\xff", b"\0"),
+    (m.prefix(""), b"\0", b"\0"),
+    (m.span("a", "c"), b"a", b"c"),
+    (m.since("a"), b"a", b"\0"),
+    (ranges.of("é"), "é".encode(), b""),
+])  # fmt: skip
+def test_ranges(keys: m.KeyRange, start: bytes, end: bytes) -> None:
+    assert (keys.start, keys.end) == (start, end)
+
+
+def test_ranges_without_keys_are_refused() -> None:
+    with pytest.raises(ValueError, match="no key lies"):
+        m.span("b", "a")
+    with pytest.raises(ValueError, match="empty"):
+        m.put("", "x")
+
+
+def test_conditions_state_what_they_compare() -> None:
+    found = m.when(
+        m.key("a").value == "1", m.key("b").absent, m.key(m.prefix("c")).mod_revision < 7,
+        m.key("d").lease != 3, m.key("e").version > 2,
+    ).then(m.put("a", "2"), m.when(m.key("x").present).then(m.delete("x"))).otherwise(m.get("a")).request
+    Compare = pb.Compare
+    assert list(found.compare) == [
+        Compare(key=b"a", target=Compare.VALUE, result=Compare.EQUAL, value=b"1"),
+        Compare(key=b"b", target=Compare.CREATE, result=Compare.EQUAL, create_revision=0),
+        Compare(key=b"c", range_end=b"d", target=Compare.MOD, result=Compare.LESS, mod_revision=7),
+        Compare(key=b"d", target=Compare.LEASE, result=Compare.NOT_EQUAL, lease=3),
+        Compare(key=b"e", target=Compare.VERSION, result=Compare.GREATER, version=2),
+    ]
+    assert [op.WhichOneof("request") for op in found.success] == ["request_put", "request_txn"]
+    assert m.when().then(m.get("a")).reads_only
+    assert not m.when().then(m.get("a")).otherwise(m.delete("a")).reads_only
+    with pytest.raises(TypeError, match="compared with an int"):
+        _ = m.key("a").version == "1"
+    with pytest.raises(TypeError, match="bytes or str"):
+        _ = m.key("a").value == 1
+
+
+def test_endpoints() -> None:
+    tls = m.Tls(server_name="x")
+    assert parsed("a:1, http://b:2,https://c:3/,unix:/run/m,a:1") == (
+        Endpoint("a:1", "dns:///a:1"), Endpoint("http://b:2", "dns:///b:2"),
+        Endpoint("https://c:3/", "dns:///c:3", m.Tls()), Endpoint("unix:/run/m", "unix:/run/m"))
+    assert parsed(["[::1]:1", "unixs:///run/m"], tls) == (
+        Endpoint("[::1]:1", "dns:///[::1]:1", tls), Endpoint("unixs:///run/m", "unix:/run/m", tls))
+    for wrong in ("", ",", "host", "http://host"):
+        with pytest.raises(ValueError, match="endpoint"):
+            parsed(wrong)
+    with pytest.raises(ValueError, match="together"):
+        m.Tls(cert="a")
+
+
+@pytest.mark.parametrize(("one", "other"), [
+    (client.Client, sync.Client), (kv.Pages, sync.Pages), (watch.Watch, sync.Watch),
+    (mirror.Mirror, sync.Mirror), (lease.Lease, sync.Lease), (queueing.Lock, sync.Lock),
+    (queueing.Leadership, sync.Leadership), (queueing.Election, sync.Election),
+])  # fmt: skip
+def test_both_forms_have_the_same_names(one: type, other: type) -> None:
+    """And parameters, but for time limits, which a caller of asyncio has otherwise."""
+    only_async = {"ready", "next", "waiting"}
+    for name, member in inspect.getmembers(one):
+        if name.startswith("_") or name in only_async:
+            continue
+        twin = getattr(other, name, None)
+        if twin is None:
+            assert name in ("on_lost", "left_s", "check"), f"{other.__name__}.{name}: of each lease"
+            continue
+        if callable(member):
+            mine, theirs = (set(inspect.signature(f).parameters) for f in (member, twin))
+            assert theirs - mine <= {"timeout"}, name
+            assert mine - theirs <= {"on_change"}, name

@@ -1,0 +1,52 @@
+"""What is tried again, and that the page says so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import grpc
+import pytest
+from muster_client.wire import retries
+from muster_client.wire.retries import Verdict, judge
+
+from cluster import errors
+
+Code = grpc.StatusCode
+README = Path(__file__).parents[3] / "tools" / "client" / "README.md"
+
+
+@pytest.mark.parametrize(("code", "details", "verdict"), [
+    (Code.UNAVAILABLE, "failed to connect to all addresses; last error: UNKNOWN: refused", Verdict.REFUSED),
+    (Code.UNAVAILABLE, "etcdserver: no leader", Verdict.REFUSED),
+    (Code.UNKNOWN, "etcdserver: too many requests", Verdict.REFUSED),
+    (Code.UNAVAILABLE, "etcdserver: rpc not supported for learner", Verdict.REFUSED),
+    (Code.UNAUTHENTICATED, "etcdserver: invalid auth token", Verdict.STALE_TOKEN),
+    (Code.INVALID_ARGUMENT, "etcdserver: revision of auth store is old", Verdict.STALE_TOKEN),
+    (Code.UNAVAILABLE, "etcdserver: request timed out", Verdict.UNKNOWN),
+    (Code.UNAVAILABLE, "etcdserver: server stopped", Verdict.UNKNOWN),
+    (Code.UNAVAILABLE, "etcdserver: leader changed", Verdict.UNKNOWN),
+    (Code.UNAVAILABLE, "Socket closed", Verdict.UNKNOWN),
+    (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", Verdict.UNKNOWN),
+    (Code.UNKNOWN, "etcdserver: request cancelled", Verdict.UNKNOWN),
+    (Code.INVALID_ARGUMENT, "etcdserver: key is not provided", Verdict.FINAL),
+    (Code.NOT_FOUND, "etcdserver: requested lease not found", Verdict.FINAL),
+    (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded", Verdict.FINAL),
+    (Code.UNKNOWN, "etcdserver: no leader, or so", Verdict.FINAL),
+])  # fmt: skip
+def test_verdicts(code: grpc.StatusCode, details: str, verdict: Verdict) -> None:
+    assert judge(code, details) is verdict
+
+
+def test_texts_are_those_of_the_server() -> None:
+    """Each of etcd's texts that say "certainly not done" is one that muster sends, letter by letter."""
+    known = {kind.text for kind in errors.by_name.values()}
+    ours = [text for text in (*retries.REFUSED, *retries.STALE_TOKEN) if text.startswith("etcdserver:")]
+    assert len(ours) > 4
+    assert not set(ours) - known
+
+
+def test_the_page_has_the_table() -> None:
+    table = re.findall(r"(?m)^\|`([^`]+)`\|", README.read_text(encoding="utf-8"))
+    assert table == [
+        *retries.REFUSED, *retries.STALE_TOKEN, *(code.name for code in retries.UNKNOWN)]

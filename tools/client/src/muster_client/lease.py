@@ -1,0 +1,130 @@
+"""Leases that stay alive until they are given up, and tell when they are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+import grpc
+
+from muster_client.errors import LeaseLost, LeaseNotFound, ServerError
+from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire import engine
+from muster_client.wire.calls import Caller, Method
+from muster_client.wire.keeper import Keeper, Kept, clock
+
+# Granting twice under one ID is refused, and revoking twice does nothing: both can be repeated
+_GRANT = Method("Lease/LeaseGrant", pb.LeaseGrantResponse, repeatable=True)
+_REVOKE = Method("Lease/LeaseRevoke", pb.LeaseRevokeResponse, repeatable=True)
+_TIME_TO_LIVE = Method("Lease/LeaseTimeToLive", pb.LeaseTimeToLiveResponse, repeatable=True)
+_EXISTS = "etcdserver: lease already exists"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseInfo:
+    """Of any lease: seconds that are left and that were granted, and the keys that it holds."""
+
+    left_s: int
+    granted_s: int
+    keys: tuple[bytes, ...]
+
+
+class Lease:
+    """A lease, kept alive by a thread of its own until :meth:`revoke`, or the client's end.
+
+    It is *lost* once the cluster says so, or when no renewal was answered for ``ttl_s``: the cluster may have
+    ended it then. It ends there no earlier than it is lost here, whatever the clocks show; a lost lease does
+    not come back.
+    """
+
+    def __init__(self, caller: Caller, keeper: Keeper, kept: Kept) -> None:
+        self._caller, self._keeper, self._kept = caller, keeper, kept
+
+    @property
+    def id(self) -> int:
+        return self._kept.id
+
+    @property
+    def ttl_s(self) -> int:
+        """As granted: at least 2, whatever was asked for."""
+        return self._kept.ttl_s
+
+    @property
+    def lost(self) -> bool:
+        """It may have ended. A process that stood still for long sees it at once."""
+        return bool(self._kept.why())
+
+    def left_s(self) -> float:
+        """How long it surely lives without another renewal; 0: it is lost."""
+        return 0.0 if self.lost else max(0.0, self._kept.until - clock())
+
+    def check(self) -> None:
+        """LeaseLost if it is."""
+        if why := self._kept.why():
+            raise LeaseLost(f"lease {self.id:x} is lost: {why}")
+
+    async def wait_lost(self) -> str:
+        """Wait until it is lost or given up; why."""
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[str] = loop.create_future()
+
+        def resolve(why: str) -> None:
+            if not told.done():
+                told.set_result(why)
+
+        def tell(why: str) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(resolve, why)
+
+        self._kept.add(tell)
+        try:
+            return await told
+        finally:
+            self._kept.remove(tell)
+
+    def on_lost(self, call: Callable[[str], None]) -> None:
+        """Call with the reason once it is lost or given up; at once if it is. From the thread that keeps
+        leases alive: be short."""
+        self._kept.add(call)
+
+    async def revoke(self, *, timeout: float | None = None) -> None:
+        """End it, with its keys."""
+        await engine.run(self._keeper.drop(self._kept, "it was revoked"))
+        with contextlib.suppress(LeaseNotFound):  # it has ended
+            await self._caller.unary(_REVOKE, pb.LeaseRevokeRequest(ID=self.id), timeout=timeout)
+
+    async def __aenter__(self) -> Lease:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.revoke()
+
+
+async def granted(caller: Caller, keeper: Keeper, ttl_s: int, timeout: float | None) -> Lease:
+    """A new lease, kept alive from now on."""
+    id = secrets.randbits(62) + 1
+    sent = clock()
+    try:
+        answer = await caller.unary(_GRANT, pb.LeaseGrantRequest(TTL=ttl_s, ID=id), timeout=timeout)
+        ttl_s = answer.TTL
+    except ServerError as error:
+        if error.message != _EXISTS:
+            raise
+        ttl_s = (await info(caller, id, timeout)).granted_s  # an earlier attempt did it
+    kept = Kept(id, ttl_s, sent)
+    await engine.run(keeper.keep(kept))
+    return Lease(caller, keeper, kept)
+
+
+async def info(caller: Caller, id: int, timeout: float | None) -> LeaseInfo:
+    """Of any lease. LeaseNotFound."""
+    answer = await caller.unary(_TIME_TO_LIVE, pb.LeaseTimeToLiveRequest(ID=id, keys=True), timeout=timeout)
+    if answer.TTL < 0:
+        raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
+    return LeaseInfo(answer.TTL, answer.grantedTTL, tuple(answer.keys))

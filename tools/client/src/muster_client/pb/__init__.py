@@ -1,0 +1,1 @@
+"""etcd's messages (generated: ``make proto``)."""

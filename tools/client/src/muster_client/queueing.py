@@ -1,0 +1,252 @@
+"""Locks and elections: keys under a prefix, one for each lease, in the order of their creation.
+
+The keys are those of clientv3's package ``concurrency`` and of etcd's Lock and Election services:
+``prefix/lease in hex``. The oldest key holds; each of the others waits for the key before its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from muster_client import ops, ranges
+from muster_client.errors import LeaseLost, MusterError, NotHeld
+from muster_client.lease import Lease
+from muster_client.model import KeyValue
+from muster_client.ranges import Text
+from muster_client.watch import Delete, Put, Snapshot
+
+if TYPE_CHECKING:
+    from muster_client.client import Client
+
+log = logging.getLogger("muster_client")
+TTL_S = 60  # clientv3's
+
+
+class _Place:
+    """A key in the line of a prefix, with a lease that is granted for it unless one is given."""
+
+    def __init__(self, client: Client, name: Text, lease: Lease | None, ttl_s: int) -> None:
+        self._client, self._given, self._ttl_s = client, lease, ttl_s
+        self.prefix = ranges.data(name) + b"/"
+        self._lease = lease
+        self._revision = 0
+        self._held = False
+
+    @property
+    def key(self) -> bytes:
+        """Of this holder. NotHeld before it stands in line."""
+        if self._lease is None:
+            raise NotHeld("it is not held")
+        return self.prefix + f"{self._lease.id:x}".encode()
+
+    @property
+    def lease(self) -> Lease:
+        """That it hangs on. NotHeld before it stands in line."""
+        if self._lease is None:
+            raise NotHeld("it is not held")
+        return self._lease
+
+    @property
+    def token(self) -> int:
+        """The fencing token: a revision, greater for each later holder. NotHeld."""
+        if not self._held:
+            raise NotHeld("it is not held")
+        return self._revision
+
+    @property
+    def held(self) -> ops.Condition:
+        """The condition that fences a write: ``client.when(lock.held).then(...)``. It fails once another may
+        hold it, whatever this process knows. NotHeld."""
+        token = self.token
+        return ops.key(self.key).create_revision == token
+
+    @property
+    def lost(self) -> bool:
+        """It was never held, is given up, or its lease is lost."""
+        return not self._held or self._lease is None or self._lease.lost
+
+    async def _stand(self, value: bytes) -> KeyValue | None:
+        """Put the key, if it is not there; the oldest key of the line, None if this is it."""
+        if self._lease is None:
+            self._lease = await self._client.lease(self._ttl_s)
+        self._lease.check()
+        oldest = ops.get(ranges.prefix(self.prefix), sort="create", limit=1)
+        result = await self._client.txn(
+            ops.when(ops.key(self.key).absent)
+            .then(ops.put(self.key, value, lease=self._lease), oldest).otherwise(ops.get(self.key), oldest),
+            repeatable=True)
+        found = None if result else result.found(0).kv
+        self._revision = result.revision if found is None else found.create_revision
+        if found is not None and found.value != value:
+            await self._client.txn(
+                ops.when(ops.key(self.key).create_revision == self._revision)
+                .then(ops.put(self.key, value, lease=self._lease)), repeatable=True)
+        holder = result.found(1).kv
+        return None if holder is None or holder.create_revision == self._revision else holder
+
+    async def _turn(self) -> None:
+        """Wait until no older key is there. LeaseLost."""
+        lease = self.lease
+        waiting = asyncio.ensure_future(self._older_gone())
+        lost = asyncio.ensure_future(lease.wait_lost())
+        try:
+            await asyncio.wait((waiting, lost), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                lease.check()
+            await waiting
+        finally:
+            waiting.cancel()
+            lost.cancel()
+            await asyncio.gather(waiting, lost, return_exceptions=True)
+        own = await self._client.get(self.key)
+        if own is None or own.create_revision != self._revision:
+            raise LeaseLost("the lease ended during the wait")
+
+    async def _older_gone(self) -> None:
+        line = ranges.prefix(self.prefix)
+        while True:
+            before, revision = await self._before(line)
+            if before is None:
+                return
+            async with self._client.watch(before.key, revision=revision + 1, snapshots=True) as watch:
+                async for event in watch:
+                    if isinstance(event, Delete | Snapshot):
+                        break
+
+    async def _before(self, line: ranges.KeyRange) -> tuple[KeyValue | None, int]:
+        """The youngest of the older keys, and the revision of that."""
+        newest = ops.get(line, sort="create", descending=True, limit=1, max_create=self._revision - 1)
+        found = (await self._client.when().then(newest)).found()
+        return found.kv, found.revision
+
+    async def _enter(self, value: bytes, wait: bool) -> bool:
+        """Hold it; whether that is so: not, only if it does not wait."""
+        try:
+            holder = await self._stand(value)
+            if holder is not None:
+                if not wait:
+                    await self._leave()
+                    return False
+                await self._turn()
+        except BaseException:
+            try:
+                await asyncio.shield(self._leave())
+            except MusterError as error:
+                log.warning("%r stays in line until its lease ends: %s", self.prefix, error)
+            raise
+        self._held = True
+        return True
+
+    async def _leave(self) -> None:
+        """Out of the line; the lease ends, unless it was given."""
+        self._held = False
+        if self._lease is None:
+            return
+        lease, key = self._lease, self.key
+        self._lease = self._given
+        if self._given is None:
+            await lease.revoke()  # and with it the key
+        elif self._revision:
+            await self._client.txn(ops.when(ops.key(key).create_revision == self._revision)
+                                   .then(ops.delete(key)), repeatable=True)
+
+
+class Lock(_Place):
+    """One holder at a time, over all processes. In ``async with`` it is held.
+
+    A holder whose lease is lost may not know it yet: fence what it writes, by :attr:`held` or :attr:`token`.
+    """
+
+    async def acquire(self) -> Self:
+        """Wait for it. LeaseLost if the lease ends meanwhile; a caller that is cancelled leaves the line."""
+        await self._enter(b"", True)
+        return self
+
+    async def try_acquire(self) -> bool:
+        """Take it, if nobody holds it."""
+        return await self._enter(b"", False)
+
+    async def release(self) -> None:
+        """Give it up; nothing if it is not held."""
+        await self._leave()
+
+    async def __aenter__(self) -> Self:
+        return await self.acquire()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.release()
+
+
+class Leadership(_Place):
+    """A candidate's place in an election; in ``async with`` it leads."""
+
+    def __init__(self, client: Client, name: Text, value: bytes, lease: Lease | None, ttl_s: int) -> None:
+        super().__init__(client, name, lease, ttl_s)
+        self._value = value
+
+    async def campaign(self) -> Self:
+        """Wait until it leads. LeaseLost."""
+        await self._enter(self._value, True)
+        return self
+
+    async def proclaim(self, value: Text) -> None:
+        """Change what the leader says of itself. NotHeld if it leads no more."""
+        done = await self._client.txn(
+            ops.when(self.held).then(ops.put(self.key, value, lease=self.lease)), repeatable=True)
+        if not done:
+            self._held = False
+            raise NotHeld("it leads no more")
+
+    async def resign(self) -> None:
+        """Lead no more; nothing if it does not."""
+        await self._leave()
+
+    async def __aenter__(self) -> Self:
+        return await self.campaign()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.resign()
+
+
+class Election:
+    """One leader among candidates, and those who watch."""
+
+    def __init__(self, client: Client, name: Text) -> None:
+        self._client, self._name = client, name
+        self._line = ranges.prefix(ranges.data(name) + b"/")
+
+    def campaign(self, value: Text, *, lease: Lease | None = None, ttl: int = TTL_S) -> Leadership:
+        """Stand as a candidate: ``async with``, or :meth:`Leadership.campaign`."""
+        return Leadership(self._client, self._name, ranges.data(value), lease, ttl)
+
+    async def leader(self) -> KeyValue | None:
+        """The leader's key, its value and token (``create_revision``); None: nobody leads."""
+        return (await self._oldest())[0]
+
+    async def observe(self) -> AsyncGenerator[KeyValue, None]:
+        """The leader, and each other one or proclamation; those that follow each other too fast are left
+        out."""
+        last: KeyValue | None = None
+        while True:
+            leader, revision = await self._oldest()
+            if leader is not None and leader != last:
+                yield (last := leader)
+            keys = self._line if leader is None else leader.key
+            async with self._client.watch(keys, revision=revision + 1, snapshots=True) as watch:
+                async for event in watch:
+                    if isinstance(event, Put) and leader is not None:
+                        yield (last := event.kv)
+                        continue
+                    break
+
+    async def _oldest(self) -> tuple[KeyValue | None, int]:
+        found = (await self._client.when().then(ops.get(self._line, sort="create", limit=1))).found()
+        return found.kv, found.revision

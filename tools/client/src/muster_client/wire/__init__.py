@@ -1,0 +1,1 @@
+"""Connections: ``endpoints``, ``connections``, ``retries`` (what is tried again), ``calls``, ``keeper``."""

@@ -1,0 +1,177 @@
+"""Calls: an endpoint, a token, a deadline, and another attempt where ``retries`` allows it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import grpc
+import grpc.aio
+
+from muster_client.errors import MusterError, ServerError, Unreachable, of_status
+from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire import engine
+from muster_client.wire.connections import Connection, Connections
+from muster_client.wire.endpoints import Endpoint
+from muster_client.wire.retries import STALE_TOKEN, Verdict, judge
+
+Answer = TypeVar("Answer")
+_ATTEMPT_S = 5.0  # of a request that can be repeated: an isolated endpoint must not take its whole time
+_LOGINS = 4  # a lagging member may not know a new token yet
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+_NOT_ENABLED = "etcdserver: authentication is not enabled"
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[Answer]):
+    """A method of etcd's API, ``KV/Range``, of one request and one answer. ``repeatable``: the second time
+    does nothing more than the first."""
+
+    name: str
+    answer: type[Answer]
+    repeatable: bool = False
+
+    @property
+    def path(self) -> str:
+        return f"/etcdserverpb.{self.name}"
+
+
+_AUTHENTICATE = Method("Auth/Authenticate", pb.AuthenticateResponse, repeatable=True)
+
+
+def pause_s(attempt: int) -> float:
+    """How long to wait before the attempt of that number, from 1: longer each time, and never in step with
+    other clients."""
+    return float(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
+
+
+class Caller:
+    """Calls of one client. ``timeout_s`` holds for each that names none."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], user: str, password: str, timeout_s: float) -> None:
+        self.connections = Connections(endpoints)
+        self.timeout_s = timeout_s
+        self._user, self._password = user, password
+        self._token = ""
+        self._login: asyncio.Task[None] | None = None
+        self._open = True  # the cluster has no users, or none is named here
+        if user:
+            self._open = False
+
+    async def unary(
+        self, method: Method[Answer], request: Any, *, timeout: float | None = None,
+        repeatable: bool = False, needs_leader: bool = True, anonymous: bool = False,
+    ) -> Answer:
+        """The answer. MusterError: ``maybe_done`` says whether the request may have been done. From any
+        loop."""
+        return await engine.run(self._unary(
+            method, request, self.timeout_s if timeout is None else timeout, repeatable or method.repeatable,
+            needs_leader, anonymous))
+
+    async def _unary(
+        self, method: Method[Answer], request: Any, timeout: float, repeatable: bool, needs_leader: bool,
+        anonymous: bool,
+    ) -> Answer:
+        deadline = time.monotonic() + timeout
+        attempt = logins = 0
+        maybe_done = False
+        avoid: set[str] = set()
+        while True:
+            connection = await self._next(deadline, avoid, maybe_done)
+            token = "" if anonymous else await self.token(deadline)
+            left_s = deadline - time.monotonic()
+            call = connection.unary(method.path, method.answer)
+            try:
+                answer: Answer = await call(
+                    request, timeout=max(0.0, min(left_s, _ATTEMPT_S) if repeatable else left_s),
+                    metadata=metadata(token, needs_leader))
+            except grpc.aio.AioRpcError as error:
+                code, details = error.code(), error.details() or ""
+            else:
+                connection.answered()
+                return answer
+            attempt += 1
+            verdict = judge(code, details)
+            if verdict is Verdict.STALE_TOKEN and self.renews(token) and logins < _LOGINS:
+                logins += 1
+                if logins == 1:
+                    continue
+            elif verdict is Verdict.UNKNOWN:
+                maybe_done = True
+                connection.suspect()
+                avoid.add(connection.name)
+                if not repeatable:
+                    raise of_status(code, details, maybe_done=True)
+            elif verdict is Verdict.REFUSED:
+                connection.suspect()
+                avoid.add(connection.name)
+            else:
+                raise of_status(code, details, maybe_done=maybe_done)
+            await self._pause(attempt, avoid, deadline, of_status(code, details, maybe_done=maybe_done))
+
+    async def _next(self, deadline: float, avoid: set[str], maybe_done: bool) -> Connection:
+        try:
+            return await self.connections.pick(deadline, avoid)
+        except Unreachable as error:
+            error.maybe_done = maybe_done
+            raise
+
+    async def _pause(self, attempt: int, avoid: set[str], deadline: float, error: MusterError) -> None:
+        """Wait before another attempt, unless another endpoint is there; the last error at the deadline."""
+        pause = 0.0 if self.connections.others(avoid) else pause_s(attempt)
+        if pause:
+            avoid.clear()
+        if time.monotonic() + pause >= deadline:
+            raise error
+        await asyncio.sleep(pause)
+
+    async def token(self, deadline: float) -> str:
+        """This client's token, fetched if there is none; "": the cluster asks for none."""
+        while not self._token and not self._open:
+            if self._login is None or self._login.done():
+                self._login = asyncio.create_task(self._authenticate(deadline))
+            await asyncio.shield(self._login)
+        return self._token
+
+    def renews(self, token: str) -> bool:
+        """Drop a token that was refused; whether another one can be had."""
+        if not self._user:
+            return False
+        if self._token == token:
+            self._token, self._open = "", False
+        return True
+
+    async def _authenticate(self, deadline: float) -> None:
+        request = pb.AuthenticateRequest(name=self._user, password=self._password)
+        try:
+            answer = await self.unary(
+                _AUTHENTICATE, request, timeout=max(0.0, deadline - time.monotonic()), anonymous=True)
+            self._token = answer.token
+        except ServerError as error:
+            if error.message != _NOT_ENABLED:
+                raise
+            self._open = True
+
+    def stale(self, text: str) -> bool:
+        """Whether a text that ended a watch names the token."""
+        return any(text.endswith(stale) for stale in STALE_TOKEN)
+
+    async def close(self) -> None:
+        """End all connections, and what waits for them. From any loop."""
+        await engine.run(self._close())
+
+    async def _close(self) -> None:
+        if self._login is not None:
+            self._login.cancel()
+            await asyncio.gather(self._login, return_exceptions=True)
+        await self.connections.close()
+
+
+def metadata(token: str, needs_leader: bool) -> tuple[tuple[str, str], ...]:
+    """A call's. A member that knows no leader refuses at once what needs one, and another is asked."""
+    found = (("hasleader", "true"),) if needs_leader else ()
+    return (*found, ("token", token)) if token else found

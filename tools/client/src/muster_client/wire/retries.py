@@ -1,0 +1,55 @@
+"""What a failed call says about its request: the one table by which calls are tried again."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+import grpc
+
+Code = grpc.StatusCode
+
+
+class Verdict(Enum):
+    """Of an attempt that failed."""
+
+    REFUSED = auto()  # certainly not done: any request is tried again, elsewhere
+    STALE_TOKEN = auto()  # certainly not done: authenticate, then try again
+    UNKNOWN = auto()  # it may be done: only what can be repeated is tried again
+    FINAL = auto()  # the server's answer
+
+
+# The requests that met these never came to the log. Texts are whole, or end with *
+REFUSED: dict[str, str] = {
+    "failed to connect to all addresses*": "it was never sent",
+    "DNS resolution failed*": "it was never sent",
+    "etcdserver: no leader": "the member looked for a leader first",
+    "etcdserver: too many requests": "the member was too far behind to take it",
+    "etcdserver: rpc not supported for learner": "a learner takes none",
+    "raft proposal dropped": "the leader hands its office on, or there is none",
+}
+STALE_TOKEN: dict[str, str] = {
+    "etcdserver: invalid auth token": "judged before the request is applied",
+    "etcdserver: revision of auth store is old": "judged before the request is applied",
+    "etcdserver: user name is empty": "users were enabled after this client connected",
+}
+UNKNOWN: dict[grpc.StatusCode, str] = {
+    Code.UNAVAILABLE: "the connection ended, or the server stopped or timed out",
+    Code.DEADLINE_EXCEEDED: "no answer in time",
+    Code.CANCELLED: "the server ended it",
+    Code.INTERNAL: "the stream was reset",
+    Code.ABORTED: "a proxy ended it",
+}
+_UNKNOWN_TEXTS = frozenset({"etcdserver: request cancelled", "context canceled"})  # of code UNKNOWN
+
+
+def judge(code: grpc.StatusCode, details: str) -> Verdict:
+    """The verdict on an attempt, by its status."""
+    if _named(details, REFUSED):
+        return Verdict.REFUSED
+    if _named(details, STALE_TOKEN):
+        return Verdict.STALE_TOKEN
+    return Verdict.UNKNOWN if code in UNKNOWN or details in _UNKNOWN_TEXTS else Verdict.FINAL
+
+
+def _named(details: str, texts: dict[str, str]) -> bool:
+    return any(details == text or (text[-1] == "*" and details.startswith(text[:-1])) for text in texts)
