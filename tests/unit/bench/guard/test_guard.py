@@ -53,6 +53,7 @@ def test_what_is_not_counted_fails_by_name() -> None:
     rows = [row for row in check._judge(missing) if not row["passed"]]
     assert [(row["load"], row["what"], row["value"]) for row in rows] == [
         ("put, 1 client", "log_entries", None)]
+    assert all(row["passed"] for row in check._judge(missing, {"log_entries": "no counter here"}))
     assert check._judge({}) == []
 
 
