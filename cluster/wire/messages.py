@@ -51,6 +51,7 @@ class Method(IntEnum):
     AUTH_CHANGE = 10
     V2_WRITE = 11
     MEMBERS = 12
+    GROW = 13
     # to the sequencer, answered after a confirmation round begun after they arrived (H2, H7)
     READ_INDEX = 16
     LEASE_KEEPALIVE = 17  # OK: TTL 0: no such lease

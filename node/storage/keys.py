@@ -48,6 +48,7 @@ POSITION_ROW = b"mposition"
 BOOTSTRAP_ROW = b"mbootstrap"
 MEMBER_PREFIX = b"mmember/"
 ALARM_PREFIX = b"malarm/"  # then its type and the member ID (8 bytes)
+GROWTH_ROW = b"mgrowth"  # the level of the data: cluster.features.growth
 DOWNGRADE_ROW = b"mdowngrade"  # a meta row: cluster.features.downgrade
 FEATURE_PREFIX = b"mfeature/"  # then the feature (1 byte) and the row's name
 HOST_PREFIX = b"mhost/"  # then the member ID (8 bytes)

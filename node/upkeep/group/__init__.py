@@ -1,2 +1,2 @@
 """What a node agrees on with the others: ``agreed`` (layout and identities), ``publishing`` (its host's
-attributes), ``succession`` (the next leader)."""
+attributes), ``growing`` (what its program speaks), ``succession`` (the next leader)."""

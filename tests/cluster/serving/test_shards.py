@@ -224,7 +224,8 @@ def test_shard_list_shows_every_shard_on_every_host(three: LocalCluster) -> None
     assert sum(f["keys"] for f in found[::3]) == 60
     assert all(f["keys"] > 0 for f in found), "directories spread over all shards"
     table = ctl(three, "shard", "list", "-w", "table").splitlines()
-    assert len(table) == 3 + 9 + 1
+    assert len(table) == 3 + 9 + 1 + 1
+    assert table[-1] == "growth: level 0; all hosts know level 1"
     assert "FEED FROM" in table[1]
     assert ctl(three, "shard", "list").splitlines()[1] == table[1], (
         "a table is the default: rows need a header"

@@ -11,7 +11,8 @@ from cluster.effects import later_puts, records
 from cluster.effects.records import Item, items
 from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.spans import holds
-from cluster.features import downgrade
+from cluster.features import downgrade, growth
+from cluster.features.rows import RowsOf
 from cluster.members.table import Host
 from cluster.wire.protobuf import read_varint, tombstone, varint
 from node.storage import Applied, Position
@@ -117,6 +118,10 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]],
             elif kind == Item.HOST:
                 content.metas[f"host/{Host.decode(data[at:to]).member_id:016x}"] = data[at:to]
                 out.hosts.append(data[at:to])
+            elif kind == Item.GROWTH:
+                level, members = growth.read_item(data, at, to)
+                content.metas["growth"] = records.GROWTH_LEVEL.pack(level)
+                out.grown.append((level, members, len(out.rows.get(RowsOf.VERSIONS, ()))))
             elif kind == Item.PUBLISH:
                 content.members[read_varint(data[at:to], 1)[0]] = data[at:to]
             else:

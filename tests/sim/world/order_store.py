@@ -19,6 +19,8 @@ from cluster.evaluate.reading.ranges import Fields, is_creation, row_tags
 from cluster.evaluate.reading.row_parts import sizes_of
 from cluster.evaluate.view import Current
 from cluster.features import rows
+from cluster.features.growth import Growth
+from cluster.features.rows import RowsOf
 from cluster.wire.protobuf import tombstone
 from node.storage import Applied, Applying, HistorySlice, Position, Prepared, PreparedRows
 from node.storage.errors import Compacted, FutureRevision, SnapshotRefused, SyncFailed
@@ -258,6 +260,10 @@ class Store:
 
     def feature_rows(self, feature: int) -> list[tuple[bytes, bytes]]:
         return feature_rows(self._now.metas, feature)
+
+    def growth(self) -> Growth:
+        row = self._now.metas.get("growth")
+        return Growth(records.GROWTH_LEVEL.unpack(row)[0] if row else 0, self.feature_rows(RowsOf.VERSIONS))
 
     def hosts(self) -> list[bytes]:
         return [row for name, row in sorted(self._now.metas.items()) if name.startswith("host/")]

@@ -150,6 +150,11 @@ def _shard_command() -> Command:
                 "feeds it.\n"
                 "A table, unless --write-out is simple, fields or json."),
             Command(
+                "enable-growth", "Lets the cluster's data grow beyond what older versions know",
+                "hosts.shard:enable_growth",
+                long="Needs a version of muster on every host that knows it, and every host to have run that "
+                "version\nonce. There is no way back: older versions are refused from then on."),
+            Command(
                 "of [options] <key> [range_end]", "Prints the shards that a key or a range can touch",
                 "hosts.shard:of",
                 (

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from rocksdict import WriteBatch
 
-from cluster.effects.records import ALARM_BODY, BOOTSTRAP, INCARNATION, Item
-from cluster.features.rows import Row, decode
+from cluster.effects.records import ALARM_BODY, BOOTSTRAP, GROWTH_LEVEL, INCARNATION, Item
+from cluster.features import growth
+from cluster.features.rows import Row, RowsOf, decode
 from cluster.members.table import Host
 from cluster.pb import rpc_pb2
 from node.storage import keys
@@ -70,6 +71,10 @@ def late_item(run: Run, data: bytes, kind: int, pos: int, end: int) -> bool:
         row = data[pos:end]
         late[keys.HOST_PREFIX + Host.decode(row).member_id.to_bytes(8, "big")] = row
         out.hosts.append(row)
+    elif kind == Item.GROWTH:
+        level, members = growth.read_item(data, pos, end)
+        late[keys.GROWTH_ROW] = GROWTH_LEVEL.pack(level)
+        out.grown.append((level, members, len(out.rows.get(RowsOf.VERSIONS, ()))))
     elif kind == Item.INCARNATION:
         member_id, incarnation = INCARNATION.unpack_from(data, pos)
         # the first one counts for ever

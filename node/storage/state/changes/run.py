@@ -36,6 +36,8 @@ class Applied:
     rows: dict[int, list[Row]] = field(default_factory=dict)  # of features, as they were written
     # new ones: member, incarnation
     incarnations: list[tuple[int, int]] = field(default_factory=list)
+    # level of the data, its members, and how many of the run's rows of VERSIONS stand before
+    grown: list[tuple[int, list[int], int]] = field(default_factory=list)
     hosts: list[bytes] = field(default_factory=list)  # rows of the table of members (cluster.members.table)
 
     @property

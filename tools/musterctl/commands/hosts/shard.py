@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.pb import rpc_pb2
+from cluster.pb import rpc_pb2, shards_pb2
 from cluster.placement import Placement
 from tools.client.channels import Config
 from tools.client.diagnose import context_of
@@ -58,6 +58,7 @@ def list_shards(invocation: Invocation) -> None:
             facts["order_lag"] = newest - facts["order_index"]
     names = {facts["member_id"]: facts["host"] for facts in found}
     _show(s, HEADER, [_row(facts, names) for facts in found], found, found)
+    _show_growth(s, found, names)
     for facts in found:
         if lacking := facts.get("shards_lacking"):
             shards = ", ".join(map(str, lacking))
@@ -67,6 +68,29 @@ def list_shards(invocation: Invocation) -> None:
         print(f"host {name} does not answer", file=sys.stderr)
     if silent:
         raise Exit(1)
+
+
+def _show_growth(s: Session, found: list[Facts], names: dict[str, str]) -> None:
+    """What the cluster's data may hold, as the host says that has applied most of the order."""
+    said = [facts for facts in found if facts["up"] and facts["shard"] == 0 and "growth" in facts]
+    if s.printer.kind != "table" or not said:
+        return
+    newest = max(said, key=lambda facts: facts["order_index"])
+    lacking = ", ".join(names.get(member, member) for member in newest["growth_lacking"])
+    known = f"level {newest['growth_known']}"
+    print(f"growth: level {newest['growth']}; "
+          + (f"not said yet that they know {known}: {lacking}" if lacking else f"all hosts know {known}"))
+
+
+def enable_growth(invocation: Invocation) -> None:
+    """The cluster's data may grow from here on (``cluster.features.growth``)."""
+    if invocation.args:
+        raise Exit(128, "shard enable-growth command accepts no arguments")
+    s = _session(invocation)
+    request = shards_pb2.EnableGrowthRequest()
+    r = s.ask("musterpb.Shards/EnableGrowth", request, shards_pb2.EnableGrowthResponse)
+    facts = {"level": r.level}
+    _show(s, ("LEVEL",), [[str(r.level)]], [facts], facts)
 
 
 def _row(facts: Facts, names: dict[str, str]) -> list[str]:
