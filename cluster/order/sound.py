@@ -42,6 +42,7 @@ from cluster.features.downgrade import MOST_BYTES
 from cluster.members.table import Host
 from cluster.order.log import CUT_SIZE, MULTI_HEAD, PART_HEAD, PARTICIPANT, PASSED_HEAD, skip
 from cluster.pb import rpc_pb2
+from cluster.placement import changes
 
 _PUT_BODY = struct.Struct("<IIq")  # of PUT_HEAD, what belongs to the body: key length, head length, lease
 _PUT_LEAST = PUT_HEAD.size - ITEM.size
@@ -222,7 +223,8 @@ _CONTROLS: dict[int, Check] = {
     Item.LEASE_CHECKPOINT: _of_size(LEASE.size), Item.COMPACT: _of_size(REVISION.size),
     Item.BOOTSTRAP: _of_size(BOOTSTRAP.size), Item.ALARM: _of_size(ALARM_BODY.size),
     Item.INCARNATION: _of_size(INCARNATION.size), Item.ROWS: rows.sound,
-    Item.HOST: _read_by(Host.decode, ValueError), Item.GROWTH: growth.sound}
+    Item.HOST: _read_by(Host.decode, ValueError), Item.GROWTH: growth.sound,
+    Item.SHARD: changes.sound_shard, Item.MOVE: changes.sound_move, Item.MOVED: changes.sound_moved}
 _ORDER: dict[int, Check] = {Item.CUT: _sound_cut, Item.MULTI: _sound_multi}
 
 

@@ -127,6 +127,7 @@ class Status(IntEnum):
     AUTH = 15  # see node.serving.guard; after HELLO and at every change
     MEMBERS = 16
     V2_EVENTS = 17
+    PLACEMENT = 18
 
 
 MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, MEMBER_PROMOTE = range(1, 5)  # kinds of MEMBERS

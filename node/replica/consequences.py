@@ -104,6 +104,8 @@ class Consequences:
             node.upkeep.members_change(anew=True)
         if applied.incarnations:
             node.upkeep.agreed.incarnations(applied.incarnations)
+        if applied.placement is not None:
+            node.upkeep.placed.applied(applied.placement)
 
     def replaced(self) -> None:
         """A snapshot was installed: all parts that follow the state start anew (H8)."""
@@ -117,6 +119,7 @@ class Consequences:
         node.upkeep.truncation.installed(node.applied_index)
         node.upkeep.alarms_changed()
         node.upkeep.growing.replaced()
+        node.upkeep.placed.replaced()
         node.roster.replaced()
         node.role.replaced()
         if node.standing.ready:

@@ -351,6 +351,7 @@ class Node:
         link.answer(0, Status.STATE, self.standing.state())
         self.guard.greet(link)
         self.roster.greet(link)
+        self.upkeep.placed.greet(link)
         self.dirty.add(link)
         if self.left and link.watches:
             link.answer(0, Status.LEAVING, b"")

@@ -49,6 +49,7 @@ BOOTSTRAP_ROW = b"mbootstrap"
 MEMBER_PREFIX = b"mmember/"
 ALARM_PREFIX = b"malarm/"  # then its type and the member ID (8 bytes)
 GROWTH_ROW = b"mgrowth"  # the level of the data: cluster.features.growth
+PLACEMENT_ROW = b"mplacement"  # once it has changed: cluster.placement.table
 DOWNGRADE_ROW = b"mdowngrade"  # a meta row: cluster.features.downgrade
 FEATURE_PREFIX = b"mfeature/"  # then the feature (1 byte) and the row's name
 HOST_PREFIX = b"mhost/"  # then the member ID (8 bytes)

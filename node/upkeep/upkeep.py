@@ -23,6 +23,7 @@ from node.upkeep.counting import Counting
 from node.upkeep.flushes import Flushes
 from node.upkeep.group.agreed import Agreed
 from node.upkeep.group.growing import Growing
+from node.upkeep.group.placed import Placed
 from node.upkeep.group.publishing import Publishing
 from node.upkeep.group.succession import Succession
 from node.upkeep.lease_checks import LeaseChecks
@@ -77,6 +78,7 @@ class Upkeep:
         self.agreed = Agreed(node, settings)
         self.publishing = Publishing(node, settings, store, raft)
         self.growing = Growing(node, settings, store, raft)
+        self.placed = Placed(node, settings, store)
         self.succession = Succession(node, raft, election_ms=common.election_timeout_ms, now_ms=now_ms)
 
     def _leader(self) -> Leader | None:

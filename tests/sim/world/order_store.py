@@ -21,10 +21,11 @@ from cluster.evaluate.view import Current
 from cluster.features import rows
 from cluster.features.growth import Growth
 from cluster.features.rows import RowsOf
+from cluster.placement import Table
 from cluster.wire.protobuf import tombstone
 from node.storage import Applied, Applying, HistorySlice, Position, Prepared, PreparedRows
 from node.storage.errors import Compacted, FutureRevision, SnapshotRefused, SyncFailed
-from tests.sim.world.order_content import Changes, Content, apply, takes
+from tests.sim.world.order_content import Changes, Content, apply, placement_of, takes
 from tests.sim.world.order_rows import feature_rows, pauses
 
 
@@ -260,6 +261,9 @@ class Store:
 
     def feature_rows(self, feature: int) -> list[tuple[bytes, bytes]]:
         return feature_rows(self._now.metas, feature)
+
+    def placement(self) -> Table | None:
+        return placement_of(self._now) if self._now.layout is not None else None
 
     def growth(self) -> Growth:
         row = self._now.metas.get("growth")

@@ -16,6 +16,8 @@ from cluster.features.growth import LEVEL
 from cluster.features.rows import MUST_KNOW, VERSION, RowsOf, encode
 from cluster.order.log import Fold, project, revisions_of, skip
 from cluster.order.sound import Place, sound
+from cluster.placement.changes import move_item
+from cluster.placement.table import Move
 from tests.unit.odd_records import EXAMPLES, odd_records
 
 PUT = records.put(b"k", 0, 1, b"v", 0)
@@ -70,6 +72,13 @@ def test_an_item_in_a_place_where_it_cannot_be_changes_nothing_and_takes_its_rev
     pytest.param(records.puts(2, [b"a"], [b"\x0a"], [True]), 1, id="a put whose KeyValue has no room for its key"),
     pytest.param(ITEM.pack(Item.PUTS, 12) + b"\xff" * 12, 0, id="four billion puts in twelve bytes"),
     pytest.param(ITEM.pack(0, 2) + b"xy", 0, id="kind 0"),
+    pytest.param(ITEM.pack(Item.SHARD, 3) + b"abc", 0, id="a shard of three bytes"),
+    pytest.param(ITEM.pack(Item.SHARD, 5) + b"\1\0\5\1\0", 0, id="a shard in no state"),
+    pytest.param(ITEM.pack(Item.MOVED, 1) + b"a", 0, id="the end of a move of one byte"),
+    pytest.param(move_item(Move(1, b"", b"l", (0,), 1)), 0, id="a move without a first key"),
+    pytest.param(move_item(Move(1, b"k", b"", (0,), 1)), 0, id="a move without an end"),
+    pytest.param(move_item(Move(1, b"l", b"k", (0,), 1)), 0, id="a move that ends before it begins"),
+    pytest.param(move_item(Move(1, b"k", b"l", (), 1)), 0, id="a move from nowhere"),
 ])
 def test_an_item_without_meaning_is_skipped_and_what_follows_is_not(odd: bytes, revisions: int) -> None:
     before = faults.count

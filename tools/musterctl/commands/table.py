@@ -159,7 +159,11 @@ def _shard_command() -> Command:
                 "hosts.shard:of",
                 (
                     switch("prefix", "the shards of all keys with this prefix"),
-                    switch("from-key", "the shards of all keys from this one on"))),
+                    switch("from-key", "the shards of all keys from this one on"),
+                    number("rev", "the shards that had them at this revision")),
+                long="A revision below the compaction that the placement was pruned by is refused as "
+                "compacted.\nAt the last revision before a move both shards can answer: the older one is "
+                "printed."),
         ])
 
 

@@ -11,8 +11,9 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
+from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2, shards_pb2
-from cluster.placement import Placement
+from cluster.placement import Placement, Table
 from tools.client.channels import Config
 from tools.client.diagnose import context_of
 from tools.gotext import quote, raw, si_bytes
@@ -116,15 +117,38 @@ def of(invocation: Invocation) -> None:
     agreed = _ask_any(s, list(s.config.endpoints), "/muster/placement")
     if agreed is None:
         raise Exit(1, "no endpoint answers /muster/placement: it must be muster's")
-    placement = Placement(agreed["shards"], agreed["depth"])
-    shards = placement.shards_of(key, range_end)
+    placement = _placement(agreed)
+    revision = _revision(invocation)
+    try:
+        shards = placement.table.owners_at(key, range_end, revision) if revision else placement.shards_of(
+            key, range_end)
+    except EtcdError as error:
+        raise Exit(1, error.text) from None
     prefix = placement.prefix_of(raw(invocation.args[0])) if len(shards) == 1 else b""
     text = prefix.decode(errors="surrogateescape")
     facts = {
-        "shards": list(shards), "of": agreed["shards"], "depth": agreed["depth"],
-        "placed_by": prefix.decode(errors="backslashreplace"),
+        "shards": list(shards), "of": placement.shards, "depth": agreed["depth"],
+        "placed_by": prefix.decode(errors="backslashreplace"), "generation": placement.table.generation,
     }  # fmt: skip
     _show(s, ("SHARD", "PLACED BY"), [[str(shard), text] for shard in shards], [facts], facts)
+
+
+def _placement(agreed: Facts) -> Placement:
+    placement = Placement(agreed["shards"], agreed["depth"])
+    if "table" in agreed:  # a host of before growth tells the layout alone
+        try:
+            placement.replace(Table.decode(bytes.fromhex(agreed["table"])))
+        except ValueError as error:
+            raise Exit(1, f"the host's table of placement cannot be read: {error}") from None
+    return placement
+
+
+def _revision(invocation: Invocation) -> int:
+    """That was asked for; 0: now."""
+    revision = invocation.flags.number("rev")
+    if revision < 0:
+        raise Exit(128, "--rev must not be negative")
+    return revision
 
 
 def _session(invocation: Invocation) -> Session:
