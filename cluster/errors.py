@@ -249,6 +249,14 @@ MALFORMED_REQUEST = _kind(
     162, Code.INTERNAL, "MalformedRequest", "grpc: error unmarshalling request: {reason}")
 MALFORMED_JSON = _kind(163, Code.INVALID_ARGUMENT, "MalformedJSON", "{reason}")
 
+# muster's own: growth
+GROWTH_TOO_SOON = _kind(
+    170, Code.FAILED_PRECONDITION, "GrowthTooSoon",
+    "muster: {hosts} have not said that they know data of level {level}: upgrade and start them first")
+GROWTH_UNKNOWN = _kind(
+    171, Code.FAILED_PRECONDITION, "GrowthUnknown",
+    "muster: the leader's version knows no data of level {level}, and none above {known}")
+
 # WatchResponse.cancel_reason: the stream stays open
 WATCH_RANGE_EMPTY = "mvcc: watcher range is empty"
 WATCH_DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"

@@ -16,4 +16,5 @@ QUESTIONS = frozenset(map(int, (
     Method.READ_INDEX, Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL)))
 FRONT = PeerKind.FRONT.byte
 RAFT, SNAPSHOT = int(PeerKind.RAFT), int(PeerKind.SNAPSHOT)
-TOLD = frozenset(map(int, (PeerKind.ALARM, PeerKind.PUBLISH, PeerKind.SPACE)))  # housekeeping's
+# housekeeping's
+TOLD = frozenset(map(int, (PeerKind.ALARM, PeerKind.PUBLISH, PeerKind.SPACE, PeerKind.SPEAKS)))

@@ -255,6 +255,8 @@ WHEN = {
     "LostWatcher": "the watch of a lock or campaign ended without a reason",
     "UnsupportedSort": "RangeStream with another order than ascending keys",
     "UnsupportedFilter": "RangeStream with bounds on revisions",
+    "GrowthTooSoon": "EnableGrowth before every member has run a version that knows the level. muster's own",
+    "GrowthUnknown": "EnableGrowth to a level that the leader does not know. muster's own error",
     "InternalFault": "? a mistake of muster; counted and logged. muster's own error",
     "UnknownMethod": "no such method",
     "UnknownService": "no such service",

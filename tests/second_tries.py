@@ -1,12 +1,12 @@
 """A second try for a failed test of real time, in CI only; told in full, and only so often.
 
 A machine that others use may stand still for seconds. A test of processes, threads or disks then fails, and
-that failure says nothing of the change. ``MUSTER_SECOND_TRIES`` names a file (``.ci/run`` does): with it such a test is tried again,
-with all of its fixtures made anew and its whole limit of time. Each test that passed only then is named, with
-its first failure in full, at the end of the run and in the file. More than :data:`MOST` of them in all the
-runs that share the file fail the run that met the last. Simulations (:data:`NEVER`) have a virtual clock and
-a seed: they fail for a cause of their own, and are never tried again. Hypothesis draws the same examples at
-both tries, so a rule that a unit test found broken fails twice.
+that failure says nothing of the change. ``MUSTER_SECOND_TRIES`` names a file (``.ci/run`` does): with it such
+a test is tried again, with all of its fixtures made anew and its whole limit of time. Each test that passed
+only then is named, with its first failure in full, at the end of the run and in the file. More than
+:data:`MOST` of them in all the runs that share the file fail the run that met the last. Simulations
+(:data:`NEVER`) have a virtual clock and a seed: they fail for a cause of their own, and are never tried
+again. Hypothesis draws the same examples at both tries, so a rule that a unit test found broken fails twice.
 """
 
 from __future__ import annotations

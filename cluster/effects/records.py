@@ -59,6 +59,11 @@ class Item(IntEnum):
     DOWNGRADE = 24  # target version of a downgrade, or nothing: cluster.features.downgrade
     HOST = 28  # a row of the table of members: see cluster.members.table
     PASSED = 29  # never logged: see cluster.order.log
+    GROWTH = 30  # level u16, member id u64 each: what may follow (cluster.features.growth)
+    # how keys are placed from here on: see cluster.placement
+    SHARD = 31
+    MOVE = 32
+    MOVED = 33
 
 
 #: Stands for the revision of an effect that is logged and not in order yet (shards other than 0); every real
@@ -70,6 +75,7 @@ LEASE_ID = struct.Struct("<q")
 REVISION = struct.Struct("<q")
 BOOTSTRAP = struct.Struct("<III")
 INCARNATION = struct.Struct("<QQ")
+GROWTH_LEVEL = struct.Struct("<H")
 ALARM_BODY = struct.Struct("<BBQ")  # raised (1) or disarmed (0), etcd's type of alarm, member
 RANGE_HEAD = struct.Struct("<II")  # live keys in the span at this place, length of its first key
 PUTS_HEAD = struct.Struct("<IQ")  # how many, revision of the first (0: not known yet)

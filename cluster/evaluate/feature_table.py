@@ -12,14 +12,17 @@ from cluster.effects import records
 from cluster.effects.records import Item
 from cluster.errors import LEASE_EXIST, PERMISSION_DENIED, EtcdError
 from cluster.evaluate import requests as evaluate
+from cluster.evaluate.validate import parse
 from cluster.evaluate.view import Outcome
 from cluster.faults import answered
-from cluster.features import downgrade
+from cluster.features import downgrade, growth
 from cluster.features.auth import changes
 from cluster.features.rows import RowsOf, encode
 from cluster.features.v2 import changes as v2
 from cluster.features.v2 import user_changes as v2_users
+from cluster.pb import shards_pb2
 from cluster.wire.messages import Method
+from cluster.wire.protobuf import varint
 
 if TYPE_CHECKING:
     from cluster.evaluate.replica import Leader
@@ -90,6 +93,20 @@ def _v2(leader: Leader, body: bytes) -> Outcome:
     return Outcome(items, False, answer, [], leader.view.revision)
 
 
+@answered
+def _grow(leader: Leader, body: bytes) -> Outcome:
+    """EnableGrowthRequest. A level that is there already is granted again."""
+    told = leader.told
+    level = parse(shards_pb2.EnableGrowthRequest.FromString, body).level or growth.LEVEL
+    growth.check(told.growth, level, told.hosts)
+    items = b""
+    if level > told.growth.level:
+        members = growth.members_of(told.hosts)
+        told.growth.grow(level, members)
+        items = growth.item(level, members)
+    return Outcome(items, False, b"\x10" + varint(told.growth.level), [], leader.view.revision)
+
+
 FEATURES = (
     Feature(
         "lease",
@@ -100,6 +117,7 @@ FEATURES = (
     Feature("alarm", {Method.SET_ALARM: _alarm}, frozenset((Item.ALARM,)), frozenset((Method.SET_ALARM,))),
     Feature("downgrade", {Method.SET_DOWNGRADE: _downgrade}, frozenset((Item.DOWNGRADE,))),
     Feature("members", {Method.PUBLISH: _publish}, frozenset((Item.PUBLISH, Item.INCARNATION))),
+    Feature("growth", {Method.GROW: _grow}, frozenset((Item.GROWTH,)), frozenset((Method.GROW,))),
     Feature("v2", {Method.V2_WRITE: _v2}, frozenset((Item.ROWS,))),
     Feature("auth", {Method.AUTH_CHANGE: _auth}, frozenset((Item.ROWS,)), frozenset((Method.AUTH_CHANGE,))),
 )

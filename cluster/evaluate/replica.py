@@ -16,8 +16,8 @@ Storage is read through :class:`AppliedState`, time is passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from cluster.effects import records
 from cluster.evaluate import requests as evaluate
@@ -29,11 +29,13 @@ from cluster.evaluate.txns.compares import Turn, Unlooked
 from cluster.evaluate.txns.draft import Draft, large
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.view import Outcome, Version
+from cluster.features import growth
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import Lessor
 from cluster.features.rows import Row, RowsOf, encode
 from cluster.features.v2.plain import plain_set
 from cluster.features.v2.tree import SetRows, Tree
+from cluster.members.table import Host
 from cluster.wire.messages import Method
 
 Ahead: TypeAlias = RangeCompares | Draft  # what is done of a transaction ahead of its turn
@@ -94,6 +96,25 @@ def _plainly_put(outcome: Outcome) -> Written | None:
     return (key, version) if version is not None and not version.lease and len(key) < 0x80 else None
 
 
+class Told:
+    """The hosts, and what each has said that it speaks, as logged; what is applied may be behind (G16)."""
+
+    def __init__(self, grown: growth.Growth, hosts: Mapping[int, Host]) -> None:
+        self.growth = grown.copy()
+        self.hosts = dict(hosts)
+
+
+class Copies(NamedTuple):
+    """What else a leader evaluates with. It is copied at the first use: until then this leader has logged
+    nothing of it, and what others logged is applied (I8)."""
+
+    v2: Callable[[], Tree]
+    told: Callable[[], Told]
+
+
+_NOTHING = Copies(Tree, lambda: Told(growth.Growth(), {}))
+
+
 class Leader:
     """Evaluates a shard's writes during one term. The caller calls :meth:`execute` for each request of a
     tick, :meth:`seal` for the tick's record, and :meth:`applied` when that record's entry has been
@@ -102,7 +123,7 @@ class Leader:
     def __init__(
         self, store: AppliedState, term: int, *, max_txn_ops: int, lessor: Lessor,
         new_lease_id: Callable[[], int], late_answers: bool = False, auth: AuthState | None = None,
-        v2: Callable[[], Tree] = Tree,
+        copies: Copies = _NOTHING,
     ) -> None:
         """``late_answers``: outcomes may leave their answers for later (``Outcome.late``), and transactions
         may ask for a look ahead (Unlooked)."""
@@ -112,7 +133,8 @@ class Leader:
         self.lessor = lessor
         self.store = self._store = store
         self.auth = auth or AuthState()  # users and roles as logged; what is applied may be behind
-        self._v2 = v2
+        self._told: Told | None = None
+        self._copies = copies
         self._v2_tree: Tree | None = None
         self._max_txn_ops = max_txn_ops
         self.new_lease_id = new_lease_id
@@ -121,15 +143,14 @@ class Leader:
 
     @property
     def v2(self) -> Tree:
-        """The v2 tree as logged, for a change. It is copied at the first use: until then this leader has
-        logged nothing of it, and what others logged is applied (I8)."""
+        """The v2 tree as logged, for a change."""
         tree = self._tree()
         self._open.close_sets(tree)
         return tree
 
     def _tree(self) -> Tree:
         if self._v2_tree is None:
-            self._v2_tree = self._v2()
+            self._v2_tree = self._copies.v2()
         return self._v2_tree
 
     @property
@@ -219,6 +240,26 @@ class Leader:
     def append(self, item: bytes) -> None:
         """Log an item that changes no key: bootstrap, a lease checkpoint."""
         self._mixed().items.append(item)
+
+    @property
+    def told(self) -> Told:
+        """Of hosts, as logged."""
+        if self._told is None:
+            self._told = self._copies.told()
+        return self._told
+
+    def append_host(self, row: bytes) -> None:
+        """Log a row of the table of members."""
+        host = Host.decode(row)
+        self.told.hosts[host.member_id] = host
+        self.append(records.host(row))
+
+    def append_spoken(self, member_id: int, spoken: growth.Spoken) -> None:
+        """Log what a member says that it speaks, unless that is logged."""
+        if self.told.growth.spoken.get(member_id) != spoken:
+            rows = [growth.row(member_id, spoken.encode())]
+            self.told.growth.take(rows)
+            self.append(records.rows(encode(RowsOf.VERSIONS, rows)))
 
     def append_ordered(
         self, item: bytes, revisions: int, writes: list[tuple[bytes, Version | None]],

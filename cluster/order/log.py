@@ -36,6 +36,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cluster.effects.newer import NewerRecord
 from cluster.effects.records import ITEM, LEASE_ID, PUTS_HEAD, Item, items
 from cluster.features.rows import OF_SHARD_0
 
@@ -49,10 +50,12 @@ CUT_SIZE = _CUT.size
 _COUNT = struct.Struct("<Q")
 _CONTROL = frozenset((
     Item.LEASE_GRANT, Item.LEASE_REVOKE, Item.LEASE_CHECKPOINT, Item.COMPACT, Item.BOOTSTRAP,
-    Item.INCARNATION, Item.ALARM, Item.ROWS, Item.HOST))
+    Item.INCARNATION, Item.ALARM, Item.ROWS, Item.HOST, Item.GROWTH, Item.SHARD, Item.MOVE, Item.MOVED))
 _OF_SHARD_0 = frozenset(bytes((feature,)) for feature in OF_SHARD_0)
 # what is no effect of shard 0's own
 _ORDERING = _CONTROL | {Item.CUT, Item.MULTI, Item.SKIP, Item.PASSED, Item.PUBLISH, Item.DOWNGRADE}
+_KNOWN = frozenset(map(int, Item))
+_EFFECTS = _KNOWN - _ORDERING
 
 
 class Attempt(NamedTuple):
@@ -229,6 +232,8 @@ def project(data: bytes, shard: int) -> bytes:
             else:
                 piece = data[pos - ITEM.size : end]
         else:
+            if kind not in _KNOWN:
+                raise NewerRecord.kind(kind)
             skipped += revisions_of(data, kind, pos, end)
             continue
         if skipped:
@@ -282,12 +287,13 @@ class Fold:
         return self.cuts.get(shard, _NO_CUT)
 
     def take(self, data: bytes, shard: int) -> list[Step]:
-        """Fold one record (or its projection) as a whole. Returns what a node of ``shard`` has to do."""
+        """Fold one record (or its projection) as a whole. Returns what a node of ``shard`` has to do.
+        NewerRecord: it holds what this program does not know, which is never taken for an effect."""
         steps: list[Step] = []
         # a run of shard 0's own effects is one step: each gets the next revision
         own, own_end, own_revision = -1, 0, 0
         for kind, pos, end in items(data):
-            if kind not in _ORDERING:
+            if kind in _EFFECTS:
                 assert shard == 0, "shard 0's effects are not projected to others"
                 if own < 0:
                     own, own_revision = pos - ITEM.size, self.revision
@@ -305,6 +311,8 @@ class Fold:
                 self.revision += revisions_of(data, kind, pos, end)
             elif kind == Item.PASSED:
                 self._take_passed(data, pos, end, shard)
+            elif kind not in _KNOWN:
+                raise NewerRecord.kind(kind)
             else:
                 steps.append(Control(data[pos - ITEM.size : end], self.revision))
                 self.concerns_all = self.concerns_all or not _is_of_shard_0(data, kind, pos)

@@ -4,7 +4,8 @@ out of a log:
 
 * an item whose *form* is wrong (cut short, lengths that do not add up, a kind that has no place there)
   changes nothing, and is counted as a fault. A SKIP item takes the revisions that its leader counted for it;
-* an item of a *newer* kind is not skipped, lest replicas differ: :class:`NewerRecord` ends the node;
+* an item of a *newer* kind, rows that a host must know, growth to a level above this program's: what is not
+  skipped, lest replicas differ: :class:`NewerRecord` ends the node;
 * a sound item that *contradicts the state* breaks an invariant, which ends the node (decision 54).
 
 Hot path: an item of many puts costs 0.06 us a put, a put in a transaction 0.4 us, any other item 0.6 us.
@@ -19,6 +20,7 @@ from functools import partial
 
 from google.protobuf.message import DecodeError
 
+from cluster.effects.newer import NewerRecord
 from cluster.effects.records import (
     ALARM_BODY,
     BOOTSTRAP,
@@ -35,25 +37,17 @@ from cluster.effects.records import (
 )
 from cluster.evaluate.spans import inverted
 from cluster.faults import faults
-from cluster.features import rows
+from cluster.features import growth, rows
 from cluster.features.downgrade import MOST_BYTES
 from cluster.members.table import Host
 from cluster.order.log import CUT_SIZE, MULTI_HEAD, PART_HEAD, PARTICIPANT, PASSED_HEAD, skip
 from cluster.pb import rpc_pb2
+from cluster.placement import changes
 
 _PUT_BODY = struct.Struct("<IIq")  # of PUT_HEAD, what belongs to the body: key length, head length, lease
 _PUT_LEAST = PUT_HEAD.size - ITEM.size
 _MOST_CHANGES = 1 << 31  # at one revision: their places are 32 bits wide on disk
 _NEWEST = max(Item)
-
-
-class NewerRecord(Exception):
-    """A record holds an item of an unknown kind: a newer program wrote it."""
-
-    def __init__(self, kind: int) -> None:
-        super().__init__(
-            f"the log holds an item of kind {kind}, and this version knows none above {_NEWEST:d}: "
-            "a newer version wrote it. Start that version, or a later one, on this host")
 
 
 class UnsoundItem(ValueError):
@@ -203,6 +197,15 @@ def _sound_multi(data: bytes, pos: int, end: int) -> bool:
     return pos == end
 
 
+def _newer(data: bytes, kind: int, pos: int, end: int) -> NewerRecord | None:
+    """Why an item of a known kind that is not sound here is so at a newer program."""
+    if kind == Item.ROWS:
+        return rows.newer(data, pos, end)
+    if kind == Item.GROWTH:
+        return growth.newer(data, pos, end)
+    return None
+
+
 def _sound_skip(data: bytes, pos: int, end: int) -> bool:
     return end - pos == 8 and int.from_bytes(data[pos:end], "little") < 1 << 48
 
@@ -220,7 +223,8 @@ _CONTROLS: dict[int, Check] = {
     Item.LEASE_CHECKPOINT: _of_size(LEASE.size), Item.COMPACT: _of_size(REVISION.size),
     Item.BOOTSTRAP: _of_size(BOOTSTRAP.size), Item.ALARM: _of_size(ALARM_BODY.size),
     Item.INCARNATION: _of_size(INCARNATION.size), Item.ROWS: rows.sound,
-    Item.HOST: _read_by(Host.decode, ValueError)}
+    Item.HOST: _read_by(Host.decode, ValueError), Item.GROWTH: growth.sound,
+    Item.SHARD: changes.sound_shard, Item.MOVE: changes.sound_move, Item.MOVED: changes.sound_moved}
 _ORDER: dict[int, Check] = {Item.CUT: _sound_cut, Item.MULTI: _sound_multi}
 
 
@@ -265,13 +269,15 @@ def _without_unsound(data: bytes, checks: dict[int, Check], start: int) -> bytes
         kind, length = ITEM.unpack_from(data, pos)
         body = pos + ITEM.size
         if kind > _NEWEST:
-            raise NewerRecord(kind)
+            raise NewerRecord.kind(kind)
         if body + length > end:
             _met("cut short", kind, end - body)
             break
         check = checks.get(kind)
         if check is not None and check(data, body, body + length):
             kept.append(data[pos : body + length])
+        elif check is not None and (newer := _newer(data, kind, body, body + length)) is not None:
+            raise newer
         else:
             _met("not sound" if check is not None else "out of place", kind, length)
             if revisions := _revisions(data, kind, body, body + length):

@@ -1,1 +1,2 @@
-"""etcd's messages: ``kv``, ``auth``, ``rpc``, ``lock``, ``election`` (generated: ``make proto``)."""
+"""etcd's messages: ``kv``, ``auth``, ``rpc``, ``lock``, ``election``; muster's own: ``shards``. All
+generated: ``make proto``."""

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-LOWEST, HIGHEST = 7, 9  # versions that this program speaks
+LOWEST, HIGHEST = 7, 10  # versions that this program speaks
+ROWS_SINCE = 8  # the oldest version whose programs keep rows of features that they do not know
 PROMISES_SINCE = 9
+GROWTH_SINCE = 10  # the oldest version that knows of growth: a cluster that grew speaks no other
 
 
 class PeerKind(IntEnum):
@@ -37,6 +39,7 @@ class PeerKind(IntEnum):
     WHO = ord("?")
     REFUSED = ord("X")
     JOIN = ord("J")
+    SPEAKS = ord("K")
 
     @property
     def byte(self) -> bytes:

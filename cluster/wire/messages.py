@@ -51,6 +51,7 @@ class Method(IntEnum):
     AUTH_CHANGE = 10
     V2_WRITE = 11
     MEMBERS = 12
+    GROW = 13
     # to the sequencer, answered after a confirmation round begun after they arrived (H2, H7)
     READ_INDEX = 16
     LEASE_KEEPALIVE = 17  # OK: TTL 0: no such lease
@@ -126,6 +127,7 @@ class Status(IntEnum):
     AUTH = 15  # see node.serving.guard; after HELLO and at every change
     MEMBERS = 16
     V2_EVENTS = 17
+    PLACEMENT = 18
 
 
 MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, MEMBER_PROMOTE = range(1, 5)  # kinds of MEMBERS

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cluster.effects.newer import NewerRecord
 from cluster.order.following.placing import Placing
 from cluster.order.log import Change, Control, Fold, project
 from cluster.order.passing import Piece, behind
-from cluster.order.sound import NewerRecord, Place, sound
+from cluster.order.sound import Place, sound
 from cluster.raft.types import Entry, EntryKind
 from node.storage import ApplyFailed, RaftLog, StateStore, StorageError
 

@@ -136,6 +136,7 @@ class Fronts:
         prompt: bool = True, limit_s: float = 7.0, now: Callable[[], float] = monotonic,
     ) -> None:
         """``limit_s``: fronts wait for no answer longer than that."""
+        self._least = LOWEST  # version of links
         self._cluster_id = cluster_id
         self._layout = layout  # shards and placement depth
         self._receive = receive
@@ -198,8 +199,10 @@ class Fronts:
         else:
             version, cluster_id, member_id, session, *layout = HELLO_BODY.unpack(records[0][3])
             spoken = spoken_by(version, records[0][2])
-            if agreed(*spoken) is None:
-                refusal = f"protocol version {version}, this node speaks {LOWEST} to {HIGHEST}"
+            if (agreed(*spoken) or 0) < self._least:
+                refusal = f"protocol version {spoken[1]}, this node speaks {self._least} to {HIGHEST}"
+                if self._least > LOWEST:
+                    refusal += ": the sender is older than the cluster's data"
             elif cluster_id != self._cluster_id:
                 refusal = f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})"
                 told = "cluster ID mismatch"  # a stranger must not learn the ID
@@ -216,9 +219,17 @@ class Fronts:
         link.version = agreed(*spoken) or LOWEST
         self.links[identity] = link
         if link.version > LOWEST:
-            link.answer(0, Status.VERSIONS, SPOKEN.pack(LOWEST, HIGHEST))
+            link.answer(0, Status.VERSIONS, SPOKEN.pack(self._least, HIGHEST))
         self._greet(link)
         return link
+
+    def refuse_below(self, version: int) -> None:
+        """Take no links of lower versions from now on, and end those that there are: their fronts open new
+        ones, and are told why not."""
+        self._least = version
+        for link in [link for link in self.links.values() if link.version < version]:
+            self._tell("dropping a front that is older than the cluster's data", link, session=link.session)
+            self.drop(link.identity)
 
     def drop(self, identity: bytes) -> None:
         link = self.links.pop(identity, None)

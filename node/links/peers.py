@@ -68,6 +68,7 @@ _HELLO, _WHO, _REFUSED, _FRONT, _VERSIONS, _JOIN = (
 REMOVED = "the member has been permanently removed from the cluster"
 RETRY_S = 5.0  # a host that is refused says hello again after so long; what is wrong is mended by people
 _SETTLED_S = 1.0  # so long after a hello a refusal would have come
+_TELL_AGAIN_S = 10.0  # the versions: a peer that let the hello wait has dropped them (``Unheard``)
 _LONGEST_REASON = 300
 _PEER_HWM = 10_000
 _MOST_EARLY, _MOST_EARLY_BYTES = 64, 4096  # frames kept for a hello that is asked for, and the size of each
@@ -97,10 +98,10 @@ class PeerLink:
         self._hello = hello
         self._on_refused = refused
         self._now = now
-        self._version = LOWEST  # that the next hello names
+        self._least = self._version = LOWEST  # that the next hello names, at first
         self._greeted = False
-        self._told_versions = False
         self._greeted_at = float("-inf")
+        self._tell_at = 0.0  # which versions this side speaks
         self._refused: tuple[int, str] | None = None
         self._refused_at = 0.0
         self._opened_at: float | None = None
@@ -147,18 +148,24 @@ class PeerLink:
         does not tell. Means nothing while there is trouble."""
         return max(otherwise if self._opened_at is None else self._opened_at, self._refused_at)
 
+    def begin_with(self, version: int) -> None:
+        """The peer takes no hellos of lower versions, or will soon."""
+        self._least = version
+        self._version = max(self._version, version)
+
     def look(self) -> None:
         """Each second: say hello again where that was refused a while ago."""
         self.active()
         if self._refused is not None and not self._greeted and self._now() >= self._refused_at + RETRY_S:
             self._greet()
-        elif self._greeted and not self._told_versions and self._now() >= self._greeted_at + _SETTLED_S:
-            self._told_versions = self._socket.send([_VERSIONS + SPOKEN.pack(LOWEST, HIGHEST)])
+        elif self._greeted and self._now() >= self._tell_at and self._socket.send(
+                [_VERSIONS + SPOKEN.pack(self._least, HIGHEST)]):
+            self._tell_at = self._now() + _TELL_AGAIN_S
 
     def _greet(self) -> None:
         self._greeted = self._socket.send(self._hello(self._version))
         self._greeted_at = self._now()
-        self._told_versions = False
+        self._tell_at = self._greeted_at + _SETTLED_S
 
     def _opened(self) -> None:
         """There is a new connection, whose other end has heard no hello and may be another process."""
@@ -186,7 +193,9 @@ class PeerLink:
             self._well = False
             self._greeted = False
             if frame[1] == REFUSED_VERSION:  # it may speak the next one
-                self._version = self._version + 1 if self._version < HIGHEST else LOWEST
+                self._version = self._version + 1 if self._version < HIGHEST else self._least
+                if self._version > self._least:  # else all were refused: after a while
+                    self._greet()
             self._on_refused(self.peer, frame[1], reason)
         elif frame == _JOIN:  # this node was added, or has moved, while the peer was down
             self._socket.send([_JOIN + self._described()])
@@ -204,6 +213,7 @@ class Peers:
     ) -> None:
         common = settings.common
         self._settings = settings
+        self._least = LOWEST  # version of links
         self._cluster_id = common.cluster_id
         self._origin = Origin.parse(common.origin, common.shard_count, common.placement_depth)
         self._name = common.name
@@ -253,8 +263,10 @@ class Peers:
                                       hwm=_PEER_HWM, silence_s=silence_s, opened=opened)
 
         described = partial(self._roster.described, alone=True)
-        return PeerLink(
+        link = PeerLink(
             connect, peer, self._hello, self._on_refused, described, self._loop.time, self._promises)
+        link.begin_with(self._least)
+        return link
 
     def follow(self) -> None:
         """The members may have changed: links to those that left end, others begin."""
@@ -277,6 +289,13 @@ class Peers:
                 self._refuse_unknown(identity, member_id)
         for identity, hello in self._unheard.heard(known):
             self._on_hello(identity, hello, [])
+
+    def refuse_below(self, version: int) -> None:
+        """Take no hellos of lower versions from now on, and name that version in the next own ones. Links
+        stay: every member has said that it knows a higher one."""
+        self._least = version
+        for link in self.links.values():
+            link.begin_with(version)
 
     def _on_unheard(self, identity: bytes, member_id: int, hello: bytes) -> None:
         now = self._loop.time()
@@ -393,9 +412,10 @@ class Peers:
             self._refuse(
                 identity, member_id, REFUSED_CLUSTER,
                 f"cluster ID mismatch (got {cluster_id:x} want {self._cluster_id:x})", "cluster ID mismatch")
-        elif not LOWEST <= version <= HIGHEST:
+        elif not self._least <= version <= HIGHEST:
+            grown = ", for the cluster's data has grown" if self._least > LOWEST else ""
             self._refuse(identity, member_id, REFUSED_VERSION,
-                         f"incompatible version (got {version} want {LOWEST} to {HIGHEST})")
+                         f"incompatible version (got {version} want {self._least} to {HIGHEST}{grown})")
         elif (other := self._other_origin(parts)) is not None and not self._roster.is_removed(member_id):
             peer = self._known.get(member_id)
             name = (peer.name if peer is not None else "") or f"{member_id:x}"
@@ -413,8 +433,9 @@ class Peers:
         elif not self._incarnations.accept(member_id, incarnation):
             self._refuse(identity, member_id, REFUSED_INCARNATION, REFUSED.format(member_id))
         else:
+            if self._accepted.get(identity) != member_id:  # else it may have said a higher one
+                self.versions[member_id] = version
             self._accepted[identity] = member_id
-            self.versions[member_id] = version  # until it says that it speaks a higher one
             self._router.trust(identity)
             if (early := self._early.pop(identity, None)) is not None:
                 self._take(identity, member_id, early[1])

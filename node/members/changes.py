@@ -26,7 +26,6 @@ import structlog
 from google.protobuf.message import Message
 
 from cluster import errors
-from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate.validate import parse
 from cluster.features.auth.judge import judge
@@ -243,7 +242,7 @@ class Changes:
                     node.reads.refuse(wish.link, wish.rid, e)
                     continue
             self._logged = wish
-            leader.append(records.host(wish.row))
+            leader.append_host(wish.row)
             node.wake()
             return
 

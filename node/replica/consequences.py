@@ -61,8 +61,9 @@ class Consequences:
     def applied(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         """``run``: of this shard's own log, where that is the order; otherwise empty."""
         node = self._node
-        if applied.rows:
+        if applied.rows or applied.grown:
             node.serve.applied(applied.rows)
+            node.upkeep.growing.applied(applied)
         if applied.events or node.watches.holding:
             node.watches.emit(applied.events)
         node.fronts.watermark(node.store.revision, node.loop.time())
@@ -78,18 +79,12 @@ class Consequences:
             node.confirmations.decided(applied.decided)
         if applied.compacted is not None:
             node.upkeep.compaction.due()
-        if applied.bootstrap is not None:
-            node.upkeep.agreed.check_bootstrap(applied.bootstrap)
+        self._agreed(applied)
         for start, counted, found in applied.miscounted:
             log.error("a leader answered with a wrong count of deleted keys",
                       first_key=repr(start), counted=counted, found=found)
         if applied.alarms:
             node.upkeep.alarms_changed()
-        if applied.hosts:
-            node.roster.applied(applied.hosts)
-            node.upkeep.members_change(anew=True)
-        if applied.incarnations:
-            node.upkeep.agreed.incarnations(applied.incarnations)
         if len(node.reads.waiting):
             node.reads.waiting.release(node.order_index, node.loop.time())
         node.confirmations.applied(node.applied_index)
@@ -98,6 +93,19 @@ class Consequences:
             node.upkeep.counting.cut()
         node.upkeep.flushes.applied()
         node.standing.say_ready()
+
+    def _agreed(self, applied: Applied) -> None:
+        """What the cluster has agreed on about its hosts."""
+        node = self._node
+        if applied.bootstrap is not None:
+            node.upkeep.agreed.check_bootstrap(applied.bootstrap)
+        if applied.hosts:
+            node.roster.applied(applied.hosts)
+            node.upkeep.members_change(anew=True)
+        if applied.incarnations:
+            node.upkeep.agreed.incarnations(applied.incarnations)
+        if applied.placement is not None:
+            node.upkeep.placed.applied(applied.placement)
 
     def replaced(self) -> None:
         """A snapshot was installed: all parts that follow the state start anew (H8)."""
@@ -110,6 +118,8 @@ class Consequences:
         node.writes.skipped_to(node.applied_index)
         node.upkeep.truncation.installed(node.applied_index)
         node.upkeep.alarms_changed()
+        node.upkeep.growing.replaced()
+        node.upkeep.placed.replaced()
         node.roster.replaced()
         node.role.replaced()
         if node.standing.ready:

@@ -24,7 +24,7 @@ from cluster import errors
 from cluster.effects import records
 from cluster.endpoints import ipc_endpoint
 from cluster.errors import EtcdError
-from cluster.evaluate.replica import Leader
+from cluster.evaluate.replica import Copies, Leader, Told
 from cluster.faults import MISTAKES, faults
 from cluster.features.lessor import Lessor
 from cluster.machine import FrameSocket
@@ -153,7 +153,9 @@ class Node:
             lambda: Leader(
                 self.store, self.raft.term, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
                 new_lease_id=new_lease_id, late_answers=True, auth=self.guard.copy(),
-                v2=lambda: self.serve.v2.tree.copy()),
+                copies=Copies(
+                    lambda: self.serve.v2.tree.copy(),
+                    lambda: Told(self.upkeep.growing.growth, self.roster.table.hosts))),
             refusal=self.upkeep.quota.refusal, control_applied=self._control_applied, pace=self.pace,
             beside=Beside(self.past.answer, self.looking.start))
         self.expiry: Expiry = Expiry(self)
@@ -259,6 +261,7 @@ class Node:
         if (agreed := self.store.bootstrap()) is not None:
             self.upkeep.agreed.check_bootstrap(agreed)
         self.upkeep.agreed.incarnations(())
+        self.upkeep.growing.look()
         self.roster.start()
         log.info("node started", shard=settings.shard, term=self.raft.term, commit=self.raft.commit_index,
                  applied=self.applied_index, revision=self.store.revision, last_index=self.raft.last_index)
@@ -349,6 +352,7 @@ class Node:
         link.answer(0, Status.STATE, self.standing.state())
         self.guard.greet(link)
         self.roster.greet(link)
+        self.upkeep.placed.greet(link)
         self.dirty.add(link)
         if self.left and link.watches:
             link.answer(0, Status.LEAVING, b"")

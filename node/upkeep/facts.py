@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from node.replica.role import Role
     from node.storage import StateStore
     from node.upkeep.space.defragments import Defragments
+    from node.upkeep.upkeep import Upkeep
 
 _SAMPLE_S = 1.0  # what the CPU share is taken over, at least
 
@@ -50,6 +51,7 @@ class FactsNode(Protocol):
     defragments: Defragments
     mail: Mail
     role: Role
+    upkeep: Upkeep
     applied_index: int
     order_index: int
 
@@ -93,5 +95,6 @@ class Facts:
             "behind": {
                 f"{member:x}": raft.last_index - peer.match for member, peer in raft.peers().items()
             } if raft.role is RaftRole.LEADER else {},
+            **node.upkeep.growing.facts(),
             **node.role.facts(),
         }

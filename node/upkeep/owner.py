@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from node.links.fronts import FrontLink
 
 if TYPE_CHECKING:
+    from node.links.fronts import Fronts
     from node.links.incarnations import Incarnations
     from node.links.peers import Peers
     from node.members.roster import Roster
@@ -26,6 +27,7 @@ class UpkeepNode(Protocol):
     serve: Serve
     roster: Roster
     incarnations: Incarnations
+    fronts: Fronts
     peers: Peers
 
     def fail(self, reason: str) -> None: ...

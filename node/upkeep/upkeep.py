@@ -22,6 +22,8 @@ from node.upkeep.compaction import ClockCompaction, Compaction
 from node.upkeep.counting import Counting
 from node.upkeep.flushes import Flushes
 from node.upkeep.group.agreed import Agreed
+from node.upkeep.group.growing import Growing
+from node.upkeep.group.placed import Placed
 from node.upkeep.group.publishing import Publishing
 from node.upkeep.group.succession import Succession
 from node.upkeep.lease_checks import LeaseChecks
@@ -75,6 +77,8 @@ class Upkeep:
             self._raise_corrupt)
         self.agreed = Agreed(node, settings)
         self.publishing = Publishing(node, settings, store, raft)
+        self.growing = Growing(node, settings, store, raft)
+        self.placed = Placed(node, settings, store)
         self.succession = Succession(node, raft, election_ms=common.election_timeout_ms, now_ms=now_ms)
 
     def _leader(self) -> Leader | None:
@@ -139,6 +143,8 @@ class Upkeep:
             self.alarms.asked(data)
         elif kind == PeerKind.PUBLISH:
             self.publishing.asked(data)
+        elif kind == PeerKind.SPEAKS:
+            self.growing.asked(member_id, data)
         else:
             self._shortage.came(member_id, data)
 
@@ -150,6 +156,7 @@ class Upkeep:
             node.expiry.look()
         node.serve.v2.look()
         self.publishing.publish()
+        self.growing.say()
         self.agreed.log_incarnations()
         node.roster.changes.look()
         self.members_change(anew=False)

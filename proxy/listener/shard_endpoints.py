@@ -1,7 +1,8 @@
 """/muster/shards and /muster/placement, muster's own, as JSON. Answered by every front.
 
-``GET /muster/placement``: ``{"cluster_id", "member_id", "shards", "depth", "version"}``: where keys live
-(hexadecimal IDs; the rule is ``cluster.placement``). ``GET /muster/shards``: ``{"member_id", "name",
+``GET /muster/placement``: ``{"cluster_id", "member_id", "shards", "depth", "version", "generation",
+"table"}``: where keys live (hexadecimal IDs; the rule of the beginning is ``cluster.placement.base``; the
+table, in hexadecimal, ``Table.encode``). ``GET /muster/shards``: ``{"member_id", "name",
 "shards": [...]}``, an object per shard as this host's node of it tells (``node.upkeep.facts``), or
 ``{"shard": n, "up": false}`` where that does not answer.
 """
@@ -27,6 +28,8 @@ def register(registry: Registry, context: Context) -> None:
             request.respond(200, orjson.dumps({
                 "cluster_id": f"{common.cluster_id:x}", "member_id": f"{common.member_id:x}",
                 "shards": common.shard_count, "depth": common.placement_depth, "version": LAYOUT_VERSION,
+                "generation": context.placement.table.generation,
+                "table": context.placement.table.encode().hex(),
             }), (), _JSON)
 
     def shards(request: HttpRequest) -> None:

@@ -55,9 +55,9 @@ LONE_AFTER = 3  # lone writes in a row before the next one counts as alone
 _OK, _NOT_LEADER, _PARTIAL, _ELSEWHERE = map(
     int, (Status.OK, Status.NOT_LEADER, Status.PARTIAL, Status.ELSEWHERE))
 _SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOST)))
-_STATE, _WATERMARK, _REFUSED, _LEAVING, _AUTH, _MEMBERS, _V2_EVENTS = map(int, (
+_STATE, _WATERMARK, _REFUSED, _LEAVING, _AUTH, _MEMBERS, _V2_EVENTS, _PLACEMENT = map(int, (
     Status.STATE, Status.WATERMARK, Status.REFUSED, Status.LEAVING, Status.AUTH, Status.MEMBERS,
-    Status.V2_EVENTS))
+    Status.V2_EVENTS, Status.PLACEMENT))
 
 
 class Router(Sending):
@@ -67,6 +67,7 @@ class Router(Sending):
                  large_write_window_bytes: int = 1 << 20, range_compares: int = 16) -> None:
         super().__init__(loop, common)
         self.members = Table(common.peers)
+        self.placed: Callable[[bytes], None] = lambda row: None  # a node has applied this table of placement
         # this host stays a learner until it is promoted
         self.learner = self.members.learner(common.member_id)
         members = [p.member_id for p in common.peers]
@@ -315,6 +316,8 @@ class Router(Sending):
             link.leave()
         elif status == _MEMBERS:
             self._follow(link, body)
+        elif status == _PLACEMENT:
+            self.placed(body)
         elif status == _V2_EVENTS:
             if self.v2_news is not None:
                 self.v2_news(link, body)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.services import auth, cluster, health, kv, watch
+from proxy.services import auth, cluster, health, kv, shards, watch
 from proxy.services.concurrency import election, lock
 from proxy.services.leases import lease
 from proxy.services.upkeep import maintenance
@@ -13,6 +13,6 @@ from proxy.shared.context import Context, Registry
 def register_all(registry: Registry, context: Context) -> WatchService:
     """Methods that this version lacks answer UNIMPLEMENTED."""
     service = watch.register(registry, context)
-    for module in (kv, lease, auth, cluster, maintenance, health, lock, election):
+    for module in (kv, lease, auth, cluster, maintenance, health, lock, election, shards):
         module.register(registry, context)
     return service

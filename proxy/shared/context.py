@@ -8,7 +8,7 @@ from typing import Any
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate import validate
-from cluster.placement import Placement
+from cluster.placement import Placement, Table
 from cluster.settings import FrontSettings
 from cluster.wire.messages import Method, Status
 from proxy.auth.passwords import Passwords
@@ -37,6 +37,7 @@ class Context:
         self.common = settings.common
         self.router = router
         self.placement = Placement(settings.common.shard_count, settings.common.placement_depth)
+        router.placed = self._placed
         common = settings.common
         self.hub = WatchHub(router, self.placement, settings.watch_progress_notify_interval_ms / 1000,
                             common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES, settings.watch_merge_bytes)
@@ -54,6 +55,12 @@ class Context:
         self.on_tick: list[Callable[[float], None]] = [self.listing.tick]  # called every sweep, with the time
         self.on_stop: list[Callable[[], None]] = []  # end streams that have no end of their own
         self.guarded: dict[Call, Callable[[Call], None]] = {}  # streams with hasleader -> how to end one
+
+    def _placed(self, row: bytes) -> None:
+        """A node has applied this table: others may be behind."""
+        table = Table.decode(row)
+        if table.generation > self.placement.table.generation:
+            self.placement.replace(table)
 
     def method(self, grpc_type: str, service: str, method: str) -> MethodStats:
         return self.stats.setdefault((grpc_type, service, method), MethodStats())

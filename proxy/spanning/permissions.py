@@ -6,7 +6,7 @@ on. A write locks what it looks at: it is not asked for here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cluster.errors import EtcdError
@@ -19,21 +19,21 @@ Failed = Callable[[EtcdError], None]
 
 
 def may_write_lease(
-    router: Router, call: Any, shards: range, lease: int, then: Callable[[], None], failed: Failed
+    router: Router, call: Any, shards: Sequence[int], lease: int, then: Callable[[], None], failed: Failed
 ) -> None:
     """Go on if the call's client may write every key on the lease that hangs in these shards."""
     _ask(router, call, shards, bytes((Show.MAY_REVOKE,)) + LEASE.pack(lease), then, failed)
 
 
 def may_list_leases(
-    router: Router, call: Any, shards: range, then: Callable[[], None], failed: Failed
+    router: Router, call: Any, shards: Sequence[int], then: Callable[[], None], failed: Failed
 ) -> None:
     """Likewise, if it may read every key on any lease."""
     _ask(router, call, shards, bytes((Show.MAY_LIST,)), then, failed)
 
 
 def _ask(
-    router: Router, call: Any, shards: range, body: bytes, then: Callable[[], None], failed: Failed
+    router: Router, call: Any, shards: Sequence[int], body: bytes, then: Callable[[], None], failed: Failed
 ) -> None:
     if not shards or not router.principals.judged(call):
         then()

@@ -313,7 +313,8 @@ class Client:
 
 def _named(method: str, request: Message, response: type[R]) -> tuple[str, Any, Any]:
     """What a gRPC channel needs to know of a method."""
-    return f"/etcdserverpb.{method}", type(request).SerializeToString, response.FromString
+    path = f"/{method}" if "." in method else f"/etcdserverpb.{method}"
+    return path, type(request).SerializeToString, response.FromString
 
 
 def _left(deadline: float | None) -> float | None:

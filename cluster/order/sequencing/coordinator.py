@@ -267,7 +267,7 @@ class Coordinator(Generic[T]):
 
     def _in_all_shards(self, touches: Touches) -> Touches:
         """The keys of a lease may be in any shard (H6)."""
-        return {shard: touches.get(shard, []) for shard in range(1, self._placement.shards)}
+        return {shard: touches.get(shard, []) for shard in self._placement.others}
 
     def _looks_at(self, wide: Wide[T]) -> list[int]:
         """The leases whose keys decide what it does, or whether its client may."""

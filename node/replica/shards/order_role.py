@@ -28,7 +28,7 @@ from cluster.order.sequencing.reports import Reports
 from cluster.order.sequencing.sequencer import Sequencer, Tail
 from cluster.order.sound import Place, sound
 from cluster.pacing.pace import Company, Pace
-from cluster.placement import Placement
+from cluster.placement import Placement, Table
 from cluster.raft import EntryKind, Role
 from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink
@@ -81,6 +81,7 @@ class OrderRole(OwnLog):
         common = node.settings.common
         self.links = linked(node, kinds)
         self.placement = Placement(common.shard_count, common.placement_depth)
+        self._place(node.store.placement())
         self.fold = load_fold(node.store)
         self.folded = node.applied_index  # the order record up to which it is
         self.feeds = Feeds(node)
@@ -93,7 +94,7 @@ class OrderRole(OwnLog):
         self.sequencer: Sequencer[Token] | None = None  # once this node leads and serves
         self._coordinator_kind: type[Coordinator[Token]] = kinds.coordinator
         self.controls = ControlWaits(
-            node, lambda: self.reports.applied_by_all(range(1, self.placement.shards), self.fold))
+            node, lambda: self.reports.applied_by_all(self.placement.others, self.fold))
         self.cuts = 0
         self.company = Company()
         self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
@@ -358,6 +359,7 @@ class OrderRole(OwnLog):
                 partial(self._applied_run, run))
 
     def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        self._place(applied.placement)
         self.node.applied_run(run, applied)
         leader = self.writes.leader
         if leader is not None and self.sequencer is None:
@@ -366,9 +368,14 @@ class OrderRole(OwnLog):
         # a change of members waits for what each node has on disk (I17)
         self.feeds.applied(self._concerned(), everybody=bool(applied.hosts))
 
+    def _place(self, table: Table | None) -> None:
+        """Go by a table that is applied here."""
+        if table is not None and table.generation:
+            self.placement.replace(table)
+
     def _concerned(self) -> Container[int]:
         fold = self.fold
-        concerned: Container[int] = range(self.placement.shards) if fold.concerns_all else fold.concerned
+        concerned: Container[int] = self.placement.ids if fold.concerns_all else fold.concerned
         fold.concerned, fold.concerns_all = set(), False
         return concerned
 
@@ -411,7 +418,8 @@ class OrderRole(OwnLog):
     def replaced(self) -> None:
         self.fold = load_fold(self.store)  # I19: the donor's, in the batch of its data
         self.folded = self.node.applied_index
-        self.feeds.applied(range(self.placement.shards))
+        self._place(self.store.placement())
+        self.feeds.applied(self.placement.ids)
 
     @property
     def owed(self) -> Owed:

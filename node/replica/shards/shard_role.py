@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from cluster.effects.newer import NewerRecord
 from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.replica import Ahead
 from cluster.evaluate.txns.range_compares import RangeCompares
@@ -26,7 +27,6 @@ from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.log import Attempt
 from cluster.order.prepare import FATE, PREPARE_SAYS_WHEN, REPORT, Prepare, decode_attempt, encode_attempt
 from cluster.order.shown import ENOUGH, ShownRows, decode_ask
-from cluster.order.sound import NewerRecord
 from cluster.pacing.patience import HURRY_S
 from cluster.raft import Role
 from cluster.wire.frames import PeerKind

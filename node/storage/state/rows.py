@@ -9,6 +9,11 @@ from pathlib import Path
 
 from rocksdict import AccessType, Rdict
 
+from cluster.effects.records import GROWTH_LEVEL
+from cluster.features.growth import Growth
+from cluster.features.rows import RowsOf
+from cluster.placement import Table
+from cluster.placement.base import Base
 from node.storage import keys
 from node.storage.errors import StorageCorruption, raise_open, raise_read
 from node.storage.keys import LEASE_KEY, LEASE_VALUE, POSITION, POSITION_ROW, Position
@@ -102,6 +107,18 @@ class StateRows:
     def hosts(self) -> list[bytes]:
         """Rows of the table of members, by ID."""
         return [value for _, value in self.under(keys.HOST_PREFIX)]
+
+    def placement(self) -> Table | None:
+        """Where keys live; None before the first record."""
+        row, agreed = self.meta("placement"), self.bootstrap()
+        if row is not None:
+            return Table.decode(row)
+        return None if agreed is None else Table.initial(Base(*agreed[1:]))
+
+    def growth(self) -> Growth:
+        """The level of the data, and what members have said that they speak."""
+        row = self.meta("growth")
+        return Growth(GROWTH_LEVEL.unpack(row)[0] if row else 0, self.feature_rows(RowsOf.VERSIONS))
 
     def incarnations(self) -> dict[int, int]:
         """Member ID to its incarnation (H10)."""

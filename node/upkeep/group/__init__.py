@@ -1,2 +1,3 @@
 """What a node agrees on with the others: ``agreed`` (layout and identities), ``publishing`` (its host's
-attributes), ``succession`` (the next leader)."""
+attributes), ``growing`` (what its program speaks), ``placed`` (where keys live), ``succession`` (the next
+leader)."""

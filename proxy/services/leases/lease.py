@@ -48,7 +48,7 @@ def _time_to_live(context: Context) -> Serve:
             stats.ok += 1
             call.reply(context.router.header(revision, term), lease_keys_answer(ttl, tails))
 
-        requests = [(shard, waiting.context) for shard in range(1, context.placement.shards)]
+        requests = [(shard, waiting.context) for shard in context.placement.others]
         Gather(
             context.router, waiting.call, Method.LEASE_KEYS, requests, False, stats, answer, context.refuse
         ).start()
@@ -71,7 +71,7 @@ def _leases(context: Context) -> UnaryHandler:
             # linearizable: a client finds its lease at a host whose replica is behind, too (an etcd member
             # has applied the grant before it answers)
             may_list_leases(
-                context.router, call, range(1, context.placement.shards),
+                context.router, call, context.placement.others,
                 lambda: context.router.read(call, Method.LEASE_LEASES, data, _SHARD, False, stats),
                 lambda error: context.refuse(call, stats, error))
 

@@ -113,7 +113,7 @@ class _Hash:
     def ask(self) -> None:
         context = self.context
         if not self.call.closed:
-            requests = [(shard, self.data) for shard in range(context.placement.shards)]
+            requests = [(shard, self.data) for shard in context.placement.ids]
             Gather(context.router, self.call, Method.HASH_KV, requests, True, self.stats, self._answer,
                    context.refuse).start(self.wanted)
 

@@ -24,9 +24,10 @@ import grpc
 import pytest
 
 from cluster.effects import records
+from cluster.effects.newer import NewerRecord
 from cluster.faults import faults
 from cluster.order.log import ENTRY_ITEMS, count_revisions, entry, entry_count
-from cluster.order.sound import NewerRecord, Place, sound
+from cluster.order.sound import Place, sound
 from cluster.pb import rpc_pb2
 from cluster.raft import Configuration, Entry, EntryKind
 from node.storage import RaftLog

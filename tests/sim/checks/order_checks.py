@@ -66,7 +66,7 @@ class Checker:
         self.states: dict[tuple[int, int], tuple[object, ...]] = {}  # shard, order index -> digest
         self.installed_at: dict[int, float] = {}  # host -> when one of its replicas last installed a state
         self.folds: dict[int, tuple[bytes, str]] = {}  # order index -> fold, of whom
-        self._folder = Folder(self.committed, simulation.shards)
+        self._folder = Folder(self.committed, simulation.shards, simulation.hosts)
         self.configurations = Configurations(simulation.shards, simulation.configuration)
         # applied, not looked at yet: where and what
         self._new: list[tuple[tuple[int, int], int, int, int]] = []

@@ -5,7 +5,7 @@ the first half of I22).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,9 @@ from cluster.effects import later_puts, records
 from cluster.effects.records import Item, items
 from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.spans import holds
+from cluster.features import rows
+from cluster.features.rows import RowsOf
+from cluster.members.table import Host
 from cluster.order import log as order
 from cluster.pb import kv_pb2
 from cluster.wire.protobuf import varint
@@ -59,6 +62,7 @@ class Replay:
     compactions: list[tuple[int, int]] = field(default_factory=list)  # order index, revision
     leases_at: dict[int, frozenset[int]] = field(default_factory=dict)  # revision -> leases just after it
     multis: dict[order.Attempt, int] = field(default_factory=dict)  # attempt -> order index
+    level: int = 0  # to which the data has grown
     spans: int = 0  # deletes that were logged as one
     # order index -> C_s of every shard
     cuts_at: list[dict[int, order.Cut]] = field(default_factory=lambda: [{}])
@@ -76,8 +80,13 @@ class Folder:
     """Folds order records as they become committed; ``logs``: shard -> index -> term, kind, data, of what is
     committed."""
 
-    def __init__(self, logs: dict[int, dict[int, tuple[int, int, bytes]]], shards: range) -> None:
+    def __init__(
+        self, logs: dict[int, dict[int, tuple[int, int, bytes]]], shards: range, hosts: Iterable[int] = ()
+    ) -> None:
+        """``hosts``: that the cluster began with."""
         self._logs = logs
+        self._members = set(hosts)
+        self._said: dict[int, int] = {}  # member -> level of data that it has said it knows
         self._cuts = dict.fromkeys(shards, order.Cut())
         self.replay = Replay()
 
@@ -143,16 +152,33 @@ class Folder:
                 replay.compactions.append((index, revision))
             elif kind == Item.ROWS:
                 replay.rows.append((index, data[at:to]))
+                if data[at] == RowsOf.VERSIONS:
+                    for name, value in rows.decode(data, at, to)[1]:
+                        level = int.from_bytes((value or b"")[:2], "little")
+                        self._said[int.from_bytes(name, "big")] = level
+            elif kind == Item.HOST:
+                host = Host.decode(data[at:to])
+                (self._members.discard if host.removed else self._members.add)(host.member_id)
+            elif kind == Item.GROWTH:
+                self._grown(index, int.from_bytes(data[at : at + 2], "little"))
             elif kind == Item.LEASE_CHECKPOINT:
                 lease, left_s = records.LEASE.unpack_from(data, at)
                 if lease not in replay.live:
                     raise Violation("H7 a checkpoint is of a lease that is there", f"{lease} in {index}")
                 replay.left[lease], replay.noted[lease] = left_s, index
-            elif kind in (Item.BOOTSTRAP, Item.PUBLISH, Item.INCARNATION, Item.ALARM, Item.DOWNGRADE,
-                          Item.HOST):
+            elif kind in (Item.BOOTSTRAP, Item.PUBLISH, Item.INCARNATION, Item.ALARM, Item.DOWNGRADE):
                 pass
             else:
                 self._own(index, data, kind, at, to)
+
+    def _grown(self, index: int, level: int) -> None:
+        late = {member: self._said.get(member, 0) for member in self._members}
+        if min(late.values()) < level:
+            raise Violation("G16 no growth before every member has said that it knows it",
+                            f"level {level} in {index}, members know {late}")
+        if level <= self.replay.level:
+            raise Violation("G16 levels only rise", f"{level} in {index} after {self.replay.level}")
+        self.replay.level = level
 
     def _own(self, index: int, data: bytes, kind: int, at: int, to: int) -> None:
         if kind in (Item.TXN, Item.TXN_LONG):

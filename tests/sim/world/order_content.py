@@ -11,8 +11,12 @@ from cluster.effects import later_puts, records
 from cluster.effects.records import Item, items
 from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.spans import holds
-from cluster.features import downgrade
+from cluster.features import downgrade, growth
+from cluster.features.rows import RowsOf
 from cluster.members.table import Host
+from cluster.placement import Table
+from cluster.placement import changes as placement_changes
+from cluster.placement.base import Base
 from cluster.wire.protobuf import read_varint, tombstone, varint
 from node.storage import Applied, Position
 from tests.sim.world.order_rows import apply_rows
@@ -48,6 +52,13 @@ class Content:
     def digest(self) -> tuple[object, ...]:
         """What must be the same on every replica at this order index (I19)."""
         return self.position, self.chain, self.metas.get("fold", b""), tuple(sorted(self.leases.items()))
+
+
+def placement_of(content: Content) -> Table:
+    if (row := content.metas.get("placement")) is not None:
+        return Table.decode(row)
+    _, shards, depth = content.layout or (0, 1, 1)
+    return Table.initial(Base(shards, depth))
 
 
 def takes(data: bytes, kind: int, at: int, to: int) -> int:
@@ -100,6 +111,10 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]],
                 assert at_revision <= revision, "I24: no compaction above the applied revision"
                 if at_revision > compact:
                     compact = out.compacted = at_revision
+                    before_it = out.placement or placement_of(content)
+                    if (pruned := placement_changes.take_compact(before_it, at_revision)) is not before_it:
+                        out.placement = pruned
+                        content.metas["placement"] = pruned.encode()
             elif kind == Item.BOOTSTRAP:
                 content.layout = out.bootstrap = records.BOOTSTRAP.unpack_from(data, at)
             elif kind == Item.ALARM:
@@ -117,6 +132,15 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]],
             elif kind == Item.HOST:
                 content.metas[f"host/{Host.decode(data[at:to]).member_id:016x}"] = data[at:to]
                 out.hosts.append(data[at:to])
+            elif kind == Item.GROWTH:
+                level, members = growth.read_item(data, at, to)
+                content.metas["growth"] = records.GROWTH_LEVEL.pack(level)
+                out.grown.append((level, members, len(out.rows.get(RowsOf.VERSIONS, ()))))
+            elif kind in placement_changes.KINDS:
+                assert "growth" in content.metas, "G16: no growth before GROWTH"
+                table = out.placement or placement_of(content)
+                out.placement = placement_changes.take(table, data, kind, at, to, revision)
+                content.metas["placement"] = out.placement.encode()
             elif kind == Item.PUBLISH:
                 content.members[read_varint(data[at:to], 1)[0]] = data[at:to]
             else:

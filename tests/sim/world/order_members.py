@@ -3,11 +3,15 @@ the nodes carry out. The host that left keeps its disks, so that it may come bac
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
 
+from cluster.errors import EtcdError
+from cluster.features.growth import LEVEL
 from cluster.raft import Configuration, EntryKind
+from cluster.wire.messages import Method
 from tests.sim.world.order_world import Violation
 
 if TYPE_CHECKING:
@@ -110,3 +114,33 @@ class Members:
         elif self._random.random() > 0.7:
             host = hosts[self._random.choice(sorted(hosts))]
             leader.node.roster.changes.want(replace(host, removed=True))
+
+
+class Growing:
+    """Data grows: an operator asks for it from the beginning on, whatever hosts have said by then (G16). It
+    asks each node that leads shard 0, without a client: a leader that was deposed may be among them."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self._later()
+
+    def _later(self) -> None:
+        self._simulation.at(LOOK_S, None, self._look)
+
+    def _look(self) -> None:
+        self._later()
+        for process in self._simulation._leaders(0):
+            process.happens(None, lambda process=process: self._ask(process))  # type: ignore[misc]
+
+    def _ask(self, process: NodeProcess) -> None:
+        leader = process.node.writes.leader
+        if leader is not None and process.node.raft.takes_proposals:
+            with suppress(EtcdError):
+                leader.execute(Method.GROW, b"")
+            process.node.wake()
+
+    def why_not(self) -> str:
+        """What is still due; empty: every node has grown."""
+        levels = {name: process.node.upkeep.growing.growth.level
+                  for name, process in sorted(self._simulation.nodes.items())}
+        return "" if set(levels.values()) == {LEVEL} else f"not every node has grown: {levels}"

@@ -49,7 +49,7 @@ from tests.sim.world.order_host import (
     node_settings,
     watched_kinds,
 )
-from tests.sim.world.order_members import Members
+from tests.sim.world.order_members import Growing, Members
 from tests.sim.world.order_real import RealDisk, RealSink, RealSources, check_stores, make_root
 from tests.sim.world.order_store import Sink, Source, StateDisk, Store
 from tests.sim.world.order_world import Process, Violation, World
@@ -89,6 +89,7 @@ class Plan:
     turn_rows: int = Grain().turn_rows  # what decides a write is looked at ahead if it is more
     many: int = Grain().many_keys  # a delete of more keys than this is logged as a range
     members: bool = False  # hosts leave and come back
+    grows: bool = False  # somebody wants the data to grow, again and again
     hosts: int = len(HOSTS)
     real: bool = False  # the state lies in RocksDB
     finish_s: tuple[float, float] = (0.0, 0.0)  # what it takes to sync a snapshot that has come
@@ -486,6 +487,8 @@ class Simulation(World):
                 for disk in self.states.values():
                     if isinstance(disk, RealDisk):
                         disk.end()
+        if self.plan.grows:
+            self.did["level"] = self.checker.replay.level
         if self.members is not None:
             self.did["changes of hosts"] = self.members.done
         return {**self.did, **self.checker.counts, "events": self.events,
@@ -506,6 +509,7 @@ class Simulation(World):
         self.clients = kind(self, self.plan.clients, self.plan.think_s, self.plan.mix or MIX)
         self.at(1.0, None, self.nemesis)
         self.members = self._operator()
+        self.growth = Growing(self) if self.plan.grows else None
         self.run_until(self.plan.seconds)
 
     def _operator(self) -> Any:
@@ -576,6 +580,8 @@ class Simulation(World):
         """What is still under way; empty: nothing. Leases end by themselves (``order_leases``)."""
         if self.members is not None and not self.members.at_rest:
             return f"not every host is a voter everywhere again: {self.checker.configurations.now()}"
+        if self.growth is not None and (why := self.growth.why_not()):
+            return why
         if self.clients.waiting:
             return "I23: never answered: " + "; ".join(
                 repr(w[0]) for w in list(self.clients.waiting.values())[:3])

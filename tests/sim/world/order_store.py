@@ -19,10 +19,13 @@ from cluster.evaluate.reading.ranges import Fields, is_creation, row_tags
 from cluster.evaluate.reading.row_parts import sizes_of
 from cluster.evaluate.view import Current
 from cluster.features import rows
+from cluster.features.growth import Growth
+from cluster.features.rows import RowsOf
+from cluster.placement import Table
 from cluster.wire.protobuf import tombstone
 from node.storage import Applied, Applying, HistorySlice, Position, Prepared, PreparedRows
 from node.storage.errors import Compacted, FutureRevision, SnapshotRefused, SyncFailed
-from tests.sim.world.order_content import Changes, Content, apply, takes
+from tests.sim.world.order_content import Changes, Content, apply, placement_of, takes
 from tests.sim.world.order_rows import feature_rows, pauses
 
 
@@ -258,6 +261,13 @@ class Store:
 
     def feature_rows(self, feature: int) -> list[tuple[bytes, bytes]]:
         return feature_rows(self._now.metas, feature)
+
+    def placement(self) -> Table | None:
+        return placement_of(self._now) if self._now.layout is not None else None
+
+    def growth(self) -> Growth:
+        row = self._now.metas.get("growth")
+        return Growth(records.GROWTH_LEVEL.unpack(row)[0] if row else 0, self.feature_rows(RowsOf.VERSIONS))
 
     def hosts(self) -> list[bytes]:
         return [row for name, row in sorted(self._now.metas.items()) if name.startswith("host/")]

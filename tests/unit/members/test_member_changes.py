@@ -62,7 +62,8 @@ class Node:
         self.auth = AuthState()
         self.store = None
         self.writes = SimpleNamespace(
-            leader=SimpleNamespace(term=1, append=self.appended.append, auth=self.auth)
+            leader=SimpleNamespace(term=1, append_host=lambda row: self.appended.append(records.host(row)),
+                                   auth=self.auth)
         )
         seed = (
             Peer(LEADER, "a", "h", 1, ("http://h:1",)),

@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given
 
 from cluster.effects import records
+from cluster.effects.newer import NewerRecord
 from cluster.effects.records import ITEM, Item, items
 from cluster.faults import faults
+from cluster.features.growth import LEVEL
+from cluster.features.rows import MUST_KNOW, VERSION, RowsOf, encode
 from cluster.order.log import Fold, project, revisions_of, skip
-from cluster.order.sound import NewerRecord, Place, sound
+from cluster.order.sound import Place, sound
+from cluster.placement.changes import move_item
+from cluster.placement.table import Move
 from tests.unit.odd_records import EXAMPLES, odd_records
 
 PUT = records.put(b"k", 0, 1, b"v", 0)
@@ -67,6 +72,13 @@ def test_an_item_in_a_place_where_it_cannot_be_changes_nothing_and_takes_its_rev
     pytest.param(records.puts(2, [b"a"], [b"\x0a"], [True]), 1, id="a put whose KeyValue has no room for its key"),
     pytest.param(ITEM.pack(Item.PUTS, 12) + b"\xff" * 12, 0, id="four billion puts in twelve bytes"),
     pytest.param(ITEM.pack(0, 2) + b"xy", 0, id="kind 0"),
+    pytest.param(ITEM.pack(Item.SHARD, 3) + b"abc", 0, id="a shard of three bytes"),
+    pytest.param(ITEM.pack(Item.SHARD, 5) + b"\1\0\5\1\0", 0, id="a shard in no state"),
+    pytest.param(ITEM.pack(Item.MOVED, 1) + b"a", 0, id="the end of a move of one byte"),
+    pytest.param(move_item(Move(1, b"", b"l", (0,), 1)), 0, id="a move without a first key"),
+    pytest.param(move_item(Move(1, b"k", b"", (0,), 1)), 0, id="a move without an end"),
+    pytest.param(move_item(Move(1, b"l", b"k", (0,), 1)), 0, id="a move that ends before it begins"),
+    pytest.param(move_item(Move(1, b"k", b"l", (), 1)), 0, id="a move from nowhere"),
 ])
 def test_an_item_without_meaning_is_skipped_and_what_follows_is_not(odd: bytes, revisions: int) -> None:
     before = faults.count
@@ -113,3 +125,33 @@ def test_every_shard_folds_an_odd_order_record_to_the_same_revision(record: byte
         other = Fold(1, {})
         other.take(projected, shard)
         assert other == fold
+
+
+@pytest.mark.parametrize(("item", "what"), [
+    (records.rows(encode(MUST_KNOW, [(b"a", b"b")])), f"rows of feature {MUST_KNOW}, which every host must know"),
+    (records.rows(bytes((RowsOf.AUTH, VERSION + 1))), f"rows of feature 1 in form {VERSION + 1}"),
+    (ITEM.pack(Item.GROWTH, 2) + (LEVEL + 1).to_bytes(2, "little"), f"level {LEVEL + 1}, and this version knows"),
+])
+@pytest.mark.parametrize("place", [Place.ALONE, Place.ORDER, Place.FED])
+def test_data_of_a_newer_program_ends_this_one_by_name(item: bytes, what: str, place: Place) -> None:
+    with pytest.raises(NewerRecord, match=f"^this host is older than the cluster's data: .*{what}"):
+        sound(item, place)
+
+
+def test_rows_of_a_feature_that_need_not_be_known_are_kept() -> None:
+    item = records.rows(encode(MUST_KNOW - 1, [(b"a", b"b")]))
+    assert sound(item, Place.ORDER) is item
+
+
+def test_growth_of_no_form_changes_nothing() -> None:
+    for body in (b"", b"\0", b"\0\0", b"\1\0" + bytes(7)):
+        assert sound(ITEM.pack(Item.GROWTH, len(body)) + body, Place.ORDER) == b""
+
+
+@pytest.mark.parametrize("kind", [max(Item) + 1, 200, 255])
+def test_no_fold_takes_an_unknown_item_for_an_effect(kind: int) -> None:
+    record = PUT + ITEM.pack(kind, 3) + b"abc"
+    with pytest.raises(NewerRecord):
+        Fold(1, {}).take(record, 0)
+    with pytest.raises(NewerRecord):
+        project(record, 1)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
+from cluster.effects.newer import NewerRecord
 from cluster.effects.records import Item
-from cluster.order.sound import NewerRecord
 from cluster.raft import LogContradiction
 from cluster.settings import Common, NodeSettings
 from node.storage import DirectoryLocked, DiskFull, StorageCorruption
@@ -25,7 +25,7 @@ UNMENDABLE = [
     (StorageCorruption("000012.sst: checksum mismatch"), "000012.sst"),
     (DirectoryLocked("x is in use by another process"), "in use"),
     (DiskFull("x", "while opening"), "No space left on device. Nothing is damaged"),
-    (NewerRecord(77), f"this version knows none above {max(Item):d}: a newer version wrote it. Start that"),
+    (NewerRecord.kind(77), f"knows none above {max(Item):d}. Start the version that wrote it"),
     (LogContradiction("H10: the log ends before it"), "under its old identity. Remove the member"),
 ]
 

@@ -11,9 +11,10 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from cluster.effects import records
+from cluster.effects.newer import NewerRecord
 from cluster.faults import faults
 from cluster.order.log import ENTRY_ITEMS, Change, Cut, Entries, Fold, encode_cut, entry, project
-from cluster.order.sound import NewerRecord, Place, sound
+from cluster.order.sound import Place, sound
 from cluster.raft import Entry, EntryKind
 from node.replica.applying import one_run
 from node.storage import StateStore

@@ -12,8 +12,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from cluster.effects.newer import NewerRecord
 from cluster.order.salvage import CannotBeKept
-from cluster.order.sound import NewerRecord
 from node.backup import dropped
 from node.backup.salvage import Salvaged, salvage
 from node.storage import StorageError

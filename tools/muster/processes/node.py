@@ -14,8 +14,8 @@ from typing import Any
 import structlog
 import uvloop
 
+from cluster.effects.newer import NewerRecord
 from cluster.machine import StatusSink
-from cluster.order.sound import NewerRecord
 from cluster.raft import LogContradiction
 from cluster.settings import NodeSettings, loads
 from node.members.roster import REMOVED_FILE

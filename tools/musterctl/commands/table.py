@@ -150,11 +150,20 @@ def _shard_command() -> Command:
                 "feeds it.\n"
                 "A table, unless --write-out is simple, fields or json."),
             Command(
+                "enable-growth", "Lets the cluster's data grow beyond what older versions know",
+                "hosts.shard:enable_growth",
+                long="Needs a version of muster on every host that knows it, and every host to have run that "
+                "version\nonce. There is no way back: older versions are refused from then on."),
+            Command(
                 "of [options] <key> [range_end]", "Prints the shards that a key or a range can touch",
                 "hosts.shard:of",
                 (
                     switch("prefix", "the shards of all keys with this prefix"),
-                    switch("from-key", "the shards of all keys from this one on"))),
+                    switch("from-key", "the shards of all keys from this one on"),
+                    number("rev", "the shards that had them at this revision")),
+                long="A revision below the compaction that the placement was pruned by is refused as "
+                "compacted.\nAt the last revision before a move both shards can answer: the older one is "
+                "printed."),
         ])
 
 

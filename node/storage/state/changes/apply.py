@@ -43,7 +43,7 @@ from node.storage.state.changes.deletes import (
     pause,
 )
 from node.storage.state.changes.deletes import changes as changes_in_slices
-from node.storage.state.changes.late import PreparedRows, apply_prepared_rows, late_item
+from node.storage.state.changes.late import PreparedRows, apply_prepared_rows, compacted, late_item
 from node.storage.state.changes.puts import (
     PreparedPuts,
     apply_later,
@@ -108,6 +108,7 @@ class Fold(Run):
                     UnsoundItem(f"a compaction at {revision}, where the revision is {self.revision}"))
             elif revision > self.compact:
                 self.compact = revision
+                compacted(self, revision)
                 out.compacted = revision
         elif kind == Item.SKIP:
             self.end_run()  # its entries tell their revisions by 32 bits

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from rocksdict import WriteBatch
 
-from cluster.effects.records import ALARM_BODY, BOOTSTRAP, INCARNATION, Item
-from cluster.features.rows import Row, decode
+from cluster.effects.records import ALARM_BODY, BOOTSTRAP, GROWTH_LEVEL, INCARNATION, Item
+from cluster.features import growth
+from cluster.features.rows import Row, RowsOf, decode
 from cluster.members.table import Host
 from cluster.pb import rpc_pb2
+from cluster.placement import Table, changes
 from node.storage import keys
 
 if TYPE_CHECKING:
@@ -45,6 +47,24 @@ def _rows(run: Run, feature: int, rows: list[Row]) -> None:
     run.out.rows.setdefault(feature, []).extend(rows)
 
 
+def _table(run: Run) -> Table:
+    table = run.out.placement or run.store.placement()
+    assert table is not None, "the layout is agreed before it changes"
+    return table
+
+
+def _placed(run: Run, table: Table) -> None:
+    run.out.placement = table
+    run.late[keys.PLACEMENT_ROW] = table.encode()  # I6: in the batch of the record that changed it
+
+
+def compacted(run: Run, revision: int) -> None:
+    """The table forgets what no read can ask for any more."""
+    table = run.out.placement or run.store.placement()
+    if table is not None and (pruned := changes.take_compact(table, revision)) is not table:
+        _placed(run, pruned)
+
+
 def late_item(run: Run, data: bytes, kind: int, pos: int, end: int) -> bool:
     """Apply such an item; False if it is none."""
     late, out = run.late, run.out
@@ -70,6 +90,14 @@ def late_item(run: Run, data: bytes, kind: int, pos: int, end: int) -> bool:
         row = data[pos:end]
         late[keys.HOST_PREFIX + Host.decode(row).member_id.to_bytes(8, "big")] = row
         out.hosts.append(row)
+    elif kind == Item.GROWTH:
+        level, members = growth.read_item(data, pos, end)
+        late[keys.GROWTH_ROW] = GROWTH_LEVEL.pack(level)
+        out.grown.append((level, members, len(out.rows.get(RowsOf.VERSIONS, ()))))
+    elif kind in changes.KINDS:
+        grown = keys.GROWTH_ROW in late or run.store.meta("growth") is not None
+        assert grown, f"G16: an item of kind {kind} before any growth"
+        _placed(run, changes.take(_table(run), data, kind, pos, end, run.revision))
     elif kind == Item.INCARNATION:
         member_id, incarnation = INCARNATION.unpack_from(data, pos)
         # the first one counts for ever

@@ -9,6 +9,7 @@ from rocksdict import WriteBatch
 from cluster.effects.records import Item, key_of, read_put, read_put_ref
 from cluster.features.rows import Row
 from cluster.grain import GRAIN
+from cluster.placement import Table
 from cluster.wire.protobuf import tombstone
 from node.storage import keys
 from node.storage.keys import ENTRY, LEASE_KEY, MAX32, MAX64, RUN, SUFFIX
@@ -36,6 +37,9 @@ class Applied:
     rows: dict[int, list[Row]] = field(default_factory=dict)  # of features, as they were written
     # new ones: member, incarnation
     incarnations: list[tuple[int, int]] = field(default_factory=list)
+    # level of the data, its members, and how many of the run's rows of VERSIONS stand before
+    grown: list[tuple[int, list[int], int]] = field(default_factory=list)
+    placement: Table | None = None  # the newest one, if it has changed
     hosts: list[bytes] = field(default_factory=list)  # rows of the table of members (cluster.members.table)
 
     @property

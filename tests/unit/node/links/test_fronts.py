@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cluster.wire.frames import GROWTH_SINCE
 from cluster.wire.messages import HELLO_BODY, PROTOCOL_VERSION, Method, frame, request
 from node.links.fronts import FrontLink, Fronts
 
@@ -37,3 +38,24 @@ def test_what_is_said_of_an_older_request_makes_no_newer_one_look_awaited() -> N
         fronts.frame(b"f", frame(2 + second, records), lambda parts: True, b"")
         fronts.sweep(float(second))
     assert [link.awaits(rid) for rid in (1, 2, 3)] == [False, False, True]
+
+
+def test_fronts_of_before_growth_are_ended_and_told_why() -> None:
+    gone: list[FrontLink] = []
+    sent: list[list[bytes]] = []
+
+    def send(parts: list[bytes]) -> bool:
+        sent.append(parts)
+        return True
+
+    fronts = Fronts(1, lambda link, records: None, lambda link: None, gone.append, (2, 1))
+    body = HELLO_BODY.pack(PROTOCOL_VERSION, 1, 1, 9, 2, 1)
+    old = frame(1, [request(0, Method.HELLO, 9 << 16 | 7, body)])
+    new = frame(1, [request(0, Method.HELLO, GROWTH_SINCE << 16 | 7, body)])
+    fronts.frame(b"old", old, send, b"")
+    fronts.frame(b"new", new, send, b"")
+    fronts.refuse_below(GROWTH_SINCE)
+    assert [link.identity for link in gone] == [b"old"]
+    fronts.frame(b"old", old, send, b"")
+    assert list(fronts.links) == [b"new"]
+    assert b"protocol version 9, this node speaks 10 to 10: the sender is older" in sent[-1][1]

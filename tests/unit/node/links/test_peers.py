@@ -314,28 +314,54 @@ def test_a_hello_names_the_lowest_version_and_the_range_follows_once_it_is_accep
     link.look()
     link.look()
     assert socket.sent == [b"H7", b"W" + SPOKEN.pack(frames.LOWEST, frames.HIGHEST)]
+    now[0] += 10.0
+    link.look()
+    assert socket.sent[2:] == socket.sent[1:2], "a peer that let the hello wait has dropped the first one"
 
 
 def test_a_version_that_is_refused_is_followed_by_the_next_one() -> None:
     now = [100.0]
     link, socket, (receive, opened) = link_that_names_its_version(now)
     opened()
-    for _ in range(3):
+    for _ in range(4):
         receive([b"X" + bytes((REFUSED_VERSION,)) + b"incompatible version"])
-        now[0] += RETRY_S
-        link.look()
-    assert socket.sent == [b"H7", b"H8", b"H9", b"H7"]
+    link.look()
+    assert socket.sent == [b"H7", b"H8", b"H9", b"H10"], "all were refused: it waits"
+    now[0] += RETRY_S
+    link.look()
+    assert socket.sent[4:] == [b"H7"]
+
+
+def test_a_cluster_that_grew_takes_no_hello_of_before_and_sends_none() -> None:
+    link, socket, (_, opened) = link_that_names_its_version([100.0])
+    link.begin_with(frames.GROWTH_SINCE)
+    opened()
+    assert socket.sent == [b"H10"]
+
+    async def scenario() -> None:
+        asked = peers(2, free_ports(2), [])
+        asked._receive([b"p", b"H" + HELLO.pack(7, 7, 1, 1, 0)])
+        asked.refuse_below(frames.GROWTH_SINCE)
+        asked._receive([b"p", b"R"])
+        assert b"p" in asked._accepted, "this member has said that it knows growth"
+        asked._receive([b"q", b"H" + HELLO.pack(9, 7, 1, 1, 0)])
+        assert b"q" not in asked._accepted
+        asked._receive([b"q", b"H" + HELLO.pack(10, 7, 1, 1, 0)])
+        assert b"q" in asked._accepted
+        asked.close()
+
+    asyncio.run(scenario())
 
 
 def test_the_version_spoken_with_a_peer_is_the_highest_of_both() -> None:
     async def scenario() -> None:
         asked = peers(2, free_ports(2), [])
-        for version, said, spoken in ((7, None, 7), (7, (7, 8), 8), (8, (8, 12), 9)):
+        for version, said, spoken in ((7, None, 7), (7, (7, 8), 8), (8, (8, 12), 10)):
             asked._receive([b"p", b"H" + HELLO.pack(version, 7, 1, 1, 0)])
             if said is not None:
                 asked._receive([b"p", b"W" + SPOKEN.pack(*said)])
             assert asked.versions[1] == spoken
-        asked._receive([b"q", b"H" + HELLO.pack(10, 7, 1, 1, 0)])
+        asked._receive([b"q", b"H" + HELLO.pack(11, 7, 1, 1, 0)])
         assert b"q" not in asked._accepted, "nobody here speaks it"
         asked.close()
 

@@ -19,11 +19,11 @@ from operator import itemgetter
 from pathlib import Path
 
 from cluster.effects import records
+from cluster.effects.newer import NewerRecord
 from cluster.members.table import Table
 from cluster.order.log import Fold
 from cluster.order.passing import Piece, behind, own_part
 from cluster.order.salvage import CannotBeKept, Plan, planned
-from cluster.order.sound import NewerRecord
 from cluster.raft import Configuration, Entry, EntryKind, HardState
 from node.backup import dropped
 from node.backup.carrying import FOLD

@@ -11,8 +11,9 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.pb import rpc_pb2
-from cluster.placement import Placement
+from cluster.errors import EtcdError
+from cluster.pb import rpc_pb2, shards_pb2
+from cluster.placement import Placement, Table
 from tools.client.channels import Config
 from tools.client.diagnose import context_of
 from tools.gotext import quote, raw, si_bytes
@@ -58,6 +59,7 @@ def list_shards(invocation: Invocation) -> None:
             facts["order_lag"] = newest - facts["order_index"]
     names = {facts["member_id"]: facts["host"] for facts in found}
     _show(s, HEADER, [_row(facts, names) for facts in found], found, found)
+    _show_growth(s, found, names)
     for facts in found:
         if lacking := facts.get("shards_lacking"):
             shards = ", ".join(map(str, lacking))
@@ -67,6 +69,29 @@ def list_shards(invocation: Invocation) -> None:
         print(f"host {name} does not answer", file=sys.stderr)
     if silent:
         raise Exit(1)
+
+
+def _show_growth(s: Session, found: list[Facts], names: dict[str, str]) -> None:
+    """What the cluster's data may hold, as the host says that has applied most of the order."""
+    said = [facts for facts in found if facts["up"] and facts["shard"] == 0 and "growth" in facts]
+    if s.printer.kind != "table" or not said:
+        return
+    newest = max(said, key=lambda facts: facts["order_index"])
+    lacking = ", ".join(names.get(member, member) for member in newest["growth_lacking"])
+    known = f"level {newest['growth_known']}"
+    print(f"growth: level {newest['growth']}; "
+          + (f"not said yet that they know {known}: {lacking}" if lacking else f"all hosts know {known}"))
+
+
+def enable_growth(invocation: Invocation) -> None:
+    """The cluster's data may grow from here on (``cluster.features.growth``)."""
+    if invocation.args:
+        raise Exit(128, "shard enable-growth command accepts no arguments")
+    s = _session(invocation)
+    request = shards_pb2.EnableGrowthRequest()
+    r = s.ask("musterpb.Shards/EnableGrowth", request, shards_pb2.EnableGrowthResponse)
+    facts = {"level": r.level}
+    _show(s, ("LEVEL",), [[str(r.level)]], [facts], facts)
 
 
 def _row(facts: Facts, names: dict[str, str]) -> list[str]:
@@ -92,15 +117,38 @@ def of(invocation: Invocation) -> None:
     agreed = _ask_any(s, list(s.config.endpoints), "/muster/placement")
     if agreed is None:
         raise Exit(1, "no endpoint answers /muster/placement: it must be muster's")
-    placement = Placement(agreed["shards"], agreed["depth"])
-    shards = placement.shards_of(key, range_end)
+    placement = _placement(agreed)
+    revision = _revision(invocation)
+    try:
+        shards = placement.table.owners_at(key, range_end, revision) if revision else placement.shards_of(
+            key, range_end)
+    except EtcdError as error:
+        raise Exit(1, error.text) from None
     prefix = placement.prefix_of(raw(invocation.args[0])) if len(shards) == 1 else b""
     text = prefix.decode(errors="surrogateescape")
     facts = {
-        "shards": list(shards), "of": agreed["shards"], "depth": agreed["depth"],
-        "placed_by": prefix.decode(errors="backslashreplace"),
+        "shards": list(shards), "of": placement.shards, "depth": agreed["depth"],
+        "placed_by": prefix.decode(errors="backslashreplace"), "generation": placement.table.generation,
     }  # fmt: skip
     _show(s, ("SHARD", "PLACED BY"), [[str(shard), text] for shard in shards], [facts], facts)
+
+
+def _placement(agreed: Facts) -> Placement:
+    placement = Placement(agreed["shards"], agreed["depth"])
+    if "table" in agreed:  # a host of before growth tells the layout alone
+        try:
+            placement.replace(Table.decode(bytes.fromhex(agreed["table"])))
+        except ValueError as error:
+            raise Exit(1, f"the host's table of placement cannot be read: {error}") from None
+    return placement
+
+
+def _revision(invocation: Invocation) -> int:
+    """That was asked for; 0: now."""
+    revision = invocation.flags.number("rev")
+    if revision < 0:
+        raise Exit(128, "--rev must not be negative")
+    return revision
 
 
 def _session(invocation: Invocation) -> Session:

@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from cluster.evaluate.replica import Batch, Leader
+from cluster.evaluate.replica import Batch, Copies, Leader, Told
+from cluster.features.growth import Growth
 from cluster.features.lessor import Lessor
 from cluster.features.rows import RowsOf
 from cluster.features.v2.requests import Op, Write
@@ -46,7 +47,8 @@ def test_what_was_evaluated_makes_the_same_rows_as_the_record(open_store: OpenSt
     r = Random(seed)
     own, other = open_store("own"), open_store("other")
     tree = Tree()
-    leader = Leader(own, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7, v2=tree.copy)
+    leader = Leader(own, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
+                    copies=Copies(tree.copy, lambda: Told(Growth(), {})))
     plain = 0
     for index in range(1, 41):
         mixed = r.random() < 0.4

@@ -11,12 +11,12 @@ _CACHE_LIMIT = 65_536
 
 
 @dataclass(slots=True)
-class Placement:
-    """The map from keys to shards. ``depth``: how many segments of a key's directory count."""
+class Base:
+    """The rule. ``depth``: how many segments of a key's directory count."""
 
     shards: int
     depth: int = DEFAULT_DEPTH
-    _cache: dict[bytes, int] = field(default_factory=dict, repr=False)
+    cache: dict[bytes, int] = field(default_factory=dict, repr=False, compare=False)
 
     def prefix_of(self, key: bytes) -> bytes:
         """The part of ``key`` that decides its shard: its directory (up to and with its last ``/``), cut
@@ -36,12 +36,14 @@ class Placement:
         if self.shards == 1:
             return 0
         prefix = self.prefix_of(key)
-        shard = self._cache.get(prefix)
-        if shard is None:
-            shard = int.from_bytes(blake2b(prefix, digest_size=8).digest(), "big") % self.shards
-            if len(self._cache) >= _CACHE_LIMIT:
-                self._cache.clear()
-            self._cache[prefix] = shard
+        shard = self.cache.get(prefix)
+        return self.hashed(prefix) if shard is None else shard
+
+    def hashed(self, prefix: bytes) -> int:
+        shard = int.from_bytes(blake2b(prefix, digest_size=8).digest(), "big") % self.shards
+        if len(self.cache) >= _CACHE_LIMIT:
+            self.cache.clear()
+        self.cache[prefix] = shard
         return shard
 
     def shards_of(self, key: bytes, range_end: bytes) -> tuple[int, ...]:

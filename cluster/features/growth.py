@@ -1,0 +1,138 @@
+"""What the cluster's data may hold from here on, and which hosts say that they know it (G16).
+
+A release that adds to the log what older releases do not know raises ``LEVEL``. Each member says in the order
+what its program speaks: a row of the feature ``VERSIONS``, which hosts that do not know it keep. Once all
+members have said a level, those that are down too, an operator may have the cluster *grow* to it: an item
+GROWTH. Data of that level may follow the item, and never stands before it.
+
+|level|what it adds|
+|---|---|
+|0|nothing: the releases before rows of this feature|
+|1|the items of growth: SHARD, MOVE, MOVED (``cluster.placement``)|
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from cluster import errors
+from cluster.effects.newer import NewerRecord
+from cluster.effects.records import GROWTH_LEVEL, ITEM, Item
+from cluster.errors import EtcdError
+from cluster.features.rows import Row
+from cluster.members.table import Host
+from cluster.version import MUSTER_VERSION
+from cluster.wire.frames import HIGHEST, LOWEST
+
+LEVEL = 1  # that this program knows
+_HEAD = struct.Struct("<HHH")
+_MEMBER = struct.Struct("<Q")
+_MOST_BYTES = 64  # of a program's version
+
+
+class Spoken(NamedTuple):
+    """What a member's program speaks."""
+
+    level: int = 0
+    lowest: int = 0  # versions of links
+    highest: int = 0
+    version: str = ""  # of the program, for people
+
+    def encode(self) -> bytes:
+        """The value of its row; a later release may add to its end."""
+        return _HEAD.pack(*self[:3]) + bytes((len(self.version),)) + self.version.encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Spoken:
+        """ValueError: it is none."""
+        size = data[_HEAD.size] if len(data) > _HEAD.size else _MOST_BYTES + 1
+        text = data[_HEAD.size + 1 : _HEAD.size + 1 + size]
+        if size > _MOST_BYTES or len(text) != size:
+            raise ValueError("what a host speaks is cut short")
+        level, lowest, highest = _HEAD.unpack_from(data)
+        return cls(level, lowest, highest, text.decode(errors="replace"))
+
+
+OWN = Spoken(LEVEL, LOWEST, HIGHEST, MUSTER_VERSION)
+
+
+def row(member_id: int, spoken: bytes) -> Row:
+    return member_id.to_bytes(8, "big"), spoken
+
+
+def item(level: int, members: Iterable[int]) -> bytes:
+    """What follows may need this level, which all ``members`` of the cluster have said that they know."""
+    body = GROWTH_LEVEL.pack(level) + b"".join([_MEMBER.pack(member_id) for member_id in sorted(members)])
+    return ITEM.pack(Item.GROWTH, len(body)) + body
+
+
+def read_item(data: bytes, pos: int, end: int) -> tuple[int, list[int]]:
+    """Level and members of such an item's body, if it is sound."""
+    members = range(pos + GROWTH_LEVEL.size, end, _MEMBER.size)
+    return GROWTH_LEVEL.unpack_from(data, pos)[0], [_MEMBER.unpack_from(data, at)[0] for at in members]
+
+
+def sound(data: bytes, pos: int, end: int) -> bool:
+    """Whether such a body can be applied."""
+    size = end - pos - GROWTH_LEVEL.size
+    return size >= 0 and size % _MEMBER.size == 0 and 0 < GROWTH_LEVEL.unpack_from(data, pos)[0] <= LEVEL
+
+
+def newer(data: bytes, pos: int, end: int) -> NewerRecord | None:
+    """Why only a newer program can apply such a body."""
+    level = GROWTH_LEVEL.unpack_from(data, pos)[0] if end - pos >= GROWTH_LEVEL.size else 0
+    return NewerRecord.level(level, LEVEL) if level > LEVEL else None
+
+
+class Growth:
+    """The level of the data, and what members have said; a fold of the order."""
+
+    def __init__(self, level: int = 0, rows: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self.level = level
+        self.spoken: dict[int, Spoken] = {}
+        self.take(rows)
+
+    def copy(self) -> Growth:
+        new = Growth(self.level)
+        new.spoken = dict(self.spoken)
+        return new
+
+    def take(self, rows: Iterable[Row]) -> None:
+        """Rows of the feature were written. One that cannot be read says nothing."""
+        for name, value in rows:
+            try:
+                said = Spoken() if value is None else Spoken.decode(value)
+            except ValueError:
+                said = Spoken()
+            self.spoken[int.from_bytes(name, "big")] = said
+
+    def lacking(self, level: int, members: Iterable[int]) -> list[int]:
+        """Those of the members that have not said that they know a level."""
+        return [i for i in sorted(members) if self.spoken.get(i, _NOTHING).level < level]
+
+    def grow(self, level: int, members: Iterable[int]) -> None:
+        """An item says that data of this level may follow."""
+        lacking = self.lacking(level, members)
+        assert not lacking, f"G16: growth to level {level}, which {[f'{i:x}' for i in lacking]} never said"
+        assert level > self.level, f"G16: growth to level {level} after {self.level}"
+        self.level = level
+
+
+_NOTHING = Spoken()
+
+
+def check(grown: Growth, level: int, hosts: Mapping[int, Host]) -> None:
+    """Whether the cluster may grow to a level. EtcdError: a member has not said that it knows it."""
+    if level > LEVEL:
+        raise EtcdError(errors.GROWTH_UNKNOWN, errors.GROWTH_UNKNOWN.text.format(level=level, known=LEVEL))
+    lacking = grown.lacking(level, members_of(hosts))
+    if lacking and level > grown.level:
+        names = ", ".join(hosts[i].name or f"{i:x}" for i in lacking)
+        raise EtcdError(errors.GROWTH_TOO_SOON, errors.GROWTH_TOO_SOON.text.format(hosts=names, level=level))
+
+
+def members_of(hosts: Mapping[int, Host]) -> list[int]:
+    """Those that belong to the cluster."""
+    return [member_id for member_id, host in sorted(hosts.items()) if not host.removed]

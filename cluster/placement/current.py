@@ -1,0 +1,53 @@
+"""The newest table, as a front or a node asks it for each request."""
+
+from __future__ import annotations
+
+from cluster.placement.base import DEFAULT_DEPTH, Base
+from cluster.placement.table import State, Table
+
+
+class Placement:
+    """The map from keys to shards. Hot path: until something has moved, it costs what the base does."""
+
+    __slots__ = ("_base", "_known", "_moved", "_one", "ids", "others", "prefix_of", "shards", "table")
+
+    def __init__(self, shards: int, depth: int = DEFAULT_DEPTH) -> None:
+        self.replace(Table.initial(Base(shards, depth)))
+
+    def replace(self, table: Table) -> None:
+        """A newer table, or the first one."""
+        self.table = table
+        self._base = table.base
+        self._known = table.base.cache.get
+        #: The part of a key that decides its shard where nothing has moved.
+        self.prefix_of = table.base.prefix_of
+        self._moved = bool(table.spans)
+        #: Shards that may own keys, ascending; ``others``: without 0; ``shards``: how many.
+        self.ids = tuple(sorted(
+            shard for shard, (state, *_) in table.shards.items() if state in (State.SERVING, State.RETIRING)))
+        self.others = tuple(shard for shard in self.ids if shard)
+        self.shards = len(self.ids)
+        self._one = self.shards == 1
+
+    def shard_of(self, key: bytes) -> int:
+        if self._one:
+            return 0
+        if self._moved:
+            return self.table.owner(key)
+        prefix = self.prefix_of(key)
+        shard = self._known(prefix)
+        return self._base.hashed(prefix) if shard is None else shard
+
+    def shards_of(self, key: bytes, range_end: bytes) -> tuple[int, ...]:
+        """The shards that the range ``[key, range_end)`` can touch, ascending.
+
+        ``range_end`` as in etcd's API: empty = the one key, a zero byte = to the end of the key space.
+        """
+        if self._one:
+            return (0,)
+        if self._moved:
+            return self.table.owners(key, range_end)
+        return self._base.shards_of(key, range_end)
+
+    def __repr__(self) -> str:
+        return f"Placement({self.table})"

@@ -1,0 +1,40 @@
+"""News of the table of placement: a node of shard 0 tells fronts what it has applied, on each link in its
+order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cluster.placement import Table
+from cluster.settings import NodeSettings
+from cluster.wire.frames import GROWTH_SINCE
+from cluster.wire.messages import Status
+from node.links.fronts import FrontLink
+
+if TYPE_CHECKING:
+    from node.storage import StateStore
+    from node.upkeep.owner import UpkeepNode
+
+
+class Placed:
+    def __init__(self, node: UpkeepNode, settings: NodeSettings, store: StateStore) -> None:
+        self._node = node
+        self._tells = settings.shard == 0
+        self._store = store
+
+    def greet(self, link: FrontLink) -> None:
+        """A link is new: its front knows the table of the beginning."""
+        table = self._store.placement() if self._tells and link.version >= GROWTH_SINCE else None
+        if table is not None and table.generation:
+            link.answer(0, Status.PLACEMENT, table.encode())
+
+    def applied(self, table: Table) -> None:
+        if self._tells:
+            self._node.fronts.broadcast(Status.PLACEMENT, table.encode())
+            self._node.wake()
+
+    def replaced(self) -> None:
+        """Another state was installed."""
+        table = self._store.placement()
+        if table is not None and table.generation:
+            self.applied(table)
