@@ -110,7 +110,8 @@ class Backups:
         for one in folders:
             one.mkdir()
         restore(
-            Database(file.read_bytes()), folders, simulation.placement.table.base.depth, [1], Changed(), lambda *_: None
+            Database(file.read_bytes()), folders, simulation.placement.table.base.depth, [1], Changed(),
+            lambda *_: None
         )
         stores = [StateStore.open(one / "state", **_SIZES) for one in folders]
         try:
