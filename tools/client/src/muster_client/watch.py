@@ -214,6 +214,7 @@ class _Feed:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
+            self._reading = None
         self._leave()
 
     async def _read_whole(self, step: Any) -> None:
@@ -393,7 +394,11 @@ class Watch(AsyncIterator[Event]):
         return self._feed.next
 
     async def __aenter__(self) -> Watch:
-        await engine.run(self._feed.establish())
+        try:
+            await engine.run(self._feed.establish())
+        except BaseException:  # the reader has no watch to close
+            await asyncio.shield(self.close())
+            raise
         return self
 
     async def __aexit__(
