@@ -397,7 +397,7 @@ class Watch(AsyncIterator[Event]):
         try:
             await engine.run(self._feed.establish())
         except BaseException:  # the reader has no watch to close
-            await asyncio.shield(self.close())
+            await self.close()
             raise
         return self
 
@@ -436,7 +436,7 @@ class Watch(AsyncIterator[Event]):
 
     async def close(self) -> None:
         """End it; the iteration ends behind the events that wait."""
-        await engine.run(self._feed.close())
+        await asyncio.shield(engine.run(self._feed.close()))  # also if its reader is cancelled meanwhile
 
 
 def _change(event: kv_pb2.Event) -> Change:
