@@ -1,4 +1,6 @@
 """Connections to a cluster, for client programs: ``musterctl``, and hosts that find each other.
 
+The library for users, ``muster_client``, is a distribution of its own in ``src``.
+
 Read ``channels``, ``diagnose`` (why no endpoint works), ``unchecked`` (unverified certificates), ``exits``.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -118,6 +119,21 @@ def test_each_event_comes_once_over_cuts(hosts: Hosts, directory: str, run: Run)
                     seen.append(told(await anext(watch)))
             assert proxy.cuts > 3
             assert await history(writer, keys, began, count) == seen
+
+    run(main())
+
+
+def test_a_watch_that_is_given_up_at_its_start_leaves_nothing(hosts: Hosts, run: Run) -> None:
+    async def main() -> None:
+        async with m.Client(hosts.all) as client:
+            for after_ms in range(30):
+                watch = client.watch("a")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(after_ms / 5000), watch:
+                        continue
+                async with asyncio.timeout(5):
+                    while watch._feed._reading is not None or watch._feed._stream is not None:
+                        await asyncio.sleep(0.001)
 
     run(main())
 

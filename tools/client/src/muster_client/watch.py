@@ -214,6 +214,7 @@ class _Feed:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
+            self._reading = None
         self._leave()
 
     async def _read_whole(self, step: Any) -> None:
@@ -393,7 +394,11 @@ class Watch(AsyncIterator[Event]):
         return self._feed.next
 
     async def __aenter__(self) -> Watch:
-        await engine.run(self._feed.establish())
+        try:
+            await engine.run(self._feed.establish())
+        except BaseException:  # the reader has no watch to close
+            await self.close()
+            raise
         return self
 
     async def __aexit__(
@@ -431,7 +436,7 @@ class Watch(AsyncIterator[Event]):
 
     async def close(self) -> None:
         """End it; the iteration ends behind the events that wait."""
-        await engine.run(self._feed.close())
+        await asyncio.shield(engine.run(self._feed.close()))  # also if its reader is cancelled meanwhile
 
 
 def _change(event: kv_pb2.Event) -> Change:
