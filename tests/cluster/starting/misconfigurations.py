@@ -244,11 +244,11 @@ def other_shards(s: Setting) -> None:
 
 
 def own_ports(s: Setting) -> None:
-    """h2's metrics port is its peer port + 1, with two shards"""
+    """h2's metrics port is its peer port"""
     s.hosts = s.hosts[2:]
-    s.hosts[0].arguments += ["--shards=2", f"--listen-metrics-urls=http://127.0.0.1:{s.base + 202}"]
+    s.hosts[0].arguments += ["--shards=2", f"--listen-metrics-urls=http://127.0.0.1:{s.base + 201}"]
     s.hosts[0].arguments.remove("--shards=1")
-    s.hosts[0].expected.append(r"would both listen on 127\.0\.0\.1:\d+: shard s takes the peer port \+ s")
+    s.hosts[0].expected.append(r"would both listen on 127\.0\.0\.1:\d+")
     s.hosts[0].runs = False
 
 

@@ -58,7 +58,7 @@ class World:
 
     def dealer(self, keys: CurveKeys | None = None, opened: Callable[[], None] | None = None) -> LoopSocket:
         made = self.links(keys).dial(
-            f"tcp://127.0.0.1:{self.port}", b"d%d" % len(self.sockets), lambda parts: None, keyed=True,
+            f"tcp://127.0.0.1:{self.port}", b"d%d" % len(self.sockets), lambda parts: None, shard=0,
             hwm=100, opened=opened)
         assert isinstance(made, LoopSocket)
         self.sockets.append(made)
@@ -156,7 +156,7 @@ def test_while_keys_change_a_dealer_finds_the_one_that_a_router_serves_with() ->
         lost: list[str] = []
         for keys in (CurveKeys(*new, others=[old.public]), CurveKeys(*zmq.curve_keypair(), others=[new[0]])):
             once = world.links(keys).dial(
-                f"tcp://127.0.0.1:{world.port}", b"once", lambda parts: None, keyed=True, hwm=10,
+                f"tcp://127.0.0.1:{world.port}", b"once", lambda parts: None, shard=0, hwm=10,
                 lost=lost.append)
             world.sockets.append(once)
             await until(lambda once=once: not once.trouble or bool(lost))  # type: ignore[misc]

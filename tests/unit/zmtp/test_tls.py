@@ -280,7 +280,7 @@ def test_a_host_dials_from_the_address_that_it_is_told(authority: Authority, how
                     loop, CurveKeys(*zmq.curve_keypair()) if how == "by key" else None,
                     held if how == "by certificate" else None, "127.0.0.2")
                 dealer = links.dial(
-                    f"tcp://{NAME}:{port}", b"x", lambda parts: None, keyed=True, hwm=10)
+                    f"tcp://{NAME}:{port}", b"x", lambda parts: None, shard=0, hwm=10)
             accepted, (address, _) = await asyncio.wait_for(loop.sock_accept(listener), 60)
             accepted.close()
             assert address == "127.0.0.2"

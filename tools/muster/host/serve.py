@@ -6,7 +6,8 @@ import asyncio
 import os
 import platform
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from cluster.endpoints import peer_endpoint
@@ -28,6 +29,7 @@ from tools.muster.host.supervisor import Logger, StopLimits, Supervisor, say_rem
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.machine.process.locking import CannotLock, limit_that_ends_growth, lock_memory
 from tools.muster.machine.process.memory import for_clients, of_the_host
+from tools.muster.machine.zmtp.port.door import Door
 
 _LEAST_BLOCK_CACHE_BYTES = 4 << 20  # of a shard
 _LEAST_WRITE_BUFFER_BYTES = 8 << 20
@@ -81,7 +83,8 @@ def run(config: ServerConfig) -> int:
                 if is_new:
                     bootstrap.keep(config, identity)
                 _log_facts(log, config, identity, is_new)
-                code = until_told(config, log, supervise(supervisor, config, identity, run_dir))
+                door = partial(ports.door, config, identity, run_dir, log)
+                code = until_told(config, log, supervise(supervisor, config, identity, run_dir, door))
             finally:
                 rundir.remove_run_dir(config.data_dir, run_dir)
             if supervisor.told_to_stop or not bootstrap.may_follow(config, identity):
@@ -120,8 +123,11 @@ def until_told(config: ServerConfig, log: Logger, work: Coroutine[Any, Any, int]
         config.rotation, lambda error: log.warning("cannot rotate the log file", error=error), work))
 
 
-async def supervise(supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str) -> int:
-    """Run the children and the control socket; the exit code."""
+async def supervise(
+    supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str,
+    door: Callable[[], Door | None] = lambda: None,
+) -> int:
+    """Run the children, the control socket and what holds the peer port; the exit code."""
     async def answer(request: dict[str, Any]) -> dict[str, Any]:
         what = request["do"]
         if what == "status":
@@ -137,12 +143,15 @@ async def supervise(supervisor: Supervisor, config: ServerConfig, identity: Iden
         return {"error": f"unknown request {what!r}"}
 
     path = os.path.join(run_dir, "control.sock")
+    opened = door()
     server = await control.listen(path, answer)
     try:
         return await supervisor.run()
     finally:
         server.close()
         os.unlink(path)
+        if opened is not None:
+            opened.close()
 
 
 def status_of(
@@ -242,6 +251,7 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             listen_host=ports.bind_address(listen),
             listen_port=listen.port + shard,
             listen_also=tuple(peer_endpoint(ports.bind_address(url), url.port + shard) for url in also),
+            handed=not config.peer_key_file,
             client_urls=tuple(u.text for u in config.advertise_client),
             peer_urls=identity.own.peer_urls,
             incarnation=identity.incarnation,

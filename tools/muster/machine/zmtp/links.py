@@ -8,7 +8,7 @@ from functools import cached_property
 
 import zmq
 
-from cluster.endpoints import dialled_from
+from cluster.endpoints import dialled_from, older_endpoint
 from cluster.machine import FrameSocket, Receive
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.curve.sockets import DealtOnce, Gatekeeper, LoopSocket, Nowhere, dealer, router
@@ -31,16 +31,17 @@ class Links:
         self._tls = tls
         self._local = local
         self._own_user = own_user
+        self._older: set[str] = set()
         self.gatekeeper: Gatekeeper | None = None
 
     @cached_property
     def _libzmq(self) -> zmq.Context[zmq.Socket[bytes]]:
         return zmq.Context(io_threads=1)
 
-    def _options(self, keyed: bool, hwm: int, silence_s: float) -> LinkOptions:
+    def _options(self, keyed: bool, hwm: int, silence_s: float, shard: int | None = None) -> LinkOptions:
         if not keyed:
             return LinkOptions(hwm, silence_s)
-        return LinkOptions(hwm, silence_s, self._tls, self._local, self._own_user)
+        return LinkOptions(hwm, silence_s, self._tls, self._local, self._own_user, shard, self._older)
 
     def listen(
         self, endpoint: str, receive: Receive, *, keyed: bool, hwm: int, silence_s: float = 0.0,
@@ -60,17 +61,17 @@ class Links:
         return made
 
     def dial(
-        self, endpoint: str, identity: bytes, receive: Receive, *, keyed: bool, hwm: int,
+        self, endpoint: str, identity: bytes, receive: Receive, *, shard: int | None, hwm: int,
         silence_s: float = 0.0, opened: Callable[[], None] | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> FrameSocket:
         """See ``cluster.machine.Machine``."""
         loop, redials = self._loop, lost is None
-        options = self._options(keyed, hwm, silence_s)
-        if self._keys is None or not keyed:
+        options = self._options(shard is not None, hwm, silence_s, shard)
+        if self._keys is None or shard is None:
             return Dealer(
                 loop, endpoint, identity, receive, options, opened=opened, lost=lost, redials=redials)
-        endpoint = dialled_from(endpoint, self._local)
+        endpoint = dialled_from(older_endpoint(endpoint, shard), self._local)
         socket = dealer(self._libzmq, endpoint, identity, options, self._keys, redials)
         made: LoopSocket
         if lost is not None:
