@@ -33,13 +33,6 @@ def tcp_endpoint(host: str, port: int) -> str:
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
-def dialled_from(endpoint: str, local: str) -> str:
-    """An endpoint with the local address to dial from, as libzmq reads it, if that is of the same family."""
-    if not local or not endpoint.startswith("tcp://") or (":" in local) != ("[" in endpoint):
-        return endpoint
-    return f"{tcp_endpoint(local, 0)};{endpoint.removeprefix('tcp://')}"
-
-
 def ipc_endpoint(run_dir: str, shard: int) -> str:
     return f"ipc://{run_dir}/node-{shard}.sock"
 

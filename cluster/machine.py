@@ -59,7 +59,7 @@ class FrameSocket(Protocol):
         """Of a listener: this peer has said what it is."""
 
     def drop(self, identity: bytes, reason: str) -> None:
-        """Of a listener: end this link, if it is no key holder's."""
+        """Of a listener: end this link."""
 
     def address(self, identity: bytes) -> str:
         """Of a listener: where this link comes from, ``host:port``; empty if that is not known."""
@@ -148,4 +148,3 @@ class Machine(Protocol):
     def client_descriptors(self) -> int: ...  # connections of clients that this process can take
     def resident_bytes(self) -> int: ...
     def cpu_s(self) -> float: ...  # that this process has used
-    def close(self) -> None: ...  # what links need besides their sockets, which are closed by now

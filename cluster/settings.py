@@ -104,10 +104,9 @@ class NodeSettings:
     common: Common
     shard: int
     data_dir: str  # this node's own directory: <data-dir>/member/shard-<s>
-    listen_host: str  # bind address of the peer transport
-    listen_port: int  # of this node alone
-    listen_also: tuple[str, ...] = ()  # further endpoints of the same
-    handed: bool = False  # instead: the supervisor holds the peer port, and hands connections on
+    # where a node binds a peer port of its own; "": its supervisor holds the host's, and hands connections on
+    listen_host: str = ""
+    listen_port: int = 0
     client_urls: tuple[str, ...] = ()  # advertised; published to the cluster by shard 0's node
     peer_urls: tuple[str, ...] = ()
     incarnation: int = 0

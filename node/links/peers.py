@@ -40,7 +40,6 @@ from cluster.settings import NodeSettings, Peer
 from cluster.wire.frames import HIGHEST, LOWEST, PEER_FRAMES, PeerKind, agreed
 from cluster.wire.messages import SEQUENCE, SPOKEN, Status, answer
 from node.links.incarnations import REFUSED, Incarnations
-from node.links.listeners import Listeners
 from node.links.round_trips import RoundTrips
 from node.links.unheard import Unheard
 from node.machine import Machine
@@ -226,15 +225,12 @@ class Peers:
         self.received_failures: Counter[int] = Counter()
         self.round_trips = RoundTrips(machine, self._known, self.send)
 
-        def listening(endpoint: str, receive: Receive, gone: Callable[[bytes], None]) -> FrameSocket:
-            return machine.listen(endpoint, receive, keyed=True, hwm=_PEER_HWM,
-                                  silence_s=common.silence_s, strangers=True, gone=gone)
-
-        listen = ([handed_endpoint(common.run_dir, self._shard)] if settings.handed else
-                  [peer_endpoint(settings.listen_host, settings.listen_port), *settings.listen_also])
-        self._router: FrameSocket = (
-            Listeners(listening, listen, self._receive, self._gone) if len(listen) > 1
-            else listening(listen[0], self._receive, self._gone))
+        listen = (
+            peer_endpoint(settings.listen_host, settings.listen_port) if settings.listen_host
+            else handed_endpoint(common.run_dir, self._shard))
+        self._router = machine.listen(
+            listen, self._receive, keyed=True, hwm=_PEER_HWM, silence_s=common.silence_s, strangers=True,
+            gone=self._gone)
         self._machine, self._on_refused = machine, on_refused
         self.links = {p.member_id: self._link(p) for p in self._known.values()}
 

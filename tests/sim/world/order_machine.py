@@ -151,6 +151,3 @@ class SimulatedMachine:
 
     def cpu_s(self) -> float:
         return 0.0
-
-    def close(self) -> None:
-        """The process ends."""

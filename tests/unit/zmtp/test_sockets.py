@@ -355,7 +355,6 @@ def test_an_address_that_cannot_be_dialled_is_trouble_and_no_fault(endpoint: str
         if how == "with keys, once":
             await until(lambda: lost)
         dealer.close()
-        links.close()
 
     asyncio.run(scenario())
     assert faults == []
@@ -381,7 +380,6 @@ def test_whatever_a_member_may_have_for_an_address_can_be_tried(scheme: str, hos
             await asyncio.sleep(0)
             await asyncio.sleep(0)  # it has begun
             dealer.close()
-            links.close()
 
     asyncio.run(scenario())
     assert faults == []

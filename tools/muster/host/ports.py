@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cluster.endpoints import HANDED, UNIX, handed_endpoint, older_endpoint, peer_endpoint
-from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig
 from tools.muster.config.urls import Url
@@ -86,14 +85,8 @@ def listeners(config: ServerConfig, shards: int) -> list[Listener]:
         for url in {(u.host, u.port): u for u in urls}.values()
     ]  # http and https may share an address
     for peer in config.listen_peer if shards else ():
-        found += (_at_endpoint(endpoint, f"--listen-peer-urls={peer.text}")
-                  for endpoint in _with_libzmq(config, shards, _endpoint(peer)))
+        found.append(_at_endpoint(_endpoint(peer), f"--listen-peer-urls={peer.text}"))
     return found
-
-
-def _with_libzmq(config: ServerConfig, shards: int, endpoint: str) -> list[str]:
-    """libzmq, which serves holders of a key file, takes no connection that another process has accepted."""
-    return [older_endpoint(endpoint, shard) for shard in range(shards if config.peer_key_file else 1)]
 
 
 def _endpoint(peer: Url) -> str:
@@ -105,13 +98,11 @@ def _at_endpoint(endpoint: str, asked_by: str) -> Listener:
     return Listener(os.path.abspath(host) if transport == "ipc" else host, port, asked_by)
 
 
-def door(config: ServerConfig, identity: Identity, run_dir: str, log: Logger) -> Door | None:
+def door(config: ServerConfig, identity: Identity, run_dir: str, log: Logger) -> Door:
     """What holds the peer port, on the running loop. ConfigError.
 
     A host that an older version made also listens where older peers dial its further shards, as far as these
     ports are free: a cluster of new hosts may have other uses for them."""
-    if config.peer_key_file:
-        return None
     shards = identity.shard_count
     bound: list[tuple[Bound, int]] = []
     try:
@@ -133,9 +124,8 @@ def door(config: ServerConfig, identity: Identity, run_dir: str, log: Logger) ->
     return Door(asyncio.get_running_loop(), bound, shards, hands, log)
 
 
-def compare(config: ServerConfig, shards: int, peers: Sequence[Peer] = ()) -> None:
-    """ConfigError if two listeners of this host cannot be bound together, or if one has the peer port of
-    another host of ``peers``."""
+def compare(config: ServerConfig, shards: int) -> None:
+    """ConfigError if two listeners of this host cannot be bound together."""
     mine = listeners(config, shards)
     _check_near(config)
     for at, one in enumerate(mine):
@@ -143,15 +133,6 @@ def compare(config: ServerConfig, shards: int, peers: Sequence[Peer] = ()) -> No
             if one.meets(other):
                 raise ConfigError(
                     f"{other.asked_by} and {one.asked_by} would both listen on {one.address}")
-    own = next((peer for peer in peers if peer.name == config.name), None)
-    if own is None:
-        return
-    taken_by_one = shards if config.peer_key_file else 1
-    for peer in peers:
-        if peer is not own and peer.host == own.host and abs(peer.port - own.port) < taken_by_one:
-            raise ConfigError(
-                f"the peer ports of {own.name} and {peer.name} overlap: with a key file each host takes "
-                f"{taken_by_one}, from {own.port} and from {peer.port}, at {own.host}")
 
 
 def _check_near(config: ServerConfig) -> None:
@@ -167,7 +148,7 @@ def check(config: ServerConfig, identity: Identity | None, log: Logger) -> None:
     """Compare the ports, and wait ``--port-wait`` at most until all are free: a killed supervisor's children
     may still end. ConfigError in etcd's words. ``identity``: None of a proxy."""
     shards = identity.shard_count if identity is not None else 0
-    compare(config, shards, identity.peers if identity is not None else ())
+    compare(config, shards)
     wait_until_free(config, shards, log)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from cluster.endpoints import peer_endpoint
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer, dumps
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from tools.muster.config.kinds import AUTO
@@ -53,10 +52,7 @@ def run(config: ServerConfig) -> int:
                 ports.wait_until_free(config, config.shards, log)
             config = by_url.with_cluster(by_srv.with_cluster(config, log), log)
             # a refused first start leaves nothing for the next one
-            ports.compare(
-                config,
-                config.shards,
-                bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token))
+            ports.compare(config, config.shards)
         elif by_url.discovers(config):
             log.warning(
                 "discovery token ignored since a cluster has already been initialized. "
@@ -240,7 +236,6 @@ def _as_given(config: ServerConfig, *flags: str, unit: str = "") -> dict[str, An
 
 def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: int, cpu: int) -> ChildSpec:
     """A node's process; without front processes node 0's holds the front (``tools.muster.joined``)."""
-    listen, *also = config.listen_peer
     serves = shard == 0 and config.fronts == 0
 
     def settings(status_fd: int) -> Sequence[str]:
@@ -248,10 +243,6 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             common=_common(config, identity, run_dir, identity.member_id, cpu, status_fd),
             shard=shard,
             data_dir=os.path.abspath(bootstrap.shard_dir(config.data_dir, shard)),
-            listen_host=ports.bind_address(listen),
-            listen_port=listen.port + shard,
-            listen_also=tuple(peer_endpoint(ports.bind_address(url), url.port + shard) for url in also),
-            handed=not config.peer_key_file,
             client_urls=tuple(u.text for u in config.advertise_client),
             peer_urls=identity.own.peer_urls,
             incarnation=identity.incarnation,

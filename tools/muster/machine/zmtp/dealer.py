@@ -15,7 +15,9 @@ from functools import partial
 
 from cluster.endpoints import older_endpoint, tcp_endpoint
 from tools.muster.machine.zmtp import own_user as owners
-from tools.muster.machine.zmtp.hints import NO_ANSWER, hint_of
+from tools.muster.machine.zmtp.codec import REMOTE, Decoder
+from tools.muster.machine.zmtp.curve.mechanism import CurveDecoder
+from tools.muster.machine.zmtp.hints import NO_ANSWER, NO_KEY, hint_of
 from tools.muster.machine.zmtp.options import LinkOptions, split
 from tools.muster.machine.zmtp.port.knock import Knock
 from tools.muster.machine.zmtp.silence import dial_s, end_when_silent
@@ -55,6 +57,8 @@ class Dealer:
         self._connecting: socket.socket | None = None
         self._knock: Knock | None = None
         self._handshake: Handshake | None = None
+        self._decoder: Decoder | None = None
+        self._keys_tried = 0
         self._foreign: Callable[[], str] | None = None  # why the connection's other end is another user's
         self._addresses: asyncio.Future[list[tuple[int, str]]] | None = None  # a look-up under way
         self._known: list[tuple[int, str]] = []  # addresses of the name, the next one to be tried first
@@ -221,8 +225,15 @@ class Dealer:
 
     def _talk(self, sock: Socket) -> Stream:
         events = Events(self._is_open, self._came, self._is_lost)
-        self._stream = Stream(self._loop, sock, b"DEALER", self._identity, self._options.hwm, events)
+        self._decoder = self._new_decoder()
+        self._stream = Stream(self._loop, sock, self._decoder, self._options.hwm, events)
         return self._stream
+
+    def _new_decoder(self) -> Decoder:
+        keys = self._options.keys
+        if keys is None:
+            return Decoder(b"DEALER", self._identity)
+        return CurveDecoder(b"DEALER", keys, keys.served_by(self._endpoint), self._identity)
 
     def _shaken(self, sock: TlsSocket) -> None:
         self._handshake = None
@@ -261,6 +272,7 @@ class Dealer:
             return
         self.trouble = ""
         self._pause_s = _FIRST_PAUSE_S
+        self._keys_tried = 0
         if self._opened is not None:
             self._opened()
 
@@ -268,8 +280,19 @@ class Dealer:
         self._receive(parts)
 
     def _is_lost(self, stream: Stream, reason: str) -> None:
-        if stream is self._stream and not self.closed:
+        if stream is not self._stream or self.closed:
+            return
+        keys, decoder = self._options.keys, self._decoder
+        if keys is None or decoder is None or not decoder.greeted or decoder.ready:
             self._failed(reason)
+            return
+        self._keys_tried += 1  # the host may serve with another key of the file
+        if self._keys_tried <= keys.failed(self._endpoint):
+            self._stream = None
+            self._timer = self._loop.call_later(0, self._connect)
+        else:
+            self._keys_tried = 0
+            self._failed(NO_KEY if reason == CLOSED or reason.startswith(REMOTE) else reason)
 
 
 def _look_up(host: str) -> list[tuple[int, str]]:

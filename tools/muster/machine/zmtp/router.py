@@ -18,6 +18,8 @@ import structlog
 from cluster.endpoints import HANDED, tcp_endpoint
 from cluster.repeats import Repeats
 from tools.muster.machine.zmtp import own_user as owners
+from tools.muster.machine.zmtp.codec import Decoder
+from tools.muster.machine.zmtp.curve.mechanism import CurveDecoder
 from tools.muster.machine.zmtp.hints import fields
 from tools.muster.machine.zmtp.http import QUESTION
 from tools.muster.machine.zmtp.options import LinkOptions
@@ -132,11 +134,13 @@ class Router:
 
     def _take(self, sock: Socket, address: str, below: socket.socket) -> Stream:
         """``below``: the kernel's."""
+        keys = self._options.keys
         checks = self._options.own_user and below.family != socket.AF_UNIX
         events = Events(
-            self._opened, self._came, self._lost, asked=self._asked if self._wary else None,
+            self._opened, self._came, self._lost, asked=self._asked if self._wary and keys is None else None,
             refuses=partial(owners.foreign, below) if checks else None)
-        stream = Stream(self._loop, sock, b"ROUTER", b"", self._options.hwm, events, address, self._wary)
+        decoder = Decoder(b"ROUTER") if keys is None else CurveDecoder(b"ROUTER", keys)
+        stream = Stream(self._loop, sock, decoder, self._options.hwm, events, address, self._wary)
         self._shaking.add(stream)
         if self._wary:
             if len(self._strangers) >= MOST_STRANGERS:
