@@ -135,7 +135,7 @@ def _not_reached(name: str, why: str) -> str:
     return rf"(cannot reach a peer|lost a peer)\t.*peer={name}\taddress=127\.0\.0\.1:\d+\t.*{why}"
 
 
-ANOTHER_KEY = "the other host has another peer key, or none.*every host needs the same --peer-key-file"
+ANOTHER_KEY = "the other host has another peer key.*every host needs the same --peer-key-file"
 OTHER_PORT = (
     "it (accepts connections, but does not answer as a peer|does not speak ZMTP)"
     ".*one side is no peer port of muster: compare --initial-cluster and --listen-peer-urls")

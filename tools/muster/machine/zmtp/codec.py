@@ -81,7 +81,7 @@ class Decoder:
         self.most_bytes = MAX_MESSAGE_BYTES
         self.one_by_one = False
         self.seal: Callable[[int, bytes], bytes] | None = None
-        self._open: Callable[[bytes], tuple[int, bytes]] | None = None
+        self._open: Callable[[int, bytes], tuple[int, bytes]] | None = None  # a sealed frame
         self._slack = 0  # of a sealed frame, beyond its part
         self.ready = False  # the partner's READY has come
         self.identity = b""  # the partner's; may be empty
@@ -145,17 +145,12 @@ class Decoder:
                 break
             pos = end
             body = data[start:end]
-            if self._open is not None and self.ready:
-                if flags & ~LONG:
-                    raise Broken("a frame is not sealed")
-                flags, body = self._open(body)
+            if self._open is not None:
+                flags, body = self._open(flags, body)
             if flags & COMMAND:
                 self._command(body)
             elif flags & MORE:
-                self._parts_bytes += length
-                if self._parts_bytes > self.most_bytes or len(self._parts) > 64:
-                    raise Broken("a message is too large")
-                self._parts.append(body)
+                self._more(body)
             elif self._parts:
                 messages.append([*self._parts, body])
                 self._parts = []
@@ -167,6 +162,12 @@ class Decoder:
         if pos < size:
             self._rest += data[pos:] if pos else data
         return messages
+
+    def _more(self, body: bytes) -> None:
+        self._parts_bytes += len(body)
+        if self._parts_bytes > self.most_bytes or len(self._parts) > 64:
+            raise Broken("a message is too large")
+        self._parts.append(body)
 
     def _command(self, body: bytes) -> None:
         if self.ready:

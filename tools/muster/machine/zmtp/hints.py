@@ -11,7 +11,7 @@ from tools.muster.machine.zmtp.stream import CLOSED, LATE
 NO_KEY = "handshake failed: the other host has another peer key"
 NO_PEER = "it answered, but not as a peer"
 NO_ANSWER = "it accepts connections, but does not answer as a peer"
-# how libzmq ends a connection that wants another mechanism
+# how libzmq, which older hosts with a key use, ends a connection that wants another mechanism
 _ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
 
 

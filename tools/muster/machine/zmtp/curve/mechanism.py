@@ -80,8 +80,8 @@ class CurveDecoder(Decoder):
         box = _seal(bytes((inner,)) + part, self._to_other + nonce, self._shared)
         return frame_head(_HEAD + len(box), False) + _MESSAGE + nonce + box
 
-    def _open_part(self, body: bytes) -> tuple[int, bytes]:
-        if not body.startswith(_MESSAGE) or len(body) < self._slack:
+    def _open_part(self, flags: int, body: bytes) -> tuple[int, bytes]:
+        if flags & ~LONG or not body.startswith(_MESSAGE) or len(body) < self._slack:
             raise Broken("a frame is not sealed")
         nonce = body[len(_MESSAGE) : _HEAD]
         self._came(nonce)
