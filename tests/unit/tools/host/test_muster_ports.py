@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
 
-from tests.ports import free_ports
+from tests.ports import free_base_port, free_ports
 from tests.unit.tools.test_muster_cli import muster
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
@@ -78,6 +81,49 @@ def test_hosts_of_one_machine_may_have_neighbouring_peer_ports(shards: int) -> N
     settings = built("--initial-cluster=default=http://localhost:2380,other=http://localhost:2381")
     ports.compare(settings, shards)
     assert [one.address for one in ports.listeners(settings, shards)][1:] == ["127.0.0.1:2380"]
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_only_a_host_that_an_older_version_made_listens_at_a_port_a_shard_where_they_are_free(
+    tmp_path: Path, older: bool
+) -> None:
+    port = free_base_port(1, 4)
+    peer = f"http://127.0.0.1:{port}"
+    settings = built(
+        f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=default={peer}", f"--listen-metrics-urls=http://127.0.0.1:{port + 1}")
+    identity = replace(bootstrap.identity_of(settings), shard_count=4, older=older)
+
+    def free(at: int) -> bool:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", at))
+            return True
+        return False
+
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", port + 2)):
+            door = ports.door(settings, identity, str(tmp_path), structlog.get_logger("test"))
+            try:
+                # this host's metrics will be at the second, another program is at the third
+                assert [free(port + shard) for shard in range(4)] == [False, True, False, not older]
+            finally:
+                door.close()
+            with pytest.raises(ConfigError, match=f"listen tcp 127.0.0.1:{port + 2}: bind: address already"):
+                ports.door(
+                    built(f"--listen-peer-urls=http://127.0.0.1:{port + 2}"), identity, str(tmp_path),
+                    structlog.get_logger("test"))
+
+    asyncio.run(scenario())
+
+
+def test_an_identity_without_a_word_on_peer_ports_is_an_older_versions(tmp_path: Path) -> None:
+    path = tmp_path / "identity.json"
+    made = bootstrap.identity_of(built())
+    for wanted in (made, replace(made, older=True)):
+        bootstrap.write_identity(path, wanted)
+        assert bootstrap._known(path, path.read_text()) == wanted
+    assert "one_peer_port" not in path.read_text()
+    assert not made.older
 
 
 def test_a_first_start_that_is_refused_leaves_nobody_behind(tmp_path: Path) -> None:
