@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from tools.muster.machine.zmtp.tls import Handshake, TlsSocket
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5  # between dials
 _NOT_TRIED = "not tried yet"
+_ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
 
 
 class Dealer:
@@ -205,7 +207,8 @@ class Dealer:
 
     def _turned_away(self, reason: str, older: bool) -> None:
         self._knock = None
-        if older or (reason == CLOSED and self._options.tls is not None):  # TLS ends without a word
+        secured = self._options.tls is not None or self._options.keys is not None
+        if older or (secured and reason in _ENDED):  # TLS and libzmq may end without a word
             self._options.older.add(self._endpoint)
             self._timer = self._loop.call_later(0, self._connect)
         else:
