@@ -1,7 +1,10 @@
 """Where the nodes of a cluster listen.
 
 A peer URL ``unix://host:port`` is, as at an etcd, a Unix socket named ``host:port`` in the working directory;
-its host is ``unix:host`` (:data:`UNIX`), so that shards count ports up there, too.
+its host is ``unix:host`` (:data:`UNIX`).
+
+A host has one peer port. Links say which shard they are for. Hosts of older versions have a port for each
+shard, counted up from the peer port (:func:`older_endpoint`), and may still be dialled there.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 UNIX = "unix:"
+HANDED = "handed://"
 
 
 def peer_address(url: str) -> tuple[str, int]:
@@ -29,12 +33,16 @@ def tcp_endpoint(host: str, port: int) -> str:
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 
-def dialled_from(endpoint: str, local: str) -> str:
-    """An endpoint with the local address to dial from, as libzmq reads it, if that is of the same family."""
-    if not local or not endpoint.startswith("tcp://") or (":" in local) != ("[" in endpoint):
-        return endpoint
-    return f"{tcp_endpoint(local, 0)};{endpoint.removeprefix('tcp://')}"
-
-
 def ipc_endpoint(run_dir: str, shard: int) -> str:
     return f"ipc://{run_dir}/node-{shard}.sock"
+
+
+def handed_endpoint(run_dir: str, shard: int) -> str:
+    """Where a node is handed the connections of its host's peer port."""
+    return f"{HANDED}{run_dir}/peers-{shard}.sock"
+
+
+def older_endpoint(endpoint: str, shard: int) -> str:
+    """Where a shard's node of an older host listens, by the host's peer endpoint."""
+    rest, _, port = endpoint.rpartition(":")
+    return f"{rest}:{int(port) + shard}" if shard else endpoint

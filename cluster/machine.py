@@ -59,7 +59,7 @@ class FrameSocket(Protocol):
         """Of a listener: this peer has said what it is."""
 
     def drop(self, identity: bytes, reason: str) -> None:
-        """Of a listener: end this link, if it is no key holder's."""
+        """Of a listener: end this link."""
 
     def address(self, identity: bytes) -> str:
         """Of a listener: where this link comes from, ``host:port``; empty if that is not known."""
@@ -124,18 +124,19 @@ class Machine(Protocol):
         self, endpoint: str, receive: Receive, *, keyed: bool, hwm: int, silence_s: float = 0.0,
         strangers: bool = False, gone: Callable[[bytes], None] | None = None,
     ) -> FrameSocket:
-        """Take links at ``ipc://PATH`` or ``tcp://HOST:PORT``. ``keyed``: from holders of the cluster's key,
-        where it has one. ``hwm``: messages kept for a side that does not read. ``silence_s``: how long a link
-        may be silent (0: for ever). ``strangers``: a peer is one until :meth:`FrameSocket.trust`.
-        ``gone(identity)``: a link has ended."""
+        """Take links at ``ipc://PATH`` or ``tcp://HOST:PORT``, or what is handed on at ``handed://PATH``.
+        ``keyed``: from holders of the cluster's key, where it has one. ``hwm``: messages kept for a side that
+        does not read. ``silence_s``: how long a link may be silent (0: for ever). ``strangers``: a peer is
+        one until :meth:`FrameSocket.trust`. ``gone(identity)``: a link has ended."""
 
     def dial(
-        self, endpoint: str, identity: bytes, receive: Receive, *, keyed: bool, hwm: int,
+        self, endpoint: str, identity: bytes, receive: Receive, *, shard: int | None, hwm: int,
         silence_s: float = 0.0, opened: Callable[[], None] | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> FrameSocket:
-        """Make a link, again and again; with ``lost`` once. ``opened``: it stands. ``lost(reason)``: it
-        ended, or could not be made. Nothing is kept for a side that is not there."""
+        """Make a link, again and again; with ``lost`` once. ``shard``: of another host, whose peer port is
+        dialled for that shard's node; None: the endpoint is a node's of this host. ``opened``: it stands.
+        ``lost(reason)``: it ended, or could not be made. Nothing is kept for a side that is not there."""
 
     def thread(self, name: str) -> Executor:
         """One thread for long work; its owner shuts it down."""
@@ -150,4 +151,3 @@ class Machine(Protocol):
     def client_descriptors(self) -> int: ...  # connections of clients that this process can take
     def resident_bytes(self) -> int: ...
     def cpu_s(self) -> float: ...  # that this process has used
-    def close(self) -> None: ...  # what links need besides their sockets, which are closed by now

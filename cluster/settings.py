@@ -12,7 +12,7 @@ _LEAST_SILENCE_MS = 500  # TCP sends again after 200 ms: a packet may be lost tw
 
 @dataclass(slots=True, frozen=True)
 class Peer:
-    """One host as its peers and remote fronts reach it. Shard s listens on ``port + s``."""
+    """One host as its peers and remote fronts reach it."""
 
     member_id: int
     name: str
@@ -104,9 +104,9 @@ class NodeSettings:
     common: Common
     shard: int
     data_dir: str  # this node's own directory: <data-dir>/member/shard-<s>
-    listen_host: str  # bind address of the peer transport
-    listen_port: int  # of this shard (base port + shard)
-    listen_also: tuple[str, ...] = ()  # further endpoints of the same
+    # where a node binds a peer port of its own; "": its supervisor holds the host's, and hands connections on
+    listen_host: str = ""
+    listen_port: int = 0
     client_urls: tuple[str, ...] = ()  # advertised; published to the cluster by shard 0's node
     peer_urls: tuple[str, ...] = ()
     incarnation: int = 0

@@ -29,7 +29,6 @@ class _Asking:
 
     def close(self) -> None:
         """The links are closed already."""
-        self._machine.close()
 
 
 class RealGround:

@@ -110,5 +110,5 @@ class Contacts:
             yield link.peer.name, link.trouble()[0]
 
     def _named(self, peer: Peer) -> dict[str, object]:
-        _, _, address = peer_endpoint(peer.host, peer.port + self._shard).partition("://")
+        _, _, address = peer_endpoint(peer.host, peer.port).partition("://")
         return {"peer": peer.name or f"{peer.member_id:x}", "address": address, "shard": self._shard}

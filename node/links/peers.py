@@ -1,8 +1,8 @@
 """Raft traffic between the replicas of one shard, one frame per peer and tick.
 
-Each node binds one ROUTER on ``peer port + shard`` and connects one DEALER to each peer. It sends on its own
-DEALERs only, so a link carries one direction (and refusals). Remote fronts share the ROUTER. The first byte
-of a frame is its kind (``cluster.wire.frames``).
+Each node has one ROUTER, which its host's peer port hands connections to, and one DEALER to each peer. It
+sends on its own DEALERs only, so a link carries one direction (and refusals). Remote fronts share the ROUTER.
+The first byte of a frame is its kind (``cluster.wire.frames``).
 
 A hello carries protocol version, cluster ID, member ID, incarnation and shard. A part of the message before
 it has the origin of the sender's data (``cluster.members.origin``), which hosts of version 8 ignore. A
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from cluster.endpoints import peer_endpoint
+from cluster.endpoints import handed_endpoint, peer_endpoint
 from cluster.machine import FrameSocket, Receive
 from cluster.members.origin import Origin
 from cluster.repeats import Repeats
@@ -40,7 +40,6 @@ from cluster.settings import NodeSettings, Peer
 from cluster.wire.frames import HIGHEST, LOWEST, PEER_FRAMES, PeerKind, agreed
 from cluster.wire.messages import SEQUENCE, SPOKEN, Status, answer
 from node.links.incarnations import REFUSED, Incarnations
-from node.links.listeners import Listeners
 from node.links.round_trips import RoundTrips
 from node.links.unheard import Unheard
 from node.machine import Machine
@@ -57,8 +56,8 @@ _HINTS = {
     REFUSED_CLUSTER: "compare --initial-cluster-token and --initial-cluster of both hosts",
     REFUSED_VERSION: "both hosts need the same version of muster",
     REFUSED_UNKNOWN: "compare --initial-cluster of both hosts",
-    REFUSED_SHARD: "a host's shards take the ports from its peer port on: compare the peer "
-                   "URLs in --initial-cluster",
+    REFUSED_SHARD: "hosts of older versions take a port for each shard, from the peer port on: compare the "
+                   "peer URLs in --initial-cluster",
     REFUSED_ORIGIN: "restore all hosts of a cluster from the same backup file, with the same --shards: "
                     "remove the data directory of the one that differs, and restore it once more",
 }
@@ -236,14 +235,12 @@ class Peers:
         self.received_failures: Counter[int] = Counter()
         self.round_trips = RoundTrips(machine, self._known, self.send)
 
-        def listening(endpoint: str, receive: Receive, gone: Callable[[bytes], None]) -> FrameSocket:
-            return machine.listen(endpoint, receive, keyed=True, hwm=_PEER_HWM,
-                                  silence_s=common.silence_s, strangers=True, gone=gone)
-
-        listen = [peer_endpoint(settings.listen_host, settings.listen_port), *settings.listen_also]
-        self._router: FrameSocket = (
-            Listeners(listening, listen, self._receive, self._gone) if len(listen) > 1
-            else listening(listen[0], self._receive, self._gone))
+        listen = (
+            peer_endpoint(settings.listen_host, settings.listen_port) if settings.listen_host
+            else handed_endpoint(common.run_dir, self._shard))
+        self._router = machine.listen(
+            listen, self._receive, keyed=True, hwm=_PEER_HWM, silence_s=common.silence_s, strangers=True,
+            gone=self._gone)
         self._machine, self._on_refused = machine, on_refused
         self.links = {p.member_id: self._link(p) for p in self._known.values()}
 
@@ -255,12 +252,12 @@ class Peers:
         return [*before, *self._promises.standing(), said]
 
     def _link(self, peer: Peer) -> PeerLink:
-        endpoint = peer_endpoint(peer.host, peer.port + self._shard)
+        endpoint = peer_endpoint(peer.host, peer.port)
         silence_s = self._settings.common.silence_s
 
         def connect(receive: Receive, opened: Callable[[], None]) -> FrameSocket:
-            return self._machine.dial(endpoint, b"p" + self._machine.random_bytes(12), receive, keyed=True,
-                                      hwm=_PEER_HWM, silence_s=silence_s, opened=opened)
+            return self._machine.dial(endpoint, b"p" + self._machine.random_bytes(12), receive,
+                                      shard=self._shard, hwm=_PEER_HWM, silence_s=silence_s, opened=opened)
 
         described = partial(self._roster.described, alone=True)
         link = PeerLink(

@@ -48,7 +48,7 @@ class NodeLink:
         # rid -> what takes its answers, and until when; in the order of their times, except what stays
         self._callbacks: dict[int, tuple[Callable[[int, bytes], object], float]] = {}
         self.used_at = links.loop.time()
-        endpoint, prefix, keyed = links.route(member_id, shard)
+        endpoint, prefix, at = links.route(member_id, shard)
         self._end = AskingEnd(prefix, self.used_at)
         self.endpoint = endpoint
         self._greeted = False
@@ -56,7 +56,7 @@ class NodeLink:
             self.alive = False
             return
         self._socket = links.machine.dial(
-            endpoint, NODE_IDENTITY + links.machine.random_bytes(12), self._frame, keyed=keyed, hwm=_HWM,
+            endpoint, NODE_IDENTITY + links.machine.random_bytes(12), self._frame, shard=at, hwm=_HWM,
             silence_s=links.common.silence_s)
 
     def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object] | None = None, *,
@@ -185,12 +185,12 @@ class NodeLinks:
         self._silence_s = common.election_timeout_ms / 1000
         self._listening = Listening(self._silence_s / 2)  # a calm node looks twice in that time
 
-    def route(self, member_id: int, shard: int) -> tuple[str, bytes, bool]:
-        """Endpoint, frame prefix, and whether a key is asked for, of a host's node of a shard."""
+    def route(self, member_id: int, shard: int) -> tuple[str, bytes, int | None]:
+        """Endpoint, frame prefix, and the shard to ask another host for, of a host's node of a shard."""
         if member_id == self.common.member_id:
-            return ipc_endpoint(self.common.run_dir, shard), b"", False
+            return ipc_endpoint(self.common.run_dir, shard), b"", None
         peer = self._members.peer(member_id)
-        return peer_endpoint(peer.host, peer.port + shard), _FRONT, True
+        return peer_endpoint(peer.host, peer.port), _FRONT, shard
 
     def get(self, member_id: int, shard: int) -> NodeLink:
         """The link to that node, made if missing."""

@@ -274,7 +274,7 @@ class Node:
         for end in (self.clock.stop, self.gathering.stop, self.large.close, self.local_fronts.close,
                     self.peers.close, self.syncer.close, self.upkeep.close, self.defragments.close,
                     self.snapshots.close, self.backups.close, self.streams.close, self.log.sync,
-                    self.log.close, self.store.flush, self.store.close, self.machine.close):
+                    self.log.close, self.store.flush, self.store.close):
             end()
 
     # -- what arrives

@@ -240,13 +240,13 @@ class SocketTransport:
 
     def __init__(
         self, machine: Machine, endpoint: str, identity: bytes, link: Link, stands: Callable[[Link], None],
-        silence_s: float, *, keyed: bool
+        silence_s: float, *, shard: int | None
     ) -> None:
         self._link = link
         self._loop = machine.loop
         self._stands = stands
         self._socket = machine.dial(
-            endpoint, identity, self._came, keyed=keyed, hwm=_HWM, silence_s=silence_s, opened=self._opened,
+            endpoint, identity, self._came, shard=shard, hwm=_HWM, silence_s=silence_s, opened=self._opened,
             lost=self._lost,
         )
 
@@ -300,10 +300,11 @@ class Connector:
             endpoint = ipc_endpoint(common.run_dir, shard)
         else:
             peer = self._members.peer(member_id)
-            endpoint = peer_endpoint(peer.host, peer.port + shard)
+            endpoint = peer_endpoint(peer.host, peer.port)
         link.attach(
             SocketTransport(
-                self._machine, endpoint, identity, link, self._greet, common.silence_s, keyed=not local
+                self._machine, endpoint, identity, link, self._greet, common.silence_s,
+                shard=None if local else shard,
             )
         )
         return link

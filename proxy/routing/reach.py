@@ -63,6 +63,6 @@ class Reach:
     def _why(self, route: ShardRoute) -> dict[str, str]:
         found = {}
         for member_id, peer in self._peers.items():
-            _, _, address = peer_endpoint(peer.host, peer.port + route.shard).partition("://")
+            _, _, address = peer_endpoint(peer.host, peer.port).partition("://")
             found[f"{self.name(member_id)} ({address})"] = route.troubles.get(member_id, "not tried yet")
         return found

@@ -183,7 +183,6 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings, place
     await asyncio.wait(stopping_or_draining, return_when=asyncio.FIRST_COMPLETED)
     if not node.fatal.done():
         await front.stop()
-        machine.close()
         of_front.say("drained")
         await stopping.wait()
     await end(node)

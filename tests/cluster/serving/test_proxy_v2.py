@@ -77,7 +77,7 @@ def server_of(host: Host) -> Server:
 
 def upstream(host: Host, cluster: LocalCluster) -> int:
     """How many connections to members' peer ports a proxy's processes have."""
-    ports = {int(url.rpartition(":")[2]) + shard for url in peer_urls(cluster) for shard in range(9)}
+    ports = {int(url.rpartition(":")[2]) for url in peer_urls(cluster)}
     found = psutil.Process(host.process.pid).children(recursive=True)
     connections = [c for p in found for c in p.net_connections() if c.status == "ESTABLISHED"]
     return sum(c.raddr.port in ports for c in connections)

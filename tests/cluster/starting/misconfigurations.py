@@ -135,7 +135,7 @@ def _not_reached(name: str, why: str) -> str:
     return rf"(cannot reach a peer|lost a peer)\t.*peer={name}\taddress=127\.0\.0\.1:\d+\t.*{why}"
 
 
-ANOTHER_KEY = "the other host has another peer key, or none.*every host needs the same --peer-key-file"
+ANOTHER_KEY = "the other host has another peer key.*every host needs the same --peer-key-file"
 OTHER_PORT = (
     "it (accepts connections, but does not answer as a peer|does not speak ZMTP)"
     ".*one side is no peer port of muster: compare --initial-cluster and --listen-peer-urls")
@@ -154,10 +154,10 @@ def other_key(s: Setting) -> None:
 
 def no_key(s: Setting) -> None:
     """h2 was started without the key file"""
+    wants = "hint=either every host has a --peer-key-file, or none"
     for host in range(2):
         s.give(host, "peer-key-file", s.keys("ours.json"))
-        s.expect(host, _not_reached("h2", ANOTHER_KEY))
-    wants = "hint=either every host has a --peer-key-file, or none"
+        s.expect(host, _not_reached("h2", "there is a peer key here.*" + wants))
     s.expect(2, _not_reached("h0", wants), _not_reached("h1", wants))
 
 
@@ -244,11 +244,11 @@ def other_shards(s: Setting) -> None:
 
 
 def own_ports(s: Setting) -> None:
-    """h2's metrics port is its peer port + 1, with two shards"""
+    """h2's metrics port is its peer port"""
     s.hosts = s.hosts[2:]
-    s.hosts[0].arguments += ["--shards=2", f"--listen-metrics-urls=http://127.0.0.1:{s.base + 202}"]
+    s.hosts[0].arguments += ["--shards=2", f"--listen-metrics-urls=http://127.0.0.1:{s.base + 201}"]
     s.hosts[0].arguments.remove("--shards=1")
-    s.hosts[0].expected.append(r"would both listen on 127\.0\.0\.1:\d+: shard s takes the peer port \+ s")
+    s.hosts[0].expected.append(r"would both listen on 127\.0\.0\.1:\d+")
     s.hosts[0].runs = False
 
 

@@ -14,6 +14,7 @@ from cluster.wire.messages import HELLO_BODY, PROTOCOL_VERSION, READ, REQUEST, S
 from node.links.peers import HELLO
 from tests.faults.fuzz import messages
 from tools.muster.machine.zmtp.codec import GREETING, frame_head, ready
+from tools.muster.machine.zmtp.port.preamble import wants
 
 KINDS = b"RSPADVLNG?XHFZ\0"
 
@@ -28,6 +29,12 @@ class Impostor:
     to: int
     shards: int
     depth: int
+
+
+def preamble(r: Random, shard: int) -> bytes:
+    """What goes before it, or half, or nothing: then the first shard's node is meant."""
+    whole = messages.mutated(r, wants(shard)) if r.random() < 0.3 else wants(shard)
+    return r.choice((b"", whole, whole, whole[: r.randrange(len(whole) + 1)]))
 
 
 def stranger(r: Random) -> bytes:

@@ -36,6 +36,7 @@ from tests.cluster.one_host import started
 from tests.faults.fuzz import connections, gateway, messages, peers
 from tests.faults.hosts import SOAK
 from tests.unit.odd_records import EXAMPLES
+from tools.muster.machine.zmtp.port.preamble import wants
 
 LIMIT_S = 20.0
 RUN_S = float(os.environ.get("MUSTER_SOAK_S", "300")) if SOAK else 4.0
@@ -61,8 +62,7 @@ class Target:
         self.impostor = peers.Impostor(
             int(other["cluster_id"], 16), int(other["member_id"], 16), int(other["incarnation"], 16),
             int(own["member_id"], 16), own["shard_count"], own["placement_depth"])
-        (port,) = (peer["port"] for peer in own["peers"] if peer["member_id"] == own["member_id"])
-        self.peer_ports = [port + shard for shard in range(self.shards)]
+        (self.peer_port,) = (peer["port"] for peer in own["peers"] if peer["member_id"] == own["member_id"])
         self.channel = grpc.insecure_channel(self.endpoints[0])
         self.expected_faults = 0.0  # met before
 
@@ -170,13 +170,13 @@ def to_clients_port(make: Callable[[Random], bytes]) -> Send:
 
 def talk_as_stranger(r: Random, target: Target) -> None:
     for _ in range(3):
-        _bytes_to(r.choice(target.peer_ports), peers.stranger(r))
+        _bytes_to(target.peer_port, peers.preamble(r, r.randrange(target.shards)) + peers.stranger(r))
 
 
 def talk_as_peer(r: Random, target: Target) -> None:
     for _ in range(3):
         shard = r.randrange(target.shards)
-        _bytes_to(target.peer_ports[shard], peers.frames(r, target.impostor, shard))
+        _bytes_to(target.peer_port, wants(shard) + peers.frames(r, target.impostor, shard))
 
 
 KINDS: dict[str, Send] = {

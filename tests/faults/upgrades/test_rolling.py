@@ -58,7 +58,7 @@ def test_a_rolling_restart_fails_no_request(tmp_path: Path, shards: int, fronts:
         clients.check()
 
     flags = []
-    if keys:  # libzmq carries what passes between hosts
+    if keys:
         peer_keys.generate(str(tmp_path / "keys.json"))
         flags = [f"--peer-key-file={tmp_path / 'keys.json'}"]
     with local_cluster(tmp_path / "c", 3, f"--shards={shards}", f"--fronts={fronts}", extra=flags) as cluster:

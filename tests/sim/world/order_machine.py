@@ -15,6 +15,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from cluster.endpoints import older_endpoint
 from cluster.histogram import Histogram
 from cluster.machine import Receive
 from tests.sim.world import order_disk
@@ -92,7 +93,7 @@ class SimulatedMachine:
         identity: bytes,
         receive: Receive,
         *,
-        keyed: bool,
+        shard: int | None,
         hwm: int,
         silence_s: float = 0.0,
         opened: Callable[[], None] | None = None,
@@ -100,7 +101,9 @@ class SimulatedMachine:
     ) -> Dealer:
         """A link that is made again does not say so: a hello is asked for, as of a partner that does not say
         it by itself."""
-        socket = self._make_dealer(self._process, endpoint, identity, reconnects=lost is None,
+        # nodes listen by themselves here, each at a port of its own
+        at = endpoint if shard is None else older_endpoint(endpoint, shard)
+        socket = self._make_dealer(self._process, at, identity, reconnects=lost is None,
                                    silence_s=silence_s, buffer=self._simulation.plan.buffer)
         socket.receive = receive
         if opened is not None and lost is not None:
@@ -148,6 +151,3 @@ class SimulatedMachine:
 
     def cpu_s(self) -> float:
         return 0.0
-
-    def close(self) -> None:
-        """The process ends."""

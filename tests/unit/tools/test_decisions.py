@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "docs" / "decisions"
 MOST_WORDS = 250
 _NAMED = re.compile(r"\b[Dd]ecisions?\s+\[?(\d+)")
-_UNUSED = {38, 71, 99, 112}
+_UNUSED = {38, 71, 99, 112, 119}
 
 
 def pages() -> dict[int, Path]:

@@ -19,9 +19,10 @@ from structlog.testing import capture_logs
 from cluster.settings import PeerTls
 from tests.authority import Authority
 from tests.unit.zmtp.test_sockets import free_port, until
-from tools.muster.machine.zmtp import Dealer, LinkOptions, Router, hint_of, own_user, router
+from tools.muster.machine.zmtp import Dealer, LinkOptions, Router, hint_of, own_user
 from tools.muster.machine.zmtp.asking import NotOwn, asked_in_clear
 from tools.muster.machine.zmtp.codec import GREETING, ready
+from tools.muster.machine.zmtp.port import bound
 from tools.muster.machine.zmtp.tls import PeerCredentials
 
 NOBODY = 65534
@@ -398,17 +399,17 @@ def test_of_two_that_start_at_one_port_the_one_that_listens_has_the_path(
         world.router.close()
         with socket.socket() as other:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound = router._bound_near
+            before = bound._bound_near
 
             def late(path: str) -> socket.socket | None:
-                near = bound(path)
+                near = before(path)
                 other.listen()
                 return near
 
             other.bind((world.host, world.port))
             own_user.prepare(world.path)
             Path(world.path).write_text("the other's")
-            monkeypatch.setattr(router, "_bound_near", late)
+            monkeypatch.setattr(bound, "_bound_near", late)
             with pytest.raises(OSError, match="in use"):
                 world.listen()
         assert left(Path(world.path).parent) == [Path(world.path)]

@@ -15,7 +15,6 @@ import tools.muster.machine.zmtp.dealer
 import tools.muster.machine.zmtp.router
 from tests.unit.zmtp.test_sockets import free_port, run, until
 from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
-from tools.muster.machine.zmtp.silence import end_libzmq_when_silent
 from tools.muster.machine.zmtp.stream import Stream
 
 
@@ -100,7 +99,9 @@ def test_heartbeats_of_libzmq_are_answered(monkeypatch: pytest.MonkeyPatch) -> N
         router = Router(asyncio.get_running_loop(), endpoint, came.append, LinkOptions(3))
         partner = context.socket(zmq.DEALER)
         partner.linger = 0
-        end_libzmq_when_silent(partner, 0.3)
+        partner.setsockopt(zmq.HEARTBEAT_IVL, 300)
+        partner.setsockopt(zmq.HEARTBEAT_TIMEOUT, 600)
+        partner.setsockopt(zmq.HEARTBEAT_TTL, 600)
         monitor = partner.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         partner.connect(endpoint)
         partner.send(b"one")

@@ -346,7 +346,7 @@ def test_an_address_that_cannot_be_dialled_is_trouble_and_no_fault(endpoint: str
         loop.set_exception_handler(lambda loop, context: faults.append(context))
         links = Links(loop, CurveKeys(*zmq.curve_keypair()) if how != "in clear" else None)
         dealer = links.dial(
-            endpoint, b"x", lambda parts: None, keyed=True, hwm=10, silence_s=1.0,
+            endpoint, b"x", lambda parts: None, shard=0, hwm=10, silence_s=1.0,
             lost=lost.append if "once" in how else None)
         await until(lambda: dealer.trouble != "not tried yet")
         assert dealer.trouble
@@ -355,7 +355,6 @@ def test_an_address_that_cannot_be_dialled_is_trouble_and_no_fault(endpoint: str
         if how == "with keys, once":
             await until(lambda: lost)
         dealer.close()
-        links.close()
 
     asyncio.run(scenario())
     assert faults == []
@@ -377,11 +376,10 @@ def test_whatever_a_member_may_have_for_an_address_can_be_tried(scheme: str, hos
         for keys in (None, CurveKeys(*zmq.curve_keypair())):
             endpoint = peer_endpoint(at.host, at.port)
             links = Links(loop, keys)
-            dealer = links.dial(endpoint, b"x", lambda parts: None, keyed=True, hwm=10)
+            dealer = links.dial(endpoint, b"x", lambda parts: None, shard=0, hwm=10)
             await asyncio.sleep(0)
             await asyncio.sleep(0)  # it has begun
             dealer.close()
-            links.close()
 
     asyncio.run(scenario())
     assert faults == []

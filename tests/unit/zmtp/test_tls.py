@@ -14,7 +14,6 @@ import pytest
 import zmq
 from structlog.testing import capture_logs
 
-from cluster.endpoints import dialled_from
 from cluster.settings import PeerTls
 from tests.authority import Authority, Pair
 from tests.ports import free_ports
@@ -280,23 +279,16 @@ def test_a_host_dials_from_the_address_that_it_is_told(authority: Authority, how
                     loop, CurveKeys(*zmq.curve_keypair()) if how == "by key" else None,
                     held if how == "by certificate" else None, "127.0.0.2")
                 dealer = links.dial(
-                    f"tcp://{NAME}:{port}", b"x", lambda parts: None, keyed=True, hwm=10)
+                    f"tcp://{NAME}:{port}", b"x", lambda parts: None, shard=0, hwm=10)
             accepted, (address, _) = await asyncio.wait_for(loop.sock_accept(listener), 60)
             accepted.close()
             assert address == "127.0.0.2"
             if dealer is not None:
                 dealer.close()
-                links.close()
             else:
                 assert await asked == b""
 
     asyncio.run(scenario())
-
-
-def test_an_address_of_another_kind_is_passed_over() -> None:
-    assert dialled_from("tcp://[::1]:1", "127.0.0.2") == "tcp://[::1]:1"
-    assert dialled_from("tcp://[::1]:1", "::2") == "tcp://[::2]:0;[::1]:1"
-    assert dialled_from("ipc:///x", "127.0.0.2") == "ipc:///x"
 
 
 def test_of_two_that_refuse_each_other_who_listens_tells_both_reasons(authority: Authority) -> None:

@@ -154,7 +154,7 @@ def check_limits(values: Values) -> None:
 def check_peer_port(
     listen: tuple[Url, ...], members: tuple[Url, ...], key_file: str, tls: PeerTls | None, insecure: bool
 ) -> list[str]:
-    """A peer port without a key believes every peer (decision 53): refused unless asked for. Returns
+    """A peer port without a key believes every peer (decision 116): refused unless asked for. Returns
     warnings."""
     if key_file:
         if insecure:

@@ -118,8 +118,8 @@ _GROUPS: dict[str, list[Flag]] = {
              "time without a leader before an election, in ms; at least 5 heartbeats, at most 50000"),
         Flag("initial-election-tick-advance", B, "true",
              "hold the first election after a start up to an election timeout earlier"),
-        Flag("listen-peer-urls", URLS, "http://localhost:2380", "listen addresses for peers: shard s binds "
-             "each of these ports + s. unix://host:port is a file of that name in the working directory"),
+        Flag("listen-peer-urls", URLS, "http://localhost:2380", "listen addresses for peers, of all shards. "
+             "unix://host:port is a file of that name in the working directory"),
         Flag("listen-client-urls", URLS, "http://localhost:2379",
              "listen addresses for clients: http, https, or unix and unixs with a path"),
         Flag("listen-client-http-urls", URLS, "",

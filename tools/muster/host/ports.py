@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -10,14 +12,17 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cluster.endpoints import UNIX, peer_endpoint
-from cluster.settings import Peer
+from cluster.endpoints import HANDED, UNIX, handed_endpoint, older_endpoint, peer_endpoint
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig
 from tools.muster.config.urls import Url
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervisor import Logger
+from tools.muster.machine.zmtp.options import split
 from tools.muster.machine.zmtp.own_user import is_near
+from tools.muster.machine.zmtp.port.bound import Bound
+from tools.muster.machine.zmtp.port.door import Door
+from tools.muster.machine.zmtp.port.handing import Hands
 
 _TOLD_AFTER_S = 1.0  # of waiting for a port
 _EVERYWHERE = ("0.0.0.0", "::")
@@ -70,8 +75,7 @@ def in_url(host: str) -> str:
 
 
 def listeners(config: ServerConfig, shards: int) -> list[Listener]:
-    """All that this host binds: for clients, for metrics, and for peers a port for each of ``shards`` (0: a
-    proxy)."""
+    """All that this host binds: for clients, for metrics, and for peers. ``shards``: 0 of a proxy."""
     found = [
         Listener(bind_address(url), url.port, f"--{flag}={url.text}")
         for flag, urls in (
@@ -81,34 +85,54 @@ def listeners(config: ServerConfig, shards: int) -> list[Listener]:
         for url in {(u.host, u.port): u for u in urls}.values()
     ]  # http and https may share an address
     for peer in config.listen_peer if shards else ():
-        host = bind_address(peer)
-        for shard in range(shards):
-            at = host, peer.port + shard
-            if peer.is_unix:
-                at = os.path.abspath(peer_endpoint(*at).removeprefix("ipc://")), 0
-            found.append(Listener(*at, f"shard {shard} of --listen-peer-urls={peer.text}"))
+        found.append(_at_endpoint(_endpoint(peer), f"--listen-peer-urls={peer.text}"))
     return found
 
 
-def compare(config: ServerConfig, shards: int, peers: Sequence[Peer] = ()) -> None:
-    """ConfigError if two listeners of this host cannot be bound together, or if one has the peer port of
-    another host of ``peers``."""
+def _endpoint(peer: Url) -> str:
+    return peer_endpoint(bind_address(peer), peer.port)
+
+
+def _at_endpoint(endpoint: str, asked_by: str) -> Listener:
+    transport, host, port = split(endpoint)
+    return Listener(os.path.abspath(host) if transport == "ipc" else host, port, asked_by)
+
+
+def door(config: ServerConfig, identity: Identity, run_dir: str, log: Logger) -> Door:
+    """What holds the peer port, on the running loop. ConfigError.
+
+    A host that an older version made also listens where older peers dial its further shards, as far as these
+    ports are free: a cluster of new hosts may have other uses for them."""
+    shards = identity.shard_count
+    bound: list[tuple[Bound, int]] = []
+    try:
+        for peer in config.listen_peer:
+            bound.append((Bound(_endpoint(peer), own_user=config.own_user_peers), 0))
+    except OSError as e:
+        for one, _ in bound:
+            one.close()
+        code = e.errno or errno.EIO
+        raise ConfigError(f"listen tcp {peer.host}:{peer.port}: bind: {_words(code)}") from None
+    mine = listeners(config, shards)
+    for peer in config.listen_peer if identity.older else ():
+        for shard in range(1, shards):
+            endpoint = older_endpoint(_endpoint(peer), shard)
+            if not any(_at_endpoint(endpoint, "").meets(other) for other in mine):
+                with contextlib.suppress(OSError, OverflowError):
+                    bound.append((Bound(endpoint, own_user=config.own_user_peers), shard))
+    hands = Hands(lambda shard: handed_endpoint(run_dir, shard).removeprefix(HANDED))
+    return Door(asyncio.get_running_loop(), bound, shards, hands, log)
+
+
+def compare(config: ServerConfig, shards: int) -> None:
+    """ConfigError if two listeners of this host cannot be bound together."""
     mine = listeners(config, shards)
     _check_near(config)
     for at, one in enumerate(mine):
         for other in mine[:at]:
             if one.meets(other):
-                hint = f": shard s takes the peer port + s, here {shards} ports" if shards > 1 else ""
                 raise ConfigError(
-                    f"{other.asked_by} and {one.asked_by} would both listen on {one.address}{hint}")
-    own = next((peer for peer in peers if peer.name == config.name), None)
-    if own is None:
-        return
-    for peer in peers:
-        if peer is not own and peer.host == own.host and abs(peer.port - own.port) < shards:
-            raise ConfigError(
-                f"the peer ports of {own.name} and {peer.name} overlap: each host takes {shards}, from "
-                f"{own.port} and from {peer.port}, at {own.host}")
+                    f"{other.asked_by} and {one.asked_by} would both listen on {one.address}")
 
 
 def _check_near(config: ServerConfig) -> None:
@@ -124,7 +148,7 @@ def check(config: ServerConfig, identity: Identity | None, log: Logger) -> None:
     """Compare the ports, and wait ``--port-wait`` at most until all are free: a killed supervisor's children
     may still end. ConfigError in etcd's words. ``identity``: None of a proxy."""
     shards = identity.shard_count if identity is not None else 0
-    compare(config, shards, identity.peers if identity is not None else ())
+    compare(config, shards)
     wait_until_free(config, shards, log)
 
 

@@ -6,10 +6,10 @@ import asyncio
 import os
 import platform
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
-from cluster.endpoints import peer_endpoint
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer, dumps
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from tools.muster.config.kinds import AUTO
@@ -28,6 +28,7 @@ from tools.muster.host.supervisor import Logger, StopLimits, Supervisor, say_rem
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.machine.process.locking import CannotLock, limit_that_ends_growth, lock_memory
 from tools.muster.machine.process.memory import for_clients, of_the_host
+from tools.muster.machine.zmtp.port.door import Door
 
 _LEAST_BLOCK_CACHE_BYTES = 4 << 20  # of a shard
 _LEAST_WRITE_BUFFER_BYTES = 8 << 20
@@ -51,10 +52,7 @@ def run(config: ServerConfig) -> int:
                 ports.wait_until_free(config, config.shards, log)
             config = by_url.with_cluster(by_srv.with_cluster(config, log), log)
             # a refused first start leaves nothing for the next one
-            ports.compare(
-                config,
-                config.shards,
-                bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token))
+            ports.compare(config, config.shards)
         elif by_url.discovers(config):
             log.warning(
                 "discovery token ignored since a cluster has already been initialized. "
@@ -81,7 +79,8 @@ def run(config: ServerConfig) -> int:
                 if is_new:
                     bootstrap.keep(config, identity)
                 _log_facts(log, config, identity, is_new)
-                code = until_told(config, log, supervise(supervisor, config, identity, run_dir))
+                door = partial(ports.door, config, identity, run_dir, log)
+                code = until_told(config, log, supervise(supervisor, config, identity, run_dir, door))
             finally:
                 rundir.remove_run_dir(config.data_dir, run_dir)
             if supervisor.told_to_stop or not bootstrap.may_follow(config, identity):
@@ -120,8 +119,11 @@ def until_told(config: ServerConfig, log: Logger, work: Coroutine[Any, Any, int]
         config.rotation, lambda error: log.warning("cannot rotate the log file", error=error), work))
 
 
-async def supervise(supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str) -> int:
-    """Run the children and the control socket; the exit code."""
+async def supervise(
+    supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str,
+    door: Callable[[], Door | None] = lambda: None,
+) -> int:
+    """Run the children, the control socket and what holds the peer port; the exit code."""
     async def answer(request: dict[str, Any]) -> dict[str, Any]:
         what = request["do"]
         if what == "status":
@@ -137,12 +139,15 @@ async def supervise(supervisor: Supervisor, config: ServerConfig, identity: Iden
         return {"error": f"unknown request {what!r}"}
 
     path = os.path.join(run_dir, "control.sock")
+    opened = door()
     server = await control.listen(path, answer)
     try:
         return await supervisor.run()
     finally:
         server.close()
         os.unlink(path)
+        if opened is not None:
+            opened.close()
 
 
 def status_of(
@@ -231,7 +236,6 @@ def _as_given(config: ServerConfig, *flags: str, unit: str = "") -> dict[str, An
 
 def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: int, cpu: int) -> ChildSpec:
     """A node's process; without front processes node 0's holds the front (``tools.muster.joined``)."""
-    listen, *also = config.listen_peer
     serves = shard == 0 and config.fronts == 0
 
     def settings(status_fd: int) -> Sequence[str]:
@@ -239,9 +243,6 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             common=_common(config, identity, run_dir, identity.member_id, cpu, status_fd),
             shard=shard,
             data_dir=os.path.abspath(bootstrap.shard_dir(config.data_dir, shard)),
-            listen_host=ports.bind_address(listen),
-            listen_port=listen.port + shard,
-            listen_also=tuple(peer_endpoint(ports.bind_address(url), url.port + shard) for url in also),
             client_urls=tuple(u.text for u in config.advertise_client),
             peer_urls=identity.own.peer_urls,
             incarnation=identity.incarnation,

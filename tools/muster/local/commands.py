@@ -122,8 +122,7 @@ def _run(values: Values, extra: tuple[str, ...], on_ready: OnReady | None, ports
 def _check_ports(made: layout.Layout, ports_by: str) -> None:
     """ConfigError if a port of a new cluster is taken, before the ports are recorded."""
     for host in made.hosts:
-        peers = range(host.peer_port, host.peer_port + made.shards)
-        if told := ports.taken(_ADDRESS, (host.client_port, *peers)):
+        if told := ports.taken(_ADDRESS, (host.client_port, host.peer_port)):
             raise ConfigError(
                 f"listen tcp {told}: another program has this port of host {host.index}, perhaps an etcd or "
                 f"another muster: end it, or choose other ports with {ports_by}")

@@ -89,6 +89,3 @@ class RealMachine:
 
     def client_descriptors(self) -> int:
         return for_clients(raise_limit())
-
-    def close(self) -> None:
-        self._links.close()

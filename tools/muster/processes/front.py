@@ -40,7 +40,6 @@ async def serve(settings: FrontSettings, place: Place) -> None:
     place.keep(loop)
     await stopping.wait()
     await front.stop()
-    machine.close()
 
 
 def main() -> None:

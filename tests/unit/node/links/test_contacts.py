@@ -115,7 +115,7 @@ def test_nodes_of_other_shards_say_the_same_less_often() -> None:
     world = World(shard=2)
     world.links[3].why = ("Connection refused", "")
     lines = world.seconds(AGAIN_S * 5)
-    assert [line["address"] for line in lines] == ["10.0.0.3:2382"]
+    assert [(line["address"], line["shard"]) for line in lines] == [("10.0.0.3:2380", 2)]
 
 
 def test_a_peer_with_ever_new_troubles_is_told_of_now_and_then_and_its_causes_are_not_kept() -> None:

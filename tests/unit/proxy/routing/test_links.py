@@ -105,7 +105,6 @@ async def router_of(common: Common) -> AsyncIterator[Router]:
     finally:
         stopped = True
         router.close()
-        machine.close()
 
 
 def run(test: Callable[[zmq.Context[Any]], Awaitable[None]]) -> None:

@@ -53,8 +53,8 @@ def test_a_proxy_that_reaches_no_node_says_why_by_name_and_address_now_and_then(
         "shard": 1,
         "for_s": round(PATIENCE_S),
         "not_reached": {
-            "h1 (10.0.0.1:2381)": "Connection refused",
-            "h2 (10.0.0.2:2381)": "refused: cluster ID mismatch",
+            "h1 (10.0.0.1:2380)": "Connection refused",
+            "h2 (10.0.0.2:2380)": "refused: cluster ID mismatch",
         },
     }
     assert len(more) == 2

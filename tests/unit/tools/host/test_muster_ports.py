@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
 
-from tests.ports import free_ports
+from tests.ports import free_base_port, free_ports
 from tests.unit.tools.test_muster_cli import muster
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
@@ -28,15 +31,14 @@ def built(*args: str) -> config.ServerConfig:
     [
         (
             2,
-            ("--listen-metrics-urls=http://localhost:2381",),
-            "--listen-metrics-urls=http://localhost:2381 and shard 1 of "
-            "--listen-peer-urls=http://localhost:2380 would both listen on "
-            "127.0.0.1:2381: shard s takes the peer port + s, here 2 ports",
+            ("--listen-metrics-urls=http://localhost:2380",),
+            "--listen-metrics-urls=http://localhost:2380 and --listen-peer-urls=http://localhost:2380 would "
+            "both listen on 127.0.0.1:2380",
         ),
         (
             1,
             ("--listen-peer-urls=http://127.0.0.1:2379",),
-            "--listen-client-urls=http://127.0.0.1:2379 and shard 0 of "
+            "--listen-client-urls=http://127.0.0.1:2379 and "
             "--listen-peer-urls=http://127.0.0.1:2379 would both listen on "
             "127.0.0.1:2379",
         ),
@@ -66,7 +68,7 @@ def test_localhost_that_means_another_address_takes_no_peers_without_a_key(
 
 
 @pytest.mark.parametrize(("shards", "args"), [
-    (1, ("--listen-metrics-urls=http://localhost:2381",)),
+    (3, ("--listen-metrics-urls=http://localhost:2381",)),
     (2, ("--listen-metrics-urls=http://127.0.0.2:2381",)),
     (2, ("--listen-metrics-urls=http://[::]:2381",)),
 ])
@@ -74,28 +76,63 @@ def test_ports_of_other_addresses_may_be_the_same(shards: int, args: tuple[str, 
     ports.compare(built(*args), shards)
 
 
-@pytest.mark.parametrize(("shards", "good"), [(1, True), (2, False)])
-def test_hosts_of_one_machine_leave_each_other_room(shards: int, good: bool) -> None:
-    members = "default=http://localhost:2380,other=http://localhost:2381"
-    settings = built(f"--initial-cluster={members}")
-    peers = bootstrap.peers_of(settings.initial_cluster, "t")
-    if good:
-        ports.compare(settings, shards, peers)
-        return
-    with pytest.raises(
-        ConfigError,
-        match="the peer ports of default and other overlap: each host takes 2, from 2380 and from 2381",
-    ):
-        ports.compare(settings, shards, peers)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_hosts_of_one_machine_may_have_neighbouring_peer_ports(shards: int) -> None:
+    settings = built("--initial-cluster=default=http://localhost:2380,other=http://localhost:2381")
+    ports.compare(settings, shards)
+    assert [one.address for one in ports.listeners(settings, shards)][1:] == ["127.0.0.1:2380"]
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_only_a_host_that_an_older_version_made_listens_at_a_port_a_shard_where_they_are_free(
+    tmp_path: Path, older: bool
+) -> None:
+    port = free_base_port(1, 4)
+    peer = f"http://127.0.0.1:{port}"
+    settings = built(
+        f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster=default={peer}", f"--listen-metrics-urls=http://127.0.0.1:{port + 1}")
+    identity = replace(bootstrap.identity_of(settings), shard_count=4, older=older)
+
+    def free(at: int) -> bool:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", at))
+            return True
+        return False
+
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", port + 2)):
+            door = ports.door(settings, identity, str(tmp_path), structlog.get_logger("test"))
+            try:
+                # this host's metrics will be at the second, another program is at the third
+                assert [free(port + shard) for shard in range(4)] == [False, True, False, not older]
+            finally:
+                door.close()
+            with pytest.raises(ConfigError, match=f"listen tcp 127.0.0.1:{port + 2}: bind: address already"):
+                ports.door(
+                    built(f"--listen-peer-urls=http://127.0.0.1:{port + 2}"), identity, str(tmp_path),
+                    structlog.get_logger("test"))
+
+    asyncio.run(scenario())
+
+
+def test_an_identity_without_a_word_on_peer_ports_is_an_older_versions(tmp_path: Path) -> None:
+    path = tmp_path / "identity.json"
+    made = bootstrap.identity_of(built())
+    for wanted in (made, replace(made, older=True)):
+        bootstrap.write_identity(path, wanted)
+        assert bootstrap._known(path, path.read_text()) == wanted
+    assert "one_peer_port" not in path.read_text()
+    assert not made.older
 
 
 def test_a_first_start_that_is_refused_leaves_nobody_behind(tmp_path: Path) -> None:
-    """kubeadm's metrics port is the peer port + 1: five tracebacks and 226 lines in five seconds, once."""
+    """A metrics port that is the peer port: five tracebacks and 226 lines in five seconds, once."""
     done = muster(
-        tmp_path, "--shards=2", "--listen-metrics-urls=http://127.0.0.1:2381", "--log-outputs=/dev/null"
+        tmp_path, "--shards=2", "--listen-metrics-urls=http://127.0.0.1:2380", "--log-outputs=/dev/null"
     )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "would both listen on 127.0.0.1:2381" in done.stderr
+    assert "would both listen on 127.0.0.1:2380" in done.stderr
     assert not bootstrap.is_known(str(tmp_path / "default.muster"))
 
 

@@ -51,6 +51,7 @@ class Identity:
     peers: tuple[Peer, ...]  # as of the first start; the order log has later changes
     joined: bool = False  # to a running cluster
     origin: str = ""  # how its data began (``cluster.members.origin``); "": unknown, as of old versions
+    older: bool = False  # made by a version that took a peer port for each shard: its peers may dial them
 
     @property
     def own(self) -> Peer:
@@ -333,7 +334,7 @@ def _known(path: Path, text: str) -> Identity:
         identity = Identity(
             int(raw["cluster_id"], 16), int(raw["member_id"], 16), int(raw["incarnation"], 16),
             raw["shard_count"], raw["placement_depth"], tuple(_peer(p) for p in raw["peers"]),
-            raw["format"] == JOINED_FORMAT, raw.get("origin", ""),
+            raw["format"] == JOINED_FORMAT, raw.get("origin", ""), not raw.get("one_peer_port", False),
         )  # fmt: skip
         Origin.parse(identity.origin, identity.shard_count, identity.placement_depth)
     except (ValueError, KeyError, TypeError) as e:
@@ -368,6 +369,7 @@ def write_identity(path: Path, identity: Identity) -> None:
         "shard_count": identity.shard_count,
         "placement_depth": identity.placement_depth,
         **({"origin": identity.origin} if identity.origin else {}),
+        **({} if identity.older else {"one_peer_port": True}),
         "peers": [
             {"member_id": f"{p.member_id:016x}", "name": p.name, "host": p.host, "port": p.port,
              "peer_urls": p.peer_urls, **({"learner": True} if p.learner else {})}

@@ -13,9 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-import zmq
-
-from cluster.endpoints import UNIX, dialled_from, peer_endpoint
+from cluster.endpoints import UNIX, peer_endpoint
 from cluster.members.described import Running
 from cluster.members.table import Host
 from cluster.settings import Peer, PeerTls
@@ -23,7 +21,7 @@ from cluster.wire.frames import PeerKind
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.urls import parse_peer_url
 from tools.muster.machine.zmtp import hint_of
-from tools.muster.machine.zmtp.asking import NotOwn, asked_in_clear
+from tools.muster.machine.zmtp.asking import NotOwn, asked_in_clear, asked_with_keys
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.tls import PeerCredentials, asked_by_tls
 
@@ -54,20 +52,14 @@ def ask(
     keys = CurveKeys.load(key_file)
     if keys is None:
         return _asked_in_clear(addresses, limit_s, local, own_user)
-    with zmq.Context(io_threads=1) as context:
-        for host, port in addresses:
-            with context.socket(zmq.DEALER) as s:
-                s.setsockopt(zmq.LINGER, 0)
-                s.setsockopt(zmq.IMMEDIATE, 1)
-                endpoint = dialled_from(peer_endpoint(host, port), local)
-                s.setsockopt(zmq.IPV6, int("[" in endpoint))
-                s.setsockopt(zmq.CURVE_SERVERKEY, keys.public)
-                s.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
-                s.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
-                s.connect(endpoint)
-                if (found := _answer(s, limit_s)) is not None:
-                    return found
-    return None
+    answers = (
+        asked_with_keys(*_at(host, port), keys, QUESTION, limit_s, local) for host, port in addresses)
+    return next((found for answer in answers if (found := _told(answer)) is not None), None)
+
+
+def _at(host: str, port: int) -> tuple[str, int]:
+    """A Unix socket's path has port 0."""
+    return (peer_endpoint(host, port).removeprefix("ipc://"), 0) if host.startswith(UNIX) else (host, port)
 
 
 def _asked_in_clear(
@@ -75,9 +67,8 @@ def _asked_in_clear(
 ) -> Running | None:
     not_own = ""
     for host, port in addresses:
-        at = (peer_endpoint(host, port).removeprefix("ipc://"), 0) if host.startswith(UNIX) else (host, port)
         try:
-            answer = asked_in_clear(*at, QUESTION, limit_s, local, own_user)
+            answer = asked_in_clear(*_at(host, port), QUESTION, limit_s, local, own_user)
         except NotOwn as e:
             not_own = f"{host}:{port}: {e}: {hint_of(str(e))}"
         else:
@@ -85,18 +76,6 @@ def _asked_in_clear(
                 return found
     if not_own:
         raise OtherUsers(not_own)
-    return None
-
-
-def _answer(s: zmq.Socket[bytes], limit_s: float) -> Running | None:
-    deadline = time.monotonic() + limit_s
-    if not s.poll(int(limit_s * 1000), zmq.POLLOUT):
-        return None
-    s.send(QUESTION)
-    while (left_s := deadline - time.monotonic()) > 0 and s.poll(int(left_s * 1000) + 1):
-        frame = s.recv_multipart()[-1]
-        if frame[:1] == QUESTION:
-            return _told(frame)
     return None
 
 

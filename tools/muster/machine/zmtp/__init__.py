@@ -1,7 +1,7 @@
-"""ZeroMQ's wire protocol (ZMTP 3.0, mechanism NULL) on the event loop itself, without libzmq's threads.
+"""ZeroMQ's wire protocol (ZMTP 3.0) on the event loop itself, without libzmq's threads.
 
-Read ``codec`` (bytes, pure), ``stream`` (one connection), ``dealer``, ``router``, then ``links``. Links with
-a peer key are libzmq's, which does CURVE (``curve``). Either side of a link may be libzmq.
+Read ``codec`` (bytes, pure), ``stream`` (one connection), ``dealer``, ``router``, then ``links``. ``port`` is
+a host's peer port, and ``curve`` what holders of a peer key say. Either side of a link may be libzmq.
 """
 
 from tools.muster.machine.zmtp.dealer import Dealer

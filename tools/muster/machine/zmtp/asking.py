@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
+from functools import partial
 
 from tools.muster.machine.zmtp import own_user as owners
-from tools.muster.machine.zmtp.codec import GREETING, Broken, Decoder, frame_head, ready
+from tools.muster.machine.zmtp.codec import Broken, Decoder, frame_head
+from tools.muster.machine.zmtp.curve.keys import CurveKeys
+from tools.muster.machine.zmtp.curve.mechanism import CurveDecoder
 
 _READ_BYTES = 65_536
+
+
+def _in_clear() -> Decoder:
+    return Decoder(b"DEALER")
 
 
 class NotOwn(Exception):
     """Another user's process listens there, or refuses this user's."""
 
 
-def asked(sock: socket.socket, question: bytes, deadline: float) -> bytes:
+def asked(sock: socket.socket, question: bytes, deadline: float, decoder: Decoder | None = None) -> bytes:
     """The last frame of the first answer; b"" if there is none. OSError, Broken."""
-    decoder = Decoder(b"DEALER")
-    sock.sendall(GREETING + ready(b"DEALER", b""))
+    decoder = decoder or Decoder(b"DEALER")
+    sock.sendall(decoder.greeting)
     asked = False
     while (left_s := deadline - time.monotonic()) > 0:
         sock.settimeout(left_s)
@@ -26,9 +34,13 @@ def asked(sock: socket.socket, question: bytes, deadline: float) -> bytes:
         if not data:
             break
         messages = decoder.feed(data)
+        if decoder.pongs:
+            sock.sendall(decoder.pongs)
+            decoder.pongs.clear()
         if decoder.ready and not asked:
             asked = True
-            sock.sendall(frame_head(len(question), False) + question)
+            seal = decoder.seal
+            sock.sendall(seal(0, question) if seal else frame_head(len(question), False) + question)
         for parts in messages:
             if parts[-1][:1] == question[:1]:
                 return parts[-1]
@@ -36,7 +48,8 @@ def asked(sock: socket.socket, question: bytes, deadline: float) -> bytes:
 
 
 def asked_in_clear(
-    host: str, port: int, question: bytes, limit_s: float, local: str = "", own_user: bool = False
+    host: str, port: int, question: bytes, limit_s: float, local: str = "", own_user: bool = False,
+    decoder: Callable[[], Decoder] = _in_clear,
 ) -> bytes:
     """By TCP, or a Unix socket where ``host`` is a path and the port 0. ``local``, ``own_user``: as of
     ``LinkOptions``. NotOwn."""
@@ -54,7 +67,13 @@ def asked_in_clear(
         for kind, address in (*tries, (family, end)):
             checks = near and kind != socket.AF_UNIX
             try:
-                if found := _asked_at(kind, address, port, question, deadline, local, checks):
+                with _connected(kind, address, port, deadline, local) as sock:
+                    found = asked(sock, question, deadline, decoder())
+                    if found and checks and (reason := owners.foreign(sock)):
+                        if owners.NOT_OWN in reason:
+                            raise NotOwn(reason)
+                        continue
+                if found:
                     return found
             except (OSError, ValueError, OverflowError, Broken) as e:
                 if owners.NOT_OWN in str(e):
@@ -62,17 +81,25 @@ def asked_in_clear(
     return b""
 
 
-def _asked_at(
-    family: int, address: str, port: int, question: bytes, deadline: float, local: str, checks: bool
+def asked_with_keys(
+    host: str, port: int, keys: CurveKeys, question: bytes, limit_s: float, local: str = ""
 ) -> bytes:
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
+    """As :func:`asked_in_clear`, of holders of a key file. They may serve with any of its keys."""
+    for key in keys.all:
+        decoder = partial(CurveDecoder, b"DEALER", keys, key)
+        if found := asked_in_clear(host, port, question, limit_s, local, decoder=decoder):
+            return found
+    return b""
+
+
+def _connected(family: int, address: str, port: int, deadline: float, local: str) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
         sock.settimeout(max(deadline - time.monotonic(), 0.001))
         if local and family != socket.AF_UNIX and (":" in local) == (family == socket.AF_INET6):
             sock.bind((local, 0))
         sock.connect(address if family == socket.AF_UNIX else (address, port))
-        found = asked(sock, question, deadline)
-        if found and checks and (reason := owners.foreign(sock)):
-            if owners.NOT_OWN in reason:
-                raise NotOwn(reason)
-            return b""
-        return found
+    except BaseException:
+        sock.close()
+        raise
+    return sock

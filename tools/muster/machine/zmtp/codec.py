@@ -6,11 +6,19 @@ messages of one or more frames. https://rfc.zeromq.org/spec/23/
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 MORE, LONG, COMMAND = 1, 2, 4  # flags of a frame
 _FLAGS = frozenset((0, MORE, LONG, MORE | LONG, COMMAND, COMMAND | LONG))
 _SIGNATURE = b"\xff\0\0\0\0\0\0\0\x01\x7f"
 _GREETING_BYTES = 64
-GREETING = _SIGNATURE + b"\x03\0" + b"NULL".ljust(20, b"\0") + bytes(32)
+
+
+def greeting(mechanism: bytes, *, as_server: bool = False) -> bytes:
+    return _SIGNATURE + b"\x03\0" + mechanism.ljust(20, b"\0") + bytes((as_server,)) + bytes(31)
+
+
+GREETING = greeting(b"NULL")
 MAX_MESSAGE_BYTES = 1 << 30
 REMOTE = "remote error: "  # before the other side's reason to refuse this one
 _MAX_COMMAND_BYTES = 4096
@@ -26,8 +34,12 @@ class Broken(Exception):
 
 
 def ready(kind: bytes, identity: bytes) -> bytes:
-    body = b"\x05READY" + _property(b"Socket-Type", kind) + _property(b"Identity", identity)
+    body = b"\x05READY" + metadata(kind, identity)
     return bytes((COMMAND, len(body))) + body
+
+
+def metadata(kind: bytes, identity: bytes) -> bytes:
+    return _property(b"Socket-Type", kind) + _property(b"Identity", identity)
 
 
 def error_command(reason: str) -> bytes:
@@ -53,22 +65,29 @@ def frame_head(size: int, more: bool) -> bytes:
 
 
 class Decoder:
-    """One connection's incoming bytes. ``kind`` is the own socket's type. ``most_bytes``: of a message; it
-    may be raised between two calls. ``one_by_one``: :meth:`feed` returns one message at most, and
-    ``feed(b"")`` the next: the first message may decide about it."""
+    """One connection's incoming bytes. ``kind``, ``own``: the own socket's type and identity. ``most_bytes``:
+    of a message; it may be raised between two calls. ``one_by_one``: :meth:`feed` returns one message at
+    most, and ``feed(b"")`` the next: the first message may decide about it. ``seal(flags, part)``: the bytes
+    of a part that is sent once it is ``ready``; None: in clear."""
 
     __slots__ = (
-        "_greeted", "_kind", "_need", "_parts", "_parts_bytes", "_rest", "identity", "most_bytes",
-        "one_by_one", "pongs", "ready")
+        "_kind", "_need", "_open", "_parts", "_parts_bytes", "_rest", "_slack", "greeted", "greeting",
+        "identity", "most_bytes", "one_by_one", "pongs", "ready", "seal")
+    _mechanism = b"NULL"
+    _has_key = "there is no peer key here"
 
-    def __init__(self, kind: bytes, most_bytes: int = MAX_MESSAGE_BYTES, *, one_by_one: bool = False) -> None:
-        self.most_bytes = most_bytes
-        self.one_by_one = one_by_one
+    def __init__(self, kind: bytes, own: bytes = b"") -> None:
+        self.greeting = GREETING + ready(kind, own)  # what is sent first
+        self.most_bytes = MAX_MESSAGE_BYTES
+        self.one_by_one = False
+        self.seal: Callable[[int, bytes], bytes] | None = None
+        self._open: Callable[[int, bytes], tuple[int, bytes]] | None = None  # a sealed frame
+        self._slack = 0  # of a sealed frame, beyond its part
         self.ready = False  # the partner's READY has come
         self.identity = b""  # the partner's; may be empty
-        self.pongs = bytearray()  # answers to its PINGs, to be sent and cleared by the owner
+        self.pongs = bytearray()  # answers to its commands, to be sent and cleared by the owner
         self._kind = kind
-        self._greeted = False
+        self.greeted = False
         self._rest = bytearray()  # an unfinished frame
         self._need = _GREETING_BYTES  # nothing can be done with fewer bytes
         self._parts: list[bytes] = []
@@ -80,13 +99,13 @@ class Decoder:
         if rest or len(data) < self._need:
             rest += data
             if len(rest) < self._need:
-                if not self._greeted and rest and rest[0] != 0xFF:
+                if not self.greeted and rest and rest[0] != 0xFF:
                     raise Broken("it does not speak ZMTP")
                 return []
             data = bytes(rest)
             rest.clear()
         pos = 0
-        if not self._greeted:
+        if not self.greeted:
             self._greet(data)
             pos = _GREETING_BYTES
         return self._frames(data, pos)
@@ -95,9 +114,9 @@ class Decoder:
         if data[0] != 0xFF or data[9] != 0x7F or data[10] < 3:
             raise Broken("it does not speak ZMTP 3")
         mechanism = data[12:32].rstrip(b"\0")
-        if mechanism != b"NULL":
-            raise Broken(f"it wants security mechanism {_word(mechanism)}, and there is no peer key here")
-        self._greeted = True
+        if mechanism != self._mechanism:
+            raise Broken(f"it wants security mechanism {_word(mechanism)}, and {self._has_key}")
+        self.greeted = True
 
     def _frames(self, data: bytes, pos: int) -> list[list[bytes]]:
         messages: list[list[bytes]] = []
@@ -116,7 +135,7 @@ class Decoder:
                 length = data[pos + 1]
             if flags not in _FLAGS:
                 raise Broken("a frame has unknown flags")
-            if length > self.most_bytes:
+            if length > self.most_bytes + self._slack:
                 raise Broken("a message is too large")
             if not self.ready and (not flags & COMMAND or length > _MAX_COMMAND_BYTES):
                 raise Broken("it did not say READY")
@@ -125,39 +144,58 @@ class Decoder:
                 self._need = end - pos
                 break
             pos = end
+            body = data[start:end]
+            if self._open is not None:
+                flags, body = self._open(flags, body)
             if flags & COMMAND:
-                self._command(data[start:end])
+                self._command(body)
             elif flags & MORE:
-                self._parts_bytes += length
-                if self._parts_bytes > self.most_bytes or len(self._parts) > 64:
-                    raise Broken("a message is too large")
-                self._parts.append(data[start:end])
+                self._more(body)
             elif self._parts:
-                messages.append([*self._parts, data[start:end]])
+                messages.append([*self._parts, body])
                 self._parts = []
                 self._parts_bytes = 0
             else:
-                messages.append([data[start:end]])
+                messages.append([body])
             if messages and self.one_by_one:
                 break
         if pos < size:
             self._rest += data[pos:] if pos else data
         return messages
 
+    def _more(self, body: bytes) -> None:
+        self._parts_bytes += len(body)
+        if self._parts_bytes > self.most_bytes or len(self._parts) > 64:
+            raise Broken("a message is too large")
+        self._parts.append(body)
+
     def _command(self, body: bytes) -> None:
         if self.ready:
             # ZMTP 3.1, as libzmq's heartbeats; two bytes of time to live, then its context
             if body.startswith(b"\x04PING"):
                 answer = b"\x04PONG" + body[7 : 7 + _MAX_CONTEXT_BYTES]
-                self.pongs += bytes((COMMAND, len(answer))) + answer
+                self.pongs += (
+                    self.seal(COMMAND, answer) if self.seal is not None
+                    else bytes((COMMAND, len(answer))) + answer)
             return
-        if body.startswith(b"\x05ERROR") and len(body) > 7:
-            raise Broken(f"{REMOTE}{_word(body[7 : 7 + body[6]])}")
+        self._handshake(body)
+
+    def _handshake(self, body: bytes) -> None:
+        """A command before :attr:`ready`."""
+        self._refused(body)
         if not body.startswith(b"\x05READY"):
             text = body[1 : 1 + body[0]] if body else b""
             raise Broken(f"it said {text.decode('ascii', 'replace')!r} instead of READY")
+        self._is_ready(body[6:])
+
+    def _refused(self, body: bytes) -> None:
+        if body.startswith(b"\x05ERROR") and len(body) > 7:
+            raise Broken(f"{REMOTE}{_word(body[7 : 7 + body[6]])}")
+
+    def _is_ready(self, body: bytes) -> None:
+        """``body``: the other side's metadata."""
         properties: dict[bytes, bytes] = {}
-        pos = 6
+        pos = 0
         while pos < len(body):
             name_end = pos + 1 + body[pos]
             value_at = name_end + 4

@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable
 from functools import partial
 
-from cluster.endpoints import tcp_endpoint
+from cluster.endpoints import older_endpoint, tcp_endpoint
 from tools.muster.machine.zmtp import own_user as owners
-from tools.muster.machine.zmtp.hints import NO_ANSWER, hint_of
+from tools.muster.machine.zmtp.codec import REMOTE, Decoder
+from tools.muster.machine.zmtp.curve.mechanism import CurveDecoder
+from tools.muster.machine.zmtp.hints import NO_ANSWER, NO_KEY, hint_of
 from tools.muster.machine.zmtp.options import LinkOptions, split
+from tools.muster.machine.zmtp.port.knock import Knock
 from tools.muster.machine.zmtp.silence import dial_s, end_when_silent
-from tools.muster.machine.zmtp.stream import Events, Receive, Socket, Stream, traffic
+from tools.muster.machine.zmtp.stream import CLOSED, Events, Receive, Socket, Stream, traffic
 from tools.muster.machine.zmtp.tls import Handshake, TlsSocket
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5  # between dials
 _NOT_TRIED = "not tried yet"
+_ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
 
 
 class Dealer:
     """``opened()``: there is a connection. ``lost(reason)``: there is none, or none any more. Without
-    ``redials`` the dealer connects once."""
+    ``redials`` the dealer connects once.
+
+    A host that answers without knowing the preamble (``port``) is dialled as an older one, until that fails.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, endpoint: str, identity: bytes, receive: Receive,
@@ -35,6 +43,7 @@ class Dealer:
         lost: Callable[[str], None] | None = None, redials: bool = True,
     ) -> None:
         self._loop = loop
+        self._endpoint = endpoint
         self._transport, self._host, self._port = split(endpoint)
         self._identity = identity
         self._receive = receive
@@ -48,7 +57,10 @@ class Dealer:
         self.dropped = 0  # messages that were not sent
         self._stream: Stream | None = None
         self._connecting: socket.socket | None = None
+        self._knock: Knock | None = None
         self._handshake: Handshake | None = None
+        self._decoder: Decoder | None = None
+        self._keys_tried = 0
         self._foreign: Callable[[], str] | None = None  # why the connection's other end is another user's
         self._addresses: asyncio.Future[list[tuple[int, str]]] | None = None  # a look-up under way
         self._known: list[tuple[int, str]] = []  # addresses of the name, the next one to be tried first
@@ -74,6 +86,8 @@ class Dealer:
             self._addresses.cancel()
         if self._stream is not None:
             self._stream.close()
+        if self._knock is not None:
+            self._knock.close()
         if self._handshake is not None:
             self._handshake.close()
         self._stop_connecting()
@@ -92,8 +106,13 @@ class Dealer:
 
     # -- connecting
 
+    def _is_older(self) -> bool:
+        return self._options.shard is not None and self._endpoint in self._options.older
+
     def _connect(self) -> None:
         self._timer = None
+        shard = self._options.shard if self._is_older() else None
+        _, self._host, self._port = split(older_endpoint(self._endpoint, shard) if shard else self._endpoint)
         if self._transport == "ipc":
             self._connect_to(socket.AF_UNIX, self._host)
             return
@@ -181,6 +200,22 @@ class Dealer:
         self._connecting = None
         end_when_silent(sock, self._options.silence_s)
         self.trouble = NO_ANSWER
+        if self._options.shard is None or self._is_older():
+            self._let_in(sock)
+        else:
+            self._knock = Knock(self._loop, sock, self._options.shard, self._let_in, self._turned_away)
+
+    def _turned_away(self, reason: str, older: bool) -> None:
+        self._knock = None
+        secured = self._options.tls is not None or self._options.keys is not None
+        if older or (secured and reason in _ENDED):  # TLS and libzmq may end without a word
+            self._options.older.add(self._endpoint)
+            self._timer = self._loop.call_later(0, self._connect)
+        else:
+            self._failed(reason)
+
+    def _let_in(self, sock: socket.socket) -> None:
+        self._knock = None
         if self._options.tls is None or sock.family == socket.AF_UNIX:
             self._talk(sock)
             return
@@ -193,8 +228,15 @@ class Dealer:
 
     def _talk(self, sock: Socket) -> Stream:
         events = Events(self._is_open, self._came, self._is_lost)
-        self._stream = Stream(self._loop, sock, b"DEALER", self._identity, self._options.hwm, events)
+        self._decoder = self._new_decoder()
+        self._stream = Stream(self._loop, sock, self._decoder, self._options.hwm, events)
         return self._stream
+
+    def _new_decoder(self) -> Decoder:
+        keys = self._options.keys
+        if keys is None:
+            return Decoder(b"DEALER", self._identity)
+        return CurveDecoder(b"DEALER", keys, keys.served_by(self._endpoint), self._identity)
 
     def _shaken(self, sock: TlsSocket) -> None:
         self._handshake = None
@@ -218,6 +260,8 @@ class Dealer:
         self.trouble = reason
         self._stop_connecting()
         self._stream = None
+        if self._is_older():
+            self._options.older.discard(self._endpoint)
         if self._redials:
             self._timer = self._loop.call_later(self._pause_s, self._connect)
             self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
@@ -231,6 +275,7 @@ class Dealer:
             return
         self.trouble = ""
         self._pause_s = _FIRST_PAUSE_S
+        self._keys_tried = 0
         if self._opened is not None:
             self._opened()
 
@@ -238,8 +283,19 @@ class Dealer:
         self._receive(parts)
 
     def _is_lost(self, stream: Stream, reason: str) -> None:
-        if stream is self._stream and not self.closed:
+        if stream is not self._stream or self.closed:
+            return
+        keys, decoder = self._options.keys, self._decoder
+        if keys is None or decoder is None or not decoder.greeted or decoder.ready:
             self._failed(reason)
+            return
+        self._keys_tried += 1  # the host may serve with another key of the file
+        if self._keys_tried <= keys.failed(self._endpoint):
+            self._stream = None
+            self._timer = self._loop.call_later(0, self._connect)
+        else:
+            self._keys_tried = 0
+            self._failed(NO_KEY if reason == CLOSED or reason.startswith(REMOTE) else reason)
 
 
 def _look_up(host: str) -> list[tuple[int, str]]:

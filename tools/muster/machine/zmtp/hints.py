@@ -8,10 +8,10 @@ import os
 from tools.muster.machine.zmtp import own_user as owners
 from tools.muster.machine.zmtp.stream import CLOSED, LATE
 
-NO_KEY = "handshake failed: the other host has another peer key, or none"
+NO_KEY = "handshake failed: the other host has another peer key"
 NO_PEER = "it answered, but not as a peer"
 NO_ANSWER = "it accepts connections, but does not answer as a peer"
-# how libzmq ends a connection that wants another mechanism
+# how libzmq, which older hosts with a key use, ends a connection that wants another mechanism
 _ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
 
 
@@ -24,7 +24,7 @@ def fields(address: str, trouble: str) -> dict[str, str]:
 def hint_of(trouble: str) -> str:
     if owners.NOT_OWN in trouble:
         return "hosts of several users on one machine need the same --peer-key-file"
-    if "CURVE" in trouble or trouble in _ENDED:
+    if "security mechanism" in trouble or trouble in _ENDED:
         return "either every host has a --peer-key-file, or none"
     if trouble == NO_KEY:
         return "every host needs the same --peer-key-file"

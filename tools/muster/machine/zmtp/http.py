@@ -1,7 +1,7 @@
 """Plain HTTP at a peer port without keys: ``GET /members`` and ``/version``, as etcd's peers and proxies ask.
 
 The first octets decide: no HTTP request begins as ZMTP does. The members are those of frame JOIN, in etcd's
-form; the client port tells as much. With a peer key libzmq listens, and a stranger learns nothing.
+form; the client port tells as much. With a peer key a stranger learns nothing.
 
 One request, one answer, then the connection ends; it is a stranger's (``router``). Pure.
 """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.tls import PeerCredentials
 
 
@@ -16,6 +17,9 @@ class LinkOptions:
     tls: PeerCredentials | None = None
     local: str = ""  # the address that a dealer dials from, if of the same family as the partner's; "": any
     own_user: bool = False  # on this machine only processes of the same user are partners, see own_user
+    keys: CurveKeys | None = None
+    shard: int | None = None  # that a dealer asks a host's peer port for; None: the endpoint is a node's own
+    older: set[str] = field(default_factory=set)  # endpoints of hosts that know no preamble, as last seen
 
 
 def split(endpoint: str) -> tuple[str, str, int]:

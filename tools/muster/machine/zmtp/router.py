@@ -8,8 +8,6 @@ partner that does not read once ``hwm`` messages, or ``stream.MOST_BYTES``, wait
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import os
 import socket
 from collections.abc import Callable
@@ -17,12 +15,16 @@ from functools import partial
 
 import structlog
 
-from cluster.endpoints import tcp_endpoint
+from cluster.endpoints import HANDED, tcp_endpoint
 from cluster.repeats import Repeats
 from tools.muster.machine.zmtp import own_user as owners
+from tools.muster.machine.zmtp.codec import Decoder
+from tools.muster.machine.zmtp.curve.mechanism import CurveDecoder
 from tools.muster.machine.zmtp.hints import fields
 from tools.muster.machine.zmtp.http import QUESTION
-from tools.muster.machine.zmtp.options import LinkOptions, split
+from tools.muster.machine.zmtp.options import LinkOptions
+from tools.muster.machine.zmtp.port.bound import Acceptor, Bound
+from tools.muster.machine.zmtp.port.handing import Handed
 from tools.muster.machine.zmtp.silence import end_when_silent
 from tools.muster.machine.zmtp.stream import (
     CLOSED,
@@ -38,14 +40,11 @@ from tools.muster.machine.zmtp.tls import Handshake, PeerCredentials, TlsSocket
 
 log = structlog.get_logger("zmtp")
 
-_BACKLOG = 1024
-_ACCEPTS = 64  # in one go
-_TRIES = 5
-_PAUSE_S = 0.5  # without file descriptors there is nothing to accept with
-
 
 class Router:
-    """``receive`` gets ``[identity, *frames]``, and ``send`` takes the same. ``gone(identity)``: a connection
+    """At ``handed://PATH`` a host's peer port hands connections on (``port``). Others are bound here.
+
+    ``receive`` gets ``[identity, *frames]``, and ``send`` takes the same. ``gone(identity)``: a connection
     has ended.
 
     ``strangers``: each partner is a stranger until :meth:`trust`. A stranger has ``HELLO_S``, and may send
@@ -70,51 +69,21 @@ class Router:
         self._handshakes: dict[Handshake, None] = {}  # the oldest one first
         self._unnamed = 0
         self._complaints = Repeats()
-        self._timer: asyncio.TimerHandle | None = None
         self.closed = False
         self.trouble = ""
         self.dropped = 0
-        transport, host, port = split(endpoint)
-        self._path = host if transport == "ipc" else ""
-        self._checks = options.own_user and transport == "tcp"
-        self._near = ""  # the path of the Unix socket besides
-        self._listeners = [_bound_unix(host) if transport == "ipc" else _bound_tcp(host, port)]
-        self._listen()
-        self._accept_again()
-
-    def _listen(self) -> None:
-        """OSError."""
-        try:
-            if self._checks:
-                self._listen_near()
-            else:
-                self._listeners[0].listen(_BACKLOG)
-        except OSError:
-            for listener in self._listeners:
-                listener.close()
-            raise
-
-    def _listen_near(self) -> None:
-        """At the port, and at a Unix socket besides. OSError."""
-        (port,) = self._listeners
-        host, number = port.getsockname()[:2]
-        if not owners.is_near(host):
-            raise OSError(errno.EADDRNOTAVAIL, "without a key only a loopback address takes peers", host)
-        path = owners.path_of(host, number)
-        near = _bound_near(path)
-        try:
-            port.listen(_BACKLOG)  # of two processes that have bound it, one may: the path is its
-            if near is not None and _moved(path):
-                self._near = path
-                self._listeners.append(near)
-        finally:
-            if near is not None and not self._near:
-                owners.remove(_made(path))
-                near.close()
+        self._bound: Bound | None = None
+        if endpoint.startswith(HANDED):
+            self._source: Acceptor | Handed = Handed(loop, endpoint.removeprefix(HANDED), self._accepted)
+        else:
+            self._bound = Bound(endpoint, own_user=options.own_user)
+            self._source = Acceptor(loop, self._bound.sockets, lambda sock, _: self._accepted(sock))
 
     @property
     def port(self) -> int:
-        return int(self._listeners[0].getsockname()[1])
+        """Of one that is bound here."""
+        assert self._bound is not None
+        return self._bound.port
 
     def send(self, parts: list[bytes]) -> bool:
         stream = self._streams.get(parts[0])
@@ -148,35 +117,30 @@ class Router:
         stream = self._streams.get(identity)
         return stream.address if stream is not None else ""
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(_ACCEPTS):
-            try:
-                sock, address = listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionError):
-                return
-            except OSError as e:
-                log.warning("cannot accept a connection", error=str(e))
-                if self._timer is None:
-                    self._remove_readers()
-                    self._timer = self._loop.call_later(_PAUSE_S, self._accept_again)
-                return
-            sock.setblocking(False)
+    def _accepted(self, sock: socket.socket) -> None:
+        is_unix = sock.family == socket.AF_UNIX
+        try:
             end_when_silent(sock, self._options.silence_s)
-            is_unix = listener.family == socket.AF_UNIX
-            near = is_unix and self._checks
-            name = "" if is_unix else tcp_endpoint(*address[:2]).removeprefix("tcp://")
-            if self._options.tls is None or near:
-                self._take(sock, owners.other_end(sock) if near else name, sock)
-            else:
-                self._shake_hands(sock, name, self._options.tls, "" if is_unix else _plain(address[0]))
+            where = None if is_unix else sock.getpeername()
+        except OSError:  # it has ended
+            sock.close()
+            return
+        near = is_unix and self._options.own_user
+        name = tcp_endpoint(*where[:2]).removeprefix("tcp://") if where is not None else ""
+        if self._options.tls is None or near:
+            self._take(sock, owners.other_end(sock) if near else name, sock)
+        else:
+            self._shake_hands(sock, name, self._options.tls, _plain(where[0]) if where is not None else "")
 
     def _take(self, sock: Socket, address: str, below: socket.socket) -> Stream:
         """``below``: the kernel's."""
-        checks = self._checks and below.family != socket.AF_UNIX
+        keys = self._options.keys
+        checks = self._options.own_user and below.family != socket.AF_UNIX
         events = Events(
-            self._opened, self._came, self._lost, asked=self._asked if self._wary else None,
+            self._opened, self._came, self._lost, asked=self._asked if self._wary and keys is None else None,
             refuses=partial(owners.foreign, below) if checks else None)
-        stream = Stream(self._loop, sock, b"ROUTER", b"", self._options.hwm, events, address, self._wary)
+        decoder = Decoder(b"ROUTER") if keys is None else CurveDecoder(b"ROUTER", keys)
+        stream = Stream(self._loop, sock, decoder, self._options.hwm, events, address, self._wary)
         self._shaking.add(stream)
         if self._wary:
             if len(self._strangers) >= MOST_STRANGERS:
@@ -199,15 +163,6 @@ class Router:
             oldest.close()
         handshake = Handshake(self._loop, sock, tls, "", done, failed, number)
         self._handshakes[handshake] = None
-
-    def _accept_again(self) -> None:
-        self._timer = None
-        for listener in self._listeners:
-            self._loop.add_reader(listener.fileno(), self._accept, listener)
-
-    def _remove_readers(self) -> None:
-        for listener in self._listeners:
-            self._loop.remove_reader(listener.fileno())
 
     def _opened(self, stream: Stream) -> None:
         self._shaking.discard(stream)
@@ -264,16 +219,9 @@ class Router:
         if self.closed:
             return
         self.closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self._remove_readers()
-        if self._near:  # while the port is held: the port's next holder makes its own
-            owners.remove(self._near)
-        for listener in self._listeners:
-            listener.close()
-        if self._path:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
+        self._source.close()
+        if self._bound is not None:
+            self._bound.close()
         for stream in (*self._streams.values(), *self._shaking):
             stream.close()
         for timer in self._strangers.values():
@@ -289,66 +237,3 @@ class Router:
 def _plain(address: str) -> str:
     """An address as certificates have it: without a zone, and an IPv4 one not mapped to IPv6."""
     return address.partition("%")[0].removeprefix("::ffff:") if "." in address else address.partition("%")[0]
-
-
-def _bound_unix(path: str) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # of a process that ended without closing it
-    made = _bound(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path)
-    os.chmod(path, 0o600)
-    return made
-
-
-def _bound_near(path: str) -> socket.socket | None:
-    """A listening socket, to be moved to the path; None, and a log line, if there can be none."""
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            if not path:
-                raise OSError(errno.ENXIO, "the network namespace is not known", "/proc/self/ns/net")
-            owners.prepare(path)
-            near = _bound_unix(_made(path))
-            near.listen(_BACKLOG)
-            return near
-        except OSError as e:
-            if not tries_left or e.errno != errno.ENOENT:  # the folder went with the last one to use it
-                _tell_none(path, e)
-                break
-    return None
-
-
-def _moved(path: str) -> bool:
-    try:
-        os.replace(_made(path), path)
-    except OSError as e:
-        _tell_none(path, e)
-        return False
-    return True
-
-
-def _tell_none(path: str, e: OSError) -> None:
-    log.warning("cannot listen at a Unix socket: this user's hosts reach this one by its port",
-                path=e.filename or path, reason=e.strerror or str(e))
-
-
-def _made(path: str) -> str:
-    """The socket's path until this process has the port."""
-    return f"{path}.{os.getpid()}"
-
-
-def _bound_tcp(host: str, port: int) -> socket.socket:
-    found = socket.getaddrinfo(
-        None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return _bound(sock, address)
-
-
-def _bound(sock: socket.socket, address: object) -> socket.socket:
-    sock.setblocking(False)
-    try:
-        sock.bind(address)  # type: ignore[arg-type]
-    except OSError:
-        sock.close()
-        raise
-    return sock

@@ -1,4 +1,4 @@
-"""How a link notices a silent network, on both transports.
+"""How a link notices a silent network.
 
 TCP repeats lost packets after 0.2, 0.4, 0.8 ... s, so after a silence the next attempt may be as far away as
 the silence was long. An idle side never notices. So the kernel ends a connection when sent data stays
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 import socket
-
-import zmq
 
 LONGEST_DIAL_S = 5.0
 
@@ -35,21 +33,3 @@ def end_when_silent(sock: socket.socket, silence_s: float) -> None:
                         ("TCP_USER_TIMEOUT", int(silence_s * 1000))):
         if (option := getattr(socket, name, None)) is not None:  # not every system has all of them
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def end_libzmq_when_silent(sock: zmq.Socket[bytes], silence_s: float) -> None:
-    """The same for a socket of libzmq, before it binds or connects. Its heartbeats see a partner of which
-    only the kernel is left."""
-    if not silence_s:
-        return
-    silence_ms = int(silence_s * 1000)
-    seconds = max(1, math.ceil(silence_s))
-    sock.setsockopt(zmq.TCP_MAXRT, silence_ms)
-    sock.setsockopt(zmq.TCP_KEEPALIVE, 1)
-    sock.setsockopt(zmq.TCP_KEEPALIVE_IDLE, seconds)
-    sock.setsockopt(zmq.TCP_KEEPALIVE_INTVL, seconds)
-    sock.setsockopt(zmq.TCP_KEEPALIVE_CNT, 1)
-    sock.setsockopt(zmq.CONNECT_TIMEOUT, int(dial_s(silence_s) * 1000))
-    sock.setsockopt(zmq.HEARTBEAT_IVL, silence_ms)
-    sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2 * silence_ms)
-    sock.setsockopt(zmq.HEARTBEAT_TTL, 2 * silence_ms)

@@ -85,20 +85,21 @@ class Stream:
     """A connected, non-blocking socket. ``stranger``: the other side may say little until :meth:`trust`."""
 
     __slots__ = (
-        "_asked", "_backlog", "_backlog_bytes", "_decoder", "_events", "_fd", "_greeting", "_handshake",
-        "_hwm", "_loop", "_message", "_request", "_socket", "_stranger_turns", "address", "closed",
-        "identity", "ready",
+        "_backlog", "_backlog_bytes", "_decoder", "_events", "_fd", "_handshake", "_hwm", "_loop", "_message",
+        "_request", "_seal", "_socket", "_stranger_turns", "_waits", "address", "closed", "identity", "ready",
     )  # fmt: skip
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: Socket, kind: bytes, identity: bytes, hwm: int,
+        self, loop: asyncio.AbstractEventLoop, sock: Socket, decoder: codec.Decoder, hwm: int,
         events: Events, address: str = "", stranger: bool = False,
     ) -> None:
         self._loop = loop
         self._socket = sock
         self._fd = sock.fileno()
-        self._decoder = (
-            codec.Decoder(kind, STRANGER_BYTES, one_by_one=True) if stranger else codec.Decoder(kind))
+        self._decoder = decoder
+        if stranger:
+            decoder.most_bytes, decoder.one_by_one = STRANGER_BYTES, True
+        self._seal: Callable[[int, bytes], bytes] | None = None
         self._stranger_turns = 0
         self.address = address  # the other side's, for logs
         self._backlog: deque[bytes | memoryview] = deque()
@@ -113,11 +114,10 @@ class Stream:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._handshake: asyncio.TimerHandle | None = loop.call_later(_HANDSHAKE_S, self._late)
         loop.add_reader(self._fd, self._readable)
-        self._asked = events.asked  # until the other side's protocol is known
         self._request: Request | None = None
-        self._greeting = codec.GREETING + codec.ready(kind, identity)
-        if self._asked is None:
-            self._put(self._greeting)
+        self._waits = stranger  # for the first bytes, before it says anything
+        if not stranger:
+            self._put(decoder.greeting)
 
     def trust(self) -> None:
         """The other side has proved itself."""
@@ -128,6 +128,8 @@ class Stream:
         """Send one message; False if it was dropped."""
         if not self.ready or len(self._backlog) >= self._hwm or self._backlog_bytes >= MOST_BYTES:
             return self._request is not None and self._answer(self._request.members(parts[-1]))
+        if self._seal is not None:
+            return self._send_sealed(self._seal, parts)
         if len(parts) == 1:
             body = parts[0]
             size = len(body)
@@ -138,6 +140,12 @@ class Stream:
         return self._put(
             b"".join([codec.frame_head(len(part), at < last) + part for at, part in enumerate(parts)])
         )
+
+    def _send_sealed(self, seal: Callable[[int, bytes], bytes], parts: list[bytes]) -> bool:
+        if len(parts) == 1:
+            return self._put(seal(0, parts[0]))
+        last = len(parts) - 1
+        return self._put(b"".join([seal(codec.MORE * (at < last), part) for at, part in enumerate(parts)]))
 
     def look(self) -> None:
         """Read what came before this stream was made."""
@@ -213,25 +221,27 @@ class Stream:
                 if self._stranger_turns > _STRANGER_TURNS:
                     self._end("it said too much before its hello")
                     return False
-                if self._asked is not None and self._asks(self._asked, data):
+                if self._waits and self._begins(data):
                     return False
             try:
                 messages = decoder.feed(data)
             except codec.Broken as e:
+                self._put(bytes(decoder.pongs))
                 self._end(str(e))
                 return False
-            if not self.ready and decoder.ready and self._handshake is not None:
-                self._handshake.cancel()
-                self._handshake = None
-                self.ready = True
-                self.identity = decoder.identity
-                self._events.opened(self)
             if decoder.pongs:
                 if len(self._backlog) >= self._hwm:
                     self._end("it does not take what it asks for")
                     return False
                 self._put(bytes(decoder.pongs))
                 decoder.pongs.clear()
+            if not self.ready and decoder.ready and self._handshake is not None:
+                self._handshake.cancel()
+                self._handshake = None
+                self.ready = True
+                self.identity = decoder.identity
+                self._seal = decoder.seal
+                self._events.opened(self)
             message = self._message
             traffic.received += len(messages)
             for parts in messages:
@@ -242,22 +252,23 @@ class Stream:
                 return not self.closed
             data = b""  # this message decides what holds for the next one
 
-    def _asks(self, asked: Callable[[Stream], None], data: bytes) -> bool:
+    def _begins(self, data: bytes) -> bool:
         """Whether the other side speaks HTTP, or is refused. A partner that speaks ZMTP is greeted now."""
+        asked = self._events.asked
         if self._request is None:
-            if not is_http(data):
-                self._asked = None
+            if asked is None or not is_http(data):
+                self._waits = False
                 refuses = self._events.refuses
                 if refuses is not None and (reason := refuses()):
                     self._put(codec.GREETING + codec.error_command(reason))
                     self._end(reason)
                     return True
-                self._put(self._greeting)
+                self._put(self._decoder.greeting)
                 return False
             self._request = Request()
         if answer := self._request.take(data):
             self._answer(answer)
-        elif self._request.wants_members:
+        elif self._request.wants_members and asked is not None:
             self._request.wants_members = False
             asked(self)
         return True

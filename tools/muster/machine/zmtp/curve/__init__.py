@@ -1,1 +1,1 @@
-"""Links between holders of the cluster's peer key, by libzmq: ``keys``, ``sockets``, ``monitors``."""
+"""Links between holders of the cluster's peer key: ``keys``, ``mechanism``."""

@@ -29,6 +29,7 @@ class CurveKeys:
         self._stamp = _stamp(path)
         self._dialled: dict[str, int] = {}  # endpoint -> how many handshakes have failed
         self._take(public, secret, others)
+        self.served = self.shown
 
     @classmethod
     def load(cls, path: str) -> CurveKeys | None:
@@ -37,6 +38,7 @@ class CurveKeys:
 
     def _take(self, public: bytes, secret: bytes, others: Sequence[bytes]) -> None:
         self.public, self.secret = public, secret
+        self.shown = z85.decode(public), z85.decode(secret)  # by diallers, in bytes; ``served``: by listeners
         self._others = tuple(others)
         self._allowed = frozenset(z85.decode(key) for key in (public, *others))
 
@@ -57,10 +59,15 @@ class CurveKeys:
         return public in self._allowed
 
     def served_by(self, endpoint: str) -> bytes:
-        """The public key to expect there now."""
+        """The public key to expect there now, in bytes."""
         self.look()
-        keys = (self.public, *self._others)
+        keys = self.all
         return keys[self._dialled.get(endpoint, 0) % len(keys)]
+
+    @property
+    def all(self) -> tuple[bytes, ...]:
+        """Public parts in bytes, the one in use first."""
+        return tuple(z85.decode(key) for key in (self.public, *self._others))
 
     def failed(self, endpoint: str) -> int:
         """A handshake has failed there. Returns how many other keys there are to try."""

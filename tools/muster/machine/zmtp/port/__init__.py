@@ -1,0 +1,2 @@
+"""A host's one peer port: ``preamble`` (which shard a link is for), ``door`` (reads it and hands connections
+on), ``handing`` (to the nodes), ``bound`` (the sockets). The dialling side is ``knock``."""
