@@ -67,7 +67,7 @@ def a_leader_keeps_its_tree(patch: pytest.MonkeyPatch) -> None:
 
     def leads(self: Writes) -> Leader:
         leader = lead(self)
-        leader._v2_tree = kept.setdefault(self, leader._v2())
+        leader._v2_tree = kept.setdefault(self, leader._copies.v2())
         return leader
 
     patch.setattr(Writes, "lead", leads)

@@ -32,6 +32,7 @@ class Sequencer(OrderRole):
         node: Any = MagicMock(applied_index=11)
         node.settings.common = Common(7, 1, "h1", 2, 1, (Peer(1, "h1", "h1", 1),), "/run/1")
         node.store.meta.return_value, node.store.revision = Fold(9, {1: Cut(20, 3, 2)}).encode(), 9
+        node.store.placement.return_value = None
         node.raft.role, node.raft.term, node.writes.leader.term = Role.LEADER, 4, 4
         super().__init__(node, Kinds())
         self.link = FrontLink(b"front", self._take, b"", 1)
