@@ -12,6 +12,7 @@ import asyncio
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Container, Iterator, Sequence
@@ -25,7 +26,7 @@ from rich.console import Console
 from bench import counters
 from bench.client import parse_endpoint
 from bench.guard import traced
-from bench.guard.bounds import BOUNDS, Bound
+from bench.guard.bounds import BOUNDS, LINES_OF, Bound
 from bench.guard.events import Events
 from bench.load import run
 from bench.load.spec import Spec
@@ -46,9 +47,12 @@ def measure(*, data_dir: Path | None = None, muster_flags: Sequence[str] = (),
     """Count what has bounds. The ``--json`` dictionary; ``passed``: every bound holds."""
     found: dict[str, list[dict[str, float]]] = {load: [] for load in BOUNDS}
     missing: dict[str, str] = {}
+    if sys.version_info[:2] != LINES_OF:
+        missing[_LINES] = f"the figures are of Python {'.'.join(map(str, LINES_OF))}"
     for shards, counts_lines in ((1, False), (1, True), (SHARDS, False)):
         wanted = {load: bounds for load in BOUNDS if load.endswith("shards") == (shards > 1)
-                  if (bounds := [b for b in BOUNDS[load] if (b.what == _LINES) == counts_lines])}
+                  if (bounds := [b for b in BOUNDS[load]
+                                 if (b.what == _LINES) == counts_lines and b.what not in missing])}
         if not wanted:
             continue
         with _cluster(data_dir, muster_flags, shards, counts_lines) as cluster:

@@ -116,7 +116,7 @@ class Gather:
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
         pieces: list[bytes]
         tried, place, pieces = waiting.context
-        begins = status in (_OK, _PARTIAL) and not pieces
+        begins = status in (_OK, _PARTIAL) and not pieces and self._call is not None and not self._call.closed
         if tried == self._tries and begins and self._is_behind(waiting, body):
             self._again()
         # of an attempt that was given up: at another revision than the others' (H16)
