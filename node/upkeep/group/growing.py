@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cluster.effects.newer import NewerRecord
+from cluster.evaluate.replica import Told
 from cluster.features import growth
 from cluster.features.rows import RowsOf
 from cluster.raft import Raft
 from cluster.settings import NodeSettings
-from cluster.wire.frames import GROWTH_SINCE, LOWEST, ROWS_SINCE, PeerKind
+from cluster.wire.frames import GROWTH_SINCE, HIGHEST, LOWEST, ROWS_SINCE, PeerKind
 
 if TYPE_CHECKING:
     from node.storage import Applied, StateStore
@@ -59,6 +60,13 @@ class Growing:
                    for member_id in self._node.roster.others)
 
     # -- the level
+
+    def told(self) -> Told:
+        """What a leader judges growth by."""
+        return Told(self.growth, self._node.roster.table.hosts, self._linked)
+
+    def _linked(self) -> dict[int, int]:
+        return {**self._node.peers.linked(), self._own_id: HIGHEST}
 
     def applied(self, applied: Applied) -> None:
         """Rows or items of a run, in their order."""

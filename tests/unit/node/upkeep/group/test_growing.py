@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 from cluster.effects import records
 from cluster.errors import EtcdError
-from cluster.evaluate.replica import Copies, Leader, Told
+from cluster.evaluate.replica import Copies, Leader
 from cluster.features import growth
 from cluster.features.growth import OWN, Spoken
 from cluster.features.lessor import Lessor
@@ -45,13 +46,14 @@ class Host:
         self.hosts = {i: Member(i, f"h{i}", ("http://h:1",)) for i in (1, 2, 3)}
         self.leader = Leader(
             store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
-            copies=Copies(Tree, lambda: Told(self.growing.growth, self.hosts))) if leads else None
+            copies=Copies(Tree, lambda: self.growing.told())) if leads else None
         node: Any = SimpleNamespace(
             writes=SimpleNamespace(leader=self.leader), fail=self.failed.append,
             peers=SimpleNamespace(send=lambda *frame: self.sent.append(frame), versions=self.versions,
-                                  refuse_below=self.refused.append),
+                                  linked=self.versions.copy, refuse_below=self.refused.append),
             fronts=SimpleNamespace(refuse_below=self.refused.append),
-            roster=SimpleNamespace(others=[2, 3], table=SimpleNamespace(members=list(self.hosts.values()))))
+            roster=SimpleNamespace(others=[2, 3], table=SimpleNamespace(
+                members=list(self.hosts.values()), hosts=self.hosts)))
         settings = NodeSettings(Common(1, 1, "h1", 2, 1, (), "/nowhere"), shard, "/nowhere", "h", 1)
         raft: Any = SimpleNamespace(leader_id=1 if leads else 2)
         self.growing = Growing(node, settings, store, raft)
@@ -150,6 +152,22 @@ def test_a_member_that_is_added_meanwhile_is_waited_for(store: StateStore) -> No
         host.leader.execute(Method.GROW, b"")
     host.leader.append_host(Member(4, "", ("http://h:4",), removed=True).encode())
     assert host.leader.execute(Method.GROW, b"").items
+
+
+def test_a_host_that_went_back_to_an_older_version_is_waited_for(store: StateStore) -> None:
+    host = Host(store, leads=True)
+    assert host.leader is not None
+    host.apply(said(1, 2, 3))
+    host.versions[2] = 9  # its row outlives the rollback
+    del host.versions[3]
+    told = re.escape("not known to run a version that knows data of level 1 now: "
+                     "h2 (speaks version 9), h3 (not connected); start that version there first")
+    with pytest.raises(EtcdError, match=told):
+        host.leader.execute(Method.GROW, b"")
+    host.versions |= {2: 10, 3: 10}
+    assert host.leader.execute(Method.GROW, b"").items
+    host.versions.clear()
+    assert host.leader.execute(Method.GROW, b"").items == b"", "what is there already is granted again"
 
 
 def test_a_leader_refuses_levels_that_it_does_not_know(store: StateStore) -> None:
