@@ -29,7 +29,7 @@ from cluster.wire.frames import GROWTH_SINCE, HIGHEST, LOWEST
 LEVEL = 1  # that this program knows
 _HEAD = struct.Struct("<HHH")
 _MEMBER = struct.Struct("<Q")
-_MOST_BYTES = 64  # of a program's version
+_MOST_BYTES = 64  # of a program's version, encoded
 
 
 class Spoken(NamedTuple):
@@ -42,7 +42,8 @@ class Spoken(NamedTuple):
 
     def encode(self) -> bytes:
         """The value of its row; a later release may add to its end."""
-        return _HEAD.pack(*self[:3]) + bytes((len(self.version),)) + self.version.encode()
+        text = self.version.encode()[:_MOST_BYTES]
+        return _HEAD.pack(*self[:3]) + bytes((len(text),)) + text
 
     @classmethod
     def decode(cls, data: bytes) -> Spoken:
@@ -52,7 +53,8 @@ class Spoken(NamedTuple):
         if size > _MOST_BYTES or len(text) != size:
             raise ValueError("what a host speaks is cut short")
         level, lowest, highest = _HEAD.unpack_from(data)
-        return cls(level, lowest, highest, text.decode(errors="replace"))
+        # what is left encodes to what decodes to it again: the leader compares
+        return cls(level, lowest, highest, text.decode(errors="ignore"))
 
 
 OWN = Spoken(LEVEL, LOWEST, HIGHEST, MUSTER_VERSION)

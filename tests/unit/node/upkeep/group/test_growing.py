@@ -124,6 +124,22 @@ def test_what_makes_no_sense_is_not_logged(store: StateStore) -> None:
     assert Spoken.decode(OWN.encode() + b"of a later release") == OWN
 
 
+@pytest.mark.parametrize(
+    "version", ["1.0-\u00fc".encode(), b"1.0\xff" * 16, "\u20ac".encode() * 21 + b"\xe2"],
+    ids=("two", "none", "cut"))
+def test_a_version_that_is_no_ascii_is_logged_once(store: StateStore, version: bytes) -> None:
+    host = Host(store, leads=True)
+    said_by_peer = OWN.encode()[:6] + bytes((len(version),)) + version
+    host.growing.asked(2, said_by_peer)
+    host.apply(host.sealed())
+    host.growing.asked(2, said_by_peer)
+    assert host.sealed() == b"", "at each heartbeat"
+    known = host.growing.growth.spoken[2]
+    assert known == Spoken.decode(known.encode())
+    assert known.level == 1
+    assert len(Spoken(version="\u20ac" * 64).encode()) == 7 + 64
+
+
 def test_data_grows_once_all_members_have_said_that_they_know_it(store: StateStore) -> None:
     host = Host(store, leads=True)
     leader = host.leader
