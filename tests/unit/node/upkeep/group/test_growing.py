@@ -42,6 +42,7 @@ class Host:
         self.sent: list[tuple[int, bytes, bytes]] = []
         self.refused: list[int] = []
         self.failed: list[str] = []
+        self.told: list[tuple[str, dict[str, object]]] = []
         self.versions = {2: 10, 3: 10}
         self.hosts = {i: Member(i, f"h{i}", ("http://h:1",)) for i in (1, 2, 3)}
         self.leader = Leader(
@@ -56,7 +57,8 @@ class Host:
                 members=list(self.hosts.values()), hosts=self.hosts)))
         settings = NodeSettings(Common(1, 1, "h1", 2, 1, (), "/nowhere"), shard, "/nowhere", "h", 1)
         raft: Any = SimpleNamespace(leader_id=1 if leads else 2)
-        self.growing = Growing(node, settings, store, raft)
+        status: Any = SimpleNamespace(say=lambda event, **facts: self.told.append((event, facts)))
+        self.growing = Growing(node, settings, store, raft, status)
 
     def sealed(self) -> bytes:
         assert self.leader is not None
@@ -156,7 +158,11 @@ def test_data_grows_once_all_members_have_said_that_they_know_it(store: StateSto
     host.apply(record)
     assert host.growing.growth.level == 1
     assert host.refused == [GROWTH_SINCE] * 2
-    assert Host(store).growing.growth.level == 1, "after a restart"
+    assert host.told == [("grown", {"level": 1})], "the host's files are to name it"
+    again = Host(store)
+    assert again.growing.growth.level == 1, "after a restart"
+    again.growing.look()
+    assert again.told == host.told, "a crash came before that"
 
 
 def test_a_member_that_is_added_meanwhile_is_waited_for(store: StateStore) -> None:
