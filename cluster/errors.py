@@ -256,6 +256,10 @@ GROWTH_TOO_SOON = _kind(
 GROWTH_UNKNOWN = _kind(
     171, Code.FAILED_PRECONDITION, "GrowthUnknown",
     "muster: the leader's version knows no data of level {level}, and none above {known}")
+GROWTH_UNSURE = _kind(
+    172, Code.FAILED_PRECONDITION, "GrowthUnsure",
+    "muster: not known to run a version that knows data of level {level} now: {hosts}; start that version "
+    "there first")
 
 # WatchResponse.cancel_reason: the stream stays open
 WATCH_RANGE_EMPTY = "mvcc: watcher range is empty"

@@ -257,6 +257,8 @@ WHEN = {
     "UnsupportedFilter": "RangeStream with bounds on revisions",
     "GrowthTooSoon": "EnableGrowth before every member has run a version that knows the level. muster's own",
     "GrowthUnknown": "EnableGrowth to a level that the leader does not know. muster's own error",
+    "GrowthUnsure": "EnableGrowth while a member is down, came back within the last second, or runs an older "
+                    "version again. muster's own error",
     "InternalFault": "? a mistake of muster; counted and logged. muster's own error",
     "UnknownMethod": "no such method",
     "UnknownService": "no such service",

@@ -30,5 +30,9 @@ class NewerRecord(Exception):
                    "read")
 
     @classmethod
+    def table(cls, form: int) -> NewerRecord:
+        return cls(f"the table of placement is in form {form}, which this version cannot read")
+
+    @classmethod
     def level(cls, level: int, known: int) -> NewerRecord:
         return cls(f"what it may hold has grown to level {level}, and this version knows none above {known}")

@@ -98,7 +98,7 @@ def _grow(leader: Leader, body: bytes) -> Outcome:
     """EnableGrowthRequest. A level that is there already is granted again."""
     told = leader.told
     level = parse(shards_pb2.EnableGrowthRequest.FromString, body).level or growth.LEVEL
-    growth.check(told.growth, level, told.hosts)
+    growth.check(told.growth, level, told.hosts, told.linked())
     items = b""
     if level > told.growth.level:
         members = growth.members_of(told.hosts)

@@ -97,11 +97,15 @@ def _plainly_put(outcome: Outcome) -> Written | None:
 
 
 class Told:
-    """The hosts, and what each has said that it speaks, as logged; what is applied may be behind (G16)."""
+    """The hosts, and what each has said that it speaks, as logged; what is applied may be behind (G16).
+    ``linked``: the version of the link with each host that is connected now, with itself too."""
 
-    def __init__(self, grown: growth.Growth, hosts: Mapping[int, Host]) -> None:
+    def __init__(
+        self, grown: growth.Growth, hosts: Mapping[int, Host], linked: Callable[[], Mapping[int, int]] = dict,
+    ) -> None:
         self.growth = grown.copy()
         self.hosts = dict(hosts)
+        self.linked = linked
 
 
 class Copies(NamedTuple):

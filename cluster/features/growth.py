@@ -24,12 +24,12 @@ from cluster.errors import EtcdError
 from cluster.features.rows import Row
 from cluster.members.table import Host
 from cluster.version import MUSTER_VERSION
-from cluster.wire.frames import HIGHEST, LOWEST
+from cluster.wire.frames import GROWTH_SINCE, HIGHEST, LOWEST
 
 LEVEL = 1  # that this program knows
 _HEAD = struct.Struct("<HHH")
 _MEMBER = struct.Struct("<Q")
-_MOST_BYTES = 64  # of a program's version
+_MOST_BYTES = 64  # of a program's version, encoded
 
 
 class Spoken(NamedTuple):
@@ -42,7 +42,8 @@ class Spoken(NamedTuple):
 
     def encode(self) -> bytes:
         """The value of its row; a later release may add to its end."""
-        return _HEAD.pack(*self[:3]) + bytes((len(self.version),)) + self.version.encode()
+        text = self.version.encode()[:_MOST_BYTES]
+        return _HEAD.pack(*self[:3]) + bytes((len(text),)) + text
 
     @classmethod
     def decode(cls, data: bytes) -> Spoken:
@@ -52,7 +53,8 @@ class Spoken(NamedTuple):
         if size > _MOST_BYTES or len(text) != size:
             raise ValueError("what a host speaks is cut short")
         level, lowest, highest = _HEAD.unpack_from(data)
-        return cls(level, lowest, highest, text.decode(errors="replace"))
+        # what is left encodes to what decodes to it again: the leader compares
+        return cls(level, lowest, highest, text.decode(errors="ignore"))
 
 
 OWN = Spoken(LEVEL, LOWEST, HIGHEST, MUSTER_VERSION)
@@ -123,14 +125,30 @@ class Growth:
 _NOTHING = Spoken()
 
 
-def check(grown: Growth, level: int, hosts: Mapping[int, Host]) -> None:
-    """Whether the cluster may grow to a level. EtcdError: a member has not said that it knows it."""
+def check(grown: Growth, level: int, hosts: Mapping[int, Host], linked: Mapping[int, int]) -> None:
+    """Whether the cluster may grow to a level. EtcdError: a member has not said that it knows it, or may run
+    another program by now.
+
+    ``linked``: the version of its link, for each member that is connected, the leader's own too.
+    """
     if level > LEVEL:
         raise EtcdError(errors.GROWTH_UNKNOWN, errors.GROWTH_UNKNOWN.text.format(level=level, known=LEVEL))
-    lacking = grown.lacking(level, members_of(hosts))
-    if lacking and level > grown.level:
-        names = ", ".join(hosts[i].name or f"{i:x}" for i in lacking)
+    if level <= grown.level:
+        return
+    members = members_of(hosts)
+    if lacking := grown.lacking(level, members):
+        names = ", ".join(_name(hosts[i]) for i in lacking)
         raise EtcdError(errors.GROWTH_TOO_SOON, errors.GROWTH_TOO_SOON.text.format(hosts=names, level=level))
+    # a row stays when a host goes back to an older program
+    if unsure := [i for i in members if linked.get(i, 0) < GROWTH_SINCE]:
+        names = ", ".join(
+            f"{_name(hosts[i])} ({f'speaks version {linked[i]}' if i in linked else 'not connected'})"
+            for i in unsure)
+        raise EtcdError(errors.GROWTH_UNSURE, errors.GROWTH_UNSURE.text.format(hosts=names, level=level))
+
+
+def _name(host: Host) -> str:
+    return host.name or f"{host.member_id:x}"
 
 
 def members_of(hosts: Mapping[int, Host]) -> list[int]:

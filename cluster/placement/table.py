@@ -24,7 +24,7 @@ from cluster.placement.base import Base
 MOST_SPANS = 1024
 BASE = 0xFFFF  # an owner: whatever the base says
 END = b"\0"  # of the key space
-_FORM = 1
+FORM = 1  # of an encoded table: its first byte
 _HEAD = struct.Struct("<BQQQII")  # form, generation, pruned, last move, shards, depth
 _COUNT = struct.Struct("<I")
 _SHARD = struct.Struct("<HBHH")  # id, state, slot, voters
@@ -190,7 +190,7 @@ class Table:
     def encode(self) -> bytes:
         """The row ``mplacement``."""
         base = self.base
-        head = _HEAD.pack(_FORM, self.generation, self.pruned, self.last_move, base.shards, base.depth)
+        head = _HEAD.pack(FORM, self.generation, self.pruned, self.last_move, base.shards, base.depth)
         out = [head, _COUNT.pack(len(self.shards))]
         for shard, (state, slot, voters) in sorted(self.shards.items()):
             out += [_SHARD.pack(shard, state, slot, len(voters)), *(_MEMBER.pack(voter) for voter in voters)]
@@ -242,7 +242,7 @@ class _Reader:
 def _decoded(data: bytes) -> Table:
     reader = _Reader(data)
     form, generation, pruned, last_move, base_shards, depth = reader.unpack(_HEAD)
-    if form != _FORM:
+    if form != FORM:
         raise ValueError(f"a table of placement in form {form}")
     shards: dict[int, Shard] = {}
     for _ in range(*reader.unpack(_COUNT)):

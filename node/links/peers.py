@@ -287,6 +287,10 @@ class Peers:
         for identity, hello in self._unheard.heard(known):
             self._on_hello(identity, hello, [])
 
+    def linked(self) -> dict[int, int]:
+        """The version spoken with each member whose link to here stands."""
+        return {member_id: self.versions[member_id] for member_id in self._accepted.values()}
+
     def refuse_below(self, version: int) -> None:
         """Take no hellos of lower versions from now on, and name that version in the next own ones. Links
         stay: every member has said that it knows a higher one."""

@@ -24,7 +24,7 @@ from cluster import errors
 from cluster.effects import records
 from cluster.endpoints import ipc_endpoint
 from cluster.errors import EtcdError
-from cluster.evaluate.replica import Copies, Leader, Told
+from cluster.evaluate.replica import Copies, Leader
 from cluster.faults import MISTAKES, faults
 from cluster.features.lessor import Lessor
 from cluster.machine import FrameSocket
@@ -153,9 +153,7 @@ class Node:
             lambda: Leader(
                 self.store, self.raft.term, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
                 new_lease_id=new_lease_id, late_answers=True, auth=self.guard.copy(),
-                copies=Copies(
-                    lambda: self.serve.v2.tree.copy(),
-                    lambda: Told(self.upkeep.growing.growth, self.roster.table.hosts))),
+                copies=Copies(lambda: self.serve.v2.tree.copy(), self.upkeep.growing.told)),
             refusal=self.upkeep.quota.refusal, control_applied=self._control_applied, pace=self.pace,
             beside=Beside(self.past.answer, self.looking.start))
         self.expiry: Expiry = Expiry(self)

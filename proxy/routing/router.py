@@ -67,7 +67,8 @@ class Router(Sending):
                  large_write_window_bytes: int = 1 << 20, range_compares: int = 16) -> None:
         super().__init__(loop, common)
         self.members = Table(common.peers)
-        self.placed: Callable[[bytes], None] = lambda row: None  # a node has applied this table of placement
+        # a node has applied this table of placement. ValueError: it cannot be read
+        self.placed: Callable[[bytes], None] = lambda row: None
         # this host stays a learner until it is promoted
         self.learner = self.members.learner(common.member_id)
         members = [p.member_id for p in common.peers]
@@ -317,7 +318,10 @@ class Router(Sending):
         elif status == _MEMBERS:
             self._follow(link, body)
         elif status == _PLACEMENT:
-            self.placed(body)
+            try:
+                self.placed(body)
+            except ValueError as error:  # of a newer program
+                link.close(f"{REFUSED}{error}")
         elif status == _V2_EVENTS:
             if self.v2_news is not None:
                 self.v2_news(link, body)

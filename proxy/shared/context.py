@@ -57,7 +57,7 @@ class Context:
         self.guarded: dict[Call, Callable[[Call], None]] = {}  # streams with hasleader -> how to end one
 
     def _placed(self, row: bytes) -> None:
-        """A node has applied this table: others may be behind."""
+        """A node has applied this table: others may be behind. ValueError."""
         table = Table.decode(row)
         if table.generation > self.placement.table.generation:
             self.placement.replace(table)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from rocksdict import AccessType, Rdict
 
+from cluster.effects.newer import NewerRecord
 from cluster.effects.records import GROWTH_LEVEL
 from cluster.features.growth import Growth
 from cluster.features.rows import RowsOf
 from cluster.placement import Table
 from cluster.placement.base import Base
+from cluster.placement.table import FORM
 from node.storage import keys
 from node.storage.errors import StorageCorruption, raise_open, raise_read
 from node.storage.keys import LEASE_KEY, LEASE_VALUE, POSITION, POSITION_ROW, Position
@@ -109,9 +111,11 @@ class StateRows:
         return [value for _, value in self.under(keys.HOST_PREFIX)]
 
     def placement(self) -> Table | None:
-        """Where keys live; None before the first record."""
+        """Where keys live; None before the first record. NewerRecord."""
         row, agreed = self.meta("placement"), self.bootstrap()
         if row is not None:
+            if row[0] > FORM:
+                raise NewerRecord.table(row[0])
             return Table.decode(row)
         return None if agreed is None else Table.initial(Base(*agreed[1:]))
 

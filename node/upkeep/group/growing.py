@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cluster.effects.newer import NewerRecord
+from cluster.evaluate.replica import Told
 from cluster.features import growth
 from cluster.features.rows import RowsOf
+from cluster.machine import StatusSink
 from cluster.raft import Raft
 from cluster.settings import NodeSettings
-from cluster.wire.frames import GROWTH_SINCE, LOWEST, ROWS_SINCE, PeerKind
+from cluster.wire.frames import GROWTH_SINCE, HIGHEST, LOWEST, ROWS_SINCE, PeerKind
 
 if TYPE_CHECKING:
     from node.storage import Applied, StateStore
@@ -23,12 +25,15 @@ log = structlog.get_logger("growth")
 class Growing:
     """Of each node. Those of shard 0 say and log what hosts speak; all refuse links of before growth."""
 
-    def __init__(self, node: UpkeepNode, settings: NodeSettings, store: StateStore, raft: Raft) -> None:
+    def __init__(
+        self, node: UpkeepNode, settings: NodeSettings, store: StateStore, raft: Raft, status: StatusSink
+    ) -> None:
         self._node = node
         self._shard = settings.shard
         self._own_id = settings.common.member_id
         self._store = store
         self._raft = raft
+        self._status = status
         self.growth = store.growth()
 
     # -- what hosts speak
@@ -60,6 +65,13 @@ class Growing:
 
     # -- the level
 
+    def told(self) -> Told:
+        """What a leader judges growth by."""
+        return Told(self.growth, self._node.roster.table.hosts, self._linked)
+
+    def _linked(self) -> dict[int, int]:
+        return {**self._node.peers.linked(), self._own_id: HIGHEST}
+
     def applied(self, applied: Applied) -> None:
         """Rows or items of a run, in their order."""
         rows, taken = applied.rows.get(RowsOf.VERSIONS, []), 0
@@ -85,6 +97,7 @@ class Growing:
         elif level:
             self._node.peers.refuse_below(GROWTH_SINCE)
             self._node.fronts.refuse_below(GROWTH_SINCE)
+            self._status.say("grown", level=level)  # for the host's identity: older programs refuse it
 
     def facts(self) -> dict[str, object]:
         """For ``node.upkeep.facts``: the level of the data, the highest that this program knows, and the

@@ -367,3 +367,35 @@ def test_a_full_shard_refuses_what_would_grow_it(tmp_path: Path) -> None:
         until(lambda: refused(big))
         assert refused(pb.TxnRequest(success=[pb.RequestOp(request_put=big)]))
         unary(channel, "KV/DeleteRange", pb.DeleteRangeRequest(key=key.encode()), pb.DeleteRangeResponse)
+
+
+def test_a_host_whose_data_has_grown_is_not_started_by_versions_of_before(tmp_path: Path) -> None:
+    def why_not(cluster: LocalCluster) -> str:
+        """Of growth that is asked for; empty: it is granted."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tools.musterctl", f"--endpoints={cluster.endpoints()[0]}", "shard",
+             "enable-growth"],
+            capture_output=True, text=True, check=False, timeout=LIMIT_S, env=environment())
+        assert done.returncode == 0 or "not known to run" in done.stderr, done.stderr
+        return done.stderr
+
+    older = ("import sys; from tools.muster import cli; from tools.muster.host.identity import bootstrap; "
+             "bootstrap.FORMATS = (1, 2); sys.exit(cli.main())")  # that they know
+
+    with local_cluster(tmp_path / "c", 3, "--shards=2") as cluster:
+        files = [tmp_path / "c" / f"host{i}" / "member" / "identity.json" for i in range(3)]
+        known = "all hosts know level 1"
+        until(lambda: ctl(cluster, "shard", "list", "-w", "table").splitlines()[-1].endswith(known))
+        cluster.ok("kill", "2")
+        assert "level 1 now: host2 (not connected); start that version there first" in why_not(cluster)
+        assert [json.loads(file.read_bytes())["format"] for file in files] == [1, 1, 1]
+        cluster.ok("start", "2", "--wait=60s")
+        until(lambda: not why_not(cluster))  # once its link has told its version
+        until(lambda: [json.loads(file.read_bytes())["format"] for file in files] == [3, 3, 3])
+        cluster.ok("kill", "1")
+        start = ["--name=host1", f"--data-dir={tmp_path / 'c' / 'host1'}"]
+        done = subprocess.run([sys.executable, "-c", older, *start], capture_output=True, text=True,
+                              check=False, timeout=LIMIT_S, env=environment(), cwd=tmp_path)
+        assert done.returncode == 1
+        assert "identity.json has format 3; this muster knows 1, 2" in done.stderr
+        cluster.ok("start", "1", "--wait=60s")  # this one does

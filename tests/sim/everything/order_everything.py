@@ -75,8 +75,8 @@ class Joined:
     peers: tuple[Peer, ...]
 
 
-def plan_for(seed: int, shards: int, hosts: int | None = None) -> Plan:
-    """A plan by chance."""
+def plan_for(seed: int, shards: int, hosts: int | None = None, *, grows: bool = False) -> Plan:
+    """A plan by chance. ``grows``: an operator asks for growth meanwhile (G16)."""
     r = Random(f"everything {seed}")
     mix = {name: weight for name, weight in MIX.items() if name not in ("watch", "progress")}
     return Plan(
@@ -92,6 +92,7 @@ def plan_for(seed: int, shards: int, hosts: int | None = None) -> Plan:
         faults=FAULTS,
         users=True,
         lease_ids=r.choice((0, 6, 12)),
+        grows=grows,
     )
 
 

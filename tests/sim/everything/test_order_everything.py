@@ -1,5 +1,6 @@
 """Everything at once: users, members with joiners and destroyed disks, version 2, leases, installs, moved
-leaders, walls that do not agree, backups and what is restored of them (``order_everything``)."""
+leaders, walls that do not agree, backups and what is restored of them, growth in every second
+run (``order_everything``)."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ from tests.sim.world.order_world import Violation
 SEEDS = 300 if SOAK else 6
 
 
-def run(seed: int, shards: int) -> Counter[str]:
+def run(seed: int, shards: int, *, grows: bool = False) -> Counter[str]:
     """What happened."""
-    simulation = Everything(seed, plan_for(seed, shards))
+    simulation = Everything(seed, plan_for(seed, shards, grows=grows))
     try:
         return Counter(simulation.run()) + Counter(simulation.v2.did)
     except AssertionError as e:
@@ -30,10 +31,10 @@ def run(seed: int, shards: int) -> Counter[str]:
 def test_all_that_an_operator_and_clients_do_at_once(shards: int) -> None:
     done: Counter[str] = Counter()
     for seed in range(SEEDS):
-        done += run(seed, shards)
+        done += run(seed, shards, grows=seed % 2 == 1)
     # it would prove nothing if nothing happened
     least = {"added": 2, "removed": 2, "joined": 2, "destroyed": 2, "restored": 1}
-    least |= {"written": 50, "answers": 300}
+    least |= {"written": 50, "answers": 300, "level": SEEDS // 2}
     assert {what: done[what] for what, count in least.items() if done[what] < count} == {}
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from cluster.effects import records
+from cluster.effects.newer import NewerRecord
 from cluster.features import growth
 from cluster.features.rows import RowsOf, encode
 from cluster.order.log import Control, Fold, project
 from cluster.order.sound import Place, sound
+from cluster.placement import table as table_form
 from cluster.placement.changes import Moved, move_item, moved_item, shard_item
 from cluster.placement.table import Move, State
 from cluster.settings import Common, NodeSettings
@@ -57,6 +59,19 @@ def test_a_move_is_in_the_table_at_the_revision_where_it_stands(tmp_path: Path) 
     again = StateStore.open(tmp_path)
     assert again.placement() == applied.placement
     again.close()
+
+
+def test_a_table_in_a_newer_form_ends_the_node_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = StateStore.open(tmp_path)
+    with monkeypatch.context() as newer:
+        newer.setattr(table_form, "FORM", table_form.FORM + 1)
+        store.apply([(1, 1, GROWN)])
+        store.apply([(2, 1, FORMED)])
+    with pytest.raises(NewerRecord, match=r"older than the cluster's data: the table .* is in form 2"):
+        store.placement()
+    store.close()
 
 
 def test_nothing_is_placed_before_growth(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """One child of the supervisor: started, watched, started again after a crash, stopped.
 
 A child reports on the pipe ``status_fd``, one JSON object a line: ``{"event": "ready"}``, ``{"event":
-"leader", "shard", "leader", "term"}``, ``{"event": "fatal", "error"}``, ``{"event": "drained"}``. Exit code
+"leader", "shard", "leader", "term"}``, ``{"event": "fatal", "error"}``, ``{"event": "grown",
+"level"}`` (G16), ``{"event": "drained"}``. Exit code
 3: another start would not help.
 """
 

@@ -75,7 +75,9 @@ def run(config: ServerConfig) -> int:
                 force = False
             run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
             try:
-                supervisor = Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config))
+                supervisor = Supervisor(
+                    child_specs(config, identity, run_dir), log, stop_limits(config),
+                    partial(bootstrap.grown, config.data_dir))
                 if is_new:
                     bootstrap.keep(config, identity)
                 _log_facts(log, config, identity, is_new)

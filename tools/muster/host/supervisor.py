@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cluster.settings import leave_s, limit_s
+from tools.muster.config.parse import ConfigError
 from tools.muster.host.children import Child, ChildSpec
 from tools.muster.host.notify import notify
 from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
@@ -60,7 +61,12 @@ def say_removed(log: Logger) -> None:
 class Supervisor:
     """Runs children until told to stop."""
 
-    def __init__(self, specs: Sequence[ChildSpec], log: Logger, limits: StopLimits) -> None:
+    def __init__(
+        self, specs: Sequence[ChildSpec], log: Logger, limits: StopLimits,
+        grown: Callable[[int], None] = lambda level: None,
+    ) -> None:
+        """``grown``: notes to which level the host's data has grown. OSError."""
+        self._grown = grown
         self.children = [Child(spec, self._on_change) for spec in specs]
         self.announced = False  # READY=1 was sent
         self.told_to_stop = False  # not only ended because a child refused
@@ -161,12 +167,22 @@ class Supervisor:
                 "leader", child=label, shard=event.get("shard"), leader=leader, name=event.get("name", ""),
                 term=event.get("term"),
             )
+        elif kind == "grown":
+            self._note(event["level"])
         elif kind == "ready":
             self._log.info("child is ready", child=label, pid=child.pid)
         if self.ready and not self.announced:
             self.announced = True
             self._log.info("ready to serve client requests")
             notify("READY=1")
+
+    def _note(self, level: int) -> None:
+        try:
+            self._grown(level)
+        except (OSError, ConfigError) as error:  # a node says it again at its next start
+            self._log.error(
+                "cannot note in identity.json that the cluster's data has grown", level=level,
+                error=str(error))
 
     def _on_exit(self, child: Child, event: dict[str, Any]) -> None:
         label, code = child.spec.label, event["code"]

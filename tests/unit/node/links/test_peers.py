@@ -348,6 +348,10 @@ def test_a_cluster_that_grew_takes_no_hello_of_before_and_sends_none() -> None:
         assert b"q" not in asked._accepted
         asked._receive([b"q", b"H" + HELLO.pack(10, 7, 1, 1, 0)])
         assert b"q" in asked._accepted
+        assert asked.linked() == {1: 10}
+        asked._gone(b"p")
+        asked._gone(b"q")
+        assert asked.linked() == {}, "whatever it spoke: what it runs now is not known"
         asked.close()
 
     asyncio.run(scenario())

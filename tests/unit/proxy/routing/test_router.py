@@ -359,6 +359,20 @@ def test_a_refused_link_is_not_used() -> None:
     assert link.closed
 
 
+def test_a_link_whose_table_cannot_be_read_ends_and_its_requests_have_an_answer() -> None:
+    net = Net().started(leader=1)
+    link = net.nodes[1].link
+    assert link is not None
+    sent = put(net)
+    (request,) = net.nodes[1].take(Method.PUT)
+    net.nodes[1].answer(0, Status.PLACEMENT, b"\2" + bytes(40))
+    net.nodes[1].ok(request, 2)
+    net.run()
+    assert link.closed
+    assert sent.status == TIMEOUT_LEADER_FAIL, "a write of a lost link"
+    assert "form 2" in net.router.routes[0].troubles[1]
+
+
 def test_the_highest_term_decides_who_leads() -> None:
     net = Net().started(leader=3)  # links to the own host and to host 3
     net.nodes[3].leader, net.nodes[3].term = 3, 5

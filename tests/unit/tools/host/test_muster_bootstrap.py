@@ -8,10 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cluster.features.growth import LEVEL
 from cluster.members.described import Running
 from tools.muster import peer_keys
 from tools.muster.config import settings as config
@@ -100,6 +102,28 @@ def test_a_host_follows_what_was_agreed_unless_it_was_told_a_number(tmp_path: Pa
     assert not may_follow("--shard-depth=2")
     (tmp_path / "member" / "shard-0" / bootstrap.AGREED).write_text("2 2\n", encoding="utf-8")
     assert not may_follow()  # it has these: its nodes stopped for another reason
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_host_with_grown_data_is_refused_by_versions_that_do_not_know_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, joined: bool
+) -> None:
+    identity, _ = establish(tmp_path)
+    path = tmp_path / "member" / "identity.json"
+    bootstrap.write_identity(path, replace(identity, joined=joined))
+    before = path.read_bytes()
+    bootstrap.grown(str(tmp_path), 0)
+    assert path.read_bytes() == before
+    bootstrap.grown(str(tmp_path), 1)
+    bootstrap.grown(str(tmp_path), 0)  # another node is behind
+    assert establish(tmp_path)[0] == replace(identity, joined=joined, level=1)
+    with monkeypatch.context() as older:  # the versions before growth look for these
+        older.setattr(bootstrap, "FORMATS", (bootstrap.FORMAT, bootstrap.JOINED_FORMAT))
+        with pytest.raises(ConfigError, match=r"identity.json has format 3; this muster knows 1, 2"):
+            establish(tmp_path)
+    bootstrap.write_identity(path, replace(identity, level=LEVEL + 1))
+    with pytest.raises(ConfigError, match=f"older than the cluster's data: .* level {LEVEL + 1}, and"):
+        establish(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "cluster_id": "zz"}'])

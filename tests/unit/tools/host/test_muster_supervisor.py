@@ -65,7 +65,13 @@ class Host:
             kind, index = name.split("_")
             code = PRELUDE.replace('(text + "', f'("{name} " + text + "') + body
             specs.append(ChildSpec(kind, int(index), -1, self._argv(code), serves=name == serving))
-        self.supervisor = Supervisor(specs, self.log, LIMITS)
+        self.grown: list[int] = []
+        self.supervisor = Supervisor(specs, self.log, LIMITS, self._grown)
+
+    def _grown(self, level: int) -> None:
+        if level > 1:
+            raise OSError("no space left")
+        self.grown.append(level)
 
     def _argv(self, code: str) -> Callable[[int], list[str]]:
         return lambda fd: [sys.executable, "-S", "-c", code, str(fd), str(self.notes)]
@@ -408,3 +414,15 @@ def hangups(taken: signal.Handlers) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_level_to_which_the_data_has_grown_is_noted_and_a_full_disk_ends_nothing(tmp_path: Path) -> None:
+    host = Host(tmp_path, node_0='say(event="grown", level=1); say(event="grown", level=2);' + GOOD)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+
+    assert host.run(scenario) == 0
+    assert host.grown == [1]
+    (failed,) = host.log.all("cannot note in identity.json that the cluster's data has grown")
+    assert failed == {"level": 2, "error": "no space left"}

@@ -1,8 +1,8 @@
 """A host's IDs, kept for ever in ``<data-dir>/member/identity.json``.
 
 The first start makes them from the ``initial`` flags by etcd's rules; later starts read them and ignore these
-flags. The file is written once, synced, before any process of the host runs, and after all checks: a refused
-first start leaves no host behind.
+flags. The file is written, synced, before any process of the host runs, and after all checks: a refused first
+start leaves no host behind. It changes twice at most: with an agreed layout, and when the data grows.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cluster.effects.newer import NewerRecord
+from cluster.features import growth
 from cluster.members import identity as ids
 from cluster.members.origin import NEW, Origin
 from cluster.settings import Peer
@@ -28,8 +30,9 @@ from tools.muster.host.identity.wal_dir import begin_wal_dir, place_logs
 from tools.muster.machine.disk import seal
 from tools.muster.machine.disk.seal import write_whole
 
-# the second: of a host that joined; older versions must not take it for a founder
-FORMAT, JOINED_FORMAT = 1, 2
+# the second: of a host that joined; older versions must not take it for a founder. The third: of a host whose
+# data has grown (G16); versions of before growth must not start on it
+FORMAT, JOINED_FORMAT, GROWN_FORMAT = FORMATS = 1, 2, 3
 _TOLD = 3  # paths with a loose mode that are logged
 REMOVED_FILE = "removed"  # in node 0's directory, written by node.members.roster
 # in a node's directory, written by node.upkeep.group.agreed: shards and depth that differ from this host's
@@ -51,6 +54,7 @@ class Identity:
     peers: tuple[Peer, ...]  # as of the first start; the order log has later changes
     joined: bool = False  # to a running cluster
     origin: str = ""  # how its data began (``cluster.members.origin``); "": unknown, as of old versions
+    level: int = 0  # to which its data has grown (``cluster.features.growth``)
     older: bool = False  # made by a version that took a peer port for each shard: its peers may dial them
 
     @property
@@ -151,6 +155,17 @@ def keep(config: ServerConfig, identity: Identity) -> None:
     _seal(config.data_dir, identity)
     write_identity(_identity_file(config.data_dir), identity)  # from here on there is a host
     _place_logs(config, identity)
+
+
+def grown(data_dir: str, level: int) -> None:
+    """Have versions refuse this directory that do not know a level to which the data has grown.
+
+    A node asks for it when it has applied that, and at each start. What a crash in between leaves is the old
+    format, and as a rule a log with the item itself, which older versions refuse, too. ConfigError, OSError.
+    """
+    identity = known(data_dir)
+    if level > identity.level:
+        write_identity(_identity_file(data_dir), replace(identity, level=level))
 
 
 def _place_logs(config: ServerConfig, identity: Identity) -> None:
@@ -328,13 +343,18 @@ def _resolved(url: str) -> str:
 def _known(path: Path, text: str) -> Identity:
     try:
         raw = json.loads(text)
-        if raw["format"] not in (FORMAT, JOINED_FORMAT):
+        form = raw["format"]
+        if form not in FORMATS:
             raise ConfigError(
-                f"{path} has format {raw['format']}; this muster knows {FORMAT} and {JOINED_FORMAT}")
+                f"{path} has format {form}; this muster knows {', '.join(map(str, FORMATS))}")
+        level = raw["growth"] if form == GROWN_FORMAT else 0
+        if level > growth.LEVEL:
+            raise ConfigError(str(NewerRecord.level(level, growth.LEVEL)))
         identity = Identity(
             int(raw["cluster_id"], 16), int(raw["member_id"], 16), int(raw["incarnation"], 16),
             raw["shard_count"], raw["placement_depth"], tuple(_peer(p) for p in raw["peers"]),
-            raw["format"] == JOINED_FORMAT, raw.get("origin", ""), not raw.get("one_peer_port", False),
+            form == JOINED_FORMAT or raw.get("joined", False), raw.get("origin", ""), level,
+            not raw.get("one_peer_port", False),
         )  # fmt: skip
         Origin.parse(identity.origin, identity.shard_count, identity.placement_depth)
     except (ValueError, KeyError, TypeError) as e:
@@ -362,7 +382,8 @@ def _peer(raw: dict[str, Any]) -> Peer:
 
 def write_identity(path: Path, identity: Identity) -> None:
     document = {
-        "format": JOINED_FORMAT if identity.joined else FORMAT,
+        "format": GROWN_FORMAT if identity.level else JOINED_FORMAT if identity.joined else FORMAT,
+        **({"growth": identity.level, "joined": identity.joined} if identity.level else {}),
         "cluster_id": f"{identity.cluster_id:016x}",
         "member_id": f"{identity.member_id:016x}",
         "incarnation": f"{identity.incarnation:016x}",

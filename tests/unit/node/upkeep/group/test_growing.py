@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 from cluster.effects import records
 from cluster.errors import EtcdError
-from cluster.evaluate.replica import Copies, Leader, Told
+from cluster.evaluate.replica import Copies, Leader
 from cluster.features import growth
 from cluster.features.growth import OWN, Spoken
 from cluster.features.lessor import Lessor
@@ -41,20 +42,23 @@ class Host:
         self.sent: list[tuple[int, bytes, bytes]] = []
         self.refused: list[int] = []
         self.failed: list[str] = []
+        self.told: list[tuple[str, dict[str, object]]] = []
         self.versions = {2: 10, 3: 10}
         self.hosts = {i: Member(i, f"h{i}", ("http://h:1",)) for i in (1, 2, 3)}
         self.leader = Leader(
             store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
-            copies=Copies(Tree, lambda: Told(self.growing.growth, self.hosts))) if leads else None
+            copies=Copies(Tree, lambda: self.growing.told())) if leads else None
         node: Any = SimpleNamespace(
             writes=SimpleNamespace(leader=self.leader), fail=self.failed.append,
             peers=SimpleNamespace(send=lambda *frame: self.sent.append(frame), versions=self.versions,
-                                  refuse_below=self.refused.append),
+                                  linked=self.versions.copy, refuse_below=self.refused.append),
             fronts=SimpleNamespace(refuse_below=self.refused.append),
-            roster=SimpleNamespace(others=[2, 3], table=SimpleNamespace(members=list(self.hosts.values()))))
+            roster=SimpleNamespace(others=[2, 3], table=SimpleNamespace(
+                members=list(self.hosts.values()), hosts=self.hosts)))
         settings = NodeSettings(Common(1, 1, "h1", 2, 1, (), "/nowhere"), shard, "/nowhere", "h", 1)
         raft: Any = SimpleNamespace(leader_id=1 if leads else 2)
-        self.growing = Growing(node, settings, store, raft)
+        status: Any = SimpleNamespace(say=lambda event, **facts: self.told.append((event, facts)))
+        self.growing = Growing(node, settings, store, raft, status)
 
     def sealed(self) -> bytes:
         assert self.leader is not None
@@ -122,6 +126,22 @@ def test_what_makes_no_sense_is_not_logged(store: StateStore) -> None:
     assert Spoken.decode(OWN.encode() + b"of a later release") == OWN
 
 
+@pytest.mark.parametrize(
+    "version", ["1.0-\u00fc".encode(), b"1.0\xff" * 16, "\u20ac".encode() * 21 + b"\xe2"],
+    ids=("two", "none", "cut"))
+def test_a_version_that_is_no_ascii_is_logged_once(store: StateStore, version: bytes) -> None:
+    host = Host(store, leads=True)
+    said_by_peer = OWN.encode()[:6] + bytes((len(version),)) + version
+    host.growing.asked(2, said_by_peer)
+    host.apply(host.sealed())
+    host.growing.asked(2, said_by_peer)
+    assert host.sealed() == b"", "at each heartbeat"
+    known = host.growing.growth.spoken[2]
+    assert known == Spoken.decode(known.encode())
+    assert known.level == 1
+    assert len(Spoken(version="\u20ac" * 64).encode()) == 7 + 64
+
+
 def test_data_grows_once_all_members_have_said_that_they_know_it(store: StateStore) -> None:
     host = Host(store, leads=True)
     leader = host.leader
@@ -138,7 +158,11 @@ def test_data_grows_once_all_members_have_said_that_they_know_it(store: StateSto
     host.apply(record)
     assert host.growing.growth.level == 1
     assert host.refused == [GROWTH_SINCE] * 2
-    assert Host(store).growing.growth.level == 1, "after a restart"
+    assert host.told == [("grown", {"level": 1})], "the host's files are to name it"
+    again = Host(store)
+    assert again.growing.growth.level == 1, "after a restart"
+    again.growing.look()
+    assert again.told == host.told, "a crash came before that"
 
 
 def test_a_member_that_is_added_meanwhile_is_waited_for(store: StateStore) -> None:
@@ -150,6 +174,22 @@ def test_a_member_that_is_added_meanwhile_is_waited_for(store: StateStore) -> No
         host.leader.execute(Method.GROW, b"")
     host.leader.append_host(Member(4, "", ("http://h:4",), removed=True).encode())
     assert host.leader.execute(Method.GROW, b"").items
+
+
+def test_a_host_that_went_back_to_an_older_version_is_waited_for(store: StateStore) -> None:
+    host = Host(store, leads=True)
+    assert host.leader is not None
+    host.apply(said(1, 2, 3))
+    host.versions[2] = 9  # its row outlives the rollback
+    del host.versions[3]
+    told = re.escape("not known to run a version that knows data of level 1 now: "
+                     "h2 (speaks version 9), h3 (not connected); start that version there first")
+    with pytest.raises(EtcdError, match=told):
+        host.leader.execute(Method.GROW, b"")
+    host.versions |= {2: 10, 3: 10}
+    assert host.leader.execute(Method.GROW, b"").items
+    host.versions.clear()
+    assert host.leader.execute(Method.GROW, b"").items == b"", "what is there already is granted again"
 
 
 def test_a_leader_refuses_levels_that_it_does_not_know(store: StateStore) -> None:
