@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.port import preamble
 from tools.muster.machine.zmtp.port.bound import Bound
 from tools.muster.machine.zmtp.port.door import Door
-from tools.muster.machine.zmtp.port.handing import Hands
+from tools.muster.machine.zmtp.port.handing import Handed, Hands
 from tools.muster.machine.zmtp.port.preamble import Code
 
 SHARDS = 3
@@ -236,6 +237,37 @@ def test_a_node_that_stands_still_holds_up_itself_only(tmp_path: Path) -> None:
         await world.says(world.dial(1), b"b", 1)
         for writer in waiting:
             writer.close()
+
+    run(tmp_path, scenario)
+
+
+def test_a_node_without_room_for_a_descriptor_says_so(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        taken: list[socket.socket] = []
+        handed = Handed(world.loop, world.path(1), taken.append)
+        hands = Hands(world.path)
+        ours, theirs = socket.socketpair()
+        assert hands.hand(1, theirs)
+        await until(lambda: len(taken) == 1)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+            with capture_logs() as logs:
+                for _ in range(3):
+                    assert hands.hand(1, theirs)
+                await until(lambda: logs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert hands.hand(1, theirs)
+        await until(lambda: len(taken) == 2)
+        assert [(line["event"], line["error"]) for line in logs] == [
+            ("cannot accept a connection", "Too many open files")]
+        for sock in (ours, theirs, *taken):
+            sock.close()
+        hands.close()
+        handed.close()
 
     run(tmp_path, scenario)
 

@@ -61,6 +61,8 @@ class Dealer:
         self._handshake: Handshake | None = None
         self._decoder: Decoder | None = None
         self._as_older = False  # this attempt goes to a port of before, without a preamble
+        self._place = endpoint, options.shard
+        self._key = b""  # the one that the host is expected to have
         self._keys_tried = 0
         self._foreign: Callable[[], str] | None = None  # why the connection's other end is another user's
         self._addresses: asyncio.Future[list[tuple[int, str]]] | None = None  # a look-up under way
@@ -249,7 +251,8 @@ class Dealer:
         keys = self._options.keys
         if keys is None:
             return Decoder(b"DEALER", self._identity)
-        return CurveDecoder(b"DEALER", keys, keys.served_by(self._endpoint), self._identity)
+        self._key = keys.served_by(self._place)
+        return CurveDecoder(b"DEALER", keys, self._key, self._identity)
 
     def _shaken(self, sock: TlsSocket) -> None:
         self._handshake = None
@@ -302,7 +305,7 @@ class Dealer:
             self._failed(reason)
             return
         self._keys_tried += 1  # the host may serve with another key of the file
-        if self._keys_tried <= keys.failed(self._endpoint):
+        if self._keys_tried <= keys.failed(self._place, self._key):
             self._stream = None
             self._timer = self._loop.call_later(0, self._connect)
         else:
