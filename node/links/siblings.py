@@ -17,6 +17,7 @@ from cluster.endpoints import ipc_endpoint, peer_endpoint
 from cluster.grain import GRAIN
 from cluster.members.origin import Origin
 from cluster.members.table import Table
+from cluster.repeats import Repeats
 from cluster.settings import Common
 from cluster.wire.frames import PeerKind
 from cluster.wire.link import AskingEnd, Broken, Listening
@@ -77,19 +78,17 @@ class NodeLink:
         return self._rid
 
     def flush(self) -> None:
-        """Introduce this node, and send what is queued, which is dropped while the other side is
-        unreachable."""
+        """Introduce this node, and send what is queued once the other side has said its STATE: before, it may
+        be another shard's node. What is queued is dropped while the other side is unreachable."""
         if (not self._out and self._greeted) or not self.alive:
             return
         records = self._out
-        if not self._greeted and self._greet() and not records:
-            return
-        if self._greeted and self._send(records):
-            self._out = []
-        elif self._greeted or len(records) > _MAX_WAITING:
-            self.drop("it does not take frames")
-        else:
+        if not self._greeted and not self._greet():
             self._links.dirty.add(self)  # not connected yet: with the next tick
+        if self.up and self._send(records):
+            self._out = []
+        elif self.up or len(records) > (_HWM if self._greeted else _MAX_WAITING):
+            self.drop("it does not take frames")
 
     def _send(self, records: list[bytes], *before: bytes) -> bool:
         if self._socket.send([*before, self._end.frame(records)]):
@@ -128,8 +127,14 @@ class NodeLink:
                         news = True
             elif status == Status.STATE:
                 known = self.up, self.leader, self.term
-                _, self.leader, self.term, self.commit, _, _ = STATE_BODY.unpack(body)
-                self.up = True
+                shard, leader, term, commit, _, _ = STATE_BODY.unpack(body)
+                if shard != self.shard:
+                    self._links.astray(self, shard)
+                    return
+                self.leader, self.term, self.commit = leader, term, commit
+                if not self.up:
+                    self.up = True
+                    self._links.dirty.add(self)  # what was queued meanwhile
                 news = news or known != (True, self.leader, self.term)
             elif status == Status.REFUSED:
                 self.drop(body.decode(errors="replace"))
@@ -182,6 +187,7 @@ class NodeLinks:
         self.dirty: set[NodeLink] = set()
         self._members = members or Table(common.peers)
         self._links: dict[tuple[int, int], NodeLink] = {}
+        self._complaints = Repeats()
         self._silence_s = common.election_timeout_ms / 1000
         self._listening = Listening(self._silence_s / 2)  # a calm node looks twice in that time
 
@@ -241,6 +247,13 @@ class NodeLinks:
         for link in list(self._links.values()):
             if link.alive and link.used_at < since and link is not keep:
                 link.drop("nothing is asked of it")
+
+    def astray(self, link: NodeLink, shard: int) -> None:
+        """Another shard's node answers. As if the connection were lost."""
+        if self._complaints.news((link.member_id, link.shard), self.loop.time()):
+            log.warning("another shard's node answers", peer=f"{link.member_id:x}", shard=link.shard,
+                        answers=shard)
+        link.drop("another shard's node answers")
 
     def dropped(self, link: NodeLink, reason: str) -> None:
         if link.up:

@@ -9,6 +9,7 @@ Rules
 - A link that cannot take a frame is lost: the connection is gone, or the node stopped reading.
 - A node says STATE every heartbeat: a link that hears nothing for an election timeout is dead. Time for which
   this front's own loop was held does not count.
+- Nothing but the hello is sent before the first STATE, which shows that the node is the right shard's.
 - Frames are numbered 1, 2, 3, ... in each direction; one out of sequence ends the link.
 
 What becomes of a dead link's requests is the router's business (I23).
@@ -30,7 +31,7 @@ from proxy.machine import Machine
 from proxy.routing.rounds import Rounds
 
 _FRONT = PeerKind.FRONT.byte
-REFUSED = "refused: "  # begins the reason of a refused link
+REFUSED, ASTRAY = "refused: ", "astray: "  # begin the reasons of a refused link, and of one to another shard
 _HWM = 20_000  # frames; a node that lets so many ticks pile up is dead
 
 
@@ -193,8 +194,12 @@ class Link:
             self._receiver.link_pieces(self, rid, status, parts)
 
     def state(self, body: bytes) -> None:
-        """A STATE record; the first one opens the link."""
-        _, self.leader, self.term, self.commit, self.applied, revision = STATE_BODY.unpack(body)
+        """A STATE record; the first one opens the link. Another shard's ends it."""
+        shard, leader, term, commit, applied, revision = STATE_BODY.unpack(body)
+        if shard != self.shard:
+            self.close(f"{ASTRAY}shard {shard}'s node answers")
+            return
+        self.leader, self.term, self.commit, self.applied = leader, term, commit, applied
         if revision > self.revision:
             self.revision = revision
         if not self.up:

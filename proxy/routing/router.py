@@ -29,7 +29,7 @@ from cluster.repeats import Repeats
 from cluster.settings import Common
 from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, Method, Status
 from proxy.routing.in_turn import InTurn
-from proxy.routing.links import REFUSED, Link, Subscriber
+from proxy.routing.links import ASTRAY, REFUSED, Link, Subscriber
 from proxy.routing.overdue import moved_on, resume, sweep_link, sweep_waiting
 from proxy.routing.pieces import Pieces
 from proxy.routing.reach import Reach
@@ -307,6 +307,8 @@ class Router(Sending):
     # -- what a node tells unasked
 
     def _heard(self, link: Link, status: int, body: bytes) -> None:
+        if link.closed:  # by the record before, of another shard's node
+            return
         if status == _WATERMARK:
             self._watermark(link, int.from_bytes(body, "little"))
         elif status == _STATE:
@@ -370,7 +372,8 @@ class Router(Sending):
         """A link has ended: its writes have an unknown fate, its questions are asked elsewhere (I23)."""
         now = self.loop.time()
         say = log.info if link.term else log.debug  # one that never came up is tried again and again
-        if reason.startswith(REFUSED) and self._refusals.news((link.shard, link.member_id, reason), now):
+        told = reason.startswith((REFUSED, ASTRAY))
+        if told and self._refusals.news((link.shard, link.member_id, reason), now):
             say = log.warning
         say("link down", shard=link.shard, peer=self.reach.name(link.member_id),
             member=f"{link.member_id:x}", reason=reason, pending=len(link.pending))

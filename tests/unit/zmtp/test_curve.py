@@ -14,6 +14,7 @@ import uvloop
 import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nacl import bindings
 from structlog.testing import capture_logs
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
@@ -384,6 +385,36 @@ def test_any_split_of_the_bytes_gives_the_same_messages(cuts: list[int]) -> None
     assert came == [[part] for part in parts]
 
 
+def test_dealers_that_fail_in_step_try_the_next_key_and_not_the_one_after() -> None:
+    first, second = pair(), pair()
+    keys = CurveKeys(first.public, first.secret, others=[second.public])
+    place, other = ("tcp://h:1", 1), ("tcp://h:1", 2)
+    tried = [keys.served_by(place) for _ in range(2)]
+    assert [keys.failed(place, key) for key in tried] == [1, 1]
+    assert keys.served_by(place) == second.shown[0]
+    assert keys.served_by(other) == first.shown[0], "its node may have started at another time"
+    keys.failed(place, second.shown[0])
+    assert keys.served_by(place) == first.shown[0]
+
+
+def test_a_listener_makes_keys_only_for_one_that_knows_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, made = pair(), []
+    good, strange = (CurveDecoder(b"DEALER", keys, key, b"me") for key in (keys.all[0], pair().all[0]))
+    new_pair = bindings.crypto_box_keypair
+
+    def counted() -> tuple[bytes, bytes]:
+        made.append(1)
+        return new_pair()
+
+    monkeypatch.setattr(bindings, "crypto_box_keypair", counted)
+    for client in (strange, good):
+        server = CurveDecoder(b"ROUTER", keys)
+        client.feed(server.greeting)
+        with contextlib.suppress(Broken):
+            server.feed(client.greeting + bytes(client.pongs))
+        assert len(made) == (client is good)
+
+
 def test_a_clear_decoder_is_unchanged() -> None:
     assert Decoder(b"DEALER").seal is None
 
@@ -391,4 +422,8 @@ def test_a_clear_decoder_is_unchanged() -> None:
 def test_a_stolen_connection_of_ours_does_not_hang_on_a_silent_host() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        assert asked_with_keys("127.0.0.1", port, pair(), b"?", 0.2) == b""
+        assert asked_with_keys("127.0.0.1", port, pair(pair().public, pair().public), b"?", 0.2) == b""
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # the limit was over with the first key
+            silent.accept()

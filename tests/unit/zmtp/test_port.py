@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import structlog
 import uvloop
+import zmq
 from structlog.testing import capture_logs
 
 import tools.muster.machine.zmtp.port.door
@@ -19,10 +21,11 @@ import tools.muster.machine.zmtp.port.knock
 from tests.unit.zmtp.test_sockets import free_port, until
 from tools.muster.machine.zmtp import Dealer, LinkOptions, Router, own_user
 from tools.muster.machine.zmtp.asking import asked_in_clear
+from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.port import preamble
 from tools.muster.machine.zmtp.port.bound import Bound
 from tools.muster.machine.zmtp.port.door import Door
-from tools.muster.machine.zmtp.port.handing import Hands
+from tools.muster.machine.zmtp.port.handing import Handed, Hands
 from tools.muster.machine.zmtp.port.preamble import Code
 
 SHARDS = 3
@@ -238,6 +241,37 @@ def test_a_node_that_stands_still_holds_up_itself_only(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_a_node_without_room_for_a_descriptor_says_so(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        taken: list[socket.socket] = []
+        handed = Handed(world.loop, world.path(1), taken.append)
+        hands = Hands(world.path)
+        ours, theirs = socket.socketpair()
+        assert hands.hand(1, theirs)
+        await until(lambda: len(taken) == 1)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+            with capture_logs() as logs:
+                for _ in range(3):
+                    assert hands.hand(1, theirs)
+                await until(lambda: logs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert hands.hand(1, theirs)
+        await until(lambda: len(taken) == 2)
+        assert [(line["event"], line["error"]) for line in logs] == [
+            ("cannot accept a connection", "Too many open files")]
+        for sock in (ours, theirs, *taken):
+            sock.close()
+        hands.close()
+        handed.close()
+
+    run(tmp_path, scenario)
+
+
 # -- strangers
 
 
@@ -328,6 +362,76 @@ def test_an_older_host_is_dialled_at_its_shards_ports_and_at_one_port_once_it_is
         await world.says(one, b"b", 1)
         await world.says(zero, b"b", 0)
         assert world.older == set()
+
+    run(tmp_path, scenario)
+
+
+def test_what_another_dealer_finds_out_meanwhile_does_not_change_an_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that had connected to the one port left its preamble out there, and was at shard 0."""
+    tried = Dealer._tried
+
+    def found_meanwhile(dealer: Dealer) -> None:
+        dealer._options.older.add(dealer._endpoint)
+        tried(dealer)
+
+    monkeypatch.setattr(Dealer, "_tried", found_meanwhile)
+
+    async def scenario(world: World) -> None:
+        for shard in (0, 1):
+            world.start(shard)
+        dealer = world.dial(1)
+        await until(lambda: dealer.send([b"a"]))
+        await until(lambda: world.heard)
+        assert world.heard == [b"1 heard a"]
+
+    run(tmp_path, scenario)
+
+
+def test_a_closed_link_to_an_older_host_is_looked_at_anew(tmp_path: Path) -> None:
+    """Its owner may have closed it because another shard's node answered."""
+    async def scenario(world: World) -> None:
+        world.start(1, f"tcp://127.0.0.1:{world.port + 1}")
+        world.older.add(world.endpoint)
+        dealer = world.dial(1)
+        await world.says(dealer, b"a", 1)
+        assert world.older == {world.endpoint}
+        dealer.close()
+        assert world.older == set()
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("code", [None, Code.TAKEN, Code.NOT_RUNNING])
+def test_with_keys_a_mere_close_shows_an_older_host_only_where_no_preamble_was_ever_answered(
+    tmp_path: Path, code: Code | None
+) -> None:
+    async def scenario(world: World) -> None:
+        said = [] if code is None else [preamble.answer(code, 1)]
+        closed = [0]
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readexactly(preamble.SIZE)
+            if said:
+                writer.write(said.pop())
+            else:
+                closed[0] += 1
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        endpoint = f"tcp://127.0.0.1:{port}"
+        options = LinkOptions(10, keys=CurveKeys(*zmq.curve_keypair()), shard=1)
+        troubles: list[str] = []
+        dealer = Dealer(world.loop, endpoint, b"d", lambda parts: None, options, lost=troubles.append)
+        if code is None:
+            await until(lambda: dealer.address(b"") == f"127.0.0.1:{port + 1}")
+        else:
+            await until(lambda: closed[0] >= 2 and troubles[-1:] == ["connection closed"])
+            assert (options.older, options.newer) == (set(), {endpoint})
+        dealer.close()
+        server.close()
 
     run(tmp_path, scenario)
 

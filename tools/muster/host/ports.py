@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -25,6 +24,7 @@ from tools.muster.machine.zmtp.port.door import Door
 from tools.muster.machine.zmtp.port.handing import Hands
 
 _TOLD_AFTER_S = 1.0  # of waiting for a port
+_LAST_PORT = 65_535
 _EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -113,15 +113,34 @@ def door(config: ServerConfig, identity: Identity, run_dir: str, log: Logger) ->
             one.close()
         code = e.errno or errno.EIO
         raise ConfigError(f"listen tcp {peer.host}:{peer.port}: bind: {_words(code)}") from None
-    mine = listeners(config, shards)
-    for peer in config.listen_peer if identity.older else ():
-        for shard in range(1, shards):
-            endpoint = older_endpoint(_endpoint(peer), shard)
-            if not any(_at_endpoint(endpoint, "").meets(other) for other in mine):
-                with contextlib.suppress(OSError, OverflowError):
-                    bound.append((Bound(endpoint, own_user=config.own_user_peers), shard))
+    for endpoint, shard, listener in _of_before(config, identity):
+        reason = "this host listens there for something else"
+        if not _is_taken(config, shards, listener):
+            try:
+                bound.append((Bound(endpoint, own_user=config.own_user_peers), shard))
+                continue
+            except OSError as e:
+                reason = _words(e.errno or errno.EIO)
+        log.warning("hosts of older versions do not reach a shard here: its port of before is not free",
+                    shard=shard, address=listener.address, reason=reason)
     hands = Hands(lambda shard: handed_endpoint(run_dir, shard).removeprefix(HANDED))
     return Door(asyncio.get_running_loop(), bound, shards, hands, log)
+
+
+def _of_before(config: ServerConfig, identity: Identity) -> list[tuple[str, int, Listener]]:
+    """Endpoints, with their shards, where hosts of older versions dial this one besides its peer port."""
+    return [
+        (endpoint, shard, listener)
+        for peer in (config.listen_peer if identity.older else ())
+        for shard in range(1, identity.shard_count)
+        for endpoint in (older_endpoint(_endpoint(peer), shard),)
+        for listener in (_at_endpoint(endpoint, f"--listen-peer-urls={peer.text}, for older versions"),)
+        if listener.port <= _LAST_PORT
+    ]
+
+
+def _is_taken(config: ServerConfig, shards: int, wanted: Listener) -> bool:
+    return any(wanted.meets(other) for other in listeners(config, shards))
 
 
 def compare(config: ServerConfig, shards: int) -> None:
@@ -146,10 +165,13 @@ def _check_near(config: ServerConfig) -> None:
 
 def check(config: ServerConfig, identity: Identity | None, log: Logger) -> None:
     """Compare the ports, and wait ``--port-wait`` at most until all are free: a killed supervisor's children
-    may still end. ConfigError in etcd's words. ``identity``: None of a proxy."""
+    may still end. ConfigError in etcd's words. ``identity``: None of a proxy. The ports of before are waited
+    for, too, and :func:`door` does without those that stay in use."""
     shards = identity.shard_count if identity is not None else 0
     compare(config, shards)
-    wait_until_free(config, shards, log)
+    before = _of_before(config, identity) if identity is not None else []
+    unneeded = [listener for _, _, listener in before if not _is_taken(config, shards, listener)]
+    _wait(listeners(config, shards), config.values["port-wait"] / 1000, log, unneeded)
 
 
 def wait_until_free(config: ServerConfig, shards: int, log: Logger) -> None:
@@ -157,9 +179,12 @@ def wait_until_free(config: ServerConfig, shards: int, log: Logger) -> None:
     _wait(listeners(config, shards), config.values["port-wait"] / 1000, log)
 
 
-def _wait(wanted: Sequence[Listener], limit_s: float, log: Logger) -> None:
+def _wait(
+    wanted: Sequence[Listener], limit_s: float, log: Logger, unneeded: Sequence[Listener] = ()
+) -> None:
+    """The limit is for all. ``unneeded``: what may stay in use."""
     began, told = time.monotonic(), False
-    for listener in wanted:
+    for listener in (*wanted, *unneeded):
         while (code := _bind_error(listener)) == errno.EADDRINUSE and time.monotonic() < began + limit_s:
             if not told and time.monotonic() > began + _TOLD_AFTER_S:
                 told = True
@@ -167,7 +192,7 @@ def _wait(wanted: Sequence[Listener], limit_s: float, log: Logger) -> None:
                     "a port is in use; waiting for it", address=listener.address, wanted_by=listener.asked_by,
                     limit_s=limit_s)
             time.sleep(0.05)
-        if code:
+        if code and listener not in unneeded:
             network = "unix" if listener.is_unix else "tcp"
             raise ConfigError(f"listen {network} {listener.address}: bind: {_words(code)}")
 

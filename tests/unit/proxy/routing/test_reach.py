@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from cluster.settings import Peer
 from cluster.wire.messages import Status
-from proxy.routing.links import REFUSED
+from proxy.routing.links import ASTRAY, REFUSED
 from proxy.routing.reach import AGAIN_S, PATIENCE_S, Reach
 from proxy.routing.routes import ShardRoute
 from tests.unit.proxy.fakes import Net
@@ -111,3 +111,27 @@ def test_one_of_many_refusals_is_logged() -> None:
     ]
     assert len(downs) >= 5
     assert downs.count("warning") == 1
+
+
+def test_another_shards_node_gets_no_requests_and_is_told_of_once() -> None:
+    """Its link is lost: what its node says further does not count either."""
+    net = Net()
+    astray = net.nodes[1]
+    astray.shard, astray.leader = 2, 1
+    members: list[bytes] = []
+    net.router._follow = lambda link, body: members.append(body)  # type: ignore[method-assign]
+    with capture_logs() as logged:
+        for _ in range(30):
+            if astray.link is not None:
+                astray.say_state()
+                astray.answer(0, Status.MEMBERS, b"")
+            net.pass_time(0.1)
+        assert not any(link.up for link in net.router.routes[0].links.values() if link.member_id == 1)
+    downs = [line for line in logged if line["event"] == "link down" and line["reason"].startswith(ASTRAY)]
+    assert len(downs) >= 3, "it is dialled anew"
+    assert [line["log_level"] for line in downs].count("warning") == 1
+    assert downs[0]["reason"] == "astray: shard 2's node answers"
+    assert members == []
+    astray.shard = 0
+    net.pass_time(3.0)
+    assert net.router.routes[0].links[1].up

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from tests.ports import free_base_port, free_ports
 from tests.unit.tools.test_muster_cli import muster
@@ -108,12 +109,45 @@ def test_only_a_host_that_an_older_version_made_listens_at_a_port_a_shard_where_
                 assert [free(port + shard) for shard in range(4)] == [False, True, False, not older]
             finally:
                 door.close()
+            unbound = [
+                ("warning", 1, f"127.0.0.1:{port + 1}", "this host listens there for something else"),
+                ("warning", 2, f"127.0.0.1:{port + 2}", "address already in use")]
+            assert [(line["log_level"], line["shard"], line["address"], line["reason"])
+                    for line in logs] == (unbound if older else [])
             with pytest.raises(ConfigError, match=f"listen tcp 127.0.0.1:{port + 2}: bind: address already"):
                 ports.door(
                     built(f"--listen-peer-urls=http://127.0.0.1:{port + 2}"), identity, str(tmp_path),
                     structlog.get_logger("test"))
 
-    asyncio.run(scenario())
+    with capture_logs() as logs:
+        asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_start_waits_for_the_ports_of_before_and_does_without_those_that_stay_in_use(
+    tmp_path: Path, older: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_base_port(1, 4)
+    peer, client = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 3}"
+    settings = built(
+        f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", "--port-wait=60s",
+        f"--initial-cluster=default={peer}", f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}")
+    identity = replace(bootstrap.identity_of(settings), shard_count=3, older=older)
+    log = structlog.get_logger("test")
+    with socket.create_server(("127.0.0.1", port + 1)) as ends, socket.create_server(("127.0.0.1", port + 2)):
+        naps: list[float] = []
+
+        def sleep(nap_s: float) -> None:
+            naps.append(nap_s)
+            if len(naps) == 3:
+                ends.close()  # what the host was before has ended
+            elif len(naps) == 6:
+                monkeypatch.setattr(ports.time, "monotonic", lambda: float("inf"))
+
+        monkeypatch.setattr(ports.time, "sleep", sleep)
+        ports.check(settings, identity, log)
+        assert len(naps) == (6 if older else 0)
 
 
 def test_an_identity_without_a_word_on_peer_ports_is_an_older_versions(tmp_path: Path) -> None:

@@ -84,10 +84,13 @@ def asked_in_clear(
 def asked_with_keys(
     host: str, port: int, keys: CurveKeys, question: bytes, limit_s: float, local: str = ""
 ) -> bytes:
-    """As :func:`asked_in_clear`, of holders of a key file. They may serve with any of its keys."""
+    """As :func:`asked_in_clear`, of holders of a key file. They may serve with any of its keys: the limit is
+    for all."""
+    deadline = time.monotonic() + limit_s
     for key in keys.all:
+        left_s = deadline - time.monotonic()
         decoder = partial(CurveDecoder, b"DEALER", keys, key)
-        if found := asked_in_clear(host, port, question, limit_s, local, decoder=decoder):
+        if left_s > 0 and (found := asked_in_clear(host, port, question, left_s, local, decoder=decoder)):
             return found
     return b""
 

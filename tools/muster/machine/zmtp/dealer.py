@@ -20,7 +20,7 @@ from tools.muster.machine.zmtp.codec import REMOTE, Decoder
 from tools.muster.machine.zmtp.curve.mechanism import CurveDecoder
 from tools.muster.machine.zmtp.hints import NO_ANSWER, NO_KEY, hint_of
 from tools.muster.machine.zmtp.options import LinkOptions, split
-from tools.muster.machine.zmtp.port.knock import Knock
+from tools.muster.machine.zmtp.port.knock import Answer, Knock
 from tools.muster.machine.zmtp.silence import dial_s, end_when_silent
 from tools.muster.machine.zmtp.stream import CLOSED, Events, Receive, Socket, Stream, traffic
 from tools.muster.machine.zmtp.tls import Handshake, TlsSocket
@@ -60,6 +60,9 @@ class Dealer:
         self._knock: Knock | None = None
         self._handshake: Handshake | None = None
         self._decoder: Decoder | None = None
+        self._as_older = False  # this attempt goes to a port of before, without a preamble
+        self._place = endpoint, options.shard
+        self._key = b""  # the one that the host is expected to have
         self._keys_tried = 0
         self._foreign: Callable[[], str] | None = None  # why the connection's other end is another user's
         self._addresses: asyncio.Future[list[tuple[int, str]]] | None = None  # a look-up under way
@@ -80,6 +83,7 @@ class Dealer:
     def close(self) -> None:
         """Close at once, without callbacks; what was not sent is dropped."""
         self.closed = True
+        self._forget_older()  # it may be closed because another shard's node was there
         if self._timer is not None:
             self._timer.cancel()
         if self._addresses is not None:
@@ -106,12 +110,15 @@ class Dealer:
 
     # -- connecting
 
-    def _is_older(self) -> bool:
-        return self._options.shard is not None and self._endpoint in self._options.older
+    def _forget_older(self) -> None:
+        if self._as_older:
+            self._options.older.discard(self._endpoint)
 
     def _connect(self) -> None:
         self._timer = None
-        shard = self._options.shard if self._is_older() else None
+        # decided once for port and preamble: other dealers change the set while this one connects
+        self._as_older = self._options.shard is not None and self._endpoint in self._options.older
+        shard = self._options.shard if self._as_older else None
         _, self._host, self._port = split(older_endpoint(self._endpoint, shard) if shard else self._endpoint)
         if self._transport == "ipc":
             self._connect_to(socket.AF_UNIX, self._host)
@@ -200,22 +207,30 @@ class Dealer:
         self._connecting = None
         end_when_silent(sock, self._options.silence_s)
         self.trouble = NO_ANSWER
-        if self._options.shard is None or self._is_older():
+        if self._options.shard is None or self._as_older:
             self._let_in(sock)
         else:
-            self._knock = Knock(self._loop, sock, self._options.shard, self._let_in, self._turned_away)
+            self._knock = Knock(self._loop, sock, self._options.shard, self._taken, self._turned_away)
 
-    def _turned_away(self, reason: str, older: bool) -> None:
+    def _turned_away(self, reason: str, answer: Answer) -> None:
         self._knock = None
+        if answer == Answer.NEWER:
+            self._options.newer.add(self._endpoint)
+        # TLS and libzmq may end without a word, and so does a new host that is stopped
         secured = self._options.tls is not None or self._options.keys is not None
-        if older or (secured and reason in _ENDED):  # TLS and libzmq may end without a word
+        silent = secured and reason in _ENDED and self._endpoint not in self._options.newer
+        if answer == Answer.OLDER or (answer == Answer.NONE and silent):
             self._options.older.add(self._endpoint)
             self._timer = self._loop.call_later(0, self._connect)
         else:
             self._failed(reason)
 
-    def _let_in(self, sock: socket.socket) -> None:
+    def _taken(self, sock: socket.socket) -> None:
         self._knock = None
+        self._options.newer.add(self._endpoint)
+        self._let_in(sock)
+
+    def _let_in(self, sock: socket.socket) -> None:
         if self._options.tls is None or sock.family == socket.AF_UNIX:
             self._talk(sock)
             return
@@ -236,7 +251,8 @@ class Dealer:
         keys = self._options.keys
         if keys is None:
             return Decoder(b"DEALER", self._identity)
-        return CurveDecoder(b"DEALER", keys, keys.served_by(self._endpoint), self._identity)
+        self._key = keys.served_by(self._place)
+        return CurveDecoder(b"DEALER", keys, self._key, self._identity)
 
     def _shaken(self, sock: TlsSocket) -> None:
         self._handshake = None
@@ -260,8 +276,7 @@ class Dealer:
         self.trouble = reason
         self._stop_connecting()
         self._stream = None
-        if self._is_older():
-            self._options.older.discard(self._endpoint)
+        self._forget_older()
         if self._redials:
             self._timer = self._loop.call_later(self._pause_s, self._connect)
             self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
@@ -290,7 +305,7 @@ class Dealer:
             self._failed(reason)
             return
         self._keys_tried += 1  # the host may serve with another key of the file
-        if self._keys_tried <= keys.failed(self._endpoint):
+        if self._keys_tried <= keys.failed(self._place, self._key):
             self._stream = None
             self._timer = self._loop.call_later(0, self._connect)
         else:

@@ -27,12 +27,14 @@ class Links:
         self._local = local
         self._own_user = own_user
         self._older: set[str] = set()
+        self._newer: set[str] = set()
 
     def _options(self, keyed: bool, hwm: int, silence_s: float, shard: int | None = None) -> LinkOptions:
         if not keyed:
             return LinkOptions(hwm, silence_s)
         return LinkOptions(
-            hwm, silence_s, self._tls, self._local, self._own_user, self._keys, shard, self._older)
+            hwm, silence_s, self._tls, self._local, self._own_user, self._keys, shard, self._older,
+            self._newer)
 
     def listen(
         self, endpoint: str, receive: Receive, *, keyed: bool, hwm: int, silence_s: float = 0.0,

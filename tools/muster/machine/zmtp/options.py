@@ -20,6 +20,7 @@ class LinkOptions:
     keys: CurveKeys | None = None
     shard: int | None = None  # that a dealer asks a host's peer port for; None: the endpoint is a node's own
     older: set[str] = field(default_factory=set)  # endpoints of hosts that know no preamble, as last seen
+    newer: set[str] = field(default_factory=set)  # that have answered one: a mere close makes none older
 
 
 def split(endpoint: str) -> tuple[str, str, int]:

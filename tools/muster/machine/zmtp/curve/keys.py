@@ -19,6 +19,8 @@ from pathlib import Path
 
 from zmq.utils import z85
 
+Place = tuple[str, int | None]  # an endpoint, and the shard that is asked for: each node has its own start
+
 
 class CurveKeys:
     """One file's keys; ``public`` and ``secret`` are the pair in use, z85."""
@@ -27,7 +29,7 @@ class CurveKeys:
         """``others``: public parts of keys that are not in use."""
         self._path = path
         self._stamp = _stamp(path)
-        self._dialled: dict[str, int] = {}  # endpoint -> how many handshakes have failed
+        self._dialled: dict[Place, int] = {}  # which key to try
         self._take(public, secret, others)
         self.served = self.shown
 
@@ -58,20 +60,22 @@ class CurveKeys:
         self.look()
         return public in self._allowed
 
-    def served_by(self, endpoint: str) -> bytes:
+    def served_by(self, place: Place) -> bytes:
         """The public key to expect there now, in bytes."""
         self.look()
         keys = self.all
-        return keys[self._dialled.get(endpoint, 0) % len(keys)]
+        return keys[self._dialled.get(place, 0) % len(keys)]
 
     @property
     def all(self) -> tuple[bytes, ...]:
         """Public parts in bytes, the one in use first."""
         return tuple(z85.decode(key) for key in (self.public, *self._others))
 
-    def failed(self, endpoint: str) -> int:
-        """A handshake has failed there. Returns how many other keys there are to try."""
-        self._dialled[endpoint] = self._dialled.get(endpoint, 0) + 1
+    def failed(self, place: Place, tried: bytes) -> int:
+        """A handshake with this key has failed there: the next one is to be tried, unless another dealer has
+        found so before. Returns how many other keys there are to try."""
+        if self.served_by(place) == tried:
+            self._dialled[place] = self._dialled.get(place, 0) + 1
         return len(self._others)
 
 

@@ -40,7 +40,7 @@ class CurveDecoder(Decoder):
     """``served_by``: the long-term key that the dialled host is expected to have; b"": this side listens."""
 
     __slots__ = (
-        "_cookie", "_half", "_keys", "_listens", "_nonce", "_other", "_own", "_public", "_secret",
+        "_cookie", "_keys", "_listens", "_nonce", "_other", "_own", "_public", "_secret",
         "_seen", "_served_by", "_shared", "_to_other", "_to_own")
     _mechanism = b"CURVE"
     _has_key = "there is a peer key here"
@@ -52,7 +52,8 @@ class CurveDecoder(Decoder):
         self._listens = not served_by
         self._served_by = served_by
         self.greeting = greeting(b"CURVE", as_server=self._listens)
-        self._public, self._secret = bindings.crypto_box_keypair()
+        # of this connection; a listener's are made once the other side has shown that it knows the served key
+        self._public, self._secret = (b"", b"") if self._listens else bindings.crypto_box_keypair()
         self._other = b""  # the other side's key of this connection
         self._shared = b""
         self._cookie = b""
@@ -141,6 +142,7 @@ class CurveDecoder(Decoder):
         if bindings.crypto_box_open_easy(body[120:], b"CurveZMQHELLO---" + nonce, other, secret) != bytes(64):
             raise Broken("it does not speak CurveZMQ")
         self._came(nonce)
+        self._public, self._secret = bindings.crypto_box_keypair()
         self._other = other
         self._cookie = os.urandom(_COOKIE_BYTES)
         fresh = os.urandom(_LONG_NONCE)

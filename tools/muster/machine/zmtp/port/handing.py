@@ -10,11 +10,17 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable
 
+import structlog
+
+from cluster.repeats import Repeats
 from tools.muster.machine.zmtp.port.bound import Acceptor, bound_at
+
+log = structlog.get_logger("zmtp")
 
 _AT_ONCE = 64  # connections taken in one go
 _DOORS = 4  # a restarted supervisor's may come before the old one's has ended
@@ -78,6 +84,7 @@ class Handed:
         self._took = took
         self._listener = bound_at(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), path)
         self._listener.listen(_DOORS)
+        self._complaints = Repeats()
         self._doors: list[socket.socket] = []
         self._acceptor = Acceptor(loop, [self._listener], self._opened)
 
@@ -90,7 +97,7 @@ class Handed:
     def _take(self, door: socket.socket) -> None:
         for _ in range(_AT_ONCE):
             try:
-                said, found, _, _ = socket.recv_fds(door, 1, 1)
+                said, found, flags, _ = socket.recv_fds(door, 1, 1)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
@@ -98,7 +105,9 @@ class Handed:
             if not said:
                 self._end(door)
                 return
-            for descriptor in found:  # none: this process has no room for more
+            if flags & socket.MSG_CTRUNC and self._complaints.news("", self._loop.time()):
+                log.warning("cannot accept a connection", error=os.strerror(errno.EMFILE))
+            for descriptor in found:
                 try:
                     sock = socket.socket(fileno=descriptor)
                 except OSError:

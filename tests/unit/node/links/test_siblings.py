@@ -1,0 +1,129 @@
+"""A node's link to another shard's node: what is sent when, and that it is the right shard's."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from cluster.settings import Common, Peer
+from cluster.wire.frames import PeerKind
+from cluster.wire.messages import STATE_BODY, Method, Status, answer, decode_requests, frame
+from node.links import siblings
+from node.links.siblings import NodeLink, NodeLinks
+
+FRONT = PeerKind.FRONT.byte
+
+
+class Socket:
+    """A connection that takes all once it stands."""
+
+    def __init__(self, receive: Any) -> None:
+        self.receive = receive
+        self.connected = True
+        self.closed = False
+        self.sent: list[list[int]] = []  # the methods of each frame
+
+    def send(self, parts: list[bytes]) -> bool:
+        if self.connected:
+            self.sent.append([method for _, method, _, _ in decode_requests(parts[-1][1:])[1]])
+        return self.connected
+
+    def stands(self) -> bool:
+        return self.connected
+
+    def close(self) -> None:
+        self.closed = True
+
+    def says(self, shard: int) -> None:
+        state = STATE_BODY.pack(shard, 2, 3, 4, 5, 6)
+        self.receive([FRONT + frame(1, [answer(0, Status.STATE, state)])])
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.heard = 0
+        self.sockets: list[Socket] = []
+        common = Common(
+            cluster_id=9, member_id=1, name="h1", shard_count=3, placement_depth=2, run_dir="/run",
+            peers=tuple(Peer(m, f"h{m}", "h", 1000) for m in (1, 2)))
+        machine: Any = SimpleNamespace(loop=SimpleNamespace(time=lambda: self.now), dial=self._dial,
+                                       random_bytes=bytes)
+        self.links = NodeLinks(machine, common, self._hears)
+
+    def _dial(self, endpoint: str, identity: bytes, receive: Any, **others: Any) -> Socket:
+        self.sockets.append(Socket(receive))
+        return self.sockets[-1]
+
+    def _hears(self) -> None:
+        self.heard += 1
+
+    def link(self) -> tuple[NodeLink, Socket]:
+        """A link to shard 1, with a request queued."""
+        link = self.links.get(2, 1)
+        link.request(Method.PREPARE, b"")
+        self.links.flush()
+        return link, self.sockets[-1]
+
+
+def test_requests_wait_until_the_other_side_has_said_which_shard_it_is() -> None:
+    world = World()
+    link, socket = world.link()
+    link.request(Method.QUERY, b"")
+    world.links.flush()
+    assert socket.sent == [[Method.HELLO]]
+    assert not world.links.dirty, "nothing to look for until it says its state"
+    socket.says(1)
+    assert world.heard == 1
+    world.links.flush()
+    assert socket.sent == [[Method.HELLO], [Method.PREPARE, Method.QUERY]]
+    link.request(Method.QUERY, b"")
+    world.links.flush()
+    assert socket.sent[2:] == [[Method.QUERY]]
+
+
+def test_a_connection_that_is_not_made_yet_is_looked_for() -> None:
+    world = World()
+    link = world.links.get(2, 1)
+    world.sockets[0].connected = False
+    world.links.flush()
+    assert link in world.links.dirty
+    world.sockets[0].connected = True
+    world.links.flush()
+    assert world.sockets[0].sent == [[Method.HELLO]]
+    assert not world.links.dirty
+
+
+def test_another_shards_node_is_sent_nothing_and_told_of_once() -> None:
+    world = World()
+    with capture_logs() as logs:
+        for _ in range(3):
+            link, socket = world.link()
+            socket.says(0)
+            world.links.flush()
+            assert socket.sent == [[Method.HELLO]]
+            assert socket.closed
+            assert not link.alive
+            assert not link.up
+    assert [line["event"] for line in logs] == ["another shard's node answers"]
+    assert (logs[0]["shard"], logs[0]["answers"], logs[0]["peer"]) == (1, 0, "2")
+    assert len(world.sockets) == 3, "each time it is dialled anew"
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_what_waits_for_a_state_is_bounded(connected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(siblings, "_MAX_WAITING", 3)
+    monkeypatch.setattr(siblings, "_HWM", 5)
+    world = World()
+    link = world.links.get(2, 1)
+    world.sockets[0].connected = connected
+    for _ in range(5 if connected else 3):
+        link.request(Method.QUERY, b"")
+        world.links.flush()
+    assert link.alive
+    link.request(Method.QUERY, b"")
+    world.links.flush()
+    assert not link.alive
