@@ -86,6 +86,7 @@ class NotHeld(MusterError):
 def told_again(error: MusterError, *, maybe_done: bool) -> MusterError:
     """The same error for a request of its own: several may wait for what failed."""
     again = type(error).__new__(type(error), *error.args)
+    again.args = error.args
     again.__dict__.update(error.__dict__)
     again.maybe_done = maybe_done
     return again
