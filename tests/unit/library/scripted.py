@@ -25,13 +25,11 @@ class _Methods(grpc.GenericRpcHandler):
         answers = self._methods.get(name)
         if answers is None:
             return None
-        if name == "Watch/Watch":
-            return grpc.stream_stream_rpc_method_handler(
-                answers, pb.WatchRequest.FromString, pb.WatchResponse.SerializeToString)
         message = name.partition("/")[2]
         request = getattr(pb, {"Compact": "Compaction"}.get(message, message) + "Request")
-        return grpc.unary_unary_rpc_method_handler(
-            answers, request.FromString, lambda answer: answer.SerializeToString())
+        stream = name in ("Watch/Watch", "Lease/LeaseKeepAlive")
+        kind = grpc.stream_stream_rpc_method_handler if stream else grpc.unary_unary_rpc_method_handler
+        return kind(answers, request.FromString, lambda answer: answer.SerializeToString())
 
 
 @contextlib.contextmanager

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import muster_client as m
 import pytest
+from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire import calls
 from muster_client.wire.keeper import Kept, clock
@@ -169,3 +171,59 @@ def test_an_error_is_told_again_whole() -> None:
         assert (type(again), str(again), again.maybe_done) == (type(error), str(error), True)
         assert vars(again) == vars(error) | {"maybe_done": True}
         assert not error.maybe_done
+
+
+def test_pages_go_on_where_an_endpoint_lags() -> None:
+    """The first page says as of which revision; an endpoint that has not come to it may serve the next."""
+    asked: list[pb.RangeRequest] = []
+
+    def read(request: pb.RangeRequest, context: Context) -> pb.RangeResponse:
+        asked.append(request)
+        if request.revision and request.serializable:
+            context.abort(Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision")
+        return pb.RangeResponse(
+            header=pb.ResponseHeader(revision=7), kvs=[kv_pb2.KeyValue(key=b"a%d" % len(asked))], count=2,
+            more=not request.revision)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            pages = client.range(m.prefix("a"), page=1, serializable=True)
+            assert [kv.key for kv in await pages.all()] == [b"a1", b"a3"]
+            assert [request.revision for request in asked] == [0, 7, 7]
+
+    with scripted({"KV/Range": read}) as address:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("ends", ["by time", "by its owner"])
+def test_only_silence_makes_an_endpoint_suspect(ends: str) -> None:
+    asked: list[int] = []
+
+    def keep(requests: Iterator[pb.LeaseKeepAliveRequest], context: Context) -> Iterator[Any]:
+        asked.append(next(requests).ID)
+        say_nothing(context)
+        yield from ()
+
+    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
+        return pb.LeaseGrantResponse(ID=request.ID, TTL=2)
+
+    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+        return pb.LeaseRevokeResponse()
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            lease = await client.lease(2)
+            [connection] = client._caller.connections._opened
+            await until(lambda: asked)
+            if ends == "by time":
+                await until(lambda: connection.suspect_until)
+                assert lease.left_s() > 2 / 6, "there is time for another endpoint"
+                await until(lambda: len(asked) > 1)
+            else:
+                await lease.revoke()
+                assert not connection.suspect_until
+
+    with scripted({
+        "Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke, "Lease/LeaseKeepAlive": keep,
+    }) as address:
+        asyncio.run(main())

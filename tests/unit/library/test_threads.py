@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
 
 import grpc
-import muster_client as m
 import pytest
 from muster_client import sync
 from muster_client.pb import kv_pb2
@@ -32,11 +31,26 @@ def test_a_call_in_the_engine_s_thread_is_refused() -> None:
     client.close()
 
 
-def test_what_is_observed_ends_in_any_thread() -> None:
-    def lead(request: pb.TxnRequest, context: grpc.ServicerContext) -> pb.TxnResponse:
-        found = pb.RangeResponse(kvs=[kv_pb2.KeyValue(key=b"l/1", value=b"a", create_revision=3)], count=1)
-        return pb.TxnResponse(succeeded=True, responses=[pb.ResponseOp(response_range=found)])
+def lead(request: pb.TxnRequest, context: grpc.ServicerContext) -> pb.TxnResponse:
+    found = pb.RangeResponse(kvs=[kv_pb2.KeyValue(key=b"l/1", value=b"a", create_revision=3)], count=1)
+    return pb.TxnResponse(succeeded=True, responses=[pb.ResponseOp(response_range=found)])
 
+
+def test_an_interrupt_ends_what_is_observed() -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    assert main == threading.get_ident()
+    with scripted({"KV/Txn": lead, "Watch/Watch": watched}) as address, sync.Client(address) as client:
+        observed = client.election("l").observe()
+        assert next(observed).text == "a"
+        timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            next(observed)
+        timer.join()
+
+
+def test_what_is_observed_ends_in_any_thread() -> None:
     with scripted({"KV/Txn": lead, "Watch/Watch": watched}) as address, sync.Client(address) as client:
         observed = client.election("l").observe()
         assert next(observed).text == "a"
