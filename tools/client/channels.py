@@ -198,6 +198,7 @@ def opened(config: Config, endpoint: str) -> grpc.Channel:
         ("grpc.max_send_message_length", -1),  # the client checks the limit, with etcd's message
         ("grpc.keepalive_time_ms", config.keepalive_ms),
         ("grpc.keepalive_timeout_ms", config.keepalive_timeout_ms),
+        ("grpc.http2.ping_timeout_ms", config.keepalive_timeout_ms),  # else a minute, whatever the other says
         ("grpc.http2.max_pings_without_data", 0),  # a watch that only listens must notice a dead network
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),

@@ -33,6 +33,14 @@ README = Path(__file__).parents[3] / "tools" / "client" / "README.md"
     (Code.NOT_FOUND, "etcdserver: requested lease not found", Verdict.FINAL),
     (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded", Verdict.FINAL),
     (Code.UNKNOWN, "etcdserver: no leader, or so", Verdict.FINAL),
+    (Code.FAILED_PRECONDITION, "muster: host-b has not said that it knows data of level 3", Verdict.FINAL),
+    (Code.RESOURCE_EXHAUSTED, "grpc: received message larger than max (3 vs. 2)", Verdict.FINAL),
+    (Code.UNIMPLEMENTED, "unknown service etcdserverpb.KV", Verdict.FINAL),
+    (Code.UNKNOWN, "context canceled", Verdict.UNKNOWN),
+    (Code.UNKNOWN, "Stream removed", Verdict.UNKNOWN),
+    (Code.RESOURCE_EXHAUSTED, "Received RST_STREAM with error code 11", Verdict.UNKNOWN),
+    (Code.PERMISSION_DENIED, "Received RST_STREAM with error code 12", Verdict.UNKNOWN),
+    (Code.UNAUTHENTICATED, "Received http2 header with status: 401", Verdict.UNKNOWN),
 ])  # fmt: skip
 def test_verdicts(code: grpc.StatusCode, details: str, verdict: Verdict) -> None:
     assert judge(code, details) is verdict
@@ -50,3 +58,8 @@ def test_the_page_has_the_table() -> None:
     table = re.findall(r"(?m)^\|`([^`]+)`\|", README.read_text(encoding="utf-8"))
     assert table == [
         *retries.REFUSED, *retries.STALE_TOKEN, *(code.name for code in retries.UNKNOWN)]
+
+
+def test_the_page_tells_the_server_s_words() -> None:
+    page = README.read_text(encoding="utf-8")
+    assert [prefix for prefix in retries.PREFIXES if f"`{prefix}`" not in page] == []

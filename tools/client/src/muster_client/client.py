@@ -47,6 +47,8 @@ class Client(Kv):
 
     async def close(self) -> None:
         """End all connections; calls and watches under way fail."""
+        if engine.has_ended():
+            return
         await engine.run(self._keeper.close())
         await self._caller.close()
 

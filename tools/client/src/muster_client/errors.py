@@ -83,6 +83,15 @@ class NotHeld(MusterError):
     """The lock or the leadership is not held (any more)."""
 
 
+def told_again(error: MusterError, *, maybe_done: bool) -> MusterError:
+    """The same error for a request of its own: several may wait for what failed."""
+    again = type(error).__new__(type(error), *error.args)
+    again.args = error.args
+    again.__dict__.update(error.__dict__)
+    again.maybe_done = maybe_done
+    return again
+
+
 _BY_TEXT: dict[str, type[ServerError]] = {
     "etcdserver: requested lease not found": LeaseNotFound,
     "etcdserver: mvcc: required revision is a future revision": FutureRevision,

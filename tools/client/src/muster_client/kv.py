@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from muster_client import model, ops, ranges
+from muster_client.errors import FutureRevision
 from muster_client.model import Done, KeyValue, TxnResult
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.ranges import Keys, Text
@@ -56,8 +57,14 @@ class Pages(AsyncIterator[KeyValue]):
 
     async def _fetch(self) -> None:
         asked = self._request
-        answer = await self._caller.unary(
-            _RANGE, asked, timeout=self._timeout, needs_leader=not asked.serializable)
+        try:
+            answer = await self._caller.unary(
+                _RANGE, asked, timeout=self._timeout, needs_leader=not asked.serializable)
+        except FutureRevision:
+            if self.count < 0 or not asked.serializable:
+                raise
+            asked.serializable = False  # this endpoint is behind the one that served the pages before
+            answer = await self._caller.unary(_RANGE, asked, timeout=self._timeout)
         if self.count < 0:
             self.count = answer.count
             self.revision = asked.revision = asked.revision or answer.header.revision

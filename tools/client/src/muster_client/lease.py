@@ -109,16 +109,22 @@ class Lease:
 async def granted(caller: Caller, keeper: Keeper, ttl_s: int, timeout: float | None) -> Lease:
     """A new lease, kept alive from now on."""
     id = secrets.randbits(62) + 1
-    sent = clock()
+    sent: list[float] = []  # of each attempt
     try:
-        answer = await caller.unary(_GRANT, pb.LeaseGrantRequest(TTL=ttl_s, ID=id), timeout=timeout)
-        ttl_s = answer.TTL
+        answer = await caller.unary(
+            _GRANT, pb.LeaseGrantRequest(TTL=ttl_s, ID=id), timeout=timeout,
+            on_send=lambda: sent.append(clock()))
+        kept = Kept(id, answer.TTL, sent[-1])
     except ServerError as error:
         if error.message != _EXISTS:
             raise
-        ttl_s = (await info(caller, id, timeout)).granted_s  # an earlier attempt did it
-    kept = Kept(id, ttl_s, sent)
-    await engine.run(keeper.keep(kept))
+        # an earlier attempt did it, the first at the earliest
+        kept = Kept(id, (await info(caller, id, timeout)).granted_s, sent[0])
+    try:
+        await engine.run(keeper.keep(kept))
+    except BaseException:  # nobody has it: it is not renewed
+        engine.submit(keeper.drop(kept, "its caller was cancelled"))
+        raise
     return Lease(caller, keeper, kept)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from muster_client.client import Client
 
 OnChange = Callable[[Change], None]
+_WITHIN = "the mirror is used in `async with`"
 
 
 class Mirror(Mapping[bytes, KeyValue]):
@@ -87,13 +87,14 @@ class Mirror(Mapping[bytes, KeyValue]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._task is not None:
+            self._failure = self._failure or MusterError(_WITHIN)
+            self._moved.set()  # those who wait for a revision see it
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.gather(self._task, return_exceptions=True)
 
     def _check(self) -> None:
         if self._task is None:
-            raise MusterError("the mirror is used in `async with`")
+            raise MusterError(_WITHIN)
         if self._failure is not None:
             raise self._failure
 

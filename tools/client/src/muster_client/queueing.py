@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -33,8 +34,10 @@ class _Place:
         self._client, self._given, self._ttl_s = client, lease, ttl_s
         self.prefix = ranges.data(name) + b"/"
         self._lease = lease
-        self._revision = 0
+        self._revision = self._modified = 0  # of the key: of its creation, and of its last value
+        self._unsure = False  # the key may be there, or yet come
         self._held = False
+        self._taken = threading.Lock()  # from the begin of an acquisition to the end of the release
 
     @property
     def key(self) -> bytes:
@@ -75,18 +78,44 @@ class _Place:
             self._lease = await self._client.lease(self._ttl_s)
         self._lease.check()
         oldest = ops.get(ranges.prefix(self.prefix), sort="create", limit=1)
-        result = await self._client.txn(
-            ops.when(ops.key(self.key).absent)
-            .then(ops.put(self.key, value, lease=self._lease), oldest).otherwise(ops.get(self.key), oldest),
-            repeatable=True)
+        self._revision, self._unsure = 0, True
+        try:
+            # under a lease that was given, and stays, a late attempt could land when this is out of the line
+            result = await self._client.txn(
+                ops.when(ops.key(self.key).absent)
+                .then(ops.put(self.key, value, lease=self._lease), oldest)
+                .otherwise(ops.get(self.key), oldest), repeatable=self._given is None)
+        except MusterError as error:
+            self._unsure = error.maybe_done
+            raise
+        self._unsure = False
         found = None if result else result.found(0).kv
-        self._revision = result.revision if found is None else found.create_revision
-        if found is not None and found.value != value:
-            await self._client.txn(
-                ops.when(ops.key(self.key).create_revision == self._revision)
-                .then(ops.put(self.key, value, lease=self._lease)), repeatable=True)
+        self._revision = self._modified = result.revision
+        if found is not None:
+            self._revision, self._modified = found.create_revision, found.mod_revision
+            if found.value != value:
+                await self._write(value)
         holder = result.found(1).kv
         return None if holder is None or holder.create_revision == self._revision else holder
+
+    async def _write(self, value: bytes) -> None:
+        """Give the key another value. NotHeld if it is gone, or another's. An attempt that lands late writes
+        over no newer value: each names the one before it."""
+        revision, own = self._revision, ops.key(self.key)
+        while True:
+            result = await self._client.txn(
+                ops.when(own.create_revision == revision, own.mod_revision == self._modified)
+                .then(ops.put(self.key, value, lease=self.lease)).otherwise(ops.get(self.key)),
+                repeatable=True)
+            if result:
+                self._modified = result.revision
+                return
+            kv = result.found().kv
+            if kv is None or kv.create_revision != revision:
+                raise NotHeld("it is not held any more")
+            self._modified = kv.mod_revision
+            if kv.value == value:  # an earlier attempt did it
+                return
 
     async def _turn(self) -> None:
         """Wait until no older key is there. LeaseLost."""
@@ -124,7 +153,18 @@ class _Place:
         return found.kv, found.revision
 
     async def _enter(self, value: bytes, wait: bool) -> bool:
-        """Hold it; whether that is so: not, only if it does not wait."""
+        """Hold it; whether that is so: not, only if it does not wait. RuntimeError if it is taken already:
+        this object has one key, so that two tasks would hold at once."""
+        if not self._taken.acquire(blocking=False):
+            raise RuntimeError("it is held already, or being acquired: each task needs an object of its own")
+        try:
+            self._held = await self._acquired(value, wait)
+        finally:
+            if not self._held:
+                self._taken.release()
+        return self._held
+
+    async def _acquired(self, value: bytes, wait: bool) -> bool:
         try:
             holder = await self._stand(value)
             if holder is not None:
@@ -138,18 +178,28 @@ class _Place:
             except MusterError as error:
                 log.warning("%r stays in line until its lease ends: %s", self.prefix, error)
             raise
-        self._held = True
         return True
+
+    async def _give_up(self) -> None:
+        """Out of the line, if it stands there; then others may take this object."""
+        held, self._held = self._held, False
+        try:
+            await self._leave()
+        finally:
+            if held:
+                self._taken.release()
 
     async def _leave(self) -> None:
         """Out of the line; the lease ends, unless it was given."""
-        self._held = False
         if self._lease is None:
             return
         lease, key = self._lease, self.key
         self._lease = self._given
         if self._given is None:
             await lease.revoke()  # and with it the key
+        elif self._unsure:
+            await self._client.txn(ops.when().then(ops.delete(key)), repeatable=True)
+            self._unsure = False
         elif self._revision:
             await self._client.txn(ops.when(ops.key(key).create_revision == self._revision)
                                    .then(ops.delete(key)), repeatable=True)
@@ -172,7 +222,7 @@ class Lock(_Place):
 
     async def release(self) -> None:
         """Give it up; nothing if it is not held."""
-        await self._leave()
+        await self._give_up()
 
     async def __aenter__(self) -> Self:
         return await self.acquire()
@@ -197,15 +247,19 @@ class Leadership(_Place):
 
     async def proclaim(self, value: Text) -> None:
         """Change what the leader says of itself. NotHeld if it leads no more."""
-        done = await self._client.txn(
-            ops.when(self.held).then(ops.put(self.key, value, lease=self.lease)), repeatable=True)
-        if not done:
-            self._held = False
-            raise NotHeld("it leads no more")
+        if not self._held:
+            raise NotHeld("it is not held")
+        try:
+            await self._write(ranges.data(value))
+        except NotHeld:
+            if self._held:
+                self._held = False
+                self._taken.release()
+            raise
 
     async def resign(self) -> None:
         """Lead no more; nothing if it does not."""
-        await self._leave()
+        await self._give_up()
 
     async def __aenter__(self) -> Self:
         return await self.campaign()

@@ -7,7 +7,7 @@ cancels, these take ``timeout`` in seconds (TimeoutError).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -30,7 +30,13 @@ Result = TypeVar("Result")
 
 
 def _wait(step: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
-    """Run something in the engine; an interrupt of this thread cancels it there."""
+    """Run something in the engine; an interrupt of this thread cancels it there. RuntimeError in the engine's
+    own thread, which would wait for itself, and once the process ends."""
+    if engine.is_here() or engine.has_ended():
+        step.close()
+        raise RuntimeError(
+            "muster_client: the process ends, and its connections have ended" if engine.has_ended() else
+            "muster_client.sync cannot wait in the thread that calls `on_lost`: hand this to another thread")
     future = engine.submit(step if timeout is None else asyncio.wait_for(step, timeout))
     try:
         return future.result()
@@ -296,17 +302,23 @@ class Election:
 
     def observe(self) -> Iterator[KeyValue]:
         """The leader, and each other one or proclamation."""
-        told = self._inner.observe()
+        told, one = self._inner.observe(), asyncio.Lock()
         try:
             while True:
-                yield _wait(_next(told))
-        finally:
-            _wait(told.aclose())
+                yield _wait(_next(told, one))
+        finally:  # also where it is dropped, in whatever thread: nothing waits for its end
+            if not engine.has_ended():
+                engine.submit(_end(told, one))
 
 
-async def _next(told: Any) -> KeyValue:
-    kv: KeyValue = await anext(told)
-    return kv
+async def _next(told: AsyncGenerator[KeyValue, None], one: asyncio.Lock) -> KeyValue:
+    async with one:
+        return await anext(told)
+
+
+async def _end(told: AsyncGenerator[KeyValue, None], one: asyncio.Lock) -> None:
+    async with one:  # a reader that was interrupted is on its way out
+        await told.aclose()
 
 
 class Client(_Within):
@@ -319,7 +331,8 @@ class Client(_Within):
         self._inner = asynchronous.Client(endpoints, user=user, password=password, tls=tls, timeout=timeout)
 
     def close(self) -> None:
-        _wait(self._inner.close())
+        if not engine.has_ended():
+            _wait(self._inner.close())
 
     def get(
         self, key: Text, *, revision: int = 0, serializable: bool = False, timeout: float | None = None

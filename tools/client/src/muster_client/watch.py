@@ -20,7 +20,6 @@ from muster_client.errors import (
     MusterError,
     PermissionDenied,
     ServerError,
-    Unavailable,
     Unreachable,
     of_status,
 )
@@ -30,6 +29,7 @@ from muster_client.pb import rpc_pb2 as pb
 from muster_client.ranges import KeyRange
 from muster_client.wire import engine
 from muster_client.wire.calls import Caller, Method, metadata, pause_s
+from muster_client.wire.connections import CLOSED
 from muster_client.wire.retries import Verdict, judge
 
 log = logging.getLogger("muster_client")
@@ -125,7 +125,8 @@ class _Stream:
         except grpc.aio.AioRpcError as error:
             raise _broken(error.code(), error.details() or "") from None
         except asyncio.CancelledError:
-            if not self.call.cancelled():
+            # gRPC cancels the call of a reader that is cancelled, so the call alone does not tell
+            if engine.was_cancelled() or not self.call.cancelled():
                 raise
             raise _Broken("it was cancelled") from None
         if answer is grpc.aio.EOF:
@@ -150,6 +151,14 @@ def _broken(code: grpc.StatusCode, details: str) -> Exception:
                 grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED):
         return of_status(code, details)
     return _Broken(details or code.name)
+
+
+def _passing(error: MusterError) -> Exception:
+    """What a call for the watch met: _Broken if it may pass, the error itself if not."""
+    passes = isinstance(error, Unreachable | DeadlineExceeded | Compacted) or (
+        isinstance(error, ServerError)
+        and judge(error.code, error.message) in (Verdict.REFUSED, Verdict.UNKNOWN))
+    return _Broken(str(error)) if passes else error
 
 
 def _raise_refusal(answer: pb.WatchResponse) -> None:
@@ -186,6 +195,7 @@ class _Feed:
         self._reading: asyncio.Task[None] | None = None
         self._failure: MusterError | None = None
         self._logins = self._attempts = 0
+        self._progress_asked = False
         self.closed = False
 
     async def establish(self) -> None:
@@ -206,8 +216,23 @@ class _Feed:
             await self._read_whole(self._read())
 
     async def request_progress(self) -> None:
+        self._progress_asked = True
         if self._stream is not None:
-            await self._stream.ask_progress()
+            await self._ask_progress(self._stream)
+
+    async def _ask_progress(self, stream: _Stream) -> None:
+        """Once, for a request that waits. A stream that has ended takes none: the next one does."""
+        if not self._progress_asked:
+            return
+        self._progress_asked = False
+        try:
+            await stream.ask_progress()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            self._progress_asked = True
+        except asyncio.CancelledError:
+            self._progress_asked = True
+            if engine.was_cancelled():
+                raise
 
     async def close(self) -> None:
         self.closed = True
@@ -240,8 +265,8 @@ class _Feed:
         try:
             if self._stream is None:
                 await self._establish(None)
-            assert self._stream is not None
-            self._take(await self._stream.read())
+            if self._stream is not None:  # else it is closed
+                self._take(await self._stream.read())
         except _Broken as broken:
             await self._mend(broken)
         except Compacted as error:
@@ -253,16 +278,23 @@ class _Feed:
         if not self._options.snapshots:
             raise error
         missed_from = self.next
-        found = await self._snapshot()
+        try:
+            found = await self._snapshot()
+        except MusterError as failed:
+            if not isinstance(broken := _passing(failed), _Broken):
+                raise
+            await self._mend(broken)  # the next stream is refused again, and leads here
+            return
         self.next = found.revision + 1
         self.events.append(Snapshot(found.kvs, found.revision, missed_from))
         log.warning("watch: revision %d is compacted, it goes on from %d", missed_from, self.next)
 
     async def _establish(self, deadline: float | None) -> None:
         """A stream from the next revision on, waited for; by the deadline, or whenever an endpoint serves."""
-        while self._stream is None:
+        while self._stream is None and not self.closed:
             try:
                 self._stream = await self._opened(deadline)
+                await self._ask_progress(self._stream)
             except _Broken as broken:
                 await self._mend(broken)
             except Compacted as error:
@@ -275,9 +307,11 @@ class _Feed:
         connection = await self._caller.connections.pick(deadline)
         try:
             token = await self._caller.token(time.monotonic() + self._caller.timeout_s)
-        except Unreachable as error:
-            raise _Broken(str(error)) from None
-        call = connection.stream(_WATCH, pb.WatchResponse)(metadata=metadata(token, needs_leader=True))
+            call = connection.stream(_WATCH, pb.WatchResponse)(metadata=metadata(token, needs_leader=True))
+        except MusterError as error:
+            raise _passing(error) from None
+        except grpc.aio.UsageError:  # its channel was closed
+            raise MusterError(CLOSED) from None
         stream = _Stream(call, connection.name, token)
         asked = self._options
         create = pb.WatchCreateRequest(
@@ -309,8 +343,10 @@ class _Feed:
             stale = _Broken(str(error), stale=True)
             self._stale(token, stale)
             raise stale from None
-        except BaseException:
+        except BaseException as error:
             stream.close()
+            if isinstance(error, asyncio.CancelledError) and not engine.was_cancelled():
+                raise _Broken("it was cancelled") from None
             raise
         return stream
 
@@ -319,8 +355,8 @@ class _Feed:
         try:
             asked = pb.RangeRequest(key=self._options.keys.start, keys_only=True)
             return (await self._caller.unary(_RANGE, asked)).header.revision + 1
-        except (Unavailable, Unreachable, DeadlineExceeded) as error:
-            raise _Broken(str(error)) from None
+        except MusterError as error:
+            raise _passing(error) from None
 
     def _stale(self, token: str, broken: _Broken) -> None:
         """The token was refused: fetch another one, some times."""

@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
 
-from muster_client.errors import MusterError, ServerError, Unreachable, of_status
+from muster_client.errors import (
+    DeadlineExceeded,
+    MusterError,
+    ServerError,
+    Unavailable,
+    Unreachable,
+    of_status,
+    told_again,
+)
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire import engine
-from muster_client.wire.connections import Connection, Connections
+from muster_client.wire.connections import CLOSED, Connection, Connections
 from muster_client.wire.endpoints import Endpoint
 from muster_client.wire.retries import STALE_TOKEN, Verdict, judge
 
@@ -23,6 +31,7 @@ Answer = TypeVar("Answer")
 _ATTEMPT_S = 5.0  # of a request that can be repeated: an isolated endpoint must not take its whole time
 _LOGINS = 4  # a lagging member may not know a new token yet
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+_OUT_OF_TIME = (DeadlineExceeded, Unavailable, Unreachable)
 _NOT_ENABLED = "etcdserver: authentication is not enabled"
 
 
@@ -65,24 +74,26 @@ class Caller:
     async def unary(
         self, method: Method[Answer], request: Any, *, timeout: float | None = None,
         repeatable: bool = False, needs_leader: bool = True, anonymous: bool = False,
+        on_send: Callable[[], None] | None = None,
     ) -> Answer:
-        """The answer. MusterError: ``maybe_done`` says whether the request may have been done. From any
-        loop."""
+        """The answer. MusterError: ``maybe_done`` says whether the request may have been done. From any loop.
+        ``on_send`` is called before each attempt."""
         return await engine.run(self._unary(
             method, request, self.timeout_s if timeout is None else timeout, repeatable or method.repeatable,
-            needs_leader, anonymous))
+            needs_leader, anonymous, on_send))
 
     async def _unary(
         self, method: Method[Answer], request: Any, timeout: float, repeatable: bool, needs_leader: bool,
-        anonymous: bool,
+        anonymous: bool, on_send: Callable[[], None] | None,
     ) -> Answer:
         deadline = time.monotonic() + timeout
         attempt = logins = 0
         maybe_done = False
         avoid: set[str] = set()
         while True:
-            connection = await self._next(deadline, avoid, maybe_done)
-            token = "" if anonymous else await self.token(deadline)
+            connection, token = await self._next(deadline, avoid, maybe_done, anonymous)
+            if on_send is not None:
+                on_send()
             left_s = deadline - time.monotonic()
             call = connection.unary(method.path, method.answer)
             try:
@@ -91,6 +102,12 @@ class Caller:
                     metadata=metadata(token, needs_leader))
             except grpc.aio.AioRpcError as error:
                 code, details = error.code(), error.details() or ""
+            except asyncio.CancelledError:
+                if engine.was_cancelled():
+                    raise
+                raise MusterError(CLOSED, maybe_done=True) from None
+            except grpc.aio.UsageError:  # the channel was closed before it was sent
+                raise MusterError(CLOSED, maybe_done=maybe_done) from None
             else:
                 connection.answered()
                 return answer
@@ -113,12 +130,15 @@ class Caller:
                 raise of_status(code, details, maybe_done=maybe_done)
             await self._pause(attempt, avoid, deadline, of_status(code, details, maybe_done=maybe_done))
 
-    async def _next(self, deadline: float, avoid: set[str], maybe_done: bool) -> Connection:
+    async def _next(
+        self, deadline: float, avoid: set[str], maybe_done: bool, anonymous: bool
+    ) -> tuple[Connection, str]:
+        """An endpoint and a token for an attempt; errors say what is known of the attempts before it."""
         try:
-            return await self.connections.pick(deadline, avoid)
-        except Unreachable as error:
-            error.maybe_done = maybe_done
-            raise
+            connection = await self.connections.pick(deadline, avoid)
+            return connection, "" if anonymous else await self.token(deadline)
+        except MusterError as error:
+            raise told_again(error, maybe_done=maybe_done) from None
 
     async def _pause(self, attempt: int, avoid: set[str], deadline: float, error: MusterError) -> None:
         """Wait before another attempt, unless another endpoint is there; the last error at the deadline."""
@@ -130,11 +150,24 @@ class Caller:
         await asyncio.sleep(pause)
 
     async def token(self, deadline: float) -> str:
-        """This client's token, fetched if there is none; "": the cluster asks for none."""
+        """This client's token, fetched if there is none; "": the cluster asks for none. One login serves all
+        that wait, and has the client's own time; each waits until its deadline."""
+        began = False
         while not self._token and not self._open:
             if self._login is None or self._login.done():
-                self._login = asyncio.create_task(self._authenticate(deadline))
-            await asyncio.shield(self._login)
+                began = True
+                self._login = asyncio.create_task(self._authenticate())
+                self._login.add_done_callback(lambda login: login.cancelled() or login.exception())
+            login = self._login
+            await asyncio.wait((login,), timeout=max(0.0, deadline - time.monotonic()))
+            if not login.done():
+                raise DeadlineExceeded("no answer to the login in time")
+            if login.cancelled():
+                raise MusterError(CLOSED)
+            error = login.exception()
+            # a login that another caller began had less time than this one
+            if error is not None and (began or not isinstance(error, _OUT_OF_TIME)):
+                raise told_again(error, maybe_done=False) if isinstance(error, MusterError) else error
         return self._token
 
     def renews(self, token: str) -> bool:
@@ -145,11 +178,10 @@ class Caller:
             self._token, self._open = "", False
         return True
 
-    async def _authenticate(self, deadline: float) -> None:
+    async def _authenticate(self) -> None:
         request = pb.AuthenticateRequest(name=self._user, password=self._password)
         try:
-            answer = await self.unary(
-                _AUTHENTICATE, request, timeout=max(0.0, deadline - time.monotonic()), anonymous=True)
+            answer = await self.unary(_AUTHENTICATE, request, anonymous=True)
             self._token = answer.token
         except ServerError as error:
             if error.message != _NOT_ENABLED:

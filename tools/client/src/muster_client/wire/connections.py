@@ -12,12 +12,14 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from muster_client.errors import Unreachable
+from muster_client.errors import MusterError, Unreachable
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire import engine
 from muster_client.wire.endpoints import Endpoint
 
 _SUSPECT_S, _MOST_SUSPECT_S = 5.0, 60.0  # how long an endpoint that did not answer is the last choice
 _EXPLAINED_IN_S = 0.5
+CLOSED = "the client is closed"
 _PROBE = "/etcdserverpb.Maintenance/Status"
 
 
@@ -78,9 +80,9 @@ class Connections:
     async def pick(self, deadline: float | None, avoid: Collection[str] = ()) -> Connection:
         """A connected endpoint, by lot: turns would bind calls that come in pairs. Those to avoid, and those
         that did not answer, come last. Waits for one until the deadline (of ``time.monotonic()``):
-        Unreachable."""
+        Unreachable. MusterError: the client is closed."""
         if self._closed:
-            raise RuntimeError("the client is closed")
+            raise MusterError(CLOSED)
         if not self._opened:
             self._open()
         if not any(one.ready for one in self._opened):
@@ -102,6 +104,8 @@ class Connections:
         await asyncio.gather(*self._followers, return_exceptions=True)
         for one in self._opened:
             await one.channel.close()
+        async with self._changed:
+            self._changed.notify_all()
 
     def _open(self) -> None:
         self._opened = [Connection(endpoint) for endpoint in self._endpoints]
@@ -121,15 +125,15 @@ class Connections:
 
         async def wait() -> None:
             async with self._changed:
-                await self._changed.wait_for(lambda: any(one.ready for one in self._opened))
+                await self._changed.wait_for(lambda: self._closed or any(one.ready for one in self._opened))
 
         left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         explained_s = 0.0 if left_s is None else min(_EXPLAINED_IN_S, left_s / 2)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(wait(), None if left_s is None else left_s - explained_s)
             return
-        reasons = await self.reasons(explained_s)
-        if not any(one.ready for one in self._opened):
+        reasons = {} if self._closed else await self.reasons(explained_s)
+        if not self._closed and not any(one.ready for one in self._opened):
             raise Unreachable(reasons)
 
     async def reasons(self, limit_s: float) -> dict[str, str]:
@@ -141,6 +145,10 @@ class Connections:
                 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     return "no answer to attempts to connect"
                 return str(error.details()).partition("last error: ")[2] or str(error.details())
+            except (asyncio.CancelledError, grpc.aio.UsageError):
+                if engine.was_cancelled():
+                    raise
+                return CLOSED
             return "it answers now"
 
         found = await asyncio.gather(*(reason(one) for one in self._opened))

@@ -12,12 +12,15 @@ import grpc
 import grpc.aio
 
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire import engine
 from muster_client.wire.calls import Caller, metadata
+from muster_client.wire.connections import CLOSED
 from muster_client.wire.retries import Verdict, judge
 
 log = logging.getLogger("muster_client")
 _KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
 _PARTS = 3  # of its time to live, after which a lease is renewed
+_ATTEMPT = 6  # after which an attempt is given up: another endpoint has its turn in time
 _AGAIN = 20  # after which a failed renewal is tried again
 _LONGEST_S = 1.0
 
@@ -39,7 +42,16 @@ class Kept:
 
     def why(self) -> str:
         """Why it is lost; "": it surely lives. By the clock too: a process that stood still knows at once."""
-        return self._why or ("" if clock() < self.until else "it was not renewed in time")
+        with self._lock:
+            return self._why or ("" if clock() < self.until else "it was not renewed in time")
+
+    def renewed(self, until: float, now: float) -> bool:
+        """It lives until then; whether that is so: a lease that was lost by the clock does not come back."""
+        with self._lock:
+            if self._why or now >= self.until:
+                return False
+            self.until = until
+            return True
 
     def told(self) -> bool:
         """Whether those who wait for its loss know of it."""
@@ -107,7 +119,7 @@ class Keeper:
             if (left_s := kept.until - self._clock()) <= 0:
                 continue
             try:
-                async with asyncio.timeout(min(left_s, kept.ttl_s / _PARTS)):
+                async with asyncio.timeout(min(left_s, kept.ttl_s / _ATTEMPT)):
                     renewed = await self._ask(kept, avoid)
             except Exception as error:  # whatever it is, the loss is told in time
                 log.warning("lease %x: not renewed: %s", kept.id, str(error) or "no answer in time")
@@ -130,8 +142,11 @@ class Keeper:
             answer = await call.read()
             if answer is grpc.aio.EOF:
                 raise _Ended(await call.code(), await call.details() or "")
-        except asyncio.CancelledError:  # no answer in time
-            connection.suspect()
+        except asyncio.CancelledError:
+            if not engine.was_cancelled():
+                return self._failed(kept, token, grpc.StatusCode.CANCELLED, CLOSED)
+            if kept in self._tasks:  # not given up: no answer in time
+                connection.suspect()
             raise
         except asyncio.InvalidStateError:
             return self._failed(kept, token, await call.code(), await call.details() or "")
@@ -146,8 +161,7 @@ class Keeper:
         if answer.TTL <= 0:
             self._lose(kept, "it ended, or was revoked")
             return False
-        kept.until = sent + answer.TTL
-        return True
+        return kept.renewed(sent + answer.TTL, self._clock())
 
     def _lose(self, kept: Kept, why: str) -> None:
         log.warning("lease %x is lost: %s", kept.id, why)

@@ -39,7 +39,9 @@ UNKNOWN: dict[grpc.StatusCode, str] = {
     Code.INTERNAL: "the stream was reset",
     Code.ABORTED: "a proxy ended it",
 }
-_UNKNOWN_TEXTS = frozenset({"etcdserver: request cancelled", "context canceled"})  # of code UNKNOWN
+_UNKNOWN_TEXTS = frozenset({"etcdserver: request cancelled"})  # of code UNKNOWN
+# The server's own texts begin so. Others are gRPC's or a proxy's, of a stream that ended somewhere on the way
+PREFIXES = ("etcdserver: ", "muster: ", "mvcc: ", "auth: ", "grpc: received message larger than max")
 
 
 def judge(code: grpc.StatusCode, details: str) -> Verdict:
@@ -48,7 +50,10 @@ def judge(code: grpc.StatusCode, details: str) -> Verdict:
         return Verdict.REFUSED
     if _named(details, STALE_TOKEN):
         return Verdict.STALE_TOKEN
-    return Verdict.UNKNOWN if code in UNKNOWN or details in _UNKNOWN_TEXTS else Verdict.FINAL
+    if code in UNKNOWN or details in _UNKNOWN_TEXTS:
+        return Verdict.UNKNOWN
+    named = details.startswith(PREFIXES) or code is Code.UNIMPLEMENTED
+    return Verdict.FINAL if named else Verdict.UNKNOWN
 
 
 def _named(details: str, texts: dict[str, str]) -> bool:

@@ -1,0 +1,229 @@
+"""What a call says of its attempts, and who waits for which."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import muster_client as m
+import pytest
+from muster_client.pb import kv_pb2
+from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire import calls
+from muster_client.wire.keeper import Kept, clock
+
+from tests.unit.library.scripted import Code, say_nothing, scripted, until
+
+Context = grpc.ServicerContext
+
+
+def test_a_lease_counts_from_the_attempt_that_was_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_ATTEMPT_S", 1.2)
+    asked: list[int] = []
+
+    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
+        asked.append(request.ID)
+        if len(asked) == 1:
+            say_nothing(context)
+        return pb.LeaseGrantResponse(ID=request.ID, TTL=1)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            lease = await client.lease(1)
+            assert not lease.lost
+            assert len(set(asked)) == 1 < len(asked)
+
+    with scripted({"Lease/LeaseGrant": grant}) as address:
+        asyncio.run(main())
+
+
+def test_a_lease_that_is_lost_does_not_come_back() -> None:
+    kept = Kept(1, 2, clock() - 3)
+    assert kept.why()
+    assert not kept.renewed(clock() + 2, clock())
+    assert kept.why()
+
+
+def test_a_closed_client_fails_its_calls() -> None:
+    """With an error, not as if their tasks were cancelled; what was sent may be done."""
+    under_way: list[Any] = []
+
+    def silent(request: Any, context: Context) -> Any:
+        under_way.append(request)
+        say_nothing(context)
+
+    async def main() -> None:
+        client = m.Client(address)
+        reading, writing = asyncio.create_task(client.get("a")), asyncio.create_task(client.put("a", "1"))
+        await until(lambda: len(under_way) == 2)
+        await client.close()
+        for task in (reading, writing):
+            with pytest.raises(m.MusterError, match="closed") as met:
+                await asyncio.wait_for(task, 3)
+            assert met.value.maybe_done
+        with pytest.raises(m.MusterError, match="closed") as met:
+            await client.get("a")
+        assert not met.value.maybe_done
+
+    with scripted({"KV/Range": silent, "KV/Put": silent}) as address:
+        asyncio.run(main())
+
+
+def test_a_closed_client_fails_those_who_wait_for_its_login() -> None:
+    logins: list[int] = []
+
+    def silent(request: pb.AuthenticateRequest, context: Context) -> Any:
+        logins.append(1)
+        say_nothing(context)
+
+    async def main() -> None:
+        client = m.Client(address, user="u", password="p")
+        tasks = [asyncio.create_task(client.get("a")) for _ in range(3)]
+        await until(lambda: logins)
+        await client.close()
+        for task in tasks:
+            with pytest.raises(m.MusterError, match="closed"):
+                await asyncio.wait_for(task, 3)
+        assert len(logins) == 1
+
+    with scripted({"Auth/Authenticate": silent}) as address:
+        asyncio.run(main())
+
+
+def test_a_closed_client_fails_those_who_wait_for_a_connection() -> None:
+    async def main() -> None:
+        client = m.Client("127.0.0.1:1")
+        task = asyncio.create_task(client.get("a"))
+        await until(lambda: client._caller.connections._opened)
+        await client.close()
+        with pytest.raises(m.MusterError, match="closed"):
+            await asyncio.wait_for(task, 3)
+
+    asyncio.run(main())
+
+
+def test_a_login_has_more_time_than_the_caller_that_begins_it() -> None:
+    logins: list[int] = []
+    goes_on = threading.Event()
+
+    def login(request: pb.AuthenticateRequest, context: Context) -> pb.AuthenticateResponse:
+        logins.append(1)
+        goes_on.wait(10)
+        return pb.AuthenticateResponse(token="t.1")
+
+    def read(request: pb.RangeRequest, context: Context) -> pb.RangeResponse:
+        return pb.RangeResponse()
+
+    async def main() -> None:
+        async with m.Client(address, user="u", password="p") as client:
+            hasty = asyncio.create_task(client.get("a", timeout=0.2))
+            patient = asyncio.create_task(client.get("a"))
+            began = time.monotonic()
+            with pytest.raises(m.DeadlineExceeded):
+                await hasty
+            assert time.monotonic() - began < 2
+            goes_on.set()
+            assert await asyncio.wait_for(patient, 5) is None
+            assert len(logins) == 1
+
+    with scripted({"Auth/Authenticate": login, "KV/Range": read}) as address:
+        asyncio.run(main())
+
+
+def test_a_failed_login_does_not_hide_an_attempt_before_it() -> None:
+    attempts: list[int] = []
+    logins: list[int] = []
+
+    def write(request: pb.TxnRequest, context: Context) -> Any:
+        attempts.append(1)
+        if len(attempts) == 1:
+            context.abort(Code.UNAVAILABLE, "etcdserver: request timed out")
+        context.abort(Code.UNAUTHENTICATED, "etcdserver: invalid auth token")
+
+    def login(request: pb.AuthenticateRequest, context: Context) -> pb.AuthenticateResponse:
+        logins.append(1)
+        if len(logins) > 1:
+            context.abort(
+                Code.INVALID_ARGUMENT, "etcdserver: authentication failed, invalid user ID or password")
+        return pb.AuthenticateResponse(token="t.1")
+
+    async def main() -> None:
+        async with m.Client(address, user="u", password="p") as client:
+            with pytest.raises(m.AuthenticationFailed) as met:
+                await client.txn(m.when().then(m.put("a", "1")), repeatable=True)
+            assert met.value.maybe_done
+            with pytest.raises(m.AuthenticationFailed) as met:
+                await client.get("a")
+            assert not met.value.maybe_done
+
+    with scripted({"Auth/Authenticate": login, "KV/Txn": write}) as address:
+        asyncio.run(main())
+
+
+def test_an_error_is_told_again_whole() -> None:
+    for error in (m.Unreachable({"a": "b"}), m.DeadlineExceeded("late"), m.Compacted("gone", 7),
+                  m.Unavailable(Code.UNAVAILABLE, "down")):  # fmt: skip
+        again = m.errors.told_again(error, maybe_done=True)
+        assert (type(again), str(again), again.maybe_done) == (type(error), str(error), True)
+        assert vars(again) == vars(error) | {"maybe_done": True}
+        assert not error.maybe_done
+
+
+def test_pages_go_on_where_an_endpoint_lags() -> None:
+    """The first page says as of which revision; an endpoint that has not come to it may serve the next."""
+    asked: list[pb.RangeRequest] = []
+
+    def read(request: pb.RangeRequest, context: Context) -> pb.RangeResponse:
+        asked.append(request)
+        if request.revision and request.serializable:
+            context.abort(Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision")
+        return pb.RangeResponse(
+            header=pb.ResponseHeader(revision=7), kvs=[kv_pb2.KeyValue(key=b"a%d" % len(asked))], count=2,
+            more=not request.revision)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            pages = client.range(m.prefix("a"), page=1, serializable=True)
+            assert [kv.key for kv in await pages.all()] == [b"a1", b"a3"]
+            assert [request.revision for request in asked] == [0, 7, 7]
+
+    with scripted({"KV/Range": read}) as address:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("ends", ["by time", "by its owner"])
+def test_only_silence_makes_an_endpoint_suspect(ends: str) -> None:
+    asked: list[int] = []
+
+    def keep(requests: Iterator[pb.LeaseKeepAliveRequest], context: Context) -> Iterator[Any]:
+        asked.append(next(requests).ID)
+        say_nothing(context)
+        yield from ()
+
+    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
+        return pb.LeaseGrantResponse(ID=request.ID, TTL=2)
+
+    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+        return pb.LeaseRevokeResponse()
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            lease = await client.lease(2)
+            [connection] = client._caller.connections._opened
+            await until(lambda: asked)
+            if ends == "by time":
+                await until(lambda: connection.suspect_until)
+                assert lease.left_s() > 2 / 6, "there is time for another endpoint"
+                await until(lambda: len(asked) > 1)
+            else:
+                await lease.revoke()
+                assert not connection.suspect_until
+
+    with scripted({
+        "Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke, "Lease/LeaseKeepAlive": keep,
+    }) as address:
+        asyncio.run(main())

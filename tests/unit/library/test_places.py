@@ -1,0 +1,156 @@
+"""What a lock or a candidate leaves behind, and what it writes over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import muster_client as m
+import pytest
+from muster_client.pb import kv_pb2
+from muster_client.pb import rpc_pb2 as pb
+
+from tests.unit.library.scripted import Answers, Code, say_nothing, scripted, until
+
+Context = grpc.ServicerContext
+
+
+def held(revision: int = 5) -> pb.TxnResponse:
+    """The key was put, and is the oldest."""
+    return pb.TxnResponse(
+        header=pb.ResponseHeader(revision=revision), succeeded=True, responses=[
+            pb.ResponseOp(response_put=pb.PutResponse()),
+            pb.ResponseOp(response_range=pb.RangeResponse(
+                kvs=[kv_pb2.KeyValue(key=b"l/1", create_revision=revision)], count=1))])
+
+
+def there(value: bytes, created: int, modified: int) -> pb.TxnResponse:
+    """The conditions fail; the key as it is."""
+    kv = kv_pb2.KeyValue(key=b"l/1", value=value, create_revision=created, mod_revision=modified)
+    found = pb.RangeResponse(kvs=[kv], count=1)
+    return pb.TxnResponse(
+        header=pb.ResponseHeader(revision=99), responses=[pb.ResponseOp(response_range=found)] * 2)
+
+
+class Line:
+    """Answers transactions in turn, and keeps them; None: no answer."""
+
+    def __init__(self, *answers: pb.TxnResponse | tuple[grpc.StatusCode, str] | None) -> None:
+        self.asked: list[pb.TxnRequest] = []
+        self._answers: Iterator[Any] = iter(answers)
+
+    @property
+    def methods(self) -> dict[str, Answers]:
+        def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
+            return pb.LeaseGrantResponse(ID=request.ID, TTL=60)
+
+        def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+            return pb.LeaseRevokeResponse()
+
+        return {"Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke, "KV/Txn": self._answer}
+
+    def _answer(self, request: pb.TxnRequest, context: Context) -> pb.TxnResponse:
+        self.asked.append(request)
+        answer = next(self._answers, pb.TxnResponse(succeeded=True))
+        if answer is None:
+            say_nothing(context)
+        elif isinstance(answer, tuple):
+            context.abort(*answer)
+        return answer
+
+    def deletes(self, key: bytes) -> list[pb.TxnRequest]:
+        return [txn for txn in self.asked for op in txn.success if op.request_delete_range.key == key]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_who_is_cancelled_at_the_begin_leaves_the_line(before: bool) -> None:
+    """Also a lock that was held before: that revision says nothing of the key that may come."""
+    line = Line(*([held(), pb.TxnResponse(succeeded=True)] if before else []), None)
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            lock = client.lock("l", lease=lease)
+            if before:
+                await lock.acquire()
+                await lock.release()
+            known = len(line.asked)
+            taking = asyncio.create_task(lock.acquire())
+            await until(lambda: len(line.asked) > known)
+            taking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await taking
+            assert len(line.asked) == known + 2
+            [last] = line.deletes(b"l/%x" % lease.id)[-1:]
+            assert last is line.asked[-1]
+            assert not last.compare
+
+    with scripted(line.methods) as address:
+        asyncio.run(main())
+
+
+def test_what_may_land_late_is_not_sent_twice() -> None:
+    """Under a given lease, which stays: the key is deleted, whether it was put or not."""
+    line = Line((Code.UNAVAILABLE, "etcdserver: request timed out"))
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            with pytest.raises(m.Unavailable):
+                await client.lock("l", lease=lease).acquire()
+            assert len(line.asked) == 2
+            assert len(line.deletes(b"l/%x" % lease.id)) == 1
+
+    with scripted(line.methods) as address:
+        asyncio.run(main())
+
+
+def test_two_tasks_do_not_hold_one_object() -> None:
+    line = Line(held(), pb.TxnResponse(succeeded=True), held(8))
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            lock = client.lock("l", lease=lease)
+            taking = asyncio.create_task(lock.acquire())
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="of its own"):
+                await lock.acquire()
+            await taking
+            with pytest.raises(RuntimeError, match="of its own"):
+                await lock.try_acquire()
+            assert not lock.lost
+            await lock.release()
+            async with lock:
+                assert lock.token == 8
+
+    with scripted(line.methods) as address:
+        asyncio.run(main())
+
+
+def test_a_proclamation_writes_over_no_newer_one() -> None:
+    """Each names the value before it, so that an attempt that lands late does nothing; where an attempt
+    without an answer was done, the next one sees it."""
+    done = pb.TxnResponse(succeeded=True, header=pb.ResponseHeader(revision=6))
+    line = Line(
+        held(), done, (Code.UNAVAILABLE, "etcdserver: request timed out"), there(b"c", 5, 7),
+        there(b"x", 5, 8), pb.TxnResponse(succeeded=True, header=pb.ResponseHeader(revision=9)),
+        there(b"other", 10, 10))
+
+    def compared(txn: pb.TxnRequest) -> tuple[int, int]:
+        created, modified = txn.compare
+        return created.create_revision, modified.mod_revision
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            place = client.election("l").campaign("a", lease=lease)
+            await place.campaign()
+            await place.proclaim("b")
+            await place.proclaim("c")  # no answer, then: it is there
+            await place.proclaim("d")  # another value is there: once more, over that
+            assert [compared(txn) for txn in line.asked[1:]] == [(5, 5), (5, 6), (5, 6), (5, 7), (5, 8)]
+            with pytest.raises(m.NotHeld):
+                await place.proclaim("e")
+            assert place.lost
+
+    with scripted(line.methods) as address:
+        asyncio.run(main())

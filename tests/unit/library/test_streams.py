@@ -1,0 +1,183 @@
+"""Watches and mirrors end when they are told to, and by nothing that may pass."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+
+import grpc
+import muster_client as m
+import pytest
+from muster_client.pb import kv_pb2
+from muster_client.pb import rpc_pb2 as pb
+
+from tests.unit.library.scripted import Code, say_nothing, scripted, until, watched
+
+HEADER = pb.ResponseHeader(revision=7)
+Requests = Iterator[pb.WatchRequest]
+Told = Iterator[pb.WatchResponse]
+
+
+def test_a_watch_is_closed_while_it_begins() -> None:
+    """Its reader does not begin anew instead."""
+    calls: list[int] = []
+
+    def watch(requests: Requests, context: grpc.ServicerContext) -> Told:
+        calls.append(1)
+        if len(calls) == 1:
+            say_nothing(context)
+        yield from watched(requests, context)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            watch = client.watch("a", revision=1)
+            reading = asyncio.create_task(watch.next())
+            await until(lambda: calls)
+            await asyncio.wait_for(watch.close(), 3)
+            assert await asyncio.wait_for(reading, 3) is None
+            assert len(calls) == 1
+
+    with scripted({"Watch/Watch": watch}) as address:
+        asyncio.run(main())
+
+
+def test_a_watch_that_is_closed_blames_no_endpoint(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with m.Client(address) as client:
+            async with client.watch("a", revision=1) as watch:
+                reading = asyncio.create_task(watch.next())
+                await until(lambda: watch._feed._reading is not None)
+                await asyncio.sleep(0.05)  # in gRPC's read
+            assert await asyncio.wait_for(reading, 3) is None
+            assert not client._caller.connections._opened[0].suspect_until
+
+    with caplog.at_level(logging.INFO, "muster_client"), scripted({"Watch/Watch": watched}) as address:
+        asyncio.run(main())
+    assert not caplog.records
+
+
+def test_a_watch_that_does_not_begin_in_time_says_so() -> None:
+    def silent(requests: Requests, context: grpc.ServicerContext) -> Told:
+        say_nothing(context)
+        yield from ()
+
+    async def main() -> None:
+        async with m.Client(address, timeout=0.5) as client:
+            began = time.monotonic()
+            with pytest.raises(m.Unreachable):
+                async with client.watch("a", revision=1):
+                    pass
+            assert time.monotonic() - began < 3
+
+    with scripted({"Watch/Watch": silent}) as address:
+        asyncio.run(main())
+
+
+def test_a_closed_client_ends_its_watches() -> None:
+    async def main() -> None:
+        client = m.Client(address)
+        async with client.watch("a", revision=1) as watch:
+            reading = asyncio.create_task(watch.next())
+            await until(lambda: watch._feed._reading is not None)
+            await client.close()
+            with pytest.raises(m.MusterError, match="closed"):
+                await asyncio.wait_for(reading, 5)
+
+    with scripted({"Watch/Watch": watched}) as address:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("met", [
+    (Code.UNAVAILABLE, "etcdserver: request timed out"),
+    (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted"),
+    (Code.DEADLINE_EXCEEDED, "context deadline exceeded"),
+])  # fmt: skip
+def test_a_snapshot_that_fails_is_read_again(met: tuple[grpc.StatusCode, str]) -> None:
+    fails_until = time.monotonic() + 1.0
+
+    def watch(requests: Requests, context: grpc.ServicerContext) -> Told:
+        asked = next(requests).create_request
+        if asked.start_revision < 7:
+            yield pb.WatchResponse(created=True)
+            yield pb.WatchResponse(canceled=True, compact_revision=7)
+            return
+        yield pb.WatchResponse(created=True)
+        say_nothing(context)
+
+    def read(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
+        if time.monotonic() < fails_until:
+            context.abort(*met)
+        return pb.RangeResponse(header=HEADER, kvs=[kv_pb2.KeyValue(key=b"a", mod_revision=6)], count=1)
+
+    async def main() -> None:
+        async with m.Client(address, timeout=0.3) as client, asyncio.timeout(10):
+            event = await client.watch("a", revision=2, snapshots=True).next()
+            assert isinstance(event, m.Snapshot)
+            assert (event.revision, event.missed_from) == (7, 2)
+
+    with scripted({"Watch/Watch": watch, "KV/Range": read}) as address:
+        asyncio.run(main())
+
+
+def test_a_watch_waits_for_a_login_that_fails_for_a_while() -> None:
+    fails_until = time.monotonic() + 1.0
+
+    def login(request: pb.AuthenticateRequest, context: grpc.ServicerContext) -> pb.AuthenticateResponse:
+        if time.monotonic() < fails_until:
+            context.abort(Code.UNAVAILABLE, "etcdserver: request timed out")
+        return pb.AuthenticateResponse(token="t.1")
+
+    def watch(requests: Requests, context: grpc.ServicerContext) -> Told:
+        next(requests)
+        yield pb.WatchResponse(created=True)
+        yield pb.WatchResponse(header=HEADER, events=[
+            kv_pb2.Event(kv=kv_pb2.KeyValue(key=b"a", mod_revision=7, version=1))])
+        say_nothing(context)
+
+    async def main() -> None:
+        async with m.Client(address, user="u", password="p", timeout=0.3) as client, asyncio.timeout(10):
+            event = await client.watch("a", revision=2).next()
+            assert isinstance(event, m.Put)
+
+    with scripted({"Watch/Watch": watch, "Auth/Authenticate": login}) as address:
+        asyncio.run(main())
+
+
+def test_progress_that_is_asked_for_between_streams_is_told() -> None:
+    def watch(requests: Requests, context: grpc.ServicerContext) -> Told:
+        next(requests)
+        yield pb.WatchResponse(created=True)
+        for request in requests:
+            assert request.HasField("progress_request")
+            yield pb.WatchResponse(header=HEADER, watch_id=-1)
+
+    async def main() -> None:
+        async with m.Client(address) as client, asyncio.timeout(10):
+            watch = client.watch("a", revision=2, progress=True)
+            await watch.request_progress()
+            assert await watch.next() == m.Progress(7)
+            await watch.close()
+
+    with scripted({"Watch/Watch": watch}) as address:
+        asyncio.run(main())
+
+
+def test_a_mirror_s_end_ends_those_who_wait() -> None:
+    def read(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
+        return pb.RangeResponse(header=HEADER)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            async with client.mirror("a") as mirror:
+                waiting = asyncio.create_task(mirror.wait_for(100))
+                await asyncio.sleep(0.05)
+                assert not waiting.done()
+            with pytest.raises(m.MusterError, match="async with"):
+                await asyncio.wait_for(waiting, 3)
+            with pytest.raises(m.MusterError, match="async with"):
+                mirror.copy()
+
+    with scripted({"Watch/Watch": watched, "KV/Range": read}) as address:
+        asyncio.run(main())

@@ -1,0 +1,95 @@
+"""The engine's own thread, and the process's end: nothing waits there for ever."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+
+import grpc
+import pytest
+from muster_client import sync
+from muster_client.pb import kv_pb2
+from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire import engine
+
+from tests.unit.library.scripted import scripted, watched
+
+
+def test_a_call_in_the_engine_s_thread_is_refused() -> None:
+    """As one in a callback of a lease: it would wait for itself."""
+    client = sync.Client("127.0.0.1:1", timeout=0.5)
+
+    async def call() -> None:
+        with pytest.raises(RuntimeError, match="another thread"):
+            client.get("a")
+        with pytest.raises(RuntimeError, match="another thread"):
+            client.lock("a").acquire(timeout=1)
+
+    engine.submit(call()).result(5)
+    client.close()
+
+
+def lead(request: pb.TxnRequest, context: grpc.ServicerContext) -> pb.TxnResponse:
+    found = pb.RangeResponse(kvs=[kv_pb2.KeyValue(key=b"l/1", value=b"a", create_revision=3)], count=1)
+    return pb.TxnResponse(succeeded=True, responses=[pb.ResponseOp(response_range=found)])
+
+
+def test_an_interrupt_ends_what_is_observed() -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    assert main == threading.get_ident()
+    with scripted({"KV/Txn": lead, "Watch/Watch": watched}) as address, sync.Client(address) as client:
+        observed = client.election("l").observe()
+        assert next(observed).text == "a"
+        timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            next(observed)
+        timer.join()
+
+
+def test_what_is_observed_ends_in_any_thread() -> None:
+    with scripted({"KV/Txn": lead, "Watch/Watch": watched}) as address, sync.Client(address) as client:
+        observed = client.election("l").observe()
+        assert next(observed).text == "a"
+
+        async def drop() -> None:
+            observed.close()  # type: ignore[attr-defined]
+
+        engine.submit(drop()).result(5)
+
+
+AT_EXIT = """
+import atexit
+{early}
+from muster_client import sync, MusterError
+client = sync.Client("127.0.0.1:1", timeout=0.2)
+{late}
+try:
+    client.get("a")
+except MusterError:
+    print("called")
+"""
+CLOSE = """
+def close():
+    client.close()
+    print("closed")
+    try:
+        client.get("a")
+    except (MusterError, RuntimeError) as error:
+        print(type(error).__name__)
+atexit.register(close)
+"""
+
+
+@pytest.mark.parametrize(("early", "late", "error"), [
+    ("", CLOSE, "MusterError"), (CLOSE, "", "RuntimeError")])  # fmt: skip
+def test_a_client_is_closed_at_the_process_s_end(early: str, late: str, error: str) -> None:
+    """Before the engine ends, and behind it: what was registered first runs last."""
+    script = AT_EXIT.format(early=early, late=late)
+    ended = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=15, check=False)
+    assert (ended.returncode, ended.stdout.split()) == (0, ["called", "closed", error])
+    assert "never awaited" not in ended.stderr
