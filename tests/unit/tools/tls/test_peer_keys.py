@@ -68,14 +68,14 @@ def test_whoever_dials_tries_every_key_of_the_file_in_turn(tmp_path: Path) -> No
     peer_keys.change(path, "rotate")
     keys = keys_in(path)
     assert keys.served_by("tcp://a") == in_bytes(keys.public)
-    assert keys.failed("tcp://a")
+    assert keys.failed("tcp://a", in_bytes(keys.public))
     assert keys.served_by("tcp://a") == in_bytes(before)
     assert keys.served_by("tcp://b") == in_bytes(keys.public)
-    keys.failed("tcp://a")
+    keys.failed("tcp://a", in_bytes(before))
     assert keys.served_by("tcp://a") == in_bytes(keys.public)
     peer_keys.change(path, "drop")
     assert keys.served_by("tcp://a") == in_bytes(keys.public)
-    assert not keys.failed("tcp://a"), "there is no other key to try"
+    assert not keys.failed("tcp://a", in_bytes(keys.public)), "there is no other key to try"
 
 
 def test_steps_out_of_order_are_refused_and_change_nothing(tmp_path: Path) -> None:
