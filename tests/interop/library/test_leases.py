@@ -128,6 +128,29 @@ def test_who_gives_up_leaves_the_line(hosts: Hosts, directory: str, run: Run) ->
     run(main())
 
 
+def test_who_gives_up_at_any_moment_leaves_the_line(hosts: Hosts, directory: str, run: Run) -> None:
+    """Under a lease that stays: a key that were left would keep all others out."""
+
+    async def main() -> None:
+        async with m.Client(hosts.all) as client, await client.lease(30) as lease:
+            gave_up = 0
+            for after in range(40):
+                lock = client.lock(f"{directory}lock", lease=lease)
+                try:
+                    async with asyncio.timeout(after / 5000):
+                        await lock.acquire()
+                except TimeoutError:
+                    gave_up += 1
+                else:
+                    await lock.release()
+                assert await client.count(m.prefix(f"{directory}lock/")) == 0
+            assert gave_up
+            async with asyncio.timeout(5), client.lock(f"{directory}lock", ttl=10):
+                pass
+
+    run(main())
+
+
 HOLDER = """
 import asyncio, sys, muster_client as m
 async def main():

@@ -227,3 +227,30 @@ def test_only_silence_makes_an_endpoint_suspect(ends: str) -> None:
         "Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke, "Lease/LeaseKeepAlive": keep,
     }) as address:
         asyncio.run(main())
+
+
+def test_a_compaction_that_was_refused_while_it_waited_is_done() -> None:
+    refused: list[int] = []
+
+    def compact(request: pb.CompactionRequest, context: Context) -> Any:
+        if not refused:
+            refused.append(1)
+            context.abort(Code.UNKNOWN, "etcdserver: too many requests")
+        context.abort(Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
+
+    def full(request: pb.CompactionRequest, context: Context) -> Any:
+        context.abort(Code.UNKNOWN, "etcdserver: too many requests")
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            await client.compact(5, physical=True)
+            with pytest.raises(m.Compacted):
+                await client.compact(5, physical=True)
+        async with m.Client(other, timeout=0.2) as client:
+            for physical in (False, True):
+                with pytest.raises(m.ServerError, match="too many") as met:
+                    await client.compact(5, physical=physical)
+                assert met.value.maybe_done is physical
+
+    with scripted({"KV/Compact": compact}) as address, scripted({"KV/Compact": full}) as other:
+        asyncio.run(main())

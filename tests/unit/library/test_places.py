@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import muster_client as m
 import pytest
+from muster_client import queueing
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 
@@ -65,8 +67,11 @@ class Line:
 
 
 @pytest.mark.parametrize("before", [False, True])
-def test_who_is_cancelled_at_the_begin_leaves_the_line(before: bool) -> None:
+def test_who_is_cancelled_at_the_begin_leaves_the_line(
+    before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also a lock that was held before: that revision says nothing of the key that may come."""
+    monkeypatch.setattr(queueing, "_ANSWERED_IN_S", 0.3)
     line = Line(*([held(), pb.TxnResponse(succeeded=True)] if before else []), None)
 
     async def main() -> None:
@@ -87,6 +92,34 @@ def test_who_is_cancelled_at_the_begin_leaves_the_line(before: bool) -> None:
             assert not last.compare
 
     with scripted(line.methods) as address:
+        asyncio.run(main())
+
+
+def test_who_is_cancelled_waits_for_the_answer() -> None:
+    """A key that comes behind its deletion would stay."""
+    line, goes_on = Line(held()), threading.Event()
+    methods = line.methods
+    answer = methods["KV/Txn"]
+
+    def late(request: pb.TxnRequest, context: Context) -> Any:
+        found = answer(request, context)
+        goes_on.wait(10)
+        return found
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            taking = asyncio.create_task(client.lock("l", lease=lease).acquire())
+            await until(lambda: line.asked)
+            taking.cancel()
+            await asyncio.sleep(0.05)
+            assert len(line.asked) == 1
+            goes_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await taking
+            [deleted] = line.deletes(b"l/%x" % lease.id)
+            assert [compare.create_revision for compare in deleted.compare] == [5]
+
+    with scripted(methods | {"KV/Txn": late}) as address:
         asyncio.run(main())
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from muster_client import model, ops, ranges
-from muster_client.errors import FutureRevision
+from muster_client.errors import Compacted, FutureRevision, ServerError
 from muster_client.model import Done, KeyValue, TxnResult
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.ranges import Keys, Text
 from muster_client.wire.calls import Caller, Method
+from muster_client.wire.retries import TOO_MANY
 
 _RANGE = Method("KV/Range", pb.RangeResponse, repeatable=True)
 _PUT = Method("KV/Put", pb.PutResponse)
@@ -153,4 +154,13 @@ class Kv:
     async def compact(self, revision: int, *, physical: bool = False, timeout: float | None = None) -> None:
         """Forget what was before a revision; ``physical``: answer when the space is free."""
         asked = pb.CompactionRequest(revision=revision, physical=physical)
-        await self._caller.unary(_COMPACT, asked, timeout=timeout)
+        sent: list[None] = []
+        try:
+            await self._caller.unary(_COMPACT, asked, timeout=timeout, on_send=lambda: sent.append(None))
+        except Compacted:
+            if len(sent) < 2:
+                raise
+            # an attempt was refused while it waited for the space: it was done before
+        except ServerError as error:
+            error.maybe_done |= physical and error.message == TOO_MANY
+            raise

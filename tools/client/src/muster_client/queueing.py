@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from muster_client import ops, ranges
 from muster_client.errors import LeaseLost, MusterError, NotHeld
 from muster_client.lease import Lease
-from muster_client.model import KeyValue
+from muster_client.model import KeyValue, TxnResult
 from muster_client.ranges import Text
 from muster_client.watch import Delete, Put, Snapshot
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("muster_client")
 TTL_S = 60  # clientv3's
+_ANSWERED_IN_S = 5.0  # a caller that leaves waits so long for the answer to its key
 
 
 class _Place:
@@ -36,6 +37,8 @@ class _Place:
         self._lease = lease
         self._revision = self._modified = 0  # of the key: of its creation, and of its last value
         self._unsure = False  # the key may be there, or yet come
+        self._standing: asyncio.Task[TxnResult] | None = None  # puts it, under a lease that was given
+        self._leaving: asyncio.Task[None] | None = None  # of a caller that was cancelled
         self._held = False
         self._taken = threading.Lock()  # from the begin of an acquisition to the end of the release
 
@@ -77,26 +80,36 @@ class _Place:
         if self._lease is None:
             self._lease = await self._client.lease(self._ttl_s)
         self._lease.check()
-        oldest = ops.get(ranges.prefix(self.prefix), sort="create", limit=1)
         self._revision, self._unsure = 0, True
+        if self._given is None:
+            result = await self._put(self._lease, value)
+        else:  # see _leave: it is not cancelled with its caller
+            self._standing = asyncio.create_task(self._put(self._lease, value))
+            result = await asyncio.shield(self._standing)
+            self._standing = None
+        if not result and (found := result.found(0).kv) is not None and found.value != value:
+            await self._write(value)
+        holder = result.found(1).kv
+        return None if holder is None or holder.create_revision == self._revision else holder
+
+    async def _put(self, lease: Lease, value: bytes) -> TxnResult:
+        """The key, if it is not there. Under a lease that stays, an attempt that lands late could put it when
+        this is out of the line: there is one."""
+        oldest = ops.get(ranges.prefix(self.prefix), sort="create", limit=1)
         try:
-            # under a lease that was given, and stays, a late attempt could land when this is out of the line
             result = await self._client.txn(
                 ops.when(ops.key(self.key).absent)
-                .then(ops.put(self.key, value, lease=self._lease), oldest)
+                .then(ops.put(self.key, value, lease=lease), oldest)
                 .otherwise(ops.get(self.key), oldest), repeatable=self._given is None)
         except MusterError as error:
             self._unsure = error.maybe_done
             raise
-        self._unsure = False
         found = None if result else result.found(0).kv
         self._revision = self._modified = result.revision
         if found is not None:
             self._revision, self._modified = found.create_revision, found.mod_revision
-            if found.value != value:
-                await self._write(value)
-        holder = result.found(1).kv
-        return None if holder is None or holder.create_revision == self._revision else holder
+        self._unsure = False
+        return result
 
     async def _write(self, value: bytes) -> None:
         """Give the key another value. NotHeld if it is gone, or another's. An attempt that lands late writes
@@ -160,7 +173,9 @@ class _Place:
         try:
             self._held = await self._acquired(value, wait)
         finally:
-            if not self._held:
+            if self._leaving is not None and not self._leaving.done():  # its caller was cancelled again
+                self._leaving.add_done_callback(lambda _: self._taken.release())
+            elif not self._held:
                 self._taken.release()
         return self._held
 
@@ -174,7 +189,8 @@ class _Place:
                 await self._turn()
         except BaseException:
             try:
-                await asyncio.shield(self._leave())
+                self._leaving = asyncio.create_task(self._leave())
+                await asyncio.shield(self._leaving)
             except MusterError as error:
                 log.warning("%r stays in line until its lease ends: %s", self.prefix, error)
             raise
@@ -197,7 +213,13 @@ class _Place:
         self._lease = self._given
         if self._given is None:
             await lease.revoke()  # and with it the key
-        elif self._unsure:
+            return
+        if self._standing is not None:  # what is deleted before it comes would stay
+            await asyncio.wait((self._standing,), timeout=_ANSWERED_IN_S)
+            self._standing.cancel()
+            await asyncio.gather(self._standing, return_exceptions=True)
+            self._standing = None
+        if self._unsure:
             await self._client.txn(ops.when().then(ops.delete(key)), repeatable=True)
             self._unsure = False
         elif self._revision:
@@ -209,6 +231,7 @@ class Lock(_Place):
     """One holder at a time, over all processes. In ``async with`` it is held.
 
     A holder whose lease is lost may not know it yet: fence what it writes, by :attr:`held` or :attr:`token`.
+    Each task needs an object of its own: RuntimeError where one is held, or being acquired, already.
     """
 
     async def acquire(self) -> Self:

@@ -1,7 +1,8 @@
 """The same names for programs without asyncio; calls come from any thread.
 
 Each object holds one of the package's own, which runs in the engine's loop. Where a caller of asyncio
-cancels, these take ``timeout`` in seconds (TimeoutError).
+cancels, these take ``timeout`` in seconds (TimeoutError). A callback of :meth:`Lease.on_lost` runs in the
+engine's thread, where they refuse to wait: RuntimeError.
 """
 
 from __future__ import annotations

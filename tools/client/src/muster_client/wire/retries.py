@@ -18,12 +18,13 @@ class Verdict(Enum):
     FINAL = auto()  # the server's answer
 
 
+TOO_MANY = "etcdserver: too many requests"
 # The requests that met these never came to the log. Texts are whole, or end with *
 REFUSED: dict[str, str] = {
     "failed to connect to all addresses*": "it was never sent",
     "DNS resolution failed*": "it was never sent",
     "etcdserver: no leader": "the member looked for a leader first",
-    "etcdserver: too many requests": "the member was too far behind to take it",
+    TOO_MANY: "the member was too far behind to take it",
     "etcdserver: rpc not supported for learner": "a learner takes none",
     "raft proposal dropped": "the leader hands its office on, or there is none",
 }
