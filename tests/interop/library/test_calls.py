@@ -162,7 +162,7 @@ def test_a_deadline_holds(hosts: Hosts, run: Run) -> None:
             began = time.monotonic()
             with pytest.raises(m.MusterError):
                 await client.get("a")
-            assert 0.5 < time.monotonic() - began < 2
+            assert 0.4 < time.monotonic() - began < 2  # no pause begins that would pass it
 
     run(main())
 
