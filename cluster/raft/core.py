@@ -209,7 +209,11 @@ class Raft(Election):
         """What the driver has to do now, each thing handed out once; None: nothing."""
         if not self._due and not self._now_out:
             return None
-        self._due = False  # all that has come is looked at below
+        self._due = False
+        return self._made_ready()
+
+    def _made_ready(self) -> Ready | None:
+        """Looks at all that may have come."""
         log = self.log
         if self._role is Role.LEADER:
             self._replicate()

@@ -36,7 +36,7 @@ from cluster.repeats import Repeats
 from cluster.settings import NodeSettings, Peer
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import Method, Status
-from node.kinds import FRONT, RAFT, SNAPSHOT, TOLD, WRITES
+from node.kinds import FRONT, METHOD, RAFT, SNAPSHOT, TOLD, WRITES
 from node.links.fronts import FrontLink, Fronts, PassOn, Send
 from node.links.incarnations import Incarnations
 from node.links.mail import Mail
@@ -318,9 +318,11 @@ class Node:
 
     def take_requests(self, link: FrontLink, requests: list[tuple[int, int, int, bytes]]) -> None:
         """The judged requests of a front's frame."""
-        submit = self.role.submit
         self._gathers = True
         self._requests_in_tick += len(requests)
+        if WRITES.issuperset(map(METHOD, requests)) and self.role.submit_all(link, requests):
+            return
+        submit = self.role.submit
         for rid, method, timeout_ms, body in requests:
             if not (write := method in WRITES):
                 self._gathers = False

@@ -49,10 +49,11 @@ def _put(context: Context) -> UnaryHandler:
     limit = context.common.max_request_bytes
     shard_of = context.placement.shard_of
     parse = rpc_pb2.PutRequest.FromString
+    shard0 = router.routes[0]
 
     def put(call: Call, data: bytes) -> None:
         stats.started += 1
-        if call.field(b"hasleader") and context.no_leader(call, stats):
+        if shard0.leader_link is None and context.no_leader(call, stats):
             return
         # every encoder writes the key first; others are parsed, and so are judged ones: a malformed request
         # is refused as such, whatever its permissions
@@ -97,10 +98,11 @@ def _range(context: Context) -> UnaryHandler:
     shard_of = context.placement.shard_of
     one_shard = context.placement.shards == 1
     parse = rpc_pb2.RangeRequest.FromString
+    shard0 = router.routes[0]
 
     def range_(call: Call, data: bytes) -> None:
         stats.started += 1
-        if call.field(b"hasleader") and context.no_leader(call, stats):
+        if shard0.leader_link is None and context.no_leader(call, stats):
             return
         if (plain := plain_get(data)) is not None:
             key, serializable = plain
@@ -200,10 +202,11 @@ def _txn(context: Context) -> UnaryHandler:
     router = context.router
     limit, max_ops = context.common.max_request_bytes, context.common.max_txn_ops
     one_shard, shard_of = context.placement.shards == 1, context.placement.shard_of
+    shard0 = router.routes[0]
 
     def txn(call: Call, data: bytes) -> None:
         stats.started += 1
-        if call.field(b"hasleader") and context.no_leader(call, stats):
+        if shard0.leader_link is None and context.no_leader(call, stats):
             return
         if len(data) <= limit:
             plain = plain_txn.read(data)
