@@ -67,6 +67,7 @@ class Stream:
     ended: str | None = None
     who: Principal | None = None  # its user
     judged: bool = False  # clients are users, so it may be refused
+    unknown: bool = False  # its front did not know yet that users are on: as an etcd that is behind
 
 
 class WatchClients:
@@ -113,6 +114,7 @@ class WatchClients:
 
         def start() -> None:
             handler = front.handlers["Watch"]
+            stream.unknown = not front.router.principals.judged(stream.call)
             handler.opened(stream.call)
             for create in creates:
                 handler.message(stream.call, pb.WatchRequest(create_request=create).SerializeToString())
