@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any, TypeVar
 
 import grpc
 
@@ -21,6 +22,7 @@ from muster_client.wire.keeper import Keeper, Kept, clock
 _GRANT = Method("Lease/LeaseGrant", pb.LeaseGrantResponse, repeatable=True)
 _REVOKE = Method("Lease/LeaseRevoke", pb.LeaseRevokeResponse, repeatable=True)
 _TIME_TO_LIVE = Method("Lease/LeaseTimeToLive", pb.LeaseTimeToLiveResponse, repeatable=True)
+Result = TypeVar("Result")
 _EXISTS = "etcdserver: lease already exists"
 
 
@@ -134,3 +136,18 @@ async def info(caller: Caller, id: int, timeout: float | None) -> LeaseInfo:
     if answer.TTL < 0:
         raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
     return LeaseInfo(answer.TTL, answer.grantedTTL, tuple(answer.keys))
+
+
+async def unless_lost(lease: Lease, step: Coroutine[Any, Any, Result]) -> Result:
+    """What a step gives. LeaseLost as soon as the lease is lost meanwhile; the step is cancelled then."""
+    waiting = asyncio.ensure_future(step)
+    lost = asyncio.ensure_future(lease.wait_lost())
+    try:
+        await asyncio.wait((waiting, lost), return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            lease.check()
+        return await waiting
+    finally:
+        waiting.cancel()
+        lost.cancel()
+        await asyncio.gather(waiting, lost, return_exceptions=True)
