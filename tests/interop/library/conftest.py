@@ -23,7 +23,7 @@ def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Three hosts of one of them."""
     folder = tmp_path_factory.mktemp("library")
     if request.param == "etcd":
-        etcd = EtcdProcesses(folder / "etcd", free_base_port(3))
+        etcd = EtcdProcesses(folder / "etcd", free_base_port(3), "--enable-v2=true")
         try:
             hosts = Hosts(etcd.endpoints, etcd)
             hosts.mend()

@@ -1,4 +1,4 @@
-"""What operators do, namespaces, and what calls are told to."""
+"""What operators do, namespaces, what calls are told to, and the API of version 2."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import hashlib
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import muster_client as m
 import pytest
-from muster_client import telemetry
+from muster_client import sync, telemetry, v2
 from muster_client.admin.auth import Permission
+from muster_client.v2 import sync as v2_sync
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -43,8 +45,8 @@ def test_users_and_roles(hosts: Hosts, directory: str, run: Run) -> None:
                 await auth.set_password("ada", "word")
                 assert await auth.permissions("reader") == [Permission(m.prefix(directory), "read")]
                 assert await auth.user_roles("ada") == ["reader"]
-                assert (sorted(await auth.users()), await auth.roles()) == (
-                    ["ada", "root"], ["reader", "root"])
+                assert sorted(await auth.users()) == ["ada", "root"]
+                assert "reader" in await auth.roles()
                 assert (await auth.status()).enabled
                 async with m.Client(hosts.all, user="ada", password="word") as ada:
                     assert await ada.get(f"{directory}a") is None
@@ -70,7 +72,13 @@ def test_members(hosts: Hosts, run: Run) -> None:
             members = await client.members.list()
             assert sorted(url for one in members for url in one.client_urls) == [
                 f"http://{endpoint}" for endpoint in sorted(hosts.endpoints)]
-            added = await client.members.add(["http://127.0.0.1:1"], learner=True)
+            async with asyncio.timeout(20):  # a host that started just now counts as out of reach
+                while True:
+                    try:
+                        added = await client.members.add(["http://127.0.0.1:1"], learner=True)
+                        break
+                    except m.Unavailable:
+                        await asyncio.sleep(0.2)
             try:
                 assert (added.learner, added.name) == (True, "")
                 await client.members.update(added.id, ["http://127.0.0.1:2"])
@@ -171,13 +179,14 @@ def test_a_namespace_has_keys_of_its_own(hosts: Hosts, directory: str, run: Run)
             assert (await whole.get(f"{directory}n/a")) is not None
             assert (await space.lease_info(lease)).keys == (b"a",)
             result = await space.when(m.key("a").value == "2").then(
-                m.put("b", "1"), m.get(m.EVERYTHING), m.when().then(m.get("b")), m.delete("b", previous=True))
+                m.put("b", "1"), m.get(m.EVERYTHING), m.when().then(m.get("b")),
+                m.delete("a", previous=True))
             assert [kv.key for kv in result.found(1).kvs] == [b"a", b"b"]
             inner, deleted = result.results[2], result.results[3]
             assert isinstance(inner, m.TxnResult)
             assert inner.found().kv is not None
             assert isinstance(deleted, m.Done)
-            assert [kv.key for kv in deleted.previous] == [b"b"]
+            assert [kv.key for kv in deleted.previous] == [b"a"]
             for i in range(10):
                 await space.put(f"c{i}", "")
             assert [kv.key async for kv in space.range(m.prefix("c"), page=3, descending=True)] == [
@@ -225,3 +234,72 @@ def test_calls_are_told(hosts: Hosts, directory: str, run: Run) -> None:
 
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     run(main())
+
+
+def test_administration_without_asyncio(hosts: Hosts, directory: str, tmp_path: Path) -> None:
+    with sync.Client(hosts.all) as client:
+        assert not client.auth.status().enabled
+        assert len(client.members.list()) == 3
+        assert len(client.maintenance.statuses()) == 3
+        seen: list[int] = []
+        saved = client.maintenance.snapshot(tmp_path / "a", on_progress=lambda size, left: seen.append(left))
+        assert saved.size == (tmp_path / "a").stat().st_size
+        assert seen[-1] == 0
+
+
+def old(hosts: Hosts) -> list[str]:
+    return [f"http://{endpoint}" for endpoint in hosts.endpoints]
+
+
+def test_the_tree_of_version_2(hosts: Hosts, directory: str, run: Run) -> None:
+    async def main() -> None:
+        client = v2.Client(old(hosts))
+        with pytest.raises(v2.KeyNotFound):
+            await client.get(f"{directory}a")
+        done = await client.set(f"{directory}a", "1 & ä", exists=False)
+        assert (done.action, done.node.value) == ("create", "1 & ä")
+        with pytest.raises(v2.NodeExists):
+            await client.set(f"{directory}a", "2", exists=False)
+        with pytest.raises(v2.CompareFailed):
+            await client.set(f"{directory}a", "2", previous_value="0")
+        waiting = asyncio.create_task(client.wait(f"{directory}a"))
+        changes = client.watch(directory, index=done.node.modified + 1, recursive=True)
+        while not waiting.done():  # whether the wait has begun is not told
+            await client.set(f"{directory}a", "2", previous_index=0)
+            await asyncio.wait((waiting,), timeout=0.2)
+        assert (await waiting).node.value == "2"
+        assert (await anext(changes)).node.value == "2"
+        in_order = [(await client.append(f"{directory}q", str(i))).node.key for i in range(3)]
+        assert in_order == sorted(in_order)
+        listed = await client.get(f"{directory}q", recursive=True, sorted=True)
+        assert [node.value for node in listed.node.nodes] == list("012")
+        with pytest.raises(v2.NotAFile):
+            await client.delete(f"{directory}q")
+        with pytest.raises(v2.DirectoryNotEmpty):
+            await client.delete(f"{directory}q", directory=True)
+        await client.delete(f"{directory}q", recursive=True)
+        await client.set(f"{directory}t", "x", ttl=100)
+        assert ((await client.refresh(f"{directory}t", 50)).node.ttl or 0) <= 50
+        gave_up = asyncio.create_task(client.wait(f"{directory}nothing"))
+        await asyncio.sleep(0.05)
+        gave_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gave_up
+        dead = v2.Client(["http://127.0.0.1:1", *old(hosts)], timeout=5)
+        assert (await dead.get(f"{directory}a")).node.value == "2"
+        with pytest.raises(m.Unreachable) as told:
+            await v2.Client("http://127.0.0.1:1").set("a", "b")
+        assert not told.value.maybe_done
+
+    run(main())
+
+
+def test_version_2_without_asyncio(hosts: Hosts, directory: str) -> None:
+    client = v2_sync.Client(old(hosts))
+    done = client.set(f"{directory}a", "1")
+    assert next(client.watch(f"{directory}a", index=done.node.modified)).node.value == "1"
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        client.wait(f"{directory}a", timeout=0.3)
+    assert time.monotonic() - began < 3
+    assert client.delete(f"{directory}a").previous

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import muster_client as m
 import pytest
+from muster_client import sync
 
 from tests.interop.hosts import Hosts
 
@@ -264,3 +266,52 @@ def test_levels_of_isolation_differ(hosts: Hosts, directory: str, run: Run) -> N
                 await client.stm(step, isolation="none")  # type: ignore[arg-type]
 
     run(main())
+
+
+def test_recipes_without_asyncio(hosts: Hosts, directory: str) -> None:
+    with sync.Client(hosts.all) as client, client.lease(20) as lease:
+        with client.rwlock(f"{directory}rw").write(lease=lease) as lock:
+            assert client.when(lock.held).then(m.put(f"{directory}x", "1")).commit()
+            with pytest.raises(TimeoutError):
+                client.rwlock(f"{directory}rw").read(lease=lease).acquire(timeout=0.2)
+        first, second, third = (client.semaphore(f"{directory}s", 2, lease=lease) for _ in range(3))
+        with first, second:
+            assert not third.try_acquire()
+        with client.barrier(f"{directory}b") as barrier:
+            assert barrier.token
+            with pytest.raises(TimeoutError):
+                client.barrier(f"{directory}b").wait(timeout=0.2)
+        client.barrier(f"{directory}b").wait(timeout=5)
+        began: list[int] = []
+
+        def take_part() -> None:
+            with client.double_barrier(f"{directory}d", 2, ttl=10) as both:
+                began.append(both.token)
+
+        other = threading.Thread(target=take_part)
+        other.start()
+        take_part()
+        other.join(10)
+        assert len(began) == 2
+        assert len(set(began)) == 1
+        queue, line = client.queue(f"{directory}q"), client.priority_queue(f"{directory}p")
+        queue.put("1")
+        with queue.take() as item:
+            assert item.text == "1"
+        assert queue.get_nowait() is None
+        with pytest.raises(TimeoutError):
+            queue.get(timeout=0.2)
+        line.put("b", 2)
+        line.put("a", 1)
+        assert (line.size(), line.get().text) == (2, "a")
+
+        def count(stm: sync.Stm) -> int:
+            found = int(stm.text(f"{directory}n") or 0) + 1
+            stm.put(f"{directory}n", str(found))
+            return found
+
+        assert [client.stm(count, prefetch=[f"{directory}n"]).value for _ in range(3)] == [1, 2, 3]
+        space = client.namespace(directory)
+        kv = space.get("n")
+        assert kv is not None
+        assert kv.text == "3"

@@ -7,19 +7,29 @@ with its balancer does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
-from muster_client.services.discovery import Discovery
+from muster_client.services.registry import Instance
+
+
+class Picks(Protocol):
+    """A discovery, of either form."""
+
+    @property
+    def instances(self) -> Callable[[], Sequence[Instance]]: ...
+
+    @property
+    def pick(self) -> Callable[[], Instance]: ...
 
 
 class _Opened:
     """Channels by address; those to instances that are gone are closed."""
 
-    def __init__(self, discovery: Discovery, opened: Callable[[str], Any]) -> None:
+    def __init__(self, discovery: Picks, opened: Callable[[str], Any]) -> None:
         self._discovery, self._opened = discovery, opened
         self.channels: dict[str, Any] = {}
 
@@ -56,7 +66,7 @@ class ServiceChannel:
     caller's to try it again."""
 
     def __init__(
-        self, discovery: Discovery, opened: Callable[[str], grpc.Channel] = grpc.insecure_channel
+        self, discovery: Picks, opened: Callable[[str], grpc.Channel] = grpc.insecure_channel
     ) -> None:
         self._opened = _Opened(discovery, opened)
 
@@ -89,7 +99,7 @@ class AioServiceChannel(ServiceChannel):
     """The same for stubs of ``grpc.aio``."""
 
     def __init__(
-        self, discovery: Discovery, opened: Callable[[str], grpc.aio.Channel] = grpc.aio.insecure_channel
+        self, discovery: Picks, opened: Callable[[str], grpc.aio.Channel] = grpc.aio.insecure_channel
     ) -> None:
         super().__init__(discovery, opened)
         self._left: list[Any] = []

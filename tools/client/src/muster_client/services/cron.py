@@ -41,8 +41,13 @@ class Run:
     def __init__(self, cron: Cron, leadership: Leadership, due: float, attempt: int, modified: int) -> None:
         self.due, self.attempt = due, attempt
         self.token, self.held = leadership.token, leadership.held
-        self._cron, self._modified = cron, modified
+        self._cron, self._leadership, self._modified = cron, leadership, modified
         self.finished = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether another may lead already, and run it again."""
+        return self._leadership.lost
 
     async def finish(self, *done: ops.Op | ops.Txn) -> None:
         """End the run, and do some operations in the same step: once, whatever dies. NotHeld where another
