@@ -300,6 +300,6 @@ def test_version_2_without_asyncio(hosts: Hosts, directory: str) -> None:
     assert next(client.watch(f"{directory}a", index=done.node.modified)).node.value == "1"
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        client.wait(f"{directory}a", timeout=0.3)
+        client.wait(f"{directory}nothing", timeout=0.3)
     assert time.monotonic() - began < 3
     assert client.delete(f"{directory}a").previous

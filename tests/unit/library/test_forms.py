@@ -7,8 +7,12 @@ import inspect
 import muster_client as m
 import pytest
 from google.protobuf.descriptor import Descriptor, EnumDescriptor
-from muster_client import client, kv, lease, mirror, queueing, ranges, sync, watch
+from muster_client import client, kv, lease, mirror, queueing, ranges, stm, sync, v2, watch
+from muster_client.admin import auth, maintenance, members
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.recipes import barriers, locks, queues
+from muster_client.services import config, cron, discovery, registry
+from muster_client.v2 import sync as v2_sync
 from muster_client.wire.endpoints import Endpoint, parsed
 
 from cluster.pb import rpc_pb2 as ours
@@ -90,6 +94,12 @@ def test_endpoints() -> None:
     (client.Client, sync.Client), (kv.Pages, sync.Pages), (watch.Watch, sync.Watch),
     (mirror.Mirror, sync.Mirror), (lease.Lease, sync.Lease), (queueing.Lock, sync.Lock),
     (queueing.Leadership, sync.Leadership), (queueing.Election, sync.Election),
+    (locks.RWLock, sync.RWLock), (locks.Semaphore, sync.Semaphore), (barriers.Barrier, sync.Barrier),
+    (barriers.DoubleBarrier, sync.DoubleBarrier), (queues.Queue, sync.Queue),
+    (queues.PriorityQueue, sync.PriorityQueue), (stm.Stm, sync.Stm), (auth.Auth, sync.Auth),
+    (members.Members, sync.Members), (maintenance.Maintenance, sync.Maintenance),
+    (registry.Registration, sync.Registration), (discovery.Discovery, sync.Discovery),
+    (config.Config, sync.Config), (cron.Run, sync.Run), (v2.Client, v2_sync.Client),
 ])  # fmt: skip
 def test_both_forms_have_the_same_names(one: type, other: type) -> None:
     """And parameters, but for time limits, which a caller of asyncio has otherwise."""
@@ -99,7 +109,7 @@ def test_both_forms_have_the_same_names(one: type, other: type) -> None:
             continue
         twin = getattr(other, name, None)
         if twin is None:
-            assert name in ("on_lost", "left_s", "check"), f"{other.__name__}.{name}: of each lease"
+            assert f"self.{name}" in inspect.getsource(other), f"{other.__name__}.{name}: not of each object"
             continue
         if callable(member):
             mine, theirs = (set(inspect.signature(f).parameters) for f in (member, twin))

@@ -101,7 +101,7 @@ class Stm:
             found += [ops.key(name).mod_revision < first + 1 for name in self._written]
         return found
 
-    async def commit(self) -> bool:
+    async def _commit(self) -> bool:
         """Do the writes, if what was read still holds; else begin anew."""
         known = list(self._read)
         snapshots = self._isolation in _SNAPSHOTS
@@ -139,7 +139,7 @@ async def run(
         if keys:
             await stm.fetch(keys)
         value = await function(stm)
-        if await stm.commit():
+        if await committed(stm):
             return Committed(value, stm.revision, attempts)
 
 
@@ -148,3 +148,8 @@ def begun(client: Client, isolation: Isolation, timeout: float | None) -> Stm:
     if isolation not in (*_SNAPSHOTS, "repeatable_reads", "read_committed"):
         raise ValueError(f"no isolation level is called {isolation!r}")
     return Stm(client, isolation, timeout)
+
+
+async def committed(stm: Stm) -> bool:
+    """End an attempt; false: it runs again."""
+    return await stm._commit()

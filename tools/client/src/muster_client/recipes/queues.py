@@ -59,9 +59,9 @@ class Take:
         self._item: Item | None = None
 
     async def __aenter__(self) -> Item:
-        lease = await self._items.client.lease(self._ttl_s)
+        lease = await self._items._client.lease(self._ttl_s)
         try:
-            self._item = await unless_lost(lease, self._items.claimed(lease))
+            self._item = await unless_lost(lease, self._items._claimed(lease))
         except BaseException:
             await asyncio.shield(asyncio.ensure_future(lease.revoke()))
             raise
@@ -75,7 +75,7 @@ class Take:
             return
         try:
             if error is None:
-                await self._items.done(item)
+                await self._items._done(item)
         finally:
             await asyncio.shield(asyncio.ensure_future(item.lease.revoke()))
 
@@ -85,7 +85,7 @@ class _Items:
     look: one of Go may take an item that is claimed."""
 
     def __init__(self, client: Client, name: bytes, sort: ops.Sort) -> None:
-        self.client, self._name, self._sort = client, name, sort
+        self._client, self._name, self._sort = client, name, sort
         self._keys = ranges.prefix(name + b"/")
         self._claims = b"__claims/" + name + b"/"
 
@@ -99,7 +99,7 @@ class _Items:
         while True:
             free, revision = await self._free()
             for kv in free:
-                if await self.client.when(*self._is_free(kv)).then(ops.delete(kv.key)):
+                if await self._client.when(*self._is_free(kv)).then(ops.delete(kv.key)):
                     return kv
             if not free:
                 await self._more(revision)
@@ -109,32 +109,32 @@ class _Items:
         while True:
             free, _ = await self._free()
             for kv in free:
-                if await self.client.when(*self._is_free(kv)).then(ops.delete(kv.key)):
+                if await self._client.when(*self._is_free(kv)).then(ops.delete(kv.key)):
                     return kv
             if not free:
                 return None
 
     async def size(self) -> int:
         """How many items there are, with those that are claimed."""
-        return await self.client.count(self._keys)
+        return await self._client.count(self._keys)
 
-    async def claimed(self, lease: Lease) -> Item:
+    async def _claimed(self, lease: Lease) -> Item:
         """The first item that is free, claimed."""
         while True:
             free, revision = await self._free()
             for kv in free:
                 claim = self._claim(kv.key)
                 # not tried twice: without an answer the lease ends, and the claim with it
-                result = await self.client.when(*self._is_free(kv)).then(ops.put(claim, b"", lease=lease))
+                result = await self._client.when(*self._is_free(kv)).then(ops.put(claim, b"", lease=lease))
                 if result:
                     return Item(kv, lease, claim, result.revision)
             if not free:
                 await self._more(revision)
 
-    async def done(self, item: Item) -> None:
+    async def _done(self, item: Item) -> None:
         """Delete it, for its taker. NotHeld."""
         there = ops.key(item.kv.key).mod_revision == item.kv.mod_revision
-        result = await self.client.txn(
+        result = await self._client.txn(
             ops.when(item.held, there).then(ops.delete(item.kv.key)).otherwise(ops.get(item.kv.key)),
             repeatable=True)
         if result:
@@ -153,7 +153,7 @@ class _Items:
         """The first items that nobody has claimed, and the revision of that."""
         limit = _LOOKED_AT
         while True:
-            result = await self.client.when().then(
+            result = await self._client.when().then(
                 ops.get(self._keys, sort=self._sort, limit=limit),
                 ops.get(ranges.prefix(self._claims), keys_only=True))
             items, claims = result.found(0).kvs, {kv.key for kv in result.found(1).kvs}
@@ -165,8 +165,8 @@ class _Items:
     async def _more(self, revision: int) -> None:
         """Wait for an item, or the end of a claim, behind a revision."""
         async with (
-            self.client.watch(self._keys, revision=revision + 1, snapshots=True) as items,
-            self.client.watch(ranges.prefix(self._claims), revision=revision + 1, snapshots=True) as claims,
+            self._client.watch(self._keys, revision=revision + 1, snapshots=True) as items,
+            self._client.watch(ranges.prefix(self._claims), revision=revision + 1, snapshots=True) as claims,
         ):
             waits = [asyncio.ensure_future(_event(items, Put)), asyncio.ensure_future(_event(claims, Delete))]
             try:
@@ -196,7 +196,7 @@ class Queue(_Items):
         """Append; the item's token. Where a MusterError has ``maybe_done``, it may be there."""
         while True:
             key = self._name + f"/{time.time_ns()}{secrets.randbelow(1000):03}".encode()
-            result = await self.client.when(ops.key(key).absent).then(ops.put(key, value))
+            result = await self._client.when(ops.key(key).absent).then(ops.put(key, value))
             if result:
                 return result.revision
 
@@ -216,10 +216,10 @@ class PriorityQueue(_Items):
         # as in Go: of those who saw the same last item, one succeeds
         base = b"__" + prefix
         while True:
-            last = (await self.client.when().then(
+            last = (await self._client.when().then(
                 ops.get(ranges.prefix(prefix), descending=True, limit=1))).found()
             number = 0 if last.kv is None else int(last.kv.key.rpartition(b"/")[2]) + 1
-            result = await self.client.when(ops.key(base).mod_revision < last.revision + 1).then(
+            result = await self._client.when(ops.key(base).mod_revision < last.revision + 1).then(
                 ops.put(base, b""), ops.put(prefix + b"/%016d" % number, value))
             if result:
                 return result.revision

@@ -127,7 +127,7 @@ class Client(Within):
             if keys:
                 wait(begun.fetch(keys))
             value = function(Stm(begun))
-            if wait(begun.commit()):
+            if wait(stm.committed(begun)):
                 return stm.Committed(value, begun.revision, attempts)
 
     def register(
