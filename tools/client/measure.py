@@ -2,8 +2,8 @@
 
     python tools/client/measure.py muster_client 127.0.0.1:2379
 
-``etcd3`` and ``aetcd`` are measured in a virtual environment of their own, since they need old protobufs. Prints
-a row: client, work, tasks at a time, calls a second, microseconds of CPU a call, and p50 in milliseconds.
+``etcd3`` and ``aetcd`` are measured in virtual environments of their own, since they need old protobufs. It
+prints rows: client, work, tasks at a time, calls a second, microseconds of CPU a call, p50 in milliseconds.
 """
 
 from __future__ import annotations
