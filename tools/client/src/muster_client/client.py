@@ -69,6 +69,11 @@ class Client(Kv):
         await engine.run(self._keeper.close())
         await self._caller.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether its connections have ended for good."""
+        return self._caller.connections.closed
+
     async def lease(self, ttl: int = TTL_S, *, timeout: float | None = None) -> Lease:
         """A lease of ``ttl`` seconds, kept alive until it is revoked or the client ends."""
         return await granted(self._caller, self._keeper, ttl, timeout)

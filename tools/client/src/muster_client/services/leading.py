@@ -31,6 +31,8 @@ async def while_leading(
         try:
             leadership = await client.election(name).campaign(told, ttl=ttl_s).campaign()
         except MusterError as error:
+            if client.closed:
+                raise
             log.warning("%r: no campaign: %s", name, error)
             await asyncio.sleep(_AGAIN_S)
             continue

@@ -114,11 +114,14 @@ class Registration:
             try:
                 await asyncio.wait_for(lease.wait_lost(), lease.ttl_s / _CHECKS)
                 self._there = False
-                log.warning("the registration of %r was lost; it is registered anew", self.key)
+                if not self._client.closed:
+                    log.warning("the registration of %r was lost; it is registered anew", self.key)
                 self._lease = lease = await self._client.lease(self._ttl_s)
             except TimeoutError:
                 pass
             except MusterError as error:
+                if self._client.closed:
+                    return
                 log.warning("%r is not registered: %s", self.key, error)
                 await asyncio.sleep(_AGAIN_S)
                 continue

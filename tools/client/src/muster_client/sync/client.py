@@ -73,6 +73,10 @@ class Client(Within):
     def when(self, *conditions: ops.Condition, timeout: float | None = None) -> Txn:
         return Txn(self.inner.when(*conditions, timeout=timeout))
 
+    @property
+    def closed(self) -> bool:
+        return self.inner.closed
+
     def lease(self, ttl: int = TTL_S, *, timeout: float | None = None) -> Lease:
         return Lease(wait(self.inner.lease(ttl, timeout=timeout)))
 
@@ -158,6 +162,8 @@ class Client(Within):
             try:
                 leadership = self.election(name).campaign(value, ttl=ttl).campaign()
             except MusterError as error:
+                if self.closed:
+                    raise
                 log.warning("%r: no campaign: %s", name, error)
                 time.sleep(_AGAIN_S)
                 continue

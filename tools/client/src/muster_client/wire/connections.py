@@ -127,6 +127,10 @@ class Connections:
             await one.channel.wait_for_state_change(state)
 
     @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
     def names(self) -> list[str]:
         """Of all endpoints, as they were given."""
         return [endpoint.name for endpoint in self._endpoints]

@@ -87,7 +87,11 @@ class _Errand(Generic[Result]):
 
     def cancel(self) -> None:
         """Of a caller that was cancelled, which does not wait for the end."""
-        self._there.post(lambda: self._task is not None and self._task.cancel() and None)
+        self._there.post(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
 
 def loop() -> asyncio.AbstractEventLoop:
