@@ -138,6 +138,33 @@ def test_what_may_land_late_is_not_sent_twice() -> None:
         asyncio.run(main())
 
 
+def test_a_key_that_comes_late_is_deleted() -> None:
+    """Its put got no answer, its owner has left; under the lease that stays it would keep others out."""
+    line = Line((Code.UNAVAILABLE, "etcdserver: request timed out"))
+    lands = threading.Event()
+
+    def watch(requests: Iterator[pb.WatchRequest], context: Context) -> Iterator[pb.WatchResponse]:
+        asked = next(requests).create_request
+        yield pb.WatchResponse(created=True)
+        lands.wait(10)
+        yield pb.WatchResponse(header=pb.ResponseHeader(revision=7), events=[kv_pb2.Event(
+            kv=kv_pb2.KeyValue(key=asked.key, create_revision=7, mod_revision=7, version=1))])
+        say_nothing(context)
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            key = b"l/%x" % lease.id
+            with pytest.raises(m.Unavailable):
+                await client.lock("l", lease=lease).acquire()
+            assert len(line.deletes(key)) == 1
+            lands.set()
+            await until(lambda: len(line.deletes(key)) == 2)
+            assert [compare.create_revision for compare in line.deletes(key)[1].compare] == [7]
+
+    with scripted(line.methods | {"Watch/Watch": watch}) as address:
+        asyncio.run(main())
+
+
 def test_two_tasks_do_not_hold_one_object() -> None:
     line = Line(held(), pb.TxnResponse(succeeded=True), held(8))
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -45,6 +46,7 @@ class Lease:
 
     def __init__(self, caller: Caller, keeper: Keeper, kept: Kept) -> None:
         self._caller, self._keeper, self._kept = caller, keeper, kept
+        self.late: dict[bytes, Future[None]] = {}  # keys that may come: see recipes/late.py
 
     @property
     def id(self) -> int:

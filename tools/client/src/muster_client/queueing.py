@@ -18,6 +18,7 @@ from muster_client.errors import LeaseLost, MusterError, NotHeld
 from muster_client.lease import Lease, unless_lost
 from muster_client.model import KeyValue, TxnResult
 from muster_client.ranges import Text
+from muster_client.recipes import late
 from muster_client.watch import Delete, Put, Snapshot
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Place:
         if self._lease is None:
             self._lease = await self._client.lease(self._ttl_s)
         self._lease.check()
+        await late.expect_no_more(self._lease, self.key)
         self._revision, self._unsure = 0, True
         if self._given is None:
             result = await self._put(self._lease, value)
@@ -216,7 +218,8 @@ class Place:
             await asyncio.gather(self._standing, return_exceptions=True)
             self._standing = None
         if self._unsure:
-            await self._client.txn(ops.when().then(ops.delete(key)), repeatable=True)
+            gone = await self._client.txn(ops.when().then(ops.delete(key)), repeatable=True)
+            late.expect(self._client, lease, key, gone.revision)
             self._unsure = False
         elif self._revision:
             await self._client.txn(ops.when(ops.key(key).create_revision == self._revision)

@@ -12,6 +12,7 @@ from muster_client.errors import LeaseLost, NotHeld, Taken
 from muster_client.lease import Lease, unless_lost
 from muster_client.model import KeyValue
 from muster_client.ranges import Text
+from muster_client.recipes import late
 from muster_client.watch import Delete, Put, Snapshot
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class DoubleBarrier:
         self._lease: Lease | None = None
         self._key = b""
         self._revision = self._opened = 0
+        self._unsure = False  # whether the own key may come yet
 
     @property
     def token(self) -> int:
@@ -108,10 +110,12 @@ class DoubleBarrier:
             raise RuntimeError("it is entered already: each participant needs an object of its own")
         self._lease = lease = self._given or await self._client.lease(self._ttl_s)
         self._key = self._name + f"/waiters/{lease.id:x}-{secrets.token_hex(4)}".encode()
+        self._unsure = True
         try:
             put = await self._client.txn(
                 ops.when(ops.key(self._key).absent).then(ops.put(self._key, b"", lease=lease))
                 .otherwise(ops.get(self._key)), repeatable=self._given is None)
+            self._unsure = False
             kv = None if put else put.found().kv
             self._revision = kv.create_revision if kv is not None else put.revision
             self._opened = await unless_lost(lease, self._all_there())
@@ -183,7 +187,9 @@ class DoubleBarrier:
         if lease is not None and self._given is None:
             await lease.revoke()
         elif lease is not None:
-            await self._client.delete(self._key)
+            gone = await self._client.txn(ops.when().then(ops.delete(self._key)), repeatable=True)
+            if self._unsure:
+                late.expect(self._client, lease, self._key, gone.revision)
 
     async def __aenter__(self) -> Self:
         return await self.enter()
