@@ -92,7 +92,7 @@ class Place:
         if self._lease is None:
             self._lease = await self._client.lease(self._ttl_s)
         self._lease.check()
-        await late.expect_no_more(self._lease, self.key)
+        await late.expect_no_more(self._client, self._lease, self.key)
         self._revision, self._unsure = 0, True
         if self._given is None:
             result = await self._put(self._lease, value)
@@ -218,8 +218,7 @@ class Place:
             await asyncio.gather(self._standing, return_exceptions=True)
             self._standing = None
         if self._unsure:
-            gone = await self._client.txn(ops.when().then(ops.delete(key)), repeatable=True)
-            late.expect(self._client, lease, key, gone.revision)
+            late.expect(self._client, lease, key, await late.deleted(self._client, key))
             self._unsure = False
         elif self._revision:
             await self._client.txn(ops.when(ops.key(key).create_revision == self._revision)

@@ -187,9 +187,9 @@ class DoubleBarrier:
         if lease is not None and self._given is None:
             await lease.revoke()
         elif lease is not None:
-            gone = await self._client.txn(ops.when().then(ops.delete(self._key)), repeatable=True)
+            gone = await late.deleted(self._client, self._key)
             if self._unsure:
-                late.expect(self._client, lease, self._key, gone.revision)
+                late.expect(self._client, lease, self._key, gone)
 
     async def __aenter__(self) -> Self:
         return await self.enter()

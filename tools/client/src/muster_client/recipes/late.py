@@ -23,15 +23,31 @@ if TYPE_CHECKING:
 log = logging.getLogger("muster_client")
 
 
+async def deleted(client: Client, key: bytes) -> int:
+    """Delete the key, if it is there; a revision at which it was not. Each attempt names the key that it
+    found, so that one that lands late deletes no later one."""
+    while True:
+        found = (await client.when().then(ops.get(key))).found()
+        if found.kv is None:
+            return found.revision
+        result = await client.txn(
+            ops.when(ops.key(key).create_revision == found.kv.create_revision).then(ops.delete(key)),
+            repeatable=True)
+        if result:
+            return result.revision
+
+
 def expect(client: Client, lease: Lease, key: bytes, revision: int) -> None:
     """Delete the key should it come behind a revision."""
     lease.late[key] = engine.submit(_waited(client, lease, key, revision))
 
 
-async def expect_no_more(lease: Lease, key: bytes) -> None:
-    """The owner stands in line again: the key is its own, whoever puts it."""
-    if (waiting := lease.late.pop(key, None)) is not None and waiting.cancel():
-        await engine.run(asyncio.sleep(0))  # behind the end of it: a deletion under way is sent before
+async def expect_no_more(client: Client, lease: Lease, key: bytes) -> None:
+    """The owner stands in line again: what comes from now on is its own, whichever put it was."""
+    if (waiting := lease.late.pop(key, None)) is not None:
+        waiting.cancel()
+        await engine.run(asyncio.sleep(0))  # behind the cancellation: it sees no other key
+        await deleted(client, key)  # one that it has seen may be about to be deleted
 
 
 async def _waited(client: Client, lease: Lease, key: bytes, revision: int) -> None:

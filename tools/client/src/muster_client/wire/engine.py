@@ -14,7 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
@@ -33,10 +33,10 @@ class _Mail:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], object]] = deque()
         self._woken = False
 
-    def post(self, step: Callable[[], None]) -> None:
+    def post(self, step: Callable[[], object]) -> None:
         """Run a step there, behind those before it. RuntimeError: the loop is closed."""
         self._waiting.append(step)
         if not self._woken:
@@ -94,6 +94,47 @@ class _Errand(Generic[Result]):
             self._task.cancel()
 
 
+class _Submitted(Generic[Result]):
+    """A step that runs in the engine, for a thread; cancelled with ``told``."""
+
+    def __init__(self, step: Coroutine[Any, Any, Result], there: _Mail) -> None:
+        self._step, self._there = step, there
+        self.told: Future[Result] = Future()
+        self._task: asyncio.Task[Result] | None = None
+        there.post(self._begin)
+
+    def _begin(self) -> None:
+        if self.told.cancelled():
+            self._step.close()
+            return
+        task = self._there.loop.create_task(self._step)
+        task.add_done_callback(self._tell)
+        self._task = task
+        self.told.add_done_callback(self._ended)
+
+    def _ended(self, told: Future[Result]) -> None:
+        """In whatever thread; the task is cancelled in its own."""
+        if told.cancelled() and self._task is not None and not self._task.done():
+            self._there.post(self._task.cancel)
+
+    def _tell(self, task: asyncio.Task[Result]) -> None:
+        error = None if task.cancelled() else task.exception()
+        with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
+            if task.cancelled():
+                self.told.cancel()
+            elif error is not None:
+                self.told.set_exception(error)
+            else:
+                self.told.set_result(task.result())
+
+
+def _post_of_engine() -> _Mail:
+    if _mail is None:
+        loop()
+    assert _mail is not None
+    return _mail
+
+
 def loop() -> asyncio.AbstractEventLoop:
     """The loop, which runs."""
     global _loop, _mail, _thread
@@ -128,7 +169,7 @@ def submit(step: Coroutine[Any, Any, Result]) -> Future[Result]:
     if _ended:
         step.close()
         raise RuntimeError(_ENDED)
-    return asyncio.run_coroutine_threadsafe(step, loop())
+    return _Submitted(step, _post_of_engine()).told
 
 
 async def run(step: Coroutine[Any, Any, Result]) -> Result:
@@ -139,13 +180,10 @@ async def run(step: Coroutine[Any, Any, Result]) -> Result:
     if _ended:
         step.close()
         raise RuntimeError(_ENDED)
-    if _mail is None:
-        loop()
-    assert _mail is not None
     back: _Mail | None = getattr(_own, "mail", None)
     if back is None or back.loop is not here:
         back = _own.mail = _Mail(here)
-    errand = _Errand(step, _mail, back)
+    errand = _Errand(step, _post_of_engine(), back)
     try:
         return await errand.told
     except asyncio.CancelledError:
