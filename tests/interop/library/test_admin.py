@@ -16,6 +16,7 @@ from typing import Any
 import muster_client as m
 import pytest
 from muster_client import sync, telemetry, v2
+from muster_client.admin import snapshots
 from muster_client.admin.auth import Permission
 from muster_client.v2 import sync as v2_sync
 from opentelemetry.sdk.trace import TracerProvider
@@ -120,7 +121,9 @@ def test_maintenance(hosts: Hosts, directory: str, run: Run) -> None:
     run(main())
 
 
-def test_a_snapshot_is_whole_or_not_there(hosts: Hosts, directory: str, run: Run, tmp_path: Path) -> None:
+def test_a_snapshot_is_whole_or_not_there(
+    hosts: Hosts, directory: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         async with m.Client(hosts.all) as client:
             for i in range(64):
@@ -146,6 +149,7 @@ def test_a_snapshot_is_whole_or_not_there(hosts: Hosts, directory: str, run: Run
                 again = await through.maintenance.snapshot(tmp_path / "b.db")
                 assert proxy.cuts
                 assert hashlib.sha256((tmp_path / "b.db").read_bytes()[:-32]).hexdigest() == again.sha256
+            monkeypatch.setattr(snapshots, "_ATTEMPTS", 1)
             async with (
                 cutting(hosts.endpoints[0], lambda n: (None, 100_000)) as proxy,
                 m.Client(proxy.address, timeout=5) as through,

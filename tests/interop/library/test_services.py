@@ -159,6 +159,8 @@ def test_configuration_is_followed(kind: Any, hosts: Hosts, directory: str, run:
                 await client.put(f"{directory}debug", "off")
                 assert not (await asyncio.wait_for(anext(changes), 10)).debug
                 assert config.error is None
+            with pytest.raises(m.MusterError, match="async with"):
+                _ = config.value
 
     run(main())
 

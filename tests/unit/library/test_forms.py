@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 
 import muster_client as m
 import pytest
@@ -88,6 +90,25 @@ def test_endpoints() -> None:
             parsed(wrong)
     with pytest.raises(ValueError, match="together"):
         m.Tls(cert="a")
+
+
+def test_it_needs_grpcio_and_protobuf_alone() -> None:
+    """What the extras bring is asked for where it is used."""
+    script = """
+import sys
+for name in ("h11", "cronsim", "pydantic", "opentelemetry"):
+    sys.modules[name] = None
+import muster_client, muster_client.sync, muster_client.telemetry, muster_client.services.channels
+from muster_client.services.cron import following
+assert following(5, "UTC")(1) == 5
+for step in (lambda: following("* * * * *", "UTC"), muster_client.telemetry.Spans):
+    try:
+        step()
+    except ImportError:
+        continue
+    raise AssertionError(step)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(("one", "other"), [

@@ -54,7 +54,7 @@ class Config(Generic[Model]):
     def value(self) -> Model:
         """The last valid state, as of ``revision``. MusterError: the keys cannot be followed any
         more."""
-        if self._value is None or self._task is None:
+        if self._value is None or self._task is None or self._task.cancelled():
             raise MusterError("the configuration is used in `async with`")
         if self._task.done():
             self._task.result()
