@@ -196,6 +196,39 @@ def test_an_item_whose_taker_fails_is_taken_again(hosts: Hosts, directory: str, 
     run(main())
 
 
+def test_items_are_done_once_while_a_host_dies(hosts: Hosts, directory: str, run: Run) -> None:
+    async def main() -> None:
+        async with m.Client(hosts.all) as client:
+            names = [f"{i:02}" for i in range(30)]
+            for name in names:
+                await client.queue(f"{directory}q").put(name)
+            taken = 0
+
+            async def taker(own: m.Client) -> None:
+                nonlocal taken
+                queue = own.queue(f"{directory}q")
+                while await queue.size():
+                    try:
+                        async with asyncio.timeout(5), queue.take(ttl=10) as item:
+                            taken += 1
+                            await item.finish(m.put(f"{directory}done/{item.text}", str(item.token)))
+                    except (m.MusterError, TimeoutError):
+                        continue
+
+            clients = [m.Client(hosts.all, timeout=10) for _ in range(3)]
+            work = asyncio.gather(*map(taker, clients))
+            while taken < 8:
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(hosts.kill, hosts.leader())
+            await asyncio.wait_for(work, 60)
+            done = [kv async for kv in client.range(m.prefix(f"{directory}done/"))]
+            assert [kv.name.rpartition("/")[2] for kv in done] == names, "an item was lost"
+            assert {kv.version for kv in done} == {1}, "an item was done twice"
+            await asyncio.gather(*(one.close() for one in clients))
+
+    run(main())
+
+
 @pytest.mark.parametrize("isolation", ["serializable_snapshot", "serializable", "repeatable_reads"])
 def test_a_function_in_memory_loses_no_update(
     isolation: m.Isolation, hosts: Hosts, directory: str, run: Run

@@ -116,7 +116,7 @@ for step in (lambda: following("* * * * *", "UTC"), muster_client.telemetry.Span
     (mirror.Mirror, sync.Mirror), (lease.Lease, sync.Lease), (queueing.Lock, sync.Lock),
     (queueing.Leadership, sync.Leadership), (queueing.Election, sync.Election),
     (locks.RWLock, sync.RWLock), (locks.Semaphore, sync.Semaphore), (barriers.Barrier, sync.Barrier),
-    (barriers.DoubleBarrier, sync.DoubleBarrier), (queues.Queue, sync.Queue),
+    (barriers.DoubleBarrier, sync.DoubleBarrier), (queues.Queue, sync.Queue), (queues.Item, sync.Item),
     (queues.PriorityQueue, sync.PriorityQueue), (stm.Stm, sync.Stm), (auth.Auth, sync.Auth),
     (members.Members, sync.Members), (maintenance.Maintenance, sync.Maintenance),
     (registry.Registration, sync.Registration), (discovery.Discovery, sync.Discovery),

@@ -27,9 +27,10 @@ class Item:
     """An item that is taken, until its block ends. ``token``: a revision, greater for each later take of the
     same item."""
 
-    def __init__(self, kv: KeyValue, lease: Lease, claim: bytes, token: int) -> None:
+    def __init__(self, items: _Items, kv: KeyValue, lease: Lease, claim: bytes, token: int) -> None:
         self.kv, self.lease, self.token = kv, lease, token
-        self._claim = claim
+        self._items, self._claim = items, claim
+        self.finished = False
 
     @property
     def value(self) -> bytes:
@@ -45,13 +46,21 @@ class Item:
         """The condition that fences a write: it fails once another may take the item."""
         return ops.key(self._claim).create_revision == self.token
 
+    async def finish(self, *done: ops.Op | ops.Txn) -> None:
+        """Take the item out, and do some operations in the same step: once, whatever dies. NotHeld if another
+        may have taken it: nothing is done. A block that does not call it ends with it."""
+        if self.finished:
+            raise RuntimeError("the item is finished already")
+        await self._items._finish(self, done)
+        self.finished = True
+
 
 class Take:
     """The first item, for ``async with``. It stays in its place, claimed under a lease, and goes when the
     block has ended well: NotHeld if another may have taken it. Where the block fails, or its process dies,
     the item is another's to take.
 
-    So each item is worked on once at least; what is written with :attr:`Item.held` is written by one.
+    So each item is worked on once at least; what is written by :meth:`Item.finish` is written once.
     """
 
     def __init__(self, items: _Items, ttl_s: int) -> None:
@@ -74,8 +83,8 @@ class Take:
         if item is None:
             return
         try:
-            if error is None:
-                await self._items._done(item)
+            if error is None and not item.finished:
+                await item.finish()
         finally:
             await asyncio.shield(asyncio.ensure_future(item.lease.revoke()))
 
@@ -127,21 +136,22 @@ class _Items:
                 # not tried twice: without an answer the lease ends, and the claim with it
                 result = await self._client.when(*self._is_free(kv)).then(ops.put(claim, b"", lease=lease))
                 if result:
-                    return Item(kv, lease, claim, result.revision)
+                    return Item(self, kv, lease, claim, result.revision)
             if not free:
                 await self._more(revision)
 
-    async def _done(self, item: Item) -> None:
-        """Delete it, for its taker. NotHeld."""
+    async def _finish(self, item: Item, done: tuple[ops.Op | ops.Txn, ...]) -> None:
+        """Delete the item with its claim, for its taker. NotHeld."""
         there = ops.key(item.kv.key).mod_revision == item.kv.mod_revision
+        claim = self._claim(item.kv.key)
         result = await self._client.txn(
-            ops.when(item.held, there).then(ops.delete(item.kv.key)).otherwise(ops.get(item.kv.key)),
-            repeatable=True)
+            ops.when(item.held, there).then(ops.delete(item.kv.key), ops.delete(claim), *done)
+            .otherwise(ops.get(item.kv.key), ops.get(claim)), repeatable=True)
         if result:
             return
-        kv = result.found().kv
-        if kv is not None and kv.mod_revision == item.kv.mod_revision:
-            raise NotHeld("the item's lease has ended: another may take it")
+        left = any(result.found(place).kv for place in (0, 1))
+        if left or item.lease.lost:  # else an earlier attempt did it: its lease holds, and both are gone
+            raise NotHeld("another has taken the item, or may take it")
 
     def _claim(self, key: bytes) -> bytes:
         return self._claims + key[len(self._name) + 1:]

@@ -14,6 +14,7 @@ from muster_client.sync.leases import Election, Leadership, Lease, Lock
 from muster_client.sync.recipes import (
     Barrier,
     DoubleBarrier,
+    Item,
     PriorityQueue,
     Queue,
     RWLock,
@@ -24,7 +25,7 @@ from muster_client.sync.recipes import (
 from muster_client.sync.services import Config, Discovery, Registration, Run
 
 __all__ = [
-    "Auth", "Barrier", "Client", "Config", "Discovery", "DoubleBarrier", "Election", "Leadership", "Lease",
-    "Lock", "Maintenance", "Members", "Mirror", "Pages", "PriorityQueue", "Queue", "RWLock", "Registration",
-    "Run", "Semaphore", "Stm", "Take", "Txn", "Watch",
+    "Auth", "Barrier", "Client", "Config", "Discovery", "DoubleBarrier", "Election", "Item", "Leadership",
+    "Lease", "Lock", "Maintenance", "Members", "Mirror", "Pages", "PriorityQueue", "Queue", "RWLock",
+    "Registration", "Run", "Semaphore", "Stm", "Take", "Txn", "Watch",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from muster_client import ops
 from muster_client.model import KeyValue
 from muster_client.queueing import TTL_S
 from muster_client.recipes import barriers, locks, queues
-from muster_client.recipes.queues import TAKE_TTL_S, Item
+from muster_client.recipes.queues import TAKE_TTL_S
 from muster_client.stm import Stm as _Stm
 from muster_client.sync.base import Blocking, Within, wait
 from muster_client.sync.leases import Lease, Lock, inner_of
@@ -95,6 +95,36 @@ class DoubleBarrier(Within):
         wait(self.inner.__aexit__(kind, error, trace))
 
 
+class Item:
+    """See :class:`muster_client.Item`."""
+
+    def __init__(self, inner: queues.Item) -> None:
+        self.inner = inner
+        self.kv, self.token = inner.kv, inner.token
+
+    finish = Blocking(queues.Item.finish)
+
+    @property
+    def lease(self) -> Lease:
+        return Lease(self.inner.lease)
+
+    @property
+    def value(self) -> bytes:
+        return self.inner.value
+
+    @property
+    def text(self) -> str:
+        return self.inner.text
+
+    @property
+    def held(self) -> ops.Condition:
+        return self.inner.held
+
+    @property
+    def finished(self) -> bool:
+        return self.inner.finished
+
+
 class Take:
     """See :class:`muster_client.recipes.queues.Take`."""
 
@@ -102,7 +132,7 @@ class Take:
         self._inner = inner
 
     def __enter__(self) -> Item:
-        return wait(self._inner.__aenter__())
+        return Item(wait(self._inner.__aenter__()))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
