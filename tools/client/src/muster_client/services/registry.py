@@ -80,6 +80,7 @@ class Registration:
         self._task: asyncio.Task[None] | None = None
         self._lease: Lease | None = None
         self._there = False
+        self._perhaps = False  # an attempt to register may have been done
 
     @property
     def found(self) -> bool:
@@ -134,11 +135,12 @@ class Registration:
         """Be there if it is healthy, else not."""
         healthy = self._healthy is None or await self._asked(self._healthy)
         if healthy and not self._there:
+            self._perhaps = True
             await self._client.put(self.key, self._value, lease=lease)
             self._there = True
-        elif self._there and not healthy:
+        elif self._perhaps and not healthy:
             await self._client.delete(self.key)
-            self._there = False
+            self._there = self._perhaps = False
 
     async def _asked(self, healthy: Healthy) -> bool:
         try:

@@ -73,6 +73,7 @@ class Client:
             told = base64.b64encode(f"{user}:{password}".encode()).decode()
             self._headers.append(("Authorization", f"Basic {told}"))
         self._tls = None if tls is None else _context(tls)
+        self._server_name = "" if tls is None else tls.server_name
 
     async def get(
         self, key: str, *, recursive: bool = False, sorted: bool = False, quorum: bool = True
@@ -153,7 +154,8 @@ class Client:
         for attempt in itertools.count():
             url = self._urls[(first + attempt) % len(self._urls)]
             try:
-                answer = await asked(url, method, target, self._headers, body, self._tls)
+                answer = await asked(
+                    url, method, target, self._headers, body, self._tls, self._server_name)
                 if answer.status < 500 or method != "GET":
                     return _result(answer)
                 reasons[url] = f"status {answer.status}"

@@ -29,14 +29,16 @@ class NotSent(Exception):
 
 async def asked(
     url: str, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes,
-    tls: ssl.SSLContext | None,
+    tls: ssl.SSLContext | None, server_name: str,
 ) -> Answer:
     """The answer. NotSent; OSError or h11.RemoteProtocolError where it breaks later."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     secure = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
     try:
-        reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=secure)
+        reader, writer = await asyncio.open_connection(
+            parts.hostname, port, ssl=secure,
+            server_hostname=(server_name or parts.hostname) if secure else None)
     except OSError as error:
         raise NotSent(str(error)) from None
     try:
