@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import muster_client as m
 import pytest
@@ -18,6 +21,8 @@ from muster_client.v2 import sync as v2_sync
 from muster_client.wire.endpoints import Endpoint, parsed
 
 from cluster.pb import rpc_pb2 as ours
+
+README = Path(__file__).parents[3] / "tools" / "client" / "README.md"
 
 
 def shape(message: Descriptor) -> list[tuple[object, ...]]:
@@ -90,6 +95,17 @@ def test_endpoints() -> None:
             parsed(wrong)
     with pytest.raises(ValueError, match="together"):
         m.Tls(cert="a")
+
+
+def test_the_page_s_examples_name_what_is_there() -> None:
+    page = README.read_text(encoding="utf-8")
+    blocks = re.findall(r"(?ms)^```python\n(.*?)^```", page)
+    assert len(blocks) > 8
+    for block in blocks:
+        compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        where = v2 if "import v2" in block else m
+        assert not [name for name in re.findall(r"\bm\.(\w+)", block) if not hasattr(m, name)]
+        assert not [name for name in re.findall(r"\bclient\.(\w+)", block) if not hasattr(where.Client, name)]
 
 
 def test_it_needs_grpcio_and_protobuf_alone() -> None:
