@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from muster_client.errors import LeaseLost, LeaseNotFound, ServerError
+from muster_client.errors import LeaseLost, LeaseNotFound, MusterError, ServerError
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire import engine
 from muster_client.wire.calls import Caller, Method
@@ -23,6 +24,7 @@ from muster_client.wire.keeper import Keeper, Kept, clock
 _GRANT = Method("Lease/LeaseGrant", pb.LeaseGrantResponse, repeatable=True)
 _REVOKE = Method("Lease/LeaseRevoke", pb.LeaseRevokeResponse, repeatable=True)
 _TIME_TO_LIVE = Method("Lease/LeaseTimeToLive", pb.LeaseTimeToLiveResponse, repeatable=True)
+log = logging.getLogger("muster_client")
 Result = TypeVar("Result")
 _EXISTS = "etcdserver: lease already exists"
 
@@ -153,3 +155,16 @@ async def unless_lost(lease: Lease, step: Coroutine[Any, Any, Result]) -> Result
         waiting.cancel()
         lost.cancel()
         await asyncio.gather(waiting, lost, return_exceptions=True)
+
+
+async def to_its_end(step: Coroutine[Any, Any, None]) -> None:
+    """Run what tidies up; it goes on where its caller is cancelled. Its failure is told to the log alone:
+    what it leaves ends with a lease."""
+    await asyncio.shield(asyncio.ensure_future(_tidied(step)))
+
+
+async def _tidied(step: Coroutine[Any, Any, None]) -> None:
+    try:
+        await step
+    except MusterError as error:
+        log.warning("what is left ends with its lease: %s", error)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from muster_client import ops, ranges
 from muster_client.errors import LeaseLost, NotHeld, Taken
-from muster_client.lease import Lease, unless_lost
+from muster_client.lease import Lease, to_its_end, unless_lost
 from muster_client.model import KeyValue
 from muster_client.ranges import Text
 from muster_client.recipes import late
@@ -120,7 +119,7 @@ class DoubleBarrier:
             self._revision = kv.create_revision if kv is not None else put.revision
             self._opened = await unless_lost(lease, self._all_there())
         except BaseException:
-            await asyncio.shield(asyncio.ensure_future(self._out()))
+            await to_its_end(self._out())
             raise
         return self
 
@@ -169,7 +168,7 @@ class DoubleBarrier:
                     await self._client.delete(self._ready)
                     break
         finally:
-            await asyncio.shield(asyncio.ensure_future(self._out()))
+            await to_its_end(self._out())
 
     async def _others(self) -> list[KeyValue]:
         """Those who entered together, and are still inside, with this one."""

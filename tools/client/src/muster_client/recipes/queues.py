@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from muster_client import ops, ranges
 from muster_client.errors import MusterError, NotHeld
-from muster_client.lease import Lease, unless_lost
+from muster_client.lease import Lease, to_its_end, unless_lost
 from muster_client.model import KeyValue
 from muster_client.ranges import Text, data
 from muster_client.watch import Delete, Put, Snapshot, Watch
@@ -72,7 +72,7 @@ class Take:
         try:
             self._item = await unless_lost(lease, self._items._claimed(lease))
         except BaseException:
-            await asyncio.shield(asyncio.ensure_future(lease.revoke()))
+            await to_its_end(lease.revoke())
             raise
         return self._item
 
@@ -86,7 +86,7 @@ class Take:
             if error is None and not item.finished:
                 await item.finish()
         finally:
-            await asyncio.shield(asyncio.ensure_future(item.lease.revoke()))
+            await to_its_end(item.lease.revoke())
 
 
 class _Items:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from muster_client.errors import MusterError
+from muster_client.lease import to_its_end
 from muster_client.queueing import Leadership
 from muster_client.ranges import Text
 
@@ -49,15 +50,8 @@ async def while_leading(
                 lost.cancel()
                 await asyncio.gather(working, lost, return_exceptions=True)
         finally:
-            await asyncio.shield(asyncio.ensure_future(_resigned(leadership)))
+            await to_its_end(leadership.resign())
 
 
 async def _awaited(work: Awaitable[Result]) -> Result:
     return await work
-
-
-async def _resigned(leadership: Leadership) -> None:
-    try:
-        await leadership.resign()
-    except MusterError as error:
-        log.warning("%r stays leader until its lease ends: %s", leadership.prefix, error)

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from muster_client.errors import MusterError
-from muster_client.lease import Lease
+from muster_client.lease import Lease, to_its_end
 from muster_client.model import KeyValue
 from muster_client.ranges import Text, data
 
@@ -95,7 +95,7 @@ class Registration:
         try:
             await self._look(self._lease)
         except BaseException:
-            await asyncio.shield(asyncio.ensure_future(self._lease.revoke()))
+            await to_its_end(self._lease.revoke())
             raise
         self._task = asyncio.create_task(self._follow(self._lease))
         return self

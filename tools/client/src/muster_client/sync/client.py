@@ -12,7 +12,7 @@ from muster_client import ops, stm
 from muster_client.client import INSTANCE_TTL_S
 from muster_client.errors import MusterError
 from muster_client.kv import PAGE_KEYS, Kv
-from muster_client.lease import LeaseInfo
+from muster_client.lease import LeaseInfo, to_its_end
 from muster_client.queueing import TTL_S
 from muster_client.ranges import Keys, Text
 from muster_client.services.config import Model
@@ -174,7 +174,7 @@ class Client(Within):
                     raise
                 log.warning("%r: the leadership was lost, its work begins again: %s", name, error)
             finally:
-                leadership.resign()
+                wait(to_its_end(leadership.inner.resign()))
 
     def cron(
         self, name: Text, schedule: str | float, job: Callable[[Run], None], *, ttl: int = INSTANCE_TTL_S,

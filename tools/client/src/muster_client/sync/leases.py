@@ -81,18 +81,18 @@ class Lock(Place):
 
     def __init__(self, inner: queueing.Lock) -> None:
         super().__init__(inner)
-        self._inner = inner
+        self.inner = inner
 
     def acquire(self, timeout: float | None = None) -> Self:
         """Wait for it. LeaseLost; TimeoutError, out of the line."""
-        wait(self._inner.acquire(), timeout)
+        wait(self.inner.acquire(), timeout)
         return self
 
     def try_acquire(self) -> bool:
-        return wait(self._inner.try_acquire())
+        return wait(self.inner.try_acquire())
 
     def release(self) -> None:
-        wait(self._inner.release())
+        wait(self.inner.release())
 
     close = release
 
@@ -105,18 +105,18 @@ class Leadership(Place):
 
     def __init__(self, inner: queueing.Leadership) -> None:
         super().__init__(inner)
-        self._inner = inner
+        self.inner = inner
 
     def campaign(self, timeout: float | None = None) -> Self:
         """Wait until it leads. LeaseLost; TimeoutError, out of the line."""
-        wait(self._inner.campaign(), timeout)
+        wait(self.inner.campaign(), timeout)
         return self
 
     def proclaim(self, value: Text) -> None:
-        wait(self._inner.proclaim(value))
+        wait(self.inner.proclaim(value))
 
     def resign(self) -> None:
-        wait(self._inner.resign())
+        wait(self.inner.resign())
 
     close = resign
 
@@ -128,17 +128,17 @@ class Election:
     """See :class:`muster_client.Election`."""
 
     def __init__(self, inner: queueing.Election) -> None:
-        self._inner = inner
+        self.inner = inner
 
     def campaign(self, value: Text, *, lease: Lease | None = None, ttl: int = TTL_S) -> Leadership:
-        return Leadership(self._inner.campaign(value, lease=inner_of(lease), ttl=ttl))
+        return Leadership(self.inner.campaign(value, lease=inner_of(lease), ttl=ttl))
 
     def leader(self) -> KeyValue | None:
-        return wait(self._inner.leader())
+        return wait(self.inner.leader())
 
     def observe(self) -> Iterator[KeyValue]:
         """The leader, and each other one or proclamation."""
-        told, one = self._inner.observe(), asyncio.Lock()
+        told, one = self.inner.observe(), asyncio.Lock()
         try:
             while True:
                 yield wait(_next(told, one))
