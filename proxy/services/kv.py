@@ -45,7 +45,7 @@ def register(registry: Registry, context: Context) -> None:
 
 def _put(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "Put")
-    router, one_shard = context.router, context.placement.shards == 1
+    router, placement = context.router, context.placement
     limit = context.common.max_request_bytes
     shard_of = context.placement.shard_of
     parse = rpc_pb2.PutRequest.FromString
@@ -57,7 +57,7 @@ def _put(context: Context) -> UnaryHandler:
         # every encoder writes the key first; others are parsed, and so are judged ones: a malformed request
         # is refused as such, whatever its permissions
         if (
-            one_shard
+            placement.one
             and 2 < len(data) <= limit
             and data[0] == 0x0A
             and data[1]
@@ -76,7 +76,7 @@ def _put(context: Context) -> UnaryHandler:
                 context.refuse(call, stats, e)
                 return
             key = request.key
-        if one_shard:
+        if placement.one:
             router.write(call, Method.PUT, data, 0, stats)
             return
         shard = shard_of(key)
@@ -95,7 +95,6 @@ def _range(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "Range")
     router = context.router
     shard_of = context.placement.shard_of
-    one_shard = context.placement.shards == 1
     parse = rpc_pb2.RangeRequest.FromString
 
     def range_(call: Call, data: bytes) -> None:
@@ -107,7 +106,7 @@ def _range(context: Context) -> UnaryHandler:
             if router.learner and not serializable:
                 context.refuse(call, stats, not_for_learners(call.field(CLIENT_VERSION)))
                 return
-            router.get(call, data, key, serializable, 0 if one_shard else shard_of(key), stats)
+            router.get(call, data, key, serializable, shard_of(key), stats)
             return
         try:
             request = parse(data)
@@ -199,7 +198,7 @@ def _txn(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "Txn")
     router = context.router
     limit, max_ops = context.common.max_request_bytes, context.common.max_txn_ops
-    one_shard, shard_of = context.placement.shards == 1, context.placement.shard_of
+    shard_of = context.placement.shard_of
 
     def txn(call: Call, data: bytes) -> None:
         stats.started += 1
@@ -208,7 +207,7 @@ def _txn(context: Context) -> UnaryHandler:
         if len(data) <= limit:
             plain = plain_txn.read(data)
             if plain is not None and plain.ops() <= max_ops:
-                shard = 0 if one_shard else _plain_shard(shard_of, plain)
+                shard = 0 if context.placement.one else _plain_shard(shard_of, plain)
                 if shard == WIDE and is_read(plain):
                     read_txn(context, call, plain, stats)
                 elif shard == WIDE and plain.read_only:

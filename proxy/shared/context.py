@@ -61,6 +61,7 @@ class Context:
         table = Table.decode(row)
         if table.generation > self.placement.table.generation:
             self.placement.replace(table)
+            self.router.follow_shards(self.placement.running, self.placement.ids)
 
     def method(self, grpc_type: str, service: str, method: str) -> MethodStats:
         return self.stats.setdefault((grpc_type, service, method), MethodStats())

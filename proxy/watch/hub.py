@@ -189,7 +189,7 @@ class WatchHub:
     def _settle(self, now: float) -> None:
         """Parts follow the reads: home at once, away from home only after two election timeouts."""
         router = self._router
-        for route in router.routes:
+        for route in router.routes.values():
             home, replica = route.home, route.replica
             if home is None or replica is home:
                 self._cut_off.pop(route.shard, None)
