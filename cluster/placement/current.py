@@ -9,7 +9,7 @@ from cluster.placement.table import State, Table
 class Placement:
     """The map from keys to shards. Hot path: until something has moved, it costs what the base does."""
 
-    __slots__ = ("_base", "_known", "_moved", "ids", "one", "others", "prefix_of", "running",
+    __slots__ = ("_base", "_known", "_moved", "ids", "kept", "one", "others", "prefix_of", "running",
                  "shards", "table")
 
     def __init__(self, shards: int, depth: int = DEFAULT_DEPTH) -> None:
@@ -30,6 +30,8 @@ class Placement:
         self.ids = tuple(shard for shard in self.running if not shard or table.owns_anything(shard))
         self.others = tuple(shard for shard in self.ids if shard)
         self.shards = len(self.ids)
+        #: With those that owned keys at a revision that may be asked for.
+        self.kept = self.running if table.past else self.ids
         #: Whether shard 0 owns every key.
         self.one = self.shards == 1
 
@@ -52,6 +54,12 @@ class Placement:
         if self._moved:
             return self.table.owners(key, range_end)
         return self._base.shards_of(key, range_end)
+
+    def shards_at(self, key: bytes, range_end: bytes, revision: int) -> tuple[int, ...]:
+        """The shards that have a range as it was at a revision, ascending; 0: as it is now."""
+        if revision and self._moved:
+            return self.table.owners_at(key, range_end, revision)
+        return self.shards_of(key, range_end)
 
     def __repr__(self) -> str:
         return f"Placement({self.table})"

@@ -1,6 +1,9 @@
 """Reads of this replica: answered from its applied state once that is recent enough.
 
 A read names the order index that it must reflect (from the sequencer's read index) or none (serializable).
+A read is answered only by a table of placement that has the same owners of what it asks for as the one its
+front sent it by (G7). Else the front is told MOVED, or the read waits until this replica has its table.
+
 Long reads run as generators in slices (``node.slicing``), from one RocksDB snapshot, and never hold up an
 apply or a heartbeat. Slices leave as PARTIAL records, so the memory of a request is bounded.
 """
@@ -16,8 +19,10 @@ import structlog
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import MISTAKES, faults
+from cluster.placement import Table
 from cluster.wire.messages import READ, Status
 from node.links.fronts import FrontLink
+from node.serving.agreement import agree
 from node.slicing.slicer import Slicer, Slices
 from node.storage import Compacted, FutureRevision, Reader, StateStore
 
@@ -81,22 +86,60 @@ class Reads:
         self._mark_dirty = mark_dirty
         self._applied_index = applied_index
         self.waiting = Waiting(limit)
+        self.generation = 0  # of the table applied here; 0: no key has moved
+        self._table: Table | None = None
+        # reads by newer tables than that: until when, and each again
+        self._early: list[tuple[float, Callable[[], None]]] = []
         self._running: dict[tuple[bytes, int], bool] = {}  # long reads; whether they are cancelled
 
     def submit(
         self, link: FrontLink, rid: int, timeout_ms: int, body: bytes,
-        serve: Callable[[FrontLink, int, int, bytes], Slices | None],
+        serve: Callable[[FrontLink, int, int, bytes], Slices | None], method: int = 0,
     ) -> None:
-        """``serve(link, rid, revision, request)`` once the order index in ``body`` is applied."""
+        """``serve(link, rid, revision, request)`` once the order index in ``body`` is applied. ``method``: of
+        a read of keys."""
         min_index, revision = READ.unpack_from(body)
         request = body[READ.size :]
-        if min_index <= self._applied_index():
+        if min_index <= self._applied_index() and link.generation == self.generation:
             self._serve(link, rid, revision, request, serve)
             return
-        deadline = self._loop.time() + timeout_ms / 1000
-        if not self.waiting.add(
-            min_index, deadline, lambda: self._serve(link, rid, revision, request, serve)):
+        deadline, table = self._loop.time() + timeout_ms / 1000, link.table
+
+        def agreed() -> None:
+            if self._agrees(link, table, rid, method, request, deadline, agreed):
+                self._serve(link, rid, revision, request, serve)
+
+        if min_index <= self._applied_index():
+            agreed()
+        elif not self.waiting.add(min_index, deadline, agreed):
             self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
+
+    def placed(self, table: Table) -> None:
+        """A table is applied: before any read goes by it."""
+        self._table, self.generation = table, table.moved
+        early, self._early = self._early, []
+        for _, again in early:
+            again()
+
+    def _agrees(
+        self, link: FrontLink, table: Table | None, rid: int, method: int, request: bytes, deadline: float,
+        again: Callable[[], None],
+    ) -> bool:
+        """G7: whether a read that its front sent by a table may be answered now."""
+        generation = 0 if table is None else table.moved
+        mine = self._table
+        if generation == self.generation or mine is None or not link.alive:
+            return True
+        if agree(mine, table, method, request):
+            return True
+        if generation < self.generation:
+            link.answer(rid, Status.MOVED, mine.encode())
+            self._mark_dirty(link)
+        elif len(self._early) >= self.waiting.limit:
+            self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
+        else:
+            self._early.append((deadline, again))
+        return False
 
     def behind(self, body: bytes) -> bool:
         """Whether a read has to wait for what is not applied here."""
@@ -158,4 +201,6 @@ class Reads:
         self._mark_dirty(link)
 
     def sweep(self) -> None:
-        self.waiting.sweep(self._loop.time())
+        now = self._loop.time()
+        self.waiting.sweep(now)
+        self._early = [early for early in self._early if now < early[0]]

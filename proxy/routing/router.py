@@ -30,6 +30,7 @@ from cluster.settings import Common
 from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, Method, Status
 from proxy.routing.in_turn import InTurn
 from proxy.routing.links import ASTRAY, REFUSED, Link, Subscriber
+from proxy.routing.moved import Moved
 from proxy.routing.overdue import moved_on, resume, sweep_link, sweep_waiting
 from proxy.routing.pieces import Pieces
 from proxy.routing.reach import Reach
@@ -52,8 +53,8 @@ _BUSY, _GATHER_S = 32, 0.001  # from so many requests under way on a link on, fr
 LONE_AFTER = 3  # lone writes in a row before the next one counts as alone
 
 # plain integers: comparing enum members costs three times as much
-_OK, _NOT_LEADER, _PARTIAL, _ELSEWHERE = map(
-    int, (Status.OK, Status.NOT_LEADER, Status.PARTIAL, Status.ELSEWHERE))
+_OK, _NOT_LEADER, _PARTIAL, _ELSEWHERE, _MOVED = map(
+    int, (Status.OK, Status.NOT_LEADER, Status.PARTIAL, Status.ELSEWHERE, Status.MOVED))
 _SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOST)))
 _STATE, _WATERMARK, _REFUSED, _LEAVING, _AUTH, _MEMBERS, _V2_EVENTS, _PLACEMENT = map(int, (
     Status.STATE, Status.WATERMARK, Status.REFUSED, Status.LEAVING, Status.AUTH, Status.MEMBERS,
@@ -88,6 +89,7 @@ class Router(Sending):
         self.slow = SlowRequests(common.warning_request_ms / 1000)
         self.recent = RecentReads(self, self.index)
         self.rounds = Rounds(loop, self._leader_links) if common.shard_count > 1 else None
+        self.moved = Moved(self)
         self.draining = False
         self._lone = 0  # writes in a row that found nothing under way
         self.v2_news: Callable[[Link, bytes], None] | None = None  # takes V2_EVENTS: proxy.v2.waiting.feed
@@ -307,6 +309,9 @@ class Router(Sending):
                 waiting.body = bytes((waiting.method,)) + waiting.body
                 waiting.method, waiting.shard = Method.WIDE, 0
             self.to_leader(waiting)
+        elif status == _MOVED:
+            self._heard(link, _PLACEMENT, body)
+            self.moved.ask(waiting)
         else:
             self.finish_error(waiting, body)
 
@@ -377,6 +382,7 @@ class Router(Sending):
                  member=f"{link.member_id:x}")
         link.rounds = self.rounds
         link.up_at = self.loop.time()
+        self.moved.greet(link)
         self.routes[link.shard].opened(link, link.up_at)
         if self.hub is not None:
             self.hub.link_up(link)

@@ -85,7 +85,7 @@ class Snapshot:
             context.refuse(call, self._stats, errors.TOO_MANY_REQUESTS)
             return
         now = context.router.loop.time()
-        checkpoints = {shard: _Checkpoint() for shard in context.placement.ids}
+        checkpoints = {shard: _Checkpoint() for shard in context.placement.kept}
         sending = call.context = _Sending(checkpoints, now, now)
         call.on_drain = lambda: self._pump(call, sending)
         self._making[call] = sending

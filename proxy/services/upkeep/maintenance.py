@@ -113,9 +113,10 @@ class _Hash:
     def ask(self) -> None:
         context = self.context
         if not self.call.closed:
-            requests = [(shard, self.data) for shard in context.placement.ids]
-            Gather(context.router, self.call, Method.HASH_KV, requests, True, self.stats, self._answer,
-                   context.refuse).start(self.wanted)
+            placement = context.placement
+            Gather(context.router, self.call, Method.HASH_KV,
+                   lambda revision: [(shard, self.data) for shard in placement.kept], True, self.stats,
+                   self._answer, context.refuse).start(self.wanted)
 
     def _answer(self, call: Call, revision: int, term: int, tails: list[bytes]) -> None:
         context, tail = self.context, hash_answer(tails, self.wanted or revision)
