@@ -109,6 +109,11 @@ class WatchHub:
         self._joining.join(part)
 
     def leave(self, part: Part) -> None:
+        """It has passed (G9). It ends with the tick: its own record may have let it pass."""
+        part.leave(self._router)
+        self._router.at_flush(lambda: self._end(part))
+
+    def _end(self, part: Part) -> None:
         self._stalled_parts.pop(part, None)
         self._joining.drop(part)
         part.end(self._router)
@@ -124,7 +129,7 @@ class WatchHub:
             self._looks.pop(subscription, None)
             subscription.close()
             for part in subscription.parts:
-                self.leave(part)
+                self._end(part)
 
     def merging(self, subscription: Subscription) -> None:
         self._merging[subscription] = None

@@ -183,7 +183,7 @@ class Subscription:
         return max(self.emitted, min(p.through() for p in self.parts))
 
     def received(self, part: Part, batch: Batch) -> None:
-        if len(self.parts) == 1 and self._pending is None:
+        if len(self.parts) == 1:
             self._emit(batch)
             return
         if self._pending is None:
