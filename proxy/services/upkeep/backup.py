@@ -164,7 +164,9 @@ class Snapshot:
         if first is None or link is None or not link.up:
             self._fail(call, sending, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
             return
-        names = json.dumps([one.name for one in sending.checkpoints.values()]).encode()
+        by_shard = {shard: one.name for shard, one in sending.checkpoints.items()}
+        of_the_beginning = list(by_shard) == list(range(self._context.common.shard_count))
+        names = json.dumps(list(by_shard.values()) if of_the_beginning else by_shard).encode()
         sending.built = Waiting(
             call, Method.SNAPSHOT, names, 0, READ_ANY, router.loop.time(), _LIMIT_S, self._stats,
         ).calls(self._answer, sending, SERIALIZABLE)

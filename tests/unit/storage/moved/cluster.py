@@ -13,6 +13,7 @@ from cluster.placement import Table, changes
 from cluster.placement.base import Base
 from cluster.placement.changes import Moved, move_item, moved_item, shard_item
 from cluster.placement.table import END, Move, State
+from node.backup.rows import Checkpoint
 from node.storage import StateStore
 from node.storage.state.staged import Staged
 from node.storage.state.staging import Page, begin_copy, drop_span, read_page, stage_events, stage_page
@@ -53,6 +54,22 @@ class Cluster:
             self.place(shard_item(shard, State.SERVING))
         for lease in LEASES:
             self.control(self.model.grant(lease, 60))
+
+    def check_backup(self) -> None:
+        """Closed: each version that is left comes out of one shard."""
+        model, compacted = self.model, self.model.compact_revision
+        wanted = []
+        for versions in model.versions.values():
+            old = [version for version in versions if version.revision <= compacted]
+            wanted += [version for version in versions if version.revision > compacted]
+            wanted += [version for version in old[-1:] if version.version or version.revision == compacted]
+        found = []
+        for shard in range(SHARDS):
+            checkpoint = Checkpoint(Path(self.stores[0, shard].path), shard)
+            found += [int.from_bytes(at[:8], "big") for some in checkpoint.keys(model.revision, compacted)
+                      for at, _ in some]
+            checkpoint.close()
+        assert sorted(found) == sorted(version.revision for version in wanted)
 
     def close(self) -> None:
         for store in self.stores.values():

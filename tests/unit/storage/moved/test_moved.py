@@ -46,6 +46,7 @@ def drive(root: Path, seed: int, steps: int) -> Cluster:
 def test_g6_each_key_is_shown_by_its_owner_at_every_revision(tmp_path: Path, seed: int) -> None:
     cluster = drive(tmp_path, seed, 50)
     cluster.close()
+    cluster.check_backup()
 
 
 @pytest.fixture
