@@ -94,8 +94,6 @@ class Consequences:
         node.upkeep.logged_bytes(sum([len(data) for _, _, data in run]))
         if node.store.counts.grown:
             node.upkeep.counting.cut()
-        if applied.placement is not None and not node.store.counts.ready:
-            node.upkeep.counting.begin()  # other keys are shown
         node.upkeep.flushes.applied()
         node.standing.say_ready()
 
@@ -109,6 +107,8 @@ class Consequences:
             node.upkeep.members_change(anew=True)
         if applied.incarnations:
             node.upkeep.agreed.incarnations(applied.incarnations)
+        if applied.placement is not None and not node.store.counts.ready:
+            node.upkeep.counting.begin()  # other keys are shown
 
     def replaced(self) -> None:
         """A snapshot was installed: all parts that follow the state start anew (H8)."""

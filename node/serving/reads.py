@@ -12,21 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.evaluate.footprint import footprint
 from cluster.faults import MISTAKES, faults
 from cluster.placement import Table
-from cluster.wire.messages import READ, Status
+from cluster.wire.messages import READ, Method, Status
 from node.links.fronts import FrontLink
-from node.serving.agreement import agree
 from node.slicing.slicer import Slicer, Slices
 from node.storage import Compacted, FutureRevision, Reader, StateStore
 
 log = structlog.get_logger("reads")
+
+_RANGES = frozenset(map(int, (Method.RANGE, Method.RANGE_STREAM, Method.RANGE_ROWS, Method.STREAM_ROWS)))
+# each shard tells of all that it owns
+_WHOLE = frozenset(map(int, (Method.LEASE_KEYS, Method.HASH_KV, Method.AUTH_SHOW)))
+Span = tuple[bytes, bytes]
+_EVERYTHING: Sequence[Span] = ((b"\0", b"\0"),)
 
 
 def reader_at(store: StateStore, revision: int) -> Reader:
@@ -204,3 +210,20 @@ class Reads:
         now = self._loop.time()
         self.waiting.sweep(now)
         self._early = [early for early in self._early if now < early[0]]
+
+
+def agree(mine: Table, theirs: Table | None, method: int, request: bytes) -> bool:
+    """``theirs`` None: the table of the beginning."""
+    other = Table.initial(mine.base) if theirs is None else theirs
+    return all(mine.agrees(other, *span) for span in _spans(method, request))
+
+
+def _spans(method: int, request: bytes) -> Sequence[Span]:
+    if method in _WHOLE:
+        return _EVERYTHING
+    if method != Method.READ_TXN and method not in _RANGES:
+        return ()
+    try:
+        return footprint(Method.RANGE if method in _RANGES else method, request).reads
+    except EtcdError:
+        return ()  # it is refused in its turn

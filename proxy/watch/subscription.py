@@ -167,11 +167,14 @@ class Subscription:
 
     def _leave_passed(self) -> bool:
         """Whether parts have left that can bring nothing any more."""
+        if not self._passing:
+            return False
         passed = [part for part in self.parts if part.until and part.until <= self.emitted]
         for part in passed:
             self.parts.remove(part)
             self.hub.leave(part)
         self._passing = any(part.until for part in self.parts)
+        self._holder = None
         return bool(passed)
 
     def through(self) -> int:
@@ -215,10 +218,8 @@ class Subscription:
                 self._hold(-sum([batch.size_bytes for batch in found]))
                 for piece in (merged(found) if len(found) > 1 else found[0]).pieces(_RESPONSE_BYTES):
                     self._emit(piece)
-        if low > self.emitted:
-            self.emitted = low
-        if self._passing and self._leave_passed():
-            self._holder = None
+        self.emitted = max(self.emitted, low)
+        if self._leave_passed():
             return self.advance()  # the merge goes on without them
         if self._paused or self.hub.room.full:
             self._make_room()

@@ -10,7 +10,7 @@ from cluster.placement.changes import Moved, take_compact, take_move, take_moved
 from cluster.placement.table import Move
 from cluster.wire.messages import HEAD, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
-from tests.unit.proxy.moved.order import Order
+from tests.unit.proxy.moved.racing import Order
 from tests.unit.proxy.watch.watching import Client, World
 
 KEY = b"k00"

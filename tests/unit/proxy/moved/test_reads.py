@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from tests.unit.proxy.moved.order import Order
+from tests.unit.proxy.moved.racing import Order
 
 
 def run(seed: int, steps: int = 150) -> Order:
