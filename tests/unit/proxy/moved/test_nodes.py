@@ -1,9 +1,10 @@
-"""G7: a read is answered only by a table that has the same owners of it as the one its front sent it by."""
+"""G7, G9: a read is answered only by a table that has the same owners of it as the one its front sent it by."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -14,7 +15,9 @@ from cluster.placement.changes import Moved, take_move, take_moved
 from cluster.placement.table import Move
 from cluster.wire.messages import READ, Method, Status
 from node.links.fronts import FrontLink
+from node.replica.consequences import Consequences
 from node.serving.reads import Reads
+from node.storage.state.changes.run import Applied
 
 FIRST = Table.initial(Base(2, 1))
 MOVED = take_moved(take_move(FIRST, Move(1, b"k", b"k\0", FIRST.owners(b"k", b""), 1 - FIRST.owner(b"k")), 5),
@@ -101,3 +104,15 @@ def test_a_malformed_read_is_refused_in_its_turn() -> None:
         replica.link, 1, 1000, READ.pack(0, 0) + b"\xff\xff",
         lambda link, rid, revision, request: replica.served.append(rid), Method.RANGE)
     assert replica.served == [1]
+
+
+def test_g9_fronts_hear_of_a_table_before_what_is_newer() -> None:
+    node: Any = MagicMock()
+    node.reads.waiting.__len__.return_value = 0
+    node.store.counts.grown = False
+    applied = Applied(7, [(7, 0, b"k", b"", 0)], placement=Table.initial(Base(2)))
+    Consequences(node).applied([], applied)
+    said = [name for name, *_ in node.mock_calls]
+    order = [said.index(name) for name in (
+        "reads.placed", "upkeep.placed.applied", "watches.emit", "fronts.watermark")]
+    assert order == sorted(order)
