@@ -89,9 +89,12 @@ class Gather:
         """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off.
         The replicas decide on a named one: what this front knows of them may be old."""
         revision = self._applied(self._shards(0))
-        # of what has moved since, its owner then must have applied it
-        while revision and (owners := self._applied(self._shards(revision))) < revision:
-            revision = owners
+        try:  # of what has moved since, its owner then must have applied it
+            while revision and (owners := self._applied(self._shards(revision))) < revision:
+                revision = owners
+        except EtcdError as e:  # below the pruning
+            self._refused(e)
+            return
         if revision:
             self._read(0, max(revision, self.revision), self._router.routes[0].term)
         else:

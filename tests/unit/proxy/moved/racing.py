@@ -253,7 +253,7 @@ class Order:
             self.net.run()
         elif doing == "time":
             self.net.pass_time(0.1)
-        elif doing == "compact" and self.random.random() < 0.2:
+        elif doing == "compact" and self.random.random() < 0.4:
             self.compact()
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""G7, G9: a read is answered only by a table that has the same owners of it as the one its front sent it by."""
+"""G7, G9: a read is answered only by a table that has the same owners of it as its front's."""
 
 from __future__ import annotations
 

@@ -305,9 +305,11 @@ class Cluster:
         model = self.model
         start, end = self.span()
         since = self.random.randint(max(model.compact_revision, 1), model.revision)
-        found = [event for store in stores.values() for event in history(store, start, end, since).events]
-        assert sorted(event[:4] for event in found) == sorted(
-            event[:4] for event in model.history(start, end, since))
+        found = [
+            event for store in stores.values()
+            for event in history(store, start, end, since, want_prev=True).events]
+        assert sorted(event[:5] for event in found) == sorted(
+            event[:5] for event in model.history(start, end, since))
 
 
 def spliced(store: StateStore, start: bytes, end: bytes) -> list[bytes]:
