@@ -175,10 +175,12 @@ class Gather:
         return self.serializable and applied < self._order
 
     def _missed(self, status: int, body: bytes) -> None:
-        if status == _MOVED and self._tries < self._most:
-            self._again()  # by the newer table, which has come
+        if status == _MOVED:  # by the newer table, which has come: no more often than one comes
+            self._tries += 1
+            self._most += 1
+            self.start(self.revision)
         else:
-            self._refused(EtcdError(errors.TIMEOUT) if status == _MOVED else EtcdError.decode(body))
+            self._refused(EtcdError.decode(body))
 
     def _refused(self, error: EtcdError) -> None:
         # H16; or another replica than the one it was sent to answers, and is behind it

@@ -252,9 +252,16 @@ class Order:
         elif doing == "run":
             self.net.run()
         elif doing == "time":
-            self.net.pass_time(0.1)
+            self.pass_time()
         elif doing == "compact" and self.random.random() < 0.4:
             self.compact()
+
+    def pass_time(self) -> None:
+        """What was to be called later, too: frames of busy links."""
+        later, self.net.loop.later = self.net.loop.later, []
+        for callback in later:
+            callback()
+        self.net.pass_time(0.1)
 
     def finish(self) -> None:
         for _ in range(60):
@@ -262,7 +269,7 @@ class Order:
                 while node.applied < len(self.records):
                     node.apply()
                 node.take()
-            self.net.pass_time(0.1)
+            self.pass_time()
         for asked in self.calls:
             asked.check()
 
