@@ -88,9 +88,10 @@ class Gather:
     def _serializable(self) -> None:
         """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off.
         The replicas decide on a named one: what this front knows of them may be old."""
-        revision = self._applied(self._shards(0))
-        try:  # of what has moved since, its owner then must have applied it
-            while revision and (owners := self._applied(self._shards(revision))) < revision:
+        try:
+            revision = self._applied(self._shards(self.revision))
+            # of what has moved since, its owner then must have applied it
+            while not self.revision and (owners := self._applied(self._shards(revision))) < revision:
                 revision = owners
         except EtcdError as e:  # below the pruning
             self._refused(e)
