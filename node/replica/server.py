@@ -140,6 +140,8 @@ class Node:
         self.watches: WatchSource = WatchSource(
             self.store, self.mark_dirty, self.slicer.start, lambda: self.fronts.watermark_again(loop.time()))
         self.reads: Reads = Reads(loop, self.slicer, self.mark_dirty, lambda: self.order_index)
+        if (table := self.store.placement()) is not None:
+            self.reads.placed(table)
         self.streams: Streams = Streams(
             self.reads.start, loop.time, self.reads.refuse, common.client_stall_timeout_ms / 1000)
         self.upkeep: Upkeep = Upkeep(self, settings, machine, self.log, self.store, self.raft, self.slicer)

@@ -131,7 +131,7 @@ class Admission:
                 judge(node.guard.state, principal, inner, request, node.store)
                 return serve(link, rid, revision, request)
 
-            node.reads.submit(link, rid, timeout_ms, request, judged)
+            node.reads.submit(link, rid, timeout_ms, request, judged, inner)
         return True
 
     def late(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:
