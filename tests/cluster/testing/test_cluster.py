@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from muster_client import MusterError, Put
+from muster_client import MusterError, Put, prefix
 from muster_client.sync import Client
 
 from muster.testing import Cluster, ClusterError
@@ -55,7 +55,7 @@ def test_a_cleaned_store_has_nothing_of_the_test_before(one: Cluster) -> None:
         assert v2(one)["nodes"]
         one.clean()
         client.put("/a", "1")
-        assert client.count() == 1
+        assert client.count(prefix("")) == 1
         with pytest.raises(MusterError):
             client.lease_info(lease)
     assert "nodes" not in v2(one)
