@@ -83,9 +83,9 @@ def build(folder: Path) -> list[Path]:
 def bill(path: Path) -> None:
     """The bill of materials of a host."""
     subprocess.run(
-        [sys.executable, "-m", "cyclonedx_py", "requirements", "--output-reproducible", "--spec-version", "1.6",
-         "--pyproject", ROOT / "pyproject.toml", "--output-format", "JSON", "--output-file", path,
-         ROOT / "requirements.lock"],
+        [sys.executable, "-m", "cyclonedx_py", "requirements", "--output-reproducible",
+         "--pyproject", ROOT / "pyproject.toml", "--spec-version", "1.6",
+         "--output-format", "JSON", "--output-file", path, ROOT / "requirements.lock"],
         check=True)  # fmt: skip
 
 
