@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))
 
-from distributions import ROOT, commit_time  # noqa: E402  # beside this script
+from distributions import ROOT, commit_time  # beside this script
 
 PYTHON = "/usr/bin/python3"
 VENV = "opt/muster/venv"
