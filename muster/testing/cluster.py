@@ -194,7 +194,7 @@ class Cluster:
         with self._asking:
             self._asked += 1
             request = {"id": self._asked, "do": do, "hosts": list(hosts), "wait_s": wait_s, **more}
-            with contextlib.suppress(ConnectionError):  # the answer tells why
+            with contextlib.suppress(OSError):  # the answer tells why
                 self._link.sendall(json.dumps(request).encode() + b"\n")
             return self._answer(wait_s + START_S + _MORE_S)
 
@@ -204,14 +204,21 @@ class Cluster:
         assert self._link is not None
         assert self._lines is not None
         self._link.settimeout(limit_s)
-        with contextlib.suppress(ConnectionError):
+        late = f"no answer after {limit_s:g} s"
+        try:
             while line := self._lines.readline():
                 answer: dict[str, Any] = json.loads(line)
                 if answer["id"] == self._asked:
                     if "error" in answer:
                         raise ClusterError(answer["error"])
                     return answer
-        raise ClusterError("the process that runs the hosts has ended:\n" + _tail(self._log_of_keeper(), 20))
+            late = "the process that runs the hosts has ended"
+        except TimeoutError:
+            self._link.close()  # what it says later answers nothing
+        except OSError:
+            late = "the process that runs the hosts has ended, or gave no answer in time before"
+        logs = [self._log_of_keeper(), *(Path(self._data_dir, f"host{i}.log") for i in range(self.hosts))]
+        raise ClusterError("\n".join([f"{late}; the logs end:", *(_tail(log, 10) for log in logs)]))
 
     def _log_of_keeper(self) -> Path:
         return Path(self._data_dir, "keeper.log")

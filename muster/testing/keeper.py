@@ -63,7 +63,7 @@ class Keeper:
     def __init__(self, plan: dict[str, Any], asking: socket.socket) -> None:
         self._data_dir, self._asking = str(plan["data_dir"]), asking
         self._layout, self._doors = planned(plan)
-        self._links = Links([host.peer_port for host in self._layout.hosts], self._processes)
+        self._links = Links([host.peer_port for host in self._layout.hosts], self._pids)
         self._cluster = local.LocalCluster(self._data_dir, self._layout, self._on_ready)
         self._frozen: set[int] = set()
         self._writer: asyncio.StreamWriter | None = None
@@ -120,6 +120,9 @@ class Keeper:
             return local.processes_of(self._layout.hosts[index])
         except ConfigError:
             return []  # it is down
+
+    def _pids(self, index: int) -> list[int]:
+        return [process.pid for process in self._processes(index)]
 
     # each runs in a thread, one at a time
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Iterable
-
-import psutil
+from pathlib import Path
 
 _CHUNK = 262_144
+_SOCKETS = Path("/proc/net/tcp")
 
 
 class Links:
-    """``ports``: of each host, its real peer port. ``processes(host)`` are a host's own now."""
+    """``ports``: of each host, its real peer port. ``processes(host)``: the IDs of its own now."""
 
-    def __init__(self, ports: list[int], processes: Callable[[int], Iterable[psutil.Process]]) -> None:
+    def __init__(self, ports: list[int], processes: Callable[[int], Iterable[int]]) -> None:
         self._ports, self._processes = ports, processes
+        self._known: dict[int, list[int]] = {}  # what ``processes`` said of a host last
         self._groups: dict[int, int] = {}  # host -> number of its side
         self._changed = asyncio.Condition()
         self._servers: list[asyncio.Server] = []
@@ -62,13 +64,16 @@ class Links:
                 await self._changed.wait_for(lambda: self._open(one, other))
 
     async def _serve(self, to: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        source = await asyncio.to_thread(self._owner, writer.get_extra_info("peername")[1])
         onward: asyncio.StreamWriter | None = None
         try:
+            answers, onward = await self._dial(to)  # it costs less than to look whose connection this is
+            source = await asyncio.to_thread(self._owner, writer.get_extra_info("peername")[1])
             if source is None:
                 return  # it has ended already, or is no host's
-            await self._until_open(source, to)
-            answers, onward = await asyncio.open_connection("127.0.0.1", self._ports[to], limit=_CHUNK)
+            if not self._open(source, to):
+                onward.close()
+                await self._until_open(source, to)
+                answers, onward = await self._dial(to)
             for end in (writer, onward):
                 end.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.TaskGroup() as both:
@@ -93,11 +98,37 @@ class Links:
         await self._until_open(source, to)
         writer.close()
 
+    async def _dial(self, to: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self._ports[to], limit=_CHUNK)
+
     def _owner(self, port: int) -> int | None:
         """The host with the connection that has this local port."""
-        for host in range(len(self._ports)):
-            for process in self._processes(host):
-                with contextlib.suppress(psutil.Error, OSError):
-                    if any(c.laddr and c.laddr.port == port for c in process.net_connections("tcp4")):
-                        return host
+        name = _socket_of(port)
+        for fresh in (False, True) if name else ():
+            for host in range(len(self._ports)):
+                if fresh:
+                    self._known[host] = list(self._processes(host))
+                if any(_holds(process, name) for process in self._known.get(host, ())):
+                    return host
         return None
+
+
+def _socket_of(port: int) -> str:
+    """What /proc calls the connected socket with a local port; empty: there is none."""
+    wanted = f":{port:04X}"
+    for line in _SOCKETS.read_text(encoding="ascii").splitlines()[1:]:
+        words = line.split()
+        if words[1].endswith(wanted):
+            return f"socket:[{words[9]}]"
+    return ""
+
+
+def _holds(process: int, name: str) -> bool:
+    """Whether a process has a file of that name."""
+    folder = f"/proc/{process}/fd"
+    with contextlib.suppress(OSError):  # the process has ended
+        for number in os.listdir(folder):
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                if os.readlink(f"{folder}/{number}") == name:
+                    return True
+    return False

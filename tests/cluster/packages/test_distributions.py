@@ -116,8 +116,9 @@ def test_the_debian_package_has_programs_that_run(dist: Path, tmp_path: Path) ->
         text=True, timeout=200)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     package, root = done.stdout.strip(), tmp_path / "root"
-    fields = subprocess.run(["dpkg-deb", "--field", package], check=True, capture_output=True, text=True).stdout
-    assert "Package: muster\nVersion: 0.1.0\n" in fields
+    asked = ["dpkg-deb", "--field", package, "Package", "Version"]
+    fields = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    assert fields == "Package: muster\nVersion: 0.1.0\n"
     subprocess.run(["dpkg-deb", "--extract", package, root], check=True)
     control = tmp_path / "control"
     subprocess.run(["dpkg-deb", "--control", package, control], check=True)
@@ -131,7 +132,8 @@ def test_the_debian_package_has_programs_that_run(dist: Path, tmp_path: Path) ->
         script = root / "usr/bin" / name
         first = script.read_text().splitlines()[0]
         assert first.startswith("#!/opt/muster/venv/bin/python"), "its path once it is installed"
-        told = subprocess.run([python, script, "--help"], check=True, capture_output=True, text=True, env=bare)
+        help_ = [python, script, "--help"]
+        told = subprocess.run(help_, check=True, capture_output=True, text=True, env=bare)
         assert "usage" in told.stdout.lower()
     line = [python, "-c", "import cluster; print(cluster.__file__)"]
     found = subprocess.run(line, check=True, capture_output=True, text=True, env=bare, cwd=tmp_path).stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -140,9 +141,11 @@ def test_nothing_stays_of_a_process_that_was_killed(tmp_path: Path) -> None:
 
 
 def test_the_example_project_passes_beside_packages_of_the_same_names(tmp_path: Path) -> None:
-    """By two workers of pytest-xdist, each with a host of its own."""
+    """With the tests of docs/use/testing.md, by two workers of pytest-xdist, each with a host of its own."""
     project = tmp_path / "project"
     subprocess.run(["cp", "-r", ROOT / "packaging/example-project", project], check=True)
+    page = (ROOT / "docs/use/testing.md").read_text(encoding="utf-8")
+    (project / "tests/test_page.py").write_text("".join(re.findall(r"(?ms)^```python\n(.*?)^```", page)))
     for name in ("cluster", "node", "proxy", "tools", "bench"):
         (project / name).mkdir()
         (project / name / "__init__.py").write_text("raise ImportError('this is the project's own')")
@@ -151,4 +154,4 @@ def test_the_example_project_passes_beside_packages_of_the_same_names(tmp_path: 
         capture_output=True, text=True, timeout=200, env=environment() | {"PYTHONPATH": f".:{ROOT}"},
     )  # fmt: skip
     assert tests.returncode == 0, tests.stdout + tests.stderr
-    assert "6 passed" in tests.stdout
+    assert "8 passed" in tests.stdout

@@ -6,8 +6,6 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable
 
-import psutil
-
 from muster.testing.links import Links
 from tests.ports import free_ports
 
@@ -15,9 +13,9 @@ LIMIT_S = 20.0
 Dial = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
 
-def of_this_process(host: int) -> Iterable[psutil.Process]:
+def of_this_process(host: int) -> Iterable[int]:
     """Host 0 is this process; host 1 has none of its own."""
-    return [psutil.Process(os.getpid())] if host == 0 else []
+    return [os.getpid()] if host == 0 else []
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

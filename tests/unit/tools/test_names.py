@@ -187,7 +187,8 @@ def test_links_of_documents_lead_somewhere() -> None:
     assert leads_nowhere(ROOT / "README.md", "docs/nothing.md")
     assert leads_nowhere(ROOT / "README.md", "docs/design/README.md#nothing")
     assert not leads_nowhere(ROOT / "README.md", "docs/design/README.md#where-is-it")
-    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    front = [ROOT / name for name in ("README.md", "README.zh.md", "CHANGELOG.md")]
+    documents = [*front, *(ROOT / "docs").rglob("*.md"), *(ROOT / "packaging").rglob("*.md")]
     assert not [
         f"{page.relative_to(ROOT)}: {link}"
         for page in documents
