@@ -114,7 +114,7 @@ def classes() -> dict[str, str]:
 @cache
 def files() -> list[str]:
     """The project's, as a slash and their path."""
-    top = (*PACKAGES, "tests", "docs", "packaging")
+    top = (*PACKAGES, "muster", "tests", "docs", "packaging")
     return [f"/{path.relative_to(ROOT)}" for folder in top for path in (ROOT / folder).rglob("*.*")]
 
 
