@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cluster.pacing.patience import COMMIT_RIDES_MS
 from cluster.raft import Config, Configuration, Raft
 from cluster.settings import NodeSettings
@@ -18,6 +20,8 @@ def open_disks(
     log = machine.open_log(
         f"{settings.data_dir}/log", initial=voters, no_fsync=settings.unsafe_no_fsync,
         write_buffer_bytes=log_buffer_bytes(settings))
+    if settings.genesis:
+        machine.begin_state(f"{settings.data_dir}/state", Path(settings.genesis))
     store = machine.open_state(
         f"{settings.data_dir}/state", block_cache_bytes=settings.block_cache_bytes,
         write_buffer_bytes=settings.write_buffer_bytes, range_cache_bytes=settings.range_cache_bytes)

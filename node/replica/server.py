@@ -102,7 +102,8 @@ class Node:
         self.status = machine.status
         self.now_ms = machine.now_ms
         own = {common.member_id} if settings.joined else set()
-        self.voters = Configuration(frozenset(p.member_id for p in common.peers) - own)
+        first = settings.born or frozenset(p.member_id for p in common.peers) - own
+        self.voters = Configuration(frozenset(first))
         self.log, self.store = open_disks(settings, machine, self.voters)
         self.raft = start_raft(settings, machine, self.log, self.store.position.shard_index)
         self.lessor: Lessor = kinds.lessor(
@@ -214,7 +215,7 @@ class Node:
         self.gathering: GatheringTimer = GatheringTimer(
             loop, self.role.apply, self._unseen if self.role.gathers else lambda: False, self.wake)
         self.applies: Applies = Applies(
-            loop, self.watches.gather, self.gathering.go_on, self.settings.warning_apply_ms / 1000,
+            loop, self.watches.gather, lambda: self.gathering.go_on(), self.settings.warning_apply_ms / 1000,
             self.machine.perf_counter)
 
     def _control_applied(self, link: FrontLink, record: bytes, physical: bool) -> None:
