@@ -261,6 +261,26 @@ GROWTH_UNSURE = _kind(
     "muster: not known to run a version that knows data of level {level} now: {hosts}; start that version "
     "there first")
 
+# muster's own: shards that are born and retired
+SHARD_LEVEL = _kind(
+    173, Code.FAILED_PRECONDITION, "ShardLevel",
+    "muster: the cluster's data is at level {level}, and shards are added and retired from level {needed} on "
+    "(older versions then refuse this data for good): run `musterctl shard enable-growth` first")
+SHARD_BUSY = _kind(
+    174, Code.FAILED_PRECONDITION, "ShardBusy",
+    "muster: shard {shard} is {state}: ask again once that is done")
+SHARD_HOSTS_CHANGE = _kind(
+    175, Code.FAILED_PRECONDITION, "ShardHostsChange",
+    "muster: the cluster's members change: ask again once that is done")
+SHARD_HOSTS_UNSURE = _kind(
+    176, Code.FAILED_PRECONDITION, "ShardHostsUnsure",
+    "muster: a shard needs all hosts, and these are down or run an older version: {hosts}")
+SHARD_UNKNOWN = _kind(177, Code.NOT_FOUND, "ShardUnknown", "muster: there is no shard {shard}")
+SHARD_OWNS_KEYS = _kind(
+    178, Code.FAILED_PRECONDITION, "ShardOwnsKeys", "muster: shard {shard} owns keys: move its keys first")
+SHARD_LIMIT = _kind(
+    179, Code.FAILED_PRECONDITION, "ShardLimit", "muster: a cluster may have {most} shards at a time")
+
 # WatchResponse.cancel_reason: the stream stays open
 WATCH_RANGE_EMPTY = "mvcc: watcher range is empty"
 WATCH_DUPLICATE_ID = "mvcc: duplicate watch ID provided on the WatchStream"

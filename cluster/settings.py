@@ -112,6 +112,11 @@ class NodeSettings:
     incarnation: int = 0
     # its host came to a running cluster: it is no voter of the configuration that its log begins with
     joined: bool = False
+    # of a shard that was born: the voters of the configuration that its log begins with, and the file that
+    # its state begins with, if that exists: node.storage.genesis
+    born: tuple[int, ...] = ()
+    genesis: str = ""
+    birth_timeout_ms: int = 60_000  # how long a shard may form: cluster.placement.births
     max_learners: int = 1  # cluster.members.checks
     initial_election_tick_advance: bool = True
     snapshot_count: int = 10_000  # applied entries between truncations of the log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,7 +11,7 @@ from cluster import machine
 from cluster.raft import Configuration
 
 if TYPE_CHECKING:
-    from node.storage import RaftLog, StateStore
+    from node.storage import Position, RaftLog, StateStore
     from node.storage.kept import KeptFiles
     from node.storage.snapshot import SnapshotSink, SnapshotSource
 
@@ -36,6 +37,18 @@ class NodeMachine(Machine, Protocol):
         shard: int,
     ) -> StateStore:
         """The applied state of this directory, made if missing; it shows what the shard owns."""
+
+    def begin_state(self, path: str, genesis: Path) -> None:
+        """Begin a state that has applied nothing with this file, if it is there."""
+
+    def genesis(
+        self, store: StateStore, path: Path, position: Position, fold: tuple[bytes, bytes]
+    ) -> Callable[[], None]:
+        """What a new shard begins with, as the state is now: written into a file when it is called, in a
+        thread."""
+
+    def has_begun(self, folder: Path) -> bool:
+        """Whether a node has a state in this directory of its own."""
 
     def open_kept(self, path: str) -> KeptFiles:
         """The files of kept order records in this directory, which may be missing."""

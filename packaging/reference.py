@@ -259,6 +259,14 @@ WHEN = {
     "GrowthUnknown": "EnableGrowth to a level that the leader does not know. muster's own error",
     "GrowthUnsure": "EnableGrowth while a member is down, came back within the last second, or runs an older "
                     "version again. muster's own error",
+    "ShardLevel": "AddShard or RetireShard before EnableGrowth. muster's own error",
+    "ShardBusy": "AddShard or a change of members while a shard forms; RetireShard of one that retires. "
+                 "muster's own error",
+    "ShardHostsChange": "AddShard while members change. muster's own error",
+    "ShardHostsUnsure": "AddShard while a host is down or runs an older version. muster's own error",
+    "ShardUnknown": "RetireShard of a shard that is not there. muster's own error",
+    "ShardOwnsKeys": "RetireShard of a shard that owns keys. muster's own error",
+    "ShardLimit": "AddShard of more shards than a cluster may have. muster's own error",
     "InternalFault": "? a mistake of muster; counted and logged. muster's own error",
     "UnknownMethod": "no such method",
     "UnknownService": "no such service",
@@ -343,6 +351,7 @@ DIFFERENCES = {
     "Maintenance/MoveLeader": "of shard 0; the other leaders follow unless `--leader-placement spread`",
     "Maintenance/Downgrade": "stored and reported; nothing else changes",
     "Auth/Authenticate": "writes no log entry; a token counts at every host",
+    "Shards/AddShard": "muster's own, as all of this service: [growth](../run/growth.md)",
     "Health/Check": "the service name `` is the only one",
 }
 
@@ -355,6 +364,8 @@ def _rights(service: str, method: str) -> str:
         return "those of its transactions on the key"
     if name.startswith("Auth/"):
         return "role root"
+    if name.startswith("Shards/"):
+        return _RIGHTS[judge._NEEDS[Method.SHARD_CHANGE][1]]
     if name.startswith("Cluster/") and method != "MemberList":
         return _RIGHTS[judge._NEEDS[Method.MEMBERS][1]]
     asked = _METHODS.get(method) or Method[method.upper()]

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 from cluster.effects import records
 from cluster.effects.records import Item
-from cluster.errors import LEASE_EXIST, PERMISSION_DENIED, EtcdError
+from cluster.errors import LEASE_EXIST, PERMISSION_DENIED, SHARD_HOSTS_CHANGE, EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.validate import parse
 from cluster.evaluate.view import Outcome
 from cluster.faults import answered
-from cluster.features import downgrade, growth
+from cluster.features import births, downgrade, growth
 from cluster.features.auth import changes
 from cluster.features.rows import RowsOf, encode
 from cluster.features.v2 import changes as v2
 from cluster.features.v2 import user_changes as v2_users
 from cluster.pb import shards_pb2
+from cluster.placement.table import State
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
 
@@ -107,6 +108,26 @@ def _grow(leader: Leader, body: bytes) -> Outcome:
     return Outcome(items, False, b"\x10" + varint(told.growth.level), [], leader.view.revision)
 
 
+@answered
+def _change_shard(leader: Leader, body: bytes) -> Outcome:
+    """A kind (u8), then AddShardRequest or RetireShardRequest."""
+    told, answer = leader.told, b""
+    births.check_level(told.growth)
+    if told.table is None:  # the very first records are being applied
+        raise EtcdError(SHARD_HOSTS_CHANGE)
+    if body[:1] == bytes((births.ADD,)):
+        facts = told.facts()
+        births.check_add(told.growth, told.hosts, told.table, facts)
+        shard = births.next_id(told.table)
+        items = leader.log_shard(shard, State.FORMING, births.next_slot(told.table), facts.voters)
+        answer = b"\x10" + varint(shard)
+    else:
+        shard = parse(shards_pb2.RetireShardRequest.FromString, body[1:]).shard
+        births.check_retire(told.growth, told.table, shard)
+        items = leader.log_shard(shard, State.RETIRING)
+    return Outcome(items, False, answer, [], leader.view.revision)
+
+
 FEATURES = (
     Feature(
         "lease",
@@ -118,6 +139,7 @@ FEATURES = (
     Feature("downgrade", {Method.SET_DOWNGRADE: _downgrade}, frozenset((Item.DOWNGRADE,))),
     Feature("members", {Method.PUBLISH: _publish}, frozenset((Item.PUBLISH, Item.INCARNATION))),
     Feature("growth", {Method.GROW: _grow}, frozenset((Item.GROWTH,)), frozenset((Method.GROW,))),
+    Feature("shards", {Method.SHARD_CHANGE: _change_shard}, frozenset((Item.SHARD,))),
     Feature("v2", {Method.V2_WRITE: _v2}, frozenset((Item.ROWS,))),
     Feature("auth", {Method.AUTH_CHANGE: _auth}, frozenset((Item.ROWS,)), frozenset((Method.AUTH_CHANGE,))),
 )

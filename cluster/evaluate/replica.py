@@ -16,7 +16,7 @@ Storage is read through :class:`AppliedState`, time is passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from cluster.effects import records
@@ -29,13 +29,15 @@ from cluster.evaluate.txns.compares import Turn, Unlooked
 from cluster.evaluate.txns.draft import Draft, large
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.view import Outcome, Version
-from cluster.features import growth
+from cluster.features import births, growth
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import Lessor
 from cluster.features.rows import Row, RowsOf, encode
 from cluster.features.v2.plain import plain_set
 from cluster.features.v2.tree import SetRows, Tree
 from cluster.members.table import Host
+from cluster.placement.changes import shard_item, take_shard
+from cluster.placement.table import State, Table
 from cluster.wire.messages import Method
 
 Ahead: TypeAlias = RangeCompares | Draft  # what is done of a transaction ahead of its turn
@@ -98,14 +100,30 @@ def _plainly_put(outcome: Outcome) -> Written | None:
 
 class Told:
     """The hosts, and what each has said that it speaks, as logged; what is applied may be behind (G16).
-    ``linked``: the version of the link with each host that is connected now, with itself too."""
+    ``linked``: the version of the link with each host that is connected now, with itself too. ``table``: of
+    placement, as applied; ``facts``: what births are judged by."""
 
     def __init__(
         self, grown: growth.Growth, hosts: Mapping[int, Host], linked: Callable[[], Mapping[int, int]] = dict,
+        table: Callable[[], Table | None] = lambda: None,
+        facts: Callable[[], births.Facts] = lambda: births.Facts({}, True, ()),
     ) -> None:
         self.growth = grown.copy()
         self.hosts = dict(hosts)
         self.linked = linked
+        self.facts = facts
+        self._applied_table = table
+        self._table: Table | None = None
+
+    @property
+    def table(self) -> Table | None:
+        """As logged; None before the layout is applied. What is applied counts until something is logged: a
+        leader's first record is the layout itself."""
+        return self._table or self._applied_table()
+
+    def placed(self, table: Table) -> None:
+        """What makes this table is about to be logged."""
+        self._table = table
 
 
 class Copies(NamedTuple):
@@ -264,6 +282,13 @@ class Leader:
             rows = [growth.row(member_id, spoken.encode())]
             self.told.growth.take(rows)
             self.append(records.rows(encode(RowsOf.VERSIONS, rows)))
+
+    def log_shard(self, shard: int, state: State, slot: int = 0, voters: Collection[int] = ()) -> bytes:
+        """The item of a shard's next state, for the caller to log. AssertionError: it breaks a rule."""
+        told = self.told
+        assert told.table is not None, "the layout is agreed before it changes"
+        told.placed(take_shard(told.table, shard, state, slot, tuple(sorted(voters))))
+        return shard_item(shard, state, slot, sorted(voters))
 
     def append_ordered(
         self, item: bytes, revisions: int, writes: list[tuple[bytes, Version | None]],

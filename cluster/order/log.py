@@ -39,6 +39,8 @@ from typing import NamedTuple
 from cluster.effects.newer import NewerRecord
 from cluster.effects.records import ITEM, LEASE_ID, PUTS_HEAD, Item, items
 from cluster.features.rows import OF_SHARD_0
+from cluster.placement.changes import shard_state
+from cluster.placement.table import State, Table
 
 _CUT = struct.Struct("<HQQQ")
 MULTI_HEAD = struct.Struct("<QQHH")
@@ -278,9 +280,17 @@ class Fold:
         # since the owner looked: shards that were cut or took part in a multi; a control item is for all
         self.concerned: set[int] = set()
         self.concerns_all = False
+        # of shards that were born: known since this fold was made, or told by its owner (G12, G13)
+        self.states: dict[int, int] = {}
 
     def copy(self) -> Fold:
-        return Fold(self.revision, self.cuts)
+        copy = Fold(self.revision, self.cuts)
+        copy.states = dict(self.states)
+        return copy
+
+    def know(self, table: Table) -> None:
+        """The table of placement at this place."""
+        self.states = {s: known.state for s, known in table.shards.items() if s >= table.base.shards}
 
     def cut(self, shard: int) -> Cut:
         """``C_s``."""
@@ -315,6 +325,9 @@ class Fold:
                 raise NewerRecord.kind(kind)
             else:
                 steps.append(Control(data[pos - ITEM.size : end], self.revision))
+                if kind == Item.SHARD:
+                    shard_id, state = shard_state(data, pos)
+                    self.states[shard_id] = state
                 self.concerns_all = self.concerns_all or not _is_of_shard_0(data, kind, pos)
                 self.revision += revisions_of(data, kind, pos, end)
         if own >= 0:
@@ -338,6 +351,10 @@ class Fold:
             assert new.index > old.index, f"I4: shard {s} cut at {new.index} after {old.index}"
             assert new.term >= old.term, f"I4: shard {s} cut at term {new.term} after {old.term}"
             assert new.count >= old.count, f"I4: shard {s} cut at count {new.count} after {old.count}"
+            if self.states:
+                state = self.states.get(s, State.SERVING)
+                assert state != State.FORMING, f"G12: a cut of shard {s} before it serves"
+                assert state != State.DROPPED, f"G13: a cut of shard {s} after it was dropped"
             if s == shard:
                 steps.append(Entries(new, self.revision))
             self.revision += new.count - old.count

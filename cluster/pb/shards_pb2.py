@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cluster.pb import rpc_pb2 as cluster_dot_pb_dot_rpc__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63luster/pb/shards.proto\x12\x0fmuster.musterpb\x1a\x14\x63luster/pb/rpc.proto\"$\n\x13\x45nableGrowthRequest\x12\r\n\x05level\x18\x01 \x01(\r\"Z\n\x14\x45nableGrowthResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\r\n\x05level\x18\x02 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63luster/pb/shards.proto\x12\x0fmuster.musterpb\x1a\x14\x63luster/pb/rpc.proto\"$\n\x13\x45nableGrowthRequest\x12\r\n\x05level\x18\x01 \x01(\r\"\x11\n\x0f\x41\x64\x64ShardRequest\"V\n\x10\x41\x64\x64ShardResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\r\n\x05shard\x18\x02 \x01(\r\"#\n\x12RetireShardRequest\x12\r\n\x05shard\x18\x01 \x01(\r\"J\n\x13RetireShardResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\"Z\n\x14\x45nableGrowthResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\r\n\x05level\x18\x02 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENABLEGROWTHREQUEST']._serialized_start=66
   _globals['_ENABLEGROWTHREQUEST']._serialized_end=102
-  _globals['_ENABLEGROWTHRESPONSE']._serialized_start=104
-  _globals['_ENABLEGROWTHRESPONSE']._serialized_end=194
+  _globals['_ADDSHARDREQUEST']._serialized_start=104
+  _globals['_ADDSHARDREQUEST']._serialized_end=121
+  _globals['_ADDSHARDRESPONSE']._serialized_start=123
+  _globals['_ADDSHARDRESPONSE']._serialized_end=209
+  _globals['_RETIRESHARDREQUEST']._serialized_start=211
+  _globals['_RETIRESHARDREQUEST']._serialized_end=246
+  _globals['_RETIRESHARDRESPONSE']._serialized_start=248
+  _globals['_RETIRESHARDRESPONSE']._serialized_end=322
+  _globals['_ENABLEGROWTHRESPONSE']._serialized_start=324
+  _globals['_ENABLEGROWTHRESPONSE']._serialized_end=414
 # @@protoc_insertion_point(module_scope)

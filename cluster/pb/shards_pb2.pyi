@@ -12,6 +12,30 @@ class EnableGrowthRequest(_message.Message):
     level: int
     def __init__(self, level: _Optional[int] = ...) -> None: ...
 
+class AddShardRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AddShardResponse(_message.Message):
+    __slots__ = ("header", "shard")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    shard: int
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., shard: _Optional[int] = ...) -> None: ...
+
+class RetireShardRequest(_message.Message):
+    __slots__ = ("shard",)
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    def __init__(self, shard: _Optional[int] = ...) -> None: ...
+
+class RetireShardResponse(_message.Message):
+    __slots__ = ("header",)
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ...) -> None: ...
+
 class EnableGrowthResponse(_message.Message):
     __slots__ = ("header", "level")
     HEADER_FIELD_NUMBER: _ClassVar[int]

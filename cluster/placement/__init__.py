@@ -1,7 +1,8 @@
 """Where keys live: a table with versions, folded from the order, over a rule that never changes.
 
 Read ``base`` (the rule: a hash), ``table`` (who owns which keys, now and at a revision), ``changes`` (the
-items that change it), ``owned`` (what a shard shows), ``current`` (the newest table, which everything asks).
+items that change it), ``owned`` (what a shard shows), ``current`` (the newest table, which everything asks),
+``births`` (what is due of shards that are born or retire).
 """
 
 from cluster.placement.current import Placement as Placement

@@ -91,6 +91,12 @@ def sound_moved(data: bytes, pos: int, end: int) -> bool:
     return end - pos == _MOVED.size and _MOVED.unpack_from(data, pos)[1] <= 1
 
 
+def shard_state(data: bytes, pos: int) -> tuple[int, int]:
+    """A shard and its state, of a SHARD item's body."""
+    shard, state, _ = _SHARD.unpack_from(data, pos)
+    return shard, state
+
+
 def read_move(data: bytes, pos: int, end: int) -> Move:
     number, target, count, start_len = _MOVE.unpack_from(data, pos)
     pos += _MOVE.size

@@ -9,8 +9,8 @@ from cluster.placement.table import State, Table
 class Placement:
     """The map from keys to shards. Hot path: until something has moved, it costs what the base does."""
 
-    __slots__ = ("_base", "_known", "_moved", "ids", "kept", "one", "others", "prefix_of", "running",
-                 "shards", "table")
+    __slots__ = ("_base", "_known", "_moved", "forming", "ids", "kept", "one", "others", "prefix_of",
+                 "running", "shards", "table", "unsettled")
 
     def __init__(self, shards: int, depth: int = DEFAULT_DEPTH) -> None:
         self.replace(Table.initial(Base(shards, depth)))
@@ -26,6 +26,10 @@ class Placement:
         #: Shards that are in the order, ascending: fronts ask each of them for its figures.
         self.running = tuple(sorted(
             shard for shard, (state, *_) in table.shards.items() if state in (State.SERVING, State.RETIRING)))
+        #: The shard that forms, or 0; and whether births or retirements are under way.
+        self.forming = next((s for s, known in table.shards.items() if known.state == State.FORMING), 0)
+        self.unsettled = self.forming > 0 or any(
+            known.state == State.RETIRING for known in table.shards.values())
         #: Those that own keys, and 0; ``others``: without 0; ``shards``: how many.
         self.ids = tuple(shard for shard in self.running if not shard or table.owns_anything(shard))
         self.others = tuple(shard for shard in self.ids if shard)

@@ -118,6 +118,11 @@ class Table:
         return cls(base, {shard: Shard(State.SERVING, shard, ()) for shard in range(base.shards)})
 
     @cached_property
+    def has_born(self) -> bool:
+        """Whether any shard was ever born."""
+        return len(self.shards) > self.base.shards
+
+    @cached_property
     def _starts(self) -> list[bytes]:
         return [span.start for span in self.spans]
 

@@ -52,6 +52,7 @@ class Method(IntEnum):
     V2_WRITE = 11
     MEMBERS = 12
     GROW = 13
+    SHARD_CHANGE = 14
     # to the sequencer, answered after a confirmation round begun after they arrived (H2, H7)
     READ_INDEX = 16
     LEASE_KEEPALIVE = 17  # OK: TTL 0: no such lease

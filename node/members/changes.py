@@ -99,6 +99,19 @@ class Changes:
         # the change that is to begin, its configuration, and the order record that was committed last by then
         self._begins: tuple[HostChange, Configuration, int] | None = None
 
+    @property
+    def settled(self) -> bool:
+        """Whether no change of members is logged, asked for or under way (G14)."""
+        return self._idle and self._logged is None and not self._wishes
+
+    def shards_changed(self) -> None:
+        """The cluster has other shards: their groups follow the table, too."""
+        shards = self._node.role.shards
+        for known in (self._groups, self._asked, self._heard):
+            for shard in [shard for shard in known if shard not in shards]:
+                del known[shard]
+        self._idle = False
+
     # -- wishes
 
     def submit(self, link: FrontLink, rid: int, body: bytes, principal: Principal = NOBODY) -> None:
@@ -199,8 +212,8 @@ class Changes:
             lambda group: change.member_id in group.committed.voters, first=1)
 
     def _everywhere(self, holds: Callable[[Standing], bool], first: int = 0) -> bool:
-        shards = range(first, self._node.settings.common.shard_count)
-        return all(shard in self._groups and holds(self._groups[shard]) for shard in shards)
+        return all(shard in self._groups and holds(self._groups[shard])
+                   for shard in self._node.role.shards if shard >= first)
 
     def _say_done(self, wish: Wish) -> None:
         head = HEAD.pack(0, self._node.raft.term)
@@ -248,6 +261,8 @@ class Changes:
 
     def _judged(self, wish: Wish) -> Host:
         node = self._node
+        if forming := node.role.forming:  # G14
+            raise EtcdError(errors.SHARD_BUSY, errors.SHARD_BUSY.text.format(shard=forming, state="forming"))
         settings, table = node.settings, node.roster.table
         election_ms = settings.common.election_timeout_ms
         facts = checks.Facts(
@@ -317,8 +332,8 @@ class Changes:
         self._finish()
 
     def _ask_all(self) -> None:
-        for shard in range(1, self._node.settings.common.shard_count):
-            if shard not in self._asked or self._overdue(shard):
+        for shard in self._node.role.shards:
+            if shard and (shard not in self._asked or self._overdue(shard)):
                 self._ask(shard, None)
 
     def _overdue(self, shard: int) -> bool:
@@ -330,7 +345,7 @@ class Changes:
         if not self._leads:
             return
         self._groups[0] = standing(node.raft, node.now_ms())
-        shards = range(node.settings.common.shard_count)
+        shards = node.role.shards
         if any(shard not in self._groups for shard in shards):
             self._ask_all()
             return
@@ -343,8 +358,8 @@ class Changes:
         if due is not None:
             if due.change == HostChange(Kind.REMOVE, node.raft.id):
                 self._carry_out(due.change)  # H12: it hands over; others may have no way to it any more
-            for shard in due.groups:
-                self._ask(shard, due.change)
+            for group in due.groups:
+                self._ask(shards[group], due.change)
         elif self._wishes:
             if not settled:
                 return
@@ -409,7 +424,7 @@ class Changes:
 
     def _share(self, member_id: int) -> float:
         """The share of the log that it has, of the group where it has least; -1: unknown."""
-        if len(self._groups) < self._node.settings.common.shard_count:
+        if len(self._groups) < len(self._node.role.shards):
             return -1.0
         peers = [group.peers.get(member_id) for group in self._groups.values()]
         return min((p.share if p is not None else -1.0 for p in peers), default=-1.0)

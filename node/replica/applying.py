@@ -13,6 +13,7 @@ from time import perf_counter
 
 import structlog
 
+from cluster.effects.records import Item, items
 from cluster.grain import GRAIN
 from cluster.histogram import APPLY_S, Histogram
 from cluster.order.sound import Place, sound
@@ -21,6 +22,7 @@ from node.storage import Applied, Applying, Event
 
 log = structlog.get_logger("apply")
 
+_GROWTH = bytes((Item.GROWTH,))
 _RUN_BYTES = 1 << 20  # committed entries are applied in runs of about this size
 
 
@@ -33,9 +35,15 @@ def one_run(entries: Iterable[Entry]) -> list[tuple[int, int, bytes]]:
         data = sound(entry.data, Place.ALONE) if entry.kind == EntryKind.RECORD else b""
         run.append((entry.index, entry.term, data))
         size += len(entry.data)
-        if size >= _RUN_BYTES:
+        if size >= _RUN_BYTES or (_GROWTH in data and _grows(data)):
             break
     return run
+
+
+def _grows(data: bytes) -> bool:
+    """Whether a record has an item GROWTH: what follows may be of the order of several shards. Called for
+    nearly no record: first one byte is looked for."""
+    return any(kind == Item.GROWTH for kind, _, _ in items(data))
 
 
 def is_full(run: list[tuple[int, int, bytes]], most: int) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.effects import records
+from cluster.features.growth import BIRTHS
 from cluster.raft import EntryKind
 from node.any_node import AnyNode
 from node.links.fronts import FrontLink, Request
@@ -83,9 +84,15 @@ class LoneRole(OwnLog, Role):
 
     gathers = True
 
-    def __init__(self, node: LoneNode, kinds: Kinds) -> None:
+    def __init__(
+        self, node: LoneNode, kinds: Kinds, orders_from_here: Callable[[], None] = lambda: None
+    ) -> None:
+        """``orders_from_here``: the data has grown so far that shards may be born: have the role of shard 0
+        go on (``node.replica.made``)."""
         super().__init__(node)
         self._node = node
+        self._orders_from_here = orders_from_here
+        self._over = False
 
     def submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         self.writes.submit(link, rid, method, body)
@@ -110,7 +117,7 @@ class LoneRole(OwnLog, Role):
         raft, store = node.raft, node.store
         # One by one until the layout is known: this node cannot read what follows another layout.
         most = _APPLY_ENTRIES if store.bootstrap() is not None else 1
-        while node.applied_index < last and not node.fatal.done() and not node.applies.busy:
+        while node.applied_index < last and not (node.fatal.done() or node.applies.busy or self._over):
             run = one_run(raft.log_entries(node.applied_index + 1, min(last, node.applied_index + most)))
             if most == 1 and (agreed := records.bootstrap_in(run[0][2])) is not None:
                 node.upkeep.agreed.check_bootstrap(agreed)
@@ -126,7 +133,20 @@ class LoneRole(OwnLog, Role):
                 continue
             node.applies.run(
                 store.apply_slices(run, want_events=node.watches.active, evaluated=node.writes.prepared),
-                partial(node.applied_run, run))
+                partial(self._applied_run, run))
+
+    def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
+        self._node.applied_run(run, applied)
+        if applied.grown:
+            self._look()
+
+    def replaced(self) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        if self._node.upkeep.growing.growth.level >= BIRTHS and not self._over:
+            self._over = True
+            self._orders_from_here()
 
     def covers(self, voters: Collection[int], last: int) -> bool:
         return True

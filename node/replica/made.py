@@ -1,21 +1,51 @@
-"""Which role a shard's settings ask for."""
+"""Which role a shard's settings, and its data, ask for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+import structlog
+
+from cluster.features.growth import BIRTHS
 from cluster.settings import NodeSettings
 from node.machine import NodeMachine
 from node.replica.lone import LoneRole
+from node.replica.pauses import GatheringTimer
 from node.replica.role import Kinds, Role
 from node.replica.server import Node
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
+
+log = structlog.get_logger("node")
 
 _KINDS = Kinds()
 
 
 def make_node(settings: NodeSettings, machine: NodeMachine, kinds: Kinds = _KINDS) -> Node:
     """The node that these settings ask for; not started."""
-    role: Callable[[Node, Kinds], Role] = OrderRole if settings.shard == 0 else ShardRole
-    return Node(settings, machine, LoneRole if settings.common.shard_count == 1 else role, kinds)
+    role: Callable[[Node, Kinds], Role] = ShardRole if settings.shard else _of_shard_0
+    return Node(settings, machine, role, kinds)
+
+
+def _of_shard_0(node: Node, kinds: Kinds) -> Role:
+    """Shard 0 orders where there are other shards, or where the data has grown so far that there may be."""
+    if node.settings.common.shard_count > 1 or node.store.growth().level >= BIRTHS:
+        return OrderRole(node, kinds)
+    return LoneRole(node, kinds, partial(_orders_from_here, node, kinds))
+
+
+def _orders_from_here(node: Node, kinds: Kinds) -> None:
+    """The data has just grown: the role changes between two applies. What is logged stays as it is, for the
+    order of one shard is its log."""
+    committed = node.gathering
+    node.gathering = GatheringTimer(node.loop, lambda last: node.role.apply(last), lambda: False, node.wake)
+    committed.stop()
+    node.role = role = OrderRole(node, kinds)
+    node.catch_up = role.catch_up
+    if (leader := node.writes.leader) is not None and role.sequencing:
+        role.sequence(leader)
+    log.info("this node orders from here on: shards may be born", shard=0, applied=node.applied_index)
+    if node.raft.commit_index > node.applied_index:
+        node.gathering.take(node.raft.commit_index)
+    node.wake()

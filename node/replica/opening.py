@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cluster.pacing.patience import COMMIT_RIDES_MS
 from cluster.raft import Config, Configuration, Raft
 from cluster.settings import NodeSettings
@@ -11,6 +13,13 @@ from node.storage import RaftLog, StateStore
 from node.upkeep.space.disks import log_buffer_bytes
 
 
+def first_voters(settings: NodeSettings) -> Configuration:
+    """The configuration with which a log begins."""
+    own = {settings.common.member_id} if settings.joined else set()
+    return Configuration(
+        frozenset(settings.born or {peer.member_id for peer in settings.common.peers} - own))
+
+
 def open_disks(
     settings: NodeSettings, machine: NodeMachine, voters: Configuration
 ) -> tuple[RaftLog, StateStore]:
@@ -18,6 +27,8 @@ def open_disks(
     log = machine.open_log(
         f"{settings.data_dir}/log", initial=voters, no_fsync=settings.unsafe_no_fsync,
         write_buffer_bytes=log_buffer_bytes(settings))
+    if settings.genesis:
+        machine.begin_state(f"{settings.data_dir}/state", Path(settings.genesis))
     store = machine.open_state(
         f"{settings.data_dir}/state", block_cache_bytes=settings.block_cache_bytes,
         write_buffer_bytes=settings.write_buffer_bytes, range_cache_bytes=settings.range_cache_bytes,

@@ -94,6 +94,7 @@ class Role(Protocol):
 
     def finish(self) -> None:
         """The last part of a tick, before everything is sent."""
+        return
 
     def apply(self, last: int) -> None:
         """The group has committed up to ``last``: apply what can be applied."""
@@ -106,11 +107,23 @@ class Role(Protocol):
 
     def leader_changed(self) -> None:
         """Raft follows another leader or none, or this replica begins or ceases to lead."""
+        return
 
     def ask_leader(
         self, shard: int, method: int, body: Body, answered: Callable[[int, bytes], bool] | None = None,
     ) -> None:
         """Ask the leader of another shard, if it is known."""
+        return
+
+    @property
+    def shards(self) -> Sequence[int]:
+        """The shards in the order, as this node 0 knows."""
+        return (0,)
+
+    @property
+    def forming(self) -> int:
+        """The shard that forms; 0: none does."""
+        return 0
 
     def covers(self, voters: Collection[int], last: int) -> bool:
         """Whether a majority of these hosts has durably applied the order up to ``last`` in every other
@@ -125,3 +138,4 @@ class Role(Protocol):
 
     def close(self) -> None:
         """The node closes, and answers nothing more."""
+        return

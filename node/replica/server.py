@@ -30,7 +30,7 @@ from cluster.features.lessor import Lessor
 from cluster.machine import FrameSocket
 from cluster.pacing.pace import Pace
 from cluster.pacing.patience import HURRY_S, Patience
-from cluster.raft import Configuration, IntegrityError, Ready
+from cluster.raft import IntegrityError, Ready
 from cluster.raft import Role as RaftRole
 from cluster.repeats import Repeats
 from cluster.settings import NodeSettings, Peer
@@ -52,7 +52,7 @@ from node.replica.consequences import Consequences
 from node.replica.large import LargeWrites
 from node.replica.leaving import FRAME as LEAVING_FRAME
 from node.replica.leaving import Leaving
-from node.replica.opening import open_disks, start_raft
+from node.replica.opening import first_voters, open_disks, start_raft
 from node.replica.pauses import GatheringTimer
 from node.replica.requests import take_in
 from node.replica.role import Handler, Kinds, Role
@@ -99,10 +99,8 @@ class Node:
         common = settings.common
         self.machine = machine
         self.loop = machine.loop
-        self.status = machine.status
-        self.now_ms = machine.now_ms
-        own = {common.member_id} if settings.joined else set()
-        self.voters = Configuration(frozenset(p.member_id for p in common.peers) - own)
+        self.status, self.now_ms = machine.status, machine.now_ms
+        self.voters = first_voters(settings)
         self.log, self.store = open_disks(settings, machine, self.voters)
         self.raft = start_raft(settings, machine, self.log, self.store.position.shard_index)
         self.lessor: Lessor = kinds.lessor(
@@ -216,7 +214,7 @@ class Node:
         self.gathering: GatheringTimer = GatheringTimer(
             loop, self.role.apply, self._unseen if self.role.gathers else lambda: False, self.wake)
         self.applies: Applies = Applies(
-            loop, self.watches.gather, self.gathering.go_on, self.settings.warning_apply_ms / 1000,
+            loop, self.watches.gather, lambda: self.gathering.go_on(), self.settings.warning_apply_ms / 1000,
             self.machine.perf_counter)
 
     def _control_applied(self, link: FrontLink, record: bytes, physical: bool) -> None:

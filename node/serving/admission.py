@@ -109,7 +109,7 @@ class Admission:
         elif inner not in JUDGED or (principal.kind == Kind.FRONT and inner not in _WRITES):
             node.take_requests(link, [(rid, inner, timeout_ms, request)])
         elif inner == Method.WIDE or inner == Method.LONE:
-            if node.settings.shard == 0 and node.settings.common.shard_count > 1:
+            if node.settings.shard == 0 and node.role.links is not None:
                 node.role.submit(link, rid, method, timeout_ms, body)
             else:  # refused there
                 node.take_requests(link, [(rid, inner, timeout_ms, request)])

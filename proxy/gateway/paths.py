@@ -1,10 +1,10 @@
-"""The gRPC method of each HTTP path: the routes of etcd's own API."""
+"""The gRPC method of each HTTP path: the routes of etcd's own API, and muster's ``/v3/shards/``."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from cluster.pb import election_pb2, lock_pb2, rpc_pb2
+from cluster.pb import election_pb2, lock_pb2, rpc_pb2, shards_pb2
 
 Message = Any  # generated classes are made at run time
 
@@ -31,6 +31,7 @@ _MAINTENANCE = {
     "alarm": "Alarm", "status": "Status", "defragment": "Defragment", "hash": "Hash", "hashkv": "HashKV",
     "transfer-leadership": "MoveLeader", "downgrade": "Downgrade",
 }
+_SHARDS = {"enable-growth": "EnableGrowth", "add": "AddShard", "retire": "RetireShard"}
 _AUTH = {
     "enable": "AuthEnable",
     "disable": "AuthDisable",
@@ -81,4 +82,5 @@ TARGETS: dict[str, Target] = {
         {name: name.capitalize() for name in ("campaign", "proclaim", "leader", "resign")},
     ),
     **_service("election/", "v3electionpb.Election", election_pb2, {"observe": "Observe:Leader"}, MANY),
+    **_service("shards/", "musterpb.Shards", shards_pb2, _SHARDS),
 }

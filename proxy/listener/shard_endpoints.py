@@ -4,7 +4,7 @@
 "table"}``: where keys live (hexadecimal IDs; the rule of the beginning is ``cluster.placement.base``; the
 table, in hexadecimal, ``Table.encode``). ``GET /muster/shards``: ``{"member_id", "name",
 "shards": [...]}``, an object per shard as this host's node of it tells (``node.upkeep.facts``), or
-``{"shard": n, "up": false}`` where that does not answer.
+``{"shard": n, "up": false}`` where that does not answer; each with ``"state"``: forming, serving or retiring.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from cluster.placement.table import State
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import READ_ANY, Waiting
 from proxy.shared.context import Context
@@ -21,15 +22,18 @@ ShardFacts = dict[str, Any]
 def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
     """Ask this host's node of every shard; one that does not answer in time is ``{"up": False}``."""
     router = context.router
-    found: dict[int, ShardFacts] = {s: {"shard": s, "up": False} for s in context.placement.running}
+    found: dict[int, ShardFacts] = {
+        shard: {"shard": shard, "up": False, "state": known.state.name.lower()}
+        for shard, known in sorted(context.placement.table.shards.items()) if known.state != State.DROPPED}
     asked = [(s, route.home) for s, route in router.routes.items() if route.home is not None]
     missing = len(asked)
 
     def answer(waiting: Waiting, status: int, body: bytes) -> None:
         nonlocal missing
         missing -= 1
-        if status == 0:
-            found[waiting.shard] = {"up": True, **json.loads(body[HEAD.size:])}
+        if status == 0 and waiting.shard in found:
+            state = found[waiting.shard]["state"]
+            found[waiting.shard] = {"up": True, **json.loads(body[HEAD.size:]), "state": state}
         if not missing:
             done(list(found.values()))
 
@@ -41,6 +45,7 @@ def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
 
 
 def samples(found: Sequence[ShardFacts]) -> Iterator[Metric]:
+    found = [facts for facts in found if facts["state"] != "forming"]
     up = [facts for facts in found if facts["up"]]
     text = "Whether this host's node of the shard answers."
     answers = GaugeMetricFamily("muster_shard_up", text, labels=["shard"])

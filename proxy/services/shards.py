@@ -6,9 +6,10 @@ from typing import Any
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.features.growth import LEVEL
+from cluster.features import births
+from cluster.features.growth import BIRTHS, LEVEL
 from cluster.pb import shards_pb2
-from cluster.wire.frames import GROWTH_SINCE
+from cluster.wire.frames import BIRTHS_SINCE, GROWTH_SINCE
 from cluster.wire.messages import Method
 from proxy.routing.router import MethodStats
 from proxy.shared.context import Call, Context, Registry, Serve
@@ -18,6 +19,11 @@ SERVICE = "musterpb.Shards"
 
 def register(registry: Registry, context: Context) -> None:
     context.unary(registry, SERVICE, "EnableGrowth", shards_pb2.EnableGrowthRequest, _enable_growth(context))
+    context.unary(
+        registry, SERVICE, "AddShard", shards_pb2.AddShardRequest, _change_shard(context, births.ADD))
+    context.unary(
+        registry, SERVICE, "RetireShard", shards_pb2.RetireShardRequest,
+        _change_shard(context, births.RETIRE))
 
 
 def _enable_growth(context: Context) -> Serve:
@@ -31,3 +37,16 @@ def _enable_growth(context: Context) -> Serve:
         write(call, data, request, stats)
 
     return enable_growth
+
+
+def _change_shard(context: Context, kind: int) -> Serve:
+    write = context.writing(Method.SHARD_CHANGE, bytes((kind,)))
+
+    def change_shard(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        leader = context.router.routes[0].leader_link
+        if leader is not None and leader.version < BIRTHS_SINCE:
+            text = errors.GROWTH_UNKNOWN.text.format(level=BIRTHS, known=BIRTHS - 1)
+            raise EtcdError(errors.GROWTH_UNKNOWN, text)
+        write(call, data, request, stats)
+
+    return change_shard

@@ -3,7 +3,7 @@ wait until every leader has applied them (H11, I20)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from typing import Generic, TypeVar
 
 from cluster.order.leading.queued import Report
@@ -20,15 +20,36 @@ class Reports:
         self.by_shard: dict[int, Report] = {}
         self.reporters: dict[int, int] = {}  # shard -> member that reported last
         self.uncut = False  # some have come since the last cut
+        # shards in the order; None: all that report. Of others reports wait, or never count (G12, G13)
+        self._in_order: frozenset[int] | None = None
+        self.early: dict[int, tuple[Report, int]] = {}
 
-    def take(self, report: Report, member_id: int) -> None:
-        """An older report may come later, and is passed over."""
+    def follow(self, in_order: Collection[int]) -> None:
+        """The table of placement has changed, or is about to."""
+        self._in_order = frozenset(in_order)
+        for shard in self.by_shard.keys() - self._in_order:
+            del self.by_shard[shard]
+            self.reporters.pop(shard, None)
+        for shard in self.early.keys() & self._in_order:
+            self.take(*self.early.pop(shard))
+
+    def forget_early(self, forming: Container[int]) -> None:
+        """Only of these shards may early reports count later."""
+        for shard in [shard for shard in self.early if shard not in forming]:
+            del self.early[shard]
+
+    def take(self, report: Report, member_id: int) -> bool:
+        """Whether the shard is in the order. An older report may come later, and is passed over."""
+        if self._in_order is not None and report.shard not in self._in_order:
+            self.early[report.shard] = report, member_id
+            return False
         known = self.by_shard.get(report.shard)
         if known is None or (report.term, report.index, report.applied_order) >= (
                 known.term, known.index, known.applied_order):
             self.by_shard[report.shard] = report
             self.reporters[report.shard] = member_id
             self.uncut = True
+        return True
 
     def cut(self, fold: Fold) -> tuple[dict[int, Cut], dict[int, int]]:
         """The cut of every shard that has committed more than is in order, and its growth in revisions."""

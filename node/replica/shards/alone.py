@@ -9,6 +9,7 @@ always a moment behind, so only what node 0 has had for ``LATE_S`` counts.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 import structlog
 
@@ -19,12 +20,18 @@ LATE_S = 10.0
 
 class Alone:
     def __init__(self, shard_count: int) -> None:
-        self._applied = dict.fromkeys(range(1, shard_count), 0)  # 0: that node has not said since this start
+        self._applied = dict.fromkeys(range(1, shard_count), 0)  # 0: not said since this start
         self._committed: deque[tuple[float, int]] = deque()  # when, and how much of the order was here then
         self.lacking: dict[int, int] = {}  # shard -> order records that its node here lacks
 
+    def follow(self, shards: Iterable[int]) -> None:
+        """The cluster has these shards now. One that is born has all that was in order then."""
+        born = self._committed[-1][1] if self._committed else 0
+        self._applied = {shard: self._applied.get(shard, born) for shard in shards if shard}
+
     def said(self, shard: int, applied: int) -> None:
-        self._applied[shard] = applied
+        if shard in self._applied:
+            self._applied[shard] = applied
 
     @property
     def records(self) -> int:

@@ -15,7 +15,7 @@ must not take the loop from the sequencer.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -100,6 +100,11 @@ class Feeds:
         self._left: dict[Feed, None] = {}  # feeds with records for the next turn, in order
         self.records = 0
         self._sound: dict[int, bytes] = {}  # large records that were applied last, as far as they are sound
+
+    def follow(self, shards: Sequence[int]) -> None:
+        """The cluster has these shards now."""
+        self.floors.follow(shards)
+        self.alone.follow(shards)
 
     def judged(self, index: int, data: bytes) -> None:
         """A record is about to be applied; ``data``: its sound part, which is sent soon."""

@@ -21,9 +21,15 @@ def linked(node: RoleNode, kinds: Kinds) -> NodeLinks:
 
 
 def load_fold(store: StateStore) -> Fold:
-    """The fold at the applied position. A fresh store's is at revision 1."""
-    stored = store.meta(FOLD)
-    fold = Fold() if stored is None else Fold.decode(stored)
+    """The fold at the applied position. A fresh store's is at revision 1; one shard's has no cuts, and is not
+    stored before the cluster's data has grown."""
+    stored, table = store.meta(FOLD), store.placement()
+    if stored is not None:
+        fold = Fold.decode(stored)
+    else:
+        fold = Fold(store.revision) if table is not None and table.base.shards == 1 else Fold()
+    if table is not None:
+        fold.know(table)
     assert fold.revision == store.revision, "I6: the fold is in the batch of the data it describes"
     return fold
 

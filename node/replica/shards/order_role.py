@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +35,7 @@ from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
 from node.replica.lone import OwnLog, OwnLogNode
 from node.replica.role import Body, Kinds, Owed
+from node.replica.shards.birthing import Birthing
 from node.replica.shards.controls import ControlWaits
 from node.replica.shards.feed import Feeds, FeedsNode
 from node.replica.shards.linked import FOLD, linked, load_fold, not_leader
@@ -80,9 +81,10 @@ class OrderRole(OwnLog):
         self.settings, self.loop, self.store, self.pace = node.settings, node.loop, node.store, node.pace
         common = node.settings.common
         self.links = linked(node, kinds)
+        node.upkeep.quota.share()
         self.placement = Placement(common.shard_count, common.placement_depth)
-        self._place(node.store.placement())
         self.fold = load_fold(node.store)
+        self.birthing = Birthing(self)
         self.folded = node.applied_index  # the order record up to which it is
         self.feeds = Feeds(node)
         self.keeping = self.feeds.keeping = Keeping(
@@ -95,6 +97,7 @@ class OrderRole(OwnLog):
         self._coordinator_kind: type[Coordinator[Token]] = kinds.coordinator
         self.controls = ControlWaits(
             node, lambda: self.reports.applied_by_all(self.placement.others, self.fold))
+        self._follow_table(node.store.placement())
         self.cuts = 0
         self.company = Company()
         self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
@@ -105,6 +108,7 @@ class OrderRole(OwnLog):
         node.upkeep.truncation.kept_for_others = self.retention.kept_for_others
         node.link_ends.append(self.feeds.gone)
         node.clock.each_heartbeat(self._heartbeat)
+        node.clock.each_second(self.birthing.second)
         node.clock.each_second(lambda: self.feeds.alone.look(self.raft.commit_index, self.loop.time()))
         node.frames[FRAME[0]] = self.retention.came
         node.handlers.update({
@@ -116,6 +120,14 @@ class OrderRole(OwnLog):
                 link, rid, body[0], timeout_ms, body[1:]),
             Method.QUERY: lambda link, rid, timeout_ms, body: self._query(link, rid, body),
         })
+
+    @property
+    def shards(self) -> Sequence[int]:
+        return self.placement.running
+
+    @property
+    def forming(self) -> int:
+        return self.placement.forming
 
     @property
     def coordinator(self) -> Coordinator[Token] | None:
@@ -182,7 +194,9 @@ class OrderRole(OwnLog):
     def _report(self, link: FrontLink, body: bytes) -> None:
         report = Report(*REPORT.unpack(body))
         before = self.reports.reporters.get(report.shard)
-        self.reports.take(report, link.member_id)
+        if not self.reports.take(report, link.member_id):
+            self.birthing.step()
+            return
         if self.reports.reporters[report.shard] != before:
             self.node.roster.changes.another_leads(report.shard)
         if self.coordinator is not None:
@@ -202,7 +216,7 @@ class OrderRole(OwnLog):
     def evaluate(self) -> None:
         sequencer = self.sequencer
         self.pace.held = False
-        if sequencer is not None and self._sequencing and self.writes.has_room:
+        if sequencer is not None and self.sequencing and self.writes.has_room:
             coordinator = sequencer.coordinator
             self.pace.held = self._expects_company(coordinator)
             last = self.raft.last_index  # what runs has no multi up to there
@@ -227,7 +241,7 @@ class OrderRole(OwnLog):
             coordinator.looked_at(wide, looked)
 
     @property
-    def _sequencing(self) -> bool:
+    def sequencing(self) -> bool:
         leader = self.writes.leader
         return (leader is not None and not self.raft.transferring and self.raft.role is Role.LEADER
                 and self.raft.term == leader.term)
@@ -286,13 +300,13 @@ class OrderRole(OwnLog):
         if member_id is None:
             return
         link = self.links.find(member_id, shard)
-        if not self._sequencing and (link is None or not link.up):
+        if not self.sequencing and (link is None or not link.up):
             link = self.links.find(self.node.raft.id, shard)
         if link is None:
             return
 
         def said(status: int, data: bytes) -> bool:
-            if status == Status.NOT_LEADER and len(data) == LEADER.size and not self._sequencing:
+            if status == Status.NOT_LEADER and len(data) == LEADER.size and not self.sequencing:
                 leader, _ = LEADER.unpack(data)
                 self.reports.reporters[shard] = leader or member_id
             return answered is not None and answered(status, data)
@@ -363,15 +377,25 @@ class OrderRole(OwnLog):
         self.node.applied_run(run, applied)
         leader = self.writes.leader
         if leader is not None and self.sequencer is None:
-            self._sequence(leader)
+            self.sequence(leader)
         self.controls.release()
         # a change of members waits for what each node has on disk (I17)
         self.feeds.applied(self._concerned(), everybody=bool(applied.hosts))
 
     def _place(self, table: Table | None) -> None:
         """Go by a table that is applied here."""
-        if table is not None and table.generation:
-            self.placement.replace(table)
+        before = self.placement.running
+        self._follow_table(table)
+        if before != self.placement.running:
+            self.node.roster.changes.shards_changed()
+        self.birthing.step()
+
+    def _follow_table(self, table: Table | None) -> None:
+        if table is None or not table.generation:
+            return
+        self.placement.replace(table)
+        if table.has_born:
+            self.birthing.follow(table, self.fold)
 
     def _concerned(self) -> Container[int]:
         fold = self.fold
@@ -379,10 +403,14 @@ class OrderRole(OwnLog):
         fold.concerned, fold.concerns_all = set(), False
         return concerned
 
-    def _sequence(self, leader: Leader) -> None:
+    def sequence(self, leader: Leader) -> None:
         common = self.settings.common
         # H15: the log's tail is all applied: this leader's own first entry was its last
+        # and if another role was this node's until now, what is not applied has no cut
         tail = Tail(leader, self.fold.copy())
+        for record in self.unapplied():
+            tail.fold.take(sound(record, Place.ORDER), 0)
+        self.birthing.begin()
         coordinator = self._coordinator_kind(
             leader.term, self.placement, leader.view, tail.fold, max_txn_ops=common.max_txn_ops,
             heartbeat_ms=common.heartbeat_interval_ms, gone=lambda token: not token[0].alive,
@@ -395,6 +423,7 @@ class OrderRole(OwnLog):
             for link, rid in self.coordinator.resign():
                 not_leader(self.node, link, rid)
             self.sequencer = None
+            self.birthing.end()
             self.company, self.pace.held = Company(self.company.busy), False
         self.controls.settle()
 
@@ -418,7 +447,7 @@ class OrderRole(OwnLog):
     def replaced(self) -> None:
         self.fold = load_fold(self.store)  # I19: the donor's, in the batch of its data
         self.folded = self.node.applied_index
-        self._place(self.store.placement())
+        self._place(self.store.placement())  # which the fold knows
         self.feeds.applied(self.placement.ids)
 
     @property
@@ -432,7 +461,7 @@ class OrderRole(OwnLog):
     # -- the tick
 
     def finish(self) -> None:
-        if self.reports.uncut and self._sequencing and self.writes.due:
+        if self.reports.uncut and self.sequencing and self.writes.due:
             self.node.wake()
         self._send_asks()
         self.links.flush()
@@ -441,6 +470,7 @@ class OrderRole(OwnLog):
         self.fetching.again(self.node.now_ms())
         if len(self.controls):
             self.controls.forget()
+        self.birthing.step()
         self.retention.heartbeat()
 
     def _acknowledged(self, link: FrontLink, body: bytes) -> None:
@@ -449,4 +479,5 @@ class OrderRole(OwnLog):
 
     def close(self) -> None:
         self.keeping.close()
+        self.birthing.close()
         self.links.close()

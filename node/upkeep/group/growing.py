@@ -9,6 +9,7 @@ import structlog
 from cluster.effects.newer import NewerRecord
 from cluster.evaluate.replica import Told
 from cluster.features import growth
+from cluster.features.births import Facts
 from cluster.features.rows import RowsOf
 from cluster.machine import StatusSink
 from cluster.raft import Raft
@@ -67,7 +68,11 @@ class Growing:
 
     def told(self) -> Told:
         """What a leader judges growth by."""
-        return Told(self.growth, self._node.roster.table.hosts, self._linked)
+        return Told(
+            self.growth, self._node.roster.table.hosts, self._linked, self._store.placement, self._facts)
+
+    def _facts(self) -> Facts:
+        return Facts(self._linked(), self._node.roster.changes.settled, self._raft.configuration.voters)
 
     def _linked(self) -> dict[int, int]:
         return {**self._node.peers.linked(), self._own_id: HIGHEST}
@@ -81,7 +86,7 @@ class Growing:
             self.growth.grow(level, members)
         self.growth.take(rows[taken:])
         if applied.grown:
-            log.info("the cluster's data has grown", shard=self._shard, level=self.growth.level)
+            log.info("the cluster's data has grown", shard=self._shard, growth=self.growth.level)
             self.look()
 
     def replaced(self) -> None:

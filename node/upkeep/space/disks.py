@@ -110,18 +110,27 @@ def of_store(levels: Mapping[int, int]) -> int:
     return sorted(levels.values())[len(levels) // 2]
 
 
+_MOST_SIZES = 8192  # ids of shards are never used again: a cluster may have had that many
+
+
 class Sizes:
     """What each shard of this host has in use, for their common quota: 8 bytes a shard in a file of the run
     directory."""
 
     def __init__(self, run_dir: str, shard: int, shard_count: int) -> None:
+        self._run_dir = run_dir
         self._shard = shard
-        self._count = shard_count
         self._fd = -1
-        if shard_count > 1 and run_dir:
-            anew = 0 if shard else os.O_TRUNC  # drops values of an earlier life; running nodes tell again
+        if shard_count > 1 or shard:
+            self.share()
+
+    def share(self) -> None:
+        """There are, or may be, other shards."""
+        if self._run_dir and self._fd < 0:
+            # drops values of an earlier life; running nodes tell again
+            anew = 0 if self._shard else os.O_TRUNC
             with suppress(OSError):
-                self._fd = os.open(os.path.join(run_dir, SIZES), os.O_RDWR | os.O_CREAT | anew, 0o600)
+                self._fd = os.open(os.path.join(self._run_dir, SIZES), os.O_RDWR | os.O_CREAT | anew, 0o600)
 
     def tell(self, size: int) -> None:
         if self._fd >= 0:
@@ -133,7 +142,7 @@ class Sizes:
         if self._fd < 0:
             return 0
         try:
-            told = os.pread(self._fd, 8 * self._count, 0)
+            told = os.pread(self._fd, 8 * _MOST_SIZES, 0)
         except OSError:
             return 0
         found = [int.from_bytes(told[at : at + 8], "little") for at in range(0, len(told), 8)]

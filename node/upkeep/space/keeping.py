@@ -116,7 +116,7 @@ class Keeping:
         floors.begins = node.log.snapshot_position().index
         if self._busy or self._closed:
             return
-        for shard in range(1, node.settings.common.shard_count):
+        for shard in floors.shards:
             applied = floors.durable(shard, voters)
             gone = [span for span in self._spans.get(shard, ()) if span.last <= applied]
             if gone:
@@ -127,9 +127,9 @@ class Keeping:
         if self._unremoved:  # a new file might have the same name
             self._remove_files()
             return
-        for shard in range(1, node.settings.common.shard_count):
+        for shard in floors.shards:
             # what this host's replica has on disk counts by itself
-            have = max(floors.durable(shard, voters), floors.own()[shard - 1], self._end(shard))
+            have = max(floors.durable(shard, voters), floors.own_of(shard), self._end(shard))
             if have < least:
                 # no further than a crash would leave this host's own log and state
                 durable = node.store.durable_position.order_index

@@ -50,6 +50,10 @@ class Quota:
         self._quiet_to = store.revision  # what was put until then raises no alarm (any more)
         self._wants_alarm = False  # NOSPACE was asked for, and no alarm has been applied since
 
+    def share(self) -> None:
+        """Other shards of this host may come."""
+        self._sizes.share()
+
     # -- requests
 
     def refusal(self, method: int, body: bytes) -> ErrorKind | None:

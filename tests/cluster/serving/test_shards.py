@@ -223,7 +223,7 @@ def test_shard_list_shows_every_shard_on_every_host(three: LocalCluster) -> None
         assert all(f["commit_index"] >= f["applied_index"] > 0 and f["size_bytes"] > 0 for f in of_shard)
     assert sum(f["keys"] for f in found[::3]) == 60
     assert all(f["keys"] > 0 for f in found), "directories spread over all shards"
-    grown = "growth: level 0; all hosts know level 1"  # once each has said so, and that is applied
+    grown = "growth: level 0; all hosts know level 2"  # once each has said so, and that is applied
     until(lambda: ctl(three, "shard", "list", "-w", "table").splitlines()[-1] == grown)
     table = ctl(three, "shard", "list", "-w", "table").splitlines()
     assert len(table) == 3 + 9 + 1 + 1

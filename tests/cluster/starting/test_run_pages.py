@@ -1,5 +1,5 @@
-"""Commands of docs/run, pasted into a shell beside three hosts: monitor, backup, members, and the users of
-security.
+"""Commands of docs/run, pasted into a shell beside three hosts: monitor, backup, members, growth, and the
+users of security.
 
 The addresses are those of this machine's hosts, paths lie in the test's folder, and there is no peer key.
 """
@@ -77,7 +77,16 @@ def test_operators_paste_what_the_pages_have(tmp_path: Path) -> None:
         _look(shell)
         _save_and_restore(shell, tmp_path)
         _add_and_remove(shell)
+        _grow(shell)
         _users(shell)
+
+
+def _grow(shell: Shell) -> None:
+    shell.ok(block("growth", "Before the first shard"))
+    printed = shell.ok(block("growth", "Add"))
+    assert re.search(r"\| +1 \| serving \|", printed)
+    assert printed.count("|     1 | host") == 3, "it is listed on each host"
+    assert re.search(r"\| +1 \| dropped \|", shell.ok(block("growth", "Retire")))
 
 
 def _look(shell: Shell) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.features.growth import Growth
+from cluster.features.growth import LEVEL, Growth
 from node.upkeep.group.growing import Growing
 from tests.sim.mutants.order_mutants import CHANGES, Mutant, plan
 from tests.sim.mutants.test_order_mutants import hunt
@@ -23,7 +23,7 @@ def test_data_grows_once_every_member_knows_it(shards: int, members: bool) -> No
     for seed in range(SEEDS):
         found = Simulation(seed, plan(
             shards=shards, grows=True, members=members, faults=CHANGES, fault_every_s=0.4, seconds=4.0)).run()
-        assert found["level"] == 1
+        assert found["level"] == LEVEL
 
 
 def growth_before_all_know(patch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,8 @@ class Node:
             listed=list,
         )
         self.durable = {LEADER: 10, LEARNER: 10}  # of the order, by host, in shard 1
-        self.role = SimpleNamespace(ask_leader=self.ask_leader, covers=self.covers)
+        self.role = SimpleNamespace(
+            ask_leader=self.ask_leader, covers=self.covers, shards=(0, 1), forming=0)
         self.reads = SimpleNamespace(refuse=lambda link, rid, e: self.refused.append(str(e)))
         self.successors = [LEARNER]
         self.upkeep = SimpleNamespace(succession=SimpleNamespace(successors=lambda: self.successors))

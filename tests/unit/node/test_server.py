@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
 from types import SimpleNamespace
 from typing import Any
 
@@ -176,6 +177,11 @@ def test_an_answer_that_is_alone_leaves_before_the_rest_of_the_tick() -> None:
     assert node.seen == []
 
 
+def applying_nothing() -> Generator[Any, None, Any]:
+    yield from ()
+    return SimpleNamespace(grown=[])
+
+
 class Behind:
     """A replica whose log is committed far beyond what it has applied."""
 
@@ -199,7 +205,7 @@ class Behind:
 
     def slices(self, run: list[tuple[int, int, bytes]], **_: Any) -> Any:
         self.runs.append(len(run))
-        return iter(())
+        return applying_nothing()
 
     def wake(self) -> None:
         self.turns += 1

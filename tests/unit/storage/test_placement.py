@@ -32,6 +32,13 @@ def put(key: bytes) -> bytes:
     return records.put(key, 0, 1, b"v", 0)
 
 
+def test_a_store_that_begins_takes_the_layout_and_its_first_change_together(tmp_path: Path) -> None:
+    store = StateStore.open(tmp_path)
+    applied = store.apply([(1, 1, GROWN), (2, 1, FORMED)])
+    assert applied.placement is not None
+    assert applied.placement.shards[1].state == State.SERVING
+
+
 def test_a_move_is_in_the_table_at_the_revision_where_it_stands(tmp_path: Path) -> None:
     store = StateStore.open(tmp_path)
     assert store.placement() is None

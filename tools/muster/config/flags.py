@@ -114,6 +114,8 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("snapshot-count", U, "10000", "applied entries between truncations of the log"),
         Flag("snapshot-catchup-entries", U, "5000", "log entries kept for followers that are behind"),
         Flag("heartbeat-interval", U, "100", "time between a leader's heartbeats, in ms"),
+        Flag("shard-birth-timeout", U, "60000",
+             "time for a shard that is added to be born, in ms; then it is dropped, and one more tried"),
         Flag("election-timeout", U, "1000",
              "time without a leader before an election, in ms; at least 5 heartbeats, at most 50000"),
         Flag("initial-election-tick-advance", B, "true",

@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cluster.endpoints import HANDED, UNIX, handed_endpoint, older_endpoint, peer_endpoint
@@ -98,7 +98,10 @@ def _at_endpoint(endpoint: str, asked_by: str) -> Listener:
     return Listener(os.path.abspath(host) if transport == "ipc" else host, port, asked_by)
 
 
-def door(config: ServerConfig, identity: Identity, run_dir: str, log: Logger) -> Door:
+def door(
+    config: ServerConfig, identity: Identity, run_dir: str, log: Logger,
+    born: Callable[[int], bool] = lambda shard: False,
+) -> Door:
     """What holds the peer port, on the running loop. ConfigError.
 
     A host that an older version made also listens where older peers dial its further shards, as far as these
@@ -124,7 +127,7 @@ def door(config: ServerConfig, identity: Identity, run_dir: str, log: Logger) ->
         log.warning("hosts of older versions do not reach a shard here: its port of before is not free",
                     shard=shard, address=listener.address, reason=reason)
     hands = Hands(lambda shard: handed_endpoint(run_dir, shard).removeprefix(HANDED))
-    return Door(asyncio.get_running_loop(), bound, shards, hands, log)
+    return Door(asyncio.get_running_loop(), bound, shards, hands, log, born)
 
 
 def _of_before(config: ServerConfig, identity: Identity) -> list[tuple[str, int, Listener]]:

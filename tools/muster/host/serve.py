@@ -20,6 +20,7 @@ from tools.muster.config.tracing import tracing_of
 from tools.muster.config.urls import Url
 from tools.muster.discovery.service import shown
 from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
+from tools.muster.host.born import BornShards, finish_drops
 from tools.muster.host.children import ChildSpec, python
 from tools.muster.host.identity import bootstrap, by_srv, by_url, copies
 from tools.muster.host.identity.bootstrap import Identity
@@ -63,6 +64,7 @@ def run(config: ServerConfig) -> int:
             if bootstrap.was_removed(config.data_dir) and not force:
                 say_removed(log)
                 return 0  # as etcd: another start is of no use
+            finish_drops(config.data_dir)
             identity, is_new = bootstrap.establish(config)
             config = with_shards(config, identity.shard_count)
             ports.check(config, identity, log)
@@ -75,13 +77,11 @@ def run(config: ServerConfig) -> int:
                 force = False
             run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
             try:
-                supervisor = Supervisor(
-                    child_specs(config, identity, run_dir), log, stop_limits(config),
-                    partial(bootstrap.grown, config.data_dir))
+                supervisor = _supervisor(config, identity, run_dir, log)
                 if is_new:
                     bootstrap.keep(config, identity)
                 _log_facts(log, config, identity, is_new)
-                door = partial(ports.door, config, identity, run_dir, log)
+                door = partial(ports.door, config, identity, run_dir, log, supervisor.runs_node)
                 code = until_told(config, log, supervise(supervisor, config, identity, run_dir, door))
             finally:
                 rundir.remove_run_dir(config.data_dir, run_dir)
@@ -92,6 +92,13 @@ def run(config: ServerConfig) -> int:
                 "starting again with the cluster's")
     finally:
         lock.release()
+
+
+def _supervisor(config: ServerConfig, identity: Identity, run_dir: str, log: Logger) -> Supervisor:
+    born = BornShards(config.data_dir, partial(bootstrap.place_all_logs, config),
+                      partial(_born_spec, config, identity, run_dir))
+    return Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config),
+                      partial(bootstrap.grown, config.data_dir), born)
 
 
 def hold_memory(config: ServerConfig, log: Logger) -> None:
@@ -196,11 +203,19 @@ def stop_limits(config: ServerConfig) -> StopLimits:
     return StopLimits.of(config.values["election-timeout"])
 
 
+def genesis_file(data_dir: str, shard: int) -> str:
+    """What a shard that was born begins with here: ``node.replica.shards.born``."""
+    return os.path.join(bootstrap.shard_dir(data_dir, 0), f"genesis-{shard}")
+
+
 def child_specs(config: ServerConfig, identity: Identity, run_dir: str) -> list[ChildSpec]:
     """The processes of a host, nodes first."""
     shards = identity.shard_count
     pins = pinning.assign(config.cpus, shards + config.fronts, floating=config.fronts)
     specs = [_node_spec(config, identity, run_dir, shard, pins[shard]) for shard in range(shards)]
+    for shard, voters in identity.born:
+        used = [*pins, *(spec.cpu for spec in specs)]
+        specs.append(_born_spec(config, identity, run_dir, shard, voters, used))
     return specs + front_specs(config, identity, run_dir, identity.member_id, pins[shards:])
 
 
@@ -236,7 +251,18 @@ def _as_given(config: ServerConfig, *flags: str, unit: str = "") -> dict[str, An
     return {flag.replace("-", "_") + unit: config.values[flag] for flag in flags}
 
 
-def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: int, cpu: int) -> ChildSpec:
+def _born_spec(
+    config: ServerConfig, identity: Identity, run_dir: str, shard: int, voters: Sequence[int],
+    cpus: Sequence[int],
+) -> ChildSpec:
+    """The process of a node of a shard that was born. ``cpus``: those in use."""
+    return _node_spec(config, identity, run_dir, shard, pinning.another(config.cpus, cpus), tuple(voters))
+
+
+def _node_spec(
+    config: ServerConfig, identity: Identity, run_dir: str, shard: int, cpu: int,
+    born: tuple[int, ...] = (),
+) -> ChildSpec:
     """A node's process; without front processes node 0's holds the front (``tools.muster.joined``)."""
     serves = shard == 0 and config.fronts == 0
 
@@ -249,12 +275,15 @@ def _node_spec(config: ServerConfig, identity: Identity, run_dir: str, shard: in
             peer_urls=identity.own.peer_urls,
             incarnation=identity.incarnation,
             joined=identity.joined,
+            born=born,
+            genesis=os.path.abspath(genesis_file(config.data_dir, shard)) if born else "",
             quota_backend_bytes=config.quota_backend_bytes,
             block_cache_bytes=max(
                 config.values["block-cache-bytes"] // config.shards, _LEAST_BLOCK_CACHE_BYTES),
             write_buffer_bytes=max(
                 config.values["write-buffer-bytes"] // config.shards, _LEAST_WRITE_BUFFER_BYTES),
             range_cache_bytes=config.values["range-cache-bytes"] // config.shards,
+            birth_timeout_ms=config.values["shard-birth-timeout"],
             lease_check_interval_ms=config.values["lease-check-interval"],
             lease_checkpoint_interval_ms=(
                 config.values["lease-checkpoint-interval"] * gate(config, "LeaseCheckpoint")),

@@ -21,6 +21,7 @@ from cluster.settings import leave_s, limit_s
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.children import Child, ChildSpec
 from tools.muster.host.notify import notify
+from tools.muster.machine.disk.seal import SealBroken
 from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
 
 _CLOSE_S = 5.0  # for a process to close files and connections
@@ -52,6 +53,13 @@ class Logger(Protocol):
     def error(self, event: str, **fields: Any) -> Any: ...
 
 
+class Born(Protocol):
+    """``tools.muster.host.born.BornShards``."""
+
+    def make(self, shard: int, voters: Sequence[int], cpus: Sequence[int]) -> ChildSpec: ...
+    def drop(self, shard: int) -> None: ...
+
+
 def say_removed(log: Logger) -> None:
     """etcd's last words of a removed member."""
     log.warning("server error", error="the member has been permanently removed from the cluster")
@@ -63,10 +71,13 @@ class Supervisor:
 
     def __init__(
         self, specs: Sequence[ChildSpec], log: Logger, limits: StopLimits,
-        grown: Callable[[int], None] = lambda level: None,
+        grown: Callable[[int], None] = lambda level: None, born: Born | None = None,
     ) -> None:
-        """``grown``: notes to which level the host's data has grown. OSError."""
+        """``grown``: notes to which level the host's data has grown. OSError. ``born``: makes nodes of shards
+        that are born, and drops them."""
         self._grown = grown
+        self._born = born
+        self._drops: set[asyncio.Task[None]] = set()
         self.children = [Child(spec, self._on_change) for spec in specs]
         self.announced = False  # READY=1 was sent
         self.told_to_stop = False  # not only ended because a child refused
@@ -80,6 +91,14 @@ class Supervisor:
     def ready(self) -> bool:
         """Every node knows a leader and every front serves."""
         return all(child.ready for child in self.children)
+
+    def runs_node(self, shard: int) -> bool:
+        """Whether this host has a node of a shard."""
+        return self._node(shard) is not None
+
+    def _node(self, shard: int) -> Child | None:
+        nodes = (child for child in self.children if child.spec.kind == "node")
+        return next((child for child in nodes if child.spec.index == shard), None)
 
     def stop(self, exit_code: int = 0) -> None:
         """Stop all children and let :meth:`run` return; a second call: at once."""
@@ -169,12 +188,50 @@ class Supervisor:
             )
         elif kind == "grown":
             self._note(event["level"])
+        elif kind == "shards":
+            self._follow_shards(event)
         elif kind == "ready":
             self._log.info("child is ready", child=label, pid=child.pid)
         if self.ready and not self.announced:
             self.announced = True
             self._log.info("ready to serve client requests")
             notify("READY=1")
+
+    def _follow_shards(self, event: dict[str, Any]) -> None:
+        """Node 0 says which shards were born, with their first voters, and which are dropped for good."""
+        if self._born is None or self._stop.is_set():
+            return
+        for shard, voters in event["born"].items():
+            if self.runs_node(int(shard)):
+                continue
+            try:
+                spec = self._born.make(int(shard), voters, [child.spec.cpu for child in self.children])
+            except (OSError, ConfigError, SealBroken) as error:
+                self._log.error("cannot run a node of a shard that was born; stopping this host",
+                                shard=int(shard), error=str(error))
+                self.stop(1)
+                return
+            child = Child(spec, self._on_change)
+            self.children.append(child)
+            child.start()
+        for shard in event["dropped"]:
+            if (dropped := self._node(shard)) is not None and not dropped.stopping:
+                task = asyncio.get_running_loop().create_task(self._drop(dropped))
+                self._drops.add(task)
+                task.add_done_callback(self._drops.discard)
+
+    async def _drop(self, child: Child) -> None:
+        await self._stop_one(child, self._limits.node_s)
+        if self._stop.is_set() or self._born is None:
+            return  # the next start does it
+        self.children.remove(child)
+        try:
+            self._born.drop(child.spec.index)
+        except (OSError, ConfigError) as error:  # the next start does it
+            self._log.error(
+                "cannot remove what a dropped shard has left", shard=child.spec.index, error=str(error))
+        else:
+            self._log.info("a shard is dropped: its node and its data are gone", shard=child.spec.index)
 
     def _note(self, level: int) -> None:
         try:

@@ -155,6 +155,17 @@ def _shard_command() -> Command:
                 long="Needs a version of muster on every host that knows it, and every host to have run that "
                 "version\nonce. There is no way back: older versions are refused from then on."),
             Command(
+                "add [options]", "Adds a shard, with a node on every host",
+                "hosts.shard_changes:add",
+                (switch("no-wait", "return once the shard forms, not once it serves"),),
+                long="Needs enable-growth first, and every host. Prints the new shard's id. It owns no keys "
+                "yet."),
+            Command(
+                "retire [options] <shard>", "Retires a shard that owns no keys, and removes its nodes",
+                "hosts.shard_changes:retire",
+                (switch("no-wait", "return once the shard retires, not once it is dropped"),),
+                long="Its id is never used again."),
+            Command(
                 "of [options] <key> [range_end]", "Prints the shards that a key or a range can touch",
                 "hosts.shard:of",
                 (

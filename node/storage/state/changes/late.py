@@ -13,6 +13,8 @@ from cluster.features.rows import Row, RowsOf, decode
 from cluster.members.table import Host
 from cluster.pb import rpc_pb2
 from cluster.placement import Owned, Table, changes
+from cluster.placement.base import Base
+from cluster.placement.table import State
 from node.storage import keys
 
 if TYPE_CHECKING:
@@ -47,8 +49,18 @@ def _rows(run: Run, feature: int, rows: list[Row]) -> None:
     run.out.rows.setdefault(feature, []).extend(rows)
 
 
+def _host(run: Run, row: bytes) -> None:
+    if run.out.placement is not None or run.store.meta("placement") is not None:
+        forming = [shard for shard, known in _table(run).shards.items() if known.state == State.FORMING]
+        assert not forming, f"G14: members change while shard {forming[0]} forms"
+    run.late[keys.HOST_PREFIX + Host.decode(row).member_id.to_bytes(8, "big")] = row
+    run.out.hosts.append(row)
+
+
 def _table(run: Run) -> Table:
     table = run.out.placement or run.store.placement()
+    if table is None and run.out.bootstrap is not None:  # a store that begins: of this run
+        table = Table.initial(Base(*run.out.bootstrap[1:]))
     assert table is not None, "the layout is agreed before it changes"
     return table
 
@@ -106,9 +118,7 @@ def late_item(run: Run, data: bytes, kind: int, pos: int, end: int) -> bool:
     elif kind == Item.DOWNGRADE:
         late[keys.DOWNGRADE_ROW] = data[pos:end] or None
     elif kind == Item.HOST:
-        row = data[pos:end]
-        late[keys.HOST_PREFIX + Host.decode(row).member_id.to_bytes(8, "big")] = row
-        out.hosts.append(row)
+        _host(run, data[pos:end])
     elif kind == Item.GROWTH:
         level, members = growth.read_item(data, pos, end)
         late[keys.GROWTH_ROW] = GROWTH_LEVEL.pack(level)

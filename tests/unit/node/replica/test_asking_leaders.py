@@ -30,7 +30,7 @@ def test_a_follower_asks_the_one_that_is_named_next() -> None:
         reports=reports,
         links=SimpleNamespace(find=link),
         node=SimpleNamespace(wake=lambda: None, raft=SimpleNamespace(id=OWN)),
-        _sequencing=False,
+        sequencing=False,
     )
 
     def ask() -> tuple[int, Any]:
@@ -51,7 +51,7 @@ def test_a_follower_asks_the_one_that_is_named_next() -> None:
     down.clear()
     said(Status.NOT_LEADER, LEADER.pack(8, 4))
     assert ask()[0] == 8
-    role._sequencing = True
+    role.sequencing = True
     ask()[1](Status.NOT_LEADER, LEADER.pack(7, 3))  # it is told by the leader itself
     assert ask()[0] == 8
 

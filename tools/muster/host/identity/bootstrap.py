@@ -2,7 +2,8 @@
 
 The first start makes them from the ``initial`` flags by etcd's rules; later starts read them and ignore these
 flags. The file is written, synced, before any process of the host runs, and after all checks: a refused first
-start leaves no host behind. It changes twice at most: with an agreed layout, and when the data grows.
+start leaves no host behind. It changes with an agreed layout, when the data grows, and when shards are born
+or dropped.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import secrets
 import socket
 import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,13 @@ class Identity:
     joined: bool = False  # to a running cluster
     origin: str = ""  # how its data began (``cluster.members.origin``); "": unknown, as of old versions
     level: int = 0  # to which its data has grown (``cluster.features.growth``)
+    born: tuple[tuple[int, tuple[int, ...]], ...] = ()  # shards that were born: id, and first voters
     older: bool = False  # made by a version that took a peer port for each shard: its peers may dial them
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """The shards that this host runs nodes of."""
+        return (*range(self.shard_count), *(shard for shard, _ in self.born))
 
     @property
     def own(self) -> Peer:
@@ -168,9 +176,22 @@ def grown(data_dir: str, level: int) -> None:
         write_identity(_identity_file(data_dir), replace(identity, level=level))
 
 
+def note_born(data_dir: str, born: Mapping[int, Sequence[int]]) -> None:
+    """Note which shards that were born this host runs nodes of. ConfigError, OSError."""
+    identity = known(data_dir)
+    noted = tuple((shard, tuple(voters)) for shard, voters in sorted(born.items()))
+    if noted != identity.born:
+        level = max(identity.level, growth.BIRTHS)
+        write_identity(_identity_file(data_dir), replace(identity, born=noted, level=level))
+
+
+def place_all_logs(config: ServerConfig) -> None:
+    """Where ``--wal-dir`` says, also of shards that were born. ConfigError."""
+    _place_logs(config, known(config.data_dir))
+
+
 def _place_logs(config: ServerConfig, identity: Identity) -> None:
-    shards = range(identity.shard_count)
-    place_logs(config.values["wal-dir"], [shard_dir(config.data_dir, shard) for shard in shards])
+    place_logs(config.values["wal-dir"], [shard_dir(config.data_dir, shard) for shard in identity.shards])
 
 
 def was_removed(data_dir: str) -> bool:
@@ -190,7 +211,7 @@ def _seal(data_dir: str, identity: Identity) -> None:
 def _check_seals(data_dir: str, identity: Identity) -> None:
     """H10: a node whose directory was emptied has lost its votes, and must not come back under its old
     identity. The node checks again, as it may start again while its host runs."""
-    for shard in range(identity.shard_count):
+    for shard in identity.shards:
         try:
             seal.check(shard_dir(data_dir, shard), identity.member_id, identity.incarnation)
         except seal.SealBroken as e:
@@ -354,7 +375,7 @@ def _known(path: Path, text: str) -> Identity:
             int(raw["cluster_id"], 16), int(raw["member_id"], 16), int(raw["incarnation"], 16),
             raw["shard_count"], raw["placement_depth"], tuple(_peer(p) for p in raw["peers"]),
             form == JOINED_FORMAT or raw.get("joined", False), raw.get("origin", ""), level,
-            not raw.get("one_peer_port", False),
+            _born(raw.get("born", {})), not raw.get("one_peer_port", False),
         )  # fmt: skip
         Origin.parse(identity.origin, identity.shard_count, identity.placement_depth)
     except (ValueError, KeyError, TypeError) as e:
@@ -375,6 +396,12 @@ def _check_layout(config: ServerConfig, identity: Identity) -> None:
             f"{identity.placement_depth}: it cannot change")
 
 
+def _born(raw: dict[str, list[str]]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    return tuple(
+        (int(shard), tuple(int(voter, 16) for voter in voters))
+        for shard, voters in sorted(raw.items(), key=lambda born: int(born[0])))
+
+
 def _peer(raw: dict[str, Any]) -> Peer:
     return Peer(int(raw["member_id"], 16), raw["name"], raw["host"], raw["port"], tuple(raw["peer_urls"]),
                 raw.get("learner", False))
@@ -390,6 +417,8 @@ def write_identity(path: Path, identity: Identity) -> None:
         "shard_count": identity.shard_count,
         "placement_depth": identity.placement_depth,
         **({"origin": identity.origin} if identity.origin else {}),
+        **({"born": {str(shard): [f"{v:x}" for v in voters] for shard, voters in identity.born}}
+           if identity.born else {}),
         **({} if identity.older else {"one_peer_port": True}),
         "peers": [
             {"member_id": f"{p.member_id:016x}", "name": p.name, "host": p.host, "port": p.port,

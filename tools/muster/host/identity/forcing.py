@@ -31,7 +31,7 @@ from node.storage import Position, RaftLog, StateStore
 from node.storage.errors import StorageCorruption, StorageError
 from node.storage.kept import FOLDER, pieces_of
 from tools.muster.config.parse import ConfigError
-from tools.muster.host.identity.bootstrap import REMOVED_FILE, Identity, member_dir, shard_dir
+from tools.muster.host.identity.bootstrap import REMOVED_FILE, Identity, member_dir, note_born, shard_dir
 from tools.muster.host.supervisor import Logger
 from tools.muster.machine.disk import seal
 
@@ -54,6 +54,7 @@ def force(data_dir: str, identity: Identity, log: Logger) -> None:
             raise ConfigError(
                 f"--force-new-cluster: no node of this host has begun ({shard_dir(data_dir, shard)}), so "
                 "there is nothing to keep: empty the data directory, and start a new cluster")
+    identity = _begin_alone(data_dir, identity)
     with contextlib.ExitStack() as opened:
         try:
             replicas, table = _open(data_dir, identity, opened)
@@ -79,12 +80,21 @@ def force(data_dir: str, identity: Identity, log: Logger) -> None:
     Path(shard_dir(data_dir, 0), REMOVED_FILE).unlink(missing_ok=True)
 
 
+def _begin_alone(data_dir: str, identity: Identity) -> Identity:
+    """A born shard whose node here has not begun begins with this host alone; the rest: those that have."""
+    new = {shard for shard, _ in identity.born if seal.read(shard_dir(data_dir, shard))[1] == seal.NEW}
+    if new:
+        note_born(data_dir, {
+            shard: (identity.member_id,) if shard in new else voters for shard, voters in identity.born})
+    return replace(identity, born=tuple(born for born in identity.born if born[0] not in new))
+
+
 def _open(
     data_dir: str, identity: Identity, opened: contextlib.ExitStack
 ) -> tuple[dict[int, _Replica], Table]:
     replicas: dict[int, _Replica] = {}
     table = Table(identity.peers)
-    for shard in range(identity.shard_count):
+    for shard in identity.shards:
         folder = shard_dir(data_dir, shard)
         store = StateStore.open(
             os.path.join(folder, "state"), block_cache_bytes=_CACHE_BYTES, range_cache_bytes=0

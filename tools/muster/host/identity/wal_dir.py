@@ -18,10 +18,11 @@ _WHOLE = "db/CURRENT"  # exists as long as the log does
 
 
 def place_logs(wal_dir: str, folders: Sequence[str]) -> None:
-    """Link the logs of these nodes' directories, by shard, into ``wal_dir``; "": leave them. ConfigError."""
-    for shard, folder in enumerate(folders) if wal_dir else ():
+    """Link the logs of these nodes' directories into ``wal_dir``, by the directories' names; "": leave them.
+    ConfigError."""
+    for folder in folders if wal_dir else ():
         try:
-            _place(Path(folder, LOG), Path(os.path.abspath(wal_dir), f"shard-{shard}"))
+            _place(Path(folder, LOG), Path(os.path.abspath(wal_dir), Path(folder).name))
         except OSError as e:
             raise _unusable(wal_dir, e) from None
 

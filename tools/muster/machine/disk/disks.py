@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 from cluster.raft import Configuration
-from node.storage import RaftLog, StateStore
+from node.storage import Position, RaftLog, StateStore
+from node.storage.genesis import Source, begin, write
 from node.storage.kept import KeptFiles
 from node.storage.snapshot import SnapshotSink, SnapshotSource
+from tools.muster.machine.disk import seal
 from tools.muster.machine.disk.threads import lower_compactions
 from tools.muster.machine.real import RealMachine
 
@@ -28,6 +32,18 @@ class NodesMachine(RealMachine):
         return StateStore.open(
             path, block_cache_bytes=block_cache_bytes, write_buffer_bytes=write_buffer_bytes,
             range_cache_bytes=range_cache_bytes, opened=lower_compactions, shard=shard)
+
+    def begin_state(self, path: str, genesis: Path) -> None:
+        begin(Path(path), genesis)
+
+    def genesis(
+        self, store: StateStore, path: Path, position: Position, fold: tuple[bytes, bytes]
+    ) -> Callable[[], None]:
+        rows = (row for row in Source(store).rows() if row[0] != fold[0])
+        return lambda: write(path, position, chain(rows, [fold]))
+
+    def has_begun(self, folder: Path) -> bool:
+        return (folder / "state" / "current").exists() and seal.read(folder)[1] == seal.BEGUN
 
     def open_kept(self, path: str) -> KeptFiles:
         return KeptFiles(path)

@@ -35,7 +35,7 @@ def list_shards(invocation: Invocation) -> None:
     """Every shard on every host of the cluster, also with one endpoint."""
     if invocation.args:
         raise Exit(128, "shard list command accepts no arguments")
-    s = _session(invocation)
+    s = session_of(invocation)
     with failing_with(1, "failed to fetch endpoints from the cluster's member list: {}"):
         request = rpc_pb2.MemberListRequest(linearizable=False)
         members = (
@@ -45,7 +45,7 @@ def list_shards(invocation: Invocation) -> None:
     found: list[Facts] = []
     silent: list[str] = []
     for member in sorted(members, key=lambda m: m.name):
-        host = _ask_any(s, list(member.clientURLs), "/muster/shards")
+        host = ask_any(s, list(member.clientURLs), "/muster/shards")
         if host is None:
             silent.append(member.name or f"{member.ID:x}")
         else:
@@ -58,7 +58,7 @@ def list_shards(invocation: Invocation) -> None:
         if facts["up"]:
             facts["order_lag"] = newest - facts["order_index"]
     names = {facts["member_id"]: facts["host"] for facts in found}
-    _show(s, HEADER, [_row(facts, names) for facts in found], found, found)
+    show(s, HEADER, [_row(facts, names) for facts in found], found, found)
     _show_growth(s, found, names)
     for facts in found:
         if lacking := facts.get("shards_lacking"):
@@ -87,16 +87,17 @@ def enable_growth(invocation: Invocation) -> None:
     """The cluster's data may grow from here on (``cluster.features.growth``)."""
     if invocation.args:
         raise Exit(128, "shard enable-growth command accepts no arguments")
-    s = _session(invocation)
+    s = session_of(invocation)
     request = shards_pb2.EnableGrowthRequest()
     r = s.ask("musterpb.Shards/EnableGrowth", request, shards_pb2.EnableGrowthResponse)
     facts = {"level": r.level}
-    _show(s, ("LEVEL",), [[str(r.level)]], [facts], facts)
+    show(s, ("LEVEL",), [[str(r.level)]], [facts], facts)
 
 
 def _row(facts: Facts, names: dict[str, str]) -> list[str]:
     if not facts["up"]:
-        return [str(facts["shard"]), facts["host"], "down", *[""] * (len(HEADER) - 3)]
+        role = facts["state"] if facts.get("state") == "forming" else "down"
+        return [str(facts["shard"]), facts["host"], role, *[""] * (len(HEADER) - 3)]
     feed = facts.get("feed_from", "")
     return [
         str(facts["shard"]), facts["host"], facts["role"], str(facts["term"]), str(facts["commit_index"]),
@@ -110,14 +111,14 @@ def _row(facts: Facts, names: dict[str, str]) -> list[str]:
 
 def of(invocation: Invocation) -> None:
     """The shards that a key or a range can touch, by the agreed layout."""
-    s = _session(invocation)
+    s = session_of(invocation)
     if not invocation.args:
         raise Exit(128, "shard of command needs one argument as key and an optional argument as range_end")
     key, range_end = span(invocation.flags, invocation.args, "shard of")
-    agreed = _ask_any(s, list(s.config.endpoints), "/muster/placement")
+    agreed = ask_any(s, list(s.config.endpoints), "/muster/placement")
     if agreed is None:
         raise Exit(1, "no endpoint answers /muster/placement: it must be muster's")
-    placement = _placement(agreed)
+    placement = placement_of(agreed)
     revision = _revision(invocation)
     try:
         shards = placement.table.owners_at(key, range_end, revision) if revision else placement.shards_of(
@@ -130,10 +131,10 @@ def of(invocation: Invocation) -> None:
         "shards": list(shards), "of": placement.shards, "depth": agreed["depth"],
         "placed_by": prefix.decode(errors="backslashreplace"), "generation": placement.table.generation,
     }  # fmt: skip
-    _show(s, ("SHARD", "PLACED BY"), [[str(shard), text] for shard in shards], [facts], facts)
+    show(s, ("SHARD", "PLACED BY"), [[str(shard), text] for shard in shards], [facts], facts)
 
 
-def _placement(agreed: Facts) -> Placement:
+def placement_of(agreed: Facts) -> Placement:
     placement = Placement(agreed["shards"], agreed["depth"])
     if "table" in agreed:  # a host of before growth tells the layout alone
         try:
@@ -151,7 +152,7 @@ def _revision(invocation: Invocation) -> int:
     return revision
 
 
-def _session(invocation: Invocation) -> Session:
+def session_of(invocation: Invocation) -> Session:
     s = session(invocation)
     if "write-out" not in invocation.flags.given:
         s.printer = choose("table", s.printer.as_hex)  # no etcdctl has another default
@@ -160,7 +161,7 @@ def _session(invocation: Invocation) -> Session:
     return s
 
 
-def _show(
+def show(
     s: Session, header: Sequence[str], rows: list[list[str]], blocks: list[Facts], document: object
 ) -> None:
     """``rows`` for people, ``blocks`` (of lines) and ``document`` for programs."""
@@ -191,7 +192,7 @@ def _value(value: object) -> str:
     return f"[{' '.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
-def _ask_any(s: Session, endpoints: Sequence[str], path: str) -> Facts | None:
+def ask_any(s: Session, endpoints: Sequence[str], path: str) -> Facts | None:
     """A JSON document of the first endpoint that gives it; None if none does."""
     for endpoint in endpoints:
         try:

@@ -105,7 +105,7 @@ def test_a_failed_write_is_tried_again_after_ever_longer_pauses(world: World) ->
     world.files.full = False
     world.looks(61.0)
     assert world.keeping.shards == [1]
-    assert world.floors._kept[1] == [(1, 1500)]
+    assert world.floors._kept[1] == {1: (1, 1500)}
     assert world.keeping.bytes == world.there()
 
 

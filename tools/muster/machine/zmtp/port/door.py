@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,15 +37,16 @@ class _Caller:
 class Door:
     """``bound``: what listens, with the shard that connections without a preamble are for. Both close with
     the door. A caller has ``HELLO_S`` for its preamble; there are ``MOST_STRANGERS`` at most that have said
-    none yet."""
+    none yet. ``born``: whether the host runs a node of a shard beyond its first ``shards``."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, bound: Sequence[tuple[Bound, int]], shards: int, hands: Hands,
-        log: Logger,
+        log: Logger, born: Callable[[int], bool] = lambda shard: False,
     ) -> None:
         self._loop = loop
         self._bound = bound
         self._shards = shards
+        self._born = born
         self._hands = hands
         self._log = log
         self._callers: dict[socket.socket, _Caller] = {}  # the oldest one first
@@ -83,7 +84,7 @@ class Door:
         elif len(caller.said) == preamble.SIZE:
             shard, code = preamble.wanted(caller.said)
             if code == Code.ASKS:
-                code = Code.NO_SHARD if shard >= self._shards else Code.TAKEN
+                code = Code.TAKEN if shard < self._shards or self._born(shard) else Code.NO_SHARD
             self._hand(sock, shard, code)
 
     def _hand(self, sock: socket.socket, shard: int, code: Code | None = None) -> None:

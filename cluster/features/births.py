@@ -1,0 +1,79 @@
+"""Whether a shard may be added or retired, judged by the leader of shard 0 (growth.md, G12 to G14, G16)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.features.growth import BIRTHS, Growth, members_of
+from cluster.members.table import Host
+from cluster.placement.table import State, Table
+from cluster.wire.frames import BIRTHS_SINCE
+
+MOST_SHARDS = 64  # with nodes, at a time: each is a process a host
+ADD, RETIRE = 1, 2  # kinds of SHARD_CHANGE
+_GOING_ON = {State.FORMING: "forming", State.RETIRING: "retiring", State.DROPPED: "dropped"}
+
+
+class Facts(NamedTuple):
+    """What the leader knows besides its log."""
+
+    linked: Mapping[int, int]  # the version of its link, for each member that is connected, and its own
+    settled: bool  # no change of members is logged or under way
+    voters: Collection[int]  # of group 0
+
+
+def check_level(grown: Growth) -> None:
+    """EtcdError: the cluster's data has not grown so far."""
+    if grown.level < BIRTHS:
+        raise EtcdError(errors.SHARD_LEVEL, errors.SHARD_LEVEL.text.format(level=grown.level, needed=BIRTHS))
+
+
+def check_add(grown: Growth, hosts: Mapping[int, Host], table: Table, facts: Facts) -> None:
+    """EtcdError: no shard may be born now."""
+    check_level(grown)
+    for shard, known in table.shards.items():
+        if known.state == State.FORMING:
+            raise EtcdError(errors.SHARD_BUSY, _busy(shard, known.state))
+    unsure = [i for i in members_of(hosts) if facts.linked.get(i, 0) < BIRTHS_SINCE]
+    if unsure:
+        names = ", ".join(hosts[i].name or f"{i:x}" for i in unsure)
+        raise EtcdError(errors.SHARD_HOSTS_UNSURE, errors.SHARD_HOSTS_UNSURE.text.format(hosts=names))
+    if not facts.settled:  # G14
+        raise EtcdError(errors.SHARD_HOSTS_CHANGE)
+    if len(running(table)) >= MOST_SHARDS:
+        raise EtcdError(errors.SHARD_LIMIT, errors.SHARD_LIMIT.text.format(most=MOST_SHARDS))
+
+
+def check_retire(grown: Growth, table: Table, shard: int) -> None:
+    """EtcdError: this shard may not retire now."""
+    check_level(grown)
+    known = table.shards.get(shard)
+    if known is None or known.state == State.DROPPED:
+        raise EtcdError(errors.SHARD_UNKNOWN, errors.SHARD_UNKNOWN.text.format(shard=shard))
+    if known.state != State.SERVING or (table.move is not None and table.move.target == shard):
+        raise EtcdError(errors.SHARD_BUSY, _busy(shard, known.state))
+    if not shard or table.owns_anything(shard):
+        raise EtcdError(errors.SHARD_OWNS_KEYS, errors.SHARD_OWNS_KEYS.text.format(shard=shard))
+
+
+def _busy(shard: int, state: State) -> str:
+    return errors.SHARD_BUSY.text.format(shard=shard, state=_GOING_ON.get(state, "the target of a move"))
+
+
+def running(table: Table) -> list[int]:
+    """The shards that have nodes."""
+    return sorted(shard for shard, known in table.shards.items() if known.state != State.DROPPED)
+
+
+def next_id(table: Table) -> int:
+    """Never used before (G13)."""
+    return max(table.shards) + 1
+
+
+def next_slot(table: Table) -> int:
+    """The lowest that no shard has."""
+    taken = {known.slot for known in table.shards.values() if known.state != State.DROPPED}
+    return next(slot for slot in range(len(taken) + 1) if slot not in taken)

@@ -1,0 +1,191 @@
+"""Births and retirements at a node 0: the sequencer's steps, and what follows the table on each host.
+
+Node 0 says to the supervisor which born shards the table has. It gives each a genesis first
+(``node.storage.genesis``), unless something of the shard is in order already: then that node begins empty and
+follows, or a peer sends it a state. All is said again at each start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from cluster.features.births import next_id, next_slot
+from cluster.order.log import Fold
+from cluster.order.sequencing.reports import Reports
+from cluster.placement import Placement, Table
+from cluster.placement.births import Births
+from cluster.placement.table import State
+from cluster.repeats import Repeats
+from node.any_node import AnyNode
+from node.machine import NodeMachine
+from node.storage import Position
+
+if TYPE_CHECKING:
+    from cluster.order.sequencing.sequencer import Sequencer
+    from node.replica.applying import Applies
+    from node.replica.shards.feed import Feeds
+    from node.replica.writes import Writes
+
+log = structlog.get_logger("sequencer")
+
+FOLD_ROW = b"mfold"
+
+
+class BornNode(AnyNode, Protocol):
+    machine: NodeMachine
+
+
+def genesis_of(data_dir: str, shard: int) -> Path:
+    """In node 0's directory, for the host's node of a shard."""
+    return Path(data_dir, f"genesis-{shard}")
+
+
+class Born:
+    """Of node 0."""
+
+    def __init__(self, node: BornNode) -> None:
+        self._node = node
+        self._table: Table | None = None
+        self._making: set[int] = set()
+        self._made: set[int] = set()  # shards whose nodes have what they begin with
+        self._thread = node.machine.thread("genesis")
+        self._repeats = Repeats()
+        self._closed = False
+
+    def look(self, table: Table, fold: Fold) -> None:
+        """The table that is applied here, and the fold there. Also each second."""
+        base = table.base.shards
+        news, self._table = table is not self._table, table
+        wanted = [s for s, known in table.shards.items() if s >= base and known.state != State.DROPPED]
+        self._made.intersection_update(wanted)
+        for shard in sorted(wanted):
+            if shard in self._made or shard in self._making:
+                continue
+            if fold.cut(shard).index or self._node.machine.has_begun(self._folder(shard)):
+                self._made.add(shard)
+                news = True
+            else:
+                self._begin(shard, fold)
+        if news:
+            self._say(table)
+
+    def _folder(self, shard: int) -> Path:
+        return Path(self._node.settings.data_dir).parent / f"shard-{shard}"
+
+    def _begin(self, shard: int, fold: Fold) -> None:
+        node = self._node
+        position = node.store.position
+        # G12: exactly here nothing of the shard is in order
+        begins = Position(position.order_index, 0, 0, position.revision, position.compact_revision)
+        self._making.add(shard)
+        write = node.machine.genesis(
+            node.store, genesis_of(node.settings.data_dir, shard), begins, (FOLD_ROW, fold.encode()))
+        done = node.loop.run_in_executor(self._thread, write)
+        done.add_done_callback(partial(self._written, shard))
+
+    def _written(self, shard: int, done: asyncio.Future[None]) -> None:
+        self._making.discard(shard)
+        if done.cancelled() or self._closed:
+            return
+        if (error := done.exception()) is not None:  # again with the next second
+            if self._repeats.news((shard,), self._node.loop.time()):
+                log.warning("cannot write what a new shard begins with", shard=shard, error=str(error))
+            return
+        self._made.add(shard)
+        log.info("wrote what a new shard begins with", shard=shard)
+        if self._table is not None:
+            self._say(self._table)
+
+    def _say(self, table: Table) -> None:
+        known = table.shards
+        self._node.machine.status.say(
+            "shards", base=table.base.shards,
+            dropped=[s for s, shard in sorted(known.items()) if shard.state == State.DROPPED],
+            born={str(shard): list(known[shard].voters) for shard in sorted(self._made) if shard in known})
+
+    def close(self) -> None:
+        self._closed = True
+        self._thread.shutdown(wait=True)
+
+
+class BirthingNode(BornNode, Protocol):
+    applies: Applies
+
+
+class BirthingRole(Protocol):
+    placement: Placement
+    reports: Reports
+    feeds: Feeds
+    writes: Writes
+    fold: Fold
+    sequencer: Sequencer[Any] | None
+
+    @property
+    def node(self) -> BirthingNode: ...
+
+    @property
+    def sequencing(self) -> bool: ...
+
+
+class Birthing:
+    def __init__(self, role: BirthingRole) -> None:
+        self._role = role
+        self._born = Born(role.node)
+        self._births: Births | None = None  # while this node sequences
+
+    def begin(self) -> None:
+        """This node begins to sequence."""
+        self._births = Births(self._role.node.settings.birth_timeout_ms)
+
+    def end(self) -> None:
+        self._births = None
+
+    def follow(self, table: Table, fold: Fold) -> None:
+        """A table is applied here; ``fold``: of the same place."""
+        role = self._role
+        self._in_order(role.placement.running)
+        role.reports.forget_early((role.placement.forming,))
+        role.feeds.follow(role.placement.running)
+        self._born.look(table, fold)
+
+    def _in_order(self, shards: Iterable[int]) -> None:
+        self._role.reports.follow(tuple(shards))
+
+    def step(self) -> None:
+        """Log what is due: each heartbeat, and when the table or a report is news."""
+        role = self._role
+        births, leader, sequencer = self._births, role.writes.leader, role.sequencer
+        if not role.placement.unsettled or births is None or leader is None or sequencer is None:
+            return
+        if not role.sequencing:
+            return
+        told = leader.told
+        if told.table is None:
+            return
+        for step in births.look(told.table, role.reports.early, role.node.now_ms()):
+            # by its tail, which holds to what may be put in order behind it (G12, G13)
+            sequencer.tail.append(leader.log_shard(step.shard, step.state), [], [])
+            log.info("a shard changes", shard=step.shard, state=step.state.name.lower())
+            if step.state == State.DROPPED:  # G13: from here on no report of it counts
+                self._in_order(shard for shard in role.placement.running if shard != step.shard)
+            if step.again and (facts := told.facts()).settled:
+                shard = next_id(told.table)
+                log.warning("a shard was not born in time; trying another id", shard=step.shard, other=shard)
+                slot = next_slot(told.table)
+                sequencer.tail.append(leader.log_shard(shard, State.FORMING, slot, facts.voters), [], [])
+            role.node.wake()
+
+    def second(self) -> None:
+        """A genesis that could not be written is tried again."""
+        role = self._role
+        if role.placement.table.has_born and not role.node.applies.busy:  # the fold is the state's
+            self._born.look(role.placement.table, role.fold)
+
+    def close(self) -> None:
+        self._born.close()

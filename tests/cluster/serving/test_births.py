@@ -1,0 +1,276 @@
+"""Shards that are born and retired in clusters that run, under writes and a watch, with everything killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from cluster.pb import rpc_pb2 as pb
+from tests.cluster.local_cluster import LIMIT_S, LocalCluster, environment, local_cluster, until
+from tests.cluster.members.hosts import Hosts
+from tests.cluster.serving.test_shards import unary
+
+HOSTS = 3
+# nobody is elected because the machine is busy
+CALM = ("--heartbeat-interval=100", "--election-timeout=2500")
+SOAK = os.environ.get("MUSTER_SOAK") == "1"
+ROOT = Path(__file__).parents[3]
+ROUNDS = 20 if SOAK else 1
+MUSTERCTL = Path(sys.executable).with_name("musterctl")
+
+
+def musterctl(cluster: LocalCluster, *words: str) -> subprocess.CompletedProcess[str]:
+    return _musterctl(",".join(cluster.endpoints()), *words)
+
+
+def _musterctl(endpoints: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [MUSTERCTL, f"--endpoints={endpoints}", *words], capture_output=True, text=True, check=False,
+        timeout=2 * LIMIT_S, cwd=ROOT, env=environment())
+
+
+def told(cluster: LocalCluster, *words: str) -> Any:
+    """What a shard command prints; it must succeed."""
+    done = musterctl(cluster, "shard", *words, "-w", "json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def listed(cluster: LocalCluster) -> list[dict[str, Any]]:
+    """What ``shard list`` knows; a host may be silent."""
+    found: list[dict[str, Any]] = json.loads(musterctl(cluster, "shard", "list", "-w", "json").stdout or "[]")
+    return found
+
+
+def grow(cluster: LocalCluster) -> None:
+    until(lambda: musterctl(cluster, "shard", "enable-growth").returncode == 0, look_s=0.3)
+
+
+def nodes_of(cluster: LocalCluster, shard: int) -> list[str]:
+    """The hosts whose node of a shard is up and follows a leader in the order."""
+    found = listed(cluster)
+    return sorted(
+        facts["host"] for facts in found
+        if facts["shard"] == shard and facts["up"] and facts["order_lag"] < 50)
+
+
+def serves(cluster: LocalCluster, shard: int, hosts: int = HOSTS) -> Callable[[], bool]:
+    return lambda: len(nodes_of(cluster, shard)) == hosts
+
+
+class Load:
+    """A client that writes one key after the other at any host, and a watch of all of them."""
+
+    def __init__(self, endpoints: list[str]) -> None:
+        self._channels = [grpc.insecure_channel(endpoint) for endpoint in endpoints]
+        self.written: dict[bytes, int] = {}  # keys that were acknowledged, and their revisions
+        self.failures: list[str] = []
+        self.seen: list[tuple[int, bytes]] = []  # by the watch, in its order
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._write), threading.Thread(target=self._watch)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        for channel in self._channels:
+            channel.close()
+        for thread in self._threads:
+            thread.join(LIMIT_S)
+
+    def _write(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            number += 1
+            key = b"/load/%d/%d" % (number % 7, number)
+            try:
+                answer = unary(
+                    self._channels[number % len(self._channels)], "KV/Put",
+                    pb.PutRequest(key=key, value=b"v"),
+                    pb.PutResponse, 10.0)
+            except (grpc.RpcError, ValueError) as error:
+                if not self._stop.is_set():
+                    self.failures.append(str(error))
+                continue
+            self.written[key] = answer.header.revision
+            time.sleep(0.002)  # leaves the hosts the CPU; nothing waits for it
+
+    def _watch(self) -> None:
+        revision, at = 1, 0
+        while not self._stop.is_set():
+            at += 1
+            watch = self._channels[at % len(self._channels)].stream_stream(
+                "/etcdserverpb.Watch/Watch", request_serializer=lambda m: m.SerializeToString(),
+                response_deserializer=pb.WatchResponse.FromString)
+            try:
+                for answer in watch(self._asked(revision)):
+                    for event in answer.events:
+                        self.seen.append((event.kv.mod_revision, event.kv.key))
+                        revision = event.kv.mod_revision + 1
+            except (grpc.RpcError, ValueError):
+                time.sleep(0.05)  # between two tries to reach a host
+
+    def _asked(self, revision: int) -> Iterator[pb.WatchRequest]:
+        create = pb.WatchCreateRequest(key=b"/load/", range_end=b"/load0", start_revision=revision)
+        yield pb.WatchRequest(create_request=create)
+        self._stop.wait()
+
+    def check(self) -> None:
+        """Nothing that was acknowledged is lost, and the watch has each change once, in order."""
+        last = max(self.written.values())
+        until(lambda: self.seen and self.seen[-1][0] >= last)
+        revisions = [revision for revision, _ in self.seen]
+        assert revisions == sorted(set(revisions)), "an event twice, or out of order"
+        keys = {key: revision for revision, key in self.seen}
+        lost = {key: revision for key, revision in self.written.items() if keys.get(key) != revision}
+        assert not lost
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_shard_is_added_and_retired_under_writes_and_a_watch(tmp_path: Path, shards: int) -> None:
+    with local_cluster(tmp_path / "c", HOSTS, f"--shards={shards}", extra=CALM) as cluster:
+        refused = musterctl(cluster, "shard", "add")
+        assert refused.returncode
+        assert "run `musterctl shard enable-growth` first" in refused.stderr
+        with Load(cluster.endpoints()) as load:
+            grow(cluster)
+            assert told(cluster, "add") == {"shard": shards, "state": "serving"}
+            until(serves(cluster, shards))
+            assert load.written
+            assert not load.failures, "no request fails while a shard is born"
+            load.check()
+
+            cluster.ok("kill", "0", f"--shard={shards}")
+            until(serves(cluster, shards))
+            assert not load.failures, "no request needs the born shard"
+
+            if shards > 1:
+                assert told(cluster, "retire", str(shards)) == {"shard": shards, "state": "dropped"}
+                return  # the rest is the same with one shard
+
+            cluster.ok("kill", "2")
+            refused = musterctl(cluster, "shard", "add")
+            assert "needs all hosts, and these are down or run an older version: host2" in refused.stderr
+            cluster.ok("start", "2", "--wait", "60s")
+            until(serves(cluster, shards))
+
+            owner = musterctl(cluster, "shard", "retire", "0")
+            assert "shard 0 owns keys: move its keys first" in owner.stderr
+            assert "there is no shard 9" in musterctl(cluster, "shard", "retire", "9").stderr
+            assert told(cluster, "retire", str(shards)) == {"shard": shards, "state": "dropped"}
+            folders = [tmp_path / "c" / f"host{h}" / "member" / f"shard-{shards}" for h in range(HOSTS)]
+            until(lambda: not any(folder.exists() for folder in folders))
+            # a host that has just come back may run another version: it is waited for, for a second
+            until(lambda: musterctl(cluster, "shard", "add").returncode == 0, look_s=0.5)
+            until(serves(cluster, shards + 1))  # an id is used once
+
+            for host in range(HOSTS):
+                cluster.ok("kill", str(host))
+            for host in range(HOSTS):
+                cluster.run("start", str(host))
+            until(serves(cluster, shards + 1))
+            until(lambda: not nodes_of(cluster, shards))
+            load.check()
+        for host in range(HOSTS):
+            assert "Traceback" not in (tmp_path / "c" / f"host{host}.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.longer
+def test_births_survive_kills_at_every_step(tmp_path: Path) -> None:
+    chance = random.Random(28)
+    with (local_cluster(tmp_path / "c", HOSTS, "--shards=1") as cluster,
+          Load(cluster.endpoints()) as load):
+        grow(cluster)
+        for round_ in range(ROUNDS):
+            until(lambda: musterctl(cluster, "shard", "add", "--no-wait").returncode == 0, look_s=0.5)
+            time.sleep(chance.uniform(0, 1.5))  # a place anywhere in the birth
+            host = str(chance.randrange(HOSTS))
+            if round_ % 2:
+                cluster.ok("kill", host, "--shard=0")
+            else:
+                cluster.ok("kill", host)
+                cluster.run("start", host)
+            until(lambda: _settled(cluster), look_s=0.3)
+        table = _table(cluster)
+        born = [shard for shard in table if shard]
+        assert len(born) >= ROUNDS
+        for shard in born:
+            until(serves(cluster, shard))
+        load.check()
+        for host in range(HOSTS):
+            assert "Traceback" not in (tmp_path / "c" / f"host{host}.log").read_text(encoding="utf-8")
+
+
+def _table(cluster: LocalCluster) -> dict[int, str]:
+    found = listed(cluster)
+    return {facts["shard"]: facts["state"] for facts in found}
+
+
+def _settled(cluster: LocalCluster) -> bool:
+    table = _table(cluster)
+    return set(table.values()) == {"serving"} and max(table) > 0 and all(
+        len(nodes_of(cluster, shard)) == HOSTS for shard in table)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[Hosts]:
+    made = Hosts(tmp_path, 1, most=3)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_members_backups_and_forced_starts_know_born_shards(hosts: Hosts, tmp_path: Path) -> None:
+    def ctl(host: int, *words: str) -> subprocess.CompletedProcess[str]:
+        return _musterctl(hosts.client(host), *words)
+
+    def listed_at(host: int) -> list[tuple[int, str, bool]]:
+        found = json.loads(ctl(host, "shard", "list", "-w", "json").stdout or "[]")
+        return sorted((facts["shard"], facts["host"], facts["up"]) for facts in found)
+
+    hosts.found()
+    until(lambda: ctl(0, "shard", "enable-growth").returncode == 0, look_s=0.3)
+    assert ctl(0, "put", "/a/b", "1").returncode == 0
+    assert ctl(0, "shard", "add").returncode == 0
+    hosts.shards = 2
+    hosts.add(1)
+    hosts.join(1)
+    hosts.votes(1)  # in both groups
+    wanted = [(0, "h0", True), (0, "h1", True), (1, "h0", True), (1, "h1", True)]
+    until(lambda: listed_at(0) == wanted)
+
+    file = tmp_path / "backup.db"
+    assert ctl(0, "snapshot", "save", str(file)).returncode == 0
+    restored = subprocess.run(
+        [MUSTERCTL, "snapshot", "restore", file, f"--data-dir={tmp_path / 'h2'}", "--name=h2",
+         f"--initial-cluster=h2={hosts.peer(2)}", f"--initial-advertise-peer-urls={hosts.peer(2)}"],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=environment())
+    assert restored.returncode == 0, restored.stderr
+    hosts.start(2)
+    until(lambda: ctl(2, "get", "/a/b").stdout == "/a/b\n1\n")
+    assert listed_at(2) == [(0, "h2", True)], "a restored cluster has the shards of its beginning"
+
+    for host in (0, 1, 2):
+        process = hosts.running.pop(host)
+        process.kill()
+        process.wait(LIMIT_S)
+    hosts.start(0, "--force-new-cluster")
+    until(lambda: ctl(0, "put", "/a/b", "2").returncode == 0)
+    until(lambda: listed_at(0) == wanted[::2])
+    assert ctl(0, "shard", "retire", "1").returncode == 0
+    assert ctl(0, "shard", "add").stdout, "births go on"

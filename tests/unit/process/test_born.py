@@ -1,0 +1,99 @@
+"""A host's directories of shards that are born: what is on the disk at each step, and after a crash there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.settings import Peer
+from tools.muster.config.parse import ConfigError
+from tools.muster.host.born import BornShards, finish_drops
+from tools.muster.host.identity import bootstrap
+from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.machine.disk import seal
+
+VOTERS = (1, 2, 3)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A host's data directory, with one shard."""
+    peer = Peer(1, "h1", "127.0.0.1", 1, ("http://127.0.0.1:1",))
+    (tmp_path / "member").mkdir()
+    identity = Identity(7, 1, 99, 1, 2, (peer,), level=2)
+    bootstrap.write_identity(tmp_path / "member" / "identity.json", identity)
+    return tmp_path
+
+
+def born(host: Path, made: list[tuple[int, Sequence[int]]]) -> BornShards:
+    def spec(shard: int, voters: Sequence[int], cpus: Sequence[int]) -> Any:
+        noted = dict(bootstrap.known(str(host)).born)
+        assert shard in noted, "noted before a process starts"
+        assert seal.read(folder(host, shard))[0] == 99, "sealed before it is noted"
+        made.append((shard, tuple(voters)))
+
+    return BornShards(str(host), lambda: None, spec)
+
+
+def folder(host: Path, shard: int) -> Path:
+    return host / "member" / f"shard-{shard}"
+
+
+def test_a_directory_is_sealed_then_noted_then_used(host: Path) -> None:
+    made: list[tuple[int, Sequence[int]]] = []
+    born(host, made).make(1, VOTERS, [])
+    assert made == [(1, VOTERS)]
+    assert bootstrap.known(str(host)).shards == (0, 1)
+    born(host, made).make(1, (), [])
+    assert made[1] == (1, VOTERS), "the first voters stay those of the birth"
+
+
+def test_a_seal_without_its_note_has_never_run(host: Path) -> None:
+    seal.seal(folder(host, 1), 99)  # and then it crashed
+    born(host, made := []).make(1, VOTERS, [])
+    assert made == [(1, VOTERS)]
+
+
+def test_a_note_without_its_seal_is_an_emptied_disk(host: Path) -> None:
+    born(host, []).make(1, VOTERS, [])
+    (folder(host, 1) / seal.FILE).unlink()
+    with pytest.raises(seal.SealBroken):
+        born(host, []).make(1, VOTERS, [])
+
+
+def test_data_that_the_identity_does_not_name_is_refused(host: Path) -> None:
+    seal.seal(folder(host, 1), 99)
+    seal.begin(folder(host, 1), 99)
+    with pytest.raises(ConfigError, match="beside it does not name that"):
+        born(host, []).make(1, VOTERS, [])
+
+
+def test_a_dropped_shard_leaves_nothing(host: Path) -> None:
+    shards = born(host, [])
+    shards.make(1, VOTERS, [])
+    shards.make(2, VOTERS, [])
+    shards.drop(1)
+    assert [path.name for path in (host / "member").iterdir() if path.is_dir()] == ["shard-2"]
+    assert bootstrap.known(str(host)).shards == (0, 2)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_drop_that_was_interrupted_is_finished_at_the_next_start(host: Path, noted: bool) -> None:
+    born(host, []).make(1, VOTERS, [])
+    folder(host, 1).rename(host / "member" / "dropped-shard-1")
+    if not noted:
+        bootstrap.note_born(str(host), {})
+    finish_drops(str(host))
+    assert not [path for path in (host / "member").iterdir() if path.is_dir()]
+    assert bootstrap.known(str(host)).shards == (0,)
+
+
+def test_an_identity_keeps_what_it_notes(host: Path) -> None:
+    path = host / "member" / "identity.json"
+    known = bootstrap.known(str(host))
+    bootstrap.write_identity(path, replace(known, born=((3, (2**63, 5)),)))
+    assert bootstrap.known(str(host)).born == ((3, (2**63, 5)),)

@@ -1,0 +1,89 @@
+"""A host's nodes of shards that were born: directories that are made and dropped while the host runs.
+
+Made: directory and seal, synced; then the note in ``identity.json``, synced; then the process starts. A seal
+without its note has never run. A note without its seal is an emptied disk, which the next start refuses
+(H10). Dropped: the process has ended; the directory is renamed, the note goes, the files go.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tools.muster.config.parse import ConfigError
+from tools.muster.host.children import ChildSpec
+from tools.muster.host.identity import bootstrap
+from tools.muster.machine.disk import seal
+
+_DROPPED = "dropped-"  # before a directory's name: nothing in it is needed any more
+
+Spec = Callable[[int, Sequence[int], Sequence[int]], ChildSpec]
+
+
+class BornShards:
+    """Of one host. ``spec(shard, voters, cpus in use)`` describes a node's process."""
+
+    def __init__(self, data_dir: str, place_logs: Callable[[], None], spec: Spec) -> None:
+        """``place_logs``: after a note, for ``--wal-dir``."""
+        self._data_dir = data_dir
+        self._place_logs = place_logs
+        self._spec = spec
+
+    def make(self, shard: int, voters: Sequence[int], cpus: Sequence[int]) -> ChildSpec:
+        """What is needed to start a node of this shard. ConfigError, OSError, SealBroken."""
+        identity = bootstrap.known(self._data_dir)
+        folder = bootstrap.shard_dir(self._data_dir, shard)
+        noted = dict(identity.born)
+        if shard not in noted:
+            state = seal.read(folder)[1]
+            if state == seal.BEGUN:
+                raise ConfigError(
+                    f"{folder} holds a node's data, and identity.json beside it does not name that: restore "
+                    "the file, or replace this host in its cluster")
+            seal.seal(folder, identity.incarnation)
+            seal.sync_directory(Path(folder).parent)
+            bootstrap.note_born(self._data_dir, {**noted, shard: tuple(voters)})
+            self._place_logs()
+        else:
+            seal.check(folder, identity.member_id, identity.incarnation)
+        return self._spec(shard, noted.get(shard, voters), cpus)
+
+    def drop(self, shard: int) -> None:
+        """Its node has ended for good. OSError."""
+        identity = bootstrap.known(self._data_dir)
+        folder = Path(bootstrap.shard_dir(self._data_dir, shard))
+        aside = folder.with_name(_DROPPED + folder.name)
+        if folder.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(folder, aside)
+            seal.sync_directory(folder.parent)
+        bootstrap.note_born(
+            self._data_dir, {born: voters for born, voters in identity.born if born != shard})
+        remove_dropped(self._data_dir)
+
+
+def remove_dropped(data_dir: str) -> None:
+    """Remove the directories of dropped shards, with their logs elsewhere, and their notes."""
+    member = Path(bootstrap.member_dir(data_dir))
+    for aside in member.glob(f"{_DROPPED}*"):
+        if (log := aside / "log").is_symlink():
+            shutil.rmtree(os.readlink(log), ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def finish_drops(data_dir: str) -> None:
+    """At a start: what a crash has left of a drop. ConfigError, OSError."""
+    member = Path(bootstrap.member_dir(data_dir))
+    gone = {aside.name.removeprefix(_DROPPED) for aside in member.glob(f"{_DROPPED}*")}
+    if not gone:
+        return
+    identity = bootstrap.known(data_dir)
+    left = {
+        shard: voters for shard, voters in identity.born
+        if Path(bootstrap.shard_dir(data_dir, shard)).name not in gone
+        or Path(bootstrap.shard_dir(data_dir, shard)).exists()}
+    if len(left) < len(identity.born):
+        bootstrap.note_born(data_dir, left)
+    remove_dropped(data_dir)
