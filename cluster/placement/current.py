@@ -49,5 +49,17 @@ class Placement:
             return self.table.owners(key, range_end)
         return self._base.shards_of(key, range_end)
 
+    def shards_at(self, key: bytes, range_end: bytes, revision: int) -> tuple[int, ...]:
+        """The shards that have a range as it was at a revision, ascending; 0: as it is now."""
+        if revision and self._moved:
+            return self.table.owners_at(key, range_end, revision)
+        return self.shards_of(key, range_end)
+
+    def pinned(self) -> Placement:
+        """The map as it is now, whatever is applied later."""
+        copy = Placement.__new__(Placement)
+        copy.replace(self.table)
+        return copy
+
     def __repr__(self) -> str:
         return f"Placement({self.table})"
