@@ -22,7 +22,8 @@ ELSEWHERE := $(SHARING) $(PAIRED) $(WAITING)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd soak attack lint bench benchmarks etcd-new bench-check proto docs clean
+.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd soak attack lint bench benchmarks etcd-new bench-check proto docs \
+	docs-site packages lock deb chart package-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -114,6 +115,28 @@ docs: $(STAMP)  ## generate the reference pages of docs/know, and the Grafana da
 	$(BIN)/python packaging/compatibility.py --refresh > docs/know/compatibility.md
 	for page in metrics errors rpcs; do $(BIN)/python packaging/reference.py $$page > docs/know/$$page.md || exit 1; done
 	$(BIN)/python packaging/monitoring/dashboard.py > packaging/monitoring/dashboard.json
+
+docs-site: $(STAMP)  ## build the docs as a site with search, in .interop/site/html
+	$(BIN)/python packaging/docs_site.py
+
+packages: $(STAMP)  ## build wheels, source archives and a bill of materials in dist/
+	$(BIN)/python packaging/distributions.py dist
+
+lock: $(STAMP)  ## make requirements.lock anew: the newest versions that pyproject.toml allows
+	rm -f requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-find-links \
+		pyproject.toml --output-file requirements.lock
+
+deb: packages  ## build the Debian package in dist/, for this machine's Python
+	$(BIN)/python packaging/debian.py $$(ls dist/muster-*.whl) dist
+
+chart: $(STAMP)  ## lint the Helm chart and render it into packaging/chart/rendered (needs Go; the first time takes minutes)
+	$(BIN)/python packaging/chart/render.py
+
+package-check: deb chart  ## install the Debian package in a fresh Debian; install from the lock (root, debootstrap, Go; five minutes)
+	timeout 600 sh packaging/debian/try.sh $$(ls dist/muster_*.deb)
+	timeout 300 $(BIN)/python -m pip install --dry-run --quiet --ignore-installed --require-hashes -r requirements.lock
+	git diff --exit-code packaging/chart/rendered
 
 clean:  ## remove what was built and the demo's data
 	rm -rf $(VENV) .demo .interop .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info \

@@ -28,7 +28,7 @@ from bench.options import Options, taking
 from bench.report import text as report
 
 app = typer.Typer(
-    name="muster-bench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="muster-bench", no_args_is_help=True, pretty_exceptions_enable=False,
     help="Load for anything that speaks etcd v3. Every run ends after --total operations or after "
          "--duration seconds, whichever comes first. A latency is from sending to answer unless a "
          "command says otherwise. After Ctrl-C a run prints what was done until then.",
@@ -443,7 +443,7 @@ def main(ground: object = None) -> None:
     from bench.compare import cli as compare_cli
 
     compare_cli.register(app)
-    app(args=command_first(sys.argv[1:]), obj=ground)
+    app(args=command_first(sys.argv[1:]), obj=ground, prog_name="muster-bench")
 
 
 if __name__ == "__main__":

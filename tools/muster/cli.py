@@ -1,4 +1,5 @@
-"""The command line ``muster [flags]``, ``muster local | proxy | gateway | peer-keys | version | help``.
+"""The command line ``muster [flags]``, ``muster local | proxy | gateway | peer-keys | completion | version |
+help``.
 
 Exit codes: 0 normal, 1 a wrong setting or a failure, 2 an unreadable command line. Every error is one line on
 stderr.
@@ -17,6 +18,7 @@ COMMANDS = {
     "proxy": "run a proxy, on a machine without a member",
     "gateway": "forward TCP connections to members, as etcd's gateway does",
     "peer-keys": "make the key file that encrypts traffic between hosts",
+    "completion": "print a script that completes commands and flags in a shell",
     "version": "print the versions",
     "help": "print this",
 }
@@ -64,6 +66,10 @@ def _dispatch(args: list[str]) -> int:
         return run_gateway(args[1:])
     if command == "peer-keys":
         return _peer_keys(args[1:])
+    if command == "completion":
+        from tools.muster.completion import run as run_completion
+
+        return run_completion(args[1:], COMMANDS)
     if command == "version":
         return _version()
     if command == "help":

@@ -87,10 +87,10 @@ def test_the_console_scripts_run(installed: Installed) -> None:
         assert "usage" in done.stdout.lower()
 
 
-def test_the_wheel_claims_five_names_and_no_others(installed: Installed) -> None:
+def test_the_wheel_claims_six_names_and_no_others(installed: Installed) -> None:
     """Decision 76: it is installed into an environment of its own, and says which names it takes there."""
     names = {p.name for p in installed.folder.iterdir() if not p.name.endswith(".dist-info")}
-    assert names == {"cluster", "node", "proxy", "tools", "bench"}
+    assert names == {"cluster", "node", "proxy", "tools", "bench", "muster"}
 
 
 @pytest.mark.parametrize("fronts", ["0", "1"])

@@ -12,7 +12,7 @@ from cluster.order.leading.attempts import Attempts
 from cluster.order.leading.own_keys import OwnKeys
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.moving import switch
-from cluster.order.moving.copier import Batch, Copier, read_staging
+from cluster.order.moving.copier import Batch, Copier
 from cluster.order.moving.generations import Generations
 from cluster.order.moving.hold import Hold
 from cluster.order.prepare import Prepare
@@ -109,20 +109,6 @@ def pages_alone(patch: Patch) -> None:
     patch.setattr(Copier, "events", nothing)
 
 
-def copies_outlive_their_move(patch: Patch) -> None:
-    """G5: rows of a move that is over are taken for the next one's."""
-    def goes_on(self: Copier, staging: bytes | None) -> Batch | None:
-        if staging:
-            self._sources = {shard: source for shard, source in read_staging(staging)[1].items()
-                             if shard in self.move.sources}
-            if set(self._sources) == set(self.move.sources):
-                return Batch((), self._row())
-        return self._anew()
-
-    patch.setattr(Copier, "begin", goes_on)
-    patch.setattr(order_owned, "_staged", lambda content: 0)
-
-
 def old_rows_stay(patch: Patch) -> None:
     """G11: a copy begins over what is left of the span."""
     patch.setattr(order_owned, "remove", lambda content, move: None)
@@ -191,7 +177,6 @@ MUTANTS = [
     Mutant(base_is_not_awaited, ("G5",), moves()),
     Mutant(promises_without_a_base, ("G5",), moves()),
     Mutant(pages_alone, ("G5",), busy(), first=1),
-    Mutant(copies_outlive_their_move, ("G5",), busy(cancels=0.3)),
     Mutant(old_rows_stay, ("G5",), moves(mix=COMPACTED), first=1),
     Mutant(targets_with_a_past, ("G5", *WRONG), moves(mix=COMPACTED), first=5),
     Mutant(left_rows_show, WRONG, moves(mix=COMPACTED), first=1),

@@ -39,7 +39,7 @@ class Store:
         self._disk = disk
         self._now = disk.reopen()
         # the key counts of ranges: here they are walked
-        self.counts = SimpleNamespace(build_step=lambda: True, grown=False)
+        self.counts = SimpleNamespace(build_step=lambda: True, grown=False, ready=True)
 
     def forget_versions(self) -> None:
         """It has none."""

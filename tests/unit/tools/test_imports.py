@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-OURS = ("cluster", "node", "proxy", "tools", "bench")
+OURS = ("cluster", "node", "proxy", "tools", "bench", "muster")
 MAY = {"cluster": {"cluster"}, "node": {"node", "cluster"}, "proxy": {"proxy", "cluster"},
-       "bench": {"bench", "cluster"}}
+       "bench": {"bench", "cluster"}, "tools": {"tools", "bench", "proxy", "node", "cluster"}}
 # a socket is the machine's, for all of them; what else touches one enters cluster/ by ``cluster.machine``
 SOCKETS = {"socket", "select", "selectors", "zmq", "socketserver"}
 MACHINE = SOCKETS | {

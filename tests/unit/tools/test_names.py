@@ -114,7 +114,7 @@ def classes() -> dict[str, str]:
 @cache
 def files() -> list[str]:
     """The project's, as a slash and their path."""
-    top = (*PACKAGES, "tests", "docs", "packaging")
+    top = (*PACKAGES, "muster", "tests", "docs", "packaging")
     return [f"/{path.relative_to(ROOT)}" for folder in top for path in (ROOT / folder).rglob("*.*")]
 
 
@@ -187,7 +187,8 @@ def test_links_of_documents_lead_somewhere() -> None:
     assert leads_nowhere(ROOT / "README.md", "docs/nothing.md")
     assert leads_nowhere(ROOT / "README.md", "docs/design/README.md#nothing")
     assert not leads_nowhere(ROOT / "README.md", "docs/design/README.md#where-is-it")
-    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    front = [ROOT / name for name in ("README.md", "README.zh.md", "CHANGELOG.md")]
+    documents = [*front, *(ROOT / "docs").rglob("*.md"), *(ROOT / "packaging").rglob("*.md")]
     assert not [
         f"{page.relative_to(ROOT)}: {link}"
         for page in documents

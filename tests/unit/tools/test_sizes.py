@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-ROOMS = ("bench", "cluster", "node", "packaging", "proxy", "tools")
+ROOMS = ("bench", "cluster", "muster", "node", "packaging", "proxy", "tools")
 MODULE_LINES = 500
 FUNCTION_LINES = 60
 BRANCHES = 20

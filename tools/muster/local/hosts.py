@@ -64,6 +64,10 @@ class LocalCluster:
             rundir.remove_run_dir(self._data_dir, self._run_dir)
         return self._exit_code
 
+    def stop(self) -> None:
+        """Have :meth:`run` stop all hosts and return."""
+        self._stop.set()
+
     async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         if request["do"] != "start":
             return {"error": f"unknown request {request['do']!r}"}
@@ -188,7 +192,7 @@ def run(data_dir: str, layout: Layout, on_ready: Callable[[], None] | None = Non
 
 def kill(host: LocalHost) -> int:
     """kill -9 of a host's processes; the supervisor's pid. ConfigError if it is down."""
-    processes = _processes_of(host)
+    processes = processes_of(host)
     for process in processes:  # the supervisor first, so that it starts nothing again
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
@@ -208,7 +212,7 @@ def kill_front(host: LocalHost, front: int) -> int:
 
 def stop(host: LocalHost) -> int:
     """SIGTERM to a host's supervisor; its pid, once it has ended."""
-    processes = _processes_of(host)
+    processes = processes_of(host)
     processes[0].terminate()
     _wait_until_gone(host, processes)
     return processes[0].pid
@@ -248,7 +252,7 @@ def _control_path(host: LocalHost) -> str:
     return os.path.join(rundir.run_dir_of(host.data_dir), "control.sock")
 
 
-def _processes_of(host: LocalHost) -> list[psutil.Process]:
+def processes_of(host: LocalHost) -> list[psutil.Process]:
     """A host's processes, the supervisor first. ConfigError if it is down."""
     pid = rundir.holder_of(host.data_dir)
     try:

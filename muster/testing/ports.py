@@ -1,0 +1,58 @@
+"""Ports of this machine that no other cluster of tests takes.
+
+The kernel gives none above 60999 to connections unless it is told to. Each keeper locks a block there, as
+long as it runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import socket
+import tempfile
+from pathlib import Path
+
+_BLOCK = 50  # 16 hosts have three each
+_ABOVE = (61_000, 65_500)
+_BELOW = (20_000, 32_000)  # where the kernel gives the upper ones to connections
+_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def free(count: int) -> list[int]:
+    """Ports that are free now, and that no other caller of this gets before this process ends. OSError."""
+    folder = Path(tempfile.gettempdir()) / f"muster-testing-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    first, end = _ABOVE if _last_of_kernel() < _ABOVE[0] else _BELOW
+    starts = list(range(first, end - _BLOCK + 1, _BLOCK))
+    random.shuffle(starts)
+    for start in starts:
+        lock = os.open(folder / str(start), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            continue
+        found = [port for port in range(start, start + _BLOCK) if _is_free(port)]
+        if len(found) >= count:
+            return found[:count]  # locked until this process ends
+        os.close(lock)
+    raise OSError("no block of free ports: too many clusters run on this machine")
+
+
+def _last_of_kernel() -> int:
+    try:
+        return int(_RANGE.read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 65_535
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # as hosts bind: a connection that has ended keeps its port for a minute from those who do not
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

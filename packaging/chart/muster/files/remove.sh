@@ -1,0 +1,16 @@
+#!/bin/sh
+# Before fewer hosts run: remove the members that will be gone, so that a majority of the members is left.
+set -eu
+listed=$(musterctl --endpoints "$ENDPOINTS" --command-timeout 30s $CLIENT_FLAGS member list)
+echo "$listed" | while IFS=, read -r id _ _ url _; do
+    name=${url#*://}
+    name=${name%%.*}
+    if [ "${name##*-}" -ge "$REPLICAS" ]; then
+        tries=0  # a cluster removes no member while another one has just started
+        until musterctl --endpoints "$ENDPOINTS" --command-timeout 30s $CLIENT_FLAGS member remove "$id"; do
+            tries=$((tries + 1))
+            [ "$tries" -lt 30 ] || exit 1
+            sleep 2
+        done
+    fi
+done

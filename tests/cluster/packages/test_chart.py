@@ -1,0 +1,199 @@
+"""The Helm chart: what it renders, and that its scripts start, add and remove members.
+
+``make chart`` renders it by helm's own packages. Kubernetes' objects are checked against Kubernetes' schemas
+(by the library kubernetes-validate). Those of cert-manager and of Prometheus' operator have no schema here:
+their fields are compared with what their documentation names.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.cluster.local_cluster import LIMIT_S, ROOT, environment, until
+from tests.ports import free_ports
+
+FOLDER = ROOT / "packaging/chart"
+sys.path.append(str(FOLDER))
+
+import render  # noqa: E402  # a script beside the packages
+
+VALUES = list(render.VALUES)
+OTHERS = {"Certificate", "ServiceMonitor"}
+
+
+def objects(name: str) -> dict[str, dict[str, Any]]:
+    """By kind; of services, the last."""
+    text = (FOLDER / "rendered" / f"{name}.yaml").read_text(encoding="utf-8")
+    return {found["kind"]: found for found in yaml.safe_load_all(text) if found}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_what_is_rendered_is_of_the_chart_as_it_is(name: str) -> None:
+    first = (FOLDER / "rendered" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert render.fingerprint() in first, "run `make chart`"
+
+
+@pytest.mark.parametrize("version", ["1.27", "1.37"])
+@pytest.mark.parametrize("name", VALUES)
+def test_kubernetes_takes_it(name: str, version: str) -> None:
+    text = (FOLDER / "rendered" / f"{name}.yaml").read_text(encoding="utf-8")
+    checked = [found for found in yaml.safe_load_all(text) if found and found["kind"] not in OTHERS]
+    assert len(checked) == 6
+    for found in checked:
+        kubernetes_validate.validate(found, version, strict=True)
+
+
+def test_a_wrong_field_is_found() -> None:
+    wrong = objects("keys")["StatefulSet"]
+    wrong["spec"]["replica"] = 3
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, "1.37", strict=True)
+
+
+def test_hosts_are_no_root_and_write_to_volumes_only() -> None:
+    for name in VALUES:
+        pod = objects(name)["StatefulSet"]["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+        assert pod["automountServiceAccountToken"] is False
+
+
+def test_a_majority_is_never_evicted() -> None:
+    for name in VALUES:
+        replicas = objects(name)["StatefulSet"]["spec"]["replicas"]
+        assert 2 * objects(name)["PodDisruptionBudget"]["spec"]["maxUnavailable"] < replicas
+
+
+def test_certificates_and_metrics_have_the_fields_of_their_operators() -> None:
+    found = objects("tls")
+    spec = found["Certificate"]["spec"]
+    assert found["Certificate"]["apiVersion"] == "cert-manager.io/v1"
+    assert spec["issuerRef"] == {"name": "company", "kind": "ClusterIssuer"}
+    assert spec["usages"] == ["server auth", "client auth"]
+    assert "*.store-muster-peers.default.svc.cluster.local" in spec["dnsNames"]
+    volumes = found["StatefulSet"]["spec"]["template"]["spec"]["volumes"]
+    assert spec["secretName"] in [volume["secret"]["secretName"] for volume in volumes if "secret" in volume]
+    flags = found["StatefulSet"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert f"--peer-cert-allowed-cn={spec['commonName']}" in flags
+    monitor = found["ServiceMonitor"]
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    labels = found["Service"]["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert not OTHERS & set(objects("keys"))
+
+
+class Pods:
+    """Hosts as the chart's script starts them, with the names and folders of pods."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._ports = folder, free_ports(3)
+        self._network = f"127.{random.randrange(1, 250)}.{random.randrange(1, 250)}"
+        found = objects("keys")
+        container = found["StatefulSet"]["spec"]["template"]["spec"]["containers"][0]
+        self._arguments = container["args"]
+        self._given = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+        self._scripts = found["ConfigMap"]["data"]
+        self.running: dict[int, subprocess.Popen[bytes]] = {}
+        names = [f"{self._network}.{i + 1} store-muster-{i}.{self._given['DOMAIN']}" for i in range(4)]
+        (folder / "hosts").write_text("127.0.0.1 localhost\n" + "\n".join(names) + "\n")
+        (folder / "bin").mkdir()
+        for name, module in (("muster", "tools.muster.cli"), ("musterctl", "tools.musterctl")):
+            (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} -P -m {module} "$@"\n')
+            (folder / "bin" / name).chmod(0o755)
+        self.run(0, "muster", "peer-keys", str(folder / "keys"))
+
+    def _here(self, pod: int, text: str) -> str:
+        """Free ports, the pod's own /tmp."""
+        for port, ours in zip((2379, 2380, 2381), self._ports, strict=True):
+            text = text.replace(f":{port}", f":{ours}")
+        return text.replace("/tmp/", f"{self._folder}/{pod}/")
+
+    def _environment(self, pod: int, replicas: int) -> dict[str, str]:
+        own = {
+            "POD_NAME": f"store-muster-{pod}", "LISTEN": f"{self._network}.{pod + 1}",
+            "REPLICAS": str(replicas), "KEYS": str(self._folder / "keys"),
+            "MUSTER_DATA_DIR": str(self._folder / str(pod) / "data"),
+            "PATH": f"{self._folder}/bin:{os.environ['PATH']}",
+            "ENDPOINTS": f"http://store-muster-0.{self._given['DOMAIN']}:{self._ports[0]}",
+        }
+        return environment() | self._given | own
+
+    def _line(self, *words: str) -> list[str]:
+        """A command that has our names of hosts."""
+        return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"',
+                str(self._folder / "hosts"), *words]  # fmt: skip
+
+    def start(self, pod: int, replicas: int) -> None:
+        own = self._folder / str(pod)
+        own.mkdir()
+        (own / "start.sh").write_text(self._here(pod, self._scripts["start.sh"]))
+        with open(own / "log", "wb") as log:
+            self.running[pod] = subprocess.Popen(
+                self._line("sh", str(own / "start.sh"), *self._arguments), stdout=log, stderr=log,
+                env=self._environment(pod, replicas), cwd=own)  # fmt: skip
+
+    def remove(self, replicas: int) -> None:
+        script = self._folder / "remove.sh"
+        script.write_text(self._here(0, self._scripts["remove.sh"]))
+        self.run(replicas, "sh", str(script))
+
+    def run(self, replicas: int, *words: str) -> str:
+        done = subprocess.run(
+            self._line(*words), check=False, capture_output=True, text=True, timeout=LIMIT_S,
+            env=self._environment(0, replicas))  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def members(self) -> list[str]:
+        """Names of those that have started."""
+        endpoints = self._environment(0, 0)["ENDPOINTS"]
+        done = subprocess.run(
+            self._line("musterctl", "--endpoints", endpoints, "member", "list"), check=False,
+            capture_output=True, text=True, timeout=LIMIT_S, env=self._environment(0, 0))  # fmt: skip
+        rows = [line.split(", ") for line in done.stdout.splitlines()]
+        return sorted(row[2] for row in rows if row[1] == "started")
+
+    def until_members_are(self, names: list[str]) -> None:
+        try:
+            until(lambda: self.members() == names, look_s=0.5)
+        except AssertionError:
+            logs = {path: path.read_text()[-2000:] for path in sorted(self._folder.glob("*/log"))}
+            pytest.fail("\n".join(f"{path}:\n{text}" for path, text in logs.items()))
+
+
+@pytest.fixture
+def pods(tmp_path: Path) -> Iterator[Pods]:
+    if os.getuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare, to give pods their names")
+    found = Pods(tmp_path)
+    yield found
+    for process in found.running.values():
+        process.send_signal(signal.SIGTERM)
+    for process in found.running.values():
+        process.wait(LIMIT_S)
+
+
+def test_members_follow_the_number_of_replicas(pods: Pods) -> None:
+    names = [f"store-muster-{i}" for i in range(4)]
+    pods.start(0, 3)
+    pods.start(1, 3)
+    pods.until_members_are(names[:2])
+    pods.start(2, 3)  # late: the cluster runs already
+    pods.until_members_are(names[:3])
+    pods.start(3, 4)
+    pods.until_members_are(names)
+    pods.remove(3)
+    pods.until_members_are(names[:3])
+    assert pods.running[3].wait(LIMIT_S) == 0

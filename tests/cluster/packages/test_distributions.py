@@ -1,0 +1,140 @@
+"""What users install: wheels and source archives, the lock of servers, the bill of materials."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.cluster.local_cluster import ROOT, environment
+
+PINNED = re.compile(r"^([\w.-]+)==(\S+?)(?: ; (.*?))? \\$", re.MULTILINE)
+
+
+def built(folder: Path, umask: int) -> dict[str, bytes]:
+    done = subprocess.run(
+        [sys.executable, ROOT / "packaging/distributions.py", folder], check=False, capture_output=True,
+        text=True, umask=umask, timeout=200)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 4, "by twine"
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    first = built(folder, 0o022)
+    os.utime(ROOT / "cluster" / "__init__.py")
+    again = built(tmp_path_factory.mktemp("again"), 0o077)
+    assert first.keys() == again.keys()
+    assert [name for name in first if first[name] != again[name]] == [], "the same bytes each time"
+    return folder
+
+
+def test_an_installed_wheel_runs_hosts(dist: Path, tmp_path: Path) -> None:
+    """In an environment that has muster from its wheel, and dependencies as here."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    site = next(venv.glob("lib/python*/site-packages"))
+    wheels = sorted(dist.glob("*.whl"))
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", venv / "bin/python", "install", "-q", "--no-deps",
+         "--no-index", *wheels],
+        check=True, env=os.environ | {"PIP_FIND_LINKS": ""})  # fmt: skip
+    ours = Path(pytest.__file__).parents[1]
+    (site / "dependencies.pth").write_text(f"{ours}\n")
+    script = (
+        "import muster, muster_client, cluster; from muster.testing import Cluster\n"
+        f"assert all(m.__file__.startswith({str(venv)!r}) for m in (muster, muster_client, cluster))\n"
+        "with Cluster(3) as hosts, hosts.client() as client: print(client.put('/a', 'b'))\n"
+    )
+    done = subprocess.run(
+        [venv / "bin/python", "-c", script], check=False, capture_output=True, text=True, cwd=tmp_path,
+        env={k: v for k, v in environment().items() if k != "PYTHONPATH"}, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in ("muster", "musterctl", "muster-bench"):
+        told = subprocess.run([venv / "bin" / name, "--help"], check=True, capture_output=True, text=True)
+        assert "usage" in told.stdout.lower()
+
+
+def test_the_archive_has_what_a_build_needs_and_no_tests(dist: Path) -> None:
+    with tarfile.open(next(dist.glob("muster-0*.tar.gz"))) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "muster/testing/plugin.py"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "tools/client/src"))]
+
+
+def lock() -> dict[str, str]:
+    """Each package's version."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    return {canonicalize_name(name): version for name, version, _ in PINNED.findall(text)}
+
+
+def test_the_lock_has_a_version_and_hashes_for_all_that_a_host_needs() -> None:
+    """As pyproject.toml bounds them, and what those need in turn: `make lock` makes it anew."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    pins, todo, seen = lock(), [Requirement(one) for one in wanted], set[str]()
+    while todo:
+        need = todo.pop()
+        name = canonicalize_name(need.name)
+        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+            continue
+        assert name in pins, f"{name} is not in requirements.lock"
+        assert need.specifier.contains(pins[name]), f"{need} is not {pins[name]}"
+        if name not in seen:
+            seen.add(name)
+            todo += [Requirement(one) for one in importlib.metadata.requires(name) or ()]
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    for block in re.split(r"(?m)^(?=[\w])", text):
+        assert not block or "--hash=sha256:" in block, block
+
+
+def test_the_bill_of_materials_names_what_is_locked(dist: Path) -> None:
+    bill = json.loads((dist / "muster.cdx.json").read_text(encoding="utf-8"))
+    assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "muster")
+    assert {canonicalize_name(one["name"]): one["version"] for one in bill["components"]} == lock()
+
+
+def test_the_debian_package_has_programs_that_run(dist: Path, tmp_path: Path) -> None:
+    """Unpacked beside this system; `make package-check` installs it in a fresh Debian."""
+    if shutil.which("dpkg-deb") is None or not Path("/usr/bin/python3").exists():
+        pytest.skip("needs dpkg-deb and /usr/bin/python3")
+    wheel = next(dist.glob("muster-0*.whl"))
+    done = subprocess.run(
+        [sys.executable, ROOT / "packaging/debian.py", wheel, tmp_path], check=False, capture_output=True,
+        text=True, timeout=200)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    package, root = done.stdout.strip(), tmp_path / "root"
+    asked = ["dpkg-deb", "--field", package, "Package", "Version"]
+    fields = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    assert fields == "Package: muster\nVersion: 0.1.0\n"
+    subprocess.run(["dpkg-deb", "--extract", package, root], check=True)
+    control = tmp_path / "control"
+    subprocess.run(["dpkg-deb", "--control", package, control], check=True)
+    assert (control / "conffiles").read_text().split() == ["/etc/muster/muster.env"]
+    assert "systemctl start" not in (control / "postinst").read_text()
+    unit = (root / "usr/lib/systemd/system/muster.service").read_text()
+    assert "ExecStart=/opt/muster/venv/bin/muster\n" in unit
+    bare = {k: v for k, v in environment().items() if k != "PYTHONPATH"}
+    python = root / "opt/muster/venv/bin/python3"
+    for name in ("muster", "musterctl", "muster-bench"):
+        script = root / "usr/bin" / name
+        first = script.read_text().splitlines()[0]
+        assert first.startswith("#!/opt/muster/venv/bin/python"), "its path once it is installed"
+        help_ = [python, script, "--help"]
+        told = subprocess.run(help_, check=True, capture_output=True, text=True, env=bare)
+        assert "usage" in told.stdout.lower()
+    line = [python, "-c", "import cluster; print(cluster.__file__)"]
+    found = subprocess.run(line, check=True, capture_output=True, text=True, env=bare, cwd=tmp_path).stdout
+    assert found.startswith(str(root)), "it has its own modules"

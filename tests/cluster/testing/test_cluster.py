@@ -1,0 +1,157 @@
+"""``muster.testing``: what its clusters do to hosts, and that nothing of them stays."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from muster_client import MusterError, Put, prefix
+from muster_client.sync import Client
+
+from muster.testing import Cluster, ClusterError
+from tests.cluster.local_cluster import ROOT, environment, until
+
+LIMIT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[Cluster]:
+    with Cluster() as cluster:
+        yield cluster
+
+
+def post(cluster: Cluster, path: str, **body: object) -> dict[str, object]:
+    request = urllib.request.Request(f"http://{cluster.endpoint}/{path}", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: dict[str, object] = json.load(answer)
+    return found
+
+
+def v2(cluster: Cluster) -> dict[str, list[object]]:
+    with urllib.request.urlopen(f"http://{cluster.endpoint}/v2/keys/", timeout=30) as answer:
+        found: dict[str, list[object]] = json.load(answer)["node"]
+    return found
+
+
+def test_a_cleaned_store_has_nothing_of_the_test_before(one: Cluster) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    put = urllib.request.Request(f"http://{one.endpoint}/v2/keys/dir/a", b"value=x", form, method="PUT")
+    with urllib.request.urlopen(put, timeout=30):
+        pass
+    post(one, "v3/auth/user/add", name="anna", password="x")
+    post(one, "v3/auth/role/add", name="reader")
+    with one.client() as client:
+        lease = client.lease(600)
+        post(one, "v3/maintenance/alarm", action="ACTIVATE", memberID=0, alarm="NOSPACE")
+        assert v2(one)["nodes"]
+        one.clean()
+        client.put("/a", "1")
+        assert client.count(prefix("")) == 1
+        with pytest.raises(MusterError):
+            client.lease_info(lease)
+    assert "nodes" not in v2(one)
+    assert "users" not in post(one, "v3/auth/user/list")
+    assert "roles" not in post(one, "v3/auth/role/list")
+    assert "alarms" not in post(one, "v3/maintenance/alarm", action="GET")
+
+
+def test_what_cannot_be_undone_is_told(muster_cluster: type[Cluster]) -> None:
+    cluster = muster_cluster(hosts=1)
+    post(cluster, "v3/auth/user/add", name="root", password="x")
+    post(cluster, "v3/auth/user/grant", user="root", role="root")
+    post(cluster, "v3/auth/enable")
+    with pytest.raises(ClusterError, match="user name is empty"):
+        cluster.clean()
+
+
+def test_hosts_are_cut_off_and_killed_and_come_back() -> None:
+    def tried(client: Client, value: str) -> bool:
+        with contextlib.suppress(MusterError):
+            client.put("/a", value, timeout=5)
+            return True
+        return False
+
+    with Cluster(3, 2) as cluster, cluster.client() as client, client.watch("/a") as watch:
+        until(lambda: tried(client, "1"))
+        follower = next(host for host in range(3) if host != cluster.leader())
+        cluster.partition(follower)
+        with Client(cluster.endpoints[follower]) as alone, pytest.raises(MusterError):
+            alone.get("/a", timeout=2)
+        with pytest.raises(ValueError, match="no host 3"):
+            cluster.kill(3)
+        cluster.heal()
+        with Client(cluster.endpoints[follower]) as back:
+            until(lambda: tried(back, "2"))
+        cluster.stop(0, 1, 2)
+        with pytest.raises(ClusterError, match="is not running"):
+            cluster.kill(0)
+        with pytest.raises(ClusterError, match="does not serve after"):
+            cluster.restart(0, wait_s=0.5)
+        cluster.restart(1, 2)
+        until(lambda: tried(client, "3"))
+        values = []
+        while not values or values[-1] != "3":
+            event = watch.read(LIMIT_S)
+            assert isinstance(event, Put)
+            values.append(event.kv.text)
+        assert values == sorted(values), "in order, over all that"
+        assert "started" in cluster.log(0, lines=10_000) or cluster.log(0)
+
+
+def test_a_host_that_cannot_start_says_why() -> None:
+    with pytest.raises(ClusterError, match="no-such-flag"):
+        Cluster(flags=["--no-such-flag"]).start()
+
+
+_ENDLESS = """
+import sys
+from muster.testing import Cluster
+cluster = Cluster(2).start()
+print(cluster._data_dir, cluster._keeper.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_nothing_stays_of_a_process_that_was_killed(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _ENDLESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=environment() | {"TMPDIR": str(tmp_path)},
+    ) as tests:  # fmt: skip
+        assert tests.stdout is not None
+        data_dir, pid = tests.stdout.readline().split()
+        keeper = psutil.Process(int(pid))
+        hosts = keeper.children(recursive=True)
+        assert len(hosts) >= 4, "two supervisors and two nodes"
+        assert Path(data_dir).is_dir()
+        os.kill(tests.pid, signal.SIGKILL)
+        gone, alive = psutil.wait_procs([keeper, *hosts], LIMIT_S)
+        assert not alive
+        assert len(gone) == len(hosts) + 1
+        assert not Path(data_dir).exists()
+
+
+def test_the_example_project_passes_beside_packages_of_the_same_names(tmp_path: Path) -> None:
+    """With the tests of docs/use/testing.md, by two workers of pytest-xdist, each with a host of its own."""
+    project = tmp_path / "project"
+    subprocess.run(["cp", "-r", ROOT / "packaging/example-project", project], check=True)
+    page = (ROOT / "docs/use/testing.md").read_text(encoding="utf-8")
+    (project / "tests/test_page.py").write_text("".join(re.findall(r"(?ms)^```python\n(.*?)^```", page)))
+    for name in ("cluster", "node", "proxy", "tools", "bench"):
+        (project / name).mkdir()
+        (project / name / "__init__.py").write_text("raise ImportError('this is the project's own')")
+    tests = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider"], cwd=project, check=False,
+        capture_output=True, text=True, timeout=200, env=environment() | {"PYTHONPATH": f".:{ROOT}"},
+    )  # fmt: skip
+    assert tests.returncode == 0, tests.stdout + tests.stderr
+    assert "8 passed" in tests.stdout
