@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.evaluate.footprint import Footprint
 from cluster.evaluate.spans import merged
@@ -39,6 +39,9 @@ _U64 = struct.Struct("<Q")
 _COUNT_AT = 32  # the number of touches
 PREPARE_SAYS_WHEN = 9  # version of links from which on a prepare says when it was sent
 _SENT_AT = 1 << 63  # a bit of that number: the order index at which it is sent follows
+_SWITCHES = 1 << 62  # a bit of that number: behind it follow a move and the revision of its base
+_SWITCH = struct.Struct("<QQ")
+_OF_SWITCH = 1 << 63  # a bit of a grant's number of touches: a revision follows
 _RANGE = struct.Struct("<QBII")  # revision to read at (0 latest), flags, key length, end length
 REPORT = struct.Struct("<HQQQQ")  # shard, index, term, count, applied order index
 FATE = struct.Struct("<Q")  # order index of the attempt's multi, 0: it has and will have none
@@ -60,6 +63,14 @@ class Touch:
     shown: bool = False  # many rows need only be pinned: the answer shows them, no more
 
 
+class Base(NamedTuple):
+    """What a switch asks of a participant: to lock what moves (``revision`` 0), or the promise that its copy
+    is whole up to a revision."""
+
+    move: int
+    revision: int = 0
+
+
 @dataclass(slots=True)
 class Prepare:
     """Lock this, apply what you have logged, tell me what is there."""
@@ -77,6 +88,7 @@ class Prepare:
     # the last order index that was logged when this was sent: no multi up to there is this attempt's. None:
     # a sequencer of an older version does not say
     sent_at: int | None = None
+    base: Base | None = None  # it is of a switch (cluster.order.moving)
 
     def footprint(self) -> Footprint:
         found = Footprint()
@@ -99,6 +111,8 @@ class Prepare:
         parts.append(struct.pack(f"<I{len(self.leases)}q", len(self.leases), *self.leases))
         parts.append(struct.pack(f"<{len(self.named)}q", *self.named))
         body = b"".join(parts)
+        if self.base is not None:
+            body = _behind_head(body, _SWITCHES, _SWITCH.pack(*self.base))
         return body if self.sent_at is None else sent_at(body, self.sent_at)
 
     @classmethod
@@ -110,6 +124,10 @@ class Prepare:
         if count & _SENT_AT:
             (at,) = _U64.unpack_from(data, pos)
             count, pos = count ^ _SENT_AT, pos + _U64.size
+        base = None
+        if count & _SWITCHES:
+            base = Base(*_SWITCH.unpack_from(data, pos))
+            count, pos = count ^ _SWITCHES, pos + _SWITCH.size
         touches = []
         for _ in range(count):
             revision, flags, key_len, end_len = _RANGE.unpack_from(data, pos)
@@ -128,13 +146,18 @@ class Prepare:
         (count,) = _U32.unpack_from(data, pos)
         leases = list(struct.unpack(f"<{(len(data) - pos - 4) // 8}q", data[pos + 4 :]))
         return cls(
-            Attempt(term, number), floor, order_index, touches, leases[:count], leases[count:], compares, at)
+            Attempt(term, number), floor, order_index, touches, leases[:count], leases[count:], compares, at,
+            base)
 
 
 def sent_at(body: bytes, order_index: int) -> bytes:
     """A PREPARE with :attr:`Prepare.sent_at`: only on links of :data:`PREPARE_SAYS_WHEN`."""
+    return _behind_head(body, _SENT_AT, _U64.pack(order_index))
+
+
+def _behind_head(body: bytes, bit: int, what: bytes) -> bytes:
     (count,), rest = _U64.unpack_from(body, _COUNT_AT), body[_PREPARE.size :]
-    return b"".join((body[:_COUNT_AT], _U64.pack(count | _SENT_AT), _U64.pack(order_index), rest))
+    return b"".join((body[:_COUNT_AT], _U64.pack(count | bit), what, rest))
 
 
 @dataclass(slots=True)
@@ -148,9 +171,14 @@ class Grant:
     counts: dict[int, int] = field(default_factory=dict)
     verdicts: bytes = b""  # of each compare one (``cluster.order.leading.verdicts``)
     member_id: int = 0  # of the host that said so; not sent
+    revision: int = 0  # of a switch: at which this was read
 
     def encode(self) -> bytes:
-        parts = [_ATTEMPT.pack(self.term, len(self.rows)), _U32.pack(len(self.verdicts)), self.verdicts]
+        touches = len(self.rows) | (_OF_SWITCH if self.revision else 0)
+        parts = [_ATTEMPT.pack(self.term, touches)]
+        if self.revision:
+            parts.append(_U64.pack(self.revision))
+        parts += [_U32.pack(len(self.verdicts)), self.verdicts]
         for at, rows in enumerate(self.rows):
             if at in self.counts:
                 parts += (_U32.pack(_MANY), self.counts[at].to_bytes(8, "little"))
@@ -168,7 +196,10 @@ class Grant:
     def decode(cls, data: bytes) -> Grant:
         """struct.error if it is cut short."""
         term, count = _ATTEMPT.unpack_from(data)
-        pos = _ATTEMPT.size
+        pos, revision = _ATTEMPT.size, 0
+        if count & _OF_SWITCH:
+            (revision,) = _U64.unpack_from(data, pos)
+            count, pos = count ^ _OF_SWITCH, pos + _U64.size
 
         def chunk() -> bytes:
             nonlocal pos
@@ -192,7 +223,7 @@ class Grant:
             (n,) = _U32.unpack_from(data, pos)
             pos += 4
             lease_keys.append([chunk() for _ in range(n)])
-        return cls(term, rows, lease_keys, counts, verdicts)
+        return cls(term, rows, lease_keys, counts, verdicts, revision=revision)
 
 
 def encode_attempt(attempt: Attempt) -> bytes:

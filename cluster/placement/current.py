@@ -65,5 +65,11 @@ class Placement:
             return self.table.owners_at(key, range_end, revision)
         return self.shards_of(key, range_end)
 
+    def pinned(self) -> Placement:
+        """The map as it is now, whatever is applied later."""
+        copy = Placement.__new__(Placement)
+        copy.replace(self.table)
+        return copy
+
     def __repr__(self) -> str:
         return f"Placement({self.table})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cluster.order.log import Cut, passed_from
 
@@ -19,6 +19,8 @@ class FeedQueue:
     def __init__(self, applied: int) -> None:
         """``applied``: the order index that the state has."""
         self._records: deque[Fed] = deque()
+        # whether a record needs a base that is not here (G5); None: nothing moves to this shard
+        self.lacks: Callable[[bytes], bool] | None = None
         self.taken = applied  # the last one that was handed out
         self.next = applied + 1  # the next one that may come
 
@@ -55,6 +57,8 @@ class FeedQueue:
         run: Run = []
         in_log = size = 0
         for index, term, projection, cut, record_bytes in self._records:
+            if self.lacks is not None and self.lacks(projection):
+                break
             if cut is not None and cut.index > announced:
                 return self._out(run), in_log, cut
             run.append((index, term, projection))

@@ -7,6 +7,7 @@ sequencer (I11). ``begun`` is the last batch that anything is in, ``applied`` th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from cluster.evaluate.footprint import Footprint
@@ -22,7 +23,7 @@ from cluster.order.leading.shard_batch import Answer
 from cluster.order.leading.verdicts import are_many, decide
 from cluster.order.locks import LockTable, Queued, Refused
 from cluster.order.log import Attempt
-from cluster.order.prepare import Grant, Prepare, encode_attempt
+from cluster.order.prepare import Grant, Prepare, Row, encode_attempt
 from cluster.order.sequencing.granted import RowsOf, rows_in_steps, rows_of
 from cluster.order.shown import ShownRows
 from cluster.pb import rpc_pb2 as pb
@@ -68,6 +69,8 @@ class Attempts(Generic[T]):
         self._ungranted: dict[Attempt, Queued[Waiting[T] | Preparing[T]]] = {}  # with their locks, or soon
         self._ended: set[Attempt] = set()  # released or applied here: never locked again (H5)
         self._floor = Attempt(0, 0)
+        # of a move: the revision up to which this replica's copy is whole
+        self.copied: Callable[[int], int] = lambda number: 0
         self.sequencer_term = 0  # newest term of an order record applied here
         self.order_index = order_index  # applied
         self._since = order_index  # multis up to there are not known here
@@ -199,9 +202,11 @@ class Attempts(Generic[T]):
             if not held.active or payload.batch > applied:
                 continue
             prepare, store = payload.prepare, self._store
-            if any(t.revision > store.revision for t in prepare.touches):
+            if prepare.base is not None:
+                if self._grant_switch(prepare, payload):
+                    del self._ungranted[attempt]
                 continue
-            if self._shown.full and any(t.shown for t in prepare.touches):
+            if self._waits(prepare):
                 continue
             assert self._view is not None
             del self._ungranted[attempt]
@@ -223,6 +228,23 @@ class Attempts(Generic[T]):
             keys = [store.lease_keys(lease) for lease in prepare.leases]
             payload.answer = Grant(self._term, rows, keys, counts, verdicts).encode()
             self._answers.append((payload.token, Status.OK, payload.answer))
+
+    def _waits(self, prepare: Prepare) -> bool:
+        """For what is not applied yet, or for others' rows to be let go."""
+        revision, full = self._store.revision, self._shown.full
+        return any(t.revision > revision or (full and t.shown) for t in prepare.touches)
+
+    def _grant_switch(self, prepare: Prepare, payload: Preparing[T]) -> bool:
+        """A source's revision and its number of live keys, or a target's promise (G4)."""
+        assert prepare.base is not None
+        store = self._store
+        if prepare.base.revision and self.copied(prepare.base.move) < prepare.base.revision:
+            return False
+        counts = {at: store.live_count(t.key, t.range_end) for at, t in enumerate(prepare.touches)}
+        rows: list[list[Row]] = [[] for _ in counts]
+        payload.answer = Grant(self._term, rows, [], counts, revision=store.revision).encode()
+        self._answers.append((payload.token, Status.OK, payload.answer))
+        return True
 
     def applied_record(self, order_index: int, order_term: int, attempts: list[Attempt]) -> None:
         """A whole order record was applied here: ``attempts`` are the multis it held."""

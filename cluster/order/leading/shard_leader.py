@@ -37,6 +37,7 @@ from cluster.features.auth.principal import SAID, Principal, named
 from cluster.features.auth.state import AuthState
 from cluster.order.leading.attempts import Attempts, Reading, Unlooking
 from cluster.order.leading.drafts import draft_of
+from cluster.order.leading.own_keys import OwnKeys
 from cluster.order.leading.pending import (
     Blocked,
     Elsewhere,
@@ -58,6 +59,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.pipeline.aside import Aside
 from cluster.pipeline.intake import Intake
 from cluster.pipeline.under_way import UnderWay
+from cluster.placement import Table
 from cluster.wire.messages import LEADER, Method, Status
 
 T = TypeVar("T")
@@ -105,8 +107,12 @@ class ShardLeader(Generic[T]):
         self._unlooked: list[Unlooking] = []
         self.aside: Aside[T, tuple[bytes, Principal | None]] = Aside()  # transactions that are looked at
         self._rights = Rights(users)
+        self._own: OwnKeys | None = None  # None: no key has ever moved
         self._attempts: Attempts[T] = Attempts(
             store, term, self._table, self.shown, self._answers, self._unlooked, start.order_index)
+        # of a move: the revision up to which this replica's copy is whole
+        self.copied: Callable[[int], int] = lambda number: 0
+        self._attempts.copied = lambda number: self.copied(number)
 
     def serve(self) -> None:
         """A cut of this term has been applied: everything inherited is in the store (I8)."""
@@ -120,8 +126,27 @@ class ShardLeader(Generic[T]):
         """Take in one write; :meth:`take_answers` has its answer, now or later."""
         if method & ~SAID not in _METHODS:  # not from a front: leases and the like go to the sequencer
             self._refuse(token, EtcdError(errors.UNKNOWN_METHOD))
+        elif self._own is not None and self._own.lacks(method, body):
+            self._elsewhere(token)
         elif not self._intake.take((token, method, body), len(self._table) + len(self.aside)):
             self._refuse(token, EtcdError(errors.TOO_MANY_REQUESTS))
+
+    def placed(self, table: Table) -> None:
+        """A table is applied here: what is queued goes where its keys are now (G7)."""
+        self._own = own = OwnKeys(self.shard, table)
+        for token, method, body in self._intake.queue:
+            if own.lacks(method, body):
+                self._elsewhere(token)
+        self._intake.forget(lambda request: own.lacks(*request[1:]))
+        for held in list(self._table):
+            payload = held.payload
+            if isinstance(payload, Waiting) and own.lacks(payload.method, payload.body):
+                self._elsewhere(payload.token)
+                self._table.remove(held)
+
+    def _elsewhere(self, token: T) -> None:
+        """Certainly not logged: the sequencer knows whose the keys are."""
+        self._answers.append((token, Status.ELSEWHERE, LEADER.pack(0, 0)))
 
     def resume(self, token: T, looked: Ahead | None) -> None:
         """Evaluate a transaction of :meth:`take_unlooked` after its look; None: given up, no answer."""
@@ -129,6 +154,9 @@ class ShardLeader(Generic[T]):
         if asked is None or looked is None:
             return
         body, who = asked
+        if self._own is not None and self._own.lacks(Method.TXN, body):
+            self._elsewhere(token)
+            return
         if (full := not self._may_log or self._open.size >= MAX_ENTRY_BYTES) or len(self._table):
             wanted = footprint(Method.TXN, body)
             if full or self._table.conflicts(wanted):
@@ -268,7 +296,7 @@ class ShardLeader(Generic[T]):
             self._unlooked.append((request.token, body, ahead))
             self.aside.put(request.token, (body, request.who))
         else:
-            self._answers.append((request.token, Status.ELSEWHERE, LEADER.pack(0, 0)))
+            self._elsewhere(request.token)
         if queued is not None:
             self._table.remove(queued)
 

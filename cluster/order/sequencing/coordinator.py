@@ -37,6 +37,9 @@ from cluster.features.auth.principal import NOBODY, Kind, Principal
 from cluster.features.auth.state import AuthState
 from cluster.order.leading.verdicts import are_many
 from cluster.order.log import Attempt, Fold
+from cluster.order.moving.generations import Generations
+from cluster.order.moving.hold import Hold
+from cluster.order.moving.switch import LIMIT_MS, Switch
 from cluster.order.overlaps import Overlaps
 from cluster.order.prepare import Grant, Prepare, encode_attempt
 from cluster.order.sequencing.drafts import Survey, WideDraft
@@ -75,6 +78,8 @@ class Coordinator(Generic[T]):
         self._give_up_ms = 10 * heartbeat_ms
         self._gone = gone
         self._users = users or AuthState()
+        self.generations = Generations()
+        self.hold: Hold | None = None  # of a switch whose source is shard 0
         self._number = 0
         self._queue: deque[Wide[T]] = deque()
         self._running: dict[Attempt, Wide[T]] = {}  # by number: an attempt begins under the next one
@@ -123,6 +128,12 @@ class Coordinator(Generic[T]):
             wide.compares = list(found.values())
         self._queue.append(wide)
         return True
+
+    def switch(self, switch: Switch, now_ms: int) -> None:
+        """The end of a move: admitted like a transaction that writes all that moves."""
+        wide = Wide[T](None, Method.TXN, b"", Footprint(writes=[switch.span]), [], switch=switch)
+        wide.deadline_ms = now_ms + LIMIT_MS  # G15
+        self._queue.append(wide)
 
     def free_for(self, method: int, body: bytes, shard: int) -> bool:
         """Whether a write of one shard would begin at once. EtcdError: malformed."""
@@ -196,6 +207,8 @@ class Coordinator(Generic[T]):
         for wide in list(self._running.values()):
             if self._over(wide, now_ms):
                 self._release(wide)
+            elif wide.switch is not None and wide.switch.ask_target(wide, self.generations.last):
+                self._send(wide, now_ms)
             elif len(wide.grants) == len(wide.participants):
                 if not wide.looking:
                     self._complete(wide, append)
@@ -213,6 +226,8 @@ class Coordinator(Generic[T]):
         queue, self._queue = self._queue, deque()
         for wide in queue:
             if self._over(wide, now_ms):
+                if wide.switch is not None:
+                    wide.switch.ended(False)
                 continue
             if wide.behind is not None and wide.behind not in self._running:
                 wide.behind = None
@@ -232,6 +247,8 @@ class Coordinator(Generic[T]):
         self._queue.extend(waiting)  # behind those that had to start over meanwhile
 
     def _start(self, wide: Wide[T], now_ms: int) -> bool:
+        if not self.generations.settled:
+            return False  # G8
         if wide.leaderless and not self._leads(wide.leaderless):
             return False  # cheap: asked of all that wait, in each run
         touches = touches_of(wide, self._placement, self._view)
@@ -248,6 +265,7 @@ class Coordinator(Generic[T]):
         wide.attempt = Attempt(self.term, self._number)
         wide.grants, wide.asked, wide.prepares = {}, {}, {}
         wide.touches, wide.looks_at = touches, looks_at
+        wide.generation = self.generations.number
         wide.participants = tuple(sorted(touches))
         wide.started_ms = now_ms
         self._running[wide.attempt] = wide
@@ -255,13 +273,22 @@ class Coordinator(Generic[T]):
         self._overlaps.add(wide.footprint)
         floor = next(iter(self._running)).number - 1
         # Order index 0: what was logged up to this sequencer's first record is applied there by then, and
-        # the lock of an overlapping multi before this one ends only with it.
+        # the lock of an overlapping multi before this one ends only with it. Otherwise that of the last
+        # change of placement (G8).
         named = sorted(wide.footprint.leases.difference(looks_at))
         shards_of = self._placement.shards_of
         for shard in wide.participants:
             asked = [c for c in wide.compares if shard in shards_of(c.key, c.range_end)]
-            prepare = Prepare(wide.attempt, floor, 0, touches[shard], looks_at, named, asked)
-            wide.asked[shard], wide.prepares[shard] = asked, prepare.encode()
+            prepare = Prepare(
+                wide.attempt, floor, self.generations.last, touches[shard], looks_at, named, asked)
+            wide.asked[shard] = asked
+            if wide.switch is None:
+                wide.prepares[shard] = prepare.encode()
+            elif (body := wide.switch.first(shard, prepare)) is not None:
+                wide.prepares[shard] = body
+        if wide.switch is not None:
+            wide.switch.begin(self._view.revision)
+            self.hold = wide.switch.hold
         self._send(wide, now_ms)
         return True
 
@@ -280,7 +307,7 @@ class Coordinator(Generic[T]):
     def _send(self, wide: Wide[T], now_ms: int) -> None:
         wide.sent_ms = now_ms
         for shard in wide.participants:
-            if shard not in wide.grants:
+            if shard not in wide.grants and shard in wide.prepares:
                 self._messages.append(Outgoing(shard, Method.PREPARE, wide.prepares[shard]))
 
     def _release(self, wide: Wide[T]) -> None:
@@ -293,14 +320,18 @@ class Coordinator(Generic[T]):
         for shard in wide.participants:
             self._messages.append(Outgoing(shard, Method.RELEASE, encode_attempt(wide.attempt)))
         wide.attempt = None
+        if wide.switch is not None:
+            self.hold = None
+            wide.switch.ended(False)
         if wide.draft is not None:  # of what was granted to this attempt
             wide.draft, wide.looking = None, False
 
     def _restart(self, wide: Wide[T]) -> None:
         """Release everything and start over, in the same place at admission."""
         self._release(wide)
-        self._queue.appendleft(wide)
         self.restarted += 1
+        if wide.switch is None:  # the mover tries again, after a pause
+            self._queue.appendleft(wide)
 
     def _over(self, wide: Wide[T], now_ms: int) -> bool:
         """Whether its client waits no more: nothing of it is logged (review (b), Multi)."""
@@ -325,12 +356,11 @@ class Coordinator(Generic[T]):
             return  # with the next record
         attempt = wide.attempt
         assert attempt is not None
-        for shard, grant in wide.grants.items():
-            if self.fold.cut(shard).term != grant.term:  # C2, I10: decided here, once and for all
-                self._restart(wide)
-                return
-        if not set(wide.looks_at).issuperset(self._looks_at(wide)):  # rights have changed meanwhile
+        if not self._counts(wide):
             self._restart(wide)
+            return
+        if wide.switch is not None:
+            self._complete_switch(wide, wide.switch, append)
             return
         participants = {shard: grant.term for shard, grant in wide.grants.items()}
         view = GrantedView(self._view, self._placement, wide.touches, wide.grants, wide.looks_at)
@@ -360,10 +390,43 @@ class Coordinator(Generic[T]):
             self._release(wide)
             append(b"", Outcome(b"", False, e.encode(), [], -1), wide)
             return
-        del self._running[attempt]
+        if self.hold is not None:
+            self.hold.written(key for key, _ in outcome.writes)
+        self._append(wide, item, outcome, append)
+
+    def _counts(self, wide: Wide[T]) -> bool:
+        """Whether what was granted to an attempt still counts."""
+        cut = self.fold.cut
+        if any(cut(shard).term != grant.term for shard, grant in wide.grants.items()):
+            return False  # C2, I10: decided here, once and for all
+        if wide.generation != self.generations.number:
+            return False  # G8
+        return set(wide.looks_at).issuperset(self._looks_at(wide))  # or rights have changed meanwhile
+
+    def _complete_switch(
+        self, wide: Wide[T], switch: Switch, append: Callable[[bytes, Outcome, Wide[T]], None]
+    ) -> None:
+        assert wide.attempt is not None
+        if switch.hold is not None and switch.hold.broken:  # G4
+            self._restart(wide)
+            return
+        terms = {shard: grant.term for shard, grant in wide.grants.items()}
+        item = switch.item(wide.attempt, terms, wide.grants, self._view)
+        if item is None:
+            return
+        self._append(wide, item, Outcome(item, False, b"", [], 0), append)
+        self.generations.appended()
+        switch.ended(True)
+
+    def _append(
+        self, wide: Wide[T], item: bytes, outcome: Outcome,
+        append: Callable[[bytes, Outcome, Wide[T]], None],
+    ) -> None:
+        assert wide.attempt is not None
+        del self._running[wide.attempt]
         self._expiries.ended(wide, len(outcome.writes))
         self._overlaps.remove(wide.footprint)
-        self._fates.appending.append(attempt)
+        self._fates.appending.append(wide.attempt)
         self.completed += 1
         self._room -= len(item)
         append(item, outcome, wide)
@@ -374,6 +437,7 @@ class Coordinator(Generic[T]):
 
     def logged(self, index: int) -> None:
         self._fates.logged(index)
+        self.generations.logged(index)
 
     def take_messages(self) -> list[Outgoing]:
         messages, self._messages = self._messages, []
@@ -402,6 +466,7 @@ class Coordinator(Generic[T]):
     def resign(self) -> list[T]:
         """The term is lost: nothing that waits here has been logged."""
         waiting = [*self._queue, *self._running.values()]
+        self.hold = None
         self._queue.clear()
         self._running.clear()
         self._expiries = Expiries()

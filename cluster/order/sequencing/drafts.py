@@ -34,12 +34,14 @@ class Survey:
         self._compares: dict[bytes, Any] = {}
         self._past = False  # it shows rows of a revision that it names
         self._touches: dict[int, list[Touch]] = {}
+        self._by = 0  # the table of placement that it goes by
 
     def steps(self) -> Steps[None]:
         yield from add_txn(self._footprint, self._request)
         yield from add_compares(self._compares, self._request)
         self._past = yield from shows_the_past(self._request)
-        footprint, shard_of = self._footprint, self._placement.shard_of
+        footprint, placement = self._footprint, self._placement.pinned()
+        shard_of, self._by = placement.shard_of, placement.table.generation
         if self._past or not footprint.single:
             return
         yield
@@ -57,6 +59,7 @@ class Survey:
         if not self._past and not self._compares:
             wide.large = self._request
             wide.surveyed = self._touches if self._footprint.single else None
+            wide.surveyed_by = self._by
 
 
 class WideDraft(Draft):

@@ -84,7 +84,8 @@ class GrantedView:
     def behind(self, late: Late) -> tuple[Late, Fetched]:
         """An answer to be made once the transaction is applied, with the rows fetched by then."""
         fetched: Fetched = {}
-        return Late(lambda before: late.pieces(ShownView(before, self, fetched))), fetched
+        placement = self._placement.pinned()  # a switch may be applied before the answer is made
+        return Late(lambda before: late.pieces(ShownView(before, self, placement, fetched))), fetched
 
     def current(self, key: bytes) -> Current | Version | None:
         kv = self._rows.get(key)
@@ -98,7 +99,7 @@ class GrantedView:
         return self._own.get(key) if kv is None and self._placement.shard_of(key) == 0 else kv
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
-        shards = self._placement.shards_of(start, end)
+        shards = self._placement.shards_at(start, end, revision)
         parts: list[Iterable[Row]] = []
         if 0 in shards:
             parts.append(self._own.scan(start, end, revision))
@@ -144,9 +145,11 @@ class GrantedView:
 class ShownView(Before):
     """The store before a transaction that is done, as far as its answer shows it."""
 
-    def __init__(self, own: View, granted: GrantedView, fetched: Fetched) -> None:
+    def __init__(
+        self, own: View, granted: GrantedView, placement: Placement, fetched: Fetched
+    ) -> None:
         self._own = own
-        self._placement = granted._placement
+        self._placement = placement
         self._rows, self._keys, self._at = granted._rows, granted._keys, granted._at
         self._touches, self._fetched = granted._touches, fetched  # which comes later than this
         self.revision = own.revision
@@ -162,7 +165,7 @@ class ShownView(Before):
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
         parts: list[Iterable[Row]] = []
-        for shard in self._placement.shards_of(start, end):
+        for shard in self._placement.shards_at(start, end, revision):
             if not shard:
                 parts.append(self._own.scan(start, end, revision))
             elif revision:

@@ -19,7 +19,10 @@ Touches = dict[int, list[Touch]]  # by shard
 def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
     """Empty for an end of leases. ``view``: shard 0's. Sets ``wide.ahead``."""
     found: Touches = {}
-    if wide.surveyed is not None:
+    if wide.switch is not None:
+        return wide.switch.touches()
+    # G8: what was surveyed by an older table may be elsewhere now
+    if wide.surveyed is not None and wide.surveyed_by == placement.table.generation:
         return wide.surveyed
     if wide.leases:
         return found
@@ -44,7 +47,7 @@ def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
 
 
 def _ask(found: Touches, placement: Placement, touch: Touch) -> None:
-    for shard in placement.shards_of(touch.key, touch.range_end):
+    for shard in placement.shards_at(touch.key, touch.range_end, touch.revision):
         if shard:
             found.setdefault(shard, []).append(touch)
 

@@ -11,6 +11,7 @@ from cluster.evaluate.txns.plain_txn import Plain
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.features.auth.principal import NOBODY, Principal
 from cluster.order.log import Attempt
+from cluster.order.moving.switch import Switch
 from cluster.order.prepare import Grant, Touch
 from cluster.order.sequencing.fetching import Fetched
 
@@ -51,6 +52,9 @@ class Wide(Generic[T]):
     large: Any = None  # its request, if it has very many operations: then it is evaluated ahead of its turn
     draft: Draft | None = None  # of this attempt, once its keys are granted
     surveyed: dict[int, list[Touch]] | None = None  # its touches by shard, if all its keys are single ones
+    generation: int = 0  # of changes of placement, when the attempt began (G8)
+    switch: Switch | None = None  # it is one
+    surveyed_by: int = 0  # of placement, the table
     fetched: Fetched | None = None  # what its answer needs besides, once it is fetched
 
     @property

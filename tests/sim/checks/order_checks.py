@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 from cluster.order.leading.queued import Preparing
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import Attempt, Cut
+from cluster.order.moving.switch import LIMIT_MS
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.raft import EntryKind, IntegrityError, Role
 from cluster.wire.messages import Method
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
 from node.serving.confirm import Confirmations
+from tests.sim.checks.order_owners import Owners
 from tests.sim.checks.order_replay import Folder, Replay
 from tests.sim.checks.order_rules import Once, UnderLocks
 from tests.sim.checks.order_watching import Watching
@@ -70,6 +72,8 @@ class Checker:
         self.configurations = Configurations(simulation.shards, simulation.configuration)
         # applied, not looked at yet: where and what
         self._new: list[tuple[tuple[int, int], int, int, int]] = []
+        self._bases: list[tuple[tuple[int, int], int, int, dict[bytes, bytes]]] = []
+        self._based: dict[tuple[int, int], int] = {}  # moves whose base was looked at
         self._seen: dict[tuple[int, int], int] = {}  # highest commit index
         self._led: dict[tuple[int, int], tuple[int, bool]] = {}
         self._applied: dict[tuple[int, int], int] = {}  # order index, in this life of the process
@@ -94,6 +98,11 @@ class Checker:
             "read indexes": 0,
             "lone": 0,
         }
+
+    @property
+    def owners(self) -> Owners:
+        """Whose keys are whose, by what is committed so far."""
+        return self._folder.owners
 
     @property
     def replay(self) -> Replay:
@@ -311,11 +320,16 @@ class Checker:
                 raise Violation(
                     "I19 all nodes have the same fold", f"{where} and {who} at {position.order_index}"
                 )
+        for switched, move, base in content.bases:
+            if self._based.get(where, 0) < move.number:
+                self._based[where] = move.number
+                self._bases.append((where, move.number, switched, base))
         # node 0 applies in the step in which it hears of the commit: looked at once the step is over
         self._new.append((where, position.order_index, position.shard_index, position.revision))
 
     def _positions(self) -> None:
         new, self._new = self._new, []
+        bases, self._bases = self._bases, []
         replay = self.replay
         for where, order_index, shard_index, revision in new:
             _, shard = where
@@ -336,6 +350,9 @@ class Checker:
                     "I6 what is applied is what the latest cut says",
                     f"{where} is at entry {shard_index}, the cut at {order_index} is {cut}",
                 )
+
+        for where, number, switched, base in bases:
+            self.owners.check_base(str(where), number, switched, base, replay.states)
 
     # -- leaders of shards, and the sequencer
 
@@ -449,7 +466,7 @@ class Checker:
     def failed(self, where: str, error: BaseException) -> None:
         """A process found a contradiction itself, or fell over."""
         text, cause = str(error), error
-        while not (found := re.match(r"([CHI]\d+)", str(cause))) and cause.__cause__ is not None:
+        while not (found := re.match(r"([CGHI]\d+)", str(cause))) and cause.__cause__ is not None:
             cause = cause.__cause__  # an apply that failed: what made it fail
         rule = (
             found[1] if found else "I1 or I2" if isinstance(cause, IntegrityError) else "a process fell over"
@@ -489,6 +506,9 @@ def watched_classes(simulation: Simulation) -> tuple[type, type]:
                     self.given_up[id(wide)] = wide, self.given_up.get(id(wide), (wide, 0))[1] + 1
                     self.heard -= missing
             for wide in self._running.values():
+                if wide.switch is not None and now_ms - wide.started_ms >= LIMIT_MS:
+                    raise Violation("G15 a switch's lock ends soon",
+                                    f"{wide.attempt} has its locks for {now_ms - wide.started_ms} ms")
                 if wide.attempt.number > number and not self.heard.issuperset(wide.participants):
                     raise Violation("H19 no attempt begins without its participants' leaders",
                                     f"{wide.attempt} of {wide.participants}, heard of were {self.heard}")

@@ -18,7 +18,9 @@ from cluster.features.rows import RowsOf
 from cluster.members.table import Host
 from cluster.order import log as order
 from cluster.pb import kv_pb2
+from cluster.placement.base import Base
 from cluster.wire.protobuf import varint
+from tests.sim.checks.order_owners import Owners, keys_of
 from tests.sim.world.order_world import Violation
 
 RECORD = 1  # EntryKind
@@ -84,6 +86,7 @@ class Folder:
         self, logs: dict[int, dict[int, tuple[int, int, bytes]]], shards: range, hosts: Iterable[int] = ()
     ) -> None:
         """``hosts``: that the cluster began with."""
+        self.owners = Owners(Base(len(shards), 1))
         self._logs = logs
         self._members = set(hosts)
         self._said: dict[int, int] = {}  # member -> level of data that it has said it knows
@@ -121,6 +124,10 @@ class Folder:
                         raise Violation("I10 a multi rests on the terms of the latest cuts",
                                         f"{multi} in {index}, shard {shard} is at {self._cuts[shard]}")
                 base = replay.revision
+                for p in multi.parts:
+                    for item in items(p.items):
+                        self.owners.wrote(
+                            index, p.shard, keys_of(p.items, *item), replay.revision + p.group + 1)
                 for group in range(multi.groups):
                     changes = [change for p in multi.parts if p.group == group
                                for change in _placed(p.items, 0, None, p.sub)]
@@ -159,6 +166,10 @@ class Folder:
             elif kind == Item.HOST:
                 host = Host.decode(data[at:to])
                 (self._members.discard if host.removed else self._members.add)(host.member_id)
+            elif kind == Item.MOVE:
+                self.owners.begun(data, at, to)
+            elif kind == Item.MOVED:
+                self.owners.ended(index, data, at, replay.states, replay.revision)
             elif kind == Item.GROWTH:
                 self._grown(index, int.from_bytes(data[at : at + 2], "little"))
             elif kind == Item.LEASE_CHECKPOINT:
@@ -169,7 +180,7 @@ class Folder:
             elif kind in (Item.BOOTSTRAP, Item.PUBLISH, Item.INCARNATION, Item.ALARM, Item.DOWNGRADE):
                 pass
             else:
-                self._own(index, data, kind, at, to)
+                self._own(0, index, data, kind, at, to)
 
     def _grown(self, index: int, level: int) -> None:
         late = {member: self._said.get(member, 0) for member in self._members}
@@ -180,7 +191,8 @@ class Folder:
             raise Violation("G16 levels only rise", f"{level} in {index} after {self.replay.level}")
         self.replay.level = level
 
-    def _own(self, index: int, data: bytes, kind: int, at: int, to: int) -> None:
+    def _own(self, shard: int, index: int, data: bytes, kind: int, at: int, to: int) -> None:
+        self.owners.wrote(index, shard, keys_of(data, kind, at, to), self.replay.revision + 1)
         if kind in (Item.TXN, Item.TXN_LONG):
             if to > at:
                 self._at_one_revision(index, list(_placed(data, at, to, 0)))
@@ -216,7 +228,7 @@ class Folder:
             _, kind, data = log[at]
             if kind == RECORD:
                 for item in items(data, order.ENTRY_ITEMS):
-                    self._own(index, data, *item)
+                    self._own(shard, index, data, *item)
         self._cuts[shard] = cut
         if self.replay.revision - before != cut.count - old.count:
             raise Violation("I3 a cut counts what it puts in order", f"{cut} of shard {shard} in {index}")

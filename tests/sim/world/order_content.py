@@ -17,8 +17,10 @@ from cluster.members.table import Host
 from cluster.placement import Table
 from cluster.placement import changes as placement_changes
 from cluster.placement.base import Base
+from cluster.placement.table import Move
 from cluster.wire.protobuf import read_varint, tombstone, varint
 from node.storage import Applied, Position
+from tests.sim.moves.order_owned import Left, owns, take
 from tests.sim.world.order_rows import apply_rows
 
 Changes = list[tuple[int, bytes, int, int]]
@@ -27,7 +29,11 @@ Changes = list[tuple[int, bytes, int, int]]
 class Content:
     """Everything that is applied."""
 
-    def __init__(self) -> None:
+    def __init__(self, shard: int = 0) -> None:
+        self.shard = shard
+        self.table: Table | None = None  # of placement; None: as in the beginning
+        self.left: dict[int, Left] = {}  # by move, what has left this shard and is still here
+        self.bases: list[tuple[int, Move, dict[bytes, bytes]]] = []  # revision of the switch, what came
         self.position = Position(0, 0, 0, 1, 0)
         self.keys: list[bytes] = []
         self.versions: dict[bytes, list[tuple[int, int, bytes | None]]] = {}  # revision, sub, KeyValue
@@ -41,7 +47,8 @@ class Content:
         self.chain = 0
 
     def copy(self) -> Content:
-        new = Content()
+        new = Content(self.shard)
+        new.table, new.left, new.bases = self.table, dict(self.left), list(self.bases)
         new.position, new.layout, new.chain = self.position, self.layout, self.chain
         new.keys, new.changes = list(self.keys), list(self.changes)
         new.versions = {k: list(v) for k, v in self.versions.items()}
@@ -49,16 +56,18 @@ class Content:
         new.incarnations, new.alarms = dict(self.incarnations), set(self.alarms)
         return new
 
+    @property
+    def base(self) -> Base:
+        _, shards, depth = self.layout or (0, 1, 1)
+        return Base(shards, depth)
+
     def digest(self) -> tuple[object, ...]:
         """What must be the same on every replica at this order index (I19)."""
         return self.position, self.chain, self.metas.get("fold", b""), tuple(sorted(self.leases.items()))
 
 
 def placement_of(content: Content) -> Table:
-    if (row := content.metas.get("placement")) is not None:
-        return Table.decode(row)
-    _, shards, depth = content.layout or (0, 1, 1)
-    return Table.initial(Base(shards, depth))
+    return content.table or Table.initial(content.base)
 
 
 def takes(data: bytes, kind: int, at: int, to: int) -> int:
@@ -111,9 +120,9 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]],
                 assert at_revision <= revision, "I24: no compaction above the applied revision"
                 if at_revision > compact:
                     compact = out.compacted = at_revision
-                    before_it = out.placement or placement_of(content)
+                    before_it = placement_of(content)
                     if (pruned := placement_changes.take_compact(before_it, at_revision)) is not before_it:
-                        out.placement = pruned
+                        out.placement = content.table = pruned
                         content.metas["placement"] = pruned.encode()
             elif kind == Item.BOOTSTRAP:
                 content.layout = out.bootstrap = records.BOOTSTRAP.unpack_from(data, at)
@@ -138,9 +147,7 @@ def apply(content: Content, changes: Iterable[tuple[int, bytes, int, int]],
                 out.grown.append((level, members, len(out.rows.get(RowsOf.VERSIONS, ()))))
             elif kind in placement_changes.KINDS:
                 assert "growth" in content.metas, "G16: no growth before GROWTH"
-                table = out.placement or placement_of(content)
-                out.placement = placement_changes.take(table, data, kind, at, to, revision)
-                content.metas["placement"] = out.placement.encode()
+                out.placement = take(content, data, kind, at, to, revision, position[0])
             elif kind == Item.PUBLISH:
                 content.members[read_varint(data[at:to], 1)[0]] = data[at:to]
             else:
@@ -183,8 +190,8 @@ def _change(content: Content, out: Applied, revision: int, data: bytes, pos: int
         kv: bytes | None = None
         if kind == Item.DELETE_RANGE:
             start, range_end, count = records.read_delete_range(data, at, to)
-            found = [key for key in content.keys
-                     if holds((start, range_end), key) and _newest(content, key) is not None]
+            found = [key for key in content.keys if holds((start, range_end), key)
+                     and _newest(content, key) is not None and owns(content, key, None)]
             assert len(found) == count, (
                 f"I22: [{start!r}, {range_end!r}) holds {len(found)} keys, {count} were counted")
             for key in found:
@@ -212,6 +219,7 @@ def _change(content: Content, out: Applied, revision: int, data: bytes, pos: int
 
 
 def _version(content: Content, out: Applied, revision: int, place: int, key: bytes, kv: bytes | None) -> None:
+    assert owns(content, key, None), f"G3: {key!r} is written at {revision} in shard {content.shard}"
     if key not in content.versions:
         content.versions[key] = []
         insort(content.keys, key)

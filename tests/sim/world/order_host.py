@@ -17,7 +17,6 @@ from cluster.raft import LogContradiction
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLink, NodeLinks
-from node.replica.made import make_node
 from node.replica.role import Kinds
 from node.replica.server import Node
 from node.replica.shards.order_role import OrderRole
@@ -55,7 +54,7 @@ class NodeProcess(Process):
         simulation.current = self
         settings = simulation.node_settings(host, shard)
         machine: Any = SimulatedMachine(simulation, self)
-        self.node: Node = make_node(settings, machine, simulation.kinds)
+        self.node: Node = simulation.make_node(settings, machine, self)
         # clients are few here: now and then entries leave while others are under way, as they do under load
         self.node.pace.full_requests = self.random.choice((1, 2, 256))
         self.node.large.large_bytes = simulation.plan.large_bytes

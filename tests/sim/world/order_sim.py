@@ -19,17 +19,23 @@ import itertools
 import os
 import shutil
 import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
 from cluster.faults import faults
 from cluster.grain import Grain
+from cluster.order.moving.mover import Copied
 from cluster.pacing.resting import LARGE_BYTES
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.raft import Configuration, EntryKind, Role
 from cluster.settings import Common, NodeSettings
+from node.replica.made import make_node
+from node.replica.server import Node
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
 from tests.sim.checks.order_checks import Checker
@@ -37,6 +43,7 @@ from tests.sim.checks.order_history import check_history
 from tests.sim.checks.order_watching import TOLD_S
 from tests.sim.clients.order_clients import Clients
 from tests.sim.clients.order_users import UserClients
+from tests.sim.moves.order_moving import Moves, MovingOrderRole, MovingShardRole, fronts_that_ask_every_shard
 from tests.sim.world.order_disk import KeptDisk, LogDisk
 from tests.sim.world.order_faults import SNAPSHOTS_LEFT, HardFaults, harden
 from tests.sim.world.order_host import (
@@ -91,6 +98,11 @@ class Plan:
     members: bool = False  # hosts leave and come back
     updates: bool = False  # an operator gives members other addresses
     grows: bool = False  # somebody wants the data to grow, again and again
+    moves: bool = False  # an operator moves spans between the shards
+    move_every_s: float = 0.2
+    cancels: float = 0.05  # share of looks at which the operator cancels
+    targets: tuple[int, ...] = ()  # shards that spans are moved to; none: all
+    patience_ms: int = 400  # with hosts whose copies are not close
     hosts: int = len(HOSTS)
     real: bool = False  # the state lies in RocksDB
     finish_s: tuple[float, float] = (0.0, 0.0)  # what it takes to sync a snapshot that has come
@@ -180,6 +192,7 @@ class Simulation(World):
         self.checker = Checker(self)
         self.did: dict[str, int] = {}
         self._perf = itertools.count()
+        self._copies = Random(f"{seed}/messages of copies")
         self._power = Random(f"{seed}/power")
         for host in self.hosts:
             self._new_disks(host)
@@ -197,7 +210,7 @@ class Simulation(World):
 
     def _new_state(self, host: int, shard: int) -> AnyState:
         if not self.plan.real:
-            return StateDisk()
+            return StateDisk(shard)
         number = next(self._disks)
         disk = RealDisk(self._root / f"{host}-{shard}-{number:04d}", Random(f"{self.seed}/disk {number}"))
         disk.flushes_itself, disk.perhaps_dies = 0.02, self.perhaps_dies
@@ -259,6 +272,23 @@ class Simulation(World):
     def perf_counter(self) -> float:
         """A slice of long work ends after a few steps."""
         return next(self._perf) * 0.0001
+
+    def make_node(self, settings: NodeSettings, machine: Any, process: NodeProcess) -> Node:
+        if not self.plan.moves:
+            return make_node(settings, machine, self.kinds)
+        role: Any = MovingShardRole if settings.shard else MovingOrderRole
+        return Node(settings, machine, partial(role, process=process), self.kinds)
+
+    def message(self, source: Process, target: Process, event: Callable[[], object]) -> bool:
+        """One of a copy. False: there is nobody, or no way."""
+        if not target.alive or not self.reachable(source.host, target.host):
+            return False
+        self.at(self.delay(self._copies, source.host == target.host), target, event)
+        return True
+
+    def send_to_sequencer(self, source: Process, host: int, said: Copied) -> None:
+        role: Any = self.nodes[host, 0].node.role
+        self.message(source, self.nodes[host, 0], lambda: role.heard(source.host, said))
 
     def start_node(self, host: int, shard: int) -> None:
         self.logs[host, shard].failing = self.states[host, shard].failing = False
@@ -473,7 +503,7 @@ class Simulation(World):
         RepeatingLink.repeats = self.plan.repeats
         faults.take()
         before = faults.count
-        with fine_grained(self):
+        with fine_grained(self), fronts_that_ask_every_shard() if self.plan.moves else nullcontext():
             try:
                 self._run()
                 # say, an item that its leader made and nobody can apply (cluster.order.sound)
@@ -510,7 +540,8 @@ class Simulation(World):
         self.clients = kind(self, self.plan.clients, self.plan.think_s, self.plan.mix or MIX)
         self.at(1.0, None, self.nemesis)
         self.members = self._operator()
-        self.growth = Growing(self) if self.plan.grows else None
+        self.growth = Growing(self) if self.plan.grows or self.plan.moves else None
+        self.moves = Moves(self) if self.plan.moves else None
         self.run_until(self.plan.seconds)
 
     def _operator(self) -> Any:
@@ -582,6 +613,8 @@ class Simulation(World):
         if self.members is not None and not self.members.at_rest:
             return f"not every host is a voter everywhere again: {self.checker.configurations.now()}"
         if self.growth is not None and (why := self.growth.why_not()):
+            return why
+        if self.moves is not None and (why := self.moves.why_not()):
             return why
         if self.clients.waiting:
             return "I23: never answered: " + "; ".join(

@@ -21,10 +21,13 @@ from cluster.evaluate.view import Current
 from cluster.features import rows
 from cluster.features.growth import Growth
 from cluster.features.rows import RowsOf
+from cluster.order.moving.copier import Ask, Batch
 from cluster.placement import Table
+from cluster.placement.table import Move
 from cluster.wire.protobuf import tombstone
 from node.storage import Applied, Applying, HistorySlice, Position, Prepared, PreparedRows
 from node.storage.errors import Compacted, FutureRevision, SnapshotRefused, SyncFailed
+from tests.sim.moves.order_owned import Left, answer, counts, drop, owns, stage
 from tests.sim.world.order_content import Changes, Content, apply, placement_of, takes
 from tests.sim.world.order_rows import feature_rows, pauses
 
@@ -36,7 +39,7 @@ class Store:
         self._disk = disk
         self._now = disk.reopen()
         # the key counts of ranges: here they are walked
-        self.counts = SimpleNamespace(build_step=lambda: True, grown=False)
+        self.counts = SimpleNamespace(build_step=lambda: True, grown=False, ready=True)
 
     def forget_versions(self) -> None:
         """It has none."""
@@ -107,6 +110,23 @@ class Store:
         yield from pauses(data[pos:] for _, data, pos, _ in changes)
         return self.apply_changes(changes, position, want_events=want_events, meta=meta)
 
+    def stage(self, move: int, batch: Batch) -> None:
+        """A batch of a copy."""
+        stage(self._now, move, batch)
+        self._disk.applied.append((move, batch))
+
+    def answer(self, move: Move, ask: Ask) -> tuple[int, Any]:
+        """What this replica, a source, says to a copy."""
+        return answer(self._now, move, ask)
+
+    @property
+    def left(self) -> dict[int, Left]:
+        return self._now.left
+
+    def drop(self, move: int) -> None:
+        drop(self._now, move)
+        self._disk.applied.append(move)
+
     def flush(self) -> Position:
         if self._disk.failing:
             raise SyncFailed("the disk fails")
@@ -148,11 +168,15 @@ class Store:
                 return kv
         return None
 
+    def _shown(self, key: bytes, revision: int, asked: int) -> bytes | None:
+        """What this shard shows of a key; ``asked``: 0: now."""
+        return self._live(key, revision) if owns(self._now, key, asked if asked > 0 else None) else None
+
     def get(self, key: bytes, revision: int = 0) -> bytes | None:
-        return self._live(key, self._at(revision))
+        return self._shown(key, self._at(revision), revision)
 
     def current(self, key: bytes) -> Current | None:
-        kv = self._live(key, self.revision)
+        kv = self._shown(key, self.revision, 0)
         if kv is None:
             return None
         f = Fields(kv)
@@ -171,16 +195,18 @@ class Store:
     def scan(self, start: bytes, end: bytes, revision: int = 0,
              look: int = 0) -> Iterator[tuple[bytes, bytes]]:
         at = self._at(revision)
-        return iter([(key, kv) for key in self._span(start, end) if (kv := self._live(key, at)) is not None])
+        return iter([(key, kv) for key in self._span(start, end)
+                     if (kv := self._shown(key, at, revision)) is not None])
 
     def changes(self, from_revision: int) -> Iterator[tuple[int, int, int, bytes]]:
         found = self._now.changes
         return iter([(revision, sub, int(kv is None), key)
                      for revision, sub, key, kv in found[bisect_left(found, (from_revision,)):]])
 
-    def rows_at(self, revision: int) -> dict[bytes, bytes]:
-        """All live keys then, as far as they have not been compacted."""
-        return {key: kv for key in self._span(b"\0", b"\0") if (kv := self._live(key, revision)) is not None}
+    def rows_at(self, revision: int, asked: int) -> dict[bytes, bytes]:
+        """All live keys then, as far as they have not been compacted; ``asked`` 0: by the newest table."""
+        return {key: kv for key in self._span(b"\0", b"\0")
+                if (kv := self._shown(key, revision, asked)) is not None}
 
     def live_count(self, start: bytes, end: bytes) -> int:
         return sum(1 for _ in self.scan(start, end))
@@ -194,10 +220,10 @@ class Store:
         return None
 
     def reader(self, revision: int = 0) -> Reader:
-        return Reader(self, self._at(revision))
+        return Reader(self, self._at(revision), revision)
 
     def reader_before(self, revision: int) -> Reader:
-        return Reader(self, revision)
+        return Reader(self, revision, revision)
 
     def history(self, start: bytes, end: bytes, from_revision: int, *, max_events: int, max_bytes: int,
                 want_prev: bool = False, max_scan: int = 10_000) -> HistorySlice:
@@ -290,15 +316,14 @@ class KeysHash:
 
     def __init__(self, content: Content, revision: int) -> None:
         self.revision, self.compact_revision = revision, content.position.compact_revision
-        kept: dict[bytes, tuple[int, int, bytes | None]] = {}
         # in the order of keys, however far a compaction has come: the same versions are the same rows
         covered = []
-        for version in content.changes:
-            if version[0] <= min(revision, self.compact_revision):
-                kept[version[2]] = version[0], version[1], version[3]
-            elif version[0] <= revision:
-                covered.append((version[2], version[0], version[1], version[3]))
-        covered += [(key, *rest) for key, rest in kept.items() if rest[2] is not None]
+        low = min(revision, self.compact_revision)
+        for key, versions in content.versions.items():
+            shown = [version for version in versions if counts(content, key, version[0])]
+            kept = [version for version in shown if version[0] <= low]
+            covered += [(key, *version) for version in shown if low < version[0] <= revision]
+            covered += [(key, *version) for version in kept[-1:] if version[2] is not None]
         self.value = zlib.crc32(repr(sorted(covered, key=lambda version: version[:3])).encode())
 
     def step(self, budget_us: int) -> bool:
@@ -308,15 +333,18 @@ class KeysHash:
 class Reader:
     """A pinned revision."""
 
-    def __init__(self, store: Store, revision: int) -> None:
+    def __init__(self, store: Store, revision: int, asked: int) -> None:
         self.position = store.position
         self.revision = revision
-        self._rows = store.rows_at(revision)
-        # whatever is compacted meanwhile
-        self._versions = {key: list(versions) for key, versions in sorted(store._now.versions.items())}
+        self._rows = store.rows_at(revision, asked)
+        # whatever is compacted meanwhile, or moves
+        self._pinned = pinned = Content(store._now.shard)
+        pinned.table = store._now.table
+        pinned.versions = {key: list(versions) for key, versions in sorted(store._now.versions.items())}
 
     def _older(self, revision: int) -> dict[bytes, bytes]:
-        found = {key: [kv for at, _, kv in some if at <= revision] for key, some in self._versions.items()}
+        found = {key: [kv for at, _, kv in some if at <= revision]
+                 for key, some in self._pinned.versions.items() if owns(self._pinned, key, revision)}
         return {key: kv for key, kvs in found.items() if kvs and (kv := kvs[-1]) is not None}
 
     def scan(self, start: bytes, end: bytes, look: int = 0,
@@ -360,9 +388,11 @@ class Splicer:
 class StateDisk:
     """What is on the disk: a flushed state, and what was applied to it since."""
 
-    def __init__(self) -> None:
-        self.flushed = Content()
-        self.applied: list[tuple[Changes, tuple[int, int, int, int], dict[str, bytes]]] = []
+    def __init__(self, shard: int = 0) -> None:
+        self.flushed = Content(shard)
+        # records, batches of a copy, moves whose rows are dropped
+        self.applied: list[tuple[Changes, tuple[int, int, int, int], dict[str, bytes]]
+                           | tuple[int, Batch] | int] = []
         self.watched: Callable[[Content], None] = lambda content: None
         self.failing = False
         self.sinks: set[Any] = set()  # snapshots being received, by whoever lives now
@@ -372,12 +402,17 @@ class StateDisk:
         survivors = random.choice((0, len(self.applied), random.randint(0, len(self.applied))))
         self.sinks.clear()
         for batch in self.applied[:survivors]:
-            apply(self.flushed, *batch)
+            if isinstance(batch, int):
+                drop(self.flushed, batch)
+            elif len(batch) == 2:
+                stage(self.flushed, *batch)
+            else:
+                apply(self.flushed, *batch)
         self.applied.clear()
 
     def copied(self) -> StateDisk:
         """Another disk with what is flushed on this one."""
-        copy = StateDisk()
+        copy = StateDisk(self.flushed.shard)
         copy.flushed, copy.watched = self.flushed.copy(), self.watched
         return copy
 

@@ -1,0 +1,167 @@
+"""The target's copy of what moves: a list and a watch of the sources, which are siblings on its host.
+
+1. The copier asks each source where it stands: events from there on are its *watch*.
+2. It asks for the span page by page, in the order of keys. A page is as of the source's newest state. One
+   from a state older than the events that were taken is asked again: the source has crashed and gone back,
+   or is another host's.
+3. Events change rows whose page is here. Of others a later page tells.
+4. A source that has compacted what comes next is copied anew.
+
+Rows are *masked*: the table says that they are another's until the switch. Each batch of rows carries the row
+``mlocal/staging``, which says how far the copy is, so a process that dies goes on from there. It names the
+move: rows of a move that is over are never taken for the next one's (G5).
+
+Pure: :meth:`Copier.asks` says what to ask; answers give a :class:`Batch` to be stored.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from cluster.placement.table import Move, before
+
+STAGING = "local/staging"  # the row's name
+_HEAD = struct.Struct("<QH")
+_SOURCE = struct.Struct("<HQBI")  # shard, events taken up to, whether all pages are here, length of the key
+
+Row = tuple[bytes, bytes | None]  # key, KeyValue; None: gone
+
+
+@dataclass(slots=True, frozen=True)
+class Ask:
+    """To a source. ``page``: of keys from ``start`` on; else events above ``revision``."""
+
+    source: int
+    page: bool
+    start: bytes = b""
+    revision: int = 0  # of events: 0 asks where the source stands
+
+
+@dataclass(slots=True, frozen=True)
+class Batch:
+    """To be stored at once. ``anew``: after all rows of the span are removed."""
+
+    rows: Sequence[Row]
+    staging: bytes
+    anew: bool = False
+
+
+@dataclass(slots=True)
+class _Source:
+    through: int = 0  # events are taken up to this revision; 0: it has not said where it stands
+    next: bytes | None = b""  # the first key whose page is not here; None: all are
+
+
+@dataclass(slots=True)
+class Copier:
+    """Of one move on one host."""
+
+    move: Move
+    _sources: dict[int, _Source] = field(default_factory=dict)
+    _asked: set[int] = field(default_factory=set)
+    _events: bool = False  # the last questions were for pages: now for events
+
+    def begin(self, staging: bytes | None) -> Batch | None:
+        """Go on from the row on the disk, or anew: then a batch removes what is left of the span."""
+        known = read_staging(staging) if staging else None
+        if known is not None and known[0] == self.move.number:
+            self._sources = known[1]
+            return None
+        return self._anew()
+
+    def _anew(self) -> Batch:
+        self._sources = {shard: _Source(next=self.move.start) for shard in self.move.sources}
+        self._asked.clear()
+        return Batch((), self._row(), anew=True)
+
+    def _row(self) -> bytes:
+        parts = [_HEAD.pack(self.move.number, len(self._sources))]
+        for shard, source in sorted(self._sources.items()):
+            key = source.next or b""
+            parts += (_SOURCE.pack(shard, source.through, source.next is None, len(key)), key)
+        return b"".join(parts)
+
+    # -- questions
+
+    def asks(self) -> list[Ask]:
+        """One question to each source that has none: a page, then events, in turn."""
+        found = []
+        self._events = not self._events
+        for shard, source in self._sources.items():
+            if shard in self._asked:
+                continue
+            self._asked.add(shard)
+            if not source.through or source.next is None or self._events:
+                found.append(Ask(shard, False, revision=source.through))
+            else:
+                found.append(Ask(shard, True, source.next))
+        return found
+
+    def lost(self, source: int) -> None:
+        """A question is not answered any more."""
+        self._asked.discard(source)
+
+    # -- answers
+
+    def stands(self, source: int, revision: int) -> Batch:
+        """A source's revision, to begin with: every page is of this state or a later one."""
+        self._asked.discard(source)
+        of = self._sources[source]
+        if not of.through:
+            of.through = revision
+        return Batch((), self._row())
+
+    def page(
+        self, source: int, start: bytes, revision: int, rows: Sequence[Row], more: bytes | None
+    ) -> Batch | None:
+        """Rows of a source from ``start`` on as of a revision; ``more``: the next page's first key."""
+        self._asked.discard(source)
+        of = self._sources[source]
+        if start != of.next or revision < of.through:
+            return None
+        of.next = more
+        return Batch(rows, self._row())
+
+    def events(
+        self, source: int, after: int, upto: int, events: Iterable[tuple[bytes, bytes | None]]
+    ) -> Batch | None:
+        """All changes of the span above one revision up to another, in order."""
+        self._asked.discard(source)
+        of = self._sources[source]
+        if after != of.through or upto <= of.through:
+            return None
+        of.through = upto
+        return Batch([(key, kv) for key, kv in events if self._paged(of, key)], self._row())
+
+    @staticmethod
+    def _paged(of: _Source, key: bytes) -> bool:
+        return of.next is None or before(key, of.next)
+
+    def compacted(self, source: int) -> Batch:
+        """A source does not have the next events any more."""
+        return self._anew()
+
+    # -- how far it is
+
+    @property
+    def whole(self) -> bool:
+        return bool(self._sources) and all(of.next is None for of in self._sources.values())
+
+    @property
+    def through(self) -> int:
+        """The revision up to which it has all of the span; 0: none."""
+        return min(of.through for of in self._sources.values()) if self.whole else 0
+
+
+def read_staging(data: bytes) -> tuple[int, dict[int, _Source]]:
+    """The move, and how far its copy is."""
+    number, count = _HEAD.unpack_from(data)
+    pos = _HEAD.size
+    sources: dict[int, _Source] = {}
+    for _ in range(count):
+        shard, through, whole, length = _SOURCE.unpack_from(data, pos)
+        pos += _SOURCE.size + length
+        sources[shard] = _Source(through, None if whole else data[pos - length : pos])
+    return number, sources

@@ -1,0 +1,102 @@
+"""Whose keys are whose, folded anew from what is committed, in the plainest way (I19, G3 to G5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from cluster.effects import later_puts, records
+from cluster.effects.records import Item, items
+from cluster.evaluate.spans import holds
+from cluster.pb import kv_pb2
+from cluster.placement.base import Base
+from cluster.placement.changes import read_move, read_moved
+from cluster.placement.table import Move
+from tests.sim.world.order_world import Violation
+
+
+class Switched(NamedTuple):
+    move: Move
+    revision: int
+    order_index: int
+
+    def has(self, key: bytes) -> bool:
+        return holds((self.move.start, self.move.end), key)
+
+
+@dataclass
+class Owners:
+    base: Base
+    move: Move | None = None
+    switched: list[Switched] = field(default_factory=list)
+    cancelled: int = 0
+
+    def of(self, key: bytes, revision: int) -> int:
+        """The owner of a key at a revision."""
+        for switch in reversed(self.switched):
+            if switch.revision < revision and switch.has(key):
+                return switch.move.target
+        return self.base.shard_of(key)
+
+    def begun(self, data: bytes, at: int, to: int) -> None:
+        move = read_move(data, at, to)
+        if self.move is not None:
+            raise Violation("G14 one move at a time", f"{move} during {self.move}")
+        self.move = move
+
+    def ended(self, index: int, data: bytes, at: int, states: dict[int, dict[bytes, Any]], now: int) -> None:
+        moved, move = read_moved(data, at), self.move
+        if move is None or move.number != moved.number:
+            raise Violation("G1 what ends was under way", f"{moved} in {index}, {move}")
+        self.move = None
+        if not moved.switched:
+            self.cancelled += 1
+            return
+        span = move.start, move.end
+
+        def rows(revision: int) -> dict[bytes, Any]:
+            return {key: kv for key, kv in states[revision].items() if holds(span, key)}
+
+        if rows(moved.source_revision) != rows(now):
+            raise Violation("G4 what moves does not change from R_b to R_s",
+                            f"{move} in {index}: {moved.source_revision} to {now}")
+        if len(rows(now)) != moved.live:
+            raise Violation("G5 a switch names the number of live keys", f"{moved} in {index}: {rows(now)}")
+        self.switched.append(Switched(move, now, index))
+
+    def wrote(self, index: int, shard: int, keys: Iterable[bytes], revision: int) -> None:
+        """A shard's effect stands in the order at a revision."""
+        if not self.switched:
+            return
+        for key in keys:
+            if self.of(key, revision) != shard:
+                raise Violation("G3 nothing of a source behind the switch",
+                                f"{key!r} at {revision} by shard {shard} in {index}: {self.switched[-1]}")
+
+    def check_base(self, who: str, number: int, revision: int, base: dict[bytes, bytes],
+                   states: dict[int, dict[bytes, Any]]) -> None:
+        """What a target's replica has of a span where it applies the switch."""
+        switch = next(s for s in self.switched if s.move.number == number)
+        if switch.revision != revision:
+            raise Violation("G2 a switch stands at one revision", f"{who} at {revision}: {switch}")
+        want = {key: kv for key, kv in states[revision].items() if switch.has(key)}
+        have = {key: kv_pb2.KeyValue.FromString(kv) for key, kv in base.items()}
+        if want != have:
+            raise Violation("G5 a target has exactly the source's live rows",
+                            f"{who} at {revision}, {switch.move}: {have}, not {want}")
+
+
+def keys_of(data: bytes, kind: int, at: int, to: int) -> list[bytes]:
+    """The single keys that an effect names."""
+    if kind in (Item.TXN, Item.TXN_LONG):
+        return [key for inner in items(data, at, to) for key in keys_of(data, *inner)]
+    if kind == Item.PUTS:
+        return list(records.read_puts(data, at, to).keys)
+    if kind == Item.PUTS_LATER:
+        return list(later_puts.read(data, at, to).keys)
+    if kind == Item.DELETE:
+        return [data[at:to]]
+    if kind in (Item.PUT, Item.PUT_NEW, Item.PUT_REF):
+        return [records.key_of(data, kind, at, to)]
+    return []

@@ -1,0 +1,1 @@
+"""Spans of keys that move between shards."""

@@ -1,0 +1,58 @@
+"""Spans move between serving shards, again and again, while everything else goes on and goes wrong
+(growth.md, section 4). Births are not in it, nor fronts that know tables at revisions: here they ask every
+shard (``tests.sim.moves.order_moving``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.sim.moves.order_mutants_moves import COMPACTED, MUTANTS, busy, moves
+from tests.sim.mutants.order_mutants import LEASES, Mutant
+from tests.sim.mutants.test_order_mutants import hunt
+from tests.sim.world.order_sim import FAULTS, MIX, SOAK, Plan, Simulation, seconds_for
+
+FIRST, SEEDS = (0, 150) if SOAK else (4, 3)  # much moves in these three
+PLANS: dict[str, dict[str, Any]] = {
+    "grow": {"mix": COMPACTED, "targets": (1, 2)},
+    "grow_hard": {"mix": COMPACTED, "faults": FAULTS, "fault_every_s": 0.5, "snapshot_count": 60,
+                  "repeats": 0.3},
+    "grow_zero": {"mix": MIX, "shards": 2, "targets": (0, 1)},
+    "grow_watch": {"mix": {**MIX, "watch": 5, "progress": 2, "compact": 3}, "cancels": 0.1},
+    "grow_lease": {"mix": {**LEASES, "revoke": 8}, "targets": (0, 1, 2)},
+    "grow_late": {"mix": MIX, "patience_ms": 0, "faults": ("kill node", "restart", "restart"),
+                  "fault_every_s": 0.5},
+}
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(seconds_for(SEEDS))
+@pytest.mark.parametrize("name", PLANS)
+def test_spans_move_while_all_else_goes_on(name: str) -> None:
+    switched = cancelled = 0
+    for seed in range(FIRST, FIRST + SEEDS):
+        simulation = Simulation(seed, moves(**PLANS[name]))
+        simulation.run()
+        switched += len(simulation.checker.owners.switched)
+        cancelled += simulation.checker.owners.cancelled
+    assert switched > SEEDS  # it would prove nothing if nothing moved
+    assert cancelled
+
+
+def shows_the_past(**given: Any) -> Plan:
+    return busy(**{"targets": (1, 2), "move_every_s": 0.05, "cancels": 0.01, "fault_every_s": 0.8, **given})
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [2])
+def test_what_a_transaction_shows_of_the_past_is_its_owners_of_then(seed: int) -> None:
+    """It was asked for at the owners of today, which have none of it."""
+    Simulation(seed, shows_the_past()).run()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+def test_the_simulator_notices_what_a_move_lacks(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant.remove(monkeypatch)
+    assert hunt(mutant, mutant.seeds) is not None, f"{mutant.seeds} runs without it, and nobody noticed"
