@@ -1,4 +1,4 @@
-"""The command line ``muster [flags]``, ``muster local | proxy | gateway | peer-keys | version | help``.
+"""The command line ``muster [flags]``, ``muster local | proxy | gateway | console | ...``.
 
 Exit codes: 0 normal, 1 a wrong setting or a failure, 2 an unreadable command line. Every error is one line on
 stderr.
@@ -16,6 +16,7 @@ COMMANDS = {
     "local": "run several hosts on this machine, and control them",
     "proxy": "run a proxy, on a machine without a member",
     "gateway": "forward TCP connections to members, as etcd's gateway does",
+    "console": "serve the web console of a cluster",
     "peer-keys": "make the key file that encrypts traffic between hosts",
     "version": "print the versions",
     "help": "print this",
@@ -62,6 +63,10 @@ def _dispatch(args: list[str]) -> int:
         from tools.muster.gateway.cli import run as run_gateway
 
         return run_gateway(args[1:])
+    if command == "console":
+        from tools.console.cli import run as run_console
+
+        return run_console(args[1:])
     if command == "peer-keys":
         return _peer_keys(args[1:])
     if command == "version":
