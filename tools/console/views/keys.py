@@ -85,6 +85,7 @@ class KeysView:
         page.stays = self.stays
         self._follow(where if as_list else EVERYTHING)
         await self.value.show(self.key)
+        self._scroll()
 
     def denied(self, reason: str) -> None:
         """A user who may not list everything opens what it may by name."""
@@ -183,12 +184,23 @@ class KeysView:
         self.list.add_slot("default", _ROW)
         self.list.on("pick", self._pick)
         self.list.on("keydown", self._move, js_handler=_MOVES)
+        self.nothing = div("mc-none")
+        with self.nothing:
+            empty("inbox", self.page.t("keys.none"), self.page.t("keys.none_text"))
         self._draw()
 
     def _draw(self) -> None:
         self._rows = list(self.outline.rows())
         self.list.props["items"] = [self._item(at, row) for at, row in enumerate(self._rows)]
         self.list.update()
+        self.list.set_visibility(bool(self._rows))
+        self.nothing.set_visibility(not self._rows)
+
+    def _scroll(self) -> None:
+        """Have the chosen key in sight."""
+        at = next((at for at, row in enumerate(self._rows) if row.kind == "key" and row.path == self.key), -1)
+        if at >= 0:
+            self.list.run_method("scrollTo", at, "center")
 
     def _item(self, at: int, row: Row) -> dict[str, Any]:
         icon = _ICONS[row.kind]

@@ -1,0 +1,50 @@
+"""Every text is there, in every language, with the same places for values."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+
+import pytest
+
+from tools.console.store.values import FORMS
+from tools.console.texts import LANGUAGES, Words, table
+from tools.console.views.shell import VIEWS
+
+CONSOLE = Path(__file__).parents[3] / "tools" / "console"
+_BUILT = {*(f"view.{name}" for name in VIEWS), *(f"form.{form}" for form in FORMS),
+          *(f"live.{kind}" for kind in ("create", "put", "delete")),
+          *(f"keys.{kind}" for kind in ("directory", "key", "more", "first"))}  # fmt: skip
+
+
+def used() -> set[str]:
+    """Names of texts in the views: any string that is one, and any argument of ``t``."""
+    source = "\n".join(path.read_text(encoding="utf-8") for path in CONSOLE.rglob("*.py"))
+    asked = set(re.findall(r'(?:\bt|\bwords|\bsay)\(\s*"([a-z_.]+)"', source))
+    named = {text for text in re.findall(r'"([a-z_.]+)"', source) if text in table()}
+    return asked | named | _BUILT
+
+
+def test_no_text_is_missing_and_none_is_left_over() -> None:
+    assert used() == set(table())
+
+
+@pytest.mark.parametrize("name", table())
+def test_a_text_is_whole_in_each_language(name: str) -> None:
+    texts = table()[name]
+    assert set(texts) == set(LANGUAGES)
+    places = [
+        {field for _, field, _, _ in string.Formatter().parse(text) if field} for text in texts.values()
+    ]
+    assert all(place == places[0] for place in places)
+    assert all(texts.values())
+
+
+@pytest.mark.parametrize(
+    ("asked", "language"),
+    [("zh-CN,zh;q=0.9,en;q=0.8", "zh"), ("de,en;q=0.7", "en"), ("", "en"), ("fr", "en"), ("zh", "zh"),
+     ("en-US,zh", "en")],
+)  # fmt: skip
+def test_the_browser_chooses_the_language(asked: str, language: str) -> None:
+    assert Words.preferred(asked).language == language
