@@ -15,6 +15,7 @@ from tools.console.store import raw
 from tools.console.store.cluster import Hosts
 from tools.console.store.hub import Hub
 
+_ASKED_S = 1.5  # a page waits for it
 IDLE_S = 12 * 3600.0
 MOST = 1000  # sessions; the one idle for longest ends then
 _TICKET_S = 30.0
@@ -38,7 +39,7 @@ class Identity:
         self.user = user
         self.read_only = target.read_only
         self.client = Client(
-            list(target.endpoints), user=user, password=password, tls=target.tls, timeout=10.0
+            list(target.endpoints), user=user, password=password, tls=target.tls, timeout=5.0
         )
         if target.read_only:
             raw.make_read_only(self.client)
@@ -83,7 +84,7 @@ class Sessions:
     async def needs_login(self) -> bool:
         """Whether the cluster asks for a user. MusterError: it cannot be asked."""
         try:
-            await self.nobody.client.count(b"\0", timeout=3.0)
+            await self.nobody.client.count(b"\0", timeout=_ASKED_S)
         except PermissionDenied:
             return True
         return False

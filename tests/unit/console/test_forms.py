@@ -95,9 +95,10 @@ def test_text_gives_the_value_back(text: str) -> None:
 @example(b"a: &a [*a]", "yaml")
 def test_a_value_has_a_form_or_says_why_not(value: bytes, form: values.Form) -> None:
     try:
-        assert values.show(value, form).form == form
-    except values.NotSo as error:
-        assert str(error)
+        shown = values.show(value, form)
+    except values.NotSo:
+        return
+    assert shown.form == form
 
 
 def test_an_envelope_of_kubernetes_is_named() -> None:

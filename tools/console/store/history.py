@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 import muster_client as m
@@ -32,26 +31,34 @@ class History:
 
 
 async def oldest_revision(client: Client) -> int:
-    """The first revision that can be read: the store was compacted there, or 1."""
-    try:
-        async with asyncio.timeout(2.0), client.watch(b"\0", revision=1, progress=True) as watch:
-            await watch.request_progress()
-            await watch.next()
-    except Compacted as error:
-        return error.revision or 1
-    except TimeoutError:
-        pass
-    return 1
+    """The first revision that can be read: the store was compacted there, or 1. Found by halves: no request
+    of etcd's API tells it."""
+    low, high, middle = 1, await _revision(client), 1
+    while low < high:
+        try:
+            await client.count(b"\0", revision=middle)
+        except Compacted:
+            low = middle + 1
+        else:
+            high = middle
+        middle = (low + high) // 2
+    return low
+
+
+async def _revision(client: Client) -> int:
+    pages = client.range(b"\0", keys_only=True)
+    await pages.next()
+    return pages.revision
 
 
 async def of_key(client: Client, key: bytes, *, most: int = MOST) -> History:
     """A key's changes. Those of a watch from the compaction on; what was written before it is known by one
     read at the compaction's revision."""
     oldest = await oldest_revision(client)
-    pages = client.range(key, keys_only=True)
-    await pages.next()
-    until = pages.revision
-    events, whole = await events_since(client, m.ranges.of(key), oldest, until=until, most=most)
+    now = await client.get(key)
+    events, whole = await events_since(
+        client, m.ranges.of(key), oldest, until=None if now is None else now.mod_revision, most=most
+    )
     found = [
         Revision(event.revision, event.kv if isinstance(event, m.Put) else None)
         for event in events

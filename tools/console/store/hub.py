@@ -7,9 +7,10 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from muster_client import Client, Event, KeyRange, MusterError, Watch
+from muster_client import Client, Event, KeyRange, MusterError, Progress, Watch
 
 _AGAIN_S = 2.0  # until a watch that failed is tried again
+_AFTER_WORD_S = 0.3
 _MOST_GATHERED = 10_000
 _GATHERED_S = 0.1  # events of so long are told together: browsers need no more
 
@@ -101,18 +102,29 @@ async def _gathered(watch: Watch) -> tuple[Event, ...]:
 
 
 async def events_since(
-    client: Client, keys: KeyRange, revision: int, *, until: int, most: int, limit_s: float = 3.0
+    client: Client, keys: KeyRange, revision: int, *, until: int | None, most: int, limit_s: float = 3.0
 ) -> tuple[Sequence[Event], bool]:
-    """The changes of a range from one revision to another, the last ``most``; whether all were read."""
+    """The changes of a range from a revision on, the last ``most``; whether all were read.
+
+    ``until``: the last change, where it is known. Else the cluster's word ends it that nothing more comes,
+    and a moment after: etcd before 3.4.25 and 3.5.8 may give that word too early.
+    """
     found: list[Event] = []
     whole = False
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(limit_s), client.watch(keys, revision=revision, progress=True) as watch:
-            await watch.request_progress()
+        async with (
+            asyncio.timeout(limit_s) as limit,
+            client.watch(keys, revision=revision, progress=True) as watch,
+        ):
+            if until is None:
+                await watch.request_progress()
             while (event := await watch.next()) is not None:
                 found += [event, *watch.waiting()]
-                del found[: max(0, len(found) - 2 * most)]
-                if watch.revision > until:
+                if until is not None and watch.revision > until:
                     whole = True
                     break
-    return found[-most:], whole
+                if until is None and any(isinstance(one, Progress) for one in found) and not whole:
+                    whole = True
+                    limit.reschedule(asyncio.get_running_loop().time() + _AFTER_WORD_S)
+                del found[: max(0, len(found) - 2 * most)]
+    return [event for event in found if not isinstance(event, Progress)][-most:], whole

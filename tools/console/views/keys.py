@@ -67,6 +67,9 @@ class KeysView:
         try:
             await self.outline.start()
         except PermissionDenied as error:
+            if not page.identity.user and "user name is empty" in str(error):
+                page.browser.open(page.path)  # users were enabled meanwhile: ask for a name
+                return
             self.denied(str(error))
             return
         except (Compacted, FutureRevision) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlencode
@@ -26,6 +27,7 @@ VIEWS: dict[str, tuple[Build, str]] = {
     "cluster": (cluster.build, "hub"),
 }
 _PULSE_S = 5.0
+_QUICK_S = 1.0
 _LOOK, _LANGUAGE = "muster-console-look", "muster-console-language"
 # The browser's back button, and the keys: the only script of the console
 _SCRIPT = """
@@ -113,7 +115,7 @@ async def build(target: Target, identity: Identity, request: Request) -> None:
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     shell = Shell(Page(target, identity, words, ui.context.client, path, lambda path: None, look), dark)
     shell.draw()
-    await shell.show(path)
+    await shell.show_soon(path)
 
 
 class Shell:
@@ -186,6 +188,11 @@ class Shell:
                 with ui.menu(), div("mc-menu"):
                     ui.label(page.identity.user).classes("mc-strong")
                     button(page.t("logout"), lambda: page.browser.open("/leave"), icon="logout")
+
+    async def show_soon(self, path: str) -> None:
+        """Show the first view; within the page's first answer, if the cluster is quick."""
+        task = background_tasks.create(self.show(path), context=self._main)
+        await asyncio.wait((task,), timeout=_QUICK_S)
 
     async def show(self, path: str) -> None:
         """Show the view of an address."""
