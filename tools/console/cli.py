@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import logging
 import os
+import signal
 import socket
 import ssl
 from collections.abc import Sequence
@@ -16,6 +18,8 @@ from tools.muster.config.parse import ConfigError, UsageError, Values, resolve
 from tools.muster.flag_docs import flag_list
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from tools.console.sessions import Target
 
 USAGE = """A web console of a cluster of muster, or of etcd 3.4 to 3.7.
@@ -93,7 +97,21 @@ def _serve(values: Values) -> None:
             f"{listener.getsockname()[1]}",
             flush=True,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        asyncio.run(_until_told(uvicorn.Server(config), listener))
+
+
+async def _until_told(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve until a signal; then end in order, with exit code 0."""
+    serving = asyncio.create_task(
+        server._serve(sockets=[listener])
+    )  # ``serve`` raises signals anew at its end
+
+    def stop() -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    await serving
 
 
 def _target(values: Values) -> Target:

@@ -36,8 +36,8 @@ document.addEventListener('keydown', (e) => {
   const at = document.activeElement;
   if (e.ctrlKey || e.metaKey || e.altKey) return;
   if (at?.closest('input, textarea, .cm-content, [role=dialog]')) return;
-  if ('/?'.includes(e.key)) { e.preventDefault(); emitEvent('muster_key', e.key); }
-  if (e.key >= '1' && e.key <= '9') emitEvent('muster_key', e.key);
+  if (e.key == '/') { e.preventDefault(); document.querySelector('.mc-search input')?.focus(); }
+  if (e.key == '?' || (e.key >= '1' && e.key <= '9')) emitEvent('muster_key', e.key);
 });
 """
 
@@ -256,9 +256,7 @@ class Shell:
         self.go(address("keys", search=text) if text else "/keys")
 
     def _key(self, key: str) -> None:
-        if key == "/":
-            self._search.run_method("focus")
-        elif key == "?":
+        if key == "?":
             self._help()
         elif key.isdigit() and int(key) <= len(VIEWS):
             self.go(f"/{list(VIEWS)[int(key) - 1]}")
