@@ -12,10 +12,14 @@ import grpc
 from muster_client import AuthenticationFailed, Client, PermissionDenied, Tls
 
 from tools.console.store import raw
+from tools.console.store.access import rights
+from tools.console.store.access.rights import UNLIMITED, Rights
 from tools.console.store.cluster import Hosts
 from tools.console.store.hub import Hub
+from tools.console.store.v2.calls import Version2
 
 _ASKED_S = 1.5  # a page waits for it
+_RIGHTS_S = 5.0  # so old may be what is offered; the store decides
 IDLE_S = 12 * 3600.0
 MOST = 1000  # sessions; the one idle for longest ends then
 _TICKET_S = 30.0
@@ -45,14 +49,24 @@ class Identity:
             raw.make_read_only(self.client)
         self.hub = Hub(self.client)
         self.hosts = Hosts(user, password, target.tls, target.read_only)
+        self.version2 = Version2(target.endpoints, target.tls, user, password, read_only=target.read_only)
         self._password = password
+        self._rights, self._rights_until_s = UNLIMITED, 0.0
 
     def same_secret(self, other: Identity) -> bool:
         """Whether both logged in with the same password: it may have changed between them."""
         return secrets.compare_digest(self._password.encode(), other._password.encode())
 
+    async def rights(self) -> Rights:
+        """What it may do, as of a few seconds ago."""
+        if time.monotonic() > self._rights_until_s:
+            self._rights = await rights.of(self.client, self.user)
+            self._rights_until_s = time.monotonic() + _RIGHTS_S
+        return self._rights
+
     async def close(self) -> None:
         """End its connections and watches."""
+        await self.version2.close()
         await self.hub.close()
         await self.hosts.close()
         await self.client.close()

@@ -34,14 +34,14 @@ def one_muster(folder: Path, *flags: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def one_etcd(folder: Path) -> Iterator[str]:
+def one_etcd(folder: Path, *flags: str) -> Iterator[str]:
     """One member; its address."""
     port = free_base_port(1)
     client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
     line = [
         str(_ETCD), f"--data-dir={folder}/etcd", "--log-level=error", f"--listen-client-urls={client}",
         f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}",
-        f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}",
+        f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}", *flags,
     ]  # fmt: skip
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

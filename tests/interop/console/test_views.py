@@ -67,6 +67,15 @@ class Visitor:
         found.elements = {named[-1]}
         found.click()
 
+    async def click_in(self, row: str, label: str) -> None:
+        """The button of that name in the line of a table that has a text, once there is one."""
+        async with asyncio.timeout(10):
+            while not (named := [one for one in self._elements() if _named(one, label) and _in(one, row)]):
+                await asyncio.sleep(0.02)
+        found = self.user.find(kind=type(named[0]))
+        found.elements = {named[0]}
+        found.click()
+
     def _elements(self) -> list[ui.element]:
         assert self.user.client is not None
         return list(self.user.client.elements.values())
@@ -108,6 +117,11 @@ def _named(element: ui.element, label: str) -> bool:
         return False
     texts = [getattr(one, "text", "") for one in element.descendants(include_self=True)]
     return label in (*texts, element.props.get("aria-label"))
+
+
+def _in(element: ui.element, text: str) -> bool:
+    lines = [one for one in element.ancestors() if one.props.get("role") == "row"]
+    return any(getattr(one, "text", "") == text for line in lines for one in line.descendants())
 
 
 @pytest.fixture

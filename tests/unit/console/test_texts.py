@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 import string
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from tools.console.store.access.model import KINDS, Scope
 from tools.console.store.values import FORMS
 from tools.console.texts import LANGUAGES, Words, table
 from tools.console.views.shell import VIEWS
+from tools.console.views.v2.dialogs import What
 
 CONSOLE = Path(__file__).parents[3] / "tools" / "console"
 _BUILT = {*(f"view.{name}" for name in VIEWS), *(f"form.{form}" for form in FORMS),
+          *(f"users.kind.{kind}" for kind in KINDS), *(f"v2.new_{what}" for what in get_args(What)),
+          *(f"users.scope.{scope}" for scope in get_args(Scope)),
           *(f"live.{kind}" for kind in ("create", "put", "delete")),
           *(f"keys.{kind}" for kind in ("directory", "key", "more", "first"))}  # fmt: skip
 
@@ -21,8 +26,8 @@ _BUILT = {*(f"view.{name}" for name in VIEWS), *(f"form.{form}" for form in FORM
 def used() -> set[str]:
     """Names of texts in the views: any string that is one, and any argument of ``t``."""
     source = "\n".join(path.read_text(encoding="utf-8") for path in CONSOLE.rglob("*.py"))
-    asked = set(re.findall(r'(?:\bt|\bwords|\bsay)\(\s*"([a-z_.]+)"', source))
-    named = {text for text in re.findall(r'"([a-z_.]+)"', source) if text in table()}
+    asked = set(re.findall(r'(?:\bt|\bwords|\bsay)\(\s*"([a-z0-9_.]+)"', source))
+    named = {text for text in re.findall(r'"([a-z0-9_.]+)"', source) if text in table()}
     return asked | named | _BUILT
 
 

@@ -10,7 +10,9 @@ from muster_client import MusterError
 from nicegui import Client, background_tasks, ui
 
 from tools.console.sessions import Identity, Target
+from tools.console.store.access.rights import UNLIMITED, Rights
 from tools.console.store.names import parse_address
+from tools.console.store.v2.calls import Version2
 from tools.console.texts import Words
 
 Stays = Callable[[str], bool]
@@ -28,6 +30,8 @@ class Page:
     go: Callable[[str], None]
     dark: bool | None = None
     stays: Stays | None = None
+    rights: Rights = UNLIMITED
+    _own2: Version2 | None = None
     _ends: list[Callable[[], None]] = field(default_factory=list)
 
     def t(self, text: str, **values: Any) -> str:
@@ -38,6 +42,32 @@ class Page:
     def may_change(self) -> bool:
         """Whether the console offers changes at all."""
         return not self.target.read_only
+
+    @property
+    def may_manage(self) -> bool:
+        """Whether it offers what the role ``root`` alone may do."""
+        return self.may_change and self.rights.everything
+
+    def may_write(self, key: bytes) -> bool:
+        """Whether it offers to change a key."""
+        return self.may_change and self.rights.may_write(key)
+
+    @property
+    def version2(self) -> Version2:
+        """Version 2 of the API, asked as the user of this page."""
+        return self._own2 or self.identity.version2
+
+    def log_in2(self, user: str, password: str) -> None:
+        """Ask version 2 as another user, from this page alone and as long as it is open."""
+        self.close()
+        target = self.target
+        self._own2 = Version2(target.endpoints, target.tls, user, password, read_only=target.read_only)
+
+    def close(self) -> None:
+        """End what the page itself has open."""
+        if self._own2 is not None:
+            background_tasks.create(self._own2.close())
+            self._own2 = None
 
     @property
     def where(self) -> tuple[str, bytes, dict[str, str]]:

@@ -15,9 +15,11 @@ from tools.console.sessions import Identity, Sessions, Target
 from tools.console.store.names import address, parse_address
 from tools.console.texts import LANGUAGES, Words
 from tools.console.views import cluster, keys, leases, live
+from tools.console.views.access import users
 from tools.console.views.page import Page
 from tools.console.views.parts import PLAIN_CLICK, button, chip, div, empty, tag, tag_text
 from tools.console.views.style import CSS, MARK
+from tools.console.views.v2 import tree as tree2
 
 Build = Callable[[Page], Awaitable[None]]
 VIEWS: dict[str, tuple[Build, str]] = {
@@ -25,6 +27,8 @@ VIEWS: dict[str, tuple[Build, str]] = {
     "live": (live.build, "bolt"),
     "leases": (leases.build, "timer"),
     "cluster": (cluster.build, "hub"),
+    "users": (users.build, "group"),
+    "v2": (tree2.build, "folder_copy"),
 }
 _PULSE_S = 5.0
 _QUICK_S = 1.0
@@ -126,6 +130,7 @@ class Shell:
         page.go = self.go
         self._links: dict[str, ui.element] = {}
         page.browser.on_delete(page.leave)
+        page.browser.on_delete(page.close)
         ui.on("muster_path", lambda event: self._open(str(event.args)))
         ui.on("muster_key", lambda event: self._key(str(event.args)))
 
@@ -215,6 +220,7 @@ class Shell:
                 empty("explore_off", page.t("not_found"), path)
                 return
             try:
+                page.rights = await page.identity.rights()
                 await found[0](page)
             except MusterError as error:
                 self._main.clear()
