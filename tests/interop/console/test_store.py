@@ -11,10 +11,11 @@ import pytest
 from muster_client import Client
 
 from tests.interop.console.conftest import Step
-from tools.console.store import cluster, copies, edits, history, leases, raw, shards, tree
+from tools.console.names import shown
+from tools.console.store import cluster, leases, raw, shards
 from tools.console.store.hub import Hub, Told
-from tools.console.store.names import shown
-from tools.console.store.outline import Outline
+from tools.console.store.keys import copies, edits, history, tree
+from tools.console.store.keys.outline import Outline
 
 Run = Callable[[Step], None]
 
@@ -84,7 +85,7 @@ def test_an_open_tree_follows_changes(run: Run, directory: str) -> None:
 def test_a_long_directory_is_held_by_a_window(
     run: Run, directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tools.console.store.outline.WINDOW", 300)
+    monkeypatch.setattr("tools.console.store.keys.outline.WINDOW", 300)
 
     async def steps(client: Client) -> None:
         await fill(client, [f"{directory}{n:04}" for n in range(700)])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.console.store.values import FORMS
+from tools.console.store.keys.values import FORMS
 from tools.console.texts import LANGUAGES, Words, table
 from tools.console.views.shell import VIEWS
 

@@ -8,11 +8,11 @@ from typing import Any
 from muster_client import EVERYTHING, Compacted, FutureRevision, KeyRange, PermissionDenied
 from nicegui import events, ui
 
-from tools.console.store import tree
-from tools.console.store.history import oldest_revision
+from tools.console.names import address, parse_address, range_text, search, shown
 from tools.console.store.hub import Told
-from tools.console.store.names import address, parse_address, range_text, search, shown
-from tools.console.store.outline import Outline, Row
+from tools.console.store.keys import tree
+from tools.console.store.keys.history import oldest_revision
+from tools.console.store.keys.outline import Outline, Row
 from tools.console.views import key_dialogs
 from tools.console.views.page import Page
 from tools.console.views.parts import button, chip, div, empty, tag_text

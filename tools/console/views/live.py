@@ -10,8 +10,8 @@ from typing import Any
 from muster_client import EVERYTHING, Delete, Put
 from nicegui import events, ui
 
+from tools.console.names import address, search, shown
 from tools.console.store.hub import Told
-from tools.console.store.names import address, search, shown
 from tools.console.views.page import Page
 from tools.console.views.parts import button, chip, div, empty, heading
 from tools.console.views.value import preview

@@ -9,8 +9,8 @@ from typing import Any
 from muster_client import MusterError
 from nicegui import Client, background_tasks, ui
 
+from tools.console.names import parse_address
 from tools.console.sessions import Identity, Target
-from tools.console.store.names import parse_address
 from tools.console.texts import Words
 
 Stays = Callable[[str], bool]

@@ -11,8 +11,8 @@ from fastapi import Request
 from muster_client import AuthenticationFailed, MusterError, PermissionDenied
 from nicegui import background_tasks, ui
 
+from tools.console.names import address, parse_address
 from tools.console.sessions import Identity, Sessions, Target
-from tools.console.store.names import address, parse_address
 from tools.console.texts import LANGUAGES, Words
 from tools.console.views import cluster, keys, leases, live
 from tools.console.views.page import Page

@@ -8,9 +8,9 @@ from typing import Any
 from muster_client import Compacted, Delete, Event, KeyValue, LeaseNotFound, MusterError, Put
 from nicegui import ui
 
-from tools.console.store import commands, edits, history, tree, values
-from tools.console.store.names import shown
-from tools.console.store.values import Form, NotSo
+from tools.console.names import shown
+from tools.console.store.keys import commands, edits, history, tree, values
+from tools.console.store.keys.values import Form, NotSo
 from tools.console.views import key_dialogs
 from tools.console.views.page import Page
 from tools.console.views.parts import (

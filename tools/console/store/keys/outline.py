@@ -14,8 +14,8 @@ from typing import Literal
 
 from muster_client import Client, Delete, Event, KeyRange, KeyValue, Put
 
-from tools.console.store import tree
-from tools.console.store.tree import Entry
+from tools.console.store.keys import tree
+from tools.console.store.keys.tree import Entry
 
 WINDOW = 2000
 OPEN = 200
