@@ -49,7 +49,7 @@ def test_a_directory_is_listed_by_pages_whatever_lies_below(run: Run, directory:
         expected = {name[: name.find(b"/") + 1] or name for name in expected}
         assert found == sorted(expected)
         assert pages == -(-len(expected) // 7)
-        assert await tree.count(client, f"{directory}03/".encode()) == 130
+        assert (await tree.count(client, f"{directory}03/".encode()))[0] == 130
 
     run(steps)
 
@@ -75,8 +75,7 @@ def test_an_open_tree_follows_changes(run: Run, directory: str) -> None:
                     break
         for change in changes:
             outline.apply([change])
-        assert await outline.count()
-        assert outline.drop_empty()
+        outline.drop_empty()
         assert lines(outline) == ["d c/"]
 
     run(steps)

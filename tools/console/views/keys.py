@@ -308,8 +308,8 @@ class KeysView:
             await self._dirty.wait()
             self._dirty.clear()
             self._draw()
-            if await self.outline.count():
-                self.outline.drop_empty()
+            counted = await self.outline.count()
+            if self.outline.drop_empty() or counted:
                 self._draw()
             await asyncio.sleep(_SETTLED_S)
 

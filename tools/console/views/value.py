@@ -24,9 +24,9 @@ from tools.console.views.parts import (
     tag,
     tag_text,
 )
+from tools.console.views.style import CODE
 
 _LANGUAGE: dict[str, Any] = {"json": "JSON", "yaml": "YAML"}
-CODE: dict[bool | None, Any] = {True: "githubDark", False: "githubLight", None: "githubLight"}
 _LARGEST_EDITED = values.SHOWN_BYTES
 
 

@@ -92,9 +92,11 @@ async def flat(
     return Listing(entries, kvs[-1].key + b"\0" if more else None, pages.revision), pages.count
 
 
-async def count(client: Client, directory: bytes, revision: int = 0) -> int:
-    """How many keys lie below a directory."""
-    return await client.count(prefix(directory), revision=revision)
+async def count(client: Client, directory: bytes, revision: int = 0) -> tuple[int, int]:
+    """How many keys lie below a directory, and as of which revision."""
+    pages = client.range(prefix(directory), revision=revision, page=1, keys_only=True)
+    await pages.next()
+    return pages.count, pages.revision
 
 
 async def _page(client: Client, keys: KeyRange, revision: int, step: int) -> tuple[list[KeyValue], int]:
