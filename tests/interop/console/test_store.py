@@ -54,6 +54,18 @@ def test_a_directory_is_listed_by_pages_whatever_lies_below(run: Run, directory:
     run(steps)
 
 
+def test_a_page_of_large_directories_is_shorter(run: Run, directory: str) -> None:
+    async def steps(client: Client) -> None:
+        await fill(client, [f"{directory}{n:03}/{i:03}" for n in range(60) for i in range(20)])
+        page = await tree.listing(client, directory.encode())
+        assert 40 < len(page.entries) < 60
+        assert page.after is not None
+        rest = await tree.listing(client, directory.encode(), after=page.after)
+        assert [int(entry.name[:-1]) for entry in (*page.entries, *rest.entries)] == list(range(60))
+
+    run(steps)
+
+
 def test_an_open_tree_follows_changes(run: Run, directory: str) -> None:
     async def steps(client: Client) -> None:
         base = directory.encode()

@@ -76,8 +76,6 @@ class KeysView:
             empty("history_toggle_off", page.t("rev.gone", revision=self.revision), str(error))
             button(page.t("rev.now"), lambda: page.go(address("keys", self.key)), icon="update")
             return
-        if self.key:
-            await self.outline.reveal(self.key)
         self.frame = div("mc-keysview" + (" has-key" if self.key else ""))
         with self.frame:
             with div("mc-side"):
@@ -88,7 +86,15 @@ class KeysView:
         page.stays = self.stays
         self._follow(where if as_list else EVERYTHING)
         await self.value.show(self.key)
+        if self.key:
+            page.run(self._reveal())
+
+    async def _reveal(self) -> None:
+        """Open the tree at the key of the address: the value is shown by then."""
+        await self.outline.reveal(self.key)
+        self._draw()
         self._scroll()
+        self._dirty.set()
 
     def denied(self, reason: str) -> None:
         """A user who may not list everything opens what it may by name."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from muster_client import Client, KeyRange, KeyValue, Pages, prefix
 
 PAGE = 200
+_REQUESTS = 48  # of a page: one of large directories has fewer entries
 _FIRST, _AFTER_JUMP, _MOST = 100, 16, 400  # keys that a request asks for
 
 
@@ -65,7 +66,7 @@ async def listing(
     start = max(after, directory) or b"\0"
     entries: list[Entry] = []
     step = _FIRST
-    while True:
+    for _ in range(_REQUESTS):
         kvs, revision = await _page(client, KeyRange(start, end), revision, step)
         for kv in kvs:
             if kv.key < start:  # within a directory that is an entry already
@@ -78,6 +79,7 @@ async def listing(
         if len(kvs) < step or (start >= end and end != b"\0"):
             return Listing(tuple(entries), None, revision)
         step = _AFTER_JUMP if start > kvs[-1].key + b"\0" else min(2 * step, _MOST)
+    return Listing(tuple(entries), start, revision)
 
 
 async def flat(
