@@ -53,6 +53,7 @@ def asgi(console: Console, names: Iterable[str], *, secure: bool = False) -> App
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        console.sessions.recorder.start()
         yield
         await console.sessions.close()
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import grpc
 from muster_client import AuthenticationFailed, Client, PermissionDenied, Tls
 
-from tools.console.store import raw
+from tools.console.store import cluster, raw
 from tools.console.store.access import rights
 from tools.console.store.access.rights import UNLIMITED, Rights
+from tools.console.store.charts.recorder import Recorder
 from tools.console.store.cluster import Hosts
 from tools.console.store.hub import Hub
 from tools.console.store.v2.calls import Version2
@@ -39,8 +40,9 @@ class Target:
 class Identity:
     """Somebody who asks the cluster: a user, or nobody by name. Browsers of one user share it."""
 
-    def __init__(self, target: Target, user: str = "", password: str = "") -> None:
+    def __init__(self, target: Target, recorder: Recorder, user: str = "", password: str = "") -> None:
         self.user = user
+        self.recorder = recorder
         self.read_only = target.read_only
         self.client = Client(
             list(target.endpoints), user=user, password=password, tls=target.tls, timeout=5.0
@@ -87,12 +89,19 @@ class Sessions:
     _sessions: dict[str, _Session] = field(default_factory=dict)
     _tickets: dict[str, tuple[Identity, float]] = field(default_factory=dict)
     _nobody: Identity | None = None
+    recorder: Recorder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(self.target.endpoints, self.target.tls, self._hosts)
+
+    async def _hosts(self) -> list[tuple[str, str]]:
+        return await cluster.hosts(self.nobody.client)
 
     @property
     def nobody(self) -> Identity:
         """Of browsers without a session: what a cluster without users lets everybody do."""
         if self._nobody is None:
-            self._nobody = Identity(self.target)
+            self._nobody = Identity(self.target, self.recorder)
         return self._nobody
 
     async def needs_login(self) -> bool:
@@ -108,7 +117,7 @@ class Sessions:
         MusterError."""
         if not user:
             raise AuthenticationFailed(_UNAUTHENTICATED, "etcdserver: user name is empty")
-        identity = Identity(self.target, user, password)
+        identity = Identity(self.target, self.recorder, user, password)
         try:
             await identity.client.count(b"\0", timeout=5.0)
         except PermissionDenied:
@@ -156,6 +165,7 @@ class Sessions:
 
     async def close(self) -> None:
         """End all of them."""
+        await self.recorder.close()
         known = {
             id(one): one
             for one in (

@@ -64,7 +64,7 @@ def _dispatch(args: list[str]) -> int:
 
         return run_gateway(args[1:])
     if command == "console":
-        from tools.console.cli import run as run_console
+        from tools.muster.console import run as run_console
 
         return run_console(args[1:])
     if command == "peer-keys":

@@ -39,11 +39,14 @@ class Browser:
         if dark:
             options.add_argument("--blink-settings=preferredColorScheme=0")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.base = base
+        self.base, self.language = base, language
         self.driver = webdriver.Chrome(options=options, service=Service(chromedriver))
         # a window's size has a frame, which the page's has not
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-            "width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 600})  # fmt: skip
+        wide, high = size
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": wide, "height": high, "deviceScaleFactor": 1, "mobile": wide < 600},
+        )
 
     def open(self, path: str) -> None:
         """An address of the console."""
@@ -59,9 +62,9 @@ class Browser:
 
         def look() -> WebElement | None:
             with contextlib.suppress(Exception):  # it went while it was looked at
-                found = [one for one in self.driver.find_elements(By.CSS_SELECTOR, css)
-                         if one.is_displayed() and text in (one.text or one.get_attribute("value") or "")]  # fmt: skip
-                return found[-1] if found else None
+                for one in reversed(self.driver.find_elements(By.CSS_SELECTOR, css)):
+                    if one.is_displayed() and text in (one.text or one.get_attribute("value") or ""):
+                        return one
             return None
 
         found: WebElement = until(look, LIMIT_S)
@@ -105,6 +108,12 @@ class Browser:
             if message["method"] == "Network.requestWillBeSent":
                 urls.add("/".join(message["params"]["request"]["url"].split("/")[:3]))
         return {url for url in urls if not url.startswith(("data:", "blob:", "chrome"))}
+
+    def settle(self) -> None:
+        """Wait until fonts are there and nothing moves."""
+        self.driver.execute_async_script(
+            "const done = arguments[0]; document.fonts.ready.then(() => setTimeout(done, 700));"
+        )
 
     def picture(self, file: Path) -> None:
         """What is in sight, as a PNG."""

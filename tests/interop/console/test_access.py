@@ -13,9 +13,9 @@ from muster_client import Client
 from nicegui.testing import user_simulation
 
 from tests.interop.console.conftest import console_of, one_etcd, one_muster
+from tests.interop.console.test_users import log_in
 from tests.interop.console.test_views import Visitor
 from tools.console.app import add_doors
-from tools.console.sessions import COOKIE
 from tools.console.store.access import rights
 from tools.console.store.access.model import Access, Permission, Role, User
 from tools.console.store.access.version3 import Version3
@@ -191,17 +191,6 @@ def visit(address: str, step: Visit, *, read_only: bool = False) -> None:
             await step(Visitor(user, client, console))
 
     asyncio.run(main())
-
-
-async def log_in(user: Visitor, name: str) -> None:
-    """By the page."""
-    await user.sees("This cluster has users")
-    user.type("User", name)
-    user.type("Password", f"secret of {name}")
-    await user.click("Sign in")
-    async with asyncio.timeout(10):
-        while COOKIE not in user.user.http_client.cookies:
-            await asyncio.sleep(0.02)
 
 
 async def add_user(user: Visitor, name: str) -> None:

@@ -138,6 +138,7 @@ def test_chromium_clicks_through_it(console: tuple[str, str], tmp_path: Path) ->
         assert page.complaints() == []
 
 
+@pytest.mark.soak
 def test_a_page_stays_while_hosts_are_killed(tmp_path: Path) -> None:
     with (
         local_cluster(tmp_path / "muster", 3, "--shards=2") as cluster,

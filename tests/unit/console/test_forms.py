@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tools.console.store import commands, copies, edits, names, tree, values
+from tools.console import names
+from tools.console.store.keys import commands, copies, edits, tree, values
 
 KEYS = st.binary(min_size=1, max_size=40) | st.text(min_size=1, max_size=20).map(str.encode)
 

@@ -10,14 +10,16 @@ from typing import get_args
 import pytest
 
 from tools.console.store.access.model import KINDS, Scope
-from tools.console.store.values import FORMS
+from tools.console.store.charts.series import CHARTS
+from tools.console.store.keys.values import FORMS
 from tools.console.texts import LANGUAGES, Words, table
 from tools.console.views.shell import VIEWS
 from tools.console.views.v2.dialogs import What
 
 CONSOLE = Path(__file__).parents[3] / "tools" / "console"
 _BUILT = {*(f"view.{name}" for name in VIEWS), *(f"form.{form}" for form in FORMS),
-          *(f"users.kind.{kind}" for kind in KINDS), *(f"v2.new_{what}" for what in get_args(What)),
+          *(f"users.kind.{kind}" for kind in KINDS), *(f"charts.{chart.name}" for chart in CHARTS),
+          *(f"v2.new_{what}" for what in get_args(What)),
           *(f"users.scope.{scope}" for scope in get_args(Scope)),
           *(f"live.{kind}" for kind in ("create", "put", "delete")),
           *(f"keys.{kind}" for kind in ("directory", "key", "more", "first"))}  # fmt: skip

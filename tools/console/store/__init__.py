@@ -1,5 +1,5 @@
 """What views ask of a cluster, as plain asynchronous functions and data. No widget is known here.
 
-``tree`` lists keys, ``values`` shows them, ``edits`` changes them; ``history``, ``hub`` (watches shared by
-browsers), ``leases`` and ``cluster`` are what their names say.
+``keys`` first; then ``hub`` (watches that browsers share), ``leases``, ``cluster`` and ``shards``. ``raw``
+calls what the client library has no name for.
 """

@@ -92,6 +92,12 @@ async def picture(client: Client, hosts: Hosts) -> Picture:
     )
 
 
+async def hosts(client: Client) -> list[tuple[str, str]]:
+    """Name and first client URL of each member that has started. MusterError."""
+    listed = await raw.call(client, raw.MEMBERS, pb.MemberListRequest(), timeout=_ASKED_S)
+    return sorted((one.name, one.clientURLs[0]) for one in listed.members if one.clientURLs)
+
+
 async def _asked(member: pb.Member, hosts: Hosts) -> Member:
     known = Member(member.ID, member.name, tuple(member.peerURLs), tuple(member.clientURLs), member.isLearner)
     if not known.client_urls:

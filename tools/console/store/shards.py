@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import httpx
 from muster_client import Tls
 
+from tools.console.store import web
 from tools.console.store.cluster import Member
 
 _ASKED_S = 2.0
@@ -36,13 +36,8 @@ class Replica:
 
 async def replicas(members: Sequence[Member], tls: Tls | None) -> tuple[Replica, ...]:
     """All replicas, by shard and host; none if the members are etcd's."""
-    context: ssl.SSLContext | bool = True
-    if tls is not None:
-        context = ssl.create_default_context(cafile=tls.ca or None)
-        if tls.cert:
-            context.load_cert_chain(tls.cert, tls.key)
     urls = [one.client_urls[0] for one in members if one.client_urls and not one.error]
-    async with httpx.AsyncClient(verify=context, timeout=_ASKED_S, trust_env=False) as client:
+    async with web.client(tls, _ASKED_S) as client:
         told = await asyncio.gather(*(_asked(client, url) for url in urls))
     found = (_replica(facts, host) for host, rows in told for facts in rows)
     return tuple(sorted(found, key=lambda one: (one.shard, one.host)))

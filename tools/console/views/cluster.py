@@ -194,15 +194,16 @@ class ClusterView:
                         lambda: cluster.move_leader(page.identity.hosts, leader, member.id),
                     ),
                 )
-            ui.menu_item(
-                page.t("cluster.defragment"),
-                lambda: self._ask(
-                    "cluster.defragment",
-                    "cluster.defragment_text",
-                    member,
-                    lambda: cluster.defragment(page.identity.hosts, member),
-                ),
-            )
+            if page.may_manage:
+                ui.menu_item(
+                    page.t("cluster.defragment"),
+                    lambda: self._ask(
+                        "cluster.defragment",
+                        "cluster.defragment_text",
+                        member,
+                        lambda: cluster.defragment(page.identity.hosts, member),
+                    ),
+                )
 
     def _ask(self, title: str, text: str, member: Member, step: Callable[[], Awaitable[None]]) -> None:
         """Say what an action does, then do it."""

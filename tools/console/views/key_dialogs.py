@@ -8,8 +8,8 @@ from typing import Any
 from muster_client import KeyRange, KeyValue, MusterError
 from nicegui import events, ui
 
-from tools.console.store import copies, edits
-from tools.console.store.names import key_of, range_text, search, shown
+from tools.console.names import key_of, range_text, search, shown
+from tools.console.store.keys import copies, edits
 from tools.console.views.page import Page
 from tools.console.views.parts import button, buttons, dialog, div, tag, tag_text
 

@@ -8,11 +8,11 @@ from typing import Any
 from muster_client import EVERYTHING, Compacted, FutureRevision, KeyRange, PermissionDenied
 from nicegui import events, ui
 
-from tools.console.store import tree
-from tools.console.store.history import oldest_revision
+from tools.console.names import address, parse_address, range_text, search, shown
 from tools.console.store.hub import Told
-from tools.console.store.names import address, parse_address, range_text, search, shown
-from tools.console.store.outline import Outline, Row
+from tools.console.store.keys import tree
+from tools.console.store.keys.history import oldest_revision
+from tools.console.store.keys.outline import Outline, Row
 from tools.console.views import key_dialogs
 from tools.console.views.page import Page
 from tools.console.views.parts import button, chip, div, empty, tag_text
@@ -76,8 +76,6 @@ class KeysView:
             empty("history_toggle_off", page.t("rev.gone", revision=self.revision), str(error))
             button(page.t("rev.now"), lambda: page.go(address("keys", self.key)), icon="update")
             return
-        if self.key:
-            await self.outline.reveal(self.key)
         self.frame = div("mc-keysview" + (" has-key" if self.key else ""))
         with self.frame:
             with div("mc-side"):
@@ -88,7 +86,15 @@ class KeysView:
         page.stays = self.stays
         self._follow(where if as_list else EVERYTHING)
         await self.value.show(self.key)
+        if self.key:
+            page.run(self._reveal())
+
+    async def _reveal(self) -> None:
+        """Open the tree at the key of the address: the value is shown by then."""
+        await self.outline.reveal(self.key)
+        self._draw()
         self._scroll()
+        self._dirty.set()
 
     def denied(self, reason: str) -> None:
         """A user who may not list everything opens what it may by name."""
@@ -157,7 +163,7 @@ class KeysView:
                 kind="quiet",
                 label=page.t("export"),
             )
-            if page.may_change and not self.revision:
+            if page.may_write_some and not self.revision:
                 button(
                     "",
                     lambda: key_dialogs.import_dialog(page),
@@ -308,8 +314,8 @@ class KeysView:
             await self._dirty.wait()
             self._dirty.clear()
             self._draw()
-            if await self.outline.count():
-                self.outline.drop_empty()
+            counted = await self.outline.count()
+            if self.outline.drop_empty() or counted:
                 self._draw()
             await asyncio.sleep(_SETTLED_S)
 

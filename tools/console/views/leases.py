@@ -7,9 +7,9 @@ import time
 from muster_client import LeaseNotFound, MusterError
 from nicegui import ui
 
+from tools.console.names import address, shown
 from tools.console.store import leases
 from tools.console.store.leases import Contest, LeaseRow, Leases
-from tools.console.store.names import address, shown
 from tools.console.views.page import Page
 from tools.console.views.parts import (
     PLAIN_CLICK,

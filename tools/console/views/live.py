@@ -10,8 +10,8 @@ from typing import Any
 from muster_client import EVERYTHING, Delete, Put
 from nicegui import events, ui
 
+from tools.console.names import address, search, shown
 from tools.console.store.hub import Told
-from tools.console.store.names import address, search, shown
 from tools.console.views.page import Page
 from tools.console.views.parts import button, chip, div, empty, heading
 from tools.console.views.value import preview
@@ -51,6 +51,7 @@ class Log:
     def __init__(self) -> None:
         self.kept: deque[Seen] = deque(maxlen=KEPT)
         self.count = 0
+        self.since_s = time.monotonic()
         self._times: deque[tuple[float, int]] = deque()
 
     def add(self, changes: list[Put | Delete], now_s: float) -> None:
@@ -64,7 +65,7 @@ class Log:
         """Changes in a second, over the last five."""
         while self._times and now_s - self._times[0][0] > 5.0:
             self._times.popleft()
-        return sum(count for _, count in self._times) / 5.0
+        return sum(count for _, count in self._times) / min(5.0, max(1.0, now_s - self.since_s))
 
     def matching(self, kinds: set[str]) -> list[Seen]:
         """The latest first, of these kinds, as many as are shown."""

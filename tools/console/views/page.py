@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from muster_client import MusterError
+from muster_client.ranges import Keys
 from nicegui import Client, background_tasks, ui
 
+from tools.console.names import parse_address
 from tools.console.sessions import Identity, Target
 from tools.console.store.access.rights import UNLIMITED, Rights
-from tools.console.store.names import parse_address
 from tools.console.store.v2.calls import Version2
 from tools.console.texts import Words
 
@@ -48,9 +49,14 @@ class Page:
         """Whether it offers what the role ``root`` alone may do."""
         return self.may_change and self.rights.everything
 
-    def may_write(self, key: bytes) -> bool:
-        """Whether it offers to change a key."""
-        return self.may_change and self.rights.may_write(key)
+    @property
+    def may_write_some(self) -> bool:
+        """Whether there are keys that it offers to change."""
+        return self.may_change and (self.rights.everything or bool(self.rights.writes))
+
+    def may_write(self, keys: Keys) -> bool:
+        """Whether it offers to change a key, or all keys of a range."""
+        return self.may_change and self.rights.may_write(keys)
 
     @property
     def version2(self) -> Version2:

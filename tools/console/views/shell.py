@@ -11,14 +11,15 @@ from fastapi import Request
 from muster_client import AuthenticationFailed, MusterError, PermissionDenied
 from nicegui import background_tasks, ui
 
+from tools.console.names import address, parse_address
 from tools.console.sessions import Identity, Sessions, Target
-from tools.console.store.names import address, parse_address
 from tools.console.texts import LANGUAGES, Words
 from tools.console.views import cluster, keys, leases, live
 from tools.console.views.access import users
+from tools.console.views.charts import charts
 from tools.console.views.page import Page
 from tools.console.views.parts import PLAIN_CLICK, button, chip, div, empty, tag, tag_text
-from tools.console.views.style import CSS, MARK
+from tools.console.views.style import CODE, CSS, MARK
 from tools.console.views.v2 import tree as tree2
 
 Build = Callable[[Page], Awaitable[None]]
@@ -27,6 +28,7 @@ VIEWS: dict[str, tuple[Build, str]] = {
     "live": (live.build, "bolt"),
     "leases": (leases.build, "timer"),
     "cluster": (cluster.build, "hub"),
+    "charts": (charts.build, "show_chart"),
     "users": (users.build, "group"),
     "v2": (tree2.build, "folder_copy"),
 }
@@ -116,6 +118,8 @@ async def build(target: Target, identity: Identity, request: Request) -> None:
     words = words_of(request)
     look = look_of(request)
     dark = _head(words, look)
+    if look is None:
+        ui.run_javascript("emitEvent('muster_dark', matchMedia('(prefers-color-scheme: dark)').matches)")
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     shell = Shell(Page(target, identity, words, ui.context.client, path, lambda path: None, look), dark)
     shell.draw()
@@ -132,6 +136,7 @@ class Shell:
         page.browser.on_delete(page.leave)
         page.browser.on_delete(page.close)
         ui.on("muster_path", lambda event: self._open(str(event.args)))
+        ui.on("muster_dark", lambda event: self._look_is(bool(event.args)))
         ui.on("muster_key", lambda event: self._key(str(event.args)))
 
     def draw(self) -> None:
@@ -267,9 +272,16 @@ class Shell:
         elif key.isdigit() and int(key) <= len(VIEWS):
             self.go(f"/{list(VIEWS)[int(key) - 1]}")
 
+    def _look_is(self, dark: bool) -> None:
+        """Editors have colours of their own, which follow the page's."""
+        self.page.dark = dark
+        for element in list(self.page.browser.elements.values()):
+            if isinstance(element, ui.codemirror):
+                element.theme = CODE[dark]
+
     def _toggle_look(self) -> None:
         page = self.page
-        page.dark = not page.dark
+        self._look_is(not page.dark)
         with page.browser:
             _remember(_LOOK, "dark" if page.dark else "light")
         self._dark.value = page.dark

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from muster_client import Compacted, Delete, Event, KeyValue, LeaseNotFound, MusterError, Put
+from muster_client import Compacted, Delete, Event, KeyValue, LeaseNotFound, MusterError, Put, prefix
 from nicegui import ui
 
-from tools.console.store import commands, edits, history, tree, values
-from tools.console.store.names import shown
-from tools.console.store.values import Form, NotSo
+from tools.console.names import shown
+from tools.console.store.keys import commands, edits, history, tree, values
+from tools.console.store.keys.values import Form, NotSo
 from tools.console.views import key_dialogs
 from tools.console.views.page import Page
 from tools.console.views.parts import (
@@ -24,9 +24,9 @@ from tools.console.views.parts import (
     tag,
     tag_text,
 )
+from tools.console.views.style import CODE
 
 _LANGUAGE: dict[str, Any] = {"json": "JSON", "yaml": "YAML"}
-CODE: dict[bool | None, Any] = {True: "githubDark", False: "githubLight", None: "githubLight"}
 _LARGEST_EDITED = values.SHOWN_BYTES
 
 
@@ -154,22 +154,25 @@ class ValuePane:
             button(page.t("cancel"), self._stop_editing)
             button(page.t("edit.review"), self._review, icon="difference", kind="primary")
             return
-        if page.may_change and not self.revision:
+        may_write = page.may_write(self.key) and not self.revision
+        if may_write:
             button(page.t("edit"), self._edit, icon="edit", kind="primary")
         button(page.t("history"), lambda: page.run(self._show_history()), icon="history")
         with more_button(page.t("more")), ui.menu():
             for name in ("etcdctl", "curl", "python"):
                 ui.menu_item(page.t("copy.as", what=name), lambda name=name: self._copy_command(name))
             ui.menu_item(page.t("copy.value"), self._copy_value)
-            if page.may_change and not self.revision:
+            if page.may_write_some and not self.revision:
                 ui.separator()
                 ui.menu_item(page.t("copy_to"), lambda: key_dialogs.copy_dialog(page, self.key, self._choose))
+            if may_write:
                 ui.menu_item(
                     page.t("rename"),
                     lambda: key_dialogs.copy_dialog(page, self.key, self._choose, move=True),
                 )
                 ui.menu_item(page.t("delete"), self._delete).classes("mc-danger-item")
-                for parent in reversed(tree.parents(self.key)):
+            for parent in () if self.revision else reversed(tree.parents(self.key)):
+                if page.may_write(prefix(parent)):
                     ui.menu_item(
                         page.t("delete_below", prefix=shown(parent)),
                         lambda parent=parent: page.run(key_dialogs.remove_prefix(page, parent)),
@@ -362,7 +365,7 @@ class ValuePane:
                 kind="quiet",
                 on_click=lambda: key_dialogs.compare(page, one.revision, old, self._text_of(kv.value)),
             )
-            if page.may_change and (self.kv is None or kv.mod_revision != self.kv.mod_revision):
+            if page.may_write(self.key) and (self.kv is None or kv.mod_revision != self.kv.mod_revision):
                 button(page.t("history.restore"), lambda: self._restore(kv), kind="quiet")
 
     def _restore(self, old: KeyValue) -> None:

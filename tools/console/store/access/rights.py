@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from muster_client import Client, KeyRange, MusterError
+from muster_client.ranges import Keys
+from muster_client.ranges import of as of_keys
 
 from tools.console.store.access import version3
 from tools.console.store.access.model import ALL, ROOT, Role
@@ -19,25 +21,25 @@ class Rights:
     everything: bool
     writes: tuple[KeyRange, ...] = ()
 
-    def may_write(self, key: bytes) -> bool:
-        """Whether the user may put and delete a key."""
-        return self.everything or any(_holds(keys, key) for keys in self.writes)
-
-    @property
-    def may_write_some(self) -> bool:
-        """Whether there are keys that the user may write."""
-        return self.everything or bool(self.writes)
+    def may_write(self, keys: Keys) -> bool:
+        """Whether the user may put and delete a key, or all keys of a range."""
+        wanted = of_keys(keys)
+        return self.everything or any(_holds(one, wanted) for one in self.writes)
 
 
 UNLIMITED = Rights(True)
 
 
-def _holds(keys: KeyRange, key: bytes) -> bool:
+def _holds(keys: KeyRange, wanted: KeyRange) -> bool:
     if keys in ALL:
         return True
-    if not keys.end:
-        return key == keys.start
-    return keys.start <= key and (keys.end == b"\0" or key < keys.end)
+    if not keys.end or wanted in ALL:
+        return keys == wanted
+    if not wanted.end:
+        return keys.start <= wanted.start and (keys.end == b"\0" or wanted.start < keys.end)
+    if keys.start > wanted.start:
+        return False
+    return keys.end == b"\0" or (wanted.end != b"\0" and wanted.end <= keys.end)
 
 
 async def of(client: Client, name: str) -> Rights:

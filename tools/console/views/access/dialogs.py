@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from muster_client import EVERYTHING, KeyRange, prefix
 from nicegui import ui
 
+from tools.console.names import key_of, range_text, search
 from tools.console.store.access.model import KINDS, ROOT, Access, Kind, Permission, Role, Scope, User
-from tools.console.store.names import key_of, range_text, search
 from tools.console.views.page import Page
 from tools.console.views.parts import buttons, dialog
 

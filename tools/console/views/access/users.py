@@ -7,9 +7,9 @@ from collections.abc import Awaitable
 from muster_client import MusterError, PermissionDenied
 from nicegui import ui
 
+from tools.console.names import address
 from tools.console.store.access.model import ROOT, Access, Accounts, Permission, Role, User
 from tools.console.store.access.version3 import Version3
-from tools.console.store.names import address
 from tools.console.store.v2.accounts import Accounts2
 from tools.console.store.v2.calls import NotServed, Unauthorized
 from tools.console.views.access import dialogs

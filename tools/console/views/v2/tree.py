@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from muster_client import MusterError
 from nicegui import ui
 
-from tools.console.store.names import address
+from tools.console.names import address
 from tools.console.store.v2 import nodes
 from tools.console.store.v2.calls import NOT_FOUND, NotServed, Unauthorized, V2Error
 from tools.console.store.v2.nodes import Node, Overtaken

@@ -14,8 +14,8 @@ from typing import Literal
 
 from muster_client import Client, Delete, Event, KeyRange, KeyValue, Put
 
-from tools.console.store import tree
-from tools.console.store.tree import Entry
+from tools.console.store.keys import tree
+from tools.console.store.keys.tree import Entry
 
 WINDOW = 2000
 OPEN = 200
@@ -55,7 +55,7 @@ class Outline:
     def __init__(self, client: Client, *, revision: int = 0, flat: KeyRange | None = None) -> None:
         self._client, self._revision, self._flat = client, revision, flat
         self._nodes: dict[bytes, _Node] = {}
-        self._counts: dict[bytes, int] = {}
+        self._counts: dict[bytes, tuple[int, int]] = {}  # keys below a directory, as of a revision
         self.total: int | None = None  # keys of a flat list
 
     async def start(self, base: bytes = b"") -> None:
@@ -122,7 +122,7 @@ class Outline:
                 yield Row("key", entry.path, entry.name, depth, kv=entry.kv)
                 continue
             is_open = entry.path in self._nodes
-            yield Row("directory", entry.path, entry.name, depth, is_open, self._counts.get(entry.path))
+            yield Row("directory", entry.path, entry.name, depth, is_open, self._count_of(entry.path))
             if is_open:
                 yield from self._rows(entry.path, depth + 1)
         if node.after is not None:
@@ -141,8 +141,7 @@ class Outline:
         return bool(wanted)
 
     def apply(self, events: Iterable[Event]) -> bool:
-        """Follow changes; whether the screen changes. Counts of directories are taken anew by
-        :meth:`count`."""
+        """Follow changes; whether the screen changes. New directories are counted by :meth:`count`."""
         changed = False
         for event in events:
             if isinstance(event, Put | Delete):
@@ -165,10 +164,7 @@ class Outline:
         known = at < len(node.entries) and node.entries[at].path == entry.path
         gone = isinstance(event, Delete)
         if entry.is_directory and known:
-            if gone or (isinstance(event, Put) and event.created):
-                self._counts.pop(entry.path, None)
-                return True
-            return False
+            return self._recount(entry.path, event)
         if gone and not entry.is_directory:
             if known:
                 del node.entries[at]
@@ -182,9 +178,21 @@ class Outline:
         del node.entries[WINDOW + tree.PAGE :]
         return True
 
+    def _count_of(self, path: bytes) -> int | None:
+        return self._counts[path][0] if path in self._counts else None
+
+    def _recount(self, path: bytes, event: Put | Delete) -> bool:
+        """A directory has one key more, or fewer."""
+        step = -1 if isinstance(event, Delete) else int(event.created)
+        if not step or path not in self._counts or event.revision <= self._counts[path][1]:
+            return False
+        count, revision = self._counts[path]
+        self._counts[path] = count + step, revision
+        return True
+
     def drop_empty(self) -> bool:
         """Directories without keys are none any more; whether there were any."""
-        empty = {path for path, count in self._counts.items() if not count}
+        empty = {path for path, (count, _) in self._counts.items() if count <= 0}
         for path in empty:
             del self._counts[path]
             self.close(path)

@@ -6,7 +6,7 @@ import base64
 import json
 import shlex
 
-from tools.console.store.names import shown
+from tools.console.names import shown
 
 
 def _word(data: bytes) -> str:

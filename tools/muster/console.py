@@ -1,4 +1,4 @@
-"""The command line of ``muster console``."""
+"""The command line of ``muster console``, which serves ``tools.console``."""
 
 from __future__ import annotations
 

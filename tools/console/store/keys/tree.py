@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from muster_client import Client, KeyRange, KeyValue, Pages, prefix
 
 PAGE = 200
+_REQUESTS = 48  # of a page: one of large directories has fewer entries
 _FIRST, _AFTER_JUMP, _MOST = 100, 16, 400  # keys that a request asks for
 
 
@@ -65,7 +66,7 @@ async def listing(
     start = max(after, directory) or b"\0"
     entries: list[Entry] = []
     step = _FIRST
-    while True:
+    for _ in range(_REQUESTS):
         kvs, revision = await _page(client, KeyRange(start, end), revision, step)
         for kv in kvs:
             if kv.key < start:  # within a directory that is an entry already
@@ -78,6 +79,7 @@ async def listing(
         if len(kvs) < step or (start >= end and end != b"\0"):
             return Listing(tuple(entries), None, revision)
         step = _AFTER_JUMP if start > kvs[-1].key + b"\0" else min(2 * step, _MOST)
+    return Listing(tuple(entries), start, revision)
 
 
 async def flat(
@@ -92,9 +94,11 @@ async def flat(
     return Listing(entries, kvs[-1].key + b"\0" if more else None, pages.revision), pages.count
 
 
-async def count(client: Client, directory: bytes, revision: int = 0) -> int:
-    """How many keys lie below a directory."""
-    return await client.count(prefix(directory), revision=revision)
+async def count(client: Client, directory: bytes, revision: int = 0) -> tuple[int, int]:
+    """How many keys lie below a directory, and as of which revision."""
+    pages = client.range(prefix(directory), revision=revision, page=1, keys_only=True)
+    await pages.next()
+    return pages.count, pages.revision
 
 
 async def _page(client: Client, keys: KeyRange, revision: int, step: int) -> tuple[list[KeyValue], int]:

@@ -11,7 +11,7 @@ import muster_client as m
 import yaml
 from muster_client import Client, KeyRange
 
-from tools.console.store.names import key_of, shown
+from tools.console.names import key_of, shown
 
 FileForm = Literal["json", "yaml"]
 MOST_KEYS = 100_000
