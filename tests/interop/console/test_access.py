@@ -170,7 +170,7 @@ def test_a_store_without_version_2_says_so(tmp_path_factory: pytest.TempPathFact
             await nodes.read(nowhere, "/")
         await nowhere.close()
 
-    with one_muster(tmp_path_factory.mktemp("no-v2"), "--enable-v2=false") as address:
+    with one_etcd(tmp_path_factory.mktemp("no-v2")) as address:
         asyncio.run(main(address))
 
 

@@ -113,7 +113,8 @@ def quantile(buckets: Mapping[float, float], share: float) -> float:
         count = buckets[limit_s]
         if count >= wanted and count > low:
             if limit_s == float("inf"):
-                return low_s
+                break
             return low_s + (limit_s - low_s) * (wanted - low) / (count - low)
-        low_s, low = limit_s, max(low, count)
+        if limit_s != float("inf"):
+            low_s, low = limit_s, max(low, count)
     return low_s
