@@ -14,7 +14,7 @@ from nicegui import background_tasks, ui
 from tools.console.names import address, parse_address
 from tools.console.sessions import Identity, Sessions, Target
 from tools.console.texts import LANGUAGES, Words
-from tools.console.views import cluster, keys, leases, live
+from tools.console.views import cluster, keys, leases, live, services, txn
 from tools.console.views.page import Page
 from tools.console.views.parts import PLAIN_CLICK, button, chip, div, empty, tag, tag_text
 from tools.console.views.style import CODE, CSS, MARK
@@ -24,6 +24,8 @@ VIEWS: dict[str, tuple[Build, str]] = {
     "keys": (keys.build, "account_tree"),
     "live": (live.build, "bolt"),
     "leases": (leases.build, "timer"),
+    "services": (services.build, "lan"),
+    "txn": (txn.build, "swap_horiz"),
     "cluster": (cluster.build, "hub"),
 }
 _PULSE_S = 5.0
