@@ -12,8 +12,9 @@ import grpc
 from muster_client import AuthenticationFailed, Client, PermissionDenied, Tls
 
 from tools.console.store import raw
-from tools.console.store.cluster import Hosts
+from tools.console.store.cluster import Hosts, members
 from tools.console.store.hub import Hub
+from tools.console.store.metrics import Metrics
 
 _ASKED_S = 1.5  # a page waits for it
 IDLE_S = 12 * 3600.0
@@ -45,6 +46,7 @@ class Identity:
             raw.make_read_only(self.client)
         self.hub = Hub(self.client)
         self.hosts = Hosts(user, password, target.tls, target.read_only)
+        self.metrics = Metrics(lambda: members(self.client), target.tls)
         self._password = password
 
     def same_secret(self, other: Identity) -> bool:
@@ -53,6 +55,7 @@ class Identity:
 
     async def close(self) -> None:
         """End its connections and watches."""
+        await self.metrics.close()
         await self.hub.close()
         await self.hosts.close()
         await self.client.close()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -19,6 +20,7 @@ from nicegui.testing import User, user_simulation
 from tests.interop.console.conftest import console_of
 from tools.console.app import Console, add_doors
 from tools.console.store import leases
+from tools.console.views.charts import CHARTS
 from tools.console.views.parts import Text
 
 Visit = Callable[["Visitor"], Coroutine[Any, Any, None]]
@@ -393,6 +395,27 @@ def test_the_cluster_is_a_picture(visit: Visits) -> None:
         await user.sees("Done")
         with pytest.raises(m.Compacted):
             await user.client.get("/console/compacted", revision=revision - 1)
+
+    visit(steps)
+
+
+def test_charts_are_drawn_of_each_host(visit: Visits) -> None:
+    async def steps(user: Visitor) -> None:
+        await user.open("/charts")
+        await user.sees("Calls a second, by method")
+        async with asyncio.timeout(30):
+            while user.console.sessions.nobody.metrics.looks < 1:
+                await asyncio.sleep(0.02)
+        metrics = user.console.sessions.nobody.metrics
+        await metrics.look(time.time())
+        assert user.user.client is not None
+        charts = [one for one in user.user.client.elements.values() if isinstance(one, ui.echart)]
+        assert len(charts) == len(CHARTS)
+        async with asyncio.timeout(10):
+            while not any(series["data"] for chart in charts for series in chart.options["series"]):
+                await asyncio.sleep(0.02)
+        (name,) = metrics.levels("memory")
+        assert metrics.levels("memory")[name][-1][1] > 1e6
 
     visit(steps)
 

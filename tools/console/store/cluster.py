@@ -92,8 +92,18 @@ async def picture(client: Client, hosts: Hosts) -> Picture:
     )
 
 
+async def members(client: Client) -> list[Member]:
+    """Names and addresses alone."""
+    listed = await raw.call(client, raw.MEMBERS, pb.MemberListRequest())
+    return [_known(one) for one in listed.members]
+
+
+def _known(one: pb.Member) -> Member:
+    return Member(one.ID, one.name, tuple(one.peerURLs), tuple(one.clientURLs), one.isLearner)
+
+
 async def _asked(member: pb.Member, hosts: Hosts) -> Member:
-    known = Member(member.ID, member.name, tuple(member.peerURLs), tuple(member.clientURLs), member.isLearner)
+    known = _known(member)
     if not known.client_urls:
         return Member(*_head(known), error="it has not started")
     try:

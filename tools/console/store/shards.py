@@ -36,16 +36,21 @@ class Replica:
 
 async def replicas(members: Sequence[Member], tls: Tls | None) -> tuple[Replica, ...]:
     """All replicas, by shard and host; none if the members are etcd's."""
-    context: ssl.SSLContext | bool = True
-    if tls is not None:
-        context = ssl.create_default_context(cafile=tls.ca or None)
-        if tls.cert:
-            context.load_cert_chain(tls.cert, tls.key)
     urls = [one.client_urls[0] for one in members if one.client_urls and not one.error]
-    async with httpx.AsyncClient(verify=context, timeout=_ASKED_S, trust_env=False) as client:
+    async with httpx.AsyncClient(verify=tls_context(tls), timeout=_ASKED_S, trust_env=False) as client:
         told = await asyncio.gather(*(_asked(client, url) for url in urls))
     found = (_replica(facts, host) for host, rows in told for facts in rows)
     return tuple(sorted(found, key=lambda one: (one.shard, one.host)))
+
+
+def tls_context(tls: Tls | None) -> ssl.SSLContext | bool:
+    """For requests over HTTP to the hosts."""
+    if tls is None:
+        return True
+    context = ssl.create_default_context(cafile=tls.ca or None)
+    if tls.cert:
+        context.load_cert_chain(tls.cert, tls.key)
+    return context
 
 
 async def _asked(client: httpx.AsyncClient, url: str) -> tuple[str, list[dict[str, Any]]]:

@@ -14,7 +14,7 @@ from nicegui import background_tasks, ui
 from tools.console.names import address, parse_address
 from tools.console.sessions import Identity, Sessions, Target
 from tools.console.texts import LANGUAGES, Words
-from tools.console.views import cluster, keys, leases, live, services, txn
+from tools.console.views import charts, cluster, keys, leases, live, services, txn
 from tools.console.views.page import Page
 from tools.console.views.parts import PLAIN_CLICK, button, chip, div, empty, tag, tag_text
 from tools.console.views.style import CODE, CSS, MARK
@@ -27,6 +27,7 @@ VIEWS: dict[str, tuple[Build, str]] = {
     "services": (services.build, "lan"),
     "txn": (txn.build, "swap_horiz"),
     "cluster": (cluster.build, "hub"),
+    "charts": (charts.build, "show_chart"),
 }
 _PULSE_S = 5.0
 _QUICK_S = 1.0
