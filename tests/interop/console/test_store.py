@@ -12,7 +12,7 @@ from muster_client import Client
 
 from tests.interop.console.conftest import Step
 from tools.console.names import shown
-from tools.console.store import cluster, leases, raw, shards
+from tools.console.store import cluster, leases, raw, services, shards, txn
 from tools.console.store.hub import Hub, Told
 from tools.console.store.keys import copies, edits, history, tree
 from tools.console.store.keys.outline import Outline
@@ -298,6 +298,49 @@ def test_the_cluster_is_seen(run: Run, server: str) -> None:
         await cluster.defragment(hosts, member)
         await cluster.disarm(client)
         await hosts.close()
+
+    run(steps)
+
+
+def test_services_live_as_long_as_their_leases(run: Run, directory: str) -> None:
+    async def steps(client: Client) -> None:
+        lease = await leases.grant(client, 60)
+        for n in range(3):
+            await client.put(f"{directory}web/{n}", "up", lease=lease if n else 0)
+        await client.put(f"{directory}db/primary/eu", "up")
+        await client.put(f"{directory}no-service", "")
+        found = await services.registry(client, directory.encode())
+        assert [(one.name, one.alive, len(one.instances)) for one in found.services] == [
+            (b"db", 0, 1),
+            (b"web", 2, 3),
+        ]
+        assert [one.name for one in found.services[0].instances] == [b"primary/eu"]
+        await leases.revoke(client, lease)
+        found = await services.registry(client, directory.encode())
+        assert [(one.name, len(one.instances)) for one in found.services] == [(b"db", 1), (b"web", 1)]
+        assert found.whole
+
+    run(steps)
+
+
+def test_a_form_is_a_transaction(run: Run, directory: str) -> None:
+    async def steps(client: Client) -> None:
+        await client.put(f"{directory}a", "1")
+        form = txn.Form(
+            [
+                txn.Compare(f"{directory}a", "value", "=", "1"),
+                txn.Compare(f"{directory}b", "version", "<", "1"),
+            ],
+            [txn.Step("put", f"{directory}b", "2"), txn.Step("get", f"{directory}a..{directory}c")],
+            [txn.Step("delete", f"{directory}a")],
+        )
+        result = await txn.send(client, form)
+        assert result.succeeded
+        lines = txn.result_lines(result)
+        assert [line.partition("  ")[0] for line in lines] == ["OK", f"{directory}a = 1", f"{directory}b = 2"]
+        result = await txn.send(client, form)
+        assert not result.succeeded
+        assert txn.result_lines(result) == ["deleted 1"]
 
     run(steps)
 

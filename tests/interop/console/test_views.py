@@ -82,6 +82,10 @@ class Visitor:
 
     def type(self, label: str, text: str) -> None:
         """Write into the last field of that name."""
+        self.all(label)[-1].value = text
+
+    def all(self, label: str) -> list[Any]:
+        """The fields of a name."""
         client = self.user.client
         assert client is not None
         fields = [
@@ -91,7 +95,7 @@ class Visitor:
             and label in (element.props.get("label"), element.props.get("aria-label"))
         ]
         assert fields, f"no field {label!r}"
-        fields[-1].value = text  # type: ignore[attr-defined]
+        return fields
 
     def tree(self) -> list[str]:
         """The names in the list of keys."""
@@ -346,6 +350,46 @@ def test_leases_locks_and_their_keys_are_shown(visit: Visits, directory: str) ->
         user.type("Seconds", "77")
         await user.click("Grant a lease")
         await user.sees("of 77 s")
+
+    visit(steps)
+
+
+def test_services_are_shown_with_their_health(visit: Visits, directory: str) -> None:
+    async def steps(user: Visitor) -> None:
+        lease = await leases.grant(user.client, 60)
+        await user.client.put(f"{directory}web/10.0.0.1", '{"zone": "a"}', lease=lease)
+        await user.client.put(f"{directory}web/10.0.0.2", "")
+        await user.open(f"/services?root={directory}")
+        await user.sees("10.0.0.1")
+        await user.sees("1 of 2 alive")
+        await leases.revoke(user.client, lease)
+        await user.sees("0 of 1 alive")
+
+    visit(steps)
+
+
+def test_a_transaction_is_shown_then_sent(visit: Visits, directory: str) -> None:
+    async def steps(user: Visitor) -> None:
+        await user.open("/txn")
+        await user.sees("All of it happens at one revision")
+        condition, operation = user.all("Key")
+        condition.value = operation.value = f"{directory}job"
+        user.type("Compared with", "0")
+        user.type("Value", "mine")
+        await user.click("Show the request")
+        await user.sees(f'mod("{directory}job") = "0"\n\nput "{directory}job" "mine"')
+        assert await user.client.get(f"{directory}job") is None
+        await user.click("Send")
+        await user.sees("All conditions hold")
+        kv = await user.client.get(f"{directory}job")
+        assert kv is not None
+        assert kv.text == "mine"
+        await user.click("Show the request")
+        await user.click("Send")
+        await user.sees("A condition does not hold")
+        user.type("Compared with", "no number")
+        await user.click("Show the request")
+        await user.sees("is no number")
 
     visit(steps)
 

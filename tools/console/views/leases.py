@@ -7,12 +7,11 @@ import time
 from muster_client import LeaseNotFound, MusterError
 from nicegui import ui
 
-from tools.console.names import address, shown
+from tools.console.names import shown
 from tools.console.store import leases
 from tools.console.store.leases import Contest, LeaseRow, Leases
 from tools.console.views.page import Page
 from tools.console.views.parts import (
-    PLAIN_CLICK,
     button,
     buttons,
     chip,
@@ -20,8 +19,8 @@ from tools.console.views.parts import (
     div,
     empty,
     heading,
+    key_link,
     span_text,
-    tag,
     tag_text,
 )
 
@@ -107,7 +106,7 @@ class LeasesView:
                 text = ui.label("")
             with div("mc-lease-keys", role="cell"):
                 for key in lease.keys[:_KEYS_SHOWN]:
-                    self._link(key)
+                    key_link(page, key, shown(key))
                 if len(lease.keys) > _KEYS_SHOWN:
                     chip(f"+{len(lease.keys) - _KEYS_SHOWN}")
             with div("mc-row-buttons", role="cell"):
@@ -121,14 +120,6 @@ class LeasesView:
                     )
         self.left.append((lease, text, bar))
         self._tell(lease, text, bar)
-
-    def _link(self, key: bytes) -> None:
-        with tag("a", "mc-chip mc-mono mc-keylink", href=address("keys", key)).on(
-            "click",
-            lambda: self.page.go(address("keys", key)),
-            js_handler=PLAIN_CLICK,
-        ):
-            ui.label(shown(key))
 
     def _tick(self) -> None:
         for lease, text, bar in self.left:

@@ -9,6 +9,7 @@ from typing import Any
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 
+from tools.console.names import address
 from tools.console.views.page import Page
 
 # what a click without other keys does: others open a new tab, as everywhere
@@ -92,6 +93,14 @@ def more_button(label: str) -> ui.button:
     made = ui.button(icon="more_vert", color=None).props("round dense flat").classes("mc-button mc-icon")
     made.props["aria-label"] = label
     return made
+
+
+def key_link(page: Page, key: bytes, text: str) -> None:
+    """A key that leads to its value."""
+    with tag("a", "mc-chip mc-mono mc-keylink", href=address("keys", key)).on(
+        "click", lambda: page.go(address("keys", key)), js_handler=PLAIN_CLICK
+    ):
+        tag_text("span", text)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from nicegui import background_tasks, ui
 from tools.console.names import address, parse_address
 from tools.console.sessions import Identity, Sessions, Target
 from tools.console.texts import LANGUAGES, Words
-from tools.console.views import cluster, keys, leases, live
+from tools.console.views import cluster, keys, leases, live, services, txn
 from tools.console.views.access import users
 from tools.console.views.charts import charts
 from tools.console.views.page import Page
@@ -27,6 +27,8 @@ VIEWS: dict[str, tuple[Build, str]] = {
     "keys": (keys.build, "account_tree"),
     "live": (live.build, "bolt"),
     "leases": (leases.build, "timer"),
+    "services": (services.build, "lan"),
+    "txn": (txn.build, "swap_horiz"),
     "cluster": (cluster.build, "hub"),
     "charts": (charts.build, "show_chart"),
     "users": (users.build, "group"),

@@ -22,9 +22,10 @@ _COUNTERS = {
     "etcd_server_slow_read_indexes_total": "slow/read index",
 }
 _GAUGES = {"etcd_debugging_mvcc_watcher_total": "watches"}
+_CPU = {"process_cpu_seconds_total": 1.0, "muster_node_cpu_us_total": 1e-6}  # muster has more processes
 _MEMORY = ("muster_front_memory_bytes", "muster_shard_resident_memory_bytes")
 _PROCESS_MEMORY = "process_resident_memory_bytes"
-_READ = (_HANDLED, _HANDLING, *_TIMES, *_COUNTERS, *_GAUGES, *_MEMORY, _PROCESS_MEMORY)
+_READ = (_HANDLED, _HANDLING, *_TIMES, *_COUNTERS, *_GAUGES, *_CPU, *_MEMORY, _PROCESS_MEMORY)
 _GOOD = ("OK", "Canceled")  # a client that ends its watch is no error
 SLOW_S = 0.1
 
@@ -74,6 +75,8 @@ def _take(found: Figures, sample: Sample) -> None:
         found.times[_TIMES[name]][float(labels["le"])] += value
     elif name in _COUNTERS:
         found.totals[_COUNTERS[name]] += value
+    elif name in _CPU:
+        found.totals["cpu"] += value * _CPU[name]
     elif name in _GAUGES:
         found.gauges[_GAUGES[name]] += value
 

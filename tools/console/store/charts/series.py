@@ -19,7 +19,7 @@ class Chart:
 
     name: str
     names: tuple[str, ...]
-    unit: Literal["1/s", "1/min", "ms", "MiB", ""]
+    unit: Literal["1/s", "1/min", "ms", "MiB", "CPU", ""]
     factor: float = 1.0
     stacked: bool = False
 
@@ -34,6 +34,7 @@ CHARTS = (
     Chart("watches", ("watches",), ""),
     Chart("events", ("events",), "1/s"),
     Chart("elections", ("elections",), "1/min", 60),
+    Chart("cpu", ("cpu",), "CPU"),
     Chart("memory", ("memory",), "MiB", 1 / 2**20),
 )
 
