@@ -193,13 +193,13 @@ def visit(address: str, step: Visit, *, read_only: bool = False) -> None:
     asyncio.run(main())
 
 
-async def add_user(user: Visitor, name: str) -> None:
-    """By the dialog, with the role of that name."""
+async def add_user(user: Visitor, name: str, count: int) -> None:
+    """By the dialog; so many are there then."""
     await user.click("New user")
     user.type("User", name)
     user.type("Password", f"secret of {name}")
     await user.click("New user")
-    await user.sees(name)
+    await user.sees(f"Users: {count}")
 
 
 def test_users_are_made_enabled_and_held_to_their_roles(guarded: str) -> None:
@@ -207,11 +207,11 @@ def test_users_are_made_enabled_and_held_to_their_roles(guarded: str) -> None:
         await user.open("/users")
         await user.sees("not enabled")
         for count, name in enumerate(("root", "web"), 1):
-            await add_user(user, name)
+            await add_user(user, name, count)
             await user.click("New role")
             user.type("Role", name)
             await user.click("Create")
-            await user.sees(f"{count} roles")
+            await user.sees(f"Roles: {count}")
             await user.click_in(name, "Grant a role")
             user.type("Role", name)
             await user.click("Grant a role")
@@ -245,6 +245,45 @@ def test_users_are_made_enabled_and_held_to_their_roles(guarded: str) -> None:
         await user.sees("not enabled")
 
     visit(guarded, steps)
+
+
+def test_version_2_asks_for_a_user_of_its_own(guarded: str) -> None:
+    async def steps(user: Visitor) -> None:
+        await user.open("/users?api=2")
+        await add_user(user, "root", 1)
+        await user.click("Enable users")
+        user.type("Type the word", "enable")
+        await user.click("Enable users")
+        await user.sees("Version 2 asks for a user")
+        await user.click("Sign in")
+        user.type("User", "root")
+        user.type("Password", "secret of root")
+        await user.click("Sign in to version 2")
+        await user.click_in("guest", "Add a permission")
+        user.type("Keys", "/open/")
+        await user.click("Add a permission")
+        await user.sees("Remove the permission for prefix /open/")
+        await user.click("Disable users")
+        user.type("Type the word", "disable")
+        await user.click("Disable users")
+        await user.sees("not enabled")
+
+    visit(guarded, steps)
+
+
+def test_browsers_share_a_look_at_the_tree_of_version_2(guarded: str, directory: str) -> None:
+    async def main() -> None:
+        v2 = Version2([guarded])
+        await nodes.create(v2, f"{directory}key", "", None)
+        before = await v2.ask("GET", "/stats/store")
+        await asyncio.gather(*(nodes.recent(v2, directory) for _ in range(50)))
+        after = await v2.ask("GET", "/stats/store")
+        assert after.told["getsSuccess"] - before.told["getsSuccess"] == 1
+        with pytest.raises(V2Error, match="Key not found"):
+            await nodes.recent(v2, f"{directory}none")
+        await v2.close()
+
+    asyncio.run(main())
 
 
 def test_the_tree_of_version_2_is_shown_and_edited(guarded: str, directory: str) -> None:

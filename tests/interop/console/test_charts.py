@@ -63,7 +63,7 @@ def test_charts_are_drawn_and_hot_prefixes_counted(visit: Visits, directory: str
             ):
                 await user.client.put(f"{directory}hot/key", "")
                 await asyncio.sleep(0.02)
-        await user.sees("1/s")
+        await user.sees(" /s")
         await user.click("Watch for ten seconds")
         async with asyncio.timeout(10):
             while f"{directory}hot/" not in user.seen():

@@ -19,21 +19,21 @@ class Chart:
 
     name: str
     names: tuple[str, ...]
-    unit: Literal["1/s", "1/min", "ms", "MiB", "CPU", ""]
+    unit: Literal["/s", "/min", "ms", "MiB", "CPU", ""]
     factor: float = 1.0
     stacked: bool = False
 
 
 CHARTS = (
-    Chart("requests", ("requests/",), "1/s", stacked=True),
+    Chart("requests", ("requests/",), "/s", stacked=True),
     Chart("handling", ("handling/p50", "handling/p99"), "ms", 1000),
-    Chart("errors", ("errors/",), "1/s", stacked=True),
-    Chart("slow", ("slow/",), "1/min", 60, stacked=True),
+    Chart("errors", ("errors/",), "/s", stacked=True),
+    Chart("slow", ("slow/",), "/min", 60, stacked=True),
     Chart("fsync", ("fsync/p50", "fsync/p99"), "ms", 1000),
     Chart("apply", ("apply/p50", "apply/p99"), "ms", 1000),
     Chart("watches", ("watches",), ""),
-    Chart("events", ("events",), "1/s"),
-    Chart("elections", ("elections",), "1/min", 60),
+    Chart("events", ("events",), "/s"),
+    Chart("elections", ("elections",), "/min", 60),
     Chart("cpu", ("cpu",), "CPU"),
     Chart("memory", ("memory",), "MiB", 1 / 2**20),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ from tools.console.store import web
 from tools.console.store.raw import ReadOnly
 
 _TIMEOUT_S = 5.0
+_SHARED_S = 1.0  # so old may be what browsers share
 COMPARE_FAILED, NOT_FOUND, NODE_EXISTS = 101, 100, 105
 _UNAUTHORIZED, _NOT_FOUND = 401, 404
 Form = Mapping[str, str | int | bool | None]
@@ -59,11 +62,22 @@ class Version2:
         self._urls = web.urls(endpoints, tls)
         self._auth = httpx.BasicAuth(user, password) if user else None
         self._client: httpx.AsyncClient | None = None
+        self._recent: dict[str, tuple[float, asyncio.Future[Reply]]] = {}
 
     async def close(self) -> None:
         """End all connections."""
         if self._client is not None:
             await self._client.aclose()
+
+    async def shared(self, path: str, query: Form) -> Reply:
+        """The answer to a GET, perhaps one that somebody else got a moment ago. V2Error, Unreachable."""
+        now_s = time.monotonic()
+        for other, (since_s, _) in list(self._recent.items()):
+            if now_s - since_s > _SHARED_S:
+                del self._recent[other]
+        if path not in self._recent:
+            self._recent[path] = now_s, asyncio.ensure_future(self.ask("GET", path, query=query))
+        return await asyncio.shield(self._recent[path][1])
 
     async def ask(
         self, method: str, path: str, *, query: Form | None = None, form: Form | None = None, body: Any = None

@@ -73,6 +73,12 @@ async def read(v2: Version2, key: str) -> Node:
     return _node(reply.told["node"])
 
 
+async def recent(v2: Version2, key: str) -> Node:
+    """The same, perhaps as of a moment ago: browsers that show the same node share one request. V2Error."""
+    reply = await v2.shared(f"/keys{joined('/', key)}", {"sorted": True, "quorum": True})
+    return _node(reply.told["node"])
+
+
 async def create(v2: Version2, key: str, value: str, ttl_s: int | None) -> Node:
     """A key that is not there yet. Overtaken, V2Error."""
     return await _changed(v2, "PUT", key, {"prevExist": False}, {"value": value, "ttl": ttl_s})

@@ -132,8 +132,10 @@ def chosen(scope: Scope, text: str) -> KeyRange:
 
 def keys_text(page: Page, permission: Permission) -> str:
     """The keys of a permission, in words."""
-    keys = "" if permission.scope == "all" else range_text(permission.keys)
-    return f"{page.t(f'users.scope.{permission.scope}')} {keys}".rstrip()
+    if permission.scope == "range":
+        return range_text(permission.keys)
+    scope = page.t(f"users.scope.{permission.scope}")
+    return scope if permission.scope == "all" else f"{scope} {range_text(permission.keys)}"
 
 
 def sure(

@@ -16,6 +16,7 @@ from tools.console.views.page import Page
 from tools.console.views.parts import button, chip, div, heading, tag_text
 
 _LOOK_EVERY_S = 2.0
+_SHORTEST_S = 300.0  # of a time axis, before there is an hour
 _GREY = "#7c849a"  # readable on light and dark
 _COLOURS = ["#6366f1", "#0ea5e9", "#10b981", "#f59e0b", "#ef4444", "#a855f7", "#14b8a6", "#ec4899", "#94a3b8"]
 
@@ -82,11 +83,13 @@ class Charts:
         with self.trouble:
             for host, reason in sorted(recorder.down.items()):
                 chip(f"{host}: {reason}", "mc-bad", "cloud_off")
+        now_s = time.time()
+        first_s = looks[0].at_s if looks else now_s
+        since_s = max(now_s - KEPT_S, min(first_s, now_s - _SHORTEST_S))
         for chart, now, drawn, nothing in self.cards:
             found = series.lines(chart, looks, self.host)
             drawn.options["series"] = [_line(chart, name, line) for name, line in found.items()]
-            span_ms = time.time() * 1000
-            drawn.options["xAxis"] |= {"min": span_ms - KEPT_S * 1000, "max": span_ms}
+            drawn.options["xAxis"] |= {"min": since_s * 1000, "max": now_s * 1000}
             drawn.options["legend"]["data"] = list(found)
             drawn.update()
             drawn.set_visibility(bool(found))

@@ -38,7 +38,7 @@ async def build(page: Page) -> None:
     view.draw()
     await view.read()
     view.fill()
-    ui.timer(_READ_EVERY_S, view.again)
+    ui.timer(_READ_EVERY_S, view.follow)
     ui.timer(1.0, view.tick)
 
 
@@ -73,11 +73,12 @@ class TreeView:
         """Show another node."""
         self.page.go(address("v2", key.encode() if key != "/" else b""))
 
-    async def read(self) -> None:
-        """Look anew. MusterError: no host answers."""
+    async def read(self, *, shared: bool = False) -> None:
+        """Look anew, or share what another browser saw a moment ago. MusterError: no host answers."""
         page, self.trouble = self.page, None
         try:
-            self.node = await nodes.read(page.version2, self.key)
+            read = nodes.recent if shared else nodes.read
+            self.node = await read(page.version2, self.key)
         except NotServed as error:
             self.trouble = "layers_clear", page.t("v2.none"), str(error)
         except Unauthorized as error:
@@ -87,10 +88,14 @@ class TreeView:
             self.trouble = "search_off", title, str(error)
         self.read_at_s = time.monotonic()
 
-    async def again(self) -> None:
-        """What somebody else changed comes into sight; an edit that has begun stays."""
+    async def follow(self) -> None:
+        """What somebody else changed comes into sight."""
+        await self.again(shared=True)
+
+    async def again(self, *, shared: bool = False) -> None:
+        """Show what is there now; an edit that has begun stays."""
         try:
-            await self.read()
+            await self.read(shared=shared)
         except MusterError as error:
             self.page.complain(str(error))
             return
