@@ -15,6 +15,7 @@ from tools.console.views.shell import VIEWS
 CONSOLE = Path(__file__).parents[3] / "tools" / "console"
 _BUILT = {*(f"view.{name}" for name in VIEWS), *(f"form.{form}" for form in FORMS),
           *(f"live.{kind}" for kind in ("create", "put", "delete")),
+          *(f"{name}_text" for name in ("cluster.move", "cluster.defragment", "member.promote")),
           *(f"keys.{kind}" for kind in ("directory", "key", "more", "first"))}  # fmt: skip
 
 

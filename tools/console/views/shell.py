@@ -14,7 +14,8 @@ from nicegui import background_tasks, ui
 from tools.console.names import address, parse_address
 from tools.console.sessions import Identity, Sessions, Target
 from tools.console.texts import LANGUAGES, Words
-from tools.console.views import charts, cluster, keys, leases, live, services, txn
+from tools.console.views import charts, keys, leases, live, services, txn
+from tools.console.views.cluster import cluster
 from tools.console.views.page import Page
 from tools.console.views.parts import PLAIN_CLICK, button, chip, div, empty, tag, tag_text
 from tools.console.views.style import CODE, CSS, MARK
