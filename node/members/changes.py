@@ -341,6 +341,8 @@ class Changes:
         due = goals.due(
             hosts, committed, self._caught_up, may_promote=not self._wishes, covered=self._covered)
         if due is not None:
+            if due.change == HostChange(Kind.REMOVE, node.raft.id):
+                self._carry_out(due.change)  # H12: it hands over; others may have no way to it any more
             for shard in due.groups:
                 self._ask(shard, due.change)
         elif self._wishes:

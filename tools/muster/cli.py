@@ -88,6 +88,11 @@ def _server(args: list[str]) -> int:
         if values["version"]:
             return _version()
         settings = config.build(values)
+        if values["console"]:
+            from tools.muster import console
+
+            console.require()
+            console.listen_of(values["console-listen"], "", "")
     except ConfigError as e:
         raise ConfigError(f"error verifying flags, {e}. See 'muster --help'.") from None
     from tools.muster.proxy_mode import start

@@ -76,7 +76,7 @@ def _serve(values: Values) -> None:
 
     from tools.console import app
 
-    scheme, host, port = _listen(values["listen"], values["cert-file"], values["key-file"])
+    scheme, host, port = listen_of(values["listen"], values["cert-file"], values["key-file"])
     names = {_shown(host), *values["allowed-hosts"]}
     if host in ("127.0.0.1", "::1", "localhost"):
         names |= {"localhost", "127.0.0.1", "[::1]"}
@@ -131,7 +131,7 @@ def _target(values: Values) -> Target:
     return Target(tuple(values["endpoints"]), tls, values["read-only"])
 
 
-def _listen(text: str, cert: str, key: str) -> tuple[str, str, int]:
+def listen_of(text: str, cert: str, key: str) -> tuple[str, str, int]:
     """Scheme, name and port of ``--listen``. ConfigError."""
     try:
         url = urlsplit(text)

@@ -11,8 +11,9 @@ import pytest
 from muster_client import Client
 
 from tests.interop.console.conftest import Step
+from tests.ports import free_ports
 from tools.console.names import shown
-from tools.console.store import cluster, leases, raw, services, shards, txn
+from tools.console.store import cluster, leases, members, raw, services, shards, txn
 from tools.console.store.hub import Hub, Told
 from tools.console.store.keys import copies, edits, history, tree
 from tools.console.store.keys.outline import Outline
@@ -341,6 +342,28 @@ def test_a_form_is_a_transaction(run: Run, directory: str) -> None:
         result = await txn.send(client, form)
         assert not result.succeeded
         assert txn.result_lines(result) == ["deleted 1"]
+
+    run(steps)
+
+
+def test_a_learner_is_added_moved_and_removed(run: Run, server: str) -> None:
+    async def steps(client: Client) -> None:
+        peer = f"http://127.0.0.1:{free_ports(1)[0]}"
+        member = await members.add_learner(client, members.urls(peer))
+        with pytest.raises(m.ServerError):  # it has not started
+            await members.promote(client, member)
+        found = await cluster.picture(client, hosts := cluster.Hosts())
+        (new,) = [one for one in found.members if one.id == member]
+        assert new.error == "it has not started"
+        assert new.is_learner
+        assert new.peer_urls == (peer,)
+        (old,) = [one for one in found.members if one.id != member]
+        await members.update(client, old.id, old.peer_urls)
+        await members.remove(client, member)
+        assert [one.id for one in (await cluster.picture(client, hosts)).members] == [old.id]
+        await hosts.close()
+        with pytest.raises(ValueError, match="peer URLs look like"):
+            members.urls("10.0.0.5:2380")
 
     run(steps)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,8 +20,10 @@ from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire.calls import Method
 from nicegui.testing import user_simulation
 
+from tests.cluster.local_cluster import until
 from tests.interop.console.conftest import console_of, one_muster
 from tests.interop.console.test_views import Visitor
+from tests.ports import free_ports
 from tools.console.app import add_doors
 from tools.console.sessions import COOKIE, Sessions, Target
 from tools.console.store import raw
@@ -142,6 +146,20 @@ def test_no_secret_key_or_value_is_logged(guarded: str, caplog: pytest.LogCaptur
     told = "\n".join(one.getMessage() for one in ours)
     assert "secret" not in told
     assert "closed" not in told
+
+
+def test_a_host_serves_its_own_console(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    flags = ("--console", f"--console-listen=http://127.0.0.1:{port}")
+    with one_muster(tmp_path, *flags), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+
+        def shown() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return "muster" in client.get("/keys").text
+            return False
+
+        until(shown)
+        assert client.get("/keys", headers={"host": "evil.example"}).status_code == 403
 
 
 def test_a_ticket_is_good_once_and_for_a_short_time(guarded: str) -> None:

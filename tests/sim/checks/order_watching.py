@@ -54,6 +54,9 @@ class Watching:
         revision, name = response.header.revision, response.watch_id
         if revision > checker.replay.revision:
             raise Violation("I7 answered after commit", f"{stream}: {response}")
+        if name == WHOLE_STREAM and response.canceled:
+            self._refused(stream, response)
+            return
         if name == WHOLE_STREAM:
             checker.kinds["watch: progress, as asked"] += 1
             if stream.asked and revision < stream.asked[0]:
@@ -96,6 +99,17 @@ class Watching:
             self._progress(watch, revision, alone=True)
             return
         watch.responses.append((self._simulation.now, response))
+
+    def _refused(self, stream: Stream, response: Any) -> None:
+        """The first watch of a stream that has no answer yet is none, by its user's rights."""
+        asked = [watch for watch in stream.watches.values() if not watch.responses and watch.denied is None]
+        if not asked or not stream.judged or not response.created or response.events:
+            raise Violation("I16 a watch is refused once", f"{stream}: {response}")
+        self._denied(asked[0], response)
+
+    def _denied(self, watch: Watch, response: Any) -> None:
+        self._simulation.checker.kinds["watch: denied"] += 1
+        watch.denied, watch.denied_at = response.cancel_reason, self._simulation.now
 
     def _put_together(self, watch: Watch, last: Any) -> Any:
         parts, watch.fragments = [*watch.fragments, last], []
@@ -147,6 +161,8 @@ class Watching:
                     "I24 compacted only what is compacted",
                     f"{watch} at {watch.cursor}: {compacted}, {checker.replay.compactions}",
                 )
+        elif response.cancel_reason and watch.stream.judged:
+            self._denied(watch, response)
         elif not watch.cancelled_at:
             raise Violation("I16 a watch ends for a reason", f"{watch} at {watch.cursor}: {response}")
         else:
@@ -164,7 +180,7 @@ class WatchHistory:
         """Raises Violation."""
         replay, kinds = self._replay, self._simulation.checker.kinds
         if not w.responses:
-            if w.ended is None:
+            if w.ended is None and w.denied is None:
                 raise Violation("I16 a watch is confirmed", f"{w} has no answer")
             return
         start = w.request.start_revision or w.responses[0][1].header.revision + 1

@@ -12,7 +12,7 @@ from cluster.grain import Grain
 from cluster.pb import rpc_pb2 as pb
 from proxy.grpc.calls import BACKLOG_BYTES
 from proxy.grpc.wire import split_messages
-from tests.sim.clients.order_streams import Watch, WatchClients
+from tests.sim.clients.order_streams import Stream, Watch, WatchClients
 
 if TYPE_CHECKING:
     from tests.sim.world.order_host import FrontProcess
@@ -416,6 +416,9 @@ class Clients:
 
     def dress(self, operation: Operation, call: Call, front: FrontProcess) -> None:
         """Before a request leaves: who asks (``order_users``)."""
+
+    def dress_watches(self, stream: Stream) -> None:
+        """The same of a stream of watches."""
 
     def front_died(self, front: FrontProcess) -> None:
         """Its clients' connections broke."""

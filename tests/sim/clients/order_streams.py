@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from cluster.features.auth.principal import Principal
 from cluster.pb import rpc_pb2 as pb
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Watch:
     cursor: int = 0
     progress_at: float = 0.0  # the last periodic progress
     fragments: list[Any] = field(default_factory=list)
+    denied: str | None = None  # its user may not: asked, or watching already
+    denied_at: float = 0.0
 
     @property
     def ended(self) -> str | None:
@@ -43,7 +46,7 @@ class Watch:
     @property
     def cancelled(self) -> bool:
         """Whether the front has said that it is over."""
-        return bool(self.responses) and self.responses[-1][1].canceled
+        return self.denied is not None or (bool(self.responses) and self.responses[-1][1].canceled)
 
     def __repr__(self) -> str:
         return (
@@ -62,6 +65,9 @@ class Stream:
     asked: list[int] = field(default_factory=list)
     call: Call | None = None
     ended: str | None = None
+    who: Principal | None = None  # its user
+    judged: bool = False  # clients are users, so it may be refused
+    unknown: bool = False  # its front did not know yet that users are on: as an etcd that is behind
 
 
 class WatchClients:
@@ -104,8 +110,11 @@ class WatchClients:
             lambda data: self._told(stream, data), lambda status, message: self._ended(stream, message)
         )
 
+        clients.dress_watches(stream)
+
         def start() -> None:
             handler = front.handlers["Watch"]
+            stream.unknown = not front.router.principals.judged(stream.call)
             handler.opened(stream.call)
             for create in creates:
                 handler.message(stream.call, pb.WatchRequest(create_request=create).SerializeToString())

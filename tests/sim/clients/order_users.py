@@ -9,7 +9,8 @@ in, and
 * P2: what was refused was refused so in one of them;
 * P3: what came into effect, whether anybody was told or not, was allowed likewise; where the order itself
   says in which state it stood, in that one;
-* P4: all replicas know the same users, as they have stored them.
+* P4: all replicas know the same users, as they have stored them;
+* P5: a watch is confirmed or denied as one of the states says, and none stands that the last one forbids.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tests.sim.world.order_world import Violation
 
 if TYPE_CHECKING:
     from tests.sim.checks.order_replay import Replay
+    from tests.sim.clients.order_streams import Stream, Watch
     from tests.sim.world.order_host import FrontProcess
     from tests.sim.world.order_sim import Simulation
 
@@ -177,6 +179,7 @@ class UserClients(Clients):
     def __init__(self, simulation: Simulation, *args: Any) -> None:
         super().__init__(simulation, *args)
         self._r = Random(f"{simulation.seed}/users")
+        self._watchers = Random(f"{simulation.seed}/watchers")
         self.who: dict[int, Principal | None] = {}  # by number of the request
         self.permissions = Permissions(simulation, self)
         self._setup = _setup(self._r, simulation.keys)
@@ -204,8 +207,14 @@ class UserClients(Clients):
         self.who[operation.number] = who
         call.principal = None if who is None else Shown(front.router.principals, "", who)
 
-    def _somebody(self) -> Principal | None:
-        r = self._r
+    def dress_watches(self, stream: Stream) -> None:
+        stream.judged, stream.who = True, self._somebody(self._watchers)
+        assert stream.call is not None
+        principal = None if stream.who is None else Shown(stream.front.router.principals, "", stream.who)
+        stream.call.principal = principal
+
+    def _somebody(self, r: Random | None = None) -> Principal | None:
+        r = r or self._r
         name = r.choice((*USERS, *USERS, *USERS, "root", "root", "nobody's", ""))
         if not name:
             return r.choice((None, None, Principal(Kind.INVALID)))
@@ -484,8 +493,29 @@ class Permissions:
             (r for r, index in self._replay.record_of.items() if committed_at[index] <= time), default=1
         )
 
+    def _watched(self, w: Watch) -> None:
+        """P5. A watch that is there is judged again by its user's name alone."""
+        who, need = w.stream.who, ("read", w.request.key or b"\0", w.request.range_end)
+        if w.responses:
+            said = {state.says(who, need) for state in self.within(w.asked_at, w.responses[0][0])}
+            if None not in said and not w.stream.unknown:
+                raise Violation("P5 nobody watches what he may not", f"{w} of {who}: {said}")
+            who = Principal(Kind.CERTIFICATE, who.user) if who is not None and who.user else None
+        if w.denied is not None:
+            text = w.denied.partition(" desc = ")[2]
+            self.counts[f"watch denied: {text}"] += 1
+            said = {state.says(who, need) for state in self.within(w.asked_at, w.denied_at)}
+            if text in PERMISSION and text not in said:
+                raise Violation("P5 no watch is denied that is allowed", f"{w} of {who}: {w.denied}, {said}")
+        elif w.responses and w.ended is None and not w.cancelled:
+            self.counts["watches judged at the end"] += 1
+            if error := self.states()[-1].says(who, need):
+                raise Violation("P5 no watch stands that is forbidden", f"{w} of {who}: {error}")
+
     def check(self) -> None:
-        """P4, once all is quiet."""
+        """P4 and P5, once all is quiet."""
+        for watch in self._clients.watches:
+            self._watched(watch)
         self.counts["states"] = len(self.states())
         folded = _plain(self._folded)
         for (host, shard), process in sorted(self._simulation.nodes.items()):

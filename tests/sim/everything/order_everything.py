@@ -26,6 +26,7 @@ from cluster.wire.messages import (
     MEMBER_ADD,
     MEMBER_PROMOTE,
     MEMBER_REMOVE,
+    MEMBER_UPDATE,
     MEMBERS_LAX,
     Method,
 )
@@ -63,6 +64,7 @@ _REQUESTS: dict[int, Any] = {
     MEMBER_ADD: pb.MemberAddRequest,
     MEMBER_REMOVE: pb.MemberRemoveRequest,
     MEMBER_PROMOTE: pb.MemberPromoteRequest,
+    MEMBER_UPDATE: pb.MemberUpdateRequest,
 }
 
 
@@ -75,10 +77,13 @@ class Joined:
     peers: tuple[Peer, ...]
 
 
-def plan_for(seed: int, shards: int, hosts: int | None = None, *, grows: bool = False) -> Plan:
-    """A plan by chance. ``grows``: an operator asks for growth meanwhile (G16)."""
+def plan_for(
+    seed: int, shards: int, hosts: int | None = None, *, grows: bool = False, more: bool = False,
+) -> Plan:
+    """A plan by chance. ``grows``: an operator asks for growth meanwhile (G16). ``more``: clients watch, and
+    members get other addresses."""
     r = Random(f"everything {seed}")
-    mix = {name: weight for name, weight in MIX.items() if name not in ("watch", "progress")}
+    mix = {name: weight for name, weight in MIX.items() if more or name not in ("watch", "progress")}
     return Plan(
         shards=shards,
         hosts=hosts or r.choice((2, 3, 3, 3)),
@@ -93,6 +98,7 @@ def plan_for(seed: int, shards: int, hosts: int | None = None, *, grows: bool = 
         users=True,
         lease_ids=r.choice((0, 6, 12)),
         grows=grows,
+        updates=more,
     )
 
 
@@ -101,6 +107,7 @@ class Everything(Simulation):
 
     def __init__(self, seed: int, plan: Plan) -> None:
         self.joined: dict[int, Joined] = {}  # hosts that came later, by ID
+        self.moved: dict[int, Host] = {}  # hosts that have another address by now
         super().__init__(seed, plan)
         self.wall_skew_s = SKEW_S
         self._walls = Random(f"{seed}/walls")
@@ -133,6 +140,10 @@ class Everything(Simulation):
 
     def node_settings(self, host: int, shard: int) -> NodeSettings:
         settings = super().node_settings(host, shard)
+        if host in self.moved:
+            moved = self.moved[host]
+            settings = replace(settings, listen_host=moved.peer.host, peer_urls=moved.peer_urls)
+            return replace(settings, joined=host in self.joined)
         if host not in self.joined:
             return settings
         joined = self.joined[host]
@@ -170,9 +181,25 @@ class Everything(Simulation):
         self.start_front(host.member_id)
         self.did["joined"] = self.did.get("joined", 0) + 1
 
+    def move(self, host: Host) -> None:
+        """A host's processes end, and start where the members' table says."""
+        self._kill_host(host.member_id, front=True)
+        self.moved[host.member_id] = host
+        self._start_host(host.member_id)
+        self.did["moved"] = self.did.get("moved", 0) + 1
+
+    def is_elsewhere(self, host: Host) -> bool:
+        """Whether it runs at another address than the table says."""
+        there = host.member_id in self.hosts and host.member_id not in self.ended
+        return there and self.listens_at(host.member_id) != host.peer.host
+
+    def listens_at(self, host: int) -> str:
+        """The name of its address."""
+        return self.node_settings(host, 0).listen_host
+
     def is_taken(self, name: str) -> bool:
         """Whether a host is there that may have been removed, and has not heard of it."""
-        return any(self.node_settings(host, 0).listen_host == name for host in self.hosts)
+        return any(self.listens_at(host) == name for host in self.hosts)
 
     def destroy(self, host: int) -> None:
         """Nothing is left of a host."""
@@ -267,6 +294,9 @@ class Operator:
             ):
                 told.happens(None, lambda host=host: simulation.join(told, host))  # type: ignore[misc]
                 return
+            if simulation.is_elsewhere(host) and self._random.random() < 0.3:
+                simulation.move(host)
+                return
         if self._asked is None and not simulation.calm and self._random.random() < 0.3:
             self._wish(table.members)
 
@@ -281,6 +311,8 @@ class Operator:
             kinds += [MEMBER_REMOVE] * (1 + (len(members) > simulation.plan.hosts))
         if learners:
             kinds += [MEMBER_PROMOTE] * 2
+        if simulation.plan.updates and kinds:
+            kinds += [MEMBER_UPDATE] * 2
         if not kinds:
             return
         kind = r.choice(kinds)
@@ -292,6 +324,11 @@ class Operator:
             self._ask(kind, 0, pb.MemberAddRequest(peerURLs=[url], isLearner=r.random() < 0.2))
             return
         host = r.choice(learners if kind == MEMBER_PROMOTE else members)
+        if kind == MEMBER_UPDATE:
+            self._urls += 1
+            url = f"http://n{self._urls}:1000"
+            self._ask(kind, host.member_id, pb.MemberUpdateRequest(ID=host.member_id, peerURLs=[url]))
+            return
         self._ask(kind, host.member_id, _REQUESTS[kind](ID=host.member_id))
 
     def _ask(self, kind: int, member_id: int, request: Any) -> None:
@@ -338,7 +375,8 @@ class Operator:
         """A wish was granted."""
         simulation = self._simulation
         self.done += 1
-        name = {MEMBER_ADD: "added", MEMBER_REMOVE: "removed", MEMBER_PROMOTE: "promoted"}[kind]
+        name = {MEMBER_ADD: "added", MEMBER_REMOVE: "removed", MEMBER_PROMOTE: "promoted",
+                MEMBER_UPDATE: "updated"}[kind]
         simulation.did[name] = simulation.did.get(name, 0) + 1
         if kind == MEMBER_PROMOTE:
             for shard, history in simulation.checker.configurations.history.items():

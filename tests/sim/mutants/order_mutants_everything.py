@@ -21,6 +21,7 @@ from node.replica.shards.order_role import OrderRole
 from node.serving.v2 import V2Tree
 from node.storage import Position
 from node.upkeep.flushes import Flushes
+from proxy.watch.permissions import Permissions
 from tests.sim.everything.order_backups import RULE
 
 Patch = pytest.MonkeyPatch
@@ -34,6 +35,7 @@ class Mutant:
     rules: tuple[str, ...]  # that may notice it
     shards: int = 2
     first: int = 0  # seed
+    more: bool = False  # of a plan with watches
 
     def __str__(self) -> str:
         return self.remove.__name__
@@ -125,6 +127,16 @@ def changes_of_members_do_not_wait(patch: Patch) -> None:
     patch.setattr(Flushes, "hasten", lambda self, *, wanted, anew=False: None)
 
 
+def watches_outlive_permissions(patch: Patch) -> None:
+    """A watch ends when its user loses the permission."""
+    patch.setattr(Permissions, "changed", lambda self: None)
+
+
+def anybody_watches(patch: Patch) -> None:
+    """A watch is created once its user may read the range."""
+    patch.setattr(Permissions, "ask", lambda self, call, key, range_end, then: False)
+
+
 MUTANTS = [
     Mutant(removals_are_answered_when_they_are_logged, ("liveness", "I2", "I17")),
     Mutant(promotions_are_answered_when_group_0_has_them, ("who was promoted",), first=11),
@@ -135,4 +147,6 @@ MUTANTS = [
     Mutant(who_was_removed_is_not_told, ("liveness", "I23")),
     Mutant(a_shard_that_is_behind_is_taken, (RULE,)),
     Mutant(tokens_of_before_count, (RULE,)),
+    Mutant(watches_outlive_permissions, ("P5 no watch stands",), more=True),
+    Mutant(anybody_watches, ("P5 nobody watches",), more=True),
 ]

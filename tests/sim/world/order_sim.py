@@ -89,6 +89,7 @@ class Plan:
     turn_rows: int = Grain().turn_rows  # what decides a write is looked at ahead if it is more
     many: int = Grain().many_keys  # a delete of more keys than this is logged as a range
     members: bool = False  # hosts leave and come back
+    updates: bool = False  # an operator gives members other addresses
     grows: bool = False  # somebody wants the data to grow, again and again
     hosts: int = len(HOSTS)
     real: bool = False  # the state lies in RocksDB

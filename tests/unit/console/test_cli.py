@@ -56,4 +56,4 @@ def test_unknown_words_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_certificate_of_the_console_is_taken(tmp_path: Path) -> None:
     of = Authority(tmp_path).issue("console", "127.0.0.1")
-    assert cli._listen("https://127.0.0.1:1", str(of.cert), str(of.key)) == ("https", "127.0.0.1", 1)
+    assert cli.listen_of("https://127.0.0.1:1", str(of.cert), str(of.key)) == ("https", "127.0.0.1", 1)

@@ -102,6 +102,24 @@ def test_a_value_has_a_form_or_says_why_not(value: bytes, form: values.Form) -> 
     assert shown.form == form
 
 
+@pytest.mark.parametrize(
+    "value",
+    [b'{"a":1,"b":[1,2.5]}', b'{"a": 1, "b": [1, 2.5]}', b'{\n  "a": 1\n}', b'{"a":1.10}',
+     b'{"a":1,"a":2}', b"[1e400]", b'["\xc3\xa4"]', b"12345678901234567890123"],
+)  # fmt: skip
+def test_json_that_is_not_changed_is_not_changed(value: bytes) -> None:
+    shown = values.show(value, "json")
+    assert shown.editable
+    assert values.read(shown.text, "json", value) == value
+
+
+def test_yaml_keeps_its_comments_and_json_is_not_made_yaml() -> None:
+    assert values.show(b"# why\na:   1\n", "yaml") == values.Shown("yaml", "# why\na:   1\n")
+    assert not values.show(b'{"a": 1}', "yaml").editable
+    with pytest.raises(values.NotSo):
+        values.read("a: [", "yaml")
+
+
 def test_an_envelope_of_kubernetes_is_named() -> None:
     meta = b"\n\x02v1\x12\x03Pod"
     pod = b"\n\x06\n\x04name"

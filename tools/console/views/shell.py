@@ -14,9 +14,10 @@ from nicegui import background_tasks, ui
 from tools.console.names import address, parse_address
 from tools.console.sessions import Identity, Sessions, Target
 from tools.console.texts import LANGUAGES, Words
-from tools.console.views import cluster, keys, leases, live, services, txn
+from tools.console.views import keys, leases, live, services, txn
 from tools.console.views.access import users
 from tools.console.views.charts import charts
+from tools.console.views.cluster import cluster
 from tools.console.views.page import Page
 from tools.console.views.parts import PLAIN_CLICK, button, chip, div, empty, tag, tag_text
 from tools.console.views.style import CODE, CSS, MARK

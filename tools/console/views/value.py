@@ -159,7 +159,7 @@ class ValuePane:
             button(page.t("edit"), self._edit, icon="edit", kind="primary")
         button(page.t("history"), lambda: page.run(self._show_history()), icon="history")
         with more_button(page.t("more")), ui.menu():
-            for name in ("etcdctl", "curl", "python"):
+            for name in ("etcdctl", "curl", "Python"):
                 ui.menu_item(page.t("copy.as", what=name), lambda name=name: self._copy_command(name))
             ui.menu_item(page.t("copy.value"), self._copy_value)
             if page.may_write_some and not self.revision:
@@ -225,8 +225,8 @@ class ValuePane:
         if len(self.kv.value) > _LARGEST_EDITED or not values.show(self.kv.value, self.form).whole:
             self.page.complain(self.page.t("edit.large"))
             return
-        if self.form == "protobuf":
-            self.page.complain(self.page.t("edit.protobuf"))
+        if not values.show(self.kv.value, self.form).editable:
+            self.page.complain(self.page.t("edit.form"))
             return
         self.editing, self._overtaken = True, False
         self._draw(self._whole)
@@ -250,7 +250,7 @@ class ValuePane:
         """The difference, before anything is sent."""
         assert self.kv is not None
         try:
-            new = values.read(self.editor.value or "", self.form)
+            new = values.read(self.editor.value or "", self.form, self.kv.value)
         except NotSo as error:
             self.page.complain(
                 self.page.t("form.not", form=self.page.t(f"form.{self.form}"), reason=str(error))
@@ -322,7 +322,7 @@ class ValuePane:
 
     def _copy_command(self, name: str) -> None:
         assert self.kv is not None
-        make = {"etcdctl": commands.etcdctl, "curl": commands.curl, "python": commands.python}[name]
+        make = {"etcdctl": commands.etcdctl, "curl": commands.curl, "Python": commands.python}[name]
         value = self.kv.value if len(self.kv.value) <= 64 * 1024 else None
         endpoint = self.page.target.endpoints[0]
         self._copy(

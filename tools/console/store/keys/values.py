@@ -17,12 +17,14 @@ _DEEPEST = 12
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A value in a form. ``whole``: nothing was cut off, and the text gives the value back."""
+    """A value in a form. ``whole``: nothing was cut off; ``editable``: what is made of the text is the value,
+    but for what was changed in it."""
 
     form: Form
     text: str
     whole: bool = True
     kind: str = ""  # of a Kubernetes object: "v1 Pod"
+    editable: bool = True
 
 
 class NotSo(ValueError):
@@ -61,17 +63,52 @@ def show(value: bytes, form: Form) -> Shown:
         raise NotSo("the value is no UTF-8") from None
     if form == "text" or cut:
         return Shown("text", text, not cut)
+    return Shown(form, _json(text)) if form == "json" else _yaml(text)
+
+
+def _json(text: str) -> str:
+    """JSON with lines and indents, if nothing but spaces changes by it; else as it stands. NotSo."""
+    found, exact = _parsed(text)
+    return json.dumps(found, indent=2, ensure_ascii=False) if exact else text
+
+
+def _parsed(text: str) -> tuple[Any, bool]:
+    """What JSON says, and whether writing it anew would change no number and drop no name. NotSo."""
+    exact = True
+
+    def number(literal: str) -> float:
+        nonlocal exact
+        found = float(literal)
+        exact &= repr(found) == literal
+        return found
+
+    def names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal exact
+        found = dict(pairs)
+        exact &= len(found) == len(pairs)
+        return found
+
     try:
-        found = json.loads(text) if form == "json" else yaml.safe_load(text)
-        if form == "json":
-            return Shown(form, json.dumps(found, indent=2, ensure_ascii=False))
-        return Shown(form, yaml.safe_dump(found, allow_unicode=True, sort_keys=False))
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        return json.loads(text, parse_float=number, object_pairs_hook=names), exact
+    except (ValueError, RecursionError) as error:
         raise NotSo(str(error)) from None
 
 
-def read(text: str, form: Form) -> bytes:
-    """The value that a person wrote in a form. JSON is stored without spaces if it is well formed. NotSo."""
+def _yaml(text: str) -> Shown:
+    """YAML as it stands, with its comments; JSON turned into YAML, to be read. NotSo."""
+    try:
+        found = yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise NotSo(str(error)) from None
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return Shown("yaml", text)
+    return Shown("yaml", yaml.safe_dump(found, allow_unicode=True, sort_keys=False), editable=False)
+
+
+def read(text: str, form: Form, like: bytes = b"") -> bytes:
+    """The value that a person wrote in a form. JSON that was one line stays one line. NotSo."""
     if form == "hex":
         digits = "".join(
             line.partition("  ")[2].partition("  |")[0] if "  " in line else line
@@ -82,10 +119,12 @@ def read(text: str, form: Form) -> bytes:
         except ValueError:
             raise NotSo("hex has pairs of the digits 0-9, a-f") from None
     if form == "json":
-        try:
-            json.loads(text)
-        except ValueError as error:
-            raise NotSo(str(error)) from None
+        found, exact = _parsed(text)
+        if exact and like and b"\n" not in like:
+            spaced = b'": ' in like
+            return json.dumps(
+                found, ensure_ascii=False, separators=(", ", ": ") if spaced else (",", ":")
+            ).encode()
     elif form == "yaml":
         try:
             yaml.safe_load(text)
@@ -117,7 +156,7 @@ def _protobuf(value: bytes) -> Shown:
         lines = _lines(body, 0)
     except _Wrong:
         raise NotSo("the value is no protobuf message") from None
-    return Shown("protobuf", "\n".join(lines), kind=kind)
+    return Shown("protobuf", "\n".join(lines), kind=kind, editable=False)
 
 
 class _Wrong(Exception):

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from muster_client import MusterError
 from nicegui import ui
 
-from tools.console.store import cluster, shards
+from tools.console.store import cluster, members, shards
 from tools.console.store.cluster import Member, Picture
 from tools.console.store.shards import Replica
+from tools.console.views.cluster import dialogs
 from tools.console.views.page import Page
 from tools.console.views.parts import (
     button,
@@ -56,6 +57,8 @@ class ClusterView:
             div("mc-grow")
             if page.may_change:
                 button(page.t("cluster.compact"), self._compact, icon="compress")
+            if page.may_manage:
+                button(page.t("member.add"), lambda: dialogs.add_learner(page, self._again), icon="add")
         self.trouble = div("mc-trouble", role="alert")
         self.facts = div("mc-facts")
         self.hosts = div("mc-cards")
@@ -180,30 +183,30 @@ class ClusterView:
 
     def _menu(self, member: Member) -> None:
         page = self.page
-        if not page.may_change or member.error:
+        if not page.may_manage:
             return
         with more_button(page.t("more")), ui.menu():
             leader = self.picture.leader
-            if leader is not None and not member.is_leader and not member.is_learner:
-                ui.menu_item(
-                    page.t("cluster.move"),
-                    lambda: self._ask(
-                        "cluster.move",
-                        "cluster.move_text",
-                        member,
-                        lambda: cluster.move_leader(page.identity.hosts, leader, member.id),
-                    ),
+            if leader is not None and not (member.is_leader or member.is_learner or member.error):
+                self._item(
+                    "cluster.move",
+                    member,
+                    lambda: cluster.move_leader(page.identity.hosts, leader, member.id),
                 )
-            if page.may_manage:
-                ui.menu_item(
-                    page.t("cluster.defragment"),
-                    lambda: self._ask(
-                        "cluster.defragment",
-                        "cluster.defragment_text",
-                        member,
-                        lambda: cluster.defragment(page.identity.hosts, member),
-                    ),
+            if member.is_learner:
+                self._item("member.promote", member, lambda: members.promote(page.identity.client, member.id))
+            if not member.error:
+                self._item(
+                    "cluster.defragment", member, lambda: cluster.defragment(page.identity.hosts, member)
                 )
+            ui.menu_item(page.t("member.update"), lambda: dialogs.update(page, member, self._done))
+            ui.menu_item(page.t("member.remove"), lambda: dialogs.remove(page, member, self._done)).classes(
+                "mc-danger-item"
+            )
+
+    def _item(self, name: str, member: Member, step: Callable[[], Awaitable[None]]) -> None:
+        """Something that a menu offers; the text of what it does is beside its name."""
+        ui.menu_item(self.page.t(name), lambda: self._ask(name, f"{name}_text", member, step))
 
     def _ask(self, title: str, text: str, member: Member, step: Callable[[], Awaitable[None]]) -> None:
         """Say what an action does, then do it."""
