@@ -28,7 +28,9 @@ def test_a_host_is_recorded(server: str, run: Callable[[Step], None], directory:
             assert values["requests/Put"] > 0
             assert values["fsync/p99"] > 0
             assert values["memory"] > 2**20
-            drawn = {chart.name: series.lines(chart, recorder.looks) for chart in CHARTS}
+            drawn = {chart.name: series.shared(recorder, chart) for chart in CHARTS}
+            assert series.shared(recorder, CHARTS[0]) is drawn[CHARTS[0].name], "browsers share it"
+            assert series.shared(recorder, CHARTS[0], "no such host") == {}
             assert {"requests", "fsync", "apply", "memory", "watches", "elections"} <= {
                 name for name, lines in drawn.items() if lines}  # fmt: skip
 

@@ -22,6 +22,8 @@ _ASKED_S = 2.0
 _MEMBERS_EVERY = 6  # looks
 _MOST_NAMES = 200  # of one host's values; it has some 60 methods
 
+Line = list[tuple[float, float | None]]
+"""Time of day in milliseconds, and value; None: nothing was told."""
 Members = Callable[[], Awaitable[Sequence[tuple[str, str]]]]
 """Name and URL of each host. MusterError."""
 
@@ -46,6 +48,8 @@ class Recorder:
     down: dict[str, str] = field(default_factory=dict)
     """Hosts that do not tell, and why."""
     count: int = 0
+    drawn: dict[tuple[str, str], tuple[int, dict[str, Line]]] = field(default_factory=dict)
+    """Lines that were made of the looks, by chart and host, and at which look: browsers share them."""
     _before: dict[str, tuple[float, Figures]] = field(default_factory=dict)
     _hosts: list[tuple[str, str]] = field(default_factory=list)
     _client: httpx.AsyncClient | None = None

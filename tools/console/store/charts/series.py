@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tools.console.store.charts.recorder import Look
+from tools.console.store.charts.recorder import Line, Look, Recorder
 
 MOST_LINES = 8
 OTHERS = "…"
@@ -38,8 +38,17 @@ CHARTS = (
     Chart("memory", ("memory",), "MiB", 1 / 2**20),
 )
 
-Line = list[tuple[float, float | None]]
-"""Time of day in milliseconds, and value; None: nothing was told."""
+
+def shared(recorder: Recorder, chart: Chart, host: str = "") -> dict[str, Line]:
+    """The lines of a chart as of the last look, made once for all browsers."""
+    known = {one for look in recorder.looks for one in look.hosts}
+    if host and host not in known:
+        return {}
+    last = recorder.drawn.get((chart.name, host))
+    if last is None or last[0] != recorder.count:
+        last = recorder.count, lines(chart, list(recorder.looks), host)
+        recorder.drawn[chart.name, host] = last
+    return last[1]
 
 
 def lines(chart: Chart, looks: Sequence[Look], host: str = "") -> dict[str, Line]:

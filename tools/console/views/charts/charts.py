@@ -9,7 +9,7 @@ from nicegui import ui
 
 from tools.console.names import address
 from tools.console.store.charts import series
-from tools.console.store.charts.recorder import KEPT_S, Recorder
+from tools.console.store.charts.recorder import KEPT_S, Line, Recorder
 from tools.console.store.charts.series import CHARTS, Chart
 from tools.console.views.charts.hot import HotPrefixes
 from tools.console.views.page import Page
@@ -87,7 +87,7 @@ class Charts:
         first_s = looks[0].at_s if looks else now_s
         since_s = max(now_s - KEPT_S, min(first_s, now_s - _SHORTEST_S))
         for chart, now, drawn, nothing in self.cards:
-            found = series.lines(chart, looks, self.host)
+            found = series.shared(recorder, chart, self.host)
             drawn.options["series"] = [_line(chart, name, line) for name, line in found.items()]
             drawn.options["xAxis"] |= {"min": since_s * 1000, "max": now_s * 1000}
             drawn.options["legend"]["data"] = list(found)
@@ -102,7 +102,7 @@ class Charts:
             return self.page.t("charts.soon")
         return self.page.t("charts.extensive" if chart.name == "handling" else "charts.none")
 
-    def _now(self, chart: Chart, found: dict[str, series.Line]) -> str:
+    def _now(self, chart: Chart, found: dict[str, Line]) -> str:
         """The last value: the sum of a stack, else the highest."""
         if not found:
             return ""
@@ -141,7 +141,7 @@ def _options(chart: Chart) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _line(chart: Chart, name: str, line: series.Line) -> dict[str, Any]:
+def _line(chart: Chart, name: str, line: Line) -> dict[str, Any]:
     made: dict[str, Any] = {"type": "line", "name": name, "data": line, "showSymbol": len(line) < 3,
                             "lineStyle": {"width": 1.5}}  # fmt: skip
     if chart.stacked:
