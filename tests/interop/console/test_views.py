@@ -411,6 +411,22 @@ def test_the_cluster_is_a_picture(visit: Visits) -> None:
     visit(steps)
 
 
+def test_members_are_changed_by_dialogs(visit: Visits) -> None:
+    async def steps(user: Visitor) -> None:
+        await user.open("/cluster")
+        await user.click("Add a learner")
+        await user.sees("It follows without a vote")
+        user.type("Peer URLs", "10.0.0.5:2380")
+        await user.click("Add a learner")
+        await user.sees("peer URLs look like http://10.0.0.5:2380")
+        await user.click("Remove")
+        await user.sees("leaves the cluster for good")
+        sure = [one for one in user.user.find(kind=ui.button).elements if one.text == "Remove"]
+        assert not any(one.enabled for one in sure), "the host's name is to be typed"
+
+    visit(steps)
+
+
 def test_a_read_only_console_offers_no_change(visit: Visits, directory: str) -> None:
     async def steps(user: Visitor) -> None:
         await user.client.put(f"{directory}key", "text")

@@ -76,7 +76,9 @@ class Version2:
             if now_s - since_s > _SHARED_S:
                 del self._recent[other]
         if path not in self._recent:
-            self._recent[path] = now_s, asyncio.ensure_future(self.ask("GET", path, query=query))
+            asked = asyncio.ensure_future(self.ask("GET", path, query=query))
+            asked.add_done_callback(lambda one: one.cancelled() or one.exception())  # perhaps nobody waits
+            self._recent[path] = now_s, asked
         return await asyncio.shield(self._recent[path][1])
 
     async def ask(
