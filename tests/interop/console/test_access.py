@@ -119,6 +119,7 @@ def test_users_of_version_2_get_roles_and_permissions(store: str) -> None:
         await accounts.delete_user("web")
         await accounts.disable()
         assert not (await accounts.read()).enabled
+        await Accounts2(guest).delete_user("root")
         for one in (guest, root, user):
             await one.close()
 
