@@ -346,7 +346,8 @@ def test_a_form_is_a_transaction(run: Run, directory: str) -> None:
     run(steps)
 
 
-def test_a_learner_is_added_moved_and_removed(run: Run, server: str) -> None:
+def test_a_learner_is_added_moved_and_removed(muster: str) -> None:
+    # on muster alone: etcd may drop a change of members that follows another at once, and never answers
     async def steps(client: Client) -> None:
         peer = f"http://127.0.0.1:{free_ports(1)[0]}"
         member = await members.add_learner(client, members.urls(peer))
@@ -365,7 +366,11 @@ def test_a_learner_is_added_moved_and_removed(run: Run, server: str) -> None:
         with pytest.raises(ValueError, match="peer URLs look like"):
             members.urls("10.0.0.5:2380")
 
-    run(steps)
+    async def main() -> None:
+        async with Client(muster) as client, asyncio.timeout(60):
+            await steps(client)
+
+    asyncio.run(main())
 
 
 def test_a_read_only_client_changes_nothing(run: Run, directory: str) -> None:

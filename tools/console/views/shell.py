@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlencode
@@ -36,7 +35,6 @@ VIEWS: dict[str, tuple[Build, str]] = {
     "v2": (tree2.build, "folder_copy"),
 }
 _PULSE_S = 5.0
-_QUICK_S = 1.0
 _LOOK, _LANGUAGE = "muster-console-look", "muster-console-language"
 # The browser's back button, and the keys: the only script of the console
 _SCRIPT = """
@@ -126,7 +124,7 @@ async def build(target: Target, identity: Identity, request: Request) -> None:
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     shell = Shell(Page(target, identity, words, ui.context.client, path, lambda path: None, look), dark)
     shell.draw()
-    await shell.show_soon(path)
+    shell.begin(path)
 
 
 class Shell:
@@ -202,10 +200,9 @@ class Shell:
                     ui.label(page.identity.user).classes("mc-strong")
                     button(page.t("logout"), lambda: page.browser.open("/leave"), icon="logout")
 
-    async def show_soon(self, path: str) -> None:
-        """Show the first view; within the page's first answer, if the cluster is quick."""
-        task = background_tasks.create(self.show(path), context=self._main)
-        await asyncio.wait((task,), timeout=_QUICK_S)
+    def begin(self, path: str) -> None:
+        """Show the first view; the frame does not wait for the cluster."""
+        self._open(path)
 
     async def show(self, path: str) -> None:
         """Show the view of an address."""
