@@ -15,16 +15,21 @@ from tests.authority import Authority
 from tests.cluster.local_cluster import environment
 from tests.interop.secure_hosts import secure_host
 from tests.ports import free_ports
-from tools.console.sessions import Identity, Target
+from tools.console.sessions import Sessions, Target
 from tools.console.store import cluster, shards
+from tools.console.store.v2 import nodes
 
 
 async def _seen(target: Target) -> None:
-    identity = Identity(target)
+    sessions = Sessions(target)
+    identity = sessions.nobody
     picture = await cluster.picture(identity.client, identity.hosts)
     assert [(one.is_leader, one.error) for one in picture.members] == [(True, "")]
     assert [one.is_leader for one in await shards.replicas(picture.members, target.tls)] == [True]
-    await identity.close()
+    await sessions.recorder.look()
+    assert sessions.recorder.down == {}
+    assert (await nodes.read(identity.version2, "/")).is_directory
+    await sessions.close()
 
 
 def test_a_console_of_hosts_with_tls_is_served_by_https(tmp_path: Path) -> None:
