@@ -33,8 +33,9 @@ class NodeMachine(Machine, Protocol):
 
     def open_state(
         self, path: str, *, block_cache_bytes: int, write_buffer_bytes: int, range_cache_bytes: int,
+        shard: int,
     ) -> StateStore:
-        """The applied state of this directory, made if missing."""
+        """The applied state of this directory, made if missing; it shows what the shard owns."""
 
     def open_kept(self, path: str) -> KeptFiles:
         """The files of kept order records in this directory, which may be missing."""

@@ -6,7 +6,13 @@ Tests of one rule use it as it is. Disks that lose what was not synced are
 
 from __future__ import annotations
 
-from cluster.raft import Configuration, Entry, HardState, Ready, SnapshotPosition
+from cluster.raft import Configuration, Entry, HardState, Raft, Ready, SnapshotPosition
+
+
+def nothing_left(raft: Raft) -> Ready | None:
+    """What a replica that says that nothing has come would still have to do: None, if it is right."""
+    raft._due = True
+    return raft.ready()
 
 
 class MemoryLog:

@@ -36,6 +36,15 @@ class Intake(Generic[R]):
         self.bytes += len(request[-1])
         return True
 
+    def take_all(self, requests: Sequence[R], elsewhere: int) -> bool:
+        """As :meth:`take`, of several: all of them or, where one would be too many, none."""
+        queue = self.queue
+        if len(queue) + elsewhere + len(requests) > self.most:
+            return False
+        queue.extend(requests)
+        self.bytes += sum([len(request[-1]) for request in requests])
+        return True
+
     def first(self, requests: Sequence[R]) -> None:
         """They waited elsewhere: in their order, before all others."""
         self.queue.extendleft(reversed(requests))

@@ -99,6 +99,11 @@ def read_move(data: bytes, pos: int, end: int) -> Move:
     return Move(number, data[pos : pos + start_len], data[pos + start_len : end], sources, target)
 
 
+def read_moved(data: bytes, pos: int) -> Moved:
+    number, switched, source_revision, live = _MOVED.unpack_from(data, pos)
+    return Moved(number, bool(switched), source_revision, live)
+
+
 # -- the fold
 
 
@@ -111,8 +116,7 @@ def take(table: Table, data: bytes, kind: int, pos: int, end: int, at: int) -> T
         return take_shard(table, shard, State(state), slot, voters)
     if kind == Item.MOVE:
         return take_move(table, read_move(data, pos, end), at)
-    number, switched, source_revision, live = _MOVED.unpack_from(data, pos)
-    return take_moved(table, Moved(number, bool(switched), source_revision, live), at)
+    return take_moved(table, read_moved(data, pos), at)
 
 
 def take_shard(table: Table, shard: int, state: State, slot: int, voters: tuple[int, ...]) -> Table:

@@ -9,7 +9,8 @@ from cluster.placement.table import State, Table
 class Placement:
     """The map from keys to shards. Hot path: until something has moved, it costs what the base does."""
 
-    __slots__ = ("_base", "_known", "_moved", "_one", "ids", "others", "prefix_of", "shards", "table")
+    __slots__ = ("_base", "_known", "_moved", "ids", "kept", "one", "others", "prefix_of", "running",
+                 "shards", "table")
 
     def __init__(self, shards: int, depth: int = DEFAULT_DEPTH) -> None:
         self.replace(Table.initial(Base(shards, depth)))
@@ -22,15 +23,20 @@ class Placement:
         #: The part of a key that decides its shard where nothing has moved.
         self.prefix_of = table.base.prefix_of
         self._moved = bool(table.spans)
-        #: Shards that may own keys, ascending; ``others``: without 0; ``shards``: how many.
-        self.ids = tuple(sorted(
+        #: Shards that are in the order, ascending: fronts ask each of them for its figures.
+        self.running = tuple(sorted(
             shard for shard, (state, *_) in table.shards.items() if state in (State.SERVING, State.RETIRING)))
+        #: Those that own keys, and 0; ``others``: without 0; ``shards``: how many.
+        self.ids = tuple(shard for shard in self.running if not shard or table.owns_anything(shard))
         self.others = tuple(shard for shard in self.ids if shard)
         self.shards = len(self.ids)
-        self._one = self.shards == 1
+        #: With those that owned keys at a revision that may be asked for.
+        self.kept = self.running if table.past else self.ids
+        #: Whether shard 0 owns every key.
+        self.one = self.shards == 1
 
     def shard_of(self, key: bytes) -> int:
-        if self._one:
+        if self.one:
             return 0
         if self._moved:
             return self.table.owner(key)
@@ -43,11 +49,17 @@ class Placement:
 
         ``range_end`` as in etcd's API: empty = the one key, a zero byte = to the end of the key space.
         """
-        if self._one:
+        if self.one:
             return (0,)
         if self._moved:
             return self.table.owners(key, range_end)
         return self._base.shards_of(key, range_end)
+
+    def shards_at(self, key: bytes, range_end: bytes, revision: int) -> tuple[int, ...]:
+        """The shards that have a range as it was at a revision, ascending; 0: as it is now."""
+        if revision and self._moved:
+            return self.table.owners_at(key, range_end, revision)
+        return self.shards_of(key, range_end)
 
     def __repr__(self) -> str:
         return f"Placement({self.table})"

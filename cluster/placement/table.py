@@ -121,6 +121,28 @@ class Table:
     def _starts(self) -> list[bytes]:
         return [span.start for span in self.spans]
 
+    @cached_property
+    def moved(self) -> int:
+        """The generation; 0 while no key has moved."""
+        return self.generation if self.spans or self.past else 0
+
+    def agrees(self, other: Table, key: bytes, range_end: bytes) -> bool:
+        """Whether both have the same owners of a span, now and at every revision that both cover."""
+        start, end = bounds(key, range_end)
+        pruned = max(self.pruned, other.pruned)
+        pasts = [
+            [_cut(p, start, end) for p in table.past if p.last >= pruned and p.meets(start, end)]
+            for table in (self, other)]
+        return pasts[0] == pasts[1] and self._outline(start, end) == other._outline(start, end)
+
+    def _outline(self, start: bytes, end: bytes) -> list[tuple[bytes, int]]:
+        """Where the owner of a span's keys is another one than before."""
+        found: list[tuple[bytes, int]] = []
+        for piece in self.present(start, end):
+            if not found or found[-1][1] != piece.owner:
+                found.append((piece.start, piece.owner))
+        return found
+
     # -- who owns what
 
     def owner(self, key: bytes) -> int:
@@ -147,10 +169,19 @@ class Table:
 
     def owners_since(self, key: bytes, range_end: bytes, revision: int) -> tuple[int, ...]:
         """All that have owned a part of a span at a revision from this one on. EtcdError: see above."""
+        return tuple(sorted(self.times_since(key, range_end, revision)))
+
+    def times_since(self, key: bytes, range_end: bytes, revision: int) -> dict[int, tuple[int, int]]:
+        """Of each of :meth:`owners_since`: since when, and up to which revision (0: it does now)."""
         self._check(revision)
         start, end = bounds(key, range_end)
         pieces = [_cut(p, start, end) for p in self.past if p.last >= revision and p.meets(start, end)]
-        return self._shards([*pieces, *self._present(start, end)], range_end == b"")
+        found: dict[int, tuple[int, int]] = {}
+        for piece in (*pieces, *self._present(start, end)):
+            for shard in self._shards((piece,), range_end == b""):
+                first, last = found.get(shard, (piece.first, piece.last))
+                found[shard] = min(first, piece.first), max(last, piece.last) if last and piece.last else 0
+        return found
 
     def owns_anything(self, shard: int) -> bool:
         """Now. The base's own shards do while spans leave anything uncovered."""

@@ -58,10 +58,14 @@ class Raft(Election):
         if message.to != self.id or message.sender == self.id:
             return False
         if message.term != self.term and not self._settle_term(message):
+            self._due = True
             return True
         self._quiet = False
         self._handlers[message.kind](message)
-        return not self._quiet
+        if self._quiet:
+            return False
+        self._due = True
+        return True
 
     def take_answers(self) -> list[Message]:
         """Messages of a coming Ready that wait for no sync (I2), each handed out once."""
@@ -92,6 +96,7 @@ class Raft(Election):
         """Heartbeats, elections, time limits. Call it at ``next_deadline`` at the latest."""
         if now_ms > self._now:
             self._now = now_ms
+        self._due = True
         if self._role == Role.LEADER:
             self._tick_leader()
         elif self._now >= self._deadline_ms:
@@ -109,6 +114,7 @@ class Raft(Election):
         if self._role != Role.LEADER:
             raise NotLeader(self.leader_id)
         self._reads.waiting.append(context)
+        self._due = True
 
     def persisted(self, sequence: int) -> bool:
         """The Ready of that sequence and all before are synced. False: that gives the next Ready nothing to
@@ -124,7 +130,10 @@ class Raft(Election):
             self._maybe_commit()
         log = self.log
         log.trim()
-        return campaigns or min(log.commit, log.persisted) > self._announced
+        if campaigns or log.commit > self._announced < log.persisted:
+            self._due = True
+            return True
+        return False
 
     def applied(self, index: int) -> None:
         """The state holds everything up to ``index``. Before the first Ready: the state's position, committed
@@ -137,6 +146,7 @@ class Raft(Election):
             log.commit = index
         log.applied = max(log.applied, index)
         if index > self._announced:  # after a restart: the state has the members as of then
+            self._due = True
             self._announced = index
             self._announced_configuration = self._membership.at(index)[1]
         log.trim()
@@ -153,6 +163,7 @@ class Raft(Election):
         assert self._role != Role.LEADER or term < self.term, (
             "I3: named as committed before its leader has committed it")
         self._advance_commit(index)
+        self._due = True
         return True
 
     def compacted(self, index: int) -> None:
@@ -162,6 +173,7 @@ class Raft(Election):
             raise ValueError(
                 f"compacted to {index}: storage begins after {position.index}, applied {self.log.applied}")
         self.log.compact(position)
+        self._due = True
         self._membership.compacted(position.index, position.configuration)
 
     def snapshot_installed(self, position: SnapshotPosition) -> bool:
@@ -182,6 +194,7 @@ class Raft(Election):
         elif self._role != Role.FOLLOWER and log.term(position.index) != position.term:
             self._become_follower(self.term, 0)  # the log it leads or campaigns with is about to go
         reset = log.install(position)
+        self._due = True
         if reset:
             self._ack_to = 0
             self._membership.truncated(position.index + 1)
@@ -194,8 +207,15 @@ class Raft(Election):
 
     def ready(self) -> Ready | None:
         """What the driver has to do now, each thing handed out once; None: nothing."""
+        if not self._due and not self._now_out:
+            return None
+        self._due = False
+        return self._made_ready()
+
+    def _made_ready(self) -> Ready | None:
+        """Looks at all that may have come."""
         log = self.log
-        if self._role == Role.LEADER:
+        if self._role is Role.LEADER:
             self._replicate()
         elif self._ack_to:
             self._flush_ack()

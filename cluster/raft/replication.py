@@ -64,6 +64,7 @@ class Replication(RaftState):
         term = self.term
         self.log.append(Entry(index, term, kind, data, entry_checksum(index, term, kind, data)))
         self._uncommitted_bytes += len(data)
+        self._due = True
         return index
 
     def _check_may_propose(self) -> None:
@@ -110,16 +111,10 @@ class Replication(RaftState):
         for peer, progress in self._progress.items():
             if peer in unsent:
                 pass
-            elif progress.state == REPLICATE:
-                sent = False
-                while (progress.next <= last and len(progress.inflight) < config.max_inflight
-                       and progress.inflight_bytes < config.max_inflight_bytes
-                       and self._send_append(peer, progress)):
-                    sent = True
-                if progress.check_due:
-                    self._check(peer, progress, sent)
-            else:
+            elif progress.state is not REPLICATE:
                 self._probe(peer, progress)
+            elif progress.next <= last or progress.check_due:
+                self._feed(peer, progress)
             known = commit if commit < progress.match else progress.match
             if (asking or heartbeat) and self._is_called(peer, progress, asking, heartbeat):
                 progress.sent_ms = now
@@ -137,10 +132,17 @@ class Replication(RaftState):
         """Peers that get no entries, as their removal or demotion is uncommitted: see membership."""
         return [peer for peer, (index, _) in self._leaving.items() if self.log.commit < index]
 
-    def _check(self, peer: int, progress: Progress, sent: bool) -> None:
-        progress.check_due = False
-        if not sent:
-            self._send_append(peer, progress, empty=True)
+    def _feed(self, peer: int, progress: Progress) -> None:
+        """All that may be under way to a peer, or an empty append where one may have been lost."""
+        config, last, sent = self.config, self.log.last_index, False
+        while (progress.next <= last and len(progress.inflight) < config.max_inflight
+               and progress.inflight_bytes < config.max_inflight_bytes
+               and self._send_append(peer, progress)):
+            sent = True
+        if progress.check_due:
+            progress.check_due = False
+            if not sent:
+                self._send_append(peer, progress, empty=True)
 
     def _probe(self, peer: int, progress: Progress) -> None:
         if progress.state == PROBE and not progress.waiting:
@@ -337,6 +339,7 @@ class Replication(RaftState):
         self._transferee = target
         self._transfer_deadline_ms = self._now + self.config.election_timeout_ms
         self._hand_over()
+        self._due = True
 
     def _hand_over(self) -> None:
         """Have the transferee campaign, if its log is complete (thesis 3.10)."""
@@ -350,11 +353,13 @@ class Replication(RaftState):
         if progress is not None and progress.state == SNAPSHOT:
             progress.probe(self.log.position.index + 1 if ok else progress.match + 1)
             progress.waiting = True  # until a heartbeat's answer shows that it is there
+            self._due = True
 
     def report_unreachable(self, peer: int) -> None:
         progress = self._progress.get(peer)
         if progress is not None and progress.state == REPLICATE:
             progress.probe(progress.match + 1)
+            self._due = True
 
     def _follow(self, message: Message) -> None:
         if self._role == Role.LEADER:

@@ -38,6 +38,7 @@ class RaftState:
         self.patient = False
         self.held_back = False  # set by the driver: a leader takes no proposals for now
         self._quiet = False  # the message being handled leaves nothing to do but to answer it
+        self._due = True  # something has come since the last Ready: the next one may have something to do
         self._begin_ready()
 
         self.leader_id = 0

@@ -233,8 +233,7 @@ class LogStorage(Protocol):
         """Entries ``[first, last]``, cut before ``max_bytes`` of data would be passed, at least one."""
 
 
-@dataclass(slots=True)
-class Ready:
+class Ready(NamedTuple):
     """What the caller has to do now, in this order: send ``messages``; write ``entries`` and ``hard_state``
     in one batch; sync it if ``must_sync``; then send ``messages_after_sync`` and call
     ``persisted(sequence)``.

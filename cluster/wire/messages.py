@@ -90,6 +90,7 @@ class Method(IntEnum):
     # been read from this link
     CREDIT = 52
     CATCH_UP = 53
+    PLACED = 59  # rid 0: from here on this front's requests go by this table of placement
     FAREWELL = 54  # the answer to LEAVING: this front has every answer and asks nothing more on this link
     TRANSFER_LEADER = 64  # OK once the target has been told to campaign
     # between nodes, on links like a front's: see cluster.order.prepare, node.links.siblings and
@@ -128,6 +129,7 @@ class Status(IntEnum):
     MEMBERS = 16
     V2_EVENTS = 17
     PLACEMENT = 18
+    MOVED = 19  # certainly not logged; body: a newer table, which has other owners for what was asked
 
 
 MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, MEMBER_PROMOTE = range(1, 5)  # kinds of MEMBERS

@@ -16,6 +16,7 @@ from pathlib import Path
 from cluster.bolt import Writer
 from cluster.bolt.etcd import Around, Lease, Row, write
 from cluster.pb import rpc_pb2
+from cluster.placement import Placement
 from node.backup.rows import Checkpoint
 from node.backup.sorting import RUNS, PacedFile, Sorter
 from node.storage import StorageError
@@ -36,6 +37,7 @@ class Job:
     members: list[str]  # etcdserverpb.Member, in hexadecimal
     budget_bytes: int  # of rows in memory
     removed: list[int] = field(default_factory=list)  # IDs of former members
+    shards: list[int] = field(default_factory=list)  # of the checkpoints; empty: 0, 1, ...
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -46,14 +48,20 @@ def build(job: Job, alive: Iterator[None]) -> dict[str, int]:
     output = Path(job.output)
     with ExitStack() as stack:
         shards = []
-        for path in job.checkpoints:
-            shards.append(Checkpoint(Path(path)))
+        ids = job.shards or range(len(job.checkpoints))
+        for shard, path in zip(ids, job.checkpoints, strict=True):
+            shards.append(Checkpoint(Path(path), shard))
             stack.callback(shards[-1].close)
         position = shards[0].position
         compacted = max(shard.position.compact_revision for shard in shards)
         behind = any(shard.position.order_index < position.order_index for shard in shards)
         if compacted > position.revision or behind:
             raise Unfit("a shard was compacted beyond the revision of the backup, or is behind it")
+        if (table := shards[0].placement()) is not None:
+            placement = Placement(1)
+            placement.replace(table)
+            if not set(placement.kept) <= set(ids):
+                raise Unfit("keys have moved to another shard")
         around = Around(
             consistent_index=position.order_index, term=position.term, compact_revision=compacted,
             finished_compact_revision=compacted, alarms=shards[0].alarms(),

@@ -1,7 +1,8 @@
 """The rows of a checkpoint as etcd keeps them: what was there at one revision, with the history before it.
 
 A checkpoint may be further on than the revision, and its shard may not have removed yet what a compaction
-made superfluous; neither shows in what comes out. Cost: 1.7 us a row.
+made superfluous; neither shows in what comes out. A version of a key that has moved comes out of one shard,
+as in hashes (``node.storage.state.slices.hashing``). Cost: 1.7 us a row.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from pathlib import Path
 
 from cluster.bolt.etcd import Auth, Row, revision_key, tombstone_value
 from cluster.features.rows import RowsOf
+from cluster.placement import Owned
 from node.backup.users import auth_in
-from node.storage.keys import KEYS_END, MAX32, MAX64, SUFFIX_SIZE, feature_row, unescape
+from node.storage.keys import KEYS_END, MAX32, MAX64, STAGING_ROW, SUFFIX_SIZE, feature_row, unescape
 from node.storage.state.rows import StateRows, open_to_read
+from node.storage.state.staged import Staged
 
 _AT_ONCE = 512
 _CACHE_BYTES = 4 << 20
@@ -22,8 +25,10 @@ _CACHE_BYTES = 4 << 20
 class Checkpoint(StateRows):
     """A directory with a copy of one shard's state, opened to be read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shard: int = 0) -> None:
         super().__init__(open_to_read(path, _CACHE_BYTES), str(path))
+        staged = Staged.of(self.meta(STAGING_ROW[1:].decode()))
+        self._owned = Owned.of(self.placement(), shard, None if staged is None else staged.span)
 
     def close(self) -> None:
         self.database.close()
@@ -43,6 +48,9 @@ class Checkpoint(StateRows):
             main = MAX64 - int.from_bytes(row[at : at + 8], "big")
             if main > revision:
                 continue
+            if self._owned is not None and not self._owned.shows(
+                    unescape(row[1:-SUFFIX_SIZE]), max(main, compact_revision)):
+                continue  # G6: it comes out of another shard
             deleted = row[-1] != 0
             if main <= compact_revision:
                 settled = True

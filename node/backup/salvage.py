@@ -112,7 +112,7 @@ def salvage(
         found.shards = [replica.left(found.revision) for replica in replicas]
         paths = [Path(replica.store.path) for replica in replicas]
     with contextlib.ExitStack() as opened:
-        shards = [Checkpoint(path) for path in paths]
+        shards = [Checkpoint(path, replica.shard) for path, replica in zip(paths, replicas, strict=True)]
         for shard in shards:
             opened.callback(shard.close)
         around.v2 = shards[0].v2()
@@ -122,7 +122,8 @@ def salvage(
 
 
 def _open(shard: int, folder: Path, member_id: int, opened: contextlib.ExitStack) -> _Replica:
-    store = StateStore.open(folder / "state", block_cache_bytes=_CACHE_BYTES, range_cache_bytes=0)
+    store = StateStore.open(
+        folder / "state", block_cache_bytes=_CACHE_BYTES, range_cache_bytes=0, shard=shard)
     opened.callback(store.close)
     try:
         log = RaftLog.open(folder / "log", initial=Configuration(frozenset({member_id})))

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from cluster.placement import Table
 from cluster.repeats import Repeats
 from cluster.wire import messages
 from cluster.wire.frames import HIGHEST, LOWEST, agreed
@@ -33,10 +34,9 @@ NODE_IDENTITY = b"n"  # what the identity of another node's link begins with
 
 class FrontLink:
     __slots__ = (
-        "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until",
-        "identity", "lost",
-        "member_id", "newest", "overdue", "pass_on", "pieces_sent", "pieces_taken", "session",
-        "subscriptions", "version", "wanted", "watches", "watermark",
+        "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "generation",
+        "hurried_until", "identity", "lost", "member_id", "newest", "overdue", "pass_on", "pieces_sent",
+        "pieces_taken", "session", "subscriptions", "table", "version", "wanted", "watches", "watermark",
     )  # fmt: skip
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
@@ -46,6 +46,8 @@ class FrontLink:
         self.session = session
         self.member_id = member_id  # of the host it runs on; 0: no member
         self.version = LOWEST  # that both sides speak
+        self.generation = 0  # of the table that its requests go by; 0: no key has moved
+        self.table: Table | None = None
         self.alive = True
         self.farewell = False  # it has every answer, and asks nothing more
         # to a front in this process, which takes large answers as they are
@@ -76,6 +78,11 @@ class FrontLink:
     def awaits(self, rid: int) -> bool:
         """Whether the front may still wait for the answer to this request."""
         return self.alive and rid > self.overdue
+
+    def placed(self, row: bytes) -> None:
+        """PLACED: requests behind it go by this table. ValueError."""
+        self.table = table = Table.decode(row)
+        self.generation = table.moved
 
     def put(self, record: bytes) -> None:
         self._out.append(record)

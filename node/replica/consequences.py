@@ -64,6 +64,9 @@ class Consequences:
         if applied.rows or applied.grown:
             node.serve.applied(applied.rows)
             node.upkeep.growing.applied(applied)
+        if applied.placement is not None:  # G9: before any event or watermark behind it
+            node.reads.placed(applied.placement)
+            node.upkeep.placed.applied(applied.placement)
         if applied.events or node.watches.holding:
             node.watches.emit(applied.events)
         node.fronts.watermark(node.store.revision, node.loop.time())
@@ -104,14 +107,17 @@ class Consequences:
             node.upkeep.members_change(anew=True)
         if applied.incarnations:
             node.upkeep.agreed.incarnations(applied.incarnations)
-        if applied.placement is not None:
-            node.upkeep.placed.applied(applied.placement)
+        if applied.placement is not None and not node.store.counts.ready:
+            node.upkeep.counting.begin()  # other keys are shown
 
     def replaced(self) -> None:
         """A snapshot was installed: all parts that follow the state start anew (H8)."""
         node = self._node
         node.applies.abandon()
         node.take_position()
+        if (table := node.store.placement()) is not None:
+            node.reads.placed(table)
+        node.upkeep.placed.replaced()
         node.lessor.load(node.store.leases())
         node.serve.replaced()
         node.watches.lost()
@@ -119,7 +125,6 @@ class Consequences:
         node.upkeep.truncation.installed(node.applied_index)
         node.upkeep.alarms_changed()
         node.upkeep.growing.replaced()
-        node.upkeep.placed.replaced()
         node.roster.replaced()
         node.role.replaced()
         if node.standing.ready:

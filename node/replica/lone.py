@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.effects import records
 from cluster.raft import EntryKind
 from node.any_node import AnyNode
-from node.links.fronts import FrontLink
+from node.links.fronts import FrontLink, Request
 from node.replica.applying import is_full, one_run
 from node.replica.role import Kinds, Owed, Role
 
@@ -54,6 +54,9 @@ class OwnLog:
     def owed(self) -> Owed:
         return Owed.FATE if self.writes.uncommitted > 0 or len(self._own.looking) > 0 else Owed.NOTHING
 
+    def submit_all(self, link: FrontLink, requests: Sequence[Request]) -> bool:
+        return False
+
     def catch_up(self) -> None:
         gathering = self._own.gathering
         if gathering.waits:
@@ -86,6 +89,9 @@ class LoneRole(OwnLog, Role):
 
     def submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         self.writes.submit(link, rid, method, body)
+
+    def submit_all(self, link: FrontLink, requests: Sequence[Request]) -> bool:
+        return self.writes.submit_all(link, requests)
 
     @property
     def has_room(self) -> bool:

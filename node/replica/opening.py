@@ -20,7 +20,8 @@ def open_disks(
         write_buffer_bytes=log_buffer_bytes(settings))
     store = machine.open_state(
         f"{settings.data_dir}/state", block_cache_bytes=settings.block_cache_bytes,
-        write_buffer_bytes=settings.write_buffer_bytes, range_cache_bytes=settings.range_cache_bytes)
+        write_buffer_bytes=settings.write_buffer_bytes, range_cache_bytes=settings.range_cache_bytes,
+        shard=settings.shard)
     log.verify(store.position.shard_index)
     return log, store
 

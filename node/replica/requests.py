@@ -55,6 +55,8 @@ def take_in(node: RequestsNode, link: FrontLink, rid: int, method: int, timeout_
     elif method == Method.CREDIT:
         node.backups.credit(link, rid, int.from_bytes(body, "little"))
         node.streams.credit(link, rid, int.from_bytes(body, "little"))
+    elif method == Method.PLACED:
+        link.placed(body)
     elif method == Method.FAREWELL:
         link.farewell = True
     elif method == Method.TRANSFER_LEADER:

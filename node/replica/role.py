@@ -12,14 +12,14 @@ the end of a link in ``Node.link_ends``, other decisions with ``Node.expiry``, `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
 
 from cluster.features.lessor import Lessor
 from cluster.order.sequencing.coordinator import Coordinator
-from node.links.fronts import FrontLink
+from node.links.fronts import FrontLink, Request
 from node.links.siblings import NodeLinks
 from node.serving.confirm import Confirmations
 
@@ -84,6 +84,10 @@ class Role(Protocol):
 
     def submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         """A write of a front."""
+
+    def submit_all(self, link: FrontLink, requests: Sequence[Request]) -> bool:
+        """The writes of a front's frame together. False: none was taken, each is to be submitted."""
+        return False
 
     def evaluate(self) -> None:
         """The first part of a tick: evaluate what is queued, and propose it."""

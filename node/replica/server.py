@@ -36,7 +36,7 @@ from cluster.repeats import Repeats
 from cluster.settings import NodeSettings, Peer
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import Method, Status
-from node.kinds import FRONT, RAFT, SNAPSHOT, TOLD, WRITES
+from node.kinds import FRONT, METHOD, RAFT, SNAPSHOT, TOLD, WRITES
 from node.links.fronts import FrontLink, Fronts, PassOn, Send
 from node.links.incarnations import Incarnations
 from node.links.mail import Mail
@@ -140,6 +140,8 @@ class Node:
         self.watches: WatchSource = WatchSource(
             self.store, self.mark_dirty, self.slicer.start, lambda: self.fronts.watermark_again(loop.time()))
         self.reads: Reads = Reads(loop, self.slicer, self.mark_dirty, lambda: self.order_index)
+        if (table := self.store.placement()) is not None:
+            self.reads.placed(table)
         self.streams: Streams = Streams(
             self.reads.start, loop.time, self.reads.refuse, common.client_stall_timeout_ms / 1000)
         self.upkeep: Upkeep = Upkeep(self, settings, machine, self.log, self.store, self.raft, self.slicer)
@@ -318,9 +320,11 @@ class Node:
 
     def take_requests(self, link: FrontLink, requests: list[tuple[int, int, int, bytes]]) -> None:
         """The judged requests of a front's frame."""
-        submit = self.role.submit
         self._gathers = True
         self._requests_in_tick += len(requests)
+        if WRITES.issuperset(map(METHOD, requests)) and self.role.submit_all(link, requests):
+            return
+        submit = self.role.submit
         for rid, method, timeout_ms, body in requests:
             if not (write := method in WRITES):
                 self._gathers = False

@@ -11,7 +11,7 @@ Hot path: one put costs a queue append, its evaluation, one struct pack and a li
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -147,6 +147,12 @@ class Writes:
         elif not self._intake.take((link, rid, method, body), len(self._later) + len(self._aside)):
             link.answer(rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
             self._mark_dirty(link)
+
+    def submit_all(self, link: FrontLink, requests: Sequence[tuple[int, int, int, bytes]]) -> bool:
+        """Take the writes of a frame together. False: they are to be submitted one by one."""
+        return self._raft.is_leader and self._intake.take_all(
+            [(link, rid, method, body) for rid, method, _, body in requests],
+            len(self._later) + len(self._aside))
 
     @property
     def queued(self) -> int:

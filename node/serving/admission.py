@@ -24,7 +24,7 @@ from cluster.features.auth.judge import JUDGED, judge
 from cluster.features.auth.principal import NOBODY, SAID, Kind, split
 from cluster.settings import NodeSettings
 from cluster.wire.messages import Method
-from node.kinds import WRITES
+from node.kinds import METHOD, WRITES
 from node.links.fronts import FrontLink, Request
 from node.serving.confirm import Confirmations
 from node.serving.guard import Guard
@@ -83,13 +83,10 @@ class Admission:
         """A frame of a front, or of another shard's node, whose own requests have no principal."""
         node = self._node
         judged = link.watches and node.guard.state.enabled
-        if link.watches and not judged:
-            for _, method, _, _ in requests:
-                if method not in WRITES:
-                    # before it is asked whether auth is on: a read sees what is committed here
-                    node.catch_up()
-                    judged = node.guard.state.enabled
-                    break
+        if link.watches and not judged and not WRITES.issuperset(map(METHOD, requests)):
+            # before it is asked whether auth is on: a read sees what is committed here
+            node.catch_up()
+            judged = node.guard.state.enabled
         if judged:
             requests = [
                 (rid, method | SAID, timeout_ms, _NOBODY + body)
@@ -134,7 +131,7 @@ class Admission:
                 judge(node.guard.state, principal, inner, request, node.store)
                 return serve(link, rid, revision, request)
 
-            node.reads.submit(link, rid, timeout_ms, request, judged)
+            node.reads.submit(link, rid, timeout_ms, request, judged, inner)
         return True
 
     def late(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> bool:

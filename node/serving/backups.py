@@ -116,7 +116,7 @@ class Hold(_Taken):
 class Backup(_Taken):
     """One file: being built, then streamed."""
 
-    def __init__(self, link: FrontLink, rid: int, names: list[str], folder: Path, now: float) -> None:
+    def __init__(self, link: FrontLink, rid: int, names: dict[int, str], folder: Path, now: float) -> None:
         super().__init__(link, rid, now)
         self.names = names  # of the checkpoints, by shard
         self.folder = folder
@@ -164,11 +164,16 @@ class Backups:
         if not body:
             self._hold(link, rid)
             return
-        names = json.loads(body)
-        shards = self._node.settings.common.shard_count
-        if len(names) != shards or not all(_NAME.fullmatch(name) for name in names):
+        names = json.loads(body)  # by shard; a list where they are all of the beginning
+        if isinstance(names, list):
+            whole = len(names) == self._node.settings.common.shard_count
+            names = dict(enumerate(names))
+        else:
+            names = {int(shard): name for shard, name in names.items()}
+            whole = 0 in names
+        if not whole or not all(_NAME.fullmatch(name) for name in names.values()):
             raise EtcdError(errors.UNMAPPED, "these are no checkpoints")
-        self._build(link, rid, names)
+        self._build(link, rid, dict(sorted(names.items())))
 
     # -- checkpoints
 
@@ -204,7 +209,7 @@ class Backups:
 
     # -- building
 
-    def _build(self, link: FrontLink, rid: int, names: list[str]) -> None:
+    def _build(self, link: FrontLink, rid: int, names: dict[int, str]) -> None:
         if len(self._running) >= _MOST and not self._made_room(self._running):
             self._node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
             return
@@ -222,10 +227,11 @@ class Backups:
             self._building = backup
             own = Path(self._node.settings.data_dir)
             checkpoints = [str(own.with_name(f"shard-{shard}") / "outgoing" / name)
-                           for shard, name in enumerate(backup.names)]
+                           for shard, name in backup.names.items()]
             members = [member.SerializeToString().hex() for member in self._node.roster.listed()]
             removed = self._node.roster.table.former
-            job = Job(checkpoints, str(backup.folder / "backup.db"), members, _BUDGET_BYTES, removed)
+            job = Job(checkpoints, str(backup.folder / "backup.db"), members, _BUDGET_BYTES, removed,
+                      list(backup.names))
             done = self._node.loop.run_in_executor(None, _run, backup, job)
             done.add_done_callback(partial(self._built, backup))
 

@@ -1,6 +1,9 @@
 """Reads of this replica: answered from its applied state once that is recent enough.
 
 A read names the order index that it must reflect (from the sequencer's read index) or none (serializable).
+A read is answered only by a table of placement that has the same owners of what it asks for as the one its
+front sent it by (G7). Else the front is told MOVED, or the read waits until this replica has its table.
+
 Long reads run as generators in slices (``node.slicing``), from one RocksDB snapshot, and never hold up an
 apply or a heartbeat. Slices leave as PARTIAL records, so the memory of a request is bounded.
 """
@@ -9,19 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.evaluate.footprint import footprint
 from cluster.faults import MISTAKES, faults
-from cluster.wire.messages import READ, Status
+from cluster.placement import Table
+from cluster.wire.messages import READ, Method, Status
 from node.links.fronts import FrontLink
 from node.slicing.slicer import Slicer, Slices
 from node.storage import Compacted, FutureRevision, Reader, StateStore
 
 log = structlog.get_logger("reads")
+
+_RANGES = frozenset(map(int, (Method.RANGE, Method.RANGE_STREAM, Method.RANGE_ROWS, Method.STREAM_ROWS)))
+# each shard tells of all that it owns
+_WHOLE = frozenset(map(int, (Method.LEASE_KEYS, Method.HASH_KV, Method.AUTH_SHOW)))
+Span = tuple[bytes, bytes]
+_EVERYTHING: Sequence[Span] = ((b"\0", b"\0"),)
 
 
 def reader_at(store: StateStore, revision: int) -> Reader:
@@ -81,22 +92,60 @@ class Reads:
         self._mark_dirty = mark_dirty
         self._applied_index = applied_index
         self.waiting = Waiting(limit)
+        self.generation = 0  # of the table applied here; 0: no key has moved
+        self._table: Table | None = None
+        # reads by newer tables than that: until when, and each again
+        self._early: list[tuple[float, Callable[[], None]]] = []
         self._running: dict[tuple[bytes, int], bool] = {}  # long reads; whether they are cancelled
 
     def submit(
         self, link: FrontLink, rid: int, timeout_ms: int, body: bytes,
-        serve: Callable[[FrontLink, int, int, bytes], Slices | None],
+        serve: Callable[[FrontLink, int, int, bytes], Slices | None], method: int = 0,
     ) -> None:
-        """``serve(link, rid, revision, request)`` once the order index in ``body`` is applied."""
+        """``serve(link, rid, revision, request)`` once the order index in ``body`` is applied. ``method``: of
+        a read of keys."""
         min_index, revision = READ.unpack_from(body)
         request = body[READ.size :]
-        if min_index <= self._applied_index():
+        if min_index <= self._applied_index() and link.generation == self.generation:
             self._serve(link, rid, revision, request, serve)
             return
-        deadline = self._loop.time() + timeout_ms / 1000
-        if not self.waiting.add(
-            min_index, deadline, lambda: self._serve(link, rid, revision, request, serve)):
+        deadline, table = self._loop.time() + timeout_ms / 1000, link.table
+
+        def agreed() -> None:
+            if self._agrees(link, table, rid, method, request, deadline, agreed):
+                self._serve(link, rid, revision, request, serve)
+
+        if min_index <= self._applied_index():
+            agreed()
+        elif not self.waiting.add(min_index, deadline, agreed):
             self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
+
+    def placed(self, table: Table) -> None:
+        """A table is applied: before any read goes by it."""
+        self._table, self.generation = table, table.moved
+        early, self._early = self._early, []
+        for _, again in early:
+            again()
+
+    def _agrees(
+        self, link: FrontLink, table: Table | None, rid: int, method: int, request: bytes, deadline: float,
+        again: Callable[[], None],
+    ) -> bool:
+        """G7: whether a read that its front sent by a table may be answered now."""
+        generation = 0 if table is None else table.moved
+        mine = self._table
+        if generation == self.generation or mine is None or not link.alive:
+            return True
+        if agree(mine, table, method, request):
+            return True
+        if generation < self.generation:
+            link.answer(rid, Status.MOVED, mine.encode())
+            self._mark_dirty(link)
+        elif len(self._early) >= self.waiting.limit:
+            self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
+        else:
+            self._early.append((deadline, again))
+        return False
 
     def behind(self, body: bytes) -> bool:
         """Whether a read has to wait for what is not applied here."""
@@ -158,4 +207,23 @@ class Reads:
         self._mark_dirty(link)
 
     def sweep(self) -> None:
-        self.waiting.sweep(self._loop.time())
+        now = self._loop.time()
+        self.waiting.sweep(now)
+        self._early = [early for early in self._early if now < early[0]]
+
+
+def agree(mine: Table, theirs: Table | None, method: int, request: bytes) -> bool:
+    """``theirs`` None: the table of the beginning."""
+    other = Table.initial(mine.base) if theirs is None else theirs
+    return all(mine.agrees(other, *span) for span in _spans(method, request))
+
+
+def _spans(method: int, request: bytes) -> Sequence[Span]:
+    if method in _WHOLE:
+        return _EVERYTHING
+    if method != Method.READ_TXN and method not in _RANGES:
+        return ()
+    try:
+        return footprint(Method.RANGE if method in _RANGES else method, request).reads
+    except EtcdError:
+        return ()  # it is refused in its turn

@@ -106,7 +106,7 @@ class Serve:
             return
         if reads.behind(body) and self._node.admission.late(link, rid, method, timeout_ms, body):
             return
-        reads.submit(link, rid, timeout_ms, body, self.reading(method))
+        reads.submit(link, rid, timeout_ms, body, self.reading(method), method)
 
     def reading(self, method: int) -> Callable[[FrontLink, int, int, bytes], Slices | None]:
         return self._reads[Method(method)]

@@ -78,7 +78,7 @@ class Upkeep:
         self.agreed = Agreed(node, settings)
         self.publishing = Publishing(node, settings, store, raft)
         self.growing = Growing(node, settings, store, raft, machine.status)
-        self.placed = Placed(node, settings, store)
+        self.placed = Placed(node, store)
         self.succession = Succession(node, raft, election_ms=common.election_timeout_ms, now_ms=now_ms)
 
     def _leader(self) -> Leader | None:

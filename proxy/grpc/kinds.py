@@ -101,35 +101,37 @@ class StreamCall(Call):
             self.received(b"", True)
 
     def received(self, data: bytes, ended: bool) -> None:
-        try:
-            self._received(data, ended)
-        except HANDLER_MISTAKES as error:
-            self.fault(error)
-
-    def _received(self, data: bytes, ended: bool) -> None:
         if self.closed or self.ending:
             return
         if self.queued and self.choked:
             self.reset(ErrorCode.ENHANCE_YOUR_CALM)
             self.cancelled(ErrorCode.ENHANCE_YOUR_CALM)
             return
-        if (
-            not self._buffer
-            and len(data) >= 5
-            and not data[0]
-            and len(data) == PREFIX.unpack_from(data)[1] + 5
-            and len(data) - 5 <= self.connection.limits.max_message_bytes
-        ):
-            connection = self.connection
-            if connection.owner.spent():  # type: ignore[attr-defined]
-                self._held, self._ended = [data[5:]], ended
-                self._wait()
-                return
-            connection.work += MESSAGE_WORK
-            self.handler.message(self, data[5:])
-            if self.closed or self.ending:
-                return
-        elif data:
+        try:
+            if (
+                not self._buffer
+                and len(data) >= 5
+                and not data[0]
+                and len(data) == PREFIX.unpack_from(data)[1] + 5
+                and len(data) - 5 <= self.connection.limits.max_message_bytes
+            ):
+                connection = self.connection
+                if connection.owner.spent():  # type: ignore[attr-defined]
+                    self._held, self._ended = [data[5:]], ended
+                    self._wait()
+                    return
+                connection.work += MESSAGE_WORK
+                self.handler.message(self, data[5:])
+                if ended and not (self.closed or self.ending):
+                    self.handler.half_closed(self)
+            else:
+                self._received(data, ended)
+        except HANDLER_MISTAKES as error:
+            self.fault(error)
+
+    def _received(self, data: bytes, ended: bool) -> None:
+        """Several messages, a part of one, compressed ones, or only the end."""
+        if data:
             messages = self._messages(data, ended)
             if messages is None:
                 return

@@ -95,7 +95,7 @@ class Metrics:
     def serve(self, request: HttpRequest) -> None:
         """GET /metrics: with the nodes' figures, if they answer."""
         router = self._context.router
-        local = [shard for shard, route in enumerate(router.routes) if route.replica is not None]
+        local = [shard for shard, route in router.routes.items() if route.replica is not None]
         missing = len(local)
 
         def gathered(facts: list[ShardFacts]) -> None:
@@ -238,7 +238,7 @@ class Metrics:
         yield from _rows(_OF_SERVER, self._server.statistics())
         yield counter("muster_front_comparisons", "Comparisons of all hosts' replicas.", context.comparisons)
         yield counter("muster_front_corrupt_found", "Replicas found that differ.", context.corrupt_found)
-        links = [link.statistics() for route in router.routes for link in route.links.values()]
+        links = [link.statistics() for route in router.routes.values() for link in route.links.values()]
         for name in ("frames_sent", "frames_received"):
             text = "Frames of this front's links to nodes that are open."
             yield counter(f"muster_front_{name}", text, sum(link[name] for link in links))

@@ -21,8 +21,8 @@ ShardFacts = dict[str, Any]
 def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
     """Ask this host's node of every shard; one that does not answer in time is ``{"up": False}``."""
     router = context.router
-    found: list[ShardFacts] = [{"shard": s, "up": False} for s in range(context.placement.shards)]
-    asked = [(s, route.home) for s, route in enumerate(router.routes) if route.home is not None]
+    found: dict[int, ShardFacts] = {s: {"shard": s, "up": False} for s in context.placement.running}
+    asked = [(s, route.home) for s, route in router.routes.items() if route.home is not None]
     missing = len(asked)
 
     def answer(waiting: Waiting, status: int, body: bytes) -> None:
@@ -31,10 +31,10 @@ def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
         if status == 0:
             found[waiting.shard] = {"up": True, **json.loads(body[HEAD.size:])}
         if not missing:
-            done(found)
+            done(list(found.values()))
 
     if not asked:
-        done(found)
+        done(list(found.values()))
     for shard, link in asked:
         router.send(link, Waiting(None, Method.FACTS, b"", shard, READ_ANY, router.loop.time(), _LIMIT_S,
                                   router.quiet).calls(answer, None, _NO_INDEX))

@@ -58,6 +58,8 @@ class Subscriber(Protocol):
 class Near(Protocol):
     """A node in this process, for reads of one key without a frame."""
 
+    generation: int  # of the table by which its front goes; ``guarded`` while the node has another one
+
     @property
     def revision(self) -> int: ...
     @property

@@ -16,7 +16,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -30,6 +30,7 @@ from cluster.settings import Common
 from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, Method, Status
 from proxy.routing.in_turn import InTurn
 from proxy.routing.links import ASTRAY, REFUSED, Link, Subscriber
+from proxy.routing.moved import Moved
 from proxy.routing.overdue import moved_on, resume, sweep_link, sweep_waiting
 from proxy.routing.pieces import Pieces
 from proxy.routing.reach import Reach
@@ -52,8 +53,8 @@ _BUSY, _GATHER_S = 32, 0.001  # from so many requests under way on a link on, fr
 LONE_AFTER = 3  # lone writes in a row before the next one counts as alone
 
 # plain integers: comparing enum members costs three times as much
-_OK, _NOT_LEADER, _PARTIAL, _ELSEWHERE = map(
-    int, (Status.OK, Status.NOT_LEADER, Status.PARTIAL, Status.ELSEWHERE))
+_OK, _NOT_LEADER, _PARTIAL, _ELSEWHERE, _MOVED = map(
+    int, (Status.OK, Status.NOT_LEADER, Status.PARTIAL, Status.ELSEWHERE, Status.MOVED))
 _SUBSCRIPTION = frozenset(map(int, (Status.EVENTS, Status.SUBSCRIBED, Status.LOST)))
 _STATE, _WATERMARK, _REFUSED, _LEAVING, _AUTH, _MEMBERS, _V2_EVENTS, _PLACEMENT = map(int, (
     Status.STATE, Status.WATERMARK, Status.REFUSED, Status.LEAVING, Status.AUTH, Status.MEMBERS,
@@ -72,8 +73,10 @@ class Router(Sending):
         # this host stays a learner until it is promoted
         self.learner = self.members.learner(common.member_id)
         members = [p.member_id for p in common.peers]
-        self.routes = [ShardRoute(s, common.member_id, members, connect, self, self.election_s)
-                       for s in range(common.shard_count)]
+        self._connect = connect
+        self._owners: Container[int] = range(common.shard_count)
+        # by shard; those of the table of placement (follow_shards)
+        self.routes = {shard: self._route(shard, members) for shard in range(common.shard_count)}
         self.reach = Reach(common.peers)
         self._refusals = Repeats()
         self.compacted = 0  # the highest compaction that this front has acknowledged
@@ -86,10 +89,29 @@ class Router(Sending):
         self.slow = SlowRequests(common.warning_request_ms / 1000)
         self.recent = RecentReads(self, self.index)
         self.rounds = Rounds(loop, self._leader_links) if common.shard_count > 1 else None
+        self.moved = Moved(self)
         self.draining = False
         self._lone = 0  # writes in a row that found nothing under way
         self.v2_news: Callable[[Link, bytes], None] | None = None  # takes V2_EVENTS: proxy.v2.waiting.feed
         self.lone_after = LONE_AFTER
+
+    def _route(self, shard: int, members: Iterable[int]) -> ShardRoute:
+        return ShardRoute(shard, self.common.member_id, members, self._connect, self, self.election_s)
+
+    def follow_shards(self, running: Sequence[int], owners: Container[int]) -> None:
+        """The cluster has these shards now. ``owners``: those without which this front is not ready."""
+        self._owners = owners
+        members = [peer.member_id for peer in self.members.peers]
+        for shard in running:
+            if shard not in self.routes:
+                self.routes[shard] = self._route(shard, members)
+        for shard in self.routes.keys() - set(running):
+            route = self.routes[shard]
+            route.end()
+            self._end_route(route, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+            del self.routes[shard]
+        if self.rounds is None and len(self.routes) > 1:
+            self.rounds = Rounds(self.loop, self._leader_links)
 
     # -- requests
 
@@ -114,7 +136,7 @@ class Router(Sending):
     def lone(self) -> bool:
         """Whether this write, as the last few, finds no request of this front under way at a leader. On
         another shard than 0, LONE is then the shorter way: one quorum round instead of two (decision 22)."""
-        for route in self.routes:
+        for route in self.routes.values():
             if route.leader_link is not None and route.leader_link.pending:
                 self._lone = 0
                 return False
@@ -287,6 +309,9 @@ class Router(Sending):
                 waiting.body = bytes((waiting.method,)) + waiting.body
                 waiting.method, waiting.shard = Method.WIDE, 0
             self.to_leader(waiting)
+        elif status == _MOVED:
+            self._heard(link, _PLACEMENT, body)
+            self.moved.ask(waiting)
         else:
             self.finish_error(waiting, body)
 
@@ -347,7 +372,7 @@ class Router(Sending):
         self.learner = self.members.learner(own)
         peers = self.members.peers
         self.reach.follow(peers)
-        for route in self.routes:
+        for route in self.routes.values():
             route.follow(p.member_id for p in peers)
 
     # -- links
@@ -357,6 +382,7 @@ class Router(Sending):
                  member=f"{link.member_id:x}")
         link.rounds = self.rounds
         link.up_at = self.loop.time()
+        self.moved.greet(link)
         self.routes[link.shard].opened(link, link.up_at)
         if self.hub is not None:
             self.hub.link_up(link)
@@ -389,7 +415,7 @@ class Router(Sending):
         now = self.loop.time()
         self.pieces.sweep(now)
         self.in_turn.sweep(now)
-        for route in self.routes:
+        for route in self.routes.values():
             if not self.draining:
                 route.upkeep(now)
             route.choose(now)  # also offers the leader again that a NOT_LEADER had taken back
@@ -397,10 +423,10 @@ class Router(Sending):
             for link in tuple(route.links.values()):
                 sweep_link(self, link, route, now)
             sweep_waiting(self, route, now)
-        self.reach.look(self.routes, now)
+        self.reach.look(self.routes.values(), now)
         self.recent.release()
         self.read_index.sweep(now)
-        self.slow.look(self.routes, self.read_index.unanswered(), now)
+        self.slow.look(self.routes.values(), self.read_index.unanswered(), now)
         if self.has_leader:
             self.leaderless_since = float("inf")
         elif self.leaderless_since == float("inf"):
@@ -409,7 +435,7 @@ class Router(Sending):
             self.hub.tick(now)
 
     def _leader_links(self) -> list[Link]:
-        return [route.leader_link for route in self.routes if route.leader_link is not None]
+        return [route.leader_link for route in self.routes.values() if route.leader_link is not None]
 
     # -- what others ask
 
@@ -420,13 +446,14 @@ class Router(Sending):
 
     @property
     def ready(self) -> bool:
-        """Whether every shard has a leader that can be reached, and a replica to read from."""
-        return all(r.leader_link is not None and r.replica is not None for r in self.routes)
+        """Whether every shard with keys has a leader that can be reached, and a replica to read from."""
+        return all(r.leader_link is not None and r.replica is not None
+                   for shard, r in self.routes.items() if shard in self._owners)
 
     def store_revision(self) -> int:
         """The newest revision known here: shown, or applied at a node that this front reads from."""
         known = self.highest
-        for route in self.routes:
+        for route in self.routes.values():
             if (replica := route.replica) is not None:
                 known = max(known, replica.revision, replica.near.revision if replica.near is not None else 0)
         return known
@@ -440,21 +467,24 @@ class Router(Sending):
         """End every link. Open requests are answered as of unknown fate."""
         self.draining = True
         self.in_turn.close()
-        for route in self.routes:
-            for link in tuple(route.links.values()):
-                link.close("shutting down")
-            for waiting in (*route.queue, *route.reads):
-                self.fail(waiting, errors.STOPPED)
-            route.queue.clear()
-            route.reads.clear()
+        for route in self.routes.values():
+            self._end_route(route, errors.STOPPED)
+
+    def _end_route(self, route: ShardRoute, kind: errors.ErrorKind) -> None:
+        for link in tuple(route.links.values()):
+            link.close("shutting down" if self.draining else "the shard is dropped")
+        for waiting in (*route.queue, *route.reads):
+            self.fail(waiting, kind)
+        route.queue.clear()
+        route.reads.clear()
 
     def statistics(self) -> dict[str, int]:
         return {
-            "pending": sum(len(link.pending) for r in self.routes for link in r.links.values()),
-            "queued": sum(len(r.queue) + len(r.reads) for r in self.routes),
+            "pending": sum(len(link.pending) for r in self.routes.values() for link in r.links.values()),
+            "queued": sum(len(r.queue) + len(r.reads) for r in self.routes.values()),
             "read_index_rounds": self.read_index.rounds, "read_index_slow": self.read_index.slow,
             "read_index_failed": self.read_index.failed,
             **self.in_turn.statistics(),
-            "links_up": sum(link.up for r in self.routes for link in r.links.values()),
+            "links_up": sum(link.up for r in self.routes.values() for link in r.links.values()),
         }
 

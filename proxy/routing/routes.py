@@ -110,6 +110,10 @@ class ShardRoute:
         answers."""
         self.members = tuple(members)
 
+    def end(self) -> None:
+        """The shard is dropped: no link is opened any more."""
+        self._connect = lambda receiver, shard, member: None
+
     @property
     def has_leader(self) -> bool:
         """Whether this host knows a leader; its own node's word counts, where that answers."""

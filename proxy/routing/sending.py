@@ -26,7 +26,7 @@ _ERROR = int(Status.ERROR)
 class Sending:
     """What the router's parts need of it: sending, failing, and headers of answers."""
 
-    routes: list[ShardRoute]
+    routes: dict[int, ShardRoute]
 
     def __init__(self, loop: Loop, common: Common) -> None:
         self.loop = loop

@@ -4,7 +4,6 @@ single keys. The leader or the replica evaluates a request."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,7 @@ from cluster.evaluate.reading.ranges import RangeRead, plain_get
 from cluster.evaluate.steps import STEP_OPS, Steps, finish
 from cluster.evaluate.txns import plain_txn
 from cluster.pb import rpc_pb2
+from cluster.placement import Placement
 from cluster.wire.messages import HEAD, LONE_HEAD, Method, Status
 from proxy.grpc.registry import CLIENT_VERSION
 from proxy.routing.router import MethodStats, Waiting
@@ -45,19 +45,20 @@ def register(registry: Registry, context: Context) -> None:
 
 def _put(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "Put")
-    router, one_shard = context.router, context.placement.shards == 1
+    router, placement = context.router, context.placement
     limit = context.common.max_request_bytes
     shard_of = context.placement.shard_of
     parse = rpc_pb2.PutRequest.FromString
+    shard0 = router.routes[0]
 
     def put(call: Call, data: bytes) -> None:
         stats.started += 1
-        if call.field(b"hasleader") and context.no_leader(call, stats):
+        if shard0.leader_link is None and context.no_leader(call, stats):
             return
         # every encoder writes the key first; others are parsed, and so are judged ones: a malformed request
         # is refused as such, whatever its permissions
         if (
-            one_shard
+            placement.one
             and 2 < len(data) <= limit
             and data[0] == 0x0A
             and data[1]
@@ -76,7 +77,7 @@ def _put(context: Context) -> UnaryHandler:
                 context.refuse(call, stats, e)
                 return
             key = request.key
-        if one_shard:
+        if placement.one:
             router.write(call, Method.PUT, data, 0, stats)
             return
         shard = shard_of(key)
@@ -93,26 +94,26 @@ def _put(context: Context) -> UnaryHandler:
 
 def _range(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "Range")
-    router = context.router
-    shard_of = context.placement.shard_of
-    one_shard = context.placement.shards == 1
+    router, placement = context.router, context.placement
+    shard_of = placement.shard_of
     parse = rpc_pb2.RangeRequest.FromString
+    shard0 = router.routes[0]
 
     def range_(call: Call, data: bytes) -> None:
         stats.started += 1
-        if call.field(b"hasleader") and context.no_leader(call, stats):
+        if shard0.leader_link is None and context.no_leader(call, stats):
             return
         if (plain := plain_get(data)) is not None:
             key, serializable = plain
             if router.learner and not serializable:
                 context.refuse(call, stats, not_for_learners(call.field(CLIENT_VERSION)))
                 return
-            router.get(call, data, key, serializable, 0 if one_shard else shard_of(key), stats)
+            router.get(call, data, key, serializable, shard_of(key), stats)
             return
         try:
             request = parse(data)
             validate.check_range(request)
-            shards = context.placement.shards_of(request.key, request.range_end)
+            shards = placement.shards_at(request.key, request.range_end, max(request.revision, 0))
         except DecodeError as e:
             context.refuse(call, stats, validate.malformed(str(e)))
             return
@@ -124,13 +125,18 @@ def _range(context: Context) -> UnaryHandler:
         elif len(shards) == 1:
             router.read(call, Method.RANGE, data, shards[0], request.serializable, stats)
         else:
-            _range_over(context, call, request, shards, stats)
+            _range_over(context, call, request, stats)
 
+    router.moved.anew[Method.RANGE] = partial(_again, range_)
     return range_
 
 
-def _range_over(context: Context, call: Call, request: Message, shards: tuple[int, ...],
-                stats: MethodStats) -> None:
+def _again(handler: UnaryHandler, waiting: Waiting) -> None:
+    waiting.stats.started -= 1
+    handler(waiting.call, waiting.body)
+
+
+def _range_over(context: Context, call: Call, request: Message, stats: MethodStats) -> None:
     def reply(call: Call, revision: int, term: int, pieces: list[bytes]) -> None:
         stats.ok += 1
         call.reply(context.router.header(revision, term), *pieces)
@@ -140,10 +146,11 @@ def _range_over(context: Context, call: Call, request: Message, shards: tuple[in
 
     if RangeRead(request).ordered:
         gather = Gather(
-            context.router, call, Method.RANGE, range_requests(request, shards), request.serializable, stats,
-            answer, context.refuse)
+            context.router, call, Method.RANGE, range_requests(request, context.placement),
+            request.serializable, stats, answer, context.refuse)
     else:
-        gather = MergedRange(context.router, call, request, shards, stats, reply, context.refuse)
+        gather = MergedRange(
+            context.router, call, request, context.placement, stats, reply, context.refuse)
     gather.start(max(request.revision, 0))
 
 
@@ -199,16 +206,16 @@ def _txn(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "Txn")
     router = context.router
     limit, max_ops = context.common.max_request_bytes, context.common.max_txn_ops
-    one_shard, shard_of = context.placement.shards == 1, context.placement.shard_of
+    placement, shard0 = context.placement, router.routes[0]
 
     def txn(call: Call, data: bytes) -> None:
         stats.started += 1
-        if call.field(b"hasleader") and context.no_leader(call, stats):
+        if shard0.leader_link is None and context.no_leader(call, stats):
             return
         if len(data) <= limit:
             plain = plain_txn.read(data)
             if plain is not None and plain.ops() <= max_ops:
-                shard = 0 if one_shard else _plain_shard(shard_of, plain)
+                shard = 0 if placement.one else _plain_shard(placement, plain)
                 if shard == WIDE and is_read(plain):
                     read_txn(context, call, plain, stats)
                 elif shard == WIDE and plain.read_only:
@@ -235,6 +242,7 @@ def _txn(context: Context) -> UnaryHandler:
         except EtcdError as e:
             refuse(e)
 
+    router.moved.anew[Method.READ_TXN] = partial(_again, txn)
     return txn
 
 
@@ -244,8 +252,12 @@ def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, requ
     if len(data) > context.common.max_request_bytes:
         raise EtcdError(errors.REQUEST_TOO_LARGE)
     found: set[int] = set()
-    if context.placement.shards > 1:
+    while context.placement.shards > 1:
+        table = context.placement.table
         yield from _collect(context, request, found)
+        if context.placement.table is table:
+            break
+        found.clear()  # keys have moved meanwhile
     shard = WIDE if len(found) > 1 else found.pop() if found else 0
     write = router.in_turn.compare if (yield from compares_ranges(request)) else router.write
     if shard == WIDE and range_txns.is_read(request):
@@ -258,8 +270,10 @@ def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, requ
         write(call, Method.TXN, data, shard, stats)
 
 
-def _plain_shard(shard_of: Callable[[bytes], int], plain: plain_txn.Plain) -> int:
-    found = set(map(shard_of, plain.keys()))
+def _plain_shard(placement: Placement, plain: plain_txn.Plain) -> int:
+    found = set(map(placement.shard_of, plain.keys()))
+    if placement.table.past and plain.of_the_past:
+        return WIDE  # each is read where it was then
     return WIDE if len(found) > 1 else found.pop() if found else 0
 
 
@@ -278,3 +292,5 @@ def _collect(context: Context, request: Message, found: set[int]) -> Steps[None]
         elif kind is not None:
             inner = getattr(op, kind)
             found.update(context.placement.shards_of(inner.key, inner.range_end))
+            if kind == "request_range" and inner.revision > 0 and context.placement.table.past:
+                found.update(context.placement.ids)  # each is read where it was then

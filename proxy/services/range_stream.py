@@ -32,6 +32,8 @@ class RangeStream:
         self._context = context
         self._stats = context.method("server_stream", SERVICE, "RangeStream")
         self._shares = Shares(context.settings.max_connection_range_streams)
+        context.router.moved.anew[Method.RANGE_STREAM] = lambda waiting: self._begin(
+            waiting.call, waiting.body)
 
     def opened(self, call: Call) -> None:
         self._stats.started += 1
@@ -44,6 +46,10 @@ class RangeStream:
         if not self._shares.take(call):
             context.refuse(call, stats, errors.TOO_MANY_REQUESTS)
             return
+        self._begin(call, data)
+
+    def _begin(self, call: Call, data: bytes) -> None:
+        context, stats = self._context, self._stats
         try:
             request = validate.parse(rpc_pb2.RangeRequest.FromString, data)
             if request.sort_order not in (0, 1) or request.sort_target != 0:
@@ -52,7 +58,8 @@ class RangeStream:
                     or request.max_create_revision):
                 raise EtcdError(errors.UNSUPPORTED_FILTER)
             validate.check_range(request)
-            shards = context.placement.shards_of(request.key, request.range_end)
+            shards = context.placement.shards_at(
+                request.key, request.range_end, max(request.revision, 0))
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
@@ -61,7 +68,7 @@ class RangeStream:
             context.router.read(
                 call, Method.RANGE_STREAM, data, shards[0], request.serializable, stats, call.context.answer)
         else:
-            call.context = Merging(context, call, stats, request, shards)
+            call.context = Merging(context, call, stats, request)
         call.on_drain = call.context.pump
 
     def half_closed(self, call: Call) -> None:
@@ -121,9 +128,9 @@ class Passing:
 class Merging(RowGather):
     __slots__ = ("_begun", "_context", "_credited", "_told_at", "_waiting")
 
-    def __init__(self, context: Context, call: Call, stats: MethodStats, request: Any,
-                 shards: tuple[int, ...]) -> None:
-        super().__init__(context.router, call, Method.STREAM_ROWS, request, shards, stats, context.refuse)
+    def __init__(self, context: Context, call: Call, stats: MethodStats, request: Any) -> None:
+        super().__init__(
+            context.router, call, Method.STREAM_ROWS, request, context.placement, stats, context.refuse)
         self._context = context
         self._begun = False
         self._told_at = 0.0

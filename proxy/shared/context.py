@@ -58,9 +58,17 @@ class Context:
 
     def _placed(self, row: bytes) -> None:
         """A node has applied this table: others may be behind. ValueError."""
-        table = Table.decode(row)
-        if table.generation > self.placement.table.generation:
+        self.follow(Table.decode(row))
+
+    def follow(self, table: Table) -> None:
+        """From here on this front goes by a table, if it is newer."""
+        before = self.placement.table
+        if table.generation > before.generation:
             self.placement.replace(table)
+            self.router.highest = max(self.router.highest, table.pruned)  # watches begin behind it
+            self.router.follow_shards(self.placement.running, self.placement.ids)
+            self.hub.follow(before)  # G9: parts come before the next record is taken
+            self.router.moved.swap(table)
 
     def method(self, grpc_type: str, service: str, method: str) -> MethodStats:
         return self.stats.setdefault((grpc_type, service, method), MethodStats())

@@ -1,10 +1,10 @@
 """Requests over several shards, as one front puts them together.
 
-A range is read at one revision everywhere: a read index gives ``(order index, revision R)``, every shard's
-replica on this host answers at R once it has applied that order index, and the rows are merged by key
-(section 4). A serializable one reads at the lowest revision that all of the host's replicas have applied
-(H17), once this front has shown nothing newer. A latest-read that meets a compaction starts over with a new R
-(H16).
+A range is read at one revision everywhere: a read index gives ``(order index, revision R)``, the replica on
+this host of every shard that owned a part of it at R (G2) answers at R once it has applied that order index,
+and the rows are merged by key (section 4). A serializable one reads at the lowest revision that all of the
+host's replicas have applied (H17), once this front has shown nothing newer. A latest-read that meets a
+compaction starts over with a new R (H16), and so does a read that meets a change of the table (G7).
 
 Read-only transactions go the same way (``proxy.spanning.read_txns``, ``proxy.spanning.range_txns``); other
 writes and transactions over several shards go to the sequencer as one (``Method.WIDE``).
@@ -13,7 +13,7 @@ writes and transactions over several shards go to the sequencer as one (``Method
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from heapq import merge
 from typing import Any
 
@@ -21,36 +21,39 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import RangeRead, Row
 from cluster.pb import rpc_pb2
+from cluster.placement import Placement
 from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER
 from cluster.wire.protobuf import read_varint
 from proxy.routing.router import READ_ANY, MethodStats, Router, Waiting
 from proxy.routing.waiting import PartWaiting
 
-_OK, _PARTIAL = 0, 4
+_OK, _PARTIAL, _MOVED = 0, 4, 19
 _TRIES = 5  # of a latest-read that meets compactions
 _BOUNDS = ("min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision")
 # call, revision, term, the shards' responses after their headers
 Answer = Callable[[Any, int, int, list[bytes]], None]
+# what is asked of which shard at a revision, by the newest table; 0: of those that own it now
+Ask = Callable[[int], list[tuple[int, bytes]]]
 
 
 class Gather:
     """One read of several shards at one revision."""
 
     __slots__ = (
-        "_answer", "_call", "_failed", "_limit", "_method", "_most", "_order", "_requests", "_router",
-        "_stats", "_tails", "_term", "_tries", "order_index", "revision", "serializable", "shards",
+        "_answer", "_ask", "_call", "_failed", "_limit", "_method", "_most", "_order", "_requests",
+        "_router", "_stats", "_tails", "_term", "_tries", "order_index", "revision", "serializable",
     )
 
     def __init__(
-        self, router: Router, call: Any, method: int, requests: Iterable[tuple[int, bytes]],
-        serializable: bool, stats: MethodStats, answer: Answer,
-        failed: Callable[[Any, MethodStats, EtcdError], None],
+        self, router: Router, call: Any, method: int, ask: Ask, serializable: bool, stats: MethodStats,
+        answer: Answer, failed: Callable[[Any, MethodStats, EtcdError], None],
     ) -> None:
-        """``requests``: what is asked of which shard; ``answer`` gets the answers in this order."""
+        """``answer`` gets the answers in the order of what is asked."""
         self._router = router
         self._call = call
         self._method = method
-        self._requests = tuple(requests)
+        self._ask = ask
+        self._requests: list[tuple[int, bytes]] = []
         self._stats = stats
         self._answer = answer
         self._failed = failed
@@ -62,7 +65,6 @@ class Gather:
         self.order_index = 0  # that the revision needs applied, once it is known
         self.revision = 0  # the request's own; 0: the latest
         self.serializable = serializable
-        self.shards = tuple(sorted({shard for shard, _ in self._requests}))
 
     def start(self, revision: int = 0) -> Gather:
         """Begin; ``revision`` is what the request names."""
@@ -71,8 +73,11 @@ class Gather:
         if not self.serializable:
             router.index(self._indexed)
             return self
-        router.recent.when_caught_up(self.shards, self._serializable)
+        router.recent.when_caught_up(self._shards(0), self._serializable)
         return self
+
+    def _shards(self, revision: int) -> tuple[int, ...]:
+        return tuple(sorted({shard for shard, _ in self._ask(revision)}))
 
     def at(self, order_index: int, revision: int, latest: int, term: int) -> None:
         """Begin at a known revision. ``latest``: the newest one when it was found; it needs this order index
@@ -83,13 +88,24 @@ class Gather:
     def _serializable(self) -> None:
         """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off.
         The replicas decide on a named one: what this front knows of them may be old."""
-        router = self._router
-        known = [link.revision if (link := router.routes[s].replica) is not None else 0 for s in self.shards]
-        if min(known):
-            self._read(0, max(min(known), self.revision), router.routes[0].term)
+        try:
+            revision = self._applied(self._shards(self.revision))
+            # of what has moved since, its owner then must have applied it
+            while not self.revision and (owners := self._applied(self._shards(revision))) < revision:
+                revision = owners
+        except EtcdError as e:  # below the pruning
+            self._refused(e)
+            return
+        if revision:
+            self._read(0, max(revision, self.revision), self._router.routes[0].term)
         else:
             # a shard of which this host has no replica now, and no other answers
             self._fail(EtcdError(errors.TIMEOUT))
+
+    def _applied(self, shards: tuple[int, ...]) -> int:
+        """The lowest revision that their replicas are known to have applied; 0: one has none."""
+        routes = self._router.routes
+        return min(link.revision if (link := routes[s].replica) is not None else 0 for s in shards)
 
     def _indexed(self, waiting: Waiting, status: int, body: bytes) -> None:
         if status != _OK:
@@ -105,6 +121,12 @@ class Gather:
         self._order, self._term, self.order_index = latest, term, order_index
         self._tails = {}
         router = self._router
+        try:
+            self._requests = self._ask(self.revision or latest)
+        except EtcdError as e:  # below the pruning
+            self._refused(e)
+            return
+        self._begin()
         prefix = READ.pack(order_index, self.revision or latest)
         for place, (shard, request) in enumerate(self._requests):
             waiting = PartWaiting(
@@ -112,6 +134,9 @@ class Gather:
                 router.quiet)
             waiting.then, waiting.context, waiting.prefix = self._part, (self._tries, place, []), prefix
             router.to_replica(waiting)
+
+    def _begin(self) -> None:
+        """It is known of which shards answers will come."""
 
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
         pieces: list[bytes]
@@ -135,7 +160,7 @@ class Gather:
         if self._call is None or self._call.closed:
             return
         if status != _OK:
-            self._refused(EtcdError.decode(body))
+            self._missed(status, body)
             return
         pieces.append(body if pieces else body[HEAD.size :])
         self._tails[place] = pieces
@@ -149,6 +174,14 @@ class Gather:
         (applied, _), asked = HEAD.unpack_from(body), self.revision or self._order
         assert applied >= asked, f"I14: shard {waiting.shard} answers at {applied}, {asked} was asked for"
         return self.serializable and applied < self._order
+
+    def _missed(self, status: int, body: bytes) -> None:
+        if status == _MOVED:  # by the newer table, which has come: no more often than one comes
+            self._tries += 1
+            self._most += 1
+            self.start(self.revision)
+        else:
+            self._refused(EtcdError.decode(body))
 
     def _refused(self, error: EtcdError) -> None:
         # H16; or another replica than the one it was sent to answers, and is behind it
@@ -174,7 +207,7 @@ class Gather:
             self._failed(call, self._stats, error)
 
 
-def range_requests(request: Any, shards: tuple[int, ...]) -> list[tuple[int, bytes]]:
+def range_requests(request: Any, placement: Placement) -> Ask:
     """What each shard is asked: the rows that may be in the answer, and the count."""
     whole = RangeRead(request)
     part = rpc_pb2.RangeRequest(key=request.key, range_end=request.range_end)
@@ -193,7 +226,8 @@ def range_requests(request: Any, shards: tuple[int, ...]) -> list[tuple[int, byt
     if request.keys_only and request.sort_target != rpc_pb2.RangeRequest.VALUE:
         part.keys_only = True
     asked = part.SerializeToString()
-    return [(shard, asked) for shard in shards]
+    key, end = request.key, request.range_end
+    return lambda revision: [(shard, asked) for shard in placement.shards_at(key, end, revision)]
 
 
 def range_answer(request: Any, tails: list[bytes]) -> bytes:

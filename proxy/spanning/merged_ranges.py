@@ -12,6 +12,7 @@ from typing import Any
 from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import RangeRead, end_fields
 from cluster.evaluate.reading.row_parts import read_part
+from cluster.placement import Placement
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import MethodStats, Router, Waiting
 from proxy.spanning.gather import Gather, range_requests
@@ -28,11 +29,11 @@ class RowGather(Gather):
     __slots__ = ("_count", "_merge", "_request")
 
     def __init__(
-        self, router: Router, call: Any, method: int, request: Any, shards: tuple[int, ...],
+        self, router: Router, call: Any, method: int, request: Any, placement: Placement,
         stats: MethodStats, failed: Callable[[Any, MethodStats, EtcdError], None],
     ) -> None:
         super().__init__(
-            router, call, method, range_requests(request, shards), request.serializable, stats, _unused,
+            router, call, method, range_requests(request, placement), request.serializable, stats, _unused,
             failed,
         )
         self._request = request
@@ -40,9 +41,11 @@ class RowGather(Gather):
         self._count = 0
 
     def _read(self, order_index: int, latest: int, term: int) -> None:
-        self._merge = RowMerge(len(self._requests), max(self._request.limit, 0))
         self._count = 0
         super()._read(order_index, latest, term)
+
+    def _begin(self) -> None:
+        self._merge = RowMerge(len(self._requests), max(self._request.limit, 0))
 
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
         tried, place, _ = waiting.context
@@ -51,7 +54,7 @@ class RowGather(Gather):
                 self._router.cancel(waiting)
             return
         if status not in (_OK, _PARTIAL):
-            self._refused(EtcdError.decode(body))
+            self._missed(status, body)
             return
         if self._is_behind(waiting, body):  # nothing is passed on yet: all shards' first rows are needed
             if status == _PARTIAL:
@@ -75,10 +78,10 @@ class MergedRange(RowGather):
     __slots__ = ("_pieces", "_reply", "_runs")
 
     def __init__(
-        self, router: Router, call: Any, request: Any, shards: tuple[int, ...], stats: MethodStats,
+        self, router: Router, call: Any, request: Any, placement: Placement, stats: MethodStats,
         reply: Pieces, failed: Callable[[Any, MethodStats, EtcdError], None],
     ) -> None:
-        super().__init__(router, call, Method.RANGE_ROWS, request, shards, stats, failed)
+        super().__init__(router, call, Method.RANGE_ROWS, request, placement, stats, failed)
         self._reply = reply
         self._runs: list[bytes] = []
         self._pieces: list[bytes] = []

@@ -42,7 +42,7 @@ def _ask(
         router,
         call,
         Method.AUTH_SHOW,
-        [(shard, body) for shard in shards],
+        lambda revision: [(shard, body) for shard in shards],
         False,
         router.quiet,
         lambda call, revision, term, tails: then(),

@@ -52,11 +52,19 @@ class RangeTxn:
 
     def start(self) -> None:
         """Decide the compares."""
-        shards_of = self._context.placement.shards_of
+        self._named = False
+        self._first = Gather(
+            self._context.router, self._call, Method.READ_TXN, self._ask, self._serializable, self._stats,
+            self._compared, self._failed,
+        )
+        self._first.start()
+
+    def _ask(self, revision: int) -> list[tuple[int, bytes]]:
+        shards_at = self._context.placement.shards_at
         asked: list[tuple[int, bytes]] = []
         self._asked = []
         for compare in self._request.compare:
-            shards = shards_of(compare.key, compare.range_end)
+            shards = shards_at(compare.key, compare.range_end, revision)
             count = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(
                 key=compare.key, range_end=compare.range_end, count_only=True))
             body = rpc_pb2.TxnRequest(compare=[compare], success=[count], failure=[count]).SerializeToString()
@@ -64,18 +72,13 @@ class RangeTxn:
             self._asked.append(len(shards))
         if self._serializable or not asked:  # H17: the revision must be one that all of them have applied
             touched = {shard for ops in (self._request.success, self._request.failure) for op in ops
-                       for shard in shards_of(op.request_range.key, op.request_range.range_end)}
+                       for shard in shards_at(op.request_range.key, op.request_range.range_end, revision)}
             asked += [(shard, _NOTHING) for shard in sorted(touched - {shard for shard, _ in asked})]
         # by both branches, as etcd does: of these none is read
         if self._context.router.principals.judged(self._call):
             whole = rpc_pb2.TxnRequest(failure=[*self._request.success, *self._request.failure])
             asked.append((0, whole.SerializeToString()))
-        self._named = False
-        self._first = Gather(
-            self._context.router, self._call, Method.READ_TXN, asked, self._serializable, self._stats,
-            self._compared, self._failed,
-        )
-        self._first.start()
+        return asked
 
     def _compared(self, call: Any, revision: int, term: int, tails: list[bytes]) -> None:
         answers = iter(tails)
@@ -108,24 +111,27 @@ class RangeTxn:
         if request.revision > self._revision:
             context.refuse(call, self._stats, EtcdError(errors.FUTURE_REV))
             return
-        shards = context.placement.shards_of(request.key, request.range_end)
+        placement, key, end = context.placement, request.key, request.range_end
         router, stats, failed = context.router, self._stats, self._failed
         gather: Gather
-        if len(shards) == 1:
+        if not end:
             asked = rpc_pb2.RangeRequest()
             asked.CopyFrom(request)
             asked.revision = 0
             gather = Gather(
-                router, call, Method.RANGE, [(shards[0], asked.SerializeToString())], self._serializable,
-                stats, lambda call, revision, term, tails: self._read(place, tails), failed,
+                router, call, Method.RANGE,
+                lambda revision: [
+                    (shard, asked.SerializeToString()) for shard in placement.shards_at(key, b"", revision)],
+                self._serializable, stats, lambda call, revision, term, tails: self._read(place, tails),
+                failed,
             )
         elif RangeRead(request).ordered:
             gather = Gather(
-                router, call, Method.RANGE, range_requests(request, shards), self._serializable, stats,
+                router, call, Method.RANGE, range_requests(request, placement), self._serializable, stats,
                 lambda call, revision, term, tails: self._read(place, [range_answer(request, tails)]), failed,
             )
         else:
-            gather = MergedRange(router, call, request, shards, stats,
+            gather = MergedRange(router, call, request, placement, stats,
                                  lambda call, revision, term, pieces: self._read(place, pieces), failed)
         self._named = request.revision > 0
         gather.at(self._order_index, request.revision or self._revision, self._revision, self._term)

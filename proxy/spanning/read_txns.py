@@ -54,7 +54,7 @@ def is_read(plain: Plain) -> bool:
 
 
 def read_txn(context: Context, call: Call, plain: Plain, stats: MethodStats) -> None:
-    router, shard_of = context.router, context.placement.shard_of
+    router, placement = context.router, context.placement
     keys = list(dict.fromkeys(plain.keys()))
 
     def answer(call: Call, revision: int, term: int, tails: list[bytes]) -> None:
@@ -66,5 +66,9 @@ def read_txn(context: Context, call: Call, plain: Plain, stats: MethodStats) -> 
         stats.ok += 1
         call.reply(router.header(revision, term), response(revision))
 
-    requests = [(shard_of(key), b"\x0a%b%b" % (varint(len(key)), key)) for key in keys]
-    Gather(router, call, Method.RANGE, requests, plain.serializable, stats, answer, context.refuse).start()
+    def ask(revision: int) -> list[tuple[int, bytes]]:
+        return [
+            (shard, b"\x0a%b%b" % (varint(len(key)), key))
+            for key in keys for shard in placement.shards_at(key, b"", revision)]
+
+    Gather(router, call, Method.RANGE, ask, plain.serializable, stats, answer, context.refuse).start()

@@ -1,6 +1,6 @@
 """Reading the past of a range in slices, a bounded number at once, clients in turn (decision 82). A slice
 over several shards asks each from the same revision. It is complete up to where the slowest got; what others
-brought beyond that is asked again."""
+brought beyond that is asked again. Where keys move meanwhile, the whole slice is asked again (G7)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.pacing.turns import Turns
+from cluster.placement import Placement
 from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD
 from proxy.routing.router import Router, Waiting
 from proxy.watch.encode import Batch, batch_of_history, merged
@@ -34,9 +35,10 @@ class _Question:
     range_end: bytes
     prev_kv: bool
     client: Hashable
-    shards: tuple[int, ...]
+    shards: tuple[int, ...]  # empty: all that have owned a part of the range since
     from_revision: int
     then: Callable[[Slice], None]
+    owners: tuple[int, ...] = ()  # that are asked
     open: int = 0
     next_revision: int = 1 << 62
     applied: int = 1 << 62
@@ -46,8 +48,9 @@ class _Question:
 
 
 class History:
-    def __init__(self, router: Router, most_bytes: int) -> None:
+    def __init__(self, router: Router, placement: Placement, most_bytes: int) -> None:
         self._router = router
+        self._placement = placement
         self._most_bytes = most_bytes  # of a slice
         self.slice_events = _EVENTS
         self._turns: Turns[_Question] = Turns(_OPEN)
@@ -62,12 +65,27 @@ class History:
 
     def _start(self, question: _Question) -> None:
         self.slices += 1
-        question.open = len(question.shards)
+        question.owners = question.shards or self._owners(question)
+        question.open = len(question.owners)
+        if not question.owners:
+            self._end(question)
+            return
         head = HISTORY_HEAD.pack(
             question.from_revision, self.slice_events, self._most_bytes, int(question.prev_kv),
             len(question.key))
-        for shard in question.shards:
+        for shard in question.owners:
             self._router.history(head + question.key + question.range_end, shard, self._answer, question)
+
+    def _owners(self, question: _Question) -> tuple[int, ...]:
+        """By the newest table. Below its pruning nobody can be asked."""
+        placement = self._placement
+        if not placement.table.past and question.from_revision >= placement.table.pruned:
+            return placement.shards_of(question.key, question.range_end)
+        try:
+            return placement.table.owners_since(question.key, question.range_end, question.from_revision)
+        except EtcdError:
+            question.compacted = placement.table.pruned
+            return ()
 
     def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
         question: _Question = waiting.context
@@ -84,8 +102,12 @@ class History:
                 question.compacted = max(question.compacted, int(error.text))
             else:
                 question.failed = True
-        if question.open:
-            return
+        if not question.open:
+            self._end(question)
+
+    def _end(self, question: _Question) -> None:
+        if not question.shards and question.owners and question.owners != self._owners(question):
+            question.failed = True  # what has moved meanwhile is another's now
         self._turns.leave(question.client, 1)
         try:
             question.then(self._finish(question))

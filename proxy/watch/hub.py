@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import islice
 from random import random
 
-from cluster.placement import Placement
+from cluster.placement import Placement, Table
 from cluster.wire.messages import Status
 from cluster.wire.protobuf import response_header
 from proxy.routing.links import Link
@@ -42,7 +42,7 @@ class WatchHub:
         self._router = router
         self._placement = placement
         self._progress_interval_s = progress_interval_s
-        self.history = History(router, fragment_bytes)
+        self.history = History(router, placement, fragment_bytes)
         self._progress = ProgressRequests(router)
         self._joining = Joining(router)
         self._ending = Ending(router)
@@ -92,7 +92,31 @@ class WatchHub:
             found = self.subscriptions[wanted] = Subscription(self, key, range_end, prev_kv, shards, revision)
             for part in found.parts:
                 self._joining.join(part)
+            table = self._placement.table
+            if table.past:
+                found.follow(table)  # what it begins behind may have been another's then
         return found
+
+    def follow(self, before: Table) -> None:
+        """This front goes by another table."""
+        table = self._placement.table
+        if (table.spans, table.past) != (before.spans, before.past):
+            for subscription in tuple(self.subscriptions.values()):
+                subscription.follow(table)
+            self._progress.look()
+
+    def join(self, part: Part) -> None:
+        self._joining.join(part)
+
+    def leave(self, part: Part) -> None:
+        """It has passed (G9). It ends with the tick: its own record may have let it pass."""
+        part.leave(self._router)
+        self._router.at_flush(lambda: self._end(part))
+
+    def _end(self, part: Part) -> None:
+        self._stalled_parts.pop(part, None)
+        self._joining.drop(part)
+        part.end(self._router)
 
     def ended(self, watch: ClientWatch) -> None:
         cohort = watch.cohort
@@ -105,9 +129,7 @@ class WatchHub:
             self._looks.pop(subscription, None)
             subscription.close()
             for part in subscription.parts:
-                self._stalled_parts.pop(part, None)
-                self._joining.drop(part)
-                part.end(self._router)
+                self._end(part)
 
     def merging(self, subscription: Subscription) -> None:
         self._merging[subscription] = None
@@ -142,7 +164,7 @@ class WatchHub:
 
         def ask() -> None:
             self.history.ask(subscription.key, subscription.range_end, subscription.prev_kv, cohort.client,
-                              tuple(p.shard for p in subscription.parts), gathered.next_revision, answer)
+                              (), gathered.next_revision, answer)
 
         def answer(found: Slice) -> None:
             wanted = cohort in subscription.lagging  # it has not ended
@@ -189,7 +211,7 @@ class WatchHub:
     def _settle(self, now: float) -> None:
         """Parts follow the reads: home at once, away from home only after two election timeouts."""
         router = self._router
-        for route in router.routes:
+        for route in router.routes.values():
             home, replica = route.home, route.replica
             if home is None or replica is home:
                 self._cut_off.pop(route.shard, None)

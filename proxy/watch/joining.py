@@ -4,6 +4,7 @@ the old link, even one that has ended."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ WINDOW = 512
 class Joining:
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._waiting: list[dict[Part, None]] = [{} for _ in router.routes]
+        self._waiting: defaultdict[int, dict[Part, None]] = defaultdict(dict)  # by shard
 
     def join(self, part: Part) -> None:
         self._waiting[part.shard][part] = None
@@ -35,7 +36,8 @@ class Joining:
     def go_on(self, shard: int) -> None:
         """Subscribe as many as may: after an answer, when a link is up, and in every sweep."""
         waiting = self._waiting[shard]
-        link = self._router.routes[shard].replica if waiting else None
+        route = self._router.routes.get(shard) if waiting else None
+        link = route.replica if route is not None else None
         if link is None:
             return
         room = WINDOW - len(link.asked)
@@ -47,6 +49,6 @@ class Joining:
                 part.join(link, self._router)
 
     def tick(self) -> None:
-        for shard, waiting in enumerate(self._waiting):
+        for shard, waiting in list(self._waiting.items()):
             if waiting:
                 self.go_on(shard)

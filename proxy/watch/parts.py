@@ -48,6 +48,7 @@ class Part:
     live_from: int = 0  # the link brings everything from this revision on; 0: not known
     filling: bool = False  # reads history
     paused: bool = False
+    until: int = 0  # G9: of the range it brings nothing that is newer; 0: it owns a part now
     generation: int = 0  # of the subscription; answers for an older one are dropped
     _pieces: list[Batch] | None = None  # of a revision that is not whole
     _held: list[Batch] | None = None  # None saves memory: most parts are idle

@@ -9,6 +9,8 @@ The rules (I16)
   live again. It never holds back the others.
 - A cohort's cursor is the last revision delivered whole; nothing at or below it is delivered again. Live
   cohorts have everything emitted, wherever their cursor was left.
+- Its parts are all shards that own a part of the range, or did since its position (G9). One that comes by a
+  move brings what is newer than the move; one that goes leaves once all is emitted up to there.
 - Events that wait for other shards have bounded room (``Room``). Over it, parts that are ahead are paused. A
   part goes on, from history, when there is room again or none of its events wait: the slowest is never
   paused.
@@ -22,6 +24,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
+from cluster.placement import Table
 from proxy.watch.encode import Batch, joined, merged
 from proxy.watch.parts import Part
 
@@ -56,6 +59,8 @@ class Hub(Protocol):
     def fill(self, subscription: Subscription, part: Part) -> None: ...
     def merging(self, subscription: Subscription) -> None: ...
     def catch_up(self, subscription: Subscription, cohort: Cohort) -> None: ...
+    def join(self, part: Part) -> None: ...
+    def leave(self, part: Part) -> None: ...
 
 
 @dataclass(slots=True)
@@ -99,8 +104,8 @@ def _last(batch: Batch) -> int:
 
 class Subscription:
     __slots__ = (
-        "_held_bytes", "_holder", "_paused", "_pending", "_ring", "ahead", "emitted", "hub", "key", "lagging",
-        "live", "parts", "prev_kv", "range_end",
+        "_held_bytes", "_holder", "_passing", "_paused", "_pending", "_ring", "ahead", "emitted", "hub",
+        "key", "lagging", "live", "parts", "prev_kv", "range_end",
     )
 
     def __init__(self, hub: Hub, key: bytes, range_end: bytes, prev_kv: bool, shards: tuple[int, ...],
@@ -119,7 +124,58 @@ class Subscription:
         self._held_bytes = 0  # in there
         self._holder: Part | None = None  # the part that was last: while it stays, nothing can be emitted
         self._paused = False  # some parts are
+        self._passing = False  # some parts leave soon
         self._ring: Ring | None = None
+
+    def follow(self, table: Table) -> None:
+        """G9: keys of the range may have moved. Its new owners' parts come before anything newer is taken."""
+        if len(self.parts) == 1:
+            self.emitted = max(self.emitted, self.parts[0].through())
+        if self.emitted + 1 < table.pruned and not self._end_pruned(table.pruned):
+            return
+        times = table.times_since(self.key, self.range_end, self.emitted + 1)
+        known = {part.shard: part for part in self.parts}
+        if times.keys() == known.keys() and not any(last for _, last in times.values()):
+            return
+        for shard, (first, _) in times.items():
+            if shard not in known:
+                part = known[shard] = Part(self, shard, max(self.emitted, first - 1))
+                self.parts.append(part)
+                self.hub.join(part)
+        for part in self.parts:
+            part.until = times.get(part.shard, (0, self.emitted))[1]
+        self._holder = None
+        self._passing = any(part.until for part in self.parts)
+        self.hub.merging(self)
+        self.advance()
+
+    def _end_pruned(self, pruned: int) -> bool:
+        """This front has missed whose keys were where: what is compacted cannot be told. False: nobody is
+        left."""
+        for cohort in self.cohorts():
+            if self.position(cohort) + 1 < pruned:
+                cohort.compacted(pruned)
+        if not self.cohorts():
+            return False
+        parts, self.parts = self.parts, []
+        for part in parts:
+            self.hub.leave(part)
+        self._pending, self._paused = None, False
+        self._hold(-self._held_bytes)
+        self.emitted = pruned - 1
+        return True
+
+    def _leave_passed(self) -> bool:
+        """Whether parts have left that can bring nothing any more."""
+        if not self._passing:
+            return False
+        passed = [part for part in self.parts if part.until and part.until <= self.emitted]
+        for part in passed:
+            self.parts.remove(part)
+            self.hub.leave(part)
+        self._passing = any(part.until for part in self.parts)
+        self._holder = None
+        return bool(passed)
 
     def through(self) -> int:
         """Every event up to this revision has been emitted."""
@@ -162,11 +218,12 @@ class Subscription:
                 self._hold(-sum([batch.size_bytes for batch in found]))
                 for piece in (merged(found) if len(found) > 1 else found[0]).pieces(_RESPONSE_BYTES):
                     self._emit(piece)
-        if low > self.emitted:
-            self.emitted = low
+        self.emitted = max(self.emitted, low)
+        if self._leave_passed():
+            return self.advance()  # the merge goes on without them
         if self._paused or self.hub.room.full:
             self._make_room()
-        if self._paused or (self._pending and any(self._pending.values())):
+        if self._paused or self._passing or (self._pending and any(self._pending.values())):
             return False
         self._pending = None
         return True

@@ -129,15 +129,17 @@ class MusterProcesses:
 
 
 class EtcdProcesses:
-    """Three members of an etcd, started at once."""
+    """Three members of an etcd, started at once: the packaged one, or another binary."""
 
-    def __init__(self, directory: Path, base_port: int, *flags: str) -> None:
+    def __init__(
+        self, directory: Path, base_port: int, *flags: str, binary: Path = _BIN / "etcd"
+    ) -> None:
         directory.mkdir()
         self.endpoints = [f"127.0.0.1:{base_port + 100 * i}" for i in range(3)]
         peers = [f"http://127.0.0.1:{base_port + 100 * i + 1}" for i in range(3)]
         initial = ",".join(f"host-{i}={peer}" for i, peer in enumerate(peers))
         self._lines = [
-            [str(_BIN / "etcd"), f"--name=host-{i}", f"--data-dir={directory}/{i}", "--log-level=error",
+            [str(binary), f"--name=host-{i}", f"--data-dir={directory}/{i}", "--log-level=error",
              f"--listen-client-urls=http://{client}", f"--advertise-client-urls=http://{client}",
              f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
              f"--initial-cluster={initial}", *flags]

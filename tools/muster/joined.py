@@ -80,12 +80,14 @@ class InProcessTransport:
 class NearNode:
     """The node of this process, for reads that need no frame."""
 
-    __slots__ = ("_guard", "_node", "_store", "get", "v2_file")
+    __slots__ = ("_guard", "_node", "_reads", "_store", "generation", "get", "v2_file")
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._store = node.store
         self._guard = node.guard
+        self._reads = node.reads
+        self.generation = 0
         self.get = node.serve.ranges.get
         self.v2_file = node.serve.v2.file
 
@@ -101,8 +103,8 @@ class NearNode:
 
     @property
     def guarded(self) -> bool:
-        """Whether reads are judged: then they go by a frame."""
-        return self._guard.state.enabled
+        """Whether reads are judged, or a front and this node go by other tables: then they go by a frame."""
+        return self._guard.state.enabled or self.generation != self._reads.generation
 
     def _catch_up(self) -> None:
         """Apply what is due. Its faults are the process's, not those of the request that asks."""

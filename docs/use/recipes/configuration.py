@@ -1,57 +1,45 @@
 """Configuration that is published once and reaches every program at once.
 
-A program reads its configuration and follows the changes from that revision on: none is missed, and none is
-seen twice.
-What belongs together is written in one transaction, so nobody acts on half of it.
+A program follows the keys below a prefix into an object with typed fields: it misses no change, and sees none
+twice. What belongs together is written in one transaction, so nobody acts on half of it.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
+from dataclasses import dataclass
 
-from gateway import Cluster, putting
+import muster_client as m
+from muster_client import sync
 
 CONFIG = "/config/shop/"
 
 
-class Program:
-    """Runs by the configuration of this moment."""
+@dataclass(frozen=True)
+class Shop:
+    """By which every program of the shop runs."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._changed = threading.Condition()
-        found, revision = cluster.all(CONFIG)
-        self.settings = {one.key.removeprefix(CONFIG): one.value for one in found}
-        threading.Thread(target=self._follow, args=(cluster, revision + 1), daemon=True).start()
+    database: str
+    pool: int = 5
 
-    def _follow(self, cluster: Cluster, start: int) -> None:
-        for event in cluster.watch(CONFIG, start):
-            with self._changed:
-                name = event.key.removeprefix(CONFIG)
-                if event.value is None:
-                    self.settings.pop(name, None)
-                else:
-                    self.settings[name] = event.value
-                self._changed.notify_all()
 
-    def wait_for(self, **settings: str) -> str:
-        """Until these hold; all settings as a line."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: settings.items() <= self.settings.items(), timeout=60)
-            return " ".join(f"{name}={value}" for name, value in sorted(self.settings.items()))
+def wait_for(config: sync.Config[Shop], pool: int) -> str:
+    """Until the pool has this size; the configuration as a line."""
+    shop = next(shop for shop in config.changes() if shop.pool == pool)
+    return f"database={shop.database} pool={shop.pool}"
 
 
 def main(endpoints: str) -> None:
     """One publisher, three programs."""
-    cluster = Cluster(endpoints)
-    cluster.put(f"{CONFIG}database", "db-1")
-    cluster.put(f"{CONFIG}pool", "10")
-    programs = [Program(cluster) for _ in range(3)]
-    print("first:", *{program.wait_for(database="db-1", pool="10") for program in programs})
-    cluster.txn([], [putting(f"{CONFIG}database", "db-2"), putting(f"{CONFIG}pool", "50")])
-    print("then:", *{program.wait_for(database="db-2", pool="50") for program in programs})
-    cluster.delete(f"{CONFIG}database")
-    cluster.delete(f"{CONFIG}pool")
+    with sync.Client(endpoints) as client:
+        client.when().then(m.put(f"{CONFIG}database", "db-1"), m.put(f"{CONFIG}pool", "10")).commit()
+        with client.config(CONFIG, Shop) as one, client.config(CONFIG, Shop) as two, \
+                client.config(CONFIG, Shop) as three:
+            programs = (one, two, three)
+            print("first:", *{wait_for(program, 10) for program in programs})
+            client.when().then(m.put(f"{CONFIG}database", "db-2"), m.put(f"{CONFIG}pool", "50")).commit()
+            print("then:", *{wait_for(program, 50) for program in programs})
+        client.delete(m.prefix(CONFIG))
 
 
 if __name__ == "__main__":

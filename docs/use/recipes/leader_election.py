@@ -1,4 +1,4 @@
-"""Who is alive, and who leads, by leases and the Election service.
+"""Who is alive, and who leads.
 
 Every host writes a key with its lease: the list of these keys is the list of live hosts. All of them
 campaign; one leads, and when its lease ends the one that campaigned next does.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 import threading
 
-from gateway import Cluster, b64, text
+import muster_client as m
+from muster_client import sync
 
 HOSTS = "/examples/hosts/"
 ELECTION = "/examples/election"
@@ -18,52 +19,57 @@ ELECTION = "/examples/election"
 class Host:
     """A host that reports that it lives, and wants to lead."""
 
-    def __init__(self, cluster: Cluster, name: str, ttl_s: int) -> None:
-        self.name = name
+    def __init__(self, endpoints: str, name: str, ttl_s: int) -> None:
+        self.client = sync.Client(endpoints)
         self.leads = threading.Event()
-        self._cluster = cluster
-        self.lease = cluster.lease(ttl_s)
-        cluster.put(f"{HOSTS}{name}", "alive", self.lease.id)
+        self.lease = self.client.lease(ttl_s)
+        self.client.put(f"{HOSTS}{name}", "alive", lease=self.lease)
+        self._leadership = self.client.election(ELECTION).campaign(name, lease=self.lease)
         threading.Thread(target=self._campaign, daemon=True).start()
 
     def _campaign(self) -> None:
-        request = {"name": b64(ELECTION), "lease": self.lease.id, "value": b64(self.name)}
         try:
-            self._cluster.call("election/campaign", request)
-        except RuntimeError:
-            return  # the lease ended before it was elected
+            self._leadership.campaign()
+        except m.MusterError:
+            return  # it ended before it was elected
         self.leads.set()
 
+    def die(self) -> None:
+        """Renew nothing any more: the lease ends when its time is over."""
+        self.client.close()
 
-def leader(cluster: Cluster) -> str:
+
+def leader(client: sync.Client) -> str:
     """Who leads now."""
-    return text(cluster.call("election/leader", {"name": b64(ELECTION)})["kv"]["value"])
+    found = client.election(ELECTION).leader()
+    return "" if found is None else found.text
 
 
-def alive(cluster: Cluster) -> list[str]:
+def alive(client: sync.Client) -> list[str]:
     """The live hosts."""
-    return sorted(one.key.removeprefix(HOSTS) for one in cluster.all(HOSTS)[0])
+    return [kv.name.removeprefix(HOSTS) for kv in client.range(m.prefix(HOSTS))]
 
 
 def main(endpoints: str) -> None:
     """Three hosts; the one that leads dies."""
-    cluster = Cluster(endpoints)
+    client = sync.Client(endpoints)
     hosts = {}
     for name, ttl_s in (("host-a", 8), ("host-b", 60), ("host-c", 60)):
-        hosts[name] = Host(cluster, name, ttl_s)
+        hosts[name] = Host(endpoints, name, ttl_s)
         if name == "host-a":
             assert hosts[name].leads.wait(60)
-    print("alive:", *alive(cluster), "leader:", leader(cluster))
-    revision = cluster.all(HOSTS)[1]
-    hosts["host-a"].lease.fail()
-    gone = next(event for event in cluster.watch(HOSTS, revision + 1) if event.value is None)
-    print("died:", gone.key.removeprefix(HOSTS))
-    others = [hosts["host-b"], hosts["host-c"]]
-    while not any(host.leads.wait(0.1) for host in others):
+    print("alive:", *alive(client), "leader:", leader(client))
+    with client.watch(m.prefix(HOSTS)) as watch:
+        hosts.pop("host-a").die()
+        gone = next(event for event in watch if isinstance(event, m.Delete))
+    print("died:", gone.key.decode().removeprefix(HOSTS))
+    while not any(host.leads.wait(0.1) for host in hosts.values()):
         pass
-    print("alive:", *alive(cluster), "leader is one of them:", leader(cluster) in alive(cluster))
-    for host in others:
-        host.lease.end()
+    print("alive:", *alive(client), "leader is one of them:", leader(client) in alive(client))
+    for host in hosts.values():
+        host.lease.revoke()
+        host.client.close()
+    client.close()
 
 
 if __name__ == "__main__":

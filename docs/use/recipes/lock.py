@@ -1,54 +1,44 @@
-"""One owner at a time, by the Lock service.
+"""One owner at a time.
 
 The lock is tied to a lease: an owner that dies loses it when the lease ends. A write under the lock is a
-transaction that compares the owner's key, so an owner that was thought dead changes nothing any more.
+transaction with the condition that it is held, so an owner that was thought dead changes nothing any more.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
 
-from gateway import Cluster, b64, putting, text
+import muster_client as m
+from muster_client import sync
 
 COUNTER = "/examples/counter"
 
 
-def locked(cluster: Cluster, name: str, work: Callable[[str], None]) -> None:
-    """Do some work while nobody else does; it is told the key that stands for the ownership."""
-    lease = cluster.lease(60)
-    key = text(cluster.call("lock/lock", {"name": b64(name), "lease": lease.id})["key"])
-    try:
-        work(key)
-    finally:
-        cluster.call("lock/unlock", {"key": b64(key)})
-        lease.end()
-
-
-def add_one(cluster: Cluster, owner: str) -> None:
+def add_one(client: sync.Client) -> None:
     """Read, add, write: right only if nobody else does the same meanwhile."""
-    before = int(cluster.get(COUNTER) or "0")
-    still_mine = {"key": b64(owner), "target": "CREATE", "result": "GREATER", "create_revision": 0}
-    assert cluster.txn([still_mine], [putting(COUNTER, str(before + 1))])["succeeded"]
+    with client.lock("/examples/lock") as lock:
+        before = client.get(COUNTER)
+        assert before is not None
+        assert client.when(lock.held).then(m.put(COUNTER, str(int(before.text) + 1))).commit()
 
 
 def main(endpoints: str) -> None:
     """Four workers add ten each."""
-    cluster = Cluster(endpoints)
-    cluster.put(COUNTER, "0")
 
     def worker() -> None:
         for _ in range(10):
-            locked(cluster, "/examples/lock", lambda owner: add_one(cluster, owner))
+            add_one(client)
 
-    threads = [threading.Thread(target=worker) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    print("counted:", cluster.get(COUNTER))
-    cluster.delete(COUNTER)
+    with sync.Client(endpoints) as client:
+        client.put(COUNTER, "0")
+        threads = [threading.Thread(target=worker) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        counted = client.delete(COUNTER, previous=True).previous[0]
+    print("counted:", counted.text)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ at the cut's index has the cut's term (H3, I6).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,7 +31,7 @@ from cluster.pacing.patience import HURRY_S
 from cluster.raft import Role
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import HEAD, NO_HASTE, PUT_ANSWER, Method, Status
-from node.links.fronts import FrontLink
+from node.links.fronts import FrontLink, Request
 from node.replica.pauses import ReturningTimer
 from node.replica.role import Body, Kinds, Owed
 from node.replica.shards.fates import Fates, FatesNode
@@ -124,6 +124,9 @@ class ShardRole:
             self.node.reads.refuse(link, rid, EtcdError(refusal))
         else:
             self.leading.submit((link, rid), method, body)
+
+    def submit_all(self, link: FrontLink, requests: Sequence[Request]) -> bool:
+        return False
 
     def _refusal(self, method: int, body: bytes) -> ErrorKind | None:
         return self.node.upkeep.quota.refusal(*(named(method, body)[1:] if method & SAID else (method, body)))

@@ -31,6 +31,14 @@ class KeyCounts:
         self._held = False
         self._going: dict[int, int] = {}  # block -> keys that a delete under way takes from it
 
+    def restart(self) -> None:
+        """Other keys are shown from now on: count anew."""
+        self._starts.clear()
+        self._counts.clear()
+        self._large.clear()
+        self._going.clear()
+        self._cursor = b""
+
     @property
     def ready(self) -> bool:
         return self._cursor is None

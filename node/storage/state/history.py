@@ -55,7 +55,7 @@ def history_slices(
     scanned = size = 0
     last = from_revision
     try:
-        for change in changes:
+        for change in _shown(store, changes):
             revision, _, _, key = change
             if revision != last:
                 # between two revisions, never within one
@@ -82,6 +82,15 @@ def history_slices(
     except Exception as e:
         raise_read(e, store.path, f"reading history from revision {from_revision}")
     return slice_
+
+
+def _shown(
+    store: Versions, changes: Iterator[tuple[int, int, int, bytes]]
+) -> Iterator[tuple[int, int, int, bytes]]:
+    owned = store.owned
+    if owned is None:
+        return changes
+    return (change for change in changes if owned.shows(change[3], change[0]))  # G6
 
 
 def _event(store: Versions, source: Rdict, change: tuple[int, int, int, bytes], want_prev: bool) -> PastEvent:

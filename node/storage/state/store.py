@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from rocksdict import DbClosedError, Rdict
 
+from cluster.placement import Owned
 from node.storage import directory
 from node.storage.defragment import Defragmenting
 from node.storage.errors import SnapshotRefused, StorageError, SyncFailed, raise_open
@@ -63,7 +64,7 @@ class StateStore(Versions):
 
     def __init__(
         self, root: Path, name: str, block_cache_bytes: int, write_buffer_bytes: int, range_cache_bytes: int,
-        clock_ns: Callable[[], int], opened: Callable[[], object],
+        clock_ns: Callable[[], int], opened: Callable[[], object], shard: int,
     ) -> None:
         self.root = root
         self._name = name
@@ -73,25 +74,27 @@ class StateStore(Versions):
         self.flushing = threading.Lock()  # held while the database must stay open
         self._defragmenting = Defragmenting()
         self._retired: list[tuple[float, Path]] = []  # replaced databases and when to remove them
-        super().__init__(*self._database(name), clock_ns)
+        super().__init__(*self._database(name), clock_ns, shard)
         self._begin()
 
     @classmethod
     def open(
         cls, path: str | Path, *, block_cache_bytes: int = 64 << 20, write_buffer_bytes: int = 32 << 20,
         range_cache_bytes: int = 32 << 20, clock_ns: Callable[[], int] = time.perf_counter_ns,
-        opened: Callable[[], object] = lambda: None,
+        opened: Callable[[], object] = lambda: None, shard: int = 0,
     ) -> StateStore:
         """Open or create the store in directory ``path``. Raises StorageCorruption, DirectoryLocked.
 
         ``clock_ns`` measures slices of work. ``opened`` is called whenever a database has been opened.
+        ``shard``: whose keys it shows (G6).
         """
         root = Path(path)
         root.mkdir(parents=True, exist_ok=True)
         name = directory.read_current(root)
         if name is None:
             name = made(root, state_options(block_cache_bytes, write_buffer_bytes, create=True))
-        store = cls(root, name, block_cache_bytes, write_buffer_bytes, range_cache_bytes, clock_ns, opened)
+        store = cls(
+            root, name, block_cache_bytes, write_buffer_bytes, range_cache_bytes, clock_ns, opened, shard)
         directory.remove_others(root, name)  # behind RocksDB's lock: no other process is at work here
         return store
 
@@ -187,6 +190,11 @@ class StateStore(Versions):
     def compacting(self) -> bool:
         """Whether :meth:`compaction_step` has anything left to do, also after a restart."""
         return not self._compaction.done
+
+    def place(self, owned: Owned | None, switched: bool) -> None:
+        super().place(owned, switched)
+        if switched:
+            self.blocks.clear()
 
     # Reads in slices
 

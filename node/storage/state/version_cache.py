@@ -75,10 +75,13 @@ class VersionCache:
         self.hot.clear()
         self.cold.clear()
 
-    def clear(self) -> None:
+    def forget_all(self) -> None:
         self.forget_versions()
         self.values.clear()
         self.value_room = self.value_limit
+
+    def clear(self) -> None:
+        self.forget_all()
         self.suspended = False
 
     def suspend(self) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from rocksdict import Rdict, RdictIter, WriteBatch
 
+from cluster.effects.newer import NewerRecord
 from cluster.evaluate.view import Current
 from cluster.histogram import DISK_S, Histogram
+from cluster.placement import Owned
 from node.storage import keys
 from node.storage.errors import SyncFailed, raise_read
 from node.storage.keys import MAX64, escape, parse_current, range_rows
 from node.storage.options import BRIEF, UNLOGGED
 from node.storage.state.reads import Cursor, all_changes, check_revision, count_rows, find, scan_rows
 from node.storage.state.rows import StateRows
+from node.storage.state.staged import Staged
 from node.storage.state.version_cache import VersionCache
 
 if TYPE_CHECKING:
@@ -30,7 +34,8 @@ class Versions(StateRows):
     counts: KeyCounts
     above: int  # rows up to this revision may lie above the position; 0: none
 
-    def __init__(self, database: Rdict, path: str, clock_ns: Callable[[], int]) -> None:
+    def __init__(self, database: Rdict, path: str, clock_ns: Callable[[], int], shard: int = 0) -> None:
+        self.shard = shard
         self.cache = VersionCache()
         self.commits = Histogram(DISK_S)  # seconds that batches took
         self.clock_ns = clock_ns
@@ -40,8 +45,30 @@ class Versions(StateRows):
         super().show(database, path)
         self._cursor: RdictIter | None = None  # see _live
         self.cache.clear()
+        # the copy of a move that has not switched; it is no part of the state yet
+        self.staged: Staged | None = Staged.of(self.meta(keys.STAGING_ROW[1:].decode()))
+        #: G6: what is shown of the rows; None: all.
+        self.owned: Owned | None = None
+        self.show_owned()
         above = self.meta(keys.ABOVE_ROW[1:].decode())
         self.above = int.from_bytes(above, "big") if above is not None else 0
+
+    def show_owned(self) -> None:
+        """The table that was read from the disk, or the copy, is another one."""
+        try:
+            table = self.placement()
+        except NewerRecord:  # said where the table is asked for
+            return
+        self.owned = Owned.of(table, self.shard, None if self.staged is None else self.staged.span)
+
+    def place(self, owned: Owned | None, switched: bool) -> None:
+        """A table was applied. ``switched``: keys have come or gone with it."""
+        self.owned = owned
+        if switched:
+            if self.staged is not None and owned is not None and owned.staged is None:
+                self.staged = None
+            self.cache.forget_all()
+            self.counts.restart()
 
     @property
     def applying(self) -> bool:
@@ -68,7 +95,7 @@ class Versions(StateRows):
             return found  # type: ignore[no-any-return]
         found = self.cache.cold.pop(key, _MISS)
         if found is _MISS:
-            kv = self._live(key, self.position.revision)
+            kv = self._live(key, self.position.revision) if self.shows(key) else None
             found = None if kv is None else parse_current(kv, len(key))
         self.cache.add(key, found)
         return found  # type: ignore[no-any-return]
@@ -87,11 +114,20 @@ class Versions(StateRows):
         if revision <= 0:
             kv = self.cache.values.get(key)
             if kv is None:
-                kv = self._live(key, self.position.revision)
+                kv = self._live(key, self.position.revision) if self.shows(key) else None
                 if kv is not None:
                     self.cache.keep(key, kv)
             return kv
-        return self._live(key, check_revision(revision, self.position))
+        check_revision(revision, self.position)
+        return self._live(key, revision) if self.shows(key, revision) else None
+
+    def shows(self, key: bytes, revision: int = 0) -> bool:
+        """G6: whether versions of a key count at a revision (0: the latest)."""
+        return self.owned is None or self.owned.shows(key, revision)
+
+    def shown(self, start: bytes, end: bytes, revision: int = 0) -> list[tuple[bytes, bytes]]:
+        """G6: the parts of a range that count at a revision (0: the latest)."""
+        return [(start, end)] if self.owned is None else self.owned.shown(start, end, max(revision, 0))
 
     def previous(self, key: bytes, revision: int) -> bytes | None:
         """The KeyValue that a key had just before ``revision``; None: it had none, or it is compacted."""
@@ -131,15 +167,21 @@ class Versions(StateRows):
     ) -> Iterator[tuple[bytes, bytes]]:
         """``(key, KeyValue)`` of the live keys of a range, in key order, as of this call. ``look``: see
         ``reads.scan_rows``."""
-        revision = check_revision(revision, self.position)
-        cursor = Cursor(self.database, self.path, range_rows(start, end)[1])
-        return scan_rows(cursor, start, end, revision, look)
+        at = check_revision(revision, self.position)
+        if self.owned is None:
+            cursor = Cursor(self.database, self.path, range_rows(start, end)[1])
+            return scan_rows(cursor, start, end, at, look)
+        # made now: they show this moment
+        parts = [(Cursor(self.database, self.path, range_rows(*part)[1]), part)
+                 for part in self.shown(start, end, revision)]
+        return chain.from_iterable(scan_rows(cursor, *part, at, look) for cursor, part in parts)
 
     def count(self, start: bytes, end: bytes, revision: int = 0) -> int:
         """How many live keys a range has; walks it."""
-        revision = check_revision(revision, self.position)
-        cursor = Cursor(self.database, self.path, range_rows(start, end)[1])
-        return count_rows(cursor, start, end, revision)[0]
+        at = check_revision(revision, self.position)
+        return sum(
+            count_rows(Cursor(self.database, self.path, range_rows(*part)[1]), *part, at)[0]
+            for part in self.shown(start, end, revision))
 
     def quick_count(self, start: bytes, end: bytes) -> int | None:
         """As :meth:`count`, now, without walking the range; None while not all keys are counted

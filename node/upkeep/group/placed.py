@@ -1,12 +1,12 @@
-"""News of the table of placement: a node of shard 0 tells fronts what it has applied, on each link in its
-order."""
+"""News of the table of placement: a node tells fronts what it has applied, on each link in its order.
+
+G9: nothing that is newer than a change leaves on a link before the news of it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from cluster.placement import Table
-from cluster.settings import NodeSettings
 from cluster.wire.frames import GROWTH_SINCE
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
@@ -17,21 +17,19 @@ if TYPE_CHECKING:
 
 
 class Placed:
-    def __init__(self, node: UpkeepNode, settings: NodeSettings, store: StateStore) -> None:
+    def __init__(self, node: UpkeepNode, store: StateStore) -> None:
         self._node = node
-        self._tells = settings.shard == 0
         self._store = store
 
     def greet(self, link: FrontLink) -> None:
         """A link is new: its front knows the table of the beginning."""
-        table = self._store.placement() if self._tells and link.version >= GROWTH_SINCE else None
+        table = self._store.placement() if link.watches and link.version >= GROWTH_SINCE else None
         if table is not None and table.generation:
             link.answer(0, Status.PLACEMENT, table.encode())
 
     def applied(self, table: Table) -> None:
-        if self._tells:
-            self._node.fronts.broadcast(Status.PLACEMENT, table.encode())
-            self._node.wake()
+        self._node.fronts.broadcast(Status.PLACEMENT, table.encode())
+        self._node.wake()
 
     def replaced(self) -> None:
         """Another state was installed."""

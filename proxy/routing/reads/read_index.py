@@ -10,7 +10,7 @@ belong to a later one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cluster import errors
 from cluster.wire.messages import READ, READ_INDEX_ANSWER, Method, Status
@@ -88,6 +88,14 @@ class ReadIndexRounds:
                 continue
             read.prefix = prefix
             router.to_replica(read)
+
+    def take(self, wanted: Callable[[Waiting], bool]) -> list[Waiting]:
+        """Remove some reads: they are asked anew."""
+        taken: list[Waiting] = []
+        for reads in (self.waiting, *(question.context for question in self._questions)):
+            taken += filter(wanted, reads)
+            reads[:] = [read for read in reads if not wanted(read)]
+        return taken
 
     def unanswered(self) -> Iterator[Waiting]:
         """Oldest first."""

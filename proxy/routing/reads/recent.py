@@ -37,8 +37,8 @@ class RecentReads:
         self._asked_at: float | None = None  # the first one
         self._router = router
         self._index = index
-        # (since, shards, what to do then)
-        self._behind: deque[tuple[float, tuple[int, ...], Callable[[], None]]] = deque()
+        # (since, shards, what to do then, the read that waits if it is one)
+        self._behind: deque[tuple[float, tuple[int, ...], Callable[[], None], Waiting | None]] = deque()
         # by shard: its replica, how far that is, since when
         self._reached: dict[int, tuple[Link, int, float]] = {}
 
@@ -50,7 +50,7 @@ class RecentReads:
         elif len(self._behind) >= _LIMIT:
             router.fail(waiting, errors.TOO_MANY_REQUESTS)
         else:
-            self._behind.append((waiting.started, shards, lambda: router.to_replica(waiting)))
+            self._behind.append((waiting.started, shards, lambda: router.to_replica(waiting), waiting))
 
     def when_caught_up(self, shards: tuple[int, ...], then: Callable[[], None]) -> None:
         """Call back once the replicas of all these shards have what this front has shown, or after a
@@ -58,7 +58,18 @@ class RecentReads:
         if self._caught_up(shards):
             then()
         else:
-            self._behind.append((self._router.loop.time(), shards, then))
+            self._behind.append((self._router.loop.time(), shards, then, None))
+
+    def take(self, wanted: Callable[[Waiting], bool]) -> list[Waiting]:
+        """Remove some of the reads that wait here: they are asked anew."""
+        behind, self._behind = self._behind, deque()
+        taken: list[Waiting] = []
+        for entry in behind:
+            if (waiting := entry[3]) is not None and wanted(waiting):
+                taken.append(waiting)
+            else:
+                self._behind.append(entry)
+        return taken
 
     def _caught_up(self, shards: tuple[int, ...]) -> bool:
         """Whether these shards' replicas have what this front has shown; one that has not is asked to

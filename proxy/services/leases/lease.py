@@ -48,9 +48,14 @@ def _time_to_live(context: Context) -> Serve:
             stats.ok += 1
             call.reply(context.router.header(revision, term), lease_keys_answer(ttl, tails))
 
-        requests = [(shard, waiting.context) for shard in context.placement.others]
+        def ask(revision: int) -> list[tuple[int, bytes]]:
+            placement = context.placement
+            # a key may have come to shard 0 since that has answered
+            return [(shard, waiting.context) for shard in (
+                placement.ids if placement.table.spans else placement.others)]
+
         Gather(
-            context.router, waiting.call, Method.LEASE_KEYS, requests, False, stats, answer, context.refuse
+            context.router, waiting.call, Method.LEASE_KEYS, ask, False, stats, answer, context.refuse
         ).start()
 
     def time_to_live(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:

@@ -45,7 +45,7 @@ class _Checkpoint:
 
 @dataclass(slots=True)
 class _Sending:
-    checkpoints: list[_Checkpoint]  # by shard
+    checkpoints: dict[int, _Checkpoint]  # by shard
     began: float  # this attempt
     told_at: float
     attempt: int = 1
@@ -85,7 +85,7 @@ class Snapshot:
             context.refuse(call, self._stats, errors.TOO_MANY_REQUESTS)
             return
         now = context.router.loop.time()
-        checkpoints = [_Checkpoint() for _ in range(context.placement.shards)]
+        checkpoints = {shard: _Checkpoint() for shard in context.placement.kept}
         sending = call.context = _Sending(checkpoints, now, now)
         call.on_drain = lambda: self._pump(call, sending)
         self._making[call] = sending
@@ -122,13 +122,13 @@ class Snapshot:
         if shard == 0:
             sending.index, sending.revision, sending.member = index, revision, member
         self._ask_others(call, sending)
-        if all(one.name for one in sending.checkpoints):
+        if all(one.name for one in sending.checkpoints.values()):
             self._build(call, sending)
 
     def _ask_others(self, call: Call, sending: _Sending) -> None:
         router = self._context.router
         now = router.loop.time()
-        for shard, checkpoint in enumerate(sending.checkpoints):
+        for shard, checkpoint in list(sending.checkpoints.items()):
             if shard == 0 or checkpoint.asked is not None:
                 continue
             route = router.routes[shard]
@@ -142,14 +142,14 @@ class Snapshot:
             router.send(link, checkpoint.asked)
 
     def _release(self, sending: _Sending) -> None:
-        for shard, checkpoint in enumerate(sending.checkpoints):
+        for shard, checkpoint in list(sending.checkpoints.items()):
             if checkpoint.asked is not None:
                 self._context.router.cancel(checkpoint.asked)
                 sending.checkpoints[shard] = _Checkpoint()
 
     def _build(self, call: Call, sending: _Sending) -> None:
         router = self._context.router
-        if any(one.compact_revision > sending.revision for one in sending.checkpoints):
+        if any(one.compact_revision > sending.revision for one in sending.checkpoints.values()):
             self._release(sending)
             sending.attempt += 1
             sending.began = router.loop.time()
@@ -164,7 +164,9 @@ class Snapshot:
         if first is None or link is None or not link.up:
             self._fail(call, sending, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
             return
-        names = json.dumps([one.name for one in sending.checkpoints]).encode()
+        by_shard = {shard: one.name for shard, one in sending.checkpoints.items()}
+        of_the_beginning = list(by_shard) == list(range(self._context.common.shard_count))
+        names = json.dumps(list(by_shard.values()) if of_the_beginning else by_shard).encode()
         sending.built = Waiting(
             call, Method.SNAPSHOT, names, 0, READ_ANY, router.loop.time(), _LIMIT_S, self._stats,
         ).calls(self._answer, sending, SERIALIZABLE)
@@ -244,13 +246,13 @@ class Snapshot:
                 continue
             if sending.member and sending.built is None:
                 self._ask_others(call, sending)
-                unasked = any(one.asked is None for one in sending.checkpoints)
+                unasked = any(one.asked is None for one in sending.checkpoints.values())
                 if unasked and now - sending.began > _LINK_LIMIT_S:
                     self._fail(call, sending, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
                     continue
             if now - sending.told_at > KEEP_S:  # the client is not slow
                 sending.told_at = now
-                for one in (*(c.asked for c in sending.checkpoints), sending.built):
+                for one in (*(c.asked for c in sending.checkpoints.values()), sending.built):
                     if one is not None:
                         self._context.router.credit(one, 0)
 

@@ -65,7 +65,8 @@ class Comparison:
 
     def look(self, now: float) -> bool:
         """Ask the members that can be reached. Whether this is over."""
-        route = self.router.routes[self.shard]
+        if (route := self.router.routes.get(self.shard)) is None:
+            return True  # dropped meanwhile
         for member in list(self.unasked):
             route.wanted.add(member)
             route.ensure(member, now)
@@ -152,14 +153,16 @@ class CorruptionChecks:
         until = now + _LIMIT_S
         self._running = [
             Comparison(self._router, r.shard, order_index, revision, now + _REACH_S, until, set(r.members))
-            for r in self._router.routes
+            for r in self._router.routes.values()
         ]
 
     def _compared(self) -> None:
         comparisons, self._running = self._running, []
         self._context.comparisons += 1
         for comparison in comparisons:
-            members = len(self._router.routes[comparison.shard].members)
+            if (route := self._router.routes.get(comparison.shard)) is None:
+                continue  # dropped meanwhile
+            members = len(route.members)
             for member in judge(comparison.hashes, members):
                 self._context.corrupt_found += 1
                 log.error(
@@ -197,7 +200,7 @@ async def differs(context: Context) -> str:
     router, own = context.router, context.common.member_id
     loop = router.loop
     until = loop.time() + _GREET_S
-    for route in router.routes:
+    for route in router.routes.values():
         others: Collection[int] = set(route.members) - {own}
         mine = Comparison(router, route.shard, 0, 0, until, loop.time() + _LIMIT_S, {own})
         await _over(mine)

@@ -60,7 +60,7 @@ def _status(context: Context) -> Serve:
                 waiting.stats.ok += 1
                 call.reply(router.header(*head), response.SerializeToString())
 
-        if context.placement.shards == 1:
+        if len(context.placement.running) == 1:
             reply([])
         else:
             gather(context, reply)
@@ -113,9 +113,10 @@ class _Hash:
     def ask(self) -> None:
         context = self.context
         if not self.call.closed:
-            requests = [(shard, self.data) for shard in context.placement.ids]
-            Gather(context.router, self.call, Method.HASH_KV, requests, True, self.stats, self._answer,
-                   context.refuse).start(self.wanted)
+            placement = context.placement
+            Gather(context.router, self.call, Method.HASH_KV,
+                   lambda revision: [(shard, self.data) for shard in placement.kept], True, self.stats,
+                   self._answer, context.refuse).start(self.wanted)
 
     def _answer(self, call: Call, revision: int, term: int, tails: list[bytes]) -> None:
         context, tail = self.context, hash_answer(tails, self.wanted or revision)
@@ -131,7 +132,7 @@ class _Hash:
 
 def _defragment(context: Context) -> Serve:
     """This host's replica of every shard, one after the other, beside requests."""
-    router, shards = context.router, context.placement.shards
+    router, placement = context.router, context.placement
 
     def ask(call: Call, shard: int, stats: MethodStats) -> None:
         router.local(call, Method.DEFRAGMENT, b"", shard, stats, answered, None, _DEFRAGMENT_LIMIT_S)
@@ -140,8 +141,9 @@ def _defragment(context: Context) -> Serve:
         call = waiting.call
         if call.closed:
             return  # the nodes report the end
-        if status == 0 and waiting.shard + 1 < shards:
-            ask(call, waiting.shard + 1, waiting.stats)
+        following = [shard for shard in placement.running if shard > waiting.shard]
+        if status == 0 and following:
+            ask(call, following[0], waiting.stats)
             return
         context.defragmenting.ends(call)
         if not context.failed(waiting, status, body):

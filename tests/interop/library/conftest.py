@@ -1,20 +1,25 @@
-"""Three clusters in turn: muster of one shard, muster of three, etcd."""
+"""Three clusters in turn: muster of one shard, muster of three, etcd. MUSTER_LIBRARY_SERVERS names others, by
+commas: ``etcd-3.7`` is the one that ``make etcd-new`` builds."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
+import os
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster.local_cluster import local_cluster
 from tests.interop.hosts import EtcdProcesses, Hosts, MusterProcesses
+from tests.interop.toolchain import CACHE
 from tests.ports import free_base_port
 
-SERVERS = ("muster-1", "muster-3", "etcd")
+SERVERS = os.environ.get("MUSTER_LIBRARY_SERVERS", "muster-1,muster-3,etcd").split(",")
+NEWER = CACHE / "bench" / "etcd-v3.7.1" / "etcd"
 _directories = itertools.count()
 
 
@@ -22,18 +27,32 @@ _directories = itertools.count()
 def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     """Three hosts of one of them."""
     folder = tmp_path_factory.mktemp("library")
+    if request.param == "etcd-3.7":
+        yield from newer_etcd(folder)
+        return
     if request.param == "etcd":
-        etcd = EtcdProcesses(folder / "etcd", free_base_port(3))
-        try:
-            hosts = Hosts(etcd.endpoints, etcd)
-            hosts.mend()
-            yield hosts
-        finally:
-            etcd.end()
+        etcd = EtcdProcesses(folder / "etcd", free_base_port(3), "--enable-v2=true")
+        yield from _serving(etcd)
         return
     shards = int(request.param.partition("-")[2])
     with local_cluster(folder / "muster", 3, f"--shards={shards}") as cluster:
         yield Hosts(cluster.endpoints(), MusterProcesses(cluster))
+
+
+def newer_etcd(folder: Path) -> Iterator[Hosts]:
+    """Three hosts of etcd 3.7, where it is built."""
+    if not NEWER.exists():
+        pytest.skip(f"needs {NEWER}: `make etcd-new` builds it")
+    yield from _serving(EtcdProcesses(folder / "etcd", free_base_port(3), binary=NEWER))
+
+
+def _serving(etcd: EtcdProcesses) -> Iterator[Hosts]:
+    try:
+        hosts = Hosts(etcd.endpoints, etcd)
+        hosts.mend()
+        yield hosts
+    finally:
+        etcd.end()
 
 
 @pytest.fixture

@@ -176,14 +176,14 @@ def test_it_logs_in_again(hosts: Hosts, directory: str, run: Run) -> None:
             async with client.watch(m.prefix(directory)) as watch:
                 await _auth(hosts, True)
                 try:
-                    await client.put(f"{directory}a", "1")
+                    done = await client.put(f"{directory}a", "1")
                     assert await asyncio.wait_for(anext(watch), 10)
                     for path in ("reader", "other"):
                         _ctl(hosts, "role", "add", path, user=True)  # the store of users has a new revision
                         kv = await client.get(f"{directory}a")
                         assert kv is not None
                     client._caller._token = "gone.1"  # as one that ended
-                    async with client.watch(m.prefix(directory), revision=1) as again:
+                    async with client.watch(m.prefix(directory), revision=done.revision) as again:
                         assert await anext(again)
                     client._caller._token = "gone.2"
                     await client.put(f"{directory}a", "2")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import muster_client as m
 import pytest
+from muster_client import v2
 
 from tests.authority import Authority
 from tests.interop.secure_hosts import secure_host
@@ -39,6 +41,17 @@ def test_tls(name: str, tmp_path: Path, run: Run) -> None:
         async with m.Client(endpoint.removeprefix("https://"), timeout=1) as plain:
             with pytest.raises(m.MusterError):
                 await plain.get("a")
+        if name == "muster":  # whose version 2 API is on by default
+            tls = m.Tls(ca=str(authority.file), **files)
+            old = v2.Client(endpoint, tls=tls)
+            assert (await old.set("/a", "1")).node.value == "1"
+            named = v2.Client(endpoint, tls=dataclasses.replace(tls, server_name="localhost"))
+            assert (await named.get("/a")).node.value == "1"
+            for wrong in (m.Tls(ca=str(other.file), **files), m.Tls(ca=str(authority.file)),
+                          dataclasses.replace(tls, server_name="elsewhere")):
+                with pytest.raises(m.MusterError) as refused:
+                    await v2.Client(endpoint, tls=wrong, timeout=2).set("/a", "2")
+            assert (await old.get("/a")).node.value == "1"
 
     with secure_host(name, tmp_path / name, authority, user, *flags) as secure:
         run(main(secure.url))

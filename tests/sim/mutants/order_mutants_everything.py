@@ -87,8 +87,8 @@ def a_shard_that_is_behind_is_taken(patch: Patch) -> None:
         order_index = property(lambda self: 0)  # type: ignore[assignment]
 
     class Checkpoint(backup.Checkpoint):
-        def __init__(self, path: Path) -> None:
-            super().__init__(path)
+        def __init__(self, path: Path, shard: int = 0) -> None:
+            super().__init__(path, shard)
             self.position = Anything(*self.position)
 
     patch.setattr(backup, "Checkpoint", Checkpoint)

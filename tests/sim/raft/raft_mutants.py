@@ -8,7 +8,6 @@ from cluster.raft import (
     Config,
     Configuration,
     ConfigurationRefused,
-    HardState,
     Kind,
     LogStorage,
     Message,
@@ -82,7 +81,7 @@ class VoteIsForgotten(Raft):
     def ready(self) -> Ready | None:
         ready = super().ready()
         if ready is not None and ready.hard_state is not None:
-            ready.hard_state = HardState(ready.hard_state.term, 0, ready.hard_state.commit)
+            return ready._replace(hard_state=ready.hard_state._replace(vote=0))
         return ready
 
 
@@ -238,8 +237,8 @@ class AppliesWhatItsOwnDiskLacks(Raft):
     def ready(self) -> Ready | None:
         ready = super().ready()
         if ready is not None and self.log.commit > ready.committed[1]:
-            ready.committed = (ready.committed[0], self.log.commit)
             self._announced = self.log.commit
+            return ready._replace(committed=(ready.committed[0], self.log.commit))
         return ready
 
 

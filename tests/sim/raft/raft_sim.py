@@ -32,6 +32,7 @@ from cluster.raft import (
     encode_messages,
 )
 from cluster.raft.messages import Kind
+from tests.raft_log import nothing_left
 from tests.sim.raft.raft_checks import Checker, Violation
 from tests.sim.raft.raft_disk import SimDisk
 
@@ -180,6 +181,8 @@ class Simulation:
             for peer, least in ready.snapshots_to:
                 self._send_snapshot(node, peer, least)
             self.checker.stepped(node, self.nodes)
+        if node.up and node.life == life and nothing_left(raft) is not None:
+            raise Violation("a Ready that was thought empty", f"{node.id}")
         if node.up and node.unsynced and not node.syncing:
             self._start_sync(node)
         self._schedule_wake(node)
@@ -202,7 +205,8 @@ class Simulation:
 
     def _sync_finished(self, node: SimNode, sequence: int) -> None:
         node.syncing = False
-        if not self._synced(node, sequence) and self.habits.random() < 0.5 and node.raft.ready() is not None:
+        if (not self._synced(node, sequence) and self.habits.random() < 0.5
+                and nothing_left(node.raft) is not None):
             raise Violation("a sync that left nothing to do", f"{node.id}, sequence {sequence}")
 
     def _synced(self, node: SimNode, sequence: int) -> bool:
@@ -248,7 +252,7 @@ class Simulation:
         if not any(due) and self.habits.random() < 0.5:
             for answer in raft.take_answers():
                 self._post(node, answer)
-            if raft.ready() is not None:
+            if nothing_left(raft) is not None:
                 raise Violation("a step that left nothing to do", f"{node.id} {messages}")
 
     def _is_refused(self, message: Message) -> bool:

@@ -75,8 +75,8 @@ class RealDisk:
         self.directory = root / "life-001"
         self.directory.mkdir(parents=True)
 
-    def open(self, clock_ns: Callable[[], int]) -> RealStore:
-        opened: Any = RealStore.open(self.directory / "state", clock_ns=clock_ns, **_SMALL)
+    def open(self, clock_ns: Callable[[], int], shard: int) -> RealStore:
+        opened: Any = RealStore.open(self.directory / "state", clock_ns=clock_ns, shard=shard, **_SMALL)
         store: RealStore = opened
         self._store = store
         store.disk = self

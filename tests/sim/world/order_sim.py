@@ -240,9 +240,9 @@ class Simulation(World):
 
     def open_state(self, path: str, **sizes: int) -> Any:
         disk = self.states[self._place(path)]
-        return (
-            disk.open(lambda: int(self.perf_counter() * 1e9)) if isinstance(disk, RealDisk) else Store(disk)
-        )
+        if isinstance(disk, RealDisk):
+            return disk.open(lambda: int(self.perf_counter() * 1e9), sizes["shard"])
+        return Store(disk)
 
     def make_sink(self, path: str) -> Any:
         disk = self.states[self._place(path)]

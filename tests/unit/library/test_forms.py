@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import muster_client as m
 import pytest
 from google.protobuf.descriptor import Descriptor, EnumDescriptor
-from muster_client import client, kv, lease, mirror, queueing, ranges, sync, watch
+from muster_client import client, kv, lease, mirror, queueing, ranges, stm, sync, v2, watch
+from muster_client.admin import auth, maintenance, members
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.recipes import barriers, locks, queues
+from muster_client.services import config, cron, discovery, registry
+from muster_client.v2 import sync as v2_sync
 from muster_client.wire.endpoints import Endpoint, parsed
 
 from cluster.pb import rpc_pb2 as ours
+
+README = Path(__file__).parents[3] / "tools" / "client" / "README.md"
 
 
 def shape(message: Descriptor) -> list[tuple[object, ...]]:
@@ -86,10 +97,46 @@ def test_endpoints() -> None:
         m.Tls(cert="a")
 
 
+def test_the_page_s_examples_name_what_is_there() -> None:
+    page = README.read_text(encoding="utf-8")
+    blocks = re.findall(r"(?ms)^```python\n(.*?)^```", page)
+    assert len(blocks) > 8
+    for block in blocks:
+        compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        where = v2 if "import v2" in block else m
+        assert not [name for name in re.findall(r"\bm\.(\w+)", block) if not hasattr(m, name)]
+        assert not [name for name in re.findall(r"\bclient\.(\w+)", block) if not hasattr(where.Client, name)]
+
+
+def test_it_needs_grpcio_and_protobuf_alone() -> None:
+    """What the extras bring is asked for where it is used."""
+    script = """
+import sys
+for name in ("h11", "cronsim", "pydantic", "opentelemetry"):
+    sys.modules[name] = None
+import muster_client, muster_client.sync, muster_client.telemetry, muster_client.services.channels
+from muster_client.services.cron import following
+assert following(5, "UTC")(1) == 5
+for step in (lambda: following("* * * * *", "UTC"), muster_client.telemetry.Spans):
+    try:
+        step()
+    except ImportError:
+        continue
+    raise AssertionError(step)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
 @pytest.mark.parametrize(("one", "other"), [
     (client.Client, sync.Client), (kv.Pages, sync.Pages), (watch.Watch, sync.Watch),
     (mirror.Mirror, sync.Mirror), (lease.Lease, sync.Lease), (queueing.Lock, sync.Lock),
     (queueing.Leadership, sync.Leadership), (queueing.Election, sync.Election),
+    (locks.RWLock, sync.RWLock), (locks.Semaphore, sync.Semaphore), (barriers.Barrier, sync.Barrier),
+    (barriers.DoubleBarrier, sync.DoubleBarrier), (queues.Queue, sync.Queue), (queues.Item, sync.Item),
+    (queues.PriorityQueue, sync.PriorityQueue), (stm.Stm, sync.Stm), (auth.Auth, sync.Auth),
+    (members.Members, sync.Members), (maintenance.Maintenance, sync.Maintenance),
+    (registry.Registration, sync.Registration), (discovery.Discovery, sync.Discovery),
+    (config.Config, sync.Config), (cron.Run, sync.Run), (v2.Client, v2_sync.Client),
 ])  # fmt: skip
 def test_both_forms_have_the_same_names(one: type, other: type) -> None:
     """And parameters, but for time limits, which a caller of asyncio has otherwise."""
@@ -99,7 +146,7 @@ def test_both_forms_have_the_same_names(one: type, other: type) -> None:
             continue
         twin = getattr(other, name, None)
         if twin is None:
-            assert name in ("on_lost", "left_s", "check"), f"{other.__name__}.{name}: of each lease"
+            assert f"self.{name}" in inspect.getsource(other), f"{other.__name__}.{name}: not of each object"
             continue
         if callable(member):
             mine, theirs = (set(inspect.signature(f).parameters) for f in (member, twin))

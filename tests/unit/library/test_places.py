@@ -36,6 +36,13 @@ def there(value: bytes, created: int, modified: int) -> pb.TxnResponse:
         header=pb.ResponseHeader(revision=99), responses=[pb.ResponseOp(response_range=found)] * 2)
 
 
+def nothing(revision: int = 6) -> pb.TxnResponse:
+    """A read that finds no key."""
+    return pb.TxnResponse(
+        header=pb.ResponseHeader(revision=revision), succeeded=True,
+        responses=[pb.ResponseOp(response_range=pb.RangeResponse(header=pb.ResponseHeader(revision=revision)))])
+
+
 class Line:
     """Answers transactions in turn, and keeps them; None: no answer."""
 
@@ -72,7 +79,7 @@ def test_who_is_cancelled_at_the_begin_leaves_the_line(
 ) -> None:
     """Also a lock that was held before: that revision says nothing of the key that may come."""
     monkeypatch.setattr(queueing, "_ANSWERED_IN_S", 0.3)
-    line = Line(*([held(), pb.TxnResponse(succeeded=True)] if before else []), None)
+    line = Line(*([held(), pb.TxnResponse(succeeded=True)] if before else []), None, there(b"", 9, 9))
 
     async def main() -> None:
         async with m.Client(address) as client, await client.lease(60) as lease:
@@ -86,10 +93,10 @@ def test_who_is_cancelled_at_the_begin_leaves_the_line(
             taking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await taking
-            assert len(line.asked) == known + 2
+            assert len(line.asked) == known + 3  # put, read, delete what is there
             [last] = line.deletes(b"l/%x" % lease.id)[-1:]
             assert last is line.asked[-1]
-            assert not last.compare
+            assert [compare.create_revision for compare in last.compare] == [9]
 
     with scripted(line.methods) as address:
         asyncio.run(main())
@@ -124,17 +131,44 @@ def test_who_is_cancelled_waits_for_the_answer() -> None:
 
 
 def test_what_may_land_late_is_not_sent_twice() -> None:
-    """Under a given lease, which stays: the key is deleted, whether it was put or not."""
-    line = Line((Code.UNAVAILABLE, "etcdserver: request timed out"))
+    """Under a given lease, which stays: the key is deleted, if it is there."""
+    line = Line((Code.UNAVAILABLE, "etcdserver: request timed out"), there(b"", 6, 6))
 
     async def main() -> None:
         async with m.Client(address) as client, await client.lease(60) as lease:
             with pytest.raises(m.Unavailable):
                 await client.lock("l", lease=lease).acquire()
-            assert len(line.asked) == 2
+            assert len(line.asked) == 3
             assert len(line.deletes(b"l/%x" % lease.id)) == 1
 
     with scripted(line.methods) as address:
+        asyncio.run(main())
+
+
+def test_a_key_that_comes_late_is_deleted() -> None:
+    """Its put got no answer, its owner has left; under the lease that stays it would keep others out."""
+    line = Line((Code.UNAVAILABLE, "etcdserver: request timed out"), nothing())
+    lands = threading.Event()
+
+    def watch(requests: Iterator[pb.WatchRequest], context: Context) -> Iterator[pb.WatchResponse]:
+        asked = next(requests).create_request
+        yield pb.WatchResponse(created=True)
+        lands.wait(10)
+        yield pb.WatchResponse(header=pb.ResponseHeader(revision=7), events=[kv_pb2.Event(
+            kv=kv_pb2.KeyValue(key=asked.key, create_revision=7, mod_revision=7, version=1))])
+        say_nothing(context)
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            key = b"l/%x" % lease.id
+            with pytest.raises(m.Unavailable):
+                await client.lock("l", lease=lease).acquire()
+            assert not line.deletes(key)
+            lands.set()
+            await until(lambda: line.deletes(key))
+            assert [compare.create_revision for compare in line.deletes(key)[0].compare] == [7]
+
+    with scripted(line.methods | {"Watch/Watch": watch}) as address:
         asyncio.run(main())
 
 

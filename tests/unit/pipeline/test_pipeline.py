@@ -43,6 +43,15 @@ def test_i23_what_waits_is_bounded_wherever_it_waits() -> None:
     assert (len(waiting), waiting.bytes) == (3, 3)
 
 
+def test_i23_several_are_taken_whole_or_not_at_all() -> None:
+    waiting = intake("a", most=4)
+    more = [("b", b"bb"), ("c", b"ccc")]
+    assert not waiting.take_all(more, 2), "two wait elsewhere"
+    assert (len(waiting), waiting.bytes) == (1, 1)
+    assert waiting.take_all(more, 1)
+    assert ([name for name, _ in waiting.queue], waiting.bytes) == (["a", "b", "c"], 6)
+
+
 def test_what_is_queued_gathers_while_an_entry_is_under_way() -> None:
     waiting = intake("a", "b")
     assert waiting.due(0)

@@ -16,7 +16,7 @@ from cluster.raft import (
     decode_messages,
     encode_messages,
 )
-from tests.raft_log import MemoryLog
+from tests.raft_log import MemoryLog, nothing_left
 
 
 class Replica:
@@ -64,6 +64,7 @@ class Replica:
             self.snapshots_to += ready.snapshots_to
             if ready.configuration is not None:
                 self.configurations.append(ready.configuration)
+        assert nothing_left(self.raft) is None
         return out
 
     def sync(self) -> list[Message]:

@@ -17,7 +17,6 @@ from cluster.order.sound import Place, sound
 from cluster.placement import table as table_form
 from cluster.placement.changes import Moved, move_item, moved_item, shard_item
 from cluster.placement.table import Move, State
-from cluster.settings import Common, NodeSettings
 from cluster.wire.messages import Status
 from node.storage import StateStore
 from node.upkeep.group.placed import Placed
@@ -99,21 +98,19 @@ def test_fronts_hear_of_a_table_once_it_is_applied(tmp_path: Path) -> None:
     said: list[tuple[int, bytes]] = []
     node: Any = SimpleNamespace(
         fronts=SimpleNamespace(broadcast=lambda *record: said.append(record)), wake=lambda: None)
-    common = Common(1, 1, "h", 2, 2, (), "/nowhere")
-    placed = {shard: Placed(node, NodeSettings(common, shard, "/", "h", 1), store) for shard in (0, 1)}
+    placed = Placed(node, store)
     greeted: list[tuple[int, int, bytes]] = []
-    link: Any = SimpleNamespace(version=10, answer=lambda *record: greeted.append(record))
+    link: Any = SimpleNamespace(version=10, watches=True, answer=lambda *record: greeted.append(record))
     store.apply([(1, 1, GROWN)])
-    placed[0].greet(link)
+    placed.greet(link)
     assert not greeted, "it is the table of the beginning"
     table = store.apply([(2, 1, FORMED)]).placement
     assert table is not None
-    for part in placed.values():
-        part.applied(table)
-        part.greet(link)
-    assert said == [(Status.PLACEMENT, table.encode())], "node 0 tells"
+    placed.applied(table)
+    placed.greet(link)
+    assert said == [(Status.PLACEMENT, table.encode())]
     assert greeted == [(0, Status.PLACEMENT, table.encode())]
     link.version = 9
-    placed[0].greet(link)
+    placed.greet(link)
     assert len(greeted) == 1
     store.close()

@@ -233,6 +233,8 @@ class Fold(Run):
         if self.long:
             store.counts.release()
             store.cache.resume()
+        if out.placement is not None:
+            store.place(self.owned, self.switched)
         return out
 
 

@@ -12,7 +12,7 @@ Cost: 1.9 us of CPU a key with its event; a million keys in 3,900 slices, of whi
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from rocksdict import WriteBatch
@@ -107,7 +107,8 @@ def delete_range(run: Run, data: bytes, pos: int, end: int, sub: int) -> Iterato
     start, range_end, count = read_delete_range(data, pos, end)
     store, revision = run.store, run.revision
     # what this replica counts there itself; unknown if the run has changed keys that are not counted yet
-    own = None if run.long or run.born or run.died else store.quick_count(start, range_end)
+    own = (None if run.long or run.born or run.died or run.owned is not store.owned
+           else store.quick_count(start, range_end))
     run.end_run()
     run.write_slice()  # what came before is in the database now, and the iterator sees it
     run.begin_long()
@@ -117,7 +118,8 @@ def delete_range(run: Run, data: bytes, pos: int, end: int, sub: int) -> Iterato
     entries: list[bytes] = []
     entry_bytes = 0
     first = sub
-    for escaped_keys in _live_keys(run, start, range_end, revision - 1):
+    parts = [(start, range_end)] if run.owned is None else run.owned.shown(start, range_end)  # G6
+    for escaped_keys in chain.from_iterable(_live_keys(run, *part, revision - 1) for part in parts):
         batch = WriteBatch(raw_mode=True)
         gone: list[bytes] = []
         events = run.events

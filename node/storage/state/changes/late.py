@@ -12,7 +12,7 @@ from cluster.features import growth
 from cluster.features.rows import Row, RowsOf, decode
 from cluster.members.table import Host
 from cluster.pb import rpc_pb2
-from cluster.placement import Table, changes
+from cluster.placement import Owned, Table, changes
 from node.storage import keys
 
 if TYPE_CHECKING:
@@ -53,16 +53,35 @@ def _table(run: Run) -> Table:
     return table
 
 
-def _placed(run: Run, table: Table) -> None:
+def _placed(run: Run, table: Table, before: Table) -> None:
     run.out.placement = table
     run.late[keys.PLACEMENT_ROW] = table.encode()  # I6: in the batch of the record that changed it
+    store, move = run.store, before.move
+    if move is not None and table.move is None and table.spans != before.spans:
+        if store.shard == move.target:
+            run.late[keys.STAGING_ROW] = None  # its copies count from here on
+        if store.shard in (move.target, *move.sources):
+            run.switched = True
+            store.cache.forget_all()  # the run itself changes what is in there
+    staged = store.staged
+    span = None if staged is None or run.late.get(keys.STAGING_ROW, b"") is None else staged.span
+    run.owned = Owned.of(table, store.shard, span)
+
+
+def _check_base(run: Run, table: Table, data: bytes, pos: int) -> None:
+    """G5: at the target the copy is whole before it counts. Its replica waits at this record until then."""
+    moved, move, staged = changes.read_moved(data, pos), table.move, run.store.staged
+    if moved.switched and move is not None and move.target == run.store.shard:
+        assert staged is not None, f"G5: {moved} without a copy"
+        assert staged.whole, f"G5: {moved} with {staged}"
+        assert (staged.move, staged.live) == (moved.number, moved.live), f"G5: {moved} with {staged}"
 
 
 def compacted(run: Run, revision: int) -> None:
     """The table forgets what no read can ask for any more."""
     table = run.out.placement or run.store.placement()
     if table is not None and (pruned := changes.take_compact(table, revision)) is not table:
-        _placed(run, pruned)
+        _placed(run, pruned, table)
 
 
 def late_item(run: Run, data: bytes, kind: int, pos: int, end: int) -> bool:
@@ -97,7 +116,10 @@ def late_item(run: Run, data: bytes, kind: int, pos: int, end: int) -> bool:
     elif kind in changes.KINDS:
         grown = keys.GROWTH_ROW in late or run.store.meta("growth") is not None
         assert grown, f"G16: an item of kind {kind} before any growth"
-        _placed(run, changes.take(_table(run), data, kind, pos, end, run.revision))
+        before = _table(run)
+        if kind == Item.MOVED:
+            _check_base(run, before, data, pos)
+        _placed(run, changes.take(before, data, kind, pos, end, run.revision), before)
     elif kind == Item.INCARNATION:
         member_id, incarnation = INCARNATION.unpack_from(data, pos)
         # the first one counts for ever

@@ -9,7 +9,7 @@ from rocksdict import WriteBatch
 from cluster.effects.records import Item, key_of, read_put, read_put_ref
 from cluster.features.rows import Row
 from cluster.grain import GRAIN
-from cluster.placement import Table
+from cluster.placement import Owned, Table
 from cluster.wire.protobuf import tombstone
 from node.storage import keys
 from node.storage.keys import ENTRY, LEASE_KEY, MAX32, MAX64, RUN, SUFFIX
@@ -57,7 +57,7 @@ class Run:
 
     __slots__ = (
         "attached", "batch", "born", "compact", "created", "died", "events", "first", "late", "leases",
-        "long", "out", "pending", "revision", "run", "run_bytes", "store")
+        "long", "out", "owned", "pending", "revision", "run", "run_bytes", "store", "switched")
 
     def __init__(self, store: Versions, out: Applied, events: list[Event] | None) -> None:
         self.store = store
@@ -72,6 +72,8 @@ class Run:
         self.first = (0, 0)  # revision, sub of that row's first change
         # rows without a revision, for the last batch: their values, None where one goes
         self.late: dict[bytes, bytes | None] = {}
+        self.owned: Owned | None = store.owned  # G6, at this place of the order
+        self.switched = False  # the run gives or takes keys
         # the same by lease, for what comes later in the run: rows of its keys, its TTL
         self.attached: dict[int, list[bytes]] = {}
         self.leases: dict[int, int | None] = {}

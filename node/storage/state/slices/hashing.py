@@ -6,7 +6,8 @@ revision only what a compaction would keep (contract 5), so replicas agree howev
 (Maintenance.Hash) covers what requests have made of the store: neither the position, which an election moves,
 nor what replicas note of each other, so a restart does not change it.
 
-A row of a key that left its lease counts nowhere: compactions remove it at a time of their own.
+A row of a key that left its lease counts nowhere: compactions remove it at a time of their own. Of keys that
+have moved a version counts in the shard that owned the key at max(its revision, the compaction): G6.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from node.storage.keys import (
     MAX64,
     MEMBER_PREFIX,
     lease_named,
+    unescape,
 )
 from node.storage.state.versions import Versions
 
@@ -51,6 +53,7 @@ class StateHash:
         self._path = store.path
         self._clock_ns = store.clock_ns
         self._covers = covers
+        self._owned = store.owned
         # Made now: they show this moment for as long as they live.
         self._iterator = store.database.iter()
         self._versions = store.database.iter()
@@ -102,10 +105,11 @@ class StateHash:
             inverted = row[-13:-5]
             if inverted >= newest:
                 if inverted < compacted:
-                    value = zlib.crc32(it.value(), zlib.crc32(row, value))
+                    if self._owned is None or self._counts(row):
+                        value = zlib.crc32(it.value(), zlib.crc32(row, value))
                 elif row[:-15] != last:
                     last = row[:-15]
-                    if not row[-1]:
+                    if not row[-1] and (self._owned is None or self._counts(row)):
                         value = zlib.crc32(it.value(), zlib.crc32(row, value))
             it.next()
             rows += 1
@@ -114,6 +118,11 @@ class StateHash:
         if not it.valid():
             it.status()
         self.value = value
+
+    def _counts(self, row: bytes) -> bool:
+        assert self._owned is not None
+        revision = max(MAX64 - int.from_bytes(row[-13:-5], "big"), self.compact_revision)
+        return self._owned.shows(unescape(row[1:-15]), revision)
 
     def _between(self, lower: bytes, upper: bytes, check: int) -> Iterator[bytes | None]:
         """The row keys in ``[lower, upper)``, the iterator at each; None where the clock is due."""
@@ -154,5 +163,6 @@ class StateHash:
             elif (
                 lease_named(self._versions, row[LEASE_KEY.size :], self.revision)
                 == LEASE_KEY.unpack_from(row)[1]
+                and (self._owned is None or self._owned.shows(row[LEASE_KEY.size :]))
             ):
                 self.value = zlib.crc32(row, self.value)

@@ -52,7 +52,10 @@ def _slice(store: StateStore, row: bytes, batch: WriteBatch, deadline: int) -> b
             return b""
         if seen % _TIME_CHECK == 0 and seen and time.perf_counter_ns() >= deadline:
             return row
-        if lease_named(versions, row[LEASE_KEY.size :], revision) != LEASE_KEY.unpack_from(row)[1]:
+        key = row[LEASE_KEY.size :]
+        if (lease_named(versions, key, revision) != LEASE_KEY.unpack_from(row)[1]
+                # a copy may be newer than the position
+                and not (store.owned is not None and store.owned.stages(key))):
             batch.delete(row)
         seen += 1
         rows.next()

@@ -110,6 +110,20 @@ def test_a_write_is_answered_when_its_entry_is_applied(replica: Replica) -> None
     assert replica.answers() == {1: Status.OK}
 
 
+def test_the_writes_of_a_frame_are_taken_together_and_answered_in_order(replica: Replica) -> None:
+    puts = [(rid, int(Method.PUT), 1000, rpc_pb2.PutRequest(key=b"k", value=b"%d" % rid).SerializeToString())
+            for rid in (1, 2, 3)]
+    replica.raft.is_leader = False
+    assert not replica.writes.submit_all(replica.link, puts), "each is to be refused"
+    assert not replica.writes.queued
+    replica.lead(1)
+    assert replica.writes.submit_all(replica.link, puts)
+    replica.writes.run()
+    replica.apply(2)
+    assert list(replica.answers().items()) == [(1, Status.OK), (2, Status.OK), (3, Status.OK)]
+    assert (replica.store.get(b"k") or b"").endswith(b"\x2a\x013"), "the last one's value"
+
+
 def test_a_leader_that_leads_again_never_says_lost_of_a_write_that_it_has_logged_and_applied(
     replica: Replica,
 ) -> None:

@@ -16,6 +16,7 @@ class NearNode:
     revision: int = 1
     order_index: int = 1
     guarded: bool = False
+    generation: int = 0
     asked: list[bytes] = field(default_factory=list)
 
     def get(self, key: bytes) -> tuple[int, int, bytes]:

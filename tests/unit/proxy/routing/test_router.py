@@ -128,7 +128,7 @@ def test_i23_a_write_whose_link_breaks_is_answered_unknown_and_never_sent_again(
 def test_i23_a_write_that_was_sent_is_not_sent_again_by_whatever_way() -> None:
     net = Net().started(leader=2)
     put(net)
-    (link,) = [link for route in net.router.routes for link in route.links.values() if link.pending]
+    (link,) = [link for route in net.router.routes.values() for link in route.links.values() if link.pending]
     (waiting,) = link.pending.values()
     with pytest.raises(AssertionError, match="I23"):
         net.router.to_leader(waiting)

@@ -131,9 +131,10 @@ class Shards:
 def merging(shards: Shards, **fields: Any) -> tuple[FakeCall, Merging]:
     call = FakeCall()
     context: Any = SimpleNamespace(
-        router=shards, refuse=lambda call, stats, error: call.finish(error.code, error.text))
+        router=shards, refuse=lambda call, stats, error: call.finish(error.code, error.text),
+        placement=SimpleNamespace(shards_at=lambda key, range_end, revision: range(len(shards.routes))))
     request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", **fields)
-    stream = Merging(context, call, MethodStats(), request, tuple(range(len(shards.routes))))
+    stream = Merging(context, call, MethodStats(), request)
     call.on_drain = stream.pump
     return call, stream
 

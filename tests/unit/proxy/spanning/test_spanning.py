@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,11 @@ def requests(draw: st.DrawFn) -> Any:
         max_create_revision=draw(SMALL))
 
 
+def over(*shards: int) -> Any:
+    """A placement of every range in these."""
+    return SimpleNamespace(shards_at=lambda key, range_end, revision: shards)
+
+
 def answer(request: Any, rows: list[Row]) -> bytes:
     """As a replica with these rows answers."""
     read = RangeRead(request)
@@ -51,7 +57,7 @@ def answer(request: Any, rows: list[Row]) -> bytes:
 def test_it_is_what_one_shard_would_answer(request: Any, store: dict[bytes, tuple[int, int, int, bytes, int]]) -> None:
     rows = [(key, key_value(key, 1 + create, 1 + mod, version, value, 0), shard)
             for key, (create, mod, version, value, shard) in sorted(store.items())]
-    asked = range_requests(request, (0, 1, 2))
+    asked = range_requests(request, over(0, 1, 2))(0)
     tails = [answer(rpc_pb2.RangeRequest.FromString(body), [r[:2] for r in rows if r[2] == s]) for s, body in asked]
     assert range_answer(request, tails) == answer(request, [r[:2] for r in rows])
 
@@ -61,7 +67,7 @@ def test_it_is_what_one_shard_would_answer(request: Any, store: dict[bytes, tupl
 def test_shards_are_asked_within_the_limits_type_where_one_more_is_wanted(order: Any, target: Any) -> None:
     asked = {"limit": (1 << 63) - 1, "sort_order": order, "sort_target": target}
     request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", **asked)
-    assert len(range_requests(request, (0, 1))) == 2
+    assert len(range_requests(request, over(0, 1))(0)) == 2
 
 
 def parts(request: Any, rows: list[Row], random: Random) -> list[bytes]:
@@ -90,7 +96,7 @@ def test_rows_that_are_merged_in_runs_are_what_one_shard_would_answer(
     shards, call = Shards(3), FakeCall()
     replied: list[tuple[int, int, bytes]] = []
     merged = MergedRange(
-        shards, call, request, (0, 1, 2), MethodStats(),  # type: ignore[arg-type]
+        shards, call, request, over(0, 1, 2), MethodStats(),  # type: ignore[arg-type]
         lambda call, revision, term, pieces: replied.append((revision, term, b"".join(pieces))),
         lambda call, stats, error: call.finish(error.code, error.text))
     merged.start()
@@ -113,9 +119,9 @@ def test_i14_an_answer_of_a_replica_that_lacks_what_was_asked_for_is_not_shown(m
     request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0")
     shown: list[int] = []
     if merged:
-        MergedRange(shards, call, request, (0, 1), stats, lambda *given: shown.append(1), lambda *given: None).start()  # type: ignore[arg-type]
+        MergedRange(shards, call, request, over(0, 1), stats, lambda *given: shown.append(1), lambda *given: None).start()  # type: ignore[arg-type]
     else:
-        Gather(shards, call, Method.RANGE, range_requests(request, (0, 1)), False, stats, lambda *given: shown.append(1),  # type: ignore[arg-type]
+        Gather(shards, call, Method.RANGE, range_requests(request, over(0, 1)), False, stats, lambda *given: shown.append(1),  # type: ignore[arg-type]
                lambda *given: None).start()
     nothing = parts(request, [], Random(0))[0][HEAD.size :] if merged else b""
     shards.answer(0, Status.OK, HEAD.pack(10, 2) + nothing)  # further on than it need be
@@ -167,7 +173,7 @@ def test_a_run_out_of_one_shard_is_one_piece_however_many_rows_it_has() -> None:
 def test_the_last_row_of_many_costs_two_rows_of_each_shard() -> None:
     """What locks and elections ask for."""
     request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", limit=1, sort_order=2, sort_target=2)
-    asked = range_requests(request, (0, 1))
+    asked = range_requests(request, over(0, 1))(0)
     rows = [(b"k%03d" % i, key_value(b"k%03d" % i, 2 + i, 2 + i, 1, b"v", 0)) for i in range(500)]
     sent = [len(range_rows(answer(rpc_pb2.RangeRequest.FromString(body), rows[s::2]))[0]) for s, body in asked]
     assert sent == [2, 2]
@@ -179,8 +185,7 @@ def test_ranges_over_several_shards_and_other_reads_of_a_tick_share_one_read_ind
     answered: list[int] = []
 
     def span() -> None:
-        requests = [(shard, b"") for shard in range(3)]
-        Gather(net.router, FakeCall(), Method.RANGE, requests, False, MethodStats(),
+        Gather(net.router, FakeCall(), Method.RANGE, lambda revision: [(shard, b"") for shard in range(3)], False, MethodStats(),
                lambda call, revision, term, tail: answered.append(revision), lambda *_: None).start()
 
     for _ in range(10):
@@ -215,7 +220,7 @@ def test_ranges_over_several_shards_and_other_reads_of_a_tick_share_one_read_ind
 def test_h16_the_latest_is_never_compacted_however_far_behind_a_replica_of_the_host_is() -> None:
     shards, answered, failed = Shards(2), [], []  # type: ignore[var-annotated]
     shards.routes[0].replica.revision = 3
-    Gather(shards, FakeCall(), Method.RANGE, [(0, b""), (1, b"")], True, MethodStats(),  # type: ignore[arg-type]
+    Gather(shards, FakeCall(), Method.RANGE, lambda revision: [(0, b""), (1, b"")], True, MethodStats(),  # type: ignore[arg-type]
            lambda call, revision, term, tail: answered.append(revision), lambda call, stats, error: failed.append(error)).start()
     while shards.prefixes[-1] == (0, 3):
         assert len(shards.prefixes) < 100
@@ -235,9 +240,9 @@ def test_a_replica_that_is_behind_the_header_is_not_asked_of_the_past(merged: bo
     answered: list[int] = []
     gather: Gather
     if merged:
-        gather = MergedRange(shards, call, request, (0, 1), stats, lambda *given: answered.append(given[1]), lambda *given: None)  # type: ignore[arg-type]
+        gather = MergedRange(shards, call, request, over(0, 1), stats, lambda *given: answered.append(given[1]), lambda *given: None)  # type: ignore[arg-type]
     else:
-        gather = Gather(shards, call, Method.RANGE, range_requests(request, (0, 1)), True, stats,  # type: ignore[arg-type]
+        gather = Gather(shards, call, Method.RANGE, range_requests(request, over(0, 1)), True, stats,  # type: ignore[arg-type]
                         lambda *given: answered.append(given[1]), lambda *given: None)
     nothing = parts(request, [], Random(0))[0][HEAD.size :] if merged else b""
     gather.start(3)
@@ -256,7 +261,7 @@ def gathered(shards: Shards, method: int, revision: int) -> tuple[list[int], lis
     """A serializable question to all shards: where the revisions of its answer and its refusal will be."""
     answered: list[int] = []
     refused: list[EtcdError] = []
-    Gather(shards, FakeCall(), method, [(shard, b"") for shard in range(len(shards.routes))], True, MethodStats(),  # type: ignore[arg-type]
+    Gather(shards, FakeCall(), method, lambda revision: [(shard, b"") for shard in range(len(shards.routes))], True, MethodStats(),  # type: ignore[arg-type]
            lambda call, revision, term, tail: answered.append(revision), lambda call, stats, error: refused.append(error)).start(revision)
     return answered, refused
 

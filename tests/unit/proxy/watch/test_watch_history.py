@@ -8,6 +8,7 @@ from typing import Any
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import faults
+from cluster.placement import Placement
 from cluster.wire.messages import Method, Status
 from proxy.routing.router import MethodStats, Waiting
 from proxy.routing.waiting import READ_ANY
@@ -39,7 +40,7 @@ class Replicas:
 def asked(count: int, then: Callable[[Slice], None]) -> Replicas:
     """So many questions, of which the first ones are under way."""
     replicas = Replicas()
-    history = History(replicas, 1 << 20)  # type: ignore[arg-type]  # what it needs of a router
+    history = History(replicas, Placement(1), 1 << 20)  # type: ignore[arg-type]  # what it needs of a router
     for number in range(count):
         history.ask(b"k", b"", False, number, (0,), 1, then)
     return replicas

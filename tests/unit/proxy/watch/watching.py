@@ -127,10 +127,16 @@ class Source:
         found, places = [], Counter[int]()
         for revision, kind, changed, kv in self.store.events:
             if (after < revision <= upto and in_range(changed, key, end)
-                    and self.placement.shard_of(changed) == self.node.shard):
+                    and self.owns(changed, revision)):
                 found.append((revision, kind, kv, places[revision]))
             places[revision] += 1
         return found
+
+    def owns(self, key: bytes, revision: int) -> bool:
+        return self.placement.shard_of(key) == self.node.shard
+
+    def tell(self, upto: int) -> None:
+        """This revision is applied: what goes before its events."""
 
     def send_late(self) -> None:
         late, self.late = self.late, []
@@ -149,6 +155,7 @@ class Source:
     def _end_begun(self) -> None:
         after, upto, sent = self.node.revision, self.begun, self.sent
         self.node.revision, self.begun, self.sent = upto, 0, {}
+        self.tell(upto)
         for rid, (key, end, live) in self.subs.items():
             before = self._events(max(after, live - 1), upto - 1, key, end)
             last = self._events(max(after, live - 1, upto - 1), upto, key, end)
@@ -169,6 +176,7 @@ class Source:
         while self.node.revision < revision:
             after = self.node.revision
             self.node.revision = upto = min(revision, after + max(1, self.at_once()))
+            self.tell(upto)
             for rid, (key, end, live) in self.subs.items():
                 if found := self._events(max(after, live - 1), upto, key, end):
                     self.node.answer(rid, Status.EVENTS, record(found))
@@ -176,6 +184,7 @@ class Source:
 
     def install(self, revision: int) -> None:
         """A snapshot is installed: revisions are jumped over."""
+        self.tell(revision)
         for rid in self.subs:
             self.node.answer(rid, Status.LOST, b"")
         self.subs.clear()

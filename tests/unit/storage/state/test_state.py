@@ -429,6 +429,7 @@ def test_compactions_of_rocksdb_give_way_to_the_loop(tmp_path: Path) -> None:
         block_cache_bytes=1 << 20,
         write_buffer_bytes=1 << 20,
         range_cache_bytes=1 << 20,
+        shard=0,
     )
     found = {}
     for thread in Path("/proc/self/task").iterdir():

@@ -40,6 +40,7 @@ class Near:
 
     def __init__(self, tree: V2Tree) -> None:
         self.revision = self.order_index = 1
+        self.generation = 0
         self.guarded = False
         self.files = 0
         self._tree = tree

@@ -3,6 +3,10 @@
 Read ``client`` first, then ``kv``, ``ops`` (transactions), ``watch``; ``wire`` has the connections.
 """
 
+from muster_client.admin.auth import AuthStatus, Permission
+from muster_client.admin.maintenance import Alarm, Hash, Status
+from muster_client.admin.members import Member
+from muster_client.admin.snapshots import Saved
 from muster_client.client import Client
 from muster_client.errors import (
     AuthenticationFailed,
@@ -13,10 +17,12 @@ from muster_client.errors import (
     LeaseLost,
     LeaseNotFound,
     MusterError,
+    NoInstance,
     NoSpace,
     NotHeld,
     PermissionDenied,
     ServerError,
+    Taken,
     Unavailable,
     Unreachable,
 )
@@ -27,23 +33,42 @@ from muster_client.model import Done, Found, KeyValue, TxnResult
 from muster_client.ops import Condition, Op, Txn, delete, get, key, put, when
 from muster_client.queueing import Election, Leadership, Lock
 from muster_client.ranges import EVERYTHING, KeyRange, prefix, since, span
+from muster_client.recipes.barriers import Barrier, DoubleBarrier
+from muster_client.recipes.locks import RWLock, Semaphore
+from muster_client.recipes.queues import Item, PriorityQueue, Queue
+from muster_client.services.config import Config
+from muster_client.services.cron import Run
+from muster_client.services.discovery import Discovery
+from muster_client.services.registry import Instance, Registration
+from muster_client.stm import Committed, Isolation, Stm
 from muster_client.watch import Delete, Event, Progress, Put, Snapshot, Watch
 from muster_client.wire.endpoints import Tls
 
 __all__ = [
     "EVERYTHING",
+    "Alarm",
+    "AuthStatus",
     "AuthenticationFailed",
+    "Barrier",
     "Client",
+    "Committed",
     "Compacted",
     "Condition",
+    "Config",
     "DeadlineExceeded",
     "Delete",
+    "Discovery",
     "Done",
+    "DoubleBarrier",
     "Election",
     "Event",
     "Found",
     "FutureRevision",
+    "Hash",
+    "Instance",
     "InvalidRequest",
+    "Isolation",
+    "Item",
     "KeyRange",
     "KeyValue",
     "Kv",
@@ -53,17 +78,30 @@ __all__ = [
     "LeaseLost",
     "LeaseNotFound",
     "Lock",
+    "Member",
     "Mirror",
     "MusterError",
+    "NoInstance",
     "NoSpace",
     "NotHeld",
     "Op",
     "Pages",
+    "Permission",
     "PermissionDenied",
+    "PriorityQueue",
     "Progress",
     "Put",
+    "Queue",
+    "RWLock",
+    "Registration",
+    "Run",
+    "Saved",
+    "Semaphore",
     "ServerError",
     "Snapshot",
+    "Status",
+    "Stm",
+    "Taken",
     "Tls",
     "Txn",
     "TxnResult",

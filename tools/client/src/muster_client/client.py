@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
-from muster_client import ranges
+from muster_client import ranges, stm
+from muster_client.admin.auth import Auth
+from muster_client.admin.maintenance import Maintenance
+from muster_client.admin.members import Members
 from muster_client.kv import Kv
 from muster_client.lease import Lease, LeaseInfo, granted, info
 from muster_client.mirror import Mirror, OnChange
-from muster_client.queueing import TTL_S, Election, Lock
+from muster_client.queueing import TTL_S, Election, Leadership, Lock
 from muster_client.ranges import Keys, Text
+from muster_client.recipes.barriers import Barrier, DoubleBarrier
+from muster_client.recipes.locks import RWLock, Semaphore
+from muster_client.recipes.queues import PriorityQueue, Queue
+from muster_client.services.config import Config, Model
+from muster_client.services.cron import Cron, Job
+from muster_client.services.discovery import Balance, Discovery
+from muster_client.services.leading import while_leading
+from muster_client.services.registry import ZONE, Healthy, Registration
+from muster_client.stm import Committed, Isolation, Stm
+from muster_client.telemetry import Observer
 from muster_client.watch import Snapshot, Watch, WatchOptions
 from muster_client.wire import engine
-from muster_client.wire.calls import Caller
+from muster_client.wire.calls import Caller, SpacedCaller
 from muster_client.wire.endpoints import Tls, parsed
 from muster_client.wire.keeper import Keeper
+from muster_client.wire.spaces import Space
 
 TIMEOUT_S = 30.0
+INSTANCE_TTL_S = 10  # how long others take a program that has died for alive
+Result = TypeVar("Result")
 
 
 class Client(Kv):
@@ -26,16 +42,17 @@ class Client(Kv):
 
     ``endpoints``: ``"host1:2379,host2:2379"`` or a list; calls spread over those that are connected.
     ``timeout``: seconds for each call that names none. It connects when it is first used; any loop and any
-    thread may use it. ``await close()`` or ``async with`` ends it.
+    thread may use it. ``await close()`` or ``async with`` ends it. ``observer`` is told of each call
+    (:mod:`muster_client.telemetry`).
     """
 
     def __init__(
         self, endpoints: str | Sequence[str] = "127.0.0.1:2379", *, user: str = "", password: str = "",
-        tls: Tls | bool | None = None, timeout: float = TIMEOUT_S,
+        tls: Tls | bool | None = None, timeout: float = TIMEOUT_S, observer: Observer | None = None,
     ) -> None:
-        self._endpoints = parsed(endpoints, tls)
-        super().__init__(Caller(self._endpoints, user, password, timeout))
+        super().__init__(Caller(parsed(endpoints, tls), user, password, timeout, observer))
         self._keeper = Keeper(self._caller)
+        self._owner = True
 
     async def __aenter__(self) -> Self:
         return self
@@ -46,11 +63,16 @@ class Client(Kv):
         await self.close()
 
     async def close(self) -> None:
-        """End all connections; calls and watches under way fail."""
-        if engine.has_ended():
+        """End all connections; calls and watches under way fail. Of a namespace: nothing."""
+        if engine.has_ended() or not self._owner:
             return
         await engine.run(self._keeper.close())
         await self._caller.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether its connections have ended for good."""
+        return self._caller.connections.closed
 
     async def lease(self, ttl: int = TTL_S, *, timeout: float | None = None) -> Lease:
         """A lease of ``ttl`` seconds, kept alive until it is revoked or the client ends."""
@@ -68,6 +90,108 @@ class Client(Kv):
     def election(self, name: Text) -> Election:
         """An election."""
         return Election(self, name)
+
+    def rwlock(self, name: Text) -> RWLock:
+        """A lock of many readers or one writer."""
+        return RWLock(self, name)
+
+    def semaphore(self, name: Text, limit: int, *, lease: Lease | None = None, ttl: int = TTL_S) -> Semaphore:
+        """A lock that ``limit`` may hold, for ``async with``."""
+        return Semaphore(self, name, limit, lease, ttl)
+
+    def barrier(self, name: Text) -> Barrier:
+        """A key for which others wait until it is gone."""
+        return Barrier(self, name)
+
+    def double_barrier(
+        self, name: Text, count: int, *, lease: Lease | None = None, ttl: int = TTL_S
+    ) -> DoubleBarrier:
+        """``count`` begin together and leave together, for ``async with``."""
+        return DoubleBarrier(self, name, count, lease, ttl)
+
+    def queue(self, name: Text) -> Queue:
+        """A queue, first in, first out."""
+        return Queue(self, name)
+
+    def priority_queue(self, name: Text) -> PriorityQueue:
+        """A queue, the lowest priority first."""
+        return PriorityQueue(self, name)
+
+    async def stm(
+        self, function: Callable[[Stm], Awaitable[Result]], *,
+        isolation: Isolation = "serializable_snapshot", prefetch: Iterable[Text] = (),
+        timeout: float | None = None,
+    ) -> Committed[Result]:
+        """Run a function that reads and writes keys until what it read still held when its writes were done
+        (:mod:`muster_client.stm`). ``prefetch``: keys that it reads in any case, fetched in one call;
+        ``timeout`` holds for each call."""
+        return await stm.run(self, function, isolation, prefetch, timeout)
+
+    def register(
+        self, service: Text, address: str, *, metadata: Mapping[str, Any] | None = None, zone: str = "",
+        ttl: int = INSTANCE_TTL_S, healthy: Healthy | None = None,
+    ) -> Registration:
+        """An instance of a service, ``host:port``, to be found while it lives; for ``async with``.
+        ``metadata``, and ``zone`` in it, are told to those who find it."""
+        told = {**(metadata or {}), **({ZONE: zone} if zone else {})}
+        return Registration(self, service, address, told, ttl, healthy)
+
+    def discover(self, service: Text, *, balance: Balance = "round_robin", zone: str = "") -> Discovery:
+        """The instances of a service, for ``async with``."""
+        return Discovery(self, service, balance, zone)
+
+    def config(
+        self, prefix: Text, model: type[Model], *, on_error: Callable[[Exception], None] | None = None
+    ) -> Config[Model]:
+        """Keys below a prefix as a dataclass, or a model of pydantic, for ``async with``."""
+        return Config(self, prefix, model, on_error)
+
+    async def while_leading(
+        self, name: Text, work: Callable[[Leadership], Awaitable[Result]], *, value: Text = "",
+        ttl: int = INSTANCE_TTL_S,
+    ) -> Result:
+        """Do work while this program leads the election ``name``: begin again where the leadership was lost,
+        for which the work is cancelled. What the work gives, or raises, ends it."""
+        return await while_leading(self, name, work, value, ttl)
+
+    async def cron(
+        self, name: Text, schedule: str | float, job: Job, *, ttl: int = INSTANCE_TTL_S,
+        catch_up: bool = True, zone: str = "UTC",
+    ) -> None:
+        """Take part in running a job by the clock, once in the cluster, until this is cancelled
+        (:mod:`muster_client.services.cron`). ``schedule``: cron's five fields in a time zone, or seconds
+        between runs; ``catch_up``: run each that was missed while nobody took part, else only the last. A run
+        whose job raises is over, and told to the logger ``muster_client``."""
+        await Cron(self, name, schedule, job, ttl, catch_up, zone).run()
+
+    @property
+    def auth(self) -> Auth:
+        """Users, roles and permissions."""
+        return Auth(self._caller)
+
+    @property
+    def members(self) -> Members:
+        """Members of the cluster."""
+        return Members(self._caller)
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """Status, alarms, snapshots of hosts."""
+        return Maintenance(self._caller)
+
+    def namespace(self, prefix: Text) -> Client:
+        """This client's connections and leases for the keys that begin so, which are named without it: as
+        clientv3's ``namespace``. It needs no closing."""
+        begin = ranges.data(prefix)
+        if not begin:
+            raise ValueError("a namespace has a prefix")
+        whole = self._caller
+        if isinstance(whole, SpacedCaller):
+            begin, whole = whole.space.begin + begin, whole.whole
+        spaced = Client.__new__(Client)
+        spaced._caller = SpacedCaller(whole, Space(begin))
+        spaced._keeper, spaced._owner = self._keeper, False
+        return spaced
 
     def mirror(self, keys: Keys, on_change: OnChange | None = None) -> Mirror:
         """A range kept in memory, in step with the cluster, for ``async with``."""

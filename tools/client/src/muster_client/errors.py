@@ -83,6 +83,14 @@ class NotHeld(MusterError):
     """The lock or the leadership is not held (any more)."""
 
 
+class Taken(MusterError):
+    """Another holds it, or as many take part as may."""
+
+
+class NoInstance(MusterError):
+    """No instance of the service is there."""
+
+
 def told_again(error: MusterError, *, maybe_done: bool) -> MusterError:
     """The same error for a request of its own: several may wait for what failed."""
     again = type(error).__new__(type(error), *error.args)

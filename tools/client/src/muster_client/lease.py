@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any, TypeVar
 
 import grpc
 
-from muster_client.errors import LeaseLost, LeaseNotFound, ServerError
+from muster_client.errors import LeaseLost, LeaseNotFound, MusterError, ServerError
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire import engine
 from muster_client.wire.calls import Caller, Method
@@ -21,6 +24,8 @@ from muster_client.wire.keeper import Keeper, Kept, clock
 _GRANT = Method("Lease/LeaseGrant", pb.LeaseGrantResponse, repeatable=True)
 _REVOKE = Method("Lease/LeaseRevoke", pb.LeaseRevokeResponse, repeatable=True)
 _TIME_TO_LIVE = Method("Lease/LeaseTimeToLive", pb.LeaseTimeToLiveResponse, repeatable=True)
+log = logging.getLogger("muster_client")
+Result = TypeVar("Result")
 _EXISTS = "etcdserver: lease already exists"
 
 
@@ -43,6 +48,7 @@ class Lease:
 
     def __init__(self, caller: Caller, keeper: Keeper, kept: Kept) -> None:
         self._caller, self._keeper, self._kept = caller, keeper, kept
+        self.late: dict[bytes, Future[None]] = {}  # keys that may come: see recipes/late.py
 
     @property
     def id(self) -> int:
@@ -134,3 +140,31 @@ async def info(caller: Caller, id: int, timeout: float | None) -> LeaseInfo:
     if answer.TTL < 0:
         raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
     return LeaseInfo(answer.TTL, answer.grantedTTL, tuple(answer.keys))
+
+
+async def unless_lost(lease: Lease, step: Coroutine[Any, Any, Result]) -> Result:
+    """What a step gives. LeaseLost as soon as the lease is lost meanwhile; the step is cancelled then."""
+    waiting = asyncio.ensure_future(step)
+    lost = asyncio.ensure_future(lease.wait_lost())
+    try:
+        await asyncio.wait((waiting, lost), return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            lease.check()
+        return await waiting
+    finally:
+        waiting.cancel()
+        lost.cancel()
+        await asyncio.gather(waiting, lost, return_exceptions=True)
+
+
+async def to_its_end(step: Coroutine[Any, Any, None]) -> None:
+    """Run what tidies up; it goes on where its caller is cancelled. Its failure is told to the log alone:
+    what it leaves ends with a lease."""
+    await asyncio.shield(asyncio.ensure_future(_tidied(step)))
+
+
+async def _tidied(step: Coroutine[Any, Any, None]) -> None:
+    try:
+        await step
+    except MusterError as error:
+        log.warning("what is left ends with its lease: %s", error)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Self
 
 from muster_client import ops, ranges
 from muster_client.errors import LeaseLost, MusterError, NotHeld
-from muster_client.lease import Lease
+from muster_client.lease import Lease, unless_lost
 from muster_client.model import KeyValue, TxnResult
 from muster_client.ranges import Text
+from muster_client.recipes import late
 from muster_client.watch import Delete, Put, Snapshot
 
 if TYPE_CHECKING:
@@ -28,8 +29,11 @@ TTL_S = 60  # clientv3's
 _ANSWERED_IN_S = 5.0  # a caller that leaves waits so long for the answer to its key
 
 
-class _Place:
-    """A key in the line of a prefix, with a lease that is granted for it unless one is given."""
+class Place:
+    """A key in the line of a prefix, with a lease that is granted for it unless one is given. Its turn comes
+    when fewer than ``_slots`` older keys are in the way."""
+
+    _slots = 1
 
     def __init__(self, client: Client, name: Text, lease: Lease | None, ttl_s: int) -> None:
         self._client, self._given, self._ttl_s = client, lease, ttl_s
@@ -47,7 +51,15 @@ class _Place:
         """Of this holder. NotHeld before it stands in line."""
         if self._lease is None:
             raise NotHeld("it is not held")
-        return self.prefix + f"{self._lease.id:x}".encode()
+        return self.prefix + self._suffix(self._lease)
+
+    def _suffix(self, lease: Lease) -> bytes:
+        """Of the key, behind the prefix. Of its own for each lease: a key that is there is this holder's."""
+        return b"%x" % lease.id
+
+    def _in_the_way(self) -> ranges.KeyRange:
+        """Keys of which the older ones come first."""
+        return ranges.prefix(self.prefix)
 
     @property
     def lease(self) -> Lease:
@@ -75,11 +87,12 @@ class _Place:
         """It was never held, is given up, or its lease is lost."""
         return not self._held or self._lease is None or self._lease.lost
 
-    async def _stand(self, value: bytes) -> KeyValue | None:
-        """Put the key, if it is not there; the oldest key of the line, None if this is it."""
+    async def _stand(self, value: bytes) -> bool:
+        """Put the key, if it is not there; whether others come first."""
         if self._lease is None:
             self._lease = await self._client.lease(self._ttl_s)
         self._lease.check()
+        await late.expect_no_more(self._client, self._lease, self.key)
         self._revision, self._unsure = 0, True
         if self._given is None:
             result = await self._put(self._lease, value)
@@ -89,13 +102,13 @@ class _Place:
             self._standing = None
         if not result and (found := result.found(0).kv) is not None and found.value != value:
             await self._write(value)
-        holder = result.found(1).kv
-        return None if holder is None or holder.create_revision == self._revision else holder
+        older = [kv for kv in result.found(1).kvs if kv.create_revision < self._revision]
+        return len(older) >= self._slots
 
     async def _put(self, lease: Lease, value: bytes) -> TxnResult:
         """The key, if it is not there. Under a lease that stays, an attempt that lands late could put it when
         this is out of the line: there is one."""
-        oldest = ops.get(ranges.prefix(self.prefix), sort="create", limit=1)
+        oldest = ops.get(self._in_the_way(), sort="create", limit=self._slots)
         try:
             result = await self._client.txn(
                 ops.when(ops.key(self.key).absent)
@@ -132,38 +145,24 @@ class _Place:
 
     async def _turn(self) -> None:
         """Wait until no older key is there. LeaseLost."""
-        lease = self.lease
-        waiting = asyncio.ensure_future(self._older_gone())
-        lost = asyncio.ensure_future(lease.wait_lost())
-        try:
-            await asyncio.wait((waiting, lost), return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                lease.check()
-            await waiting
-        finally:
-            waiting.cancel()
-            lost.cancel()
-            await asyncio.gather(waiting, lost, return_exceptions=True)
+        await unless_lost(self.lease, self._older_gone())
         own = await self._client.get(self.key)
         if own is None or own.create_revision != self._revision:
             raise LeaseLost("the lease ended during the wait")
 
     async def _older_gone(self) -> None:
-        line = ranges.prefix(self.prefix)
+        line = self._in_the_way()
         while True:
-            before, revision = await self._before(line)
-            if before is None:
+            newest = ops.get(line, sort="create", descending=True, limit=self._slots,
+                             max_create=self._revision - 1)
+            found = (await self._client.when().then(newest)).found()
+            if len(found.kvs) < self._slots:
                 return
-            async with self._client.watch(before.key, revision=revision + 1, snapshots=True) as watch:
+            keys = found.kvs[0].key if self._slots == 1 else line
+            async with self._client.watch(keys, revision=found.revision + 1, snapshots=True) as watch:
                 async for event in watch:
                     if isinstance(event, Delete | Snapshot):
                         break
-
-    async def _before(self, line: ranges.KeyRange) -> tuple[KeyValue | None, int]:
-        """The youngest of the older keys, and the revision of that."""
-        newest = ops.get(line, sort="create", descending=True, limit=1, max_create=self._revision - 1)
-        found = (await self._client.when().then(newest)).found()
-        return found.kv, found.revision
 
     async def _enter(self, value: bytes, wait: bool) -> bool:
         """Hold it; whether that is so: not, only if it does not wait. RuntimeError if it is taken already:
@@ -181,8 +180,7 @@ class _Place:
 
     async def _acquired(self, value: bytes, wait: bool) -> bool:
         try:
-            holder = await self._stand(value)
-            if holder is not None:
+            if await self._stand(value):
                 if not wait:
                     await self._leave()
                     return False
@@ -220,14 +218,14 @@ class _Place:
             await asyncio.gather(self._standing, return_exceptions=True)
             self._standing = None
         if self._unsure:
-            await self._client.txn(ops.when().then(ops.delete(key)), repeatable=True)
+            late.expect(self._client, lease, key, await late.deleted(self._client, key))
             self._unsure = False
         elif self._revision:
             await self._client.txn(ops.when(ops.key(key).create_revision == self._revision)
                                    .then(ops.delete(key)), repeatable=True)
 
 
-class Lock(_Place):
+class Lock(Place):
     """One holder at a time, over all processes. In ``async with`` it is held.
 
     A holder whose lease is lost may not know it yet: fence what it writes, by :attr:`held` or :attr:`token`.
@@ -256,7 +254,7 @@ class Lock(_Place):
         await self.release()
 
 
-class Leadership(_Place):
+class Leadership(Place):
     """A candidate's place in an election; in ``async with`` it leads."""
 
     def __init__(self, client: Client, name: Text, value: bytes, lease: Lease | None, ttl_s: int) -> None:

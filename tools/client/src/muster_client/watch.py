@@ -31,6 +31,7 @@ from muster_client.wire import engine
 from muster_client.wire.calls import Caller, Method, metadata, pause_s
 from muster_client.wire.connections import CLOSED
 from muster_client.wire.retries import Verdict, judge
+from muster_client.wire.spaces import Space
 
 log = logging.getLogger("muster_client")
 _WATCH = "/etcdserverpb.Watch/Watch"
@@ -115,8 +116,8 @@ class _Broken(Exception):
 class _Stream:
     """One watch on one endpoint, until it breaks."""
 
-    def __init__(self, call: Any, name: str, token: str) -> None:
-        self.call, self.name, self.token = call, name, token
+    def __init__(self, call: Any, name: str, token: str, space: Space | None) -> None:
+        self.call, self.name, self.token, self._space = call, name, token, space
 
     async def read(self) -> pb.WatchResponse:
         """The next answer. _Broken; MusterError if no other stream would do better."""
@@ -134,6 +135,9 @@ class _Stream:
         assert isinstance(answer, pb.WatchResponse)
         if answer.canceled:
             _raise_refusal(answer)
+        if self._space is not None:
+            for event in answer.events:
+                self._space.event(event)
         return answer
 
     async def ask_progress(self) -> None:
@@ -312,10 +316,11 @@ class _Feed:
             raise _passing(error) from None
         except grpc.aio.UsageError:  # its channel was closed
             raise MusterError(CLOSED) from None
-        stream = _Stream(call, connection.name, token)
-        asked = self._options
+        asked, space = self._options, self._caller.space
+        stream = _Stream(call, connection.name, token, space)
+        keys = asked.keys if space is None else space.range(asked.keys)
         create = pb.WatchCreateRequest(
-            key=asked.keys.start, range_end=asked.keys.end, start_revision=self.next, prev_kv=asked.previous,
+            key=keys.start, range_end=keys.end, start_revision=self.next, prev_kv=asked.previous,
             progress_notify=True, fragment=True)
         try:
             async with asyncio.timeout(_ESTABLISHED_IN_S):

@@ -22,11 +22,12 @@ class NodesMachine(RealMachine):
 
     def open_state(
         self, path: str, *, block_cache_bytes: int, write_buffer_bytes: int, range_cache_bytes: int,
+        shard: int,
     ) -> StateStore:
         """RocksDB's compactions give way to the loop once their threads exist."""
         return StateStore.open(
             path, block_cache_bytes=block_cache_bytes, write_buffer_bytes=write_buffer_bytes,
-            range_cache_bytes=range_cache_bytes, opened=lower_compactions)
+            range_cache_bytes=range_cache_bytes, opened=lower_compactions, shard=shard)
 
     def open_kept(self, path: str) -> KeptFiles:
         return KeptFiles(path)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 MORE, LONG, COMMAND = 1, 2, 4  # flags of a frame
 _FLAGS = frozenset((0, MORE, LONG, MORE | LONG, COMMAND, COMMAND | LONG))
+_WHOLE = (0, LONG)  # of a message of one frame, or the last frame of several
 _SIGNATURE = b"\xff\0\0\0\0\0\0\0\x01\x7f"
 _GREETING_BYTES = 64
 
@@ -133,18 +134,20 @@ class Decoder:
             else:
                 start = pos + 2
                 length = data[pos + 1]
-            if flags not in _FLAGS:
-                raise Broken("a frame has unknown flags")
-            if length > self.most_bytes + self._slack:
-                raise Broken("a message is too large")
-            if not self.ready and (not flags & COMMAND or length > _MAX_COMMAND_BYTES):
-                raise Broken("it did not say READY")
             end = start + length
+            plain = flags in _WHOLE and self.ready
+            if not plain or length > self.most_bytes:
+                self._check(flags, length)
             if end > size:
                 self._need = end - pos
                 break
             pos = end
             body = data[start:end]
+            if plain and self._open is None and not self._parts:
+                messages.append([body])
+                if self.one_by_one:
+                    break
+                continue
             if self._open is not None:
                 flags, body = self._open(flags, body)
             if flags & COMMAND:
@@ -162,6 +165,14 @@ class Decoder:
         if pos < size:
             self._rest += data[pos:] if pos else data
         return messages
+
+    def _check(self, flags: int, length: int) -> None:
+        if flags not in _FLAGS:
+            raise Broken("a frame has unknown flags")
+        if length > self.most_bytes + self._slack:
+            raise Broken("a message is too large")
+        if not self.ready and (not flags & COMMAND or length > _MAX_COMMAND_BYTES):
+            raise Broken("it did not say READY")
 
     def _more(self, body: bytes) -> None:
         self._parts_bytes += len(body)

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -22,10 +22,12 @@ from muster_client.errors import (
     told_again,
 )
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.telemetry import Call, Headers, Observer
 from muster_client.wire import engine
 from muster_client.wire.connections import CLOSED, Connection, Connections
 from muster_client.wire.endpoints import Endpoint
 from muster_client.wire.retries import STALE_TOKEN, Verdict, judge
+from muster_client.wire.spaces import Space
 
 Answer = TypeVar("Answer")
 _ATTEMPT_S = 5.0  # of a request that can be repeated: an isolated endpoint must not take its whole time
@@ -49,6 +51,20 @@ class Method(Generic[Answer]):
         return f"/etcdserverpb.{self.name}"
 
 
+@dataclass(slots=True)
+class _How:
+    """How one call is made. ``at``: by this endpoint alone; ``endpoints``: of its attempts so far."""
+
+    timeout: float
+    repeatable: bool
+    needs_leader: bool
+    anonymous: bool
+    on_send: Callable[[], None] | None
+    at: str
+    headers: Headers = ()
+    endpoints: list[str] = field(default_factory=list)
+
+
 _AUTHENTICATE = Method("Auth/Authenticate", pb.AuthenticateResponse, repeatable=True)
 
 
@@ -59,11 +75,17 @@ def pause_s(attempt: int) -> float:
 
 
 class Caller:
-    """Calls of one client. ``timeout_s`` holds for each that names none."""
+    """Calls of one client. ``timeout_s`` holds for each that names none. ``space``: keys are of this one."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], user: str, password: str, timeout_s: float) -> None:
+    space: Space | None = None
+
+    def __init__(
+        self, endpoints: Sequence[Endpoint], user: str, password: str, timeout_s: float,
+        observer: Observer | None = None,
+    ) -> None:
         self.connections = Connections(endpoints)
         self.timeout_s = timeout_s
+        self._observer = observer
         self._user, self._password = user, password
         self._token = ""
         self._login: asyncio.Task[None] | None = None
@@ -74,34 +96,50 @@ class Caller:
     async def unary(
         self, method: Method[Answer], request: Any, *, timeout: float | None = None,
         repeatable: bool = False, needs_leader: bool = True, anonymous: bool = False,
-        on_send: Callable[[], None] | None = None,
+        on_send: Callable[[], None] | None = None, at: str = "",
     ) -> Answer:
         """The answer. MusterError: ``maybe_done`` says whether the request may have been done. From any loop.
-        ``on_send`` is called before each attempt."""
-        return await engine.run(self._unary(
-            method, request, self.timeout_s if timeout is None else timeout, repeatable or method.repeatable,
-            needs_leader, anonymous, on_send))
+        ``on_send`` is called before each attempt. ``at``: only this endpoint is asked."""
+        how = _How(self.timeout_s if timeout is None else timeout, repeatable or method.repeatable,
+                   needs_leader, anonymous, on_send, at)
+        if self._observer is not None:
+            return await self._observed(self._observer, method, request, how)
+        return await engine.run(self._unary(method, request, how))
 
-    async def _unary(
-        self, method: Method[Answer], request: Any, timeout: float, repeatable: bool, needs_leader: bool,
-        anonymous: bool, on_send: Callable[[], None] | None,
+    async def _observed(
+        self, observer: Observer, method: Method[Answer], request: Any, how: _How
     ) -> Answer:
-        deadline = time.monotonic() + timeout
+        """The same, told to the observer."""
+        began = time.monotonic()
+        begun = observer.begin(method.name)
+        how.headers = begun.headers
+        failure: BaseException | None = None
+        try:
+            return await engine.run(self._unary(method, request, how))
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            begun.end(Call(method.name, time.monotonic() - began, tuple(how.endpoints), failure))
+
+    async def _unary(self, method: Method[Answer], request: Any, how: _How) -> Answer:
+        deadline = time.monotonic() + how.timeout
         attempt = logins = 0
         maybe_done = False
         avoid: set[str] = set()
         while True:
-            connection, token = await self._next(deadline, avoid, maybe_done, anonymous)
-            if on_send is not None:
-                on_send()
+            connection, token = await self._next(deadline, avoid, maybe_done, how)
+            if how.on_send is not None:
+                how.on_send()
+            how.endpoints.append(connection.name)
             left_s = deadline - time.monotonic()
             call = connection.unary(method.path, method.answer)
             try:
                 answer: Answer = await call(
-                    request, timeout=max(0.0, min(left_s, _ATTEMPT_S) if repeatable else left_s),
-                    metadata=metadata(token, needs_leader))
-            except grpc.aio.AioRpcError as error:
-                code, details = error.code(), error.details() or ""
+                    request, timeout=max(0.0, min(left_s, _ATTEMPT_S) if how.repeatable else left_s),
+                    metadata=(*metadata(token, how.needs_leader), *how.headers))
+            except grpc.aio.AioRpcError as met:
+                code, details = met.code(), met.details() or ""
             except asyncio.CancelledError:
                 if engine.was_cancelled():
                     raise
@@ -121,28 +159,32 @@ class Caller:
                 maybe_done = True
                 connection.suspect()
                 avoid.add(connection.name)
-                if not repeatable:
+                if not how.repeatable:
                     raise of_status(code, details, maybe_done=True)
             elif verdict is Verdict.REFUSED:
                 connection.suspect()
                 avoid.add(connection.name)
             else:
                 raise of_status(code, details, maybe_done=maybe_done)
-            await self._pause(attempt, avoid, deadline, of_status(code, details, maybe_done=maybe_done))
+            error = of_status(code, details, maybe_done=maybe_done)
+            others = not how.at and self.connections.others(avoid)
+            await self._pause(attempt, avoid, deadline, error, others)
 
     async def _next(
-        self, deadline: float, avoid: set[str], maybe_done: bool, anonymous: bool
+        self, deadline: float, avoid: set[str], maybe_done: bool, how: _How
     ) -> tuple[Connection, str]:
         """An endpoint and a token for an attempt; errors say what is known of the attempts before it."""
         try:
-            connection = await self.connections.pick(deadline, avoid)
-            return connection, "" if anonymous else await self.token(deadline)
+            connection = await self.connections.pick(deadline, avoid, how.at)
+            return connection, "" if how.anonymous else await self.token(deadline)
         except MusterError as error:
             raise told_again(error, maybe_done=maybe_done) from None
 
-    async def _pause(self, attempt: int, avoid: set[str], deadline: float, error: MusterError) -> None:
+    async def _pause(
+        self, attempt: int, avoid: set[str], deadline: float, error: MusterError, others: bool
+    ) -> None:
         """Wait before another attempt, unless another endpoint is there; the last error at the deadline."""
-        pause = 0.0 if self.connections.others(avoid) else pause_s(attempt)
+        pause = 0.0 if others else pause_s(attempt)
         if pause:
             avoid.clear()
         if time.monotonic() + pause >= deadline:
@@ -201,6 +243,36 @@ class Caller:
             self._login.cancel()
             await asyncio.gather(self._login, return_exceptions=True)
         await self.connections.close()
+
+
+class SpacedCaller(Caller):
+    """Another one's calls, with keys of a space."""
+
+    space: Space
+
+    def __init__(self, whole: Caller, space: Space) -> None:
+        self.whole, self.space = whole, space
+        self.connections, self.timeout_s = whole.connections, whole.timeout_s
+
+    async def unary(
+        self, method: Method[Answer], request: Any, *, timeout: float | None = None,
+        repeatable: bool = False, needs_leader: bool = True, anonymous: bool = False,
+        on_send: Callable[[], None] | None = None, at: str = "",
+    ) -> Answer:
+        answer = await self.whole.unary(
+            method, self.space.asked(request), timeout=timeout, repeatable=repeatable,
+            needs_leader=needs_leader, anonymous=anonymous, on_send=on_send, at=at)
+        self.space.told(answer)
+        return answer
+
+    async def token(self, deadline: float) -> str:
+        return await self.whole.token(deadline)
+
+    def renews(self, token: str) -> bool:
+        return self.whole.renews(token)
+
+    async def close(self) -> None:
+        """Nothing: the connections are the other's."""
 
 
 def metadata(token: str, needs_leader: bool) -> tuple[tuple[str, str], ...]:

@@ -77,19 +77,25 @@ class Connections:
         self._changed = asyncio.Condition()
         self._closed = False
 
-    async def pick(self, deadline: float | None, avoid: Collection[str] = ()) -> Connection:
+    async def pick(
+        self, deadline: float | None, avoid: Collection[str] = (), only: str = ""
+    ) -> Connection:
         """A connected endpoint, by lot: turns would bind calls that come in pairs. Those to avoid, and those
-        that did not answer, come last. Waits for one until the deadline (of ``time.monotonic()``):
-        Unreachable. MusterError: the client is closed."""
+        that did not answer, come last; ``only`` this one, if it is named. Waits for one until the deadline
+        (of ``time.monotonic()``): Unreachable. MusterError: the client is closed."""
         if self._closed:
             raise MusterError(CLOSED)
         if not self._opened:
             self._open()
-        if not any(one.ready for one in self._opened):
-            await self._connected(deadline)
-        ready = [one for one in self._opened if one.ready]
+        opened = self._opened if not only else [one for one in self._opened if one.name == only]
+        if not opened:
+            raise ValueError(f"{only!r} is no endpoint of this client")
+        ready = [one for one in opened if one.ready]
+        if not ready:
+            await self._connected(deadline, opened)
+            ready = [one for one in opened if one.ready]
         if not ready:  # it came and went
-            return await self.pick(deadline, avoid)
+            return await self.pick(deadline, avoid, only)
         now = time.monotonic()
         return min(ready, key=lambda one: (one.name in avoid, one.suspect_until > now, random.random()))
 
@@ -120,12 +126,21 @@ class Connections:
                 self._changed.notify_all()
             await one.channel.wait_for_state_change(state)
 
-    async def _connected(self, deadline: float | None) -> None:
-        """Wait until an endpoint is connected."""
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def names(self) -> list[str]:
+        """Of all endpoints, as they were given."""
+        return [endpoint.name for endpoint in self._endpoints]
+
+    async def _connected(self, deadline: float | None, opened: Sequence[Connection]) -> None:
+        """Wait until one of these endpoints is connected."""
 
         async def wait() -> None:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._closed or any(one.ready for one in self._opened))
+                await self._changed.wait_for(lambda: self._closed or any(one.ready for one in opened))
 
         left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         explained_s = 0.0 if left_s is None else min(_EXPLAINED_IN_S, left_s / 2)
@@ -133,8 +148,8 @@ class Connections:
             await asyncio.wait_for(wait(), None if left_s is None else left_s - explained_s)
             return
         reasons = {} if self._closed else await self.reasons(explained_s)
-        if not self._closed and not any(one.ready for one in self._opened):
-            raise Unreachable(reasons)
+        if not self._closed and not any(one.ready for one in opened):
+            raise Unreachable({one.name: reasons[one.name] for one in opened})
 
     async def reasons(self, limit_s: float) -> dict[str, str]:
         """Why each endpoint cannot be used, in gRPC's words; asks all of them at once."""

@@ -9,25 +9,139 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Generic, TypeVar
 
 Result = TypeVar("Result")
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_mail: _Mail | None = None  # the loop's
+_own = threading.local()  # ``mail``: of the loop that runs in this thread
 _thread: threading.Thread | None = None
 _ended = False
+_ENDED = "muster_client: the process ends, and its connections have ended"
+
+
+class _Mail:
+    """What other threads hand to a loop. It is woken once for all that waits: to wake it costs more than a
+    call's own work here."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._woken = False
+
+    def post(self, step: Callable[[], object]) -> None:
+        """Run a step there, behind those before it. RuntimeError: the loop is closed."""
+        self._waiting.append(step)
+        if not self._woken:
+            self._woken = True
+            self.loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        self._woken = False  # before it looks: what comes later wakes it again
+        for _ in range(len(self._waiting)):
+            self._waiting.popleft()()
+        if self._waiting and not self._woken:
+            self._woken = True
+            self.loop.call_soon(self._take)
+
+
+class _Errand(Generic[Result]):
+    """A step that runs in the engine, for a caller in another loop."""
+
+    def __init__(self, step: Coroutine[Any, Any, Result], there: _Mail, back: _Mail) -> None:
+        self._step, self._there, self._back = step, there, back
+        self.told: asyncio.Future[Result] = back.loop.create_future()
+        self._task: asyncio.Task[Result] | None = None
+        there.post(self._begin)
+
+    def _begin(self) -> None:
+        if self.told.cancelled():
+            self._step.close()
+            return
+        self._task = self._there.loop.create_task(self._step)
+        self._task.add_done_callback(self._return)
+
+    def _return(self, task: asyncio.Task[Result]) -> None:
+        with contextlib.suppress(RuntimeError):  # the caller's loop has ended
+            self._back.post(self._tell)
+
+    def _tell(self) -> None:
+        task = self._task
+        assert task is not None
+        error = None if task.cancelled() else task.exception()
+        if self.told.done():
+            return
+        if task.cancelled():
+            self.told.cancel()
+        elif error is not None:
+            self.told.set_exception(error)
+        else:
+            self.told.set_result(task.result())
+
+    def cancel(self) -> None:
+        """Of a caller that was cancelled, which does not wait for the end."""
+        self._there.post(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+class _Submitted(Generic[Result]):
+    """A step that runs in the engine, for a thread; cancelled with ``told``."""
+
+    def __init__(self, step: Coroutine[Any, Any, Result], there: _Mail) -> None:
+        self._step, self._there = step, there
+        self.told: Future[Result] = Future()
+        self._task: asyncio.Task[Result] | None = None
+        there.post(self._begin)
+
+    def _begin(self) -> None:
+        if self.told.cancelled():
+            self._step.close()
+            return
+        task = self._there.loop.create_task(self._step)
+        task.add_done_callback(self._tell)
+        self._task = task
+        self.told.add_done_callback(self._ended)
+
+    def _ended(self, told: Future[Result]) -> None:
+        """In whatever thread; the task is cancelled in its own."""
+        if told.cancelled() and self._task is not None and not self._task.done():
+            self._there.post(self._task.cancel)
+
+    def _tell(self, task: asyncio.Task[Result]) -> None:
+        error = None if task.cancelled() else task.exception()
+        with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
+            if task.cancelled():
+                self.told.cancel()
+            elif error is not None:
+                self.told.set_exception(error)
+            else:
+                self.told.set_result(task.result())
+
+
+def _post_of_engine() -> _Mail:
+    if _mail is None:
+        loop()
+    assert _mail is not None
+    return _mail
 
 
 def loop() -> asyncio.AbstractEventLoop:
     """The loop, which runs."""
-    global _loop, _thread
+    global _loop, _mail, _thread
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
+            _mail = _Mail(_loop)
             _thread = threading.Thread(target=_loop.run_forever, name="muster-client", daemon=True)
             _thread.start()
         return _loop
@@ -54,15 +168,27 @@ def submit(step: Coroutine[Any, Any, Result]) -> Future[Result]:
     """Begin something there. RuntimeError once the process ends."""
     if _ended:
         step.close()
-        raise RuntimeError("muster_client: the process ends, and its connections have ended")
-    return asyncio.run_coroutine_threadsafe(step, loop())
+        raise RuntimeError(_ENDED)
+    return _Submitted(step, _post_of_engine()).told
 
 
 async def run(step: Coroutine[Any, Any, Result]) -> Result:
     """Run something there, from whatever loop; cancelled with its caller."""
-    if asyncio.get_running_loop() is _loop:
+    here = asyncio.get_running_loop()
+    if here is _loop:
         return await step
-    return await asyncio.wrap_future(submit(step))
+    if _ended:
+        step.close()
+        raise RuntimeError(_ENDED)
+    back: _Mail | None = getattr(_own, "mail", None)
+    if back is None or back.loop is not here:
+        back = _own.mail = _Mail(here)
+    errand = _Errand(step, _post_of_engine(), back)
+    try:
+        return await errand.told
+    except asyncio.CancelledError:
+        errand.cancel()
+        raise
 
 
 def _end() -> None:
@@ -77,8 +203,9 @@ def _end() -> None:
 
 def _forked() -> None:
     """A child has no thread yet, whatever held the lock."""
-    global _loop, _lock, _thread
-    _loop = _thread = None
+    global _loop, _lock, _mail, _own, _thread
+    _loop = _mail = _thread = None
+    _own = threading.local()
     _lock = threading.Lock()
 
 

@@ -1,0 +1,74 @@
+"""A new table of placement at this front, and reads that were on their way by the one before (G7).
+
+A node says MOVED to a read that a change touches which its front had not heard of. The front says PLACED on
+each link before it sends anything by a new table, so a node knows by which table a read was sent. What was
+not sent yet is asked anew, by the way that it came. Writes need nothing: a leader says ELSEWHERE to what is
+not its shard's, and the sequencer knows whose it is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cluster import errors
+from cluster.placement import Table
+from cluster.wire.messages import Method, Status
+from proxy.routing.links import Link
+from proxy.routing.waiting import PartWaiting, Waiting
+
+if TYPE_CHECKING:
+    from proxy.routing.router import Router
+
+_MOVED = int(Status.MOVED)
+
+
+class Moved:
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        #: How a client's read is asked anew, by its method.
+        self.anew: dict[int, Callable[[Waiting], None]] = {}
+        self._generation = 0
+        self._row = b""  # the table, once keys have moved: what nodes are told
+
+    def swap(self, table: Table) -> None:
+        """This front goes by another table from here on."""
+        router = self._router
+        self._generation = table.moved
+        if table.moved or self._row:
+            self._row = table.encode()
+        for route in router.routes.values():
+            for link in route.links.values():
+                if link.up:
+                    self.greet(link)
+        if not self._row:
+            return  # no key has moved
+        unsent = router.recent.take(self._names_keys) + router.read_index.take(self._names_keys)
+        for route in router.routes.values():
+            unsent += filter(self._names_keys, route.reads)
+            route.reads = deque(waiting for waiting in route.reads if not self._names_keys(waiting))
+        for waiting in unsent:
+            self.ask(waiting)
+
+    def _names_keys(self, waiting: Waiting) -> bool:
+        return isinstance(waiting, PartWaiting) or waiting.method in self.anew
+
+    def greet(self, link: Link) -> None:
+        """Say by which table this front goes, before anything else."""
+        if self._row:
+            self._router.post(link, 0, Method.PLACED, self._row)
+        if link.near is not None:
+            link.near.generation = self._generation
+
+    def ask(self, waiting: Waiting) -> None:
+        """A read was not sent, or not answered."""
+        router = self._router
+        if isinstance(waiting, PartWaiting):
+            waiting.tell(_MOVED, b"")
+        elif waiting.call is not None and waiting.call.closed:
+            router.gone(waiting)
+        elif (anew := self.anew.get(waiting.method)) is not None and waiting.call is not None:
+            anew(waiting)
+        else:  # none of a client's
+            router.fail(waiting, errors.TIMEOUT)

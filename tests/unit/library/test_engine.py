@@ -1,0 +1,103 @@
+"""Steps that go to the engine's loop and come back: all of them, in order, whoever gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from muster_client.wire import engine
+
+
+def test_many_loops_get_what_is_theirs() -> None:
+    errors: list[BaseException] = []
+
+    async def there(n: int) -> int:
+        assert engine.is_here()
+        if n % 3:
+            await asyncio.sleep(0)
+        if n % 7 == 6:
+            raise ValueError(n)
+        return n
+
+    async def here(base: int) -> None:
+        numbers = range(base, base + 300)
+        told = await asyncio.gather(*(engine.run(there(n)) for n in numbers), return_exceptions=True)
+        for n, one in zip(numbers, told, strict=True):
+            assert one == n or (isinstance(one, ValueError) and n % 7 == 6 and one.args == (n,))
+
+    def run(base: int) -> None:
+        try:
+            for _ in range(3):  # a loop of its own each time
+                asyncio.run(here(base))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(1000 * i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not errors
+
+
+def test_steps_begin_in_order() -> None:
+    begun: list[int] = []
+
+    async def there(n: int) -> None:
+        begun.append(n)
+
+    async def main() -> None:
+        await asyncio.gather(*(engine.run(there(n)) for n in range(500)))
+
+    asyncio.run(main())
+    assert begun == list(range(500))
+
+
+def test_a_caller_that_is_cancelled_cancels_its_step() -> None:
+    cancelled = threading.Event()
+    begun = threading.Event()
+
+    async def there() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async def main() -> None:
+        waiting = asyncio.create_task(engine.run(there()))
+        await asyncio.to_thread(begun.wait, 5)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        never = asyncio.create_task(engine.run(there()))
+        await asyncio.sleep(0)  # handed over, or not yet
+        never.cancel()
+        await asyncio.gather(never, return_exceptions=True)
+
+    asyncio.run(main())
+    assert cancelled.wait(5)
+
+
+def test_a_loop_that_has_ended_holds_up_nobody() -> None:
+    goes_on = threading.Event()
+
+    async def slow() -> None:
+        await asyncio.to_thread(goes_on.wait, 10)
+
+    async def leaves() -> None:
+        asyncio.get_running_loop().create_task(engine.run(slow()))
+        await asyncio.sleep(0.01)
+
+    async def there() -> int:
+        return 1
+
+    asyncio.run(leaves())
+    goes_on.set()
+
+    async def main() -> None:
+        assert await engine.run(there()) == 1
+
+    asyncio.run(main())

@@ -1,0 +1,153 @@
+"""What a front does when it hears that keys have moved."""
+
+from __future__ import annotations
+
+from random import Random
+
+from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Table
+from cluster.placement.changes import Moved, take_compact, take_move, take_moved
+from cluster.placement.table import Move
+from cluster.wire.messages import HEAD, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
+from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
+from tests.unit.proxy.moved.racing import Order
+from tests.unit.proxy.watch.watching import Client, World
+
+KEY = b"k00"
+
+
+def moved(table: Table, revision: int = 5, key: bytes = KEY) -> Table:
+    """The table behind a move of a key to the next shard."""
+    (source,) = table.owners(key, b"")
+    move = Move(table.last_move + 1, key, key + b"\0", (source,), (source + 1) % 3)
+    return take_moved(take_move(table, move, revision), Moved(move.number, True, revision, 0), revision)
+
+
+def served() -> tuple[Order, Table, FakeNode, FakeNode]:
+    """A front, a table with a move of KEY, the nodes of its owners before and now."""
+    order = Order(Random(1))
+    table = moved(order.table)
+    before, now = order.table.owner(KEY), table.owner(KEY)
+    return order, table, order.net.every[before, 1], order.net.every[now, 1]
+
+
+def get(order: Order, **fields: object) -> FakeCall:
+    call = FakeCall()
+    order.methods.handlers["Range"](call, pb.RangeRequest(key=KEY, **fields).SerializeToString())  # type: ignore[arg-type]
+    order.net.run()
+    return call
+
+
+def test_g7_a_read_that_meets_moved_goes_to_the_new_owner_by_the_table_that_came_with_it() -> None:
+    order, table, before, now = served()
+    call = get(order, serializable=True)
+    (request,) = before.take(Method.RANGE)
+    before.answer(request.rid, Status.MOVED, table.encode())
+    order.net.run()
+    assert order.net.context.placement.table == table
+    told, asked = now.take()
+    assert (told.method, told.body, asked.method) == (Method.PLACED, table.encode(), Method.RANGE)
+    assert [request.method for request in before.take()] == [Method.PLACED]
+    now.ok(asked, 9)
+    order.net.run()
+    assert call.status == (0, "")
+    assert order.net.context.stats["unary", "etcdserverpb.KV", "Range"].started == 1
+
+
+def test_g7_a_read_that_was_not_sent_yet_is_asked_by_the_new_table() -> None:
+    order, table, before, now = served()
+    call = get(order)
+    (question,) = order.net.nodes[1].take(Method.READ_INDEX)
+    order.net.context.follow(table)
+    order.net.nodes[1].answer(question.rid, Status.OK, READ_INDEX_ANSWER.pack(3, 5, 1))
+    order.net.run()
+    (question,) = order.net.nodes[1].take(Method.READ_INDEX)
+    order.net.nodes[1].answer(question.rid, Status.OK, READ_INDEX_ANSWER.pack(4, 5, 1))
+    order.net.run()
+    assert not before.take(Method.RANGE)
+    (request,) = now.take(Method.RANGE)
+    now.ok(request, 5)
+    order.net.run()
+    assert call.status == (0, "")
+
+
+def test_g2_the_past_is_read_where_it_was_and_not_below_the_pruning() -> None:
+    order, table, before, now = served()
+    order.net.context.follow(table)
+    for revision, node in ((4, before), (5, before), (6, now)):
+        get(order, revision=revision, serializable=True)
+        assert len(node.take(Method.RANGE)) == 1, revision
+    order.net.context.follow(take_compact(table, 6))
+    call = get(order, revision=5, serializable=True)
+    assert call.status is not None
+    assert "compacted" in call.status[1]
+    assert not before.take(Method.RANGE)
+    assert not now.take(Method.RANGE)
+
+
+def test_a_node_in_this_process_answers_only_by_the_same_table() -> None:
+    class Near:
+        revision = order_index = 1
+        guarded = False
+        generation = 0
+
+    net = Net().started()
+    link = net.nodes[1].link
+    assert link is not None
+    link.near = Near()  # type: ignore[assignment]  # nothing is read
+    three = Net(shards=3).context.placement.table
+    net.router.moved.swap(moved(three))
+    assert link.near is not None
+    assert link.near.generation == moved(three).generation
+
+
+def test_keys_of_a_lease_are_asked_of_shard_0_too_once_keys_have_moved() -> None:
+    order, table, _, _ = served()
+    order.net.context.follow(table)
+    call = FakeCall()
+    order.methods.handlers["LeaseTimeToLive"](
+        call, pb.LeaseTimeToLiveRequest(ID=7, keys=True).SerializeToString())
+    order.net.run()
+    sequencer = order.net.nodes[1]
+    (question,) = sequencer.take(Method.LEASE_TTL)
+    sequencer.ok(question, 5, pb.LeaseTimeToLiveResponse(ID=7, TTL=5).SerializeToString())
+    order.net.run()
+    (question,) = sequencer.take(Method.READ_INDEX)
+    sequencer.index(question, 0, 5)
+    order.net.run()
+    for shard in range(3):
+        (request,) = order.net.every[shard, 1].take(Method.LEASE_KEYS)
+        keys = pb.LeaseTimeToLiveResponse(keys=[b"k%d" % shard]).SerializeToString()
+        order.net.every[shard, 1].answer(request.rid, Status.OK, HEAD.pack(5, 1) + keys)
+    order.net.run()
+    assert list(pb.LeaseTimeToLiveResponse.FromString(call.replies[0]).keys) == [b"k0", b"k1", b"k2"]
+
+
+def test_g9_a_watch_from_now_that_begins_before_a_move_has_the_former_owner_too() -> None:
+    world = World(shards=3)
+    context = world.net.context
+    table = moved(context.placement.table, revision=50)
+    context.follow(table)  # heard from another host: the own nodes are not there yet
+    client = Client(world)
+    client.create(KEY)
+    world.net.run()
+    asked = {
+        shard: SUBSCRIBE_HEAD.unpack_from(request.body)[0]
+        for (shard, member), node in world.net.every.items() if member == 1
+        for request in node.take(Method.SUBSCRIBE)}
+    (before,) = table.owners_at(KEY, b"", 50)
+    assert asked == {before: 2, table.owner(KEY): 2}
+
+
+def test_g9_a_front_that_missed_a_move_ends_watches_below_the_pruning() -> None:
+    world = World(shards=3)
+    world.write((0, KEY))
+    client = Client(world)
+    client.create(KEY)
+    world.settle()
+    table = take_compact(moved(world.net.context.placement.table, revision=50), 60)
+    world.net.context.follow(moved(table, revision=70))
+    world.net.run()
+    (ended,) = [response for response in client.responses() if response.canceled]
+    assert ended.compact_revision == 60
+    assert not world.net.context.hub.subscriptions

@@ -1,0 +1,118 @@
+"""G7, G9: a read is answered only by a table that has the same owners of it as its front's."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from cluster.pb import rpc_pb2
+from cluster.placement import Table
+from cluster.placement.base import Base
+from cluster.placement.changes import Moved, take_move, take_moved
+from cluster.placement.table import Move
+from cluster.wire.messages import READ, Method, Status
+from node.links.fronts import FrontLink
+from node.replica.consequences import Consequences
+from node.serving.reads import Reads
+from node.storage.state.changes.run import Applied
+
+FIRST = Table.initial(Base(2, 1))
+MOVED = take_moved(take_move(FIRST, Move(1, b"k", b"k\0", FIRST.owners(b"k", b""), 1 - FIRST.owner(b"k")), 5),
+                   Moved(1, True, 5, 0), 5)
+
+
+class Link(FrontLink):
+    def __init__(self) -> None:
+        super().__init__(b"f", lambda parts: True, b"", 1)
+        self.answers: list[tuple[int, int, bytes]] = []
+
+    def answer(self, rid: int, status: int, body: bytes) -> None:
+        self.answers.append((rid, status, body))
+
+
+class Replica:
+    def __init__(self, table: Table) -> None:
+        self.applied = 3
+        self.now = 0.0
+        loop: Any = SimpleNamespace(time=lambda: self.now)
+        self.reads = Reads(loop, None, lambda link: None, lambda: self.applied)  # type: ignore[arg-type]
+        self.reads.placed(table)
+        self.link = Link()
+        self.served: list[int] = []
+
+    def read(
+        self, key: bytes, end: bytes = b"", index: int = 0, method: int = Method.RANGE, rid: int = 1
+    ) -> None:
+        body = READ.pack(index, 0) + rpc_pb2.RangeRequest(key=key, range_end=end).SerializeToString()
+        self.reads.submit(
+            self.link, rid, 1000, body, lambda link, rid, revision, request: self.served.append(rid), method)
+
+
+@pytest.mark.parametrize(("key", "end", "method"), [
+    (b"k", b"", Method.RANGE), (b"j", b"z", Method.RANGE_ROWS), (b"a", b"\0", Method.RANGE_STREAM),
+    (b"", b"", Method.LEASE_KEYS)])
+def test_a_front_that_has_not_heard_of_a_change_is_told_and_gets_no_answer(
+    key: bytes, end: bytes, method: int
+) -> None:
+    replica = Replica(MOVED)
+    replica.read(key, end, method=method)
+    assert replica.link.answers == [(1, Status.MOVED, MOVED.encode())]
+    replica.read(b"x", rid=2)
+    assert replica.served == [2], "what the change does not touch is answered"
+    replica.link.placed(MOVED.encode())
+    replica.read(key, end, method=method, rid=3)
+    assert replica.served == [2, 3]
+
+
+def test_a_read_by_a_newer_table_waits_until_that_is_applied() -> None:
+    replica = Replica(FIRST)
+    replica.link.placed(MOVED.encode())
+    replica.read(b"k")
+    replica.read(b"x", rid=2)
+    assert (replica.served, replica.link.answers) == ([2], [])
+    replica.reads.placed(MOVED)
+    assert replica.served == [2, 1]
+
+
+def test_a_read_that_waits_for_a_table_is_given_up_in_time() -> None:
+    replica = Replica(FIRST)
+    replica.link.placed(MOVED.encode())
+    replica.read(b"k")
+    replica.now = 1.5
+    replica.reads.sweep()
+    replica.reads.placed(MOVED)
+    assert not replica.served
+
+
+def test_a_table_that_is_applied_while_a_read_waits_for_its_index_counts() -> None:
+    replica = Replica(FIRST)
+    replica.read(b"k", index=5)
+    replica.applied = 5
+    replica.reads.placed(MOVED)
+    replica.link.placed(MOVED.encode())  # it was sent before
+    replica.reads.waiting.release(5, 0.0)
+    assert not replica.served
+    assert [status for _, status, _ in replica.link.answers] == [Status.MOVED]
+
+
+def test_a_malformed_read_is_refused_in_its_turn() -> None:
+    replica = Replica(MOVED)
+    replica.reads.submit(
+        replica.link, 1, 1000, READ.pack(0, 0) + b"\xff\xff",
+        lambda link, rid, revision, request: replica.served.append(rid), Method.RANGE)
+    assert replica.served == [1]
+
+
+def test_g9_fronts_hear_of_a_table_before_what_is_newer() -> None:
+    node: Any = MagicMock()
+    node.reads.waiting.__len__.return_value = 0
+    node.store.counts.grown = False
+    applied = Applied(7, [(7, 0, b"k", b"", 0)], placement=Table.initial(Base(2)))
+    Consequences(node).applied([], applied)
+    said = [name for name, *_ in node.mock_calls]
+    order = [said.index(name) for name in (
+        "reads.placed", "upkeep.placed.applied", "watches.emit", "fronts.watermark")]
+    assert order == sorted(order)

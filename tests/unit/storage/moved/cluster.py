@@ -1,0 +1,328 @@
+"""The stores of some shards, with keys that move between them, beside one naive store of all keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+from cluster.effects import records
+from cluster.effects.records import ITEM
+from cluster.features import growth
+from cluster.features.rows import RowsOf, encode
+from cluster.placement import Table, changes
+from cluster.placement.base import Base
+from cluster.placement.changes import Moved, move_item, moved_item, shard_item
+from cluster.placement.table import END, Move, State
+from node.backup.rows import Checkpoint
+from node.storage import StateStore
+from node.storage.state.staged import Staged
+from node.storage.state.staging import Page, begin_copy, drop_span, read_page, stage_events, stage_page
+from tests.unit.storage.model import Model
+from tests.unit.storage.state.stores import history
+
+KEYS = sorted(
+    [bytes((letter, digit)) for letter in b"abcdef" for digit in b"/1"] + [b"a/x", b"c/\0", b"f\xff"])
+BOUNDS = [b"\0", *KEYS, b"b", b"c0"]
+SHARDS, BASE = 4, 2
+LEASES = (7, 8)
+SMALL = {"block_cache_bytes": 1 << 20, "write_buffer_bytes": 1 << 20}
+
+
+class Cluster:
+    """Each record is applied at every shard, as the order is; ``hosts`` copy in pages of their own sizes."""
+
+    def __init__(self, root: Path, seed: int, hosts: int = 2) -> None:
+        self.random = Random(seed)
+        self.model = Model()
+        self.root = root
+        self.hosts = range(hosts)
+        self.stores = {
+            (host, shard): self.open(host, shard) for host in self.hosts for shard in range(SHARDS)}
+        self.index = 0
+        self.table = Table.initial(Base(BASE, 1))
+        self.moves = self.switched = 0
+        self.grown()
+
+    def open(self, host: int, shard: int) -> StateStore:
+        return StateStore.open(self.root / f"{host}-{shard}", shard=shard, **SMALL)
+
+    def grown(self) -> None:
+        said = records.rows(encode(RowsOf.VERSIONS, [growth.row(1, growth.OWN.encode())]))
+        self.control(records.bootstrap(1, BASE, 1) + said + growth.item(1, (1,)))
+        for shard in range(BASE, SHARDS):
+            self.place(shard_item(shard, State.FORMING, shard, (1,)))
+            self.place(shard_item(shard, State.SERVING))
+        for lease in LEASES:
+            self.control(self.model.grant(lease, 60))
+
+    def check_backup(self) -> None:
+        """Closed: each version that is left comes out of one shard."""
+        model, compacted = self.model, self.model.compact_revision
+        wanted = []
+        for versions in model.versions.values():
+            old = [version for version in versions if version.revision <= compacted]
+            wanted += [version for version in versions if version.revision > compacted]
+            wanted += [version for version in old[-1:] if version.version or version.revision == compacted]
+        found = []
+        for shard in range(SHARDS):
+            checkpoint = Checkpoint(Path(self.stores[0, shard].path), shard)
+            found += [int.from_bytes(at[:8], "big") for some in checkpoint.keys(model.revision, compacted)
+                      for at, _ in some]
+            checkpoint.close()
+        assert sorted(found) == sorted(version.revision for version in wanted)
+
+    def close(self) -> None:
+        for store in self.stores.values():
+            store.close()
+
+    def reopen(self) -> None:
+        """All hosts, with what was flushed."""
+        for (host, shard), store in self.stores.items():
+            store.flush()
+            store.close()
+            self.stores[host, shard] = self.open(host, shard)
+
+    # -- the order
+
+    def apply(self, items: dict[int, bytes], before: int, sub: int = -1) -> None:
+        """One record; ``items``: what stands in it for each shard."""
+        self.index += 1
+        position = self.index, self.index, 1, self.model.revision
+        for (host, shard), store in self.stores.items():
+            data = items.get(shard, b"")
+            record = [(before, data, 0, sub)] if data else []
+            applied = store.apply_changes(record, position, want_events=True)
+            events = [event for event in applied.events if self.copies(event[2])]
+            move = self.table.move
+            if move is not None and shard in move.sources and events:
+                self.events(host, events)
+            assert not applied.miscounted
+
+    def control(self, item: bytes) -> None:
+        self.apply(dict.fromkeys(range(SHARDS), item), self.model.revision)
+
+    def place(self, item: bytes) -> None:
+        kind, length = ITEM.unpack_from(item)
+        self.table = changes.take(
+            self.table, item, kind, ITEM.size, ITEM.size + length, self.model.revision)
+        self.control(item)
+
+    def put(self, key: bytes) -> None:
+        before = self.model.revision
+        lease = self.random.choice((0, *LEASES))
+        value = b"v" * self.random.randrange(40)
+        item = self.model.put(key, value, lease)
+        self.apply({self.table.owner(key): item}, before)
+
+    def delete(self, key: bytes) -> None:
+        before = self.model.revision
+        if item := self.model.delete(key):
+            self.apply({self.table.owner(key): item}, before)
+
+    def delete_range(self) -> None:
+        """Of all shards at once: a multi, whose parts name spans."""
+        start, end = self.span()
+        before, at = self.model.revision, self.model.revision + 1
+
+        found = [key for key, _ in self.model.scan(start, end, before)]
+        if not found:
+            return
+        self.model.txn([("delete", key, b"", 0) for key in found])
+        assert self.model.revision == at
+        self.index += 1
+        for (host, shard), store in self.stores.items():
+            own = [key for key in found if self.table.owner(key) == shard]
+            data = [(before, records.delete_range(start, end, len(own)), 0, 0)] if own else []
+            applied = store.apply_changes(data, (self.index, self.index, 1, at), want_events=True)
+            assert not applied.miscounted, "G6: a deleted span has the keys that its shard owns"
+            assert [event[2] for event in applied.events] == own
+            if self.table.move is not None and shard in self.table.move.sources:
+                self.events(host, [event for event in applied.events if self.copies(event[2])])
+
+    def compact(self) -> None:
+        revision = self.random.randint(max(self.model.compact_revision, 1), self.model.revision)
+        if item := self.model.compact(revision):
+            self.table = changes.take_compact(self.table, revision)
+            self.control(item)
+
+    def remove_compacted(self) -> None:
+        for store in self.stores.values():
+            while not store.compaction_step(1000):
+                pass
+
+    def span(self) -> tuple[bytes, bytes]:
+        while True:
+            start, end = self.random.choice(BOUNDS), self.random.choice([*BOUNDS, END])
+            if end == END or start < end:
+                return start, end
+
+    # -- moves
+
+    def copies(self, key: bytes) -> bool:
+        move = self.table.move
+        return move is not None and move.start <= key and (move.end == END or key < move.end)
+
+    def begin(self) -> None:
+        for _ in range(20):
+            if self.table.move is None:
+                self.try_to_begin()
+
+    def try_to_begin(self) -> None:
+        start, end = self.span()
+        single = end == start + b"\0"
+        owners = self.table.owners(start, b"" if single else end)
+        target = self.random.randrange(SHARDS)
+        try:
+            self.place(move_item(Move(self.table.last_move + 1, start, end, owners, target)))
+        except AssertionError as error:
+            assert "G11" in str(error)  # noqa: PT017 - found before anything is applied
+            return
+        self.moves += 1
+        for host in self.hosts:
+            store = self.stores[host, target]
+            for _ in drop_span(store, start, end):
+                pass
+            begin_copy(store, self.table.last_move, start, end)
+
+    def target(self, host: int) -> StateStore:
+        assert self.table.move is not None
+        return self.stores[host, self.table.move.target]
+
+    def events(self, host: int, events: list[tuple[int, int, bytes, bytes, int]]) -> None:
+        target = self.target(host)
+        if target.staged is None or target.staged.move != self.table.last_move:
+            return
+        stage_events(target, events, self.model.revision)
+
+    def page(self, host: int) -> Staged:
+        """Copy a page: of the sources together, since a shard has no rows of others' keys to show."""
+        target = self.target(host)
+        staged = target.staged
+        assert staged is not None
+        if staged.whole:
+            return staged
+        most = self.random.choice((1, 60, 500))
+        pages = [read_page(self.stores[host, source], staged.at, staged.end, most)
+                 for source in self.table.move.sources]  # type: ignore[union-attr]
+        ends = [page.end for page in pages if not page.whole]
+        end = min(ends, default=staged.end)
+        rows = sorted(row for page in pages for row in page.rows if end == END or self.key(row[0]) < end)
+        return stage_page(target, Page(rows, end, not ends, self.model.revision))
+
+    @staticmethod
+    def key(row: bytes) -> bytes:
+        return row[1:-15].replace(b"\0\xff", b"\0")
+
+    def pages(self) -> None:
+        for host in self.hosts:
+            if self.table.move is not None and self.random.random() < 0.5:
+                self.page(host)
+
+    def end(self) -> None:
+        move = self.table.move
+        if move is None:
+            return
+        if self.random.random() < 0.2:
+            self.place(moved_item(Moved(move.number, False, 0, 0)))
+            self.check()  # what was copied is there, and is not shown
+            for host in self.hosts:
+                for _ in drop_span(self.stores[host, move.target], move.start, move.end):
+                    pass
+            return
+        live = 0
+        for host in self.hosts:
+            while not (staged := self.page(host)).whole:
+                pass
+            live = staged.live
+        self.switched += 1
+        self.place(moved_item(Moved(move.number, True, self.model.revision, live)))
+
+    def drop(self) -> None:
+        """G10: what no read can ask for any more."""
+        for span in self.table.spans:
+            asked_for = any(past.meets(span.start, span.end) for past in self.table.past)
+            if self.table.move is None and not asked_for:
+                for (_, shard), store in self.stores.items():
+                    if shard != span.owner:
+                        for _ in drop_span(store, span.start, span.end):
+                            pass
+
+    # -- what is to be seen
+
+    def check(self) -> None:
+        model, table = self.model, self.table
+        for host in self.hosts:
+            stores = {shard: self.stores[host, shard] for shard in range(SHARDS)}
+            for revision in range(max(model.compact_revision, 1), model.revision + 1):
+                for start, end in ((b"\0", b"\0"), self.span()):
+                    wanted = model.scan(start, end, revision)
+                    found: list[tuple[bytes, bytes]] = []
+                    for shard, store in stores.items():
+                        rows = list(store.reader(revision).scan(start, end))
+                        assert all(table.owners_at(key, b"", revision) == (shard,) for key, _ in rows), "G6"
+                        assert store.reader(revision).count(start, end)[0] == len(rows)
+                        assert list(store.scan(start, end, revision)) == rows
+                        found += rows
+                    assert sorted(found) == wanted, (revision, start, end)
+                key = self.random.choice(KEYS)
+                (owner,) = table.owners_at(key, b"", revision)
+                version = model.at(key, revision)
+                assert stores[owner].get(key, revision) == (version.kv(key) if version else None)
+            self.check_latest(stores)
+            self.check_history(stores)
+        for shard in range(SHARDS):
+            first, *others = [self.stores[host, shard] for host in self.hosts]
+            for other in others:
+                assert first.hash_kv().run() == other.hash_kv().run()
+                assert first.hash_state().run() == other.hash_state().run(), "I19"
+
+    def check_latest(self, stores: dict[int, StateStore]) -> None:
+        model, table = self.model, self.table
+        start, end = self.span()
+        found: list[tuple[bytes, bytes]] = []
+        for shard, store in stores.items():
+            rows = list(store.scan(start, end))
+            assert all(table.owner(key) == shard for key, _ in rows), "G6"
+            assert spliced(store, start, end) == [kv for _, kv in rows]
+            while not store.counts.build_step():
+                pass
+            assert store.quick_count(start, end) == len(rows)
+            found += rows
+        assert sorted(found) == model.scan(start, end, model.revision)
+        for lease in LEASES:
+            hang = {key for store in stores.values() for key in store.lease_keys(lease)}
+            assert sorted(hang) == model.lease_keys(lease)
+            assert {key for store in stores.values() for key in store.attached(lease) if key} == hang
+        for key in KEYS:
+            version = model.at(key, model.revision)
+            owner = stores[table.owner(key)]
+            assert owner.get(key) == (version.kv(key) if version else None)
+            current = owner.current(key)
+            assert (current is None) == (version is None)
+            assert current is None or version is None or current.mod == version.revision
+
+    def check_history(self, stores: dict[int, StateStore]) -> None:
+        model = self.model
+        start, end = self.span()
+        since = self.random.randint(max(model.compact_revision, 1), model.revision)
+        found = [
+            event for store in stores.values()
+            for event in history(store, start, end, since, want_prev=True).events]
+        assert sorted(event[:5] for event in found) == sorted(
+            event[:5] for event in model.history(start, end, since))
+
+
+def spliced(store: StateStore, start: bytes, end: bytes) -> list[bytes]:
+    """The values of a range as a long answer takes them, by blocks."""
+    source = store.reader().rows(start, end, 100)
+    parts: list[bytes] = []
+    ended = False
+    while not ended:
+        _, _, ended = source.more(parts, 3, 1000)
+    whole = b"".join(parts)
+    found = []
+    for _, kv in store.scan(start, end):
+        assert kv in whole
+        found.append(kv)
+    assert sum(map(len, found)) <= len(whole) < sum(map(len, found)) + 8 * len(found) + 1
+    return found

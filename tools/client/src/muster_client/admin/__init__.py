@@ -1,0 +1,1 @@
+"""What operators do: users and roles (``auth``), members, and maintenance with snapshots."""

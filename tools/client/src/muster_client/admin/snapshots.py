@@ -1,0 +1,152 @@
+"""A snapshot, from a host's stream to a file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import grpc
+import grpc.aio
+
+from muster_client.errors import MusterError, Unavailable, of_status
+from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire import engine
+from muster_client.wire.calls import Caller, metadata, pause_s
+from muster_client.wire.connections import CLOSED
+from muster_client.wire.retries import Verdict, judge
+
+_SNAPSHOT = "/etcdserverpb.Maintenance/Snapshot"
+_ATTEMPTS = 4
+_SILENT_S = 60.0  # a host that has sent nothing for so long is left
+_CHECKSUM_BYTES = hashlib.sha256().digest_size
+_PAGE_BYTES = 512  # a file of etcd is a multiple of it; the checksum follows
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """``size`` in bytes, with the checksum; ``sha256`` of what is before it; ``version``: the server's, ""
+    where it does not say so."""
+
+    path: Path
+    endpoint: str
+    size: int
+    sha256: str
+    version: str
+
+
+class _Broken(Exception):
+    """The stream ended; another one may do better. ``stale``: the token with which it began."""
+
+    def __init__(self, why: str, stale: str = "") -> None:
+        super().__init__(why)
+        self.stale = stale
+
+
+async def saved(caller: Caller, path: Path, endpoint: str, on_progress: OnProgress | None) -> Saved:
+    """A file that is whole, or an error and none."""
+    part = path.with_name(f"{path.name}.part")
+    descriptor = await asyncio.to_thread(os.open, part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            found = await engine.run(_received(caller, path, file, endpoint, on_progress))
+            await asyncio.to_thread(_synced, file)
+        await asyncio.to_thread(_placed, part, path)
+        return found
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        raise
+
+
+def _synced(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _placed(part: Path, path: Path) -> None:
+    os.replace(part, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+async def _received(
+    caller: Caller, path: Path, file: BinaryIO, endpoint: str, on_progress: OnProgress | None
+) -> Saved:
+    for attempt in range(1, _ATTEMPTS + 1):
+        file.seek(0)
+        file.truncate()
+        try:
+            return await _attempt(caller, path, file, endpoint, on_progress)
+        except _Broken as broken:
+            if broken.stale:
+                caller.renews(broken.stale)
+            if attempt == _ATTEMPTS:
+                raise Unavailable(grpc.StatusCode.UNAVAILABLE, str(broken)) from None
+        await asyncio.sleep(pause_s(attempt))
+    raise AssertionError("the loop ends otherwise")
+
+
+async def _attempt(
+    caller: Caller, path: Path, file: BinaryIO, endpoint: str, on_progress: OnProgress | None
+) -> Saved:
+    deadline = time.monotonic() + caller.timeout_s
+    connection = await caller.connections.pick(deadline, (), endpoint)
+    token = await caller.token(deadline)
+    size, digest, held, version = 0, hashlib.sha256(), b"", ""
+    call = connection.answers(_SNAPSHOT, pb.SnapshotResponse)(
+        pb.SnapshotRequest(), metadata=metadata(token, needs_leader=False))
+    try:
+        while True:
+            async with asyncio.timeout(_SILENT_S):
+                answer = await call.read()
+            if answer is grpc.aio.EOF:
+                break
+            version = answer.version or version
+            size += len(answer.blob)
+            held += answer.blob  # the last bytes are the checksum of those before
+            body, held = held[:-_CHECKSUM_BYTES], held[-_CHECKSUM_BYTES:]
+            await asyncio.to_thread(_written, file, answer.blob, digest, body)
+            if on_progress is not None:
+                on_progress(size, answer.remaining_bytes)
+        if (code := await call.code()) is not grpc.StatusCode.OK:
+            raise _failed(code, await call.details() or "", token)
+    except grpc.aio.AioRpcError as error:
+        raise _failed(error.code(), error.details() or "", token) from None
+    except TimeoutError:
+        connection.suspect()
+        raise _Broken(f"{connection.name} sends nothing") from None
+    except asyncio.CancelledError:
+        if engine.was_cancelled():
+            raise
+        raise MusterError(CLOSED) from None
+    finally:
+        call.cancel()
+    if size % _PAGE_BYTES != _CHECKSUM_BYTES:
+        raise _Broken(f"{connection.name} sent {size} bytes, which is no snapshot with its checksum")
+    if held != digest.digest():
+        raise _Broken(f"the snapshot of {connection.name} does not have its checksum")
+    return Saved(path, connection.name, size, digest.hexdigest(), version)
+
+
+def _written(file: BinaryIO, blob: bytes, digest: hashlib._Hash, body: bytes) -> None:
+    file.write(blob)
+    digest.update(body)
+
+
+def _failed(code: grpc.StatusCode, details: str, token: str) -> Exception:
+    verdict = judge(code, details)
+    if verdict is Verdict.FINAL:
+        return of_status(code, details)
+    return _Broken(details or code.name, token if verdict is Verdict.STALE_TOKEN else "")

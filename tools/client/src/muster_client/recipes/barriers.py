@@ -1,0 +1,202 @@
+"""Barriers: those who come wait until it opens; or until all are there, and until all are done."""
+
+from __future__ import annotations
+
+import secrets
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from muster_client import ops, ranges
+from muster_client.errors import LeaseLost, NotHeld, Taken
+from muster_client.lease import Lease, to_its_end, unless_lost
+from muster_client.model import KeyValue
+from muster_client.ranges import Text
+from muster_client.recipes import late
+from muster_client.watch import Delete, Put, Snapshot
+
+if TYPE_CHECKING:
+    from muster_client.client import Client
+
+
+class Barrier:
+    """One key: others wait while it is there. It is Go's ``Barrier``. In ``async with`` it is held."""
+
+    def __init__(self, client: Client, name: Text) -> None:
+        self._client, self.key = client, ranges.of(ranges.data(name)).start
+        self._token = 0
+
+    @property
+    def token(self) -> int:
+        """The revision at which this object closed it. NotHeld."""
+        if not self._token:
+            raise NotHeld("it is not held")
+        return self._token
+
+    @property
+    def held(self) -> ops.Condition:
+        """The condition that fences a write: it fails once another has opened it. NotHeld."""
+        return ops.key(self.key).create_revision == self.token
+
+    async def hold(self, *, lease: Lease | None = None) -> Self:
+        """Close it. Taken. With ``lease`` it opens when that ends."""
+        absent = ops.key(self.key).absent
+        result = await self._client.when(absent).then(ops.put(self.key, b"", lease=lease or 0))
+        if not result:
+            raise Taken("the barrier is held already")
+        self._token = result.revision
+        return self
+
+    async def release(self) -> None:
+        """Open it, also where another closed it."""
+        self._token = 0
+        await self._client.delete(self.key)
+
+    async def wait(self) -> None:
+        """Wait until it is open."""
+        while True:
+            found = (await self._client.when().then(ops.get(self.key))).found()
+            if found.kv is None:
+                return
+            async with self._client.watch(self.key, revision=found.revision + 1, snapshots=True) as watch:
+                async for event in watch:
+                    if isinstance(event, Delete):
+                        return
+                    if isinstance(event, Snapshot):
+                        break
+
+    async def __aenter__(self) -> Self:
+        return await self.hold()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.release()
+
+
+class DoubleBarrier:
+    """``count`` take part: nobody passes :meth:`enter` before all are there, nor :meth:`leave` before all
+    leave. It is Go's ``DoubleBarrier``. In ``async with`` one is inside. One that dies is counted out when
+    its lease ends."""
+
+    def __init__(self, client: Client, name: Text, count: int, lease: Lease | None, ttl_s: int) -> None:
+        if count < 1:
+            raise ValueError("one takes part at least")
+        self._client, self._count, self._given, self._ttl_s = client, count, lease, ttl_s
+        self._name = ranges.data(name)
+        self._line, self._ready = ranges.prefix(self._name + b"/waiters"), self._name + b"/ready"
+        self._lease: Lease | None = None
+        self._key = b""
+        self._revision = self._opened = 0
+        self._unsure = False  # whether the own key may come yet
+
+    @property
+    def token(self) -> int:
+        """The revision at which all were there: the same for all, greater for each later time. NotHeld."""
+        if not self._opened:
+            raise NotHeld("it is not entered")
+        return self._opened
+
+    @property
+    def held(self) -> ops.Condition:
+        """The condition that fences a write: it fails once this one is counted out. NotHeld."""
+        if not self._opened:
+            raise NotHeld("it is not entered")
+        return ops.key(self._key).create_revision == self._revision
+
+    async def enter(self) -> Self:
+        """Wait until all are there. Taken if they are without this one; LeaseLost."""
+        if self._lease is not None:
+            raise RuntimeError("it is entered already: each participant needs an object of its own")
+        self._lease = lease = self._given or await self._client.lease(self._ttl_s)
+        self._key = self._name + f"/waiters/{lease.id:x}-{secrets.token_hex(4)}".encode()
+        self._unsure = True
+        try:
+            put = await self._client.txn(
+                ops.when(ops.key(self._key).absent).then(ops.put(self._key, b"", lease=lease))
+                .otherwise(ops.get(self._key)), repeatable=self._given is None)
+            self._unsure = False
+            kv = None if put else put.found().kv
+            self._revision = kv.create_revision if kv is not None else put.revision
+            self._opened = await unless_lost(lease, self._all_there())
+        except BaseException:
+            await to_its_end(self._out())
+            raise
+        return self
+
+    async def _all_there(self) -> int:
+        """Wait for it; the revision at which it was so."""
+        waiters = ops.get(self._line, sort="create")
+        ready, own = ops.key(self._ready), ops.key(self._key)
+        while True:
+            result = await self._client.when().then(ops.get(self._ready), waiters)
+            opened, there = result.found(0).kv, result.found(1).kvs
+            if opened is not None and opened.mod_revision > self._revision:
+                return opened.mod_revision
+            line = [kv.create_revision for kv in there][: self._count]
+            if not any(kv.create_revision == self._revision for kv in there):
+                raise LeaseLost("the lease ended during the wait")
+            if len(line) == self._count:
+                if self._revision not in line:
+                    raise Taken(f"{self._count} take part without this one")
+                # whoever sees it says so, once: the last one may have died
+                done = await self._client.txn(
+                    ops.when(own.create_revision == self._revision, ready.mod_revision < self._revision)
+                    .then(ops.put(self._ready, b"")), repeatable=True)
+                if done:
+                    return done.revision
+                continue
+            keys = ranges.prefix(self._name + b"/")
+            async with self._client.watch(keys, revision=result.revision + 1, snapshots=True) as watch:
+                async for event in watch:
+                    if isinstance(event, Put | Snapshot):
+                        break
+
+    async def leave(self) -> None:
+        """Wait until all leave; nothing if it is not entered."""
+        if self._lease is None:
+            return
+        try:
+            while kvs := await self._others():
+                lowest = min(kvs, key=lambda kv: kv.mod_revision)
+                highest = max(kvs, key=lambda kv: kv.mod_revision)
+                if lowest.key != self._key:
+                    await self._client.delete(self._key)
+                    await self._gone(lowest)
+                elif len(kvs) > 1:
+                    await self._gone(highest)
+                else:
+                    await self._client.delete(self._ready)
+                    break
+        finally:
+            await to_its_end(self._out())
+
+    async def _others(self) -> list[KeyValue]:
+        """Those who entered together, and are still inside, with this one."""
+        return [kv async for kv in self._client.range(self._line) if kv.create_revision <= self._opened]
+
+    async def _gone(self, one: KeyValue) -> None:
+        async with self._client.watch(one.key, revision=one.mod_revision + 1, snapshots=True) as watch:
+            async for event in watch:
+                if isinstance(event, Delete | Snapshot):
+                    return
+
+    async def _out(self) -> None:
+        """The own key goes, and the lease, unless it was given."""
+        lease, self._lease, self._opened = self._lease, None, 0
+        if lease is not None and self._given is None:
+            await lease.revoke()
+        elif lease is not None:
+            gone = await late.deleted(self._client, self._key)
+            if self._unsure:
+                late.expect(self._client, lease, self._key, gone)
+
+    async def __aenter__(self) -> Self:
+        return await self.enter()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.leave()
+        else:  # the others shall not wait for one that failed
+            await self._out()

@@ -1,0 +1,213 @@
+"""Configuration under a prefix, followed into a dataclass or a model of pydantic."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import types
+import typing
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from muster_client import ranges
+from muster_client.errors import MusterError
+from muster_client.mirror import Mirror
+from muster_client.ranges import Text
+
+if TYPE_CHECKING:
+    from muster_client.client import Client
+
+log = logging.getLogger("muster_client")
+Model = TypeVar("Model")
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+class Config(Generic[Model]):
+    """Keys under a prefix as a model; in ``async with`` it follows them.
+
+    ``prefix/pool/size`` is field ``size`` of field ``pool``. Values are text; numbers, booleans and enums are
+    read from it, lists and dicts from JSON. Keys that are no field are left out. A field without a key has
+    its default.
+
+    The first state must be valid: ValueError. A later one that is not leaves :attr:`value` as it was, and is
+    told by :attr:`error`, the log and ``on_error``.
+    """
+
+    def __init__(
+        self, client: Client, prefix: Text, model: type[Model],
+        on_error: Callable[[Exception], None] | None,
+    ) -> None:
+        self._prefix = ranges.data(prefix).rstrip(b"/") + b"/"
+        self._mirror = Mirror(client, ranges.prefix(self._prefix), None)
+        self._model, self._on_error = model, on_error
+        self._value: Model | None = None
+        self.error: Exception | None = None
+        self.revision = 0
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Condition()
+
+    @property
+    def value(self) -> Model:
+        """The last valid state, as of ``revision``. MusterError: the keys cannot be followed any
+        more."""
+        if self._value is None or self._task is None or self._task.cancelled():
+            raise MusterError("the configuration is used in `async with`")
+        if self._task.done():
+            self._task.result()
+        return self._value
+
+    async def changes(self) -> AsyncIterator[Model]:
+        """The state, and each later one; those that follow each other too fast are left out."""
+        last = self.value
+        yield last
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self.value is not last)
+            yield (last := self.value)
+
+    async def __aenter__(self) -> Self:
+        await self._mirror.__aenter__()
+        try:
+            self.revision = self._mirror.revision
+            self._value = self._built()
+        except BaseException:
+            await self._mirror.__aexit__(None, None, None)
+            raise
+        self._task = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._mirror.__aexit__(kind, error, trace)
+
+    async def _follow(self) -> None:
+        try:
+            while True:
+                await self._mirror.wait_for(self.revision + 1)
+                self.revision = self._mirror.revision
+                self._step()
+                async with self._changed:
+                    self._changed.notify_all()
+        finally:
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _step(self) -> None:
+        """Take the new state, if it is valid and another one."""
+        try:
+            value = self._built()
+        except ValueError as error:
+            self.error = error
+            log.warning("configuration %r: not valid, the last valid one stays: %s", self._prefix, error)
+            if self._on_error is not None:
+                self._on_error(error)
+            return
+        self.error = None
+        if value != self._value:
+            self._value = value
+
+    def _built(self) -> Model:
+        tree: dict[str, Any] = {}
+        for key, kv in sorted(self._mirror.copy().items()):
+            *path, name = key[len(self._prefix):].decode(errors="replace").split("/")
+            place = tree
+            for part in path:
+                place = nested if isinstance(nested := place.get(part), dict) else place.setdefault(part, {})
+                if not isinstance(place, dict):
+                    raise ValueError(f"{key!r}: there is a key {part!r} above it, too")
+            place[name] = kv.value.decode(errors="replace")
+        return built(self._model, tree)
+
+
+def built(model: type[Model], tree: Mapping[str, Any]) -> Model:
+    """A dataclass, or a model of pydantic, of texts by name. ValueError; TypeError for another class."""
+    if dataclasses.is_dataclass(model):
+        return typing.cast(Model, _dataclass(model, tree, ""))
+    validate = getattr(model, "model_validate", None)
+    if validate is None:
+        raise TypeError(f"{model!r} is no dataclass and no model of pydantic")
+    return typing.cast(Model, validate(_for_pydantic(model, tree)))
+
+
+def _dataclass(model: type, tree: Mapping[str, Any], path: str) -> Any:
+    hints = typing.get_type_hints(model)
+    given = {}
+    for one in dataclasses.fields(model):
+        if one.name in tree and one.init:
+            given[one.name] = _value(hints[one.name], tree[one.name], f"{path}{one.name}")
+        elif one.init and dataclasses.is_dataclass(hints[one.name]) and _required(one):
+            given[one.name] = _dataclass(typing.cast(type, hints[one.name]), {}, f"{path}{one.name}/")
+        elif one.init and _required(one):
+            raise ValueError(f"{path}{one.name}: there is no such key, and no default")
+    return model(**given)
+
+
+def _required(one: dataclasses.Field[Any]) -> bool:
+    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+
+
+def _value(hint: Any, text: Any, path: str) -> Any:
+    """A value of a type. ValueError."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        return None if text == "" and kinds != [str] else _value(kinds[0], text, path)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(text, Mapping):
+            raise ValueError(f"{path}: it has keys below it, and no value")
+        return _dataclass(typing.cast(type, hint), text, f"{path}/")
+    if origin is dict and isinstance(text, Mapping):
+        kind = typing.get_args(hint)[1]
+        return {name: _value(kind, one, f"{path}/{name}") for name, one in text.items()}
+    if isinstance(text, Mapping):
+        raise ValueError(f"{path}: it has a value, and no keys below it")
+    try:
+        return _parsed(origin or hint, hint, text)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: {text!r} is no {getattr(hint, '__name__', hint)}: {error}") from None
+
+
+def _parsed(kind: Any, hint: Any, text: str) -> Any:
+    if kind is str or kind is typing.Any:
+        return text
+    if kind is bool:
+        if text.lower() not in (*_TRUE, *_FALSE):
+            raise ValueError("it is true or false")
+        return text.lower() in _TRUE
+    if kind is bytes:
+        return text.encode()
+    if kind in (list, tuple, set, frozenset, dict):
+        told = json.loads(text)
+        if not isinstance(told, dict if kind is dict else list):
+            raise ValueError("it is JSON of another kind")
+        return kind(told)
+    if kind is typing.Literal:
+        for choice in typing.get_args(hint):
+            if str(choice) == text:
+                return choice
+        raise ValueError(f"it is one of {typing.get_args(hint)}")
+    return kind(text)
+
+
+def _for_pydantic(model: Any, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists and dicts from JSON; pydantic reads the rest from text."""
+    found: dict[str, Any] = {}
+    fields = getattr(model, "model_fields", {})
+    for name, one in tree.items():
+        kind = getattr(fields.get(name), "annotation", None)
+        if isinstance(one, Mapping):
+            found[name] = _for_pydantic(kind, one)
+            continue
+        found[name] = one
+        if kind is not str and one[:1] in ("[", "{"):
+            with contextlib.suppress(ValueError):  # pydantic says what is wrong with it
+                found[name] = json.loads(one)
+    return found

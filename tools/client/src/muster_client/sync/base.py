@@ -1,0 +1,66 @@
+"""How the engine's loop is waited for, and what runs with a block."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+
+from muster_client.wire import engine
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+def wait(step: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
+    """Run something in the engine; an interrupt of this thread cancels it there. RuntimeError in the engine's
+    own thread, which would wait for itself, and once the process ends."""
+    if engine.is_here() or engine.has_ended():
+        step.close()
+        raise RuntimeError(
+            "muster_client: the process ends, and its connections have ended" if engine.has_ended() else
+            "muster_client.sync cannot wait in the thread that calls `on_lost`: hand this to another thread")
+    future = engine.submit(step if timeout is None else asyncio.wait_for(step, timeout))
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+class Blocking(Generic[P, Result]):
+    """A method of the object that this one holds as ``inner``, waited for: ``get = Blocking(Kv.get)``."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], Coroutine[Any, Any, Result]]) -> None:
+        @functools.wraps(method)
+        def call(holder: Any, *args: P.args, **kwargs: P.kwargs) -> Result:
+            return wait(method(holder.inner, *args, **kwargs))
+
+        self._call = call
+
+    @overload
+    def __get__(self, holder: None, owner: type) -> Callable[..., Result]: ...
+
+    @overload
+    def __get__(self, holder: object, owner: type) -> Callable[P, Result]: ...
+
+    def __get__(self, holder: object | None, owner: type) -> Callable[..., Result]:
+        return self._call if holder is None else functools.partial(self._call, holder)
+
+
+class Within:
+    """``with``: begins and ends with the block."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it."""
+        raise NotImplementedError

@@ -1,0 +1,206 @@
+"""The client."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from muster_client import client as asynchronous
+from muster_client import ops, stm
+from muster_client.client import INSTANCE_TTL_S
+from muster_client.errors import MusterError
+from muster_client.kv import PAGE_KEYS, Kv
+from muster_client.lease import LeaseInfo, to_its_end
+from muster_client.queueing import TTL_S
+from muster_client.ranges import Keys, Text
+from muster_client.services.config import Model
+from muster_client.services.discovery import Balance
+from muster_client.sync.admin import Auth, Maintenance, Members
+from muster_client.sync.base import Blocking, Within, wait
+from muster_client.sync.keys import Mirror, Pages, Txn, Watch
+from muster_client.sync.leases import Election, Leadership, Lease, Lock, inner_of
+from muster_client.sync.recipes import (
+    Barrier,
+    DoubleBarrier,
+    PriorityQueue,
+    Queue,
+    RWLock,
+    Semaphore,
+    Stm,
+)
+from muster_client.sync.services import Config, Discovery, Registration, Run, in_thread
+from muster_client.telemetry import Observer
+from muster_client.wire import engine
+from muster_client.wire.endpoints import Tls
+
+log = logging.getLogger("muster_client")
+Result = TypeVar("Result")
+_AGAIN_S = 1.0
+
+
+class Client(Within):
+    """See :class:`muster_client.Client`."""
+
+    def __init__(
+        self, endpoints: str | Sequence[str] = "127.0.0.1:2379", *, user: str = "", password: str = "",
+        tls: Tls | bool | None = None, timeout: float = asynchronous.TIMEOUT_S,
+        observer: Observer | None = None,
+    ) -> None:
+        self.inner = asynchronous.Client(
+            endpoints, user=user, password=password, tls=tls, timeout=timeout, observer=observer)
+
+    get = Blocking(Kv.get)
+    count = Blocking(Kv.count)
+    put = Blocking(Kv.put)
+    delete = Blocking(Kv.delete)
+    txn = Blocking(Kv.txn)
+    compact = Blocking(Kv.compact)
+
+    def close(self) -> None:
+        if not engine.has_ended():
+            wait(self.inner.close())
+
+    def range(
+        self, keys: Keys, *, revision: int = 0, page: int = PAGE_KEYS, descending: bool = False,
+        keys_only: bool = False, serializable: bool = False, timeout: float | None = None,
+    ) -> Pages:
+        return Pages(self.inner.range(
+            keys, revision=revision, page=page, descending=descending, keys_only=keys_only,
+            serializable=serializable, timeout=timeout))
+
+    def when(self, *conditions: ops.Condition, timeout: float | None = None) -> Txn:
+        return Txn(self.inner.when(*conditions, timeout=timeout))
+
+    @property
+    def closed(self) -> bool:
+        return self.inner.closed
+
+    def lease(self, ttl: int = TTL_S, *, timeout: float | None = None) -> Lease:
+        return Lease(wait(self.inner.lease(ttl, timeout=timeout)))
+
+    def lease_info(self, lease: int | Lease, *, timeout: float | None = None) -> LeaseInfo:
+        return wait(self.inner.lease_info(lease if isinstance(lease, int) else lease.id, timeout=timeout))
+
+    def lock(self, name: Text, *, lease: Lease | None = None, ttl: int = TTL_S) -> Lock:
+        return Lock(self.inner.lock(name, lease=inner_of(lease), ttl=ttl))
+
+    def election(self, name: Text) -> Election:
+        return Election(self.inner.election(name))
+
+    def mirror(self, keys: Keys) -> Mirror:
+        """See :meth:`muster_client.Client.mirror`; :meth:`watch` tells of changes here."""
+        return Mirror(self.inner.mirror(keys))
+
+    def watch(
+        self, keys: Keys, *, revision: int = 0, previous: bool = False, progress: bool = False,
+        snapshots: bool = False,
+    ) -> Watch:
+        return Watch(self.inner.watch(
+            keys, revision=revision, previous=previous, progress=progress, snapshots=snapshots))
+
+    def rwlock(self, name: Text) -> RWLock:
+        return RWLock(self.inner.rwlock(name))
+
+    def semaphore(self, name: Text, limit: int, *, lease: Lease | None = None, ttl: int = TTL_S) -> Semaphore:
+        return Semaphore(self.inner.semaphore(name, limit, lease=inner_of(lease), ttl=ttl))
+
+    def barrier(self, name: Text) -> Barrier:
+        return Barrier(self.inner.barrier(name))
+
+    def double_barrier(
+        self, name: Text, count: int, *, lease: Lease | None = None, ttl: int = TTL_S
+    ) -> DoubleBarrier:
+        return DoubleBarrier(self.inner.double_barrier(name, count, lease=inner_of(lease), ttl=ttl))
+
+    def queue(self, name: Text) -> Queue:
+        return Queue(self.inner.queue(name))
+
+    def priority_queue(self, name: Text) -> PriorityQueue:
+        return PriorityQueue(self.inner.priority_queue(name))
+
+    def stm(
+        self, function: Callable[[Stm], Result], *, isolation: stm.Isolation = "serializable_snapshot",
+        prefetch: Iterable[Text] = (), timeout: float | None = None,
+    ) -> stm.Committed[Result]:
+        """See :meth:`muster_client.Client.stm`; the function runs in this thread."""
+        begun, keys, attempts = stm.begun(self.inner, isolation, timeout), tuple(prefetch), 0
+        while True:
+            attempts += 1
+            if keys:
+                wait(begun.fetch(keys))
+            value = function(Stm(begun))
+            if wait(stm.committed(begun)):
+                return stm.Committed(value, begun.revision, attempts)
+
+    def register(
+        self, service: Text, address: str, *, metadata: Mapping[str, Any] | None = None, zone: str = "",
+        ttl: int = INSTANCE_TTL_S, healthy: Callable[[], bool] | None = None,
+    ) -> Registration:
+        """See :meth:`muster_client.Client.register`; ``healthy`` is called in a thread of its own."""
+        return Registration(self.inner.register(
+            service, address, metadata=metadata, zone=zone, ttl=ttl,
+            healthy=None if healthy is None else in_thread(healthy)))
+
+    def discover(self, service: Text, *, balance: Balance = "round_robin", zone: str = "") -> Discovery:
+        return Discovery(self.inner.discover(service, balance=balance, zone=zone))
+
+    def config(
+        self, prefix: Text, model: type[Model], *, on_error: Callable[[Exception], None] | None = None
+    ) -> Config[Model]:
+        """See :meth:`muster_client.Client.config`; ``on_error`` is called in the engine's thread."""
+        return Config(self.inner.config(prefix, model, on_error=on_error))
+
+    def while_leading(
+        self, name: Text, work: Callable[[Leadership], Result], *, value: Text = "",
+        ttl: int = INSTANCE_TTL_S,
+    ) -> Result:
+        """See :meth:`muster_client.Client.while_leading`. The work runs in this thread, and is not cancelled:
+        it calls ``leadership.lease.check()`` now and then, which raises LeaseLost, and is run again."""
+        while True:
+            try:
+                leadership = self.election(name).campaign(value, ttl=ttl).campaign()
+            except MusterError as error:
+                if self.closed:
+                    raise
+                log.warning("%r: no campaign: %s", name, error)
+                time.sleep(_AGAIN_S)
+                continue
+            try:
+                return work(leadership)
+            except MusterError as error:
+                if not leadership.lost:
+                    raise
+                log.warning("%r: the leadership was lost, its work begins again: %s", name, error)
+            finally:
+                wait(to_its_end(leadership.inner.resign()))
+
+    def cron(
+        self, name: Text, schedule: str | float, job: Callable[[Run], None], *, ttl: int = INSTANCE_TTL_S,
+        catch_up: bool = True, zone: str = "UTC", timeout: float | None = None,
+    ) -> None:
+        """See :meth:`muster_client.Client.cron`. The job runs in a thread of its own, and is not cancelled
+        where the leadership is lost: :attr:`Run.lost` says so, and its fenced writes fail. ``timeout``: take
+        part for so long (TimeoutError)."""
+        wait(self.inner.cron(
+            name, schedule, lambda run: in_thread(job)(Run(run)), ttl=ttl, catch_up=catch_up, zone=zone),
+            timeout)
+
+    @property
+    def auth(self) -> Auth:
+        return Auth(self.inner.auth)
+
+    @property
+    def members(self) -> Members:
+        return Members(self.inner.members)
+
+    @property
+    def maintenance(self) -> Maintenance:
+        return Maintenance(self.inner.maintenance)
+
+    def namespace(self, prefix: Text) -> Client:
+        """See :meth:`muster_client.Client.namespace`."""
+        spaced = Client.__new__(Client)
+        spaced.inner = self.inner.namespace(prefix)
+        return spaced

@@ -1,0 +1,137 @@
+"""Services, configuration, and jobs by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Generic, ParamSpec, Self, TypeVar
+
+from muster_client import ops
+from muster_client.services import cron
+from muster_client.services.config import Config as _Config
+from muster_client.services.config import Model
+from muster_client.services.discovery import Discovery as _Discovery
+from muster_client.services.registry import Instance
+from muster_client.services.registry import Registration as _Registration
+from muster_client.sync.base import Blocking, Within, wait
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+def in_thread(call: Callable[P, Result]) -> Callable[P, Coroutine[Any, Any, Result]]:
+    """A function that may block, for the engine's loop."""
+
+    async def run(*args: P.args, **kwargs: P.kwargs) -> Result:
+        return await asyncio.to_thread(call, *args, **kwargs)
+
+    return run
+
+
+class Registration(Within):
+    """See :class:`muster_client.Registration`."""
+
+    def __init__(self, inner: _Registration) -> None:
+        self.inner = inner
+
+    unregister = Blocking(_Registration.unregister)
+
+    @property
+    def key(self) -> bytes:
+        return self.inner.key
+
+    @property
+    def found(self) -> bool:
+        return self.inner.found
+
+    def register(self) -> Self:
+        wait(self.inner.register())
+        return self
+
+    def __enter__(self) -> Self:
+        return self.register()
+
+    def close(self) -> None:
+        self.unregister()
+
+
+class Discovery(Within):
+    """See :class:`muster_client.Discovery`."""
+
+    def __init__(self, inner: _Discovery) -> None:
+        self.inner = inner
+        self.instances, self.pick, self.using = inner.instances, inner.pick, inner.using
+
+    @property
+    def service(self) -> bytes:
+        return self.inner.service
+
+    def changed(self, timeout: float | None = None) -> None:
+        """Wait until the instances have changed. TimeoutError."""
+        wait(self.inner.changed(), timeout)
+
+    def wait_for(self, count: int, timeout: float | None = None) -> tuple[Instance, ...]:
+        """Wait until so many instances are there; all of them. TimeoutError."""
+        return wait(self.inner.wait_for(count), timeout)
+
+    def __enter__(self) -> Self:
+        wait(self.inner.__aenter__())
+        return self
+
+    def close(self) -> None:
+        wait(self.inner.__aexit__(None, None, None))
+
+
+class Config(Within, Generic[Model]):
+    """See :class:`muster_client.Config`."""
+
+    def __init__(self, inner: _Config[Model]) -> None:
+        self.inner = inner
+
+    @property
+    def value(self) -> Model:
+        return self.inner.value
+
+    @property
+    def error(self) -> Exception | None:
+        return self.inner.error
+
+    @property
+    def revision(self) -> int:
+        return self.inner.revision
+
+    def changes(self) -> Iterator[Model]:
+        """The state, and each later one."""
+        told = self.inner.changes()
+        while True:
+            yield wait(_next(told))
+
+    def __enter__(self) -> Self:
+        wait(self.inner.__aenter__())
+        return self
+
+    def close(self) -> None:
+        wait(self.inner.__aexit__(None, None, None))
+
+
+async def _next(told: AsyncIterator[Model]) -> Model:
+    return await anext(told)
+
+
+class Run:
+    """See :class:`muster_client.Run`."""
+
+    def __init__(self, inner: cron.Run) -> None:
+        self.inner = inner
+        self.due, self.attempt, self.token, self.held = inner.due, inner.attempt, inner.token, inner.held
+
+    @property
+    def lost(self) -> bool:
+        return self.inner.lost
+
+    @property
+    def finished(self) -> bool:
+        return self.inner.finished
+
+    def finish(self, *done: ops.Op | ops.Txn) -> None:
+        wait(self.inner.finish(*done))

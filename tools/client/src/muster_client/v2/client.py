@@ -1,0 +1,206 @@
+"""The tree of keys."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import h11
+
+from muster_client.errors import DeadlineExceeded, MusterError, Unreachable
+from muster_client.v2.errors import BY_CODE, V2Error
+from muster_client.v2.http import Answer, NotSent, asked
+from muster_client.wire.calls import pause_s
+from muster_client.wire.endpoints import Tls
+
+TIMEOUT_S = 30.0
+_FORM = ("Content-Type", "application/x-www-form-urlencoded")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A key, or a directory with ``nodes``. ``ttl`` in seconds; None: it stays."""
+
+    key: str
+    value: str | None
+    directory: bool
+    created: int
+    modified: int
+    ttl: int | None
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Of a call. ``action`` in the server's words; ``index``: of the store."""
+
+    action: str
+    node: Node
+    previous: Node | None
+    index: int
+
+
+def _node_of(told: dict[str, Any]) -> Node:
+    return Node(
+        told.get("key", "/"), told.get("value"), told.get("dir", False), told.get("createdIndex", 0),
+        told.get("modifiedIndex", 0), told.get("ttl"), tuple(map(_node_of, told.get("nodes", ()))))
+
+
+class Client:
+    """A client of the version 2 API of muster, and of etcd up to 3.5 with ``--enable-v2``.
+
+    ``endpoints``: URLs, by commas or in a list. A call that was not sent goes to the next endpoint; one that
+    only reads is tried again, too. Other errors have ``maybe_done``. ``timeout``: seconds for each call.
+    """
+
+    def __init__(
+        self, endpoints: str | Sequence[str] = "http://127.0.0.1:2379", *, user: str = "", password: str = "",
+        tls: Tls | None = None, timeout: float = TIMEOUT_S,
+    ) -> None:
+        names = endpoints.split(",") if isinstance(endpoints, str) else endpoints
+        scheme = "http" if tls is None else "https"
+        self._urls = [name if "://" in name else f"{scheme}://{name}" for name in map(str.strip, names)]
+        self._timeout, self._turns = timeout, itertools.count()
+        self._headers = [_FORM]
+        if user:
+            told = base64.b64encode(f"{user}:{password}".encode()).decode()
+            self._headers.append(("Authorization", f"Basic {told}"))
+        self._tls = None if tls is None else _context(tls)
+        self._server_name = "" if tls is None else tls.server_name
+
+    async def get(
+        self, key: str, *, recursive: bool = False, sorted: bool = False, quorum: bool = True
+    ) -> Result:
+        """A key, or a directory; ``quorum``: as of now, else perhaps an older state. KeyNotFound."""
+        return await self._call("GET", key, {"recursive": recursive, "sorted": sorted, "quorum": quorum})
+
+    async def set(
+        self, key: str, value: str | None, *, ttl: int | None = None, directory: bool = False,
+        exists: bool | None = None, previous_value: str | None = None, previous_index: int = 0,
+    ) -> Result:
+        """Write a key, or make a directory, for ``ttl`` seconds. ``exists``: only if it is there, or not;
+        ``previous_…``: only if it is so. CompareFailed, NodeExists, KeyNotFound."""
+        return await self._call("PUT", key, {
+            "prevExist": exists, "prevValue": previous_value, "prevIndex": previous_index or None},
+            {"value": value, "ttl": ttl, "dir": directory or None})
+
+    async def refresh(self, key: str, ttl: int) -> Result:
+        """Let a key live for ``ttl`` seconds from now on; those who wait are not told."""
+        return await self._call("PUT", key, {"prevExist": True}, {"ttl": ttl, "refresh": True})
+
+    async def append(self, directory: str, value: str, *, ttl: int | None = None) -> Result:
+        """A key in a directory, named in the order of arrival."""
+        return await self._call("POST", directory, {}, {"value": value, "ttl": ttl})
+
+    async def delete(
+        self, key: str, *, recursive: bool = False, directory: bool = False,
+        previous_value: str | None = None, previous_index: int = 0,
+    ) -> Result:
+        """Delete a key, an empty ``directory``, or all below one. KeyNotFound, CompareFailed."""
+        return await self._call("DELETE", key, {
+            "recursive": recursive or None, "dir": directory or None, "prevValue": previous_value,
+            "prevIndex": previous_index or None})
+
+    async def wait(self, key: str, *, index: int = 0, recursive: bool = False) -> Result:
+        """The first change at ``index`` or behind it; 0: from now on. It has no time limit.
+        EventIndexCleared."""
+        while True:
+            told = await self._call("GET", key, {
+                "wait": True, "waitIndex": index or None, "recursive": recursive}, timeout=None)
+            if told.action:
+                return told
+
+    async def watch(self, key: str, *, index: int = 0, recursive: bool = False) -> AsyncIterator[Result]:
+        """Each change, in order. EventIndexCleared, where it was too slow."""
+        if not index:
+            try:
+                index = (await self.get(key)).index + 1
+            except V2Error as error:
+                if not error.index:
+                    raise
+                index = error.index + 1
+        while True:
+            told = await self.wait(key, index=index, recursive=recursive)
+            yield told
+            index = told.node.modified + 1
+
+    async def _call(
+        self, method: str, key: str, query: dict[str, Any], form: dict[str, Any] | None = None,
+        timeout: float | None = -1.0,
+    ) -> Result:
+        target = f"/v2/keys/{quote(key.strip('/'))}"
+        if given := _encoded(query):
+            target += f"?{given}"
+        body = _encoded(form or {}).encode()
+        limit = self._timeout if timeout == -1.0 else timeout
+        sent: list[None] = []
+        try:
+            async with asyncio.timeout(limit):
+                return await self._tried(method, target, body, sent)
+        except TimeoutError:
+            raise DeadlineExceeded("no answer in time", maybe_done=bool(sent) and method != "GET") from None
+
+    async def _tried(self, method: str, target: str, body: bytes, sent: list[None]) -> Result:
+        """At one endpoint after the other, as far as that is safe."""
+        reasons: dict[str, str] = {}
+        first = next(self._turns)
+        for attempt in itertools.count():
+            url = self._urls[(first + attempt) % len(self._urls)]
+            try:
+                answer = await asked(
+                    url, method, target, self._headers, body, self._tls, self._server_name)
+                if answer.status < 500 or method != "GET":
+                    return _result(answer)
+                reasons[url] = f"status {answer.status}"
+            except NotSent as error:
+                reasons[url] = str(error)
+            except (OSError, h11.RemoteProtocolError) as error:
+                reasons[url] = str(error)
+                if method != "GET":
+                    raise Unreachable(reasons, maybe_done=True) from None
+            if attempt + 1 >= 2 * len(self._urls):
+                raise Unreachable(reasons)
+            await asyncio.sleep(pause_s(attempt + 1))
+        raise AssertionError("the loop ends otherwise")
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca or None)
+    if tls.cert:
+        context.load_cert_chain(tls.cert, tls.key)
+    return context
+
+
+def _encoded(given: dict[str, Any]) -> str:
+    """In the form of a query; None is left out."""
+    return urlencode({name: str(one).lower() if isinstance(one, bool) else one
+                      for name, one in given.items() if one is not None})
+
+
+def _result(answer: Answer) -> Result:
+    """Of an answer, or its error."""
+    index = int(answer.headers.get(b"x-etcd-index", b"0"))
+    if not answer.body and answer.status == 200:  # a wait that the server gave up
+        return Result("", _node_of({}), None, index)
+    try:
+        told = json.loads(answer.body)
+    except ValueError:
+        raise MusterError(
+            f"status {answer.status}: {answer.body[:200]!r}", maybe_done=answer.status >= 500) from None
+    if "errorCode" in told:
+        kind = BY_CODE.get(told["errorCode"], V2Error)
+        # 300 and above: the server's own faults, such as a lost leader
+        raise kind(told["errorCode"], told.get("message", ""), told.get("cause", ""), told.get("index", 0),
+                   maybe_done=300 <= told["errorCode"] < 400)
+    if "node" not in told:
+        raise MusterError(f"status {answer.status}: {told.get('message', told)}")
+    previous = told.get("prevNode")
+    return Result(told["action"], _node_of(told["node"]), None if previous is None else _node_of(previous),
+                  index)

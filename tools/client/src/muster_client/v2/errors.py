@@ -1,0 +1,47 @@
+"""Errors of the version 2 API."""
+
+from __future__ import annotations
+
+from muster_client.errors import MusterError
+
+
+class V2Error(MusterError):
+    """The server's answer. ``code`` is the API's own, ``index`` that of the store."""
+
+    def __init__(self, code: int, text: str, cause: str = "", index: int = 0, *, maybe_done: bool = False):
+        super().__init__(f"{text} ({cause})" if cause else text, maybe_done=maybe_done)
+        self.code, self.cause, self.index = code, cause, index
+
+
+class KeyNotFound(V2Error):
+    """There is no such key."""
+
+
+class CompareFailed(V2Error):
+    """The key has another value, or another index."""
+
+
+class NotAFile(V2Error):
+    """It is a directory."""
+
+
+class NotADirectory(V2Error):
+    """It is a key with a value."""
+
+
+class NodeExists(V2Error):
+    """It is there already."""
+
+
+class DirectoryNotEmpty(V2Error):
+    """It has keys; ``recursive`` deletes them, too."""
+
+
+class EventIndexCleared(V2Error):
+    """What was waited for happened too long ago: read, and wait from the index of that."""
+
+
+BY_CODE: dict[int, type[V2Error]] = {
+    100: KeyNotFound, 101: CompareFailed, 102: NotAFile, 104: NotADirectory, 105: NodeExists,
+    108: DirectoryNotEmpty, 401: EventIndexCleared,
+}
