@@ -22,7 +22,7 @@ ELSEWHERE := $(SHARING) $(PAIRED) $(WAITING)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd soak attack lint bench benchmarks etcd-new bench-check proto docs \
+.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd soak attack lint bench benchmarks etcd-new bench-check pictures proto docs \
 	docs-site packages lock deb chart package-check clean
 
 help:  ## list the targets
@@ -100,6 +100,9 @@ etcd-new:  ## build etcd 3.7.1 and its benchmark tool in .interop (needs Go; the
 
 bench-check: $(STAMP)  ## count the work of each kind of request (entries, syncs, frames, bytes, calls, lines, CPU) against recorded figures
 	$(BIN)/python -m bench.cli check
+
+pictures: $(STAMP)  ## the console's pictures in docs/screenshots anew (needs Chromium and its driver)
+	$(BIN)/python -m tests.interop.console.pictures docs/screenshots
 
 proto: $(STAMP)  ## generate cluster/pb/*_pb2.py and the client library's from the .proto files
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. cluster/pb/*.proto

@@ -1,5 +1,4 @@
-"""The command line ``muster [flags]``, ``muster local | proxy | gateway | peer-keys | completion | version |
-help``.
+"""The command line ``muster [flags]``, ``muster local | proxy | gateway | console | ...``.
 
 Exit codes: 0 normal, 1 a wrong setting or a failure, 2 an unreadable command line. Every error is one line on
 stderr.
@@ -17,6 +16,7 @@ COMMANDS = {
     "local": "run several hosts on this machine, and control them",
     "proxy": "run a proxy, on a machine without a member",
     "gateway": "forward TCP connections to members, as etcd's gateway does",
+    "console": "serve the web console of a cluster",
     "peer-keys": "make the key file that encrypts traffic between hosts",
     "completion": "print a script that completes commands and flags in a shell",
     "version": "print the versions",
@@ -64,6 +64,10 @@ def _dispatch(args: list[str]) -> int:
         from tools.muster.gateway.cli import run as run_gateway
 
         return run_gateway(args[1:])
+    if command == "console":
+        from tools.muster.console import run as run_console
+
+        return run_console(args[1:])
     if command == "peer-keys":
         return _peer_keys(args[1:])
     if command == "completion":
@@ -89,6 +93,11 @@ def _server(args: list[str]) -> int:
         if values["version"]:
             return _version()
         settings = config.build(values)
+        if values["console"]:
+            from tools.muster import console
+
+            console.require()
+            console.listen_of(values["console-listen"], "", "")
     except ConfigError as e:
         raise ConfigError(f"error verifying flags, {e}. See 'muster --help'.") from None
     from tools.muster.proxy_mode import start

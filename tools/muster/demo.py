@@ -1,14 +1,22 @@
-"""``make demo``: three hosts on this machine, and five things to try with them."""
+"""``make demo``: three hosts on this machine, their console, and five things to try with them."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import os
 import shlex
+import socket
+import subprocess
 import sys
+from functools import partial
 
 from tools.muster.cli import guarded
+from tools.muster.host.children import die_with, environment, python
 from tools.muster.local import commands as local_cli
 from tools.muster.local.layout import Layout
 
+CONSOLE_PORT = 8378
 PYTHON_SNIPPET = """import grpc; from cluster.pb import rpc_pb2 as pb; \
 get = grpc.insecure_channel('{host}').unary_unary('/etcdserverpb.KV/Range', \
 pb.RangeRequest.SerializeToString, pb.RangeResponse.FromString); \
@@ -41,10 +49,37 @@ Ctrl-C here stops all of it; the data stays in {data_dir}."""
 
 
 def run(args: list[str]) -> int:
-    return local_cli.run(
-        args, on_ready=lambda data_dir, layout: print(hints(data_dir, layout), flush=True),
-        ports_by="make demo PORT=12379, say",
-    )
+    with contextlib.ExitStack() as stack:
+
+        def ready(data_dir: str, layout: Layout) -> None:
+            _start_console(stack, layout)
+            print(hints(data_dir, layout), flush=True)
+
+        return local_cli.run(args, on_ready=ready, ports_by="make demo PORT=12379, say")
+
+
+def _start_console(stack: contextlib.ExitStack, layout: Layout) -> None:
+    """A console of these hosts, until the demo ends; its address is printed first."""
+    if importlib.util.find_spec("nicegui") is None:
+        print("No web console: it needs pip install '.[console]'")
+        return
+    with socket.create_server(("127.0.0.1", CONSOLE_PORT if _is_free(CONSOLE_PORT) else 0)) as listener:
+        port = listener.getsockname()[1]
+    endpoints = ",".join(host.endpoint for host in layout.hosts)
+    line = python("tools.muster.cli", "console", f"--endpoints={endpoints}",
+                  f"--listen=http://127.0.0.1:{port}")
+    console = stack.enter_context(subprocess.Popen(
+        line, env=environment(), stdout=subprocess.PIPE, preexec_fn=partial(die_with, os.getpid()),
+        start_new_session=True))
+    stack.callback(console.terminate)
+    if console.stdout is not None and console.stdout.readline():  # else it has said why on stderr
+        print(f"\nWeb console    http://127.0.0.1:{port}")
+
+
+def _is_free(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False
 
 
 if __name__ == "__main__":

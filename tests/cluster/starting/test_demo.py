@@ -6,6 +6,7 @@ import contextlib
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,10 @@ def pasted(commands: list[str]) -> tuple[list[str], str]:
 def test_each_of_the_five_steps_shows_something(tmp_path: Path) -> None:
     with demo(tmp_path / "d", free_base_port(3)) as text:
         head, *steps = re.split(r"(?m)^ \d\. [a-zA-Z', ]{20} ", text.partition("\nCtrl-C")[0])
+        console = re.search(r"Web console +(\S+)", head)
+        assert console is not None
+        with urllib.request.urlopen(f"{console[1]}/keys", timeout=20) as page:
+            assert b"muster" in page.read()
         variable = re.search(r"First: (E=\S+)", head)
         assert variable is not None
         assert len(steps) == 5

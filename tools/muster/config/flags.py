@@ -29,6 +29,8 @@ _GROUPS: dict[str, list[Flag]] = {
              "latency); spread: over the hosts (more load)", choices=("together", "spread")),
         Flag("fronts", Kind.COUNT, "auto", 'front processes that share the client port; 0: node 0 serves '
              'clients itself; "auto": one for every four CPUs'),
+        Flag("console", B, "false", "serve a web console of the cluster from this host (muster[console])"),
+        Flag("console-listen", S, "http://127.0.0.1:8378", "URL of that console"),
         Flag("cpus", S, "auto", 'CPUs to pin nodes and fronts to: "auto" (one each, if enough are free), '
              '"none", or a list: 0-3,6'),
         Flag("range-cache-bytes", U, "33554432",

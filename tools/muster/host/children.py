@@ -37,8 +37,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class ChildSpec:
     """``argv(status_fd)`` is the command line, ``settings(status_fd)`` the child's input (``handed``)."""
 
-    kind: str  # "node" or "front"
-    index: int  # of the shard, or of the front
+    kind: str  # "node", "front" or "console"
+    index: int  # of the shard, or of the front; 0 of a console
     cpu: int
     argv: Callable[[int], Sequence[str]]
     settings: Callable[[int], Sequence[str]] = lambda status_fd: ()

@@ -216,7 +216,8 @@ def child_specs(config: ServerConfig, identity: Identity, run_dir: str) -> list[
     for shard, voters in identity.born:
         used = [*pins, *(spec.cpu for spec in specs)]
         specs.append(_born_spec(config, identity, run_dir, shard, voters, used))
-    return specs + front_specs(config, identity, run_dir, identity.member_id, pins[shards:])
+    specs += front_specs(config, identity, run_dir, identity.member_id, pins[shards:])
+    return specs + console_specs(config)
 
 
 def _common(
@@ -317,6 +318,20 @@ def front_specs(
         return ChildSpec("front", index, cpu, lambda status_fd: argv, settings)
 
     return [spec(index, cpu) for index, cpu in enumerate(pins)]
+
+
+def console_specs(config: ServerConfig) -> list[ChildSpec]:
+    """The web console, if the host serves one: a client like any other."""
+    if not config.values["console"]:
+        return []
+    endpoints = ",".join(url.text for url in config.advertise_client)
+    flags = [f"--endpoints={endpoints}", f"--listen={config.values['console-listen']}"]
+    if endpoints.startswith("https") and config.values["trusted-ca-file"]:
+        flags.append(f"--cacert={config.values['trusted-ca-file']}")
+    if config.values["client-cert-auth"]:
+        flags += [f"--cert={config.values['cert-file']}", f"--key={config.values['key-file']}"]
+    argv = python("tools.muster.cli", "console", *flags)
+    return [ChildSpec("console", 0, -1, lambda status_fd: argv)]
 
 
 def _front_settings(

@@ -89,8 +89,8 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        """Every node knows a leader and every front serves."""
-        return all(child.ready for child in self.children)
+        """Every node knows a leader and every front serves; clients need no console."""
+        return all(child.ready for child in self.children if child.spec.kind != "console")
 
     def runs_node(self, shard: int) -> bool:
         """Whether this host has a node of a shard."""
@@ -157,8 +157,10 @@ class Supervisor:
         """Each stage's work is done at once."""
         fronts = [c for c in self.children if c.spec.kind == "front"]
         nodes = [c for c in self.children if c.spec.kind == "node"]
+        consoles = [c for c in self.children if c.spec.kind == "console"]
         limits = self._limits
-        yield [*(self._stop_one(c, limits.front_s) for c in fronts),
+        yield [*(self._stop_one(c, limits.front_s) for c in consoles),
+               *(self._stop_one(c, limits.front_s) for c in fronts),
                *(c.drain(limits.front_s) for c in nodes if c.spec.serves)]
         yield [self._stop_one(c, limits.node_s) for c in nodes if c.spec.index]
         yield [self._stop_one(c, limits.node_s) for c in nodes if not c.spec.index]

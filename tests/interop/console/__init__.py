@@ -1,0 +1,1 @@
+"""The console on a real store, and in a real browser."""

@@ -1,0 +1,155 @@
+"""A real browser, without a window: Chromium by its own driver."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.cluster.local_cluster import environment, until
+from tests.ports import free_ports
+
+PROGRAMS = ("chromium", "chromedriver")
+LIMIT_S = 20.0
+
+
+class Browser:
+    """One window. What is looked for is waited for."""
+
+    def __init__(self, base: str, language: str, size: tuple[int, int], dark: bool) -> None:
+        chromium, chromedriver = map(shutil.which, PROGRAMS)
+        options = Options()
+        options.binary_location = chromium or ""
+        for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
+                     "--hide-scrollbars", f"--accept-lang={language}"):  # fmt: skip
+            options.add_argument(flag)
+        if dark:
+            options.add_argument("--blink-settings=preferredColorScheme=0")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.base, self.language = base, language
+        self.driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+        # a window's size has a frame, which the page's has not
+        wide, high = size
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": wide, "height": high, "deviceScaleFactor": 1, "mobile": wide < 600},
+        )
+
+    def open(self, path: str) -> None:
+        """An address of the console."""
+        self.driver.get(self.base + path)
+
+    @property
+    def path(self) -> str:
+        """The address that is shown."""
+        return self.driver.current_url.removeprefix(self.base)
+
+    def find(self, css: str, text: str = "") -> WebElement:
+        """The last such element in sight with a text."""
+
+        def look() -> WebElement | None:
+            with contextlib.suppress(Exception):  # it went while it was looked at
+                for one in reversed(self.driver.find_elements(By.CSS_SELECTOR, css)):
+                    if one.is_displayed() and text in (one.text or one.get_attribute("value") or ""):
+                        return one
+            return None
+
+        found: WebElement = until(look, LIMIT_S)
+        return found
+
+    def click(self, css: str, text: str = "") -> None:
+        """Click at it, once nothing lies above it."""
+
+        def done() -> bool:
+            with contextlib.suppress(Exception):
+                self.find(css, text).click()
+                return True
+            return False
+
+        until(done, LIMIT_S)
+
+    def type(self, css: str, text: str) -> None:
+        """Write into a field in place of what stands there."""
+        field = self.find(css)
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(text)
+
+    def press(self, *keys: str) -> None:
+        """Keys of the keyboard, wherever the focus is."""
+        self.driver.switch_to.active_element.send_keys(*keys)
+
+    def without(self, css: str, text: str) -> None:
+        """Wait until no such element has that text."""
+        until(lambda: text not in " ".join(
+            one.text for one in self.driver.find_elements(By.CSS_SELECTOR, css)), LIMIT_S)  # fmt: skip
+
+    def complaints(self) -> list[str]:
+        """What the browser says is wrong: faults of scripts, and what the page's policy forbids."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+    def asked(self) -> set[str]:
+        """The origins that the browser has asked for anything."""
+        urls = set()
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                urls.add("/".join(message["params"]["request"]["url"].split("/")[:3]))
+        return {url for url in urls if not url.startswith(("data:", "blob:", "chrome"))}
+
+    def settle(self) -> None:
+        """Wait until fonts are there and nothing moves."""
+        self.driver.execute_async_script(
+            "const done = arguments[0]; document.fonts.ready.then(() => setTimeout(done, 700));"
+        )
+
+    def picture(self, file: Path) -> None:
+        """What is in sight, as a PNG."""
+        self.driver.save_screenshot(str(file))
+
+
+@contextlib.contextmanager
+def browser(
+    base: str, *, language: str = "en", dark: bool = False, size: tuple[int, int] = (1280, 860)
+) -> Iterator[Browser]:
+    """A browser, closed in the end."""
+    one = Browser(base, language, size, dark)
+    try:
+        yield one
+    finally:
+        one.driver.quit()
+
+
+@contextlib.contextmanager
+def served(endpoints: Sequence[str], *flags: str) -> Iterator[str]:
+    """A console in a process of its own; where it is."""
+    (port,) = free_ports(1)
+    line = [sys.executable, "-m", "tools.muster.cli", "console", f"--endpoints={','.join(endpoints)}",
+            f"--listen=http://127.0.0.1:{port}", *flags]  # fmt: skip
+    process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, text=True)
+    with process:
+        yield from _until_left(process, f"http://127.0.0.1:{port}")
+
+
+def _until_left(process: subprocess.Popen[str], base: str) -> Iterator[str]:
+    try:
+        assert process.stdout is not None
+        assert "console of" in process.stdout.readline()
+        yield base
+    finally:
+        began = time.monotonic()
+        psutil.Process(process.pid).terminate()
+        assert process.wait(20) == 0
+        assert time.monotonic() - began < 15

@@ -1,0 +1,78 @@
+"""Charts of real hosts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import muster_client as m
+from nicegui import ui
+
+from tests.interop.console.conftest import Step, console_of
+from tests.interop.console.test_views import Visitor, Visits
+from tests.interop.console.test_views import visit as visit
+from tools.console.store.charts import series
+from tools.console.store.charts.series import CHARTS
+
+
+def test_a_host_is_recorded(server: str, run: Callable[[Step], None], directory: str) -> None:
+    async def steps(client: m.Client) -> None:
+        async with console_of(server) as console:
+            recorder = console.sessions.recorder
+            await recorder.look()
+            for _ in range(20):
+                await client.put(f"{directory}key", "")
+            await recorder.look()
+            assert not recorder.down
+            (values,) = recorder.looks[-1].hosts.values()
+            assert values["requests/Put"] > 0
+            assert values["fsync/p99"] > 0
+            assert values["memory"] > 2**20
+            drawn = {chart.name: series.shared(recorder, chart) for chart in CHARTS}
+            assert series.shared(recorder, CHARTS[0]) is drawn[CHARTS[0].name], "browsers share it"
+            assert series.shared(recorder, CHARTS[0], "no such host") == {}
+            assert {"requests", "fsync", "apply", "memory", "watches", "elections"} <= {
+                name for name, lines in drawn.items() if lines}  # fmt: skip
+
+    run(steps)
+
+
+def test_a_host_that_is_down_is_named() -> None:
+    async def main() -> None:
+        async with console_of("127.0.0.1:1") as console:
+            recorder = console.sessions.recorder
+            await recorder.look()
+            assert list(recorder.down) == ["127.0.0.1:1"]
+            assert recorder.looks[-1].hosts == {}
+
+    asyncio.run(main())
+
+
+def test_charts_are_drawn_and_hot_prefixes_counted(visit: Visits, directory: str) -> None:
+    async def steps(user: Visitor) -> None:
+        recorder = user.console.sessions.recorder
+        recorder.every_s = 0.2
+        await user.open("/charts")
+        await user.sees("Requests, by method")
+        client = user.user.client
+        assert client is not None
+        async with asyncio.timeout(20):
+            while not any(
+                line["name"] == "Put"
+                for one in client.elements.values()
+                if isinstance(one, ui.echart)
+                for line in one.options["series"]
+            ):
+                await user.client.put(f"{directory}hot/key", "")
+                await asyncio.sleep(0.02)
+        await user.sees(" /s")
+        await user.click("Watch for ten seconds")
+        async with asyncio.timeout(10):
+            while f"{directory}hot/" not in user.seen():
+                await user.client.put(f"{directory}hot/key", "")
+                await asyncio.sleep(0.05)
+        (host,) = recorder.looks[-1].hosts
+        await user.open(f"/charts?host={host}")
+        await user.sees(host)
+
+    visit(steps)

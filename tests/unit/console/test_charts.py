@@ -1,0 +1,121 @@
+"""Figures of hosts, lines of charts, hot prefixes, and what a user may write."""
+
+from __future__ import annotations
+
+import muster_client as m
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tools.console.store.access.rights import UNLIMITED, Rights
+from tools.console.store.charts import figures, hot, series
+from tools.console.store.charts.recorder import Look
+
+FIRST = """# TYPE grpc_server_handled_total counter
+grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_type="unary"} 5
+grpc_server_handled_total{grpc_code="OK",grpc_method="Range",grpc_type="unary"} 0
+etcd_disk_wal_fsync_duration_seconds_bucket{le="0.001"} 1
+etcd_disk_wal_fsync_duration_seconds_bucket{le="0.002"} 1
+etcd_disk_wal_fsync_duration_seconds_bucket{le="+Inf"} 1
+etcd_server_leader_changes_seen_total 7
+process_resident_memory_bytes 1e+06
+unknown_of_another_form{ 3
+"""
+SECOND = """grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_type="unary"} 25
+grpc_server_handled_total{grpc_code="Unavailable",grpc_method="Put",grpc_type="unary"} 10
+grpc_server_handling_seconds_bucket{grpc_method="Put",grpc_type="unary",le="0.05"} 6
+grpc_server_handling_seconds_bucket{grpc_method="Put",grpc_type="unary",le="0.1"} 8
+grpc_server_handling_seconds_bucket{grpc_method="Put",grpc_type="unary",le="+Inf"} 10
+grpc_server_handling_seconds_bucket{grpc_method="Watch",grpc_type="bidi_stream",le="+Inf"} 10
+etcd_disk_wal_fsync_duration_seconds_bucket{le="0.001"} 1
+etcd_disk_wal_fsync_duration_seconds_bucket{le="0.002"} 101
+etcd_disk_wal_fsync_duration_seconds_bucket{le="+Inf"} 101
+etcd_server_leader_changes_seen_total 2
+etcd_debugging_mvcc_watcher_total 3
+process_resident_memory_bytes 9e+06
+muster_front_memory_bytes 2e+06
+muster_shard_resident_memory_bytes{shard="0"} 3e+06
+muster_shard_resident_memory_bytes{shard="1"} 4e+06
+"""
+
+
+def test_two_looks_tell_of_the_time_between() -> None:
+    told = figures.between(figures.read(FIRST), figures.read(SECOND), 10.0)
+    assert told == {
+        "requests/Put": 3.0, "errors/Unavailable": 1.0, "slow/Put": 0.2, "watches": 3.0, "memory": 9e6,
+        "elections": 0.2,  # the process began again
+        "fsync/p50": pytest.approx(0.0015), "fsync/p99": pytest.approx(0.00199),
+        "handling/p50": pytest.approx(0.05 * 5 / 6), "handling/p99": 0.1}  # fmt: skip
+    assert figures.read(FIRST).gauges == {"memory": 1e6}
+
+
+@pytest.mark.parametrize("text", ["grpc_server_handled_total{ 3", "process_resident_memory_bytes x"])
+def test_what_is_no_figure_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        figures.read(text)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=6), st.floats(0.01, 1))
+def test_a_percentile_lies_within_its_buckets(counts: list[int], share: float) -> None:
+    buckets, below = {}, 0
+    for at, count in enumerate(counts, 1):
+        below += count
+        buckets[float(at)] = float(below)
+    buckets[float("inf")] = float(below)
+    found = figures.quantile(buckets, share)
+    assert 0.0 <= found <= len(counts)
+    if below:
+        reached = next(at for at in sorted(buckets) if buckets[at] >= share * below)
+        assert reached - 1 <= found <= reached
+
+
+def test_lines_are_added_up_over_hosts_or_drawn_for_each() -> None:
+    looks = [Look(1.0, {"a": {"requests/Put": 1.0, "memory": 2**20}, "b": {"requests/Put": 2.0}}),
+             Look(2.0, {"a": {"requests/Range": 4.0, "memory": 2**21}})]  # fmt: skip
+    charts = {one.name: one for one in series.CHARTS}
+    assert series.lines(charts["requests"], looks) == {
+        "Range": [(1000.0, 0.0), (2000.0, 4.0)], "Put": [(1000.0, 3.0), (2000.0, 0.0)]}  # fmt: skip
+    assert series.lines(charts["requests"], looks, "b")["Put"] == [(1000.0, 2.0), (2000.0, 0.0)]
+    assert series.lines(charts["memory"], looks) == {
+        "a": [(1000.0, 1.0), (2000.0, 2.0)], "b": [(1000.0, 0.0), (2000.0, None)]}  # fmt: skip
+    assert series.lines(charts["fsync"], looks) == {}
+    many = [Look(1.0, {"a": {f"requests/M{at}": 1.0 + at for at in range(12)}})]
+    drawn = series.lines(charts["requests"], many)
+    assert len(drawn) == series.MOST_LINES + 1
+    assert drawn[series.OTHERS] == [(1000.0, 1.0 + 2.0 + 3.0 + 4.0)]
+
+
+def test_hot_prefixes_are_counted_within_bounds() -> None:
+    assert [hot.prefix_of(key) for key in (b"/a/b/c", b"/a/b", b"a/b/c/d", b"plain", b"/x")] == [
+        b"/a/b/", b"/a/", b"a/b/", b"plain", b"/x"]  # fmt: skip
+    found = hot.Hot()
+    for at in range(5 * hot.MOST_KEPT):
+        found.add([b"/hot/key", b"/cold%d/key" % at])
+    assert found.top(1) == [(b"/hot/", 5 * hot.MOST_KEPT)]
+    assert len(found.top(10**6)) <= hot.MOST_KEPT
+
+
+_KEYS = st.text("ab", min_size=1, max_size=3).map(str.encode)
+_RANGES = st.one_of(
+    _KEYS.map(lambda key: m.KeyRange(key, b"")),
+    _KEYS.map(m.prefix),
+    st.tuples(_KEYS, _KEYS).filter(lambda ends: ends[0] < ends[1]).map(lambda ends: m.span(*ends)),
+    _KEYS.map(m.since),
+    st.just(m.EVERYTHING),
+)
+
+
+def _has(keys: m.KeyRange, key: bytes) -> bool:
+    return key == keys.start if not keys.end else keys.start <= key and (keys.end == b"\0" or key < keys.end)
+
+
+@given(st.lists(_RANGES, max_size=3), _RANGES, _KEYS)
+def test_what_may_be_written_is_what_a_permission_holds(
+    writes: list[m.KeyRange], wanted: m.KeyRange, key: bytes
+) -> None:
+    rights = Rights(False, tuple(writes))
+    assert rights.may_write(key) == any(_has(one, key) for one in writes)
+    if rights.may_write(wanted) and _has(wanted, key):
+        assert rights.may_write(key)
+    assert not rights.may_write(m.EVERYTHING) or m.EVERYTHING in writes or m.since(b"\0") in writes
+    assert UNLIMITED.may_write(wanted)

@@ -1,0 +1,59 @@
+"""What ``muster console`` refuses, before it asks anything."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.authority import Authority
+from tools.muster import console as cli
+from tools.muster.cli import run
+from tools.muster.config.parse import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--listen=127.0.0.1:8378"], "is no URL"),
+        (["--listen=http://127.0.0.1"], "is no URL such as http://127.0.0.1:8378"),
+        (["--listen=http://127.0.0.1:port"], "is no URL"),
+        (["--listen=https://127.0.0.1:8378"], "goes with --cert-file and --key-file"),
+        (["--cert-file=a", "--key-file=b"], "goes with --cert-file and --key-file"),
+        (["--listen=https://127.0.0.1:1", "--cert-file=/none", "--key-file=/none"], "--cert-file /none: "),
+        (["--endpoints="], "no endpoint is given"),
+        (["--endpoints=host"], "has no port"),
+        (["--cacert=/none"], "/none"),
+        (["--cert=a"], "cert and key go together"),
+    ],
+)
+def test_a_wrong_setting_is_named(capsys: pytest.CaptureFixture[str], flags: list[str], told: str) -> None:
+    assert run(["console", *flags]) == 1
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+
+
+def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(["console", f"--listen=http://127.0.0.1:{port}"]) == 1
+    assert f"listen tcp 127.0.0.1:{port}: bind: address already in use" in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "NEEDS", ("nicegui", "no_such_module"))
+    with pytest.raises(ConfigError, match=r"needs no_such_module: pip install '.\[console\]'"):
+        cli.require()
+
+
+def test_unknown_words_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["console", "word"]) == 2
+    assert run(["console", "--help"]) == 0
+    assert "--read-only" in capsys.readouterr().out
+
+
+def test_a_certificate_of_the_console_is_taken(tmp_path: Path) -> None:
+    of = Authority(tmp_path).issue("console", "127.0.0.1")
+    assert cli.listen_of("https://127.0.0.1:1", str(of.cert), str(of.key)) == ("https", "127.0.0.1", 1)

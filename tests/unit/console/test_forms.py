@@ -1,0 +1,181 @@
+"""Keys as addresses, values as texts, files of keys, and commands to paste."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+import subprocess
+
+import muster_client as m
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tools.console import names
+from tools.console.store.keys import commands, copies, edits, tree, values
+
+KEYS = st.binary(min_size=1, max_size=40) | st.text(min_size=1, max_size=20).map(str.encode)
+
+
+@given(KEYS)
+@example(b"0x61")
+@example(b"a..b")
+def test_what_is_shown_of_a_key_names_it(key: bytes) -> None:
+    assert names.key_of(names.shown(key)) == key
+
+
+@given(KEYS, st.integers(0, 3))
+@example(b"/a//b", 0)
+@example(b"/a/../b", 0)
+@example(b"/a/", 1)
+@example(b"/%41?#", 2)
+def test_an_address_leads_back_to_its_key(key: bytes, revision: int) -> None:
+    address = names.address("keys", key, rev=revision)
+    assert names.parse_address(address) == ("keys", key, {"rev": str(revision)} if revision else {})
+
+
+def test_addresses_can_be_read() -> None:
+    assert names.address("keys", b"/service/web/10.0.0.1", rev=42) == "/keys/service/web/10.0.0.1?rev=42"
+    assert names.address("live") == "/live"
+
+
+def test_a_search_is_a_prefix_or_a_range() -> None:
+    assert names.search("/a/") == m.prefix("/a/")
+    assert names.search("") == m.EVERYTHING
+    assert names.search("a..c") == m.span("a", "c")
+    assert names.search("a..") == m.since("a")
+    assert names.search("0xff00") == m.prefix(b"\xff\x00")
+    with pytest.raises(ValueError, match="no key lies between"):
+        names.search("c..a")
+    assert [names.range_text(names.search(text)) for text in ("/a/", "", "a..c", "a..")] == [
+        "/a/", "", "a..c", "a.."]  # fmt: skip
+
+
+@given(st.binary(max_size=30).map(lambda name: b"/a/" + name))
+def test_directories_lead_to_their_keys(key: bytes) -> None:
+    steps = [b"", *tree.parents(key)]
+    for above, below in itertools.pairwise(steps):
+        assert tree.child(above, key) == (below, True)
+    assert tree.child(steps[-1], key) == (key, False)
+
+
+def test_a_slash_in_front_belongs_to_a_name() -> None:
+    assert tree.parents(b"/a/b/c") == [b"/a/", b"/a/b/"]
+    assert tree.parents(b"plain") == []
+    assert tree.parents(b"/a//b") == [b"/a/"]
+
+
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        (b"text", "text"),
+        (b'{"a": 1}', "json"),
+        (b"{no json", "text"),
+        (b"\x00\x01", "hex"),
+        (b"\xff", "hex"),
+        (b"k8s\0\n\x00", "protobuf"),
+        ("文".encode() * values.SHOWN_BYTES, "text"),
+    ],
+)
+def test_the_form_of_a_value_is_guessed(value: bytes, form: str) -> None:
+    assert values.guessed(value) == form
+
+
+@given(st.binary(max_size=200))
+def test_hex_gives_the_value_back(value: bytes) -> None:
+    assert values.read(values.show(value, "hex").text, "hex") == value
+
+
+@given(st.text(max_size=200))
+def test_text_gives_the_value_back(text: str) -> None:
+    assert values.read(values.show(text.encode(), "text").text, "text") == text.encode()
+
+
+@given(st.binary(max_size=60), st.sampled_from(values.FORMS))
+@example(b"[" * 5000, "json")
+@example(b"a: &a [*a]", "yaml")
+def test_a_value_has_a_form_or_says_why_not(value: bytes, form: values.Form) -> None:
+    try:
+        shown = values.show(value, form)
+    except values.NotSo:
+        return
+    assert shown.form == form
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b'{"a":1,"b":[1,2.5]}', b'{"a": 1, "b": [1, 2.5]}', b'{\n  "a": 1\n}', b'{"a":1.10}',
+     b'{"a":1,"a":2}', b"[1e400]", b'["\xc3\xa4"]', b"12345678901234567890123"],
+)  # fmt: skip
+def test_json_that_is_not_changed_is_not_changed(value: bytes) -> None:
+    shown = values.show(value, "json")
+    assert shown.editable
+    assert values.read(shown.text, "json", value) == value
+
+
+def test_yaml_keeps_its_comments_and_json_is_not_made_yaml() -> None:
+    assert values.show(b"# why\na:   1\n", "yaml") == values.Shown("yaml", "# why\na:   1\n")
+    assert not values.show(b'{"a": 1}', "yaml").editable
+    with pytest.raises(values.NotSo):
+        values.read("a: [", "yaml")
+
+
+def test_an_envelope_of_kubernetes_is_named() -> None:
+    meta = b"\n\x02v1\x12\x03Pod"
+    pod = b"\n\x06\n\x04name"
+    value = b"k8s\0" + b"\n" + bytes([len(meta)]) + meta + b"\x12" + bytes([len(pod)]) + pod
+    shown = values.show(value, "protobuf")
+    assert shown.kind == "v1 Pod"
+    assert "name" in shown.text
+
+
+def test_a_long_value_is_cut_and_says_so() -> None:
+    shown = values.show(b"x" * (values.SHOWN_BYTES + 1), "json")
+    assert (shown.form, shown.whole, len(shown.text)) == ("text", False, values.SHOWN_BYTES)
+
+
+@given(st.lists(st.tuples(KEYS, st.binary(max_size=30) | st.text(max_size=30).map(str.encode)), max_size=5),
+       st.sampled_from(["json", "yaml"]))  # fmt: skip
+def test_a_file_gives_its_keys_back(pairs: list[copies.Pair], form: copies.FileForm) -> None:
+    assert copies.parsed(copies.written(pairs, form)) == pairs
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        b"{}",
+        b"[1]",
+        b'[{"key": "a"}]',
+        b'[{"value": "a"}]',
+        b"\xff",
+        b"- {",
+        b'[{"key":"a","value_base64":"!"}]',
+    ],
+)
+def test_a_file_of_something_else_is_refused(file: bytes) -> None:
+    with pytest.raises(copies.Malformed):
+        copies.parsed(file)
+
+
+@pytest.mark.parametrize("key", [b"/a", b"it's", b"$(rm) `x`", b"\x00\xff'", b"-f"])
+def test_a_command_has_its_key_as_one_word(key: bytes) -> None:
+    line = commands.etcdctl("127.0.0.1:2379", key, b"a b").replace("etcdctl", "printf '%s|'", 1)
+    if b"\x00" in key:  # no shell's word holds a zero byte
+        assert "\\x00\\xff" in line
+        return
+    said = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout.split(b"|")
+    assert key in said
+    assert b"a b" in said
+    assert key.decode() not in shlex.split(commands.curl("127.0.0.1:2379", key))
+    compile(commands.python("127.0.0.1:2379", key, b"\xff"), "command", "exec")
+
+
+def test_a_difference_shows_what_changed() -> None:
+    old = "\n".join(str(n) for n in range(40))
+    new = old.replace("5", "five", 1).replace("39", "end")
+    lines = edits.diff(old, new)
+    assert ("-", "5") in lines
+    assert ("+", "five") in lines
+    assert ("@", "") in lines
+    assert edits.diff(old, old) == []
+    assert edits.diff("", "a") == [("+", "a")]

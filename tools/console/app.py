@@ -1,0 +1,92 @@
+"""The console as an ASGI app: one page for every address, a door for sessions, and the guard in front."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.responses import RedirectResponse, Response
+from muster_client import MusterError
+from nicegui import ui
+
+from tools.console.guard import App, Guard
+from tools.console.sessions import COOKIE, Sessions, Target
+from tools.console.views import shell
+
+STATIC = Path(__file__).parent / "static"
+_ICON = (STATIC / "icon.svg").read_text(encoding="utf-8")
+_RECONNECT_S = 30.0  # a browser that comes back within it goes on where it was
+
+
+@dataclass(slots=True)
+class Console:
+    """A console of one cluster."""
+
+    target: Target
+    sessions: Sessions
+
+    async def root(self) -> None:
+        """Build the page of whatever address a browser opens."""
+        request = ui.context.client.request
+        identity = self.sessions.of(request.cookies.get(COOKIE))
+        if identity is None:
+            try:
+                if await self.sessions.needs_login():
+                    shell.login_page(self.sessions, request)
+                    return
+            except MusterError:
+                pass  # the shell says so, and goes on once the cluster answers
+            identity = self.sessions.nobody
+        await shell.build(self.target, identity, request)
+
+
+def made(target: Target) -> Console:
+    """A console that has not opened any connection."""
+    return Console(target, Sessions(target))
+
+
+def asgi(console: Console, names: Iterable[str], *, secure: bool = False) -> App:
+    """The app of a console. ``secure``: browsers speak TLS with it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        console.sessions.recorder.start()
+        yield
+        await console.sessions.close()
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    add_doors(app, console.sessions, secure=secure)
+    ui.run_with(
+        app,
+        root=console.root,
+        title="muster",
+        favicon=_ICON,
+        dark=None,
+        tailwind=False,
+        show_welcome_message=False,
+        reconnect_timeout=_RECONNECT_S,
+    )
+    return Guard(app, names)
+
+
+def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
+    """The addresses where a session begins and ends: only an answer over HTTP can set a cookie that scripts
+    do not see."""
+
+    @app.get("/enter")
+    async def enter(ticket: str, to: str = "/") -> Response:
+        secret = await sessions.redeem(ticket)
+        answer = RedirectResponse(to if to.startswith("/") and not to.startswith(("//", "/\\")) else "/", 303)
+        if secret is not None:
+            answer.set_cookie(COOKIE, secret, httponly=True, samesite="strict", secure=secure, path="/")
+        return answer
+
+    @app.get("/leave")
+    async def leave(request: Request) -> Response:
+        await sessions.log_out(request.cookies.get(COOKIE))
+        answer = RedirectResponse("/", 303)
+        answer.delete_cookie(COOKIE, path="/")
+        return answer

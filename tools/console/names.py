@@ -1,0 +1,76 @@
+"""Keys as texts and as addresses: bytes that are not UTF-8 are written in hex."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+
+from muster_client import EVERYTHING, KeyRange, prefix, span
+
+_HEX = re.compile(r"0x((?:[0-9a-fA-F]{2})*)")
+_SAFE = "/:@!$&'()*+,;=~-._"
+
+
+def shown(key: bytes) -> str:
+    """A key for people: text, or ``0x…`` for bytes that are no printable text."""
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return f"0x{key.hex()}"
+    return text if text.isprintable() and not text.startswith("0x") else f"0x{key.hex()}"
+
+
+def key_of(text: str) -> bytes:
+    """The key that a person wrote: text, or ``0x`` and hex digits. What :func:`shown` wrote gives its key."""
+    found = _HEX.fullmatch(text)
+    return bytes.fromhex(found[1]) if found else text.encode()
+
+
+def search(text: str) -> KeyRange:
+    """The range of a search: a prefix, or ``from..to`` (``from..``: all that follow). ValueError: none."""
+    start, dots, end = text.strip().partition("..")
+    if not dots:
+        return prefix(key_of(start))
+    if not end:
+        return KeyRange(key_of(start) or b"\0", b"\0")
+    return span(key_of(start) or b"\0", key_of(end))
+
+
+def range_text(keys: KeyRange) -> str:
+    """A range in words that :func:`search` understands, prefixes as such."""
+    if keys in (EVERYTHING, KeyRange(b"", b"\0")):
+        return ""
+    if not keys.end or prefix(keys.start) == keys:
+        return shown(keys.start)
+    end = "" if keys.end == b"\0" else shown(keys.end)
+    return f"{shown(keys.start)}..{end}"
+
+
+def address(view: str, key: bytes = b"", **query: str | int) -> str:
+    """The path of a view that shows a key: ``/keys/service/web?rev=42``."""
+    given = {name: str(value) for name, value in query.items() if value}
+    path = f"/{view}"
+    if key and _is_path(key):
+        path += quote(key.decode(), safe=_SAFE)
+    elif key:
+        given = {"key": shown(key), **given}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _is_path(key: bytes) -> bool:
+    """Whether browsers leave this key alone in a path: they resolve dots, and drop some slashes."""
+    text = shown(key)
+    if text.startswith("0x") or not text.startswith("/") or "\\" in text:
+        return False
+    return all(part not in ("", ".", "..") for part in text[1:].split("/"))
+
+
+def parse_address(path: str) -> tuple[str, bytes, dict[str, str]]:
+    """View, key and the rest of the query of a path."""
+    parts = urlsplit(path)
+    view, slash, rest = parts.path.lstrip("/").partition("/")
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    key = key_of(query.pop("key", ""))
+    if slash and rest:
+        key = f"/{unquote(rest)}".encode()
+    return view, key, query

@@ -1,0 +1,196 @@
+"""Users of the console, and what each has open: connections, watches. Secrets live in memory only."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import grpc
+from muster_client import AuthenticationFailed, Client, PermissionDenied, Tls
+
+from tools.console.store import cluster, raw
+from tools.console.store.access import rights
+from tools.console.store.access.rights import UNLIMITED, Rights
+from tools.console.store.charts.recorder import Recorder
+from tools.console.store.cluster import Hosts
+from tools.console.store.hub import Hub
+from tools.console.store.v2.calls import Version2
+
+_ASKED_S = 1.5  # a page waits for it
+_RIGHTS_S = 5.0  # so old may be what is offered; the store decides
+IDLE_S = 12 * 3600.0
+MOST = 1000  # sessions; the one idle for longest ends then
+_TICKET_S = 30.0
+COOKIE = "muster-console"
+_UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The cluster."""
+
+    endpoints: tuple[str, ...]
+    tls: Tls | None = None
+    read_only: bool = False
+
+
+class Identity:
+    """Somebody who asks the cluster: a user, or nobody by name. Browsers of one user share it."""
+
+    def __init__(self, target: Target, recorder: Recorder, user: str = "", password: str = "") -> None:
+        self.user = user
+        self.recorder = recorder
+        self.read_only = target.read_only
+        self.client = Client(
+            list(target.endpoints), user=user, password=password, tls=target.tls, timeout=5.0
+        )
+        if target.read_only:
+            raw.make_read_only(self.client)
+        self.hub = Hub(self.client)
+        self.hosts = Hosts(user, password, target.tls, target.read_only)
+        self.version2 = Version2(target.endpoints, target.tls, user, password, read_only=target.read_only)
+        self._password = password
+        self._rights, self._rights_until_s = UNLIMITED, 0.0
+
+    def same_secret(self, other: Identity) -> bool:
+        """Whether both logged in with the same password: it may have changed between them."""
+        return secrets.compare_digest(self._password.encode(), other._password.encode())
+
+    async def rights(self) -> Rights:
+        """What it may do, as of a few seconds ago."""
+        if time.monotonic() > self._rights_until_s:
+            self._rights = await rights.of(self.client, self.user)
+            self._rights_until_s = time.monotonic() + _RIGHTS_S
+        return self._rights
+
+    async def close(self) -> None:
+        """End its connections and watches."""
+        await self.version2.close()
+        await self.hub.close()
+        await self.hosts.close()
+        await self.client.close()
+
+
+@dataclass(slots=True)
+class _Session:
+    identity: Identity
+    used_at: float
+
+
+@dataclass(slots=True)
+class Sessions:
+    """Who is logged in, by the secret in each browser's cookie."""
+
+    target: Target
+    now_s: Callable[[], float] = time.monotonic
+    _sessions: dict[str, _Session] = field(default_factory=dict)
+    _tickets: dict[str, tuple[Identity, float]] = field(default_factory=dict)
+    _nobody: Identity | None = None
+    recorder: Recorder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(self.target.endpoints, self.target.tls, self._hosts)
+
+    async def _hosts(self) -> list[tuple[str, str]]:
+        return await cluster.hosts(self.nobody.client)
+
+    @property
+    def nobody(self) -> Identity:
+        """Of browsers without a session: what a cluster without users lets everybody do."""
+        if self._nobody is None:
+            self._nobody = Identity(self.target, self.recorder)
+        return self._nobody
+
+    async def needs_login(self) -> bool:
+        """Whether the cluster asks for a user. MusterError: it cannot be asked."""
+        try:
+            await self.nobody.client.count(b"\0", timeout=_ASKED_S)
+        except PermissionDenied:
+            return True
+        return False
+
+    async def log_in(self, user: str, password: str) -> str:
+        """A ticket for one session, if the cluster knows the name and the password. AuthenticationFailed,
+        MusterError."""
+        if not user:
+            raise AuthenticationFailed(_UNAUTHENTICATED, "etcdserver: user name is empty")
+        identity = Identity(self.target, self.recorder, user, password)
+        try:
+            await identity.client.count(b"\0", timeout=5.0)
+        except PermissionDenied:
+            pass  # of that key: the user is known
+        except BaseException:
+            await identity.close()
+            raise
+        ticket = secrets.token_urlsafe(32)
+        self._tickets[ticket] = (identity, self.now_s())
+        return ticket
+
+    async def redeem(self, ticket: str) -> str | None:
+        """The secret of the session of a ticket, which is void from then on."""
+        await self._end_old()
+        if ticket not in self._tickets:
+            return None
+        identity, _ = self._tickets.pop(ticket)
+        same = next(
+            (
+                one.identity
+                for one in self._sessions.values()
+                if one.identity.user == identity.user and one.identity.same_secret(identity)
+            ),
+            None,
+        )
+        if same is not None:
+            await identity.close()
+            identity = same
+        secret = secrets.token_urlsafe(32)
+        self._sessions[secret] = _Session(identity, self.now_s())
+        return secret
+
+    def of(self, secret: str | None) -> Identity | None:
+        """Who has this secret."""
+        session = self._sessions.get(secret or "")
+        if session is None or self.now_s() - session.used_at > IDLE_S:
+            return None
+        session.used_at = self.now_s()
+        return session.identity
+
+    async def log_out(self, secret: str | None) -> None:
+        """End a session."""
+        if (session := self._sessions.pop(secret or "", None)) is not None:
+            await self._left(session.identity)
+
+    async def close(self) -> None:
+        """End all of them."""
+        await self.recorder.close()
+        known = {
+            id(one): one
+            for one in (
+                *(session.identity for session in self._sessions.values()),
+                *(identity for identity, _ in self._tickets.values()),
+                *filter(None, [self._nobody]),
+            )
+        }
+        self._sessions.clear()
+        self._tickets.clear()
+        self._nobody = None
+        await asyncio.gather(*(identity.close() for identity in known.values()))
+
+    async def _end_old(self) -> None:
+        now_s = self.now_s()
+        for ticket, (identity, since) in list(self._tickets.items()):
+            if now_s - since > _TICKET_S:
+                del self._tickets[ticket]
+                await identity.close()
+        by_age = sorted(self._sessions, key=lambda secret: self._sessions[secret].used_at)
+        spare = len(by_age) - MOST + 1
+        for at, secret in enumerate(by_age):
+            if at < spare or now_s - self._sessions[secret].used_at > IDLE_S:
+                await self.log_out(secret)
+
+    async def _left(self, identity: Identity) -> None:
+        if all(session.identity is not identity for session in self._sessions.values()):
+            await identity.close()

@@ -1,0 +1,123 @@
+"""What a look at a host's ``/metrics`` tells, and two looks of the time between. Names are etcd's."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+_HANDLED = "grpc_server_handled_total"
+_HANDLING = "grpc_server_handling_seconds_bucket"  # with --metrics=extensive alone
+_TIMES = {
+    "etcd_disk_wal_fsync_duration_seconds_bucket": "fsync",
+    "etcd_server_apply_duration_seconds_bucket": "apply",
+}
+_COUNTERS = {
+    "etcd_server_leader_changes_seen_total": "elections",
+    "etcd_debugging_mvcc_events_total": "events",
+    "etcd_server_slow_apply_total": "slow/apply",
+    "etcd_server_slow_read_indexes_total": "slow/read index",
+}
+_GAUGES = {"etcd_debugging_mvcc_watcher_total": "watches"}
+_CPU = {"process_cpu_seconds_total": 1.0, "muster_node_cpu_us_total": 1e-6}  # muster has more processes
+_MEMORY = ("muster_front_memory_bytes", "muster_shard_resident_memory_bytes")
+_PROCESS_MEMORY = "process_resident_memory_bytes"
+_READ = (_HANDLED, _HANDLING, *_TIMES, *_COUNTERS, *_GAUGES, *_CPU, *_MEMORY, _PROCESS_MEMORY)
+_GOOD = ("OK", "Canceled")  # a client that ends its watch is no error
+SLOW_S = 0.1
+
+Buckets = dict[float, float]
+"""Counts of what took no longer, by seconds."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """Totals since a process began, by name; ``times``: as buckets; ``gauges``: as of now."""
+
+    totals: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    times: dict[str, Buckets] = field(default_factory=lambda: defaultdict(lambda: defaultdict(float)))
+    gauges: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+def read(text: str) -> Figures:
+    """The figures in an answer. ValueError: it is none."""
+    found = Figures()
+    # most counters are zero, and a host has thousands: the parser need not see them
+    lines = (line for line in text.split("\n") if line.startswith(_READ) and not line.endswith(" 0"))
+    memory = process = 0.0
+    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+        for sample in family.samples:
+            if sample.name in _MEMORY:
+                memory += sample.value
+            elif sample.name == _PROCESS_MEMORY:
+                process += sample.value
+            else:
+                _take(found, sample)
+    found.gauges["memory"] = memory or process
+    return found
+
+
+def _take(found: Figures, sample: Sample) -> None:
+    name, labels, value = sample.name, sample.labels, sample.value
+    if name == _HANDLED:
+        found.totals[f"requests/{labels.get('grpc_method', '')}"] += value
+        if (code := labels.get("grpc_code", "")) not in _GOOD:
+            found.totals[f"errors/{code}"] += value
+    elif name == _HANDLING:
+        method, limit_s = labels.get("grpc_method", ""), float(labels["le"])
+        if labels.get("grpc_type", "unary") == "unary":  # a watch lasts as long as its client wants
+            found.times["handling"][limit_s] += value
+            found.times[f"handling/{method}"][limit_s] += value
+    elif name in _TIMES:
+        found.times[_TIMES[name]][float(labels["le"])] += value
+    elif name in _COUNTERS:
+        found.totals[_COUNTERS[name]] += value
+    elif name in _CPU:
+        found.totals["cpu"] += value * _CPU[name]
+    elif name in _GAUGES:
+        found.gauges[_GAUGES[name]] += value
+
+
+def between(before: Figures, after: Figures, span_s: float) -> dict[str, float]:
+    """Rates in a second, percentiles in seconds and gauges, by name; what did not happen is left out."""
+    told = dict(after.gauges)
+    for name, total in after.totals.items():
+        if grown := _grown(before.totals.get(name, 0.0), total):
+            told[name] = grown / span_s
+    for name, buckets in after.times.items():
+        known = before.times.get(name, {})
+        grown_by = {limit_s: _grown(known.get(limit_s, 0.0), count) for limit_s, count in buckets.items()}
+        count = grown_by.get(float("inf"), 0.0)
+        if not count:
+            continue
+        if name.startswith("handling/"):
+            if slow := count - grown_by.get(SLOW_S, 0.0):
+                told[f"slow/{name.removeprefix('handling/')}"] = slow / span_s
+            continue
+        for share, word in ((0.5, "p50"), (0.99, "p99")):
+            told[f"{name}/{word}"] = quantile(grown_by, share)
+    return told
+
+
+def _grown(before: float, after: float) -> float:
+    """A counter that fell began again with its process."""
+    return after - before if after >= before else after
+
+
+def quantile(buckets: Mapping[float, float], share: float) -> float:
+    """The time that a share of all stayed below, in seconds; within a bucket as if evenly spread."""
+    limits_s = sorted(buckets)
+    wanted = share * buckets[limits_s[-1]]
+    low_s = low = 0.0
+    for limit_s in limits_s:
+        count = buckets[limit_s]
+        if count >= wanted and count > low:
+            if limit_s == float("inf"):
+                break
+            return low_s + (limit_s - low_s) * (wanted - low) / (count - low)
+        if limit_s != float("inf"):
+            low_s, low = limit_s, max(low, count)
+    return low_s

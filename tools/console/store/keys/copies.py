@@ -1,0 +1,94 @@
+"""Keys as a file, and back: JSON or YAML."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import muster_client as m
+import yaml
+from muster_client import Client, KeyRange
+
+from tools.console.names import key_of, shown
+
+FileForm = Literal["json", "yaml"]
+MOST_KEYS = 100_000
+MOST_BYTES = 64 * 1024 * 1024
+_STEP = 100  # keys of an import that are one transaction
+
+Pair = tuple[bytes, bytes]
+
+
+class Malformed(ValueError):
+    """The file is none of ours."""
+
+
+class TooLarge(Exception):
+    """More than a browser takes: ``muster`` backups and ``etcdctl make-mirror`` have no such bound."""
+
+
+async def export(client: Client, keys: KeyRange, form: FileForm, revision: int = 0) -> bytes:
+    """All keys of a range as of one revision. TooLarge."""
+    pairs: list[Pair] = []
+    size = 0
+    async for kv in client.range(keys, revision=revision):
+        pairs.append((kv.key, kv.value))
+        size += len(kv.key) + len(kv.value)
+        if len(pairs) > MOST_KEYS or size > MOST_BYTES:
+            raise TooLarge
+    return written(pairs, form)
+
+
+def written(pairs: Sequence[Pair], form: FileForm) -> bytes:
+    """The file of some keys: a list of key and value, or ``value_base64`` where that is no text."""
+    rows = [{"key": shown(key), **_value(value)} for key, value in pairs]
+    if form == "json":
+        return json.dumps(rows, indent=1, ensure_ascii=False).encode()
+    text: str = yaml.safe_dump(rows, allow_unicode=True, sort_keys=False)
+    return text.encode()
+
+
+def _value(value: bytes) -> dict[str, str]:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return {"value_base64": base64.b64encode(value).decode()}
+    if all(char.isprintable() or char in "\n\t" for char in text):
+        return {"value": text}
+    return {"value_base64": base64.b64encode(value).decode()}
+
+
+def parsed(file: bytes) -> list[Pair]:
+    """The keys of a file that :func:`written` made, in JSON or YAML. Malformed."""
+    try:
+        text = file.decode()
+        rows = json.loads(text) if text.lstrip()[:1] == "[" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise Malformed(str(error)) from None
+    if not isinstance(rows, list):
+        raise Malformed("the file has no list of keys")
+    return [_pair(row) for row in rows]
+
+
+def _pair(row: Any) -> Pair:
+    if not isinstance(row, dict) or not isinstance(row.get("key"), str) or not row["key"]:
+        raise Malformed("an item has no key")
+    if isinstance(text := row.get("value"), str):
+        return key_of(row["key"]), text.encode()
+    if not isinstance(text := row.get("value_base64"), str):
+        raise Malformed(f"key {row['key']} has no value")
+    try:
+        return key_of(row["key"]), base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise Malformed(f"key {row['key']}: {error}") from None
+
+
+async def load(client: Client, pairs: Sequence[Pair]) -> int:
+    """Write keys, a hundred in one transaction; how many. Each transaction is whole, the file is not."""
+    last = dict(pairs)
+    items = list(last.items())
+    for at in range(0, len(items), _STEP):
+        await client.when().then(*(m.put(key, value) for key, value in items[at : at + _STEP]))
+    return len(items)

@@ -1,0 +1,120 @@
+"""Changes of keys. Each says what it expects: nothing that another user wrote meanwhile is overwritten."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+import muster_client as m
+from muster_client import Client, KeyValue
+
+MOST_IN_ONE = 60  # keys of a copy: half of what etcd takes in one transaction by default
+
+
+class Overtaken(Exception):
+    """Somebody was quicker. ``kv``: the key as it is now, None: it is gone."""
+
+    def __init__(self, key: bytes, kv: KeyValue | None) -> None:
+        super().__init__(key)
+        self.key, self.kv = key, kv
+
+
+class TooMany(Exception):
+    """More keys than one transaction takes."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count} keys do not fit in one transaction of {MOST_IN_ONE}")
+        self.count = count
+
+
+async def save(client: Client, key: bytes, value: bytes, *, seen: int) -> int:
+    """Write a key as it was seen: ``seen`` is its ``mod_revision``, 0: it did not exist. Its lease stays. The
+    new revision; Overtaken."""
+    condition = m.key(key).mod_revision == seen
+    done = (
+        await client.when(condition).then(m.put(key, value, lease=None if seen else 0)).otherwise(m.get(key))
+    )
+    if not done:
+        raise Overtaken(key, done.found().kv)
+    return done.revision
+
+
+async def remove(client: Client, key: bytes, *, seen: int) -> int:
+    """Delete a key as it was seen. The new revision; Overtaken."""
+    done = await client.when(m.key(key).mod_revision == seen).then(m.delete(key)).otherwise(m.get(key))
+    if not done:
+        raise Overtaken(key, done.found().kv)
+    return done.revision
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a delete of a prefix would remove: how many keys, and the first of them."""
+
+    prefix: bytes
+    count: int
+    first: tuple[bytes, ...]
+    revision: int
+
+
+async def removal(client: Client, prefix: bytes, *, first: int = 10) -> Removal:
+    """Look before a delete."""
+    pages = client.range(m.prefix(prefix), page=first, keys_only=True)
+    kv = await pages.next()
+    found: list[bytes] = []
+    while kv is not None:
+        found.append(kv.key)
+        kv = pages.waiting()
+    return Removal(prefix, pages.count, tuple(found), pages.revision)
+
+
+async def remove_prefix(client: Client, prefix: bytes) -> int:
+    """Delete all keys that begin so; how many there were."""
+    return (await client.delete(m.prefix(prefix))).deleted
+
+
+async def duplicate(client: Client, source: bytes, target: bytes, *, move: bool = False) -> int:
+    """Copy a key, or everything below a directory (``source`` ends with a slash), in one transaction: all of
+    it or nothing. ``move``: and delete the source. Leases go along. How many keys; Overtaken, TooMany,
+    ValueError."""
+    is_directory = source.endswith(b"/")
+    if not target or source == target:
+        raise ValueError("the new name is empty, or the old one")
+    if is_directory and target.startswith(source):
+        raise ValueError("a directory cannot lie in itself")
+    pages = client.range(m.prefix(source) if is_directory else source, page=MOST_IN_ONE + 1)
+    kv = await pages.next()
+    if pages.count > MOST_IN_ONE:
+        raise TooMany(pages.count)
+    kvs: list[KeyValue] = []
+    while kv is not None:
+        kvs.append(kv)
+        kv = pages.waiting()
+    if not kvs:
+        raise Overtaken(source, None)
+    names = {kv.key: target + kv.key[len(source) :] for kv in kvs}
+    conditions = [m.key(kv.key).mod_revision == kv.mod_revision for kv in kvs]
+    conditions += [m.key(name).absent for name in names.values()]
+    ops = [m.put(names[kv.key], kv.value, lease=kv.lease) for kv in kvs]
+    if move:
+        ops += [m.delete(kv.key) for kv in kvs]
+    done = await client.when(*conditions).then(*ops).otherwise(m.get(target))
+    if not done:
+        raise Overtaken(target, done.found().kv)
+    return len(kvs)
+
+
+Line = tuple[Literal[" ", "-", "+", "@"], str]
+
+
+def diff(old: str, new: str) -> list[Line]:
+    """The lines that differ, with three around them."""
+    found: list[Line] = []
+    for line in list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=3))[2:]:
+        match line[:1]:
+            case "-" | "+" | " " as sign:
+                found.append((sign, line[1:]))
+            case _ if found:
+                found.append(("@", ""))
+    return found

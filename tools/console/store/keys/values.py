@@ -1,0 +1,243 @@
+"""A value in the forms that people read: text, JSON, YAML, hex, and protobuf of unknown messages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+Form = Literal["text", "json", "yaml", "hex", "protobuf"]
+FORMS: tuple[Form, ...] = ("text", "json", "yaml", "hex", "protobuf")
+SHOWN_BYTES = 256 * 1024  # of a larger value only so much is sent to a browser
+KUBERNETES = b"k8s\0"
+_DEEPEST = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A value in a form. ``whole``: nothing was cut off; ``editable``: what is made of the text is the value,
+    but for what was changed in it."""
+
+    form: Form
+    text: str
+    whole: bool = True
+    kind: str = ""  # of a Kubernetes object: "v1 Pod"
+    editable: bool = True
+
+
+class NotSo(ValueError):
+    """The value, or the text, has not that form."""
+
+
+def guessed(value: bytes) -> Form:
+    """The form that shows most of a value."""
+    if value.startswith(KUBERNETES):
+        return "protobuf"
+    try:
+        text = value[:SHOWN_BYTES].decode(errors="strict" if len(value) <= SHOWN_BYTES else "ignore")
+    except UnicodeDecodeError:
+        return "hex"
+    if any(not (char.isprintable() or char in "\n\r\t") for char in text):
+        return "hex"
+    if text[:1] in ("{", "[") and len(value) <= SHOWN_BYTES:
+        try:
+            json.loads(text)
+        except ValueError:
+            return "text"
+        return "json"
+    return "text"
+
+
+def show(value: bytes, form: Form) -> Shown:
+    """A value in a form. NotSo."""
+    cut = len(value) > SHOWN_BYTES
+    if form == "hex":
+        return Shown(form, _hex_lines(value[: SHOWN_BYTES // 8]), len(value) <= SHOWN_BYTES // 8)
+    if form == "protobuf":
+        return _protobuf(value)
+    try:
+        text = value[:SHOWN_BYTES].decode(errors="ignore" if cut else "strict")
+    except UnicodeDecodeError:
+        raise NotSo("the value is no UTF-8") from None
+    if form == "text" or cut:
+        return Shown("text", text, not cut)
+    return Shown(form, _json(text)) if form == "json" else _yaml(text)
+
+
+def _json(text: str) -> str:
+    """JSON with lines and indents, if nothing but spaces changes by it; else as it stands. NotSo."""
+    found, exact = _parsed(text)
+    return json.dumps(found, indent=2, ensure_ascii=False) if exact else text
+
+
+def _parsed(text: str) -> tuple[Any, bool]:
+    """What JSON says, and whether writing it anew would change no number and drop no name. NotSo."""
+    exact = True
+
+    def number(literal: str) -> float:
+        nonlocal exact
+        found = float(literal)
+        exact &= repr(found) == literal
+        return found
+
+    def names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal exact
+        found = dict(pairs)
+        exact &= len(found) == len(pairs)
+        return found
+
+    try:
+        return json.loads(text, parse_float=number, object_pairs_hook=names), exact
+    except (ValueError, RecursionError) as error:
+        raise NotSo(str(error)) from None
+
+
+def _yaml(text: str) -> Shown:
+    """YAML as it stands, with its comments; JSON turned into YAML, to be read. NotSo."""
+    try:
+        found = yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise NotSo(str(error)) from None
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return Shown("yaml", text)
+    return Shown("yaml", yaml.safe_dump(found, allow_unicode=True, sort_keys=False), editable=False)
+
+
+def read(text: str, form: Form, like: bytes = b"") -> bytes:
+    """The value that a person wrote in a form. JSON that was one line stays one line. NotSo."""
+    if form == "hex":
+        digits = "".join(
+            line.partition("  ")[2].partition("  |")[0] if "  " in line else line
+            for line in text.splitlines()
+        )
+        try:
+            return bytes.fromhex(digits)
+        except ValueError:
+            raise NotSo("hex has pairs of the digits 0-9, a-f") from None
+    if form == "json":
+        found, exact = _parsed(text)
+        if exact and like and b"\n" not in like:
+            spaced = b'": ' in like
+            return json.dumps(
+                found, ensure_ascii=False, separators=(", ", ": ") if spaced else (",", ":")
+            ).encode()
+    elif form == "yaml":
+        try:
+            yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise NotSo(str(error)) from None
+    elif form == "protobuf":
+        raise NotSo("a decoded message cannot be written back")
+    return text.encode()
+
+
+def _hex_lines(value: bytes) -> str:
+    lines = []
+    for at in range(0, len(value), 16):
+        row = value[at : at + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        lines.append(f"{at:08x}  {row.hex(' '):<47}  |{text}|")
+    return "\n".join(lines)
+
+
+def _protobuf(value: bytes) -> Shown:
+    """A message by its field numbers; of Kubernetes' envelope its names, too."""
+    kind = ""
+    body = value
+    if value.startswith(KUBERNETES):
+        kind, body = _kubernetes(value[len(KUBERNETES) :])
+    if len(body) > SHOWN_BYTES:
+        raise NotSo("the message is too large to be decoded here")
+    try:
+        lines = _lines(body, 0)
+    except _Wrong:
+        raise NotSo("the value is no protobuf message") from None
+    return Shown("protobuf", "\n".join(lines), kind=kind, editable=False)
+
+
+class _Wrong(Exception):
+    """These bytes are no message."""
+
+
+def _kubernetes(envelope: bytes) -> tuple[str, bytes]:
+    """``runtime.Unknown``: the object's version and kind, and the object itself."""
+    try:
+        fields = dict(_fields(envelope))
+        meta = dict(_fields(fields.get(1, b"")))
+    except (_Wrong, TypeError):
+        raise NotSo("the envelope is damaged") from None
+    names = [part.decode(errors="replace") for part in (meta.get(1), meta.get(2)) if isinstance(part, bytes)]
+    raw = fields.get(2, b"")
+    return " ".join(names), raw if isinstance(raw, bytes) else b""
+
+
+def _fields(data: bytes) -> list[tuple[int, Any]]:
+    """Numbers and values of a message's fields. _Wrong."""
+    found: list[tuple[int, Any]] = []
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        number, kind = tag >> 3, tag & 7
+        value: Any
+        if not number:
+            raise _Wrong
+        if kind == 0:
+            value, at = _varint(data, at)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+            value, at = (int.from_bytes(data[at : at + size], "little"), at + size)
+        elif kind == 2:
+            size, at = _varint(data, at)
+            value, at = data[at : at + size], at + size
+        else:
+            raise _Wrong
+        if at > len(data):
+            raise _Wrong
+        found.append((number, value))
+    return found
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    result = shift = 0
+    while at < len(data) and shift < 70:
+        byte = data[at]
+        result |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return result, at
+    raise _Wrong
+
+
+def _lines(data: bytes, depth: int) -> list[str]:
+    pad = "  " * depth
+    found: list[str] = []
+    for number, value in _fields(data):
+        if isinstance(value, int):
+            found.append(f"{pad}{number}: {value}")
+            continue
+        text = _text(value)
+        inner: list[str] | None = None
+        if text is None and value and depth < _DEEPEST:
+            try:
+                inner = _lines(value, depth + 1)
+            except _Wrong:
+                inner = None
+        if inner is not None:
+            found += [f"{pad}{number} {{", *inner, f"{pad}}}"]
+        elif text is not None:
+            found.append(f"{pad}{number}: {json.dumps(text, ensure_ascii=False)}")
+        else:
+            found.append(f"{pad}{number}: 0x{value.hex()}")
+    return found
+
+
+def _text(value: bytes) -> str | None:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if all(char.isprintable() or char in "\n\r\t" for char in text) else None

@@ -1,0 +1,71 @@
+"""Methods of etcd's API that the client library has no name for, by its connections."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from muster_client import Client, MusterError
+from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire.calls import Method
+
+Answer = TypeVar("Answer")
+
+MEMBERS = Method("Cluster/MemberList", pb.MemberListResponse, repeatable=True)
+STATUS = Method("Maintenance/Status", pb.StatusResponse, repeatable=True)
+ALARM = Method("Maintenance/Alarm", pb.AlarmResponse)
+DEFRAGMENT = Method("Maintenance/Defragment", pb.DefragmentResponse)
+MOVE_LEADER = Method("Maintenance/MoveLeader", pb.MoveLeaderResponse)
+MEMBER_ADD = Method("Cluster/MemberAdd", pb.MemberAddResponse)
+MEMBER_PROMOTE = Method("Cluster/MemberPromote", pb.MemberPromoteResponse)
+MEMBER_REMOVE = Method("Cluster/MemberRemove", pb.MemberRemoveResponse)
+MEMBER_UPDATE = Method("Cluster/MemberUpdate", pb.MemberUpdateResponse)
+LEASES = Method("Lease/LeaseLeases", pb.LeaseLeasesResponse, repeatable=True)
+GRANT = Method("Lease/LeaseGrant", pb.LeaseGrantResponse)
+REVOKE = Method("Lease/LeaseRevoke", pb.LeaseRevokeResponse, repeatable=True)
+
+
+async def call(
+    client: Client,
+    method: Method[Answer],
+    request: Any,
+    *,
+    timeout: float | None = None,
+    needs_leader: bool = True,
+) -> Answer:
+    """The answer to a request. MusterError."""
+    return await client._caller.unary(method, request, timeout=timeout, needs_leader=needs_leader)
+
+
+class ReadOnly(MusterError):
+    """The console was started with ``--read-only``: it asks the cluster to change nothing."""
+
+
+_READS = {
+    "KV/Range",
+    "Lease/LeaseLeases",
+    "Lease/LeaseTimeToLive",
+    "Cluster/MemberList",
+    "Maintenance/Status",
+    "Auth/Authenticate",
+    "Auth/AuthStatus",
+    "Auth/UserGet",
+    "Auth/UserList",
+    "Auth/RoleGet",
+    "Auth/RoleList",
+}
+
+
+def make_read_only(client: Client) -> None:
+    """Refuse every request of a client that may change something, whatever view asks for it."""
+    caller = client._caller
+    ask = caller.unary
+
+    async def unary(method: Method[Any], request: Any, **options: Any) -> Any:
+        reads = method.name in _READS or (
+            method.name == "Maintenance/Alarm" and request.action == pb.AlarmRequest.GET
+        )
+        if not reads:
+            raise ReadOnly("this console is read-only")
+        return await ask(method, request, **options)
+
+    caller.unary = unary  # type: ignore[method-assign]

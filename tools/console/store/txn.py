@@ -1,0 +1,118 @@
+"""A transaction as a form has it: conditions, and what is done if they hold, or if one does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import muster_client as m
+from muster_client import Client, Condition, Done, Found, Op, TxnResult
+
+from tools.console.names import key_of, search, shown
+
+TARGETS = ("value", "version", "create_revision", "mod_revision", "lease")
+SIGNS = ("=", "!=", "<", ">")
+KINDS = ("put", "get", "delete")
+_ETCDCTL = {
+    "value": "val",
+    "version": "ver",
+    "create_revision": "create",
+    "mod_revision": "mod",
+    "lease": "lease",
+}
+
+
+@dataclass(slots=True)
+class Compare:
+    """A condition. ``value``: text for a value, a number for anything else."""
+
+    key: str = ""
+    target: str = "mod_revision"
+    sign: str = "="
+    value: str = ""
+
+    def condition(self) -> Condition:
+        """As the library has it. ValueError."""
+        prop = getattr(m.key(key_of(self.key)), self.target)
+        value = key_of(self.value) if self.target == "value" else _number(self.value)
+        made = {"=": prop == value, "!=": prop != value}.get(self.sign)
+        if made is None:
+            made = prop < value if self.sign == "<" else prop > value
+        assert isinstance(made, Condition)
+        return made
+
+    def text(self) -> str:
+        """As ``etcdctl txn`` reads it."""
+        return f"{_ETCDCTL[self.target]}({_quoted(self.key)}) {self.sign} {_quoted(self.value)}"
+
+
+@dataclass(slots=True)
+class Step:
+    """An operation. ``get`` and ``delete`` take a key, or a range ``from..to``."""
+
+    kind: str = "put"
+    key: str = ""
+    value: str = ""
+
+    def op(self) -> Op:
+        """As the library has it. ValueError."""
+        if self.kind == "put":
+            return m.put(key_of(self.key), key_of(self.value))
+        keys = search(self.key) if ".." in self.key else key_of(self.key)
+        return m.get(keys, limit=100) if self.kind == "get" else m.delete(keys)
+
+    def text(self) -> str:
+        """As ``etcdctl txn`` reads it."""
+        words = [self.kind.replace("delete", "del"), *map(_quoted, self.key.split("..", 1))]
+        return " ".join([*words, _quoted(self.value)] if self.kind == "put" else words)
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number") from None
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+@dataclass(slots=True)
+class Form:
+    """All of it."""
+
+    tests: list[Compare] = field(default_factory=list)
+    success: list[Step] = field(default_factory=lambda: [Step()])
+    failure: list[Step] = field(default_factory=list)
+
+    def txn(self) -> m.Txn:
+        """As the library has it. ValueError."""
+        return (
+            m.when(*(one.condition() for one in self.tests))
+            .then(*(one.op() for one in self.success))
+            .otherwise(*(one.op() for one in self.failure))
+        )
+
+    def text(self) -> str:
+        """The lines that ``etcdctl txn`` reads."""
+        parts = ([one.text() for one in self.tests], [one.text() for one in self.success],
+                 [one.text() for one in self.failure])  # fmt: skip
+        return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+async def send(client: Client, form: Form) -> TxnResult:
+    """Run it. ValueError, MusterError."""
+    return await client.txn(form.txn())
+
+
+def result_lines(result: TxnResult) -> list[str]:
+    """What the operations of the branch gave."""
+    lines: list[str] = []
+    for one in result.results:
+        if isinstance(one, Found):
+            lines += [f"{shown(kv.key)} = {shown(kv.value)}  (mod {kv.mod_revision})" for kv in one.kvs] or [
+                "-"
+            ]
+        elif isinstance(one, Done):
+            lines.append(f"deleted {one.deleted}" if one.deleted else "OK")
+    return lines

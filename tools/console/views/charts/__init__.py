@@ -1,0 +1,1 @@
+"""Charts of the last hour: ``charts`` is the view, ``hot`` the prefixes that change most."""

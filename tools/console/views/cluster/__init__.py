@@ -1,0 +1,1 @@
+"""The cluster: its hosts and shards, and the changes of members."""

@@ -1,0 +1,247 @@
+"""The cluster: its hosts as a picture, and what can be done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from muster_client import MusterError
+from nicegui import ui
+
+from tools.console.store import cluster, members, shards
+from tools.console.store.cluster import Member, Picture
+from tools.console.store.shards import Replica
+from tools.console.views.cluster import dialogs
+from tools.console.views.page import Page
+from tools.console.views.parts import (
+    button,
+    buttons,
+    chip,
+    dialog,
+    div,
+    heading,
+    more_button,
+    size_text,
+    tag_text,
+)
+
+_READ_EVERY_S = 2.0
+
+
+async def build(page: Page) -> None:
+    """Read the picture, and go on reading."""
+    view = ClusterView(page)
+    await view.read()
+    view.draw()
+
+
+class ClusterView:
+    """The picture of one browser."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.picture = Picture(0, ())
+        self.replicas: tuple[Replica, ...] = ()
+
+    async def read(self) -> None:
+        """Look anew."""
+        identity = self.page.identity
+        self.picture = await cluster.picture(identity.client, identity.hosts)
+        self.replicas = await shards.replicas(self.picture.members, self.page.target.tls)
+
+    def draw(self) -> None:
+        """Everything."""
+        page = self.page
+        with div("mc-heading-row"):
+            with div(""):
+                heading(page.t("view.cluster"), page.t("cluster.text"))
+            div("mc-grow")
+            if page.may_change:
+                button(page.t("cluster.compact"), self._compact, icon="compress")
+            if page.may_manage:
+                button(page.t("member.add"), lambda: dialogs.add_learner(page, self._again), icon="add")
+        self.trouble = div("mc-trouble", role="alert")
+        self.facts = div("mc-facts")
+        self.hosts = div("mc-cards")
+        self.shards = div("mc-cards-column")
+        self._fill()
+        ui.timer(_READ_EVERY_S, self._again)
+
+    async def _again(self) -> None:
+        self.trouble.clear()
+        try:
+            before = self.picture, self.replicas
+            await self.read()
+        except MusterError as error:
+            with self.trouble:
+                ui.icon("cloud_off")
+                ui.label(str(error))
+            return
+        if (self.picture, self.replicas) != before:
+            self._fill()
+
+    def _fill(self) -> None:
+        page, picture = self.page, self.picture
+        self.facts.clear()
+        with self.facts:
+            chip(page.t("cluster.id", id=f"{picture.cluster_id:x}"), "mc-mono")
+            chip(page.t("cluster.members", count=len(picture.members)))
+            chip(page.t("pulse.revision", revision=f"{picture.revision:,}"))
+            if picture.leader is None:
+                chip(page.t("cluster.no_leader"), "mc-bad", "warning")
+            for alarm in picture.alarms:
+                chip(alarm, "mc-bad", "notification_important")
+            if picture.alarms and page.may_change:
+                button(page.t("cluster.disarm"), self._disarm)
+        self.hosts.clear()
+        with self.hosts:
+            for member in picture.members:
+                self._host(member)
+        self.shards.clear()
+        if self.replicas:
+            with self.shards:
+                self._shards()
+
+    def _host(self, member: Member) -> None:
+        page = self.page
+        with div(
+            f"mc-card mc-host{' mc-leads' if member.is_leader else ''}{' mc-down' if member.error else ''}"
+        ):
+            with div("mc-card-head"):
+                ui.icon("dns")
+                tag_text("h2", member.name or f"{member.id:x}")
+                div("mc-grow")
+                if member.error:
+                    chip(page.t("cluster.down"), "mc-bad")
+                elif member.is_leader:
+                    chip(page.t("cluster.leader"), "mc-good", "star")
+                else:
+                    chip(page.t("cluster.learner" if member.is_learner else "cluster.follower"))
+                self._menu(member)
+            if member.error:
+                ui.label(member.error).classes("mc-problem")
+            else:
+                self._state(member)
+            for url in member.client_urls:
+                ui.label(url).classes("mc-mono mc-sub")
+
+    def _state(self, member: Member) -> None:
+        page = self.page
+        lag = self.picture.revision - member.revision
+        with div("mc-grid"):
+            for name, text in (
+                ("cluster.version", member.version),
+                ("revision", f"{member.revision:,}"),
+                ("cluster.lag", f"{lag:,}" if lag else page.t("cluster.none")),
+                ("cluster.term", f"{member.raft_term:,}"),
+                ("cluster.index", f"{member.raft_index:,}"),
+                ("cluster.applied", f"{member.raft_applied:,}"),
+            ):
+                with div("mc-cell"):
+                    ui.label(page.t(name)).classes("mc-sub")
+                    ui.label(text).classes("mc-figure")
+        used, whole = member.in_use_bytes or member.size_bytes, member.quota_bytes or member.size_bytes
+        with div("mc-left"):
+            with div("mc-bar"):
+                share = min(100, round(100 * used / whole)) if whole else 0
+                div("mc-fill" + (" mc-low" if share > 80 else "")).style(f"width: {max(1, share)}%")
+            ui.label(page.t("cluster.size", used=size_text(used), whole=size_text(whole)))
+
+    def _shards(self) -> None:
+        """A line for each shard, a place in it for each host's replica."""
+        page = self.page
+        tag_text("h2", page.t("cluster.shards"))
+        ui.label(page.t("cluster.shards_text")).classes("mc-sub")
+        hosts = [member.name for member in self.picture.members]
+        columns = f"grid-template-columns: 100px repeat({len(hosts)}, minmax(0, 1fr))"
+        with div("mc-table", role="table", aria_label=page.t("cluster.shards")):
+            with div("mc-tr mc-th", role="row").style(columns):
+                for name in ("", *hosts):
+                    ui.label(name).props("role=columnheader")
+            for shard in sorted({one.shard for one in self.replicas}):
+                found = {one.host: one for one in self.replicas if one.shard == shard}
+                newest = max(one.order_index for one in found.values())
+                with div("mc-tr", role="row").style(columns):
+                    ui.label(page.t("cluster.shard", shard=shard)).classes("mc-strong").props(
+                        "role=rowheader"
+                    )
+                    for host in hosts:
+                        with div("mc-replica", role="cell"):
+                            self._replica(found.get(host), newest)
+
+    def _replica(self, one: Replica | None, newest: int) -> None:
+        page = self.page
+        if one is None or not one.up:
+            chip(page.t("cluster.down"), "mc-bad")
+            return
+        if one.is_leader:
+            chip(page.t("cluster.leader"), "mc-good", "star")
+        else:
+            chip(page.t("cluster.follower"))
+        ui.label(page.t("keys.count", count=f"{one.keys:,}")).classes("mc-sub")
+        if lag := newest - one.order_index:
+            ui.label(page.t("cluster.behind", lag=f"{lag:,}")).classes("mc-sub")
+
+    def _menu(self, member: Member) -> None:
+        page = self.page
+        if not page.may_manage:
+            return
+        with more_button(page.t("more")), ui.menu():
+            leader = self.picture.leader
+            if leader is not None and not (member.is_leader or member.is_learner or member.error):
+                self._item(
+                    "cluster.move",
+                    member,
+                    lambda: cluster.move_leader(page.identity.hosts, leader, member.id),
+                )
+            if member.is_learner:
+                self._item("member.promote", member, lambda: members.promote(page.identity.client, member.id))
+            if not member.error:
+                self._item(
+                    "cluster.defragment", member, lambda: cluster.defragment(page.identity.hosts, member)
+                )
+            ui.menu_item(page.t("member.update"), lambda: dialogs.update(page, member, self._done))
+            ui.menu_item(page.t("member.remove"), lambda: dialogs.remove(page, member, self._done)).classes(
+                "mc-danger-item"
+            )
+
+    def _item(self, name: str, member: Member, step: Callable[[], Awaitable[None]]) -> None:
+        """Something that a menu offers; the text of what it does is beside its name."""
+        ui.menu_item(self.page.t(name), lambda: self._ask(name, f"{name}_text", member, step))
+
+    def _ask(self, title: str, text: str, member: Member, step: Callable[[], Awaitable[None]]) -> None:
+        """Say what an action does, then do it."""
+        page = self.page
+        with page.browser, dialog(page.t(title)) as made:
+            ui.label(member.name).classes("mc-mono mc-strong")
+            ui.label(page.t(text)).classes("mc-sub")
+
+            async def do() -> None:
+                made.close()
+                await self._done(step())
+
+            buttons(made, page, page.t(title), do)
+
+    async def _done(self, step: Awaitable[None]) -> None:
+        try:
+            await step
+        except MusterError as error:
+            self.page.complain(str(error))
+        else:
+            self.page.say("cluster.done")
+        await self._again()
+
+    async def _disarm(self) -> None:
+        await self._done(cluster.disarm(self.page.identity.client))
+
+    def _compact(self) -> None:
+        page = self.page
+        with page.browser, dialog(page.t("cluster.compact")) as made:
+            ui.label(page.t("cluster.compact_text")).classes("mc-sub")
+            number = ui.number(page.t("revision"), value=self.picture.revision, min=1, precision=0)
+            number.props("outlined dense autofocus")
+
+            async def do() -> None:
+                made.close()
+                await self._done(page.identity.client.compact(int(number.value or 0)))
+
+            buttons(made, page, page.t("cluster.compact"), do, kind="danger")

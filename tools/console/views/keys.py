@@ -1,0 +1,352 @@
+"""Keys: the tree or a flat list at one side, the value of the chosen key at the other."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from muster_client import EVERYTHING, Compacted, FutureRevision, KeyRange, PermissionDenied
+from nicegui import events, ui
+
+from tools.console.names import address, parse_address, range_text, search, shown
+from tools.console.store.hub import Told
+from tools.console.store.keys import tree
+from tools.console.store.keys.history import oldest_revision
+from tools.console.store.keys.outline import Outline, Row
+from tools.console.views import key_dialogs
+from tools.console.views.page import Page
+from tools.console.views.parts import button, chip, div, empty, tag_text
+from tools.console.views.value import ValuePane
+
+_ROW = """
+<div class="mc-row" :class="[props.item.k, props.item.s ? 'on' : '']" role="treeitem"
+  :aria-level="props.item.d + 1" :aria-expanded="props.item.k == 'directory' ? !!props.item.o : undefined"
+  :aria-selected="!!props.item.s" :style="{paddingLeft: 10 + 16 * props.item.d + 'px'}"
+  @click="() => $parent.$emit('pick', props.item.i)">
+  <i class="material-icons mc-caret" aria-hidden="true">{{props.item.k == 'directory' ?
+    (props.item.o ? 'expand_more' : 'chevron_right') : ''}}</i>
+  <i class="material-icons mc-kind" aria-hidden="true">{{props.item.m}}</i>
+  <span class="mc-name">{{props.item.n}}</span>
+  <span class="mc-count">{{props.item.c}}</span>
+</div>
+"""
+_ICONS = {"directory": "folder", "key": "notes", "more": "more_horiz", "first": "first_page"}
+_MOVES = """(e) => { if (/^(Arrow(Up|Down|Left|Right)|Enter|Home|End)$/.test(e.key)) {
+  e.preventDefault(); emit(e.key); } }"""
+_SETTLED_S = 0.3  # changes of so long are drawn together
+
+
+async def build(page: Page) -> None:
+    """The view of an address."""
+    await KeysView(page).open()
+
+
+class KeysView:
+    """The two panes of one browser."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        _, self.key, query = page.where
+        self.revision = int(query["rev"]) if query.get("rev", "").isdigit() else 0
+        self.search = query.get("search", "")
+        self.flat = query.get("flat") == "1"
+        self._rows: list[Row] = []
+        self._dirty = asyncio.Event()
+        self._error = ""
+
+    async def open(self) -> None:
+        """Draw everything, and follow changes from then on."""
+        page = self.page
+        try:
+            where = search(self.search)
+        except ValueError:
+            empty("search_off", page.t("search.none"), self.search)
+            return
+        as_list = self.flat or bool(self.search)
+        self.outline = Outline(page.identity.client, revision=self.revision, flat=where if as_list else None)
+        try:
+            await self.outline.start()
+        except PermissionDenied as error:
+            if not page.identity.user and "user name is empty" in str(error):
+                page.browser.open(page.path)  # users were enabled meanwhile: ask for a name
+                return
+            self.denied(str(error))
+            return
+        except (Compacted, FutureRevision) as error:
+            empty("history_toggle_off", page.t("rev.gone", revision=self.revision), str(error))
+            button(page.t("rev.now"), lambda: page.go(address("keys", self.key)), icon="update")
+            return
+        self.frame = div("mc-keysview" + (" has-key" if self.key else ""))
+        with self.frame:
+            with div("mc-side"):
+                self._toolbar(where, as_list)
+                self._tree()
+            with div("mc-value"):
+                self.value = ValuePane(page, self.revision, self.choose)
+        page.stays = self.stays
+        self._follow(where if as_list else EVERYTHING)
+        await self.value.show(self.key)
+        if self.key:
+            page.run(self._reveal())
+
+    async def _reveal(self) -> None:
+        """Open the tree at the key of the address: the value is shown by then."""
+        await self.outline.reveal(self.key)
+        self._draw()
+        self._scroll()
+        self._dirty.set()
+
+    def denied(self, reason: str) -> None:
+        """A user who may not list everything opens what it may by name."""
+        empty("lock", self.page.t("keys.denied"), reason)
+        ui.label(self.page.t("keys.denied_text")).classes("mc-sub mc-center")
+
+    def stays(self, path: str) -> bool:
+        """Whether another address of this view needs nothing but another key."""
+        _, key, query = parse_address(path)
+        if query.get("rev", "") != (str(self.revision) if self.revision else ""):
+            return False
+        if query.get("search", "") != self.search or (query.get("flat") == "1") != self.flat:
+            return False
+        self.page.run(self._choose(key))
+        return True
+
+    def choose(self, key: bytes) -> None:
+        """Show a key, and write its address."""
+        self.page.mark(self.address(key))
+        self.page.run(self._choose(key))
+
+    def address(self, key: bytes = b"", **changed: str | int) -> str:
+        """The address of this view with a key, or otherwise changed."""
+        query: dict[str, str | int] = {"search": self.search, "flat": int(self.flat), "rev": self.revision}
+        return address("keys", key, **(query | changed))
+
+    async def _choose(self, key: bytes) -> None:
+        self.key = key
+        self.frame.classes(add="has-key" if key else None, remove=None if key else "has-key")
+        if key:
+            await self.outline.reveal(key)
+        self._draw()
+        await self.value.show(key)
+
+    def _toolbar(self, where: KeyRange, as_list: bool) -> None:
+        page = self.page
+        with div("mc-tools"):
+            if self.search:
+                chip(range_text(where) or "*", "mc-mono", "filter_alt")
+                button(
+                    "",
+                    lambda: page.go(address("keys", rev=self.revision)),
+                    icon="close",
+                    kind="quiet",
+                    label=page.t("search.clear"),
+                )
+            else:
+                flat = int(not self.flat)
+                button(
+                    "",
+                    lambda: page.go(self.address(self.key, flat=flat)),
+                    kind="quiet",
+                    icon="account_tree" if self.flat else "format_list_bulleted",
+                    label=page.t("keys.tree" if self.flat else "keys.flat"),
+                )
+            if as_list and self.outline.total is not None:
+                chip(page.t("keys.count", count=f"{self.outline.total:,}"))
+            div("mc-grow")
+            button(
+                "", lambda: page.run(self._travel()), icon="history", kind="quiet", label=page.t("rev.travel")
+            )
+            button(
+                "",
+                lambda: key_dialogs.export_dialog(page, where, self.revision),
+                icon="download",
+                kind="quiet",
+                label=page.t("export"),
+            )
+            if page.may_write_some and not self.revision:
+                button(
+                    "",
+                    lambda: key_dialogs.import_dialog(page),
+                    icon="upload",
+                    kind="quiet",
+                    label=page.t("import"),
+                )
+                button(page.t("keys.new"), self._new, icon="add", kind="primary")
+        if self.revision:
+            with div("mc-banner", role="status"):
+                ui.icon("history")
+                ui.label(page.t("rev.banner", revision=f"{self.revision:,}"))
+                button(page.t("rev.now"), lambda: page.go(self.address(self.key, rev=0)))
+        self._trouble = div("mc-trouble", role="alert")
+
+    def _new(self) -> None:
+        near = tree.parents(self.key)
+        key_dialogs.new_key(self.page, near[-1] if near else b"/", self.choose)
+
+    def _tree(self) -> None:
+        self.list = ui.element("q-virtual-scroll").classes("mc-tree scroll")
+        self.list.props["virtual-scroll-item-size"] = 30
+        self.list.props["items"] = []
+        self.list.props["role"] = "tree"
+        self.list.props["tabindex"] = 0
+        self.list.props["aria-label"] = self.page.t("view.keys")
+        self.list.add_slot("default", _ROW)
+        self.list.on("pick", self._pick)
+        self.list.on("keydown", self._move, js_handler=_MOVES)
+        self.nothing = div("mc-none")
+        with self.nothing:
+            empty("inbox", self.page.t("keys.none"), self.page.t("keys.none_text"))
+        self._draw()
+
+    def _draw(self) -> None:
+        self._rows = list(self.outline.rows())
+        self.list.props["items"] = [self._item(at, row) for at, row in enumerate(self._rows)]
+        self.list.update()
+        self.list.set_visibility(bool(self._rows))
+        self.nothing.set_visibility(not self._rows)
+
+    def _scroll(self) -> None:
+        """Have the chosen key in sight."""
+        at = next((at for at, row in enumerate(self._rows) if row.kind == "key" and row.path == self.key), -1)
+        if at >= 0:
+            self.list.run_method("scrollTo", at, "center")
+
+    def _item(self, at: int, row: Row) -> dict[str, Any]:
+        icon = _ICONS[row.kind]
+        if row.kind == "directory":
+            icon = "folder_open" if row.is_open else "folder"
+        elif row.kv is not None and row.kv.lease:
+            icon = "timer"
+        name = shown(row.name) if row.name else self.page.t(f"keys.{row.kind}")
+        count = f"{row.count:,}" if row.count is not None else ""
+        return {
+            "i": at,
+            "k": row.kind,
+            "d": row.depth,
+            "o": row.is_open,
+            "m": icon,
+            "n": name,
+            "c": count,
+            "s": row.kind == "key" and row.path == self.key,
+        }
+
+    def _pick(self, event: events.GenericEventArguments) -> None:
+        if isinstance(event.args, int) and 0 <= event.args < len(self._rows):
+            self._act(self._rows[event.args])
+
+    def _act(self, row: Row) -> None:
+        if row.kind == "key":
+            self.choose(row.path)
+        else:
+            self.page.run(self._turn(row))
+
+    async def _turn(self, row: Row) -> None:
+        if row.kind == "more":
+            await self.outline.more(row.path)
+        elif row.kind == "first":
+            await self.outline.first(row.path)
+        elif row.is_open:
+            self.outline.close(row.path)
+        else:
+            await self.outline.open(row.path)
+        self._draw()
+        self._dirty.set()
+
+    def _move(self, event: events.GenericEventArguments) -> None:
+        """The keys of the keyboard, as trees have them: rows are walked through, the value follows."""
+        keys = [at for at, row in enumerate(self._rows) if row.path == getattr(self, "at", self.key)]
+        at = keys[0] if keys else -1
+        last = len(self._rows) - 1
+        match str(event.args):
+            case "ArrowDown":
+                self._stand(min(at + 1, last))
+            case "ArrowUp":
+                self._stand(max(at - 1, 0))
+            case "Home":
+                self._stand(0)
+            case "End":
+                self._stand(last)
+            case "ArrowRight" | "ArrowLeft" | "Enter" if 0 <= at <= last:
+                row = self._rows[at]
+                if event.args == "Enter" or (
+                    row.kind == "directory" and row.is_open == (event.args == "ArrowLeft")
+                ):
+                    self._act(row)
+                elif event.args == "ArrowLeft" and (above := tree.parents(row.path)):
+                    self._stand(next((n for n, one in enumerate(self._rows) if one.path == above[-1]), at))
+
+    def _stand(self, at: int) -> None:
+        if not 0 <= at < len(self._rows):
+            return
+        self.at = self._rows[at].path
+        items = self.list.props["items"]
+        for n, item in enumerate(items):
+            item["s"] = n == at
+        self.list.update()
+        self.list.run_method("scrollTo", at, "center")
+        if self._rows[at].kind == "key":
+            self.choose(self._rows[at].path)
+
+    def _follow(self, where: KeyRange) -> None:
+        page = self.page
+
+        def told(told: Told) -> None:
+            if told.error != self._error:
+                self._error = told.error
+                self._trouble.clear()
+                if told.error:
+                    with self._trouble:
+                        ui.icon("sync_problem")
+                        ui.label(page.t("not_live", reason=told.error))
+            if self.outline.apply(told.events):
+                self._dirty.set()
+            self.value.tell(told.events)
+
+        if not self.revision:
+            page.on_leave(page.identity.hub.follow(where, told))
+        task = asyncio.create_task(page.told(self._keep_drawn()))
+        page.on_leave(lambda: _cancel(task))
+        self._dirty.set()
+
+    async def _keep_drawn(self) -> None:
+        """Draw what changed, and count what is not counted, at most a few times a second."""
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            self._draw()
+            counted = await self.outline.count()
+            if self.outline.drop_empty() or counted:
+                self._draw()
+            await asyncio.sleep(_SETTLED_S)
+
+    async def _travel(self) -> None:
+        """Choose a revision by a slider, from the compaction to now."""
+        page = self.page
+        pages = page.identity.client.range(b"\0", keys_only=True, page=1)
+        await pages.next()
+        oldest = await oldest_revision(page.identity.client)
+        with page.browser, ui.dialog() as made, div("mc-dialog"):
+            tag_text("h2", page.t("rev.travel"))
+            ui.label(page.t("rev.text")).classes("mc-sub")
+            number = ui.number(
+                value=self.revision or pages.revision, min=oldest, max=pages.revision, precision=0
+            ).props("outlined dense")
+            number.props["aria-label"] = page.t("revision")
+            ui.slider(min=oldest, max=pages.revision, value=self.revision or pages.revision).bind_value(
+                number
+            )
+            with div("mc-ends"):
+                ui.label(f"{oldest:,}")
+                ui.label(f"{pages.revision:,}")
+            with div("mc-dialog-buttons"):
+                button(page.t("rev.now"), lambda: page.go(self.address(self.key, rev=0)))
+                button(
+                    page.t("rev.show"),
+                    kind="primary",
+                    on_click=lambda: page.go(self.address(self.key, rev=int(number.value or 0))),
+                )
+        made.open()
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()

@@ -1,0 +1,1 @@
+"""The tree of version 2: ``tree`` is the view, ``dialogs`` asks before a change."""

@@ -1,0 +1,396 @@
+"""The value of a key: shown in several forms, edited with a look at the difference, and as it was before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from muster_client import Compacted, Delete, Event, KeyValue, LeaseNotFound, MusterError, Put, prefix
+from nicegui import ui
+
+from tools.console.names import shown
+from tools.console.store.keys import commands, edits, history, tree, values
+from tools.console.store.keys.values import Form, NotSo
+from tools.console.views import key_dialogs
+from tools.console.views.page import Page
+from tools.console.views.parts import (
+    button,
+    chip,
+    div,
+    empty,
+    more_button,
+    size_text,
+    span_text,
+    tag,
+    tag_text,
+)
+from tools.console.views.style import CODE
+
+_LANGUAGE: dict[str, Any] = {"json": "JSON", "yaml": "YAML"}
+_LARGEST_EDITED = values.SHOWN_BYTES
+
+
+class ValuePane:
+    """One pane, for one key at a time."""
+
+    def __init__(self, page: Page, revision: int, choose: Callable[[bytes], None]) -> None:
+        self.page, self.revision, self._choose = page, revision, choose
+        self.key = b""
+        self.kv: KeyValue | None = None
+        self.form: Form = "text"
+        self.editing = False
+        self._overtaken = False
+        self._history_open = False
+        self.box = div("mc-pane")
+
+    async def show(self, key: bytes) -> None:
+        """Show a key; none: say what can be done."""
+        if key != self.key:
+            self.editing = self._history_open = False
+            self.kv = None
+        self.key = key
+        if not key:
+            self._draw(self._nothing)
+            return
+        try:
+            kv = await self.page.identity.client.get(key, revision=self.revision)
+        except MusterError as error:
+            reason = str(error)
+            self._draw(lambda: empty("lock", shown(key), reason))
+            return
+        if key != self.key:  # another one was chosen meanwhile
+            return
+        if kv is not None and (self.kv is None or self.kv.mod_revision != kv.mod_revision):
+            self.form = values.guessed(kv.value)
+        self.kv = kv
+        self._draw(self._whole if kv is not None else self._missing)
+        if kv is not None and kv.lease:
+            await self._show_lease(kv.lease)
+
+    def tell(self, changes: Iterable[Event]) -> None:
+        """Follow the cluster: what is shown changes, what is being edited says that it is behind."""
+        for event in changes:
+            if isinstance(event, Put | Delete) and event.key == self.key:
+                if self.editing:
+                    self._behind(event.revision)
+                elif self.kv is None or event.revision != self.kv.mod_revision:
+                    self.page.run(self.show(self.key))
+
+    def _draw(self, what: Callable[[], None]) -> None:
+        if not self.page.browser.is_deleted:
+            self.box.clear()
+            with self.box:
+                what()
+
+    def _nothing(self) -> None:
+        empty("touch_app", self.page.t("value.none"), self.page.t("value.none_text"))
+
+    def _missing(self) -> None:
+        self._title()
+        empty(
+            "delete_outline",
+            self.page.t("value.missing"),
+            self.page.t(
+                "value.missing_at" if self.revision else "value.missing_text", revision=self.revision
+            ),
+        )
+        button(self.page.t("history"), lambda: self.page.run(self._show_history()), icon="history")
+        self.past = div("mc-history")
+
+    def _whole(self) -> None:
+        """A key that is there."""
+        kv, page = self.kv, self.page
+        assert kv is not None
+        self._title()
+        with div("mc-facts"):
+            chip(page.t("fact.mod", revision=f"{kv.mod_revision:,}"), tip=page.t("fact.mod_tip"))
+            chip(page.t("fact.version", version=f"{kv.version:,}"), tip=page.t("fact.version_tip"))
+            chip(page.t("fact.create", revision=f"{kv.create_revision:,}"), tip=page.t("fact.create_tip"))
+            chip(size_text(len(kv.value)))
+            self.lease_chip = tag("span")
+        with div("mc-tools"):
+            self._forms()
+            div("mc-grow")
+            self._actions()
+        self.banner = div("mc-banner mc-hidden", role="alert")
+        self.editor = ui.codemirror(theme=CODE[page.dark], line_wrapping=True).classes("mc-code")
+        self.editor.props["aria-label"] = page.t("value")
+        self._fill()
+        self.past = div("mc-history")
+        if self._history_open:
+            page.run(self._show_history())
+
+    def _title(self) -> None:
+        page = self.page
+        with div("mc-title"):
+            button(
+                "", lambda: self._choose(b""), icon="arrow_back", kind="quiet", label=page.t("back")
+            ).classes("mc-back")
+            with tag("h1", "mc-path", aria_label=shown(self.key)):
+                before = b""
+                for parent in tree.parents(self.key):
+                    part = shown(parent[len(before) :])
+                    tag_text("span", part, "mc-part")
+                    before = parent
+                tag_text("span", shown(self.key[len(before) :]) if self.key[len(before) :] else "", "mc-leaf")
+            button(
+                "",
+                lambda: self._copy(shown(self.key)),
+                icon="content_copy",
+                kind="quiet",
+                label=page.t("copy.key"),
+            )
+
+    def _forms(self) -> None:
+        with div("mc-forms", role="group", aria_label=self.page.t("form")):
+            for form in values.FORMS:
+                made = button(self.page.t(f"form.{form}"), lambda form=form: self._as(form), kind="tab")
+                made.classes("on" if form == self.form else "")
+                made.props["aria-pressed"] = "true" if form == self.form else "false"
+
+    def _actions(self) -> None:
+        page = self.page
+        if self.editing:
+            button(page.t("cancel"), self._stop_editing)
+            button(page.t("edit.review"), self._review, icon="difference", kind="primary")
+            return
+        may_write = page.may_write(self.key) and not self.revision
+        if may_write:
+            button(page.t("edit"), self._edit, icon="edit", kind="primary")
+        button(page.t("history"), lambda: page.run(self._show_history()), icon="history")
+        with more_button(page.t("more")), ui.menu():
+            for name in ("etcdctl", "curl", "Python"):
+                ui.menu_item(page.t("copy.as", what=name), lambda name=name: self._copy_command(name))
+            ui.menu_item(page.t("copy.value"), self._copy_value)
+            if page.may_write_some and not self.revision:
+                ui.separator()
+                ui.menu_item(page.t("copy_to"), lambda: key_dialogs.copy_dialog(page, self.key, self._choose))
+            if may_write:
+                ui.menu_item(
+                    page.t("rename"),
+                    lambda: key_dialogs.copy_dialog(page, self.key, self._choose, move=True),
+                )
+                ui.menu_item(page.t("delete"), self._delete).classes("mc-danger-item")
+            for parent in () if self.revision else reversed(tree.parents(self.key)):
+                if page.may_write(prefix(parent)):
+                    ui.menu_item(
+                        page.t("delete_below", prefix=shown(parent)),
+                        lambda parent=parent: page.run(key_dialogs.remove_prefix(page, parent)),
+                    ).classes("mc-danger-item")
+
+    def _as(self, form: Form) -> None:
+        if self.editing:
+            self.page.complain(self.page.t("form.editing"))
+            return
+        before, self.form = self.form, form
+        assert self.kv is not None
+        try:
+            values.show(self.kv.value, form)
+        except NotSo as error:
+            self.form = before
+            self.page.complain(self.page.t("form.not", form=self.page.t(f"form.{form}"), reason=str(error)))
+            return
+        self._draw(self._whole)
+
+    def _fill(self) -> None:
+        assert self.kv is not None
+        shown_value = values.show(self.kv.value, self.form)
+        self.text = shown_value.text
+        self.editor.value = self.text
+        self.editor.language = _LANGUAGE.get(self.form)
+        self.editor.set_enabled(self.editing)
+        if shown_value.kind or not shown_value.whole:
+            self.banner.classes(remove="mc-hidden")
+            with self.banner:
+                ui.icon("info")
+                ui.label(shown_value.kind or self.page.t("value.cut", size=size_text(len(self.kv.value))))
+
+    async def _show_lease(self, lease: int) -> None:
+        page = self.page
+        try:
+            found = await page.identity.client.lease_info(lease)
+        except LeaseNotFound:
+            return
+        if self.kv is not None and self.kv.lease == lease and not page.browser.is_deleted:
+            self.lease_chip.clear()
+            with self.lease_chip:
+                chip(
+                    page.t("fact.lease", lease=f"{lease:x}", left=span_text(found.left_s)), "mc-info", "timer"
+                )
+
+    # Edit
+
+    def _edit(self) -> None:
+        assert self.kv is not None
+        if len(self.kv.value) > _LARGEST_EDITED or not values.show(self.kv.value, self.form).whole:
+            self.page.complain(self.page.t("edit.large"))
+            return
+        if not values.show(self.kv.value, self.form).editable:
+            self.page.complain(self.page.t("edit.form"))
+            return
+        self.editing, self._overtaken = True, False
+        self._draw(self._whole)
+
+    async def _stop_editing(self) -> None:
+        self.editing = False
+        await self.show(self.key)
+
+    def _behind(self, revision: int) -> None:
+        """Somebody has changed the key that is being edited here."""
+        if self._overtaken:
+            return
+        self._overtaken = True
+        self.banner.classes(add="mc-warn", remove="mc-hidden")
+        self.banner.clear()
+        with self.banner:
+            ui.icon("warning")
+            ui.label(self.page.t("edit.behind", revision=f"{revision:,}"))
+
+    def _review(self) -> None:
+        """The difference, before anything is sent."""
+        assert self.kv is not None
+        try:
+            new = values.read(self.editor.value or "", self.form, self.kv.value)
+        except NotSo as error:
+            self.page.complain(
+                self.page.t("form.not", form=self.page.t(f"form.{self.form}"), reason=str(error))
+            )
+            return
+        seen = self.kv
+        key_dialogs.review(self.page, self.text, self.editor.value or "", lambda: self._save(new, seen))
+
+    async def _save(self, value: bytes, seen: KeyValue) -> None:
+        page = self.page
+        try:
+            revision = await edits.save(page.identity.client, self.key, value, seen=seen.mod_revision)
+        except edits.Overtaken as error:
+            self._quicker(error.kv, value)
+            return
+        except MusterError as error:
+            page.complain(str(error))
+            return
+        self.editing = False
+        page.say("edit.saved", revision=f"{revision:,}")
+        await self.show(self.key)
+
+    def _quicker(self, now: KeyValue | None, mine: bytes) -> None:
+        """Somebody was quicker: show theirs beside ours, and let the user decide."""
+        page = self.page
+        with page.browser, ui.dialog() as made, div("mc-dialog mc-wide"):
+            tag_text("h2", page.t("edit.quicker"))
+            if now is None:
+                ui.label(page.t("edit.quicker_gone")).classes("mc-sub")
+                seen = 0
+            else:
+                seen = now.mod_revision
+                ui.label(page.t("edit.quicker_text", revision=f"{seen:,}")).classes("mc-sub")
+                key_dialogs.draw_diff(page, self._text_of(now.value), self._text_of(mine))
+
+            async def overwrite() -> None:
+                made.close()
+                await self._save(mine, KeyValue(self.key, b"", 0, seen, 0))
+
+            async def theirs() -> None:
+                made.close()
+                await self._stop_editing()
+
+            with div("mc-dialog-buttons"):
+                button(page.t("cancel"), made.close)
+                button(page.t("edit.theirs"), theirs)
+                button(page.t("edit.mine"), overwrite, kind="danger")
+        made.open()
+
+    def _text_of(self, value: bytes) -> str:
+        try:
+            return values.show(value, self.form).text
+        except NotSo:
+            return values.show(value, values.guessed(value)).text
+
+    def _delete(self) -> None:
+        assert self.kv is not None
+        key_dialogs.remove_key(self.page, self.kv, lambda: self.page.run(self.show(self.key)))
+
+    # Copy
+
+    def _copy(self, text: str) -> None:
+        with self.page.browser:
+            ui.clipboard.write(text)
+        self.page.say("copied")
+
+    def _copy_value(self) -> None:
+        self._copy(self.text)
+
+    def _copy_command(self, name: str) -> None:
+        assert self.kv is not None
+        make = {"etcdctl": commands.etcdctl, "curl": commands.curl, "Python": commands.python}[name]
+        value = self.kv.value if len(self.kv.value) <= 64 * 1024 else None
+        endpoint = self.page.target.endpoints[0]
+        self._copy(
+            f"{make(endpoint, self.key)}\n" + (make(endpoint, self.key, value) if value is not None else "")
+        )
+
+    # History
+
+    async def _show_history(self) -> None:
+        """All that the key was, the latest first."""
+        page = self.page
+        self._history_open = True
+        found = await history.of_key(page.identity.client, self.key)
+        if page.browser.is_deleted:
+            return
+        self.past.clear()
+        with self.past:
+            with div("mc-past-head"):
+                tag_text("h2", page.t("history"))
+                ui.label(page.t("history.since", revision=f"{found.oldest:,}")).classes("mc-sub")
+            if not found.revisions:
+                ui.label(page.t("history.none")).classes("mc-sub")
+            for at, one in enumerate(found.revisions):
+                before = found.revisions[at + 1].kv if at + 1 < len(found.revisions) else None
+                self._past_row(one, before)
+            if not found.whole:
+                ui.label(page.t("history.more", count=len(found.revisions))).classes("mc-sub")
+
+    def _past_row(self, one: history.Revision, before: KeyValue | None) -> None:
+        page, kv = self.page, one.kv
+        with div("mc-past"):
+            chip(f"{one.revision:,}", "mc-mono")
+            if kv is None:
+                ui.label(page.t("history.deleted")).classes("mc-preview mc-gone")
+                return
+            ui.label(preview(kv.value)).classes("mc-preview mc-mono")
+            old = self._text_of(before.value) if before is not None else ""
+            button(
+                page.t("history.compare"),
+                kind="quiet",
+                on_click=lambda: key_dialogs.compare(page, one.revision, old, self._text_of(kv.value)),
+            )
+            if page.may_write(self.key) and (self.kv is None or kv.mod_revision != self.kv.mod_revision):
+                button(page.t("history.restore"), lambda: self._restore(kv), kind="quiet")
+
+    def _restore(self, old: KeyValue) -> None:
+        page, now = self.page, self.kv
+        seen = now if now is not None and not self.revision else None
+
+        async def save() -> None:
+            latest = seen if not self.revision else await self._latest()
+            await self._save(old.value, latest or KeyValue(self.key, b"", 0, 0, 0))
+
+        key_dialogs.review(
+            page, self._text_of(now.value) if now is not None else "", self._text_of(old.value), save
+        )
+
+    async def _latest(self) -> KeyValue | None:
+        try:
+            return await self.page.identity.client.get(self.key)
+        except Compacted:
+            return None
+
+
+def preview(value: bytes, most: int = 120) -> str:
+    """The beginning of a value in one line."""
+    form = values.guessed(value)
+    if form in ("hex", "protobuf"):
+        return f"0x{value[: most // 2].hex()}{'…' if len(value) > most // 2 else ''}"
+    text = " ".join(value[: 4 * most].decode(errors="ignore").split())
+    return text if len(text) <= most and len(value) <= 4 * most else f"{text[:most]}…"

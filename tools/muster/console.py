@@ -1,0 +1,164 @@
+"""The command line of ``muster console``, which serves ``tools.console``."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tools.muster.config.kinds import Flag, Kind
+from tools.muster.config.parse import ConfigError, UsageError, Values, resolve
+from tools.muster.flag_docs import flag_list
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from tools.console.sessions import Target
+
+USAGE = """A web console of a cluster of muster, or of etcd 3.4 to 3.7.
+
+Usage:
+
+  muster console [flags]
+
+Flags:
+"""
+FLAGS = {
+    flag.name: flag
+    for flag in (
+        Flag("endpoints", Kind.LIST, "127.0.0.1:2379", "client addresses of hosts"),
+        Flag("listen", Kind.STR, "http://127.0.0.1:8378", "URL for browsers; https needs --cert-file"),
+        Flag("allowed-hosts", Kind.LIST, "",
+             'names that browsers may call the console by, besides its address; "*": any'),
+        Flag("read-only", Kind.BOOL, "false", "change nothing in the cluster"),
+        Flag("cert-file", Kind.STR, "", "certificate of the console, for https"),
+        Flag("key-file", Kind.STR, "", "its key"),
+        Flag("cacert", Kind.STR, "", "authorities that signed the certificates of the hosts"),
+        Flag("cert", Kind.STR, "", "certificate that the console shows to the hosts"),
+        Flag("key", Kind.STR, "", "its key"),
+        Flag("help", Kind.BOOL, "false", "print this and exit"))
+}  # fmt: skip
+NEEDS = ("nicegui", "muster_client")
+
+
+def run(args: Sequence[str]) -> int:
+    """Serve browsers until told to stop; the exit code."""
+    values = resolve(FLAGS, list(args), {}, use_environ=False)
+    if values["help"]:
+        print(USAGE + flag_list(FLAGS))
+        return 0
+    if values.rest:
+        raise UsageError(f"'{values.rest[0]}' is not a valid flag")
+    require()
+    _serve(values)
+    return 0
+
+
+def require() -> None:
+    """ConfigError if the console is not installed."""
+    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"the console needs {' and '.join(missing)}: "
+            f"pip install '.[console]' ./tools/client in muster's folder"
+        )
+
+
+def _serve(values: Values) -> None:
+    import uvicorn
+
+    from tools.console import app
+
+    scheme, host, port = listen_of(values["listen"], values["cert-file"], values["key-file"])
+    names = {_shown(host), *values["allowed-hosts"]}
+    if host in ("127.0.0.1", "::1", "localhost"):
+        names |= {"localhost", "127.0.0.1", "[::1]"}
+    console = app.made(_target(values))
+    config = uvicorn.Config(
+        app.asgi(console, names, secure=scheme == "https"),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ssl_certfile=values["cert-file"] or None,
+        ssl_keyfile=values["key-file"] or None,
+        timeout_graceful_shutdown=2,
+    )
+    logging.getLogger("muster_client").setLevel(logging.ERROR)
+    with _bound(host, port) as listener:
+        print(
+            f"muster: console of {','.join(values['endpoints'])} at {scheme}://{_shown(host)}:"
+            f"{listener.getsockname()[1]}",
+            flush=True,
+        )
+        asyncio.run(_until_told(uvicorn.Server(config), listener))
+
+
+async def _until_told(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve until a signal; then end in order, with exit code 0."""
+    serving = asyncio.create_task(
+        server._serve(sockets=[listener])
+    )  # ``serve`` raises signals anew at its end
+
+    def stop() -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    await serving
+
+
+def _target(values: Values) -> Target:
+    from muster_client import Tls
+    from muster_client.wire.endpoints import parsed
+
+    from tools.console.sessions import Target
+
+    try:
+        given = values["cacert"] or values["cert"]
+        tls = Tls(values["cacert"], values["cert"], values["key"]) if given else None
+        parsed(values["endpoints"], tls)
+        if tls is not None:
+            tls.credentials()
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error)) from None
+    return Target(tuple(values["endpoints"]), tls, values["read-only"])
+
+
+def listen_of(text: str, cert: str, key: str) -> tuple[str, str, int]:
+    """Scheme, name and port of ``--listen``. ConfigError."""
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port
+    except ValueError:
+        raise ConfigError(f"--listen {text} is no URL") from None
+    if url.scheme not in ("http", "https") or not host or port is None or url.path.strip("/"):
+        raise ConfigError(f"--listen {text} is no URL such as http://127.0.0.1:8378")
+    if (url.scheme == "https") != bool(cert) or bool(cert) != bool(key):
+        raise ConfigError("--listen https:// goes with --cert-file and --key-file")
+    if cert:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"--cert-file {cert}: {error}") from None
+    return url.scheme, host, port
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """The listening socket. ConfigError."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
+        raise ConfigError(f"listen tcp {_shown(host)}:{port}: bind: {reason}") from None
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
