@@ -121,6 +121,12 @@ class Told:
         leader's first record is the layout itself."""
         return self._table or self._applied_table()
 
+    @property
+    def forming(self) -> int:
+        """The shard that forms, as logged; 0: none does."""
+        known = self.table.shards.items() if self.table is not None else ()
+        return next((shard for shard, (state, *_) in known if state == State.FORMING), 0)
+
     def placed(self, table: Table) -> None:
         """What makes this table is about to be logged."""
         self._table = table

@@ -38,15 +38,15 @@ class Kept(NamedTuple):
 
 def kept(records: Records, applied: Mapping[int, int], term_at: Callable[[int, int], int | None]) -> Kept:
     """``records``: the host's order records, ascending, with their indexes, from what its least node has
-    applied; ``applied``: the log index that each shard's state covers; ``term_at(shard, index)``: of the
-    entry in the host's log of the shard, None if there is none."""
+    applied; ``applied``: the log index that the state of each shard with a node here covers;
+    ``term_at(shard, index)``: of the entry in the host's log of the shard, None if there is none."""
     last = 0
     for index, data in records:
         for kind, pos, end in items(data):
             if kind == Item.CUT:
                 for shard, cut in decode_cut(data, pos, end):
-                    # what is applied was matched when it was
-                    if cut.index > applied[shard] and term_at(shard, cut.index) != cut.term:
+                    # what is applied was matched when it was; a shard without a node here owns no keys
+                    if cut.index > applied.get(shard, _ANY) and term_at(shard, cut.index) != cut.term:
                         return Kept(last, shard, cut)
         last = index
     return Kept(last)
@@ -120,7 +120,7 @@ def planned(
             if kind == Item.CUT:
                 for shard, cut in decode_cut(data, pos, end):
                     found.terms[shard] = max(found.terms.get(shard, 0), cut.term)
-                    if index <= found.order_index and cut.index > applied[shard]:
+                    if index <= found.order_index and cut.index > applied.get(shard, _ANY):
                         if cut.index <= found.last[shard]:
                             raise CannotBeKept(
                                 f"order record {index} names entry {cut.index} of shard {shard}, and records "

@@ -23,32 +23,29 @@ _NO_STEP = -1  # an effect that has a revision of its own
 
 
 def carry(
-    store: StateStore, shard: int, shards: int, own: RaftLog | None, order: RaftLog, last: int,
+    store: StateStore, shard: int, own: RaftLog | None, order: RaftLog, last: int,
     kept: Iterable[Piece] = (),
 ) -> None:
     """Apply what is behind the state up to an order record, which ``own``, the shard's log, matches; None: no
     record up to there names it. ``kept``: from files before the order log. Raises StorageError,
     NewerRecord."""
-    stored = store.meta(FOLD)
 
     def entries_of(first: int, to: int) -> list[Entry]:
         assert own is not None, "the order names entries of a log that is not there"
         return own.entries(first, to, _BYTES)
 
-    placing = Placing(shard, Fold() if stored is None else Fold.decode(stored), entries_of)
+    placing = Placing(shard, fold_of(store), entries_of)
     try:
         begins = order.snapshot_position().index
         for record in behind(kept, store.position.order_index, begins) or ():
             _by_cuts(store, placing, [(record.last, record.term, record.items)])
         while (at := store.position.order_index) < last:
             entries = order.entries(at + 1, min(last, at + _RECORDS), _BYTES)
-            if shards == 1:
-                store.apply([(entry.index, entry.term, _sound(entry, Place.ALONE)) for entry in entries])
-            elif shard == 0:
+            if shard == 0:
                 _in_order(store, placing.fold, entries)
             else:
                 _by_cuts(store, placing, [
-                    (e.index, e.term, project(_sound(e, Place.ORDER), shard)) for e in entries])
+                    (e.index, e.term, project(_sound(e), shard)) for e in entries])
         store.flush()
     except (StorageError, NewerRecord):
         raise
@@ -59,15 +56,22 @@ def carry(
         ) from error
 
 
-def _sound(entry: Entry, place: Place) -> bytes:
-    return sound(entry.data, place) if entry.kind == EntryKind.RECORD else b""
+def fold_of(store: StateStore) -> Fold:
+    """Of the order that a state has applied. A store of one shard keeps none before its data has grown."""
+    stored = store.meta(FOLD)
+    return Fold(store.revision) if stored is None else Fold.decode(stored)
+
+
+def _sound(entry: Entry) -> bytes:
+    # in every store: once its data has grown, one shard's order has transactions and cuts, too
+    return sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
 
 
 def _in_order(store: StateStore, fold: Fold, entries: list[Entry]) -> None:
     """Of shard 0: every entry is in order."""
     changes: list[tuple[int, bytes, int, int]] = []
     for entry in entries:
-        for step in fold.take(_sound(entry, Place.ORDER), 0):
+        for step in fold.take(_sound(entry), 0):
             if isinstance(step, Control):
                 changes.append((step.revision, step.item, 0, _NO_STEP))
             elif isinstance(step, Change) and step.items:

@@ -107,7 +107,7 @@ def salvage(
                 assert order is not None, "it is what the goal was found in"
                 tell(f"shard {replica.shard}: applying the order behind record {at} up to {goal}")
                 kept = pieces(replica.shard) if at < order.snapshot_position().index else ()
-                carry(replica.store, replica.shard, len(replicas), replica.log, order, goal, kept)
+                carry(replica.store, replica.shard, replica.log, order, goal, kept)
         found, around = _around(replicas, peers, max(goals.values()), ends)
         found.shards = [replica.left(found.revision) for replica in replicas]
         paths = [Path(replica.store.path) for replica in replicas]
@@ -140,13 +140,12 @@ def _goals(
     """How far each state is to be carried, and why not further."""
     log = replicas[0].log
     begins = log.snapshot_position().index if log is not None else _NEVER
-    place = Place.ORDER if len(replicas) > 1 else Place.ALONE
 
     def records(first: int) -> Iterator[tuple[int, bytes]]:
         assert log is not None
         while first <= log.last_index():
             for entry in log.entries(first, log.last_index(), _CHUNK_BYTES):
-                data = sound(entry.data, place) if entry.kind == EntryKind.RECORD else b""
+                data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
                 yield entry.index, data
                 first = entry.index + 1
 

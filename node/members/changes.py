@@ -50,7 +50,7 @@ from node.links.fronts import FrontLink, say_not_leader
 from node.members.group import GroupNode, Standing, asked_for, carry_out, request, standing
 
 if TYPE_CHECKING:
-
+    from cluster.evaluate.replica import Leader
     from node.machine import NodeMachine
     from node.replica.role import Role as NodeRole
     from node.replica.writes import Writes
@@ -250,7 +250,7 @@ class Changes:
                     continue  # its client was told that it took too long
                 try:
                     judge(leader.auth, wish.principal, Method.MEMBERS, wish.body, node.store)
-                    wish.row = self._judged(wish).encode()
+                    wish.row = self._judged(wish, leader).encode()
                 except EtcdError as e:
                     node.reads.refuse(wish.link, wish.rid, e)
                     continue
@@ -259,9 +259,9 @@ class Changes:
             node.wake()
             return
 
-    def _judged(self, wish: Wish) -> Host:
+    def _judged(self, wish: Wish, leader: Leader) -> Host:
         node = self._node
-        if forming := node.role.forming:  # G14
+        if forming := leader.told.forming:  # G14: as logged
             raise EtcdError(errors.SHARD_BUSY, errors.SHARD_BUSY.text.format(shard=forming, state="forming"))
         settings, table = node.settings, node.roster.table
         election_ms = settings.common.election_timeout_ms

@@ -120,11 +120,6 @@ class Role(Protocol):
         """The shards in the order, as this node 0 knows."""
         return (0,)
 
-    @property
-    def forming(self) -> int:
-        """The shard that forms; 0: none does."""
-        return 0
-
     def covers(self, voters: Collection[int], last: int) -> bool:
         """Whether a majority of these hosts has durably applied the order up to ``last`` in every other
         shard, as this node 0 knows (I17)."""

@@ -102,14 +102,14 @@ class Router(Sending):
         """The cluster has these shards now. ``owners``: those without which this front is not ready."""
         self._owners = owners
         members = [peer.member_id for peer in self.members.peers]
-        for shard in running:
-            if shard not in self.routes:
-                self.routes[shard] = self._route(shard, members)
+        # other maps: a node of this process may tell a table while a loop goes through the present one
+        self.routes = self.routes | {
+            shard: self._route(shard, members) for shard in running if shard not in self.routes}
         for shard in self.routes.keys() - set(running):
             route = self.routes[shard]
             route.end()
             self._end_route(route, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
-            del self.routes[shard]
+            self.routes = {other: known for other, known in self.routes.items() if other != shard}
         if self.rounds is None and len(self.routes) > 1:
             self.rounds = Rounds(self.loop, self._leader_links)
 

@@ -138,9 +138,11 @@ class Birthing:
         self._role = role
         self._born = Born(role.node)
         self._births: Births | None = None  # while this node sequences
+        self._dropped: set[int] = set()  # as this term has logged, whether it is applied or not
 
     def begin(self) -> None:
         """This node begins to sequence."""
+        self._dropped.clear()
         self._births = Births(self._role.node.settings.birth_timeout_ms)
 
     def end(self) -> None:
@@ -155,7 +157,8 @@ class Birthing:
         self._born.look(table, fold)
 
     def _in_order(self, shards: Iterable[int]) -> None:
-        self._role.reports.follow(tuple(shards))
+        # G13: a table that is applied before the record of a drop still has the shard
+        self._role.reports.follow(tuple(shard for shard in shards if shard not in self._dropped))
 
     def step(self) -> None:
         """Log what is due: each heartbeat, and when the table or a report is news."""
@@ -173,7 +176,8 @@ class Birthing:
             sequencer.tail.append(leader.log_shard(step.shard, step.state), [], [])
             log.info("a shard changes", shard=step.shard, state=step.state.name.lower())
             if step.state == State.DROPPED:  # G13: from here on no report of it counts
-                self._in_order(shard for shard in role.placement.running if shard != step.shard)
+                self._dropped.add(step.shard)
+                self._in_order(role.placement.running)
             if step.again and (facts := told.facts()).settled:
                 shard = next_id(told.table)
                 log.warning("a shard was not born in time; trying another id", shard=step.shard, other=shard)

@@ -126,10 +126,6 @@ class OrderRole(OwnLog):
         return self.placement.running
 
     @property
-    def forming(self) -> int:
-        return self.placement.forming
-
-    @property
     def coordinator(self) -> Coordinator[Token] | None:
         """Of transactions over several shards, once this node leads and serves."""
         return None if self.sequencer is None else self.sequencer.coordinator

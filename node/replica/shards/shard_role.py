@@ -76,7 +76,6 @@ class ShardRole:
     awaited = True  # the feed's haste says how soon (node.replica.shards.feed)
     settled = False  # evaluate tells
     shards: Sequence[int] = ()  # shard 0's nodes know
-    forming = 0
 
     def __init__(self, node: ShardNode, kinds: Kinds) -> None:
         self.node = node

@@ -86,13 +86,13 @@ class Backups:
 
     def _one(self, folder: Path, places: list[int]) -> None:
         simulation = self._simulation
-        shards, logs = simulation.plan.shards, simulation.checker.committed
+        logs = simulation.checker.committed
         order: Any = _Log(logs[0])
         checkpoints, compacted = [], 0
         for shard, last in enumerate(places):
             own: Any = _Log(logs.get(shard, {}))
             store = StateStore.open(folder / f"{shard}", **_SIZES)
-            carry(store, shard, shards, own, order, last)
+            carry(store, shard, own, order, last)
             compacted = max(compacted, store.compact_revision)
             checkpoints.append(SnapshotSource.create(store, folder / f"out{shard}").directory)
             store.close()

@@ -200,7 +200,7 @@ class Order:
             for shard, place in places.items():
                 store = StateStore.open(root / f"shard-{shard}" / "state", range_cache_bytes=0)
                 with contextlib.closing(store):
-                    carry(store, shard, SHARDS, logs[shard], logs[0], place)
+                    carry(store, shard, logs[shard], logs[0], place)
 
     def shown(self, revision: int) -> set[Version]:
         """Every change up to a revision."""

@@ -16,6 +16,8 @@ import pytest
 
 from cluster.bolt import Database
 from cluster.bolt.etcd import checked_size, read_around, read_revision
+from cluster.effects import records
+from cluster.order.log import Attempt, Cut, Multi, Part, encode_cut, encode_multi
 from cluster.order.salvage import CannotBeKept
 from cluster.pb import kv_pb2
 from cluster.raft.types import Entry, EntryKind, HardState
@@ -147,12 +149,12 @@ def test_a_log_that_cannot_be_read_leaves_what_is_applied(tmp_path: Path) -> Non
 
 
 def test_of_one_shard_all_that_is_logged_is_there(tmp_path: Path) -> None:
-    records = list(itertools.islice(stream(4), 300))
+    logged = list(itertools.islice(stream(4), 300))
     folder = tmp_path / "shard-0"
     log, store = open_both(folder)
-    log.append([Entry(*record[:2], EntryKind.RECORD, record[2]) for record in records], HardState(9, OWN, 0))
+    log.append([Entry(*record[:2], EntryKind.RECORD, record[2]) for record in logged], HardState(9, OWN, 0))
     log.sync()
-    store.apply(records[:200])
+    store.apply(logged[:200])
     store.close()
     log.close()
     output = tmp_path / "out" / "backup.db"
@@ -160,13 +162,32 @@ def test_of_one_shard_all_that_is_logged_is_there(tmp_path: Path) -> None:
     found = salvage([folder], output, PEERS, OWN, False, lambda text: None)
     assert (found.order_index, found.ends) == (300, "")
     with contextlib.closing(StateStore.open(tmp_path / "wanted")) as wanted:
-        wanted.apply(records)
+        wanted.apply(logged)
         assert found.revision == wanted.revision
         made, _ = built(tmp_path / "made", [checkpoint(wanted, tmp_path)])
     for bucket in (b"key", b"lease", b"meta"):
         rows = (list(Database(path.read_bytes()).rows(bucket)) for path in (output, made))
         assert [row for row in next(rows) if row[0] != b"confState"] == [
             row for row in next(rows) if row[0] != b"confState"]
+
+
+def test_of_one_shard_that_has_grown_transactions_of_the_order_are_there(tmp_path: Path) -> None:
+    """Keys of leases that were revoked came back: the sequencer logs a revoke as such a transaction."""
+    born = encode_cut({1: Cut(1, 1, 0)})  # of a shard without keys
+    logged = [
+        records.bootstrap(1, 1, 2), records.put(b"k", 0, 1, b"\x0a\x01k", 0),
+        born + encode_multi(Multi(Attempt(1, 1), 1, {}, [Part(0, 0, 0, records.delete(b"k"))]))]
+    log, store = open_both(tmp_path / "shard-0")
+    entries = [Entry(at, 1, EntryKind.RECORD, data) for at, data in enumerate(logged, 1)]
+    log.append(entries, HardState(1, OWN, 0))
+    log.sync()
+    store.close()
+    log.close()
+    (tmp_path / "out").mkdir()
+    output = tmp_path / "out" / "backup.db"
+    found = salvage([tmp_path / "shard-0"], output, PEERS, OWN, False, lambda text: None)
+    assert (found.order_index, found.revision) == (3, 3)
+    assert sorted(versions_in(Database(output.read_bytes())))[-1] == (3, 0, b"k", 0, 0, b"", 0)
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ class Node:
         self.store = None
         self.writes = SimpleNamespace(
             leader=SimpleNamespace(term=1, append_host=lambda row: self.appended.append(records.host(row)),
-                                   auth=self.auth)
+                                   auth=self.auth, told=SimpleNamespace(forming=0))
         )
         seed = (
             Peer(LEADER, "a", "h", 1, ("http://h:1",)),
@@ -77,7 +77,7 @@ class Node:
         )
         self.durable = {LEADER: 10, LEARNER: 10}  # of the order, by host, in shard 1
         self.role = SimpleNamespace(
-            ask_leader=self.ask_leader, covers=self.covers, shards=(0, 1), forming=0)
+            ask_leader=self.ask_leader, covers=self.covers, shards=(0, 1))
         self.reads = SimpleNamespace(refuse=lambda link, rid, e: self.refused.append(str(e)))
         self.successors = [LEARNER]
         self.upkeep = SimpleNamespace(succession=SimpleNamespace(successors=lambda: self.successors))
@@ -204,6 +204,18 @@ def test_the_host_that_was_asked_says_whether_the_quorum_is_looked_at() -> None:
     ]
     lax = asked(MEMBER_ADD | MEMBERS_LAX)
     assert (len(lax.appended), lax.refused) == (1, [])
+
+
+def test_members_do_not_change_while_a_shard_forms_as_logged() -> None:
+    """G14: its record may not be applied yet."""
+    node, front = Node(), Front()
+    changes = leading(node)
+    both_vote(node, changes)
+    node.writes.leader.told.forming = 2
+    removal(changes, front, LEARNER)
+    node.shard_1_says(10, BOTH)
+    assert node.refused == ["muster: shard 2 is forming: ask again once that is done"]
+    assert node.appended == []
 
 
 def test_a_removal_is_answered_once_group_0_has_let_the_host_go() -> None:

@@ -62,6 +62,15 @@ def test_a_transaction_over_several_shards_that_stands_on_what_is_lost_cannot_be
         plan_of(6, lost, order)
 
 
+def test_cuts_of_a_shard_without_a_node_here_are_no_matter() -> None:
+    """It was dropped, or was born and has not begun here: it owns no keys."""
+    order = [(1, encode_cut({3: Cut(1, 1, 0)})), (2, encode_cut({1: Cut(3, 1, 2), 3: Cut(2, 1, 0)}))]
+    logs = {(1, 3): 1}
+    assert kept(order, {1: 0}, lambda shard, index: logs.get((shard, index))) == Kept(2)
+    found = planned(lambda: order, {0: 0, 1: 0}, [0], lambda shard, index: logs.get((shard, index)))
+    assert (found.order_index, found.last, found.made_up) == (2, {0: 0, 1: 3}, {})
+
+
 def test_an_order_that_names_an_entry_twice_is_refused() -> None:
     with pytest.raises(CannotBeKept, match="order record 6 names entry 5 of shard 1"):
         plan_of(6, LOGS, [*ORDER, (6, encode_cut({1: Cut(5, 2, 4)}))])

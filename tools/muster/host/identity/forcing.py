@@ -26,7 +26,7 @@ from cluster.order.passing import Piece, behind, own_part
 from cluster.order.salvage import CannotBeKept, Plan, planned
 from cluster.raft import Configuration, Entry, EntryKind, HardState
 from node.backup import dropped
-from node.backup.carrying import FOLD
+from node.backup.carrying import fold_of
 from node.storage import Position, RaftLog, StateStore
 from node.storage.errors import StorageCorruption, StorageError
 from node.storage.kept import FOLDER, pieces_of
@@ -100,7 +100,7 @@ def _open(
             os.path.join(folder, "state"), block_cache_bytes=_CACHE_BYTES, range_cache_bytes=0
         )
         with contextlib.closing(store):
-            position, stored = store.position, store.meta(FOLD)
+            position, fold = store.position, fold_of(store)
             if shard == 0:
                 table = Table(identity.peers, store.hosts())
         log = RaftLog.open(
@@ -108,7 +108,7 @@ def _open(
         )
         opened.callback(log.close)
         log.verify(position.shard_index)
-        replicas[shard] = _Replica(log, position, Fold() if stored is None else Fold.decode(stored))
+        replicas[shard] = _Replica(log, position, fold)
     return replicas, table
 
 

@@ -13,6 +13,7 @@ from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.features import births, growth
+from cluster.members import table as members
 from cluster.order.log import Attempt, Multi, encode_multi
 from cluster.pb import shards_pb2
 from cluster.placement.table import State
@@ -56,10 +57,14 @@ def test_births_are_judged_by_the_layout_that_is_applied_after_the_leaders_first
     with pytest.raises(EtcdError) as busy:
         leader.execute(Method.SHARD_CHANGE, ADD)
     assert busy.value.text == errors.SHARD_BUSY.text.format(shard=1, state="forming"), "as logged"
+    assert leader.told.forming == 1
     host.apply(host.sealed())
     table = host.store.placement()
     assert table is not None
     assert table.shards[1] == (State.FORMING, 1, (1, 2, 3))
+    # a forced start logs rows of members whatever the table says: they end no process
+    host.apply(records.host(members.Host(2, "b", ("http://b:1",), removed=True).encode()))
+    assert host.store.hosts()
 
 
 def test_without_a_layout_nothing_is_born_and_nothing_ends(host: Host) -> None:

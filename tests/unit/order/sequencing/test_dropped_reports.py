@@ -1,0 +1,104 @@
+"""At the sequencer no report counts of a shard whose drop it has logged (G13)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from cluster.order.leading.queued import Report
+from cluster.order.log import Fold
+from cluster.order.sequencing.reports import Reports
+from cluster.placement import Placement
+from cluster.placement.base import Base
+from cluster.placement.changes import take_shard
+from cluster.placement.table import State, Table
+from node.replica.shards.birthing import Birthing
+
+
+class Role:
+    """What ``Birthing`` asks of a node 0 that sequences."""
+
+    sequencing = True
+
+    def __init__(self, table: Table) -> None:
+        self.logged: list[tuple[int, State]] = []
+        told = SimpleNamespace(table=table)
+
+        def log_shard(shard: int, state: State) -> bytes:
+            self.logged.append((shard, state))
+            told.table = take_shard(told.table, shard, state, 0, ())
+            return b""
+
+        self.placement = Placement(1)
+        self.reports = Reports()
+        self.feeds = SimpleNamespace(follow=lambda shards: None)
+        self.writes = SimpleNamespace(leader=SimpleNamespace(told=told, log_shard=log_shard))
+        self.fold = Fold()
+        self.sequencer = SimpleNamespace(tail=SimpleNamespace(append=lambda item, writes, revoked: None))
+        self.node = SimpleNamespace(
+            settings=SimpleNamespace(birth_timeout_ms=1000, data_dir="/nowhere/shard-0"),
+            now_ms=lambda: 0, wake=lambda: None, loop=None,
+            machine=SimpleNamespace(
+                thread=lambda name: ThreadPoolExecutor(1), has_begun=lambda folder: True,
+                status=SimpleNamespace(say=lambda *said, **facts: None)))
+
+
+def applied(role: Role, birthing: Birthing, table: Table) -> None:
+    role.placement.replace(table)
+    birthing.follow(table, role.fold)
+
+
+def counted(role: Role) -> set[int]:
+    """Shards of which a cut would be put in order, where all of them report."""
+    for shard in (1, 2):
+        role.reports.take(Report(shard, 5, 1, 0, 9), 7)
+    return set(role.reports.by_shard)
+
+
+@pytest.fixture
+def retiring() -> Table:
+    table = Table.initial(Base(1))
+    for shard in (1, 2):
+        for state in (State.FORMING, State.SERVING, State.RETIRING):
+            table = take_shard(table, shard, state, shard, (1,))
+    return table
+
+
+@pytest.fixture
+def role(retiring: Table) -> Role:
+    return Role(retiring)
+
+
+@pytest.fixture
+def birthing(role: Role) -> Iterator[Birthing]:
+    made = Birthing(cast(Any, role))
+    made.begin()
+    yield made
+    made.close()
+
+
+def test_no_report_counts_of_shards_that_are_dropped_together(
+    role: Role, birthing: Birthing, retiring: Table
+) -> None:
+    applied(role, birthing, retiring)
+    assert counted(role) == {1, 2}
+    birthing.step()
+    assert role.logged == [(1, State.DROPPED), (2, State.DROPPED)]
+    assert counted(role) == set()
+
+
+def test_a_table_from_before_the_drop_brings_no_report_back(
+    role: Role, birthing: Birthing, retiring: Table
+) -> None:
+    applied(role, birthing, retiring)
+    birthing.step()
+    applied(role, birthing, take_shard(retiring, 3, State.FORMING, 3, (1,)))  # logged before the drops
+    assert counted(role) == set()
+    birthing.end()
+    birthing.begin()  # another term, in which the drops are lost
+    applied(role, birthing, retiring)
+    assert counted(role) == {1, 2}
