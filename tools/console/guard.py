@@ -1,9 +1,9 @@
 """What comes from other sites is refused before anything looks at it, and pages load nothing from them.
 
 A browser sends requests for any page that it shows. So the Host must be one of the console's own names (else
-a name that an attacker points here would make its pages ours), and an Origin must be the console itself. A link
-to a view may come from anywhere; one that begins or ends a session may not, or an attacker's ticket would log
-a visitor in as the attacker. Bodies are no larger than an import.
+a name that an attacker points here would make its pages ours), and an Origin must be the console itself. Any
+page may link to a view; none may begin or end a session, or an attacker's ticket would log a visitor in as
+the attacker. Bodies are no larger than an import.
 """
 
 from __future__ import annotations
