@@ -1,7 +1,9 @@
 """What comes from other sites is refused before anything looks at it, and pages load nothing from them.
 
 A browser sends requests for any page that it shows. So the Host must be one of the console's own names (else
-a name that an attacker points here would make its pages ours), and an Origin must be the console itself.
+a name that an attacker points here would make its pages ours), and an Origin must be the console itself. Any
+page may link to a view; none may begin or end a session, or an attacker's ticket would log a visitor in as
+the attacker. Bodies are no larger than an import.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ _HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+DOORS = ("/enter", "/leave")  # addresses where a session begins and ends
+MOST_BODY_BYTES = 65 * 1024 * 1024  # the largest import, in a form
+_OTHER_SITES = ("cross-site", "same-site")
 _DROPPED = (b"x-forwarded-prefix", b"x-forwarded-host")
 
 
@@ -74,6 +79,11 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host:
             return "the request comes from another site"
+        if scope.get("path") in DOORS and headers.get("sec-fetch-site", "none") in _OTHER_SITES:
+            return "the request comes from another site"
+        length = headers.get("content-length", "0")
+        if "transfer-encoding" in headers or not length.isdecimal() or int(length[:20]) > MOST_BODY_BYTES:
+            return "the request is too large, or does not tell its size"
         return ""
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from muster_client import EVERYTHING, KeyRange, prefix, span
 
 _HEX = re.compile(r"0x((?:[0-9a-fA-F]{2})*)")
+_LAST_REVISION = 2**63 - 1
 _SAFE = "/:@!$&'()*+,;=~-._"
 
 
@@ -34,6 +35,13 @@ def search(text: str) -> KeyRange:
     if not end:
         return KeyRange(key_of(start) or b"\0", b"\0")
     return span(key_of(start) or b"\0", key_of(end))
+
+
+def revision_of(text: str) -> int:
+    """The revision that an address names; 0: none that a store can have."""
+    if not re.fullmatch("[0-9]{1,19}", text):
+        return 0
+    return revision if (revision := int(text)) <= _LAST_REVISION else 0
 
 
 def range_text(keys: KeyRange) -> str:
@@ -67,9 +75,9 @@ def _is_path(key: bytes) -> bool:
 
 def parse_address(path: str) -> tuple[str, bytes, dict[str, str]]:
     """View, key and the rest of the query of a path."""
-    parts = urlsplit(path)
-    view, slash, rest = parts.path.lstrip("/").partition("/")
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    where, _, asked = path.partition("#")[0].partition("?")
+    view, slash, rest = where.lstrip("/").partition("/")
+    query = {name: values[-1] for name, values in parse_qs(asked).items()}
     key = key_of(query.pop("key", ""))
     if slash and rest:
         key = f"/{unquote(rest)}".encode()

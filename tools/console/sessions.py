@@ -24,6 +24,8 @@ _RIGHTS_S = 5.0  # so old may be what is offered; the store decides
 IDLE_S = 12 * 3600.0
 MOST = 1000  # sessions; the one idle for longest ends then
 _TICKET_S = 30.0
+_GUESSES = 4  # log-ins that are asked of the cluster at a time: each costs it a slow hash
+_GUESS_S = 1.0  # until the next one may be tried, where a password was wrong
 COOKIE = "muster-console"
 _UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
@@ -86,9 +88,11 @@ class Sessions:
 
     target: Target
     now_s: Callable[[], float] = time.monotonic
+    guess_s: float = _GUESS_S
     _sessions: dict[str, _Session] = field(default_factory=dict)
     _tickets: dict[str, tuple[Identity, float]] = field(default_factory=dict)
     _nobody: Identity | None = None
+    _guesses: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_GUESSES))
     recorder: Recorder = field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,17 +121,28 @@ class Sessions:
         MusterError."""
         if not user:
             raise AuthenticationFailed(_UNAUTHENTICATED, "etcdserver: user name is empty")
-        identity = Identity(self.target, self.recorder, user, password)
+        await self._end_old()
+        async with self._guesses:
+            identity = Identity(self.target, self.recorder, user, password)
+            try:
+                await self._known(identity)
+            except BaseException:
+                await identity.close()
+                raise
+        ticket = secrets.token_urlsafe(32)
+        self._tickets[ticket] = (identity, self.now_s())
+        return ticket
+
+    async def _known(self, identity: Identity) -> None:
+        """Whether the cluster knows name and password. AuthenticationFailed, after a while: those who guess
+        get so many answers in a second, whatever the number of their pages."""
         try:
             await identity.client.count(b"\0", timeout=5.0)
         except PermissionDenied:
             pass  # of that key: the user is known
-        except BaseException:
-            await identity.close()
+        except AuthenticationFailed:
+            await asyncio.sleep(self.guess_s)
             raise
-        ticket = secrets.token_urlsafe(32)
-        self._tickets[ticket] = (identity, self.now_s())
-        return ticket
 
     async def redeem(self, ticket: str) -> str | None:
         """The secret of the session of a ticket, which is void from then on."""

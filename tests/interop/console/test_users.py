@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,27 @@ def test_a_ticket_is_good_once_and_for_a_short_time(guarded: str) -> None:
             await sessions.log_in("root", "wrong")
         with pytest.raises(m.AuthenticationFailed):
             await sessions.log_in("", "")
+        await sessions.close()
+
+    asyncio.run(main())
+
+
+def test_those_who_guess_get_few_answers(guarded: str) -> None:
+    """Whatever the number of pages; and what nobody redeems is not kept."""
+
+    async def main() -> None:
+        now_s = 0.0
+        sessions = Sessions(Target((guarded,)), lambda: now_s, guess_s=0.5)
+        began = time.monotonic()
+        met = await asyncio.gather(
+            *(sessions.log_in("root", f"guess {at}") for at in range(12)), return_exceptions=True
+        )
+        assert all(isinstance(one, m.AuthenticationFailed) for one in met)
+        assert time.monotonic() - began >= 1.5, "four at a time, each for half a second"
+        late = await sessions.log_in("root", "secret of root")
+        now_s = 31.0
+        await sessions.log_in("root", "secret of root")
+        assert late not in sessions._tickets
         await sessions.close()
 
     asyncio.run(main())

@@ -8,11 +8,14 @@ import subprocess
 
 import muster_client as m
 import pytest
+from fastapi import Request
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tools.console import names
 from tools.console.store.keys import commands, copies, edits, tree, values
+from tools.console.views import live, shell
+from tools.console.views.value import preview
 
 KEYS = st.binary(min_size=1, max_size=40) | st.text(min_size=1, max_size=20).map(str.encode)
 
@@ -32,6 +35,45 @@ def test_what_is_shown_of_a_key_names_it(key: bytes) -> None:
 def test_an_address_leads_back_to_its_key(key: bytes, revision: int) -> None:
     address = names.address("keys", key, rev=revision)
     assert names.parse_address(address) == ("keys", key, {"rev": str(revision)} if revision else {})
+
+
+def test_an_address_is_read_as_the_browser_sent_it() -> None:
+    """A key's own ``%41`` is none of the address's."""
+    scope = {"type": "http", "path": "/keys/a%41", "raw_path": b"/keys/a%2541", "query_string": b"rev=7",
+             "headers": [(b"host", b"127.0.0.1")], "scheme": "http", "method": "GET"}  # fmt: skip
+    path = shell.path_of(Request(scope))
+    assert names.parse_address(path) == ("keys", b"/a%41", {"rev": "7"})
+
+
+@pytest.mark.parametrize("path", ["//[", "//evil.example/keys", "/keys?%", "?", ""])
+def test_any_address_can_be_read(path: str) -> None:
+    names.parse_address(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "revision"),
+    [("42", 42), ("", 0), ("-1", 0), ("²", 0), ("٤", 0), (str(2**63 - 1), 2**63 - 1), (str(2**63), 0),
+     ("9" * 5000, 0)],
+)  # fmt: skip
+def test_a_revision_is_one_that_a_store_can_have(text: str, revision: int) -> None:
+    assert names.revision_of(text) == revision
+
+
+def test_of_a_large_value_only_what_is_shown_is_kept() -> None:
+    change = m.Put(m.KeyValue(b"/a", "é".encode() * 500_000, 5, 5, 1))
+    kept = live.seen(1, 0.0, change)
+    assert kept.value == "é" * 100 + "…"
+    assert kept.kind == "create"
+    binary = m.Put(m.KeyValue(b"/a", b"\x00\xff" * 500_000, 5, 6, 2))
+    assert live.seen(2, 0.0, binary).value == f"0x{'00ff' * 25}…"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(b"a\nb", "a b"), (b"\xff", "0xff"), (b"x\xc3", "x"), (b"k8s\0a", "0x6b38730061"), (b"", "")],
+)
+def test_a_preview_is_one_line(value: bytes, text: str) -> None:
+    assert preview(value) == text
 
 
 def test_addresses_can_be_read() -> None:

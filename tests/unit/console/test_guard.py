@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tools.console.guard import LOOPBACK, POLICY, Guard, Message, Receive, Scope, Send
+from tools.console.guard import LOOPBACK, MOST_BODY_BYTES, POLICY, Guard, Message, Receive, Scope, Send
 
 HERE = "127.0.0.1:8378"
 
@@ -18,7 +18,9 @@ async def _inner(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": repr(dict(scope["headers"])).encode()})
 
 
-def asked(kind: str = "http", names: tuple[str, ...] = LOOPBACK, **headers: str) -> list[Message]:
+def asked(
+    kind: str = "http", names: tuple[str, ...] = LOOPBACK, path: str = "/", **headers: str
+) -> list[Message]:
     """What the guard sends for a request."""
     sent: list[Message] = []
 
@@ -29,7 +31,7 @@ def asked(kind: str = "http", names: tuple[str, ...] = LOOPBACK, **headers: str)
         return {}
 
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope: dict[str, Any] = {"type": kind, "headers": pairs}
+    scope: dict[str, Any] = {"type": kind, "headers": pairs, "path": path}
     asyncio.run(Guard(_inner, names)(scope, receive, send))
     return sent
 
@@ -57,6 +59,21 @@ def test_another_name_is_served_where_it_is_allowed() -> None:
 def test_another_site_is_refused(origin: str) -> None:
     assert asked(host=HERE, origin=origin)[0]["status"] == 403
     assert asked("websocket", host=HERE, origin=origin)[0]["type"] == "websocket.close"
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_another_site_leads_to_views_and_begins_no_session(site: str) -> None:
+    for door in ("/enter", "/leave"):
+        assert asked(host=HERE, path=door, sec_fetch_site=site)[0]["status"] == 403
+        assert asked(host=HERE, path=door, sec_fetch_site="same-origin")[0]["status"] == 200
+    assert asked(host=HERE, path="/keys/a", sec_fetch_site=site)[0]["status"] == 200
+
+
+@pytest.mark.parametrize("size", ["9" * 5000, str(MOST_BODY_BYTES + 1), "x"])
+def test_a_body_has_a_bound(size: str) -> None:
+    assert asked(host=HERE, content_length=size)[0]["status"] == 403
+    assert asked(host=HERE, transfer_encoding="chunked")[0]["status"] == 403
+    assert asked(host=HERE, content_length=str(MOST_BODY_BYTES))[0]["status"] == 200
 
 
 def test_its_own_pages_are_served() -> None:

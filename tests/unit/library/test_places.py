@@ -13,6 +13,7 @@ import pytest
 from muster_client import queueing
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire import engine
 
 from tests.unit.library.scripted import Answers, Code, say_nothing, scripted, until
 
@@ -191,6 +192,54 @@ def test_two_tasks_do_not_hold_one_object() -> None:
                 assert lock.token == 8
 
     with scripted(line.methods) as address:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_release_goes_on_where_its_caller_is_cancelled(given: bool) -> None:
+    """Else the key would stay, and its lease be renewed, until the client ends."""
+    line, revoked = Line(held(), pb.TxnResponse(succeeded=True), held(8)), list[int]()
+
+    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+        revoked.append(request.ID)
+        return pb.LeaseRevokeResponse()
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            lock = client.lock("l", lease=lease if given else None)
+            own = (await lock.acquire()).lease
+            goes_on = threading.Event()
+            engine.loop().call_soon_threadsafe(goes_on.wait, 10)  # it has not begun when it is cancelled
+            releasing = asyncio.create_task(lock.release())
+            for _ in range(5):
+                await asyncio.sleep(0)
+            releasing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await releasing
+            goes_on.set()
+            await until(lambda: line.deletes(b"l/%x" % own.id) if given else revoked == [own.id])
+            assert own.lost is not given
+            await until(lambda: not lock._taken.locked())
+
+    with scripted(line.methods | {"Lease/LeaseRevoke": revoke}) as address:
+        asyncio.run(main())
+
+
+def test_a_lease_is_not_renewed_where_its_revoker_is_cancelled() -> None:
+    async def main() -> None:
+        async with m.Client(address) as client:
+            lease = await client.lease(60)
+            goes_on = threading.Event()
+            engine.loop().call_soon_threadsafe(goes_on.wait, 10)
+            revoking = asyncio.create_task(lease.revoke())
+            await asyncio.sleep(0)
+            revoking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await revoking
+            goes_on.set()
+            assert await asyncio.wait_for(lease.wait_lost(), 5) == "it was revoked"
+
+    with scripted(Line().methods) as address:
         asyncio.run(main())
 
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import enum
+import threading
+import time
 from datetime import datetime
+from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
+import muster_client as m
 import pydantic
 import pytest
 from muster_client.model import KeyValue
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.ranges import EVERYTHING, KeyRange, prefix
-from muster_client.services.config import built
-from muster_client.services.cron import following
-from muster_client.services.registry import instance_of, value_of
+from muster_client.services.channels import ServiceChannel
+from muster_client.services.config import Config, built
+from muster_client.services.cron import Cron, Run, following
+from muster_client.services.registry import Instance, instance_of, value_of
 from muster_client.wire.spaces import Space
 
 
@@ -68,6 +75,77 @@ def test_a_dataclass_of_texts() -> None:
 def test_what_is_wrong_is_named(tree: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         built(Settings, tree)
+
+
+@dataclasses.dataclass
+class Picky:
+    price: Decimal = Decimal(0)
+    tags: set[str] = dataclasses.field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.price < 0:
+            raise TypeError("it is paid for")
+
+
+@pytest.mark.parametrize("tree", [{"price": "x"}, {"tags": "[[1]]"}, {"tags": "[" * 100_000}])
+def test_whatever_a_type_raises_is_named(tree: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(tree))}: "):
+        built(Picky, tree)
+
+
+def test_a_state_that_is_not_valid_ends_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Exception] = []
+    config = Config(m.Client("127.0.0.1:1"), "/c", Picky, told.append)
+    for price, valid in ((b"2", True), (b"-1", False), (b"3", True)):
+        kv = KeyValue(b"/c/price", price, 1, 1, 1)
+        monkeypatch.setattr(config._mirror, "copy", lambda kv=kv: {kv.key: kv})
+        config._step()
+        assert (config.error is None) is valid
+    assert config._value == Picky(Decimal(3))
+    assert [str(one) for one in told] == ["it is paid for"]
+
+
+def test_a_job_that_fails_behind_its_leadership_ends_no_cron() -> None:
+    """Whatever it raises: this program stands as a candidate again."""
+
+    class Store:
+        async def get(self, key: bytes) -> KeyValue:
+            return KeyValue(key, b'{"done": 0}', 1, 1, 1)
+
+        async def txn(self, txn: object, *, repeatable: bool) -> SimpleNamespace:
+            return SimpleNamespace(revision=2)
+
+    async def job(run: Run) -> None:
+        raise KeyError("the process stood still")
+
+    lost: Any = SimpleNamespace(lost=True, token=1, held=m.key("/c/leader/1").create_revision == 1)
+    store: Any = Store()
+    with pytest.raises(m.NotHeld):
+        asyncio.run(Cron(store, "/c", 1.0, job, 10, True, "UTC")._one(lost))
+
+
+def test_threads_share_one_channel_to_an_instance() -> None:
+    opened: list[str] = []
+    together = threading.Barrier(4)
+    one = Instance(b"/s/a", "a:1", None, 1)
+
+    def opens(address: str) -> Any:
+        opened.append(address)
+        time.sleep(0.05)  # the others come meanwhile
+        return SimpleNamespace(close=lambda: None)
+
+    channel = ServiceChannel(SimpleNamespace(instances=lambda: (one,), pick=lambda: one), opens)
+
+    def call() -> None:
+        together.wait(5)
+        channel._pick()
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert opened == ["a:1"]
 
 
 class Model(pydantic.BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire import engine
 
 from tests.unit.library.scripted import scripted, watched
+from tests.unit.library.test_places import Line, held
 
 
 def test_a_call_in_the_engine_s_thread_is_refused() -> None:
@@ -59,6 +61,20 @@ def test_what_is_observed_ends_in_any_thread() -> None:
             observed.close()  # type: ignore[attr-defined]
 
         engine.submit(drop()).result(5)
+
+
+def test_a_leader_without_a_value_is_named_by_its_machine() -> None:
+    """In both forms."""
+    line = Line(held(), held())
+    with scripted(line.methods) as address, sync.Client(address) as client:
+        assert client.while_leading("l", lambda leadership: 1) == 1
+
+        async def work(leadership: object) -> int:
+            return 2
+
+        assert engine.submit(client.inner.while_leading("l", work)).result(10) == 2
+    values = [txn.success[0].request_put.value for txn in line.asked]
+    assert values == [socket.gethostname().encode()] * 2
 
 
 AT_EXIT = """

@@ -8,7 +8,7 @@ from typing import Any
 from muster_client import EVERYTHING, Compacted, FutureRevision, KeyRange, PermissionDenied
 from nicegui import events, ui
 
-from tools.console.names import address, parse_address, range_text, search, shown
+from tools.console.names import address, parse_address, range_text, revision_of, search, shown
 from tools.console.store.hub import Told
 from tools.console.store.keys import tree
 from tools.console.store.keys.history import oldest_revision
@@ -47,7 +47,7 @@ class KeysView:
     def __init__(self, page: Page) -> None:
         self.page = page
         _, self.key, query = page.where
-        self.revision = int(query["rev"]) if query.get("rev", "").isdigit() else 0
+        self.revision = revision_of(query.get("rev", ""))
         self.search = query.get("search", "")
         self.flat = query.get("flat") == "1"
         self._rows: list[Row] = []
@@ -104,7 +104,7 @@ class KeysView:
     def stays(self, path: str) -> bool:
         """Whether another address of this view needs nothing but another key."""
         _, key, query = parse_address(path)
-        if query.get("rev", "") != (str(self.revision) if self.revision else ""):
+        if revision_of(query.get("rev", "")) != self.revision:
             return False
         if query.get("search", "") != self.search or (query.get("flat") == "1") != self.flat:
             return False

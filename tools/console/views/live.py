@@ -32,17 +32,22 @@ _ROW = """
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A change, and when it came."""
+    """A change, and when it came. Of its value only what is shown is kept: values may be large."""
 
     number: int
     at_s: float
-    change: Put | Delete
+    kind: str
+    key: bytes
+    revision: int
+    value: str
 
-    @property
-    def kind(self) -> str:
-        if isinstance(self.change, Delete):
-            return "delete"
-        return "create" if self.change.created else "put"
+
+def seen(number: int, at_s: float, change: Put | Delete) -> Seen:
+    """What is kept of a change."""
+    if isinstance(change, Delete):
+        return Seen(number, at_s, "delete", change.key, change.revision, "")
+    kind = "create" if change.created else "put"
+    return Seen(number, at_s, kind, change.key, change.revision, preview(change.kv.value, 100))
 
 
 class Log:
@@ -58,7 +63,7 @@ class Log:
         """Take changes that came now."""
         for change in changes:
             self.count += 1
-            self.kept.append(Seen(self.count, now_s, change))
+            self.kept.append(seen(self.count, now_s, change))
         self._times.append((now_s, len(changes)))
 
     def rate(self, now_s: float) -> float:
@@ -178,20 +183,18 @@ class Live:
         self.waiting.set_visibility(not self.rows)
 
     def _item(self, one: Seen, ago: float) -> dict[str, Any]:
-        change = one.change
-        value = preview(change.kv.value, 100) if isinstance(change, Put) else ""
         at = one.at_s + ago
         return {
             "i": one.number,
             "t": time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at * 10) % 10}",
             "k": f"mc-{one.kind}",
             "w": self.page.t(f"live.{one.kind}"),
-            "n": shown(change.key),
-            "v": value,
-            "r": f"{change.revision:,}",
+            "n": shown(one.key),
+            "v": one.value,
+            "r": f"{one.revision:,}",
         }
 
     def _pick(self, event: events.GenericEventArguments) -> None:
         for one in self.rows:
             if one.number == event.args:
-                self.page.go(address("keys", one.change.key))
+                self.page.go(address("keys", one.key))

@@ -60,6 +60,12 @@ def look_of(request: Request) -> bool | None:
     return {"dark": True, "light": False}.get(request.cookies.get(_LOOK, ""))
 
 
+def path_of(request: Request) -> str:
+    """Path and query as the browser sent them: ``request.url`` has lost which ``%`` was one of a key's."""
+    path = request.scope.get("raw_path", b"").decode("latin-1") or request.url.path
+    return path + (f"?{request.url.query}" if request.url.query else "")
+
+
 def _head(words: Words, look: bool | None) -> ui.dark_mode:
     ui.add_head_html(f"<style>{CSS}</style>")
     ui.add_body_html(f"<script>{_SCRIPT}document.documentElement.lang='{words.language}';</script>")
@@ -86,7 +92,7 @@ def login_page(sessions: Sessions, request: Request) -> None:
     """Ask for a name and a password."""
     words = words_of(request)
     _head(words, look_of(request))
-    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    path = path_of(request)
 
     async def enter() -> None:
         sign_in.disable()
@@ -121,7 +127,7 @@ async def build(target: Target, identity: Identity, request: Request) -> None:
     dark = _head(words, look)
     if look is None:
         ui.run_javascript("emitEvent('muster_dark', matchMedia('(prefers-color-scheme: dark)').matches)")
-    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    path = path_of(request)
     shell = Shell(Page(target, identity, words, ui.context.client, path, lambda path: None, look), dark)
     shell.draw()
     shell.begin(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -388,9 +389,13 @@ class ValuePane:
 
 
 def preview(value: bytes, most: int = 120) -> str:
-    """The beginning of a value in one line."""
-    form = values.guessed(value)
-    if form in ("hex", "protobuf"):
+    """The beginning of a value in one line. Nothing behind it is looked at, however large the value is."""
+    head = value[: 4 * most]
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # it may end within a character
+    except UnicodeDecodeError:
+        text = "\0"
+    if value.startswith(values.KUBERNETES) or any(not (one.isprintable() or one in "\n\r\t") for one in text):
         return f"0x{value[: most // 2].hex()}{'…' if len(value) > most // 2 else ''}"
-    text = " ".join(value[: 4 * most].decode(errors="ignore").split())
+    text = " ".join(text.split())
     return text if len(text) <= most and len(value) <= 4 * most else f"{text[:most]}…"

@@ -98,8 +98,12 @@ class Lease:
         self._kept.add(call)
 
     async def revoke(self, *, timeout: float | None = None) -> None:
-        """End it, with its keys."""
-        await engine.run(self._keeper.drop(self._kept, "it was revoked"))
+        """End it, with its keys. A caller that is cancelled leaves it to its time to live."""
+        try:
+            await engine.run(self._keeper.drop(self._kept, "it was revoked"))
+        except asyncio.CancelledError:  # perhaps before it began: nobody has it, so it is not renewed
+            engine.submit(self._keeper.drop(self._kept, "it was revoked"))
+            raise
         with contextlib.suppress(LeaseNotFound):  # it has ended
             await self._caller.unary(_REVOKE, pb.LeaseRevokeRequest(ID=self.id), timeout=timeout)
 

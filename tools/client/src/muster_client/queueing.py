@@ -195,13 +195,19 @@ class Place:
         return True
 
     async def _give_up(self) -> None:
-        """Out of the line, if it stands there; then others may take this object."""
+        """Out of the line, if it stands there, also where the caller is cancelled: others wait. Then they may
+        take this object."""
         held, self._held = self._held, False
-        try:
-            await self._leave()
-        finally:
+        leaving = asyncio.ensure_future(self._leave())
+
+        def left(done: asyncio.Future[None]) -> None:
             if held:
                 self._taken.release()
+            if not done.cancelled():
+                done.exception()  # perhaps nobody waits for it any more
+
+        leaving.add_done_callback(left)
+        await asyncio.shield(leaving)
 
     async def _leave(self) -> None:
         """Out of the line; the lease ends, unless it was given."""

@@ -7,6 +7,7 @@ with its balancer does.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -31,17 +32,19 @@ class _Opened:
 
     def __init__(self, discovery: Picks, opened: Callable[[str], Any]) -> None:
         self._discovery, self._opened = discovery, opened
+        self._lock = threading.Lock()  # stubs are used by many threads
         self.channels: dict[str, Any] = {}
 
     def pick(self) -> tuple[Any, list[Any]]:
         """The channel for a call, and those that are to be closed. NoInstance."""
         address = self._discovery.pick().address
         left: list[Any] = []
-        if address not in self.channels:
-            there = {one.address for one in self._discovery.instances()}
-            left = [self.channels.pop(gone) for gone in list(self.channels) if gone not in there]
-            self.channels[address] = self._opened(address)
-        return self.channels[address], left
+        with self._lock:
+            if address not in self.channels:
+                there = {one.address for one in self._discovery.instances()}
+                left = [self.channels.pop(gone) for gone in list(self.channels) if gone not in there]
+                self.channels[address] = self._opened(address)
+            return self.channels[address], left
 
 
 def _method(pick: Callable[[], Any], kind: str, path: str, given: tuple[Any, ...], named: Any) -> Any:

@@ -104,7 +104,7 @@ class Config(Generic[Model]):
         """Take the new state, if it is valid and another one."""
         try:
             value = self._built()
-        except ValueError as error:
+        except Exception as error:  # the model's own checks may raise any
             self.error = error
             log.warning("configuration %r: not valid, the last valid one stays: %s", self._prefix, error)
             if self._on_error is not None:
@@ -171,7 +171,7 @@ def _value(hint: Any, text: Any, path: str) -> Any:
         raise ValueError(f"{path}: it has a value, and no keys below it")
     try:
         return _parsed(origin or hint, hint, text)
-    except (ValueError, KeyError) as error:
+    except Exception as error:  # a type's own: Decimal has one that is no ValueError
         raise ValueError(f"{path}: {text!r} is no {getattr(hint, '__name__', hint)}: {error}") from None
 
 

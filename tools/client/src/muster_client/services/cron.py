@@ -104,9 +104,9 @@ class Cron:
         run = Run(self, leadership, due, attempt, modified)
         try:
             await self._job(run)
-        except Exception:
-            if leadership.lost:
-                raise
+        except Exception as error:
+            if leadership.lost:  # of whatever kind: another runs it again, and this takes part on
+                raise NotHeld("the leadership was lost during the run") from error
             log.exception("cron %r: the run of %s has failed; it is over", self._name, due)
         if not run.finished:
             await run.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -158,9 +159,10 @@ class Client(Within):
     ) -> Result:
         """See :meth:`muster_client.Client.while_leading`. The work runs in this thread, and is not cancelled:
         it calls ``leadership.lease.check()`` now and then, which raises LeaseLost, and is run again."""
+        told = value or socket.gethostname()
         while True:
             try:
-                leadership = self.election(name).campaign(value, ttl=ttl).campaign()
+                leadership = self.election(name).campaign(told, ttl=ttl).campaign()
             except MusterError as error:
                 if self.closed:
                     raise
