@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from cluster.pb import kv_pb2
+from cluster.placement.table import Move
 from node.storage import Applied, Applying, Position, SnapshotRefused, StateStore
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from tests.sim.world.order_world import DiskBroke, Violation
@@ -46,6 +47,7 @@ class Seen:
     def __init__(self, store: RealStore) -> None:
         self.position = store.position
         self.metas = {"fold": fold} if (fold := store.meta("fold")) is not None else {}
+        self.bases: list[tuple[int, Move, dict[bytes, bytes]]] = []  # nothing moves here
         self._store = store
 
     def digest(self) -> tuple[object, ...]:

@@ -76,16 +76,16 @@ def test_a_newer_one_speaks_what_both_know() -> None:
 
 def test_who_speaks_no_common_version_is_refused_and_told_which_there_are() -> None:
     node = Node()
-    body = HELLO_BODY.pack(11, 1, 2, 3, 2, 1)
+    body = HELLO_BODY.pack(12, 1, 2, 3, 2, 1)
     hello = (
         (1).to_bytes(8, "little")
         + bytes(8)
         + b"\x00"
-        + (12 << 16 | 11).to_bytes(4, "little")
+        + (13 << 16 | 12).to_bytes(4, "little")
         + len(body).to_bytes(4, "little")
     )
     assert node.hears(hello + body) is None
-    assert b"this node speaks 7 to 10" in node.sent[0]
+    assert b"this node speaks 7 to 11" in node.sent[0]
 
 
 @pytest.mark.parametrize("data", [b"", b"short", frame(2, []), frame(1, [b"half a record"])])
