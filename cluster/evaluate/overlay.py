@@ -100,10 +100,11 @@ class Overlay:
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """With pauses. NotYet."""
-        if revision and revision < self.revision:
-            if revision > self._store.revision:
-                raise NotYet(revision)
+        if revision and revision <= self._store.revision:
+            # at the applied revision, too: the newest owners may be others than those of then (G6)
             return self._store.scan(start, end, revision, LOOK)
+        if revision and revision < self.revision:
+            raise NotYet(revision)
         writes, rows = self._writes, self._rows(start, end)
         if not writes:
             return rows

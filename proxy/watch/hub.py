@@ -100,6 +100,8 @@ class WatchHub:
     def follow(self, before: Table) -> None:
         """This front goes by another table."""
         table = self._placement.table
+        if (table.last_move, table.move) == (before.last_move, before.move):
+            return  # pruned at most: the parts are those that they were, however far each of them is
         if (table.spans, table.past) != (before.spans, before.past):
             for subscription in tuple(self.subscriptions.values()):
                 subscription.follow(table)

@@ -129,8 +129,7 @@ class Subscription:
 
     def follow(self, table: Table) -> None:
         """G9: keys of the range may have moved. Its new owners' parts come before anything newer is taken."""
-        if len(self.parts) == 1:
-            self.emitted = max(self.emitted, self.parts[0].through())
+        self._catch_up()
         if self.emitted + 1 < table.pruned and not self._end_pruned(table.pruned):
             return
         times = table.times_since(self.key, self.range_end, self.emitted + 1)
@@ -278,11 +277,15 @@ class Subscription:
             self._ring.append(batch)
         self.emitted = last
 
-    def add(self, cohort: Cohort) -> None:
+    def _catch_up(self) -> None:
+        """Take in how far the parts are."""
         if len(self.parts) > 1:
             self.advance()
         else:
             self.emitted = max(self.emitted, self.parts[0].through())
+
+    def add(self, cohort: Cohort) -> None:
+        self._catch_up()
         if cohort.cursor >= self.emitted:
             self._place(cohort, cohort.cursor == self.emitted)
         else:

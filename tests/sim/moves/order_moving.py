@@ -3,27 +3,25 @@ do so themselves. Copies and what hosts say of them go by messages of their own,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
-import pytest
-
-import proxy.shared.context
 from cluster.effects.records import Item, items
 from cluster.features.auth.principal import named
 from cluster.order.leading.own_keys import OwnKeys
 from cluster.order.moving.copier import STAGING, Ask, Batch, Copier
 from cluster.order.moving.mover import Copied, Hosts, Mover
-from cluster.placement import Placement, Table
+from cluster.placement import Table
 from cluster.placement.changes import read_moved
 from cluster.placement.table import Move
+from cluster.raft import Role
 from cluster.wire.messages import Method
 from node.replica.role import Kinds
+from node.replica.shards.feed_end import ORDER_INDEX, STATE_WANTED
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
-from proxy.services import kv
 from tests.sim.moves.order_owned import Unknown, may_drop
 
 if TYPE_CHECKING:
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.015
 ELSEWHERE_S = 1.2  # three election timeouts: then another host's source is asked
+PEERS_STATE_S = 3.0  # then no source has what is wanted: a peer's state
 _WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
 
 
@@ -111,6 +110,9 @@ class Copying:
             self._waits_since = self._waits_since or now
             if now - self._waits_since > ELSEWHERE_S:
                 host = self._random.choice(simulation.hosts)
+            if now - self._waits_since > PEERS_STATE_S:
+                self._waits_since = now
+                self._ask_for_state()
         source = simulation.nodes[host, ask.source]
 
         def back(found: tuple[int, Any] | None) -> None:
@@ -127,6 +129,13 @@ class Copying:
             copier.lost(ask.source)
         else:
             me.call_later(0.3, lambda: copier.lost(ask.source))
+
+    def _ask_for_state(self) -> None:
+        """Every source has dropped the rows (G10), so a majority of the target has the base."""
+        node = self._process.node
+        if node.raft.role is not Role.LEADER:
+            peer = node.raft.leader_id or self._random.choice(node.roster.others)
+            node.peers.send(peer, STATE_WANTED, ORDER_INDEX.pack(node.order_index))
 
     def _came(self, copier: Copier, ask: Ask, found: tuple[int, Any] | None, asked_at: float) -> None:
         if found is None:
@@ -222,6 +231,11 @@ class MovingOrderRole(OrderRole):
         self._asked = 0  # the last record that is to be applied
         self._run_writes = self.writes.run
         self.writes.run = self._run_what_may  # type: ignore[method-assign]
+        node.frames[STATE_WANTED[0]] = self._state_wanted
+
+    def _state_wanted(self, member_id: int, data: bytes) -> None:
+        if ORDER_INDEX.unpack(data)[0] < self.node.applied_index:
+            self.node.snapshots.send_to(member_id, 0)
 
     @property
     def waits_for_base(self) -> bool:
@@ -233,8 +247,8 @@ class MovingOrderRole(OrderRole):
 
     # -- the sequencer
 
-    def _sequence(self, leader: Any) -> None:
-        super()._sequence(leader)
+    def sequence(self, leader: Any) -> None:
+        super().sequence(leader)
         assert self.sequencer is not None
         sequencer, plan = self.sequencer, cast("Simulation", self.process.world).plan
         self.mover = Mover(
@@ -246,7 +260,7 @@ class MovingOrderRole(OrderRole):
             self.mover.heard(host, copied, self.node.now_ms())
 
     def evaluate(self) -> None:
-        if self.sequencer is not None and self._sequencing and self.writes.has_room:
+        if self.sequencer is not None and self.sequencing and self.writes.has_room:
             assert self.mover is not None
             if self.wish is not None:
                 wish, self.wish = self.wish, None
@@ -334,26 +348,6 @@ class MovingOrderRole(OrderRole):
     def replaced(self) -> None:
         super().replaced()
         self.copying.again()
-
-
-class EveryShard(Placement):
-    """What a front of before goes by, until fronts know tables at revisions: reads, watches and spans ask all
-    shards, each of which shows what is its own (G6). Writes of single keys go by the newest table it has."""
-
-    def shards_of(self, key: bytes, range_end: bytes) -> tuple[int, ...]:
-        return tuple(sorted(self.table.shards))
-
-
-@contextmanager
-def fronts_that_ask_every_shard() -> Iterator[None]:
-    plain_shard = kv._plain_shard
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proxy.shared.context, "Placement", EveryShard)
-        patch.setattr(kv, "plain_get", lambda data: None)
-        patch.setattr(kv, "is_read", lambda plain: False)
-        patch.setattr(kv, "_plain_shard", lambda shard_of, plain: (
-            kv.WIDE if plain.read_only else plain_shard(shard_of, plain)))
-        yield
 
 
 class Moves:

@@ -1,6 +1,5 @@
 """Spans move between serving shards, again and again, while everything else goes on and goes wrong
-(growth.md, section 4). Births are not in it, nor fronts that know tables at revisions: here they ask every
-shard (``tests.sim.moves.order_moving``)."""
+(growth.md, section 4). Births are not in it."""
 
 from __future__ import annotations
 

@@ -20,7 +20,6 @@ import os
 import shutil
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -43,7 +42,7 @@ from tests.sim.checks.order_history import check_history
 from tests.sim.checks.order_watching import TOLD_S
 from tests.sim.clients.order_clients import Clients
 from tests.sim.clients.order_users import UserClients
-from tests.sim.moves.order_moving import Moves, MovingOrderRole, MovingShardRole, fronts_that_ask_every_shard
+from tests.sim.moves.order_moving import Moves, MovingOrderRole, MovingShardRole
 from tests.sim.world.order_disk import KeptDisk, LogDisk
 from tests.sim.world.order_faults import SNAPSHOTS_LEFT, HardFaults, harden
 from tests.sim.world.order_host import (
@@ -503,7 +502,7 @@ class Simulation(World):
         RepeatingLink.repeats = self.plan.repeats
         faults.take()
         before = faults.count
-        with fine_grained(self), fronts_that_ask_every_shard() if self.plan.moves else nullcontext():
+        with fine_grained(self):
             try:
                 self._run()
                 # say, an item that its leader made and nobody can apply (cluster.order.sound)

@@ -151,3 +151,36 @@ def test_g9_a_front_that_missed_a_move_ends_watches_below_the_pruning() -> None:
     (ended,) = [response for response in client.responses() if response.canceled]
     assert ended.compact_revision == 60
     assert not world.net.context.hub.subscriptions
+
+
+def test_g9_an_idle_watch_over_several_shards_that_missed_a_move_is_as_far_as_their_watermarks() -> None:
+    """It has emitted nothing: how far its shards are is looked at first."""
+    world = World(shards=3)
+    client = Client(world)
+    client.create(b"quiet", b"quieu")
+    world.settle()
+    for _ in range(8):
+        world.write((0, KEY))
+    revision = world.store.revision
+    table = take_compact(moved(world.net.context.placement.table, revision=3), revision + 1)
+    world.net.context.follow(moved(table, revision=revision))
+    world.settle()
+    assert not [response for response in client.responses() if response.canceled]
+    world.write((0, b"quiet/1"))
+    assert [key for _, _, key in client.events()] == [b"quiet/1"]
+
+
+def test_g9_a_watch_whose_shard_is_behind_a_compaction_goes_on_if_its_front_missed_no_move() -> None:
+    world = World(shards=3)
+    context = world.net.context
+    client = Client(world)
+    client.create(KEY)
+    world.settle()
+    table = moved(context.placement.table, revision=50)
+    context.follow(table)
+    world.settle()
+    context.follow(take_compact(table, 60))  # heard from another host: the own nodes are not there yet
+    world.settle()
+    world.write((0, KEY))
+    assert not [response for response in client.responses() if response.canceled]
+    assert [key for _, _, key in client.events()] == [KEY]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.effects import records
+from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import finish
 from cluster.placement.changes import Moved, move_item, moved_item
 from cluster.placement.table import Move
@@ -98,6 +99,20 @@ def test_g6_history_shows_no_change_of_a_key_that_is_not_owned(cluster: Cluster)
         store.apply_changes([(store.revision, records.put(b"a1", 0, 1, b"", 0), 0, -1)],
                             (cluster.index + 1, cluster.index + 1, 1, store.revision + 1))
     assert [len(history(store, b"a", b"b", 1).events) for store in (source, moved)] == [0, 1]
+
+
+def test_g6_a_transaction_reads_the_revision_of_the_switch_where_the_keys_were_then(cluster: Cluster) -> None:
+    cluster.put(b"a1")
+    target = moving(cluster, b"a1")
+    source = cluster.stores[0, cluster.table.owner(b"a1")]
+    while not cluster.page(0).whole:
+        pass
+    revision = cluster.model.revision
+    cluster.place(moved_item(Moved(1, True, revision, 1)))
+    for at, shown in ((revision, source), (0, target)):
+        for store in (source, target):
+            keys = [key for key, _ in Overlay(store).scan(b"a", b"b", at) if key]
+            assert keys == ([b"a1"] if store is shown else [])
 
 
 def test_leases_are_checked_without_what_other_shards_own(cluster: Cluster) -> None:
