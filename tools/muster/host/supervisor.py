@@ -25,6 +25,7 @@ from tools.muster.machine.disk.seal import SealBroken
 from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
 
 _CLOSE_S = 5.0  # for a process to close files and connections
+_AGAIN_S = 1.0  # until a directory that could not be made is tried again
 
 
 @dataclass(slots=True, frozen=True)
@@ -78,6 +79,7 @@ class Supervisor:
         self._grown = grown
         self._born = born
         self._drops: set[asyncio.Task[None]] = set()
+        self._shards_event: dict[str, Any] | None = None  # the latest word of node 0 on shards
         self.children = [Child(spec, self._on_change) for spec in specs]
         self.announced = False  # READY=1 was sent
         self.told_to_stop = False  # not only ended because a child refused
@@ -203,16 +205,22 @@ class Supervisor:
         """Node 0 says which shards were born, with their first voters, and which are dropped for good."""
         if self._born is None or self._stop.is_set():
             return
+        self._shards_event = event
         for shard, voters in event["born"].items():
             if self.runs_node(int(shard)):
                 continue
             try:
                 spec = self._born.make(int(shard), voters, [child.spec.cpu for child in self.children])
-            except (OSError, ConfigError, SealBroken) as error:
+            except (ConfigError, SealBroken) as error:
                 self._log.error("cannot run a node of a shard that was born; stopping this host",
                                 shard=int(shard), error=str(error))
                 self.stop(1)
                 return
+            except OSError as error:  # a full disk, or no descriptors: the other shards go on
+                self._log.error("cannot make the directory of a shard that was born; trying again",
+                                shard=int(shard), error=str(error))
+                asyncio.get_running_loop().call_later(_AGAIN_S, self._try_again, event)
+                continue
             child = Child(spec, self._on_change)
             self.children.append(child)
             child.start()
@@ -221,6 +229,10 @@ class Supervisor:
                 task = asyncio.get_running_loop().create_task(self._drop(dropped))
                 self._drops.add(task)
                 task.add_done_callback(self._drops.discard)
+
+    def _try_again(self, event: dict[str, Any]) -> None:
+        if event is self._shards_event:  # else a newer one was followed
+            self._follow_shards(event)
 
     async def _drop(self, child: Child) -> None:
         await self._stop_one(child, self._limits.node_s)

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tools.muster.host import children
+from tools.muster.host import children, supervisor
 from tools.muster.host.children import ChildSpec
 from tools.muster.host.supervisor import StopLimits, Supervisor
 
@@ -66,7 +66,17 @@ class Host:
             code = PRELUDE.replace('(text + "', f'("{name} " + text + "') + body
             specs.append(ChildSpec(kind, int(index), -1, self._argv(code), serves=name == serving))
         self.grown: list[int] = []
-        self.supervisor = Supervisor(specs, self.log, LIMITS, self._grown)
+        self.supervisor = Supervisor(specs, self.log, LIMITS, self._grown, self)
+        self.full = 0  # so many directories of born shards cannot be made
+
+    def make(self, shard: int, voters: Sequence[int], cpus: Sequence[int]) -> ChildSpec:
+        if self.full:
+            self.full -= 1
+            raise OSError("no space left")
+        return ChildSpec("node", shard, -1, self._argv(PRELUDE + GOOD))
+
+    def drop(self, shard: int) -> None:
+        raise AssertionError("nothing is dropped here")
 
     def _grown(self, level: int) -> None:
         if level > 1:
@@ -426,3 +436,20 @@ def test_a_level_to_which_the_data_has_grown_is_noted_and_a_full_disk_ends_nothi
     assert host.grown == [1]
     (failed,) = host.log.all("cannot note in identity.json that the cluster's data has grown")
     assert failed == {"level": 2, "error": "no space left"}
+
+
+def test_a_directory_that_cannot_be_made_is_tried_again_and_ends_no_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_AGAIN_S", 0.02)
+    host = Host(tmp_path, node_0=GOOD, front_0=GOOD)
+    host.full = 2
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.announced)
+        host.supervisor._follow_shards({"born": {"3": [1]}, "dropped": []})
+        await host.until(lambda: host.supervisor.runs_node(3))
+        await host.until(lambda: host.supervisor.ready)
+
+    assert host.run(scenario) == 0
+    assert len(host.log.all("cannot make the directory of a shard that was born; trying again")) == 2
