@@ -384,10 +384,10 @@ def test_a_host_whose_data_has_grown_is_not_started_by_versions_of_before(tmp_pa
 
     with local_cluster(tmp_path / "c", 3, "--shards=2") as cluster:
         files = [tmp_path / "c" / f"host{i}" / "member" / "identity.json" for i in range(3)]
-        known = "all hosts know level 1"
+        known = "all hosts know level 2"
         until(lambda: ctl(cluster, "shard", "list", "-w", "table").splitlines()[-1].endswith(known))
         cluster.ok("kill", "2")
-        assert "level 1 now: host2 (not connected); start that version there first" in why_not(cluster)
+        assert "level 2 now: host2 (not connected); start that version there first" in why_not(cluster)
         assert [json.loads(file.read_bytes())["format"] for file in files] == [1, 1, 1]
         cluster.ok("start", "2", "--wait=60s")
         until(lambda: not why_not(cluster))  # once its link has told its version

@@ -77,8 +77,8 @@ class Target:
         return found
 
     def stands(self) -> bool:
-        """Whether every process still is the one that it was."""
-        return self.cluster.pids() == self.pids
+        """Whether every process still is there. A request may have a shard born: there are more then."""
+        return set(self.pids) <= set(self.cluster.pids())
 
     def look(self, where: str, *, may_fault: bool = False) -> None:
         """All is well, as far as can be seen from outside."""

@@ -79,6 +79,7 @@ class Supervisor:
         self._grown = grown
         self._born = born
         self._drops: set[asyncio.Task[None]] = set()
+        self._dropping: set[int] = set()  # shards; ids are never used again
         self._shards_event: dict[str, Any] | None = None  # the latest word of node 0 on shards
         self.children = [Child(spec, self._on_change) for spec in specs]
         self.announced = False  # READY=1 was sent
@@ -225,7 +226,8 @@ class Supervisor:
             self.children.append(child)
             child.start()
         for shard in event["dropped"]:
-            if (dropped := self._node(shard)) is not None and not dropped.stopping:
+            if (dropped := self._node(shard)) is not None and shard not in self._dropping:
+                self._dropping.add(shard)
                 task = asyncio.get_running_loop().create_task(self._drop(dropped))
                 self._drops.add(task)
                 task.add_done_callback(self._drops.discard)

@@ -67,6 +67,7 @@ class Host:
             specs.append(ChildSpec(kind, int(index), -1, self._argv(code), serves=name == serving))
         self.grown: list[int] = []
         self.supervisor = Supervisor(specs, self.log, LIMITS, self._grown, self)
+        self.dropped: list[int] = []
         self.full = 0  # so many directories of born shards cannot be made
 
     def make(self, shard: int, voters: Sequence[int], cpus: Sequence[int]) -> ChildSpec:
@@ -76,7 +77,7 @@ class Host:
         return ChildSpec("node", shard, -1, self._argv(PRELUDE + GOOD))
 
     def drop(self, shard: int) -> None:
-        raise AssertionError("nothing is dropped here")
+        self.dropped.append(shard)
 
     def _grown(self, level: int) -> None:
         if level > 1:
@@ -453,3 +454,16 @@ def test_a_directory_that_cannot_be_made_is_tried_again_and_ends_no_host(
 
     assert host.run(scenario) == 0
     assert len(host.log.all("cannot make the directory of a shard that was born; trying again")) == 2
+
+
+def test_a_drop_that_is_told_twice_is_one(tmp_path: Path) -> None:
+    host = Host(tmp_path, node_0=GOOD, node_3=GOOD, front_0=GOOD)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.announced)
+        for _ in range(2):
+            host.supervisor._follow_shards({"born": {}, "dropped": [3]})
+        await asyncio.gather(*host.supervisor._drops)
+
+    assert host.run(scenario) == 0
+    assert host.dropped == [3]
