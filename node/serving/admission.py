@@ -52,6 +52,8 @@ _AT_LEADER = frozenset(
         Method.SET_DOWNGRADE,
         Method.AUTH_CHANGE,
         Method.LEASE_REVOKE,
+        Method.GROW,
+        Method.SHARD_CHANGE,
     )
 )
 _KEYS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))

@@ -279,3 +279,22 @@ def test_members_backups_and_forced_starts_know_born_shards(hosts: Hosts, tmp_pa
     process.wait(LIMIT_S)
     hosts.start(0, "--force-new-cluster")  # the order has cuts of a shard that is dropped
     until(lambda: ctl(0, "put", "/a/b", "3").returncode == 0)
+
+
+def test_root_alone_adds_shards_once_there_are_users(tmp_path: Path) -> None:
+    with local_cluster(tmp_path / "c", 1) as cluster:
+        root = "--user=root:secret"
+        for words in (
+            ("user", "add", "root:secret"), ("user", "add", "ann:secret"), ("role", "add", "root"),
+            ("user", "grant-role", "root", "root"), ("auth", "enable"),
+        ):
+            done = musterctl(cluster, *words)
+            assert done.returncode == 0 or "role name already exists" in done.stderr, done.stderr
+        for words in (("enable-growth",), ("add",)):
+            refused = musterctl(cluster, "--user=ann:secret", "shard", *words)
+            assert "permission denied" in refused.stderr, refused.stderr
+        until(lambda: musterctl(cluster, root, "shard", "enable-growth").returncode == 0, look_s=0.3)
+        done = musterctl(cluster, root, "shard", "add")
+        assert done.returncode == 0, done.stderr
+        done = musterctl(cluster, root, "shard", "retire", "1")
+        assert done.returncode == 0, done.stderr
