@@ -11,6 +11,8 @@ from cluster.errors import EtcdError
 from cluster.features.auth.principal import FRONT, NOBODY, SAID, Kind, Principal
 from cluster.features.auth.state import AuthState, Meta, User, meta_row, user_row
 from cluster.wire.messages import Method
+from node.kinds import WRITES
+from node.serving import admission
 from node.serving.admission import Admission
 
 
@@ -89,3 +91,9 @@ def test_no_front_asks_about_leases_in_its_own_name(method: Method) -> None:
     for who in (FRONT, alice):
         assert node.admission.take(link, 1, method | SAID, 0, who.encode() + b"request")
     assert asked == [(method | SAID, who.encode() + b"request") for who in (NOBODY, alice)]
+
+
+def test_every_write_that_is_judged_is_judged_where_it_is_evaluated() -> None:
+    judged_writes = admission.JUDGED & WRITES
+    assert len(judged_writes) > 8
+    assert judged_writes <= admission._AT_LEADER
