@@ -242,6 +242,11 @@ def loads(kind: type[S], text: str) -> S:
     return kind(common=Common(**common), **raw)
 
 
+def genesis_file(data_dir: str, shard: int) -> str:
+    """What a born shard's node on the same host begins with, in the directory of node 0."""
+    return f"{data_dir}/genesis-{shard}"
+
+
 def _with_tuples(raw: dict[str, Any]) -> dict[str, Any]:
     for name, value in raw.items():
         if isinstance(value, list):

@@ -15,8 +15,8 @@ from cluster.order.passing import Piece, behind
 from cluster.order.sound import Place, sound
 from cluster.raft.types import Entry, EntryKind
 from node.storage import ApplyFailed, RaftLog, StateStore, StorageError
+from node.storage.keys import FOLD
 
-FOLD = "fold"  # its row in the state of a store of several shards
 _RECORDS = 256  # of the order, applied in one batch
 _BYTES = 1 << 20
 _NO_STEP = -1  # an effect that has a revision of its own

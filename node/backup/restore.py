@@ -30,6 +30,7 @@ from node.storage.keys import (
     COMPACTION_ROW,
     DELETE,
     ENTRY,
+    FOLD_ROW,
     LEASE_KEY,
     LEASE_VALUE,
     MAX32,
@@ -45,7 +46,6 @@ from node.storage.keys import (
 from node.storage.state.slices.compaction import PROGRESS
 
 LAYOUT_VERSION = 1
-FOLD_ROW = b"mfold"
 INDEX, TERM = 1, 1  # where log and state begin
 _BATCH_BYTES = 1 << 20
 _TELL_EVERY = 4096  # rows

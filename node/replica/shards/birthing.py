@@ -22,9 +22,11 @@ from cluster.placement import Placement, Table
 from cluster.placement.births import Births
 from cluster.placement.table import State
 from cluster.repeats import Repeats
+from cluster.settings import genesis_file
 from node.any_node import AnyNode
 from node.machine import NodeMachine
 from node.storage import Position
+from node.storage.keys import FOLD_ROW
 
 if TYPE_CHECKING:
     from cluster.order.sequencing.sequencer import Sequencer
@@ -34,16 +36,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("sequencer")
 
-FOLD_ROW = b"mfold"
-
 
 class BornNode(AnyNode, Protocol):
     machine: NodeMachine
-
-
-def genesis_of(data_dir: str, shard: int) -> Path:
-    """In node 0's directory, for the host's node of a shard."""
-    return Path(data_dir, f"genesis-{shard}")
 
 
 class Born:
@@ -85,7 +80,7 @@ class Born:
         begins = Position(position.order_index, 0, 0, position.revision, position.compact_revision)
         self._making.add(shard)
         write = node.machine.genesis(
-            node.store, genesis_of(node.settings.data_dir, shard), begins, (FOLD_ROW, fold.encode()))
+            node.store, Path(genesis_file(node.settings.data_dir, shard)), begins, (FOLD_ROW, fold.encode()))
         done = node.loop.run_in_executor(self._thread, write)
         done.add_done_callback(partial(self._written, shard))
 

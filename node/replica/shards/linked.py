@@ -8,8 +8,7 @@ from node.links.siblings import NodeLinks
 from node.replica.role import Kinds
 from node.replica.shards.role_node import RoleNode
 from node.storage import StateStore
-
-FOLD = "fold"
+from node.storage.keys import FOLD
 
 
 def linked(node: RoleNode, kinds: Kinds) -> NodeLinks:

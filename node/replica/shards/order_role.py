@@ -38,11 +38,12 @@ from node.replica.role import Body, Kinds, Owed
 from node.replica.shards.birthing import Birthing
 from node.replica.shards.controls import ControlWaits
 from node.replica.shards.feed import Feeds, FeedsNode
-from node.replica.shards.linked import FOLD, linked, load_fold, not_leader
+from node.replica.shards.linked import linked, load_fold, not_leader
 from node.replica.shards.retention import Retention
 from node.replica.shards.role_node import RoleNode
 from node.storage import Applied
 from node.storage.kept import FOLDER
+from node.storage.keys import FOLD
 from node.upkeep.floors import FRAME
 from node.upkeep.space.keeping import Keeping, KeepingNode
 

@@ -37,9 +37,10 @@ from node.replica.role import Body, Kinds, Owed
 from node.replica.shards.fates import Fates, FatesNode
 from node.replica.shards.feed_end import ORDER_INDEX, STATE_WANTED, FeedEnd, FeedEndNode
 from node.replica.shards.handover import HandOver, HandOverNode
-from node.replica.shards.linked import FOLD, linked, load_fold, not_leader
+from node.replica.shards.linked import linked, load_fold, not_leader
 from node.slicing.slicer import Slices
 from node.storage import Applied, ApplyFailed, StorageError
+from node.storage.keys import FOLD
 
 if TYPE_CHECKING:
     from cluster.machine import Syncs

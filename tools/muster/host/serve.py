@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from cluster.settings import Common, FrontSettings, NodeSettings, Peer, dumps
+from cluster.settings import Common, FrontSettings, NodeSettings, Peer, dumps, genesis_file
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from tools.muster.config.kinds import AUTO
 from tools.muster.config.parse import ConfigError
@@ -203,11 +203,6 @@ def stop_limits(config: ServerConfig) -> StopLimits:
     return StopLimits.of(config.values["election-timeout"])
 
 
-def genesis_file(data_dir: str, shard: int) -> str:
-    """What a shard that was born begins with here: ``node.replica.shards.born``."""
-    return os.path.join(bootstrap.shard_dir(data_dir, 0), f"genesis-{shard}")
-
-
 def child_specs(config: ServerConfig, identity: Identity, run_dir: str) -> list[ChildSpec]:
     """The processes of a host, nodes first."""
     shards = identity.shard_count
@@ -277,7 +272,8 @@ def _node_spec(
             incarnation=identity.incarnation,
             joined=identity.joined,
             born=born,
-            genesis=os.path.abspath(genesis_file(config.data_dir, shard)) if born else "",
+            genesis=genesis_file(
+                os.path.abspath(bootstrap.shard_dir(config.data_dir, 0)), shard) if born else "",
             quota_backend_bytes=config.quota_backend_bytes,
             block_cache_bytes=max(
                 config.values["block-cache-bytes"] // config.shards, _LEAST_BLOCK_CACHE_BYTES),
