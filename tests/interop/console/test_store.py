@@ -350,17 +350,17 @@ def test_a_learner_is_added_moved_and_removed(muster: str) -> None:
     # on muster alone: etcd may drop a change of members that follows another at once, and never answers
     async def steps(client: Client) -> None:
         peer = f"http://127.0.0.1:{free_ports(1)[0]}"
-        member = await members.add_learner(client, members.urls(peer))
+        member = (await client.members.add(members.urls(peer), learner=True)).id
         with pytest.raises(m.ServerError):  # it has not started
-            await members.promote(client, member)
+            await client.members.promote(member)
         found = await cluster.picture(client, hosts := cluster.Hosts())
         (new,) = [one for one in found.members if one.id == member]
         assert new.error == "it has not started"
         assert new.is_learner
         assert new.peer_urls == (peer,)
         (old,) = [one for one in found.members if one.id != member]
-        await members.update(client, old.id, old.peer_urls)
-        await members.remove(client, member)
+        await client.members.update(old.id, old.peer_urls)
+        await client.members.remove(member)
         assert [one.id for one in (await cluster.picture(client, hosts)).members] == [old.id]
         await hosts.close()
         with pytest.raises(ValueError, match="peer URLs look like"):

@@ -22,7 +22,8 @@ _BUILT = {*(f"view.{name}" for name in VIEWS), *(f"form.{form}" for form in FORM
           *(f"v2.new_{what}" for what in get_args(What)),
           *(f"users.scope.{scope}" for scope in get_args(Scope)),
           *(f"live.{kind}" for kind in ("create", "put", "delete")),
-          *(f"{name}_text" for name in ("cluster.move", "cluster.defragment", "member.promote")),
+          *(f"{name}_text" for name in ("cluster.move", "cluster.defragment", "member.promote",
+                                        "users.delete", "users.delete_role")),
           *(f"keys.{kind}" for kind in ("directory", "key", "more", "first"))}  # fmt: skip
 
 

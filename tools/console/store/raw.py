@@ -1,4 +1,5 @@
-"""Methods of etcd's API that the client library has no name for, by its connections."""
+"""Methods of etcd's API that the client library has no name for, or asks for in another way, by its
+connections."""
 
 from __future__ import annotations
 
@@ -15,10 +16,6 @@ STATUS = Method("Maintenance/Status", pb.StatusResponse, repeatable=True)
 ALARM = Method("Maintenance/Alarm", pb.AlarmResponse)
 DEFRAGMENT = Method("Maintenance/Defragment", pb.DefragmentResponse)
 MOVE_LEADER = Method("Maintenance/MoveLeader", pb.MoveLeaderResponse)
-MEMBER_ADD = Method("Cluster/MemberAdd", pb.MemberAddResponse)
-MEMBER_PROMOTE = Method("Cluster/MemberPromote", pb.MemberPromoteResponse)
-MEMBER_REMOVE = Method("Cluster/MemberRemove", pb.MemberRemoveResponse)
-MEMBER_UPDATE = Method("Cluster/MemberUpdate", pb.MemberUpdateResponse)
 LEASES = Method("Lease/LeaseLeases", pb.LeaseLeasesResponse, repeatable=True)
 GRANT = Method("Lease/LeaseGrant", pb.LeaseGrantResponse)
 REVOKE = Method("Lease/LeaseRevoke", pb.LeaseRevokeResponse, repeatable=True)

@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-from muster_client import Client, KeyRange, MusterError, PermissionDenied
-from muster_client.pb import auth_pb2
-from muster_client.pb import rpc_pb2 as pb
-from muster_client.wire.calls import Method
+from muster_client import Client, MusterError, PermissionDenied
 
-from tools.console.store import raw
-from tools.console.store.access.model import Access, Kind, Permission, Role, Scope, User
+from tools.console.store.access.model import Access, Permission, Role, Scope, User
 
 _TOGETHER = 16
-_KINDS: dict[Kind, auth_pb2.Permission.Type] = {
-    "read": auth_pb2.Permission.READ,
-    "write": auth_pb2.Permission.WRITE,
-    "readwrite": auth_pb2.Permission.READWRITE,
-}
-_KIND_OF = {number: kind for kind, number in _KINDS.items()}
-_STATUS = Method("Auth/AuthStatus", pb.AuthStatusResponse, repeatable=True)
-_USERS = Method("Auth/UserList", pb.AuthUserListResponse, repeatable=True)
-_USER = Method("Auth/UserGet", pb.AuthUserGetResponse, repeatable=True)
-_ROLES = Method("Auth/RoleList", pb.AuthRoleListResponse, repeatable=True)
-_ROLE = Method("Auth/RoleGet", pb.AuthRoleGetResponse, repeatable=True)
 
 
 async def user(client: Client, name: str) -> User:
     """A user with its roles; each user may ask for itself. MusterError."""
-    told = await raw.call(client, _USER, pb.AuthUserGetRequest(name=name))
-    return User(name, tuple(sorted(told.roles)))
+    return User(name, tuple(sorted(await client.auth.user_roles(name))))
 
 
 async def role(client: Client, name: str) -> Role:
     """A role with its permissions; each user may ask for its own. MusterError."""
-    told = await raw.call(client, _ROLE, pb.AuthRoleGetRequest(role=name))
-    found = (Permission(_KIND_OF[one.permType], KeyRange(one.key, one.range_end)) for one in told.perm)
+    found = (Permission(one.kind, one.keys) for one in await client.auth.permissions(name))
     return Role(name, tuple(sorted(found, key=lambda one: (one.keys.start, one.keys.end))))
 
 
@@ -50,10 +32,11 @@ class Version3:
 
     async def read(self) -> Access:
         """Everything, or, for all but ``root``, the user itself and its roles."""
+        auth = self._client.auth
         try:
-            status = await raw.call(self._client, _STATUS, pb.AuthStatusRequest())
-            names = sorted((await raw.call(self._client, _USERS, pb.AuthUserListRequest())).users)
-            roles = sorted((await raw.call(self._client, _ROLES, pb.AuthRoleListRequest())).roles)
+            status = await auth.status()
+            names = sorted(await auth.users())
+            roles = sorted(await auth.roles())
         except PermissionDenied:
             if not self._name:
                 raise
@@ -62,50 +45,38 @@ class Version3:
         return Access(status.enabled, await self._users(names), await self._roles(roles))
 
     async def enable(self) -> None:
-        await self._ask("AuthEnable", pb.AuthEnableRequest())
+        await self._client.auth.enable()
 
     async def disable(self) -> None:
-        await self._ask("AuthDisable", pb.AuthDisableRequest())
+        await self._client.auth.disable()
 
     async def add_user(self, name: str, password: str) -> None:
         """Without a password, the user can only come by its TLS certificate."""
-        options = auth_pb2.UserAddOptions(no_password=not password)
-        await self._ask("UserAdd", pb.AuthUserAddRequest(name=name, password=password, options=options))
+        await self._client.auth.add_user(name, password or None)
 
     async def set_password(self, name: str, password: str) -> None:
-        await self._ask("UserChangePassword", pb.AuthUserChangePasswordRequest(name=name, password=password))
+        await self._client.auth.set_password(name, password)
 
     async def delete_user(self, name: str) -> None:
-        await self._ask("UserDelete", pb.AuthUserDeleteRequest(name=name))
+        await self._client.auth.delete_user(name)
 
     async def grant(self, user: str, role: str) -> None:
-        await self._ask("UserGrantRole", pb.AuthUserGrantRoleRequest(user=user, role=role))
+        await self._client.auth.grant_role(user, role)
 
     async def revoke(self, user: str, role: str) -> None:
-        await self._ask("UserRevokeRole", pb.AuthUserRevokeRoleRequest(name=user, role=role))
+        await self._client.auth.revoke_role(user, role)
 
     async def add_role(self, name: str) -> None:
-        await self._ask("RoleAdd", pb.AuthRoleAddRequest(name=name))
+        await self._client.auth.add_role(name)
 
     async def delete_role(self, name: str) -> None:
-        await self._ask("RoleDelete", pb.AuthRoleDeleteRequest(role=name))
+        await self._client.auth.delete_role(name)
 
     async def allow(self, role: str, permission: Permission) -> None:
-        wish = auth_pb2.Permission(
-            permType=_KINDS[permission.kind], key=permission.keys.start, range_end=permission.keys.end
-        )
-        await self._ask("RoleGrantPermission", pb.AuthRoleGrantPermissionRequest(name=role, perm=wish))
+        await self._client.auth.grant_permission(role, permission.keys, permission.kind)
 
     async def forbid(self, role: str, permission: Permission) -> None:
-        keys = permission.keys
-        await self._ask(
-            "RoleRevokePermission",
-            pb.AuthRoleRevokePermissionRequest(role=role, key=keys.start, range_end=keys.end),
-        )
-
-    async def _ask(self, name: str, request: Any) -> None:
-        answer = getattr(pb, f"Auth{name.removeprefix('Auth')}Response")
-        await raw.call(self._client, Method(f"Auth/{name}", answer), request)
+        await self._client.auth.revoke_permission(role, permission.keys)
 
     async def _users(self, names: list[str]) -> tuple[User, ...]:
         gate = asyncio.Semaphore(_TOGETHER)

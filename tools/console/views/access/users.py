@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from muster_client import MusterError, PermissionDenied
 from nicegui import ui
@@ -204,20 +204,7 @@ class UsersView:
                         kind="quiet",
                         label=page.t("users.password"),
                     )
-                    button(
-                        "",
-                        lambda: dialogs.sure(
-                            page,
-                            page.t("users.delete"),
-                            user.name,
-                            page.t("users.delete_text"),
-                            lambda: self.accounts.delete_user(user.name),
-                            self.done,
-                        ),
-                        icon="delete",
-                        kind="quiet",
-                        label=page.t("users.delete"),
-                    )
+                    self._delete("users.delete", user.name, self.accounts.delete_user)
 
     def _granted(self, user: User, role: str) -> None:
         page = self.page
@@ -235,6 +222,19 @@ class UsersView:
                         self.done,
                     ),
                 )
+
+    def _delete(self, words: str, name: str, delete: Callable[[str], Awaitable[None]]) -> None:
+        """A button that asks first; ``words`` names its text, and that of its dialog."""
+        page = self.page
+        button(
+            "",
+            lambda: dialogs.sure(
+                page, page.t(words), name, page.t(f"{words}_text"), lambda: delete(name), self.done
+            ),
+            icon="delete",
+            kind="quiet",
+            label=page.t(words),
+        )
 
     def _cross(self, label: str, do: object) -> None:
         made = button("", do, icon="close", kind="quiet", label=label)  # type: ignore[arg-type]
@@ -281,20 +281,7 @@ class UsersView:
                         )
             with div("mc-tools", role="cell"):
                 if self.may_manage and not (self.old and role.name in (ROOT, "guest")):
-                    button(
-                        "",
-                        lambda: dialogs.sure(
-                            page,
-                            page.t("users.delete_role"),
-                            role.name,
-                            page.t("users.delete_role_text"),
-                            lambda: self.accounts.delete_role(role.name),
-                            self.done,
-                        ),
-                        icon="delete",
-                        kind="quiet",
-                        label=page.t("users.delete_role"),
-                    )
+                    self._delete("users.delete_role", role.name, self.accounts.delete_role)
 
     def _permission(self, role: Role, permission: Permission) -> None:
         page = self.page

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from muster_client import MusterError
 from nicegui import ui
 
-from tools.console.store import cluster, members, shards
+from tools.console.store import cluster, shards
 from tools.console.store.cluster import Member, Picture
 from tools.console.store.shards import Replica
 from tools.console.views.cluster import dialogs
@@ -194,7 +194,7 @@ class ClusterView:
                     lambda: cluster.move_leader(page.identity.hosts, leader, member.id),
                 )
             if member.is_learner:
-                self._item("member.promote", member, lambda: members.promote(page.identity.client, member.id))
+                self._item("member.promote", member, lambda: page.identity.client.members.promote(member.id))
             if not member.error:
                 self._item(
                     "cluster.defragment", member, lambda: cluster.defragment(page.identity.hosts, member)

@@ -26,12 +26,13 @@ def add_learner(page: Page, again: Callable[[], Awaitable[None]]) -> None:
 
         async def do() -> None:
             try:
-                member = await members.add_learner(page.identity.client, members.urls(where.value or ""))
+                member = await page.identity.client.members.add(
+                    members.urls(where.value or ""), learner=True)
             except (MusterError, ValueError) as error:
                 problem.set_text(str(error))
                 return
             made.close()
-            page.say("member.added", id=f"{member:x}")
+            page.say("member.added", id=f"{member.id:x}")
             await again()
 
         buttons(made, page, page.t("member.add"), do)
@@ -54,7 +55,7 @@ def update(page: Page, member: Member, done: Done) -> None:
                 problem.set_text(str(error))
                 return
             made.close()
-            await done(members.update(page.identity.client, member.id, found))
+            await done(page.identity.client.members.update(member.id, found))
 
         buttons(made, page, page.t("member.update"), do)
 
@@ -69,7 +70,7 @@ def remove(page: Page, member: Member, done: Done) -> None:
 
         async def do() -> None:
             made.close()
-            await done(members.remove(page.identity.client, member.id))
+            await done(page.identity.client.members.remove(member.id))
 
         sure = buttons(made, page, page.t("member.remove"), do, kind="danger")
         sure.bind_enabled_from(typed, "value", lambda value: value == name)
