@@ -171,16 +171,22 @@ class EtcdProcesses:
 
 
 @contextlib.contextmanager
+def serving(etcd: EtcdProcesses) -> Iterator[Hosts]:
+    """All of them started."""
+    try:
+        hosts = Hosts(etcd.endpoints, etcd)
+        hosts.mend()
+        yield hosts
+    finally:
+        etcd.end()
+
+
+@contextlib.contextmanager
 def three_hosts(directory: Path) -> Iterator[Hosts]:
     """A cluster that serves."""
     if ETCD:
-        etcd = EtcdProcesses(directory / "etcd", free_base_port(3))
-        try:
-            hosts = Hosts(etcd.endpoints, etcd)
-            hosts.mend()
+        with serving(EtcdProcesses(directory / "etcd", free_base_port(3))) as hosts:
             yield hosts
-        finally:
-            etcd.end()
     else:
         with local_cluster(directory / "muster", 3) as cluster:
             yield Hosts(cluster.endpoints(), MusterProcesses(cluster))

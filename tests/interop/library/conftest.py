@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.local_cluster import local_cluster
-from tests.interop.hosts import EtcdProcesses, Hosts, MusterProcesses
+from tests.interop.hosts import EtcdProcesses, Hosts, MusterProcesses, serving
 from tests.interop.toolchain import CACHE
 from tests.ports import free_base_port
 
@@ -31,8 +31,8 @@ def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield from newer_etcd(folder)
         return
     if request.param == "etcd":
-        etcd = EtcdProcesses(folder / "etcd", free_base_port(3), "--enable-v2=true")
-        yield from _serving(etcd)
+        with serving(EtcdProcesses(folder / "etcd", free_base_port(3), "--enable-v2=true")) as hosts:
+            yield hosts
         return
     shards = int(request.param.partition("-")[2])
     with local_cluster(folder / "muster", 3, f"--shards={shards}") as cluster:
@@ -43,16 +43,8 @@ def newer_etcd(folder: Path) -> Iterator[Hosts]:
     """Three hosts of etcd 3.7, where it is built."""
     if not NEWER.exists():
         pytest.skip(f"needs {NEWER}: `make etcd-new` builds it")
-    yield from _serving(EtcdProcesses(folder / "etcd", free_base_port(3), binary=NEWER))
-
-
-def _serving(etcd: EtcdProcesses) -> Iterator[Hosts]:
-    try:
-        hosts = Hosts(etcd.endpoints, etcd)
-        hosts.mend()
+    with serving(EtcdProcesses(folder / "etcd", free_base_port(3), binary=NEWER)) as hosts:
         yield hosts
-    finally:
-        etcd.end()
 
 
 @pytest.fixture

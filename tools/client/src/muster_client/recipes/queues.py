@@ -107,9 +107,8 @@ class _Items:
         ``maybe_done``, an item may be taken and lost: :meth:`take` loses none."""
         while True:
             free, revision = await self._free()
-            for kv in free:
-                if await self._client.when(*self._is_free(kv)).then(ops.delete(kv.key)):
-                    return kv
+            if (kv := await self._taken(free)) is not None:
+                return kv
             if not free:
                 await self._more(revision)
 
@@ -117,11 +116,9 @@ class _Items:
         """Take the first item for good; None where there is none."""
         while True:
             free, _ = await self._free()
-            for kv in free:
-                if await self._client.when(*self._is_free(kv)).then(ops.delete(kv.key)):
-                    return kv
-            if not free:
-                return None
+            kv = await self._taken(free)
+            if kv is not None or not free:
+                return kv
 
     async def size(self) -> int:
         """How many items there are, with those that are claimed."""
@@ -171,6 +168,13 @@ class _Items:
             if free or len(items) < limit:
                 return free, result.revision
             limit *= 2
+
+    async def _taken(self, free: list[KeyValue]) -> KeyValue | None:
+        """The first of these that is taken for good here; None: others were quicker with all of them."""
+        for kv in free:
+            if await self._client.when(*self._is_free(kv)).then(ops.delete(kv.key)):
+                return kv
+        return None
 
     async def _more(self, revision: int) -> None:
         """Wait for an item, or the end of a claim, behind a revision."""

@@ -140,13 +140,12 @@ class Take:
         wait(self._inner.__aexit__(kind, error, trace))
 
 
-class Queue:
-    """See :class:`muster_client.Queue`."""
+class _Items:
+    """What both kinds of queues have in common."""
 
-    def __init__(self, inner: queues.Queue) -> None:
+    def __init__(self, inner: queues.Queue | queues.PriorityQueue) -> None:
         self.inner = inner
 
-    put = Blocking(queues.Queue.put)
     get_nowait = Blocking(queues.Queue.get_nowait)
     size = Blocking(queues.Queue.size)
 
@@ -158,22 +157,16 @@ class Queue:
         return Take(self.inner.take(ttl=ttl))
 
 
-class PriorityQueue:
+class Queue(_Items):
+    """See :class:`muster_client.Queue`."""
+
+    put = Blocking(queues.Queue.put)
+
+
+class PriorityQueue(_Items):
     """See :class:`muster_client.PriorityQueue`."""
 
-    def __init__(self, inner: queues.PriorityQueue) -> None:
-        self.inner = inner
-
     put = Blocking(queues.PriorityQueue.put)
-    get_nowait = Blocking(queues.PriorityQueue.get_nowait)
-    size = Blocking(queues.PriorityQueue.size)
-
-    def get(self, timeout: float | None = None) -> KeyValue:
-        """Take the first item for good, waited for. TimeoutError: an item may be taken and lost."""
-        return wait(self.inner.get(), timeout)
-
-    def take(self, *, ttl: int = TAKE_TTL_S) -> Take:
-        return Take(self.inner.take(ttl=ttl))
 
 
 class Stm:
