@@ -124,8 +124,8 @@ class Told:
     @property
     def forming(self) -> int:
         """The shard that forms, as logged; 0: none does."""
-        known = self.table.shards.items() if self.table is not None else ()
-        return next((shard for shard, (state, *_) in known if state == State.FORMING), 0)
+        table = self.table
+        return 0 if table is None else table.forming
 
     def placed(self, table: Table) -> None:
         """What makes this table is about to be logged."""

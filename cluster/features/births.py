@@ -34,9 +34,8 @@ def check_level(grown: Growth) -> None:
 def check_add(grown: Growth, hosts: Mapping[int, Host], table: Table, facts: Facts) -> None:
     """EtcdError: no shard may be born now."""
     check_level(grown)
-    for shard, known in table.shards.items():
-        if known.state == State.FORMING:
-            raise EtcdError(errors.SHARD_BUSY, _busy(shard, known.state))
+    if table.forming:
+        raise EtcdError(errors.SHARD_BUSY, _busy(table.forming, State.FORMING))
     unsure = [i for i in members_of(hosts) if facts.linked.get(i, 0) < BIRTHS_SINCE]
     if unsure:
         names = ", ".join(hosts[i].name or f"{i:x}" for i in unsure)

@@ -39,14 +39,10 @@ class Births:
                 elif now_ms - since >= self._limit_ms:
                     steps.append(Step(shard, State.DROPPED, again=not self._tried))
                     self._tried = True
-            elif known.state == State.RETIRING and not _owns(table, shard):
+            elif known.state == State.RETIRING and not table.may_be_asked_of(shard):
                 steps.append(Step(shard, State.DROPPED))
         for step in steps:
             self._since.pop(step.shard, None)
             if step.state == State.SERVING:
                 self._tried = False
         return steps
-
-
-def _owns(table: Table, shard: int) -> bool:
-    return table.owns_anything(shard) or any(past.owner == shard for past in table.past)

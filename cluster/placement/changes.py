@@ -142,8 +142,7 @@ def take_shard(table: Table, shard: int, state: State, slot: int, voters: tuple[
         assert known.state == state - 1, f"G13: shard {shard} is {known.state.name}, not yet {state.name}"
     else:
         assert known.state in (State.FORMING, State.RETIRING), f"G13: shard {shard} is {known.state.name}"
-        owned = table.owns_anything(shard) or any(past.owner == shard for past in table.past)
-        assert not owned, f"G10: shard {shard} has keys that may be asked for"
+        assert not table.may_be_asked_of(shard), f"G10: shard {shard} has keys that may be asked for"
     return _with_shard(table, shard, known._replace(state=state))
 
 

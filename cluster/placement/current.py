@@ -27,7 +27,7 @@ class Placement:
         self.running = tuple(sorted(
             shard for shard, (state, *_) in table.shards.items() if state in (State.SERVING, State.RETIRING)))
         #: The shard that forms, or 0; and whether births or retirements are under way.
-        self.forming = next((s for s, known in table.shards.items() if known.state == State.FORMING), 0)
+        self.forming = table.forming
         self.unsettled = self.forming > 0 or any(
             known.state == State.RETIRING for known in table.shards.values())
         #: Those that own keys, and 0; ``others``: without 0; ``shards``: how many.

@@ -118,6 +118,11 @@ class Table:
         return cls(base, {shard: Shard(State.SERVING, shard, ()) for shard in range(base.shards)})
 
     @cached_property
+    def forming(self) -> int:
+        """The shard that forms: one at a time, as :mod:`cluster.features.births` asks. 0: none does."""
+        return next((shard for shard, known in self.shards.items() if known.state == State.FORMING), 0)
+
+    @cached_property
     def has_born(self) -> bool:
         """Whether any shard was ever born."""
         return len(self.shards) > self.base.shards
@@ -192,6 +197,10 @@ class Table:
         """Now. The base's own shards do while spans leave anything uncovered."""
         return any(span.owner == shard for span in self.spans) or (
             shard < self.base.shards and next(uncovered(self.spans, END, END), None) is not None)
+
+    def may_be_asked_of(self, shard: int) -> bool:
+        """Whether it owns keys now, or had a span at a revision that is not pruned (G10)."""
+        return self.owns_anything(shard) or any(past.owner == shard for past in self.past)
 
     def _check(self, revision: int) -> None:
         if revision < self.pruned:  # G2: another table of the same past may be pruned less

@@ -114,8 +114,8 @@ def drop_span(store: StateStore, start: bytes, end: bytes) -> Iterator[None]:
     path, (lower, upper) = store.path, range_rows(start, end)
     batch = WriteBatch(raw_mode=True)
     for number, (row, value) in enumerate(store.rows(lower, upper), 1):
-        if row[-1] != DELETE and (lease := parse_current(value, len(key := _key(row))).lease):
-            batch.delete(LEASE_KEY.pack(b"l", lease) + key)
+        if row[-1] != DELETE and (of_lease := _of_lease(row, value)):
+            batch.delete(of_lease)
         if number % _AT_ONCE == 0:
             store.write(batch)
             batch = WriteBatch(raw_mode=True)
@@ -137,22 +137,23 @@ def _staged(store: StateStore) -> Staged:
     return store.staged
 
 
-def _key(row: bytes) -> bytes:
-    return unescape(row[1:-15])
+def _of_lease(row: bytes, value: bytes) -> bytes:
+    """The row by which a live key belongs to its lease; empty: it has none."""
+    key = unescape(row[1:-15])
+    lease = parse_current(value, len(key)).lease
+    return LEASE_KEY.pack(b"l", lease) + key if lease else b""
 
 
 def _add(batch: WriteBatch, row: bytes, value: bytes) -> None:
     batch.put(row, value)
-    key = _key(row)
-    if lease := parse_current(value, len(key)).lease:
-        batch.put(LEASE_KEY.pack(b"l", lease) + key, b"")
+    if of_lease := _of_lease(row, value):
+        batch.put(of_lease, b"")
 
 
 def _remove(batch: WriteBatch, row: bytes, value: bytes) -> None:
     batch.delete(row)
-    key = _key(row)
-    if lease := parse_current(value, len(key)).lease:
-        batch.delete(LEASE_KEY.pack(b"l", lease) + key)
+    if of_lease := _of_lease(row, value):
+        batch.delete(of_lease)
 
 
 def _write(store: StateStore, batch: WriteBatch, staged: Staged) -> Staged:
