@@ -28,7 +28,6 @@ from cluster.placement.table import (
     State,
     Table,
     before,
-    bounds,
     uncovered,
 )
 
@@ -153,7 +152,7 @@ def take_move(table: Table, move: Move, at: int) -> Table:
     serves = target is not None and target.state == State.SERVING
     assert serves, f"G11: the target of {move} does not serve"
     # every base shard that owns a part of the span is a source
-    assert move.sources == table.owners(*_asked(move)), f"G11: the sources of {move} are others"
+    assert move.sources == table.owners_of(move.start, move.end), f"G11: the sources of {move} are others"
     assert move.target not in move.sources, f"G11: the target of {move} has a part of it"
     for past in table.past:
         if past.meets(move.start, move.end):
@@ -191,12 +190,6 @@ def take_compact(table: Table, revision: int) -> Table:
         else:
             spans.append(span._replace(first=first))
     return _next(table, replace(table, spans=tuple(spans), past=kept, pruned=revision))
-
-
-def _asked(move: Move) -> tuple[bytes, bytes]:
-    """The span as ``Table.owners`` takes it: a single key's owner is one base shard."""
-    single = bounds(move.start, b"") == (move.start, move.end)
-    return move.start, b"" if single else move.end
 
 
 def _spans(table: Table, move: Move, revision: int) -> tuple[Piece, ...]:

@@ -167,6 +167,10 @@ class Table:
         start, end = bounds(key, range_end)
         return self._shards(self._present(start, end), range_end == b"")
 
+    def owners_of(self, start: bytes, end: bytes) -> tuple[int, ...]:
+        """As :meth:`owners`, of a span by its bounds: a single key has one."""
+        return self._shards(self._present(start, end), bounds(start, b"") == (start, end))
+
     def owners_at(self, key: bytes, range_end: bytes, revision: int) -> tuple[int, ...]:
         """Of a span at a revision. EtcdError: it is below the pruning."""
         self._check(revision)

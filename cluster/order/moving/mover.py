@@ -108,8 +108,7 @@ class Mover:
 
     def _move(self, start: bytes, end: bytes, target: int) -> Move:
         table = self._table
-        asked = b"" if end == start + b"\0" else end
-        return Move(table.last_move + 1, start, end, table.owners(start, asked), target)
+        return Move(table.last_move + 1, start, end, table.owners_of(start, end), target)
 
     @property
     def _table(self) -> Table:
