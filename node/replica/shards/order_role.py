@@ -475,6 +475,7 @@ class OrderRole(OwnLog):
         self.retention.acknowledged()
 
     def close(self) -> None:
+        self.feeds.close()
         self.keeping.close()
         self.birthing.close()
         self.links.close()
