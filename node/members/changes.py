@@ -392,7 +392,9 @@ class Changes:
             partial(self._told, shard, self._questions))
 
     def _told(self, shard: int, question: int, status: int, data: bytes) -> bool:
-        if status == Status.OK and (self._leads or self._unfinished):
+        # G13: of a shard that was dropped meanwhile it would count for ever
+        counts = shard in self._node.role.shards
+        if counts and status == Status.OK and (self._leads or self._unfinished):
             try:
                 said = Standing.decode(data)
             except ValueError as e:
