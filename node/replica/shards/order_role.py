@@ -24,7 +24,7 @@ from cluster.order.log import Attempt, Change, Control
 from cluster.order.prepare import FATE, PREPARE_SAYS_WHEN, REPORT, Grant, decode_attempt, sent_at
 from cluster.order.sequencing.coordinator import Coordinator, Look, Wide
 from cluster.order.sequencing.fetching import Ask, Fetched, Fetching
-from cluster.order.sequencing.reports import Reports
+from cluster.order.sequencing.reports import Askable, Reports
 from cluster.order.sequencing.sequencer import Sequencer, Tail
 from cluster.order.sound import Place, sound
 from cluster.pacing.pace import Company, Pace
@@ -96,9 +96,10 @@ class OrderRole(OwnLog):
         self.fetching = Fetching(common.heartbeat_interval_ms)
         self.sequencer: Sequencer[Token] | None = None  # once this node leads and serves
         self._coordinator_kind: type[Coordinator[Token]] = kinds.coordinator
-        self.controls = ControlWaits(
-            node, lambda: self.reports.applied_by_all(self.placement.others, self.fold))
-        self._follow_table(node.store.placement())
+        self.askable = Askable()
+        self.askable.follow(self.placement.table, self.folded)
+        self.controls = ControlWaits(node, lambda: self.askable.applied(self.reports, self.fold))
+        self._follow_table(node.store.placement(), anew=True)
         self.cuts = 0
         self.company = Company()
         self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
@@ -379,18 +380,19 @@ class OrderRole(OwnLog):
         # a change of members waits for what each node has on disk (I17)
         self.feeds.applied(self._concerned(), everybody=bool(applied.hosts))
 
-    def _place(self, table: Table | None) -> None:
-        """Go by a table that is applied here."""
+    def _place(self, table: Table | None, *, anew: bool = False) -> None:
+        """Go by a table that is applied here, with what is folded. ``anew``: it came with a state."""
         before = self.placement.running
-        self._follow_table(table)
+        self._follow_table(table, anew=anew)
         if before != self.placement.running:
             self.node.roster.changes.shards_changed()
         self.birthing.step()
 
-    def _follow_table(self, table: Table | None) -> None:
+    def _follow_table(self, table: Table | None, *, anew: bool = False) -> None:
         if table is None or not table.generation:
             return
         self.placement.replace(table)
+        self.askable.follow(table, self.folded, anew=anew)
         if table.has_born:
             self.birthing.follow(table, self.fold)
 
@@ -444,7 +446,7 @@ class OrderRole(OwnLog):
     def replaced(self) -> None:
         self.fold = load_fold(self.store)  # I19: the donor's, in the batch of its data
         self.folded = self.node.applied_index
-        self._place(self.store.placement())  # which the fold knows
+        self._place(self.store.placement(), anew=True)  # which the fold knows
         self.feeds.applied(self.placement.ids)
 
     @property
