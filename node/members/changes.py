@@ -245,6 +245,8 @@ class Changes:
         assert leader is not None
         while self._wishes:
             wish = self._wishes.popleft()
+            if wish.link is None and leader.told.forming:  # G14, as below
+                continue
             if wish.link is not None:
                 if not wish.link.awaits(wish.rid):
                     continue  # its client was told that it took too long

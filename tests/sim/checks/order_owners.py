@@ -12,7 +12,7 @@ from cluster.evaluate.spans import holds
 from cluster.pb import kv_pb2
 from cluster.placement.base import Base
 from cluster.placement.changes import read_move, read_moved
-from cluster.placement.table import Move
+from cluster.placement.table import Move, State
 from tests.sim.world.order_world import Violation
 
 
@@ -31,6 +31,37 @@ class Owners:
     move: Move | None = None
     switched: list[Switched] = field(default_factory=list)
     cancelled: int = 0
+    born: dict[int, State] = field(default_factory=dict)  # shards that are not of the base
+
+    @property
+    def others(self) -> list[int]:
+        """Shards that are in the order, without 0."""
+        return [*range(1, self.base.shards), *sorted(
+            shard for shard, state in self.born.items() if state in (State.SERVING, State.RETIRING))]
+
+    def may_be_asked(self, shard: int) -> bool:
+        """Whether a shard has had keys."""
+        return shard < self.base.shards or any(switch.move.target == shard for switch in self.switched)
+
+    def shard(self, index: int, shard: int, state: State) -> None:
+        """A shard is another's than before (G12 to G14)."""
+        what, before = f"shard {shard} is {state.name} in {index}", self.born.get(shard)
+        if state == State.FORMING:
+            if before is not None or shard < self.base.shards:
+                raise Violation("G13 ids are used once", what)
+            if forming := [other for other, known in self.born.items() if known == State.FORMING]:
+                raise Violation("G14 one shard forms at a time", f"{what}, as {forming}")
+        elif before is None or (state != State.DROPPED and before != state - 1) or (
+                state == State.DROPPED and before not in (State.FORMING, State.RETIRING)):
+            raise Violation("G13 a shard forms, serves, retires and is dropped", f"{what}, it was {before}")
+        self.born[shard] = state
+
+    def cut(self, index: int, shard: int) -> None:
+        """A cut of a shard stands in the order."""
+        if self.born.get(shard) == State.FORMING:
+            raise Violation("G12 a first cut stands behind its shard's record", f"shard {shard} in {index}")
+        if self.born.get(shard) == State.DROPPED or (shard >= self.base.shards and shard not in self.born):
+            raise Violation("G13 a dropped shard has no cut", f"shard {shard} in {index}")
 
     def of(self, key: bytes, revision: int) -> int:
         """The owner of a key at a revision."""
