@@ -456,12 +456,10 @@ class Checker:
             leading = role.leading if isinstance(role, ShardRole) else None
             if not process.alive or leading is None or not leading.serving:
                 continue
-            if not self.owners.may_be_asked(shard):
-                continue
             # one whose shard has committed an entry of a later leader can commit nothing any more
             committed = self.committed.get(shard, {})
             newest = committed[max(committed)][0] if committed else 0
-            if leading.term >= newest and process.node.order_index < index:
+            if leading.term >= newest and self.owners.must_know(shard, index, process.node.order_index):
                 raise Violation("I20 a control record is acknowledged once every leader has applied it",
                                 f"{operation}: in {index}, {process.name} is at {process.node.order_index}")
 

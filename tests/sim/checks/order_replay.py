@@ -168,6 +168,7 @@ class Folder:
                 if revision > replay.revision:
                     raise Violation("I24 compaction above the revision", f"{revision} in {index}")
                 replay.compactions.append((index, revision))
+                self.owners.compacted(index, revision)
             elif kind == Item.ROWS:
                 replay.rows.append((index, data[at:to]))
                 if data[at] == RowsOf.VERSIONS:
