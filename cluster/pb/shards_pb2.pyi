@@ -89,10 +89,12 @@ class CancelMoveRequest(_message.Message):
     def __init__(self, move: _Optional[int] = ...) -> None: ...
 
 class CancelMoveResponse(_message.Message):
-    __slots__ = ("header",)
+    __slots__ = ("header", "move")
     HEADER_FIELD_NUMBER: _ClassVar[int]
+    MOVE_FIELD_NUMBER: _ClassVar[int]
     header: _rpc_pb2.ResponseHeader
-    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ...) -> None: ...
+    move: int
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., move: _Optional[int] = ...) -> None: ...
 
 class MovesRequest(_message.Message):
     __slots__ = ()
