@@ -114,7 +114,7 @@ def _moves(context: Context, ended: Ended) -> Serve:
             step = shards_pb2.Move.SWITCHED if switched else shards_pb2.Move.CANCELLED
             _add(response, move).step = step
         if table.move is not None:
-            _tell(_add(response, table.move), json.loads(body[HEAD.size:]).get("moving", {}))
+            _tell(_add(response, table.move), json.loads(body[HEAD.size:]).get("moves", {}))
         waiting.call.reply(
             context.router.header(*HEAD.unpack_from(body)), response.SerializeToString())
 
@@ -136,6 +136,6 @@ def _tell(shown: Any, facts: dict[str, Any]) -> None:
         return
     shown.step = _STEPS.get(facts["step"], shards_pb2.Move.UNKNOWN)
     shown.failed_switches = facts["failed_switches"]
-    for copy in facts.get("copies", ()):
-        shown.copies.add(member=int(copy["member"], 16), keys=copy["keys"], bytes=copy["bytes"],
+    for member, copy in facts["hosts"].items():
+        shown.copies.add(member=int(member, 16), keys=copy["keys"], bytes=copy["bytes"],
                          whole=copy["whole"], lag_ms=copy["lag_ms"])

@@ -149,7 +149,8 @@ def test_without_waiting_the_slowest_copy_is_told(
 def test_all_keys_end_where_keys_end(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "move", "", "--from-key", "--to", "1")
     assert code == 0
-    assert "| \\x00 | (end)" in out
+    assert "| \\x00 |" in out
+    assert "(end)" in out
     assert "switched" in out
     assert cluster.begun == [Move(1, FIRST, END, (0,), 1)]
 

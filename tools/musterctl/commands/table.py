@@ -174,7 +174,7 @@ def _shard_command() -> Command:
             Command(
                 "split [options] <key> --to <shard>", "Moves what a shard owns from a key on",
                 "hosts.shard_moves:split", (_TO, _NOT_WAITING),
-                long="Up to the end of the span that has the key, or of its directory where those place keys."),
+                long="Up to the end of the span that has the key, or of its directory if that places it."),
             Command(
                 "moves", "Lists the move that goes on, and the last ones that ended",
                 "hosts.shard_moves:moves",

@@ -47,7 +47,7 @@ def retire(invocation: Invocation) -> None:
     if shard >= 1 << 16:
         raise Exit(128, f"{shard} is no id of a shard")
     to = target_of(invocation.flags, "retire") if "to" in invocation.flags.given else None
-    table = table_of(s)
+    table = _at_rest(s)
     for start, end in owned_by(table, shard):  # before it is no target any more, which has no way back
         taker(table, start, end, to)
     known = table.shards.get(shard)
@@ -63,15 +63,19 @@ def retire(invocation: Invocation) -> None:
     _show(s, shard, state)
 
 
+def _at_rest(s: Session, last_move: int = 0) -> Table:
+    """The table once no keys move; those that do may be an earlier call's."""
+    while (move := (table := table_of(s, last_move)).move) is not None:
+        last_move = move.number
+        Following(s, (move.start, move.end, move.target)).until_it_ends(last_move)
+    return table
+
+
 def _emptied(s: Session, shard: int, to: int | None) -> int:
     """The last revision at which a shard owned keys, once it owns none; 0: it is compacted, or never was."""
     last_move = 0
     for turn in count():
-        table = table_of(s, last_move)
-        if table.move is not None:  # of an earlier call, too
-            last_move = table.move.number
-            check_switched(Following(s).until_it_ends(last_move))
-            continue
+        table = _at_rest(s, last_move)
         owned = owned_by(table, shard)
         if not owned:
             return table.past_of(shard, END, END)
