@@ -12,9 +12,9 @@ from cluster.order.moving.mover import ALARM_AFTER
 _STEPS = {"copying": 1, "switching": 2, "pausing": 3}
 # name, the fact of a host's copy, what makes the figure of it, help
 _OF_HOSTS = (
-    ("muster_move_copied_keys", "keys", 1, "Keys that the host's copy has of what moves."),
-    ("muster_move_copied_bytes", "bytes", 1, "Bytes that have come to the host's copy of what moves."),
-    ("muster_move_lag_seconds", "lag_ms", 0.001, "How far the host's copy is behind what moves."),
+    ("muster_move_copied_keys", "keys", 1, "Keys in the host's copy."),
+    ("muster_move_copied_bytes", "bytes", 1, "Bytes that came to the host's copy."),
+    ("muster_move_lag_seconds", "lag_ms", 0.001, "How far the host's copy is behind."),
 )
 
 
@@ -26,11 +26,11 @@ def move_samples(found: Sequence[dict[str, Any]]) -> Iterator[Metric]:
     move: dict[str, Any] = leader["moves"]  # empty: none goes on
     failed = move.get("failed_switches", 0)
     for name, text, value in (
-        ("number", "Number of the move that goes on; 0: none does.", move.get("move", 0)),
-        ("step", "Step of the move that goes on: 0 none does, 1 copying, 2 switching, 3 a pause after a switch "
-                 "that failed.", _STEPS.get(move.get("step", ""), 0)),
-        ("failed_switches", "Switches of the move that goes on that failed.", failed),
-        ("alarm", f"Whether {ALARM_AFTER} or more switches of a move failed.", int(failed >= ALARM_AFTER)),
+        ("number", "Number of the move that goes on; 0: none.", move.get("move", 0)),
+        ("step", "Its step: 1 copying, 2 switching, 3 a pause after a switch that failed; 0: no move.",
+         _STEPS.get(move.get("step", ""), 0)),
+        ("failed_switches", "Its switches that failed.", failed),
+        ("alarm", f"Whether {ALARM_AFTER} of its switches failed.", int(failed >= ALARM_AFTER)),
     ):
         yield GaugeMetricFamily(f"muster_move_{name}", text, value)
     for name, fact, unit, text in _OF_HOSTS:
