@@ -39,7 +39,7 @@ What to watch: [monitor](../run/monitor.md)."""
 _GROUPS = (
     ("muster_shard_", "Shards"),
     ("muster_order_", "The order of several shards"),
-    ("muster_move_", "Moves of keys, at the host that leads shard 0"),
+    ("muster_move_", "Moves of keys"),
     ("muster_node_", "Nodes"),
     ("muster_", "Fronts and the host"),
     ("etcd_server_", "etcd's names: the member"),
