@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import threading
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -27,18 +29,24 @@ from tools.musterctl.commands.hosts.shard_changes import owned_by
 _LIMIT_S = 60.0
 _LOOK_S = 0.02
 _AGAIN_S = 0.2  # after what was refused
-_REFUSED = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND)
+_REFUSED = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND,
+            grpc.StatusCode.OUT_OF_RANGE)
 # a leader changes, or a host does not answer; whether a change has begun is seen at the next step
 _LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _OVER = {shards_pb2.Move.SWITCHED: "moved", shards_pb2.Move.CANCELLED: "cancelled"}
 
 
 class Churn:
-    def __init__(self, endpoints: Sequence[str], seed: int, most_shards: int = 4) -> None:
-        """``most_shards``: at a time, with those of the cluster's beginning."""
+    def __init__(
+        self, endpoints: Sequence[str], seed: int, most_shards: int = 4, *, compacts: bool = False
+    ) -> None:
+        """``most_shards``: at a time, with those of the cluster's beginning. ``compacts``: so that keys may
+        go back to where they were."""
         self.done: Counter[str] = Counter()
         self._random = Random(seed)
         self._most = most_shards
+        self._compacts = compacts
+        self._revision = 0  # to compact at
         self._endpoints = list(endpoints)
         self._channels = [grpc.insecure_channel(endpoint) for endpoint in endpoints]
         self._shards: dict[int, bool] = {}  # that were added, and whether each retires
@@ -56,10 +64,6 @@ class Churn:
             assert time.monotonic() < until, "the cluster does not grow"
             time.sleep(_AGAIN_S)
 
-    def run(self, stopped: threading.Event) -> None:
-        while not stopped.is_set():
-            self.step()
-
     def step(self) -> None:
         """One change, to its end."""
         serving = [shard for shard, retires in self._shards.items() if not retires]
@@ -68,13 +72,28 @@ class Churn:
                 self._move(*owned[0], self._random.choice([*self._base, *serving]))
                 break  # what it may be refused by ends with a compaction, or another target
         chance = self._random.random()
-        if not serving or (chance < 0.1 and len(serving) + len(self._base) < self._most):
+        if self._compacts and chance > 0.85:
+            self._compact()
+        elif not serving or (chance < 0.1 and len(serving) + len(self._base) < self._most):
             self._add()
         elif chance < 0.15 and len(serving) > 1:
             self._retire(self._random.choice(serving))
         else:
             start, end = self._span()
             self._move(start, end, self._random.choice([*self._base, *serving]))
+
+    def _compact(self) -> None:
+        """At the revision of the last call: watches are further."""
+        revision, self._revision = self._revision, self._newest()
+        if revision and self._call(
+            "/etcdserverpb.KV/Compact", rpc_pb2.CompactionRequest(revision=revision),
+            rpc_pb2.CompactionResponse) is not None:
+            self.done["compacted"] += 1
+
+    def _newest(self) -> int:
+        found = self._call(
+            "/etcdserverpb.KV/Range", rpc_pb2.RangeRequest(key=END, count_only=True), rpc_pb2.RangeResponse)
+        return int(found.header.revision) if found is not None else 0
 
     def _add(self) -> None:
         answer = self._ask("AddShard", shards_pb2.AddShardRequest(), shards_pb2.AddShardResponse)
@@ -155,14 +174,27 @@ def main() -> None:
     parser.add_argument("endpoints", help="host:port,...")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--most-shards", type=int, default=4)
+    parser.add_argument("--counts", type=Path, help="a folder for a file of what was done until now")
     given = parser.parse_args()
     churn, stopped = Churn(given.endpoints.split(","), given.seed, given.most_shards), threading.Event()
-    thread = threading.Thread(target=lambda: (churn.grow(), churn.run(stopped)))
+
+    def go_on() -> None:
+        churn.grow()
+        while not stopped.is_set():
+            churn.step()
+            if given.counts is not None:
+                (given.counts / str(os.getpid())).write_text(json.dumps(churn.done), encoding="utf-8")
+
+    thread = threading.Thread(target=go_on)
     thread.start()
     sys.stdin.read()
     stopped.set()
     thread.join()
-    print(" ".join(f"{name}={times}" for name, times in sorted(churn.done.items())), flush=True)
+    print(told(churn.done), flush=True)
+
+
+def told(done: Counter[str]) -> str:
+    return " ".join(f"{name}={times}" for name, times in sorted(done.items())) or "nothing"
 
 
 if __name__ == "__main__":
