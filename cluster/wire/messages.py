@@ -76,6 +76,7 @@ class Method(IntEnum):
     COUNTERS = 45  # no client can ask for COUNTERS and FACTS
     FACTS = 46
     DEFRAGMENT = 47
+    MOVES = 60  # as FACTS, for a client that may ask
     DOWNGRADE = 55
     AUTH_SHOW = 56
     V2_READ = 57
