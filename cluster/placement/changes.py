@@ -36,6 +36,7 @@ _MEMBER = struct.Struct("<Q")
 _MOVE = struct.Struct("<QHHI")
 _ID = struct.Struct("<H")
 _MOVED = struct.Struct("<QBQQ")
+MOVED_BYTES = _MOVED.size  # of such a body
 _STATES = frozenset(map(int, State))
 KINDS = frozenset((Item.SHARD, Item.MOVE, Item.MOVED))
 
@@ -158,10 +159,7 @@ def take_move(table: Table, move: Move, at: int) -> Table:
     # every base shard that owns a part of the span is a source
     assert move.sources == table.owners_of(move.start, move.end), f"G11: the sources of {move} are others"
     assert move.target not in move.sources, f"G11: the target of {move} has a part of it"
-    for past in table.past:
-        if past.meets(move.start, move.end):
-            owners = (past.owner,) if past.owner != BASE else table.base.shards_of(past.start, past.end)
-            assert move.target not in owners, f"G11: the target of {move} has a past of it"
+    assert not table.past_of(move.target, move.start, move.end), f"G11: the target of {move} has a past of it"
     assert len(_spans(table, move, at)) <= MOST_SPANS, f"{move} makes more than {MOST_SPANS} spans"
     return _next(table, replace(table, move=move, last_move=move.number))
 
