@@ -36,6 +36,7 @@ _MEMBER = struct.Struct("<Q")
 _MOVE = struct.Struct("<QHHI")
 _ID = struct.Struct("<H")
 _MOVED = struct.Struct("<QBQQ")
+MOVED_BYTES = _MOVED.size  # of such a body
 _STATES = frozenset(map(int, State))
 KINDS = frozenset((Item.SHARD, Item.MOVE, Item.MOVED))
 

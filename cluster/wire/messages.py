@@ -107,6 +107,10 @@ class Method(IntEnum):
     FEED_ACK = 85
     RECONFIGURE = 86
     SHOWN = 87
+    # of moves (node.replica.moving)
+    COPY = 88
+    COPIED = 89
+    DURABLE = 90
 
 
 class Status(IntEnum):

@@ -19,15 +19,12 @@ import itertools
 import os
 import shutil
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 from typing import Any
 
 from cluster.faults import faults
 from cluster.grain import Grain
-from cluster.order.moving.mover import Copied
 from cluster.pacing.resting import LARGE_BYTES
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
@@ -42,7 +39,7 @@ from tests.sim.checks.order_history import check_history
 from tests.sim.checks.order_watching import TOLD_S
 from tests.sim.clients.order_clients import Clients
 from tests.sim.clients.order_users import UserClients
-from tests.sim.moves.order_moving import Moves, MovingOrderRole, MovingShardRole
+from tests.sim.moves.order_moving import Moves
 from tests.sim.world.order_disk import KeptDisk, LogDisk
 from tests.sim.world.order_faults import SNAPSHOTS_LEFT, HardFaults, harden
 from tests.sim.world.order_host import (
@@ -273,21 +270,7 @@ class Simulation(World):
         return next(self._perf) * 0.0001
 
     def make_node(self, settings: NodeSettings, machine: Any, process: NodeProcess) -> Node:
-        if not self.plan.moves:
-            return make_node(settings, machine, self.kinds)
-        role: Any = MovingShardRole if settings.shard else MovingOrderRole
-        return Node(settings, machine, partial(role, process=process), self.kinds)
-
-    def message(self, source: Process, target: Process, event: Callable[[], object]) -> bool:
-        """One of a copy. False: there is nobody, or no way."""
-        if not target.alive or not self.reachable(source.host, target.host):
-            return False
-        self.at(self.delay(self._copies, source.host == target.host), target, event)
-        return True
-
-    def send_to_sequencer(self, source: Process, host: int, said: Copied) -> None:
-        role: Any = self.nodes[host, 0].node.role
-        self.message(source, self.nodes[host, 0], lambda: role.heard(source.host, said))
+        return make_node(settings, machine, self.kinds)
 
     def start_node(self, host: int, shard: int) -> None:
         self.logs[host, shard].failing = self.states[host, shard].failing = False
