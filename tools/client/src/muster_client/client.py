@@ -129,12 +129,13 @@ class Client(Kv):
 
     def register(
         self, service: Text, address: str, *, metadata: Mapping[str, Any] | None = None, zone: str = "",
-        ttl: int = INSTANCE_TTL_S, healthy: Healthy | None = None,
+        ttl: int = INSTANCE_TTL_S, healthy: Healthy | None = None, anew: bool = True,
     ) -> Registration:
         """An instance of a service, ``host:port``, to be found while it lives; for ``async with``.
-        ``metadata``, and ``zone`` in it, are told to those who find it."""
+        ``metadata``, and ``zone`` in it, are told to those who find it. ``anew``: registered again where it
+        was lost."""
         told = {**(metadata or {}), **({ZONE: zone} if zone else {})}
-        return Registration(self, service, address, told, ttl, healthy)
+        return Registration(self, service, address, told, ttl, healthy, anew)
 
     def discover(self, service: Text, *, balance: Balance = "round_robin", zone: str = "") -> Discovery:
         """The instances of a service, for ``async with``."""
