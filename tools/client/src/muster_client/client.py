@@ -11,7 +11,7 @@ from muster_client.admin.auth import Auth
 from muster_client.admin.maintenance import Maintenance
 from muster_client.admin.members import Members
 from muster_client.kv import Kv
-from muster_client.lease import Lease, LeaseInfo, granted, info
+from muster_client.lease import Lease, LeaseInfo, every, granted, info
 from muster_client.mirror import Mirror, OnChange
 from muster_client.queueing import TTL_S, Election, Leadership, Lock
 from muster_client.ranges import Keys, Text
@@ -81,6 +81,10 @@ class Client(Kv):
     async def lease_info(self, lease: int | Lease, *, timeout: float | None = None) -> LeaseInfo:
         """What the cluster knows of a lease. LeaseNotFound."""
         return await info(self._caller, lease if isinstance(lease, int) else lease.id, timeout)
+
+    async def leases(self, *, timeout: float | None = None) -> tuple[int, ...]:
+        """The IDs of all leases of the cluster, in order."""
+        return await every(self._caller, timeout)
 
     def lock(self, name: Text, *, lease: Lease | None = None, ttl: int = TTL_S) -> Lock:
         """A lock, for ``async with``. Without ``lease`` it has one of ``ttl`` seconds for itself; two locks

@@ -84,6 +84,9 @@ class Client(Within):
     def lease_info(self, lease: int | Lease, *, timeout: float | None = None) -> LeaseInfo:
         return wait(self.inner.lease_info(lease if isinstance(lease, int) else lease.id, timeout=timeout))
 
+    def leases(self, *, timeout: float | None = None) -> tuple[int, ...]:
+        return wait(self.inner.leases(timeout=timeout))
+
     def lock(self, name: Text, *, lease: Lease | None = None, ttl: int = TTL_S) -> Lock:
         return Lock(self.inner.lock(name, lease=inner_of(lease), ttl=ttl))
 
