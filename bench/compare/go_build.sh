@@ -19,6 +19,10 @@ if [ ! -x "$cache/$name" ]; then
     command -v go >/dev/null || { echo "$name: Go is not installed" >&2; exit 1; }
     mkdir -p "$cache"
     cd "$cache"
+    exec 9>lock # one builds, others wait for what it makes
+    flock 9
+fi
+if [ ! -x "$cache/$name" ]; then
     cat >go.mod <<EOF
 module muster-bench/build
 

@@ -23,14 +23,14 @@ import pytest
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".interop"
 BUILD_LIMIT_S = 500.0  # the first time, with all downloads
-_CI = bool(os.environ.get("MUSTER_CI"))
+CI = bool(os.environ.get("MUSTER_CI"))
 
 
 def skip_without(*commands: str) -> None:
     """At the top of a module: skip it by name if a command is missing. In CI its tests fail (see
     ``need``)."""
     missing = [command for command in commands if shutil.which(command) is None]
-    if missing and not _CI:
+    if missing and not CI:
         pytest.skip(f"needs {', '.join(missing)}, not found in PATH", allow_module_level=True)
 
 
@@ -43,7 +43,7 @@ def need(*commands: str) -> None:
 
 def unavailable(what: str) -> NoReturn:
     """Something is not here, or could not be downloaded: a failure in CI, else a reason to skip."""
-    if _CI:
+    if CI:
         pytest.fail(what, pytrace=False)
     pytest.skip(what)
 

@@ -125,7 +125,7 @@ def _target(values: Values) -> Target:
         tls = Tls(values["cacert"], values["cert"], values["key"]) if given else None
         parsed(values["endpoints"], tls)
         if tls is not None:
-            tls.credentials()
+            tls.context()
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from None
     return Target(tuple(values["endpoints"]), tls, values["read-only"])

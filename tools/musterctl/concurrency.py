@@ -3,10 +3,16 @@ of keys under a prefix, of which the oldest holds the lock or leads."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
+import secrets
 import signal
 import threading
-from collections.abc import Iterator
-from types import FrameType
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import NoReturn, TypeVar
 
 import grpc
 
@@ -16,6 +22,9 @@ from tools.musterctl.command import Exit
 from tools.musterctl.commands.keys.lease import renewals
 from tools.musterctl.commands.keys.watch import Watcher, cancel_reason
 
+Result = TypeVar("Result")
+_REVOKED_IN_S = 2.0
+_AGAIN_S = 0.05
 _CREATE = rpc_pb2.RangeRequest.CREATE
 
 
@@ -23,27 +32,105 @@ class Interrupted(Exception):
     """SIGINT or SIGTERM came."""
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted
+class Signals:
+    """SIGINT and SIGTERM, from now on: they interrupt what :meth:`run` runs, and nothing else. What was begun
+    is tidied up; a second one ends the process while that is done.
+
+    Steps run in threads, for an exception that a signal raises in the midst of gRPC breaks its locks.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        self._moved, self._move = os.pipe()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
+        os.write(self._move, b"s")
+
+    def run(self, step: Callable[[], Result]) -> Result:
+        """What a step gives, or raises. Interrupted: a signal came, perhaps before; the step is left to
+        itself, as the process ends soon."""
+        ended: list[Callable[[], Result]] = []
+
+        def work() -> None:
+            try:
+                found = step()
+            except BaseException as error:
+                ended.append(functools.partial(_raise, error))
+            else:
+                ended.append(lambda: found)
+            os.write(self._move, b"e")
+
+        threading.Thread(target=work, daemon=True).start()
+        while True:
+            if self._came:
+                raise Interrupted
+            if ended:
+                return ended[0]()
+            os.read(self._moved, 1)
+
+    def default(self) -> None:
+        """The next one ends the process."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
 
 
-def interruptible() -> None:
-    """From now on SIGINT and SIGTERM are :class:`Interrupted`, in the main thread."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 class Session:
-    """A lease of this process, kept alive by a thread."""
+    """A lease of this process, kept alive by a thread while its block runs, and revoked behind it: what hangs
+    on it is gone then, however the block ends."""
 
-    def __init__(self, client: Client, ttl_s: int) -> None:
-        self.client = client
+    def __init__(self, client: Client, ttl_s: int, signals: Signals) -> None:
+        self.client, self.signals = client, signals
         self.over = threading.Event()  # the lease is gone
-        granted = client.unary(
-            "Lease/LeaseGrant", rpc_pb2.LeaseGrantRequest(TTL=ttl_s), rpc_pb2.LeaseGrantResponse
-        )
-        self.lease = granted.ID
+        self._ttl_s = ttl_s
+        # Chosen here: a grant whose answer was not waited for can be revoked
+        self.lease = secrets.randbits(62) + 1
+        self._granted = False
+
+    def __enter__(self) -> Session:
+        try:
+            self.signals.run(self._grant)
+        except BaseException:
+            self._revoke()
+            raise
         threading.Thread(target=self._keep, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._revoke()
+
+    def _grant(self) -> None:
+        self.client.unary(
+            "Lease/LeaseGrant", rpc_pb2.LeaseGrantRequest(TTL=self._ttl_s, ID=self.lease),
+            rpc_pb2.LeaseGrantResponse)
+        self._granted = True
+
+    def _revoke(self) -> None:
+        """A lease that cannot be revoked in time ends by itself."""
+        self.signals.default()
+        deadline = time.monotonic() + _REVOKED_IN_S
+        with contextlib.suppress(RequestError, Exit):
+            while not self._revoked(deadline) and not self._granted and time.monotonic() < deadline:
+                time.sleep(_AGAIN_S)  # the grant may still be on its way
+
+    def _revoked(self, deadline: float) -> bool:
+        try:
+            self.client.unary(
+                "Lease/LeaseRevoke", rpc_pb2.LeaseRevokeRequest(ID=self.lease), rpc_pb2.LeaseRevokeResponse,
+                deadline - time.monotonic(), safe_to_repeat=True)
+        except RequestError as error:
+            if error.code is not grpc.StatusCode.NOT_FOUND:
+                raise
+            return False
+        return True
 
     def _keep(self) -> None:
         try:
@@ -56,8 +143,7 @@ class Session:
 
     def wait(self) -> None:
         """Until the lease is gone."""
-        while not self.over.wait(1.0):  # in steps: signals are handled between them
-            pass
+        self.over.wait()
 
 
 class Place:
@@ -99,16 +185,6 @@ class Place:
 
     def look(self) -> rpc_pb2.RangeResponse:
         return self.range(rpc_pb2.RangeRequest(key=self.key))
-
-    def leave(self) -> None:
-        self._client.unary(
-            "KV/DeleteRange", rpc_pb2.DeleteRangeRequest(key=self.key), rpc_pb2.DeleteRangeResponse
-        )
-
-    def resign(self) -> None:
-        """Delete the key, if it is still this one."""
-        op = rpc_pb2.RequestOp(request_delete_range=rpc_pb2.DeleteRangeRequest(key=self.key))
-        self.txn(rpc_pb2.TxnRequest(compare=[_created(self.key, self.revision)], success=[op]))
 
     def txn(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
         return self._client.unary("KV/Txn", request, rpc_pb2.TxnResponse)

@@ -171,6 +171,10 @@ def test_services(go: Program, hosts: Hosts, directory: str, run: Run) -> None:
             client.register(service, "10.0.0.2:80"),
             client.discover(service) as found,
         ):
+            for endpoint in hosts.endpoints:  # Go's list is one member's view
+                async with m.Client(endpoint) as one, asyncio.timeout(20):
+                    while not await one.get(f"{service}/10.0.0.2:80", serializable=True):
+                        await asyncio.sleep(0.01)
             go.say("list 0")
             assert await told(go, "list 0") == "10.0.0.1:80=map[weight:2 zone:a] 10.0.0.2:80=<nil>"
             go.say("register 70")

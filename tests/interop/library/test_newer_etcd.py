@@ -11,6 +11,7 @@ from tests.interop.hosts import Hosts
 from tests.interop.library import test_admin, test_leases, test_recipes
 from tests.interop.library.conftest import newer_etcd
 
+pytestmark = pytest.mark.timeout(1200)  # the first one may wait for etcd to be built
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 

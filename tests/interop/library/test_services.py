@@ -64,13 +64,62 @@ def test_services_are_found_while_they_live(hosts: Hosts, directory: str, run: R
                 await until(lambda: len(found.instances()) == 3)
                 # its lease is gone: it is registered anew
                 assert one._lease is not None
-                await m.Client(hosts.all)._caller.unary(
-                    lease._REVOKE, pb.LeaseRevokeRequest(ID=one._lease.id))
-                await until(lambda: len(found.instances()) == 2)
-                await until(lambda: len(found.instances()) == 3 and one.found)
+                before = {instance.token for instance in found.instances()}
+                await client._caller.unary(lease._REVOKE, pb.LeaseRevokeRequest(ID=one._lease.id))
+                await until(lambda: one.found and len(found.instances()) == 3 and
+                            {instance.token for instance in found.instances()} != before)
             await until(lambda: not found.instances())
 
     run(main())
+
+
+def test_a_registration_tells_how_it_ended(hosts: Hosts, directory: str, run: Run) -> None:
+    service = f"{directory}web"
+
+    async def main() -> None:
+        told: list[m.MusterError] = []
+        async with (
+            m.Client(hosts.all) as client,
+            client.register(service, "a:80", ttl=5, anew=False) as removed,
+            client.register(service, "b:80", ttl=5, anew=False) as ended,
+            client.register(service, "c:80", ttl=5) as again,
+        ):
+            again.on_lost(told.append)
+            waiting = [asyncio.create_task(one.wait_lost()) for one in (removed, ended)]
+            await asyncio.sleep(0)
+            for one in (removed, again):
+                await client.delete(one.key)
+            assert ended._lease is not None
+            await client._caller.unary(lease._REVOKE, pb.LeaseRevokeRequest(ID=ended._lease.id))
+            async with asyncio.timeout(20):
+                errors = await asyncio.gather(*waiting)
+            assert [type(error) for error in errors] == [m.Removed, m.LeaseLost]
+            assert (removed.lost, ended.lost) == tuple(errors)
+            assert not removed.found
+            assert await removed.wait_lost() is errors[0]
+            await until(lambda: again.found and told)
+            assert [type(error) for error in told] == [m.Removed]
+            assert await client.get(again.key)
+            assert not await client.get(removed.key)
+            # a lease that another ends is noticed by the key it takes along, and replaced at once
+            assert again._lease is not None
+            await client._caller.unary(lease._REVOKE, pb.LeaseRevokeRequest(ID=again._lease.id))
+            await until(lambda: again.found and len(told) == 2)
+            assert isinstance(told[1], m.LeaseLost)
+            assert again.lost is None
+
+    run(main())
+
+
+def test_a_registration_tells_its_end_without_asyncio(hosts: Hosts, directory: str) -> None:
+    with sync.Client(hosts.all) as client, client.register(f"{directory}web", "a:80", anew=False) as one:
+        with pytest.raises(TimeoutError):
+            one.wait_lost(timeout=0.01)
+        told: list[m.MusterError] = []
+        one.on_lost(told.append)
+        client.delete(one.key)
+        assert isinstance(one.wait_lost(timeout=20), m.Removed)
+        assert told == [one.lost]
 
 
 class _Names(grpc.GenericRpcHandler):

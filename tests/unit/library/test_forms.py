@@ -86,10 +86,11 @@ def test_conditions_state_what_they_compare() -> None:
 def test_endpoints() -> None:
     tls = m.Tls(server_name="x")
     assert parsed("a:1, http://b:2,https://c:3/,unix:/run/m,a:1") == (
-        Endpoint("a:1", "dns:///a:1"), Endpoint("http://b:2", "dns:///b:2"),
-        Endpoint("https://c:3/", "dns:///c:3", m.Tls()), Endpoint("unix:/run/m", "unix:/run/m"))
+        Endpoint("a:1", "a", 1), Endpoint("http://b:2", "b", 2),
+        Endpoint("https://c:3/", "c", 3, tls=m.Tls()), Endpoint("unix:/run/m", path="/run/m"))
     assert parsed(["[::1]:1", "unixs:///run/m"], tls) == (
-        Endpoint("[::1]:1", "dns:///[::1]:1", tls), Endpoint("unixs:///run/m", "unix:/run/m", tls))
+        Endpoint("[::1]:1", "::1", 1, tls=tls), Endpoint("unixs:///run/m", path="/run/m", tls=tls))
+    assert [one.authority for one in parsed("[::1]:1,b:2,unix:/x")] == ["[::1]:1", "b:2", "localhost"]
     for wrong in ("", ",", "host", "http://host"):
         with pytest.raises(ValueError, match="endpoint"):
             parsed(wrong)

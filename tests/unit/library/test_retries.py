@@ -17,7 +17,7 @@ README = Path(__file__).parents[3] / "tools" / "client" / "README.md"
 
 
 @pytest.mark.parametrize(("code", "details", "verdict"), [
-    (Code.UNAVAILABLE, "failed to connect to all addresses; last error: UNKNOWN: refused", Verdict.REFUSED),
+    (Code.UNAVAILABLE, "not sent: the server goes away, HTTP/2 code 0", Verdict.REFUSED),
     (Code.UNAVAILABLE, "etcdserver: no leader", Verdict.REFUSED),
     (Code.UNKNOWN, "etcdserver: too many requests", Verdict.REFUSED),
     (Code.UNAVAILABLE, "etcdserver: rpc not supported for learner", Verdict.REFUSED),

@@ -11,7 +11,7 @@ from muster_client.admin.auth import Auth
 from muster_client.admin.maintenance import Maintenance
 from muster_client.admin.members import Members
 from muster_client.kv import Kv
-from muster_client.lease import Lease, LeaseInfo, granted, info
+from muster_client.lease import Lease, LeaseInfo, every, granted, info
 from muster_client.mirror import Mirror, OnChange
 from muster_client.queueing import TTL_S, Election, Leadership, Lock
 from muster_client.ranges import Keys, Text
@@ -82,6 +82,10 @@ class Client(Kv):
         """What the cluster knows of a lease. LeaseNotFound."""
         return await info(self._caller, lease if isinstance(lease, int) else lease.id, timeout)
 
+    async def leases(self, *, timeout: float | None = None) -> tuple[int, ...]:
+        """The IDs of all leases of the cluster, in order."""
+        return await every(self._caller, timeout)
+
     def lock(self, name: Text, *, lease: Lease | None = None, ttl: int = TTL_S) -> Lock:
         """A lock, for ``async with``. Without ``lease`` it has one of ``ttl`` seconds for itself; two locks
         of one name and one lease are the same."""
@@ -129,12 +133,13 @@ class Client(Kv):
 
     def register(
         self, service: Text, address: str, *, metadata: Mapping[str, Any] | None = None, zone: str = "",
-        ttl: int = INSTANCE_TTL_S, healthy: Healthy | None = None,
+        ttl: int = INSTANCE_TTL_S, healthy: Healthy | None = None, anew: bool = True,
     ) -> Registration:
         """An instance of a service, ``host:port``, to be found while it lives; for ``async with``.
-        ``metadata``, and ``zone`` in it, are told to those who find it."""
+        ``metadata``, and ``zone`` in it, are told to those who find it. ``anew``: registered again where it
+        was lost."""
         told = {**(metadata or {}), **({ZONE: zone} if zone else {})}
-        return Registration(self, service, address, told, ttl, healthy)
+        return Registration(self, service, address, told, ttl, healthy, anew)
 
     def discover(self, service: Text, *, balance: Balance = "round_robin", zone: str = "") -> Discovery:
         """The instances of a service, for ``async with``."""

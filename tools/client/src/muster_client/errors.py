@@ -79,6 +79,10 @@ class LeaseLost(MusterError):
     """The lease has ended, or was not renewed in time: what it held may be another's."""
 
 
+class Removed(MusterError):
+    """The key of a registration was deleted, by none of its own doing."""
+
+
 class NotHeld(MusterError):
     """The lock or the leadership is not held (any more)."""
 

@@ -24,6 +24,7 @@ from muster_client.wire.keeper import Keeper, Kept, clock
 _GRANT = Method("Lease/LeaseGrant", pb.LeaseGrantResponse, repeatable=True)
 _REVOKE = Method("Lease/LeaseRevoke", pb.LeaseRevokeResponse, repeatable=True)
 _TIME_TO_LIVE = Method("Lease/LeaseTimeToLive", pb.LeaseTimeToLiveResponse, repeatable=True)
+_LEASES = Method("Lease/LeaseLeases", pb.LeaseLeasesResponse, repeatable=True)
 log = logging.getLogger("muster_client")
 Result = TypeVar("Result")
 _EXISTS = "etcdserver: lease already exists"
@@ -144,6 +145,12 @@ async def info(caller: Caller, id: int, timeout: float | None) -> LeaseInfo:
     if answer.TTL < 0:
         raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
     return LeaseInfo(answer.TTL, answer.grantedTTL, tuple(answer.keys))
+
+
+async def every(caller: Caller, timeout: float | None) -> tuple[int, ...]:
+    """The IDs of all leases, in order."""
+    answer = await caller.unary(_LEASES, pb.LeaseLeasesRequest(), timeout=timeout)
+    return tuple(sorted(one.ID for one in answer.leases))
 
 
 async def unless_lost(lease: Lease, step: Coroutine[Any, Any, Result]) -> Result:

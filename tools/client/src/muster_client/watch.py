@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from muster_client.errors import (
     Compacted,
@@ -28,8 +27,10 @@ from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.ranges import KeyRange
 from muster_client.wire import engine
-from muster_client.wire.calls import Caller, Method, metadata, pause_s
-from muster_client.wire.connections import CLOSED
+from muster_client.wire.calls import Caller, Method, metadata
+from muster_client.wire.connections import CLOSED, pause_s
+from muster_client.wire.http2.answers import CallError
+from muster_client.wire.http2.call import Call
 from muster_client.wire.retries import Verdict, judge
 from muster_client.wire.spaces import Space
 
@@ -116,22 +117,17 @@ class _Broken(Exception):
 class _Stream:
     """One watch on one endpoint, until it breaks."""
 
-    def __init__(self, call: Any, name: str, token: str, space: Space | None) -> None:
+    def __init__(self, call: Call, name: str, token: str, space: Space | None) -> None:
         self.call, self.name, self.token, self._space = call, name, token, space
 
     async def read(self) -> pb.WatchResponse:
         """The next answer. _Broken; MusterError if no other stream would do better."""
         try:
             answer = await self.call.read()
-        except grpc.aio.AioRpcError as error:
-            raise _broken(error.code(), error.details() or "") from None
-        except asyncio.CancelledError:
-            # gRPC cancels the call of a reader that is cancelled, so the call alone does not tell
-            if engine.was_cancelled() or not self.call.cancelled():
-                raise
-            raise _Broken("it was cancelled") from None
-        if answer is grpc.aio.EOF:
-            raise _broken(await self.call.code(), await self.call.details() or "")
+        except CallError as error:
+            raise _broken(error.code, error.details) from None
+        if answer is None:
+            raise _Broken("the server ended it")
         assert isinstance(answer, pb.WatchResponse)
         if answer.canceled:
             _raise_refusal(answer)
@@ -140,14 +136,16 @@ class _Stream:
                 self._space.event(event)
         return answer
 
-    async def ask_progress(self) -> None:
-        await self.call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+    def ask_progress(self) -> None:
+        self.call.send(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
 
     def close(self) -> None:
         self.call.cancel()
 
 
 def _broken(code: grpc.StatusCode, details: str) -> Exception:
+    if details == CLOSED:
+        return MusterError(CLOSED)
     verdict = judge(code, details)
     if verdict is Verdict.STALE_TOKEN:
         return _Broken(details, stale=True)
@@ -210,7 +208,7 @@ class _Feed:
                 await self._read_whole(self._establish(deadline))
         except TimeoutError:
             await self.close()
-            raise Unreachable(await self._caller.connections.reasons(0.5)) from None
+            raise Unreachable(self._caller.connections.reasons()) from None
 
     async def wait(self) -> None:
         """Until there are events, or it is closed. MusterError: it cannot go on."""
@@ -222,21 +220,17 @@ class _Feed:
     async def request_progress(self) -> None:
         self._progress_asked = True
         if self._stream is not None:
-            await self._ask_progress(self._stream)
+            self._ask_progress(self._stream)
 
-    async def _ask_progress(self, stream: _Stream) -> None:
+    def _ask_progress(self, stream: _Stream) -> None:
         """Once, for a request that waits. A stream that has ended takes none: the next one does."""
         if not self._progress_asked:
             return
         self._progress_asked = False
         try:
-            await stream.ask_progress()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            stream.ask_progress()
+        except CallError:
             self._progress_asked = True
-        except asyncio.CancelledError:
-            self._progress_asked = True
-            if engine.was_cancelled():
-                raise
 
     async def close(self) -> None:
         self.closed = True
@@ -298,7 +292,7 @@ class _Feed:
         while self._stream is None and not self.closed:
             try:
                 self._stream = await self._opened(deadline)
-                await self._ask_progress(self._stream)
+                self._ask_progress(self._stream)
             except _Broken as broken:
                 await self._mend(broken)
             except Compacted as error:
@@ -311,11 +305,11 @@ class _Feed:
         connection = await self._caller.connections.pick(deadline)
         try:
             token = await self._caller.token(time.monotonic() + self._caller.timeout_s)
-            call = connection.stream(_WATCH, pb.WatchResponse)(metadata=metadata(token, needs_leader=True))
+            call = connection.stream(_WATCH, pb.WatchResponse, metadata(token, needs_leader=True))
         except MusterError as error:
             raise _passing(error) from None
-        except grpc.aio.UsageError:  # its channel was closed
-            raise MusterError(CLOSED) from None
+        except CallError as error:  # it was lost meanwhile
+            raise _broken(error.code, error.details) from None
         asked, space = self._options, self._caller.space
         stream = _Stream(call, connection.name, token, space)
         keys = asked.keys if space is None else space.range(asked.keys)
@@ -324,17 +318,14 @@ class _Feed:
             progress_notify=True, fragment=True)
         try:
             async with asyncio.timeout(_ESTABLISHED_IN_S):
-                await call.write(pb.WatchRequest(create_request=create))
+                call.send(pb.WatchRequest(create_request=create))
                 await stream.read()  # it is created
         except TimeoutError:
             stream.close()
             connection.suspect()
             raise _Broken(f"{connection.name} does not answer") from None
-        except grpc.aio.AioRpcError as error:
-            stream.close()
-            raise _broken(error.code(), error.details() or "") from None
-        except asyncio.InvalidStateError:  # written to a call that has ended
-            raise _broken(await call.code(), await call.details() or "") from None
+        except CallError as error:  # it ended before it was asked
+            raise _broken(error.code, error.details) from None
         except _Broken as broken:
             stream.close()
             connection.suspect()
@@ -348,10 +339,8 @@ class _Feed:
             stale = _Broken(str(error), stale=True)
             self._stale(token, stale)
             raise stale from None
-        except BaseException as error:
+        except BaseException:
             stream.close()
-            if isinstance(error, asyncio.CancelledError) and not engine.was_cancelled():
-                raise _Broken("it was cancelled") from None
             raise
         return stream
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import NoReturn
 
 from tools.gotext import quote, raw
 from tools.musterctl.client import Client, RequestError, failing_with, session
 from tools.musterctl.client import Session as Setting
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.concurrency import Interrupted, Place, Session, interruptible, observe
+from tools.musterctl.concurrency import Interrupted, Place, Session, Signals, observe
 
-_SESSION_TTL_S = 60
-_CANCELED = "context canceled"
+_TTL_S = 60
 
 
 def lock(invocation: Invocation) -> None:
@@ -22,41 +24,42 @@ def lock(invocation: Invocation) -> None:
         raise Exit(128, "lock takes a lock name argument and an optional command to execute")
     name, *command = invocation.args
     ttl_s = invocation.flags.number("ttl")
-    s = session(invocation)
-    with failing_with(1):
-        held = Session(s.client(), ttl_s if ttl_s > 0 else _SESSION_TTL_S)
+    s, signals = session(invocation), Signals()
+    with failing_with(1), _canceled(), Session(s.client(), ttl_s if ttl_s > 0 else _TTL_S, signals) as held:
         place = Place(held, raw(name))
-        interruptible()
-        try:
-            _acquire(place)
-        except Interrupted:
-            raise Exit(1, _CANCELED) from None
-        try:
-            if command:
-                _execute(place, command)
-                return
-            found = place.look()
-            if not found.kvs:
-                raise Exit(1, "lock lost on init")
-            s.printer.get(found)
-            sys.stdout.flush()
-            held.wait()
-        except Interrupted:
-            place.leave()
+        signals.run(lambda: _acquire(place))
+        if command:
+            _execute(place, command)
             return
+        with contextlib.suppress(Interrupted):
+            signals.run(lambda: _hold(s, held, place))
+
+
+def _hold(s: Setting, held: Session, place: Place) -> NoReturn:
+    """Until the lease is gone, which is an error."""
+    found = place.look()
+    if not found.kvs:
+        raise Exit(1, "lock lost on init")
+    s.printer.get(found)
+    sys.stdout.flush()
+    held.wait()
     raise Exit(1, "session expired")
 
 
+@contextlib.contextmanager
+def _canceled() -> Iterator[None]:
+    """Interrupted before it has what it waits for."""
+    try:
+        yield
+    except Interrupted:
+        raise Exit(1, "context canceled") from None
+
+
 def _acquire(place: Place) -> None:
-    """RequestError: nothing is left behind then."""
     if place.take(b""):
         return
-    try:
-        place.wait()
-        found = place.look()
-    except (Interrupted, RequestError):
-        place.leave()
-        raise
+    place.wait()
+    found = place.look()
     if not found.kvs:
         raise Exit(1, "mutex: session is expired")
     place.header = found.header
@@ -72,12 +75,7 @@ def _execute(place: Place, command: list[str]) -> None:
     code, reason = 0, ""
     try:
         with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as process:
-            while True:
-                try:
-                    code = process.wait()
-                    break
-                except Interrupted:  # the command decides when it ends
-                    continue
+            code = process.wait()  # signals end it not: the command decides when it ends
         reason = f"exit status {code}" if code > 0 else f"signal: {_signal(-code)}" if code < 0 else ""
     except FileNotFoundError:
         code = 1
@@ -88,7 +86,6 @@ def _execute(place: Place, command: list[str]) -> None:
             else f"exec: {quote(os.fsencode(command[0]))}: {where}")
     except OSError as error:
         code, reason = 1, f"fork/exec {command[0]}: {(error.strerror or '').lower()}"
-    place.leave()
     if reason:
         raise Exit(code if code > 0 else 255, reason)
 
@@ -123,12 +120,16 @@ def elect(invocation: Invocation) -> None:
 
 
 def _observe(s: Setting, client: Client, name: bytes) -> None:
-    Session(client, _SESSION_TTL_S)
-    interruptible()
-    try:
+    signals = Signals()
+
+    def follow() -> None:
         for found in observe(client, name):
             s.printer.get(found)
             sys.stdout.flush()
+
+    try:
+        with Session(client, _TTL_S, signals):
+            signals.run(follow)
     except Interrupted:
         return
     except RequestError:
@@ -137,23 +138,17 @@ def _observe(s: Setting, client: Client, name: bytes) -> None:
 
 
 def _campaign(s: Setting, client: Client, name: bytes, proposal: bytes) -> None:
-    held = Session(client, _SESSION_TTL_S)
-    place = Place(held, name)
-    interruptible()
-    try:
-        if not place.take(proposal):
-            try:
-                place.wait()
-            except Interrupted:
-                place.resign()
-                raise
-    except Interrupted:
-        raise Exit(1, _CANCELED) from None
-    try:
-        s.printer.get(place.look())
-        sys.stdout.flush()
-        held.wait()
-    except Interrupted:
-        place.resign()
-        return
+    signals = Signals()
+    with _canceled(), Session(client, _TTL_S, signals) as held:
+        place = Place(held, name)
+        if not signals.run(lambda: place.take(proposal)):
+            signals.run(place.wait)
+        with contextlib.suppress(Interrupted):
+            signals.run(lambda: _lead(s, held, place))
+
+
+def _lead(s: Setting, held: Session, place: Place) -> NoReturn:
+    s.printer.get(place.look())
+    sys.stdout.flush()
+    held.wait()
     raise Exit(1, "elect: session expired")

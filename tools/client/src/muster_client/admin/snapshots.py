@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import grpc
-import grpc.aio
 
 from muster_client.errors import MusterError, Unavailable, of_status
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire import engine
-from muster_client.wire.calls import Caller, metadata, pause_s
-from muster_client.wire.connections import CLOSED
+from muster_client.wire.calls import Caller, metadata
+from muster_client.wire.connections import CLOSED, pause_s
+from muster_client.wire.http2.answers import CallError
+from muster_client.wire.http2.call import Call
 from muster_client.wire.retries import Verdict, judge
 
 _SNAPSHOT = "/etcdserverpb.Maintenance/Snapshot"
@@ -105,13 +106,15 @@ async def _attempt(
     connection = await caller.connections.pick(deadline, (), endpoint)
     token = await caller.token(deadline)
     size, digest, held, version = 0, hashlib.sha256(), b"", ""
-    call = connection.answers(_SNAPSHOT, pb.SnapshotResponse)(
-        pb.SnapshotRequest(), metadata=metadata(token, needs_leader=False))
+    call: Call | None = None
     try:
+        call = connection.stream(_SNAPSHOT, pb.SnapshotResponse, metadata(token, needs_leader=False))
+        call.send(pb.SnapshotRequest())
+        call.close_send()
         while True:
             async with asyncio.timeout(_SILENT_S):
                 answer = await call.read()
-            if answer is grpc.aio.EOF:
+            if answer is None:
                 break
             version = answer.version or version
             size += len(answer.blob)
@@ -120,19 +123,14 @@ async def _attempt(
             await asyncio.to_thread(_written, file, answer.blob, digest, body)
             if on_progress is not None:
                 on_progress(size, answer.remaining_bytes)
-        if (code := await call.code()) is not grpc.StatusCode.OK:
-            raise _failed(code, await call.details() or "", token)
-    except grpc.aio.AioRpcError as error:
-        raise _failed(error.code(), error.details() or "", token) from None
+    except CallError as error:
+        raise _failed(error, token) from None
     except TimeoutError:
         connection.suspect()
         raise _Broken(f"{connection.name} sends nothing") from None
-    except asyncio.CancelledError:
-        if engine.was_cancelled():
-            raise
-        raise MusterError(CLOSED) from None
     finally:
-        call.cancel()
+        if call is not None:
+            call.cancel()
     if size % _PAGE_BYTES != _CHECKSUM_BYTES:
         raise _Broken(f"{connection.name} sent {size} bytes, which is no snapshot with its checksum")
     if held != digest.digest():
@@ -145,8 +143,10 @@ def _written(file: BinaryIO, blob: bytes, digest: hashlib._Hash, body: bytes) ->
     digest.update(body)
 
 
-def _failed(code: grpc.StatusCode, details: str, token: str) -> Exception:
-    verdict = judge(code, details)
+def _failed(error: CallError, token: str) -> Exception:
+    if error.details == CLOSED:
+        return MusterError(CLOSED)
+    verdict = judge(error.code, error.details)
     if verdict is Verdict.FINAL:
-        return of_status(code, details)
-    return _Broken(details or code.name, token if verdict is Verdict.STALE_TOKEN else "")
+        return of_status(error.code, error.details)
+    return _Broken(error.details or error.code.name, token if verdict is Verdict.STALE_TOKEN else "")

@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from muster_client.errors import MusterError
+from muster_client.errors import LeaseLost, LeaseNotFound, MusterError, PermissionDenied, Removed
 from muster_client.lease import Lease, to_its_end
 from muster_client.model import KeyValue
 from muster_client.ranges import Text, data
+from muster_client.watch import Delete, Snapshot, Watch
 
 if TYPE_CHECKING:
     from muster_client.client import Client
 
 log = logging.getLogger("muster_client")
 Healthy = Callable[[], Awaitable[bool]]
+OnLost = Callable[[MusterError], None]
 ZONE = "zone"
 _CHECKS = 3  # of health, in a time to live
 _AGAIN_S = 1.0
@@ -65,82 +67,192 @@ def instance_of(kv: KeyValue) -> Instance | None:
 class Registration:
     """An instance that is found while it lives; in ``async with``.
 
-    Its key hangs on a lease. Where the lease is lost, because the cluster was out of reach for longer, it is
-    registered anew. With ``healthy``, an awaitable function, it is found while that says so: it is asked
-    three times in a time to live, and has 5 s.
+    Its key hangs on a lease. It is *lost* where the lease ends, because the cluster was out of reach for
+    longer, or where somebody deletes its key. With ``anew`` it is registered again then. With ``healthy``,
+    an awaitable function, it is found while that says so: it is asked three times in a time to live, and has
+    5 s.
     """
 
     def __init__(
         self, client: Client, service: Text, address: str, metadata: Mapping[str, Any], ttl_s: int,
-        healthy: Healthy | None,
+        healthy: Healthy | None, anew: bool,
     ) -> None:
-        self._client, self._ttl_s, self._healthy = client, ttl_s, healthy
+        self._client, self._ttl_s, self._healthy, self._anew = client, ttl_s, healthy, anew
         self.key = data(service).rstrip(b"/") + b"/" + address.encode()
         self._value = value_of(address, dict(metadata) or None)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._lease: Lease | None = None
         self._there = False
         self._perhaps = False  # an attempt to register may have been done
+        self._put = self._deleted = 0  # revisions: of its own put, and of the last delete that was seen
+        self._moved = asyncio.Event()
+        self._losses: set[asyncio.Future[MusterError]] = set()  # of those who wait for one
+        self._calls: list[OnLost] = []
+        self.lost: MusterError | None = None  # why it is not registered any more, for good
 
     @property
     def found(self) -> bool:
         """Whether it is registered, as far as this process knows."""
-        return self._there and self._lease is not None and not self._lease.lost
+        return self._there and not self._removed and self._lease is not None and not self._lease.lost
+
+    @property
+    def _removed(self) -> bool:
+        return self._there and self._deleted > self._put
+
+    async def wait_lost(self) -> MusterError:
+        """Wait until it is lost, with ``anew`` until the next time; why: LeaseLost, or Removed. At once if it
+        is lost for good."""
+        if self.lost is not None:
+            return self.lost
+        told: asyncio.Future[MusterError] = asyncio.get_running_loop().create_future()
+        self._losses.add(told)
+        try:
+            return await told
+        finally:
+            self._losses.discard(told)
+
+    def on_lost(self, call: OnLost) -> None:
+        """Call with LeaseLost or Removed each time it is lost, in the loop in which it was registered; at
+        once if it is lost for good."""
+        self._calls.append(call)
+        if self.lost is not None:
+            call(self.lost)
 
     async def register(self) -> Self:
         """Begin. Found at once, if it is healthy."""
-        if self._task is not None:
+        if self._tasks:
             raise RuntimeError("it is registered already")
+        self.lost = None
         self._lease = await self._client.lease(self._ttl_s)
+        watch = self._client.watch(self.key, snapshots=True)
         try:
+            watched = await self._is_watched(watch)
             await self._look(self._lease)
         except BaseException:
+            await to_its_end(watch.close())
             await to_its_end(self._lease.revoke())
             raise
-        self._task = asyncio.create_task(self._follow(self._lease))
+        following = asyncio.create_task(self._follow(self._lease))
+        self._tasks = (following, asyncio.create_task(self._see(watch))) if watched else (following,)
         return self
 
     async def unregister(self) -> None:
         """End; it is found no more."""
-        if self._task is None:
+        if not self._tasks:
             return
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        self._task, self._there = None, False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks, self._there = (), False
         if self._lease is not None:
             await self._lease.revoke()
 
+    async def _is_watched(self, watch: Watch) -> bool:
+        """Whether its key can be watched: a user may be allowed to write it, and not to read it."""
+        try:
+            await watch.__aenter__()
+        except PermissionDenied as error:
+            log.warning("%r is not watched, and its removal not told: %s", self.key, error)
+            return False
+        return True
+
+    async def _see(self, watch: Watch) -> None:
+        """Take note of deletes."""
+        try:
+            async for event in watch:
+                if isinstance(event, Delete) or (isinstance(event, Snapshot) and not event.kvs):
+                    self._deleted = event.revision
+                    self._moved.set()
+        except MusterError as error:
+            if not self._client.closed:
+                log.warning("%r is not watched any more, and its removal not told: %s", self.key, error)
+        finally:
+            await watch.close()
+
     async def _follow(self, lease: Lease) -> None:
+        ended = False
         while True:
-            try:
-                await asyncio.wait_for(lease.wait_lost(), lease.ttl_s / _CHECKS)
+            await self._wait(lease)
+            if self._client.closed:
+                return
+            if (error := await self._loss(lease)) is not None:
                 self._there = False
-                if not self._client.closed:
-                    log.warning("the registration of %r was lost; it is registered anew", self.key)
-                self._lease = lease = await self._client.lease(self._ttl_s)
-            except TimeoutError:
-                pass
-            except MusterError as error:
+                if not self._anew:
+                    await self._give_up(lease, error)
+                    return
+                log.warning("the registration of %r was lost (%s); it is registered anew", self.key, error)
+                ended = isinstance(error, LeaseLost)
+                self._tell(error)
+            try:
+                if ended or lease.lost:
+                    fresh = await self._client.lease(self._ttl_s)
+                    await to_its_end(lease.revoke())
+                    self._lease, lease, ended = fresh, fresh, False
+                await self._look(lease)
+            except MusterError as error:  # the next look tries it again
                 if self._client.closed:
                     return
                 log.warning("%r is not registered: %s", self.key, error)
                 await asyncio.sleep(_AGAIN_S)
-                continue
+
+    async def _wait(self, lease: Lease) -> None:
+        """Until it may be lost, or its health is to be asked."""
+        if lease.lost:
+            return
+        lost, moved = asyncio.ensure_future(lease.wait_lost()), asyncio.ensure_future(self._moved.wait())
+        try:
+            await asyncio.wait(
+                (lost, moved), timeout=lease.ttl_s / _CHECKS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            lost.cancel()
+            moved.cancel()
+            await asyncio.gather(lost, moved, return_exceptions=True)
+        self._moved.clear()
+
+    async def _loss(self, lease: Lease) -> MusterError | None:
+        """Why it was there and is not. A lease that ends deletes the key, which may be seen first."""
+        if not self._there:
+            return None
+        if self._removed and not lease.lost:
             try:
-                await self._look(lease)
-            except MusterError as error:  # the next look tries it again
-                log.warning("%r is not registered: %s", self.key, error)
+                await self._client.lease_info(lease)
+            except LeaseNotFound:
+                return LeaseLost(f"lease {lease.id:x} is lost: it ended, or was revoked")
+            except MusterError as error:
+                log.warning("lease %x of %r: %s", lease.id, self.key, error)
+            return Removed(f"{self.key!r} was deleted")
+        try:
+            lease.check()
+        except LeaseLost as error:
+            return error
+        return None
+
+    async def _give_up(self, lease: Lease, error: MusterError) -> None:
+        self.lost = error
+        self._tell(error)
+        await to_its_end(lease.revoke())
+
+    def _tell(self, error: MusterError) -> None:
+        for told in self._losses:
+            if not told.done():
+                told.set_result(error)
+        for call in self._calls:
+            try:
+                call(error)
+            except Exception:
+                log.exception("the registration of %r: a callback failed", self.key)
 
     async def _look(self, lease: Lease) -> None:
         """Be there if it is healthy, else not."""
         healthy = self._healthy is None or await self._asked(self._healthy)
         if healthy and not self._there:
             self._perhaps = True
-            await self._client.put(self.key, self._value, lease=lease)
+            self._put = (await self._client.put(self.key, self._value, lease=lease)).revision
             self._there = True
         elif self._perhaps and not healthy:
+            self._there = False  # its own delete is no loss
             await self._client.delete(self.key)
-            self._there = self._perhaps = False
+            self._perhaps = False
 
     async def _asked(self, healthy: Healthy) -> bool:
         try:

@@ -84,6 +84,9 @@ class Client(Within):
     def lease_info(self, lease: int | Lease, *, timeout: float | None = None) -> LeaseInfo:
         return wait(self.inner.lease_info(lease if isinstance(lease, int) else lease.id, timeout=timeout))
 
+    def leases(self, *, timeout: float | None = None) -> tuple[int, ...]:
+        return wait(self.inner.leases(timeout=timeout))
+
     def lock(self, name: Text, *, lease: Lease | None = None, ttl: int = TTL_S) -> Lock:
         return Lock(self.inner.lock(name, lease=inner_of(lease), ttl=ttl))
 
@@ -137,11 +140,11 @@ class Client(Within):
 
     def register(
         self, service: Text, address: str, *, metadata: Mapping[str, Any] | None = None, zone: str = "",
-        ttl: int = INSTANCE_TTL_S, healthy: Callable[[], bool] | None = None,
+        ttl: int = INSTANCE_TTL_S, healthy: Callable[[], bool] | None = None, anew: bool = True,
     ) -> Registration:
         """See :meth:`muster_client.Client.register`; ``healthy`` is called in a thread of its own."""
         return Registration(self.inner.register(
-            service, address, metadata=metadata, zone=zone, ttl=ttl,
+            service, address, metadata=metadata, zone=zone, ttl=ttl, anew=anew,
             healthy=None if healthy is None else in_thread(healthy)))
 
     def discover(self, service: Text, *, balance: Balance = "round_robin", zone: str = "") -> Discovery:

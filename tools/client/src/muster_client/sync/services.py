@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from muster_client import ops
+from muster_client.errors import MusterError
 from muster_client.services import cron
 from muster_client.services.config import Config as _Config
 from muster_client.services.config import Model
 from muster_client.services.discovery import Discovery as _Discovery
-from muster_client.services.registry import Instance
+from muster_client.services.registry import Instance, OnLost
 from muster_client.services.registry import Registration as _Registration
 from muster_client.sync.base import Blocking, Within, wait
 
@@ -43,6 +44,19 @@ class Registration(Within):
     @property
     def found(self) -> bool:
         return self.inner.found
+
+    @property
+    def lost(self) -> MusterError | None:
+        return self.inner.lost
+
+    def wait_lost(self, timeout: float | None = None) -> MusterError:
+        """See :meth:`muster_client.Registration.wait_lost`. TimeoutError."""
+        return wait(self.inner.wait_lost(), timeout)
+
+    def on_lost(self, call: OnLost) -> None:
+        """See :meth:`muster_client.Registration.on_lost`; from the thread that keeps leases alive: be
+        short."""
+        self.inner.on_lost(call)
 
     def register(self) -> Self:
         wait(self.inner.register())

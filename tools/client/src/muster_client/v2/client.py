@@ -17,7 +17,7 @@ import h11
 from muster_client.errors import DeadlineExceeded, MusterError, Unreachable
 from muster_client.v2.errors import BY_CODE, V2Error
 from muster_client.v2.http import Answer, NotSent, asked
-from muster_client.wire.calls import pause_s
+from muster_client.wire.connections import pause_s
 from muster_client.wire.endpoints import Tls
 
 TIMEOUT_S = 30.0

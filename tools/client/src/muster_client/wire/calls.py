@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import grpc
-import grpc.aio
+from google.protobuf.message import DecodeError
 
 from muster_client.errors import (
     DeadlineExceeded,
@@ -24,15 +24,17 @@ from muster_client.errors import (
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.telemetry import Call, Headers, Observer
 from muster_client.wire import engine
-from muster_client.wire.connections import CLOSED, Connection, Connections
+from muster_client.wire.connections import CLOSED, Connection, Connections, pause_s
 from muster_client.wire.endpoints import Endpoint
+from muster_client.wire.http2 import connection as http2
+from muster_client.wire.http2.answers import NOT_SENT, CallError
+from muster_client.wire.http2.sending import Metadata
 from muster_client.wire.retries import STALE_TOKEN, Verdict, judge
 from muster_client.wire.spaces import Space
 
 Answer = TypeVar("Answer")
 _ATTEMPT_S = 5.0  # of a request that can be repeated: an isolated endpoint must not take its whole time
 _LOGINS = 4  # a lagging member may not know a new token yet
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 _OUT_OF_TIME = (DeadlineExceeded, Unavailable, Unreachable)
 _NOT_ENABLED = "etcdserver: authentication is not enabled"
 
@@ -50,12 +52,21 @@ class Method(Generic[Answer]):
     def path(self) -> str:
         return f"/etcdserverpb.{self.name}"
 
+    def told(self, body: bytes) -> Answer:
+        """The answer from its bytes. ServerError: they are none."""
+        try:
+            answer: Answer = self.answer.FromString(body)  # type: ignore[attr-defined]
+        except DecodeError:
+            raise ServerError(
+                grpc.StatusCode.INTERNAL, "the answer is malformed", maybe_done=True) from None
+        return answer
+
 
 @dataclass(slots=True)
 class _How:
     """How one call is made. ``at``: by this endpoint alone; ``endpoints``: of its attempts so far."""
 
-    timeout: float
+    deadline: float
     repeatable: bool
     needs_leader: bool
     anonymous: bool
@@ -64,14 +75,132 @@ class _How:
     headers: Headers = ()
     endpoints: list[str] = field(default_factory=list)
 
+    def timeout_s(self) -> float:
+        """Of the attempt that begins now."""
+        left_s = self.deadline - time.monotonic()
+        return max(0.0, min(left_s, _ATTEMPT_S) if self.repeatable else left_s)
+
+    def begins(self, connection: Connection, token: str) -> Metadata:
+        """An attempt is sent; its metadata."""
+        if self.on_send is not None:
+            self.on_send()
+        self.endpoints.append(connection.name)
+        told = metadata(token, self.needs_leader)
+        return (*told, *self.headers) if self.headers else told
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """An attempt."""
+
+    connection: Connection
+    token: str
+    error: CallError
+
+
+class _Quick(Generic[Answer]):
+    """A call from another loop than the engine's. Its first attempt takes no task: nearly all calls need no
+    other, and a task costs as much as the rest."""
+
+    __slots__ = (
+        "_answer", "_back", "_body", "_caller", "_cancelled", "_connection", "_how", "_line", "_method",
+        "_number", "_task", "_there", "_token", "told")
+
+    def __init__(self, caller: Caller, method: Method[Answer], body: bytes, how: _How) -> None:
+        here = asyncio.get_running_loop()
+        self._caller, self._method, self._body, self._how = caller, method, body, how
+        self._back, self._there = engine.mail_of(here), engine.mail()
+        self.told: asyncio.Future[Answer] = here.create_future()
+        self._task: asyncio.Task[Answer] | None = None
+        self._line: http2.Connection | None = None
+        self._cancelled = False
+        self._there.post(self._begin)
+
+    def _begin(self) -> None:
+        if self._cancelled or self.told.cancelled():
+            return
+        found = self._caller.quick(self._how)
+        if found is None or found[0].line is None:
+            self._go_on(None)
+            return
+        self._connection, self._token = found
+        self._line = found[0].line
+        sent = self._how.begins(self._connection, self._token)
+        self._number = self._line.unary(
+            self._method.path, self._body, self._how.timeout_s(), sent, self._done)
+
+    def _done(self, error: CallError | None, answer: bytes) -> None:
+        if self._cancelled:
+            return
+        if error is not None:
+            self._go_on(_Failed(self._connection, self._token, error))
+            return
+        self._answer = answer
+        self._post(self._tell)
+
+    def _go_on(self, failed: _Failed | None) -> None:
+        step = self._caller._unary(self._method, self._body, self._how, failed)
+        self._task = self._there.loop.create_task(step)
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Answer]) -> None:
+        if task.cancelled() or task.exception() is None or not self._cancelled:  # else nobody asks for it
+            self._post(self._tell_task)
+
+    def _post(self, step: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the caller's loop has ended
+            self._back.post(step)
+
+    def _tell(self) -> None:
+        """In the caller's loop."""
+        if self.told.done():
+            return
+        try:
+            self.told.set_result(self._method.told(self._answer))
+        except ServerError as error:
+            self.told.set_exception(error)
+
+    def _tell_task(self) -> None:
+        assert self._task is not None
+        engine.tell(self.told, self._task)
+
+    def cancel(self) -> None:
+        """Of a caller that does not wait any more."""
+        self._there.post(self._cancel)
+
+    def _cancel(self) -> None:
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+        elif self._line is not None and self._number:
+            self._line.cancel(self._number)
+
+
+async def _attempted(
+    method: Method[Any], body: bytes, how: _How, connection: Connection, token: str
+) -> bytes:
+    """The answer to one attempt. CallError."""
+    if (line := connection.line) is None:  # it was lost meanwhile
+        raise CallError(grpc.StatusCode.UNAVAILABLE, f"{NOT_SENT}{connection.trouble}")
+    told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def done(error: CallError | None, answer: bytes) -> None:
+        if not told.done():
+            if error is None:
+                told.set_result(answer)
+            else:
+                told.set_exception(error)
+
+    sent = how.begins(connection, token)
+    number = line.unary(method.path, body, how.timeout_s(), sent, done)
+    try:
+        return await told
+    except asyncio.CancelledError:
+        line.cancel(number)
+        raise
+
 
 _AUTHENTICATE = Method("Auth/Authenticate", pb.AuthenticateResponse, repeatable=True)
-
-
-def pause_s(attempt: int) -> float:
-    """How long to wait before the attempt of that number, from 1: longer each time, and never in step with
-    other clients."""
-    return float(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
 
 
 class Caller:
@@ -100,11 +229,23 @@ class Caller:
     ) -> Answer:
         """The answer. MusterError: ``maybe_done`` says whether the request may have been done. From any loop.
         ``on_send`` is called before each attempt. ``at``: only this endpoint is asked."""
-        how = _How(self.timeout_s if timeout is None else timeout, repeatable or method.repeatable,
-                   needs_leader, anonymous, on_send, at)
+        timeout_s = self.timeout_s if timeout is None else timeout
+        how = _How(time.monotonic() + timeout_s, repeatable or method.repeatable, needs_leader, anonymous,
+                   on_send, at)
         if self._observer is not None:
             return await self._observed(self._observer, method, request, how)
-        return await engine.run(self._unary(method, request, how))
+        return await self._asked(method, request, how)
+
+    async def _asked(self, method: Method[Answer], request: Any, how: _How) -> Answer:
+        body: bytes = request.SerializeToString()
+        if engine.is_here():
+            return await self._unary(method, body, how)
+        quick = _Quick(self, method, body, how)
+        try:
+            return await quick.told
+        except asyncio.CancelledError:
+            quick.cancel()
+            raise
 
     async def _observed(
         self, observer: Observer, method: Method[Answer], request: Any, how: _How
@@ -115,40 +256,42 @@ class Caller:
         how.headers = begun.headers
         failure: BaseException | None = None
         try:
-            return await engine.run(self._unary(method, request, how))
+            return await self._asked(method, request, how)
         except BaseException as error:
             failure = error
             raise
         finally:
             begun.end(Call(method.name, time.monotonic() - began, tuple(how.endpoints), failure))
 
-    async def _unary(self, method: Method[Answer], request: Any, how: _How) -> Answer:
-        deadline = time.monotonic() + how.timeout
+    def quick(self, how: _How) -> tuple[Connection, str] | None:
+        """A connection and a token for an attempt that need not be waited for."""
+        if how.at or not (self._open or self._token or how.anonymous):
+            return None
+        connection = self.connections.any_ready()
+        return None if connection is None else (connection, "" if how.anonymous else self._token)
+
+    async def _unary(
+        self, method: Method[Answer], body: bytes, how: _How, failed: _Failed | None = None
+    ) -> Answer:
+        """``failed``: the first attempt, which was made already."""
         attempt = logins = 0
         maybe_done = False
         avoid: set[str] = set()
         while True:
-            connection, token = await self._next(deadline, avoid, maybe_done, how)
-            if how.on_send is not None:
-                how.on_send()
-            how.endpoints.append(connection.name)
-            left_s = deadline - time.monotonic()
-            call = connection.unary(method.path, method.answer)
-            try:
-                answer: Answer = await call(
-                    request, timeout=max(0.0, min(left_s, _ATTEMPT_S) if how.repeatable else left_s),
-                    metadata=(*metadata(token, how.needs_leader), *how.headers))
-            except grpc.aio.AioRpcError as met:
-                code, details = met.code(), met.details() or ""
-            except asyncio.CancelledError:
-                if engine.was_cancelled():
-                    raise
-                raise MusterError(CLOSED, maybe_done=True) from None
-            except grpc.aio.UsageError:  # the channel was closed before it was sent
-                raise MusterError(CLOSED, maybe_done=maybe_done) from None
-            else:
-                connection.answered()
-                return answer
+            if failed is None:
+                connection, token = await self._next(how.deadline, avoid, maybe_done, how)
+                try:
+                    answer = await _attempted(method, body, how, connection, token)
+                except CallError as met:
+                    failed = _Failed(connection, token, met)
+                else:
+                    connection.answered()
+                    return method.told(answer)
+            connection, token, code, details = (
+                failed.connection, failed.token, failed.error.code, failed.error.details)
+            failed = None
+            if details == CLOSED:
+                raise MusterError(CLOSED, maybe_done=True)
             attempt += 1
             verdict = judge(code, details)
             if verdict is Verdict.STALE_TOKEN and self.renews(token) and logins < _LOGINS:
@@ -168,7 +311,7 @@ class Caller:
                 raise of_status(code, details, maybe_done=maybe_done)
             error = of_status(code, details, maybe_done=maybe_done)
             others = not how.at and self.connections.others(avoid)
-            await self._pause(attempt, avoid, deadline, error, others)
+            await self._pause(attempt, avoid, how.deadline, error, others)
 
     async def _next(
         self, deadline: float, avoid: set[str], maybe_done: bool, how: _How
@@ -275,7 +418,10 @@ class SpacedCaller(Caller):
         """Nothing: the connections are the other's."""
 
 
-def metadata(token: str, needs_leader: bool) -> tuple[tuple[str, str], ...]:
+_NEEDS_LEADER: Metadata = (("hasleader", "true"),)
+
+
+def metadata(token: str, needs_leader: bool) -> Metadata:
     """A call's. A member that knows no leader refuses at once what needs one, and another is asked."""
-    found = (("hasleader", "true"),) if needs_leader else ()
+    found: Metadata = _NEEDS_LEADER if needs_leader else ()
     return (*found, ("token", token)) if token else found

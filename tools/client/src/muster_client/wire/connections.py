@@ -1,4 +1,4 @@
-"""The channels to all endpoints: which are connected, and which one the next call takes."""
+"""The connections to all endpoints: which are connected, and which one the next call takes."""
 
 from __future__ import annotations
 
@@ -6,49 +6,47 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from muster_client.errors import MusterError, Unreachable
-from muster_client.pb import rpc_pb2 as pb
-from muster_client.wire import engine
 from muster_client.wire.endpoints import Endpoint
+from muster_client.wire.http2 import connection as http2
+from muster_client.wire.http2.answers import NOT_SENT, CallError
+from muster_client.wire.http2.call import Call
+from muster_client.wire.http2.dialing import DialError, dial
+from muster_client.wire.http2.sending import Metadata
+
+Code = grpc.StatusCode
 
 _SUSPECT_S, _MOST_SUSPECT_S = 5.0, 60.0  # how long an endpoint that did not answer is the last choice
-_EXPLAINED_IN_S = 0.5
+_CLOSED_IN_S = 1.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 CLOSED = "the client is closed"
-_PROBE = "/etcdserverpb.Maintenance/Status"
 
 
 class Connection:
-    """A channel, and what is known of it."""
+    """To one endpoint, and what is known of it. ``line`` is there while it is ``ready``; ``trouble`` says why
+    it is not."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.name = endpoint.name
-        self.channel = endpoint.opened()
-        self.ready = False
+        self.endpoint = endpoint
+        self.line: http2.Connection | None = None
+        self.trouble = ""
         self.suspect_until = self._suspect_s = 0.0
-        self._calls: dict[str, Callable[..., Any]] = {}
 
-    def unary(self, path: str, answer: Any) -> Callable[..., Any]:
-        """A method of one request and one answer."""
-        if (call := self._calls.get(path)) is None:
-            call = self._calls[path] = self.channel.unary_unary(
-                path, request_serializer=_bytes_of, response_deserializer=answer.FromString)
-        return call
+    @property
+    def ready(self) -> bool:
+        return self.line is not None
 
-    def stream(self, path: str, answer: Any) -> Any:
-        """A method of many requests and answers."""
-        return self.channel.stream_stream(
-            path, request_serializer=_bytes_of, response_deserializer=answer.FromString)
-
-    def answers(self, path: str, answer: Any) -> Any:
-        """A method of one request and many answers."""
-        return self.channel.unary_stream(
-            path, request_serializer=_bytes_of, response_deserializer=answer.FromString)
+    def stream(self, path: str, answer: Any, metadata: Metadata) -> Call:
+        """Begin a call of many messages. CallError."""
+        if self.line is None:
+            raise CallError(Code.UNAVAILABLE, f"{NOT_SENT}{self.trouble}")
+        return self.line.stream(path, answer, metadata)
 
     def suspect(self) -> None:
         """It is connected, and did not answer: others first, each time for longer."""
@@ -62,13 +60,8 @@ class Connection:
         self.suspect_until = self._suspect_s = 0.0
 
 
-def _bytes_of(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data
-
-
 class Connections:
-    """One channel to each endpoint, in the engine's loop."""
+    """One to each endpoint, in the engine's loop."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = endpoints
@@ -99,6 +92,12 @@ class Connections:
         now = time.monotonic()
         return min(ready, key=lambda one: (one.name in avoid, one.suspect_until > now, random.random()))
 
+    def any_ready(self) -> Connection | None:
+        """A connected endpoint by lot, unless one is to be waited for, or did not answer lately."""
+        opened = self._opened
+        one = opened[0] if len(opened) == 1 else random.choice(opened) if opened else None
+        return one if one is not None and one.line is not None and not one.suspect_until else None
+
     def others(self, avoid: Collection[str]) -> bool:
         """Whether an endpoint is connected that is not to be avoided."""
         return any(one.ready and one.name not in avoid for one in self._opened)
@@ -108,23 +107,47 @@ class Connections:
         for follower in self._followers:
             follower.cancel()
         await asyncio.gather(*self._followers, return_exceptions=True)
+        lines = [one.line for one in self._opened if one.line is not None]
         for one in self._opened:
-            await one.channel.close()
-        async with self._changed:
-            self._changed.notify_all()
+            one.line = None
+        for line in lines:
+            line.close(CLOSED)
+        await self._tell()
+        for line in lines:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(line.gone.wait(), _CLOSED_IN_S)
 
     def _open(self) -> None:
         self._opened = [Connection(endpoint) for endpoint in self._endpoints]
         self._followers = [asyncio.create_task(self._follow(one)) for one in self._opened]
 
     async def _follow(self, one: Connection) -> None:
-        """An idle channel dials on demand only: it is told to dial at once."""
+        """Connect, and connect again: at once where it was lost, then with longer and longer pauses."""
+        failures = 0
         while True:
-            state = one.channel.get_state(try_to_connect=True)
-            one.ready = state is grpc.ChannelConnectivity.READY
-            async with self._changed:
-                self._changed.notify_all()
-            await one.channel.wait_for_state_change(state)
+            lost = asyncio.Event()
+            try:
+                line = await dial(one.endpoint, lost.set)
+            except DialError as error:
+                one.trouble = str(error)
+                await asyncio.sleep(pause_s(failures))
+                failures += 1
+                continue
+            one.line = line
+            await self._tell()
+            began = time.monotonic()
+            await lost.wait()
+            one.line, one.trouble = None, line.lost
+            await self._tell()
+            if time.monotonic() - began > _LONGEST_PAUSE_S:
+                failures = 0
+            elif failures:
+                await asyncio.sleep(pause_s(failures))  # it takes connections, and ends them
+            failures += 1
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     @property
     def closed(self) -> bool:
@@ -143,28 +166,21 @@ class Connections:
                 await self._changed.wait_for(lambda: self._closed or any(one.ready for one in opened))
 
         left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-        explained_s = 0.0 if left_s is None else min(_EXPLAINED_IN_S, left_s / 2)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(wait(), None if left_s is None else left_s - explained_s)
+            await asyncio.wait_for(wait(), left_s)
             return
-        reasons = {} if self._closed else await self.reasons(explained_s)
         if not self._closed and not any(one.ready for one in opened):
-            raise Unreachable({one.name: reasons[one.name] for one in opened})
+            raise Unreachable(self.reasons(opened))
 
-    async def reasons(self, limit_s: float) -> dict[str, str]:
-        """Why each endpoint cannot be used, in gRPC's words; asks all of them at once."""
-        async def reason(one: Connection) -> str:
-            try:
-                await one.unary(_PROBE, pb.StatusResponse)(pb.StatusRequest(), timeout=limit_s)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    return "no answer to attempts to connect"
-                return str(error.details()).partition("last error: ")[2] or str(error.details())
-            except (asyncio.CancelledError, grpc.aio.UsageError):
-                if engine.was_cancelled():
-                    raise
-                return CLOSED
-            return "it answers now"
+    def reasons(self, opened: Sequence[Connection] = ()) -> dict[str, str]:
+        """Why each endpoint cannot be used."""
+        return {
+            one.name: "it is connected, and does not answer" if one.ready
+            else one.trouble or "no answer to an attempt to connect"
+            for one in opened or self._opened}
 
-        found = await asyncio.gather(*(reason(one) for one in self._opened))
-        return {one.name: text for one, text in zip(self._opened, found, strict=True)}
+
+def pause_s(attempt: int) -> float:
+    """How long to wait before the attempt of that number, from 1: longer each time, and never in step with
+    other clients."""
+    return float(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0))

@@ -1,16 +1,10 @@
-"""Endpoints as users write them, and the channels to them."""
+"""Endpoints as users write them."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import grpc
-import grpc.aio
-
-PING_S, PONG_S = 10, 5  # etcd's servers end connections that ping more often than every 5 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,52 +21,35 @@ class Tls:
         if bool(self.cert) != bool(self.key):
             raise ValueError("cert and key go together")
 
-    def credentials(self) -> grpc.ChannelCredentials:
-        """gRPC's form of it. OSError if a file cannot be read."""
-        ca, key, cert = (Path(name).read_bytes() if name else None for name in (self.ca, self.key, self.cert))
-        return grpc.ssl_channel_credentials(ca, key, cert)
+    def context(self) -> ssl.SSLContext:
+        """Python's form of it, from the files as they are now. OSError if one cannot be read."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca:
+            context.load_verify_locations(self.ca)
+        else:
+            context.load_default_certs()
+        if self.cert:
+            context.load_cert_chain(self.cert, self.key)
+        context.set_alpn_protocols(["h2"])
+        return context
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``name`` as it was written, ``target`` as gRPC has it."""
+    """``name`` as it was written. ``host`` and ``port``, or the ``path`` of a Unix socket."""
 
     name: str
-    target: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
     tls: Tls | None = None
 
-    def blocking(self) -> grpc.Channel:
-        """A channel of gRPC's threads, not connected yet."""
-        if self.tls is None:
-            return grpc.insecure_channel(self.target, self._options())
-        return grpc.secure_channel(self.target, self.tls.credentials(), self._options())
-
-    def opened(self) -> grpc.aio.Channel:
-        """A channel of the running loop, not connected yet."""
-        if self.tls is None:
-            return grpc.aio.insecure_channel(self.target, self._options())
-        return grpc.aio.secure_channel(self.target, self.tls.credentials(), self._options())
-
-    def _options(self) -> list[tuple[str, Any]]:
-        options: list[tuple[str, Any]] = [
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.keepalive_time_ms", PING_S * 1000),
-            ("grpc.keepalive_timeout_ms", PONG_S * 1000),
-            ("grpc.http2.ping_timeout_ms", PONG_S * 1000),  # else a minute, whatever the other says
-            ("grpc.http2.max_pings_without_data", 0),  # a watch that only listens notices a dead network
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.min_reconnect_backoff_ms", 2000),  # of one attempt to connect
-            ("grpc.dns_min_time_between_resolutions_ms", 1000),  # a restarted host may have a new address
-            ("grpc.service_config_disable_resolution", 1),
-            ("grpc.use_local_subchannel_pool", 1),  # clients of one process share no connection
-        ]
-        if self.tls is not None and self.tls.server_name:
-            options.append(("grpc.ssl_target_name_override", self.tls.server_name))
-        if self.name.rpartition("//")[2].startswith(("127.", "localhost", "[::1]")):
-            options.append(("grpc.enable_http_proxy", 0))
-        return options
+    @property
+    def authority(self) -> str:
+        """As requests name the server."""
+        if self.path:
+            return "localhost"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def parsed(endpoints: str | Sequence[str], tls: Tls | bool | None = None) -> tuple[Endpoint, ...]:
@@ -90,11 +67,12 @@ def _endpoint(name: str, tls: Tls | bool | None) -> Endpoint:
     secure = bool(tls)
     scheme, colon, rest = name.partition(":")
     if colon and scheme in ("unix", "unixs"):
-        return Endpoint(name, f"unix:{rest.removeprefix('//')}", given if scheme == "unixs" else None)
+        return Endpoint(name, path=rest.removeprefix("//"), tls=given if scheme == "unixs" else None)
     if colon and scheme in ("http", "https") and rest.startswith("//"):
         secure, name_only = scheme == "https", rest[2:].rstrip("/")
     else:
         name_only = name
-    if not name_only.rpartition(":")[2].isdigit():
+    host, _, port = name_only.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
         raise ValueError(f"endpoint {name!r} has no port")
-    return Endpoint(name, f"dns:///{name_only}", given if secure else None)
+    return Endpoint(name, host.removeprefix("[").removesuffix("]"), int(port), tls=given if secure else None)

@@ -1,8 +1,7 @@
 """The thread and the loop of all connections of this process.
 
-gRPC's asyncio has one poller for a process: it gives events to loops that have ended, and two loops take
-each other's. And what keeps leases alive must not wait for a caller's loop. So connections have a loop of
-their own, which never ends before the process does. Calls come from any loop and any thread.
+What keeps leases alive must not wait for a caller's loop, and a client serves any loop and any thread. So
+connections have a loop of their own, which never ends before the process does.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from typing import Any, Generic, TypeVar
 Result = TypeVar("Result")
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
-_mail: _Mail | None = None  # the loop's
+_mail: Mail | None = None  # the loop's
 _own = threading.local()  # ``mail``: of the loop that runs in this thread
 _thread: threading.Thread | None = None
 _ended = False
 _ENDED = "muster_client: the process ends, and its connections have ended"
 
 
-class _Mail:
+class Mail:
     """What other threads hand to a loop. It is woken once for all that waits: to wake it costs more than a
     call's own work here."""
 
@@ -52,38 +51,42 @@ class _Mail:
             self.loop.call_soon(self._take)
 
 
-class _Errand(Generic[Result]):
-    """A step that runs in the engine, for a caller in another loop."""
+def tell(told: asyncio.Future[Result] | Future[Result], task: asyncio.Task[Result]) -> None:
+    """Give a task's result to a caller that still waits, in its loop."""
+    error = None if task.cancelled() else task.exception()
+    if told.done():
+        return
+    if task.cancelled():
+        told.cancel()
+    elif error is not None:
+        told.set_exception(error)
+    else:
+        told.set_result(task.result())
 
-    def __init__(self, step: Coroutine[Any, Any, Result], there: _Mail, back: _Mail) -> None:
-        self._step, self._there, self._back = step, there, back
-        self.told: asyncio.Future[Result] = back.loop.create_future()
+
+class _Step(Generic[Result]):
+    """A step that runs in the engine. ``told`` is its caller's future: one that is cancelled before the step
+    begins closes it."""
+
+    def __init__(
+        self, step: Coroutine[Any, Any, Result], there: Mail, told: asyncio.Future[Result] | Future[Result]
+    ) -> None:
+        self._step, self._there, self._told = step, there, told
         self._task: asyncio.Task[Result] | None = None
         there.post(self._begin)
 
     def _begin(self) -> None:
-        if self.told.cancelled():
+        if self._told.cancelled():
             self._step.close()
             return
         self._task = self._there.loop.create_task(self._step)
-        self._task.add_done_callback(self._return)
+        self._task.add_done_callback(self._ended)
 
-    def _return(self, task: asyncio.Task[Result]) -> None:
-        with contextlib.suppress(RuntimeError):  # the caller's loop has ended
-            self._back.post(self._tell)
+    def _ended(self, task: asyncio.Task[Result]) -> None:
+        self._tell(task)
 
-    def _tell(self) -> None:
-        task = self._task
-        assert task is not None
-        error = None if task.cancelled() else task.exception()
-        if self.told.done():
-            return
-        if task.cancelled():
-            self.told.cancel()
-        elif error is not None:
-            self.told.set_exception(error)
-        else:
-            self.told.set_result(task.result())
+    def _tell(self, task: asyncio.Task[Result]) -> None:
+        tell(self._told, task)
 
     def cancel(self) -> None:
         """Of a caller that was cancelled, which does not wait for the end."""
@@ -94,41 +97,43 @@ class _Errand(Generic[Result]):
             self._task.cancel()
 
 
-class _Submitted(Generic[Result]):
-    """A step that runs in the engine, for a thread; cancelled with ``told``."""
+class _Errand(_Step[Result]):
+    """For a caller in another loop."""
 
-    def __init__(self, step: Coroutine[Any, Any, Result], there: _Mail) -> None:
-        self._step, self._there = step, there
+    def __init__(self, step: Coroutine[Any, Any, Result], there: Mail, back: Mail) -> None:
+        self._back = back
+        self.told: asyncio.Future[Result] = back.loop.create_future()
+        super().__init__(step, there, self.told)
+
+    def _ended(self, task: asyncio.Task[Result]) -> None:
+        with contextlib.suppress(RuntimeError):  # the caller's loop has ended
+            self._back.post(lambda: self._tell(task))
+
+
+class _Submitted(_Step[Result]):
+    """For a thread; cancelled with ``told``."""
+
+    def __init__(self, step: Coroutine[Any, Any, Result], there: Mail) -> None:
         self.told: Future[Result] = Future()
-        self._task: asyncio.Task[Result] | None = None
-        there.post(self._begin)
+        super().__init__(step, there, self.told)
 
     def _begin(self) -> None:
-        if self.told.cancelled():
-            self._step.close()
-            return
-        task = self._there.loop.create_task(self._step)
-        task.add_done_callback(self._tell)
-        self._task = task
-        self.told.add_done_callback(self._ended)
+        super()._begin()
+        if self._task is not None:
+            self.told.add_done_callback(self._was_told)
 
-    def _ended(self, told: Future[Result]) -> None:
+    def _was_told(self, told: Future[Result]) -> None:
         """In whatever thread; the task is cancelled in its own."""
-        if told.cancelled() and self._task is not None and not self._task.done():
-            self._there.post(self._task.cancel)
+        if told.cancelled():
+            self.cancel()
 
     def _tell(self, task: asyncio.Task[Result]) -> None:
-        error = None if task.cancelled() else task.exception()
         with contextlib.suppress(InvalidStateError):  # it was cancelled meanwhile
-            if task.cancelled():
-                self.told.cancel()
-            elif error is not None:
-                self.told.set_exception(error)
-            else:
-                self.told.set_result(task.result())
+            super()._tell(task)
 
 
-def _post_of_engine() -> _Mail:
+def mail() -> Mail:
+    """The engine's."""
     if _mail is None:
         loop()
     assert _mail is not None
@@ -141,7 +146,7 @@ def loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             _loop = asyncio.new_event_loop()
-            _mail = _Mail(_loop)
+            _mail = Mail(_loop)
             _thread = threading.Thread(target=_loop.run_forever, name="muster-client", daemon=True)
             _thread.start()
         return _loop
@@ -157,19 +162,22 @@ def is_here() -> bool:
     return threading.current_thread() is _thread
 
 
-def was_cancelled() -> bool:
-    """Whether somebody cancelled this task. gRPC also raises CancelledError in one that nobody did, where its
-    call or its channel ended."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 def submit(step: Coroutine[Any, Any, Result]) -> Future[Result]:
     """Begin something there. RuntimeError once the process ends."""
     if _ended:
         step.close()
         raise RuntimeError(_ENDED)
-    return _Submitted(step, _post_of_engine()).told
+    return _Submitted(step, mail()).told
+
+
+def mail_of(here: asyncio.AbstractEventLoop) -> Mail:
+    """Of the loop that runs in this thread. RuntimeError once the process ends."""
+    if _ended:
+        raise RuntimeError(_ENDED)
+    back: Mail | None = getattr(_own, "mail", None)
+    if back is None or back.loop is not here:
+        back = _own.mail = Mail(here)
+    return back
 
 
 async def run(step: Coroutine[Any, Any, Result]) -> Result:
@@ -180,10 +188,7 @@ async def run(step: Coroutine[Any, Any, Result]) -> Result:
     if _ended:
         step.close()
         raise RuntimeError(_ENDED)
-    back: _Mail | None = getattr(_own, "mail", None)
-    if back is None or back.loop is not here:
-        back = _own.mail = _Mail(here)
-    errand = _Errand(step, _post_of_engine(), back)
+    errand = _Errand(step, mail(), mail_of(here))
     try:
         return await errand.told
     except asyncio.CancelledError:

@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable
 
 import grpc
-import grpc.aio
 
 from muster_client.pb import rpc_pb2 as pb
-from muster_client.wire import engine
 from muster_client.wire.calls import Caller, metadata
-from muster_client.wire.connections import CLOSED
+from muster_client.wire.http2.answers import CallError
+from muster_client.wire.http2.call import Call
 from muster_client.wire.retries import Verdict, judge
 
 log = logging.getLogger("muster_client")
@@ -135,27 +134,23 @@ class Keeper:
         if not self._caller.connections.others(avoid):
             avoid.clear()
         sent = self._clock()
-        call = connection.stream(_KEEP_ALIVE, pb.LeaseKeepAliveResponse)(metadata=metadata(token, True))
+        call: Call | None = None
         try:
-            await call.write(pb.LeaseKeepAliveRequest(ID=kept.id))
-            await call.done_writing()
+            call = connection.stream(_KEEP_ALIVE, pb.LeaseKeepAliveResponse, metadata(token, True))
+            call.send(pb.LeaseKeepAliveRequest(ID=kept.id))
+            call.close_send()
             answer = await call.read()
-            if answer is grpc.aio.EOF:
-                raise _Ended(await call.code(), await call.details() or "")
         except asyncio.CancelledError:
-            if not engine.was_cancelled():
-                return self._failed(kept, token, grpc.StatusCode.CANCELLED, CLOSED)
             if kept in self._tasks:  # not given up: no answer in time
                 connection.suspect()
             raise
-        except asyncio.InvalidStateError:
-            return self._failed(kept, token, await call.code(), await call.details() or "")
-        except grpc.aio.AioRpcError as error:
-            return self._failed(kept, token, error.code(), error.details() or "")
-        except _Ended as error:
-            return self._failed(kept, token, error.code, str(error))
+        except CallError as error:
+            return self._failed(kept, token, error)
         finally:
-            call.cancel()
+            if call is not None:
+                call.cancel()
+        if answer is None:
+            return self._failed(kept, token, CallError(grpc.StatusCode.UNAVAILABLE, "it ended the stream"))
         avoid.clear()
         connection.answered()
         if answer.TTL <= 0:
@@ -167,14 +162,8 @@ class Keeper:
         log.warning("lease %x is lost: %s", kept.id, why)
         kept.end(why)
 
-    def _failed(self, kept: Kept, token: str, code: grpc.StatusCode, details: str) -> bool:
-        if judge(code, details) is Verdict.STALE_TOKEN:
+    def _failed(self, kept: Kept, token: str, error: CallError) -> bool:
+        if judge(error.code, error.details) is Verdict.STALE_TOKEN:
             self._caller.renews(token)
-        log.warning("lease %x: not renewed: %s", kept.id, details or code.name)
+        log.warning("lease %x: not renewed: %s", kept.id, error.details or error.code.name)
         return False
-
-
-class _Ended(Exception):
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        super().__init__(details)
-        self.code = code

@@ -6,6 +6,8 @@ from enum import Enum, auto
 
 import grpc
 
+from muster_client.wire.http2.answers import NOT_SENT
+
 Code = grpc.StatusCode
 
 
@@ -21,8 +23,7 @@ class Verdict(Enum):
 TOO_MANY = "etcdserver: too many requests"
 # The requests that met these never came to the log. Texts are whole, or end with *
 REFUSED: dict[str, str] = {
-    "failed to connect to all addresses*": "it was never sent",
-    "DNS resolution failed*": "it was never sent",
+    f"{NOT_SENT}*": "there was no connection, or the server has not looked at it",
     "etcdserver: no leader": "the member looked for a leader first",
     TOO_MANY: "the member was too far behind to take it",
     "etcdserver: rpc not supported for learner": "a learner takes none",

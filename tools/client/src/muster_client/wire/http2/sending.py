@@ -1,0 +1,98 @@
+"""What one connection sends: requests as far as the server's windows allow, one write for each turn of the
+loop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from muster_client.wire.http2 import frames, hpack
+from muster_client.wire.http2.frames import DATA, HEAD, HEADERS, WORD
+
+Metadata = tuple[tuple[str, str], ...]
+LAST_STREAM = frames.MAX_WINDOW - 10_000_000  # well before the numbers of streams end
+_MOST_HEADS = 256
+
+
+class Outbound:
+    """Bytes of one stream that flow control holds back."""
+
+    __slots__ = ("buffer", "end", "window")
+
+    def __init__(self, window: int, data: bytes = b"", *, end: bool = False) -> None:
+        self.window, self.buffer, self.end = window, bytearray(data), end
+
+
+class Sender:
+    """The sending half of a connection."""
+
+    def __init__(self, authority: str, *, secure: bool) -> None:
+        self._authority, self._secure = authority, secure
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._heads: dict[tuple[str, int, Metadata], tuple[bytes, bytes]] = {}
+        self._out: list[bytes] = []
+        self._flushes = False  # soon, or at the end of what is read
+        self._next_id = 1
+        self._unsent: dict[int, Outbound] = {}
+        self._window = self._initial_window = frames.WINDOW
+        self._max_frame = frames.FRAME_BYTES
+        self._quick = frames.FRAME_BYTES  # a message up to this size goes as one frame at once
+
+    def _begin(self, path: str, timeout_s: float | None, metadata: Metadata) -> int:
+        """Send a call's headers; its stream."""
+        # Tenths, upwards: few forms are to be kept, and this side ends the call in time by itself
+        tenths = 0 if timeout_s is None else max(1, math.ceil(timeout_s * 10))
+        head = self._heads.get((path, tenths, metadata)) or self._head(path, tenths, metadata)
+        stream = self._next_id
+        self._next_id += 2
+        self._out += (head[0], WORD.pack(stream), head[1])
+        return stream
+
+    def _head(self, path: str, tenths: int, metadata: Metadata) -> tuple[bytes, bytes]:
+        """The first bytes of the HEADERS frame, and its payload, around the number of the stream."""
+        timeout = (("grpc-timeout", f"{min(tenths * 100, 99_999_999)}m"),) if tenths else ()
+        block = hpack.request(path, self._authority, (*timeout, *metadata), secure=self._secure)
+        if len(block) > frames.FRAME_BYTES:
+            raise ValueError(f"the metadata of a call take {len(block)} bytes, {frames.FRAME_BYTES} at most")
+        head = HEAD.pack(len(block) << 8 | HEADERS, frames.END_HEADERS, 0)[:5], block
+        if len(self._heads) >= _MOST_HEADS:
+            self._heads.clear()
+        self._heads[path, tenths, metadata] = head
+        return head
+
+    def _reset(self, stream: int) -> None:
+        self._out.append(frames.frame(frames.RST_STREAM, 0, stream, WORD.pack(frames.CANCEL)))
+        self._flush_soon()
+
+    def _pump(self) -> None:
+        """Send what the windows allow, the oldest stream first."""
+        for stream in list(self._unsent):
+            outbound = self._unsent[stream]
+            buffer = outbound.buffer
+            while True:
+                size = max(0, min(len(buffer), self._max_frame, self._window, outbound.window))
+                if not size and buffer:
+                    break
+                last = outbound.end and size == len(buffer)
+                if size or last:
+                    self._out.append(frames.frame(
+                        DATA, frames.END_STREAM if last else 0, stream, bytes(buffer[:size])))
+                    del buffer[:size]
+                    self._window -= size
+                    outbound.window -= size
+                if not buffer:
+                    del self._unsent[stream]
+                    break
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flushes:
+            self._flushes = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushes = False
+        if self._out and self._transport is not None:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
