@@ -112,7 +112,7 @@ def footprint(method: int, body: bytes) -> Footprint:
 
 
 def plain_footprint(plain: plain_txn.Plain) -> Footprint:
-    found = Footprint([(compare[0], b"") for compare in plain.compare])
+    found = Footprint([(compare[0], b"") for compare in plain.compare], _single=True)
     reads, writes = found.reads, found.writes
     for kind, key, _, _, lease in plain.success + plain.failure:
         if kind == plain_txn.GET:

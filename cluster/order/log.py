@@ -100,11 +100,13 @@ def encode_cut(cuts: Mapping[int, Cut]) -> bytes:
 
 
 def encode_multi(multi: Multi) -> bytes:
-    attempt, groups, participants, parts = multi
-    body = b"".join((
-        MULTI_HEAD.pack(*attempt, groups, len(participants)),
-        *(PARTICIPANT.pack(s, participants[s]) for s in sorted(participants)),
-        *(PART_HEAD.pack(p.group, p.shard, p.sub, len(p.items)) + p.items for p in parts)))
+    (term, number), groups, participants, parts = multi
+    pieces = [MULTI_HEAD.pack(term, number, groups, len(participants))]
+    for shard in sorted(participants):
+        pieces.append(PARTICIPANT.pack(shard, participants[shard]))
+    for group, shard, sub, items_of in parts:
+        pieces += (PART_HEAD.pack(group, shard, sub, len(items_of)), items_of)
+    body = b"".join(pieces)
     return ITEM.pack(Item.MULTI, len(body)) + body
 
 
@@ -334,6 +336,14 @@ class Fold:
             steps.append(Change(data[own:own_end], own_revision, None))
         return steps
 
+    def take_own(self, participants: Mapping[int, int], groups: int) -> None:
+        """As :meth:`take`, of a multi that the owner has just made: it need not be read again."""
+        for shard, term in participants.items():
+            assert self.cut(shard).term == term, (
+                f"I10: a multi rests on term {term} of shard {shard}")
+            self.concerned.add(shard)
+        self.revision += groups
+
     def _take_passed(self, data: bytes, pos: int, end: int, shard: int) -> None:
         # absolute: a replica that has applied some of these records goes on from there
         _, revision = PASSED_HEAD.unpack_from(data, pos)
@@ -362,7 +372,7 @@ class Fold:
             self.concerned.add(s)
 
     def _take_multi(self, data: bytes, pos: int, end: int, shard: int, steps: list[Step]) -> None:
-        # read in place, not by decode_multi: every host's node 0 does so once a multi, the sequencer's twice
+        # read in place, not by decode_multi: every host's node 0 does so once a multi
         term, number, groups, count = MULTI_HEAD.unpack_from(data, pos)
         attempt = Attempt(term, number)
         pos += MULTI_HEAD.size

@@ -36,6 +36,7 @@ _ATTEMPT = struct.Struct("<QQ")
 # attempt, floor: attempt numbers of this term up to it are finished; applied order; number of touches
 _PREPARE = struct.Struct("<QQQQQ")
 _U64 = struct.Struct("<Q")
+_NOTHING_ELSE = bytes(8)  # no compares, no leases
 _COUNT_AT = 32  # the number of touches
 PREPARE_SAYS_WHEN = 9  # version of links from which on a prepare says when it was sent
 _SENT_AT = 1 << 63  # a bit of that number: the order index at which it is sent follows
@@ -102,15 +103,17 @@ class Prepare:
     def encode(self) -> bytes:
         parts = [_PREPARE.pack(*self.attempt, self.floor, self.order_index, len(self.touches))]
         for t in self.touches:
-            flags = (WRITE if t.write else 0) | (COUNT if t.count else 0) | (SHOWN if t.shown else 0)
-            parts.append(_RANGE.pack(t.revision, flags, len(t.key), len(t.range_end)))
-            parts += (t.key, t.range_end)
-        parts.append(_U32.pack(len(self.compares)))
-        for compare in self.compares:
-            body = compare.SerializeToString()
-            parts += (_U32.pack(len(body)), body)
-        parts.append(struct.pack(f"<I{len(self.leases)}q", len(self.leases), *self.leases))
-        parts.append(struct.pack(f"<{len(self.named)}q", *self.named))
+            flags = WRITE * t.write | COUNT * t.count | SHOWN * t.shown
+            parts += (_RANGE.pack(t.revision, flags, len(t.key), len(t.range_end)), t.key, t.range_end)
+        if self.compares or self.leases or self.named:
+            parts.append(_U32.pack(len(self.compares)))
+            for compare in self.compares:
+                body = compare.SerializeToString()
+                parts += (_U32.pack(len(body)), body)
+            parts.append(struct.pack(f"<I{len(self.leases)}q", len(self.leases), *self.leases))
+            parts.append(struct.pack(f"<{len(self.named)}q", *self.named))
+        else:
+            parts.append(_NOTHING_ELSE)
         body = b"".join(parts)
         if self.base is not None:
             body = _behind_head(body, _SWITCHES, _SWITCH.pack(*self.base))
@@ -218,7 +221,7 @@ class Grant:
                 counts[at] = int.from_bytes(data[pos : pos + 8], "little")
                 pos += 8
                 n = 0
-            rows.append([(chunk(), chunk()) for _ in range(n)])
+            rows.append([(chunk(), chunk()) for _ in range(n)] if n else [])
         lease_keys: list[list[bytes]] = []
         while pos < len(data):
             (n,) = _U32.unpack_from(data, pos)

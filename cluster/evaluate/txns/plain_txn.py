@@ -143,6 +143,8 @@ class _Odd(Exception):
 
 def _number(data: bytes, pos: int) -> tuple[int, int]:
     """A varint of several bytes, in its only canonical form; no negative one."""
+    if 0 < (high := data[pos + 1]) < 0x80:  # nearly all are sizes below 16 KiB
+        return data[pos] & 0x7F | high << 7, pos + 2
     value, after = read_varint(data, pos)
     if value >> 63 or not data[after - 1]:
         raise _Odd

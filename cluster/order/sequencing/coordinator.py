@@ -74,6 +74,7 @@ class Coordinator(Generic[T]):
         self._placement = placement
         self._view = view
         self._max_txn_ops = max_txn_ops
+        self._heartbeat_ms = heartbeat_ms
         self._resend_ms = 5 * heartbeat_ms
         self._give_up_ms = 10 * heartbeat_ms
         self._gone = gone
@@ -83,6 +84,9 @@ class Coordinator(Generic[T]):
         self._number = 0
         self._queue: deque[Wide[T]] = deque()
         self._running: dict[Attempt, Wide[T]] = {}  # by number: an attempt begins under the next one
+        # of these, what each run looks at: all have granted, or it is a switch
+        self._ready: dict[Attempt, Wide[T]] = {}
+        self._due_ms = NEVER  # when to look at the others: 1000 that wait would cost each run 300 us
         self._expiries = Expiries()
         self._overlaps = Overlaps()  # of those that run
         self._fates = Fates()
@@ -169,6 +173,8 @@ class Coordinator(Generic[T]):
                 self._restart(wide)  # its draft rests on what another leader granted
             else:
                 wide.grants[shard] = grant
+                if len(wide.grants) == len(wide.participants):
+                    self._ready[attempt] = wide
 
     def refused(self, attempt: Attempt, shard: int, holder: Attempt, now_ms: int) -> None:
         """A participant would have to wait for ``holder``'s undecided lock."""
@@ -193,6 +199,7 @@ class Coordinator(Generic[T]):
         else:  # dead, or being appended now: tell the shard, and ask again
             self._answer_unknown(holder, shard)
             wide.sent_ms = min(wide.sent_ms, now_ms - self._resend_ms + 1)
+            self._due_ms = min(self._due_ms, now_ms + 1)
 
     def _answer_unknown(self, attempt: Attempt, shard: int) -> None:
         """A lock that nothing here waits for: release it again unless it was appended: its multi ends it."""
@@ -214,7 +221,8 @@ class Coordinator(Generic[T]):
         it is answered with that batch, for it may rest on what is logged there (I7).
         """
         self._room = MAX_ENTRY_BYTES
-        for wide in list(self._running.values()):
+        due = now_ms >= self._due_ms
+        for wide in list((self._running if due else self._ready).values()):
             if self._over(wide, now_ms):
                 self._release(wide)
             elif wide.switch is not None and wide.switch.ask_target(
@@ -227,7 +235,21 @@ class Coordinator(Generic[T]):
                 self._give_up(wide)
             elif now_ms - wide.sent_ms >= self._resend_ms:
                 self._send(wide, now_ms)
+        if due:
+            waiting = [wide for attempt, wide in self._running.items() if attempt not in self._ready]
+            self._due_ms = min(map(self._due_of, waiting), default=NEVER)
+            self._looks_by(now_ms)
         self._admit(now_ms, append)
+
+    def _due_of(self, wide: Wide[T]) -> int:
+        """When something is to be done about it, whatever comes until then."""
+        return min(
+            wide.deadline_ms, wide.started_ms + self._patience_ms(wide), wide.sent_ms + self._resend_ms)
+
+    def _looks_by(self, now_ms: int) -> None:
+        """Whose client is gone is noticed within a heartbeat."""
+        if self._running:
+            self._due_ms = min(self._due_ms, now_ms + self._heartbeat_ms)
 
     def _admit(self, now_ms: int, append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
         if not self._queue:
@@ -280,16 +302,20 @@ class Coordinator(Generic[T]):
         wide.participants = tuple(sorted(touches))
         wide.started_ms = now_ms
         self._running[wide.attempt] = wide
+        if not wide.participants or wide.switch is not None:
+            self._ready[wide.attempt] = wide
+        self._due_ms = min(self._due_ms, wide.deadline_ms)
+        self._looks_by(now_ms)
         self._expiries.begun(wide)
         self._overlaps.add(wide.footprint)
         floor = next(iter(self._running)).number - 1
         # Order index 0: what was logged up to this sequencer's first record is applied there by then, and
         # the lock of an overlapping multi before this one ends only with it. Otherwise that of the last
         # change of placement (G8).
-        named = sorted(wide.footprint.leases.difference(looks_at))
+        named = sorted(wide.footprint.leases.difference(looks_at)) if wide.footprint.leases else []
         shards_of = self._placement.shards_of
         for shard in wide.participants:
-            asked = [c for c in wide.compares if shard in shards_of(c.key, c.range_end)]
+            asked = wide.compares and [c for c in wide.compares if shard in shards_of(c.key, c.range_end)]
             prepare = Prepare(
                 wide.attempt, floor, self.generations.last, touches[shard], looks_at, named, asked)
             wide.asked[shard] = asked
@@ -326,6 +352,7 @@ class Coordinator(Generic[T]):
         assert wide.attempt is not None
         assert wide.attempt not in self._fates, "H5: an attempt is released or appended, never both"
         del self._running[wide.attempt]
+        self._ready.pop(wide.attempt, None)
         self._expiries.ended(wide)
         self._overlaps.remove(wide.footprint)
         for shard in wide.participants:
@@ -374,7 +401,8 @@ class Coordinator(Generic[T]):
             self._complete_switch(wide, wide.switch, append)
             return
         participants = {shard: grant.term for shard, grant in wide.grants.items()}
-        view = GrantedView(self._view, self._placement, wide.touches, wide.grants, wide.looks_at)
+        view = GrantedView(
+            self._view, self._placement, wide.touches, wide.grants, wide.looks_at, wide.homes)
         if wide.large is not None and wide.draft is None:
             wide.draft = WideDraft(self._view, wide.large, self._max_txn_ops, view, self._placement)
             self._look(wide, wide.draft)
@@ -435,6 +463,7 @@ class Coordinator(Generic[T]):
     ) -> None:
         assert wide.attempt is not None
         del self._running[wide.attempt]
+        self._ready.pop(wide.attempt, None)
         self._expiries.ended(wide, len(outcome.writes))
         self._overlaps.remove(wide.footprint)
         self._fates.appending.append(wide.attempt)
@@ -472,7 +501,7 @@ class Coordinator(Generic[T]):
             return  # of an attempt that has ended
         wide.looking = False
         if looked is None:
-            wide.deadline_ms = 0
+            wide.deadline_ms = self._due_ms = 0
 
     def resign(self) -> list[T]:
         """The term is lost: nothing that waits here has been logged."""
@@ -480,6 +509,7 @@ class Coordinator(Generic[T]):
         self.hold = None
         self._queue.clear()
         self._running.clear()
+        self._ready.clear()
         self._expiries = Expiries()
         self._overlaps = Overlaps()
         return [w.token for w in waiting if w.token is not None]

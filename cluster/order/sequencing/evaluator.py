@@ -15,7 +15,7 @@ from cluster.order.leading.verdicts import Verdicts
 from cluster.order.log import Attempt, Multi, Part, encode_multi
 from cluster.order.sequencing.drafts import WideDraft
 from cluster.order.sequencing.granted import GrantedView, Unread
-from cluster.order.sequencing.parts import parts_of
+from cluster.order.sequencing.parts import parts_of, parts_of_writes
 from cluster.order.sequencing.wide import Wide
 from cluster.placement import Placement
 from cluster.wire.messages import Method
@@ -50,7 +50,9 @@ class Evaluator:
                 raise Unread
             outcome.late, wide.fetched = view.behind(outcome.late)
         parts = wide.draft.parts if isinstance(wide.draft, WideDraft) else None
-        if parts is None:
+        if wide.homes:
+            parts = parts_of_writes(wide.homes, outcome)
+        elif parts is None:
             parts = parts_of(view, self._placement, 0, outcome.items)
         return encode_multi(Multi(attempt, int(outcome.changed), participants, parts)), outcome
 

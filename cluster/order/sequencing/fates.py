@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from cluster.order.log import Attempt
 
 _KEPT = 100_000  # of the attempts that were appended last
@@ -14,6 +16,8 @@ class Fates:
     def __init__(self) -> None:
         self.appending: list[Attempt] = []  # their multis are in the record that is being made
         self.appended: dict[Attempt, int] = {}  # with the order index of the multi; as far as kept
+        # the same, the oldest first: a dictionary's first key is found behind all that were deleted
+        self._by_age: deque[Attempt] = deque()
         self._not_kept = (0, 0)  # of those appended before: the highest number, the last order index
 
     def __contains__(self, attempt: Attempt) -> bool:
@@ -30,7 +34,8 @@ class Fates:
     def logged(self, index: int) -> None:
         for attempt in self.appending:
             self.appended[attempt] = index
+        self._by_age += self.appending
         self.appending.clear()
         while len(self.appended) > _KEPT:
-            oldest = next(iter(self.appended))
+            oldest = self._by_age.popleft()
             self._not_kept = max(oldest.number, self._not_kept[0]), self.appended.pop(oldest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cluster.evaluate.before import Before
 from cluster.evaluate.footprint import overlap
@@ -33,8 +33,9 @@ class GrantedView:
 
     def __init__(
         self, own: Overlay, placement: Placement, touches: Mapping[int, Sequence[Touch]],
-        grants: Mapping[int, Grant], leases: Sequence[int],
+        grants: Mapping[int, Grant], leases: Sequence[int], homes: Mapping[bytes, int] | None = None,
     ) -> None:
+        """``homes``: the shard of each key, if it touches single keys only, at the latest revision."""
         self._own = own
         self._placement = placement
         self.revision = own.revision
@@ -46,6 +47,14 @@ class GrantedView:
         # of which this shard has rows for the answer that are not here
         self._pinned: list[tuple[int, Span]] = []
         self._written: set[Span] = set()  # whatever is shown of these besides
+        self._touches = touches
+        self._home: Callable[[bytes], int] = homes.__getitem__ if homes else placement.shard_of
+        if homes and not leases:  # hot path: nothing is counted, pinned or of the past
+            for grant in grants.values():
+                for rows in grant.rows:
+                    self._rows.update(rows)
+            self._keys = sorted(self._rows)
+            return
         for shard, grant in grants.items():
             for at, (touch, rows) in enumerate(zip(touches[shard], grant.rows, strict=True)):
                 if touch.write:
@@ -62,7 +71,6 @@ class GrantedView:
             for lease, keys in zip(leases, grant.lease_keys, strict=False):
                 self._lease_keys.setdefault(lease, []).extend(keys)
         self._keys = sorted(self._rows)
-        self._touches = touches
 
     def _has_all(self, span: Span) -> bool:
         shards = self._placement.shards_of(*span)
@@ -90,13 +98,13 @@ class GrantedView:
     def current(self, key: bytes) -> Current | Version | None:
         kv = self._rows.get(key)
         if kv is None:
-            return self._own.current(key) if self._placement.shard_of(key) == 0 else None
+            return self._own.current(key) if self._home(key) == 0 else None
         fields = Fields(kv)
         return Current(fields.create, fields.mod, fields.version, fields.lease)
 
     def get(self, key: bytes) -> bytes | None:
         kv = self._rows.get(key)
-        return self._own.get(key) if kv is None and self._placement.shard_of(key) == 0 else kv
+        return self._own.get(key) if kv is None and self._home(key) == 0 else kv
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
         shards = self._placement.shards_at(start, end, revision)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cluster.effects import records
 from cluster.evaluate.steps import STEP_OPS, Steps, finish
+from cluster.evaluate.view import Outcome
 from cluster.order.log import Part
 from cluster.order.sequencing.granted import GrantedView
 from cluster.placement import Placement
@@ -16,6 +19,27 @@ def parts_of(view: GrantedView, placement: Placement, group: int, item: bytes) -
     take as many as there are keys: events of equal place are in the order of their keys.
     """
     return finish(parts_in_steps(view, placement, group, item))
+
+
+def parts_of_writes(homes: Mapping[bytes, int], outcome: Outcome) -> list[Part]:
+    """As :func:`parts_of`, of puts and deletes of single keys whose shards are known. Hot path."""
+    item, writes = outcome.items, outcome.writes
+    size, unpack = records.ITEM.size, records.ITEM.unpack_from
+    if len(writes) == 1:
+        return [Part(0, homes[writes[0][0]], 0, item)]
+    parts: list[Part] = []
+    of, first, begin = -1, 0, 0
+    pos = size  # behind the transaction's own head
+    for sub, (key, _) in enumerate(writes):
+        shard = homes[key]
+        if shard != of:
+            if of >= 0:
+                parts.append(Part(0, of, first, item[begin:pos]))
+            of, first, begin = shard, sub, pos
+        pos += size + unpack(item, pos)[1]
+    if of >= 0:
+        parts.append(Part(0, of, first, item[begin:pos]))
+    return parts
 
 
 def parts_in_steps(view: GrantedView, placement: Placement, group: int, item: bytes) -> Steps[list[Part]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from cluster.effects.records import Item, items
 from cluster.evaluate.replica import Leader
@@ -52,6 +52,13 @@ class Tail:
         before = fold.revision
         fold.take(item, 0)
         self.leader.append_ordered(item, fold.revision - before, writes, revoked, ranges)
+
+    def append_plain(
+        self, item: bytes, writes: list[tuple[bytes, Version | None]], wide: Wide[Any], revisions: int,
+    ) -> None:
+        """The multi of a transaction of single keys, made by this sequencer."""
+        self.fold.take_own({shard: grant.term for shard, grant in wide.grants.items()}, revisions)
+        self.leader.append_ordered(item, revisions, writes, ())
 
 
 class Sequencer(Generic[T]):
@@ -98,8 +105,12 @@ class Sequencer(Generic[T]):
         if wide.switch is not None:
             self._switched(item)
         if item:
-            own = [(key, version) for key, version in outcome.writes if shard_of(key) == 0]
-            self.tail.append(item, own, outcome.revoked, outcome.ranges)
+            if homes := wide.homes:
+                self.tail.append_plain(
+                    item, [write for write in outcome.writes if not homes[write[0]]], wide, outcome.changed)
+            else:
+                own = [(key, version) for key, version in outcome.writes if shard_of(key) == 0]
+                self.tail.append(item, own, outcome.revoked, outcome.ranges)
             entry.weigh(len(item))
         late, pinned, attempt, token = outcome.late, wide.pinned, wide.attempt, wide.token
         if late is None and pinned and attempt is not None:

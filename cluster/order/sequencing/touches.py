@@ -17,7 +17,7 @@ Touches = dict[int, list[Touch]]  # by shard
 
 
 def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
-    """Empty for an end of leases. ``view``: shard 0's. Sets ``wide.ahead``."""
+    """Empty for an end of leases. ``view``: shard 0's. Sets ``wide.ahead`` and ``wide.homes``."""
     found: Touches = {}
     if wide.switch is not None:
         return wide.switch.touches()
@@ -27,10 +27,14 @@ def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
     if wide.leases:
         return found
     if wide.plain is not None:
-        written = {key for key, _ in wide.footprint.writes}
-        for key in dict.fromkeys(wide.plain.keys()):
-            if shard := placement.shard_of(key):
-                found.setdefault(shard, []).append(Touch(key, b"", key in written))
+        homes: dict[bytes, int] = {}
+        for spans, write in ((wide.footprint.writes, True), (wide.footprint.reads, False)):
+            for key, _ in spans:
+                if key not in homes:
+                    homes[key] = shard = placement.shard_of(key)
+                    if shard:
+                        found.setdefault(shard, []).append(Touch(key, b"", write))
+        wide.homes = homes
         return found
     _add_writes(found, wide, placement)
     shown: dict[tuple[bytes, bytes, int], None] = {}

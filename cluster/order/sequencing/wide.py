@@ -34,6 +34,7 @@ class Wide(Generic[T]):
     participants: tuple[int, ...] = ()
     prepares: dict[int, bytes] = field(default_factory=dict)
     touches: dict[int, list[Touch]] = field(default_factory=dict)
+    homes: dict[bytes, int] = field(default_factory=dict)  # of a plain one: each key's shard, in this attempt
     grants: dict[int, Grant] = field(default_factory=dict)
     started_ms: int = 0
     sent_ms: int = 0
@@ -62,7 +63,7 @@ class Wide(Generic[T]):
         """The shards that have pinned rows for its answer, and the hosts there."""
         return {
             shard: grant.member_id for shard, grant in self.grants.items()
-            if any(self.touches[shard][at].shown for at in grant.counts)}
+            if grant.counts and any(self.touches[shard][at].shown for at in grant.counts)}
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,0 +1,1 @@
+"""What muster costs, told before one buys machines."""
