@@ -102,7 +102,7 @@ bench-check: $(STAMP)  ## count the work of each kind of request (entries, syncs
 	$(BIN)/python -m bench.cli check
 
 pictures: $(STAMP)  ## the console's pictures in docs/screenshots anew (needs Chromium and its driver)
-	$(BIN)/python -m tests.interop.console.pictures docs/screenshots
+	$(BIN)/python -m tests.interop.console.chromium.pictures docs/screenshots
 
 proto: $(STAMP)  ## generate cluster/pb/*_pb2.py and the client library's from the .proto files
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. cluster/pb/*.proto

@@ -44,6 +44,7 @@ class Identity:
 
     def __init__(self, target: Target, recorder: Recorder, user: str = "", password: str = "") -> None:
         self.user = user
+        self.tls = target.tls
         self.recorder = recorder
         self.read_only = target.read_only
         self.client = Client(

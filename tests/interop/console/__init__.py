@@ -1,1 +1,1 @@
-"""The console on a real store, and in a real browser."""
+"""The console on a real store, as a visitor sees it (``visitor``), and in a real browser (``chromium``)."""

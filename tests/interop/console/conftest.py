@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from muster_client import Client
 
 from tests.cluster import one_host
 from tests.cluster.local_cluster import until
+from tests.interop.console import visitor
+from tests.interop.console.visitor import Visit
 from tests.interop.hosts import answers
 from tests.ports import free_base_port
-from tools.console.app import Console, made
-from tools.console.sessions import Target
 
 _directories = itertools.count()
 _ETCD = Path(sys.executable).parent / "etcd"
@@ -92,11 +92,14 @@ def run(server: str) -> Callable[[Step], None]:
     return runs
 
 
-@contextlib.asynccontextmanager
-async def console_of(address: str, *, read_only: bool = False) -> AsyncIterator[Console]:
-    """A console, closed in the end."""
-    console = made(Target((address,), read_only=read_only))
-    try:
-        yield console
-    finally:
-        await console.sessions.close()
+Visits = Callable[..., None]
+
+
+@pytest.fixture
+def visit(muster: str) -> Visits:
+    """Visit a console of the store (``visitor.visit``)."""
+
+    def visits(step: Visit, **how: Any) -> None:
+        visitor.visit(how.pop("address", muster), step, **how)
+
+    return visits

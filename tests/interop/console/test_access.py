@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import muster_client as m
-import nicegui
 import pytest
 from muster_client import Client
-from nicegui.testing import user_simulation
 
-from tests.interop.console.conftest import console_of, one_etcd, one_muster
-from tests.interop.console.test_users import log_in
-from tests.interop.console.test_views import Visitor
-from tools.console.app import add_doors
+from tests.interop.console.conftest import one_etcd, one_muster
+from tests.interop.console.visitor import Visitor, secret_of, visit
 from tools.console.store.access import rights
 from tools.console.store.access.model import Access, Permission, Role, User
 from tools.console.store.access.version3 import Version3
@@ -175,31 +170,9 @@ def test_a_store_without_version_2_says_so(tmp_path_factory: pytest.TempPathFact
         asyncio.run(main(address))
 
 
-Visit = Callable[[Visitor], Coroutine[Any, Any, None]]
-
-
-def visit(address: str, step: Visit, *, read_only: bool = False) -> None:
-    """Visit a console of the store."""
-
-    async def main() -> None:
-        async with (
-            console_of(address, read_only=read_only) as console,
-            Client(address) as client,
-            user_simulation(console.root) as user,
-            asyncio.timeout(60),
-        ):
-            add_doors(nicegui.app, console.sessions, secure=False)
-            await step(Visitor(user, client, console))
-
-    asyncio.run(main())
-
-
 async def add_user(user: Visitor, name: str, count: int) -> None:
     """By the dialog; so many are there then."""
-    await user.click("New user")
-    user.type("User", name)
-    user.type("Password", f"secret of {name}")
-    await user.click("New user")
+    await user.fill("New user", {"User": name, "Password": secret_of(name)})
     await user.sees(f"Users: {count}")
 
 
@@ -209,9 +182,7 @@ def test_users_are_made_enabled_and_held_to_their_roles(guarded: str) -> None:
         await user.sees("not enabled")
         for count, name in enumerate(("root", "web"), 1):
             await add_user(user, name, count)
-            await user.click("New role")
-            user.type("Role", name)
-            await user.click("Create")
+            await user.fill("New role", {"Role": name}, sign="Create")
             await user.sees(f"Roles: {count}")
             await user.click_in(name, "Grant a role")
             user.type("Role", name)
@@ -224,25 +195,19 @@ def test_users_are_made_enabled_and_held_to_their_roles(guarded: str) -> None:
         await user.sees("Remove the permission for prefix /web/")
         await user.client.put("/web/key", "1")
         await user.client.put("/other", "1")
-        await user.click("Enable users")
-        user.type("Type the word", "enable")
-        await user.click("Enable users")
-        async with asyncio.timeout(10):
-            while not await user.console.sessions.needs_login():
-                await asyncio.sleep(0.02)
+        await user.fill("Enable users", {"Type the word": "enable"})
+        await user.until(user.console.sessions.needs_login)
         await user.open("/users")
-        await log_in(user, "web")
+        await user.log_in("web")
         await user.open("/users")
         await user.sees("You see yourself and your own roles.")
         for name in ("New user", "New role", "Disable users", "Grant a role", "Delete the user"):
             assert name not in user.seen()
         user.user.http_client.cookies.clear()
         await user.open("/users")
-        await log_in(user, "root")
+        await user.log_in("root")
         await user.open("/users")
-        await user.click("Disable users")
-        user.type("Type the word", "disable")
-        await user.click("Disable users")
+        await user.fill("Disable users", {"Type the word": "disable"})
         await user.sees("not enabled")
 
     visit(guarded, steps)
@@ -252,21 +217,15 @@ def test_version_2_asks_for_a_user_of_its_own(guarded: str) -> None:
     async def steps(user: Visitor) -> None:
         await user.open("/users?api=2")
         await add_user(user, "root", 1)
-        await user.click("Enable users")
-        user.type("Type the word", "enable")
-        await user.click("Enable users")
+        await user.fill("Enable users", {"Type the word": "enable"})
         await user.sees("Version 2 asks for a user")
-        await user.click("Sign in")
-        user.type("User", "root")
-        user.type("Password", "secret of root")
-        await user.click("Sign in to version 2")
+        root = {"User": "root", "Password": secret_of("root")}
+        await user.fill("Sign in", root, sign="Sign in to version 2")
         await user.click_in("guest", "Add a permission")
         user.type("Keys", "/open/")
         await user.click("Add a permission")
         await user.sees("Remove the permission for prefix /open/")
-        await user.click("Disable users")
-        user.type("Type the word", "disable")
-        await user.click("Disable users")
+        await user.fill("Disable users", {"Type the word": "disable"})
         await user.sees("not enabled")
 
     visit(guarded, steps)
@@ -294,21 +253,14 @@ def test_the_tree_of_version_2_is_shown_and_edited(guarded: str, directory: str)
         v2 = Version2([guarded])
         await user.open("/v2")
         await user.sees("hidden")
-        await user.click("New directory")
-        user.type("Name", name)
-        await user.click("Create")
+        await user.fill("New directory", {"Name": name}, sign="Create")
         await user.sees(name)
         await user.open(f"/v2/{name}")
-        await user.click("New key")
-        user.type("Name", "color")
-        user.type("Value", "blue")
-        user.type("Time to live, in seconds", "300")  # type: ignore[arg-type]
-        await user.click("Create")
+        new = {"Name": "color", "Value": "blue", "Time to live, in seconds": 300}
+        await user.fill("New key", new, sign="Create")
         await user.sees("color")
         await user.sees(" min")
-        await user.click("Append in order")
-        user.type("Value", "first")
-        await user.click("Create")
+        await user.fill("Append in order", {"Value": "first"}, sign="Create")
         await user.sees("first")
         await user.open(f"/v2/{name}/color")
         await user.click("Edit")
@@ -326,9 +278,7 @@ def test_the_tree_of_version_2_is_shown_and_edited(guarded: str, directory: str)
             while (await nodes.read(v2, f"{directory}color")).value != "green":
                 await asyncio.sleep(0.02)
         await user.open(f"/v2/{name}")
-        await user.click("Delete")
-        user.type("Type the prefix", f"/{name}")
-        await user.click("Delete")
+        await user.fill("Delete", {"Type the word": f"/{name}"})
         await user.sees("Key not found")
         await v2.close()
 

@@ -8,9 +8,8 @@ from collections.abc import Callable
 import muster_client as m
 from nicegui import ui
 
-from tests.interop.console.conftest import Step, console_of
-from tests.interop.console.test_views import Visitor, Visits
-from tests.interop.console.test_views import visit as visit
+from tests.interop.console.conftest import Step, Visits
+from tests.interop.console.visitor import Visitor, console_of
 from tools.console.store.charts import series
 from tools.console.store.charts.series import CHARTS
 

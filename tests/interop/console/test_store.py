@@ -293,9 +293,10 @@ def test_the_cluster_is_seen(run: Run, server: str) -> None:
         assert not member.error
         assert member.revision >= 1
         assert member.size_bytes > 0
-        replicas = await shards.replicas(found.members, None)
-        assert [one.shard for one in replicas] in ([], [0, 1])
-        assert all(one.is_leader for one in replicas)
+        told = await shards.look(client, found.members, None)
+        assert [one.shard for one in told.replicas] in ([], [0, 1])
+        assert all(one.is_leader for one in told.replicas)
+        assert (told.table is None) == (told.growth is None) == (not told.replicas)
         await cluster.defragment(hosts, member)
         await cluster.disarm(client)
         await hosts.close()

@@ -25,7 +25,8 @@ async def _seen(target: Target) -> None:
     identity = sessions.nobody
     picture = await cluster.picture(identity.client, identity.hosts)
     assert [(one.is_leader, one.error) for one in picture.members] == [(True, "")]
-    assert [one.is_leader for one in await shards.replicas(picture.members, target.tls)] == [True]
+    found = await shards.look(identity.client, picture.members, target.tls)
+    assert [one.is_leader for one in found.replicas] == [True]
     await sessions.recorder.look()
     assert sessions.recorder.down == {}
     assert (await nodes.read(identity.version2, "/")).is_directory

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from muster_client import Client
 from muster_client.pb import auth_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire.calls import Method
-from nicegui.testing import user_simulation
 
 from tests.cluster.local_cluster import until
-from tests.interop.console.conftest import console_of, one_muster
-from tests.interop.console.test_views import Visitor
+from tests.interop.console.conftest import one_muster
+from tests.interop.console.visitor import Visitor, secret_of, visit
 from tests.ports import free_ports
 from tools.console.app import add_doors
 from tools.console.sessions import COOKIE, Sessions, Target
@@ -43,7 +42,7 @@ async def _users(client: Client) -> None:
     await ask("RoleGrantPermission", pb.AuthRoleGrantPermissionRequest(name="opened", perm=permission))
     await ask("RoleAdd", pb.AuthRoleAddRequest(name="root"))
     for user, role in (("root", "root"), ("reader", "opened")):
-        await ask("UserAdd", pb.AuthUserAddRequest(name=user, password=f"secret of {user}"))
+        await ask("UserAdd", pb.AuthUserAddRequest(name=user, password=secret_of(user)))
         await ask("UserGrantRole", pb.AuthUserGrantRoleRequest(user=user, role=role))
     await client.put("/open/key", "open")
     await client.put("/closed/key", "closed")
@@ -63,36 +62,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-Visit = Callable[[Visitor], Coroutine[Any, Any, None]]
-
-
-def visit(address: str, step: Visit) -> None:
-    """Visit a console of the store."""
-
-    async def main() -> None:
-        async with (
-            console_of(address) as console,
-            Client(address, user="root", password="secret of root") as client,
-            user_simulation(console.root) as user,
-            asyncio.timeout(60),
-        ):
-            add_doors(nicegui.app, console.sessions, secure=False)
-            await step(Visitor(user, client, console))
-
-    asyncio.run(main())
-
-
-async def log_in(user: Visitor, name: str) -> None:
-    """By the page."""
-    await user.sees("Sign in")
-    user.type("User", name)
-    user.type("Password", f"secret of {name}")
-    await user.click("Sign in")
-    async with asyncio.timeout(10):
-        while COOKIE not in user.user.http_client.cookies:
-            await asyncio.sleep(0.02)
-
-
 def test_nobody_sees_a_key_without_a_name(guarded: str) -> None:
     async def steps(user: Visitor) -> None:
         await user.open("/keys/open/key")
@@ -102,20 +71,20 @@ def test_nobody_sees_a_key_without_a_name(guarded: str) -> None:
         user.type("Password", "wrong")
         await user.click("Sign in")
         await user.sees("The name or the password is wrong.")
-        await log_in(user, "root")
+        await user.log_in("root")
         await user.open("/keys/closed/key")
         await user.sees("closed", nicegui.ui.codemirror)
         await user.open("/leave")
         assert COOKIE not in user.user.http_client.cookies
         await user.sees("This cluster has users")
 
-    visit(guarded, steps)
+    visit(guarded, steps, user="root")
 
 
 def test_a_user_sees_what_it_may_and_the_store_refuses_the_rest(guarded: str) -> None:
     async def steps(user: Visitor) -> None:
         await user.open("/")
-        await log_in(user, "reader")
+        await user.log_in("reader")
         await user.open("/keys")
         await user.sees("You may not list all keys")
         await user.open("/keys?search=/open/")
@@ -124,13 +93,12 @@ def test_a_user_sees_what_it_may_and_the_store_refuses_the_rest(guarded: str) ->
         await user.sees("History")
         for name in ("Edit", "Delete", "Rename…", "New key", "Delete below /open/…"):
             assert name not in user.seen().splitlines()
-        async with Client(guarded, user="reader", password="secret of reader") as reader:
+        async with Client(guarded, user="reader", password=secret_of("reader")) as reader:
             with pytest.raises(m.PermissionDenied):
                 await reader.delete("/open/key")
-        kv = await user.client.get("/open/key")
-        assert kv is not None
+        await user.kv("/open/key")
 
-    visit(guarded, steps)
+    visit(guarded, steps, user="root")
 
 
 def test_no_secret_key_or_value_is_logged(guarded: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -138,11 +106,11 @@ def test_no_secret_key_or_value_is_logged(guarded: str, caplog: pytest.LogCaptur
 
     async def steps(user: Visitor) -> None:
         await user.open("/keys/closed/key")
-        await log_in(user, "root")
+        await user.log_in("root")
         await user.open("/keys/closed/key")
         await user.sees("closed", nicegui.ui.codemirror)
 
-    visit(guarded, steps)
+    visit(guarded, steps, user="root")
     ours = [one for one in caplog.records if not one.name.startswith(("httpx", "httpcore", "asyncio"))]
     told = "\n".join(one.getMessage() for one in ours)
     assert "secret" not in told
@@ -167,14 +135,14 @@ def test_a_ticket_is_good_once_and_for_a_short_time(guarded: str) -> None:
     async def main() -> None:
         now_s = 0.0
         sessions = Sessions(Target((guarded,)), lambda: now_s)
-        ticket = await sessions.log_in("root", "secret of root")
+        ticket = await sessions.log_in("root", secret_of("root"))
         secret = await sessions.redeem(ticket)
         assert sessions.of(secret) is not None
         assert await sessions.redeem(ticket) is None
-        second = await sessions.redeem(await sessions.log_in("root", "secret of root"))
+        second = await sessions.redeem(await sessions.log_in("root", secret_of("root")))
         assert second != secret
         assert sessions.of(second) is sessions.of(secret), "browsers of one user share connections"
-        late = await sessions.log_in("reader", "secret of reader")
+        late = await sessions.log_in("reader", secret_of("reader"))
         now_s = 31.0
         assert await sessions.redeem(late) is None
         await sessions.log_out(secret)
@@ -203,9 +171,9 @@ def test_those_who_guess_get_few_answers(guarded: str) -> None:
         )
         assert all(isinstance(one, m.AuthenticationFailed) for one in met)
         assert time.monotonic() - began >= 1.5, "four at a time, each for half a second"
-        late = await sessions.log_in("root", "secret of root")
+        late = await sessions.log_in("root", secret_of("root"))
         now_s = 31.0
-        await sessions.log_in("root", "secret of root")
+        await sessions.log_in("root", secret_of("root"))
         assert late not in sessions._tickets
         await sessions.close()
 
@@ -218,7 +186,7 @@ def test_logging_in_leads_to_the_console_alone(guarded: str, to: str) -> None:
         sessions = Sessions(Target((guarded,)))
         app = FastAPI()
         add_doors(app, sessions, secure=True)
-        ticket = await sessions.log_in("root", "secret of root")
+        ticket = await sessions.log_in("root", secret_of("root"))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             answer = await client.get("/enter", params={"ticket": ticket, "to": to})
         assert answer.headers["location"] == "/"

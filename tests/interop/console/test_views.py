@@ -1,159 +1,18 @@
-"""The console's views, as NiceGUI's simulated user sees them, on a real store."""
+"""The console's views, as a visitor sees them, on a real store."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
 
 import muster_client as m
-import nicegui
 import pytest
-from muster_client import Client
 from nicegui import ui
-from nicegui.testing import User, user_simulation
 
-from tests.interop.console.conftest import console_of
-from tools.console.app import Console, add_doors
+from tests.interop.console.conftest import Visits
+from tests.interop.console.visitor import Visitor
 from tools.console.store import leases
 from tools.console.views.parts import Text
-
-Visit = Callable[["Visitor"], Coroutine[Any, Any, None]]
-
-
-class Visitor:
-    """Somebody in front of the console, and a client beside it."""
-
-    def __init__(self, user: User, client: Client, console: Console) -> None:
-        self.user, self.client, self.console = user, client, console
-
-    async def open(self, path: str) -> None:
-        await self.user.open(path)
-
-    async def sees(self, text: str, kind: Any = None) -> None:
-        """A text comes into sight, whatever shows it."""
-        async with asyncio.timeout(10):
-            while text not in self.seen(kind):
-                await asyncio.sleep(0.02)
-
-    async def sees_no(self, text: str) -> None:
-        async with asyncio.timeout(10):
-            while text in self.seen():
-                await asyncio.sleep(0.02)
-
-    def seen(self, kind: Any = None) -> str:
-        """All that is in sight."""
-        client = self.user.client
-        assert client is not None
-        found = []
-        for element in list(client.elements.values()):
-            if element.visible and (kind is None or isinstance(element, kind)):
-                found.append(str(getattr(element, "text", "") or ""))
-                found += [str(element.props.get(name, "")) for name in ("label", "aria-label")]
-                found.append(str(getattr(element, "value", "") or ""))
-                if element.tag == "q-virtual-scroll":
-                    found += [json.dumps(item, ensure_ascii=False) for item in element.props["items"]]
-        return "\n".join([*found, *self.user.notify.messages])
-
-    async def click(self, label: str) -> None:
-        """The last button or item of a menu of that name, once there is one."""
-        async with asyncio.timeout(10):
-            while not (named := [one for one in self._elements() if _named(one, label)]):
-                await asyncio.sleep(0.02)
-        found = self.user.find(kind=type(named[-1]))
-        found.elements = {named[-1]}
-        found.click()
-
-    async def click_in(self, row: str, label: str) -> None:
-        """The button of that name in the line of a table that has a text, once there is one."""
-        async with asyncio.timeout(10):
-            while not (named := [one for one in self._elements() if _named(one, label) and _in(one, row)]):
-                await asyncio.sleep(0.02)
-        found = self.user.find(kind=type(named[0]))
-        found.elements = {named[0]}
-        found.click()
-
-    def _elements(self) -> list[ui.element]:
-        assert self.user.client is not None
-        return list(self.user.client.elements.values())
-
-    def type(self, label: str, text: str) -> None:
-        """Write into the last field of that name."""
-        self.all(label)[-1].value = text
-
-    def all(self, label: str) -> list[Any]:
-        """The fields of a name."""
-        client = self.user.client
-        assert client is not None
-        fields = [
-            element
-            for element in list(client.elements.values())
-            if hasattr(element, "value")
-            and label in (element.props.get("label"), element.props.get("aria-label"))
-        ]
-        assert fields, f"no field {label!r}"
-        return fields
-
-    def tree(self) -> list[str]:
-        """The names in the list of keys."""
-        client = self.user.client
-        assert client is not None
-        lists = [one for one in client.elements.values() if one.tag == "q-virtual-scroll"]
-        return [item["n"] for item in lists[-1].props["items"]]
-
-    def pick(self, name: str) -> None:
-        """A line of the list of keys, or of events."""
-        client = self.user.client
-        assert client is not None
-        lists = [one for one in client.elements.values() if one.tag == "q-virtual-scroll"]
-        (number,) = [item["i"] for item in lists[-1].props["items"] if item["n"] == name]
-        for listener in lists[-1]._event_listeners.values():
-            if listener.type == "pick":
-                lists[-1]._handle_event({"listener_id": listener.id, "args": number})
-
-
-def _named(element: ui.element, label: str) -> bool:
-    """Whether it is something to click at, of that name."""
-    if not isinstance(element, ui.button | ui.menu_item) or not getattr(element, "enabled", True):
-        return False
-    texts = [getattr(one, "text", "") for one in element.descendants(include_self=True)]
-    return label in (*texts, element.props.get("aria-label"))
-
-
-def _in(element: ui.element, text: str) -> bool:
-    lines = [one for one in element.ancestors() if one.props.get("role") == "row"]
-    return any(getattr(one, "text", "") == text for line in lines for one in line.descendants())
-
-
-@pytest.fixture
-def visit(muster: str) -> Callable[..., None]:
-    """Visit a console of the store."""
-
-    def visits(step: Visit, *, read_only: bool = False, address: str = muster) -> None:
-        async def main() -> None:
-            async with _visitor(address, read_only) as visitor, asyncio.timeout(60):
-                await step(visitor)
-
-        asyncio.run(main())
-
-    return visits
-
-
-@contextlib.asynccontextmanager
-async def _visitor(address: str, read_only: bool) -> AsyncIterator[Visitor]:
-    async with (
-        console_of(address, read_only=read_only) as console,
-        Client(address) as client,
-        user_simulation(console.root) as user,
-    ):
-        add_doors(nicegui.app, console.sessions, secure=False)
-        yield Visitor(user, client, console)
-
-
-Visits = Callable[..., None]
 
 
 def test_the_tree_opens_follows_and_shows_values(visit: Visits, directory: str) -> None:
@@ -226,8 +85,7 @@ def test_an_edit_is_reviewed_and_saved(visit: Visits, directory: str) -> None:
         await user.sees("three", ui.label)
         await user.click("Save")
         await user.sees("Saved at revision")
-        kv = await user.client.get(f"{directory}key")
-        assert kv is not None
+        kv = await user.kv(f"{directory}key")
         assert (kv.text, kv.version) == ("one\nthree", 2)
 
     visit(steps)
@@ -245,14 +103,10 @@ def test_who_was_slower_sees_both(visit: Visits, directory: str) -> None:
         await user.click("Save")
         await user.sees("Somebody was quicker")
         await user.sees("theirs", ui.label)
-        kv = await user.client.get(f"{directory}key")
-        assert kv is not None
-        assert kv.text == "theirs"
+        assert (await user.kv(f"{directory}key")).text == "theirs"
         await user.click("Overwrite with mine")
         await user.sees("Saved at revision")
-        kv = await user.client.get(f"{directory}key")
-        assert kv is not None
-        assert kv.text == "mine"
+        assert (await user.kv(f"{directory}key")).text == "mine"
 
     visit(steps)
 
@@ -260,14 +114,9 @@ def test_who_was_slower_sees_both(visit: Visits, directory: str) -> None:
 def test_keys_are_made_renamed_and_deleted(visit: Visits, directory: str) -> None:
     async def steps(user: Visitor) -> None:
         await user.open("/keys")
-        await user.click("New key")
-        user.type("Key", f"{directory}new")
-        user.type("Value", "text")
-        await user.click("Create")
+        await user.fill("New key", {"Key": f"{directory}new", "Value": "text"}, sign="Create")
         await user.sees("text", ui.codemirror)
-        await user.click("Rename…")
-        user.type("New name", f"{directory}other")
-        await user.click("Rename…")
+        await user.fill("Rename…", {"New name": f"{directory}other"})
         await user.sees("other", Text)
         assert await user.client.get(f"{directory}new") is None
         await user.click("Delete")
@@ -289,9 +138,6 @@ def test_a_prefix_is_deleted_once_its_name_is_typed(visit: Visits, directory: st
         sure = [one for one in user.user.find(kind=ui.button).elements if one.text == "Delete"][-1]
         assert not sure.enabled
         user.type("Type the prefix", directory)
-        async with asyncio.timeout(5):
-            while not sure.enabled:
-                await asyncio.sleep(0.02)
         await user.click("Delete")
         await user.sees("12 keys deleted")
         assert await user.client.count(m.prefix(directory)) == 0
@@ -310,8 +156,7 @@ def test_history_is_compared_and_restored(visit: Visits, directory: str) -> None
         await user.sees("Save")
         await user.click("Save")
         await user.sees("Saved at revision")
-        kv = await user.client.get(f"{directory}key")
-        assert kv is not None
+        kv = await user.kv(f"{directory}key")
         assert (kv.text, kv.version) == ("first", 3)
 
     visit(steps)
@@ -320,9 +165,7 @@ def test_history_is_compared_and_restored(visit: Visits, directory: str) -> None
 def test_events_are_shown_as_they_come(visit: Visits, directory: str) -> None:
     async def steps(user: Visitor) -> None:
         await user.open(f"/live?search={directory}")
-        async with asyncio.timeout(10):
-            while not user.console.sessions.nobody.hub.watches:
-                await asyncio.sleep(0.02)
+        await user.until(lambda: user.console.sessions.nobody.hub.watches)
         for _ in range(100):  # until the watch is there
             await user.client.put(f"{directory}a", "value")
             if f"{directory}a" in user.seen():
@@ -381,9 +224,7 @@ def test_a_transaction_is_shown_then_sent(visit: Visits, directory: str) -> None
         assert await user.client.get(f"{directory}job") is None
         await user.click("Send")
         await user.sees("All conditions hold")
-        kv = await user.client.get(f"{directory}job")
-        assert kv is not None
-        assert kv.text == "mine"
+        assert (await user.kv(f"{directory}job")).text == "mine"
         await user.click("Show the request")
         await user.click("Send")
         await user.sees("A condition does not hold")

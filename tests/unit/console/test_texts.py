@@ -9,6 +9,8 @@ from typing import get_args
 
 import pytest
 
+from cluster.pb.shards_pb2 import Move
+from cluster.placement.table import State
 from tools.console.store.access.model import KINDS, Scope
 from tools.console.store.charts.series import CHARTS
 from tools.console.store.keys.values import FORMS
@@ -24,6 +26,8 @@ _BUILT = {*(f"view.{name}" for name in VIEWS), *(f"form.{form}" for form in FORM
           *(f"live.{kind}" for kind in ("create", "put", "delete")),
           *(f"{name}_text" for name in ("cluster.move", "cluster.defragment", "member.promote",
                                         "users.delete", "users.delete_role")),
+          *(f"shard.{state.name.lower()}" for state in (State.FORMING, State.RETIRING)),
+          *(f"move.{step.name.lower()}" for step in Move.Step.DESCRIPTOR.values),
           *(f"keys.{kind}" for kind in ("directory", "key", "more", "first"))}  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""Methods of etcd's API that the client library has no name for, or asks for in another way, by its
-connections."""
+"""Methods that the client library has no name for, or asks for in another way, by its connections: of etcd's
+API, and of muster's own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from muster_client import Client, MusterError
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire.calls import Method
+
+from cluster.pb import shards_pb2
 
 Answer = TypeVar("Answer")
 
@@ -19,6 +21,23 @@ MOVE_LEADER = Method("Maintenance/MoveLeader", pb.MoveLeaderResponse)
 LEASES = Method("Lease/LeaseLeases", pb.LeaseLeasesResponse, repeatable=True)
 GRANT = Method("Lease/LeaseGrant", pb.LeaseGrantResponse)
 REVOKE = Method("Lease/LeaseRevoke", pb.LeaseRevokeResponse, repeatable=True)
+
+
+class Own(Method[Answer]):
+    """A method of muster's own, ``musterpb.Shards/Move``: an etcd does not implement it."""
+
+    @property
+    def path(self) -> str:
+        return f"/{self.name}"
+
+
+ENABLE_GROWTH = Own("musterpb.Shards/EnableGrowth", shards_pb2.EnableGrowthResponse)
+ADD_SHARD = Own("musterpb.Shards/AddShard", shards_pb2.AddShardResponse)
+RETIRE_SHARD = Own("musterpb.Shards/RetireShard", shards_pb2.RetireShardResponse)
+MOVE = Own("musterpb.Shards/Move", shards_pb2.MoveResponse)
+SPLIT = Own("musterpb.Shards/Split", shards_pb2.SplitResponse)
+CANCEL = Own("musterpb.Shards/CancelMove", shards_pb2.CancelMoveResponse)
+MOVES = Own("musterpb.Shards/Moves", shards_pb2.MovesResponse, repeatable=True)
 
 
 async def call(
@@ -49,6 +68,7 @@ _READS = {
     "Auth/UserList",
     "Auth/RoleGet",
     "Auth/RoleList",
+    "musterpb.Shards/Moves",
 }
 
 

@@ -1,4 +1,5 @@
-"""Muster's shards, as each host tells of its own replicas. A store without shards tells nothing."""
+"""Muster's shards: replicas as each host tells of its own, who owns which keys, and moves of keys. An etcd
+tells nothing of them."""
 
 from __future__ import annotations
 
@@ -8,17 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from muster_client import Tls
+from muster_client import Client, KeyRange, Tls
 
-from tools.console.store import web
+from cluster.placement import Table
+from cluster.placement.table import BASE, Piece, State
+from tools.console.store import moves, web
 from tools.console.store.cluster import Member
+from tools.console.store.moves import Move
 
 _ASKED_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A host's replica of a shard; of one that is down only these are known: shard and host."""
+    """A host's replica of a shard; of one that is down only these are known: shard, host and state."""
 
     shard: int
     host: str
@@ -34,24 +38,88 @@ class Replica:
         return self.role == "leader"
 
 
-async def replicas(members: Sequence[Member], tls: Tls | None) -> tuple[Replica, ...]:
-    """All replicas, by shard and host; none if the members are etcd's."""
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What the cluster's data may hold. ``lacking``: hosts that have not said that they know ``known``."""
+
+    level: int
+    known: int
+    lacking: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """All of it. ``table``: who owns which keys; None: an etcd, or a muster that tells none. ``moves``: the
+    last ones; None: the hosts know none."""
+
+    replicas: tuple[Replica, ...] = ()
+    table: Table | None = None
+    growth: Growth | None = None
+    moves: tuple[Move, ...] | None = None
+
+    def state(self, shard: int) -> State:
+        """Of a shard, as the table has it."""
+        known = self.table.shards.get(shard) if self.table is not None else None
+        return known.state if known is not None else State.SERVING
+
+    @property
+    def running(self) -> list[int]:
+        """The shards that have replicas."""
+        told = {one.shard for one in self.replicas}
+        if self.table is not None:
+            told |= {shard for shard, known in self.table.shards.items() if known.state != State.DROPPED}
+        return sorted(told)
+
+    @property
+    def targets(self) -> list[int]:
+        """The shards that keys can be moved to."""
+        return [shard for shard in self.running if self.state(shard) is State.SERVING]
+
+    @property
+    def move(self) -> Move | None:
+        """The move that goes on, by the leader's word, or as the table has it."""
+        found = next((one for one in self.moves or () if one.goes_on), None)
+        if found is None and self.table is not None and self.table.move is not None:
+            number, start, end, sources, target = self.table.move
+            if all(one.number != number for one in self.moves or ()):
+                return Move(number, KeyRange(start, end), sources, target)
+        return found
+
+
+def owner(piece: Piece) -> int | None:
+    """Of a piece of the table; None: the rule of the beginning says who owns each key."""
+    return None if piece.owner == BASE else piece.owner
+
+
+async def look(client: Client, members: Sequence[Member], tls: Tls | None) -> Shards:
+    """All that hosts tell; nothing if they are etcd's. MusterError."""
     urls = [one.client_urls[0] for one in members if one.client_urls and not one.error]
-    async with web.client(tls, _ASKED_S) as client:
-        told = await asyncio.gather(*(_asked(client, url) for url in urls))
-    found = (_replica(facts, host) for host, rows in told for facts in rows)
-    return tuple(sorted(found, key=lambda one: (one.shard, one.host)))
+    async with web.client(tls, _ASKED_S) as asked:
+        hosts = await asyncio.gather(*(_host(asked, url) for url in urls))
+    told = [one for one in hosts if one is not None]
+    names = {f"{one.id:x}": one.name for one in members}
+    replicas = [_replica(facts, host["name"]) for host, _ in told for facts in host["shards"]]
+    table = max((one for _, one in told if one is not None), key=lambda one: one.generation, default=None)
+    return Shards(
+        tuple(sorted(replicas, key=lambda one: (one.shard, one.host))),
+        table,
+        _growth([facts for host, _ in told for facts in host["shards"]], names),
+        await moves.read(client, names) if table is not None else None,
+    )
 
 
-async def _asked(client: httpx.AsyncClient, url: str) -> tuple[str, list[dict[str, Any]]]:
+async def _host(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], Table | None] | None:
     try:
-        answer = await client.get(f"{url}/muster/shards")
-        if answer.status_code != 200:
-            return "", []
-        told = answer.json()
-        return told["name"], told["shards"]
+        shards, placement = await asyncio.gather(
+            client.get(f"{url}/muster/shards"), client.get(f"{url}/muster/placement")
+        )
+        if shards.status_code != 200 or placement.status_code != 200:
+            return None
+        told = shards.json()
+        row = placement.json().get("table")  # a host of before growth has none
+        return {"name": told["name"], "shards": told["shards"]}, row and Table.decode(bytes.fromhex(row))
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError):
-        return "", []
+        return None
 
 
 def _replica(facts: dict[str, Any], host: str) -> Replica:
@@ -67,3 +135,13 @@ def _replica(facts: dict[str, Any], host: str) -> Replica:
         facts["order_index"],
         facts["cpu_share"],
     )
+
+
+def _growth(facts: list[dict[str, Any]], names: dict[str, str]) -> Growth | None:
+    """As the host says that has applied most of the order."""
+    told = [one for one in facts if one["shard"] == 0 and one.get("up") and "growth" in one]
+    if not told:
+        return None
+    newest = max(told, key=lambda one: one["order_index"])
+    lacking = (names.get(one, one) for one in newest["growth_lacking"])
+    return Growth(newest["growth"], newest["growth_known"], tuple(lacking))

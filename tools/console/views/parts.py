@@ -16,6 +16,9 @@ from tools.console.views.page import Page
 PLAIN_CLICK = """(e) => { if (e.metaKey || e.ctrlKey || e.shiftKey || e.button) return;
   e.preventDefault(); emit(); }"""
 Handler = Callable[[], Any] | Callable[[], Awaitable[Any]]
+Do = Callable[[Awaitable[None]], Awaitable[None]]
+"""Does a step, tells what the cluster refuses, and shows what is there then."""
+FIELD = "outlined dense spellcheck=false autocomplete=off"
 
 
 def div(classes: str, **attributes: str) -> ui.element:
@@ -117,6 +120,37 @@ def buttons(made: ui.dialog, page: Page, text: str, do: Handler, kind: str = "pr
     with div("mc-dialog-buttons"):
         button(page.t("cancel"), made.close)
         return button(text, do, kind=kind)
+
+
+def sure(
+    page: Page,
+    title: str,
+    name: str,
+    text: str,
+    step: Callable[[], Awaitable[None]],
+    do: Do,
+    *,
+    sign: str = "",
+    typed: str = "",
+) -> None:
+    """Say what a change does, then do it. ``sign``: of the button, if not the title. ``typed``: a word to be
+    typed before."""
+    with page.browser, dialog(title) as made:
+        if name:
+            ui.label(name).classes("mc-mono mc-strong")
+        ui.label(text).classes("mc-sub")
+        word = None
+        if typed:
+            ui.label(page.t("delete.type", prefix=typed)).classes("mc-sub")
+            word = ui.input(page.t("sure.typed")).props(FIELD)
+
+        async def go() -> None:
+            made.close()
+            await do(step())
+
+        last = buttons(made, page, sign or title, go, kind="danger")
+        if word is not None:
+            last.bind_enabled_from(word, "value", backward=lambda value: value == typed)
 
 
 def size_text(count: float) -> str:

@@ -10,11 +10,8 @@ from nicegui import ui
 from tools.console.names import key_of, range_text, search
 from tools.console.store.access.model import KINDS, ROOT, Access, Kind, Permission, Role, Scope, User
 from tools.console.views.page import Page
-from tools.console.views.parts import buttons, dialog
+from tools.console.views.parts import FIELD, Do, buttons, dialog
 
-Do = Callable[[Awaitable[None]], Awaitable[None]]
-"""Does a step, tells what the cluster refuses, and shows what is there then."""
-_FIELD = "outlined dense spellcheck=false autocomplete=off"
 _SECRET = "outlined dense autocomplete=new-password"
 
 
@@ -24,7 +21,7 @@ def name_and_password(
     """A new user, or a log-in."""
     with page.browser, dialog(title) as made:
         ui.label(text).classes("mc-sub")
-        name = ui.input(page.t("login.user")).props(_FIELD + " autofocus")
+        name = ui.input(page.t("login.user")).props(FIELD + " autofocus")
         password = ui.input(page.t("login.password"), password=True, password_toggle_button=True)
         password.props(_SECRET)
 
@@ -53,7 +50,7 @@ def new_role(page: Page, step: Callable[[str], Awaitable[None]], do: Do) -> None
     """A role, by its name."""
     with page.browser, dialog(page.t("users.new_role")) as made:
         ui.label(page.t("users.new_role_text")).classes("mc-sub")
-        name = ui.input(page.t("users.role")).props(_FIELD + " autofocus")
+        name = ui.input(page.t("users.role")).props(FIELD + " autofocus")
 
         async def go() -> None:
             made.close()
@@ -99,7 +96,7 @@ def allow(
             label=page.t("users.scope"),
             value=scopes[0],
         ).props("outlined dense")
-        text = ui.input(page.t("users.keys"), value="/").props(_FIELD).classes("mc-mono")
+        text = ui.input(page.t("users.keys"), value="/").props(FIELD).classes("mc-mono")
         text.bind_visibility_from(scope, "value", backward=lambda value: value != "all")
         problem = ui.label("").classes("mc-problem").props("role=alert")
 
@@ -136,32 +133,3 @@ def keys_text(page: Page, permission: Permission) -> str:
         return range_text(permission.keys)
     scope = page.t(f"users.scope.{permission.scope}")
     return scope if permission.scope == "all" else f"{scope} {range_text(permission.keys)}"
-
-
-def sure(
-    page: Page,
-    title: str,
-    name: str,
-    text: str,
-    step: Callable[[], Awaitable[None]],
-    do: Do,
-    *,
-    typed: str = "",
-) -> None:
-    """Say what a change does, then do it. ``typed``: a word to be typed before."""
-    with page.browser, dialog(title) as made:
-        if name:
-            ui.label(name).classes("mc-mono mc-strong")
-        ui.label(text).classes("mc-sub")
-        word = None
-        if typed:
-            ui.label(page.t("delete.type", prefix=typed)).classes("mc-sub")
-            word = ui.input(page.t("users.typed")).props(_FIELD)
-
-        async def go() -> None:
-            made.close()
-            await do(step())
-
-        sign = buttons(made, page, title, go, kind="danger")
-        if word is not None:
-            sign.bind_enabled_from(word, "value", backward=lambda value: value == typed)

@@ -14,7 +14,7 @@ from tools.console.store.v2.accounts import Accounts2
 from tools.console.store.v2.calls import NotServed, Unauthorized
 from tools.console.views.access import dialogs
 from tools.console.views.page import Page
-from tools.console.views.parts import button, chip, div, empty, heading, tag, tag_text
+from tools.console.views.parts import button, chip, div, empty, heading, sure, tag, tag_text
 
 _KIND_ICONS = {"read": "visibility", "write": "edit", "readwrite": "edit_note"}
 _KIND_LOOKS = {"read": "mc-info", "write": "mc-warn", "readwrite": "mc-warn"}
@@ -124,7 +124,7 @@ class UsersView:
                 if not self.old and not page.identity.user:
                     page.browser.open(page.path)  # it asks for a name now
 
-        dialogs.sure(
+        sure(
             page,
             page.t("users.disable" if on else "users.enable"),
             "",
@@ -213,7 +213,7 @@ class UsersView:
             if self.may_manage:
                 self._cross(
                     page.t("users.revoke", role=role),
-                    lambda: dialogs.sure(
+                    lambda: sure(
                         page,
                         page.t("users.revoke", role=role),
                         user.name,
@@ -228,9 +228,7 @@ class UsersView:
         page = self.page
         button(
             "",
-            lambda: dialogs.sure(
-                page, page.t(words), name, page.t(f"{words}_text"), lambda: delete(name), self.done
-            ),
+            lambda: sure(page, page.t(words), name, page.t(f"{words}_text"), lambda: delete(name), self.done),
             icon="delete",
             kind="quiet",
             label=page.t(words),
@@ -293,7 +291,7 @@ class UsersView:
             if self.may_manage:
                 self._cross(
                     page.t("users.forbid", keys=keys),
-                    lambda: dialogs.sure(
+                    lambda: sure(
                         page,
                         page.t("users.forbid", keys=keys),
                         role.name,

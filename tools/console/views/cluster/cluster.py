@@ -9,8 +9,9 @@ from nicegui import ui
 
 from tools.console.store import cluster, shards
 from tools.console.store.cluster import Member, Picture
-from tools.console.store.shards import Replica
+from tools.console.store.shards import Shards
 from tools.console.views.cluster import dialogs
+from tools.console.views.cluster.shards import ShardsView
 from tools.console.views.page import Page
 from tools.console.views.parts import (
     button,
@@ -40,13 +41,14 @@ class ClusterView:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.picture = Picture(0, ())
-        self.replicas: tuple[Replica, ...] = ()
+        self.found = Shards()
+        self._shards = ShardsView(page, self._done)
 
     async def read(self) -> None:
         """Look anew."""
         identity = self.page.identity
         self.picture = await cluster.picture(identity.client, identity.hosts)
-        self.replicas = await shards.replicas(self.picture.members, self.page.target.tls)
+        self.found = await shards.look(identity.client, self.picture.members, identity.tls)
 
     def draw(self) -> None:
         """Everything."""
@@ -62,21 +64,21 @@ class ClusterView:
         self.trouble = div("mc-trouble", role="alert")
         self.facts = div("mc-facts")
         self.hosts = div("mc-cards")
-        self.shards = div("mc-cards-column")
+        self.below = div("mc-cards-column")
         self._fill()
         ui.timer(_READ_EVERY_S, self._again)
 
     async def _again(self) -> None:
         self.trouble.clear()
         try:
-            before = self.picture, self.replicas
+            before = self.picture, self.found
             await self.read()
         except MusterError as error:
             with self.trouble:
                 ui.icon("cloud_off")
                 ui.label(str(error))
             return
-        if (self.picture, self.replicas) != before:
+        if (self.picture, self.found) != before:
             self._fill()
 
     def _fill(self) -> None:
@@ -96,10 +98,9 @@ class ClusterView:
         with self.hosts:
             for member in picture.members:
                 self._host(member)
-        self.shards.clear()
-        if self.replicas:
-            with self.shards:
-                self._shards()
+        self.below.clear()
+        with self.below:
+            self._shards.draw(picture, self.found)
 
     def _host(self, member: Member) -> None:
         page = self.page
@@ -145,41 +146,6 @@ class ClusterView:
                 share = min(100, round(100 * used / whole)) if whole else 0
                 div("mc-fill" + (" mc-low" if share > 80 else "")).style(f"width: {max(1, share)}%")
             ui.label(page.t("cluster.size", used=size_text(used), whole=size_text(whole)))
-
-    def _shards(self) -> None:
-        """A line for each shard, a place in it for each host's replica."""
-        page = self.page
-        tag_text("h2", page.t("cluster.shards"))
-        ui.label(page.t("cluster.shards_text")).classes("mc-sub")
-        hosts = [member.name for member in self.picture.members]
-        columns = f"grid-template-columns: 100px repeat({len(hosts)}, minmax(0, 1fr))"
-        with div("mc-table", role="table", aria_label=page.t("cluster.shards")):
-            with div("mc-tr mc-th", role="row").style(columns):
-                for name in ("", *hosts):
-                    ui.label(name).props("role=columnheader")
-            for shard in sorted({one.shard for one in self.replicas}):
-                found = {one.host: one for one in self.replicas if one.shard == shard}
-                newest = max(one.order_index for one in found.values())
-                with div("mc-tr", role="row").style(columns):
-                    ui.label(page.t("cluster.shard", shard=shard)).classes("mc-strong").props(
-                        "role=rowheader"
-                    )
-                    for host in hosts:
-                        with div("mc-replica", role="cell"):
-                            self._replica(found.get(host), newest)
-
-    def _replica(self, one: Replica | None, newest: int) -> None:
-        page = self.page
-        if one is None or not one.up:
-            chip(page.t("cluster.down"), "mc-bad")
-            return
-        if one.is_leader:
-            chip(page.t("cluster.leader"), "mc-good", "star")
-        else:
-            chip(page.t("cluster.follower"))
-        ui.label(page.t("keys.count", count=f"{one.keys:,}")).classes("mc-sub")
-        if lag := newest - one.order_index:
-            ui.label(page.t("cluster.behind", lag=f"{lag:,}")).classes("mc-sub")
 
     def _menu(self, member: Member) -> None:
         page = self.page

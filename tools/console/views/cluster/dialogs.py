@@ -10,9 +10,7 @@ from nicegui import ui
 from tools.console.store import members
 from tools.console.store.cluster import Member
 from tools.console.views.page import Page
-from tools.console.views.parts import buttons, dialog
-
-Done = Callable[[Awaitable[None]], Awaitable[None]]
+from tools.console.views.parts import Do, buttons, dialog, sure
 
 
 def add_learner(page: Page, again: Callable[[], Awaitable[None]]) -> None:
@@ -26,8 +24,7 @@ def add_learner(page: Page, again: Callable[[], Awaitable[None]]) -> None:
 
         async def do() -> None:
             try:
-                member = await page.identity.client.members.add(
-                    members.urls(where.value or ""), learner=True)
+                member = await page.identity.client.members.add(members.urls(where.value or ""), learner=True)
             except (MusterError, ValueError) as error:
                 problem.set_text(str(error))
                 return
@@ -38,7 +35,7 @@ def add_learner(page: Page, again: Callable[[], Awaitable[None]]) -> None:
         buttons(made, page, page.t("member.add"), do)
 
 
-def update(page: Page, member: Member, done: Done) -> None:
+def update(page: Page, member: Member, done: Do) -> None:
     """Other peer URLs."""
     with page.browser, dialog(page.t("member.update")) as made:
         ui.label(member.name).classes("mc-mono mc-strong")
@@ -60,17 +57,15 @@ def update(page: Page, member: Member, done: Done) -> None:
         buttons(made, page, page.t("member.update"), do)
 
 
-def remove(page: Page, member: Member, done: Done) -> None:
+def remove(page: Page, member: Member, done: Do) -> None:
     """Out for good, once its name is typed."""
     name = member.name or f"{member.id:x}"
-    with page.browser, dialog(page.t("member.remove")) as made:
-        ui.label(page.t("member.remove_text")).classes("mc-sub")
-        ui.label(page.t("delete.type", prefix=name)).classes("mc-strong")
-        typed = ui.input(page.t("member.typed")).props("outlined dense spellcheck=false autocomplete=off")
-
-        async def do() -> None:
-            made.close()
-            await done(page.identity.client.members.remove(member.id))
-
-        sure = buttons(made, page, page.t("member.remove"), do, kind="danger")
-        sure.bind_enabled_from(typed, "value", lambda value: value == name)
+    sure(
+        page,
+        page.t("member.remove"),
+        name,
+        page.t("member.remove_text"),
+        lambda: page.identity.client.members.remove(member.id),
+        done,
+        typed=name,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from nicegui import ui
@@ -10,11 +9,9 @@ from nicegui import ui
 from tools.console.store.v2 import nodes
 from tools.console.store.v2.nodes import Node
 from tools.console.views.page import Page
-from tools.console.views.parts import buttons, dialog
+from tools.console.views.parts import FIELD, Do, buttons, dialog, sure
 
-Do = Callable[[Awaitable[None]], Awaitable[None]]
 What = Literal["key", "directory", "order"]
-_FIELD = "outlined dense spellcheck=false autocomplete=off"
 
 
 def seconds(page: Page, ttl_s: int | None = None) -> ui.number:
@@ -37,7 +34,7 @@ def create(page: Page, directory: str, what: What, do: Do) -> None:
         if what == "order":
             ui.label(page.t("v2.order_text")).classes("mc-sub")
         else:
-            name = ui.input(page.t("v2.name")).props(_FIELD + " autofocus").classes("mc-mono")
+            name = ui.input(page.t("v2.name")).props(FIELD + " autofocus").classes("mc-mono")
         if what != "directory":
             value = (
                 ui.textarea(page.t("value")).props("outlined autogrow spellcheck=false").classes("mc-mono")
@@ -68,21 +65,16 @@ def create(page: Page, directory: str, what: What, do: Do) -> None:
 
 def remove(page: Page, node: Node, do: Do) -> None:
     """Delete a key as it was seen; a directory after its name was typed."""
-    title = page.t("v2.delete_directory" if node.is_directory else "delete.title")
-    with page.browser, dialog(title) as made:
-        ui.label(node.key).classes("mc-mono mc-strong")
-        typed = None
-        if node.is_directory:
-            ui.label(page.t("v2.delete_text")).classes("mc-sub")
-            ui.label(page.t("delete.type", prefix=node.key)).classes("mc-sub")
-            typed = ui.input(page.t("delete.typed")).props(_FIELD)
-        else:
-            ui.label(page.t("v2.delete_key_text")).classes("mc-sub")
-
-        async def go() -> None:
-            made.close()
-            await do(nodes.remove(page.version2, node))
-
-        sign = buttons(made, page, page.t("delete"), go, kind="danger")
-        if typed is not None:
-            sign.bind_enabled_from(typed, "value", backward=lambda value: value == node.key)
+    title, text = "v2.delete_directory", "v2.delete_text"
+    if not node.is_directory:
+        title, text = "delete.title", "v2.delete_key_text"
+    sure(
+        page,
+        page.t(title),
+        node.key,
+        page.t(text),
+        lambda: nodes.remove(page.version2, node),
+        do,
+        sign=page.t("delete"),
+        typed=node.key if node.is_directory else "",
+    )

@@ -13,7 +13,7 @@ import muster_client as m
 from muster_client import Client
 
 from tests.cluster.local_cluster import local_cluster
-from tests.interop.console.browser import Browser, browser, served
+from tests.interop.console.chromium.browser import Browser, browser, served
 
 PHONE = (390, 780)
 WINDOW = (1280, 760)

@@ -11,7 +11,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.cluster.local_cluster import local_cluster, until
-from tests.interop.console.browser import PROGRAMS, Browser, browser, served
+from tests.interop.console.chromium.browser import PROGRAMS, Browser, browser, served
 from tests.interop.console.conftest import one_etcd
 from tests.interop.toolchain import skip_without
 
@@ -109,7 +109,7 @@ def test_chromium_clicks_through_it(console: tuple[str, str], tmp_path: Path) ->
         page.click("button", "Close")
         # every view, and the help
         page.driver.find_element("css selector", "body").click()
-        page.press(Keys.ESCAPE)
+        page.escape()
         page.click(".mc-link", "Leases")
         page.find(".mc-keylink", "/service/db/primary")
         _looks_right(page)
@@ -123,7 +123,7 @@ def test_chromium_clicks_through_it(console: tuple[str, str], tmp_path: Path) ->
         page.find(".mc-card", "Then")
         _looks_right(page)
         page.click("button", "Show the request")
-        page.press(Keys.ESCAPE)
+        page.escape()
         page.click(".mc-link", "Charts")
         page.find(".mc-chart svg")
         _looks_right(page)
@@ -135,7 +135,7 @@ def test_chromium_clicks_through_it(console: tuple[str, str], tmp_path: Path) ->
         page.click("button", "Create")
         page.click("button[aria-label='Add a permission']")
         _looks_right(page)
-        page.press(Keys.ESCAPE)
+        page.escape()
         page.click(".mc-link", "v2 tree")
         page.find(".mc-main", "version 2")
         _looks_right(page)
@@ -144,7 +144,7 @@ def test_chromium_clicks_through_it(console: tuple[str, str], tmp_path: Path) ->
         page.press("?")
         page.find(".mc-dialog", "Search keys")
         _looks_right(page)
-        page.press(Keys.ESCAPE)
+        page.escape()
         # the dark, and Chinese
         page.click("button[aria-label='Light or dark']")
         until(

@@ -15,6 +15,7 @@ import psutil
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -23,7 +24,8 @@ from tests.cluster.local_cluster import environment, until
 from tests.ports import free_ports
 
 PROGRAMS = ("chromium", "chromedriver")
-LIMIT_S = 20.0
+LIMIT_S = 60.0  # that a busy machine keeps
+_OPEN = ".q-dialog, .q-menu"
 
 
 class Browser:
@@ -89,7 +91,19 @@ class Browser:
 
     def press(self, *keys: str) -> None:
         """Keys of the keyboard, wherever the focus is."""
-        self.driver.switch_to.active_element.send_keys(*keys)
+        ActionChains(self.driver).send_keys(*keys).perform()  # also where what had it is just going
+
+    def escape(self) -> None:
+        """Close what is open, by the keyboard: a dialog that is still opening does not hear the first key."""
+
+        def closed() -> bool:
+            with contextlib.suppress(Exception):  # it went while it was looked at
+                if not any(one.is_displayed() for one in self.driver.find_elements(By.CSS_SELECTOR, _OPEN)):
+                    return True
+                self.press(Keys.ESCAPE)
+            return False
+
+        until(closed, LIMIT_S, look_s=0.2)
 
     def without(self, css: str, text: str) -> None:
         """Wait until no such element has that text."""
