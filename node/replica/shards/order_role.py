@@ -376,7 +376,6 @@ class OrderRole(OwnLog):
             for entry in entries:
                 data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
                 if self.copying.lacks(data):  # G5: what was before it is applied first
-                    last = entry.index - 1
                     break
                 self.feeds.judged(entry.index, data)
                 run.append((entry.index, entry.term, data))
