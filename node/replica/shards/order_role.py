@@ -376,7 +376,6 @@ class OrderRole(OwnLog):
             for entry in entries:
                 data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
                 if self.copying.lacks(data):  # G5: what was before it is applied first
-                    last = entry.index - 1
                     break
                 self.feeds.judged(entry.index, data)
                 run.append((entry.index, entry.term, data))
@@ -427,7 +426,7 @@ class OrderRole(OwnLog):
         self.placement.replace(table)
         self.askable.follow(table, self.folded, anew=anew)
         self.moves.placed()
-        self.copying.placed()
+        self.copying.placed(table)
         if table.has_born:
             self.birthing.follow(table, self.fold)
 
@@ -542,6 +541,9 @@ class OrderRole(OwnLog):
         elif leader and (link := self.links.find(leader, 0)) is not None:
             link.request(Method.COPIED, copied.encode())
             self.links.flush()
+
+    def flush_soon(self) -> None:
+        self.node.upkeep.flushes.soon()
 
     def ask_for_state(self) -> None:
         if self.raft.leader_id not in (0, self.raft.id):
