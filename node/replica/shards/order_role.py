@@ -25,7 +25,7 @@ from cluster.order.moving.mover import Copied
 from cluster.order.prepare import FATE, PREPARE_SAYS_WHEN, REPORT, Base, Grant, decode_attempt, sent_at
 from cluster.order.sequencing.coordinator import Coordinator, Look, Wide
 from cluster.order.sequencing.fetching import Ask, Fetched, Fetching
-from cluster.order.sequencing.reports import Reports
+from cluster.order.sequencing.reports import Askable, Reports
 from cluster.order.sequencing.sequencer import Sequencer, Tail
 from cluster.order.sound import Place, sound
 from cluster.pacing.pace import Company, Pace
@@ -107,10 +107,10 @@ class OrderRole(OwnLog):
         self.fetching = Fetching(common.heartbeat_interval_ms)
         self.sequencer: Sequencer[Token] | None = None  # once this node leads and serves
         self._coordinator_kind: type[Coordinator[Token]] = kinds.coordinator
-        self.controls = ControlWaits(
-            node, lambda: self.reports.applied_by_all(self._confirming, self.fold))
-        self._confirming: set[int] = set()
-        self._follow_table(node.store.placement())
+        self.askable = Askable()
+        self.askable.follow(self.placement.table, self.folded)
+        self.controls = ControlWaits(node, lambda: self.askable.applied(self.reports, self.fold))
+        self._follow_table(node.store.placement(), anew=True)
         Sources(node, moved)
         Durability(node, self._durable)
         self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters, self._durable)
@@ -376,7 +376,6 @@ class OrderRole(OwnLog):
             for entry in entries:
                 data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
                 if self.copying.lacks(data):  # G5: what was before it is applied first
-                    last = entry.index - 1
                     break
                 self.feeds.judged(entry.index, data)
                 run.append((entry.index, entry.term, data))
@@ -413,19 +412,19 @@ class OrderRole(OwnLog):
         # a change of members waits for what each node has on disk (I17)
         self.feeds.applied(self._concerned(), everybody=bool(applied.hosts))
 
-    def _place(self, table: Table | None) -> None:
-        """Go by a table that is applied here."""
+    def _place(self, table: Table | None, *, anew: bool = False) -> None:
+        """Go by a table that is applied here, with what is folded. ``anew``: it came with a state."""
         before = self.placement.running
-        self._follow_table(table)
+        self._follow_table(table, anew=anew)
         if before != self.placement.running:
             self.node.roster.changes.shards_changed()
         self.birthing.step()
 
-    def _follow_table(self, table: Table | None) -> None:
+    def _follow_table(self, table: Table | None, *, anew: bool = False) -> None:
         if table is None or not table.generation:
             return
         self.placement.replace(table)
-        self._confirming |= self._confirms()
+        self.askable.follow(table, self.folded, anew=anew)
         self.moves.placed()
         self.copying.placed()
         if table.has_born:
@@ -445,7 +444,6 @@ class OrderRole(OwnLog):
         for record in self.unapplied():
             tail.fold.take(sound(record, Place.ORDER), 0)
         self.birthing.begin()
-        self._confirming |= self._confirms()
         coordinator = self._coordinator_kind(
             leader.term, self.placement, leader.view, tail.fold, max_txn_ops=common.max_txn_ops,
             heartbeat_ms=common.heartbeat_interval_ms, gone=lambda token: not token[0].alive,
@@ -484,7 +482,7 @@ class OrderRole(OwnLog):
     def replaced(self) -> None:
         self.fold = load_fold(self.store)  # I19: the donor's, in the batch of its data
         self.folded = self.node.applied_index
-        self._place(self.store.placement())  # which the fold knows
+        self._place(self.store.placement(), anew=True)  # which the fold knows
         self.copying.replaced()
         self.leaving.replaced()
         self.feeds.applied(self.placement.ids)
@@ -509,8 +507,6 @@ class OrderRole(OwnLog):
         self.fetching.again(self.node.now_ms())
         if len(self.controls):
             self.controls.forget()
-        else:
-            self._confirming = self._confirms()
         self.birthing.step()
         self.retention.heartbeat()
 
@@ -519,11 +515,6 @@ class OrderRole(OwnLog):
         self.retention.acknowledged()
 
     # -- what moves (``node.replica.moving``)
-
-    def _confirms(self) -> set[int]:
-        """The shards whose leaders confirm controls: they may be asked for keys, of now or then (I20)."""
-        table = self.placement.table
-        return {shard for shard in self.placement.running if shard and table.may_be_asked_of(shard)}
 
     def _durable(self, shard: int) -> int:
         return self.feeds.floors.own_of(shard) if shard else self.store.durable_position.order_index
@@ -565,6 +556,7 @@ class OrderRole(OwnLog):
         return False
 
     def close(self) -> None:
+        self.feeds.close()
         self.copying.close()
         self.leaving.close()
         self.keeping.close()

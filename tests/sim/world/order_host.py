@@ -28,6 +28,7 @@ from proxy.routing.router import SWEEP_S
 from proxy.routing.router import Router as FrontRouter
 from proxy.services.table import register_all
 from proxy.shared.context import Context
+from tests.sim.births.order_births import FOLDER
 from tests.sim.checks.order_checks import watched_classes
 from tests.sim.checks.order_watching import FRAGMENT_BYTES
 from tests.sim.clients.order_leases import watched_lessor
@@ -228,7 +229,7 @@ def node_settings(
     return NodeSettings(
         common,
         shard,
-        f"/{common.member_id}/{shard}",
+        f"/{common.member_id}/{FOLDER}{shard}",
         f"h{common.member_id}",
         1000 + shard,
         incarnation=incarnation,
