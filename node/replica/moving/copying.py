@@ -70,8 +70,6 @@ class Copying:
         self._member_id = common.member_id
         self._election_s = common.election_timeout_ms / 1000
         self._others = others
-        self._owe = node.upkeep.flushes.owe
-        self._followed: Move | None = None  # as of the last table
         self._perf_counter = node.machine.perf_counter
         self._steps = Steps(loop, self._perf_counter)
         self._timer: asyncio.TimerHandle | None = None
@@ -145,9 +143,6 @@ class Copying:
 
     def placed(self) -> None:
         """A table was applied here."""
-        before, self._followed = self._followed, self._move
-        if before is not None and before.target == self._shard and self._followed != before:
-            self._owe()
         if self.moves or self._moved.copy is not None:
             self.look()
 
