@@ -38,7 +38,7 @@ from node.replica.lone import OwnLog, OwnLogNode
 from node.replica.moving.copying import Copying
 from node.replica.moving.leaving import Leaving
 from node.replica.moving.sequencing import Moves
-from node.replica.moving.sources import Durability, Sources
+from node.replica.moving.sources import Sources
 from node.replica.role import Body, Kinds, Owed
 from node.replica.shards.birthing import Birthing
 from node.replica.shards.controls import ControlWaits
@@ -112,8 +112,7 @@ class OrderRole(OwnLog):
         self.controls = ControlWaits(node, lambda: self.askable.applied(self.reports, self.fold))
         self._follow_table(node.store.placement(), anew=True)
         Sources(node, moved)
-        Durability(node, self._durable)
-        self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters, self._durable)
+        self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters)
         self.cuts = 0
         self.company = Company()
         self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
@@ -515,9 +514,6 @@ class OrderRole(OwnLog):
         self.retention.acknowledged()
 
     # -- what moves (``node.replica.moving``)
-
-    def _durable(self, shard: int) -> int:
-        return self.feeds.floors.own_of(shard) if shard else self.store.durable_position.order_index
 
     def copied(self, base: Base) -> bool:
         return self.copying.copied(base)

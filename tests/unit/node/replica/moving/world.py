@@ -96,7 +96,8 @@ class Host:
         common = Common(7, 1, "h1", 2, 1, (), "/run/1", election_timeout_ms=ELECTION_MS)
         return SimpleNamespace(
             settings=NodeSettings(common, shard, "/nowhere", "h1", 1), loop=self.loop, handlers={},
-            machine=SimpleNamespace(perf_counter=lambda: 0.0), mark_dirty=lambda link: None)
+            machine=SimpleNamespace(perf_counter=lambda: 0.0), mark_dirty=lambda link: None,
+            upkeep=SimpleNamespace(flushes=SimpleNamespace()))
 
     def copying(self, shard: int) -> Copying:
         role: Any = self
