@@ -47,3 +47,11 @@ def test_shards_come_and_go_while_all_else_goes_on(name: str) -> None:
         dropped += states.count(State.DROPPED)
     assert born > SEEDS  # it would prove nothing if none were born
     assert dropped
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("name", "seed"), [
+    ("births_faults", 13),  # G12: all three hosts lost their genesis, and a node without a state led
+])
+def test_faults_that_were_found(name: str, seed: int) -> None:
+    Simulation(seed, births(**PLANS[name])).run()
