@@ -46,30 +46,46 @@ class Steps:
 
 
 def measure(ground: cuts.Ground, steps: Steps, *, said: Callable[[str], None] = print) -> dict[str, Any]:
-    """The ``--json`` dictionary. RunError or RuntimeError if the machine is too busy."""
+    """The ``--json`` dictionary. Where the machine is too busy for a cluster, ``missing`` says why.
+    RuntimeError if fewer than two are left."""
     began, windows, cpus = datetime.now(UTC), list[Window](), run.machine()["cpus"]
+    missing: dict[int, str] = {}
     for shards in steps.shards:
         said(f"{shards} shard{'s' * (shards > 1)}")
-        with pricing.cluster(shards, steps.data_dir) as system:
-            spec = pricing.spec_of(system, steps.key_bytes, steps.value_bytes)
-            asyncio.run(run.populate(spec))
-            windows.append(pricing.window(system, "idle", None))
-            for _ in range(steps.rounds):
-                for name, load in pricing.loads(spec, steps.duration_s).items():
-                    windows.append(pricing.window(system, name, load))
-                if enough_cpus(cpus, shards):
-                    crowd = replace(spec, conns=100 * shards, clients=CLIENTS[0] * shards,
-                                    duration_s=steps.duration_s)
-                    windows.append(pricing.window(system, REAL, crowd, processes=1 + shards // 2))
+        try:
+            windows += _cluster(shards, steps, enough_cpus(cpus, shards))
+        except (RuntimeError, run.RunError) as error:
+            missing[shards] = str(error).strip()
+            said(f"not measured: {missing[shards]}")
+    if len({seen.shards for seen in windows}) < 2:
+        raise RuntimeError(f"the machine is too busy: {missing}")
     order = pricing.ordering_rows(ground, steps.data_dir, said)
     found = prices_of(windows, order)
     said("the simulation")
     return {
         "schema": SCHEMA, "started_at": began.isoformat(timespec="seconds"), "machine": run.machine(),
         "prices": price_rows(found), "batch": found.batch, "sync_ms": 1000 * found.sync_s,
-        "steps": step_rows(windows, found, cpus), "checks": check_rows(windows, order), "predictions": predictions(found),
-        "at_64": wanted(found),
+        "steps": step_rows(windows, found, cpus), "checks": check_rows(windows, order),
+        "predictions": predictions(found), "at_64": wanted(found),
+        "missing": missing, "windows": [asdict(seen) for seen in windows],
+        "order": [asdict(row) for row in order],
     }
+
+
+def _cluster(shards: int, steps: Steps, real: bool) -> list[Window]:
+    """``real``: with throughput, which the machine has the CPUs for."""
+    with pricing.cluster(shards, steps.data_dir) as system:
+        spec = pricing.spec_of(system, steps.key_bytes, steps.value_bytes)
+        asyncio.run(run.populate(spec))
+        windows = [pricing.window(system, "idle", None)]
+        for _ in range(steps.rounds):
+            for name, load in pricing.loads(spec, steps.duration_s).items():
+                windows.append(pricing.window(system, name, load))
+            if real:
+                crowd = replace(spec, conns=100 * shards, clients=CLIENTS[0] * shards,
+                                duration_s=steps.duration_s)
+                windows.append(pricing.window(system, REAL, crowd, processes=1 + shards // 2))
+    return windows
 
 
 def prices_of(windows: Sequence[Window], order: Sequence[Row]) -> Prices:

@@ -84,6 +84,8 @@ def scale(console: Console, result: dict[str, Any]) -> None:
     left = {"scale": (5, 9, 15), "scale-prices": (0, 1), "scale-steps": (1,), "scale-checks": (1,)}
     for name, (heads, rows) in tables(result).items():
         text.write(console, name, text.table(heads, rows, left=left[name]), "")
+    for shards, why in result.get("missing", {}).items():
+        text.write(console, f"{shards} shards were not measured: {why}")
     goal = result["at_64"]
     text.write(console, f"By cost, {goal['shards']} shards write {goal['by_cost_per_s']:,.0f} a second; the "
                         f"{goal['first']} is the first to be busy.")
