@@ -22,7 +22,7 @@ ELSEWHERE := $(SHARING) $(PAIRED) $(WAITING)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd soak attack lint bench benchmarks etcd-new bench-check pictures proto docs \
+.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd soak attack lint bench benchmarks bench-scale etcd-new bench-check pictures proto docs \
 	docs-site packages lock deb chart package-check clean
 
 help:  ## list the targets
@@ -93,6 +93,9 @@ benchmarks: $(STAMP) etcd-new  ## docs/benchmarks.md's table anew: muster beside
 	$(BIN)/muster-bench compare --preset page --rounds 5 --etcd etcd --etcd $$(sh bench/compare/go_etcd.sh) \
 		--page docs/benchmarks.md --tables docs/figures --save .interop/bench/page.json $(BENCH_FLAGS)
 	$(BIN)/muster-bench report .interop/bench/page.json --chart docs/benchmarks.svg
+
+bench-scale: $(STAMP)  ## docs/figures/scale*.tsv anew: what 1 to 8 shards cost here by process, and 64 by simulation (six quiet minutes)
+	$(BIN)/muster-bench scale --tables docs/figures $(BENCH_FLAGS)
 
 etcd-new:  ## build etcd 3.7.1 and its benchmark tool in .interop (needs Go; the first time takes minutes)
 	sh bench/compare/go_etcd.sh

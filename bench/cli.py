@@ -441,8 +441,10 @@ def _fail(reason: str) -> NoReturn:
 def main(ground: object = None) -> None:
     """Run a command line. ``ground``: a ``bench.compare.loads.cuts.Ground``, which only ``cuts`` needs."""
     from bench.compare import cli as compare_cli
+    from bench.plan import cli as plan_cli
 
     compare_cli.register(app)
+    plan_cli.register(app)
     app(args=command_first(sys.argv[1:]), obj=ground, prog_name="muster-bench")
 
 

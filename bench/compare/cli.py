@@ -48,7 +48,7 @@ _TOOL = _option("etcd's benchmark tool, as bench/compare/go_benchmark.sh builds 
 
 
 @dataclass(kw_only=True)
-class _Measured:
+class Measured:
     """Options of a command that starts its own systems and prints one result."""
 
     data_dir: Annotated[Path | None, _option(
@@ -57,7 +57,7 @@ class _Measured:
 
 
 @dataclass(kw_only=True)
-class _Checked(_Measured):
+class _Checked(Measured):
     muster_flags: Annotated[str, _option(
         'More flags for muster local, as one string: "--fronts 0".')] = ""
 
@@ -172,7 +172,7 @@ def compare(given: _Compared) -> None:
     """Run the same work on several systems in turns, and print ratios."""
     results: list[dict[str, Any]] = []
     names, text = given.presets(), ""
-    with _failures():
+    with failures():
         for name in names:
             preset = PRESETS.get(name) or Preset("", ("etcd", "muster"), 0.0, lambda sizes: [])
             began = time.monotonic()
@@ -201,7 +201,7 @@ def report(
 ) -> None:
     """Make tables and charts of saved comparisons on one page."""
     results: list[dict[str, Any]] = []
-    with _failures():
+    with failures():
         for file in files:
             results += comparing.saved(file)
         _write(results, tables, html_page, page)
@@ -224,7 +224,7 @@ def _write(results: list[dict[str, Any]], tables: Path | None, html_page: Path |
 
 
 @dataclass(kw_only=True)
-class _Agreed(_Measured):
+class _Agreed(Measured):
     tool: Annotated[Path, _TOOL] = GO_BENCHMARK
     names: Annotated[str, _option("The two systems, named as for compare.", "--systems")] = "etcd muster"
     clients: Annotated[str, _option("Comma-separated, out of 1, 100 and 1000.")] = "1,100,1000"
@@ -238,13 +238,13 @@ def agree(given: _Agreed) -> None:
     """Run the same work by muster-bench and by etcd's own benchmark tool, and compare their ratios."""
     from bench.compare.loads import agree as agreeing
 
-    with _failures():
+    with failures():
         names, counts = shlex.split(given.names), [int(n) for n in given.clients.split(",")]
         if len(names) != 2 or not set(counts) <= set(CONNS):
             raise ValueError("agree takes two systems, and numbers of clients out of 1, 100 and 1000")
         result = agreeing.measure(given.tool, names, counts, rounds=given.rounds, duration_s=given.duration,
-                                  data_dir=given.data_dir, said=_said(given))
-    _print(result, agreeing.show, given, agreeing.markdown if given.markdown else None)
+                                  data_dir=given.data_dir, said=said(given))
+    print_result(result, agreeing.show, given, agreeing.markdown if given.markdown else None)
 
 
 @dataclass(kw_only=True)
@@ -263,10 +263,10 @@ def size(given: _Sized) -> None:
     defragmentation."""
     from bench.compare.loads import size as sizing
 
-    with _failures():
+    with failures():
         load = sizing.Load(given.keys, given.val_size, given.overwrites or given.keys, given.limit)
-        result = sizing.measure(shlex.split(given.names), load, said=_said(given), **given.start())
-    _print(result, sizing.show, given)
+        result = sizing.measure(shlex.split(given.names), load, said=said(given), **given.start())
+    print_result(result, sizing.show, given)
 
 
 @dataclass(kw_only=True)
@@ -288,17 +288,17 @@ def crowd(given: _Crowded) -> None:
     1 if one fails."""
     from bench.load import crowd as crowding
 
-    with _failures():
+    with failures():
         load = crowding.Load(given.connections, given.watches, given.watch_streams, given.members,
                              given.at_once, duration_s=given.duration, limit_s=given.limit)
-        result = crowding.measure(shlex.split(given.names), load, said=_said(given), **given.start())
-    _print(result, crowding.show, given, crowding.markdown if given.markdown else None)
+        result = crowding.measure(shlex.split(given.names), load, said=said(given), **given.start())
+    print_result(result, crowding.show, given, crowding.markdown if given.markdown else None)
     if crowding.failures(result):
         raise typer.Exit(1)
 
 
 @dataclass(kw_only=True)
-class _Cut(_Measured):
+class _Cut(Measured):
     context: typer.Context
     shards: Annotated[str, _option(
         "Comma-separated numbers of shards, one step for each.")] = "2,4,8,16,32,64"
@@ -316,11 +316,11 @@ def cuts(given: _Cut) -> None:
 
     if given.context.obj is None:
         raise typer.BadParameter("cuts starts muster's own nodes: run it as muster-bench cuts")
-    with _failures():
+    with failures():
         result = ordering.measure(given.context.obj, [int(n) for n in given.shards.split(",")],
                                   ordering.Load(given.rate, given.duration, given.data_dir, given.cpu_limit),
-                                  said=_said(given))
-    _print(result, ordering.show, given, ordering.markdown if given.markdown else None)
+                                  said=said(given))
+    print_result(result, ordering.show, given, ordering.markdown if given.markdown else None)
 
 
 @taking_fields(_Checked)
@@ -328,19 +328,19 @@ def check(given: _Checked) -> None:
     """Count the work of requests in a local cluster; exit 1 if it is above the recorded bounds."""
     from bench.guard import check as checking
 
-    with _failures():
+    with failures():
         result = checking.measure(data_dir=given.data_dir, muster_flags=shlex.split(given.muster_flags))
-    _print(result, checking.show, given)
+    print_result(result, checking.show, given)
     if not result["passed"]:
         raise typer.Exit(1)
 
 
-def _said(given: _Measured) -> Callable[[str], None]:
+def said(given: Measured) -> Callable[[str], None]:
     """Prints the steps of a measurement."""
     return lambda line: None if given.as_json else _errors.print(line, markup=False)
 
 
-def _print(result: dict[str, Any], show: Callable[[Console, dict[str, Any]], None], given: _Measured,
+def print_result(result: dict[str, Any], show: Callable[[Console, dict[str, Any]], None], given: Measured,
            markdown: Callable[[dict[str, Any]], str] | None = None) -> None:
     if given.as_json:
         sys.stdout.write(json.dumps(result) + "\n")
@@ -378,7 +378,7 @@ class _Bar(comparing.Told):
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
+def failures() -> Iterator[None]:
     """Turns errors into exit codes, and SIGTERM into an exit that stops the systems."""
 
     def terminate(signum: int, frame: object) -> None:
