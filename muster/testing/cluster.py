@@ -18,12 +18,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
+from muster.testing.clock import Clock
+
 if TYPE_CHECKING:
     from muster_client.sync import Client
 
 START_S = 60.0
 _MORE_S = 10.0  # for the keeper to tell that something took too long
 _ROOT = Path(__file__).resolve().parents[2]
+_CLOCKED = Path(__file__).resolve().parent / "clocked"
 
 
 class ClusterError(Exception):
@@ -53,6 +56,7 @@ class Cluster:
         self._asked = 0
         self._asking = threading.Lock()
         self._ports: list[int] = []
+        self._clock: Clock | None = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -72,6 +76,13 @@ class Cluster:
         """The same in one string, as clients take it: ``127.0.0.1:61000,127.0.0.1:61003``."""
         return ",".join(self.endpoints)
 
+    @property
+    def clock(self) -> Clock:
+        """By which leases live. ClusterError before the start."""
+        if self._clock is None:
+            raise ClusterError("this cluster does not run: use `with`, or start()")
+        return self._clock
+
     def start(self) -> Self:
         """Start all hosts; they serve when this returns. ClusterError."""
         if self._keeper is not None:
@@ -82,6 +93,9 @@ class Cluster:
             "data_dir": self._data_dir, "hosts": self.hosts, "shards": self.shards, "flags": self._flags,
             "remove": not self._kept,
         }
+        clock = Path(self._data_dir, "clock")
+        clock.unlink(missing_ok=True)
+        self._clock = Clock(clock)
         self._link, theirs = socket.socketpair()
         self._lines, self._asked = self._link.makefile("rb"), 0
         with theirs, open(self._log_of_keeper(), "ab") as log:
@@ -89,7 +103,8 @@ class Cluster:
                 # -P: a folder `tools` in the working directory is not muster's
                 [sys.executable, "-P", "-m", "muster.testing.keeper", str(theirs.fileno()), json.dumps(plan)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(theirs.fileno(),),
-                env=_environment(), start_new_session=True,  # Ctrl-C is for the tests, which end the cluster
+                env=_environment(clock),
+                start_new_session=True,  # Ctrl-C is for the tests, which end the cluster
             )
         try:
             self._ports = list(self._answer(START_S + _MORE_S)["ports"])
@@ -113,6 +128,7 @@ class Cluster:
         if self._data_dir and not self._kept:
             shutil.rmtree(self._data_dir, ignore_errors=True)
         self._keeper, self._link, self._lines, self._ports = None, None, None, []
+        self._clock = None
 
     def kill(self, *hosts: int) -> None:
         """``kill -9`` of all processes of some hosts; they are gone when this returns."""
@@ -231,13 +247,14 @@ def _tail(path: Path, lines: int) -> str:
         return ""
 
 
-def _environment() -> dict[str, str]:
+def _environment(clock: Path) -> dict[str, str]:
     """Ours, without what muster would read as flags. muster's own packages come first: a test's may have
     their names."""
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_")) and k != "NOTIFY_SOCKET"
     }
     others = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != str(_ROOT)]
-    if others or str(_ROOT) not in site.getsitepackages():
-        kept["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *others])
+    own = [str(_ROOT)] if others or str(_ROOT) not in site.getsitepackages() else []
+    kept["PYTHONPATH"] = os.pathsep.join([str(_CLOCKED), *own, *others])
+    kept["TESTING_CLOCK_OF_MUSTER"] = str(clock)
     return kept

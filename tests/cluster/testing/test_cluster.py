@@ -155,3 +155,22 @@ def test_the_example_project_passes_beside_packages_of_the_same_names(tmp_path: 
     )  # fmt: skip
     assert tests.returncode == 0, tests.stdout + tests.stderr
     assert "8 passed" in tests.stdout
+
+
+def test_a_clock_that_a_test_moves() -> None:
+    with Cluster(hosts=3) as hosts, hosts.client() as client:
+        kept = client.lease(60)
+        client.put("/kept", "1", lease=kept)
+        with hosts.client() as gone:  # nobody keeps this one alive once its client has ended
+            client.put("/ends", "1", lease=gone.lease(3600).id)
+        hosts.clock.advance(1800)
+        assert 1700 < client.lease_info(next(iter(set(client.leases()) - {kept.id}))).left_s < 1801
+        until(lambda: client.get("/kept") is None, LIMIT_S)  # half an hour without a renewal
+        assert client.get("/ends") is not None
+        hosts.restart(hosts.leader())
+        hosts.clock.advance(3600)
+        until(lambda: client.get("/ends") is None, LIMIT_S)
+        again = client.lease(60)
+        assert client.lease_info(again).left_s > 50
+    with pytest.raises(ClusterError):
+        _ = hosts.clock

@@ -254,3 +254,29 @@ def test_a_compaction_that_was_refused_while_it_waited_is_done() -> None:
 
     with scripted({"KV/Compact": compact}) as address, scripted({"KV/Compact": full}) as other:
         asyncio.run(main())
+
+
+def test_a_call_that_cannot_be_sent_holds_up_no_other() -> None:
+    class Heavy:
+        """Sends headers that no frame takes, with every second call."""
+
+        def __init__(self) -> None:
+            self.begun = 0
+            self.headers: tuple[tuple[str, str], ...] = ()
+
+        def begin(self, method: str) -> Heavy:
+            self.begun += 1
+            self.headers = (("baggage", "x" * 20_000),) if self.begun % 2 else ()
+            return self
+
+        def end(self, call: object) -> None:
+            """Nothing is to be told."""
+
+    async def main() -> None:
+        async with m.Client(address, observer=Heavy()) as client:
+            for _ in range(3):  # the first by a task, as there is no connection yet
+                told = await asyncio.gather(*(client.get("a") for _ in range(6)), return_exceptions=True)
+                assert [type(one) for one in told] == [ValueError, type(None)] * 3
+
+    with scripted({"KV/Range": lambda request, context: pb.RangeResponse()}) as address:
+        asyncio.run(main())

@@ -17,11 +17,7 @@ Result = TypeVar("Result")
 def wait(step: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
     """Run something in the engine; an interrupt of this thread cancels it there. RuntimeError in the engine's
     own thread, which would wait for itself, and once the process ends."""
-    if engine.is_here() or engine.has_ended():
-        step.close()
-        raise RuntimeError(
-            "muster_client: the process ends, and its connections have ended" if engine.has_ended() else
-            "muster_client.sync cannot wait in the thread that calls `on_lost`: hand this to another thread")
+    _check(step)
     future = engine.submit(step if timeout is None else asyncio.wait_for(step, timeout))
     try:
         return future.result()
@@ -30,15 +26,32 @@ def wait(step: Coroutine[Any, Any, Result], timeout: float | None = None) -> Res
         raise
 
 
+def _check(step: Coroutine[Any, Any, Any]) -> None:
+    if engine.is_here() or engine.has_ended():
+        step.close()
+        raise RuntimeError(
+            "muster_client: the process ends, and its connections have ended" if engine.has_ended() else
+            "muster_client.sync cannot wait in the thread that calls `on_lost`: hand this to another thread")
+
+
+def asked(step: Coroutine[Any, Any, Result]) -> Result:
+    """The same for a step that waits for calls of a client alone: it runs here, which costs half as much."""
+    _check(step)
+    return engine.direct(step)
+
+
 class Blocking(Generic[P, Result]):
     """A method of the object that this one holds as ``inner``, waited for: ``get = Blocking(Kv.get)``."""
 
     def __init__(self, method: Callable[Concatenate[Any, P], Coroutine[Any, Any, Result]]) -> None:
         @functools.wraps(method)
         def call(holder: Any, *args: P.args, **kwargs: P.kwargs) -> Result:
-            return wait(method(holder.inner, *args, **kwargs))
+            return self._wait(method(holder.inner, *args, **kwargs))
 
         self._call = call
+
+    def _wait(self, step: Coroutine[Any, Any, Result]) -> Result:
+        return wait(step)
 
     @overload
     def __get__(self, holder: None, owner: type) -> Callable[..., Result]: ...
@@ -48,6 +61,13 @@ class Blocking(Generic[P, Result]):
 
     def __get__(self, holder: object | None, owner: type) -> Callable[..., Result]:
         return self._call if holder is None else functools.partial(self._call, holder)
+
+
+class Asking(Blocking[P, Result]):
+    """The same for a method that waits for calls of a client alone."""
+
+    def _wait(self, step: Coroutine[Any, Any, Result]) -> Result:
+        return asked(step)
 
 
 class Within:

@@ -19,7 +19,7 @@ from muster_client.ranges import Keys, Text
 from muster_client.services.config import Model
 from muster_client.services.discovery import Balance
 from muster_client.sync.admin import Auth, Maintenance, Members
-from muster_client.sync.base import Blocking, Within, wait
+from muster_client.sync.base import Asking, Within, wait
 from muster_client.sync.keys import Mirror, Pages, Txn, Watch
 from muster_client.sync.leases import Election, Leadership, Lease, Lock, inner_of
 from muster_client.sync.recipes import (
@@ -52,12 +52,12 @@ class Client(Within):
         self.inner = asynchronous.Client(
             endpoints, user=user, password=password, tls=tls, timeout=timeout, observer=observer)
 
-    get = Blocking(Kv.get)
-    count = Blocking(Kv.count)
-    put = Blocking(Kv.put)
-    delete = Blocking(Kv.delete)
-    txn = Blocking(Kv.txn)
-    compact = Blocking(Kv.compact)
+    get = Asking(Kv.get)
+    count = Asking(Kv.count)
+    put = Asking(Kv.put)
+    delete = Asking(Kv.delete)
+    txn = Asking(Kv.txn)
+    compact = Asking(Kv.compact)
 
     def close(self) -> None:
         if not engine.has_ended():

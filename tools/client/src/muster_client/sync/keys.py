@@ -10,7 +10,7 @@ from muster_client.kv import Pages as _Pages
 from muster_client.mirror import Mirror as _Mirror
 from muster_client.model import KeyValue, TxnResult
 from muster_client.ranges import Text
-from muster_client.sync.base import Within, wait
+from muster_client.sync.base import Within, asked, wait
 from muster_client.watch import Event
 from muster_client.watch import Watch as _Watch
 
@@ -30,14 +30,14 @@ class Pages(Iterator[KeyValue]):
         return self._inner.count
 
     def __next__(self) -> KeyValue:
-        kv = self._inner.waiting() or wait(self._inner.next())
+        kv = self._inner.waiting() or asked(self._inner.next())
         if kv is None:
             raise StopIteration
         return kv
 
     def all(self) -> list[KeyValue]:
         """What is left, in memory at once."""
-        return wait(self._inner.all())
+        return asked(self._inner.all())
 
 
 class Txn:
@@ -56,7 +56,7 @@ class Txn:
 
     def commit(self) -> TxnResult:
         """Run it."""
-        return wait(self._inner.commit())
+        return asked(self._inner.commit())
 
 
 class Watch(Within, Iterator[Event]):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -99,26 +100,48 @@ class _Failed:
 
 
 class _Quick(Generic[Answer]):
-    """A call from another loop than the engine's. Its first attempt takes no task: nearly all calls need no
-    other, and a task costs as much as the rest."""
+    """A call from elsewhere than the engine's loop; ``back`` runs a step there. Its first attempt takes no
+    task: nearly all calls need no other, and a task costs as much as the rest."""
 
     __slots__ = (
-        "_answer", "_back", "_body", "_caller", "_cancelled", "_connection", "_how", "_line", "_method",
-        "_number", "_task", "_there", "_token", "told")
+        "_answer",
+        "_back",
+        "_body",
+        "_caller",
+        "_cancelled",
+        "_connection",
+        "_failure",
+        "_how",
+        "_line",
+        "_method",
+        "_number",
+        "_task",
+        "_there",
+        "_token",
+        "_told",
+    )
 
-    def __init__(self, caller: Caller, method: Method[Answer], body: bytes, how: _How) -> None:
-        here = asyncio.get_running_loop()
+    def __init__(
+        self, caller: Caller, method: Method[Answer], body: bytes, how: _How,
+        told: asyncio.Future[Answer] | Future[Answer], back: Callable[[Callable[[], object]], object],
+    ) -> None:
         self._caller, self._method, self._body, self._how = caller, method, body, how
-        self._back, self._there = engine.mail_of(here), engine.mail()
-        self.told: asyncio.Future[Answer] = here.create_future()
+        self._told, self._back, self._there = told, back, engine.mail()
         self._task: asyncio.Task[Answer] | None = None
         self._line: http2.Connection | None = None
         self._cancelled = False
         self._there.post(self._begin)
 
     def _begin(self) -> None:
-        if self._cancelled or self.told.cancelled():
+        if self._cancelled or self._told.cancelled():
             return
+        try:
+            self._ask()
+        except Exception as error:  # what cannot be sent: others' calls are begun all the same
+            self._failure = error
+            self._post(self._tell_failure)
+
+    def _ask(self) -> None:
         found = self._caller.quick(self._how)
         if found is None or found[0].line is None:
             self._go_on(None)
@@ -149,20 +172,24 @@ class _Quick(Generic[Answer]):
 
     def _post(self, step: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the caller's loop has ended
-            self._back.post(step)
+            self._back(step)
 
     def _tell(self) -> None:
         """In the caller's loop."""
-        if self.told.done():
+        if self._told.done():
             return
         try:
-            self.told.set_result(self._method.told(self._answer))
+            self._told.set_result(self._method.told(self._answer))
         except ServerError as error:
-            self.told.set_exception(error)
+            self._told.set_exception(error)
+
+    def _tell_failure(self) -> None:
+        if not self._told.done():
+            self._told.set_exception(self._failure)
 
     def _tell_task(self) -> None:
         assert self._task is not None
-        engine.tell(self.told, self._task)
+        engine.tell(self._told, self._task)
 
     def cancel(self) -> None:
         """Of a caller that does not wait any more."""
@@ -240,9 +267,19 @@ class Caller:
         body: bytes = request.SerializeToString()
         if engine.is_here():
             return await self._unary(method, body, how)
-        quick = _Quick(self, method, body, how)
+        if engine.is_direct():
+            answered: Future[Answer] = Future()
+            waiting = _Quick(self, method, body, how, answered, lambda step: step())
+            try:
+                return answered.result()
+            except BaseException:  # of an interrupt; else it has ended, and there is nothing to cancel
+                waiting.cancel()
+                raise
+        here = asyncio.get_running_loop()
+        told: asyncio.Future[Answer] = here.create_future()
+        quick = _Quick(self, method, body, how, told, engine.mail_of(here).post)
         try:
-            return await quick.told
+            return await told
         except asyncio.CancelledError:
             quick.cancel()
             raise

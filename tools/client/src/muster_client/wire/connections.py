@@ -66,6 +66,7 @@ class Connections:
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = endpoints
         self._opened: list[Connection] = []
+        self._lines: list[http2.Connection] = []  # all that are not closed
         self._followers: list[asyncio.Task[None]] = []
         self._changed = asyncio.Condition()
         self._closed = False
@@ -107,13 +108,12 @@ class Connections:
         for follower in self._followers:
             follower.cancel()
         await asyncio.gather(*self._followers, return_exceptions=True)
-        lines = [one.line for one in self._opened if one.line is not None]
         for one in self._opened:
             one.line = None
-        for line in lines:
+        for line in self._lines:
             line.close(CLOSED)
         await self._tell()
-        for line in lines:
+        for line in self._lines:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(line.gone.wait(), _CLOSED_IN_S)
 
@@ -133,6 +133,8 @@ class Connections:
                 await asyncio.sleep(pause_s(failures))
                 failures += 1
                 continue
+            # one of which a server that goes away said so may have calls under way
+            self._lines = [*(other for other in self._lines if not other.gone.is_set()), line]
             one.line = line
             await self._tell()
             began = time.monotonic()

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _mail: Mail | None = None  # the loop's
-_own = threading.local()  # ``mail``: of the loop that runs in this thread
+_own = threading.local()  # ``mail``: of the loop that runs in this thread; ``direct``: see there
 _thread: threading.Thread | None = None
 _ended = False
 _ENDED = "muster_client: the process ends, and its connections have ended"
@@ -160,6 +160,25 @@ def has_ended() -> bool:
 def is_here() -> bool:
     """Whether this thread is the engine's: it must not wait for what runs here."""
     return threading.current_thread() is _thread
+
+
+def is_direct() -> bool:
+    """Whether :func:`direct` runs what asks."""
+    return getattr(_own, "direct", False)
+
+
+def direct(step: Coroutine[Any, Any, Result]) -> Result:
+    """Run a step in this thread, without a loop: one that waits for calls of a client alone."""
+    before, _own.direct = is_direct(), True
+    try:
+        step.send(None)
+    except StopIteration as ended:
+        result: Result = ended.value
+        return result
+    finally:
+        _own.direct = before
+        step.close()
+    raise AssertionError("it waits for something else")
 
 
 def submit(step: Coroutine[Any, Any, Result]) -> Future[Result]:

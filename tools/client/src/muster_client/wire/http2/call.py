@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from muster_client.wire.http2.answers import CallError
 from muster_client.wire.http2.frames import PREFIX
@@ -62,7 +63,10 @@ class Call:
         message = self._messages.popleft()
         self._queued -= PREFIX.size + len(message)
         self._lend()
-        return self._answer.FromString(message)
+        try:
+            return self._answer.FromString(message)
+        except DecodeError:
+            raise CallError(grpc.StatusCode.INTERNAL, "the answer is malformed") from None
 
     def cancel(self) -> None:
         """End it, whatever comes."""
