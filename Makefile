@@ -22,7 +22,7 @@ ELSEWHERE := $(SHARING) $(PAIRED) $(WAITING)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd soak attack lint bench benchmarks bench-scale etcd-new bench-check pictures proto docs \
+.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd soak attack lint bench benchmarks bench-scale etcd-new bench-check pictures console-size proto docs \
 	docs-site packages lock deb chart package-check clean
 
 help:  ## list the targets
@@ -106,6 +106,9 @@ bench-check: $(STAMP)  ## count the work of each kind of request (entries, syncs
 
 pictures: $(STAMP)  ## the console's pictures in docs/screenshots anew (needs Chromium and its driver)
 	$(BIN)/python -m tests.interop.console.chromium.pictures docs/screenshots
+
+console-size: $(STAMP)  ## what the console needs for a million keys: time, bytes, memory (Chromium; minutes)
+	$(BIN)/python -m tests.interop.console.chromium.size
 
 proto: $(STAMP)  ## generate cluster/pb/*_pb2.py and the client library's from the .proto files
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. cluster/pb/*.proto

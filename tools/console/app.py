@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from muster_client import MusterError
 from nicegui import ui
 
+from tools.console import certificates
 from tools.console.guard import App, Guard
 from tools.console.sessions import COOKIE, Sessions, Target
 from tools.console.views import shell
@@ -34,11 +35,13 @@ class Console:
         identity = self.sessions.of(request.cookies.get(COOKIE))
         if identity is None:
             try:
-                if await self.sessions.needs_login():
-                    shell.login_page(self.sessions, request)
-                    return
-            except MusterError:
-                pass  # the shell says so, and goes on once the cluster answers
+                asks = await self.sessions.needs_login()
+            except MusterError:  # the shell says so, and goes on once the cluster answers
+                asks = not self.sessions.may_act_as_nobody
+            if asks:
+                user, pair = await self.sessions.visitor(certificates.visitor(request.scope))
+                shell.login_page(self.sessions, request, user, by_certificate=pair is not None)
+                return
             identity = self.sessions.nobody
         await shell.build(self.target, identity, request)
 
@@ -83,6 +86,14 @@ def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
         if secret is not None:
             answer.set_cookie(COOKIE, secret, httponly=True, samesite="strict", secure=secure, path="/")
         return answer
+
+    @app.get("/certificate")
+    async def certificate(request: Request, to: str = "/") -> Response:
+        try:
+            ticket = await sessions.log_in_by_certificate(certificates.visitor(request.scope))
+        except MusterError as error:
+            return PlainTextResponse(f"{error}\n", 403)
+        return await enter(ticket, to)
 
     @app.get("/leave")
     async def leave(request: Request) -> Response:

@@ -50,8 +50,8 @@ def range_text(keys: KeyRange) -> str:
         return ""
     if not keys.end or prefix(keys.start) == keys:
         return shown(keys.start)
-    end = "" if keys.end == b"\0" else shown(keys.end)
-    return f"{shown(keys.start)}..{end}"
+    start, end = ("" if bound == b"\0" else shown(bound) for bound in (keys.start, keys.end))
+    return f"{start}..{end}"
 
 
 def address(view: str, key: bytes = b"", **query: str | int) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import grpc
-from muster_client import AuthenticationFailed, Client, PermissionDenied, Tls
+from muster_client import AuthenticationFailed, Client, PermissionDenied, Tls, Unavailable
 
+from proxy.tls.certified import Certificate
+from tools.console.certificates import Certificates, Pair
 from tools.console.store import cluster, raw
 from tools.console.store.access import rights
 from tools.console.store.access.rights import UNLIMITED, Rights
@@ -37,30 +40,43 @@ class Target:
     endpoints: tuple[str, ...]
     tls: Tls | None = None
     read_only: bool = False
+    certificates: Certificates | None = None
+    """Visitors may log in by a certificate."""
+    log_in: bool = True
+    """Visitors log in wherever the cluster has users; else those who do not act as the user of ``tls``."""
 
 
 class Identity:
-    """Somebody who asks the cluster: a user, or nobody by name. Browsers of one user share it."""
+    """Somebody who asks the cluster: a user, or nobody by name. Browsers of one user share it. ``pair``: the
+    user comes by this certificate, and without a password."""
 
-    def __init__(self, target: Target, recorder: Recorder, user: str = "", password: str = "") -> None:
-        self.user = user
+    def __init__(
+        self,
+        target: Target,
+        recorder: Recorder,
+        user: str = "",
+        password: str = "",
+        pair: Pair | None = None,
+    ) -> None:
+        self.user, name = user, "" if pair else user
         self.tls = target.tls
+        if pair is not None:
+            self.tls = replace(target.tls or Tls(), cert=pair.cert, key=pair.key)
         self.recorder = recorder
         self.read_only = target.read_only
-        self.client = Client(
-            list(target.endpoints), user=user, password=password, tls=target.tls, timeout=5.0
-        )
+        self.client = Client(list(target.endpoints), user=name, password=password, tls=self.tls, timeout=5.0)
         if target.read_only:
             raw.make_read_only(self.client)
         self.hub = Hub(self.client)
-        self.hosts = Hosts(user, password, target.tls, target.read_only)
-        self.version2 = Version2(target.endpoints, target.tls, user, password, read_only=target.read_only)
-        self._password = password
+        self.hosts = Hosts(name, password, self.tls, target.read_only)
+        self.version2 = Version2(target.endpoints, self.tls, name, password, read_only=target.read_only)
+        self._password, self._pair = password, pair
         self._rights, self._rights_until_s = UNLIMITED, 0.0
 
     def same_secret(self, other: Identity) -> bool:
-        """Whether both logged in with the same password: it may have changed between them."""
-        return secrets.compare_digest(self._password.encode(), other._password.encode())
+        """Whether both logged in by the same certificate or password: it may have changed between them."""
+        same = secrets.compare_digest(self._password.encode(), other._password.encode())
+        return same and self._pair == other._pair
 
     async def rights(self) -> Rights:
         """What it may do, as of a few seconds ago."""
@@ -79,8 +95,11 @@ class Identity:
 
 @dataclass(slots=True)
 class _Session:
+    """``ends_at``: with the certificate that it began with."""
+
     identity: Identity
     used_at: float
+    ends_at: float = math.inf
 
 
 @dataclass(slots=True)
@@ -91,8 +110,9 @@ class Sessions:
     now_s: Callable[[], float] = time.monotonic
     guess_s: float = _GUESS_S
     _sessions: dict[str, _Session] = field(default_factory=dict)
-    _tickets: dict[str, tuple[Identity, float]] = field(default_factory=dict)
+    _tickets: dict[str, tuple[Identity, float, float]] = field(default_factory=dict)
     _nobody: Identity | None = None
+    _own: Identity | None = None
     _guesses: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_GUESSES))
     recorder: Recorder = field(init=False)
 
@@ -100,7 +120,7 @@ class Sessions:
         self.recorder = Recorder(self.target.endpoints, self.target.tls, self._hosts)
 
     async def _hosts(self) -> list[tuple[str, str]]:
-        return await cluster.hosts(self.nobody.client)
+        return await cluster.hosts(self._itself.client)
 
     @property
     def nobody(self) -> Identity:
@@ -109,13 +129,36 @@ class Sessions:
             self._nobody = Identity(self.target, self.recorder)
         return self._nobody
 
+    @property
+    def _itself(self) -> Identity:
+        """Who asks for the console: nobody, or, apart from visitors, the user of its certificate."""
+        if self.may_act_as_nobody:
+            return self.nobody
+        if self._own is None:
+            self._own = Identity(self.target, self.recorder)
+        return self._own
+
     async def needs_login(self) -> bool:
-        """Whether the cluster asks for a user. MusterError: it cannot be asked."""
+        """Whether visitors are asked for a user. MusterError: the cluster cannot be asked."""
         try:
-            await self.nobody.client.count(b"\0", timeout=_ASKED_S)
+            await self._itself.client.count(b"\0", timeout=_ASKED_S)
+            if self.may_act_as_nobody or not await _has_users(self._itself.client):
+                return False
         except PermissionDenied:
-            return True
-        return False
+            pass
+        if self._nobody is not None and self._nobody is not self._itself:
+            nobody, self._nobody = (
+                self._nobody,
+                None,
+            )  # pages of before the users do no more by that certificate
+            await nobody.close()
+        return True
+
+    @property
+    def may_act_as_nobody(self) -> bool:
+        """Whether a visitor without a session may, if the cluster lets it: the console's certificate may name
+        a user, who is somebody else."""
+        return not (self.target.log_in and self.target.tls and self.target.tls.cert)
 
     async def log_in(self, user: str, password: str) -> str:
         """A ticket for one session, if the cluster knows the name and the password. AuthenticationFailed,
@@ -130,9 +173,37 @@ class Sessions:
             except BaseException:
                 await identity.close()
                 raise
+        return self._ticket(identity)
+
+    def _ticket(self, identity: Identity, ends_at: float = math.inf) -> str:
         ticket = secrets.token_urlsafe(32)
-        self._tickets[ticket] = (identity, self.now_s())
+        self._tickets[ticket] = (identity, self.now_s(), ends_at)
         return ticket
+
+    async def visitor(self, shown: Sequence[Certificate]) -> tuple[str, Pair | None]:
+        """The user that a browser's certificates name, and the console's own for it. Empty: no user."""
+        if self.target.certificates is None or not shown:
+            return "", None
+        try:
+            return await self.target.certificates.of(shown)
+        except (ValueError, OSError):  # a page is to be shown
+            return "", None
+
+    async def log_in_by_certificate(self, shown: Sequence[Certificate]) -> str:
+        """A ticket for one session, which ends with the certificate that a browser has shown.
+        AuthenticationFailed, MusterError."""
+        user, pair = await self.visitor(shown)
+        if pair is None:
+            raise AuthenticationFailed(_UNAUTHENTICATED, "the certificate names no user of the console")
+        await self._end_old()
+        async with self._guesses:
+            identity = Identity(self.target, self.recorder, user, pair=pair)
+            try:
+                await identity.client.auth.user_roles(user)  # each user may ask for itself
+            except BaseException:
+                await identity.close()
+                raise
+        return self._ticket(identity, self.now_s() + shown[0].ends - time.time())
 
     async def _known(self, identity: Identity) -> None:
         """Whether the cluster knows name and password. AuthenticationFailed, after a while: those who guess
@@ -150,7 +221,7 @@ class Sessions:
         await self._end_old()
         if ticket not in self._tickets:
             return None
-        identity, _ = self._tickets.pop(ticket)
+        identity, _, ends_at = self._tickets.pop(ticket)
         same = next(
             (
                 one.identity
@@ -163,16 +234,20 @@ class Sessions:
             await identity.close()
             identity = same
         secret = secrets.token_urlsafe(32)
-        self._sessions[secret] = _Session(identity, self.now_s())
+        self._sessions[secret] = _Session(identity, self.now_s(), ends_at)
         return secret
 
     def of(self, secret: str | None) -> Identity | None:
         """Who has this secret."""
         session = self._sessions.get(secret or "")
-        if session is None or self.now_s() - session.used_at > IDLE_S:
+        if session is None or self._is_over(session):
             return None
         session.used_at = self.now_s()
         return session.identity
+
+    def _is_over(self, session: _Session) -> bool:
+        now_s = self.now_s()
+        return now_s - session.used_at > IDLE_S or now_s > session.ends_at
 
     async def log_out(self, secret: str | None) -> None:
         """End a session."""
@@ -186,27 +261,40 @@ class Sessions:
             id(one): one
             for one in (
                 *(session.identity for session in self._sessions.values()),
-                *(identity for identity, _ in self._tickets.values()),
-                *filter(None, [self._nobody]),
+                *(identity for identity, _, _ in self._tickets.values()),
+                *filter(None, [self._nobody, self._own]),
             )
         }
         self._sessions.clear()
         self._tickets.clear()
-        self._nobody = None
+        self._nobody = self._own = None
         await asyncio.gather(*(identity.close() for identity in known.values()))
 
     async def _end_old(self) -> None:
         now_s = self.now_s()
-        for ticket, (identity, since) in list(self._tickets.items()):
+        for ticket, (identity, since, _) in list(self._tickets.items()):
             if now_s - since > _TICKET_S:
                 del self._tickets[ticket]
                 await identity.close()
         by_age = sorted(self._sessions, key=lambda secret: self._sessions[secret].used_at)
         spare = len(by_age) - MOST + 1
         for at, secret in enumerate(by_age):
-            if at < spare or now_s - self._sessions[secret].used_at > IDLE_S:
+            if at < spare or self._is_over(self._sessions[secret]):
                 await self.log_out(secret)
 
     async def _left(self, identity: Identity) -> None:
         if all(session.identity is not identity for session in self._sessions.values()):
             await identity.close()
+
+
+async def _has_users(client: Client) -> bool:
+    """MusterError: it cannot be asked."""
+    try:
+        async with asyncio.timeout(_ASKED_S):
+            return (await client.auth.status()).enabled
+    except TimeoutError:
+        raise Unavailable(
+            grpc.StatusCode.UNAVAILABLE, "the cluster does not say whether it has users"
+        ) from None
+    except PermissionDenied:  # only a cluster with users denies anything
+        return True

@@ -40,6 +40,13 @@ FLAGS = {
         Flag("read-only", Kind.BOOL, "false", "change nothing in the cluster"),
         Flag("cert-file", Kind.STR, "", "certificate of the console, for https"),
         Flag("key-file", Kind.STR, "", "its key"),
+        Flag("trusted-ca-file", Kind.STR, "", "authorities of browsers' certificates"),
+        Flag("client-cert-auth", Kind.BOOL, "false", "browsers must show a certificate"),
+        Flag("client-crl-file", Kind.STR, "", "list of revoked certificates of browsers, in PEM or DER"),
+        Flag("user-certs", Kind.STR, "",
+             "folder of users' certificates, NAME.pem and NAME-key.pem: who shows one of a user acts by its"),
+        Flag("log-in", Kind.BOOL, "true",
+             "where the cluster has users, visitors log in; false: or act as the user of --cert"),
         Flag("cacert", Kind.STR, "", "authorities that signed the certificates of the hosts"),
         Flag("cert", Kind.STR, "", "certificate that the console shows to the hosts"),
         Flag("key", Kind.STR, "", "its key"),
@@ -75,6 +82,7 @@ def _serve(values: Values) -> None:
     import uvicorn
 
     from tools.console import app
+    from tools.console.certificates import Certified
 
     scheme, host, port = listen_of(values["listen"], values["cert-file"], values["key-file"])
     names = {_shown(host), *values["allowed-hosts"]}
@@ -88,6 +96,9 @@ def _serve(values: Values) -> None:
         server_header=False,
         ssl_certfile=values["cert-file"] or None,
         ssl_keyfile=values["key-file"] or None,
+        ssl_ca_certs=values["trusted-ca-file"] or None,
+        ssl_cert_reqs=_asked_of_browsers(values),
+        http=Certified,
         timeout_graceful_shutdown=2,
     )
     logging.getLogger("muster_client").setLevel(logging.ERROR)
@@ -118,17 +129,41 @@ def _target(values: Values) -> Target:
     from muster_client import Tls
     from muster_client.wire.endpoints import parsed
 
+    from tools.console.certificates import Certificates
     from tools.console.sessions import Target
 
+    certificates = None
     try:
         given = values["cacert"] or values["cert"]
         tls = Tls(values["cacert"], values["cert"], values["key"]) if given else None
         parsed(values["endpoints"], tls)
         if tls is not None:
             tls.context()
+        if folder := values["user-certs"]:
+            if tls is None or not values["trusted-ca-file"]:
+                raise ConfigError("--user-certs goes with --trusted-ca-file and --cacert")
+            certificates = Certificates(folder, values["client-crl-file"])
+            certificates.check()
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from None
-    return Target(tuple(values["endpoints"]), tls, values["read-only"])
+    endpoints = tuple(values["endpoints"])
+    return Target(endpoints, tls, values["read-only"], certificates, values["log-in"])
+
+
+def _asked_of_browsers(values: Values) -> ssl.VerifyMode:
+    """Whether they are asked for a certificate. ConfigError."""
+    authorities = values["trusted-ca-file"]
+    if not authorities:
+        if values["client-cert-auth"] or values["client-crl-file"]:
+            raise ConfigError("--client-cert-auth and --client-crl-file go with --trusted-ca-file")
+        return ssl.CERT_NONE
+    if not values["cert-file"]:
+        raise ConfigError("--trusted-ca-file goes with --listen https://")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(authorities)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"--trusted-ca-file {authorities}: {error}") from None
+    return ssl.CERT_REQUIRED if values["client-cert-auth"] else ssl.CERT_OPTIONAL
 
 
 def listen_of(text: str, cert: str, key: str) -> tuple[str, str, int]:

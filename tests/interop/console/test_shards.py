@@ -131,15 +131,20 @@ def test_keys_are_moved_and_split_to_shards_that_take_some(told: list[Message], 
         user.type("Keys are", "all")
         await user.click("Move keys")
         await user.until(lambda: len(told) == 3)
+        await user.click("Move /b/")
+        user.type("To", 0)
+        await user.click("Move keys")
+        await user.until(lambda: len(told) == 4)
         await user.click_in("Shard 1", "Retire")
         await user.sees("This shard owns keys.")
         user.type("Type the word", "Shard 1")
         await user.click("Retire")
-        await user.until(lambda: len(told) == 4)
+        await user.until(lambda: len(told) == 5)
         assert told == [
             pb.MoveRequest(key=b"a", range_end=b"b", target=0),
             pb.SplitRequest(key=b"/e", target=1),
             pb.MoveRequest(key=b"\0", range_end=b"\0", target=1),
+            pb.MoveRequest(key=b"/b/", range_end=b"/b0", target=0),
             pb.RetireShardRequest(shard=1, with_keys=True),
         ]
 

@@ -26,6 +26,9 @@ from tools.muster.config.parse import ConfigError
         (["--endpoints=host"], "has no port"),
         (["--cacert=/none"], "/none"),
         (["--cert=a"], "cert and key go together"),
+        (["--user-certs=a"], "--user-certs goes with --trusted-ca-file and --cacert"),
+        (["--trusted-ca-file=a"], "--trusted-ca-file goes with --listen https://"),
+        (["--client-cert-auth"], "--client-cert-auth and --client-crl-file go with --trusted-ca-file"),
     ],
 )
 def test_a_wrong_setting_is_named(capsys: pytest.CaptureFixture[str], flags: list[str], told: str) -> None:

@@ -67,7 +67,7 @@ class Page:
         """Ask version 2 as another user, from this page alone and as long as it is open."""
         self.close()
         target = self.target
-        self._own2 = Version2(target.endpoints, target.tls, user, password, read_only=target.read_only)
+        self._own2 = Version2(target.endpoints, self.identity.tls, user, password, read_only=target.read_only)
 
     def close(self) -> None:
         """End what the page itself has open."""

@@ -88,8 +88,9 @@ def _remember(name: str, value: str) -> None:
     ui.run_javascript(f"document.cookie = {json.dumps(cookie)}")
 
 
-def login_page(sessions: Sessions, request: Request) -> None:
-    """Ask for a name and a password."""
+def login_page(sessions: Sessions, request: Request, known: str, *, by_certificate: bool) -> None:
+    """Ask for a name and a password. ``known``: the user that the browser's certificate names, who may log in
+    by that alone if ``by_certificate``."""
     words = words_of(request)
     _head(words, look_of(request))
     path = path_of(request)
@@ -110,14 +111,24 @@ def login_page(sessions: Sessions, request: Request) -> None:
         ui.html(MARK, sanitize=False).classes("mc-login-mark")
         tag_text("h1", words("login.title"))
         ui.label(words("login.text", endpoint=", ".join(sessions.target.endpoints))).classes("mc-sub")
-        user = ui.input(words("login.user")).props("outlined dense autofocus autocomplete=username")
+        if by_certificate:
+            door = f"/certificate?{urlencode({'to': path})}"
+            button(
+                words("login.certificate", user=known),
+                lambda: ui.navigate.to(door),
+                icon="badge",
+                kind="primary",
+            )
+        user = ui.input(words("login.user"), value=known).props(
+            "outlined dense autofocus autocomplete=username"
+        )
         password = ui.input(words("login.password"), password=True, password_toggle_button=True).props(
             "outlined dense autocomplete=current-password"
         )
         password.on("keydown.enter", enter)
         user.on("keydown.enter", enter)
         problem = ui.label("").classes("mc-problem").props("role=alert")
-        sign_in = button(words("login.do"), enter, kind="primary")
+        sign_in = button(words("login.do"), enter, kind="plain" if by_certificate else "primary")
 
 
 async def build(target: Target, identity: Identity, request: Request) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,9 @@ _OPEN = ".q-dialog, .q-menu"
 class Browser:
     """One window. What is looked for is waited for."""
 
-    def __init__(self, base: str, language: str, size: tuple[int, int], dark: bool) -> None:
+    def __init__(
+        self, base: str, language: str, size: tuple[int, int], dark: bool, home: Path | None = None
+    ) -> None:
         chromium, chromedriver = map(shutil.which, PROGRAMS)
         options = Options()
         options.binary_location = chromium or ""
@@ -42,7 +45,9 @@ class Browser:
             options.add_argument("--blink-settings=preferredColorScheme=0")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.base, self.language = base, language
-        self.driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+        options.accept_insecure_certs = home is not None  # of a test's authority
+        own = None if home is None else {**os.environ, "HOME": str(home)}
+        self.driver = webdriver.Chrome(options=options, service=Service(chromedriver, env=own))
         # a window's size has a frame, which the page's has not
         wide, high = size
         self.driver.execute_cdp_cmd(
@@ -136,10 +141,15 @@ class Browser:
 
 @contextlib.contextmanager
 def browser(
-    base: str, *, language: str = "en", dark: bool = False, size: tuple[int, int] = (1280, 860)
+    base: str,
+    *,
+    language: str = "en",
+    dark: bool = False,
+    size: tuple[int, int] = (1280, 860),
+    home: Path | None = None,
 ) -> Iterator[Browser]:
-    """A browser, closed in the end."""
-    one = Browser(base, language, size, dark)
+    """A browser, closed in the end. ``home``: where its certificates are."""
+    one = Browser(base, language, size, dark, home)
     try:
         yield one
     finally:
@@ -147,14 +157,15 @@ def browser(
 
 
 @contextlib.contextmanager
-def served(endpoints: Sequence[str], *flags: str) -> Iterator[str]:
+def served(endpoints: Sequence[str], *flags: str, scheme: str = "http") -> Iterator[str]:
     """A console in a process of its own; where it is."""
     (port,) = free_ports(1)
+    base = f"{scheme}://127.0.0.1:{port}"
     line = [sys.executable, "-m", "tools.muster.cli", "console", f"--endpoints={','.join(endpoints)}",
-            f"--listen=http://127.0.0.1:{port}", *flags]  # fmt: skip
+            f"--listen={base}", *flags]  # fmt: skip
     process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, text=True)
     with process:
-        yield from _until_left(process, f"http://127.0.0.1:{port}")
+        yield from _until_left(process, base)
 
 
 def _until_left(process: subprocess.Popen[str], base: str) -> Iterator[str]:

@@ -18,22 +18,39 @@ from tools.console.views.parts import FIELD, Do, buttons, dialog, sure
 _SCOPES: tuple[Scope, ...] = ("prefix", "range", "key", "all")
 
 
-def span_text(page: Page, start: bytes, end: bytes) -> str:
-    """Keys from ``start``, before ``end``, in words."""
-    single = not end or end == start + b"\0"
-    return range_text(KeyRange(start, b"" if single else end)) or page.t("users.scope.all")
+def span(start: bytes, end: bytes) -> KeyRange:
+    """Keys from ``start``, before ``end``."""
+    return KeyRange(start, b"" if end == start + b"\0" else end)
 
 
-def move(page: Page, found: Shards, do: Do, *, target: int | None = None) -> None:
+def span_text(page: Page, keys: KeyRange) -> str:
+    """Keys in words."""
+    return range_text(keys) or page.t("users.scope.all")
+
+
+def _written(keys: KeyRange | None) -> tuple[Scope, str]:
+    """Keys as a form has them."""
+    if keys is None:
+        return "prefix", "/"
+    text = range_text(keys)
+    if not text:
+        return "all", ""
+    return ("range" if ".." in text and keys.end else "prefix" if keys.end else "key"), text
+
+
+def move(
+    page: Page, found: Shards, do: Do, *, target: int | None = None, keys: KeyRange | None = None
+) -> None:
     """Which keys, and to which shard."""
+    known, words = _written(keys)
     with page.browser, dialog(page.t("shard.move")) as made:
         ui.label(page.t("shard.move_text")).classes("mc-sub")
         scope = ui.select(
             {one: page.t(f"users.scope.{one}") for one in _SCOPES},
             label=page.t("users.scope"),
-            value="prefix",
+            value=known,
         ).props("outlined dense")
-        text = ui.input(page.t("users.keys"), value="/").props(FIELD).classes("mc-mono")
+        text = ui.input(page.t("users.keys"), value=words).props(FIELD).classes("mc-mono")
         text.bind_visibility_from(scope, "value", backward=lambda value: value != "all")
         where = _target(page, found, target)
 

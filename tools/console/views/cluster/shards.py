@@ -139,7 +139,7 @@ class ShardsView:
                 if one.goes_on and page.may_manage and self._shards.moves is not None:
                     button(page.t("move.cancel"), lambda: self._cancel(one.number), kind="danger")
             with div("mc-facts"):
-                chip(shard_dialogs.span_text(page, one.keys.start, one.keys.end), "mc-mono")
+                chip(shard_dialogs.span_text(page, one.keys), "mc-mono")
                 sources = ", ".join(page.t("cluster.shard", shard=shard) for shard in one.sources)
                 ui.label(f"{sources} → {page.t('cluster.shard', shard=one.target)}").classes("mc-strong")
             for copy in one.copies:
@@ -159,35 +159,48 @@ class ShardsView:
     def _placement(self, table: Table) -> None:
         """Who owns which keys now, and who owned them at revisions that can still be read."""
         page = self.page
-        tag_text("h2", page.t("placement"))
-        pieces = table.present(END, END)
-        self._pieces(page.t("placement"), pieces, lambda one: page.t("placement.since", revision=one.first))
-        if table.past:
-            tag_text("h2", page.t("placement.past"))
-            ui.label(page.t("placement.past_text")).classes("mc-sub")
-            self._pieces(
-                page.t("placement.past"),
-                list(table.past),
-                lambda one: page.t("placement.revisions", first=one.first, last=one.last),
-            )
-
-    def _pieces(self, name: str, pieces: list[Piece], when: Callable[[Piece], str]) -> None:
-        page = self.page
-        with div("mc-table", role="table", aria_label=name):
+        with div("mc-table", role="table", aria_label=page.t("placement")):
+            with div("mc-tr mc-th", role="row"):
+                ui.label(page.t("placement")).props("role=columnheader")
+            pieces = table.present(END, END)
             for one in pieces[:_MOST_ROWS]:
-                with div("mc-tr mc-span", role="row"):
-                    ui.label(shard_dialogs.span_text(page, one.start, one.end)).classes(
-                        "mc-mono mc-key"
-                    ).props("role=rowheader")
-                    with div("mc-replica", role="cell"):
-                        owner = shards.owner(one)
-                        if owner is None:
-                            ui.label(self._rule()).classes("mc-sub")
-                        else:
-                            chip(page.t("cluster.shard", shard=owner), "mc-info")
-                            ui.label(when(one)).classes("mc-sub")
-        if len(pieces) > _MOST_ROWS:
-            ui.label(page.t("services.more", count=len(pieces) - _MOST_ROWS)).classes("mc-sub")
+                since = page.t("placement.since", revision=one.first) if one.first else ""
+                self._piece(one, since, movable=self._may_move)
+        self._further(len(pieces))
+        if table.past:
+            with div("mc-table", role="table", aria_label=page.t("placement.past")):
+                with div("mc-tr mc-th", role="row"):
+                    ui.label(page.t("placement.past")).props("role=columnheader")
+                for one in table.past[:_MOST_ROWS]:
+                    self._piece(one, page.t("placement.revisions", first=one.first, last=one.last))
+            self._further(len(table.past))
+            ui.label(page.t("placement.past_text")).classes("mc-sub")
+
+    def _piece(self, one: Piece, when: str, *, movable: bool = False) -> None:
+        page, found = self.page, self._shards
+        keys = shard_dialogs.span(one.start, one.end)
+        with div("mc-tr mc-span", role="row"):
+            ui.label(shard_dialogs.span_text(page, keys)).classes("mc-mono mc-key").props("role=rowheader")
+            with div("mc-replica", role="cell"):
+                owner = shards.owner(one)
+                if owner is None:
+                    ui.label(self._rule()).classes("mc-sub")
+                else:
+                    chip(page.t("cluster.shard", shard=owner), "mc-info")
+                ui.label(when).classes("mc-sub")
+            with div("", role="cell"):
+                if movable:
+                    button(
+                        "",
+                        lambda: shard_dialogs.move(page, found, self._do, keys=keys),
+                        icon="drive_file_move",
+                        kind="quiet",
+                        label=page.t("shard.move_these", keys=shard_dialogs.span_text(page, keys)),
+                    )
+
+    def _further(self, count: int) -> None:
+        if count > _MOST_ROWS:
+            ui.label(self.page.t("services.more", count=count - _MOST_ROWS)).classes("mc-sub")
 
     def _rule(self) -> str:
         """Who owns keys that never moved."""
