@@ -280,6 +280,12 @@ SHARD_OWNS_KEYS = _kind(
     178, Code.FAILED_PRECONDITION, "ShardOwnsKeys", "muster: shard {shard} owns keys: move its keys first")
 SHARD_LIMIT = _kind(
     179, Code.FAILED_PRECONDITION, "ShardLimit", "muster: a cluster may have {most} shards at a time")
+MOVE_LEVEL = _kind(
+    180, Code.FAILED_PRECONDITION, "MoveLevel",
+    "muster: the cluster's data is at level {level}, and keys move from level {needed} on (older versions "
+    "then refuse this data for good): run `musterctl shard enable-growth` first")
+MOVE_REFUSED = _kind(181, Code.FAILED_PRECONDITION, "MoveRefused", "muster: {reason}")
+MOVE_UNKNOWN = _kind(182, Code.NOT_FOUND, "MoveUnknown", "muster: no move {move} is under way")
 
 # WatchResponse.cancel_reason: the stream stays open
 WATCH_RANGE_EMPTY = "mvcc: watcher range is empty"

@@ -15,12 +15,13 @@ from cluster.evaluate import requests as evaluate
 from cluster.evaluate.validate import parse
 from cluster.evaluate.view import Outcome
 from cluster.faults import answered
-from cluster.features import births, downgrade, growth
+from cluster.features import births, downgrade, growth, moves
 from cluster.features.auth import changes
 from cluster.features.rows import RowsOf, encode
 from cluster.features.v2 import changes as v2
 from cluster.features.v2 import user_changes as v2_users
 from cluster.pb import shards_pb2
+from cluster.placement.changes import Moved, take_compact
 from cluster.placement.table import State
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
@@ -59,6 +60,9 @@ def _revoke(leader: Leader, body: bytes) -> Outcome:
 def _compact(leader: Leader, body: bytes) -> Outcome:
     outcome, revision = evaluate.compact(leader.view, body)
     leader.view.compact_revision = revision
+    table = leader.told.table
+    if table is not None and (pruned := take_compact(table, revision)) is not table:
+        leader.told.placed(pruned)
     return outcome
 
 
@@ -110,8 +114,10 @@ def _grow(leader: Leader, body: bytes) -> Outcome:
 
 @answered
 def _change_shard(leader: Leader, body: bytes) -> Outcome:
-    """A kind (u8), then AddShardRequest or RetireShardRequest."""
+    """A kind (u8), then AddShardRequest, RetireShardRequest, or a wish of ``cluster.features.moves``."""
     told, answer = leader.told, b""
+    if body[:1] in _MOVES:
+        return _change_move(leader, body)
     births.check_level(told.growth)
     if told.table is None:  # the very first records are being applied
         raise EtcdError(SHARD_HOSTS_CHANGE)
@@ -128,6 +134,30 @@ def _change_shard(leader: Leader, body: bytes) -> Outcome:
     return Outcome(items, False, answer, [], leader.view.revision)
 
 
+def _change_move(leader: Leader, body: bytes) -> Outcome:
+    """A move begins, or ends without a switch."""
+    told = leader.told
+    moves.check_level(told.growth)
+    table = told.table
+    if body[0] == moves.MOVE:
+        wish = moves.Wish.decode(body[1:])
+        moving = moves.check_settled(told.moving)
+        assert table is not None, "what has grown has a layout"
+        move = moves.check_move(table, wish, leader.view.revision)
+        number, items = move.number, leader.log_move(move)
+    else:
+        number = moves.read_cancel(body[1:])
+        moving = moves.check_settled(told.moving)
+        assert table is not None, "what has grown has a layout"
+        moves.check_cancel(table, number)
+        moving.stop()
+        items = leader.log_moved(Moved(number, False, 0, 0))
+    moving.begun()
+    return Outcome(items, False, b"\x10" + varint(number), [], leader.view.revision)
+
+
+_MOVES = (bytes((moves.MOVE,)), bytes((moves.CANCEL,)))
+
 FEATURES = (
     Feature(
         "lease",
@@ -139,7 +169,7 @@ FEATURES = (
     Feature("downgrade", {Method.SET_DOWNGRADE: _downgrade}, frozenset((Item.DOWNGRADE,))),
     Feature("members", {Method.PUBLISH: _publish}, frozenset((Item.PUBLISH, Item.INCARNATION))),
     Feature("growth", {Method.GROW: _grow}, frozenset((Item.GROWTH,)), frozenset((Method.GROW,))),
-    Feature("shards", {Method.SHARD_CHANGE: _change_shard}, frozenset((Item.SHARD,))),
+    Feature("shards", {Method.SHARD_CHANGE: _change_shard}, frozenset((Item.SHARD, Item.MOVE, Item.MOVED))),
     Feature("v2", {Method.V2_WRITE: _v2}, frozenset((Item.ROWS,))),
     Feature("auth", {Method.AUTH_CHANGE: _auth}, frozenset((Item.ROWS,)), frozenset((Method.AUTH_CHANGE,))),
 )

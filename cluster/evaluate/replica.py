@@ -32,12 +32,21 @@ from cluster.evaluate.view import Outcome, Version
 from cluster.features import births, growth
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import Lessor
+from cluster.features.moves import Moving
 from cluster.features.rows import Row, RowsOf, encode
 from cluster.features.v2.plain import plain_set
 from cluster.features.v2.tree import SetRows, Tree
 from cluster.members.table import Host
-from cluster.placement.changes import shard_item, take_shard
-from cluster.placement.table import State, Table
+from cluster.placement.changes import (
+    Moved,
+    move_item,
+    moved_item,
+    shard_item,
+    take_move,
+    take_moved,
+    take_shard,
+)
+from cluster.placement.table import Move, State, Table
 from cluster.wire.messages import Method
 
 Ahead: TypeAlias = RangeCompares | Draft  # what is done of a transaction ahead of its turn
@@ -112,14 +121,19 @@ class Told:
         self.hosts = dict(hosts)
         self.linked = linked
         self.facts = facts
+        self.moving: Moving | None = None  # once this leader sequences
         self._applied_table = table
         self._table: Table | None = None
 
     @property
     def table(self) -> Table | None:
-        """As logged; None before the layout is applied. What is applied counts until something is logged: a
-        leader's first record is the layout itself."""
-        return self._table or self._applied_table()
+        """As logged; None before the layout is applied. What is applied counts while nothing else is logged:
+        a leader's first record is the layout itself."""
+        logged, applied = self._table, self._applied_table()
+        if logged is None or (applied is not None and applied.generation >= logged.generation):
+            self._table = None
+            return applied
+        return logged
 
     @property
     def forming(self) -> int:
@@ -295,6 +309,20 @@ class Leader:
         assert told.table is not None, "the layout is agreed before it changes"
         told.placed(take_shard(told.table, shard, state, slot, tuple(sorted(voters))))
         return shard_item(shard, state, slot, sorted(voters))
+
+    def log_move(self, move: Move) -> bytes:
+        """The item with which a move begins, for the caller to log. AssertionError: it breaks a rule."""
+        told = self.told
+        assert told.table is not None, "the layout is agreed before it changes"
+        told.placed(take_move(told.table, move, self.view.revision))
+        return move_item(move)
+
+    def log_moved(self, moved: Moved) -> bytes:
+        """The same for its end."""
+        told = self.told
+        assert told.table is not None, "the layout is agreed before it changes"
+        told.placed(take_moved(told.table, moved, self.view.revision))
+        return moved_item(moved)
 
     def append_ordered(
         self, item: bytes, revisions: int, writes: list[tuple[bytes, Version | None]],

@@ -35,7 +35,7 @@ def check_add(grown: Growth, hosts: Mapping[int, Host], table: Table, facts: Fac
     """EtcdError: no shard may be born now."""
     check_level(grown)
     if table.forming:
-        raise EtcdError(errors.SHARD_BUSY, _busy(table.forming, State.FORMING))
+        raise going_on(table.forming, State.FORMING)
     unsure = [i for i in members_of(hosts) if facts.linked.get(i, 0) < BIRTHS_SINCE]
     if unsure:
         names = ", ".join(hosts[i].name or f"{i:x}" for i in unsure)
@@ -53,13 +53,14 @@ def check_retire(grown: Growth, table: Table, shard: int) -> None:
     if known is None or known.state == State.DROPPED:
         raise EtcdError(errors.SHARD_UNKNOWN, errors.SHARD_UNKNOWN.text.format(shard=shard))
     if known.state != State.SERVING or (table.move is not None and table.move.target == shard):
-        raise EtcdError(errors.SHARD_BUSY, _busy(shard, known.state))
+        raise going_on(shard, known.state)
     if not shard or table.owns_anything(shard):
         raise EtcdError(errors.SHARD_OWNS_KEYS, errors.SHARD_OWNS_KEYS.text.format(shard=shard))
 
 
-def _busy(shard: int, state: State) -> str:
-    return errors.SHARD_BUSY.text.format(shard=shard, state=_GOING_ON.get(state, "the target of a move"))
+def going_on(shard: int, state: State) -> EtcdError:
+    text = errors.SHARD_BUSY.text.format(shard=shard, state=_GOING_ON.get(state, "in a move"))
+    return EtcdError(errors.SHARD_BUSY, text)
 
 
 def running(table: Table) -> list[int]:

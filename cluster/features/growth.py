@@ -10,6 +10,7 @@ GROWTH. Data of that level may follow the item, and never stands before it.
 |0|nothing: the releases before rows of this feature|
 |1|the items of growth: SHARD, MOVE, MOVED (``cluster.placement``)|
 |2|shards are born and retired: a host runs a node of each shard in the table|
+|3|keys move between shards: a host's nodes copy them to each other|
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from cluster.members.table import Host
 from cluster.version import MUSTER_VERSION
 from cluster.wire.frames import GROWTH_SINCE, HIGHEST, LOWEST
 
-LEVEL = 2  # that this program knows
+LEVEL = 3  # that this program knows
 BIRTHS = 2  # from this level on shards are born, and node 0 of a store of one shard orders, too
+MOVES = 3  # from this level on keys move
 _HEAD = struct.Struct("<HHH")
 _MEMBER = struct.Struct("<Q")
 _MOST_BYTES = 64  # of a program's version, encoded

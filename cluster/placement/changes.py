@@ -154,10 +154,7 @@ def take_move(table: Table, move: Move, at: int) -> Table:
     # every base shard that owns a part of the span is a source
     assert move.sources == table.owners_of(move.start, move.end), f"G11: the sources of {move} are others"
     assert move.target not in move.sources, f"G11: the target of {move} has a part of it"
-    for past in table.past:
-        if past.meets(move.start, move.end):
-            owners = (past.owner,) if past.owner != BASE else table.base.shards_of(past.start, past.end)
-            assert move.target not in owners, f"G11: the target of {move} has a past of it"
+    assert not table.past_of(move.target, move.start, move.end), f"G11: the target of {move} has a past of it"
     assert len(_spans(table, move, at)) <= MOST_SPANS, f"{move} makes more than {MOST_SPANS} spans"
     return _next(table, replace(table, move=move, last_move=move.number))
 

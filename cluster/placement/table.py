@@ -206,6 +206,13 @@ class Table:
         """Whether it owns keys now, or had a span at a revision that is not pruned (G10)."""
         return self.owns_anything(shard) or any(past.owner == shard for past in self.past)
 
+    def past_of(self, shard: int, start: bytes, end: bytes) -> int:
+        """The last revision at which a shard was a former owner of a part of a span; 0: it was none (G11)."""
+        return max([
+            past.last for past in self.past if past.meets(start, end) and (
+                past.owner == shard
+                or (past.owner == BASE and shard in self.base.shards_of(past.start, past.end)))], default=0)
+
     def _check(self, revision: int) -> None:
         if revision < self.pruned:  # G2: another table of the same past may be pruned less
             raise EtcdError(errors.COMPACTED)

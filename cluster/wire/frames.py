@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-LOWEST, HIGHEST = 7, 11  # versions that this program speaks
+LOWEST, HIGHEST = 7, 12  # versions that this program speaks
 ROWS_SINCE = 8  # the oldest version whose programs keep rows of features that they do not know
 PROMISES_SINCE = 9
+MOVES_SINCE = 12  # the oldest version whose nodes copy what moves
 BIRTHS_SINCE = 11  # the oldest version whose programs run nodes of shards that are born
 GROWTH_SINCE = 10  # the oldest version that knows of growth: a cluster that grew speaks no other
 

@@ -10,6 +10,7 @@ It has no state that a later sequencer needs: that reads the table, and hears th
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -18,9 +19,9 @@ from typing import Any, NamedTuple
 from cluster.order.moving.switch import Switch
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.placement import Placement, Table
-from cluster.placement.changes import Moved, move_item, moved_item, take_move
 from cluster.placement.table import Move
 
+_COPIED = struct.Struct("<QBIQQ")
 CLOSE_MS = 50  # a copy that lacks no more than this is close
 PATIENCE_MS = 60_000  # with hosts whose copies are not close; then a majority is enough
 _SAID_MS = 5_000  # what a host said counts so long
@@ -34,6 +35,17 @@ class Copied(NamedTuple):
     move: int
     whole: bool  # every page is there
     lag_ms: int  # behind its source
+    keys: int = 0  # that are there
+    size: int = 0  # bytes that have come since this node's start
+
+    def encode(self) -> bytes:
+        return _COPIED.pack(*self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Copied:
+        """struct.error: it is none."""
+        move, whole, lag_ms, keys, size = _COPIED.unpack(data)
+        return cls(move, bool(whole), lag_ms, keys, size)
 
 
 class Hosts(NamedTuple):
@@ -59,64 +71,40 @@ class Mover:
     """Of one sequencer's term."""
 
     def __init__(
-        self, placement: Placement, coordinator: Coordinator[Any], append: Callable[[bytes], None],
-        copied: Callable[[int], int], patience_ms: int = PATIENCE_MS, pause_ms: int = FIRST_PAUSE_MS,
+        self, placement: Placement, coordinator: Coordinator[Any], copied: Callable[[int], int],
+        patience_ms: int = PATIENCE_MS, pause_ms: int = FIRST_PAUSE_MS,
     ) -> None:
-        """``append`` puts a control item into the open record. ``copied``: of a move, the revision up to
-        which this host's copy is whole where shard 0 is the target."""
+        """``copied``: of a move, the revision up to which this host's copy is whole where shard 0 is the
+        target."""
         self._placement = placement
         self._coordinator = coordinator
-        self._append = append
         self._copied = copied
         self._patience_ms = patience_ms
         self._pause_ms = pause_ms
         self._heard: dict[int, _Heard] = {}
         self._number = 0  # of the move that this is about
         self._since_ms = 0
-        self._cancels = 0  # the move that is to end
         self.failed = 0  # switches of this move
         self._again_ms = 0
         self.step = Step.IDLE
 
-    # -- what an operator wants
+    # -- what an operator changes (``cluster.features.moves``)
 
-    def refusal(self, start: bytes, end: bytes, target: int, revision: int) -> str:
-        """Why a move must not begin now; empty: it may (G11, G14). By the fold's own functions."""
-        if not self._coordinator.generations.settled:
-            return "a change of placement is under way"
-        try:
-            take_move(self._table, self._move(start, end, target), revision)
-        except AssertionError as e:
-            return str(e)
-        return ""
+    @property
+    def settled(self) -> bool:
+        return self._coordinator.generations.settled
 
-    def begin(self, start: bytes, end: bytes, target: int, revision: int) -> Move | None:
-        """MOVE, in the open record; None: refused."""
-        if self.refusal(start, end, target, revision):
-            return None
-        move = self._move(start, end, target)
-        self._change(move_item(move))
-        return move
+    def begun(self) -> None:
+        """A move begins, or ends without a switch: its item is about to be logged."""
+        self._coordinator.generations.appended()
 
-    def cancel(self, number: int) -> bool:
-        """End a move without a switch. False: there is no such move, or it has switched."""
-        move = self._table.move
-        if move is None or move.number != number:
-            return False
-        self._cancels = number
-        return True
-
-    def _move(self, start: bytes, end: bytes, target: int) -> Move:
-        table = self._table
-        return Move(table.last_move + 1, start, end, table.owners_of(start, end), target)
+    def stop(self) -> None:
+        """End the switch that is under way, if there is one."""
+        self._coordinator.end_switch()
 
     @property
     def _table(self) -> Table:
         return self._placement.table
-
-    def _change(self, item: bytes) -> None:
-        self._append(item)
-        self._coordinator.generations.appended()
 
     # -- the move
 
@@ -126,17 +114,14 @@ class Mover:
     def run(self, now_ms: int, hosts: Hosts) -> None:
         """Once a tick, where a record may be made."""
         move = self._table.move
-        if move is None or not self._coordinator.generations.settled:
+        if move is None or not self.settled:
             return
         if move.number != self._number:
             self._number, self._since_ms, self.failed, self._again_ms = move.number, now_ms, 0, 0
             self.step = Step.COPYING
         if self.step is Step.SWITCHING:
             return
-        if self._cancels == move.number:
-            self._change(moved_item(Moved(move.number, False, 0, 0)))
-            self.step = Step.IDLE
-        elif now_ms >= self._again_ms and self._ready(move, now_ms, hosts):
+        if now_ms >= self._again_ms and self._ready(move, now_ms, hosts):
             self.step = Step.SWITCHING
             self._coordinator.switch(
                 Switch(move, self._copied, lambda done: self._ended(done, now_ms)), now_ms)
@@ -168,7 +153,16 @@ class Mover:
     def alarm(self) -> bool:
         return self.failed >= ALARM_AFTER
 
-    def statistics(self) -> dict[str, int | str]:
-        """Every wait of a move has a figure (G15)."""
-        return {"move": self._number, "step": self.step.value, "failed_switches": self.failed,
-                "hosts_heard": len(self._heard)}
+    def facts(self) -> dict[str, object]:
+        """Every wait of a move has a figure (G15). Keys, bytes and lag are of each host that was heard."""
+        move = self._table.move
+        if move is None:
+            return {}
+        heard = {host: said.copied for host, said in self._heard.items() if said.copied.move == move.number}
+        return {
+            "move": move.number, "start": move.start.hex(), "end": move.end.hex(),
+            "sources": list(move.sources), "target": move.target,
+            "step": (self.step if move.number == self._number else Step.COPYING).value,
+            "failed_switches": self.failed if move.number == self._number else 0,
+            "hosts": {f"{host:x}": {"whole": said.whole, "keys": said.keys, "bytes": said.size,
+                                    "lag_ms": said.lag_ms} for host, said in sorted(heard.items())}}

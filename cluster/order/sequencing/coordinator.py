@@ -135,6 +135,16 @@ class Coordinator(Generic[T]):
         wide.deadline_ms = now_ms + LIMIT_MS  # G15
         self._queue.append(wide)
 
+    def end_switch(self) -> None:
+        """Give up the switch that is under way, or waits. Nothing of it is logged."""
+        for wide in [wide for wide in self._running.values() if wide.switch is not None]:
+            self._release(wide)
+        waiting = [wide for wide in self._queue if wide.switch is not None]
+        for wide in waiting:
+            self._queue.remove(wide)
+            assert wide.switch is not None
+            wide.switch.ended(False)
+
     def free_for(self, method: int, body: bytes, shard: int) -> bool:
         """Whether a write of one shard would begin at once. EtcdError: malformed."""
         if self._queue or not self._leads(shard):

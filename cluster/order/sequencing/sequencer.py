@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
+from cluster.effects.records import Item, items
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.spans import Span
 from cluster.evaluate.txns.transactions import DueAnswer
@@ -19,6 +20,7 @@ from cluster.order.sequencing.coordinator import Coordinator, Wide
 from cluster.order.sequencing.fetching import Fetched, Fetching
 from cluster.order.sequencing.reports import Reports
 from cluster.placement import Placement
+from cluster.placement.changes import read_moved
 from cluster.wire.messages import HEAD, Status
 
 T = TypeVar("T")
@@ -85,8 +87,16 @@ class Sequencer(Generic[T]):
             self.tail.append(encode_cut(cuts), [], [])
         return grown
 
+    def _switched(self, item: bytes) -> None:
+        """The next change of placement is judged by the table behind this one."""
+        for kind, pos, _ in items(item):
+            if kind == Item.MOVED:
+                self.tail.leader.log_moved(read_moved(item, pos))
+
     def _append(self, item: bytes, outcome: Outcome, wide: Wide[T]) -> None:
         entry, shard_of = self._entry, self._placement.shard_of
+        if wide.switch is not None:
+            self._switched(item)
         if item:
             own = [(key, version) for key, version in outcome.writes if shard_of(key) == 0]
             self.tail.append(item, own, outcome.revoked, outcome.ranges)

@@ -3,13 +3,15 @@ do so themselves. Copies and what hosts say of them go by messages of their own,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
 from cluster.effects.records import Item, items
+from cluster.errors import EtcdError
 from cluster.features.auth.principal import named
+from cluster.features.growth import MOVES
+from cluster.features.moves import CANCEL, MOVE, Wish, cancel_body
 from cluster.order.leading.own_keys import OwnKeys
 from cluster.order.moving.copier import STAGING, Ask, Batch, Copier
 from cluster.order.moving.mover import Copied, Hosts, Mover
@@ -225,7 +227,6 @@ class MovingOrderRole(OrderRole):
         super().__init__(node, kinds)
         self.process = process
         self.mover: Mover | None = None
-        self.wish: Callable[[Mover], None] | None = None  # an operator's
         self._held: list[tuple[Any, int, int, bytes]] = []
         self.copying = Copying(process, self)
         self._asked = 0  # the last record that is to be applied
@@ -251,9 +252,8 @@ class MovingOrderRole(OrderRole):
         super().sequence(leader)
         assert self.sequencer is not None
         sequencer, plan = self.sequencer, cast("Simulation", self.process.world).plan
-        self.mover = Mover(
-            self.placement, sequencer.coordinator, lambda item: sequencer.tail.append(item, [], []),
-            self.copying.copied, plan.patience_ms, pause_ms=50)
+        self.mover = leader.told.moving = Mover(
+            self.placement, sequencer.coordinator, self.copying.copied, plan.patience_ms, pause_ms=50)
 
     def heard(self, host: int, copied: Copied) -> None:
         if self.mover is not None:
@@ -262,9 +262,6 @@ class MovingOrderRole(OrderRole):
     def evaluate(self) -> None:
         if self.sequencer is not None and self.sequencing and self.writes.has_room:
             assert self.mover is not None
-            if self.wish is not None:
-                wish, self.wish = self.wish, None
-                wish(self.mover)
             self.mover.run(self.node.now_ms(), self._hosts())
         super().evaluate()
 
@@ -365,30 +362,39 @@ class Moves:
         self._later()
         for process in self._simulation._leaders(0):
             role = process.node.role
-            if role.mover is not None and process.node.upkeep.growing.growth.level:
+            if role.mover is not None and process.node.upkeep.growing.growth.level >= MOVES:
                 process.happens(None, lambda role=role: self._wish(role))  # type: ignore[misc]
 
     def _wish(self, role: MovingOrderRole) -> None:
         simulation, random = self._simulation, self._random
-        table, plan = role.placement.table, simulation.plan
+        leader = role.writes.leader
+        if leader is None or not role.sequencing:
+            return
+        table, plan = leader.told.table, simulation.plan
+        if table is None:
+            return
         if table.move is not None:
-            number = table.move.number
             if simulation.calm or random.random() < plan.cancels:
-                role.wish = lambda mover: mover.cancel(number) and None
+                self._ask(leader, CANCEL, cancel_body(table.move.number))
         elif not simulation.calm:
-            revision = role.store.revision
-            role.wish = lambda mover: self._begin(mover, revision)
+            for _ in range(5):  # most are refused: the target has a part of it, or has had one
+                if self._ask(leader, MOVE, self._somewhere()):
+                    break
         role.node.wake()
 
-    def _begin(self, mover: Mover, revision: int) -> None:
+    @staticmethod
+    def _ask(leader: Any, kind: int, body: bytes) -> bool:
+        with suppress(EtcdError):
+            leader.execute(Method.SHARD_CHANGE, bytes((kind,)) + body)
+            return True
+        return False
+
+    def _somewhere(self) -> bytes:
         simulation, random = self._simulation, self._random
-        for _ in range(5):  # most are refused: the target has a part of it, or has had one
-            start, end = sorted(random.sample([*simulation.keys, b"/", b"z"], 2))
-            if random.random() < 0.3:
-                end = start + b"\0"
-            target = random.choice(simulation.plan.targets or tuple(simulation.shards))
-            if mover.begin(start, end, target, revision) is not None:
-                return
+        start, end = sorted(random.sample([*simulation.keys, b"/", b"z"], 2))
+        if random.random() < 0.3:
+            end = start + b"\0"
+        return Wish(start, end, random.choice(simulation.plan.targets or tuple(simulation.shards))).encode()
 
     def why_not(self) -> str:
         """What is still under way; empty: nothing."""

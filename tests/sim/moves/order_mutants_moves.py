@@ -123,7 +123,7 @@ def targets_with_a_past(patch: Patch) -> None:
         return replace(take_move(replace(table, past=()), move, at), past=table.past)
 
     patch.setattr(changes, "take_move", forgets)
-    patch.setattr("cluster.order.moving.mover.take_move", forgets)
+    patch.setattr("cluster.evaluate.replica.take_move", forgets)
     patch.setattr(order_moving, "_meets", lambda a, b: False)
 
 

@@ -50,7 +50,7 @@ def test_nodes_send_their_peers_nothing_that_is_not_declared() -> None:
 
 
 @pytest.mark.parametrize(("spoken", "version"), [
-    ((7, 7), 7), ((7, 8), 8), ((8, 9), 9), ((8, 12), 11), ((7, 12), 11), ((12, 13), None), ((1, 6), None)])
+    ((7, 7), 7), ((7, 8), 8), ((8, 9), 9), ((8, 13), 12), ((7, 13), 12), ((13, 14), None), ((1, 6), None)])
 def test_a_link_speaks_the_highest_version_that_both_sides_know(
     spoken: tuple[int, int], version: int | None
 ) -> None:

@@ -81,11 +81,11 @@ def test_who_speaks_no_common_version_is_refused_and_told_which_there_are() -> N
         (1).to_bytes(8, "little")
         + bytes(8)
         + b"\x00"
-        + (13 << 16 | 12).to_bytes(4, "little")
+        + (14 << 16 | 13).to_bytes(4, "little")
         + len(body).to_bytes(4, "little")
     )
     assert node.hears(hello + body) is None
-    assert b"this node speaks 7 to 11" in node.sent[0]
+    assert b"this node speaks 7 to 12" in node.sent[0]
 
 
 @pytest.mark.parametrize("data", [b"", b"short", frame(2, []), frame(1, [b"half a record"])])

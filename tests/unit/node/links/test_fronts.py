@@ -58,4 +58,4 @@ def test_fronts_of_before_growth_are_ended_and_told_why() -> None:
     assert [link.identity for link in gone] == [b"old"]
     fronts.frame(b"old", old, send, b"")
     assert list(fronts.links) == [b"new"]
-    assert b"protocol version 9, this node speaks 10 to 11: the sender is older" in sent[-1][1]
+    assert b"protocol version 9, this node speaks 10 to 12: the sender is older" in sent[-1][1]

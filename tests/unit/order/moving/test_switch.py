@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cluster.effects.records import Item, items
+from cluster.errors import EtcdError
+from cluster.features.moves import MOST_KEY_BYTES, Wish, cancel_body, check_cancel, check_move, read_cancel
 from cluster.order.log import Attempt, Cut, decode_multi
 from cluster.order.moving.generations import Generations
 from cluster.order.moving.hold import Hold
@@ -12,7 +14,7 @@ from cluster.order.moving.mover import FIRST_PAUSE_MS, PATIENCE_MS, Copied, Host
 from cluster.order.moving.switch import LIMIT_MS, Switch
 from cluster.order.prepare import Base, Grant, Prepare, sent_at
 from cluster.pb import rpc_pb2 as pb
-from cluster.placement.changes import read_moved, take
+from cluster.placement.changes import Moved, move_item, moved_item, read_moved, take
 from cluster.placement.table import Move
 from cluster.wire.messages import Method
 from tests.unit.order.sequencing.test_coordinator import TERM, Sequencer, key_of
@@ -184,7 +186,7 @@ class Machine:
         self.index = 10
         placement, self.coordinator = self.moving.placement, self.moving.coordinator
         self.placement = placement
-        self.mover = Mover(placement, self.coordinator, self.append, lambda number: 0)
+        self.mover = Mover(placement, self.coordinator, lambda number: 0)
 
     def append(self, item: bytes) -> None:
         self.index += 1
@@ -196,7 +198,10 @@ class Machine:
         self.coordinator.generations.applied(self.index)
 
     def begin(self, target: int = 2) -> None:
-        assert self.mover.begin(self.moving.key, self.moving.key + b"\0", target, 7) is not None
+        table, key = self.placement.table, self.moving.key
+        self.append(move_item(check_move(table, Wish(key, key + b"\0", target), 7)))
+        self.mover.begun()
+        assert not self.mover.settled
         self.applied()
 
     def hear(self, *hosts: int, lag_ms: int = 5, now_ms: int = 0) -> None:
@@ -254,24 +259,66 @@ def test_pauses_double_and_ten_failures_are_an_alarm() -> None:
     assert machine.mover.alarm
 
 
-def test_a_move_is_cancelled_at_any_time_before_its_switch() -> None:
+def test_a_cancel_ends_the_switch_that_is_under_way() -> None:
     machine = Machine()
     machine.begin()
-    assert not machine.mover.cancel(2)
-    assert machine.mover.cancel(1)
-    assert machine.run(0) is Step.IDLE
-    machine.applied()
-    assert machine.placement.table.move is None
-    assert not machine.mover.cancel(1)
+    machine.mover.stop()  # none is
+    machine.hear(1, 2, 3)
+    for started in (False, True):  # in the queue, or under way
+        now_ms = started * 2 * FIRST_PAUSE_MS
+        machine.hear(1, 2, 3, now_ms=now_ms)
+        assert machine.run(now_ms) is Step.SWITCHING
+        if started:
+            machine.moving.run(now_ms)
+        machine.mover.stop()
+        assert machine.mover.step is Step.PAUSING
+        assert not machine.coordinator.busy
+        assert machine.coordinator.hold is None
+
+
+def test_facts_name_each_host_that_was_heard() -> None:
+    machine = Machine()
+    assert machine.mover.facts() == {}
+    machine.begin()
+    machine.mover.heard(2, Copied.decode(Copied(1, True, 7, 30, 400).encode()), 0)
+    facts = machine.mover.facts()
+    assert (facts["move"], facts["step"], facts["target"]) == (1, "copying", 2)
+    assert facts["hosts"] == {"2": {"whole": True, "keys": 30, "bytes": 400, "lag_ms": 7}}
 
 
 def test_g11_g14_what_the_fold_would_not_take_is_refused() -> None:
     machine = Machine()
     key = machine.moving.key
-    assert "has a part" in machine.mover.refusal(key, key + b"\0", 1, 7)
-    assert "does not serve" in machine.mover.refusal(key, key + b"\0", 9, 7)
-    machine.mover.begin(key, key + b"\0", 2, 7)
-    assert "under way" in machine.mover.refusal(b"x", b"y", 2, 7)
-    machine.applied()
-    assert "G14" in machine.mover.refusal(b"x", b"y", 2, 7)
-    assert machine.mover.begin(b"x", b"y", 2, 7) is None
+
+    def refused(wish: Wish, why: str) -> None:
+        with pytest.raises(EtcdError, match=why):
+            check_move(machine.placement.table, wish, 7)
+
+    refused(Wish(key, key + b"\0", 1), "owns a part")
+    refused(Wish(key, key + b"\0", 9), "no shard 9")
+    machine.begin()
+    refused(Wish(b"x", b"y", 2), "move 1 is under way")
+    moved(machine)
+    refused(Wish(key, key + b"\0", 1), "up to revision 7")
+    check_cancelled(machine)
+
+
+def moved(machine: Machine) -> None:
+    machine.append(moved_item(Moved(1, True, 7, 0)))
+
+
+def check_cancelled(machine: Machine) -> None:
+    with pytest.raises(EtcdError, match="no move 1 "):
+        check_cancel(machine.placement.table, 1)
+
+
+def test_a_wish_is_what_was_encoded_or_refused() -> None:
+    for wish in (Wish(b"a", b"b", 2), Wish(b"a\xff", b"\0", 65535)):
+        assert Wish.decode(wish.encode()) == wish
+    assert read_cancel(cancel_body(7)) == 7
+    for body in (b"", b"\0" * 6, Wish(b"b", b"a", 1).encode(), Wish(b"a", b"", 1).encode(),
+                 Wish(b"a" * (MOST_KEY_BYTES + 1), b"b", 1).encode()):
+        with pytest.raises(EtcdError):
+            Wish.decode(body)
+    with pytest.raises(EtcdError):
+        read_cancel(b"1")

@@ -147,20 +147,20 @@ def test_data_grows_once_all_members_have_said_that_they_know_it(store: StateSto
     leader = host.leader
     assert leader is not None
     host.apply(said(1, 2), said(3, spoken=Spoken(0, 7, 9, "old")))
-    with pytest.raises(EtcdError, match="h3 have not said that they know data of level 2"):
+    with pytest.raises(EtcdError, match="h3 have not said that they know data of level 3"):
         leader.execute(Method.GROW, b"")
     host.growing.asked(3, OWN.encode())  # logged, and not applied yet
     answer = leader.execute(Method.GROW, b"")
-    assert shards_pb2.EnableGrowthResponse.FromString(answer.tail).level == 2
+    assert shards_pb2.EnableGrowthResponse.FromString(answer.tail).level == 3
     assert leader.execute(Method.GROW, b"").items == b"", "it is there already"
     record = host.sealed()
-    assert record == said(3) + growth.item(2, (1, 2, 3))
+    assert record == said(3) + growth.item(3, (1, 2, 3))
     host.apply(record)
-    assert host.growing.growth.level == 2
+    assert host.growing.growth.level == 3
     assert host.refused == [GROWTH_SINCE] * 2
-    assert host.told == [("grown", {"level": 2})], "the host's files are to name it"
+    assert host.told == [("grown", {"level": 3})], "the host's files are to name it"
     again = Host(store)
-    assert again.growing.growth.level == 2, "after a restart"
+    assert again.growing.growth.level == 3, "after a restart"
     again.growing.look()
     assert again.told == host.told, "a crash came before that"
 
@@ -182,7 +182,7 @@ def test_a_host_that_went_back_to_an_older_version_is_waited_for(store: StateSto
     host.apply(said(1, 2, 3))
     host.versions[2] = 9  # its row outlives the rollback
     del host.versions[3]
-    told = re.escape("not known to run a version that knows data of level 2 now: "
+    told = re.escape("not known to run a version that knows data of level 3 now: "
                      "h2 (speaks version 9), h3 (not connected); start that version there first")
     with pytest.raises(EtcdError, match=told):
         host.leader.execute(Method.GROW, b"")
@@ -195,7 +195,7 @@ def test_a_host_that_went_back_to_an_older_version_is_waited_for(store: StateSto
 def test_a_leader_refuses_levels_that_it_does_not_know(store: StateStore) -> None:
     host = Host(store, leads=True)
     assert host.leader is not None
-    with pytest.raises(EtcdError, match="knows no data of level 9, and none above 2"):
+    with pytest.raises(EtcdError, match="knows no data of level 9, and none above 3"):
         host.leader.execute(Method.GROW, shards_pb2.EnableGrowthRequest(level=9).SerializeToString())
 
 

@@ -1,0 +1,124 @@
+"""Whether keys may move to another shard, judged by the leader of shard 0 (growth.md, G11, G14, G16).
+
+A wish is the body of SHARD_CHANGE behind its kind, little-endian::
+
+    MOVE    target u16 | start length u32 | start | end
+    CANCEL  move u64
+
+``start`` is the first key, ``end`` the first one behind; b"\\0" is the end of the key space. The answer to
+both is the move's number, as field 2 (uint64) of the response.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple, Protocol
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.features.births import going_on
+from cluster.features.growth import MOVES, Growth
+from cluster.placement.changes import take_move
+from cluster.placement.table import Move, State, Table, before
+
+MOVE, CANCEL = 3, 4  # kinds of SHARD_CHANGE
+_MOVE = struct.Struct("<HI")
+_NUMBER = struct.Struct("<Q")
+MOST_KEY_BYTES = 64 << 10  # of either bound: the table is in every node's memory
+
+
+class Moving(Protocol):
+    """The sequencer's part in moves (``node.replica.moving.driver``)."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that was logged of placement is applied here."""
+
+    def begun(self) -> None:
+        """A change of placement is about to be logged."""
+
+    def stop(self) -> None:
+        """End the switch that is under way, if there is one."""
+
+
+class Wish(NamedTuple):
+    start: bytes
+    end: bytes
+    target: int
+
+    def encode(self) -> bytes:
+        """The body behind the kind."""
+        return _MOVE.pack(self.target, len(self.start)) + self.start + self.end
+
+    @classmethod
+    def decode(cls, data: bytes) -> Wish:
+        """EtcdError: it is none."""
+        if len(data) < _MOVE.size:
+            raise refused("the span is cut short")
+        target, length = _MOVE.unpack_from(data)
+        at = _MOVE.size + length
+        start, end = data[_MOVE.size : at], data[at:]
+        if not start or len(start) != length or not end or not before(start, end):
+            raise refused("the span has no keys: it needs a first key, and an end behind it")
+        if max(len(start), len(end)) > MOST_KEY_BYTES:
+            raise refused(f"a bound of the span is longer than {MOST_KEY_BYTES} bytes")
+        return cls(start, end, target)
+
+
+def cancel_body(number: int) -> bytes:
+    """The body of CANCEL behind its kind."""
+    return _NUMBER.pack(number)
+
+
+def read_cancel(data: bytes) -> int:
+    """EtcdError: it is none."""
+    if len(data) != _NUMBER.size:
+        raise refused("the number of the move is cut short")
+    return int(_NUMBER.unpack(data)[0])
+
+
+def refused(reason: str) -> EtcdError:
+    return EtcdError(errors.MOVE_REFUSED, errors.MOVE_REFUSED.text.format(reason=reason))
+
+
+def check_level(grown: Growth) -> None:
+    """EtcdError: the cluster's data has not grown so far."""
+    if grown.level < MOVES:
+        text = errors.MOVE_LEVEL.text.format(level=grown.level, needed=MOVES)
+        raise EtcdError(errors.MOVE_LEVEL, text)
+
+
+def check_settled(moving: Moving | None) -> Moving:
+    """EtcdError: it is not known yet what may change."""
+    if moving is None or not moving.settled:
+        raise refused("another change of placement is being applied: ask again")
+    return moving
+
+
+def check_move(table: Table, wish: Wish, revision: int) -> Move:
+    """The move, if it may begin. EtcdError: why not. ``table``: as logged; ``revision``: the last there."""
+    if (move := table.move) is not None:
+        raise refused(f"move {move.number} is under way: wait for its end, or cancel it")
+    target = table.shards.get(wish.target)
+    if target is None or target.state == State.DROPPED:
+        raise EtcdError(errors.SHARD_UNKNOWN, errors.SHARD_UNKNOWN.text.format(shard=wish.target))
+    if target.state != State.SERVING:
+        raise going_on(wish.target, target.state)
+    owners = table.owners_of(wish.start, wish.end)
+    if wish.target in owners:
+        raise refused(f"shard {wish.target} owns a part of the span already")
+    if last := table.past_of(wish.target, wish.start, wish.end):
+        raise refused(f"shard {wish.target} had a part of the span up to revision {last}: "
+                      f"compact a later revision first")
+    move = Move(table.last_move + 1, wish.start, wish.end, owners, wish.target)
+    try:
+        take_move(table, move, revision)
+    except AssertionError as e:
+        raise refused(str(e)) from None
+    return move
+
+
+def check_cancel(table: Table, number: int) -> None:
+    """EtcdError: no such move is under way."""
+    if table.move is None or table.move.number != number:
+        raise EtcdError(errors.MOVE_UNKNOWN, errors.MOVE_UNKNOWN.text.format(move=number))
