@@ -109,6 +109,7 @@ def _node() -> dict[str, Any]:
         "lease_ttls": _SEEN,
         "v2": _Every(0, seen=1),
         "auth_revision": 1,
+        "growth": _Every(0, mode="advise", begun={"add": 0}, came={"right": 0}),
     }
 
 
@@ -266,6 +267,7 @@ WHEN = {
     "ShardHostsUnsure": "AddShard while a host is down or runs an older version. muster's own error",
     "ShardUnknown": "RetireShard of a shard that is not there. muster's own error",
     "ShardOwnsKeys": "RetireShard of a shard that owns keys. muster's own error",
+    "AdviceUnknown": "Advice while an older host leads shard 0. muster's own error",
     "ShardLimit": "AddShard of more shards than a cluster may have. muster's own error",
     "MoveLevel": "a move before EnableGrowth. muster's own",
     "MoveRefused": "a move that may not begin now. muster's own",

@@ -31,11 +31,14 @@ class Foreseen(NamedTuple):
     begun_ms: int
     before: tuple[float, float]  # what source and target took
     last_shard: int  # the highest id then
+    last_move: int
     done_ms: int = 0  # when it was seen to be done; 0: not yet
 
     @classmethod
     def begin(cls, wished: Wish, facts: Facts) -> Foreseen:
-        return cls(wished, facts.now_ms, _taken(wished, facts) or (0.0, 0.0), max(facts.table.shards))
+        table = facts.table
+        return cls(wished, facts.now_ms, _taken(wished, facts) or (0.0, 0.0), max(table.shards),
+                   table.last_move)
 
     def look(self, facts: Facts, limits: Bounds) -> tuple[Foreseen, Came, str]:
         """It as it is now, what came of it, and that in words."""
@@ -48,7 +51,7 @@ class Foreseen(NamedTuple):
             if not is_move(wished):
                 gone = table.shards[wished.shard].state == State.DROPPED
                 return self, Came.RIGHT if gone else Came.WAITING, "the shard has retired" if gone else ""
-            if table.move is not None or now_ms - self.begun_ms < 1000:
+            if table.move is not None or table.last_move == self.last_move:
                 return self, Came.WAITING, ""
             if table.owners_of(wished.start, wished.end) != (wished.target,):
                 return self, Came.UNKNOWN, "the move was cancelled"

@@ -42,6 +42,7 @@ class Sample:
         self._looks = 0  # since the last second
         self._passed = 0  # requests since the last look
         self._seen = 0.0  # requests in looks of this second
+        self._since_ms = 0  # the first look
         self.skip = 0  # requests that may pass until the next look
 
     def pick(self, count: int) -> tuple[int, int]:
@@ -71,6 +72,8 @@ class Sample:
 
     def take(self, now_ms: int, key: bytes, weight: float, spans: Sequence[Span] = ()) -> None:
         cut = tuple((a[:MOST_KEY_BYTES], b[:MOST_KEY_BYTES]) for a, b in spans[:MOST_SPANS])
+        if not self._since_ms:
+            self._since_ms = now_ms
         self._kept.append((now_ms, key[:MOST_KEY_BYTES], weight, cut))
 
     def weighed(self, now_ms: int) -> list[Weighed]:
@@ -87,8 +90,8 @@ class Sample:
         found = self.weighed(now_ms)
         if not found:
             return 0.0
-        seen_s = found[0].age_s if len(self._kept) == MOST else _FORGOTTEN
-        known = 1 - 0.5 ** (max(seen_s, 1.0) / HALF_LIFE_S)  # what came before would weigh the rest
+        seen_s = found[0].age_s if len(self._kept) == MOST else (now_ms - self._since_ms) / 1000
+        known: float = 1 - 0.5 ** (max(seen_s, 1.0) / HALF_LIFE_S)  # what came before would weigh the rest
         return sum(one.weight for one in found) * log(2) / HALF_LIFE_S / known
 
     def _random(self) -> float:

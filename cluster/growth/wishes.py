@@ -116,19 +116,21 @@ def _target(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -
         if shard == hot or cpus[shard] >= limits.cool:
             continue
         host = facts.hosts.get(facts.shards[shard].leader)
-        if host is not None and host.free_cpus >= limits.least_span * cpus[hot]:
+        if host is not None and host.free_cpus >= min(limits.least_span * cpus[hot], limits.free_cpus):
             return shard
     return None
 
 
 def _order_work(facts: Facts, cpus: Mapping[int, float]) -> float:
     """What of the sequencer's CPU goes into the order: what its own load does not explain, by what a put
-    costs other leaders."""
+    costs other leaders. To order a put costs less than to put."""
     others = [facts.shards[s] for s in cpus if s and facts.shards[s].rate >= _FEW_PUTS]
     if not others:
         return 0.0
     price = median(told.cpu / told.rate for told in others)
-    return max(cpus.get(0, 0.0) - price * facts.shards[0].rate, 0.0)
+    own, ordered = facts.shards[0].rate, sum(told.rate for told in others)
+    load = cpus.get(0, 0.0)
+    return max(min(load - price * own, load * ordered / (ordered + own)), 0.0)
 
 
 def _spare(facts: Facts, cpus: Mapping[int, float], limits: Bounds) -> Wish | None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cluster.pb import rpc_pb2 as cluster_dot_pb_dot_rpc__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63luster/pb/shards.proto\x12\x0fmuster.musterpb\x1a\x14\x63luster/pb/rpc.proto\"$\n\x13\x45nableGrowthRequest\x12\r\n\x05level\x18\x01 \x01(\r\"\x11\n\x0f\x41\x64\x64ShardRequest\"V\n\x10\x41\x64\x64ShardResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\r\n\x05shard\x18\x02 \x01(\r\"#\n\x12RetireShardRequest\x12\r\n\x05shard\x18\x01 \x01(\r\"J\n\x13RetireShardResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\"Z\n\x14\x45nableGrowthResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\r\n\x05level\x18\x02 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63luster/pb/shards.proto\x12\x0fmuster.musterpb\x1a\x14\x63luster/pb/rpc.proto\"$\n\x13\x45nableGrowthRequest\x12\r\n\x05level\x18\x01 \x01(\r\"\x11\n\x0f\x41\x64\x64ShardRequest\"V\n\x10\x41\x64\x64ShardResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\r\n\x05shard\x18\x02 \x01(\r\"#\n\x12RetireShardRequest\x12\r\n\x05shard\x18\x01 \x01(\r\"J\n\x13RetireShardResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\"Z\n\x14\x45nableGrowthResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\r\n\x05level\x18\x02 \x01(\r\"\x0f\n\rAdviceRequest\"\xd5\x04\n\x0e\x41\x64viceResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\r\n\x05shard\x18\x05 \x01(\r\x12\x0e\n\x06target\x18\x06 \x01(\r\x12\x0b\n\x03key\x18\x07 \x01(\x0c\x12\x11\n\trange_end\x18\x08 \x01(\x0c\x12\r\n\x05share\x18\t \x01(\x01\x12\r\n\x05\x66or_s\x18\n \x01(\x01\x12\r\n\x05holds\x18\x0b \x03(\t\x12\x0c\n\x04last\x18\x0c \x01(\t\x12\x0f\n\x07stopped\x18\r \x01(\t\x12\x35\n\x06shards\x18\x0e \x03(\x0b\x32%.muster.musterpb.AdviceResponse.Shard\x12\x33\n\x05hosts\x18\x0f \x03(\x0b\x32$.muster.musterpb.AdviceResponse.Host\x1a\x81\x01\n\x05Shard\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0e\n\x06leader\x18\x02 \x01(\x04\x12\x0b\n\x03\x63pu\x18\x03 \x01(\x01\x12\x0c\n\x04rate\x18\x04 \x01(\x01\x12\x12\n\nlive_bytes\x18\x05 \x01(\x04\x12\x13\n\x0bhottest_key\x18\x06 \x01(\x0c\x12\x15\n\rhottest_share\x18\x07 \x01(\x01\x1ag\n\x04Host\x12\x0e\n\x06member\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05tells\x18\x03 \x01(\x08\x12\x0c\n\x04\x63pus\x18\x04 \x01(\x01\x12\x11\n\tfree_cpus\x18\x05 \x01(\x01\x12\x11\n\tfree_disk\x18\x06 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,4 +44,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETIRESHARDRESPONSE']._serialized_end=322
   _globals['_ENABLEGROWTHRESPONSE']._serialized_start=324
   _globals['_ENABLEGROWTHRESPONSE']._serialized_end=414
+  _globals['_ADVICEREQUEST']._serialized_start=416
+  _globals['_ADVICEREQUEST']._serialized_end=431
+  _globals['_ADVICERESPONSE']._serialized_start=434
+  _globals['_ADVICERESPONSE']._serialized_end=1031
+  _globals['_ADVICERESPONSE_SHARD']._serialized_start=797
+  _globals['_ADVICERESPONSE_SHARD']._serialized_end=926
+  _globals['_ADVICERESPONSE_HOST']._serialized_start=928
+  _globals['_ADVICERESPONSE_HOST']._serialized_end=1031
 # @@protoc_insertion_point(module_scope)

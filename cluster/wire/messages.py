@@ -94,6 +94,7 @@ class Method(IntEnum):
     PLACED = 59  # rid 0: from here on this front's requests go by this table of placement
     FAREWELL = 54  # the answer to LEAVING: this front has every answer and asks nothing more on this link
     TRANSFER_LEADER = 64  # OK once the target has been told to campaign
+    ADVICE = 75  # of the policy of growth, at the leader of shard 0
     # between nodes, on links like a front's: see cluster.order.prepare, node.links.siblings and
     # node.replica.shards.feed
     WIDE = 72
@@ -106,6 +107,7 @@ class Method(IntEnum):
     FEED_ACK = 85
     RECONFIGURE = 86
     SHOWN = 87
+    LOADS = 88  # of a shard, told by its leader
 
 
 class Status(IntEnum):

@@ -31,7 +31,8 @@ _MAINTENANCE = {
     "alarm": "Alarm", "status": "Status", "defragment": "Defragment", "hash": "Hash", "hashkv": "HashKV",
     "transfer-leadership": "MoveLeader", "downgrade": "Downgrade",
 }
-_SHARDS = {"enable-growth": "EnableGrowth", "add": "AddShard", "retire": "RetireShard"}
+_SHARDS = {"enable-growth": "EnableGrowth", "add": "AddShard", "retire": "RetireShard",
+           "advice": "Advice"}
 _AUTH = {
     "enable": "AuthEnable",
     "disable": "AuthDisable",

@@ -179,7 +179,10 @@ def test_what_cannot_be_compared_is_neither_right_nor_wrong() -> None:
     idle = {0: replace(HOT, cpu=0.0), 1: replace(COOL, cpu=0.0)}
     assert done.look(facts(300, table=moved, shards=idle), LIMITS)[1] == Came.UNKNOWN
     assert done.look(facts(300, table=moved, shards={0: HOT}), LIMITS)[1] == Came.UNKNOWN
-    assert begun.look(facts(10), LIMITS)[1] == Came.UNKNOWN, "cancelled"
+    assert begun.look(facts(10), LIMITS)[1] == Came.WAITING, "not applied yet"
+    assert begun.look(facts(3601), LIMITS)[1] == Came.UNKNOWN
+    cancelled = take_moved(take_move(two(), Move(1, b"a", b"b", (0,), 1), 1), Moved(1, False, 0, 0), 1)
+    assert begun.look(facts(10, table=cancelled), LIMITS)[1] == Came.UNKNOWN
     better = {0: replace(HOT, cpu=0.5), 1: replace(COOL, cpu=0.45)}
     assert done.look(facts(300, table=moved, shards=better), LIMITS)[1] == Came.RIGHT
 
