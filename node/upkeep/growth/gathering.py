@@ -18,8 +18,7 @@ from cluster.placement.base import Base
 from cluster.wire.frames import LOADS_SINCE, PeerKind
 from cluster.wire.messages import Method, Status
 from node.machine import NodeMachine
-from node.upkeep.facts import CpuShare
-from node.upkeep.growth.host import HostLook
+from node.upkeep.growth.host import CpuShare, HostLook
 from node.upkeep.owner import UpkeepNode
 
 if TYPE_CHECKING:

@@ -1,4 +1,5 @@
-"""CPUs and disk of this host, as a node 0 sees them: of the machine, and of a container's limits."""
+"""CPUs and disk of this host, as a node 0 sees them: of the machine, and of a container's limits. And the CPU
+that a process takes."""
 
 from __future__ import annotations
 
@@ -6,9 +7,29 @@ import os
 from contextlib import suppress
 
 from cluster.growth.facts import Host
+from node.machine import Machine
 
 _STAT, _MOST, _USED = "/proc/stat", "/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu.stat"
+_SAMPLE_S = 1.0  # what a CPU share is taken over, at least
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+class CpuShare:
+    """The share of one CPU that this process has used lately."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._then = (machine.monotonic(), machine.cpu_s())
+        self._share = 0.0
+
+    def now(self) -> float:
+        """Since the last question at least a second ago."""
+        now, used = self._machine.monotonic(), self._machine.cpu_s()
+        passed = now - self._then[0]
+        if passed >= _SAMPLE_S:
+            self._share = (used - self._then[1]) / passed
+            self._then = (now, used)
+        return round(self._share, 3)
 
 
 class HostLook:
