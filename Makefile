@@ -75,7 +75,7 @@ soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills and cut
 	MUSTER_SOAK=1 $(BIN)/python -m pytest -m "soak or longer" --timeout=7200 -rfEs -s $(TESTS)
 
 test-kubernetes: $(STAMP)  ## Kubernetes' own storage tests on muster, with 1 and 3 shards (needs Go; the first build takes minutes)
-	$(BIN)/python -m tests.interop.kubernetes.run
+	$(BIN)/python -m tests.interop.kubernetes.run $(KUBERNETES_FLAGS)
 
 test-etcd: $(STAMP)  ## etcd's own end-to-end tests with muster in etcd's place, with 1 and 3 shards (needs Go; more than an hour)
 	$(BIN)/python -m tests.interop.etcd.run $(ETCD_FLAGS)

@@ -264,8 +264,8 @@ GROWTH_UNSURE = _kind(
 # muster's own: shards that are born and retired
 SHARD_LEVEL = _kind(
     173, Code.FAILED_PRECONDITION, "ShardLevel",
-    "muster: the cluster's data is at level {level}, and shards are added and retired from level {needed} on "
-    "(older versions then refuse this data for good): run `musterctl shard enable-growth` first")
+    "muster: the cluster's data is at level {level}, and this needs level {needed}: run `musterctl shard "
+    "enable-growth` first, after which older versions refuse this data for good")
 SHARD_BUSY = _kind(
     174, Code.FAILED_PRECONDITION, "ShardBusy",
     "muster: shard {shard} is {state}: ask again once that is done")
@@ -283,11 +283,12 @@ SHARD_LIMIT = _kind(
 ADVICE_UNKNOWN = _kind(
     189, Code.FAILED_PRECONDITION, "AdviceUnknown",
     "muster: the leader of shard 0 runs an older version, which gives no advice")
-MOVE_LEVEL = _kind(
-    180, Code.FAILED_PRECONDITION, "MoveLevel",
-    "muster: the cluster's data is at level {level}, and keys move from level {needed} on (older versions "
-    "then refuse this data for good): run `musterctl shard enable-growth` first")
 MOVE_REFUSED = _kind(181, Code.FAILED_PRECONDITION, "MoveRefused", "muster: {reason}")
+MOVE_SETTLES = _kind(
+    183, Code.ABORTED, "MoveSettles",
+    "muster: another change of placement is being applied: ask again")
+SHARD_STAYS = _kind(
+    184, Code.FAILED_PRECONDITION, "ShardStays", "muster: shard 0 has the order of all changes, and stays")
 MOVE_UNKNOWN = _kind(182, Code.NOT_FOUND, "MoveUnknown", "muster: no move {move} is under way")
 
 # WatchResponse.cancel_reason: the stream stays open

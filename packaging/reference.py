@@ -39,6 +39,7 @@ What to watch: [monitor](../run/monitor.md)."""
 _GROUPS = (
     ("muster_shard_", "Shards"),
     ("muster_order_", "The order of several shards"),
+    ("muster_move_", "Moves of keys"),
     ("muster_node_", "Nodes"),
     ("muster_", "Fronts and the host"),
     ("etcd_server_", "etcd's names: the member"),
@@ -134,7 +135,7 @@ def families() -> list[Metric]:
     front = Metrics(context, _ZERO, _ZERO, _ZERO)
     front.of_v2, front.of_proxy = _traffic().samples, _proxied().samples
     front.look()
-    front._shards = [_Every(0, shard=0, up=True)]
+    front._shards = [_Every(0, shard=0, up=True, role="leader", moves={"hosts": {"p": _Every(0)}})]
     front._nodes = {0: _node()}
     front._of_fronts = list(front.own())
     return list(front.collect())
@@ -178,7 +179,7 @@ API has [codes of its own](../use/v2.md)."""
 _SECTIONS = (
     (19, "Keys"), (29, "Leases"), (39, "Watches"), (59, "Members"), (79, "Maintenance"),
     (99, "Availability"), (139, "Users and roles"), (149, "Locks and elections"), (158, "RangeStream"),
-    (199, "Requests that are none"),
+    (163, "Requests that are none"), (199, "Growth: muster's own"),
 )  # fmt: skip
 # by an error's name: when muster gives it
 WHEN = {
@@ -256,22 +257,23 @@ WHEN = {
     "LostWatcher": "the watch of a lock or campaign ended without a reason",
     "UnsupportedSort": "RangeStream with another order than ascending keys",
     "UnsupportedFilter": "RangeStream with bounds on revisions",
-    "GrowthTooSoon": "EnableGrowth before every member has run a version that knows the level. muster's own",
-    "GrowthUnknown": "EnableGrowth to a level that the leader does not know. muster's own error",
+    "GrowthTooSoon": "EnableGrowth before every member has run a version that knows the level",
+    "GrowthUnknown": "EnableGrowth to a level that the leader does not know",
     "GrowthUnsure": "EnableGrowth while a member is down, came back within the last second, or runs an older "
-                    "version again. muster's own error",
-    "ShardLevel": "AddShard or RetireShard before EnableGrowth. muster's own error",
-    "ShardBusy": "AddShard or a change of members while a shard forms; RetireShard of one that retires. "
-                 "muster's own error",
-    "ShardHostsChange": "AddShard while members change. muster's own error",
-    "ShardHostsUnsure": "AddShard while a host is down or runs an older version. muster's own error",
-    "ShardUnknown": "RetireShard of a shard that is not there. muster's own error",
-    "ShardOwnsKeys": "RetireShard of a shard that owns keys. muster's own error",
-    "AdviceUnknown": "Advice while an older host leads shard 0. muster's own error",
-    "ShardLimit": "AddShard of more shards than a cluster may have. muster's own error",
-    "MoveLevel": "a move before EnableGrowth. muster's own",
-    "MoveRefused": "a move that may not begin now. muster's own",
-    "MoveUnknown": "no such move is under way. muster's own",
+                    "version again",
+    "ShardLevel": "before EnableGrowth",
+    "ShardBusy": "AddShard or a change of members while a shard forms; RetireShard of one that retires or "
+                 "is in a move; a move to one that retires",
+    "ShardHostsChange": "AddShard while members change",
+    "ShardHostsUnsure": "AddShard while a host is down or runs an older version",
+    "ShardUnknown": "a shard that is not there",
+    "ShardOwnsKeys": "RetireShard without `with_keys` of a shard that owns keys",
+    "ShardLimit": "AddShard of more shards than a cluster may have",
+    "MoveRefused": "a move that may not begin now",
+    "MoveSettles": "a move within milliseconds of another change of shards",
+    "MoveUnknown": "no such move is under way",
+    "ShardStays": "RetireShard of shard 0",
+    "AdviceUnknown": "Advice while an older host leads shard 0",
     "InternalFault": "? a mistake of muster; counted and logged. muster's own error",
     "UnknownMethod": "no such method",
     "UnknownService": "no such service",

@@ -128,8 +128,9 @@ def _change_shard(leader: Leader, body: bytes) -> Outcome:
         items = leader.log_shard(shard, State.FORMING, births.next_slot(told.table), facts.voters)
         answer = b"\x10" + varint(shard)
     else:
-        shard = parse(shards_pb2.RetireShardRequest.FromString, body[1:]).shard
-        births.check_retire(told.growth, told.table, shard)
+        request = parse(shards_pb2.RetireShardRequest.FromString, body[1:])
+        shard = request.shard
+        births.check_retire(told.growth, told.table, shard, request.with_keys)
         items = leader.log_shard(shard, State.RETIRING)
     return Outcome(items, False, answer, [], leader.view.revision)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.features.growth import BIRTHS, Growth, members_of
+from cluster.features.growth import BIRTHS, MOVES, Growth, members_of
 from cluster.members.table import Host
 from cluster.placement.table import State, Table
 from cluster.wire.frames import BIRTHS_SINCE
@@ -28,7 +28,11 @@ class Facts(NamedTuple):
 def check_level(grown: Growth) -> None:
     """EtcdError: the cluster's data has not grown so far."""
     if grown.level < BIRTHS:
-        raise EtcdError(errors.SHARD_LEVEL, errors.SHARD_LEVEL.text.format(level=grown.level, needed=BIRTHS))
+        raise too_low(grown, BIRTHS)
+
+
+def too_low(grown: Growth, needed: int) -> EtcdError:
+    return EtcdError(errors.SHARD_LEVEL, errors.SHARD_LEVEL.text.format(level=grown.level, needed=needed))
 
 
 def check_add(grown: Growth, hosts: Mapping[int, Host], table: Table, facts: Facts) -> None:
@@ -46,15 +50,22 @@ def check_add(grown: Growth, hosts: Mapping[int, Host], table: Table, facts: Fac
         raise EtcdError(errors.SHARD_LIMIT, errors.SHARD_LIMIT.text.format(most=MOST_SHARDS))
 
 
-def check_retire(grown: Growth, table: Table, shard: int) -> None:
-    """EtcdError: this shard may not retire now."""
+def check_retire(grown: Growth, table: Table, shard: int, with_keys: bool) -> None:
+    """EtcdError: this shard may not retire now. ``with_keys``: that are to be moved away."""
     check_level(grown)
+    if not shard:
+        raise EtcdError(errors.SHARD_STAYS)
     known = table.shards.get(shard)
     if known is None or known.state == State.DROPPED:
         raise EtcdError(errors.SHARD_UNKNOWN, errors.SHARD_UNKNOWN.text.format(shard=shard))
-    if known.state != State.SERVING or (table.move is not None and table.move.target == shard):
+    move = table.move
+    if known.state != State.SERVING or (move is not None and shard in (move.target, *move.sources)):
         raise going_on(shard, known.state)
-    if not shard or table.owns_anything(shard):
+    if table.owns_anything(shard):
+        if with_keys and grown.level < MOVES:
+            raise too_low(grown, MOVES)
+        if with_keys:
+            return
         raise EtcdError(errors.SHARD_OWNS_KEYS, errors.SHARD_OWNS_KEYS.text.format(shard=shard))
 
 

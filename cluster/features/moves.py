@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.features.births import going_on
+from cluster.features.births import going_on, too_low
 from cluster.features.growth import MOVES, Growth
 from cluster.placement.changes import take_move
 from cluster.placement.table import Move, State, Table, before
@@ -84,14 +84,13 @@ def refused(reason: str) -> EtcdError:
 def check_level(grown: Growth) -> None:
     """EtcdError: the cluster's data has not grown so far."""
     if grown.level < MOVES:
-        text = errors.MOVE_LEVEL.text.format(level=grown.level, needed=MOVES)
-        raise EtcdError(errors.MOVE_LEVEL, text)
+        raise too_low(grown, MOVES)
 
 
 def check_settled(moving: Moving | None) -> Moving:
     """EtcdError: it is not known yet what may change."""
     if moving is None or not moving.settled:
-        raise refused("another change of placement is being applied: ask again")
+        raise EtcdError(errors.MOVE_SETTLES)
     return moving
 
 

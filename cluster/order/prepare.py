@@ -39,8 +39,8 @@ _U64 = struct.Struct("<Q")
 _COUNT_AT = 32  # the number of touches
 PREPARE_SAYS_WHEN = 9  # version of links from which on a prepare says when it was sent
 _SENT_AT = 1 << 63  # a bit of that number: the order index at which it is sent follows
-_SWITCHES = 1 << 62  # a bit of that number: behind it follow a move and the revision of its base
-_SWITCH = struct.Struct("<QQ")
+_SWITCHES = 1 << 62  # a bit of that number: behind it follow a move, revision and keys of its base
+_SWITCH = struct.Struct("<QQQ")
 _OF_SWITCH = 1 << 63  # a bit of a grant's number of touches: a revision follows
 _RANGE = struct.Struct("<QBII")  # revision to read at (0 latest), flags, key length, end length
 REPORT = struct.Struct("<HQQQQ")  # shard, index, term, count, applied order index
@@ -65,10 +65,11 @@ class Touch:
 
 class Base(NamedTuple):
     """What a switch asks of a participant: to lock what moves (``revision`` 0), or the promise that its copy
-    is whole up to a revision."""
+    is whole up to a revision, and has so many keys."""
 
     move: int
     revision: int = 0
+    live: int = 0
 
 
 @dataclass(slots=True)

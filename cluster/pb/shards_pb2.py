@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cluster.pb import rpc_pb2 as cluster_dot_pb_dot_rpc__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63luster/pb/shards.proto\x12\x0fmuster.musterpb\x1a\x14\x63luster/pb/rpc.proto\"$\n\x13\x45nableGrowthRequest\x12\r\n\x05level\x18\x01 \x01(\r\"\x11\n\x0f\x41\x64\x64ShardRequest\"V\n\x10\x41\x64\x64ShardResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\r\n\x05shard\x18\x02 \x01(\r\"#\n\x12RetireShardRequest\x12\r\n\x05shard\x18\x01 \x01(\r\"J\n\x13RetireShardResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\"Z\n\x14\x45nableGrowthResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\r\n\x05level\x18\x02 \x01(\r\"\x0f\n\rAdviceRequest\"\xd5\x04\n\x0e\x41\x64viceResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\r\n\x05shard\x18\x05 \x01(\r\x12\x0e\n\x06target\x18\x06 \x01(\r\x12\x0b\n\x03key\x18\x07 \x01(\x0c\x12\x11\n\trange_end\x18\x08 \x01(\x0c\x12\r\n\x05share\x18\t \x01(\x01\x12\r\n\x05\x66or_s\x18\n \x01(\x01\x12\r\n\x05holds\x18\x0b \x03(\t\x12\x0c\n\x04last\x18\x0c \x01(\t\x12\x0f\n\x07stopped\x18\r \x01(\t\x12\x35\n\x06shards\x18\x0e \x03(\x0b\x32%.muster.musterpb.AdviceResponse.Shard\x12\x33\n\x05hosts\x18\x0f \x03(\x0b\x32$.muster.musterpb.AdviceResponse.Host\x1a\x81\x01\n\x05Shard\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0e\n\x06leader\x18\x02 \x01(\x04\x12\x0b\n\x03\x63pu\x18\x03 \x01(\x01\x12\x0c\n\x04rate\x18\x04 \x01(\x01\x12\x12\n\nlive_bytes\x18\x05 \x01(\x04\x12\x13\n\x0bhottest_key\x18\x06 \x01(\x0c\x12\x15\n\rhottest_share\x18\x07 \x01(\x01\x1ag\n\x04Host\x12\x0e\n\x06member\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05tells\x18\x03 \x01(\x08\x12\x0c\n\x04\x63pus\x18\x04 \x01(\x01\x12\x11\n\tfree_cpus\x18\x05 \x01(\x01\x12\x11\n\tfree_disk\x18\x06 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63luster/pb/shards.proto\x12\x0fmuster.musterpb\x1a\x14\x63luster/pb/rpc.proto\"$\n\x13\x45nableGrowthRequest\x12\r\n\x05level\x18\x01 \x01(\r\"\x11\n\x0f\x41\x64\x64ShardRequest\"V\n\x10\x41\x64\x64ShardResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\r\n\x05shard\x18\x02 \x01(\r\"6\n\x12RetireShardRequest\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x11\n\twith_keys\x18\x02 \x01(\x08\"J\n\x13RetireShardResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\"Z\n\x14\x45nableGrowthResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\r\n\x05level\x18\x02 \x01(\r\"=\n\x0bMoveRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x0e\n\x06target\x18\x03 \x01(\r\"Q\n\x0cMoveResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\x0c\n\x04move\x18\x02 \x01(\x04\"+\n\x0cSplitRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06target\x18\x02 \x01(\r\"R\n\rSplitResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\x0c\n\x04move\x18\x02 \x01(\x04\"!\n\x11\x43\x61ncelMoveRequest\x12\x0c\n\x04move\x18\x01 \x01(\x04\"W\n\x12\x43\x61ncelMoveResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\x0c\n\x04move\x18\x02 \x01(\x04\"\x0e\n\x0cMovesRequest\"}\n\rMovesResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12$\n\x05moves\x18\x02 \x03(\x0b\x32\x15.muster.musterpb.Move\x12\x11\n\tlast_move\x18\x03 \x01(\x04\"\xf3\x02\n\x04Move\x12\x0c\n\x04move\x18\x01 \x01(\x04\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\x11\n\trange_end\x18\x03 \x01(\x0c\x12\x0f\n\x07sources\x18\x04 \x03(\r\x12\x0e\n\x06target\x18\x05 \x01(\r\x12(\n\x04step\x18\x06 \x01(\x0e\x32\x1a.muster.musterpb.Move.Step\x12\x17\n\x0f\x66\x61iled_switches\x18\x07 \x01(\r\x12*\n\x06\x63opies\x18\x08 \x03(\x0b\x32\x1a.muster.musterpb.Move.Copy\x1aR\n\x04\x43opy\x12\x0e\n\x06member\x18\x01 \x01(\x04\x12\x0c\n\x04keys\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\r\n\x05whole\x18\x04 \x01(\x08\x12\x0e\n\x06lag_ms\x18\x05 \x01(\x03\"Y\n\x04Step\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x0b\n\x07\x43OPYING\x10\x01\x12\r\n\tSWITCHING\x10\x02\x12\x0b\n\x07PAUSING\x10\x03\x12\x0c\n\x08SWITCHED\x10\x04\x12\r\n\tCANCELLED\x10\x05\"\x0f\n\rAdviceRequest\"\xd5\x04\n\x0e\x41\x64viceResponse\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32#.muster.etcdserverpb.ResponseHeader\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\r\n\x05shard\x18\x05 \x01(\r\x12\x0e\n\x06target\x18\x06 \x01(\r\x12\x0b\n\x03key\x18\x07 \x01(\x0c\x12\x11\n\trange_end\x18\x08 \x01(\x0c\x12\r\n\x05share\x18\t \x01(\x01\x12\r\n\x05\x66or_s\x18\n \x01(\x01\x12\r\n\x05holds\x18\x0b \x03(\t\x12\x0c\n\x04last\x18\x0c \x01(\t\x12\x0f\n\x07stopped\x18\r \x01(\t\x12\x35\n\x06shards\x18\x0e \x03(\x0b\x32%.muster.musterpb.AdviceResponse.Shard\x12\x33\n\x05hosts\x18\x0f \x03(\x0b\x32$.muster.musterpb.AdviceResponse.Host\x1a\x81\x01\n\x05Shard\x12\r\n\x05shard\x18\x01 \x01(\r\x12\x0e\n\x06leader\x18\x02 \x01(\x04\x12\x0b\n\x03\x63pu\x18\x03 \x01(\x01\x12\x0c\n\x04rate\x18\x04 \x01(\x01\x12\x12\n\nlive_bytes\x18\x05 \x01(\x04\x12\x13\n\x0bhottest_key\x18\x06 \x01(\x0c\x12\x15\n\rhottest_share\x18\x07 \x01(\x01\x1ag\n\x04Host\x12\x0e\n\x06member\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05tells\x18\x03 \x01(\x08\x12\x0c\n\x04\x63pus\x18\x04 \x01(\x01\x12\x11\n\tfree_cpus\x18\x05 \x01(\x01\x12\x11\n\tfree_disk\x18\x06 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,17 +39,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADDSHARDRESPONSE']._serialized_start=123
   _globals['_ADDSHARDRESPONSE']._serialized_end=209
   _globals['_RETIRESHARDREQUEST']._serialized_start=211
-  _globals['_RETIRESHARDREQUEST']._serialized_end=246
-  _globals['_RETIRESHARDRESPONSE']._serialized_start=248
-  _globals['_RETIRESHARDRESPONSE']._serialized_end=322
-  _globals['_ENABLEGROWTHRESPONSE']._serialized_start=324
-  _globals['_ENABLEGROWTHRESPONSE']._serialized_end=414
-  _globals['_ADVICEREQUEST']._serialized_start=416
-  _globals['_ADVICEREQUEST']._serialized_end=431
-  _globals['_ADVICERESPONSE']._serialized_start=434
-  _globals['_ADVICERESPONSE']._serialized_end=1031
-  _globals['_ADVICERESPONSE_SHARD']._serialized_start=797
-  _globals['_ADVICERESPONSE_SHARD']._serialized_end=926
-  _globals['_ADVICERESPONSE_HOST']._serialized_start=928
-  _globals['_ADVICERESPONSE_HOST']._serialized_end=1031
+  _globals['_RETIRESHARDREQUEST']._serialized_end=265
+  _globals['_RETIRESHARDRESPONSE']._serialized_start=267
+  _globals['_RETIRESHARDRESPONSE']._serialized_end=341
+  _globals['_ENABLEGROWTHRESPONSE']._serialized_start=343
+  _globals['_ENABLEGROWTHRESPONSE']._serialized_end=433
+  _globals['_MOVEREQUEST']._serialized_start=435
+  _globals['_MOVEREQUEST']._serialized_end=496
+  _globals['_MOVERESPONSE']._serialized_start=498
+  _globals['_MOVERESPONSE']._serialized_end=579
+  _globals['_SPLITREQUEST']._serialized_start=581
+  _globals['_SPLITREQUEST']._serialized_end=624
+  _globals['_SPLITRESPONSE']._serialized_start=626
+  _globals['_SPLITRESPONSE']._serialized_end=708
+  _globals['_CANCELMOVEREQUEST']._serialized_start=710
+  _globals['_CANCELMOVEREQUEST']._serialized_end=743
+  _globals['_CANCELMOVERESPONSE']._serialized_start=745
+  _globals['_CANCELMOVERESPONSE']._serialized_end=832
+  _globals['_MOVESREQUEST']._serialized_start=834
+  _globals['_MOVESREQUEST']._serialized_end=848
+  _globals['_MOVESRESPONSE']._serialized_start=850
+  _globals['_MOVESRESPONSE']._serialized_end=975
+  _globals['_MOVE']._serialized_start=978
+  _globals['_MOVE']._serialized_end=1349
+  _globals['_MOVE_COPY']._serialized_start=1176
+  _globals['_MOVE_COPY']._serialized_end=1258
+  _globals['_MOVE_STEP']._serialized_start=1260
+  _globals['_MOVE_STEP']._serialized_end=1349
+  _globals['_ADVICEREQUEST']._serialized_start=1351
+  _globals['_ADVICEREQUEST']._serialized_end=1366
+  _globals['_ADVICERESPONSE']._serialized_start=1369
+  _globals['_ADVICERESPONSE']._serialized_end=1966
+  _globals['_ADVICERESPONSE_SHARD']._serialized_start=1732
+  _globals['_ADVICERESPONSE_SHARD']._serialized_end=1861
+  _globals['_ADVICERESPONSE_HOST']._serialized_start=1863
+  _globals['_ADVICERESPONSE_HOST']._serialized_end=1966
 # @@protoc_insertion_point(module_scope)

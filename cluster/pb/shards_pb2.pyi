@@ -1,5 +1,6 @@
 from cluster.pb import rpc_pb2 as _rpc_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -26,10 +27,12 @@ class AddShardResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., shard: _Optional[int] = ...) -> None: ...
 
 class RetireShardRequest(_message.Message):
-    __slots__ = ("shard",)
+    __slots__ = ("shard", "with_keys")
     SHARD_FIELD_NUMBER: _ClassVar[int]
+    WITH_KEYS_FIELD_NUMBER: _ClassVar[int]
     shard: int
-    def __init__(self, shard: _Optional[int] = ...) -> None: ...
+    with_keys: bool
+    def __init__(self, shard: _Optional[int] = ..., with_keys: _Optional[bool] = ...) -> None: ...
 
 class RetireShardResponse(_message.Message):
     __slots__ = ("header",)
@@ -44,6 +47,115 @@ class EnableGrowthResponse(_message.Message):
     header: _rpc_pb2.ResponseHeader
     level: int
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., level: _Optional[int] = ...) -> None: ...
+
+class MoveRequest(_message.Message):
+    __slots__ = ("key", "range_end", "target")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    RANGE_END_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    range_end: bytes
+    target: int
+    def __init__(self, key: _Optional[bytes] = ..., range_end: _Optional[bytes] = ..., target: _Optional[int] = ...) -> None: ...
+
+class MoveResponse(_message.Message):
+    __slots__ = ("header", "move")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    MOVE_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    move: int
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., move: _Optional[int] = ...) -> None: ...
+
+class SplitRequest(_message.Message):
+    __slots__ = ("key", "target")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    target: int
+    def __init__(self, key: _Optional[bytes] = ..., target: _Optional[int] = ...) -> None: ...
+
+class SplitResponse(_message.Message):
+    __slots__ = ("header", "move")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    MOVE_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    move: int
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., move: _Optional[int] = ...) -> None: ...
+
+class CancelMoveRequest(_message.Message):
+    __slots__ = ("move",)
+    MOVE_FIELD_NUMBER: _ClassVar[int]
+    move: int
+    def __init__(self, move: _Optional[int] = ...) -> None: ...
+
+class CancelMoveResponse(_message.Message):
+    __slots__ = ("header", "move")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    MOVE_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    move: int
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., move: _Optional[int] = ...) -> None: ...
+
+class MovesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MovesResponse(_message.Message):
+    __slots__ = ("header", "moves", "last_move")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    LAST_MOVE_FIELD_NUMBER: _ClassVar[int]
+    header: _rpc_pb2.ResponseHeader
+    moves: _containers.RepeatedCompositeFieldContainer[Move]
+    last_move: int
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., moves: _Optional[_Iterable[_Union[Move, _Mapping]]] = ..., last_move: _Optional[int] = ...) -> None: ...
+
+class Move(_message.Message):
+    __slots__ = ("move", "key", "range_end", "sources", "target", "step", "failed_switches", "copies")
+    class Step(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        UNKNOWN: _ClassVar[Move.Step]
+        COPYING: _ClassVar[Move.Step]
+        SWITCHING: _ClassVar[Move.Step]
+        PAUSING: _ClassVar[Move.Step]
+        SWITCHED: _ClassVar[Move.Step]
+        CANCELLED: _ClassVar[Move.Step]
+    UNKNOWN: Move.Step
+    COPYING: Move.Step
+    SWITCHING: Move.Step
+    PAUSING: Move.Step
+    SWITCHED: Move.Step
+    CANCELLED: Move.Step
+    class Copy(_message.Message):
+        __slots__ = ("member", "keys", "bytes", "whole", "lag_ms")
+        MEMBER_FIELD_NUMBER: _ClassVar[int]
+        KEYS_FIELD_NUMBER: _ClassVar[int]
+        BYTES_FIELD_NUMBER: _ClassVar[int]
+        WHOLE_FIELD_NUMBER: _ClassVar[int]
+        LAG_MS_FIELD_NUMBER: _ClassVar[int]
+        member: int
+        keys: int
+        bytes: int
+        whole: bool
+        lag_ms: int
+        def __init__(self, member: _Optional[int] = ..., keys: _Optional[int] = ..., bytes: _Optional[int] = ..., whole: _Optional[bool] = ..., lag_ms: _Optional[int] = ...) -> None: ...
+    MOVE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    RANGE_END_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    FAILED_SWITCHES_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    move: int
+    key: bytes
+    range_end: bytes
+    sources: _containers.RepeatedScalarFieldContainer[int]
+    target: int
+    step: Move.Step
+    failed_switches: int
+    copies: _containers.RepeatedCompositeFieldContainer[Move.Copy]
+    def __init__(self, move: _Optional[int] = ..., key: _Optional[bytes] = ..., range_end: _Optional[bytes] = ..., sources: _Optional[_Iterable[int]] = ..., target: _Optional[int] = ..., step: _Optional[_Union[Move.Step, str]] = ..., failed_switches: _Optional[int] = ..., copies: _Optional[_Iterable[_Union[Move.Copy, _Mapping]]] = ...) -> None: ...
 
 class AdviceRequest(_message.Message):
     __slots__ = ()

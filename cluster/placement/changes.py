@@ -36,6 +36,7 @@ _MEMBER = struct.Struct("<Q")
 _MOVE = struct.Struct("<QHHI")
 _ID = struct.Struct("<H")
 _MOVED = struct.Struct("<QBQQ")
+MOVED_BYTES = _MOVED.size  # of such a body
 _STATES = frozenset(map(int, State))
 KINDS = frozenset((Item.SHARD, Item.MOVE, Item.MOVED))
 
@@ -96,6 +97,11 @@ def shard_state(data: bytes, pos: int) -> tuple[int, int]:
     return shard, state
 
 
+def read_voters(data: bytes, pos: int, end: int) -> tuple[int, ...]:
+    """The first voters of a shard that forms, of a SHARD item's body."""
+    return tuple(voter for (voter,) in _MEMBER.iter_unpack(data[pos + _SHARD.size : end]))
+
+
 def read_move(data: bytes, pos: int, end: int) -> Move:
     number, target, count, start_len = _MOVE.unpack_from(data, pos)
     pos += _MOVE.size
@@ -117,8 +123,7 @@ def take(table: Table, data: bytes, kind: int, pos: int, end: int, at: int) -> T
     rule."""
     if kind == Item.SHARD:
         shard, state, slot = _SHARD.unpack_from(data, pos)
-        voters = tuple(voter for (voter,) in _MEMBER.iter_unpack(data[pos + _SHARD.size : end]))
-        return take_shard(table, shard, State(state), slot, voters)
+        return take_shard(table, shard, State(state), slot, read_voters(data, pos, end))
     if kind == Item.MOVE:
         return take_move(table, read_move(data, pos, end), at)
     return take_moved(table, read_moved(data, pos), at)

@@ -204,7 +204,7 @@ class Table:
 
     def may_be_asked_of(self, shard: int) -> bool:
         """Whether it owns keys now, or had a span at a revision that is not pruned (G10)."""
-        return self.owns_anything(shard) or any(past.owner == shard for past in self.past)
+        return self.owns_anything(shard) or self.past_of(shard, END, END) > 0
 
     def past_of(self, shard: int, start: bytes, end: bytes) -> int:
         """The last revision at which a shard was a former owner of a part of a span; 0: it was none (G11)."""

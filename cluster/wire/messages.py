@@ -76,6 +76,7 @@ class Method(IntEnum):
     COUNTERS = 45  # no client can ask for COUNTERS and FACTS
     FACTS = 46
     DEFRAGMENT = 47
+    MOVES = 60  # as FACTS, for a client that may ask
     DOWNGRADE = 55
     AUTH_SHOW = 56
     V2_READ = 57
@@ -107,7 +108,11 @@ class Method(IntEnum):
     FEED_ACK = 85
     RECONFIGURE = 86
     SHOWN = 87
-    LOADS = 88  # of a shard, told by its leader
+    # of moves (node.replica.moving)
+    COPY = 88
+    COPIED = 89
+    DURABLE = 90
+    LOADS = 91  # of a shard, told by its leader
 
 
 class Status(IntEnum):

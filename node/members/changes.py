@@ -245,6 +245,8 @@ class Changes:
         assert leader is not None
         while self._wishes:
             wish = self._wishes.popleft()
+            if wish.link is None and leader.told.forming:  # G14, as below
+                continue
             if wish.link is not None:
                 if not wish.link.awaits(wish.rid):
                     continue  # its client was told that it took too long
@@ -392,7 +394,9 @@ class Changes:
             partial(self._told, shard, self._questions))
 
     def _told(self, shard: int, question: int, status: int, data: bytes) -> bool:
-        if status == Status.OK and (self._leads or self._unfinished):
+        # G13: of a shard that was dropped meanwhile it would count for ever
+        counts = shard in self._node.role.shards
+        if counts and status == Status.OK and (self._leads or self._unfinished):
             try:
                 said = Standing.decode(data)
             except ValueError as e:

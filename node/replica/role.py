@@ -18,9 +18,11 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from cluster.features.lessor import Lessor
+from cluster.order.moving.mover import Mover
 from cluster.order.sequencing.coordinator import Coordinator
 from node.links.fronts import FrontLink, Request
 from node.links.siblings import NodeLinks
+from node.replica.moving.moved import MovedKeys
 from node.serving.confirm import Confirmations
 
 Body = Callable[[int], bytes]  # makes a request's body for a link of this version
@@ -43,6 +45,8 @@ class Kinds:
     confirmations: type[Confirmations] = Confirmations
     links: type[NodeLinks] = NodeLinks
     coordinator: type[Coordinator[Any]] = Coordinator
+    mover: type[Mover] = Mover
+    moved: type[MovedKeys] = MovedKeys
 
 
 class Role(Protocol):

@@ -108,10 +108,9 @@ class Node:
         self.lessor.load(self.store.leases())
         self._notes = settings.shard == 0  # I25: in other shards the order's records tell
         self.syncer = machine.syncs(self.log.sync, self._synced)
-        self._scheduled = self._running = False
+        self._scheduled = self._running = self._answered_early = self.closed = False
         self._requests_in_tick = 0
         self._gathers = False  # the frame that is taken in holds nothing but writes
-        self._answered_early = False
         self.wanted_revision = 0  # a read waits for it
         self.hurried_until = 0.0  # a read waits for what is applied here, or did just now
         self.stopping: bool = False
@@ -269,10 +268,12 @@ class Node:
     async def stop(self) -> None:
         await Leaving(self).run()
         self.role.close()  # its links only now: what was logged here gets its fate by the feed
-        for end in (self.clock.stop, self.gathering.stop, self.large.close, self.local_fronts.close,
-                    self.peers.close, self.syncer.close, self.upkeep.close, self.defragments.close,
-                    self.snapshots.close, self.backups.close, self.streams.close, self.log.sync,
-                    self.log.close, self.store.flush, self.store.close):
+        self.closed = True  # the loop goes on for some turns: what they were to do has no store any more
+        for end in (
+            self.clock.stop, self.gathering.stop, self.applies.abandon, self.slicer.close, self.expiry.close,
+            self.large.close, self.local_fronts.close, self.peers.close, self.syncer.close, self.upkeep.close,
+            self.defragments.close, self.snapshots.close, self.backups.close, self.streams.close,
+            self.log.close, self.store.flush, self.store.close):
             end()
 
     # -- what arrives
@@ -393,8 +394,9 @@ class Node:
     # -- the tick
 
     def _run(self) -> None:
-        self._scheduled = False
-        self._running = True
+        if self.closed:
+            return
+        self._scheduled, self._running = False, True
         writes = self.writes
         if writes.leader is None:  # a leader knows its commits itself
             self.patience.look()
@@ -407,13 +409,11 @@ class Node:
                 self.answer_alone()
             if not busy or self.role.settled:
                 break
-        lone = self._requests_in_tick <= 1
-        self._requests_in_tick = 0
+        lone, self._requests_in_tick = self._requests_in_tick <= 1, 0
         self.role.finish()
         self.large.look()
         self.mail.send()
-        answered = bool(self.dirty) or self._answered_early
-        self._answered_early = False
+        answered, self._answered_early = bool(self.dirty) or self._answered_early, False
         self.fronts.flush()
         self._running = False
         self.clock.look()

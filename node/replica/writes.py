@@ -43,7 +43,7 @@ log = structlog.get_logger("writes")
 _PUT, _V2_WRITE = int(Method.PUT), int(Method.V2_WRITE)
 _HEAD_BYTES = HEAD.size
 _MAX_UNCOMMITTED = 8  # entries on their way; while so many are, requests gather for a larger one
-
+_OF_KEYS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
 
 Request = tuple[FrontLink, int, int, bytes]  # its way back, rid, method
 Reply = tuple[FrontLink, int, bytes]  # its way back, rid, the encoded answer record
@@ -110,6 +110,8 @@ class Writes:
         self.fits: Callable[[int], bool] = lambda size: True
         # where other shards may have keys of a lease (Elsewhere); None: all are here
         self.lease_keys: Leases | None = None
+        # whether a write is another shard's, as keys have moved; None: none is
+        self.lacks: Callable[[int, bytes], bool] | None = None
         self.committed = 0
         self.proposed = 0
         self.failed = 0
@@ -153,6 +155,13 @@ class Writes:
         return self._raft.is_leader and self._intake.take_all(
             [(link, rid, method, body) for rid, method, _, body in requests],
             len(self._later) + len(self._aside))
+
+    def take_queued(self) -> list[Request]:
+        """All that is queued, which the caller puts back, or answers."""
+        return self._intake.drain()
+
+    def put_back(self, requests: list[Request]) -> None:
+        self._intake.first(requests)
 
     @property
     def queued(self) -> int:
@@ -251,6 +260,8 @@ class Writes:
                 judge(leader.auth, NOBODY, method, body, self.lease_keys or leader.view)
             if (refusal := self._refusal(method, body)) is not None:
                 raise EtcdError(refusal)
+            if self.lacks is not None and method in _OF_KEYS and self.lacks(method, body):
+                raise Elsewhere  # G7
             if looked is None and method == Method.TXN and (looked := leader.ahead(body)) is not None:
                 raise Unlooked
             outcome = leader.execute(method, body, looked)

@@ -25,6 +25,7 @@ _PARTIAL_ROWS = 1024
 _LOOK = 1000  # rows passed over in a slice: of keys that are gone, or newer
 _RESTS = 1024  # lists whose next page may be asked for
 _REST_KEY_BYTES = 1024  # of one that is remembered
+_Rest = tuple[int, bytes, bytes, tuple[tuple[bytes, bytes], ...]]  # G6: with the parts that are shown
 
 
 class Ranges:
@@ -33,8 +34,8 @@ class Ranges:
         self._raft = raft
         self._streams = streams
         self.count = 0
-        # how many keys there are from where a page of a list ended, at its revision, up to its end
-        self._rests: dict[tuple[int, bytes, bytes], int] = {}
+        # how many keys are shown from where a page of a list ended, at its revision, up to its end
+        self._rests: dict[_Rest, int] = {}
 
     def replaced(self) -> None:
         self._rests.clear()
@@ -115,12 +116,14 @@ class Ranges:
         if read.empty:
             return
         # now, while the store is at the reader's revision; after other requests it may not be
-        total = most = None
-        if reader.revision == self._store.revision:
+        store, total, most = self._store, None, None
+        if reader.revision == store.revision and (
+                # G6: the counts are of the newest table, and a switch takes no revision
+                reader.parts(read.key, read.range_end) == store.shown(read.key, read.range_end)):
             if read.row_limit is None:
-                most = self._store.count_at_most(read.key, read.range_end)
+                most = store.count_at_most(read.key, read.range_end)
             else:
-                total = most = self._store.quick_count(read.key, read.range_end)
+                total = most = store.quick_count(read.key, read.range_end)
             if most == 0:
                 return
         if read.spliced:
@@ -139,20 +142,20 @@ class Ranges:
         if read.satisfied:
             shown = read.count
             if total is None:  # the page before may have counted: what was there at a revision stays
-                total = self._rests.get((reader.revision, read.key, read.range_end))
+                total = self._rests.get(_rest(reader, read.key, read.range_end))
             if total is not None:
                 read.add_count(total - shown)
             else:
                 yield from self._count_rest(reader, read)
-            self._note_rest(reader.revision, read, read.count - shown)
+            self._note_rest(reader, read, read.count - shown)
 
-    def _note_rest(self, revision: int, read: RangeRead, rest: int) -> None:
+    def _note_rest(self, reader: Reader, read: RangeRead, rest: int) -> None:
         """The next page need not walk the ``rest`` keys to count them."""
         last, end = read.last_key, read.range_end
         if rest and last is not None and len(last) + len(end) <= _REST_KEY_BYTES:
             while len(self._rests) >= _RESTS:
                 del self._rests[next(iter(self._rests))]
-            self._rests[revision, last + b"\0", end] = rest
+            self._rests[_rest(reader, last + b"\0", end)] = rest
 
     def _count_rest(self, reader: Reader, read: RangeRead) -> Slices:
         start: bytes | None = read.key if read.last_key is None else read.last_key + b"\0"
@@ -193,6 +196,10 @@ class Ranges:
             yield
         yield from read.ending()
         stream.link.answer(stream.rid, Status.OK, b"".join([head, *take()]))
+
+
+def _rest(reader: Reader, start: bytes, end: bytes) -> _Rest:
+    return reader.revision, start, end, tuple(reader.parts(start, end))
 
 
 def _some(rows: Iterator[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], bool]:

@@ -76,6 +76,7 @@ class Serve:
             Method.STATUS: maintenance.status,
             Method.COUNTERS: maintenance.counters,
             Method.FACTS: maintenance.facts,
+            Method.MOVES: maintenance.facts,
             Method.SNAPSHOT: self._snapshot,
             Method.ALARM: maintenance.alarms,
             Method.DOWNGRADE: maintenance.may_downgrade,

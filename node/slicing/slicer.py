@@ -36,6 +36,7 @@ class Slicer:
         self._writers = Others(perf_counter, writes)
         self._scheduled = self._long_scheduled = False
         self._burst = 0
+        self._closed = False
         self.slices = 0
 
     def start(self, work: Slices, part: bool = False) -> None:
@@ -52,6 +53,8 @@ class Slicer:
 
     def _slice(self) -> None:
         self._scheduled = False
+        if self._closed:
+            return
         work, slices = self._fresh.popleft()
         if self._goes_on(work, self._slice_s()):
             if slices < _FRESH_SLICES:
@@ -66,6 +69,8 @@ class Slicer:
 
     def _slice_long(self) -> None:
         self._long_scheduled = False
+        if self._closed:
+            return
         work = self._long.popleft()
         if self._goes_on(work, self._slice_s()):
             self._long.append(work)
@@ -97,6 +102,10 @@ class Slicer:
                     return True
         except StopIteration:
             return False
+
+    def close(self) -> None:
+        """What has begun does not go on: its store is about to be closed."""
+        self._closed = True
 
     @property
     def pending(self) -> int:

@@ -61,6 +61,7 @@ COMPACTION_ROW = LOCAL_PREFIX + b"compaction"
 # revision up to which slices of an apply have written: rows above the position are there
 ABOVE_ROW = LOCAL_PREFIX + b"above"
 STAGING_ROW = LOCAL_PREFIX + b"staging"  # of a move's copy: node.storage.state.staging
+LEFT_PREFIX = LOCAL_PREFIX + b"left/"  # of a move away from here, then its number (8 bytes)
 KEYS_END = b"l"  # the first possible row key after all ``k`` rows
 RUNS_END = b"s"
 
@@ -80,6 +81,10 @@ class Position(NamedTuple):
 
 def feature_row(feature: int, name: bytes) -> bytes:
     return FEATURE_PREFIX + bytes((feature,)) + name
+
+
+def left_row(number: int) -> bytes:
+    return LEFT_PREFIX + number.to_bytes(8, "big")
 
 
 def escape(key: bytes) -> bytes:

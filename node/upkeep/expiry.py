@@ -57,7 +57,7 @@ class Expiry:
         self._due: deque[int] = deque()
         self._read: set[int] = set()  # of these the keys have been read
         self._of: Leader | None = None  # the term that they are of (H7: decided and appended in one term)
-        self._scheduled = False
+        self._scheduled = self._closed = False
         self.decide: Callable[[list[int]], None] = self.add  # what becomes of leases that were found due (H7)
 
     def changed(self, applied: Applied) -> None:
@@ -89,7 +89,7 @@ class Expiry:
     def _some(self) -> None:
         self._scheduled = False
         leader = self._node.writes.leader
-        if leader is None or leader is not self._of:
+        if leader is None or leader is not self._of or self._closed:
             self._due.clear()
             return
         left = KEYS
@@ -135,6 +135,8 @@ class Expiry:
         are read."""
         few = []
         left = KEYS
+        if self._closed:
+            return
         for at, lease in enumerate(leases):
             if left <= 0:
                 self._node.loop.call_soon(partial(self.as_read, leases[at:], then))
@@ -146,6 +148,10 @@ class Expiry:
                 few.append(lease)
         if few:
             then(few)
+
+    def close(self) -> None:
+        """The store is about to be closed: no lease ends here any more."""
+        self._closed = True
 
     def _reading(self, leases: list[int], then: Callable[[], None]) -> Slices:
         for lease in leases:

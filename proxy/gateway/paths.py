@@ -31,8 +31,10 @@ _MAINTENANCE = {
     "alarm": "Alarm", "status": "Status", "defragment": "Defragment", "hash": "Hash", "hashkv": "HashKV",
     "transfer-leadership": "MoveLeader", "downgrade": "Downgrade",
 }
-_SHARDS = {"enable-growth": "EnableGrowth", "add": "AddShard", "retire": "RetireShard",
-           "advice": "Advice"}
+_SHARDS = {
+    "enable-growth": "EnableGrowth", "add": "AddShard", "retire": "RetireShard", "move": "Move",
+    "split": "Split", "cancel-move": "CancelMove", "moves": "Moves", "advice": "Advice",
+}
 _AUTH = {
     "enable": "AuthEnable",
     "disable": "AuthDisable",

@@ -24,6 +24,7 @@ from cluster.version import CLUSTER_VERSION, ETCD_VERSION, MUSTER_VERSION
 from cluster.wire.messages import HEAD, Method
 from proxy.grpc.registry import Registry
 from proxy.http.requests import HttpRequest
+from proxy.metrics.move_facts import move_samples
 from proxy.metrics.node_metrics import Figures, node_samples
 from proxy.metrics.shard_facts import ShardFacts, gather, samples
 from proxy.routing.router import Waiting
@@ -138,6 +139,7 @@ class Metrics:
         yield from self._store()
         yield from node_samples(self._nodes, self._context.common.member_id)
         yield from samples(self._shards)
+        yield from move_samples(self._shards)
 
     def own(self) -> Iterator[Metric]:
         yield from self._grpc()

@@ -12,6 +12,7 @@ from cluster.pb import shards_pb2
 from cluster.wire.frames import BIRTHS_SINCE, GROWTH_SINCE, LOADS_SINCE
 from cluster.wire.messages import Method
 from proxy.routing.router import MethodStats
+from proxy.services import moves
 from proxy.shared.context import Call, Context, Registry, Serve
 
 SERVICE = "musterpb.Shards"
@@ -25,6 +26,7 @@ def register(registry: Registry, context: Context) -> None:
         registry, SERVICE, "RetireShard", shards_pb2.RetireShardRequest,
         _change_shard(context, births.RETIRE))
     context.unary(registry, SERVICE, "Advice", shards_pb2.AdviceRequest, _advice(context))
+    moves.register(registry, context, SERVICE)
 
 
 def _enable_growth(context: Context) -> Serve:

@@ -52,6 +52,7 @@ class Context:
         self.stepped = Stepped(router.loop)
         self.listing = Listing(router)
         self.stopping = False
+        self.on_table: list[Callable[[Table, Table], None]] = []  # with the older one, and it
         self.on_tick: list[Callable[[float], None]] = [self.listing.tick]  # called every sweep, with the time
         self.on_stop: list[Callable[[], None]] = []  # end streams that have no end of their own
         self.guarded: dict[Call, Callable[[Call], None]] = {}  # streams with hasleader -> how to end one
@@ -69,6 +70,8 @@ class Context:
             self.router.follow_shards(self.placement.running, self.placement.ids)
             self.hub.follow(before)  # G9: parts come before the next record is taken
             self.router.moved.swap(table)
+            for follow in self.on_table:
+                follow(before, table)
 
     def method(self, grpc_type: str, service: str, method: str) -> MethodStats:
         return self.stats.setdefault((grpc_type, service, method), MethodStats())

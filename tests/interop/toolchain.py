@@ -42,7 +42,7 @@ def need(*commands: str) -> None:
 
 
 def unavailable(what: str) -> NoReturn:
-    """Something could not be downloaded: a failure in CI, else a reason to skip."""
+    """Something is not here, or could not be downloaded: a failure in CI, else a reason to skip."""
     if _CI:
         pytest.fail(what, pytrace=False)
     pytest.skip(what)

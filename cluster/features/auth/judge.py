@@ -252,6 +252,7 @@ _NEEDS: dict[int, tuple[Callable[[bytes], Any], Callable[[_Asked, Any], None]]] 
     Method.GROW: _ROOT,
     Method.SHARD_CHANGE: _ROOT,
     Method.ADVICE: _ROOT,
+    Method.MOVES: _ROOT,
     Method.STATUS: _VALID,
     Method.HASH: _ROOT,
     Method.HASH_KV: _ROOT,

@@ -23,7 +23,7 @@ from cluster.order.leading.shard_batch import Answer
 from cluster.order.leading.verdicts import are_many, decide
 from cluster.order.locks import LockTable, Queued, Refused
 from cluster.order.log import Attempt
-from cluster.order.prepare import Grant, Prepare, Row, encode_attempt
+from cluster.order.prepare import Base, Grant, Prepare, Row, encode_attempt
 from cluster.order.sequencing.granted import RowsOf, rows_in_steps, rows_of
 from cluster.order.shown import ShownRows
 from cluster.pb import rpc_pb2 as pb
@@ -69,8 +69,9 @@ class Attempts(Generic[T]):
         self._ungranted: dict[Attempt, Queued[Waiting[T] | Preparing[T]]] = {}  # with their locks, or soon
         self._ended: set[Attempt] = set()  # released or applied here: never locked again (H5)
         self._floor = Attempt(0, 0)
-        # of a move: the revision up to which this replica's copy is whole
-        self.copied: Callable[[int], int] = lambda number: 0
+        # whether this replica's copy of a move is so far
+        self.copied: Callable[[Base], bool] = lambda base: False
+        self.countable: Callable[[], bool] = lambda: True  # whether keys are counted without walking them
         self.sequencer_term = 0  # newest term of an order record applied here
         self.order_index = order_index  # applied
         self._since = order_index  # multis up to there are not known here
@@ -236,15 +237,24 @@ class Attempts(Generic[T]):
 
     def _grant_switch(self, prepare: Prepare, payload: Preparing[T]) -> bool:
         """A source's revision and its number of live keys, or a target's promise (G4)."""
-        assert prepare.base is not None
-        store = self._store
-        if prepare.base.revision and self.copied(prepare.base.move) < prepare.base.revision:
+        base, store = prepare.base, self._store
+        assert base is not None
+        if base.revision and not self.copied(base):
+            return False
+        if prepare.touches and not self.countable():
             return False
         counts = {at: store.live_count(t.key, t.range_end) for at, t in enumerate(prepare.touches)}
         rows: list[list[Row]] = [[] for _ in counts]
         payload.answer = Grant(self._term, rows, [], counts, revision=store.revision).encode()
         self._answers.append((payload.token, Status.OK, payload.answer))
         return True
+
+    def promises(self, move: int) -> bool:
+        """Whether a switch of this move that was promised its base is undecided."""
+        return any(
+            isinstance(payload := held.payload, Preparing) and payload.answer is not None
+            and payload.prepare.base is not None and payload.prepare.base.revision > 0
+            and payload.prepare.base.move == move for held in self._table)
 
     def applied_record(self, order_index: int, order_term: int, attempts: list[Attempt]) -> None:
         """A whole order record was applied here: ``attempts`` are the multis it held."""

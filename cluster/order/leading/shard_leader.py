@@ -52,7 +52,7 @@ from cluster.order.leading.rights import Rights
 from cluster.order.leading.shard_batch import Answer, PendingPut, Reply, ShardBatch
 from cluster.order.locks import LockTable, Queued
 from cluster.order.log import Attempt, entry
-from cluster.order.prepare import Prepare
+from cluster.order.prepare import Base, Prepare
 from cluster.order.shown import ShownRows
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pb import rpc_pb2 as pb
@@ -110,9 +110,15 @@ class ShardLeader(Generic[T]):
         self._own: OwnKeys | None = None  # None: no key has ever moved
         self._attempts: Attempts[T] = Attempts(
             store, term, self._table, self.shown, self._answers, self._unlooked, start.order_index)
-        # of a move: the revision up to which this replica's copy is whole
-        self.copied: Callable[[int], int] = lambda number: 0
-        self._attempts.copied = lambda number: self.copied(number)
+
+    def moves(self, copied: Callable[[Base], bool], countable: Callable[[], bool]) -> None:
+        """``copied``: whether this replica's copy of a move is so far; ``countable``: whether its keys are
+        counted without walking them."""
+        self._attempts.copied, self._attempts.countable = copied, countable
+
+    def promises(self, move: int) -> bool:
+        """Whether a switch of this move that was promised its base is undecided (G4)."""
+        return self._attempts.promises(move)
 
     def serve(self) -> None:
         """A cut of this term has been applied: everything inherited is in the store (I8)."""

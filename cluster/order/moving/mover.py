@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from cluster.order.moving.switch import Switch
+from cluster.order.prepare import Base
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.placement import Placement, Table
 from cluster.placement.table import Move
@@ -71,16 +72,18 @@ class Mover:
     """Of one sequencer's term."""
 
     def __init__(
-        self, placement: Placement, coordinator: Coordinator[Any], copied: Callable[[int], int],
+        self, placement: Placement, coordinator: Coordinator[Any], copied: Callable[[Base], bool],
         patience_ms: int = PATIENCE_MS, pause_ms: int = FIRST_PAUSE_MS,
+        countable: Callable[[], bool] = lambda: True,
     ) -> None:
-        """``copied``: of a move, the revision up to which this host's copy is whole where shard 0 is the
-        target."""
+        """``copied``: whether this host's copy is so far, where shard 0 is the target. ``countable``:
+        whether shard 0's keys are counted without walking them."""
         self._placement = placement
         self._coordinator = coordinator
         self._copied = copied
         self._patience_ms = patience_ms
         self._pause_ms = pause_ms
+        self._countable = countable
         self._heard: dict[int, _Heard] = {}
         self._number = 0  # of the move that this is about
         self._since_ms = 0
@@ -124,7 +127,8 @@ class Mover:
         if now_ms >= self._again_ms and self._ready(move, now_ms, hosts):
             self.step = Step.SWITCHING
             self._coordinator.switch(
-                Switch(move, self._copied, lambda done: self._ended(done, now_ms)), now_ms)
+                Switch(move, self._copied, lambda done: self._ended(done, now_ms), countable=self._countable),
+                now_ms)
 
     def _ended(self, done: bool, began_ms: int) -> None:
         if done:

@@ -41,9 +41,10 @@ class Asked(Protocol):
 @dataclass(slots=True)
 class Switch:
     move: Move
-    copied: Callable[[int], int]  # of a move: the revision up to which the sequencer's own copy is whole
+    copied: Callable[[Base], bool]  # whether the sequencer's own copy is so far
     ended: Callable[[bool], None]  # told once: whether it was appended
     hold: Hold | None = None
+    countable: Callable[[], bool] = lambda: True  # whether shard 0's keys are counted without walking them
 
     @property
     def span(self) -> Span:
@@ -76,14 +77,26 @@ class Switch:
         known = [grants[shard].revision for shard in asked]
         return max(known + ([self.hold.revision] if self.hold is not None else []))
 
-    def ask_target(self, asked: Asked, order_index: int) -> bool:
+    def live(self, grants: dict[int, Grant], own: Overlay) -> int:
+        """The number of live keys that move, once all sources have granted; -1: not known yet."""
+        live = sum(grants[shard].counts[0] for shard in self.move.sources if shard)
+        if self.hold is not None:
+            if own.applied.revision < self.hold.revision or not self.countable():
+                return -1
+            live += own.applied.live_count(*self.span)
+        return live
+
+    def ask_target(self, asked: Asked, order_index: int, own: Overlay) -> bool:
         """Once all sources have granted: True, and the target is to be asked."""
         target = self.move.target
         revision = self.revision(asked.grants)
         if not target or target in asked.prepares or not revision:
             return False
+        live = self.live(asked.grants, own)
+        if live < 0:
+            return False
         assert asked.attempt is not None
-        base = Base(self.move.number, revision)
+        base = Base(self.move.number, revision, live)
         asked.prepares[target] = Prepare(asked.attempt, 0, order_index, base=base).encode()
         return True
 
@@ -92,12 +105,10 @@ class Switch:
     ) -> bytes | None:
         """The multi and MOVED; None: what shard 0 has to do is not done yet."""
         revision = self.revision(grants)
-        live = sum(grants[shard].counts[0] for shard in self.move.sources if shard)
-        if self.move.target == 0 and self.copied(self.move.number) < revision:
+        live = self.live(grants, own)
+        if live < 0:
             return None
-        if self.hold is not None:
-            if own.applied.revision < self.hold.revision:
-                return None
-            live += own.applied.live_count(*self.span)
+        if self.move.target == 0 and not self.copied(Base(self.move.number, revision, live)):
+            return None
         moved = moved_item(Moved(self.move.number, True, revision, live))
         return encode_multi(Multi(attempt, 0, terms, [])) + moved

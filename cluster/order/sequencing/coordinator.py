@@ -217,7 +217,8 @@ class Coordinator(Generic[T]):
         for wide in list(self._running.values()):
             if self._over(wide, now_ms):
                 self._release(wide)
-            elif wide.switch is not None and wide.switch.ask_target(wide, self.generations.last):
+            elif wide.switch is not None and wide.switch.ask_target(
+                    wide, self.generations.last, self._view):
                 self._send(wide, now_ms)
             elif len(wide.grants) == len(wide.participants):
                 if not wide.looking:

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from cluster.order.leading.queued import Report
 from cluster.order.log import Cut, Fold
+from cluster.placement.table import State, Table
 
 T = TypeVar("T")
 _ALL = 1 << 62  # more than any order index
@@ -73,6 +74,44 @@ class Reports:
 
     def applied_by_all(self, shards: Iterable[int], fold: Fold) -> int:
         return min((self.applied_by(shard, fold) for shard in shards), default=_ALL)
+
+
+class Askable:
+    """The shards whose leaders control records wait for (I20), of one node 0: those that may show or accept
+    anything.
+
+    A shard that never had keys may not. One that has lost its last key, of the past too, may until its leader
+    has applied the record of that. A later leader of it stands behind that record (I8). So a shard without
+    keys holds up no answer for long, even where it has no leader.
+    """
+
+    def __init__(self) -> None:
+        self._table: Table | None = None
+        self._asked: frozenset[int] = frozenset()
+        self._ceased: dict[int, int] = {}  # shard without keys -> order record that says so, or a later one
+
+    def follow(self, table: Table, index: int, *, anew: bool = False) -> None:
+        """A table is applied here, with the order up to ``index``. ``anew``: others may have been there since
+        the last one, which this node has not seen."""
+        before, self._table = self._table, table
+        serving = {shard for shard, (state, *_) in table.shards.items()
+                   if shard and state in (State.SERVING, State.RETIRING)}
+        asked = frozenset(filter(table.may_be_asked_of, serving))
+        lapsed = self._asked
+        if before is None or anew:
+            lapsed = frozenset(serving if table.last_move else ())
+        elif table.last_move - before.last_move + (before.move is not None) > 1:
+            lapsed = frozenset(serving)  # one may have got keys and lost them within this run
+        self._ceased.update(dict.fromkeys(lapsed - asked, index))
+        self._ceased = {shard: at for shard, at in self._ceased.items() if shard in serving - asked}
+        self._asked = asked
+
+    def applied(self, reports: Reports, fold: Fold) -> int:
+        """The order record that the leader of each of them has applied."""
+        for shard, index in list(self._ceased.items()):
+            if reports.applied_by(shard, fold) >= index:
+                del self._ceased[shard]
+        return reports.applied_by_all((*self._asked, *self._ceased), fold)
 
 
 class Controls(Generic[T]):

@@ -241,6 +241,11 @@ class Feeds:
             feed.kept.clear()
         return True
 
+    def close(self) -> None:
+        """The node closes: nothing is read for a feed any more."""
+        self._feeds.clear()
+        self._left.clear()
+
     @property
     def hasty(self) -> bool:
         return any(feed.haste != NO_HASTE for feed in self._feeds.values())

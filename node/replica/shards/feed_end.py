@@ -75,6 +75,10 @@ class FeedEndRole(Protocol):
     def members_change(self) -> bool:
         """Whether a new change of members waits for what is durable here."""
 
+    @property
+    def moves(self) -> bool:
+        """Whether keys move from here or to here."""
+
 
 class FeedEnd:
     def __init__(self, role: FeedEndRole) -> None:
@@ -160,15 +164,19 @@ class FeedEnd:
 
     def ask_for_state(self) -> None:
         """While starved: ask a peer for its state (H8). A leader hands over first (H13)."""
+        if self.starved:
+            self.ask_peers_for_state("no host keeps the next order records")
+
+    def ask_peers_for_state(self, reason: str) -> None:
         node = self._node
-        if not self.starved or node.raft.role is Role.LEADER:
+        if node.raft.role is Role.LEADER:
             return
         peers = [node.raft.leader_id] if node.raft.leader_id else []
         peers += [m for m in node.roster.others if m not in peers]
         for peer in peers:
             if node.peers.send(peer, STATE_WANTED, ORDER_INDEX.pack(node.order_index)):
-                log.info("asked a peer for its state: no host keeps the next order records",
-                         peer=f"{peer:x}", order_index=node.order_index)
+                log.info("asked a peer for its state", reason=reason, peer=f"{peer:x}",
+                         order_index=node.order_index)
                 return
 
     # -- what node 0 is told
@@ -177,7 +185,8 @@ class FeedEnd:
         """How soon this node wants the order's records (``node.replica.shards.feed``)."""
         node = self._node
         if (node.watches.active or self._loop.time() < node.hurried_until
-                or node.store.revision < node.wanted_revision or self._role.members_change):
+                or node.store.revision < node.wanted_revision or self._role.members_change
+                or self._role.moves):
             return ALL_HASTE
         return OWN_HASTE if self._role.leading is not None else NO_HASTE
 

@@ -21,10 +21,11 @@ from cluster.features.auth.principal import FRONT, NOBODY, SAID, Principal, name
 from cluster.order.leading.queued import Report
 from cluster.order.leading.rights import KEYS_ELSEWHERE
 from cluster.order.log import Attempt, Change, Control
-from cluster.order.prepare import FATE, PREPARE_SAYS_WHEN, REPORT, Grant, decode_attempt, sent_at
+from cluster.order.moving.mover import Copied
+from cluster.order.prepare import FATE, PREPARE_SAYS_WHEN, REPORT, Base, Grant, decode_attempt, sent_at
 from cluster.order.sequencing.coordinator import Coordinator, Look, Wide
 from cluster.order.sequencing.fetching import Ask, Fetched, Fetching
-from cluster.order.sequencing.reports import Reports
+from cluster.order.sequencing.reports import Askable, Reports
 from cluster.order.sequencing.sequencer import Sequencer, Tail
 from cluster.order.sound import Place, sound
 from cluster.pacing.pace import Company, Pace
@@ -34,10 +35,15 @@ from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
 from node.replica.lone import OwnLog, OwnLogNode
+from node.replica.moving.copying import Copying
+from node.replica.moving.leaving import Leaving
+from node.replica.moving.sequencing import Moves
+from node.replica.moving.sources import Durability, Sources
 from node.replica.role import Body, Kinds, Owed
 from node.replica.shards.birthing import Birthing
 from node.replica.shards.controls import ControlWaits
 from node.replica.shards.feed import Feeds, FeedsNode
+from node.replica.shards.feed_end import ORDER_INDEX, STATE_WANTED
 from node.replica.shards.linked import linked, load_fold, not_leader
 from node.replica.shards.retention import Retention
 from node.replica.shards.role_node import RoleNode
@@ -52,6 +58,7 @@ if TYPE_CHECKING:
     from node.replica.applying import Applies
     from node.serving.confirm import Confirmations
     from node.serving.watches import WatchSource
+    from node.upkeep.snapshots import Snapshots
 
 _APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256
 _WIDE = frozenset((Method.WIDE, Method.LONE, Method.LEASE_REVOKE))
@@ -64,6 +71,7 @@ class OrderNode(RoleNode, OwnLogNode, FeedsNode, KeepingNode, Protocol):
     watches: WatchSource
     applies: Applies
     peers: Peers
+    snapshots: Snapshots
     link_ends: list[Callable[[FrontLink], None]]
     acknowledge: Callable[[FrontLink, bytes], None]
 
@@ -84,6 +92,9 @@ class OrderRole(OwnLog):
         self.links = linked(node, kinds)
         node.upkeep.quota.share()
         self.placement = Placement(common.shard_count, common.placement_depth)
+        moved = kinds.moved(node.store)
+        self.moves = Moves(self, kinds.mover, node.now_ms, common.election_timeout_ms)
+        self.copying = Copying(node, self, moved, lambda: node.roster.others)
         self.fold = load_fold(node.store)
         self.birthing = Birthing(self)
         self.folded = node.applied_index  # the order record up to which it is
@@ -96,9 +107,13 @@ class OrderRole(OwnLog):
         self.fetching = Fetching(common.heartbeat_interval_ms)
         self.sequencer: Sequencer[Token] | None = None  # once this node leads and serves
         self._coordinator_kind: type[Coordinator[Token]] = kinds.coordinator
-        self.controls = ControlWaits(
-            node, lambda: self.reports.applied_by_all(self.placement.others, self.fold))
-        self._follow_table(node.store.placement())
+        self.askable = Askable()
+        self.askable.follow(self.placement.table, self.folded)
+        self.controls = ControlWaits(node, lambda: self.askable.applied(self.reports, self.fold))
+        self._follow_table(node.store.placement(), anew=True)
+        Sources(node, moved)
+        Durability(node, self._durable)
+        self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters, self._durable)
         self.cuts = 0
         self.company = Company()
         self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
@@ -111,7 +126,9 @@ class OrderRole(OwnLog):
         node.clock.each_heartbeat(self._heartbeat)
         node.clock.each_second(self.birthing.second)
         node.clock.each_second(lambda: self.feeds.alone.look(self.raft.commit_index, self.loop.time()))
+        node.clock.each_second(self.leaving.second)
         node.frames[FRAME[0]] = self.retention.came
+        node.frames[STATE_WANTED[0]] = self._state_wanted
         node.handlers.update({
             Method.REPORT: lambda link, rid, timeout_ms, body: self._report(link, body),
             Method.FEED: lambda link, rid, timeout_ms, body: self.feeds.subscribe(link, rid, body),
@@ -120,6 +137,8 @@ class OrderRole(OwnLog):
             Method.WIDE: lambda link, rid, timeout_ms, body: self._wide(
                 link, rid, body[0], timeout_ms, body[1:]),
             Method.QUERY: lambda link, rid, timeout_ms, body: self._query(link, rid, body),
+            Method.COPIED: lambda link, rid, timeout_ms, body: self._copied(
+                link.member_id, Copied.decode(body)),
         })
 
     @property
@@ -145,6 +164,8 @@ class OrderRole(OwnLog):
                 self._wide(link, rid, inner, timeout_ms, body, who)
         elif inner in EVERYWHERE and self.controls.full:
             self.node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
+        elif self.moves.has_left(method, body):
+            self.wide(link, rid, method, timeout_ms, body)
         else:
             self.writes.submit(link, rid, method, body)
 
@@ -167,6 +188,11 @@ class OrderRole(OwnLog):
         else:
             link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
             self.node.mark_dirty(link)
+
+    def wide(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+        """A write that came to shard 0, and whose keys are another's by now (G7)."""
+        who, inner, request = named(method, body)
+        self._wide(link, rid, inner, timeout_ms, request, who)
 
     def _wide(
         self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes,
@@ -215,6 +241,7 @@ class OrderRole(OwnLog):
         self.pace.held = False
         if sequencer is not None and self.sequencing and self.writes.has_room:
             coordinator = sequencer.coordinator
+            self.moves.run()
             self.pace.held = self._expects_company(coordinator)
             last = self.raft.last_index  # what runs has no multi up to there
             if grown := sequencer.run(self.node.now_ms(), due=self.writes.due):
@@ -225,6 +252,7 @@ class OrderRole(OwnLog):
                 assert wide.token is not None
                 self.node.looking.start(*wide.token, looked, partial(self._looks, coordinator, wide, looked),
                                    partial(self._looked, coordinator, wide, looked))
+        self.moves.sift()
         self.writes.run()
         self.node.confirmations.run(self.writes.leader is not None)
 
@@ -347,6 +375,8 @@ class OrderRole(OwnLog):
             size = 0
             for entry in entries:
                 data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
+                if self.copying.lacks(data):  # G5: what was before it is applied first
+                    break
                 self.feeds.judged(entry.index, data)
                 run.append((entry.index, entry.term, data))
                 for step in fold.take(data, 0):
@@ -358,6 +388,8 @@ class OrderRole(OwnLog):
                 size += len(data)
                 if size >= _APPLY_BYTES:
                     break
+            if not run:
+                return
             index, term, _ = run[-1]
             self.folded = index
             if index < last and (size >= _APPLY_BYTES or len(run) == _APPLY_ENTRIES):
@@ -372,6 +404,7 @@ class OrderRole(OwnLog):
     def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         self._place(applied.placement)
         self.node.applied_run(run, applied)
+        self.moves.applied(self.node.applied_index)
         leader = self.writes.leader
         if leader is not None and self.sequencer is None:
             self.sequence(leader)
@@ -379,18 +412,21 @@ class OrderRole(OwnLog):
         # a change of members waits for what each node has on disk (I17)
         self.feeds.applied(self._concerned(), everybody=bool(applied.hosts))
 
-    def _place(self, table: Table | None) -> None:
-        """Go by a table that is applied here."""
+    def _place(self, table: Table | None, *, anew: bool = False) -> None:
+        """Go by a table that is applied here, with what is folded. ``anew``: it came with a state."""
         before = self.placement.running
-        self._follow_table(table)
+        self._follow_table(table, anew=anew)
         if before != self.placement.running:
             self.node.roster.changes.shards_changed()
         self.birthing.step()
 
-    def _follow_table(self, table: Table | None) -> None:
+    def _follow_table(self, table: Table | None, *, anew: bool = False) -> None:
         if table is None or not table.generation:
             return
         self.placement.replace(table)
+        self.askable.follow(table, self.folded, anew=anew)
+        self.moves.placed()
+        self.copying.placed()
         if table.has_born:
             self.birthing.follow(table, self.fold)
 
@@ -414,6 +450,7 @@ class OrderRole(OwnLog):
             users=leader.auth)
         self.sequencer = Sequencer(
             tail, coordinator, self.placement, self.reports, self.writes, self.fetching, self._fetch)
+        self.moves.begin(leader, coordinator)
 
     def leader_changed(self) -> None:
         if self.coordinator is not None and self.writes.leader is None:
@@ -421,6 +458,7 @@ class OrderRole(OwnLog):
                 not_leader(self.node, link, rid)
             self.sequencer = None
             self.birthing.end()
+            self.moves.end()
             self.company, self.pace.held = Company(self.company.busy), False
         self.controls.settle()
 
@@ -439,12 +477,14 @@ class OrderRole(OwnLog):
             "running": coordinator.get("running", 0), "queued": coordinator.get("queued", 0),
             "feed_records": self.feeds.records, "records_lacking": self.feeds.alone.records,
             "shards_lacking": list(self.feeds.alone.lacking), "kept_bytes": self.keeping.bytes,
-            "shards_kept": self.keeping.shards}
+            "shards_kept": self.keeping.shards, **self.moves.facts()}
 
     def replaced(self) -> None:
         self.fold = load_fold(self.store)  # I19: the donor's, in the batch of its data
         self.folded = self.node.applied_index
-        self._place(self.store.placement())  # which the fold knows
+        self._place(self.store.placement(), anew=True)  # which the fold knows
+        self.copying.replaced()
+        self.leaving.replaced()
         self.feeds.applied(self.placement.ids)
 
     @property
@@ -474,7 +514,51 @@ class OrderRole(OwnLog):
         self.feeds.acknowledge(link, body)
         self.retention.acknowledged()
 
+    # -- what moves (``node.replica.moving``)
+
+    def _durable(self, shard: int) -> int:
+        return self.feeds.floors.own_of(shard) if shard else self.store.durable_position.order_index
+
+    def copied(self, base: Base) -> bool:
+        return self.copying.copied(base)
+
+    def countable(self) -> bool:
+        return self.store.counts.ready
+
+    def copy_grew(self) -> None:
+        if self.node.applied_index < self.raft.commit_index:
+            self.node.gathering.later()
+        self.node.wake()
+
+    def _copied(self, host: int, copied: Copied) -> None:
+        self.moves.heard(host, copied)
+        self.node.wake()
+
+    def report_copied(self, copied: Copied) -> None:
+        leader = self.raft.leader_id
+        if leader == self.raft.id:
+            self._copied(leader, copied)
+        elif leader and (link := self.links.find(leader, 0)) is not None:
+            link.request(Method.COPIED, copied.encode())
+            self.links.flush()
+
+    def ask_for_state(self) -> None:
+        if self.raft.leader_id not in (0, self.raft.id):
+            self.node.peers.send(
+                self.raft.leader_id, STATE_WANTED, ORDER_INDEX.pack(self.node.applied_index))
+
+    def _state_wanted(self, member_id: int, data: bytes) -> None:
+        if len(data) == ORDER_INDEX.size and ORDER_INDEX.unpack(data)[0] < self.node.applied_index:
+            self.node.snapshots.send_to(member_id, 0)
+
+    def promises(self, move: int) -> bool:
+        """Shard 0's leader grants itself nothing: its own copy is looked at where the switch is logged."""
+        return False
+
     def close(self) -> None:
+        self.feeds.close()
+        self.copying.close()
+        self.leaving.close()
         self.keeping.close()
         self.birthing.close()
         self.links.close()

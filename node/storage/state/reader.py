@@ -37,7 +37,7 @@ class Reader:
             return kv
         return None
 
-    def _parts(self, start: bytes, end: bytes, revision: int = 0) -> list[tuple[bytes, bytes]]:
+    def parts(self, start: bytes, end: bytes, revision: int = 0) -> list[tuple[bytes, bytes]]:
         """G6: what of a range is shown, at an older revision or the reader's own."""
         owned = self._owned
         return [(start, end)] if owned is None else owned.shown(start, end, revision or self._shown_at)
@@ -50,12 +50,12 @@ class Reader:
         at = revision or self.revision
         if self._owned is None:
             return scan_rows(self._cursor, start, end, at, look)
-        parts = self._parts(start, end, revision)
+        parts = self.parts(start, end, revision)
         return chain.from_iterable(scan_rows(self._cursor, *part, at, look) for part in parts)
 
     def splicer(self, start: bytes, end: bytes, look: int) -> RowSource:
         """As :meth:`scan`, for rows that go into an answer as they lie."""
-        return _joined([self._splicer(*part, look) for part in self._parts(start, end)])
+        return _joined([self._splicer(*part, look) for part in self.parts(start, end)])
 
     def _splicer(self, start: bytes, end: bytes, look: int) -> Splicer:
         return Splicer(self._cursor, start, end, self.revision, self._mixed, look)
@@ -64,13 +64,13 @@ class Reader:
         """As :meth:`splicer`, out of ``blocks`` where there are some."""
         return _joined([
             BlockRows(self._blocks, self._splicer(*part, look), range_rows(*part), self.revision)
-            for part in self._parts(start, end)])
+            for part in self.parts(start, end)])
 
     def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:
         """``(count, None)``, or after ``budget_us`` a partial count and the start to go on from."""
         deadline = self._clock_ns() + budget_us * 1000 if budget_us > 0 else 0
         total = 0
-        for part in self._parts(start, end):
+        for part in self.parts(start, end):
             count, left = count_rows(self._cursor, *part, self.revision, deadline, self._clock_ns)
             total += count
             if left is not None:

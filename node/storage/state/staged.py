@@ -1,40 +1,87 @@
-"""How far the copy of a move's keys has come at a replica of its target: the row ``mlocal/staging``.
+"""What a replica knows besides its rows of keys that move: copies that do not count yet, and what has left.
 
-It is written in the batch of the rows that it tells of. While it is there, they do not count (G6); the batch
-of the MOVED that switches removes it, or the last batch that removes the rows.
+The row ``mlocal/staging`` is written in the batch of the copied rows that it tells of. While it is there,
+they do not count (G6); the batch of the MOVED that switches removes it, or the last batch that removes the
+rows. A row ``mlocal/left/`` for each move away from here goes with the last of its rows.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
-_HEAD = struct.Struct(">QQQBII")  # move, event revision, live, whole, lengths of start and end
+from cluster.placement import Owned, Table
+from cluster.placement.table import Move, before
+
+_HEAD = struct.Struct(">QQBII")  # move, live, whole, lengths of start and end
+_LEFT = struct.Struct(">QQHBII")  # revision, order index, target, dropping, lengths of start and end
 
 
 class Staged(NamedTuple):
     move: int  # its id (growth.md G5)
     start: bytes
     end: bytes
-    at: bytes  # keys before it are copied
-    whole: bool = False  # all are
-    event_revision: int = 0  # every event of the source up to it is taken in
     live: int = 0  # keys that are here
+    whole: bool = False  # every page is
+    progress: bytes = b""  # how far the copier is (``cluster.order.moving.copier``)
 
     @property
     def span(self) -> tuple[bytes, bytes]:
         return self.start, self.end
 
     def encode(self) -> bytes:
-        head = _HEAD.pack(
-            self.move, self.event_revision, self.live, self.whole, len(self.start), len(self.end))
-        return b"".join((head, self.start, self.end, self.at))
+        head = _HEAD.pack(self.move, self.live, self.whole, len(self.start), len(self.end))
+        return b"".join((head, self.start, self.end, self.progress))
 
     @classmethod
     def of(cls, row: bytes | None) -> Staged | None:
         if row is None:
             return None
-        move, event_revision, live, whole, start_len, end_len = _HEAD.unpack_from(row)
+        move, live, whole, start_len, end_len = _HEAD.unpack_from(row)
         at = _HEAD.size + start_len
-        return cls(move, row[_HEAD.size : at], row[at : at + end_len], row[at + end_len :], bool(whole),
-                   event_revision, live)
+        return cls(move, row[_HEAD.size : at], row[at : at + end_len], live, bool(whole), row[at + end_len :])
+
+
+class Left(NamedTuple):
+    """A move away from here whose rows are still on this disk."""
+
+    number: int
+    start: bytes
+    end: bytes
+    target: int
+    revision: int  # of the switch: the rows are the owner's up to there
+    order_index: int  # of the switch, or of a later record
+    before: Table  # whose keys were whose
+    dropping: bool = False  # rows are being removed: nothing is answered from them
+
+    @property
+    def move(self) -> Move:
+        return Move(self.number, self.start, self.end, (), self.target)
+
+    def meets(self, start: bytes, end: bytes) -> bool:
+        return before(self.start, end) and before(start, self.end)
+
+    def owned(self, shard: int) -> Owned | None:
+        """What of the rows was this shard's own; None: all."""
+        return Owned.of(self.before, shard)
+
+    def encode(self) -> bytes:
+        head = _LEFT.pack(
+            self.revision, self.order_index, self.target, self.dropping, len(self.start), len(self.end))
+        return b"".join((head, self.start, self.end, self.before.encode()))
+
+    @classmethod
+    def decode(cls, number: int, row: bytes) -> Left:
+        revision, order_index, target, dropping, start_len, end_len = _LEFT.unpack_from(row)
+        at = _LEFT.size + start_len
+        stop = at + end_len
+        return cls(number, row[_LEFT.size : at], row[at:stop], target, revision, order_index,
+                   Table.decode(row[stop:]), bool(dropping))
+
+
+def first_to_drop(left: Mapping[int, Left], number: int) -> bool:
+    """Whether no older move away from here has rows in its span: these go first, for their own target may
+    lack them still (G10)."""
+    mine = left[number]
+    return not any(other.meets(mine.start, mine.end) for at, other in left.items() if at < number)

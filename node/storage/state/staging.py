@@ -1,120 +1,205 @@
-"""The copy of a move's keys, at both ends: pages of a source's live rows, and their way into the target.
+"""The copy of a move's keys, at both ends: what a source answers, and its way into the target.
 
 Only live rows are copied: newest versions, as they lie at the source. They go into the target's ``k`` and
 ``l`` space, without ``r`` rows, and are masked (G6) while the row ``mlocal/staging`` is there, which each
 batch here brings up to date. A crash goes back to a batch before, rows and staging row together.
+``cluster.order.moving.copier`` says what is asked, and in which order.
 
-A page is of a state that has all events that the copy has taken in, so it replaces what is there of its span.
-An event counts where it is newer than what is there.
+A key's value is told as its place in the revision (u32), then its KeyValue: rows are the same everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
 
 from rocksdict import WriteBatch
 
+from cluster.order.moving.copier import Answer, Ask, Batch, Row
+from cluster.placement import Owned
+from cluster.placement.table import Move, before
 from node.storage import keys
-from node.storage.keys import DELETE, LEASE_KEY, MAX64, parse_current, range_rows, unescape, version_row
-from node.storage.state.changes.run import Event
-from node.storage.state.reads import find
-from node.storage.state.staged import Staged
+from node.storage.errors import raise_read
+from node.storage.keys import (
+    DELETE,
+    LEASE_KEY,
+    MAX32,
+    MAX64,
+    PUT,
+    parse_current,
+    range_rows,
+    run_entries,
+    unescape,
+    version_row,
+)
+from node.storage.state.reads import find, runs_from
+from node.storage.state.staged import Left, Staged
 from node.storage.state.store import StateStore
 
-_Row = tuple[bytes, bytes]
 _AT_ONCE = 512  # rows removed in a slice: some 2 ms
-_COUNT_SLICE = 2048
+# of an answer: what it tells and what it passes over, so that it takes some 3 ms
+_MOST_BYTES, _MOST_ROWS, _MOST_LOOKED_AT = 256 << 10, 1000, 4000
+_SUB_BYTES = 4
 
 
-class Page(NamedTuple):
-    """Rows of a source from a key on: of all live keys before ``end``, at its applied revision."""
-
-    rows: list[_Row]
-    end: bytes
-    whole: bool  # nothing is left of the span
-    revision: int
+class Unknown(Exception):
+    """This replica has not come to the move, or has dropped its rows."""
 
 
-def read_page(store: StateStore, at: bytes, end: bytes, most_bytes: int) -> Page:
-    """The source's live rows of ``[at, end)``, about so many bytes; raw, as :func:`stage_page` takes them."""
-    rows: list[_Row] = []
-    size, revision = 0, store.revision
-    newest = (MAX64 - revision).to_bytes(8, "big")
-    last = b""
-    shown = (range_rows(*part) for part in store.shown(at, end))  # G6: not what another source owns
-    for row, value in chain.from_iterable(store.rows(*bounds) for bounds in shown):
+class Bounds(NamedTuple):
+    """Of one answer."""
+
+    size: int = _MOST_BYTES
+    rows: int = _MOST_ROWS
+    looked_at: int = _MOST_LOOKED_AT
+
+
+_BOUNDS = Bounds()
+
+
+def answer(store: StateStore, move: Move, ask: Ask, bounds: Bounds = _BOUNDS) -> Answer:
+    """What this replica, a source, says to a copy. Unknown: nothing."""
+    left, revision = store.left.get(move.number), store.revision
+    if left is None:
+        table = store.placement()
+        if table is None or table.move is None or table.move.number != move.number:
+            raise Unknown
+        owned = store.owned
+    elif left.dropping:
+        raise Unknown
+    else:
+        owned, revision = left.owned(store.shard), min(revision, left.revision)
+    if ask.page:
+        return _page(store, owned, ask.start, move.end, revision, bounds)
+    if not ask.revision:
+        return Answer(revision)
+    if ask.revision < revision and store.compact_revision > ask.revision + 1:
+        return Answer(revision, compacted=True)
+    return _events(store, move, ask, revision, bounds)
+
+
+def _page(
+    store: StateStore, owned: Owned | None, start: bytes, end: bytes, revision: int, bounds: Bounds
+) -> Answer:
+    rows: list[Row] = []
+    size = looked_at = 0
+    newest = (MAX64 - store.revision).to_bytes(8, "big")
+    last = key = b""
+    parts = [(start, end)] if owned is None else owned.shown(start, end)  # G6: not what is another source's
+    for row, value in chain.from_iterable(store.rows(*range_rows(*part)) for part in parts):
+        looked_at += 1
         escaped = row[1:-15]
-        if escaped == last or row[-13:-5] < newest:  # an older version, or above the position
+        if escaped == last:  # an older version
+            if looked_at >= bounds.looked_at:
+                return Answer(revision, rows, key + b"\0")
             continue
-        if size >= most_bytes:
-            return Page(rows, unescape(escaped), False, revision)
-        last = escaped
+        if size >= bounds.size or len(rows) >= bounds.rows or looked_at >= bounds.looked_at:
+            return Answer(revision, rows, unescape(escaped))
+        if row[-13:-5] < newest:  # above the position
+            continue
+        last, key = escaped, unescape(escaped)
         if row[-1] != DELETE:
-            rows.append((row, value))
+            rows.append((key, _told(row[-5:-1], value)))
             size += len(row) + len(value)
-    return Page(rows, end, True, revision)
+    return Answer(revision, rows)
 
 
-def begin_copy(store: StateStore, move: int, start: bytes, end: bytes) -> None:
+def _told(inverted_sub: bytes, kv: bytes) -> bytes:
+    return (MAX32 - int.from_bytes(inverted_sub, "big")).to_bytes(_SUB_BYTES, "big") + kv
+
+
+def _events(store: StateStore, move: Move, ask: Ask, upto: int, bounds: Bounds) -> Answer:
+    """Changes of the span above a place. Of a key that changes again only the last one is told."""
+    changed: dict[bytes, bytes | None] = {}
+    size = looked_at = 0
+    for place, (revision, sub, kind, key) in _changes_from(store, ask.revision + 1, ask.within):
+        if revision > upto:
+            break
+        if looked_at >= bounds.looked_at or size >= bounds.size or len(changed) >= bounds.rows:
+            return Answer(revision - 1, list(changed.items()), within=place)
+        looked_at += 1
+        if key < move.start or not before(key, move.end):
+            continue
+        changed.pop(key, None)
+        value = _value_at(store, key, revision, sub) if kind == PUT else None
+        changed[key] = value
+        size += len(key) + (len(value) if value is not None else 0)
+    return Answer(max(upto, ask.revision), list(changed.items()), level=True)
+
+
+_Change = tuple[int, int, int, bytes]  # revision, sub, type, key
+
+
+def _changes_from(store: StateStore, revision: int, within: int) -> Iterator[tuple[int, _Change]]:
+    """Changes from a place on, out of the ``r`` rows, and the place of each within its revision: of its row
+    and of it in that. These rows are the same on every replica."""
+    try:
+        it = runs_from(store.database, revision, within >> 32)
+        while it.valid():
+            row = it.key()
+            first, row_sub = int.from_bytes(row[1:9], "big"), int.from_bytes(row[9:13], "big")
+            last = number = 0
+            for change in run_entries(row, it.value()):
+                number = number + 1 if change[0] == last else 0
+                last = change[0]
+                place = (row_sub if last == first else 0) << 32 | number
+                if (last, place) >= (revision, within):
+                    yield place, change
+            it.next()
+        it.status()
+    except Exception as e:
+        raise_read(e, store.path, f"reading changes from revision {revision}")
+
+
+def _value_at(store: StateStore, key: bytes, revision: int, sub: int) -> bytes | None:
+    """A version that may have been compacted: then a later change of the key follows."""
+    try:
+        kv = store.database.get(version_row(key, revision, sub, PUT))
+    except Exception as e:
+        raise_read(e, store.path, f"reading key {key!r}")
+    return None if kv is None else sub.to_bytes(_SUB_BYTES, "big") + kv
+
+
+def begin_copy(store: StateStore, move: Move, progress: bytes) -> None:
     """A copy begins. What was here of the span must be gone (G11)."""
-    assert next(store.rows(*range_rows(start, end)), None) is None, f"G11: old rows of {start!r} are left"
-    _write(store, WriteBatch(raw_mode=True), Staged(move, start, end, start))
+    left = next(store.rows(*range_rows(move.start, move.end)), None)
+    assert left is None, f"G11: old rows of {move} are left"
+    _write(store, WriteBatch(raw_mode=True), Staged(move.number, move.start, move.end, progress=progress))
 
 
-def stage_page(store: StateStore, page: Page) -> Staged:
-    """Take in the page that begins where the copy stands."""
-    staged = _staged(store)
-    batch = WriteBatch(raw_mode=True)
-    gone = 0
-    for row, value in list(store.rows(*range_rows(staged.at, page.end))):
-        _remove(batch, row, value)
-        gone += 1
-    for row, value in page.rows:
-        _add(batch, row, value)
-    return _write(store, batch, staged._replace(
-        at=page.end, whole=page.whole, live=staged.live - gone + len(page.rows)))
-
-
-def stage_events(store: StateStore, events: Iterable[Event], revision: int) -> Staged:
-    """Take in the source's events of the span: all up to a revision."""
-    staged = _staged(store)
-    batch = WriteBatch(raw_mode=True)
+def stage(store: StateStore, batch: Batch) -> Staged:
+    """Take in what a copier tells. Rows of a page that is ``fresh`` have none before them here."""
+    staged = store.staged
+    assert staged is not None, "no copy is under way"
+    writes = WriteBatch(raw_mode=True)
     live = staged.live
-    taken: dict[bytes, tuple[bytes, bytes] | None] = {}  # of this batch
-    for changed_at, kind, key, kv, sub in events:
-        there = taken[key] if key in taken else find(store.database, store.path, key, MAX64)
-        if there is not None:
-            if MAX64 - int.from_bytes(there[0][-13:-5], "big") >= changed_at:
-                continue  # of a page that was newer
-            _remove(batch, *there)
+    for key, value in batch.rows:
+        if not batch.fresh and (there := find(store.database, store.path, key, MAX64)) is not None:
+            _remove(writes, *there)
             live -= 1
-        taken[key] = None
-        if kind != DELETE:
-            taken[key] = row = version_row(key, changed_at, sub, kind), kv
-            _add(batch, *row)
+        if value is not None:
+            _add(writes, key, value)
             live += 1
-    upto = max(revision, staged.event_revision)
-    return _write(store, batch, staged._replace(event_revision=upto, live=live))
+    return _write(store, writes, staged._replace(live=live, whole=batch.whole, progress=batch.staging))
 
 
-def count_staged(store: StateStore) -> Iterator[int]:
-    """Count the rows of a copy, in slices; the last one yielded is their number."""
-    found = 0
-    for found, _ in enumerate(store.rows(*range_rows(*_staged(store).span)), 1):
-        if found % _COUNT_SLICE == 0:
-            yield found
-    yield found
+def drop_left(store: StateStore, left: Left) -> Iterator[None]:
+    """Remove what has left, once nobody may ask for it (G10), in slices. From here on no copy is answered."""
+    left = store.left[left.number] = left._replace(dropping=True)
+    batch = WriteBatch(raw_mode=True)
+    batch.put(keys.left_row(left.number), left.encode())
+    store.write(batch)
+    yield from drop_span(store, left.start, left.end, left)
 
 
-def drop_span(store: StateStore, start: bytes, end: bytes) -> Iterator[None]:
-    """Remove all rows of a span that nobody may read any more (G10), or a copy that is given up, in slices.
-    Done again after a crash. What is masked by a staging row is shown only when all of it is gone."""
+def drop_span(store: StateStore, start: bytes, end: bytes, left: Left | None = None) -> Iterator[None]:
+    """Remove all rows of a span that nobody may read any more, or a copy that is given up, in slices. Done
+    again after a crash. What is masked by a staging row is shown only when all of it is gone."""
     path, (lower, upper) = store.path, range_rows(start, end)
     batch = WriteBatch(raw_mode=True)
     for number, (row, value) in enumerate(store.rows(lower, upper), 1):
-        if row[-1] != DELETE and (of_lease := _of_lease(row, value)):
+        if row[-1] != DELETE and (of_lease := _of_lease(unescape(row[1:-15]), value)):
             batch.delete(of_lease)
         if number % _AT_ONCE == 0:
             store.write(batch)
@@ -124,6 +209,9 @@ def drop_span(store: StateStore, start: bytes, end: bytes) -> Iterator[None]:
                 return  # a snapshot took its place
     batch.delete_range(lower, upper)  # one mark, instead of one for each row
     staged = store.staged
+    if left is not None:
+        batch.delete(keys.left_row(left.number))
+        store.left.pop(left.number, None)
     if staged is not None and staged.span == (start, end):
         batch.delete(keys.STAGING_ROW)
         store.staged = None
@@ -132,27 +220,23 @@ def drop_span(store: StateStore, start: bytes, end: bytes) -> Iterator[None]:
     store.show_owned()
 
 
-def _staged(store: StateStore) -> Staged:
-    assert store.staged is not None, "no copy is under way"
-    return store.staged
-
-
-def _of_lease(row: bytes, value: bytes) -> bytes:
+def _of_lease(key: bytes, kv: bytes) -> bytes:
     """The row by which a live key belongs to its lease; empty: it has none."""
-    key = unescape(row[1:-15])
-    lease = parse_current(value, len(key)).lease
+    lease = parse_current(kv, len(key)).lease
     return LEASE_KEY.pack(b"l", lease) + key if lease else b""
 
 
-def _add(batch: WriteBatch, row: bytes, value: bytes) -> None:
-    batch.put(row, value)
-    if of_lease := _of_lease(row, value):
-        batch.put(of_lease, b"")
+def _add(batch: WriteBatch, key: bytes, value: bytes) -> None:
+    sub, kv = int.from_bytes(value[:_SUB_BYTES], "big"), value[_SUB_BYTES:]
+    current = parse_current(kv, len(key))
+    batch.put(version_row(key, current.mod, sub, PUT), kv)
+    if current.lease:
+        batch.put(LEASE_KEY.pack(b"l", current.lease) + key, b"")
 
 
-def _remove(batch: WriteBatch, row: bytes, value: bytes) -> None:
+def _remove(batch: WriteBatch, row: bytes, kv: bytes) -> None:
     batch.delete(row)
-    if of_lease := _of_lease(row, value):
+    if of_lease := _of_lease(unescape(row[1:-15]), kv):
         batch.delete(of_lease)
 
 

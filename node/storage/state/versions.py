@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -19,7 +20,7 @@ from node.storage.keys import MAX64, escape, parse_current, range_rows
 from node.storage.options import BRIEF, UNLOGGED
 from node.storage.state.reads import Cursor, all_changes, check_revision, count_rows, find, scan_rows
 from node.storage.state.rows import StateRows
-from node.storage.state.staged import Staged
+from node.storage.state.staged import Left, Staged
 from node.storage.state.version_cache import VersionCache
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class Versions(StateRows):
         self.cache.clear()
         # the copy of a move that has not switched; it is no part of the state yet
         self.staged: Staged | None = Staged.of(self.meta(keys.STAGING_ROW[1:].decode()))
+        # moves away from here, by number
+        self.left: dict[int, Left] = {}
+        with contextlib.suppress(NewerRecord):  # said where the table is asked for
+            self.left = {number: Left.decode(number, row) for name, row in self.under(keys.LEFT_PREFIX)
+                         for number in [int.from_bytes(name, "big")]}
         #: G6: what is shown of the rows; None: all.
         self.owned: Owned | None = None
         self.show_owned()

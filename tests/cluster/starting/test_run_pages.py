@@ -6,6 +6,7 @@ The addresses are those of this machine's hosts, paths lie in the test's folder,
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -86,7 +87,17 @@ def _grow(shell: Shell) -> None:
     printed = shell.ok(block("growth", "Add"))
     assert re.search(r"\| +1 \| serving \|", printed)
     assert printed.count("|     1 | host") == 3, "it is listed on each host"
+    moved = shell.ok(block("growth", "Move keys"))
+    assert moved.count("| switched |") == 4, "each is told when it ends, and listed"
+    _compact(shell)  # keys go back, and there are no others who can take them
+    assert re.search(r"\| +1 \| retiring \|", shell.ok(block("growth", "Retire")))
+    _compact(shell)
     assert re.search(r"\| +1 \| dropped \|", shell.ok(block("growth", "Retire")))
+
+
+def _compact(shell: Shell) -> None:
+    revision = json.loads(shell.ok("musterctl put after moves -w json"))["header"]["revision"]
+    shell.ok(f"musterctl compaction {revision}")
 
 
 def _look(shell: Shell) -> None:

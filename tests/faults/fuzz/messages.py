@@ -9,7 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from cluster.pb import election_pb2, lock_pb2, rpc_pb2
+from cluster.pb import election_pb2, lock_pb2, rpc_pb2, shards_pb2
 from cluster.wire.protobuf import varint
 
 _AUTH = {
@@ -32,6 +32,8 @@ METHODS: dict[str, type[Message] | None] = {
     **{f"/v3lockpb.Lock/{name}": getattr(lock_pb2, f"{name}Request") for name in ("Lock", "Unlock")},
     **{f"/v3electionpb.Election/{name}": getattr(election_pb2, f"{name}Request")
        for name in ("Campaign", "Proclaim", "Leader", "Resign")},
+    **{f"/musterpb.Shards/{name}": getattr(shards_pb2, f"{name}Request") for name in (
+        "EnableGrowth", "AddShard", "RetireShard", "Move", "Split", "CancelMove", "Moves")},
     "/grpc.health.v1.Health/Check": None, "/grpc.health.v1.Health/Watch": None, "/a.B/c": None,
 }
 #: Those that do most are asked most.

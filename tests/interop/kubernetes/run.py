@@ -1,5 +1,6 @@
 """Kubernetes' own tests of its storage, run on muster: ``make test-kubernetes``, or
-``python -m tests.interop.kubernetes.run --shards=3 -run TestWatch``.
+``python -m tests.interop.kubernetes.run --shards=3 -run TestWatch``. With ``--churn``, shards are added and
+retired and keys move all the time.
 
 The module ``k8s.io/apiserver`` is downloaded by Go and nothing of it is changed: ``go test -overlay`` puts
 a test server that starts muster in the place of the one that starts etcd.
@@ -14,8 +15,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
+from tests.cluster.moves.churn import told
 from tests.interop.toolchain import CACHE
 
 MODULE = "k8s.io/apiserver@v0.34.1"
@@ -40,8 +43,9 @@ def source() -> Path:
     return copy
 
 
-def run(shards: int, arguments: list[str]) -> int:
-    """Run the tests on hosts of so many shards; the exit code."""
+def run(shards: int, arguments: list[str], churned: str = "") -> int:
+    """Run the tests on hosts of so many shards; the exit code. ``churned``: a folder for what was done by
+    churns beside them."""
     module = source()
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_"))},
@@ -50,6 +54,8 @@ def run(shards: int, arguments: list[str]) -> int:
         "PYTHONPATH": str(_ROOT),
         "GOFLAGS": "-mod=readonly",
     }
+    if churned:
+        environment["MUSTER_CHURN"] = f"{sys.executable} -m tests.cluster.moves.churn --counts={churned}"
     with tempfile.NamedTemporaryFile("w", suffix=".json") as overlay:
         replaced = {str(module / PACKAGE / "testserver" / "test_server.go"): str(_HERE / "testserver.go")}
         json.dump({"Replace": replaced}, overlay)
@@ -71,11 +77,18 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", default="1,3", help="the numbers of shards to run the tests with (1,3)")
+    parser.add_argument("--churn", action="store_true", help="add shards and move keys all the time")
     known, rest = parser.parse_known_args()
     codes = []
     for shards in map(int, known.shards.split(",")):
         print(f"== {MODULE} {PACKAGE}, {shards} shard{'s' if shards > 1 else ''}", flush=True)
-        codes.append(run(shards, rest))
+        with tempfile.TemporaryDirectory() as churned:
+            codes.append(run(shards, rest, churned if known.churn else ""))
+            done: Counter[str] = Counter()
+            for file in Path(churned).iterdir():
+                done.update(json.loads(file.read_text(encoding="utf-8")))
+            if known.churn:
+                print(f"churn: {told(done)}", flush=True)
     sys.exit(max(codes))
 
 

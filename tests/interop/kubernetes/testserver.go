@@ -110,6 +110,7 @@ func RunEtcd(t testing.TB, cfg *embed.Config) *kubernetes.Client {
 	})
 	endpoint := cfg.ListenClientUrls[0].String()
 	waitUntilHealthy(t, endpoint, cfg.Dir+"/log")
+	startChurn(t, cfg.ListenClientUrls[0].Host, log)
 	client, err := kubernetes.New(clientv3.Config{
 		Endpoints:   []string{endpoint},
 		DialTimeout: 10 * time.Second,
@@ -122,6 +123,29 @@ func RunEtcd(t testing.TB, cfg *embed.Config) *kubernetes.Client {
 	client.KV = storagetesting.NewKVRecorder(client.KV)
 	client.Kubernetes = storagetesting.NewKubernetesRecorder(client.Kubernetes)
 	return client
+}
+
+// startChurn has shards added and retired and keys moved beside the test, if MUSTER_CHURN says by what program.
+func startChurn(t testing.TB, address string, log *os.File) {
+	line := strings.Fields(os.Getenv("MUSTER_CHURN"))
+	if len(line) == 0 {
+		return
+	}
+	command := exec.Command(line[0], append(line[1:], address)...)
+	command.Stdout, command.Stderr = log, log
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	stdin, err := command.StdinPipe() // it goes on until this ends
+	if err == nil {
+		err = command.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+		_ = stdin.Close()
+	})
 }
 
 func waitUntilHealthy(t testing.TB, endpoint string, log string) {

@@ -68,8 +68,8 @@ class Checker:
         self.states: dict[tuple[int, int], tuple[object, ...]] = {}  # shard, order index -> digest
         self.installed_at: dict[int, float] = {}  # host -> when one of its replicas last installed a state
         self.folds: dict[int, tuple[bytes, str]] = {}  # order index -> fold, of whom
-        self._folder = Folder(self.committed, simulation.shards, simulation.hosts)
         self.configurations = Configurations(simulation.shards, simulation.configuration)
+        self._folder = Folder(self.committed, simulation.shards, simulation.hosts, self.configurations)
         # applied, not looked at yet: where and what
         self._new: list[tuple[tuple[int, int], int, int, int]] = []
         self._bases: list[tuple[tuple[int, int], int, int, dict[bytes, bytes]]] = []
@@ -245,7 +245,9 @@ class Checker:
         if feeds is not None and before is not None and before[1] == installs:
             states, snapshot_count = self._simulation.states, self._simulation.plan.snapshot_count
             within = process.node.applied_index - KEEP_AT_MOST * snapshot_count
-            for shard, said in enumerate(feeds.floors.own(), 1):
+            for shard, said in zip(feeds.floors.shards, feeds.floors.own(), strict=True):
+                if (process.host, shard) not in states:
+                    continue  # of a shard that is to be made there, or is dropped
                 low = states[process.host, shard].flushed.position.order_index
                 # a disk may hold more than its node had said when it died
                 if said > low:
@@ -256,7 +258,7 @@ class Checker:
                 if max(within, before[0] - 1) < said < first:
                     raise Violation("I17 order records are kept for the host's other nodes",
                                     f"{process.name} has them above {first}, node {shard} needs {said + 1}")
-            for shard in self._simulation.shards[1:]:
+            for shard in self.owners.others:
                 voters = process.node.raft.configuration.voters
                 have = self._have(shard, before[0], first, voters)
                 if 2 * len(have) <= len(voters):
@@ -291,7 +293,7 @@ class Checker:
         before, voters = (c.voters for c in self.configurations.history[0][-2:])
         if before == voters:
             return
-        for shard in self._simulation.shards[1:]:
+        for shard in self.owners.others:
             before_that = self._gone_before, len(voters) // 2 + 1
             for gone, least in (before_that, (self._gone, (len(voters) + 1) // 2)):
                 have = self._have(shard, 0, gone, voters)
@@ -457,7 +459,7 @@ class Checker:
             # one whose shard has committed an entry of a later leader can commit nothing any more
             committed = self.committed.get(shard, {})
             newest = committed[max(committed)][0] if committed else 0
-            if leading.term >= newest and process.node.order_index < index:
+            if leading.term >= newest and self.owners.must_know(shard, index, process.node.order_index):
                 raise Violation("I20 a control record is acknowledged once every leader has applied it",
                                 f"{operation}: in {index}, {process.name} is at {process.node.order_index}")
 

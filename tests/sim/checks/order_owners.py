@@ -12,8 +12,10 @@ from cluster.evaluate.spans import holds
 from cluster.pb import kv_pb2
 from cluster.placement.base import Base
 from cluster.placement.changes import read_move, read_moved
-from cluster.placement.table import Move
+from cluster.placement.table import END, Move, State
 from tests.sim.world.order_world import Violation
+
+_EVER = 1 << 62  # more than any revision
 
 
 class Switched(NamedTuple):
@@ -31,6 +33,61 @@ class Owners:
     move: Move | None = None
     switched: list[Switched] = field(default_factory=list)
     cancelled: int = 0
+    born: dict[int, State] = field(default_factory=dict)  # shards that are not of the base
+    # of these that have had keys: the order records since when, and from when on no more (None: they have)
+    _asked: dict[int, tuple[int, int | None]] = field(default_factory=dict)
+    _compacted: int = 0
+
+    @property
+    def others(self) -> list[int]:
+        """Shards that are in the order, without 0."""
+        return [*range(1, self.base.shards), *sorted(
+            shard for shard, state in self.born.items() if state in (State.SERVING, State.RETIRING))]
+
+    def must_know(self, shard: int, index: int, applied: int) -> bool:
+        """Whether a shard's leader that has applied the order up to ``applied`` lacks a control record that
+        it might contradict (I20): it has keys, now or in a past that may be asked for, or thinks so."""
+        if shard < self.base.shards:
+            return applied < index
+        since, until = self._asked.get(shard, (index, None))
+        return since < index and applied < (index if until is None else min(until, index))
+
+    def compacted(self, index: int, revision: int) -> None:
+        """A compaction stands in the order."""
+        self._compacted = max(revision, self._compacted)
+        self._look(index)
+
+    def _look(self, index: int) -> None:
+        cuts = {cut for s in self.switched for cut in (s.move.start, s.move.end) if cut != END}
+        for shard in self.born:
+            asked = any(self.of(cut, _EVER) == shard for cut in cuts) or any(
+                switch.has(cut) and self.of(cut, switch.revision) == shard
+                for switch in self.switched if switch.revision >= self._compacted for cut in cuts)
+            since, until = self._asked.get(shard, (index, index))
+            if asked:
+                self._asked[shard] = (since if until is None else index), None
+            elif until is None:
+                self._asked[shard] = since, index
+
+    def shard(self, index: int, shard: int, state: State) -> None:
+        """A shard is another's than before (G12 to G14)."""
+        what, before = f"shard {shard} is {state.name} in {index}", self.born.get(shard)
+        if state == State.FORMING:
+            if before is not None or shard < self.base.shards:
+                raise Violation("G13 ids are used once", what)
+            if forming := [other for other, known in self.born.items() if known == State.FORMING]:
+                raise Violation("G14 one shard forms at a time", f"{what}, as {forming}")
+        elif before is None or (state != State.DROPPED and before != state - 1) or (
+                state == State.DROPPED and before not in (State.FORMING, State.RETIRING)):
+            raise Violation("G13 a shard forms, serves, retires and is dropped", f"{what}, it was {before}")
+        self.born[shard] = state
+
+    def cut(self, index: int, shard: int) -> None:
+        """A cut of a shard stands in the order."""
+        if self.born.get(shard) == State.FORMING:
+            raise Violation("G12 a first cut stands behind its shard's record", f"shard {shard} in {index}")
+        if self.born.get(shard) == State.DROPPED or (shard >= self.base.shards and shard not in self.born):
+            raise Violation("G13 a dropped shard has no cut", f"shard {shard} in {index}")
 
     def of(self, key: bytes, revision: int) -> int:
         """The owner of a key at a revision."""
@@ -64,6 +121,7 @@ class Owners:
         if len(rows(now)) != moved.live:
             raise Violation("G5 a switch names the number of live keys", f"{moved} in {index}: {rows(now)}")
         self.switched.append(Switched(move, now, index))
+        self._look(index)
 
     def wrote(self, index: int, shard: int, keys: Iterable[bytes], revision: int) -> None:
         """A shard's effect stands in the order at a revision."""

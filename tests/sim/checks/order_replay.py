@@ -5,9 +5,9 @@ the first half of I22).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.effects import later_puts, records
 from cluster.effects.records import Item, items
@@ -19,6 +19,8 @@ from cluster.members.table import Host
 from cluster.order import log as order
 from cluster.pb import kv_pb2
 from cluster.placement.base import Base
+from cluster.placement.changes import read_voters, shard_state
+from cluster.placement.table import State
 from cluster.wire.protobuf import varint
 from tests.sim.checks.order_owners import Owners, keys_of
 from tests.sim.world.order_world import Violation
@@ -78,14 +80,23 @@ class Replay:
         return len(self.revision_at) - 1
 
 
+class Groups(Protocol):
+    """Of all shards."""
+
+    def born(self, shard: int, voters: Collection[int]) -> None: ...
+    def dropped(self, shard: int) -> None: ...
+
+
 class Folder:
     """Folds order records as they become committed; ``logs``: shard -> index -> term, kind, data, of what is
     committed."""
 
     def __init__(
-        self, logs: dict[int, dict[int, tuple[int, int, bytes]]], shards: range, hosts: Iterable[int] = ()
+        self, logs: dict[int, dict[int, tuple[int, int, bytes]]], shards: range, hosts: Iterable[int] = (),
+        groups: Groups | None = None,
     ) -> None:
-        """``hosts``: that the cluster began with."""
+        """``hosts``: that the cluster began with; ``groups``: follow its shards."""
+        self._groups = groups
         self.owners = Owners(Base(len(shards), 1))
         self._logs = logs
         self._members = set(hosts)
@@ -157,6 +168,7 @@ class Folder:
                 if revision > replay.revision:
                     raise Violation("I24 compaction above the revision", f"{revision} in {index}")
                 replay.compactions.append((index, revision))
+                self.owners.compacted(index, revision)
             elif kind == Item.ROWS:
                 replay.rows.append((index, data[at:to]))
                 if data[at] == RowsOf.VERSIONS:
@@ -166,6 +178,8 @@ class Folder:
             elif kind == Item.HOST:
                 host = Host.decode(data[at:to])
                 (self._members.discard if host.removed else self._members.add)(host.member_id)
+            elif kind == Item.SHARD:
+                self._shard(index, data, at, to)
             elif kind == Item.MOVE:
                 self.owners.begun(data, at, to)
             elif kind == Item.MOVED:
@@ -181,6 +195,18 @@ class Folder:
                 pass
             else:
                 self._own(0, index, data, kind, at, to)
+
+    def _shard(self, index: int, data: bytes, at: int, to: int) -> None:
+        shard, state = shard_state(data, at)
+        if not self.replay.level:
+            raise Violation("G16 no growth before GROWTH", f"shard {shard} in {index}")
+        self.owners.shard(index, shard, State(state))
+        if state == State.FORMING:
+            self._cuts[shard] = order.Cut()
+        if self._groups is not None and state == State.FORMING:
+            self._groups.born(shard, read_voters(data, at, to))
+        elif self._groups is not None and state == State.DROPPED:
+            self._groups.dropped(shard)
 
     def _grown(self, index: int, level: int) -> None:
         late = {member: self._said.get(member, 0) for member in self._members}
@@ -215,6 +241,7 @@ class Folder:
             self._at_one_revision(index, [(0, data, kind, at, to)])
 
     def _cut(self, index: int, shard: int, cut: order.Cut) -> None:
+        self.owners.cut(index, shard)
         log = self._logs.get(shard, {})
         if cut.index not in log:
             raise Violation("I3 a cut names a committed entry", f"{cut} of shard {shard} in {index}")

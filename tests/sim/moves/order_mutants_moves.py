@@ -17,8 +17,8 @@ from cluster.order.moving.generations import Generations
 from cluster.order.moving.hold import Hold
 from cluster.order.prepare import Prepare
 from cluster.placement import changes
-from tests.sim.moves import order_moving, order_owned
-from tests.sim.moves.order_moving import Copying
+from node.replica.moving.copying import Copying
+from tests.sim.moves import order_owned
 from tests.sim.mutants.order_mutants import WRONG, Mutant, plan
 from tests.sim.world import order_store
 from tests.sim.world.order_sim import MIX, Plan
@@ -96,14 +96,14 @@ def base_is_not_awaited(patch: Patch) -> None:
 
 def promises_without_a_base(patch: Patch) -> None:
     """G5: a target's leader grants at once, and nobody waits."""
-    patch.setattr(Copying, "copied", lambda self, number: 1 << 60)
+    patch.setattr(Copying, "copied", lambda self, base, frozen=False: True)
 
 
 def pages_alone(patch: Patch) -> None:
     """G5: what changes after its page was read is not copied."""
     events = Copier.events
 
-    def nothing(self: Copier, source: int, after: int, upto: int, found: Any) -> Batch | None:
+    def nothing(self: Copier, source: int, after: Any, upto: Any, found: Any) -> Batch | None:
         return events(self, source, after, upto, ())
 
     patch.setattr(Copier, "events", nothing)
@@ -112,7 +112,7 @@ def pages_alone(patch: Patch) -> None:
 def old_rows_stay(patch: Patch) -> None:
     """G11: a copy begins over what is left of the span."""
     patch.setattr(order_owned, "remove", lambda content, move: None)
-    patch.setattr(order_moving, "_meets", lambda a, b: False)
+    patch.setattr(order_owned.Left, "meets", lambda self, start, end: False)
 
 
 def targets_with_a_past(patch: Patch) -> None:
@@ -124,7 +124,7 @@ def targets_with_a_past(patch: Patch) -> None:
 
     patch.setattr(changes, "take_move", forgets)
     patch.setattr("cluster.evaluate.replica.take_move", forgets)
-    patch.setattr(order_moving, "_meets", lambda a, b: False)
+    patch.setattr(order_owned.Left, "meets", lambda self, start, end: False)
 
 
 # -- what is shown (G6, G7, G10)

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 from cluster.effects.records import Item
 from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.spans import holds
-from cluster.order.moving.copier import STAGING, Ask, Batch, read_staging
+from cluster.order.moving.copier import STAGING, Answer, Ask, Batch, read_staging
 from cluster.placement import Table
 from cluster.placement import changes as placement_changes
-from cluster.placement.table import Move
+from cluster.placement.table import Move, before
 
 if TYPE_CHECKING:
     from tests.sim.world.order_content import Content
 
 PAGE = 1  # rows
+EVENTS = 2
 
 
 @dataclass(slots=True, frozen=True)
@@ -29,6 +30,13 @@ class Left:
     before: Table  # whose keys were whose
     revision: int  # of the switch
     order_index: int  # of the switch, or of a later record
+
+    @property
+    def target(self) -> int:
+        return self.move.target
+
+    def meets(self, start: bytes, end: bytes) -> bool:
+        return before(self.move.start, end) and before(start, self.move.end)
 
 
 def owns(content: Content, key: bytes, revision: int | None) -> bool:
@@ -125,9 +133,8 @@ class Unknown(Exception):
     """The replica has not come to this move, or has dropped its rows."""
 
 
-def answer(content: Content, move: Move, ask: Ask) -> tuple[int, object]:
-    """As far as this replica is: the revision of the answer and, for a page, rows and the next key; for
-    events, the changes; None: they are compacted."""
+def answer(content: Content, move: Move, ask: Ask) -> Answer:
+    """As far as this replica is."""
     left, table = content.left.get(move.number), content.table
     if left is None and (table is None or table.move is None or table.move.number != move.number):
         raise Unknown
@@ -141,15 +148,28 @@ def answer(content: Content, move: Move, ask: Ask) -> tuple[int, object]:
         live = [(key, kv) for key in mine if key >= ask.start
                 and (kv := content.versions[key][-1][2]) is not None]
         more = live[PAGE][0] if len(live) > PAGE else None
-        return upto, (live[:PAGE], more)
+        return Answer(upto, live[:PAGE], more)
     if not ask.revision:
-        return upto, []
+        return Answer(upto)
     if ask.revision < upto and content.position.compact_revision > ask.revision + 1:
-        return upto, None
-    span = (move.start, move.end)
-    return upto, [
-        (key, kv) for revision, _, key, kv in content.changes
-        if ask.revision < revision <= upto and holds(span, key) and before.owner(key) == content.shard]
+        return Answer(upto, compacted=True)
+    return _events(content, (move.start, move.end), ask, upto, before)
+
+
+def _events(content: Content, span: tuple[bytes, bytes], ask: Ask, upto: int, before: Table) -> Answer:
+    """A few of them: an answer may end within a revision."""
+    found: list[tuple[bytes, bytes | None]] = []
+    last = number = 0
+    for revision, _, key, kv in content.changes:
+        number = number + 1 if revision == last else 0
+        last = revision
+        if revision > upto or (revision - 1, number) < (ask.revision, ask.within):
+            continue
+        if len(found) >= EVENTS:
+            return Answer(revision - 1, found, within=number)
+        if holds(span, key) and before.owner(key) == content.shard:
+            found.append((key, kv))
+    return Answer(max(upto, ask.revision), found, level=True)
 
 
 def drop(content: Content, number: int) -> None:
@@ -163,5 +183,7 @@ def drop(content: Content, number: int) -> None:
 
 def may_drop(content: Content, left: Left) -> bool:
     """Whether nothing below a compaction can ask for it any more."""
-    return content.position.compact_revision > left.revision
+    older = any(other.meets(left.move.start, left.move.end) for number, other in content.left.items()
+                if number < left.move.number)
+    return content.position.compact_revision > left.revision and not older
 

@@ -4,6 +4,7 @@ have the faces of ``node.storage.RaftLog`` and ``tools.muster.machine.disk.synce
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
 from cluster.order.passing import Piece
@@ -62,6 +63,13 @@ class LogDisk(MemoryLog):
         self._durable: tuple[HardState, SnapshotPosition, list[Entry], dict[str, bytes]] = (
             self.hard, self.position, [], {})
         self._unsynced: list[Callable[[LogDisk], None]] = []
+
+    def begin(self, configuration: Configuration) -> None:
+        """A node opens it. ``configuration``: with which an empty log begins."""
+        if not (self.writes or self.log or self.position.index):
+            hard, position, log, metas = self._durable
+            self.position = replace(position, configuration=configuration)
+            self._durable = hard, self.position, log, metas
 
     # -- LogStorage
 

@@ -51,13 +51,16 @@ class HardFaults:
         """Nothing finds room on a host any more."""
         simulation = self._simulation
         host = simulation.random.choice(simulation.hosts)
-        for shard in simulation.shards:
-            self._fails(simulation.nodes[host, shard])
+        for node in self._nodes_of(host):
+            self._fails(node)
 
     def fail_disk(self) -> None:
         """The device under one node says no."""
         simulation = self._simulation
         self._fails(simulation.random.choice([n for _, n in sorted(simulation.nodes.items())]))
+
+    def _nodes_of(self, host: int) -> list[NodeProcess]:
+        return [node for (at, _), node in sorted(self._simulation.nodes.items()) if at == host]
 
     def _fails(self, node: NodeProcess) -> None:
         if node.alive:
@@ -99,8 +102,7 @@ class HardFaults:
         """A node ends because its disk fails; for want of space its host does."""
         simulation = self._simulation
         simulation.did["ended by a disk"] = simulation.did.get("ended by a disk", 0) + 1
-        if all(simulation.nodes[process.host, s].log.failing or not simulation.nodes[process.host, s].alive
-               for s in simulation.shards):
+        if all(node.log.failing or not node.alive for node in self._nodes_of(process.host)):
             simulation._kill_host(process.host, front=True)
         else:
             simulation.kill(process)

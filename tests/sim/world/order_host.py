@@ -17,6 +17,7 @@ from cluster.raft import LogContradiction
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLink, NodeLinks
+from node.replica.moving.moved import MovedKeys
 from node.replica.role import Kinds
 from node.replica.server import Node
 from node.replica.shards.order_role import OrderRole
@@ -27,10 +28,12 @@ from proxy.routing.router import SWEEP_S
 from proxy.routing.router import Router as FrontRouter
 from proxy.services.table import register_all
 from proxy.shared.context import Context
+from tests.sim.births.order_births import FOLDER
 from tests.sim.checks.order_checks import watched_classes
 from tests.sim.checks.order_watching import FRAGMENT_BYTES
 from tests.sim.clients.order_leases import watched_lessor
 from tests.sim.clients.order_streams import PROGRESS_S
+from tests.sim.moves.order_moving import SimulatedMovedKeys, hurried_mover
 from tests.sim.world.order_machine import SimulatedMachine
 from tests.sim.world.order_world import DiskBroke, PowerCut, Process
 
@@ -141,7 +144,9 @@ def watched_kinds(simulation: Simulation) -> Kinds:
     """Parts of nodes that tell the checker what they are about to do, and links that repeat themselves."""
     coordinator, confirmations = watched_classes(simulation)
     links = type("RepeatingLinks", (NodeLinks,), {"kind": RepeatingLink})
-    return Kinds(watched_lessor(simulation), confirmations, links, coordinator)
+    mover = hurried_mover(simulation.plan.patience_ms)
+    moved: Any = MovedKeys if simulation.plan.real else SimulatedMovedKeys
+    return Kinds(watched_lessor(simulation), confirmations, links, coordinator, mover, moved)
 
 
 class RepeatingLink(NodeLink):
@@ -224,7 +229,7 @@ def node_settings(
     return NodeSettings(
         common,
         shard,
-        f"/{common.member_id}/{shard}",
+        f"/{common.member_id}/{FOLDER}{shard}",
         f"h{common.member_id}",
         1000 + shard,
         incarnation=incarnation,

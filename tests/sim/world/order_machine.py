@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.endpoints import older_endpoint
 from cluster.histogram import Histogram
 from cluster.machine import Receive
+from node.storage import Position
 from tests.sim.world import order_disk
 from tests.sim.world.order_tcp import sockets
 from tests.sim.world.order_world import Dealer, Process, Router
@@ -26,11 +27,15 @@ if TYPE_CHECKING:
     from tests.sim.world.order_sim import Simulation
 
 
-class Silent:
-    """Nobody reads what a process says of itself."""
+class Said:
+    """What a process says of itself: its host's supervisor hears of shards."""
+
+    def __init__(self, simulation: Simulation, process: Process) -> None:
+        self._simulation = simulation
+        self._process = process
 
     def say(self, event: str, **facts: Any) -> None:
-        """Nothing."""
+        self._simulation.supervisors.say(self._process, event, facts)
 
 
 class Idle(Executor):
@@ -53,7 +58,7 @@ class SimulatedMachine:
 
     def __init__(self, simulation: Simulation, process: Process) -> None:
         self.loop: Any = process
-        self.status = Silent()
+        self.status = Said(simulation, process)
         self.random = Numbers(process)
         self.turns = SimpleNamespace(late=Histogram((1.0,)), longest_s=0.0, long=0)
         self.traffic = SimpleNamespace(sent=0, received=0)
@@ -128,6 +133,17 @@ class SimulatedMachine:
 
     def open_state(self, path: str, **sizes: int) -> Any:
         return self._simulation.open_state(path, **sizes)
+
+    def begin_state(self, path: str, genesis: Path) -> None:
+        self._simulation.supervisors.begin_state(path)
+
+    def genesis(
+        self, store: Any, path: Path, position: Position, fold: tuple[bytes, bytes]
+    ) -> Callable[[], None]:
+        return self._simulation.supervisors.write(store, str(path), position, fold)
+
+    def has_begun(self, folder: Path) -> bool:
+        return self._simulation.supervisors.has_begun(str(folder))
 
     def open_kept(self, path: str) -> Any:
         return self._simulation.open_kept(path)

@@ -3,6 +3,7 @@ the nodes carry out. The host that left keeps its disks, so that it may come bac
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -28,9 +29,22 @@ class Configurations:
         self.history = {shard: [initial] for shard in shards}
         self._known: dict[str, Configuration] = {}  # in effect at a node when it was looked at last
 
+    def born(self, shard: int, voters: Collection[int]) -> None:
+        """A shard forms, with the group that all others have (G14)."""
+        begins = Configuration(frozenset(voters))
+        for other, history in self.history.items():
+            if history[-1] != begins:
+                raise Violation("G14 no shard forms while hosts change",
+                                f"shard {shard} with {begins}, group {other}: {history[-1]}")
+        self.history[shard] = list(self.history[0])
+
+    def dropped(self, shard: int) -> None:
+        """Its group is over."""
+        del self.history[shard]
+
     def committed(self, shard: int, kind: int, data: bytes) -> None:
         """One more entry of a group is known to be committed, in the order of its log."""
-        if kind != EntryKind.CONFIG:
+        if kind != EntryKind.CONFIG or shard not in self.history:
             return
         mine = self.history[shard]
         mine.append(Configuration.decode(data))
@@ -51,7 +65,7 @@ class Configurations:
 
     def in_effect(self, node: str, shard: int, configuration: Configuration) -> None:
         """What a node goes by after a step (I21): committed, or one member's change away from what is."""
-        if self._known.get(node) is configuration:
+        if self._known.get(node) is configuration or shard not in self.history:
             return
         self._known[node] = configuration
         if not any(
@@ -111,7 +125,7 @@ class Members:
             leader.node.roster.changes.want(replace(gone[0], removed=False))
         elif leader.node.raft.configuration.voters != hosts.keys() or self._simulation.calm:
             return  # the one before is to vote again first
-        elif self._random.random() > 0.7:
+        elif self._random.random() > 1 - self._simulation.plan.member_chance:
             host = hosts[self._random.choice(sorted(hosts))]
             leader.node.roster.changes.want(replace(host, removed=True))
 

@@ -19,30 +19,28 @@ import itertools
 import os
 import shutil
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from cluster.faults import faults
 from cluster.grain import Grain
-from cluster.order.moving.mover import Copied
 from cluster.pacing.resting import LARGE_BYTES
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.raft import Configuration, EntryKind, Role
-from cluster.settings import Common, NodeSettings
+from cluster.settings import Common, NodeSettings, genesis_file
 from node.replica.made import make_node
 from node.replica.server import Node
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
+from tests.sim.births.order_births import FOLDER, Births, Supervisors, place
 from tests.sim.checks.order_checks import Checker
 from tests.sim.checks.order_history import check_history
 from tests.sim.checks.order_watching import TOLD_S
 from tests.sim.clients.order_clients import Clients
 from tests.sim.clients.order_users import UserClients
-from tests.sim.moves.order_moving import Moves, MovingOrderRole, MovingShardRole
+from tests.sim.moves.order_moving import Moves
 from tests.sim.world.order_disk import KeptDisk, LogDisk
 from tests.sim.world.order_faults import SNAPSHOTS_LEFT, HardFaults, harden
 from tests.sim.world.order_host import (
@@ -95,8 +93,14 @@ class Plan:
     turn_rows: int = Grain().turn_rows  # what decides a write is looked at ahead if it is more
     many: int = Grain().many_keys  # a delete of more keys than this is logged as a range
     members: bool = False  # hosts leave and come back
+    member_chance: float = 0.3  # of a change at each look of the operator
     updates: bool = False  # an operator gives members other addresses
     grows: bool = False  # somebody wants the data to grow, again and again
+    births: bool = False  # an operator adds shards, and retires them
+    birth_every_s: float = 0.3
+    birth_timeout_ms: int = 3000  # a shard that does not serve by then is dropped
+    most_born: int = 3  # shards that are there at a time
+    loses_genesis: float = 0.0  # chance of a host to lose what its node of a new shard begins with
     moves: bool = False  # an operator moves spans between the shards
     move_every_s: float = 0.2
     cancels: float = 0.05  # share of looks at which the operator cancels
@@ -124,6 +128,7 @@ class Kept:
 
     incarnation: int
     disks: dict[int, tuple[LogDisk, AnyState]]  # by shard
+    born: dict[int, tuple[int, ...]]  # its notes of shards that were born
 
 
 def plan_of(seed: int) -> Plan:
@@ -166,7 +171,7 @@ class Simulation(World):
         self.perhaps_dies, self.disk_failed = self.hard.perhaps_dies, self.hard.disk_failed
         self._disks = itertools.count(1)
         self.sources: Any = RealSources(
-            lambda path: self.states[self._place(path)]  # type: ignore[arg-type,return-value]
+            lambda path: self.states[place(path)]  # type: ignore[arg-type,return-value]
         ) if self.plan.real else Source
         if self.plan.real:
             self._root = make_root()
@@ -188,6 +193,7 @@ class Simulation(World):
         self.nodes: dict[tuple[int, int], NodeProcess] = {}
         self.fronts: dict[int, FrontProcess] = {}
         self.kinds = watched_kinds(self)
+        self.supervisors = Supervisors(self)
         self.checker = Checker(self)
         self.did: dict[str, int] = {}
         self._perf = itertools.count()
@@ -201,11 +207,18 @@ class Simulation(World):
         """An empty data directory: another incarnation (H10)."""
         self.incarnations[host] = self.random.getrandbits(63) | 1
         for shard in self.shards:
-            log = self.logs[host, shard] = LogDisk(self.configuration)
-            disk = self.states[host, shard] = self._new_state(host, shard)
-            disk.watched = lambda content, where=(host, shard): (  # type: ignore[misc]
-                self.checker.applied(where, content))
-            log.perhaps_dies = self.perhaps_dies
+            self.new_disk(host, shard)
+
+    def new_disk(self, host: int, shard: int) -> None:
+        """An empty directory of a node."""
+        log = self.logs[host, shard] = LogDisk(self.configuration)
+        disk = self.states[host, shard] = self._new_state(host, shard)
+        disk.watched = lambda content: self.checker.applied((host, shard), content)
+        log.perhaps_dies = self.perhaps_dies
+
+    def shards_of(self, host: int) -> list[int]:
+        """Of which its host has directories."""
+        return [*self.shards, *sorted(self.supervisors.noted[host])]
 
     def _new_state(self, host: int, shard: int) -> AnyState:
         if not self.plan.real:
@@ -235,29 +248,31 @@ class Simulation(World):
         return common_settings(host, len(self.hosts), self.plan.shards)
 
     def node_settings(self, host: int, shard: int) -> NodeSettings:
-        return node_settings(self.common(host), shard, self.plan.snapshot_count, self.incarnations[host],
-                             self.plan.checkpoint_ms)
-
-    def _place(self, path: str) -> tuple[int, int]:
-        _, host, shard, _ = path.split("/")
-        return int(host), int(shard)
+        settings = node_settings(self.common(host), shard, self.plan.snapshot_count, self.incarnations[host],
+                                 self.plan.checkpoint_ms)
+        settings = replace(settings, birth_timeout_ms=self.plan.birth_timeout_ms)
+        if (voters := self.supervisors.noted[host].get(shard)) is None:
+            return settings
+        return replace(settings, born=voters, genesis=genesis_file(f"/{host}/{FOLDER}0", shard))
 
     def open_log(
         self, path: str, *, initial: Configuration, no_fsync: bool, write_buffer_bytes: int
     ) -> LogDisk:
-        return self.logs[self._place(path)]
+        log = self.logs[place(path)]
+        log.begin(initial)
+        return log
 
     def open_kept(self, path: str) -> KeptDisk:
-        return self.logs[self._place(path)].kept
+        return self.logs[place(path)].kept
 
     def open_state(self, path: str, **sizes: int) -> Any:
-        disk = self.states[self._place(path)]
+        disk = self.states[place(path)]
         if isinstance(disk, RealDisk):
             return disk.open(lambda: int(self.perf_counter() * 1e9), sizes["shard"])
         return Store(disk)
 
     def make_sink(self, path: str) -> Any:
-        disk = self.states[self._place(path)]
+        disk = self.states[place(path)]
         low, high = self.plan.finish_s
         takes_s = self.random.uniform(low, high) if high else 0.0
         sink = RealSink(disk, takes_s) if isinstance(disk, RealDisk) else Sink(disk, takes_s)
@@ -273,21 +288,7 @@ class Simulation(World):
         return next(self._perf) * 0.0001
 
     def make_node(self, settings: NodeSettings, machine: Any, process: NodeProcess) -> Node:
-        if not self.plan.moves:
-            return make_node(settings, machine, self.kinds)
-        role: Any = MovingShardRole if settings.shard else MovingOrderRole
-        return Node(settings, machine, partial(role, process=process), self.kinds)
-
-    def message(self, source: Process, target: Process, event: Callable[[], object]) -> bool:
-        """One of a copy. False: there is nobody, or no way."""
-        if not target.alive or not self.reachable(source.host, target.host):
-            return False
-        self.at(self.delay(self._copies, source.host == target.host), target, event)
-        return True
-
-    def send_to_sequencer(self, source: Process, host: int, said: Copied) -> None:
-        role: Any = self.nodes[host, 0].node.role
-        self.message(source, self.nodes[host, 0], lambda: role.heard(source.host, said))
+        return make_node(settings, machine, self.kinds)
 
     def start_node(self, host: int, shard: int) -> None:
         self.logs[host, shard].failing = self.states[host, shard].failing = False
@@ -300,7 +301,14 @@ class Simulation(World):
             raise
         process.busy_s = self.plan.busy_s
         self.nodes[host, shard] = process
+        self.supervisors.started(host, shard)
         self.checker.started(process)
+
+    def remove_node(self, host: int, shard: int) -> None:
+        """Its shard is dropped: its directory goes with it."""
+        if (process := self.nodes.pop((host, shard), None)) is not None:
+            self.kill(process)
+        del self.logs[host, shard], self.states[host, shard]
 
     def start_front(self, host: int) -> None:
         self.fronts[host] = FrontProcess(self, host)
@@ -399,8 +407,10 @@ class Simulation(World):
         self.kill(node)
 
     def _kill_host(self, host: int, *, front: bool, unsynced: bool = True) -> None:
-        for shard in self.shards:
-            self.kill(self.nodes[host, shard], unsynced=unsynced)
+        self.supervisors.died(host)
+        for shard in self.shards_of(host):
+            if (process := self.nodes.get((host, shard))) is not None:
+                self.kill(process, unsynced=unsynced)
         if front and self.fronts[host].alive:
             self.fronts[host].kill()
             self.clients.front_died(self.fronts[host])
@@ -415,7 +425,9 @@ class Simulation(World):
         if self.kept or not all(n.alive and n.node.incarnations.heard(host) == known for n in peers):
             return False
         self._kill_host(host, front=True)
-        self.kept[host] = Kept(known, {s: (self.logs[host, s], self.states[host, s]) for s in self.shards})
+        shards = self.shards_of(host)
+        self.kept[host] = Kept(known, {s: (self.logs[host, s], self.states[host, s]) for s in shards},
+                               self.supervisors.emptied(host))
         self._new_disks(host)
         self._start_host(host)
         self.did["emptied"] = self.did.get("emptied", 0) + 1
@@ -428,13 +440,13 @@ class Simulation(World):
             state = self.states[host, shard]
             assert isinstance(state, StateDisk)
             disks[shard] = self.logs[host, shard].copied(), state.copied()
-        return Kept(self.incarnations[host], disks)
+        return Kept(self.incarnations[host], disks, {})
 
     def put_back(self, host: int, copy: Kept) -> None:
         """A host dies, and comes back with an old copy of its data."""
         self._kill_host(host, front=True)
         self.kept[host] = Kept(
-            self.incarnations[host], {s: (self.logs[host, s], self.states[host, s]) for s in self.shards})
+            self.incarnations[host], {s: (self.logs[host, s], self.states[host, s]) for s in self.shards}, {})
         for shard, (log, state) in copy.disks.items():
             self.logs[host, shard], self.states[host, shard] = log, state
         self._start_host(host)
@@ -457,21 +469,24 @@ class Simulation(World):
             self.incarnations[host] = kept.incarnation
             for shard, (log, state) in kept.disks.items():
                 self.logs[host, shard], self.states[host, shard] = log, state
+            self.supervisors.found(host, kept.born)
         self.kept.clear()
         self.ended.clear()
 
     def durable_logs(self, host: int, shard: int) -> list[LogDisk]:
         """Where a host's log lies: on its disk, and on the one that it has lost."""
-        logs = [self.logs[host, shard]]
-        if host in self.kept:
-            logs.append(self.kept[host].disks[shard][0])
+        where = host, shard
+        logs = [self.logs[where]] if where in self.logs else []
+        if host in self.kept and shard in (lost := self.kept[host].disks):
+            logs.append(lost[shard][0])
         return logs
 
     def durable_states(self, host: int, shard: int) -> list[StateDisk]:
-        """As ``durable_logs``."""
-        states = [self.states[host, shard]]
+        """As ``durable_logs`` of shard 0: where there is no directory of this shard, nothing is on it."""
+        nothing: Any = StateDisk(shard)
+        states: list[Any] = [self.states.get((host, shard), nothing)]
         if host in self.kept:
-            states.append(self.kept[host].disks[shard][1])
+            states.append(self.kept[host].disks.get(shard, (None, nothing))[1])
         return states
 
     def _pause(self, process: Process, length: float = 0.0) -> None:
@@ -489,8 +504,9 @@ class Simulation(World):
 
     def _start_host(self, host: int) -> None:
         self.dark.discard(host)
-        for shard in self.shards:
-            if not self.nodes[host, shard].alive and host not in self.ended:
+        for shard in self.shards_of(host):
+            process = self.nodes.get((host, shard))
+            if not (process is not None and process.alive) and host not in self.ended:
                 self.start_node(host, shard)
         if not self.fronts[host].alive and host not in self.ended:
             self.start_front(host)
@@ -539,7 +555,8 @@ class Simulation(World):
         self.clients = kind(self, self.plan.clients, self.plan.think_s, self.plan.mix or MIX)
         self.at(1.0, None, self.nemesis)
         self.members = self._operator()
-        self.growth = Growing(self) if self.plan.grows or self.plan.moves else None
+        self.growth = Growing(self) if self.plan.grows or self.plan.births or self.plan.moves else None
+        self.births = Births(self) if self.plan.births else None
         self.moves = Moves(self) if self.plan.moves else None
         self.run_until(self.plan.seconds)
 
@@ -613,6 +630,8 @@ class Simulation(World):
             return f"not every host is a voter everywhere again: {self.checker.configurations.now()}"
         if self.growth is not None and (why := self.growth.why_not()):
             return why
+        if self.births is not None and (why := self.births.why_not()):
+            return why
         if self.moves is not None and (why := self.moves.why_not()):
             return why
         if self.clients.waiting:
@@ -635,7 +654,8 @@ class Simulation(World):
                     return f"I23: node {host}.{shard} still coordinates: {role.coordinator.statistics()}"
                 if role.controls:
                     return f"node {host}.{shard} owes answers for compactions that are applied"
-            if node.raft.commit_index != max(self.nodes[h, shard].node.raft.commit_index for h in self.hosts):
+            group = [other.node.raft for (_, of), other in self.nodes.items() if of == shard]
+            if node.raft.commit_index != max(raft.commit_index for raft in group):
                 return f"node {host}.{shard} is behind its group"
             if shard and node.applied_index < self._last_to_be_ordered(node.raft):
                 return f"node {host}.{shard} has entries that are committed and not in order"

@@ -41,6 +41,10 @@ class Store:
         # the key counts of ranges: here they are walked
         self.counts = SimpleNamespace(build_step=lambda: True, grown=False, ready=True)
 
+    @property
+    def content(self) -> Content:
+        return self._now
+
     def forget_versions(self) -> None:
         """It has none."""
 
@@ -208,6 +212,10 @@ class Store:
         return {key: kv for key in self._span(b"\0", b"\0")
                 if (kv := self._shown(key, revision, asked)) is not None}
 
+    def shown(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
+        """G6: the keys of a range that are shown now, live or not."""
+        return [(key, b"") for key in self._span(start, end) if owns(self._now, key, None)]
+
     def live_count(self, start: bytes, end: bytes) -> int:
         return sum(1 for _ in self.scan(start, end))
 
@@ -337,6 +345,7 @@ class Reader:
         self.position = store.position
         self.revision = revision
         self._rows = store.rows_at(revision, asked)
+        self._asked = asked if asked > 0 else None
         # whatever is compacted meanwhile, or moves
         self._pinned = pinned = Content(store._now.shard)
         pinned.table = store._now.table
@@ -351,6 +360,11 @@ class Reader:
              revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
         return iter([(k, kv) for k, kv in (self._older(revision) if revision else self._rows).items()
                      if (k == start if not end else start <= k and (end == b"\0" or k < end))])
+
+    def parts(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
+        return [(key, b"") for key in self._pinned.versions
+                if (key == start if not end else start <= key and (end == b"\0" or key < end))
+                and owns(self._pinned, key, self._asked)]
 
     def splicer(self, start: bytes, end: bytes, look: int) -> Splicer:
         return Splicer(self.scan(start, end))

@@ -277,13 +277,13 @@ def test_a_removal_that_takes_too_long_is_forgotten() -> None:
     assert front.answers == []
 
 
-def promoting(node: Node, front: Front) -> Changes:
+def promoting(node: Node, front: Front, silent_ms: int = 0) -> Changes:
     """The leader's, when a client's wish to promote a host is applied."""
     changes = leading(node)
     changes.look()
     wish = rpc_pb2.MemberPromoteRequest(ID=LEARNER).SerializeToString()
     changes.submit(cast(FrontLink, front), 7, bytes((MEMBER_PROMOTE,)) + wish)
-    node.shard_1_says(10)
+    node.shard_1_says(10, silent_ms=silent_ms)
     applied(node, changes)
     return changes
 
@@ -300,6 +300,24 @@ def test_a_promotion_is_answered_once_every_group_has_it() -> None:
     changes._asked.clear()
     changes.look()
     node.shard_1_says(10, BOTH)
+    assert front.answers == [Status.OK]
+
+
+def test_a_shard_that_is_dropped_while_it_is_asked_keeps_no_learner_from_voting() -> None:
+    """G13: its leader's answer came after the drop, and nothing newer ever would."""
+    node, front = Node(), Front()
+    changes = promoting(node, front, silent_ms=2000)
+    changes._asked.clear()
+    changes.look()
+    assert node.asked
+    assert node.raft.configuration == GROUP, "its node of shard 1 is not heard"
+    node.role.shards = (0,)
+    changes.shards_changed()
+    node.shard_1_says(10, silent_ms=2000)
+    changes.look()
+    assert node.raft.configuration == BOTH
+    node.commit(BOTH)
+    changes.moved()
     assert front.answers == [Status.OK]
 
 

@@ -264,7 +264,7 @@ def test_a_tick_evaluates_again_what_its_first_round_let_in_and_only_that(
     seen: list[str] = []
     handed: list[Any] = ["what Raft wants done", None, None]
     node: Any = SimpleNamespace(
-        writes=SimpleNamespace(leader=object(), uncommitted=0, ready=False),
+        closed=False, writes=SimpleNamespace(leader=object(), uncommitted=0, ready=False),
         raft=SimpleNamespace(ready=lambda: handed.pop(0)), handle=seen.append, answer_alone=lambda: None,
         role=SimpleNamespace(
             settled=settled, evaluate=lambda: seen.append("evaluated"), finish=lambda: None),

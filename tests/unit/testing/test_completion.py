@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests.cluster.local_cluster import ROOT, environment
+from tests.interop.toolchain import unavailable
 
 MODULES = {"muster": "tools.muster.cli", "musterctl": "tools.musterctl", "muster-bench": "tools.muster_bench"}
 
@@ -49,7 +50,7 @@ def test_each_shell_reads_its_script(program: str, shell: str) -> None:
     text = script(program, shell)
     assert program in text
     if shutil.which(shell) is None:
-        pytest.skip(f"needs {shell} to read the script, not found in PATH")
+        unavailable(f"needs {shell} to read the script, not found in PATH")
     subprocess.run([shell, "-n"], input=text, check=True, text=True, env=dict(os.environ))
 
 

@@ -137,6 +137,10 @@ def _endpoint_command() -> Command:
         ])
 
 
+_TO = number("to", "the shard that gets the keys")
+_NOT_WAITING = switch("no-wait", "return once the move has begun, not once it has ended")
+
+
 def _shard_command() -> Command:
     return Command(
         "shard <subcommand>",
@@ -159,12 +163,31 @@ def _shard_command() -> Command:
                 "hosts.shard_changes:add",
                 (switch("no-wait", "return once the shard forms, not once it serves"),),
                 long="Needs enable-growth first, and every host. Prints the new shard's id. It owns no keys "
-                "yet."),
+                "until some move there."),
             Command(
-                "retire [options] <shard>", "Retires a shard that owns no keys, and removes its nodes",
+                "move [options] <key> [range_end] --to <shard>", "Moves a key or a range to another shard",
+                "hosts.shard_moves:move",
+                (
+                    _TO, switch("prefix", "move all keys with this prefix"),
+                    switch("from-key", "move all keys from this one on"), _NOT_WAITING),
+                long="Prints the move's number, span and step. Clients work meanwhile. One move at a time."),
+            Command(
+                "split [options] <key> --to <shard>", "Moves what a shard owns from a key on",
+                "hosts.shard_moves:split", (_TO, _NOT_WAITING),
+                long="Up to the end of the span that has the key, or of its directory if that places it."),
+            Command(
+                "moves", "Lists the move that goes on, and the last ones that ended",
+                "hosts.shard_moves:moves",
+                long="A host tells of those that ended since it started."),
+            Command(
+                "cancel <move>", "Ends a move before it switches", "hosts.shard_moves:cancel",
+                long="No key changes its shard then."),
+            Command(
+                "retire [options] <shard>", "Moves a shard's keys away, and removes its nodes",
                 "hosts.shard_changes:retire",
-                (switch("no-wait", "return once the shard retires, not once it is dropped"),),
-                long="Its id is never used again."),
+                (number("to", "the shard that gets the keys; without it, the others in turn"),
+                 switch("no-wait", "return once the shard owns no keys, not once it is dropped")),
+                long="Its id is never used again. Run it again if it was interrupted."),
             Command(
                 "advice", "Prints what would make the shards fit their load, and the figures behind it",
                 "hosts.shard_advice:advice",

@@ -222,6 +222,9 @@ class Fold(Run):
                 batch.delete(row)
             else:
                 batch.put(row, known)
+        left = [gone._replace(order_index=new.order_index) for gone in self.left]
+        for gone in left:
+            batch.put(keys.left_row(gone.number), gone.encode())
         batch.put(keys.POSITION_ROW, keys.POSITION.pack(*new))  # I6: in the batch of the data it describes
         if store.above and new.revision >= store.above:
             batch.delete(keys.ABOVE_ROW)
@@ -234,6 +237,7 @@ class Fold(Run):
             store.counts.release()
             store.cache.resume()
         if out.placement is not None:
+            store.left.update((gone.number, gone) for gone in left)
             store.place(self.owned, self.switched)
         return out
 

@@ -15,6 +15,7 @@ from cluster.pb import rpc_pb2
 from cluster.placement import Owned, Table, changes
 from cluster.placement.base import Base
 from node.storage import keys
+from node.storage.state.staged import Left
 
 if TYPE_CHECKING:
     from node.storage.state.changes.run import Run
@@ -72,6 +73,9 @@ def _placed(run: Run, table: Table, before: Table) -> None:
         if store.shard in (move.target, *move.sources):
             run.switched = True
             store.cache.forget_all()  # the run itself changes what is in there
+        if store.shard in move.sources:
+            run.left.append(Left(
+                move.number, move.start, move.end, move.target, run.revision, 0, before))
     staged = store.staged
     span = None if staged is None or run.late.get(keys.STAGING_ROW, b"") is None else staged.span
     run.owned = Owned.of(table, store.shard, span)

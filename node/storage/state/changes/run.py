@@ -13,6 +13,7 @@ from cluster.placement import Owned, Table
 from cluster.wire.protobuf import tombstone
 from node.storage import keys
 from node.storage.keys import ENTRY, LEASE_KEY, MAX32, MAX64, RUN, SUFFIX
+from node.storage.state.staged import Left
 from node.storage.state.versions import Versions
 
 # revision, type (0 PUT, 1 DELETE), key, KeyValue, place in the revision
@@ -57,7 +58,7 @@ class Run:
 
     __slots__ = (
         "attached", "batch", "born", "compact", "created", "died", "events", "first", "late", "leases",
-        "long", "out", "owned", "pending", "revision", "run", "run_bytes", "store", "switched")
+        "left", "long", "out", "owned", "pending", "revision", "run", "run_bytes", "store", "switched")
 
     def __init__(self, store: Versions, out: Applied, events: list[Event] | None) -> None:
         self.store = store
@@ -74,6 +75,7 @@ class Run:
         self.late: dict[bytes, bytes | None] = {}
         self.owned: Owned | None = store.owned  # G6, at this place of the order
         self.switched = False  # the run gives or takes keys
+        self.left: list[Left] = []  # moves away from here that switch in it
         # the same by lease, for what comes later in the run: rows of its keys, its TTL
         self.attached: dict[int, list[bytes]] = {}
         self.leases: dict[int, int | None] = {}

@@ -13,6 +13,8 @@ from cluster.effects import records
 from cluster.evaluate.reading.ranges import end_fields
 from cluster.evaluate.reading.row_parts import read_part, sizes_in
 from cluster.pb import rpc_pb2
+from cluster.placement.changes import Moved, move_item, moved_item
+from cluster.placement.table import Move
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, READ, Method, Status
 from node.links.fronts import FrontLink
@@ -21,8 +23,10 @@ from node.serving.reads import Reads
 from node.serving.streams import Streams
 from node.slicing.slicer import Slicer
 from node.storage import Reader, StateStore
+from node.storage.state.staging import begin_copy
 from tests.unit.node.serving.answering import serve_of
 from tests.unit.proxy.fakes import ManualLoop
+from tests.unit.storage.moved.cluster import SHARDS, Cluster
 
 KEYS = [b"k%04d" % n for n in range(900)]
 
@@ -30,8 +34,8 @@ KEYS = [b"k%04d" % n for n in range(900)]
 class Replica:
     """One store, its read path, and a front that is in the same process (``near``) or not."""
 
-    def __init__(self, path: Path, cache_bytes: int, near: bool) -> None:
-        self.store = StateStore.open(
+    def __init__(self, path: Path, cache_bytes: int, near: bool, store: StateStore | None = None) -> None:
+        self.store = store or StateStore.open(
             path, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20, range_cache_bytes=cache_bytes
         )
         loop: Any = ManualLoop()
@@ -196,3 +200,56 @@ def test_the_pages_of_a_list_are_counted_once_while_the_store_goes_on(
             assert (page(asked).count, walked > 0) == (450, True)  # it is not kept for ever
     finally:
         replica.store.close()
+
+
+@pytest.mark.parametrize("limit", [0, 1, 5])
+@pytest.mark.parametrize("keys", [(b"a2", b"b1"), (b"a2", b"b1", b"c1")])
+def test_g6_the_revision_of_a_switch_has_the_keys_where_they_were_then(
+    tmp_path: Path, keys: tuple[bytes, ...], limit: int
+) -> None:
+    """A switch takes no revision, so the counts of now are of another table than a read of that revision."""
+    cluster = Cluster(tmp_path, 1, hosts=1)
+    try:
+        source, target = cluster.stores[0, 0], cluster.stores[0, SHARDS - 1]
+        for key in keys:
+            assert cluster.table.owner(key) == 0
+            cluster.put(key)
+        revision = cluster.model.revision
+        cluster.place(move_item(Move(1, b"a", b"c", cluster.table.owners(b"a", b"c"), SHARDS - 1)))
+        begin_copy(target, 1, b"a", b"c")
+        while not cluster.page(0).whole:
+            pass
+        before = Replica(tmp_path, 0, False, source)
+        counted(source)
+        ask = rpc_pb2.RangeRequest(key=b"a", range_end=b"d", limit=limit)
+        assert shown(before, ask) == (list(keys[: limit or None]), len(keys)), "notes the rest of a page"
+        cluster.place(moved_item(Moved(1, True, revision, 2)))
+        moved, left = list(keys[:2]), list(keys[2:])
+        for store, now, then in ((source, left, list(keys)), (target, moved, [])):
+            for ready in (False, True):
+                if ready:
+                    counted(store)
+                replica = before if store is source else Replica(tmp_path, 0, False, store)
+                for at, rows in ((0, now), (revision, then), (0, now)):
+                    ask.revision = at
+                    assert shown(replica, ask) == (rows[: limit or None], len(rows))
+    finally:
+        cluster.close()
+
+
+def counted(store: StateStore) -> None:
+    while not store.counts.build_step():
+        pass
+
+
+def shown(replica: Replica, asked: rpc_pb2.RangeRequest) -> tuple[list[bytes], int]:
+    """The keys of an answer, and its count, which count_only has too."""
+    only = rpc_pb2.RangeRequest(
+        key=asked.key, range_end=asked.range_end, revision=asked.revision, count_only=True)
+    answers = []
+    for one in (asked, only):
+        status, body = replica.ask(one)
+        assert status == Status.OK
+        answers.append(rpc_pb2.RangeResponse.FromString(body[HEAD.size :]))
+    assert answers[0].count == answers[1].count
+    return [kv.key for kv in answers[0].kvs], answers[0].count

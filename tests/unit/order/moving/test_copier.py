@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.order.moving.copier import Batch, Copier, read_staging
+from cluster.order.moving.copier import Answer, Ask, Batch, Copier, Row, read_staging
 from cluster.placement.table import Move
 
 MOVE = Move(7, b"a", b"h", (1,), 2)
@@ -35,6 +35,25 @@ class Source:
                 if kv is not None:
                     found[key] = kv
         return found
+
+    def pieces(self, ask: Ask) -> Answer:
+        """Some of the events above a place, each a revision of its own or many in one."""
+        found: list[Row] = []
+        place = ask.revision, ask.within
+        for at, key, kv in self.events:
+            if at > self.at or at <= ask.revision:
+                continue
+            for sub, change in enumerate(((b"a", b"?"), (key, b"??"), (key, kv), (b"a", self.first(at)))):
+                if (at - 1, sub) < place:
+                    continue
+                if self.random.random() < 0.2:
+                    return Answer(at - 1, found, within=sub)
+                if b"a" <= change[0] < b"h":
+                    found.append(change)
+        return Answer(self.at, found, level=True)
+
+    def first(self, at: int) -> bytes | None:
+        return self.rows(at).get(b"a")
 
     def happens(self) -> None:
         """A replica applies, flushes, compacts, or dies and comes back."""
@@ -88,9 +107,7 @@ class Target:
             elif ask.revision < source.at and source.compacted > ask.revision + 1:
                 self.store(copier.compacted(1))
             else:
-                found = [(key, kv) for at, key, kv in source.events
-                         if ask.revision < at <= source.at and b"a" <= key < b"h"]
-                self.store(copier.events(1, ask.revision, source.at, found))
+                self.store(copier.take(ask, source.pieces(ask)))
 
 
 def copies(seed: int) -> bool:
@@ -163,7 +180,7 @@ def test_a_copy_of_two_sources_is_as_far_as_the_slower_one() -> None:
     for shard in (1, 3):
         copier.stands(shard, 5)
         copier.page(shard, b"a", 6, [], None)
-    copier.events(1, 5, 9, [])
+    copier.events(1, (5, 0), (9, 0), [])
     assert copier.through == 5
-    copier.events(3, 5, 7, [])
+    copier.events(3, (5, 0), (7, 0), [])
     assert copier.through == 7

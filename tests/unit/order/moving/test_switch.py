@@ -34,7 +34,10 @@ class Moving(Sequencer):
         self.copied = 0
 
     def switch(self, now_ms: int = 0) -> None:
-        self.coordinator.switch(Switch(self.move, lambda number: self.copied, self.ended.append), now_ms)
+        def copied(base: Base) -> bool:
+            return self.copied >= base.revision
+
+        self.coordinator.switch(Switch(self.move, copied, self.ended.append), now_ms)
 
     def run(self, now_ms: int) -> None:
         self.coordinator.run(now_ms, self._append)
@@ -62,7 +65,7 @@ def test_sources_are_asked_first_and_the_target_for_their_revision() -> None:
     moving.grants(1, 40, live=1)
     moving.run(1)
     shard, promise = moving.asked[-1]
-    assert (shard, promise.base, promise.touches) == (2, Base(1, 40), [])
+    assert (shard, promise.base, promise.touches) == (2, Base(1, 40, 1), [])
     moving.grants(2, 44)
     moving.run(2)
     record, = moving.items
@@ -186,7 +189,7 @@ class Machine:
         self.index = 10
         placement, self.coordinator = self.moving.placement, self.moving.coordinator
         self.placement = placement
-        self.mover = Mover(placement, self.coordinator, lambda number: 0)
+        self.mover = Mover(placement, self.coordinator, lambda base: False)
 
     def append(self, item: bytes) -> None:
         self.index += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cluster import errors
@@ -15,7 +17,7 @@ from cluster.placement import Table
 from cluster.placement.base import Base
 from cluster.placement.births import Births, Step
 from cluster.placement.changes import shard_item, take_shard
-from cluster.placement.table import Piece, State
+from cluster.placement.table import Move, Piece, State
 from cluster.wire.frames import HIGHEST
 
 HOSTS = {i: Host(i, f"h{i}", (f"http://h{i}:1",)) for i in (1, 2, 3)}
@@ -23,10 +25,10 @@ FACTS = births.Facts(dict.fromkeys(HOSTS, HIGHEST), True, HOSTS)
 LIMIT_MS = 1000
 
 
-def grown() -> growth.Growth:
+def grown(level: int = growth.LEVEL) -> growth.Growth:
     known = growth.Growth()
     known.take([growth.row(i, growth.OWN.encode()) for i in HOSTS])
-    known.grow(births.BIRTHS, HOSTS)
+    known.grow(level, HOSTS)
     return known
 
 
@@ -71,21 +73,27 @@ def test_a_retiring_shard_is_dropped_once_it_owns_nothing_and_has_no_past() -> N
 
 def test_what_may_not_be_added_or_retired_is_refused_with_a_reason() -> None:
     def refused(kind: errors.ErrorKind, *given: object) -> None:
-        check = births.check_add if len(given) == 4 else births.check_retire
+        check = births.check_add if isinstance(given[-1], births.Facts) else births.check_retire
         with pytest.raises(EtcdError) as caught:
             check(*given)  # type: ignore[arg-type]
         assert caught.value.text.startswith(kind.text.partition("{")[0])
 
     serving = table(State.FORMING, State.SERVING)
+    owning = replace(serving, spans=(Piece(b"a", b"b", 1, 1),))
     births.check_add(grown(), HOSTS, serving, FACTS)
-    births.check_retire(grown(), serving, 1)
+    births.check_retire(grown(), serving, 1, False)
+    births.check_retire(grown(), owning, 1, True)
     refused(errors.SHARD_LEVEL, growth.Growth(1), HOSTS, serving, FACTS)
     refused(errors.SHARD_BUSY, grown(), HOSTS, table(State.FORMING), FACTS)
     refused(errors.SHARD_HOSTS_CHANGE, grown(), HOSTS, serving, FACTS._replace(settled=False))
     refused(errors.SHARD_HOSTS_UNSURE, grown(), HOSTS, serving, FACTS._replace(linked={1: HIGHEST, 2: 10}))
-    refused(errors.SHARD_UNKNOWN, grown(), serving, 2)
-    refused(errors.SHARD_OWNS_KEYS, grown(), serving, 0)
-    refused(errors.SHARD_BUSY, grown(), table(State.FORMING, State.SERVING, State.RETIRING), 1)
+    refused(errors.SHARD_UNKNOWN, grown(), serving, 2, True)
+    refused(errors.SHARD_STAYS, grown(), serving, 0, True)
+    refused(errors.SHARD_OWNS_KEYS, grown(), owning, 1, False)
+    refused(errors.SHARD_LEVEL, grown(births.BIRTHS), owning, 1, True)
+    refused(errors.SHARD_BUSY, grown(), table(State.FORMING, State.SERVING, State.RETIRING), 1, False)
+    for move in (Move(1, b"a", b"c", (0, 1), 2), Move(1, b"b", b"c", (0,), 1)):
+        refused(errors.SHARD_BUSY, grown(), replace(owning, move=move), 1, True)
     many = table(State.FORMING, State.SERVING)
     for shard in range(2, births.MOST_SHARDS):
         many = take_shard(many, shard, State.FORMING, shard, (1,))

@@ -9,14 +9,15 @@ from cluster.effects import records
 from cluster.effects.records import ITEM
 from cluster.features import growth
 from cluster.features.rows import RowsOf, encode
+from cluster.order.moving.copier import Answer, Copier
 from cluster.placement import Table, changes
 from cluster.placement.base import Base
 from cluster.placement.changes import Moved, move_item, moved_item, shard_item
 from cluster.placement.table import END, Move, State
 from node.backup.rows import Checkpoint
 from node.storage import StateStore
-from node.storage.state.staged import Staged
-from node.storage.state.staging import Page, begin_copy, drop_span, read_page, stage_events, stage_page
+from node.storage.state.staged import Staged, first_to_drop
+from node.storage.state.staging import Bounds, answer, begin_copy, drop_left, drop_span, stage
 from tests.unit.storage.model import Model
 from tests.unit.storage.state.stores import history
 
@@ -41,6 +42,7 @@ class Cluster:
         self.index = 0
         self.table = Table.initial(Base(BASE, 1))
         self.moves = self.switched = 0
+        self.copiers: dict[int, Copier] = {}  # of each host
         self.grown()
 
     def open(self, host: int, shard: int) -> StateStore:
@@ -81,6 +83,8 @@ class Cluster:
             store.flush()
             store.close()
             self.stores[host, shard] = self.open(host, shard)
+        for host in self.copiers if self.table.move is not None else ():
+            self.copy(host)
 
     # -- the order
 
@@ -88,14 +92,10 @@ class Cluster:
         """One record; ``items``: what stands in it for each shard."""
         self.index += 1
         position = self.index, self.index, 1, self.model.revision
-        for (host, shard), store in self.stores.items():
+        for (_, shard), store in self.stores.items():
             data = items.get(shard, b"")
             record = [(before, data, 0, sub)] if data else []
             applied = store.apply_changes(record, position, want_events=True)
-            events = [event for event in applied.events if self.copies(event[2])]
-            move = self.table.move
-            if move is not None and shard in move.sources and events:
-                self.events(host, events)
             assert not applied.miscounted
 
     def control(self, item: bytes) -> None:
@@ -130,14 +130,12 @@ class Cluster:
         self.model.txn([("delete", key, b"", 0) for key in found])
         assert self.model.revision == at
         self.index += 1
-        for (host, shard), store in self.stores.items():
+        for (_, shard), store in self.stores.items():
             own = [key for key in found if self.table.owner(key) == shard]
             data = [(before, records.delete_range(start, end, len(own)), 0, 0)] if own else []
             applied = store.apply_changes(data, (self.index, self.index, 1, at), want_events=True)
             assert not applied.miscounted, "G6: a deleted span has the keys that its shard owns"
             assert [event[2] for event in applied.events] == own
-            if self.table.move is not None and shard in self.table.move.sources:
-                self.events(host, [event for event in applied.events if self.copies(event[2])])
 
     def compact(self) -> None:
         revision = self.random.randint(max(self.model.compact_revision, 1), self.model.revision)
@@ -158,10 +156,6 @@ class Cluster:
 
     # -- moves
 
-    def copies(self, key: bytes) -> bool:
-        move = self.table.move
-        return move is not None and move.start <= key and (move.end == END or key < move.end)
-
     def begin(self) -> None:
         for _ in range(20):
             if self.table.move is None:
@@ -180,38 +174,40 @@ class Cluster:
         self.moves += 1
         for host in self.hosts:
             store = self.stores[host, target]
-            for _ in drop_span(store, start, end):
-                pass
-            begin_copy(store, self.table.last_move, start, end)
+            while mine := [left for left in store.left.values() if left.meets(start, end)]:
+                for _ in drop_left(store, mine[0]):
+                    pass
+            self.copy(host)
 
     def target(self, host: int) -> StateStore:
         assert self.table.move is not None
         return self.stores[host, self.table.move.target]
 
-    def events(self, host: int, events: list[tuple[int, int, bytes, bytes, int]]) -> None:
-        target = self.target(host)
-        if target.staged is None or target.staged.move != self.table.last_move:
-            return
-        stage_events(target, events, self.model.revision)
+    def copy(self, host: int) -> None:
+        """A copy begins, or goes on after a start."""
+        move = self.table.move
+        assert move is not None
+        copier = self.copiers[host] = Copier(move)
+        store, staged = self.target(host), self.target(host).staged
+        if (begun := copier.begin(None if staged is None else staged.progress)) is not None:
+            begin_copy(store, move, begun.staging)
 
     def page(self, host: int) -> Staged:
-        """Copy a page: of the sources together, since a shard has no rows of others' keys to show."""
-        target = self.target(host)
-        staged = target.staged
+        """One question to each source, and its answer; of any size."""
+        copier, store = self.copiers[host], self.target(host)
+        bounds = Bounds(*(self.random.choice((1, 3, 60, 5000)) for _ in range(3)))
+        for ask in copier.asks():
+            found = answer(self.stores[host, ask.source], copier.move, ask, bounds)
+            batch = copier.take(ask, Answer.decode(found.encode()))
+            if batch is not None and batch.anew:
+                for _ in drop_span(store, copier.move.start, copier.move.end):
+                    pass
+                begin_copy(store, copier.move, batch.staging)
+            elif batch is not None:
+                stage(store, batch)
+        staged = store.staged
         assert staged is not None
-        if staged.whole:
-            return staged
-        most = self.random.choice((1, 60, 500))
-        pages = [read_page(self.stores[host, source], staged.at, staged.end, most)
-                 for source in self.table.move.sources]  # type: ignore[union-attr]
-        ends = [page.end for page in pages if not page.whole]
-        end = min(ends, default=staged.end)
-        rows = sorted(row for page in pages for row in page.rows if end == END or self.key(row[0]) < end)
-        return stage_page(target, Page(rows, end, not ends, self.model.revision))
-
-    @staticmethod
-    def key(row: bytes) -> bytes:
-        return row[1:-15].replace(b"\0\xff", b"\0")
+        return staged
 
     def pages(self) -> None:
         for host in self.hosts:
@@ -223,6 +219,7 @@ class Cluster:
         if move is None:
             return
         if self.random.random() < 0.2:
+            self.copiers.clear()
             self.place(moved_item(Moved(move.number, False, 0, 0)))
             self.check()  # what was copied is there, and is not shown
             for host in self.hosts:
@@ -231,21 +228,20 @@ class Cluster:
             return
         live = 0
         for host in self.hosts:
-            while not (staged := self.page(host)).whole:
-                pass
-            live = staged.live
+            while self.copiers[host].through < self.model.revision:
+                self.page(host)
+            live = self.page(host).live
+        self.copiers.clear()
         self.switched += 1
         self.place(moved_item(Moved(move.number, True, self.model.revision, live)))
 
     def drop(self) -> None:
         """G10: what no read can ask for any more."""
-        for span in self.table.spans:
-            asked_for = any(past.meets(span.start, span.end) for past in self.table.past)
-            if self.table.move is None and not asked_for:
-                for (_, shard), store in self.stores.items():
-                    if shard != span.owner:
-                        for _ in drop_span(store, span.start, span.end):
-                            pass
+        for store in self.stores.values():
+            for number, left in list(store.left.items()):
+                if store.compact_revision > left.revision and first_to_drop(store.left, number):
+                    for _ in drop_left(store, left):
+                        pass
 
     # -- what is to be seen
 

@@ -10,12 +10,13 @@ import pytest
 from cluster.effects import records
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import finish
+from cluster.order.moving.copier import Ask
 from cluster.placement.changes import Moved, move_item, moved_item
 from cluster.placement.table import Move
 from node.storage import StateStore
 from node.storage.state.slices.lease_check import check_leases
 from node.storage.state.slices.stale_rows import drop_stale_rows
-from node.storage.state.staging import begin_copy, stage_events
+from node.storage.state.staging import Bounds, Unknown, answer, drop_left, stage
 from tests.unit.storage.moved.cluster import KEYS, LEASES, SHARDS, Cluster
 from tests.unit.storage.state.stores import history
 
@@ -61,23 +62,79 @@ def moving(cluster: Cluster, key: bytes, target: int = SHARDS - 1) -> StateStore
     """A move of a key's directory begins; the store of its target."""
     end = key[:1] + b"\xff"
     cluster.place(move_item(Move(1, key[:1], end, cluster.table.owners(key[:1], end), target)))
-    store = cluster.stores[0, target]
-    begin_copy(store, 1, key[:1], end)
-    return store
+    cluster.copy(0)
+    return cluster.stores[0, target]
 
 
-def test_an_event_that_is_older_than_a_page_does_not_count(cluster: Cluster) -> None:
+def copied(cluster: Cluster) -> int:
+    """Let the copy come to its end; the number of its keys."""
+    while cluster.copiers[0].through < cluster.model.revision:
+        cluster.page(0)
+    return cluster.page(0).live
+
+
+def test_a_delete_of_very_many_keys_is_told_in_pieces(cluster: Cluster) -> None:
+    """Each of which takes no longer than others; the copy counts once the whole revision is here."""
+    for key in (b"a/", b"a/w", b"a/x"):
+        cluster.put(key)
+    target = moving(cluster, b"a/")
+    assert copied(cluster) == 3
+    source = cluster.table.owner(b"a/")
+    before = cluster.model.revision
+    cluster.model.txn([("delete", key, b"", 0) for key in (b"a/", b"a/w", b"a/x")])
+    cluster.index += 1
+    cluster.stores[0, source].apply_changes(
+        [(before, records.delete_range(b"a/", b"a0", 3), 0, 0)],
+        (cluster.index, cluster.index, 1, before + 1))
+    copier, places = cluster.copiers[0], []
+    ask = Ask(source, False, revision=before)
+    while True:
+        found = answer(cluster.stores[0, source], copier.move, ask, Bounds(rows=1))
+        batch = copier.take(ask, found)
+        assert batch is not None
+        stage(target, batch)
+        places.append((found.revision, found.within, len(found.rows)))
+        if found.level:
+            break
+        ask = Ask(source, False, revision=found.revision, within=found.within)
+    assert places == [(before, 1, 1), (before, 2, 1), (before + 1, 0, 1)]
+    assert target.staged is not None
+    assert target.staged.live == 0
+
+
+def test_a_page_passes_over_no_more_old_versions_than_its_bound(cluster: Cluster) -> None:
+    for _ in range(9):
+        cluster.put(b"a/")
+    cluster.put(b"a/x")
+    moving(cluster, b"a/")
+    store = cluster.stores[0, cluster.table.owner(b"a/")]
+    move, start, found = cluster.copiers[0].move, b"a", list[bytes]()
+    while start is not None:
+        page = answer(store, move, Ask(store.shard, True, start), Bounds(looked_at=2))
+        found += [key for key, _ in page.rows]
+        start = page.more
+    assert found == [b"a/", b"a/x"]
+
+
+def test_what_has_left_is_answered_as_it_was_until_it_is_dropped(cluster: Cluster) -> None:
     cluster.put(b"a1")
-    first = cluster.model.revision
+    moving(cluster, b"a1")
+    live, move = copied(cluster), cluster.copiers[0].move
+    source = cluster.stores[0, cluster.table.owner(b"a1")]
+    revision = cluster.model.revision
+    cluster.place(moved_item(Moved(1, True, revision, live)))
     cluster.put(b"a1")
-    target = moving(cluster, b"a1")
-    while not cluster.page(0).whole:
-        pass
-    staged = stage_events(target, [(first, 0, b"a1", b"older", 0)], first)
-    assert (staged.live, staged.event_revision) == (1, first)
-    cluster.place(moved_item(Moved(1, True, cluster.model.revision, 1)))
-    assert target.staged is None
-    cluster.check()
+    cluster.reopen()
+    source = cluster.stores[0, source.shard]
+    page = answer(source, move, Ask(source.shard, True, b"a"))
+    assert (page.revision, [key for key, _ in page.rows]) == (revision, [b"a1"])
+    left = source.left[1]
+    assert (left.revision, left.target, left.dropping) == (revision, SHARDS - 1, False)
+    next(iter(drop_left(source, left)), None)
+    with pytest.raises(Unknown):
+        answer(source, move, Ask(source.shard, True, b"a"))
+    with pytest.raises(Unknown):
+        answer(cluster.stores[0, SHARDS - 2], move._replace(number=9), Ask(SHARDS - 2, True, b"a"))
 
 
 def test_g5_a_switch_is_not_applied_without_the_whole_copy(cluster: Cluster) -> None:
@@ -92,8 +149,7 @@ def test_g6_history_shows_no_change_of_a_key_that_is_not_owned(cluster: Cluster)
     """No order has one (G3): a replica that met one would tell watches twice."""
     moved = moving(cluster, b"a1")
     source = cluster.stores[0, cluster.table.owners(b"a", b"a\xff")[0]]
-    while not cluster.page(0).whole:
-        pass
+    copied(cluster)
     cluster.place(moved_item(Moved(1, True, cluster.model.revision, 0)))
     for store in (source, moved):
         store.apply_changes([(store.revision, records.put(b"a1", 0, 1, b"", 0), 0, -1)],
@@ -105,8 +161,7 @@ def test_g6_a_transaction_reads_the_revision_of_the_switch_where_the_keys_were_t
     cluster.put(b"a1")
     target = moving(cluster, b"a1")
     source = cluster.stores[0, cluster.table.owner(b"a1")]
-    while not cluster.page(0).whole:
-        pass
+    copied(cluster)
     revision = cluster.model.revision
     cluster.place(moved_item(Moved(1, True, revision, 1)))
     for at, shown in ((revision, source), (0, target)):
@@ -120,8 +175,7 @@ def test_leases_are_checked_without_what_other_shards_own(cluster: Cluster) -> N
     cluster.put(b"a1")
     source = cluster.stores[0, cluster.table.owner(b"a1")]
     target = moving(cluster, b"a1")
-    while not cluster.page(0).whole:
-        pass
+    copied(cluster)
     assert finish(check_leases(target)).keys == 0
     assert list(drop_stale_rows(target, 1_000_000)) == [0], "a copy keeps its lease"
     cluster.place(moved_item(Moved(1, True, cluster.model.revision, 1)))

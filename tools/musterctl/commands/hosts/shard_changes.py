@@ -5,17 +5,26 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import count
 
 from cluster.pb import shards_pb2
 from cluster.placement import Table
-from cluster.placement.table import State
+from cluster.placement.table import BASE, END, State
+from tools.gotext import quote, text
 from tools.musterctl.client import Session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.commands.hosts.shard import ask_any, placement_of, session_of, show
+from tools.musterctl.commands.hosts.shard import session_of, show
+from tools.musterctl.commands.hosts.shard_moves import (
+    Following,
+    begin,
+    check_switched,
+    shown_end,
+    table_of,
+    target_of,
+)
 
 _LOOK_S = 0.1  # between two looks at the table
 _TELL_S = 2.0  # between two lines of progress
-_SILENT_S = 30.0  # without an answer of any endpoint
 
 
 def add(invocation: Invocation) -> None:
@@ -31,23 +40,89 @@ def add(invocation: Invocation) -> None:
 
 
 def retire(invocation: Invocation) -> None:
-    """A shard ends: once it is dropped."""
+    """A shard ends: its keys move away, then it is dropped. Run again, it goes on where it was."""
     if len(invocation.args) != 1 or not invocation.args[0].isdecimal():
         raise Exit(128, "shard retire command needs one argument as shard")
     s, shard = session_of(invocation), int(invocation.args[0])
     if shard >= 1 << 16:
         raise Exit(128, f"{shard} is no id of a shard")
-    request = shards_pb2.RetireShardRequest(shard=shard)
-    s.ask("musterpb.Shards/RetireShard", request, shards_pb2.RetireShardResponse)
-    state = State.RETIRING
-    if not invocation.flags.switch("no-wait"):
+    to = target_of(invocation.flags, "retire") if "to" in invocation.flags.given else None
+    table = _at_rest(s)
+    for start, end in owned_by(table, shard):  # before it is no target any more, which has no way back
+        taker(table, start, end, to)
+    known = table.shards.get(shard)
+    if known is None or known.state != State.RETIRING:
+        request = shards_pb2.RetireShardRequest(shard=shard, with_keys=True)
+        s.ask("musterpb.Shards/RetireShard", request, shards_pb2.RetireShardResponse)
+    state, past = State.RETIRING, _emptied(s, shard, to)
+    if past:
+        print(f"shard {shard} owns no keys; it ends once revisions up to {past} are compacted",
+              file=sys.stderr)
+    elif not invocation.flags.switch("no-wait"):
         state = _wait(s, shard, (State.DROPPED,))
     _show(s, shard, state)
 
 
+def _at_rest(s: Session, last_move: int = 0) -> Table:
+    """The table once no keys move; those that do may be an earlier call's."""
+    while (move := (table := table_of(s, last_move)).move) is not None:
+        last_move = move.number
+        Following(s, (move.start, move.end, move.target)).until_it_ends(last_move)
+    return table
+
+
+def _emptied(s: Session, shard: int, to: int | None) -> int:
+    """The last revision at which a shard owned keys, once it owns none; 0: it is compacted, or never was."""
+    last_move = 0
+    for turn in count():
+        table = _at_rest(s, last_move)
+        owned = owned_by(table, shard)
+        if not owned:
+            return table.past_of(shard, END, END)
+        key, end = owned[0]
+        target = taker(table, key, end, to, turn)
+        last_move = begin(s, key, end, target)
+        check_switched(Following(s, (key, end, target)).until_it_ends(last_move))
+    raise AssertionError("the count has no end")
+
+
+def owned_by(table: Table, shard: int) -> list[tuple[bytes, bytes]]:
+    """The spans in which a shard owns keys, by their bounds: the base may place others' there, too."""
+    return [
+        (piece.start, piece.end) for piece in table.present(END, END)
+        if piece.owner == shard
+        or (piece.owner == BASE and shard in table.base.shards_of(piece.start, piece.end))]
+
+
+def taker(table: Table, start: bytes, end: bytes, to: int | None, turn: int = 0) -> int:
+    """The shard that gets a span: ``to``, or each that may in its turn. Exit: none may."""
+    owners = table.owners_of(start, end)
+    wanted = [to] if to is not None else [
+        shard for shard, known in sorted(table.shards.items())
+        if known.state == State.SERVING and owners != (shard,)]
+    reasons = {shard: _reason(table, start, end, shard) for shard in wanted}
+    able = [shard for shard, reason in reasons.items() if not reason]
+    if not able:
+        told = "; ".join(reasons.values()) or "there is no other: add one first"
+        span = f"{quote(start)[1:-1]} to {shown_end(text(end))}"
+        raise Exit(1, f"the keys from {span} cannot move: {told}")
+    return able[turn % len(able)]
+
+
+def _reason(table: Table, start: bytes, end: bytes, shard: int) -> str:
+    """Why a shard may not get a span; empty: it may."""
+    known = table.shards.get(shard)
+    if known is None or known.state != State.SERVING:
+        return f"shard {shard} does not serve"
+    if shard in table.owners_of(start, end):
+        return f"shard {shard} owns a part of them"
+    last = table.past_of(shard, start, end)
+    return f"shard {shard} owned a part of them up to revision {last}: compact a later one" if last else ""
+
+
 def _born(s: Session, shard: int) -> tuple[int, State]:
     while _wait(s, shard, (State.SERVING, State.DROPPED)) == State.DROPPED:
-        later = [other for other in _table(s).shards if other > shard]
+        later = [other for other in table_of(s).shards if other > shard]
         if not later:
             raise Exit(1, f"shard {shard} was not born in time and is dropped: are all hosts up? Try again")
         print(f"shard {shard} was not born in time: trying shard {later[0]}", file=sys.stderr)
@@ -59,7 +134,7 @@ def _wait(s: Session, shard: int, wanted: tuple[State, ...]) -> State:
     """The state that a shard comes to, as a host has applied it."""
     began = told = time.monotonic()
     while True:
-        known = _table(s).shards.get(shard)  # a host may be behind
+        known = table_of(s).shards.get(shard)  # a host may be behind
         if known is not None and known.state in wanted:
             return known.state
         now = time.monotonic()
@@ -68,15 +143,6 @@ def _wait(s: Session, shard: int, wanted: tuple[State, ...]) -> State:
             state = known.state.name.lower() if known is not None else "about to form"
             print(f"shard {shard} is {state}, for {now - began:.0f} s", file=sys.stderr)
         time.sleep(_LOOK_S)
-
-
-def _table(s: Session) -> Table:
-    until = time.monotonic() + _SILENT_S
-    while time.monotonic() < until:
-        if (agreed := ask_any(s, list(s.config.endpoints), "/muster/placement")) is not None:
-            return placement_of(agreed).table
-        time.sleep(_LOOK_S)
-    raise Exit(1, "no endpoint answers /muster/placement: the change goes on; see shard list")
 
 
 def _show(s: Session, shard: int, state: State) -> None:

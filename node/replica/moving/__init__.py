@@ -1,0 +1,5 @@
+"""Keys that move between shards, at one node (``cluster.order.moving`` has the machines).
+
+Read ``moved`` (what the store does for it), ``sources`` (what a source answers), ``copying`` (a target's
+copy, and the wait for it), ``leaving`` (when a source drops what has left), ``sequencing`` (shard 0's part).
+"""

@@ -1,0 +1,293 @@
+"""A target's copy of what moves to it, and the wait for it where the switch is to be applied (G5).
+
+It asks its own host's nodes of the sources, over their ordinary links; while the order waits here for the
+copy, another host's after three election timeouts. If no source has it any more, they have dropped it, and so
+a majority of the target has it (G10): a peer's state is asked for.
+
+A copy takes a fifth of a CPU here, and as much at its source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from cluster.effects.records import ITEM, Item, items
+from cluster.order.moving.copier import TRIES, Answer, Ask, Batch, Copier
+from cluster.order.moving.mover import Copied
+from cluster.order.prepare import Base
+from cluster.placement.changes import MOVED_BYTES, read_moved
+from cluster.placement.table import Move
+from cluster.wire.frames import MOVES_SINCE
+from cluster.wire.messages import Method, Status
+from node.links.siblings import NodeLinks
+from node.replica.moving.moved import MovedKeys
+from node.replica.moving.steps import SHARE, Steps
+
+if TYPE_CHECKING:
+    from node.replica.shards.role_node import RoleNode
+
+log = structlog.get_logger("move")
+
+_LOOK_S = 0.015
+_REPORT_S = 0.1
+_ANSWER_S = 1.0  # a question that is not answered by then is asked again
+_OLD_ROWS_S = 0.2
+_ELSEWHERE, _STATE = 3, 8  # election timeouts that the order waits before that is tried
+_MOVED = ITEM.pack(Item.MOVED, MOVED_BYTES)  # bytes that seldom stand in a record without one
+
+
+class CopyingRole(Protocol):
+    @property
+    def links(self) -> NodeLinks: ...
+
+    def copy_grew(self) -> None:
+        """The copy is further on: what waited for it may go on."""
+
+    def report_copied(self, copied: Copied) -> None:
+        """Tell the sequencer."""
+
+    def ask_for_state(self) -> None:
+        """Ask a peer for its state."""
+
+    def promises(self, move: int) -> bool:
+        """Whether the leader here has promised its copy to a switch that is undecided (G4)."""
+
+
+class Copying:
+    def __init__(
+        self, node: RoleNode, role: CopyingRole, moved: MovedKeys, others: Callable[[], Collection[int]],
+    ) -> None:
+        """``others``: the cluster's other hosts."""
+        common, loop = node.settings.common, node.loop
+        self._role = role
+        self._moved = moved
+        self._loop = loop
+        self._shard = node.settings.shard
+        self._member_id = common.member_id
+        self._election_s = common.election_timeout_ms / 1000
+        self._others = others
+        self._perf_counter = node.machine.perf_counter
+        self._steps = Steps(loop, self._perf_counter)
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.copier: Copier | None = None
+        self._asked: dict[int, float] = {}  # source -> when its question left
+        self._level: dict[int, float] = {}  # source -> when it stood so, and all of that is copied
+        self._tries = 0  # copies of this move that were wrong
+        self._changed = 0  # the revision up to which events have changed it
+        self._size = 0  # bytes that came
+        self._worked_s = 0.0  # since the last look
+        self._reported = 0.0
+        self._waits_since = 0.0  # for a base: since when the order waits here
+        self._asked_state = 0.0
+        self._round = 0
+
+    # -- what else this node asks
+
+    @property
+    def moves(self) -> bool:
+        """Whether keys move from here or to here: both have to know of the order's records soon."""
+        move = self._move
+        return move is not None and (move.target == self._shard or self._shard in move.sources)
+
+    @property
+    def _move(self) -> Move | None:
+        table = self._moved.table
+        return None if table is None else table.move
+
+    def copied(self, base: Base, *, frozen: bool = False) -> bool:
+        """Whether the copy of a move is whole up to a revision. With another number of keys than it has to
+        have it begins anew. ``frozen``: what moves does not change any more from that revision on."""
+        copier, copy = self.copier, self._moved.copy
+        if copier is None or copier.move.number != base.move or self._steps.busy or copy is None:
+            return False
+        if copier.through < base.revision:
+            return False
+        if copy.live != base.live and (frozen or self._changed <= base.revision):
+            self._is_wrong(copier, copy.live, base.live)
+        return copy.live == base.live
+
+    def _is_wrong(self, copier: Copier, live: int, wanted: int) -> None:
+        if self._tries >= TRIES:
+            return  # an alarm figure, and an operator (G15)
+        self._tries += 1
+        log.error("a copy has another number of keys than its sources", shard=self._shard,
+                  move=copier.move.number, keys=live, wanted=wanted)
+        self._anew(copier, copier.compacted(copier.move.sources[0]))
+
+    def lacks(self, record: bytes) -> bool:
+        """Whether a record is a switch to here whose base is not here (G5). Asked of each record."""
+        if _MOVED not in record:
+            return False
+        lacks = any(self._lacks(record, at) for kind, at, _ in items(record) if kind == Item.MOVED)
+        if not lacks:
+            self._waits_since = 0.0
+        elif not self._waits_since:
+            self._waits_since = self._loop.time()
+            self.look()
+        return lacks
+
+    def _lacks(self, record: bytes, at: int) -> bool:
+        moved, move = read_moved(record, at), self._move
+        if move is None or move.number != moved.number:
+            return True  # the move's own record is applied first
+        if not moved.switched or move.target != self._shard:
+            return False
+        return not self.copied(Base(moved.number, moved.source_revision, moved.live), frozen=True)
+
+    # -- the copy
+
+    def placed(self) -> None:
+        """A table was applied here."""
+        if self.moves or self._moved.copy is not None:
+            self.look()
+
+    def replaced(self) -> None:
+        """Another state was installed, with its own copy."""
+        self._steps.abandon()
+        self.copier = None
+        self._waits_since = 0.0
+        self.look()
+
+    def close(self) -> None:
+        self._closed = True
+        self._steps.abandon()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def look(self) -> None:
+        """Soon: what is due."""
+        self._later(0.0)
+
+    def _later(self, delay_s: float) -> None:
+        if self._closed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(delay_s, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._steps.busy:
+            return  # which looks at its end
+        move, copy = self._move, self._moved.copy
+        mine = move is not None and move.target == self._shard
+        if copy is not None and (move is None or not mine or copy.move != move.number):
+            self.copier = None
+            self._steps.run(self._moved.drop_copy(), self.look)
+            return
+        if move is None or not mine:
+            self.copier = None
+            return
+        copier = self.copier
+        if copier is None or copier.move.number != move.number:
+            self._begin(move)
+            return
+        now = self._loop.time()
+        for source, asked in list(self._asked.items()):
+            if now - asked > _ANSWER_S:
+                del self._asked[source]
+                copier.lost(source)
+        for ask in copier.asks():
+            self._ask(copier, ask, now)
+        self._report(copier, now)
+        worked_s, self._worked_s = self._worked_s, 0.0
+        self._later(max(_LOOK_S, (SHARE - 1) * worked_s))
+
+    def _begin(self, move: Move) -> None:
+        if any(left.meets(move.start, move.end) for left in self._moved.left.values()):
+            self._later(_OLD_ROWS_S)  # G11: old rows go first
+            return
+        copier, copy = Copier(move), self._moved.copy
+        self._tries = self._size = self._changed = 0
+        batch = copier.begin(None if copy is None else copy.progress)
+        self.copier = copier
+        self._asked.clear()
+        self._level.clear()
+        log.info("copying what moves here", shard=self._shard, move=move.number, sources=list(move.sources),
+                 goes_on=batch is None)
+        if batch is not None:
+            self._anew(copier, batch)
+        else:
+            self.look()
+
+    def _anew(self, copier: Copier, batch: Batch) -> None:
+        self._asked.clear()
+        self._level.clear()
+        self._steps.run(self._moved.begin(copier.move, batch), self.look)
+
+    # -- questions
+
+    def _ask(self, copier: Copier, ask: Ask, now: float) -> None:
+        link = self._role.links.find(self._host(now), ask.source)
+        if link is None or (link.up and link.version < MOVES_SINCE):
+            copier.lost(ask.source)
+            return
+        self._asked[ask.source] = now
+
+        def came(status: int, body: bytes) -> bool:
+            if self.copier is not copier or self._steps.busy or self._asked.get(ask.source) != now:
+                return False
+            if self._move != copier.move:
+                return False  # it has ended meanwhile
+            del self._asked[ask.source]
+            if status == Status.OK:
+                self._came(copier, ask, body, now)
+            else:
+                copier.lost(ask.source)
+            return True
+
+        link.request(Method.COPY, ask.encode(copier.move.number), came)
+        self._role.links.flush()
+
+    def _host(self, now: float) -> int:
+        """Whose source is asked."""
+        if not self._waits_since or not self._others():
+            return self._member_id
+        waited = (now - self._waits_since) / self._election_s
+        if waited > _STATE and now - self._asked_state > self._election_s:
+            self._asked_state = now
+            self._role.ask_for_state()
+        if waited <= _ELSEWHERE:
+            return self._member_id
+        self._round += 1
+        hosts = [self._member_id, *sorted(self._others())]
+        return hosts[self._round % len(hosts)]
+
+    def _came(self, copier: Copier, ask: Ask, body: bytes, asked_at: float) -> None:
+        began = self._perf_counter()
+        answer = Answer.decode(body)
+        if answer.compacted and self._role.promises(copier.move.number):
+            copier.lost(ask.source)  # what was promised is not undone: once it is decided
+            return
+        before = copier.through
+        batch = copier.take(ask, answer)
+        if batch is not None and batch.anew:
+            log.info("a copy begins anew: its source has compacted what comes next", shard=self._shard,
+                     move=copier.move.number, source=ask.source)
+            self._anew(copier, batch)
+        elif batch is not None:
+            self._moved.stage(batch)
+            if batch.rows and not ask.page:
+                self._changed = answer.revision + (answer.within > 0)
+            self._size += len(body)
+        if answer.level:
+            self._level[ask.source] = asked_at
+        self._worked_s += self._perf_counter() - began
+        if copier.through > before:
+            self._role.copy_grew()
+
+    def _report(self, copier: Copier, now: float) -> None:
+        if now - self._reported < _REPORT_S:
+            return
+        self._reported = now
+        copy = self._moved.copy
+        level = [self._level.get(source, 0.0) for source in copier.move.sources]
+        lag_ms = int((now - min(level)) * 1000) if all(level) else 1 << 31
+        self._role.report_copied(Copied(
+            copier.move.number, copier.whole, min(lag_ms, 1 << 31), 0 if copy is None else copy.live,
+            self._size))

@@ -1,0 +1,84 @@
+"""When a source drops what has left it (G10).
+
+Once a compaction is behind the switch no read can ask for it. But the target's replicas may still lack it:
+each host's node 0 says how far its nodes are on disk, and the own host and a majority of all have to be
+beyond the switch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cluster.wire.frames import MOVES_SINCE
+from cluster.wire.messages import Method, Status
+from node.links.siblings import NodeLinks
+from node.replica.moving.moved import MovedKeys
+from node.replica.moving.sources import DURABLE, DURABLE_OF
+from node.replica.moving.steps import Steps
+
+if TYPE_CHECKING:
+    from node.replica.shards.role_node import RoleNode
+
+log = structlog.get_logger("move")
+
+
+class Leaving:
+    def __init__(
+        self, node: RoleNode, links: NodeLinks, moved: MovedKeys, voters: Callable[[], Collection[int]],
+        durable: Callable[[int], int] | None = None,
+    ) -> None:
+        """``voters``: of every shard. ``durable``: at a node 0, what it would say itself."""
+        self._links = links
+        self._moved = moved
+        self._shard = node.settings.shard
+        self._member_id = node.settings.common.member_id
+        self._voters = voters
+        self._durable = durable
+        self._steps = Steps(node.loop, node.machine.perf_counter)
+        self._said: dict[tuple[int, int], int] = {}  # host, shard -> order record that is on disk there
+
+    def second(self) -> None:
+        """Every second."""
+        if self._steps.busy:
+            return
+        for number, left in sorted(self._moved.left.items()):
+            if not self._moved.may_drop(number):
+                continue
+            if self._is_safe(left.target, left.order_index):
+                log.info("dropping what has moved away", shard=self._shard, move=number)
+                self._steps.run(self._moved.drop(number), lambda: None)
+                return
+            self._ask(left.target)
+
+    def _is_safe(self, target: int, order_index: int) -> bool:
+        voters = set(self._voters())
+        have = {host for host in voters if self._said.get((host, target), 0) >= order_index}
+        return self._member_id in have and 2 * len(have) > len(voters)
+
+    def _ask(self, target: int) -> None:
+        for host in self._voters():
+            if host == self._member_id and self._durable is not None:
+                self._said[host, target] = self._durable(target)
+                continue
+            link = self._links.find(host, 0)
+            if link is not None and not (link.up and link.version < MOVES_SINCE):
+                link.request(Method.DURABLE, DURABLE_OF.pack(target), self._answered(host, target))
+        self._links.flush()
+
+    def _answered(self, host: int, target: int) -> Callable[[int, bytes], bool]:
+        def answered(status: int, body: bytes) -> bool:
+            if status == Status.OK and len(body) == DURABLE.size:
+                # a disk may be lost, and the place with it: what is said now counts
+                self._said[host, target] = DURABLE.unpack(body)[0]
+            return False
+
+        return answered
+
+    def replaced(self) -> None:
+        """Another state was installed."""
+        self._steps.abandon()
+
+    close = replaced

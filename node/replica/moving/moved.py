@@ -1,0 +1,85 @@
+"""What a store does for moves, for the parts of this room. The simulator has its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from cluster.order.moving.copier import Answer, Ask, Batch
+from cluster.placement import Table
+from cluster.placement.table import Move
+from node.storage import StateStore
+from node.storage.state import staging
+from node.storage.state.staged import first_to_drop
+
+
+class Copy(NamedTuple):
+    """How far a copy on the disk is."""
+
+    move: int
+    live: int  # keys
+    progress: bytes
+
+
+class Gone(Protocol):
+    """A move away from here, whose rows are still on the disk."""
+
+    @property
+    def move(self) -> Move: ...
+    @property
+    def target(self) -> int: ...
+    @property
+    def order_index(self) -> int: ...
+    def meets(self, start: bytes, end: bytes) -> bool: ...
+
+
+class MovedKeys:
+    """Of one replica. Long work comes in steps, each of some 2 ms."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+
+    @property
+    def table(self) -> Table | None:
+        return self._store.placement()
+
+    # -- a source
+
+    def answer(self, move: Move, ask: Ask) -> Answer | None:
+        """None: this replica has not come to the move, or has dropped its rows."""
+        try:
+            return staging.answer(self._store, move, ask)
+        except staging.Unknown:
+            return None
+
+    @property
+    def left(self) -> Mapping[int, Gone]:
+        return self._store.left
+
+    def may_drop(self, number: int) -> bool:
+        """Whether no read can ask for it any more (G10)."""
+        left = self._store.left
+        return self._store.compact_revision > left[number].revision and first_to_drop(left, number)
+
+    def drop(self, number: int) -> Iterator[None]:
+        return staging.drop_left(self._store, self._store.left[number])
+
+    # -- a target
+
+    @property
+    def copy(self) -> Copy | None:
+        staged = self._store.staged
+        return None if staged is None else Copy(staged.move, staged.live, staged.progress)
+
+    def drop_copy(self) -> Iterator[None]:
+        """Remove a copy that does not count."""
+        staged = self._store.staged
+        return iter(()) if staged is None else staging.drop_span(self._store, *staged.span)
+
+    def begin(self, move: Move, batch: Batch) -> Iterator[None]:
+        """A copy begins, or begins anew."""
+        yield from staging.drop_span(self._store, move.start, move.end)
+        staging.begin_copy(self._store, move, batch.staging)
+
+    def stage(self, batch: Batch) -> None:
+        staging.stage(self._store, batch)

@@ -1,0 +1,49 @@
+"""Shards are born and retired while everything else goes on and goes wrong (growth.md, section 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster.placement.table import State
+from tests.sim.mutants.order_mutants import plan
+from tests.sim.world.order_faults import HARD_FAULTS
+from tests.sim.world.order_sim import FAULTS, MIX, SOAK, Plan, Simulation, seconds_for
+
+FIRST, SEEDS = (0, 150) if SOAK else (4, 3)  # much is born in these three
+COMPACTED = {**MIX, "compact": 4, "watch": 2}
+PLANS: dict[str, dict[str, Any]] = {
+    "births": {"shards": 2},
+    "births_lone": {"shards": 1, "mix": COMPACTED},
+    "births_members": {"shards": 2, "members": True, "member_chance": 0.03, "fault_every_s": 0.8,
+                       "faults": ("kill node", "restart", "restart")},
+    "births_faults": {"shards": 2, "faults": FAULTS, "fault_every_s": 0.8, "snapshot_count": 60,
+                      "repeats": 0.3, "loses_genesis": 0.1, "birth_timeout_ms": 1000},
+    "births_hard": {"shards": 1, "faults": HARD_FAULTS, "fault_every_s": 0.8, "snapshot_count": 40,
+                    "dies": 0.1, "birth_timeout_ms": 1000, "mix": COMPACTED},
+    "births_real": {"shards": 2, "real": True, "snapshot_count": 60, "loses_genesis": 0.1,
+                    "faults": FAULTS, "fault_every_s": 0.8},
+}
+
+
+def births(**given: Any) -> Plan:
+    """Shards come and go all the time."""
+    return plan(**{
+        "births": True, "seconds": 8.0, "clients": 4, "think_s": 0.02, "fault_every_s": 1.0, "mix": MIX,
+        **given})
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(seconds_for(SEEDS))
+@pytest.mark.parametrize("name", PLANS)
+def test_shards_come_and_go_while_all_else_goes_on(name: str) -> None:
+    born = dropped = 0
+    for seed in range(FIRST, FIRST + SEEDS):
+        simulation = Simulation(seed, births(**PLANS[name]))
+        simulation.run()
+        states = list(simulation.checker.owners.born.values())
+        born += len(states)
+        dropped += states.count(State.DROPPED)
+    assert born > SEEDS  # it would prove nothing if none were born
+    assert dropped

@@ -1,0 +1,47 @@
+"""Spans move to shards that are born and away from them again, which then retire: with everything else
+(growth.md, section 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster.placement.table import State
+from tests.sim.births.test_order_births import births
+from tests.sim.moves.order_mutants_moves import COMPACTED, moves
+from tests.sim.world.order_sim import FAULTS, MIX, SOAK, Plan, Simulation, seconds_for
+
+FIRST, SEEDS = (0, 150) if SOAK else (0, 3)
+PLANS: dict[str, dict[str, Any]] = {
+    "grow_births": {"shards": 2, "mix": COMPACTED},
+    "grow_births_members": {"shards": 2, "mix": COMPACTED, "members": True, "member_chance": 0.03,
+                            "faults": ("kill node", "restart", "restart")},
+    "grow_births_hard": {"shards": 2, "mix": {**MIX, "compact": 5}, "faults": FAULTS, "fault_every_s": 0.8,
+                         "snapshot_count": 60, "repeats": 0.3, "loses_genesis": 0.1,
+                         "birth_timeout_ms": 1000},
+    "grow_births_watch": {"shards": 3, "mix": {**MIX, "watch": 5, "progress": 2, "compact": 3}},
+}
+
+
+def born(**given: Any) -> Plan:
+    """Shards come, get keys, lose them and go."""
+    plan = births(**given)
+    plan.moves, plan.move_every_s, plan.cancels = True, 0.05, moves().cancels
+    return plan
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(seconds_for(SEEDS))
+@pytest.mark.parametrize("name", PLANS)
+def test_spans_move_to_shards_that_come_and_go(name: str) -> None:
+    came = went = 0
+    for seed in range(FIRST, FIRST + SEEDS):
+        simulation = Simulation(seed, born(**PLANS[name]))
+        simulation.run()
+        owners = simulation.checker.owners
+        had = {switch.move.target for switch in owners.switched} & owners.born.keys()
+        came += len(had)
+        went += sum(owners.born[shard] == State.DROPPED for shard in had)
+    assert came  # it would prove nothing if no key had come to one
+    assert went

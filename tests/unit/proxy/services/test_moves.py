@@ -1,0 +1,161 @@
+"""What a front makes of the calls that move keys, and what it tells of moves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cluster.features import moves
+from cluster.pb import shards_pb2 as pb
+from cluster.placement import Table
+from cluster.placement.changes import Moved, take_move, take_moved, take_shard
+from cluster.placement.table import END, Move, State
+from cluster.wire.frames import HIGHEST
+from cluster.wire.messages import Method, Status
+from tests.unit.proxy.fakes import FakeCall
+from tests.unit.proxy.test_services import Served
+
+
+class Placed(Served):
+    """A front whose node has applied a table with a shard that owns nothing yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        table = take_shard(self.net.context.placement.table, 1, State.FORMING, 1, (1, 2, 3))
+        self.tell(take_shard(table, 1, State.SERVING, 0, ()))
+        self.speaks(HIGHEST)
+
+    def speaks(self, version: int) -> None:
+        link = self.net.router.routes[0].leader_link
+        assert link is not None
+        link._end.version = version
+
+    @property
+    def table(self) -> Table:
+        return self.net.context.placement.table
+
+    def tell(self, table: Table) -> None:
+        self.node.answer(0, Status.PLACEMENT, table.encode())
+        self.net.run()
+
+    def begin(self, number: int, start: bytes, end: bytes, target: int = 1) -> None:
+        table = self.table
+        self.tell(take_move(table, Move(number, start, end, table.owners_of(start, end), target), 10))
+
+    def end(self, *, switched: bool) -> None:
+        move = self.table.move
+        assert move is not None
+        self.tell(take_moved(self.table, Moved(move.number, switched, 10, 1), 10))
+
+    def wish(self) -> tuple[int, bytes]:
+        """The kind and the body of the one change that was sent on."""
+        (request,) = self.node.take(Method.SHARD_CHANGE)
+        return request.body[0], request.body[1:]
+
+    def listed(self, facts: dict[str, Any]) -> Any:
+        call = self.call("Moves", pb.MovesRequest())
+        (asked,) = self.node.take(Method.MOVES)
+        self.node.ok(asked, tail=json.dumps({"moves": facts}).encode())
+        self.net.run()
+        return pb.MovesResponse.FromString(call.replies[0])
+
+
+@pytest.fixture
+def served() -> Placed:
+    return Placed()
+
+
+@pytest.mark.parametrize(
+    ("key", "range_end", "span"),
+    [(b"k", b"", (b"k", b"k\0")), (b"a", b"c", (b"a", b"c")), (b"\0", b"\0", (END, END))])
+def test_a_move_is_a_span_by_its_bounds(
+    served: Placed, key: bytes, range_end: bytes, span: tuple[bytes, bytes]
+) -> None:
+    call = served.call("Move", pb.MoveRequest(key=key, range_end=range_end, target=1))
+    (request,) = served.node.take(Method.SHARD_CHANGE)
+    assert request.body[0] == moves.MOVE
+    assert moves.Wish.decode(request.body[1:]) == (*span, 1)
+    served.node.ok(request, tail=b"\x10\x07")
+    served.net.run()
+    assert pb.MoveResponse.FromString(call.replies[0]).move == 7
+
+
+def test_a_split_goes_by_the_table_of_this_front(served: Placed) -> None:
+    served.begin(1, b"m", b"p")
+    served.end(switched=True)
+    for key, end in ((b"n", b"p"), (b"a", b"m"), (b"q", END)):
+        served.call("Split", pb.SplitRequest(key=key, target=1))
+        kind, body = served.wish()
+        assert (kind, moves.Wish.decode(body)) == (moves.MOVE, (key, end, 1))
+
+
+def test_a_move_is_cancelled_by_its_number(served: Placed) -> None:
+    served.call("CancelMove", pb.CancelMoveRequest(move=(1 << 64) - 1))
+    kind, body = served.wish()
+    assert (kind, moves.read_cancel(body)) == (moves.CANCEL, (1 << 64) - 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [("Move", pb.MoveRequest(target=1)), ("Split", pb.SplitRequest(target=1)),
+     ("Move", pb.MoveRequest(key=b"k", target=65535)), ("Split", pb.SplitRequest(key=b"k", target=1 << 31)),
+     ("Move", b"\xff"), ("Moves", b"\xff"), ("CancelMove", b"\xff")])
+def test_what_cannot_be_moved_is_refused_here(served: Placed, method: str, request_: Any) -> None:
+    call = served.call(method, request_)
+    assert call.status is not None
+    assert call.status[0] in (3, 5, 13)
+    assert not served.node.take()
+
+
+def test_a_leader_of_an_older_version_is_not_asked(served: Placed) -> None:
+    served.speaks(HIGHEST - 1)
+    for method, request in (
+        ("Move", pb.MoveRequest(key=b"k", target=1)), ("Split", pb.SplitRequest(key=b"k", target=1)),
+        ("CancelMove", pb.CancelMoveRequest(move=1)), ("Moves", pb.MovesRequest()),
+    ):
+        call = served.call(method, request)
+        assert call.status == (9, "muster: the leader's version knows no data of level 3, and none above 2")
+    assert not served.node.take()
+
+
+def test_moves_are_told_from_the_table_and_the_leaders_facts(served: Placed) -> None:
+    assert served.listed({}) == pb.MovesResponse(header=served.listed({}).header)
+    served.begin(1, b"a", b"b")
+    served.end(switched=True)
+    served.begin(2, b"c", b"d")
+    served.end(switched=False)
+    served.begin(3, b"e", END)
+    copy = {"whole": True, "keys": 5, "bytes": 70, "lag_ms": 3}
+    answer = served.listed({"move": 3, "step": "pausing", "failed_switches": 2, "hosts": {"ff": copy}})
+    first, second, third = answer.moves
+    assert answer.last_move == 3
+    assert [one.step for one in answer.moves] == [pb.Move.SWITCHED, pb.Move.CANCELLED, pb.Move.PAUSING]
+    assert (first.move, first.key, first.range_end, first.sources, first.target) == (1, b"a", b"b", [0], 1)
+    assert (second.copies, second.failed_switches) == ([], 0)
+    assert (third.failed_switches, third.range_end) == (2, END)
+    assert third.copies == [pb.Move.Copy(member=255, keys=5, bytes=70, whole=True, lag_ms=3)]
+
+
+@pytest.mark.parametrize("facts", [{}, {"move": 9, "step": "copying", "failed_switches": 0, "hosts": {}}])
+def test_what_the_leader_says_of_another_move_is_not_this_ones(served: Placed, facts: dict[str, Any]) -> None:
+    served.begin(1, b"a", b"b")
+    (one,) = served.listed(facts).moves
+    assert (one.move, one.step) == (1, pb.Move.UNKNOWN)
+
+
+def test_the_last_sixteen_ends_are_kept(served: Placed) -> None:
+    for number in range(1, 19):
+        served.begin(number, b"a", b"b")
+        served.end(switched=False)
+    assert [one.move for one in served.listed({}).moves] == list(range(3, 19))
+
+
+def test_a_client_that_has_gone_is_answered_nothing(served: Placed) -> None:
+    call: FakeCall = served.call("Moves", pb.MovesRequest())
+    (asked,) = served.node.take(Method.MOVES)
+    call.closed = True
+    served.node.ok(asked, tail=b"{}")
+    served.net.run()
+    assert call.replies == []
