@@ -1,4 +1,4 @@
-"""Three hosts advise under load; with ``--growth auto`` they add a shard by themselves and use it."""
+"""Three hosts advise under load; with ``--growth auto`` they add a shard by themselves and move keys to it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_off_is_off(tmp_path: Path) -> None:
         assert "muster_growth" not in page(cluster, "/metrics")[0]
 
 
-def test_hosts_add_a_shard_by_themselves(tmp_path: Path) -> None:
+def test_hosts_add_a_shard_by_themselves_and_move_keys_to_it(tmp_path: Path) -> None:
     flags = (*CALM, "--growth=auto", f"--growth-bounds={EAGER}")
     with local_cluster(tmp_path / "c", 3, "--shards=1", extra=flags) as cluster:
         grow(cluster)
@@ -103,7 +103,11 @@ def test_hosts_add_a_shard_by_themselves(tmp_path: Path) -> None:
             until(lambda: serving(cluster, 1), limit_s=180, look_s=0.5)
             right = 'muster_growth_outcomes_total{came="right"}'
             until(lambda: counted(cluster, right), limit_s=180, look_s=0.5)
-        assert counted(cluster, 'muster_growth_actions_total{action="add"}') >= 1
+            until(lambda: any(span.owner for span in table(cluster).spans), limit_s=180, look_s=0.5)
+            began = len(load.written)
+            until(lambda: len(load.written) > began + 50, limit_s=180)
+        for action in ("add", "move"):
+            assert counted(cluster, f'muster_growth_actions_total{{action="{action}"}}') >= 1
         assert counted(cluster, "muster_growth_failed") == 0
         assert load.failures == []
         assert load.written.items() <= kept(cluster).items()
