@@ -280,6 +280,9 @@ SHARD_OWNS_KEYS = _kind(
     178, Code.FAILED_PRECONDITION, "ShardOwnsKeys", "muster: shard {shard} owns keys: move its keys first")
 SHARD_LIMIT = _kind(
     179, Code.FAILED_PRECONDITION, "ShardLimit", "muster: a cluster may have {most} shards at a time")
+ADVICE_UNKNOWN = _kind(
+    189, Code.FAILED_PRECONDITION, "AdviceUnknown",
+    "muster: the leader of shard 0 runs an older version, which gives no advice")
 MOVE_REFUSED = _kind(181, Code.FAILED_PRECONDITION, "MoveRefused", "muster: {reason}")
 MOVE_SETTLES = _kind(
     183, Code.ABORTED, "MoveSettles",

@@ -117,6 +117,8 @@ class NodeSettings:
     born: tuple[int, ...] = ()
     genesis: str = ""
     birth_timeout_ms: int = 60_000  # how long a shard may form: cluster.placement.births
+    growth: str = "off"  # whether it advises how the cluster should grow, and acts: cluster.growth
+    growth_bounds: str = ""  # cluster.growth.bounds
     max_learners: int = 1  # cluster.members.checks
     initial_election_tick_advance: bool = True
     snapshot_count: int = 10_000  # applied entries between truncations of the log

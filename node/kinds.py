@@ -20,4 +20,5 @@ QUESTIONS = frozenset(map(int, (
 FRONT = PeerKind.FRONT.byte
 RAFT, SNAPSHOT = int(PeerKind.RAFT), int(PeerKind.SNAPSHOT)
 # housekeeping's
-TOLD = frozenset(map(int, (PeerKind.ALARM, PeerKind.PUBLISH, PeerKind.SPACE, PeerKind.SPEAKS)))
+TOLD = frozenset(map(int, (PeerKind.ALARM, PeerKind.PUBLISH, PeerKind.SPACE, PeerKind.SPEAKS,
+                               PeerKind.LOAD)))

@@ -110,6 +110,7 @@ def _node() -> dict[str, Any]:
         "lease_ttls": _SEEN,
         "v2": _Every(0, seen=1),
         "auth_revision": 1,
+        "growth": _Every(0, mode="advise", begun={"add": 0}, came={"right": 0}),
     }
 
 
@@ -272,6 +273,7 @@ WHEN = {
     "MoveSettles": "a move within milliseconds of another change of shards",
     "MoveUnknown": "no such move is under way",
     "ShardStays": "RetireShard of shard 0",
+    "AdviceUnknown": "Advice while an older host leads shard 0",
     "InternalFault": "? a mistake of muster; counted and logged. muster's own error",
     "UnknownMethod": "no such method",
     "UnknownService": "no such service",

@@ -17,6 +17,7 @@ ROWS_SINCE = 8  # the oldest version whose programs keep rows of features that t
 PROMISES_SINCE = 9
 MOVES_SINCE = 12  # the oldest version whose nodes copy what moves
 BIRTHS_SINCE = 11  # the oldest version whose programs run nodes of shards that are born
+LOADS_SINCE = 12  # the oldest version that tells its load, for the policy of growth
 GROWTH_SINCE = 10  # the oldest version that knows of growth: a cluster that grew speaks no other
 
 
@@ -42,6 +43,7 @@ class PeerKind(IntEnum):
     REFUSED = ord("X")
     JOIN = ord("J")
     SPEAKS = ord("K")
+    LOAD = ord("l")
 
     @property
     def byte(self) -> bytes:

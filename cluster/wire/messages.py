@@ -95,6 +95,7 @@ class Method(IntEnum):
     PLACED = 59  # rid 0: from here on this front's requests go by this table of placement
     FAREWELL = 54  # the answer to LEAVING: this front has every answer and asks nothing more on this link
     TRANSFER_LEADER = 64  # OK once the target has been told to campaign
+    ADVICE = 75  # of the policy of growth, at the leader of shard 0
     # between nodes, on links like a front's: see cluster.order.prepare, node.links.siblings and
     # node.replica.shards.feed
     WIDE = 72
@@ -111,6 +112,7 @@ class Method(IntEnum):
     COPY = 88
     COPIED = 89
     DURABLE = 90
+    LOADS = 91  # of a shard, told by its leader
 
 
 class Status(IntEnum):

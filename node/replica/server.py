@@ -202,7 +202,7 @@ class Node:
         self.patience: Patience = Patience(
             self.raft, loop.time, lambda: len(self.reads.waiting) > 0,
             lambda: self.serve.watched or self.role.awaited)
-        self.handlers: dict[int, Handler] = {}  # of other nodes' requests, by method
+        self.handlers: dict[int, Handler] = self.upkeep.advising.handlers()  # of requests, by method
         self.link_ends: list[Callable[[FrontLink], None]] = [self.watches.gone]
         self.acknowledge: Callable[[FrontLink, bytes], None] = self._acknowledge
         self.role: Role = role(self, kinds)

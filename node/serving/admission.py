@@ -31,6 +31,7 @@ from node.serving.guard import Guard
 from node.serving.reads import Reads
 from node.slicing.slicer import Slices
 from node.storage import StateStore
+from node.upkeep.growth.sampling import PassOn, Sampling
 
 if TYPE_CHECKING:
     from node.members.roster import Roster
@@ -58,7 +59,7 @@ _AT_LEADER = frozenset(
 )
 _KEYS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
 _WRITES = _AT_LEADER | {Method.WIDE, Method.LONE}
-_ADMINISTRATION = frozenset((Method.TRANSFER_LEADER, Method.MEMBERS))
+_ADMINISTRATION = frozenset((Method.TRANSFER_LEADER, Method.MEMBERS, Method.ADVICE))
 
 
 class AdmissionNode(Protocol):
@@ -73,6 +74,7 @@ class AdmissionNode(Protocol):
     role: Role
     roster: Roster
 
+    def now_ms(self) -> int: ...
     def catch_up(self) -> None: ...
     def take_requests(self, link: FrontLink, requests: list[Request]) -> None: ...
 
@@ -80,9 +82,15 @@ class AdmissionNode(Protocol):
 class Admission:
     def __init__(self, node: AdmissionNode) -> None:
         self._node = node
+        settings = node.settings
+        #: What is asked of this node; None: it does not look.
+        self.sampling = Sampling(node.now_ms, settings.common.member_id) if settings.growth != "off" else None
+        #: Takes a frame of a front, or of another shard's node, whose own requests have no principal.
+        self.requests: PassOn = self._judged
+        if self.sampling is not None:
+            self.requests = self.sampling.before(self._judged)
 
-    def requests(self, link: FrontLink, requests: list[Request]) -> None:
-        """A frame of a front, or of another shard's node, whose own requests have no principal."""
+    def _judged(self, link: FrontLink, requests: list[Request]) -> None:
         node = self._node
         judged = link.watches and node.guard.state.enabled
         if link.watches and not judged and not WRITES.issuperset(map(METHOD, requests)):

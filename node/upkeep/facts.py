@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cluster.raft import Raft
 from cluster.raft import Role as RaftRole
 from cluster.settings import NodeSettings
-from node.machine import Machine
+from node.upkeep.growth.host import CpuShare
 
 if TYPE_CHECKING:
     from node.links.mail import Mail
@@ -21,27 +21,6 @@ if TYPE_CHECKING:
     from node.storage import StateStore
     from node.upkeep.space.defragments import Defragments
     from node.upkeep.upkeep import Upkeep
-
-_SAMPLE_S = 1.0  # what the CPU share is taken over, at least
-
-
-class CpuShare:
-    """The share of one CPU that this process has used lately."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self._then = (machine.monotonic(), machine.cpu_s())
-        self._share = 0.0
-
-    def now(self) -> float:
-        """Since the last question at least a second ago."""
-        now, used = self._machine.monotonic(), self._machine.cpu_s()
-        passed = now - self._then[0]
-        if passed >= _SAMPLE_S:
-            self._share = (used - self._then[1]) / passed
-            self._then = (now, used)
-        return round(self._share, 3)
-
 
 class FactsNode(Protocol):
     settings: NodeSettings

@@ -26,6 +26,8 @@ from node.upkeep.group.growing import Growing
 from node.upkeep.group.placed import Placed
 from node.upkeep.group.publishing import Publishing
 from node.upkeep.group.succession import Succession
+from node.upkeep.growth.advising import Advising
+from node.upkeep.growth.gathering import GatheringNode
 from node.upkeep.lease_checks import LeaseChecks
 from node.upkeep.space.alarms import Alarms
 from node.upkeep.space.disks import Logged
@@ -37,13 +39,12 @@ from node.upkeep.truncation import Truncation, kept_for_transfers
 if TYPE_CHECKING:
     from cluster.evaluate.replica import Leader
     from node.storage import RaftLog, StateStore
-    from node.upkeep.owner import UpkeepNode
 
 log = structlog.get_logger("upkeep")
 
 
 class Upkeep:
-    def __init__(self, node: UpkeepNode, settings: NodeSettings, machine: NodeMachine, raft_log: RaftLog,
+    def __init__(self, node: GatheringNode, settings: NodeSettings, machine: NodeMachine, raft_log: RaftLog,
                  store: StateStore, raft: Raft, slicer: Slicer) -> None:
         self._node = node
         self._log = raft_log
@@ -78,7 +79,8 @@ class Upkeep:
         self.agreed = Agreed(node, settings)
         self.publishing = Publishing(node, settings, store, raft)
         self.growing = Growing(node, settings, store, raft, machine.status)
-        self.placed = Placed(node, store)
+        self.advising = Advising(node, settings, machine, store, raft, self.growing)
+        self.placed = Placed(node, store, self.advising.placed)
         self.succession = Succession(node, raft, election_ms=common.election_timeout_ms, now_ms=now_ms)
 
     def _leader(self) -> Leader | None:
@@ -145,6 +147,8 @@ class Upkeep:
             self.publishing.asked(data)
         elif kind == PeerKind.SPEAKS:
             self.growing.asked(member_id, data)
+        elif kind == PeerKind.LOAD:
+            self.advising.told(member_id, data)
         else:
             self._shortage.came(member_id, data)
 
@@ -174,6 +178,7 @@ class Upkeep:
         if self._log.bytes_after(0) >= self._long_log_bytes:
             self.truncation.truncate()
         self._clock_compaction.second()
+        self.advising.second()
 
     def close(self) -> None:
         self._giving_back.close()

@@ -33,7 +33,7 @@ _MAINTENANCE = {
 }
 _SHARDS = {
     "enable-growth": "EnableGrowth", "add": "AddShard", "retire": "RetireShard", "move": "Move",
-    "split": "Split", "cancel-move": "CancelMove", "moves": "Moves",
+    "split": "Split", "cancel-move": "CancelMove", "moves": "Moves", "advice": "Advice",
 }
 _AUTH = {
     "enable": "AuthEnable",

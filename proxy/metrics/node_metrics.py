@@ -23,6 +23,7 @@ def node_samples(nodes: Mapping[int, Figures], member_id: int) -> Iterator[Metri
     yield from _links(nodes, f"{member_id:x}")
     yield from _snapshots(nodes)
     yield from _tree(nodes)
+    yield from _growth(nodes.get(0, {}).get("growth"))
     first = nodes.get(0, {})
     if "lease_ttls" in first:  # every node knows all leases
         ttls = Histogram(first["lease_ttls"]["bounds"])
@@ -73,6 +74,31 @@ def _tree(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
         writes.add_metric([action], counts[f"{counted}Success"] + counts[f"{counted}Fail"])
     yield writes
     yield CounterMetricFamily("etcd_debugging_store_expires", "v2 keys that expired.", counts["expireCount"])
+
+
+def _growth(found: Figures | None) -> Iterator[Metric]:
+    """Of the policy of growth: gauges where shard 0's leader is, counters since its process began."""
+    if not found or found["mode"] == "off":
+        return
+    text = "What the policy of growth advises; all 0: nothing, or another host leads shard 0."
+    advice = GaugeMetricFamily("muster_growth_advice", text, labels=["action"])
+    for action in ("add", "move", "retire", "say"):
+        advice.add_metric([action], int(found["advice"] == action))
+    yield advice
+    for name, figure, text in (
+        ("held", "held", "Reasons why that is not done now."),
+        ("stopped", "stopped", "Whether it acts no more, since actions did not bring what was foreseen."),
+        ("failed", "failed", "Whether a mistake of its own ended it."),
+    ):
+        yield GaugeMetricFamily(f"muster_growth_{name}", text, found[figure])
+    begun = CounterMetricFamily("muster_growth_actions", "Actions that it has begun.", labels=["action"])
+    for action, count in found["begun"].items():
+        begun.add_metric([action], count)
+    text = "Actions by what came of them: right, wrong (less than half of what was foreseen), or unknown."
+    came = CounterMetricFamily("muster_growth_outcomes", text, labels=["came"])
+    for outcome, count in found["came"].items():
+        came.add_metric([outcome], count)
+    yield from (begun, came)
 
 
 def _peers(nodes: Mapping[int, Figures]) -> Iterator[Metric]:

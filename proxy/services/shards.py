@@ -9,7 +9,7 @@ from cluster.errors import EtcdError
 from cluster.features import births
 from cluster.features.growth import BIRTHS, LEVEL
 from cluster.pb import shards_pb2
-from cluster.wire.frames import BIRTHS_SINCE, GROWTH_SINCE
+from cluster.wire.frames import BIRTHS_SINCE, GROWTH_SINCE, LOADS_SINCE
 from cluster.wire.messages import Method
 from proxy.routing.router import MethodStats
 from proxy.services import moves
@@ -25,6 +25,7 @@ def register(registry: Registry, context: Context) -> None:
     context.unary(
         registry, SERVICE, "RetireShard", shards_pb2.RetireShardRequest,
         _change_shard(context, births.RETIRE))
+    context.unary(registry, SERVICE, "Advice", shards_pb2.AdviceRequest, _advice(context))
     moves.register(registry, context, SERVICE)
 
 
@@ -39,6 +40,18 @@ def _enable_growth(context: Context) -> Serve:
         write(call, data, request, stats)
 
     return enable_growth
+
+
+def _advice(context: Context) -> Serve:
+    ask = context.writing(Method.ADVICE)  # it changes nothing, but only the leader knows
+
+    def advice(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        leader = context.router.routes[0].leader_link
+        if leader is not None and leader.version < LOADS_SINCE:
+            raise EtcdError(errors.ADVICE_UNKNOWN)
+        ask(call, data, request, stats)
+
+    return advice
 
 
 def _change_shard(context: Context, kind: int) -> Serve:

@@ -251,6 +251,7 @@ _NEEDS: dict[int, tuple[Callable[[bytes], Any], Callable[[_Asked, Any], None]]] 
     Method.MEMBERS: _ROOT,
     Method.GROW: _ROOT,
     Method.SHARD_CHANGE: _ROOT,
+    Method.ADVICE: _ROOT,
     Method.MOVES: _ROOT,
     Method.STATUS: _VALID,
     Method.HASH: _ROOT,

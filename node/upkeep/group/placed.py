@@ -4,6 +4,7 @@ G9: nothing that is newer than a change leaves on a link before the news of it."
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cluster.placement import Table
@@ -17,9 +18,13 @@ if TYPE_CHECKING:
 
 
 class Placed:
-    def __init__(self, node: UpkeepNode, store: StateStore) -> None:
+    def __init__(
+        self, node: UpkeepNode, store: StateStore, told: Callable[[Table], None] = lambda table: None
+    ) -> None:
+        """``told``: of each table that is applied here."""
         self._node = node
         self._store = store
+        self._told = told
 
     def greet(self, link: FrontLink) -> None:
         """A link is new: its front knows the table of the beginning."""
@@ -28,6 +33,7 @@ class Placed:
             link.answer(0, Status.PLACEMENT, table.encode())
 
     def applied(self, table: Table) -> None:
+        self._told(table)
         self._node.fronts.broadcast(Status.PLACEMENT, table.encode())
         self._node.wake()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from cluster.growth.bounds import Bounds
 from cluster.settings import PeerTls
 from proxy.auth.tokens import tokens_of
 from tools.muster.config.flags import SERVER_FLAGS
@@ -140,6 +141,10 @@ def check_limits(values: Values) -> None:
     """Values that would shut out every client are refused."""
     if values["order-log-bytes"] < LEAST_ORDER_LOG_BYTES:
         raise ConfigError(f"--order-log-bytes must be at least {LEAST_ORDER_LOG_BYTES}")
+    try:
+        Bounds.parse(values["growth-bounds"])
+    except ValueError as error:
+        raise ConfigError(f"--growth-bounds: {error}") from error
     for name in ("client-head-timeout", "http1-idle-timeout", "lease-checkpoint-interval"):
         if values[name] < _LEAST_MS:
             raise ConfigError(f"--{name} must be at least 1s")

@@ -290,7 +290,7 @@ def _node_spec(
                 config, "max-learners", "initial-election-tick-advance", "snapshot-count",
                 "snapshot-catchup-entries", "order-log-bytes", "order-kept-bytes",
                 "min-free-disk-bytes", "auto-compaction-mode", "auto-compaction-retention",
-                "leader-placement", "unsafe-no-fsync"),
+                "leader-placement", "unsafe-no-fsync", "growth", "growth-bounds"),
         ))  # fmt: skip
         if serves:
             return of_node, _front_settings(config, identity, run_dir, identity.member_id, 0, cpu, status_fd)

@@ -189,6 +189,10 @@ def _shard_command() -> Command:
                  switch("no-wait", "return once the shard owns no keys, not once it is dropped")),
                 long="Its id is never used again. Run it again if it was interrupted."),
             Command(
+                "advice", "Prints what would make the shards fit their load, and the figures behind it",
+                "hosts.shard_advice:advice",
+                long="--growth advise, the default, advises; auto also acts; off does neither."),
+            Command(
                 "of [options] <key> [range_end]", "Prints the shards that a key or a range can touch",
                 "hosts.shard:of",
                 (

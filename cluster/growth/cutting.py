@@ -1,0 +1,179 @@
+"""Which span of a leader's keys carries so much of its load that a move helps, and cuts few transactions."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from math import inf
+from typing import NamedTuple
+
+from cluster.growth.bounds import Bounds
+from cluster.growth.facts import Shard
+from cluster.growth.sample import Span, Weighed
+from cluster.placement.table import BASE, END, Table, before, bounds
+
+_MOST_TRIED = 48  # spans that are looked at closely
+_MOST_GROUPS = 128  # transactions that each of them is held against
+_NEAR = 0.05  # of the load: a cut at a slash is worth so much
+_OLD_SHARE = 0.2  # of the load, in each half of the time: else the load walks
+
+
+class Cut(NamedTuple):
+    """A span, and what is known of it."""
+
+    start: bytes
+    end: bytes
+    share: float  # of the leader's load
+    crossing: float  # of the load: transactions that would be over two shards
+    size_bytes: int  # about
+
+
+class Hottest(NamedTuple):
+    key: bytes
+    share: float
+
+
+def hottest(sample: Sequence[Weighed]) -> Hottest:
+    """The key with the largest share of the load."""
+    found: dict[bytes, float] = {}
+    for one in sample:
+        found[one.key] = found.get(one.key, 0.0) + one.weight
+    total = sum(found.values())
+    if not total > 0:
+        return Hottest(b"", 0.0)
+    key = max(found, key=lambda key: found[key])
+    return Hottest(key, found[key] / total)
+
+
+def cut(
+    table: Table, shard: int, told: Shard, wanted: float, limits: Bounds, target: int | None = None
+) -> Cut | None:
+    """The span whose share of the load is nearest to what is ``wanted``, by the limits; None: there is
+    none. ``target``: that may take it."""
+    own = sorted(one for one in told.sample if table.owner(one.key) == shard)
+    total = sum(one.weight for one in own)
+    if not total > 0:
+        return None
+    tried = sorted(_spans(own, total, wanted, limits))[:_MOST_TRIED]
+    groups, load = _groups(own)
+    middle = sorted(one.age_s for one in own)[len(own) // 2]
+    for _, start, end, share in tried:
+        if table.owners_of(start, end) != (shard,):
+            continue  # a hash has spread it
+        if target is not None and _had(table, target, start, end):
+            continue  # G11
+        crossing = _crossing(groups, start, end) / load
+        if crossing < limits.crossing and _stays(own, middle, start, end):
+            return Cut(start, end, share, crossing, size_bytes(told, start, end))
+    return None
+
+
+def _had(table: Table, shard: int, start: bytes, end: bytes) -> bool:
+    """Whether a shard has a past of a span."""
+    return any(
+        shard in ((past.owner,) if past.owner != BASE else table.base.shards_of(past.start, past.end))
+        for past in table.past if past.meets(start, end))
+
+
+def _spans(
+    own: Sequence[Weighed], total: float, wanted: float, limits: Bounds
+) -> Iterator[tuple[float, bytes, bytes, float]]:
+    """How far each is from what is wanted, its bounds, its share."""
+    keys: list[bytes] = []
+    before_key: list[float] = []  # share of the load below each key
+    sums: dict[bytes, float] = {}
+    at = 0.0
+    for one in own:
+        if not keys or one.key != keys[-1]:
+            keys.append(one.key)
+            before_key.append(at / total)
+        at += one.weight
+    for one in own:  # a key, and each directory above it
+        for name in _above(one.key):
+            sums[name] = sums.get(name, 0.0) + one.weight / total
+
+    def fits(share: float) -> bool:
+        return limits.least_span <= share <= limits.most_span
+
+    for index in range(1, len(keys)):
+        place, slash = _between(keys[index - 1], keys[index])
+        worse = 0.0 if slash else _NEAR
+        if fits(share := before_key[index]):
+            yield abs(share - wanted) + worse, END, place, share
+        if fits(share := 1 - before_key[index]):
+            yield abs(share - wanted) + worse, place, END, share
+    for name, share in sums.items():
+        if fits(share):
+            end = _behind(name) if name.endswith(b"/") else name + b"\0"
+            yield abs(share - wanted) + _NEAR, name, end, share
+
+
+def _above(key: bytes) -> Iterator[bytes]:
+    yield key
+    at = key.find(b"/", 1)
+    while 0 <= at < len(key) - 1:
+        yield key[: at + 1]
+        at = key.find(b"/", at + 1)
+
+
+def _behind(prefix: bytes) -> bytes:
+    """The first key behind all that begin with a prefix, which ends with a slash."""
+    return prefix[:-1] + bytes((prefix[-1] + 1,))
+
+
+def _between(low: bytes, high: bytes) -> tuple[bytes, bool]:
+    """A bound above ``low``, and not above ``high``; whether it is that of a directory."""
+    pairs = enumerate(zip(low, high, strict=False))
+    common = next((at for at, (a, b) in pairs if a != b), min(len(low), len(high)))
+    slash = high.find(b"/", common)
+    if slash >= 0:
+        return high[: slash + 1], True
+    return high[: common + 1], False
+
+
+def _groups(own: Sequence[Weighed]) -> tuple[list[Weighed], float]:
+    """The newest transactions and ranges, and all the load while they came."""
+    wide = [one for one in own if len(one.spans) > 1 or (one.spans and one.spans[0][1])]
+    wide.sort(key=lambda one: one.age_s)
+    since_s = wide[_MOST_GROUPS - 1].age_s if len(wide) >= _MOST_GROUPS else inf
+    return wide[:_MOST_GROUPS], sum(one.weight for one in own if one.age_s <= since_s)
+
+
+def _crossing(groups: Sequence[Weighed], start: bytes, end: bytes) -> float:
+    """The weight of those that touch both the span and what is outside of it."""
+    crossing = 0.0
+    for one in groups:
+        inside = [_inside(span, start, end) for span in one.spans]
+        if None in inside or len(set(inside)) > 1:
+            crossing += one.weight
+    return crossing
+
+
+def _inside(span: Span, start: bytes, end: bytes) -> bool | None:
+    """None: in part."""
+    low, high = bounds(*span)
+    if not (before(low, end) and before(start, high)):
+        return False
+    ends_inside = end == END or (high != END and high <= end)
+    return True if low >= start and ends_inside else None
+
+
+def _stays(own: Sequence[Weighed], middle_s: float, start: bytes, end: bytes) -> bool:
+    """Whether the span had its load in the older half of the sample and in the newer one."""
+    for older in (False, True):
+        half = [one for one in own if (one.age_s > middle_s) == older]
+        total = sum(one.weight for one in half)
+        inside = sum(one.weight for one in half if start <= one.key and before(one.key, end))
+        if total > 0 and inside < _OLD_SHARE * total:
+            return False
+    return True
+
+
+def size_bytes(told: Shard, start: bytes, end: bytes) -> int:
+    """About, by the marks; without marks all that the shard has."""
+    if not told.marks:
+        return told.live_bytes
+    first = bisect_left(told.marks, start)
+    last = len(told.marks) if end == END else bisect_left(told.marks, end)
+    parts = min(last - first + 1, len(told.marks))
+    return told.live_bytes * max(parts, 1) // len(told.marks)

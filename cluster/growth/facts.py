@@ -1,0 +1,109 @@
+"""What the leader of shard 0 knows when the policy looks; and how nodes tell it, as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, NamedTuple
+
+from cluster.growth.sample import MOST, Weighed
+from cluster.placement import Table
+
+MOST_MARKS = 64
+_MOST_BYTES = 4 << 20  # of what a node tells
+
+
+class Host(NamedTuple):
+    """One host, as its node 0 tells."""
+
+    cpus: float = 0.0  # that muster may use
+    free_cpus: float = 0.0
+    free_disk: float = 0.0  # of the file system, a share
+
+    def encode(self) -> bytes:
+        return json.dumps(self._asdict()).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Host:
+        """ValueError: it is none."""
+        told = _read(data)
+        return cls(*(_number(told, name) for name in cls._fields))
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard, as its leader tells."""
+
+    leader: int = 0  # member
+    term: int = 0
+    cpu: float = 0.0  # share of one CPU that the leader's process takes
+    rate: float = 0.0  # load, in plain puts a second (``sample``)
+    behind: int = 0  # log entries that a voter lacks, at most; -1: one is not heard
+    live_bytes: int = 0
+    keys: int = 0
+    sample: tuple[Weighed, ...] = ()  # only of a leader that may be hot
+    marks: tuple[bytes, ...] = ()  # cut its live keys into equal parts
+
+    def encode(self) -> bytes:
+        told = {name: getattr(self, name) for name in _OF_SHARD}
+        told["sample"] = [
+            [key.hex(), round(weight, 3), round(age_s, 1), [[a.hex(), b.hex()] for a, b in spans]]
+            for key, weight, age_s, spans in self.sample]
+        told["marks"] = [mark.hex() for mark in self.marks]
+        return json.dumps(told).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Shard:
+        """ValueError: it is none."""
+        told = _read(data)
+        try:
+            sample = tuple(
+                Weighed(bytes.fromhex(key), float(weight), float(age_s),
+                        tuple((bytes.fromhex(a), bytes.fromhex(b)) for a, b in spans))
+                for key, weight, age_s, spans in told["sample"][:MOST])
+            marks = tuple(bytes.fromhex(mark) for mark in told["marks"][:MOST_MARKS])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("what a shard's leader tells has another form") from error
+        if not all(isfinite(one.weight) and isfinite(one.age_s) for one in sample):
+            raise ValueError("a sample's weights must be numbers")
+        cpu, rate = _number(told, "cpu"), _number(told, "rate")
+        leader, term, behind, live_bytes, keys = (
+            int(_number(told, name)) for name in ("leader", "term", "behind", "live_bytes", "keys"))
+        return cls(leader, term, cpu, rate, behind, live_bytes, keys, sample, marks)
+
+
+_OF_SHARD = ("leader", "term", "cpu", "rate", "behind", "live_bytes", "keys")
+
+
+def _read(data: bytes) -> dict[str, Any]:
+    if len(data) > _MOST_BYTES:
+        raise ValueError("what a node tells of its load is too large")
+    told = json.loads(data)
+    if not isinstance(told, dict):
+        raise ValueError("what a node tells of its load has another form")
+    return told
+
+
+def _number(told: Mapping[str, Any], name: str) -> float:
+    value = told.get(name)
+    if not isinstance(value, int | float) or not isfinite(value):
+        raise ValueError(f"{name} must be a number")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """At one time. What is missing of hosts and shards is not known."""
+
+    now_ms: int
+    table: Table
+    hosts: Mapping[int, Host] = field(default_factory=dict)  # by member: those that tell
+    members: Mapping[int, str] = field(default_factory=dict)  # names of all that belong to the cluster
+    shards: Mapping[int, Shard] = field(default_factory=dict)
+    compact_revision: int = 0
+    settled: bool = True  # hosts do not change
+    births: bool = True  # the data has grown so far that shards may be born
+    moves: bool = True  # and keys may move
+    older: tuple[str, ...] = ()  # hosts whose programs do not tell

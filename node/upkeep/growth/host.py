@@ -1,0 +1,87 @@
+"""CPUs and disk of this host, as a node 0 sees them: of the machine, and of a container's limits. And the CPU
+that a process takes."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from cluster.growth.facts import Host
+from node.machine import Machine
+
+_STAT, _MOST, _USED = "/proc/stat", "/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu.stat"
+_SAMPLE_S = 1.0  # what a CPU share is taken over, at least
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+class CpuShare:
+    """The share of one CPU that this process has used lately."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._then = (machine.monotonic(), machine.cpu_s())
+        self._share = 0.0
+
+    def now(self) -> float:
+        """Since the last question at least a second ago."""
+        now, used = self._machine.monotonic(), self._machine.cpu_s()
+        passed = now - self._then[0]
+        if passed >= _SAMPLE_S:
+            self._share = (used - self._then[1]) / passed
+            self._then = (now, used)
+        return round(self._share, 3)
+
+
+class HostLook:
+    def __init__(self, path: str) -> None:
+        """``path``: on the file system that counts."""
+        self._path = path
+        self._before: tuple[float, float, float] | None = None  # when; idle and used CPU seconds then
+
+    def look(self, now_s: float) -> Host:
+        """Since the look before; the first one knows of no free CPU."""
+        cpus, quota = float(_online()), _quota()
+        idle_s, used_s = _idle_s(), _used_s()
+        free = 0.0
+        if self._before is not None and (passed := now_s - self._before[0]) > 0:
+            free = max((idle_s - self._before[1]) / passed, 0.0)
+            if quota:
+                free = min(free, max(quota - (used_s - self._before[2]) / passed, 0.0))
+        self._before = now_s, idle_s, used_s
+        cpus = min(cpus, quota) if quota else cpus
+        return Host(cpus, min(free, cpus), _free_disk(self._path))
+
+
+def _online() -> int:
+    return os.cpu_count() or 1
+
+
+def _idle_s() -> float:
+    """Of all CPUs, since the machine began; 0: it does not tell."""
+    with suppress(OSError, ValueError, IndexError), open(_STAT, encoding="ascii") as file:
+        fields = file.readline().split()
+        return (int(fields[4]) + int(fields[5])) * _TICK_S  # idle, and waiting for disks
+    return 0.0
+
+
+def _quota() -> float:
+    """CPUs that a container may use; 0: no limit."""
+    with suppress(OSError, ValueError, ZeroDivisionError), open(_MOST, encoding="ascii") as file:
+        most, period = file.read().split()
+        return 0.0 if most == "max" else int(most) / int(period)
+    return 0.0
+
+
+def _used_s() -> float:
+    with suppress(OSError, ValueError, IndexError), open(_USED, encoding="ascii") as file:
+        for line in file:
+            if line.startswith("usage_usec"):
+                return int(line.split()[1]) / 1e6
+    return 0.0
+
+
+def _free_disk(path: str) -> float:
+    with suppress(OSError):
+        found = os.statvfs(path)
+        return found.f_bavail / max(found.f_blocks, 1)
+    return 0.0

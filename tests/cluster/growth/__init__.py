@@ -1,0 +1,1 @@
+"""Hosts that advise how they should grow, and grow by themselves."""

@@ -1,0 +1,1 @@
+"""What the policy of growth has of the machine: samples, facts, its driver."""
