@@ -123,7 +123,8 @@ class Sending:
             self.post(link, waiting.rid, Method.CANCEL, b"")
 
     def _link_of(self, waiting: Waiting) -> Link | None:
-        links = self.routes[waiting.shard].links.values()
+        route = self.routes.get(waiting.shard)
+        links = () if route is None else route.links.values()  # None: the shard has been dropped meanwhile
         return next((link for link in links if link.pending.get(waiting.rid) is waiting), None)
 
     # -- the tick
