@@ -256,6 +256,7 @@ WHEN = {
     "SessionExpired": "the lease of a lock ended while its client waited",
     "LostWatcher": "the watch of a lock or campaign ended without a reason",
     "UnsupportedSort": "RangeStream with another order than ascending keys",
+    "BackupUnfit": "ten attempts failed",
     "UnsupportedFilter": "RangeStream with bounds on revisions",
     "GrowthTooSoon": "EnableGrowth before every member has run a version that knows the level",
     "GrowthUnknown": "EnableGrowth to a level that the leader does not know",

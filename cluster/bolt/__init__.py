@@ -6,6 +6,6 @@ function that takes bytes, a reader the bytes of a whole file, say an ``mmap``.
 
 from cluster.bolt.pages import InvalidDatabase
 from cluster.bolt.reader import Database
-from cluster.bolt.writer import Writer
+from cluster.bolt.writer import Layout, Measured, NotAsLaidOut, Writer, write
 
-__all__ = ["Database", "InvalidDatabase", "Writer"]
+__all__ = ["Database", "InvalidDatabase", "Layout", "Measured", "NotAsLaidOut", "Writer", "write"]

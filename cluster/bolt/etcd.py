@@ -35,7 +35,6 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from cluster.bolt.reader import Database
-from cluster.bolt.writer import Writer
 from cluster.pb import auth_pb2, rpc_pb2
 from cluster.wire.protobuf import read_varint, varint
 
@@ -100,24 +99,22 @@ def tombstone_value(key: bytes) -> bytes:
     return b"\x0a" + varint(len(key)) + key
 
 
-def write(file: Writer, rows: Iterable[Row], around: Around, cluster_version: str = "3.5.0") -> bytes:
-    """Write all buckets; returns the first bytes of the file (``Writer.finish``)."""
-    file.bucket(KEY, rows)
-    file.bucket(LEASE, sorted((_I64.pack(one.lease), _lease(one)) for one in around.leases))
-    file.bucket(META, sorted(_meta(around)))
-    file.bucket(MEMBERS, sorted((b"%x" % one.ID, _member(one)) for one in around.members))
-    file.bucket(MEMBERS_REMOVED, sorted((b"%x" % one, b"removed") for one in around.removed))
+def buckets(around: Around, cluster_version: str = "3.5.0") -> Iterator[tuple[bytes, Iterable[Row]]]:
+    """Every bucket but ``key``, and its rows in order."""
+    yield LEASE, sorted((_I64.pack(one.lease), _lease(one)) for one in around.leases)
+    yield META, sorted(_meta(around))
+    yield MEMBERS, sorted((b"%x" % one.ID, _member(one)) for one in around.members)
+    yield MEMBERS_REMOVED, sorted((b"%x" % one, b"removed") for one in around.removed)
     downgrade = b'{"target-version":"","enabled":false}'
-    file.bucket(CLUSTER, [(b"clusterVersion", cluster_version.encode()), (b"downgrade", downgrade)])
-    file.bucket(ALARM, sorted((_alarm(member, kind), b"") for member, kind in around.alarms))
+    yield CLUSTER, [(b"clusterVersion", cluster_version.encode()), (b"downgrade", downgrade)]
+    yield ALARM, sorted((_alarm(member, kind), b"") for member, kind in around.alarms)
     auth = around.auth
-    file.bucket(AUTH, [(b"authEnabled", bytes((auth.enabled,))), (b"authRevision", _U64.pack(auth.revision))])
-    file.bucket(USERS, sorted((user.name, user.SerializeToString()) for user in auth.users))
-    file.bucket(ROLES, sorted((role.name, role.SerializeToString()) for role in auth.roles))
+    yield AUTH, [(b"authEnabled", bytes((auth.enabled,))), (b"authRevision", _U64.pack(auth.revision))]
+    yield USERS, sorted((user.name, user.SerializeToString()) for user in auth.users)
+    yield ROLES, sorted((role.name, role.SerializeToString()) for role in auth.roles)
     v2 = iter(around.v2)
     if (first := next(v2, None)) is not None:
-        file.bucket(V2, chain((first,), v2))
-    return file.finish()
+        yield V2, chain((first,), v2)
 
 
 def _meta(around: Around) -> Iterator[Row]:

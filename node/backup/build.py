@@ -1,4 +1,4 @@
-"""One file out of the checkpoints of all shards: the work of ``node.backup.process``.
+"""A backup out of the checkpoints of all shards: the work of ``node.backup.process``.
 
 It gives the disk a quarter of a megabyte at a time, and ends with the process that wants the file.
 """
@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from cluster.bolt import Writer
-from cluster.bolt.etcd import Around, Lease, Row, write
+from cluster.bolt.etcd import Around, Lease
 from cluster.pb import rpc_pb2
 from cluster.placement import Placement
+from node.backup import spool
 from node.backup.rows import Checkpoint
-from node.backup.sorting import RUNS, PacedFile, Sorter
+from node.backup.spool import Plan
+from node.backup.writing import Alive, Gathered, Write
 from node.storage import StorageError
 
 _LOOK_EVERY = 64  # lots of rows between two looks whether the node is still there
@@ -33,7 +33,7 @@ class Job:
     """What is to be built."""
 
     checkpoints: list[str]  # by shard; the revision is that of shard 0
-    output: str  # the file; what is sorted lies beside it meanwhile
+    folder: str  # for its rows
     members: list[str]  # etcdserverpb.Member, in hexadecimal
     budget_bytes: int  # of rows in memory
     removed: list[int] = field(default_factory=list)  # IDs of former members
@@ -43,9 +43,8 @@ class Job:
         return json.dumps(asdict(self)).encode()
 
 
-def build(job: Job, alive: Iterator[None]) -> dict[str, int]:
-    """Build the file; its size and revision. Raises StorageError, OSError, Unfit."""
-    output = Path(job.output)
+def gather(job: Job, alive: Alive) -> Plan:
+    """Spool the rows of the checkpoints. Raises StorageError, OSError, Unfit."""
     with ExitStack() as stack:
         shards = []
         ids = job.shards or range(len(job.checkpoints))
@@ -68,40 +67,9 @@ def build(job: Job, alive: Iterator[None]) -> dict[str, int]:
             leases=[Lease(*lease) for lease in shards[0].leases()], auth=shards[0].auth(), v2=shards[0].v2(),
             members=[rpc_pb2.Member.FromString(bytes.fromhex(member)) for member in job.members],
             removed=job.removed)
-        rows, size = assemble(
-            [(shard, position.revision) for shard in shards], around, output, job.budget_bytes, alive)
-    return {"size_bytes": size, "revision": position.revision, "rows": rows}
-
-
-def assemble(
-    shards: Iterable[tuple[Checkpoint, int]], around: Around, output: Path, budget_bytes: int,
-    alive: Iterator[None],
-) -> tuple[int, int]:
-    """Write the file of what each shard shows at the revision beside it; its rows and bytes."""
-    sorter = Sorter(output.parent, budget_bytes)
-    for shard, revision in shards:
-        for some in shard.keys(revision, around.compact_revision):
-            next(alive)
-            sorter.add(some)
-    file = PacedFile(output)
-    counted = _Counted(sorter.rows(), alive)
-    head = write(Writer(file.write), counted, around)
-    size = file.size_bytes
-    file.close(head)
-    return counted.rows, size
-
-
-class _Counted:
-    def __init__(self, rows: Iterator[Row], alive: Iterator[None]) -> None:
-        self._rows, self._alive = rows, alive
-        self.rows = 0
-
-    def __iter__(self) -> Iterator[Row]:
-        for row in self._rows:
-            self.rows += 1
-            if not self.rows & 1023:
-                next(self._alive)
-            yield row
+        return spool.spool(
+            [(shard, position.revision) for shard in shards], around, position.revision, Path(job.folder),
+            job.budget_bytes, alive)
 
 
 def _with_parent(parent: int) -> Iterator[None]:
@@ -113,21 +81,25 @@ def _with_parent(parent: int) -> Iterator[None]:
         yield
 
 
-def result(told: str, parent: int) -> bytes:
-    """The result of an encoded job, in JSON: figures, ``unfit`` or ``error``. Ends with ``parent``."""
-    began = time.perf_counter()
+def send(told: bytes, parent: int, write: Write) -> None:
+    """Write the backup of an encoded job: a line of JSON (``size_bytes``, ``revision`` and ``rows``; or
+    ``unfit`` or ``error``, and nothing more), then the file. The bytes are the same each time. A failure
+    leaves it short. Ends with ``parent``."""
     job = Job(**json.loads(told))
-    _remove_left(Path(job.output))
+    folder, alive = Path(job.folder), _with_parent(parent)
     try:
-        result: dict[str, object] = {**build(job, _with_parent(parent))}
+        plan = spool.kept(folder) or gather(job, alive)
     except Unfit as e:
-        result = {"unfit": str(e)}
+        write(_line(unfit=str(e)))
+        return
     except (StorageError, OSError) as e:
-        result = {"error": str(e)}
-    result["seconds"] = round(time.perf_counter() - began, 3)
-    return json.dumps(result).encode()
+        write(_line(error=str(e)))
+        return
+    write(_line(size_bytes=plan.layout.size_bytes, revision=plan.revision, rows=plan.rows))
+    gathered = Gathered(write)
+    spool.write(plan, folder, gathered.write, alive)
+    gathered.flush()
 
 
-def _remove_left(output: Path) -> None:
-    for path in (output, *output.parent.glob(RUNS)):
-        path.unlink(missing_ok=True)
+def _line(**figures: int | str) -> bytes:
+    return json.dumps(figures).encode() + b"\n"

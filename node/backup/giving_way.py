@@ -8,6 +8,7 @@ starves.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import threading
@@ -15,6 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from node.backup.writing import Passed, Write
+
+_PIPE_BYTES = 1 << 20
+_PIECE_BYTES = 256 << 10
 _LOOK_S = 1.0
 _LOOKS = 3  # in a row at which it starves
 
@@ -44,48 +49,57 @@ def starves(before: Times, after: Times) -> bool:
 
 
 def attempt(
-    work: Callable[[], bytes], wanted: Callable[[], bool], times: Callable[[int], Times | None] = times_of,
-) -> bytes | None:
-    """What ``work`` returns in a child that gives way; None: it starved, failed, or is not ``wanted`` any
-    more (asked every second). Call it before this process has threads. ``work`` must end with its parent."""
+    work: Callable[[Write], None], into: Write, wanted: Callable[[], bool],
+    times: Callable[[int], Times | None] = times_of,
+) -> bool:
+    """Do ``work`` in a child that gives way; ``into`` gets what it writes, in a thread. False: it starved,
+    failed, was not read, or is not ``wanted`` any more (asked every second); ``into`` has got the beginning.
+    Call it before this process has threads. ``work`` must end with its parent."""
     before = times(os.getpid())
     if before is None:
-        return None
+        return False
     reading, writing = os.pipe()
+    with suppress(OSError):  # fewer and larger pieces; a user may have used up his share of pipes
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     child = os.fork()
     if child == 0:
+        os.close(reading)  # or it would not notice that nobody reads
         _in_child(work, writing)
     os.close(writing)
-    parts: list[bytes] = []
-    reader = threading.Thread(target=_read, args=(reading, parts))
+    reader = threading.Thread(target=_pass_on, args=(reading, into))
     reader.start()
+    status = -1
     try:
         ended = _ends(child, reader, wanted, times)
     finally:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
         reader.join()
-    return b"".join(parts) or None if ended else None
+    return ended and status == 0
 
 
-def _in_child(work: Callable[[], bytes], writing: int) -> None:
+def _in_child(work: Callable[[Write], None], writing: int) -> None:
+    status = 1
     try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         # a reader of the parent's output must not wait for a child that outlives it
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
         os.dup2(nothing, 1)
-        result = work()
-        while result:
-            result = result[os.write(writing, result) :]
+        work(Passed(writing).write)
+        status = 0
     finally:
-        os._exit(0)
+        os._exit(status)
 
 
-def _read(reading: int, parts: list[bytes]) -> None:
-    with os.fdopen(reading, "rb") as file:
-        parts.append(file.read())
+def _pass_on(reading: int, into: Write) -> None:
+    try:
+        with suppress(OSError):  # nobody reads: the child finds it out by its next write
+            while data := os.read(reading, _PIECE_BYTES):
+                into(data)
+    finally:
+        os.close(reading)
 
 
 def _ends(

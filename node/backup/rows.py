@@ -18,7 +18,7 @@ from node.storage.keys import KEYS_END, MAX32, MAX64, STAGING_ROW, SUFFIX_SIZE, 
 from node.storage.state.rows import StateRows, open_to_read
 from node.storage.state.staged import Staged
 
-_AT_ONCE = 512
+_AT_ONCE, _AT_ONCE_BYTES = 512, 1 << 20
 _CACHE_BYTES = 4 << 20
 
 
@@ -36,6 +36,7 @@ class Checkpoint(StateRows):
     def keys(self, revision: int, compact_revision: int) -> Iterator[list[Row]]:
         """Rows of etcd's bucket ``key``, some at a time, in no order."""
         some: list[Row] = []
+        size = 0
         before = b""  # what the row before begins with up to its revision: the same for versions of one key
         settled = False  # what the compaction has left of this key is found
         for row, value in self.rows(b"k", KEYS_END):
@@ -60,9 +61,10 @@ class Checkpoint(StateRows):
             if deleted:
                 value = tombstone_value(unescape(row[1:-SUFFIX_SIZE]))
             some.append((revision_key(main, sub, deleted), value))
-            if len(some) == _AT_ONCE:
+            size += len(value)
+            if len(some) == _AT_ONCE or size >= _AT_ONCE_BYTES:
                 yield some
-                some = []
+                some, size = [], 0
         yield some
 
     def auth(self) -> Auth:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from cluster.order.salvage import CannotBeKept, Kept, common_with_files
 from cluster.order.sound import Place, sound
 from cluster.raft.types import Configuration, EntryKind
 from cluster.settings import Peer
-from node.backup.build import assemble
+from node.backup import spool
 from node.backup.carrying import carry
 from node.backup.dropped import Dropped
 from node.backup.rows import Checkpoint
@@ -95,7 +96,7 @@ def salvage(
     tell: Callable[[str], None],
 ) -> Salvaged:
     """Write the database ``output`` of the states and logs in ``folders``, by shard; sorted runs lie beside
-    it. Raises CannotBeKept, StorageError, NewerRecord, OSError."""
+    it meanwhile. Raises CannotBeKept, StorageError, NewerRecord, OSError."""
     with contextlib.ExitStack() as opened:
         replicas = [_open(shard, folder, member_id, opened) for shard, folder in enumerate(folders)]
         pieces = pieces_of(folders[0] / FOLDER)
@@ -117,7 +118,13 @@ def salvage(
             opened.callback(shard.close)
         around.v2 = shards[0].v2()
         shown = [(shard, min(found.revision, shard.position.revision)) for shard in shards]
-        found.rows, _ = assemble(shown, around, output, _BUDGET_BYTES, itertools.repeat(None))
+        alive: Iterator[None] = itertools.repeat(None)
+        with tempfile.TemporaryDirectory(prefix="rows-", dir=output.parent) as folder:
+            rows = Path(folder)
+            plan = spool.spool(shown, around, found.revision, rows, _BUDGET_BYTES, alive)
+            with output.open("xb") as file:
+                spool.write(plan, rows, file.write, alive)
+        found.rows = plan.rows
     return found
 
 

@@ -1,6 +1,5 @@
-"""Rows of any number in the order of their keys, in bounded memory: sorted runs on the disk, merged.
-
-Cost: 2.5 us a row of 300 bytes in all.
+"""Rows of any number in the order of their keys, in bounded memory: sorted runs on the disk, which are merged
+as often as somebody reads them.
 """
 
 from __future__ import annotations
@@ -11,19 +10,20 @@ import heapq
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 Row = tuple[bytes, bytes]
-RUNS = "run-*"  # names of files of a Sorter
-_SIZES = struct.Struct("<BI")
+_SIZES = struct.Struct("<II")
 _OVERHEAD_BYTES = 180  # of a row in memory besides its bytes
 _READ_BYTES = 256 << 10  # of each run at a time
 _FREED_BYTES = 8 << 20  # at once
 _FREED_EVERY_S = 0.025
 _PIECE_BYTES = 256 << 10  # given to the disk at once: a sync of the log waits for two such pieces at most
 _BUFFER_BYTES = 64 << 10
+_LOT_PARTS, _LOT_BYTES = 3072, 1 << 20  # handed to a file at once
 _libc = ctypes.CDLL(None, use_errno=True)
 _WAIT, _WRITE = 1 | 4, 2  # SYNC_FILE_RANGE_WAIT_BEFORE and _AFTER, SYNC_FILE_RANGE_WRITE
 
@@ -64,15 +64,12 @@ class PacedFile:
             if error not in (errno.ENOSYS, errno.ESPIPE, errno.EPERM):  # without it, it writes when it likes
                 raise OSError(error, os.strerror(error), self._file.name)
 
-    def close(self, head: bytes = b"") -> None:
-        """Put ``head`` over its beginning, and close."""
-        self._file.seek(0)
-        self._file.write(head)
+    def close(self) -> None:
         self._file.close()
 
 
 class Sorter:
-    """Takes rows, gives them back in order, once. Keys are at most 255 bytes long and all different."""
+    """Takes rows with different keys, and leaves runs of them in a folder: ``run-0``, ``run-1``, ..."""
 
     def __init__(self, folder: Path, budget_bytes: int) -> None:
         self._folder = folder
@@ -87,37 +84,56 @@ class Sorter:
         if self._left <= 0:
             self._spill()
 
-    def rows(self) -> Iterator[Row]:
-        """All of them, in order. A run that has been read is removed."""
-        if not self._runs:
-            self._rows.sort()
-            yield from self._rows
-            return
-        self._spill()
-        runs, self._runs = self._runs, []
-        # each run holds a part of the memory that the rows had before
-        yield from heapq.merge(*(_read(run) for run in runs))
+    def runs(self) -> list[Path]:
+        """Of all rows. Nothing more is added."""
+        if self._rows:
+            self._spill()
+        return self._runs
 
     def _spill(self) -> None:
         self._rows.sort()
         path = self._folder / f"run-{len(self._runs)}"
-        file = PacedFile(path)
-        pack = _SIZES.pack
-        for at in range(0, len(self._rows), 1024):
-            file.write(b"".join([part for key, value in self._rows[at : at + 1024]
-                                 for part in (pack(len(key), len(value)), key, value)]))
-        file.close()
+        write_run(path, self._rows)
         self._runs.append(path)
         self._rows = []
         self._left = self._budget
 
 
+def write_run(path: Path, rows: Iterable[Row]) -> int:
+    """A file of rows that are in order already; how many they are."""
+    file = PacedFile(path)
+    pack, count, size = _SIZES.pack, 0, 0
+    parts: list[bytes] = []
+    for key, value in rows:
+        parts += (pack(len(key), len(value)), key, value)
+        count += 1
+        size += len(value)
+        if len(parts) >= _LOT_PARTS or size >= _LOT_BYTES:
+            file.write(b"".join(parts))
+            parts, size = [], 0
+    file.write(b"".join(parts))
+    file.close()
+    return count
+
+
+def merged(runs: Sequence[Path]) -> Iterator[Row]:
+    """All rows of some runs, in order. Each run takes a quarter of a megabyte, or its largest row."""
+    rows = [_read(run) for run in runs]
+    return heapq.merge(*rows) if len(rows) > 1 else chain(*rows)
+
+
+def lengths(runs: Sequence[Path]) -> Iterator[tuple[bytes, Sized]]:
+    """The same without values: in place of each is something as long."""
+    rows: list[Iterator[Any]] = [_lengths(run) for run in runs]
+    return heapq.merge(*rows) if len(rows) > 1 else chain(*rows)
+
+
 def _read(path: Path) -> Iterator[Row]:
-    buffer, at = b"", 0
     unpack, head = _SIZES.unpack_from, _SIZES.size
-    with path.open("r+b", buffering=0) as file:
-        path.unlink()
+    buffer, at = b"", 0
+    with path.open("rb", buffering=0) as file:
         while True:
+            wanted = head
             if len(buffer) - at >= head:
                 key_size, value_size = unpack(buffer, at)
                 key_at = at + head
@@ -127,11 +143,15 @@ def _read(path: Path) -> Iterator[Row]:
                     yield buffer[key_at:value_at], buffer[value_at:end]
                     at = end
                     continue
-                wanted = end - len(buffer)
-            else:
-                wanted = 0
+                wanted = end - at
             more = file.read(max(_READ_BYTES, wanted))
             if not more:
-                shrink(file)
+                if at < len(buffer):
+                    raise OSError(errno.EIO, "shorter than it was", str(path))
                 return
             buffer, at = buffer[at:] + more, 0
+
+
+def _lengths(path: Path) -> Iterator[tuple[bytes, Sized]]:
+    for key, value in _read(path):
+        yield key, range(len(value))

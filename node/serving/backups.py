@@ -2,8 +2,8 @@
 
 A front asks in two steps. First every shard's node of a host holds a checkpoint: shard 0's, which decides the
 revision, then the others'. The answer is one PARTIAL record, :data:`HELD` and the checkpoint's name. Then
-node 0 builds one file of them in a process of its own (``node.backup.process``) and streams it: PARTIAL
-records ``remaining bytes u64 | chunk``, a window ahead of the front's acks (CREDIT), then OK.
+node 0 starts a process (``node.backup.process``), which writes one file of them to a pipe, and passes it on:
+PARTIAL records ``remaining bytes u64 | chunk``, a window ahead of the front's acks (CREDIT), then OK.
 
 A checkpoint or stream ends when its front goes, cancels, or gives no sign of life for long; and when there
 are too many and its receiver is slow.
@@ -12,6 +12,7 @@ are too many and its receiver is slow.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -53,13 +54,15 @@ log = structlog.get_logger("backups")
 HELD = struct.Struct("<QQQQ")  # order index, revision, compact revision, member ID; then the name
 _WINDOW_BYTES = 512 * 1024
 _CHUNK_BYTES = 128 * 1024
-_CHUNK_EVERY_S = 0.002
+_CHUNK_EVERY_S = 0.001
 # While others ask: a chunk of 128 KB takes the loops of node and front 0.4 ms, and a receiver on the same
 # CPUs longer. Small ones are met more often, but each is soon over, and p99 is made by long ones.
-_BESIDE_BYTES = 32 * 1024
-_BESIDE_EVERY_S = 0.003
-_MOST = 4  # of each kind at once; each holds a checkpoint, or a file, on the disk
+_BESIDE_BYTES = 64 * 1024
+_BESIDE_EVERY_S = 0.001
+_DRY_S = 0.005  # until a pipe that had less than a chunk is looked at again: many small ones cost more
+_MOST = 4  # of each kind at once; each holds a checkpoint, or a process and rows on the disk
 _BUDGET_BYTES = 32 << 20  # of rows in the memory of what builds
+_PIPE_BYTES = 1 << 20
 _NAME = re.compile(r"checkpoint-\d+")
 
 
@@ -114,14 +117,15 @@ class Hold(_Taken):
 
 
 class Backup(_Taken):
-    """One file: being built, then streamed."""
+    """One file: its rows are being gathered, then it is streamed."""
 
     def __init__(self, link: FrontLink, rid: int, names: dict[int, str], folder: Path, now: float) -> None:
         super().__init__(link, rid, now)
         self.names = names  # of the checkpoints, by shard
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
-        self.file: BinaryIO | None = None
+        self.begun = False  # no thread reads the pipe any more
+        self.pipe = -1  # the file comes out of it; -1: not yet, or no more
         self.size_bytes = 0
         self.revision = 0
         self.timer: asyncio.TimerHandle | None = None  # until its next chunk
@@ -131,16 +135,21 @@ class Backup(_Taken):
         self.ended = True
         if self.timer is not None:
             self.timer.cancel()
+        self.pipe = -1
         if self.process is not None:
             _kill(self.process)
 
     def free(self, at_once: bool) -> None:
-        if self.file is not None:
-            if not at_once:
-                shrink(self.file)
-            self.file.close()
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self.process is not None and self.begun:
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.process.wait()
+        if not at_once:
+            with suppress(OSError):
+                for path in self.folder.iterdir():
+                    with path.open("r+b") as file:
+                        shrink(file)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Backups:
@@ -230,17 +239,16 @@ class Backups:
                            for shard, name in backup.names.items()]
             members = [member.SerializeToString().hex() for member in self._node.roster.listed()]
             removed = self._node.roster.table.former
-            job = Job(checkpoints, str(backup.folder / "backup.db"), members, _BUDGET_BYTES, removed,
-                      list(backup.names))
-            done = self._node.loop.run_in_executor(None, _run, backup, job)
+            job = Job(checkpoints, str(backup.folder), members, _BUDGET_BYTES, removed, list(backup.names))
+            backup.began = self._node.loop.time()
+            done = self._node.loop.run_in_executor(None, _begin, backup, job)
             done.add_done_callback(partial(self._built, backup))
 
-    def _built(self, backup: Backup, done: asyncio.Future[tuple[dict[str, Any], BinaryIO | None]]) -> None:
+    def _built(self, backup: Backup, done: asyncio.Future[dict[str, Any]]) -> None:
         self._building = None
+        backup.begun = True
         error = done.exception()
-        result: dict[str, Any] = {"error": str(error)}
-        if error is None:
-            result, backup.file = done.result()
+        result: dict[str, Any] = {"error": str(error)} if error is not None else done.result()
         if not self._node.stopping:
             self._build_next()
         if backup.ended:
@@ -248,17 +256,26 @@ class Backups:
             return
         if "size_bytes" not in result:
             self.end(backup.link, backup.rid)
-            self._failed(backup.link, backup.rid, result.get("unfit") or result.get("error") or "no result")
+            unfit = result.get("unfit")
+            self._failed(backup.link, backup.rid, unfit or result["error"],
+                         errors.BACKUP_UNFIT if unfit else errors.UNMAPPED)
             return
-        log.info("built a backup", **result)
+        assert backup.process is not None
+        assert backup.process.stdout is not None
+        now = self._node.loop.time()
+        log.info("sending a backup", seconds=round(now - backup.began, 3), **result)
         backup.size_bytes, backup.revision = result["size_bytes"], result["revision"]
-        backup.began = backup.moved_at = self._node.loop.time()
+        backup.pipe = backup.process.stdout.fileno()
+        os.set_blocking(backup.pipe, False)
+        backup.began = backup.moved_at = now
         self._pump(backup)
 
-    def _failed(self, link: FrontLink, rid: int, why: str) -> None:
+    def _failed(
+        self, link: FrontLink, rid: int, why: str, kind: errors.ErrorKind = errors.UNMAPPED
+    ) -> None:
         log.error("a backup could not be made", error=why)
         if link.alive:
-            error = EtcdError(errors.UNMAPPED, f"a backup could not be made: {why}")
+            error = EtcdError(kind, f"a backup could not be made: {why}")
             self._node.reads.refuse(link, rid, error)
 
     # -- streaming
@@ -272,21 +289,31 @@ class Backups:
         if size <= taken.credited:
             taken.began = taken.moved_at  # its client takes something else first
         taken.credited = max(taken.credited, size)
-        if isinstance(taken, Backup) and taken.file is not None:
+        if isinstance(taken, Backup) and taken.pipe >= 0:
             self._pump(taken)
 
     def _pump(self, backup: Backup) -> None:
-        link, rid, file = backup.link, backup.rid, backup.file
-        assert file is not None
         if backup.timer is not None or backup.sent - backup.credited >= _WINDOW_BYTES:
             return
+        link, rid = backup.link, backup.rid
         beside = self._others.about()
-        chunk = file.read(_BESIDE_BYTES if beside else _CHUNK_BYTES)
-        if chunk:
-            backup.sent += len(chunk)
-            link.answer(rid, Status.PARTIAL, (backup.size_bytes - backup.sent).to_bytes(8, "little") + chunk)
+        wanted = _BESIDE_BYTES if beside else _CHUNK_BYTES
+        chunk: bytes | None = None
+        with suppress(BlockingIOError):
+            chunk = os.read(backup.pipe, wanted)
+        if chunk is None or len(chunk) > 0:
             every_s = _BESIDE_EVERY_S if beside else _CHUNK_EVERY_S
+            if chunk is None or len(chunk) < wanted:
+                every_s = _DRY_S
             backup.timer = self._node.loop.call_later(every_s, self._next, backup)
+            if chunk is None:
+                return
+            backup.sent += len(chunk)
+            left = max(backup.size_bytes - backup.sent, 0)
+            link.answer(rid, Status.PARTIAL, left.to_bytes(8, "little") + chunk)
+        elif backup.sent != backup.size_bytes:
+            self.end(link, rid)
+            self._failed(link, rid, f"its process wrote {backup.sent} bytes of {backup.size_bytes}")
         else:
             link.answer(rid, Status.OK, HEAD.pack(backup.revision, self._node.raft.term))
             self.completed += 1
@@ -341,23 +368,25 @@ class Backups:
             self.end(taken.link, taken.rid)
 
 
-def _run(backup: Backup, job: Job) -> tuple[dict[str, Any], BinaryIO | None]:
-    """In a helper thread: have the file built by a process, and open it."""
+def _begin(backup: Backup, job: Job) -> dict[str, Any]:
+    """In a helper thread: start the process, and wait for what it says before the file."""
     backup.folder.mkdir(parents=True)
     backup.process = process = subprocess.Popen(
         [sys.executable, "-P", "-m", "node.backup.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        process_group=0)
+        bufsize=0, process_group=0)  # unbuffered: behind the line nothing is read here
     if backup.ended:
         _kill(process)
-    out, _ = process.communicate(job.encode())
-    if process.returncode:
-        return {"error": f"it ended with code {process.returncode}"}, None
-    found: dict[str, Any] = json.loads(out)
-    if "size_bytes" not in found:
-        return found, None
-    file = (backup.folder / "backup.db").open("r+b")
-    shutil.rmtree(backup.folder)  # what is open stays until it is closed
-    return found, file
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(OSError):  # a user may have used up his share of pipes
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    with suppress(BrokenPipeError), process.stdin as told:
+        told.write(job.encode())
+    said = process.stdout.readline()
+    if not said.endswith(b"\n"):
+        return {"error": f"it ended with code {process.wait()}"}
+    found: dict[str, Any] = json.loads(said)
+    return found
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -39,7 +39,7 @@ class MarkFile:
         self._no_fsync = no_fsync
         self._fd = -1
         self._synced_at = 0.0
-        self._behind = False
+        self._written = self._synced = b""  # what the file holds, and the disk for certain
 
     def exists(self) -> bool:
         return self.path.exists()
@@ -78,18 +78,23 @@ class MarkFile:
     def write(self, mark: Mark, *, force: bool = False) -> None:
         """Write the mark; ``force``: sync it now (needed before the log gets shorter)."""
         data = _MARK.pack(_MAGIC, *mark)
+        data += zlib.crc32(data).to_bytes(4, "little")
         try:
-            os.pwrite(self._fd, data + zlib.crc32(data).to_bytes(4, "little"), 0)
-            self._behind = not self._no_fsync
-            if self._behind and (force or self._is_due()):
+            if data != self._written:
+                os.pwrite(self._fd, data, 0)
+                self._written = data
+            if self._lacks_sync() and (force or self._is_due()):
                 os.fdatasync(self._fd)
-                self._synced_at, self._behind = time.monotonic(), False
+                self._synced_at, self._synced = time.monotonic(), data
         except OSError as e:
             raise SyncFailed(f"{self.path}: {e}") from e
 
     def is_behind(self) -> bool:
         """Whether what is written is not synced, though it is time: the next write does it."""
-        return self._behind and self._is_due()
+        return self._lacks_sync() and self._is_due()
+
+    def _lacks_sync(self) -> bool:
+        return self._written != self._synced and not self._no_fsync
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._synced_at >= _SYNC_INTERVAL_S

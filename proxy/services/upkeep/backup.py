@@ -1,7 +1,8 @@
 """Maintenance/Snapshot: the whole store at one revision, as an etcd database, and its SHA-256. One host makes
 it. Its node of shard 0 holds a checkpoint, whose revision is the backup's; its other nodes hold theirs once
-they have applied as much. Node 0 builds one file of them and streams it as the client takes it
-(``node.serving.backups``). All begins anew if a compaction beyond the backup's revision came in between."""
+they have applied as much. Node 0 has one file made of them and streams it as the client takes it
+(``node.serving.backups``). Until its first byte, all begins anew if a compaction beyond the backup's revision
+came in between, or a shard."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ class _Checkpoint:
 
 @dataclass(slots=True)
 class _Sending:
-    checkpoints: dict[int, _Checkpoint]  # by shard
+    checkpoints: dict[int, _Checkpoint]  # by shard: of those that kept keys when this attempt began
     began: float  # this attempt
     told_at: float
     attempt: int = 1
@@ -85,8 +86,7 @@ class Snapshot:
             context.refuse(call, self._stats, errors.TOO_MANY_REQUESTS)
             return
         now = context.router.loop.time()
-        checkpoints = {shard: _Checkpoint() for shard in context.placement.kept}
-        sending = call.context = _Sending(checkpoints, now, now)
+        sending = call.context = _Sending(self._none_held(), now, now)
         call.on_drain = lambda: self._pump(call, sending)
         self._making[call] = sending
         self._begin(call, sending)
@@ -101,6 +101,13 @@ class Snapshot:
         if sending is not None:
             self._abandon(call, sending)
 
+    def _none_held(self) -> dict[int, _Checkpoint]:
+        return {shard: _Checkpoint() for shard in self._context.placement.kept}
+
+    def _outdated(self, sending: _Sending) -> bool:
+        """Whether a shard has come or gone since this attempt began."""
+        return sending.checkpoints.keys() != set(self._context.placement.kept)
+
     def _begin(self, call: Call, sending: _Sending) -> None:
         """Have a node of shard 0 hold a checkpoint: this host's, or one that this front reaches."""
         self._context.router.local(
@@ -112,7 +119,10 @@ class Snapshot:
             if status == _PARTIAL:
                 self._context.router.cancel(waiting)
             elif not call.closed and attempt == sending.attempt:
-                self._fail(call, sending, body)
+                if self._outdated(sending):
+                    sending.checkpoints[shard] = _Checkpoint()  # _tick begins anew, or the file does not fail
+                else:
+                    self._fail(call, sending, body)
             return
         waiting.limit_s = _LIMIT_S
         checkpoint = sending.checkpoints[shard]
@@ -121,6 +131,8 @@ class Snapshot:
         checkpoint.name = body[_HELD.size :].decode()
         if shard == 0:
             sending.index, sending.revision, sending.member = index, revision, member
+        if self._outdated(sending):
+            return  # _tick begins anew
         self._ask_others(call, sending)
         if all(one.name for one in sending.checkpoints.values()):
             self._build(call, sending)
@@ -147,17 +159,25 @@ class Snapshot:
                 self._context.router.cancel(checkpoint.asked)
                 sending.checkpoints[shard] = _Checkpoint()
 
+    def _again(self, call: Call, sending: _Sending, why: str) -> None:
+        """Begin anew: ``why`` these checkpoints make no backup."""
+        self._release(sending)
+        if sending.built is not None:
+            self._context.router.cancel(sending.built)
+            sending.built = None
+        sending.attempt += 1
+        sending.began = self._context.router.loop.time()
+        sending.checkpoints = self._none_held()
+        sending.member = 0
+        if sending.attempt > _MOST_ATTEMPTS:
+            self._fail(call, sending, EtcdError(errors.BACKUP_UNFIT, why).encode())
+        else:
+            self._begin(call, sending)
+
     def _build(self, call: Call, sending: _Sending) -> None:
         router = self._context.router
         if any(one.compact_revision > sending.revision for one in sending.checkpoints.values()):
-            self._release(sending)
-            sending.attempt += 1
-            sending.began = router.loop.time()
-            if sending.attempt > _MOST_ATTEMPTS:
-                error = EtcdError(errors.UNMAPPED, "the store is compacted all the time")
-                self._fail(call, sending, error.encode())
-            else:
-                self._begin(call, sending)
+            self._again(call, sending, "a backup could not be made: the store is compacted all the time")
             return
         first = sending.checkpoints[0].asked
         link = router.routes[0].links.get(sending.member)
@@ -174,8 +194,8 @@ class Snapshot:
 
     def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
         call, sending = waiting.call, waiting.context
-        if call.closed:
-            return
+        if call.closed or waiting is not sending.built:
+            return  # of an attempt that was given up
         if status == _PARTIAL:
             if self._making.pop(call, None) is not None:
                 self._release(sending)
@@ -187,7 +207,11 @@ class Snapshot:
             sending.done = True
             self._clients.over(call)
         else:
-            self._fail(call, sending, body)
+            error = EtcdError.decode(body)
+            if call in self._making and (error.kind is errors.BACKUP_UNFIT or self._outdated(sending)):
+                self._again(call, sending, error.text)
+            else:
+                self._fail(call, sending, body)
             return
         self._pump(call, sending)
 
@@ -243,6 +267,9 @@ class Snapshot:
         for call, sending in tuple(self._making.items()):
             if call.closed:
                 self._abandon(call, sending)
+                continue
+            if sending.built is None and self._outdated(sending):
+                self._again(call, sending, "a backup could not be made: shards come and go")
                 continue
             if sending.member and sending.built is None:
                 self._ask_others(call, sending)

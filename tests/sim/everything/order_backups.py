@@ -9,8 +9,10 @@ of version 2, and nothing else. Where a shard is behind shard 0, no backup may c
 
 from __future__ import annotations
 
+import io
 import itertools
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,8 @@ from cluster.features.v2.shown import get_json
 from cluster.features.v2.tree import Tree
 from cluster.pb import kv_pb2
 from cluster.raft import Configuration, Entry, EntryKind, SnapshotPosition
-from node.backup.build import Job, Unfit, build
+from node.backup import spool
+from node.backup.build import Job, Unfit, gather
 from node.backup.carrying import carry
 from node.backup.restore import Changed, restore
 from node.storage import StateStore
@@ -96,21 +99,24 @@ class Backups:
             compacted = max(compacted, store.compact_revision)
             checkpoints.append(SnapshotSource.create(store, folder / f"out{shard}").directory)
             store.close()
-        (folder / "backup").mkdir()
-        file = folder / "backup" / "backup.db"
+        rows = folder / "rows"
+        rows.mkdir()
+        alive: Iterator[None] = itertools.repeat(None)
         fit = min(places) == places[0] and compacted <= simulation.checker.replay.revision_at[places[0]]
         try:
-            build(Job([str(c) for c in checkpoints], str(file), [], 1 << 20), itertools.repeat(None))
+            plan = gather(Job([str(c) for c in checkpoints], str(rows), [], 1 << 20), alive)
         except Unfit:
             self.did["unfit"] += 1
             if fit:
                 raise Violation(RULE, f"no backup of {places}") from None
             return
+        file = io.BytesIO()
+        spool.write(plan, rows, file.write, alive)
         folders = [folder / f"new{shard}" for shard in simulation.shards]
         for one in folders:
             one.mkdir()
         restore(
-            Database(file.read_bytes()), folders, simulation.placement.table.base.depth, [1], Changed(),
+            Database(file.getvalue()), folders, simulation.placement.table.base.depth, [1], Changed(),
             lambda *_: None
         )
         stores = [StateStore.open(one / "state", **_SIZES) for one in folders]

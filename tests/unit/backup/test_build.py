@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster.bolt import Database
+from cluster.bolt import Database, NotAsLaidOut
 from cluster.bolt.etcd import key_in, read_around, read_revision
+from cluster.effects import records
 from cluster.order import log as order
-from node.backup.build import Job, Unfit, build
-from node.backup.sorting import Sorter
+from node.backup import spool
+from node.backup.build import Job, Unfit, gather
+from node.backup.rows import Checkpoint
+from node.backup.sorting import Sorter, lengths, merged
 from node.storage import StateStore
 from node.storage.snapshot import SnapshotSource
 from tests.unit.bolt.test_bolt import etcdutl
@@ -36,10 +39,18 @@ def checkpoint(store: StateStore, folder: Path) -> Path:
     return SnapshotSource.create(store, folder / "outgoing").directory
 
 
+def made(job: Job, output: Path) -> dict[str, int]:
+    """Write the backup of a job; its size, revision and rows."""
+    Path(job.folder).mkdir()
+    plan = gather(job, ALIVE)
+    with output.open("xb") as file:
+        spool.write(plan, Path(job.folder), file.write, ALIVE)
+    return {"size_bytes": plan.layout.size_bytes, "revision": plan.revision, "rows": plan.rows}
+
+
 def built(folder: Path, checkpoints: list[Path], budget: int = BUDGET) -> tuple[Path, dict[str, int]]:
-    folder.mkdir()
-    output = folder / "backup.db"
-    return output, build(Job([str(c) for c in checkpoints], str(output), [], budget), ALIVE)
+    output = folder.with_name(folder.name + ".db")
+    return output, made(Job([str(c) for c in checkpoints], str(folder), [], budget), output)
 
 
 @pytest.mark.parametrize("budget", [BUDGET, 20_000])
@@ -68,7 +79,6 @@ def test_every_revision_that_may_be_read_reads_the_same(
     old = [[main for main, _ in of if main <= store.compact_revision] for of in versions.values()]
     assert max(map(len, old)) <= 1
     assert {(one.lease, one.ttl_s, one.remaining_ttl_s) for one in around.leases} == set(store.leases())
-    assert sorted(p.name for p in path.parent.iterdir()) == ["backup.db"]
 
 
 def test_etcdutl_says_of_it_what_it_holds(open_store: OpenStore, tmp_path: Path) -> None:
@@ -125,8 +135,45 @@ def test_rows_come_in_order_whatever_the_memory(tmp_path: Path) -> None:
         sorter = Sorter(tmp_path, budget)
         for at in range(0, len(rows), 100):
             sorter.add(rows[at : at + 100])
-        assert list(sorter.rows()) == sorted(rows)
-        assert not list(tmp_path.iterdir())
+        runs = sorter.runs()
+        for _ in range(2):
+            assert list(merged(runs)) == sorted(rows)
+        assert [(key, len(size)) for key, size in lengths(runs)] == [(k, len(v)) for k, v in sorted(rows)]
+        for run in runs:
+            run.unlink()
+
+
+def test_a_run_that_is_cut_short_is_noticed(tmp_path: Path) -> None:
+    sorter = Sorter(tmp_path, 1 << 20)
+    sorter.add([(b"%d" % n, b"value") for n in range(9)])
+    (run,) = sorter.runs()
+    run.write_bytes(run.read_bytes()[:-1])
+    with pytest.raises(OSError, match="shorter"):
+        list(merged([run]))
+
+
+def test_large_rows_are_read_some_at_a_time(open_store: OpenStore, tmp_path: Path) -> None:
+    """In lots of a megabyte: 512 rows at once may be 768 MB."""
+    store = open_store()
+    for index in range(1, 9):
+        store.apply([(index, 1, records.put(b"/%d" % index, 0, 1, bytes(600_000), 0))])
+    opened = Checkpoint(checkpoint(store, tmp_path))
+    assert [len(some) for some in opened.keys(store.revision, 0)] == [2, 2, 2, 2, 0]
+    opened.close()
+
+
+def test_a_file_whose_rows_are_not_all_there_lacks_its_end(open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store()
+    filled(store, 3, 300)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    plan = gather(Job([str(checkpoint(store, tmp_path))], str(folder), [], 20_000), ALIVE)
+    assert spool.kept(folder) == plan
+    (folder / "run-0").write_bytes(b"")
+    written: list[bytes] = []
+    with pytest.raises(NotAsLaidOut):
+        spool.write(plan, folder, written.append, ALIVE)
+    assert sum(map(len, written)) < plan.layout.size_bytes
 
 
 def test_members_that_were_removed_are_named(open_store: OpenStore, tmp_path: Path) -> None:
@@ -134,7 +181,7 @@ def test_members_that_were_removed_are_named(open_store: OpenStore, tmp_path: Pa
     store = open_store()
     filled(store, 1, 20)
     output = tmp_path / "backup.db"
-    build(Job([str(checkpoint(store, tmp_path))], str(output), [], BUDGET, [0xB00, 5]), ALIVE)
+    made(Job([str(checkpoint(store, tmp_path))], str(tmp_path / "out"), [], BUDGET, [0xB00, 5]), output)
     database = Database(output.read_bytes())
     assert database.check() == []
     assert list(database.rows(b"members_removed")) == [(b"5", b"removed"), (b"b00", b"removed")]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.bolt import Database, Writer, etcd
+from cluster.bolt import Database, etcd, write
 from cluster.bolt.etcd import NoBackup, checked_size, read_around
 from cluster.effects import records
 from cluster.features.rows import RowsOf, encode
@@ -150,14 +150,12 @@ def test_a_row_that_is_not_of_its_revision_is_refused(open_store: OpenStore, tmp
 def written(bucket: bytes, rows: list[etcd.Row]) -> Database:
     """A file with one key, and this bucket."""
     file = io.BytesIO()
-    writer = Writer(file.write)
     kv = kv_pb2.KeyValue(key=b"k", create_revision=2, mod_revision=2, version=1)
     of_keys = [(etcd.revision_key(2, 0), kv.SerializeToString())]
-    for name, some in sorted({etcd.KEY: of_keys, bucket: rows}.items()):
-        writer.bucket(name, [*of_keys, *rows] if name == bucket == etcd.KEY else some)
-    head = writer.finish()
-    file.seek(0)
-    file.write(head)
+    write(lambda: [
+        (name, [*of_keys, *rows] if name == bucket == etcd.KEY else some)
+        for name, some in sorted({etcd.KEY: of_keys, bucket: rows}.items())
+    ], file.write)  # fmt: skip
     database = Database(file.getvalue())
     assert database.check() == []
     return database

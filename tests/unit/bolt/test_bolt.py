@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.bolt import Database, InvalidDatabase, Writer
+from cluster.bolt import Database, InvalidDatabase, Layout, Measured, NotAsLaidOut, Writer, write
 from cluster.bolt.pages import HEADER, PAGE_SIZE
 
 Buckets = dict[bytes, dict[bytes, bytes]]
@@ -26,13 +26,8 @@ ROWS = st.dictionaries(st.binary(min_size=1, max_size=300), VALUES, max_size=60)
 
 def made(buckets: Buckets) -> bytes:
     file = io.BytesIO()
-    writer = Writer(file.write)
-    for name, rows in buckets.items():
-        writer.bucket(name, sorted(rows.items()))
-    head = writer.finish()
-    assert writer.size_bytes == len(file.getvalue())
-    file.seek(0)
-    file.write(head)
+    layout = write(lambda: [(name, sorted(rows.items())) for name, rows in buckets.items()], file.write)
+    assert layout.size_bytes == len(file.getvalue())
     return file.getvalue()
 
 
@@ -78,9 +73,34 @@ def test_several_levels_of_branches_are_read_and_checked() -> None:
 
 
 def test_a_key_that_does_not_ascend_is_refused() -> None:
-    writer = Writer(lambda page: None)
     with pytest.raises(ValueError, match="does not ascend"):
-        writer.bucket(b"key", [(b"b", b""), (b"a", b"")])
+        Measured().bucket(b"key", [(b"b", b""), (b"a", b"")])
+
+
+@pytest.mark.parametrize("lacking", [-1, 100, 500])
+def test_rows_that_are_not_as_they_were_measured_leave_a_file_without_its_end(lacking: int) -> None:
+    rows = sorted(numbered(3_000).items())
+    measured = Measured()
+    measured.bucket(b"key", [(key, range(len(value))) for key, value in rows])
+    layout = measured.finish()
+    file = io.BytesIO()
+    writer = Writer(file.write, layout)
+    more = [(b"z%03d" % n, bytes(PAGE_SIZE)) for n in range(2)]
+
+    def write_others() -> None:
+        writer.bucket(b"key", [*rows, *more] if lacking < 0 else rows[:-lacking])
+        writer.finish()
+
+    with pytest.raises(NotAsLaidOut):
+        write_others()
+    assert len(file.getvalue()) < layout.size_bytes
+
+
+def test_a_layout_takes_lengths_for_values() -> None:
+    rows = numbered(3_000) | {b"\0large": bytes(3 * PAGE_SIZE)}
+    measured = Measured()
+    measured.bucket(b"key", [(key, range(len(value))) for key, value in sorted(rows.items())])
+    assert measured.finish() == Layout(*write(lambda: [(b"key", sorted(rows.items()))], lambda page: None))
 
 
 def test_a_damaged_meta_is_passed_over_for_the_other_and_two_are_refused() -> None:

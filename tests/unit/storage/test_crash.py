@@ -168,6 +168,26 @@ def test_the_mark_is_synced_a_second_later_though_nothing_more_is_logged(
         RaftLog.open(tmp_path / "after", initial=CONFIGURATION)
 
 
+def test_a_mark_that_is_synced_rests_while_nothing_more_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A heartbeat that comes while a node syncs for the mark's sake has the log synced once more."""
+    now = [100.0]
+    monkeypatch.setattr(mark.time, "monotonic", lambda: now[0])
+    log = RaftLog.open(tmp_path / "log", initial=CONFIGURATION)
+    now[0] += 1.5
+    log.append([Entry(1, 1, 1, b"e" * 300)], HardState(1, 1, 0))
+    for _ in range(3):
+        log.sync()
+        now[0] += 0.4
+    now[0] += 1.0
+    assert not log.mark_is_behind()
+    log.append([Entry(2, 1, 1, b"e" * 300)], None)
+    log.sync()
+    assert not log.mark_is_behind(), "it was time: it is synced at once"
+    log.close()
+
+
 def test_a_log_whose_vote_was_rolled_back_is_refused(tmp_path: Path) -> None:
     log = RaftLog.open(tmp_path / "log", initial=CONFIGURATION)
     log.append([], HardState(5, 0, 0))

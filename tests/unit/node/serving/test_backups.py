@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from cluster.wire import messages
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
-from node.serving.backups import _MOST, Backup, Backups, Hold
+from node.serving.backups import _DRY_S, _MOST, Backup, Backups, Hold
 from node.serving.streams import SLOW_AFTER_S
 from tests.unit.machines import machine_on
 from tests.unit.proxy.fakes import ManualLoop
@@ -146,6 +148,7 @@ class _Streaming:
         self.now = 0.0
         self.sent: list[tuple[float, int]] = []  # when, bytes
         self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.ends: list[tuple[int, bytes]] = []  # status and body of an answer that ends it
         node: Any = SimpleNamespace(
             loop=SimpleNamespace(time=lambda: self.now, call_later=self._later),
             machine=SimpleNamespace(perf_counter=lambda: self.now, remove_left_snapshots=lambda path: None),
@@ -153,26 +156,36 @@ class _Streaming:
             serve=SimpleNamespace(ranges=SimpleNamespace(count=0)),
             settings=SimpleNamespace(data_dir=str(folder)),
             mark_dirty=lambda link: None,
+            reads=SimpleNamespace(
+                refuse=lambda link, rid, error: self._answer(rid, Status.ERROR, error.encode())),
             stopping=True,  # what it has on the disk is freed at once
         )
         self.node = node
         self.backups = Backups(node)
         link: Any = SimpleNamespace(identity=b"front", alive=True, answer=self._answer)
-        self.backup = Backup(link, 1, [], folder, 0.0)
+        self.backup = Backup(link, 1, {}, folder / "rows", 0.0)
         self.backup.size_bytes = 1 << 20
-        path = folder / "file"
-        path.write_bytes(bytes(self.backup.size_bytes))
-        self.backup.file = path.open("rb")
+        self.backup.pipe, self.writes = os.pipe()
+        fcntl.fcntl(self.writes, fcntl.F_SETPIPE_SZ, self.backup.size_bytes)
+        os.set_blocking(self.backup.pipe, False)
         self.backups._running[b"front", 1] = self.backup
 
+    def write(self, size: int) -> None:
+        """The process writes so much, and ends."""
+        os.write(self.writes, bytes(size))
+        os.close(self.writes)
+
     def _later(self, after_s: float, work: Callable[..., None], *args: Any) -> Any:
-        self.timers.append((self.now + after_s, lambda: work(*args)))
-        return SimpleNamespace(cancel=lambda: None)
+        timer = self.now + after_s, lambda: work(*args)
+        self.timers.append(timer)
+        return SimpleNamespace(cancel=lambda: self.timers.remove(timer))
 
     def _answer(self, rid: int, status: int, body: bytes) -> None:
         if status == Status.PARTIAL:
             self.sent.append((self.now, len(body) - 8))
             self.backup.credited = self.backup.sent
+        else:
+            self.ends.append((status, body))
 
     def run(self, busy: bool) -> None:
         """To its end, with requests between any two chunks or without any for long."""
@@ -186,13 +199,50 @@ class _Streaming:
             work()
 
 
-@pytest.mark.parametrize(("busy", "size", "every_s"), [(False, 128 << 10, 0.002), (True, 32 << 10, 0.003)])
+@pytest.mark.parametrize(("busy", "size", "every_s"), [(False, 128 << 10, 0.001), (True, 64 << 10, 0.001)])
 def test_beside_requests_a_backup_goes_out_slower_and_in_smaller_chunks(
     tmp_path: Path, busy: bool, size: int, every_s: float
 ) -> None:
     streaming = _Streaming(tmp_path)
+    streaming.write(1 << 20)
     streaming.run(busy)
     assert [sent for _, sent in streaming.sent] == [size] * ((1 << 20) // size)
     gaps = {round(after - before, 6) for (before, _), (after, _) in pairwise(streaming.sent)}
     assert gaps == {every_s}
     assert streaming.backups.completed == 1
+
+
+def test_a_pipe_that_is_empty_is_looked_at_again(tmp_path: Path) -> None:
+    streaming = _Streaming(tmp_path)
+    streaming.backups._pump(streaming.backup)
+    ((at, look),) = streaming.timers
+    assert (at, streaming.sent, streaming.ends) == (_DRY_S, [], [])
+    streaming.write(1 << 20)
+    streaming.timers.clear()
+    look()
+    while streaming.timers:
+        streaming.now, look = streaming.timers.pop(0)
+        look()
+    assert sum(size for _, size in streaming.sent) == 1 << 20
+    assert streaming.backups.completed == 1
+
+
+@pytest.mark.parametrize("written", [0, 1000, (1 << 20) - 1])
+def test_a_file_that_comes_short_is_no_backup(tmp_path: Path, written: int) -> None:
+    """Its process was killed, or found out that rows were missing."""
+    streaming = _Streaming(tmp_path)
+    streaming.write(written)
+    streaming.run(busy=False)
+    ((status, body),) = streaming.ends
+    assert status == Status.ERROR
+    assert f"wrote {written} bytes of {1 << 20}".encode() in body
+    assert streaming.backups.completed == 0
+
+
+def test_one_that_ends_while_its_pipe_is_empty_is_not_looked_at_again(tmp_path: Path) -> None:
+    streaming = _Streaming(tmp_path)
+    streaming.backups._pump(streaming.backup)
+    streaming.backups.end(streaming.backup.link, 1)
+    assert streaming.timers == []
+    streaming.backups.credit(streaming.backup.link, 1, 1 << 20)
+    assert (streaming.sent, streaming.ends, streaming.timers) == ([], [], [])

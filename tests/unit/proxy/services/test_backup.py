@@ -1,0 +1,148 @@
+"""When a front begins a backup anew, and what it does with the one before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.pb import rpc_pb2
+from cluster.placement.base import Base
+from cluster.placement.changes import take_shard
+from cluster.placement.table import Piece, State, Table
+from cluster.wire.messages import HEAD, READ, Method, Status
+from proxy.services.upkeep.backup import _HELD, _MOST_ATTEMPTS, _Sending
+from tests.unit.proxy.fakes import FakeCall, FakeNode
+from tests.unit.proxy.test_services import Served
+
+
+class Backup:
+    """A client asks for a backup of a cluster of one shard."""
+
+    def __init__(self) -> None:
+        self.served = Served()
+        self.call: FakeCall = self.served.call("Snapshot", rpc_pb2.SnapshotRequest())
+        (self.hold,) = self.asked()
+
+    def asked(self) -> list[tuple[Method, int, bytes]]:
+        """What the node has been asked for since: method, request, body."""
+        self.served.net.run()
+        return [(Method(one.method), one.rid, one.body) for one in self.served.node.take()]
+
+    def answer(self, rid: int, status: Status, body: bytes) -> None:
+        self.served.node.answer(rid, status, body)
+
+    def held(self, rid: int, name: str) -> None:
+        member = self.served.net.context.common.member_id
+        self.answer(rid, Status.PARTIAL, _HELD.pack(5, 3, 0, member) + name.encode())
+
+
+@pytest.fixture
+def backup() -> Backup:
+    return Backup()
+
+
+def building(backup: Backup, name: str) -> int:
+    """The checkpoint is held; the request to build of it."""
+    _, rid, _ = backup.hold
+    backup.held(rid, name)
+    ((_, built, body),) = backup.asked()
+    assert json.loads(body[READ.size :]) == [name]
+    return built
+
+
+def anew(backup: Backup, old: int) -> list[tuple[Method, int, bytes]]:
+    """The old checkpoint is given back and another one asked for; what else was asked."""
+    asked = backup.asked()
+    (backup.hold,) = [one for one in asked if one[0] == Method.SNAPSHOT]
+    _, rid, body = backup.hold
+    assert not body[READ.size :]
+    assert rid > old
+    return [one for one in asked if one is not backup.hold]
+
+
+def unfit() -> bytes:
+    return EtcdError(errors.BACKUP_UNFIT, "a backup could not be made: moved").encode()
+
+
+def test_checkpoints_that_make_no_backup_are_asked_for_anew(backup: Backup) -> None:
+    (_, first, _) = backup.hold
+    old = building(backup, "checkpoint-1")
+    backup.answer(old, Status.ERROR, unfit())
+    assert [(method, rid) for method, rid, _ in anew(backup, old)] == [(Method.CANCEL, first)]
+    new = building(backup, "checkpoint-2")
+    file = b"x" * 512
+    backup.answer(new, Status.PARTIAL, (0).to_bytes(8, "little") + file)
+    backup.answer(new, Status.OK, HEAD.pack(3, 1))
+    backup.asked()
+    replies = [rpc_pb2.SnapshotResponse.FromString(reply).blob for reply in backup.call.replies]
+    assert b"".join(replies)[:-32] == file
+    assert backup.call.status == (0, "")
+
+
+def test_after_several_attempts_the_client_is_told_why(backup: Backup) -> None:
+    for attempt in range(1, _MOST_ATTEMPTS + 1):
+        old = building(backup, f"checkpoint-{attempt}")
+        backup.answer(old, Status.ERROR, unfit())
+        if attempt < _MOST_ATTEMPTS:
+            anew(backup, old)
+    backup.asked()
+    assert backup.call.status == (int(errors.Code.UNAVAILABLE), "a backup could not be made: moved")
+
+
+def test_what_an_attempt_sends_that_was_given_up_is_not_mixed_with_the_next_ones(backup: Backup) -> None:
+    old = building(backup, "checkpoint-1")
+    sending: _Sending = backup.call.context
+    handler = backup.served.methods.handlers["Snapshot"]
+    stale = sending.built
+    handler._again(backup.call, sending, "for a test")
+    assert (Method.CANCEL, old) in [(method, rid) for method, rid, _ in anew(backup, old)]
+    new = building(backup, "checkpoint-2")
+    handler._answer(stale, Status.PARTIAL, (0).to_bytes(8, "little") + b"old")
+    handler._answer(stale, Status.OK, HEAD.pack(3, 1))
+    backup.answer(new, Status.PARTIAL, (0).to_bytes(8, "little") + b"new")
+    backup.asked()
+    assert [rpc_pb2.SnapshotResponse.FromString(one).blob for one in backup.call.replies] == [b"new"]
+
+
+def test_a_shard_that_comes_or_goes_before_the_file_is_made_begins_it_anew(backup: Backup) -> None:
+    net = backup.served.net
+    net.every.update({(1, m): FakeNode(m, 1, leader=1) for m in (1, 2, 3)})
+    table = Table.initial(Base(1))
+    for state in (State.FORMING, State.SERVING):
+        table = take_shard(table, 1, state, 1, (1, 2, 3))
+    moved = (Piece(b"a", b"b", 1, 4),)
+    grown = replace(table, spans=moved, past=(Piece(b"a", b"b", 0, 0, 3),), generation=table.generation + 1)
+    _, first, _ = backup.hold
+    net.context.follow(grown)
+    net.pass_time(0.1)
+    backup.held(first, "checkpoint-1")  # of an attempt that is over
+    assert (Method.CANCEL, first) in [(method, rid) for method, rid, _ in anew(backup, first)]
+
+    _, second, _ = backup.hold
+    backup.held(second, "checkpoint-2")
+    net.pass_time(0.5)
+    ((_, _, asked),) = [(one.method, one.rid, one.body) for one in net.every[1, 1].take()
+                        if one.method == Method.SNAPSHOT]
+    assert len(asked) == READ.size
+    assert backup.asked() == [], "the other shard's checkpoint is lacking"
+    gone = replace(table, generation=grown.generation + 1)  # its keys have moved back, and it is dropped
+    for state in (State.RETIRING, State.DROPPED):
+        gone = take_shard(gone, 1, state, 0, ())
+    net.context.follow(gone)
+    net.pass_time(0.1)
+    assert backup.call.status is None
+    assert (Method.CANCEL, second) in [(method, rid) for method, rid, _ in anew(backup, second)]
+    building(backup, "checkpoint-3")
+
+
+def test_a_failure_after_the_first_byte_ends_the_call(backup: Backup) -> None:
+    built = building(backup, "checkpoint-1")
+    backup.answer(built, Status.PARTIAL, (9).to_bytes(8, "little") + b"first")
+    backup.asked()
+    backup.answer(built, Status.ERROR, unfit())
+    backup.asked()
+    assert backup.call.status == (int(errors.Code.UNAVAILABLE), "a backup could not be made: moved")
