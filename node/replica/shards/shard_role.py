@@ -159,6 +159,7 @@ class ShardRole:
         if self.leading is not None and table is not None and table.moved:
             self.leading.placed(table)
         self.copying.placed(table)
+        self.leaving.placed(table)
 
     # -- requests
 
