@@ -102,7 +102,7 @@ class Host:
     def copying(self, shard: int) -> Copying:
         role: Any = self
         copying = Copying(self.node(shard), role, MovedKeys(self.store(shard)), lambda: self._others)
-        copying.placed()
+        copying.placed(self.cluster.table)
         return copying
 
     # -- its role
