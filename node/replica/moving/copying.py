@@ -19,6 +19,7 @@ from cluster.effects.records import ITEM, Item, items
 from cluster.order.moving.copier import TRIES, Answer, Ask, Batch, Copier
 from cluster.order.moving.mover import Copied
 from cluster.order.prepare import Base
+from cluster.placement import Table
 from cluster.placement.changes import MOVED_BYTES, read_moved
 from cluster.placement.table import Move
 from cluster.wire.frames import MOVES_SINCE
@@ -73,6 +74,7 @@ class Copying:
         self._perf_counter = node.machine.perf_counter
         self._steps = Steps(loop, self._perf_counter)
         self._timer: asyncio.TimerHandle | None = None
+        self._move: Move | None = None  # that goes on, as applied here
         self._closed = False
         self.copier: Copier | None = None
         self._asked: dict[int, float] = {}  # source -> when its question left
@@ -90,14 +92,10 @@ class Copying:
 
     @property
     def moves(self) -> bool:
-        """Whether keys move from here or to here: both have to know of the order's records soon."""
+        """Whether keys move from here or to here: both have to know of the order's records soon. Asked in
+        each turn."""
         move = self._move
         return move is not None and (move.target == self._shard or self._shard in move.sources)
-
-    @property
-    def _move(self) -> Move | None:
-        table = self._moved.table
-        return None if table is None else table.move
 
     def copied(self, base: Base, *, frozen: bool = False) -> bool:
         """Whether the copy of a move is whole up to a revision. With another number of keys than it has to
@@ -141,8 +139,9 @@ class Copying:
 
     # -- the copy
 
-    def placed(self) -> None:
+    def placed(self, table: Table | None) -> None:
         """A table was applied here."""
+        self._move = None if table is None else table.move
         if self.moves or self._moved.copy is not None:
             self.look()
 
@@ -151,6 +150,7 @@ class Copying:
         self._steps.abandon()
         self.copier = None
         self._waits_since = 0.0
+        self.placed(self._moved.table)
         self.look()
 
     def close(self) -> None:
@@ -232,8 +232,8 @@ class Copying:
         def came(status: int, body: bytes) -> bool:
             if self.copier is not copier or self._steps.busy or self._asked.get(ask.source) != now:
                 return False
-            if self._move != copier.move:  # it is over, and that is looked at soon
-                return False
+            if self._move != copier.move:
+                return False  # it has ended meanwhile
             del self._asked[ask.source]
             if status == Status.OK:
                 self._came(copier, ask, body, now)

@@ -38,7 +38,7 @@ from node.replica.lone import OwnLog, OwnLogNode
 from node.replica.moving.copying import Copying
 from node.replica.moving.leaving import Leaving
 from node.replica.moving.sequencing import Moves
-from node.replica.moving.sources import Durability, Sources
+from node.replica.moving.sources import Sources
 from node.replica.role import Body, Kinds, Owed
 from node.replica.shards.birthing import Birthing
 from node.replica.shards.controls import ControlWaits
@@ -95,6 +95,8 @@ class OrderRole(OwnLog):
         moved = kinds.moved(node.store)
         self.moves = Moves(self, kinds.mover, node.now_ms, common.election_timeout_ms)
         self.copying = Copying(node, self, moved, lambda: node.roster.others)
+        Sources(node, moved)
+        self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters)
         self.fold = load_fold(node.store)
         self.birthing = Birthing(self)
         self.folded = node.applied_index  # the order record up to which it is
@@ -111,9 +113,6 @@ class OrderRole(OwnLog):
         self.askable.follow(self.placement.table, self.folded)
         self.controls = ControlWaits(node, lambda: self.askable.applied(self.reports, self.fold))
         self._follow_table(node.store.placement(), anew=True)
-        Sources(node, moved)
-        Durability(node, self._durable)
-        self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters, self._durable)
         self.cuts = 0
         self.company = Company()
         self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
@@ -376,7 +375,6 @@ class OrderRole(OwnLog):
             for entry in entries:
                 data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
                 if self.copying.lacks(data):  # G5: what was before it is applied first
-                    last = entry.index - 1
                     break
                 self.feeds.judged(entry.index, data)
                 run.append((entry.index, entry.term, data))
@@ -427,7 +425,8 @@ class OrderRole(OwnLog):
         self.placement.replace(table)
         self.askable.follow(table, self.folded, anew=anew)
         self.moves.placed()
-        self.copying.placed()
+        self.copying.placed(table)
+        self.leaving.placed(table)
         if table.has_born:
             self.birthing.follow(table, self.fold)
 
@@ -516,9 +515,6 @@ class OrderRole(OwnLog):
         self.retention.acknowledged()
 
     # -- what moves (``node.replica.moving``)
-
-    def _durable(self, shard: int) -> int:
-        return self.feeds.floors.own_of(shard) if shard else self.store.durable_position.order_index
 
     def copied(self, base: Base) -> bool:
         return self.copying.copied(base)

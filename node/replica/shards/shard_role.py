@@ -103,7 +103,7 @@ class ShardRole:
         self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters)
         Sources(node, moved)
         self.feed.queue.lacks = self.copying.lacks
-        self.copying.placed()
+        self.copying.placed(node.store.placement())
         node.clock.each_heartbeat(self._heartbeat)
         node.clock.each_second(self._second)
         node.upkeep.on_flushed = self._flushed
@@ -155,7 +155,8 @@ class ShardRole:
         """A table is applied here: whose keys are whose (G7)."""
         if self.leading is not None and table is not None and table.moved:
             self.leading.placed(table)
-        self.copying.placed()
+        self.copying.placed(table)
+        self.leaving.placed(table)
 
     # -- requests
 

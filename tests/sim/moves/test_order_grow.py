@@ -20,6 +20,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "grow_zero": {"mix": MIX, "shards": 2, "targets": (0, 1)},
     "grow_watch": {"mix": {**MIX, "watch": 5, "progress": 2, "compact": 3}, "cancels": 0.1},
     "grow_lease": {"mix": {**LEASES, "revoke": 8}, "targets": (0, 1, 2)},
+    "grow_real": {"mix": COMPACTED, "real": True, "snapshot_count": 60, "targets": (1, 2)},
     "grow_late": {"mix": MIX, "patience_ms": 0, "faults": ("kill node", "restart", "restart"),
                   "fault_every_s": 0.5},
 }

@@ -47,7 +47,7 @@ class Seen:
     def __init__(self, store: RealStore) -> None:
         self.position = store.position
         self.metas = {"fold": fold} if (fold := store.meta("fold")) is not None else {}
-        self.bases: list[tuple[int, Move, dict[bytes, bytes]]] = []  # nothing moves here
+        self.bases: list[tuple[int, Move, dict[bytes, bytes]]] = []  # at the end all rows are compared
         self._store = store
 
     def digest(self) -> tuple[object, ...]:
@@ -311,7 +311,8 @@ def check_stores(simulation: Simulation) -> None:
     state = replay.states[replay.revision]
     for (host, shard), process in sorted(simulation.nodes.items()):
         store: Any = process.node.store
-        mine = {k: kv for k, kv in state.items() if simulation.placement.shard_of(k) == shard}
+        owner = simulation.checker.owners.of
+        mine = {k: kv for k, kv in state.items() if owner(k, replay.revision + 1) == shard}
         found = {k: kv_pb2.KeyValue.FromString(kv) for k, kv in store.scan(b"\0", b"\0")}
         if found != mine:
             raise Violation("I22 rows are what was ordered", f"node {host}.{shard} has {found}, not {mine}")
@@ -327,7 +328,7 @@ def check_stores(simulation: Simulation) -> None:
         ).events
         got = [(revision, key, bool(deleted)) for revision, deleted, key, _, _, _ in events]
         ordered = [(revision, c.key, c.kv is None) for revision in range(first, replay.revision + 1)
-                   for c in replay.changes.get(revision, ()) if simulation.placement.shard_of(c.key) == shard]
+                   for c in replay.changes.get(revision, ()) if owner(c.key, revision) == shard]
         if got != ordered:
             raise Violation(
                 "I16 history is what was ordered", f"node {host}.{shard} from {first}: {got}, not {ordered}"

@@ -78,7 +78,7 @@ class Replica:
         self.settings = NodeSettings(common, SHARD, "/nowhere", "h1", 1)
         self.dropped: list[bytes] = []
         self.loop: Any = Still()
-        self.machine = SimpleNamespace(loop=self.loop)
+        self.machine = SimpleNamespace(loop=self.loop, perf_counter=lambda: 0.0)
         self.raft = Group()
         self.store, self.pace = store, Pace()
         self.applies = Applies(loop, lambda events: None, lambda: None)
@@ -87,7 +87,7 @@ class Replica:
             logged_bytes=lambda size, ordered: None, flushes=SimpleNamespace(hurried=False)
         )
         self.fronts = SimpleNamespace(drop=self.dropped.append)
-        self.roster = SimpleNamespace(table=Table(common.peers))
+        self.roster = SimpleNamespace(table=Table(common.peers), others=[])
         self.clock = SimpleNamespace(each_heartbeat=lambda call: None, each_second=lambda call: None)
         self.reads, self.standing = SimpleNamespace(waiting=[]), SimpleNamespace(ready=True)
         self.stopping = False

@@ -1,0 +1,1 @@
+"""Parts of a node that move keys."""

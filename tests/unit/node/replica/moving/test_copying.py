@@ -1,0 +1,226 @@
+"""A target's copy, and the wait for it, over stores on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.order.moving.copier import TRIES
+from cluster.order.prepare import Base
+from cluster.placement.changes import Moved, move_item, moved_item
+from cluster.placement.table import Move
+from cluster.wire.messages import Method
+from node.replica.moving.leaving import Leaving
+from node.replica.moving.moved import MovedKeys
+from node.replica.moving.sources import Sources
+from tests.unit.node.replica.moving.world import ELECTION_MS, Host, Link, answers_nothing
+from tests.unit.storage.moved.cluster import SHARDS, Cluster
+
+TARGET, ELECTION_S = SHARDS - 1, ELECTION_MS / 1000
+KEYS = [b"a/%d" % i for i in range(9)]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(tmp_path, 1, hosts=1)
+    for key in KEYS:
+        made.put(key)
+    yield made
+    made.close()
+
+
+def begin(cluster: Cluster, number: int = 1) -> Move:
+    """A move of all keys; without the copy that the storage's own tests make."""
+    move = Move(number, b"a/", b"a0", cluster.table.owners_of(b"a/", b"a0"), TARGET)
+    cluster.place(move_item(move))
+    return move
+
+
+def base(cluster: Cluster, live: int = len(KEYS)) -> Base:
+    return Base(1, cluster.model.revision, live)
+
+
+def switched(cluster: Cluster, live: int = len(KEYS)) -> bytes:
+    return moved_item(Moved(1, True, cluster.model.revision, live))
+
+
+def test_a_target_copies_and_says_how_far_it_is(cluster: Cluster) -> None:
+    begin(cluster)
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    assert copying.lacks(switched(cluster)), "G5"
+    host.loop.run(1.0)
+    assert host.grew
+    assert copying.copied(base(cluster))
+    said = host.reports[-1]
+    assert (said.move, said.whole, said.keys) == (1, True, len(KEYS))
+    assert said.lag_ms < 50
+    cluster.put(b"a/more")
+    assert not copying.copied(base(cluster, len(KEYS) + 1))
+    host.loop.run(0.1)
+    assert not copying.lacks(switched(cluster, len(KEYS) + 1))
+    cluster.place(switched(cluster, len(KEYS) + 1))
+    copying.placed(cluster.table)
+    host.loop.run(1.0)
+    assert copying.copier is None
+    assert not copying.moves
+    cluster.check()
+
+
+def test_a_copy_goes_on_after_a_start(cluster: Cluster) -> None:
+    begin(cluster)
+    host = Host(cluster)
+    first = host.copying(TARGET)
+    host.loop.run(0.05)
+    first.close()
+    cluster.reopen()
+    host = Host(cluster)
+    again = host.copying(TARGET)
+    host.loop.run(1.0)
+    assert again.copied(base(cluster))
+
+
+def test_what_is_cancelled_is_removed(cluster: Cluster) -> None:
+    begin(cluster)
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    host.loop.run(1.0)
+    cluster.place(moved_item(Moved(1, False, 0, 0)))
+    copying.placed(cluster.table)
+    host.loop.run(1.0)
+    store = host.store(TARGET)
+    assert store.staged is None
+    assert next(store.rows(b"k", b"l"), None) is None
+    begin(cluster, 2)
+    copying.placed(cluster.table)
+    host.loop.run(1.0)
+    assert copying.copied(base(cluster)._replace(move=2))
+
+
+def test_a_copy_with_another_number_of_keys_begins_anew_three_times_at_most(cluster: Cluster) -> None:
+    begin(cluster)
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    host.loop.run(1.0)
+    for _ in range(TRIES):
+        assert not copying.copied(base(cluster, 8))
+        assert not copying.copied(base(cluster)), "it is being made"
+        host.loop.run(1.0)
+        assert copying.copied(base(cluster))
+    assert not copying.copied(base(cluster, 8))
+    assert copying.copied(base(cluster)), "that is an operator's matter"
+
+
+def test_a_stale_question_is_no_reason_to_begin_anew(cluster: Cluster) -> None:
+    """Keys have changed since the lock that it speaks of."""
+    begin(cluster)
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    host.loop.run(1.0)
+    asked = base(cluster)
+    cluster.put(b"a/more")
+    host.loop.run(0.1)
+    assert not copying.copied(asked)
+    assert copying.copied(base(cluster, len(KEYS) + 1))
+
+
+def test_what_is_promised_is_not_undone(cluster: Cluster) -> None:
+    move = begin(cluster)
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    host.loop.run(1.0)
+    promised = base(cluster)
+    host.promised = True
+    for source in move.sources:
+        host.link(source).cut = True
+    for _ in range(4):
+        cluster.put(b"a/more")
+    item = cluster.model.compact(cluster.model.revision)
+    assert item
+    cluster.control(item)
+    for source in move.sources:
+        host.link(source).cut = False
+    host.loop.run(3.0)
+    assert copying.copied(promised)
+    host.promised = False
+    host.loop.run(3.0)
+    assert copying.copied(base(cluster, len(KEYS) + 1)), "now it may begin anew"
+
+
+def test_while_the_order_waits_other_hosts_are_asked_and_then_a_peer(cluster: Cluster) -> None:
+    move = begin(cluster)
+    host = Host(cluster, others=(2, 3))
+    for source in move.sources:
+        host.link(source).handlers = {Method.COPY: answers_nothing}
+    copying = host.copying(TARGET)
+    host.loop.run(4 * ELECTION_S)
+    assert {asked for asked, _ in host.asked} == {1}, "nothing waits for it"
+    assert copying.lacks(switched(cluster))
+    host.loop.run(2.5 * ELECTION_S)
+    assert {asked for asked, _ in host.asked} == {1}
+    host.loop.run(3 * ELECTION_S)
+    assert {asked for asked, _ in host.asked} == {1, 2, 3}
+    assert not host.states
+    host.loop.run(4 * ELECTION_S)
+    assert host.states
+
+
+class Durable:
+    """Hosts' nodes of the target, and what they have on disk."""
+
+    def __init__(self, host: Host) -> None:
+        self.at = {1: 0, 2: 0, 3: 0}
+        self.links = SimpleNamespace(find=self._find, flush=lambda: None)
+        self._host = host
+        self.flushes: set[int] = set()  # of those that were asked for more than they have
+
+    def _find(self, member_id: int, shard: int) -> Link:
+        assert shard == TARGET
+        node: Any = self._host.node(TARGET)
+        at = self.at[member_id]
+        node.store = SimpleNamespace(
+            durable_position=SimpleNamespace(order_index=at), position=SimpleNamespace(order_index=at + 1))
+        node.upkeep.flushes.owe = lambda: self.flushes.add(member_id)
+        Sources(node, MovedKeys(self._host.store(TARGET)))
+        return Link(node.handlers)
+
+
+def test_g10_what_has_left_is_dropped_once_nobody_can_ask_for_it(cluster: Cluster) -> None:
+    begin(cluster)
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    host.loop.run(1.0)
+    cluster.place(switched(cluster))
+    copying.placed(cluster.table)
+    source = cluster.table.owners_at(KEYS[0], b"", cluster.model.revision)[0]
+    store, durable = host.store(source), Durable(host)
+    links: Any = durable.links
+    leaving = Leaving(host.node(source), links, MovedKeys(store), lambda: (1, 2, 3))
+
+    def look() -> bool:
+        for _ in range(2):  # the answers of one second are used in the next
+            leaving.second()
+            host.loop.run(1.0)
+        return bool(store.left)
+
+    place = store.left[1].order_index
+    durable.at = dict.fromkeys((1, 2, 3), place)
+    assert look(), "no compaction is behind the switch"
+    cluster.put(b"b1")
+    item = cluster.model.compact(cluster.model.revision)
+    assert item
+    cluster.control(item)
+    durable.at = {1: place - 1, 2: place, 3: place}
+    leaving._said.clear()
+    assert look(), "the own host's target is not on disk"
+    durable.at = {1: place, 2: place - 1, 3: place - 1}
+    assert look(), "no majority is"
+    assert durable.flushes == {1, 2, 3}, "each that was asked for more than it had on disk"
+    durable.at[3] = place
+    assert not look()
+    assert next(store.rows(b"ka/", b"ka0"), None) is None
+    cluster.table = store.placement() or cluster.table
