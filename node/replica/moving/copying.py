@@ -232,8 +232,8 @@ class Copying:
         def came(status: int, body: bytes) -> bool:
             if self.copier is not copier or self._steps.busy or self._asked.get(ask.source) != now:
                 return False
-            if self._move != copier.move:  # it is over, and that is looked at soon
-                return False
+            if self._move != copier.move:
+                return False  # it has ended meanwhile
             del self._asked[ask.source]
             if status == Status.OK:
                 self._came(copier, ask, body, now)
