@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,3 +231,19 @@ def test_a_scale_is_shown_and_written_as_tables_with_all_their_columns(tmp_path:
     show.scale(Console(file=out, width=300), result)
     show.plan(Console(file=out, width=300), result | {"plan": demand.plan(Demand(), PRICES)})
     assert "first to saturate: the sequencer" in out.getvalue()
+
+
+@pytest.mark.parametrize(("module", "arguments", "words"), [
+    ("bench.cli", ["plan"], "run it as muster-bench"),
+    ("tools.muster_bench", ["plan", "--hosts", "2"], "hosts must be 1, 3, 5, 7 or 9"),
+    ("tools.muster_bench", ["plan", "--writes=-1"], "must not be negative"),
+    ("tools.muster_bench", ["scale", "--shards", "2"], "two different numbers of shards"),
+    ("tools.muster_bench", ["scale", "--shards", "1,x"], "invalid literal"),
+])
+def test_wrong_options_are_refused_before_anything_is_measured(
+    module: str, arguments: list[str], words: str
+) -> None:
+    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True,
+                          timeout=300, check=False)
+    assert done.returncode == 2
+    assert words in " ".join(done.stderr.split())
