@@ -23,7 +23,7 @@ from tools.musterctl.commands.keys.lease import renewals
 from tools.musterctl.commands.keys.watch import Watcher, cancel_reason
 
 Result = TypeVar("Result")
-_REVOKED_IN_S = 2.0
+_REVOKED_IN_S = 10.0
 _AGAIN_S = 0.05
 _CREATE = rpc_pb2.RangeRequest.CREATE
 

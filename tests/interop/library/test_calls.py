@@ -208,6 +208,7 @@ def _ctl(hosts: Hosts, *words: str, user: bool = False) -> None:
 async def _auth(hosts: Hosts, on: bool) -> None:
     if not on:
         await asyncio.to_thread(_ctl, hosts, "auth", "disable", user=True)
+        await asyncio.to_thread(_ctl, hosts, "user", "delete", "root")
         return
     for words in (("user", "add", "root:secret"), ("user", "grant-role", "root", "root"), ("auth", "enable")):
         await asyncio.to_thread(_ctl, hosts, *words)

@@ -80,9 +80,9 @@ def test_a_registration_tells_how_it_ended(hosts: Hosts, directory: str, run: Ru
         told: list[m.MusterError] = []
         async with (
             m.Client(hosts.all) as client,
-            client.register(service, "a:80", ttl=5, anew=False) as removed,
-            client.register(service, "b:80", ttl=5, anew=False) as ended,
-            client.register(service, "c:80", ttl=5) as again,
+            client.register(service, "a:80", ttl=30, anew=False) as removed,
+            client.register(service, "b:80", ttl=30, anew=False) as ended,
+            client.register(service, "c:80", ttl=30) as again,
         ):
             again.on_lost(told.append)
             waiting = [asyncio.create_task(one.wait_lost()) for one in (removed, ended)]

@@ -98,6 +98,14 @@ def test_endpoints() -> None:
         m.Tls(cert="a")
 
 
+def test_a_file_that_is_of_no_use_is_named(tmp_path: Path) -> None:
+    text = tmp_path / "text.pem"
+    text.write_text("no certificate")
+    for tls in (m.Tls(ca=str(text)), m.Tls(cert=str(text), key=str(text)), m.Tls(ca=f"{text}.gone")):
+        with pytest.raises(OSError, match=r"text\.pem"):
+            tls.context()
+
+
 def test_the_page_s_examples_name_what_is_there() -> None:
     page = README.read_text(encoding="utf-8")
     blocks = re.findall(r"(?ms)^```python\n(.*?)^```", page)

@@ -276,7 +276,7 @@ def test_statuses_and_other_answers() -> None:
 
 def test_a_server_that_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PING_S", 0.05)
-    monkeypatch.setattr(module, "PONG_S", 0.05)
+    monkeypatch.setattr(module, "PONG_S", 3.0)
 
     async def main() -> None:
         async with connected(lambda server, event: None) as (line, server):

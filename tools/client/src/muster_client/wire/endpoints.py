@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +23,21 @@ class Tls:
             raise ValueError("cert and key go together")
 
     def context(self) -> ssl.SSLContext:
-        """Python's form of it, from the files as they are now. OSError if one cannot be read."""
+        """Python's form of it, from the files as they are now. OSError names the one that cannot be used."""
+        for name in filter(None, (self.ca, self.cert, self.key)):
+            Path(name).read_bytes()  # ssl's own errors do not say which file it is
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if self.ca:
-            context.load_verify_locations(self.ca)
-        else:
-            context.load_default_certs()
-        if self.cert:
-            context.load_cert_chain(self.cert, self.key)
+        at = self.ca
+        try:
+            if self.ca:
+                context.load_verify_locations(self.ca)
+            else:
+                context.load_default_certs()
+            if self.cert:
+                at = f"{self.cert}, {self.key}"
+                context.load_cert_chain(self.cert, self.key)
+        except ssl.SSLError as error:
+            raise OSError(f"{at}: {error.reason or error}") from None
         context.set_alpn_protocols(["h2"])
         return context
 
