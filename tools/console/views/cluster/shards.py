@@ -113,7 +113,8 @@ class ShardsView:
 
     def _menu(self, shard: int, state: State) -> None:
         page, found = self.page, self._shards
-        if not page.may_manage or not shard or state is not State.SERVING or found.growth is None:
+        grown = found.growth is not None and found.growth.level >= BIRTHS
+        if not page.may_manage or not shard or state is not State.SERVING or not grown:
             return
         with more_button(page.t("shard.more", shard=shard)), ui.menu():
             if self._may_move:
