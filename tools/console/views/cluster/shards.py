@@ -108,6 +108,7 @@ class ShardsView:
         else:
             chip(page.t("cluster.follower"))
         ui.label(page.t("keys.count", count=f"{one.keys:,}")).classes("mc-sub")
+        ui.label(page.t("cluster.cpu", share=f"{one.cpu_share:.0%}")).classes("mc-sub")
         if lag := newest - one.order_index:
             ui.label(page.t("cluster.behind", lag=f"{lag:,}")).classes("mc-sub")
 
