@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from muster_client import MusterError
 from nicegui import ui
+from starlette.background import BackgroundTask
 
 from tools.console import certificates
 from tools.console.guard import App, Guard
@@ -32,17 +36,11 @@ class Console:
     async def root(self) -> None:
         """Build the page of whatever address a browser opens."""
         request = ui.context.client.request
-        identity = self.sessions.of(request.cookies.get(COOKIE))
+        identity = await self.sessions.admitted(request.cookies.get(COOKIE))
         if identity is None:
-            try:
-                asks = await self.sessions.needs_login()
-            except MusterError:  # the shell says so, and goes on once the cluster answers
-                asks = not self.sessions.may_act_as_nobody
-            if asks:
-                user, pair = await self.sessions.visitor(certificates.visitor(request.scope))
-                shell.login_page(self.sessions, request, user, by_certificate=pair is not None)
-                return
-            identity = self.sessions.nobody
+            user, pair = await self.sessions.visitor(certificates.visitor(request.scope))
+            shell.login_page(self.sessions, request, user, by_certificate=pair is not None)
+            return
         await shell.build(self.target, identity, request)
 
 
@@ -77,7 +75,7 @@ def asgi(console: Console, names: Iterable[str], *, secure: bool = False) -> App
 
 def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
     """The addresses where a session begins and ends: only an answer over HTTP can set a cookie that scripts
-    do not see."""
+    do not see. And ``/snapshot``, a file of the store."""
 
     @app.get("/enter")
     async def enter(ticket: str, to: str = "/") -> Response:
@@ -94,6 +92,20 @@ def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
         except MusterError as error:
             return PlainTextResponse(f"{error}\n", 403)
         return await enter(ticket, to)
+
+    @app.get("/snapshot")
+    async def snapshot(request: Request) -> Response:
+        identity = await sessions.admitted(request.cookies.get(COOKIE))
+        if identity is None:
+            return RedirectResponse("/cluster", 303)
+        folder = await asyncio.to_thread(tempfile.mkdtemp)
+        gone = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            async with sessions.snapshots:  # one at a time: each is as large as the store
+                saved = await identity.client.maintenance.snapshot(Path(folder) / "snapshot.db")
+        except (MusterError, OSError) as error:
+            return PlainTextResponse(f"{error}\n", 502, background=gone)
+        return FileResponse(saved.path, filename="snapshot.db", background=gone)
 
     @app.get("/leave")
     async def leave(request: Request) -> Response:

@@ -33,7 +33,8 @@ _HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-DOORS = ("/enter", "/certificate", "/leave")  # addresses where a session begins and ends
+# where a session begins and ends, and what costs the cluster more than a page
+DOORS = ("/enter", "/certificate", "/leave", "/snapshot")
 MOST_BODY_BYTES = 65 * 1024 * 1024  # the largest import, in a form
 _OTHER_SITES = ("cross-site", "same-site")
 _DROPPED = (b"x-forwarded-prefix", b"x-forwarded-host")

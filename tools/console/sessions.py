@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import grpc
-from muster_client import AuthenticationFailed, Client, PermissionDenied, Tls, Unavailable
+from muster_client import AuthenticationFailed, Client, MusterError, PermissionDenied, Tls, Unavailable
 
 from proxy.tls.certified import Certificate
 from tools.console.certificates import Certificates, Pair
@@ -114,6 +114,7 @@ class Sessions:
     _nobody: Identity | None = None
     _own: Identity | None = None
     _guesses: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_GUESSES))
+    snapshots: asyncio.Lock = field(default_factory=asyncio.Lock)
     recorder: Recorder = field(init=False)
 
     def __post_init__(self) -> None:
@@ -159,6 +160,17 @@ class Sessions:
         """Whether a visitor without a session may, if the cluster lets it: the console's certificate may name
         a user, who is somebody else."""
         return not (self.target.log_in and self.target.tls and self.target.tls.cert)
+
+    async def admitted(self, secret: str | None) -> Identity | None:
+        """Who asks, by the secret of a browser, or nobody by name; None: it is to log in."""
+        identity = self.of(secret)
+        if identity is not None:
+            return identity
+        try:
+            asks = await self.needs_login()
+        except MusterError:  # a page says so, and goes on once the cluster answers
+            asks = not self.may_act_as_nobody
+        return None if asks else self.nobody
 
     async def log_in(self, user: str, password: str) -> str:
         """A ticket for one session, if the cluster knows the name and the password. AuthenticationFailed,

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Callable
 
+import httpx
 import muster_client as m
 import pytest
+from fastapi import FastAPI
 from muster_client import Client
 
 from tests.interop.console.conftest import Step
 from tests.ports import free_ports
+from tools.console.app import add_doors
 from tools.console.names import shown
+from tools.console.sessions import Sessions, Target
 from tools.console.store import cluster, leases, members, raw, services, shards, txn
 from tools.console.store.hub import Hub, Told
 from tools.console.store.keys import copies, edits, history, tree
@@ -388,3 +393,19 @@ def test_a_read_only_client_changes_nothing(run: Run, directory: str) -> None:
         assert await client.get(directory) is None
 
     run(steps)
+
+
+def test_a_snapshot_is_downloaded_whole(server: str) -> None:
+    async def main() -> None:
+        sessions = Sessions(Target((server,)))
+        app = FastAPI()
+        add_doors(app, sessions, secure=False)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+            answer = await client.get("/snapshot", timeout=60)
+        await sessions.close()
+        assert answer.status_code == 200
+        assert "snapshot.db" in answer.headers["content-disposition"]
+        data, checksum = answer.content[:-32], answer.content[-32:]
+        assert hashlib.sha256(data).digest() == checksum
+
+    asyncio.run(main())

@@ -188,7 +188,7 @@ def visit(address: str, step: Visit, *, read_only: bool = False, user: str = "")
             console_of(address, read_only=read_only) as console,
             Client(address, user=user, password=secret_of(user) if user else "") as client,
             user_simulation(console.root) as simulated,
-            asyncio.timeout(60),
+            asyncio.timeout(150),
         ):
             add_doors(nicegui.app, console.sessions, secure=False)
             await step(Visitor(simulated, client, console))

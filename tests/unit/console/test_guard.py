@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tools.console.guard import LOOPBACK, MOST_BODY_BYTES, POLICY, Guard, Message, Receive, Scope, Send
+from tools.console.guard import DOORS, LOOPBACK, MOST_BODY_BYTES, POLICY, Guard, Message, Receive, Scope, Send
 
 HERE = "127.0.0.1:8378"
 
@@ -63,7 +63,7 @@ def test_another_site_is_refused(origin: str) -> None:
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_another_site_leads_to_views_and_begins_no_session(site: str) -> None:
-    for door in ("/enter", "/certificate", "/leave"):
+    for door in DOORS:
         assert asked(host=HERE, path=door, sec_fetch_site=site)[0]["status"] == 403
         assert asked(host=HERE, path=door, sec_fetch_site="same-origin")[0]["status"] == 200
     assert asked(host=HERE, path="/keys/a", sec_fetch_site=site)[0]["status"] == 200

@@ -57,6 +57,8 @@ class ClusterView:
             with div(""):
                 heading(page.t("view.cluster"), page.t("cluster.text"))
             div("mc-grow")
+            if page.rights.everything:
+                button(page.t("cluster.snapshot"), self._snapshot, icon="download")
             if page.may_change:
                 button(page.t("cluster.compact"), self._compact, icon="compress")
             if page.may_manage:
@@ -198,6 +200,16 @@ class ClusterView:
 
     async def _disarm(self) -> None:
         await self._done(cluster.disarm(self.page.identity.client))
+
+    def _snapshot(self) -> None:
+        with self.page.browser, dialog(self.page.t("cluster.snapshot")) as made:
+            ui.label(self.page.t("cluster.snapshot_text")).classes("mc-sub")
+
+            def do() -> None:
+                made.close()
+                ui.navigate.to("/snapshot")
+
+            buttons(made, self.page, self.page.t("cluster.snapshot"), do)
 
     def _compact(self) -> None:
         page = self.page

@@ -108,12 +108,14 @@ class ShardsView:
         else:
             chip(page.t("cluster.follower"))
         ui.label(page.t("keys.count", count=f"{one.keys:,}")).classes("mc-sub")
+        ui.label(page.t("cluster.cpu", share=f"{one.cpu_share:.0%}")).classes("mc-sub")
         if lag := newest - one.order_index:
             ui.label(page.t("cluster.behind", lag=f"{lag:,}")).classes("mc-sub")
 
     def _menu(self, shard: int, state: State) -> None:
         page, found = self.page, self._shards
-        if not page.may_manage or not shard or state is not State.SERVING or found.growth is None:
+        grown = found.growth is not None and found.growth.level >= BIRTHS
+        if not page.may_manage or not shard or state is not State.SERVING or not grown:
             return
         with more_button(page.t("shard.more", shard=shard)), ui.menu():
             if self._may_move:
