@@ -128,6 +128,13 @@ class Table:
         return len(self.shards) > self.base.shards
 
     @cached_property
+    def emptied(self) -> bool:
+        """Whether a shard is about to be dropped whose keys have moved away."""
+        return self.last_move > 0 and any(
+            known.state == State.RETIRING and not self.may_be_asked_of(shard)
+            for shard, known in self.shards.items())
+
+    @cached_property
     def _starts(self) -> list[bytes]:
         return [span.start for span in self.spans]
 

@@ -40,7 +40,7 @@ class Flushes:
         self._store = store
         self._logged = logged
         self._done = flushed
-        self._running = False
+        self._running = self._again = False
         self._entries = settings.snapshot_count
         # Large entries count by their bytes too: most of the log is then truncated before RocksDB would write
         # it a second time, when the log's write buffer, of half as much again as the state's, is full
@@ -64,6 +64,13 @@ class Flushes:
             or logged.own - self._began_bytes >= self.each_bytes
             or logged.ordered - self._began_ordered >= self.each_ordered_bytes
         ):
+            self._begin()
+
+    def soon(self) -> None:
+        """What is applied by now is wanted on disk."""
+        if self._running:
+            self._again = True
+        else:
             self._begin()
 
     def hasten(self, *, wanted: bool, anew: bool = False) -> None:
@@ -109,6 +116,9 @@ class Flushes:
             self._node.fail(f"flushing the state failed: {done.exception()}")
             return
         self._done()
+        if self._again:
+            self._again = False
+            self._begin()
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)

@@ -19,6 +19,7 @@ from cluster.effects.records import ITEM, Item, items
 from cluster.order.moving.copier import TRIES, Answer, Ask, Batch, Copier
 from cluster.order.moving.mover import Copied
 from cluster.order.prepare import Base
+from cluster.placement import Table
 from cluster.placement.changes import MOVED_BYTES, read_moved
 from cluster.placement.table import Move
 from cluster.wire.frames import MOVES_SINCE
@@ -53,6 +54,9 @@ class CopyingRole(Protocol):
     def ask_for_state(self) -> None:
         """Ask a peer for its state."""
 
+    def flush_soon(self) -> None:
+        """What is applied is to be on disk soon."""
+
     def promises(self, move: int) -> bool:
         """Whether the leader here has promised its copy to a switch that is undecided (G4)."""
 
@@ -73,6 +77,7 @@ class Copying:
         self._perf_counter = node.machine.perf_counter
         self._steps = Steps(loop, self._perf_counter)
         self._timer: asyncio.TimerHandle | None = None
+        self._move: Move | None = None  # that goes on, as applied here
         self._closed = False
         self.copier: Copier | None = None
         self._asked: dict[int, float] = {}  # source -> when its question left
@@ -90,14 +95,10 @@ class Copying:
 
     @property
     def moves(self) -> bool:
-        """Whether keys move from here or to here: both have to know of the order's records soon."""
+        """Whether keys move from here or to here: both have to know of the order's records soon. Asked in
+        each turn."""
         move = self._move
         return move is not None and (move.target == self._shard or self._shard in move.sources)
-
-    @property
-    def _move(self) -> Move | None:
-        table = self._moved.table
-        return None if table is None else table.move
 
     def copied(self, base: Base, *, frozen: bool = False) -> bool:
         """Whether the copy of a move is whole up to a revision. With another number of keys than it has to
@@ -141,8 +142,9 @@ class Copying:
 
     # -- the copy
 
-    def placed(self) -> None:
+    def placed(self, table: Table | None) -> None:
         """A table was applied here."""
+        self._move = None if table is None else table.move
         if self.moves or self._moved.copy is not None:
             self.look()
 
@@ -151,6 +153,7 @@ class Copying:
         self._steps.abandon()
         self.copier = None
         self._waits_since = 0.0
+        self.placed(self._moved.table)
         self.look()
 
     def close(self) -> None:
@@ -181,7 +184,9 @@ class Copying:
             self._steps.run(self._moved.drop_copy(), self.look)
             return
         if move is None or not mine:
-            self.copier = None
+            if self.copier is not None:
+                self.copier = None
+                self._role.flush_soon()  # G10: the sources keep what moved until it is on disk here
             return
         copier = self.copier
         if copier is None or copier.move.number != move.number:

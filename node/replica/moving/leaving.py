@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from cluster.placement import Table
 from cluster.wire.frames import MOVES_SINCE
 from cluster.wire.messages import Method, Status
 from node.links.siblings import NodeLinks
@@ -31,8 +32,10 @@ class Leaving:
         durable: Callable[[int], int] | None = None,
     ) -> None:
         """``voters``: of every shard. ``durable``: at a node 0, what it would say itself."""
+        self._node = node
         self._links = links
         self._moved = moved
+        self._emptied = False
         self._shard = node.settings.shard
         self._member_id = node.settings.common.member_id
         self._voters = voters
@@ -40,8 +43,14 @@ class Leaving:
         self._steps = Steps(node.loop, node.machine.perf_counter)
         self._said: dict[tuple[int, int], int] = {}  # host, shard -> order record that is on disk there
 
+    def placed(self, table: Table | None) -> None:
+        """A table was applied here."""
+        self._emptied = table is not None and table.emptied
+
     def second(self) -> None:
         """Every second."""
+        if self._emptied:  # its drop waits for what has moved to be on disk
+            self._node.upkeep.flushes.soon()
         if self._steps.busy:
             return
         for number, left in sorted(self._moved.left.items()):
@@ -80,5 +89,7 @@ class Leaving:
     def replaced(self) -> None:
         """Another state was installed."""
         self._steps.abandon()
+        self.placed(self._moved.table)
 
-    close = replaced
+    def close(self) -> None:
+        self._steps.abandon()

@@ -134,10 +134,12 @@ class Birthing:
         self._born = Born(role.node)
         self._births: Births | None = None  # while this node sequences
         self._dropped: set[int] = set()  # as this term has logged, whether it is applied or not
+        self._emptied: dict[int, int] = {}  # shards without keys, and what was logged by then in this term
 
     def begin(self) -> None:
         """This node begins to sequence."""
         self._dropped.clear()
+        self._emptied.clear()
         self._births = Births(self._role.node.settings.birth_timeout_ms)
 
     def end(self) -> None:
@@ -167,6 +169,9 @@ class Birthing:
         if told.table is None:
             return
         for step in births.look(told.table, role.reports.early, role.node.now_ms()):
+            retires = told.table.shards[step.shard].state == State.RETIRING
+            if retires and told.table.emptied and not self._is_safe(step.shard):
+                continue
             # by its tail, which holds to what may be put in order behind it (G12, G13)
             sequencer.tail.append(leader.log_shard(step.shard, step.state), [], [])
             log.info("a shard changes", shard=step.shard, state=step.state.name.lower())
@@ -179,6 +184,12 @@ class Birthing:
                 slot = next_slot(told.table)
                 sequencer.tail.append(leader.log_shard(shard, State.FORMING, slot, facts.voters), [], [])
             role.node.wake()
+
+    def _is_safe(self, shard: int) -> bool:
+        """G10: what has moved away from a shard is on the disks of a majority of its new owners."""
+        raft = self._role.node.raft
+        emptied_at = self._emptied.setdefault(shard, raft.last_index)
+        return self._role.feeds.floors.on_disk(raft.configuration.voters) >= emptied_at
 
     def second(self) -> None:
         """A genesis that could not be written is tried again."""

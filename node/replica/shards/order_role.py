@@ -95,6 +95,9 @@ class OrderRole(OwnLog):
         moved = kinds.moved(node.store)
         self.moves = Moves(self, kinds.mover, node.now_ms, common.election_timeout_ms)
         self.copying = Copying(node, self, moved, lambda: node.roster.others)
+        Sources(node, moved)
+        Durability(node, self._durable)
+        self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters, self._durable)
         self.fold = load_fold(node.store)
         self.birthing = Birthing(self)
         self.folded = node.applied_index  # the order record up to which it is
@@ -111,9 +114,6 @@ class OrderRole(OwnLog):
         self.askable.follow(self.placement.table, self.folded)
         self.controls = ControlWaits(node, lambda: self.askable.applied(self.reports, self.fold))
         self._follow_table(node.store.placement(), anew=True)
-        Sources(node, moved)
-        Durability(node, self._durable)
-        self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters, self._durable)
         self.cuts = 0
         self.company = Company()
         self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
@@ -426,7 +426,8 @@ class OrderRole(OwnLog):
         self.placement.replace(table)
         self.askable.follow(table, self.folded, anew=anew)
         self.moves.placed()
-        self.copying.placed()
+        self.copying.placed(table)
+        self.leaving.placed(table)
         if table.has_born:
             self.birthing.follow(table, self.fold)
 
@@ -541,6 +542,9 @@ class OrderRole(OwnLog):
         elif leader and (link := self.links.find(leader, 0)) is not None:
             link.request(Method.COPIED, copied.encode())
             self.links.flush()
+
+    def flush_soon(self) -> None:
+        self.node.upkeep.flushes.soon()
 
     def ask_for_state(self) -> None:
         if self.raft.leader_id not in (0, self.raft.id):

@@ -103,7 +103,7 @@ class ShardRole:
         self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters)
         Sources(node, moved)
         self.feed.queue.lacks = self.copying.lacks
-        self.copying.placed()
+        self.copying.placed(node.store.placement())
         node.clock.each_heartbeat(self._heartbeat)
         node.clock.each_second(self._second)
         node.upkeep.on_flushed = self._flushed
@@ -145,6 +145,9 @@ class ShardRole:
             self.links.get(sequencer, 0).request(Method.COPIED, copied.encode())
             self.links.flush()
 
+    def flush_soon(self) -> None:
+        self.node.upkeep.flushes.soon()
+
     def ask_for_state(self) -> None:
         self.feed.ask_peers_for_state("what moved here is at no host's source")
 
@@ -155,7 +158,8 @@ class ShardRole:
         """A table is applied here: whose keys are whose (G7)."""
         if self.leading is not None and table is not None and table.moved:
             self.leading.placed(table)
-        self.copying.placed()
+        self.copying.placed(table)
+        self.leaving.placed(table)
 
     # -- requests
 

@@ -71,8 +71,6 @@ class Versions(StateRows):
         """A table was applied. ``switched``: keys have come or gone with it."""
         self.owned = owned
         if switched:
-            if self.staged is not None and owned is not None and owned.staged is None:
-                self.staged = None
             self.cache.forget_all()
             self.counts.restart()
 

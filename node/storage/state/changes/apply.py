@@ -238,6 +238,8 @@ class Fold(Run):
             store.cache.resume()
         if out.placement is not None:
             store.left.update((gone.number, gone) for gone in left)
+            if self.late.get(keys.STAGING_ROW, b"") is None:
+                store.staged = None  # the copy counts; another move here may have begun behind it
             store.place(self.owned, self.switched)
         return out
 

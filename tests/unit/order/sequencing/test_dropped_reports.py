@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -35,13 +36,16 @@ class Role:
 
         self.placement = Placement(1)
         self.reports = Reports()
-        self.feeds = SimpleNamespace(follow=lambda shards: None)
+        self.on_disk = 0  # of the order, at a majority of all
+        floors = SimpleNamespace(on_disk=lambda voters: self.on_disk)
+        self.feeds = SimpleNamespace(follow=lambda shards: None, floors=floors)
         self.writes = SimpleNamespace(leader=SimpleNamespace(told=told, log_shard=log_shard))
         self.fold = Fold()
         self.sequencer = SimpleNamespace(tail=SimpleNamespace(append=lambda item, writes, revoked: None))
         self.node = SimpleNamespace(
             settings=SimpleNamespace(birth_timeout_ms=1000, data_dir="/nowhere/shard-0"),
             now_ms=lambda: 0, wake=lambda: None, loop=None,
+            raft=SimpleNamespace(last_index=7, configuration=SimpleNamespace(voters=(1,))),
             machine=SimpleNamespace(
                 thread=lambda name: ThreadPoolExecutor(1), has_begun=lambda folder: True,
                 status=SimpleNamespace(say=lambda *said, **facts: None)))
@@ -89,6 +93,20 @@ def test_no_report_counts_of_shards_that_are_dropped_together(
     birthing.step()
     assert role.logged == [(1, State.DROPPED), (2, State.DROPPED)]
     assert counted(role) == set()
+
+
+def test_g10_a_shard_whose_keys_have_moved_away_is_dropped_once_they_are_on_disk(
+    role: Role, birthing: Birthing, retiring: Table
+) -> None:
+    role.writes.leader.told.table = moved = replace(retiring, last_move=1)
+    applied(role, birthing, moved)
+    role.on_disk = 6
+    birthing.step()
+    assert role.logged == []
+    role.node.raft.last_index = 9
+    role.on_disk = 7
+    birthing.step()
+    assert role.logged == [(1, State.DROPPED), (2, State.DROPPED)], "what was logged later does not matter"
 
 
 def test_a_table_from_before_the_drop_brings_no_report_back(

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 from cluster.effects import records
-from cluster.effects.records import ITEM
+from cluster.effects.records import items
 from cluster.features import growth
 from cluster.features.rows import RowsOf, encode
 from cluster.order.moving.copier import Answer, Copier
@@ -88,12 +88,12 @@ class Cluster:
 
     # -- the order
 
-    def apply(self, items: dict[int, bytes], before: int, sub: int = -1) -> None:
-        """One record; ``items``: what stands in it for each shard."""
+    def apply(self, given: dict[int, bytes], before: int, sub: int = -1) -> None:
+        """One record; ``given``: what stands in it for each shard."""
         self.index += 1
         position = self.index, self.index, 1, self.model.revision
         for (_, shard), store in self.stores.items():
-            data = items.get(shard, b"")
+            data = given.get(shard, b"")
             record = [(before, data, 0, sub)] if data else []
             applied = store.apply_changes(record, position, want_events=True)
             assert not applied.miscounted
@@ -101,11 +101,12 @@ class Cluster:
     def control(self, item: bytes) -> None:
         self.apply(dict.fromkeys(range(SHARDS), item), self.model.revision)
 
-    def place(self, item: bytes) -> None:
-        kind, length = ITEM.unpack_from(item)
-        self.table = changes.take(
-            self.table, item, kind, ITEM.size, ITEM.size + length, self.model.revision)
-        self.control(item)
+    def place(self, *given: bytes) -> None:
+        """Changes of placement, in one record."""
+        data = b"".join(given)
+        for kind, pos, end in items(data):
+            self.table = changes.take(self.table, data, kind, pos, end, self.model.revision)
+        self.control(data)
 
     def put(self, key: bytes) -> None:
         before = self.model.revision

@@ -170,6 +170,18 @@ def test_g6_a_transaction_reads_the_revision_of_the_switch_where_the_keys_were_t
             assert keys == ([b"a1"] if store is shown else [])
 
 
+def test_a_copy_counts_though_the_next_move_to_here_begins_in_the_same_run(cluster: Cluster) -> None:
+    cluster.put(b"a1")
+    target = moving(cluster, b"a1")
+    live = copied(cluster)
+    next_move = Move(2, b"b", b"b\xff", cluster.table.owners(b"b", b"b\xff"), SHARDS - 1)
+    cluster.place(moved_item(Moved(1, True, cluster.model.revision, live)), move_item(next_move))
+    assert target.staged is None
+    cluster.place(moved_item(Moved(2, False, 0, 0)))
+    assert target.current(b"a1") is not None
+    cluster.check()
+
+
 def test_leases_are_checked_without_what_other_shards_own(cluster: Cluster) -> None:
     cluster.random.choice = lambda some: some[-1]  # type: ignore[method-assign]  # a lease
     cluster.put(b"a1")

@@ -64,9 +64,10 @@ def test_a_target_copies_and_says_how_far_it_is(cluster: Cluster) -> None:
     host.loop.run(0.1)
     assert not copying.lacks(switched(cluster, len(KEYS) + 1))
     cluster.place(switched(cluster, len(KEYS) + 1))
-    copying.placed()
+    copying.placed(cluster.table)
     host.loop.run(1.0)
     assert copying.copier is None
+    assert host.flushes == 1
     assert not copying.moves
     cluster.check()
 
@@ -90,13 +91,13 @@ def test_what_is_cancelled_is_removed(cluster: Cluster) -> None:
     copying = host.copying(TARGET)
     host.loop.run(1.0)
     cluster.place(moved_item(Moved(1, False, 0, 0)))
-    copying.placed()
+    copying.placed(cluster.table)
     host.loop.run(1.0)
     store = host.store(TARGET)
     assert store.staged is None
     assert next(store.rows(b"k", b"l"), None) is None
     begin(cluster, 2)
-    copying.placed()
+    copying.placed(cluster.table)
     host.loop.run(1.0)
     assert copying.copied(base(cluster)._replace(move=2))
 
@@ -190,7 +191,7 @@ def test_g10_what_has_left_is_dropped_once_nobody_can_ask_for_it(cluster: Cluste
     copying = host.copying(TARGET)
     host.loop.run(1.0)
     cluster.place(switched(cluster))
-    copying.placed()
+    copying.placed(cluster.table)
     source = cluster.table.owners_at(KEYS[0], b"", cluster.model.revision)[0]
     store, durable = host.store(source), Durable(host)
     links: Any = durable.links

@@ -71,7 +71,7 @@ class Host:
         self.cluster = cluster
         self.loop = Loop()
         self.reports: list[Copied] = []
-        self.grew = self.states = 0
+        self.grew = self.states = self.flushes = 0
         self.promised = False
         self.asked: list[tuple[int, int]] = []  # host, shard
         self.links = SimpleNamespace(find=self._find, flush=lambda: None)
@@ -101,7 +101,7 @@ class Host:
     def copying(self, shard: int) -> Copying:
         role: Any = self
         copying = Copying(self.node(shard), role, MovedKeys(self.store(shard)), lambda: self._others)
-        copying.placed()
+        copying.placed(self.cluster.table)
         return copying
 
     # -- its role
@@ -114,6 +114,9 @@ class Host:
 
     def ask_for_state(self) -> None:
         self.states += 1
+
+    def flush_soon(self) -> None:
+        self.flushes += 1
 
     def promises(self, move: int) -> bool:
         return self.promised
