@@ -24,7 +24,7 @@ makes this page.
 [compatibility.tsv](compatibility.tsv) has a row for each RPC, path, flag and command of etcd, with the test
 that holds it. Most tests ask a real etcd the same and compare.
 
-| part | rows | here | with limits | without effect | not here |
+|part|rows|here|with limits|without effect|not here|
 |---|---|---|---|---|---|"""
 ARTICLES_HEAD = """
 ## Articles
@@ -33,7 +33,7 @@ ARTICLES_HEAD = """
 in real processes, at members and through a proxy, by a test of its name (`tests/interop/rows`) or by the test
 that the row names.
 
-| rows | |
+|rows||
 |---|---|"""
 _ELSEWHERE = ("Server flags", "no effect")  # another page names them
 _FLAGS_PAGE = "[flags](flags.md#flags-that-do-nothing-of-their-own)"
@@ -70,12 +70,12 @@ def markdown() -> str:
     lines = [HEAD]
     for area in dict.fromkeys(row.area for row in found):
         of_area = [row.state for row in found if row.area == area]
-        counts = " | ".join(str(of_area.count(state)) for state in STATES)
-        lines.append(f"| {area} | {len(of_area)} | {counts} |")
-    lines += ["", "## What is not plainly here", "", "| part | what | state | why |", "|---|---|---|---|"]
+        counts = "|".join(str(of_area.count(state)) for state in STATES)
+        lines.append(f"|{area}|{len(of_area)}|{counts}|")
+    lines += ["", "## What is not plainly here", "", "|part|what|state|why|", "|---|---|---|---|"]
     for (area, state, why), names in _gathered(found).items():
         what = _named(names) if (area, state) != _ELSEWHERE else f"{len(names)} flags: {_FLAGS_PAGE}"
-        lines.append(f"| {area} | {what} | {state} | {why} |")
+        lines.append(f"|{area}|{what}|{state}|{why}|")
     return "\n".join([*lines, *_articles()])
 
 
@@ -105,7 +105,7 @@ def _articles() -> list[str]:
     lines = [ARTICLES_HEAD]
     for how, meaning in _HOW.items():
         if counts[how]:
-            lines.append(f"| {counts[how]} | {meaning} |")
+            lines.append(f"|{counts[how]}|{meaning}|")
     missing = [f"- {row.area}, {_cell(row.name)}: {row.by}" for row in articles() if row.state == "missing"]
     return [*lines, *(["", "Not here:", "", *missing] if missing else [])]
 

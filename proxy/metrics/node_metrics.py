@@ -80,21 +80,21 @@ def _growth(found: Figures | None) -> Iterator[Metric]:
     """Of the policy of growth: gauges where shard 0's leader is, counters since its process began."""
     if not found or found["mode"] == "off":
         return
-    text = "What the policy of growth advises; all 0: nothing, or another host leads shard 0."
+    text = "What growth advises, where shard 0 is led."
     advice = GaugeMetricFamily("muster_growth_advice", text, labels=["action"])
     for action in ("add", "move", "retire", "say"):
         advice.add_metric([action], int(found["advice"] == action))
     yield advice
     for name, figure, text in (
-        ("held", "held", "Reasons why that is not done now."),
-        ("stopped", "stopped", "Whether it acts no more, since actions did not bring what was foreseen."),
-        ("failed", "failed", "Whether a mistake of its own ended it."),
+        ("held", "held", "Reasons against that now."),
+        ("stopped", "stopped", "Whether it was wrong too often to act."),
+        ("failed", "failed", "Whether a mistake ended it."),
     ):
         yield GaugeMetricFamily(f"muster_growth_{name}", text, found[figure])
-    begun = CounterMetricFamily("muster_growth_actions", "Actions that it has begun.", labels=["action"])
+    begun = CounterMetricFamily("muster_growth_actions", "Actions begun.", labels=["action"])
     for action, count in found["begun"].items():
         begun.add_metric([action], count)
-    text = "Actions by what came of them: right, wrong (less than half of what was foreseen), or unknown."
+    text = "Actions by what came of them: right, wrong or unknown."
     came = CounterMetricFamily("muster_growth_outcomes", text, labels=["came"])
     for outcome, count in found["came"].items():
         came.add_metric([outcome], count)

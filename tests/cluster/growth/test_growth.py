@@ -1,4 +1,4 @@
-"""Three hosts advise under load. With ``--growth auto`` they add a shard and move keys to it."""
+"""Three hosts advise under load; with ``--growth auto`` they add a shard and move keys to it."""
 
 from __future__ import annotations
 

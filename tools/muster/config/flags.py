@@ -27,9 +27,9 @@ _GROUPS: dict[str, list[Flag]] = {
              "segments of a key's directory that decide its shard; fixed when the cluster is made"),
         Flag("leader-placement", E, "together", "together: all leaders on the sequencer's host (low "
              "latency); spread: over the hosts (more load)", choices=("together", "spread")),
-        Flag("growth", E, "advise", "advise: say when another shard or a move of keys would help; auto: also "
-             "do it; off", choices=("off", "advise", "auto")),
-        Flag("growth-bounds", S, "", "other bounds for that: name=value,..."),
+        Flag("growth", E, "advise", "advise: say when a shard or a move would help; auto: also do it; off",
+             choices=("off", "advise", "auto")),
+        Flag("growth-bounds", S, "", "its bounds: name=value,..."),
         Flag("fronts", Kind.COUNT, "auto", 'front processes that share the client port; 0: node 0 serves '
              'clients itself; "auto": one for every four CPUs'),
         Flag("console", B, "false", "serve a web console of the cluster from this host (muster[console])"),
