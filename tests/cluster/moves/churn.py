@@ -67,11 +67,11 @@ class Churn:
     def step(self) -> None:
         """One change, to its end."""
         serving = [shard for shard, retires in self._shards.items() if not retires]
+        chance = self._random.random()
         for shard, retires in self._shards.items():
             if retires and serving and chance < 0.5 and (owned := owned_by(self._table(), shard)):
                 self._move(*owned[0], self._random.choice([*self._base, *serving]))
-                break  # what it may be refused by ends with a compaction, or another target
-        chance = self._random.random()
+                return
         if self._compacts and chance > 0.85:
             self._compact()
         elif not serving or (chance < 0.1 and len(serving) + len(self._base) < self._most):
