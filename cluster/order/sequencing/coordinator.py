@@ -48,7 +48,7 @@ from cluster.order.sequencing.expiries import Expiries
 from cluster.order.sequencing.fates import Fates
 from cluster.order.sequencing.granted import GrantedView, Uncounted, Unread
 from cluster.order.sequencing.touches import Touches, touches_of
-from cluster.order.sequencing.wide import NEVER
+from cluster.order.sequencing.wide import NEVER, Looks
 from cluster.order.sequencing.wide import Outgoing as Outgoing
 from cluster.order.sequencing.wide import Wide as Wide
 from cluster.pacing.pace import MAX_ENTRY_BYTES
@@ -74,9 +74,7 @@ class Coordinator(Generic[T]):
         self._placement = placement
         self._view = view
         self._max_txn_ops = max_txn_ops
-        self._heartbeat_ms = heartbeat_ms
-        self._resend_ms = 5 * heartbeat_ms
-        self._give_up_ms = 10 * heartbeat_ms
+        self._resend_ms, self._give_up_ms = 5 * heartbeat_ms, 10 * heartbeat_ms
         self._gone = gone
         self._users = users or AuthState()
         self.generations = Generations()
@@ -84,9 +82,7 @@ class Coordinator(Generic[T]):
         self._number = 0
         self._queue: deque[Wide[T]] = deque()
         self._running: dict[Attempt, Wide[T]] = {}  # by number: an attempt begins under the next one
-        # of these, what each run looks at: all have granted, or it is a switch
-        self._ready: dict[Attempt, Wide[T]] = {}
-        self._due_ms = NEVER  # when to look at the others: 1000 that wait would cost each run 300 us
+        self._looks = Looks[T](heartbeat_ms, self._due_of)
         self._expiries = Expiries()
         self._overlaps = Overlaps()  # of those that run
         self._fates = Fates()
@@ -173,8 +169,7 @@ class Coordinator(Generic[T]):
                 self._restart(wide)  # its draft rests on what another leader granted
             else:
                 wide.grants[shard] = grant
-                if len(wide.grants) == len(wide.participants):
-                    self._ready[attempt] = wide
+                self._looks.granted(wide)
 
     def refused(self, attempt: Attempt, shard: int, holder: Attempt, now_ms: int) -> None:
         """A participant would have to wait for ``holder``'s undecided lock."""
@@ -199,7 +194,7 @@ class Coordinator(Generic[T]):
         else:  # dead, or being appended now: tell the shard, and ask again
             self._answer_unknown(holder, shard)
             wide.sent_ms = min(wide.sent_ms, now_ms - self._resend_ms + 1)
-            self._due_ms = min(self._due_ms, now_ms + 1)
+            self._looks.by(now_ms + 1)
 
     def _answer_unknown(self, attempt: Attempt, shard: int) -> None:
         """A lock that nothing here waits for: release it again unless it was appended: its multi ends it."""
@@ -221,8 +216,7 @@ class Coordinator(Generic[T]):
         it is answered with that batch, for it may rest on what is logged there (I7).
         """
         self._room = MAX_ENTRY_BYTES
-        due = now_ms >= self._due_ms
-        for wide in list((self._running if due else self._ready).values()):
+        for wide in self._looks.at(self._running, now_ms):
             if self._over(wide, now_ms):
                 self._release(wide)
             elif wide.switch is not None and wide.switch.ask_target(
@@ -235,21 +229,12 @@ class Coordinator(Generic[T]):
                 self._give_up(wide)
             elif now_ms - wide.sent_ms >= self._resend_ms:
                 self._send(wide, now_ms)
-        if due:
-            waiting = [wide for attempt, wide in self._running.items() if attempt not in self._ready]
-            self._due_ms = min(map(self._due_of, waiting), default=NEVER)
-            self._looks_by(now_ms)
+        self._looks.done(self._running, now_ms)
         self._admit(now_ms, append)
 
     def _due_of(self, wide: Wide[T]) -> int:
-        """When something is to be done about it, whatever comes until then."""
         return min(
             wide.deadline_ms, wide.started_ms + self._patience_ms(wide), wide.sent_ms + self._resend_ms)
-
-    def _looks_by(self, now_ms: int) -> None:
-        """Whose client is gone is noticed within a heartbeat."""
-        if self._running:
-            self._due_ms = min(self._due_ms, now_ms + self._heartbeat_ms)
 
     def _admit(self, now_ms: int, append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
         if not self._queue:
@@ -302,10 +287,7 @@ class Coordinator(Generic[T]):
         wide.participants = tuple(sorted(touches))
         wide.started_ms = now_ms
         self._running[wide.attempt] = wide
-        if not wide.participants or wide.switch is not None:
-            self._ready[wide.attempt] = wide
-        self._due_ms = min(self._due_ms, wide.deadline_ms)
-        self._looks_by(now_ms)
+        self._looks.begun(wide, now_ms)
         self._expiries.begun(wide)
         self._overlaps.add(wide.footprint)
         floor = next(iter(self._running)).number - 1
@@ -352,7 +334,7 @@ class Coordinator(Generic[T]):
         assert wide.attempt is not None
         assert wide.attempt not in self._fates, "H5: an attempt is released or appended, never both"
         del self._running[wide.attempt]
-        self._ready.pop(wide.attempt, None)
+        self._looks.ended(wide.attempt)
         self._expiries.ended(wide)
         self._overlaps.remove(wide.footprint)
         for shard in wide.participants:
@@ -463,7 +445,7 @@ class Coordinator(Generic[T]):
     ) -> None:
         assert wide.attempt is not None
         del self._running[wide.attempt]
-        self._ready.pop(wide.attempt, None)
+        self._looks.ended(wide.attempt)
         self._expiries.ended(wide, len(outcome.writes))
         self._overlaps.remove(wide.footprint)
         self._fates.appending.append(wide.attempt)
@@ -501,7 +483,8 @@ class Coordinator(Generic[T]):
             return  # of an attempt that has ended
         wide.looking = False
         if looked is None:
-            wide.deadline_ms = self._due_ms = 0
+            wide.deadline_ms = 0
+            self._looks.by(0)
 
     def resign(self) -> list[T]:
         """The term is lost: nothing that waits here has been logged."""
@@ -509,7 +492,7 @@ class Coordinator(Generic[T]):
         self.hold = None
         self._queue.clear()
         self._running.clear()
-        self._ready.clear()
+        self._looks.clear()
         self._expiries = Expiries()
         self._overlaps = Overlaps()
         return [w.token for w in waiting if w.token is not None]
