@@ -188,6 +188,8 @@ def test_leases_locks_and_their_keys_are_shown(visit: Visits, directory: str) ->
             await user.sees(f"{lease:x}")
             await user.sees(f"{directory}lock", ui.label)
             await user.sees("holds")
+        await user.click_in(f"{lease:x}", "Keep alive once")
+        await user.sees(f"Lease {lease:x} runs for its whole time again")
         await user.click("Grant a lease")
         await user.sees("Nobody keeps it alive")
         user.type("Seconds", "77")

@@ -113,6 +113,13 @@ class LeasesView:
                 if page.may_change:
                     button(
                         "",
+                        lambda: self._keep(lease),
+                        icon="restart_alt",
+                        kind="quiet",
+                        label=page.t("leases.keep"),
+                    )
+                    button(
+                        "",
                         lambda: self._revoke(lease),
                         icon="delete",
                         kind="quiet",
@@ -172,6 +179,16 @@ class LeasesView:
                 await self._again()
 
             buttons(made, page, page.t("leases.grant"), do)
+
+    async def _keep(self, lease: LeaseRow) -> None:
+        page = self.page
+        try:
+            await leases.keep_alive(page.identity.client, lease.id, lease.granted_s)
+        except MusterError as error:
+            page.complain(str(error))
+        else:
+            page.say("leases.kept", lease=f"{lease.id:x}")
+        await self._again()
 
     def _revoke(self, lease: LeaseRow) -> None:
         page = self.page
