@@ -135,7 +135,7 @@ def families() -> list[Metric]:
     front = Metrics(context, _ZERO, _ZERO, _ZERO)
     front.of_v2, front.of_proxy = _traffic().samples, _proxied().samples
     front.look()
-    front._shards = [_Every(0, shard=0, up=True, role="leader", moves={"hosts": {"p": _Every(0)}})]
+    front._shards = [_Every(0, shard=0, up=True, role="leader", move={"hosts": {"p": _Every(0)}})]
     front._nodes = {0: _node()}
     front._of_fronts = list(front.own())
     return list(front.collect())

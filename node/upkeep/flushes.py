@@ -40,7 +40,7 @@ class Flushes:
         self._store = store
         self._logged = logged
         self._done = flushed
-        self._running = self._again = False
+        self._running = False
         self._entries = settings.snapshot_count
         # Large entries count by their bytes too: most of the log is then truncated before RocksDB would write
         # it a second time, when the log's write buffer, of half as much again as the state's, is full
@@ -51,6 +51,7 @@ class Flushes:
         self._began_at = (store.position.shard_index, store.position.order_index)
         self._began_bytes = self._began_ordered = 0  # what had been logged then
         self._hasten_at, self._pause_s = 0.0, _PAUSE_S
+        self._owed = False  # a source of what moved here waits until it is durable
         self._wanted = self._anew = False  # a change of members waits for them; another one than before
         self._wanted_at = self._anew_at = -_LONGEST_PAUSE_S  # when it waited last; when the pauses began anew
 
@@ -66,12 +67,10 @@ class Flushes:
         ):
             self._begin()
 
-    def soon(self) -> None:
-        """What is applied by now is wanted on disk."""
-        if self._running:
-            self._again = True
-        else:
-            self._begin()
+    def owe(self) -> None:
+        """What is applied by the next heartbeat is flushed then, once: a source of what moved here drops its
+        rows only behind that (G10)."""
+        self._owed = True
 
     def hasten(self, *, wanted: bool, anew: bool = False) -> None:
         """Every heartbeat at least; ``wanted``: a change of members waits until what is applied is durable
@@ -79,6 +78,10 @@ class Flushes:
 
         A change that stops waiting while a host is out of reach finds the pause that it left.
         """
+        if self._owed and not self._running:
+            self._owed = False
+            if self._store.durable_position.order_index < self._node.order_index:
+                self._begin()
         self._wanted, self._anew = wanted, self._anew or anew
         if not wanted:
             return
@@ -116,9 +119,6 @@ class Flushes:
             self._node.fail(f"flushing the state failed: {done.exception()}")
             return
         self._done()
-        if self._again:
-            self._again = False
-            self._begin()
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)

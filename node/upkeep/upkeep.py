@@ -167,9 +167,8 @@ class Upkeep:
 
     def members_change(self, *, anew: bool) -> None:
         """Every heartbeat, and when the table has changed (``anew``): a change of members may wait for a
-        flush."""
-        if self._follows:
-            self.flushes.hasten(wanted=self._node.roster.votes_change, anew=anew)
+        flush, or a move's source."""
+        self.flushes.hasten(wanted=self._follows and self._node.roster.votes_change, anew=anew)
 
     def second(self) -> None:
         faults.log(log)

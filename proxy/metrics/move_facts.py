@@ -21,9 +21,9 @@ _OF_HOSTS = (
 def move_samples(found: Sequence[dict[str, Any]]) -> Iterator[Metric]:
     """``found``: the facts of this host's nodes (``node.upkeep.facts``)."""
     leader = next((facts for facts in found if not facts["shard"] and facts.get("role") == "leader"), None)
-    if leader is None or "moves" not in leader:
+    if leader is None:
         return
-    move: dict[str, Any] = leader["moves"]  # empty: none goes on
+    move: dict[str, Any] = leader.get("move", {})
     failed = move.get("failed_switches", 0)
     for name, text, value in (
         ("number", "Number of the move that goes on; 0: none.", move.get("move", 0)),

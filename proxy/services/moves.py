@@ -114,7 +114,7 @@ def _moves(context: Context, ended: Ended) -> Serve:
             step = shards_pb2.Move.SWITCHED if switched else shards_pb2.Move.CANCELLED
             _add(response, move).step = step
         if table.move is not None:
-            _tell(_add(response, table.move), json.loads(body[HEAD.size:]).get("moves", {}))
+            _tell(_add(response, table.move), json.loads(body[HEAD.size:]).get("move", {}))
         waiting.call.reply(
             context.router.header(*HEAD.unpack_from(body)), response.SerializeToString())
 

@@ -54,9 +54,6 @@ class CopyingRole(Protocol):
     def ask_for_state(self) -> None:
         """Ask a peer for its state."""
 
-    def flush_soon(self) -> None:
-        """What is applied is to be on disk soon."""
-
     def promises(self, move: int) -> bool:
         """Whether the leader here has promised its copy to a switch that is undecided (G4)."""
 
@@ -184,9 +181,7 @@ class Copying:
             self._steps.run(self._moved.drop_copy(), self.look)
             return
         if move is None or not mine:
-            if self.copier is not None:
-                self.copier = None
-                self._role.flush_soon()  # G10: the sources keep what moved until it is on disk here
+            self.copier = None
             return
         copier = self.copier
         if copier is None or copier.move.number != move.number:

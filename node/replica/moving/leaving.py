@@ -1,8 +1,8 @@
 """When a source drops what has left it (G10).
 
 Once a compaction is behind the switch no read can ask for it. But the target's replicas may still lack it:
-each host's node 0 says how far its nodes are on disk, and the own host and a majority of all have to be
-beyond the switch.
+each host's node of the target says how far it is on disk, and the own host and a majority of all have to be
+beyond the switch. A target that is dropped by now has passed its keys on in the same way.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cluster.placement import Table
+from cluster.placement.table import State
 from cluster.wire.frames import MOVES_SINCE
 from cluster.wire.messages import Method, Status
 from node.links.siblings import NodeLinks
 from node.replica.moving.moved import MovedKeys
-from node.replica.moving.sources import DURABLE, DURABLE_OF
+from node.replica.moving.sources import DURABLE
 from node.replica.moving.steps import Steps
 
 if TYPE_CHECKING:
@@ -28,10 +29,9 @@ log = structlog.get_logger("move")
 
 class Leaving:
     def __init__(
-        self, node: RoleNode, links: NodeLinks, moved: MovedKeys, voters: Callable[[], Collection[int]],
-        durable: Callable[[int], int] | None = None,
+        self, node: RoleNode, links: NodeLinks, moved: MovedKeys, voters: Callable[[], Collection[int]]
     ) -> None:
-        """``voters``: of every shard. ``durable``: at a node 0, what it would say itself."""
+        """``voters``: of every shard."""
         self._node = node
         self._links = links
         self._moved = moved
@@ -39,7 +39,6 @@ class Leaving:
         self._shard = node.settings.shard
         self._member_id = node.settings.common.member_id
         self._voters = voters
-        self._durable = durable
         self._steps = Steps(node.loop, node.machine.perf_counter)
         self._said: dict[tuple[int, int], int] = {}  # host, shard -> order record that is on disk there
 
@@ -50,7 +49,7 @@ class Leaving:
     def second(self) -> None:
         """Every second."""
         if self._emptied:  # its drop waits for what has moved to be on disk
-            self._node.upkeep.flushes.soon()
+            self._node.upkeep.flushes.owe()
         if self._steps.busy:
             return
         for number, left in sorted(self._moved.left.items()):
@@ -60,21 +59,22 @@ class Leaving:
                 log.info("dropping what has moved away", shard=self._shard, move=number)
                 self._steps.run(self._moved.drop(number), lambda: None)
                 return
-            self._ask(left.target)
+            self._ask(left.target, left.order_index)
 
     def _is_safe(self, target: int, order_index: int) -> bool:
+        table = self._moved.table
+        known = table.shards.get(target) if table is not None else None
+        if known is not None and known.state == State.DROPPED:
+            return True
         voters = set(self._voters())
         have = {host for host in voters if self._said.get((host, target), 0) >= order_index}
         return self._member_id in have and 2 * len(have) > len(voters)
 
-    def _ask(self, target: int) -> None:
+    def _ask(self, target: int, order_index: int) -> None:
         for host in self._voters():
-            if host == self._member_id and self._durable is not None:
-                self._said[host, target] = self._durable(target)
-                continue
-            link = self._links.find(host, 0)
+            link = self._links.find(host, target)
             if link is not None and not (link.up and link.version < MOVES_SINCE):
-                link.request(Method.DURABLE, DURABLE_OF.pack(target), self._answered(host, target))
+                link.request(Method.DURABLE, DURABLE.pack(order_index), self._answered(host, target))
         self._links.flush()
 
     def _answered(self, host: int, target: int) -> Callable[[int, bytes], bool]:

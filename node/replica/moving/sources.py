@@ -1,9 +1,8 @@
-"""What a node answers to copies of what moves away from it, and how durable its host's nodes are."""
+"""What a node answers to copies of what moves away from it, and how much of what moved here is on disk."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cluster.order.moving.copier import Ask
@@ -15,8 +14,7 @@ from node.replica.moving.moved import MovedKeys
 if TYPE_CHECKING:
     from node.replica.shards.role_node import RoleNode
 
-DURABLE_OF = struct.Struct("<H")  # a shard
-DURABLE = struct.Struct("<Q")  # the order record up to which the host's node has it on disk
+DURABLE = struct.Struct("<Q")  # an order record: up to it all is to be on disk, or is
 
 
 class Sources:
@@ -24,6 +22,8 @@ class Sources:
         self._node = node
         self._moved = moved
         node.handlers[Method.COPY] = lambda link, rid, timeout_ms, body: self._copy(link, rid, body)
+        node.handlers[Method.DURABLE] = lambda link, rid, timeout_ms, body: _answer_durable(
+            node, link, rid, body)
 
     def _copy(self, link: FrontLink, rid: int, body: bytes) -> None:
         """One page, or some events: some 3 ms of a turn. The target asks no faster than it may."""
@@ -44,14 +44,10 @@ class Sources:
         return None if left is None else left.move
 
 
-class Durability:
-    """At a node 0: what its host's nodes have on disk (``node.replica.moving.leaving`` asks)."""
-
-    def __init__(self, node: RoleNode, durable: Callable[[int], int]) -> None:
-        self._node = node
-        self._durable = durable
-        node.handlers[Method.DURABLE] = lambda link, rid, timeout_ms, body: self._say(link, rid, body)
-
-    def _say(self, link: FrontLink, rid: int, body: bytes) -> None:
-        link.answer(rid, Status.OK, DURABLE.pack(self._durable(*DURABLE_OF.unpack(body))))
-        self._node.mark_dirty(link)
+def _answer_durable(node: RoleNode, link: FrontLink, rid: int, body: bytes) -> None:
+    """DURABLE. A store in which little happens flushes because it is asked."""
+    (wanted,), durable = DURABLE.unpack(body), node.store.durable_position.order_index
+    if durable < wanted <= node.store.position.order_index:
+        node.upkeep.flushes.owe()
+    link.answer(rid, Status.OK, DURABLE.pack(durable))
+    node.mark_dirty(link)

@@ -38,7 +38,7 @@ from node.replica.lone import OwnLog, OwnLogNode
 from node.replica.moving.copying import Copying
 from node.replica.moving.leaving import Leaving
 from node.replica.moving.sequencing import Moves
-from node.replica.moving.sources import Durability, Sources
+from node.replica.moving.sources import Sources
 from node.replica.role import Body, Kinds, Owed
 from node.replica.shards.birthing import Birthing
 from node.replica.shards.controls import ControlWaits
@@ -96,8 +96,7 @@ class OrderRole(OwnLog):
         self.moves = Moves(self, kinds.mover, node.now_ms, common.election_timeout_ms)
         self.copying = Copying(node, self, moved, lambda: node.roster.others)
         Sources(node, moved)
-        Durability(node, self._durable)
-        self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters, self._durable)
+        self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters)
         self.fold = load_fold(node.store)
         self.birthing = Birthing(self)
         self.folded = node.applied_index  # the order record up to which it is
@@ -517,9 +516,6 @@ class OrderRole(OwnLog):
 
     # -- what moves (``node.replica.moving``)
 
-    def _durable(self, shard: int) -> int:
-        return self.feeds.floors.own_of(shard) if shard else self.store.durable_position.order_index
-
     def copied(self, base: Base) -> bool:
         return self.copying.copied(base)
 
@@ -542,9 +538,6 @@ class OrderRole(OwnLog):
         elif leader and (link := self.links.find(leader, 0)) is not None:
             link.request(Method.COPIED, copied.encode())
             self.links.flush()
-
-    def flush_soon(self) -> None:
-        self.node.upkeep.flushes.soon()
 
     def ask_for_state(self) -> None:
         if self.raft.leader_id not in (0, self.raft.id):

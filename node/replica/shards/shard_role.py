@@ -145,9 +145,6 @@ class ShardRole:
             self.links.get(sequencer, 0).request(Method.COPIED, copied.encode())
             self.links.flush()
 
-    def flush_soon(self) -> None:
-        self.node.upkeep.flushes.soon()
-
     def ask_for_state(self) -> None:
         self.feed.ask_peers_for_state("what moved here is at no host's source")
 

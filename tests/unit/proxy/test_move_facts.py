@@ -18,20 +18,20 @@ def figures(*found: dict[str, Any]) -> dict[str, float]:
 def test_a_move_that_goes_on_has_its_step_failures_and_each_hosts_copy() -> None:
     copies = {"a1": {"keys": 5, "bytes": 70, "lag_ms": 250, "whole": False}}
     move = {"move": 3, "step": "pausing", "failed_switches": 9, "hosts": copies}
-    assert figures({"shard": 0, "up": True, "role": "leader", "moves": move}) == {
+    assert figures({"shard": 0, "up": True, "role": "leader", "move": move}) == {
         "number": 3, "step": 3, "failed_switches": 9, "alarm": 0,
         "copied_keys:a1": 5, "copied_bytes:a1": 70, "lag_seconds:a1": 0.25}
     move["failed_switches"] = 10
-    assert figures({"shard": 0, "up": True, "role": "leader", "moves": move})["alarm"] == 1
+    assert figures({"shard": 0, "up": True, "role": "leader", "move": move})["alarm"] == 1
 
 
 def test_without_a_move_the_figures_are_nought() -> None:
-    assert figures({"shard": 0, "up": True, "role": "leader", "moves": {}}) == {
+    assert figures({"shard": 0, "up": True, "role": "leader"}) == {
         "number": 0, "step": 0, "failed_switches": 0, "alarm": 0}
 
 
 @pytest.mark.parametrize("facts", [
-    {"shard": 0, "up": True, "role": "follower", "moves": {}}, {"shard": 1, "up": True, "role": "leader"},
-    {"shard": 0, "up": False}, {"shard": 0, "up": True, "role": "leader"}])
+    {"shard": 0, "up": True, "role": "follower"}, {"shard": 1, "up": True, "role": "leader"},
+    {"shard": 0, "up": False}])
 def test_other_nodes_tell_nothing_of_moves(facts: dict[str, Any]) -> None:
     assert figures(facts) == {}

@@ -90,6 +90,23 @@ def test_a_sibling_flushes_what_little_it_applied_for_a_change_of_members(replic
     assert told == [2, 5, 7]  # at once
 
 
+@pytest.mark.parametrize("shard", [0, 1])
+def test_what_moved_here_is_flushed_once_by_a_store_where_nothing_else_happens(
+    replica: Make, shard: int
+) -> None:
+    """G10: its source keeps the rows until then."""
+    node = replica(shard=shard, **SMALL)
+    flushed: list[int] = []
+    node.upkeep.on_flushed = lambda: flushed.append(node.store.durable_position.order_index)
+    for index in range(1, 5):
+        node.store.apply([(index, index, b"")] if shard == 0 else [(index, 1, b"")])
+        node.applied_index = node.order_index = index
+        if index == 2:
+            node.upkeep.flushes.owe()
+        node.upkeep.flushes.hasten(wanted=False)
+    assert flushed == [2]
+
+
 def test_a_change_of_members_that_waits_long_costs_few_flushes(replica: Make) -> None:
     """Ten minutes of writes: a host comes and goes, or the table has new rows."""
     def flushes_of(wanted: Callable[[int], bool], anew: Callable[[int], bool] = lambda tick: False) -> int:

@@ -57,7 +57,7 @@ class Placed(Served):
     def listed(self, facts: dict[str, Any]) -> Any:
         call = self.call("Moves", pb.MovesRequest())
         (asked,) = self.node.take(Method.MOVES)
-        self.node.ok(asked, tail=json.dumps({"moves": facts}).encode())
+        self.node.ok(asked, tail=json.dumps({"move": facts}).encode())
         self.net.run()
         return pb.MovesResponse.FromString(call.replies[0])
 

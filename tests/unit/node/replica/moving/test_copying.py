@@ -16,7 +16,7 @@ from cluster.placement.table import Move
 from cluster.wire.messages import Method
 from node.replica.moving.leaving import Leaving
 from node.replica.moving.moved import MovedKeys
-from node.replica.moving.sources import Durability
+from node.replica.moving.sources import Sources
 from tests.unit.node.replica.moving.world import ELECTION_MS, Host, Link, answers_nothing
 from tests.unit.storage.moved.cluster import SHARDS, Cluster
 
@@ -67,7 +67,6 @@ def test_a_target_copies_and_says_how_far_it_is(cluster: Cluster) -> None:
     copying.placed(cluster.table)
     host.loop.run(1.0)
     assert copying.copier is None
-    assert host.flushes == 1
     assert not copying.moves
     cluster.check()
 
@@ -171,17 +170,22 @@ def test_while_the_order_waits_other_hosts_are_asked_and_then_a_peer(cluster: Cl
 
 
 class Durable:
-    """Hosts' node 0s, and what they have on disk."""
+    """Hosts' nodes of the target, and what they have on disk."""
 
     def __init__(self, host: Host) -> None:
         self.at = {1: 0, 2: 0, 3: 0}
         self.links = SimpleNamespace(find=self._find, flush=lambda: None)
         self._host = host
+        self.flushes: set[int] = set()  # of those that were asked for more than they have
 
     def _find(self, member_id: int, shard: int) -> Link:
-        assert shard == 0
-        node: Any = self._host.node(0)
-        Durability(node, lambda shard: self.at[member_id])
+        assert shard == TARGET
+        node: Any = self._host.node(TARGET)
+        at = self.at[member_id]
+        node.store = SimpleNamespace(
+            durable_position=SimpleNamespace(order_index=at), position=SimpleNamespace(order_index=at + 1))
+        node.upkeep.flushes.owe = lambda: self.flushes.add(member_id)
+        Sources(node, MovedKeys(self._host.store(TARGET)))
         return Link(node.handlers)
 
 
@@ -215,6 +219,7 @@ def test_g10_what_has_left_is_dropped_once_nobody_can_ask_for_it(cluster: Cluste
     assert look(), "the own host's target is not on disk"
     durable.at = {1: place, 2: place - 1, 3: place - 1}
     assert look(), "no majority is"
+    assert durable.flushes == {1, 2, 3}, "each that was asked for more than it had on disk"
     durable.at[3] = place
     assert not look()
     assert next(store.rows(b"ka/", b"ka0"), None) is None

@@ -71,7 +71,7 @@ class Host:
         self.cluster = cluster
         self.loop = Loop()
         self.reports: list[Copied] = []
-        self.grew = self.states = self.flushes = 0
+        self.grew = self.states = 0
         self.promised = False
         self.asked: list[tuple[int, int]] = []  # host, shard
         self.links = SimpleNamespace(find=self._find, flush=lambda: None)
@@ -96,7 +96,8 @@ class Host:
         common = Common(7, 1, "h1", 2, 1, (), "/run/1", election_timeout_ms=ELECTION_MS)
         return SimpleNamespace(
             settings=NodeSettings(common, shard, "/nowhere", "h1", 1), loop=self.loop, handlers={},
-            machine=SimpleNamespace(perf_counter=lambda: 0.0), mark_dirty=lambda link: None)
+            machine=SimpleNamespace(perf_counter=lambda: 0.0), mark_dirty=lambda link: None,
+            upkeep=SimpleNamespace(flushes=SimpleNamespace()))
 
     def copying(self, shard: int) -> Copying:
         role: Any = self
@@ -114,9 +115,6 @@ class Host:
 
     def ask_for_state(self) -> None:
         self.states += 1
-
-    def flush_soon(self) -> None:
-        self.flushes += 1
 
     def promises(self, move: int) -> bool:
         return self.promised
