@@ -143,7 +143,8 @@ _NOT_WAITING = switch("no-wait", "return once the move has begun, not once it ha
 
 _ADVICE = Command(
     "advice", "Prints what would make the shards fit their load, and the figures behind it",
-    "hosts.shard_advice:advice", long="--growth advise, the default, advises; auto also acts; off does neither.")
+    "hosts.shard_advice:advice",
+    long="--growth advise, the default, advises; auto also acts; off does neither.")
 
 
 def _shard_command() -> Command:
