@@ -29,7 +29,8 @@ class Bounds:
     span_rest_s: float = 600  # a span stays where it came to
     moves: float = 6  # an hour
     moved: float = 0.1  # of the live bytes, an hour: on average, where one move takes more
-    small_bytes: float = 64 << 20  # an hour: so much may always move
+    kept: float = 0.25  # of the live bytes: what may have moved and not be compacted where it was
+    small_bytes: float = 64 << 20  # so much may always have moved, an hour or uncompacted
     retire_for_s: float = 1800
     retire_age_s: float = 3600  # of the shard
     settle_s: float = 120  # after an action, until its figures tell

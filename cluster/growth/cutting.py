@@ -60,7 +60,7 @@ def cut(
     for _, start, end, share in tried:
         if table.owners_of(start, end) != (shard,):
             continue  # a hash has spread it
-        if target is not None and _had(table, target, start, end):
+        if target is not None and had(table, target, start, end):
             continue  # G11
         crossing = _crossing(groups, start, end) / load
         if crossing < limits.crossing and _stays(own, middle, start, end):
@@ -68,7 +68,7 @@ def cut(
     return None
 
 
-def _had(table: Table, shard: int, start: bytes, end: bytes) -> bool:
+def had(table: Table, shard: int, start: bytes, end: bytes) -> bool:
     """Whether a shard has a past of a span."""
     return any(
         shard in ((past.owner,) if past.owner != BASE else table.base.shards_of(past.start, past.end))

@@ -106,4 +106,5 @@ class Facts:
     settled: bool = True  # hosts do not change
     births: bool = True  # the data has grown so far that shards may be born
     moves: bool = True  # and keys may move
+    alarms: bool = False  # any is raised
     older: tuple[str, ...] = ()  # hosts whose programs do not tell

@@ -60,14 +60,22 @@ class Past:
 
 class Debt:
     """Bytes that were moved, paid back at a tenth of the live bytes an hour. So a move that takes more than
-    that waits for nothing, and the next one for longer."""
+    that waits for nothing, and the next one for longer. ``kept``: those that former owners still have."""
 
     def __init__(self) -> None:
+        self.kept: float | None = None  # None: not known yet
         self._bytes = 0.0
         self._at_ms = 0
 
+    def look(self, facts: Facts) -> None:
+        if not facts.table.past:
+            self.kept = 0.0
+        elif self.kept is None:  # others moved it
+            self.kept = live_bytes(facts.shards)
+
     def add(self, size_bytes: float, now_ms: int, an_hour: float) -> None:
         self._bytes = self.now(now_ms, an_hour) + size_bytes
+        self.kept = (self.kept or 0.0) + size_bytes
         self._at_ms = now_ms
 
     def now(self, now_ms: int, an_hour: float) -> float:
@@ -97,6 +105,8 @@ def _standing(facts: Facts, elected_ms: int, limits: Bounds) -> list[str]:
     if full:
         names = ", ".join(sorted(facts.members.get(member, f"{member:x}") for member in full))
         found.append(f"less than {limits.free_disk:.0%} of the disk is free at {names}")
+    if facts.alarms:
+        found.append("an alarm is raised")
     if not facts.settled:
         found.append("members change")
     for shard in running(facts.table):
@@ -132,6 +142,9 @@ def _lately(facts: Facts, wished: Wish, past: Past, debt: Debt, limits: Bounds) 
         found.append(f"keys of this span moved less than {limits.span_rest_s:.0f} s ago")
     if len(past.after(now_ms, _HOUR_S)) >= limits.moves or unseen_ms < _HOUR_S * 1000:
         found.append(f"{limits.moves:.0f} moves began within an hour, as far as is known")
+    room = max(limits.kept * live_bytes(facts.shards), limits.small_bytes)
+    if debt.kept and debt.kept + wished.size_bytes > room:
+        found.append("former owners keep what moved: compact, so that they drop it")
     allowed = an_hour(facts, limits)
     owed = debt.now(now_ms, allowed)
     if owed > 0 and owed + wished.size_bytes > allowed:

@@ -67,6 +67,7 @@ class Policy:
         """At the facts of now."""
         now_ms = facts.now_ms
         self._past.compaction(facts.compact_revision, now_ms)
+        self._debt.look(facts)
         self._elections(facts)
         self._compare(facts)
         wished = wish(facts, self.limits)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cluster.features.births import MOST_SHARDS, running
 from cluster.growth.bounds import Bounds
-from cluster.growth.cutting import Cut, cut, hottest, size_bytes
+from cluster.growth.cutting import Cut, cut, had, hottest, size_bytes
 from cluster.growth.facts import Facts, Shard
 from cluster.placement.table import END, Piece, State
 
@@ -140,15 +140,16 @@ def _spare(facts: Facts, cpus: Mapping[int, float], limits: Bounds) -> Wish | No
     if not born or len(cpus) < 2:
         return None
     least = min(born, key=lambda shard: cpus[shard])
-    target = min((shard for shard in cpus if shard != least), key=lambda shard: cpus[shard])
+    own = [span for span in table.spans if span.owner == least]
+    first = _joined(own) if own else (b"", b"")
+    target = min((shard for shard in cpus if shard != least),
+                 key=lambda shard: (bool(own) and had(table, shard, *first), cpus[shard]))  # G11
     after = cpus[target] + cpus[least]
     if after >= limits.cool or max(cpus.values()) >= limits.cool:
         return None
     begins = f"shard {least}'s leader takes {cpus[least]:.0%} of a CPU, which shard {target} has to spare"
-    own = [span for span in table.spans if span.owner == least]
     if not own:
         return Wish(Kind.RETIRE, f"{begins}: retire shard {least}", least)
-    first = _joined(own)
     found = Cut(*first, _WHOLE, 0.0, size_bytes(facts.shards[least], *first))
     return _moving(least, target, found, (0.0, after), begins)._replace(kind=Kind.RETIRE)
 

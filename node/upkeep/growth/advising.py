@@ -160,7 +160,7 @@ class Advising:
 
     def _act(self, policy: Policy, wished: Wish, facts: Facts) -> None:
         leader = self._node.writes.leader
-        if leader is None:
+        if leader is None or not self._raft.takes_proposals:  # I23
             return
         try:
             leader.execute(Method.SHARD_CHANGE, _request(wished))

@@ -141,4 +141,4 @@ class Gathering:
             {i: hosts[i].name or f"{i:x}" for i in members},
             {shard: told for shard, (told, at) in self._shards.items() if at >= since_ms},
             self._store.compact_revision, self._node.roster.changes.settled, level >= BIRTHS, level >= MOVES,
-            self.older())
+            any(True for _ in self._store.alarms()), self.older())

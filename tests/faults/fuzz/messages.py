@@ -33,7 +33,7 @@ METHODS: dict[str, type[Message] | None] = {
     **{f"/v3electionpb.Election/{name}": getattr(election_pb2, f"{name}Request")
        for name in ("Campaign", "Proclaim", "Leader", "Resign")},
     **{f"/musterpb.Shards/{name}": getattr(shards_pb2, f"{name}Request") for name in (
-        "EnableGrowth", "AddShard", "RetireShard", "Move", "Split", "CancelMove", "Moves")},
+        "EnableGrowth", "AddShard", "RetireShard", "Move", "Split", "CancelMove", "Moves", "Advice")},
     "/grpc.health.v1.Health/Check": None, "/grpc.health.v1.Health/Watch": None, "/a.B/c": None,
 }
 #: Those that do most are asked most.

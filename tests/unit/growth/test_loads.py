@@ -39,8 +39,8 @@ def test_a_load_that_stays_gets_one_shard_and_then_nothing(seed: int) -> None:
     model = Model(lambda now: even(0.95 * PUTS, K), seed=seed)
     model.run(HOUR)
     assert model.kinds() == ["add", "move"]
-    model.run(23 * HOUR)
-    assert model.kinds() == ["add", "move"], "a day brings nothing more"
+    model.run(11 * HOUR)
+    assert model.kinds() == ["add", "move"], "half a day brings nothing more"
     assert model.hottest[-1] < model.limits.hot
     assert model.policy.told.came == {Came.RIGHT: 2}
     check(model)
@@ -69,7 +69,7 @@ def test_a_load_that_turns_has_both_its_halves_cut_once(period_s: float) -> None
         return {**even(0.9 * PUTS, LOW if first else HIGH), **even(0.05 * PUTS, HIGH if first else LOW)}
 
     model = Model(turns)
-    model.run(24 * HOUR)
+    model.run(9 * HOUR)
     assert Counter(model.kinds()) == {"add": 1, "move": 2}
     check(model)
 
@@ -77,7 +77,7 @@ def test_a_load_that_turns_has_both_its_halves_cut_once(period_s: float) -> None
 @pytest.mark.parametrize("seconds", [20.0, 50.0])
 def test_bursts_of_less_than_a_minute_bring_nothing(seconds: float) -> None:
     model = Model(lambda now: even((0.95 if now % (3 * seconds) < seconds else 0.1) * PUTS, K))
-    model.run(12 * HOUR)
+    model.run(3 * HOUR)
     assert model.done == []
 
 
@@ -96,7 +96,7 @@ def test_a_load_that_walks_is_followed_where_that_helps(keys_a_minute: int) -> N
         return even(0.95 * PUTS, [b"/k/%08d" % number for number in range(first, first + 100)])
 
     model = Model(walks)
-    model.run(3 * HOUR)
+    model.run(2 * HOUR)
     assert Counter(model.kinds())["add"] <= 2
     check(model)
 

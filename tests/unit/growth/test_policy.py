@@ -16,7 +16,7 @@ from cluster.growth.policy import Policy
 from cluster.growth.sample import Weighed
 from cluster.growth.wishes import Kind, Wish, wish
 from cluster.placement.base import Base
-from cluster.placement.changes import Moved, take_move, take_moved, take_shard
+from cluster.placement.changes import Moved, take_compact, take_move, take_moved, take_shard
 from cluster.placement.table import END, Move, State, Table
 
 LIMITS = Bounds()
@@ -69,6 +69,7 @@ def test_a_hot_leader_gives_a_directory_to_one_with_room() -> None:
     ({"shards": {0: replace(HOT, behind=10_001), 1: COOL}}, "a replica of shard 0 is behind"),
     ({"shards": {0: HOT, 1: replace(COOL, behind=-1)}}, "a replica of shard 1 is behind, or not heard"),
     ({"settled": False}, "members change"),
+    ({"alarms": True}, "an alarm is raised"),
     ({"older": ("b",)}, "older version: b"),
     ({"moves": False}, "keys cannot move yet"),
     ({"shards": {0: replace(HOT, term=2), 1: COOL}}, "a leader was elected"),
@@ -144,6 +145,17 @@ def test_bytes_are_paid_back_at_a_tenth_an_hour() -> None:
     policy.began(first, facts(shards=large))
     policy._foreseen = None
     assert "10% of all an hour" in "; ".join(policy.look(facts(5, shards=large)).holds)
+
+
+def test_what_former_owners_keep_is_a_quarter_at_most() -> None:
+    table = take_moved(take_move(two(), Move(1, b"/z", b"/zz", (0,), 1), 1), Moved(1, True, 1, 0), 1)
+    large = {0: replace(HOT, live_bytes=10**12), 1: COOL}
+    policy = Policy(LIMITS, Past(two(), -10**8), -10**8)
+    for second in range(-70, 0, 5):
+        policy.look(facts(second, table=table, shards=large))
+    assert "former owners keep" in "; ".join(policy.look(facts(table=table, shards=large)).holds)
+    compacted = take_compact(table, 5)
+    assert policy.look(facts(5, table=compacted, shards=large)).due is not None
 
 
 def test_an_action_that_brings_less_than_half_is_wrong_and_the_second_is_the_last() -> None:

@@ -141,6 +141,12 @@ _TO = number("to", "the shard that gets the keys")
 _NOT_WAITING = switch("no-wait", "return once the move has begun, not once it has ended")
 
 
+_ADVICE = Command(
+    "advice", "Prints what would make the shards fit their load, and the figures behind it",
+    "hosts.shard_advice:advice",
+    long="--growth advise, the default, advises; auto also acts; off does neither.")
+
+
 def _shard_command() -> Command:
     return Command(
         "shard <subcommand>",
@@ -188,10 +194,7 @@ def _shard_command() -> Command:
                 (number("to", "the shard that gets the keys; without it, the others in turn"),
                  switch("no-wait", "return once the shard owns no keys, not once it is dropped")),
                 long="Its id is never used again. Run it again if it was interrupted."),
-            Command(
-                "advice", "Prints what would make the shards fit their load, and the figures behind it",
-                "hosts.shard_advice:advice",
-                long="--growth advise, the default, advises; auto also acts; off does neither."),
+            _ADVICE,
             Command(
                 "of [options] <key> [range_end]", "Prints the shards that a key or a range can touch",
                 "hosts.shard:of",

@@ -136,7 +136,7 @@ def test_errors_are_told_twice_and_streams_errors_with_both_codes() -> None:
 
 
 def test_every_method_of_etcd_has_its_path() -> None:
-    assert len(TARGETS) == 58
+    assert len(TARGETS) == 59
     assert {path for path, target in TARGETS.items() if target.kind in (MANY, BOTH)} == {
         "/v3/watch",
         "/v3/lease/keepalive",

@@ -57,11 +57,13 @@ class Node:
         table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, IDS)
         self.table = take_shard(table, 1, State.SERVING, 0, ())
         store: Any = SimpleNamespace(
-            placement=lambda: self.table, size_in_use_bytes=lambda: 1000, compact_revision=5, revision=9,
+            placement=lambda: self.table, alarms=lambda: self.alarms, size_in_use_bytes=lambda: 1000,
+            compact_revision=5, revision=9,
             counts=SimpleNamespace(keys=lambda: 100, marks=lambda most: []))
         heard: Any = SimpleNamespace(match=7, heard_ms=1 << 60)
         self.raft: Any = SimpleNamespace(
-            id=1, term=3, is_leader=True, leader_id=1, last_index=9, peers=lambda: {2: heard, 3: heard},
+            id=1, term=3, is_leader=True, takes_proposals=True, leader_id=1, last_index=9,
+            peers=lambda: {2: heard, 3: heard},
             configuration=SimpleNamespace(voters=frozenset(IDS)))
         growing: Any = SimpleNamespace(
             growth=SimpleNamespace(level=3, spoken=dict.fromkeys(IDS, OWN)))
@@ -79,6 +81,7 @@ class Node:
         self.role = SimpleNamespace(ask_leader=self._ask)
         self.asked: list[tuple[int, int, bytes]] = []
         self.woken = 0
+        self.alarms: list[tuple[int, int]] = []
         self.told = Shard(2, 1, 0.05, 100.0, 0, 1000, 1).encode()
         fake: Any = self
         self.advising = Advising(fake, self.settings, machine, store, self.raft, growing)
@@ -171,6 +174,20 @@ def test_a_follower_tells_the_leader_and_says_who_leads(tmp_path: Path) -> None:
     node.peers.versions[2] = 11
     node.look()
     assert len(node.sent) == 2, "an older leader is told nothing"
+
+
+def test_while_leadership_is_handed_over_or_an_alarm_is_raised_it_waits(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.raft.takes_proposals = False
+    node.look(5)
+    assert node.executed == []
+    node.raft.takes_proposals, node.alarms = True, [(1, 1)]
+    node.look(5)
+    assert node.executed == []
+    assert "an alarm is raised" in node.ask().holds
+    node.alarms.clear()
+    node.look(2)
+    assert len(node.executed) == 1
 
 
 def test_another_leadership_begins_anew(tmp_path: Path) -> None:
