@@ -96,6 +96,7 @@ class Front:
         self._refused = 0  # connections, as far as the log tells
         self._refusals = Repeats()
         self._sweeper: asyncio.TimerHandle | None = None
+        self.router.stirred = self._sweep_after
 
     def _members_changed(self) -> None:
         learner = self.router.members.learner(self.settings.common.member_id)
@@ -170,7 +171,7 @@ class Front:
             self._refused = refused
 
     def _sweep(self) -> None:
-        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self._sweep_after(SWEEP_S)  # first: a fault in a sweep is not the last sweep
         self.router.sweep()
         faults.log(log)
         self._tell_refused()
@@ -179,6 +180,14 @@ class Front:
             self._ready = True
             log.info("ready")
             self.status.say("ready")
+        pause_s = self.router.lull.looked(self._ready and self.router.calm)
+        if pause_s > SWEEP_S:
+            self._sweep_after(pause_s)
+
+    def _sweep_after(self, pause_s: float) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._sweeper = self._loop.call_later(pause_s, self._sweep)
 
     async def stop(self) -> None:
         log.info("stopping")
@@ -191,6 +200,7 @@ class Front:
         if self.tracer is not None:
             await self.tracer.close()
         self.context.passwords.close()
+        self.router.stirred = lambda pause_s: None
         if self._sweeper is not None:
             self._sweeper.cancel()
         self.router.close()

@@ -38,7 +38,7 @@ from proxy.routing.reads.read_index import ReadIndexRounds
 from proxy.routing.reads.recent import RecentReads
 from proxy.routing.rounds import Rounds
 from proxy.routing.routes import Connect, ShardRoute
-from proxy.routing.sending import Sending
+from proxy.routing.sending import SWEEP_S, Sending
 from proxy.routing.slow import SlowRequests
 from proxy.routing.waiting import ASK, READ_ANY, SERIALIZABLE, WRITE, Loop, MethodStats, Then, Waiting
 
@@ -48,7 +48,6 @@ __all__ = [
 
 log = structlog.get_logger("router")
 
-SWEEP_S = 0.05
 _BUSY, _GATHER_S = 32, 0.001  # from so many requests under way on a link on, frames gather for so long
 LONE_AFTER = 3  # lone writes in a row before the next one counts as alone
 
@@ -342,6 +341,7 @@ class Router(Sending):
             self.principals.heard(*read_news(body))
         elif status == _LEAVING:
             link.leave()
+            self.stir()
         elif status == _MEMBERS:
             self._follow(link, body)
         elif status == _PLACEMENT:
@@ -380,6 +380,7 @@ class Router(Sending):
     def link_up(self, link: Link) -> None:
         log.info("link up", shard=link.shard, peer=self.reach.name(link.member_id),
                  member=f"{link.member_id:x}")
+        self.stir()
         link.rounds = self.rounds
         link.up_at = self.loop.time()
         self.moved.greet(link)
@@ -396,6 +397,7 @@ class Router(Sending):
 
     def link_down(self, link: Link, reason: str) -> None:
         """A link has ended: its writes have an unknown fate, its questions are asked elsewhere (I23)."""
+        self.stir()
         now = self.loop.time()
         say = log.info if link.term else log.debug  # one that never came up is tried again and again
         told = reason.startswith((REFUSED, ASTRAY))
@@ -433,6 +435,13 @@ class Router(Sending):
             self.leaderless_since = now
         if self.hub is not None:
             self.hub.tick(now)
+
+    @property
+    def calm(self) -> bool:
+        """Whether sweeps find nothing: no request waits, and this front has the links that it wants."""
+        return not self.draining and (self.hub is None or not self.hub.restless) and all(
+            route.leader_link is not None and route.replica is not None and not (route.queue or route.reads)
+            and not any(link.pending for link in route.links.values()) for route in self.routes.values())
 
     def _leader_links(self) -> list[Link]:
         return [route.leader_link for route in self.routes.values() if route.leader_link is not None]

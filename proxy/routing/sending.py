@@ -11,6 +11,7 @@ from typing import Any
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
 from cluster.features.auth.principal import SAID
+from cluster.pacing.lull import Lull
 from cluster.settings import Common
 from cluster.wire.messages import REQUEST, Method, Status
 from cluster.wire.protobuf import ResponseHeaders, header_prefix
@@ -19,6 +20,9 @@ from proxy.routing.links import Link, Near
 from proxy.routing.routes import ShardRoute
 from proxy.routing.waiting import WRITE, Loop, MethodStats, Waiting
 
+SWEEP_S = 0.05
+LULL_S = 0.15  # while nothing happens: each sweep wakes an idle host
+_LULL_SHARE = 0.15  # of an election timeout, at most: a quarter without a look counts as a loop that was held
 _QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard
 _ERROR = int(Status.ERROR)
 
@@ -43,6 +47,8 @@ class Sending:
         self._dirty: list[Link] = []
         self._scheduled = False
         self._late: list[Link] = []
+        self.lull = Lull(SWEEP_S, min(LULL_S, _LULL_SHARE * self.election_s))  # of sweeps
+        self.stirred: Callable[[float], None] = lambda pause_s: None  # the next sweep is due so soon
         self._gathering: list[Callable[[], None]] = []
 
     # -- requests
@@ -133,6 +139,12 @@ class Sending:
         if not self._scheduled:
             self._scheduled = True
             self.loop.call_soon(self._flush)
+            self.stir()
+
+    def stir(self) -> None:
+        """Something happens: sweeps come as usual."""
+        if (pause_s := self.lull.stir()) is not None:
+            self.stirred(pause_s)
 
     def at_flush(self, gather: Callable[[], None]) -> None:
         """Call ``gather`` once before this tick's frames leave: it asks one question for the whole tick."""

@@ -294,6 +294,11 @@ class WatchHub:
                     stream.progress_at = now + self._progress_delay_s()
                     stream.periodic()
 
+    @property
+    def restless(self) -> bool:
+        """Whether the next tick goes on with something."""
+        return bool(self._stalled_parts or self._stalled_cohorts or self._joining.restless)
+
     def want_progress(self, stream: WatchStream) -> None:
         """Periodic progress: one ticker per stream, with etcd's jitter of a tenth."""
         if stream not in self._ticking:

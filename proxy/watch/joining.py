@@ -48,6 +48,10 @@ class Joining:
             if part.link is not link:
                 part.join(link, self._router)
 
+    @property
+    def restless(self) -> bool:
+        return any(self._waiting.values())
+
     def tick(self) -> None:
         for shard, waiting in list(self._waiting.items()):
             if waiting:

@@ -1,7 +1,7 @@
 """How long turns of this process's event loop take.
 
-A timer measures its own delay, a hundred times a second, or ten times while the process is idle: that costs
-nothing where work is done.
+A timer measures its own delay: a hundred times a second, ten times while the process does little, once where
+it does almost nothing. So it costs nothing where work is done, and wakes no idle host.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ from cluster.histogram import Histogram
 
 LONG_S = 0.02  # no turn is to take longer
 BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the histogram
-_BUSY_S, _IDLE_S = 0.01, 0.1
-_BUSY_SHARE = 0.05  # of a CPU
+_PAUSES_S = ((0.05, 0.01), (0.02, 0.1))  # from which share of a CPU on the timer goes off how soon
+_IDLE_S = 1.0
+
+
+def pause_after(share: float) -> float:
+    """Seconds until the next look of a process that has used this share of a CPU since the last."""
+    return next((pause_s for least, pause_s in _PAUSES_S if share > least), _IDLE_S)
 
 
 class Turns:
@@ -33,7 +38,7 @@ class Turns:
         """Begin, from inside the loop."""
         self._loop = loop
         self._looked = loop.time(), time.process_time()
-        self._next(_BUSY_S)
+        self._next(_PAUSES_S[0][1])
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -48,9 +53,9 @@ class Turns:
         assert self._loop is not None
         now, used = self._loop.time(), time.process_time()
         self.add(max(now - self._due, 0.0))
-        passed, share = now - self._looked[0], used - self._looked[1]
+        passed_s, used_s = now - self._looked[0], used - self._looked[1]
         self._looked = now, used
-        self._next(_BUSY_S if share > _BUSY_SHARE * passed else _IDLE_S)
+        self._next(pause_after(used_s / passed_s if passed_s else 1.0))
 
     def add(self, late_s: float) -> None:
         """Count a delay."""
