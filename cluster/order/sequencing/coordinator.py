@@ -33,7 +33,7 @@ from cluster.evaluate.txns.range_compares import RangeCompares, add_compares
 from cluster.evaluate.validate import parse
 from cluster.evaluate.view import Outcome
 from cluster.features.auth.judge import judge
-from cluster.features.auth.principal import NOBODY, Kind, Principal
+from cluster.features.auth.principal import NOBODY, Principal
 from cluster.features.auth.state import AuthState
 from cluster.order.leading.verdicts import are_many
 from cluster.order.log import Attempt, Fold
@@ -47,7 +47,7 @@ from cluster.order.sequencing.evaluator import Evaluator
 from cluster.order.sequencing.expiries import Expiries
 from cluster.order.sequencing.fates import Fates
 from cluster.order.sequencing.granted import GrantedView, Uncounted, Unread
-from cluster.order.sequencing.touches import Touches, touches_of
+from cluster.order.sequencing.touches import leases_looked_at, touches_of
 from cluster.order.sequencing.wide import NEVER, Looks
 from cluster.order.sequencing.wide import Outgoing as Outgoing
 from cluster.order.sequencing.wide import Wide as Wide
@@ -270,9 +270,9 @@ class Coordinator(Generic[T]):
         if wide.leaderless and not self._leads(wide.leaderless):
             return False  # cheap: asked of all that wait, in each run
         touches = touches_of(wide, self._placement, self._view)
-        looks_at = self._looks_at(wide)
-        if looks_at:
-            touches = self._in_all_shards(touches)
+        looks_at = leases_looked_at(wide, self._users)
+        if looks_at:  # the keys of a lease may be in any shard (H6)
+            touches = {shard: touches.get(shard, []) for shard in self._placement.others}
         wide.leaderless = next((shard for shard in touches if not self._leads(shard)), 0)
         if wide.leaderless:
             return False
@@ -310,18 +310,6 @@ class Coordinator(Generic[T]):
             self.hold = wide.switch.hold
         self._send(wide, now_ms)
         return True
-
-    def _in_all_shards(self, touches: Touches) -> Touches:
-        """The keys of a lease may be in any shard (H6)."""
-        return {shard: touches.get(shard, []) for shard in self._placement.others}
-
-    def _looks_at(self, wide: Wide[T]) -> list[int]:
-        """The leases whose keys decide what it does, or whether its client may."""
-        users, who = self._users, wide.who
-        if wide.leases or not users.enabled or who.kind == Kind.FRONT:
-            return wide.leases
-        user = users.users.get(who.user)
-        return [] if user is not None and users.is_root(user) else sorted(wide.footprint.leases)
 
     def _send(self, wide: Wide[T], now_ms: int) -> None:
         wide.sent_ms = now_ms
@@ -422,7 +410,7 @@ class Coordinator(Generic[T]):
             return False  # C2, I10: decided here, once and for all
         if wide.generation != self.generations.number:
             return False  # G8
-        return set(wide.looks_at).issuperset(self._looks_at(wide))  # or rights have changed meanwhile
+        return set(wide.looks_at).issuperset(leases_looked_at(wide, self._users))  # or rights have changed meanwhile
 
     def _complete_switch(
         self, wide: Wide[T], switch: Switch, append: Callable[[bytes, Outcome, Wide[T]], None]

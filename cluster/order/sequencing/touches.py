@@ -7,6 +7,8 @@ from typing import Any
 
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.spans import Span, merged
+from cluster.features.auth.principal import Kind
+from cluster.features.auth.state import AuthState
 from cluster.order.prepare import Touch
 from cluster.order.sequencing.wide import NEVER, Wide
 from cluster.pb import rpc_pb2 as pb
@@ -48,6 +50,15 @@ def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
             _ask(found, placement, Touch(key, end, False, revision, shown=bool(end)))
     wide.ahead = min((revision for _, _, revision in shown if revision > high), default=NEVER)
     return found
+
+
+def leases_looked_at(wide: Wide[Any], users: AuthState) -> list[int]:
+    """The leases whose keys decide what it does, or whether its client may."""
+    who = wide.who
+    if wide.leases or not users.enabled or who.kind == Kind.FRONT:
+        return wide.leases
+    user = users.users.get(who.user)
+    return [] if user is not None and users.is_root(user) else sorted(wide.footprint.leases)
 
 
 def _ask(found: Touches, placement: Placement, touch: Touch) -> None:

@@ -180,7 +180,8 @@ def a_refused_revoke_revokes_until_it_is_applied(patch: Patch) -> None:
 
 def keys_of_other_shards_are_not_looked_at(patch: Patch) -> None:
     """The sequencer judges a put under a lease by the keys of shard 0."""
-    patch.setattr(Coordinator, "_looks_at", lambda self, wide: wide.leases)
+    patch.setattr(
+        cluster.order.sequencing.coordinator, "leases_looked_at", lambda wide, users: wide.leases)
 
 
 def void_tokens_count(patch: Patch) -> None:
