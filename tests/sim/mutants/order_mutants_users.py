@@ -18,7 +18,7 @@ from cluster.evaluate.view import Outcome
 from cluster.features.auth.principal import SAID, Kind, Principal, split
 from cluster.features.auth.state import AuthState
 from cluster.order.leading.rights import Rights
-from cluster.order.sequencing.coordinator import Coordinator, Wide
+from cluster.order.sequencing.coordinator import Wide
 from cluster.order.sequencing.sequencer import Sequencer
 from cluster.wire.messages import READ, Method
 from node.replica.shards.order_role import OrderRole
