@@ -329,7 +329,7 @@ def test_a_version_that_is_refused_is_followed_by_the_next_one() -> None:
     assert socket.sent == [b"H7", b"H8", b"H9", b"H10", b"H11", b"H12"], "all were refused: it waits"
     now[0] += RETRY_S
     link.look()
-    assert socket.sent[5:] == [b"H7"]
+    assert socket.sent[6:] == [b"H7"]
 
 
 def test_a_cluster_that_grew_takes_no_hello_of_before_and_sends_none() -> None:
@@ -365,7 +365,7 @@ def test_the_version_spoken_with_a_peer_is_the_highest_of_both() -> None:
             if said is not None:
                 asked._receive([b"p", b"W" + SPOKEN.pack(*said)])
             assert asked.versions[1] == spoken
-        asked._receive([b"q", b"H" + HELLO.pack(12, 7, 1, 1, 0)])
+        asked._receive([b"q", b"H" + HELLO.pack(13, 7, 1, 1, 0)])
         assert b"q" not in asked._accepted, "nobody here speaks it"
         asked.close()
 
