@@ -25,6 +25,7 @@ from tools.musterctl.commands.keys.watch import Watcher, cancel_reason
 Result = TypeVar("Result")
 _REVOKED_IN_S = 10.0
 _AGAIN_S = 0.05
+_ENDED = b"e"  # other bytes are signals' numbers
 _CREATE = rpc_pb2.RangeRequest.CREATE
 
 
@@ -42,12 +43,14 @@ class Signals:
     def __init__(self) -> None:
         self._came = False
         self._moved, self._move = os.pipe()
+        # The kernel gives a signal to any thread: only this wakes the main one, which handles it
+        os.set_blocking(self._move, False)
+        signal.set_wakeup_fd(self._move, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._take)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self._came = True
-        os.write(self._move, b"s")
 
     def run(self, step: Callable[[], Result]) -> Result:
         """What a step gives, or raises. Interrupted: a signal came, perhaps before; the step is left to
@@ -61,7 +64,7 @@ class Signals:
                 ended.append(functools.partial(_raise, error))
             else:
                 ended.append(lambda: found)
-            os.write(self._move, b"e")
+            os.write(self._move, _ENDED)
 
         threading.Thread(target=work, daemon=True).start()
         while True:
@@ -69,7 +72,8 @@ class Signals:
                 raise Interrupted
             if ended:
                 return ended[0]()
-            os.read(self._moved, 1)
+            if os.read(self._moved, 1) != _ENDED:
+                self._came = True
 
     def default(self) -> None:
         """The next one ends the process."""
