@@ -26,7 +26,7 @@ from cluster.raft.types import Role
 class Election(Replication):
     def _campaign(self, transfer: bool = False) -> None:
         """Try to become leader: ask first, unless the leader itself asked for it."""
-        if self.id not in self._membership.current.voters:
+        if self.id not in self._membership.current.voters or not self.may_campaign():
             self._rearm()
         elif self.config.pre_vote and not transfer:
             self._become_pre_candidate()

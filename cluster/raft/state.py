@@ -36,6 +36,8 @@ class RaftState:
         self._restore(storage)
         #: Whether this replica's driver can wait for news of commits; may be changed at any time.
         self.patient = False
+        #: Set by the driver: whether this replica may lead. It votes without.
+        self.may_campaign: Callable[[], bool] = lambda: True
         self.held_back = False  # set by the driver: a leader takes no proposals for now
         self._quiet = False  # the message being handled leaves nothing to do but to answer it
         self._due = True  # something has come since the last Ready: the next one may have something to do

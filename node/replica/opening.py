@@ -37,7 +37,7 @@ def open_disks(
     return log, store
 
 
-def start_raft(settings: NodeSettings, machine: NodeMachine, log: RaftLog, applied_index: int) -> Raft:
+def start_raft(settings: NodeSettings, machine: NodeMachine, log: RaftLog, store: StateStore) -> Raft:
     common = settings.common
     config = Config(
         id=common.member_id,
@@ -48,5 +48,7 @@ def start_raft(settings: NodeSettings, machine: NodeMachine, log: RaftLog, appli
         commit_rides_ms=COMMIT_RIDES_MS,
     )
     raft = Raft(config, log, machine.random.random, machine.now_ms())
-    raft.applied(applied_index)
+    raft.applied(store.position.shard_index)
+    if settings.born:  # G12: without a state its shard would serve nothing, and nobody else could
+        raft.may_campaign = lambda: store.position.order_index > 0
     return raft

@@ -102,7 +102,7 @@ class Node:
         self.status, self.now_ms = machine.status, machine.now_ms
         self.voters = first_voters(settings)
         self.log, self.store = open_disks(settings, machine, self.voters)
-        self.raft = start_raft(settings, machine, self.log, self.store.position.shard_index)
+        self.raft = start_raft(settings, machine, self.log, self.store)
         self.lessor: Lessor = kinds.lessor(
             common.election_timeout_ms, checkpoint_interval_ms=settings.lease_checkpoint_interval_ms)
         self.lessor.load(self.store.leases())

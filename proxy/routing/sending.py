@@ -49,7 +49,10 @@ class Sending:
 
     def to_leader(self, waiting: Waiting) -> None:
         """Send to the leader, or queue until there is one."""
-        route = self.routes[waiting.shard]
+        route = self.routes.get(waiting.shard)
+        if route is None:  # the shard was dropped meanwhile
+            self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+            return
         link = route.leader_link
         if link is not None:
             if waiting.route == WRITE:
@@ -62,7 +65,10 @@ class Sending:
 
     def to_replica(self, waiting: Waiting) -> None:
         """Send to the own host's node of the shard, or to another one while that is down."""
-        route = self.routes[waiting.shard]
+        route = self.routes.get(waiting.shard)
+        if route is None:
+            self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+            return
         link = route.replica
         if link is not None:
             self.send(link, waiting)
@@ -123,7 +129,8 @@ class Sending:
             self.post(link, waiting.rid, Method.CANCEL, b"")
 
     def _link_of(self, waiting: Waiting) -> Link | None:
-        links = self.routes[waiting.shard].links.values()
+        route = self.routes.get(waiting.shard)
+        links = route.links.values() if route is not None else ()
         return next((link for link in links if link.pending.get(waiting.rid) is waiting), None)
 
     # -- the tick

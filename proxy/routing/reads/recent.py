@@ -45,7 +45,8 @@ class RecentReads:
     def read(self, waiting: Waiting) -> None:
         """To the replica of its shard, once that is recent enough."""
         router, shards = self._router, (waiting.shard,)
-        if router.routes[waiting.shard].replica is None or self._caught_up(shards):
+        route = router.routes.get(waiting.shard)
+        if route is None or route.replica is None or self._caught_up(shards):
             router.to_replica(waiting)
         elif len(self._behind) >= _LIMIT:
             router.fail(waiting, errors.TOO_MANY_REQUESTS)
@@ -84,8 +85,11 @@ class RecentReads:
             return False
         highest, behind = router.highest, False
         for shard in shards:
-            link = router.routes[shard].replica
-            if link is None:
+            route = router.routes.get(shard)
+            link = route.replica if route is not None else None
+            if route is None:
+                pass  # it is dropped, and had no key any more
+            elif link is None:
                 behind = True
             elif link.revision < highest:
                 behind = True
@@ -115,7 +119,8 @@ class RecentReads:
 
     def _patient(self, shards: tuple[int, ...], now: float) -> bool:
         for shard in shards:
-            link = self._router.routes[shard].replica
+            route = self._router.routes.get(shard)
+            link = route.replica if route is not None else None
             if link is None or link.settled or now - link.up_at >= START_S:
                 continue
             if not self.knows or link.leader or self._moves(link, now):

@@ -147,6 +147,7 @@ def test_the_same_by_grpc_and_by_json(cluster: LocalCluster) -> None:
     with pytest.raises(urllib.error.HTTPError) as unknown:
         asked(cluster, "cancel-move", {"move": number})
     assert unknown.value.code == 404
+    unknown.value.close()
 
 
 def test_a_shard_with_keys_retires_over_two_calls(cluster: LocalCluster) -> None:

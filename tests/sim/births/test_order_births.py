@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from cluster.placement.table import State
+from node.replica import server
 from tests.sim.mutants.order_mutants import plan
 from tests.sim.world.order_faults import HARD_FAULTS
 from tests.sim.world.order_sim import FAULTS, MIX, SOAK, Plan, Simulation, seconds_for
+from tests.sim.world.order_world import Violation
 
 FIRST, SEEDS = (0, 150) if SOAK else (4, 3)  # much is born in these three
 COMPACTED = {**MIX, "compact": 4, "watch": 2}
@@ -47,3 +49,29 @@ def test_shards_come_and_go_while_all_else_goes_on(name: str) -> None:
         dropped += states.count(State.DROPPED)
     assert born > SEEDS  # it would prove nothing if none were born
     assert dropped
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("name", "seed"), [
+    ("births_faults", 13),  # G12: all three hosts lost their genesis, and a node without a state led
+])
+def test_faults_that_were_found(name: str, seed: int) -> None:
+    Simulation(seed, births(**PLANS[name])).run()
+
+
+@pytest.mark.timeout(600)
+def test_a_node_without_a_state_that_leads_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """G12: its shard serves, and gets no records for ever."""
+    start = server.start_raft
+
+    def campaigns(*given: Any) -> Any:
+        raft = start(*given)
+        raft.may_campaign = lambda: True
+        return raft
+
+    lost = births(shards=2, loses_genesis=1.0, birth_timeout_ms=1000, snapshot_count=60, mix=COMPACTED,
+                  faults=("kill node", "restart"))
+    Simulation(0, lost).run()
+    monkeypatch.setattr(server, "start_raft", campaigns)
+    with pytest.raises(Violation, match="not every node has grown"):
+        Simulation(0, lost).run()

@@ -49,6 +49,8 @@ class Owners:
         it might contradict (I20): it has keys, now or in a past that may be asked for, or thinks so."""
         if shard < self.base.shards:
             return applied < index
+        if self.born[shard] == State.DROPPED:  # G13: nothing of it counts
+            return False
         since, until = self._asked.get(shard, (index, None))
         return since < index and applied < (index if until is None else min(until, index))
 

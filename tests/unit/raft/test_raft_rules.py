@@ -37,6 +37,21 @@ def granted(replica: Replica) -> list[tuple[int, bool]]:
 # --------------------------------------------------------------------
 
 
+def test_g12_a_replica_that_may_not_lead_votes_and_never_campaigns() -> None:
+    group = Group()
+    may = [False, True]
+    group[1].raft.may_campaign = lambda: may[0]
+    assert not group.campaign(1)
+    group.pass_time(5000)
+    leader = group.leader
+    assert leader.raft.id != 1
+    leader.raft.transfer_leadership(1)
+    group.pass_time(100)
+    assert group[1].raft.role is Role.FOLLOWER
+    may.pop(0)
+    assert group.campaign(1)
+
+
 def test_a_replica_votes_once_in_a_term_even_across_a_restart() -> None:
     replica = Replica(1, THREE)
     replica.raft.step(vote(2, 1, 5), 0)

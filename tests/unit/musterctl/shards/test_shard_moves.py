@@ -278,6 +278,8 @@ def test_a_shards_spans_go_to_the_others_in_turn_and_it_ends(
     assert (code, out) == (0, "1, retiring\n"), "run again, it tells the same"
     cluster.change(take_compact, last + 1)
     cluster.change(take_shard, 1, State.DROPPED, 0, ())
+    code, out, _ = run(capsys, "retire", "1", "-w", "simple")
+    assert (code, out) == (0, "1, dropped\n")
     code, out, _ = run(capsys, "retire", "2", "--to", "0", "--no-wait", "-w", "simple")
     assert (code, out) == (0, "2, retiring\n")
     assert {move.target for move in cluster.begun[3:]} == {0}

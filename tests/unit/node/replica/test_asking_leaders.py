@@ -77,14 +77,16 @@ def test_a_host_that_was_removed_and_goes_on_alone_takes_its_own_feed() -> None:
     assert dialled == [OWN, GONE, OWN, GONE]
 
 
-def test_while_a_change_of_members_waits_for_its_disk_a_node_is_in_haste() -> None:
+def test_while_members_change_or_keys_move_a_node_is_in_haste() -> None:
     node = SimpleNamespace(
         settings=SimpleNamespace(shard=1, common=SimpleNamespace(member_id=OWN, election_timeout_ms=1000)),
         loop=SimpleNamespace(time=lambda: 1.0), order_index=5, wake=lambda: None, hurried_until=0.0,
         watches=SimpleNamespace(active=False), store=SimpleNamespace(revision=3), wanted_revision=3,
     )  # fmt: skip
-    role = SimpleNamespace(node=node, leading=None, members_change=False)
+    role = SimpleNamespace(node=node, leading=None, members_change=False, moves=False)
     feed = FeedEnd(cast(Any, role))
     assert feed.haste() == NO_HASTE
     role.members_change = True
     assert feed.haste() == ALL_HASTE
+    role.members_change, role.moves = False, True
+    assert feed.haste() == ALL_HASTE, "keys move from here or to here"

@@ -181,3 +181,16 @@ def test_an_answer_that_comes_late_counts_for_the_reads_to_come() -> None:
     read(net, serializable=True)
     net.run()
     assert net.nodes[1].take(Method.RANGE) == []
+
+
+def test_a_shard_that_is_dropped_holds_up_nothing() -> None:
+    net = alone(shards=2, revision=50)
+    asked: list[int] = []
+    net.router.recent.when_caught_up((0, 1), lambda: asked.append(1))
+    call = FakeCall()
+    net.router.read(call, Method.RANGE, b"", 1, True, net.router.quiet)
+    assert not asked
+    net.router.follow_shards((0,), (0,))
+    net.pass_time(recent.ASK_S + recent.WAIT_S + 0.3)
+    assert asked
+    assert call.status[0], "nobody has what this read names"

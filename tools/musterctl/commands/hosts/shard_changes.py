@@ -48,9 +48,12 @@ def retire(invocation: Invocation) -> None:
         raise Exit(128, f"{shard} is no id of a shard")
     to = target_of(invocation.flags, "retire") if "to" in invocation.flags.given else None
     table = _at_rest(s)
+    known = table.shards.get(shard)
+    if known is not None and known.state == State.DROPPED:  # an earlier call was interrupted, perhaps
+        _show(s, shard, known.state)
+        return
     for start, end in owned_by(table, shard):  # before it is no target any more, which has no way back
         taker(table, start, end, to)
-    known = table.shards.get(shard)
     if known is None or known.state != State.RETIRING:
         request = shards_pb2.RetireShardRequest(shard=shard, with_keys=True)
         s.ask("musterpb.Shards/RetireShard", request, shards_pb2.RetireShardResponse)
