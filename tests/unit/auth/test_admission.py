@@ -21,7 +21,7 @@ class _Node:
 
     def __init__(self) -> None:
         self.guard = SimpleNamespace(state=AuthState())
-        self.settings: Any = None
+        self.settings: Any = SimpleNamespace(growth="off")
         self.writes: Any = None
         self.store: Any = None
         self.confirmations: Any = None
@@ -54,7 +54,7 @@ def test_writes_alone_wait_for_nothing_to_be_applied() -> None:
     assert node.taken == [Method.PUT]  # the leader judges them with what it has logged
 
 
-@pytest.mark.parametrize("method", [Method.MEMBERS, Method.TRANSFER_LEADER])
+@pytest.mark.parametrize("method", [Method.MEMBERS, Method.TRANSFER_LEADER, Method.ADVICE])
 @pytest.mark.parametrize("leads", [True, False])
 def test_changes_of_members_and_moves_of_leaders_are_roots(method: Method, leads: bool) -> None:
     """Where this host leads, by what is logged; elsewhere by what is applied."""
