@@ -410,7 +410,8 @@ class Coordinator(Generic[T]):
             return False  # C2, I10: decided here, once and for all
         if wide.generation != self.generations.number:
             return False  # G8
-        return set(wide.looks_at).issuperset(leases_looked_at(wide, self._users))  # or rights have changed meanwhile
+        # or rights have changed meanwhile
+        return set(wide.looks_at).issuperset(leases_looked_at(wide, self._users))
 
     def _complete_switch(
         self, wide: Wide[T], switch: Switch, append: Callable[[bytes, Outcome, Wide[T]], None]
