@@ -23,7 +23,6 @@ from node.serving.reads import Reads
 from node.serving.streams import Streams
 from node.slicing.slicer import Slicer
 from node.storage import Reader, StateStore
-from node.storage.state.staging import begin_copy
 from tests.unit.node.serving.answering import serve_of
 from tests.unit.proxy.fakes import ManualLoop
 from tests.unit.storage.moved.cluster import SHARDS, Cluster
@@ -216,9 +215,9 @@ def test_g6_the_revision_of_a_switch_has_the_keys_where_they_were_then(
             cluster.put(key)
         revision = cluster.model.revision
         cluster.place(move_item(Move(1, b"a", b"c", cluster.table.owners(b"a", b"c"), SHARDS - 1)))
-        begin_copy(target, 1, b"a", b"c")
-        while not cluster.page(0).whole:
-            pass
+        cluster.copy(0)
+        while cluster.copiers[0].through < revision or not cluster.copiers[0].whole:
+            cluster.page(0)
         before = Replica(tmp_path, 0, False, source)
         counted(source)
         ask = rpc_pb2.RangeRequest(key=b"a", range_end=b"d", limit=limit)
