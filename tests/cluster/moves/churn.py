@@ -1,7 +1,8 @@
 """Shards are added and retired, and keys move, until it is stopped: beside tests of other things.
 
-``python -m tests.cluster.moves.churn 127.0.0.1:2379 --seed 1`` goes on until its standard input ends, and
-prints what it did. Spans begin and end at keys that are there. Some moves are cancelled at a random place.
+``python -m tests.cluster.moves.churn 127.0.0.1:2379 --seed 1`` says ``begun`` once the first shard serves,
+goes on until its standard input ends, and prints what it did. Spans begin and end at keys that are there.
+Some moves are cancelled at a random place.
 """
 
 from __future__ import annotations
@@ -190,10 +191,16 @@ def main() -> None:
 
     def go_on() -> None:
         churn.grow()
+        begun = False
         while not stopped.is_set():
             churn.step()
+            if churn.done["added"] and not begun:
+                begun = True
+                print("begun", flush=True)
             if given.counts is not None:
-                (given.counts / str(os.getpid())).write_text(json.dumps(churn.done), encoding="utf-8")
+                fresh = given.counts / f".{os.getpid()}"  # it may be killed at any moment
+                fresh.write_text(json.dumps(churn.done), encoding="utf-8")
+                fresh.rename(given.counts / f"{os.getpid()}.json")
 
     thread = threading.Thread(target=go_on)
     thread.start()

@@ -85,7 +85,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as churned:
             codes.append(run(shards, rest, churned if known.churn else ""))
             done: Counter[str] = Counter()
-            for file in Path(churned).iterdir():
+            for file in Path(churned).glob("[0-9]*.json"):
                 done.update(json.loads(file.read_text(encoding="utf-8")))
             if known.churn:
                 print(f"churn: {told(done)}", flush=True)

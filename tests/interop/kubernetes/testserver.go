@@ -3,6 +3,7 @@
 package testserver
 
 import (
+	"bufio"
 	"fmt"
 	"math/rand"
 	"net"
@@ -132,9 +133,13 @@ func startChurn(t testing.TB, address string, log *os.File) {
 		return
 	}
 	command := exec.Command(line[0], append(line[1:], address)...)
-	command.Stdout, command.Stderr = log, log
+	command.Stderr = log
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdin, err := command.StdinPipe() // it goes on until this ends
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := command.StdoutPipe()
 	if err == nil {
 		err = command.Start()
 	}
@@ -146,6 +151,9 @@ func startChurn(t testing.TB, address string, log *os.File) {
 		_ = command.Wait()
 		_ = stdin.Close()
 	})
+	if said, err := bufio.NewReader(stdout).ReadString('\n'); said != "begun\n" {
+		t.Fatalf("the churn does not begin: %q, %v", said, err)
+	}
 }
 
 func waitUntilHealthy(t testing.TB, endpoint string, log string) {
