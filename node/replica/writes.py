@@ -260,8 +260,7 @@ class Writes:
                 judge(leader.auth, NOBODY, method, body, self.lease_keys or leader.view)
             if (refusal := self._refusal(method, body)) is not None:
                 raise EtcdError(refusal)
-            if self.lacks is not None and method in _OF_KEYS and self.lacks(method, body):
-                raise Elsewhere  # G7
+            self._check_own(method, body)
             if looked is None and method == Method.TXN and (looked := leader.ahead(body)) is not None:
                 raise Unlooked
             outcome = leader.execute(method, body, looked)
@@ -291,6 +290,11 @@ class Writes:
         else:
             self._open.answers.append(reply)
         return len(outcome.items)
+
+    def _check_own(self, method: int, body: bytes) -> None:
+        """Elsewhere: it is another shard's by now (G7)."""
+        if self.lacks is not None and method in _OF_KEYS and self.lacks(method, body):
+            raise Elsewhere
 
     def _wait(self, later: tuple[int, FrontLink, int, int, bytes], looked: Ahead | None) -> int:
         self._later.append(later)

@@ -52,7 +52,7 @@ from cluster.order.leading.rights import Rights
 from cluster.order.leading.shard_batch import Answer, PendingPut, Reply, ShardBatch
 from cluster.order.locks import LockTable, Queued
 from cluster.order.log import Attempt, entry
-from cluster.order.prepare import Base, Prepare
+from cluster.order.prepare import Prepare
 from cluster.order.shown import ShownRows
 from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pb import rpc_pb2 as pb
@@ -108,24 +108,15 @@ class ShardLeader(Generic[T]):
         self.aside: Aside[T, tuple[bytes, Principal | None]] = Aside()  # transactions that are looked at
         self._rights = Rights(users)
         self._own: OwnKeys | None = None  # None: no key has ever moved
-        self._attempts: Attempts[T] = Attempts(
+        self.attempts: Attempts[T] = Attempts(
             store, term, self._table, self.shown, self._answers, self._unlooked, start.order_index)
-
-    def moves(self, copied: Callable[[Base], bool], countable: Callable[[], bool]) -> None:
-        """``copied``: whether this replica's copy of a move is so far; ``countable``: whether its keys are
-        counted without walking them."""
-        self._attempts.copied, self._attempts.countable = copied, countable
-
-    def promises(self, move: int) -> bool:
-        """Whether a switch of this move that was promised its base is undecided (G4)."""
-        return self._attempts.promises(move)
 
     def serve(self) -> None:
         """A cut of this term has been applied: everything inherited is in the store (I8)."""
         assert not self.serving
         self.view = PendingOverlay(self._store)
         self._rights.serve()
-        self._attempts.serve(self.view)
+        self.attempts.serve(self.view)
         self.serving = True
 
     def submit(self, token: T, method: int, body: bytes) -> None:
@@ -337,29 +328,29 @@ class ShardLeader(Generic[T]):
 
     @whole
     def prepare(self, token: T, prepare: Prepare) -> None:
-        if self._attempts.prepare(token, prepare, self._begun):
+        if self.attempts.prepare(token, prepare, self._begun):
             self.let_go()
 
     def looks(self, attempt: Attempt) -> bool:
-        return self._attempts.looks(attempt)
+        return self.attempts.looks(attempt)
 
     @whole
     def looked_at(self, attempt: Attempt, looked: RangeCompares | Reading | None) -> None:
-        if self._attempts.looked_at(attempt, looked, self._begun):
+        if self.attempts.looked_at(attempt, looked, self._begun):
             self.let_go()
 
     def let_go(self) -> None:
         """Grant what may be granted: more is applied, or pinned rows are released."""
-        self._attempts.grant(self._applied_batch)
+        self.attempts.grant(self._applied_batch)
 
     @whole
     def release(self, attempt: Attempt) -> None:
-        if self._attempts.release(attempt):
+        if self.attempts.release(attempt):
             self._advance()
 
     def undecided(self) -> list[Attempt]:
         """Attempts that hold locks: the driver asks the sequencer about old ones."""
-        return self._attempts.undecided()
+        return self.attempts.undecided()
 
     def _advance(self) -> None:
         """Something left the table, or was applied: evaluate what may go on, as far as the entry has room."""
@@ -370,7 +361,7 @@ class ShardLeader(Generic[T]):
             for held in self._table.activate():
                 payload = held.payload
                 if isinstance(payload, Preparing):
-                    self._attempts.activated(held, payload, self._begun)
+                    self.attempts.activated(held, payload, self._begun)
                 else:
                     payload.batch = 0
             for held in list(self._table) if self._table.requests else ():
@@ -415,7 +406,7 @@ class ShardLeader(Generic[T]):
             counts.popleft()
         if not counts or counts[0][0] > commit_index:
             return None
-        (index, count), said = counts[0], self._rights.said(self._applied_batch, self._attempts.order_index)
+        (index, count), said = counts[0], self._rights.said(self._applied_batch, self.attempts.order_index)
         return Report(self.shard, index, self.term, count, *said)
 
     def applied_entries(self, last_index: int, base: int) -> None:
@@ -431,17 +422,17 @@ class ShardLeader(Generic[T]):
             base += batch.grown
 
     def applied_record(self, order_index: int, order_term: int, attempts: list[Attempt]) -> None:
-        self._rights.applied(self._begun, self._applied_batch, self._attempts.order_index)
+        self._rights.applied(self._begun, self._applied_batch, self.attempts.order_index)
         if self.serving:
             self.view.compact_revision = self._store.compact_revision
-        self._attempts.applied_record(order_index, order_term, attempts)
+        self.attempts.applied_record(order_index, order_term, attempts)
         if len(self._table):
             self._advance()
-        for token, prepare in self._attempts.take_early():
+        for token, prepare in self.attempts.take_early():
             self.prepare(token, prepare)
 
     def skipped_to(self, order_index: int) -> None:
-        self._attempts.skipped_to(order_index)
+        self.attempts.skipped_to(order_index)
 
     def take_answers(self) -> list[Answer]:
         """Answers that are due, but those of :meth:`take_puts`."""

@@ -7,11 +7,12 @@ coordinator (G7).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.evaluate.replica import Leader
-from cluster.features.auth.principal import SAID, named
+from cluster.features.auth.principal import SAID, Principal, named
 from cluster.order.leading.own_keys import OwnKeys
 from cluster.order.moving.mover import Copied, Hosts, Mover
 from cluster.order.prepare import Base
@@ -39,12 +40,13 @@ class SequencingRole(Protocol):
     def coordinator(self) -> Coordinator[Any] | None: ...
     @property
     def sequencing(self) -> bool: ...
-    def copied(self, base: Base) -> bool: ...
-    def countable(self) -> bool: ...
-    def wide(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None: ...
+    def wide(
+        self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes,
+        who: Principal | None = None,
+    ) -> None: ...
 
 
-class Moves:
+class Moves(ABC):
     """Of one node 0."""
 
     def __init__(
@@ -59,12 +61,20 @@ class Moves:
         self._own: OwnKeys | None = None  # None: nothing has moved
         self._news = False  # the table has changed since the queue was looked at
 
+    @abstractmethod
+    def copied(self, base: Base) -> bool:
+        """Whether this host's copy is so far, where shard 0 is the target."""
+
+    @abstractmethod
+    def countable(self) -> bool:
+        """Whether shard 0's keys are counted without walking them."""
+
     # -- the sequencer
 
     def begin(self, leader: Leader, coordinator: Coordinator[Any]) -> None:
         """This node begins to sequence."""
         self.mover = leader.told.moving = self._kind(
-            self._role.placement, coordinator, self._role.copied, countable=self._role.countable)
+            self._role.placement, coordinator, self.copied, countable=self.countable)
 
     def end(self) -> None:
         """It does not any more: what is held is refused with all else."""
@@ -126,7 +136,8 @@ class Moves:
             elif hold is not None and hold.holds(*named(method, body)[1:]):
                 self._held.append(request)
             elif self.has_left(method, body):
-                self._role.wide(link, rid, method, _WIDE_MS, body)
+                who, inner, asked = named(method, body)
+                self._role.wide(link, rid, inner, _WIDE_MS, asked, who)
             else:
                 kept.append(request)
         writes.put_back(kept)

@@ -21,8 +21,7 @@ from cluster.features.auth.principal import FRONT, NOBODY, SAID, Principal, name
 from cluster.order.leading.queued import Report
 from cluster.order.leading.rights import KEYS_ELSEWHERE
 from cluster.order.log import Attempt, Change, Control
-from cluster.order.moving.mover import Copied
-from cluster.order.prepare import FATE, PREPARE_SAYS_WHEN, REPORT, Base, Grant, decode_attempt, sent_at
+from cluster.order.prepare import FATE, PREPARE_SAYS_WHEN, REPORT, Grant, decode_attempt, sent_at
 from cluster.order.sequencing.coordinator import Coordinator, Look, Wide
 from cluster.order.sequencing.fetching import Ask, Fetched, Fetching
 from cluster.order.sequencing.reports import Askable, Reports
@@ -35,15 +34,11 @@ from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
 from node.replica.lone import OwnLog, OwnLogNode
-from node.replica.moving.copying import Copying
-from node.replica.moving.leaving import Leaving
-from node.replica.moving.sequencing import Moves
-from node.replica.moving.sources import Sources
+from node.replica.moving.of_order import OrderMoves
 from node.replica.role import Body, Kinds, Owed
 from node.replica.shards.birthing import Birthing
 from node.replica.shards.controls import ControlWaits
 from node.replica.shards.feed import Feeds, FeedsNode
-from node.replica.shards.feed_end import ORDER_INDEX, STATE_WANTED
 from node.replica.shards.linked import linked, load_fold, not_leader
 from node.replica.shards.retention import Retention
 from node.replica.shards.role_node import RoleNode
@@ -92,11 +87,7 @@ class OrderRole(OwnLog):
         self.links = linked(node, kinds)
         node.upkeep.quota.share()
         self.placement = Placement(common.shard_count, common.placement_depth)
-        moved = kinds.moved(node.store)
-        self.moves = Moves(self, kinds.mover, node.now_ms, common.election_timeout_ms)
-        self.copying = Copying(node, self, moved, lambda: node.roster.others)
-        Sources(node, moved)
-        self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters)
+        self.moves = OrderMoves(self, node, kinds)
         self.fold = load_fold(node.store)
         self.birthing = Birthing(self)
         self.folded = node.applied_index  # the order record up to which it is
@@ -125,19 +116,15 @@ class OrderRole(OwnLog):
         node.clock.each_heartbeat(self._heartbeat)
         node.clock.each_second(self.birthing.second)
         node.clock.each_second(lambda: self.feeds.alone.look(self.raft.commit_index, self.loop.time()))
-        node.clock.each_second(self.leaving.second)
         node.frames[FRAME[0]] = self.retention.came
-        node.frames[STATE_WANTED[0]] = self._state_wanted
         node.handlers.update({
             Method.REPORT: lambda link, rid, timeout_ms, body: self._report(link, body),
             Method.FEED: lambda link, rid, timeout_ms, body: self.feeds.subscribe(link, rid, body),
             Method.FEED_ACK: lambda link, rid, timeout_ms, body: self._acknowledged(link, body),
             Method.LONE: self._lone,
-            Method.WIDE: lambda link, rid, timeout_ms, body: self._wide(
+            Method.WIDE: lambda link, rid, timeout_ms, body: self.wide(
                 link, rid, body[0], timeout_ms, body[1:]),
             Method.QUERY: lambda link, rid, timeout_ms, body: self._query(link, rid, body),
-            Method.COPIED: lambda link, rid, timeout_ms, body: self._copied(
-                link.member_id, Copied.decode(body)),
         })
 
     @property
@@ -158,13 +145,14 @@ class OrderRole(OwnLog):
             if inner == Method.LONE:
                 self._lone(link, rid, timeout_ms, body, who)
             elif inner == Method.WIDE:
-                self._wide(link, rid, body[0], timeout_ms, body[1:], who)
+                self.wide(link, rid, body[0], timeout_ms, body[1:], who)
             else:  # any shard may have keys of the lease: all take part (H6)
-                self._wide(link, rid, inner, timeout_ms, body, who)
+                self.wide(link, rid, inner, timeout_ms, body, who)
         elif inner in EVERYWHERE and self.controls.full:
             self.node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
-        elif self.moves.has_left(method, body):
-            self.wide(link, rid, method, timeout_ms, body)
+        elif self.moves.has_left(method, body):  # G7
+            who, inner, body = named(method, body)
+            self.wide(link, rid, inner, timeout_ms, body, who)
         else:
             self.writes.submit(link, rid, method, body)
 
@@ -183,17 +171,12 @@ class OrderRole(OwnLog):
             self.node.reads.refuse(link, rid, e)
             return
         if free:
-            self._wide(link, rid, Method.PUT, timeout_ms, request, who)
+            self.wide(link, rid, Method.PUT, timeout_ms, request, who)
         else:
             link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
             self.node.mark_dirty(link)
 
-    def wide(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
-        """A write that came to shard 0, and whose keys are another's by now (G7)."""
-        who, inner, request = named(method, body)
-        self._wide(link, rid, inner, timeout_ms, request, who)
-
-    def _wide(
+    def wide(
         self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes,
         who: Principal | None = None,
     ) -> None:
@@ -317,9 +300,8 @@ class OrderRole(OwnLog):
     def ask_leader(
         self, shard: int, method: int, body: Body, answered: Callable[[int, bytes], bool] | None = None,
     ) -> None:
-        """Asks the node that reported last that it leads. A follower gets no reports: a node that no
-        longer leads names the next one to ask. While that one is unreachable, the own host's node is
-        asked."""
+        """Asks the node that reported last that it leads; while that is unreachable, the own host's. A
+        follower gets no reports: a node that no longer leads names the next one."""
         member_id = self.reports.reporters.get(shard)
         if member_id is None:
             return
@@ -354,8 +336,7 @@ class OrderRole(OwnLog):
 
     def _revoke_expired(self, leases: list[int]) -> None:
         """Leases that this term found due: one attempt for all of them (D7)."""
-        coordinator = self.coordinator
-        if coordinator is not None and leases:
+        if (coordinator := self.coordinator) is not None and leases:
             self.node.expiry.as_read(leases, partial(self._expire_at, coordinator))
 
     def _expire_at(self, coordinator: Coordinator[Token], leases: list[int]) -> None:
@@ -374,7 +355,7 @@ class OrderRole(OwnLog):
             size = 0
             for entry in entries:
                 data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
-                if self.copying.lacks(data):  # G5: what was before it is applied first
+                if self.moves.lacks(data):  # G5: what was before it is applied first
                     break
                 self.feeds.judged(entry.index, data)
                 run.append((entry.index, entry.term, data))
@@ -389,8 +370,8 @@ class OrderRole(OwnLog):
                     break
             if not run:
                 return
-            index, term, _ = run[-1]
-            self.folded = index
+            self.folded, term, _ = run[-1]
+            index = self.folded
             if index < last and (size >= _APPLY_BYTES or len(run) == _APPLY_ENTRIES):
                 node.gathering.later()  # far behind: the loop is served between two runs
                 last = index
@@ -424,9 +405,7 @@ class OrderRole(OwnLog):
             return
         self.placement.replace(table)
         self.askable.follow(table, self.folded, anew=anew)
-        self.moves.placed()
-        self.copying.placed(table)
-        self.leaving.placed(table)
+        self.moves.follow(table)
         if table.has_born:
             self.birthing.follow(table, self.fold)
 
@@ -483,8 +462,7 @@ class OrderRole(OwnLog):
         self.fold = load_fold(self.store)  # I19: the donor's, in the batch of its data
         self.folded = self.node.applied_index
         self._place(self.store.placement(), anew=True)  # which the fold knows
-        self.copying.replaced()
-        self.leaving.replaced()
+        self.moves.replaced()
         self.feeds.applied(self.placement.ids)
 
     @property
@@ -514,48 +492,9 @@ class OrderRole(OwnLog):
         self.feeds.acknowledge(link, body)
         self.retention.acknowledged()
 
-    # -- what moves (``node.replica.moving``)
-
-    def copied(self, base: Base) -> bool:
-        return self.copying.copied(base)
-
-    def countable(self) -> bool:
-        return self.store.counts.ready
-
-    def copy_grew(self) -> None:
-        if self.node.applied_index < self.raft.commit_index:
-            self.node.gathering.later()
-        self.node.wake()
-
-    def _copied(self, host: int, copied: Copied) -> None:
-        self.moves.heard(host, copied)
-        self.node.wake()
-
-    def report_copied(self, copied: Copied) -> None:
-        leader = self.raft.leader_id
-        if leader == self.raft.id:
-            self._copied(leader, copied)
-        elif leader and (link := self.links.find(leader, 0)) is not None:
-            link.request(Method.COPIED, copied.encode())
-            self.links.flush()
-
-    def ask_for_state(self) -> None:
-        if self.raft.leader_id not in (0, self.raft.id):
-            self.node.peers.send(
-                self.raft.leader_id, STATE_WANTED, ORDER_INDEX.pack(self.node.applied_index))
-
-    def _state_wanted(self, member_id: int, data: bytes) -> None:
-        if len(data) == ORDER_INDEX.size and ORDER_INDEX.unpack(data)[0] < self.node.applied_index:
-            self.node.snapshots.send_to(member_id, 0)
-
-    def promises(self, move: int) -> bool:
-        """Shard 0's leader grants itself nothing: its own copy is looked at where the switch is logged."""
-        return False
-
     def close(self) -> None:
         self.feeds.close()
-        self.copying.close()
-        self.leaving.close()
+        self.moves.close()
         self.keeping.close()
         self.birthing.close()
         self.links.close()

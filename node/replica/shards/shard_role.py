@@ -25,18 +25,14 @@ from cluster.order.following.reporting import Reporting
 from cluster.order.leading.attempts import Reading
 from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.log import Attempt
-from cluster.order.moving.mover import Copied
 from cluster.order.prepare import FATE, PREPARE_SAYS_WHEN, REPORT, Prepare, decode_attempt, encode_attempt
 from cluster.order.shown import ENOUGH, ShownRows, decode_ask
 from cluster.pacing.patience import HURRY_S
-from cluster.placement import Table
 from cluster.raft import Role
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import HEAD, NO_HASTE, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink, Request
-from node.replica.moving.copying import Copying
-from node.replica.moving.leaving import Leaving
-from node.replica.moving.sources import Sources
+from node.replica.moving.of_shard import ShardMoves
 from node.replica.pauses import ReturningTimer
 from node.replica.role import Body, Kinds, Owed
 from node.replica.shards.fates import Fates, FatesNode
@@ -98,12 +94,7 @@ class ShardRole:
         self._reporting = Reporting(common.heartbeat_interval_ms / 1000)
         self._questions = LockQuestions(common.heartbeat_interval_ms / 1000)
         self.handover = HandOver(self, settings.leader_placement)
-        moved = kinds.moved(node.store)
-        self.copying = Copying(node, self, moved, lambda: node.roster.others)
-        self.leaving = Leaving(node, self.links, moved, lambda: self.raft.configuration.voters)
-        Sources(node, moved)
-        self.feed.queue.lacks = self.copying.lacks
-        self.copying.placed(node.store.placement())
+        self.moves = ShardMoves(self, node, kinds)
         node.clock.each_heartbeat(self._heartbeat)
         node.clock.each_second(self._second)
         node.upkeep.on_flushed = self._flushed
@@ -115,8 +106,7 @@ class ShardRole:
             Method.SHOWN: lambda link, rid, timeout_ms, body: self._show(link, rid, *decode_ask(body))})
 
     def close(self) -> None:
-        self.copying.close()
-        self.leaving.close()
+        self.moves.close()
         self.feed.late.close()
         self.shown.clear()
         self.links.close()
@@ -129,34 +119,6 @@ class ShardRole:
     @property
     def members_change(self) -> bool:
         return self.node.upkeep.flushes.hurried
-
-    @property
-    def moves(self) -> bool:
-        return self.copying.moves
-
-    # -- what moves (``node.replica.moving``)
-
-    def copy_grew(self) -> None:
-        self._pin_others()
-        self.node.wake()
-
-    def report_copied(self, copied: Copied) -> None:
-        if sequencer := self.feed.reachable_sequencer():
-            self.links.get(sequencer, 0).request(Method.COPIED, copied.encode())
-            self.links.flush()
-
-    def ask_for_state(self) -> None:
-        self.feed.ask_peers_for_state("what moved here is at no host's source")
-
-    def promises(self, move: int) -> bool:
-        return self.leading is not None and self.leading.promises(move)
-
-    def _place(self, table: Table | None) -> None:
-        """A table is applied here: whose keys are whose (G7)."""
-        if self.leading is not None and table is not None and table.moved:
-            self.leading.placed(table)
-        self.copying.placed(table)
-        self.leaving.placed(table)
 
     # -- requests
 
@@ -244,8 +206,7 @@ class ShardRole:
                       self.node.order_index),
                 max_txn_ops=self.settings.common.max_txn_ops,
                 pace=self.pace, shown=self.shown, users=lambda: self.node.guard.state)
-            self.leading.moves(self.copying.copied, lambda: self.store.counts.ready)
-            self._place(self.store.placement())
+            self.moves.lead(self.leading)
 
     def evaluate(self) -> None:
         leading = self.leading
@@ -344,7 +305,7 @@ class ShardRole:
             node.upkeep.logged_bytes(size, ordered)
             node.after_apply([], applied)
             if applied.placement is not None:
-                self._place(applied.placement)
+                self.moves.place(applied.placement)
             self._tell(placed)
             self.feed.applied(last, sum([len(projection) for _, _, projection in run]))
             if placed.control:
@@ -464,7 +425,6 @@ class ShardRole:
         self.links.drop_unused(self.feed.link)
         self.feed.acknowledge()
         self.handover.second()
-        self.leaving.second()
         self.feed.ask_for_state()
 
     def facts(self) -> dict[str, Any]:
@@ -497,7 +457,5 @@ class ShardRole:
         self.fates.skipped_to(node.applied_index)
         if self.leading is not None:
             self.leading.skipped_to(node.order_index)
-        self._place(self.store.placement())
-        self.copying.replaced()
-        self.leaving.replaced()
+        self.moves.replaced()
         self.feed.replaced()

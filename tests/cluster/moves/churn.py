@@ -23,7 +23,7 @@ import grpc
 
 from cluster.pb import rpc_pb2, shards_pb2
 from cluster.placement import Table
-from cluster.placement.table import END
+from cluster.placement.table import END, State
 from tools.musterctl.commands.hosts.shard_changes import owned_by
 
 _LIMIT_S = 60.0
@@ -67,11 +67,11 @@ class Churn:
     def step(self) -> None:
         """One change, to its end."""
         serving = [shard for shard, retires in self._shards.items() if not retires]
-        for shard, retires in self._shards.items():
-            if retires and serving and (owned := owned_by(self._table(), shard)):
-                self._move(*owned[0], self._random.choice([*self._base, *serving]))
-                break  # what it may be refused by ends with a compaction, or another target
         chance = self._random.random()
+        for shard, retires in self._shards.items():
+            if retires and serving and chance < 0.5 and (owned := owned_by(self._table(), shard)):
+                self._move(*owned[0], self._random.choice([*self._base, *serving]))
+                return
         if self._compacts and chance > 0.85:
             self._compact()
         elif not serving or (chance < 0.1 and len(serving) + len(self._base) < self._most):
@@ -97,9 +97,19 @@ class Churn:
 
     def _add(self) -> None:
         answer = self._ask("AddShard", shards_pb2.AddShardRequest(), shards_pb2.AddShardResponse)
-        if answer is not None:
+        if answer is None:
+            return
+        until = time.monotonic() + 2 * _LIMIT_S
+        while (state := self._state(answer.shard)) == State.FORMING:
+            assert time.monotonic() < until, f"shard {answer.shard} is not born"
+            time.sleep(_LOOK_S)
+        if state == State.SERVING:
             self._shards[answer.shard] = False
             self.done["added"] += 1
+
+    def _state(self, shard: int) -> State:
+        known = self._table().shards.get(shard)
+        return State.FORMING if known is None else known.state
 
     def _retire(self, shard: int) -> None:
         request = shards_pb2.RetireShardRequest(shard=shard, with_keys=True)

@@ -170,3 +170,21 @@ def test_a_shard_with_keys_retires_over_two_calls(cluster: LocalCluster) -> None
     assert told(cluster, "retire", "1") == {"shard": 1, "state": "dropped"}
     assert musterctl(cluster, "get", "/six/a", "--print-value-only").stdout == "v\n"
     assert "shard 0 has the order of all changes, and stays" in refused(cluster, "retire", "0")
+
+
+def test_only_root_sees_and_moves_what_moves_while_users_are_on(cluster: LocalCluster) -> None:
+    put(cluster, "/eight/a")
+    for words in (("user", "add", "root:r"), ("user", "grant-role", "root", "root"),
+                  ("user", "add", "alice:a"), ("auth", "enable")):
+        done = musterctl(cluster, *words)
+        assert done.returncode == 0, done.stderr
+    root = "--user=root:r"
+    try:
+        for words in (("move", "--prefix", "/eight/", "--to", "2"), ("split", "/eight/a", "--to", "2"),
+                      ("cancel", "1"), ("moves",)):
+            assert "permission denied" in refused(cluster, *words, "--user=alice:a")
+            assert "user name is empty" in refused(cluster, *words)
+        (done,) = told(cluster, "move", "--prefix", "/eight/", "--to", "2", root)
+        assert done["step"] == "switched"
+    finally:
+        assert musterctl(cluster, "auth", "disable", root).returncode == 0

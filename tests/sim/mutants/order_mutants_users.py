@@ -226,7 +226,7 @@ def what_was_let_pass_comes_whenever(patch: Patch) -> None:
 
 def refusals_do_not_wait(patch: Patch) -> None:
     """I7: a refusal may rest on what is logged, and lost."""
-    wide = OrderRole._wide
+    wide = OrderRole.wide
 
     def at_once(
         self: Any, link: Any, rid: int, method: int, timeout_ms: int, body: bytes, who: Any = None
@@ -240,7 +240,7 @@ def refusals_do_not_wait(patch: Patch) -> None:
                 return
         wide(self, link, rid, method, timeout_ms, body, who)
 
-    patch.setattr(OrderRole, "_wide", at_once)
+    patch.setattr(OrderRole, "wide", at_once)
 
 
 MUTANTS = [

@@ -83,10 +83,10 @@ def test_while_members_change_or_keys_move_a_node_is_in_haste() -> None:
         loop=SimpleNamespace(time=lambda: 1.0), order_index=5, wake=lambda: None, hurried_until=0.0,
         watches=SimpleNamespace(active=False), store=SimpleNamespace(revision=3), wanted_revision=3,
     )  # fmt: skip
-    role = SimpleNamespace(node=node, leading=None, members_change=False, moves=False)
+    role = SimpleNamespace(node=node, leading=None, members_change=False)
     feed = FeedEnd(cast(Any, role))
     assert feed.haste() == NO_HASTE
     role.members_change = True
     assert feed.haste() == ALL_HASTE
-    role.members_change, role.moves = False, True
+    role.members_change, feed.moves = False, lambda: True
     assert feed.haste() == ALL_HASTE, "keys move from here or to here"

@@ -1,0 +1,110 @@
+"""The moving parts of a node 0: as the sequencer's node, as a source, and as a target."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Protocol
+
+from cluster.order.moving.mover import Copied
+from cluster.order.prepare import Base
+from cluster.placement import Table
+from cluster.wire.frames import PeerKind
+from cluster.wire.messages import Method
+from node.links.siblings import NodeLinks
+from node.replica.moving.copying import Copying
+from node.replica.moving.leaving import Leaving
+from node.replica.moving.sequencing import Moves, SequencingRole
+from node.replica.moving.sources import Sources
+from node.replica.shards.role_node import RoleNode
+
+if TYPE_CHECKING:
+    from node.links.peers import Peers
+    from node.replica.pauses import GatheringTimer
+    from node.replica.role import Kinds
+    from node.upkeep.snapshots import Snapshots
+
+_STATE_WANTED = PeerKind.STATE_WANTED.byte
+_ORDER_INDEX = struct.Struct("<Q")
+
+
+class OrderMovesNode(RoleNode, Protocol):
+    peers: Peers
+    snapshots: Snapshots
+    gathering: GatheringTimer
+    applied_index: int
+
+    def now_ms(self) -> int: ...
+
+
+class OrderMovesRole(SequencingRole, Protocol):
+    @property
+    def links(self) -> NodeLinks: ...
+
+
+class OrderMoves(Moves):
+    def __init__(self, role: OrderMovesRole, node: OrderMovesNode, kinds: Kinds) -> None:
+        super().__init__(role, kinds.mover, node.now_ms, node.settings.common.election_timeout_ms)
+        self._node = node
+        self.links = role.links
+        moved = kinds.moved(node.store)
+        Sources(node, moved)
+        self.copying = Copying(node, self, moved, lambda: node.roster.others)
+        self.leaving = Leaving(node, role.links, moved, lambda: node.raft.configuration.voters)
+        self.lacks = self.copying.lacks
+        node.clock.each_second(self.leaving.second)
+        node.frames[_STATE_WANTED[0]] = self._state_wanted
+        node.handlers[Method.COPIED] = lambda link, rid, timeout_ms, body: self._said(
+            link.member_id, Copied.decode(body))
+
+    def follow(self, table: Table) -> None:
+        """A table is applied here."""
+        self.placed()
+        self.copying.placed(table)
+        self.leaving.placed(table)
+
+    def replaced(self) -> None:
+        """Another state was installed."""
+        self.copying.replaced()
+        self.leaving.replaced()
+
+    def close(self) -> None:
+        self.copying.close()
+        self.leaving.close()
+
+    # -- as a target
+
+    def copied(self, base: Base) -> bool:
+        return self.copying.copied(base)
+
+    def countable(self) -> bool:
+        return self._node.store.counts.ready
+
+    def copy_grew(self) -> None:
+        if self._node.applied_index < self._node.raft.commit_index:
+            self._node.gathering.later()
+        self._node.wake()
+
+    def report_copied(self, copied: Copied) -> None:
+        raft = self._node.raft
+        if raft.leader_id == raft.id:
+            self._said(raft.id, copied)
+        elif raft.leader_id and (link := self.links.find(raft.leader_id, 0)) is not None:
+            link.request(Method.COPIED, copied.encode())
+            self.links.flush()
+
+    def _said(self, host: int, copied: Copied) -> None:
+        self.heard(host, copied)
+        self._node.wake()
+
+    def ask_for_state(self) -> None:
+        raft = self._node.raft
+        if raft.leader_id not in (0, raft.id):
+            self._node.peers.send(raft.leader_id, _STATE_WANTED, _ORDER_INDEX.pack(self._node.applied_index))
+
+    def _state_wanted(self, member_id: int, data: bytes) -> None:
+        if len(data) == _ORDER_INDEX.size and _ORDER_INDEX.unpack(data)[0] < self._node.applied_index:
+            self._node.snapshots.send_to(member_id, 0)
+
+    def promises(self, move: int) -> bool:
+        """Shard 0's leader grants itself nothing: its own copy is looked at where the switch is logged."""
+        return False
