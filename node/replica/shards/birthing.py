@@ -150,7 +150,7 @@ class Birthing:
         role = self._role
         self._in_order(role.placement.running)
         role.reports.forget_early((role.placement.forming,))
-        role.feeds.follow(role.placement.running)
+        role.feeds.follow(role.placement.running, role.placement.forming)
         self._born.look(table, fold)
 
     def _in_order(self, shards: Iterable[int]) -> None:

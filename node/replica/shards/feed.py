@@ -101,9 +101,9 @@ class Feeds:
         self.records = 0
         self._sound: dict[int, bytes] = {}  # large records that were applied last, as far as they are sound
 
-    def follow(self, shards: Sequence[int]) -> None:
-        """The cluster has these shards now."""
-        self.floors.follow(shards)
+    def follow(self, shards: Sequence[int], forming: int = 0) -> None:
+        """The cluster has these shards now. ``forming``: records are kept for it, too (I17); 0: none does."""
+        self.floors.follow((*shards, forming))
         self.alone.follow(shards)
 
     def judged(self, index: int, data: bytes) -> None:

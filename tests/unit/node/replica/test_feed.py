@@ -101,6 +101,17 @@ class Sibling:
         ]
 
 
+def test_records_are_kept_for_a_shard_that_forms() -> None:
+    """I17: it counts from its record on; a host without it could go on alone all the same."""
+    feeds = NodeZero().feeds
+    feeds.follow((0, 1, 2), 3)
+    feeds.alone.look(50, 0.0)
+    feeds.alone.look(50, 20.0)
+    assert feeds.floors.shards == (1, 2, 3)
+    assert feeds.floors.of_majority({1})[0] == 0
+    assert feeds.alone.lacking.keys() == {1, 2}
+
+
 def test_a_leader_gets_the_records_that_concern_it_at_once_and_others_with_them() -> None:
     zero = NodeZero()
     leader = Sibling(zero, 1, OWN_HASTE)

@@ -38,7 +38,7 @@ class Role:
         self.reports = Reports()
         self.on_disk = 0  # of the order, at a majority of all
         floors = SimpleNamespace(on_disk=lambda voters: self.on_disk)
-        self.feeds = SimpleNamespace(follow=lambda shards: None, floors=floors)
+        self.feeds = SimpleNamespace(follow=lambda shards, forming: None, floors=floors)
         self.writes = SimpleNamespace(leader=SimpleNamespace(told=told, log_shard=log_shard))
         self.fold = Fold()
         self.sequencer = SimpleNamespace(tail=SimpleNamespace(append=lambda item, writes, revoked: None))
