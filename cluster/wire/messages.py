@@ -19,6 +19,7 @@ Numbers are little-endian.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -149,6 +150,7 @@ READ_INDEX_ANSWER = struct.Struct("<QQQ")  # order index, revision there, term
 # applied order index to wait for (0: serializable), revision to read at (0: latest)
 READ = struct.Struct("<QQ")
 LEASE_DUE = -1  # its time is over and its revocation on the way: only LEASE_KEEPALIVE waits for that
+HASH_OF_NOTHING = zlib.crc32(b"key")  # HASH_KV of a shard of which no version counts
 LONE_HEAD = struct.Struct("<H")  # shard
 SPOKEN = struct.Struct("<HH")  # lowest and highest version
 LEADER = struct.Struct("<QQ")  # member ID of the leader (0 unknown), term

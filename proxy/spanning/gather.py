@@ -22,7 +22,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import RangeRead, Row
 from cluster.pb import rpc_pb2
 from cluster.placement import Placement
-from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER
+from cluster.wire.messages import HASH_OF_NOTHING, HEAD, READ, READ_INDEX_ANSWER
 from cluster.wire.protobuf import read_varint
 from proxy.routing.router import READ_ANY, MethodStats, Router, Waiting
 from proxy.routing.waiting import PartWaiting
@@ -267,13 +267,15 @@ def range_rows(tail: bytes) -> tuple[list[Row], int]:
 
 def hash_answer(tails: list[bytes], revision: int) -> bytes | None:
     """HashKVResponse after its header: one hash of the shards', in their order. None if a compaction has come
-    to some shards only: their hashes do not cover the same versions."""
+    to some shards only: their hashes do not cover the same versions. A shard that counts nothing leaves no
+    trace: it may have been born behind the revision, or be gone when the same is asked again (I19)."""
     parts = [rpc_pb2.HashKVResponse.FromString(tail) for tail in tails]
     value, compacted = 0, parts[0].compact_revision
     for part in parts:
         if part.compact_revision != compacted:
             return None
-        value = zlib.crc32(part.hash.to_bytes(4, "little"), value)
+        if part.hash != HASH_OF_NOTHING:
+            value = zlib.crc32(part.hash.to_bytes(4, "little"), value)
     return rpc_pb2.HashKVResponse(
         hash=value, compact_revision=compacted, hash_revision=revision
     ).SerializeToString()

@@ -24,6 +24,7 @@ from cluster.features.rows import RowsOf
 from cluster.order.moving.copier import Ask, Batch
 from cluster.placement import Table
 from cluster.placement.table import Move
+from cluster.wire.messages import HASH_OF_NOTHING
 from cluster.wire.protobuf import tombstone
 from node.storage import Applied, Applying, HistorySlice, Position, Prepared, PreparedRows
 from node.storage.errors import Compacted, FutureRevision, SnapshotRefused, SyncFailed
@@ -332,7 +333,8 @@ class KeysHash:
             kept = [version for version in shown if version[0] <= low]
             covered += [(key, *version) for version in shown if low < version[0] <= revision]
             covered += [(key, *version) for version in kept[-1:] if version[2] is not None]
-        self.value = zlib.crc32(repr(sorted(covered, key=lambda version: version[:3])).encode())
+        rows = repr(sorted(covered, key=lambda version: version[:3]))
+        self.value = zlib.crc32(rows.encode()) if covered else HASH_OF_NOTHING
 
     def step(self, budget_us: int) -> bool:
         return True

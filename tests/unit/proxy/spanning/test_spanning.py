@@ -16,7 +16,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import RangeRead, Row
 from cluster.evaluate.reading.row_parts import read_part, sizes_in
 from cluster.pb import rpc_pb2
-from cluster.wire.messages import HEAD, READ, Method, Status
+from cluster.wire.messages import HASH_OF_NOTHING, HEAD, READ, Method, Status
 from cluster.wire.protobuf import key_value
 from proxy.routing.router import MethodStats
 from proxy.spanning.gather import Gather, hash_answer, range_answer, range_requests, range_rows
@@ -289,3 +289,13 @@ def test_hashes_of_shards_that_have_removed_different_versions_make_none() -> No
     assert whole is not None
     assert rpc_pb2.HashKVResponse.FromString(whole).compact_revision == 4
     assert whole != hash_answer([part(2, 4), part(1, 4)], 9)
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_a_shard_that_counts_nothing_leaves_no_trace_in_a_hash(others: int) -> None:
+    """I19: one born behind a revision, or dropped since, does not change that revision's hash."""
+    def part(value: int) -> bytes:
+        return rpc_pb2.HashKVResponse(hash=value, compact_revision=4, hash_revision=9).SerializeToString()
+
+    nothing = part(HASH_OF_NOTHING)
+    assert hash_answer([part(1), *[nothing] * others, part(2)], 9) == hash_answer([part(1), part(2)], 9)

@@ -6,6 +6,7 @@ import pytest
 from rocksdict import WriteBatch
 
 from cluster.effects import records
+from cluster.wire.messages import HASH_OF_NOTHING
 from node.storage.keys import LEASE_KEY
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.state.stores import do, versions
@@ -47,6 +48,15 @@ def test_the_hash_of_what_was_written_leaves_out_what_replicas_note_by_themselve
     assert store.hash_state().run() != state
     store.close()
     assert open_store().hash_written().run() == written
+
+
+def test_a_store_of_which_no_version_counts_has_the_hash_of_nothing(open_store: OpenStore) -> None:
+    """Fronts leave such a shard out of the hash of all."""
+    store = open_store()
+    assert store.hash_kv().run() == HASH_OF_NOTHING
+    do(store, records.put(b"a", 0, 1, b"1", 0))
+    assert store.hash_kv().run() != HASH_OF_NOTHING
+    assert store.hash_kv(1).run() == HASH_OF_NOTHING
 
 
 def test_the_state_hash_tells_a_key_that_hangs_on_its_lease_at_one_replica_only(
