@@ -47,7 +47,7 @@ from cluster.order.sequencing.evaluator import Evaluator
 from cluster.order.sequencing.expiries import Expiries
 from cluster.order.sequencing.fates import Fates
 from cluster.order.sequencing.granted import GrantedView, Uncounted, Unread
-from cluster.order.sequencing.touches import leases_looked_at, touches_of
+from cluster.order.sequencing.touches import in_all_shards, leases_looked_at, touches_of
 from cluster.order.sequencing.wide import NEVER, Looks
 from cluster.order.sequencing.wide import Outgoing as Outgoing
 from cluster.order.sequencing.wide import Wide as Wide
@@ -271,8 +271,8 @@ class Coordinator(Generic[T]):
             return False  # cheap: asked of all that wait, in each run
         touches = touches_of(wide, self._placement, self._view)
         looks_at = leases_looked_at(wide, self._users)
-        if looks_at:  # the keys of a lease may be in any shard (H6)
-            touches = {shard: touches.get(shard, []) for shard in self._placement.others}
+        if looks_at:
+            touches = in_all_shards(touches, self._placement)
         wide.leaderless = next((shard for shard in touches if not self._leads(shard)), 0)
         if wide.leaderless:
             return False

@@ -52,6 +52,11 @@ def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
     return found
 
 
+def in_all_shards(touches: Touches, placement: Placement) -> Touches:
+    """The keys of a lease may be in any shard (H6)."""
+    return {shard: touches.get(shard, []) for shard in placement.others}
+
+
 def leases_looked_at(wide: Wide[Any], users: AuthState) -> list[int]:
     """The leases whose keys decide what it does, or whether its client may."""
     who = wide.who

@@ -8,6 +8,7 @@ killed in between, with its host: node 0 says everything again at its next start
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import chain
@@ -57,7 +58,7 @@ class Supervisors:
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._random = Random(f"{simulation.seed}/supervisors")
-        self.noted: dict[int, dict[int, tuple[int, ...]]] = {host: {} for host in simulation.hosts}
+        self.noted: defaultdict[int, dict[int, tuple[int, ...]]] = defaultdict(dict)  # hosts come later, too
         self.genesis: dict[tuple[int, int], Content | Path] = {}  # files beside node 0's state
         self.lost = 0  # genesis files
         self._lives = dict.fromkeys(simulation.hosts, 0)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import cluster.order.leading.shard_leader
+import cluster.order.sequencing.coordinator
 import cluster.raft.core
 import node.replica.opening
 import node.replica.shards.fates
@@ -307,7 +308,9 @@ def locks_are_let_go_at_once(patch: Patch) -> None:
 
 def revokes_lock_one_shard(patch: Patch) -> None:
     """H6: all shards take part in a revoke."""
-    patch.setattr(Coordinator, "_in_all_shards", lambda self, touches: touches or {1: []})
+    patch.setattr(
+        cluster.order.sequencing.coordinator, "in_all_shards",
+        lambda touches, placement: touches or {1: []})
 
 
 def cuts_anything_reported(patch: Patch) -> None:
