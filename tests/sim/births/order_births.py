@@ -61,8 +61,8 @@ class Supervisors:
         self.noted: defaultdict[int, dict[int, tuple[int, ...]]] = defaultdict(dict)  # hosts come later, too
         self.genesis: dict[tuple[int, int], Content | Path] = {}  # files beside node 0's state
         self.lost = 0  # genesis files
-        self._lives = dict.fromkeys(simulation.hosts, 0)
-        self._read_at = dict.fromkeys(simulation.hosts, 0.0)  # the last word of a node 0
+        self._lives: defaultdict[int, int] = defaultdict(int)
+        self._read_at: defaultdict[int, float] = defaultdict(float)  # the last word of a node 0
         self._begun: set[tuple[int, int]] = set()  # directories in which a node has run
 
     # -- what nodes ask of their machine
