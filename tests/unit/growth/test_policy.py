@@ -270,3 +270,15 @@ def test_bounds_are_changed_by_name() -> None:
     for wrong in ("hott=1", "hot", "hot=", "hot=x", "hot=-1", "hot=nan", "hot=inf"):
         with pytest.raises(ValueError):
             Bounds.parse(wrong)
+
+
+@pytest.mark.parametrize("data", [
+    b'{"cpus":1' + b"0" * 400 + b"}", b"[" * 100_000,
+    HOT.encode().replace(b'"leader": ', b'"leader": 1e300, "_": '),
+    HOT.encode().replace(b'"live_bytes": ', b'"live_bytes": -1, "_": '),
+    HOT.encode().replace(b'"sample": [[', b'"sample": [["00", 1' + b"0" * 400 + b', 1.0, []], ['),
+])
+def test_what_no_number_or_stack_can_hold_is_refused(data: bytes) -> None:
+    for kind in (Host, Shard):
+        with pytest.raises(ValueError):
+            kind.decode(data)

@@ -237,6 +237,46 @@ def test_a_mistake_of_the_policy_ends_the_policy_alone(
     assert "a mistake of its own" in node.ask().stopped
 
 
+@pytest.mark.parametrize("step", ["placed", "told", "ask", "figures"])
+def test_a_mistake_outside_of_the_look_ends_the_policy_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    node = Node(tmp_path)
+    node.look(2)
+
+    def mistake(*_: object) -> None:
+        raise AssertionError("of the policy")
+
+    monkeypatch.setattr(module.Past, "took", mistake)
+    monkeypatch.setattr(module.Gathering, "told", mistake)
+    monkeypatch.setattr(module, "_shown", mistake)
+    if step == "placed":
+        node.advising.placed(node.table)
+    elif step == "told":
+        node.advising.told(2, b"")
+    elif step == "ask":
+        assert "a mistake of its own" in node.ask().stopped
+    else:
+        node.advising._policy = 1  # type: ignore[assignment]
+        node.advising.figures()
+    assert node.advising.figures()["failed"] == 1
+
+
+@pytest.mark.parametrize(("of", "name", "executed"), [(module, "_request", 0), (module.Policy, "began", 1)])
+def test_a_mistake_around_an_action_ends_the_policy_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: Any, name: str, executed: int
+) -> None:
+    node = Node(tmp_path)
+
+    def mistake(*_: object) -> None:
+        raise AssertionError("of the policy")
+
+    monkeypatch.setattr(of, name, mistake)
+    node.look(5)
+    assert node.advising.failed
+    assert (len(node.executed), node.woken) == (executed, executed)
+
+
 def test_a_mistake_of_the_sample_ends_the_policy_alone(tmp_path: Path) -> None:
     node = Node(tmp_path)
     node.look()
