@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cluster.growth import cutting
 from cluster.growth.bounds import Bounds
 from cluster.growth.cutting import cut, size_bytes
 from cluster.growth.facts import Facts, Host, Shard
@@ -282,3 +283,30 @@ def test_what_no_number_or_stack_can_hold_is_refused(data: bytes) -> None:
     for kind in (Host, Shard):
         with pytest.raises(ValueError):
             kind.decode(data)
+
+
+def test_a_sample_that_cannot_be_cut_is_little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = {"crossing": 0, "above": 0}
+    crossing, above = cutting._crossing, cutting._above
+
+    def counted_crossing(*args: Any) -> float:
+        work["crossing"] += 1
+        return crossing(*args)
+
+    def counted_above(*args: Any) -> Any:
+        for name in above(*args):
+            work["above"] += 1
+            yield name
+
+    monkeypatch.setattr(cutting, "_crossing", counted_crossing)
+    monkeypatch.setattr(cutting, "_above", counted_above)
+    wide = ((b"/", b"0"),)
+    deep = tuple(Weighed(b"/%03d" % n + b"/x" * 126, 1.0, float(n % 7), wide) for n in range(1000))
+    assert cut(two(), 0, replace(HOT, sample=deep), 0.4, LIMITS) is None
+    assert 0 < work["crossing"] <= 12
+    assert work["above"] <= 9 * 1000
+
+
+def test_a_span_whose_load_is_new_stays_uncut() -> None:
+    walks = tuple(Weighed(b"/%03d" % n, 1.0, float(n)) for n in range(100))
+    assert cut(two(), 0, replace(HOT, sample=walks), 0.4, LIMITS) is None
