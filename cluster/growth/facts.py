@@ -49,10 +49,18 @@ class Shard:
 
     def encode(self) -> bytes:
         told = {name: getattr(self, name) for name in _OF_SHARD}
-        told["sample"] = [
-            [key.hex(), round(weight, 3), round(age_s, 1), [[a.hex(), b.hex()] for a, b in spans]]
-            for key, weight, age_s, spans in self.sample]
         told["marks"] = [mark.hex() for mark in self.marks]
+        left = _MOST_BYTES - len(json.dumps(told | {"sample": []}))
+        newest = sorted(range(len(self.sample)), key=lambda at: self.sample[at].age_s)
+        kept: dict[int, list[Any]] = {}
+        for at in newest:  # the decoder takes so many bytes
+            key, weight, age_s, spans = self.sample[at]
+            one = [key.hex(), round(weight, 3), round(age_s, 1), [[a.hex(), b.hex()] for a, b in spans]]
+            left -= len(json.dumps(one)) + len(", ")
+            if left < 0:
+                break
+            kept[at] = one
+        told["sample"] = [kept[at] for at in sorted(kept)]
         return json.dumps(told).encode()
 
     @classmethod

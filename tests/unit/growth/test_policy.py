@@ -310,3 +310,11 @@ def test_a_sample_that_cannot_be_cut_is_little_work(monkeypatch: pytest.MonkeyPa
 def test_a_span_whose_load_is_new_stays_uncut() -> None:
     walks = tuple(Weighed(b"/%03d" % n, 1.0, float(n)) for n in range(100))
     assert cut(two(), 0, replace(HOT, sample=walks), 0.4, LIMITS) is None
+
+
+def test_a_sample_too_large_to_tell_loses_its_oldest() -> None:
+    spans = ((b"k" * 256, b"l" * 256),) * 8
+    large = tuple(Weighed(b"/%0255d" % n, 1.0, float(1000 - n), spans) for n in range(1000))
+    told = Shard.decode(replace(HOT, sample=large).encode())
+    assert told.sample == large[-len(told.sample):]
+    assert len(told.sample) > 400
