@@ -13,6 +13,8 @@ from cluster.features import births, moves
 from cluster.features.growth import OWN
 from cluster.growth.bounds import LOOK_S
 from cluster.growth.facts import Host, Shard
+from cluster.growth.limits import Past
+from cluster.growth.policy import Policy
 from cluster.growth.sample import Weighed
 from cluster.growth.wishes import Kind, Wish
 from cluster.members.table import Host as Member
@@ -25,6 +27,7 @@ from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire.messages import HEAD, Method, Status
 from node.upkeep.growth import advising as module
 from node.upkeep.growth.advising import Advising
+from node.upkeep.growth.gathering import Gathering
 from node.upkeep.growth.host import HostLook
 from node.upkeep.growth.sampling import Sampling
 
@@ -247,8 +250,8 @@ def test_a_mistake_outside_of_the_look_ends_the_policy_alone(
     def mistake(*_: object) -> None:
         raise AssertionError("of the policy")
 
-    monkeypatch.setattr(module.Past, "took", mistake)
-    monkeypatch.setattr(module.Gathering, "told", mistake)
+    monkeypatch.setattr(Past, "took", mistake)
+    monkeypatch.setattr(Gathering, "told", mistake)
     monkeypatch.setattr(module, "_shown", mistake)
     if step == "placed":
         node.advising.placed(node.table)
@@ -262,7 +265,7 @@ def test_a_mistake_outside_of_the_look_ends_the_policy_alone(
     assert node.advising.figures()["failed"] == 1
 
 
-@pytest.mark.parametrize(("of", "name", "executed"), [(module, "_request", 0), (module.Policy, "began", 1)])
+@pytest.mark.parametrize(("of", "name", "executed"), [(module, "_request", 0), (Policy, "began", 1)])
 def test_a_mistake_around_an_action_ends_the_policy_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: Any, name: str, executed: int
 ) -> None:
