@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from math import inf
 from typing import NamedTuple
 
@@ -12,8 +13,9 @@ from cluster.growth.facts import Shard
 from cluster.growth.sample import Span, Weighed
 from cluster.placement.table import BASE, END, Table, before, bounds
 
-_MOST_TRIED = 48  # spans that are looked at closely
+_MOST_TRIED = 12  # spans that are looked at closely
 _MOST_GROUPS = 128  # transactions that each of them is held against
+_MOST_DEEP = 8  # directories of each key, below what all keys have in common
 _NEAR = 0.05  # of the load: a cut at a slash is worth so much
 _OLD_SHARE = 0.2  # of the load, in each half of the time: else the load walks
 
@@ -56,14 +58,16 @@ def cut(
         return None
     tried = sorted(_spans(own, total, wanted, limits))[:_MOST_TRIED]
     groups, load = _groups(own)
-    middle = sorted(one.age_s for one in own)[len(own) // 2]
+    halves = _Halves(own)
     for _, start, end, share in tried:
         if table.owners_of(start, end) != (shard,):
             continue  # a hash has spread it
         if target is not None and had(table, target, start, end):
             continue  # G11
+        if not halves.stays(start, end):
+            continue
         crossing = _crossing(groups, start, end) / load
-        if crossing < limits.crossing and _stays(own, middle, start, end):
+        if crossing < limits.crossing:
             return Cut(start, end, share, crossing, size_bytes(told, start, end))
     return None
 
@@ -88,8 +92,9 @@ def _spans(
             keys.append(one.key)
             before_key.append(at / total)
         at += one.weight
-    for one in own:  # a key, and each directory above it
-        for name in _above(one.key):
+    common = max(_common(keys[0], keys[-1]), 1)
+    for one in own:  # a key, and directories above it
+        for name in _above(one.key, common):
             sums[name] = sums.get(name, 0.0) + one.weight / total
 
     def fits(share: float) -> bool:
@@ -108,12 +113,15 @@ def _spans(
             yield abs(share - wanted) + _NEAR, name, end, share
 
 
-def _above(key: bytes) -> Iterator[bytes]:
+def _above(key: bytes, common: int) -> Iterator[bytes]:
+    """Not those that hold all keys."""
     yield key
-    at = key.find(b"/", 1)
-    while 0 <= at < len(key) - 1:
-        yield key[: at + 1]
+    at = common - 1
+    for _ in range(_MOST_DEEP):
         at = key.find(b"/", at + 1)
+        if not 0 <= at < len(key) - 1:
+            return
+        yield key[: at + 1]
 
 
 def _behind(prefix: bytes) -> bytes:
@@ -121,10 +129,15 @@ def _behind(prefix: bytes) -> bytes:
     return prefix[:-1] + bytes((prefix[-1] + 1,))
 
 
+def _common(low: bytes, high: bytes) -> int:
+    """So many bytes they begin with."""
+    pairs = enumerate(zip(low, high, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(low), len(high)))
+
+
 def _between(low: bytes, high: bytes) -> tuple[bytes, bool]:
     """A bound above ``low``, and not above ``high``; whether it is that of a directory."""
-    pairs = enumerate(zip(low, high, strict=False))
-    common = next((at for at, (a, b) in pairs if a != b), min(len(low), len(high)))
+    common = _common(low, high)
     slash = high.find(b"/", common)
     if slash >= 0:
         return high[: slash + 1], True
@@ -158,15 +171,23 @@ def _inside(span: Span, start: bytes, end: bytes) -> bool | None:
     return True if low >= start and ends_inside else None
 
 
-def _stays(own: Sequence[Weighed], middle_s: float, start: bytes, end: bytes) -> bool:
-    """Whether the span had its load in the older half of the sample and in the newer one."""
-    for older in (False, True):
-        half = [one for one in own if (one.age_s > middle_s) == older]
-        total = sum(one.weight for one in half)
-        inside = sum(one.weight for one in half if start <= one.key and before(one.key, end))
-        if total > 0 and inside < _OLD_SHARE * total:
-            return False
-    return True
+class _Halves:
+    """The older half of a sample, and the newer one, each as sums of weights in the order of keys."""
+
+    def __init__(self, own: Sequence[Weighed]) -> None:
+        """``own``: in the order of keys."""
+        middle_s = sorted(one.age_s for one in own)[len(own) // 2]
+        self._keys = [one.key for one in own]
+        self._sums = [
+            list(accumulate((one.weight * ((one.age_s > middle_s) == older) for one in own), initial=0.0))
+            for older in (False, True)]
+
+    def stays(self, start: bytes, end: bytes) -> bool:
+        """Whether the span had its load in both of them."""
+        first = bisect_left(self._keys, start)
+        last = len(self._keys) if end == END else bisect_left(self._keys, end)
+        return all(
+            sums[last] - sums[first] >= _OLD_SHARE * sums[-1] for sums in self._sums if sums[-1] > 0)
 
 
 def size_bytes(told: Shard, start: bytes, end: bytes) -> int:

@@ -13,6 +13,7 @@ from cluster.placement import Table
 
 MOST_MARKS = 64
 _MOST_BYTES = 4 << 20  # of what a node tells
+_TOO_LARGE = 1 << 64  # for an integer: a member's ID has 64 bits
 
 
 class Host(NamedTuple):
@@ -48,10 +49,18 @@ class Shard:
 
     def encode(self) -> bytes:
         told = {name: getattr(self, name) for name in _OF_SHARD}
-        told["sample"] = [
-            [key.hex(), round(weight, 3), round(age_s, 1), [[a.hex(), b.hex()] for a, b in spans]]
-            for key, weight, age_s, spans in self.sample]
         told["marks"] = [mark.hex() for mark in self.marks]
+        left = _MOST_BYTES - len(json.dumps(told | {"sample": []}))
+        newest = sorted(range(len(self.sample)), key=lambda at: self.sample[at].age_s)
+        kept: dict[int, list[Any]] = {}
+        for at in newest:  # the decoder takes so many bytes
+            key, weight, age_s, spans = self.sample[at]
+            one = [key.hex(), round(weight, 3), round(age_s, 1), [[a.hex(), b.hex()] for a, b in spans]]
+            left -= len(json.dumps(one)) + len(", ")
+            if left < 0:
+                break
+            kept[at] = one
+        told["sample"] = [kept[at] for at in sorted(kept)]
         return json.dumps(told).encode()
 
     @classmethod
@@ -64,23 +73,27 @@ class Shard:
                         tuple((bytes.fromhex(a), bytes.fromhex(b)) for a, b in spans))
                 for key, weight, age_s, spans in told["sample"][:MOST])
             marks = tuple(bytes.fromhex(mark) for mark in told["marks"][:MOST_MARKS])
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError("what a shard's leader tells has another form") from error
         if not all(isfinite(one.weight) and isfinite(one.age_s) for one in sample):
             raise ValueError("a sample's weights must be numbers")
         cpu, rate = _number(told, "cpu"), _number(told, "rate")
         leader, term, behind, live_bytes, keys = (
-            int(_number(told, name)) for name in ("leader", "term", "behind", "live_bytes", "keys"))
+            _whole(told, name, least) for name, least in _WHOLE.items())
         return cls(leader, term, cpu, rate, behind, live_bytes, keys, sample, marks)
 
 
+_WHOLE = {"leader": 0, "term": 0, "behind": -1, "live_bytes": 0, "keys": 0}  # and the least of each
 _OF_SHARD = ("leader", "term", "cpu", "rate", "behind", "live_bytes", "keys")
 
 
 def _read(data: bytes) -> dict[str, Any]:
     if len(data) > _MOST_BYTES:
         raise ValueError("what a node tells of its load is too large")
-    told = json.loads(data)
+    try:
+        told = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("what a node tells of its load is too deep") from error
     if not isinstance(told, dict):
         raise ValueError("what a node tells of its load has another form")
     return told
@@ -88,8 +101,18 @@ def _read(data: bytes) -> dict[str, Any]:
 
 def _number(told: Mapping[str, Any], name: str) -> float:
     value = told.get(name)
-    if not isinstance(value, int | float) or not isfinite(value):
-        raise ValueError(f"{name} must be a number")
+    try:
+        if isinstance(value, int | float) and isfinite(value):
+            return value
+    except OverflowError:
+        pass  # an integer that no float can hold
+    raise ValueError(f"{name} must be a number")
+
+
+def _whole(told: Mapping[str, Any], name: str, least: int) -> int:
+    value = int(_number(told, name))
+    if not least <= value < _TOO_LARGE:
+        raise ValueError(f"{name} is out of bounds")
     return value
 
 

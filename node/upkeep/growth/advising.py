@@ -91,13 +91,21 @@ class Advising:
     def placed(self, table: Table) -> None:
         """A table is applied here."""
         if self._on and not self._shard:
-            self._gathering.table = table
-            self._past.took(table, self._now_ms())
+            try:
+                self._gathering.table = table
+                self._past.took(table, self._now_ms())
+            except Exception as error:  # whatever it is, the node goes on
+                self._fail(error)
 
     def told(self, member_id: int, data: bytes) -> None:
         """A host's node 0 tells of it. ValueError: it makes no sense."""
         if self._on and not self._shard:
-            self._gathering.told(member_id, data)
+            try:
+                self._gathering.told(member_id, data)
+            except ValueError:
+                raise
+            except Exception as error:  # whatever it is, the node goes on
+                self._fail(error)
 
     def _look(self) -> tuple[Policy, Wish, Facts] | None:
         """What is to be done now."""
@@ -163,14 +171,22 @@ class Advising:
         if leader is None or not self._raft.takes_proposals:  # I23
             return
         try:
-            leader.execute(Method.SHARD_CHANGE, _request(wished))
+            request = _request(wished)
+        except Exception as error:  # whatever it is, the node goes on
+            self._fail(error)
+            return
+        try:
+            leader.execute(Method.SHARD_CHANGE, request)
         except EtcdError as error:
             policy.refused(error.text, facts.now_ms)
             log.info("growth was refused", action=wished.kind.value, advice=wished.text, why=error.text)
             return
-        policy.began(wished, facts)
-        self._begun[wished.kind] += 1
         self._node.wake()
+        self._begun[wished.kind] += 1
+        try:
+            policy.began(wished, facts)
+        except Exception as error:  # whatever it is, the node goes on
+            self._fail(error)
         log.info("growth acts", action=wished.kind.value, advice=wished.text)
 
     # -- what is asked
@@ -192,7 +208,12 @@ class Advising:
         if self._node.writes.leader is None:
             say_not_leader(self._raft, link, rid)
         else:
-            link.ok(rid, self._store.revision, self._raft.term, self._answer().SerializeToString())
+            try:
+                answer = self._answer().SerializeToString()
+            except Exception as error:  # whatever it is, the node goes on
+                self._fail(error)
+                answer = self._answer().SerializeToString()  # that it failed
+            link.ok(rid, self._store.revision, self._raft.term, answer)
         self._node.mark_dirty(link)
 
     def _answer(self) -> shards_pb2.AdviceResponse:
@@ -219,6 +240,13 @@ class Advising:
 
     def figures(self) -> dict[str, Any]:
         """For /metrics. Actions and what came of them: since this process began."""
+        try:
+            return self._figures()
+        except Exception as error:  # whatever it is, the node goes on
+            self._fail(error)
+            return self._figures()
+
+    def _figures(self) -> dict[str, Any]:
         wished, policy = self._advice.wished, self._policy
         given = wished.kind.value if wished is not None and self._advice.given else ""
         return {

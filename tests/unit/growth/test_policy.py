@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cluster.growth import cutting
 from cluster.growth.bounds import Bounds
 from cluster.growth.cutting import cut, size_bytes
 from cluster.growth.facts import Facts, Host, Shard
@@ -270,3 +271,50 @@ def test_bounds_are_changed_by_name() -> None:
     for wrong in ("hott=1", "hot", "hot=", "hot=x", "hot=-1", "hot=nan", "hot=inf"):
         with pytest.raises(ValueError):
             Bounds.parse(wrong)
+
+
+@pytest.mark.parametrize("data", [
+    b'{"cpus":1' + b"0" * 400 + b"}", b"[" * 100_000,
+    HOT.encode().replace(b'"leader": ', b'"leader": 1e300, "_": '),
+    HOT.encode().replace(b'"live_bytes": ', b'"live_bytes": -1, "_": '),
+    HOT.encode().replace(b'"sample": [[', b'"sample": [["00", 1' + b"0" * 400 + b', 1.0, []], ['),
+])
+def test_what_no_number_or_stack_can_hold_is_refused(data: bytes) -> None:
+    for kind in (Host, Shard):
+        with pytest.raises(ValueError):
+            kind.decode(data)
+
+
+def test_a_sample_that_cannot_be_cut_is_little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = {"crossing": 0, "above": 0}
+    crossing, above = cutting._crossing, cutting._above
+
+    def counted_crossing(*args: Any) -> float:
+        work["crossing"] += 1
+        return crossing(*args)
+
+    def counted_above(*args: Any) -> Any:
+        for name in above(*args):
+            work["above"] += 1
+            yield name
+
+    monkeypatch.setattr(cutting, "_crossing", counted_crossing)
+    monkeypatch.setattr(cutting, "_above", counted_above)
+    wide = ((b"/", b"0"),)
+    deep = tuple(Weighed(b"/%03d" % n + b"/x" * 126, 1.0, float(n % 7), wide) for n in range(1000))
+    assert cut(two(), 0, replace(HOT, sample=deep), 0.4, LIMITS) is None
+    assert 0 < work["crossing"] <= 12
+    assert work["above"] <= 9 * 1000
+
+
+def test_a_span_whose_load_is_new_stays_uncut() -> None:
+    walks = tuple(Weighed(b"/%03d" % n, 1.0, float(n)) for n in range(100))
+    assert cut(two(), 0, replace(HOT, sample=walks), 0.4, LIMITS) is None
+
+
+def test_a_sample_too_large_to_tell_loses_its_oldest() -> None:
+    spans = ((b"k" * 256, b"l" * 256),) * 8
+    large = tuple(Weighed(b"/%0255d" % n, 1.0, float(1000 - n), spans) for n in range(1000))
+    told = Shard.decode(replace(HOT, sample=large).encode())
+    assert told.sample == large[-len(told.sample):]
+    assert len(told.sample) > 400

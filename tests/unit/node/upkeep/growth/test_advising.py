@@ -13,6 +13,8 @@ from cluster.features import births, moves
 from cluster.features.growth import OWN
 from cluster.growth.bounds import LOOK_S
 from cluster.growth.facts import Host, Shard
+from cluster.growth.limits import Past
+from cluster.growth.policy import Policy
 from cluster.growth.sample import Weighed
 from cluster.growth.wishes import Kind, Wish
 from cluster.members.table import Host as Member
@@ -25,6 +27,7 @@ from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire.messages import HEAD, Method, Status
 from node.upkeep.growth import advising as module
 from node.upkeep.growth.advising import Advising
+from node.upkeep.growth.gathering import Gathering
 from node.upkeep.growth.host import HostLook
 from node.upkeep.growth.sampling import Sampling
 
@@ -235,6 +238,46 @@ def test_a_mistake_of_the_policy_ends_the_policy_alone(
     assert node.executed == []
     assert node.advising.figures()["failed"] == 1
     assert "a mistake of its own" in node.ask().stopped
+
+
+@pytest.mark.parametrize("step", ["placed", "told", "ask", "figures"])
+def test_a_mistake_outside_of_the_look_ends_the_policy_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    node = Node(tmp_path)
+    node.look(2)
+
+    def mistake(*_: object) -> None:
+        raise AssertionError("of the policy")
+
+    monkeypatch.setattr(Past, "took", mistake)
+    monkeypatch.setattr(Gathering, "told", mistake)
+    monkeypatch.setattr(module, "_shown", mistake)
+    if step == "placed":
+        node.advising.placed(node.table)
+    elif step == "told":
+        node.advising.told(2, b"")
+    elif step == "ask":
+        assert "a mistake of its own" in node.ask().stopped
+    else:
+        node.advising._policy = 1  # type: ignore[assignment]
+        node.advising.figures()
+    assert node.advising.figures()["failed"] == 1
+
+
+@pytest.mark.parametrize(("of", "name", "executed"), [(module, "_request", 0), (Policy, "began", 1)])
+def test_a_mistake_around_an_action_ends_the_policy_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: Any, name: str, executed: int
+) -> None:
+    node = Node(tmp_path)
+
+    def mistake(*_: object) -> None:
+        raise AssertionError("of the policy")
+
+    monkeypatch.setattr(of, name, mistake)
+    node.look(5)
+    assert node.advising.failed
+    assert (len(node.executed), node.woken) == (executed, executed)
 
 
 def test_a_mistake_of_the_sample_ends_the_policy_alone(tmp_path: Path) -> None:
