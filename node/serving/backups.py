@@ -307,6 +307,8 @@ class Backups:
                 every_s = _DRY_S
             backup.timer = self._node.loop.call_later(every_s, self._next, backup)
             if chunk is None:
+                if backup.credited >= backup.sent:  # its process pauses: no fault of its client
+                    backup.began = backup.moved_at = self._node.loop.time()
                 return
             backup.sent += len(chunk)
             left = max(backup.size_bytes - backup.sent, 0)

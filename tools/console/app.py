@@ -55,7 +55,9 @@ def asgi(console: Console, names: Iterable[str], *, secure: bool = False) -> App
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         console.sessions.recorder.start()
+        sweep = asyncio.create_task(console.sessions.end_old_ones())
         yield
+        sweep.cancel()
         await console.sessions.close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)

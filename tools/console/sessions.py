@@ -27,6 +27,7 @@ _RIGHTS_S = 5.0  # so old may be what is offered; the store decides
 IDLE_S = 12 * 3600.0
 MOST = 1000  # sessions; the one idle for longest ends then
 _TICKET_S = 30.0
+_SWEEP_S = 60.0
 _GUESSES = 4  # log-ins that are asked of the cluster at a time: each costs it a slow hash
 _GUESS_S = 1.0  # until the next one may be tried, where a password was wrong
 COOKIE = "muster-console"
@@ -177,7 +178,7 @@ class Sessions:
         MusterError."""
         if not user:
             raise AuthenticationFailed(_UNAUTHENTICATED, "etcdserver: user name is empty")
-        await self._end_old()
+        await self.end_old()
         async with self._guesses:
             identity = Identity(self.target, self.recorder, user, password)
             try:
@@ -207,7 +208,7 @@ class Sessions:
         user, pair = await self.visitor(shown)
         if pair is None:
             raise AuthenticationFailed(_UNAUTHENTICATED, "the certificate names no user of the console")
-        await self._end_old()
+        await self.end_old()
         async with self._guesses:
             identity = Identity(self.target, self.recorder, user, pair=pair)
             try:
@@ -230,7 +231,7 @@ class Sessions:
 
     async def redeem(self, ticket: str) -> str | None:
         """The secret of the session of a ticket, which is void from then on."""
-        await self._end_old()
+        await self.end_old()
         if ticket not in self._tickets:
             return None
         identity, _, ends_at = self._tickets.pop(ticket)
@@ -282,16 +283,23 @@ class Sessions:
         self._nobody = self._own = None
         await asyncio.gather(*(identity.close() for identity in known.values()))
 
-    async def _end_old(self) -> None:
+    async def end_old_ones(self) -> None:
+        """Again and again: an open page keeps its identity, and asks for no session."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            await self.end_old()
+
+    async def end_old(self) -> None:
+        """End sessions that are over, and with the last one of an identity what its pages ask by."""
         now_s = self.now_s()
         for ticket, (identity, since, _) in list(self._tickets.items()):
-            if now_s - since > _TICKET_S:
-                del self._tickets[ticket]
+            if now_s - since > _TICKET_S and self._tickets.pop(ticket, None) is not None:
                 await identity.close()
         by_age = sorted(self._sessions, key=lambda secret: self._sessions[secret].used_at)
         spare = len(by_age) - MOST + 1
         for at, secret in enumerate(by_age):
-            if at < spare or self._is_over(self._sessions[secret]):
+            session = self._sessions.get(secret)  # None: another call has ended it meanwhile
+            if session is not None and (at < spare or self._is_over(session)):
                 await self.log_out(secret)
 
     async def _left(self, identity: Identity) -> None:

@@ -246,3 +246,17 @@ def test_one_that_ends_while_its_pipe_is_empty_is_not_looked_at_again(tmp_path: 
     assert streaming.timers == []
     streaming.backups.credit(streaming.backup.link, 1, 1 << 20)
     assert (streaming.sent, streaming.ends, streaming.timers) == ([], [], [])
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_a_client_that_has_taken_all_is_not_blamed_for_a_pause_of_the_process(
+    tmp_path: Path, behind: int
+) -> None:
+    streaming = _Streaming(tmp_path)
+    backup = streaming.backup
+    backup.sent, backup.credited = 1000, 1000 - behind
+    streaming.now = 3 * SLOW_AFTER_S
+    streaming.backups._pump(backup)
+    assert (backup.began, backup.moved_at) == ((0.0, 0.0) if behind else (streaming.now, streaming.now))
+    os.close(streaming.writes)
+    os.close(backup.pipe)

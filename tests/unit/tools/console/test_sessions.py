@@ -1,0 +1,55 @@
+"""Sessions that are over."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tools.console import sessions as module
+from tools.console.sessions import Sessions, Target, _Session
+
+
+def _sessions(closed: list[str]) -> Sessions:
+    def identity(name: str) -> Any:
+        async def close() -> None:
+            await asyncio.sleep(0)
+            closed.append(name)
+
+        return SimpleNamespace(close=close)
+
+    made = Sessions(Target(("localhost:1",)), now_s=lambda: 100.0)
+    made._tickets["old"] = identity("ticket"), 0.0, 200.0
+    made._tickets["older"] = identity("second ticket"), 0.0, 200.0
+    made._sessions["over"] = _Session(identity("over"), 100.0, ends_at=99.0)
+    made._sessions["over, too"] = _Session(identity("over, too"), 100.0, ends_at=99.0)
+    made._sessions["open"] = _Session(identity("open"), 100.0, ends_at=200.0)
+    return made
+
+
+def test_two_that_end_old_sessions_at_once_end_each_once() -> None:
+    async def run() -> None:
+        closed: list[str] = []
+        sessions = _sessions(closed)
+        await asyncio.gather(sessions.end_old(), sessions.end_old())
+        assert sorted(closed) == ["over", "over, too", "second ticket", "ticket"]
+        assert list(sessions._sessions) == ["open"]
+
+    asyncio.run(run())
+
+
+def test_a_session_ends_though_nobody_logs_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        closed: list[str] = []
+        sessions = _sessions(closed)
+        monkeypatch.setattr(module, "_SWEEP_S", 0.001)
+        sweep = asyncio.create_task(sessions.end_old_ones())
+        async with asyncio.timeout(5):
+            while len(closed) < 4:
+                await asyncio.sleep(0.001)
+        sweep.cancel()
+        assert list(sessions._sessions) == ["open"]
+
+    asyncio.run(run())
