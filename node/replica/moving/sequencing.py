@@ -58,7 +58,7 @@ class Moves(ABC):
         self._election_ms = election_ms
         self.mover: Mover | None = None  # while this node sequences
         self._held: list[Request] = []
-        self._own: OwnKeys | None = None  # None: nothing has moved
+        self._own: OwnKeys | None = None  # None: no key has ever moved, or is about to
         self._news = False  # the table has changed since the queue was looked at
 
     @abstractmethod
@@ -109,7 +109,7 @@ class Moves(ABC):
     def placed(self) -> None:
         """A table is applied here."""
         table = self._role.placement.table
-        self._own = OwnKeys(0, table) if table.moved else None
+        self._own = None if table.settled else OwnKeys(0, table)
         self._role.writes.lacks = self._own.lacks if self._own is not None else None
         self._news = True
 
