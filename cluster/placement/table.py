@@ -143,6 +143,12 @@ class Table:
         """The generation; 0 while no key has moved."""
         return self.generation if self.spans or self.past else 0
 
+    @property
+    def settled(self) -> bool:
+        """Whether no key has moved and none is about to. Otherwise a front may know a later table: what it
+        sends a leader may not be that one's by the leader's own."""
+        return not self.moved and self.move is None
+
     def agrees(self, other: Table, key: bytes, range_end: bytes) -> bool:
         """Whether both have the same owners of a span, now and at every revision that both cover."""
         start, end = bounds(key, range_end)

@@ -103,7 +103,9 @@ class Writes:
         self._beside = beside
         # requests for which a look ahead is under way, as they go back into the queue
         self._aside: Aside[tuple[FrontLink, int], tuple[int, bytes]] = Aside()
-        self._looked: dict[tuple[FrontLink, int], Ahead] = {}  # of requests that are queued or in _later
+        # of requests that are queued, in _later or held
+        self._looked: dict[tuple[FrontLink, int], Ahead] = {}
+        self.held: list[Request] = []  # they wait for the end of a move's switch (``node.replica.moving``)
         self.leader: Leader | None = None
         self.on_logged: Callable[[int], None] = lambda index: None
         # whether so many bytes are within the quota for certain
@@ -146,7 +148,7 @@ class Writes:
     def submit(self, link: FrontLink, rid: int, method: int, body: bytes) -> None:
         if not self._raft.is_leader:
             self._not_leader(link, rid)
-        elif not self._intake.take((link, rid, method, body), len(self._later) + len(self._aside)):
+        elif not self._intake.take((link, rid, method, body), self._elsewhere):
             link.answer(rid, Status.ERROR, EtcdError(errors.TOO_MANY_REQUESTS).encode())
             self._mark_dirty(link)
 
@@ -154,11 +156,24 @@ class Writes:
         """Take the writes of a frame together. False: they are to be submitted one by one."""
         return self._raft.is_leader and self._intake.take_all(
             [(link, rid, method, body) for rid, method, _, body in requests],
-            len(self._later) + len(self._aside))
+            self._elsewhere)
+
+    @property
+    def _elsewhere(self) -> int:
+        """Requests that wait outside of the queue."""
+        return len(self._later) + len(self._aside) + len(self.held)
 
     def take_queued(self) -> list[Request]:
         """All that is queued, which the caller puts back, or answers."""
         return self._intake.drain()
+
+    def take_held(self) -> list[Request]:
+        held, self.held = self.held, []
+        return held
+
+    def goes_on(self, link: FrontLink, rid: int) -> None:
+        """A request that was queued is another's now: nothing of it stays here."""
+        self._looked.pop((link, rid), None)
 
     def put_back(self, requests: list[Request]) -> None:
         self._intake.first(requests)

@@ -107,7 +107,7 @@ class ShardLeader(Generic[T]):
         self._unlooked: list[Unlooking] = []
         self.aside: Aside[T, tuple[bytes, Principal | None]] = Aside()  # transactions that are looked at
         self._rights = Rights(users)
-        self._own: OwnKeys | None = None  # None: no key has ever moved
+        self._own: OwnKeys | None = None  # None: no key has ever moved, or is about to
         self.attempts: Attempts[T] = Attempts(
             store, term, self._table, self.shown, self._answers, self._unlooked, start.order_index)
 
@@ -130,6 +130,9 @@ class ShardLeader(Generic[T]):
 
     def placed(self, table: Table) -> None:
         """A table is applied here: what is queued goes where its keys are now (G7)."""
+        if table.settled:
+            self._own = None
+            return
         self._own = own = OwnKeys(self.shard, table)
         for token, method, body in self._intake.queue:
             if own.lacks(method, body):

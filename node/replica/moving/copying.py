@@ -197,6 +197,8 @@ class Copying:
         self._report(copier, now)
         worked_s, self._worked_s = self._worked_s, 0.0
         self._later(max(_LOOK_S, (SHARE - 1) * worked_s))
+        if self._waits_since and copier.whole:
+            self._role.copy_grew()  # it may have been whole before the order waited: then no answer says so
 
     def _begin(self, move: Move) -> None:
         if any(left.meets(move.start, move.end) for left in self._moved.left.values()):

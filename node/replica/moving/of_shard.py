@@ -45,7 +45,7 @@ class ShardMoves:
 
     def place(self, table: Table | None) -> None:
         """A table is applied here: whose keys are whose (G7)."""
-        if self._role.leading is not None and table is not None and table.moved:
+        if self._role.leading is not None and table is not None:
             self._role.leading.placed(table)
         self.copying.placed(table)
         self.leaving.placed(table)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cluster.evaluate.replica import Leader
 from cluster.features.auth.principal import SAID, Principal, named
 from cluster.order.leading.own_keys import OwnKeys
+from cluster.order.moving.hold import Hold
 from cluster.order.moving.mover import Copied, Hosts, Mover
 from cluster.order.prepare import Base
 from cluster.order.sequencing.coordinator import Coordinator
@@ -57,8 +58,8 @@ class Moves(ABC):
         self._now_ms = now_ms
         self._election_ms = election_ms
         self.mover: Mover | None = None  # while this node sequences
-        self._held: list[Request] = []
-        self._own: OwnKeys | None = None  # None: nothing has moved
+        self._held_by: Hold | None = None  # what is held was looked at with it
+        self._own: OwnKeys | None = None  # None: no key has ever moved, or is about to
         self._news = False  # the table has changed since the queue was looked at
 
     @abstractmethod
@@ -79,9 +80,8 @@ class Moves(ABC):
     def end(self) -> None:
         """It does not any more: what is held is refused with all else."""
         self.mover = None
-        for request in self._held:
+        for request in self._role.writes.take_held():
             self._role.writes.submit(*request)
-        self._held.clear()
 
     def heard(self, host: int, copied: Copied) -> None:
         if self.mover is not None:
@@ -109,7 +109,7 @@ class Moves(ABC):
     def placed(self) -> None:
         """A table is applied here."""
         table = self._role.placement.table
-        self._own = OwnKeys(0, table) if table.moved else None
+        self._own = None if table.settled else OwnKeys(0, table)
         self._role.writes.lacks = self._own.lacks if self._own is not None else None
         self._news = True
 
@@ -123,28 +123,26 @@ class Moves(ABC):
         """Before queued writes are evaluated: what may wait, waits; what has left goes on."""
         coordinator = self._role.coordinator
         hold = coordinator.hold if coordinator is not None else None
-        if hold is None and not self._held and not self._news:
-            return
-        self._news = False
         writes = self._role.writes
-        requests, self._held = [*self._held, *writes.take_queued()], []
+        if (hold is None and not writes.held and not self._news) or not writes.has_room:
+            return  # without room none is evaluated
+        held = writes.take_held() if self._news or hold is not self._held_by else []
+        self._news, self._held_by = False, hold
+        requests = [*held, *writes.take_queued()]
         kept: list[Request] = []
         for request in requests:
             link, rid, method, body = request
             if method & ~SAID not in _WRITES:
                 kept.append(request)
             elif hold is not None and hold.holds(*named(method, body)[1:]):
-                self._held.append(request)
+                writes.held.append(request)
             elif self.has_left(method, body):
                 who, inner, asked = named(method, body)
+                writes.goes_on(link, rid)
                 self._role.wide(link, rid, inner, _WIDE_MS, asked, who)
             else:
                 kept.append(request)
         writes.put_back(kept)
-
-    @property
-    def held(self) -> int:
-        return len(self._held)
 
     def facts(self) -> dict[str, Any]:
         """``move``: of the one under way, while this node sequences (G15)."""

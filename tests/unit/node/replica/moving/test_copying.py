@@ -84,6 +84,26 @@ def test_a_copy_goes_on_after_a_start(cluster: Cluster) -> None:
     assert again.copied(base(cluster))
 
 
+def test_a_copy_that_was_whole_before_the_order_waited_lets_it_go_on(cluster: Cluster) -> None:
+    """After a start the order comes to the switch before the copy has been looked at, and nothing that
+    comes raises the copy any more."""
+    begin(cluster)
+    host = Host(cluster)
+    first = host.copying(TARGET)
+    host.loop.run(1.0)
+    first.close()
+    cluster.reopen()
+    host = Host(cluster)
+    again = host.copying(TARGET)
+    assert again.lacks(switched(cluster))
+    host.loop.run(0.05)
+    assert host.grew
+    assert not again.lacks(switched(cluster))
+    grew = host.grew
+    host.loop.run(1.0)
+    assert host.grew == grew, "nothing waits"
+
+
 def test_what_is_cancelled_is_removed(cluster: Cluster) -> None:
     begin(cluster)
     host = Host(cluster)
