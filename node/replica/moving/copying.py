@@ -64,6 +64,7 @@ class Copying:
     ) -> None:
         """``others``: the cluster's other hosts."""
         common, loop = node.settings.common, node.loop
+        self._node = node
         self._role = role
         self._moved = moved
         self._loop = loop
@@ -110,8 +111,8 @@ class Copying:
         return copy.live == base.live
 
     def _is_wrong(self, copier: Copier, live: int, wanted: int) -> None:
-        if self._tries >= TRIES:
-            return  # an alarm figure, and an operator (G15)
+        if self._tries >= TRIES or self._node.applies.busy:
+            return  # an alarm figure, and an operator (G15); or what is applied may have the switch
         self._tries += 1
         log.error("a copy has another number of keys than its sources", shard=self._shard,
                   move=copier.move.number, keys=live, wanted=wanted)
@@ -263,8 +264,10 @@ class Copying:
     def _came(self, copier: Copier, ask: Ask, body: bytes, asked_at: float) -> None:
         began = self._perf_counter()
         answer = Answer.decode(body)
-        if answer.compacted and self._role.promises(copier.move.number):
-            copier.lost(ask.source)  # what was promised is not undone: once it is decided
+        if answer.compacted and (self._node.applies.busy or self._role.promises(copier.move.number)):
+            # What was promised is not undone: once it is decided. And what is being applied may have the
+            # switch, which was judged by this copy.
+            copier.lost(ask.source)
             return
         before = copier.through
         batch = copier.take(ask, answer)

@@ -197,6 +197,12 @@ def drop_span(store: StateStore, start: bytes, end: bytes, left: Left | None = N
     """Remove all rows of a span that nobody may read any more, or a copy that is given up, in slices. Done
     again after a crash. What is masked by a staging row is shown only when all of it is gone."""
     path, (lower, upper) = store.path, range_rows(start, end)
+    if left is None and (staged := store.staged) is not None and staged.span == (start, end):
+        # G5: from here on it is no copy that a switch may go by, after a crash neither
+        _write(store, WriteBatch(raw_mode=True), staged._replace(live=0, whole=False, progress=b""))
+        yield
+        if store.path != path:
+            return
     batch = WriteBatch(raw_mode=True)
     for number, (row, value) in enumerate(store.rows(lower, upper), 1):
         if row[-1] != DELETE and (of_lease := _of_lease(unescape(row[1:-15]), value)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rocksdict import WriteBatch
@@ -176,7 +177,11 @@ class Run:
     def revoked(self, lease: int) -> None:
         """A lease has ended; its keys are gone."""
         # single deletes: a range delete per lease would slow down every later iterator
-        self.late.update(dict.fromkeys((*self.store.attachment_rows(lease), *self.attached.pop(lease, ()))))
+        rows: Iterable[bytes] = self.store.attachment_rows(lease)
+        if (owned := self.owned) is not None and owned.staged is not None:
+            # a copy follows its source, which may have applied more: a later lease of this ID
+            rows = (row for row in rows if not owned.stages(row[LEASE_KEY.size :]))
+        self.late.update(dict.fromkeys((*rows, *self.attached.pop(lease, ()))))
         self.late[LEASE_KEY.pack(b"L", lease)] = None
         self.leases[lease] = None
         self.out.leases.append((Item.LEASE_REVOKE, lease, 0))

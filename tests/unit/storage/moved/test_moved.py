@@ -10,13 +10,13 @@ import pytest
 from cluster.effects import records
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import finish
-from cluster.order.moving.copier import Ask
+from cluster.order.moving.copier import Ask, Copier
 from cluster.placement.changes import Moved, move_item, moved_item
 from cluster.placement.table import Move
 from node.storage import StateStore
 from node.storage.state.slices.lease_check import check_leases
 from node.storage.state.slices.stale_rows import drop_stale_rows
-from node.storage.state.staging import Bounds, Unknown, answer, drop_left, stage
+from node.storage.state.staging import Bounds, Unknown, answer, drop_left, drop_span, stage
 from tests.unit.storage.moved.cluster import KEYS, LEASES, SHARDS, Cluster
 from tests.unit.storage.state.stores import history
 
@@ -143,6 +143,23 @@ def test_g5_a_switch_is_not_applied_without_the_whole_copy(cluster: Cluster) -> 
     with pytest.raises(AssertionError, match="G5"):
         cluster.place(moved_item(Moved(1, True, cluster.model.revision, 1)))
     assert target.current(b"a1") is None
+
+
+def test_g5_a_copy_that_is_being_removed_counts_no_more(cluster: Cluster) -> None:
+    """The rows of its leases go first: after a crash it begins anew."""
+    cluster.put(b"a1")
+    target = moving(cluster, b"a1")
+    assert copied(cluster) == 1
+    staged = target.staged
+    assert staged is not None
+    removing = drop_span(target, *staged.span)
+    next(removing)
+    with pytest.raises(AssertionError, match="G5"):
+        cluster.place(moved_item(Moved(1, True, cluster.model.revision, 1)))
+    assert target.staged is not None
+    assert Copier(Move(1, *staged.span, (), SHARDS - 1)).begin(target.staged.progress or None) is not None
+    assert list(removing) == []
+    assert target.staged is None
 
 
 def test_g6_history_shows_no_change_of_a_key_that_is_not_owned(cluster: Cluster) -> None:

@@ -171,6 +171,34 @@ def test_what_is_promised_is_not_undone(cluster: Cluster) -> None:
     assert copying.copied(base(cluster, len(KEYS) + 1)), "now it may begin anew"
 
 
+def test_a_copy_by_which_a_switch_is_being_applied_does_not_begin_anew(cluster: Cluster) -> None:
+    """Between the slices of that run its rows would go, and the switch would show what is left."""
+    move = begin(cluster)
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    host.loop.run(1.0)
+    applies: Any = copying._node.applies
+    applies.busy = True
+    for source in move.sources:
+        host.link(source).cut = True
+    for _ in range(4):
+        cluster.put(b"a/more")
+    item = cluster.model.compact(cluster.model.revision)
+    assert item
+    cluster.control(item)
+    for source in move.sources:
+        host.link(source).cut = False
+    host.loop.run(3.0)
+    assert not copying.copied(base(cluster, 8)._replace(revision=1), frozen=True), "another number"
+    host.loop.run(3.0)
+    copy = MovedKeys(host.store(TARGET)).copy
+    assert copy is not None
+    assert copy.live == len(KEYS)
+    applies.busy = False
+    host.loop.run(3.0)
+    assert copying.copied(base(cluster, len(KEYS) + 1)), "now it may begin anew"
+
+
 def test_while_the_order_waits_other_hosts_are_asked_and_then_a_peer(cluster: Cluster) -> None:
     move = begin(cluster)
     host = Host(cluster, others=(2, 3))

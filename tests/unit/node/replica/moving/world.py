@@ -97,7 +97,7 @@ class Host:
         return SimpleNamespace(
             settings=NodeSettings(common, shard, "/nowhere", "h1", 1), loop=self.loop, handlers={},
             machine=SimpleNamespace(perf_counter=lambda: 0.0), mark_dirty=lambda link: None,
-            upkeep=SimpleNamespace(flushes=SimpleNamespace()))
+            applies=SimpleNamespace(busy=False), upkeep=SimpleNamespace(flushes=SimpleNamespace()))
 
     def copying(self, shard: int) -> Copying:
         role: Any = self
