@@ -212,3 +212,26 @@ async def _auth(hosts: Hosts, on: bool) -> None:
         return
     for words in (("user", "add", "root:secret"), ("user", "grant-role", "root", "root"), ("auth", "enable")):
         await asyncio.to_thread(_ctl, hosts, *words)
+
+
+_FORKS = """
+import os, sys
+from muster_client import sync
+
+client = sync.Client(sys.argv[1], timeout=30)
+client.put(sys.argv[2], "of the parent")
+if (child := os.fork()) == 0:
+    print(client.get(sys.argv[2]).value.decode(), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(client.get(sys.argv[2]).value.decode())
+client.close()
+"""
+
+
+def test_a_forked_child_has_connections_of_its_own(hosts: Hosts, directory: str) -> None:
+    """As with multiprocessing, or a server that forks workers."""
+    told = subprocess.run(
+        [sys.executable, "-c", _FORKS, hosts.endpoints[0], f"{directory}/forks"], stdout=subprocess.PIPE,
+        text=True, timeout=100, check=True)
+    assert told.stdout.split("\n")[:2] == ["of the parent"] * 2

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from muster_client.errors import MusterError, Unreachable
+from muster_client.wire import engine
 from muster_client.wire.endpoints import Endpoint
 from muster_client.wire.http2 import connection as http2
 from muster_client.wire.http2.answers import NOT_SENT, CallError
@@ -70,6 +71,7 @@ class Connections:
         self._followers: list[asyncio.Task[None]] = []
         self._changed = asyncio.Condition()
         self._closed = False
+        self._forks = engine.forks  # when these connections were opened
 
     async def pick(
         self, deadline: float | None, avoid: Collection[str] = (), only: str = ""
@@ -79,6 +81,7 @@ class Connections:
         (of ``time.monotonic()``): Unreachable. MusterError: the client is closed."""
         if self._closed:
             raise MusterError(CLOSED)
+        self._own()
         if not self._opened:
             self._open()
         opened = self._opened if not only else [one for one in self._opened if one.name == only]
@@ -95,6 +98,7 @@ class Connections:
 
     def any_ready(self) -> Connection | None:
         """A connected endpoint by lot, unless one is to be waited for, or did not answer lately."""
+        self._own()
         opened = self._opened
         one = opened[0] if len(opened) == 1 else random.choice(opened) if opened else None
         return one if one is not None and one.line is not None and not one.suspect_until else None
@@ -116,6 +120,14 @@ class Connections:
         for line in self._lines:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(line.gone.wait(), _CLOSED_IN_S)
+
+    def _own(self) -> None:
+        """In a process that was forked off: these connections, and the loop that they are on, are its
+        parent's."""
+        if self._forks != engine.forks:
+            self._forks = engine.forks
+            self._changed = asyncio.Condition()
+            self._opened, self._lines, self._followers = [], [], []
 
     def _open(self) -> None:
         self._opened = [Connection(endpoint) for endpoint in self._endpoints]

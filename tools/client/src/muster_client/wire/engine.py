@@ -23,6 +23,7 @@ _mail: Mail | None = None  # the loop's
 _own = threading.local()  # ``mail``: of the loop that runs in this thread; ``direct``: see there
 _thread: threading.Thread | None = None
 _ended = False
+forks = 0  # how often this process was forked off from another that had the library
 _ENDED = "muster_client: the process ends, and its connections have ended"
 
 
@@ -227,7 +228,8 @@ def _end() -> None:
 
 def _forked() -> None:
     """A child has no thread yet, whatever held the lock."""
-    global _loop, _lock, _mail, _own, _thread
+    global _loop, _lock, _mail, _own, _thread, forks
+    forks += 1
     _loop = _mail = _thread = None
     _own = threading.local()
     _lock = threading.Lock()
