@@ -7,10 +7,12 @@ import os
 import re
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from cluster.features.growth import LEVEL
 from tests.cluster.local_cluster import LIMIT_S, environment, free_base_port, until
 from tests.cluster.starting.test_demo import demo
 from tests.cluster.starting.test_run_pages import _BIN, block
@@ -29,11 +31,20 @@ def seen(file: Path) -> list[int]:
         for event in json.loads(line).get("Events", ())]
 
 
+def listed(endpoints: str) -> str:
+    """Shards, and what hosts know; ``endpoints`` as the demo tells them: ``E=...``."""
+    told = subprocess.run(
+        [_BIN / "musterctl", "--endpoints", endpoints.partition("=")[2], "shard", "list", "-w", "table"],
+        capture_output=True, text=True, timeout=LIMIT_S, env=environment())
+    return told.stdout
+
+
 def test_no_put_fails_and_the_watch_has_each_once(tmp_path: Path) -> None:
     with demo(tmp_path / "d", free_base_port(3)) as text:
         variable = re.search(r"First: (E=\S+)", text)
         assert variable is not None
         commands = block("growth", "See it")
+        until(lambda: f"all hosts know level {LEVEL}" in listed(variable[1]))  # as the page asks for
         said = tmp_path / "said"
         with said.open("w") as out, subprocess.Popen(
             ["bash", "-ec", f"{variable[1]}\n{commands}"], cwd=tmp_path, stdout=out, stderr=out,
@@ -47,7 +58,8 @@ def test_no_put_fails_and_the_watch_has_each_once(tmp_path: Path) -> None:
                 assert done is not None, told
                 until(lambda: len(seen(tmp_path / "events")) >= int(done[1]))
             finally:
-                os.killpg(shell.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.killpg(shell.pid, signal.SIGKILL)
         revisions = seen(tmp_path / "events")
         assert len(revisions) == int(done[1]), "each once"
         assert revisions == sorted(set(revisions)), "in order"

@@ -15,6 +15,7 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cluster.features.growth import LEVEL
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from tests.cluster.local_cluster import (
@@ -223,7 +224,7 @@ def test_shard_list_shows_every_shard_on_every_host(three: LocalCluster) -> None
         assert all(f["commit_index"] >= f["applied_index"] > 0 and f["size_bytes"] > 0 for f in of_shard)
     assert sum(f["keys"] for f in found[::3]) == 60
     assert all(f["keys"] > 0 for f in found), "directories spread over all shards"
-    grown = "growth: level 0; all hosts know level 2"  # once each has said so, and that is applied
+    grown = f"growth: level 0; all hosts know level {LEVEL}"  # once each has said so, and that is applied
     until(lambda: ctl(three, "shard", "list", "-w", "table").splitlines()[-1] == grown)
     table = ctl(three, "shard", "list", "-w", "table").splitlines()
     assert len(table) == 3 + 9 + 1 + 1
@@ -384,10 +385,10 @@ def test_a_host_whose_data_has_grown_is_not_started_by_versions_of_before(tmp_pa
 
     with local_cluster(tmp_path / "c", 3, "--shards=2") as cluster:
         files = [tmp_path / "c" / f"host{i}" / "member" / "identity.json" for i in range(3)]
-        known = "all hosts know level 2"
+        known = f"all hosts know level {LEVEL}"
         until(lambda: ctl(cluster, "shard", "list", "-w", "table").splitlines()[-1].endswith(known))
         cluster.ok("kill", "2")
-        assert "level 2 now: host2 (not connected); start that version there first" in why_not(cluster)
+        assert f"level {LEVEL} now: host2 (not connected); start that version there first" in why_not(cluster)
         assert [json.loads(file.read_bytes())["format"] for file in files] == [1, 1, 1]
         cluster.ok("start", "2", "--wait=60s")
         until(lambda: not why_not(cluster))  # once its link has told its version
