@@ -25,6 +25,7 @@ from tools.musterctl.commands.keys.watch import Watcher, cancel_reason
 Result = TypeVar("Result")
 _REVOKED_IN_S = 10.0
 _AGAIN_S = 0.05
+_PERHAPS_DONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)  # what so failed
 _ENDED = b"e"  # other bytes are signals' numbers
 _CREATE = rpc_pb2.RangeRequest.CREATE
 
@@ -100,8 +101,9 @@ class Session:
     def __enter__(self) -> Session:
         try:
             self.signals.run(self._grant)
-        except BaseException:
-            self._revoke()
+        except BaseException as error:
+            if not isinstance(error, RequestError) or error.code in _PERHAPS_DONE:
+                self._revoke()
             raise
         threading.Thread(target=self._keep, daemon=True).start()
         return self

@@ -193,6 +193,52 @@ def test_calls_wait_for_others_to_end() -> None:
     run(main)
 
 
+def test_what_waits_is_not_sent_once_it_is_cancelled_or_cannot_be() -> None:
+    async def main() -> None:
+        paths: list[str] = []
+        held: list[int] = []
+
+        def on(server: Server, event: Any) -> None:
+            if isinstance(event, h2.events.StreamEnded):
+                held.append(event.stream_id)
+            elif isinstance(event, h2.events.RequestReceived):
+                paths.append(dict(event.headers)[":path"])
+
+        settings = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 1}
+        async with connected(on, settings) as (line, server):
+            told: dict[str, CallError | None] = {}
+
+            def ask(path: str, metadata: Any = ()) -> Any:
+                return line.unary(path, b"", 20, metadata, lambda error, body: told.update({path: error}))
+
+            ask("/first")
+            await server.until(lambda: held)
+            line.cancel(ask("/given/up"))
+            ask("/too/large", (("x", "y" * 20_000),))
+            later = ask("/later")
+            ask("/last")
+            for _ in range(2):
+                server.answer(held.pop(0), b"")
+                server.flush()
+                await server.until(lambda: held)
+                if paths[-1] == "/later":
+                    line.cancel(later)
+                    held.clear()
+                    await server.until(lambda: held)
+                    break
+            server.answer(held.pop(0), b"")
+            server.flush()
+            async with asyncio.timeout(LIMIT_S):
+                while "/last" not in told:
+                    await asyncio.sleep(0.01)
+            assert paths == ["/first", "/later", "/last"]
+            assert (told["/first"], told["/last"]) == (None, None)
+            assert str(told["/too/large"]).startswith("INTERNAL")
+            assert told.keys() == {"/first", "/last", "/too/large"}
+
+    run(main)
+
+
 def test_a_deadline_ends_the_call_at_the_server_too() -> None:
     async def main() -> None:
         async with connected(lambda server, event: None) as (line, server):

@@ -245,6 +245,7 @@ class Caller:
         self._user, self._password = user, password
         self._token = ""
         self._login: asyncio.Task[None] | None = None
+        self._forks = engine.forks
         self._open = True  # the cluster has no users, or none is named here
         if user:
             self._open = False
@@ -371,10 +372,16 @@ class Caller:
             raise error
         await asyncio.sleep(pause)
 
+    def _forget_logins_of_a_parent(self) -> None:
+        """In a process that was forked off they are on a loop that it has not."""
+        if self._forks != engine.forks:
+            self._forks, self._login = engine.forks, None
+
     async def token(self, deadline: float) -> str:
         """This client's token, fetched if there is none; "": the cluster asks for none. One login serves all
         that wait, and has the client's own time; each waits until its deadline."""
         began = False
+        self._forget_logins_of_a_parent()
         while not self._token and not self._open:
             if self._login is None or self._login.done():
                 began = True
@@ -419,6 +426,7 @@ class Caller:
         await engine.run(self._close())
 
     async def _close(self) -> None:
+        self._forget_logins_of_a_parent()
         if self._login is not None:
             self._login.cancel()
             await asyncio.gather(self._login, return_exceptions=True)

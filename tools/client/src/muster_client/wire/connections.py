@@ -109,6 +109,7 @@ class Connections:
 
     async def close(self) -> None:
         self._closed = True
+        self._own()
         for follower in self._followers:
             follower.cancel()
         await asyncio.gather(*self._followers, return_exceptions=True)

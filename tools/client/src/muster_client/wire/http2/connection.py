@@ -33,10 +33,14 @@ _MALFORMED = "the answer is no message, or more than one"
 class _Waiting:
     """A call that is not sent yet, because the server takes no more at a time."""
 
-    __slots__ = ("body", "deadline", "done", "metadata", "path")
+    __slots__ = ("body", "deadline", "done", "metadata", "path", "stream")
 
     def __init__(self, path: str, body: bytes, deadline: float, metadata: Metadata, done: Done) -> None:
         self.path, self.body, self.deadline, self.metadata, self.done = path, body, deadline, metadata, done
+        self.stream = 0  # once it is sent
+
+
+Handle = int | _Waiting  # of a call: its stream, or what waits for one; 0: it has failed already
 
 
 class Connection(Sender, asyncio.Protocol):
@@ -68,9 +72,8 @@ class Connection(Sender, asyncio.Protocol):
 
     # -- calls
 
-    def unary(self, path: str, body: bytes, timeout_s: float, metadata: Metadata, done: Done) -> int:
-        """Ask; ``done`` is called once, after this returns. A number for :meth:`cancel`; 0: it waits, or has
-        failed already."""
+    def unary(self, path: str, body: bytes, timeout_s: float, metadata: Metadata, done: Done) -> Handle:
+        """Ask; ``done`` is called once, after this returns. The handle is for :meth:`cancel`."""
         deadline = self._loop.time() + timeout_s
         size = PREFIX.size + len(body)
         if (size > self._quick or size > self._window or self._unsent or self.lost
@@ -87,7 +90,7 @@ class Connection(Sender, asyncio.Protocol):
             self._sweep_by(deadline)
         return stream
 
-    def _unary_slowly(self, call: _Waiting) -> int:
+    def _unary_slowly(self, call: _Waiting) -> Handle:
         if self.lost:
             self._loop.call_soon(call.done, CallError(Code.UNAVAILABLE, NOT_SENT + self.lost), b"")
             return 0
@@ -95,8 +98,9 @@ class Connection(Sender, asyncio.Protocol):
             self._sweep_by(call.deadline)
         if len(self._calls) + len(self._streams) >= self._most_streams:
             self._waiting.append(call)
-            return 0
-        stream = self._begin(call.path, max(0.0, call.deadline - self._loop.time()), call.metadata)
+            return call
+        timeout_s = max(0.0, call.deadline - self._loop.time())
+        call.stream = stream = self._begin(call.path, timeout_s, call.metadata)
         self._calls[stream] = call.done, call.deadline
         data = PREFIX.pack(0, len(call.body)) + call.body
         self._unsent[stream] = Outbound(self._initial_window, data, end=True)
@@ -114,13 +118,19 @@ class Connection(Sender, asyncio.Protocol):
         self._flush_soon()
         return call
 
-    def cancel(self, stream: int) -> None:
-        """Forget a call, and tell the server."""
+    def cancel(self, call: Handle) -> None:
+        """Forget a call, and tell the server, if it was sent."""
+        if isinstance(call, _Waiting) and call in self._waiting:
+            self._waiting.remove(call)
+            return
+        stream = call.stream if isinstance(call, _Waiting) else call
         if self._calls.pop(stream, None) is None and self._streams.pop(stream, None) is None:
             return
         self._forget(stream)
         self._reset(stream)
         self._admit()
+        if self.lost:
+            self._close_when_idle()
 
     def send_on(self, call: Call, data: bytes, *, end: bool) -> None:
         """Bytes of a stream, as far as they may go (for :class:`Call`)."""
@@ -138,7 +148,7 @@ class Connection(Sender, asyncio.Protocol):
 
     def close(self, why: str) -> None:
         """End it; calls under way fail."""
-        if not self.lost or self._calls or self._streams:
+        if not self.lost or self._calls or self._streams or self._transport is not None:
             self._lose(why, Code.CANCELLED)
 
     # -- time
@@ -168,6 +178,9 @@ class Connection(Sender, asyncio.Protocol):
 
     def _look(self) -> None:
         """Ask a server that has said nothing for long whether it is there, while calls wait for it."""
+        self._use_up()  # five million calls fit behind that bound
+        if self.lost:
+            self._close_when_idle()
         silent_s = self._loop.time() - self._heard
         if self._pinged and silent_s >= PONG_S:
             self._lose("it does not answer", Code.UNAVAILABLE)
@@ -234,6 +247,8 @@ class Connection(Sender, asyncio.Protocol):
                 block = cache.get(found) or self._blocks.read(found)
                 if flags & 1 and block.outcome is None and stream in calls and stream not in self._refused:
                     _answer(calls.pop(stream)[0], bodies.pop(stream, b""))
+                    if self._unsent and self._unsent.pop(stream, None) is not None:
+                        self._reset(stream)  # it needs no more of the request
                     if self._waiting:
                         self._admit()
                 elif flags & 1 or block.refused is not None:
@@ -378,7 +393,14 @@ class Connection(Sender, asyncio.Protocol):
         """Send calls that waited for others to end."""
         while self._waiting and not self.lost \
                 and len(self._calls) + len(self._streams) < self._most_streams:
-            self._unary_slowly(self._waiting.popleft())
+            call = self._waiting.popleft()
+            try:
+                self._unary_slowly(call)
+            except ValueError as error:  # it cannot be sent: others' calls are, all the same
+                self._loop.call_soon(call.done, CallError(Code.INTERNAL, NOT_SENT + str(error)), b"")
+        self._use_up()
+
+    def _use_up(self) -> None:
         if self._next_id > LAST_STREAM:
             self._retire("the numbers of its streams are used up")
 
