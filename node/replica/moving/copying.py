@@ -27,9 +27,10 @@ from cluster.wire.messages import Method, Status
 from node.links.siblings import NodeLinks
 from node.replica.moving.moved import MovedKeys
 from node.replica.moving.steps import SHARE, Steps
+from node.replica.shards.role_node import RoleNode
 
 if TYPE_CHECKING:
-    from node.replica.shards.role_node import RoleNode
+    from node.replica.applying import Applies
 
 log = structlog.get_logger("move")
 
@@ -39,6 +40,10 @@ _ANSWER_S = 1.0  # a question that is not answered by then is asked again
 _OLD_ROWS_S = 0.2
 _ELSEWHERE, _STATE = 3, 8  # election timeouts that the order waits before that is tried
 _MOVED = ITEM.pack(Item.MOVED, MOVED_BYTES)  # bytes that seldom stand in a record without one
+
+
+class CopyingNode(RoleNode, Protocol):
+    applies: Applies
 
 
 class CopyingRole(Protocol):
@@ -60,7 +65,7 @@ class CopyingRole(Protocol):
 
 class Copying:
     def __init__(
-        self, node: RoleNode, role: CopyingRole, moved: MovedKeys, others: Callable[[], Collection[int]],
+        self, node: CopyingNode, role: CopyingRole, moved: MovedKeys, others: Callable[[], Collection[int]],
     ) -> None:
         """``others``: the cluster's other hosts."""
         common, loop = node.settings.common, node.loop

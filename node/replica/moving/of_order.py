@@ -11,11 +11,10 @@ from cluster.placement import Table
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLinks
-from node.replica.moving.copying import Copying
+from node.replica.moving.copying import Copying, CopyingNode
 from node.replica.moving.leaving import Leaving
 from node.replica.moving.sequencing import Moves, SequencingRole
 from node.replica.moving.sources import Sources
-from node.replica.shards.role_node import RoleNode
 
 if TYPE_CHECKING:
     from node.links.peers import Peers
@@ -27,7 +26,7 @@ _STATE_WANTED = PeerKind.STATE_WANTED.byte
 _ORDER_INDEX = struct.Struct("<Q")
 
 
-class OrderMovesNode(RoleNode, Protocol):
+class OrderMovesNode(CopyingNode, Protocol):
     peers: Peers
     snapshots: Snapshots
     gathering: GatheringTimer

@@ -8,10 +8,9 @@ from cluster.order.moving.mover import Copied
 from cluster.placement import Table
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLinks
-from node.replica.moving.copying import Copying
+from node.replica.moving.copying import Copying, CopyingNode
 from node.replica.moving.leaving import Leaving
 from node.replica.moving.sources import Sources
-from node.replica.shards.role_node import RoleNode
 
 if TYPE_CHECKING:
     from cluster.order.leading.shard_leader import ShardLeader
@@ -26,7 +25,7 @@ class ShardMovesRole(Protocol):
 
 
 class ShardMoves:
-    def __init__(self, role: ShardMovesRole, node: RoleNode, kinds: Kinds) -> None:
+    def __init__(self, role: ShardMovesRole, node: CopyingNode, kinds: Kinds) -> None:
         self._role = role
         self._node = node
         self.links = role.links

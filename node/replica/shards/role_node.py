@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from cluster.settings import NodeSettings
     from node.machine import NodeMachine
     from node.members.roster import Roster
-    from node.replica.applying import Applies
     from node.replica.clock import Clock
     from node.serving.reads import Reads
     from node.storage import StateStore
@@ -33,7 +32,6 @@ class RoleNode(Protocol):
     store: StateStore
     roster: Roster
     reads: Reads
-    applies: Applies
     clock: Clock
     expiry: Expiry
     upkeep: Upkeep

@@ -247,10 +247,7 @@ class Connection(Sender, asyncio.Protocol):
                 block = cache.get(found) or self._blocks.read(found)
                 if flags & 1 and block.outcome is None and stream in calls and stream not in self._refused:
                     _answer(calls.pop(stream)[0], bodies.pop(stream, b""))
-                    if self._unsent and self._unsent.pop(stream, None) is not None:
-                        self._reset(stream)  # it needs no more of the request
-                    if self._waiting:
-                        self._admit()
+                    self._answered(stream)
                 elif flags & 1 or block.refused is not None:
                     self._headers(stream, flags, block)
             elif kind == DATA and not flags and stream in calls and stream not in bodies \
@@ -383,6 +380,13 @@ class Connection(Sender, asyncio.Protocol):
         elif call is not None:
             call.end(error)
         self._admit()
+
+    def _answered(self, stream: int) -> None:
+        """A call is over, and ended well."""
+        if self._unsent and self._unsent.pop(stream, None) is not None:
+            self._reset(stream)  # the server needs no more of the request
+        if self._waiting:
+            self._admit()
 
     def _forget(self, stream: int) -> None:
         self._bodies.pop(stream, None)
