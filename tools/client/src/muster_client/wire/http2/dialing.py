@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import socket
 import ssl
@@ -37,7 +38,7 @@ async def dial(endpoint: Endpoint, on_lost: Callable[[], None]) -> Connection:
             else:
                 transport, connection = await loop.create_connection(
                     make, endpoint.host, endpoint.port, ssl=context, server_hostname=name,
-                    happy_eyeballs_delay=0.25)
+                    happy_eyeballs_delay=_stagger_s(endpoint.host))
             secured = transport.get_extra_info("ssl_object")
             if secured is not None and secured.selected_alpn_protocol() != "h2":
                 raise ConnectionError("the server speaks no HTTP/2 by TLS (ALPN)")
@@ -49,6 +50,16 @@ async def dial(endpoint: Endpoint, on_lost: Callable[[], None]) -> Connection:
         if isinstance(error, Exception):
             raise DialError(_why(error)) from None
         raise
+
+
+def _stagger_s(host: str) -> float | None:
+    """Between attempts at a host's addresses. An address needs none, and asyncio's race of attempts leaves
+    its socket open where it is cancelled as it is won."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return 0.25
+    return None
 
 
 def _why(error: Exception) -> str:
