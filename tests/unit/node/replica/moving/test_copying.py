@@ -48,6 +48,19 @@ def switched(cluster: Cluster, live: int = len(KEYS)) -> bytes:
     return moved_item(Moved(1, True, cluster.model.revision, live))
 
 
+def misses_events(cluster: Cluster, host: Host, move: Move) -> None:
+    """The sources compact what the copy has to hear next, while it hears nothing."""
+    for source in move.sources:
+        host.link(source).cut = True
+    for _ in range(4):
+        cluster.put(b"a/more")
+    item = cluster.model.compact(cluster.model.revision)
+    assert item
+    cluster.control(item)
+    for source in move.sources:
+        host.link(source).cut = False
+
+
 def test_a_target_copies_and_says_how_far_it_is(cluster: Cluster) -> None:
     begin(cluster)
     host = Host(cluster)
@@ -155,15 +168,7 @@ def test_what_is_promised_is_not_undone(cluster: Cluster) -> None:
     host.loop.run(1.0)
     promised = base(cluster)
     host.promised = True
-    for source in move.sources:
-        host.link(source).cut = True
-    for _ in range(4):
-        cluster.put(b"a/more")
-    item = cluster.model.compact(cluster.model.revision)
-    assert item
-    cluster.control(item)
-    for source in move.sources:
-        host.link(source).cut = False
+    misses_events(cluster, host, move)
     host.loop.run(3.0)
     assert copying.copied(promised)
     host.promised = False
@@ -179,15 +184,7 @@ def test_a_copy_by_which_a_switch_is_being_applied_does_not_begin_anew(cluster: 
     host.loop.run(1.0)
     applies: Any = copying._node.applies
     applies.busy = True
-    for source in move.sources:
-        host.link(source).cut = True
-    for _ in range(4):
-        cluster.put(b"a/more")
-    item = cluster.model.compact(cluster.model.revision)
-    assert item
-    cluster.control(item)
-    for source in move.sources:
-        host.link(source).cut = False
+    misses_events(cluster, host, move)
     host.loop.run(3.0)
     assert not copying.copied(base(cluster, 8)._replace(revision=1), frozen=True), "another number"
     host.loop.run(3.0)
