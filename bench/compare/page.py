@@ -52,7 +52,7 @@ def _said(result: dict[str, Any]) -> str:
     machine, storage = result["machine"], result["storage"]
     rounds = max((len(runs) for cell in result["cells"] for runs in cell["runs"].values()), default=0)
     turn_s = statistics.median(cell["duration_s"] for cell in result["cells"])
-    versions = "; ".join(f"{system['name']}: {system['version']}" for system in result["systems"])
+    versions = "; ".join(system["version"].replace(" Version:", "") for system in result["systems"])
     return (f"Medians of {rounds} rounds of {turn_s:.0f} s in turns (lowest-highest), "
             f"{result['started_at'][:10]}:\n{machine['cpu']}, {machine['cpus']} CPUs, "
             f"{storage['filesystem']} with syncs of {storage['sync_ms']:.1f} ms.\n{versions}.")

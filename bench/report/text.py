@@ -57,7 +57,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]] = (), left: Collec
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)) -> str:
     """The same in Markdown."""
     rule = ["---" if i in left else "---:" for i in range(len(heads))]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in (heads, rule, *rows))
+    return "".join("|" + "|".join(cells) + "|\n" for cells in (heads, rule, *rows))
 
 
 def beside(names: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 DURATION_S = 3.0
-TASKS = (1, 100)
+TASKS = (1, 100, 1000)  # threads: the first two
 
 
 class Meter:
@@ -56,7 +56,7 @@ async def _in_loop(name: str, calls: dict[str, Callable[[int], Awaitable[Any]]])
 
 def _in_threads(name: str, calls: dict[str, Callable[[int], Any]]) -> None:
     for work, call in calls.items():
-        for tasks in TASKS:
+        for tasks in TASKS[:2]:
             call(0)
             meter = Meter()
 

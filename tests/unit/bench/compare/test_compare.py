@@ -133,11 +133,11 @@ def test_the_table_of_a_page_is_made_anew_between_its_marks(tmp_path: Path) -> N
     file.write_text(f"above\n{page.BEGIN}old\n{page.END}below\n")
     page.write_into(file, [of_two_etcds()])
     text = file.read_text()
-    assert text.startswith(f"above\n{page.BEGIN}| work | etcd 1 | etcd 2 | muster | muster / better etcd |\n")
+    assert text.startswith(f"above\n{page.BEGIN}|work|etcd 1|etcd 2|muster|muster / better etcd|\n")
     assert text.endswith(f"{page.END}below\n")
     assert "old" not in text
-    assert "| put, 100 clients | 100/s | 300/s | 400/s | 1.50 (1.00-2.00) |" in text
-    assert "| put, 1000 clients: servers' CPU of each | 40.00 µs | 40.00 µs | 40.00 µs |" in text
+    assert "|put, 100 clients|100/s|300/s|400/s|1.50 (1.00-2.00)|" in text
+    assert "|put, 1000 clients: servers' CPU of each|40.00 µs|40.00 µs|40.00 µs|" in text
     page.write_into(file, [of_two_etcds()])
     assert file.read_text() == text
     file.write_text("nothing")
