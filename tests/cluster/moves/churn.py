@@ -39,14 +39,16 @@ _OVER = {shards_pb2.Move.SWITCHED: "moved", shards_pb2.Move.CANCELLED: "cancelle
 
 class Churn:
     def __init__(
-        self, endpoints: Sequence[str], seed: int, most_shards: int = 4, *, compacts: bool = False
-    ) -> None:
+        self, endpoints: Sequence[str], seed: int, most_shards: int = 4, *, compacts: bool = False,
+        births: float = 0.1,
+    ) -> None:  # fmt: skip
         """``most_shards``: at a time, with those of the cluster's beginning. ``compacts``: so that keys may
-        go back to where they were."""
+        go back to where they were. ``births``: the share of steps that add a shard; half of it retires."""
         self.done: Counter[str] = Counter()
         self._random = Random(seed)
         self._most = most_shards
         self._compacts = compacts
+        self._births = births
         self._revision = 0  # to compact at
         self._endpoints = list(endpoints)
         self._channels = [grpc.insecure_channel(endpoint) for endpoint in endpoints]
@@ -75,9 +77,9 @@ class Churn:
                 return
         if self._compacts and chance > 0.85:
             self._compact()
-        elif not serving or (chance < 0.1 and len(serving) + len(self._base) < self._most):
+        elif not serving or (chance < self._births and len(serving) + len(self._base) < self._most):
             self._add()
-        elif chance < 0.15 and len(serving) > 1:
+        elif chance < 1.5 * self._births and len(serving) > 1:
             self._retire(self._random.choice(serving))
         else:
             start, end = self._span()
@@ -120,9 +122,17 @@ class Churn:
 
     def _table(self) -> Table:
         """As some host has applied it."""
-        url = f"http://{self._endpoints[0]}/muster/placement"
-        with urllib.request.urlopen(url, timeout=_LIMIT_S) as said:
-            return Table.decode(bytes.fromhex(json.load(said)["table"]))
+        until = time.monotonic() + _LIMIT_S
+        while True:
+            try:
+                url = f"http://{self._endpoints[0]}/muster/placement"
+                with urllib.request.urlopen(url, timeout=_LIMIT_S) as said:
+                    return Table.decode(bytes.fromhex(json.load(said)["table"]))
+            except OSError:  # that host is down
+                assert time.monotonic() < until, "no host says where keys are"
+                self.done["lost"] += 1
+                self._endpoints.append(self._endpoints.pop(0))
+                time.sleep(_AGAIN_S)
 
     def _span(self) -> tuple[bytes, bytes]:
         """From a key that is there to another one."""
@@ -185,9 +195,11 @@ def main() -> None:
     parser.add_argument("endpoints", help="host:port,...")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--most-shards", type=int, default=4)
+    parser.add_argument("--births", type=float, default=0.1)
     parser.add_argument("--counts", type=Path, help="a folder for a file of what was done until now")
     given = parser.parse_args()
-    churn, stopped = Churn(given.endpoints.split(","), given.seed, given.most_shards), threading.Event()
+    churn = Churn(given.endpoints.split(","), given.seed, given.most_shards, births=given.births)
+    stopped = threading.Event()
 
     def go_on() -> None:
         churn.grow()
