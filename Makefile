@@ -22,7 +22,7 @@ ELSEWHERE := $(SHARING) $(PAIRED) $(WAITING)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd soak attack lint bench benchmarks bench-scale etcd-new bench-check pictures console-size proto docs \
+.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd test-robustness soak attack lint bench benchmarks bench-scale etcd-new bench-check pictures console-size proto docs \
 	docs-site packages lock deb chart package-check clean
 
 help:  ## list the targets
@@ -79,6 +79,9 @@ test-kubernetes: $(STAMP)  ## Kubernetes' own storage tests on muster, with 1 an
 
 test-etcd: $(STAMP)  ## etcd's own end-to-end tests with muster in etcd's place, with 1 and 3 shards (needs Go; more than an hour)
 	$(BIN)/python -m tests.interop.etcd.run $(ETCD_FLAGS)
+
+test-robustness: $(STAMP)  ## etcd's robustness suite on muster, with 1 and 3 shards, while shards come and go and not (needs Go; ten minutes)
+	$(BIN)/python -m tests.interop.robustness.run $(ROBUSTNESS_FLAGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	@failed=0; $(BIN)/ruff check . || failed=1; $(BIN)/mypy || failed=1; exit $$failed

@@ -64,7 +64,8 @@ exec "{python}" -m tools.muster.cli --shards={shards} "$@"
 """
 
 
-def _downloaded(module: str) -> Path:
+def downloaded(module: str) -> Path:
+    """Where Go keeps a module."""
     with tempfile.TemporaryDirectory() as elsewhere:  # outside of any module: it is no dependency of one
         done = subprocess.run(
             ["go", "mod", "download", "-json", module], cwd=elsewhere, capture_output=True, check=True
@@ -72,7 +73,8 @@ def _downloaded(module: str) -> Path:
     return Path(json.loads(done.stdout)["Dir"])
 
 
-def _copied(module: Path, to: Path) -> None:
+def copied(module: Path, to: Path) -> None:
+    """A copy of the tests' module, of which files may be changed; its parts are fetched."""
     shutil.copytree(module, to, copy_function=shutil.copyfile, dirs_exist_ok=True)
     for folder in (to, *(path for path in to.rglob("*") if path.is_dir())):
         folder.chmod(0o755)  # Go's cache is read-only
@@ -80,7 +82,8 @@ def _copied(module: Path, to: Path) -> None:
     described.write_text(re.sub(r"(?ms)^replace \(.*?^\)\n|^replace [^(].*?\n", "", described.read_text()))
 
 
-def _go(*arguments: str, cwd: Path) -> None:
+def go(*arguments: str, cwd: Path) -> None:
+    """Run Go in a module of tests."""
     subprocess.run(["go", *arguments], cwd=cwd, env={**os.environ, "GOFLAGS": _FLAGS}, check=True)
 
 
@@ -91,17 +94,17 @@ def built(release: Release) -> Path:
         programs = home / "programs"
         if not (home / "done").exists():
             shutil.rmtree(home, ignore_errors=True)
-            _copied(_downloaded(release.module), home / "tests")
-            shutil.copyfile(_downloaded(WHOLE) / EXAMPLE, home / EXAMPLE)
+            copied(downloaded(release.module), home / "tests")
+            shutil.copyfile(downloaded(WHOLE) / EXAMPLE, home / EXAMPLE)
             programs.mkdir()
             # not all of them are in the tests' go.mod: the newest would be taken, and fit nothing else
             tools = [f"go.etcd.io/etcd/{part}@{release.version}" for part in TOOLS.values()]
-            _go("get", *tools, cwd=home / "tests")
+            go("get", *tools, cwd=home / "tests")
             for name, part in TOOLS.items():
-                _go("build", "-o", str(programs / name), f"go.etcd.io/etcd/{part}", cwd=home / "tests")
+                go("build", "-o", str(programs / name), f"go.etcd.io/etcd/{part}", cwd=home / "tests")
             for package in release.packages:
                 made = str(programs / f"{package}.test")
-                _go("test", "-vet=off", "-tags=e2e", "-c", "-o", made, f"./{package}", cwd=home / "tests")
+                go("test", "-vet=off", "-tags=e2e", "-c", "-o", made, f"./{package}", cwd=home / "tests")
             (home / "done").touch()
         if release.inside:
             _inside(home, release)
@@ -119,7 +122,7 @@ def _inside(home: Path, release: Release) -> None:
     version = hashlib.sha256(repr((ours, MEMBERS, CHANGED, INSIDE)).encode()).hexdigest()
     if made.exists() and made.read_text() == version:
         return
-    module = _downloaded(release.module)
+    module = downloaded(release.module)
     for path, changes in CHANGED.items():
         (home / "tests" / path).write_text(changed((module / path).read_text(), changes))
     framework = Path("framework", "integration")
@@ -128,7 +131,7 @@ def _inside(home: Path, release: Release) -> None:
     (home / "tests" / framework / "muster.go").write_text(ours)
     for package in INSIDE:
         to = str(home / "programs" / binary(package))
-        _go("test", "-vet=off", "-c", "-o", to, f"./{package}", cwd=home / "tests")
+        go("test", "-vet=off", "-c", "-o", to, f"./{package}", cwd=home / "tests")
     made.write_text(version)
 
 
@@ -177,15 +180,19 @@ def without(original: str, ours: str) -> str:
     return "\n".join(filter(used, head.split("\n"))) + "\n)\n" + body
 
 
+def starter(to: Path, shards: int, real: Path) -> None:
+    """A program etcd in a folder: muster with so many shards. ``real``: the etcd whose proxies are used."""
+    start = to / "etcd"
+    start.write_text(_START.format(real=real, root=_ROOT, python=sys.executable, shards=shards))
+    start.chmod(start.stat().st_mode | stat.S_IXUSR)
+
+
 def programs(home: Path, to: Path, shards: int) -> None:
     """A folder as the tests want it: etcd (muster with so many shards), etcdctl, etcdutl."""
     to.mkdir(parents=True)
     for name in ("etcdctl", "etcdutl"):
         (to / name).symlink_to(home / "programs" / name)
-    start = to / "etcd"
-    real = home / "programs" / "etcd.real"
-    start.write_text(_START.format(real=real, root=_ROOT, python=sys.executable, shards=shards))
-    start.chmod(start.stat().st_mode | stat.S_IXUSR)
+    starter(to, shards, home / "programs" / "etcd.real")
 
 
 def place(home: Path, to: Path, package: str) -> Path:

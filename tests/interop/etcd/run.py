@@ -37,12 +37,12 @@ exit $?
 """
 
 
-def _alone() -> list[str]:
+def alone() -> list[str]:
     """How a command gets namespaces of its own; ends this program where that cannot be."""
     for line in ([*_ALONE], ["unshare", "--user", "--map-root-user", *_ALONE[1:]]):
         if subprocess.run([*line, "true"], capture_output=True, check=False).returncode == 0:
             return [*line, "sh", "-c", _INSIDE, "sh"]
-    sys.exit("test-etcd needs namespaces of network and processes: root, or users who may have their own")
+    sys.exit("etcd's tests need namespaces of network and processes: root, or users who may have their own")
 
 
 class Run:
@@ -56,7 +56,7 @@ class Run:
         self._work = work
         name = f"{home.name}-{package.replace('/', '-')}-{shards}"
         self._programs = work / f"programs-{name}"
-        self._alone = _alone()
+        self._alone = alone()
         self.logs = CACHE / "etcd" / "logs" / name
         self._line = [str(home / "programs" / binary(package))]
         if package not in INSIDE:

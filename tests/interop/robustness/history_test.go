@@ -1,0 +1,125 @@
+// The suite reads from etcd's WAL what was written. Here it is what watches of all keys have seen.
+
+package robustness
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/anishathalye/porcupine"
+
+	"go.etcd.io/etcd/tests/v3/robustness/model"
+	"go.etcd.io/etcd/tests/v3/robustness/report"
+)
+
+// history has the events of every revision.
+type history map[int64][]model.WatchEvent
+
+// persisted says what was written, revision by revision. It is an error if watches contradict each other, if
+// none of them has seen a revision, or if one is not what its writer was answered.
+func persisted(reports []report.ClientReport) ([]model.EtcdRequest, error) {
+	seen := history{}
+	for _, client := range reports {
+		for _, watch := range client.Watch {
+			if watch.Request.Key == "" && watch.Request.WithPrefix {
+				if err := seen.take(watch); err != nil {
+					return nil, fmt.Errorf("watch of client %d: %w", client.ClientID, err)
+				}
+			}
+		}
+	}
+	last := report.OperationsMaxRevision(reports)
+	requests := make([]model.EtcdRequest, 0, len(seen))
+	for revision := int64(2); revision <= last; revision++ {
+		events, found := seen[revision]
+		if !found {
+			return nil, fmt.Errorf("no watch of all keys has seen revision %d of %d", revision, last)
+		}
+		requests = append(requests, written(events))
+	}
+	if len(requests) != len(seen) {
+		return nil, fmt.Errorf("watches have seen %d revisions, clients %d", len(seen), len(requests))
+	}
+	for _, client := range reports {
+		for _, operation := range client.KeyValue {
+			request := operation.Input.(model.EtcdRequest)
+			if request.Type == model.Compact && operation.Output.(model.MaybeEtcdResponse).Error != "" {
+				requests = append(requests, request) // no watch says whether it was done, nor when
+			}
+			if err := seen.acknowledged(operation); err != nil {
+				return nil, fmt.Errorf("client %d: %w", client.ClientID, err)
+			}
+		}
+	}
+	return requests, nil
+}
+
+// take adds what one watch has seen.
+func (h history) take(watch model.WatchOperation) error {
+	own := history{}
+	for _, response := range watch.Responses {
+		for _, event := range response.Events {
+			event.PrevValue = nil // not all watches ask for it
+			own[event.Revision] = append(own[event.Revision], event)
+		}
+	}
+	for revision, events := range own {
+		if known, found := h[revision]; found && !slices.Equal(known, events) {
+			return fmt.Errorf("at revision %d it has %+v, another %+v", revision, events, known)
+		}
+		h[revision] = events
+	}
+	return nil
+}
+
+// written is a request that does what these events say.
+func written(events []model.WatchEvent) model.EtcdRequest {
+	operations := make([]model.EtcdOperation, 0, len(events))
+	for _, event := range events {
+		operation := model.EtcdOperation{Type: event.Type}
+		switch event.Type {
+		case model.PutOperation:
+			operation.Put = model.PutOptions{Key: event.Key, Value: event.Value}
+		case model.DeleteOperation:
+			operation.Delete = model.DeleteOptions{Key: event.Key}
+		}
+		operations = append(operations, operation)
+	}
+	return model.EtcdRequest{Type: model.Txn, Txn: &model.TxnRequest{OperationsOnSuccess: operations}}
+}
+
+// acknowledged: a write that was answered has the events of its revision.
+func (h history) acknowledged(operation porcupine.Operation) error {
+	request, response := operation.Input.(model.EtcdRequest), operation.Output.(model.MaybeEtcdResponse)
+	if request.Type != model.Txn || response.Error != "" || response.Txn == nil {
+		return nil
+	}
+	branch := request.Txn.OperationsOnSuccess
+	if response.Txn.Failure {
+		branch = request.Txn.OperationsOnFailure
+	}
+	events, writes := h[response.Revision], 0
+	for i, asked := range branch {
+		var key string
+		switch {
+		case asked.Type == model.PutOperation:
+			key = asked.Put.Key
+		case asked.Type == model.DeleteOperation && response.Txn.Results[i].Deleted > 0:
+			key = asked.Delete.Key
+		default:
+			continue
+		}
+		writes++
+		if !slices.ContainsFunc(events, func(event model.WatchEvent) bool {
+			return event.Type == asked.Type && event.Key == key && event.Value == asked.Put.Value
+		}) {
+			return fmt.Errorf("%+v was answered with revision %d, which has %+v",
+				asked, response.Revision, events)
+		}
+	}
+	if writes > 0 && writes != len(events) {
+		return fmt.Errorf("%d writes were answered with revision %d, which has %+v",
+			writes, response.Revision, events)
+	}
+	return nil
+}
