@@ -136,8 +136,10 @@ packages: $(STAMP)  ## build wheels, source archives and a bill of materials in 
 
 lock: $(STAMP)  ## make requirements.lock anew: the newest versions that pyproject.toml allows
 	rm -f requirements.lock
+	@# muster-client is built beside muster: the lock has what it needs
+	beside=$$(mktemp) && echo "muster-client @ file://$(CURDIR)/tools/client" > $$beside && \
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-find-links \
-		pyproject.toml --output-file requirements.lock
+		--override $$beside --no-emit-package muster-client pyproject.toml --output-file requirements.lock && rm $$beside
 
 deb: packages  ## build the Debian package in dist/, for this machine's Python
 	$(BIN)/python packaging/debian.py $$(ls dist/muster-*.whl) dist

@@ -1,4 +1,5 @@
-"""Build the Debian package: ``python packaging/debian.py WHEEL FOLDER`` (``make deb``).
+"""Build the Debian package: ``python packaging/debian.py WHEEL FOLDER`` (``make deb``). The wheel of the
+client library lies beside muster's.
 
 It is for this machine's architecture and for the release of /usr/bin/python3. muster and its dependencies, as
 ``requirements.lock`` has them, lie in an environment of their own below /opt/muster, so no other package
@@ -48,6 +49,11 @@ def _run(*line: str | Path, **environ: str) -> str:
     return done.stdout
 
 
+def client_of(wheel: Path) -> Path:
+    """The wheel of the client library, of the same version, beside muster's."""
+    return next(wheel.parent.glob(f"muster_client-{wheel.name.split('-')[1]}-*.whl"))
+
+
 def _environment(root: Path, wheel: Path) -> None:
     """muster and its dependencies, with paths as they are once it is installed."""
     venv = root / VENV
@@ -57,7 +63,7 @@ def _environment(root: Path, wheel: Path) -> None:
         "--only-binary=:all:",
     )
     _run(*pip, "--require-hashes", "--requirement", ROOT / "requirements.lock")
-    _run(*pip, "--no-deps", "--no-index", wheel)
+    _run(*pip, "--no-deps", "--no-index", wheel, client_of(wheel))
     for script in (venv / "bin").iterdir():
         if script.is_file() and not script.is_symlink():
             text = script.read_text(encoding="utf-8")

@@ -1,13 +1,15 @@
 """Build what users install: ``python packaging/distributions.py [FOLDER]`` (``make packages``: ``dist/``).
 
-Wheels and source archives of muster and of muster-client, and a bill of materials (CycloneDX) of muster with
-the versions of ``requirements.lock``. The same commit gives the same bytes: files are taken as git has them,
-with the time of the commit (or SOURCE_DATE_EPOCH), whatever the checkout's own times and modes are.
+Wheels and source archives of muster and of muster-client, which muster needs in its own version, and a bill
+of materials (CycloneDX) of muster with that one and the versions of ``requirements.lock``. The same commit
+gives the same bytes: files are taken as git has them, with the time of the commit (or SOURCE_DATE_EPOCH),
+whatever the checkout's own times and modes are.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import shutil
@@ -15,9 +17,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+LOCK = ROOT / "requirements.lock"
 PROJECTS = (".", "tools/client")
 
 
@@ -80,21 +84,27 @@ def build(folder: Path) -> list[Path]:
         return [Path(shutil.copy(one, folder / one.name)) for one in made]
 
 
-def bill(path: Path) -> None:
-    """The bill of materials of a host."""
-    subprocess.run(
-        [sys.executable, "-m", "cyclonedx_py", "requirements", "--output-reproducible",
-         "--pyproject", ROOT / "pyproject.toml", "--spec-version", "1.6",
-         "--output-format", "JSON", "--output-file", path, ROOT / "requirements.lock"],
-        check=True)  # fmt: skip
+def bill(path: Path, client: Sequence[Path]) -> None:
+    """The bill of materials of a host; ``client``: the distributions of muster-client that were built."""
+    version = client[0].name.split("-")[1].removesuffix(".tar.gz")
+    hashes = " ".join(f"--hash=sha256:{hashlib.sha256(one.read_bytes()).hexdigest()}" for one in client)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as needed:
+        needed.write(f"{LOCK.read_text(encoding='utf-8')}\nmuster-client=={version} {hashes}\n")
+        needed.flush()
+        subprocess.run(
+            [sys.executable, "-m", "cyclonedx_py", "requirements", "--output-reproducible",
+             "--pyproject", ROOT / "pyproject.toml", "--spec-version", "1.6",
+             "--output-format", "JSON", "--output-file", path, needed.name],
+            check=True)  # fmt: skip
 
 
 def main() -> None:
     """Build all, and say what was built."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "dist")
-    for path in build(folder):
+    made = build(folder)
+    for path in made:
         print(path)
-    bill(folder / "muster.cdx.json")
+    bill(folder / "muster.cdx.json", [path for path in made if path.name.startswith("muster_client-")])
     print(folder / "muster.cdx.json")
 
 

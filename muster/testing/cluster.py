@@ -186,7 +186,7 @@ class Cluster:
             raise ClusterError(f"the store cannot be emptied: {e}") from None
 
     def client(self, **options: Any) -> Client:
-        """A ``muster_client.sync.Client`` of all hosts, for ``with``. ImportError without muster-client."""
+        """A ``muster_client.sync.Client`` of all hosts, for ``with``."""
         from muster_client.sync import Client
 
         return Client(self.endpoints, **options)

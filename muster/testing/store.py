@@ -34,5 +34,5 @@ class Store:
 
     @functools.cached_property
     def client(self) -> Client:
-        """A ``muster_client.sync.Client``, closed after the test. ImportError without muster-client."""
+        """A ``muster_client.sync.Client``, closed after the test."""
         return self._ends.enter_context(self.cluster.client())

@@ -47,7 +47,6 @@ def musterctl() -> tuple[str, ...]:
 
 
 def _preload() -> None:
-    os.environ["GRPC_VERBOSITY"] = "NONE"  # as musterctl's main does, before gRPC is loaded
     package = import_module("tools.musterctl")
     for module in pkgutil.walk_packages(package.__path__, "tools.musterctl."):
         if not module.name.endswith("__main__"):

@@ -2,5 +2,5 @@
 
 The library for users, ``muster_client``, is a distribution of its own in ``src``.
 
-Read ``channels``, ``diagnose`` (why no endpoint works), ``unchecked`` (unverified certificates), ``exits``.
+Read ``channels``, ``files`` (of TLS), ``diagnose`` (why no endpoint works), ``exits``.
 """

@@ -52,7 +52,7 @@ FLAGS = {
         Flag("key", Kind.STR, "", "its key"),
         Flag("help", Kind.BOOL, "false", "print this and exit"))
 }  # fmt: skip
-NEEDS = ("nicegui", "muster_client")
+NEEDS = ("nicegui",)
 
 
 def run(args: Sequence[str]) -> int:

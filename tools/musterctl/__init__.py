@@ -1,7 +1,7 @@
 """musterctl: etcdctl's commands, flags, output and exit codes for a muster or etcd cluster.
 
 Read ``cli``, ``global_flags``, ``commands`` (``table``), ``command`` (matching a line), ``client``
-(requests), ``printing``, ``v2`` (the v2 API).
+(requests, over the library's connections), ``printing``, ``v2`` (the v2 API).
 
 Only the standard library is imported until a command needs the network: ``musterctl version`` must be quick.
 """

@@ -20,10 +20,7 @@ from tools.musterctl.usage import usage
 
 
 def main() -> NoReturn:
-    """Run ``sys.argv`` and end the process by ``_exit``: an orderly end of a gRPC channel costs more than the
-    command."""
-    # musterctl reports errors in its own words; the gRPC library reads this as it is loaded
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    """Run ``sys.argv`` and end the process by ``_exit``: connections need no orderly end."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     code = run(sys.argv[1:])

@@ -6,15 +6,23 @@ a write only if it certainly was not sent.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
+from muster_client.wire import engine
+from muster_client.wire.connections import Connection
+from muster_client.wire.http2.answers import NOT_SENT, CallError
+from muster_client.wire.http2.call import Call
+from muster_client.wire.retries import Verdict, judge
 
 from cluster.pb import rpc_pb2
 from tools.client.channels import MAX_REQUEST_BYTES, Channels, Config, Waiting, say
@@ -22,12 +30,18 @@ from tools.musterctl.command import Exit, Flags, Invocation
 from tools.musterctl.global_flags import GLOBAL_FLAGS, take_environment
 from tools.musterctl.printing.printer import Printer, choose
 
+if TYPE_CHECKING:
+    import muster_client
+
 R = TypeVar("R", bound=Message)
+Result = TypeVar("Result")
+Metadata = tuple[tuple[str, str], ...]
 
 _RETRY_PAUSE_S = 0.05
 _STREAM_PAUSE_S = 0.1
 _MIN_KEEPALIVE_MS = 10_000  # gRPC allows no client to ping more often
 _NS_PER_S = 1_000_000_000
+_FOREVER_S = 1e9
 
 # messages of etcd's servers unknown to its client, which shows them with their gRPC code
 _UNKNOWN_TO_CLIENTS = (
@@ -61,24 +75,24 @@ class RequestError(Exception):
         self.code = code
 
 
-def request_error(error: grpc.RpcError) -> RequestError:
+def request_error(error: CallError) -> RequestError:
     """etcd's own messages stand alone, an expired deadline is Go's, others carry the gRPC code."""
-    code: grpc.StatusCode = error.code()
-    details: str = error.details() or ""
+    return told(error.code, error.details)
+
+
+def told(code: grpc.StatusCode, details: str) -> RequestError:
+    """The same of a code and a text."""
     if details.startswith("etcdserver: ") and details not in _UNKNOWN_TO_CLIENTS:
         return RequestError(details, code)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return RequestError("context deadline exceeded", code)
-    if "Received message larger than max" in details:  # clientv3's words
-        sizes = details.partition("larger than max (")[2].partition(")")[0]
-        details = f"grpc: received message larger than max ({sizes})"
     name = _CODE_NAMES.get(code.name, code.name.capitalize())
     return RequestError(f"rpc error: code = {name} desc = {details}", code)
 
 
-def stream_breaks(error: grpc.RpcError) -> bool:
+def stream_breaks(error: CallError) -> bool:
     """Whether another stream may not fail in this way: the connection broke, or a server stops."""
-    return error.code() in _BROKEN
+    return error.code in _BROKEN
 
 
 @dataclass(slots=True)
@@ -177,18 +191,39 @@ def _credentials(flags: Flags) -> tuple[str, str]:
 
 
 class Stream(Generic[R]):
-    """A stream both ways: iterate it for responses; a grpc.RpcError ends it. ``endpoint`` serves it."""
+    """A stream both ways: iterate it for responses; a CallError ends it. ``endpoint`` serves it, until the
+    deadline (of ``time.monotonic()``), if it has one."""
 
-    def __init__(self, call: grpc.Call, endpoint: str) -> None:
-        self._call = call
+    def __init__(self, call: Call, endpoint: str, most_bytes: int, deadline: float | None = None) -> None:
+        self._call, self._most_bytes, self._deadline = call, most_bytes, deadline
         self.endpoint = endpoint
 
     def __iter__(self) -> Iterator[R]:
-        return iter(self._call)
+        try:
+            while (answer := self.read(_left(self._deadline))) is not None:
+                yield answer
+        except TimeoutError:
+            self.cancel()
+            raise CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer in time") from None
+
+    def read(self, limit_s: float | None = None) -> R | None:
+        """The next response; None: it has ended well. CallError; TimeoutError, and nothing is lost."""
+        answer: R | None = engine.submit(asyncio.wait_for(self._call.read(), limit_s)).result()
+        if answer is not None:
+            _check_size(answer.ByteSize(), self._most_bytes)
+        return answer
+
+    def send(self, request: Message) -> None:
+        """CallError: it has ended."""
+        _there(lambda: self._call.send(request))
+
+    def close_send(self) -> None:
+        """No more requests; responses still come."""
+        _there(self._call.close_send)
 
     def cancel(self) -> None:
-        """End it: its iterator raises a grpc.RpcError with the code CANCELLED."""
-        self._call.cancel()
+        """End it: who reads it meets a CallError with the code CANCELLED."""
+        _there(self._call.cancel)
 
 
 class Client:
@@ -215,16 +250,19 @@ class Client:
             code = grpc.StatusCode.RESOURCE_EXHAUSTED
             raise RequestError(f"rpc error: code = ResourceExhausted desc = {text}", code)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        renewed = False  # the token
         while True:
-            endpoint, channel = self._pick(deadline)
-            call = channel.unary_unary(*_named(method, request, response))
+            connection = self._pick(deadline)
+            endpoint, token = connection.name, self._metadata(deadline)
             try:
-                metadata = self._metadata(deadline)
-                answer: R = call(request, timeout=_left_to_send(deadline), metadata=metadata)
-            except grpc.RpcError as error:
+                return self._asked(connection, method, request, response, deadline, token).result()
+            except CallError as error:
                 failure = request_error(error)
                 if self._config.debug:
-                    say(f"debug: {method} at {endpoint}: {error.code().name}: {error.details()}")
+                    say(f"debug: {method} at {endpoint}: {error}")
+                if self._config.user and token and not renewed and _is_of_the_token(error):
+                    renewed, self._authenticated = True, False
+                    continue
                 if failure.code is not grpc.StatusCode.UNAVAILABLE or not (safe_to_repeat or _unsent(error)):
                     if failure.code in _ENDPOINTS_FAULT:
                         say(f"{endpoint}: {_told(failure, timeout_s)}")
@@ -236,30 +274,19 @@ class Client:
                 if deadline is None and self._failing.is_due():
                     say(f"{endpoint}: {failure}; trying again")
                 time.sleep(_RETRY_PAUSE_S)
-                continue
-            return answer
 
-    def start(self, method: str, request: Message, response: type[R], timeout_s: float) -> grpc.Future:
-        """Send one request, once, without waiting; the future's exception is a grpc.RpcError."""
+    def start(self, method: str, request: Message, response: type[R], timeout_s: float) -> Future[R]:
+        """Send one request, once, without waiting; the future's exception is a CallError."""
         deadline = time.monotonic() + timeout_s
-        _endpoint, channel = self._pick(deadline)
-        call = channel.unary_unary(*_named(method, request, response))
-        metadata = self._metadata(deadline)
-        return call.future(request, timeout=_left_to_send(deadline), metadata=metadata)
+        connection = self._pick(deadline)
+        return self._asked(connection, method, request, response, deadline, self._metadata(deadline))
 
-    def stream(
-        self, method: str, requests: Iterator[Message], response: type[R], has_leader: bool = False
-    ) -> Stream[R]:
+    def stream(self, method: str, response: type[R], has_leader: bool = False) -> Stream[R]:
         """A stream both ways, at the first connected endpoint, waited for."""
-        endpoint, channel = self._pick(None)
-        call = channel.stream_stream(
-            f"/etcdserverpb.{method}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=response.FromString)
         metadata = self._metadata(None)
         if has_leader:
             metadata += (("hasleader", "true"),)
-        return Stream(call(requests, metadata=metadata), endpoint)
+        return self._begin(method, response, None, metadata)
 
     def works(self, stream: Stream[R]) -> None:
         """A stream that is renewed at each end has answered."""
@@ -277,26 +304,68 @@ class Client:
 
     def responses(
         self, method: str, request: Message, response: type[R], timeout_s: float | None
-    ) -> grpc.Call:
+    ) -> Stream[R]:
         """One request, a stream of responses."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        _endpoint, channel = self._pick(deadline)
-        call = channel.unary_stream(*_named(method, request, response))
-        metadata = self._metadata(deadline)
-        return call(request, timeout=_left_to_send(deadline), metadata=metadata)
+        stream = self._begin(method, response, deadline, self._metadata(deadline))
+        stream.send(request)
+        stream.close_send()
+        return stream
+
+    def library(self) -> muster_client.Client:
+        """The library's own client over these connections, which waits for an answer as long as it takes."""
+        import logging
+
+        from muster_client.client import over
+        from muster_client.wire.calls import Caller
+
+        logging.getLogger("muster_client").setLevel(logging.CRITICAL)  # this program says what fails
+        self._pick(None)
+        self._metadata(None)
+        config = self._config
+        return over(Caller(
+            self._channels.connections, config.user, config.password, _FOREVER_S, token=self._token))
 
     def close(self) -> None:
         self._channels.close()
 
-    def _pick(self, deadline: float | None) -> tuple[str, grpc.Channel]:
+    def _begin(
+        self, method: str, response: type[R], deadline: float | None, metadata: Metadata
+    ) -> Stream[R]:
+        while True:
+            connection = self._pick(deadline)
+            with contextlib.suppress(CallError):  # it was lost meanwhile
+                call = _there(functools.partial(connection.stream, _path(method), response, metadata))
+                return Stream(call, connection.name, self._config.max_recv_bytes, deadline)
+
+    def _asked(
+        self, connection: Connection, method: str, request: Message, response: type[R],
+        deadline: float | None, metadata: Metadata,
+    ) -> Future[R]:
+        """One attempt."""
+        timeout_s = _left_to_send(deadline)
+        most_bytes, body = self._config.max_recv_bytes, request.SerializeToString()
+
+        async def ask() -> R:
+            answer = await connection.unary(_path(method), body, timeout_s, metadata)
+            _check_size(len(answer), most_bytes)
+            try:
+                return response.FromString(answer)
+            except DecodeError:
+                raise CallError(grpc.StatusCode.INTERNAL, "the answer is malformed") from None
+
+        return engine.submit(ask())
+
+    def _pick(self, deadline: float | None) -> Connection:
         picked = self._channels.pick(deadline)
         if picked is None:
             raise _out_of_time()
         return picked
 
-    def _metadata(self, deadline: float | None) -> tuple[tuple[str, str], ...]:
+    def _metadata(self, deadline: float | None) -> Metadata:
         if not self._authenticated:
             self._authenticated = True
+            self._token = ""
             request = rpc_pb2.AuthenticateRequest(name=self._config.user, password=self._config.password)
             left = _left(deadline)
             try:
@@ -311,10 +380,24 @@ class Client:
         return (("token", self._token),) if self._token else ()
 
 
-def _named(method: str, request: Message, response: type[R]) -> tuple[str, Any, Any]:
-    """What a gRPC channel needs to know of a method."""
-    path = f"/{method}" if "." in method else f"/etcdserverpb.{method}"
-    return path, type(request).SerializeToString, response.FromString
+def _there(step: Callable[[], Result]) -> Result:
+    """Do something in the loop of the connections. What it raises."""
+
+    async def run() -> Result:
+        return step()
+
+    return engine.submit(run()).result()
+
+
+def _path(method: str) -> str:
+    return f"/{method}" if "." in method else f"/etcdserverpb.{method}"
+
+
+def _check_size(size: int, most: int) -> None:
+    """CallError in clientv3's words; no limit: -1."""
+    if 0 <= most < size:
+        text = f"grpc: received message larger than max ({size} vs. {most})"
+        raise CallError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
 
 
 def _left(deadline: float | None) -> float | None:
@@ -339,10 +422,13 @@ def _left_to_send(deadline: float | None) -> float | None:
     return left
 
 
-def _unsent(error: grpc.RpcError) -> bool:
-    """Whether the request never left: only a failed connection proves it."""
-    return str(error.details() or "").startswith(
-        ("failed to connect to all addresses", "DNS resolution failed"))
+def _unsent(error: CallError) -> bool:
+    """Whether the server has certainly not looked at the request."""
+    return error.details.startswith(NOT_SENT)
+
+
+def _is_of_the_token(error: CallError) -> bool:
+    return judge(error.code, error.details) is Verdict.STALE_TOKEN
 
 
 @contextlib.contextmanager

@@ -1,5 +1,8 @@
-"""clientv3's ``concurrency`` for ``lock`` and ``elect``: a session (a lease that is kept alive), and a queue
-of keys under a prefix, of which the oldest holds the lock or leads."""
+"""clientv3's ``concurrency`` for ``lock`` and ``elect``, by the library: a session is a lease that is kept
+alive, and locks and candidates hang on it.
+
+Those who lead are observed by requests of this program, since etcdctl prints the answers' headers.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,19 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType, TracebackType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
+from muster_client.errors import ServerError
+from muster_client.lease import Lease
+from muster_client.queueing import Leadership, Lock, Place
+from muster_client.wire import engine
 
 from cluster.pb import kv_pb2, rpc_pb2
-from tools.musterctl.client import Client, RequestError
+from tools.musterctl.client import Client, RequestError, told
 from tools.musterctl.command import Exit
-from tools.musterctl.commands.keys.lease import renewals
 from tools.musterctl.commands.keys.watch import Watcher, cancel_reason
 
 Result = TypeVar("Result")
@@ -87,16 +93,15 @@ def _raise(error: BaseException) -> NoReturn:
 
 
 class Session:
-    """A lease of this process, kept alive by a thread while its block runs, and revoked behind it: what hangs
-    on it is gone then, however the block ends."""
+    """A lease of this process, kept alive by the library while its block runs, and revoked behind it: what
+    hangs on it is gone then, however the block ends."""
 
     def __init__(self, client: Client, ttl_s: int, signals: Signals) -> None:
         self.client, self.signals = client, signals
-        self.over = threading.Event()  # the lease is gone
         self._ttl_s = ttl_s
         # Chosen here: a grant whose answer was not waited for can be revoked
-        self.lease = secrets.randbits(62) + 1
-        self._granted = False
+        self._id = secrets.randbits(62) + 1
+        self._lease: Lease | None = None
 
     def __enter__(self) -> Session:
         try:
@@ -105,7 +110,6 @@ class Session:
             if not isinstance(error, RequestError) or error.code in _PERHAPS_DONE:
                 self._revoke()
             raise
-        threading.Thread(target=self._keep, daemon=True).start()
         return self
 
     def __exit__(
@@ -114,23 +118,21 @@ class Session:
         self._revoke()
 
     def _grant(self) -> None:
-        self.client.unary(
-            "Lease/LeaseGrant", rpc_pb2.LeaseGrantRequest(TTL=self._ttl_s, ID=self.lease),
-            rpc_pb2.LeaseGrantResponse)
-        self._granted = True
+        self._library = self.client.library()
+        self._lease = waited(self._library.lease(self._ttl_s, id=self._id))
 
     def _revoke(self) -> None:
         """A lease that cannot be revoked in time ends by itself."""
         self.signals.default()
         deadline = time.monotonic() + _REVOKED_IN_S
         with contextlib.suppress(RequestError, Exit):
-            while not self._revoked(deadline) and not self._granted and time.monotonic() < deadline:
+            while not self._revoked(deadline) and self._lease is None and time.monotonic() < deadline:
                 time.sleep(_AGAIN_S)  # the grant may still be on its way
 
     def _revoked(self, deadline: float) -> bool:
         try:
             self.client.unary(
-                "Lease/LeaseRevoke", rpc_pb2.LeaseRevokeRequest(ID=self.lease), rpc_pb2.LeaseRevokeResponse,
+                "Lease/LeaseRevoke", rpc_pb2.LeaseRevokeRequest(ID=self._id), rpc_pb2.LeaseRevokeResponse,
                 deadline - time.monotonic(), safe_to_repeat=True)
         except RequestError as error:
             if error.code is not grpc.StatusCode.NOT_FOUND:
@@ -138,65 +140,31 @@ class Session:
             return False
         return True
 
-    def _keep(self) -> None:
-        try:
-            for answer in renewals(self.client, self.lease):
-                if answer.TTL <= 0:
-                    break
-        except (Exit, RequestError):
-            pass
-        self.over.set()
+    def lock(self, name: bytes) -> Lock:
+        """The library's lock of this lease."""
+        return self._library.lock(name, lease=self._lease)
+
+    def candidate(self, name: bytes, proposal: bytes) -> Leadership:
+        """The library's candidate of this lease."""
+        return self._library.election(name).campaign(proposal, lease=self._lease)
 
     def wait(self) -> None:
         """Until the lease is gone."""
-        self.over.wait()
+        assert self._lease is not None
+        waited(self._lease.wait_lost())
+
+    def look(self, place: Place) -> rpc_pb2.RangeResponse:
+        """The key of a lock or a candidate."""
+        return self.client.unary(
+            "KV/Range", rpc_pb2.RangeRequest(key=place.key), rpc_pb2.RangeResponse, safe_to_repeat=True)
 
 
-class Place:
-    """This process's key in the queue of a name."""
-
-    def __init__(self, session: Session, name: bytes) -> None:
-        self._client = session.client
-        self._lease = session.lease
-        self.prefix = name + b"/"
-        self.key = self.prefix + (b"%x" % session.lease)
-        self.revision = 0  # at which the key was created
-        self.header = rpc_pb2.ResponseHeader()
-
-    def take(self, value: bytes) -> bool:
-        """Put the key, unless it is there; whether it is the first one then."""
-        own = rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=self.key))
-        first = rpc_pb2.RequestOp(request_range=_first_created(self.prefix))
-        put = rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=self.key, value=value, lease=self._lease))
-        answer = self.txn(
-            rpc_pb2.TxnRequest(compare=[_created(self.key, 0)], success=[put, first], failure=[own, first]))
-        self.header, self.revision = answer.header, answer.header.revision
-        if not answer.succeeded:
-            self.revision = answer.responses[0].response_range.kvs[0].create_revision
-        oldest = answer.responses[1].response_range.kvs
-        return not oldest or oldest[0].create_revision == self.revision
-
-    def wait(self) -> None:
-        """Until every older key is gone, one watch at a time."""
-        while True:
-            before = self.range(_last_created(self.prefix, self.revision - 1))
-            if not before.kvs:
-                return
-            self._wait_for_delete(before.kvs[0].key, before.header.revision)
-
-    def _wait_for_delete(self, key: bytes, revision: int) -> None:
-        for response in watch(self._client, rpc_pb2.WatchCreateRequest(key=key, start_revision=revision)):
-            if any(event.type == event.DELETE for event in response.events):
-                return
-
-    def look(self) -> rpc_pb2.RangeResponse:
-        return self.range(rpc_pb2.RangeRequest(key=self.key))
-
-    def txn(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
-        return self._client.unary("KV/Txn", request, rpc_pb2.TxnResponse)
-
-    def range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
-        return self._client.unary("KV/Range", request, rpc_pb2.RangeResponse, safe_to_repeat=True)
+def waited(step: Coroutine[Any, Any, Result]) -> Result:
+    """What a step of the library gives. RequestError, or LeaseLost."""
+    try:
+        return engine.submit(step).result()
+    except ServerError as error:
+        raise told(error.code, error.message) from None
 
 
 def observe(client: Client, name: bytes) -> Iterator[rpc_pb2.RangeResponse]:
@@ -245,19 +213,6 @@ def _first_created(prefix: bytes) -> rpc_pb2.RangeRequest:
     return rpc_pb2.RangeRequest(
         key=prefix, range_end=_end(prefix), limit=1, sort_target=_CREATE,
         sort_order=rpc_pb2.RangeRequest.ASCEND)
-
-
-def _last_created(prefix: bytes, max_revision: int) -> rpc_pb2.RangeRequest:
-    """Asks for the newest key that is as old as that."""
-    request = _first_created(prefix)
-    request.sort_order = rpc_pb2.RangeRequest.DESCEND
-    request.max_create_revision = max_revision
-    return request
-
-
-def _created(key: bytes, revision: int) -> rpc_pb2.Compare:
-    return rpc_pb2.Compare(
-        key=key, target=rpc_pb2.Compare.CREATE, result=rpc_pb2.Compare.EQUAL, create_revision=revision)
 
 
 def _end(prefix: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import tarfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -19,6 +21,7 @@ from packaging.utils import canonicalize_name
 
 from tests.cluster.local_cluster import ROOT, environment
 
+CLIENT = "muster-client"
 PINNED = re.compile(r"^([\w.-]+)==(\S+?)(?: ; (.*?))? \\$", re.MULTILINE)
 
 
@@ -75,6 +78,19 @@ def test_the_archive_has_what_a_build_needs_and_no_tests(dist: Path) -> None:
     assert not [name for name in names if name.startswith(("tests/", "tools/client/src"))]
 
 
+def project(folder: str = "") -> dict[str, Any]:
+    """What a distribution says of itself."""
+    found = tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_muster_needs_the_client_library_of_its_own_version() -> None:
+    client = project("tools/client")
+    assert client["version"] == project()["version"]
+    assert f"{client['name']}=={client['version']}" in project()["dependencies"]
+
+
 def lock() -> dict[str, str]:
     """Each package's version."""
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
@@ -82,9 +98,12 @@ def lock() -> dict[str, str]:
 
 
 def test_the_lock_has_a_version_and_hashes_for_all_that_a_host_needs() -> None:
-    """As pyproject.toml bounds them, and what those need in turn: `make lock` makes it anew."""
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-    pins, todo, seen = lock(), [Requirement(one) for one in wanted], set[str]()
+    """As pyproject.toml bounds them, and what those need in turn: `make lock` makes it anew. The client
+    library is not in it, since it is built beside muster; what it needs is."""
+    wanted = [*project()["dependencies"], *project("tools/client")["dependencies"]]
+    pins, seen = lock(), set[str]()
+    assert CLIENT not in pins
+    todo = [need for one in wanted if (need := Requirement(one)).name != CLIENT]
     while todo:
         need = todo.pop()
         name = canonicalize_name(need.name)
@@ -103,7 +122,11 @@ def test_the_lock_has_a_version_and_hashes_for_all_that_a_host_needs() -> None:
 def test_the_bill_of_materials_names_what_is_locked(dist: Path) -> None:
     bill = json.loads((dist / "muster.cdx.json").read_text(encoding="utf-8"))
     assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "muster")
-    assert {canonicalize_name(one["name"]): one["version"] for one in bill["components"]} == lock()
+    named = {canonicalize_name(one["name"]): one["version"] for one in bill["components"]}
+    assert named == {**lock(), CLIENT: project("tools/client")["version"]}
+    hashed = {told["content"] for one in bill["components"] if one["name"] == CLIENT
+              for reference in one["externalReferences"] for told in reference["hashes"]}
+    assert hashed == {hashlib.sha256(path.read_bytes()).hexdigest() for path in dist.glob("muster_client-*")}
 
 
 def test_the_debian_package_has_programs_that_run(dist: Path, tmp_path: Path) -> None:
@@ -135,6 +158,6 @@ def test_the_debian_package_has_programs_that_run(dist: Path, tmp_path: Path) ->
         help_ = [python, script, "--help"]
         told = subprocess.run(help_, check=True, capture_output=True, text=True, env=bare)
         assert "usage" in told.stdout.lower()
-    line = [python, "-c", "import cluster; print(cluster.__file__)"]
+    line = [python, "-c", "import cluster, muster_client; print(cluster.__file__, muster_client.__file__)"]
     found = subprocess.run(line, check=True, capture_output=True, text=True, env=bare, cwd=tmp_path).stdout
-    assert found.startswith(str(root)), "it has its own modules"
+    assert all(path.startswith(str(root)) for path in found.split()), "it has its own modules"

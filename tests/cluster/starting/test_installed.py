@@ -1,4 +1,4 @@
-"""What is installed runs by itself: the wheel, in an interpreter that knows nothing of this folder."""
+"""What is installed runs by itself: the wheels, in an interpreter that knows nothing of this folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCRIPTS = {"muster", "musterctl", "muster-bench"}
 
 @dataclass
 class Installed:
-    """The wheel's contents, and what runs its console scripts."""
+    """The wheels' contents, and what runs its console scripts."""
 
     python: Path
     scripts: dict[str, str]  # name -> module:function
@@ -65,16 +65,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
             if n.startswith(".") or n in ("tests", "docs", "build", "__pycache__") or n.endswith(".egg-info")
         ],
     )
-    build = "from setuptools.build_meta import build_wheel; build_wheel('..')"
-    subprocess.run(
-        [sys.executable, "-c", build], cwd=source, check=True, capture_output=True, timeout=LIMIT_S
-    )
-    (wheel,) = tmp.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp / "lib")
+    build = f"from setuptools.build_meta import build_wheel; build_wheel({str(tmp)!r})"
+    for project in (source, source / "tools" / "client"):
+        subprocess.run(
+            [sys.executable, "-c", build], cwd=project, check=True, capture_output=True, timeout=LIMIT_S
+        )
+    for wheel in tmp.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(tmp / "lib")
     shutil.rmtree(source)
     entries = configparser.ConfigParser()
-    entries.read(next((tmp / "lib").glob("*.dist-info/entry_points.txt")))
+    entries.read(next((tmp / "lib").glob("muster-*.dist-info/entry_points.txt")))
     venv.create(tmp / "venv", with_pip=False)
     return Installed(tmp / "venv" / "bin" / "python", dict(entries["console_scripts"]), tmp / "lib")
 
@@ -87,10 +88,11 @@ def test_the_console_scripts_run(installed: Installed) -> None:
         assert "usage" in done.stdout.lower()
 
 
-def test_the_wheel_claims_six_names_and_no_others(installed: Installed) -> None:
-    """Decision 76: it is installed into an environment of its own, and says which names it takes there."""
+def test_the_wheels_claim_seven_names_and_no_others(installed: Installed) -> None:
+    """Decision 76: it is installed into an environment of its own, and says which names it takes there.
+    The client library's only one is its own."""
     names = {p.name for p in installed.folder.iterdir() if not p.name.endswith(".dist-info")}
-    assert names == {"cluster", "node", "proxy", "tools", "bench", "muster"}
+    assert names == {"cluster", "node", "proxy", "tools", "bench", "muster", "muster_client"}
 
 
 @pytest.mark.parametrize("fronts", ["0", "1"])

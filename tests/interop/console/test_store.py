@@ -312,14 +312,14 @@ def test_the_cluster_is_seen(run: Run, server: str) -> None:
 def test_a_lease_is_kept_alive_once(run: Run, server: str) -> None:
     async def steps(client: Client) -> None:
         lease = await leases.grant(client, 600)
-        await leases.keep_alive(client, lease, 600)
+        await client.renew(lease)
         await leases.revoke(client, lease)
         with pytest.raises(m.LeaseNotFound):
-            await leases.keep_alive(client, lease, 600)
+            await client.renew(lease)
         async with Client(server) as reader:
             raw.make_read_only(reader)
             with pytest.raises(raw.ReadOnly):
-                await leases.keep_alive(reader, lease, 600)
+                await reader.renew(lease)
 
     run(steps)
 

@@ -280,3 +280,76 @@ def test_a_call_that_cannot_be_sent_holds_up_no_other() -> None:
 
     with scripted({"KV/Range": lambda request, context: pb.RangeResponse()}) as address:
         asyncio.run(main())
+
+
+def test_a_lease_is_renewed_once_by_whom_it_is_asked_for() -> None:
+    """What another endpoint may answer is asked again; the cluster's own answer is told at once."""
+    answers: list[pb.LeaseKeepAliveResponse | tuple[grpc.StatusCode, str]] = []
+    asked: list[int] = []
+
+    def keep_alive(
+        requests: Iterator[pb.LeaseKeepAliveRequest], context: Context
+    ) -> Iterator[pb.LeaseKeepAliveResponse]:
+        for request in requests:
+            asked.append(request.ID)
+            answer = answers.pop(0)
+            if isinstance(answer, tuple):
+                context.abort(*answer)
+            else:
+                yield answer
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            answers[:] = [(Code.UNAVAILABLE, "etcdserver: no leader"), pb.LeaseKeepAliveResponse(ID=7, TTL=9)]
+            await client.renew(7)
+            assert asked == [7, 7]
+            answers[:] = [pb.LeaseKeepAliveResponse(ID=7, TTL=0)]
+            with pytest.raises(m.LeaseNotFound):
+                await client.renew(7)
+            answers[:] = [(Code.PERMISSION_DENIED, "etcdserver: permission denied")]
+            with pytest.raises(m.PermissionDenied):
+                await client.renew(7)
+            assert asked == [7] * 4
+
+    with scripted({"Lease/LeaseKeepAlive": keep_alive}) as address:
+        asyncio.run(main())
+
+
+def test_a_renewal_that_is_not_answered_ends_in_time() -> None:
+    def keep_alive(requests: Iterator[pb.LeaseKeepAliveRequest], context: Context) -> Iterator[Any]:
+        next(requests)
+        say_nothing(context)
+        yield from ()
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            with pytest.raises(m.DeadlineExceeded):
+                await client.renew(7, timeout=0.2)
+
+    with scripted({"Lease/LeaseKeepAlive": keep_alive}) as address:
+        asyncio.run(main())
+
+
+def test_an_id_that_the_caller_chose_may_be_another_s_lease() -> None:
+    """Unless it is told by a later attempt than the first."""
+    told: list[tuple[grpc.StatusCode, str]] = []
+
+    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
+        context.abort(*told.pop(0))
+
+    def info(request: pb.LeaseTimeToLiveRequest, context: Context) -> pb.LeaseTimeToLiveResponse:
+        return pb.LeaseTimeToLiveResponse(ID=request.ID, TTL=60, grantedTTL=60)
+
+    exists = (Code.FAILED_PRECONDITION, "etcdserver: lease already exists")
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            told[:] = [exists]
+            with pytest.raises(m.ServerError, match="already exists"):
+                await client.lease(60, id=7)
+            told[:] = [(Code.UNAVAILABLE, "etcdserver: request timed out"), exists]
+            lease = await client.lease(60, id=7)
+            assert (lease.id, lease.ttl_s) == (7, 60)
+
+    with scripted({"Lease/LeaseGrant": grant, "Lease/LeaseTimeToLive": info}) as address:
+        asyncio.run(main())

@@ -117,6 +117,22 @@ def test_the_page_s_examples_name_what_is_there() -> None:
         assert not [name for name in re.findall(r"\bclient\.(\w+)", block) if not hasattr(where.Client, name)]
 
 
+def test_each_name_is_there_once_it_is_used() -> None:
+    """What needs the connections alone loads nothing else."""
+    for name in m.__all__:
+        assert getattr(m, name) is not None
+        assert name in dir(m)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = m.Nothing  # type: ignore[attr-defined]
+    script = """
+import sys, muster_client.wire.connections
+assert not [name for name in sys.modules if name.startswith(("muster_client.client", "muster_client.pb"))]
+from muster_client import *
+assert Client.__module__ == "muster_client.client"
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
 def test_it_needs_grpcio_and_protobuf_alone() -> None:
     """What the extras bring is asked for where it is used."""
     script = """

@@ -270,3 +270,27 @@ def test_a_proclamation_writes_over_no_newer_one() -> None:
 
     with scripted(line.methods) as address:
         asyncio.run(main())
+
+
+def test_a_lock_tells_the_revision_at_which_its_turn_had_come() -> None:
+    """Of the transaction that put its key, where it was first; else of the look behind the wait."""
+    second = held(5)
+    second.responses[1].response_range.kvs[0].create_revision = 3
+    mine = pb.RangeResponse(
+        kvs=[kv_pb2.KeyValue(key=b"l/1", create_revision=5)], count=1, header=pb.ResponseHeader(revision=8))
+    look = pb.TxnResponse(
+        header=pb.ResponseHeader(revision=8), succeeded=True, responses=[pb.ResponseOp(response_range=mine)])
+    line = Line(held(4), pb.TxnResponse(succeeded=True), second, nothing(7), look)
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            lock = client.lock("l", lease=lease)
+            with pytest.raises(m.NotHeld):
+                _ = lock.revision
+            for revision, token in ((4, 4), (8, 5)):
+                await lock.acquire()
+                assert (lock.revision, lock.token) == (revision, token)
+                await lock.release()
+
+    with scripted(line.methods) as address:
+        asyncio.run(main())

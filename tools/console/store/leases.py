@@ -7,12 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import grpc
 import muster_client as m
-from muster_client import Client, LeaseNotFound, MusterError
+from muster_client import Client, LeaseNotFound
 from muster_client.pb import rpc_pb2 as pb
-from muster_client.wire import engine
-from muster_client.wire.keeper import Kept, clock
 
 from tools.console.store import raw
 
@@ -64,16 +61,6 @@ async def grant(client: Client, ttl_s: int) -> int:
 async def revoke(client: Client, lease: int) -> None:
     """End a lease, with its keys. LeaseNotFound."""
     await raw.call(client, raw.REVOKE, pb.LeaseRevokeRequest(ID=lease))
-
-
-async def keep_alive(client: Client, lease: int, granted_s: int) -> None:
-    """Let a lease run for its whole time again, once. MusterError."""
-    kept = Kept(lease, granted_s, clock())
-    renewed = await engine.run(client._keeper._ask(kept, set()))
-    if kept.told():
-        raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, f"lease {lease:x}: {kept.why()}")
-    if not renewed:
-        raise MusterError(f"lease {lease:x} is not renewed: try again")
 
 
 _CONTENDER = re.compile(rb"(.+)/([0-9a-f]{1,16})", re.DOTALL)

@@ -85,8 +85,8 @@ def make_read_only(client: Client) -> None:
             raise ReadOnly("this console is read-only")
         return await ask(method, request, **options)
 
-    async def kept(kept: Any, avoid: Any) -> bool:
+    async def renew(lease: int, **options: Any) -> None:
         raise ReadOnly("this console is read-only")
 
     caller.unary = unary  # type: ignore[method-assign]
-    client._keeper._ask = kept  # type: ignore[method-assign]
+    client.renew = renew  # type: ignore[method-assign]

@@ -183,7 +183,7 @@ class LeasesView:
     async def _keep(self, lease: LeaseRow) -> None:
         page = self.page
         try:
-            await leases.keep_alive(page.identity.client, lease.id, lease.granted_s)
+            await page.identity.client.renew(lease.id)
         except MusterError as error:
             page.complain(str(error))
         else:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
-from collections.abc import Iterator, Sequence
+import time
 from dataclasses import replace
 from typing import Any
 
 import grpc
+from muster_client.wire import engine
+from muster_client.wire.connections import Connection
+from muster_client.wire.http2.answers import CallError
 
 from cluster.pb import rpc_pb2 as pb
-from tools.client.channels import Config, opened
+from tools.client.channels import Channels, Config
 from tools.client.exits import Exit
 from tools.muster.discovery.service import Answer, Node, Refused, Unreachable
 
@@ -79,46 +82,38 @@ class Registry:
         reasons: list[str] = []
         for endpoint in self._config.endpoints:
             try:
-                with self._channel(endpoint) as channel:
-                    metadata = self._metadata(channel)
-                    return _unary(channel, method, response)(
-                        request, timeout=self._timeout_s, metadata=metadata)
-            except grpc.RpcError as e:
-                if e.code() in _REFUSALS:
-                    raise Refused(0, e.details() or e.code().name) from None
-                reasons.append(f"{endpoint}: {e.details() or e.code().name}")
-            except grpc.FutureTimeoutError:
-                reasons.append(f"{endpoint}: no connection in time")
+                with contextlib.closing(Channels(self._config, (endpoint,))) as channels:
+                    connection = channels.first(time.monotonic() + self._config.dial_timeout_ms / 1000)
+                    if connection is None:
+                        reasons.append(f"{endpoint}: no connection in time")
+                        continue
+                    return engine.submit(self._asked(connection, method, request, response)).result()
+            except CallError as e:
+                if e.code in _REFUSALS:
+                    raise Refused(0, e.details or e.code.name) from None
+                reasons.append(f"{endpoint}: {e.details or e.code.name}")
             except Exit as e:  # files of TLS
                 raise Refused(0, str(e)) from None
         raise Unreachable("; ".join(reasons))
 
-    @contextlib.contextmanager
-    def _channel(self, endpoint: str) -> Iterator[grpc.Channel]:
-        with opened(self._config, endpoint) as channel:
-            grpc.channel_ready_future(channel).result(timeout=self._config.dial_timeout_ms / 1000)
-            yield channel
+    async def _asked(self, connection: Connection, method: str, request: Any, response: Any) -> Any:
+        """As the user, by a new token each time, as one may expire. CallError."""
+        metadata: tuple[tuple[str, str], ...] = ()
+        if self._config.user:
+            login = pb.AuthenticateRequest(name=self._config.user, password=self._config.password)
+            try:
+                answer = await self._unary(connection, "Auth/Authenticate", login, ())
+                metadata = (("token", pb.AuthenticateResponse.FromString(answer).token),)
+            except CallError as e:
+                if _NO_USERS not in e.details:
+                    raise
+        return response.FromString(await self._unary(connection, method, request, metadata))
 
-    def _metadata(self, channel: grpc.Channel) -> Sequence[tuple[str, str]]:
-        """A new token of the user each time, as one may expire."""
-        if not self._config.user:
-            return ()
-        request = pb.AuthenticateRequest(name=self._config.user, password=self._config.password)
-        try:
-            answer = _unary(channel, "Auth/Authenticate", pb.AuthenticateResponse)(
-                request, timeout=self._timeout_s)
-        except grpc.RpcError as e:
-            if _NO_USERS in (e.details() or ""):
-                return ()
-            raise
-        return (("token", answer.token),)
-
-
-def _unary(channel: grpc.Channel, method: str, response: Any) -> Any:
-    return channel.unary_unary(
-        f"/etcdserverpb.{method}",
-        request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=response.FromString)
+    async def _unary(
+        self, connection: Connection, method: str, request: Any, metadata: tuple[tuple[str, str], ...]
+    ) -> bytes:
+        path, body = f"/etcdserverpb.{method}", request.SerializeToString()
+        return await connection.unary(path, body, self._timeout_s, metadata)
 
 
 def _text(value: bytes) -> str:

@@ -28,6 +28,7 @@ from muster_client.telemetry import Observer
 from muster_client.watch import Snapshot, Watch, WatchOptions
 from muster_client.wire import engine
 from muster_client.wire.calls import Caller, SpacedCaller
+from muster_client.wire.connections import Connections
 from muster_client.wire.endpoints import Tls, parsed
 from muster_client.wire.keeper import Keeper
 from muster_client.wire.spaces import Space
@@ -50,7 +51,7 @@ class Client(Kv):
         self, endpoints: str | Sequence[str] = "127.0.0.1:2379", *, user: str = "", password: str = "",
         tls: Tls | bool | None = None, timeout: float = TIMEOUT_S, observer: Observer | None = None,
     ) -> None:
-        super().__init__(Caller(parsed(endpoints, tls), user, password, timeout, observer))
+        super().__init__(Caller(Connections(parsed(endpoints, tls)), user, password, timeout, observer))
         self._keeper = Keeper(self._caller)
         self._owner = True
 
@@ -74,9 +75,15 @@ class Client(Kv):
         """Whether its connections have ended for good."""
         return self._caller.connections.closed
 
-    async def lease(self, ttl: int = TTL_S, *, timeout: float | None = None) -> Lease:
-        """A lease of ``ttl`` seconds, kept alive until it is revoked or the client ends."""
-        return await granted(self._caller, self._keeper, ttl, timeout)
+    async def lease(self, ttl: int = TTL_S, *, id: int = 0, timeout: float | None = None) -> Lease:
+        """A lease of ``ttl`` seconds, kept alive until it is revoked or the client ends. ``id``: its ID, if
+        the caller chooses it, as one that may have to revoke it without an answer; else it has one by lot."""
+        return await granted(self._caller, self._keeper, ttl, id, timeout)
+
+    async def renew(self, lease: int, *, timeout: float | None = None) -> None:
+        """Let any lease run for its whole time again, once. LeaseNotFound."""
+        timeout_s = self._caller.timeout_s if timeout is None else timeout
+        await engine.run(self._keeper.renew(lease, timeout_s))
 
     async def lease_info(self, lease: int | Lease, *, timeout: float | None = None) -> LeaseInfo:
         """What the cluster knows of a lease. LeaseNotFound."""
@@ -215,3 +222,10 @@ class Client(Kv):
             return Snapshot(kvs, pages.revision, 0)
 
         return Watch(self._caller, WatchOptions(where, revision, previous, progress, snapshots), snapshot)
+
+
+def over(caller: Caller) -> Client:
+    """A client that calls by a caller, for programs that make their own connections."""
+    made = Client.__new__(Client)
+    made._caller, made._keeper, made._owner = caller, Keeper(caller), True
+    return made

@@ -117,9 +117,9 @@ class Lease:
         await self.revoke()
 
 
-async def granted(caller: Caller, keeper: Keeper, ttl_s: int, timeout: float | None) -> Lease:
-    """A new lease, kept alive from now on."""
-    id = secrets.randbits(62) + 1
+async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: float | None) -> Lease:
+    """A new lease, kept alive from now on; ``id`` 0: by lot."""
+    chosen, id = bool(id), id or secrets.randbits(62) + 1
     sent: list[float] = []  # of each attempt
     try:
         answer = await caller.unary(
@@ -127,7 +127,7 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, timeout: float | N
             on_send=lambda: sent.append(clock()))
         kept = Kept(id, answer.TTL, sent[-1])
     except ServerError as error:
-        if error.message != _EXISTS:
+        if error.message != _EXISTS or (chosen and len(sent) == 1):
             raise
         # an earlier attempt did it, the first at the earliest
         kept = Kept(id, (await info(caller, id, timeout)).granted_s, sent[0])

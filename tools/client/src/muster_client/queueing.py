@@ -44,6 +44,7 @@ class Place:
         self._standing: asyncio.Task[TxnResult] | None = None  # puts it, under a lease that was given
         self._leaving: asyncio.Task[None] | None = None  # of a caller that was cancelled
         self._held = False
+        self._seen = 0  # the store's revision when its turn had come
         self._taken = threading.Lock()  # from the begin of an acquisition to the end of the release
 
     @property
@@ -74,6 +75,13 @@ class Place:
         if not self._held:
             raise NotHeld("it is not held")
         return self._revision
+
+    @property
+    def revision(self) -> int:
+        """The store's, when its turn had come. NotHeld."""
+        if not self._held:
+            raise NotHeld("it is not held")
+        return self._seen
 
     @property
     def held(self) -> ops.Condition:
@@ -118,7 +126,7 @@ class Place:
             self._unsure = error.maybe_done
             raise
         found = None if result else result.found(0).kv
-        self._revision = self._modified = result.revision
+        self._revision = self._modified = self._seen = result.revision
         if found is not None:
             self._revision, self._modified = found.create_revision, found.mod_revision
         self._unsure = False
@@ -146,9 +154,10 @@ class Place:
     async def _turn(self) -> None:
         """Wait until no older key is there. LeaseLost."""
         await unless_lost(self.lease, self._older_gone())
-        own = await self._client.get(self.key)
-        if own is None or own.create_revision != self._revision:
+        found = (await self._client.when().then(ops.get(self.key))).found()
+        if found.kv is None or found.kv.create_revision != self._revision:
             raise LeaseLost("the lease ended during the wait")
+        self._seen = found.revision
 
     async def _older_gone(self) -> None:
         line = self._in_the_way()

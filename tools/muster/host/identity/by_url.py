@@ -61,7 +61,7 @@ def _directory(config: ServerConfig, own: str, log: Logger) -> Directory:
 
 
 def _registry(config: ServerConfig) -> Asked:
-    # it loads gRPC's library, which a supervisor needs for nothing else
+    # it loads the client library, which a supervisor needs for nothing else
     from tools.client.channels import Config as Access
     from tools.muster.discovery.registry import Registry
 

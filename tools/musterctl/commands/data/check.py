@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import grpc
+from muster_client.wire.http2.answers import CallError
 
 from cluster.pb import rpc_pb2
 from tools.gotext import prefix_end, quote, raw
@@ -128,7 +128,7 @@ def clean_up(invocation: Invocation, s: Session, client: Client, span: tuple[byt
 
 
 class Puts:
-    """Puts under way, one per client at a time. ``took``: each success, in seconds, by gRPC's threads."""
+    """Puts under way, one per client at a time. ``took``: each success, in seconds, in another thread."""
 
     def __init__(
         self, client: Client, clients: int, timeout_s: float, took: Callable[[float], object] = bool
@@ -160,7 +160,7 @@ class Puts:
             if error is None:
                 self._took(took)
             else:
-                name = str(request_error(error)) if isinstance(error, grpc.RpcError) else str(error)
+                name = str(request_error(error)) if isinstance(error, CallError) else str(error)
                 self.errors[name] = self.errors.get(name, 0) + 1
         self._idle.release()
 

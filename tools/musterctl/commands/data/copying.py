@@ -137,12 +137,13 @@ class Leases:
             ttls = [ttl for ttl in list(self._ttl_s.values()) if ttl]
             time.sleep(max(0.5, min(ttls, default=3) / 3))
             there = [lease for lease, ttl in list(self._ttl_s.items()) if ttl]
-            requests = [rpc_pb2.LeaseKeepAliveRequest(ID=lease) for lease in there]
-            if not requests:
+            if not there:
                 continue
             try:
-                stream = self._target.stream(
-                    "Lease/LeaseKeepAlive", iter(requests), rpc_pb2.LeaseKeepAliveResponse)
+                stream = self._target.stream("Lease/LeaseKeepAlive", rpc_pb2.LeaseKeepAliveResponse)
+                for lease in there:
+                    stream.send(rpc_pb2.LeaseKeepAliveRequest(ID=lease))
+                stream.close_send()
                 for _ in stream:
                     pass
             except Exception as error:  # copying goes on, and the next round may succeed

@@ -102,7 +102,7 @@ class Progress:
 
 def save(invocation: Invocation) -> None:
     """Written as ``<file>.part``, synced, then renamed."""
-    import grpc
+    from muster_client.wire.http2.answers import CallError
 
     from cluster.pb import rpc_pb2
     from tools.musterctl.client import RequestError, request_error, session
@@ -139,8 +139,8 @@ def save(invocation: Invocation) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.rename(part, path)
-    except (grpc.RpcError, RequestError) as error:
-        failure = request_error(error) if isinstance(error, grpc.RpcError) else error
+    except (CallError, RequestError) as error:
+        failure = request_error(error) if isinstance(error, CallError) else error
         raise Exit(5, str(failure)) from None
     except OSError as error:
         reason = f"open {part}: {(error.strerror or '').lower()}"

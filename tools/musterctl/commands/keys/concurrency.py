@@ -9,11 +9,14 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
+from muster_client.errors import LeaseLost
+from muster_client.queueing import Leadership, Lock
+
 from tools.gotext import quote, raw
 from tools.musterctl.client import Client, RequestError, failing_with, session
 from tools.musterctl.client import Session as Setting
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.concurrency import Interrupted, Place, Session, Signals, observe
+from tools.musterctl.concurrency import Interrupted, Session, Signals, observe, waited
 
 _TTL_S = 60
 
@@ -26,8 +29,11 @@ def lock(invocation: Invocation) -> None:
     ttl_s = invocation.flags.number("ttl")
     s, signals = session(invocation), Signals()
     with failing_with(1), _canceled(), Session(s.client(), ttl_s if ttl_s > 0 else _TTL_S, signals) as held:
-        place = Place(held, raw(name))
-        signals.run(lambda: _acquire(place))
+        place = held.lock(raw(name))
+        try:
+            signals.run(lambda: waited(place.acquire()))
+        except LeaseLost:
+            raise Exit(1, "mutex: session is expired") from None
         if command:
             _execute(place, command)
             return
@@ -35,9 +41,9 @@ def lock(invocation: Invocation) -> None:
             signals.run(lambda: _hold(s, held, place))
 
 
-def _hold(s: Setting, held: Session, place: Place) -> NoReturn:
+def _hold(s: Setting, held: Session, place: Lock) -> NoReturn:
     """Until the lease is gone, which is an error."""
-    found = place.look()
+    found = held.look(place)
     if not found.kvs:
         raise Exit(1, "lock lost on init")
     s.printer.get(found)
@@ -55,21 +61,11 @@ def _canceled() -> Iterator[None]:
         raise Exit(1, "context canceled") from None
 
 
-def _acquire(place: Place) -> None:
-    if place.take(b""):
-        return
-    place.wait()
-    found = place.look()
-    if not found.kvs:
-        raise Exit(1, "mutex: session is expired")
-    place.header = found.header
-
-
-def _execute(place: Place, command: list[str]) -> None:
+def _execute(place: Lock, command: list[str]) -> None:
     """Run the command while the lock is held; its exit code is the tool's."""
     environment = {
         "ETCD_LOCK_KEY": os.fsdecode(place.key),
-        "ETCD_LOCK_REV": str(place.header.revision),
+        "ETCD_LOCK_REV": str(place.revision),
         **os.environ,
     }
     code, reason = 0, ""
@@ -140,15 +136,17 @@ def _observe(s: Setting, client: Client, name: bytes) -> None:
 def _campaign(s: Setting, client: Client, name: bytes, proposal: bytes) -> None:
     signals = Signals()
     with _canceled(), Session(client, _TTL_S, signals) as held:
-        place = Place(held, name)
-        if not signals.run(lambda: place.take(proposal)):
-            signals.run(place.wait)
+        place = held.candidate(name, proposal)
+        try:
+            signals.run(lambda: waited(place.campaign()))
+        except LeaseLost:
+            raise Exit(1, "elect: session expired") from None
         with contextlib.suppress(Interrupted):
             signals.run(lambda: _lead(s, held, place))
 
 
-def _lead(s: Setting, held: Session, place: Place) -> NoReturn:
-    s.printer.get(place.look())
+def _lead(s: Setting, held: Session, place: Leadership) -> NoReturn:
+    s.printer.get(held.look(place))
     sys.stdout.flush()
     held.wait()
     raise Exit(1, "elect: session expired")

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import sys
 import threading
 from collections.abc import Iterator
 
 import grpc
-from google.protobuf.message import Message
+from muster_client.wire.http2.answers import CallError
 
 from cluster.pb import rpc_pb2
 from tools.client.channels import say
 from tools.gotext import GoError, parse_int
-from tools.musterctl.client import Client, request_error, session, stream_breaks
+from tools.musterctl.client import Client, Stream, request_error, session, stream_breaks
 from tools.musterctl.command import Exit, Invocation
 
 # how long a renewal may take before another endpoint is asked
 _FIRST_PATIENCE_S = 5.0  # while the TTL is not known
 _LEAST_PATIENCE_S = 1.0
+_ENDED = "the server ended the stream"
+_SILENT = "a renewal was not answered in time"
 
 
 def _lease_id(text: str) -> int:
@@ -81,8 +82,8 @@ def keep_alive(invocation: Invocation) -> None:
     client = s.client()
     if invocation.flags.switch("once"):
         try:
-            r = _renew_once(client, lease)
-        except grpc.RpcError as error:
+            r = _renewed(client.stream("Lease/LeaseKeepAlive", rpc_pb2.LeaseKeepAliveResponse), lease, None)
+        except CallError as error:
             raise Exit(2, str(request_error(error))) from None
         if r.TTL == 0:
             raise Exit(2, "etcdserver: requested lease not found")
@@ -96,11 +97,6 @@ def keep_alive(invocation: Invocation) -> None:
     print(f"lease {lease:016x} expired or revoked.")
 
 
-def _renew_once(client: Client, lease: int) -> rpc_pb2.LeaseKeepAliveResponse:
-    request: list[Message] = [rpc_pb2.LeaseKeepAliveRequest(ID=lease)]
-    return next(iter(client.stream("Lease/LeaseKeepAlive", iter(request), rpc_pb2.LeaseKeepAliveResponse)))
-
-
 def renewals(client: Client, lease: int) -> Iterator[rpc_pb2.LeaseKeepAliveResponse]:
     """Answers to renewals, the next sent a third of the TTL after the last answer, for ever.
 
@@ -110,57 +106,45 @@ def renewals(client: Client, lease: int) -> Iterator[rpc_pb2.LeaseKeepAliveRespo
     ttl_s = 0
     lapse = _Lapse(lease)
     while True:
-        renewals = _Renewals(client, lease, max(_LEAST_PATIENCE_S, ttl_s / 3) if ttl_s else _FIRST_PATIENCE_S)
-        reason = "the server ended the stream"
+        stream = client.stream("Lease/LeaseKeepAlive", rpc_pb2.LeaseKeepAliveResponse)
         try:
-            for answer in renewals.stream:
-                client.works(renewals.stream)
+            while True:
+                patience_s = max(_LEAST_PATIENCE_S, ttl_s / 3) if ttl_s else _FIRST_PATIENCE_S
+                answer = _renewed(stream, lease, patience_s)
+                client.works(stream)
                 ttl_s = answer.TTL
                 if ttl_s > 0:
                     lapse.in_s(ttl_s)
                 yield answer
-                renewals.answered(ttl_s)
-        except grpc.RpcError as error:
-            failure = request_error(error)
+                _pause(stream, ttl_s / 3)
+        except CallError as error:
             if not stream_breaks(error):
-                raise Exit(2, str(failure)) from None
-            reason = "a renewal was not answered in time" if renewals.given_up else str(failure)
+                raise Exit(2, str(request_error(error))) from None
+            reason = error.details if error.details in (_ENDED, _SILENT) else str(request_error(error))
         finally:
-            renewals.end()
-        client.failed(renewals.stream, reason)
+            stream.cancel()
+        client.failed(stream, reason)
 
 
-class _Renewals:
-    """One stream of renewals, cancelled if one is not answered within ``patience_s``."""
+def _renewed(
+    stream: Stream[rpc_pb2.LeaseKeepAliveResponse], lease: int, limit_s: float | None
+) -> rpc_pb2.LeaseKeepAliveResponse:
+    """The answer to one renewal. CallError."""
+    stream.send(rpc_pb2.LeaseKeepAliveRequest(ID=lease))
+    try:
+        answer = stream.read(limit_s)
+    except TimeoutError:
+        raise CallError(grpc.StatusCode.UNAVAILABLE, _SILENT) from None
+    if answer is None:
+        raise CallError(grpc.StatusCode.UNAVAILABLE, _ENDED)
+    return answer
 
-    def __init__(self, client: Client, lease: int, patience_s: float) -> None:
-        self.given_up = False
-        self._request = rpc_pb2.LeaseKeepAliveRequest(ID=lease)
-        self._patience_s = patience_s
-        self._told: queue.SimpleQueue[float | None] = queue.SimpleQueue()
-        self.stream = client.stream("Lease/LeaseKeepAlive", self._requests(), rpc_pb2.LeaseKeepAliveResponse)
 
-    def answered(self, ttl_s: int) -> None:
-        """The last renewal was answered; the next one has a third of the TTL."""
-        self._told.put(ttl_s / 3)
-
-    def end(self) -> None:
-        self._told.put(None)
-
-    def _requests(self) -> Iterator[Message]:
-        while True:
-            yield self._request
-            try:
-                pause_s = self._told.get(timeout=self._patience_s)
-            except queue.Empty:
-                self.given_up = True
-                self.stream.cancel()
-                return
-            if pause_s is None:
-                return
-            with contextlib.suppress(queue.Empty):
-                self._told.get(timeout=pause_s)
-                return  # only the end comes between an answer and the next renewal
+def _pause(stream: Stream[rpc_pb2.LeaseKeepAliveResponse], pause_s: float) -> None:
+    """Until the next renewal. CallError: the stream has ended meanwhile."""
+    with contextlib.suppress(TimeoutError):
+        stream.read(pause_s)
+        raise CallError(grpc.StatusCode.UNAVAILABLE, _ENDED)
 
 
 class _Lapse:

@@ -6,8 +6,8 @@ mode reads ``watch ...`` and ``progress`` lines from stdin.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import queue
 import subprocess
 import sys
 import threading
@@ -15,12 +15,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-import grpc
-from google.protobuf.message import Message
+from muster_client.wire.http2.answers import CallError
 
 from cluster.pb import rpc_pb2
 from tools.gotext import prefix_end, quote, raw, text
-from tools.musterctl.client import Client, RequestError, Session, request_error, session, stream_breaks
+from tools.musterctl.client import (
+    Client,
+    RequestError,
+    Session,
+    Stream,
+    request_error,
+    session,
+    stream_breaks,
+)
 from tools.musterctl.command import Exit, FlagError, Flags, Invocation
 from tools.musterctl.commands.keys.txn import split_words
 from tools.musterctl.commands.table import watch_command
@@ -80,10 +87,12 @@ class Watcher:
     def __init__(self, client: Client, request: rpc_pb2.WatchCreateRequest) -> None:
         self._client = client
         self._request = request
-        self._outgoing: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._stream: Stream[rpc_pb2.WatchResponse] | None = None
 
     def request_progress(self) -> None:
-        self._outgoing.put(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
+        if self._stream is not None:
+            with contextlib.suppress(CallError):  # it has ended, and another one begins
+                self._stream.send(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
 
     def responses(self) -> Iterator[rpc_pb2.WatchResponse]:
         """The server's messages, without the one that created the watch.
@@ -91,13 +100,11 @@ class Watcher:
         Ends after a cancellation. RequestError if no server can serve it any more.
         """
         while True:
-            outgoing: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-            self._outgoing = outgoing
-            outgoing.put(rpc_pb2.WatchRequest(create_request=self._request))
-            requests = iter(outgoing.get, None)
-            stream = self._client.stream("Watch/Watch", requests, rpc_pb2.WatchResponse, has_leader=True)
+            stream = self._client.stream("Watch/Watch", rpc_pb2.WatchResponse, has_leader=True)
             reason = "the server ended the watch's stream"
             try:
+                stream.send(rpc_pb2.WatchRequest(create_request=self._request))
+                self._stream = stream
                 for response in stream:
                     self._client.works(stream)
                     self._advance(response)
@@ -105,13 +112,13 @@ class Watcher:
                         yield response
                     if response.canceled:
                         return
-            except grpc.RpcError as error:
+            except CallError as error:
                 failure = request_error(error)
                 if not stream_breaks(error):
                     raise failure from None
                 reason = str(failure)
             finally:
-                outgoing.put(None)
+                stream.cancel()
             self._client.failed(stream, reason)
 
     def _advance(self, response: rpc_pb2.WatchResponse) -> None:

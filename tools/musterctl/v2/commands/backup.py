@@ -125,7 +125,7 @@ def _status(data_dir: Path) -> dict[str, Any]:
 
 def _save(run: Run, status: dict[str, Any], file: Path) -> None:
     """A backup in etcd's form from the host's own client port."""
-    import grpc
+    from muster_client.wire.http2.answers import CallError
 
     from cluster.pb import rpc_pb2
     from tools.client.channels import Config
@@ -148,8 +148,8 @@ def _save(run: Run, status: dict[str, Any], file: Path) -> None:
                 out.write(chunk.blob)
             out.flush()
             os.fsync(out.fileno())
-    except (grpc.RpcError, RequestError) as error:
-        failure = request_error(error) if isinstance(error, grpc.RpcError) else error
+    except (CallError, RequestError) as error:
+        failure = request_error(error) if isinstance(error, CallError) else error
         refuse(f"{failure} (if the host cannot answer, stop it and try again: backup then copies its files)")
 
 

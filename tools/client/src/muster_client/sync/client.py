@@ -78,8 +78,11 @@ class Client(Within):
     def closed(self) -> bool:
         return self.inner.closed
 
-    def lease(self, ttl: int = TTL_S, *, timeout: float | None = None) -> Lease:
-        return Lease(wait(self.inner.lease(ttl, timeout=timeout)))
+    def lease(self, ttl: int = TTL_S, *, id: int = 0, timeout: float | None = None) -> Lease:
+        return Lease(wait(self.inner.lease(ttl, id=id, timeout=timeout)))
+
+    def renew(self, lease: int, *, timeout: float | None = None) -> None:
+        wait(self.inner.renew(lease, timeout=timeout))
 
     def lease_info(self, lease: int | Lease, *, timeout: float | None = None) -> LeaseInfo:
         return wait(self.inner.lease_info(lease if isinstance(lease, int) else lease.id, timeout=timeout))

@@ -68,6 +68,10 @@ class Place(Within):
         return self._place.token
 
     @property
+    def revision(self) -> int:
+        return self._place.revision
+
+    @property
     def held(self) -> ops.Condition:
         return self._place.held
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -26,9 +26,8 @@ from muster_client.pb import rpc_pb2 as pb
 from muster_client.telemetry import Call, Headers, Observer
 from muster_client.wire import engine
 from muster_client.wire.connections import CLOSED, Connection, Connections, pause_s
-from muster_client.wire.endpoints import Endpoint
 from muster_client.wire.http2 import connection as http2
-from muster_client.wire.http2.answers import NOT_SENT, CallError
+from muster_client.wire.http2.answers import CallError
 from muster_client.wire.http2.sending import Metadata
 from muster_client.wire.retries import STALE_TOKEN, Verdict, judge
 from muster_client.wire.spaces import Space
@@ -207,43 +206,28 @@ async def _attempted(
     method: Method[Any], body: bytes, how: _How, connection: Connection, token: str
 ) -> bytes:
     """The answer to one attempt. CallError."""
-    if (line := connection.line) is None:  # it was lost meanwhile
-        raise CallError(grpc.StatusCode.UNAVAILABLE, f"{NOT_SENT}{connection.trouble}")
-    told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    def done(error: CallError | None, answer: bytes) -> None:
-        if not told.done():
-            if error is None:
-                told.set_result(answer)
-            else:
-                told.set_exception(error)
-
     sent = how.begins(connection, token)
-    number = line.unary(method.path, body, how.timeout_s(), sent, done)
-    try:
-        return await told
-    except asyncio.CancelledError:
-        line.cancel(number)
-        raise
+    return await connection.unary(method.path, body, how.timeout_s(), sent)
 
 
 _AUTHENTICATE = Method("Auth/Authenticate", pb.AuthenticateResponse, repeatable=True)
 
 
 class Caller:
-    """Calls of one client. ``timeout_s`` holds for each that names none. ``space``: keys are of this one."""
+    """Calls of one client. ``timeout_s`` holds for each that names none. ``space``: keys are of this one.
+    ``token``: one that is had already."""
 
     space: Space | None = None
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], user: str, password: str, timeout_s: float,
-        observer: Observer | None = None,
+        self, connections: Connections, user: str, password: str, timeout_s: float,
+        observer: Observer | None = None, token: str = "",
     ) -> None:
-        self.connections = Connections(endpoints)
+        self.connections = connections
         self.timeout_s = timeout_s
         self._observer = observer
         self._user, self._password = user, password
-        self._token = ""
+        self._token = token
         self._login: asyncio.Task[None] | None = None
         self._forks = engine.forks
         self._open = True  # the cluster has no users, or none is named here

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import grpc
@@ -25,6 +25,7 @@ Code = grpc.StatusCode
 _SUSPECT_S, _MOST_SUSPECT_S = 5.0, 60.0  # how long an endpoint that did not answer is the last choice
 _CLOSED_IN_S = 1.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+_lot = random.SystemRandom()  # for pauses: what a program draws is its own
 CLOSED = "the client is closed"
 
 
@@ -45,9 +46,31 @@ class Connection:
 
     def stream(self, path: str, answer: Any, metadata: Metadata) -> Call:
         """Begin a call of many messages. CallError."""
-        if self.line is None:
+        return self._line().stream(path, answer, metadata)
+
+    async def unary(self, path: str, body: bytes, timeout_s: float | None, metadata: Metadata) -> bytes:
+        """The answer to one attempt. CallError; a caller that is cancelled ends it."""
+        line = self._line()
+        told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def done(error: CallError | None, answer: bytes) -> None:
+            if not told.done():
+                if error is None:
+                    told.set_result(answer)
+                else:
+                    told.set_exception(error)
+
+        number = line.unary(path, body, timeout_s, metadata, done)
+        try:
+            return await told
+        except asyncio.CancelledError:
+            line.cancel(number)
+            raise
+
+    def _line(self) -> http2.Connection:
+        if self.line is None:  # it was lost meanwhile
             raise CallError(Code.UNAVAILABLE, f"{NOT_SENT}{self.trouble}")
-        return self.line.stream(path, answer, metadata)
+        return self.line
 
     def suspect(self) -> None:
         """It is connected, and did not answer: others first, each time for longer."""
@@ -62,10 +85,16 @@ class Connection:
 
 
 class Connections:
-    """One to each endpoint, in the engine's loop."""
+    """One to each endpoint, in the engine's loop. ``in_order``: the first one that is connected is taken, not
+    one by lot. ``on_change`` is called there with an endpoint's name, and its trouble or "".
+    """
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(
+        self, endpoints: Sequence[Endpoint], *, in_order: bool = False,
+        on_change: Callable[[str, str], None] | None = None,
+    ) -> None:
         self._endpoints = endpoints
+        self._in_order, self._on_change = in_order, on_change
         self._opened: list[Connection] = []
         self._lines: list[http2.Connection] = []  # all that are not closed
         self._followers: list[asyncio.Task[None]] = []
@@ -94,14 +123,21 @@ class Connections:
         if not ready:  # it came and went
             return await self.pick(deadline, avoid, only)
         now = time.monotonic()
-        return min(ready, key=lambda one: (one.name in avoid, one.suspect_until > now, random.random()))
+        return min(ready, key=lambda one: (
+            one.name in avoid, one.suspect_until > now, 0.0 if self._in_order else random.random()))
+
+    def put_last(self, name: str) -> None:
+        """Take an endpoint after all others from now on, where they are taken in order. From any thread."""
+        self._opened = sorted(self._opened, key=lambda one: one.name == name)
 
     def any_ready(self) -> Connection | None:
         """A connected endpoint by lot, unless one is to be waited for, or did not answer lately."""
         self._own()
         opened = self._opened
-        one = opened[0] if len(opened) == 1 else random.choice(opened) if opened else None
-        return one if one is not None and one.line is not None and not one.suspect_until else None
+        if not opened:
+            return None
+        one = opened[0] if len(opened) == 1 or self._in_order else random.choice(opened)
+        return one if one.line is not None and not one.suspect_until else None
 
     def others(self, avoid: Collection[str]) -> bool:
         """Whether an endpoint is connected that is not to be avoided."""
@@ -143,22 +179,29 @@ class Connections:
                 line = await dial(one.endpoint, lost.set)
             except DialError as error:
                 one.trouble = str(error)
+                self._changes(one)
                 await asyncio.sleep(pause_s(failures))
                 failures += 1
                 continue
             # one of which a server that goes away said so may have calls under way
             self._lines = [*(other for other in self._lines if not other.gone.is_set()), line]
-            one.line = line
+            one.line, one.trouble = line, ""
+            self._changes(one)
             await self._tell()
             began = time.monotonic()
             await lost.wait()
             one.line, one.trouble = None, line.lost
+            self._changes(one)
             await self._tell()
             if time.monotonic() - began > _LONGEST_PAUSE_S:
                 failures = 0
             elif failures:
                 await asyncio.sleep(pause_s(failures))  # it takes connections, and ends them
             failures += 1
+
+    def _changes(self, one: Connection) -> None:
+        if self._on_change is not None:
+            self._on_change(one.name, one.trouble)
 
     async def _tell(self) -> None:
         async with self._changed:
@@ -198,4 +241,4 @@ class Connections:
 def pause_s(attempt: int) -> float:
     """How long to wait before the attempt of that number, from 1: longer each time, and never in step with
     other clients."""
-    return float(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
+    return float(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(attempt, 10)) * _lot.uniform(0.5, 1.0))

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,39 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds of an attempt to connect; of silence, while calls wait, until a server is asked whether it is
+    there; and of its answer to that."""
+
+    dial_s: float
+    ping_s: float
+    pong_s: float
+
+
+class Secured(Protocol):
+    """How connections to a server are secured: :class:`Tls`, or what a program makes of its own settings."""
+
+    @property
+    def server_name(self) -> str:
+        """What its certificate must name; "": the endpoint's host."""
+        ...
+
+    def context(self) -> ssl.SSLContext:
+        """For one connection, in a thread of its own. OSError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``name`` as it was written. ``host`` and ``port``, or the ``path`` of a Unix socket."""
+    """``name`` as it was written. ``host`` and ``port``, or the ``path`` of a Unix socket. ``limits``: others
+    than this library's own."""
 
     name: str
     host: str = ""
     port: int = 0
     path: str = ""
-    tls: Tls | None = None
+    tls: Secured | None = None
+    limits: Limits | None = None
 
     @property
     def authority(self) -> str:

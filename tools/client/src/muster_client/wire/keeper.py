@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 
 import grpc
 
+from muster_client.errors import DeadlineExceeded, LeaseNotFound, Unreachable, of_status
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire.calls import Caller, metadata
 from muster_client.wire.http2.answers import CallError
@@ -22,6 +24,7 @@ _PARTS = 3  # of its time to live, after which a lease is renewed
 _ATTEMPT = 6  # after which an attempt is given up: another endpoint has its turn in time
 _AGAIN = 20  # after which a failed renewal is tried again
 _LONGEST_S = 1.0
+_PAUSE_S = 0.1  # between attempts at a renewal that is asked for once
 
 
 def clock() -> float:
@@ -102,6 +105,33 @@ class Keeper:
             await asyncio.gather(task, return_exceptions=True)
         kept.end(why)
 
+    async def renew(self, id: int, timeout_s: float) -> None:
+        """Renew any lease once. MusterError. In the engine's loop."""
+        kept, avoid = Kept(id, math.ceil(timeout_s) + 1, self._clock()), set[str]()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not await self._answered(kept, avoid):
+                    if kept.told():
+                        raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, f"lease {id:x}: {kept.why()}")
+                    await asyncio.sleep(_PAUSE_S)
+        except TimeoutError:
+            connections = self._caller.connections
+            if not connections.others(()):
+                raise Unreachable(connections.reasons(), maybe_done=True) from None
+            raise DeadlineExceeded("no answer in time", maybe_done=True) from None
+        except CallError as error:
+            raise of_status(error.code, error.details) from None
+
+    async def _answered(self, kept: Kept, avoid: set[str]) -> bool:
+        """The same as :meth:`_ask`. CallError: another attempt is of no use."""
+        try:
+            return await self._asked(kept, avoid)
+        except CallError as error:
+            verdict = judge(error.code, error.details)
+            if verdict is Verdict.FINAL or (verdict is Verdict.STALE_TOKEN and not self._caller.renews("")):
+                raise
+            return False
+
     async def close(self) -> None:
         for kept in list(self._tasks):
             await self.drop(kept, "the client is closed")
@@ -128,6 +158,14 @@ class Keeper:
 
     async def _ask(self, kept: Kept, avoid: set[str]) -> bool:
         """Renew it once; whether that was done."""
+        try:
+            return await self._asked(kept, avoid)
+        except CallError as error:
+            log.warning("lease %x: not renewed: %s", kept.id, error.details or error.code.name)
+            return False
+
+    async def _asked(self, kept: Kept, avoid: set[str]) -> bool:
+        """Renew it once; whether it lives. CallError."""
         connection = await self._caller.connections.pick(time.monotonic() + kept.ttl_s, avoid)
         token = await self._caller.token(time.monotonic() + kept.ttl_s)
         avoid.add(connection.name)  # unless it answers
@@ -140,17 +178,19 @@ class Keeper:
             call.send(pb.LeaseKeepAliveRequest(ID=kept.id))
             call.close_send()
             answer = await call.read()
+            if answer is None:
+                raise CallError(grpc.StatusCode.UNAVAILABLE, "it ended the stream")
         except asyncio.CancelledError:
             if kept in self._tasks:  # not given up: no answer in time
                 connection.suspect()
             raise
         except CallError as error:
-            return self._failed(kept, token, error)
+            if judge(error.code, error.details) is Verdict.STALE_TOKEN:
+                self._caller.renews(token)
+            raise
         finally:
             if call is not None:
                 call.cancel()
-        if answer is None:
-            return self._failed(kept, token, CallError(grpc.StatusCode.UNAVAILABLE, "it ended the stream"))
         avoid.clear()
         connection.answered()
         if answer.TTL <= 0:
@@ -161,9 +201,3 @@ class Keeper:
     def _lose(self, kept: Kept, why: str) -> None:
         log.warning("lease %x is lost: %s", kept.id, why)
         kept.end(why)
-
-    def _failed(self, kept: Kept, token: str, error: CallError) -> bool:
-        if judge(error.code, error.details) is Verdict.STALE_TOKEN:
-            self._caller.renews(token)
-        log.warning("lease %x: not renewed: %s", kept.id, error.details or error.code.name)
-        return False

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import grpc
 
+from muster_client.wire.endpoints import Limits
 from muster_client.wire.http2 import frames
 from muster_client.wire.http2.answers import NOT_SENT, Block, Blocks, CallError, reset
 from muster_client.wire.http2.call import CREDIT, Call
@@ -47,8 +48,11 @@ class Connection(Sender, asyncio.Protocol):
     """``ready`` is resolved by the server's settings; ``lost`` is why no more calls can be made. ``on_lost``
     is called then; calls under way may still be answered."""
 
-    def __init__(self, authority: str, *, secure: bool, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self, authority: str, *, secure: bool, on_lost: Callable[[], None], limits: Limits | None = None
+    ) -> None:
         super().__init__(authority, secure=secure)
+        self._ping_s, self._pong_s = (limits.ping_s, limits.pong_s) if limits else (PING_S, PONG_S)
         self.loop = self._loop
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self.lost = ""
@@ -66,15 +70,18 @@ class Connection(Sender, asyncio.Protocol):
         self._continued: tuple[int, int, bytearray] | None = None  # stream, flags, and the block so far
         self._heard = self._loop.time()
         self._pinged = False
-        self._pings = self._loop.call_later(PING_S, self._look)
+        self._pings = self._loop.call_later(self._ping_s, self._look)
         self._sweep_at = _NEVER
         self._sweeps: asyncio.TimerHandle | None = None
 
     # -- calls
 
-    def unary(self, path: str, body: bytes, timeout_s: float, metadata: Metadata, done: Done) -> Handle:
-        """Ask; ``done`` is called once, after this returns. The handle is for :meth:`cancel`."""
-        deadline = self._loop.time() + timeout_s
+    def unary(
+        self, path: str, body: bytes, timeout_s: float | None, metadata: Metadata, done: Done
+    ) -> Handle:
+        """Ask; ``done`` is called once, after this returns. The handle is for :meth:`cancel`. No
+        ``timeout_s``: it waits until the connection ends."""
+        deadline = _NEVER if timeout_s is None else self._loop.time() + timeout_s
         size = PREFIX.size + len(body)
         if (size > self._quick or size > self._window or self._unsent or self.lost
                 or len(self._calls) + len(self._streams) >= self._most_streams):
@@ -99,7 +106,7 @@ class Connection(Sender, asyncio.Protocol):
         if len(self._calls) + len(self._streams) >= self._most_streams:
             self._waiting.append(call)
             return call
-        timeout_s = max(0.0, call.deadline - self._loop.time())
+        timeout_s = None if call.deadline == _NEVER else max(0.0, call.deadline - self._loop.time())
         call.stream = stream = self._begin(call.path, timeout_s, call.metadata)
         self._calls[stream] = call.done, call.deadline
         data = PREFIX.pack(0, len(call.body)) + call.body
@@ -182,19 +189,19 @@ class Connection(Sender, asyncio.Protocol):
         if self.lost:
             self._close_when_idle()
         silent_s = self._loop.time() - self._heard
-        if self._pinged and silent_s >= PONG_S:
+        if self._pinged and silent_s >= self._pong_s:
             self._lose("it does not answer", Code.UNAVAILABLE)
             return
         self._pinged = False
         if not self._calls and not self._streams:
-            self._pings = self._loop.call_later(PING_S, self._look)
-        elif silent_s < PING_S:
-            self._pings = self._loop.call_later(PING_S - silent_s, self._look)
+            self._pings = self._loop.call_later(self._ping_s, self._look)
+        elif silent_s < self._ping_s:
+            self._pings = self._loop.call_later(self._ping_s - silent_s, self._look)
         else:
             self._pinged, self._heard = True, self._loop.time()
             self._out.append(frames.frame(frames.PING, 0, 0, b"muster?!"))
             self._flush_soon()
-            self._pings = self._loop.call_later(PONG_S, self._look)
+            self._pings = self._loop.call_later(self._pong_s, self._look)
 
     # -- receiving
 

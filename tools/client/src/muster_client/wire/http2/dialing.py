@@ -23,13 +23,15 @@ async def dial(endpoint: Endpoint, on_lost: Callable[[], None]) -> Connection:
     """A connection that takes calls. DialError."""
     loop = asyncio.get_running_loop()
     made: list[Connection] = []
+    limit_s = DIAL_S if endpoint.limits is None else endpoint.limits.dial_s
 
     def make() -> Connection:
-        made.append(Connection(endpoint.authority, secure=endpoint.tls is not None, on_lost=on_lost))
+        made.append(Connection(
+            endpoint.authority, secure=endpoint.tls is not None, on_lost=on_lost, limits=endpoint.limits))
         return made[-1]
 
     try:
-        async with asyncio.timeout(DIAL_S):
+        async with asyncio.timeout(limit_s):
             context = None if endpoint.tls is None else await asyncio.to_thread(endpoint.tls.context)
             name = None if endpoint.tls is None else endpoint.tls.server_name or endpoint.host or "localhost"
             if endpoint.path:
@@ -48,7 +50,7 @@ async def dial(endpoint: Endpoint, on_lost: Callable[[], None]) -> Connection:
         for one in made:
             one.close("it was given up before it served")
         if isinstance(error, Exception):
-            raise DialError(_why(error)) from None
+            raise DialError(_why(error, limit_s)) from None
         raise
 
 
@@ -62,10 +64,10 @@ def _stagger_s(host: str) -> float | None:
     return None
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, limit_s: float) -> str:
     """In a few words."""
     if isinstance(error, TimeoutError):
-        return f"no answer to an attempt to connect in {DIAL_S:g} s"
+        return f"no answer to an attempt to connect in {limit_s:g} s"
     if isinstance(error, socket.gaierror):
         return f"DNS resolution failed: {error.strerror}"
     if isinstance(error, ssl.SSLCertVerificationError):

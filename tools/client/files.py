@@ -1,0 +1,81 @@
+"""The files of TLS that the flags name."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+from tools.client.diagnose import Tls
+from tools.client.exits import Exit
+
+_CERTIFICATE, _PRIVATE_KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
+_AUTHORITY = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
+class Files:
+    """TLS for the library, from files that are read once, as one may be a pipe. Exit if one cannot be used:
+    the endpoint would be blamed."""
+
+    def __init__(self, tls: Tls, server_name: str) -> None:
+        self.server_name = server_name
+        if bool(tls.cert) != bool(tls.key):
+            raise Exit(128, f"KeyFile and CertFile must both be present[key: {tls.key}, cert: {tls.cert}]")
+        contents = {name: _content(name) for name in (tls.cert, tls.key, tls.cacert) if name}
+        _check_pem(tls, contents)
+        self._context = _context(tls, contents)
+
+    def context(self) -> ssl.SSLContext:
+        """For any connection."""
+        return self._context
+
+
+def _content(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise Exit(128, f"open {name}: {(error.strerror or '').lower()}") from None
+
+
+def _check_pem(tls: Tls, contents: Mapping[str, bytes]) -> None:
+    """Exit if a file has no PEM data, in Go's words."""
+    for name, what, words in ((tls.cert, "certificate", _CERTIFICATE), (tls.key, "key", _PRIVATE_KEY)):
+        if name and words not in contents[name]:
+            raise Exit(128, f"{name}: tls: failed to find any PEM data in {what} input")
+    if tls.cacert and _CERTIFICATE not in contents[tls.cacert]:
+        raise Exit(128, f"{tls.cacert}: failed to find any certificate in PEM")
+
+
+def _context(tls: Tls, contents: Mapping[str, bytes]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["h2"])
+    if tls.cacert:
+        authorities = _AUTHORITY.findall(contents[tls.cacert])  # what is written around them may be no ASCII
+        try:
+            context.load_verify_locations(cadata=b"\n".join(authorities).decode("ascii"))
+        except (ValueError, ssl.SSLError):
+            raise Exit(128, f"{tls.cacert}: holds a certificate that cannot be read") from None
+    else:
+        context.load_default_certs()
+    if tls.unchecked:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert:
+        cert, key = (_readable(name, contents[name]) for name in (tls.cert, tls.key))
+        try:
+            context.load_cert_chain(cert, key, password="")
+        except (OSError, ssl.SSLError) as error:
+            reason = getattr(error, "reason", None) or str(error)
+            raise Exit(128, f"{tls.cert}, {tls.key}: tls: {reason.replace('_', ' ').lower()}") from None
+    return context
+
+
+def _readable(name: str, content: bytes) -> str:
+    """Where Python's library finds a content: of a pipe, in memory, since it was read already."""
+    if os.path.isfile(name):
+        return name
+    held = os.memfd_create("tls")
+    os.write(held, content)
+    return f"/proc/self/fd/{held}"
