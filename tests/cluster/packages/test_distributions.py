@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,29 @@ def test_the_archive_has_what_a_build_needs_and_no_tests(dist: Path) -> None:
 
 
 def project(folder: str = "") -> dict[str, Any]:
-    """What a distribution says of itself."""
-    found = tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert isinstance(found, dict)
-    return found
+    """What a distribution says of itself; setup.py adds the client library to muster's dependencies."""
+    found = tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))
+    if not folder:
+        return {**found["project"], "dependencies": found["tool"]["muster"]["dependencies"]}
+    assert isinstance(found["project"], dict)
+    return found["project"]
 
 
-def test_muster_needs_the_client_library_of_its_own_version() -> None:
+def test_muster_needs_the_client_library_of_its_own_version(dist: Path) -> None:
     client = project("tools/client")
     assert client["version"] == project()["version"]
-    assert f"{client['name']}=={client['version']}" in project()["dependencies"]
+    with zipfile.ZipFile(next(dist.glob("muster-0*.whl"))) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = wheel.read(name).decode()
+    assert f"Requires-Dist: {client['name']}=={client['version']}\n" in metadata
+
+
+def test_a_source_tree_needs_its_own_client_library(tmp_path: Path) -> None:
+    """``pip install .`` asks no index for it."""
+    line = [sys.executable, "setup.py", "--quiet", "dist_info", "--output-dir", tmp_path]
+    subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
+    (metadata,) = tmp_path.glob("*/METADATA")
+    assert f"Requires-Dist: {CLIENT} @ {(ROOT / 'tools/client').as_uri()}\n" in metadata.read_text(encoding="utf-8")
 
 
 def lock() -> dict[str, str]:
