@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 from cluster.effects import records
 from cluster.features.growth import BIRTHS
 from cluster.raft import EntryKind
+from cluster.wire.messages import Method
 from node.any_node import AnyNode
-from node.links.fronts import FrontLink, Request
+from node.links.fronts import FrontLink, Request, say_not_leader
 from node.replica.applying import is_full, one_run
-from node.replica.role import Kinds, Owed, Role
+from node.replica.role import Handler, Kinds, Owed, Role
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from node.upkeep.upkeep import Upkeep
 
 _APPLY_ENTRIES = 256
+# What only the role of shard 0 in a store of several takes. The node of a host that is new, or has lost its
+# disks, begins with this role: others may ask it before it has heard of their shards.
+_OF_SEVERAL = (Method.WIDE, Method.LONE, Method.QUERY, Method.REPORT, Method.FEED, Method.FEED_ACK,
+               Method.COPIED)
 
 
 class OwnLogNode(AnyNode, Protocol):
@@ -75,6 +80,7 @@ class LoneNode(OwnLogNode, Protocol):
     upkeep: Upkeep
     applies: Applies
     fatal: asyncio.Future[str]
+    handlers: dict[int, Handler]
 
     def applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None: ...
 
@@ -93,6 +99,11 @@ class LoneRole(OwnLog, Role):
         self._node = node
         self._orders_from_here = orders_from_here
         self._over = False
+        node.handlers.update(dict.fromkeys(_OF_SEVERAL, self._refuse))
+
+    def _refuse(self, link: FrontLink, rid: int, timeout_ms: int, body: bytes) -> None:
+        say_not_leader(self.raft, link, rid)
+        self._node.mark_dirty(link)
 
     def submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         self.writes.submit(link, rid, method, body)

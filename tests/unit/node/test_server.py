@@ -16,7 +16,7 @@ from cluster.errors import EtcdError
 from cluster.faults import faults
 from cluster.raft import Entry, EntryKind, IntegrityError, Ready
 from cluster.repeats import Repeats
-from cluster.wire.messages import Method
+from cluster.wire.messages import LEADER, Method, Status
 from node.links.fronts import FrontLink
 from node.replica import applying
 from node.replica.applying import Applies
@@ -198,6 +198,7 @@ class Behind:
         self.store = SimpleNamespace(bootstrap=lambda: (1, 1, 2), apply_slices=self.slices)
         self.writes = SimpleNamespace(prepared=lambda index, term: None)
         self.watches = SimpleNamespace(active=False)
+        self.handlers: dict[int, Any] = {}
         loop: Any = self.loop
         node: Any = self
         self.gathering = GatheringTimer(loop, LoneRole(node, Kinds()).apply, lambda: False, self.wake)
@@ -282,8 +283,29 @@ def test_a_store_of_one_shard_is_settled_while_no_write_and_no_question_could_le
     ready: bool, asked: bool
 ) -> None:
     node: Any = SimpleNamespace(
-        raft=None, writes=SimpleNamespace(ready=ready), confirmations=SimpleNamespace(asked=asked))
+        raft=None, writes=SimpleNamespace(ready=ready), confirmations=SimpleNamespace(asked=asked),
+        handlers={})
     assert LoneRole(node, Kinds()).settled is not (ready or asked)
+
+
+@pytest.mark.parametrize("method", [
+    Method.WIDE, Method.LONE, Method.QUERY, Method.REPORT, Method.FEED, Method.FEED_ACK, Method.COPIED])
+def test_a_node_that_has_not_heard_of_other_shards_refuses_what_their_nodes_ask(method: Method) -> None:
+    """A host that lost its disks led: the others' leaders report to its node 0, which begins as an only
+    shard's."""
+    dirty: list[object] = []
+    node: Any = SimpleNamespace(
+        raft=SimpleNamespace(is_leader=False, leader_id=7, term=3), writes=None, handlers={},
+        role=SimpleNamespace(submit=None), _requests_in_tick=0, catch_up=lambda: None,
+        mark_dirty=dirty.append)
+    LoneRole(node, Kinds())
+    told: list[object] = []
+    link: Any = SimpleNamespace(alive=True, answer=lambda *answer: told.append(answer))
+    before = faults.count
+    Node.take_requests(node, link, [(5, method, 1000, b"")])
+    assert told == [(5, Status.NOT_LEADER, LEADER.pack(7, 3))]
+    assert dirty == [link]
+    assert faults.count == before
 
 
 @pytest.mark.parametrize(("busy", "held", "told"), [
