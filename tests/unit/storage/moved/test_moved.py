@@ -14,6 +14,7 @@ from cluster.order.moving.copier import Ask, Copier
 from cluster.placement.changes import Moved, move_item, moved_item
 from cluster.placement.table import Move
 from node.storage import StateStore
+from node.storage.state import counts, staging
 from node.storage.state.slices.lease_check import check_leases
 from node.storage.state.slices.stale_rows import drop_stale_rows
 from node.storage.state.staging import Bounds, Unknown, answer, drop_left, drop_span, stage
@@ -45,7 +46,10 @@ def drive(root: Path, seed: int, steps: int) -> Cluster:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_g6_each_key_is_shown_by_its_owner_at_every_revision(tmp_path: Path, seed: int) -> None:
+def test_g6_each_key_is_shown_by_its_owner_at_every_revision(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "_BLOCK", (256, 2, 1)[seed % 3])
     cluster = drive(tmp_path, seed, 50)
     cluster.close()
     cluster.check_backup()
@@ -114,6 +118,62 @@ def test_a_page_passes_over_no_more_old_versions_than_its_bound(cluster: Cluster
         found += [key for key, _ in page.rows]
         start = page.more
     assert found == [b"a/", b"a/x"]
+
+
+def large(cluster: Cluster, count: int) -> list[bytes]:
+    """Keys of 64 KiB each, of which every second one has an older version."""
+    found = [b"a/%d" % number for number in range(count)]
+    for number, key in enumerate(found):
+        for _ in range(1 + number % 2):
+            before = cluster.model.revision
+            item = cluster.model.put(key, bytes(64 << 10), 0)
+            cluster.apply({cluster.table.owner(key): item}, before)
+    return found
+
+
+def test_a_turns_work_is_bounded_in_bytes(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source reads no more than its bounds and one row for an answer, and a removal for a slice."""
+    keys = large(cluster, 24)
+    moving(cluster, keys[0])
+    store = cluster.stores[0, cluster.table.owner(keys[0])]
+    read: list[int] = []
+    rows = StateStore.rows
+
+    def reads(self: StateStore, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for row, value in rows(self, lower, upper):
+            read[-1] += len(value)
+            yield row, value
+
+    monkeypatch.setattr(StateStore, "rows", reads)
+    move, start, found = cluster.copiers[0].move, b"a", list[bytes]()
+    while start is not None:
+        read.append(0)
+        page = answer(store, move, Ask(store.shard, True, start))
+        told = sum(len(value) for _, value in page.rows if value is not None)
+        assert told <= staging._MOST_BYTES + (65 << 10)
+        found += [key for key, _ in page.rows]
+        start = page.more
+    assert found == sorted(keys)
+    assert max(read) <= staging._MOST_BYTES + staging._MOST_PASSED_BYTES + (65 << 10)
+    live = copied(cluster)
+    cluster.place(moved_item(Moved(1, True, cluster.model.revision, live)))
+    read[:] = [0]
+    for _ in drop_left(store, store.left[1]):
+        read.append(0)
+    assert sum(read) > 36 * (64 << 10)
+    assert max(read) <= staging._AT_ONCE_BYTES + (65 << 10)
+
+
+def test_of_a_key_with_many_large_versions_a_page_reads_a_bounded_part(cluster: Cluster) -> None:
+    for _ in range(9):
+        large(cluster, 1)
+    cluster.put(b"a/x")
+    moving(cluster, b"a/")
+    store = cluster.stores[0, cluster.table.owner(b"a/0")]
+    page = answer(store, cluster.copiers[0].move, Ask(store.shard, True, b"a"))
+    assert ([key for key, _ in page.rows], page.more) == ([b"a/0"], b"a/0\0")
+    page = answer(store, cluster.copiers[0].move, Ask(store.shard, True, b"a/0\0"))
+    assert ([key for key, _ in page.rows], page.more) == ([b"a/x"], None)
 
 
 def test_what_has_left_is_answered_as_it_was_until_it_is_dropped(cluster: Cluster) -> None:
