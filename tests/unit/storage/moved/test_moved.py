@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from cluster.effects import records
+from cluster.effects.records import items
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import finish
 from cluster.order.moving.copier import Ask, Copier
-from cluster.placement.changes import Moved, move_item, moved_item
+from cluster.placement.changes import Moved, move_item, moved_item, take
 from cluster.placement.table import Move
 from node.storage import StateStore
 from node.storage.state import counts, staging
@@ -195,6 +196,26 @@ def test_what_has_left_is_answered_as_it_was_until_it_is_dropped(cluster: Cluste
         answer(source, move, Ask(source.shard, True, b"a"))
     with pytest.raises(Unknown):
         answer(cluster.stores[0, SHARDS - 2], move._replace(number=9), Ask(SHARDS - 2, True, b"a"))
+
+
+def test_counts_go_on_over_a_switch_with_what_its_own_run_changes(cluster: Cluster) -> None:
+    for key in (b"a/", b"a/w", b"b/"):
+        cluster.put(key)
+    target = moving(cluster, b"a/")
+    source, live = cluster.stores[0, cluster.table.owner(b"a/")], copied(cluster)
+    before = cluster.model.revision
+    for store in (source, target):
+        while not store.counts.build_step():
+            pass
+    item = moved_item(Moved(1, True, before, live))
+    ((kind, at, end),) = items(item)
+    cluster.table = take(cluster.table, item, kind, at, end, before)
+    changed = [cluster.model.put(key, b"", 0) for key in (b"a/new", b"a/x")] + [cluster.model.delete(b"a/")]
+    cluster.apply({**dict.fromkeys(range(SHARDS), item), target.shard: item + b"".join(changed)}, before)
+    for store, moved in ((source, 0), (target, live + 1)):
+        assert store.counts.ready, "they are not counted anew"
+        assert store.quick_count(b"a", b"b") == moved
+        assert store.quick_count(b"\0", b"\0") == len(list(store.scan(b"\0", b"\0")))
 
 
 def test_g5_a_switch_is_not_applied_without_the_whole_copy(cluster: Cluster) -> None:
