@@ -24,7 +24,8 @@ from cluster.placement.table import Move, State, Table, before
 MOVE, CANCEL = 3, 4  # kinds of SHARD_CHANGE
 _MOVE = struct.Struct("<HI")
 _NUMBER = struct.Struct("<Q")
-MOST_KEY_BYTES = 64 << 10  # of either bound: the table is in every node's memory
+MOST_KEY_BYTES = 64 << 10  # of either bound
+MOST_TABLE_BYTES = 1 << 20  # from there on no move begins: each node writes the table with each change of it
 
 
 class Moving(Protocol):
@@ -111,9 +112,12 @@ def check_move(table: Table, wish: Wish, revision: int) -> Move:
                       f"compact a later revision first")
     move = Move(table.last_move + 1, wish.start, wish.end, owners, wish.target)
     try:
-        take_move(table, move, revision)
+        changed = take_move(table, move, revision)
     except AssertionError as e:
         raise refused(str(e)) from None
+    if len(changed.encode()) > MOST_TABLE_BYTES:
+        raise refused(f"the table of shards has more than {MOST_TABLE_BYTES} bytes: compact, or name shorter "
+                      f"bounds")
     return move
 
 

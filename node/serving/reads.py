@@ -134,9 +134,11 @@ class Reads:
         """G7: whether a read that its front sent by a table may be answered now."""
         generation = 0 if table is None else table.moved
         mine = self._table
-        if generation == self.generation or mine is None or not link.alive:
+        if generation == self.generation or not link.alive:
             return True
-        if agree(mine, table, method, request):
+        if mine is None and table is not None:  # none was applied since the start: that of the beginning
+            mine = Table.initial(table.base)
+        if mine is None or agree(mine, table, method, request):
             return True
         if generation < self.generation:
             link.answer(rid, Status.MOVED, mine.encode())

@@ -1,9 +1,9 @@
 """The target's copy of what moves: a list and a watch of the sources, which are siblings on its host.
 
 1. The copier asks each source where it stands: events from there on are its *watch*.
-2. It asks for the span page by page, in the order of keys. A page is as of the source's newest state. One
-   from a state older than the events that were taken is asked again: the source has crashed and gone back,
-   or is another host's.
+2. It asks for the span page by page, in the order of keys, and for events now and then. A page is as of the
+   source's newest state. One from a state older than the events that were taken is asked again: the source
+   has crashed and gone back, or is another host's.
 3. Events change rows whose page is here. Of others a later page tells. An answer may end within a revision:
    a process that dies asks for all of that again.
 4. A source that has compacted what comes next is copied anew.
@@ -25,6 +25,7 @@ from typing import NamedTuple
 from cluster.placement.table import Move, before
 
 STAGING = "local/staging"  # the row's name
+_EVENTS_BEHIND, _EVENTS_LEVEL = 2, 4  # of so many questions one is for events
 TRIES = 3  # copies of one move that may have another number of keys than their sources
 _HEAD = struct.Struct("<QH")
 _ASK = struct.Struct("<QHBQQI")  # move, source, whether a page, revision, within, length of the key
@@ -122,6 +123,8 @@ class _Source:
     through: int = 0  # events are taken up to this revision; 0: it has not said where it stands
     within: int = 0  # and up to this place in the next one
     next: bytes | None = b""  # the first key whose page is not here; None: all are
+    level: bool = False  # the last events were all that it had
+    questions: int = 0
 
 
 @dataclass(slots=True)
@@ -131,7 +134,6 @@ class Copier:
     move: Move
     _sources: dict[int, _Source] = field(default_factory=dict)
     _asked: set[int] = field(default_factory=set)
-    _events: bool = False  # the last questions were for pages: now for events
 
     def begin(self, staging: bytes | None) -> Batch | None:
         """Go on from the row on the disk, or anew: then a batch removes what is left of the span."""
@@ -156,14 +158,16 @@ class Copier:
     # -- questions
 
     def asks(self) -> list[Ask]:
-        """One question to each source that has none: a page, then events, in turn."""
+        """One question to each source that has none: pages and events in turn, fewer events while they are
+        few."""
         found = []
-        self._events = not self._events
         for shard, source in self._sources.items():
             if shard in self._asked:
                 continue
             self._asked.add(shard)
-            if not source.through or source.next is None or self._events:
+            source.questions += 1
+            events = source.questions % (_EVENTS_LEVEL if source.level else _EVENTS_BEHIND) == 0
+            if not source.through or source.next is None or events:
                 found.append(Ask(shard, False, revision=source.through, within=source.within))
             else:
                 found.append(Ask(shard, True, source.next))
@@ -225,6 +229,7 @@ class Copier:
         if answer.compacted:
             return self.compacted(ask.source)
         place = answer.revision, answer.within
+        self._sources[ask.source].level = answer.level
         return self.events(ask.source, (ask.revision, ask.within), place, answer.rows)
 
     # -- how far it is
@@ -232,6 +237,11 @@ class Copier:
     @property
     def whole(self) -> bool:
         return bool(self._sources) and all(of.next is None for of in self._sources.values())
+
+    @property
+    def level(self) -> bool:
+        """Whether nothing more is to be copied, as far as is known."""
+        return self.whole and all(of.level for of in self._sources.values())
 
     @property
     def through(self) -> int:

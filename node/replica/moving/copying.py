@@ -26,6 +26,7 @@ from cluster.wire.frames import MOVES_SINCE
 from cluster.wire.messages import Method, Status
 from node.links.siblings import NodeLinks
 from node.replica.moving.moved import MovedKeys
+from node.replica.moving.sources import Sources
 from node.replica.moving.steps import SHARE, Steps
 from node.replica.shards.role_node import RoleNode
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("move")
 
 _LOOK_S = 0.015
+_SOON_S = 0.003  # while there is more to be copied
 _REPORT_S = 0.1
 _ANSWER_S = 1.0  # a question that is not answered by then is asked again
 _OLD_ROWS_S = 0.2
@@ -65,13 +67,15 @@ class CopyingRole(Protocol):
 
 class Copying:
     def __init__(
-        self, node: CopyingNode, role: CopyingRole, moved: MovedKeys, others: Callable[[], Collection[int]],
+        self, node: CopyingNode, role: CopyingRole, moved: MovedKeys, sources: Sources,
+        others: Callable[[], Collection[int]],
     ) -> None:
         """``others``: the cluster's other hosts."""
         common, loop = node.settings.common, node.loop
         self._node = node
         self._role = role
         self._moved = moved
+        self._sources = sources
         self._loop = loop
         self._shard = node.settings.shard
         self._member_id = common.member_id
@@ -98,10 +102,20 @@ class Copying:
 
     @property
     def moves(self) -> bool:
-        """Whether keys move from here or to here: both have to know of the order's records soon. Asked in
-        each turn."""
+        """Whether keys move from here or to here."""
         move = self._move
         return move is not None and (move.target == self._shard or self._shard in move.sources)
+
+    @property
+    def hurries(self) -> bool:
+        """Whether a switch is near, so that order records are wanted soon: a copy here or from here is whole.
+        Asked in each turn."""
+        move = self._move
+        if move is None:
+            return False
+        if move.target == self._shard:
+            return self.copier is not None and self.copier.whole
+        return self._shard in move.sources and not self._sources.paging
 
     def copied(self, base: Base, *, frozen: bool = False) -> bool:
         """Whether the copy of a move is whole up to a revision. With another number of keys than it has to
@@ -202,7 +216,7 @@ class Copying:
             self._ask(copier, ask, now)
         self._report(copier, now)
         worked_s, self._worked_s = self._worked_s, 0.0
-        self._later(max(_LOOK_S, (SHARE - 1) * worked_s))
+        self._later(max(_LOOK_S if copier.level else _SOON_S, (SHARE - 1) * worked_s))
         if self._waits_since and copier.whole:
             self._role.copy_grew()  # it may have been whole before the order waited: then no answer says so
 

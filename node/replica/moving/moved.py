@@ -34,7 +34,7 @@ class Gone(Protocol):
 
 
 class MovedKeys:
-    """Of one replica. Long work comes in steps, each of some 2 ms."""
+    """Of one replica. Long work comes in steps, each of half a millisecond."""
 
     def __init__(self, store: StateStore) -> None:
         self._store = store

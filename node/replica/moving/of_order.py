@@ -46,8 +46,7 @@ class OrderMoves(Moves):
         self._node = node
         self.links = role.links
         moved = kinds.moved(node.store)
-        Sources(node, moved)
-        self.copying = Copying(node, self, moved, lambda: node.roster.others)
+        self.copying = Copying(node, self, moved, Sources(node, moved), lambda: node.roster.others)
         self.leaving = Leaving(node, role.links, moved, lambda: node.raft.configuration.voters)
         self.lacks = self.copying.lacks
         node.clock.each_second(self.leaving.second)

@@ -30,17 +30,12 @@ class ShardMoves:
         self._node = node
         self.links = role.links
         moved = kinds.moved(node.store)
-        Sources(node, moved)
-        self.copying = Copying(node, self, moved, lambda: node.roster.others)
+        self.copying = Copying(node, self, moved, Sources(node, moved), lambda: node.roster.others)
         self.leaving = Leaving(node, role.links, moved, lambda: node.raft.configuration.voters)
         role.feed.queue.lacks = self.copying.lacks
-        role.feed.moves = self.goes_on
+        role.feed.switches = lambda: self.copying.hurries
         node.clock.each_second(self.leaving.second)
         self.copying.placed(node.store.placement())
-
-    def goes_on(self) -> bool:
-        """Whether keys move from here or to here."""
-        return self.copying.moves
 
     def place(self, table: Table | None) -> None:
         """A table is applied here: whose keys are whose (G7)."""

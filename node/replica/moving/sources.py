@@ -14,6 +14,7 @@ from node.replica.moving.moved import MovedKeys
 if TYPE_CHECKING:
     from node.replica.shards.role_node import RoleNode
 
+_PAGING_S = 1.0  # since the last page that was asked for
 DURABLE = struct.Struct("<Q")  # an order record: up to it all is to be on disk, or is
 
 
@@ -21,12 +22,13 @@ class Sources:
     def __init__(self, node: RoleNode, moved: MovedKeys) -> None:
         self._node = node
         self._moved = moved
+        self._paged = float("-inf")  # when a page was answered that was not the last
         node.handlers[Method.COPY] = lambda link, rid, timeout_ms, body: self._copy(link, rid, body)
         node.handlers[Method.DURABLE] = lambda link, rid, timeout_ms, body: _answer_durable(
             node, link, rid, body)
 
     def _copy(self, link: FrontLink, rid: int, body: bytes) -> None:
-        """One page, or some events: some 3 ms of a turn. The target asks no faster than it may."""
+        """One page, or some events: half a millisecond. The target asks no faster than it may."""
         number, ask = Ask.decode(body)
         move = self._move(number)
         found = self._moved.answer(move, ask) if move is not None else None
@@ -34,7 +36,14 @@ class Sources:
             link.answer(rid, Status.UNKNOWN, b"")
         else:
             link.answer(rid, Status.OK, found.encode())
+            if ask.page:
+                self._paged = self._node.loop.time() if found.more is not None else float("-inf")
         self._node.mark_dirty(link)
+
+    @property
+    def paging(self) -> bool:
+        """Whether a copy asks for pages here, and has not got the last one."""
+        return self._node.loop.time() - self._paged < _PAGING_S
 
     def _move(self, number: int) -> Move | None:
         table = self._moved.table

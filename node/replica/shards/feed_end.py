@@ -85,7 +85,7 @@ class FeedEnd:
         self.source = FeedSource(common.member_id, common.election_timeout_ms / 1000)
         self.late = LateFeedTimer(node.loop, self._unseen, node.wake)
         self.link: NodeLink | None = None
-        self.moves: Callable[[], bool] = lambda: False  # whether keys move from here or to here
+        self.switches: Callable[[], bool] = lambda: False  # whether a move's switch is near
         # the last acknowledgement: on which link, and what
         self._said: tuple[NodeLink | None, int, int, int] = (None, 0, 0, ALL_HASTE)
         self._unacknowledged = 0  # bytes of projections applied since then
@@ -183,7 +183,7 @@ class FeedEnd:
         node = self._node
         if (node.watches.active or self._loop.time() < node.hurried_until
                 or node.store.revision < node.wanted_revision or self._role.members_change
-                or self.moves()):
+                or self.switches()):
             return ALL_HASTE
         return OWN_HASTE if self._role.leading is not None else NO_HASTE
 

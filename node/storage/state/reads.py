@@ -16,7 +16,7 @@ from cluster.evaluate.reading.ranges import row_tags
 from cluster.evaluate.reading.row_parts import sizes_of
 from node.storage.errors import Compacted, FutureRevision, raise_read
 from node.storage.keys import INVERTED, MAX64, RUN, Position, escape, range_rows, run_entries, unescape
-from node.storage.options import ALL_KEYS, ALL_RUNS, bounded
+from node.storage.options import ALL_KEYS, ALL_RUNS, BRIEF, bounded
 
 SKIP_ROWS = 8  # so many rows of one key are stepped over before a seek is cheaper
 _COUNT_SLICE = 256
@@ -46,6 +46,31 @@ def find(database: Rdict, path: str, key: bytes, revision: int) -> tuple[bytes, 
     except Exception as e:
         raise_read(e, path, f"reading key {key!r}")
     return None
+
+
+class Newest:
+    """:func:`find` of newest versions, for many keys, while nothing is written: one iterator serves all."""
+
+    def __init__(self, database: Rdict, path: str) -> None:
+        self._database = database
+        self._path = path
+        try:
+            self._iterator = database.iter(BRIEF)
+        except Exception as e:
+            raise_read(e, path, "opening an iterator")
+
+    def find(self, key: bytes) -> tuple[bytes, bytes] | None:
+        it, prefix = self._iterator, b"k" + escape(key) + b"\0\0"
+        try:
+            it.seek(prefix)
+            if it.valid():
+                row = it.key()
+                return (row, it.value()) if row.startswith(prefix) else None
+            it.status()
+        except Exception:
+            # too many deleted rows, or damage: the bounded search tells which
+            return find(self._database, self._path, key, MAX64)
+        return None
 
 
 class Cursor:

@@ -8,7 +8,7 @@ rows. A row ``mlocal/left/`` for each move away from here goes with the last of 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from cluster.placement import Owned, Table
@@ -78,6 +78,18 @@ class Left(NamedTuple):
         stop = at + end_len
         return cls(number, row[_LEFT.size : at], row[at:stop], target, revision, order_index,
                    Table.decode(row[stop:]), bool(dropping))
+
+
+class Switched(NamedTuple):
+    """A span whose keys have come with a move, ``live`` of them, or gone (0)."""
+
+    start: bytes
+    end: bytes
+    live: int
+
+    def beside(self, changed: Sequence[bytes]) -> list[bytes]:
+        """Of these keys the ones of no such span."""
+        return [key for key in changed if key < self.start or not before(key, self.end)]
 
 
 def first_to_drop(left: Mapping[int, Left], number: int) -> bool:

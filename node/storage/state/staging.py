@@ -33,13 +33,15 @@ from node.storage.keys import (
     unescape,
     version_row,
 )
-from node.storage.state.reads import find, runs_from
+from node.storage.state.reads import Newest, runs_from
 from node.storage.state.staged import Left, Staged
 from node.storage.state.store import StateStore
 
-_AT_ONCE = 512  # rows removed in a slice: some 2 ms
-# of an answer: what it tells and what it passes over, so that it takes some 3 ms
-_MOST_BYTES, _MOST_ROWS, _MOST_LOOKED_AT = 256 << 10, 1000, 4000
+# a slice of removals: half a millisecond
+_AT_ONCE, _AT_ONCE_BYTES = 128, 256 << 10
+# of an answer: what it tells and what it passes over, so that it takes half a millisecond at both ends
+_MOST_BYTES, _MOST_ROWS, _MOST_LOOKED_AT = 64 << 10, 128, 512
+_MOST_PASSED_BYTES = 256 << 10
 _SUB_BYTES = 4
 
 
@@ -53,6 +55,7 @@ class Bounds(NamedTuple):
     size: int = _MOST_BYTES
     rows: int = _MOST_ROWS
     looked_at: int = _MOST_LOOKED_AT
+    passed: int = _MOST_PASSED_BYTES  # of old versions
 
 
 _BOUNDS = Bounds()
@@ -83,7 +86,7 @@ def _page(
     store: StateStore, owned: Owned | None, start: bytes, end: bytes, revision: int, bounds: Bounds
 ) -> Answer:
     rows: list[Row] = []
-    size = looked_at = 0
+    size = looked_at = passed = 0
     newest = (MAX64 - store.revision).to_bytes(8, "big")
     last = key = b""
     parts = [(start, end)] if owned is None else owned.shown(start, end)  # G6: not what is another source's
@@ -91,12 +94,15 @@ def _page(
         looked_at += 1
         escaped = row[1:-15]
         if escaped == last:  # an older version
-            if looked_at >= bounds.looked_at:
+            passed += len(value)
+            if looked_at >= bounds.looked_at or passed >= bounds.passed:
                 return Answer(revision, rows, key + b"\0")
             continue
-        if size >= bounds.size or len(rows) >= bounds.rows or looked_at >= bounds.looked_at:
+        if (size >= bounds.size or len(rows) >= bounds.rows or looked_at >= bounds.looked_at
+                or passed >= bounds.passed):
             return Answer(revision, rows, unescape(escaped))
         if row[-13:-5] < newest:  # above the position
+            passed += len(value)
             continue
         last, key = escaped, unescape(escaped)
         if row[-1] != DELETE:
@@ -174,8 +180,9 @@ def stage(store: StateStore, batch: Batch) -> Staged:
     assert staged is not None, "no copy is under way"
     writes = WriteBatch(raw_mode=True)
     live = staged.live
+    newest = None if batch.fresh or not batch.rows else Newest(store.database, store.path)
     for key, value in batch.rows:
-        if not batch.fresh and (there := find(store.database, store.path, key, MAX64)) is not None:
+        if newest is not None and (there := newest.find(key)) is not None:
             _remove(writes, *there)
             live -= 1
         if value is not None:
@@ -204,12 +211,16 @@ def drop_span(store: StateStore, start: bytes, end: bytes, left: Left | None = N
         if store.path != path:
             return
     batch = WriteBatch(raw_mode=True)
-    for number, (row, value) in enumerate(store.rows(lower, upper), 1):
+    rows = size = 0
+    for row, value in store.rows(lower, upper):
         if row[-1] != DELETE and (of_lease := _of_lease(unescape(row[1:-15]), value)):
             batch.delete(of_lease)
-        if number % _AT_ONCE == 0:
+        rows += 1
+        size += len(value)
+        if rows >= _AT_ONCE or size >= _AT_ONCE_BYTES:
             store.write(batch)
             batch = WriteBatch(raw_mode=True)
+            rows = size = 0
             yield
             if store.path != path:
                 return  # a snapshot took its place

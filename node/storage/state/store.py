@@ -49,6 +49,7 @@ from node.storage.state.reader import Reader
 from node.storage.state.reads import check_revision
 from node.storage.state.slices.compaction import Compaction
 from node.storage.state.slices.hashing import Covers, StateHash
+from node.storage.state.staged import Switched
 from node.storage.state.versions import Versions
 
 if TYPE_CHECKING:
@@ -191,8 +192,8 @@ class StateStore(Versions):
         """Whether :meth:`compaction_step` has anything left to do, also after a restart."""
         return not self._compaction.done
 
-    def place(self, owned: Owned | None, switched: bool) -> None:
-        super().place(owned, switched)
+    def place(self, owned: Owned | None, switched: bool, counted: Switched | None) -> None:
+        super().place(owned, switched, counted)
         if switched:
             self.blocks.clear()
 

@@ -20,7 +20,7 @@ from node.storage.keys import MAX64, escape, parse_current, range_rows
 from node.storage.options import BRIEF, UNLOGGED
 from node.storage.state.reads import Cursor, all_changes, check_revision, count_rows, find, scan_rows
 from node.storage.state.rows import StateRows
-from node.storage.state.staged import Left, Staged
+from node.storage.state.staged import Left, Staged, Switched
 from node.storage.state.version_cache import VersionCache
 
 if TYPE_CHECKING:
@@ -67,12 +67,17 @@ class Versions(StateRows):
             return
         self.owned = Owned.of(table, self.shard, None if self.staged is None else self.staged.span)
 
-    def place(self, owned: Owned | None, switched: bool) -> None:
-        """A table was applied. ``switched``: keys have come or gone with it."""
+    def place(self, owned: Owned | None, switched: bool, counted: Switched | None) -> None:
+        """A table was applied. ``switched``: keys have come or gone with it; None ``counted``: of several
+        spans, or an unknown number."""
         self.owned = owned
-        if switched:
-            self.cache.forget_all()
+        if not switched:
+            return
+        self.cache.forget_all()
+        if counted is None:
             self.counts.restart()
+        else:
+            self.counts.switched(*counted)
 
     @property
     def applying(self) -> bool:

@@ -1,8 +1,9 @@
 """What a move costs: ``python -m tests.cluster.moves.measure 1000000`` moves so many keys of 256 bytes.
 
 Three hosts on this machine, three shards. One client puts into the span that moves, one beside it. Printed:
-the seconds of the move, the CPU of the source's and the target's leaders, the longest pause of the span, and
-how long 99 % of the puts beside it took, before the move and during it.
+the seconds of the move, the CPU of the source's and the target's leaders and of all processes, the longest
+pause of the span, how long half and 99 % of the puts beside it took, and how many turns of nodes' loops took
+more than 20 ms, before the move and during it.
 """
 
 from __future__ import annotations
@@ -13,19 +14,23 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import grpc
 
 from cluster.pb import rpc_pb2 as pb
+from cluster.pb import shards_pb2
 from tests.cluster.local_cluster import STEADY, LocalCluster, local_cluster, until
-from tests.cluster.moves.test_moves import begin, is_owned, leader_pid, owner
+from tests.cluster.moves.test_moves import leader_pid, owner
 from tests.cluster.serving.test_births import grow
 from tests.cluster.serving.test_shards import unary
 
-_SPAN, _BESIDE = "/load/1/", "/load/2/"
+_SPAN, _END, _BESIDE = "/load/1/", "/load/10", "/load/2/"
 _VALUE = b"v" * 256
 _AT_ONCE = 100  # keys put in a transaction
 _LIMIT_S = 3600.0
+_PUTS = 2000  # beside it, before the move
 
 
 class Puts:
@@ -66,8 +71,36 @@ def fill(cluster: LocalCluster, keys: int) -> None:
             unary(channel, "KV/Txn", pb.TxnRequest(success=puts), pb.TxnResponse, 60.0)
 
 
-def p99_ms(took_s: list[float]) -> float:
-    return sorted(took_s)[int(0.99 * (len(took_s) - 1))] * 1000 if took_s else 0.0
+def move(channel: grpc.Channel, target: int) -> None:
+    """A move from its beginning to its end. Commands would take the CPUs that are measured."""
+    def call(name: str, request: Any, response: Any) -> Any:
+        return channel.unary_unary(
+            f"/musterpb.Shards/{name}", request_serializer=lambda asked: asked.SerializeToString(),
+            response_deserializer=response.FromString)(request, timeout=60.0)
+
+    number = call("Move", shards_pb2.MoveRequest(
+        key=_SPAN.encode(), range_end=_END.encode(), target=target), shards_pb2.MoveResponse).move
+
+    def ended() -> bool:
+        found = call("Moves", shards_pb2.MovesRequest(), shards_pb2.MovesResponse).moves
+        return any(one.move == number and one.step == shards_pb2.Move.SWITCHED for one in found)
+
+    until(ended, _LIMIT_S, look_s=0.1)
+
+
+def quantiles(took_s: list[float]) -> str:
+    ordered = sorted(took_s)
+    at = [ordered[int(part * (len(ordered) - 1))] * 1000 for part in (0.5, 0.9, 0.99)] if ordered else []
+    return "/".join(f"{found:.1f}" for found in at)
+
+
+def long_turns(cluster: LocalCluster) -> int:
+    found = 0
+    for endpoint in cluster.endpoints():
+        with urlopen(f"http://{endpoint}/metrics") as told:
+            found += sum(int(float(line.split()[-1])) for line in told.read().decode().splitlines()
+                         if line.startswith("muster_node_loop_long_turns_total{"))
+    return found
 
 
 def measure(keys: int, folder: Path) -> str:
@@ -78,22 +111,33 @@ def measure(keys: int, folder: Path) -> str:
         target = max(shard for shard in range(3) if shard not in (source, owner(cluster, f"{_BESIDE}1")))
         inside = Puts(cluster.endpoints()[0], f"{_SPAN}pause".encode())
         beside = Puts(cluster.endpoints()[1], f"{_BESIDE}beside".encode())
-        until(lambda: len(beside.took_s) > 500, _LIMIT_S)
-        before, at = p99_ms(beside.took_s), len(beside.took_s)
-        inside.took_s.clear()
-        pids = [leader_pid(cluster, shard) for shard in (source, target)]
+        pids = [leader_pid(cluster, shard) for shard in (source, target)] + cluster.pids()
         used, began = [cpu_s(pid) for pid in pids], time.monotonic()
-        begin(cluster, target, _SPAN)
-        until(is_owned(cluster, target), _LIMIT_S, look_s=0.5)
+        until(lambda: len(beside.took_s) > _PUTS, _LIMIT_S)
+        share, turns = all_s(pids, used) / (time.monotonic() - began), long_turns(cluster)
+        before, at = quantiles(beside.took_s), len(beside.took_s)
+        inside.took_s.clear()
+        used, began = [cpu_s(pid) for pid in pids], time.monotonic()
+        with grpc.insecure_channel(cluster.endpoints()[2]) as channel:
+            move(channel, target)
         took_s = time.monotonic() - began
-        shares = [100 * (cpu_s(pid) - then) / took_s for pid, then in zip(pids, used, strict=True)]
+        shares = [100 * (cpu_s(pid) - then) / took_s for pid, then in zip(pids[:2], used[:2], strict=True)]
+        during_share = all_s(pids, used) / took_s
+        during_turns = long_turns(cluster) - turns
         inside.stop()
         beside.stop()
-        during = p99_ms(beside.took_s[at:])
+        during = quantiles(beside.took_s[at:])
         return (
             f"{keys} keys in {took_s:.1f} s; CPU of the source's leader {shares[0]:.0f} %, "
-            f"of the target's {shares[1]:.0f} %; longest pause {max(inside.took_s) * 1000:.0f} ms; "
-            f"p99 beside it {before:.1f} ms before, {during:.1f} ms during the move")
+            f"of the target's {shares[1]:.0f} %, of all processes {100 * share:.0f} % before, "
+            f"{100 * during_share:.0f} % during the move; longest pause {max(inside.took_s) * 1000:.0f} ms; "
+            f"p50/p90/p99 beside it {before} ms before, {during} ms during; "
+            f"turns of more than 20 ms {turns} before, {during_turns} during")
+
+
+def all_s(pids: list[int], used: list[float]) -> float:
+    """Seconds of CPU of all processes since then. The first two are leaders, which are among the others."""
+    return sum(cpu_s(pid) - then for pid, then in zip(pids[2:], used[2:], strict=True))
 
 
 def main() -> None:

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from cluster.effects.later_puts import LaterPuts
+    from node.storage.state.staged import Switched
 
 
 class Fold(Run):
@@ -231,8 +232,11 @@ class Fold(Run):
             store.above = 0
         store.write(batch)
         store.position = new
-        if self.born or self.died:
-            store.counts.changed(self.born, self.died)
+        born, died, counted = self.born, self.died, self._counted()
+        if counted is not None:
+            born, died = counted.beside(born), counted.beside(died)
+        if born or died:
+            store.counts.changed(born, died)
         if self.long:
             store.counts.release()
             store.cache.resume()
@@ -240,8 +244,18 @@ class Fold(Run):
             store.left.update((gone.number, gone) for gone in left)
             if self.late.get(keys.STAGING_ROW, b"") is None:
                 store.staged = None  # the copy counts; another move here may have begun behind it
-            store.place(self.owned, self.switched)
+            store.place(self.owned, bool(self.switched), counted)
         return out
+
+    def _counted(self) -> Switched | None:
+        """What the run gives or takes, with what it changes there itself; None: it is to be counted."""
+        if len(self.switched) != 1 or self.long:
+            return None
+        (switched,) = self.switched
+        if self.store.staged is None or self.late.get(keys.STAGING_ROW, b"") is not None:
+            return switched  # a source's
+        came = [len(changed) - len(switched.beside(changed)) for changed in (self.born, self.died)]
+        return switched._replace(live=switched.live + came[0] - came[1])
 
 
 Applying = Generator[list[Event], None, Applied]

@@ -15,7 +15,7 @@ from cluster.pb import rpc_pb2
 from cluster.placement import Owned, Table, changes
 from cluster.placement.base import Base
 from node.storage import keys
-from node.storage.state.staged import Left
+from node.storage.state.staged import Left, Switched
 
 if TYPE_CHECKING:
     from node.storage.state.changes.run import Run
@@ -71,7 +71,8 @@ def _placed(run: Run, table: Table, before: Table) -> None:
         if store.shard == move.target:
             run.late[keys.STAGING_ROW] = None  # its copies count from here on
         if store.shard in (move.target, *move.sources):
-            run.switched = True
+            came = store.staged.live if store.shard == move.target and store.staged is not None else 0
+            run.switched.append(Switched(move.start, move.end, came))
             store.cache.forget_all()  # the run itself changes what is in there
         if store.shard in move.sources:
             run.left.append(Left(

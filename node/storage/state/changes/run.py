@@ -14,7 +14,7 @@ from cluster.placement import Owned, Table
 from cluster.wire.protobuf import tombstone
 from node.storage import keys
 from node.storage.keys import ENTRY, LEASE_KEY, MAX32, MAX64, RUN, SUFFIX
-from node.storage.state.staged import Left
+from node.storage.state.staged import Left, Switched
 from node.storage.state.versions import Versions
 
 # revision, type (0 PUT, 1 DELETE), key, KeyValue, place in the revision
@@ -75,7 +75,7 @@ class Run:
         # rows without a revision, for the last batch: their values, None where one goes
         self.late: dict[bytes, bytes | None] = {}
         self.owned: Owned | None = store.owned  # G6, at this place of the order
-        self.switched = False  # the run gives or takes keys
+        self.switched: list[Switched] = []  # what the run gives or takes
         self.left: list[Left] = []  # moves away from here that switch in it
         # the same by lease, for what comes later in the run: rows of its keys, its TTL
         self.attached: dict[int, list[bytes]] = {}

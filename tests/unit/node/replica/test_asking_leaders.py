@@ -88,5 +88,5 @@ def test_while_members_change_or_keys_move_a_node_is_in_haste() -> None:
     assert feed.haste() == NO_HASTE
     role.members_change = True
     assert feed.haste() == ALL_HASTE
-    role.members_change, feed.moves = False, lambda: True
+    role.members_change, feed.switches = False, lambda: True
     assert feed.haste() == ALL_HASTE, "keys move from here or to here"

@@ -174,6 +174,26 @@ def test_g5_the_copy_of_another_move_is_not_gone_on_with() -> None:
     assert read_staging(batch.staging)[0] == 8
 
 
+def test_few_questions_are_for_events_while_these_are_few() -> None:
+    copier = Copier(MOVE)
+    copier.begin(None)
+    copier.stands(1, 5)
+
+    def pages(*, level: bool) -> int:
+        found = 0
+        for _ in range(12):
+            (ask,) = copier.asks()
+            found += ask.page
+            rows = [] if ask.page else [(b"a", None)]
+            copier.take(ask, Answer(ask.revision + 1, rows, b"a", level=level) if not ask.page
+                        else Answer(1 << 20, rows, ask.start))
+        return found
+
+    assert pages(level=False) == 6
+    assert pages(level=True) == 8, "once the first of them has said so"
+    assert not copier.level, "a page is missing"
+
+
 def test_a_copy_of_two_sources_is_as_far_as_the_slower_one() -> None:
     copier = Copier(MOVE._replace(sources=(1, 3)))
     copier.begin(None)

@@ -6,7 +6,15 @@ import pytest
 
 from cluster.effects.records import Item, items
 from cluster.errors import EtcdError
-from cluster.features.moves import MOST_KEY_BYTES, Wish, cancel_body, check_cancel, check_move, read_cancel
+from cluster.features.moves import (
+    MOST_KEY_BYTES,
+    MOST_TABLE_BYTES,
+    Wish,
+    cancel_body,
+    check_cancel,
+    check_move,
+    read_cancel,
+)
 from cluster.order.log import Attempt, Cut, decode_multi
 from cluster.order.moving.generations import Generations
 from cluster.order.moving.hold import Hold
@@ -14,8 +22,16 @@ from cluster.order.moving.mover import FIRST_PAUSE_MS, PATIENCE_MS, Copied, Host
 from cluster.order.moving.switch import LIMIT_MS, Switch
 from cluster.order.prepare import Base, Grant, Prepare, sent_at
 from cluster.pb import rpc_pb2 as pb
-from cluster.placement.changes import Moved, move_item, moved_item, read_moved, take
-from cluster.placement.table import Move
+from cluster.placement.changes import (
+    Moved,
+    move_item,
+    moved_item,
+    read_moved,
+    take,
+    take_move,
+    take_moved,
+)
+from cluster.placement.table import Move, Table
 from cluster.wire.messages import Method
 from tests.unit.order.sequencing.test_coordinator import TERM, Sequencer, key_of
 
@@ -304,6 +320,26 @@ def test_g11_g14_what_the_fold_would_not_take_is_refused() -> None:
     moved(machine)
     refused(Wish(key, key + b"\0", 1), "up to revision 7")
     check_cancelled(machine)
+
+
+def test_no_move_begins_once_the_table_is_large() -> None:
+    """Bounds of the longest keys that may be, each of which the table has several times."""
+    table = Machine().placement.table
+    for number in range(1, MOST_TABLE_BYTES // MOST_KEY_BYTES):
+        wish = long_key(table, number)
+        if len(table.encode()) + 2 * MOST_KEY_BYTES > MOST_TABLE_BYTES:
+            break
+        changed = take_move(table, check_move(table, wish, 7), 7)
+        table = take_moved(changed, Moved(number, True, 7, 0), 7)
+    with pytest.raises(EtcdError, match="more than 1048576 bytes: compact"):
+        check_move(table, wish, 7)
+    assert number > 2
+
+
+def long_key(table: Table, number: int) -> Wish:
+    """A move of one key of the longest."""
+    end = b"/%04d" % number + bytes(MOST_KEY_BYTES - 5)
+    return Wish(end[:-1], end, 1 - table.owner(end[:-1]))
 
 
 def moved(machine: Machine) -> None:

@@ -34,12 +34,13 @@ class Link(FrontLink):
 
 
 class Replica:
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table | None) -> None:
         self.applied = 3
         self.now = 0.0
         loop: Any = SimpleNamespace(time=lambda: self.now)
         self.reads = Reads(loop, None, lambda link: None, lambda: self.applied)  # type: ignore[arg-type]
-        self.reads.placed(table)
+        if table is not None:
+            self.reads.placed(table)
         self.link = Link()
         self.served: list[int] = []
 
@@ -67,8 +68,9 @@ def test_a_front_that_has_not_heard_of_a_change_is_told_and_gets_no_answer(
     assert replica.served == [2, 3]
 
 
-def test_a_read_by_a_newer_table_waits_until_that_is_applied() -> None:
-    replica = Replica(FIRST)
+@pytest.mark.parametrize("table", [FIRST, None], ids=["the first", "none yet"])
+def test_a_read_by_a_newer_table_waits_until_that_is_applied(table: Table | None) -> None:
+    replica = Replica(table)
     replica.link.placed(MOVED.encode())
     replica.read(b"k")
     replica.read(b"x", rid=2)

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from cluster.effects import records
+from cluster.effects.records import items
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import finish
 from cluster.order.moving.copier import Ask, Copier
-from cluster.placement.changes import Moved, move_item, moved_item
+from cluster.placement.changes import Moved, move_item, moved_item, take
 from cluster.placement.table import Move
 from node.storage import StateStore
+from node.storage.state import counts, staging
 from node.storage.state.slices.lease_check import check_leases
 from node.storage.state.slices.stale_rows import drop_stale_rows
 from node.storage.state.staging import Bounds, Unknown, answer, drop_left, drop_span, stage
@@ -45,7 +47,10 @@ def drive(root: Path, seed: int, steps: int) -> Cluster:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_g6_each_key_is_shown_by_its_owner_at_every_revision(tmp_path: Path, seed: int) -> None:
+def test_g6_each_key_is_shown_by_its_owner_at_every_revision(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "_BLOCK", (256, 2, 1)[seed % 3])
     cluster = drive(tmp_path, seed, 50)
     cluster.close()
     cluster.check_backup()
@@ -116,6 +121,62 @@ def test_a_page_passes_over_no_more_old_versions_than_its_bound(cluster: Cluster
     assert found == [b"a/", b"a/x"]
 
 
+def large(cluster: Cluster, count: int) -> list[bytes]:
+    """Keys of 64 KiB each, of which every second one has an older version."""
+    found = [b"a/%d" % number for number in range(count)]
+    for number, key in enumerate(found):
+        for _ in range(1 + number % 2):
+            before = cluster.model.revision
+            item = cluster.model.put(key, bytes(64 << 10), 0)
+            cluster.apply({cluster.table.owner(key): item}, before)
+    return found
+
+
+def test_a_turns_work_is_bounded_in_bytes(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source reads no more than its bounds and one row for an answer, and a removal for a slice."""
+    keys = large(cluster, 24)
+    moving(cluster, keys[0])
+    store = cluster.stores[0, cluster.table.owner(keys[0])]
+    read: list[int] = []
+    rows = StateStore.rows
+
+    def reads(self: StateStore, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for row, value in rows(self, lower, upper):
+            read[-1] += len(value)
+            yield row, value
+
+    monkeypatch.setattr(StateStore, "rows", reads)
+    move, start, found = cluster.copiers[0].move, b"a", list[bytes]()
+    while start is not None:
+        read.append(0)
+        page = answer(store, move, Ask(store.shard, True, start))
+        told = sum(len(value) for _, value in page.rows if value is not None)
+        assert told <= staging._MOST_BYTES + (65 << 10)
+        found += [key for key, _ in page.rows]
+        start = page.more
+    assert found == sorted(keys)
+    assert max(read) <= staging._MOST_BYTES + staging._MOST_PASSED_BYTES + (65 << 10)
+    live = copied(cluster)
+    cluster.place(moved_item(Moved(1, True, cluster.model.revision, live)))
+    read[:] = [0]
+    for _ in drop_left(store, store.left[1]):
+        read.append(0)
+    assert sum(read) > 36 * (64 << 10)
+    assert max(read) <= staging._AT_ONCE_BYTES + (65 << 10)
+
+
+def test_of_a_key_with_many_large_versions_a_page_reads_a_bounded_part(cluster: Cluster) -> None:
+    for _ in range(9):
+        large(cluster, 1)
+    cluster.put(b"a/x")
+    moving(cluster, b"a/")
+    store = cluster.stores[0, cluster.table.owner(b"a/0")]
+    page = answer(store, cluster.copiers[0].move, Ask(store.shard, True, b"a"))
+    assert ([key for key, _ in page.rows], page.more) == ([b"a/0"], b"a/0\0")
+    page = answer(store, cluster.copiers[0].move, Ask(store.shard, True, b"a/0\0"))
+    assert ([key for key, _ in page.rows], page.more) == ([b"a/x"], None)
+
+
 def test_what_has_left_is_answered_as_it_was_until_it_is_dropped(cluster: Cluster) -> None:
     cluster.put(b"a1")
     moving(cluster, b"a1")
@@ -135,6 +196,26 @@ def test_what_has_left_is_answered_as_it_was_until_it_is_dropped(cluster: Cluste
         answer(source, move, Ask(source.shard, True, b"a"))
     with pytest.raises(Unknown):
         answer(cluster.stores[0, SHARDS - 2], move._replace(number=9), Ask(SHARDS - 2, True, b"a"))
+
+
+def test_counts_go_on_over_a_switch_with_what_its_own_run_changes(cluster: Cluster) -> None:
+    for key in (b"a/", b"a/w", b"b/"):
+        cluster.put(key)
+    target = moving(cluster, b"a/")
+    source, live = cluster.stores[0, cluster.table.owner(b"a/")], copied(cluster)
+    before = cluster.model.revision
+    for store in (source, target):
+        while not store.counts.build_step():
+            pass
+    item = moved_item(Moved(1, True, before, live))
+    ((kind, at, end),) = items(item)
+    cluster.table = take(cluster.table, item, kind, at, end, before)
+    changed = [cluster.model.put(key, b"", 0) for key in (b"a/new", b"a/x")] + [cluster.model.delete(b"a/")]
+    cluster.apply({**dict.fromkeys(range(SHARDS), item), target.shard: item + b"".join(changed)}, before)
+    for store, moved in ((source, 0), (target, live + 1)):
+        assert store.counts.ready, "they are not counted anew"
+        assert store.quick_count(b"a", b"b") == moved
+        assert store.quick_count(b"\0", b"\0") == len(list(store.scan(b"\0", b"\0")))
 
 
 def test_g5_a_switch_is_not_applied_without_the_whole_copy(cluster: Cluster) -> None:

@@ -95,6 +95,100 @@ def test_keys_that_come_in_few_applies_do_not_leave_large_blocks() -> None:
     assert model.walked <= 4 * counts._BLOCK
 
 
+CELL = 50  # keys of which all are shown, or none
+
+
+class Shard(Model):
+    """Of all keys it shows those of its own cells."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__()
+        self.rng = rng
+        self.all = sorted({b"%04d" % rng.randrange(20 * CELL) for _ in range(900)})
+        self.own = [True] * 20
+        self.show()
+
+    def show(self) -> None:
+        self.keys = [key for key in self.all if self.own[int(key) // CELL]]
+
+    def move(self, quick: KeyCounts) -> None:
+        """Some cells come, or go."""
+        first, stop = sorted(self.rng.sample(range(21), 2))
+        if len(set(self.own[first:stop])) == 1:
+            came = not self.own[first]
+            self.own[first:stop] = [came] * (stop - first)
+            self.show()
+            start, end = b"%04d" % (first * CELL), b"\0" if stop == 20 else b"%04d" % (stop * CELL)
+            quick.switched(start, end, len(self.between(start, end)) if came else 0)
+
+    def change(self, quick: KeyCounts) -> None:
+        key = self.rng.choice(self.all)
+        if key in self.keys:
+            self.all.remove(key)
+            self.show()
+            quick.changed([], [key])
+        new = b"%04d" % self.rng.randrange(20 * CELL)
+        if new not in self.all and self.own[int(new) // CELL]:
+            self.all.insert(bisect_left(self.all, new), new)
+            self.show()
+            quick.changed([new], [])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_keys_that_come_or_go_with_a_move_are_counted_by_its_figure(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "_BLOCK", 8)
+    rng = random.Random(seed)
+    shard = Shard(rng)
+    quick = KeyCounts(shard)
+    while not quick.build_step():
+        pass
+    unknown = 0
+    for _ in range(200):
+        shard.walked = 0
+        shard.move(quick)
+        assert shard.walked <= 4 * counts._BLOCK
+        shard.change(quick)
+        for _ in range(rng.choice((0, 1, 3, 200))):
+            quick.build_step()
+            quick.cut_step()
+        for _ in range(5):
+            start, end = sorted(b"%04d" % key for key in rng.sample(range(20 * CELL), 2))
+            end = rng.choice((end, end, b"\0"))
+            found = quick.count(start, end)
+            unknown += found is None
+            assert found is None or found == len(shard.between(start, end))
+            assert found is not None or not quick.ready
+        assert quick.keys() in (-1, len(shard.keys))
+    assert unknown, "some were asked for while what had come was not cut yet"
+    while not (quick.build_step() and quick.cut_step()):
+        pass
+    assert quick.ready
+    shard.walked = 0
+    assert quick.count(b"0001", b"0999") == len(shard.between(b"0001", b"0999"))
+    assert shard.walked <= 4 * counts._BLOCK
+
+
+def test_what_came_is_known_at_once_as_a_whole() -> None:
+    """Its parts are, once it is cut."""
+    model = Model()
+    model.keys = [b"a", b"z"]
+    quick = KeyCounts(model)
+    assert quick.build_step()
+    model.keys[1:1] = [b"m%06d" % number for number in range(100_000)]
+    quick.switched(b"m", b"n", 100_000)
+    assert (quick.ready, quick.grown) == (False, True)
+    assert quick.count(b"m", b"n") == 100_000
+    assert quick.count(b"a", b"\0") == 100_002
+    assert model.walked <= 4
+    assert quick.count(b"m", b"m000009") is None
+    while not quick.cut_step():
+        pass
+    assert quick.ready
+    assert quick.count(b"m", b"m000009") == 9
+
+
 def test_a_store_counts_what_it_applies(open_store: OpenStore) -> None:
     store = open_store()
     while not store.counts.build_step():

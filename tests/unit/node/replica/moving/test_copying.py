@@ -84,6 +84,38 @@ def test_a_target_copies_and_says_how_far_it_is(cluster: Cluster) -> None:
     cluster.check()
 
 
+def test_order_records_are_wanted_soon_once_a_copy_is_whole(cluster: Cluster) -> None:
+    """Each record by itself costs all nodes of both shards more than the copy does."""
+    for number in range(600):
+        cluster.put(b"a/%03d" % number)
+    move = begin(cluster)
+    host = Host(cluster)
+    target = host.copying(TARGET)
+    source, sources = host.source(move.sources[0])
+    assert not target.hurries
+    host.loop.run(0.01)
+    assert target.moves
+    assert sources.paging
+    assert (target.hurries, source.hurries) == (False, False)
+    host.loop.run(1.5)
+    assert target.copier is not None
+    assert target.copier.whole
+    assert (target.hurries, source.hurries) == (True, True)
+    cluster.place(moved_item(Moved(1, False, 0, 0)))
+    for copying in (target, source):
+        copying.placed(cluster.table)
+        assert not copying.hurries
+
+
+def test_a_source_that_no_copy_asks_for_pages_hurries(cluster: Cluster) -> None:
+    """It may have begun after the last of them."""
+    move = begin(cluster)
+    host = Host(cluster)
+    source, sources = host.source(move.sources[0])
+    assert source.hurries
+    assert not sources.paging
+
+
 def test_a_copy_goes_on_after_a_start(cluster: Cluster) -> None:
     begin(cluster)
     host = Host(cluster)

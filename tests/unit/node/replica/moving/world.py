@@ -84,10 +84,18 @@ class Host:
 
     def link(self, shard: int) -> Link:
         if shard not in self._links:
-            node = self.node(shard)
-            Sources(node, MovedKeys(self.store(shard)))
-            self._links[shard] = Link(node.handlers)
+            self.source(shard)
         return self._links[shard]
+
+    def source(self, shard: int) -> tuple[Copying, Sources]:
+        """Of a node that copies ask."""
+        role: Any = self
+        node, moved = self.node(shard), MovedKeys(self.store(shard))
+        sources = Sources(node, moved)
+        self._links[shard] = Link(node.handlers)
+        copying = Copying(node, role, moved, sources, lambda: self._others)
+        copying.placed(self.cluster.table)
+        return copying, sources
 
     def store(self, shard: int) -> StateStore:
         return self.cluster.stores[0, shard]
@@ -100,10 +108,7 @@ class Host:
             applies=SimpleNamespace(busy=False), upkeep=SimpleNamespace(flushes=SimpleNamespace()))
 
     def copying(self, shard: int) -> Copying:
-        role: Any = self
-        copying = Copying(self.node(shard), role, MovedKeys(self.store(shard)), lambda: self._others)
-        copying.placed(self.cluster.table)
-        return copying
+        return self.source(shard)[0]
 
     # -- its role
 
