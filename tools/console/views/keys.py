@@ -358,13 +358,14 @@ class KeysView:
             with div("mc-ends"):
                 ui.label(f"{oldest:,}")
                 ui.label(f"{pages.revision:,}")
+
+            def show(revision: int) -> None:
+                made.close()
+                page.go(self.address(self.key, rev=revision))
+
             with div("mc-dialog-buttons"):
-                button(page.t("rev.now"), lambda: page.go(self.address(self.key, rev=0)))
-                button(
-                    page.t("rev.show"),
-                    kind="primary",
-                    on_click=lambda: page.go(self.address(self.key, rev=int(number.value or 0))),
-                )
+                button(page.t("rev.now"), lambda: show(0))
+                button(page.t("rev.show"), lambda: show(int(number.value or 0)), kind="primary")
         made.open()
 
 
