@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from muster_client import MusterError
 from nicegui import ui
-from starlette.background import BackgroundTask
 
 from tools.console import certificates
 from tools.console.guard import App, Guard
 from tools.console.sessions import COOKIE, Sessions, Target
+from tools.console.spool import Refused
 from tools.console.views import shell
 
 STATIC = Path(__file__).parent / "static"
@@ -54,6 +52,7 @@ def asgi(console: Console, names: Iterable[str], *, secure: bool = False) -> App
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(console.sessions.spool.clean)
         console.sessions.recorder.start()
         sweep = asyncio.create_task(console.sessions.end_old_ones())
         yield
@@ -92,7 +91,7 @@ def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
         try:
             ticket = await sessions.log_in_by_certificate(certificates.visitor(request.scope))
         except MusterError as error:
-            return PlainTextResponse(f"{error}\n", 403)
+            return PlainTextResponse(f"{shell.words_of(request).reason(str(error))}\n", 403)
         return await enter(ticket, to)
 
     @app.get("/snapshot")
@@ -100,14 +99,13 @@ def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
         identity = await sessions.admitted(request.cookies.get(COOKIE))
         if identity is None:
             return RedirectResponse("/cluster", 303)
-        folder = await asyncio.to_thread(tempfile.mkdtemp)
-        gone = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
         try:
-            async with sessions.snapshots:  # one at a time: each is as large as the store
-                saved = await identity.client.maintenance.snapshot(Path(folder) / "snapshot.db")
+            return await sessions.spool.download(identity.client)
+        except Refused as error:
+            words = shell.words_of(request)
+            return PlainTextResponse(f"{words(error.text, **error.values)}\n", 503 if error.busy else 507)
         except (MusterError, OSError) as error:
-            return PlainTextResponse(f"{error}\n", 502, background=gone)
-        return FileResponse(saved.path, filename="snapshot.db", background=gone)
+            return PlainTextResponse(f"{error}\n", 502)
 
     @app.get("/leave")
     async def leave(request: Request) -> Response:

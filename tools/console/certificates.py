@@ -10,10 +10,11 @@ in it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from tools.console.guard import App, Receive, Scope, Send
 
 _SCOPE = "muster.certificates"
 _KEY = "-key.pem"
+_END = "-----END CERTIFICATE-----"
+log = logging.getLogger("tools.console")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +68,50 @@ def visitor(scope: Scope) -> Sequence[Certificate]:
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """Files, read at each log-in: a new certificate or revocation counts from then on.
+    """Files, read at each log-in: a new certificate or revocation counts from then on. A pair that cannot be
+    used is left out, and the log names it.
 
     ``folder``: ``NAME.pem`` with ``NAME-key.pem`` of each user. ``revoked``: a list of visitors' certificates
     that are not valid any more; empty: none."""
 
     folder: str
     revoked: str = ""
+    _told: set[str] = field(default_factory=set, compare=False, repr=False)
 
-    def pairs(self) -> dict[str, Pair]:
-        """By the user that each certificate names. ValueError, OSError."""
+    def pairs(self) -> tuple[dict[str, Pair], list[str]]:
+        """By the user that each certificate names; and why others cannot be used."""
         found: dict[str, Pair] = {}
+        broken: list[str] = []
         for cert in sorted(Path(self.folder).glob("*.pem")):
             if cert.name.endswith(_KEY):
                 continue
-            key = cert.with_name(cert.stem + _KEY)
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key)
-            user = _user(cert)
-            if user in found:
-                raise ValueError(f"{cert}: {found[user].cert} names user {user!r}, too")
-            found[user] = Pair(str(cert), str(key))
-        return found
+            try:
+                user, pair = _used(cert)
+                if user in found:
+                    raise ValueError(f"{cert} names the same user as {found[user].cert}")
+                found[user] = pair
+            except ValueError as error:
+                broken.append(str(error))
+        return found, broken
 
     def check(self) -> None:
-        """ValueError, OSError: the files cannot be used."""
-        if not self.pairs():
+        """ValueError, OSError: a file cannot be used."""
+        found, broken = self.pairs()
+        if broken:
+            raise ValueError(broken[0])
+        if not found:
             raise ValueError(f"{self.folder} has no certificate NAME.pem with NAME-key.pem")
         self._serials()
+
+    def _usable(self) -> dict[str, Pair]:
+        """Those that can be used. What cannot is logged once, until it changes."""
+        found, broken = self.pairs()
+        for one in broken:
+            if one not in self._told:
+                log.warning("a certificate of a user is left out: %s", one)
+        self._told.intersection_update(broken)
+        self._told.update(broken)
+        return found
 
     def _serials(self) -> frozenset[int]:
         return certified.revoked_serials(Path(self.revoked).read_bytes()) if self.revoked else frozenset()
@@ -100,7 +120,7 @@ class Certificates:
         user = shown[0].common_name
         if reason := certified.refusal(shown, self._serials(), (), (), time.time()):
             raise ValueError(reason)
-        return user, self.pairs().get(user) if user else None
+        return user, self._usable().get(user) if user else None
 
     async def of(self, shown: Sequence[Certificate]) -> tuple[str, Pair | None]:
         """The user that a visitor's certificates name, and what the console shows the cluster for it.
@@ -108,11 +128,22 @@ class Certificates:
         return await asyncio.to_thread(self._judge, shown)
 
 
-def _user(cert: Path) -> str:
-    """The common name. ValueError: it has none."""
-    pem = cert.read_text(encoding="ascii")
-    end = "-----END CERTIFICATE-----"
-    user = certified.read(ssl.PEM_cert_to_DER_cert(pem[: pem.index(end) + len(end)].lstrip())).common_name
+def _used(cert: Path) -> tuple[str, Pair]:
+    """The user of a certificate, with its files. ValueError: they cannot be used. It names them, and tells
+    nothing of what is in them."""
+    key = cert.with_name(cert.stem + _KEY)
+    try:
+        # a key with a password would be asked for at the terminal
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password="")
+        pem = cert.read_text(encoding="ascii")
+        end = pem.index(_END) + len(_END)
+        user = certified.read(ssl.PEM_cert_to_DER_cert(pem[:end].lstrip())).common_name
+    except ssl.SSLError as error:
+        raise ValueError(f"{cert} with {key.name}: {error.reason or 'no certificate with its key'}") from None
+    except OSError as error:
+        raise ValueError(f"{cert} with {key.name}: {error.strerror}") from None
+    except ValueError:
+        raise ValueError(f"{cert} begins with no certificate") from None
     if not user:
         raise ValueError(f"{cert} names no user")
-    return user
+    return user, Pair(str(cert), str(key))

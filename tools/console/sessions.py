@@ -14,6 +14,7 @@ from muster_client import AuthenticationFailed, Client, MusterError, PermissionD
 
 from proxy.tls.certified import Certificate
 from tools.console.certificates import Certificates, Pair
+from tools.console.spool import Spool
 from tools.console.store import cluster, raw
 from tools.console.store.access import rights
 from tools.console.store.access.rights import UNLIMITED, Rights
@@ -115,7 +116,7 @@ class Sessions:
     _nobody: Identity | None = None
     _own: Identity | None = None
     _guesses: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_GUESSES))
-    snapshots: asyncio.Lock = field(default_factory=asyncio.Lock)
+    spool: Spool = field(default_factory=Spool)
     recorder: Recorder = field(init=False)
 
     def __post_init__(self) -> None:
@@ -282,6 +283,7 @@ class Sessions:
         self._tickets.clear()
         self._nobody = self._own = None
         await asyncio.gather(*(identity.close() for identity in known.values()))
+        self.spool.close()
 
     async def end_old_ones(self) -> None:
         """Again and again: an open page keeps its identity, and asks for no session."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,16 @@ def table() -> dict[str, dict[str, str]]:
     """Texts by name, each by language."""
     head, *rows = (line.split("\t") for line in _TABLE.read_text(encoding="utf-8").splitlines() if line)
     return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+
+
+@cache
+def _reasons() -> dict[str, re.Pattern[str]]:
+    """How the console's own reasons look in English, by name."""
+    return {
+        name: re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.*)", re.escape(texts["en"])), re.DOTALL)
+        for name, texts in table().items()
+        if name.startswith("why.")
+    }
 
 
 class Words:
@@ -35,3 +46,11 @@ class Words:
     def __call__(self, name: str, **values: Any) -> str:
         text = table()[name][self.language]
         return text.format(**values) if values else text
+
+    def reason(self, told: str) -> str:
+        """Why something is refused: what the console itself says in this language, and the store's own words
+        as they are."""
+        for name, form in _reasons().items():
+            if found := form.fullmatch(told):
+                return self(name, **found.groupdict())
+        return told

@@ -146,8 +146,37 @@ def test_files_that_are_no_certificates_of_users_are_named(tmp_path: Path) -> No
     for name in ("a", "b"):
         (users / f"{name}.pem").write_bytes(pair.cert.read_bytes())
         (users / f"{name}-key.pem").write_bytes(pair.key.read_bytes())
-    with pytest.raises(ValueError, match="names user 'alice', too"):
+    with pytest.raises(ValueError, match=r"b\.pem names the same user as .*a\.pem"):
         found.check()
     (users / "b-key.pem").unlink()
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match=r"b\.pem with b-key\.pem: No such file"):
         found.check()
+
+
+def test_a_broken_pair_is_left_out_alone_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    authority = Authority(tmp_path)
+    users = tmp_path / "users"
+    users.mkdir()
+    pairs = {name: authority.issue(name, name) for name in (ALICE, MALLORY, "carol", "dave")}
+    for name, pair in pairs.items():
+        (users / f"{name}.pem").write_bytes(pair.cert.read_bytes())
+        (users / f"{name}-key.pem").write_bytes(pair.key.read_bytes())
+    (users / f"{MALLORY}-key.pem").write_bytes(pairs[ALICE].key.read_bytes())
+    (users / "carol.pem").write_bytes(b"secret words\xff")
+    (users / "dave-key.pem").unlink()
+    found = Certificates(str(users))
+
+    def user_of(name: str) -> str:
+        user, pair = asyncio.run(found.of(shown(pairs[name])))
+        return "" if pair is None else user
+
+    for _ in range(2):
+        assert [user_of(name) for name in pairs] == [ALICE, "", "", ""]
+    told = [one.getMessage() for one in caplog.records]
+    assert len(told) == 3, "each once, however often somebody logs in"
+    for name, line in zip(("carol", "dave", MALLORY), told, strict=True):
+        assert f"{name}.pem" in line
+        assert "secret words" not in line
+    (users / "dave-key.pem").write_bytes(pairs["dave"].key.read_bytes())
+    assert user_of("dave") == "dave"
+    assert len(caplog.records) == 3

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import muster_client as m
+import pytest
 from nicegui import ui
 
-from tests.interop.console.conftest import Step, Visits
+from tests.interop.console.conftest import Step, Visits, one_etcd, one_muster
 from tests.interop.console.visitor import Visitor, console_of
-from tools.console.store.charts import series
+from tools.console.store.charts import figures, series
 from tools.console.store.charts.series import CHARTS
 
 
@@ -34,6 +37,38 @@ def test_a_host_is_recorded(server: str, run: Callable[[Step], None], directory:
                 name for name, lines in drawn.items() if lines}  # fmt: skip
 
     run(steps)
+
+
+@pytest.mark.parametrize("kind", ["muster", "etcd"])
+def test_each_chart_shows_what_really_happens(kind: str, tmp_path: Path) -> None:
+    started = {"muster": one_muster, "etcd": one_etcd}[kind]
+
+    async def main(address: str) -> None:
+        async with console_of(address) as console, m.Client(address) as client, asyncio.timeout(100):
+            recorder, seen = console.sessions.recorder, dict[str, float]()
+            wanted = {"requests/Put", "errors/NotFound", "slow/UserAdd", "handling/p50", "handling/p99",
+                      "fsync/p50", "fsync/p99", "apply/p50", "apply/p99", "events", "watches", "cpu",
+                      "memory", "revision"}  # fmt: skip
+            await recorder.look()
+            async with client.watch("/watched") as watch:
+                for at in itertools.count():
+                    await client.put("/watched", "")
+                    assert await watch.next() is not None
+                    with pytest.raises(m.LeaseNotFound):
+                        await client.put("/watched", "", lease=4711)
+                    await client.auth.add_user(f"user-{at}", "a hash of it takes long")
+                    await recorder.look()
+                    (values,) = recorder.looks[-1].hosts.values()
+                    seen |= {name: value for name, value in values.items() if value}
+                    if wanted <= set(seen):
+                        break
+            assert seen["watches"] == 1
+            assert seen["handling/p99"] > figures.SLOW_S
+            drawn = {chart.name: series.shared(recorder, chart) for chart in CHARTS}
+            assert [name for name, lines in drawn.items() if not lines] == []
+
+    with started(tmp_path, "--metrics=extensive", "--bcrypt-cost=13") as address:
+        asyncio.run(main(address))
 
 
 def test_a_host_that_is_down_is_named() -> None:

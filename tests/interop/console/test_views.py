@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import muster_client as m
 import pytest
+from muster_client.pb import rpc_pb2 as pb
 from nicegui import ui
+from nicegui.testing import User
 
-from tests.interop.console.conftest import Visits
+from tests.interop.console.conftest import Visits, one_muster
 from tests.interop.console.visitor import Visitor
-from tools.console.store import leases
+from tools.console.store import leases, raw
+from tools.console.store.charts import figures
+from tools.console.views import leases as leases_view
+from tools.console.views import services as services_view
+from tools.console.views.cluster import cluster as cluster_view
+from tools.console.views.cluster.cluster import ClusterView
+from tools.console.views.leases import LeasesView
 from tools.console.views.parts import Text
+from tools.console.views.services import ServicesView
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A muster where no other test has leases that end, or puts that an alarm would refuse."""
+    with one_muster(tmp_path_factory.mktemp("quiet")) as address:
+        yield address
 
 
 def test_the_tree_opens_follows_and_shows_values(visit: Visits, directory: str) -> None:
@@ -183,11 +202,13 @@ def test_leases_locks_and_their_keys_are_shown(visit: Visits, directory: str) ->
     async def steps(user: Visitor) -> None:
         lease = await leases.grant(user.client, 500)
         await user.client.put(f"{directory}key", "", lease=lease)
+        await user.console.sessions.recorder.look()
         async with user.client.lock(f"{directory}lock"):
             await user.open("/leases")
             await user.sees(f"{lease:x}")
             await user.sees(f"{directory}lock", ui.label)
             await user.sees("holds")
+            await user.sees("for about ")
         await user.click_in(f"{lease:x}", "Keep alive once")
         await user.sees(f"Lease {lease:x} runs for its whole time again")
         await user.click("Grant a lease")
@@ -195,6 +216,47 @@ def test_leases_locks_and_their_keys_are_shown(visit: Visits, directory: str) ->
         user.type("Seconds", "77")
         await user.click("Grant a lease")
         await user.sees("of 77 s")
+        await user.click_in(f"{lease:x}", "Revoke")
+        await user.sees("its 1 keys are deleted")
+        await user.click("Revoke")
+        await user.until(lambda: not user.in_row(f"{lease:x}", ""))
+        assert await user.client.get(f"{directory}key") is None
+
+    visit(steps)
+
+
+def test_the_past_is_chosen_by_a_slider(visit: Visits, directory: str) -> None:
+    async def steps(user: Visitor) -> None:
+        then = (await user.client.put(f"{directory}key", "then")).revision
+        await user.client.put(f"{directory}key", "now")
+        await user.open(f"/keys{directory}key")
+        await user.sees("now", ui.codemirror)
+        await user.click("Look into the past")
+        await user.sees("See all keys as they were")
+        (slider,) = user.user.find(kind=ui.slider).elements
+        slider.value = then  # type: ignore[attr-defined]
+        await user.click("Show")
+        await user.sees(f"The store as of revision {then:,}")
+        await user.sees("then", ui.codemirror)
+
+    visit(steps)
+
+
+def test_a_key_is_copied_as_a_command(
+    visit: Visits, directory: str, muster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[str] = []
+    monkeypatch.setattr(ui.clipboard, "write", copied.append)
+
+    async def steps(user: Visitor) -> None:
+        await user.client.put(f"{directory}key", "text")
+        await user.open(f"/keys{directory}key")
+        for name in ("etcdctl", "curl", "Python"):
+            await user.click(f"Copy as {name}")
+            await user.until(lambda: copied)
+            line = copied.pop()
+            assert name.lower() in line.lower() or "muster_client" in line
+            assert muster in line
 
     visit(steps)
 
@@ -252,6 +314,84 @@ def test_the_cluster_is_a_picture(visit: Visits) -> None:
             await user.client.get("/console/compacted", revision=revision - 1)
 
     visit(steps)
+
+
+def test_alarms_are_ended_once_it_was_said_what_that_means(visit: Visits, quiet: str) -> None:
+    async def steps(user: Visitor) -> None:
+        (member,) = (await raw.call(user.client, raw.MEMBERS, pb.MemberListRequest())).members
+        raised = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=member.ID, alarm=pb.NOSPACE)
+        await raw.call(user.client, raw.ALARM, raised)
+        await user.open("/cluster")
+        await user.sees("NOSPACE")
+        await user.click("Disarm alarms")
+        await user.sees("One comes back as long as its cause is there")
+        assert await user.client.maintenance.alarms(), "nothing is done before that is read"
+        await user.click("Disarm alarms")
+        await user.sees_no("NOSPACE")
+        assert await user.client.maintenance.alarms() == ()
+
+    visit(steps, address=quiet)
+
+
+def test_fifty_browsers_cost_the_cluster_one_watch_for_each_view(
+    visit: Visits, muster: str, directory: str
+) -> None:
+    async def steps(user: Visitor) -> None:
+        async def served() -> float:
+            async with httpx.AsyncClient() as asked:
+                told = await asked.get(f"http://{muster}/metrics")
+            return figures.read(told.text).gauges["watches"]
+
+        async def none() -> bool:
+            return not await served()
+
+        await user.until(none)
+        others = [Visitor(User(user.user.http_client), user.client, user.console) for _ in range(49)]
+        for at, one in enumerate((user, *others)):
+            await one.open(f"/keys?search={directory}" if at % 2 else f"/live?search={directory}b")
+        await user.until(lambda: user.console.sessions.nobody.hub.watches == 2)
+
+        async def told() -> bool:
+            await user.client.put(f"{directory}b", "")
+            return all(f"{directory}b" in one.seen() for one in (user, *others))
+
+        await user.until(told)
+        assert await served() == 2
+
+    visit(steps)
+
+
+@pytest.mark.parametrize(
+    ("module", "view", "there"),
+    [(leases_view, LeasesView, "lease"), (cluster_view, ClusterView, "Leader"),
+     (services_view, ServicesView, "1 of 1 alive")],
+)  # fmt: skip
+def test_what_has_the_focus_stays_while_figures_change(
+    visit: Visits, quiet: str, monkeypatch: pytest.MonkeyPatch, module: Any, view: Any, there: str
+) -> None:
+    looks, read = [0], view.read
+
+    async def counted(self: Any) -> None:
+        await read(self)
+        looks[0] += 1
+
+    monkeypatch.setattr(module, "_READ_EVERY_S", 0.1)
+    monkeypatch.setattr(view, "read", counted)
+
+    async def steps(user: Visitor) -> None:
+        lease = await leases.grant(user.client, 100)
+        await user.client.put("/services/web/1", "up", lease=lease)
+        name = module.__name__.rpartition(".")[2]
+        await user.open(f"/{name}")
+        await user.sees(f"{lease:x}" if there == "lease" else there)
+        clicked, before = user.clickable(), looks[0]
+        assert clicked
+        while looks[0] < before + 5:
+            await user.client.put("/other", "")
+            await asyncio.sleep(0.02)
+        assert clicked <= user.clickable(), "nor does a menu that is open go"
+
+    visit(steps, address=quiet)
 
 
 def test_members_are_changed_by_dialogs(visit: Visits) -> None:

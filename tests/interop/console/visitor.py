@@ -105,6 +105,11 @@ class Visitor:
         found = [getattr(one, "text", "") for one in self._elements() if _in(one, row)]
         return text in found if text else bool(found)
 
+    def clickable(self) -> set[int]:
+        """The numbers of the view's elements that can have the focus."""
+        main = next(one for one in self._elements() if one.tag == "main")
+        return {one.id for one in main.descendants() if isinstance(one, ui.button) or one.tag == "a"}
+
     def _elements(self) -> list[ui.element]:
         """Of the page, without those of dialogs that were closed."""
         assert self.user.client is not None

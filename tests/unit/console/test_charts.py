@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tools.console.store.access.rights import UNLIMITED, Rights
 from tools.console.store.charts import figures, hot, series
-from tools.console.store.charts.recorder import Look
+from tools.console.store.charts.recorder import Look, Recorder
 
 FIRST = """# TYPE grpc_server_handled_total counter
 grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_type="unary"} 5
@@ -47,6 +47,27 @@ def test_two_looks_tell_of_the_time_between() -> None:
         "fsync/p50": pytest.approx(0.0015), "fsync/p99": pytest.approx(0.00199),
         "handling/p50": pytest.approx(0.05 * 5 / 6), "handling/p99": 0.1}  # fmt: skip
     assert figures.read(FIRST).gauges == {"memory": 1e6}
+
+
+def test_the_age_of_a_revision_is_that_of_the_first_look_that_has_it() -> None:
+    async def hosts() -> list[tuple[str, str]]:
+        return []
+
+    recorder = Recorder((), None, hosts)
+    assert recorder.age_s(5, 100.0) == (0.0, True), "nothing is known yet"
+    for at_s, told in ((10.0, {"a": 3.0, "b": 4.0}), (20.0, {"a": 7.0}), (30.0, {}), (40.0, {"b": 9.0})):
+        recorder.looks.append(Look(at_s, {host: {"revision": value} for host, value in told.items()}))
+    assert recorder.age_s(2, 50.0) == (40.0, True)
+    assert recorder.age_s(4, 50.0) == (40.0, True)
+    assert recorder.age_s(5, 50.0) == (30.0, False)
+    assert recorder.age_s(8, 50.0) == (10.0, False)
+    assert recorder.age_s(10, 50.0) == (0.0, False), "no look has it yet"
+
+
+def test_each_front_of_a_host_tells_the_revision() -> None:
+    lines = "".join(
+        f'etcd_debugging_mvcc_current_revision{{front="{at}"}} {value}\n' for at, value in enumerate((7, 9)))
+    assert figures.read(lines).gauges["revision"] == 9.0
 
 
 @pytest.mark.parametrize("text", ["grpc_server_handled_total{ 3", "process_resident_memory_bytes x"])

@@ -65,7 +65,7 @@ def new_key(page: Page, near: bytes, choose: Choose) -> None:
             except edits.Overtaken:
                 problem.set_text(page.t("new.exists"))
             except (MusterError, ValueError) as error:
-                problem.set_text(str(error))
+                problem.set_text(page.why(error))
             else:
                 made.close()
                 choose(key)
@@ -135,7 +135,7 @@ def copy_dialog(page: Page, source: bytes, choose: Choose, *, move: bool = False
             except edits.Overtaken as error:
                 problem.set_text(page.t("new.exists" if error.kv is not None else "edit.quicker"))
             except (MusterError, ValueError, edits.TooMany) as error:
-                problem.set_text(str(error))
+                problem.set_text(page.why(error))
             else:
                 made.close()
                 choose(target)
@@ -178,7 +178,7 @@ def import_dialog(page: Page) -> None:
         try:
             pairs.extend(copies.parsed(await event.file.read()))
         except copies.Malformed as error:
-            told.set_text(str(error))
+            told.set_text(page.why(error))
         else:
             told.set_text(
                 page.t("import.found", count=f"{len(pairs):,}", first=shown(pairs[0][0]) if pairs else "")

@@ -20,6 +20,7 @@ from tools.console.views.value import ValuePane
 
 _ROW = """
 <div class="mc-row" :class="[props.item.k, props.item.s ? 'on' : '']" role="treeitem"
+  :id="'mc-row-' + props.item.i"
   :aria-level="props.item.d + 1" :aria-expanded="props.item.k == 'directory' ? !!props.item.o : undefined"
   :aria-selected="!!props.item.s" :style="{paddingLeft: 10 + 16 * props.item.d + 'px'}"
   @click="() => $parent.$emit('pick', props.item.i)">
@@ -51,6 +52,8 @@ class KeysView:
         self.search = query.get("search", "")
         self.flat = query.get("flat") == "1"
         self._rows: list[Row] = []
+        self._at = ""
+        """The row where the keyboard stands, by its ID; empty: at the key that is shown."""
         self._dirty = asyncio.Event()
         self._error = ""
 
@@ -123,6 +126,8 @@ class KeysView:
 
     async def _choose(self, key: bytes) -> None:
         self.key = key
+        if self._at != f"k{key.hex()}":
+            self._at = ""
         self.frame.classes(add="has-key" if key else None, remove=None if key else "has-key")
         if key:
             await self.outline.reveal(key)
@@ -200,10 +205,25 @@ class KeysView:
 
     def _draw(self) -> None:
         self._rows = list(self.outline.rows())
+        if all(row.id != self._at for row in self._rows):
+            self._at = ""
         self.list.props["items"] = [self._item(at, row) for at, row in enumerate(self._rows)]
-        self.list.update()
+        self._point()
         self.list.set_visibility(bool(self._rows))
         self.nothing.set_visibility(not self._rows)
+
+    def _stands(self, row: Row) -> bool:
+        """Whether a row is the one that is chosen."""
+        return row.id == self._at if self._at else row.kind == "key" and row.path == self.key
+
+    def _chosen(self) -> int:
+        return next((at for at, row in enumerate(self._rows) if self._stands(row)), -1)
+
+    def _point(self) -> None:
+        """Tell the browser what is chosen; screen readers by the list's property."""
+        at = self._chosen()
+        self.list.props["aria-activedescendant"] = f"mc-row-{at}" if at >= 0 else ""
+        self.list.update()
 
     def _scroll(self) -> None:
         """Have the chosen key in sight."""
@@ -227,11 +247,12 @@ class KeysView:
             "m": icon,
             "n": name,
             "c": count,
-            "s": row.kind == "key" and row.path == self.key,
+            "s": self._stands(row),
         }
 
     def _pick(self, event: events.GenericEventArguments) -> None:
         if isinstance(event.args, int) and 0 <= event.args < len(self._rows):
+            self._at = self._rows[event.args].id
             self._act(self._rows[event.args])
 
     def _act(self, row: Row) -> None:
@@ -254,8 +275,7 @@ class KeysView:
 
     def _move(self, event: events.GenericEventArguments) -> None:
         """The keys of the keyboard, as trees have them: rows are walked through, the value follows."""
-        keys = [at for at, row in enumerate(self._rows) if row.path == getattr(self, "at", self.key)]
-        at = keys[0] if keys else -1
+        at = self._chosen()
         last = len(self._rows) - 1
         match str(event.args):
             case "ArrowDown":
@@ -278,11 +298,11 @@ class KeysView:
     def _stand(self, at: int) -> None:
         if not 0 <= at < len(self._rows):
             return
-        self.at = self._rows[at].path
+        self._at = self._rows[at].id
         items = self.list.props["items"]
         for n, item in enumerate(items):
             item["s"] = n == at
-        self.list.update()
+        self._point()
         self.list.run_method("scrollTo", at, "center")
         if self._rows[at].kind == "key":
             self.choose(self._rows[at].path)
@@ -338,13 +358,14 @@ class KeysView:
             with div("mc-ends"):
                 ui.label(f"{oldest:,}")
                 ui.label(f"{pages.revision:,}")
+
+            def show(revision: int) -> None:
+                made.close()
+                page.go(self.address(self.key, rev=revision))
+
             with div("mc-dialog-buttons"):
-                button(page.t("rev.now"), lambda: page.go(self.address(self.key, rev=0)))
-                button(
-                    page.t("rev.show"),
-                    kind="primary",
-                    on_click=lambda: page.go(self.address(self.key, rev=int(number.value or 0))),
-                )
+                button(page.t("rev.now"), lambda: show(0))
+                button(page.t("rev.show"), lambda: show(int(number.value or 0)), kind="primary")
         made.open()
 
 

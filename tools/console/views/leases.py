@@ -43,6 +43,9 @@ class LeasesView:
         self.found = Leases((), 0)
         self.contests: list[Contest] = []
         self.read_at_s = 0.0
+        self.left: list[tuple[LeaseRow, ui.label, ui.element]] = []
+        self._ages: list[tuple[int, ui.label]] = []
+        self._drawn: object = None
 
     async def read(self) -> None:
         """Look anew."""
@@ -71,11 +74,23 @@ class LeasesView:
         except MusterError as error:
             self.page.complain(str(error))
             return
-        self._fill()
+        if self._form() != self._drawn:
+            self._fill()
+            return
+        fresh = {row.id: row for row in self.found.rows}
+        self.left = [(fresh[row.id], text, bar) for row, text, bar in self.left]
+        self._tick()
+
+    def _form(self) -> object:
+        """What is drawn anew when it changes; times are told in their places, so that what has the focus of
+        the keyboard stays."""
+        rows = [(row.id, row.granted_s, row.keys) for row in self.found.rows]
+        return rows, self.found.count, self.contests
 
     def _fill(self) -> None:
         page = self.page
-        self.left: list[tuple[LeaseRow, ui.label, ui.element]] = []
+        self._drawn = self._form()
+        self.left, self._ages = [], []
         self.box.clear()
         with self.box:
             if self.contests:
@@ -95,6 +110,7 @@ class LeasesView:
                     self._row(lease)
             if self.found.count > len(self.found.rows):
                 ui.label(page.t("leases.more", count=len(self.found.rows))).classes("mc-sub")
+        self._tick()
 
     def _row(self, lease: LeaseRow) -> None:
         page = self.page
@@ -126,11 +142,14 @@ class LeasesView:
                         label=page.t("leases.revoke"),
                     )
         self.left.append((lease, text, bar))
-        self._tell(lease, text, bar)
 
     def _tick(self) -> None:
         for lease, text, bar in self.left:
             self._tell(lease, text, bar)
+        for revision, age in self._ages:
+            age_s, older = self.page.identity.recorder.age_s(revision, time.time())
+            words = "contests.longer" if older else "contests.about"
+            age.set_text(self.page.t(words, span=span_text(round(age_s))))
 
     def _tell(self, lease: LeaseRow, text: ui.label, bar: ui.element) -> None:
         left_s = max(0, round(lease.left_s - (time.monotonic() - self.read_at_s)))
@@ -157,6 +176,7 @@ class LeasesView:
                     if one.value:
                         ui.label(shown(one.value)).classes("mc-preview")
                     ui.label(page.t("contests.since", revision=f"{one.since:,}")).classes("mc-sub")
+                    self._ages.append((one.since, ui.label("").classes("mc-sub")))
             if len(contest.contenders) > 6:
                 ui.label(page.t("contests.more", count=len(contest.contenders) - 6)).classes("mc-sub")
 

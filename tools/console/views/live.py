@@ -20,13 +20,15 @@ KEPT = 500
 SHOWN = 200
 _DRAWN_S = 0.25
 _ROW = """
-<div class="mc-event" role="listitem" @click="() => $parent.$emit('pick', props.item.i)">
+<div role="listitem"><div class="mc-event" role="link" tabindex="0"
+  @click="() => $parent.$emit('pick', props.item.i)"
+  @keydown.enter="() => $parent.$emit('pick', props.item.i)">
   <span class="mc-time">{{props.item.t}}</span>
   <span class="mc-chip" :class="props.item.k">{{props.item.w}}</span>
   <span class="mc-mono mc-key">{{props.item.n}}</span>
   <span class="mc-mono mc-preview">{{props.item.v}}</span>
   <span class="mc-rev">{{props.item.r}}</span>
-</div>
+</div></div>
 """
 
 
@@ -127,8 +129,8 @@ class Live:
             empty("bolt", page.t("live.waiting"), page.t("live.waiting_text"))
         try:
             where = search(self.search) if self.search else EVERYTHING
-        except ValueError as error:
-            page.complain(str(error))
+        except ValueError:
+            page.complain(page.t("search.none"))
             return
         page.on_leave(page.identity.hub.follow(where, self._told))
         ui.timer(_DRAWN_S, self._show)

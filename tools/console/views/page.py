@@ -39,6 +39,10 @@ class Page:
         """A text in the page's language."""
         return self.words(text, **values)
 
+    def why(self, error: Exception) -> str:
+        """What a refusal says, in the page's language where the console says it."""
+        return self.words.reason(str(error))
+
     @property
     def may_change(self) -> bool:
         """Whether the console offers changes at all."""
@@ -115,7 +119,7 @@ class Page:
 
     def complain(self, reason: str) -> None:
         """A refusal."""
-        self._notify(reason, "negative")
+        self._notify(self.words.reason(reason), "negative")
 
     def _notify(self, text: str, kind: Any) -> None:
         if not self.browser.is_deleted:

@@ -30,6 +30,8 @@ class ServicesView:
         self.page = page
         self.root = key_of(page.where[2].get("root", ""))
         self.found = Registry(b"", (), True)
+        self._left: dict[bytes, ui.label] = {}
+        self._drawn: object = None
 
     async def read(self) -> None:
         """Look anew."""
@@ -46,20 +48,39 @@ class ServicesView:
             self.facts = div("mc-facts")
         self.cards = div("mc-cards")
         self._fill()
+        self._tell()
         ui.timer(_READ_EVERY_S, self._again)
 
     async def _again(self) -> None:
-        before = self.found
         try:
             await self.read()
         except MusterError as error:
             self.page.complain(str(error))
             return
-        if self.found != before:
+        if self._form() != self._drawn:
             self._fill()
+        self._tell()
+
+    def _form(self) -> object:
+        """What is drawn anew when it changes; times are told in their places, so that what has the focus of
+        the keyboard stays."""
+        rows = [
+            (service.name, [(one.key, one.value, one.left_s is None) for one in service.instances])
+            for service in self.found.services
+        ]
+        return rows, self.found.root, self.found.whole
+
+    def _tell(self) -> None:
+        """How long the leases last."""
+        for service in self.found.services:
+            for one in service.instances:
+                if one.left_s is not None and (label := self._left.get(one.key)) is not None:
+                    label.set_text(span_text(one.left_s))
 
     def _fill(self) -> None:
         page, found = self.page, self.found
+        self._drawn = self._form()
+        self._left.clear()
         self.facts.clear()
         with self.facts:
             chip(page.t("services.count", count=len(found.services)))
@@ -88,7 +109,7 @@ class ServicesView:
                     key_link(page, one.key, shown(one.name))
                     ui.label(preview(one.value, 60)).classes("mc-preview mc-mono")
                     if one.left_s is not None:
-                        ui.label(span_text(one.left_s)).classes("mc-sub")
+                        self._left[one.key] = ui.label("").classes("mc-sub")
                     else:
                         ui.label(page.t("services.no_lease")).classes("mc-sub")
             if count > _SHOWN:

@@ -102,7 +102,7 @@ def login_page(sessions: Sessions, request: Request, known: str, *, by_certifica
         except AuthenticationFailed:
             problem.set_text(words("login.wrong"))
         except MusterError as error:
-            problem.set_text(str(error))
+            problem.set_text(words.reason(str(error)))
         else:
             ui.navigate.to(f"/enter?{urlencode({'ticket': ticket, 'to': path})}")
         sign_in.enable()
@@ -247,7 +247,7 @@ class Shell:
             except MusterError as error:
                 self._main.clear()
                 with self._main:
-                    empty("cloud_off", page.t("unreachable"), str(error))
+                    empty("cloud_off", page.t("unreachable"), page.why(error))
                     button(page.t("again"), lambda: self.go(page.path), icon="refresh")
         await self._beat()
 

@@ -189,9 +189,13 @@ class ValuePane:
             values.show(self.kv.value, form)
         except NotSo as error:
             self.form = before
-            self.page.complain(self.page.t("form.not", form=self.page.t(f"form.{form}"), reason=str(error)))
+            self._not(form, error)
             return
         self._draw(self._whole)
+
+    def _not(self, form: Form, error: NotSo) -> None:
+        page = self.page
+        page.complain(page.t("form.not", form=page.t(f"form.{form}"), reason=page.why(error)))
 
     def _fill(self) -> None:
         assert self.kv is not None
@@ -253,9 +257,7 @@ class ValuePane:
         try:
             new = values.read(self.editor.value or "", self.form, self.kv.value)
         except NotSo as error:
-            self.page.complain(
-                self.page.t("form.not", form=self.page.t(f"form.{self.form}"), reason=str(error))
-            )
+            self._not(self.form, error)
             return
         seen = self.kv
         key_dialogs.review(self.page, self.text, self.editor.value or "", lambda: self._save(new, seen))

@@ -32,7 +32,13 @@ class Browser:
     """One window. What is looked for is waited for."""
 
     def __init__(
-        self, base: str, language: str, size: tuple[int, int], dark: bool, home: Path | None = None
+        self,
+        base: str,
+        language: str,
+        size: tuple[int, int],
+        dark: bool,
+        home: Path | None = None,
+        files: Path | None = None,
     ) -> None:
         chromium, chromedriver = map(shutil.which, PROGRAMS)
         options = Options()
@@ -43,8 +49,10 @@ class Browser:
         if dark:
             options.add_argument("--blink-settings=preferredColorScheme=0")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        if files is not None:
+            options.add_experimental_option("prefs", {"download.default_directory": str(files)})
         self.base, self.language = base, language
-        options.accept_insecure_certs = home is not None  # of a test's authority
+        options.accept_insecure_certs = base.startswith("https:")  # of a test's authority
         own = None if home is None else {**os.environ, "HOME": str(home)}
         self.driver = webdriver.Chrome(options=options, service=Service(chromedriver, env=own))
         # a window's size has a frame, which the page's has not
@@ -87,6 +95,21 @@ class Browser:
 
         until(done, LIMIT_S)
 
+    def choose(self, css: str, item: str) -> None:
+        """An item of a button's menu. Where the page is drawn anew meanwhile, the menu opens again."""
+
+        def done() -> bool:
+            with contextlib.suppress(Exception):  # it went while it was looked at
+                found = [one for one in self.driver.find_elements(By.CSS_SELECTOR, ".q-menu .q-item")
+                         if one.is_displayed() and item in one.text]  # fmt: skip
+                if found:
+                    found[-1].click()
+                    return True
+                self.find(css).click()
+            return False
+
+        until(done, LIMIT_S, look_s=2.0)
+
     def type(self, css: str, text: str) -> None:
         """Write into a field in place of what stands there."""
         field = self.find(css)
@@ -109,10 +132,14 @@ class Browser:
 
         until(closed, LIMIT_S, look_s=0.2)
 
+    def texts(self, css: str) -> str:
+        """All that such elements say."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText).join('\\n');"
+        return str(self.driver.execute_script(script, css))
+
     def without(self, css: str, text: str) -> None:
         """Wait until no such element has that text."""
-        until(lambda: text not in " ".join(
-            one.text for one in self.driver.find_elements(By.CSS_SELECTOR, css)), LIMIT_S)  # fmt: skip
+        until(lambda: text not in self.texts(css), LIMIT_S)
 
     def complaints(self) -> list[str]:
         """What the browser says is wrong: faults of scripts, and what the page's policy forbids."""
@@ -146,9 +173,10 @@ def browser(
     dark: bool = False,
     size: tuple[int, int] = (1280, 860),
     home: Path | None = None,
+    files: Path | None = None,
 ) -> Iterator[Browser]:
-    """A browser, closed in the end. ``home``: where its certificates are."""
-    one = Browser(base, language, size, dark, home)
+    """A browser, closed in the end. ``home``: where its certificates are; ``files``: what it downloads."""
+    one = Browser(base, language, size, dark, home, files)
     try:
         yield one
     finally:

@@ -87,6 +87,17 @@ class Recorder:
         self.looks.append(Look(time.time(), found))
         self.count += 1
 
+    def age_s(self, revision: int, now_s: float) -> tuple[float, bool]:
+        """How long a revision has been there, as the looks tell, and whether it is older than they are."""
+        since_s = now_s
+        for look in reversed(self.looks):
+            told = max((values.get("revision", 0.0) for values in look.hosts.values()), default=0.0)
+            if told and told < revision:
+                return now_s - since_s, False
+            if told:
+                since_s = look.at_s
+        return now_s - since_s, True
+
     async def _find(self) -> None:
         with contextlib.suppress(MusterError):
             self._hosts = list(await self.members())

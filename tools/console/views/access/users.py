@@ -70,7 +70,7 @@ class UsersView:
         try:
             self.access = await self.accounts.read()
         except NotServed as error:
-            trouble = "layers_clear", page.t("v2.none"), str(error)
+            trouble = "layers_clear", page.t("v2.none"), page.why(error)
         except Unauthorized as error:
             trouble = "lock", page.t("v2.denied"), str(error)
         except PermissionDenied as error:

@@ -22,6 +22,8 @@ from tools.console.views.parts import (
     heading,
     more_button,
     size_text,
+    sure,
+    tag,
     tag_text,
 )
 
@@ -43,6 +45,9 @@ class ClusterView:
         self.picture = Picture(0, ())
         self.found = Shards()
         self._shards = ShardsView(page, self._done)
+        self._drawn: object = None
+        self._figures: dict[tuple[int, str], ui.label] = {}
+        self._bars: dict[int, ui.element] = {}
 
     async def read(self) -> None:
         """Look anew."""
@@ -68,28 +73,55 @@ class ClusterView:
         self.hosts = div("mc-cards")
         self.below = div("mc-cards-column")
         self._fill()
+        self._tell()
         ui.timer(_READ_EVERY_S, self._again)
 
     async def _again(self) -> None:
         self.trouble.clear()
         try:
-            before = self.picture, self.found
             await self.read()
         except MusterError as error:
             with self.trouble:
                 ui.icon("cloud_off")
                 ui.label(str(error))
             return
-        if (self.picture, self.found) != before:
+        if self._form() != self._drawn:
             self._fill()
+        self._tell()
+
+    def _form(self) -> object:
+        """What is drawn anew when it changes. Figures are told in their places: menus that are open, and what
+        has the focus of the keyboard, stay."""
+        hosts = [
+            (one.id, one.name, one.client_urls, one.peer_urls, one.is_learner, one.is_leader, one.error)
+            for one in self.picture.members
+        ]
+        return hosts, self.picture.cluster_id, self.picture.alarms, self._shards.form(self.found)
+
+    def _tell(self) -> None:
+        """The figures as of now."""
+        self.revision.set_text(self.page.t("pulse.revision", revision=f"{self.picture.revision:,}"))
+        for member in self.picture.members:
+            if member.error:
+                continue
+            for name, text in self._told(member).items():
+                self._figures[member.id, name].set_text(text)
+            share = _share(member)
+            bar = self._bars[member.id].style(f"width: {max(1, share)}%")
+            bar.classes(add="mc-low" if share > 80 else None, remove=None if share > 80 else "mc-low")
+        self._shards.tell(self.found)
 
     def _fill(self) -> None:
         page, picture = self.page, self.picture
+        self._drawn = self._form()
+        self._figures.clear()
+        self._bars.clear()
         self.facts.clear()
         with self.facts:
             chip(page.t("cluster.id", id=f"{picture.cluster_id:x}"), "mc-mono")
             chip(page.t("cluster.members", count=len(picture.members)))
-            chip(page.t("pulse.revision", revision=f"{picture.revision:,}"))
+            with tag("span", "mc-chip"):
+                self.revision = ui.label("")
             if picture.leader is None:
                 chip(page.t("cluster.no_leader"), "mc-bad", "warning")
             for alarm in picture.alarms:
@@ -121,33 +153,38 @@ class ClusterView:
                     chip(page.t("cluster.learner" if member.is_learner else "cluster.follower"))
                 self._menu(member)
             if member.error:
-                ui.label(member.error).classes("mc-problem")
+                told = member.error if member.client_urls else page.t("cluster.not_started")
+                ui.label(told).classes("mc-problem")
             else:
                 self._state(member)
             for url in member.client_urls:
                 ui.label(url).classes("mc-mono mc-sub")
 
-    def _state(self, member: Member) -> None:
-        page = self.page
-        lag = self.picture.revision - member.revision
-        with div("mc-grid"):
-            for name, text in (
-                ("cluster.version", member.version),
-                ("revision", f"{member.revision:,}"),
-                ("cluster.lag", f"{lag:,}" if lag else page.t("cluster.none")),
-                ("cluster.term", f"{member.raft_term:,}"),
-                ("cluster.index", f"{member.raft_index:,}"),
-                ("cluster.applied", f"{member.raft_applied:,}"),
-            ):
-                with div("mc-cell"):
-                    ui.label(page.t(name)).classes("mc-sub")
-                    ui.label(text).classes("mc-figure")
+    def _told(self, member: Member) -> dict[str, str]:
+        """Figures of a host, by their names' texts."""
+        page, lag = self.page, self.picture.revision - member.revision
         used, whole = member.in_use_bytes or member.size_bytes, member.quota_bytes or member.size_bytes
+        return {
+            "cluster.version": member.version,
+            "revision": f"{member.revision:,}",
+            "cluster.lag": f"{lag:,}" if lag else page.t("cluster.none"),
+            "cluster.term": f"{member.raft_term:,}",
+            "cluster.index": f"{member.raft_index:,}",
+            "cluster.applied": f"{member.raft_applied:,}",
+            "cluster.size": page.t("cluster.size", used=size_text(used), whole=size_text(whole)),
+        }
+
+    def _state(self, member: Member) -> None:
+        *cells, size = self._told(member)
+        with div("mc-grid"):
+            for name in cells:
+                with div("mc-cell"):
+                    ui.label(self.page.t(name)).classes("mc-sub")
+                    self._figures[member.id, name] = ui.label("").classes("mc-figure")
         with div("mc-left"):
             with div("mc-bar"):
-                share = min(100, round(100 * used / whole)) if whole else 0
-                div("mc-fill" + (" mc-low" if share > 80 else "")).style(f"width: {max(1, share)}%")
-            ui.label(page.t("cluster.size", used=size_text(used), whole=size_text(whole)))
+                self._bars[member.id] = div("mc-fill")
+            self._figures[member.id, size] = ui.label("")
 
     def _menu(self, member: Member) -> None:
         page = self.page
@@ -198,8 +235,16 @@ class ClusterView:
             self.page.say("cluster.done")
         await self._again()
 
-    async def _disarm(self) -> None:
-        await self._done(cluster.disarm(self.page.identity.client))
+    def _disarm(self) -> None:
+        page = self.page
+        sure(
+            page,
+            page.t("cluster.disarm"),
+            ", ".join(self.picture.alarms),
+            page.t("cluster.disarm_text"),
+            lambda: cluster.disarm(page.identity.client),
+            self._done,
+        )
 
     def _snapshot(self) -> None:
         with self.page.browser, dialog(self.page.t("cluster.snapshot")) as made:
@@ -223,3 +268,9 @@ class ClusterView:
                 await self._done(page.identity.client.compact(int(number.value or 0)))
 
             buttons(made, page, page.t("cluster.compact"), do, kind="danger")
+
+
+def _share(member: Member) -> int:
+    """How much of its room a host uses, in percent."""
+    used, whole = member.in_use_bytes or member.size_bytes, member.quota_bytes or member.size_bytes
+    return min(100, round(100 * used / whole)) if whole else 0

@@ -26,7 +26,7 @@ def add_learner(page: Page, again: Callable[[], Awaitable[None]]) -> None:
             try:
                 member = await page.identity.client.members.add(members.urls(where.value or ""), learner=True)
             except (MusterError, ValueError) as error:
-                problem.set_text(str(error))
+                problem.set_text(page.why(error))
                 return
             made.close()
             page.say("member.added", id=f"{member.id:x}")
@@ -49,7 +49,7 @@ def update(page: Page, member: Member, done: Do) -> None:
             try:
                 found = members.urls(where.value or "")
             except ValueError as error:
-                problem.set_text(str(error))
+                problem.set_text(page.why(error))
                 return
             made.close()
             await done(page.identity.client.members.update(member.id, found))

@@ -27,10 +27,30 @@ class ShardsView:
     def __init__(self, page: Page, do: Do) -> None:
         self.page, self._do = page, do
         self._picture, self._shards = Picture(0, ()), Shards()
+        self._figures: dict[tuple[int, str], tuple[ui.label, ui.label, ui.label]] = {}
+
+    def form(self, found: Shards) -> object:
+        """What is drawn anew when it changes; of replicas not their figures."""
+        replicas = [(one.shard, one.host, one.up, one.role) for one in found.replicas]
+        return replicas, found.table, found.growth, found.moves
+
+    def tell(self, found: Shards) -> None:
+        """The figures of replicas as of now."""
+        page = self.page
+        for one in found.replicas:
+            if (labels := self._figures.get((one.shard, one.host))) is None:
+                continue
+            newest = max(other.order_index for other in found.replicas if other.shard == one.shard)
+            keys, cpu, behind = labels
+            keys.set_text(page.t("keys.count", count=f"{one.keys:,}"))
+            cpu.set_text(page.t("cluster.cpu", share=f"{one.cpu_share:.0%}"))
+            lag = newest - one.order_index
+            behind.set_text(page.t("cluster.behind", lag=f"{lag:,}") if lag else "")
 
     def draw(self, picture: Picture, found: Shards) -> None:
         """Everything, in the element that is open."""
         self._picture, self._shards = picture, found
+        self._figures.clear()
         if not found.replicas:
             return
         self._head()
@@ -84,7 +104,6 @@ class ShardsView:
                     ui.label(name).props("role=columnheader")
             for shard in found.running:
                 here = {one.host: one for one in found.replicas if one.shard == shard}
-                newest = max((one.order_index for one in here.values()), default=0)
                 state = found.state(shard)
                 with div("mc-tr", role="row").style(columns):
                     with div("mc-replica", role="rowheader"):
@@ -93,11 +112,11 @@ class ShardsView:
                             chip(page.t(f"shard.{state.name.lower()}"), _STATES[state])
                     for host in hosts:
                         with div("mc-replica", role="cell"):
-                            self._replica(here.get(host), newest, state)
+                            self._replica(here.get(host), state)
                     with div("", role="cell"):
                         self._menu(shard, state)
 
-    def _replica(self, one: Replica | None, newest: int, state: State) -> None:
+    def _replica(self, one: Replica | None, state: State) -> None:
         page = self.page
         if one is None or not one.up:
             if state is not State.FORMING:
@@ -107,10 +126,10 @@ class ShardsView:
             chip(page.t("cluster.leader"), "mc-good", "star")
         else:
             chip(page.t("cluster.follower"))
-        ui.label(page.t("keys.count", count=f"{one.keys:,}")).classes("mc-sub")
-        ui.label(page.t("cluster.cpu", share=f"{one.cpu_share:.0%}")).classes("mc-sub")
-        if lag := newest - one.order_index:
-            ui.label(page.t("cluster.behind", lag=f"{lag:,}")).classes("mc-sub")
+        figures = ui.label(""), ui.label(""), ui.label("")
+        for figure in figures:
+            figure.classes("mc-sub")
+        self._figures[one.shard, one.host] = figures
 
     def _menu(self, shard: int, state: State) -> None:
         page, found = self.page, self._shards

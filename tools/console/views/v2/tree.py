@@ -80,7 +80,7 @@ class TreeView:
             read = nodes.recent if shared else nodes.read
             self.node = await read(page.version2, self.key)
         except NotServed as error:
-            self.trouble = "layers_clear", page.t("v2.none"), str(error)
+            self.trouble = "layers_clear", page.t("v2.none"), page.why(error)
         except Unauthorized as error:
             self.trouble = "lock", page.t("v2.denied"), str(error)
         except V2Error as error:
