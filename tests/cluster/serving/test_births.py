@@ -132,12 +132,14 @@ class Load:
 
     def check(self) -> None:
         """Nothing that was acknowledged is lost, and the watch has each change once, in order."""
-        last = max(self.written.values())
+        written = dict(self.written)  # more comes meanwhile
+        last = max(written.values())
         until(lambda: self.seen and self.seen[-1][0] >= last)
         revisions = [revision for revision, _ in self.seen]
         assert revisions == sorted(set(revisions)), "an event twice, or out of order"
         keys = {key: revision for revision, key in self.seen}
-        lost = {key: revision for key, revision in self.written.items() if keys.get(key) != revision}
+        lost = {key: (revision, keys.get(key)) for key, revision in written.items()
+                if keys.get(key) != revision}
         assert not lost
 
 
