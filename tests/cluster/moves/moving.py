@@ -186,7 +186,11 @@ class Operator:
 
     def moved(self, number: int, span: tuple[bytes, bytes], target: int) -> None:
         """Wait for the end of a move, which has to be the switch."""
-        until(lambda: not self.goes_on(number), ENDS_S, look_s=0.1)
+        try:
+            until(lambda: not self.goes_on(number), ENDS_S, look_s=0.1)
+        except AssertionError:
+            said = [self.said(number, host) for host in self._endpoints()]
+            raise AssertionError(f"move {number} does not end: {said}") from None
         assert self._owns(self.table(), span, target)
 
     def cancel(self, number: int) -> bool:

@@ -23,17 +23,15 @@ from cluster.placement.table import State
 from tests.cluster.local_cluster import until
 from tests.cluster.moves.moving import ENDS_S, Nodes, kill, standing
 from tests.cluster.moves.test_steps import World, compact, more, world
-from tests.cluster.serving.test_births import HOSTS, SOAK
+from tests.cluster.serving.test_births import HOSTS
 
-pytestmark = [pytest.mark.longer, pytest.mark.timeout(3600 if SOAK else 900)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
 ROLES = ("order", "follower of the order", "born", "host")
 BIRTHS = [(step, role) for step in ("formed", "made", "serving") for role in ROLES
           if (step, role) != ("formed", "born")]  # nothing of it runs yet
 ENDS = [(step, role) for step in ("retiring", "dropped") for role in ROLES
         if (step, role) != ("dropped", "born")]  # nothing of it runs any more
-if not SOAK:
-    BIRTHS, ENDS = [("formed", "order"), ("made", "born")], [("retiring", "born"), ("dropped", "order")]
 
 
 class Birth:

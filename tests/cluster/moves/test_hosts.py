@@ -72,6 +72,7 @@ def follows(operator: Operator, shard: int, *but: int) -> int:
     return nodes.pids[host, shard]
 
 
+@pytest.mark.soak
 def test_a_host_gives_way_to_a_learner_while_keys_move(tmp_path: Path) -> None:
     """The move to shard 0 waits for every voter's copy: that of the host that has just come, too."""
     with moving(tmp_path, 0, 1) as (hosts, operator, load):

@@ -34,7 +34,7 @@ from tests.cluster.serving.test_births import CALM, HOSTS, SOAK, Load
 from tests.cluster.serving.test_shards import unary
 from tests.faults.hosts import Log
 
-pytestmark = [pytest.mark.longer, pytest.mark.timeout(3600 if SOAK else 900)]
+pytestmark = pytest.mark.timeout(3600 if SOAK else 900)
 
 STEPS = ("copying", "locked", "promised", "appended", "switched")
 ROLES = ("order", "source", "target", "followers of the order", "followers of the source",
@@ -263,6 +263,7 @@ def killed(found: World, step: str, role: str) -> bool:
     return bool(victims)
 
 
+@pytest.mark.longer
 def test_a_kill_at_each_step_of_a_move_loses_nothing(tmp_path: Path) -> None:
     with world(tmp_path) as found:
         for step, role in CASES:
@@ -290,6 +291,7 @@ def fill(found: World, span: tuple[bytes, bytes]) -> None:
             unary(channel, "KV/Txn", pb.TxnRequest(success=puts), pb.TxnResponse, LIMIT_S)
 
 
+@pytest.mark.soak
 def test_a_kill_while_a_source_drops_what_has_left_it_leaves_nothing(tmp_path: Path) -> None:
     """All of it goes nevertheless: otherwise the keys could not come back."""
     with world(tmp_path) as found:
