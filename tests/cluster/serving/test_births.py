@@ -77,6 +77,7 @@ class Load:
         self.written: dict[bytes, int] = {}  # keys that were acknowledged, and their revisions
         self.failures: list[str] = []
         self.seen: list[tuple[int, bytes]] = []  # by the watch, in its order
+        self.resting = threading.Lock()  # while it is held, no put is under way
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._write), threading.Thread(target=self._watch)]
 
@@ -97,17 +98,17 @@ class Load:
         while not self._stop.is_set():
             number += 1
             key = b"/load/%d/%d" % (number % 7, number)
+            time.sleep(0.002)  # leaves the hosts the CPU; nothing waits for it
             try:
-                answer = unary(
-                    self._channels[number % len(self._channels)], "KV/Put",
-                    pb.PutRequest(key=key, value=b"v"),
-                    pb.PutResponse, 10.0)
+                with self.resting:
+                    answer = unary(
+                        self._channels[number % len(self._channels)], "KV/Put",
+                        pb.PutRequest(key=key, value=b"v"),
+                        pb.PutResponse, 10.0)
+                    self.written[key] = answer.header.revision
             except (grpc.RpcError, ValueError) as error:
                 if not self._stop.is_set():
                     self.failures.append(str(error))
-                continue
-            self.written[key] = answer.header.revision
-            time.sleep(0.002)  # leaves the hosts the CPU; nothing waits for it
 
     def _watch(self) -> None:
         revision, at = 1, 0
@@ -131,13 +132,14 @@ class Load:
 
     def check(self) -> None:
         """Nothing that was acknowledged is lost, and the watch has each change once, in order."""
-        written = dict(self.written)  # it goes on: what is acknowledged later may not be seen yet
+        written = dict(self.written)  # more comes meanwhile
         last = max(written.values())
         until(lambda: self.seen and self.seen[-1][0] >= last)
         revisions = [revision for revision, _ in self.seen]
         assert revisions == sorted(set(revisions)), "an event twice, or out of order"
         keys = {key: revision for revision, key in self.seen}
-        lost = {key: revision for key, revision in written.items() if keys.get(key) != revision}
+        lost = {key: (revision, keys.get(key)) for key, revision in written.items()
+                if keys.get(key) != revision}
         assert not lost
 
 

@@ -16,9 +16,10 @@ from cluster.order.moving.copier import Batch, Copier
 from cluster.order.moving.generations import Generations
 from cluster.order.moving.hold import Hold
 from cluster.order.prepare import Base, Prepare
-from cluster.placement import changes
+from cluster.placement import Table, changes
 from node.replica.moving.copying import Copying
-from tests.sim.moves import order_owned
+from tests.sim.moves import order_moving, order_owned
+from tests.sim.moves.order_moving import SimulatedMovedKeys
 from tests.sim.mutants.order_mutants import WRONG, Mutant, plan
 from tests.sim.world import order_store
 from tests.sim.world.order_sim import MIX, Plan
@@ -38,7 +39,14 @@ def busy(**given: Any) -> Plan:
     return moves(**{"clients": 6, "think_s": 0.005, "seconds": 4.0, **given})
 
 
+def calm(**given: Any) -> Plan:
+    """Moves, and nothing that goes wrong."""
+    return moves(**{
+        "targets": (1, 2), "fault_every_s": 1e9, "faults": ("heal",), "clients": 4, "seconds": 4.0, **given})
+
+
 COMPACTED = {**MIX, "compact": 5, "watch": 2}
+READS = {"range": 20, "serializable": 8}
 
 # -- the switch (G2 to G4, G8, G15)
 
@@ -125,13 +133,7 @@ def old_rows_stay(patch: Patch) -> None:
 
 def targets_with_a_past(patch: Patch) -> None:
     """G11: a span goes back to a shard that is still asked for its past."""
-    take_move = changes.take_move
-
-    def forgets(table: Any, move: Any, at: int) -> Any:
-        return replace(take_move(replace(table, past=()), move, at), past=table.past)
-
-    patch.setattr(changes, "take_move", forgets)
-    patch.setattr("cluster.evaluate.replica.take_move", forgets)
+    patch.setattr(Table, "past_of", lambda self, shard, start, end: 0)
     patch.setattr(order_owned.Left, "meets", lambda self, start, end: False)
 
 
@@ -175,6 +177,23 @@ def queues_are_not_looked_at(patch: Patch) -> None:
     patch.setattr(ShardLeader, "placed", placed)
 
 
+# -- what is left behind (G10)
+
+
+def drops_without_compaction(patch: Patch) -> None:
+    """G10: a source drops what the target has, whoever may ask for its past."""
+    patch.setattr(SimulatedMovedKeys, "may_drop", lambda self, number: True)
+
+
+def drops_at_its_revision(patch: Patch) -> None:
+    """G10: a source drops at a compaction of the switch's own revision, which is shown still."""
+    def may_drop(content: Any, left: order_owned.Left) -> bool:
+        at = replace(left, revision=left.revision - 1)
+        return order_owned.may_drop(content, at)
+
+    patch.setattr(order_moving, "may_drop", may_drop)
+
+
 MUTANTS = [
     Mutant(tables_forget_the_past, WRONG, moves(mix=COMPACTED), first=16),
     Mutant(source_does_not_lock, ("G3", "G4", "G5"), busy(targets=(1, 2)), first=4),
@@ -186,9 +205,11 @@ MUTANTS = [
     Mutant(promises_without_a_base, ("G5",), moves()),
     Mutant(pages_alone, ("G5",), busy(), first=1),
     Mutant(old_rows_stay, ("G5", *WRONG), moves(mix=COMPACTED), first=1),
-    Mutant(targets_with_a_past, ("G5", *WRONG), moves(mix=COMPACTED), first=5),
+    Mutant(targets_with_a_past, ("G5", *WRONG), calm(mix={"put": 6, "delete": 2, **READS})),
     Mutant(left_rows_show, WRONG, moves(mix=COMPACTED), first=1),
     Mutant(copied_rows_show, WRONG, moves(mix=COMPACTED)),
     Mutant(stale_fronts_are_trusted, ("G3", *WRONG), busy(), first=1),
     Mutant(queues_are_not_looked_at, ("G3", *WRONG), busy(), first=4),
+    Mutant(drops_without_compaction, WRONG, moves(mix=COMPACTED), first=1),
+    Mutant(drops_at_its_revision, WRONG, calm(mix={"put": 4, **READS, "compact": 12, "watch": 4})),
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.sim.moves.order_mixed import Mixed
 from tests.sim.moves.order_mutants_moves import COMPACTED, MUTANTS, busy, moves
 from tests.sim.mutants.order_mutants import LEASES, Mutant
 from tests.sim.mutants.test_order_mutants import hunt
@@ -23,6 +24,8 @@ PLANS: dict[str, dict[str, Any]] = {
     "grow_real": {"mix": COMPACTED, "real": True, "snapshot_count": 60, "targets": (1, 2)},
     "grow_late": {"mix": MIX, "patience_ms": 0, "faults": ("kill node", "restart", "restart"),
                   "fault_every_s": 0.5},
+    "grow_disk": {"mix": COMPACTED, "faults": ("empty host", "restart", "restart", "heal", "flush"),
+                  "fault_every_s": 1.0, "targets": (1, 2), "seconds": 7.0},
 }
 
 
@@ -30,14 +33,29 @@ PLANS: dict[str, dict[str, Any]] = {
 @pytest.mark.timeout(seconds_for(SEEDS))
 @pytest.mark.parametrize("name", PLANS)
 def test_spans_move_while_all_else_goes_on(name: str) -> None:
-    switched = cancelled = 0
+    switched = cancelled = emptied = 0
     for seed in range(FIRST, FIRST + SEEDS):
         simulation = Simulation(seed, moves(**PLANS[name]))
-        simulation.run()
+        emptied += simulation.run().get("emptied", 0)
         switched += len(simulation.checker.owners.switched)
         cancelled += simulation.checker.owners.cancelled
     assert switched > SEEDS  # it would prove nothing if nothing moved
     assert cancelled
+    assert emptied or name != "grow_disk"
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(seconds_for(SEEDS))
+def test_spans_move_once_every_host_is_upgraded() -> None:
+    switched = mixed = 0
+    for seed in range(FIRST, FIRST + SEEDS):
+        simulation = Mixed(seed, moves(mix=COMPACTED, repeats=0.3, seconds=6.0))
+        found = simulation.run()
+        assert found["upgraded"] == len(simulation.hosts)
+        switched += len(simulation.checker.owners.switched)
+        mixed += simulation.grew_before
+    assert switched > SEEDS
+    assert mixed  # it would prove nothing if the data had not grown before
 
 
 def shows_the_past(**given: Any) -> Plan:

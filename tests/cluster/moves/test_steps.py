@@ -1,0 +1,327 @@
+"""Processes are killed at each step of a move, while clients write, read and watch.
+
+A step is reached for sure: some processes stand still, so that the move can come no further, and what the
+others say shows that it is there. Only then somebody is killed. A move that slips through is one more move;
+another one is tried.
+
+* *copying*: one host's copy is held up.
+* *locked*: the source has locked what moves; the target's leader stands still, and then the sequencer.
+* *promised*: as before, and the target's leader has promised its copy by now.
+* *appended*: the switch is in the sequencer's log; its followers stand still.
+* *switched*: it is committed; who is killed has not applied it.
+* *dropping*: what has moved away is being removed.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from cluster.pb import rpc_pb2 as pb
+from tests.cluster.local_cluster import LIMIT_S, LocalCluster, local_cluster, until
+from tests.cluster.moves.moving import ENDS_S, Nodes, Operator, kill, resume, standing, whole
+from tests.cluster.serving.test_births import CALM, HOSTS, SOAK, Load
+from tests.cluster.serving.test_shards import unary
+from tests.faults.hosts import Log
+
+pytestmark = pytest.mark.timeout(3600 if SOAK else 900)
+
+STEPS = ("copying", "locked", "promised", "appended", "switched")
+ROLES = ("order", "source", "target", "followers of the order", "followers of the source",
+         "followers of the target")
+CASES = [(step, role) for step in STEPS for role in ROLES] if SOAK else [
+    ("locked", "order"), ("promised", "source"), ("appended", "order"), ("switched", "target")]
+_TRIES = 40  # moves for one case
+_STANDS_S = 1.5  # that one may stand still, and lead nevertheless
+_ROWS = 6400  # that a source drops
+_LOOKS = 20  # one after the other: what was sent before the first one has come by the last
+
+
+class Reads:
+    """A client that reads what was acknowledged last, at another host: no answer is older."""
+
+    def __init__(self, endpoints: list[str], load: Load) -> None:
+        self._channels = [grpc.insecure_channel(endpoint) for endpoint in endpoints]
+        self._load = load
+        self.done = 0
+        self.stale: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Reads:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        for channel in self._channels:
+            channel.close()
+        self._thread.join(LIMIT_S)
+
+    def _run(self) -> None:
+        turn = 0
+        while not self._stop.wait(0.01):  # leaves the hosts the CPU
+            turn += 1
+            # a put or a read that fails is told elsewhere, or says nothing
+            with suppress(grpc.RpcError, ValueError, RuntimeError, StopIteration):
+                key = next(reversed(self._load.written))
+                revision = self._load.written[key]
+                found = unary(self._channels[turn % len(self._channels)], "KV/Range",
+                              pb.RangeRequest(key=key), pb.RangeResponse, LIMIT_S)
+                self.done += 1
+                if [kv.mod_revision for kv in found.kvs] != [revision]:
+                    self.stale.append(f"{key!r} at {revision}: {found}")
+
+
+@dataclass
+class World:
+    cluster: LocalCluster
+    operator: Operator
+    load: Load
+
+
+@contextmanager
+def world(folder: Path, shards: int = 3) -> Iterator[World]:
+    with local_cluster(folder / "c", HOSTS, f"--shards={shards}", extra=CALM) as cluster:
+        endpoints = cluster.endpoints()
+        operator = Operator(lambda: dict(enumerate(endpoints)), lambda host: folder / "c" / f"host{host}")
+        try:
+            operator.grow()
+            with Load(endpoints) as load, Reads(endpoints, load) as reads:
+                until(lambda: len(load.written) > 100)
+                yield World(cluster, operator, load)
+                ends_well(cluster, load)
+                assert not reads.stale
+                assert reads.done > 100
+        finally:
+            operator.close()
+
+
+def ends_well(cluster: LocalCluster, load: Load) -> None:
+    """Nothing that was acknowledged is lost, at any host, and the watch has each change once."""
+    more(load)
+    load.check()
+    wanted = dict(load.written)
+    request = pb.RangeRequest(key=b"/load/", range_end=b"/load0", serializable=True)
+    for host, endpoint in enumerate(cluster.endpoints()):
+        with grpc.insecure_channel(endpoint) as channel:
+            def found(channel: grpc.Channel = channel) -> pb.RangeResponse | None:
+                answer = unary(channel, "KV/Range", request, pb.RangeResponse, LIMIT_S)
+                return answer if answer.header.revision >= max(wanted.values()) else None
+
+            have = {kv.key: kv.mod_revision for kv in until(found).kvs}
+        assert wanted.items() <= have.items(), f"host {host}"
+        log = (cluster.data_dir / f"host{host}.log").read_text(encoding="utf-8")
+        assert "Traceback" not in log
+
+
+def more(load: Load) -> None:
+    written = len(load.written)
+    until(lambda: len(load.written) > written + 50, ENDS_S)
+
+
+def compact(found: World) -> None:
+    """Behind every switch until now. The watch is further."""
+    more(found.load)
+    revision = max(found.load.written.values())
+    until(lambda: found.load.seen[-1][0] >= revision)
+    with grpc.insecure_channel(found.cluster.endpoints()[0]) as channel:
+        unary(channel, "KV/Compact", pb.CompactionRequest(revision=revision), pb.CompactionResponse, LIMIT_S)
+
+
+def looked(condition: Callable[[], object], limit_s: float = _STANDS_S) -> bool:
+    """Whether it is true before those that stand still may be taken for dead."""
+    ends = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > ends:
+            return False
+    return True
+
+
+# -- a move, and how it comes to its steps
+
+
+@dataclass(frozen=True)
+class Move:
+    """From one shard to another one. The target's node on one host stands still from the beginning."""
+
+    operator: Operator
+    load: Load
+    nodes: Nodes
+    source: int
+    target: int
+    number: int
+    held: int
+
+    def said(self) -> dict[str, Any]:
+        return self.operator.said(self.number, self.nodes.leaders[0])
+
+    def locks(self, shard: int) -> int:
+        """At the shard's leader."""
+        return int(self.operator.facts(self.nodes.leaders[shard], shard).get("locks", 0))
+
+    def freezes(self, stack: ExitStack) -> bool:
+        """Whether the sequencer stands still from here on while the source has its lock."""
+        resume(self.held)
+        if not looked(lambda: self.locks(self.source)):
+            return False
+        stack.enter_context(standing(self.nodes.leader(0)))
+        return all(self.locks(self.source) for _ in range(_LOOKS))
+
+    def appends(self, stack: ExitStack) -> bool:
+        """Whether the switch is in the sequencer's log, whose followers stand still from here on."""
+        with self.load.resting:  # what is not in order would have to be before the switch
+            stack.enter_context(standing(*self.nodes.followers(0)))
+            resume(self.held)
+            return looked(lambda: self.said().get("step") == "idle")
+
+
+Reached = Iterator[list[int]]  # those who are to be killed there; nobody: the move was not held up
+
+
+@contextmanager
+def copying(move: Move, victims: list[int]) -> Reached:
+    yield victims
+
+
+@contextmanager
+def locked(move: Move, victims: list[int]) -> Reached:
+    with standing(move.nodes.leader(move.target)), ExitStack() as stack:
+        yield victims if move.freezes(stack) else []
+
+
+@contextmanager
+def promised(move: Move, victims: list[int]) -> Reached:
+    with ExitStack() as stack:
+        with standing(move.nodes.leader(move.target)):
+            freezes = move.freezes(stack)
+        yield victims if freezes and looked(lambda: move.locks(move.target)) else []
+
+
+@contextmanager
+def appended(move: Move, victims: list[int]) -> Reached:
+    with ExitStack() as stack:
+        yield victims if move.appends(stack) else []
+
+
+@contextmanager
+def switched(move: Move, victims: list[int]) -> Reached:
+    order = move.nodes.followers(0)
+    late = [pid for pid in victims if pid not in (move.nodes.leader(0), order[1])]
+    with ExitStack() as stack:
+        appends = move.appends(stack)
+        stack.enter_context(standing(*late))
+        resume(*set(order).difference(late))
+        applied = appends and looked(lambda: move.operator.table(move.nodes.leaders[0]).move is None)
+        yield (late or victims) if applied else []
+
+
+REACHED: dict[str, Callable[[Move, list[int]], AbstractContextManager[list[int]]]] = {
+    "copying": copying, "locked": locked, "promised": promised, "appended": appended, "switched": switched}
+
+
+def of_role(move: Move, role: str) -> list[int]:
+    """Its processes."""
+    shard = {"order": 0, "source": move.source, "target": move.target}[role.split()[-1]]
+    return move.nodes.followers(shard) if role.startswith("followers") else [move.nodes.leader(shard)]
+
+
+def chosen(found: World) -> tuple[int, int, tuple[bytes, bytes]] | None:
+    """What may move next."""
+    for source, target in ((1, 2), (2, 1)):
+        if (span := found.operator.span(source, target)) is not None:
+            return source, target, span
+    compact(found)  # so that keys may go back to where they were
+    return None
+
+
+def killed(found: World, step: str, role: str) -> bool:
+    """Whether a move was at the step when one of that role was killed. It goes on to its end."""
+    nodes = found.operator.nodes()
+    source, target, span = until(lambda: chosen(found))
+    held = nodes.followers(target)[0]
+    with standing(held):
+        number = found.operator.begin(span, target)
+        move = Move(found.operator, found.load, nodes, source, target, number, held)
+        # else another host leads the order by now
+        waits = looked(lambda: whole(move.said()) == HOSTS - 1, LIMIT_S)
+        reached = REACHED[step](move, of_role(move, role)) if waits else nullcontext(list[int]())
+        with reached as victims:
+            kill(*victims)
+    found.operator.moved(number, span, target)
+    more(found.load)
+    return bool(victims)
+
+
+@pytest.mark.longer
+def test_a_kill_at_each_step_of_a_move_loses_nothing(tmp_path: Path) -> None:
+    with world(tmp_path) as found:
+        for step, role in CASES:
+            moves = next((tried for tried in range(1, _TRIES + 1) if killed(found, step, role)), 0)
+            assert moves, f"no move was at {step!r} as {role} was killed"
+            print(f"{step}, {role}: killed in move {moves}")
+
+
+# -- what is left behind
+
+
+def rows(found: World, span: tuple[bytes, bytes]) -> dict[bytes, int]:
+    with grpc.insecure_channel(found.cluster.endpoints()[0]) as channel:
+        answer = unary(channel, "KV/Range", pb.RangeRequest(key=span[0], range_end=span[1], keys_only=True),
+                       pb.RangeResponse, LIMIT_S)
+    return {kv.key: kv.mod_revision for kv in answer.kvs}
+
+
+def fill(found: World, span: tuple[bytes, bytes]) -> None:
+    """So many keys that to remove them takes a while."""
+    with grpc.insecure_channel(found.cluster.endpoints()[0]) as channel:
+        for first in range(0, _ROWS, 128):
+            puts = [pb.RequestOp(request_put=pb.PutRequest(key=b"%s%d" % (span[0], first + n), value=b"v"))
+                    for n in range(128)]
+            unary(channel, "KV/Txn", pb.TxnRequest(success=puts), pb.TxnResponse, LIMIT_S)
+
+
+@pytest.mark.soak
+def test_a_kill_while_a_source_drops_what_has_left_it_leaves_nothing(tmp_path: Path) -> None:
+    """All of it goes nevertheless: otherwise the keys could not come back."""
+    with world(tmp_path) as found:
+        table = found.operator.table()
+        start = next(key for n in range(99) if table.owner(key := b"/left/%d/" % n) == 1)
+        span = start, start[:-1] + b"0"
+        fill(found, span)
+        wanted = rows(found, span)
+        source, target, interrupted = 1, 2, 0
+        for _ in range(_TRIES):
+            logs = [Log(found.cluster.data_dir / f"host{host}.log") for host in range(HOSTS)]
+            nodes = found.operator.nodes()
+            number = found.operator.begin(span, target)
+            found.operator.moved(number, span, target)
+            compact(found)
+            for host, log in enumerate(logs):
+                until(partial(drops, log, number), ENDS_S, look_s=0.002)
+                kill(nodes.pids[host, source])
+            source, target = target, source
+            found.operator.nodes()
+            found.operator.moved(found.operator.begin(span, target), span, target)  # once all of it is gone
+            assert rows(found, span) == wanted
+            interrupted = sum(drops(log, number) > 1 for log in logs)
+            compact(found)
+            source, target = target, source
+            if interrupted:
+                break
+        assert interrupted, "each drop was over before the kill"
+
+
+def drops(log: Log, number: int) -> int:
+    """How often a host has begun to drop what a move has taken away."""
+    return len(re.findall(rf"dropping what has moved away.*\bmove={number}\b", log.text()))
