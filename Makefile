@@ -8,11 +8,11 @@ STAMP := $(VENV)/.installed
 PORT ?= 2379
 DEMO_DIR ?= .demo
 TESTS ?= tests
-UNITS := tests/unit
+UNITS := tests/unit tests/linearizability
 # tests of the load generator, which wait for an etcd or for a duration
 LOADS := tests/unit/bench
-# their clock is virtual
-SIMULATED := tests/sim tests/linearizability
+# these look at no clock
+SIMULATED := tests/sim
 # what starts hosts and waits for them, whatever else the machine does meanwhile; the others in tests/faults measure time or memory
 WAITING := tests/cluster tests/interop tests/faults/fuzz \
 	$(addsuffix .py,$(addprefix tests/faults/,attacking/test_attacks disks/test_disks disks/test_kept disks/test_space upgrades/test_rolling upgrades/test_rolling_ctl \
