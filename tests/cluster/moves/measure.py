@@ -74,8 +74,8 @@ def measure(keys: int, folder: Path) -> str:
     with local_cluster(folder / "c", 3, "--shards=3", extra=STEADY) as cluster:
         grow(cluster)
         fill(cluster, keys)
-        source = owner(cluster)
-        target = max(shard for shard in range(3) if shard not in (source, owner(cluster, f"{_BESIDE}1")))
+        source = owner(cluster, _SPAN)
+        target = max(shard for shard in range(3) if shard not in (source, owner(cluster, _BESIDE)))
         inside = Puts(cluster.endpoints()[0], f"{_SPAN}pause".encode())
         beside = Puts(cluster.endpoints()[1], f"{_BESIDE}beside".encode())
         until(lambda: len(beside.took_s) > 500, _LIMIT_S)
@@ -84,7 +84,7 @@ def measure(keys: int, folder: Path) -> str:
         pids = [leader_pid(cluster, shard) for shard in (source, target)]
         used, began = [cpu_s(pid) for pid in pids], time.monotonic()
         begin(cluster, target, _SPAN)
-        until(is_owned(cluster, target), _LIMIT_S, look_s=0.5)
+        until(is_owned(cluster, target, _SPAN), _LIMIT_S, look_s=0.5)
         took_s = time.monotonic() - began
         shares = [100 * (cpu_s(pid) - then) / took_s for pid, then in zip(pids, used, strict=True)]
         inside.stop()

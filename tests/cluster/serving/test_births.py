@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import LIMIT_S, LocalCluster, environment, local_cluster, until
 from tests.cluster.members.hosts import Hosts
 from tests.cluster.serving.test_shards import unary
+from tests.interop import warm
 
 HOSTS = 3
 # nobody is elected because the machine is busy
@@ -27,7 +27,6 @@ CALM = ("--heartbeat-interval=100", "--election-timeout=2500")
 SOAK = os.environ.get("MUSTER_SOAK") == "1"
 ROOT = Path(__file__).parents[3]
 ROUNDS = 20 if SOAK else 1
-MUSTERCTL = Path(sys.executable).with_name("musterctl")
 
 
 def musterctl(cluster: LocalCluster, *words: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +35,7 @@ def musterctl(cluster: LocalCluster, *words: str) -> subprocess.CompletedProcess
 
 def _musterctl(endpoints: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [MUSTERCTL, f"--endpoints={endpoints}", *words], capture_output=True, text=True, check=False,
+        [*warm.musterctl(), f"--endpoints={endpoints}", *words], capture_output=True, text=True, check=False,
         timeout=2 * LIMIT_S, cwd=ROOT, env=environment())
 
 
@@ -131,12 +130,13 @@ class Load:
 
     def check(self) -> None:
         """Nothing that was acknowledged is lost, and the watch has each change once, in order."""
-        last = max(self.written.values())
+        written = dict(self.written)  # more may come meanwhile
+        last = max(written.values())
         until(lambda: self.seen and self.seen[-1][0] >= last)
         revisions = [revision for revision, _ in self.seen]
         assert revisions == sorted(set(revisions)), "an event twice, or out of order"
         keys = {key: revision for revision, key in self.seen}
-        lost = {key: revision for key, revision in self.written.items() if keys.get(key) != revision}
+        lost = {key: revision for key, revision in written.items() if keys.get(key) != revision}
         assert not lost
 
 
@@ -257,7 +257,7 @@ def test_members_backups_and_forced_starts_know_born_shards(hosts: Hosts, tmp_pa
     file = tmp_path / "backup.db"
     assert ctl(0, "snapshot", "save", str(file)).returncode == 0
     restored = subprocess.run(
-        [MUSTERCTL, "snapshot", "restore", file, f"--data-dir={tmp_path / 'h2'}", "--name=h2",
+        [*warm.musterctl(), "snapshot", "restore", file, f"--data-dir={tmp_path / 'h2'}", "--name=h2",
          f"--initial-cluster=h2={hosts.peer(2)}", f"--initial-advertise-peer-urls={hosts.peer(2)}"],
         capture_output=True, text=True, check=False, cwd=ROOT, env=environment())
     assert restored.returncode == 0, restored.stderr
