@@ -8,15 +8,16 @@ STAMP := $(VENV)/.installed
 PORT ?= 2379
 DEMO_DIR ?= .demo
 TESTS ?= tests
-SHARING := tests/sim tests/unit tests/linearizability
+UNITS := tests/unit tests/linearizability
 # tests of the load generator, which wait for an etcd or for a duration
 LOADS := tests/unit/bench
-PAIRED := tests/cluster tests/interop
-# faults that are waited for, whatever else the machine does meanwhile; the others in tests/faults measure time or memory
-WAITING := tests/faults/fuzz tests/interop/clients/test_patroni.py tests/cluster/starting/test_misconfigurations.py \
-	$(addsuffix .py,$(addprefix tests/faults/,attacking/test_attacks disks/test_disks upgrades/test_rolling upgrades/test_rolling_ctl \
+# these look at no clock
+SIMULATED := tests/sim
+# what starts hosts and waits for them, whatever else the machine does meanwhile; the others in tests/faults measure time or memory
+WAITING := tests/cluster tests/interop tests/faults/fuzz \
+	$(addsuffix .py,$(addprefix tests/faults/,attacking/test_attacks disks/test_disks disks/test_kept disks/test_space upgrades/test_rolling upgrades/test_rolling_ctl \
 	$(addprefix kills/test_,certificates faults_at_random readme silence) $(addprefix sharded/test_shards_,bank feed watch)))
-ELSEWHERE := $(SHARING) $(PAIRED) $(WAITING)
+ELSEWHERE := $(UNITS) $(SIMULATED) $(WAITING)
 
 # Processes that tests start read compiled modules: without them each compiles 460 modules, 0.5 s of CPU
 export PYTHONDONTWRITEBYTECODE :=
@@ -44,17 +45,17 @@ demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, da
 
 test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); names what was skipped and why
 ifeq ($(TESTS),tests)
-	# simulations and unit tests use little but CPU, so they share the machine, and beside them those of the load
-	# generator wait; what starts hosts waits for most of its time, so two files run side by side, each with hosts
-	# of its own (tests/ports.py), and beside them one after the other the faults that are only waited for; what
+	# Unit tests use little but CPU, so they share the machine, and beside them those of the load generator wait.
+	# What starts hosts waits for most of its time, so three files run side by side, each with hosts of its own
+	# (tests/ports.py). Simulations take what these leave of the CPUs, and all of them once they have ended. What
 	# measures has the machine to itself (decision 58).
 	# All parts run whatever the others say: one run names all that fails
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
 	$(BIN)/python -m pytest -m "not soak" -q -rfEs $(LOADS) >$$told 2>&1 & waiting=$$!; \
-	$(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(LOADS:%=--ignore=%) $(SHARING) || failed=1; \
+	$(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(LOADS:%=--ignore=%) $(UNITS) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
-	$(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 $(WAITING) >$$told 2>&1 & waiting=$$!; \
-	$(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 2 --dist loadfile $(WAITING:%=--ignore=%) $(PAIRED) || failed=1; \
+	MUSTER_LIMITS=cpu nice $(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(SIMULATED) >$$told 2>&1 & waiting=$$!; \
+	$(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 3 --dist loadfile $(WAITING) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
 	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped --durations=25 $(ELSEWHERE:%=--ignore=%) tests || failed=1; \
 	exit $$failed

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from cluster.faults import Faults, faults
-from tests import limits, second_tries
+from tests import lanes, limits, second_tries
 
 # Tests fork to start hosts that end with them. grpc's handlers of forks would close its pollers' descriptors in the child,
 # which says so in that host's log, and stop its own threads meanwhile.
@@ -40,11 +40,12 @@ settings.load_profile("ci" if os.environ.get("MUSTER_CI") else "anew")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ignore no signal that a shell may have had this process ignore; in CI, try some tests once more."""
+    """Ignore no signal that a shell may have had this process ignore; register plugins."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    lanes.register(config)
     limits.register(config)
     second_tries.register(config)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import lanes
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -53,3 +55,10 @@ def test_each_module_is_in_one_part(parts: list[Part]) -> None:
     assert len(modules) > 100
     runs = {module: sum(part.runs(module) for part in parts) for module in modules}
     assert {str(module): count for module, count in runs.items() if count != 1} == {}
+
+
+def test_files_that_share_clusters_in_turn_have_one_lane() -> None:
+    names = ("library/test_calls", "library/test_watches", "dns/test_coredns")
+    files = [f"tests/interop/{name}.py" for name in names]
+    assert [lanes.lane(f"{file}::test_it[muster-1]") for file in files] == [*lanes.TOGETHER * 2, files[2]]
+    assert all((ROOT / folder).is_dir() for folder in lanes.TOGETHER)

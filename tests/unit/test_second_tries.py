@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import limits
 from tests.second_tries import HEADING, MOST, NEVER, VARIABLE
 
 ROOT = Path(__file__).parents[2]
@@ -48,15 +49,15 @@ class Run:
         file.parent.mkdir(exist_ok=True)
         file.write_text("\n".join([COUNTED, *tests]))
 
-    def run(self, *args: str, asked: bool = True) -> tuple[int, str]:
-        """How a run ends, and what it says."""
+    def run(self, *args: str, asked: bool = True, **more: str) -> tuple[int, str]:
+        """How a run ends, and what it says. ``more`` of its environment."""
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "MUSTER_"))}
         if asked:
             env[VARIABLE] = str(self.names)
         without = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", *without, "--rootdir=.", *args, "tests"],
-            cwd=self._folder, env={**env, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            cwd=self._folder, env={**env, **more, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
             check=False, timeout=LIMIT_S,
         )  # fmt: skip
         return done.returncode, done.stdout + done.stderr
@@ -225,4 +226,15 @@ def test_wrong(hosts):
     code, said = project.run("--timeout=5")
     assert code == 1, said
     assert "1 failed, 1 error" in said
+    assert "Timeout" in said
+
+
+def test_a_run_that_gives_way_has_limits_of_its_own_cpu_time(project: Run) -> None:
+    project.test(
+        "sim/test_some.py", "import time\n", "def test_waits():\n    time.sleep(2)\n",
+        "def test_spins():\n    while True:\n        pass\n",
+    )  # fmt: skip
+    code, said = project.run("--timeout=1", **{limits.VARIABLE: limits.OF_CPU})
+    assert code == 1, said
+    assert "1 failed, 1 passed" in said
     assert "Timeout" in said

@@ -19,6 +19,7 @@ from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import environment, until
 from tests.cluster.members.hosts import LIMIT_S, Hosts
 from tests.cluster.members.test_forced import asked
+from tests.interop import warm
 
 SHARDS = 2
 FORCED = "--force-new-cluster"
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.timeout(400)
 def ctl(hosts: Hosts, host: int, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     """A command of version 2 at a host, whose exit code is expected."""
     made = subprocess.run(
-        [sys.executable, "-m", "tools.musterctl", "--api", "2", "--endpoints", hosts.client(host),
+        [*warm.musterctl(), "--api", "2", "--endpoints", hosts.client(host),
          "--total-timeout", "60s", "--timeout", "60s", *words],
         env=environment(), capture_output=True, text=True, check=False, timeout=200)  # fmt: skip
     assert made.returncode == code, made.stderr

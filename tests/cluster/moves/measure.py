@@ -107,8 +107,8 @@ def measure(keys: int, folder: Path) -> str:
     with local_cluster(folder / "c", 3, "--shards=3", extra=STEADY) as cluster:
         grow(cluster)
         fill(cluster, keys)
-        source = owner(cluster)
-        target = max(shard for shard in range(3) if shard not in (source, owner(cluster, f"{_BESIDE}1")))
+        source = owner(cluster, _SPAN)
+        target = max(shard for shard in range(3) if shard not in (source, owner(cluster, _BESIDE)))
         inside = Puts(cluster.endpoints()[0], f"{_SPAN}pause".encode())
         beside = Puts(cluster.endpoints()[1], f"{_BESIDE}beside".encode())
         pids = [leader_pid(cluster, shard) for shard in (source, target)] + cluster.pids()

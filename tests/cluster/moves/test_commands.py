@@ -15,7 +15,8 @@ import pytest
 
 from cluster.pb import shards_pb2
 from tests.cluster.local_cluster import LIMIT_S, STEADY, LocalCluster, local_cluster, until
-from tests.cluster.serving.test_births import MUSTERCTL, grow, musterctl, told
+from tests.cluster.serving.test_births import grow, musterctl, told
+from tests.interop import warm
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -140,10 +141,10 @@ def test_the_same_by_grpc_and_by_json(cluster: LocalCluster) -> None:
     number = int(asked(cluster, "move", body)["move"])
     assert number == begun.move + 1
     until(lambda: [one for one in asked(cluster, "moves", {})["moves"]
-                   if int(one["move"]) == number and one["step"] == "SWITCHED"])
+                   if int(one["move"]) == number and one.get("step") == "SWITCHED"])
     number = int(asked(cluster, "split", {"key": of(b"/five/k"), "target": 2})["move"])
     until(lambda: [one for one in asked(cluster, "moves", {})["moves"]
-                   if int(one["move"]) == number and one["step"] == "SWITCHED"])
+                   if int(one["move"]) == number and one.get("step") == "SWITCHED"])
     with pytest.raises(urllib.error.HTTPError) as unknown:
         asked(cluster, "cancel-move", {"move": number})
     assert unknown.value.code == 404
@@ -158,7 +159,7 @@ def test_a_shard_with_keys_retires_over_two_calls(cluster: LocalCluster) -> None
             told(cluster, "move", "--prefix", directory, "--to", "1")
     compact(cluster)
     first = subprocess.Popen(
-        [MUSTERCTL, f"--endpoints={','.join(cluster.endpoints())}", "shard",
+        [*warm.musterctl(), f"--endpoints={','.join(cluster.endpoints())}", "shard",
          "retire", "1", "--to", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until(lambda: {facts["state"] for facts in told(cluster, "list") if facts["shard"] == 1} == {"retiring"})
     first.kill()

@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,23 +20,23 @@ from tests.cluster.serving.test_shards import unary
 
 pytestmark = pytest.mark.timeout(600)
 
-_SPAN, _END = "/load/1/", "/load/10"
 _ENDS_S = 4 * LIMIT_S  # a move, on a machine that is busy
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
-    with local_cluster(tmp_path / "c", HOSTS, "--shards=3", extra=CALM) as made:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Each test moves another of the load's directories."""
+    with local_cluster(tmp_path_factory.mktemp("moves") / "c", HOSTS, "--shards=3", extra=CALM) as made:
         grow(made)
         yield made
 
 
-def owner(cluster: LocalCluster, key: str = f"{_SPAN}1") -> int:
-    (shard,) = told(cluster, "of", key)["shards"]
+def owner(cluster: LocalCluster, span: str) -> int:
+    (shard,) = told(cluster, "of", f"{span}1")["shards"]
     return int(shard)
 
 
-def begin(cluster: LocalCluster, target: int, span: str = _SPAN) -> int:
+def begin(cluster: LocalCluster, target: int, span: str) -> int:
     """The number of a move that has begun."""
     def begun() -> list[Any] | None:
         done = musterctl(cluster, "shard", "move", "--prefix", span, "--to", str(target), "--no-wait", "-w",
@@ -49,8 +48,8 @@ def begin(cluster: LocalCluster, target: int, span: str = _SPAN) -> int:
     return max(int(move["move"]) for move in until(begun, look_s=0.3))
 
 
-def is_owned(cluster: LocalCluster, shard: int) -> Callable[[], bool]:
-    return lambda: owner(cluster) == shard
+def is_owned(cluster: LocalCluster, shard: int, span: str) -> Callable[[], bool]:
+    return lambda: owner(cluster, span) == shard
 
 
 def leader_pid(cluster: LocalCluster, shard: int) -> int:
@@ -103,15 +102,16 @@ def rows(cluster: LocalCluster, revision: int = 0) -> dict[bytes, int]:
 
 
 def test_a_span_moves_under_writes_with_a_watch_open(cluster: LocalCluster) -> None:
-    source = owner(cluster)
+    span = "/load/6/"
+    source = owner(cluster, span)
     target, third = [shard for shard in range(3) if shard != source]
-    with Load(cluster.endpoints()) as load, Pauses(cluster.endpoints()[1], b"/load/1/pause") as pauses:
+    with Load(cluster.endpoints()) as load, Pauses(cluster.endpoints()[1], b"/load/6/pause") as pauses:
         until(lambda: len(load.written) > 100)
         before = max(load.written.values())
         then = rows(cluster, before)
         for shard in (target, third):
-            begin(cluster, shard)
-            until(is_owned(cluster, shard), _ENDS_S, look_s=0.2)
+            begin(cluster, shard, span)
+            until(is_owned(cluster, shard, span), _ENDS_S, look_s=0.2)
             written = len(load.written)
             until(lambda written=written: len(load.written) > written + 50)  # type: ignore[misc]
         load.check()
@@ -123,17 +123,18 @@ def test_a_span_moves_under_writes_with_a_watch_open(cluster: LocalCluster) -> N
     print(f"longest put of the span that moved twice: {pauses.longest_s * 1000:.0f} ms of {pauses.puts}")
 
 
-@pytest.mark.parametrize("who", ["source", "target", "sequencer"])
-def test_a_kill_while_keys_move_loses_nothing(cluster: LocalCluster, who: str) -> None:
-    """The leader of the source, of the target, or of the order."""
-    source = owner(cluster)
+@pytest.mark.parametrize(
+    ("who", "span"), [("source", "/load/0/"), ("target", "/load/1/"), ("sequencer", "/load/3/")])
+def test_a_kill_while_keys_move_loses_nothing(cluster: LocalCluster, who: str, span: str) -> None:
+    """The leader of the source, of the target, or of the order: these keys begin on shard 1."""
+    source = owner(cluster, span)
     target = max(shard for shard in range(3) if shard != source)
     with Load(cluster.endpoints()) as load:
         until(lambda: len(load.written) > 200)
-        begin(cluster, target)
+        begin(cluster, target, span)
         shard = {"source": source, "target": target, "sequencer": 0}[who]
         os.kill(leader_pid(cluster, shard), signal.SIGKILL)
-        until(is_owned(cluster, target), _ENDS_S, look_s=0.3)
+        until(is_owned(cluster, target, span), _ENDS_S, look_s=0.3)
         until(lambda: all(facts["up"] for facts in listed(cluster)), _ENDS_S, look_s=0.3)
         written = len(load.written)
         until(lambda: len(load.written) > written + 100)

@@ -27,6 +27,7 @@ from tests.cluster.local_cluster import (
     local_cluster,
     until,
 )
+from tests.interop import warm
 from tools.muster.host import rundir
 from tools.muster.local.layout import TOKEN
 from tools.musterctl import cli
@@ -155,15 +156,6 @@ def leaders(cluster: LocalCluster) -> list[int | None]:
     return [s["leader_host"] for s in cluster.status()["shards"]]
 
 
-def test_leaders_come_together_and_follow_the_sequencer(tmp_path: Path) -> None:
-    with local_cluster(tmp_path / "c", 3, "--shards=3") as cluster:
-        until(lambda: len(set(leaders(cluster))) == 1)
-        first = leaders(cluster)[0]
-        cluster.ok("kill", str(first))
-        until(lambda: len(found := set(leaders(cluster))) == 1 and not found & {None, first})
-        cluster.ok("start", str(first), "--wait=60s")
-
-
 def test_leaders_are_spread_over_the_hosts_that_are_up(tmp_path: Path) -> None:
     def numbers() -> list[int]:
         found = leaders(cluster)
@@ -190,7 +182,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 def ctl(cluster: LocalCluster, *words: str, code: int = 0) -> str:
     """musterctl on host 0."""
     done = subprocess.run(
-        [sys.executable, "-m", "tools.musterctl", f"--endpoints={cluster.endpoints()[0]}", *words],
+        [*warm.musterctl(), f"--endpoints={cluster.endpoints()[0]}", *words],
         capture_output=True, text=True, check=False, timeout=LIMIT_S, env=environment(),
     )  # fmt: skip
     assert done.returncode == code, done.stderr
@@ -346,6 +338,14 @@ def test_a_proxy_told_otherwise_is_refused_by_the_nodes(three: LocalCluster, tmp
             rundir.remove_run_dir(str(tmp_path / "p"), rundir.run_dir_of(str(tmp_path / "p")))
 
 
+def test_leaders_come_together_and_follow_the_sequencer(three: LocalCluster) -> None:
+    until(lambda: len(set(leaders(three))) == 1)
+    first = leaders(three)[0]
+    three.ok("kill", str(first))
+    until(lambda: len(found := set(leaders(three))) == 1 and not found & {None, first})
+    three.ok("start", str(first), "--wait=60s")
+
+
 def test_a_full_shard_refuses_what_would_grow_it(tmp_path: Path) -> None:
     placement = Placement(3)
     key = next(f"/q{i}/k" for i in range(100) if placement.shard_of(f"/q{i}/k".encode()) == 2)
@@ -374,7 +374,7 @@ def test_a_host_whose_data_has_grown_is_not_started_by_versions_of_before(tmp_pa
     def why_not(cluster: LocalCluster) -> str:
         """Of growth that is asked for; empty: it is granted."""
         done = subprocess.run(
-            [sys.executable, "-m", "tools.musterctl", f"--endpoints={cluster.endpoints()[0]}", "shard",
+            [*warm.musterctl(), f"--endpoints={cluster.endpoints()[0]}", "shard",
              "enable-growth"],
             capture_output=True, text=True, check=False, timeout=LIMIT_S, env=environment())
         assert done.returncode == 0 or "not known to run" in done.stderr, done.stderr

@@ -12,6 +12,12 @@ def test_a_host_without_certificates_and_web_tokens_loads_no_library_for_them(mo
     assert _said(asked) == "loaded"
 
 
+@pytest.mark.parametrize("module", ["tools.muster.joined", "tools.muster.host.serve"])
+def test_a_host_loads_nothing_for_lines_in_colours(module: str) -> None:
+    asked = f"import sys, {module}; print(*{{'rich', 'pygments'}} & set(sys.modules), 'loaded')"
+    assert _said(asked) == "loaded"
+
+
 def test_web_tokens_load_it() -> None:
     asked = "import sys, proxy.auth.jwt; print({'cryptography', 'jwt'} <= set(sys.modules))"
     assert _said(asked) == "True"
