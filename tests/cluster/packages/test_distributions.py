@@ -102,7 +102,8 @@ def test_a_source_tree_needs_its_own_client_library(tmp_path: Path) -> None:
     line = [sys.executable, "setup.py", "--quiet", "dist_info", "--output-dir", tmp_path]
     subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
     (metadata,) = tmp_path.glob("*/METADATA")
-    assert f"Requires-Dist: {CLIENT} @ {(ROOT / 'tools/client').as_uri()}\n" in metadata.read_text(encoding="utf-8")
+    needs = f"Requires-Dist: {CLIENT} @ {(ROOT / 'tools/client').as_uri()}\n"
+    assert needs in metadata.read_text(encoding="utf-8")
 
 
 def lock() -> dict[str, str]:
