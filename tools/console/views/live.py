@@ -161,13 +161,17 @@ class Live:
         self.paused = not self.paused
         self.pause.set_text(self.page.t("live.go_on" if self.paused else "live.pause"))
         self.pause.props["icon"] = "play_arrow" if self.paused else "pause"
+        if self.paused:
+            self._show()  # what has come; then rows stay, and the focus with them
 
     def _clear(self) -> None:
         self.log.kept.clear()
         self.changed = True
 
     def _show(self) -> None:
-        """Draw the latest, four times a second at most, whatever comes."""
+        """Draw the latest, four times a second at most, whatever comes. Drawing takes the focus off a row."""
+        if self.paused and not self.changed:
+            return
         now_s = time.monotonic()
         rate = self.log.rate(now_s)
         self.rate.clear()

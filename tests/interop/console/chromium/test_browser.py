@@ -233,6 +233,8 @@ def test_the_past_events_and_leases_are_shown_and_used(store: Store) -> None:
         page.find(".mc-empty", "Waiting")
         put = partial(asked, store, lambda client: client.put("/past/event", "seen"))
         until(lambda: put().revision and "/past/event" in page.texts(".mc-event"))
+        page.click("button", "Pause")
+        page.find("button", "Go on")
         tab_to(page, "mc-event", "/past/event")
         page.press(Keys.ENTER)
         page.find(".cm-content", "seen")
