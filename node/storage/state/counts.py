@@ -60,11 +60,14 @@ class KeyCounts:
             self.restart()  # too many to be walked in a turn
             return
         below, above = starts[first], starts[stop] if stop < len(starts) else b"\0"
-        pieces = [(start, live)] if live else []
-        if below < start:
-            pieces.insert(0, (below, self._keys.count(below or b"\0", start)))
+        beside = []
+        if below < start:  # no key is below b"\0", which as an end is that of all keys
+            beside.append((below, self._keys.count(below or b"\0", start) if start > b"\0" else 0))
         if end != above:
-            pieces.append((end, self._keys.count(end, above)))
+            beside.append((end, self._keys.count(end, above)))
+        pieces = sorted([*beside, (start, live)] if live else beside)
+        self._large.difference_update(starts[first:stop])
+        self._large.update(at for at, count in beside if count > 2 * _BLOCK)
         starts[first:stop] = [piece[0] for piece in pieces]
         counts[first:stop] = [piece[1] for piece in pieces]
         if live > 2 * _BLOCK:

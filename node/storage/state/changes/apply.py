@@ -233,7 +233,8 @@ class Fold(Run):
         store.write(batch)
         store.position = new
         born, died, counted = self.born, self.died, self._counted()
-        if counted is not None:
+        if counted is not None and self._came:
+            # what came with the copy is in its figure; blocks are cut by what was shown before the switch
             born, died = counted.beside(born), counted.beside(died)
         if born or died:
             store.counts.changed(born, died)
@@ -242,17 +243,22 @@ class Fold(Run):
             store.cache.resume()
         if out.placement is not None:
             store.left.update((gone.number, gone) for gone in left)
-            if self.late.get(keys.STAGING_ROW, b"") is None:
+            if self._came:
                 store.staged = None  # the copy counts; another move here may have begun behind it
             store.place(self.owned, bool(self.switched), counted)
         return out
+
+    @property
+    def _came(self) -> bool:
+        """Whether a copy counts from this run on."""
+        return self.store.staged is not None and self.late.get(keys.STAGING_ROW, b"") is None
 
     def _counted(self) -> Switched | None:
         """What the run gives or takes, with what it changes there itself; None: it is to be counted."""
         if len(self.switched) != 1 or self.long:
             return None
         (switched,) = self.switched
-        if self.store.staged is None or self.late.get(keys.STAGING_ROW, b"") is not None:
+        if not self._came:
             return switched  # a source's
         came = [len(changed) - len(switched.beside(changed)) for changed in (self.born, self.died)]
         return switched._replace(live=switched.live + came[0] - came[1])

@@ -19,7 +19,7 @@ from node.storage.state import counts, staging
 from node.storage.state.slices.lease_check import check_leases
 from node.storage.state.slices.stale_rows import drop_stale_rows
 from node.storage.state.staging import Bounds, Unknown, answer, drop_left, drop_span, stage
-from tests.unit.storage.moved.cluster import KEYS, LEASES, SHARDS, Cluster
+from tests.unit.storage.moved.cluster import BASE, KEYS, LEASES, SHARDS, Cluster
 from tests.unit.storage.state.stores import history
 
 
@@ -216,6 +216,42 @@ def test_counts_go_on_over_a_switch_with_what_its_own_run_changes(cluster: Clust
         assert store.counts.ready, "they are not counted anew"
         assert store.quick_count(b"a", b"b") == moved
         assert store.quick_count(b"\0", b"\0") == len(list(store.scan(b"\0", b"\0")))
+
+
+@pytest.mark.parametrize("first", [b"", b"\0"])
+def test_a_source_counts_what_its_run_changes_before_it_gives_keys_away(
+    cluster: Cluster, first: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the span begins with the first key there can be: as an end its name is that of all keys."""
+    monkeypatch.setattr(counts, "_BLOCK", 8)
+    owners = [(letter, cluster.table.owner(letter + b"/")) for letter in (b"a", b"b", b"c", b"d", b"e", b"f")]
+    shard, (goes, stays) = next((shard, same[:2]) for shard in range(BASE)
+                                if len(same := [letter for letter, owner in owners if owner == shard]) > 1)
+    for letter, keys in ((goes, 6), (stays, 4)):
+        for number in range(keys):
+            cluster.put(letter + b"/%d" % number)
+    start, end = first or goes, goes + b"\xff"
+    cluster.place(move_item(Move(1, start, end, cluster.table.owners(start, end), SHARDS - 1)))
+    source = cluster.stores[0, shard]
+    while not source.counts.build_step():
+        pass
+    while not source.counts.cut_step():
+        pass
+    before = cluster.model.revision
+    changed = [cluster.model.delete(goes + b"/%d" % number) for number in range(4)]
+    changed += [cluster.model.put(stays + b"/!%02d" % number, b"", 0) for number in range(14)]
+    last = cluster.model.revision
+    position = cluster.index + 1, cluster.index + 1, 1, last
+    source.apply_changes(
+        [(before, b"".join(changed), 0, -1), (last, moved_item(Moved(1, True, last, 2)), 0, -1)], position,
+        want_events=True)
+    assert source.counts.ready, "they are not counted anew"
+    assert source.quick_count(b"\0", b"\0") == len(list(source.scan(b"\0", b"\0"))) == 18
+    assert source.counts.keys() == 18
+    assert sum(source.counts._counts) == 18
+    for number in range(14):
+        key = stays + b"/!%02d" % number
+        assert source.quick_count(b"\0", key) == len(list(source.scan(b"\0", key)))
 
 
 def test_g5_a_switch_is_not_applied_without_the_whole_copy(cluster: Cluster) -> None:
