@@ -70,6 +70,7 @@ def build(folder: Path) -> list[Path]:
     environ = {**os.environ, "SOURCE_DATE_EPOCH": epoch, "PYTHONHASHSEED": "0"}
     with tempfile.TemporaryDirectory() as clean, tempfile.TemporaryDirectory() as out:
         export(Path(clean), int(epoch))
+        Path(clean, "PKG-INFO").touch()  # for setup.py: no source tree, whose path would be in the metadata
         for project in PROJECTS:
             built = subprocess.run(
                 [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, Path(clean, project)],

@@ -42,6 +42,7 @@ _STREAM_PAUSE_S = 0.1
 _MIN_KEEPALIVE_MS = 10_000  # gRPC allows no client to ping more often
 _NS_PER_S = 1_000_000_000
 _FOREVER_S = 1e9
+_TOKEN_S = 60.0  # a stream begins with a token that is no older: tokens end while streams do not use them
 
 # messages of etcd's servers unknown to its client, which shows them with their gRPC code
 _UNKNOWN_TO_CLIENTS = (
@@ -235,6 +236,7 @@ class Client:
         self._failing = Waiting()
         self._token = config.token
         self._authenticated = not config.user
+        self._logged_in = time.monotonic()
 
     def unary(
         self, method: str, request: Message, response: type[R], timeout_s: float | None = None,
@@ -283,6 +285,8 @@ class Client:
 
     def stream(self, method: str, response: type[R], has_leader: bool = False) -> Stream[R]:
         """A stream both ways, at the first connected endpoint, waited for."""
+        if self._config.user and time.monotonic() - self._logged_in > _TOKEN_S:
+            self._authenticated = False
         metadata = self._metadata(None)
         if has_leader:
             metadata += (("hasleader", "true"),)
@@ -376,7 +380,7 @@ class Client:
                 if "authentication is not enabled" in str(error):  # etcd's: used without a token
                     return ()
                 raise Exit(2, str(error)) from None  # as etcdctl, which cannot connect then
-            self._token = answer.token
+            self._token, self._logged_in = answer.token, time.monotonic()
         return (("token", self._token),) if self._token else ()
 
 

@@ -18,7 +18,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn, TypeVar
 
 import grpc
-from muster_client.errors import ServerError
+from muster_client.errors import DeadlineExceeded, ServerError, Unreachable
 from muster_client.lease import Lease
 from muster_client.queueing import Leadership, Lock, Place
 from muster_client.wire import engine
@@ -29,6 +29,7 @@ from tools.musterctl.command import Exit
 from tools.musterctl.commands.keys.watch import Watcher, cancel_reason
 
 Result = TypeVar("Result")
+_GRANTED_IN_S = 10.0  # a server without a majority says so after 7
 _REVOKED_IN_S = 10.0
 _AGAIN_S = 0.05
 _PERHAPS_DONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)  # what so failed
@@ -119,7 +120,7 @@ class Session:
 
     def _grant(self) -> None:
         self._library = self.client.library()
-        self._lease = waited(self._library.lease(self._ttl_s, id=self._id))
+        self._lease = waited(self._library.lease(self._ttl_s, id=self._id, timeout=_GRANTED_IN_S))
 
     def _revoke(self) -> None:
         """A lease that cannot be revoked in time ends by itself."""
@@ -165,6 +166,10 @@ def waited(step: Coroutine[Any, Any, Result]) -> Result:
         return engine.submit(step).result()
     except ServerError as error:
         raise told(error.code, error.message) from None
+    except DeadlineExceeded as error:
+        raise told(grpc.StatusCode.DEADLINE_EXCEEDED, str(error)) from None
+    except Unreachable as error:
+        raise told(grpc.StatusCode.UNAVAILABLE, str(error)) from None
 
 
 def observe(client: Client, name: bytes) -> Iterator[rpc_pb2.RangeResponse]:

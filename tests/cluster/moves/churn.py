@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -214,7 +215,15 @@ def main() -> None:
                 fresh.write_text(json.dumps(churn.done), encoding="utf-8")
                 fresh.rename(given.counts / f"{os.getpid()}.json")
 
-    thread = threading.Thread(target=go_on)
+    def end_with_failures() -> None:
+        """What goes wrong ends the process: whatever runs beside it looks for that."""
+        try:
+            go_on()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    thread = threading.Thread(target=end_with_failures)
     thread.start()
     sys.stdin.read()
     stopped.set()

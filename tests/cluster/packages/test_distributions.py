@@ -77,6 +77,13 @@ def test_the_archive_has_what_a_build_needs_and_no_tests(dist: Path) -> None:
         names = {name.split("/", 1)[-1] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "muster/testing/plugin.py"} <= names
     assert not [name for name in names if name.startswith(("tests/", "tools/client/src"))]
+    with tarfile.open(next(dist.glob("muster-0*.tar.gz"))) as archive:
+        told = [archive.extractfile(one) for one in archive.getmembers() if one.name.endswith("PKG-INFO")]
+        metadata = [file.read().decode() for file in told if file is not None]
+    assert metadata
+    for one in metadata:
+        assert "Requires-Dist: muster-client==" in one
+        assert " @ " not in one, "the building machine's path"
 
 
 def project(folder: str = "") -> dict[str, Any]:

@@ -33,8 +33,7 @@ _LIMIT_S = 60.0
 _INSTALL = {
     'git clone "$REPOSITORY" /opt/muster': 'mkdir -p /opt/muster; ln -s "$CHECKOUT/packaging" /opt/muster/',
     "/usr/bin/python3 -m venv /opt/muster/venv": 'ln -s "$CHECKOUT/.venv" /opt/muster/venv',
-    "/opt/muster/venv/bin/pip install --quiet /opt/muster/tools/client /opt/muster":
-        "mkdir -p /usr/local/bin",
+    "/opt/muster/venv/bin/pip install --quiet /opt/muster": "mkdir -p /usr/local/bin",
 }
 _SYSTEMD = {
     "useradd --system --user-group --home-dir /var/lib/muster --shell /usr/sbin/nologin muster": "",

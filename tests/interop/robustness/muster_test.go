@@ -239,12 +239,19 @@ func churn(t *testing.T, clus *e2e.EtcdProcessCluster) {
 	stdout, err := command.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, command.Start())
+	ended := make(chan error, 1)
 	t.Cleanup(func() {
-		_ = command.Process.Kill()
-		_ = command.Wait()
+		select {
+		case err := <-ended:
+			t.Errorf("churn ended by itself: %v", err)
+		default:
+			_ = command.Process.Kill()
+			<-ended
+		}
 		_ = stdin.Close()
 	})
 	said, err := bufio.NewReader(stdout).ReadString('\n')
+	go func() { ended <- command.Wait() }()
 	require.NoError(t, err)
 	require.Equal(t, "begun\n", said)
 }

@@ -52,6 +52,13 @@ def test_a_failure_is_told_as_etcds_client_tells_it(code: grpc.StatusCode, detai
     assert (str(error), error.code) == (text, code)
 
 
+@pytest.mark.timeout(60)
+def test_health_of_endpoints_ends_where_a_file_cannot_be_read(capfd: pytest.CaptureFixture[str]) -> None:
+    """Not in a thread, which nobody would hear."""
+    code = cli.run(["--endpoints", "127.0.0.1:1,127.0.0.1:2", "--cacert", "/none", "endpoint", "health"])
+    assert (code, "/none" in capfd.readouterr().err) == (128, True)
+
+
 def test_a_request_over_two_mebibytes_is_not_sent() -> None:
     client = Client(_CONFIG, ("127.0.0.1:1",))
     request = rpc_pb2.PutRequest(key=b"k", value=bytes(2 * 1024 * 1024))

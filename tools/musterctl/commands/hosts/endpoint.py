@@ -32,10 +32,21 @@ def health(invocation: Invocation) -> None:
     """A linearizable read from each endpoint at once, in the order of answers."""
     s = session(invocation)
     asked = endpoints(invocation, s)
-    results: queue.SimpleQueue[EndpointHealth] = queue.SimpleQueue()
+    results: queue.SimpleQueue[EndpointHealth | Exit] = queue.SimpleQueue()
+
+    def probe(endpoint: str) -> None:
+        try:
+            results.put(_probe(s, endpoint))
+        except Exit as error:  # of the command line: files that cannot be read, a refused password
+            results.put(error)
+
     for endpoint in asked:
-        threading.Thread(target=lambda e=endpoint: results.put(_probe(s, e)), daemon=True).start()
-    found = [results.get() for _ in asked]
+        threading.Thread(target=probe, args=(endpoint,), daemon=True).start()
+    found = []
+    for _ in asked:
+        if isinstance(result := results.get(), Exit):
+            raise result
+        found.append(result)
     s.printer.endpoint_health(found)
     if not all(result.healthy for result in found):
         raise Exit(1, "unhealthy cluster")

@@ -21,6 +21,7 @@ from muster_client.wire.retries import Verdict, judge
 log = logging.getLogger("muster_client")
 _KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
 _PARTS = 3  # of its time to live, after which a lease is renewed
+_ATTEMPT_S, _ENDPOINTS = 5.0, 3  # an attempt of a lone renewal leaves time for others
 _ATTEMPT = 6  # after which an attempt is given up: another endpoint has its turn in time
 _AGAIN = 20  # after which a failed renewal is tried again
 _LONGEST_S = 1.0
@@ -110,7 +111,7 @@ class Keeper:
         kept, avoid = Kept(id, math.ceil(timeout_s) + 1, self._clock()), set[str]()
         try:
             async with asyncio.timeout(timeout_s):
-                while not await self._answered(kept, avoid):
+                while not await self._answered(kept, avoid, min(_ATTEMPT_S, timeout_s / _ENDPOINTS)):
                     if kept.told():
                         raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, f"lease {id:x}: {kept.why()}")
                     await asyncio.sleep(_PAUSE_S)
@@ -122,10 +123,13 @@ class Keeper:
         except CallError as error:
             raise of_status(error.code, error.details) from None
 
-    async def _answered(self, kept: Kept, avoid: set[str]) -> bool:
+    async def _answered(self, kept: Kept, avoid: set[str], limit_s: float) -> bool:
         """The same as :meth:`_ask`. CallError: another attempt is of no use."""
         try:
-            return await self._asked(kept, avoid)
+            async with asyncio.timeout(limit_s):
+                return await self._asked(kept, avoid)
+        except TimeoutError:
+            return False  # another endpoint has its turn
         except CallError as error:
             verdict = judge(error.code, error.details)
             if verdict is Verdict.FINAL or (verdict is Verdict.STALE_TOKEN and not self._caller.renews("")):
