@@ -25,7 +25,7 @@ from tests.sim.world.order_host import FrontProcess
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 
-SEEDS = range(3)
+SEEDS = range(5, 8)
 ASKED_S = (0.02, 0.05, 0.1)  # after it is logged
 TARGET = 1
 BEHIND_S = 0.25  # less than an election's time-out
