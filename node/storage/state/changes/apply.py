@@ -232,12 +232,8 @@ class Fold(Run):
             store.above = 0
         store.write(batch)
         store.position = new
-        born, died, counted = self.born, self.died, self._counted()
-        if counted is not None and self._came:
-            # what came with the copy is in its figure; blocks are cut by what was shown before the switch
-            born, died = counted.beside(born), counted.beside(died)
-        if born or died:
-            store.counts.changed(born, died)
+        counted = self._counted()
+        self._count(counted)
         if self.long:
             store.counts.release()
             store.cache.resume()
@@ -247,6 +243,14 @@ class Fold(Run):
                 store.staged = None  # the copy counts; another move here may have begun behind it
             store.place(self.owned, bool(self.switched), counted)
         return out
+
+    def _count(self, counted: Switched | None) -> None:
+        """What the run changes, by what was shown before its switch: blocks may be cut here."""
+        born, died = self.born, self.died
+        if counted is not None and self._came:  # in the copy's figure
+            born, died = counted.beside(born), counted.beside(died)
+        if born or died:
+            self.store.counts.changed(born, died)
 
     @property
     def _came(self) -> bool:
