@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -127,7 +128,10 @@ def picture(
 
 
 def main(folder: Path) -> None:
-    """Make all of them anew."""
+    """Make all of them anew. SystemExit: this machine shows boxes for Chinese."""
+    fonts = subprocess.run(["fc-list", ":lang=zh"], check=True, capture_output=True, text=True).stdout
+    if not fonts:
+        raise SystemExit("no font has Chinese: install fonts-noto-cjk")
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as data,
