@@ -22,6 +22,7 @@ from muster_client.wire import engine
 from muster_client.wire.connections import Connection
 from muster_client.wire.http2.answers import NOT_SENT, CallError
 from muster_client.wire.http2.call import Call
+from muster_client.wire.http2.sending import Metadata
 from muster_client.wire.retries import Verdict, judge
 
 from cluster.pb import rpc_pb2
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Message)
 Result = TypeVar("Result")
-Metadata = tuple[tuple[str, str], ...]
 
 _RETRY_PAUSE_S = 0.05
 _STREAM_PAUSE_S = 0.1

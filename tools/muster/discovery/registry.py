@@ -17,6 +17,7 @@ import grpc
 from muster_client.wire import engine
 from muster_client.wire.connections import Connection
 from muster_client.wire.http2.answers import CallError
+from muster_client.wire.http2.sending import Metadata
 
 from cluster.pb import rpc_pb2 as pb
 from tools.client.channels import Channels, Config
@@ -98,7 +99,7 @@ class Registry:
 
     async def _asked(self, connection: Connection, method: str, request: Any, response: Any) -> Any:
         """As the user, by a new token each time, as one may expire. CallError."""
-        metadata: tuple[tuple[str, str], ...] = ()
+        metadata: Metadata = ()
         if self._config.user:
             login = pb.AuthenticateRequest(name=self._config.user, password=self._config.password)
             try:
@@ -109,9 +110,7 @@ class Registry:
                     raise
         return response.FromString(await self._unary(connection, method, request, metadata))
 
-    async def _unary(
-        self, connection: Connection, method: str, request: Any, metadata: tuple[tuple[str, str], ...]
-    ) -> bytes:
+    async def _unary(self, connection: Connection, method: str, request: Any, metadata: Metadata) -> bytes:
         path, body = f"/etcdserverpb.{method}", request.SerializeToString()
         return await connection.unary(path, body, self._timeout_s, metadata)
 

@@ -163,7 +163,7 @@ class ClusterView:
     def _told(self, member: Member) -> dict[str, str]:
         """Figures of a host, by their names' texts."""
         page, lag = self.page, self.picture.revision - member.revision
-        used, whole = member.in_use_bytes or member.size_bytes, member.quota_bytes or member.size_bytes
+        used, whole = _room(member)
         return {
             "cluster.version": member.version,
             "revision": f"{member.revision:,}",
@@ -270,7 +270,12 @@ class ClusterView:
             buttons(made, page, page.t("cluster.compact"), do, kind="danger")
 
 
+def _room(member: Member) -> tuple[int, int]:
+    """Bytes that a host uses, of how many."""
+    return member.in_use_bytes or member.size_bytes, member.quota_bytes or member.size_bytes
+
+
 def _share(member: Member) -> int:
     """How much of its room a host uses, in percent."""
-    used, whole = member.in_use_bytes or member.size_bytes, member.quota_bytes or member.size_bytes
+    used, whole = _room(member)
     return min(100, round(100 * used / whole)) if whole else 0

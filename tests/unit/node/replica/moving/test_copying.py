@@ -14,6 +14,7 @@ from cluster.order.prepare import Base
 from cluster.placement.changes import Moved, move_item, moved_item
 from cluster.placement.table import Move
 from cluster.wire.messages import Method
+from node.replica.moving.copying import Copying
 from node.replica.moving.leaving import Leaving
 from node.replica.moving.moved import MovedKeys
 from node.replica.moving.sources import Sources
@@ -116,15 +117,20 @@ def test_a_source_that_no_copy_asks_for_pages_hurries(cluster: Cluster) -> None:
     assert not sources.paging
 
 
-def test_a_copy_goes_on_after_a_start(cluster: Cluster) -> None:
+def started_again(cluster: Cluster, after_s: float) -> tuple[Host, Copying]:
+    """A move begins; its target's host starts anew a while after."""
     begin(cluster)
     host = Host(cluster)
     first = host.copying(TARGET)
-    host.loop.run(0.05)
+    host.loop.run(after_s)
     first.close()
     cluster.reopen()
     host = Host(cluster)
-    again = host.copying(TARGET)
+    return host, host.copying(TARGET)
+
+
+def test_a_copy_goes_on_after_a_start(cluster: Cluster) -> None:
+    host, again = started_again(cluster, after_s=0.05)
     host.loop.run(1.0)
     assert again.copied(base(cluster))
 
@@ -132,14 +138,7 @@ def test_a_copy_goes_on_after_a_start(cluster: Cluster) -> None:
 def test_a_copy_that_was_whole_before_the_order_waited_lets_it_go_on(cluster: Cluster) -> None:
     """After a start the order comes to the switch before the copy has been looked at, and nothing that
     comes raises the copy any more."""
-    begin(cluster)
-    host = Host(cluster)
-    first = host.copying(TARGET)
-    host.loop.run(1.0)
-    first.close()
-    cluster.reopen()
-    host = Host(cluster)
-    again = host.copying(TARGET)
+    host, again = started_again(cluster, after_s=1.0)
     assert again.lacks(switched(cluster))
     host.loop.run(0.05)
     assert host.grew
