@@ -92,8 +92,13 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        """Every node knows a leader and every front serves; clients need no console."""
-        return all(child.ready for child in self.children if child.spec.kind != "console")
+        """Every node knows a leader and every front serves. Clients need no console, and no node of a shard
+        that is dropped: that has no leader any more."""
+        return all(child.ready for child in self.children if self._serves(child))
+
+    def _serves(self, child: Child) -> bool:
+        kind = child.spec.kind
+        return kind == "front" or (kind == "node" and child.spec.index not in self._dropping)
 
     def runs_node(self, shard: int) -> bool:
         """Whether this host has a node of a shard."""

@@ -467,3 +467,34 @@ def test_a_drop_that_is_told_twice_is_one(tmp_path: Path) -> None:
 
     assert host.run(scenario) == 0
     assert host.dropped == [3]
+
+
+NEVER_READY = """
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); note("up"); signal.sigwait([signal.SIGTERM])
+"""
+DROPS = "say(event='shards', born={}, dropped=[3]); "
+UP = "while not os.path.exists(log) or 'node_3 up' not in open(log).read(): time.sleep(0.01)\n"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["it is told to end", "all others are ready"])
+def test_a_host_is_ready_without_the_node_of_a_shard_that_is_dropped(tmp_path: Path, first: bool) -> None:
+    """Other hosts dropped the shard while this one was down: its node finds no leader any more.
+    ``first``: what comes first."""
+    gate = tmp_path / "gate"
+    waits = f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+    if first:
+        host = Host(tmp_path, node_0=f"{UP}{DROPS}until_term()", node_3=NEVER_READY + waits, front_0=GOOD)
+    else:
+        host = Host(tmp_path, node_0=f"{UP}say(event='ready')\n{waits}{DROPS}until_term()",
+                    node_3=NEVER_READY, front_0=GOOD)
+
+    async def scenario() -> None:
+        node_0, node_3, front_0 = host.supervisor.children
+        await host.until(lambda: node_0.ready and front_0.ready)
+        assert not node_3.ready
+        gate.touch()
+        await host.until(lambda: host.dropped == [3])
+        assert host.supervisor.announced
+        assert host.supervisor.ready
+
+    assert host.run(scenario) == 0
