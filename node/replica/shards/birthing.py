@@ -102,6 +102,7 @@ class Born:
         self._node.machine.status.say(
             "shards", base=table.base.shards,
             dropped=[s for s, shard in sorted(known.items()) if shard.state == State.DROPPED],
+            forming=[s for s, shard in sorted(known.items()) if shard.state == State.FORMING],
             born={str(shard): list(known[shard].voters) for shard in sorted(self._made) if shard in known})
 
     def close(self) -> None:

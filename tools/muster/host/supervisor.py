@@ -80,6 +80,7 @@ class Supervisor:
         self._born = born
         self._drops: set[asyncio.Task[None]] = set()
         self._dropping: set[int] = set()  # shards; ids are never used again
+        self._forming: set[int] = set()  # shards that do not serve yet
         self._shards_event: dict[str, Any] | None = None  # the latest word of node 0 on shards
         self.children = [Child(spec, self._on_change) for spec in specs]
         self.announced = False  # READY=1 was sent
@@ -93,12 +94,12 @@ class Supervisor:
     @property
     def ready(self) -> bool:
         """Every node knows a leader and every front serves. Clients need no console, and no node of a shard
-        that is dropped: that has no leader any more."""
+        that still forms, or is dropped: that has no leader."""
         return all(child.ready for child in self.children if self._serves(child))
 
     def _serves(self, child: Child) -> bool:
-        kind = child.spec.kind
-        return kind == "front" or (kind == "node" and child.spec.index not in self._dropping)
+        kind, shard = child.spec.kind, child.spec.index
+        return kind == "front" or (kind == "node" and shard not in self._forming | self._dropping)
 
     def runs_node(self, shard: int) -> bool:
         """Whether this host has a node of a shard."""
@@ -208,10 +209,12 @@ class Supervisor:
             notify("READY=1")
 
     def _follow_shards(self, event: dict[str, Any]) -> None:
-        """Node 0 says which shards were born, with their first voters, and which are dropped for good."""
+        """Node 0 says which shards were born, with their first voters, which of them still form, and which
+        are dropped for good."""
         if self._born is None or self._stop.is_set():
             return
         self._shards_event = event
+        self._forming = set(event["forming"])
         for shard, voters in event["born"].items():
             if self.runs_node(int(shard)):
                 continue

@@ -448,7 +448,7 @@ def test_a_directory_that_cannot_be_made_is_tried_again_and_ends_no_host(
 
     async def scenario() -> None:
         await host.until(lambda: host.supervisor.announced)
-        host.supervisor._follow_shards({"born": {"3": [1]}, "dropped": []})
+        host.supervisor._follow_shards({"born": {"3": [1]}, "forming": [], "dropped": []})
         await host.until(lambda: host.supervisor.runs_node(3))
         await host.until(lambda: host.supervisor.ready)
 
@@ -462,7 +462,7 @@ def test_a_drop_that_is_told_twice_is_one(tmp_path: Path) -> None:
     async def scenario() -> None:
         await host.until(lambda: host.supervisor.announced)
         for _ in range(2):
-            host.supervisor._follow_shards({"born": {}, "dropped": [3]})
+            host.supervisor._follow_shards({"born": {}, "forming": [], "dropped": [3]})
         await asyncio.gather(*host.supervisor._drops)
 
     assert host.run(scenario) == 0
@@ -472,7 +472,8 @@ def test_a_drop_that_is_told_twice_is_one(tmp_path: Path) -> None:
 NEVER_READY = """
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); note("up"); signal.sigwait([signal.SIGTERM])
 """
-DROPS = "say(event='shards', born={}, dropped=[3]); "
+DROPS = "say(event='shards', born={}, forming=[], dropped=[3]); "
+FORMS = "say(event='shards', born={'3': [1]}, forming=%s, dropped=[]); "
 UP = "while not os.path.exists(log) or 'node_3 up' not in open(log).read(): time.sleep(0.01)\n"
 
 
@@ -496,5 +497,24 @@ def test_a_host_is_ready_without_the_node_of_a_shard_that_is_dropped(tmp_path: P
         await host.until(lambda: host.dropped == [3])
         assert host.supervisor.announced
         assert host.supervisor.ready
+
+    assert host.run(scenario) == 0
+
+
+def test_a_host_is_ready_while_a_shard_forms(tmp_path: Path) -> None:
+    """Nothing is asked of it before it serves: then its node counts."""
+    serves, leads = tmp_path / "serves", tmp_path / "leads"
+    waits = "while not os.path.exists({!r}): time.sleep(0.01)\n"
+    node_0 = (f"{UP}{FORMS % [3]}say(event='ready')\n{waits.format(str(serves))}{FORMS % []}until_term()")
+    node_3 = f"note('up')\n{waits.format(str(leads))}until_term()"
+    host = Host(tmp_path, node_0=node_0, node_3=node_3, front_0=GOOD)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.announced)
+        assert host.supervisor.ready
+        serves.touch()
+        await host.until(lambda: not host.supervisor.ready)
+        leads.touch()
+        await host.until(lambda: host.supervisor.ready)
 
     assert host.run(scenario) == 0
