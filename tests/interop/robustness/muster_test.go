@@ -35,6 +35,7 @@ const (
 	churnedFor    = 8 * time.Second    // before a fault and after it
 	leastQPS      = 20                 // three hosts, their shards and all clients share a machine
 	pausedFor     = 2 * time.Second
+	askedFor      = 5 * time.Second // whether a host serves, however slowly: a busy machine is no fault
 	compactions   = 10
 	notifications = 100 * time.Millisecond
 	sessionField  = 3 // of /proc/PID/stat, after the name
@@ -113,7 +114,7 @@ func killProcesses(ctx context.Context, clus *e2e.EtcdProcessCluster, set *clien
 			return err
 		}
 		for {
-			asked, cancel := context.WithTimeout(ctx, traffic.RequestTimeout)
+			asked, cancel := context.WithTimeout(ctx, askedFor)
 			_, err := c.Get(asked, "served")
 			cancel()
 			if err == nil {
