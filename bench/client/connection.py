@@ -69,17 +69,18 @@ class Connection(Sender, asyncio.Protocol):
     async def open(cls, host: str, port: int, *, timeout_s: float = 5.0,
                    metadata: Iterable[tuple[str, str]] = (),
                    on_lost: Callable[[Connection, RpcError], None] | None = None,
-                   tls: ssl.SSLContext | None = None) -> Connection:
+                   tls: ssl.SSLContext | None = None, source: str | None = None) -> Connection:
         """Connect, and wait for the server's settings. OSError or TimeoutError if that fails.
 
-        ``tls`` offers ``h2`` by ALPN, as :func:`bench.client.tls_context` does.
+        ``tls`` offers ``h2`` by ALPN, as :func:`bench.client.tls_context` does. ``source`` is an own address.
         """
         loop = asyncio.get_running_loop()
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         connection = cls(authority, metadata=metadata, on_lost=on_lost, secure=tls is not None)
         try:
             async with asyncio.timeout(timeout_s):
-                await loop.create_connection(lambda: connection, host, port, ssl=tls)
+                await loop.create_connection(lambda: connection, host, port, ssl=tls,
+                                             local_addr=None if source is None else (source, 0))
                 await connection._ready
         except BaseException:
             connection._on_lost = None

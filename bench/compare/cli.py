@@ -271,10 +271,11 @@ def size(given: _Sized) -> None:
 
 @dataclass(kw_only=True)
 class _Crowded(_Flagged):
-    connections: Annotated[int, _option("Connections, all from this process.", min=1)] = 10_000
+    connections: Annotated[int, _option("Connections to hold.", min=1)] = 10_000
     watches: Annotated[int, _option("Watches on them, each on a key of its own.", min=1)] = 100_000
     watch_streams: Annotated[int, _option("Connections that have a watch stream. 0: all.", min=0)] = 0
     members: Annotated[int, _option("Members that get the connections. 0: all three.", min=0, max=3)] = 0
+    processes: Annotated[int, _option("Client processes; each may open so many files.", min=1)] = 1
     at_once: Annotated[int, _option("Connections, requests or streams in progress at a time.", min=1)] = 256
     duration: Annotated[float, _option("Seconds of puts meanwhile, in each step.", min=0.1)] = 5.0
     names: Annotated[str, _NAMES] = "etcd muster"
@@ -290,7 +291,7 @@ def crowd(given: _Crowded) -> None:
 
     with failures():
         load = crowding.Load(given.connections, given.watches, given.watch_streams, given.members,
-                             given.at_once, duration_s=given.duration, limit_s=given.limit)
+                             given.processes, given.at_once, duration_s=given.duration, limit_s=given.limit)
         result = crowding.measure(shlex.split(given.names), load, said=said(given), **given.start())
     print_result(result, crowding.show, given, crowding.markdown if given.markdown else None)
     if crowding.failures(result):

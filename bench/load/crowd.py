@@ -3,7 +3,7 @@
 Each system has the machine to itself. Memory is the sum over all members' processes after some idle seconds,
 without the kernel's socket buffers.
 
-One process opens all connections, puts and gets on each, creates watches, and ends both. Puts *beside* a
+Processes open all connections, put and get on each, create watches, and end both. Puts *beside* a
 crowd come from 100 clients as fast as they are answered. *While* a crowd comes or goes, 100 puts a second are
 sent; their latency counts from the intended sending. A connection takes a descriptor here and at its server.
 """
@@ -11,6 +11,7 @@ sent; their latency counts from the intended sending. A connection takes a descr
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +28,8 @@ from bench.client import parse_endpoint
 from bench.load import run
 from bench.load.spec import Spec
 from bench.load.stats import Latencies
-from bench.load.traffic.holding import Crowd, allow_descriptors
+from bench.load.traffic.holding import allow_descriptors
+from bench.load.traffic.shares import Shares, spread
 from bench.report import text
 from bench.report.text import number
 from bench.systems import servers
@@ -39,6 +41,7 @@ _SETTLE_S = 3.0  # before memory is read
 _BESIDE_S = 2.0  # the least time of others' puts
 _LET_GO_S = 30.0  # for a server to notice ended connections or watches
 _SPARE_BYTES = 2 << 30  # of free memory: with less, nothing more is opened
+_DELIVERED = 1000  # watches that get an event
 _RESERVED = 1024  # descriptors that a server needs for itself
 
 
@@ -50,6 +53,7 @@ class Load:
     watches: int = 100_000
     watch_streams: int = 0  # connections with a watch stream; 0: all of them
     members: int = 0  # that the crowd connects to; 0: all
+    processes: int = 1  # that hold the crowd
     at_once: int = 256  # connections, requests or streams under way at a time
     clients: int = 100  # of the puts beside it
     duration_s: float = 5.0  # of these puts, each time
@@ -59,8 +63,9 @@ class Load:
 
     def check(self) -> None:
         """ValueError if it cannot be run, in words."""
-        if min(self.connections, self.watches, self.at_once, self.clients) < 1:
-            raise ValueError("connections, watches, clients and what is under way at once must be at least 1")
+        if min(self.connections, self.watches, self.at_once, self.clients, self.processes) < 1:
+            raise ValueError("connections, watches, clients, processes and what is under way at once must be "
+                             "at least 1")
         if min(self.duration_s, self.rate_per_s, self.limit_s, self.timeout_s) <= 0:
             raise ValueError("durations, limits and the rate must be positive")
         if not 0 <= self.watch_streams <= self.connections:
@@ -76,8 +81,8 @@ def measure(names: Sequence[str], load: Load, *, data_dir: Path | None = None, e
     load.check()
     if given := [name for name in names if "=" in name]:
         raise ValueError(f"{', '.join(given)}: crowd starts its systems itself")
-    hard = allow_descriptors(load.connections)
-    for_each = -(-load.connections // (load.members or 3)) + _RESERVED
+    hard = allow_descriptors(-(-load.connections // load.processes))
+    for_each = -(-load.connections // (load.members or 3) // _fronts(names, muster_flags)) + _RESERVED
     if for_each > hard:
         raise ValueError(f"a server needs {for_each:,} open files for its connections and itself; "
                          f"the hard limit here is {hard:,} (ulimit -Hn)")
@@ -93,6 +98,15 @@ def measure(names: Sequence[str], load: Load, *, data_dir: Path | None = None, e
     }
 
 
+def _fronts(names: Sequence[str], muster_flags: Sequence[str]) -> int:
+    """Processes that share a member's connections: muster's fronts, if muster alone is measured."""
+    if set(names) != {"muster"}:
+        return 1
+    given = [part for flag in muster_flags for part in flag.split("=")]
+    found = [value for flag, value in itertools.pairwise(given) if flag == "--fronts"]
+    return max([1, *(int(value) for value in found if value.isdecimal())])
+
+
 class _Turn:
     """One system's turn."""
 
@@ -101,7 +115,8 @@ class _Turn:
         self._load = load
         self._said = said
         endpoints = [parse_endpoint(e) for e in system.endpoints[: load.members or None]]
-        self._crowd = Crowd(endpoints, load.at_once, load.timeout_s)
+        self._crowd = Shares(endpoints, load.at_once, load.timeout_s,
+                             spread(load.processes, load.connections, load.watches))
         self._row: dict[str, Any] = {
             "name": system.name, "version": system.version, "flags": list(system.flags), "failed": "",
         }
@@ -124,6 +139,7 @@ class _Turn:
 
     async def _stages(self) -> None:
         load, crowd, row = self._load, self._crowd, self._row
+        crowd.start(load.connections)
         descriptors = self._descriptors()
         await self._beside("puts_alone")
         row["empty"] = await self._settled()
@@ -131,23 +147,23 @@ class _Turn:
         took_us = await self._coming("connect", lambda p: crowd.open(load.connections, p), load.connections)
         row["connect"] |= {"count": len(took_us), "latency_ms": _summary(took_us)}
         row["connected"] = await self._settled()
-        took_us = await self._coming("serve", crowd.serve, 2 * len(crowd.connections))
+        took_us = await self._coming("serve", crowd.serve, 2 * crowd.connections)
         row["serve"] |= {"count": len(took_us), "latency_ms": _summary(took_us)}
         row["served"] = await self._settled()
         await self._beside("puts_beside_connections")
         row["loaded"] = await self._settled()
 
-        streams = load.watch_streams or len(crowd.connections)
+        streams = load.watch_streams or crowd.connections
         await self._coming("watch", lambda p: crowd.watch(load.watches, streams, p), load.watches)
         row["watch"] |= {"count": crowd.watches, "streams": streams}
         row["watched"] = await self._settled()
         await self._beside("puts_beside_watches")
-        some = range(0, load.watches, max(1, load.watches // 1000))
-        took_us = await self._coming("deliver", lambda p: crowd.deliver(some, p), len(some))
+        some = min(load.watches, _DELIVERED)
+        took_us = await self._coming("deliver", lambda p: crowd.deliver(some, p), some)
         row["deliver"] |= {"count": len(took_us), "latency_ms": _summary(took_us)}
 
         async def end_watches(progress: Callable[[int], None]) -> None:
-            crowd.end_watches()
+            await crowd.end_watches()
             await self._until(lambda: self._watchers() == 0, "watches")
 
         async def close(progress: Callable[[int], None]) -> None:

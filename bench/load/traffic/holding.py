@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ipaddress
+import itertools
 import resource
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -20,11 +22,28 @@ from cluster.pb import rpc_pb2 as pb
 
 _SPARE = 256  # descriptors of this process beside the connections
 _KINDS = 20  # of errors that are told apart
+_SOURCES = 64  # addresses of one process
+_OF_A_SOURCE = 20_000  # connections to one endpoint: one address of loopback has 28,000 ports for them
 
 
-def key_of(watch: int) -> bytes:
-    """The key of a watch; no two share one."""
-    return b"/crowd/%07d" % watch
+def key_of(watch: int, share: int = 0) -> bytes:
+    """The key of a process's watch; no two share one."""
+    return b"/crowd/%03d/%07d" % (share, watch)
+
+
+def source_of(host: str, number: int, share: int = 0) -> str | None:
+    """The own address of a process's connection to an endpoint; None leaves it to the system.
+
+    Connections from one address to one endpoint share its ports. Loopback has more addresses.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    nth = share * _SOURCES + number // _OF_A_SOURCE
+    if not nth or address.version != 4 or not address.is_loopback:
+        return None
+    return str(ipaddress.ip_address("127.0.0.1") + nth)
 
 
 def allow_descriptors(connections: int) -> int:
@@ -45,8 +64,9 @@ class Crowd:
 
     Each step counts failures in ``errors``."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], at_once: int, timeout_s: float) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], at_once: int, timeout_s: float, share: int = 0) -> None:
         self.endpoints = endpoints
+        self.share = share  # of several processes' crowds: their keys and addresses differ
         self.connections: list[Connection] = []
         self.watches = 0  # that were created
         self.errors: Counter[str] = Counter()
@@ -62,10 +82,11 @@ class Crowd:
 
         async def one(i: int) -> None:
             endpoint = self.endpoints[i % len(self.endpoints)]
+            source = source_of(endpoint.host, i // len(self.endpoints), self.share)
             began = perf_counter_ns()
             try:
                 made = await Connection.open(endpoint.host, endpoint.port, timeout_s=self._timeout_s,
-                                             on_lost=functools.partial(self._lost, endpoint))
+                                             on_lost=functools.partial(self._lost, endpoint), source=source)
             except (OSError, TimeoutError) as error:
                 self.count(f"connection to {endpoint}: {str(error) or type(error).__name__}")
                 return
@@ -81,7 +102,7 @@ class Crowd:
         took_us: list[int] = []
 
         async def one(i: int) -> None:
-            connection, key = self.connections[i], b"/crowd-served/%07d" % i
+            connection, key = self.connections[i], b"/crowd-served/%03d/%07d" % (self.share, i)
             for path, request in ((PUT, pb.PutRequest(key=key, value=b"%d" % i)),
                                   (RANGE, pb.RangeRequest(key=key))):
                 began = perf_counter_ns()
@@ -100,9 +121,10 @@ class Crowd:
         """Create watches, each on a key of its own, on the first connections, a stream each."""
         chosen = self.connections[:streams]
         of_each = [count // len(chosen) + (i < count % len(chosen)) for i in range(len(chosen))]
+        first = list(itertools.accumulate(of_each, initial=0))
 
         async def one(i: int) -> None:
-            stream = _Stream(self, chosen[i], sum(of_each[:i]), of_each[i])
+            stream = _Stream(self, chosen[i], first[i], of_each[i])
             self._streams.append(stream)
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -119,7 +141,7 @@ class Crowd:
         took_us: list[int] = []
 
         async def one(i: int) -> None:
-            key = key_of(i)
+            key = key_of(i, self.share)
             seen = self._awaited[key] = asyncio.get_running_loop().create_future()
             began = perf_counter_ns()
             connection = self.connections[i % len(self.connections)]
@@ -212,7 +234,7 @@ class _Stream:
         self.stream: Stream = connection.stream(WATCH, self._message, self._end)
         for watch in range(first, first + count):
             self.stream.send(pb.WatchRequest(
-                create_request=pb.WatchCreateRequest(key=key_of(watch))).SerializeToString())
+                create_request=pb.WatchCreateRequest(key=key_of(watch, crowd.share))).SerializeToString())
 
     def _message(self, body: bytes) -> None:
         response = pb.WatchResponse.FromString(body)
@@ -222,7 +244,7 @@ class _Stream:
         elif response.created:
             self.alive += 1
         for event in response.events:
-            self._crowd.event(key_of(self._first + response.watch_id), event.kv.key)
+            self._crowd.event(key_of(self._first + response.watch_id, self._crowd.share), event.kv.key)
         self._settle()
 
     def _end(self, error: RpcError | None) -> None:

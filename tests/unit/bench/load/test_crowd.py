@@ -15,7 +15,8 @@ import uvloop
 
 from bench.client import parse_endpoint
 from bench.load import crowd
-from bench.load.traffic.holding import Crowd, key_of
+from bench.load.traffic.holding import Crowd, key_of, source_of
+from bench.load.traffic.shares import Shares, spread
 from bench.systems.systems import System
 
 #: muster-bench with short waits: before memory is read, and for others' puts.
@@ -32,7 +33,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_crowd_is_opened_served_watched_and_closed_on_a_system_of_its_own(tmp_path: Path) -> None:
     done = bench("--systems", "etcd", "--connections", "60", "--watches", "300", "--watch-streams", "30",
-                 "--duration", "0.3", "--data-dir", str(tmp_path), "--json")
+                 "--processes", "2", "--duration", "0.3", "--data-dir", str(tmp_path), "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["schema"] == "muster-bench-crowd/1"
@@ -105,6 +106,32 @@ def test_an_event_at_the_wrong_watch_or_twice_is_an_error() -> None:
         assert crowd.errors == {"an event twice, or of no put": 1}
         crowd.event(key_of(5), key_of(4))
         assert crowd.errors["an event for another watch"] == 1
+
+    held(work)
+
+
+def test_connections_of_one_address_are_no_more_than_it_has_ports() -> None:
+    assert source_of("127.0.0.1", 19_999) is None
+    assert source_of("127.0.0.1", 20_000) == "127.0.0.2"
+    assert source_of("127.0.0.1", 0, share=1) == "127.0.0.65"
+    assert source_of("10.0.0.1", 20_000) is None
+    assert source_of("localhost", 20_000) is None
+
+
+def test_processes_without_work_are_not_started() -> None:
+    assert [spread(*given) for given in ((4, 2, 9), (4, 9, 9), (4, 9, 1))] == [2, 4, 1]
+
+
+def test_a_crowd_amid_a_step_ends_at_once(own_etcd: System) -> None:
+    async def work() -> None:
+        crowd = Shares([parse_endpoint(own_etcd.endpoints[0])], 8, 60.0, 2)
+        crowd.start(20)
+        own_etcd.stop()
+        opening = asyncio.ensure_future(crowd.open(20, nothing))
+        await asyncio.wait([opening], timeout=0)  # the step is asked for, and the processes only start
+        opening.cancel()
+        await crowd.close()
+        assert (crowd.connections, crowd.errors) == (0, {})
 
     held(work)
 
