@@ -249,7 +249,7 @@ class Client:
         self._caller = Caller(
             self._channels.connections, config.user, config.password, _FOREVER_S, token=config.token,
             attempt_s=_FOREVER_S, on_again=self._tried)
-        self._unlimited = self._once = False  # how long and how often what is asked now is tried
+        self._unlimited, self._repeats = False, True  # how what is asked now is tried
         self._token, self._logged_in = config.token, time.monotonic()
 
     def unary(
@@ -265,7 +265,7 @@ class Client:
             raise told(grpc.StatusCode.RESOURCE_EXHAUSTED, f"trying to send message larger than max {sizes}")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._log_in(deadline)
-        self._once = deadline is None and not safe_to_repeat
+        self._repeats = safe_to_repeat
         if (left_s := _left(deadline)) == 0.0:  # like Go's client, it does not send then
             raise _out_of_time()
         call = self._caller.unary(
@@ -351,7 +351,7 @@ class Client:
 
     def _log_in(self, deadline: float | None) -> Connection:
         """Wait for an endpoint, and for the user's token."""
-        self._unlimited, self._once = deadline is None, False
+        self._unlimited, self._repeats = deadline is None, True
         picked = self._channels.pick(deadline)
         if picked is None:
             raise _out_of_time()
@@ -377,11 +377,11 @@ class Client:
         return future.result()
 
     def _tried(self, error: MusterError) -> None:
-        """An attempt failed, and another one follows: not where etcdctl, without a time limit, tells it."""
+        """An attempt failed, and another one follows: without a time limit only if etcdctl waits, too."""
         text = f"{error.endpoint}: {failure_of(error)}"
         if self._config.debug:
             say(f"debug: {text}")
-        if self._once and not _unsent(error):
+        if self._unlimited and not _passes(error, self._repeats):
             raise error
         if self._unlimited and self._failing.is_due():
             say(f"{text}; trying again")
@@ -394,8 +394,8 @@ class Client:
                 say(f"{name}: {reason}")
         elif failure.code in _ENDPOINTS_FAULT:
             say(f"{error.endpoint}: {_told(failure, timeout_s)}" if error.endpoint else str(error))
-            if failure.code is grpc.StatusCode.UNAVAILABLE and (safe_to_repeat or _unsent(error)):
-                return _out_of_time()  # it was tried until then
+            if _passes(error, safe_to_repeat):  # it was tried until then
+                return _out_of_time()
         return failure
 
 
@@ -429,9 +429,11 @@ def _told(failure: RequestError, timeout_s: float | None) -> str:
     return str(failure)
 
 
-def _unsent(error: MusterError) -> bool:
-    """Whether the server has certainly not looked at the request."""
-    return isinstance(error, ServerError) and error.message.startswith(NOT_SENT)
+def _passes(error: MusterError, safe_to_repeat: bool) -> bool:
+    """Whether clientv3 waits until an endpoint does better."""
+    return (
+        isinstance(error, ServerError) and error.code is grpc.StatusCode.UNAVAILABLE
+        and (safe_to_repeat or error.message.startswith(NOT_SENT)))
 
 
 @contextlib.contextmanager

@@ -245,17 +245,21 @@ def test_a_token_that_has_expired_is_fetched_anew_a_few_times(knows: bool, asked
     assert (len(logins), puts) == (asked, [f"t{n}" for n in range(1, asked + 1)])
 
 
-@pytest.mark.parametrize(("safe", "limit_s", "text"), [
-    (True, None, ""), (True, 60.0, ""), (False, 60.0, ""),
-    (False, None, "rpc error: code = Unavailable desc = raft proposal dropped")])
-def test_what_certainly_was_not_done_is_sent_again(safe: bool, limit_s: float | None, text: str) -> None:
-    """A write without a time limit would wait for ever, where etcdctl tells it."""
+@pytest.mark.parametrize(("safe", "limit_s", "code", "text"), [
+    (True, None, grpc.StatusCode.UNAVAILABLE, ""), (True, 60.0, grpc.StatusCode.INTERNAL, ""),
+    (False, 60.0, grpc.StatusCode.INTERNAL, ""),
+    (True, None, grpc.StatusCode.INTERNAL, "rpc error: code = Internal desc = raft proposal dropped"),
+    (False, None, grpc.StatusCode.UNAVAILABLE, "rpc error: code = Unavailable desc = raft proposal dropped")])
+def test_what_certainly_was_not_done_is_sent_again(
+    safe: bool, limit_s: float | None, code: grpc.StatusCode, text: str
+) -> None:
+    """Without a time limit it would wait for ever, where etcdctl tells it."""
     puts: list[bytes] = []
 
     def put(request: bytes, context: grpc.ServicerContext) -> rpc_pb2.PutResponse:
         puts.append(request)
         if len(puts) < 3:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "raft proposal dropped")
+            context.abort(code, "raft proposal dropped")
         return rpc_pb2.PutResponse()
 
     with answering({"KV/Put": put}) as address, contextlib.closing(Client(_CONFIG, (address,))) as client:
