@@ -16,10 +16,10 @@ from muster_client.wire import engine
 from muster_client.wire.connections import Connection, Connections
 from muster_client.wire.endpoints import Endpoint, Limits
 
-from tools.client.diagnose import Target, Tls, explain_all, host_port
-from tools.client.files import Files
+from tools.client.diagnose import Target, explain_all, host_port
+from tools.client.files import Files, Tls
 
-_LOOK_S = 0.2
+LOOK_S = 0.2
 _TOLD_AFTER_S = 1.0  # of waiting without a time limit
 _TOLD_AGAIN_S = 30.0
 _EXPLAINED_IN_S = 1.0
@@ -104,9 +104,9 @@ class Channels:
         targets = [config.target(name) for name in dict.fromkeys(endpoints)]
         self._targets = targets
         secured = next((target.tls for target in targets if target.tls is not None), None)
-        files = None if secured is None else Files(secured, config.server_name)
+        self._files = None if secured is None else Files(secured, config.server_name)
         self.connections = Connections(
-            [_endpoint(config, target, files) for target in targets], in_order=True,
+            [_endpoint(config, target, self._files) for target in targets], in_order=True,
             on_change=_say_state if config.debug else None)
         self._waiting = Waiting()
 
@@ -123,13 +123,17 @@ class Channels:
             if found is None and (found := self._explain_until(deadline)) is None:
                 return None
         else:
-            while (found := self.first(time.monotonic() + _LOOK_S)) is None:
-                if self._waiting.is_due():
-                    reasons = "; ".join(f"{name}: {reason}" for name, reason in self._reasons())
-                    say(f"waiting for an endpoint: {reasons}")
+            while (found := self.first(time.monotonic() + LOOK_S)) is None:
+                self.tell()
         if self._waiting.over():
             say(f"connected to {found.name}")
         return found
+
+    def tell(self) -> None:
+        """Call it during a wait: the troubles are reported when that is due, if no endpoint is connected."""
+        if not self.connections.others(()) and self._waiting.is_due():
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self._reasons())
+            say(f"waiting for an endpoint: {reasons}")
 
     def first(self, deadline: float) -> Connection | None:
         """The same without a word."""
@@ -158,7 +162,7 @@ class Channels:
         return None
 
     def _reasons(self) -> list[tuple[str, str]]:
-        return explain_all(self._targets, _EXPLAINED_IN_S)
+        return explain_all(self._targets, _EXPLAINED_IN_S, self._files)
 
 
 def _endpoint(config: Config, target: Target, files: Files | None) -> Endpoint:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tools.client.files import Files, Tls
+
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # with empty SETTINGS
 _FRAME_HEADER_BYTES = 9
 _SETTINGS = 4
@@ -27,16 +29,6 @@ _SPEAKS_TLS = "speaks TLS: use https://, or --cacert"
 
 
 @dataclass(slots=True, frozen=True)
-class Tls:
-    """Files of the connection's TLS; "" where there is none."""
-
-    cert: str = ""
-    key: str = ""
-    cacert: str = ""
-    unchecked: bool = False  # whatever the server's certificate
-
-
-@dataclass(slots=True, frozen=True)
 class Target:
     """``name`` as the user wrote it, ``address`` as host:port or a Unix socket's path."""
 
@@ -46,8 +38,9 @@ class Target:
     tls: Tls | None = None
 
 
-def explain(target: Target, timeout_s: float) -> str:
-    """Why ``target`` cannot be used, or REACHABLE; takes ``timeout_s``, at most twice."""
+def explain(target: Target, timeout_s: float, files: Files | None = None) -> str:
+    """Why ``target`` cannot be used, or REACHABLE; takes ``timeout_s``, at most twice. ``files``: of its TLS,
+    if they were read already."""
     try:
         connection = connect(target, timeout_s)
     except OSError as error:
@@ -59,7 +52,8 @@ def explain(target: Target, timeout_s: float) -> str:
             return _SPEAKS_TLS if ended and _by_tls(target, timeout_s) else said
         try:
             host = host_port(target.address)[0]
-            secure = context_of(target.tls).wrap_socket(connection, server_hostname=host)
+            context = (files or Files(target.tls)).context()
+            secure = context.wrap_socket(connection, server_hostname=host)
         except OSError as error:
             return _tls_words(error)
         with contextlib.closing(secure):
@@ -72,7 +66,7 @@ def _by_tls(target: Target, timeout_s: float) -> bool:
     try:
         with (
             connect(target, timeout_s) as connection,
-            context_of(Tls(unchecked=True)).wrap_socket(connection),
+            Files(Tls(unchecked=True)).context().wrap_socket(connection),
         ):
             return True
     except ssl.SSLError as error:
@@ -81,12 +75,14 @@ def _by_tls(target: Target, timeout_s: float) -> bool:
         return False
 
 
-def explain_all(targets: Sequence[Target], timeout_s: float) -> list[tuple[str, str]]:
+def explain_all(
+    targets: Sequence[Target], timeout_s: float, files: Files | None = None
+) -> list[tuple[str, str]]:
     """(name, reason) of each, asked at once; ``timeout_s`` for all of them."""
     found: dict[int, str] = {}
 
     def ask(place: int, target: Target) -> None:
-        found[place] = explain(target, timeout_s)
+        found[place] = explain(target, timeout_s, files)
 
     threads = [threading.Thread(target=ask, args=(i, t), daemon=True) for i, t in enumerate(targets)]
     for thread in threads:
@@ -170,16 +166,3 @@ def _greet(connection: socket.socket) -> str:
     if len(answer) >= _FRAME_HEADER_BYTES and answer[3] == _SETTINGS:
         return REACHABLE
     return "takes connections and says nothing of HTTP/2" if answer else "takes connections and says nothing"
-
-
-def context_of(tls: Tls, *, http2: bool = True) -> ssl.SSLContext:
-    """The client's side of TLS. OSError."""
-    context = ssl.create_default_context(cafile=tls.cacert or None)
-    if tls.unchecked:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if http2:
-        context.set_alpn_protocols(["h2"])
-    if tls.cert:
-        context.load_cert_chain(tls.cert, tls.key or None)
-    return context

@@ -6,26 +6,37 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from tools.client.diagnose import Tls
 from tools.client.exits import Exit
 
 _CERTIFICATE, _PRIVATE_KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
 _AUTHORITY = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
-class Files:
-    """TLS for the library, from files that are read once, as one may be a pipe. Exit if one cannot be used:
-    the endpoint would be blamed."""
+@dataclass(slots=True, frozen=True)
+class Tls:
+    """Files of the connection's TLS; "" where there is none."""
 
-    def __init__(self, tls: Tls, server_name: str) -> None:
+    cert: str = ""
+    key: str = ""
+    cacert: str = ""
+    unchecked: bool = False  # whatever the server's certificate
+
+
+class Files:
+    """TLS for the library, or for another ``protocol`` than HTTP/2, from files that are read once, as one may
+    be a pipe. Exit if one cannot be used: the endpoint would be blamed."""
+
+    def __init__(self, tls: Tls, server_name: str = "", protocol: str = "h2") -> None:
         self.server_name = server_name
         if bool(tls.cert) != bool(tls.key):
             raise Exit(128, f"KeyFile and CertFile must both be present[key: {tls.key}, cert: {tls.cert}]")
         contents = {name: _content(name) for name in (tls.cert, tls.key, tls.cacert) if name}
         _check_pem(tls, contents)
         self._context = _context(tls, contents)
+        self._context.set_alpn_protocols([protocol])
 
     def context(self) -> ssl.SSLContext:
         """For any connection."""
@@ -50,7 +61,6 @@ def _check_pem(tls: Tls, contents: Mapping[str, bytes]) -> None:
 
 def _context(tls: Tls, contents: Mapping[str, bytes]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.set_alpn_protocols(["h2"])
     if tls.cacert:
         authorities = _AUTHORITY.findall(contents[tls.cacert])  # what is written around them may be no ASCII
         try:

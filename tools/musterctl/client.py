@@ -1,8 +1,4 @@
-"""Requests: endpoints with failover, timeouts, and errors with clientv3's texts.
-
-A request goes to the first endpoint that answers. A read is sent again, to another endpoint, within its time;
-a write only if it certainly was not sent.
-"""
+"""Requests: the library's calls with the global flags, etcdctl's time limits and clientv3's texts."""
 
 from __future__ import annotations
 
@@ -11,22 +7,21 @@ import contextlib
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
+from muster_client.errors import DeadlineExceeded, LeaseLost, MusterError, ServerError, Unreachable
 from muster_client.wire import engine
+from muster_client.wire.calls import Caller, Method, metadata
 from muster_client.wire.connections import Connection
 from muster_client.wire.http2.answers import NOT_SENT, CallError
 from muster_client.wire.http2.call import Call
-from muster_client.wire.http2.sending import Metadata
-from muster_client.wire.retries import Verdict, judge
 
-from cluster.pb import rpc_pb2
-from tools.client.channels import MAX_REQUEST_BYTES, Channels, Config, Waiting, say
+from tools.client.channels import LOOK_S, MAX_REQUEST_BYTES, Channels, Config, Waiting, say
 from tools.musterctl.command import Exit, Flags, Invocation
 from tools.musterctl.global_flags import GLOBAL_FLAGS, take_environment
 from tools.musterctl.printing.printer import Printer, choose
@@ -37,7 +32,6 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Message)
 Result = TypeVar("Result")
 
-_RETRY_PAUSE_S = 0.05
 _STREAM_PAUSE_S = 0.1
 _MIN_KEEPALIVE_MS = 10_000  # gRPC allows no client to ping more often
 _NS_PER_S = 1_000_000_000
@@ -89,6 +83,15 @@ def told(code: grpc.StatusCode, details: str) -> RequestError:
         return RequestError("context deadline exceeded", code)
     name = _CODE_NAMES.get(code.name, code.name.capitalize())
     return RequestError(f"rpc error: code = {name} desc = {details}", code)
+
+
+def failure_of(error: MusterError) -> RequestError:
+    """The same of what the library tells. No endpoint was there until the end of a request's time."""
+    if isinstance(error, ServerError):
+        return told(error.code, error.message)
+    if isinstance(error, DeadlineExceeded | Unreachable):
+        return _out_of_time()
+    return told(grpc.StatusCode.UNKNOWN, str(error))
 
 
 def stream_breaks(error: CallError) -> bool:
@@ -228,15 +231,26 @@ class Stream(Generic[R]):
 
 
 class Client:
-    """Requests over one or more endpoints. Close it, or end the process."""
+    """Requests over one or more endpoints. Close it, or end the process.
+
+    They are calls of the library, which tries them again and renews the token by its own table. Here is what
+    etcdctl's users know of them: clientv3's texts, and the answers whole, with the headers that are printed.
+
+    Streams are read here, over the library's connections, since its own iterators would show other things:
+    ``watch``, ``elect -l`` and ``lease keep-alive`` print each answer's header, and the answer that ends a
+    watch; ``keep-alive`` goes on behind a TTL without an answer; ``snapshot save`` keeps what etcdctl keeps,
+    whatever its checksum. ``make-mirror`` and ``import`` follow changes as ``watch`` does.
+    """
 
     def __init__(self, config: Config, endpoints: Sequence[str]) -> None:
         self._config = config
         self._channels = Channels(config, endpoints)
         self._failing = Waiting()
-        self._token = config.token
-        self._authenticated = not config.user
-        self._logged_in = time.monotonic()
+        self._caller = Caller(
+            self._channels.connections, config.user, config.password, _FOREVER_S, token=config.token,
+            attempt_s=_FOREVER_S, on_again=self._tried)
+        self._unlimited, self._repeats = False, True  # how what is asked now is tried
+        self._token, self._logged_in = config.token, time.monotonic()
 
     def unary(
         self, method: str, request: Message, response: type[R], timeout_s: float | None = None,
@@ -248,49 +262,33 @@ class Client:
         """
         if request.ByteSize() > self._config.max_request_bytes:
             sizes = f"({request.ByteSize()} vs. {self._config.max_request_bytes})"
-            text = f"trying to send message larger than max {sizes}"
-            code = grpc.StatusCode.RESOURCE_EXHAUSTED
-            raise RequestError(f"rpc error: code = ResourceExhausted desc = {text}", code)
+            raise told(grpc.StatusCode.RESOURCE_EXHAUSTED, f"trying to send message larger than max {sizes}")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        renewed = False  # the token
-        while True:
-            connection = self._pick(deadline)
-            endpoint, token = connection.name, self._metadata(deadline)
-            try:
-                return self._asked(connection, method, request, response, deadline, token).result()
-            except CallError as error:
-                failure = request_error(error)
-                if self._config.debug:
-                    say(f"debug: {method} at {endpoint}: {error}")
-                if self._config.user and token and not renewed and _is_of_the_token(error):
-                    renewed, self._authenticated = True, False
-                    continue
-                if failure.code is not grpc.StatusCode.UNAVAILABLE or not (safe_to_repeat or _unsent(error)):
-                    if failure.code in _ENDPOINTS_FAULT:
-                        say(f"{endpoint}: {_told(failure, timeout_s)}")
-                    raise failure from None
-                self._channels.avoid(endpoint)
-                if deadline is not None and time.monotonic() + _RETRY_PAUSE_S > deadline:
-                    say(f"{endpoint}: {failure}")
-                    raise _out_of_time() from None
-                if deadline is None and self._failing.is_due():
-                    say(f"{endpoint}: {failure}; trying again")
-                time.sleep(_RETRY_PAUSE_S)
+        self._log_in(deadline)
+        self._repeats = safe_to_repeat
+        if (left_s := _left(deadline)) == 0.0:  # like Go's client, it does not send then
+            raise _out_of_time()
+        call = self._caller.unary(
+            Method(method, response), request, timeout=left_s, repeatable=safe_to_repeat, needs_leader=False)
+        try:
+            answer = self._waited(call, deadline)
+            _check_size(answer.ByteSize(), self._config.max_recv_bytes)
+        except CallError as error:
+            raise request_error(error) from None
+        except MusterError as error:
+            raise self._failure(error, timeout_s, safe_to_repeat) from None
+        return answer
 
     def start(self, method: str, request: Message, response: type[R], timeout_s: float) -> Future[R]:
-        """Send one request, once, without waiting; the future's exception is a CallError."""
-        deadline = time.monotonic() + timeout_s
-        connection = self._pick(deadline)
-        return self._asked(connection, method, request, response, deadline, self._metadata(deadline))
+        """Send one request without waiting; the future's exception is a MusterError."""
+        return engine.submit(
+            self._caller.unary(Method(method, response), request, timeout=timeout_s, needs_leader=False))
 
     def stream(self, method: str, response: type[R], has_leader: bool = False) -> Stream[R]:
         """A stream both ways, at the first connected endpoint, waited for."""
         if self._config.user and time.monotonic() - self._logged_in > _TOKEN_S:
-            self._authenticated = False
-        metadata = self._metadata(None)
-        if has_leader:
-            metadata += (("hasleader", "true"),)
-        return self._begin(method, response, None, metadata)
+            self._caller.renews(self._token)
+        return self._begin(method, response, None, has_leader)
 
     def works(self, stream: Stream[R]) -> None:
         """A stream that is renewed at each end has answered."""
@@ -311,7 +309,7 @@ class Client:
     ) -> Stream[R]:
         """One request, a stream of responses."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        stream = self._begin(method, response, deadline, self._metadata(deadline))
+        stream = self._begin(method, response, deadline)
         stream.send(request)
         stream.close_send()
         return stream
@@ -321,67 +319,84 @@ class Client:
         import logging
 
         from muster_client.client import over
-        from muster_client.wire.calls import Caller
 
         logging.getLogger("muster_client").setLevel(logging.CRITICAL)  # this program says what fails
-        self._pick(None)
-        self._metadata(None)
+        self._log_in(None)
         config = self._config
         return over(Caller(
             self._channels.connections, config.user, config.password, _FOREVER_S, token=self._token))
+
+    def run(self, step: Coroutine[Any, Any, Result]) -> Result:
+        """What a step of the library gives, whenever that is. RequestError, or LeaseLost."""
+        try:
+            return self._waited(step, None)
+        except LeaseLost:
+            raise
+        except MusterError as error:
+            raise failure_of(error) from None
 
     def close(self) -> None:
         self._channels.close()
 
     def _begin(
-        self, method: str, response: type[R], deadline: float | None, metadata: Metadata
+        self, method: str, response: type[R], deadline: float | None, has_leader: bool = False
     ) -> Stream[R]:
+        path = Method(method, response).path
         while True:
-            connection = self._pick(deadline)
+            connection = self._log_in(deadline)
+            sent = metadata(self._token, has_leader)
             with contextlib.suppress(CallError):  # it was lost meanwhile
-                call = _there(functools.partial(connection.stream, _path(method), response, metadata))
+                call = _there(functools.partial(connection.stream, path, response, sent))
                 return Stream(call, connection.name, self._config.max_recv_bytes, deadline)
 
-    def _asked(
-        self, connection: Connection, method: str, request: Message, response: type[R],
-        deadline: float | None, metadata: Metadata,
-    ) -> Future[R]:
-        """One attempt."""
-        timeout_s = _left_to_send(deadline)
-        most_bytes, body = self._config.max_recv_bytes, request.SerializeToString()
-
-        async def ask() -> R:
-            answer = await connection.unary(_path(method), body, timeout_s, metadata)
-            _check_size(len(answer), most_bytes)
-            try:
-                return response.FromString(answer)
-            except DecodeError:
-                raise CallError(grpc.StatusCode.INTERNAL, "the answer is malformed") from None
-
-        return engine.submit(ask())
-
-    def _pick(self, deadline: float | None) -> Connection:
+    def _log_in(self, deadline: float | None) -> Connection:
+        """Wait for an endpoint, and for the user's token."""
+        self._unlimited, self._repeats = deadline is None, True
         picked = self._channels.pick(deadline)
         if picked is None:
             raise _out_of_time()
+        if not self._config.user:
+            return picked
+        until = time.monotonic() + _FOREVER_S if deadline is None else deadline
+        try:
+            token = self._waited(self._caller.token(until), deadline)
+        except MusterError as error:
+            failure = self._failure(error, None, True)
+            if failure.code is grpc.StatusCode.UNIMPLEMENTED:
+                raise Exit(1, "this server has no users: leave out --user and --password") from None
+            raise Exit(2, str(failure)) from None  # as etcdctl, which cannot connect then
+        if token != self._token:
+            self._token, self._logged_in = token, time.monotonic()
         return picked
 
-    def _metadata(self, deadline: float | None) -> Metadata:
-        if not self._authenticated:
-            self._authenticated = True
-            self._token = ""
-            request = rpc_pb2.AuthenticateRequest(name=self._config.user, password=self._config.password)
-            left = _left(deadline)
-            try:
-                answer = self.unary("Auth/Authenticate", request, rpc_pb2.AuthenticateResponse, left, True)
-            except RequestError as error:
-                if error.code is grpc.StatusCode.UNIMPLEMENTED:
-                    raise Exit(1, "this server has no users: leave out --user and --password") from None
-                if "authentication is not enabled" in str(error):  # etcd's: used without a token
-                    return ()
-                raise Exit(2, str(error)) from None  # as etcdctl, which cannot connect then
-            self._token, self._logged_in = answer.token, time.monotonic()
-        return (("token", self._token),) if self._token else ()
+    def _waited(self, step: Coroutine[Any, Any, Result], deadline: float | None) -> Result:
+        """What a step of the library gives. MusterError."""
+        future = engine.submit(step)
+        while deadline is None and not wait((future,), LOOK_S).done:
+            self._channels.tell()
+        return future.result()
+
+    def _tried(self, error: MusterError) -> None:
+        """An attempt failed, and another one follows: without a time limit only if etcdctl waits, too."""
+        text = f"{error.endpoint}: {failure_of(error)}"
+        if self._config.debug:
+            say(f"debug: {text}")
+        if self._unlimited and not _passes(error, self._repeats):
+            raise error
+        if self._unlimited and self._failing.is_due():
+            say(f"{text}; trying again")
+
+    def _failure(self, error: MusterError, timeout_s: float | None, safe_to_repeat: bool) -> RequestError:
+        """For its end; what is wrong with endpoints is said."""
+        failure = failure_of(error)
+        if isinstance(error, Unreachable):
+            for name, reason in error.reasons.items():
+                say(f"{name}: {reason}")
+        elif failure.code in _ENDPOINTS_FAULT:
+            say(f"{error.endpoint}: {_told(failure, timeout_s)}" if error.endpoint else str(error))
+            if _passes(error, safe_to_repeat):  # it was tried until then
+                return _out_of_time()
+        return failure
 
 
 def _there(step: Callable[[], Result]) -> Result:
@@ -391,10 +406,6 @@ def _there(step: Callable[[], Result]) -> Result:
         return step()
 
     return engine.submit(run()).result()
-
-
-def _path(method: str) -> str:
-    return f"/{method}" if "." in method else f"/etcdserverpb.{method}"
 
 
 def _check_size(size: int, most: int) -> None:
@@ -418,21 +429,11 @@ def _told(failure: RequestError, timeout_s: float | None) -> str:
     return str(failure)
 
 
-def _left_to_send(deadline: float | None) -> float | None:
-    """As ``_left``. RequestError if no time is left: like Go's client, it does not send then."""
-    left = _left(deadline)
-    if left == 0.0:
-        raise _out_of_time()
-    return left
-
-
-def _unsent(error: CallError) -> bool:
-    """Whether the server has certainly not looked at the request."""
-    return error.details.startswith(NOT_SENT)
-
-
-def _is_of_the_token(error: CallError) -> bool:
-    return judge(error.code, error.details) is Verdict.STALE_TOKEN
+def _passes(error: MusterError, safe_to_repeat: bool) -> bool:
+    """Whether clientv3 waits until an endpoint does better."""
+    return (
+        isinstance(error, ServerError) and error.code is grpc.StatusCode.UNAVAILABLE
+        and (safe_to_repeat or error.message.startswith(NOT_SENT)))
 
 
 @contextlib.contextmanager

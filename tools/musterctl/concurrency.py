@@ -1,7 +1,7 @@
 """clientv3's ``concurrency`` for ``lock`` and ``elect``, by the library: a session is a lease that is kept
 alive, and locks and candidates hang on it.
 
-Those who lead are observed by requests of this program, since etcdctl prints the answers' headers.
+Those who lead are observed by requests of this program, for the answers' headers.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import grpc
-from muster_client.errors import DeadlineExceeded, ServerError, Unreachable
 from muster_client.lease import Lease
 from muster_client.queueing import Leadership, Lock, Place
-from muster_client.wire import engine
 
 from cluster.pb import kv_pb2, rpc_pb2
-from tools.musterctl.client import Client, RequestError, told
+from tools.musterctl.client import Client, RequestError
 from tools.musterctl.command import Exit
 from tools.musterctl.commands.keys.watch import Watcher, cancel_reason
 
@@ -120,7 +118,8 @@ class Session:
 
     def _grant(self) -> None:
         self._library = self.client.library()
-        self._lease = waited(self._library.lease(self._ttl_s, id=self._id, timeout=_GRANTED_IN_S))
+        self._lease = self.client.run(
+            self._library.lease(self._ttl_s, id=self._id, timeout=_GRANTED_IN_S))
 
     def _revoke(self) -> None:
         """A lease that cannot be revoked in time ends by itself."""
@@ -152,24 +151,12 @@ class Session:
     def wait(self) -> None:
         """Until the lease is gone."""
         assert self._lease is not None
-        waited(self._lease.wait_lost())
+        self.client.run(self._lease.wait_lost())
 
     def look(self, place: Place) -> rpc_pb2.RangeResponse:
         """The key of a lock or a candidate."""
         return self.client.unary(
             "KV/Range", rpc_pb2.RangeRequest(key=place.key), rpc_pb2.RangeResponse, safe_to_repeat=True)
-
-
-def waited(step: Coroutine[Any, Any, Result]) -> Result:
-    """What a step of the library gives. RequestError, or LeaseLost."""
-    try:
-        return engine.submit(step).result()
-    except ServerError as error:
-        raise told(error.code, error.message) from None
-    except DeadlineExceeded as error:
-        raise told(grpc.StatusCode.DEADLINE_EXCEEDED, str(error)) from None
-    except Unreachable as error:
-        raise told(grpc.StatusCode.UNAVAILABLE, str(error)) from None
 
 
 def observe(client: Client, name: bytes) -> Iterator[rpc_pb2.RangeResponse]:

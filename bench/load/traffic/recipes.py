@@ -1,7 +1,8 @@
 """Software transactional memory and locks, as etcd's ``concurrency`` package has them.
 
 Each operation is a coroutine, at some 20 us of CPU above its requests: these loads measure conflicts between
-clients, not how many requests a server takes.
+clients, not how many requests a server takes. By ``muster_client`` they would take three times the CPU
+(``docs/design/written-by-hand.tsv``).
 """
 
 from __future__ import annotations

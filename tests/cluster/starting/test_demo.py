@@ -111,7 +111,7 @@ def test_what_readme_tries_shows_what_it_says(tmp_path: Path) -> None:
         shown, errors = pasted([*(command for command, _ in steps), f"python - <<'END'\n{script}END"])
     for (command, said), heard in zip(steps, shown[:-1], strict=True):
         assert _told(heard) == _told(said), f"{command}\n{errors}"
-    assert 'value: "up"' in shown[-1], errors
+    assert "/service/web/10.0.0.1 up" in shown[-1], errors
 
 
 _GUIDES = ("tutorial", "locks", "discovery", "configuration", "queues", "v2")

@@ -1,6 +1,6 @@
 """The programs in docs/use/recipes do what they say, on three hosts.
 
-They need only HTTP and JSON, so each runs as a reader would run it, and what it prints is compared.
+Each runs as a reader would run it, and what it prints is compared.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Three clusters in turn: muster of one shard, muster of three, etcd. MUSTER_LIBRARY_SERVERS names others, by
-commas: ``etcd-3.7`` is the one that ``make etcd-new`` builds."""
+"""Three clusters in turn: muster of one shard, muster of three, etcd; in `make soak` etcd 3.7, too, which
+``make etcd-new`` builds. MUSTER_LIBRARY_SERVERS names others, by commas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from tests.interop.hosts import EtcdProcesses, Hosts, MusterProcesses, serving
 from tests.interop.toolchain import CACHE, CI, call, unavailable
 from tests.ports import free_base_port
 
-SERVERS = os.environ.get("MUSTER_LIBRARY_SERVERS", "muster-1,muster-3,etcd").split(",")
+SOAK = bool(os.environ.get("MUSTER_SOAK"))
+_USUAL = "muster-1,muster-3,etcd,etcd-3.7" if SOAK else "muster-1,muster-3,etcd"
+SERVERS = os.environ.get("MUSTER_LIBRARY_SERVERS", _USUAL).split(",")
 VERSION = "v3.7.1"
 NEWER = CACHE / "bench" / f"etcd-{VERSION}" / "etcd"
 BUILT_IN_S = 900.0  # with all downloads, beside other tests

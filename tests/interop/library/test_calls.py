@@ -16,12 +16,13 @@ import muster_client as m
 import pytest
 
 from tests.interop.hosts import Hosts
+from tests.interop.library.conftest import SOAK
 from tests.interop.library.cutting import cutting
 from tests.ports import free_ports
 
 ETCDCTL = Path(sys.executable).parent / "etcdctl"
 Run = Callable[[Coroutine[Any, Any, None]], None]
-STEP = 9  # bytes between two cuts
+STEP = 1 if SOAK else 9  # bytes between two cuts
 MOST = 640  # of a connection with one put
 
 
@@ -33,6 +34,7 @@ async def tried_put(client: m.Client, key: str, value: str) -> tuple[m.Done | No
         return None, error.maybe_done
 
 
+@pytest.mark.longer
 def test_a_put_is_done_once_wherever_its_connection_is_cut(hosts: Hosts, directory: str, run: Run) -> None:
     told: Counter[str] = Counter()
 

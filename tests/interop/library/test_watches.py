@@ -13,10 +13,12 @@ import pytest
 from muster_client import sync
 
 from tests.interop.hosts import Hosts
+from tests.interop.library.conftest import SOAK
 from tests.interop.library.cutting import cutting
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
-EVENTS, AT_ONCE = 10_000, 20  # events of a watch; of one transaction
+EVENTS, KILLS = (100_000, 10) if SOAK else (10_000, 2)
+AT_ONCE = 20  # puts of one transaction
 
 
 def told(event: m.Event) -> tuple[int, bytes, bytes]:
@@ -34,21 +36,22 @@ async def history(client: m.Client, keys: m.KeyRange, revision: int, count: int)
         return [told(await anext(watch)) for _ in range(count)]
 
 
-@pytest.mark.parametrize("kills", [2])
-def test_each_event_comes_once_over_kills(hosts: Hosts, directory: str, run: Run, kills: int) -> None:
+@pytest.mark.longer
+def test_each_event_comes_once_over_kills(hosts: Hosts, directory: str, run: Run) -> None:
     keys = m.prefix(directory)
 
-    async def write(client: m.Client, done: asyncio.Event) -> None:
-        """Transactions of puts, each until it is known to be done; and a last key."""
-        for begin in range(0, EVENTS, AT_ONCE):
+    async def write(client: m.Client, killing: asyncio.Task[None]) -> None:
+        """Transactions of puts, each until it is known to be done, as long as hosts die; and a last key."""
+        begin = 0
+        while begin < EVENTS or not killing.done():
             puts = [m.put(f"{directory}{i % 500}", str(i)) for i in range(begin, begin + AT_ONCE)]
+            begin += AT_ONCE
             while True:
                 try:
                     await client.when().then(*puts)
                     break
                 except m.MusterError:
                     await asyncio.sleep(0.05)
-        done.set()
         while True:
             try:
                 await client.put(f"{directory}end", "x")
@@ -56,17 +59,15 @@ def test_each_event_comes_once_over_kills(hosts: Hosts, directory: str, run: Run
             except m.MusterError:
                 await asyncio.sleep(0.05)
 
-    async def kill(watch: m.Watch, done: asyncio.Event) -> None:
+    async def kill(watch: m.Watch) -> None:
         """The host that serves the watch, while it is written."""
-        for _ in range(kills):
-            if done.is_set():
-                return
+        for _ in range(KILLS):
             at = watch.revision
             stream = watch._feed._stream
             place = hosts.endpoints.index(stream.name) if stream else 0
             await asyncio.to_thread(hosts.kill, place)
             killed.append(place)
-            while watch.revision < at + 20 and not done.is_set():
+            while watch.revision < at + 20:
                 await asyncio.sleep(0.01)
             await asyncio.to_thread(hosts.mend)
 
@@ -75,9 +76,8 @@ def test_each_event_comes_once_over_kills(hosts: Hosts, directory: str, run: Run
     async def main() -> None:
         async with m.Client(hosts.all, timeout=10) as client, client.watch(keys) as watch:
             began = watch.revision
-            done = asyncio.Event()
-            writing = asyncio.create_task(write(client, done))
-            killing = asyncio.create_task(kill(watch, done))
+            killing = asyncio.create_task(kill(watch))
+            writing = asyncio.create_task(write(client, killing))
             seen: list[tuple[int, bytes, bytes]] = []
             async for event in watch:
                 seen.append(told(event))
@@ -85,8 +85,7 @@ def test_each_event_comes_once_over_kills(hosts: Hosts, directory: str, run: Run
                     break
             await writing
             await killing
-            assert killed
-            assert len(seen) > EVENTS
+            assert (len(killed), len(seen) > EVENTS) == (KILLS, True)
             async with m.Client(hosts.all) as other:
                 assert await history(other, keys, began, len(seen)) == seen
 

@@ -353,3 +353,20 @@ def test_an_id_that_the_caller_chose_may_be_another_s_lease() -> None:
 
     with scripted({"Lease/LeaseGrant": grant, "Lease/LeaseTimeToLive": info}) as address:
         asyncio.run(main())
+
+
+def test_an_error_names_the_endpoint_of_its_attempt() -> None:
+    def put(request: pb.PutRequest, context: Context) -> Any:
+        context.abort(Code.PERMISSION_DENIED, "etcdserver: permission denied")
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            with pytest.raises(m.PermissionDenied) as met:
+                await client.put("a", "1")
+            assert met.value.endpoint == address
+        with pytest.raises(m.MusterError, match="closed") as closed:
+            await client.put("a", "1")
+        assert closed.value.endpoint == ""
+
+    with scripted({"KV/Put": put}) as address:
+        asyncio.run(main())

@@ -218,8 +218,9 @@ def answering(
         server.stop(None).wait()
 
 
-@pytest.mark.parametrize("knows", [True, False])
-def test_a_token_that_has_expired_is_fetched_anew_once(knows: bool) -> None:
+@pytest.mark.parametrize(("knows", "asked"), [(True, 2), (False, 5)])
+def test_a_token_that_has_expired_is_fetched_anew_a_few_times(knows: bool, asked: int) -> None:
+    """As the library does it: a member that lags does not know a new token yet."""
     logins: list[bytes] = []
     puts: list[str] = []
 
@@ -241,7 +242,53 @@ def test_a_token_that_has_expired_is_fetched_anew_once(knows: bool) -> None:
             else:
                 with pytest.raises(RequestError, match=r"^etcdserver: invalid auth token$"):
                     client.unary("KV/Put", rpc_pb2.PutRequest(key=b"a"), rpc_pb2.PutResponse, 60.0)
-    assert (len(logins), puts) == (2, ["t1", "t2"])
+    assert (len(logins), puts) == (asked, [f"t{n}" for n in range(1, asked + 1)])
+
+
+@pytest.mark.parametrize(("safe", "limit_s", "code", "text"), [
+    (True, None, grpc.StatusCode.UNAVAILABLE, ""), (True, 60.0, grpc.StatusCode.INTERNAL, ""),
+    (False, 60.0, grpc.StatusCode.INTERNAL, ""),
+    (True, None, grpc.StatusCode.INTERNAL, "rpc error: code = Internal desc = raft proposal dropped"),
+    (False, None, grpc.StatusCode.UNAVAILABLE, "rpc error: code = Unavailable desc = raft proposal dropped")])
+def test_what_certainly_was_not_done_is_sent_again(
+    safe: bool, limit_s: float | None, code: grpc.StatusCode, text: str
+) -> None:
+    """Without a time limit it would wait for ever, where etcdctl tells it."""
+    puts: list[bytes] = []
+
+    def put(request: bytes, context: grpc.ServicerContext) -> rpc_pb2.PutResponse:
+        puts.append(request)
+        if len(puts) < 3:
+            context.abort(code, "raft proposal dropped")
+        return rpc_pb2.PutResponse()
+
+    with answering({"KV/Put": put}) as address, contextlib.closing(Client(_CONFIG, (address,))) as client:
+        try:
+            client.unary("KV/Put", rpc_pb2.PutRequest(key=b"a"), rpc_pb2.PutResponse, limit_s, safe)
+            told = ""
+        except RequestError as error:
+            told = str(error)
+    assert (told, len(puts)) == (text, 1 if text else 3)
+
+
+@pytest.mark.parametrize(("safe", "text", "said"), [
+    (True, "context deadline exceeded", "{}: rpc error: code = Unavailable desc = away"),
+    (False, "rpc error: code = Unavailable desc = away", "{}: rpc error: code = Unavailable desc = away")])
+def test_what_may_be_done_is_sent_again_only_if_that_is_safe(
+    safe: bool, text: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    puts: list[bytes] = []
+
+    def put(request: bytes, context: grpc.ServicerContext) -> rpc_pb2.PutResponse:
+        puts.append(request)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        raise AssertionError
+
+    with answering({"KV/Put": put}) as address, contextlib.closing(Client(_CONFIG, (address,))) as client:
+        with pytest.raises(RequestError) as met:
+            client.unary("KV/Put", rpc_pb2.PutRequest(key=b"a"), rpc_pb2.PutResponse, 2.0, safe)
+        assert (str(met.value), len(puts) > 1) == (text, safe)
+    assert capfd.readouterr().err == f"musterctl: {said.format(address)}\n"
 
 
 def test_any_certificate_is_taken_where_none_is_checked() -> None:

@@ -14,7 +14,8 @@ import pytest
 import trustme
 
 from tools.client.channels import Config, Waiting
-from tools.client.diagnose import REACHABLE, Target, Tls, explain, explain_all
+from tools.client.diagnose import REACHABLE, Target, explain, explain_all
+from tools.client.files import Tls
 
 _LIMIT_S = 30.0
 

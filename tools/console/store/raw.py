@@ -22,22 +22,14 @@ LEASES = Method("Lease/LeaseLeases", pb.LeaseLeasesResponse, repeatable=True)
 GRANT = Method("Lease/LeaseGrant", pb.LeaseGrantResponse)
 REVOKE = Method("Lease/LeaseRevoke", pb.LeaseRevokeResponse, repeatable=True)
 
-
-class Own(Method[Answer]):
-    """A method of muster's own, ``musterpb.Shards/Move``: an etcd does not implement it."""
-
-    @property
-    def path(self) -> str:
-        return f"/{self.name}"
-
-
-ENABLE_GROWTH = Own("musterpb.Shards/EnableGrowth", shards_pb2.EnableGrowthResponse)
-ADD_SHARD = Own("musterpb.Shards/AddShard", shards_pb2.AddShardResponse)
-RETIRE_SHARD = Own("musterpb.Shards/RetireShard", shards_pb2.RetireShardResponse)
-MOVE = Own("musterpb.Shards/Move", shards_pb2.MoveResponse)
-SPLIT = Own("musterpb.Shards/Split", shards_pb2.SplitResponse)
-CANCEL = Own("musterpb.Shards/CancelMove", shards_pb2.CancelMoveResponse)
-MOVES = Own("musterpb.Shards/Moves", shards_pb2.MovesResponse, repeatable=True)
+# muster's own: an etcd does not implement them
+ENABLE_GROWTH = Method("musterpb.Shards/EnableGrowth", shards_pb2.EnableGrowthResponse)
+ADD_SHARD = Method("musterpb.Shards/AddShard", shards_pb2.AddShardResponse)
+RETIRE_SHARD = Method("musterpb.Shards/RetireShard", shards_pb2.RetireShardResponse)
+MOVE = Method("musterpb.Shards/Move", shards_pb2.MoveResponse)
+SPLIT = Method("musterpb.Shards/Split", shards_pb2.SplitResponse)
+CANCEL = Method("musterpb.Shards/CancelMove", shards_pb2.CancelMoveResponse)
+MOVES = Method("musterpb.Shards/Moves", shards_pb2.MovesResponse, repeatable=True)
 
 
 async def call(

@@ -14,10 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
+from muster_client.errors import MusterError, ServerError
 from muster_client.wire import engine
-from muster_client.wire.connections import Connection
-from muster_client.wire.http2.answers import CallError
-from muster_client.wire.http2.sending import Metadata
+from muster_client.wire.calls import Caller, Method
 
 from cluster.pb import rpc_pb2 as pb
 from tools.client.channels import Channels, Config
@@ -26,7 +25,6 @@ from tools.muster.discovery.service import Answer, Node, Refused, Unreachable
 
 _NOT_FOUND = 100  # v2's code, which the caller checks
 _REFUSALS = frozenset((grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT))
-_NO_USERS = "authentication is not enabled"
 
 
 class Registry:
@@ -84,35 +82,20 @@ class Registry:
         for endpoint in self._config.endpoints:
             try:
                 with contextlib.closing(Channels(self._config, (endpoint,))) as channels:
-                    connection = channels.first(time.monotonic() + self._config.dial_timeout_ms / 1000)
-                    if connection is None:
+                    if channels.first(time.monotonic() + self._config.dial_timeout_ms / 1000) is None:
                         reasons.append(f"{endpoint}: no connection in time")
                         continue
-                    return engine.submit(self._asked(connection, method, request, response)).result()
-            except CallError as e:
-                if e.code in _REFUSALS:
-                    raise Refused(0, e.details or e.code.name) from None
-                reasons.append(f"{endpoint}: {e.details or e.code.name}")
+                    caller = Caller(  # with a new token each time, as one may expire
+                        channels.connections, self._config.user, self._config.password, self._timeout_s)
+                    call = caller.unary(Method(method, response), request, needs_leader=False)
+                    return engine.submit(call).result()
+            except MusterError as e:
+                if isinstance(e, ServerError) and e.code in _REFUSALS:
+                    raise Refused(0, str(e)) from None
+                reasons.append(f"{endpoint}: {e}")
             except Exit as e:  # files of TLS
                 raise Refused(0, str(e)) from None
         raise Unreachable("; ".join(reasons))
-
-    async def _asked(self, connection: Connection, method: str, request: Any, response: Any) -> Any:
-        """As the user, by a new token each time, as one may expire. CallError."""
-        metadata: Metadata = ()
-        if self._config.user:
-            login = pb.AuthenticateRequest(name=self._config.user, password=self._config.password)
-            try:
-                answer = await self._unary(connection, "Auth/Authenticate", login, ())
-                metadata = (("token", pb.AuthenticateResponse.FromString(answer).token),)
-            except CallError as e:
-                if _NO_USERS not in e.details:
-                    raise
-        return response.FromString(await self._unary(connection, method, request, metadata))
-
-    async def _unary(self, connection: Connection, method: str, request: Any, metadata: Metadata) -> bytes:
-        path, body = f"/etcdserverpb.{method}", request.SerializeToString()
-        return await connection.unary(path, body, self._timeout_s, metadata)
 
 
 def _text(value: bytes) -> str:

@@ -11,7 +11,9 @@ Code = grpc.StatusCode
 
 class MusterError(Exception):
     """Any failure of a call. ``maybe_done``: the cluster may have done it, or may do it yet; false: it has
-    not, and never will."""
+    not, and never will. ``endpoint``: of the attempt that met it, "" where there was none."""
+
+    endpoint = ""
 
     def __init__(self, text: str, *, maybe_done: bool = False) -> None:
         super().__init__(text)
@@ -124,11 +126,17 @@ _BY_CODE: dict[grpc.StatusCode, type[ServerError]] = {
 COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 
 
-def of_status(code: grpc.StatusCode, message: str, *, maybe_done: bool = False) -> MusterError:
+def of_status(
+    code: grpc.StatusCode, message: str, *, maybe_done: bool = False, endpoint: str = ""
+) -> MusterError:
     """The exception for a call's status."""
+    error: MusterError
     if message == COMPACTED:
-        return Compacted(message)
-    if code is Code.DEADLINE_EXCEEDED:
-        return DeadlineExceeded("no answer in time", maybe_done=maybe_done)
-    kind = _BY_TEXT.get(message) or _BY_CODE.get(code) or ServerError
-    return kind(code, message, maybe_done=maybe_done)
+        error = Compacted(message)
+    elif code is Code.DEADLINE_EXCEEDED:
+        error = DeadlineExceeded("no answer in time", maybe_done=maybe_done)
+    else:
+        kind = _BY_TEXT.get(message) or _BY_CODE.get(code) or ServerError
+        error = kind(code, message, maybe_done=maybe_done)
+    error.endpoint = endpoint
+    return error

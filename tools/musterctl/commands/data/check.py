@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from muster_client.wire.http2.answers import CallError
+from muster_client.errors import MusterError
 
 from cluster.pb import rpc_pb2
 from tools.gotext import prefix_end, quote, raw
-from tools.musterctl.client import Client, RequestError, Session, failing_with, request_error, session
+from tools.musterctl.client import Client, Session, failing_with, failure_of, session
 from tools.musterctl.command import Exit, Invocation
 
 DURATION_S = 60
@@ -147,12 +147,9 @@ class Puts:
 
     def put(self, key: bytes, value: bytes) -> None:
         began = time.monotonic()
-        try:
-            call = self._client.start(
-                "KV/Put", rpc_pb2.PutRequest(key=key, value=value), rpc_pb2.PutResponse, self._timeout_s)
-            call.add_done_callback(lambda call: self._done(call.exception(), began))
-        except RequestError as error:
-            self._done(error, began)
+        call = self._client.start(
+            "KV/Put", rpc_pb2.PutRequest(key=key, value=value), rpc_pb2.PutResponse, self._timeout_s)
+        call.add_done_callback(lambda call: self._done(call.exception(), began))
 
     def _done(self, error: BaseException | None, began: float) -> None:
         took = time.monotonic() - began
@@ -160,7 +157,7 @@ class Puts:
             if error is None:
                 self._took(took)
             else:
-                name = str(request_error(error)) if isinstance(error, CallError) else str(error)
+                name = str(failure_of(error)) if isinstance(error, MusterError) else str(error)
                 self.errors[name] = self.errors.get(name, 0) + 1
         self._idle.release()
 

@@ -15,7 +15,7 @@ from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2, shards_pb2
 from cluster.placement import Placement, Table
 from tools.client.channels import Config
-from tools.client.diagnose import context_of
+from tools.client.files import Files
 from tools.gotext import quote, raw, si_bytes
 from tools.musterctl.client import Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
@@ -214,4 +214,4 @@ def _url(config: Config, endpoint: str) -> str:
 
 def _context(config: Config, endpoint: str) -> ssl.SSLContext | None:
     tls = config.target(endpoint).tls
-    return context_of(tls, http2=False) if tls is not None else None
+    return Files(tls, protocol="http/1.1").context() if tls is not None else None

@@ -16,7 +16,7 @@ from tools.gotext import quote, raw
 from tools.musterctl.client import Client, RequestError, failing_with, session
 from tools.musterctl.client import Session as Setting
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.concurrency import Interrupted, Session, Signals, observe, waited
+from tools.musterctl.concurrency import Interrupted, Session, Signals, observe
 
 _TTL_S = 60
 
@@ -31,7 +31,7 @@ def lock(invocation: Invocation) -> None:
     with failing_with(1), _canceled(), Session(s.client(), ttl_s if ttl_s > 0 else _TTL_S, signals) as held:
         place = held.lock(raw(name))
         try:
-            signals.run(lambda: waited(place.acquire()))
+            signals.run(lambda: held.client.run(place.acquire()))
         except LeaseLost:
             raise Exit(1, "mutex: session is expired") from None
         if command:
@@ -138,7 +138,7 @@ def _campaign(s: Setting, client: Client, name: bytes, proposal: bytes) -> None:
     with _canceled(), Session(client, _TTL_S, signals) as held:
         place = held.candidate(name, proposal)
         try:
-            signals.run(lambda: waited(place.campaign()))
+            signals.run(lambda: held.client.run(place.campaign()))
         except LeaseLost:
             raise Exit(1, "elect: session expired") from None
         with contextlib.suppress(Interrupted):

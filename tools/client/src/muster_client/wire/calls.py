@@ -41,8 +41,8 @@ _NOT_ENABLED = "etcdserver: authentication is not enabled"
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[Answer]):
-    """A method of etcd's API, ``KV/Range``, of one request and one answer. ``repeatable``: the second time
-    does nothing more than the first."""
+    """A method of one request and one answer: ``KV/Range`` of etcd's API, or ``package.Service/Method``.
+    ``repeatable``: the second time does nothing more than the first."""
 
     name: str
     answer: type[Answer]
@@ -50,7 +50,7 @@ class Method(Generic[Answer]):
 
     @property
     def path(self) -> str:
-        return f"/etcdserverpb.{self.name}"
+        return f"/{self.name}" if "." in self.name else f"/etcdserverpb.{self.name}"
 
     def told(self, body: bytes) -> Answer:
         """The answer from its bytes. ServerError: they are none."""
@@ -72,13 +72,14 @@ class _How:
     anonymous: bool
     on_send: Callable[[], None] | None
     at: str
+    attempt_s: float
     headers: Headers = ()
     endpoints: list[str] = field(default_factory=list)
 
     def timeout_s(self) -> float:
         """Of the attempt that begins now."""
         left_s = self.deadline - time.monotonic()
-        return max(0.0, min(left_s, _ATTEMPT_S) if self.repeatable else left_s)
+        return max(0.0, min(left_s, self.attempt_s) if self.repeatable else left_s)
 
     def begins(self, connection: Connection, token: str) -> Metadata:
         """An attempt is sent; its metadata."""
@@ -215,15 +216,19 @@ _AUTHENTICATE = Method("Auth/Authenticate", pb.AuthenticateResponse, repeatable=
 
 class Caller:
     """Calls of one client. ``timeout_s`` holds for each that names none. ``space``: keys are of this one.
-    ``token``: one that is had already."""
+    ``token``: one that is had already. ``attempt_s``: of one attempt of what can be repeated; ``on_again`` is
+    called before each further attempt with what the last one met. What it raises ends the call."""
 
     space: Space | None = None
 
     def __init__(
         self, connections: Connections, user: str, password: str, timeout_s: float,
-        observer: Observer | None = None, token: str = "",
+        observer: Observer | None = None, token: str = "", attempt_s: float | None = None,
+        on_again: Callable[[MusterError], None] | None = None,
     ) -> None:
         self.connections = connections
+        self._attempt_s = _ATTEMPT_S if attempt_s is None else attempt_s
+        self._on_again = on_again
         self.timeout_s = timeout_s
         self._observer = observer
         self._user, self._password = user, password
@@ -243,7 +248,7 @@ class Caller:
         ``on_send`` is called before each attempt. ``at``: only this endpoint is asked."""
         timeout_s = self.timeout_s if timeout is None else timeout
         how = _How(time.monotonic() + timeout_s, repeatable or method.repeatable, needs_leader, anonymous,
-                   on_send, at)
+                   on_send, at, self._attempt_s)
         if self._observer is not None:
             return await self._observed(self._observer, method, request, how)
         return await self._asked(method, request, how)
@@ -325,13 +330,13 @@ class Caller:
                 connection.suspect()
                 avoid.add(connection.name)
                 if not how.repeatable:
-                    raise of_status(code, details, maybe_done=True)
+                    raise of_status(code, details, maybe_done=True, endpoint=connection.name)
             elif verdict is Verdict.REFUSED:
                 connection.suspect()
                 avoid.add(connection.name)
             else:
-                raise of_status(code, details, maybe_done=maybe_done)
-            error = of_status(code, details, maybe_done=maybe_done)
+                raise of_status(code, details, maybe_done=maybe_done, endpoint=connection.name)
+            error = of_status(code, details, maybe_done=maybe_done, endpoint=connection.name)
             others = not how.at and self.connections.others(avoid)
             await self._pause(attempt, avoid, how.deadline, error, others)
 
@@ -354,6 +359,8 @@ class Caller:
             avoid.clear()
         if time.monotonic() + pause >= deadline:
             raise error
+        if self._on_again is not None:
+            self._on_again(error)
         await asyncio.sleep(pause)
 
     def _forget_logins_of_a_parent(self) -> None:
