@@ -29,6 +29,7 @@ class Arrival:
         self._arrived = arrived
         self._wanted: int | None = None  # index of the order that all copies are to have applied
         self._asking = False  # how far the order is
+        self._applied = False  # at shard 0's node
         self._asked: set[int] = set()  # shards whose node owes an answer
         self._whole: set[int] = set()  # shards whose copy has what is wanted
 
@@ -59,12 +60,19 @@ class Arrival:
         if self._wanted is None or route is None or route.home is None:
             return
         self._asked.add(shard)
-        waiting = Waiting(None, Method.MEMBER_LIST, b"", shard, READ_ANY, now, router.limit_s, router.quiet)
+        # FACTS may take as long as it takes: no client waits for it, and it is not logged as slow
+        method = Method.FACTS if shard or not self._applied else Method.MEMBER_LIST
+        waiting = Waiting(None, method, b"", shard, READ_ANY, now, router.limit_s, router.quiet)
         waiting.calls(self._heard, None, READ.pack(self._wanted, 0))
         waiting.pieces = []  # no other host's answer counts
         router.send(route.home, waiting)
 
     def _heard(self, waiting: Waiting, status: int, body: bytes) -> None:
         self._asked.discard(waiting.shard)
-        if status == Status.OK and (waiting.shard or lists(body, self._router.common.member_id)):
+        if status != Status.OK:
+            return
+        if not waiting.shard:
+            self._applied = True
+        if waiting.shard or (
+                waiting.method == Method.MEMBER_LIST and lists(body, self._router.common.member_id)):
             self._whole.add(waiting.shard)

@@ -34,13 +34,21 @@ class Joining:
         self.net.run()
         self.net.pass_time(0.1)
 
-    def asked(self, shard: int = 0) -> list[Request]:
-        return self.net.every[shard, 1].take(Method.MEMBER_LIST)
+    def asked(self, shard: int = 0, method: Method = Method.FACTS) -> list[Request]:
+        return self.net.every[shard, 1].take(method)
 
-    def answer(self, listed: pb.MemberListResponse = STARTED, shard: int = 0) -> None:
-        (question,) = self.asked(shard)
+    def applied(self, shard: int = 0) -> None:
+        """The last question of a node is answered."""
+        (*_, question) = self.asked(shard)
         assert READ.unpack_from(question.body) == (INDEX, 0), "a node answers once it has applied that"
-        self.net.every[shard, 1].ok(question, 5, listed.SerializeToString())
+        self._answer(question, shard, b"{}")
+
+    def answer(self, listed: pb.MemberListResponse = STARTED) -> None:
+        (question,) = self.asked(0, Method.MEMBER_LIST)
+        self._answer(question, 0, listed.SerializeToString())
+
+    def _answer(self, question: Request, shard: int, tail: bytes) -> None:
+        self.net.every[shard, 1].ok(question, 5, tail)
         self.net.run()
         self.net.pass_time(0.2)
 
@@ -50,16 +58,18 @@ def test_a_host_arrives_once_its_copy_has_what_was_in_order() -> None:
     joining.net.pass_time(1.0)
     assert joining.asked() == [], "it is not known yet how far the order is"
     joining.index()
+    joining.applied()
     assert joining.arrived == 0
     joining.answer()
     joining.net.pass_time(1.0)
     assert joining.arrived == 1
-    assert joining.asked() == joining.net.nodes[2].take() == []
+    assert joining.net.nodes[1].take() == joining.net.nodes[2].take() == []
 
 
 def test_a_host_that_is_not_listed_as_started_has_not_arrived() -> None:
     joining = Joining()
     joining.index()
+    joining.applied()
     for _ in range(3):
         joining.answer(ADDED)
         assert joining.arrived == 0
@@ -71,15 +81,13 @@ def test_a_copy_of_each_shard_that_owns_keys_is_waited_for_without_a_limit() -> 
     joining = Joining(shards=3)
     joining.index()
     assert joining.asked(1) == joining.asked(2) == [], "what owns keys is known with shard 0's copy"
+    joining.applied()
     joining.answer()
-    joining.answer(shard=2)
+    joining.applied(2)
     for _ in range(4):  # a copy that is far behind: the question runs out, and is asked again
         joining.net.pass_time(joining.net.router.limit_s)
         assert joining.arrived == 0
-    (*_, last) = joining.asked(1)
-    joining.net.every[1, 1].ok(last, 5, ADDED.SerializeToString())
-    joining.net.run()
-    joining.net.pass_time(0.1)
+    joining.applied(1)
     assert joining.arrived == 1
 
 
@@ -88,10 +96,11 @@ def test_another_hosts_copy_does_not_count() -> None:
     joining.index()
     joining.net.cut(1)
     joining.net.pass_time(1.0)
-    assert joining.net.nodes[2].take(Method.MEMBER_LIST) == []
+    assert joining.net.nodes[2].take(Method.FACTS) == []
     joining.net.nodes[1].up = True
     joining.net.pass_time(1.0)
     assert joining.arrived == 0
+    joining.applied()
     joining.answer()
     assert joining.arrived == 1
 
@@ -112,6 +121,7 @@ def test_what_cannot_be_answered_is_asked_again(status: Status) -> None:
     joining.net.nodes[1].answer(refused.rid, status, b"\0\0")
     joining.net.run()
     joining.net.pass_time(0.1)
+    joining.applied()
     joining.answer()
     assert joining.arrived == 1
 
@@ -129,10 +139,11 @@ def test_a_born_shard_is_waited_for_only_if_it_owned_keys_then(owns: bool) -> No
         table = take_moved(take_move(table, move, 5), Moved(1, True, 5, 0), 5)
     net.nodes[1].answer(0, Status.PLACEMENT, table.encode())
     joining.index()
+    joining.applied()
     joining.answer()
     assert joining.arrived == int(not owns)
     net.every[1, 1].up = True
     net.pass_time(0.5)
     if owns:
-        joining.answer(shard=1)
+        joining.applied(1)
     assert joining.arrived == 1
