@@ -212,6 +212,7 @@ class FrontSettings:
     v2: bool = True  # serve etcd's API of version 2
     read_only: bool = False  # answer GET alone, as etcd's proxy of version 2 with --proxy readonly
     max_v2_waits: int = 200_000  # of this front
+    joining: bool = False  # its host was added, and has never served: proxy.routing.reads.arrival
     discovery_service: bool = False  # make directories for hosts of other clusters, at /new
     tls: Tls | None = None
     tracing: Tracing | None = None

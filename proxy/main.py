@@ -30,6 +30,7 @@ from proxy.machine import Machine
 from proxy.metrics.exposition import Metrics
 from proxy.metrics.siblings import Siblings
 from proxy.routing.links import Connector
+from proxy.routing.reads.arrival import Arrival
 from proxy.routing.router import SWEEP_S, Router
 from proxy.services import cluster
 from proxy.services.table import register_all
@@ -93,6 +94,7 @@ class Front:
         self.metrics_server: Server | None = None
         self._loop = loop
         self._ready = False
+        self._beginning: asyncio.Task[None] | None = None  # of a host that has joined, once it is complete
         self._refused = 0  # connections, as far as the log tells
         self._refusals = Repeats()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -106,7 +108,20 @@ class Front:
             self.registry.gate = cluster.refused_at_learner if learner else None
 
     async def start(self) -> None:
+        """Serve, or have that begin once the host that joins holds what was there before it."""
         self._sweep()
+        if self.settings.joining:
+            log.info("this host was added: it serves once it holds what was there before")
+            context = self.context
+            context.on_tick.append(Arrival(self.router, lambda: context.placement.ids, self._arrived).tick)
+        else:
+            await self._serve()
+
+    def _arrived(self) -> None:
+        self._beginning = self._loop.create_task(self._serve())
+        self._beginning.add_done_callback(_served)
+
+    async def _serve(self) -> None:
         settings = self.settings
         if settings.initial_corrupt_check and (reason := await differs(self.context)):
             log.critical("this host cannot serve", error=reason)
@@ -191,6 +206,8 @@ class Front:
 
     async def stop(self) -> None:
         log.info("stopping")
+        if self._beginning is not None:
+            self._beginning.cancel()
         self.context.stop()
         self.siblings.close()
         # by the server's own time limit each request is answered, but for long streams
@@ -205,6 +222,12 @@ class Front:
             self._sweeper.cancel()
         self.router.close()
         log.info("stopped")
+
+
+def _served(beginning: asyncio.Task[None]) -> None:
+    """A fault ends the process, whose loop only logs a client's."""
+    if not beginning.cancelled() and (error := beginning.exception()) is not None:
+        raise RuntimeError("this front cannot begin to serve") from error
 
 
 def split_url(url: str) -> tuple[str, str, int]:

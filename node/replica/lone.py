@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from cluster.effects import records
 from cluster.features.growth import BIRTHS
 from cluster.raft import EntryKind
-from cluster.wire.messages import Method
+from cluster.wire.messages import Method, Status
 from node.any_node import AnyNode
 from node.links.fronts import FrontLink, Request, say_not_leader
 from node.replica.applying import is_full, one_run
@@ -32,6 +32,8 @@ _APPLY_ENTRIES = 256
 # disks, begins with this role: others may ask it before it has heard of their shards.
 _OF_SEVERAL = (Method.WIDE, Method.LONE, Method.QUERY, Method.REPORT, Method.FEED, Method.FEED_ACK,
                Method.COPIED)
+# What the node of a source or a target is asked of a move, which this node has not heard of either.
+_OF_MOVES = (Method.COPY, Method.DURABLE)
 
 
 class OwnLogNode(AnyNode, Protocol):
@@ -100,9 +102,14 @@ class LoneRole(OwnLog, Role):
         self._orders_from_here = orders_from_here
         self._over = False
         node.handlers.update(dict.fromkeys(_OF_SEVERAL, self._refuse))
+        node.handlers.update(dict.fromkeys(_OF_MOVES, self._does_not_know))
 
     def _refuse(self, link: FrontLink, rid: int, timeout_ms: int, body: bytes) -> None:
         say_not_leader(self.raft, link, rid)
+        self._node.mark_dirty(link)
+
+    def _does_not_know(self, link: FrontLink, rid: int, timeout_ms: int, body: bytes) -> None:
+        link.answer(rid, Status.UNKNOWN, b"")
         self._node.mark_dirty(link)
 
     def submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:

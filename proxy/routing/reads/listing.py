@@ -1,7 +1,7 @@
 """A host lists members once it is listed itself: an etcd serves only then.
 
-A host that has just joined applies the log, then publishes its name and client URLs. Until its node lists it
-so, questions for members wait here, ``LIMIT_S`` at most and once: a host without a majority answers all the
+A host publishes its name and client URLs as soon as its cluster has a leader. Until its node lists it so,
+questions for members wait here, ``LIMIT_S`` at most and once: a host without a majority answers all the
 same.
 """
 
@@ -57,8 +57,7 @@ class Listing:
         self._asking = False
         if self.stands or status != 0:
             return
-        members = rpc_pb2.MemberListResponse.FromString(body[HEAD.size :]).members
-        if self._router.common.member_id in {m.ID for m in members if m.name or m.clientURLs}:
+        if lists(body, self._router.common.member_id):
             self._release()
 
     def _release(self) -> None:
@@ -66,3 +65,9 @@ class Listing:
         waiting, self._waiting = self._waiting, []
         for then in waiting:
             then()
+
+
+def lists(body: bytes, member_id: int) -> bool:
+    """Whether a node's answer to MEMBER_LIST has this member as one that has started."""
+    members = rpc_pb2.MemberListResponse.FromString(body[HEAD.size :]).members
+    return member_id in {m.ID for m in members if m.name or m.clientURLs}

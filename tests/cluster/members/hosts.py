@@ -125,12 +125,22 @@ class Hosts:
         request = pb.MemberAddRequest(peerURLs=[self.peer(host)], isLearner=learner)
         self.settle(lambda: self.member(host).ID != 0, "Cluster/MemberAdd", request, pb.MemberAddResponse)
 
-    def join(self, host: int) -> None:
-        """Start one that was added, and wait until it serves."""
+    def begin(self, host: int) -> subprocess.Popen[bytes]:
+        """Start one that was added."""
         names = {self.peer(i): f"h{i}" for i in range(self.most)}
         cluster = ",".join(f"{names[m.peerURLs[0]]}={m.peerURLs[0]}" for m in self.members())
-        process = self.start(host, f"--initial-cluster={cluster}", "--initial-cluster-state=existing")
+        return self.start(host, f"--initial-cluster={cluster}", "--initial-cluster-state=existing")
+
+    def join(self, host: int) -> None:
+        """Start one that was added, and wait until it is listed as started and serves."""
+        process = self.begin(host)
         until(lambda: self.member(host).name or process.poll() is not None, LIMIT_S)
+        status = pb.StatusRequest()  # which a learner answers, too
+
+        def serves() -> bool:
+            return works(lambda: self.call(host, "Maintenance/Status", status, pb.StatusResponse))
+
+        until(lambda: serves() or process.poll() is not None, LIMIT_S)
         assert process.poll() is None, self.log(host)
 
     def votes(self, host: int) -> None:

@@ -3,8 +3,10 @@ acknowledged is lost, and every step's duration is printed."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -12,6 +14,10 @@ import pytest
 from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import until
 from tests.cluster.members.hosts import LIMIT_S, REMOVED, Hosts, Writer, timed, works
+
+# of a host that joins: 21 MB
+_TURNS, _PUTS = 40, 64
+_VALUE = b"v" * 8192
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["1 shard", "3 shards"])
@@ -176,3 +182,50 @@ def test_a_host_that_was_down_while_one_moved_that_leads_now_comes_back(hosts: H
     with timed("a host came back that had not heard where the leader is"):
         until(lambda: works(lambda: hosts.call(away, "KV/Put", put, pb.PutResponse)), LIMIT_S)
     assert process.poll() is None
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_host_that_joins_shows_nothing_before_it_has_all_that_was_there(
+    tmp_path: Path, shards: int
+) -> None:
+    """Also one that is killed on its way. Once it has served, it needs nobody to serve again."""
+    hosts = Hosts(tmp_path, shards, most=2)
+    try:
+        hosts.found()
+        for turn in range(_TURNS):
+            puts = [pb.RequestOp(request_put=pb.PutRequest(key=b"/there%d/%d" % (n, turn), value=_VALUE))
+                    for n in range(_PUTS)]
+            written = hosts.call(0, "KV/Txn", pb.TxnRequest(success=puts), pb.TxnResponse)
+        hosts.add(1)
+        hosts.begin(1)
+        until(lambda: "it serves once it holds" in hosts.log(1), LIMIT_S)
+        hosts.running[1].kill()
+        hosts.running[1].wait(30)
+        hosts.start(1)
+        shows_all(hosts, written.header.revision)
+        hosts.votes(1)
+        for host in (0, 1):
+            hosts.running[host].kill()
+            hosts.running[host].wait(30)
+        hosts.start(1)
+        shows_all(hosts, written.header.revision)
+    finally:
+        hosts.close()
+
+
+def shows_all(hosts: Hosts, revision: int) -> None:
+    """What host 1 answers as soon as it answers."""
+    request = pb.RangeRequest(key=b"/there", range_end=b"/therf", count_only=True, serializable=True)
+
+    def answered() -> pb.RangeResponse | None:
+        assert hosts.running[1].poll() is None, hosts.log(1)
+        with contextlib.suppress(grpc.RpcError):
+            return hosts.call(1, "KV/Range", request, pb.RangeResponse)
+        return None
+
+    with timed("a serializable range was answered"):
+        found = until(answered, LIMIT_S)
+    assert found.count == _TURNS * _PUTS
+    status = hosts.call(1, "Maintenance/Status", pb.StatusRequest(), pb.StatusResponse)
+    assert min(found.header.revision, status.header.revision) >= revision

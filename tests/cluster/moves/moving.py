@@ -36,6 +36,11 @@ _CALL_S = 10.0
 _FACTS_S = 1.0
 
 
+def directory(number: int) -> tuple[bytes, bytes]:
+    """One of the load's directories."""
+    return b"/load/%d/" % number, b"/load/%d0" % number
+
+
 def facts_of(folder: Path, shard: int, cluster_id: int) -> dict[str, Any]:
     """What a host's node of a shard says of itself; empty: it does not answer."""
     ends = time.monotonic() + _FACTS_S
@@ -157,7 +162,7 @@ class Operator:
         """One of the load's directories that may move from one shard to another; None: there is none."""
         table = self.table()
         for number in range(SPANS):
-            start, end = b"/load/%d/" % number, b"/load/%d0" % number
+            start, end = directory(number)
             if table.owners_of(start, end) == (source,) and not table.past_of(target, start, end):
                 return start, end
         return None

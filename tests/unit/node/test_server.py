@@ -288,11 +288,18 @@ def test_a_store_of_one_shard_is_settled_while_no_write_and_no_question_could_le
     assert LoneRole(node, Kinds()).settled is not (ready or asked)
 
 
-@pytest.mark.parametrize("method", [
-    Method.WIDE, Method.LONE, Method.QUERY, Method.REPORT, Method.FEED, Method.FEED_ACK, Method.COPIED])
-def test_a_node_that_has_not_heard_of_other_shards_refuses_what_their_nodes_ask(method: Method) -> None:
+NOT_LEADING = Status.NOT_LEADER, LEADER.pack(7, 3)
+
+
+@pytest.mark.parametrize(("method", "answer"), [
+    *[(method, NOT_LEADING) for method in (
+        Method.WIDE, Method.LONE, Method.QUERY, Method.REPORT, Method.FEED, Method.FEED_ACK, Method.COPIED)],
+    *[(method, (Status.UNKNOWN, b"")) for method in (Method.COPY, Method.DURABLE)]])
+def test_a_node_that_has_not_heard_of_other_shards_refuses_what_their_nodes_ask(
+    method: Method, answer: tuple[Status, bytes]
+) -> None:
     """A host that lost its disks led: the others' leaders report to its node 0, which begins as an only
-    shard's."""
+    shard's. Copies of what moves away from shard 0 ask each host's node 0."""
     dirty: list[object] = []
     node: Any = SimpleNamespace(
         raft=SimpleNamespace(is_leader=False, leader_id=7, term=3), writes=None, handlers={},
@@ -303,7 +310,7 @@ def test_a_node_that_has_not_heard_of_other_shards_refuses_what_their_nodes_ask(
     link: Any = SimpleNamespace(alive=True, answer=lambda *answer: told.append(answer))
     before = faults.count
     Node.take_requests(node, link, [(5, method, 1000, b"")])
-    assert told == [(5, Status.NOT_LEADER, LEADER.pack(7, 3))]
+    assert told == [(5, *answer)]
     assert dirty == [link]
     assert faults.count == before
 

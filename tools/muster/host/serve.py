@@ -98,7 +98,8 @@ def _supervisor(config: ServerConfig, identity: Identity, run_dir: str, log: Log
     born = BornShards(config.data_dir, partial(bootstrap.place_all_logs, config),
                       partial(_born_spec, config, identity, run_dir))
     return Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config),
-                      partial(bootstrap.grown, config.data_dir), born)
+                      partial(bootstrap.grown, config.data_dir), born,
+                      partial(bootstrap.served, config.data_dir))
 
 
 def hold_memory(config: ServerConfig, log: Logger) -> None:
@@ -342,6 +343,7 @@ def _front_settings(
         listen_http=_of_front(config.listen_http, index),
         socket_mode=config.socket_mode,
         fronts=max(config.fronts, 1),
+        joining=identity.joining and bootstrap.known(config.data_dir).joining,
         reuse_port=config.fronts > 1 or config.values["socket-reuse-port"],
         gateway=config.values["enable-grpc-gateway"],
         v2=config.values["enable-v2"],

@@ -15,6 +15,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from cluster.settings import leave_s, limit_s
@@ -73,10 +74,12 @@ class Supervisor:
     def __init__(
         self, specs: Sequence[ChildSpec], log: Logger, limits: StopLimits,
         grown: Callable[[int], None] = lambda level: None, born: Born | None = None,
+        served: Callable[[], None] = lambda: None,
     ) -> None:
-        """``grown``: notes to which level the host's data has grown. OSError. ``born``: makes nodes of shards
-        that are born, and drops them."""
+        """``grown``: notes to which level the host's data has grown; ``served``: that the host has served.
+        OSError. ``born``: makes nodes of shards that are born, and drops them."""
         self._grown = grown
+        self._served = served
         self._born = born
         self._drops: set[asyncio.Task[None]] = set()
         self._dropping: set[int] = set()  # shards; ids are never used again
@@ -198,13 +201,15 @@ class Supervisor:
                 term=event.get("term"),
             )
         elif kind == "grown":
-            self._note(event["level"])
+            level = event["level"]
+            self._note(partial(self._grown, level), "that the cluster's data has grown", level=level)
         elif kind == "shards":
             self._follow_shards(event)
         elif kind == "ready":
             self._log.info("child is ready", child=label, pid=child.pid)
         if self.ready and not self.announced:
             self.announced = True
+            self._note(self._served, "that this host serves")
             self._log.info("ready to serve client requests")
             notify("READY=1")
 
@@ -257,13 +262,11 @@ class Supervisor:
         else:
             self._log.info("a shard is dropped: its node and its data are gone", shard=child.spec.index)
 
-    def _note(self, level: int) -> None:
+    def _note(self, note: Callable[[], None], what: str, **facts: Any) -> None:
         try:
-            self._grown(level)
-        except (OSError, ConfigError) as error:  # a node says it again at its next start
-            self._log.error(
-                "cannot note in identity.json that the cluster's data has grown", level=level,
-                error=str(error))
+            note()
+        except (OSError, ConfigError) as error:  # it is said again after the next start
+            self._log.error(f"cannot note in identity.json {what}", **facts, error=str(error))
 
     def _on_exit(self, child: Child, event: dict[str, Any]) -> None:
         label, code = child.spec.label, event["code"]

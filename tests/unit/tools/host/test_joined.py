@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,7 +29,7 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def host(data: Path) -> AsyncIterator[tuple[Front, Client]]:
+async def host(data: Path, *, joining: bool = False) -> AsyncIterator[tuple[Front, Client]]:
     loop = asyncio.get_running_loop()
     peer_port, client_port = free_port(), free_port()
     url = f"http://127.0.0.1:{client_port}"
@@ -44,11 +45,16 @@ async def host(data: Path) -> AsyncIterator[tuple[Front, Client]]:
         ),
         NodesMachine(loop, common),
     )
-    front = make_front(node, FrontSettings(common=common, index=0, listen=(url,)), RealMachine(loop, common))
+    settings = FrontSettings(common=common, index=0, listen=(url,), joining=joining)
+    front = make_front(node, settings, RealMachine(loop, common))
+    if joining:
+        await front.start()
+        assert not front.server.addresses, "its node has not applied anything yet"
     node.start()
-    await front.start()
+    if not joining:
+        await front.start()
     async with asyncio.timeout(60):
-        while not front.router.ready or node.writes.leader is None:
+        while not (front.router.ready and front.server.addresses and node.writes.leader):
             await asyncio.sleep(0.01)
     client = await Client.open([parse_endpoint(f"127.0.0.1:{client_port}")], connections=1)
     try:
@@ -127,5 +133,37 @@ def test_a_fault_of_an_apply_that_a_read_began_is_not_the_reads(tmp_path: Path, 
                 pb.RangeResponse,
             )
             assert fault in seen
+
+    asyncio.run(scenario())
+
+
+def test_a_front_of_a_host_that_joins_listens_once_its_node_has_published_the_host(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with host(tmp_path / "data", joining=True) as (_, client):
+            request = pb.MemberListRequest(linearizable=False)
+            listed = await client.unary("/etcdserverpb.Cluster/MemberList", request, pb.MemberListResponse)
+            assert [member.name for member in listed.members] == ["h"]
+
+    asyncio.run(scenario())
+
+
+def test_a_front_that_joins_stops_before_it_serves_and_a_taken_port_ends_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        loop, seen = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda _, context: seen.append(context["exception"]))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            common = Common(
+                cluster_id=7, member_id=1, name="h", shard_count=1, placement_depth=2, peers=(), run_dir="")
+            url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+            settings = FrontSettings(common=common, index=0, listen=(url,), joining=True)
+            front = Front(settings, RealMachine(loop, common))
+            await front.start()
+            front._arrived()
+            async with asyncio.timeout(60):
+                while not seen:
+                    await asyncio.sleep(0.01)
+            await front.stop()
+        assert isinstance(seen[0], RuntimeError), "an OSError would be a client's"
+        assert isinstance(seen[0].__cause__, OSError)
 
     asyncio.run(scenario())

@@ -171,12 +171,17 @@ def test_a_new_host_is_nobody_until_its_identity_is_kept(
     monkeypatch.setattr(joining, "join", lambda *_: (told, peers, own))
     first, is_new = bootstrap.establish(settings)
     assert is_new
-    assert (first.joined, first.origin) == ((True, "a7") if state == "existing" else (False, "new"))
+    joins = state == "existing"
+    assert (first.joined, first.joining, first.origin) == (joins, joins, "a7" if joins else "new")
     assert list((tmp_path / "member").iterdir()) == []
     again, is_new = bootstrap.establish(settings)  # the start before was refused
     assert is_new
     bootstrap.keep(settings, again)
     assert bootstrap.establish(settings) == (again, False)
+    bootstrap.grown(settings.data_dir, 1)
+    for _ in range(2):
+        bootstrap.served(settings.data_dir)
+        assert bootstrap.known(settings.data_dir) == replace(again, level=1, joining=False)
 
 
 def test_a_crash_while_the_identity_is_written_leaves_a_first_start(tmp_path: Path) -> None:

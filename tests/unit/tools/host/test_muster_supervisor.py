@@ -66,7 +66,8 @@ class Host:
             code = PRELUDE.replace('(text + "', f'("{name} " + text + "') + body
             specs.append(ChildSpec(kind, int(index), -1, self._argv(code), serves=name == serving))
         self.grown: list[int] = []
-        self.supervisor = Supervisor(specs, self.log, LIMITS, self._grown, self)
+        self.served = 0
+        self.supervisor = Supervisor(specs, self.log, LIMITS, self._grown, self, self._served)
         self.dropped: list[int] = []
         self.full = 0  # so many directories of born shards cannot be made
 
@@ -83,6 +84,11 @@ class Host:
         if level > 1:
             raise OSError("no space left")
         self.grown.append(level)
+
+    def _served(self) -> None:
+        self.served += 1
+        if self.full:
+            raise OSError("no space left")
 
     def _argv(self, code: str) -> Callable[[int], list[str]]:
         return lambda fd: [sys.executable, "-S", "-c", code, str(fd), str(self.notes)]
@@ -437,6 +443,21 @@ def test_a_level_to_which_the_data_has_grown_is_noted_and_a_full_disk_ends_nothi
     assert host.grown == [1]
     (failed,) = host.log.all("cannot note in identity.json that the cluster's data has grown")
     assert failed == {"level": 2, "error": "no space left"}
+
+
+@pytest.mark.parametrize("full", [0, 1])
+def test_that_a_host_has_served_is_noted_once_and_a_full_disk_ends_nothing(tmp_path: Path, full: int) -> None:
+    host = Host(tmp_path, node_0=GOOD, node_1=GOOD)
+    host.full = full
+
+    async def scenario() -> None:
+        assert host.served == 0
+        await host.until(lambda: host.supervisor.announced)
+
+    assert host.run(scenario) == 0
+    assert host.served == 1
+    assert host.log.all("cannot note in identity.json that this host serves") == [
+        {"error": "no space left"}] * full
 
 
 def test_a_directory_that_cannot_be_made_is_tried_again_and_ends_no_host(

@@ -55,6 +55,7 @@ class Identity:
     placement_depth: int
     peers: tuple[Peer, ...]  # as of the first start; the order log has later changes
     joined: bool = False  # to a running cluster
+    joining: bool = False  # it has never served since (``proxy.routing.reads.arrival``)
     origin: str = ""  # how its data began (``cluster.members.origin``); "": unknown, as of old versions
     level: int = 0  # to which its data has grown (``cluster.features.growth``)
     born: tuple[tuple[int, tuple[int, ...]], ...] = ()  # shards that were born: id, and first voters
@@ -174,6 +175,14 @@ def grown(data_dir: str, level: int) -> None:
     identity = known(data_dir)
     if level > identity.level:
         write_identity(_identity_file(data_dir), replace(identity, level=level))
+
+
+def served(data_dir: str) -> None:
+    """This host has served: from here on it never waits for what was there before it was added. What a crash
+    has kept from being noted is asked once more. ConfigError, OSError."""
+    identity = known(data_dir)
+    if identity.joining:
+        write_identity(_identity_file(data_dir), replace(identity, joining=False))
 
 
 def note_born(data_dir: str, born: Mapping[int, Sequence[int]]) -> None:
@@ -309,7 +318,7 @@ def _join(config: ServerConfig) -> Identity:
     incarnation = secrets.randbits(64) or 1
     identity = Identity(
         running.cluster_id, own, incarnation, running.shards, running.depth, peers, joined=True,
-        origin=running.origin)
+        joining=True, origin=running.origin)
     _check_layout(config, identity)
     return identity
 
@@ -374,7 +383,8 @@ def _known(path: Path, text: str) -> Identity:
         identity = Identity(
             int(raw["cluster_id"], 16), int(raw["member_id"], 16), int(raw["incarnation"], 16),
             raw["shard_count"], raw["placement_depth"], tuple(_peer(p) for p in raw["peers"]),
-            form == JOINED_FORMAT or raw.get("joined", False), raw.get("origin", ""), level,
+            form == JOINED_FORMAT or raw.get("joined", False), raw.get("joining", False),
+            raw.get("origin", ""), level,
             _born(raw.get("born", {})), not raw.get("one_peer_port", False),
         )  # fmt: skip
         Origin.parse(identity.origin, identity.shard_count, identity.placement_depth)
@@ -411,6 +421,7 @@ def write_identity(path: Path, identity: Identity) -> None:
     document = {
         "format": GROWN_FORMAT if identity.level else JOINED_FORMAT if identity.joined else FORMAT,
         **({"growth": identity.level, "joined": identity.joined} if identity.level else {}),
+        **({"joining": True} if identity.joining else {}),
         "cluster_id": f"{identity.cluster_id:016x}",
         "member_id": f"{identity.member_id:016x}",
         "incarnation": f"{identity.incarnation:016x}",
