@@ -19,6 +19,7 @@ from cluster.effects.records import ITEM, Item, items
 from cluster.order.moving.copier import TRIES, Answer, Ask, Batch, Copier
 from cluster.order.moving.mover import Copied
 from cluster.order.prepare import Base
+from cluster.pacing.easing import rest_s
 from cluster.placement import Table
 from cluster.placement.changes import MOVED_BYTES, read_moved
 from cluster.placement.table import Move
@@ -27,7 +28,7 @@ from cluster.wire.messages import Method, Status
 from node.links.siblings import NodeLinks
 from node.replica.moving.moved import MovedKeys
 from node.replica.moving.sources import Sources
-from node.replica.moving.steps import SHARE, Steps
+from node.replica.moving.steps import Steps
 from node.replica.shards.role_node import RoleNode
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("move")
 
 _LOOK_S = 0.015
-_SOON_S = 0.003  # while there is more to be copied
-_REPORT_S = 0.1
+_REPORT_S, _COPYING_REPORT_S = 0.1, 0.5
 _ANSWER_S = 1.0  # a question that is not answered by then is asked again
 _OLD_ROWS_S = 0.2
 _ELSEWHERE, _STATE = 3, 8  # election timeouts that the order waits before that is tried
@@ -92,7 +92,7 @@ class Copying:
         self._tries = 0  # copies of this move that were wrong
         self._changed = 0  # the revision up to which events have changed it
         self._size = 0  # bytes that came
-        self._worked_s = 0.0  # since the last look
+        self._rest_s = 0.0  # until the next question
         self._reported = 0.0
         self._waits_since = 0.0  # for a base: since when the order waits here
         self._asked_state = 0.0
@@ -215,10 +215,16 @@ class Copying:
         for ask in copier.asks():
             self._ask(copier, ask, now)
         self._report(copier, now)
-        worked_s, self._worked_s = self._worked_s, 0.0
-        self._later(max(_LOOK_S if copier.level else _SOON_S, (SHARE - 1) * worked_s))
+        self._next(copier)
         if self._waits_since and copier.whole:
             self._role.copy_grew()  # it may have been whole before the order waited: then no answer says so
+
+    def _next(self, copier: Copier) -> None:
+        """Ask again after a rest; while a question is under way, see later whether it is lost."""
+        if self._asked:
+            self._later(_REPORT_S)
+        else:
+            self._later(max(_LOOK_S if copier.level else 0.0, self._rest_s))
 
     def _begin(self, move: Move) -> None:
         if any(left.meets(move.start, move.end) for left in self._moved.left.values()):
@@ -250,6 +256,7 @@ class Copying:
             copier.lost(ask.source)
             return
         self._asked[ask.source] = now
+        began = self._perf_counter()
 
         def came(status: int, body: bytes) -> bool:
             if self.copier is not copier or self._steps.busy or self._asked.get(ask.source) != now:
@@ -257,10 +264,14 @@ class Copying:
             if self._move != copier.move:
                 return False  # it has ended meanwhile
             del self._asked[ask.source]
+            waited_s = self._perf_counter() - began
             if status == Status.OK:
                 self._came(copier, ask, body, now)
             else:
                 copier.lost(ask.source)
+            self._rest_s = rest_s(self._perf_counter() - began - waited_s, waited_s)
+            if not self._steps.busy:
+                self._next(copier)
             return True
 
         link.request(Method.COPY, ask.encode(copier.move.number), came)
@@ -281,7 +292,6 @@ class Copying:
         return hosts[self._round % len(hosts)]
 
     def _came(self, copier: Copier, ask: Ask, body: bytes, asked_at: float) -> None:
-        began = self._perf_counter()
         answer = Answer.decode(body)
         if answer.compacted and (self._node.applies.busy or self._role.promises(copier.move.number)):
             # What was promised is not undone: once it is decided. And what is being applied may have the
@@ -301,12 +311,11 @@ class Copying:
             self._size += len(body)
         if answer.level:
             self._level[ask.source] = asked_at
-        self._worked_s += self._perf_counter() - began
         if copier.through > before:
             self._role.copy_grew()
 
     def _report(self, copier: Copier, now: float) -> None:
-        if now - self._reported < _REPORT_S:
+        if now - self._reported < (_REPORT_S if copier.whole else _COPYING_REPORT_S):
             return
         self._reported = now
         copy = self._moved.copy
