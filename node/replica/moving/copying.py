@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("move")
 
 _LOOK_S = 0.015
+_AWAITED_S = 0.002  # the same while a switch waits for the copy
 _REPORT_S, _COPYING_REPORT_S = 0.1, 0.5
 _ANSWER_S = 1.0  # a question that is not answered by then is asked again
 _OLD_ROWS_S = 0.2
@@ -93,6 +94,7 @@ class Copying:
         self._changed = 0  # the revision up to which events have changed it
         self._size = 0  # bytes that came
         self._rest_s = 0.0  # until the next question
+        self._awaited = 0  # the revision up to which a switch wants the copy
         self._reported = 0.0
         self._waits_since = 0.0  # for a base: since when the order waits here
         self._asked_state = 0.0
@@ -124,6 +126,9 @@ class Copying:
         if copier is None or copier.move.number != base.move or self._steps.busy or copy is None:
             return False
         if copier.through < base.revision:
+            if self._awaited < base.revision:
+                self._awaited = base.revision
+                self.look()
             return False
         if copy.live != base.live and (frozen or self._changed <= base.revision):
             self._is_wrong(copier, copy.live, base.live)
@@ -223,6 +228,8 @@ class Copying:
         """Ask again after a rest; while a question is under way, see later whether it is lost."""
         if self._asked:
             self._later(_REPORT_S)
+        elif copier.whole and copier.through < self._awaited:
+            self._later(_AWAITED_S)
         else:
             self._later(max(_LOOK_S if copier.level else 0.0, self._rest_s))
 
@@ -231,7 +238,7 @@ class Copying:
             self._later(_OLD_ROWS_S)  # G11: old rows go first
             return
         copier, copy = Copier(move), self._moved.copy
-        self._tries = self._size = self._changed = 0
+        self._tries = self._size = self._changed = self._awaited = 0
         batch = copier.begin(None if copy is None else copy.progress)
         self.copier = copier
         self._asked.clear()

@@ -85,6 +85,26 @@ def test_a_target_copies_and_says_how_far_it_is(cluster: Cluster) -> None:
     cluster.check()
 
 
+def test_what_a_switch_waits_for_is_asked_at_once(cluster: Cluster) -> None:
+    """And soon again, while its source does not have it either."""
+    begin(cluster)
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    host.loop.run(1.0)
+    cluster.put(b"a/more")
+    missing = base(cluster, len(KEYS) + 1)
+    assert not copying.copied(missing)
+    host.loop.run(0.0)
+    assert copying.copied(missing)
+    before = len(host.asked)
+    assert not copying.copied(missing._replace(revision=missing.revision + 1))
+    host.loop.run(0.0101)
+    assert len(host.asked) - before == 6
+    cluster.put(b"a/less")
+    host.loop.run(0.0101)
+    assert len(host.asked) - before == 7, "it has come: the next question is not due"
+
+
 def test_order_records_are_wanted_soon_once_a_copy_is_whole(cluster: Cluster) -> None:
     """Each record by itself costs all nodes of both shards more than the copy does."""
     for number in range(600):
