@@ -19,7 +19,7 @@ from cluster.effects.records import ITEM, Item, items
 from cluster.order.moving.copier import TRIES, Answer, Ask, Batch, Copier
 from cluster.order.moving.mover import Copied
 from cluster.order.prepare import Base
-from cluster.pacing.easing import rest_s
+from cluster.pacing.easing import LEAST_S, rest_s
 from cluster.placement import Table
 from cluster.placement.changes import MOVED_BYTES, read_moved
 from cluster.placement.table import Move
@@ -93,7 +93,8 @@ class Copying:
         self._tries = 0  # copies of this move that were wrong
         self._changed = 0  # the revision up to which events have changed it
         self._size = 0  # bytes that came
-        self._rest_s = 0.0  # until the next question
+        self._rest_s = LEAST_S  # until the next question
+        self._due = self._late_s = 0.0  # of the timer: when it goes off; how much later the last one did
         self._awaited = 0  # the revision up to which a switch wants the copy
         self._reported = 0.0
         self._waits_since = 0.0  # for a base: since when the order waits here
@@ -193,6 +194,7 @@ class Copying:
             return
         if self._timer is not None:
             self._timer.cancel()
+        self._due = self._loop.time() + delay_s
         self._timer = self._loop.call_later(delay_s, self._look)
 
     def _look(self) -> None:
@@ -213,6 +215,7 @@ class Copying:
             self._begin(move)
             return
         now = self._loop.time()
+        self._late_s = max(0.0, now - self._due)
         for source, asked in list(self._asked.items()):
             if now - asked > _ANSWER_S:
                 del self._asked[source]
@@ -276,7 +279,9 @@ class Copying:
                 self._came(copier, ask, body, now)
             else:
                 copier.lost(ask.source)
-            self._rest_s = rest_s(self._perf_counter() - began - waited_s, waited_s)
+            worked_s = self._perf_counter() - began - waited_s
+            hurries = self._waits_since > 0  # the order waits here
+            self._rest_s = rest_s(worked_s, 0.0) if hurries else rest_s(worked_s, waited_s, self._late_s)
             if not self._steps.busy:
                 self._next(copier)
             return True

@@ -28,3 +28,8 @@ def test_work_is_its_share_of_the_time_at_most() -> None:
 def test_a_million_keys_take_less_than_a_minute_while_others_wait() -> None:
     assert copy_s(0.0005) < 0.5 * copy_s(0.003)
     assert copy_s(0.003) < _LIMIT_S
+
+
+def test_where_cpus_are_full_half_of_the_time_nothing_is_asked() -> None:
+    assert rest_s(0.0005, 0.04) == 0.04
+    assert rest_s(0.0005, 0.04, late_s=0.05) == 0.09

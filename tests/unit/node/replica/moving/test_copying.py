@@ -11,6 +11,7 @@ import pytest
 
 from cluster.order.moving.copier import TRIES
 from cluster.order.prepare import Base
+from cluster.pacing.easing import LEAST_S
 from cluster.placement.changes import Moved, move_item, moved_item
 from cluster.placement.table import Move
 from cluster.wire.messages import Method
@@ -103,6 +104,41 @@ def test_what_a_switch_waits_for_is_asked_at_once(cluster: Cluster) -> None:
     cluster.put(b"a/less")
     host.loop.run(0.0101)
     assert len(host.asked) - before == 7, "it has come: the next question is not due"
+
+
+def test_a_copy_of_a_source_out_of_reach_does_not_spin(cluster: Cluster) -> None:
+    begin(cluster)
+    host = Host(cluster)
+    links: Any = host.links
+    asked: list[int] = []
+    links.find = lambda member, shard: asked.append(shard)
+    copying = host.copying(TARGET)
+    host.loop.run(0.1)
+    assert copying.copier is not None
+    assert 1 < len(asked) < 30
+
+
+def test_a_copy_that_the_order_waits_for_rests_little_though_all_is_late(cluster: Cluster) -> None:
+    for number in range(600):
+        cluster.put(b"a/%03d" % number)
+    move = begin(cluster)
+    found = []
+    for awaited in (False, True):
+        host = Host(cluster)
+        copying = host.copying(TARGET)
+        if awaited:
+            assert copying.lacks(switched(cluster, 609))
+        link: Any = host.link(move.sources[0])
+
+        def request(*given: Any, link: Any = link, host: Host = host) -> None:
+            host.loop.call_later(0.05, lambda: Link.request(link, *given))
+
+        link.request = request
+        copying._perf_counter = host.loop.time
+        host.loop.run(0.6)
+        found.append(copying._rest_s)
+        copying.close()
+    assert found == [pytest.approx(0.05), LEAST_S]
 
 
 def test_order_records_are_wanted_soon_once_a_copy_is_whole(cluster: Cluster) -> None:
