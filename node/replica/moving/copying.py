@@ -280,8 +280,10 @@ class Copying:
             else:
                 copier.lost(ask.source)
             worked_s = self._perf_counter() - began - waited_s
-            hurries = self._waits_since > 0  # the order waits here
-            self._rest_s = rest_s(worked_s, 0.0) if hurries else rest_s(worked_s, waited_s, self._late_s)
+            if copier.whole or self._waits_since:  # what is near its end, or the order waits for, goes on
+                self._rest_s = rest_s(worked_s, 0.0)
+            else:
+                self._rest_s = rest_s(worked_s, waited_s, self._late_s)
             if not self._steps.busy:
                 self._next(copier)
             return True

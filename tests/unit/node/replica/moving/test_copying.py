@@ -118,27 +118,26 @@ def test_a_copy_of_a_source_out_of_reach_does_not_spin(cluster: Cluster) -> None
     assert 1 < len(asked) < 30
 
 
-def test_a_copy_that_the_order_waits_for_rests_little_though_all_is_late(cluster: Cluster) -> None:
+@pytest.mark.parametrize("awaited", [False, True])
+def test_only_pages_that_nothing_waits_for_are_late_where_all_is(cluster: Cluster, awaited: bool) -> None:
+    """A whole copy that rests is never close to its source, and its switch not tried."""
     for number in range(600):
         cluster.put(b"a/%03d" % number)
     move = begin(cluster)
-    found = []
-    for awaited in (False, True):
-        host = Host(cluster)
-        copying = host.copying(TARGET)
-        if awaited:
-            assert copying.lacks(switched(cluster, 609))
-        link: Any = host.link(move.sources[0])
-
-        def request(*given: Any, link: Any = link, host: Host = host) -> None:
-            host.loop.call_later(0.05, lambda: Link.request(link, *given))
-
-        link.request = request
-        copying._perf_counter = host.loop.time
-        host.loop.run(0.6)
-        found.append(copying._rest_s)
-        copying.close()
-    assert found == [pytest.approx(0.05), LEAST_S]
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    if awaited:
+        assert copying.lacks(switched(cluster, 609))
+    link: Any = host.link(move.sources[0])
+    link.request = lambda *given: host.loop.call_later(0.05, lambda: Link.request(link, *given))
+    copying._perf_counter = host.loop.time
+    host.loop.run(0.12)
+    assert copying.copier is not None
+    assert not copying.copier.whole
+    assert copying._rest_s == (LEAST_S if awaited else pytest.approx(0.05))
+    host.loop.run(2.0)
+    assert copying.copier.whole
+    assert copying._rest_s == LEAST_S
 
 
 def test_order_records_are_wanted_soon_once_a_copy_is_whole(cluster: Cluster) -> None:
