@@ -25,7 +25,7 @@ from typing import NamedTuple
 from cluster.placement.table import Move, before
 
 STAGING = "local/staging"  # the row's name
-_EVENTS_BEHIND, _EVENTS_LEVEL = 2, 4  # of so many questions one is for events
+_EVENTS_BEHIND, _EVENTS_LEVEL = 2, 16  # of so many questions one is for events
 TRIES = 3  # copies of one move that may have another number of keys than their sources
 _HEAD = struct.Struct("<QH")
 _ASK = struct.Struct("<QHBQQI")  # move, source, whether a page, revision, within, length of the key

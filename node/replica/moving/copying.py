@@ -4,7 +4,8 @@ It asks its own host's nodes of the sources, over their ordinary links; while th
 copy, another host's after three election timeouts. If no source has it any more, they have dropped it, and so
 a majority of the target has it (G10): a peer's state is asked for.
 
-A copy takes a fifth of a CPU here, and as much at its source.
+A copy takes a fifth of a CPU here at most, and as much at its source; less while others wait
+(``cluster.pacing.easing``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cluster.effects.records import ITEM, Item, items
 from cluster.order.moving.copier import TRIES, Answer, Ask, Batch, Copier
 from cluster.order.moving.mover import Copied
 from cluster.order.prepare import Base
+from cluster.pacing.easing import LEAST_S, rest_s
 from cluster.placement import Table
 from cluster.placement.changes import MOVED_BYTES, read_moved
 from cluster.placement.table import Move
@@ -27,7 +29,7 @@ from cluster.wire.messages import Method, Status
 from node.links.siblings import NodeLinks
 from node.replica.moving.moved import MovedKeys
 from node.replica.moving.sources import Sources
-from node.replica.moving.steps import SHARE, Steps
+from node.replica.moving.steps import Steps
 from node.replica.shards.role_node import RoleNode
 
 if TYPE_CHECKING:
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("move")
 
 _LOOK_S = 0.015
-_SOON_S = 0.003  # while there is more to be copied
-_REPORT_S = 0.1
+_AWAITED_S = 0.002  # the same while a switch waits for the copy
+_REPORT_S, _COPYING_REPORT_S = 0.1, 0.5
 _ANSWER_S = 1.0  # a question that is not answered by then is asked again
 _OLD_ROWS_S = 0.2
 _ELSEWHERE, _STATE = 3, 8  # election timeouts that the order waits before that is tried
@@ -92,7 +94,9 @@ class Copying:
         self._tries = 0  # copies of this move that were wrong
         self._changed = 0  # the revision up to which events have changed it
         self._size = 0  # bytes that came
-        self._worked_s = 0.0  # since the last look
+        self._rest_s = LEAST_S  # until the next question
+        self._due = self._late_s = 0.0  # of the timer: when it goes off; how much later the last one did
+        self._awaited = 0  # the revision up to which a switch wants the copy
         self._reported = 0.0
         self._waits_since = 0.0  # for a base: since when the order waits here
         self._asked_state = 0.0
@@ -124,6 +128,9 @@ class Copying:
         if copier is None or copier.move.number != base.move or self._steps.busy or copy is None:
             return False
         if copier.through < base.revision:
+            if self._awaited < base.revision:
+                self._awaited = base.revision
+                self.look()
             return False
         if copy.live != base.live and (frozen or self._changed <= base.revision):
             self._is_wrong(copier, copy.live, base.live)
@@ -188,6 +195,7 @@ class Copying:
             return
         if self._timer is not None:
             self._timer.cancel()
+        self._due = self._loop.time() + delay_s
         self._timer = self._loop.call_later(delay_s, self._look)
 
     def _look(self) -> None:
@@ -208,6 +216,7 @@ class Copying:
             self._begin(move)
             return
         now = self._loop.time()
+        self._late_s = max(0.0, now - self._due)
         for source, asked in list(self._asked.items()):
             if now - asked > _ANSWER_S:
                 del self._asked[source]
@@ -215,17 +224,25 @@ class Copying:
         for ask in copier.asks():
             self._ask(copier, ask, now)
         self._report(copier, now)
-        worked_s, self._worked_s = self._worked_s, 0.0
-        self._later(max(_LOOK_S if copier.level else _SOON_S, (SHARE - 1) * worked_s))
+        self._next(copier)
         if self._waits_since and copier.whole:
             self._role.copy_grew()  # it may have been whole before the order waited: then no answer says so
+
+    def _next(self, copier: Copier) -> None:
+        """Ask again after a rest; while a question is under way, see later whether it is lost."""
+        if self._asked:
+            self._later(_REPORT_S)
+        elif copier.whole and copier.through < self._awaited:
+            self._later(_AWAITED_S)
+        else:
+            self._later(max(_LOOK_S if copier.level else 0.0, self._rest_s))
 
     def _begin(self, move: Move) -> None:
         if any(left.meets(move.start, move.end) for left in self._moved.left.values()):
             self._later(_OLD_ROWS_S)  # G11: old rows go first
             return
         copier, copy = Copier(move), self._moved.copy
-        self._tries = self._size = self._changed = 0
+        self._tries = self._size = self._changed = self._awaited = 0
         batch = copier.begin(None if copy is None else copy.progress)
         self.copier = copier
         self._asked.clear()
@@ -250,6 +267,7 @@ class Copying:
             copier.lost(ask.source)
             return
         self._asked[ask.source] = now
+        began = self._perf_counter()
 
         def came(status: int, body: bytes) -> bool:
             if self.copier is not copier or self._steps.busy or self._asked.get(ask.source) != now:
@@ -257,10 +275,18 @@ class Copying:
             if self._move != copier.move:
                 return False  # it has ended meanwhile
             del self._asked[ask.source]
+            waited_s = self._perf_counter() - began
             if status == Status.OK:
                 self._came(copier, ask, body, now)
             else:
                 copier.lost(ask.source)
+            worked_s = self._perf_counter() - began - waited_s
+            if copier.whole or self._waits_since:  # what is near its end, or the order waits for, goes on
+                self._rest_s = rest_s(worked_s, 0.0)
+            else:
+                self._rest_s = rest_s(worked_s, waited_s, self._late_s)
+            if not self._steps.busy:
+                self._next(copier)
             return True
 
         link.request(Method.COPY, ask.encode(copier.move.number), came)
@@ -281,7 +307,6 @@ class Copying:
         return hosts[self._round % len(hosts)]
 
     def _came(self, copier: Copier, ask: Ask, body: bytes, asked_at: float) -> None:
-        began = self._perf_counter()
         answer = Answer.decode(body)
         if answer.compacted and (self._node.applies.busy or self._role.promises(copier.move.number)):
             # What was promised is not undone: once it is decided. And what is being applied may have the
@@ -301,12 +326,11 @@ class Copying:
             self._size += len(body)
         if answer.level:
             self._level[ask.source] = asked_at
-        self._worked_s += self._perf_counter() - began
         if copier.through > before:
             self._role.copy_grew()
 
     def _report(self, copier: Copier, now: float) -> None:
-        if now - self._reported < _REPORT_S:
+        if now - self._reported < (_REPORT_S if copier.whole else _COPYING_REPORT_S):
             return
         self._reported = now
         copy = self._moved.copy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
-SHARE = 5  # of the time one part in so many
+from cluster.pacing.easing import SHARE
 
 
 class Steps:

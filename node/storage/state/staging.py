@@ -40,7 +40,8 @@ from node.storage.state.store import StateStore
 # a slice of removals: half a millisecond
 _AT_ONCE, _AT_ONCE_BYTES = 128, 256 << 10
 # of an answer: what it tells and what it passes over, so that it takes half a millisecond at both ends
-_MOST_BYTES, _MOST_ROWS, _MOST_LOOKED_AT = 64 << 10, 128, 512
+_MOST_BYTES, _MOST_ROWS, _MOST_LOOKED_AT = 96 << 10, 256, 512
+_MOST_EVENTS = 128  # each is searched for at both ends
 _MOST_PASSED_BYTES = 256 << 10
 _SUB_BYTES = 4
 
@@ -58,10 +59,10 @@ class Bounds(NamedTuple):
     passed: int = _MOST_PASSED_BYTES  # of old versions
 
 
-_BOUNDS = Bounds()
+_PAGE, _EVENTS = Bounds(), Bounds(rows=_MOST_EVENTS)
 
 
-def answer(store: StateStore, move: Move, ask: Ask, bounds: Bounds = _BOUNDS) -> Answer:
+def answer(store: StateStore, move: Move, ask: Ask, bounds: Bounds | None = None) -> Answer:
     """What this replica, a source, says to a copy. Unknown: nothing."""
     left, revision = store.left.get(move.number), store.revision
     if left is None:
@@ -74,12 +75,12 @@ def answer(store: StateStore, move: Move, ask: Ask, bounds: Bounds = _BOUNDS) ->
     else:
         owned, revision = left.owned(store.shard), min(revision, left.revision)
     if ask.page:
-        return _page(store, owned, ask.start, move.end, revision, bounds)
+        return _page(store, owned, ask.start, move.end, revision, bounds or _PAGE)
     if not ask.revision:
         return Answer(revision)
     if ask.revision < revision and store.compact_revision > ask.revision + 1:
         return Answer(revision, compacted=True)
-    return _events(store, move, ask, revision, bounds)
+    return _events(store, move, ask, revision, bounds or _EVENTS)
 
 
 def _page(

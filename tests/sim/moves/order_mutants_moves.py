@@ -203,7 +203,7 @@ MUTANTS = [
     Mutant(locks_without_end, ("G15",), busy(late=0.02, patience_ms=0), first=17),
     Mutant(base_is_not_awaited, ("G5",), moves()),
     Mutant(promises_without_a_base, ("G5",), moves()),
-    Mutant(pages_alone, ("G5",), busy(), first=1),
+    Mutant(pages_alone, ("G5",), busy(), first=5),
     Mutant(old_rows_stay, ("G5", *WRONG), moves(mix=COMPACTED), first=1),
     Mutant(targets_with_a_past, ("G5", *WRONG), calm(mix={"put": 6, "delete": 2, **READS})),
     Mutant(left_rows_show, WRONG, moves(mix=COMPACTED), first=1),

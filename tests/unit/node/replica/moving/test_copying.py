@@ -11,6 +11,7 @@ import pytest
 
 from cluster.order.moving.copier import TRIES
 from cluster.order.prepare import Base
+from cluster.pacing.easing import LEAST_S
 from cluster.placement.changes import Moved, move_item, moved_item
 from cluster.placement.table import Move
 from cluster.wire.messages import Method
@@ -83,6 +84,60 @@ def test_a_target_copies_and_says_how_far_it_is(cluster: Cluster) -> None:
     assert copying.copier is None
     assert not copying.moves
     cluster.check()
+
+
+def test_what_a_switch_waits_for_is_asked_at_once(cluster: Cluster) -> None:
+    """And soon again, while its source does not have it either."""
+    begin(cluster)
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    host.loop.run(1.0)
+    cluster.put(b"a/more")
+    missing = base(cluster, len(KEYS) + 1)
+    assert not copying.copied(missing)
+    host.loop.run(0.0)
+    assert copying.copied(missing)
+    before = len(host.asked)
+    assert not copying.copied(missing._replace(revision=missing.revision + 1))
+    host.loop.run(0.0101)
+    assert len(host.asked) - before == 6
+    cluster.put(b"a/less")
+    host.loop.run(0.0101)
+    assert len(host.asked) - before == 7, "it has come: the next question is not due"
+
+
+def test_a_copy_of_a_source_out_of_reach_does_not_spin(cluster: Cluster) -> None:
+    begin(cluster)
+    host = Host(cluster)
+    links: Any = host.links
+    asked: list[int] = []
+    links.find = lambda member, shard: asked.append(shard)
+    copying = host.copying(TARGET)
+    host.loop.run(0.1)
+    assert copying.copier is not None
+    assert 1 < len(asked) < 30
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_only_pages_that_nothing_waits_for_are_late_where_all_is(cluster: Cluster, awaited: bool) -> None:
+    """A whole copy that rests is never close to its source, and its switch not tried."""
+    for number in range(600):
+        cluster.put(b"a/%03d" % number)
+    move = begin(cluster)
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    if awaited:
+        assert copying.lacks(switched(cluster, 609))
+    link: Any = host.link(move.sources[0])
+    link.request = lambda *given: host.loop.call_later(0.05, lambda: Link.request(link, *given))
+    copying._perf_counter = host.loop.time
+    host.loop.run(0.12)
+    assert copying.copier is not None
+    assert not copying.copier.whole
+    assert copying._rest_s == (LEAST_S if awaited else pytest.approx(0.05))
+    host.loop.run(2.0)
+    assert copying.copier.whole
+    assert copying._rest_s == LEAST_S
 
 
 def test_order_records_are_wanted_soon_once_a_copy_is_whole(cluster: Cluster) -> None:
