@@ -59,10 +59,9 @@ def test_what_is_left_of_a_lease_outlives_its_sequencer(shards: int) -> None:
     one than an interval and an election."""
     done: Counter[str] = Counter()
     given: dict[str, Any] = {**CHECKPOINTS, "shards": shards, "fault_every_s": 2.0 / shards}
+    killed = given | {"faults": ("transfer", "kill sequencer", "restart", "restart")}
     for seed in range(_LEASE_SEEDS):
-        if seed % 2:
-            given["faults"] = ("transfer", "kill sequencer", "restart", "restart")
-        simulation = Simulation(seed, plan(**given))
+        simulation = Simulation(seed, plan(**(killed if seed % 2 else given)))
         try:
             simulation.run()
         except AssertionError as e:
