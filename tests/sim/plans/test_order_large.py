@@ -8,8 +8,7 @@ import pytest
 from cluster.pacing import resting
 from tests.sim.world.order_sim import SOAK, Plan, Simulation, plan_of, seconds_for
 
-_BATCH = 4
-_BATCHES = 100 if SOAK else 3
+_BATCH, _BATCHES = (16, 25) if SOAK else (4, 3)  # little happens in each of four seeds, now and then
 _SEEDS = 100 if SOAK else 4
 
 
