@@ -84,6 +84,14 @@ def bounds(key: bytes, range_end: bytes) -> tuple[bytes, bytes]:
     return key, range_end or key + b"\0"
 
 
+def asked(key: bytes, range_end: bytes) -> tuple[bytes, bytes, bool]:
+    """Bounds of a span that somebody asks for, and whether it is one key. One that ends before it begins has
+    no key: the owner of its first one answers, for nobody else would."""
+    if range_end and not before(key, range_end):
+        range_end = b""
+    return (*bounds(key, range_end), not range_end)
+
+
 def uncovered(pieces: Iterable[Piece], start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
     """What of a span none of the pieces covers, which are in order and disjoint."""
     at = start
@@ -151,7 +159,7 @@ class Table:
 
     def agrees(self, other: Table, key: bytes, range_end: bytes) -> bool:
         """Whether both have the same owners of a span, now and at every revision that both cover."""
-        start, end = bounds(key, range_end)
+        start, end, _ = asked(key, range_end)
         pruned = max(self.pruned, other.pruned)
         pasts = [
             [_cut(p, start, end) for p in table.past if p.last >= pruned and p.meets(start, end)]
@@ -177,8 +185,8 @@ class Table:
 
     def owners(self, key: bytes, range_end: bytes) -> tuple[int, ...]:
         """Of a span, now, ascending."""
-        start, end = bounds(key, range_end)
-        return self._shards(self._present(start, end), range_end == b"")
+        start, end, single = asked(key, range_end)
+        return self._shards(self._present(start, end), single)
 
     def owners_of(self, start: bytes, end: bytes) -> tuple[int, ...]:
         """As :meth:`owners`, of a span by its bounds: a single key has one."""
@@ -187,12 +195,12 @@ class Table:
     def owners_at(self, key: bytes, range_end: bytes, revision: int) -> tuple[int, ...]:
         """Of a span at a revision. EtcdError: it is below the pruning."""
         self._check(revision)
-        start, end = bounds(key, range_end)
+        start, end, single = asked(key, range_end)
         then = [p for p in self.past if p.first <= revision <= p.last and p.meets(start, end)]
         pieces = [_cut(piece, start, end) for piece in then]
         for low, high in uncovered(then, start, end):
             pieces += self._present(low, high)
-        return self._shards(pieces, range_end == b"")
+        return self._shards(pieces, single)
 
     def owners_since(self, key: bytes, range_end: bytes, revision: int) -> tuple[int, ...]:
         """All that have owned a part of a span at a revision from this one on. EtcdError: see above."""
@@ -201,11 +209,11 @@ class Table:
     def times_since(self, key: bytes, range_end: bytes, revision: int) -> dict[int, tuple[int, int]]:
         """Of each of :meth:`owners_since`: since when, and up to which revision (0: it does now)."""
         self._check(revision)
-        start, end = bounds(key, range_end)
+        start, end, single = asked(key, range_end)
         pieces = [_cut(p, start, end) for p in self.past if p.last >= revision and p.meets(start, end)]
         found: dict[int, tuple[int, int]] = {}
         for piece in (*pieces, *self._present(start, end)):
-            for shard in self._shards((piece,), range_end == b""):
+            for shard in self._shards((piece,), single):
                 first, last = found.get(shard, (piece.first, piece.last))
                 found[shard] = min(first, piece.first), max(last, piece.last) if last and piece.last else 0
         return found

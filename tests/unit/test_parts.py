@@ -1,4 +1,5 @@
-"""``make test`` runs its tests in parts: each module is in one of them, and all that they name is there."""
+"""``make test`` and ``make soak`` run tests in parts: each module is in one of them, and what they name is
+there."""
 
 from __future__ import annotations
 
@@ -31,11 +32,11 @@ def _below(module: Path, paths: list[Path]) -> bool:
     return any(module.is_relative_to(path) for path in paths)
 
 
-@pytest.fixture(scope="module")
-def parts() -> list[Part]:
+@pytest.fixture(scope="module", params=["test", "soak"])
+def parts(request: pytest.FixtureRequest) -> list[Part]:
     """As make would run them."""
     env = {name: value for name, value in os.environ.items() if "MAKE" not in name and name != "TESTS"}
-    line = ["make", "-n", "test"]
+    line = ["make", "-n", request.param]
     told = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
     found = []
     for words in [shlex.split(line.rstrip("\\")) for line in told.splitlines() if " -m pytest " in line]:

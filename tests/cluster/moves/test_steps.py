@@ -148,12 +148,22 @@ def more(load: Load) -> None:
 
 
 def compact(found: World) -> None:
-    """Behind every switch until now. The watch is further."""
+    """Behind every switch until now. The watch is further; a host that was killed may take no call yet."""
     more(found.load)
     revision = max(found.load.written.values())
     until(lambda: found.load.seen[-1][0] >= revision)
-    with grpc.insecure_channel(found.cluster.endpoints()[0]) as channel:
-        unary(channel, "KV/Compact", pb.CompactionRequest(revision=revision), pb.CompactionResponse, LIMIT_S)
+    until(lambda: any(compacted(endpoint, revision) for endpoint in found.cluster.endpoints()), ENDS_S)
+
+
+def compacted(endpoint: str, revision: int) -> bool:
+    """Whether a host says so. An earlier answer may have been lost."""
+    with grpc.insecure_channel(endpoint) as channel:
+        request = pb.CompactionRequest(revision=revision)
+        try:
+            unary(channel, "KV/Compact", request, pb.CompactionResponse, LIMIT_S)
+        except grpc.RpcError as error:
+            return "has been compacted" in str(error.details())
+    return True
 
 
 def looked(condition: Callable[[], object], limit_s: float = _STANDS_S) -> bool:

@@ -34,6 +34,7 @@ from node.storage import RaftLog
 from tests.cluster.local_cluster import STEADY, LocalCluster, local_cluster, until
 from tests.cluster.one_host import started
 from tests.faults.fuzz import connections, gateway, messages, peers
+from tests.faults.fuzz.births import Births
 from tests.faults.hosts import SOAK
 from tests.unit.odd_records import EXAMPLES
 from tools.muster.machine.zmtp.port.preamble import wants
@@ -54,6 +55,8 @@ class Target:
         self.cluster = cluster
         self.endpoints = cluster.endpoints()
         self.pids = cluster.pids()
+        self.shard_of = {
+            node["pid"]: node["shard"] for host in cluster.status()["hosts"] for node in host["nodes"]}
         self.shards = len(cluster.status()["shards"])
         own, other = (
             json.loads(next(cluster.data_dir.glob(f"{host}/**/identity.json")).read_text())
@@ -64,6 +67,7 @@ class Target:
             int(own["member_id"], 16), own["shard_count"], own["placement_depth"])
         (self.peer_port,) = (peer["port"] for peer in own["peers"] if peer["member_id"] == own["member_id"])
         self.channel = grpc.insecure_channel(self.endpoints[0])
+        self.births = Births(self.endpoints[0], self.channel, self.shards)
         self.expected_faults = 0.0  # met before
 
     def faults(self) -> float:
@@ -77,8 +81,9 @@ class Target:
         return found
 
     def stands(self) -> bool:
-        """Whether every process still is there. A request may have a shard born: there are more then."""
-        return set(self.pids) <= set(self.cluster.pids())
+        """Whether every process still is there. Requests may have shards born, and have shards end."""
+        ended = set(self.pids) - set(self.cluster.pids())
+        return all(self.births.dropped(self.shard_of.get(pid, 0)) for pid in ended)
 
     def look(self, where: str, *, may_fault: bool = False) -> None:
         """All is well, as far as can be seen from outside."""
@@ -91,6 +96,7 @@ class Target:
                 f"a fault of the program was met: {where}\n{log[-5000:]}"
             )
         assert "this node crashed" not in log, f"{where}\n{log[-5000:]}"
+        self.births.run()
 
 
 def answers(endpoint: str) -> bool:

@@ -101,6 +101,12 @@ class Model:
         inside = {self.cells[key, self.revision] for key in KEYS if start <= key < end}
         assert inside <= set(table.owners(start, end))
         then = max(table.pruned, self.random.randint(1, self.revision))
+        for key, end_before in ((end, start), (start, start)):  # no key is in it, and somebody answers for it
+            assert table.owners(key, end_before) == (table.owner(key),)
+            assert table.owners_at(key, end_before, then) == (self.cells[key, then],)
+            assert table.owners_since(key, end_before, then) == table.owners_since(key, b"", then)
+            assert table.agrees(Table.initial(table.base), key, end_before) == table.agrees(
+                Table.initial(table.base), key, b"")
         assert {self.cells[key, then] for key in KEYS if start <= key < end} <= set(
             table.owners_at(start, end, then))
 

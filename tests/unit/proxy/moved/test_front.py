@@ -85,6 +85,18 @@ def test_g2_the_past_is_read_where_it_was_and_not_below_the_pruning() -> None:
     assert not now.take(Method.RANGE)
 
 
+def test_a_range_without_keys_is_answered_by_the_owner_of_its_first_key() -> None:
+    order, table, before, now = served()
+    order.net.context.follow(table)
+    get(order, range_end=b"a", revision=4, serializable=True)
+    assert len(before.take(Method.RANGE)) == 1
+    call = get(order, range_end=b"a", serializable=True)
+    (request,) = now.take(Method.RANGE)
+    now.ok(request, 5)
+    order.net.run()
+    assert call.status == (0, "")
+
+
 def test_a_node_in_this_process_answers_only_by_the_same_table() -> None:
     class Near:
         revision = order_index = 1
