@@ -272,6 +272,8 @@ class Checker:
         gone, process.log.kept.removed = process.log.kept.removed, []
         voters = process.node.raft.configuration.voters
         for span in gone:
+            if span.shard not in self.owners.others:
+                continue  # of a dropped shard: hosts that know have removed its directories
             if process.log.kept.covers(span.shard, span.first - 1, span.last):
                 continue  # a longer one has taken its place
             have = [h for h in voters if any(state.flushed.position.order_index >= span.last
