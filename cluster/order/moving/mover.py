@@ -2,7 +2,7 @@
 
 1. *Copying*, from MOVE on: hosts say how far their copies are. All of them have to be close, in the end.
 2. *Switching*: the coordinator tries a :class:`~cluster.order.moving.switch.Switch`. If it fails, a pause
-   follows, twice as long each time.
+   follows, twice as long each time, and later ones may take longer.
 3. MOVED ends it: by the switch, or cancelled at any time before.
 
 It has no state that a later sequencer needs: that reads the table, and hears the hosts again.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
-from cluster.order.moving.switch import Switch
+from cluster.order.moving.switch import Switch, limit_of
 from cluster.order.prepare import Base
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.placement import Placement, Table
@@ -127,7 +127,8 @@ class Mover:
         if now_ms >= self._again_ms and self._ready(move, now_ms, hosts):
             self.step = Step.SWITCHING
             self._coordinator.switch(
-                Switch(move, self._copied, lambda done: self._ended(done, now_ms), countable=self._countable),
+                Switch(move, self._copied, lambda done: self._ended(done, now_ms), countable=self._countable,
+                       limit_ms=limit_of(self.failed)),
                 now_ms)
 
     def _ended(self, done: bool, began_ms: int) -> None:

@@ -5,7 +5,8 @@ The coordinator admits it like a transaction that writes all of the span. It dif
 1. Sources are asked first. Each locks the span, and grants with its revision and the number of live keys
    once it has applied what it had logged (H1). ``R_b`` is the highest of these revisions.
 2. Then the target's leader is asked for a promise: its copy is whole up to ``R_b``.
-3. All of it ends within :data:`LIMIT_MS`, or it is released, and nothing is to be undone (G15).
+3. All of it ends within :data:`LIMIT_MS`, or it is released, and nothing is to be undone (G15). On a full
+   machine no switch may end in time, and then the limit rises with each failure (:func:`limit_of`).
 4. Its multi has no parts, and takes no revision (G2). It rests on the latest cut terms of sources and target
    (I10), and MOVED stands behind it in the same record.
 
@@ -28,6 +29,12 @@ from cluster.placement.changes import Moved, moved_item
 from cluster.placement.table import Move
 
 LIMIT_MS = 50  # from its admission until its record is appended
+MOST_LIMIT_MS = 800  # a shorter pause than that of an election
+
+
+def limit_of(failed: int) -> int:
+    """The limit of a switch after so many failed ones: twice the one before from the third on."""
+    return min(LIMIT_MS << min(max(0, failed - 1), 8), MOST_LIMIT_MS)
 
 
 class Asked(Protocol):
@@ -45,6 +52,7 @@ class Switch:
     ended: Callable[[bool], None]  # told once: whether it was appended
     hold: Hold | None = None
     countable: Callable[[], bool] = lambda: True  # whether shard 0's keys are counted without walking them
+    limit_ms: int = LIMIT_MS
 
     @property
     def span(self) -> Span:

@@ -39,7 +39,7 @@ from cluster.order.leading.verdicts import are_many
 from cluster.order.log import Attempt, Fold
 from cluster.order.moving.generations import Generations
 from cluster.order.moving.hold import Hold
-from cluster.order.moving.switch import LIMIT_MS, Switch
+from cluster.order.moving.switch import Switch
 from cluster.order.overlaps import Overlaps
 from cluster.order.prepare import Grant, Prepare, encode_attempt
 from cluster.order.sequencing.drafts import Survey, WideDraft
@@ -132,7 +132,7 @@ class Coordinator(Generic[T]):
     def switch(self, switch: Switch, now_ms: int) -> None:
         """The end of a move: admitted like a transaction that writes all that moves."""
         wide = Wide[T](None, Method.TXN, b"", Footprint(writes=[switch.span]), [], switch=switch)
-        wide.deadline_ms = now_ms + LIMIT_MS  # G15
+        wide.deadline_ms = now_ms + switch.limit_ms  # G15
         self._queue.append(wide)
 
     def end_switch(self) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.order.leading.queued import Preparing
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.order.log import Attempt, Cut
-from cluster.order.moving.switch import LIMIT_MS
+from cluster.order.moving.switch import MOST_LIMIT_MS
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.raft import EntryKind, IntegrityError, Role
 from cluster.wire.messages import Method
@@ -525,7 +525,8 @@ def watched_classes(simulation: Simulation) -> tuple[type, type]:
                     self.given_up[id(wide)] = wide, self.given_up.get(id(wide), (wide, 0))[1] + 1
                     self.heard -= missing
             for wide in self._running.values():
-                if wide.switch is not None and now_ms - wide.started_ms >= LIMIT_MS:
+                if wide.switch is not None and now_ms - wide.started_ms >= min(
+                        wide.switch.limit_ms, MOST_LIMIT_MS):
                     raise Violation("G15 a switch's lock ends soon",
                                     f"{wide.attempt} has its locks for {now_ms - wide.started_ms} ms")
                 if wide.attempt.number > number and not self.heard.issuperset(wide.participants):

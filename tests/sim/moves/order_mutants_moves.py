@@ -16,6 +16,7 @@ from cluster.order.moving.copier import Batch, Copier
 from cluster.order.moving.generations import Generations
 from cluster.order.moving.hold import Hold
 from cluster.order.prepare import Base, Prepare
+from cluster.order.sequencing.coordinator import Coordinator
 from cluster.placement import Table, changes
 from node.replica.moving.copying import Copying
 from tests.sim.moves import order_moving, order_owned
@@ -88,10 +89,13 @@ def attempts_begin_at_any_time(patch: Patch) -> None:
 
 def locks_without_end(patch: Patch) -> None:
     """G15: a switch waits as long as it takes."""
-    import cluster.order.sequencing.coordinator as of
+    begin = Coordinator.switch
 
-    patch.setattr(of, "LIMIT_MS", 100_000)
-    patch.setattr(switch, "LIMIT_MS", 50)
+    def waits(self: Coordinator[Any], tried: switch.Switch, now_ms: int) -> None:
+        begin(self, tried, now_ms)
+        self._queue[-1].deadline_ms = now_ms + 100_000
+
+    patch.setattr(Coordinator, "switch", waits)
 
 
 # -- the copy (G5, G11)

@@ -19,7 +19,7 @@ from cluster.order.log import Attempt, Cut, decode_multi
 from cluster.order.moving.generations import Generations
 from cluster.order.moving.hold import Hold
 from cluster.order.moving.mover import FIRST_PAUSE_MS, PATIENCE_MS, Copied, Hosts, Mover, Step
-from cluster.order.moving.switch import LIMIT_MS, Switch
+from cluster.order.moving.switch import LIMIT_MS, Switch, limit_of
 from cluster.order.prepare import Base, Grant, Prepare, sent_at
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement.changes import (
@@ -270,12 +270,20 @@ def test_pauses_double_and_ten_failures_are_an_alarm() -> None:
         machine.hear(1, 2, 3, now_ms=now_ms)
         assert not machine.mover.alarm
         assert machine.run(now_ms) is Step.SWITCHING
-        machine.moving.run(now_ms + LIMIT_MS)
+        machine.moving.run(now_ms + limit_of(failed) - 1)
+        assert machine.mover.failed == failed
+        machine.moving.run(now_ms + limit_of(failed))
         assert machine.mover.failed == failed + 1
         machine.hear(1, 2, 3, now_ms=now_ms + pause_ms - 1)
         assert machine.run(now_ms + pause_ms - 1) is Step.PAUSING
         now_ms, pause_ms = now_ms + pause_ms, min(2 * pause_ms, 64 * FIRST_PAUSE_MS)
     assert machine.mover.alarm
+
+
+def test_a_switch_may_take_longer_once_two_have_failed() -> None:
+    limits = [50, 50, 100, 200, 400, 800, 800]
+    assert [limit_of(failed) for failed in range(7)] == limits
+    assert limit_of(1000) == 800
 
 
 def test_a_cancel_ends_the_switch_that_is_under_way() -> None:
