@@ -113,7 +113,7 @@ class Front:
         if self.settings.joining:
             log.info("this host was added: it serves once it holds what was there before")
             context = self.context
-            context.on_tick.append(Arrival(self.router, lambda: context.placement.ids, self._arrived).tick)
+            context.on_tick.append(Arrival(self.router, lambda: context.placement.kept, self._arrived).tick)
         else:
             await self._serve()
 

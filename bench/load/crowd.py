@@ -61,6 +61,10 @@ class Load:
     limit_s: float = 240.0  # for one system
     timeout_s: float = 30.0  # of one connection, request or stream
 
+    def shares(self) -> int:
+        """The processes that have work."""
+        return spread(self.processes, self.connections, self.watches, self.watch_streams)
+
     def check(self) -> None:
         """ValueError if it cannot be run, in words."""
         if min(self.connections, self.watches, self.at_once, self.clients, self.processes) < 1:
@@ -81,7 +85,7 @@ def measure(names: Sequence[str], load: Load, *, data_dir: Path | None = None, e
     load.check()
     if given := [name for name in names if "=" in name]:
         raise ValueError(f"{', '.join(given)}: crowd starts its systems itself")
-    hard = allow_descriptors(-(-load.connections // load.processes))
+    hard = allow_descriptors(-(-load.connections // load.shares()))
     for_each = -(-load.connections // (load.members or 3) // _fronts(names, muster_flags)) + _RESERVED
     if for_each > hard:
         raise ValueError(f"a server needs {for_each:,} open files for its connections and itself; "
@@ -115,8 +119,7 @@ class _Turn:
         self._load = load
         self._said = said
         endpoints = [parse_endpoint(e) for e in system.endpoints[: load.members or None]]
-        self._crowd = Shares(endpoints, load.at_once, load.timeout_s,
-                             spread(load.processes, load.connections, load.watches))
+        self._crowd = Shares(endpoints, load.at_once, load.timeout_s, load.shares())
         self._row: dict[str, Any] = {
             "name": system.name, "version": system.version, "flags": list(system.flags), "failed": "",
         }

@@ -20,6 +20,7 @@ from muster_client.wire.calls import Caller, Method, metadata
 from muster_client.wire.connections import Connection
 from muster_client.wire.http2.answers import NOT_SENT, CallError
 from muster_client.wire.http2.call import Call
+from muster_client.wire.retries import Verdict, judge
 
 from tools.client.channels import LOOK_S, MAX_REQUEST_BYTES, Channels, Config, Waiting, say
 from tools.musterctl.command import Exit, Flags, Invocation
@@ -377,11 +378,12 @@ class Client:
         return future.result()
 
     def _tried(self, error: MusterError) -> None:
-        """An attempt failed, and another one follows: without a time limit only if etcdctl waits, too."""
+        """An attempt failed, and another one follows: without a time limit only if etcdctl waits, too.
+        Within one, a write that is certainly not done is sent again besides."""
         text = f"{error.endpoint}: {failure_of(error)}"
         if self._config.debug:
             say(f"debug: {text}")
-        if self._unlimited and not _passes(error, self._repeats):
+        if not (_passes(error, self._repeats) if self._unlimited else _may_pass(error, self._repeats)):
             raise error
         if self._unlimited and self._failing.is_due():
             say(f"{text}; trying again")
@@ -434,6 +436,15 @@ def _passes(error: MusterError, safe_to_repeat: bool) -> bool:
     return (
         isinstance(error, ServerError) and error.code is grpc.StatusCode.UNAVAILABLE
         and (safe_to_repeat or error.message.startswith(NOT_SENT)))
+
+
+def _may_pass(error: MusterError, safe_to_repeat: bool) -> bool:
+    """Whether an attempt within the time limit may do better. A learner refuses the next one, too."""
+    if not isinstance(error, ServerError) or error.code in _ENDPOINTS_FAULT:
+        return True
+    if error.code is grpc.StatusCode.FAILED_PRECONDITION:
+        return False
+    return not safe_to_repeat or judge(error.code, error.message) is Verdict.REFUSED
 
 
 @contextlib.contextmanager

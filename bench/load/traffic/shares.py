@@ -42,9 +42,9 @@ def _parts(total: int, shares: int) -> list[int]:
     return [total // shares + (i < total % shares) for i in range(shares)]
 
 
-def spread(processes: int, connections: int, watches: int) -> int:
-    """As many processes as have work: the processes asked for, or fewer."""
-    return max(1, min(processes, connections, watches))
+def spread(processes: int, connections: int, watches: int, streams: int) -> int:
+    """As many processes as have work: the processes asked for, or fewer. ``streams`` 0: one a connection."""
+    return max(1, min(processes, connections, watches, streams or connections))
 
 
 class Shares:
@@ -92,13 +92,19 @@ class Shares:
     async def close(self) -> None:
         """Close all connections at once, and end the processes. A process amid a step is ended as it is."""
         shares, self._shares = self._shares, []
-        if any(share.busy for share in shares):
-            for share in shares:
-                share.stop()  # else the threads wait for its answer, and none is left that could end it
-        else:
-            await self._steps(shares, "close", [()] * len(shares), None)
-        await asyncio.gather(*(self._in_thread(share.end) for share in shares))
-        self._threads.shutdown()
+        if not shares:
+            return
+        try:
+            if any(share.busy for share in shares):
+                for share in shares:
+                    share.stop()  # else the threads wait for its answer, and none is left that could end it
+            else:
+                await self._steps(shares, "close", [()] * len(shares), None)
+        finally:
+            self._own = sum((share.errors for share in shares), self._own)
+            self._sum()
+            await asyncio.gather(*(self._in_thread(share.end) for share in shares))
+            self._threads.shutdown()
 
     def count(self, what: str, times: int = 1) -> None:
         self._own[what] += times
@@ -125,11 +131,11 @@ class Shares:
 
         took_us = await asyncio.gather(*(one(number, share) for number, share in enumerate(shares)))
         self.watches = sum(share.watches for share in shares)
-        self._sum(shares)
+        self._sum()
         return list(itertools.chain.from_iterable(took_us))
 
-    def _sum(self, shares: Sequence[_Share] = ()) -> None:
-        self.errors = sum((share.errors for share in shares or self._shares), self._own.copy())
+    def _sum(self) -> None:
+        self.errors = sum((share.errors for share in self._shares), self._own.copy())
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -29,7 +29,7 @@ from cluster.placement.changes import Moved, moved_item
 from cluster.placement.table import Move
 
 LIMIT_MS = 50  # from its admission until its record is appended
-MOST_LIMIT_MS = 800  # a shorter pause than that of an election
+MOST_LIMIT_MS = 800  # less than an election takes by default
 
 
 def limit_of(failed: int) -> int:

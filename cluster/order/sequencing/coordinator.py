@@ -225,8 +225,8 @@ class Coordinator(Generic[T]):
             elif len(wide.grants) == len(wide.participants):
                 if not wide.looking:
                     self._complete(wide, append)
-            elif now_ms - wide.started_ms >= self._patience_ms(wide):
-                self._give_up(wide)
+            elif wide.switch is None and now_ms - wide.started_ms >= self._patience_ms(wide):
+                self._give_up(wide)  # a switch has a limit of its own
             elif now_ms - wide.sent_ms >= self._resend_ms:
                 self._send(wide, now_ms)
         self._looks.done(self._running, now_ms)

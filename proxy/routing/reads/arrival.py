@@ -11,7 +11,7 @@ A host without a majority does not get so far. Once it has served, it never asks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
 from cluster.wire.messages import READ, READ_INDEX_ANSWER, Method, Status
 from proxy.routing.reads.listing import lists
@@ -20,9 +20,10 @@ from proxy.routing.router import READ_ANY, Router, Waiting
 
 class Arrival:
     def __init__(
-        self, router: Router, owners: Callable[[], Sequence[int]], arrived: Callable[[], None]
+        self, router: Router, owners: Callable[[], Collection[int]], arrived: Callable[[], None]
     ) -> None:
-        """``owners``: the shards that own keys, as this front knows; ``arrived`` is called once."""
+        """``owners``: the shards that own keys, now or in a past that is shown, as this front knows;
+        ``arrived`` is called once."""
         self.over = False
         self._router = router
         self._owners = owners

@@ -259,10 +259,10 @@ class Checker:
                     raise Violation("I17 order records are kept for the host's other nodes",
                                     f"{process.name} has them above {first}, node {shard} needs {said + 1}")
             for shard in self.owners.others:
-                voters, least = self._who_hold(process)
+                voters = process.node.raft.configuration.voters
                 # files need not hold what a majority has applied
                 have = self._have(shard, max(before[0], self._most_have(shard, voters)), first, voters)
-                if len(have) < least:
+                if 2 * (len(have) + self._destroyed(voters)) <= len(voters):
                     raise Violation("I17 what is no order record any more is durable at a majority",
                                     f"{process.name} has them above {first}, which of shard {shard} only "
                                     f"{have} have applied, or keep")
@@ -282,12 +282,13 @@ class Checker:
                 raise Violation("I17 files go once a majority has durably applied what they hold",
                                 f"{process.name} has dropped {span[:3]}, which only {have} have applied")
 
-    def _who_hold(self, process: NodeProcess) -> tuple[frozenset[int], int]:
-        """Of which hosts how many hold what a node drops: a majority of the voters that it knows. A removed
-        host's disks may be destroyed before that node knows; then the rest without a minority, as behind a
-        change."""
-        voters, newest = process.node.raft.configuration.voters, self.configurations.history[0][-1].voters
-        return (voters, len(voters) // 2 + 1) if voters <= newest else (newest, (len(newest) + 1) // 2)
+    def _destroyed(self, voters: Iterable[int]) -> int:
+        """How many of these were removed, and have no disk any more. A node that has not heard of it counted
+        what they had; an operator may destroy a disk once the removal is answered."""
+        *before, newest = (c.voters for c in self.configurations.history[0])
+        removed = frozenset().union(*before) - newest
+        return sum((h, 0) not in self._simulation.states and h not in self._simulation.kept
+                   for h in voters if h in removed)
 
     def _most_have(self, shard: int, voters: Iterable[int]) -> int:
         """What most disks have applied of a shard."""

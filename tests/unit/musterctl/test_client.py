@@ -271,6 +271,28 @@ def test_what_certainly_was_not_done_is_sent_again(
     assert (told, len(puts)) == (text, 1 if text else 3)
 
 
+@pytest.mark.parametrize(("safe", "code", "text"), [
+    (True, grpc.StatusCode.FAILED_PRECONDITION, "etcdserver: rpc not supported for learner"),
+    (False, grpc.StatusCode.FAILED_PRECONDITION, "etcdserver: rpc not supported for learner"),
+    (True, grpc.StatusCode.INTERNAL, "rpc error: code = Internal desc = odd")])
+def test_what_the_next_attempt_would_meet_again_fails_at_once(
+    safe: bool, code: grpc.StatusCode, text: str
+) -> None:
+    puts: list[bytes] = []
+
+    def put(request: bytes, context: grpc.ServicerContext) -> rpc_pb2.PutResponse:
+        puts.append(request)
+        context.abort(code, text.rpartition(" = ")[2])
+        raise AssertionError
+
+    with (
+        answering({"KV/Put": put}) as address, contextlib.closing(Client(_CONFIG, (address,))) as client,
+        pytest.raises(RequestError) as failed,
+    ):
+        client.unary("KV/Put", rpc_pb2.PutRequest(key=b"a"), rpc_pb2.PutResponse, 60.0, safe)
+    assert (str(failed.value), len(puts)) == (text, 1)
+
+
 @pytest.mark.parametrize(("safe", "text", "said"), [
     (True, "context deadline exceeded", "{}: rpc error: code = Unavailable desc = away"),
     (False, "rpc error: code = Unavailable desc = away", "{}: rpc error: code = Unavailable desc = away")])

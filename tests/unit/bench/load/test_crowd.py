@@ -119,7 +119,24 @@ def test_connections_of_one_address_are_no_more_than_it_has_ports() -> None:
 
 
 def test_processes_without_work_are_not_started() -> None:
-    assert [spread(*given) for given in ((4, 2, 9), (4, 9, 9), (4, 9, 1))] == [2, 4, 1]
+    given = ((4, 2, 9, 0), (4, 9, 9, 0), (4, 9, 1, 0), (4, 9, 9, 3))
+    assert [spread(*each) for each in given] == [2, 4, 1, 3]
+
+
+def test_errors_of_all_processes_outlive_them(own_etcd: System) -> None:
+    async def work() -> dict[str, int]:
+        crowd = Shares([parse_endpoint(own_etcd.endpoints[0])], 8, 5.0, 2)
+        crowd.start(4)
+        await crowd.open(4, nothing)
+        own_etcd.stop()
+        await crowd.serve(nothing)
+        await crowd.close()
+        before = dict(crowd.errors)
+        await crowd.close()
+        assert crowd.errors == before
+        return before
+
+    assert sum(held(work).values()) >= 4
 
 
 def test_a_crowd_amid_a_step_ends_at_once(own_etcd: System) -> None:

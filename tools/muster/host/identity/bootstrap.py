@@ -2,8 +2,8 @@
 
 The first start makes them from the ``initial`` flags by etcd's rules; later starts read them and ignore these
 flags. The file is written, synced, before any process of the host runs, and after all checks: a refused first
-start leaves no host behind. It changes with an agreed layout, when the data grows, and when shards are born
-or dropped.
+start leaves no host behind. It changes with an agreed layout, when an added host first serves, when the data
+grows, and when shards are born or dropped.
 """
 
 from __future__ import annotations
