@@ -402,6 +402,8 @@ class Changes:
             except ValueError as e:
                 log.warning("dropped a broken answer of a group's leader", shard=shard, error=str(e))
                 return False
+            if not said.sure:
+                return False  # I21: what it takes for committed may be older than what is known
             known = self._groups.get(shard)
             if known is None or said.term >= known.term:
                 self._groups[shard] = said

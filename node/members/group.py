@@ -42,6 +42,7 @@ class Standing:
     committed: Configuration
     peers: dict[int, Learner] = field(default_factory=dict)
     latest: Configuration | None = None  # in effect, if another one than what is committed
+    sure: bool = True  # the leader knows what is committed; a new one may know less than the one before
 
     @property
     def in_effect(self) -> Configuration:
@@ -58,6 +59,8 @@ class Standing:
         said = {"term": self.term, "committed": self.committed.encode().hex(), "peers": peers}
         if self.latest is not None:
             said["latest"] = self.latest.encode().hex()
+        if not self.sure:
+            said["sure"] = False
         return json.dumps(said).encode()
 
     @classmethod
@@ -67,7 +70,8 @@ class Standing:
             raw: dict[str, Any] = json.loads(data)
             peers = {int(i, 16): Learner(int(p[0]), float(p[1]), int(p[2])) for i, p in raw["peers"].items()}
             latest = Configuration.decode(bytes.fromhex(raw["latest"])) if "latest" in raw else None
-            return cls(int(raw["term"]), Configuration.decode(bytes.fromhex(raw["committed"])), peers, latest)
+            committed = Configuration.decode(bytes.fromhex(raw["committed"]))
+            return cls(int(raw["term"]), committed, peers, latest, bool(raw.get("sure", True)))
         except (KeyError, IndexError, TypeError, AttributeError, RaftError) as e:
             raise ValueError(f"not a group's standing: {e!r}") from e
 
@@ -87,6 +91,7 @@ def standing(raft: Raft, now_ms: int) -> Standing:
             for member_id, peer in raft.peers().items()
         },
         None if raft.configuration == raft.committed_configuration else raft.configuration,
+        raft.knows_commit,
     )
 
 

@@ -53,6 +53,7 @@ def test_spans_move_to_shards_that_come_and_go(name: str) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "seed"), [
+    ("grow_births_members", 32),  # a new leader told an old configuration, and a promotion began too early
     ("grow_births", 4),  # a source's answer came behind the end of its move
     ("grow_births_hard", 3),  # a born shard changed the hash of a revision before its birth (I19)
     ("grow_births_hard", 4),  # a front waited for a replica of a shard that was dropped

@@ -52,6 +52,7 @@ class Node:
             leader_id=LEADER,
             is_leader=False,
             commit_index=10,
+            knows_commit=True,
             configuration=GROUP,
             committed_configuration=GROUP,
             peers=lambda: {LEARNER: peer},
@@ -111,11 +112,13 @@ class Node:
         if change is not None:
             self.changes.append(change.kind)
 
-    def shard_1_says(self, match: int, group: Configuration = GROUP, silent_ms: int = 0) -> None:
+    def shard_1_says(
+        self, match: int, group: Configuration = GROUP, silent_ms: int = 0, sure: bool = True
+    ) -> None:
         """To everybody who has asked."""
         asked, self.asked = self.asked, []
         other = LEARNER if LEARNER in group.members() else 9
-        said = Standing(1, group, {other: Learner(10 - match, match / 10, silent_ms)})
+        said = Standing(1, group, {other: Learner(10 - match, match / 10, silent_ms)}, sure=sure)
         for answered in asked:
             answered(Status.OK, said.encode())
 
@@ -160,6 +163,20 @@ def both_vote(node: Node, changes: Changes) -> None:
     node.commit(BOTH)
     changes.look()
     node.shard_1_says(10, BOTH)
+
+
+def test_a_new_leader_that_does_not_know_what_is_committed_begins_no_change() -> None:
+    """I21: both voted there once; then the other was removed and came back as a learner."""
+    for sure, changed in ((True, [BOTH]), (False, [])):
+        node = Node()
+        node.roster.table.take([Host(LEARNER, "b", ("http://h:2",)).encode()])
+        proposed: list[Configuration] = []
+        node.raft.propose_configuration = proposed.append
+        changes = leading(node)
+        changes.look()
+        node.shard_1_says(10, BOTH, sure=sure)
+        changes.look()
+        assert proposed == changed
 
 
 def test_a_learner_that_has_caught_up_since_all_was_settled_is_promoted_at_once() -> None:
