@@ -303,11 +303,6 @@ class Raft(Election):
         return self._membership.current
 
     @property
-    def knows_commit(self) -> bool:
-        """Whether this leader knows what is committed: an entry of its own term is (paper, section 8)."""
-        return self._role == Role.LEADER and self.log.term(self.log.commit) == self.term
-
-    @property
     def committed_configuration(self) -> Configuration:
         """As far as this replica knows."""
         return self._membership.at(self.log.commit)[1]

@@ -85,7 +85,7 @@ class Replication(RaftState):
         ProposalDropped, ConfigurationRefused."""
         self._check_may_propose()
         current = self._membership.current
-        if self.log.commit < self._term_start:  # the erratum: see membership
+        if not self.knows_commit:  # the erratum: see membership
             raise ConfigurationRefused("no entry of this leader's term is committed yet")
         if self._membership.latest_index > self.log.commit:  # I21
             raise ConfigurationRefused("the change before is not committed yet")

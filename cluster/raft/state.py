@@ -115,6 +115,11 @@ class RaftState:
 
 
     @property
+    def knows_commit(self) -> bool:
+        """Whether this leader knows what is committed: an entry of its own term is (paper, section 8)."""
+        return self._role == Role.LEADER and self.log.commit >= self._term_start
+
+    @property
     def role(self) -> Role:
         if self._role == Role.FOLLOWER and self.id not in self._membership.current.voters:
             return Role.LEARNER

@@ -31,6 +31,11 @@ def key_of(watch: int, share: int = 0) -> bytes:
     return b"/crowd/%03d/%07d" % (share, watch)
 
 
+def parts(total: int, number: int) -> list[int]:
+    """So many as equal parts as there are."""
+    return [total // number + (i < total % number) for i in range(number)]
+
+
 def source_of(host: str, number: int, share: int = 0) -> str | None:
     """The own address of a process's connection to an endpoint; None leaves it to the system.
 
@@ -120,7 +125,7 @@ class Crowd:
     async def watch(self, count: int, streams: int, progress: Callable[[int], None]) -> None:
         """Create watches, each on a key of its own, on the first connections, a stream each."""
         chosen = self.connections[:streams]
-        of_each = [count // len(chosen) + (i < count % len(chosen)) for i in range(len(chosen))]
+        of_each = parts(count, len(chosen))
         first = list(itertools.accumulate(of_each, initial=0))
 
         async def one(i: int) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import uvloop
 
 from bench.client import Endpoint
-from bench.load.traffic.holding import Crowd, allow_descriptors
+from bench.load.traffic.holding import Crowd, allow_descriptors, parts
 
 _PROGRESS_S = 0.25
 _END_S = 10.0  # for a share's process after its last answer
@@ -36,10 +36,6 @@ class _Answer:
     watches: int = 0
     errors: Counter[str] | None = None
     failure: str = ""
-
-
-def _parts(total: int, shares: int) -> list[int]:
-    return [total // shares + (i < total % shares) for i in range(shares)]
 
 
 def spread(processes: int, connections: int, watches: int, streams: int) -> int:
@@ -64,12 +60,12 @@ class Shares:
     def start(self, connections: int) -> None:
         """Start the processes, for so many connections in all."""
         spawning = multiprocessing.get_context("spawn")
-        for number, count in enumerate(_parts(connections, self._processes)):
+        for number, count in enumerate(parts(connections, self._processes)):
             self._shares.append(_Share(spawning, number, count, self._given))
 
     async def open(self, count: int, progress: Progress) -> list[int]:
         """Open connections to the endpoints in turn; the microseconds of each, to its settings."""
-        took_us = await self._each("open", [(part,) for part in _parts(count, self._processes)], progress)
+        took_us = await self._each("open", [(part,) for part in parts(count, self._processes)], progress)
         self.connections = len(took_us)
         return took_us
 
@@ -79,12 +75,12 @@ class Shares:
 
     async def watch(self, count: int, streams: int, progress: Progress) -> None:
         """Create watches, each on a key of its own, on the first connections of each process."""
-        parts = zip(_parts(count, self._processes), _parts(streams, self._processes), strict=True)
-        await self._each("watch", list(parts), progress)
+        each = zip(parts(count, self._processes), parts(streams, self._processes), strict=True)
+        await self._each("watch", list(each), progress)
 
     async def deliver(self, count: int, progress: Progress) -> list[int]:
         """Put on the keys of so many watches; the microseconds from each put's sending to its event."""
-        return await self._each("deliver", [(part,) for part in _parts(count, self._processes)], progress)
+        return await self._each("deliver", [(part,) for part in parts(count, self._processes)], progress)
 
     async def end_watches(self) -> None:
         await self._each("end_watches", [()] * self._processes, None)

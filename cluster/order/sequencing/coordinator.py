@@ -131,9 +131,8 @@ class Coordinator(Generic[T]):
 
     def switch(self, switch: Switch, now_ms: int) -> None:
         """The end of a move: admitted like a transaction that writes all that moves."""
-        wide = Wide[T](None, Method.TXN, b"", Footprint(writes=[switch.span]), [], switch=switch)
-        wide.deadline_ms = now_ms + switch.limit_ms  # G15
-        self._queue.append(wide)
+        self._queue.append(Wide[T](None, Method.TXN, b"", Footprint(writes=[switch.span]), [], switch=switch,
+                                   deadline_ms=now_ms + switch.limit_ms))  # G15
 
     def end_switch(self) -> None:
         """Give up the switch that is under way, or waits. Nothing of it is logged."""
@@ -225,8 +224,8 @@ class Coordinator(Generic[T]):
             elif len(wide.grants) == len(wide.participants):
                 if not wide.looking:
                     self._complete(wide, append)
-            elif wide.switch is None and now_ms - wide.started_ms >= self._patience_ms(wide):
-                self._give_up(wide)  # a switch has a limit of its own
+            elif now_ms - wide.started_ms >= self._patience_ms(wide):
+                self._give_up(wide)
             elif now_ms - wide.sent_ms >= self._resend_ms:
                 self._send(wide, now_ms)
         self._looks.done(self._running, now_ms)
@@ -346,10 +345,11 @@ class Coordinator(Generic[T]):
         return wide.deadline_ms <= now_ms or (wide.token is not None and self._gone(wide.token))
 
     def _patience_ms(self, wide: Wide[T]) -> int:
-        """How long its prepares may take: ten heartbeats, as without a leader (H19); then four times as long
-        with each attempt, for a read of very many rows would be slow again. An end of leases has 40 at
-        most: the shard that it waits for may only look alive."""
-        return self._give_up_ms << min(2 * wide.given_up, 2 if wide.leases else _MOST_PATIENCE)
+        """How long its prepares may take: ten heartbeats, as without a leader (H19), a switch its limit; then
+        four times as long with each attempt, for a read of very many rows would be slow again. An end of
+        leases has 40 at most: the shard that it waits for may only look alive."""
+        longer = min(2 * wide.given_up, 2 if wide.leases else _MOST_PATIENCE)
+        return self._give_up_ms << longer if wide.switch is None else wide.switch.limit_ms
 
     def _give_up(self, wide: Wide[T]) -> None:
         """Nothing is locked for participants that were too slow until their leaders are heard again (H19)."""

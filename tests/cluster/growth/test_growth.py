@@ -15,6 +15,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Table
 from cluster.placement.table import State
 from tests.cluster.local_cluster import LocalCluster, local_cluster, until
+from tests.cluster.placement import table_at
 from tests.cluster.serving.test_births import CALM, Load, grow, musterctl, unary
 
 # a leader that does anything is hot, whatever else the machine does
@@ -47,7 +48,7 @@ def page(cluster: LocalCluster, path: str, data: bytes | None = None) -> list[st
 
 
 def table(cluster: LocalCluster) -> Table:
-    return Table.decode(bytes.fromhex(json.loads(page(cluster, "/muster/placement")[0])["table"]))
+    return table_at(cluster.endpoints()[0], 30)
 
 
 def all_known(found: dict[str, Any]) -> bool:

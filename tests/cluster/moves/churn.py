@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 import traceback
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ import grpc
 from cluster.pb import rpc_pb2, shards_pb2
 from cluster.placement import Table
 from cluster.placement.table import END, State
+from tests.cluster.placement import table_at
 from tools.musterctl.commands.hosts.shard_changes import owned_by
 
 _LIMIT_S = 60.0
@@ -126,9 +126,7 @@ class Churn:
         until = time.monotonic() + _LIMIT_S
         while True:
             try:
-                url = f"http://{self._endpoints[0]}/muster/placement"
-                with urllib.request.urlopen(url, timeout=_LIMIT_S) as said:
-                    return Table.decode(bytes.fromhex(json.load(said)["table"]))
+                return table_at(self._endpoints[0], _LIMIT_S)
             except OSError:  # that host is down
                 assert time.monotonic() < until, "no host says where keys are"
                 self.done["lost"] += 1

@@ -7,14 +7,13 @@ end own keys, perhaps: these move to shard 0 first, as an operator would have it
 from __future__ import annotations
 
 import contextlib
-import json
-import urllib.request
 
 import grpc
 
 from cluster.pb import shards_pb2
 from cluster.placement import Table
 from cluster.placement.table import State
+from tests.cluster.placement import table_at
 
 KEPT = 4  # of those that were born: requests may move keys to them, and ask for their end
 LIMIT_S = 20.0
@@ -24,15 +23,14 @@ class Births:
     """Of one cluster, which ``base`` shards have begun."""
 
     def __init__(self, endpoint: str, channel: grpc.Channel, base: int) -> None:
-        self._url = f"http://{endpoint}/muster/placement"
+        self._endpoint = endpoint
         self._base = base
         self._retire = channel.unary_unary("/musterpb.Shards/RetireShard")
         self._move = channel.unary_unary("/musterpb.Shards/Move")
 
     def table(self) -> Table:
         """As the first host has applied it."""
-        with urllib.request.urlopen(self._url, timeout=LIMIT_S) as said:
-            return Table.decode(bytes.fromhex(json.load(said)["table"]))
+        return table_at(self._endpoint, LIMIT_S)
 
     def run(self) -> None:
         """Have shards end that are too many, and keys move away from those that end. What is refused now is
