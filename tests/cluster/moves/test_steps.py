@@ -61,6 +61,7 @@ CASES = [(step, role, pairs) for pairs, steps in OF_PAIRS.items() for step in st
 _TRIES = 40  # moves for one case
 _STANDS_S = 1.5  # that one may stand still, and lead nevertheless
 _ROWS = 6400  # that a source drops
+_GRANTED = 8  # answers of the sequencer, by which a source has granted and the target is asked: half the time
 _LOOKS = 20  # one after the other: what was sent before the first one has come by the last
 
 
@@ -133,8 +134,10 @@ def ends_well(cluster: LocalCluster, load: Load) -> None:
     for host, endpoint in enumerate(cluster.endpoints()):
         with grpc.insecure_channel(endpoint) as channel:
             def found(channel: grpc.Channel = channel) -> pb.RangeResponse | None:
-                answer = unary(channel, "KV/Range", request, pb.RangeResponse, LIMIT_S)
-                return answer if answer.header.revision >= max(wanted.values()) else None
+                with suppress(grpc.RpcError):  # a host that was killed last may still start
+                    answer = unary(channel, "KV/Range", request, pb.RangeResponse, LIMIT_S)
+                    return answer if answer.header.revision >= max(wanted.values()) else None
+                return None
 
             have = {kv.key: kv.mod_revision for kv in until(found).kvs}
         assert wanted.items() <= have.items(), f"host {host}"
@@ -197,11 +200,14 @@ class Move:
         """At the shard's leader."""
         return int(self.operator.facts(self.nodes.leaders[shard], shard).get("locks", 0))
 
-    def freezes(self, stack: ExitStack) -> bool:
-        """Whether the sequencer stands still from here on while the source has its lock."""
+    def freezes(self, stack: ExitStack, after: int = 0) -> bool:
+        """Whether the sequencer stands still from here on while the source has its lock, ``after`` so many
+        answers of the sequencer."""
         resume(self.held)
         if not looked(lambda: self.locks(self.source)):
             return False
+        for _ in range(after):
+            self.said()
         stack.enter_context(standing(self.nodes.leader(0)))
         return all(self.locks(self.source) for _ in range(_LOOKS))
 
@@ -231,7 +237,7 @@ def locked(move: Move, victims: list[int]) -> Reached:
 def promised(move: Move, victims: list[int]) -> Reached:
     with ExitStack() as stack:
         with standing(move.nodes.leader(move.target)):
-            freezes = move.freezes(stack)
+            freezes = move.freezes(stack, _GRANTED)
         yield victims if freezes and looked(lambda: move.locks(move.target)) else []
 
 
