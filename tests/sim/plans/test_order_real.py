@@ -17,8 +17,8 @@ from tests.sim.world.order_real import LEASE_ROWS
 from tests.sim.world.order_sim import SOAK, Simulation, hard_plan_of
 from tests.sim.world.order_world import Violation
 
-_BATCH = 4
-_BATCHES = 100 if SOAK else 2
+_BATCH = 16 if SOAK else 4  # among hundreds, four in a row may do little
+_BATCHES = 25 if SOAK else 2
 LEASES = {"lease_put": 12, "delete": 6, "compact": 4, "grant": 1, "put": 2}
 
 
@@ -35,8 +35,8 @@ def test_every_row_on_every_disk_is_what_a_replay_of_the_order_gives(batch: int)
         for what, count in found.items():
             done[what] = done.get(what, 0) + count
     # it would prove nothing if nothing happened
-    assert done["answers"] > 50
-    assert done["revisions"] > 50
+    assert done["answers"] > 13 * _BATCH
+    assert done["revisions"] > 13 * _BATCH
 
 
 # Seeds that failed once, as in test_order_sim.
