@@ -142,10 +142,6 @@ class Channels:
         except Unreachable:
             return None
 
-    def avoid(self, endpoint: str) -> None:
-        """Move a failed endpoint to the end of the line."""
-        self.connections.put_last(endpoint)
-
     def close(self) -> None:
         engine.submit(self.connections.close()).result()
 

@@ -126,10 +126,6 @@ class Connections:
         return min(ready, key=lambda one: (
             one.name in avoid, one.suspect_until > now, 0.0 if self._in_order else random.random()))
 
-    def put_last(self, name: str) -> None:
-        """Take an endpoint after all others from now on, where they are taken in order. From any thread."""
-        self._opened = sorted(self._opened, key=lambda one: one.name == name)
-
     def any_ready(self) -> Connection | None:
         """A connected endpoint by lot, unless one is to be waited for, or did not answer lately."""
         self._own()
