@@ -312,6 +312,8 @@ class Client:
         future = engine.submit(step)
         while deadline is None and not wait((future,), LOOK_S).done:
             self._channels.tell()
+        if deadline is None:
+            self._channels.tell()
         return future.result()
 
     def _tried(self, error: MusterError) -> None:

@@ -137,7 +137,11 @@ class Connections:
 
     def others(self, avoid: Collection[str]) -> bool:
         """Whether an endpoint is connected that is not to be avoided."""
-        return any(one.ready and one.name not in avoid for one in self._opened)
+        return self.other(avoid) is not None
+
+    def other(self, avoid: Collection[str] = ()) -> Connection | None:
+        """One that is connected, and not to be avoided."""
+        return next((one for one in self._opened if one.ready and one.name not in avoid), None)
 
     async def close(self) -> None:
         self._closed = True
