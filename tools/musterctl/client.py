@@ -239,10 +239,15 @@ class Client:
 
     def again(self, error: MusterError) -> None:
         """A stream ended, and another one begins, unless etcdctl ends, too."""
-        refused = isinstance(error, ServerError)
-        if isinstance(error, ServerError) and error.code not in _BROKEN:
-            raise error
-        text = f"{error.endpoint}: {failure_of(error) if refused else error}"
+        if isinstance(error, Unreachable):
+            return  # :meth:`Channels.tell` says why
+        text = str(error)
+        if isinstance(error, ServerError):
+            if error.code not in _BROKEN:
+                raise error
+            text = str(failure_of(error))
+        if error.endpoint:
+            text = f"{error.endpoint}: {text}"
         if self._failing.is_due():
             say(f"{text}; trying again")
         elif self._config.debug:

@@ -137,11 +137,11 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: 
 
 async def taken(caller: Caller, keeper: Keeper, id: int, timeout: float | None) -> Lease:
     """A lease that is there, kept alive from now on. LeaseNotFound."""
-    sent = clock()
-    answer = await engine.run(keeper.renew(id, caller.timeout_s if timeout is None else timeout))
+    timeout_s, sent = caller.timeout_s if timeout is None else timeout, [clock()]  # before each attempt
+    answer = await engine.run(keeper.renew(id, timeout_s, lambda error: sent.append(clock())))
     if answer.TTL <= 0:
         raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, _NOT_FOUND)
-    return await _kept(caller, keeper, Kept(id, answer.TTL, sent))
+    return await _kept(caller, keeper, Kept(id, answer.TTL, sent[-1]))
 
 
 async def _kept(caller: Caller, keeper: Keeper, kept: Kept) -> Lease:

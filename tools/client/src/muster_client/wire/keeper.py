@@ -109,11 +109,13 @@ class Keeper:
             await asyncio.gather(task, return_exceptions=True)
         kept.end(why)
 
-    async def renew(self, id: int, timeout_s: float) -> pb.LeaseKeepAliveResponse:
+    async def renew(
+        self, id: int, timeout_s: float, on_again: OnAgain | None = None
+    ) -> pb.LeaseKeepAliveResponse:
         """Renew any lease once; TTL 0: there is none. MusterError. In the engine's loop."""
         try:
             async with asyncio.timeout(timeout_s):
-                lone = self.renewals(id, limit_s=min(_ATTEMPT_S, timeout_s / _ENDPOINTS))
+                lone = self.renewals(id, on_again, limit_s=min(_ATTEMPT_S, timeout_s / _ENDPOINTS))
                 async with contextlib.aclosing(lone):
                     return await anext(lone)
         except TimeoutError:
