@@ -125,15 +125,21 @@ class Channels:
         else:
             while (found := self.first(time.monotonic() + LOOK_S)) is None:
                 self.tell()
-        if self._waiting.over():
-            say(f"connected to {found.name}")
+        self._connected(found)
         return found
 
     def tell(self) -> None:
-        """Call it during a wait: the troubles are reported when that is due, if no endpoint is connected."""
-        if not self.connections.others(()) and self._waiting.is_due():
+        """Call it during a wait, and behind it: the troubles are reported when that is due, if no endpoint is
+        connected, and that one is again."""
+        if (found := self.connections.other()) is not None:
+            self._connected(found)
+        elif self._waiting.is_due():
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self._reasons())
             say(f"waiting for an endpoint: {reasons}")
+
+    def _connected(self, found: Connection) -> None:
+        if self._waiting.over():
+            say(f"connected to {found.name}")
 
     def first(self, deadline: float) -> Connection | None:
         """The same without a word."""
@@ -141,10 +147,6 @@ class Channels:
             return engine.submit(self.connections.pick(deadline)).result()
         except Unreachable:
             return None
-
-    def avoid(self, endpoint: str) -> None:
-        """Move a failed endpoint to the end of the line."""
-        self.connections.put_last(endpoint)
 
     def close(self) -> None:
         engine.submit(self.connections.close()).result()

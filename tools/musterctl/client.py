@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 from muster_client.errors import DeadlineExceeded, LeaseLost, MusterError, ServerError, Unreachable
+from muster_client.raw.api import Raw
 from muster_client.wire import engine
-from muster_client.wire.calls import Caller, Method, metadata
-from muster_client.wire.connections import Connection
-from muster_client.wire.http2.answers import NOT_SENT, CallError
-from muster_client.wire.http2.call import Call
+from muster_client.wire.calls import Caller, Method
+from muster_client.wire.http2.answers import NOT_SENT
+from muster_client.wire.keeper import Keeper
 from muster_client.wire.retries import Verdict, judge
 
 from tools.client.channels import LOOK_S, MAX_REQUEST_BYTES, Channels, Config, Waiting, say
@@ -33,11 +32,9 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Message)
 Result = TypeVar("Result")
 
-_STREAM_PAUSE_S = 0.1
 _MIN_KEEPALIVE_MS = 10_000  # gRPC allows no client to ping more often
 _NS_PER_S = 1_000_000_000
 _FOREVER_S = 1e9
-_TOKEN_S = 60.0  # a stream begins with a token that is no older: tokens end while streams do not use them
 
 # messages of etcd's servers unknown to its client, which shows them with their gRPC code
 _UNKNOWN_TO_CLIENTS = (
@@ -71,13 +68,8 @@ class RequestError(Exception):
         self.code = code
 
 
-def request_error(error: CallError) -> RequestError:
-    """etcd's own messages stand alone, an expired deadline is Go's, others carry the gRPC code."""
-    return told(error.code, error.details)
-
-
 def told(code: grpc.StatusCode, details: str) -> RequestError:
-    """The same of a code and a text."""
+    """etcd's own messages stand alone, an expired deadline is Go's, others carry the gRPC code."""
     if details.startswith("etcdserver: ") and details not in _UNKNOWN_TO_CLIENTS:
         return RequestError(details, code)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -93,11 +85,6 @@ def failure_of(error: MusterError) -> RequestError:
     if isinstance(error, DeadlineExceeded | Unreachable):
         return _out_of_time()
     return told(grpc.StatusCode.UNKNOWN, str(error))
-
-
-def stream_breaks(error: CallError) -> bool:
-    """Whether another stream may not fail in this way: the connection broke, or a server stops."""
-    return error.code in _BROKEN
 
 
 @dataclass(slots=True)
@@ -195,52 +182,11 @@ def _credentials(flags: Flags) -> tuple[str, str]:
     return name, password
 
 
-class Stream(Generic[R]):
-    """A stream both ways: iterate it for responses; a CallError ends it. ``endpoint`` serves it, until the
-    deadline (of ``time.monotonic()``), if it has one."""
-
-    def __init__(self, call: Call, endpoint: str, most_bytes: int, deadline: float | None = None) -> None:
-        self._call, self._most_bytes, self._deadline = call, most_bytes, deadline
-        self.endpoint = endpoint
-
-    def __iter__(self) -> Iterator[R]:
-        try:
-            while (answer := self.read(_left(self._deadline))) is not None:
-                yield answer
-        except TimeoutError:
-            self.cancel()
-            raise CallError(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer in time") from None
-
-    def read(self, limit_s: float | None = None) -> R | None:
-        """The next response; None: it has ended well. CallError; TimeoutError, and nothing is lost."""
-        answer: R | None = engine.submit(asyncio.wait_for(self._call.read(), limit_s)).result()
-        if answer is not None:
-            _check_size(answer.ByteSize(), self._most_bytes)
-        return answer
-
-    def send(self, request: Message) -> None:
-        """CallError: it has ended."""
-        _there(lambda: self._call.send(request))
-
-    def close_send(self) -> None:
-        """No more requests; responses still come."""
-        _there(self._call.close_send)
-
-    def cancel(self) -> None:
-        """End it: who reads it meets a CallError with the code CANCELLED."""
-        _there(self._call.cancel)
-
-
 class Client:
     """Requests over one or more endpoints. Close it, or end the process.
 
-    They are calls of the library, which tries them again and renews the token by its own table. Here is what
-    etcdctl's users know of them: clientv3's texts, and the answers whole, with the headers that are printed.
-
-    Streams are read here, over the library's connections, since its own iterators would show other things:
-    ``watch``, ``elect -l`` and ``lease keep-alive`` print each answer's header, and the answer that ends a
-    watch; ``keep-alive`` goes on behind a TTL without an answer; ``snapshot save`` keeps what etcdctl keeps,
-    whatever its checksum. ``make-mirror`` and ``import`` follow changes as ``watch`` does.
+    They are calls and streams of the library, which tries them again and renews the token by its own table.
+    Here is what etcdctl's users know of them: clientv3's texts, and what is said of endpoints.
     """
 
     def __init__(self, config: Config, endpoints: Sequence[str]) -> None:
@@ -251,7 +197,7 @@ class Client:
             self._channels.connections, config.user, config.password, _FOREVER_S, token=config.token,
             attempt_s=_FOREVER_S, on_again=self._tried)
         self._unlimited, self._repeats = False, True  # how what is asked now is tried
-        self._token, self._logged_in = config.token, time.monotonic()
+        self._token = config.token
 
     def unary(
         self, method: str, request: Message, response: type[R], timeout_s: float | None = None,
@@ -274,8 +220,6 @@ class Client:
         try:
             answer = self._waited(call, deadline)
             _check_size(answer.ByteSize(), self._config.max_recv_bytes)
-        except CallError as error:
-            raise request_error(error) from None
         except MusterError as error:
             raise self._failure(error, timeout_s, safe_to_repeat) from None
         return answer
@@ -285,79 +229,79 @@ class Client:
         return engine.submit(
             self._caller.unary(Method(method, response), request, timeout=timeout_s, needs_leader=False))
 
-    def stream(self, method: str, response: type[R], has_leader: bool = False) -> Stream[R]:
-        """A stream both ways, at the first connected endpoint, waited for."""
-        if self._config.user and time.monotonic() - self._logged_in > _TOKEN_S:
-            self._caller.renews(self._token)
-        return self._begin(method, response, None, has_leader)
+    def each(self, told: AsyncIterator[R], deadline: float | None = None) -> Iterator[R]:
+        """The answers of a stream, until it ends. RequestError."""
+        while (answer := self.run(_next(told), deadline)) is not None:
+            _check_size(answer.ByteSize(), self._config.max_recv_bytes)
+            if self._failing.over():
+                say("it goes on")
+            yield answer
 
-    def works(self, stream: Stream[R]) -> None:
-        """A stream that is renewed at each end has answered."""
-        if self._failing.over():
-            say(f"{stream.endpoint} answers")
-
-    def failed(self, stream: Stream[R], reason: str) -> None:
-        """Such a stream ended: the next one goes to another endpoint, after a pause."""
-        self._channels.avoid(stream.endpoint)
+    def again(self, error: MusterError) -> None:
+        """A stream ended, and another one begins, unless etcdctl ends, too."""
+        if isinstance(error, Unreachable):
+            return  # :meth:`Channels.tell` says why
+        text = str(error)
+        if isinstance(error, ServerError):
+            if error.code not in _BROKEN:
+                raise error
+            text = str(failure_of(error))
+        if error.endpoint:
+            text = f"{error.endpoint}: {text}"
         if self._failing.is_due():
-            say(f"{stream.endpoint}: {reason}; trying again")
+            say(f"{text}; trying again")
         elif self._config.debug:
-            say(f"debug: {stream.endpoint}: {reason}")
-        time.sleep(_STREAM_PAUSE_S)
+            say(f"debug: {text}")
 
-    def responses(
-        self, method: str, request: Message, response: type[R], timeout_s: float | None
-    ) -> Stream[R]:
-        """One request, a stream of responses."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        stream = self._begin(method, response, deadline)
-        stream.send(request)
-        stream.close_send()
-        return stream
+    def raw(self, deadline: float | None = None) -> Raw:
+        """The library's streams over these connections, which wait for an answer as long as it takes. The
+        first endpoint, and the user's token, until the deadline: RequestError."""
+        caller = self._own_caller(deadline)
+        return Raw(caller, Keeper(caller))
 
     def library(self) -> muster_client.Client:
-        """The library's own client over these connections, which waits for an answer as long as it takes."""
-        import logging
-
+        """The library's own client, in the same way."""
         from muster_client.client import over
 
-        logging.getLogger("muster_client").setLevel(logging.CRITICAL)  # this program says what fails
-        self._log_in(None)
-        config = self._config
-        return over(Caller(
-            self._channels.connections, config.user, config.password, _FOREVER_S, token=self._token))
+        return over(self._own_caller(None))
 
-    def run(self, step: Coroutine[Any, Any, Result]) -> Result:
-        """What a step of the library gives, whenever that is. RequestError, or LeaseLost."""
+    def _own_caller(self, deadline: float | None) -> Caller:
+        """For what the library tries again by itself."""
+        import logging
+
+        logging.getLogger("muster_client").setLevel(logging.CRITICAL)  # this program says what fails
+        self._log_in(deadline)
+        config = self._config
+        return Caller(self._channels.connections, config.user, config.password, _FOREVER_S, token=self._token)
+
+    def run(self, step: Coroutine[Any, Any, Result], deadline: float | None = None) -> Result:
+        """What a step of the library gives, until the deadline or whenever that is. RequestError, or
+        LeaseLost."""
+        if deadline is not None:
+            step = asyncio.wait_for(step, _left(deadline))
         try:
-            return self._waited(step, None)
+            return self._waited(step, deadline)
         except LeaseLost:
             raise
         except MusterError as error:
             raise failure_of(error) from None
+        except TimeoutError:
+            raise _out_of_time() from None
+
+    def begin(self, step: Coroutine[Any, Any, None]) -> None:
+        """Run a step beside all else, as long as this program runs."""
+        engine.submit(step)
 
     def close(self) -> None:
         self._channels.close()
 
-    def _begin(
-        self, method: str, response: type[R], deadline: float | None, has_leader: bool = False
-    ) -> Stream[R]:
-        path = Method(method, response).path
-        while True:
-            connection = self._log_in(deadline)
-            sent = metadata(self._token, has_leader)
-            with contextlib.suppress(CallError):  # it was lost meanwhile
-                call = _there(functools.partial(connection.stream, path, response, sent))
-                return Stream(call, connection.name, self._config.max_recv_bytes, deadline)
-
-    def _log_in(self, deadline: float | None) -> Connection:
+    def _log_in(self, deadline: float | None) -> None:
         """Wait for an endpoint, and for the user's token."""
         self._unlimited, self._repeats = deadline is None, True
-        picked = self._channels.pick(deadline)
-        if picked is None:
+        if self._channels.pick(deadline) is None:
             raise _out_of_time()
         if not self._config.user:
-            return picked
+            return
         until = time.monotonic() + _FOREVER_S if deadline is None else deadline
         try:
             token = self._waited(self._caller.token(until), deadline)
@@ -366,14 +310,14 @@ class Client:
             if failure.code is grpc.StatusCode.UNIMPLEMENTED:
                 raise Exit(1, "this server has no users: leave out --user and --password") from None
             raise Exit(2, str(failure)) from None  # as etcdctl, which cannot connect then
-        if token != self._token:
-            self._token, self._logged_in = token, time.monotonic()
-        return picked
+        self._token = token
 
     def _waited(self, step: Coroutine[Any, Any, Result], deadline: float | None) -> Result:
         """What a step of the library gives. MusterError."""
         future = engine.submit(step)
         while deadline is None and not wait((future,), LOOK_S).done:
+            self._channels.tell()
+        if deadline is None:
             self._channels.tell()
         return future.result()
 
@@ -401,20 +345,15 @@ class Client:
         return failure
 
 
-def _there(step: Callable[[], Result]) -> Result:
-    """Do something in the loop of the connections. What it raises."""
-
-    async def run() -> Result:
-        return step()
-
-    return engine.submit(run()).result()
+async def _next(told: AsyncIterator[R]) -> R | None:
+    return await anext(told, None)
 
 
 def _check_size(size: int, most: int) -> None:
-    """CallError in clientv3's words; no limit: -1."""
+    """RequestError in clientv3's words; no limit: -1."""
     if 0 <= most < size:
         text = f"grpc: received message larger than max ({size} vs. {most})"
-        raise CallError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        raise told(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
 
 
 def _left(deadline: float | None) -> float | None:

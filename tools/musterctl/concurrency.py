@@ -1,7 +1,5 @@
 """clientv3's ``concurrency`` for ``lock`` and ``elect``, by the library: a session is a lease that is kept
 alive, and locks and candidates hang on it.
-
-Those who lead are observed by requests of this program, for the answers' headers.
 """
 
 from __future__ import annotations
@@ -13,18 +11,17 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import NoReturn, TypeVar
 
 import grpc
 from muster_client.lease import Lease
+from muster_client.pb import rpc_pb2
 from muster_client.queueing import Leadership, Lock, Place
 
-from cluster.pb import kv_pb2, rpc_pb2
 from tools.musterctl.client import Client, RequestError
 from tools.musterctl.command import Exit
-from tools.musterctl.commands.keys.watch import Watcher, cancel_reason
 
 Result = TypeVar("Result")
 _GRANTED_IN_S = 10.0  # a server without a majority says so after 7
@@ -32,7 +29,6 @@ _REVOKED_IN_S = 10.0
 _AGAIN_S = 0.05
 _PERHAPS_DONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)  # what so failed
 _ENDED = b"e"  # other bytes are signals' numbers
-_CREATE = rpc_pb2.RangeRequest.CREATE
 
 
 class Interrupted(Exception):
@@ -157,55 +153,3 @@ class Session:
         """The key of a lock or a candidate."""
         return self.client.unary(
             "KV/Range", rpc_pb2.RangeRequest(key=place.key), rpc_pb2.RangeResponse, safe_to_repeat=True)
-
-
-def observe(client: Client, name: bytes) -> Iterator[rpc_pb2.RangeResponse]:
-    """The leader, each of its values, and the next leader after it; for ever. RequestError."""
-    prefix = name + b"/"
-    while True:
-        found = client.unary("KV/Range", _first_created(prefix), rpc_pb2.RangeResponse, safe_to_repeat=True)
-        if found.kvs:
-            header, pair = found.header, found.kvs[0]
-        else:
-            header, pair = _first_put(client, prefix, found.header.revision)
-        yield rpc_pb2.RangeResponse(header=header, kvs=[pair])
-        yield from _values(client, pair.key, header.revision + 1)
-
-
-def _first_put(
-    client: Client, prefix: bytes, revision: int
-) -> tuple[rpc_pb2.ResponseHeader, kv_pb2.KeyValue]:
-    request = rpc_pb2.WatchCreateRequest(key=prefix, range_end=_end(prefix), start_revision=revision)
-    for response in watch(client, request):
-        for event in response.events:
-            if event.type == event.PUT:
-                response.header.revision = event.kv.mod_revision
-                return response.header, event.kv
-    raise AssertionError("a watch ends by an error alone")
-
-
-def _values(client: Client, key: bytes, revision: int) -> Iterator[rpc_pb2.RangeResponse]:
-    for response in watch(client, rpc_pb2.WatchCreateRequest(key=key, start_revision=revision)):
-        for event in response.events:
-            if event.type == event.DELETE:
-                return
-            yield rpc_pb2.RangeResponse(header=response.header, kvs=[event.kv])
-
-
-def watch(client: Client, request: rpc_pb2.WatchCreateRequest) -> Iterator[rpc_pb2.WatchResponse]:
-    """Answers with events, for ever. RequestError if the watch was canceled."""
-    for response in Watcher(client, request).responses():
-        if response.canceled:
-            raise RequestError(cancel_reason(response), grpc.StatusCode.CANCELLED)
-        yield response
-
-
-def _first_created(prefix: bytes) -> rpc_pb2.RangeRequest:
-    """Asks for the oldest key."""
-    return rpc_pb2.RangeRequest(
-        key=prefix, range_end=_end(prefix), limit=1, sort_target=_CREATE,
-        sort_order=rpc_pb2.RangeRequest.ASCEND)
-
-
-def _end(prefix: bytes) -> bytes:
-    return prefix[:-1] + bytes((prefix[-1] + 1,))

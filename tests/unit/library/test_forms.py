@@ -12,11 +12,12 @@ from pathlib import Path
 import muster_client as m
 import pytest
 from google.protobuf.descriptor import Descriptor, EnumDescriptor
-from muster_client import client, kv, lease, mirror, queueing, ranges, stm, sync, v2, watch
+from muster_client import client, kv, lease, mirror, queueing, ranges, raw, stm, sync, v2, watch
 from muster_client.admin import auth, maintenance, members
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.recipes import barriers, locks, queues
 from muster_client.services import config, cron, discovery, registry
+from muster_client.sync import raw as sync_raw
 from muster_client.v2 import sync as v2_sync
 from muster_client.wire.endpoints import Endpoint, parsed
 
@@ -154,6 +155,7 @@ for step in (lambda: following("* * * * *", "UTC"), muster_client.telemetry.Span
 
 @pytest.mark.parametrize(("one", "other"), [
     (client.Client, sync.Client), (kv.Pages, sync.Pages), (watch.Watch, sync.Watch),
+    (raw.Raw, sync_raw.Raw), (raw.Answers, sync_raw.Answers),
     (mirror.Mirror, sync.Mirror), (lease.Lease, sync.Lease), (queueing.Lock, sync.Lock),
     (queueing.Leadership, sync.Leadership), (queueing.Election, sync.Election),
     (locks.RWLock, sync.RWLock), (locks.Semaphore, sync.Semaphore), (barriers.Barrier, sync.Barrier),

@@ -33,16 +33,15 @@ def test_a_call_in_the_engine_s_thread_is_refused() -> None:
     client.close()
 
 
-def lead(request: pb.TxnRequest, context: grpc.ServicerContext) -> pb.TxnResponse:
-    found = pb.RangeResponse(kvs=[kv_pb2.KeyValue(key=b"l/1", value=b"a", create_revision=3)], count=1)
-    return pb.TxnResponse(succeeded=True, responses=[pb.ResponseOp(response_range=found)])
+def lead(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
+    return pb.RangeResponse(kvs=[kv_pb2.KeyValue(key=b"l/1", value=b"a", create_revision=3)], count=1)
 
 
 def test_an_interrupt_ends_what_is_observed() -> None:
     main = threading.main_thread().ident
     assert main is not None
     assert main == threading.get_ident()
-    with scripted({"KV/Txn": lead, "Watch/Watch": watched}) as address, sync.Client(address) as client:
+    with scripted({"KV/Range": lead, "Watch/Watch": watched}) as address, sync.Client(address) as client:
         observed = client.election("l").observe()
         assert next(observed).text == "a"
         timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
@@ -53,7 +52,7 @@ def test_an_interrupt_ends_what_is_observed() -> None:
 
 
 def test_what_is_observed_ends_in_any_thread() -> None:
-    with scripted({"KV/Txn": lead, "Watch/Watch": watched}) as address, sync.Client(address) as client:
+    with scripted({"KV/Range": lead, "Watch/Watch": watched}) as address, sync.Client(address) as client:
         observed = client.election("l").observe()
         assert next(observed).text == "a"
 

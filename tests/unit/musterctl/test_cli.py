@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from muster_client.pb import kv_pb2, rpc_pb2
 
-from cluster.pb import kv_pb2, rpc_pb2
 from tools.musterctl import API_VERSION, cli
 from tools.musterctl.command import Exit
 from tools.musterctl.commands import table as commands

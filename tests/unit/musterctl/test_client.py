@@ -16,11 +16,10 @@ from typing import Any
 import grpc
 import pytest
 import trustme
-from muster_client.wire.http2.answers import CallError
+from muster_client.pb import rpc_pb2
 
-from cluster.pb import rpc_pb2
 from tools.musterctl import cli
-from tools.musterctl.client import Client, Config, RequestError, request_error
+from tools.musterctl.client import Client, Config, RequestError, told
 
 _CONFIG = Config((), True, "", "", "", "", "", 10_000, 6_000)
 
@@ -48,7 +47,7 @@ _CONFIG = Config((), True, "", "", "", "", "", 10_000, 6_000)
     ],
 )
 def test_a_failure_is_told_as_etcds_client_tells_it(code: grpc.StatusCode, details: str, text: str) -> None:
-    error = request_error(CallError(code, details))
+    error = told(code, details)
     assert (str(error), error.code) == (text, code)
 
 

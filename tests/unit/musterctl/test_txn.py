@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from muster_client.pb import rpc_pb2
 
-from cluster.pb import rpc_pb2
 from tools.musterctl.command import Exit
 from tools.musterctl.commands.keys.txn import BadLine, parse_compare, parse_request, split_words
 

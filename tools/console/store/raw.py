@@ -1,5 +1,5 @@
-"""Methods that the client library has no name for, or asks for in another way, by its connections: of etcd's
-API, and of muster's own."""
+"""Methods that the client library has no name for, or asks for in another way: of etcd's API, and of muster's
+own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from muster_client import Client, MusterError
 from muster_client.pb import rpc_pb2 as pb
-from muster_client.wire.calls import Method
+from muster_client.raw import Method
 
 from cluster.pb import shards_pb2
 
@@ -41,7 +41,7 @@ async def call(
     needs_leader: bool = True,
 ) -> Answer:
     """The answer to a request. MusterError."""
-    return await client._caller.unary(method, request, timeout=timeout, needs_leader=needs_leader)
+    return await client.raw.call(method, request, timeout=timeout, needs_leader=needs_leader)
 
 
 class ReadOnly(MusterError):
@@ -50,10 +50,12 @@ class ReadOnly(MusterError):
 
 _READS = {
     "KV/Range",
+    "Watch/Watch",
     "Lease/LeaseLeases",
     "Lease/LeaseTimeToLive",
     "Cluster/MemberList",
     "Maintenance/Status",
+    "Maintenance/Snapshot",
     "Auth/Authenticate",
     "Auth/AuthStatus",
     "Auth/UserGet",
@@ -66,19 +68,12 @@ _READS = {
 
 def make_read_only(client: Client) -> None:
     """Refuse every request of a client that may change something, whatever view asks for it."""
-    caller = client._caller
-    ask = caller.unary
+    client.raw.guard(_check)
 
-    async def unary(method: Method[Any], request: Any, **options: Any) -> Any:
-        reads = method.name in _READS or (
-            method.name == "Maintenance/Alarm" and request.action == pb.AlarmRequest.GET
-        )
-        if not reads:
-            raise ReadOnly("this console is read-only")
-        return await ask(method, request, **options)
 
-    async def renew(lease: int, **options: Any) -> None:
+def _check(method: str, request: Any) -> None:
+    reads = method in _READS or (
+        method == "Maintenance/Alarm" and request.action == pb.AlarmRequest.GET
+    )
+    if not reads:
         raise ReadOnly("this console is read-only")
-
-    caller.unary = unary  # type: ignore[method-assign]
-    client.renew = renew  # type: ignore[method-assign]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from google.protobuf.message import Message
+from muster_client.pb import auth_pb2
+from muster_client.pb import rpc_pb2 as pb
 
-from cluster.pb import auth_pb2
-from cluster.pb import rpc_pb2 as pb
 from tools.gotext import prefix_end, quote, text
 from tools.musterctl.printing.print_fields import header, line
 from tools.musterctl.printing.printer import Printer, emit

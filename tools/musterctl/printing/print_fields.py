@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cluster.pb import kv_pb2, rpc_pb2
+from muster_client.pb import kv_pb2, rpc_pb2
+
 from tools.gotext import quote
 from tools.musterctl.printing.print_rows import go_bool
 from tools.musterctl.printing.printer import Printer, emit

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cluster.pb import rpc_pb2
+from muster_client.pb import rpc_pb2
+
 from tools.gotext import si_bytes
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus
 

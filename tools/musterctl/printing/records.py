@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.pb import rpc_pb2
+from muster_client.pb import rpc_pb2
 
 
 @dataclass(slots=True, frozen=True)

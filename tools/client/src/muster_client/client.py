@@ -6,15 +6,19 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import grpc
+
 from muster_client import ranges, stm
 from muster_client.admin.auth import Auth
 from muster_client.admin.maintenance import Maintenance
 from muster_client.admin.members import Members
+from muster_client.errors import LeaseNotFound
 from muster_client.kv import Kv
-from muster_client.lease import Lease, LeaseInfo, every, granted, info
+from muster_client.lease import Lease, LeaseInfo, every, granted, info, taken
 from muster_client.mirror import Mirror, OnChange
 from muster_client.queueing import TTL_S, Election, Leadership, Lock
 from muster_client.ranges import Keys, Text
+from muster_client.raw.api import Raw
 from muster_client.recipes.barriers import Barrier, DoubleBarrier
 from muster_client.recipes.locks import RWLock, Semaphore
 from muster_client.recipes.queues import PriorityQueue, Queue
@@ -80,10 +84,15 @@ class Client(Kv):
         the caller chooses it, as one that may have to revoke it without an answer; else it has one by lot."""
         return await granted(self._caller, self._keeper, ttl, id, timeout)
 
+    async def keep(self, lease: int, *, timeout: float | None = None) -> Lease:
+        """A lease that another program granted, or this one before it began anew: kept alive from now on.
+        LeaseNotFound."""
+        return await taken(self._caller, self._keeper, lease, timeout)
+
     async def renew(self, lease: int, *, timeout: float | None = None) -> None:
         """Let any lease run for its whole time again, once. LeaseNotFound."""
-        timeout_s = self._caller.timeout_s if timeout is None else timeout
-        await engine.run(self._keeper.renew(lease, timeout_s))
+        if (await self.raw.renew(lease, timeout=timeout)).TTL <= 0:
+            raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
 
     async def lease_info(self, lease: int | Lease, *, timeout: float | None = None) -> LeaseInfo:
         """What the cluster knows of a lease. LeaseNotFound."""
@@ -190,6 +199,11 @@ class Client(Kv):
     def maintenance(self) -> Maintenance:
         """Status, alarms, snapshots of hosts."""
         return Maintenance(self._caller)
+
+    @property
+    def raw(self) -> Raw:
+        """Calls and streams of the API's own messages."""
+        return Raw(self._caller, self._keeper)
 
     def namespace(self, prefix: Text) -> Client:
         """This client's connections and leases for the keys that begin so, which are named without it: as

@@ -27,6 +27,7 @@ _TIME_TO_LIVE = Method("Lease/LeaseTimeToLive", pb.LeaseTimeToLiveResponse, repe
 _LEASES = Method("Lease/LeaseLeases", pb.LeaseLeasesResponse, repeatable=True)
 log = logging.getLogger("muster_client")
 Result = TypeVar("Result")
+_NOT_FOUND = "etcdserver: requested lease not found"
 _EXISTS = "etcdserver: lease already exists"
 
 
@@ -131,6 +132,19 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: 
             raise
         # an earlier attempt did it, the first at the earliest
         kept = Kept(id, (await info(caller, id, timeout)).granted_s, sent[0])
+    return await _kept(caller, keeper, kept)
+
+
+async def taken(caller: Caller, keeper: Keeper, id: int, timeout: float | None) -> Lease:
+    """A lease that is there, kept alive from now on. LeaseNotFound."""
+    timeout_s, sent = caller.timeout_s if timeout is None else timeout, [clock()]  # before each attempt
+    answer = await engine.run(keeper.renew(id, timeout_s, lambda error: sent.append(clock())))
+    if answer.TTL <= 0:
+        raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, _NOT_FOUND)
+    return await _kept(caller, keeper, Kept(id, answer.TTL, sent[-1]))
+
+
+async def _kept(caller: Caller, keeper: Keeper, kept: Kept) -> Lease:
     try:
         await engine.run(keeper.keep(kept))
     except BaseException:  # nobody has it: it is not renewed
@@ -143,7 +157,7 @@ async def info(caller: Caller, id: int, timeout: float | None) -> LeaseInfo:
     """Of any lease. LeaseNotFound."""
     answer = await caller.unary(_TIME_TO_LIVE, pb.LeaseTimeToLiveRequest(ID=id, keys=True), timeout=timeout)
     if answer.TTL < 0:
-        raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
+        raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, _NOT_FOUND)
     return LeaseInfo(answer.TTL, answer.grantedTTL, tuple(answer.keys))
 
 

@@ -7,6 +7,7 @@ The keys are those of clientv3's package ``concurrency`` and of etcd's Lock and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import AsyncGenerator
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING, Self
 from muster_client import ops, ranges
 from muster_client.errors import LeaseLost, MusterError, NotHeld
 from muster_client.lease import Lease, unless_lost
-from muster_client.model import KeyValue, TxnResult
+from muster_client.model import KeyValue, TxnResult, kv_of
 from muster_client.ranges import Text
 from muster_client.recipes import late
-from muster_client.watch import Delete, Put, Snapshot
+from muster_client.watch import Delete, Snapshot
 
 if TYPE_CHECKING:
     from muster_client.client import Client
@@ -319,24 +320,14 @@ class Election:
 
     async def leader(self) -> KeyValue | None:
         """The leader's key, its value and token (``create_revision``); None: nobody leads."""
-        return (await self._oldest())[0]
+        oldest = await self._client.when().then(ops.get(self._line, sort="create", limit=1))
+        return oldest.found().kv
 
     async def observe(self) -> AsyncGenerator[KeyValue, None]:
         """The leader, and each other one or proclamation; those that follow each other too fast are left
         out."""
         last: KeyValue | None = None
-        while True:
-            leader, revision = await self._oldest()
-            if leader is not None and leader != last:
-                yield (last := leader)
-            keys = self._line if leader is None else leader.key
-            async with self._client.watch(keys, revision=revision + 1, snapshots=True) as watch:
-                async for event in watch:
-                    if isinstance(event, Put) and leader is not None:
-                        yield (last := event.kv)
-                        continue
-                    break
-
-    async def _oldest(self) -> tuple[KeyValue | None, int]:
-        found = (await self._client.when().then(ops.get(self._line, sort="create", limit=1))).found()
-        return found.kv, found.revision
+        async with contextlib.aclosing(self._client.raw.observe(self._name)) as told:
+            async for found in told:
+                if (leader := kv_of(found.kvs[0])) != last:
+                    yield (last := leader)

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import groupby
 
-from cluster.pb import kv_pb2, rpc_pb2
+from muster_client.errors import MusterError
+from muster_client.pb import kv_pb2, rpc_pb2
+
 from tools.gotext import prefix_end
 from tools.musterctl.client import Client, RequestError, failing_with, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.commands.keys.watch import Watcher, cancel_reason
+from tools.musterctl.commands.keys.watch import cancel_reason
 
 _PAGE = 512
 _TXN_BYTES = 1 << 20
@@ -61,7 +63,7 @@ class Copier:
         key, range_end = self._span
         watch = rpc_pb2.WatchCreateRequest(
             key=key, range_end=range_end, start_revision=self.revision + 1, progress_notify=True)
-        for response in Watcher(self._source, watch).responses():
+        for response in self._source.each(self._source.raw().watch(watch, on_again=self._source.again)):
             if response.canceled:
                 raise Exit(1, cancel_reason(response))
             for revision, events in groupby(response.events, lambda event: event.kv.mod_revision):
@@ -105,6 +107,7 @@ class Leases:
 
     def __init__(self, source: Client, target: Client) -> None:
         self._source, self._target = source, target
+        self._streams = target.raw()
         self._ttl_s: dict[int, int] = {}
 
     @property
@@ -126,28 +129,18 @@ class Leases:
                 except RequestError as error:
                     if "already exists" not in str(error):
                         raise
+                self._target.begin(self._kept(lease))
         return lease if self._ttl_s[lease] else 0
 
-    def keep(self) -> None:
-        """Have a thread renew them as long as this program runs."""
-        threading.Thread(target=self._renew, daemon=True).start()
-
-    def _renew(self) -> None:
-        while True:
-            ttls = [ttl for ttl in list(self._ttl_s.values()) if ttl]
-            time.sleep(max(0.5, min(ttls, default=3) / 3))
-            there = [lease for lease, ttl in list(self._ttl_s.items()) if ttl]
-            if not there:
-                continue
-            try:
-                stream = self._target.stream("Lease/LeaseKeepAlive", rpc_pb2.LeaseKeepAliveResponse)
-                for lease in there:
-                    stream.send(rpc_pb2.LeaseKeepAliveRequest(ID=lease))
-                stream.close_send()
-                for _ in stream:
-                    pass
-            except Exception as error:  # copying goes on, and the next round may succeed
-                print(f"musterctl: leases were not renewed: {error}", file=sys.stderr)
+    async def _kept(self, lease: int) -> None:
+        """Renewed as long as this program runs and it lives: also behind its time to live, after which the
+        source still has it, and perhaps the target."""
+        try:
+            async for _ in self._streams.renewals(lease):
+                pass
+            _say(f"lease {lease:016x} is gone")
+        except MusterError as error:
+            _say(f"lease {lease:016x} is not renewed: {error}")
 
 
 def _span(prefix: str) -> tuple[bytes, bytes]:
@@ -209,7 +202,6 @@ def import_(invocation: Invocation) -> None:
         copier.base()
         _say(f"copied {copier.copied} keys and {leases.granted} leases of revision {copier.revision}")
         if flags.switch("follow"):
-            leases.keep()
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: _end(copier))
             copier.follow()

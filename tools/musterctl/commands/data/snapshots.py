@@ -102,10 +102,7 @@ class Progress:
 
 def save(invocation: Invocation) -> None:
     """Written as ``<file>.part``, synced, then renamed."""
-    from muster_client.wire.http2.answers import CallError
-
-    from cluster.pb import rpc_pb2
-    from tools.musterctl.client import RequestError, request_error, session
+    from tools.musterctl.client import RequestError, session
 
     if len(invocation.args) != 1:
         raise Exit(128, "snapshot save expects one argument")
@@ -123,25 +120,21 @@ def save(invocation: Invocation) -> None:
             5,
             f"snapshot must be requested to one selected node, not multiple [{' '.join(s.config.endpoints)}]")
     part = path + ".part"
-    timeout_s = s.timeout_s if s.timeout_given else None
+    client, deadline = s.client(), time.monotonic() + s.timeout_s if s.timeout_given else None
     progress = Progress("snapshot save")
     server_version = ""  # etcd since 3.6 sends its storage's version
     try:
         # as etcdctl's: it has hashes of passwords
         with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            request = rpc_pb2.SnapshotRequest()
-            chunks = s.client().responses(
-                "Maintenance/Snapshot", request, rpc_pb2.SnapshotResponse, timeout_s)
-            for chunk in chunks:
+            for chunk in client.each(client.raw(deadline).snapshot(), deadline):
                 file.write(chunk.blob)
                 server_version = chunk.version
                 progress.tell(file.tell(), file.tell() + chunk.remaining_bytes)
             file.flush()
             os.fsync(file.fileno())
         os.rename(part, path)
-    except (CallError, RequestError) as error:
-        failure = request_error(error) if isinstance(error, CallError) else error
-        raise Exit(5, str(failure)) from None
+    except RequestError as error:
+        raise Exit(5, str(error)) from None
     except OSError as error:
         reason = f"open {part}: {(error.strerror or '').lower()}"
         raise Exit(5, f"could not open {part} ({reason})") from None

@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 
-from cluster.pb import rpc_pb2
+from muster_client.pb import rpc_pb2
+
 from tools.gotext import duration
 from tools.musterctl.client import Client, RequestError, Session, session
 from tools.musterctl.command import Exit, Invocation

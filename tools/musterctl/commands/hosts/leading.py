@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cluster.pb import rpc_pb2
+from muster_client.pb import rpc_pb2
+
 from tools.gotext import GoError, parse_uint
 from tools.musterctl.client import failing_with, session
 from tools.musterctl.command import Exit, Invocation

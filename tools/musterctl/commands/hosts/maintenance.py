@@ -17,7 +17,8 @@ def version(invocation: Invocation) -> None:
 
 def member_list(invocation: Invocation) -> None:
     """Asks the leader."""
-    from cluster.pb import rpc_pb2
+    from muster_client.pb import rpc_pb2
+
     from tools.musterctl.client import session
 
     s = session(invocation)
@@ -27,7 +28,8 @@ def member_list(invocation: Invocation) -> None:
 
 
 def alarm_list(invocation: Invocation) -> None:
-    from cluster.pb import rpc_pb2
+    from muster_client.pb import rpc_pb2
+
     from tools.musterctl.client import session
 
     if invocation.args:
@@ -39,7 +41,8 @@ def alarm_list(invocation: Invocation) -> None:
 
 def alarm_disarm(invocation: Invocation) -> None:
     """Every active alarm; the answer has no header, as clientv3's."""
-    from cluster.pb import rpc_pb2
+    from muster_client.pb import rpc_pb2
+
     from tools.musterctl.client import failing_with, session
 
     if invocation.args:
@@ -61,7 +64,8 @@ def defrag(invocation: Invocation) -> None:
     if data_dir := invocation.flags.string("data-dir"):
         _defrag_offline(data_dir)
         return
-    from cluster.pb import rpc_pb2
+    from muster_client.pb import rpc_pb2
+
     from tools.musterctl.client import RequestError, session
     from tools.musterctl.commands.hosts.endpoint import endpoints
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from cluster.pb import rpc_pb2
+from muster_client.pb import rpc_pb2
+
 from tools.gotext import GoError, parse_uint, quote
 from tools.musterctl.client import session
 from tools.musterctl.command import Exit, Invocation

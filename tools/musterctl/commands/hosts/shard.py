@@ -11,8 +11,10 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
+from muster_client.pb import rpc_pb2
+
 from cluster.errors import EtcdError
-from cluster.pb import rpc_pb2, shards_pb2
+from cluster.pb import shards_pb2
 from cluster.placement import Placement, Table
 from tools.client.channels import Config
 from tools.client.files import Files

@@ -16,7 +16,7 @@ from tools.gotext import quote, raw
 from tools.musterctl.client import Client, RequestError, failing_with, session
 from tools.musterctl.client import Session as Setting
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.concurrency import Interrupted, Session, Signals, observe
+from tools.musterctl.concurrency import Interrupted, Session, Signals
 
 _TTL_S = 60
 
@@ -119,7 +119,7 @@ def _observe(s: Setting, client: Client, name: bytes) -> None:
     signals = Signals()
 
     def follow() -> None:
-        for found in observe(client, name):
+        for found in client.each(client.raw().observe(name, on_again=client.again)):
             s.printer.get(found)
             sys.stdout.flush()
 

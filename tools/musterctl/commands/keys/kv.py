@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from cluster.pb import rpc_pb2
+from muster_client.pb import rpc_pb2
+
 from tools.gotext import GoError, parse_int, prefix_end, quote, raw
 from tools.musterctl.command import Exit, Flags, Invocation
 

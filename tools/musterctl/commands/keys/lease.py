@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
-from collections.abc import Iterator
 
-import grpc
-from muster_client.wire.http2.answers import CallError
+from muster_client.pb import rpc_pb2
 
-from cluster.pb import rpc_pb2
 from tools.client.channels import say
 from tools.gotext import GoError, parse_int
-from tools.musterctl.client import Client, Stream, request_error, session, stream_breaks
+from tools.musterctl.client import failing_with, session
 from tools.musterctl.command import Exit, Invocation
-
-# how long a renewal may take before another endpoint is asked
-_FIRST_PATIENCE_S = 5.0  # while the TTL is not known
-_LEAST_PATIENCE_S = 1.0
-_ENDED = "the server ended the stream"
-_SILENT = "a renewal was not answered in time"
 
 
 def _lease_id(text: str) -> int:
@@ -80,71 +70,20 @@ def keep_alive(invocation: Invocation) -> None:
     lease = _one_id(invocation, "lease keep-alive command needs lease ID as argument")
     s = session(invocation)
     client = s.client()
-    if invocation.flags.switch("once"):
-        try:
-            r = _renewed(client.stream("Lease/LeaseKeepAlive", rpc_pb2.LeaseKeepAliveResponse), lease, None)
-        except CallError as error:
-            raise Exit(2, str(request_error(error))) from None
-        if r.TTL == 0:
-            raise Exit(2, "etcdserver: requested lease not found")
-        s.printer.lease_keep_alive(r)
-        return
-    for answer in renewals(client, lease):
-        if answer.TTL <= 0:
-            break
-        s.printer.lease_keep_alive(answer)
-        sys.stdout.flush()
+    with failing_with(2):
+        if invocation.flags.switch("once"):
+            r = client.run(client.raw().renew(lease))
+            if r.TTL == 0:
+                raise Exit(2, "etcdserver: requested lease not found")
+            s.printer.lease_keep_alive(r)
+            return
+        lapse = _Lapse(lease)
+        for answer in client.each(client.raw().renewals(lease, on_again=client.again)):
+            if answer.TTL > 0:
+                lapse.in_s(answer.TTL)
+                s.printer.lease_keep_alive(answer)
+                sys.stdout.flush()
     print(f"lease {lease:016x} expired or revoked.")
-
-
-def renewals(client: Client, lease: int) -> Iterator[rpc_pb2.LeaseKeepAliveResponse]:
-    """Answers to renewals, the next sent a third of the TTL after the last answer, for ever.
-
-    A renewal without an answer in time, or on a broken stream, goes to another endpoint. It goes on after the
-    TTL without an answer: only the cluster knows, and it gives a lease its full time after an election.
-    """
-    ttl_s = 0
-    lapse = _Lapse(lease)
-    while True:
-        stream = client.stream("Lease/LeaseKeepAlive", rpc_pb2.LeaseKeepAliveResponse)
-        try:
-            while True:
-                patience_s = max(_LEAST_PATIENCE_S, ttl_s / 3) if ttl_s else _FIRST_PATIENCE_S
-                answer = _renewed(stream, lease, patience_s)
-                client.works(stream)
-                ttl_s = answer.TTL
-                if ttl_s > 0:
-                    lapse.in_s(ttl_s)
-                yield answer
-                _pause(stream, ttl_s / 3)
-        except CallError as error:
-            if not stream_breaks(error):
-                raise Exit(2, str(request_error(error))) from None
-            reason = error.details if error.details in (_ENDED, _SILENT) else str(request_error(error))
-        finally:
-            stream.cancel()
-        client.failed(stream, reason)
-
-
-def _renewed(
-    stream: Stream[rpc_pb2.LeaseKeepAliveResponse], lease: int, limit_s: float | None
-) -> rpc_pb2.LeaseKeepAliveResponse:
-    """The answer to one renewal. CallError."""
-    stream.send(rpc_pb2.LeaseKeepAliveRequest(ID=lease))
-    try:
-        answer = stream.read(limit_s)
-    except TimeoutError:
-        raise CallError(grpc.StatusCode.UNAVAILABLE, _SILENT) from None
-    if answer is None:
-        raise CallError(grpc.StatusCode.UNAVAILABLE, _ENDED)
-    return answer
-
-
-def _pause(stream: Stream[rpc_pb2.LeaseKeepAliveResponse], pause_s: float) -> None:
-    """Until the next renewal. CallError: the stream has ended meanwhile."""
-    with contextlib.suppress(TimeoutError):
-        stream.read(pause_s)
-        raise CallError(grpc.StatusCode.UNAVAILABLE, _ENDED)
 
 
 class _Lapse:

@@ -7,7 +7,8 @@ import re
 import sys
 from collections.abc import Iterator
 
-from cluster.pb import rpc_pb2
+from muster_client.pb import rpc_pb2
+
 from tools.gotext import GoError, parse_int, quote, text, unquote_prefix
 from tools.musterctl import usage
 from tools.musterctl.command import Command, Exit, FlagError, Flags, Invocation, find

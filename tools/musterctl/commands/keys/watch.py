@@ -1,33 +1,24 @@
 """``watch``: events of a key, a range or a prefix, until the server ends it or a signal comes.
 
-After a broken connection a watch goes on at the next revision, on another endpoint if need be. Interactive
-mode reads ``watch ...`` and ``progress`` lines from stdin.
+After a broken connection the library goes on at the next revision. Interactive mode reads ``watch ...`` and
+``progress`` lines from stdin.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from muster_client.wire.http2.answers import CallError
+from muster_client.pb import rpc_pb2
+from muster_client.raw import Answers, Raw
 
-from cluster.pb import rpc_pb2
 from tools.gotext import prefix_end, quote, raw, text
-from tools.musterctl.client import (
-    Client,
-    RequestError,
-    Session,
-    Stream,
-    request_error,
-    session,
-    stream_breaks,
-)
+from tools.musterctl.client import Client, RequestError, Session, session
 from tools.musterctl.command import Exit, FlagError, Flags, Invocation
 from tools.musterctl.commands.keys.txn import split_words
 from tools.musterctl.commands.table import watch_command
@@ -81,56 +72,6 @@ def create_request(flags: Flags, words: list[str]) -> rpc_pb2.WatchCreateRequest
         progress_notify=flags.switch("progress-notify"))
 
 
-class Watcher:
-    """One watch on its own stream, renewed when the connection breaks."""
-
-    def __init__(self, client: Client, request: rpc_pb2.WatchCreateRequest) -> None:
-        self._client = client
-        self._request = request
-        self._stream: Stream[rpc_pb2.WatchResponse] | None = None
-
-    def request_progress(self) -> None:
-        if self._stream is not None:
-            with contextlib.suppress(CallError):  # it has ended, and another one begins
-                self._stream.send(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
-
-    def responses(self) -> Iterator[rpc_pb2.WatchResponse]:
-        """The server's messages, without the one that created the watch.
-
-        Ends after a cancellation. RequestError if no server can serve it any more.
-        """
-        while True:
-            stream = self._client.stream("Watch/Watch", rpc_pb2.WatchResponse, has_leader=True)
-            reason = "the server ended the watch's stream"
-            try:
-                stream.send(rpc_pb2.WatchRequest(create_request=self._request))
-                self._stream = stream
-                for response in stream:
-                    self._client.works(stream)
-                    self._advance(response)
-                    if not response.created or response.canceled:
-                        yield response
-                    if response.canceled:
-                        return
-            except CallError as error:
-                failure = request_error(error)
-                if not stream_breaks(error):
-                    raise failure from None
-                reason = str(failure)
-            finally:
-                stream.cancel()
-            self._client.failed(stream, reason)
-
-    def _advance(self, response: rpc_pb2.WatchResponse) -> None:
-        """Remember where to go on after a broken connection."""
-        if response.created and self._request.start_revision == 0:
-            self._request.start_revision = response.header.revision + 1
-        elif response.events:
-            self._request.start_revision = response.events[-1].kv.mod_revision + 1
-        elif _is_progress(response) and response.header.revision >= self._request.start_revision:
-            self._request.start_revision = response.header.revision + 1
-
-
 def _is_progress(r: rpc_pb2.WatchResponse) -> bool:
     return not (r.events or r.canceled or r.created or r.compact_revision) and r.header.revision != 0
 
@@ -146,9 +87,9 @@ def cancel_reason(r: rpc_pb2.WatchResponse) -> str:
     return f"rpc error: code = FailedPrecondition desc = {r.cancel_reason}"
 
 
-def _show(s: Session, watcher: Watcher, command: list[str], lock: threading.Lock) -> None:
+def _show(s: Session, client: Client, watch: Answers, command: list[str], lock: threading.Lock) -> None:
     try:
-        for response in watcher.responses():
+        for response in client.each(watch):
             with lock:
                 if response.canceled:
                     print(f"watch was canceled ({cancel_reason(response)})", file=sys.stderr)
@@ -199,7 +140,8 @@ def watch(invocation: Invocation) -> None:
         request = create_request(invocation.flags, arguments.words)
     except ValueError as error:
         raise Exit(128, str(error)) from None
-    _show(s, Watcher(s.client(), request), arguments.command, threading.Lock())
+    client = s.client()
+    _show(s, client, client.raw().watch(request, on_again=client.again), arguments.command, threading.Lock())
     raise Exit(5, "watch is canceled by the server")
 
 
@@ -207,7 +149,8 @@ def _interactive(invocation: Invocation, env_key: str, env_range: str) -> NoRetu
     s = session(invocation)
     client = s.client()
     lock = threading.Lock()
-    watchers: list[Watcher] = []
+    streams: Raw | None = None
+    watches: list[Answers] = []
     while True:
         line = text(sys.stdin.buffer.readline())
         if not line.endswith("\n"):
@@ -217,8 +160,8 @@ def _interactive(invocation: Invocation, env_key: str, env_range: str) -> NoRetu
         if not words:
             print(f"Invalid command: {line} (watch and progress supported)", file=sys.stderr)
         elif words[0] == "progress":
-            for watcher in watchers:
-                watcher.request_progress()
+            for one in watches:
+                client.run(one.request_progress())
         elif words[0] != "watch":
             print(f"Invalid command {line} (only support watch)", file=sys.stderr)
         elif len(words) < 2 and not env_key:
@@ -235,7 +178,7 @@ def _interactive(invocation: Invocation, env_key: str, env_range: str) -> NoRetu
             except ValueError as error:
                 print(f"Invalid command {line} ({error})", file=sys.stderr)
                 continue
-            watcher = Watcher(client, request)
-            watchers.append(watcher)
-            thread = threading.Thread(target=_show, args=(s, watcher, arguments.command, lock), daemon=True)
-            thread.start()
+            streams = streams or client.raw()
+            watches.append(one := streams.watch(request, on_again=client.again))
+            shown = (s, client, one, arguments.command, lock)
+            threading.Thread(target=_show, args=shown, daemon=True).start()

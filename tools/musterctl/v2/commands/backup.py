@@ -125,11 +125,10 @@ def _status(data_dir: Path) -> dict[str, Any]:
 
 def _save(run: Run, status: dict[str, Any], file: Path) -> None:
     """A backup in etcd's form from the host's own client port."""
-    from muster_client.wire.http2.answers import CallError
+    from muster_client.pb import rpc_pb2
 
-    from cluster.pb import rpc_pb2
     from tools.client.channels import Config
-    from tools.musterctl.client import Client, RequestError, request_error
+    from tools.musterctl.client import Client, RequestError
 
     user = variable(run.globals, "username")
     name, password = credentials(user, "Password: ") if user else ("", "")
@@ -143,14 +142,12 @@ def _save(run: Run, status: dict[str, Any], file: Path) -> None:
         if f"{answer.header.cluster_id:x}" != status["cluster_id"]:
             refuse(f"{urls[0]} belongs to another cluster than the data directory")
         with file.open("wb") as out:
-            request = rpc_pb2.SnapshotRequest()
-            for chunk in client.responses("Maintenance/Snapshot", request, rpc_pb2.SnapshotResponse, None):
+            for chunk in client.each(client.raw().snapshot()):
                 out.write(chunk.blob)
             out.flush()
             os.fsync(out.fileno())
-    except (CallError, RequestError) as error:
-        failure = request_error(error) if isinstance(error, CallError) else error
-        refuse(f"{failure} (if the host cannot answer, stop it and try again: backup then copies its files)")
+    except RequestError as error:
+        refuse(f"{error} (if the host cannot answer, stop it and try again: backup then copies its files)")
 
 
 def _aside(backup_dir: Path) -> Path:

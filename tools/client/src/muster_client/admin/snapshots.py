@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,13 +17,13 @@ import grpc
 from muster_client.errors import MusterError, Unavailable, of_status
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire import engine
-from muster_client.wire.calls import Caller, metadata
-from muster_client.wire.connections import CLOSED, pause_s
+from muster_client.wire.calls import Caller, Method
+from muster_client.wire.connections import Connection, pause_s
 from muster_client.wire.http2.answers import CallError
 from muster_client.wire.http2.call import Call
-from muster_client.wire.retries import Verdict, judge
+from muster_client.wire.retries import is_stale, passes
 
-_SNAPSHOT = "/etcdserverpb.Maintenance/Snapshot"
+_SNAPSHOT = Method("Maintenance/Snapshot", pb.SnapshotResponse)
 _ATTEMPTS = 4
 _SILENT_S = 60.0  # a host that has sent nothing for so long is left
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
@@ -45,11 +45,7 @@ class Saved:
 
 
 class _Broken(Exception):
-    """The stream ended; another one may do better. ``stale``: the token with which it began."""
-
-    def __init__(self, why: str, stale: str = "") -> None:
-        super().__init__(why)
-        self.stale = stale
+    """The stream ended; another one may do better."""
 
 
 async def saved(caller: Caller, path: Path, endpoint: str, on_progress: OnProgress | None) -> Saved:
@@ -91,8 +87,6 @@ async def _received(
         try:
             return await _attempt(caller, path, file, endpoint, on_progress)
         except _Broken as broken:
-            if broken.stale:
-                caller.renews(broken.stale)
             if attempt == _ATTEMPTS:
                 raise Unavailable(grpc.StatusCode.UNAVAILABLE, str(broken)) from None
         await asyncio.sleep(pause_s(attempt))
@@ -102,35 +96,22 @@ async def _received(
 async def _attempt(
     caller: Caller, path: Path, file: BinaryIO, endpoint: str, on_progress: OnProgress | None
 ) -> Saved:
-    deadline = time.monotonic() + caller.timeout_s
-    connection = await caller.connections.pick(deadline, (), endpoint)
-    token = await caller.token(deadline)
+    connection = await caller.connections.pick(time.monotonic() + caller.timeout_s, (), endpoint)
     size, digest, held, version = 0, hashlib.sha256(), b"", ""
-    call: Call | None = None
     try:
-        call = connection.stream(_SNAPSHOT, pb.SnapshotResponse, metadata(token, needs_leader=False))
-        call.send(pb.SnapshotRequest())
-        call.close_send()
-        while True:
-            async with asyncio.timeout(_SILENT_S):
-                answer = await call.read()
-            if answer is None:
-                break
-            version = answer.version or version
-            size += len(answer.blob)
-            held += answer.blob  # the last bytes are the checksum of those before
-            body, held = held[:-_CHECKSUM_BYTES], held[-_CHECKSUM_BYTES:]
-            await asyncio.to_thread(_written, file, answer.blob, digest, body)
-            if on_progress is not None:
-                on_progress(size, answer.remaining_bytes)
-    except CallError as error:
-        raise _failed(error, token) from None
-    except TimeoutError:
-        connection.suspect()
-        raise _Broken(f"{connection.name} sends nothing") from None
-    finally:
-        if call is not None:
-            call.cancel()
+        async with contextlib.aclosing(parts(caller, connection.name)) as told:
+            async for answer in told:
+                version = answer.version or version
+                size += len(answer.blob)
+                held += answer.blob  # the last bytes are the checksum of those before
+                body, held = held[:-_CHECKSUM_BYTES], held[-_CHECKSUM_BYTES:]
+                await asyncio.to_thread(_written, file, answer.blob, digest, body)
+                if on_progress is not None:
+                    on_progress(size, answer.remaining_bytes)
+    except MusterError as error:
+        if passes(error) or is_stale(error):
+            raise _Broken(str(error)) from None
+        raise
     if size % _PAGE_BYTES != _CHECKSUM_BYTES:
         raise _Broken(f"{connection.name} sent {size} bytes, which is no snapshot with its checksum")
     if held != digest.digest():
@@ -143,10 +124,30 @@ def _written(file: BinaryIO, blob: bytes, digest: hashlib._Hash, body: bytes) ->
     digest.update(body)
 
 
-def _failed(error: CallError, token: str) -> Exception:
-    if error.details == CLOSED:
-        return MusterError(CLOSED)
-    verdict = judge(error.code, error.details)
-    if verdict is Verdict.FINAL:
-        return of_status(error.code, error.details)
-    return _Broken(error.details or error.code.name, token if verdict is Verdict.STALE_TOKEN else "")
+async def parts(caller: Caller, endpoint: str = "") -> AsyncGenerator[pb.SnapshotResponse, None]:
+    """Of a host's snapshot, as they come. MusterError. In any loop."""
+    deadline = time.monotonic() + caller.timeout_s
+    call, token = None, ""
+    connection = await engine.run(caller.connections.pick(deadline, (), endpoint))
+    try:
+        token = await engine.run(caller.token(deadline))
+        call = await engine.run(_opened(caller, connection, token))
+        while (answer := await engine.run(asyncio.wait_for(call.read(), _SILENT_S))) is not None:
+            yield answer
+    except CallError as met:
+        error = of_status(met.code, met.details, endpoint=connection.name)
+        if is_stale(error):
+            caller.renews(token)
+        raise error from None
+    except TimeoutError:
+        connection.suspect()
+        raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{connection.name} sends nothing") from None
+    finally:
+        if call is not None:
+            engine.mail().post(call.cancel)
+
+
+async def _opened(caller: Caller, connection: Connection, token: str) -> Call:
+    call = caller.open(_SNAPSHOT, pb.SnapshotRequest(), connection, token, needs_leader=False)
+    call.close_send()
+    return call

@@ -22,6 +22,7 @@ from muster_client.sync.admin import Auth, Maintenance, Members
 from muster_client.sync.base import Asking, Within, wait
 from muster_client.sync.keys import Mirror, Pages, Txn, Watch
 from muster_client.sync.leases import Election, Leadership, Lease, Lock, inner_of
+from muster_client.sync.raw import Raw
 from muster_client.sync.recipes import (
     Barrier,
     DoubleBarrier,
@@ -81,6 +82,9 @@ class Client(Within):
     def lease(self, ttl: int = TTL_S, *, id: int = 0, timeout: float | None = None) -> Lease:
         return Lease(wait(self.inner.lease(ttl, id=id, timeout=timeout)))
 
+    def keep(self, lease: int, *, timeout: float | None = None) -> Lease:
+        return Lease(wait(self.inner.keep(lease, timeout=timeout)))
+
     def renew(self, lease: int, *, timeout: float | None = None) -> None:
         wait(self.inner.renew(lease, timeout=timeout))
 
@@ -95,6 +99,10 @@ class Client(Within):
 
     def election(self, name: Text) -> Election:
         return Election(self.inner.election(name))
+
+    @property
+    def raw(self) -> Raw:
+        return Raw(self.inner.raw)
 
     def mirror(self, keys: Keys) -> Mirror:
         """See :meth:`muster_client.Client.mirror`; :meth:`watch` tells of changes here."""

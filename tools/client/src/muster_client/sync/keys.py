@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from muster_client import ops
 from muster_client.kv import Pages as _Pages
@@ -13,6 +13,9 @@ from muster_client.ranges import Text
 from muster_client.sync.base import Within, asked, wait
 from muster_client.watch import Event
 from muster_client.watch import Watch as _Watch
+from muster_client.wire.following import Followed as _Followed
+
+Told = TypeVar("Told")
 
 
 class Pages(Iterator[KeyValue]):
@@ -59,30 +62,34 @@ class Txn:
         return asked(self._inner.commit())
 
 
-class Watch(Within, Iterator[Event]):
-    """See :class:`muster_client.Watch`."""
+class Followed(Within, Iterator[Told], Generic[Told]):
+    """What a watch tells."""
 
-    def __init__(self, inner: _Watch) -> None:
+    def __init__(self, inner: _Followed[Told]) -> None:
         self._inner = inner
 
     @property
     def revision(self) -> int:
         return self._inner.revision
 
+    @property
+    def endpoint(self) -> str:
+        return self._inner.endpoint
+
     def __enter__(self) -> Self:
         wait(self._inner.__aenter__())
         return self
 
-    def __next__(self) -> Event:
+    def __next__(self) -> Told:
         if (event := self._next(None)) is None:
             raise StopIteration
         return event
 
-    def read(self, timeout: float) -> Event | None:
-        """The next event; None: it is closed. TimeoutError, which loses nothing."""
+    def read(self, timeout: float) -> Told | None:
+        """The next one; None: it is closed. TimeoutError, which loses nothing."""
         return self._next(timeout)
 
-    def _next(self, timeout: float | None) -> Event | None:
+    def _next(self, timeout: float | None) -> Told | None:
         event = next(self._inner.waiting(), None)
         if event is None:
             wait(self._inner.ready(), timeout)  # an interrupt loses nothing: it takes none
@@ -94,6 +101,13 @@ class Watch(Within, Iterator[Event]):
 
     def close(self) -> None:
         wait(self._inner.close())
+
+
+class Watch(Followed[Event]):
+    """See :class:`muster_client.Watch`."""
+
+    def __init__(self, inner: _Watch) -> None:
+        super().__init__(inner)
 
 
 class Mirror(Within, Mapping[bytes, KeyValue]):

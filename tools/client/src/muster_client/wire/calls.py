@@ -26,6 +26,7 @@ from muster_client.pb import rpc_pb2 as pb
 from muster_client.telemetry import Call, Headers, Observer
 from muster_client.wire import engine
 from muster_client.wire.connections import CLOSED, Connection, Connections, pause_s
+from muster_client.wire.http2 import call as http2_call
 from muster_client.wire.http2 import connection as http2
 from muster_client.wire.http2.answers import CallError
 from muster_client.wire.http2.sending import Metadata
@@ -33,6 +34,7 @@ from muster_client.wire.retries import STALE_TOKEN, Verdict, judge
 from muster_client.wire.spaces import Space
 
 Answer = TypeVar("Answer")
+Guard = Callable[[str, Any], None]
 _ATTEMPT_S = 5.0  # of a request that can be repeated: an isolated endpoint must not take its whole time
 _LOGINS = 4  # a lagging member may not know a new token yet
 _OUT_OF_TIME = (DeadlineExceeded, Unavailable, Unreachable)
@@ -220,6 +222,7 @@ class Caller:
     called before each further attempt with what the last one met. What it raises ends the call."""
 
     space: Space | None = None
+    guard: Guard | None = None  # asked before each call, with its method's name and its request
 
     def __init__(
         self, connections: Connections, user: str, password: str, timeout_s: float,
@@ -246,6 +249,8 @@ class Caller:
     ) -> Answer:
         """The answer. MusterError: ``maybe_done`` says whether the request may have been done. From any loop.
         ``on_send`` is called before each attempt. ``at``: only this endpoint is asked."""
+        if self.guard is not None:
+            self.guard(method.name, request)
         timeout_s = self.timeout_s if timeout is None else timeout
         how = _How(time.monotonic() + timeout_s, repeatable or method.repeatable, needs_leader, anonymous,
                    on_send, at, self._attempt_s)
@@ -289,6 +294,17 @@ class Caller:
             raise
         finally:
             begun.end(Call(method.name, time.monotonic() - began, tuple(how.endpoints), failure))
+
+    def open(
+        self, method: Method[Any], request: Any, connection: Connection, token: str, *,
+        needs_leader: bool = True,
+    ) -> http2_call.Call:
+        """Begin a call of many messages with the first request. CallError. In the engine's loop."""
+        if self.guard is not None:
+            self.guard(method.name, request)
+        call = connection.stream(method.path, method.answer, metadata(token, needs_leader))
+        call.send(request)
+        return call
 
     def quick(self, how: _How) -> tuple[Connection, str] | None:
         """A connection and a token for an attempt that need not be waited for."""
@@ -443,6 +459,13 @@ class SpacedCaller(Caller):
             needs_leader=needs_leader, anonymous=anonymous, on_send=on_send, at=at)
         self.space.told(answer)
         return answer
+
+    def open(
+        self, method: Method[Any], request: Any, connection: Connection, token: str, *,
+        needs_leader: bool = True,
+    ) -> http2_call.Call:
+        asked = self.space.asked(request)
+        return self.whole.open(method, asked, connection, token, needs_leader=needs_leader)
 
     async def token(self, deadline: float) -> str:
         return await self.whole.token(deadline)

@@ -126,10 +126,6 @@ class Connections:
         return min(ready, key=lambda one: (
             one.name in avoid, one.suspect_until > now, 0.0 if self._in_order else random.random()))
 
-    def put_last(self, name: str) -> None:
-        """Take an endpoint after all others from now on, where they are taken in order. From any thread."""
-        self._opened = sorted(self._opened, key=lambda one: one.name == name)
-
     def any_ready(self) -> Connection | None:
         """A connected endpoint by lot, unless one is to be waited for, or did not answer lately."""
         self._own()
@@ -141,7 +137,11 @@ class Connections:
 
     def others(self, avoid: Collection[str]) -> bool:
         """Whether an endpoint is connected that is not to be avoided."""
-        return any(one.ready and one.name not in avoid for one in self._opened)
+        return self.other(avoid) is not None
+
+    def other(self, avoid: Collection[str] = ()) -> Connection | None:
+        """One that is connected, and not to be avoided."""
+        return next((one for one in self._opened if one.ready and one.name not in avoid), None)
 
     async def close(self) -> None:
         self._closed = True

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
 import grpc
 
-from muster_client.errors import DeadlineExceeded, LeaseNotFound, Unreachable, of_status
+from muster_client.errors import DeadlineExceeded, MusterError, Unreachable, of_status
 from muster_client.pb import rpc_pb2 as pb
-from muster_client.wire.calls import Caller, metadata
+from muster_client.wire import engine
+from muster_client.wire.calls import Caller, Method
+from muster_client.wire.following import OnAgain
 from muster_client.wire.http2.answers import CallError
-from muster_client.wire.http2.call import Call
-from muster_client.wire.retries import Verdict, judge
+from muster_client.wire.retries import is_stale, passes
 
 log = logging.getLogger("muster_client")
-_KEEP_ALIVE = "/etcdserverpb.Lease/LeaseKeepAlive"
+_KEEP_ALIVE = Method("Lease/LeaseKeepAlive", pb.LeaseKeepAliveResponse)
 _PARTS = 3  # of its time to live, after which a lease is renewed
 _ATTEMPT_S, _ENDPOINTS = 5.0, 3  # an attempt of a lone renewal leaves time for others
 _ATTEMPT = 6  # after which an attempt is given up: another endpoint has its turn in time
 _AGAIN = 20  # after which a failed renewal is tried again
 _LONGEST_S = 1.0
-_PAUSE_S = 0.1  # between attempts at a renewal that is asked for once
+_PAUSE_S = 0.1  # between attempts at a renewal that is asked for by its ID
+_LEAST_S = 1.0  # of such an attempt, whatever the time to live
+_LOGINS = 4
 
 
 def clock() -> float:
@@ -106,35 +109,45 @@ class Keeper:
             await asyncio.gather(task, return_exceptions=True)
         kept.end(why)
 
-    async def renew(self, id: int, timeout_s: float) -> None:
-        """Renew any lease once. MusterError. In the engine's loop."""
-        kept, avoid = Kept(id, math.ceil(timeout_s) + 1, self._clock()), set[str]()
+    async def renew(
+        self, id: int, timeout_s: float, on_again: OnAgain | None = None
+    ) -> pb.LeaseKeepAliveResponse:
+        """Renew any lease once; TTL 0: there is none. MusterError. In the engine's loop."""
         try:
             async with asyncio.timeout(timeout_s):
-                while not await self._answered(kept, avoid, min(_ATTEMPT_S, timeout_s / _ENDPOINTS)):
-                    if kept.told():
-                        raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, f"lease {id:x}: {kept.why()}")
-                    await asyncio.sleep(_PAUSE_S)
+                lone = self.renewals(id, on_again, limit_s=min(_ATTEMPT_S, timeout_s / _ENDPOINTS))
+                async with contextlib.aclosing(lone):
+                    return await anext(lone)
         except TimeoutError:
             connections = self._caller.connections
             if not connections.others(()):
                 raise Unreachable(connections.reasons(), maybe_done=True) from None
             raise DeadlineExceeded("no answer in time", maybe_done=True) from None
-        except CallError as error:
-            raise of_status(error.code, error.details) from None
 
-    async def _answered(self, kept: Kept, avoid: set[str], limit_s: float) -> bool:
-        """The same as :meth:`_ask`. CallError: another attempt is of no use."""
-        try:
-            async with asyncio.timeout(limit_s):
-                return await self._asked(kept, avoid)
-        except TimeoutError:
-            return False  # another endpoint has its turn
-        except CallError as error:
-            verdict = judge(error.code, error.details)
-            if verdict is Verdict.FINAL or (verdict is Verdict.STALE_TOKEN and not self._caller.renews("")):
-                raise
-            return False
+    async def renewals(
+        self, id: int, on_again: OnAgain | None = None, *, limit_s: float = _ATTEMPT_S
+    ) -> AsyncGenerator[pb.LeaseKeepAliveResponse, None]:
+        """Answers to renewals of any lease, until it is gone. Each endpoint has ``limit_s`` for the first.
+        MusterError. In any loop."""
+        avoid, logins = set[str](), 0
+        while True:
+            try:
+                answer, _ = await engine.run(self._asked(id, avoid, limit_s))
+            except MusterError as error:
+                if is_stale(error) and logins < _LOGINS and self._caller.renews(""):
+                    logins += 1
+                    continue
+                if not passes(error):
+                    raise
+                if on_again is not None:
+                    on_again(error)
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            yield answer
+            if answer.TTL <= 0:
+                return
+            logins, limit_s = 0, max(_LEAST_S, answer.TTL / _PARTS)
+            await asyncio.sleep(answer.TTL / _PARTS)
 
     async def close(self) -> None:
         for kept in list(self._tasks):
@@ -151,56 +164,56 @@ class Keeper:
             await asyncio.sleep(min(pause_s, left_s))
             if (left_s := kept.until - self._clock()) <= 0:
                 continue
+            renewed = False
             try:
-                async with asyncio.timeout(min(left_s, kept.ttl_s / _ATTEMPT)):
-                    renewed = await self._ask(kept, avoid)
+                answer, sent = await self._asked(kept.id, avoid, min(left_s, kept.ttl_s / _ATTEMPT))
             except Exception as error:  # whatever it is, the loss is told in time
-                log.warning("lease %x: not renewed: %s", kept.id, str(error) or "no answer in time")
-                renewed = False
+                log.warning("lease %x: not renewed: %s", kept.id, error)
+            else:
+                if answer.TTL <= 0:
+                    self._lose(kept, "it ended, or was revoked")
+                    break
+                renewed = kept.renewed(sent + answer.TTL, self._clock())
             pause_s = kept.ttl_s / _PARTS if renewed else min(_LONGEST_S, kept.ttl_s / _AGAIN)
         self._tasks.pop(kept, None)
 
-    async def _ask(self, kept: Kept, avoid: set[str]) -> bool:
-        """Renew it once; whether that was done."""
+    async def _asked(
+        self, id: int, avoid: set[str], limit_s: float
+    ) -> tuple[pb.LeaseKeepAliveResponse, float]:
+        """The answer to one renewal, and when that was sent. MusterError."""
+        connection, call, token = None, None, ""
+        error: MusterError
         try:
-            return await self._asked(kept, avoid)
-        except CallError as error:
-            log.warning("lease %x: not renewed: %s", kept.id, error.details or error.code.name)
-            return False
-
-    async def _asked(self, kept: Kept, avoid: set[str]) -> bool:
-        """Renew it once; whether it lives. CallError."""
-        connection = await self._caller.connections.pick(time.monotonic() + kept.ttl_s, avoid)
-        token = await self._caller.token(time.monotonic() + kept.ttl_s)
-        avoid.add(connection.name)  # unless it answers
-        if not self._caller.connections.others(avoid):
-            avoid.clear()
-        sent = self._clock()
-        call: Call | None = None
-        try:
-            call = connection.stream(_KEEP_ALIVE, pb.LeaseKeepAliveResponse, metadata(token, True))
-            call.send(pb.LeaseKeepAliveRequest(ID=kept.id))
-            call.close_send()
-            answer = await call.read()
+            async with asyncio.timeout(limit_s):
+                connection = await self._caller.connections.pick(time.monotonic() + limit_s, avoid)
+                token = await self._caller.token(time.monotonic() + limit_s)
+                avoid.add(connection.name)  # unless it answers
+                if not self._caller.connections.others(avoid):
+                    avoid.clear()
+                sent = self._clock()
+                call = self._caller.open(_KEEP_ALIVE, pb.LeaseKeepAliveRequest(ID=id), connection, token)
+                call.close_send()
+                answer = await call.read()
             if answer is None:
-                raise CallError(grpc.StatusCode.UNAVAILABLE, "it ended the stream")
-        except asyncio.CancelledError:
-            if kept in self._tasks:  # not given up: no answer in time
+                raise CallError(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
+        except TimeoutError:
+            if call is not None and connection is not None:
                 connection.suspect()
-            raise
-        except CallError as error:
-            if judge(error.code, error.details) is Verdict.STALE_TOKEN:
+            error = DeadlineExceeded("a renewal was not answered in time", maybe_done=True)
+            error.endpoint = "" if connection is None else connection.name
+            raise error from None
+        except CallError as met:
+            name = "" if connection is None else connection.name
+            error = of_status(met.code, met.details, maybe_done=True, endpoint=name)
+            if is_stale(error):
                 self._caller.renews(token)
-            raise
+            raise error from None
         finally:
             if call is not None:
                 call.cancel()
         avoid.clear()
         connection.answered()
-        if answer.TTL <= 0:
-            self._lose(kept, "it ended, or was revoked")
-            return False
-        return kept.renewed(sent + answer.TTL, self._clock())
+        return answer, sent
 
     def _lose(self, kept: Kept, why: str) -> None:
         log.warning("lease %x is lost: %s", kept.id, why)

@@ -6,6 +6,7 @@ from enum import Enum, auto
 
 import grpc
 
+from muster_client.errors import DeadlineExceeded, MusterError, ServerError, Unreachable
 from muster_client.wire.http2.answers import NOT_SENT
 
 Code = grpc.StatusCode
@@ -56,6 +57,18 @@ def judge(code: grpc.StatusCode, details: str) -> Verdict:
         return Verdict.UNKNOWN
     named = details.startswith(PREFIXES) or code is Code.UNIMPLEMENTED
     return Verdict.FINAL if named else Verdict.UNKNOWN
+
+
+def passes(error: MusterError) -> bool:
+    """Whether another attempt at what can be repeated may not meet this error."""
+    return isinstance(error, Unreachable | DeadlineExceeded) or (
+        isinstance(error, ServerError)
+        and judge(error.code, error.message) in (Verdict.REFUSED, Verdict.UNKNOWN))
+
+
+def is_stale(error: MusterError) -> bool:
+    """Whether it is the token's fault."""
+    return isinstance(error, ServerError) and judge(error.code, error.message) is Verdict.STALE_TOKEN
 
 
 def _named(details: str, texts: dict[str, str]) -> bool:

@@ -18,7 +18,7 @@ class Space:
         self._end = prefix(begin).end
         self._asks: dict[type, Callable[[Any], None]] = {
             pb.RangeRequest: self._span, pb.DeleteRangeRequest: self._span, pb.PutRequest: self._span,
-            pb.TxnRequest: self._txn,
+            pb.TxnRequest: self._txn, pb.WatchCreateRequest: self._span, pb.WatchRequest: self._watch,
         }
         self._tells: dict[type, Callable[[Any], None]] = {
             pb.RangeResponse: self._found, pb.PutResponse: self._previous,
@@ -39,6 +39,9 @@ class Space:
         """Change an answer of the whole store into one of this space."""
         if (change := self._tells.get(type(answer))) is not None:
             change(answer)
+
+    def _watch(self, request: pb.WatchRequest) -> None:
+        self._span(request.create_request)
 
     def range(self, keys: KeyRange) -> KeyRange:
         """The same keys in the whole store."""
