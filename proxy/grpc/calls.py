@@ -172,6 +172,8 @@ class Call(Stream):
         if self.closed or self.ending:
             return
         if not self.started:
+            if len(parts) == 1 and self._sent_first(parts[0]):
+                return
             self.start()
         if len(parts) == 1:
             body = parts[0]
@@ -185,6 +187,24 @@ class Call(Stream):
         self.send_data(PREFIX.pack(0, size))
         for part in parts:
             self.send_data(part)
+
+    def _sent_first(self, message: bytes | memoryview) -> bool:
+        """Response headers and the first message together; False: something of it would have to wait."""
+        connection = self.connection
+        size = len(message) + 5
+        if (not connection.plain or size > DIRECT_BYTES or size > self.send_window
+                or size > connection.send_window):
+            return False
+        self.started = True
+        self.send_window -= size
+        connection.send_window -= size
+        out = connection.out
+        if not out:
+            connection.notify()
+        out.append(reply_head(self.id, size - 5))
+        out.append(message)
+        connection.pings.sent = True
+        return True
 
     def send_framed(self, data: bytes) -> None:
         """Whole messages, each behind its length prefix (``wire.PREFIX``)."""
@@ -206,7 +226,13 @@ class Call(Stream):
             self._slot.leave(self)
         self._drop_buffer()
         if self.started:
-            self.end(wire.ending(status, message, 0))
+            connection = self.connection
+            if status or message or self.queued or not connection.plain:
+                self.end(wire.ending(status, message, 0))
+            else:  # as a rule
+                self.ending = True
+                connection.write(reply_tail(self.id))
+                connection.local_end(self)
         else:
             self.ending = True
             self.send_headers(wire.ending(status, message, 200), end_stream=True)

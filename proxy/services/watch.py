@@ -28,11 +28,10 @@ class WatchService:
     def opened(self, call: Call) -> None:
         self._stats.started += 1
         call.context = None
-        if self._context.no_stream(call, self._stats):
+        if self._context.no_stream(call, self._stats, self._leaderless):
             return
         call.context = stream = WatchStream(self._hub, call)
         self._hub.open(stream)
-        self._context.guard(call, self._leaderless)
 
     def message(self, call: Call, data: bytes) -> None:
         stream: WatchStream | None = call.context

@@ -117,12 +117,21 @@ class Context:
 
         registry.unary(f"/{service}/{name}", handler)
 
-    def no_stream(self, call: Call, stats: MethodStats) -> bool:
-        """Whether a stream was refused: at shutdown, or by :meth:`no_leader`."""
+    def no_stream(self, call: Call, stats: MethodStats,
+                  leaderless: Callable[[Call], None] | None = None) -> bool:
+        """Whether a stream was refused: at shutdown, or as one with ``hasleader: true`` while this host knows
+        no leader. ``leaderless`` is called after three election timeouts without one, if the client asked for
+        that."""
         if self.stopping:
             self.refuse(call, stats, errors.STOPPED)
             return True
-        return self.no_leader(call, stats)
+        if call.field(b"hasleader") != b"true":
+            return False
+        if self.no_leader(call, stats):
+            return True
+        if leaderless is not None:
+            self.guarded[call] = leaderless
+        return False
 
     def no_leader(self, call: Call, stats: MethodStats) -> bool:
         """Whether a call with ``hasleader: true`` was refused, as this host knows no leader."""
@@ -130,12 +139,6 @@ class Context:
             self.refuse(call, stats, errors.NO_LEADER)
             return True
         return False
-
-    def guard(self, call: Call, end: Callable[[Call], None]) -> None:
-        """Have ``end`` called after three election timeouts without a leader, if the stream's client asked
-        for that."""
-        if call.field(b"hasleader") == b"true":
-            self.guarded[call] = end
 
     def unguard(self, call: Call) -> None:
         self.guarded.pop(call, None)

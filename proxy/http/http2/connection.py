@@ -140,7 +140,7 @@ class Connection(Ends):
             kind = word & 0xFF
             stream_id &= 0x7FFF_FFFF  # the reserved bit is ignored (section 4.1)
             try:
-                if (kind == 0 and not flags & 0x08 and length and self._block is None  # DATA
+                if (kind == 0 and not flags & 0x08 and length | flags & 0x01 and self._block is None  # DATA
                         and (stream := streams.get(stream_id)) is not None and not stream.remote_closed):
                     window = self._receive_window - length
                     if window < low_connection:

@@ -59,9 +59,8 @@ class KeepAlive:
     def opened(self, call: Call) -> None:
         self._stats.started += 1
         call.context = _Stream()
-        if not self._context.no_stream(call, self._stats):
+        if not self._context.no_stream(call, self._stats, self._leaderless):
             self._streams.add(call)
-            self._context.guard(call, self._leaderless)
 
     def message(self, call: Call, data: bytes) -> None:
         stream: _Stream = call.context

@@ -197,6 +197,49 @@ def test_a_stream_hears_every_message_and_the_end(talk: Talk) -> None:
     assert talk.stream.heard == ["opened", b"a", b"", b"c", b"d", "half closed"]
 
 
+@pytest.mark.parametrize("window", [0, 1, 11, 12, 65_535])
+@pytest.mark.parametrize("table", [0, 4096])
+@pytest.mark.parametrize("status", [0, 5])
+def test_a_streams_answers_are_the_same_whatever_the_windows(
+        talk: Talk, window: int, table: int, status: int) -> None:
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: window, f.HEADER_TABLE_SIZE: table}), 100.0)
+    talk.take()
+    talk.headers(1, path="/a.B/Bidi")
+    talk.data(1, message(b"asked"), end=False)
+    call = talk.stream.calls[0]
+    call.send(b"first!")
+    frames = talk.take()
+    assert frames[0].kind == f.HEADERS
+    assert frames[0].payload.startswith(b"\x20") == (table == 0)
+    call.send(b"second")
+    talk.data(1, b"")
+    call.finish(status, "said" if status else "")
+    frames += talk.take()
+    for _ in range(25):
+        talk.server.receive(f.window_update(1, 1), 100.0)
+        frames += talk.take()
+    assert b"".join(frame.payload for frame in frames if frame.kind == f.DATA) == (
+        message(b"first!") + message(b"second"))
+    head, *_, tail = frames
+    assert dict(talk.decoder.decode(head.payload)) == {":status": "200", "content-type": "application/grpc"}
+    assert tail.flags == f.END_HEADERS | f.END_STREAM
+    assert dict(talk.decoder.decode(tail.payload)) == (
+        {"grpc-status": "5", "grpc-message": "said"} if status else {"grpc-status": "0"})
+    assert talk.stream.heard == ["opened", b"asked", "half closed"]
+    assert not talk.server.streams
+    assert talk.server.send_window == f.DEFAULT_WINDOW - 22
+
+
+def test_a_stream_that_ends_before_its_client_does_is_reset(talk: Talk) -> None:
+    talk.headers(1, path="/a.B/Bidi")
+    talk.stream.calls[0].send(b"first!")
+    talk.stream.calls[0].finish()
+    assert [frame.kind for frame in talk.take()] == [f.HEADERS, f.DATA, f.HEADERS, f.RST_STREAM]
+    talk.data(1, b"")
+    assert talk.stream.heard == ["opened"]
+    assert not talk.server.streams
+
+
 def test_messages_after_the_call_was_finished_are_not_heard(talk: Talk) -> None:
     talk.headers(1, path="/a.B/Bidi")
     talk.stream.calls[0].finish(3, "enough")
