@@ -2,8 +2,8 @@
 
 Three hosts on this machine, three shards. One client puts into the span that moves, one beside it. Printed:
 the seconds of the move, the CPU of the source's and the target's leaders and of all processes, the longest
-pause of the span, how long half and 99 % of the puts beside it took, and how many turns of nodes' loops took
-more than 20 ms, before the move and during it.
+pause of the span, how long half and 99 % of the puts beside it took, how much of the time their leader ran
+and waited for a CPU, and how many turns of nodes' loops took more than 20 ms, before the move and during it.
 """
 
 from __future__ import annotations
@@ -63,6 +63,24 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
+class Turns:
+    """Of a process's main thread: how much of the time it ran, and how much it waited for a CPU."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._before = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        ran_ns, waited_ns, _ = Path(f"/proc/{self._pid}/schedstat").read_text(encoding="utf-8").split()
+        return time.monotonic(), int(ran_ns) / 1e9, int(waited_ns) / 1e9
+
+    def shares(self) -> str:
+        """Since the last time that this was asked."""
+        before, self._before = self._before, self._now()
+        took_s, ran_s, waited_s = (now - then for now, then in zip(self._before, before, strict=True))
+        return f"{100 * ran_s / took_s:.0f}/{100 * waited_s / took_s:.0f} %"
+
+
 def fill(cluster: LocalCluster, keys: int) -> None:
     with grpc.insecure_channel(cluster.endpoints()[0]) as channel:
         for first in range(0, keys, _AT_ONCE):
@@ -112,15 +130,16 @@ def measure(keys: int, folder: Path) -> str:
         inside = Puts(cluster.endpoints()[0], f"{_SPAN}pause".encode())
         beside = Puts(cluster.endpoints()[1], f"{_BESIDE}beside".encode())
         pids = [leader_pid(cluster, shard) for shard in (source, target)] + cluster.pids()
+        leader = Turns(leader_pid(cluster, owner(cluster, _BESIDE)))
         used, began = [cpu_s(pid) for pid in pids], time.monotonic()
         until(lambda: len(beside.took_s) > _PUTS, _LIMIT_S)
         share, turns = all_s(pids, used) / (time.monotonic() - began), long_turns(cluster)
-        before, at = quantiles(beside.took_s), len(beside.took_s)
+        before, at, alone = quantiles(beside.took_s), len(beside.took_s), leader.shares()
         inside.took_s.clear()
         used, began = [cpu_s(pid) for pid in pids], time.monotonic()
         with grpc.insecure_channel(cluster.endpoints()[2]) as channel:
             move(channel, target)
-        took_s = time.monotonic() - began
+        took_s, moving = time.monotonic() - began, leader.shares()
         shares = [100 * (cpu_s(pid) - then) / took_s for pid, then in zip(pids[:2], used[:2], strict=True)]
         during_share = all_s(pids, used) / took_s
         during_turns = long_turns(cluster) - turns
@@ -132,6 +151,7 @@ def measure(keys: int, folder: Path) -> str:
             f"of the target's {shares[1]:.0f} %, of all processes {100 * share:.0f} % before, "
             f"{100 * during_share:.0f} % during the move; longest pause {max(inside.took_s) * 1000:.0f} ms; "
             f"p50/p90/p99 beside it {before} ms before, {during} ms during; "
+            f"their leader ran/waited for a CPU {alone} of the time before, {moving} during; "
             f"turns of more than 20 ms {turns} before, {during_turns} during")
 
 

@@ -184,3 +184,39 @@ def test_a_heartbeats_work_is_done_less_often_where_nobody_waits(calm: bool, mos
     seconds = [sum(100 + s < beat <= 101 + s for beat in beats) for s in range(10)]
     assert max(seconds) <= most
     assert min(seconds) >= least
+
+
+def test_a_calm_node_does_its_own_work_when_its_leaders_heartbeats_wake_it() -> None:
+    loop, beats, ticks = Loop(), list[float](), list[float]()
+    clock = clock_of(loop, beats, ticks)
+    clock.calm = True
+    clock.start()
+    loop.run_until(100.1)
+    beats.clear()
+    ticks.clear()
+    for beat in range(1, 21):
+        late_s = 0.02 if beat % 2 else -0.02
+        loop.run_until(100.0 + beat / 4 + late_s)
+        clock.woken()
+    assert len(beats) == len(ticks) == 20, "no timer has woken it"
+    loop.run_until(loop.now + 1.0)
+    assert len(beats) >= 23, "without heartbeats it has its own timer"
+    ticks.clear()
+    loop.now += 3.0
+    clock.woken()
+    assert ticks == [], "its loop was held: other peers' frames are read before Raft is told the time"
+
+
+def test_a_calm_nodes_heartbeat_is_soon_again_once_the_calm_is_over() -> None:
+    loop, beats = Loop(), list[float]()
+    clock = clock_of(loop, beats, [])
+    clock.calm = True
+    clock.start()
+    loop.run_until(100.01)
+    clock.calm = False
+    clock.look()
+    beats.clear()
+    loop.run_until(100.12)
+    assert len(beats) == 1
+    clock.woken()
+    assert len(beats) == 1, "what is due is not done early"
