@@ -48,15 +48,15 @@ test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); name
 ifeq ($(TESTS),tests)
 	# Unit tests use little but CPU, so they share the machine, and beside them those of the load generator wait.
 	# What starts hosts waits for most of its time, so three files run side by side, each with hosts of its own
-	# (tests/ports.py). Simulations take what these leave of the CPUs, and all of them once they have ended. What
-	# measures has the machine to itself (decision 58).
+	# (tests/ports.py); most are forked (tests/cluster/warm.py). Simulations take what these leave of the CPUs, and
+	# all of them once they have ended. What measures has the machine to itself (decision 58).
 	# All parts run whatever the others say: one run names all that fails
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
 	$(BIN)/python -m pytest -m "not soak" -q -rfEs $(LOADS) >$$told 2>&1 & waiting=$$!; \
 	$(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(LOADS:%=--ignore=%) $(UNITS) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
 	MUSTER_LIMITS=cpu nice $(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(SIMULATED) >$$told 2>&1 & waiting=$$!; \
-	$(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 3 --dist loadfile $(WAITING) || failed=1; \
+	MUSTER_TEST_WARM=1 $(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 3 --dist loadfile $(WAITING) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
 	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped --durations=25 $(ELSEWHERE:%=--ignore=%) tests || failed=1; \
 	exit $$failed
@@ -66,6 +66,7 @@ endif
 
 test-shards: $(STAMP)  ## some clients' tests and the comparison with etcd, over 2 and over 5 shards
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
+	export MUSTER_TEST_WARM=1; \
 	MUSTER_TEST_SHARDS=2 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/clients/test_grpcio.py tests/interop/gateway/test_curl.py >$$told 2>&1 & two=$$!; \
 	MUSTER_TEST_SHARDS=5 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/clients/test_python_clients.py tests/interop/differential/test_muster.py || failed=1; \
 	wait $$two || failed=1; cat $$told; \
