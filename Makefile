@@ -13,10 +13,11 @@ UNITS := tests/unit tests/linearizability
 LOADS := tests/unit/bench
 # these look at no clock
 SIMULATED := tests/sim
-# what starts hosts and waits for them, whatever else the machine does meanwhile; the others in tests/faults measure time or memory
+# what starts hosts and waits for them, whatever else the machine does meanwhile; the others in tests/faults measure time, or memory by the moment
 WAITING := tests/cluster tests/interop tests/faults/fuzz \
-	$(addsuffix .py,$(addprefix tests/faults/,attacking/test_attacks disks/test_disks disks/test_kept disks/test_space upgrades/test_rolling upgrades/test_rolling_ctl \
-	$(addprefix kills/test_,certificates faults_at_random readme silence) $(addprefix sharded/test_shards_,bank feed watch)))
+	$(addsuffix .py,$(addprefix tests/faults/,attacking/test_attacks upgrades/test_rolling upgrades/test_rolling_ctl \
+	$(addprefix disks/test_,disks kept million snapshots space) $(addprefix kills/test_,certificates faults_at_random readme silence) \
+	$(addprefix sharded/test_shards_,at_random bank feed watch)))
 ELSEWHERE := $(UNITS) $(SIMULATED) $(WAITING)
 
 # Processes that tests start read compiled modules: without them each compiles 460 modules, 0.5 s of CPU
