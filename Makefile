@@ -48,7 +48,7 @@ demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, da
 test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); names what was skipped and why
 ifeq ($(TESTS),tests)
 	# Unit tests use little but CPU, so they share the machine, and beside them those of the load generator wait.
-	# What starts hosts waits for most of its time, so three files run side by side, each with hosts of its own
+	# What starts hosts waits for most of its time, so four files run side by side, each with hosts of its own
 	# (tests/ports.py); most are forked (tests/cluster/warm.py). Simulations take what these leave of the CPUs, and
 	# all of them once they have ended. What measures has the machine to itself (decision 58).
 	# All parts run whatever the others say: one run names all that fails
@@ -57,7 +57,7 @@ ifeq ($(TESTS),tests)
 	$(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(LOADS:%=--ignore=%) $(UNITS) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
 	MUSTER_LIMITS=cpu nice $(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(SIMULATED) >$$told 2>&1 & waiting=$$!; \
-	MUSTER_TEST_WARM=1 $(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 3 --dist loadfile $(WAITING) || failed=1; \
+	MUSTER_TEST_WARM=1 $(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 4 --dist loadfile $(WAITING) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
 	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped --durations=25 $(ELSEWHERE:%=--ignore=%) tests || failed=1; \
 	exit $$failed
