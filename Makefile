@@ -13,10 +13,11 @@ UNITS := tests/unit tests/linearizability
 LOADS := tests/unit/bench
 # these look at no clock
 SIMULATED := tests/sim
-# what starts hosts and waits for them, whatever else the machine does meanwhile; the others in tests/faults measure time or memory
+# what starts hosts and waits for them, whatever else the machine does meanwhile; the others in tests/faults measure time, or memory by the moment
 WAITING := tests/cluster tests/interop tests/faults/fuzz \
-	$(addsuffix .py,$(addprefix tests/faults/,attacking/test_attacks disks/test_disks disks/test_kept disks/test_space upgrades/test_rolling upgrades/test_rolling_ctl \
-	$(addprefix kills/test_,certificates faults_at_random readme silence) $(addprefix sharded/test_shards_,bank feed watch)))
+	$(addsuffix .py,$(addprefix tests/faults/,attacking/test_attacks upgrades/test_rolling upgrades/test_rolling_ctl \
+	$(addprefix disks/test_,disks kept million snapshots space) $(addprefix kills/test_,certificates faults_at_random readme silence) \
+	$(addprefix sharded/test_shards_,at_random bank feed watch)))
 ELSEWHERE := $(UNITS) $(SIMULATED) $(WAITING)
 
 # Processes that tests start read compiled modules: without them each compiles 460 modules, 0.5 s of CPU
@@ -47,16 +48,16 @@ demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, da
 test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); names what was skipped and why
 ifeq ($(TESTS),tests)
 	# Unit tests use little but CPU, so they share the machine, and beside them those of the load generator wait.
-	# What starts hosts waits for most of its time, so three files run side by side, each with hosts of its own
-	# (tests/ports.py). Simulations take what these leave of the CPUs, and all of them once they have ended. What
-	# measures has the machine to itself (decision 58).
+	# What starts hosts waits for most of its time, so four files run side by side, each with hosts of its own
+	# (tests/ports.py); most are forked (tests/cluster/warm.py). Simulations take what these leave of the CPUs, and
+	# all of them once they have ended. What measures has the machine to itself (decision 58).
 	# All parts run whatever the others say: one run names all that fails
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
 	$(BIN)/python -m pytest -m "not soak" -q -rfEs $(LOADS) >$$told 2>&1 & waiting=$$!; \
 	$(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(LOADS:%=--ignore=%) $(UNITS) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
 	MUSTER_LIMITS=cpu nice $(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(SIMULATED) >$$told 2>&1 & waiting=$$!; \
-	$(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 3 --dist loadfile $(WAITING) || failed=1; \
+	MUSTER_TEST_WARM=1 $(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 4 --dist loadfile $(WAITING) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
 	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped --durations=25 $(ELSEWHERE:%=--ignore=%) tests || failed=1; \
 	exit $$failed
@@ -66,6 +67,7 @@ endif
 
 test-shards: $(STAMP)  ## some clients' tests and the comparison with etcd, over 2 and over 5 shards
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
+	export MUSTER_TEST_WARM=1; \
 	MUSTER_TEST_SHARDS=2 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/clients/test_grpcio.py tests/interop/gateway/test_curl.py >$$told 2>&1 & two=$$!; \
 	MUSTER_TEST_SHARDS=5 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/clients/test_python_clients.py tests/interop/differential/test_muster.py || failed=1; \
 	wait $$two || failed=1; cat $$told; \

@@ -1,13 +1,37 @@
 """Which tests one process runs where files run side by side (``--dist loadfile``): those of a file, or of a
-folder whose files share clusters that take turns."""
+folder whose files share clusters that take turns. What takes long begins first: in the end no process is
+left with it alone."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sized
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
 TOGETHER = ("tests/interop/library/",)  # three clusters in turn: each file by itself would start them anew
+# a minute or more, by CI's "seconds of modules"; of the others, those of many tests begin first
+LONG = (
+    *TOGETHER,
+    "tests/cluster/members/test_members_at_random.py",
+    "tests/cluster/members/test_members.py",
+    "tests/cluster/members/test_forced.py",
+    "tests/cluster/moves/test_steps.py",
+    "tests/cluster/moves/test_birth_steps.py",
+    "tests/cluster/moves/test_moves.py",
+    "tests/cluster/moves/test_commands.py",
+    "tests/cluster/moves/test_churn.py",
+    "tests/cluster/serving/test_births.py",
+    "tests/cluster/serving/test_shards.py",
+    "tests/faults/sharded/test_shards_at_random.py",
+    "tests/faults/kills/test_faults_at_random.py",
+    "tests/faults/disks/test_space.py",
+    "tests/faults/upgrades/test_rolling.py",
+    "tests/faults/upgrades/test_rolling_ctl.py",
+    "tests/interop/clients/test_go_recipes.py",
+)
 
 
 def register(config: pytest.Config) -> None:
@@ -31,6 +55,15 @@ class Lanes:
         return _Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
+def longest(lanes: Mapping[str, Sized]) -> str:
+    """Which of these lanes begins, each with its tests."""
+    return max(lanes, key=lambda one: (-LONG.index(one) if one in LONG else -len(LONG), len(lanes[one])))
+
+
 class _Scheduling(LoadFileScheduling):
     def _split_scope(self, nodeid: str) -> str:
         return lane(nodeid)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        self.workqueue.move_to_end(longest(self.workqueue), last=False)
+        super()._assign_work_unit(node)

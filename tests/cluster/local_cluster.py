@@ -36,6 +36,13 @@ def command(*args: str) -> list[str]:
     return [sys.executable, "-m", "tools.muster.cli", *args]
 
 
+def warm_command(*args: str, cold: bool = False) -> list[str]:
+    """The same, whose processes are forked where MUSTER_TEST_WARM asks for it (``tests.cluster.warm``)."""
+    if cold or not os.environ.get("MUSTER_TEST_WARM"):
+        return command(*args)
+    return [sys.executable, "-P", "-m", "tests.cluster.warm", *args]
+
+
 def shards_of_tests() -> int:
     """How many shards a test's cluster has unless it says so itself: MUSTER_TEST_SHARDS (1)."""
     return int(os.environ.get("MUSTER_TEST_SHARDS", "1"))
@@ -109,9 +116,11 @@ class LocalCluster:
 @contextlib.contextmanager
 def local_cluster(
     data_dir: Path, hosts: int = 3, *args: str, extra: Sequence[str] = (), base_port: int = 0,
+    cold: bool = False,
 ) -> Iterator[LocalCluster]:
     """A local cluster that has said ``ready``; stopped in the end, whatever happened. It has
-    MUSTER_TEST_SHARDS shards (1), unless the flags say how many. ``base_port`` 0: any that is free."""
+    MUSTER_TEST_SHARDS shards (1), unless the flags say how many. ``base_port`` 0: any that is free.
+    ``cold``: each process is started, none forked."""
     shards = shards_of_tests()
     for flag in args:
         if flag.startswith("--shards="):
@@ -126,7 +135,7 @@ def local_cluster(
         flags.append(f"--fronts={os.environ.get('MUSTER_TEST_FRONTS', '1')}")
     errors = data_dir.with_suffix(".stderr")
     with open(errors, "w", encoding="utf-8") as stderr, subprocess.Popen(
-        command("local", *flags, "--", "--log-format=console", *extra),
+        warm_command("local", *flags, "--", "--log-format=console", *extra, cold=cold),
         stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(), cwd=data_dir.parent,
     ) as process:  # fmt: skip
         try:

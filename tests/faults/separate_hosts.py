@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.local_cluster import command, environment
+from tests.cluster.local_cluster import environment, warm_command
 from tests.faults.hosts import LIMIT_S, Hosts
 from tools.muster.host import rundir
 from tools.muster.host.children import die_with
@@ -71,7 +71,7 @@ class SeparateHosts(Hosts):
         parent = os.getpid()
         with open(self._hosts[host].log_file, "ab") as log:
             return subprocess.Popen(
-                command(*self._hosts[host].arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                warm_command(*self._hosts[host].arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=environment(), start_new_session=True, preexec_fn=lambda: die_with(parent),
             )
 

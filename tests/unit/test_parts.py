@@ -63,3 +63,15 @@ def test_files_that_share_clusters_in_turn_have_one_lane() -> None:
     files = [f"tests/interop/{name}.py" for name in names]
     assert [lanes.lane(f"{file}::test_it[muster-1]") for file in files] == [*lanes.TOGETHER * 2, files[2]]
     assert all((ROOT / folder).is_dir() for folder in lanes.TOGETHER)
+
+
+def test_what_takes_long_begins_first() -> None:
+    assert all((ROOT / name).exists() for name in lanes.LONG)
+    first, second = lanes.LONG[:2]
+    rest = {"few": range(2), second: range(1), "many": range(9)}
+    order = []
+    while rest:
+        order.append(lanes.longest(rest))
+        del rest[order[-1]]
+    assert order == [second, "many", "few"]
+    assert lanes.longest({second: range(9), first: range(1)}) == first

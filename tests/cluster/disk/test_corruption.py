@@ -28,7 +28,8 @@ _WRITTEN, _ROTTEN = b"kept as it was written", b"kept as it was rotten."
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with local_cluster(tmp_path_factory.mktemp("corrupt") / "c", 3, "--shards=2", extra=_FLAGS) as cluster:
+    folder = tmp_path_factory.mktemp("corrupt") / "c"
+    with local_cluster(folder, 3, "--shards=2", extra=_FLAGS, cold=True) as cluster:  # by its command line
         yield cluster
 
 

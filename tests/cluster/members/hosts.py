@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from cluster.pb import rpc_pb2 as pb
-from tests.cluster.local_cluster import command, environment, free_base_port, until
+from tests.cluster.local_cluster import environment, free_base_port, until, warm_command
 
 LIMIT_S = 180.0  # of a step, on a busy machine
 CALL_S = 20.0
@@ -23,9 +23,10 @@ REMOVED = "the member has been permanently removed from the cluster"
 class Hosts:
     """Hosts by number, each with its own flags."""
 
-    def __init__(self, folder: Path, shards: int, most: int = 9) -> None:
-        """``most``: hosts that ever are."""
+    def __init__(self, folder: Path, shards: int, most: int = 9, *, cold: bool = False) -> None:
+        """``most``: hosts that ever are; ``cold``: none is forked (with one shard that saves nothing)."""
         self.folder = folder
+        self.cold = cold or shards == 1
         self.shards = shards
         self.most = most
         self.base = free_base_port(most, shards + 2)
@@ -44,7 +45,7 @@ class Hosts:
         own = f"http://{self.client(host)}"
         with open(self.folder / f"h{host}.log", "ab") as log:
             self.running[host] = subprocess.Popen(
-                command(
+                warm_command(
                     f"--name=h{host}",
                     f"--data-dir={self.folder / f'h{host}'}",
                     f"--listen-peer-urls={self.peer(host)}",
@@ -56,6 +57,7 @@ class Hosts:
                     "--election-timeout=2000",
                     "--fronts=0",
                     *flags,
+                    cold=self.cold,
                 ),
                 stdout=log,
                 stderr=log,

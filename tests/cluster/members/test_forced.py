@@ -80,7 +80,7 @@ class Writers:
 @contextlib.contextmanager
 def three(folder: Path, *flags: str) -> Iterator[Hosts]:
     """Hosts of one cluster, which serve."""
-    made = Hosts(folder, SHARDS)
+    made = Hosts(folder, SHARDS, cold=True)  # nodes are found by their command lines
     cluster = ",".join(f"h{i}={made.peer(i)}" for i in range(3))
     try:
         for host in range(3):

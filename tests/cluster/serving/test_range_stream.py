@@ -42,7 +42,7 @@ def memory(cluster: LocalCluster) -> int:
 def test_streams_that_nobody_reads_cost_a_few_megabytes_each_and_those_that_are_read_are_whole(
     tmp_path: Path,
 ) -> None:
-    with local_cluster(tmp_path / "c", 1, "--shards=3", "--fronts=1") as cluster:
+    with local_cluster(tmp_path / "c", 1, "--shards=3", "--fronts=1", cold=True) as cluster:
         options = [("grpc.max_receive_message_length", -1)]
         with grpc.insecure_channel(cluster.endpoints()[0], options=options) as channel:
             put = channel.unary_unary(

@@ -26,6 +26,7 @@ from tests.cluster.local_cluster import (
     free_base_port,
     local_cluster,
     until,
+    warm_command,
 )
 from tests.interop import warm
 from tools.muster.host import rundir
@@ -68,10 +69,11 @@ class Servers:
         peer, client = f"http://127.0.0.1:{self.base + 100 * host + 1}", f"http://{self.client(host)}"
         with open(self.folder / f"h{host}.log", "ab") as log:
             self.running[host] = subprocess.Popen(
-                command(f"--name=h{host}", f"--data-dir={self.folder / f'h{host}'}",
-                        f"--initial-cluster={cluster}",
-                        f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
-                        f"--listen-client-urls={client}", f"--advertise-client-urls={client}", *flags),
+                warm_command(
+                    f"--name=h{host}", f"--data-dir={self.folder / f'h{host}'}",
+                    f"--initial-cluster={cluster}",
+                    f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
+                    f"--listen-client-urls={client}", f"--advertise-client-urls={client}", *flags),
                 stdout=log, stderr=log, env=environment(), cwd=self.folder)  # fmt: skip
         return self.running[host]
 

@@ -38,7 +38,7 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with local_cluster(tmp_path_factory.mktemp("local") / "c", 3, "--cpus=0") as running:
+    with local_cluster(tmp_path_factory.mktemp("local") / "c", 3, "--cpus=0", cold=True) as running:
         yield running
 
 
@@ -142,7 +142,7 @@ def test_a_second_local_cluster_in_the_same_directory_is_refused(cluster: LocalC
 
 
 def test_ctrl_c_stops_everything_and_exits_0(tmp_path: Path) -> None:
-    with local_cluster(tmp_path / "c", 1) as cluster:
+    with local_cluster(tmp_path / "c", 1, cold=True) as cluster:
         pids = cluster.pids()
         assert len(pids) == 2 + shards_of_tests()
         cluster.process.send_signal(signal.SIGINT)
@@ -153,7 +153,7 @@ def test_ctrl_c_stops_everything_and_exits_0(tmp_path: Path) -> None:
 def test_a_data_directory_too_deep_for_sockets_works_and_leaves_nothing_behind(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
-    with local_cluster(deep / "c", 1) as cluster:
+    with local_cluster(deep / "c", 1, cold=True) as cluster:
         run_dir = Path(cluster.host(0)["run_dir"])
         assert not run_dir.is_relative_to(tmp_path)
         assert (run_dir / "node-0.sock").is_socket()
@@ -162,7 +162,7 @@ def test_a_data_directory_too_deep_for_sockets_works_and_leaves_nothing_behind(t
 
 
 def test_everything_ends_with_the_foreground_process(tmp_path: Path) -> None:
-    with local_cluster(tmp_path / "c", 1) as cluster:
+    with local_cluster(tmp_path / "c", 1, cold=True) as cluster:
         pids = cluster.pids()
         cluster.process.kill()
         until(lambda: not any(map(alive, pids)))

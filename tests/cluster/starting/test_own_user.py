@@ -25,7 +25,7 @@ SHARDS = 2
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     folder = tmp_path_factory.mktemp("own") / "c"
-    with local_cluster(folder, 3, f"--shards={SHARDS}", "--cpus=none", extra=STEADY) as running:
+    with local_cluster(folder, 3, f"--shards={SHARDS}", "--cpus=none", extra=STEADY, cold=True) as running:
         yield running
 
 
@@ -129,7 +129,7 @@ def test_after_kill_9_hosts_find_each_other_again(cluster: LocalCluster) -> None
 
 
 def test_a_stopped_cluster_leaves_no_sockets(tmp_path: Path) -> None:
-    with local_cluster(tmp_path / "c", 1) as cluster:
+    with local_cluster(tmp_path / "c", 1, cold=True) as cluster:
         path = own_user.path_of("127.0.0.1", cluster.base_port + 1)
         assert os.path.exists(path)
         cluster.process.terminate()

@@ -11,7 +11,7 @@ from tests.cluster.local_cluster import local_cluster
 
 
 def test_once_ready_every_host_knows_every_member_by_name(tmp_path: Path) -> None:
-    with local_cluster(tmp_path / "c", 3) as cluster:
+    with local_cluster(tmp_path / "c", 3, cold=True) as cluster:
         for endpoint in cluster.endpoints():
             with grpc.insecure_channel(endpoint) as channel:
                 ask = channel.unary_unary(

@@ -72,7 +72,7 @@ class Shell:
 
 def test_operators_paste_what_the_pages_have(tmp_path: Path) -> None:
     base = free_base_port(4, 1)
-    with local_cluster(tmp_path / "hosts", 3, "--shards=1", "--fronts=0", base_port=base) as hosts:
+    with local_cluster(tmp_path / "hosts", 3, "--shards=1", "--fronts=0", base_port=base, cold=True) as hosts:
         shell = Shell(hosts, tmp_path)
         shell.ok("musterctl put /service/web here")
         _look(shell)

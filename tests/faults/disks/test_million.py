@@ -14,8 +14,8 @@ import pytest
 
 from bench.client import Client, Endpoint
 from cluster.pb import rpc_pb2
-from tests.cluster.local_cluster import ROOT, environment
-from tests.faults.hosts import SHARDS, SOAK, Hosts, three_hosts
+from tests.cluster.local_cluster import ROOT, environment, local_cluster
+from tests.faults.hosts import SHARDS, SOAK, Hosts
 
 VALUE_BYTES = 256
 # one directory, or where there are several shards a directory for each key, so that each shard has its part
@@ -86,7 +86,8 @@ async def check_reads(hosts: Hosts, keys: int, errors: int) -> int:
 
 
 def load_restart_and_serve(data_dir: Path, keys: int) -> None:
-    with three_hosts(data_dir) as hosts:
+    with local_cluster(data_dir, 3, f"--shards={SHARDS}", cold=True) as cluster:
+        hosts = Hosts(cluster)
         began = time.monotonic()
         errors = put_all(hosts, keys)
         loaded_s = time.monotonic() - began
@@ -107,6 +108,7 @@ def load_restart_and_serve(data_dir: Path, keys: int) -> None:
         assert max(loaded + after) < NODE_LIMIT_BYTES
 
 
+@pytest.mark.timeout(400)
 def test_a_hundred_thousand_keys_are_loaded_and_served_again_after_a_restart(tmp_path: Path) -> None:
     load_restart_and_serve(tmp_path / "c", 100_000)
 

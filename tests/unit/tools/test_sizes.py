@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,10 +32,17 @@ def modules() -> Iterator[tuple[str, str]]:
                 yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
 
 
-TEXTS = dict(modules())
-TREES = [(path, ast.parse(text)) for path, text in TEXTS.items()]
-FUNCTIONS = [(f"{path}: {node.name}", node) for path, tree in TREES for node in ast.walk(tree)
-             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]  # fmt: skip
+@functools.cache
+def definitions() -> tuple[list[tuple[str, Function]], list[tuple[str, ast.ClassDef]]]:
+    """All functions and all classes. Each process that collects tests would take seconds for it."""
+    functions, classes = [], []
+    for path, text in modules():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                functions.append((f"{path}: {node.name}", node))
+            elif isinstance(node, ast.ClassDef):
+                classes.append((f"{path}: {node.name}", node))
+    return functions, classes
 
 
 def branches(function: Function) -> int:
@@ -55,30 +63,28 @@ def parameters(function: Function) -> int:
 
 
 def test_a_module_is_read_in_one_go() -> None:
-    assert {path: lines for path, text in TEXTS.items() if (lines := text.count("\n")) > MODULE_LINES} == {}
+    assert {path: lines for path, text in modules() if (lines := text.count("\n")) > MODULE_LINES} == {}
 
 
 def test_a_function_is_seen_at_once() -> None:
-    lengths = {name: (one.end_lineno or 0) - one.lineno + 1 for name, one in FUNCTIONS}
+    lengths = {name: (one.end_lineno or 0) - one.lineno + 1 for name, one in definitions()[0]}
     assert {name: lines for name, lines in lengths.items() if lines > FUNCTION_LINES} == {}
 
 
 def test_a_function_has_few_ways_through_it() -> None:
-    found = {name: count for name, one in FUNCTIONS if (count := branches(one)) > BRANCHES}
+    found = {name: count for name, one in definitions()[0] if (count := branches(one)) > BRANCHES}
     assert {name: count for name, count in found.items() if count > HOT.get(name, BRANCHES)} == {}
 
 
 def test_a_function_has_few_parameters() -> None:
-    assert {name: count for name, one in FUNCTIONS if (count := parameters(one)) > PARAMETERS} == {}
+    assert {name: count for name, one in definitions()[0] if (count := parameters(one)) > PARAMETERS} == {}
 
 
 def test_a_class_has_few_methods() -> None:
     def methods(node: ast.ClassDef) -> int:
         return sum(isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef) for one in node.body)
 
-    classes = [(f"{path}: {node.name}", node) for path, tree in TREES for node in ast.walk(tree)
-               if isinstance(node, ast.ClassDef)]  # fmt: skip
-    counts = {name: methods(node) for name, node in classes}
+    counts = {name: methods(node) for name, node in definitions()[1]}
     assert {name: count for name, count in counts.items() if count > METHODS} == {}
 
 

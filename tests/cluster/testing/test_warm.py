@@ -1,0 +1,83 @@
+"""Hosts that are forked are processes as those that are started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cluster.local_cluster import LIMIT_S, ROOT, environment, local_cluster, until
+
+
+def inherited(pid: int, folder: Path) -> list[str]:
+    """Files of the foreground process that another one has open."""
+    names = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        target = Path(os.readlink(entry))
+        if target.parent == folder:
+            names.append(target.name)
+    return names
+
+
+@pytest.mark.parametrize("fronts", [0, 1])
+def test_forked_hosts_are_processes_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fronts: int
+) -> None:
+    monkeypatch.setenv("MUSTER_TEST_WARM", "1")
+    folder = tmp_path / "c"
+    with local_cluster(folder, 2, "--shards=2", f"--fronts={fronts}") as cluster:
+        local = psutil.Process(cluster.process.pid)
+        processes = local.children(recursive=True)
+        assert len(processes) == 2 * (1 + 2 + fronts)
+        assert {tuple(one.cmdline()) for one in processes} == {tuple(local.cmdline())}, "forked"
+        assert inherited(local.pid, folder), "its lock"
+        supervisors = [cluster.host(index)["pid"] for index in range(2)]
+        for one in processes:
+            kept = inherited(one.pid, folder)
+            assert [name for name in kept if not name.startswith("host")] == [], "what is the foreground's"
+            assert os.getsid(one.pid) in supervisors, "each host has a session"
+            assert (os.getpgid(one.pid) == one.pid), "and each process a group"
+        node = cluster.host(0)["nodes"][1]["pid"]
+        os.kill(node, signal.SIGKILL)
+        until(lambda: cluster.host(0)["nodes"][1]["pid"] not in (0, None, node))
+        until(lambda: cluster.host(0)["ready"])
+        assert psutil.Process(cluster.host(0)["nodes"][1]["pid"]).ppid() == supervisors[0]
+        cluster.ok("kill", "1")
+        cluster.ok("start", "1", "--wait=60s")
+        everything = local.children(recursive=True)
+        cluster.process.kill()
+        assert psutil.wait_procs(everything, 30)[1] == [], "they end with the foreground process"
+
+
+SIGNALLED = """
+import asyncio, os, signal, sys
+from tests.cluster import warm
+
+async def main() -> None:
+    loop, came = asyncio.get_running_loop(), []
+    loop.add_signal_handler(signal.SIGTERM, came.append, "here")
+    fork = os.fork
+    def forked() -> int:
+        if not (pid := fork()):
+            os.kill(os.getpid(), signal.SIGTERM)  # as soon as it is there
+        return pid
+    os.fork = forked
+    command = [sys.executable, "-P", "-m", "tools.muster.cli", "version"]
+    code = warm.Process(command, env=dict(os.environ), preexec_fn=lambda: None).wait()
+    await asyncio.sleep(0)
+    await loop.run_in_executor(None, int)  # the loop has looked at what woke it
+    print(code, came)
+
+asyncio.run(main())
+"""
+
+
+def test_a_signal_to_a_forked_process_is_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, check=False,
+                          cwd=ROOT, env=environment(), timeout=LIMIT_S)  # fmt: skip
+    assert done.stdout == f"{-signal.SIGTERM} []\n", done.stderr
