@@ -1,5 +1,6 @@
-"""HashKV, of whichever replica and whenever: equal where the history that it covers is equal, and nowhere
-else (I19)."""
+"""HashKV, of whichever replica and whenever: equal where the history that it covers is equal and stands with
+the same shards, and never where the history differs (I19). A version stands with the shard that owned its key
+at its revision, or at the compaction if that is later (G6)."""
 
 from __future__ import annotations
 
@@ -8,18 +9,20 @@ from typing import TYPE_CHECKING
 from tests.sim.world.order_world import Violation
 
 if TYPE_CHECKING:
+    from tests.sim.checks.order_owners import Owners
     from tests.sim.checks.order_replay import Replay
     from tests.sim.clients.order_clients import Operation
 
 Versions = frozenset[tuple[int, bytes]]  # however far a compaction has come
+Owned = frozenset[tuple[int, bytes, int]]  # of those whose keys have ever moved, with the shard
 
 
 class Hashes:
     """All answers of a run."""
 
-    def __init__(self, replay: Replay) -> None:
-        self._replay = replay
-        self._hash_of: dict[Versions, tuple[int, Operation]] = {}
+    def __init__(self, replay: Replay, owners: Owners) -> None:
+        self._replay, self._owners = replay, owners
+        self._hash_of: dict[tuple[Versions, Owned], tuple[int, Operation]] = {}
         self._covered: dict[int, tuple[Versions, Operation]] = {}
 
     def answered(self, o: Operation) -> None:
@@ -30,12 +33,19 @@ class Hashes:
                 compacted == -1 or any(r == compacted for _, r in replay.compactions)):
             raise Violation("I19 a hash names what it covers", f"{o}")
         covered = self._versions(revision, compacted)
-        value, other = self._hash_of.setdefault(covered, (response.hash, o))
+        stands = covered, self._owned(covered, compacted)
+        value, other = self._hash_of.setdefault(stands, (response.hash, o))
         if value != response.hash:
             raise Violation("I19 the same history has the same hash", f"{o}; {other}")
         versions, other = self._covered.setdefault(response.hash, (covered, o))
         if versions != covered:
             raise Violation("I19 another history has another hash", f"{o}; {other}")
+
+    def _owned(self, versions: Versions, compacted: int) -> Owned:
+        owners = self._owners
+        return frozenset(
+            (r, key, owners.of(key, max(r, compacted)))
+            for r, key in versions if any(switch.has(key) for switch in owners.switched))
 
     def _versions(self, revision: int, compacted: int) -> Versions:
         """Every version up to a revision, of those up to the compaction what it keeps: the last of each key

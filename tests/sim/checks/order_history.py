@@ -73,7 +73,7 @@ class History:
         self._simulation = simulation
         self._replay = replay
         self._owner: dict[int, Operation] = {}
-        self._hashes = Hashes(replay)
+        self._hashes = Hashes(replay, simulation.checker.owners)
         self.checked = 0
         self._users: Permissions | None = getattr(simulation.clients, "permissions", None)
         # committed revision at a time: steps of (time, revision)
