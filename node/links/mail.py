@@ -12,7 +12,6 @@ from node.links.flow import Flow
 
 if TYPE_CHECKING:
     from node.links.peers import Peers
-    from node.replica.clock import Clock
 
 _RAFT = PeerKind.RAFT.byte
 _APPEND = int(Kind.APPEND)
@@ -20,7 +19,6 @@ _APPEND = int(Kind.APPEND)
 
 class MailNode(AnyNode, Protocol):
     peers: Peers
-    clock: Clock
 
 
 class Mail:
@@ -42,12 +40,10 @@ class Mail:
                 due = True
         if appends:
             self.received.add(now, appends, len(data))
-        if not due:
-            # an answer to a question about leadership waits for no tick
-            if answers := raft.take_answers():
-                self.queue(answers)
-                self.send()
-            self._node.clock.woken()
+        # an answer to a question about leadership waits for no tick
+        if not due and (answers := raft.take_answers()):
+            self.queue(answers)
+            self.send()
         return due
 
     def queue(self, messages: list[Message]) -> None:

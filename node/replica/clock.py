@@ -119,7 +119,7 @@ class Clock:
                 self.late += 1
             self._lulled, self._joined = self.calm, joined
             self._next_heartbeat = now + (self._state_s if self._lulled else interval)
-            if now >= self._next_state - interval / 2:
+            if now >= self._next_state - max(early_s, interval / 2):
                 node.standing.say_state()
             for call in self._heartbeats:
                 call()

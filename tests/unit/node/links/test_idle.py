@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -143,13 +144,18 @@ def test_a_link_is_not_silent_while_this_nodes_own_loop_was_held(links: NodeLink
     assert not silent.alive
 
 
-def clock_of(loop: Loop, beats: list[float], ticks: list[float]) -> Clock:
+def clock_of(loop: Loop, beats: list[float], ticks: list[float], states: list[float] | None = None) -> Clock:
+    def say_state() -> None:
+        clock.state_said()
+        if states is not None:
+            states.append(loop.now)
+
     nothing = SimpleNamespace(sweep=lambda *now: None, tick=lambda: None, second=lambda: None)
     fake: Any = SimpleNamespace(
         loop=loop, now_ms=lambda: round(loop.now * 1000),
         settings=SimpleNamespace(common=SimpleNamespace(heartbeat_interval_ms=100, election_timeout_ms=1000)),
         raft=SimpleNamespace(tick=lambda now_ms: ticks.append(loop.now), next_deadline=lambda: 1 << 60),
-        standing=SimpleNamespace(say_state=lambda: None, say_ready=lambda: None, second=lambda now: None),
+        standing=SimpleNamespace(say_state=say_state, say_ready=lambda: None, second=lambda now: None),
         upkeep=nothing, writes=SimpleNamespace(leader=None), reads=nothing, fronts=nothing, snapshots=nothing,
         backups=nothing, streams=nothing, role=SimpleNamespace(links=None), wake=lambda: None)
     clock = Clock(fake)
@@ -205,6 +211,23 @@ def test_a_calm_node_does_its_own_work_when_its_leaders_heartbeats_wake_it() -> 
     loop.now += 3.0
     clock.woken()
     assert ticks == [], "its loop was held: other peers' frames are read before Raft is told the time"
+
+
+@pytest.mark.parametrize("early_s", [0.0, 0.06])
+def test_a_calm_node_says_its_state_with_each_heartbeat_however_they_come(early_s: float) -> None:
+    """Four times in an election timeout: a heartbeat without a STATE would double the pause."""
+    loop, beats, states = Loop(), list[float](), list[float]()
+    clock = clock_of(loop, beats, [], states)
+    clock.calm = True
+    clock.start()
+    at = 99.98
+    for beat in range(40):
+        at += 0.25 - early_s if beat % 2 else 0.25 + early_s
+        loop.run_until(at)
+        clock.woken()
+    pauses = [after - before for before, after in itertools.pairwise(states)]
+    assert len(states) > 30
+    assert max(pauses) <= 0.25 + 0.07, "never two heartbeats"
 
 
 def test_a_calm_nodes_heartbeat_is_soon_again_once_the_calm_is_over() -> None:
