@@ -14,6 +14,11 @@ from muster_client.pb import rpc_pb2 as pb
 
 Answers = Callable[[Any, grpc.ServicerContext], Any]
 Code = grpc.StatusCode
+_KINDS = {
+    "Watch/Watch": grpc.stream_stream_rpc_method_handler,
+    "Lease/LeaseKeepAlive": grpc.stream_stream_rpc_method_handler,
+    "Maintenance/Snapshot": grpc.unary_stream_rpc_method_handler,
+}
 
 
 class _Methods(grpc.GenericRpcHandler):
@@ -27,8 +32,7 @@ class _Methods(grpc.GenericRpcHandler):
             return None
         message = name.partition("/")[2]
         request = getattr(pb, {"Compact": "Compaction"}.get(message, message) + "Request")
-        stream = name in ("Watch/Watch", "Lease/LeaseKeepAlive")
-        kind = grpc.stream_stream_rpc_method_handler if stream else grpc.unary_unary_rpc_method_handler
+        kind = _KINDS.get(name, grpc.unary_unary_rpc_method_handler)
         return kind(answers, request.FromString, lambda answer: answer.SerializeToString())
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 
 import grpc
 import pytest
 from muster_client import Client, LeaseNotFound, MusterError, Unavailable, sync
+from muster_client.admin import snapshots
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.raw import Method
@@ -69,6 +71,87 @@ def test_a_watch_tells_answers_whole_and_goes_on_behind_the_last() -> None:
         assert {error.endpoint for error in ended} == {address}
     assert watches.asked == [0, 6, 10, 13]
     assert [type(error) for error in ended] == [Unavailable] * 3
+
+
+@pytest.mark.parametrize("again", [
+    [(8, 8, True), (8, False)], [(8, True), (8, True), (8, False)], [(8, 8, 8, 9, False)],
+    [(8, 8, 8, True), (9, False)],
+])
+def test_fragments_that_were_told_are_not_told_again(again: list[tuple[int, ...]]) -> None:
+    """Two of three events of revision 8 have come when the stream breaks."""
+    def told(*given: int) -> pb.WatchResponse:
+        *revisions, fragment = given
+        return pb.WatchResponse(
+            header=header(9), events=[event(revision) for revision in revisions], fragment=bool(fragment))
+
+    watches = Watches(
+        [created(6), told(7, 8, True), told(8, True)], [created(9), *(told(*one) for one in again)],
+        [created(9), COMPACTED])
+
+    async def main(address: str) -> list[pb.WatchResponse]:
+        async with Client(address) as client, asyncio.timeout(30):
+            return [one async for one in client.raw.watch(pb.WatchCreateRequest(key=b"e/1", fragment=True))]
+
+    with scripted({"Watch/Watch": watches.answers}) as address:
+        found = asyncio.run(main(address))
+    wanted = [7, 8, 8, 8] + [9] * any(9 in one for one in again)
+    assert [event.kv.mod_revision for answer in found for event in answer.events] == wanted
+    assert not found[-2].fragment
+    assert watches.asked == [0, 8, wanted[-1] + 1]
+
+
+def test_streams_that_end_at_once_are_not_renewed_at_once() -> None:
+    watches = Watches(*[[created(5)]] * 1000)
+
+    async def main(address: str) -> None:
+        async with Client(address) as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(2), client.raw.watch(pb.WatchCreateRequest(key=b"a")) as watch:
+                    await watch.next()
+
+    with scripted({"Watch/Watch": watches.answers}) as address:
+        asyncio.run(main(address))
+    assert 2 < len(watches.asked) < 30
+
+
+@pytest.mark.parametrize(("status", "again"), [
+    (grpc.StatusCode.FAILED_PRECONDITION, 1), (grpc.StatusCode.UNAVAILABLE, 2)])
+def test_a_lone_renewal_is_tried_again_as_far_as_is_wanted(status: grpc.StatusCode, again: int) -> None:
+    met: list[MusterError] = []
+
+    def on_again(error: MusterError) -> None:
+        met.append(error)
+        if not isinstance(error, Unavailable) or len(met) == again:
+            raise error
+
+    def answers(requests: Iterator[pb.LeaseKeepAliveRequest], context: Context) -> Iterator[None]:
+        context.abort(status, "not here")
+        yield
+
+    with (scripted({"Lease/LeaseKeepAlive": answers}) as address, sync.Client(address) as client,
+          pytest.raises(MusterError, match="not here")):
+        client.raw.renew(7, timeout=30, on_again=on_again)
+    assert len(met) == again
+
+
+def test_a_snapshot_takes_its_time_to_begin_and_then_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "_SILENT_S", 0.3)
+    ended = threading.Event()
+
+    def answers(request: pb.SnapshotRequest, context: Context) -> Iterator[pb.SnapshotResponse]:
+        assert not ended.wait(1.0)  # it is made
+        yield pb.SnapshotResponse(blob=b"first", remaining_bytes=9)
+        ended.wait(30)
+
+    try:
+        with scripted({"Maintenance/Snapshot": answers}) as address, sync.Client(address) as client:
+            told = client.raw.snapshot()
+            assert next(told).blob == b"first"
+            with pytest.raises(Unavailable, match="sends nothing"):
+                next(told)
+            ended.set()
+    finally:
+        ended.set()
 
 
 def test_what_is_raised_before_the_next_stream_ends_the_watch() -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 
@@ -136,11 +137,16 @@ class Leases:
         """Renewed as long as this program runs and it lives: also behind its time to live, after which the
         source still has it, and perhaps the target."""
         try:
-            async for _ in self._streams.renewals(lease):
+            async for _ in self._streams.renewals(lease, on_again=self._again):
                 pass
             _say(f"lease {lease:016x} is gone")
         except MusterError as error:
             _say(f"lease {lease:016x} is not renewed: {error}")
+
+    def _again(self, error: MusterError) -> None:
+        """The target does not renew one: it is tried again, whatever was wrong."""
+        with suppress(MusterError):
+            self._target.again(error)
 
 
 def _span(prefix: str) -> tuple[bytes, bytes]:

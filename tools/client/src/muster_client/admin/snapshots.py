@@ -25,7 +25,7 @@ from muster_client.wire.retries import is_stale, passes
 
 _SNAPSHOT = Method("Maintenance/Snapshot", pb.SnapshotResponse)
 _ATTEMPTS = 4
-_SILENT_S = 60.0  # a host that has sent nothing for so long is left
+_SILENT_S = 60.0  # a host that has begun, and sends nothing for so long, is left
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
 _PAGE_BYTES = 512  # a file of etcd is a multiple of it; the checksum follows
 
@@ -132,7 +132,9 @@ async def parts(caller: Caller, endpoint: str = "") -> AsyncGenerator[pb.Snapsho
     try:
         token = await engine.run(caller.token(deadline))
         call = await engine.run(_opened(caller, connection, token))
-        while (answer := await engine.run(asyncio.wait_for(call.read(), _SILENT_S))) is not None:
+        limit_s: float | None = None  # it makes the snapshot first, for minutes; pings tell whether it lives
+        while (answer := await engine.run(asyncio.wait_for(call.read(), limit_s))) is not None:
+            limit_s = _SILENT_S
             yield answer
     except CallError as met:
         error = of_status(met.code, met.details, endpoint=connection.name)

@@ -49,10 +49,12 @@ class Raw:
         """The answers to a watch; its ID is the server's choice. See :class:`Answers`."""
         return Answers(self._caller, request, on_again)
 
-    async def renew(self, lease: int, *, timeout: float | None = None) -> pb.LeaseKeepAliveResponse:
+    async def renew(
+        self, lease: int, *, timeout: float | None = None, on_again: OnAgain | None = None
+    ) -> pb.LeaseKeepAliveResponse:
         """Renew any lease once. ``TTL`` 0: there is none."""
         timeout_s = self._caller.timeout_s if timeout is None else timeout
-        return await engine.run(self._keeper.renew(lease, timeout_s))
+        return await engine.run(self._keeper.renew(lease, timeout_s, on_again))
 
     def renewals(
         self, lease: int, *, on_again: OnAgain | None = None

@@ -16,11 +16,14 @@ class _Answered(Following[pb.WatchResponse]):
     def __init__(self, caller: Caller, request: pb.WatchCreateRequest, on_again: OnAgain | None) -> None:
         super().__init__(caller, request.start_revision, on_again)
         self._asked = request
+        self._told_of = 0  # events of the next revision that were told, where its last fragment is to come
+        self._skipped = 0  # of these, such as this stream has sent again
 
     async def _request(self) -> pb.WatchCreateRequest:
         request = pb.WatchCreateRequest()
         request.CopyFrom(self._asked)
         request.start_revision = self.next
+        self._skipped = 0
         return request
 
     def _refused(self, answer: pb.WatchResponse, token: str) -> None:
@@ -43,11 +46,27 @@ class _Answered(Following[pb.WatchResponse]):
             self.next = self.next or at
             return
         elif answer.events:
-            # what goes on in the next fragment is told again where the stream ends before it
-            self.next = answer.events[-1].kv.mod_revision + (not answer.fragment)
+            self._skip(answer)
+            if answer.fragment and not answer.events:
+                return
         elif answer.watch_id >= 0:  # told by the server's own clock
             self.next = max(self.next, at)
         self.events.append(answer)
+
+    def _skip(self, answer: pb.WatchResponse) -> None:
+        """Leave out what was told before the stream began, and remember what is told now."""
+        revisions = [event.kv.mod_revision for event in answer.events]
+        again = min(self._told_of - self._skipped, revisions.count(self.next))
+        self._skipped += again
+        del answer.events[:again]
+        if not answer.fragment:
+            self.next, self._told_of = revisions[-1] + 1, 0
+        elif revisions[-1] == self.next:
+            self._told_of += revisions.count(self.next) - again
+            self._skipped += revisions.count(self.next) - again
+        else:
+            self.next = revisions[-1]
+            self._told_of = self._skipped = revisions.count(self.next)
 
 
 class Answers(Followed[pb.WatchResponse]):

@@ -34,6 +34,7 @@ OnAgain = Callable[[MusterError], None]
 log = logging.getLogger("muster_client")
 _WATCH = Method("Watch/Watch", pb.WatchResponse)
 _LOGINS = 4
+_LIVED_S = 1.0  # a stream that ends sooner is as one that could not begin
 _ESTABLISHED_IN_S = 5.0  # an endpoint that does not answer until then is left
 _FATAL = "rpc error: code = "  # a refusal in a watch's answer: "rpc error: code = X desc = Y"
 _CODES = {"PermissionDenied": grpc.StatusCode.PERMISSION_DENIED,
@@ -119,6 +120,7 @@ class Following(Generic[Told]):
         self._reading: asyncio.Task[None] | None = None
         self._failure: MusterError | None = None
         self._logins = self._attempts = 0
+        self._since = 0.0  # when the stream began, by time.monotonic()
         self._progress_asked = False
         self.closed = False
         self.endpoint = ""  # that serves it, or did last
@@ -229,11 +231,12 @@ class Following(Generic[Told]):
                 await self._mend(broken)
             except Compacted as error:
                 await self._compacted(error)
-        self._attempts = self._logins = 0
+        self._logins, self._since = 0, time.monotonic()
 
     async def _opened(self, deadline: float | None) -> _Stream:
         create = await self._request()
-        connection = await self._caller.connections.pick(deadline)
+        # not the endpoint at which the last stream ended, if there is another one
+        connection = await self._caller.connections.pick(deadline, (self.endpoint,) if self._attempts else ())
         try:
             token = await self._caller.token(time.monotonic() + self._caller.timeout_s)
         except MusterError as error:
@@ -280,7 +283,9 @@ class Following(Generic[Told]):
         if self._stream is not None:
             if broken.stale:
                 self._stale(self._stream.token, broken)
-            log.warning("watch: %s has ended it, another endpoint goes on from revision %d: %s",
+            if time.monotonic() - self._since >= _LIVED_S:
+                self._attempts = 0
+            log.warning("watch: %s has ended it, another stream goes on from revision %d: %s",
                         self._stream.name, self.next, broken)
             broken.error.endpoint = broken.error.endpoint or self.endpoint
         self._leave()
