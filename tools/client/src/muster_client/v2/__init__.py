@@ -4,7 +4,7 @@ It needs h11 (``muster-client[v2]``): a small, well kept parser of HTTP without 
 so that waits can be cancelled in asyncio, which the standard library's client of blocking calls cannot.
 """
 
-from muster_client.v2.client import Client, Node, Result
+from muster_client.v2.client import Client, Given, Node, Result
 from muster_client.v2.errors import (
     CompareFailed,
     DirectoryNotEmpty,
@@ -13,8 +13,12 @@ from muster_client.v2.errors import (
     NodeExists,
     NotADirectory,
     NotAFile,
+    NotServed,
+    Unauthorized,
     V2Error,
 )
+from muster_client.v2.http import Answer
 
-__all__ = ["Client", "CompareFailed", "DirectoryNotEmpty", "EventIndexCleared", "KeyNotFound", "Node",
-           "NodeExists", "NotADirectory", "NotAFile", "Result", "V2Error"]  # fmt: skip
+__all__ = ["Answer", "Client", "CompareFailed", "DirectoryNotEmpty", "EventIndexCleared", "Given",
+           "KeyNotFound", "Node", "NodeExists", "NotADirectory", "NotAFile", "NotServed", "Result",
+           "Unauthorized", "V2Error"]  # fmt: skip

@@ -6,22 +6,24 @@ import asyncio
 import base64
 import itertools
 import json
+import math
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import h11
 
-from muster_client.errors import DeadlineExceeded, MusterError, Unreachable
-from muster_client.v2.errors import BY_CODE, V2Error
-from muster_client.v2.http import Answer, NotSent, asked
+from muster_client.errors import DeadlineExceeded, Unreachable
+from muster_client.v2.errors import V2Error
+from muster_client.v2.http import Answer, Request, asked
 from muster_client.wire.connections import pause_s
 from muster_client.wire.endpoints import Tls
 
 TIMEOUT_S = 30.0
-_FORM = ("Content-Type", "application/x-www-form-urlencoded")
+_FORM = "application/x-www-form-urlencoded"
+Given = Mapping[str, str | int | bool | None]  # None is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class Client:
     """A client of the version 2 API of muster, and of etcd up to 3.5 with ``--enable-v2``.
 
     ``endpoints``: URLs, by commas or in a list. A call that was not sent goes to the next endpoint; one that
-    only reads is tried again, too. Other errors have ``maybe_done``. ``timeout``: seconds for each call.
+    only reads is tried again, too. Other errors have ``maybe_done``. ``timeout``: seconds for each call; an
+    endpoint that stands still gets its share of them. Users: Unauthorized.
     """
 
     def __init__(
@@ -68,12 +71,33 @@ class Client:
         scheme = "http" if tls is None else "https"
         self._urls = [name if "://" in name else f"{scheme}://{name}" for name in map(str.strip, names)]
         self._timeout, self._turns = timeout, itertools.count()
-        self._headers = [_FORM]
+        self._headers: list[tuple[str, str]] = []
         if user:
             told = base64.b64encode(f"{user}:{password}".encode()).decode()
             self._headers.append(("Authorization", f"Basic {told}"))
         self._tls = None if tls is None else _context(tls)
         self._server_name = "" if tls is None else tls.server_name
+
+    async def ask(
+        self, method: str, path: str, *, query: Given | None = None, form: Given | None = None,
+        body: Any = None, timeout: float | None = None,
+    ) -> Answer:
+        """The whole answer for a path after ``/v2``: ``told()`` has its JSON, or raises what it refuses.
+        ``body``: of JSON. ``timeout``: seconds, None: the client's, inf: none. Unreachable, DeadlineExceeded.
+        """
+        limit = self._timeout if timeout is None else timeout
+        given = _encoded(query)
+        request = Request(
+            method, f"/v2{quote(path)}?{given}".rstrip("?"),
+            [*self._headers, ("Content-Type", _FORM if body is None else "application/json")],
+            _encoded(form).encode() if body is None else json.dumps(body).encode(), waits=limit == math.inf)
+        try:
+            async with asyncio.timeout(None if request.waits else limit):
+                return await self._tried(
+                    request, (self._timeout if request.waits else limit) / len(self._urls))
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "no answer in time", maybe_done=request.sent and method != "GET") from None
 
     async def get(
         self, key: str, *, recursive: bool = False, sorted: bool = False, quorum: bool = True
@@ -113,7 +137,7 @@ class Client:
         EventIndexCleared."""
         while True:
             told = await self._call("GET", key, {
-                "wait": True, "waitIndex": index or None, "recursive": recursive}, timeout=None)
+                "wait": True, "waitIndex": index or None, "recursive": recursive}, timeout=math.inf)
             if told.action:
                 return told
 
@@ -132,43 +156,30 @@ class Client:
             index = told.node.modified + 1
 
     async def _call(
-        self, method: str, key: str, query: dict[str, Any], form: dict[str, Any] | None = None,
-        timeout: float | None = -1.0,
+        self, method: str, key: str, query: Given, form: Given | None = None, timeout: float | None = None
     ) -> Result:
-        target = f"/v2/keys/{quote(key.strip('/'))}"
-        if given := _encoded(query):
-            target += f"?{given}"
-        body = _encoded(form or {}).encode()
-        limit = self._timeout if timeout == -1.0 else timeout
-        sent: list[None] = []
-        try:
-            async with asyncio.timeout(limit):
-                return await self._tried(method, target, body, sent)
-        except TimeoutError:
-            raise DeadlineExceeded("no answer in time", maybe_done=bool(sent) and method != "GET") from None
+        return _result(await self.ask(
+            method, f"/keys/{key.strip('/')}", query=query, form=form, timeout=timeout))
 
-    async def _tried(self, method: str, target: str, body: bytes, sent: list[None]) -> Result:
+    async def _tried(self, request: Request, share_s: float) -> Answer:
         """At one endpoint after the other, as far as that is safe."""
         reasons: dict[str, str] = {}
-        first = next(self._turns)
-        for attempt in itertools.count():
-            url = self._urls[(first + attempt) % len(self._urls)]
+        first, last = next(self._turns), 2 * len(self._urls)
+        for attempt in range(1, last + 1):
+            url = self._urls[(first + attempt - 1) % len(self._urls)]
             try:
-                answer = await asked(
-                    url, method, target, self._headers, body, self._tls, self._server_name)
-                if answer.status < 500 or method != "GET":
-                    return _result(answer)
-                reasons[url] = f"status {answer.status}"
-            except NotSent as error:
-                reasons[url] = str(error)
+                answer = await asked(url, request, self._tls, self._server_name, share_s)
             except (OSError, h11.RemoteProtocolError) as error:
-                reasons[url] = str(error)
-                if method != "GET":
+                reasons[url] = str(error) or "no answer in time"
+                if request.sent and request.method != "GET":
                     raise Unreachable(reasons, maybe_done=True) from None
-            if attempt + 1 >= 2 * len(self._urls):
-                raise Unreachable(reasons)
-            await asyncio.sleep(pause_s(attempt + 1))
-        raise AssertionError("the loop ends otherwise")
+            else:
+                if answer.status < 500 or request.method != "GET" or attempt == last:
+                    return answer
+                reasons[url] = f"status {answer.status}"
+            if attempt < last:
+                await asyncio.sleep(pause_s(attempt))
+        raise Unreachable(reasons)
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
@@ -178,29 +189,19 @@ def _context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _encoded(given: dict[str, Any]) -> str:
+def _encoded(given: Given | None) -> str:
     """In the form of a query; None is left out."""
     return urlencode({name: str(one).lower() if isinstance(one, bool) else one
-                      for name, one in given.items() if one is not None})
+                      for name, one in (given or {}).items() if one is not None})
 
 
 def _result(answer: Answer) -> Result:
     """Of an answer, or its error."""
-    index = int(answer.headers.get(b"x-etcd-index", b"0"))
-    if not answer.body and answer.status == 200:  # a wait that the server gave up
-        return Result("", _node_of({}), None, index)
-    try:
-        told = json.loads(answer.body)
-    except ValueError:
-        raise MusterError(
-            f"status {answer.status}: {answer.body[:200]!r}", maybe_done=answer.status >= 500) from None
-    if "errorCode" in told:
-        kind = BY_CODE.get(told["errorCode"], V2Error)
-        # 300 and above: the server's own faults, such as a lost leader
-        raise kind(told["errorCode"], told.get("message", ""), told.get("cause", ""), told.get("index", 0),
-                   maybe_done=300 <= told["errorCode"] < 400)
+    told = answer.told()
+    if not answer.body:  # a wait that the server gave up
+        return Result("", _node_of({}), None, answer.index)
     if "node" not in told:
-        raise MusterError(f"status {answer.status}: {told.get('message', told)}")
+        raise V2Error(0, f"no node in {told}")
     previous = told.get("prevNode")
     return Result(told["action"], _node_of(told["node"]), None if previous is None else _node_of(previous),
-                  index)
+                  answer.index)

@@ -6,11 +6,19 @@ from muster_client.errors import MusterError
 
 
 class V2Error(MusterError):
-    """The server's answer. ``code`` is the API's own, ``index`` that of the store."""
+    """The server's answer. ``code`` is the API's own, 0: it has none. ``index``: that of the store."""
 
     def __init__(self, code: int, text: str, cause: str = "", index: int = 0, *, maybe_done: bool = False):
         super().__init__(f"{text} ({cause})" if cause else text, maybe_done=maybe_done)
         self.code, self.cause, self.index = code, cause, index
+
+
+class NotServed(V2Error):
+    """The hosts have no API of version 2, or not this part of it."""
+
+
+class Unauthorized(V2Error):
+    """The user may not do this, is not known, or has another password; or no user is named."""
 
 
 class KeyNotFound(V2Error):

@@ -4,53 +4,89 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import h11
+
+from muster_client.v2.errors import BY_CODE, NotServed, Unauthorized, V2Error
 
 _READ_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``headers`` in lower case."""
+    """``headers`` by names in lower case."""
 
     status: int
-    headers: dict[bytes, bytes]
+    headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def index(self) -> int:
+        """Of the store; 0: it is not told."""
+        return int(self.headers.get("x-etcd-index", 0))
 
-class NotSent(Exception):
-    """The connection could not be opened."""
+    def told(self) -> dict[str, Any]:
+        """The body, of JSON. V2Error: it is a refusal, or something else."""
+        try:
+            told = json.loads(self.body or b"{}")
+        except ValueError:
+            told = None
+        if isinstance(told, dict) and self.status < 300:
+            return told
+        given = told if isinstance(told, dict) else {}
+        text, code = given.get("message", ""), given.get("errorCode", 0)
+        kind = BY_CODE.get(code, V2Error)
+        if self.status == 401:
+            kind = Unauthorized
+        elif self.status == 404 and not text:
+            kind = NotServed
+        raise kind(code, text or f"status {self.status}: {self.body[:200]!r}", given.get("cause", ""),
+                   given.get("index", 0), maybe_done=self.status >= 500)
+
+
+@dataclass(slots=True)
+class Request:
+    """``sent``: perhaps in part. ``waits``: its answer may take any time."""
+
+    method: str
+    target: str
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+    waits: bool = False
+    sent: bool = False
 
 
 async def asked(
-    url: str, method: str, target: str, headers: Sequence[tuple[str, str]], body: bytes,
-    tls: ssl.SSLContext | None, server_name: str,
+    url: str, request: Request, tls: ssl.SSLContext | None, server_name: str, share_s: float
 ) -> Answer:
-    """The answer. NotSent; OSError or h11.RemoteProtocolError where it breaks later."""
+    """The answer. OSError, h11.RemoteProtocolError. ``share_s``: until there is a connection, and for all of
+    what can be tried again."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     secure = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
-    try:
+    async with asyncio.timeout(share_s) as limit:
         reader, writer = await asyncio.open_connection(
             parts.hostname, port, ssl=secure,
             server_hostname=(server_name or parts.hostname) if secure else None)
-    except OSError as error:
-        raise NotSent(str(error)) from None
-    try:
-        return await _exchanged(reader, writer, h11.Connection(h11.CLIENT), [
-            h11.Request(method=method, target=target, headers=[
-                ("Host", parts.netloc), ("Connection", "close"), ("Content-Length", str(len(body))),
-                *headers]),
-            *([h11.Data(data=body)] if body else []), h11.EndOfMessage()])
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            await writer.wait_closed()
+        request.sent = True
+        if request.waits or request.method != "GET":
+            limit.reschedule(None)
+        try:
+            return await _exchanged(reader, writer, h11.Connection(h11.CLIENT), [
+                h11.Request(method=request.method, target=request.target, headers=[
+                    ("Host", parts.netloc), ("Connection", "close"),
+                    ("Content-Length", str(len(request.body))), *request.headers]),
+                *([h11.Data(data=request.body)] if request.body else []), h11.EndOfMessage()])
+        finally:
+            writer.transport.abort()  # TLS would wait for the server's farewell
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 async def _exchanged(
@@ -61,13 +97,14 @@ async def _exchanged(
         writer.write(state.send(event) or b"")
     await writer.drain()
     status, body = 0, b""
-    headers: dict[bytes, bytes] = {}
+    headers: dict[str, str] = {}
     while True:
         told = state.next_event()
         if told is h11.NEED_DATA:
             state.receive_data(await reader.read(_READ_BYTES))
         elif isinstance(told, h11.Response):
-            status, headers = told.status_code, dict(told.headers)
+            status = told.status_code
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in told.headers}
         elif isinstance(told, h11.Data):
             body += told.data
         elif isinstance(told, h11.EndOfMessage):

@@ -19,6 +19,7 @@ class Client:
     ) -> None:
         self.inner = asynchronous.Client(endpoints, user=user, password=password, tls=tls, timeout=timeout)
 
+    ask = Blocking(asynchronous.Client.ask)
     get = Blocking(asynchronous.Client.get)
     set = Blocking(asynchronous.Client.set)
     refresh = Blocking(asynchronous.Client.refresh)

@@ -1,0 +1,173 @@
+"""Whole answers of version 2, and hosts that refuse, break off or stand still."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from muster_client import DeadlineExceeded, MusterError, Tls, Unreachable, v2
+from muster_client.v2.sync import Client
+
+from tests.authority import Authority
+
+
+class Asked(NamedTuple):
+    line: str
+    kind: str | None
+    body: str
+    authorization: str | None
+
+
+Said = tuple[int, object]  # status, and a body: of JSON, or text as it is
+NODE = {"action": "get", "node": {"key": "/a", "value": "1"}}
+
+
+@contextlib.contextmanager
+def host(answers: Callable[[Asked], Said | None]) -> Iterator[tuple[str, list[Asked]]]:
+    """A host's URL, and what it was asked. None: it ends the connection."""
+    seen: list[Asked] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            seen.append(Asked(f"{self.command} {self.path}", self.headers["Content-Type"], body,
+                              self.headers["Authorization"]))  # fmt: skip
+            said = answers(seen[-1])
+            if said is None:
+                return
+            told = said[1].encode() if isinstance(said[1], str) else json.dumps(said[1]).encode()
+            self.send_response(said[0])
+            self.send_header("X-Etcd-Index", "7")
+            self.send_header("Content-Length", str(len(told)))
+            self.end_headers()
+            self.wfile.write(told)
+
+        do_GET = do_PUT = do_DELETE = do_POST = _answer
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", seen
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """``host:port`` where connections are taken, and nothing is read."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_whole_answer() -> None:
+    with host(lambda asked: (201, {"users": ["ada"]})) as (url, seen):
+        client = Client(url, user="ada", password="b:c")
+        answer = client.ask("PUT", "/auth/users/a b", body={"user": "a b"})
+        assert (answer.status, answer.headers["x-etcd-index"], answer.index) == (201, "7", 7)
+        assert json.loads(answer.body) == answer.told() == {"users": ["ada"]}
+        client.ask(
+            "POST", "/keys/q", query={"prevExist": True, "x": None}, form={"value": "1 & ä", "dir": False})
+        ada = "Basic YWRhOmI6Yw=="
+        form = "application/x-www-form-urlencoded"
+        assert seen == [("PUT /v2/auth/users/a%20b", "application/json", '{"user": "a b"}', ada),
+                        ("POST /v2/keys/q?prevExist=true", form, "value=1+%26+%C3%A4&dir=false", ada)]
+
+
+@pytest.mark.parametrize(("said", "kind", "text", "code", "maybe_done"), [
+    ((401, {"errorCode": 110, "message": "No", "cause": "a guest"}), v2.Unauthorized, "No (a guest)", 110,
+     False),
+    ((401, {"message": "Insufficient credentials"}), v2.Unauthorized, "Insufficient credentials", 0, False),
+    ((404, "404 page not found"), v2.NotServed, "status 404: b'404 page not found'", 0, False),
+    ((404, {"message": "auth: no user"}), v2.V2Error, "auth: no user", 0, False),
+    ((404, {"errorCode": 100, "message": "Key not found", "index": 7}), v2.KeyNotFound, "Key not found", 100,
+     False),
+    ((500, {"errorCode": 300, "message": "Raft"}), v2.V2Error, "Raft", 300, True),
+    ((502, "<html>"), v2.V2Error, "status 502: b'<html>'", 0, True),
+    ((307, ""), v2.V2Error, "status 307: b''", 0, False),
+    ((200, "[1]"), v2.V2Error, "status 200: b'[1]'", 0, False),
+    ((200, {"action": "set"}), v2.V2Error, "no node in {'action': 'set'}", 0, False),
+])  # fmt: skip
+def test_a_refusal(said: Said, kind: type[v2.V2Error], text: str, code: int, maybe_done: bool) -> None:
+    with host(lambda asked: said) as (url, seen), pytest.raises(v2.V2Error) as met:
+        Client(url).set("/a", "1")
+    assert (type(met.value), str(met.value)) == (kind, text)
+    assert (met.value.code, met.value.maybe_done, len(seen)) == (code, maybe_done, 1)
+
+
+@pytest.mark.parametrize("trouble", [(503, "no leader"), None])
+def test_what_only_reads_is_tried_at_the_next_host(trouble: Said | None) -> None:
+    with host(lambda asked: trouble) as (bad, refused), host(lambda asked: (200, NODE)) as (good, asked):
+        client = Client([bad, good])
+        assert client.get("/a").node.value == "1"
+        assert len(refused) == len(asked) == 1
+        client.get("/a")  # begins with the next host
+        assert (len(refused), len(asked)) == (1, 2)
+        with pytest.raises(MusterError) as met:
+            client.set("/a", "1")
+        assert met.value.maybe_done
+        assert (len(refused), len(asked)) == (2, 2)
+
+
+def test_the_last_answer_is_told_where_no_host_has_a_better_one() -> None:
+    with host(lambda asked: (500, {"errorCode": 301, "message": "During Leader Election"})) as (url, seen):
+        with pytest.raises(v2.V2Error, match="During Leader Election") as met:
+            Client(url).get("/a")
+        assert (met.value.code, len(seen)) == (301, 2)
+
+
+def test_a_host_that_stands_still(silent: str) -> None:
+    with host(lambda asked: (200, NODE)) as (good, seen):
+        assert Client([silent, good], timeout=3).get("/a").node.value == "1"
+        Client([f"https://{silent}", good], timeout=3).set("/a", "1")  # TLS does not begin: nothing was sent
+        assert len(seen) == 2
+        with pytest.raises(DeadlineExceeded) as met:
+            Client([silent, good], timeout=0.3).set("/a", "1")
+        assert met.value.maybe_done
+        assert len(seen) == 2
+    for client in (Client(silent, timeout=0.2), Client([silent, "127.0.0.1:1"], timeout=0.4)):
+        with pytest.raises((DeadlineExceeded, Unreachable)) as met:
+            client.get("/a")
+        assert not met.value.maybe_done
+    with pytest.raises(DeadlineExceeded) as met:
+        Client(f"https://{silent}", timeout=0.2).set("/a", "1")
+    assert not met.value.maybe_done
+    with pytest.raises(DeadlineExceeded):
+        Client(silent).ask("GET", "/members", timeout=0.2)
+
+
+def test_the_end_of_a_call_waits_for_no_farewell_of_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("host", "127.0.0.1")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.cert, pair.key)
+    over = threading.Event()
+
+    def serve() -> None:
+        with listener.accept()[0] as plain, context.wrap_socket(plain, server_side=True):
+            over.wait(60)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded) as met:
+            Client(f"127.0.0.1:{listener.getsockname()[1]}", tls=Tls(ca=str(authority.file)), timeout=2).set(
+                "/a", "1")
+        assert met.value.maybe_done
+        assert time.monotonic() - began < 20  # asyncio waits for a farewell for 30 s
+        over.set()
+        thread.join()
